@@ -1,0 +1,129 @@
+package event
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+var (
+	// ErrUnknownVersion is returned by Decode for a message whose version this
+	// program does not know: it was written by a newer one. Upgrade, then
+	// redrive the message.
+	ErrUnknownVersion = errors.New("unknown event version")
+	// ErrInvalid is returned by Decode and Validate for a message that no
+	// version of the writer makes. It will never become valid.
+	ErrInvalid = errors.New("invalid event")
+)
+
+// maxTime bounds the times that fit both a sort key and Postgres with room.
+var maxTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+
+// Encode returns the event's JSON form in the current version. It sets e.V.
+func (e *Event) Encode() ([]byte, error) {
+	e.V = Version
+	b, err := json.Marshal(e)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s event of %s: %w", e.Kind, e.DID, err)
+	}
+	return b, nil
+}
+
+// Decode reads one message of the stream and validates it. The error wraps
+// ErrUnknownVersion or ErrInvalid; either way the message cannot be applied
+// by this program and belongs in the dead letters.
+func Decode(data []byte) (*Event, error) {
+	var e Event
+	if err := json.Unmarshal(data, &e); err != nil {
+		// A newer version may have changed a field's type: look at the
+		// version alone before calling the message invalid.
+		var v struct {
+			V int `json:"v"`
+		}
+		if json.Unmarshal(data, &v) == nil && v.V > Version {
+			return nil, fmt.Errorf("%w %d", ErrUnknownVersion, v.V)
+		}
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if e.V > Version {
+		return nil, fmt.Errorf("%w %d", ErrUnknownVersion, e.V)
+	}
+	if err := e.Validate(); err != nil {
+		return nil, err
+	}
+	return &e, nil
+}
+
+// Validate checks what the fold and the schema rely on. The error wraps
+// ErrInvalid and names the field.
+func (e *Event) Validate() error {
+	bad := func(field string) error { return fmt.Errorf("%w: %s event: bad %s", ErrInvalid, e.Kind, field) }
+	if e.V != Version {
+		return bad("v")
+	}
+	if e.Source.Host == "" {
+		return bad("source.host")
+	}
+	// Sequence numbers become Postgres bigints.
+	if e.Source.Seq > 1<<63-1 {
+		return bad("source.seq")
+	}
+	if t := e.Source.Time; t.Before(time.Unix(0, 0)) || t.After(maxTime) {
+		return bad("source.time")
+	}
+	switch e.Kind {
+	case KindPosition:
+		return nil
+	case KindAccount:
+		if !ValidDID(e.DID) {
+			return bad("did")
+		}
+		return nil
+	case KindSync:
+		if !ValidDID(e.DID) {
+			return bad("did")
+		}
+		if !ValidRev(e.Rev) {
+			return bad("rev")
+		}
+		return nil
+	case KindCreate, KindUpdate, KindRemove, KindDelete:
+	default:
+		return fmt.Errorf("%w: unknown kind %q", ErrInvalid, string(e.Kind))
+	}
+	if !ValidDID(e.DID) {
+		return bad("did")
+	}
+	if !ValidRkey(e.Rkey) {
+		return bad("rkey")
+	}
+	if !ValidRev(e.Rev) {
+		return bad("rev")
+	}
+	if e.Kind == KindRemove || e.Kind == KindDelete {
+		return nil
+	}
+	if len(e.Tags) == 0 || len(e.Tags) > MaxTagsPerPost {
+		return bad("tags")
+	}
+	seen := make(map[string]struct{}, len(e.Tags))
+	for _, tag := range e.Tags {
+		if n, err := NormalizeTag(tag); err != nil || n != tag {
+			return bad("tags")
+		}
+		if _, twice := seen[tag]; twice {
+			return bad("tags")
+		}
+		seen[tag] = struct{}{}
+	}
+	for _, lang := range e.Langs {
+		if !validLang(lang) {
+			return bad("langs")
+		}
+	}
+	if len(e.Record) == 0 {
+		return bad("record")
+	}
+	return nil
+}

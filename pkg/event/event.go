@@ -1,0 +1,107 @@
+package event
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Version is the version that [Event.Encode] writes.
+const Version = 1
+
+// Kind says what an event did to a post or to an account.
+type Kind string
+
+// The kinds of events on the stream.
+const (
+	// KindCreate is a root post with tags that entered its repository.
+	KindCreate Kind = "create"
+	// KindUpdate replaces a post's record; the new one is a root post with tags.
+	KindUpdate Kind = "update"
+	// KindRemove is an update after which the post no longer qualifies: no
+	// tags left, a reply now, or too big for a message. It takes the post out
+	// of the index as KindDelete does.
+	KindRemove Kind = "remove"
+	// KindDelete is the deletion of a post, whether or not it ever qualified.
+	KindDelete Kind = "delete"
+	// KindAccount is a change of an account's hosting status.
+	KindAccount Kind = "account"
+	// KindSync says that an account's repository was replaced as a whole at
+	// Rev; the posts it still holds follow as creates with that same Rev.
+	KindSync Kind = "sync"
+	// KindPosition carries nothing but how far the writer has read upstream.
+	KindPosition Kind = "position"
+)
+
+// Kinds lists every kind, in the order of the constants.
+var Kinds = []Kind{KindCreate, KindUpdate, KindRemove, KindDelete, KindAccount, KindSync, KindPosition}
+
+// Position is a place in one firehose host's history. Sequence numbers belong
+// to one host: two positions compare only when their hosts are equal.
+type Position struct {
+	// Host is the base URL of the Jetstream host.
+	Host string `json:"host"`
+	// Seq is the host's sequence number of the event; the first is 1.
+	Seq uint64 `json:"seq"`
+	// Time is the host's own time of the event (its time_us), in UTC and
+	// whole microseconds.
+	Time time.Time `json:"time"`
+}
+
+// IsZero reports whether the position is the unset one.
+func (p Position) IsZero() bool { return p == Position{} }
+
+// Event is one message of the stream. Which fields are set follows from Kind:
+//
+//	create, update   DID Rkey Rev CID Tags Record, optionally Langs CreatedAt
+//	remove, delete   DID Rkey Rev
+//	account          DID Active, optionally Status
+//	sync             DID Rev
+//	position         only Source
+type Event struct {
+	// V is the version of the encoding, set by Encode and checked by Decode.
+	V    int  `json:"v"`
+	Kind Kind `json:"kind"`
+	// Source is the upstream event that this one was made from. It is also
+	// the writer's checkpoint: a writer resumes behind the Source of the
+	// stream's last message.
+	Source Position `json:"source"`
+
+	DID  string `json:"did,omitempty"`
+	Rkey string `json:"rkey,omitempty"`
+	// Rev is the repository revision (a TID) that made the change. TIDs sort
+	// as bytes; the newest wins.
+	Rev string `json:"rev,omitempty"`
+	CID string `json:"cid,omitempty"`
+	// Tags are normalized, distinct, in the order of their first appearance.
+	Tags []string `json:"tags,omitempty"`
+	// Langs are the record's declared languages as written.
+	Langs []string `json:"langs,omitempty"`
+	// CreatedAt is the record's createdAt where that is a string, else empty.
+	CreatedAt string `json:"createdAt,omitempty"`
+	// Record is the record as received, as JSON.
+	Record json.RawMessage `json:"record,omitempty"`
+
+	// Active and Status are the account's, as the upstream event gave them.
+	Active bool   `json:"active,omitempty"`
+	Status string `json:"status,omitempty"`
+}
+
+// URI is the at-uri of the post that the event is about.
+func (e *Event) URI() string { return URI(e.DID, e.Rkey) }
+
+// IsPost reports whether the event is about one post.
+func (e *Event) IsPost() bool {
+	switch e.Kind {
+	case KindCreate, KindUpdate, KindRemove, KindDelete:
+		return true
+	}
+	return false
+}
+
+// Collection is the only collection that Tagstream reads.
+const Collection = "app.bsky.feed.post"
+
+// URI is the at-uri of the post with record key rkey in the repository of did.
+func URI(did, rkey string) string {
+	return "at://" + did + "/" + Collection + "/" + rkey
+}

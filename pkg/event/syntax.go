@@ -1,0 +1,95 @@
+package event
+
+import "strings"
+
+// Limits of the identifiers, from the atproto specifications of DIDs, record
+// keys and TIDs.
+const (
+	maxDIDBytes  = 2048
+	maxRkeyBytes = 512
+	revBytes     = 13
+	maxLangBytes = 64
+)
+
+// ValidDID reports whether s has the syntax of an atproto DID
+// (https://atproto.com/specs/did): it is what keeps NULs, spaces and slashes
+// out of keys and at-uris, not a check that the DID exists.
+func ValidDID(s string) bool {
+	if len(s) > maxDIDBytes || !strings.HasPrefix(s, "did:") {
+		return false
+	}
+	method, id, ok := strings.Cut(s[len("did:"):], ":")
+	if !ok || method == "" || id == "" {
+		return false
+	}
+	for _, c := range []byte(method) {
+		if c < 'a' || c > 'z' {
+			return false
+		}
+	}
+	for _, c := range []byte(id) {
+		if !isAlnum(c) && !strings.ContainsRune("._:%-", rune(c)) {
+			return false
+		}
+	}
+	last := id[len(id)-1]
+	return last != ':' && last != '%'
+}
+
+// ValidRkey reports whether s has the syntax of a record key
+// (https://atproto.com/specs/record-key). Keys need not be TIDs.
+func ValidRkey(s string) bool {
+	if s == "" || len(s) > maxRkeyBytes || s == "." || s == ".." {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if !isAlnum(c) && !strings.ContainsRune("._:~-", rune(c)) {
+			return false
+		}
+	}
+	return true
+}
+
+// ValidRev reports whether s has the syntax of a TID
+// (https://atproto.com/specs/tid), which every repository revision is. TIDs
+// of the same length compare as bytes.
+func ValidRev(s string) bool {
+	if len(s) != revBytes || !strings.ContainsRune("234567abcdefghij", rune(s[0])) {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < '2' || c > '7') && (c < 'a' || c > 'z') {
+			return false
+		}
+	}
+	return true
+}
+
+// validLang keeps out what Postgres text cannot hold; whether the language
+// exists is the reader's business.
+func validLang(s string) bool {
+	return s != "" && len(s) <= maxLangBytes && !strings.ContainsRune(s, 0)
+}
+
+// MaxLangsPerPost is how many languages of a post are kept; the lexicon
+// allows three.
+const MaxLangsPerPost = 20
+
+// Langs returns the languages that are kept of those a record declares: the
+// first MaxLangsPerPost that can be stored, as written.
+func Langs(raw []string) []string {
+	var out []string
+	for _, lang := range raw {
+		if len(out) == MaxLangsPerPost {
+			break
+		}
+		if validLang(lang) {
+			out = append(out, lang)
+		}
+	}
+	return out
+}
+
+func isAlnum(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+}

@@ -1,0 +1,67 @@
+package obs
+
+import (
+	"errors"
+	"log/slog"
+	"sort"
+	"sync"
+)
+
+// Health is what a service knows of its own condition, by component. It is
+// ready when every component that was ever set is well. It logs a component's
+// change once, not each time that the same trouble is reported.
+type Health struct {
+	logger *slog.Logger
+	mu     sync.Mutex
+	state  map[string]error
+}
+
+// NewHealth returns a Health in which the named components are not ready yet.
+func NewHealth(logger *slog.Logger, components ...string) *Health {
+	h := &Health{logger: logger, state: map[string]error{}}
+	for _, c := range components {
+		h.state[c] = errStarting
+	}
+	return h
+}
+
+var errStarting = errors.New("starting")
+
+// Set records a component's condition: nil is well.
+func (h *Health) Set(component string, err error) {
+	h.mu.Lock()
+	before, known := h.state[component]
+	h.state[component] = err
+	h.mu.Unlock()
+	switch {
+	case err != nil && (before == nil || errors.Is(before, errStarting) || !known):
+		h.logger.Warn("not ready", "component", component, "err", err)
+	case err == nil && before != nil && !errors.Is(before, errStarting):
+		h.logger.Info("ready again", "component", component)
+	}
+}
+
+// NotReady returns why the service is not ready, by component; empty when it is.
+func (h *Health) NotReady() map[string]string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := map[string]string{}
+	for c, err := range h.state {
+		if err != nil {
+			out[c] = err.Error()
+		}
+	}
+	return out
+}
+
+// Components returns the names of all components, sorted.
+func (h *Health) Components() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []string
+	for c := range h.state {
+		out = append(out, c)
+	}
+	sort.Strings(out)
+	return out
+}

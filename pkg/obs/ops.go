@@ -1,0 +1,89 @@
+package obs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+const (
+	opsHeaderTimeout   = 5 * time.Second
+	opsShutdownTimeout = 2 * time.Second
+)
+
+// NewRegistry returns a metrics registry with the collectors of the Go runtime
+// and of the process.
+func NewRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+// OpsHandler serves /healthz (the process answers), /readyz (every component
+// is well, else 503 and why), /metrics and /debug/pprof. extra, if not nil,
+// serves every other path.
+func OpsHandler(health *Health, registry prometheus.Gatherer, extra http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, "ok")
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		why := health.NotReady()
+		w.Header().Set("Content-Type", "application/json")
+		if len(why) > 0 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		// The client may be gone; there is nobody else to tell.
+		_ = json.NewEncoder(w).Encode(map[string]any{"ready": len(why) == 0, "notReady": why})
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	if extra != nil {
+		mux.Handle("/", extra)
+	}
+	return mux
+}
+
+// Serve serves handler on listener until ctx ends, then lets requests under
+// way finish for at most drain. It closes the listener.
+func Serve(ctx context.Context, listener net.Listener, handler http.Handler, drain time.Duration) error {
+	srv := &http.Server{Handler: handler, ReadHeaderTimeout: opsHeaderTimeout}
+	return serve(ctx, srv, listener, drain)
+}
+
+func serve(ctx context.Context, srv *http.Server, listener net.Listener, drain time.Duration) error {
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(listener) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve %s: %w", listener.Addr(), err)
+	case <-ctx.Done():
+	}
+	shutdown, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	defer cancel()
+	if err := srv.Shutdown(shutdown); err != nil {
+		_ = srv.Close()
+	}
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", listener.Addr(), err)
+	}
+	return nil
+}
+
+// RunOps serves the ops handler on listener until ctx ends.
+func RunOps(ctx context.Context, listener net.Listener, health *Health, registry prometheus.Gatherer, extra http.Handler) error {
+	return Serve(ctx, listener, OpsHandler(health, registry, extra), opsShutdownTimeout)
+}

@@ -1,0 +1,85 @@
+package service
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+const (
+	natsReconnectWait   = 500 * time.Millisecond
+	natsReconnectJitter = 500 * time.Millisecond
+	natsPing            = 5 * time.Second
+)
+
+// ConnectNATS connects as the settings say, and keeps trying for ever: a
+// server that is away at start is no reason not to start. changed, if not nil,
+// is called with nil when connected and with an error when not.
+func ConnectNATS(v *Values, logger *slog.Logger, changed func(error)) (*nats.Conn, error) {
+	opts := []nats.Option{nats.Name("tagstream " + v.program)}
+	if f := v.String("NATS_CREDS_FILE"); f != "" {
+		opts = append(opts, nats.UserCredentials(f))
+	}
+	if f := v.String("NATS_NKEY_FILE"); f != "" {
+		opt, err := nats.NkeyOptionFromSeed(f)
+		if err != nil {
+			return nil, &ConfigError{Prefix + "NATS_NKEY_FILE", err}
+		}
+		opts = append(opts, opt)
+	}
+	if f := v.String("NATS_CA_FILE"); f != "" {
+		opts = append(opts, nats.RootCAs(f))
+	}
+	nc, err := nats.Connect(v.String("NATS_URL"), append(opts, NATSOptions(logger, changed)...)...)
+	if err != nil {
+		return nil, &ConfigError{Prefix + "NATS_URL", err}
+	}
+	return nc, nil
+}
+
+var errNATSAway = errors.New("not connected to NATS")
+
+// NATSOptions are the options of every NATS connection of ours, embedded or
+// not: reconnect for ever, give up buffering (the writer keeps its own batch),
+// tell of changes once.
+func NATSOptions(logger *slog.Logger, changed func(error)) []nats.Option {
+	if changed == nil {
+		changed = func(error) {}
+	}
+	return []nats.Option{
+		nats.MaxReconnects(-1),
+		nats.RetryOnFailedConnect(true),
+		nats.ReconnectWait(natsReconnectWait),
+		nats.ReconnectJitter(natsReconnectJitter, natsReconnectJitter),
+		nats.ReconnectBufSize(-1),
+		nats.PingInterval(natsPing),
+		nats.MaxPingsOutstanding(2),
+		// Each service has inboxes of its own that permissions can name.
+		nats.CustomInboxPrefix("_INBOX"),
+		nats.ConnectHandler(func(nc *nats.Conn) {
+			changed(nil)
+			logger.Info("connected to NATS", "server", nc.ConnectedServerName())
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			changed(nil)
+			logger.Info("connected to NATS again", "server", nc.ConnectedServerName())
+		}),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err == nil {
+				err = errNATSAway
+			}
+			changed(fmt.Errorf("NATS: %w", err))
+			logger.Warn("lost NATS, reconnecting", "err", err)
+		}),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			subject := ""
+			if sub != nil {
+				subject = sub.Subject
+			}
+			logger.Warn("NATS reports an error", "err", err, "subject", subject)
+		}),
+	}
+}

@@ -1,0 +1,85 @@
+package service
+
+import "slices"
+
+// Prefix begins every environment variable of ours.
+const Prefix = "TAGSTREAM_"
+
+// The programs, as they name themselves.
+const (
+	Ingest     = "ingest"
+	Indexer    = "indexer"
+	API        = "api"
+	Standalone = "tagstream"
+)
+
+// Setting is one thing that an operator can set.
+type Setting struct {
+	// Name without the prefix: JETSTREAM_HOSTS.
+	Name string
+	// Default as it would be written, "" for none.
+	Default string
+	// Arg names the value in help texts.
+	Arg string
+	// Usage is a sentence without its full stop.
+	Usage string
+	// Programs that read it. The others accept and ignore it, so that one
+	// environment can serve a whole deployment.
+	Programs []string
+}
+
+// Settings is every setting of every program, in the order of the docs.
+var Settings = []Setting{
+	{"JETSTREAM_HOSTS", "https://jetstream.us-east.bsky.network,https://jetstream.us-west.bsky.network", "URL,...",
+		"base URLs of Jetstream v2 hosts, the preferred one first", []string{Ingest, Standalone}},
+	{"JETSTREAM_START", "tip", "WHERE",
+		"where the very first start begins: tip, archive (all history, then live), an RFC 3339 time, a date, or an age such as -2h; later starts resume from the stream", []string{Ingest, Standalone}},
+	{"JETSTREAM_STOP_AFTER", "", "DURATION",
+		"stop cleanly after this much upstream time, such as 30m; without it ingest runs for ever", []string{Ingest, Standalone}},
+	{"JETSTREAM_API_KEY_FILE", "", "FILE",
+		"file that holds the API key for archive downloads, where a host wants one", []string{Ingest, Standalone}},
+	{"STREAM_MAX_BYTES", "", "SIZE",
+		"trim the stream's oldest messages beyond this size, such as 200GiB; without it nothing is trimmed", []string{Ingest, Standalone}},
+	{"STREAM_MAX_AGE", "", "DURATION",
+		"trim the stream's messages older than this, such as 720h; without it nothing is trimmed", []string{Ingest, Standalone}},
+	{"STREAM_REPLICAS", "1", "N",
+		"copies of each stream in a NATS cluster: 1, 3 or 5", []string{Ingest}},
+	{"NATS_URL", "nats://127.0.0.1:4222", "URL,...",
+		"NATS servers; bin/tagstream embeds one unless this is set", []string{Ingest, Indexer, Standalone}},
+	{"NATS_CREDS_FILE", "", "FILE", "NATS user credentials (JWT and seed)", []string{Ingest, Indexer, Standalone}},
+	{"NATS_NKEY_FILE", "", "FILE", "NATS nkey seed", []string{Ingest, Indexer, Standalone}},
+	{"NATS_CA_FILE", "", "FILE", "CA certificates that sign the NATS servers' certificates", []string{Ingest, Indexer, Standalone}},
+	{"DATABASE_URL", "", "URL",
+		"Postgres: a read-write role for the indexer, a read-only one for the api, the owner for migrate and rebuild; several hosts allowed; bin/tagstream starts a private Postgres unless this is set", []string{Indexer, API, Standalone}},
+	{"DATABASE_PASSWORD_FILE", "", "FILE", "file that holds the password for DATABASE_URL", []string{Indexer, API, Standalone}},
+	{"API_LISTEN", "127.0.0.1:8080", "HOST:PORT", "where the API listens", []string{API, Standalone}},
+	{"OPS_LISTEN", "", "HOST:PORT",
+		"where /healthz, /readyz, /metrics and pprof listen; not for the public (127.0.0.1:9090 tagstream, 9091 ingest, 9092 indexer, 9093 api)", []string{Ingest, Indexer, API, Standalone}},
+	{"CURSOR_KEYS_FILE", "", "FILE",
+		"keys that sign page tokens, the first signs, all verify; bin/tagstream makes one in its data dir", []string{API, Standalone}},
+	{"DATA_DIR", "./data", "DIR", "where bin/tagstream keeps its stream, database and keys", []string{Standalone}},
+	{"LOG_LEVEL", "info", "LEVEL", "debug, info, warn or error", []string{Ingest, Indexer, API, Standalone}},
+	{"LOG_FORMAT", "text", "FORMAT", "text or json", []string{Ingest, Indexer, API, Standalone}},
+}
+
+var opsDefaults = map[string]string{
+	Standalone: "127.0.0.1:9090",
+	Ingest:     "127.0.0.1:9091",
+	Indexer:    "127.0.0.1:9092",
+	API:        "127.0.0.1:9093",
+}
+
+// settingsOf returns the settings that a program reads, with its defaults.
+func settingsOf(program string) []Setting {
+	var out []Setting
+	for _, s := range Settings {
+		if !slices.Contains(s.Programs, program) {
+			continue
+		}
+		if s.Name == "OPS_LISTEN" {
+			s.Default = opsDefaults[program]
+		}
+		out = append(out, s)
+	}
+	return out
+}

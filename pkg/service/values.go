@@ -1,0 +1,230 @@
+package service
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ConfigError is a bad setting: the program's exit code is 2 and nothing was
+// started.
+type ConfigError struct {
+	// Variable is the environment variable's full name.
+	Variable string
+	Err      error
+}
+
+func (e *ConfigError) Error() string { return e.Variable + ": " + e.Err.Error() }
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+// Values are the settings of one program as given. Its getters parse; the
+// first value that does not parse is kept for Err.
+type Values struct {
+	program string
+	raw     map[string]string
+	set     map[string]bool
+	err     error
+}
+
+// Parse reads a program's settings from environ ("NAME=value" as os.Environ
+// gives them) and from args, which must hold flags only. extra, if not nil,
+// adds the flags of one command. The error is flag.ErrHelp after --help
+// (printed to out), a *ConfigError, or a usage error.
+func Parse(program string, args, environ []string, out io.Writer, usage string, extra func(*flag.FlagSet)) (*Values, error) {
+	v := &Values{program: program, raw: map[string]string{}, set: map[string]bool{}}
+	known := map[string]bool{}
+	for _, s := range Settings {
+		known[s.Name] = true
+	}
+	mine := settingsOf(program)
+	for _, s := range mine {
+		v.raw[s.Name] = s.Default
+	}
+	for _, kv := range environ {
+		name, value, _ := strings.Cut(kv, "=")
+		name, ours := strings.CutPrefix(name, Prefix)
+		if !ours {
+			continue
+		}
+		if !known[name] {
+			return nil, &ConfigError{Prefix + name, errors.New("unknown variable; see --help for the known ones")}
+		}
+		if _, reads := v.raw[name]; reads && value != "" {
+			v.raw[name], v.set[name] = value, true
+		}
+	}
+	fs := flag.NewFlagSet(program, flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	if extra != nil {
+		extra(fs)
+	}
+	var own []string
+	fs.VisitAll(func(f *flag.Flag) { own = append(own, f.Name) })
+	for _, s := range mine {
+		fs.Func(flagName(s.Name), s.Usage, func(value string) error {
+			v.raw[s.Name], v.set[s.Name] = value, true
+			return nil
+		})
+	}
+	err := fs.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		printHelp(out, usage, fs, own, mine)
+		return nil, flag.ErrHelp
+	case err != nil:
+		return nil, fmt.Errorf("%w (see --help)", err)
+	case fs.NArg() > 0:
+		return nil, fmt.Errorf("unexpected argument %q (see --help)", fs.Arg(0))
+	}
+	return v, nil
+}
+
+func flagName(setting string) string {
+	return strings.ToLower(strings.ReplaceAll(setting, "_", "-"))
+}
+
+func printHelp(out io.Writer, usage string, fs *flag.FlagSet, own []string, mine []Setting) {
+	fmt.Fprintln(out, strings.TrimSpace(usage))
+	if len(own) > 0 {
+		fmt.Fprintln(out, "\nFlags of this command:")
+		for _, name := range own {
+			f := fs.Lookup(name)
+			arg, text := flag.UnquoteUsage(f)
+			fmt.Fprintf(out, "  --%s %s\n        %s\n", name, arg, text)
+		}
+	}
+	fmt.Fprintln(out, "\nSettings (flag, or environment variable):")
+	for _, s := range mine {
+		fmt.Fprintf(out, "  --%s %s   %s%s\n        %s", flagName(s.Name), s.Arg, Prefix, s.Name, s.Usage)
+		if s.Default != "" {
+			fmt.Fprintf(out, " (default %s)", s.Default)
+		}
+		fmt.Fprintln(out)
+	}
+	fmt.Fprintln(out, "\n  --help\n  --version")
+}
+
+// Err is the first bad value that a getter met, a *ConfigError, or nil.
+func (v *Values) Err() error { return v.err }
+
+// Fail records that a setting's value is bad, for checks that the getters do
+// not make.
+func (v *Values) Fail(name string, err error) {
+	if v.err == nil {
+		v.err = &ConfigError{Prefix + name, err}
+	}
+}
+
+// IsSet reports whether the setting was given, not left to its default.
+func (v *Values) IsSet(name string) bool { return v.set[name] }
+
+// String returns the setting as written.
+func (v *Values) String(name string) string {
+	s, ok := v.raw[name]
+	if !ok {
+		panic("service: " + v.program + " reads undeclared setting " + name)
+	}
+	return s
+}
+
+// Required is String for a setting without which the program cannot start.
+func (v *Values) Required(name, hint string) string {
+	s := v.String(name)
+	if s == "" {
+		v.Fail(name, errors.New("must be set: "+hint))
+	}
+	return s
+}
+
+// List splits the setting at commas; empty parts are refused.
+func (v *Values) List(name string) []string {
+	parts := strings.Split(v.String(name), ",")
+	for i := range parts {
+		if parts[i] = strings.TrimSpace(parts[i]); parts[i] == "" {
+			v.Fail(name, errors.New("has an empty entry"))
+		}
+	}
+	return parts
+}
+
+// Duration returns the setting as a duration above zero, 0 where not set.
+func (v *Values) Duration(name string) time.Duration {
+	s := v.String(name)
+	if s == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d <= 0 {
+		v.Fail(name, fmt.Errorf("%q is not a duration above zero, such as 90s, 30m or 720h", s))
+	}
+	return d
+}
+
+// Int returns the setting as a whole number from lo to hi.
+func (v *Values) Int(name string, lo, hi int) int {
+	n, err := strconv.Atoi(v.String(name))
+	if err != nil || n < lo || n > hi {
+		v.Fail(name, fmt.Errorf("%q is not a whole number from %d to %d", v.String(name), lo, hi))
+	}
+	return n
+}
+
+var units = map[string]int64{
+	"": 1, "B": 1,
+	"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12,
+	"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40,
+}
+
+// Bytes returns the setting as a size above zero, 0 where not set.
+func (v *Values) Bytes(name string) int64 {
+	s := v.String(name)
+	if s == "" {
+		return 0
+	}
+	digits := strings.TrimRight(strings.ToUpper(strings.TrimSpace(s)), "KMGTIB")
+	unit, known := units[strings.ToUpper(strings.TrimSpace(s))[len(digits):]]
+	n, err := strconv.ParseInt(strings.TrimSpace(digits), 10, 64)
+	if err != nil || !known || n <= 0 || n > (1<<62)/unit {
+		v.Fail(name, fmt.Errorf("%q is not a size above zero, such as 500MB or 200GiB", s))
+		return 0
+	}
+	return n * unit
+}
+
+// Listen returns the setting as a host:port to listen on.
+func (v *Values) Listen(name string) string {
+	s := v.String(name)
+	_, port, err := net.SplitHostPort(s)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		v.Fail(name, fmt.Errorf("%q is not host:port", s))
+	}
+	return s
+}
+
+// Secret returns the trimmed content of the file that the setting names, ""
+// where not set.
+func (v *Values) Secret(name string) string {
+	path := v.String(name)
+	if path == "" {
+		return ""
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		v.Fail(name, err)
+		return ""
+	}
+	secret := strings.TrimSpace(string(data))
+	if secret == "" {
+		v.Fail(name, fmt.Errorf("file %s is empty", path))
+	}
+	return secret
+}

@@ -1,0 +1,30 @@
+package store
+
+import (
+	"errors"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+var (
+	// ErrLeaseLost is returned by Writer.Apply when another holder has the
+	// lease, or the schema was switched under it. Nothing was changed. Acquire
+	// again and go on from the checkpoint that Acquire returns.
+	ErrLeaseLost = errors.New("the indexer's lease was lost")
+	// ErrLeaseHeld is returned by Writer.Acquire while another holder's lease
+	// lasts. Try again.
+	ErrLeaseHeld = errors.New("the indexer's lease is held by another")
+	// ErrNotMigrated is returned when the schema is missing or older than this
+	// program: run "indexer migrate" with an owner role.
+	ErrNotMigrated = errors.New("the database has no current schema; run \"indexer migrate\" with the owner's role")
+)
+
+// Rejected reports whether Postgres refused the data itself: trying the same
+// again cannot help. Everything else (no connection, no room, a lock, a
+// restart) may pass.
+func Rejected(err error) bool {
+	// 22 data exception, 23 constraint violation, 54 program limit exceeded.
+	return isCode(err, "22", "23", "54")
+}
+
+func asPgError(err error, pg **pgconn.PgError) bool { return errors.As(err, pg) }

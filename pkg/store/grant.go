@@ -1,0 +1,42 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// grant gives the group roles their rights on a schema, where they exist: the
+// writer changes rows, the reader selects. Neither can create anything.
+func grant(ctx context.Context, db *sql.DB, schema string) error {
+	s := pgx.Identifier{schema}.Sanitize()
+	for role, rights := range map[string][]string{
+		writerRole: {
+			"GRANT USAGE ON SCHEMA " + s + " TO " + writerRole,
+			"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA " + s + " TO " + writerRole,
+			"GRANT USAGE ON ALL SEQUENCES IN SCHEMA " + s + " TO " + writerRole,
+			// Which version the schema has is the owner's to say.
+			"REVOKE INSERT, UPDATE, DELETE ON " + s + "." + migrationsTable + " FROM " + writerRole,
+		},
+		readerRole: {
+			"GRANT USAGE ON SCHEMA " + s + " TO " + readerRole,
+			"GRANT SELECT ON ALL TABLES IN SCHEMA " + s + " TO " + readerRole,
+		},
+	} {
+		var exists bool
+		if err := db.QueryRowContext(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role).Scan(&exists); err != nil {
+			return fmt.Errorf("look up role %s: %w", role, err)
+		}
+		if !exists {
+			continue
+		}
+		for _, stmt := range rights {
+			if _, err := db.ExecContext(ctx, stmt); err != nil {
+				return fmt.Errorf("give role %s its rights on schema %s: %w", role, schema, err)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,130 @@
+package store
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/golang-migrate/migrate/v4"
+	"github.com/golang-migrate/migrate/v4/database"
+	migratepgx "github.com/golang-migrate/migrate/v4/database/pgx/v5"
+	"github.com/golang-migrate/migrate/v4/source/iofs"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// schemaVersion is the newest migration. A test compares it with the files.
+const schemaVersion = 1
+
+const (
+	migrationsTable  = "schema_migrations"
+	migrationTimeout = 10 * time.Minute
+	// writerRole and readerRole are the group roles that deploy/postgres
+	// creates; where they exist, Migrate gives them their rights.
+	writerRole = "tagstream_writer"
+	readerRole = "tagstream_reader"
+)
+
+// Migrate creates the schema if need be and brings it to this program's
+// version, under a lock of the database, as the owner that o names. A run
+// that was killed half-way is taken up and finished.
+func Migrate(ctx context.Context, o Options, logger *slog.Logger) error {
+	cfg, err := o.config()
+	if err != nil {
+		return err
+	}
+	schema := cfg.ConnConfig.RuntimeParams["search_path"]
+	db := stdlib.OpenDB(*cfg.ConnConfig)
+	defer db.Close() //nolint:errcheck // nothing is left to lose
+	if _, err := db.ExecContext(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{schema}.Sanitize()); err != nil {
+		return fmt.Errorf("create schema %s: %w", schema, err)
+	}
+	drv, err := migratepgx.WithInstance(db, &migratepgx.Config{
+		MigrationsTable:  migrationsTable,
+		SchemaName:       schema,
+		StatementTimeout: migrationTimeout,
+	})
+	if err != nil {
+		return fmt.Errorf("prepare migrations of schema %s: %w", schema, err)
+	}
+	src, err := iofs.New(migrations, "migrations")
+	if err != nil {
+		return fmt.Errorf("read the embedded migrations: %w", err)
+	}
+	m, err := migrate.NewWithInstance("embedded", src, "postgres", drv)
+	if err != nil {
+		return fmt.Errorf("prepare migrations of schema %s: %w", schema, err)
+	}
+	defer m.Close() //nolint:errcheck // as above
+	if err := up(m); err != nil {
+		return fmt.Errorf("migrate schema %s: %w", schema, err)
+	}
+	if err := grant(ctx, db, schema); err != nil {
+		return err
+	}
+	logger.Info("schema is current", "schema", schema, "version", schemaVersion)
+	return nil
+}
+
+func up(m *migrate.Migrate) error {
+	version, dirty, err := m.Version()
+	switch {
+	case errors.Is(err, migrate.ErrNilVersion):
+	case err != nil:
+		return err
+	case dirty:
+		// The run before was killed inside migration number version. Each one
+		// is a transaction whose statements can run twice, so whether it took
+		// effect does not matter: do it again.
+		before := int(version) - 1
+		if before == 0 {
+			before = database.NilVersion
+		}
+		if err := m.Force(before); err != nil {
+			return fmt.Errorf("take up migration %d: %w", version, err)
+		}
+	case version > schemaVersion:
+		// A newer program migrated already. It left the schema usable for this
+		// one, see docs/operations.md on upgrades.
+		return nil
+	}
+	if err := m.Up(); err != nil && !errors.Is(err, migrate.ErrNoChange) {
+		return err
+	}
+	return nil
+}
+
+// EnsureMigrated migrates where the schema is not current, if o's role may. It
+// returns ErrNotMigrated where it may not.
+func EnsureMigrated(ctx context.Context, o Options, logger *slog.Logger) error {
+	current, err := isCurrent(ctx, o)
+	if err != nil || current {
+		return err
+	}
+	err = Migrate(ctx, o, logger)
+	if isCode(err, "42501") { // insufficient privilege
+		return fmt.Errorf("%w: %w", ErrNotMigrated, err)
+	}
+	return err
+}
+
+func isCurrent(ctx context.Context, o Options) (bool, error) {
+	var version int
+	var dirty bool
+	err := NewOwner(o).do(ctx, func(conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, "SELECT version, dirty FROM "+migrationsTable).Scan(&version, &dirty)
+	})
+	if err = notMigrated(err); errors.Is(err, ErrNotMigrated) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read the schema's version: %w", err)
+	}
+	return version >= schemaVersion && !dirty, nil
+}

@@ -1,0 +1,136 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+// ErrNotFound is returned by Reader for a thing that the index does not show:
+// it never had it, or it is hidden, or gone.
+var ErrNotFound = errors.New("not found")
+
+// Reader answers questions about the visible index. It cannot change it: its
+// role may only select, and so may its transactions. It is safe for concurrent
+// use.
+type Reader struct {
+	pool *pgxpool.Pool
+}
+
+// OpenReader connects as a role that may select. It does not wait for the
+// database: the first use does.
+func OpenReader(ctx context.Context, o Options) (*Reader, error) {
+	cfg, err := o.config()
+	if err != nil {
+		return nil, err
+	}
+	p := cfg.ConnConfig.RuntimeParams
+	p["default_transaction_read_only"] = "on"
+	p["default_transaction_isolation"] = "repeatable read"
+	p["statement_timeout"] = millis(readerStatementTimeout)
+	p["idle_in_transaction_session_timeout"] = millis(readerStatementTimeout)
+	p["jit"] = "off"
+	// Every query here is a walk along one index with look-ups beside it. Say
+	// so, rather than let the planner's estimates (of a table that was empty a
+	// minute ago, say) choose another plan; and plan once per connection.
+	p["plan_cache_mode"] = "force_generic_plan"
+	for _, off := range []string{"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "enable_sort"} {
+		p[off] = "off"
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open the reader's pool: %w", err)
+	}
+	return &Reader{pool: pool}, nil
+}
+
+// Close closes the reader's connections.
+func (r *Reader) Close() { r.pool.Close() }
+
+// Ping reports whether the database answers and has the schema.
+func (r *Reader) Ping(ctx context.Context) error {
+	_, _, _, err := readCheckpoint(ctx, r.pool, "")
+	return err
+}
+
+// snapshot runs fn on one unchanging state of the index.
+func (r *Reader) snapshot(ctx context.Context, fn func(tx pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, r.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, fn)
+}
+
+// PostRow is a visible post.
+type PostRow struct {
+	Key       event.Key
+	DID       string
+	Rkey      string
+	CID       string
+	Tags      []string
+	Langs     []string
+	IndexedAt time.Time
+	// Record is the record as received, as JSON.
+	Record []byte
+}
+
+const postColumns = `p.key, a.did, p.rkey, p.cid, p.tags, p.langs, p.indexed_at, p.record`
+
+func (p *PostRow) targets() []any {
+	return []any{(*[16]byte)(&p.Key), &p.DID, &p.Rkey, &p.CID, &p.Tags, &p.Langs, &p.IndexedAt, &p.Record}
+}
+
+// Post returns one post. The error is ErrNotFound or the database's.
+func (r *Reader) Post(ctx context.Context, did, rkey string) (PostRow, error) {
+	var p PostRow
+	err := r.pool.QueryRow(ctx, `
+		SELECT `+postColumns+`
+		  FROM accounts a JOIN posts p ON p.account_id = a.id AND p.rkey = $2
+		 WHERE a.did = $1 AND a.state = 0`, did, rkey).Scan(p.targets()...)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return p, ErrNotFound
+	}
+	if err != nil {
+		return p, fmt.Errorf("read post %s: %w", event.URI(did, rkey), notMigrated(err))
+	}
+	p.IndexedAt = p.IndexedAt.UTC()
+	return p, nil
+}
+
+// Status is the condition of the index as it wrote it down itself.
+type Status struct {
+	Checkpoint Checkpoint
+	// AppliedAt is when the checkpoint was written, by the database's clock.
+	AppliedAt time.Time
+	// Posts counts all posts kept, VisiblePosts those that queries can show,
+	// Tags those in use by visible posts.
+	Posts, VisiblePosts, Tags, DeadLetters int64
+	// SeenAt is the indexer's last heartbeat, and the fields below what it saw.
+	SeenAt                               time.Time
+	StreamFirst, StreamLast, StreamBytes uint64
+	DatabaseBytes                        int64
+	// Now is the database's clock.
+	Now time.Time
+}
+
+// Status returns the condition of the index.
+func (r *Reader) Status(ctx context.Context) (Status, error) {
+	var s Status
+	err := r.pool.QueryRow(ctx, `
+		SELECT c.seq, c.source_host, c.source_seq, c.source_time, c.applied_at, c.posts, c.visible_posts, c.tags, c.dead_letters,
+		       h.at, h.stream_first, h.stream_last, h.stream_bytes, h.database_bytes, clock_timestamp()
+		  FROM checkpoint c CROSS JOIN heartbeat h`).Scan(
+		&s.Checkpoint.Seq, &s.Checkpoint.Source.Host, &s.Checkpoint.Source.Seq, &s.Checkpoint.Source.Time, &s.AppliedAt,
+		&s.Posts, &s.VisiblePosts, &s.Tags, &s.DeadLetters,
+		&s.SeenAt, &s.StreamFirst, &s.StreamLast, &s.StreamBytes, &s.DatabaseBytes, &s.Now)
+	if err != nil {
+		return s, fmt.Errorf("read the status: %w", notMigrated(err))
+	}
+	for _, t := range []*time.Time{&s.Checkpoint.Source.Time, &s.AppliedAt, &s.SeenAt, &s.Now} {
+		*t = t.UTC()
+	}
+	return s, nil
+}

@@ -1,0 +1,128 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// ErrNotCaughtUp is returned by Switch while the rebuilt schema is behind the
+// live one: apply more, then try again.
+var ErrNotCaughtUp = errors.New("the rebuilt index is behind the live one")
+
+const (
+	// switchLockTimeout bounds how long a switch makes the live indexer wait.
+	switchLockTimeout = 5 * time.Second
+	// retireLockTimeout bounds how long removing the former schema waits for
+	// readers that began before the switch.
+	retireLockTimeout = 30 * time.Second
+)
+
+// Owner runs what needs the owner's role: it creates, switches and removes
+// whole schemas.
+type Owner struct {
+	options Options
+}
+
+// NewOwner returns an Owner that connects with o for each thing it does.
+func NewOwner(o Options) *Owner { return &Owner{options: o} }
+
+func (o *Owner) do(ctx context.Context, fn func(conn *pgx.Conn) error) error {
+	cfg, err := o.options.config()
+	if err != nil {
+		return err
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg.ConnConfig)
+	if err != nil {
+		return fmt.Errorf("connect as the owner: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is left to lose
+	return fn(conn)
+}
+
+// CheckpointOf returns the checkpoint of a schema, ok false where the schema
+// does not exist.
+func (o *Owner) CheckpointOf(ctx context.Context, schema string) (cp Checkpoint, ok bool, err error) {
+	err = o.do(ctx, func(conn *pgx.Conn) error {
+		if _, err := conn.Exec(ctx, "SELECT set_config('search_path', $1, false)", schema); err != nil {
+			return fmt.Errorf("look into schema %s: %w", schema, err)
+		}
+		cp, _, _, err = readCheckpoint(ctx, conn, "")
+		return err
+	})
+	if errors.Is(err, ErrNotMigrated) {
+		return Checkpoint{}, false, nil
+	}
+	return cp, err == nil, err
+}
+
+// Drop removes a schema and everything in it, if it exists. Live is refused.
+func (o *Owner) Drop(ctx context.Context, schema string) error {
+	if schema == Live {
+		return errors.New("drop schema: refusing to drop the live one")
+	}
+	return o.do(ctx, func(conn *pgx.Conn) error {
+		if _, err := conn.Exec(ctx, "SET lock_timeout = "+millis(retireLockTimeout)); err != nil {
+			return fmt.Errorf("drop schema %s: %w", schema, err)
+		}
+		if _, err := conn.Exec(ctx, "DROP SCHEMA IF EXISTS "+pgx.Identifier{schema}.Sanitize()+" CASCADE"); err != nil {
+			return fmt.Errorf("drop schema %s: %w", schema, err)
+		}
+		return nil
+	})
+}
+
+// Vacuum vacuums and analyzes the tables of a schema, so that its first
+// readers find good plans and index-only scans.
+func (o *Owner) Vacuum(ctx context.Context, schema string) error {
+	return o.do(ctx, func(conn *pgx.Conn) error {
+		for _, table := range []string{"post_tags", "posts", "tags", "accounts", "removed_posts"} {
+			if _, err := conn.Exec(ctx, "VACUUM (ANALYZE) "+pgx.Identifier{schema, table}.Sanitize()); err != nil {
+				return fmt.Errorf("vacuum %s.%s: %w", schema, table, err)
+			}
+		}
+		return nil
+	})
+}
+
+// Switch makes the rebuilt schema the live one and the live one the retired
+// one, in one transaction. It holds the live checkpoint's row meanwhile, so
+// the live indexer waits, and then finds that its lease is over: the rebuilt
+// schema gets a higher epoch than both had. Readers see the one schema before
+// the commit and the other after it; what they began goes on in the former.
+//
+// The error is ErrNotCaughtUp, or the database's; then nothing was changed. If
+// the commit's outcome is unknown, CheckpointOf(Rebuilding) tells: it is gone
+// after a switch.
+func (o *Owner) Switch(ctx context.Context) error {
+	return o.do(ctx, func(conn *pgx.Conn) error {
+		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = "+millis(switchLockTimeout)); err != nil {
+				return fmt.Errorf("switch schemas: %w", err)
+			}
+			var liveSeq, liveEpoch, seq, epoch int64
+			if err := tx.QueryRow(ctx, "SELECT seq, epoch FROM "+Live+".checkpoint FOR UPDATE").Scan(&liveSeq, &liveEpoch); err != nil {
+				return fmt.Errorf("switch schemas: hold the live checkpoint: %w", err)
+			}
+			if err := tx.QueryRow(ctx, "SELECT seq, epoch FROM "+Rebuilding+".checkpoint FOR UPDATE").Scan(&seq, &epoch); err != nil {
+				return fmt.Errorf("switch schemas: hold the rebuilt checkpoint: %w", err)
+			}
+			if seq < liveSeq {
+				return fmt.Errorf("%w: %d messages to go", ErrNotCaughtUp, liveSeq-seq)
+			}
+			for _, stmt := range []string{
+				fmt.Sprintf("UPDATE %s.checkpoint SET epoch = %d, holder = '', expires_at = 'epoch'", Rebuilding, max(liveEpoch, epoch)+1),
+				"ALTER SCHEMA " + Live + " RENAME TO " + Retired,
+				"ALTER SCHEMA " + Rebuilding + " RENAME TO " + Live,
+			} {
+				if _, err := tx.Exec(ctx, stmt); err != nil {
+					return fmt.Errorf("switch schemas: %w", err)
+				}
+			}
+			return nil
+		})
+	})
+}

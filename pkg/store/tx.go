@@ -1,0 +1,196 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+// State is an account's hosting state as far as the index cares.
+type State int16
+
+// The states, as they are stored.
+const (
+	// Active accounts' posts are visible.
+	Active State = 0
+	// Hidden accounts' posts are kept but seen by nobody.
+	Hidden State = 1
+	// Deleted accounts' posts were erased; posts that come nevertheless are
+	// kept hidden until the account is active again.
+	Deleted State = 2
+)
+
+// Account is a row of accounts.
+type Account struct {
+	// ID is 0 until the account was written.
+	ID    int64
+	DID   string
+	State State
+	// StateTime and StateSourceSeq order status events.
+	StateTime      time.Time
+	StateSourceSeq uint64
+	ErasedRev      string
+	SyncRev        string
+	Seq            uint64
+}
+
+// Post is a row of posts.
+type Post struct {
+	Key       event.Key
+	Account   *Account
+	Rkey      string
+	Rev       string
+	CID       string
+	Tags      []string
+	Langs     []string
+	IndexedAt time.Time
+	Seq       uint64
+	// Record is not loaded: it is only ever replaced.
+	Record []byte
+}
+
+// PostID names a post whatever its place.
+type PostID struct {
+	DID, Rkey string
+}
+
+// Removed is a row of removed_posts.
+type Removed struct {
+	Account *Account
+	Rkey    string
+	Rev     string
+	At      time.Time
+	Seq     uint64
+}
+
+// Tx reads and changes rows inside one Apply.
+type Tx struct {
+	tx     pgx.Tx
+	tagIDs *tagIDs
+	// What the transaction adds to the totals.
+	posts, visible, tags, deadLetters int64
+}
+
+// CountDeadLetters adds n to the total of dead letters.
+func (t *Tx) CountDeadLetters(n int) { t.deadLetters += int64(n) }
+
+// Accounts returns the rows of those of dids that have one, by DID.
+func (t *Tx) Accounts(ctx context.Context, dids []string) (map[string]*Account, error) {
+	rows, err := t.tx.Query(ctx, `
+		SELECT id, did, state, state_time, state_source_seq, erased_rev, sync_rev, seq
+		  FROM accounts WHERE did = ANY($1::text[])`, dids)
+	if err != nil {
+		return nil, fmt.Errorf("load %d accounts: %w", len(dids), err)
+	}
+	out := make(map[string]*Account, len(dids))
+	var a Account
+	_, err = pgx.ForEachRow(rows, []any{&a.ID, &a.DID, &a.State, &a.StateTime, &a.StateSourceSeq, &a.ErasedRev, &a.SyncRev, &a.Seq}, func() error {
+		row := a
+		row.StateTime = row.StateTime.UTC()
+		out[a.DID] = &row
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load %d accounts: %w", len(dids), err)
+	}
+	return out, nil
+}
+
+// Posts calls fn with the rows, without their records, of the named posts and
+// of every post of the accounts in whole. accounts must hold the row of every
+// account involved; ids of others are skipped.
+func (t *Tx) Posts(ctx context.Context, accounts map[string]*Account, ids []PostID, whole []*Account, fn func(*Post)) error {
+	byID, accountIDs, rkeys := splitIDs(accounts, ids)
+	wholeIDs := make([]int64, len(whole))
+	for i, a := range whole {
+		byID[a.ID], wholeIDs[i] = a, a.ID
+	}
+	const columns = `p.account_id, p.rkey, p.key, p.rev, p.cid, p.tags, p.langs, p.indexed_at, p.seq`
+	for _, q := range []struct {
+		sql  string
+		skip bool
+		args []any
+	}{
+		{`SELECT ` + columns + ` FROM unnest($1::bigint[], $2::text[]) AS i(account_id, rkey) JOIN posts p USING (account_id, rkey)`,
+			len(accountIDs) == 0, []any{accountIDs, rkeys}},
+		{`SELECT ` + columns + ` FROM posts p WHERE p.account_id = ANY($1::bigint[])`,
+			len(whole) == 0, []any{wholeIDs}},
+	} {
+		if q.skip {
+			continue
+		}
+		rows, err := t.tx.Query(ctx, q.sql, q.args...)
+		if err != nil {
+			return fmt.Errorf("load posts: %w", err)
+		}
+		for rows.Next() {
+			var p Post
+			var account int64
+			if err := rows.Scan(&account, &p.Rkey, &p.Key, &p.Rev, &p.CID, &p.Tags, &p.Langs, &p.IndexedAt, &p.Seq); err != nil {
+				rows.Close()
+				return fmt.Errorf("load posts: %w", err)
+			}
+			p.Account = byID[account]
+			p.IndexedAt = p.IndexedAt.UTC()
+			fn(&p)
+		}
+		if err := rows.Err(); err != nil {
+			return fmt.Errorf("load posts: %w", err)
+		}
+	}
+	return nil
+}
+
+// Removed calls fn with the markers of the named posts and with every marker
+// of the accounts in whole, under the same terms as Posts.
+func (t *Tx) Removed(ctx context.Context, accounts map[string]*Account, ids []PostID, whole []*Account, fn func(*Removed)) error {
+	byID, accountIDs, rkeys := splitIDs(accounts, ids)
+	wholeIDs := make([]int64, len(whole))
+	for i, a := range whole {
+		byID[a.ID], wholeIDs[i] = a, a.ID
+	}
+	rows, err := t.tx.Query(ctx, `
+		SELECT r.account_id, r.rkey, r.rev, r.removed_at, r.seq
+		  FROM unnest($1::bigint[], $2::text[]) AS i(account_id, rkey) JOIN removed_posts r USING (account_id, rkey)
+		UNION
+		SELECT r.account_id, r.rkey, r.rev, r.removed_at, r.seq
+		  FROM removed_posts r WHERE r.account_id = ANY($3::bigint[])`, accountIDs, rkeys, wholeIDs)
+	if err != nil {
+		return fmt.Errorf("load removal markers: %w", err)
+	}
+	for rows.Next() {
+		var m Removed
+		var account int64
+		if err := rows.Scan(&account, &m.Rkey, &m.Rev, &m.At, &m.Seq); err != nil {
+			rows.Close()
+			return fmt.Errorf("load removal markers: %w", err)
+		}
+		m.Account = byID[account]
+		m.At = m.At.UTC()
+		fn(&m)
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("load removal markers: %w", err)
+	}
+	return nil
+}
+
+// splitIDs gives the ids of known accounts as the two arrays of a query.
+func splitIDs(accounts map[string]*Account, ids []PostID) (byID map[int64]*Account, accountIDs []int64, rkeys []string) {
+	byID = make(map[int64]*Account, len(accounts))
+	accountIDs, rkeys = []int64{}, []string{} // not nil: that would be NULL
+	for _, id := range ids {
+		a, ok := accounts[id.DID]
+		if !ok || a.ID == 0 {
+			continue
+		}
+		byID[a.ID] = a
+		accountIDs = append(accountIDs, a.ID)
+		rkeys = append(rkeys, id.Rkey)
+	}
+	return byID, accountIDs, rkeys
+}

@@ -1,0 +1,197 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+// LeaseTTL is how long the indexer's lease outlives its last renewal.
+const LeaseTTL = 5 * time.Second
+
+// Checkpoint is how far the fold has come: everything up to Seq of the stream
+// is in the rows beside it.
+type Checkpoint struct {
+	Seq uint64
+	// Source is the upstream position of the message at Seq.
+	Source event.Position
+	// Sync is the account whose replacement posts are coming in after a #sync,
+	// zero where none are.
+	Sync PendingSync
+}
+
+// PendingSync is a #sync whose replacement posts are not all in yet.
+type PendingSync struct {
+	DID, Rev string
+}
+
+// Writer changes the index. It must be used from one goroutine.
+type Writer struct {
+	pool   *pgxpool.Pool
+	tagIDs *tagIDs
+	// epoch is that of the lease, 0 where none was acquired.
+	epoch  int64
+	holder string
+}
+
+// OpenWriter connects as a role that may change rows. holder names this run of
+// the program in the lease and must be unique to it. It does not wait for the
+// database: the first use does.
+func OpenWriter(ctx context.Context, o Options, holder string) (*Writer, error) {
+	cfg, err := o.config()
+	if err != nil {
+		return nil, err
+	}
+	p := cfg.ConnConfig.RuntimeParams
+	p["idle_in_transaction_session_timeout"] = millis(writerIdleTimeout)
+	// The arrays differ in size from batch to batch, and a plan made while the
+	// tables were small must not live on.
+	p["plan_cache_mode"] = "force_custom_plan"
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open the writer's pool: %w", err)
+	}
+	return &Writer{pool: pool, tagIDs: newTagIDs(), holder: holder}, nil
+}
+
+// Close closes the writer's connections.
+func (w *Writer) Close() { w.pool.Close() }
+
+// Acquire takes the lease if it is free or already this writer's, and returns
+// the checkpoint to go on from. The error is ErrLeaseHeld, ErrNotMigrated, or
+// the database's.
+func (w *Writer) Acquire(ctx context.Context) (Checkpoint, error) {
+	// Whoever holds the lease may be inside a transaction: then this waits for
+	// its row, and sees what that transaction made of it.
+	tag, err := w.pool.Exec(ctx, `
+		UPDATE checkpoint
+		   SET epoch = epoch + 1, holder = $1, expires_at = clock_timestamp() + $2
+		 WHERE holder = $1 OR expires_at < clock_timestamp()`,
+		w.holder, LeaseTTL)
+	if err != nil {
+		return Checkpoint{}, fmt.Errorf("acquire the indexer's lease: %w", notMigrated(err))
+	}
+	if tag.RowsAffected() == 0 {
+		return Checkpoint{}, ErrLeaseHeld
+	}
+	cp, epoch, holder, err := readCheckpoint(ctx, w.pool, "")
+	if err != nil {
+		return Checkpoint{}, err
+	}
+	if holder != w.holder {
+		return Checkpoint{}, ErrLeaseHeld
+	}
+	w.epoch = epoch
+	// The schema may be another one than before: a rebuild was switched in.
+	w.tagIDs.forgetAll()
+	return cp, nil
+}
+
+// Renew keeps the lease while there is nothing to apply. The error is
+// ErrLeaseLost or the database's.
+func (w *Writer) Renew(ctx context.Context) error {
+	tag, err := w.pool.Exec(ctx, `
+		UPDATE checkpoint SET expires_at = clock_timestamp() + $2 WHERE epoch = $1`, w.epoch, LeaseTTL)
+	if err != nil {
+		return fmt.Errorf("renew the indexer's lease: %w", notMigrated(err))
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrLeaseLost
+	}
+	return nil
+}
+
+// Release gives the lease back, so that another need not wait for its end.
+func (w *Writer) Release(ctx context.Context) error {
+	_, err := w.pool.Exec(ctx, `
+		UPDATE checkpoint SET holder = '', expires_at = 'epoch' WHERE epoch = $1`, w.epoch)
+	if err != nil {
+		return fmt.Errorf("release the indexer's lease: %w", err)
+	}
+	return nil
+}
+
+// Apply runs fold in one transaction that holds the checkpoint's row, and then
+// moves the checkpoint to what fold returned. Either all of it happens or
+// nothing. fold may be called for messages that were applied already (the
+// commit before took effect although it seemed to fail): it must skip
+// everything up to the checkpoint it is given.
+//
+// The error is ErrLeaseLost, fold's, or the database's; see Rejected.
+func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from Checkpoint) (Checkpoint, error)) error {
+	err := pgx.BeginFunc(ctx, w.pool, func(ptx pgx.Tx) error {
+		from, epoch, _, err := readCheckpoint(ctx, ptx, "FOR UPDATE")
+		if err != nil {
+			return err
+		}
+		if epoch != w.epoch {
+			return ErrLeaseLost
+		}
+		tx := &Tx{tx: ptx, tagIDs: w.tagIDs}
+		to, err := fold(tx, from)
+		if err != nil {
+			return err
+		}
+		_, err = ptx.Exec(ctx, `
+			UPDATE checkpoint SET seq = $1, source_host = $2, source_seq = $3, source_time = $4,
+			       sync_did = $5, sync_rev = $6, applied_at = clock_timestamp(), expires_at = clock_timestamp() + $7,
+			       posts = posts + $8, visible_posts = visible_posts + $9, tags = tags + $10, dead_letters = dead_letters + $11
+			 WHERE epoch = $12`,
+			to.Seq, to.Source.Host, to.Source.Seq, to.Source.Time, to.Sync.DID, to.Sync.Rev, LeaseTTL,
+			tx.posts, tx.visible, tx.tags, tx.deadLetters, w.epoch)
+		if err != nil {
+			return fmt.Errorf("move the checkpoint to %d: %w", to.Seq, err)
+		}
+		return nil
+	})
+	if err != nil {
+		// Ids that the transaction made up are gone with it.
+		w.tagIDs.forgetNew()
+		return err
+	}
+	w.tagIDs.keepNew()
+	return nil
+}
+
+// Heartbeat records what the indexer sees around it, for the API's status.
+func (w *Writer) Heartbeat(ctx context.Context, streamFirst, streamLast, streamBytes uint64) error {
+	_, err := w.pool.Exec(ctx, `
+		UPDATE heartbeat SET at = clock_timestamp(), stream_first = $1, stream_last = $2, stream_bytes = $3,
+		       database_bytes = pg_database_size(current_database())`,
+		streamFirst, streamLast, streamBytes)
+	if err != nil {
+		return fmt.Errorf("write the heartbeat: %w", err)
+	}
+	return nil
+}
+
+type querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+func readCheckpoint(ctx context.Context, q querier, lock string) (cp Checkpoint, epoch int64, holder string, err error) {
+	err = q.QueryRow(ctx, `
+		SELECT seq, source_host, source_seq, source_time, sync_did, sync_rev, epoch, holder FROM checkpoint `+lock).
+		Scan(&cp.Seq, &cp.Source.Host, &cp.Source.Seq, &cp.Source.Time, &cp.Sync.DID, &cp.Sync.Rev, &epoch, &holder)
+	if err != nil {
+		return cp, 0, "", fmt.Errorf("read the checkpoint: %w", notMigrated(err))
+	}
+	cp.Source.Time = cp.Source.Time.UTC()
+	return cp, epoch, holder, nil
+}
+
+// notMigrated turns the errors of a schema that is not there into one that
+// says what to do.
+func notMigrated(err error) error {
+	// 3F000 no such schema, 42P01 no such table, 42703 no such column.
+	if isCode(err, "3F000", "42P01", "42703") || errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("%w: %w", ErrNotMigrated, err)
+	}
+	return err
+}

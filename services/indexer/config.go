@@ -1,0 +1,46 @@
+package indexer
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// Config is what an operator chooses about the indexer.
+type Config struct {
+	// Database is where the index lives, with a role that may change rows.
+	Database store.Options
+	// BatchSize is the most messages of one transaction; 0 means 1000.
+	BatchSize int
+	// BatchWait is how long a batch waits for more messages after its first;
+	// 0 means 20 ms.
+	BatchWait time.Duration
+}
+
+const (
+	defaultBatchSize = 1000
+	maxBatchSize     = 10_000
+	defaultBatchWait = 20 * time.Millisecond
+)
+
+// Validate checks the config and fills in what was left at zero.
+func (c *Config) Validate() error {
+	if c.Database.URL == "" {
+		return errors.New("the database URL is missing")
+	}
+	if err := c.Database.Check(); err != nil {
+		return err
+	}
+	if c.BatchSize == 0 {
+		c.BatchSize = defaultBatchSize
+	}
+	if c.BatchSize < 1 || c.BatchSize > maxBatchSize {
+		return fmt.Errorf("a batch size of %d is not from 1 to %d", c.BatchSize, maxBatchSize)
+	}
+	if c.BatchWait == 0 {
+		c.BatchWait = defaultBatchWait
+	}
+	return nil
+}

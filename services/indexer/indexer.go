@@ -1,0 +1,294 @@
+// Package indexer is the service that folds the stream into the index: stream
+// to store. It holds a lease in the database, reads the stream in order from
+// the checkpoint, and applies batches of messages, each in one transaction
+// with the checkpoint and the lease's epoch.
+//
+// It loses nothing and repeats nothing: the checkpoint and the rows are one
+// write, and whatever is read twice changes nothing the second time. A server
+// that is away is waited for.
+package indexer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tagstream/tagstream/pkg/obs"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/services/indexer/internal/apply"
+)
+
+// Deps are what the indexer is given by the program around it.
+type Deps struct {
+	NATS     *nats.Conn
+	Logger   *slog.Logger
+	Registry prometheus.Registerer
+	Health   *obs.Health
+	// ID is unique to this run of the program; it names the lease's holder.
+	ID string
+}
+
+// The components of Health that the indexer reports on.
+const (
+	HealthDatabase = "database"
+	HealthStream   = "stream"
+)
+
+const (
+	heartbeatEvery   = 2 * time.Second
+	renewEvery       = store.LeaseTTL / 3
+	statementTimeout = 30 * time.Second
+	releaseTimeout   = 3 * time.Second
+	retryMin         = 100 * time.Millisecond
+	retryMax         = 5 * time.Second
+)
+
+// Indexer is the service. Make one with New, run it once.
+type Indexer struct {
+	cfg     Config
+	deps    Deps
+	log     *slog.Logger
+	js      jetstream.JetStream
+	metrics *metrics
+	heart   time.Time // last heartbeat written
+}
+
+// New checks the config and returns an indexer that has not started anything.
+func New(cfg Config, deps Deps) (*Indexer, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	js, err := jetstream.New(deps.NATS)
+	if err != nil {
+		return nil, fmt.Errorf("use JetStream: %w", err)
+	}
+	return &Indexer{
+		cfg: cfg, deps: deps, js: js,
+		log:     deps.Logger.With("service", "indexer"),
+		metrics: newMetrics(deps.Registry),
+	}, nil
+}
+
+// Run indexes until ctx ends, and returns nil then. Any other return is a
+// state that waiting cannot mend: the error says what it is and what to do.
+func (x *Indexer) Run(ctx context.Context) error {
+	w, err := store.OpenWriter(ctx, x.cfg.Database, x.deps.ID)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	delay := retryMin
+	for {
+		start := time.Now()
+		err := x.lead(ctx, w)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // stopped as asked
+		}
+		if fatal(err) {
+			return err
+		}
+		// lead came far enough to lose something: begin again at once.
+		if time.Since(start) > retryMax {
+			delay = retryMin
+		}
+		if !errors.Is(err, store.ErrLeaseLost) {
+			x.deps.Health.Set(component(err), err)
+		} else {
+			x.log.Warn("lost the lease, standing by")
+		}
+		if !sleep(ctx, delay/2+rand.N(delay)) {
+			return nil
+		}
+		delay = min(2*delay, retryMax)
+	}
+}
+
+// fatal reports whether err is a state that only an operator can change.
+func fatal(err error) bool {
+	return errors.Is(err, stream.ErrTrimmed) || errors.Is(err, stream.ErrBehind)
+}
+
+// streamError marks an error of the stream's side, for the health report.
+type streamError struct{ err error }
+
+func (e *streamError) Error() string { return e.err.Error() }
+func (e *streamError) Unwrap() error { return e.err }
+
+func component(err error) string {
+	var s *streamError
+	if errors.As(err, &s) {
+		return HealthStream
+	}
+	return HealthDatabase
+}
+
+// lead waits for the lease and indexes for as long as it lasts.
+func (x *Indexer) lead(ctx context.Context, w *store.Writer) error {
+	// Where this role may, so that one command starts a small deployment.
+	if err := store.EnsureMigrated(ctx, x.cfg.Database, x.log); err != nil {
+		return err
+	}
+	cp, err := x.acquire(ctx, w)
+	if err != nil {
+		return err
+	}
+	x.deps.Health.Set(HealthDatabase, nil)
+	x.metrics.leader.Set(1)
+	x.metrics.checkpoint.Set(float64(cp.Seq))
+	x.log.Info("indexing", "from", cp.Seq+1)
+	defer func() {
+		x.metrics.leader.Set(0)
+		// The context may be over; a lease that is given back saves the next
+		// holder the wait.
+		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+		defer cancel()
+		if err := w.Release(release); err != nil {
+			x.log.Warn("could not give the lease back; it ends by itself", "err", err)
+		}
+	}()
+	a := &apply.Applier{
+		Writer: w, Logger: x.log,
+		PutDeadLetter: func(ctx context.Context, d stream.DeadLetter) error {
+			if err := stream.PutDeadLetter(ctx, x.js, d); err != nil {
+				return &streamError{err}
+			}
+			return nil
+		},
+		OnDeadLetter: x.metrics.deadLetter,
+		OnApplied:    x.metrics.applied,
+	}
+	for {
+		err := x.follow(ctx, w, a, &cp)
+		var away *streamError
+		if ctx.Err() != nil || !errors.As(err, &away) || fatal(err) {
+			return err
+		}
+		// The stream is away, the lease is not: keep it.
+		x.deps.Health.Set(HealthStream, away.err)
+		if !sleep(ctx, retryMin+rand.N(2*retryMin)) {
+			return context.Cause(ctx)
+		}
+		if err := x.renew(ctx, w); err != nil {
+			return err
+		}
+	}
+}
+
+func (x *Indexer) acquire(ctx context.Context, w *store.Writer) (store.Checkpoint, error) {
+	waiting := false
+	for {
+		attempt, cancel := context.WithTimeout(ctx, statementTimeout)
+		cp, err := w.Acquire(attempt)
+		cancel()
+		if !errors.Is(err, store.ErrLeaseHeld) {
+			return cp, err
+		}
+		x.deps.Health.Set(HealthDatabase, nil)
+		if !waiting {
+			x.log.Info("another indexer has the lease, standing by")
+			waiting = true
+		}
+		if !sleep(ctx, renewEvery/2+rand.N(renewEvery/2)) {
+			return cp, context.Cause(ctx)
+		}
+	}
+}
+
+// follow reads the stream from behind cp and applies it, until something fails.
+func (x *Indexer) follow(ctx context.Context, w *store.Writer, a *apply.Applier, cp *store.Checkpoint) error {
+	r, err := x.openReader(ctx, cp.Seq)
+	if err != nil {
+		return &streamError{err}
+	}
+	defer r.Close()
+	x.deps.Health.Set(HealthStream, nil)
+	renewed := time.Now()
+	for {
+		wait, cancel := context.WithTimeout(ctx, renewEvery)
+		batch, err := r.Next(wait, x.cfg.BatchSize, x.cfg.BatchWait)
+		cancel()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil && wait.Err() == nil {
+			return &streamError{err}
+		}
+		if len(batch) > 0 {
+			begun := time.Now()
+			attempt, cancel := context.WithTimeout(ctx, statementTimeout)
+			err := a.Apply(attempt, batch)
+			cancel()
+			if err != nil {
+				return err
+			}
+			renewed = time.Now()
+			x.metrics.batch.Observe(time.Since(begun).Seconds())
+			cp.Seq = batch[len(batch)-1].Seq
+			x.metrics.checkpoint.Set(float64(cp.Seq))
+		}
+		if time.Since(renewed) >= renewEvery {
+			if err := x.renew(ctx, w); err != nil {
+				return err
+			}
+			renewed = time.Now()
+		}
+		if err := x.heartbeat(ctx, w, cp.Seq); err != nil {
+			return err
+		}
+	}
+}
+
+func (x *Indexer) openReader(ctx context.Context, checkpoint uint64) (*stream.Reader, error) {
+	start := checkpoint + 1
+	if checkpoint == 0 {
+		// A new index takes what the stream still has.
+		st, err := stream.GetState(ctx, x.js)
+		if err != nil {
+			return nil, err
+		}
+		if start = st.First; start > 1 {
+			x.log.Warn("the stream's beginning was trimmed; the new index starts without it", "first", start)
+		}
+	}
+	return stream.OpenReader(ctx, x.js, start)
+}
+
+func (x *Indexer) renew(ctx context.Context, w *store.Writer) error {
+	attempt, cancel := context.WithTimeout(ctx, renewEvery)
+	defer cancel()
+	return w.Renew(attempt)
+}
+
+// heartbeat writes down how far the stream reaches, for the API's status and
+// for the lag. A stream that does not answer is follow's to notice.
+func (x *Indexer) heartbeat(ctx context.Context, w *store.Writer, checkpoint uint64) error {
+	if time.Since(x.heart) < heartbeatEvery {
+		return nil
+	}
+	attempt, cancel := context.WithTimeout(ctx, renewEvery)
+	defer cancel()
+	st, err := stream.GetState(attempt, x.js)
+	if err != nil {
+		return &streamError{err}
+	}
+	x.heart = time.Now()
+	x.metrics.lag.Set(float64(st.Last - min(st.Last, checkpoint)))
+	return w.Heartbeat(attempt, st.First, st.Last, st.Bytes)
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}

@@ -1,0 +1,179 @@
+package apply_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/services/indexer/internal/apply"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// index is an index of its own for one test.
+type index struct {
+	t       *testing.T
+	reader  *store.Reader
+	applier *apply.Applier
+	dead    []stream.DeadLetter
+	seq     uint64
+	url     string
+}
+
+func newIndex(t *testing.T) *index {
+	t.Helper()
+	db := pgtest.Database(t)
+	logger := slog.New(slog.DiscardHandler)
+	o := store.Options{URL: db.URL}
+	require.NoError(t, store.Migrate(t.Context(), o, logger))
+	w, err := store.OpenWriter(t.Context(), o, "test")
+	require.NoError(t, err)
+	t.Cleanup(w.Close)
+	_, err = w.Acquire(t.Context())
+	require.NoError(t, err)
+	r, err := store.OpenReader(t.Context(), o)
+	require.NoError(t, err)
+	t.Cleanup(r.Close)
+	x := &index{t: t, reader: r, url: db.URL}
+	x.applier = &apply.Applier{
+		Writer: w, Logger: logger,
+		PutDeadLetter: func(_ context.Context, d stream.DeadLetter) error {
+			x.dead = append(x.dead, d)
+			return nil
+		},
+	}
+	return x
+}
+
+// apply folds the events in as one batch.
+func (x *index) apply(events ...event.Event) {
+	x.t.Helper()
+	var batch []stream.Message
+	for _, ev := range events {
+		x.seq++
+		if ev.Source.IsZero() {
+			ev.Source = event.Position{Host: "https://host.example", Seq: x.seq, Time: at(int(x.seq))}
+		}
+		data, err := ev.Encode()
+		require.NoError(x.t, err)
+		batch = append(batch, stream.Message{Seq: x.seq, Data: data})
+	}
+	require.NoError(x.t, x.applier.Apply(x.t.Context(), batch))
+}
+
+// posts returns the record keys of the visible posts with a tag, newest first.
+func (x *index) posts(tag string) []string {
+	x.t.Helper()
+	page, err := x.reader.Posts(x.t.Context(), store.PostQuery{Tags: []string{tag}, From: keyset.Start(), Limit: store.MaxLimit})
+	require.NoError(x.t, err)
+	rkeys := []string{}
+	for _, p := range page.Rows {
+		rkeys = append(rkeys, p.Rkey)
+	}
+	return rkeys
+}
+
+func at(second int) time.Time {
+	return time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC).Add(time.Duration(second) * time.Second)
+}
+
+// rev returns the nth revision.
+func rev(n int) string {
+	return "3abc" + strings.Repeat("2", 9-len(strconv.FormatInt(int64(n), 6))) +
+		strings.Map(func(r rune) rune { return r + 2 }, strconv.FormatInt(int64(n), 6))
+}
+
+const did = "did:plc:author"
+
+func post(kind event.Kind, rkey string, r int, tags ...string) event.Event {
+	record, _ := json.Marshal(map[string]any{"text": rkey, "tags": tags})
+	return event.Event{Kind: kind, DID: did, Rkey: rkey, Rev: rev(r), CID: fmt.Sprintf("bafy%d", r), Tags: tags, Record: record}
+}
+
+func create(rkey string, r int, tags ...string) event.Event {
+	return post(event.KindCreate, rkey, r, tags...)
+}
+
+func gone(rkey string, r int) event.Event {
+	return event.Event{Kind: event.KindDelete, DID: did, Rkey: rkey, Rev: rev(r)}
+}
+
+func status(active bool, s string) event.Event {
+	return event.Event{Kind: event.KindAccount, DID: did, Active: active, Status: s}
+}
+
+func TestRules(t *testing.T) {
+	t.Parallel()
+	nul := func(e event.Event) event.Event {
+		e.Record = json.RawMessage(`{"text":"a\u0000b"}`)
+		return e
+	}
+	tests := []struct {
+		name    string
+		batches [][]event.Event
+		want    []string // of #art
+	}{
+		{"newest first", [][]event.Event{{create("a", 1, "art"), create("b", 2, "art")}}, []string{"b", "a"}},
+		{"an edit keeps the place", [][]event.Event{{create("a", 1, "art"), create("b", 2, "art")}, {post(event.KindUpdate, "a", 3, "art", "x")}}, []string{"b", "a"}},
+		{"an edit to other tags leaves", [][]event.Event{{create("a", 1, "art")}, {post(event.KindUpdate, "a", 2, "x")}}, []string{}},
+		{"an older edit changes nothing", [][]event.Event{{create("a", 5, "art")}, {post(event.KindUpdate, "a", 4, "x")}}, []string{"a"}},
+		{"deleted", [][]event.Event{{create("a", 1, "art")}, {gone("a", 2)}}, []string{}},
+		{"deleted in the same batch", [][]event.Event{{create("a", 1, "art"), gone("a", 2)}}, []string{}},
+		{"deleted and created in one batch", [][]event.Event{{create("a", 1, "art"), create("b", 1, "art")}, {gone("a", 2), create("a", 3, "art")}}, []string{"a", "b"}},
+		{"a late create does not resurrect", [][]event.Event{{create("a", 1, "art")}, {gone("a", 3)}, {create("a", 2, "art")}}, []string{}},
+		{"hidden", [][]event.Event{{create("a", 1, "art")}, {status(false, "takendown")}}, []string{}},
+		{"hidden while posting", [][]event.Event{{status(false, "suspended")}, {create("a", 1, "art")}}, []string{}},
+		{"shown again in place", [][]event.Event{{create("a", 1, "art"), create("b", 2, "art")}, {status(false, "deactivated")}, {create("c", 3, "art")}, {status(true, "")}}, []string{"c", "b", "a"}},
+		{"throttled changes nothing", [][]event.Event{{create("a", 1, "art")}, {status(false, "throttled")}}, []string{"a"}},
+		{"erased with a floor", [][]event.Event{{create("a", 4, "art")}, {status(false, "deleted")}, {status(true, "")}, {create("b", 4, "art"), create("c", 5, "art")}}, []string{"c"}},
+		{"sync keeps what comes again", [][]event.Event{
+			{create("a", 1, "art"), create("b", 2, "art"), create("c", 3, "art")},
+			{{Kind: event.KindSync, DID: did, Rev: rev(9)}, create("b", 9, "art")},
+			{{Kind: event.KindPosition}}}, []string{"b"}},
+		{"sync shows no gap", [][]event.Event{
+			{create("a", 1, "art"), create("b", 2, "art")},
+			{{Kind: event.KindSync, DID: did, Rev: rev(9)}}}, []string{"b", "a"}},
+		{"NUL in a record", [][]event.Event{{nul(create("a", 1, "art"))}}, []string{"a"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			x := newIndex(t)
+			for _, b := range tt.batches {
+				x.apply(b...)
+			}
+			require.Equal(t, tt.want, x.posts("art"))
+			require.Empty(t, x.dead)
+			x.checkTotals()
+		})
+	}
+}
+
+// checkTotals compares the counters with what they count.
+func (x *index) checkTotals() {
+	x.t.Helper()
+	st, err := x.reader.Status(x.t.Context())
+	require.NoError(x.t, err)
+	require.Equal(x.t, x.seq, st.Checkpoint.Seq)
+	pool := pgtest.Pool(x.t, x.url)
+	var posts, visible, tags, wrong int64
+	require.NoError(x.t, pool.QueryRow(x.t.Context(), `
+		SELECT (SELECT count(*) FROM tagstream.posts),
+		       (SELECT count(DISTINCT key) FROM tagstream.post_tags),
+		       (SELECT count(*) FROM tagstream.tags WHERE posts > 0),
+		       (SELECT count(*) FROM tagstream.tags t WHERE posts <> (SELECT count(*) FROM tagstream.post_tags WHERE tag_id = t.id))`).
+		Scan(&posts, &visible, &tags, &wrong))
+	require.Equal(x.t, []int64{posts, visible, tags, 0}, []int64{st.Posts, st.VisiblePosts, st.Tags, wrong})
+}

@@ -1,0 +1,323 @@
+package apply
+
+import (
+	"slices"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// account is an account in the fold: its row as loaded and as it is now.
+type account struct {
+	row     store.Account // as it is now
+	before  *store.Account
+	changed bool
+	// whole says that all its posts and markers are loaded, which events of
+	// the account as a whole need.
+	whole bool
+	// rkeys of the posts and markers that are loaded, whole or not.
+	rkeys map[string]*entry
+}
+
+// entry is what is known of one record key: a post, a marker, or neither.
+type entry struct {
+	post, postBefore       *store.Post
+	removed, removedBefore *store.Removed
+}
+
+// fold is the state that events are folded over. Everything that the batch's
+// events can touch must have been loaded into it first.
+type fold struct {
+	accounts map[string]*account
+	// taken says which posts have which keys, of those loaded.
+	taken map[event.Key]store.PostID
+	sync  store.PendingSync
+}
+
+func newFold(sync store.PendingSync) *fold {
+	return &fold{accounts: map[string]*account{}, taken: map[event.Key]store.PostID{}, sync: sync}
+}
+
+func (f *fold) addAccount(did string, row *store.Account) *account {
+	a := &account{row: store.Account{DID: did}, before: row, rkeys: map[string]*entry{}}
+	if row != nil {
+		a.row = *row
+	}
+	f.accounts[did] = a
+	return a
+}
+
+func (a *account) entry(rkey string) *entry {
+	e := a.rkeys[rkey]
+	if e == nil {
+		e = &entry{}
+		a.rkeys[rkey] = e
+	}
+	return e
+}
+
+func (f *fold) addPost(p *store.Post) {
+	e := f.accounts[p.Account.DID].entry(p.Rkey)
+	e.post, e.postBefore = p, p
+	f.taken[p.Key] = store.PostID{DID: p.Account.DID, Rkey: p.Rkey}
+}
+
+func (f *fold) addRemoved(r *store.Removed) {
+	e := f.accounts[r.Account.DID].entry(r.Rkey)
+	e.removed, e.removedBefore = r, r
+}
+
+// apply folds one event in. seq is its sequence number in the stream.
+func (f *fold) apply(seq uint64, ev *event.Event) {
+	if !f.continuesSync(ev) {
+		f.endSync()
+	}
+	switch ev.Kind {
+	case event.KindCreate, event.KindUpdate:
+		f.put(seq, ev)
+	case event.KindRemove, event.KindDelete:
+		f.remove(seq, ev)
+	case event.KindAccount:
+		f.accountStatus(seq, ev)
+	case event.KindSync:
+		f.beginSync(seq, ev)
+	case event.KindPosition:
+	}
+}
+
+// stale reports whether the event is older than what is known of its post.
+func (a *account) stale(e *entry, rev string) bool {
+	switch {
+	case rev <= a.row.ErasedRev, rev < a.row.SyncRev:
+		return true
+	case e.post != nil && rev <= e.post.Rev:
+		return true
+	case e.removed != nil && rev <= e.removed.Rev:
+		return true
+	}
+	return false
+}
+
+func (f *fold) put(seq uint64, ev *event.Event) {
+	a := f.accounts[ev.DID]
+	e := a.entry(ev.Rkey)
+	if a.stale(e, ev.Rev) {
+		return
+	}
+	post := &store.Post{
+		Account: &a.row, Rkey: ev.Rkey, Rev: ev.Rev, CID: ev.CID, Tags: ev.Tags, Langs: ev.Langs,
+		IndexedAt: ev.Source.Time.UTC(), Seq: seq, Record: ev.Record,
+	}
+	if e.post != nil {
+		post.Key = e.post.Key // an edit keeps the place
+	} else {
+		post.Key = f.place(ev)
+	}
+	e.post, e.removed = post, nil
+	a.touch(seq)
+}
+
+// place returns the key of a post that enters the index: its own, or the next
+// one that no other post has. Keys of posts that are not loaded are the
+// store's to avoid.
+func (f *fold) place(ev *event.Event) event.Key {
+	id := store.PostID{DID: ev.DID, Rkey: ev.Rkey}
+	key := event.NewKey(event.SortAt(ev.CreatedAt, ev.Source.Time), ev.URI())
+	for {
+		other, taken := f.taken[key]
+		if !taken || other == id {
+			break
+		}
+		key = key.Next()
+	}
+	f.taken[key] = id
+	return key
+}
+
+func (f *fold) remove(seq uint64, ev *event.Event) {
+	a := f.accounts[ev.DID]
+	e := a.entry(ev.Rkey)
+	// Deletions of posts that were never here leave nothing behind.
+	if a.stale(e, ev.Rev) || e.post == nil && e.removed == nil {
+		return
+	}
+	f.drop(e)
+	e.removed = &store.Removed{Account: &a.row, Rkey: ev.Rkey, Rev: ev.Rev, At: ev.Source.Time.UTC(), Seq: seq}
+	a.touch(seq)
+}
+
+// drop takes an entry's post out of the index.
+func (f *fold) drop(e *entry) {
+	if e.post != nil {
+		delete(f.taken, e.post.Key)
+		e.post = nil
+	}
+}
+
+// Account statuses of com.atproto.sync.subscribeRepos#account with meanings of
+// their own; any other inactive one hides.
+const (
+	statusDeleted        = "deleted"
+	statusThrottled      = "throttled"
+	statusDesynchronized = "desynchronized"
+)
+
+// changesState reports whether an account event can change anything: these two
+// statuses are about the relay, not about what the account wants seen.
+func changesState(ev *event.Event) bool {
+	return ev.Status != statusThrottled && ev.Status != statusDesynchronized
+}
+
+func (f *fold) accountStatus(seq uint64, ev *event.Event) {
+	a := f.accounts[ev.DID]
+	if !changesState(ev) {
+		return
+	}
+	at, src := ev.Source.Time.UTC(), ev.Source.Seq
+	if c := at.Compare(a.row.StateTime); c < 0 || c == 0 && src <= a.row.StateSourceSeq {
+		return
+	}
+	a.row.StateTime, a.row.StateSourceSeq = at, src
+	switch {
+	case ev.Active:
+		a.row.State = store.Active
+	case ev.Status == statusDeleted:
+		a.row.State = store.Deleted
+		f.erase(a)
+	default:
+		a.row.State = store.Hidden
+	}
+	a.touch(seq)
+}
+
+// erase forgets an account's posts and markers; the highest revision that it
+// ever showed stays as the floor under which nothing comes back.
+func (f *fold) erase(a *account) {
+	for _, e := range a.rkeys {
+		if e.post != nil {
+			a.row.ErasedRev = max(a.row.ErasedRev, e.post.Rev)
+		}
+		if e.removed != nil {
+			a.row.ErasedRev = max(a.row.ErasedRev, e.removed.Rev)
+		}
+		f.drop(e)
+		e.removed = nil
+	}
+}
+
+func (f *fold) beginSync(seq uint64, ev *event.Event) {
+	a := f.accounts[ev.DID]
+	if ev.Rev <= a.row.SyncRev {
+		return
+	}
+	a.row.SyncRev = ev.Rev
+	f.sync = store.PendingSync{DID: ev.DID, Rev: ev.Rev}
+	a.touch(seq)
+}
+
+// continuesSync reports whether an event is one of the replacements that follow
+// a #sync: upstream writes them right behind it, at its revision.
+func (f *fold) continuesSync(ev *event.Event) bool {
+	return f.sync.DID != "" && ev.DID == f.sync.DID && ev.Rev == f.sync.Rev &&
+		(ev.Kind == event.KindCreate || ev.Kind == event.KindUpdate)
+}
+
+// endSync removes the posts that the #sync did not bring again. They need no
+// markers: the account's SyncRev keeps everything older out.
+func (f *fold) endSync() {
+	if f.sync.DID == "" {
+		return
+	}
+	for _, e := range f.accounts[f.sync.DID].rkeys {
+		if e.post != nil && e.post.Rev < f.sync.Rev {
+			f.drop(e)
+		}
+	}
+	f.sync = store.PendingSync{}
+}
+
+func (a *account) touch(seq uint64) {
+	a.row.Seq, a.changed = seq, true
+}
+
+func (a *account) visibleBefore() bool { return a.before != nil && a.before.State == store.Active }
+func (a *account) visible() bool       { return a.row.State == store.Active }
+
+// changes returns the difference between what was loaded and what is now.
+func (f *fold) changes() store.Changes {
+	var c store.Changes
+	for _, a := range f.accounts {
+		// A post's change alone writes the account's row only if it is new: it
+		// needs the id.
+		if a.changed && (a.before == nil || a.stateChanged()) {
+			c.Accounts = append(c.Accounts, &a.row)
+		}
+		for rkey, e := range a.rkeys {
+			if e.removed != e.removedBefore {
+				c.Removed = append(c.Removed, store.RemovedChange{Account: &a.row, Rkey: rkey, New: e.removed})
+			}
+			before, now := e.postBefore != nil && a.visibleBefore(), e.post != nil && a.visible()
+			if e.post != e.postBefore || before != now {
+				c.Posts = append(c.Posts, store.PostChange{Old: e.postBefore, New: e.post, OldVisible: before, NewVisible: now})
+			}
+		}
+	}
+	return c
+}
+
+func (a *account) stateChanged() bool {
+	b := *a.before
+	b.Seq = a.row.Seq
+	return b != a.row
+}
+
+// wants says what a batch's events need loaded.
+type wants struct {
+	dids []string
+	ids  []store.PostID
+}
+
+func wanted(events []numbered, sync store.PendingSync) wants {
+	dids := map[string]struct{}{}
+	ids := map[store.PostID]struct{}{}
+	if sync.DID != "" {
+		dids[sync.DID] = struct{}{}
+	}
+	for _, n := range events {
+		if n.ev.DID != "" {
+			dids[n.ev.DID] = struct{}{}
+		}
+		if n.ev.IsPost() {
+			ids[store.PostID{DID: n.ev.DID, Rkey: n.ev.Rkey}] = struct{}{}
+		}
+	}
+	w := wants{}
+	for did := range dids {
+		w.dids = append(w.dids, did)
+	}
+	slices.Sort(w.dids)
+	for id := range ids {
+		w.ids = append(w.ids, id)
+	}
+	return w
+}
+
+// wantWhole marks the accounts whose posts have all to be loaded.
+func (f *fold) wantWhole(events []numbered) {
+	if f.sync.DID != "" {
+		f.accounts[f.sync.DID].whole = true
+	}
+	for _, n := range events {
+		switch n.ev.Kind {
+		case event.KindSync:
+			f.accounts[n.ev.DID].whole = true
+		case event.KindAccount:
+			// "Active" of an account that is active is by far the commonest
+			// and touches no post.
+			a := f.accounts[n.ev.DID]
+			if changesState(n.ev) && (!n.ev.Active || a.row.State != store.Active) {
+				a.whole = true
+			}
+		}
+	}
+}

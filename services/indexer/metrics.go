@@ -1,0 +1,53 @@
+package indexer
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/services/indexer/internal/apply"
+)
+
+type metrics struct {
+	events      *prometheus.CounterVec
+	deadLetters *prometheus.CounterVec
+	batch       prometheus.Histogram
+	checkpoint  prometheus.Gauge
+	lag         prometheus.Gauge
+	lastEvent   prometheus.Gauge
+	leader      prometheus.Gauge
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	m := &metrics{
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tagstream_indexer_events_total", Help: "Events folded into the index, by kind."}, []string{"kind"}),
+		deadLetters: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tagstream_indexer_dead_letters_total", Help: "Messages that could not be applied, by reason."}, []string{"reason"}),
+		batch: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "tagstream_indexer_batch_seconds", Help: "Time to apply one batch in one transaction.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}),
+		checkpoint: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "tagstream_indexer_checkpoint_seq", Help: "Stream sequence of the last message folded in."}),
+		lag: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "tagstream_indexer_lag_messages", Help: "Messages of the stream that are not folded in yet."}),
+		lastEvent: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "tagstream_indexer_last_event_timestamp_seconds", Help: "Upstream time of the last event folded in."}),
+		leader: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "tagstream_indexer_leader", Help: "1 while this indexer has the lease."}),
+	}
+	r.MustRegister(m.events, m.deadLetters, m.batch, m.checkpoint, m.lag, m.lastEvent, m.leader)
+	for _, k := range event.Kinds {
+		m.events.WithLabelValues(string(k))
+	}
+	for _, reason := range apply.Reasons {
+		m.deadLetters.WithLabelValues(string(reason))
+	}
+	return m
+}
+
+func (m *metrics) applied(ev *event.Event) {
+	m.events.WithLabelValues(string(ev.Kind)).Inc()
+	m.lastEvent.Set(float64(ev.Source.Time.UnixMicro()) / 1e6)
+}
+
+func (m *metrics) deadLetter(r apply.Reason) { m.deadLetters.WithLabelValues(string(r)).Inc() }

@@ -1,0 +1,37 @@
+package indexer
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/services/indexer/internal/rebuild"
+)
+
+// Progress is told how far a rebuild is.
+type Progress = rebuild.Progress
+
+// RebuildConfig says what to rebuild and how.
+type RebuildConfig struct {
+	// Database is where the index lives, with the owner's role.
+	Database store.Options
+	// Restart drops what an interrupted rebuild left.
+	Restart bool
+	// ID is unique to this run of the program.
+	ID string
+}
+
+// Rebuild makes the index anew from the stream beside the live one and switches
+// to it. It returns how many messages it replayed.
+func Rebuild(ctx context.Context, cfg RebuildConfig, nc *nats.Conn, logger *slog.Logger, p Progress) (uint64, error) {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return 0, fmt.Errorf("use JetStream: %w", err)
+	}
+	r := rebuild.Rebuild{JS: js, Database: cfg.Database, ID: cfg.ID, Restart: cfg.Restart, Logger: logger.With("service", "rebuild"), Progress: p}
+	return r.Run(ctx)
+}
