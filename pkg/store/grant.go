@@ -40,3 +40,26 @@ func grant(ctx context.Context, db *sql.DB, schema string) error {
 	}
 	return nil
 }
+
+// CreateRoles creates the group roles of writers and readers, where they do
+// not exist, and makes the login roles members. It needs a superuser or a role
+// that may create roles; deployments do the same in deploy/postgres/roles.sql.
+func CreateRoles(ctx context.Context, o Options, writer, reader string) error {
+	return NewOwner(o).do(ctx, func(conn *pgx.Conn) error {
+		for group, member := range map[string]string{writerRole: writer, readerRole: reader} {
+			var exists bool
+			if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", group).Scan(&exists); err != nil {
+				return fmt.Errorf("look up role %s: %w", group, err)
+			}
+			if !exists {
+				if _, err := conn.Exec(ctx, "CREATE ROLE "+group+" NOLOGIN"); err != nil {
+					return fmt.Errorf("create role %s: %w", group, err)
+				}
+			}
+			if _, err := conn.Exec(ctx, "GRANT "+group+" TO "+pgx.Identifier{member}.Sanitize()); err != nil {
+				return fmt.Errorf("make %s a member of %s: %w", member, group, err)
+			}
+		}
+		return nil
+	})
+}

@@ -41,7 +41,7 @@ func Migrate(ctx context.Context, o Options, logger *slog.Logger) error {
 	}
 	schema := cfg.ConnConfig.RuntimeParams["search_path"]
 	db := stdlib.OpenDB(*cfg.ConnConfig)
-	defer db.Close() //nolint:errcheck // nothing is left to lose
+	defer db.Close()
 	if _, err := db.ExecContext(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{schema}.Sanitize()); err != nil {
 		return fmt.Errorf("create schema %s: %w", schema, err)
 	}
@@ -61,7 +61,7 @@ func Migrate(ctx context.Context, o Options, logger *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("prepare migrations of schema %s: %w", schema, err)
 	}
-	defer m.Close() //nolint:errcheck // as above
+	defer m.Close()
 	if err := up(m); err != nil {
 		return fmt.Errorf("migrate schema %s: %w", schema, err)
 	}

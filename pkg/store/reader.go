@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -30,24 +31,31 @@ func OpenReader(ctx context.Context, o Options) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := cfg.ConnConfig.RuntimeParams
-	p["default_transaction_read_only"] = "on"
-	p["default_transaction_isolation"] = "repeatable read"
-	p["statement_timeout"] = millis(readerStatementTimeout)
-	p["idle_in_transaction_session_timeout"] = millis(readerStatementTimeout)
-	p["jit"] = "off"
-	// Every query here is a walk along one index with look-ups beside it. Say
-	// so, rather than let the planner's estimates (of a table that was empty a
-	// minute ago, say) choose another plan; and plan once per connection.
-	p["plan_cache_mode"] = "force_generic_plan"
-	for _, off := range []string{"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "enable_sort"} {
-		p[off] = "off"
-	}
+	maps.Copy(cfg.ConnConfig.RuntimeParams, readerSettings())
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open the reader's pool: %w", err)
 	}
 	return &Reader{pool: pool}, nil
+}
+
+// readerSettings are the parameters of the reader's connections.
+func readerSettings() map[string]string {
+	p := map[string]string{
+		"default_transaction_read_only":       "on",
+		"default_transaction_isolation":       "repeatable read",
+		"statement_timeout":                   millis(readerStatementTimeout),
+		"idle_in_transaction_session_timeout": millis(readerStatementTimeout),
+		"jit":                                 "off",
+		// Every query here is a walk along one index with look-ups beside it. Say
+		// so, rather than let the planner's estimates (of a table that was empty a
+		// minute ago, say) choose another plan; and plan once per connection.
+		"plan_cache_mode": "force_generic_plan",
+	}
+	for _, off := range []string{"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "enable_sort"} {
+		p[off] = "off"
+	}
+	return p
 }
 
 // Close closes the reader's connections.

@@ -39,7 +39,7 @@ func (o *Owner) do(ctx context.Context, fn func(conn *pgx.Conn) error) error {
 	if err != nil {
 		return fmt.Errorf("connect as the owner: %w", err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is left to lose
+	defer conn.Close(context.WithoutCancel(ctx))
 	return fn(conn)
 }
 

@@ -38,8 +38,8 @@ type Deps struct {
 
 // The components of Health that the indexer reports on.
 const (
-	HealthDatabase = "database"
-	HealthStream   = "stream"
+	HealthDatabase = "indexer.database"
+	HealthStream   = "indexer.stream"
 )
 
 const (

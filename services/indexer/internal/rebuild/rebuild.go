@@ -31,9 +31,9 @@ const (
 	batchSize = 2000
 	// nearEnd is how many messages may be missing when the new schema is
 	// vacuumed and switched in; what comes meanwhile is applied after.
-	nearEnd     = 10_000
-	batchWait   = 20 * time.Millisecond
-	idleWait    = 200 * time.Millisecond
+	nearEnd   = 10_000
+	batchWait = 20 * time.Millisecond
+	idleWait  = 200 * time.Millisecond
 	// grace is how long requests that began on the former schema may last.
 	grace = 6 * time.Second
 )

@@ -1,0 +1,65 @@
+# Tagstream. `make help` lists what there is.
+SHELL := bash
+.DEFAULT_GOAL := help
+.SHELLFLAGS := -euo pipefail -c
+
+GOTESTSUM := go run gotest.tools/gotestsum@v1.13.0
+GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+MODULES := pkg services/ingest services/indexer services/api services/standalone test
+DEMO_DIR ?= $(CURDIR)/data/demo
+DEMO_RATE ?= 50
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: build
+build: ## build bin/ingest, bin/indexer, bin/api and bin/tagstream (all in one)
+	go build -o bin/ ./services/ingest/cmd/ingest ./services/indexer/cmd/indexer ./services/api/cmd/api ./services/standalone/cmd/tagstream
+
+.PHONY: run
+run: build ## run the whole pipeline on this machine against live Bluesky
+	exec bin/tagstream
+
+.PHONY: demo
+demo: build ## the same offline: a simulated network behind the real Jetstream server
+	go build -o bin/upstream ./test/simnet/cmd/upstream
+	exec .ci/demo $(DEMO_DIR) $(DEMO_RATE)
+
+.PHONY: test
+test: ## run all tests that this machine can run
+	$(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- -timeout 9m work
+
+.PHONY: race
+race: ## run the tests under the race detector
+	$(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- -race -timeout 20m work
+
+.PHONY: test-live
+test-live: ## read the public network for 30 s; it must find an #art post
+	TEST_LIVE=1 go test -count=1 -run '^TestLive' -v -timeout 5m ./test/e2e
+
+.PHONY: fuzz
+fuzz: ## fuzz every decoder and token for FUZZTIME each (30s)
+	.ci/fuzz $(or $(FUZZTIME),30s)
+
+.PHONY: bench
+bench: ## run the benchmarks; results go to docs/bench.md
+	go run ./test/bench/cmd/bench -out docs/bench.md
+
+.PHONY: lint
+lint: ## run the linters and check formatting
+	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(GOLANGCI) run --config $(CURDIR)/.golangci.yml ./...); done
+
+.PHONY: generate
+generate: ## write the generated files anew
+	go run ./pkg/service/cmd/settingsdoc > docs/configuration.md
+
+.PHONY: verify
+verify: generate ## fail where a generated file or a go.mod is not current
+	git diff --exit-code -- docs/configuration.md
+	@for m in $(MODULES); do (cd $$m && GOWORK=off GOFLAGS=-mod=mod go build ./... && go vet ./...); done
+	git diff --exit-code -- $(addsuffix /go.mod,$(MODULES)) $(addsuffix /go.sum,$(MODULES))
+
+.PHONY: clean
+clean: ## remove what was built and the demo's data
+	rm -rf bin data/demo

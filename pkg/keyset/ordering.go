@@ -1,0 +1,188 @@
+package keyset
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// MaxColumns is the most columns an [Ordering] may have.
+const MaxColumns = 8
+
+// Direction is the way in which a column's values follow each other.
+type Direction uint8
+
+// The two directions. The zero value is Asc, as in SQL.
+const (
+	Asc Direction = iota
+	Desc
+)
+
+// Nulls says whether a column can be NULL, and where its NULLs go when the
+// ordering is read forward.
+type Nulls uint8
+
+// NotNull is the zero value. Declare a column nullable only if it is: row
+// comparison, the fastest predicate, needs columns without NULLs.
+const (
+	NotNull Nulls = iota
+	NullsFirst
+	NullsLast
+)
+
+// Column is one sort key of an [Ordering].
+type Column struct {
+	// Name is the name under which a query returns the column. It is part of
+	// the fingerprint, so renaming a column makes older tokens mismatch.
+	Name string
+	// Expr is the SQL to compare and sort by, such as "t.posts", "-posts" or
+	// "lower(name)". Empty means Name. It goes into queries as it is: write
+	// it in code, never take it from a request. It is not part of the
+	// fingerprint.
+	Expr      string
+	Direction Direction
+	Nulls     Nulls
+	Type      Type
+}
+
+// Ordering is a total order of rows: its columns together must be unique, which
+// is usually a matter of ending with the primary key. Two rows that compare
+// equal would make a position between them impossible, and pages would lose
+// or repeat one of them. An Ordering does not change and is safe for
+// concurrent use.
+type Ordering struct {
+	columns []Column
+	orderBy [2]string // by Way, over expressions
+	names   [2]string // by Way, over output names
+	print   []byte    // unambiguous description, the start of each fingerprint
+}
+
+// NewOrdering checks the columns and returns their ordering.
+func NewOrdering(columns ...Column) (*Ordering, error) {
+	if len(columns) == 0 || len(columns) > MaxColumns {
+		return nil, fmt.Errorf("keyset: an ordering needs 1 to %d columns, not %d", MaxColumns, len(columns))
+	}
+	o := &Ordering{columns: make([]Column, len(columns))}
+	seen := make(map[string]bool, len(columns))
+	for i, c := range columns {
+		if err := c.check(); err != nil {
+			return nil, fmt.Errorf("keyset: column %d %q: %w", i+1, c.Name, err)
+		}
+		if seen[c.Name] {
+			return nil, fmt.Errorf("keyset: column %d %q is named twice", i+1, c.Name)
+		}
+		seen[c.Name] = true
+		if c.Expr == "" {
+			c.Expr = c.Name
+		}
+		o.columns[i] = c
+	}
+	for _, way := range []Way{Forward, Backward} {
+		var byExpr, byName []string
+		for _, c := range o.columns {
+			suffix := c.suffix(way)
+			byExpr = append(byExpr, c.Expr+suffix)
+			byName = append(byName, c.Name+suffix)
+		}
+		o.orderBy[way] = strings.Join(byExpr, ", ")
+		o.names[way] = strings.Join(byName, ", ")
+	}
+	o.print = append(o.print, "keyset ordering 1"...)
+	o.print = binary.BigEndian.AppendUint32(o.print, uint32(len(o.columns)))
+	for _, c := range o.columns {
+		o.print = appendText(o.print, c.Name)
+		o.print = append(o.print, byte(c.Direction), byte(c.Nulls), byte(c.Type))
+	}
+	return o, nil
+}
+
+// MustOrdering is [NewOrdering] for columns written in code: it panics on an error.
+func MustOrdering(columns ...Column) *Ordering {
+	o, err := NewOrdering(columns...)
+	if err != nil {
+		panic(err)
+	}
+	return o
+}
+
+// Columns returns a copy of the ordering's columns, with Expr filled in.
+func (o *Ordering) Columns() []Column { return append([]Column(nil), o.columns...) }
+
+// OrderBy returns the text that follows ORDER BY to read rows in the given way.
+// Backward is forward reversed in every column and in the place of NULLs, so
+// one index serves both. OrderBy(Forward) is also the column list of that
+// index (put expressions that are not plain columns in parentheses there).
+func (o *Ordering) OrderBy(way Way) string { return o.orderBy[way&1] }
+
+func (c Column) check() error {
+	switch {
+	case c.Name == "":
+		return errors.New("has no name")
+	case c.Direction > Desc:
+		return fmt.Errorf("has unknown direction %d", c.Direction)
+	case c.Nulls > NullsLast:
+		return fmt.Errorf("has unknown place of NULLs %d", c.Nulls)
+	case c.Type < TypeInt64 || c.Type > TypeUUID:
+		return fmt.Errorf("has unknown type %d", c.Type)
+	}
+	return nil
+}
+
+// desc says whether values fall when the column is read in the given way.
+func (c Column) desc(way Way) bool { return (c.Direction == Desc) != (way == Backward) }
+
+// nullsLast says whether a nullable column's NULLs come last in the given way.
+func (c Column) nullsLast(way Way) bool { return (c.Nulls == NullsLast) != (way == Backward) }
+
+func (c Column) suffix(way Way) string {
+	s := " ASC"
+	if c.desc(way) {
+		s = " DESC"
+	}
+	switch {
+	case c.Nulls == NotNull:
+		return s // the default of each direction, which every index has
+	case c.nullsLast(way):
+		return s + " NULLS LAST"
+	default:
+		return s + " NULLS FIRST"
+	}
+}
+
+// Fingerprint identifies what a token is good for: an ordering and the filters
+// of a query. A token made under one is refused under another.
+type Fingerprint [16]byte
+
+// Filter is one condition of a query, as it goes into a [Fingerprint].
+type Filter struct {
+	Name   string
+	Values []string
+}
+
+// Fingerprint hashes the ordering and the filters. Every name and value is
+// preceded by its length, so no two different lists hash the same text. Order
+// counts: where it means nothing to the query, as with a set of tags, sort the
+// values first. Leave out what may change from page to page, such as the
+// page's size; put in what tells one list from another with the same columns.
+func (o *Ordering) Fingerprint(filters ...Filter) Fingerprint {
+	var room [512]byte
+	b := append(room[:0], o.print...)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(filters)))
+	for _, f := range filters {
+		b = appendText(b, f.Name)
+		b = binary.BigEndian.AppendUint32(b, uint32(len(f.Values)))
+		for _, v := range f.Values {
+			b = appendText(b, v)
+		}
+	}
+	sum := sha256.Sum256(b)
+	return Fingerprint(sum[:len(Fingerprint{})])
+}
+
+// appendText appends s with its length in front.
+func appendText(b []byte, s string) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
+	return append(b, s...)
+}

@@ -1,0 +1,241 @@
+package keyset
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"strings"
+	"sync"
+)
+
+// MaxToken is the most characters of a token; longer ones are refused unread.
+// It leaves about 3,000 bytes for a key's values, more than Postgres takes in a
+// row of an index (2,704 bytes).
+const MaxToken = 4096
+
+// ErrBadToken means that a token was not made by these keys: it is malformed,
+// cut off, changed, forged, too long, or of an unknown version or key. Tell the
+// client to start again without it.
+var ErrBadToken = errors.New("bad page token")
+
+// ErrTokenMismatch means that a token is genuine but was made for another
+// ordering or other filters. Tell the client to keep the query the same while
+// it pages.
+var ErrTokenMismatch = errors.New("page token belongs to another query")
+
+// A token is URL-safe base64 without padding of
+//
+//	version     1 byte
+//	key         4 bytes, hash of the key's id
+//	fingerprint 16 bytes
+//	side        1 byte
+//	values      each a type byte and its payload
+//	signature   16 bytes, HMAC-SHA256 of all before, cut
+//
+// Values are of fixed length, or text with its length in 4 bytes; integers are
+// big-endian. Every position has one encoding.
+const (
+	tokenVersion = 1
+	atPrint      = 1 + len(keyTag{})
+	atSide       = atPrint + len(Fingerprint{})
+	atValues     = atSide + 1
+	macSize      = 16
+)
+
+// macDomain keeps signatures apart from others made with the same secret.
+const macDomain = "keyset token\x00"
+
+// keyTag tells which key signed a token.
+type keyTag [4]byte
+
+// Codec turns positions into tokens and back. It is safe for concurrent use.
+type Codec struct {
+	signing   *signer
+	verifying map[keyTag]*signer
+	encoding  *base64.Encoding
+}
+
+// NewCodec returns a codec that signs with the first key and accepts tokens
+// signed with any. It fails without keys, or when two cannot be told apart.
+func NewCodec(keys ...Key) (*Codec, error) {
+	if err := checkKeys(keys); err != nil {
+		return nil, err
+	}
+	c := &Codec{
+		verifying: make(map[keyTag]*signer, len(keys)),
+		// Strict refuses spare bits in the last character, which would give one
+		// token several spellings.
+		encoding: base64.RawURLEncoding.Strict(),
+	}
+	for i, k := range keys {
+		s := newSigner(k)
+		if i == 0 {
+			c.signing = s
+		}
+		c.verifying[s.tag] = s
+	}
+	return c, nil
+}
+
+// Encode returns the token of a position. The same position and fingerprint
+// always give the same token while the first key stays. It does not fail; a key
+// too long for [MaxToken] gives a token that Decode refuses, so bound the
+// length of text columns that you sort by.
+func (c *Codec) Encode(p Position, f Fingerprint) string {
+	var room [160]byte
+	b := append(room[:0], tokenVersion)
+	b = append(b, c.signing.tag[:]...)
+	b = append(b, f[:]...)
+	b = append(b, byte(p.Side))
+	for _, v := range p.Key {
+		b = v.append(b)
+	}
+	b = c.signing.sign(b, b)
+
+	var text [256]byte
+	if n := c.encoding.EncodedLen(len(b)); n <= len(text) {
+		c.encoding.Encode(text[:], b)
+		return string(text[:n])
+	}
+	return c.encoding.EncodeToString(b)
+}
+
+// Decode returns the position of a token. It returns [ErrBadToken] for whatever
+// Encode with one of the codec's keys did not make, and [ErrTokenMismatch] for
+// a genuine token with another fingerprint; both wrapped with a reason that is
+// safe to log and to show.
+func (c *Codec) Decode(token string, f Fingerprint) (Position, error) {
+	if len(token) > MaxToken {
+		return Position{}, fmt.Errorf("%w: longer than %d characters", ErrBadToken, MaxToken)
+	}
+	// The base64 decoder skips line breaks, also when strict.
+	if strings.ContainsAny(token, "\r\n") {
+		return Position{}, fmt.Errorf("%w: not URL-safe base64", ErrBadToken)
+	}
+	b, err := c.encoding.DecodeString(token)
+	if err != nil {
+		return Position{}, fmt.Errorf("%w: not URL-safe base64", ErrBadToken)
+	}
+	if len(b) < atValues+macSize {
+		return Position{}, fmt.Errorf("%w: too short", ErrBadToken)
+	}
+	if b[0] != tokenVersion {
+		return Position{}, fmt.Errorf("%w: unknown version", ErrBadToken)
+	}
+	s := c.verifying[keyTag(b[1:atPrint])]
+	if s == nil {
+		return Position{}, fmt.Errorf("%w: unknown key", ErrBadToken)
+	}
+	body, mac := b[:len(b)-macSize], b[len(b)-macSize:]
+	var room [macSize]byte
+	if !hmac.Equal(mac, s.sign(room[:0], body)) {
+		return Position{}, fmt.Errorf("%w: wrong signature", ErrBadToken)
+	}
+	if subtle.ConstantTimeCompare(body[atPrint:atSide], f[:]) != 1 {
+		return Position{}, ErrTokenMismatch
+	}
+	p := Position{Side: Side(body[atSide])}
+	if p.Key, err = parseValues(body[atValues:]); err != nil {
+		return Position{}, err
+	}
+	if p.Side > SideAt || (len(p.Key) == 0) != (p.Side <= SideEnd) {
+		return Position{}, fmt.Errorf("%w: no such position", ErrBadToken)
+	}
+	return p, nil
+}
+
+// signer signs with one key. Set-up of an HMAC costs more than its use on a
+// token, so used ones are kept.
+type signer struct {
+	tag  keyTag
+	pool sync.Pool // of hash.Hash
+}
+
+func newSigner(k Key) *signer {
+	s := &signer{tag: k.tag()}
+	s.pool.New = func() any { return hmac.New(sha256.New, k.secret) }
+	return s
+}
+
+// sign appends the signature of message to dst.
+func (s *signer) sign(dst, message []byte) []byte {
+	h := s.pool.Get().(hash.Hash)
+	defer s.pool.Put(h)
+	h.Reset()
+	h.Write([]byte(macDomain))
+	h.Write(message)
+	var room [sha256.Size]byte
+	return append(dst, h.Sum(room[:0])[:macSize]...)
+}
+
+func (v Value) append(b []byte) []byte {
+	b = append(b, byte(v.kind))
+	switch v.kind {
+	case TypeInt64, TypeFloat64, TypeTime:
+		return binary.BigEndian.AppendUint64(b, v.num)
+	case TypeText:
+		return appendText(b, v.text)
+	case TypeBool:
+		return append(b, byte(v.num))
+	case TypeUUID:
+		return append(b, v.id[:]...)
+	default:
+		return b
+	}
+}
+
+// parseValues reads the values of a token that is signed, and so was made by
+// Encode; it checks them all the same, for a key shared with another program.
+func parseValues(b []byte) ([]Value, error) {
+	var out []Value
+	for len(b) > 0 {
+		v := Value{kind: Type(b[0])}
+		b = b[1:]
+		size := 0
+		switch v.kind {
+		case typeNull:
+		case TypeInt64, TypeFloat64, TypeTime:
+			size = 8
+		case TypeBool:
+			size = 1
+		case TypeUUID:
+			size = len(v.id)
+		case TypeText:
+			if len(b) < 4 {
+				return nil, errValues
+			}
+			length := binary.BigEndian.Uint32(b)
+			if b = b[4:]; uint64(length) > uint64(len(b)) {
+				return nil, errValues
+			}
+			size = int(length)
+		default:
+			return nil, errValues
+		}
+		if len(b) < size || len(out) == MaxColumns {
+			return nil, errValues
+		}
+		switch v.kind {
+		case TypeInt64, TypeFloat64, TypeTime:
+			v.num = binary.BigEndian.Uint64(b)
+		case TypeBool:
+			if v.num = uint64(b[0]); v.num > 1 {
+				return nil, errValues
+			}
+		case TypeUUID:
+			v.id = [16]byte(b[:size])
+		case TypeText:
+			v.text = string(b[:size])
+		}
+		b = b[size:]
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+var errValues = fmt.Errorf("%w: malformed values", ErrBadToken)

@@ -1,0 +1,410 @@
+package pgserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/dirlock"
+)
+
+const (
+	// startLimit bounds one start, crash recovery and initdb included.
+	startLimit = 10 * time.Minute
+	// quickLimit bounds the wait for an immediate shutdown before SIGKILL.
+	quickLimit = 10 * time.Second
+	// socketPort names the socket where the server has no TCP port.
+	socketPort = 5432
+	// firstPort and lastPort bound AnyPort. They lie below the ports that
+	// systems give to outgoing connections, so that none takes the port while
+	// the server restarts.
+	firstPort, lastPort = 15000, 32000
+	// portAttempts is how many ports are tried: between finding a free one and
+	// the server's use of it another process may take it.
+	portAttempts = 10
+	// maxLogBytes is the size of postgres.log from which a start begins anew.
+	maxLogBytes = 8 << 20
+)
+
+// Server is a running Postgres. Its methods are safe for concurrent use.
+type Server struct {
+	cfg        Config
+	account    account
+	clusterDir string
+	log        *slog.Logger
+	passwords  map[string]string // by role; not changed after Start
+	lock       *dirlock.Lock
+	socketDir  string
+	port       int
+	process    *process
+	logFrom    int64 // where this run's part of postgres.log begins
+
+	done     chan struct{} // closed once err is set
+	err      error
+	stopping chan struct{} // closed by the first Stop
+	stopOnce sync.Once
+	stopErr  error
+}
+
+// Start runs the cluster in cfg.Dir and returns once it takes connections and
+// the roles and the database exist. It makes the cluster the first time, and
+// ends a server that a killed process left behind. The server lives until Stop,
+// whatever becomes of ctx, which bounds the start alone.
+//
+// It returns a *dirlock.HeldError where another Server has the directory and a
+// *VersionError where the binaries do not fit the data.
+func Start(ctx context.Context, cfg Config) (*Server, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("start Postgres: make its directory: %w", err)
+	}
+	lock, err := dirlock.Acquire(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("start Postgres: %w", err)
+	}
+	s := newServer(cfg, lock)
+	if err := s.start(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("start Postgres in %s: %w", cfg.Dir, err), s.release())
+	}
+	return s, nil
+}
+
+// Remove deletes a directory of Start and all data in it, after ending a server
+// that a killed process left behind. It returns a *dirlock.HeldError where a
+// Server has the directory. One that does not exist is removed already.
+func Remove(ctx context.Context, dir string, logger *slog.Logger) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("remove a Postgres: %w", err)
+	}
+	lock, err := dirlock.Acquire(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove a Postgres: %w", err)
+	}
+	s := newServer(Config{Dir: dir, Logger: logger}, lock)
+	if err := s.stopOrphan(ctx); err != nil {
+		return errors.Join(fmt.Errorf("remove the Postgres in %s: %w", dir, err), s.release())
+	}
+	// The lock's file goes with the rest, while the lock is held.
+	return errors.Join(removeSocketDir(s.socketRecord()), os.RemoveAll(dir), lock.Release())
+}
+
+func newServer(cfg Config, lock *dirlock.Lock) *Server {
+	return &Server{
+		cfg:        cfg,
+		clusterDir: filepath.Join(cfg.Dir, clusterName),
+		log:        cfg.Logger,
+		lock:       lock,
+		done:       make(chan struct{}),
+		stopping:   make(chan struct{}),
+	}
+}
+
+func (s *Server) start(ctx context.Context) error {
+	var err error
+	if s.account, err = chooseAccount(s.clusterDir); err != nil {
+		return err
+	}
+	if err := s.loadPasswords(); err != nil {
+		return err
+	}
+	if err := s.stopOrphan(ctx); err != nil {
+		return err
+	}
+	if err := s.ensureCluster(ctx); err != nil {
+		return err
+	}
+	if s.socketDir, err = makeSocketDir(s.account, s.socketRecord()); err != nil {
+		return err
+	}
+	if err := s.launch(ctx); err != nil {
+		return err
+	}
+	if err := s.prepareDatabase(ctx); err != nil {
+		s.end(ctx, true)
+		return err
+	}
+	go s.watch()
+	return nil
+}
+
+// loadPasswords reads or makes the password of every role.
+func (s *Server) loadPasswords() error {
+	dir := filepath.Join(s.cfg.Dir, "secrets")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	s.passwords = make(map[string]string)
+	_, err := clusterMajor(s.clusterDir)
+	if err == nil {
+		// A new password would not open an old cluster.
+		if _, err := readSecret(dir, Superuser); err != nil {
+			return fmt.Errorf("the cluster exists and its password does not: put it back, or move %s away and rebuild the index from the stream: %w", s.clusterDir, err)
+		}
+	}
+	for _, role := range append([]string{Superuser}, s.cfg.Roles...) {
+		if s.passwords[role], err = secret(dir, role); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// launch starts the server and waits until it takes connections, with another
+// port where a chosen one was taken meanwhile.
+func (s *Server) launch(ctx context.Context) error {
+	for attempt := 1; ; attempt++ {
+		if err := s.choosePort(); err != nil {
+			return err
+		}
+		err := s.launchOnce(ctx)
+		if err == nil {
+			return nil
+		}
+		if s.cfg.TCPPort != AnyPort || attempt == portAttempts || portFree(s.port) {
+			return err
+		}
+	}
+}
+
+func (s *Server) choosePort() error {
+	switch s.cfg.TCPPort {
+	case 0:
+		s.port = socketPort
+	case AnyPort:
+		for range portAttempts {
+			s.port = firstPort + rand.IntN(lastPort-firstPort)
+			if portFree(s.port) {
+				return nil
+			}
+		}
+		return fmt.Errorf("find a free port: none of %d tried between %d and %d is", portAttempts, firstPort, lastPort)
+	default:
+		s.port = s.cfg.TCPPort
+	}
+	return nil
+}
+
+func portFree(port int) bool {
+	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return false
+	}
+	listener.Close()
+	return true
+}
+
+func (s *Server) launchOnce(ctx context.Context) error {
+	// The server outlives ctx: Stop ends it.
+	cmd := s.account.command(context.WithoutCancel(ctx), filepath.Join(s.cfg.Binaries.Dir, "postgres"))
+	dirName, dirFile, err := s.account.pass(cmd, s.clusterDir)
+	if err != nil {
+		return err
+	}
+	defer dirFile.Close() // nil is harmless
+	cmd.Args = append(cmd.Args, "-D", dirName)
+	for _, setting := range s.settings() {
+		cmd.Args = append(cmd.Args, "-c", setting)
+	}
+	logFile, err := s.openLog()
+	if err != nil {
+		return err
+	}
+	defer logFile.Close()
+	cmd.Stdout, cmd.Stderr = logFile, logFile
+	if s.process, err = startProcess(cmd); err != nil {
+		return fmt.Errorf("run %s: %w", cmd.Path, err)
+	}
+	if err := s.awaitReady(ctx); err != nil {
+		s.end(ctx, true)
+		return err
+	}
+	return nil
+}
+
+// settings gives every parameter as name=value, sorted.
+func (s *Server) settings() []string {
+	all := DefaultSettings()
+	maps.Copy(all, s.cfg.Settings)
+	all["listen_addresses"] = ""
+	if s.cfg.TCPPort != 0 {
+		all["listen_addresses"] = "127.0.0.1"
+	}
+	all["port"] = strconv.Itoa(s.port)
+	all["unix_socket_directories"] = s.socketDir
+	all[dirSetting] = s.clusterDir
+	var list []string
+	for name, value := range all {
+		list = append(list, name+"="+value)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// awaitReady returns when the server's own status file says that it takes
+// connections.
+func (s *Server) awaitReady(ctx context.Context) error {
+	path := filepath.Join(s.clusterDir, "postmaster.pid")
+	pid := strconv.Itoa(s.PID())
+	err := poll(ctx, func() (bool, error) {
+		select {
+		case <-s.process.done:
+			return false, s.endedError()
+		default:
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return false, nil // not written yet; the process's end is seen above
+		}
+		lines := strings.Split(string(text), "\n")
+		const statusLine = 7 // the eighth, says Postgres's pidfile.h
+		return strings.TrimSpace(lines[0]) == pid && len(lines) > statusLine &&
+			strings.TrimSpace(lines[statusLine]) == "ready", nil
+	})
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("wait until it takes connections: %w: %s", err, s.logTail())
+	}
+	return err
+}
+
+// watch reports the end of the process.
+func (s *Server) watch() {
+	<-s.process.done
+	select {
+	case <-s.stopping:
+	default:
+		s.err = s.endedError()
+	}
+	close(s.done)
+}
+
+func (s *Server) endedError() error {
+	status := "with status 0"
+	if s.process.err != nil {
+		status = s.process.err.Error()
+	}
+	return fmt.Errorf("the database server ended (%s): %s", status, s.logTail())
+}
+
+// Done is closed when the server has ended, by itself or by Stop.
+func (s *Server) Done() <-chan struct{} { return s.done }
+
+// Err says why the server ended by itself. It is nil before Done is closed, and
+// after Stop.
+func (s *Server) Err() error {
+	select {
+	case <-s.done:
+		return s.err
+	default:
+		return nil
+	}
+}
+
+// PID is the process id of the server's first process.
+func (s *Server) PID() int { return s.process.cmd.Process.Pid }
+
+// Port is the TCP port on 127.0.0.1, 0 where there is none.
+func (s *Server) Port() int {
+	if s.cfg.TCPPort == 0 {
+		return 0
+	}
+	return s.port
+}
+
+// URL gives the connection string by which role, one of Config.Roles or
+// Superuser, reaches the database through the socket. Another role's has no
+// password, so connecting with it fails.
+func (s *Server) URL(role string) string {
+	query := url.Values{
+		"host": {s.socketDir},
+		"port": {strconv.Itoa(s.port)},
+	}
+	return s.connString(role, "", query)
+}
+
+// TCPURL is like URL, by TCP. It is of no use where Port is 0.
+func (s *Server) TCPURL(role string) string {
+	host := net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port))
+	return s.connString(role, host, url.Values{"sslmode": {"disable"}})
+}
+
+func (s *Server) connString(role, host string, query url.Values) string {
+	u := url.URL{
+		Scheme:   "postgres",
+		User:     url.UserPassword(role, s.passwords[role]),
+		Host:     host,
+		Path:     "/" + s.cfg.Database,
+		RawQuery: query.Encode(),
+	}
+	return u.String()
+}
+
+// Stop ends the server: it closes every connection, writes everything out and
+// returns when the process is gone. When ctx ends first, the server is made to
+// leave at once, and the next start recovers from the log, which loses nothing
+// that was committed; Stop then returns ctx's error. Stopping twice, or after
+// the server ended by itself, is harmless.
+func (s *Server) Stop(ctx context.Context) error {
+	s.stopOnce.Do(func() {
+		close(s.stopping)
+		err := s.end(ctx, false)
+		<-s.done
+		s.stopErr = errors.Join(err, s.release())
+	})
+	return s.stopErr
+}
+
+// end makes the process end, fast or at once, and waits until it has.
+func (s *Server) end(ctx context.Context, atOnce bool) error {
+	if !atOnce {
+		s.process.signal(syscall.SIGINT)
+		select {
+		case <-s.process.done:
+			return nil
+		case <-ctx.Done():
+		}
+	}
+	s.process.signal(syscall.SIGQUIT)
+	timer := time.NewTimer(quickLimit)
+	defer timer.Stop()
+	select {
+	case <-s.process.done:
+	case <-timer.C:
+		s.process.signal(syscall.SIGKILL)
+		<-s.process.done
+	}
+	if atOnce {
+		return nil
+	}
+	s.log.Warn("the database server was stopped at once", "cause", context.Cause(ctx))
+	return fmt.Errorf("stop Postgres: %w", context.Cause(ctx))
+}
+
+// release gives back what the Server holds besides its process.
+func (s *Server) release() error {
+	err := removeSocketDir(s.socketRecord())
+	return errors.Join(err, s.lock.Release())
+}
+
+func (s *Server) socketRecord() string { return filepath.Join(s.cfg.Dir, "socket.path") }

@@ -1,0 +1,216 @@
+package store_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+)
+
+// spread gives post i every tag whose number divides it, art among them, and
+// ties of seven posts a second.
+var spread = seed{
+	posts: 5000,
+	tags: func(i int) []string {
+		tags := []string{"all"}
+		for n := 2; n <= 20; n++ {
+			if i%n == 0 {
+				tags = append(tags, fmt.Sprintf("t%d", n))
+			}
+		}
+		return tags
+	},
+	second: func(i int) int { return i / 7 },
+}
+
+func spreadTags(k int) []string {
+	tags := []string{"all"}
+	for n := 2; len(tags) < k; n++ {
+		tags = append(tags, fmt.Sprintf("t%d", n))
+	}
+	return tags[:k]
+}
+
+func TestPostsWalk(t *testing.T) {
+	t.Parallel()
+	o := newDatabase(t)
+	w := openWriter(t, o, "w")
+	_, err := w.Acquire(t.Context())
+	require.NoError(t, err)
+	all := seedPosts(t, w, spread)
+	r := openReader(t, o)
+
+	for _, tags := range [][]string{{"all"}, {"t3"}, {"t7", "t13"}, {"t19", "none", "t2", "t5", "t11"}, spreadTags(20)} {
+		var want []string
+		for _, p := range all {
+			if slices.ContainsFunc(tags, func(tag string) bool { return slices.Contains(p.Tags, tag) }) {
+				want = append(want, p.Rkey)
+			}
+		}
+		for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
+			t.Run(fmt.Sprint(len(tags), way), func(t *testing.T) {
+				require.Equal(t, want, walk(t, r, tags, way, 97))
+			})
+		}
+	}
+}
+
+// walk reads a whole list page by page and returns its record keys, newest
+// first whichever way it went.
+func walk(t *testing.T, r *store.Reader, tags []string, way keyset.Way, limit int) []string {
+	t.Helper()
+	q := store.PostQuery{Tags: tags, From: keyset.Start(), Way: way, Limit: limit}
+	if way == keyset.Backward {
+		q.From = keyset.End()
+	}
+	var got []string
+	for first := true; ; first = false {
+		page, err := r.Posts(t.Context(), q)
+		require.NoError(t, err)
+		var rkeys []string
+		for _, p := range page.Rows {
+			rkeys = append(rkeys, p.Rkey)
+		}
+		more, behind := page.HasNext, page.HasPrevious
+		if way == keyset.Forward {
+			got = append(got, rkeys...)
+			q.From = page.Next
+		} else {
+			more, behind = behind, more
+			got = append(rkeys, got...)
+			q.From = page.Previous
+		}
+		require.Equal(t, !first, behind)
+		if !more {
+			return got
+		}
+	}
+}
+
+func TestPostsNothing(t *testing.T) {
+	t.Parallel()
+	r := openReader(t, newDatabase(t))
+	for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
+		page, err := r.Posts(t.Context(), store.PostQuery{Tags: []string{"art"}, From: keyset.Start(), Way: way, Limit: 10})
+		require.NoError(t, err)
+		require.Empty(t, page.Rows)
+		require.False(t, page.HasNext)
+		require.False(t, page.HasPrevious)
+	}
+}
+
+// node is a node of a plan as EXPLAIN (FORMAT JSON) prints it.
+type node struct {
+	Type      string  `json:"Node Type"`
+	Relation  string  `json:"Relation Name"`
+	Rows      float64 `json:"Actual Rows"`
+	Loops     float64 `json:"Actual Loops"`
+	Filtered  float64 `json:"Rows Removed by Filter"`
+	HeapFetch float64 `json:"Heap Fetches"`
+	Plans     []node
+}
+
+func (n node) each(fn func(node)) {
+	fn(n)
+	for _, c := range n.Plans {
+		c.each(fn)
+	}
+}
+
+// The plan of every tag query, in the settings of the reader's connections: no
+// sort at any depth, the key scan index-only, and no more rows of it than the
+// page, one row per tag and the overlap.
+func TestPostsPlan(t *testing.T) {
+	t.Parallel()
+	o := newDatabase(t)
+	w := openWriter(t, o, "w")
+	_, err := w.Acquire(t.Context())
+	require.NoError(t, err)
+	all := seedPosts(t, w, spread)
+	vacuum(t, o)
+	const limit = 50
+
+	for _, k := range []int{1, 2, 5, 20} {
+		for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
+			for _, depth := range []int{0, 100, 4000} {
+				t.Run(fmt.Sprintf("k=%d/%v/depth=%d", k, way, depth), func(t *testing.T) {
+					tags := spreadTags(k)
+					pos := keyset.Below(keyset.UUID(all[depth].Key))
+					if way == keyset.Backward {
+						pos = keyset.Above(keyset.UUID(all[len(all)-1-depth].Key))
+					}
+					sql, args, err := store.AnyOf(tags, pos, way, limit+1)
+					require.NoError(t, err)
+					plan := explain(t, o, sql, args)
+
+					var keyRows, heap float64
+					plan.each(func(n node) {
+						require.NotContains(t, n.Type, "Sort", "a sort in the plan")
+						require.NotContains(t, n.Type, "Seq Scan")
+						require.Zero(t, n.Filtered, "rows read and dropped")
+						if n.Relation == "post_tags" {
+							require.Equal(t, "Index Only Scan", n.Type)
+							keyRows += n.Rows * n.Loops
+							heap += n.HeapFetch
+						}
+					})
+					// Overlap: how many tags the posts of this page share.
+					overlap := 0.0
+					page := all[depth+1 : depth+1+limit+1]
+					if way == keyset.Backward {
+						page = all[len(all)-1-depth-limit-1 : len(all)-1-depth]
+					}
+					for _, p := range page {
+						n := 0
+						for _, tag := range p.Tags {
+							if slices.Contains(tags, tag) {
+								n++
+							}
+						}
+						overlap += float64(n - 1)
+					}
+					require.LessOrEqual(t, keyRows, limit+1+float64(k)+overlap)
+					require.Zero(t, heap, "heap fetches after vacuum")
+				})
+			}
+		}
+	}
+}
+
+// vacuum makes every row all-visible. The test server commits asynchronously:
+// rows whose commit is not on disk yet would not count as visible to all, so
+// wait for one that is.
+func vacuum(t *testing.T, o store.Options) {
+	t.Helper()
+	_, err := pgtest.Pool(t, o.URL).Exec(t.Context(), "BEGIN; SET LOCAL synchronous_commit = on; SELECT pg_logical_emit_message(true, '', ''); COMMIT")
+	require.NoError(t, err)
+	require.NoError(t, store.NewOwner(o).Vacuum(t.Context(), store.Live))
+}
+
+func explain(t *testing.T, o store.Options, sql string, args []any) node {
+	t.Helper()
+	conn, err := pgtest.Pool(t, o.URL).Acquire(t.Context())
+	require.NoError(t, err)
+	defer conn.Release()
+	for name, value := range store.ReaderSettings() {
+		_, err := conn.Exec(t.Context(), "SELECT set_config($1, $2, false)", name, value)
+		require.NoError(t, err)
+	}
+	_, err = conn.Exec(t.Context(), "SELECT set_config('search_path', $1, false)", store.Live)
+	require.NoError(t, err)
+	var out string
+	require.NoError(t, conn.QueryRow(t.Context(), "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "+sql, args...).Scan(&out))
+	var plans []struct{ Plan node }
+	require.NoError(t, json.Unmarshal([]byte(out), &plans))
+	if testing.Verbose() {
+		t.Log(strings.TrimSpace(out))
+	}
+	return plans[0].Plan
+}

@@ -1,0 +1,225 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// newDatabase returns a migrated database of the test's own.
+func newDatabase(t testing.TB) store.Options {
+	t.Helper()
+	o := store.Options{URL: pgtest.Database(t).URL}
+	require.NoError(t, store.Migrate(t.Context(), o, quiet))
+	return o
+}
+
+func openWriter(t testing.TB, o store.Options, holder string) *store.Writer {
+	t.Helper()
+	w, err := store.OpenWriter(t.Context(), o, holder)
+	require.NoError(t, err)
+	t.Cleanup(w.Close)
+	return w
+}
+
+func openReader(t testing.TB, o store.Options) *store.Reader {
+	t.Helper()
+	r, err := store.OpenReader(t.Context(), o)
+	require.NoError(t, err)
+	t.Cleanup(r.Close)
+	return r
+}
+
+// seed is what seedPosts makes.
+type seed struct {
+	posts int
+	// tags of post number i.
+	tags func(i int) []string
+	// second of post number i; several may share one.
+	second func(i int) int
+}
+
+var epoch = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+
+// seedPosts writes posts through the writer, as the indexer does, and returns
+// them newest first.
+func seedPosts(t testing.TB, w *store.Writer, s seed) []*store.Post {
+	t.Helper()
+	const batch = 1000
+	account := &store.Account{DID: "did:plc:author", Seq: 1}
+	var all []*store.Post
+	for from := 0; from < s.posts; from += batch {
+		var c store.Changes
+		if from == 0 {
+			c.Accounts = []*store.Account{account}
+		}
+		for i := from; i < min(from+batch, s.posts); i++ {
+			p := &store.Post{
+				Account: account, Rkey: fmt.Sprintf("rkey%06d", i), Rev: "3abcdefghijkl", CID: "bafy", Tags: s.tags(i),
+				IndexedAt: epoch, Seq: uint64(i + 1), Record: []byte(`{"text":"hello"}`),
+			}
+			p.Key = event.NewKey(epoch.Add(time.Duration(s.second(i))*time.Second), event.URI(account.DID, p.Rkey))
+			c.Posts = append(c.Posts, store.PostChange{New: p, NewVisible: true})
+			all = append(all, p)
+		}
+		require.NoError(t, w.Apply(t.Context(), func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+			cp.Seq += uint64(len(c.Posts))
+			return cp, tx.Write(t.Context(), c)
+		}))
+	}
+	slices.SortFunc(all, func(a, b *store.Post) int { return slices.Compare(b.Key[:], a.Key[:]) })
+	return all
+}
+
+func TestLease(t *testing.T) {
+	t.Parallel()
+	o := newDatabase(t)
+	a, b := openWriter(t, o, "a"), openWriter(t, o, "b")
+	_, err := a.Acquire(t.Context())
+	require.NoError(t, err)
+	_, err = b.Acquire(t.Context())
+	require.ErrorIs(t, err, store.ErrLeaseHeld)
+	require.NoError(t, a.Renew(t.Context()))
+
+	require.NoError(t, a.Release(t.Context()))
+	cp, err := b.Acquire(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, cp.Seq)
+
+	// The first holder wakes up and goes on: nothing of it may stay.
+	ran := false
+	err = a.Apply(t.Context(), func(_ *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+		ran = true
+		return cp, nil
+	})
+	require.ErrorIs(t, err, store.ErrLeaseLost)
+	require.False(t, ran)
+	require.ErrorIs(t, a.Renew(t.Context()), store.ErrLeaseLost)
+}
+
+func TestNotMigrated(t *testing.T) {
+	t.Parallel()
+	o := store.Options{URL: pgtest.Database(t).URL}
+	_, err := openWriter(t, o, "a").Acquire(t.Context())
+	require.ErrorIs(t, err, store.ErrNotMigrated)
+	require.ErrorIs(t, openReader(t, o).Ping(t.Context()), store.ErrNotMigrated)
+}
+
+func TestMigrateTwiceAndAtOnce(t *testing.T) {
+	t.Parallel()
+	o := store.Options{URL: pgtest.Database(t).URL}
+	errs := make(chan error, 3)
+	for range cap(errs) {
+		go func() { errs <- store.Migrate(context.WithoutCancel(t.Context()), o, quiet) }()
+	}
+	for range cap(errs) {
+		require.NoError(t, <-errs)
+	}
+}
+
+// A run that was killed leaves its number marked dirty, with or without the
+// work done.
+func TestMigrateAfterAKill(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ name, undo string }{
+		{"after the work", ""},
+		{"before the work", "DROP TABLE tagstream.heartbeat, tagstream.checkpoint, tagstream.post_tags, tagstream.tags, tagstream.removed_posts, tagstream.posts, tagstream.accounts"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			o := newDatabase(t)
+			pool := pgtest.Pool(t, o.URL)
+			_, err := pool.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET dirty = true")
+			require.NoError(t, err)
+			if tt.undo != "" {
+				_, err = pool.Exec(t.Context(), tt.undo)
+				require.NoError(t, err)
+			}
+			require.NoError(t, store.EnsureMigrated(t.Context(), o, quiet))
+			require.NoError(t, openReader(t, o).Ping(t.Context()))
+		})
+	}
+}
+
+func TestReaderCannotWrite(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t)
+	reader, writer := db.Role(t, "reader"), db.Role(t, "writer")
+	o := store.Options{URL: db.URL}
+	require.NoError(t, store.CreateRoles(t.Context(), o, writer.Name, reader.Name))
+	require.NoError(t, store.Migrate(t.Context(), o, quiet))
+
+	for _, tt := range []struct {
+		name, url, sql string
+		allowed        bool
+	}{
+		{"reader selects", reader.URL, "SELECT FROM tagstream.posts", true},
+		{"reader inserts", reader.URL, "INSERT INTO tagstream.tags (name) VALUES ('x')", false},
+		{"reader deletes", reader.URL, "DELETE FROM tagstream.posts", false},
+		{"reader moves the checkpoint", reader.URL, "UPDATE tagstream.checkpoint SET seq = 1", false},
+		{"reader creates", reader.URL, "CREATE TABLE tagstream.x ()", false},
+		{"writer inserts", writer.URL, "INSERT INTO tagstream.tags (name) VALUES ('x')", true},
+		{"writer drops", writer.URL, "DROP TABLE tagstream.tags", false},
+		{"writer creates", writer.URL, "CREATE TABLE tagstream.x ()", false},
+		{"writer claims a version", writer.URL, "UPDATE tagstream.schema_migrations SET version = 9", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := pgtest.Pool(t, tt.url).Exec(t.Context(), tt.sql)
+			if tt.allowed {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, "42501") // insufficient privilege
+		})
+	}
+
+	// The writer's role is enough to index, and says what it lacks otherwise.
+	w := openWriter(t, store.Options{URL: writer.URL}, "w")
+	_, err := w.Acquire(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, store.EnsureMigrated(t.Context(), store.Options{URL: writer.URL}, quiet))
+	require.NoError(t, store.NewOwner(o).Drop(t.Context(), store.Rebuilding))
+}
+
+func TestKeyCollision(t *testing.T) {
+	t.Parallel()
+	o := newDatabase(t)
+	w := openWriter(t, o, "w")
+	_, err := w.Acquire(t.Context())
+	require.NoError(t, err)
+	account := &store.Account{DID: "did:plc:author", Seq: 1}
+	key := event.NewKey(epoch, "at://x")
+	put := func(rkey string) *store.Post {
+		p := &store.Post{Key: key, Account: account, Rkey: rkey, Rev: "3abcdefghijkl", CID: "bafy", Tags: []string{"art"}, IndexedAt: epoch, Seq: 1, Record: []byte("{}")}
+		c := store.Changes{Posts: []store.PostChange{{New: p, NewVisible: true}}}
+		if account.ID == 0 {
+			c.Accounts = []*store.Account{account}
+		}
+		require.NoError(t, w.Apply(t.Context(), func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+			return cp, tx.Write(t.Context(), c)
+		}))
+		return p
+	}
+	require.Equal(t, key, put("first").Key)
+	require.Equal(t, key.Next(), put("second").Key)
+	require.Equal(t, key.Next().Next(), put("third").Key)
+	r := openReader(t, o)
+	for _, rkey := range []string{"first", "second", "third"} {
+		p, err := r.Post(t.Context(), account.DID, rkey)
+		require.NoError(t, err)
+		require.Equal(t, rkey, p.Rkey)
+	}
+}

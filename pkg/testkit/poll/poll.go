@@ -1,0 +1,45 @@
+// Package poll waits in tests for what announces itself by no signal. It never
+// sleeps for a guessed time: it looks again until it sees what it wants or the
+// deadline has come, and then says what it saw last.
+package poll
+
+import (
+	"testing"
+	"time"
+)
+
+// interval is the pause between two looks.
+const interval = 5 * time.Millisecond
+
+// Until calls check until it returns true, and fails the test at once when it
+// has not within timeout. State is what check saw, for that failure. A check
+// that is running at the deadline is waited for, so give it a limit of its own.
+func Until(t testing.TB, timeout time.Duration, check func() (done bool, state string)) {
+	t.Helper()
+	start := time.Now()
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		done, state := check()
+		if done {
+			return
+		}
+		if time.Since(start) >= timeout {
+			t.Fatalf("not reached within %v; last seen: %s", timeout, state)
+		}
+		<-ticker.C
+	}
+}
+
+// NoError calls check until it returns nil, and fails the test with its last
+// error when it has not within timeout.
+func NoError(t testing.TB, timeout time.Duration, check func() error) {
+	t.Helper()
+	Until(t, timeout, func() (bool, string) {
+		err := check()
+		if err != nil {
+			return false, err.Error()
+		}
+		return true, ""
+	})
+}

@@ -1,0 +1,175 @@
+// Package api is the service that answers questions about the index over HTTP:
+// store to JSON, read only. Its database role can only select.
+//
+// It keeps nothing: any number of it can run side by side, and one that is
+// killed loses no more than the answers under way. A database that is away is
+// waited for; meanwhile requests get 503, and readiness says so.
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/obs"
+	"github.com/tagstream/tagstream/pkg/service"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/services/api/internal/httpapi"
+)
+
+// Deps are what the API is given by the program around it.
+type Deps struct {
+	Logger   *slog.Logger
+	Registry prometheus.Registerer
+	Health   *obs.Health
+	// Listener, if not nil, is served instead of Config.Listen. Run closes it.
+	Listener net.Listener
+}
+
+// The components of Health that the API reports on. Other services in the same
+// process report on databases and listeners of their own.
+const (
+	HealthDatabase = "api_database"
+	HealthListener = "api_listener"
+)
+
+const (
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 10 * time.Second
+	// writeTimeout bounds work and sending together: a slow client has the rest
+	// of it for the answer.
+	writeTimeout = 30 * time.Second
+	idleTimeout  = 2 * time.Minute
+	// maxHeaderBytes leaves room above the longest query string that is read,
+	// so that a longer one gets an answer that says so.
+	maxHeaderBytes = 128 << 10
+	// drainTimeout bounds how long requests under way may take at the end.
+	drainTimeout = 10 * time.Second
+
+	checkEvery   = 2 * time.Second
+	checkTimeout = 3 * time.Second
+)
+
+var errStopping = errors.New("stopping")
+
+// API is the service. Make one with New, run it once.
+type API struct {
+	cfg   Config
+	deps  Deps
+	log   *slog.Logger
+	codec *keyset.Codec
+}
+
+// New checks the config and returns an API that has not started anything.
+func New(cfg Config, deps Deps) (*API, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if len(cfg.CursorKeys) == 0 {
+		keys, err := keyset.LoadKeys(cfg.CursorKeysFile)
+		if err != nil {
+			return nil, err
+		}
+		cfg.CursorKeys = keys
+	}
+	codec, err := keyset.NewCodec(cfg.CursorKeys...)
+	if err != nil {
+		return nil, fmt.Errorf("use the cursor keys: %w", err)
+	}
+	return &API{cfg: cfg, deps: deps, log: deps.Logger.With("service", "api"), codec: codec}, nil
+}
+
+// Run serves until ctx ends. Then it says that it is not ready, lets requests
+// under way finish for a while, and returns nil. The error is that of a listener
+// that cannot be had or fails.
+func (a *API) Run(ctx context.Context) error {
+	listener := a.deps.Listener
+	if listener == nil {
+		var err error
+		if listener, err = net.Listen("tcp", a.cfg.Listen); err != nil {
+			return fmt.Errorf("listen for the API: %w", err)
+		}
+	}
+	defer listener.Close() //nolint:errcheck // closed already where it served
+	// The reader outlives ctx: requests under way use it to the end.
+	reader, err := store.OpenReader(context.WithoutCancel(ctx), a.cfg.Database)
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	handler := httpapi.New(httpapi.Config{
+		Index: reader, Codec: a.codec, Logger: a.log, Registry: a.deps.Registry,
+		MaxInFlight: a.cfg.MaxInFlight, Version: service.Version(),
+	})
+
+	checking, stopChecking := context.WithCancel(ctx)
+	checked := make(chan struct{})
+	go func() {
+		defer close(checked)
+		a.check(checking, handler)
+	}()
+	defer func() {
+		stopChecking()
+		<-checked
+	}()
+	return a.serve(ctx, listener, handler)
+}
+
+func (a *API) serve(ctx context.Context, listener net.Listener, handler http.Handler) error {
+	srv := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(listener) }()
+	a.deps.Health.Set(HealthListener, nil)
+	a.log.Info("serving", "url", "http://"+listener.Addr().String())
+	select {
+	case err := <-failed:
+		a.deps.Health.Set(HealthListener, err)
+		return fmt.Errorf("serve the API on %s: %w", listener.Addr(), err)
+	case <-ctx.Done():
+	}
+	a.deps.Health.Set(HealthListener, errStopping)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	defer cancel()
+	if err := srv.Shutdown(drain); err != nil {
+		a.log.Warn("some requests took too long to finish and were cut off", "after", drainTimeout)
+		_ = srv.Close() // Shutdown has closed the listener already
+	}
+	<-failed
+	a.log.Info("stopped")
+	return nil
+}
+
+// check keeps the health report true until ctx ends.
+func (a *API) check(ctx context.Context, handler *httpapi.Handler) {
+	tick := time.NewTicker(checkEvery)
+	defer tick.Stop()
+	for {
+		attempt, cancel := context.WithTimeout(ctx, checkTimeout)
+		err := handler.Check(attempt)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		a.deps.Health.Set(HealthDatabase, err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,61 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/service"
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// Config is what an operator chooses about the API.
+type Config struct {
+	// Database is where the index lives, with a role that may only select.
+	// MaxConns 0 means 8 here.
+	Database store.Options
+	// Listen is the host:port to serve on. It is not looked at where Deps has
+	// a listener.
+	Listen string
+	// CursorKeys sign page tokens: the first signs, all verify. Where there are
+	// none, New reads them from CursorKeysFile, in the format of
+	// keyset.ParseKeys.
+	CursorKeys     []keyset.Key
+	CursorKeysFile string
+	// MaxInFlight is how many requests are worked on at once, the others being
+	// told to come back; 0 means 256. Those beyond the connections of Database
+	// wait for one.
+	MaxInFlight int
+}
+
+const (
+	defaultMaxConns    = 8
+	defaultMaxInFlight = 256
+	maxMaxInFlight     = 10_000
+)
+
+// Validate checks the config and fills in what was left at zero.
+func (c *Config) Validate() error {
+	if c.Database.URL == "" {
+		return errors.New("the database URL is missing")
+	}
+	if err := c.Database.Check(); err != nil {
+		return err
+	}
+	if c.Database.MaxConns == 0 {
+		c.Database.MaxConns = defaultMaxConns
+	}
+	if c.Database.Program == "" {
+		c.Database.Program = service.API
+	}
+	if len(c.CursorKeys) == 0 && c.CursorKeysFile == "" {
+		return errors.New("keys that sign page tokens are missing")
+	}
+	if c.MaxInFlight == 0 {
+		c.MaxInFlight = defaultMaxInFlight
+	}
+	if c.MaxInFlight < 1 || c.MaxInFlight > maxMaxInFlight {
+		return fmt.Errorf("%d requests in flight are not from 1 to %d", c.MaxInFlight, maxMaxInFlight)
+	}
+	return nil
+}

@@ -1,0 +1,158 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// code names a kind of failure. Clients branch on it, so it never changes.
+type code string
+
+// The codes, each with the one status that it comes with; see statuses.
+const (
+	codeInvalidQuery      code = "invalid_query"
+	codeQueryTooLong      code = "query_too_long"
+	codeUnknownParameter  code = "unknown_parameter"
+	codeRepeatedParameter code = "repeated_parameter"
+	codeConflicting       code = "conflicting_parameters"
+	codeMissingTags       code = "missing_tags"
+	codeTooManyTags       code = "too_many_tags"
+	codeTagsTooLong       code = "tags_too_long"
+	codeInvalidTag        code = "invalid_tag"
+	codeInvalidLimit      code = "invalid_limit"
+	codeInvalidCursor     code = "invalid_cursor"
+	codeCursorMismatch    code = "cursor_mismatch"
+	codeNotFound          code = "not_found"
+	codeMethodNotAllowed  code = "method_not_allowed"
+	codeInternal          code = "internal_error"
+	codeUnavailable       code = "unavailable"
+	codeTimeout           code = "timeout"
+	codeOverloaded        code = "overloaded"
+)
+
+// status is the HTTP status of the answers with this code.
+func (c code) status() int {
+	switch c {
+	case codeNotFound:
+		return http.StatusNotFound
+	case codeMethodNotAllowed:
+		return http.StatusMethodNotAllowed
+	case codeInternal:
+		return http.StatusInternalServerError
+	case codeUnavailable, codeTimeout, codeOverloaded:
+		return http.StatusServiceUnavailable
+	default:
+		return http.StatusBadRequest
+	}
+}
+
+// retryAfter is when a 503 asks clients to come back.
+const retryAfter = 2 * time.Second
+
+// problem is an error as the client sees it: RFC 9457, with no word about our
+// insides. Its type is about:blank, for which the title is the status's phrase;
+// Code says which problem it is.
+type problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	Code   code   `json:"code"`
+}
+
+func (p *problem) Error() string { return string(p.Code) + ": " + p.Detail }
+
+// fail returns a problem. The detail is one sentence that says what to do.
+func fail(c code, format string, args ...any) *problem {
+	return &problem{
+		Type: "about:blank", Title: http.StatusText(c.status()), Status: c.status(),
+		Detail: fmt.Sprintf(format, args...), Code: c,
+	}
+}
+
+// problemOf is the one place where errors become answers. What is not the
+// client's doing tells the client nothing but whether to come back; the caller
+// logs the error itself.
+func problemOf(err error) *problem {
+	var p *problem
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.Is(err, store.ErrNotFound):
+		return fail(codeNotFound, "There is no such post in the index; it may be deleted, hidden, a reply, or without tags.")
+	case tooSlow(err):
+		return fail(codeTimeout, "The index took too long to answer; try again in a few seconds.")
+	case away(err):
+		return fail(codeUnavailable, "The index cannot be reached at the moment; try again in a few seconds.")
+	}
+	return fail(codeInternal, "Something failed on our side; trying the same again may not help.")
+}
+
+// Postgres error codes, by class (two characters) or whole.
+const (
+	pgQueryCanceled = "57014" // statement_timeout ended it
+)
+
+func tooSlow(err error) bool {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code == pgQueryCanceled
+	}
+	return errors.Is(err, context.DeadlineExceeded)
+}
+
+// away reports whether the database, not the query, is the trouble.
+func away(err error) bool {
+	if errors.Is(err, store.ErrNotMigrated) {
+		return true
+	}
+	var pg *pgconn.PgError
+	var connect *pgconn.ConnectError
+	var network net.Error
+	switch {
+	case errors.As(err, &connect), pgconn.SafeToRetry(err), errors.As(err, &network):
+		return true
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+		return true
+	case errors.As(err, &pg):
+		switch pg.Code[:min(2, len(pg.Code))] {
+		// Connection, rolled back (also by a standby that catches up), no
+		// resources, not in a state to answer, operator intervention, system.
+		case "08", "40", "53", "55", "57", "58":
+			return true
+		}
+	}
+	return false
+}
+
+// writeProblem answers with p.
+func writeProblem(w http.ResponseWriter, p *problem) {
+	body, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // strings and a number always marshal
+	}
+	body = append(body, '\n')
+	h := w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "no-store")
+	switch p.Status {
+	case http.StatusServiceUnavailable:
+		h.Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))
+	case http.StatusMethodNotAllowed:
+		h.Set("Allow", allowedMethods)
+	}
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(body) // the client may be gone; there is nobody else to tell
+}

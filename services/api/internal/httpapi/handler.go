@@ -1,0 +1,176 @@
+// Package httpapi owns the HTTP face of the index: routes, parameters, page
+// tokens, the form of answers and of errors, and openapi.yaml, which says it
+// all to clients and is checked against the code by its tests.
+//
+// It promises that a request is checked whole before the database hears of it,
+// that whatever a client sends costs a bounded number of rows, that an answer
+// is complete or an error, and that no error tells of our insides. It fails
+// with problem+json and a stable code: 4xx for what the client should change,
+// 503 with Retry-After while the database is away or there is too much to do,
+// 500 for the rest, which is logged.
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// requestTimeout bounds the work for one request, without the sending of the
+// answer. It is a little more than what Postgres gives a statement.
+const requestTimeout = 6 * time.Second
+
+// Index is what the API asks; *store.Reader is the one.
+type Index interface {
+	Posts(context.Context, store.PostQuery) (store.PostPage, error)
+	Post(ctx context.Context, did, rkey string) (store.PostRow, error)
+	Status(context.Context) (store.Status, error)
+}
+
+// Config is what a Handler is made of. All of it is needed.
+type Config struct {
+	Index    Index
+	Codec    *keyset.Codec
+	Logger   *slog.Logger
+	Registry prometheus.Registerer
+	// MaxInFlight bounds the requests that are worked on at once, above 0.
+	MaxInFlight int
+	// Version of the program, for answers.
+	Version string
+}
+
+// Handler answers the API's requests. It is safe for concurrent use.
+type Handler struct {
+	index     Index
+	codec     *keyset.Codec
+	logger    *slog.Logger
+	metrics   *metrics
+	version   string
+	slots     chan struct{}
+	gzips     sync.Pool // of *gzip.Writer
+	freshness freshness
+	mux       http.Handler
+}
+
+// New returns a handler and registers its metrics.
+func New(c Config) *Handler {
+	h := &Handler{
+		index: c.Index, codec: c.Codec, logger: c.Logger, version: c.Version,
+		metrics: newMetrics(c.Registry),
+		slots:   make(chan struct{}, c.MaxInFlight),
+	}
+	h.gzips.New = func() any { return gzip.NewWriter(nil) }
+	h.mux = h.router()
+	return h
+}
+
+// ServeHTTP answers a request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
+
+// handle is everything around a route's own work.
+func (h *Handler) handle(route string, answer func(*http.Request) (*response, error)) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		h.metrics.inFlight.Inc()
+		w := &recorder{ResponseWriter: rw}
+		defer func() {
+			h.metrics.inFlight.Dec()
+			if w.status == 0 { // it panicked; net/http cuts the connection
+				w.status = http.StatusInternalServerError
+			}
+			took := time.Since(start)
+			h.metrics.answered(route, w.status, took)
+			h.logger.Debug("request", "route", route, "method", r.Method, "path", r.URL.Path, "query", r.URL.RawQuery,
+				"status", w.status, "bytes", w.bytes, "took", took)
+		}()
+		head := w.Header()
+		head.Set("Access-Control-Allow-Origin", "*")
+		head.Set("Access-Control-Expose-Headers", "ETag, Link, Retry-After")
+		head.Set("Vary", "Accept-Encoding")
+		head.Set("X-Content-Type-Options", "nosniff")
+		if r.Method == http.MethodOptions && route != routeNone {
+			head.Set("Allow", allowedMethods)
+			head.Set("Access-Control-Allow-Methods", allowedMethods)
+			head.Set("Access-Control-Allow-Headers", "*")
+			head.Set("Access-Control-Max-Age", "86400")
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		res, err := h.work(r, answer)
+		if err == nil {
+			h.write(w, r, res)
+			return
+		}
+		if r.Context().Err() != nil {
+			w.status = statusClientGone
+			return
+		}
+		p := problemOf(err)
+		h.logFailure(route, p, err)
+		writeProblem(w, p)
+	})
+}
+
+// work runs a route's own part, bounded in time and in how many run at once. The
+// place is free again before the answer is sent: a slow client holds none.
+func (h *Handler) work(r *http.Request, answer func(*http.Request) (*response, error)) (res *response, err error) {
+	select {
+	case h.slots <- struct{}{}:
+		defer func() { <-h.slots }()
+	default:
+		return nil, fail(codeOverloaded, "There are too many requests at the moment; try again in a few seconds.")
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	defer cancel()
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+		}
+	}()
+	return answer(r.WithContext(ctx))
+}
+
+// logFailure logs what the operator should look into: a database that is away
+// is in the health report, once, and not here for every request.
+func (h *Handler) logFailure(route string, p *problem, err error) {
+	var own *problem
+	switch {
+	case errors.As(err, &own) || p.Status < http.StatusInternalServerError:
+	case p.Code == codeInternal:
+		h.logger.Error("request failed", "route", route, "err", err)
+	default:
+		h.logger.Debug("request failed", "route", route, "err", err)
+	}
+}
+
+// recorder notes what was answered.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	bytes  int
+}
+
+func (w *recorder) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *recorder) Write(b []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(b)
+	w.bytes += n
+	return n, err
+}
+
+// Unwrap gives http.ResponseController the writer below.
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -1,0 +1,176 @@
+package httpapi
+
+import (
+	"errors"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// Limits of what a client may send, in bytes.
+const (
+	// maxRawQuery bounds the query string as sent.
+	maxRawQuery = 16 << 10
+	// maxTagsBytes bounds all values of tags together, decoded.
+	maxTagsBytes = 4 << 10
+	// maxQuoted bounds what of a client's text is quoted back to it.
+	maxQuoted = 60
+)
+
+// params are the parameters that a route takes. Everything else is refused.
+type params struct {
+	single   []string
+	repeated []string
+}
+
+// query is the parameters of a request, decoded, in the order of the URL.
+type query []pair
+
+type pair struct{ name, value string }
+
+// parseQuery reads a raw query as HTML forms write it: pairs joined by '&',
+// '%' escapes, and '+' for a space (a literal plus is %2B). The error is a
+// *problem: for what is too long, not decodable, unknown to the route, or
+// given twice where once is meant.
+func parseQuery(raw string, allowed params) (query, error) {
+	if len(raw) > maxRawQuery {
+		return nil, fail(codeQueryTooLong, "Shorten the query string: it has %d bytes, and at most %d are taken.", len(raw), maxRawQuery)
+	}
+	var q query
+	for part := range strings.SplitSeq(raw, "&") {
+		if part == "" {
+			continue
+		}
+		name, value, _ := strings.Cut(part, "=")
+		name, err1 := url.QueryUnescape(name)
+		value, err2 := url.QueryUnescape(value)
+		switch {
+		case err1 != nil || err2 != nil:
+			return nil, fail(codeInvalidQuery, "Percent-encode the query string as UTF-8: %s has a '%%' that no two hex digits follow (a literal one is %%25).", quote(part))
+		case !utf8.ValidString(name) || !utf8.ValidString(value):
+			return nil, fail(codeInvalidQuery, "Percent-encode the query string as UTF-8: %s does not decode to it.", quote(part))
+		}
+		switch {
+		case slices.Contains(allowed.repeated, name):
+		case !slices.Contains(allowed.single, name):
+			return nil, fail(codeUnknownParameter, "Remove the unknown parameter %s: this route takes %s.", quote(name), allowed.list())
+		case slices.ContainsFunc(q, func(p pair) bool { return p.name == name }):
+			return nil, fail(codeRepeatedParameter, "Give the parameter %s once: it is there several times.", name)
+		}
+		q = append(q, pair{name, value})
+	}
+	return q, nil
+}
+
+func (p params) list() string {
+	names := slices.Concat(p.repeated, p.single)
+	switch len(names) {
+	case 0:
+		return "none"
+	case 1:
+		return names[0]
+	}
+	return strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1]
+}
+
+// quote gives a client's text back to it, cut where it is long.
+func quote(s string) string {
+	if len(s) > maxQuoted {
+		s = strings.ToValidUTF8(s[:maxQuoted], "") + "…"
+	}
+	return strconv.Quote(s)
+}
+
+// get returns the value of a single parameter, and whether it was given.
+func (q query) get(name string) (string, bool) {
+	i := slices.IndexFunc(q, func(p pair) bool { return p.name == name })
+	if i < 0 {
+		return "", false
+	}
+	return q[i].value, true
+}
+
+func (q query) has(name string) bool {
+	_, given := q.get(name)
+	return given
+}
+
+// tags returns the query's tags, normalized, without repeats, sorted: 1 to
+// store.MaxTags of them. The error is a *problem.
+func (q query) tags() ([]string, error) {
+	total := 0
+	for _, p := range q {
+		if p.name == "tags" {
+			total += len(p.value)
+		}
+	}
+	if total > maxTagsBytes {
+		return nil, fail(codeTagsTooLong, "Ask for fewer or shorter tags: together they have %d bytes, and at most %d are taken.", total, maxTagsBytes)
+	}
+	var tags []string
+	for _, p := range q {
+		if p.name != "tags" {
+			continue
+		}
+		tag, err := event.NormalizeTag(p.value)
+		switch {
+		case errors.Is(err, event.ErrTagEmpty):
+			return nil, fail(codeInvalidTag, "Leave out the empty tag: %s is nothing without white space and leading #.", quote(p.value))
+		case errors.Is(err, event.ErrTagTooLong):
+			return nil, fail(codeInvalidTag, "Leave out the tag %s: no post can have it, as tags end at %d bytes and %d characters.", quote(p.value), event.MaxTagBytes, event.MaxTagGraphemes)
+		case err != nil:
+			return nil, fail(codeInvalidTag, "Leave out the tag %s: no post can have it, as tags hold no NUL.", quote(p.value))
+		}
+		tags = append(tags, tag)
+	}
+	slices.Sort(tags)
+	tags = slices.Compact(tags)
+	switch {
+	case len(tags) == 0:
+		return nil, fail(codeMissingTags, "Name 1 to %d tags, as in tags=art&tags=photo.", store.MaxTags)
+	case len(tags) > store.MaxTags:
+		return nil, fail(codeTooManyTags, "Ask for at most %d tags at once: there are %d different ones.", store.MaxTags, len(tags))
+	}
+	return tags, nil
+}
+
+// limit returns the value of a parameter that sizes a page, or byDefault where
+// it is not given. The error is a *problem.
+func (q query) limit(name string, byDefault int) (int, error) {
+	s, given := q.get(name)
+	if !given {
+		return byDefault, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > store.MaxLimit || strings.Trim(s, "0123456789") != "" {
+		return 0, fail(codeInvalidLimit, "Give %s as a whole number from 1 to %d: it is %s.", name, store.MaxLimit, quote(s))
+	}
+	return n, nil
+}
+
+// anyList is the fingerprint of cursors that come with one post alone: they are
+// made for no list, and are good in each.
+var anyList = store.PostOrder.Fingerprint()
+
+// position returns the position in a token. The error is a *problem.
+func position(codec *keyset.Codec, name, token string, print keyset.Fingerprint) (keyset.Position, error) {
+	p, err := codec.Decode(token, print)
+	if errors.Is(err, keyset.ErrTokenMismatch) {
+		if p, err := codec.Decode(token, anyList); err == nil {
+			return p, nil
+		}
+	}
+	switch {
+	case errors.Is(err, keyset.ErrTokenMismatch):
+		return p, fail(codeCursorMismatch, "Keep the tags and filters the same while paging, or leave out %s to start again: it was made for another query.", name)
+	case err != nil:
+		return p, fail(codeInvalidCursor, "Send %s exactly as an answer of this service gave it, or leave it out to start again.", name)
+	}
+	return p, nil
+}

@@ -1,0 +1,52 @@
+package httpapi
+
+import (
+	"net/http"
+
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+const defaultQuantity = store.MaxLimit
+
+var recentParams = params{single: []string{"quantity", "paginator"}, repeated: []string{"tags"}}
+
+type recentJSON struct {
+	Posts []postJSON `json:"posts"`
+	// Paginator is left out at the end.
+	Paginator string `json:"paginator,omitempty"`
+}
+
+// recent is getRecentRootPostsWithTags: the newest posts with any of the tags,
+// page after page, towards older ones only.
+func (h *Handler) recent(r *http.Request) (*response, error) {
+	q, err := parseQuery(r.URL.RawQuery, recentParams)
+	if err != nil {
+		return nil, err
+	}
+	list, err := newPostList(q)
+	if err != nil {
+		return nil, err
+	}
+	pq := store.PostQuery{Tags: list.tags, From: keyset.Start(), Way: keyset.Forward}
+	if pq.Limit, err = q.limit("quantity", defaultQuantity); err != nil {
+		return nil, err
+	}
+	if token, given := q.get("paginator"); given {
+		if pq.From, err = position(h.codec, "paginator", token, list.print); err != nil {
+			return nil, err
+		}
+	}
+	page, err := h.index.Posts(r.Context(), pq)
+	if err != nil {
+		return nil, err
+	}
+	h.metrics.pageRows.Observe(float64(len(page.Rows)))
+	out := recentJSON{Posts: h.posts(page.Rows, list.print)}
+	res := &response{}
+	if page.HasNext {
+		out.Paginator = h.codec.Encode(page.Next, list.print)
+		res.link(r, q.replace([]string{"paginator"}, nil, pair{"paginator", out.Paginator}), "next")
+	}
+	return res, res.json(out)
+}

@@ -1,0 +1,167 @@
+package httpapi
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+)
+
+const contentJSON = "application/json"
+
+// response is an answer that is whole before its first byte is sent, so that
+// whatever fails before can still be a 500.
+type response struct {
+	contentType string
+	body        []byte
+	links       []string
+}
+
+// json makes v the body.
+func (r *response) json(v any) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // records stay as received
+	if err := e.Encode(v); err != nil {
+		return fmt.Errorf("encode the answer: %w", err)
+	}
+	r.contentType, r.body = contentJSON, b.Bytes()
+	return nil
+}
+
+// link adds a link to another page of the same list: the request's path with
+// another query.
+func (r *response) link(req *http.Request, rawQuery, rel string) {
+	if len(rawQuery) > maxRawQuery {
+		return // it could not be followed; the tokens are in the body
+	}
+	r.links = append(r.links, "<"+req.URL.EscapedPath()+"?"+rawQuery+`>; rel="`+rel+`"`)
+}
+
+// replace returns the raw query in which the dropped parameters make room for
+// one, at the end; every other is kept, in order, some under another name.
+func (q query) replace(drop []string, rename map[string]string, with pair) string {
+	var b strings.Builder
+	for _, p := range append(slices.Clip(q), with) {
+		if slices.Contains(drop, p.name) && p != with {
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteByte('&')
+		}
+		name := p.name
+		if other, ok := rename[name]; ok {
+			name = other
+		}
+		b.WriteString(url.QueryEscape(name) + "=" + url.QueryEscape(p.value))
+	}
+	return b.String()
+}
+
+// write sends the answer, or 304 where the client has it. The ETag is strong:
+// a hash of the body, and marked where the body is sent compressed, which gives
+// the same bytes every time.
+func (h *Handler) write(w http.ResponseWriter, r *http.Request, res *response) {
+	zip := acceptsGzip(r.Header.Values("Accept-Encoding"))
+	sum := sha256.Sum256(res.body)
+	etag := base64.RawURLEncoding.EncodeToString(sum[:16])
+	if zip {
+		etag += "-gzip"
+	}
+	etag = `"` + etag + `"`
+
+	head := w.Header()
+	head.Set("ETag", etag)
+	head.Set("Cache-Control", "no-cache")
+	if len(res.links) > 0 {
+		head.Set("Link", strings.Join(res.links, ", "))
+	}
+	if matches(r.Header.Values("If-None-Match"), etag) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	body := res.body
+	if zip {
+		body = h.compress(body)
+		head.Set("Content-Encoding", "gzip")
+	}
+	head.Set("Content-Type", res.contentType)
+	head.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(http.StatusOK)
+	_, _ = w.Write(body) // the client may be gone; there is nobody else to tell
+}
+
+func (h *Handler) compress(body []byte) []byte {
+	var b bytes.Buffer
+	b.Grow(len(body)/3 + 64)
+	z := h.gzips.Get().(*gzip.Writer)
+	defer h.gzips.Put(z)
+	z.Reset(&b)
+	// Writing to a buffer does not fail.
+	_, _ = z.Write(body)
+	_ = z.Close()
+	return b.Bytes()
+}
+
+// acceptsGzip reports whether a client prefers gzip, or has nothing against it
+// that it would rather have (RFC 9110, section 12.5.3).
+func acceptsGzip(values []string) bool {
+	gzipQ, starQ, identityQ := -1.0, -1.0, -1.0
+	for item := range strings.SplitSeq(strings.Join(values, ","), ",") {
+		coding, params, _ := strings.Cut(item, ";")
+		q := 1.0
+		for param := range strings.SplitSeq(params, ";") {
+			name, value, _ := strings.Cut(param, "=")
+			if strings.EqualFold(strings.TrimSpace(name), "q") {
+				var err error
+				if q, err = strconv.ParseFloat(strings.TrimSpace(value), 64); err != nil || !(q >= 0 && q <= 1) {
+					q = 0 // not understood: the uncompressed body is always right
+				}
+			}
+		}
+		switch strings.ToLower(strings.TrimSpace(coding)) {
+		case "gzip", "x-gzip":
+			gzipQ = max(gzipQ, q)
+		case "*":
+			starQ = q
+		case "identity":
+			identityQ = q
+		}
+	}
+	if gzipQ < 0 {
+		gzipQ = starQ
+	}
+	return gzipQ > 0 && gzipQ >= identityQ
+}
+
+// matches reports whether an If-None-Match header names the ETag. The
+// comparison is the weak one, as RFC 9110 (section 13.1.2) wants it there.
+func matches(values []string, etag string) bool {
+	rest := strings.Join(values, ",")
+	if strings.TrimSpace(rest) == "*" {
+		return true
+	}
+	for {
+		rest = strings.TrimLeft(rest, " \t,")
+		rest = strings.TrimPrefix(rest, "W/")
+		if !strings.HasPrefix(rest, `"`) {
+			return false
+		}
+		end := strings.IndexByte(rest[1:], '"')
+		if end < 0 {
+			return false
+		}
+		if rest[:end+2] == etag {
+			return true
+		}
+		rest = rest[end+2:]
+	}
+}

@@ -1,0 +1,90 @@
+package httpapi
+
+import (
+	_ "embed"
+	"net/http"
+
+	"github.com/gorilla/mux"
+)
+
+//go:embed openapi.yaml
+var openapi []byte
+
+// The routes' names, as metrics and logs have them.
+const (
+	routeIndex   = "index"
+	routeOpenAPI = "openapi"
+	routeRecent  = "recent"
+	routePosts   = "posts"
+	routePost    = "post"
+	routeStatus  = "status"
+	routeNone    = "none" // no such path or method
+)
+
+var routeNames = []string{routeIndex, routeOpenAPI, routeRecent, routePosts, routePost, routeStatus, routeNone}
+
+// allowedMethods of every route.
+const allowedMethods = "GET, HEAD, OPTIONS"
+
+// route is a path and what answers there.
+type route struct {
+	name, path, about string
+	answer            func(*http.Request) (*response, error)
+}
+
+func (h *Handler) routes() []route {
+	return []route{
+		{routeIndex, "/", "this list", h.listRoutes},
+		{routeOpenAPI, "/openapi.yaml", "the description of this API", h.spec},
+		{routeRecent, "/v1/getRecentRootPostsWithTags", "the newest root posts with any of the tags, page after page", h.recent},
+		{routePosts, "/v1/posts", "root posts with any of the tags, paged both ways", h.listPosts},
+		{routePost, "/v1/posts/{did}/{rkey}", "one post", h.onePost},
+		{routeStatus, "/v1/status", "how fresh the index is, and how big", h.status},
+	}
+}
+
+func (h *Handler) router() *mux.Router {
+	// Paths are matched as sent: nothing is cleaned, and an encoded slash is no
+	// slash, so that every segment can hold any text.
+	m := mux.NewRouter().UseEncodedPath().SkipClean(true)
+	for _, r := range h.routes() {
+		m.Handle(r.path, h.handle(r.name, r.answer)).Methods(http.MethodGet, http.MethodHead, http.MethodOptions).Name(r.name)
+	}
+	m.NotFoundHandler = h.handle(routeNone, func(*http.Request) (*response, error) {
+		return nil, fail(codeNotFound, "There is nothing at this path: / lists the routes.")
+	})
+	m.MethodNotAllowedHandler = h.handle(routeNone, func(*http.Request) (*response, error) {
+		return nil, fail(codeMethodNotAllowed, "Use GET or HEAD: this service only answers questions.")
+	})
+	return m
+}
+
+type indexJSON struct {
+	Service string      `json:"service"`
+	Version string      `json:"version"`
+	Routes  []routeJSON `json:"routes"`
+}
+
+type routeJSON struct {
+	Path  string `json:"path"`
+	About string `json:"about"`
+}
+
+func (h *Handler) listRoutes(r *http.Request) (*response, error) {
+	if _, err := parseQuery(r.URL.RawQuery, params{}); err != nil {
+		return nil, err
+	}
+	out := indexJSON{Service: "tagstream", Version: h.version}
+	for _, r := range h.routes() {
+		out.Routes = append(out.Routes, routeJSON{r.path, r.about})
+	}
+	res := &response{}
+	return res, res.json(out)
+}
+
+func (h *Handler) spec(r *http.Request) (*response, error) {
+	if _, err := parseQuery(r.URL.RawQuery, params{}); err != nil {
+		return nil, err
+	}
+	return &response{contentType: "application/yaml", body: openapi}, nil
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tagstream/tagstream/pkg/service"
+	"github.com/tagstream/tagstream/pkg/stream"
+)
+
+// logConnect is how long the log command waits for NATS.
+const logConnect = 5 * time.Second
+
+// printLog prints the ingest log: a table on a terminal, else JSON lines.
+func printLog(ctx context.Context, v *service.Values, limit int, out *os.File) error {
+	if limit < 1 {
+		return &service.ConfigError{Variable: "--limit", Err: fmt.Errorf("%d is not above zero", limit)}
+	}
+	connected := make(chan struct{}, 1)
+	nc, err := service.ConnectNATS(v, slog.New(slog.DiscardHandler), func(err error) {
+		if err == nil {
+			select {
+			case connected <- struct{}{}:
+			default:
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	select {
+	case <-connected:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(logConnect):
+		return fmt.Errorf("no NATS server at %s after %s", v.String("NATS_URL"), logConnect)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	print, flush := jsonLines(out), func() error { return nil }
+	if st, err := out.Stat(); err == nil && st.Mode()&os.ModeCharDevice != 0 {
+		print, flush = table(out)
+	}
+	if err := stream.Log(ctx, js, limit, print); err != nil {
+		return err
+	}
+	return flush()
+}
+
+func jsonLines(out io.Writer) func(stream.LogEntry) error {
+	enc := json.NewEncoder(out)
+	enc.SetEscapeHTML(false)
+	return func(e stream.LogEntry) error { return enc.Encode(e) }
+}
+
+func table(out io.Writer) (print func(stream.LogEntry) error, flush func() error) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "AT\tWHAT\tHOST\tSEQ\tDETAIL")
+	return func(e stream.LogEntry) error {
+		seq := ""
+		if !e.Position.IsZero() {
+			seq = fmt.Sprint(e.Position.Seq)
+		}
+		_, err := fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", e.At.Format(time.DateTime), e.What, e.Host, seq,
+			strings.Map(printable, e.Detail))
+		return err
+	}, w.Flush
+}
+
+// printable keeps what hosts say from steering the terminal.
+func printable(r rune) rune {
+	if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+		return '.'
+	}
+	return r
+}

@@ -1,0 +1,74 @@
+// Command ingest reads Bluesky's Jetstream and publishes root posts with tags
+// to the stream. See --help.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tagstream/tagstream/pkg/obs"
+	"github.com/tagstream/tagstream/pkg/service"
+	"github.com/tagstream/tagstream/services/ingest"
+)
+
+func main() {
+	limit := 100
+	service.Main(service.Program{
+		Name:  service.Ingest,
+		About: "reads Bluesky's Jetstream and publishes root posts with tags to the stream",
+		Commands: []service.Command{
+			{Name: "run", Summary: "read and publish, until stopped", Run: run},
+			{
+				Name: "log", Summary: "print the log of connections and failures, oldest first",
+				Flags: func(fs *flag.FlagSet) { fs.IntVar(&limit, "limit", limit, "print the newest `N` entries") },
+				Run:   func(ctx context.Context, v *service.Values) error { return printLog(ctx, v, limit, os.Stdout) },
+			},
+		},
+	})
+}
+
+func run(ctx context.Context, v *service.Values) error {
+	logger, err := obs.NewLogger(os.Stderr, v.String("LOG_FORMAT"), v.String("LOG_LEVEL"))
+	if err != nil {
+		return &service.ConfigError{Variable: service.Prefix + "LOG_LEVEL and LOG_FORMAT", Err: err}
+	}
+	cfg := ingest.ConfigFrom(v)
+	cfg.Stream.Replicas = v.Int("STREAM_REPLICAS", 1, 5)
+	listen := v.Listen("OPS_LISTEN")
+	if err := v.Err(); err != nil {
+		return err
+	}
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	const componentNATS = "nats"
+	health := obs.NewHealth(logger, componentNATS, ingest.ComponentStream, ingest.ComponentFirehose)
+	nc, err := service.ConnectNATS(v, logger, func(err error) { health.Set(componentNATS, err) })
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	registry := obs.NewRegistry()
+	svc, err := ingest.New(cfg, ingest.Deps{NATS: nc, Logger: logger, Registry: registry, Ready: health.Set})
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", listen)
+	if err != nil {
+		return fmt.Errorf("listen for operators: %w", err)
+	}
+	ops, stopOps := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopOps()
+	var group errgroup.Group
+	group.Go(func() error { return obs.RunOps(ops, listener, health, registry, nil) })
+	group.Go(func() error {
+		defer stopOps() // the operator sees all of the stop
+		return svc.Run(ctx)
+	})
+	return group.Wait()
+}

@@ -1,0 +1,144 @@
+package ingest
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/service"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/services/ingest/internal/firehose"
+	"github.com/tagstream/tagstream/services/ingest/internal/forward"
+)
+
+// DefaultReport is how often the log says what was read and published.
+const DefaultReport = time.Minute
+
+// Config is what an operator chooses about ingest.
+type Config struct {
+	// Hosts are base URLs of Jetstream v2 hosts, the preferred one first. A
+	// bare host name means https, or http on the loopback.
+	Hosts []string
+	// Start says where to begin where the stream has no position yet: "tip"
+	// (also ""), "archive", an RFC 3339 time, a date, or an age such as "-2h".
+	Start string
+	// StopAfter ends Run after this much upstream time; 0 is never.
+	StopAfter time.Duration
+	// APIKeyFile holds the key for archive downloads; "" means none is needed.
+	APIKeyFile string
+	// Stream is what is created on the NATS server; its zero value trims
+	// nothing.
+	Stream stream.Config
+
+	// Heartbeat is how long nothing may be published before a position message
+	// is; 0 means forward.DefaultHeartbeat, 10 s.
+	Heartbeat time.Duration
+	// Report is how often progress is logged; 0 means DefaultReport.
+	Report time.Duration
+	// Timing is the patience with hosts, for tests; its zero value means the
+	// defaults.
+	Timing firehose.Timing
+}
+
+// ConfigFrom reads the configuration from a program's settings. Bad values
+// are reported by v.Err and by Validate.
+func ConfigFrom(v *service.Values) Config {
+	cfg := Config{
+		Hosts:      v.List("JETSTREAM_HOSTS"),
+		Start:      v.String("JETSTREAM_START"),
+		StopAfter:  v.Duration("JETSTREAM_STOP_AFTER"),
+		APIKeyFile: v.String("JETSTREAM_API_KEY_FILE"),
+		Stream: stream.Config{
+			MaxBytes: v.Bytes("STREAM_MAX_BYTES"),
+			MaxAge:   v.Duration("STREAM_MAX_AGE"),
+		},
+	}
+	return cfg
+}
+
+func (c Config) withDefaults() Config {
+	if c.Heartbeat == 0 {
+		c.Heartbeat = forward.DefaultHeartbeat
+	}
+	if c.Report == 0 {
+		c.Report = DefaultReport
+	}
+	return c
+}
+
+// Validate checks the configuration. The error is a *service.ConfigError that
+// names the variable.
+func (c Config) Validate() error {
+	_, err := c.resolve(time.Now())
+	return err
+}
+
+// resolve checks the configuration and returns what the firehose makes of it.
+func (c Config) resolve(now time.Time) (firehose.Config, error) {
+	out := firehose.Config{StopAfter: c.StopAfter, Timing: c.Timing}
+	bad := func(name string, err error) (firehose.Config, error) {
+		return firehose.Config{}, &service.ConfigError{Variable: service.Prefix + name, Err: err}
+	}
+	if len(c.Hosts) == 0 {
+		return bad("JETSTREAM_HOSTS", errors.New("must name at least one host"))
+	}
+	for _, h := range c.Hosts {
+		base, err := baseURL(h)
+		if err != nil {
+			return bad("JETSTREAM_HOSTS", err)
+		}
+		if slices.Contains(out.Hosts, base) {
+			return bad("JETSTREAM_HOSTS", fmt.Errorf("names %s twice", base))
+		}
+		out.Hosts = append(out.Hosts, base)
+	}
+	start, err := firehose.ParseStart(c.Start, now)
+	if err != nil {
+		return bad("JETSTREAM_START", err)
+	}
+	out.Start = start
+	if c.StopAfter < 0 {
+		return bad("JETSTREAM_STOP_AFTER", errors.New("must not be negative"))
+	}
+	if c.Stream.MaxBytes < 0 {
+		return bad("STREAM_MAX_BYTES", errors.New("must not be negative"))
+	}
+	if c.Stream.MaxAge < 0 {
+		return bad("STREAM_MAX_AGE", errors.New("must not be negative"))
+	}
+	if c.APIKeyFile != "" {
+		data, err := os.ReadFile(c.APIKeyFile)
+		if err != nil {
+			return bad("JETSTREAM_API_KEY_FILE", err)
+		}
+		if out.APIKey = strings.TrimSpace(string(data)); out.APIKey == "" {
+			return bad("JETSTREAM_API_KEY_FILE", fmt.Errorf("%s is empty", c.APIKeyFile))
+		}
+	}
+	return out, nil
+}
+
+// baseURL returns the one form under which a host stands in positions:
+// scheme and host, nothing behind.
+func baseURL(s string) (string, error) {
+	raw := s
+	if !strings.Contains(raw, "://") {
+		scheme := "https://"
+		if name, _, _ := strings.Cut(raw, ":"); name == "localhost" || strings.HasPrefix(name, "127.") {
+			scheme = "http://"
+		}
+		raw = scheme + raw
+	}
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil, u.Host == "", u.Scheme != "http" && u.Scheme != "https":
+		return "", fmt.Errorf("%q is not a host's base URL such as https://jetstream.us-east.bsky.network", s)
+	case u.User != nil, u.RawQuery != "", u.Fragment != "", strings.Trim(u.Path, "/") != "":
+		return "", fmt.Errorf("%q has more than scheme, host and port", s)
+	}
+	return u.Scheme + "://" + strings.ToLower(u.Host), nil
+}

@@ -1,0 +1,190 @@
+// Package ingest is the service that reads Bluesky's firehose (Jetstream) and
+// publishes what the index needs to know to the stream: root posts with tags,
+// their updates and deletions, account and sync events, in upstream order.
+//
+// Its parts are firehose (which host, from where), decode (what an event
+// means) and forward (into the stream, under a lease); this package wires
+// them together. The stream is its only state: each message carries the
+// upstream position that it came from, so that data and position are one
+// write, and a new run goes on behind the stream's last message.
+//
+// Run ends with its context, after StopAfter, or on a stream that a newer
+// version wrote. Everything else (hosts away, the stream away, full, or
+// written by another) it waits out, and says so.
+package ingest
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/services/ingest/internal/decode"
+	"github.com/tagstream/tagstream/services/ingest/internal/firehose"
+	"github.com/tagstream/tagstream/services/ingest/internal/forward"
+)
+
+// Components of readiness, as Deps.Ready hears of them.
+const (
+	// ComponentFirehose is well while a Jetstream host is being read.
+	ComponentFirehose = "firehose"
+	// ComponentStream is well while this program writes to the stream.
+	ComponentStream = "stream"
+)
+
+// Deps are what ingest needs of its program.
+type Deps struct {
+	// NATS must reconnect for ever (service.NATSOptions).
+	NATS   *nats.Conn
+	Logger *slog.Logger
+	// Registry gets the metrics; nil registers none.
+	Registry prometheus.Registerer
+	// Ready, if not nil, hears of each component's condition, nil when well.
+	// It is called often with the same.
+	Ready func(component string, err error)
+}
+
+// Service is the ingest service.
+type Service struct {
+	cfg      Config
+	firehose firehose.Config
+	js       jetstream.JetStream
+	logger   *slog.Logger
+	ready    func(string, error)
+	metrics  *metrics
+	tally    *tally
+	log      *logbook
+	id       string
+}
+
+// New checks cfg and wires the service. It starts nothing. The error is a
+// *service.ConfigError where a setting is bad.
+func New(cfg Config, deps Deps) (*Service, error) {
+	fh, err := cfg.resolve(time.Now())
+	if err != nil {
+		return nil, err
+	}
+	js, err := jetstream.New(deps.NATS)
+	if err != nil {
+		return nil, fmt.Errorf("use the NATS connection: %w", err)
+	}
+	if deps.Registry == nil {
+		deps.Registry = prometheus.NewRegistry()
+	}
+	m, err := newMetrics(deps.Registry)
+	if err != nil {
+		return nil, err
+	}
+	if deps.Ready == nil {
+		deps.Ready = func(string, error) {}
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return &Service{
+		cfg: cfg.withDefaults(), firehose: fh, js: js, logger: deps.Logger, ready: deps.Ready, metrics: m,
+		tally: &tally{metrics: m},
+		log:   &logbook{js: js, logger: deps.Logger, metrics: m, entries: make(chan stream.LogEntry, logQueue)},
+		id:    fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:8]),
+	}, nil
+}
+
+// Run reads and publishes until ctx ends or StopAfter has passed; it returns
+// nil in both cases, once the last position is in the stream and the lease is
+// given back. It is to be called once.
+func (s *Service) Run(ctx context.Context) error {
+	began := time.Now()
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var helpers sync.WaitGroup
+	helpers.Go(func() { s.log.run(background) })
+	helpers.Go(func() { s.report(background) })
+	defer helpers.Wait()
+	defer stop()
+
+	s.log.put(stream.LogEntry{What: "started", Detail: "as " + s.id})
+	f := forward.New(s.js, forward.Config{Stream: s.cfg.Stream, ID: s.id, Heartbeat: s.cfg.Heartbeat}, s.source, s.logger, s.hooks())
+	err := f.Run(ctx)
+	s.ready(ComponentFirehose, errStopped)
+	s.ready(ComponentStream, errStopped)
+	s.summary(began, err)
+	return err
+}
+
+var errStopped = errors.New("stopped")
+
+// source reads the firehose and decodes what it gives.
+func (s *Service) source(ctx context.Context, from event.Position, maxPayload int, emit func(context.Context, forward.Batch) error) error {
+	reader := firehose.New(s.firehose, s.logger)
+	reader.OnNotice = s.notice
+	reader.OnClientError = func(error) { s.metrics.clientErrors.Inc() }
+	defer s.metrics.connected.Set(0)
+	return reader.Run(ctx, from, func(ctx context.Context, b firehose.Batch) error {
+		d := decode.Decoder{Host: b.Host, NotBefore: b.NotBefore, MaxPayload: maxPayload}
+		out := forward.Batch{Position: b.Last}
+		for i := range b.Events {
+			res := d.Decode(&b.Events[i])
+			s.tally.event(&b.Events[i], res)
+			if res.Event != nil {
+				out.Events = append(out.Events, res.Event)
+			}
+		}
+		if len(b.Events) > 0 {
+			first, ok := d.Position(&b.Events[0])
+			if !ok {
+				first = b.Last
+			}
+			s.tally.progress(first, b.Last, time.Now())
+		}
+		return emit(ctx, out)
+	})
+}
+
+// notice passes a notice of the firehose to metrics, readiness and the log.
+func (s *Service) notice(n firehose.Notice) {
+	s.metrics.connections.WithLabelValues(string(n.What)).Inc()
+	switch n.What {
+	case firehose.Connected:
+		s.metrics.connected.Set(1)
+		s.ready(ComponentFirehose, nil)
+	case firehose.Disconnected:
+		s.metrics.connected.Set(0)
+		s.ready(ComponentFirehose, fmt.Errorf("%s: %s", n.Host, n.Detail))
+	case firehose.Failed:
+		s.ready(ComponentFirehose, fmt.Errorf("%s: %s", n.Host, n.Detail))
+	}
+	s.log.put(stream.LogEntry{What: string(n.What), Host: n.Host, Position: n.Position, Detail: n.Detail})
+}
+
+func (s *Service) hooks() forward.Hooks {
+	return forward.Hooks{
+		Published: func(events []*event.Event, took time.Duration) {
+			s.tally.publish(events)
+			s.metrics.appendTime.Observe(took.Seconds())
+			s.metrics.batchEvents.Observe(float64(len(events)))
+		},
+		Holding:   func(held bool) { set(s.metrics.lease, held) },
+		Condition: func(err error) { s.ready(ComponentStream, err) },
+		Retry:     func(error) { s.metrics.retries.Inc() },
+		Full: func(full bool) {
+			set(s.metrics.full, full)
+			if full {
+				s.log.put(stream.LogEntry{What: "failed", Detail: "the stream has no room"})
+			}
+		},
+		Fenced: func(err error) {
+			s.metrics.fenced.Inc()
+			s.log.put(stream.LogEntry{What: "fenced", Detail: err.Error()})
+		},
+	}
+}

@@ -1,0 +1,193 @@
+// Package decode turns one event of the firehose into one event of the stream,
+// or into the reason why it is dropped.
+//
+// It is pure and total: no input makes it panic, and every event it returns
+// passes [event.Event.Validate]. It is tolerant: a bad field of a record costs
+// that field, a malformed facet or tag costs that tag, never the post. Only
+// what cannot be keyed (a bad DID, record key, revision or position) or cannot
+// be read at all is dropped, and an update never is: one that no longer
+// qualifies, for whatever reason, becomes a removal.
+package decode
+
+import (
+	"strings"
+	"time"
+
+	"github.com/bluesky-social/jetstream"
+	"github.com/jcalabro/atmos/cbor"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+// Decoder decodes the events of one connection to one host. Its zero value
+// but for Host and MaxPayload is ready; it has no state and may be shared.
+type Decoder struct {
+	// Host is the base URL that events come from.
+	Host string
+	// NotBefore drops events whose time is earlier; zero drops none.
+	NotBefore time.Time
+	// MaxPayload is the longest encoded event that the stream takes, in bytes.
+	MaxPayload int
+}
+
+// Result is what became of one event.
+type Result struct {
+	// Event is what goes to the stream, nil where Drop is not Kept. It shares
+	// no memory with the input.
+	Event *event.Event
+	Drop  DropReason
+	// TagsDropped counts the tags of a kept post that were not: malformed,
+	// empty, too long, or past the limit of a post.
+	TagsDropped int
+}
+
+func drop(why DropReason) Result { return Result{Drop: why} }
+
+// Position returns where the event stands in the host's history. It is false
+// for an event whose sequence number or time no position can hold.
+func (d Decoder) Position(ev *jetstream.Event) (event.Position, bool) {
+	pos := event.Position{Host: d.Host, Seq: ev.Seq, Time: time.UnixMicro(ev.TimeUS).UTC()}
+	probe := event.Event{V: event.Version, Kind: event.KindPosition, Source: pos}
+	return pos, probe.Validate() == nil
+}
+
+// Decode returns what becomes of ev. The input needs its record as CBOR
+// (jetstream.WithRawRecords).
+func (d Decoder) Decode(ev *jetstream.Event) Result {
+	pos, ok := d.Position(ev)
+	if !ok {
+		return drop(BadPosition)
+	}
+	if pos.Time.Before(d.NotBefore) {
+		return drop(BeforeStart)
+	}
+	out := &event.Event{V: event.Version, Source: pos, DID: strings.Clone(ev.DID)}
+	switch {
+	case ev.Kind == jetstream.KindCommit && ev.Commit != nil:
+		return d.commit(out, ev.Commit)
+	case ev.Kind == jetstream.KindAccount && ev.Account != nil:
+		out.Kind = event.KindAccount
+		out.Active = ev.Account.Active
+		out.Status = strings.Clone(ev.Account.Status)
+	case ev.Kind == jetstream.KindSync && ev.Sync != nil:
+		out.Kind = event.KindSync
+		out.Rev = strings.Clone(ev.Sync.Rev)
+		if !event.ValidRev(out.Rev) {
+			return drop(BadRev)
+		}
+	default:
+		return drop(OtherKind)
+	}
+	if !event.ValidDID(out.DID) {
+		return drop(BadDID)
+	}
+	return Result{Event: out}
+}
+
+func (d Decoder) commit(out *event.Event, c *jetstream.Commit) Result {
+	switch {
+	case c.Collection != event.Collection:
+		return drop(OtherCollection)
+	case !event.ValidDID(out.DID):
+		return drop(BadDID)
+	case !event.ValidRkey(c.Rkey):
+		return drop(BadRkey)
+	case !event.ValidRev(c.Rev):
+		return drop(BadRev)
+	}
+	out.Rkey, out.Rev = strings.Clone(c.Rkey), strings.Clone(c.Rev)
+
+	var why DropReason
+	var tagsDropped int
+	switch c.Operation {
+	case jetstream.OpDelete:
+		out.Kind = event.KindDelete
+		return Result{Event: out}
+	case jetstream.OpCreate:
+		out.Kind = event.KindCreate
+		if tagsDropped, why = d.post(out, c); why != Kept {
+			return drop(why)
+		}
+	case jetstream.OpUpdate:
+		out.Kind = event.KindUpdate
+		if tagsDropped, why = d.post(out, c); why != Kept {
+			// The index may hold the post as it was: take it out.
+			return Result{Event: &event.Event{
+				V: event.Version, Kind: event.KindRemove, Source: out.Source,
+				DID: out.DID, Rkey: out.Rkey, Rev: out.Rev,
+			}}
+		}
+	default:
+		return drop(BadOperation)
+	}
+	return Result{Event: out, TagsDropped: tagsDropped}
+}
+
+// post fills out from the commit's record, or says why the post does not
+// qualify.
+func (d Decoder) post(out *event.Event, c *jetstream.Commit) (tagsDropped int, why DropReason) {
+	value, err := cbor.UnmarshalNoCopy(c.RecordCBOR)
+	if err != nil {
+		return 0, BadRecord
+	}
+	record, ok := value.(map[string]any)
+	if !ok {
+		return 0, BadRecord
+	}
+	if record["reply"] != nil {
+		return 0, Reply
+	}
+	raw, malformed := rawTags(record)
+	tags, refused := event.Tags(raw)
+	if len(tags) == 0 {
+		return 0, NoTags
+	}
+	out.Tags = cloneAll(tags)
+	out.Langs = cloneAll(event.Langs(texts(record["langs"])))
+	if createdAt, ok := record["createdAt"].(string); ok {
+		out.CreatedAt = strings.Clone(createdAt)
+	}
+	if out.Record, err = recordJSON(record, len(c.RecordCBOR)); err != nil {
+		return 0, BadRecord
+	}
+	out.CID = strings.Clone(c.CID)
+	if out.CID == "" {
+		// The archive carries no CIDs: they are the hash of the record.
+		out.CID = cbor.ComputeCID(cbor.CodecDagCBOR, c.RecordCBOR).String()
+	}
+	if d.tooBig(out) {
+		return 0, TooBig
+	}
+	return malformed + refused, Kept
+}
+
+const (
+	// escapeFactor is the most that JSON lengthens a byte: \u0000.
+	escapeFactor = 6
+	// envelopeBytes is more than an event's field names and numbers take.
+	envelopeBytes = 1 << 10
+)
+
+// tooBig reports whether the encoded event is over the limit. Nearly every
+// event is settled without encoding it.
+func (d Decoder) tooBig(e *event.Event) bool {
+	n := len(e.Record) + len(e.DID) + len(e.Rkey) + len(e.CreatedAt) + len(e.CID) + len(e.Source.Host)
+	for _, s := range e.Tags {
+		n += len(s) + 1
+	}
+	for _, s := range e.Langs {
+		n += len(s) + 1
+	}
+	if escapeFactor*n+envelopeBytes <= d.MaxPayload {
+		return false
+	}
+	data, err := e.Encode()
+	return err != nil || len(data) > d.MaxPayload
+}
+
+func cloneAll(ss []string) []string {
+	for i, s := range ss {
+		ss[i] = strings.Clone(s)
+	}
+	return ss
+}

@@ -1,0 +1,42 @@
+package decode
+
+// DropReason says why an upstream event is not on the stream. The set is
+// closed, so that every metric series exists at zero.
+type DropReason string
+
+// The reasons.
+const (
+	// Kept is the absence of a reason: the event goes to the stream.
+	Kept DropReason = ""
+	// Reply is a create of a post that answers another.
+	Reply DropReason = "reply"
+	// NoTags is a create of a root post without a tag that can be kept.
+	NoTags DropReason = "no_tags"
+	// BadRecord is a create whose record is not an object of the atproto data
+	// model.
+	BadRecord DropReason = "bad_record"
+	// TooBig is a create over the server's payload limit.
+	TooBig DropReason = "too_big"
+	// BeforeStart is an event from before the time to begin at: hosts replay
+	// from somewhat earlier.
+	BeforeStart DropReason = "before_start"
+	// OtherKind is an event of a kind that Tagstream does not follow: identity,
+	// and whatever a newer host may send.
+	OtherKind DropReason = "other_kind"
+	// OtherCollection is a commit of some other record type.
+	OtherCollection DropReason = "other_collection"
+	// BadOperation is a commit that is no create, update or delete.
+	BadOperation DropReason = "bad_operation"
+	// BadDID, BadRkey and BadRev are identifiers of the wrong syntax.
+	BadDID  DropReason = "bad_did"
+	BadRkey DropReason = "bad_rkey"
+	BadRev  DropReason = "bad_rev"
+	// BadPosition is an event without a usable sequence number or time.
+	BadPosition DropReason = "bad_position"
+)
+
+// DropReasons lists every reason but Kept.
+var DropReasons = []DropReason{
+	Reply, NoTags, BadRecord, TooBig, BeforeStart, OtherKind, OtherCollection,
+	BadOperation, BadDID, BadRkey, BadRev, BadPosition,
+}

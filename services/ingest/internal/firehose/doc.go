@@ -1,0 +1,32 @@
+// Package firehose owns the connection to Jetstream: which host to read from,
+// where on that host to begin, when to give up on it, and when to stop. It
+// hands events on as the official client gives them, in upstream order, at
+// least once.
+//
+// What it promises: no event of the followed kinds is skipped between two
+// batches, through reconnects, fail-over and restarts, as long as some host
+// still has it. What it costs is overlap: after a change of host, events of the
+// last minute come again.
+//
+// The official client decides alone how to read (archive blocks, then the live
+// websocket), but it trusts the cursor that it is given, and three kinds of
+// cursor make it silent or wrong:
+//
+//   - One above the host's tip, from another host or from before the host was
+//     wiped, gives neither events nor an error, for ever. So a cursor is never
+//     given to a client before a raw probe has shown that the host knows it
+//     ([Reader.verify]).
+//   - A time instead of a sequence number: the server understands it, the
+//     client then drops everything. So a raw probe turns times into sequence
+//     numbers ([Reader.resolve]).
+//   - None at all ("from the tip"): a reconnect before the first event leaves
+//     a gap. So the tip, too, is resolved to a sequence number first.
+//
+// And the client passes over archive blocks that it cannot read with an error
+// like any other. So an error while it replays the archive ends that client,
+// and a new one begins behind the last event delivered.
+//
+// A visit to a host ends when the client gives up, errors in a row, or is found
+// stalled by the watchdog; then the next host has its turn, the preferred one
+// first, with back-off once all of them were tried.
+package firehose

@@ -1,0 +1,392 @@
+package firehose
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+// fakeHost is a Jetstream host whose every misdeed is scripted. Its answers to
+// cursors are those of the real server v0.2.0 (internal/subscribe/cursor.go).
+type fakeHost struct {
+	t   *testing.T
+	srv *httptest.Server
+
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced when something below changes
+	events  []fakeEvent
+	floor   uint64 // sequence numbers below are CursorTooOld
+	sealed  uint64 // what planSnapshot says of the archive
+	plan    string // the segments of that answer, as JSON
+	planned int    // how often it was asked
+	pages   []string
+	status  int  // refuses everything with it
+	hung    bool // accepts nothing and refuses nothing
+	epoch   int  // connections of an earlier one get no events
+	cut     int  // connections that are cut before their first event
+	dials   []url.Values
+	conns   map[*websocket.Conn]struct{}
+}
+
+type fakeEvent struct {
+	seq  uint64
+	time time.Time
+}
+
+func newFakeHost(t *testing.T) *fakeHost {
+	t.Helper()
+	h := &fakeHost{t: t, changed: make(chan struct{}), conns: map[*websocket.Conn]struct{}{}}
+	mux := http.NewServeMux()
+	mux.HandleFunc(subscribePath, h.subscribe)
+	mux.HandleFunc(listSegmentsPath, h.listSegments)
+	mux.HandleFunc("/xrpc/network.bsky.jetstream.planSnapshot", h.planSnapshot)
+	h.srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.mu.Lock()
+		status, hung := h.status, h.hung
+		h.mu.Unlock()
+		if hung {
+			<-r.Context().Done()
+			return
+		}
+		if status != 0 {
+			http.Error(w, "scripted", status)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}))
+	t.Cleanup(func() {
+		h.change(func() {
+			for c := range h.conns {
+				_ = c.CloseNow()
+			}
+		})
+		h.srv.CloseClientConnections()
+		h.srv.Close()
+	})
+	return h
+}
+
+// change changes the host's state and wakes its connections.
+func (h *fakeHost) change(fn func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	fn()
+	close(h.changed)
+	h.changed = make(chan struct{})
+}
+
+// emit adds events with the given sequence numbers, a second apart from t on.
+func (h *fakeHost) emit(t time.Time, seqs ...uint64) {
+	h.change(func() {
+		for i, seq := range seqs {
+			h.events = append(h.events, fakeEvent{seq, t.Add(time.Duration(i) * time.Second)})
+		}
+	})
+}
+
+// cutAll ends all websockets.
+func (h *fakeHost) cutAll() {
+	h.change(func() {
+		for c := range h.conns {
+			_ = c.CloseNow()
+		}
+	})
+}
+
+func (h *fakeHost) dialed() []url.Values {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.dials)
+}
+
+func (h *fakeHost) planSnapshot(w http.ResponseWriter, _ *http.Request) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.planned++
+	plan := h.plan
+	if plan == "" {
+		plan = "[]"
+	}
+	fmt.Fprintf(w, `{"segments":%s,"plannedThroughSeq":%d,"sealedTipSeq":%d,"stats":{}}`, plan, h.sealed, h.sealed)
+}
+
+// listSegments answers with pages[0], then pages[1], by their cursor.
+func (h *fakeHost) listSegments(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n, _ := strconv.Atoi(r.URL.Query().Get("cursor"))
+	next := ""
+	if n+1 < len(h.pages) {
+		next = fmt.Sprintf(`,"cursor":"%d"`, n+1)
+	}
+	page := "[]"
+	if n < len(h.pages) {
+		page = h.pages[n]
+	}
+	fmt.Fprintf(w, `{"segments":%s%s}`, page, next)
+}
+
+func (h *fakeHost) subscribe(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	h.mu.Lock()
+	h.dials = append(h.dials, q)
+	epoch, outdated := h.epoch, false
+	next := h.tip() + 1
+	if q.Has("cursor") {
+		cursor, err := strconv.ParseUint(q.Get("cursor"), 10, 64)
+		if err != nil {
+			h.t.Errorf("cursor %q: %v", q.Get("cursor"), err)
+		}
+		switch {
+		case cursor >= minTimeCursor:
+			for i, e := range h.events {
+				if e.time.UnixMicro() >= int64(cursor) {
+					next = e.seq
+					outdated = i == 0 && h.floor > 0
+					break
+				}
+			}
+		case cursor > h.tip(): // the trap: the tip, without a word
+		case cursor < h.floor:
+			h.mu.Unlock()
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprint(w, `{"error":"CursorTooOld","message":"scripted"}`)
+			return
+		default:
+			next = cursor
+		}
+	}
+	cut := h.cut > 0
+	if cut {
+		h.cut--
+	}
+	h.mu.Unlock()
+
+	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{subprotocol}})
+	if err != nil {
+		return
+	}
+	defer func() { _ = conn.CloseNow() }()
+	if cut {
+		return
+	}
+	h.change(func() { h.conns[conn] = struct{}{} })
+	defer h.change(func() { delete(h.conns, conn) })
+	ctx := conn.CloseRead(r.Context())
+	if outdated {
+		h.send(ctx, conn, `{"$type":"network.bsky.jetstream.subscribeEvents#info","name":"OutdatedCursor"}`)
+	}
+	for {
+		h.mu.Lock()
+		changed := h.changed
+		var due []fakeEvent
+		if epoch == h.epoch {
+			for _, e := range h.events {
+				if e.seq >= next {
+					due = append(due, e)
+				}
+			}
+		}
+		h.mu.Unlock()
+		for _, e := range due {
+			next = e.seq + 1
+			if !h.send(ctx, conn, accountFrame(e)) {
+				return
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// tip is the last sequence number; the caller holds mu.
+func (h *fakeHost) tip() uint64 {
+	if len(h.events) == 0 {
+		return 0
+	}
+	return h.events[len(h.events)-1].seq
+}
+
+func (h *fakeHost) send(ctx context.Context, conn *websocket.Conn, payload string) bool {
+	return conn.Write(ctx, websocket.MessageText, []byte(`{"$type":"message","payload":`+payload+`}`)) == nil
+}
+
+func accountFrame(e fakeEvent) string {
+	at := e.time.UTC().Format("2006-01-02T15:04:05.000000Z")
+	data, err := json.Marshal(map[string]any{
+		"$type": "network.bsky.jetstream.subscribeEvents#account", "seq": e.seq, "time": at, "did": "did:plc:a",
+		"account": map[string]any{"did": "did:plc:a", "active": true, "seq": 1, "time": at},
+	})
+	if err != nil {
+		panic(err)
+	}
+	return string(data)
+}
+
+// session is a running reader and what it gave.
+type session struct {
+	t       *testing.T
+	cancel  context.CancelFunc
+	done    chan error
+	mu      sync.Mutex
+	events  []string // "host:seq"
+	batches []Batch
+	notices []Notice
+	changed chan struct{}
+}
+
+// impatient is a patience for tests.
+func impatient() Timing {
+	return Timing{
+		Dial: time.Second, Verify: 300 * time.Millisecond, Quiet: 500 * time.Millisecond, QuietAlone: 5 * time.Second,
+		Tick: 10 * time.Millisecond, Idle: 200 * time.Millisecond, Troubled: 400 * time.Millisecond,
+		Ask: 100 * time.Millisecond, Settle: 50 * time.Millisecond,
+		BackoffMin: 10 * time.Millisecond, BackoffMax: 50 * time.Millisecond,
+	}
+}
+
+// read starts a reader on the hosts, whose names in events are a, b, c.
+func read(t *testing.T, from event.Position, cfg Config, hosts ...*fakeHost) *session {
+	t.Helper()
+	names := map[string]string{}
+	for i, h := range hosts {
+		cfg.Hosts = append(cfg.Hosts, h.srv.URL)
+		names[h.srv.URL] = string(rune('a' + i))
+	}
+	if cfg.Timing == (Timing{}) {
+		cfg.Timing = impatient()
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	s := &session{t: t, cancel: cancel, done: make(chan error, 1), changed: make(chan struct{}, 1)}
+	r := New(cfg, slog.New(slog.DiscardHandler))
+	r.OnNotice = func(n Notice) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		t.Logf("%s %s at %d: %s", n.What, names[n.Host], n.Position.Seq, n.Detail)
+		s.notices = append(s.notices, n)
+	}
+	go func() {
+		s.done <- r.Run(ctx, from, func(_ context.Context, b Batch) error {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			for _, e := range b.Events {
+				s.events = append(s.events, fmt.Sprintf("%s:%d", names[b.Host], e.Seq))
+			}
+			b.Events = slices.Clone(b.Events)
+			s.batches = append(s.batches, b)
+			select {
+			case s.changed <- struct{}{}:
+			default:
+			}
+			return nil
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-s.done
+	})
+	return s
+}
+
+const waitLimit = 20 * time.Second
+
+// await waits until the events so far end with want.
+func (s *session) await(want ...string) {
+	s.t.Helper()
+	s.awaitThat(fmt.Sprint("events to end with ", want), func() bool {
+		return len(s.events) >= len(want) && slices.Equal(s.events[len(s.events)-len(want):], want)
+	})
+}
+
+// awaitThat waits until check holds; it is called with the lock held.
+func (s *session) awaitThat(what string, check func() bool) {
+	s.t.Helper()
+	deadline := time.After(waitLimit)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		s.mu.Lock()
+		ok, events := check(), slices.Clone(s.events)
+		s.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			s.t.Fatalf("waited for %s; events are %v", what, events)
+		}
+	}
+}
+
+// ended waits for the end of Run.
+func (s *session) ended() error {
+	s.t.Helper()
+	select {
+	case err := <-s.done:
+		s.done <- err
+		return err
+	case <-time.After(waitLimit):
+		s.t.Fatal("the reader does not end")
+		return nil
+	}
+}
+
+func (s *session) count(what What) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, notice := range s.notices {
+		if notice.What == what {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *session) all() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.events)
+}
+
+// cursors are the cursors that a host was asked for, in order.
+func cursors(dials []url.Values) []string {
+	var out []string
+	for _, q := range dials {
+		if !q.Has("cursor") {
+			out = append(out, "tip")
+			continue
+		}
+		out = append(out, q.Get("cursor"))
+	}
+	return out
+}
+
+func micros(t time.Time) string { return strconv.FormatInt(t.UnixMicro(), 10) }
+
+func seqs(from, to uint64) []uint64 {
+	var out []uint64
+	for s := from; s <= to; s++ {
+		out = append(out, s)
+	}
+	return out
+}
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }

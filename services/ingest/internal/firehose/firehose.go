@@ -1,0 +1,257 @@
+package firehose
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/bluesky-social/jetstream"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+// switchMargin is how far back from the last position reading begins on
+// another host: more than two hosts differ in when they witness an event.
+const switchMargin = 60 * time.Second
+
+// Config is what to read, and from where.
+type Config struct {
+	// Hosts are base URLs without a trailing slash, the preferred one first.
+	Hosts []string
+	// Start is used where there is no position to resume from.
+	Start Start
+	// StopAfter ends Run after this much upstream time, counted from where it
+	// began; 0 is never.
+	StopAfter time.Duration
+	// APIKey is sent with requests for the archive; "" sends none.
+	APIKey string
+	// Timing is for tests; its zero fields mean DefaultTiming's.
+	Timing Timing
+}
+
+// Batch is a run of events of one host in upstream order. The first one of
+// each connection has no events.
+type Batch struct {
+	Host string
+	// NotBefore is set where reading began at a time: events before it are
+	// there because hosts replay from somewhat earlier.
+	NotBefore time.Time
+	// Events are valid until the handler returns.
+	Events []jetstream.Event
+	// Last is how far reading has come with this batch: everything up to it was
+	// handed over. After a change of host it stays on the old one until the new
+	// one gives an event.
+	Last event.Position
+}
+
+// Handler takes a batch. While it runs nothing more is read, so a slow handler
+// slows the host. Its error ends Run.
+type Handler func(ctx context.Context, b Batch) error
+
+// What is a kind of notice.
+type What string
+
+// The kinds of notices.
+const (
+	Connected    What = "connected"
+	Disconnected What = "disconnected" // a connection ended that had been reading
+	Switched     What = "switched"     // reading goes on in another history
+	Failed       What = "failed"       // a host could not be read, or not wholly
+)
+
+// Whats lists the kinds of notices.
+var Whats = []What{Connected, Disconnected, Switched, Failed}
+
+// Notice is something that an operator may want to know of a connection.
+type Notice struct {
+	What     What
+	Host     string
+	Position event.Position
+	Detail   string
+}
+
+// Reader reads the firehose.
+type Reader struct {
+	cfg    Config
+	timing Timing
+	logger *slog.Logger
+	http   *http.Client
+	// OnNotice, if set, hears of connections and failures; OnClientError of
+	// each error that the client mends by itself. They must not block.
+	OnNotice      func(Notice)
+	OnClientError func(error)
+}
+
+// New returns a reader. It starts nothing.
+func New(cfg Config, logger *slog.Logger) *Reader {
+	return &Reader{cfg: cfg, timing: cfg.Timing.withDefaults(), logger: logger, http: &http.Client{}}
+}
+
+// run is the state of one Run, owned by its goroutine.
+type run struct {
+	*Reader
+	handle Handler
+	// pos is the last event that the handler took, or where reading begins.
+	pos event.Position
+	// origin is the time at which the very first start began, where that was
+	// in this run.
+	origin time.Time
+	// end is when StopAfter ends; zero is never, or not known yet.
+	end time.Time
+	// unreadable counts failures to read the archive behind one position.
+	unreadable struct {
+		pos   event.Position
+		times int
+	}
+}
+
+// errReachedEnd says that StopAfter has passed.
+var errReachedEnd = errors.New("reached the end of the time to read")
+
+// Run reads behind from, or from Config.Start where from is zero, until ctx
+// ends (it returns ctx's error), the handler fails (its error), or StopAfter
+// has passed (nil). Anything else it retries for ever.
+func (rd *Reader) Run(ctx context.Context, from event.Position, handle Handler) error {
+	r := &run{Reader: rd, handle: handle, pos: from}
+	switch {
+	case from.Seq > 0:
+		r.setEnd(from.Time)
+	case !rd.cfg.Start.Time.IsZero():
+		r.setOrigin(rd.cfg.Start.Time)
+	}
+	tried := make([]bool, len(rd.cfg.Hosts))
+	backoff := rd.timing.BackoffMin
+	for {
+		next := 0
+		for next < len(tried) && tried[next] {
+			next++
+		}
+		if next == len(tried) {
+			// Half of it certain, half by chance: readers that lost the same
+			// host do not come back at once.
+			if err := sleep(ctx, backoff/2+rand.N(backoff/2+1)); err != nil {
+				return err
+			}
+			backoff = min(2*backoff, rd.timing.BackoffMax)
+			clear(tried)
+			continue
+		}
+		before := r.pos
+		err := r.visit(ctx, rd.cfg.Hosts[next])
+		var handler *handlerError
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, errReachedEnd):
+			return nil
+		case errors.As(err, &handler):
+			return handler.err
+		}
+		if r.pos != before {
+			// It was of use: the others are worth a new try.
+			clear(tried)
+			backoff = rd.timing.BackoffMin
+		}
+		tried[next] = true
+	}
+}
+
+// handlerError tells the handler's errors from the host's.
+type handlerError struct{ err error }
+
+func (e *handlerError) Error() string { return e.err.Error() }
+
+func (r *run) setOrigin(t time.Time) {
+	r.origin = t.UTC().Truncate(time.Microsecond)
+	r.setEnd(r.origin)
+}
+
+func (r *run) setEnd(begin time.Time) {
+	if r.cfg.StopAfter > 0 && r.end.IsZero() {
+		r.end = begin.Add(r.cfg.StopAfter)
+	}
+}
+
+func (r *run) notify(n Notice) {
+	level := slog.LevelInfo
+	if n.What == Failed || n.What == Disconnected {
+		level = slog.LevelWarn
+	}
+	r.logger.Log(context.Background(), level, "firehose "+string(n.What),
+		"host", n.Host, "seq", n.Position.Seq, "detail", n.Detail)
+	if r.OnNotice != nil {
+		r.OnNotice(n)
+	}
+}
+
+// visit reads from one host until that ends, and says why. The error is never
+// nil.
+func (r *run) visit(ctx context.Context, host string) error {
+	at, err := r.locate(ctx, host)
+	if err != nil {
+		if ctx.Err() == nil {
+			r.notify(Notice{What: Failed, Host: host, Position: r.pos, Detail: err.Error()})
+		}
+		return err
+	}
+	client, err := r.subscribe(host, at.pos.Seq)
+	if err != nil {
+		r.notify(Notice{What: Failed, Host: host, Position: r.pos, Detail: err.Error()})
+		return err
+	}
+	defer func() { _ = client.Close() }()
+	r.notify(Notice{What: Connected, Host: host, Position: at.pos, Detail: fmt.Sprintf("reading behind %d", at.pos.Seq)})
+	if err := r.handle(ctx, Batch{Host: host, NotBefore: at.notBefore, Last: r.pos}); err != nil {
+		return &handlerError{err}
+	}
+	err = r.read(ctx, client, at)
+	var handler *handlerError
+	if ctx.Err() == nil && !errors.Is(err, errReachedEnd) && !errors.As(err, &handler) {
+		r.notify(Notice{What: Disconnected, Host: host, Position: r.pos, Detail: err.Error()})
+	}
+	return err
+}
+
+const (
+	// downloads is how many archive blocks are fetched and decoded at a time:
+	// few, because each is held in memory whole.
+	downloads = 2
+	// stripes is how many parts of a segment file are fetched at a time.
+	stripes = 2
+)
+
+func (r *run) subscribe(host string, after uint64) (*jetstream.Client, error) {
+	opts := []jetstream.Option{
+		jetstream.WithAfterSeq(after),
+		jetstream.WithKinds(kinds[:]),
+		jetstream.WithCollection(event.Collection),
+		// Records as CBOR: the client's map would round integers.
+		jetstream.WithRawRecords(),
+		jetstream.WithDownloadConcurrency(downloads),
+		jetstream.WithSegmentStripes(stripes),
+		jetstream.WithLogger(r.logger),
+	}
+	if r.cfg.APIKey != "" {
+		opts = append(opts, jetstream.WithAPIKey(r.cfg.APIKey))
+	}
+	client, err := jetstream.Subscribe(host, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for %s: %w", host, err)
+	}
+	return client, nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}

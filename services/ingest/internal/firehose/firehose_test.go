@@ -1,0 +1,394 @@
+package firehose
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+// past is when the fakes' histories begin.
+var past = time.Date(2026, 8, 20, 12, 0, 0, 123456000, time.UTC)
+
+func TestBegin(t *testing.T) {
+	t.Parallel()
+	at := func(seconds int) time.Time { return past.Add(time.Duration(seconds) * time.Second) }
+	tests := map[string]struct {
+		start     Start
+		host      func(h *fakeHost)
+		want      []string // events delivered
+		cursors   []string // of the first dials
+		notBefore time.Time
+	}{
+		"archive is everything": {
+			start: Start{Archive: true},
+			want:  []string{"a:1", "a:2", "a:3", "a:4", "a:5"}, cursors: []string{"tip", "0"},
+		},
+		"a time becomes a sequence number": {
+			start: Start{Time: at(2)},
+			want:  []string{"a:3", "a:4", "a:5"}, cursors: []string{micros(at(2)), "2", "2"}, notBefore: at(2),
+		},
+		"a time below the live window is looked up in the archive": {
+			start: Start{Time: at(-100)},
+			host: func(h *fakeHost) {
+				h.floor, h.sealed = 1, 0
+				h.pages = []string{
+					fmt.Sprintf(`[{"maxSeq":1,"maxWitnessedAt":%s}]`, micros(at(-200))),
+					fmt.Sprintf(`[{"maxSeq":3,"maxWitnessedAt":%s},{"maxSeq":4,"maxWitnessedAt":%s}]`, micros(at(-101)), micros(at(-100))),
+				}
+			},
+			want: []string{"a:4", "a:5"}, cursors: []string{micros(at(-100)), "3", "3"}, notBefore: at(-100),
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newFakeHost(t)
+			h.emit(past, seqs(1, 5)...)
+			if tt.host != nil {
+				h.change(func() { tt.host(h) })
+			}
+			s := read(t, event.Position{}, Config{Start: tt.start}, h)
+			s.await("a:5")
+			require.Equal(t, tt.want, s.all())
+			require.Equal(t, tt.cursors, cursors(h.dialed()))
+			require.True(t, s.batches[0].NotBefore.Equal(tt.notBefore), s.batches[0].NotBefore)
+			require.Empty(t, s.batches[0].Events, "the first batch of a connection has no events")
+		})
+	}
+}
+
+func TestTipHasNoGapBeforeTheFirstEvent(t *testing.T) {
+	t.Parallel()
+	h := newFakeHost(t)
+	h.emit(past, seqs(1, 5)...)
+	// The first probe is cut while it waits, and an event passes meanwhile.
+	h.change(func() { h.cut = 1 })
+	before := time.Now().Truncate(time.Second)
+	s := read(t, event.Position{}, Config{}, h)
+	s.awaitThat("a second dial", func() bool { return len(h.dialed()) >= 2 })
+	h.emit(time.Now().Add(time.Second), 6, 7)
+	s.await("a:6", "a:7")
+	require.Equal(t, []string{"a:6", "a:7"}, s.all())
+	dials := h.dialed()
+	require.False(t, dials[0].Has("cursor"), "the tip is asked for without a cursor")
+	require.GreaterOrEqual(t, dials[1].Get("cursor"), micros(before), "then with the host's clock")
+	require.LessOrEqual(t, dials[1].Get("cursor"), micros(time.Now()))
+}
+
+func TestResume(t *testing.T) {
+	t.Parallel()
+	at := func(seq int) time.Time { return past.Add(time.Duration(seq-1) * time.Second) }
+	tests := map[string]struct {
+		from     int       // resume behind this event
+		time     time.Time // the time that the position holds; zero is the right one
+		host     func(h *fakeHost)
+		want     []string
+		switched int
+	}{
+		"behind the last event": {from: 3, want: []string{"a:4", "a:5"}},
+		"at the tip":            {from: 5, want: nil},
+		"at the beginning": {
+			from: 0, time: time.Unix(0, 0).UTC(), want: []string{"a:1", "a:2", "a:3", "a:4", "a:5"},
+		},
+		"too old for the live window": {
+			from: 1, want: []string{"a:2", "a:3", "a:4", "a:5"},
+			// The client cuts over at the sealed tip; here the archive gives nothing.
+			host: func(h *fakeHost) { h.floor = 2; h.sealed = 2 },
+		},
+		"above the tip: another history, and silence": {
+			from: 900, time: at(3).Add(switchMargin), want: []string{"a:3", "a:4", "a:5"}, switched: 1,
+		},
+		"another time at that number: another history": {
+			from: 2, time: at(4).Add(switchMargin), want: []string{"a:4", "a:5"}, switched: 1,
+		},
+		"a hole where the event was": {
+			from: 3, want: []string{"a:4", "a:5"},
+			host: func(h *fakeHost) { h.events = append(h.events[:2], h.events[3:]...) },
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newFakeHost(t)
+			h.emit(past, seqs(1, 5)...)
+			if tt.host != nil {
+				h.change(func() { tt.host(h) })
+			}
+			pos := event.Position{Host: h.srv.URL, Seq: uint64(tt.from), Time: at(tt.from)}
+			if !tt.time.IsZero() {
+				pos.Time = tt.time
+			}
+			s := read(t, pos, Config{}, h)
+			s.awaitThat("a connection", func() bool { return len(s.batches) > 0 })
+			h.emit(past.Add(time.Hour), 6)
+			s.await("a:6")
+			if tt.host == nil || tt.want[0] != "a:2" {
+				require.Equal(t, append(tt.want, "a:6"), s.all())
+			}
+			require.Equal(t, tt.switched, s.count(Switched))
+		})
+	}
+}
+
+func TestResumeOnAWipedHostThatGivesLowerNumbers(t *testing.T) {
+	t.Parallel()
+	h := newFakeHost(t)
+	s := read(t, event.Position{Host: h.srv.URL, Seq: 900, Time: past}, Config{}, h)
+	s.awaitThat("the position to be verified", func() bool { return len(h.dialed()) > 0 })
+	h.emit(past, 1)
+	s.await("a:1")
+	h.emit(past.Add(time.Minute), 2)
+	s.await("a:1", "a:2")
+	require.Equal(t, 1, s.count(Switched))
+}
+
+func TestFailOver(t *testing.T) {
+	t.Parallel()
+	a, b := newFakeHost(t), newFakeHost(t)
+	a.emit(past, seqs(1, 3)...)
+	// The other host has numbers of its own, and much of the same.
+	b.emit(past.Add(-100*time.Second), seqs(501, 700)...)
+	s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, a, b)
+	s.await("a:1", "a:2", "a:3")
+
+	a.change(func() { a.status = http.StatusServiceUnavailable })
+	a.cutAll()
+	s.await("b:700")
+	back := past.Add(2*time.Second - switchMargin)
+	require.Equal(t, micros(back), b.dialed()[0].Get("cursor"), "from a minute before the last event")
+	s.mu.Lock()
+	var first Batch
+	for _, batch := range s.batches {
+		if batch.Host == b.srv.URL && len(batch.Events) > 0 {
+			first = batch
+			break
+		}
+	}
+	s.mu.Unlock()
+	require.Equal(t, uint64(543), first.Events[0].Seq)
+	require.True(t, first.NotBefore.Equal(back))
+
+	// The preferred host is the first to be tried again.
+	a.change(func() { a.status = 0 })
+	a.emit(past.Add(time.Hour), 4)
+	b.change(func() { b.status = http.StatusServiceUnavailable })
+	b.cutAll()
+	s.await("a:4")
+}
+
+func TestAllHostsAwayThenBack(t *testing.T) {
+	t.Parallel()
+	a, b := newFakeHost(t), newFakeHost(t)
+	a.change(func() { a.status = http.StatusServiceUnavailable })
+	b.change(func() { b.status = http.StatusServiceUnavailable })
+	s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, a, b)
+	s.awaitThat("several failures", func() bool {
+		n := 0
+		for _, notice := range s.notices {
+			if notice.What != Connected {
+				n++
+			}
+		}
+		return n >= 3
+	})
+	b.emit(past, 1)
+	b.change(func() { b.status = 0 })
+	s.await("b:1")
+}
+
+func TestDroppedConnectionsAreMended(t *testing.T) {
+	t.Parallel()
+	h := newFakeHost(t)
+	h.emit(past, 1)
+	s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, h)
+	s.await("a:1")
+	for seq := uint64(2); seq < 5; seq++ {
+		h.cutAll()
+		h.emit(past.Add(time.Duration(seq)*time.Second), seq)
+		s.await(fmt.Sprint("a:", seq))
+	}
+	require.Equal(t, []string{"a:1", "a:2", "a:3", "a:4"}, s.all(), "nothing lost, nothing twice")
+}
+
+func TestWatchdogIsQuietOnAQuietNetwork(t *testing.T) {
+	t.Parallel()
+	h := newFakeHost(t)
+	h.emit(past, 1)
+	s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, h)
+	s.await("a:1")
+	s.awaitThat("the watchdog to have asked thrice", func() bool { return len(h.dialed()) >= 5 })
+	for _, q := range h.dialed()[2:] {
+		require.Equal(t, "1", q.Get("cursor"))
+		require.Equal(t, event.Collection, q.Get("collections"), "it asks for what the client reads")
+	}
+	require.Zero(t, s.count(Disconnected))
+	h.emit(past, 2)
+	s.await("a:1", "a:2")
+	require.Equal(t, 1, s.count(Connected))
+}
+
+func TestWatchdogFindsAStalledClient(t *testing.T) {
+	t.Parallel()
+	h := newFakeHost(t)
+	h.emit(past, 1)
+	s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, h)
+	s.await("a:1")
+	h.change(func() { h.epoch++ }) // the open connection goes silent
+	h.emit(past.Add(time.Second), 2)
+	s.await("a:1", "a:2")
+	require.Equal(t, []string{"a:1", "a:2"}, s.all())
+	require.Equal(t, 1, s.count(Disconnected))
+}
+
+func TestWatchdogLeavesAHostThatHangs(t *testing.T) {
+	t.Parallel()
+	a, b := newFakeHost(t), newFakeHost(t)
+	a.emit(past, 1)
+	b.emit(past, 7)
+	s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, a, b)
+	s.await("a:1")
+	a.change(func() { a.hung, a.epoch = true, a.epoch+1 })
+	s.await("b:7")
+}
+
+func TestFatalErrorMakesANewClient(t *testing.T) {
+	t.Parallel()
+	h := newFakeHost(t)
+	h.emit(past, 1)
+	// An archive whose plan makes no progress is fatal to the client.
+	h.change(func() { h.plan = `[{"name":""}]` })
+	s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, h)
+	s.awaitThat("two plans", func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.planned >= 2
+	})
+	h.change(func() { h.plan = "" })
+	s.await("a:1")
+	require.Positive(t, s.count(Disconnected))
+}
+
+func TestUnreadableArchiveIsNotPassedOverInSilence(t *testing.T) {
+	t.Parallel()
+	h := newFakeHost(t)
+	h.emit(past, seqs(1, 5)...)
+	// getBlock is not served: the client reports that and would go on.
+	h.change(func() {
+		h.sealed = 3
+		h.plan = `[{"name":"seg_0000000000.jss","index":0,"checksum":"0","minSeq":1,"maxSeq":3,"mode":"blocks","blocks":[{"first":0,"last":0}]}]`
+	})
+	s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, h)
+	s.await("a:4", "a:5")
+	h.mu.Lock()
+	planned := h.planned
+	h.mu.Unlock()
+	require.Equal(t, maxUnreadable+1, planned, "it is tried again before it is passed over")
+	require.Equal(t, maxUnreadable, s.count(Disconnected))
+	require.Equal(t, 1, s.count(Failed), "and then it is said")
+}
+
+func TestStopAfter(t *testing.T) {
+	t.Parallel()
+	t.Run("an event past the end", func(t *testing.T) {
+		t.Parallel()
+		h := newFakeHost(t)
+		h.emit(past, seqs(1, 9)...)
+		s := read(t, event.Position{}, Config{Start: Start{Time: past.Add(time.Second)}, StopAfter: 3 * time.Second}, h)
+		require.NoError(t, s.ended())
+		require.Equal(t, []string{"a:2", "a:3", "a:4"}, s.all())
+	})
+	t.Run("counted from the first event of the archive", func(t *testing.T) {
+		t.Parallel()
+		h := newFakeHost(t)
+		h.emit(past, seqs(1, 9)...)
+		s := read(t, event.Position{}, Config{Start: Start{Archive: true}, StopAfter: 2 * time.Second}, h)
+		require.NoError(t, s.ended())
+		require.Equal(t, []string{"a:1", "a:2"}, s.all())
+	})
+	t.Run("a quiet network", func(t *testing.T) {
+		t.Parallel()
+		h := newFakeHost(t)
+		h.emit(past, seqs(1, 3)...)
+		s := read(t, event.Position{}, Config{Start: Start{Time: past}, StopAfter: time.Hour}, h)
+		require.NoError(t, s.ended())
+		require.Equal(t, []string{"a:1", "a:2", "a:3"}, s.all())
+	})
+}
+
+func TestHandlerErrorEndsRun(t *testing.T) {
+	t.Parallel()
+	h := newFakeHost(t)
+	h.emit(past, 1)
+	boom := errors.New("boom")
+	r := New(Config{Hosts: []string{h.srv.URL}, Start: Start{Archive: true}, Timing: impatient()}, discard())
+	err := r.Run(t.Context(), event.Position{}, func(_ context.Context, b Batch) error {
+		if len(b.Events) > 0 {
+			return boom
+		}
+		return nil
+	})
+	require.ErrorIs(t, err, boom)
+}
+
+func TestSlowHandlerIsNoSilence(t *testing.T) {
+	t.Parallel()
+	h := newFakeHost(t)
+	h.emit(past, 1)
+	release := make(chan struct{})
+	r := New(Config{Hosts: []string{h.srv.URL}, Start: Start{Archive: true}, Timing: impatient()}, discard())
+	var notices []Notice
+	r.OnNotice = func(n Notice) { notices = append(notices, n) }
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	handling := make(chan struct{}, 10)
+	go func() {
+		done <- r.Run(ctx, event.Position{}, func(_ context.Context, b Batch) error {
+			if len(b.Events) > 0 {
+				handling <- struct{}{}
+				<-release
+			}
+			return nil
+		})
+	}()
+	<-handling
+	h.emit(past, 2) // the host has more than the handler took
+	// Longer than any patience: the handler's time counts for nothing.
+	<-time.After(3 * impatient().Idle)
+	close(release)
+	<-handling
+	cancel()
+	<-done
+	require.Len(t, notices, 1, "%v", notices)
+}
+
+func TestParseStart(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 8, 31, 10, 0, 0, 5, time.UTC)
+	for in, want := range map[string]Start{
+		"":                          {},
+		"tip":                       {},
+		"archive":                   {Archive: true},
+		"-2h":                       {Time: now.Add(-2 * time.Hour).Truncate(time.Microsecond)},
+		"-3d":                       {Time: now.Add(-72 * time.Hour).Truncate(time.Microsecond)},
+		"-90m":                      {Time: now.Add(-90 * time.Minute).Truncate(time.Microsecond)},
+		"2026-08-30":                {Time: time.Date(2026, 8, 30, 0, 0, 0, 0, time.UTC)},
+		"2026-08-30T10:00:00+02:00": {Time: time.Date(2026, 8, 30, 8, 0, 0, 0, time.UTC)},
+		"2026-08-30T10:00:00.5Z":    {Time: time.Date(2026, 8, 30, 10, 0, 0, 5e8, time.UTC)},
+	} {
+		got, err := ParseStart(in, now)
+		require.NoError(t, err, in)
+		require.Equal(t, want, got, in)
+	}
+	for _, in := range []string{"TIP", "2h", "-", "-x", "--2h", "-0s", "-0d", "-99999999d", "yesterday", "2026-08-32",
+		"2026-08-30T10:00:00", "2026-09-01", "1969-01-01", "-1000000h"} {
+		_, err := ParseStart(in, now)
+		require.Error(t, err, in)
+	}
+}

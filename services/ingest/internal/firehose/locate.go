@@ -1,0 +1,220 @@
+package firehose
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+// place is where a client begins: behind pos.Seq on pos.Host.
+type place struct {
+	pos event.Position
+	// notBefore is the time that the place stands for, where it was found by
+	// time: the host may replay from somewhat earlier.
+	notBefore time.Time
+}
+
+// locate finds where to begin on a host, given how far was read anywhere.
+func (r *run) locate(ctx context.Context, host string) (place, error) {
+	if r.pos.IsZero() {
+		return r.first(ctx, host)
+	}
+	if r.pos.Host == host {
+		foreign, err := r.verify(ctx, r.pos)
+		if err != nil {
+			return place{}, err
+		}
+		if foreign == "" {
+			return place{pos: r.pos, notBefore: r.origin}, nil
+		}
+		r.notify(Notice{What: Switched, Host: host, Position: r.pos,
+			Detail: "the host's history is not the one read before: " + foreign})
+	} else {
+		r.notify(Notice{What: Switched, Host: host, Position: r.pos, Detail: "coming from " + r.pos.Host})
+	}
+	// Two hosts witness an event at slightly different times.
+	back := r.pos.Time.Add(-switchMargin)
+	if back.Before(r.origin) {
+		back = r.origin
+	}
+	seq, err := r.resolve(ctx, host, back)
+	if err != nil {
+		return place{}, err
+	}
+	return place{pos: event.Position{Host: host, Seq: seq, Time: back}, notBefore: back}, nil
+}
+
+// first finds where the very first start begins. From there on the position
+// is known, whether or not an event ever comes.
+func (r *run) first(ctx context.Context, host string) (place, error) {
+	epoch := time.Unix(0, 0).UTC()
+	if r.cfg.Start.Archive {
+		if err := r.answers(ctx, host); err != nil {
+			return place{}, err
+		}
+		r.pos = event.Position{Host: host, Time: epoch}
+		return place{pos: r.pos}, nil
+	}
+	var seq uint64
+	var err error
+	if r.origin.IsZero() {
+		seq, err = r.tip(ctx, host)
+	} else {
+		seq, err = r.resolve(ctx, host, r.origin)
+	}
+	if err != nil {
+		return place{}, err
+	}
+	pos := event.Position{Host: host, Seq: seq, Time: r.origin}
+	if t, ok := r.timeOf(ctx, host, seq); ok {
+		pos.Time = t
+	}
+	r.pos = pos
+	return place{pos: pos, notBefore: r.origin}, nil
+}
+
+// tip returns the sequence number behind which the host's present begins, and
+// sets origin to the host's clock, so that whatever fails from here on, nothing
+// since then is missed. It waits for the network's next event.
+func (r *run) tip(ctx context.Context, host string) (uint64, error) {
+	p, err := r.dial(ctx, host, nil, false)
+	if err != nil {
+		return 0, err
+	}
+	defer p.close()
+	r.setOrigin(p.now)
+	wait, cancel := context.WithTimeout(ctx, r.patience())
+	defer cancel()
+	for {
+		f, err := p.next(wait)
+		if err != nil {
+			if ctx.Err() != nil {
+				return 0, context.Cause(ctx)
+			}
+			return 0, fmt.Errorf("wait for the next event of %s: %w", host, err)
+		}
+		if f.info == "" {
+			return f.seq - 1, nil
+		}
+	}
+}
+
+// resolve returns the sequence number behind which the host's events of time t
+// begin. The number may be lower than need be, never higher. On a quiet
+// network it waits for an event.
+func (r *run) resolve(ctx context.Context, host string, t time.Time) (uint64, error) {
+	if t.UnixMicro() < minTimeCursor {
+		return 0, r.answers(ctx, host)
+	}
+	cursor := uint64(t.UnixMicro())
+	p, err := r.dial(ctx, host, &cursor, false)
+	if err != nil {
+		return 0, err
+	}
+	defer p.close()
+	wait, cancel := context.WithTimeout(ctx, r.patience())
+	defer cancel()
+	for {
+		f, err := p.next(wait)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return 0, context.Cause(ctx)
+		case err != nil:
+			return 0, fmt.Errorf("find %s on %s: %w", t.Format(time.RFC3339Nano), host, err)
+		case f.info == infoOutdated:
+			// Below the host's live window: the archive knows.
+			return r.sealedBefore(ctx, host, t)
+		case f.info == "":
+			return f.seq - 1, nil
+		}
+	}
+}
+
+const (
+	// minTimeCursor is the least cursor that hosts take for unix microseconds;
+	// below it is a sequence number. It is a time in 2001.
+	minTimeCursor = 1_000_000_000_000_000
+	// infoOutdated is the advisory of a host that cannot begin as early as asked.
+	infoOutdated = "OutdatedCursor"
+)
+
+// verify reports why the host's history is not the one that pos is from; ""
+// where it is, as far as can be told.
+func (r *run) verify(ctx context.Context, pos event.Position) (foreign string, err error) {
+	if pos.Seq == 0 {
+		return "", r.answers(ctx, pos.Host) // the beginning is part of every history
+	}
+	p, err := r.dial(ctx, pos.Host, &pos.Seq, false)
+	if isTooOld(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer p.close()
+	wait, cancel := context.WithTimeout(ctx, r.timing.Verify)
+	defer cancel()
+	for {
+		f, err := p.next(wait)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return "", context.Cause(ctx)
+		case errors.Is(err, context.DeadlineExceeded):
+			// A host that knows the cursor answers at once, with that event.
+			return fmt.Sprintf("it is silent at sequence number %d", pos.Seq), nil
+		case err != nil:
+			return "", fmt.Errorf("verify position %d on %s: %w", pos.Seq, pos.Host, err)
+		case f.info != "":
+			continue
+		case f.seq < pos.Seq:
+			return fmt.Sprintf("asked for sequence number %d it gives %d", pos.Seq, f.seq), nil
+		case f.seq == pos.Seq && !f.time.Equal(pos.Time):
+			return fmt.Sprintf("its event %d is of %s", pos.Seq, f.time.Format(time.RFC3339Nano)), nil
+		}
+		return "", nil
+	}
+}
+
+// timeOf returns the time of one event, where the host still has it at hand.
+func (r *run) timeOf(ctx context.Context, host string, seq uint64) (time.Time, bool) {
+	if seq == 0 {
+		return time.Time{}, false
+	}
+	p, err := r.dial(ctx, host, &seq, false)
+	if err != nil {
+		return time.Time{}, false
+	}
+	defer p.close()
+	wait, cancel := context.WithTimeout(ctx, r.timing.Verify)
+	defer cancel()
+	f, err := p.next(wait)
+	return f.time, err == nil && f.info == "" && f.seq == seq
+}
+
+// answers returns why a host does not take subscribers, where nothing else is
+// to be asked of it.
+func (r *run) answers(ctx context.Context, host string) error {
+	p, err := r.dial(ctx, host, nil, true)
+	if err == nil {
+		p.close()
+	}
+	return err
+}
+
+func (r *run) dial(ctx context.Context, host string, cursor *uint64, filtered bool) (*probe, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.timing.Dial)
+	defer cancel()
+	return dial(ctx, r.http, host, cursor, filtered)
+}
+
+// patience is how long to wait for an event of a host that answers but has
+// none: for long where there is no other host to ask.
+func (r *run) patience() time.Duration {
+	if len(r.cfg.Hosts) == 1 {
+		return r.timing.QuietAlone
+	}
+	return r.timing.Quiet
+}

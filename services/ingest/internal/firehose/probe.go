@@ -1,0 +1,148 @@
+package firehose
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/bluesky-social/jetstream"
+	"github.com/coder/websocket"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+const (
+	subscribePath = "/xrpc/network.bsky.jetstream.subscribeEvents"
+	subprotocol   = "xrpc.v1.json"
+	// frameLimit is the most that one frame may take: the client's own limit.
+	frameLimit = 32 << 20
+)
+
+// kinds are what Tagstream follows. The collection filter drops other commits.
+var kinds = [...]jetstream.Kind{jetstream.KindCommit, jetstream.KindAccount, jetstream.KindSync}
+
+// rejectedError is a host's refusal of a websocket: the error's name is from
+// the lexicon of subscribeEvents.
+type rejectedError struct {
+	status  int
+	name    string
+	message string
+}
+
+func (e *rejectedError) Error() string {
+	return fmt.Sprintf("host answers %d %s: %s", e.status, e.name, e.message)
+}
+
+// isTooOld reports whether a host refused a sequence number because it is
+// older than its live window. Such a number is one of its own past.
+func isTooOld(err error) bool {
+	var r *rejectedError
+	return errors.As(err, &r) && r.name == "CursorTooOld"
+}
+
+// probe is a raw websocket to a host, for questions that the client cannot
+// ask. It is read from one goroutine.
+type probe struct {
+	conn *websocket.Conn
+	// now is the host's clock when it answered, to the second.
+	now time.Time
+}
+
+// frame is what a probe needs of one message.
+type frame struct {
+	seq  uint64
+	time time.Time
+	// info is the name of an advisory; the frame is then no event.
+	info string
+}
+
+// dial opens a probe. A nil cursor is the tip; filtered asks for the events
+// that Tagstream follows, else for all. The error is a *rejectedError where
+// the host refused.
+func dial(ctx context.Context, client *http.Client, host string, cursor *uint64, filtered bool) (*probe, error) {
+	q := url.Values{}
+	if cursor != nil {
+		q.Set("cursor", strconv.FormatUint(*cursor, 10))
+	}
+	if filtered {
+		for _, k := range kinds {
+			q.Add("kinds", string(k))
+		}
+		q.Set("collections", event.Collection)
+	}
+	conn, resp, err := websocket.Dial(ctx, host+subscribePath+"?"+q.Encode(), &websocket.DialOptions{
+		HTTPClient:      client,
+		CompressionMode: websocket.CompressionDisabled,
+		Subprotocols:    []string{subprotocol},
+	})
+	if err != nil {
+		if resp == nil || resp.StatusCode == http.StatusSwitchingProtocols {
+			return nil, fmt.Errorf("dial %s: %w", host, err)
+		}
+		return nil, fmt.Errorf("dial %s: %w", host, rejection(resp))
+	}
+	conn.SetReadLimit(frameLimit)
+	p := &probe{conn: conn, now: time.Now()}
+	if t, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		p.now = t
+	}
+	return p, nil
+}
+
+func rejection(resp *http.Response) error {
+	e := &rejectedError{status: resp.StatusCode, name: http.StatusText(resp.StatusCode)}
+	var envelope struct{ Error, Message string }
+	if resp.Body != nil {
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, 1024)) // the library keeps that much
+		if json.Unmarshal(body, &envelope) == nil && envelope.Error != "" {
+			e.name, e.message = envelope.Error, envelope.Message
+		}
+	}
+	return e
+}
+
+// next returns the next event or advisory. Frames of unknown kinds are passed
+// over.
+func (p *probe) next(ctx context.Context) (frame, error) {
+	for {
+		_, data, err := p.conn.Read(ctx)
+		if err != nil {
+			return frame{}, fmt.Errorf("read: %w", err)
+		}
+		var f struct {
+			Type    string `json:"$type"`
+			Error   string `json:"error"`
+			Message string `json:"message"`
+			Payload struct {
+				Seq  int64  `json:"seq"`
+				Time string `json:"time"`
+				Name string `json:"name"`
+			} `json:"payload"`
+		}
+		if err := json.Unmarshal(data, &f); err != nil {
+			return frame{}, fmt.Errorf("read a frame: %w", err)
+		}
+		switch {
+		case f.Type == "error":
+			return frame{}, fmt.Errorf("host reports %s: %s", f.Error, f.Message)
+		case f.Type != "message":
+			continue
+		case f.Payload.Seq > 0:
+			t, err := time.Parse(time.RFC3339Nano, f.Payload.Time)
+			if err != nil {
+				return frame{}, fmt.Errorf("read the time of event %d: %w", f.Payload.Seq, err)
+			}
+			return frame{seq: uint64(f.Payload.Seq), time: t.UTC()}, nil
+		case f.Payload.Name != "":
+			return frame{info: f.Payload.Name}, nil
+		}
+	}
+}
+
+func (p *probe) close() { _ = p.conn.CloseNow() }

@@ -1,0 +1,67 @@
+package firehose
+
+import "time"
+
+// Timing is the reader's patience.
+type Timing struct {
+	// Dial bounds the opening of a probe; Listing one page of the archive's.
+	Dial    time.Duration
+	Listing time.Duration
+	// Verify is how long a host may be silent at a cursor that it should know.
+	Verify time.Duration
+	// Quiet is how long to wait for the first event of a host that has none,
+	// where there are other hosts; QuietAlone where there are none.
+	Quiet      time.Duration
+	QuietAlone time.Duration
+	// Tick is how often the watchdog looks.
+	Tick time.Duration
+	// Idle is how long the live tail may be silent before the host is asked
+	// whether there is nothing to say; Troubled the same since an error.
+	Idle     time.Duration
+	Troubled time.Duration
+	// Replay is how long the archive may give nothing.
+	Replay time.Duration
+	// Ask is how long a probe waits for an event that the client lacks, and
+	// how long the client then has to come up with it.
+	Ask time.Duration
+	// Settle is how long after the end of the time to read events may still
+	// be on their way.
+	Settle time.Duration
+	// BackoffMin and BackoffMax bound the pause after all hosts were tried.
+	BackoffMin time.Duration
+	BackoffMax time.Duration
+}
+
+// DefaultTiming is the patience that suits public hosts.
+func DefaultTiming() Timing {
+	return Timing{
+		Dial:       10 * time.Second,
+		Listing:    30 * time.Second,
+		Verify:     10 * time.Second,
+		Quiet:      20 * time.Second,
+		QuietAlone: 5 * time.Minute,
+		Tick:       time.Second,
+		Idle:       30 * time.Second,
+		Troubled:   15 * time.Second,
+		Replay:     5 * time.Minute,
+		Ask:        5 * time.Second,
+		Settle:     2 * time.Second,
+		BackoffMin: 500 * time.Millisecond,
+		BackoffMax: time.Minute,
+	}
+}
+
+func (t Timing) withDefaults() Timing {
+	d := DefaultTiming()
+	for _, f := range []struct{ have, want *time.Duration }{
+		{&t.Dial, &d.Dial}, {&t.Listing, &d.Listing}, {&t.Verify, &d.Verify}, {&t.Quiet, &d.Quiet},
+		{&t.QuietAlone, &d.QuietAlone}, {&t.Tick, &d.Tick}, {&t.Idle, &d.Idle}, {&t.Troubled, &d.Troubled},
+		{&t.Replay, &d.Replay}, {&t.Ask, &d.Ask}, {&t.Settle, &d.Settle},
+		{&t.BackoffMin, &d.BackoffMin}, {&t.BackoffMax, &d.BackoffMax},
+	} {
+		if *f.have == 0 {
+			*f.have = *f.want
+		}
+	}
+	return t
+}

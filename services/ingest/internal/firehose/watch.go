@@ -1,0 +1,176 @@
+package firehose
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/bluesky-social/jetstream"
+)
+
+// watch is the watchdog of one client. A silent client is one of three: on a
+// quiet network, in front of a host that is away, or stalled; only the host
+// can tell which. Time during which the handler is busy counts for nothing.
+type watch struct {
+	run    *run
+	client *jetstream.Client
+	host   string
+
+	mu       sync.Mutex // guards what follows
+	handling bool
+	seq      uint64    // last event delivered
+	since    time.Time // of the last sign of life
+	errors   int       // in a row
+	troubled time.Time // of the first of them
+	deadline time.Time // when the time to read ends; zero is never
+	stats    jetstream.Stats
+}
+
+// busy says that the handler has a batch.
+func (w *watch) busy() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.handling = true
+}
+
+// idle says that the handler took events up to seq and the client is waited
+// for again.
+func (w *watch) idle(seq uint64, deadline time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.handling, w.seq, w.since, w.deadline = false, seq, time.Now(), deadline
+	w.errors, w.troubled = 0, time.Time{}
+}
+
+// trouble counts an error and returns how many there were in a row.
+func (w *watch) trouble() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.errors++; w.errors == 1 {
+		w.troubled = time.Now()
+	}
+	return w.errors
+}
+
+// replaying reports whether the client reads the archive rather than the live
+// tail. It publishes a page's progress only when it has delivered the page.
+func (w *watch) replaying() bool {
+	s := w.client.Stats()
+	return s.Pages == 0 || s.ResidualGap > 0
+}
+
+// watch looks after the client until ctx ends, and ends it with a cause.
+func (w *watch) watch(ctx context.Context, end context.CancelCauseFunc) {
+	tick := time.NewTicker(w.run.timing.Tick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := w.look(ctx); err != nil && ctx.Err() == nil {
+			end(err)
+			return
+		}
+	}
+}
+
+func (w *watch) look(ctx context.Context) error {
+	now, timing := time.Now(), w.run.timing
+	replaying, stats := w.replaying(), w.client.Stats()
+
+	w.mu.Lock()
+	if w.stats != stats {
+		w.stats, w.since = stats, now
+	}
+	seq := w.seq
+	past := !w.deadline.IsZero() && now.After(w.deadline.Add(timing.Settle))
+	silent := now.Sub(w.since)
+	ask := silent >= timing.Idle ||
+		past && silent >= timing.Settle ||
+		!w.troubled.IsZero() && now.Sub(w.troubled) >= timing.Troubled
+	handling := w.handling
+	w.mu.Unlock()
+
+	switch {
+	case handling:
+		return nil
+	case replaying && silent >= timing.Replay:
+		return errSlowArchive
+	case replaying || !ask:
+		return nil
+	}
+	beyond, err := w.beyond(ctx, seq)
+	if err != nil {
+		return fmt.Errorf("the client is silent and so is the host: %w", err)
+	}
+	if beyond == 0 {
+		if past {
+			return errReachedEnd
+		}
+		w.mu.Lock()
+		w.since, w.errors, w.troubled = time.Now(), 0, time.Time{}
+		w.mu.Unlock()
+		return nil
+	}
+	if w.awaits(ctx, beyond) {
+		return nil
+	}
+	return errStalled
+}
+
+// beyond asks the host for an event behind seq that the client should have
+// delivered, and returns its sequence number, 0 where there is none.
+func (w *watch) beyond(ctx context.Context, seq uint64) (uint64, error) {
+	p, err := w.run.dial(ctx, w.host, &seq, true)
+	if isTooOld(err) {
+		// Quiet for longer than the live window: a new client reads the
+		// archive for what may be there.
+		return seq + 1, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer p.close()
+	wait, cancel := context.WithTimeout(ctx, w.run.timing.Ask)
+	defer cancel()
+	for {
+		f, err := p.next(wait)
+		switch {
+		case err != nil && wait.Err() != nil:
+			return 0, nil // nothing to say
+		case err != nil:
+			return 0, err
+		case f.info == "" && f.seq < seq:
+			return 0, fmt.Errorf("asked for sequence number %d it gives %d", seq, f.seq)
+		case f.seq > seq:
+			return f.seq, nil
+		}
+	}
+}
+
+// awaits reports whether the client delivers the event seq by itself, or the
+// handler got something to do.
+func (w *watch) awaits(ctx context.Context, seq uint64) bool {
+	until := time.NewTimer(w.run.timing.Ask)
+	defer until.Stop()
+	tick := time.NewTicker(w.run.timing.Ask / 20)
+	defer tick.Stop()
+	for {
+		w.mu.Lock()
+		arrived := w.handling || w.seq >= seq
+		w.mu.Unlock()
+		if arrived {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return true
+		case <-until.C:
+			return false
+		case <-tick.C:
+		}
+	}
+}

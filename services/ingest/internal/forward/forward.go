@@ -1,0 +1,240 @@
+// Package forward owns the way into the stream: it wins the writer's lease,
+// reads from the stream where to go on, and appends what it is given, in
+// order, one acknowledged batch after the other.
+//
+// What it promises: everything up to the stream's last position is in the
+// stream, each event at most once per reading of it; nothing is taken as read
+// that the stream has not acknowledged. A crash at any point leaves whole
+// batches, and the next run goes on behind the last of them.
+//
+// How it fails: without NATS it waits; without room it stops reading, says so
+// and tries the same batch again; fenced by another writer it stops the source
+// and waits for the lease. It ends only with its context, with its source, or
+// on a stream that it cannot read (written by a newer version).
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/stream"
+)
+
+const (
+	// queue is how many batches of the source may wait: with one of the
+	// client's 64 events each, about a full batch of the stream.
+	queue = 16
+	// lastWriteTimeout bounds the writes after the context has ended.
+	lastWriteTimeout = 3 * time.Second
+	// retryMin and retryMax bound the pause after a failure to start writing.
+	retryMin = 500 * time.Millisecond
+	retryMax = 10 * time.Second
+	// fullRetryMin and fullRetryMax bound the pause while the stream is full.
+	fullRetryMin = time.Second
+	fullRetryMax = 30 * time.Second
+)
+
+// DefaultHeartbeat is how long nothing may be published before a position is.
+const DefaultHeartbeat = 10 * time.Second
+
+// Batch is what the source gives: events, and how far upstream was read with
+// them. Both may be empty.
+type Batch struct {
+	Events   []*event.Event
+	Position event.Position
+}
+
+// Source reads upstream behind from and gives batches to emit until ctx ends.
+// An event must not be longer than maxPayload bytes when encoded. It returns
+// nil when there is nothing more to read.
+type Source func(ctx context.Context, from event.Position, maxPayload int, emit func(context.Context, Batch) error) error
+
+// Config is how to write.
+type Config struct {
+	// Stream is what ingest creates.
+	Stream stream.Config
+	// ID is unique to this run of the program.
+	ID string
+	// Heartbeat; 0 means DefaultHeartbeat.
+	Heartbeat time.Duration
+}
+
+// Hooks hear of what happens. All may be nil; none may block.
+type Hooks struct {
+	// Published is called after each append, with the events in the stream.
+	Published func(events []*event.Event, took time.Duration)
+	// Holding says whether this program has the lease and writes.
+	Holding func(bool)
+	// Condition tells what stands in the way of writing, nil when nothing does.
+	Condition func(error)
+	// Fenced is called when another writer was there first.
+	Fenced func(error)
+	// Full is called when the stream has no room, and when it has again.
+	Full func(bool)
+	// Retry is called for each failed attempt to append that is tried again.
+	Retry func(error)
+}
+
+// Forwarder writes the stream.
+type Forwarder struct {
+	js     jetstream.JetStream
+	cfg    Config
+	source Source
+	logger *slog.Logger
+	hooks  Hooks
+}
+
+// New returns a forwarder. It starts nothing.
+func New(js jetstream.JetStream, cfg Config, source Source, logger *slog.Logger, hooks Hooks) *Forwarder {
+	if cfg.Heartbeat == 0 {
+		cfg.Heartbeat = DefaultHeartbeat
+	}
+	return &Forwarder{js: js, cfg: cfg, source: source, logger: logger, hooks: hooks.withDefaults()}
+}
+
+func (h Hooks) withDefaults() Hooks {
+	if h.Published == nil {
+		h.Published = func([]*event.Event, time.Duration) {}
+	}
+	if h.Holding == nil {
+		h.Holding = func(bool) {}
+	}
+	if h.Condition == nil {
+		h.Condition = func(error) {}
+	}
+	if h.Fenced == nil {
+		h.Fenced = func(error) {}
+	}
+	if h.Full == nil {
+		h.Full = func(bool) {}
+	}
+	if h.Retry == nil {
+		h.Retry = func(error) {}
+	}
+	return h
+}
+
+// errSourceDone ends the lease's holding when the source has nothing more.
+var errSourceDone = errors.New("the source is done")
+
+// Run writes until ctx ends (it returns nil after a last position) or the
+// source is done (nil). The error is that of a stream that it must not write.
+func (f *Forwarder) Run(ctx context.Context) error {
+	delay := retryMin
+	for {
+		err := f.hold(ctx)
+		f.hooks.Holding(false)
+		switch {
+		case errors.Is(err, errSourceDone):
+			return nil
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, stream.ErrFenced):
+			f.logger.Warn("another writer has appended to the stream: waiting for the lease", "err", err)
+			f.hooks.Fenced(err)
+			f.hooks.Condition(err)
+			delay = retryMin
+		case errors.Is(err, stream.ErrLeaseLost):
+			f.hooks.Condition(err)
+			delay = retryMin
+		case errors.Is(err, event.ErrUnknownVersion), errors.Is(err, event.ErrInvalid):
+			return fmt.Errorf("this program must not write after the stream's last message: %w", err)
+		default:
+			f.hooks.Condition(err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(delay):
+		}
+		delay = min(2*delay, retryMax)
+	}
+}
+
+// hold waits for the lease and writes for as long as it is held.
+func (f *Forwarder) hold(ctx context.Context) error {
+	// Without its bucket there is no lease to wait for.
+	if err := stream.Ensure(ctx, f.js, f.cfg.Stream); err != nil {
+		return err
+	}
+	lease := stream.NewLease(f.js, f.cfg.ID)
+	lease.OnWait = func(reason string) {
+		if reason != "" {
+			f.hooks.Condition(fmt.Errorf("waiting for the writer's lease: %s", reason))
+		}
+	}
+	return lease.Run(ctx, f.write)
+}
+
+// write is one tenure: from reading where the stream ends to the last position.
+func (f *Forwarder) write(held context.Context) error {
+	w, err := stream.OpenWriter(held, f.js, f.cfg.ID, func(err error) {
+		f.hooks.Retry(err)
+		f.hooks.Condition(fmt.Errorf("append to the stream: %w", err))
+	})
+	if err != nil {
+		return err
+	}
+	if w.Seq() > 0 && w.Last().IsZero() {
+		f.logger.Error("the stream was trimmed empty and no longer says how far was read: starting as if for the first time", "stream_seq", w.Seq())
+	}
+	f.hooks.Holding(true)
+	f.hooks.Condition(nil)
+	f.logger.Info("writing to the stream", "stream_seq", w.Seq(), "host", w.Last().Host, "seq", w.Last().Seq)
+
+	// A write under way when ctx ends is finished, unless the lease is lost.
+	writing, stop := context.WithCancelCause(context.WithoutCancel(held))
+	defer stop(nil)
+	defer context.AfterFunc(held, func() {
+		if cause := context.Cause(held); errors.Is(cause, stream.ErrLeaseLost) {
+			stop(cause)
+		} else {
+			time.AfterFunc(lastWriteTimeout, func() { stop(cause) })
+		}
+	})()
+
+	reading, stopSource := context.WithCancelCause(held)
+	batches := make(chan Batch, queue)
+	var sourceErr error // of the goroutine until batches is closed
+	var running sync.WaitGroup
+	running.Go(func() {
+		defer close(batches)
+		sourceErr = f.source(reading, w.Last(), w.MaxPayload(), func(ctx context.Context, b Batch) error {
+			select {
+			case batches <- b:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		})
+	})
+	defer running.Wait()
+	defer stopSource(nil)
+
+	t := &tenure{Forwarder: f, w: w, pos: w.Last()}
+	if err := t.pump(held, writing, batches); err != nil {
+		return err
+	}
+	if held.Err() == nil {
+		// The source ended by itself: batches is closed.
+		if sourceErr != nil {
+			return fmt.Errorf("read upstream: %w", sourceErr)
+		}
+	} else if cause := context.Cause(held); errors.Is(cause, stream.ErrLeaseLost) {
+		return cause
+	}
+	if err := t.putPosition(writing); err != nil {
+		f.logger.Warn("could not write the last position: what follows it is read again", "err", err)
+	}
+	if held.Err() != nil {
+		return context.Cause(held)
+	}
+	return errSourceDone
+}

@@ -1,0 +1,135 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/stream"
+)
+
+// tenure is the state of one holding of the lease, owned by its goroutine.
+type tenure struct {
+	*Forwarder
+	w *stream.Writer
+	// pos is how far upstream was read, as far as everything up to there is in
+	// the stream.
+	pos event.Position
+	// begun says that the first position of the tenure was written.
+	begun bool
+}
+
+// pump appends batches until the channel is closed or held ends, and returns
+// what keeps it from going on. It reads on only when the stream has
+// acknowledged what was read before.
+func (t *tenure) pump(held, writing context.Context, batches <-chan Batch) error {
+	heartbeat := time.NewTimer(t.cfg.Heartbeat)
+	defer heartbeat.Stop()
+	for {
+		select {
+		case <-held.Done():
+			return nil
+		case <-heartbeat.C:
+			if err := t.putPosition(writing); err != nil {
+				return err
+			}
+			heartbeat.Reset(t.cfg.Heartbeat)
+		case b, more := <-batches:
+			if !more {
+				return nil
+			}
+			events, pos := b.Events, b.Position
+			if t.begun {
+				events, pos = t.gather(b, batches)
+			}
+			if len(events) > 0 {
+				if err := t.append(writing, events); err != nil {
+					return err
+				}
+				heartbeat.Reset(t.cfg.Heartbeat)
+			}
+			if !pos.IsZero() {
+				t.pos = pos
+			}
+			if !t.begun {
+				t.begun = true
+				if err := t.putPosition(writing); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
+
+// gather adds to a batch what is already waiting, and waits for nothing: at a
+// low rate each event goes at once, at a high one batches fill up while the one
+// before is being stored.
+func (t *tenure) gather(b Batch, batches <-chan Batch) ([]*event.Event, event.Position) {
+	events, pos := b.Events, b.Position
+	for len(events) < stream.MaxBatch {
+		select {
+		case next, more := <-batches:
+			if !more {
+				return events, pos
+			}
+			events = append(events, next.Events...)
+			if !next.Position.IsZero() {
+				pos = next.Position
+			}
+		default:
+			return events, pos
+		}
+	}
+	return events, pos
+}
+
+// append stores events. While the stream is full it tries again and again, and
+// nothing else is read. A crash in here leaves some whole batches of them; the
+// next tenure reads on behind the last.
+func (t *tenure) append(ctx context.Context, events []*event.Event) error {
+	delay := fullRetryMin
+	full := false
+	for {
+		before, began := t.w.Seq(), time.Now()
+		err := t.w.Append(ctx, events)
+		stored := int(t.w.Seq() - before)
+		if stored > 0 {
+			t.hooks.Published(events[:stored], time.Since(began))
+			events = events[stored:]
+		}
+		if err == nil {
+			if full {
+				t.logger.Info("the stream has room again")
+				t.hooks.Full(false)
+			}
+			t.hooks.Condition(nil)
+			return nil
+		}
+		if !errors.Is(err, stream.ErrFull) {
+			return err
+		}
+		if !full {
+			full = true
+			t.logger.Error("the stream has no room: reading stops until there is some", "err", err)
+			t.hooks.Full(true)
+		}
+		t.hooks.Condition(err)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("append %d events: %w", len(events), context.Cause(ctx))
+		case <-time.After(delay):
+		}
+		delay = min(2*delay, fullRetryMax)
+	}
+}
+
+// putPosition writes how far was read, so that progress is never only in
+// memory.
+func (t *tenure) putPosition(ctx context.Context) error {
+	if t.pos.IsZero() {
+		return nil
+	}
+	return t.append(ctx, []*event.Event{{V: event.Version, Kind: event.KindPosition, Source: t.pos}})
+}

@@ -1,0 +1,120 @@
+package ingest
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/services/ingest/internal/decode"
+	"github.com/tagstream/tagstream/services/ingest/internal/firehose"
+)
+
+const metricsPrefix = "tagstream_ingest_"
+
+// Kinds of upstream events, as counted when read.
+const (
+	readCreate  = "create"
+	readUpdate  = "update"
+	readDelete  = "delete"
+	readAccount = "account"
+	readSync    = "sync"
+	readOther   = "other"
+)
+
+var readKinds = []string{readCreate, readUpdate, readDelete, readAccount, readSync, readOther}
+
+// metrics are the series of ingest. Every label's values are known at start.
+type metrics struct {
+	read         *prometheus.CounterVec // by kind
+	dropped      *prometheus.CounterVec // by reason
+	published    *prometheus.CounterVec // by kind
+	tagsDropped  prometheus.Counter
+	connections  *prometheus.CounterVec // by what happened
+	clientErrors prometheus.Counter
+	connected    prometheus.Gauge
+	upstreamSeq  prometheus.Gauge
+	eventTime    prometheus.Gauge
+	receivedTime prometheus.Gauge
+	appendTime   prometheus.Histogram
+	batchEvents  prometheus.Histogram
+	retries      prometheus.Counter
+	fenced       prometheus.Counter
+	full         prometheus.Gauge
+	lease        prometheus.Gauge
+	streamBytes  prometheus.Gauge
+	logDropped   prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	var errs []error
+	register := func(c prometheus.Collector) {
+		if err := reg.Register(c); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	vec := func(name, help, label string, values []string) *prometheus.CounterVec {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricsPrefix + name, Help: help}, []string{label})
+		for _, value := range values {
+			v.WithLabelValues(value)
+		}
+		register(v)
+		return v
+	}
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: metricsPrefix + name, Help: help})
+		register(c)
+		return c
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: metricsPrefix + name, Help: help})
+		register(g)
+		return g
+	}
+	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
+		h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: metricsPrefix + name, Help: help, Buckets: buckets})
+		register(h)
+		return h
+	}
+	m := &metrics{
+		read:         vec("events_read_total", "Upstream events read, by kind.", "kind", readKinds),
+		dropped:      vec("events_dropped_total", "Upstream events that did not go to the stream, by reason.", "reason", names(decode.DropReasons)),
+		published:    vec("events_published_total", "Events acknowledged by the stream, by kind.", "kind", names(event.Kinds)),
+		tagsDropped:  counter("tags_dropped_total", "Tags of kept posts that were malformed, too long or too many."),
+		connections:  vec("connections_total", "What happened to connections to Jetstream hosts.", "what", names(firehose.Whats)),
+		clientErrors: counter("client_errors_total", "Errors that the Jetstream client reported and went on."),
+		connected:    gauge("connected", "1 while a Jetstream host is being read."),
+		upstreamSeq:  gauge("upstream_sequence", "Sequence number of the last event read, on its host."),
+		eventTime:    gauge("upstream_event_timestamp_seconds", "Upstream time of the last event read; the lag is the time since."),
+		receivedTime: gauge("last_received_timestamp_seconds", "When the last event was read."),
+		appendTime:   histogram("append_seconds", "Time from handing a batch to the stream to its acknowledgement.", prometheus.ExponentialBuckets(0.0005, 2, 14)),
+		batchEvents:  histogram("append_events", "Events in a batch.", prometheus.ExponentialBuckets(1, 4, 6)),
+		retries:      counter("append_retries_total", "Attempts to append that failed and were tried again."),
+		fenced:       counter("fenced_total", "Times that another writer had appended to the stream."),
+		full:         gauge("stream_full", "1 while the stream has no room and reading is stopped."),
+		lease:        gauge("lease_held", "1 while this program is the one that writes."),
+		streamBytes:  gauge("stream_bytes", "Size of the stream on disk, at the last report."),
+		logDropped:   counter("log_entries_dropped_total", "Entries of the ingest log that could not be stored."),
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	return m, nil
+}
+
+func names[T ~string](values []T) []string {
+	out := make([]string, len(values))
+	for i, v := range values {
+		out[i] = string(v)
+	}
+	return out
+}
+
+func set(g prometheus.Gauge, on bool) {
+	if on {
+		g.Set(1)
+	} else {
+		g.Set(0)
+	}
+}

@@ -1,0 +1,75 @@
+package standalone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"github.com/tagstream/tagstream/pkg/service"
+)
+
+const (
+	natsReady = 30 * time.Second // recovery of a large stream reads its index
+	// natsMaxPayload is room for the largest records of the network as JSON.
+	natsMaxPayload = 4 << 20
+)
+
+// openNATS starts a NATS server inside this process that no network reaches.
+func openNATS(dir string, logger *slog.Logger) (*server.Server, error) {
+	s, err := server.NewServer(&server.Options{
+		ServerName: "tagstream",
+		DontListen: true,
+		JetStream:  true,
+		StoreDir:   filepath.Join(dir, "nats"),
+		// Without it acknowledged messages live in memory for up to two
+		// minutes: see docs/decisions/0002-fenced-batches.md.
+		SyncAlways: true,
+		MaxPayload: natsMaxPayload,
+		NoSigs:     true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("set up the embedded NATS server: %w", err)
+	}
+	s.SetLoggerV2(natsLogger{logger.With("service", "nats")}, false, false, false)
+	s.Start()
+	if !s.ReadyForConnections(natsReady) {
+		s.Shutdown()
+		return nil, errors.New("the embedded NATS server did not become ready; its log says why")
+	}
+	return s, nil
+}
+
+func connectEmbedded(s *server.Server, program string, logger *slog.Logger, changed func(error)) (*nats.Conn, error) {
+	opts := append(service.NATSOptions(logger, changed), nats.Name("tagstream "+program), nats.InProcessServer(s))
+	nc, err := nats.Connect("", opts...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the embedded NATS server: %w", err)
+	}
+	return nc, nil
+}
+
+func closeNATS(s *server.Server) {
+	s.Shutdown()
+	s.WaitForShutdown()
+}
+
+// natsLogger passes on what an operator should see of the embedded server.
+type natsLogger struct{ log *slog.Logger }
+
+func (l natsLogger) say(level slog.Level, format string, v []any) {
+	l.log.Log(context.Background(), level, strings.TrimSpace(fmt.Sprintf(format, v...)))
+}
+
+func (l natsLogger) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
+func (l natsLogger) Warnf(format string, v ...any)   { l.say(slog.LevelWarn, format, v) }
+func (l natsLogger) Fatalf(format string, v ...any)  { l.say(slog.LevelError, format, v) }
+func (l natsLogger) Errorf(format string, v ...any)  { l.say(slog.LevelError, format, v) }
+func (l natsLogger) Debugf(string, ...any)           {}
+func (l natsLogger) Tracef(string, ...any)           {}

@@ -1,0 +1,257 @@
+// Package standalone is the whole pipeline in one process: an embedded NATS
+// server, a private Postgres, and ingest, indexer and api, the same code as in
+// the separate programs, under the same separate database roles.
+//
+// It survives its own kill -9: the stream and the database recover by
+// themselves, a Postgres that outlived the process is ended before the next
+// starts, and a second instance on one data directory is refused.
+package standalone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tagstream/tagstream/pkg/dirlock"
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/obs"
+	"github.com/tagstream/tagstream/services/api"
+	"github.com/tagstream/tagstream/services/indexer"
+	"github.com/tagstream/tagstream/services/ingest"
+)
+
+const (
+	postgresStop = 30 * time.Second
+	apiConns     = 8
+	startTimeout = 5 * time.Minute // an installation of Postgres is in it
+)
+
+// Conn is a NATS connection.
+type Conn = *nats.Conn
+
+// Run runs everything until ctx ends, and stops it in the direction of the
+// data: ingest, indexer, api, then the servers under them. ready, if not nil,
+// is called with the API's URL when all of it is up.
+func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(apiURL string)) (err error) {
+	if err := os.MkdirAll(cfg.DataDir, 0o755); err != nil { //nolint:gosec // the parts inside are private
+		return fmt.Errorf("make the data directory: %w", err)
+	}
+	lock, err := dirlock.Acquire(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+
+	// Listen first: a port that is taken is the commonest reason not to start.
+	apiListener, err := net.Listen("tcp", cfg.APIListen)
+	if err != nil {
+		return fmt.Errorf("listen for the API: %w", err)
+	}
+	defer apiListener.Close()
+	opsListener, err := net.Listen("tcp", cfg.OpsListen)
+	if err != nil {
+		return fmt.Errorf("listen for operators: %w", err)
+	}
+	defer opsListener.Close()
+
+	health := obs.NewHealth(logger, "nats", "postgres", ingest.ComponentStream, ingest.ComponentFirehose,
+		indexer.HealthDatabase, indexer.HealthStream, api.HealthDatabase)
+	registry := obs.NewRegistry()
+	under := context.WithoutCancel(ctx)
+	ops := begin(under, "operators' listener", func(ctx context.Context) error {
+		return obs.RunOps(ctx, opsListener, health, registry, nil)
+	})
+	defer func() { err = errors.Join(err, ops.stop()) }()
+
+	p := &pipeline{cfg: cfg, logger: logger, health: health, registry: registry, apiListener: apiListener}
+	start, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	closeStores, err := p.openStores(start)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeStores()) }()
+	return p.run(ctx, ready)
+}
+
+// pipeline is what the parts share.
+type pipeline struct {
+	cfg         Config
+	logger      *slog.Logger
+	health      *obs.Health
+	registry    *prometheus.Registry
+	apiListener net.Listener
+
+	dbs      databases
+	keys     []keyset.Key
+	connect  func(program string) (*nats.Conn, error)
+	postgres <-chan struct{} // closed when the private Postgres ends by itself
+	pgErr    func() error
+}
+
+// openStores starts or finds the stream and the database, and returns what
+// closes them.
+func (p *pipeline) openStores(ctx context.Context) (closeAll func() error, err error) {
+	var closers []func() error
+	closeAll = func() error {
+		var errs []error
+		for i := len(closers) - 1; i >= 0; i-- {
+			errs = append(errs, closers[i]())
+		}
+		return errors.Join(errs...)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, closeAll())
+		}
+	}()
+	if p.keys, err = cursorKeys(p.cfg); err != nil {
+		return nil, err
+	}
+	if p.cfg.Database.URL != "" {
+		p.dbs = databases{owner: p.cfg.Database, indexer: p.cfg.Database, api: p.cfg.Database}
+		p.dbs.api.MaxConns = apiConns
+		p.pgErr = func() error { return nil }
+	} else {
+		pg, dbs, err := openPostgres(ctx, p.cfg.DataDir, p.logger)
+		if err != nil {
+			return nil, err
+		}
+		closers = append(closers, func() error {
+			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), postgresStop)
+			defer cancel()
+			return pg.Stop(stop)
+		})
+		p.dbs, p.postgres, p.pgErr = dbs, pg.Done(), pg.Err
+	}
+	p.health.Set("postgres", nil)
+	changed := func(err error) { p.health.Set("nats", err) }
+	if p.cfg.ConnectNATS != nil {
+		p.connect = func(string) (*nats.Conn, error) { return p.cfg.ConnectNATS(changed) }
+		return closeAll, nil
+	}
+	ns, err := openNATS(p.cfg.DataDir, p.logger)
+	if err != nil {
+		return nil, err
+	}
+	closers = append(closers, func() error { closeNATS(ns); return nil })
+	p.connect = func(program string) (*nats.Conn, error) { return connectEmbedded(ns, program, p.logger, changed) }
+	return closeAll, nil
+}
+
+// cursorKeys loads the keys that sign page tokens; the file in the data
+// directory is made the first time.
+func cursorKeys(cfg Config) ([]keyset.Key, error) {
+	path := cfg.CursorKeysFile
+	if path == "" {
+		path = filepath.Join(cfg.DataDir, "cursor.keys")
+		if err := keyset.CreateKeys(path); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, fmt.Errorf("make the cursor keys: %w", err)
+		}
+	}
+	return keyset.LoadKeys(path)
+}
+
+// run runs the three services until ctx ends or one of them fails.
+func (p *pipeline) run(ctx context.Context, ready func(string)) error {
+	ingestConn, err := p.connect("ingest")
+	if err != nil {
+		return err
+	}
+	defer ingestConn.Close()
+	indexerConn, err := p.connect("indexer")
+	if err != nil {
+		return err
+	}
+	defer indexerConn.Close()
+
+	in, err := ingest.New(p.cfg.Ingest, ingest.Deps{NATS: ingestConn, Logger: p.logger, Registry: p.registry, Ready: p.health.Set})
+	if err != nil {
+		return err
+	}
+	ix, err := indexer.New(indexer.Config{Database: p.dbs.indexer},
+		indexer.Deps{NATS: indexerConn, Logger: p.logger, Registry: p.registry, Health: p.health, ID: nuid.Next()})
+	if err != nil {
+		return err
+	}
+	ap, err := api.New(api.Config{Database: p.dbs.api, CursorKeys: p.keys},
+		api.Deps{Logger: p.logger, Registry: p.registry, Health: p.health, Listener: p.apiListener})
+	if err != nil {
+		return err
+	}
+
+	// Each part has a context of its own, so that they can stop one after
+	// another.
+	under := context.WithoutCancel(ctx)
+	apiPart := begin(under, "api", ap.Run)
+	indexerPart := begin(under, "indexer", ix.Run)
+	ingestPart := begin(under, "ingest", in.Run)
+	if ready != nil {
+		ready("http://" + p.apiListener.Addr().String())
+	}
+
+	ingestDone := ingestPart.done
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-ingestDone:
+			if ingestPart.err != nil {
+				err = ingestPart.stop()
+			} else {
+				// It stopped after the time it was given; what it read stays
+				// to be asked for.
+				ingestDone = nil
+				continue
+			}
+		case <-indexerPart.done:
+		case <-apiPart.done:
+		case <-p.postgres:
+			err = fmt.Errorf("the private Postgres ended: %w", p.pgErr())
+		}
+		break
+	}
+	p.logger.Info("stopping")
+	if stopErr := errors.Join(ingestPart.stop(), indexerPart.stop(), apiPart.stop()); stopErr != nil {
+		return stopErr
+	}
+	return err
+}
+
+// part is something that runs beside the rest.
+type part struct {
+	name   string
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error // set before done is closed
+}
+
+func begin(ctx context.Context, name string, run func(context.Context) error) *part {
+	ctx, cancel := context.WithCancel(ctx)
+	p := &part{name: name, cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(p.done)
+		defer cancel()
+		p.err = run(ctx)
+	}()
+	return p
+}
+
+// stop ends the part and returns its error. It may be called again.
+func (p *part) stop() error {
+	p.cancel()
+	<-p.done
+	if p.err != nil {
+		return fmt.Errorf("%s: %w", p.name, p.err)
+	}
+	return nil
+}

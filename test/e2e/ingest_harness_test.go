@@ -1,0 +1,252 @@
+package e2e_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/services/ingest"
+	"github.com/tagstream/tagstream/test/simnet"
+)
+
+const (
+	// ingestTestLimit bounds one test; ingestWait one wait in it.
+	ingestTestLimit = 3 * time.Minute
+	ingestWait      = 60 * time.Second
+)
+
+// ingestBench is a simulated network with NATS, on which ingest is run.
+type ingestBench struct {
+	t    *testing.T
+	ctx  context.Context
+	net  *simnet.Network
+	nats *natstest.TestServer
+	js   jetstream.JetStream
+	// runs counts the runs of ingest, which share one stream.
+	runs int
+}
+
+func newIngestBench(t *testing.T, accounts int) *ingestBench {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), ingestTestLimit)
+	t.Cleanup(cancel)
+	network, err := simnet.New(simnet.Config{Seed: 1, Accounts: accounts})
+	require.NoError(t, err)
+	server := natstest.Server(t)
+	return &ingestBench{t: t, ctx: ctx, net: network, nats: server, js: server.JetStream(t)}
+}
+
+// host starts a real Jetstream server on the network.
+func (b *ingestBench) host() *simnet.Jetstream {
+	b.t.Helper()
+	binary, err := simnet.BuildJetstream(b.ctx, "")
+	require.NoError(b.t, err)
+	j, err := b.net.StartJetstream(b.ctx, simnet.JetstreamConfig{
+		Binary: binary, DataDir: filepath.Join(b.t.TempDir(), "jetstream"),
+	})
+	require.NoError(b.t, err)
+	b.t.Cleanup(func() { _ = j.Stop() })
+	return j
+}
+
+// ingestRun is one run of ingest.
+type ingestRun struct {
+	t        *testing.T
+	stop     context.CancelFunc
+	done     chan error
+	registry *prometheus.Registry
+	mu       sync.Mutex
+	ready    map[string]error
+}
+
+// patience suits servers on the loopback.
+func patience(cfg *ingest.Config) {
+	cfg.Timing.Verify = 2 * time.Second
+	cfg.Timing.Quiet = 2 * time.Second
+	cfg.Timing.Tick = 50 * time.Millisecond
+	cfg.Timing.Idle = time.Second
+	cfg.Timing.Troubled = 2 * time.Second
+	cfg.Timing.Ask = 500 * time.Millisecond
+	cfg.Timing.Settle = 500 * time.Millisecond
+	cfg.Timing.BackoffMin = 50 * time.Millisecond
+	cfg.Timing.BackoffMax = 500 * time.Millisecond
+	cfg.Heartbeat = 300 * time.Millisecond
+}
+
+// ingest runs ingest until it is stopped or the test ends.
+func (b *ingestBench) ingest(cfg ingest.Config) *ingestRun {
+	b.t.Helper()
+	patience(&cfg)
+	b.runs++
+	r := &ingestRun{t: b.t, done: make(chan error, 1), registry: prometheus.NewRegistry(), ready: map[string]error{}}
+	svc, err := ingest.New(cfg, ingest.Deps{
+		NATS:     b.nats.Conn(b.t),
+		Logger:   slog.New(slog.NewTextHandler(testWriter{b.t, fmt.Sprintf("ingest %d: ", b.runs)}, nil)),
+		Registry: r.registry,
+		Ready: func(component string, err error) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.ready[component] = err
+		},
+	})
+	require.NoError(b.t, err)
+	ctx, cancel := context.WithCancel(b.ctx)
+	r.stop = cancel
+	go func() { r.done <- svc.Run(ctx) }()
+	b.t.Cleanup(r.halt)
+	return r
+}
+
+// halt stops the run as SIGTERM does. A second call does nothing.
+func (r *ingestRun) halt() {
+	r.stop()
+	r.wait()
+}
+
+// wait returns when the run has ended by itself.
+func (r *ingestRun) wait() {
+	select {
+	case err := <-r.done:
+		if err != nil {
+			r.t.Errorf("ingest ended with: %v", err)
+		}
+		r.done <- nil
+	case <-time.After(ingestWait):
+		r.t.Error("ingest does not end")
+	}
+}
+
+// awaitReady waits until both components are well.
+func (r *ingestRun) awaitReady() {
+	r.t.Helper()
+	poll.Until(r.t, ingestWait, func() (bool, string) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		fh, known := r.ready[ingest.ComponentFirehose]
+		st := r.ready[ingest.ComponentStream]
+		return known && fh == nil && st == nil, fmt.Sprintf("firehose (%v): %v, stream: %v", known, fh, st)
+	})
+}
+
+// counter reads one series.
+func (r *ingestRun) counter(name string, labels ...string) float64 {
+	r.t.Helper()
+	families, err := r.registry.Gather()
+	require.NoError(r.t, err)
+	for _, f := range families {
+		if f.GetName() != "tagstream_ingest_"+name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			if len(labels) == 0 || m.GetLabel()[0].GetValue() == labels[0] {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	r.t.Fatalf("no series %s %v", name, labels)
+	return 0
+}
+
+// events returns what is in the stream, positions left out.
+func (b *ingestBench) events() []*event.Event {
+	b.t.Helper()
+	var out []*event.Event
+	for _, e := range b.all() {
+		if e.Kind != event.KindPosition {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func (b *ingestBench) all() []*event.Event {
+	b.t.Helper()
+	st, err := stream.GetState(b.ctx, b.js)
+	if err != nil || st.Last < st.First {
+		return nil
+	}
+	s, err := b.js.Stream(b.ctx, stream.Posts)
+	require.NoError(b.t, err)
+	var out []*event.Event
+	for seq := st.First; seq <= st.Last; seq++ {
+		msg, err := s.GetMsg(b.ctx, seq)
+		require.NoError(b.t, err)
+		e, err := event.Decode(msg.Data)
+		require.NoError(b.t, err, "message %d: %s", seq, msg.Data)
+		out = append(out, e)
+	}
+	return out
+}
+
+// awaitEvents waits until the stream has n events besides positions.
+func (b *ingestBench) awaitEvents(n int) []*event.Event {
+	b.t.Helper()
+	var events []*event.Event
+	poll.Until(b.t, ingestWait, func() (bool, string) {
+		events = b.events()
+		return len(events) >= n, fmt.Sprintf("%d events of %d", len(events), n)
+	})
+	require.Len(b.t, events, n, "more events than expected: %s", lines(events))
+	return events
+}
+
+// log returns the ingest log's entries as "what: detail".
+func (b *ingestBench) log() []stream.LogEntry {
+	b.t.Helper()
+	var out []stream.LogEntry
+	require.NoError(b.t, stream.Log(b.ctx, b.js, 1000, func(e stream.LogEntry) error {
+		out = append(out, e)
+		return nil
+	}))
+	return out
+}
+
+func (b *ingestBench) post(text string, tags ...string) simnet.Post {
+	b.t.Helper()
+	p, err := b.net.CreatePost(b.net.DIDs()[0], "", simnet.NewPost(b.net.Now(), text, tags...))
+	require.NoError(b.t, err)
+	return p
+}
+
+// lines is a readable form of events.
+func lines(events []*event.Event) []string {
+	var out []string
+	for _, e := range events {
+		out = append(out, fmt.Sprintf("%d %s %s %s", e.Source.Seq, e.Kind, e.Rkey, e.Tags))
+	}
+	return out
+}
+
+// rkeys are the record keys of events, in order.
+func rkeys(events []*event.Event) []string {
+	var out []string
+	for _, e := range events {
+		out = append(out, e.Rkey)
+	}
+	return out
+}
+
+type testWriter struct {
+	t      *testing.T
+	prefix string
+}
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(w.prefix + string(p[:len(p)-1]))
+	return len(p), nil
+}
+
+var _ = json.Valid

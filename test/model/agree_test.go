@@ -1,0 +1,49 @@
+package model
+
+import (
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+// FuzzTagsAgree compares the two implementations of the tag rules.
+func FuzzTagsAgree(f *testing.F) {
+	for _, s := range []string{"# #Art", "ﬁ", "#\ufe0f\u20e3", "İ", "e\u0301", "\u0345", "ΐ", "㎐ #", "a\x00", strings.Repeat("🏳️‍🌈", 65), "##\u0301"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		if !utf8.ValidString(raw) {
+			return // JSON brings none
+		}
+		theirs, err := event.NormalizeTag(raw)
+		ours, ok := normalTag(raw)
+		if (err == nil) != ok || ok && ours != theirs {
+			t.Errorf("%q: event has %q (%v), the model %q (%t)", raw, theirs, err, ours, ok)
+		}
+	})
+}
+
+// FuzzPlacesAgree compares the two computations of a place.
+func FuzzPlacesAgree(f *testing.F) {
+	indexedAt := time.Date(2026, 8, 20, 12, 0, 0, 123_456_789, time.UTC)
+	for _, s := range []string{"2026-08-20T11:00:00+05:30", "2026-08-20t11:00:00.123z", "2016-12-31T23:59:59Z", "1969-12-31T23:59:59-00:01", "2026-02-30T11:00:00Z", "9999-12-31T23:59:59Z"} {
+		f.Add(s, "at://did:plc:a/app.bsky.feed.post/1")
+	}
+	f.Fuzz(func(t *testing.T, createdAt, uri string) {
+		if len(createdAt) > 64 {
+			return // event takes no time from such digits, the contract has no bound
+		}
+		theirs := event.NewKey(event.SortAt(createdAt, indexedAt), uri)
+		ours := Place{Micros: sortMicros(createdAt, indexedAt), Hash: hashOf(uri)}
+		var hash uint64
+		for _, b := range theirs[8:] {
+			hash = hash<<8 | uint64(b)
+		}
+		if theirs.SortAt().UnixMicro() != ours.Micros || hash != ours.Hash {
+			t.Errorf("%q, %q: event has %x, the model %x", createdAt, uri, theirs, ours)
+		}
+	})
+}

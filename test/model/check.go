@@ -1,0 +1,237 @@
+package model
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Bounds of one check, so that it also ends on a big index. Below them it is
+// complete.
+const (
+	maxPostsChecked  = 2000 // visible posts fetched one by one
+	maxAbsentChecked = 500  // and ones that must not be found
+	maxTagsChecked   = 300  // lists walked for one tag
+	tagSetsChecked   = 10   // lists walked for several tags
+
+	requestTimeout = 30 * time.Second
+	maxAnswerBytes = 64 << 20
+)
+
+// CheckHTTP compares everything that the API at baseURL answers with the
+// index, which must not change meanwhile: each post by itself, hidden and
+// removed ones (404), the list of each tag and of sets of tags walked to its
+// end and back on both endpoints, and the totals. It stops the test at the
+// first difference.
+func CheckHTTP(t testing.TB, baseURL string, want *Index) {
+	t.Helper()
+	c := &checker{base: strings.TrimSuffix(baseURL, "/"), want: want}
+	if err := c.check(t.Context()); err != nil {
+		t.Fatalf("the API differs from the model: %v", err)
+	}
+}
+
+type checker struct {
+	base   string
+	want   *Index
+	client http.Client
+}
+
+func (c *checker) check(ctx context.Context) error {
+	if len(c.want.complaints) > 0 {
+		return fmt.Errorf("the history itself breaks the contract: %s", c.want.complaints[0])
+	}
+	for _, step := range []func(context.Context) error{
+		c.checkPosts, c.checkAbsent, c.checkTags, c.checkTagSets, c.checkUnknownTag, c.checkStatus,
+	} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// get asks for a path with its query and reads the JSON answer into out, which
+// may be nil.
+func (c *checker) get(ctx context.Context, target string, status int, out any) (http.Header, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	fail := func(err error) (http.Header, error) { return nil, fmt.Errorf("GET %s: %w", target, err) }
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+target, nil)
+	if err != nil {
+		return fail(err)
+	}
+	res, err := c.client.Do(req)
+	if err != nil {
+		return fail(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswerBytes))
+	if err != nil {
+		return fail(err)
+	}
+	if res.StatusCode != status {
+		return fail(fmt.Errorf("status %d, want %d: %s", res.StatusCode, status, cut(string(body))))
+	}
+	kind := "application/json"
+	if status >= 400 {
+		kind = "application/problem+json"
+	}
+	if got, _, _ := strings.Cut(res.Header.Get("Content-Type"), ";"); got != kind {
+		return fail(fmt.Errorf("content type %q, want %q", got, kind))
+	}
+	if out != nil {
+		if err := decodeJSON(body, out); err != nil {
+			return fail(fmt.Errorf("%w in %s", err, cut(string(body))))
+		}
+	}
+	return res.Header, nil
+}
+
+// cut shortens a text that may be long for an error message.
+func cut(s string) string {
+	if len(s) > 300 {
+		return strings.ToValidUTF8(s[:300], "") + "..."
+	}
+	return s
+}
+
+// sample takes at most n items, evenly spread, always the first.
+func sample[T any](items []T, n int) []T {
+	if len(items) <= n {
+		return items
+	}
+	var some []T
+	for i := range n {
+		some = append(some, items[i*len(items)/n])
+	}
+	return some
+}
+
+func postPath(did, rkey string) string {
+	return "/v1/posts/" + url.PathEscape(did) + "/" + url.PathEscape(rkey)
+}
+
+// checkPosts fetches the visible posts one by one, and learns times that only
+// the API knows.
+func (c *checker) checkPosts(ctx context.Context) error {
+	posts := c.want.Posts()
+	if !slices.ContainsFunc(posts, func(p Post) bool { return p.timesUnknown }) {
+		posts = sample(posts, maxPostsChecked)
+	}
+	for _, p := range posts {
+		var got postAnswer
+		if _, err := c.get(ctx, postPath(p.DID, p.Rkey), http.StatusOK, &got); err != nil {
+			return err
+		}
+		if err := c.adoptTimes(p.URI, got); err != nil {
+			return fmt.Errorf("post %s: %w", p.URI, err)
+		}
+		if err := got.differs(c.want.posts[p.URI]); err != nil {
+			return fmt.Errorf("GET %s: %w", postPath(p.DID, p.Rkey), err)
+		}
+	}
+	return nil
+}
+
+func (c *checker) adoptTimes(uri string, got postAnswer) error {
+	indexedAt, err := time.Parse(timeFormat, got.IndexedAt)
+	if err != nil {
+		return fmt.Errorf("indexedAt: %w", err)
+	}
+	sortAt, err := time.Parse(timeFormat, got.SortAt)
+	if err != nil {
+		return fmt.Errorf("sortAt: %w", err)
+	}
+	return c.want.adopt(uri, indexedAt, sortAt)
+}
+
+// checkAbsent asks for posts that readers must not see.
+func (c *checker) checkAbsent(ctx context.Context) error {
+	paths := []string{postPath("did:plc:nobody", "nothing")}
+	for _, p := range sample(c.want.Hidden(), maxAbsentChecked) {
+		paths = append(paths, postPath(p.DID, p.Rkey))
+	}
+	for _, uri := range sample(c.want.Absent(), maxAbsentChecked) {
+		paths = append(paths, postPath(didOf(uri), uri[strings.LastIndex(uri, "/")+1:]))
+	}
+	for _, path := range paths {
+		var problem struct{ Code string }
+		if err := c.getProblem(ctx, path, &problem.Code); err != nil {
+			return err
+		}
+		if problem.Code == "" {
+			return fmt.Errorf("GET %s: a problem without a code", path)
+		}
+	}
+	return nil
+}
+
+func (c *checker) getProblem(ctx context.Context, path string, code *string) error {
+	var problem map[string]any // RFC 9457 lets it have more fields
+	if _, err := c.get(ctx, path, http.StatusNotFound, &problem); err != nil {
+		return err
+	}
+	*code, _ = problem["code"].(string)
+	return nil
+}
+
+// timeFormat is RFC 3339 in UTC with exactly six digits of microseconds.
+const timeFormat = "2006-01-02T15:04:05.000000Z"
+
+// postAnswer is a post as the API gives it.
+type postAnswer struct {
+	URI       string          `json:"uri"`
+	CID       string          `json:"cid"`
+	DID       string          `json:"did"`
+	Rkey      string          `json:"rkey"`
+	Tags      []string        `json:"tags"`
+	Langs     []string        `json:"langs"`
+	CreatedAt json.RawMessage `json:"createdAt"`
+	IndexedAt string          `json:"indexedAt"`
+	SortAt    string          `json:"sortAt"`
+	Record    json.RawMessage `json:"record"`
+	Cursor    string          `json:"cursor"`
+}
+
+// differs says how the answer is not the post, nil when it is.
+func (got *postAnswer) differs(want *Post) error {
+	for _, f := range []struct{ name, got, want string }{
+		{"uri", got.URI, want.URI},
+		{"did", got.DID, want.DID},
+		{"rkey", got.Rkey, want.Rkey},
+		{"cid", got.CID, want.CID},
+		{"tags", fmt.Sprintf("%q", got.Tags), fmt.Sprintf("%q", want.Tags)},
+		{"langs", fmt.Sprintf("%q", got.Langs), fmt.Sprintf("%q", want.Langs)},
+		{"indexedAt", got.IndexedAt, want.IndexedAt.Format(timeFormat)},
+		{"sortAt", got.SortAt, want.SortAt().Format(timeFormat)},
+	} {
+		if f.got != f.want {
+			return fmt.Errorf("post %s: %s is %s, want %s", want.URI, f.name, cut(f.got), cut(f.want))
+		}
+	}
+	if got.Tags == nil || got.Langs == nil {
+		return fmt.Errorf("post %s: tags or langs are null, not a list", want.URI)
+	}
+	createdAt := []byte("null")
+	if want.CreatedAt != "" {
+		createdAt, _ = json.Marshal(want.CreatedAt)
+	}
+	switch {
+	// A record's own createdAt of "" is told by the record, not by the event.
+	case !sameJSON(got.CreatedAt, createdAt) && !(want.CreatedAt == "" && string(got.CreatedAt) == `""`):
+		return fmt.Errorf("post %s: createdAt is %s, want %s", want.URI, got.CreatedAt, createdAt)
+	case !sameJSON(got.Record, want.Record):
+		return fmt.Errorf("post %s: record is\n\t%s\nwant\n\t%s", want.URI, cut(string(got.Record)), cut(string(want.Record)))
+	case got.Cursor == "":
+		return fmt.Errorf("post %s: no cursor", want.URI)
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+package model
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+// put emits a create or an update with a new record.
+func (g *generator) put(kind event.Kind, a *genAccount, key string, rev uint64) {
+	e := event.Event{Kind: kind, DID: a.did, Rkey: key, Rev: tid(rev)}
+	e.CID = fmt.Sprintf("bafyrei%s%d", e.Rev, g.rng.IntN(1000))
+	raw := g.rawTags()
+	e.Tags = normalTags(raw)
+	record := map[string]any{
+		"$type": event.Collection,
+		"text":  pick(g.rng, "a post", "", "nul \x00 inside", "quote \" back\\slash </script>", "漢字 🏳️‍🌈\u2028", strings.Repeat("long ", 400)),
+		"tags":  raw,
+	}
+	if langs := pick(g.rng, nil, nil, []string{"en"}, []string{"pt-BR", "en"}, []string{"zh-Hant-TW"}, []string{"EN-us", "x"}); langs != nil {
+		e.Langs = langs
+		record["langs"] = langs
+	}
+	if created, ok := g.createdAt(); ok {
+		e.CreatedAt = created
+		record["createdAt"] = created
+	} else if g.chance(50) {
+		record["createdAt"] = 1234567890
+	}
+	if g.chance(30) {
+		record["extra"] = map[string]any{"big": json.Number("12345678901234567890"), "small": 1e-7, "list": []any{nil, true, []any{}}}
+	}
+	var err error
+	if e.Record, err = json.Marshal(record); err != nil {
+		panic(fmt.Sprintf("model: %v", err))
+	}
+	a.here[key] = true
+	g.emit(e)
+}
+
+// createdAt is what the record says of its time, if it is a string.
+func (g *generator) createdAt() (string, bool) {
+	ago := func(d time.Duration) string { return g.now.Add(-d).Format("2006-01-02T15:04:05.000Z") }
+	tie := time.Date(2026, 8, 20, 11, 59, g.rng.IntN(3), 0, time.UTC)
+	switch p := g.rng.IntN(100); {
+	case p < 25:
+		return ago(time.Duration(g.rng.IntN(5000)) * time.Millisecond), true
+	case p < 55:
+		return tie.Format(time.RFC3339), true
+	case p < 60:
+		return tie.In(time.FixedZone("", 5*3600+1800)).Format(time.RFC3339), true
+	case p < 65:
+		return ago(-time.Hour), true
+	case p < 70:
+		return ago(time.Duration(g.rng.IntN(100_000)) * time.Hour), true
+	case p < 76:
+		return pick(g.rng, "1969-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "1970-01-01T00:00:00.000001Z", "0000-01-01T00:00:00+00:00"), true
+	case p < 90:
+		return pick(g.rng, "", "yesterday", "2026-08-20", "2026-08-20T11:59:00", "2026-08-20 11:59:00Z", "2026-02-30T11:59:00Z",
+			"2026-08-20T11:59:60Z", "2026-08-20T11:59:00,5Z", "2026-08-20T24:00:00Z", "2026-08-20T11:59:00.Z", " 2026-08-20T11:59:00Z"), true
+	case p < 96:
+		return pick(g.rng, "2026-08-20t11:59:00z", "2026-08-20T11:59:00.123456789Z", "2026-08-20T11:59:00.9999999-00:00", "9999-12-31T23:59:59Z"), true
+	default:
+		return "", false
+	}
+}
+
+// rawTags are tags as a record may give them; at least one is kept.
+func (g *generator) rawTags() []string {
+	if g.chance(2) {
+		var many []string
+		for i := range 90 + g.rng.IntN(25) {
+			many = append(many, fmt.Sprintf("#Bulk%02d", i))
+		}
+		return many
+	}
+	var raw []string
+	for range 1 + g.rng.IntN(4) {
+		switch {
+		case g.chance(70):
+			raw = append(raw, pick(g.rng, "art", "art", "Art", "#art", "photo", "photo", "cats", "猫"))
+		default:
+			raw = append(raw, pick(g.rng,
+				"$TSLA", "a,b", "c++", "c/d", "..", ".", "%2F", "50%", "#️⃣", "👩‍👩‍👧‍👦", "ÉTÉ", "e\u0301te\u0301", "Straße", "İ", "Σίσυφος",
+				"two words", "line\nbreak", "\u200bzero", "\x01", "\u202eright", "NULL", "'; --", `back\slash"quote`, "# # deep", "ﬁ", "①", "Å",
+				"nul\x00tag", "", "###", strings.Repeat("x", 64), strings.Repeat("x", 65), strings.Repeat("🏳️‍🌈", 45), strings.Repeat("👩‍👩‍👧‍👦", 26), strings.Repeat("e\u0301\u0302\u0303", 60)))
+		}
+	}
+	if len(normalTags(raw)) == 0 {
+		raw = append(raw, "art")
+	}
+	return raw
+}

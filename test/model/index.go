@@ -1,0 +1,247 @@
+package model
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+// Post is one post of the index.
+type Post struct {
+	URI, DID, Rkey string
+	Rev, CID       string
+	Tags           []string // normalized, in the record's order
+	Langs          []string // as declared
+	CreatedAt      string   // the record's own, empty where that is no string
+	Record         []byte   // JSON
+	IndexedAt      time.Time
+	// Place is the post's own since it entered the index.
+	Place Place
+	// Seq is the stream sequence number of the version that is stored.
+	Seq uint64
+	// Hidden says that its account is not active: readers do not see the post.
+	Hidden bool
+
+	// Of FromUpstream alone: IndexedAt is only when the change was made, and
+	// what is known of how the post came in.
+	timesUnknown bool
+	entry        *entry
+}
+
+// SortAt is the time by which the post is ordered.
+func (p *Post) SortAt() time.Time { return p.Place.SortAt() }
+
+// Index is the folded state of a history. Its zero value is not usable; see New.
+type Index struct {
+	posts    map[string]*Post    // by at-uri, hidden and stale ones too
+	places   map[Place]string    // at-uri of the post at each place
+	markers  map[string]string   // at-uri of a removed post -> rev
+	accounts map[string]*account // by DID
+	sync     *pendingSync        // set between a sync event and the end of what belongs to it
+
+	mentioned   map[string]bool // at-uris of all post events that came
+	deadLetters int
+	complaints  []string
+
+	hash func(uri string) uint64 // hashOf; tests make collisions with another
+}
+
+type account struct {
+	inactive bool
+	// lastTime and lastSeq are of the last account event that applied.
+	lastTime time.Time
+	lastSeq  uint64
+	// floor is the highest rev that the account's erased posts had.
+	floor string
+	// syncRev is the rev of the account's last sync event.
+	syncRev string
+}
+
+type pendingSync struct{ did, rev string }
+
+// New returns the index of the empty history.
+func New() *Index {
+	return &Index{
+		posts:     map[string]*Post{},
+		places:    map[Place]string{},
+		markers:   map[string]string{},
+		accounts:  map[string]*account{},
+		mentioned: map[string]bool{},
+		hash:      hashOf,
+	}
+}
+
+// Apply folds one message of the stream into the index.
+func (x *Index) Apply(seq uint64, data []byte) {
+	e, err := event.Decode(data)
+	if err != nil {
+		x.endSync(nil)
+		x.deadLetters++
+		return
+	}
+	x.ApplyEvent(seq, e)
+}
+
+// ApplyEvent folds one event, which event.Decode would accept, into the index.
+func (x *Index) ApplyEvent(seq uint64, e *event.Event) {
+	x.endSync(e)
+	switch e.Kind {
+	case event.KindCreate, event.KindUpdate:
+		x.put(seq, e)
+	case event.KindRemove, event.KindDelete:
+		x.remove(e)
+	case event.KindAccount:
+		x.applyAccount(e)
+	case event.KindSync:
+		x.applySync(e)
+	case event.KindPosition:
+	default:
+		panic(fmt.Sprintf("model: event of unknown kind %q", e.Kind))
+	}
+}
+
+// put brings the post of a create or update into the index, or replaces it.
+func (x *Index) put(seq uint64, e *event.Event) {
+	uri := uriOf(e.DID, e.Rkey)
+	x.mentioned[uri] = true
+	if !x.isNews(uri, e) {
+		return
+	}
+	if !slices.Equal(normalTags(e.Tags), e.Tags) {
+		x.complaints = append(x.complaints, fmt.Sprintf("message %d has tags that are not normalized: %q", seq, e.Tags))
+	}
+	old, had := x.posts[uri]
+	p := &Post{
+		URI: uri, DID: e.DID, Rkey: e.Rkey, Rev: e.Rev, CID: e.CID,
+		Tags: slices.Clone(e.Tags), Langs: slices.Clone(e.Langs),
+		CreatedAt: e.CreatedAt, Record: slices.Clone(e.Record),
+		IndexedAt: time.UnixMicro(e.Source.Time.UnixMicro()).UTC(),
+		Seq:       seq,
+	}
+	if had {
+		p.Place = old.Place
+	} else {
+		p.Place = x.freePlace(uri, sortMicros(e.CreatedAt, e.Source.Time))
+	}
+	x.posts[uri] = p
+	x.places[p.Place] = uri
+	delete(x.markers, uri)
+}
+
+// drop takes a post out of the index and frees its place.
+func (x *Index) drop(p *Post) {
+	delete(x.places, p.Place)
+	delete(x.posts, p.URI)
+}
+
+// remove takes the post of a remove or delete out of the index.
+func (x *Index) remove(e *event.Event) {
+	uri := uriOf(e.DID, e.Rkey)
+	x.mentioned[uri] = true
+	if !x.isNews(uri, e) {
+		return
+	}
+	p, had := x.posts[uri]
+	if had {
+		x.drop(p)
+	}
+	if _, removedBefore := x.markers[uri]; had || removedBefore {
+		x.markers[uri] = e.Rev
+	}
+}
+
+// isNews reports whether a post event is newer than all that is known of the
+// post and, as a whole, of its account.
+func (x *Index) isNews(uri string, e *event.Event) bool {
+	a := x.account(e.DID)
+	if e.Rev <= a.floor || e.Rev < a.syncRev {
+		return false
+	}
+	if p, ok := x.posts[uri]; ok && e.Rev <= p.Rev {
+		return false
+	}
+	return e.Rev > x.markers[uri]
+}
+
+// freePlace is the place of a post that enters, or the next one above that no
+// other post has.
+func (x *Index) freePlace(uri string, micros int64) Place {
+	place := Place{Micros: micros, Hash: x.hash(uri)}
+	for x.places[place] != "" {
+		place.Hash++ // wraps within the microsecond
+	}
+	return place
+}
+
+// applyAccount follows a change of an account's hosting status.
+func (x *Index) applyAccount(e *event.Event) {
+	if e.Status == "throttled" || e.Status == "desynchronized" {
+		return
+	}
+	a := x.account(e.DID)
+	t := e.Source.Time
+	if t.Before(a.lastTime) || t.Equal(a.lastTime) && e.Source.Seq <= a.lastSeq {
+		return
+	}
+	a.lastTime, a.lastSeq = t, e.Source.Seq
+	a.inactive = !e.Active
+	if !e.Active && e.Status == "deleted" {
+		x.erase(e.DID)
+	}
+}
+
+// erase forgets an account's posts and markers, but for the floor.
+func (x *Index) erase(did string) {
+	a := x.account(did)
+	for _, p := range x.posts {
+		if p.DID == did {
+			a.floor = max(a.floor, p.Rev)
+			x.drop(p)
+		}
+	}
+	for uri, rev := range x.markers {
+		if didOf(uri) == did {
+			a.floor = max(a.floor, rev)
+			delete(x.markers, uri)
+		}
+	}
+}
+
+// applySync makes the account's posts older than the sync stale.
+func (x *Index) applySync(e *event.Event) {
+	a := x.account(e.DID)
+	if e.Rev <= a.syncRev {
+		return
+	}
+	a.syncRev = e.Rev
+	x.sync = &pendingSync{did: e.DID, rev: e.Rev}
+}
+
+// endSync removes what a sync left stale, unless the next message (nil for one
+// that cannot be decoded) still belongs to the sync.
+func (x *Index) endSync(next *event.Event) {
+	s := x.sync
+	if s == nil {
+		return
+	}
+	if next != nil && (next.Kind == event.KindCreate || next.Kind == event.KindUpdate) &&
+		next.DID == s.did && next.Rev == s.rev {
+		return
+	}
+	for uri, p := range x.posts {
+		if p.DID == s.did && p.Rev < s.rev {
+			x.drop(p)
+			x.markers[uri] = s.rev
+		}
+	}
+	x.sync = nil
+}
+
+func (x *Index) account(did string) *account {
+	if x.accounts[did] == nil {
+		x.accounts[did] = &account{}
+	}
+	return x.accounts[did]
+}

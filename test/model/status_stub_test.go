@@ -1,0 +1,3 @@
+package model
+
+func (f *fakeAPI) status() map[string]any { return map[string]any{} }

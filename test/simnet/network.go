@@ -1,0 +1,385 @@
+package simnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jcalabro/atmos"
+	"github.com/jcalabro/atmos/cbor"
+)
+
+// PostCollection is the collection of posts.
+const PostCollection = "app.bsky.feed.post"
+
+// DefaultHistory is how many frames a relay can replay when Config.History is zero.
+const DefaultHistory = 65_536
+
+// Config describes a network. The zero value is a network without accounts on the wall clock.
+type Config struct {
+	// Seed fixes keys and DIDs.
+	Seed uint64
+	// Accounts is how many accounts exist from the start. Their creation emits nothing.
+	Accounts int
+	// Clock gives the time of commits, record keys and frames; nil means time.Now. A server refuses revisions more than
+	// five minutes ahead of its own clock. Revisions are made to rise when the clock does not.
+	Clock func() time.Time
+	// History is how many frames a relay can replay; zero means DefaultHistory.
+	History int
+	// LogLimit is how many entries Log keeps, the newest; zero keeps all, a negative number none.
+	LogLimit int
+	// Logger receives what the relays do; nil discards it.
+	Logger *slog.Logger
+}
+
+// Kind is the kind of a relay frame.
+type Kind string
+
+// The kinds of frames a Network emits.
+const (
+	KindCommit   Kind = "commit"
+	KindSync     Kind = "sync"
+	KindAccount  Kind = "account"
+	KindIdentity Kind = "identity"
+)
+
+// Entry is one frame that was emitted, decoded.
+type Entry struct {
+	Seq  int64     // the relay's sequence number, from 1 without gaps
+	Time time.Time // when it was emitted, by the network's clock
+	Kind Kind
+	DID  string
+	Rev  string // of a commit or sync; empty otherwise
+	// Ops are a commit's operations in order or, for a sync, what a server writes behind it: every record of the repository
+	// at that moment as a create.
+	Ops []OpResult
+	// Repeated says of a sync that it repeats the state announced before. A server passes nothing of it on.
+	Repeated bool
+	Active   bool   // of an account
+	Status   string // of an inactive account
+	Handle   string // of an identity
+}
+
+// Post is a record that was written, with the place of its commit.
+type Post struct {
+	DID, Rkey, Rev, CID, URI string
+	Seq                      int64 // of the relay frame
+}
+
+// account is one account on the PDS. The Network's lock guards it.
+type account struct {
+	handle string
+	active bool
+	status string
+	repo   *repository
+	// announced is the tree root that the last frame left servers with.
+	announced cbor.CID
+}
+
+// Network is a simulated network; see the package comment.
+type Network struct {
+	cfg Config
+	log *slog.Logger
+
+	mu         sync.Mutex
+	accounts   map[string]*account
+	dids       []string // in the order of creation
+	lastMicros int64
+	seq        int64
+	frames     []frame // the newest cfg.History frames, ending with seq
+	entries    []Entry
+	changed    chan struct{} // closed and replaced at each frame
+}
+
+// New builds a network and its first accounts. It starts nothing: Listen does.
+func New(cfg Config) (*Network, error) {
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	if cfg.History <= 0 {
+		cfg.History = DefaultHistory
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	n := &Network{cfg: cfg, log: cfg.Logger.With("component", "simnet"), accounts: map[string]*account{}, changed: make(chan struct{})}
+	for range cfg.Accounts {
+		if _, err := n.addAccount(); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+// StepClock returns a clock that starts at start and moves by step at every reading, for runs that repeat exactly.
+func StepClock(start time.Time, step time.Duration) func() time.Time {
+	var mu sync.Mutex
+	return func() time.Time {
+		mu.Lock()
+		defer mu.Unlock()
+		start = start.Add(step)
+		return start
+	}
+}
+
+// DIDs returns the accounts in the order of their creation.
+func (n *Network) DIDs() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.dids)
+}
+
+// Seq returns the sequence number of the newest frame; zero before the first.
+func (n *Network) Seq() int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.seq
+}
+
+// Log returns what was emitted, oldest first. Config.LogLimit says how much of it is kept.
+func (n *Network) Log() []Entry {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.entries)
+}
+
+// Records returns every record of an account as it is now, as creates sorted by collection and key.
+func (n *Network) Records(did string) ([]OpResult, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	acc, ok := n.accounts[did]
+	if !ok {
+		return nil, fmt.Errorf("records of %s: %w", did, ErrUnknownAccount)
+	}
+	return acc.repo.records(), nil
+}
+
+// Now reads the network's clock.
+func (n *Network) Now() time.Time { return n.cfg.Clock().UTC() }
+
+// CreateAccount adds an account and emits its identity and its active status.
+func (n *Network) CreateAccount() (string, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	did, err := n.addAccount()
+	if err != nil {
+		return "", err
+	}
+	acc := n.accounts[did]
+	at := n.Now()
+	frame, err := identityFrame(did, n.seq+1, at, acc.handle)
+	if err != nil {
+		return "", err
+	}
+	n.emit(frame, Entry{Time: at, Kind: KindIdentity, DID: did, Handle: acc.handle})
+	_, err = n.emitAccount(did, acc)
+	return did, err
+}
+
+// addAccount makes an account with an empty repository; New calls it before anything else can.
+func (n *Network) addAccount() (string, error) {
+	index := len(n.dids)
+	key, err := newSigningKey(n.cfg.Seed, index)
+	if err != nil {
+		return "", err
+	}
+	did := newDID(n.cfg.Seed, index)
+	r, err := newRepository(did, key, n.nextTID())
+	if err != nil {
+		return "", err
+	}
+	n.accounts[did] = &account{handle: fmt.Sprintf("user-%d.test", index), active: true, repo: r, announced: r.root}
+	n.dids = append(n.dids, did)
+	return did, nil
+}
+
+// Commit applies operations in one signed commit and emits it. An empty list gives an empty commit.
+func (n *Network) Commit(did string, ops ...Op) (Entry, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	acc, ok := n.accounts[did]
+	if !ok {
+		return Entry{}, fmt.Errorf("commit to %s: %w", did, ErrUnknownAccount)
+	}
+	since, prevRoot := acc.repo.rev, acc.repo.root
+	results, diff, err := n.apply(acc.repo, ops)
+	if err != nil {
+		return Entry{}, err
+	}
+	at := n.Now()
+	frame, err := commitFrame(acc.repo, n.seq+1, at, results, diff, since, prevRoot)
+	if err != nil {
+		return Entry{}, err
+	}
+	acc.announced = acc.repo.root
+	return n.emit(frame, Entry{Time: at, Kind: KindCommit, DID: did, Rev: acc.repo.rev, Ops: results}), nil
+}
+
+// CreatePost writes a new post and emits it. An empty rkey means a fresh TID; record is as in Op.
+func (n *Network) CreatePost(did, rkey string, record any) (Post, error) {
+	return n.commitPost(did, Op{Action: Create, Rkey: rkey, Record: record})
+}
+
+// UpdatePost replaces a post's record and emits it.
+func (n *Network) UpdatePost(did, rkey string, record any) (Post, error) {
+	return n.commitPost(did, Op{Action: Update, Rkey: rkey, Record: record})
+}
+
+// DeletePost removes a post and emits that; the result's CID is empty.
+func (n *Network) DeletePost(did, rkey string) (Post, error) {
+	return n.commitPost(did, Op{Action: Delete, Rkey: rkey})
+}
+
+// commitPost commits one operation on a post.
+func (n *Network) commitPost(did string, op Op) (Post, error) {
+	entry, err := n.Commit(did, op)
+	if err != nil {
+		return Post{}, err
+	}
+	done := entry.Ops[0]
+	return Post{DID: did, Rkey: done.Rkey, Rev: entry.Rev, CID: done.CID, URI: done.URI, Seq: entry.Seq}, nil
+}
+
+// Diverge changes a repository without telling anybody. A Sync afterwards repairs that; without one, the account's next
+// commit breaks the chain, and the server logs a verification failure and fetches the repository by itself.
+func (n *Network) Diverge(did string, ops ...Op) ([]OpResult, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	acc, ok := n.accounts[did]
+	if !ok {
+		return nil, fmt.Errorf("diverge %s: %w", did, ErrUnknownAccount)
+	}
+	results, _, err := n.apply(acc.repo, ops)
+	return results, err
+}
+
+// Sync applies operations without announcing them one by one, then emits a #sync of the new head. The server fetches the
+// repository and writes every record of it behind the #sync; the entry's Ops are these records.
+// A server does so at most five times a minute for one account.
+func (n *Network) Sync(did string, ops ...Op) (Entry, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	acc, ok := n.accounts[did]
+	if !ok {
+		return Entry{}, fmt.Errorf("sync %s: %w", did, ErrUnknownAccount)
+	}
+	if _, _, err := n.apply(acc.repo, ops); err != nil {
+		return Entry{}, err
+	}
+	at := n.Now()
+	frame, err := syncFrame(acc.repo, n.seq+1, at)
+	if err != nil {
+		return Entry{}, err
+	}
+	entry := Entry{Time: at, Kind: KindSync, DID: did, Rev: acc.repo.rev}
+	if entry.Repeated = acc.announced == acc.repo.root; !entry.Repeated {
+		entry.Ops = acc.repo.records()
+	}
+	acc.announced = acc.repo.root
+	return n.emit(frame, entry), nil
+}
+
+// SetAccountStatus changes an account's hosting status and emits it. Status is empty for a plain active account and else
+// one of the words of the specification (deactivated, suspended, takendown, deleted, throttled, desynchronized) or any
+// other. An inactive account's repository is not served, but it can still be written to, and it survives even "deleted",
+// so that late and out-of-place commits can be simulated.
+func (n *Network) SetAccountStatus(did string, active bool, status string) (Entry, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	acc, ok := n.accounts[did]
+	if !ok {
+		return Entry{}, fmt.Errorf("set status of %s: %w", did, ErrUnknownAccount)
+	}
+	acc.active, acc.status = active, status
+	return n.emitAccount(did, acc)
+}
+
+// emitAccount emits an account's status.
+func (n *Network) emitAccount(did string, acc *account) (Entry, error) {
+	at := n.Now()
+	frame, err := accountFrame(did, n.seq+1, at, acc.active, acc.status)
+	if err != nil {
+		return Entry{}, err
+	}
+	return n.emit(frame, Entry{Time: at, Kind: KindAccount, DID: did, Active: acc.active, Status: acc.status}), nil
+}
+
+// apply fills in what the operations leave open and applies them at a fresh revision.
+func (n *Network) apply(r *repository, ops []Op) ([]OpResult, []byte, error) {
+	ops = slices.Clone(ops)
+	for i := range ops {
+		if ops[i].Collection == "" {
+			ops[i].Collection = PostCollection
+		}
+		if ops[i].Action == Create && ops[i].Rkey == "" {
+			ops[i].Rkey = n.nextTID()
+		}
+	}
+	return r.apply(ops, n.nextTID())
+}
+
+// nextTID returns a TID above every earlier one.
+func (n *Network) nextTID() string {
+	n.lastMicros = max(n.cfg.Clock().UnixMicro(), n.lastMicros+1)
+	return atmos.NewTID(n.lastMicros, 0).String()
+}
+
+// emit gives a frame its place in the order and wakes the relays.
+func (n *Network) emit(data []byte, entry Entry) Entry {
+	n.seq++
+	entry.Seq = n.seq
+	n.frames = append(n.frames, frame{did: entry.DID, sync: entry.Kind == KindSync, data: data})
+	// Trimmed in strides, so that a full history costs one copy in a thousand frames and not one in each.
+	if len(n.frames) > n.cfg.History+historyStride {
+		n.frames = slices.Clone(n.frames[len(n.frames)-n.cfg.History:])
+	}
+	if n.cfg.LogLimit >= 0 {
+		n.entries = append(n.entries, entry)
+		if n.cfg.LogLimit > 0 && len(n.entries) > n.cfg.LogLimit+historyStride {
+			n.entries = slices.Clone(n.entries[len(n.entries)-n.cfg.LogLimit:])
+		}
+	}
+	close(n.changed)
+	n.changed = make(chan struct{})
+	return entry
+}
+
+// historyStride is how far the kept frames and entries may grow past their limits before they are trimmed.
+const historyStride = 1024
+
+// errOutdated means that frames after a position are no longer kept.
+var errOutdated = errors.New("frames are no longer kept")
+
+// framesAfter returns up to limit frames after position seq. With none it waits for the next one. It returns errOutdated
+// where the frame after seq was trimmed, and the context's error.
+func (n *Network) framesAfter(ctx context.Context, seq int64, limit int) ([]frame, error) {
+	for {
+		n.mu.Lock()
+		first := n.seq - int64(len(n.frames)) + 1
+		frames, changed, last := n.frames, n.changed, n.seq
+		n.mu.Unlock()
+		switch {
+		case seq+1 < first:
+			return nil, errOutdated
+		case seq < last:
+			from := int(seq + 1 - first)
+			return frames[from:min(from+limit, len(frames))], nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// oldest returns the sequence number before the oldest frame that is kept.
+func (n *Network) oldest() int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.seq - int64(len(n.frames))
+}

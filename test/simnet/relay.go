@@ -1,0 +1,358 @@
+package simnet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+const (
+	// readHeaderTimeout bounds a client that connects and says nothing.
+	readHeaderTimeout = 10 * time.Second
+	// pingTimeout bounds the check that an attached server still answers.
+	pingTimeout = 5 * time.Second
+	// attachPoll is the pause between two looks for an attached server.
+	attachPoll = 5 * time.Millisecond
+	// writeBatch is how many frames are taken from the network at once.
+	writeBatch = 256
+	// A server drops events of an account with more than 64 waiting for verification. A relay of the real network never
+	// sends so fast; this one keeps each account under paceFrames in each paceWindow.
+	paceFrames = 16
+	paceWindow = 25 * time.Millisecond
+	// A server that gets a commit while it fetches the repository for a #sync of the same account can lose that commit, so
+	// the account's next frame keeps this distance from its #sync.
+	syncHold = 150 * time.Millisecond
+)
+
+// Relay is one loopback address on which the network answers as PLC directory, PDS and relay. Each server gets its own,
+// so that it can be seen which server is attached. Every relay serves the same frames with the same sequence numbers.
+type Relay struct {
+	network *Network
+	server  *http.Server
+	url     string
+	cancel  context.CancelFunc
+	done    chan struct{}
+
+	mu       sync.Mutex
+	attached map[*websocket.Conn]struct{}
+}
+
+// Listen opens a relay on a free loopback port and serves it until Close or until ctx ends.
+func (n *Network) Listen(ctx context.Context) (*Relay, error) {
+	var listen net.ListenConfig
+	ln, err := listen.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("listen for relay: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	r := &Relay{network: n, url: "http://" + ln.Addr().String(), cancel: cancel, done: make(chan struct{}), attached: map[*websocket.Conn]struct{}{}}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /xrpc/com.atproto.sync.subscribeRepos", r.subscribeRepos)
+	mux.HandleFunc("GET /xrpc/com.atproto.sync.listHosts", r.listHosts)
+	mux.HandleFunc("GET /xrpc/com.atproto.sync.listRepos", r.listRepos)
+	mux.HandleFunc("GET /xrpc/com.atproto.sync.getRepo", r.getRepo)
+	mux.HandleFunc("GET /{did}", r.didDocument)
+	r.server = &http.Server{Handler: mux, ReadHeaderTimeout: readHeaderTimeout, BaseContext: func(net.Listener) context.Context { return ctx }}
+	go func() {
+		defer close(r.done)
+		if err := r.server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			n.log.Error("relay stopped", "url", r.url, "error", err)
+		}
+	}()
+	context.AfterFunc(ctx, func() { _ = r.server.Close() })
+	return r, nil
+}
+
+// URL is the base address for all three roles: a Jetstream server takes it as relay and as PLC directory.
+func (r *Relay) URL() string { return r.url }
+
+// Close ends the relay and its connections. A second call does nothing.
+func (r *Relay) Close() {
+	r.cancel()
+	<-r.done
+}
+
+// WaitAttached returns once a server follows this relay's frames and answers a ping.
+func (r *Relay) WaitAttached(ctx context.Context) error {
+	ticker := time.NewTicker(attachPoll)
+	defer ticker.Stop()
+	for {
+		for _, conn := range r.connections() {
+			pingCtx, cancel := context.WithTimeout(ctx, pingTimeout)
+			err := conn.Ping(pingCtx)
+			cancel()
+			if err == nil {
+				return nil
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for a server on relay %s: %w", r.url, ctx.Err())
+		}
+	}
+}
+
+// Disconnect cuts every connection, as a relay's restart does. Servers come back with their cursor.
+func (r *Relay) Disconnect() {
+	for _, conn := range r.connections() {
+		_ = conn.CloseNow()
+	}
+}
+
+// connections returns the attached connections.
+func (r *Relay) connections() []*websocket.Conn {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	conns := make([]*websocket.Conn, 0, len(r.attached))
+	for conn := range r.attached {
+		conns = append(conns, conn)
+	}
+	return conns
+}
+
+// subscribeRepos sends the frames after ?cursor, or from now on without one. A cursor above the newest frame is answered
+// with FutureCursor; for one that is older than what is kept, an OutdatedCursor advisory comes before the oldest frame.
+func (r *Relay) subscribeRepos(w http.ResponseWriter, req *http.Request) {
+	position := r.network.Seq()
+	cursor := req.URL.Query().Get("cursor")
+	if cursor != "" {
+		parsed, err := strconv.ParseInt(cursor, 10, 64)
+		if err != nil || parsed < 0 {
+			http.Error(w, "cursor is not a number", http.StatusBadRequest)
+			return
+		}
+		if parsed > position {
+			parsed = -1
+		}
+		position = parsed
+	}
+	conn, err := websocket.Accept(w, req, nil)
+	if err != nil {
+		r.network.log.Warn("websocket not accepted", "error", err)
+		return
+	}
+	defer func() { _ = conn.CloseNow() }()
+	ctx := conn.CloseRead(req.Context())
+	if position < 0 {
+		_ = conn.Write(ctx, websocket.MessageBinary, errorFrame("FutureCursor", "cursor is above the newest frame"))
+		_ = conn.Close(websocket.StatusPolicyViolation, "FutureCursor")
+		return
+	}
+	r.mu.Lock()
+	r.attached[conn] = struct{}{}
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		delete(r.attached, conn)
+		r.mu.Unlock()
+	}()
+	r.network.log.Debug("server attached", "relay", r.url, "cursor", cursor)
+	err = r.send(ctx, conn, position)
+	r.network.log.Debug("server detached", "relay", r.url, "reason", err)
+}
+
+// send writes the frames after position until the connection or the relay ends.
+func (r *Relay) send(ctx context.Context, conn *websocket.Conn, position int64) error {
+	if oldest := r.network.oldest(); position < oldest {
+		position = oldest
+		info, err := infoFrame("OutdatedCursor", "the frames after this cursor are no longer kept")
+		if err != nil {
+			return err
+		}
+		if err := conn.Write(ctx, websocket.MessageBinary, info); err != nil {
+			return fmt.Errorf("write advisory: %w", err)
+		}
+	}
+	var pace pacer
+	for {
+		frames, err := r.network.framesAfter(ctx, position, writeBatch)
+		if errors.Is(err, errOutdated) {
+			_ = conn.Write(ctx, websocket.MessageBinary, errorFrame("ConsumerTooSlow", "frames were dropped before they were read"))
+			_ = conn.Close(websocket.StatusPolicyViolation, "ConsumerTooSlow")
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		for _, frame := range frames {
+			if err := pace.wait(ctx, frame); err != nil {
+				return err
+			}
+			if err := conn.Write(ctx, websocket.MessageBinary, frame.data); err != nil {
+				return fmt.Errorf("write frame %d: %w", position+1, err)
+			}
+			position++
+		}
+	}
+}
+
+// pacer spreads the frames of each account over time; see paceFrames and syncHold.
+type pacer struct {
+	ends  time.Time // of the present window
+	sent  map[string]int
+	holds map[string]time.Time // when accounts with a recent #sync may go on
+}
+
+// wait returns when this frame may be sent, or with the context's error. Frames behind it wait too: the order is kept.
+func (p *pacer) wait(ctx context.Context, next frame) error {
+	now := time.Now()
+	until := p.holds[next.did] // the zero time where there is none
+	if now.After(p.ends) {
+		p.begin(now)
+	} else if p.sent[next.did] >= paceFrames && p.ends.After(until) {
+		until = p.ends
+	}
+	if until.After(now) {
+		timer := time.NewTimer(until.Sub(now))
+		defer timer.Stop()
+		select {
+		case now = <-timer.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		p.begin(now)
+	}
+	p.sent[next.did]++
+	if next.sync {
+		p.holds[next.did] = now.Add(syncHold)
+	}
+	return nil
+}
+
+// begin opens a window and forgets the holds that are over.
+func (p *pacer) begin(now time.Time) {
+	p.ends, p.sent = now.Add(paceWindow), map[string]int{}
+	if p.holds == nil {
+		p.holds = map[string]time.Time{}
+	}
+	maps.DeleteFunc(p.holds, func(_ string, until time.Time) bool { return !until.After(now) })
+}
+
+// listHosts names this relay's own address as the only PDS: a server downloads from a loopback host only if it is the
+// relay's, port included.
+func (r *Relay) listHosts(w http.ResponseWriter, req *http.Request) {
+	n := r.network
+	n.mu.Lock()
+	accounts, seq := len(n.dids), n.seq
+	n.mu.Unlock()
+	writeJSON(w, http.StatusOK, map[string]any{"hosts": []any{
+		map[string]any{"hostname": req.Host, "status": "active", "accountCount": accounts, "seq": seq},
+	}})
+}
+
+// listRepos pages through the accounts in the order of their creation; the cursor is an index.
+func (r *Relay) listRepos(w http.ResponseWriter, req *http.Request) {
+	const defaultLimit, maxLimit = 500, 1000
+	start, limit := 0, defaultLimit
+	var err error
+	if raw := req.URL.Query().Get("cursor"); raw != "" {
+		if start, err = strconv.Atoi(raw); err != nil || start < 0 {
+			writeError(w, "InvalidRequest", "cursor is not an index")
+			return
+		}
+	}
+	if raw := req.URL.Query().Get("limit"); raw != "" {
+		if limit, err = strconv.Atoi(raw); err != nil || limit < 1 {
+			writeError(w, "InvalidRequest", "limit is not a positive number")
+			return
+		}
+		limit = min(limit, maxLimit)
+	}
+	n := r.network
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	end := min(start+limit, len(n.dids))
+	repos := []any{}
+	for _, did := range n.dids[min(start, end):end] {
+		acc := n.accounts[did]
+		item := map[string]any{"did": did, "head": acc.repo.head.String(), "rev": acc.repo.rev, "active": acc.active}
+		if acc.status != "" {
+			item["status"] = acc.status
+		}
+		repos = append(repos, item)
+	}
+	answer := map[string]any{"repos": repos}
+	if end < len(n.dids) {
+		answer["cursor"] = strconv.Itoa(end)
+	}
+	writeJSON(w, http.StatusOK, answer)
+}
+
+// getRepo serves a whole repository, at the head that was announced last.
+func (r *Relay) getRepo(w http.ResponseWriter, req *http.Request) {
+	did := req.URL.Query().Get("did")
+	data, code := r.network.exportRepo(did)
+	if code != "" {
+		writeError(w, code, "repository of "+did+" is not available")
+		return
+	}
+	w.Header().Set("Content-Type", "application/vnd.ipld.car")
+	if _, err := w.Write(data); err != nil {
+		r.network.log.Debug("repository not sent", "did", did, "error", err)
+	}
+}
+
+// exportRepo returns a repository as a CAR, or the error code of com.atproto.sync.getRepo.
+func (n *Network) exportRepo(did string) (data []byte, code string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	acc, ok := n.accounts[did]
+	switch {
+	case !ok || !acc.active && acc.status == "deleted":
+		return nil, "RepoNotFound"
+	case !acc.active && acc.status == "takendown":
+		return nil, "RepoTakendown"
+	case !acc.active && acc.status == "suspended":
+		return nil, "RepoSuspended"
+	case !acc.active:
+		return nil, "RepoDeactivated"
+	}
+	data, err := acc.repo.export()
+	if err != nil {
+		n.log.Error("repository not exported", "did", did, "error", err)
+		return nil, "InternalServerError"
+	}
+	return data, ""
+}
+
+// didDocument answers as the PLC directory.
+func (r *Relay) didDocument(w http.ResponseWriter, req *http.Request) {
+	did := req.PathValue("did")
+	r.network.mu.Lock()
+	acc, ok := r.network.accounts[did]
+	r.network.mu.Unlock()
+	if !ok || !strings.HasPrefix(did, "did:") {
+		http.NotFound(w, req)
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]any{
+		"id":          did,
+		"alsoKnownAs": []string{"at://" + acc.handle},
+		"verificationMethod": []any{map[string]any{"id": did + "#atproto", "type": "Multikey", "controller": did,
+			"publicKeyMultibase": acc.repo.key.PublicKey().Multibase()}},
+		"service": []any{map[string]any{"id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": r.url}},
+	})
+}
+
+// writeError answers 400 with an XRPC error.
+func writeError(w http.ResponseWriter, code, text string) {
+	writeJSON(w, http.StatusBadRequest, map[string]any{"error": code, "message": text})
+}
+
+// writeJSON answers with a value. A client that has gone is not an error worth a line.
+func writeJSON(w http.ResponseWriter, status int, value any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(value)
+}
