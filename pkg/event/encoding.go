@@ -1,10 +1,12 @@
 package event
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 )
 
 var (
@@ -21,13 +23,16 @@ var (
 var maxTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 
 // Encode returns the event's JSON form in the current version. It sets e.V.
+// The characters <, > and & stay as they are, for whoever reads the stream.
 func (e *Event) Encode() ([]byte, error) {
 	e.V = Version
-	b, err := json.Marshal(e)
-	if err != nil {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(e); err != nil {
 		return nil, fmt.Errorf("encode %s event of %s: %w", e.Kind, e.DID, err)
 	}
-	return b, nil
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
 // Decode reads one message of the stream and validates it. The error wraps
@@ -52,6 +57,7 @@ func Decode(data []byte) (*Event, error) {
 	if err := e.Validate(); err != nil {
 		return nil, err
 	}
+	e.Source.Time = e.Source.Time.UTC().Truncate(time.Microsecond)
 	return &e, nil
 }
 
@@ -122,7 +128,11 @@ func (e *Event) Validate() error {
 			return bad("langs")
 		}
 	}
-	if len(e.Record) == 0 {
+	if !validCID(e.CID) {
+		return bad("cid")
+	}
+	// The schema keeps it as text, and JSON checks no encoding.
+	if !bytes.HasPrefix(bytes.TrimLeft(e.Record, " \t\r\n"), []byte("{")) || !utf8.Valid(e.Record) {
 		return bad("record")
 	}
 	return nil

@@ -53,11 +53,12 @@ func SortAt(createdAt string, indexedAt time.Time) time.Time {
 }
 
 // rfc3339 is the date-time of RFC 3339 section 5.6. time.Parse alone is wider
-// (a comma before the fraction) and narrower (it wants capital T and Z).
-var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$`)
+// (a comma before the fraction, an offset of 24:00) and narrower (it wants
+// capital T and Z). Of leap seconds it knows nothing: they count as no time.
+var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
 
 func parseTime(s string) (time.Time, bool) {
-	if len(s) > 64 || !rfc3339.MatchString(s) {
+	if !rfc3339.MatchString(s) {
 		return time.Time{}, false
 	}
 	t, err := time.Parse(time.RFC3339Nano, strings.ToUpper(s))

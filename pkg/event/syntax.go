@@ -1,6 +1,9 @@
 package event
 
-import "strings"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 // Limits of the identifiers, from the atproto specifications of DIDs, record
 // keys and TIDs.
@@ -9,6 +12,7 @@ const (
 	maxRkeyBytes = 512
 	revBytes     = 13
 	maxLangBytes = 64
+	maxCIDBytes  = 256
 )
 
 // ValidDID reports whether s has the syntax of an atproto DID
@@ -68,7 +72,21 @@ func ValidRev(s string) bool {
 // validLang keeps out what Postgres text cannot hold; whether the language
 // exists is the reader's business.
 func validLang(s string) bool {
-	return s != "" && len(s) <= maxLangBytes && !strings.ContainsRune(s, 0)
+	return s != "" && len(s) <= maxLangBytes && !strings.ContainsRune(s, 0) && utf8.ValidString(s)
+}
+
+// validCID keeps out what no multibase text has. That it is the record's hash
+// is upstream's promise.
+func validCID(s string) bool {
+	if s == "" || len(s) > maxCIDBytes {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if !isAlnum(c) && !strings.ContainsRune("+/=-_", rune(c)) {
+			return false
+		}
+	}
+	return true
 }
 
 // MaxLangsPerPost is how many languages of a post are kept; the lexicon

@@ -29,6 +29,8 @@ type Checkpoint struct {
 // PendingSync is a #sync whose replacement posts are not all in yet.
 type PendingSync struct {
 	DID, Rev string
+	// Time is the upstream time of the #sync.
+	Time time.Time
 }
 
 // Writer changes the index. It must be used from one goroutine.
@@ -140,11 +142,11 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from Checkpoint) (
 		}
 		_, err = ptx.Exec(ctx, `
 			UPDATE checkpoint SET seq = $1, source_host = $2, source_seq = $3, source_time = $4,
-			       sync_did = $5, sync_rev = $6, applied_at = clock_timestamp(), expires_at = clock_timestamp() + $7,
+			       sync_did = $5, sync_rev = $6, sync_time = $13, applied_at = clock_timestamp(), expires_at = clock_timestamp() + $7,
 			       posts = posts + $8, visible_posts = visible_posts + $9, tags = tags + $10, dead_letters = dead_letters + $11
 			 WHERE epoch = $12`,
 			to.Seq, to.Source.Host, to.Source.Seq, to.Source.Time, to.Sync.DID, to.Sync.Rev, LeaseTTL,
-			tx.posts, tx.visible, tx.tags, tx.deadLetters, w.epoch)
+			tx.posts, tx.visible, tx.tags, tx.deadLetters, w.epoch, to.Sync.Time)
 		if err != nil {
 			return fmt.Errorf("move the checkpoint to %d: %w", to.Seq, err)
 		}
@@ -177,12 +179,12 @@ type querier interface {
 
 func readCheckpoint(ctx context.Context, q querier, lock string) (cp Checkpoint, epoch int64, holder string, err error) {
 	err = q.QueryRow(ctx, `
-		SELECT seq, source_host, source_seq, source_time, sync_did, sync_rev, epoch, holder FROM checkpoint `+lock).
-		Scan(&cp.Seq, &cp.Source.Host, &cp.Source.Seq, &cp.Source.Time, &cp.Sync.DID, &cp.Sync.Rev, &epoch, &holder)
+		SELECT seq, source_host, source_seq, source_time, sync_did, sync_rev, sync_time, epoch, holder FROM checkpoint `+lock).
+		Scan(&cp.Seq, &cp.Source.Host, &cp.Source.Seq, &cp.Source.Time, &cp.Sync.DID, &cp.Sync.Rev, &cp.Sync.Time, &epoch, &holder)
 	if err != nil {
 		return cp, 0, "", fmt.Errorf("read the checkpoint: %w", notMigrated(err))
 	}
-	cp.Source.Time = cp.Source.Time.UTC()
+	cp.Source.Time, cp.Sync.Time = cp.Source.Time.UTC(), cp.Sync.Time.UTC()
 	return cp, epoch, holder, nil
 }
 

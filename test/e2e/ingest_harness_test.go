@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -248,5 +247,3 @@ func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Log(w.prefix + string(p[:len(p)-1]))
 	return len(p), nil
 }
-
-var _ = json.Valid

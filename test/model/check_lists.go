@@ -16,7 +16,6 @@ import (
 const (
 	maxQueryTags     = 20
 	maxQueryTagBytes = 4 << 10
-	maxQueryBytes    = 16 << 10
 	maxLimit         = 100
 )
 
@@ -307,13 +306,4 @@ func (w *walk) recent(ctx context.Context) error {
 		}
 		want = w.list.Page(&want.Next, nil, w.limit)
 	}
-}
-
-// checkStatus compares the totals.
-func (c *checker) checkStatus(ctx context.Context) error {
-	var got struct {
-		Totals struct{ Posts, Tags int }
-	}
-	_ = got
-	return nil
 }

@@ -77,7 +77,6 @@ func New() *Index {
 func (x *Index) Apply(seq uint64, data []byte) {
 	e, err := event.Decode(data)
 	if err != nil {
-		x.endSync(nil)
 		x.deadLetters++
 		return
 	}
@@ -230,10 +229,9 @@ func (x *Index) endSync(next *event.Event) {
 		next.DID == s.did && next.Rev == s.rev {
 		return
 	}
-	for uri, p := range x.posts {
+	for _, p := range x.posts {
 		if p.DID == s.did && p.Rev < s.rev {
 			x.drop(p)
-			x.markers[uri] = s.rev
 		}
 	}
 	x.sync = nil

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/test/simnet"
 )

@@ -102,6 +102,7 @@ CREATE TABLE IF NOT EXISTS checkpoint (
     -- The account whose replacement posts are coming in after a #sync, if any.
     sync_did text COLLATE "C" NOT NULL DEFAULT '',
     sync_rev text COLLATE "C" NOT NULL DEFAULT '',
+    sync_time timestamptz NOT NULL DEFAULT 'epoch',
     -- The lease: each holder has an epoch of its own, higher than all before.
     epoch bigint NOT NULL DEFAULT 0,
     holder text NOT NULL DEFAULT '',

@@ -114,6 +114,15 @@ func status(active bool, s string) event.Event {
 	return event.Event{Kind: event.KindAccount, DID: did, Active: active, Status: s}
 }
 
+func syncAt(r, second int) event.Event {
+	return later(event.Event{Kind: event.KindSync, DID: did, Rev: rev(r)}, second)
+}
+
+func later(e event.Event, second int) event.Event {
+	e.Source = event.Position{Host: "https://host.example", Seq: uint64(second), Time: at(second)}
+	return e
+}
+
 func TestRules(t *testing.T) {
 	t.Parallel()
 	nul := func(e event.Event) event.Event {
@@ -142,6 +151,13 @@ func TestRules(t *testing.T) {
 			{create("a", 1, "art"), create("b", 2, "art"), create("c", 3, "art")},
 			{{Kind: event.KindSync, DID: did, Rev: rev(9)}, create("b", 9, "art")},
 			{{Kind: event.KindPosition}}}, []string{"b"}},
+		{"sync replaced at a newer revision", [][]event.Event{
+			{create("a", 1, "art"), create("b", 2, "art")},
+			{syncAt(9, 60), later(create("a", 11, "art"), 60)}, {later(create("b", 11, "art"), 60)},
+			{{Kind: event.KindPosition}}}, []string{"b", "a"}},
+		{"an edit behind a sync is not its replacement", [][]event.Event{
+			{create("a", 1, "art"), create("b", 2, "art")},
+			{syncAt(9, 60), later(create("c", 11, "art"), 61)}}, []string{"c"}},
 		{"sync shows no gap", [][]event.Event{
 			{create("a", 1, "art"), create("b", 2, "art")},
 			{{Kind: event.KindSync, DID: did, Rev: rev(9)}}}, []string{"b", "a"}},

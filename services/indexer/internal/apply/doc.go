@@ -18,5 +18,6 @@
 //   - Account events are ordered by upstream time. Hiding keeps the posts,
 //     deletion erases them and leaves the highest revision as a floor.
 //   - #sync at R makes the account's posts below R stale. They stay until the
-//     replacements, which follow at R, have all come: until any other event.
+//     replacements, which follow right behind it, have all come: until any
+//     other event.
 package apply

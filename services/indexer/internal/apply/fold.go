@@ -211,15 +211,19 @@ func (f *fold) beginSync(seq uint64, ev *event.Event) {
 		return
 	}
 	a.row.SyncRev = ev.Rev
-	f.sync = store.PendingSync{DID: ev.DID, Rev: ev.Rev}
+	f.sync = store.PendingSync{DID: ev.DID, Rev: ev.Rev, Time: ev.Source.Time.UTC()}
 	a.touch(seq)
 }
 
 // continuesSync reports whether an event is one of the replacements that follow
-// a #sync: upstream writes them right behind it, at its revision.
+// a #sync. The firehose writes them right behind it, with its time, and at its
+// revision or, where the account went on before its repository was fetched, at
+// the one it had by then.
 func (f *fold) continuesSync(ev *event.Event) bool {
-	return f.sync.DID != "" && ev.DID == f.sync.DID && ev.Rev == f.sync.Rev &&
-		(ev.Kind == event.KindCreate || ev.Kind == event.KindUpdate)
+	if f.sync.DID == "" || ev.DID != f.sync.DID || ev.Kind != event.KindCreate && ev.Kind != event.KindUpdate {
+		return false
+	}
+	return ev.Rev == f.sync.Rev || ev.Rev > f.sync.Rev && ev.Source.Time.Equal(f.sync.Time)
 }
 
 // endSync removes the posts that the #sync did not bring again. They need no

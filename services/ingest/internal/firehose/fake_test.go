@@ -44,6 +44,7 @@ type fakeHost struct {
 type fakeEvent struct {
 	seq  uint64
 	time time.Time
+	raw  string // sent as it is instead, where set
 }
 
 func newFakeHost(t *testing.T) *fakeHost {
@@ -92,7 +93,7 @@ func (h *fakeHost) change(fn func()) {
 func (h *fakeHost) emit(t time.Time, seqs ...uint64) {
 	h.change(func() {
 		for i, seq := range seqs {
-			h.events = append(h.events, fakeEvent{seq, t.Add(time.Duration(i) * time.Second)})
+			h.events = append(h.events, fakeEvent{seq: seq, time: t.Add(time.Duration(i) * time.Second)})
 		}
 	})
 }
@@ -203,7 +204,11 @@ func (h *fakeHost) subscribe(w http.ResponseWriter, r *http.Request) {
 		h.mu.Unlock()
 		for _, e := range due {
 			next = e.seq + 1
-			if !h.send(ctx, conn, accountFrame(e)) {
+			payload := e.raw
+			if payload == "" {
+				payload = accountFrame(e)
+			}
+			if !h.send(ctx, conn, payload) {
 				return
 			}
 		}

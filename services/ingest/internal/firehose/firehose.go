@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"time"
 
@@ -123,22 +122,11 @@ func (rd *Reader) Run(ctx context.Context, from event.Position, handle Handler) 
 	case !rd.cfg.Start.Time.IsZero():
 		r.setOrigin(rd.cfg.Start.Time)
 	}
-	tried := make([]bool, len(rd.cfg.Hosts))
-	backoff := rd.timing.BackoffMin
+	hosts := rotation{tried: make([]bool, len(rd.cfg.Hosts)), timing: rd.timing}
 	for {
-		next := 0
-		for next < len(tried) && tried[next] {
-			next++
-		}
-		if next == len(tried) {
-			// Half of it certain, half by chance: readers that lost the same
-			// host do not come back at once.
-			if err := sleep(ctx, backoff/2+rand.N(backoff/2+1)); err != nil {
-				return err
-			}
-			backoff = min(2*backoff, rd.timing.BackoffMax)
-			clear(tried)
-			continue
+		next, pause := hosts.next()
+		if err := sleep(ctx, pause); err != nil {
+			return err
 		}
 		before := r.pos
 		err := r.visit(ctx, rd.cfg.Hosts[next])
@@ -151,12 +139,7 @@ func (rd *Reader) Run(ctx context.Context, from event.Position, handle Handler) 
 		case errors.As(err, &handler):
 			return handler.err
 		}
-		if r.pos != before {
-			// It was of use: the others are worth a new try.
-			clear(tried)
-			backoff = rd.timing.BackoffMin
-		}
-		tried[next] = true
+		hosts.ended(r.pos != before, errors.Is(err, errAway))
 	}
 }
 

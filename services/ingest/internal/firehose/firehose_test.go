@@ -217,6 +217,57 @@ func TestDroppedConnectionsAreMended(t *testing.T) {
 	require.Equal(t, []string{"a:1", "a:2", "a:3", "a:4"}, s.all(), "nothing lost, nothing twice")
 }
 
+// A host that crashed gives numbers that it had not stored to other events.
+// The client by itself would drop these as ones that it has already.
+func TestNumbersGivenTwice(t *testing.T) {
+	t.Parallel()
+	crash := func(h *fakeHost, then func()) {
+		h.change(func() {
+			h.events = append(h.events[:2:2], fakeEvent{seq: 3, time: past.Add(time.Minute)})
+			then()
+		})
+	}
+	for name, notice := range map[string]func(h *fakeHost){
+		"the connection drops":   func(h *fakeHost) { crash(h, func() {}); h.cutAll() },
+		"the connection is mute": func(h *fakeHost) { crash(h, func() { h.epoch++ }) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newFakeHost(t)
+			h.emit(past, seqs(1, 3)...)
+			s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, h)
+			s.await("a:3")
+			notice(h)
+			s.awaitThat("the new event 3", func() bool {
+				for _, b := range s.batches {
+					for _, e := range b.Events {
+						if e.TimeUS == past.Add(time.Minute).UnixMicro() {
+							return true
+						}
+					}
+				}
+				return false
+			})
+			require.Equal(t, 1, s.count(Switched))
+		})
+	}
+}
+
+func TestAFrameThatNobodyCanReadIsPassedOver(t *testing.T) {
+	t.Parallel()
+	h := newFakeHost(t)
+	h.emit(past, 1)
+	s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, h)
+	s.await("a:1")
+	h.change(func() {
+		h.events = append(h.events, fakeEvent{seq: 2, time: past, raw: `{"$type":"network.bsky.jetstream.subscribeEvents#account","seq":2}`})
+	})
+	h.emit(past.Add(time.Second), 3)
+	s.await("a:1", "a:3")
+	require.Equal(t, 1, s.count(Failed))
+	require.Equal(t, maxUnreadable, s.count(Disconnected))
+}
+
 func TestWatchdogIsQuietOnAQuietNetwork(t *testing.T) {
 	t.Parallel()
 	h := newFakeHost(t)

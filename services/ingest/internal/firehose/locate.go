@@ -12,6 +12,8 @@ import (
 // place is where a client begins: behind pos.Seq on pos.Host.
 type place struct {
 	pos event.Position
+	// exact says that pos.Time is the time of the event pos.Seq.
+	exact bool
 	// notBefore is the time that the place stands for, where it was found by
 	// time: the host may replay from somewhat earlier.
 	notBefore time.Time
@@ -28,7 +30,7 @@ func (r *run) locate(ctx context.Context, host string) (place, error) {
 			return place{}, err
 		}
 		if foreign == "" {
-			return place{pos: r.pos, notBefore: r.origin}, nil
+			return place{pos: r.pos, exact: r.pos.Seq > 0, notBefore: r.origin}, nil
 		}
 		r.notify(Notice{What: Switched, Host: host, Position: r.pos,
 			Detail: "the host's history is not the one read before: " + foreign})
@@ -68,12 +70,15 @@ func (r *run) first(ctx context.Context, host string) (place, error) {
 	if err != nil {
 		return place{}, err
 	}
-	pos := event.Position{Host: host, Seq: seq, Time: r.origin}
-	if t, ok := r.timeOf(ctx, host, seq); ok {
-		pos.Time = t
+	t, exact, err := r.timeOf(ctx, host, seq)
+	if err != nil {
+		return place{}, err
 	}
-	r.pos = pos
-	return place{pos: pos, notBefore: r.origin}, nil
+	if !exact {
+		t = r.origin
+	}
+	r.pos = event.Position{Host: host, Seq: seq, Time: t}
+	return place{pos: r.pos, exact: exact, notBefore: r.origin}, nil
 }
 
 // tip returns the sequence number behind which the host's present begins, and
@@ -179,19 +184,25 @@ func (r *run) verify(ctx context.Context, pos event.Position) (foreign string, e
 }
 
 // timeOf returns the time of one event, where the host still has it at hand.
-func (r *run) timeOf(ctx context.Context, host string, seq uint64) (time.Time, bool) {
+func (r *run) timeOf(ctx context.Context, host string, seq uint64) (t time.Time, known bool, err error) {
 	if seq == 0 {
-		return time.Time{}, false
+		return time.Time{}, false, nil
 	}
 	p, err := r.dial(ctx, host, &seq, false)
+	if isTooOld(err) {
+		return time.Time{}, false, nil
+	}
 	if err != nil {
-		return time.Time{}, false
+		return time.Time{}, false, err
 	}
 	defer p.close()
 	wait, cancel := context.WithTimeout(ctx, r.timing.Verify)
 	defer cancel()
 	f, err := p.next(wait)
-	return f.time, err == nil && f.info == "" && f.seq == seq
+	if err != nil {
+		return time.Time{}, false, fmt.Errorf("read event %d of %s: %w", seq, host, err)
+	}
+	return f.time, f.info == "" && f.seq == seq, nil
 }
 
 // answers returns why a host does not take subscribers, where nothing else is

@@ -107,8 +107,8 @@ func rejection(resp *http.Response) error {
 	return e
 }
 
-// next returns the next event or advisory. Frames of unknown kinds are passed
-// over.
+// next returns the next event or advisory. Frames of unknown kinds, and those
+// that cannot be read, are passed over.
 func (p *probe) next(ctx context.Context) (frame, error) {
 	for {
 		_, data, err := p.conn.Read(ctx)
@@ -125,10 +125,10 @@ func (p *probe) next(ctx context.Context) (frame, error) {
 				Name string `json:"name"`
 			} `json:"payload"`
 		}
-		if err := json.Unmarshal(data, &f); err != nil {
-			return frame{}, fmt.Errorf("read a frame: %w", err)
-		}
+		err = json.Unmarshal(data, &f)
 		switch {
+		case err != nil:
+			continue
 		case f.Type == "error":
 			return frame{}, fmt.Errorf("host reports %s: %s", f.Error, f.Message)
 		case f.Type != "message":
@@ -136,7 +136,7 @@ func (p *probe) next(ctx context.Context) (frame, error) {
 		case f.Payload.Seq > 0:
 			t, err := time.Parse(time.RFC3339Nano, f.Payload.Time)
 			if err != nil {
-				return frame{}, fmt.Errorf("read the time of event %d: %w", f.Payload.Seq, err)
+				continue
 			}
 			return frame{seq: uint64(f.Payload.Seq), time: t.UTC()}, nil
 		case f.Payload.Name != "":

@@ -13,19 +13,20 @@ import (
 )
 
 const (
-	// maxErrors in a row without an event end a visit. The client pauses
-	// longer before each, about 8 s in all.
+	// maxErrors in a row without an event end a visit.
 	maxErrors = 5
-	// maxUnreadable is how often reading the archive may fail behind one
-	// position before what cannot be read is passed over.
+	// maxUnreadable is how often reading may fail behind one position before
+	// what cannot be read is passed over.
 	maxUnreadable = 5
 )
 
 // Why a visit ends, besides what the client says.
 var (
 	errStalled     = errors.New("the client is stalled: the host has events that it does not deliver")
+	errForeign     = errors.New("the host's history has changed")
+	errAway        = errors.New("the client is silent and so is the host")
 	errSlowArchive = errors.New("the archive gave nothing for too long")
-	errUnreadable  = errors.New("the archive could not be read")
+	errBroken      = errors.New("the client reports an error")
 	errEnded       = errors.New("the client ended")
 )
 
@@ -34,7 +35,7 @@ var (
 func (r *run) read(ctx context.Context, client *jetstream.Client, at place) error {
 	visit, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	w := &watch{run: r, client: client, host: at.pos.Host, seq: at.pos.Seq, since: time.Now(), deadline: r.end}
+	w := &watch{run: r, client: client, pos: at.pos, exact: at.exact, began: time.Now(), since: time.Now(), deadline: r.end}
 	var watching sync.WaitGroup
 	watching.Go(func() { w.watch(visit, end) })
 
@@ -49,7 +50,7 @@ func (r *run) read(ctx context.Context, client *jetstream.Client, at place) erro
 			if why = r.deliver(ctx, at, batch.Events()); why != nil {
 				break
 			}
-			w.idle(r.pos.Seq, r.end)
+			w.idle(r.pos, r.end)
 		}
 		why = errEnded
 	}
@@ -99,6 +100,13 @@ func (r *run) position(host string, ev *jetstream.Event) event.Position {
 }
 
 // clientError says whether an error that the client yields ends the visit.
+// It nearly always does, although the client would go on by itself: behind an
+// archive block that it could not read; or, after a dropped connection, from
+// its last sequence number, which a host that crashed may have given to
+// another event meanwhile. A new visit verifies that first.
+//
+// But a frame that cannot be decoded comes again with each visit. So what
+// fails soon and again behind one position is passed over.
 func (r *run) clientError(w *watch, err error) error {
 	if errors.Is(err, jetstream.ErrFatal) {
 		return err
@@ -106,24 +114,18 @@ func (r *run) clientError(w *watch, err error) error {
 	if r.OnClientError != nil {
 		r.OnClientError(err)
 	}
-	if !w.replaying() {
-		// A dropped connection, which the client mends by itself, or a frame
-		// that nobody can read.
-		if n := w.trouble(); n >= maxErrors {
-			return fmt.Errorf("%d errors in a row, the last: %w", n, err)
-		}
-		r.logger.Warn("firehose client reports an error", "host", w.host, "seq", r.pos.Seq, "err", err)
-		return nil
-	}
-	// The client would go on behind what it could not read.
 	u := &r.unreadable
-	if u.pos != r.pos {
+	if soon := w.replaying() || time.Since(w.began) < r.timing.Ask; u.pos != r.pos || !soon {
 		u.pos, u.times = r.pos, 0
 	}
 	if u.times++; u.times <= maxUnreadable {
-		return fmt.Errorf("%w behind %d: %w", errUnreadable, r.pos.Seq, err)
+		return fmt.Errorf("%w behind %d: %w", errBroken, r.pos.Seq, err)
 	}
-	r.notify(Notice{What: Failed, Host: w.host, Position: r.pos,
-		Detail: fmt.Sprintf("events may be missing behind %d: the archive could not be read %d times and is passed over: %v", r.pos.Seq, u.times, err)})
+	if n := w.trouble(); n >= maxErrors {
+		u.times = 0
+		return fmt.Errorf("%w, %d times in a row: %w", errBroken, n, err)
+	}
+	r.notify(Notice{What: Failed, Host: w.pos.Host, Position: r.pos,
+		Detail: fmt.Sprintf("what follows %d could not be read %d times and is passed over, events may be missing: %v", r.pos.Seq, u.times, err)})
 	return nil
 }

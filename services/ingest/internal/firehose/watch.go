@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/bluesky-social/jetstream"
+
+	"github.com/tagstream/tagstream/pkg/event"
 )
 
 // watch is the watchdog of one client. A silent client is one of three: on a
@@ -15,15 +17,16 @@ import (
 type watch struct {
 	run    *run
 	client *jetstream.Client
-	host   string
+	began  time.Time
 
 	mu       sync.Mutex // guards what follows
 	handling bool
-	seq      uint64    // last event delivered
-	since    time.Time // of the last sign of life
-	errors   int       // in a row
-	troubled time.Time // of the first of them
-	deadline time.Time // when the time to read ends; zero is never
+	pos      event.Position // of the last event delivered
+	exact    bool           // pos.Time is that event's
+	since    time.Time      // of the last sign of life
+	errors   int            // in a row
+	troubled time.Time      // of the first of them
+	deadline time.Time      // when the time to read ends; zero is never
 	stats    jetstream.Stats
 }
 
@@ -34,12 +37,15 @@ func (w *watch) busy() {
 	w.handling = true
 }
 
-// idle says that the handler took events up to seq and the client is waited
+// idle says that the handler took events up to pos and the client is waited
 // for again.
-func (w *watch) idle(seq uint64, deadline time.Time) {
+func (w *watch) idle(pos event.Position, deadline time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.handling, w.seq, w.since, w.deadline = false, seq, time.Now(), deadline
+	if pos.Host == w.pos.Host && pos.Seq > w.pos.Seq {
+		w.pos, w.exact = pos, true
+	}
+	w.handling, w.since, w.deadline = false, time.Now(), deadline
 	w.errors, w.troubled = 0, time.Time{}
 }
 
@@ -85,7 +91,7 @@ func (w *watch) look(ctx context.Context) error {
 	if w.stats != stats {
 		w.stats, w.since = stats, now
 	}
-	seq := w.seq
+	pos, exact := w.pos, w.exact
 	past := !w.deadline.IsZero() && now.After(w.deadline.Add(timing.Settle))
 	silent := now.Sub(w.since)
 	ask := silent >= timing.Idle ||
@@ -102,9 +108,9 @@ func (w *watch) look(ctx context.Context) error {
 	case replaying || !ask:
 		return nil
 	}
-	beyond, err := w.beyond(ctx, seq)
+	beyond, err := w.beyond(ctx, pos, exact)
 	if err != nil {
-		return fmt.Errorf("the client is silent and so is the host: %w", err)
+		return err
 	}
 	if beyond == 0 {
 		if past {
@@ -121,17 +127,18 @@ func (w *watch) look(ctx context.Context) error {
 	return errStalled
 }
 
-// beyond asks the host for an event behind seq that the client should have
-// delivered, and returns its sequence number, 0 where there is none.
-func (w *watch) beyond(ctx context.Context, seq uint64) (uint64, error) {
-	p, err := w.run.dial(ctx, w.host, &seq, true)
+// beyond asks the host for an event behind pos that the client should have
+// delivered, and returns its sequence number, 0 where there is none. The error
+// wraps errAway or errForeign.
+func (w *watch) beyond(ctx context.Context, pos event.Position, exact bool) (uint64, error) {
+	p, err := w.run.dial(ctx, pos.Host, &pos.Seq, true)
 	if isTooOld(err) {
 		// Quiet for longer than the live window: a new client reads the
 		// archive for what may be there.
-		return seq + 1, nil
+		return pos.Seq + 1, nil
 	}
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("%w: %w", errAway, err)
 	}
 	defer p.close()
 	wait, cancel := context.WithTimeout(ctx, w.run.timing.Ask)
@@ -142,10 +149,13 @@ func (w *watch) beyond(ctx context.Context, seq uint64) (uint64, error) {
 		case err != nil && wait.Err() != nil:
 			return 0, nil // nothing to say
 		case err != nil:
-			return 0, err
-		case f.info == "" && f.seq < seq:
-			return 0, fmt.Errorf("asked for sequence number %d it gives %d", seq, f.seq)
-		case f.seq > seq:
+			return 0, fmt.Errorf("%w: %w", errAway, err)
+		case f.info != "":
+		case f.seq < pos.Seq:
+			return 0, fmt.Errorf("%w: asked for sequence number %d it gives %d", errForeign, pos.Seq, f.seq)
+		case f.seq == pos.Seq && exact && !f.time.Equal(pos.Time):
+			return 0, fmt.Errorf("%w: its event %d is of %s", errForeign, f.seq, f.time.Format(time.RFC3339Nano))
+		case f.seq > pos.Seq:
 			return f.seq, nil
 		}
 	}
@@ -160,7 +170,7 @@ func (w *watch) awaits(ctx context.Context, seq uint64) bool {
 	defer tick.Stop()
 	for {
 		w.mu.Lock()
-		arrived := w.handling || w.seq >= seq
+		arrived := w.handling || w.pos.Seq >= seq
 		w.mu.Unlock()
 		if arrived {
 			return true

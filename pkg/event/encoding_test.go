@@ -1,0 +1,228 @@
+package event_test
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+var update = flag.Bool("update", false, "write the golden files of testdata anew")
+
+const (
+	aliceDID = "did:plc:z72i7hdynmk6r22z27h6tvur"
+	aRkey    = "3mwxyzabcde2f"
+	aRev     = "3mwxyzabcdf2g"
+	aCID     = "bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a"
+)
+
+// examples has one event of each kind, as docs/stream.md shows them.
+func examples() map[string]*event.Event {
+	source := func(seq uint64) event.Position {
+		return event.Position{
+			Host: "https://jetstream.us-east.bsky.network", Seq: seq,
+			Time: time.Date(2026, 8, 20, 12, 0, 0, 123456000, time.UTC),
+		}
+	}
+	return map[string]*event.Event{
+		"create": {
+			Kind: event.KindCreate, Source: source(1001), DID: aliceDID, Rkey: aRkey, Rev: aRev, CID: aCID,
+			Tags: []string{"art", "キャット", "a&b"}, Langs: []string{"en", "ja"}, CreatedAt: "2026-08-20T14:00:00.001+02:00",
+			Record: json.RawMessage(`{"$type":"app.bsky.feed.post","createdAt":"2026-08-20T14:00:00.001+02:00","langs":["en","ja"],` +
+				`"tags":["Art","キャット","a&b"],"text":"a <b>cat</b> & a NUL: \u0000"}`),
+		},
+		"create-bare": {
+			Kind: event.KindCreate, Source: source(1002), DID: "did:web:example.com", Rkey: "self", Rev: aRev, CID: aCID,
+			Tags: []string{"art"}, Record: json.RawMessage(`{"tags":["art"]}`),
+		},
+		"update": {
+			Kind: event.KindUpdate, Source: source(1003), DID: aliceDID, Rkey: aRkey, Rev: aRev, CID: aCID,
+			Tags: []string{"art"}, CreatedAt: "2026-08-20T14:00:00.001+02:00",
+			Record: json.RawMessage(`{"$type":"app.bsky.feed.post","createdAt":"2026-08-20T14:00:00.001+02:00","tags":["art"],"text":"edited"}`),
+		},
+		"remove":       {Kind: event.KindRemove, Source: source(1004), DID: aliceDID, Rkey: aRkey, Rev: aRev},
+		"delete":       {Kind: event.KindDelete, Source: source(1005), DID: aliceDID, Rkey: aRkey, Rev: aRev},
+		"account":      {Kind: event.KindAccount, Source: source(1006), DID: aliceDID, Active: true},
+		"account-gone": {Kind: event.KindAccount, Source: source(1007), DID: aliceDID, Status: "takendown"},
+		"sync":         {Kind: event.KindSync, Source: source(1008), DID: aliceDID, Rev: aRev},
+		"position":     {Kind: event.KindPosition, Source: source(1009)},
+	}
+}
+
+func TestGolden(t *testing.T) {
+	t.Parallel()
+	kinds := map[event.Kind]bool{}
+	for name, ev := range examples() {
+		kinds[ev.Kind] = true
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join("testdata", name+".json")
+			data, err := ev.Encode()
+			require.NoError(t, err)
+			if *update {
+				require.NoError(t, os.WriteFile(path, append(data, '\n'), 0o644))
+			}
+			golden, err := os.ReadFile(path)
+			require.NoError(t, err, "go test ./event -update writes it")
+			require.Equal(t, strings.TrimSuffix(string(golden), "\n"), string(data))
+			decoded, err := event.Decode(golden)
+			require.NoError(t, err)
+			require.Equal(t, ev, decoded)
+		})
+	}
+	for _, kind := range event.Kinds {
+		require.True(t, kinds[kind], "an example of kind %s", kind)
+	}
+	require.Len(t, kinds, len(event.Kinds))
+	files, err := filepath.Glob("testdata/*.json")
+	require.NoError(t, err)
+	require.Len(t, files, len(examples()), "no golden file is left over")
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	t.Parallel()
+	const source = `"source":{"host":"https://h","seq":1,"time":"2026-08-20T12:00:00Z"}`
+	post := func(change func(e *event.Event)) string {
+		e := examples()["create"]
+		change(e)
+		data, err := e.Encode()
+		require.NoError(t, err)
+		return string(data)
+	}
+	for _, c := range []struct {
+		name, data string
+		err        error
+		says       string
+	}{
+		{name: "nothing", data: "", err: event.ErrInvalid},
+		{name: "no JSON", data: "hello", err: event.ErrInvalid},
+		{name: "not an object", data: `[1]`, err: event.ErrInvalid},
+		{name: "null", data: `null`, err: event.ErrInvalid, says: "bad v"},
+		{name: "two objects", data: `{"v":1} {"v":1}`, err: event.ErrInvalid},
+		{name: "cut off", data: `{"v":1,"kind":"position",` + source, err: event.ErrInvalid},
+
+		{name: "no version", data: `{"kind":"position",` + source + `}`, err: event.ErrInvalid, says: "bad v"},
+		{name: "version 0", data: `{"v":0,"kind":"position",` + source + `}`, err: event.ErrInvalid},
+		{name: "negative version", data: `{"v":-1,"kind":"position",` + source + `}`, err: event.ErrInvalid},
+		{name: "newer version", data: `{"v":2,"kind":"position",` + source + `}`, err: event.ErrUnknownVersion, says: "unknown event version 2"},
+		{name: "newer version of a new kind", data: `{"v":3,"kind":"like"}`, err: event.ErrUnknownVersion},
+		{name: "newer version, types changed", data: `{"v":2,"kind":7,"source":"h:1","tags":{"a":1},"record":[]}`, err: event.ErrUnknownVersion},
+		{name: "newer version, times changed", data: `{"v":2,"kind":"position","source":{"host":"h","seq":-1,"time":17}}`, err: event.ErrUnknownVersion},
+		{name: "this version, types changed", data: `{"v":1,"kind":7}`, err: event.ErrInvalid},
+		{name: "version of another type", data: `{"v":"2"}`, err: event.ErrInvalid},
+
+		{name: "unknown kind", data: `{"v":1,"kind":"like",` + source + `}`, err: event.ErrInvalid, says: `unknown kind "like"`},
+		{name: "no kind", data: `{"v":1,` + source + `}`, err: event.ErrInvalid},
+		{name: "no source", data: `{"v":1,"kind":"position"}`, err: event.ErrInvalid, says: "bad source.host"},
+		{name: "seq over a bigint", data: `{"v":1,"kind":"position","source":{"host":"h","seq":9223372036854775808,"time":"2026-08-20T12:00:00Z"}}`, err: event.ErrInvalid, says: "bad source.seq"},
+		{name: "no time", data: `{"v":1,"kind":"position","source":{"host":"h","seq":1}}`, err: event.ErrInvalid, says: "bad source.time"},
+		{name: "time before 1970", data: `{"v":1,"kind":"position","source":{"host":"h","seq":1,"time":"1969-12-31T23:59:59Z"}}`, err: event.ErrInvalid, says: "bad source.time"},
+
+		{name: "account without DID", data: `{"v":1,"kind":"account",` + source + `}`, err: event.ErrInvalid, says: "bad did"},
+		{name: "sync without DID", data: `{"v":1,"kind":"sync",` + source + `,"rev":"` + aRev + `"}`, err: event.ErrInvalid, says: "bad did"},
+		{name: "sync without rev", data: `{"v":1,"kind":"sync",` + source + `,"did":"` + aliceDID + `"}`, err: event.ErrInvalid, says: "bad rev"},
+		{name: "delete without rkey", data: `{"v":1,"kind":"delete",` + source + `,"did":"` + aliceDID + `","rev":"` + aRev + `"}`, err: event.ErrInvalid, says: "bad rkey"},
+		{name: "remove without rev", data: `{"v":1,"kind":"remove",` + source + `,"did":"` + aliceDID + `","rkey":"a"}`, err: event.ErrInvalid, says: "bad rev"},
+
+		{name: "bad DID", data: post(func(e *event.Event) { e.DID = "did:plc:a\x00b" }), err: event.ErrInvalid, says: "bad did"},
+		{name: "bad rkey", data: post(func(e *event.Event) { e.Rkey = "a/b" }), err: event.ErrInvalid, says: "bad rkey"},
+		{name: "bad rev", data: post(func(e *event.Event) { e.Rev = "1" }), err: event.ErrInvalid, says: "bad rev"},
+		{name: "no CID", data: post(func(e *event.Event) { e.CID = "" }), err: event.ErrInvalid, says: "bad cid"},
+		{name: "CID with NUL", data: post(func(e *event.Event) { e.CID = "b\x00" }), err: event.ErrInvalid, says: "bad cid"},
+		{name: "CID without end", data: post(func(e *event.Event) { e.CID = strings.Repeat("b", 257) }), err: event.ErrInvalid, says: "bad cid"},
+		{name: "no tags", data: post(func(e *event.Event) { e.Tags = nil }), err: event.ErrInvalid, says: "bad tags"},
+		{name: "too many tags", data: post(func(e *event.Event) { e.Tags = strings.Split(strings.Repeat("a,", 100)+"a", ",") }), err: event.ErrInvalid, says: "bad tags"},
+		{name: "tag not normalized", data: post(func(e *event.Event) { e.Tags = []string{"Art"} }), err: event.ErrInvalid, says: "bad tags"},
+		{name: "tag twice", data: post(func(e *event.Event) { e.Tags = []string{"art", "b", "art"} }), err: event.ErrInvalid, says: "bad tags"},
+		{name: "empty tag", data: post(func(e *event.Event) { e.Tags = []string{""} }), err: event.ErrInvalid, says: "bad tags"},
+		{name: "lang with NUL", data: post(func(e *event.Event) { e.Langs = []string{"e\x00"} }), err: event.ErrInvalid, says: "bad langs"},
+		{name: "no record", data: post(func(e *event.Event) { e.Record = nil }), err: event.ErrInvalid, says: "bad record"},
+		{name: "record null", data: post(func(e *event.Event) { e.Record = json.RawMessage("null") }), err: event.ErrInvalid, says: "bad record"},
+		{name: "record no object", data: post(func(e *event.Event) { e.Record = json.RawMessage("[1]") }), err: event.ErrInvalid, says: "bad record"},
+		{name: "record not UTF-8", data: post(func(e *event.Event) { e.Record = json.RawMessage("{\"a\":\"\xff\"}") }), err: event.ErrInvalid, says: "bad record"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			ev, err := event.Decode([]byte(c.data))
+			require.Nil(t, ev)
+			require.ErrorIs(t, err, c.err)
+			require.ErrorContains(t, err, c.says)
+			// The dead letters are counted by which of the two it is.
+			require.NotEqual(t, c.err == event.ErrInvalid, strings.Contains(err.Error(), event.ErrUnknownVersion.Error()))
+		})
+	}
+}
+
+func TestDecodeTolerates(t *testing.T) {
+	t.Parallel()
+	ev, err := event.Decode([]byte(`
+		{"new": {"field": 1}, "v": 1, "kind": "position",
+		 "source": {"host": "h", "seq": 9223372036854775807, "time": "2026-08-20T14:00:00.1234567+02:00"}}`))
+	require.NoError(t, err)
+	require.Equal(t, event.Position{Host: "h", Seq: 1<<63 - 1, Time: parse(t, "2026-08-20T12:00:00.123456Z")}, ev.Source,
+		"positions compare as values, so decoding gives each time one form")
+}
+
+func TestEncodeRefuses(t *testing.T) {
+	t.Parallel()
+	ev := examples()["create"]
+	ev.Record = json.RawMessage(`{`)
+	_, err := ev.Encode()
+	require.ErrorContains(t, err, "encode create event of "+aliceDID)
+}
+
+func TestEventIsPost(t *testing.T) {
+	t.Parallel()
+	for _, kind := range event.Kinds {
+		ev := &event.Event{Kind: kind}
+		require.Equal(t, kind == "create" || kind == "update" || kind == "remove" || kind == "delete", ev.IsPost(), kind)
+	}
+	require.Equal(t, "at://did:plc:a/app.bsky.feed.post/b", (&event.Event{DID: "did:plc:a", Rkey: "b"}).URI())
+}
+
+// FuzzDecode: whatever comes, Decode gives an error of one of the two families
+// or an event that validates and survives another round.
+func FuzzDecode(f *testing.F) {
+	files, err := filepath.Glob("testdata/*.json")
+	require.NoError(f, err)
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		require.NoError(f, err)
+		f.Add(data)
+	}
+	f.Add([]byte(`{"v":2,"kind":[]}`))
+	f.Add([]byte(`{"V":1,"KIND":"position","source":{"Host":"h","time":"2026-08-20T12:00:00+01:00"},"tags":[],"record":null}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		ev, err := event.Decode(data)
+		if err != nil {
+			require.Nil(t, ev)
+			require.True(t, errorIsOne(err), "%v", err)
+			return
+		}
+		require.NoError(t, ev.Validate())
+		once, err := ev.Encode()
+		require.NoError(t, err)
+		again, err := event.Decode(once)
+		require.NoError(t, err)
+		require.Equal(t, ev.Source, again.Source)
+		twice, err := again.Encode()
+		require.NoError(t, err)
+		require.Equal(t, string(once), string(twice))
+		if ev.Kind == event.KindCreate || ev.Kind == event.KindUpdate {
+			require.JSONEq(t, string(ev.Record), string(again.Record))
+			require.Equal(t, ev.Tags, again.Tags)
+		}
+	})
+}
+
+func errorIsOne(err error) bool {
+	return errors.Is(err, event.ErrInvalid) != errors.Is(err, event.ErrUnknownVersion)
+}

@@ -1,0 +1,66 @@
+package event_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+// The examples are those of the specifications, and what breaks keys.
+
+func TestValidDID(t *testing.T) {
+	t.Parallel()
+	for _, did := range []string{
+		"did:plc:z72i7hdynmk6r22z27h6tvur", "did:web:blueskyweb.xyz", "did:method:val:two", "did:m:v", "did:method::::val",
+		"did:method:-:_:.", "did:key:zQ3shZc2QzApp2oymGvQbzP8eKheVshBHbU4ZYjeXqwSKEn6N", "did:web:localhost%3A1234",
+		"did:plc:" + strings.Repeat("a", 2040),
+	} {
+		require.True(t, event.ValidDID(did), did)
+	}
+	for _, did := range []string{
+		"", "did", "did:", "did:plc", "did:plc:", "did::val", "DID:plc:abc", "did:METHOD:val", "did:m123:val", "did:method:val/two",
+		"did:method:val?two", "did:method:val#two", "did:method:", "did:method:val:", "did:method:val%", " did:plc:abc", "did:plc:abc ",
+		"did:plc:a\x00b", "did:plc:é", "did:plc:a b", "at://did:plc:abc", "did:plc:" + strings.Repeat("a", 2041),
+	} {
+		require.False(t, event.ValidDID(did), did)
+	}
+}
+
+func TestValidRkey(t *testing.T) {
+	t.Parallel()
+	for _, rkey := range []string{
+		"3jui7kd54zh2y", "self", "example.com", "~1.2-3_", "dHJ1ZQ", "pre:fix", "_", "...", ".a", "-", ":", strings.Repeat("a", 512),
+	} {
+		require.True(t, event.ValidRkey(rkey), rkey)
+	}
+	for _, rkey := range []string{
+		"", ".", "..", "alpha/beta", "#extra", "@handle", "any space", "any+space", "number[3]", "number(3)", `"quote"`, "dHJ1ZQ==",
+		"a\x00", "é", strings.Repeat("a", 513),
+	} {
+		require.False(t, event.ValidRkey(rkey), rkey)
+	}
+}
+
+func TestValidRev(t *testing.T) {
+	t.Parallel()
+	for _, rev := range []string{"3jzfcijpj2z2a", "7777777777777", "3zzzzzzzzzzzz", "2222222222222", "jzzzzzzzzzzzz"} {
+		require.True(t, event.ValidRev(rev), rev)
+	}
+	for _, rev := range []string{
+		"", "3jzfcijpj2z21", "0000000000000", "3JZFCIJPJ2Z2A", "3jzfcijpj2z2aa", "3jzfcijpj2z2", "3jzf-cij-pj2z-2a", "zzzzzzzzzzzzz",
+		"kjzfcijpj2z2a", "3jzfcijpj2z2\x00", "3jzfcijpj2z8a",
+	} {
+		require.False(t, event.ValidRev(rev), rev)
+	}
+}
+
+func TestLangs(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 65)
+	require.Nil(t, event.Langs(nil))
+	require.Equal(t, []string{"en", "pt-BR", "EN", "en", "?"}, event.Langs([]string{"en", "", "pt-BR", "a\x00", "EN", long, "en", "\xff", "?"}))
+	require.Len(t, event.Langs(strings.Split(strings.Repeat("en,", 30), ",")), event.MaxLangsPerPost)
+}

@@ -1,0 +1,169 @@
+package event_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/rivo/uniseg"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/text/unicode/norm"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+func TestNormalizeTag(t *testing.T) {
+	t.Parallel()
+	family := "👩‍👩‍👧‍👦" // one grapheme of 25 bytes
+	for _, c := range []struct {
+		name, raw, want string
+		err             error
+	}{
+		{name: "plain", raw: "art", want: "art"},
+		{name: "upper case", raw: "ArT", want: "art"},
+		{name: "accents stay", raw: "ÉTÉ", want: "été"},
+		{name: "decomposed", raw: "e\u0301te\u0301", want: "\u00e9t\u00e9"},
+		{name: "cashtag", raw: "$TSLA", want: "$tsla"},
+		{name: "comma", raw: "a,b", want: "a,b"},
+		{name: "path", raw: "../a%2Fb?c#d", want: "../a%2fb?c#d"},
+		{name: "space inside", raw: "two words", want: "two words"},
+
+		{name: "hash", raw: "#art", want: "art"},
+		{name: "hashes", raw: "###art", want: "art"},
+		{name: "hash inside and behind", raw: "a#b#", want: "a#b#"},
+		{name: "full-width hash", raw: "＃art", want: "art"},
+		{name: "small hash", raw: "﹟art", want: "art"},
+		{name: "nested", raw: "# #x", want: "x"},
+		{name: "nested deep", raw: " # ＃\t#\u3000# x ", want: "x"},
+		{name: "keycap", raw: "#\ufe0f\u20e3", want: "#\ufe0f\u20e3"},
+		{name: "keycap behind a hash", raw: "##\ufe0f\u20e3", want: "#\ufe0f\u20e3"},
+		{name: "keycap behind hash and space", raw: "# #\ufe0f\u20e3art", want: "#\ufe0f\u20e3art"},
+		{name: "keycap of a full-width hash", raw: "＃\ufe0f\u20e3", want: "#\ufe0f\u20e3"},
+		{name: "keycap without its selector", raw: "#\u20e3", want: "\u20e3"},
+		{name: "hash before a combining mark", raw: "#\u0301a", want: "\u0301a"},
+
+		{name: "white space around", raw: "\t \u00a0\u3000art\u2028\n", want: "art"},
+		{name: "zero width space is none", raw: "\u200bart", want: "\u200bart"},
+		{name: "spacing accent", raw: "\u00b4", want: "\u0301"}, // NFKC: space and accent
+		{name: "dotless i", raw: "ISTANBUL ISPARTA ı", want: "istanbul isparta ı"},
+		{name: "dotted capital I", raw: "İ", want: "i"},
+		{name: "final sigma is not special", raw: "ΟΔΟΣ", want: "οδοσ"},
+		{name: "final sigma as written", raw: "Οδος", want: "οδος"},
+		{name: "sharp s", raw: "STRAẞE ß", want: "straße ß"},
+		{name: "compatibility forms", raw: "ﬁ①Ａｒｔ㎏™", want: "fi1artkgtm"},
+		{name: "superscript", raw: "x²", want: "x2"},
+		{name: "ligature of words", raw: "ﷺ", want: "صلى الله عليه وسلم"},
+		{name: "kelvin and angstrom", raw: "\u212a\u212b", want: "kå"},
+		{name: "half-width katakana", raw: "ｶﾞ", want: "ガ"},
+		{name: "jamo", raw: "\u1112\u1161\u11ab", want: "한"},
+		{name: "title case", raw: "ǅ", want: "dž"},
+		{name: "flag", raw: "🇩🇪", want: "🇩🇪"},
+		{name: "not UTF-8", raw: "a\xffb", want: "a\ufffdb"},
+
+		{name: "empty", raw: "", err: event.ErrTagEmpty},
+		{name: "white space alone", raw: " \u3000\n", err: event.ErrTagEmpty},
+		{name: "hashes alone", raw: "# ＃ #", err: event.ErrTagEmpty},
+		{name: "NUL", raw: "a\x00b", err: event.ErrTagNUL},
+		{name: "NUL alone", raw: "\x00", err: event.ErrTagNUL},
+
+		{name: "64 graphemes", raw: strings.Repeat("x", 64), want: strings.Repeat("x", 64)},
+		{name: "65 graphemes", raw: strings.Repeat("x", 65), err: event.ErrTagTooLong},
+		{name: "64 graphemes of more runes", raw: strings.Repeat("\u0915\u093f", 64), want: strings.Repeat("\u0915\u093f", 64)},
+		{name: "640 bytes", raw: strings.Repeat(family, 25) + strings.Repeat("x", 15), want: strings.Repeat(family, 25) + strings.Repeat("x", 15)},
+		{name: "641 bytes", raw: strings.Repeat(family, 25) + strings.Repeat("x", 16), err: event.ErrTagTooLong},
+		{name: "hash and space do not count", raw: " #" + strings.Repeat("x", 64) + " ", want: strings.Repeat("x", 64)},
+		{name: "grows beyond the limit", raw: strings.Repeat("ﷺ", 4), err: event.ErrTagTooLong},
+		{name: "shrinks into the limit", raw: strings.Repeat("\u1112\u1161\u11ab", 64), want: strings.Repeat("한", 64)},
+		{name: "a mountain of marks", raw: "a" + strings.Repeat("\u0301", 10_000), err: event.ErrTagTooLong},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			got, err := event.NormalizeTag(c.raw)
+			require.ErrorIs(t, err, c.err)
+			require.Equal(t, c.want, got)
+		})
+	}
+}
+
+// TestNormalizeTagOfEveryRune holds N(N(x)) = N(x) for every character alone
+// and beside those that make trouble.
+func TestNormalizeTagOfEveryRune(t *testing.T) {
+	t.Parallel()
+	around := []string{"%s", "#%s", "# %s#", "a%s", "%s\u0301", "\u0345%s\u0323", "%s\ufe0f", "%[1]s%[1]s"}
+	for r := range unicode.MaxRune + 1 {
+		for _, format := range around {
+			checkNormalized(t, fmt.Sprintf(format, string(r)))
+		}
+	}
+}
+
+// checkNormalized checks what holds for the normal form of any tag.
+func checkNormalized(t *testing.T, raw string) {
+	t.Helper()
+	tag, err := event.NormalizeTag(raw)
+	if err != nil {
+		if tag != "" {
+			t.Fatalf("NormalizeTag(%+q) = %+q beside the error %v", raw, tag, err)
+		}
+		return
+	}
+	again, err := event.NormalizeTag(tag)
+	switch {
+	case err != nil:
+		t.Fatalf("NormalizeTag(%+q) = %+q, which it refuses: %v", raw, tag, err)
+	case again != tag:
+		t.Fatalf("NormalizeTag(%+q) = %+q, of which it makes %+q", raw, tag, again)
+	case tag == "" || len(tag) > event.MaxTagBytes || uniseg.GraphemeClusterCount(tag) > event.MaxTagGraphemes:
+		t.Fatalf("NormalizeTag(%+q) = %+q of %d bytes", raw, tag, len(tag))
+	case !utf8.ValidString(tag) || strings.ContainsRune(tag, 0) || !norm.NFC.IsNormalString(tag):
+		t.Fatalf("NormalizeTag(%+q) = %+q, which is not plain NFC", raw, tag)
+	case strings.TrimSpace(tag) != tag:
+		t.Fatalf("NormalizeTag(%+q) = %+q with white space around", raw, tag)
+	case tag[0] == '#' && !strings.HasPrefix(tag, "#\ufe0f"):
+		t.Fatalf("NormalizeTag(%+q) = %+q with its hash", raw, tag)
+	}
+}
+
+func FuzzNormalizeTag(f *testing.F) {
+	for _, seed := range []string{
+		"", "art", "#Art", "# #x", "##\ufe0f\u20e3", "＃Ａ", "İ", "ΟΔΟΣ", "\u00b4\u00a8", "\xff\xc0#", "a\x00",
+		"\u0345\u0301\u0323", "ﷺ", "\u1e9b\u0323", "#\u0338", strings.Repeat("\u0301", 40) + "#", "\u2126\u0345",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, raw string) { checkNormalized(t, raw) })
+}
+
+func TestTags(t *testing.T) {
+	t.Parallel()
+	var many, hundred []string
+	for i := range 130 {
+		many = append(many, fmt.Sprintf("#Tag%d", i))
+		if i < event.MaxTagsPerPost {
+			hundred = append(hundred, fmt.Sprintf("tag%d", i))
+		}
+	}
+	for _, c := range []struct {
+		name    string
+		raw     []string
+		want    []string
+		dropped int
+	}{
+		{name: "none"},
+		{name: "order of first appearance, no repeats", raw: []string{"B", "a", "#b", "ｂ", "A"}, want: []string{"b", "a"}},
+		{name: "a bad one costs itself", raw: []string{"", "a", "x\x00", strings.Repeat("x", 65), "b"}, want: []string{"a", "b"}, dropped: 3},
+		{name: "nothing left", raw: []string{"#", " "}, dropped: 2},
+		{name: "the first hundred", raw: many, want: hundred, dropped: 30},
+		{name: "repeats behind the hundredth", raw: append(many[:100:100], "tag0", "TAG99"), want: hundred},
+		{name: "bad ones do not use up the hundred", raw: append([]string{"", "#"}, many[:100]...), want: hundred, dropped: 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			tags, dropped := event.Tags(c.raw)
+			require.Equal(t, c.want, tags)
+			require.Equal(t, c.dropped, dropped)
+		})
+	}
+}

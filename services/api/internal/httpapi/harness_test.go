@@ -1,0 +1,308 @@
+package httpapi
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+	"github.com/getkin/kin-openapi/routers/gorillamux"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// spec is openapi.yaml and the router over it, made once: neither changes.
+var spec = sync.OnceValues(func() (*openapi3.T, routers.Router) {
+	doc, err := openapi3.NewLoader().LoadFromData(openapi)
+	if err != nil {
+		panic(err)
+	}
+	router, err := gorillamux.NewRouter(doc)
+	if err != nil {
+		panic(err)
+	}
+	return doc, router
+})
+
+func testCodec(t testing.TB, id string) *keyset.Codec {
+	t.Helper()
+	key, err := keyset.NewKey(id, bytes.Repeat([]byte(id[:1]), keyset.MinSecret))
+	require.NoError(t, err)
+	codec, err := keyset.NewCodec(key)
+	require.NoError(t, err)
+	return codec
+}
+
+// site is a handler being served.
+type site struct {
+	url      string
+	handler  *Handler
+	registry *prometheus.Registry
+}
+
+func serve(t testing.TB, index Index, change ...func(*Config)) *site {
+	t.Helper()
+	s := &site{registry: prometheus.NewRegistry()}
+	c := Config{
+		Index: index, Codec: testCodec(t, "k1"), Logger: slog.New(slog.DiscardHandler), Registry: s.registry,
+		MaxInFlight: 50, Version: "test",
+	}
+	for _, f := range change {
+		f(&c)
+	}
+	s.handler = New(c)
+	srv := httptest.NewServer(s.handler)
+	t.Cleanup(srv.Close)
+	s.url = srv.URL
+	return s
+}
+
+// answer is what came back, the body unpacked.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func (a answer) json(t testing.TB, into any) {
+	t.Helper()
+	d := json.NewDecoder(bytes.NewReader(a.body))
+	d.DisallowUnknownFields()
+	require.NoError(t, d.Decode(into), "%s", a.body)
+}
+
+// get asks, and checks the answer against openapi.yaml. Headers are pairs of
+// name and value.
+func (s *site) get(t testing.TB, target string, headers ...string) answer {
+	t.Helper()
+	return s.do(t, http.MethodGet, target, headers...)
+}
+
+func (s *site) do(t testing.TB, method, target string, headers ...string) answer {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, s.url+target, nil)
+	require.NoError(t, err)
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Add(headers[i], headers[i+1])
+	}
+	// The transport unpacks by itself, and hides that, unless it is told not to.
+	res, err := (&http.Transport{DisableCompression: true, DisableKeepAlives: true}).RoundTrip(req)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	if res.Header.Get("Content-Encoding") == "gzip" && method != http.MethodHead {
+		z, err := gzip.NewReader(bytes.NewReader(body))
+		require.NoError(t, err)
+		body, err = io.ReadAll(z)
+		require.NoError(t, err)
+	}
+	a := answer{res.StatusCode, res.Header, body}
+	a.checkCommon(t)
+	if method == http.MethodGet {
+		a.checkSpec(t, req)
+	}
+	return a
+}
+
+// checkCommon checks what holds for every answer.
+func (a answer) checkCommon(t testing.TB) {
+	t.Helper()
+	require.Equal(t, "*", a.header.Get("Access-Control-Allow-Origin"))
+	require.Contains(t, a.header.Get("Access-Control-Expose-Headers"), "Link")
+	require.Contains(t, a.header.Get("Access-Control-Expose-Headers"), "ETag")
+	require.Equal(t, "nosniff", a.header.Get("X-Content-Type-Options"))
+	require.Equal(t, "Accept-Encoding", a.header.Get("Vary"))
+	switch {
+	case a.status == http.StatusOK || a.status == http.StatusNotModified:
+		require.Regexp(t, `^"[A-Za-z0-9_-]{22}(-gzip)?"$`, a.header.Get("ETag"))
+		require.Equal(t, "no-cache", a.header.Get("Cache-Control"))
+	case a.status == http.StatusServiceUnavailable:
+		require.NotEmpty(t, a.header.Get("Retry-After"))
+	}
+	if a.status == http.StatusNotModified {
+		require.Empty(t, a.body)
+	}
+}
+
+func (a answer) checkSpec(t testing.TB, req *http.Request) {
+	t.Helper()
+	_, router := spec()
+	route, vars, err := router.FindRoute(req)
+	if err != nil {
+		require.Equal(t, http.StatusNotFound, a.status, "a path that openapi.yaml does not have: %v", err)
+		return
+	}
+	in := &openapi3filter.RequestValidationInput{Request: req, PathParams: vars, Route: route}
+	if a.status == http.StatusOK {
+		require.NoError(t, openapi3filter.ValidateRequest(t.Context(), in), "the request was answered")
+	}
+	header := a.header
+	if header.Get("Content-Type") == "application/yaml" {
+		return // the validator would parse it
+	}
+	require.NoError(t, openapi3filter.ValidateResponse(t.Context(), &openapi3filter.ResponseValidationInput{
+		RequestValidationInput: in, Status: a.status, Header: header, Body: io.NopCloser(bytes.NewReader(a.body)),
+		Options: &openapi3filter.Options{IncludeResponseStatus: true},
+	}), "%s", a.body)
+}
+
+// requireProblem checks that the answer is this problem, in full.
+func (a answer) requireProblem(t testing.TB, want code) problem {
+	t.Helper()
+	require.Equal(t, "application/problem+json", a.header.Get("Content-Type"), "%s", a.body)
+	var p problem
+	a.json(t, &p)
+	require.Equal(t, want, p.Code, "%s", p.Detail)
+	require.Equal(t, want.status(), a.status)
+	require.Equal(t, want.status(), p.Status)
+	require.Equal(t, "about:blank", p.Type)
+	require.Equal(t, http.StatusText(a.status), p.Title)
+	require.Regexp(t, `^[A-Z].*\.$`, p.Detail, "one sentence")
+	require.NotContains(t, p.Detail, "\n")
+	require.Less(t, len(p.Detail), 400)
+	require.Equal(t, "no-store", a.header.Get("Cache-Control"))
+	require.Empty(t, a.header.Get("ETag"))
+	return p
+}
+
+// deadIndex is a real reader whose server does not exist: what is answered with
+// anything but 503 was answered without it.
+func deadIndex(t testing.TB) *store.Reader {
+	t.Helper()
+	r, err := store.OpenReader(t.Context(), store.Options{URL: "postgres://nobody@127.0.0.1:1/nothing?sslmode=disable"})
+	require.NoError(t, err)
+	t.Cleanup(r.Close)
+	return r
+}
+
+// fakeIndex answers as its fields say; what is nil is empty.
+type fakeIndex struct {
+	posts  func(context.Context, store.PostQuery) (store.PostPage, error)
+	status func() (store.Status, error)
+}
+
+func (f fakeIndex) Posts(ctx context.Context, q store.PostQuery) (store.PostPage, error) {
+	if f.posts == nil {
+		return store.PostPage{Next: q.From, Previous: q.From}, nil
+	}
+	return f.posts(ctx, q)
+}
+
+func (f fakeIndex) Post(context.Context, string, string) (store.PostRow, error) {
+	return store.PostRow{}, store.ErrNotFound
+}
+
+func (f fakeIndex) Status(context.Context) (store.Status, error) {
+	if f.status == nil {
+		return store.Status{}, nil
+	}
+	return f.status()
+}
+
+// index is a migrated database and the one that writes to it.
+type index struct {
+	db     *pgtest.DB
+	reader store.Options // as a role that may only select
+	writer *store.Writer
+	seq    uint64
+	posts  map[string]*store.Post // by at-uri, as written
+	author *store.Account
+}
+
+// t0 is a time in the past from which tests count.
+var t0 = time.Date(2026, 11, 1, 12, 0, 0, 123456000, time.UTC)
+
+const author = "did:plc:author"
+
+func newIndex(t testing.TB) *index {
+	t.Helper()
+	x := &index{db: pgtest.Database(t), posts: map[string]*store.Post{}, author: &store.Account{DID: author}}
+	x.reader = store.Options{URL: x.db.SharedRole(t, "tagstream_reader").URL}
+	owner := store.Options{URL: x.db.URL}
+	require.NoError(t, store.Migrate(t.Context(), owner, slog.New(slog.DiscardHandler)))
+	var err error
+	x.writer, err = store.OpenWriter(t.Context(), owner, "test")
+	require.NoError(t, err)
+	t.Cleanup(x.writer.Close)
+	_, err = x.writer.Acquire(t.Context())
+	require.NoError(t, err)
+	return x
+}
+
+func (x *index) open(t testing.TB) *store.Reader {
+	t.Helper()
+	r, err := store.OpenReader(t.Context(), x.reader)
+	require.NoError(t, err)
+	t.Cleanup(r.Close)
+	return r
+}
+
+// write applies changes in one transaction, as the indexer does.
+func (x *index) write(t testing.TB, changes ...store.PostChange) {
+	t.Helper()
+	x.seq++
+	err := x.writer.Apply(t.Context(), func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+		c := store.Changes{Posts: changes}
+		if x.author.ID == 0 {
+			c.Accounts = []*store.Account{x.author}
+		}
+		cp.Seq = x.seq
+		cp.Source = event.Position{Host: "https://upstream.test", Seq: x.seq, Time: t0.Add(time.Duration(x.seq) * time.Second)}
+		return cp, tx.Write(t.Context(), c)
+	})
+	require.NoError(t, err)
+}
+
+// add writes a post and returns its at-uri.
+func (x *index) add(t testing.TB, rkey string, sortAt time.Time, tags ...string) string {
+	t.Helper()
+	uri, change := x.newPost(rkey, sortAt, tags...)
+	x.write(t, change)
+	return uri
+}
+
+func (x *index) newPost(rkey string, sortAt time.Time, tags ...string) (string, store.PostChange) {
+	uri := event.URI(author, rkey)
+	record := fmt.Sprintf(`{"$type":"app.bsky.feed.post","text":"<%s> & more","createdAt":%q,"tags":["%s"]}`,
+		rkey, sortAt.Format(time.RFC3339Nano), strings.Join(tags, `","`))
+	p := &store.Post{
+		Key: event.NewKey(sortAt, uri), Account: x.author, Rkey: rkey, Rev: "3lb2wjkv5nk2e", CID: "bafy" + rkey,
+		Tags: tags, Langs: nil, IndexedAt: sortAt.Add(time.Second), Seq: x.seq + 1, Record: []byte(record),
+	}
+	x.posts[uri] = p
+	return uri, store.PostChange{New: p, NewVisible: true}
+}
+
+func (x *index) remove(t testing.TB, uri string) {
+	t.Helper()
+	x.write(t, store.PostChange{Old: x.posts[uri], OldVisible: true})
+	delete(x.posts, uri)
+}
+
+func uris(posts []postJSON) []string {
+	out := []string{}
+	for _, p := range posts {
+		out = append(out, p.URI)
+	}
+	return out
+}

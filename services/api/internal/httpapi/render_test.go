@@ -1,0 +1,326 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// onePage is an index in which every page is the same.
+func onePage(p store.PostPage) func(context.Context, store.PostQuery) (store.PostPage, error) {
+	return func(context.Context, store.PostQuery) (store.PostPage, error) { return p, nil }
+}
+
+func TestPostForm(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.FixedZone("", 3600))
+	record := `{"text":"<b>&\u0000","createdAt":"yesterday","n":1.50}`
+	row := store.PostRow{
+		Key: event.NewKey(at, "at://x"), DID: author, Rkey: "x", CID: "bafy", Tags: []string{"art"}, IndexedAt: at, Record: []byte(record),
+	}
+	s := serve(t, fakeIndex{posts: onePage(store.PostPage{Rows: []store.PostRow{row}, Next: keyset.Start(), Previous: keyset.Start()})})
+	a := s.get(t, "/v1/posts?tags=art")
+	require.Equal(t, http.StatusOK, a.status)
+	require.Equal(t, "application/json", a.header.Get("Content-Type"))
+	var out postsJSON
+	a.json(t, &out)
+	cursor := out.Posts[0].Cursor
+	body, _, _ := strings.Cut(string(a.body), `,"page"`)
+	require.Equal(t, `{"posts":[{"uri":"at://did:plc:author/app.bsky.feed.post/x","cid":"bafy","did":"did:plc:author","rkey":"x",`+
+		`"tags":["art"],"langs":[],"createdAt":"yesterday","indexedAt":"2026-01-02T02:04:05.000000Z","sortAt":"2026-01-02T02:04:05.000000Z",`+
+		`"record":`+record+`,"cursor":"`+cursor+`"}]`, body)
+}
+
+// UnmarshalJSON lets tests read their own answers.
+func (t *utc) UnmarshalJSON(b []byte) error { return (*time.Time)(t).UnmarshalJSON(b) }
+
+func TestAcceptsGzip(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		header string
+		want   bool
+	}{
+		{"", false}, {"gzip", true}, {"GZip", true}, {"x-gzip", true}, {"br", false}, {"br, gzip", true}, {"gzip;q=0", false},
+		{"gzip; q=0.000", false}, {"gzip;q=0.001", true}, {"gzip;q=0.5, identity;q=1", false}, {"identity, gzip;q=0.5", false},
+		{"gzip;q=0.5, *;q=0", true}, {"*", true}, {"*;q=0", false}, {"*, gzip;q=0", false}, {"identity;q=0, *", true},
+		{"gzip;q=nonsense", false}, {"gzip;q=2", false}, {"gzip;q=NaN", false}, {"gzip;q=-1", false}, {"gzip;level=9;q=1", true},
+		{"deflate, gzip;q=1.0, *;q=0.5", true}, {"gzipped", false}, {",,gzip", true},
+	} {
+		require.Equal(t, c.want, acceptsGzip([]string{c.header}), "%q", c.header)
+	}
+	require.True(t, acceptsGzip([]string{"br", "gzip"}), "two headers")
+	require.False(t, acceptsGzip(nil))
+}
+
+func TestMatches(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		header string
+		want   bool
+	}{
+		{``, false}, {`"x"`, true}, {`W/"x"`, true}, {`"y"`, false}, {`"y", "x"`, true}, {`"y",W/"x"`, true}, {`*`, true}, {` * `, true},
+		{`x`, false}, {`"x`, false}, {`"a,b", "x"`, true}, {`"y" , , "x"`, true}, {`"y"; "x"`, false}, {`W/`, false}, {`"X"`, false},
+	} {
+		require.Equal(t, c.want, matches([]string{c.header}, `"x"`), "%s", c.header)
+	}
+	require.True(t, matches([]string{`"y"`, `"x"`}, `"x"`), "two headers")
+}
+
+func TestConditional(t *testing.T) {
+	t.Parallel()
+	s := serve(t, fakeIndex{})
+	for _, path := range []string{"/", "/openapi.yaml", "/v1/posts?tags=art", "/v1/getRecentRootPostsWithTags?tags=art", "/v1/status"} {
+		plain, zipped := s.get(t, path), s.get(t, path, "Accept-Encoding", "gzip")
+		require.Empty(t, plain.header.Get("Content-Encoding"))
+		require.Equal(t, "gzip", zipped.header.Get("Content-Encoding"))
+		require.Equal(t, plain.body, zipped.body)
+		etag, zippedETag := plain.header.Get("ETag"), zipped.header.Get("ETag")
+		require.NotEqual(t, etag, zippedETag, "a strong ETag belongs to one encoding")
+		require.Equal(t, zippedETag, s.get(t, path, "Accept-Encoding", "gzip").header.Get("ETag"))
+		for _, c := range []struct {
+			name   string
+			status int
+			etag   string
+			header []string
+		}{
+			{"same", 304, etag, []string{"If-None-Match", etag}},
+			{"weak", 304, etag, []string{"If-None-Match", "W/" + etag}},
+			{"in a list", 304, etag, []string{"If-None-Match", `"a", ` + etag}},
+			{"any", 304, etag, []string{"If-None-Match", "*"}},
+			{"same, compressed", 304, zippedETag, []string{"If-None-Match", zippedETag, "Accept-Encoding", "gzip"}},
+			{"of the other encoding", 200, etag, []string{"If-None-Match", zippedETag}},
+			{"other", 200, etag, []string{"If-None-Match", `"a"`}},
+		} {
+			a := s.get(t, path, c.header...)
+			require.Equal(t, c.status, a.status, c.name)
+			require.Equal(t, c.etag, a.header.Get("ETag"), c.name)
+		}
+		require.Equal(t, http.StatusNotModified, s.do(t, http.MethodHead, path, "If-None-Match", etag).status)
+	}
+}
+
+func TestCreatedAt(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ record, want string }{
+		{`{}`, `null`},
+		{`{"createdAt":"2026"}`, `"2026"`},
+		{` { "a" : [ {"createdAt":"no"} ] , "createdAt" : "a\"b\\" , "b":"createdAt"}`, `"a\"b\\"`},
+		{`{"createdAt":5}`, `null`}, {`{"createdAt":null}`, `null`}, {`{"createdAt":{"createdAt":"no"}}`, `null`},
+		{`{"createdAt":["no"]}`, `null`}, {`{"createdat":"no"}`, `null`}, {`{"a":"createdAt","b":"no"}`, `null`},
+		{`{"created\u0041t":"yes"}`, `"yes"`}, {`{"createdAt":"first","createdAt":"last"}`, `"last"`},
+		{`{"createdAt":"first","createdAt":1}`, `null`}, {`{"createdAt":""}`, `""`}, {`["createdAt","no"]`, `null`}, {`"createdAt"`, `null`},
+		{``, `null`}, {`{"createdAt":"open`, `null`},
+	} {
+		require.Equal(t, c.want, string(createdAt([]byte(c.record))), c.record)
+	}
+}
+
+func FuzzCreatedAt(f *testing.F) {
+	f.Add([]byte(`{"a":[1,{"createdAt":"x"}],"createdAt":"2026-01-01T00:00:00Z","created\u0041t":true}`))
+	f.Add([]byte(`[{}]`))
+	f.Fuzz(func(t *testing.T, record []byte) {
+		got := createdAt(record) // never panics
+		var fields map[string]json.RawMessage
+		if json.Unmarshal(record, &fields) != nil {
+			return
+		}
+		want := "null"
+		if v := string(fields["createdAt"]); strings.HasPrefix(v, `"`) {
+			want = v
+		}
+		if string(got) != want {
+			t.Fatalf("%s: got %s, want %s", record, got, want)
+		}
+	})
+}
+
+func TestFailures(t *testing.T) {
+	t.Parallel()
+	pgError := func(code string) error { return &pgconn.PgError{Code: code, Message: "secret"} }
+	for _, c := range []struct {
+		name string
+		err  error
+		want code
+	}{
+		{"not found", store.ErrNotFound, codeNotFound},
+		{"bug", errors.New("secret"), codeInternal},
+		{"SQL error", pgError("42601"), codeInternal},
+		{"no right", pgError("42501"), codeInternal},
+		{"not migrated", errors.Join(store.ErrNotMigrated, pgError("42P01")), codeUnavailable},
+		{"statement took too long", pgError("57014"), codeTimeout},
+		{"request took too long", context.DeadlineExceeded, codeTimeout},
+		{"shutdown", pgError("57P01"), codeUnavailable},
+		{"too many connections", pgError("53300"), codeUnavailable},
+		{"conflict on a standby", pgError("40001"), codeUnavailable},
+		{"connection refused", &pgconn.ConnectError{}, codeUnavailable},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, fakeIndex{posts: func(context.Context, store.PostQuery) (store.PostPage, error) { return store.PostPage{}, c.err }})
+			for _, path := range []string{"/v1/posts?tags=art", "/v1/getRecentRootPostsWithTags?tags=art"} {
+				a := s.get(t, path)
+				if c.want == codeNotFound { // cannot happen for a list; openapi.yaml knows no 404 there
+					continue
+				}
+				p := a.requireProblem(t, c.want)
+				require.NotContains(t, p.Detail, "secret")
+			}
+		})
+	}
+}
+
+func TestPanicIsAnAnswer(t *testing.T) {
+	t.Parallel()
+	s := serve(t, fakeIndex{posts: func(context.Context, store.PostQuery) (store.PostPage, error) { panic("secret") }}, func(c *Config) { c.MaxInFlight = 1 })
+	for range 3 { // the place is free again
+		p := s.get(t, "/v1/posts?tags=art").requireProblem(t, codeInternal)
+		require.NotContains(t, p.Detail, "secret")
+	}
+	require.EqualValues(t, 3, testutil.ToFloat64(s.handler.metrics.requests.WithLabelValues(routePosts, "500")))
+	require.Zero(t, testutil.ToFloat64(s.handler.metrics.inFlight))
+}
+
+func TestOverload(t *testing.T) {
+	t.Parallel()
+	inside, leave := make(chan struct{}), make(chan struct{})
+	s := serve(t, fakeIndex{posts: func(context.Context, store.PostQuery) (store.PostPage, error) {
+		inside <- struct{}{}
+		<-leave
+		return store.PostPage{}, nil
+	}}, func(c *Config) { c.MaxInFlight = 1 })
+	done := make(chan int)
+	go func() {
+		res, err := http.Get(s.url + "/v1/posts?tags=art")
+		if err != nil {
+			done <- 0
+			return
+		}
+		res.Body.Close()
+		done <- res.StatusCode
+	}()
+	<-inside
+	s.get(t, "/v1/posts?tags=art").requireProblem(t, codeOverloaded)
+	close(leave)
+	require.Equal(t, http.StatusOK, <-done)
+}
+
+func TestClientGone(t *testing.T) {
+	t.Parallel()
+	inside, left := make(chan struct{}), make(chan struct{})
+	s := serve(t, fakeIndex{posts: func(ctx context.Context, _ store.PostQuery) (store.PostPage, error) {
+		close(inside)
+		<-ctx.Done()
+		defer close(left)
+		return store.PostPage{}, ctx.Err()
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-inside
+		cancel()
+	}()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/v1/posts?tags=art", nil)
+	require.NoError(t, err)
+	_, err = http.DefaultClient.Do(req) //nolint:bodyclose // there is none
+	require.ErrorIs(t, err, context.Canceled)
+	<-left
+}
+
+// TestMetricsExistAtZero counts the series of a handler that was never asked.
+func TestMetricsExistAtZero(t *testing.T) {
+	t.Parallel()
+	s := serve(t, fakeIndex{})
+	for name, want := range map[string]int{
+		"tagstream_api_requests_total":     len(routeNames) * 9,
+		"tagstream_api_request_seconds":    len(routeNames),
+		"tagstream_api_page_rows":          1,
+		"tagstream_api_requests_in_flight": 1,
+	} {
+		n, err := testutil.GatherAndCount(s.registry, name)
+		require.NoError(t, err)
+		require.Equal(t, want, n, name)
+	}
+}
+
+func TestIndexAndSpec(t *testing.T) {
+	t.Parallel()
+	s := serve(t, fakeIndex{})
+	require.Equal(t, string(openapi), string(s.get(t, "/openapi.yaml").body))
+	var out indexJSON
+	s.get(t, "/").json(t, &out)
+	require.Len(t, out.Routes, len(s.handler.routes()))
+}
+
+func TestLag(t *testing.T) {
+	t.Parallel()
+	at := func(seconds float64) time.Time { return t0.Add(time.Duration(seconds * float64(time.Second))) }
+	// status has the last message applied at applied, of upstream time source.
+	status := func(now, applied, source float64, sourceSeq, seq, last uint64) store.Status {
+		return store.Status{
+			Checkpoint: store.Checkpoint{Seq: seq, Source: event.Position{Host: "h", Seq: sourceSeq, Time: at(source)}},
+			AppliedAt:  at(applied), StreamLast: last, SeenAt: at(applied), Now: at(now),
+		}
+	}
+	type look struct {
+		s        store.Status
+		messages uint64
+		seconds  float64
+	}
+	for _, c := range []struct {
+		name  string
+		looks []look
+	}{
+		{"busy network", []look{
+			{status(10, 9.9, 9.8, 100, 50, 50), 0, 0.1}, // at first it may be quiet
+			{status(12, 11.9, 11.8, 120, 60, 60), 0, 0.2},
+			{status(14, 13.9, 13.75, 140, 70, 75), 5, 0.25},
+		}},
+		{"quiet network", []look{
+			{status(100, 95, 20, 100, 50, 50), 0, 5},
+			{status(110, 105, 20, 100, 51, 51), 0, 5},
+			{status(200, 195, 20, 100, 60, 60), 0, 5},
+		}},
+		{"a post on a quiet network", []look{
+			{status(100, 95, 20, 100, 50, 50), 0, 5},
+			{status(101, 100.9, 100.8, 101, 51, 51), 0, 0.2},
+			{status(114, 111, 100.8, 101, 52, 52), 0, 13.2},
+			{status(118, 111, 100.8, 101, 52, 52), 0, 7},
+		}},
+		{"archive being replayed, the indexer keeping up", []look{
+			{status(1000, 999.9, 1, 10, 50, 50), 0, 0.1}, // cannot know yet
+			{status(1002, 1001.9, 5, 20, 80, 80), 0, 997},
+			{status(1004, 1003.9, 9, 30, 90, 90), 0, 995},
+		}},
+		{"indexer behind", []look{{status(1000, 999.9, 400, 10, 50, 5000), 4950, 600}}},
+		{"indexer away", []look{
+			{status(100, 99.9, 99.8, 10, 50, 50), 0, 0.1},
+			{status(160, 99.9, 99.8, 10, 50, 50), 0, 60.1},
+			{status(460, 99.9, 99.8, 10, 50, 50), 0, 360.1},
+		}},
+		{"upstream's clock ahead", []look{{status(10, 9.9, 12, 10, 50, 50), 0, 0}}},
+		{"heartbeat behind", []look{{status(10, 9.9, 9.5, 10, 50, 40), 0, 0.1}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			var f freshness
+			for i, l := range c.looks {
+				got := f.observe(l.s)
+				require.Equal(t, l.messages, got.Messages, "look %d", i)
+				require.InDelta(t, l.seconds, *got.Seconds, 1e-9, "look %d", i)
+			}
+		})
+	}
+	var f freshness
+	require.Nil(t, f.observe(store.Status{Now: t0}).Seconds, "nothing indexed")
+}

@@ -1,0 +1,78 @@
+package e2e_test
+
+import (
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+	"github.com/tagstream/tagstream/services/indexer"
+	"github.com/tagstream/tagstream/test/model"
+)
+
+var (
+	foldSeed  = flag.Uint64("fold.seed", 0, "run TestFold with this seed only")
+	foldSeeds = flag.Uint64("fold.seeds", 6, "how many seeds TestFold runs")
+)
+
+// TestFold folds generated histories, full of edges, through the indexer in
+// batches of every size, with restarts and repeats in between, and compares
+// all that the API answers with the model.
+func TestFold(t *testing.T) {
+	t.Parallel()
+	first, n := uint64(1), *foldSeeds
+	if *foldSeed != 0 {
+		first, n = *foldSeed, 1
+	}
+	for seed := first; seed < first+n; seed++ {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			t.Parallel()
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Logf("repeat with: go test ./test/e2e -run '^TestFold$' -fold.seed=%d", seed)
+				}
+			})
+			fold(t, seed)
+		})
+	}
+}
+
+func fold(t *testing.T, seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	b := newIndexBench(t, natstest.Server(t))
+	url := b.api()
+	want := model.New()
+	seq := uint64(0)
+	sizes := []int{1, 2, 3, 7, 50, 1000}
+	history := model.GenerateMessages(seed, 2000)
+	for len(history) > 0 {
+		n := min(len(history), 1+rng.IntN(1000))
+		for _, m := range history[:n] {
+			seq++
+			want.Apply(seq, m)
+		}
+		require.Equal(t, seq, b.publish(history[:n]...))
+		history = history[n:]
+		r := b.indexer(sizes[rng.IntN(len(sizes))])
+		b.await(url, seq)
+		require.NoError(t, r.stop())
+	}
+	model.CheckHTTP(t, url, want)
+
+	// An index made anew from the stream is the same one.
+	b.indexer(100)
+	logger := slog.New(slog.DiscardHandler)
+	replayed, err := indexer.Rebuild(t.Context(), indexer.RebuildConfig{Database: b.owner, ID: "rebuild"}, b.nats.Conn(t), logger, quietProgress{})
+	require.NoError(t, err)
+	require.Equal(t, seq, replayed)
+	model.CheckHTTP(t, url, want)
+}
+
+type quietProgress struct{}
+
+func (quietProgress) At(uint64, uint64) {}
+func (quietProgress) Say(string)        {}

@@ -1,0 +1,179 @@
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/obs"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/services/api"
+	"github.com/tagstream/tagstream/services/indexer"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// indexWait bounds one wait for the index to get somewhere.
+const indexWait = 60 * time.Second
+
+// indexBench is a stream and a migrated database, on which indexers and APIs
+// are run with the roles that they have in a deployment.
+type indexBench struct {
+	t                     *testing.T
+	nats                  *natstest.TestServer
+	js                    jetstream.JetStream
+	owner, writer, reader store.Options
+	key                   keyset.Key
+	runs                  int
+}
+
+// roles makes the group roles, which belong to the whole test server, once.
+var roles sync.Mutex
+
+func newIndexBench(t *testing.T, server *natstest.TestServer) *indexBench {
+	t.Helper()
+	db := pgtest.Database(t)
+	b := &indexBench{t: t, nats: server, js: server.JetStream(t), owner: store.Options{URL: db.URL}}
+	writer, reader := db.Role(t, "indexer"), db.Role(t, "api")
+	b.writer, b.reader = store.Options{URL: writer.URL}, store.Options{URL: reader.URL}
+	func() {
+		roles.Lock()
+		defer roles.Unlock()
+		require.NoError(t, store.CreateRoles(t.Context(), b.owner, writer.Name, reader.Name))
+	}()
+	require.NoError(t, store.Migrate(t.Context(), b.owner, slog.New(slog.DiscardHandler)))
+	var err error
+	b.key, err = keyset.NewKey("test", bytes.Repeat([]byte("k"), keyset.MinSecret))
+	require.NoError(t, err)
+	return b
+}
+
+// publish stores raw messages in the stream, in order, and returns the last
+// sequence.
+func (b *indexBench) publish(messages ...[]byte) uint64 {
+	b.t.Helper()
+	require.NoError(b.t, stream.Ensure(b.t.Context(), b.js, stream.Config{}))
+	var last jetstream.PubAckFuture
+	for _, m := range messages {
+		var err error
+		last, err = b.js.PublishAsync("posts.test", m)
+		require.NoError(b.t, err)
+	}
+	select {
+	case ack := <-last.Ok():
+		return ack.Sequence
+	case err := <-last.Err():
+		require.NoError(b.t, err)
+	case <-time.After(indexWait):
+		b.t.Fatal("the stream does not acknowledge")
+	}
+	return 0
+}
+
+// run is a service that runs until it is stopped or the test ends.
+type run struct {
+	stop func() error
+}
+
+func (b *indexBench) start(fn func(context.Context) error) *run {
+	b.t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(b.t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- fn(ctx) }()
+	r := &run{stop: sync.OnceValue(func() error {
+		cancel()
+		return <-done
+	})}
+	b.t.Cleanup(func() { require.NoError(b.t, r.stop()) })
+	return r
+}
+
+func (b *indexBench) logger(what string) *slog.Logger {
+	b.runs++
+	return slog.New(slog.NewTextHandler(testWriter{b.t, fmt.Sprintf("%s %d: ", what, b.runs)}, nil))
+}
+
+// indexer runs an indexer with batches of at most size messages.
+func (b *indexBench) indexer(size int) *run {
+	b.t.Helper()
+	logger := b.logger("indexer")
+	x, err := indexer.New(indexer.Config{Database: b.writer, BatchSize: size}, indexer.Deps{
+		NATS: b.nats.Conn(b.t), Logger: logger, Registry: prometheus.NewRegistry(), Health: obs.NewHealth(logger), ID: fmt.Sprint("test-", b.runs),
+	})
+	require.NoError(b.t, err)
+	return b.start(x.Run)
+}
+
+// api runs an API and returns its URL.
+func (b *indexBench) api() string {
+	b.t.Helper()
+	logger := b.logger("api")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(b.t, err)
+	a, err := api.New(api.Config{Database: b.reader, CursorKeys: []keyset.Key{b.key}}, api.Deps{
+		Logger: logger, Registry: prometheus.NewRegistry(), Health: obs.NewHealth(logger), Listener: listener,
+	})
+	require.NoError(b.t, err)
+	b.start(a.Run)
+	return "http://" + listener.Addr().String()
+}
+
+// await returns when the index has folded in everything up to seq.
+func (b *indexBench) await(url string, seq uint64) {
+	b.t.Helper()
+	poll.Until(b.t, indexWait, func() (bool, string) {
+		var status struct {
+			Checkpoint struct{ Seq uint64 }
+		}
+		res, err := http.Get(url + "/v1/status")
+		if err != nil {
+			return false, err.Error()
+		}
+		defer res.Body.Close()
+		if err := json.NewDecoder(res.Body).Decode(&status); err != nil {
+			return false, err.Error()
+		}
+		return status.Checkpoint.Seq >= seq, fmt.Sprintf("checkpoint %d of %d", status.Checkpoint.Seq, seq)
+	})
+}
+
+// awaitEnd is await for everything that the stream holds now.
+func (b *indexBench) awaitEnd(url string) {
+	b.t.Helper()
+	st, err := stream.GetState(b.t.Context(), b.js)
+	require.NoError(b.t, err)
+	b.await(url, st.Last)
+}
+
+// messages returns everything that the stream holds.
+func (b *indexBench) messages() []stream.Message {
+	b.t.Helper()
+	st, err := stream.GetState(b.t.Context(), b.js)
+	require.NoError(b.t, err)
+	r, err := stream.OpenReader(b.t.Context(), b.js, st.First)
+	require.NoError(b.t, err)
+	defer r.Close()
+	var all []stream.Message
+	for len(all) == 0 || all[len(all)-1].Seq < st.Last {
+		batch, err := r.Next(b.t.Context(), 1000, time.Millisecond)
+		require.NoError(b.t, err)
+		all = append(all, batch...)
+	}
+	return all
+}

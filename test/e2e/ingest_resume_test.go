@@ -1,0 +1,278 @@
+package e2e_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/services/ingest"
+	"github.com/tagstream/tagstream/test/simnet"
+)
+
+func TestIngestStartsAtTheTipWithoutAGap(t *testing.T) {
+	t.Parallel()
+	b := newIngestBench(t, 1)
+	host := b.host()
+	for i := range 5 {
+		b.post(fmt.Sprint("before ", i), "art")
+	}
+	require.NoError(t, b.net.Await(b.ctx, host))
+	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}})
+
+	// The tip is known when something happens.
+	var posted []string
+	var mu sync.Mutex
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for i := 0; ; i++ {
+			p, err := b.net.CreatePost(b.net.DIDs()[0], "", simnet.NewPost(b.net.Now(), fmt.Sprint("during ", i), "art"))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			posted = append(posted, p.Rkey)
+			mu.Unlock()
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}()
+	run.awaitReady()
+	close(stop)
+	<-stopped
+	last := b.post("after", "art").Rkey
+	posted = append(posted, last)
+	poll.Until(t, ingestWait, func() (bool, string) {
+		keys := rkeys(b.events())
+		return len(keys) > 0 && keys[len(keys)-1] == last, fmt.Sprint(keys)
+	})
+	keys := rkeys(b.events())
+	begin := slices.Index(posted, keys[0])
+	require.GreaterOrEqual(t, begin, 0, "nothing from before the start")
+	require.Equal(t, posted[begin:], keys, "from the first one on, all of them")
+}
+
+func TestIngestStartsAtATime(t *testing.T) {
+	t.Parallel()
+	b := newIngestBench(t, 1)
+	host := b.host()
+	b.post("long before", "art")
+	require.NoError(t, b.net.Await(b.ctx, host))
+	start := time.Now()
+	first := b.post("one", "art")
+	second := b.post("two", "art")
+	require.NoError(t, b.net.Await(b.ctx, host))
+	b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: start.Format(time.RFC3339Nano)})
+	require.Equal(t, []string{first.Rkey, second.Rkey}, rkeys(b.awaitEvents(2)))
+}
+
+func TestIngestResumesExactly(t *testing.T) {
+	t.Parallel()
+	b := newIngestBench(t, 1)
+	host := b.host()
+	cfg := ingest.Config{Hosts: []string{host.URL()}, Start: "archive"}
+	var want []string
+	for round := range 4 {
+		run := b.ingest(cfg)
+		for i := range 10 {
+			want = append(want, b.post(fmt.Sprint(round, " ", i), "art").Rkey)
+		}
+		b.awaitEvents(len(want))
+		run.halt()
+		for i := range 5 {
+			want = append(want, b.post(fmt.Sprint(round, " away ", i), "art").Rkey)
+		}
+		if round == 2 {
+			// The server restarts and keeps its history.
+			require.NoError(t, b.net.Await(b.ctx, host))
+			require.NoError(t, host.Stop())
+			require.NoError(t, host.Restart(b.ctx))
+		}
+	}
+	b.ingest(cfg)
+	require.Equal(t, want, rkeys(b.awaitEvents(len(want))), "nothing lost, nothing twice, in order")
+	for _, entry := range b.log() {
+		require.NotEqual(t, "switched", entry.What, "%+v", entry)
+	}
+	all := b.all()
+	for i := 1; i < len(all); i++ {
+		require.GreaterOrEqual(t, all[i].Source.Seq, all[i-1].Source.Seq)
+	}
+}
+
+func TestIngestRidesOutAServerThatIsKilled(t *testing.T) {
+	t.Parallel()
+	b := newIngestBench(t, 1)
+	host := b.host()
+	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive"})
+	want := []string{b.post("one", "art").Rkey}
+	b.awaitEvents(1)
+	host.Kill()
+	poll.Until(t, ingestWait, func() (bool, string) {
+		return run.counter("client_errors_total") > 0, "no error yet"
+	})
+	require.NoError(t, host.Restart(b.ctx))
+	want = append(want, b.post("two", "art").Rkey)
+	// What the server had not flushed it gets from the relay again, perhaps
+	// under other numbers: then the history is another, and overlap is right.
+	poll.Until(t, ingestWait, func() (bool, string) {
+		got := rkeys(b.events())
+		return slices.Equal(slices.Compact(slices.Sorted(slices.Values(got))), slices.Sorted(slices.Values(want))), fmt.Sprint(got)
+	})
+	run.awaitReady()
+}
+
+func TestIngestDetectsAWipedServer(t *testing.T) {
+	t.Parallel()
+	b := newIngestBench(t, 1)
+	host := b.host()
+	cfg := ingest.Config{Hosts: []string{host.URL()}, Start: "archive"}
+	run := b.ingest(cfg)
+	for i := range 30 {
+		b.post(fmt.Sprint("one ", i), "art")
+	}
+	b.awaitEvents(30)
+	run.halt()
+
+	// Another server under the same address, with an archive of its own.
+	require.NoError(t, host.Stop())
+	binary, err := simnet.BuildJetstream(b.ctx, "")
+	require.NoError(t, err)
+	fresh, err := b.net.StartJetstream(b.ctx, simnet.JetstreamConfig{
+		Binary: binary, DataDir: filepath.Join(t.TempDir(), "fresh"), Addr: strings.TrimPrefix(host.URL(), "http://"),
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = fresh.Stop() })
+
+	b.ingest(cfg)
+	last := b.post("two", "art").Rkey
+	poll.Until(t, ingestWait, func() (bool, string) {
+		keys := rkeys(b.events())
+		return slices.Contains(keys, last), fmt.Sprint(len(keys), " events")
+	})
+	require.True(t, slices.ContainsFunc(b.log(), func(e stream.LogEntry) bool { return e.What == "switched" }), "%+v", b.log())
+}
+
+func TestIngestFailsOverWithoutLoss(t *testing.T) {
+	t.Parallel()
+	b := newIngestBench(t, 1)
+	first := b.host()
+	b.post("only in one live tail", "other") // so that numbers differ
+	second := b.host()
+	run := b.ingest(ingest.Config{Hosts: []string{first.URL(), second.URL()}, Start: "archive"})
+	var want []string
+	for i := range 10 {
+		want = append(want, b.post(fmt.Sprint("first ", i), "art").Rkey)
+	}
+	poll.Until(t, ingestWait, func() (bool, string) { return len(b.events()) >= 11, fmt.Sprint(len(b.events())) })
+	require.NoError(t, first.Stop())
+	for i := range 10 {
+		want = append(want, b.post(fmt.Sprint("second ", i), "art").Rkey)
+	}
+	poll.Until(t, ingestWait, func() (bool, string) {
+		keys := rkeys(b.events())
+		missing := slices.DeleteFunc(slices.Clone(want), func(k string) bool { return slices.Contains(keys, k) })
+		return len(missing) == 0, fmt.Sprint("missing ", missing)
+	})
+	run.awaitReady()
+	events := b.events()
+	require.Equal(t, second.URL(), events[len(events)-1].Source.Host)
+	require.True(t, slices.ContainsFunc(b.log(), func(e stream.LogEntry) bool { return e.What == "switched" && e.Host == second.URL() }))
+}
+
+func TestIngestStopsAfterTheTimeToRead(t *testing.T) {
+	t.Parallel()
+	b := newIngestBench(t, 1)
+	host := b.host()
+	p := b.post("one", "art")
+	require.NoError(t, b.net.Await(b.ctx, host))
+	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "-1m", StopAfter: 61 * time.Second})
+	run.wait()
+	require.Equal(t, []string{p.Rkey}, rkeys(b.events()))
+	all := b.all()
+	require.Equal(t, event.KindPosition, all[len(all)-1].Kind)
+	entries := b.log()
+	last := entries[len(entries)-1]
+	require.Equal(t, "stopped", last.What)
+	require.Contains(t, last.Detail, "kept 1, published 1")
+	require.Equal(t, "started", entries[0].What)
+}
+
+func TestIngestSurvivesTheStreamsAbsence(t *testing.T) {
+	t.Parallel()
+	b := newIngestBench(t, 1)
+	host := b.host()
+	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive"})
+	want := []string{b.post("one", "art").Rkey}
+	b.awaitEvents(1)
+	b.nats.Shutdown()
+	for i := range 20 {
+		want = append(want, b.post(fmt.Sprint("away ", i), "art").Rkey)
+	}
+	poll.Until(t, ingestWait, func() (bool, string) {
+		run.mu.Lock()
+		defer run.mu.Unlock()
+		return run.ready[ingest.ComponentStream] != nil, "not noticed"
+	})
+	b.nats.Restart(t)
+	require.Equal(t, want, rkeys(b.awaitEvents(len(want))))
+	run.awaitReady()
+}
+
+func TestIngestToleratesWhatTheNetworkHolds(t *testing.T) {
+	t.Parallel()
+	b := newIngestBench(t, 1)
+	host := b.host()
+	var want []string
+	for _, kind := range simnet.Malformations() {
+		p, err := b.net.CreateMalformed(b.net.DIDs()[0], kind)
+		require.NoError(t, err)
+		want = append(want, p.Rkey)
+	}
+	require.NoError(t, b.net.Await(b.ctx, host))
+	b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive"})
+	events := b.awaitEvents(len(want))
+	require.Equal(t, want, rkeys(events))
+	for i, e := range events {
+		kind := simnet.Malformations()[i]
+		if kind == simnet.ManyTags {
+			require.Len(t, e.Tags, event.MaxTagsPerPost)
+			continue
+		}
+		require.Contains(t, e.Tags, "art", kind)
+	}
+}
+
+func TestIngestPassesSyncOn(t *testing.T) {
+	t.Parallel()
+	b := newIngestBench(t, 2)
+	host := b.host()
+	b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive"})
+	kept := b.post("kept", "art")
+	gone := b.post("gone", "art")
+	b.awaitEvents(2)
+	did := b.net.DIDs()[0]
+	_, err := b.net.Diverge(did, simnet.Op{Action: simnet.Delete, Rkey: gone.Rkey})
+	require.NoError(t, err)
+	entry, err := b.net.Sync(did)
+	require.NoError(t, err)
+	events := b.awaitEvents(4)
+	require.Equal(t, event.KindSync, events[2].Kind)
+	require.Equal(t, entry.Rev, events[2].Rev)
+	require.Equal(t, event.KindCreate, events[3].Kind)
+	require.Equal(t, kept.Rkey, events[3].Rkey)
+	require.Equal(t, entry.Rev, events[3].Rev)
+}
