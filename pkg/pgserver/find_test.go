@@ -13,7 +13,7 @@ import (
 // of real installations are.
 func openDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "pgserver-find-")
+	dir, err := os.MkdirTemp("", "pgserver-find-") //nolint:usetesting // t.TempDir is closed to other users
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	require.NoError(t, os.Chmod(dir, 0o755))
@@ -32,8 +32,9 @@ func fakeInstall(t *testing.T, root, name, text string) string {
 	return dir
 }
 
-func TestBest(t *testing.T) {
-	t.Parallel()
+// TestBest is not parallel: a program that was just written cannot be run while
+// a child of another test, about to start, still has the file open.
+func TestBest(t *testing.T) { //nolint:paralleltest // see above
 	root := openDir(t)
 	fake := func(name, text string) string { return fakeInstall(t, root, name, text) }
 	old := fake("old", "postgres (PostgreSQL) 14.9")

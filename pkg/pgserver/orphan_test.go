@@ -258,9 +258,9 @@ func TestAnotherServerIsLeftAlone(t *testing.T) {
 	require.Equal(t, "1", query(t, other.URL("writer"), "SELECT '1'"))
 }
 
-// TestAsPlainUser runs the whole thing as a user that is not root.
-func TestAsPlainUser(t *testing.T) {
-	t.Parallel()
+// TestAsPlainUser runs the whole thing as a user that is not root. It is not
+// parallel for the reason that TestBest is not.
+func TestAsPlainUser(t *testing.T) { //nolint:paralleltest // see above
 	if os.Getuid() != 0 {
 		t.Log("every other test runs as a plain user already")
 		return
@@ -270,7 +270,7 @@ func TestAsPlainUser(t *testing.T) {
 	require.NoError(t, err)
 	uid, err := strconv.Atoi(nobody.Uid)
 	require.NoError(t, err)
-	dir, err := os.MkdirTemp("/tmp", "pgserver-user-")
+	dir, err := os.MkdirTemp("/tmp", "pgserver-user-") //nolint:usetesting // t.TempDir is closed to other users
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	program := filepath.Join(dir, "program")

@@ -3,7 +3,6 @@ package stream
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -39,32 +38,22 @@ func PutLog(ctx context.Context, js jetstream.JetStream, e LogEntry) error {
 	return nil
 }
 
-// Log calls fn with the newest limit entries of the ingest log, oldest first.
+// Log calls fn with the newest limit entries of the ingest log, oldest first,
+// until it returns an error, and returns that.
 func Log(ctx context.Context, js jetstream.JetStream, limit int, fn func(LogEntry) error) error {
 	s, err := js.Stream(ctx, IngestLog)
 	if err != nil {
 		return fmt.Errorf("look up stream %s: %w", IngestLog, err)
 	}
-	st := s.CachedInfo().State
-	first := st.FirstSeq
-	if st.LastSeq >= uint64(limit) {
-		first = max(first, st.LastSeq-uint64(limit)+1)
+	first := uint64(1)
+	if last := s.CachedInfo().State.LastSeq; last > uint64(limit) {
+		first = last - uint64(limit) + 1
 	}
-	for seq := first; seq <= st.LastSeq && st.Msgs > 0; seq++ {
-		msg, err := s.GetMsg(ctx, seq)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			continue // trimmed meanwhile
-		}
-		if err != nil {
-			return fmt.Errorf("read entry %d of %s: %w", seq, IngestLog, err)
-		}
+	return eachMessage(ctx, s, first, func(msg *jetstream.RawStreamMsg) error {
 		var e LogEntry
 		if err := json.Unmarshal(msg.Data, &e); err != nil {
-			return fmt.Errorf("read entry %d of %s: %w", seq, IngestLog, err)
+			return fmt.Errorf("read message %d of %s: %w", msg.Sequence, IngestLog, err)
 		}
-		if err := fn(e); err != nil {
-			return err
-		}
-	}
-	return nil
+		return fn(e)
+	})
 }

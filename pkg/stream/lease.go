@@ -13,18 +13,16 @@ import (
 // function, once another holder may have the lease.
 var ErrLeaseLost = errors.New("the writer's lease was lost")
 
-const (
-	leaseKey     = "ingest"
-	leaseRenew   = LeaseTTL / 3
-	leaseTimeout = LeaseTTL / 3
-)
+// leaseKey is the key of the writer's lease in the bucket of leases.
+const leaseKey = "ingest"
 
 // Lease elects the one writer. The server forgets a lease that was not
 // renewed for LeaseTTL; no clocks are compared. It is election, not safety: a
 // holder that slept through its end is made harmless by the Writer's fence.
 type Lease struct {
-	js jetstream.JetStream
-	id string
+	js  jetstream.JetStream
+	id  string
+	ttl time.Duration // that of the bucket; tests have less patience
 	// OnWait, if set, hears why the lease could not be taken, each time that
 	// the reason changes ("" when it is held).
 	OnWait func(reason string)
@@ -32,33 +30,47 @@ type Lease struct {
 
 // NewLease returns the lease for a program whose run has that unique id.
 func NewLease(js jetstream.JetStream, id string) *Lease {
-	return &Lease{js: js, id: id}
+	return &Lease{js: js, id: id, ttl: LeaseTTL}
+}
+
+// holding is a lease that is held.
+type holding struct {
+	kv  jetstream.KeyValue
+	rev uint64 // the key's revision
+	// until is when the server may give the lease to another, counted from
+	// before the last renewal was sent.
+	until time.Time
 }
 
 // Run waits for the lease, calls fn with a context that ends (with the cause
 // ErrLeaseLost) when the lease is no longer surely held, gives the lease back,
 // and returns fn's error. It returns ctx's error if ctx ends before.
 func (l *Lease) Run(ctx context.Context, fn func(ctx context.Context) error) error {
-	rev, err := l.acquire(ctx)
+	h, err := l.acquire(ctx)
 	if err != nil {
 		return err
 	}
 	held, lose := context.WithCancelCause(ctx)
 	done := make(chan struct{})
-	renewed := make(chan uint64, 1)
 	go func() {
 		defer close(done)
-		renewed <- l.renew(held, rev, lose)
+		if err := l.keep(held, h); err != nil {
+			lose(err)
+		}
 	}()
 	err = fn(held)
 	lose(context.Canceled)
 	<-done
-	l.release(context.WithoutCancel(ctx), <-renewed)
+	l.release(context.WithoutCancel(ctx), h.kv)
 	return err
 }
 
-// acquire creates the key; it exists for as long as someone renews it.
-func (l *Lease) acquire(ctx context.Context) (uint64, error) {
+// attemptTimeout bounds one exchange with the server: two more fit into the
+// time that a lease lasts.
+func (l *Lease) attemptTimeout() time.Duration { return l.ttl / 3 }
+
+// acquire waits until it has the lease.
+func (l *Lease) acquire(ctx context.Context) (*holding, error) {
 	reason := "unset"
 	say := func(r string) {
 		if r != reason && l.OnWait != nil {
@@ -66,121 +78,168 @@ func (l *Lease) acquire(ctx context.Context) (uint64, error) {
 		}
 		reason = r
 	}
+	var freed <-chan struct{}
+	stop, watching := func() {}, false
+	defer func() { stop() }()
 	for {
-		attempt, cancel := context.WithTimeout(ctx, leaseTimeout)
-		rev, holder, err := l.tryAcquire(attempt)
+		attempt, cancel := context.WithTimeout(ctx, l.attemptTimeout())
+		h, holder, err := l.tryAcquire(attempt)
 		cancel()
 		switch {
+		case err == nil && h != nil:
+			say("")
+			return h, nil
 		case ctx.Err() != nil:
-			return 0, context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		case err != nil:
 			say("lease store not reachable: " + err.Error())
-		case holder != "":
-			say("held by " + holder)
 		default:
-			say("")
-			return rev, nil
+			say("held by " + holder)
+			if !watching {
+				watching = true
+				freed, stop = l.watch(ctx)
+				continue // it may have been given back before the watch began
+			}
 		}
 		select {
 		case <-ctx.Done():
-			return 0, context.Cause(ctx)
-		case <-time.After(leaseRenew):
+			return nil, context.Cause(ctx)
+		case <-freed:
+		// A lease that is not renewed ends without a word.
+		case <-time.After(l.ttl / 3):
 		}
 	}
 }
 
-func (l *Lease) tryAcquire(ctx context.Context) (rev uint64, holder string, err error) {
+// watch returns a channel that tells when the lease is given back, and what ends
+// the watch. It only shortens the wait: where it is not possible, the channel
+// tells nothing.
+func (l *Lease) watch(ctx context.Context) (freed <-chan struct{}, stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	begin, done := context.WithTimeout(ctx, l.attemptTimeout())
+	defer done()
+	kv, err := l.js.KeyValue(begin, Leases)
+	if err != nil {
+		return nil, cancel
+	}
+	w, err := kv.Watch(ctx, leaseKey, jetstream.UpdatesOnly())
+	if err != nil {
+		return nil, cancel
+	}
+	out := make(chan struct{}, 1)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for e := range w.Updates() {
+			if e == nil || e.Operation() == jetstream.KeyValuePut {
+				continue
+			}
+			select {
+			case out <- struct{}{}:
+			default: // told and not heard yet
+			}
+		}
+	}()
+	return out, func() {
+		cancel()
+		_ = w.Stop() // the subscription may be gone with its connection
+		<-ended
+	}
+}
+
+// tryAcquire makes one attempt. Without an error it returns the holding, or
+// who has the lease.
+func (l *Lease) tryAcquire(ctx context.Context) (h *holding, holder string, err error) {
 	kv, err := l.js.KeyValue(ctx, Leases)
 	if err != nil {
-		return 0, "", fmt.Errorf("open bucket %s: %w", Leases, err)
+		return nil, "", fmt.Errorf("open bucket %s: %w", Leases, err)
 	}
-	rev, err = kv.Create(ctx, leaseKey, []byte(l.id))
+	until := time.Now().Add(l.ttl)
+	rev, err := kv.Create(ctx, leaseKey, []byte(l.id))
 	if err == nil {
-		return rev, "", nil
+		return &holding{kv, rev, until}, "", nil
 	}
 	if !errors.Is(err, jetstream.ErrKeyExists) {
-		return 0, "", fmt.Errorf("take lease: %w", err)
+		return nil, "", fmt.Errorf("take lease: %w", err)
 	}
 	entry, err := kv.Get(ctx, leaseKey)
 	if err != nil {
-		return 0, "unknown", nil //nolint:nilerr // it ended between the two calls: try again
+		return nil, "unknown", nil //nolint:nilerr // it ended between the two calls: try again
 	}
-	if string(entry.Value()) == l.id {
-		// A Create that failed but took effect.
-		return entry.Revision(), "", nil
+	if string(entry.Value()) != l.id {
+		return nil, string(entry.Value()), nil
 	}
-	return 0, string(entry.Value()), nil
+	// An attempt that failed but took effect, some time ago: from now on.
+	until = time.Now().Add(l.ttl)
+	if rev, err = kv.Update(ctx, leaseKey, []byte(l.id), entry.Revision()); err != nil {
+		return nil, "", fmt.Errorf("take lease: %w", err)
+	}
+	return &holding{kv, rev, until}, "", nil
 }
 
-// renew keeps the lease until ctx ends or it is lost, and returns the last
-// revision held, 0 where it is not held any more.
-func (l *Lease) renew(ctx context.Context, rev uint64, lose context.CancelCauseFunc) uint64 {
-	// Counted from before the renewal was sent: the server may count from then.
-	deadline := time.Now().Add(LeaseTTL)
-	tick := time.NewTicker(leaseRenew)
-	defer tick.Stop()
+// keep renews the lease until ctx ends, then it returns nil, or until the lease
+// is not surely held any more: ErrLeaseLost.
+func (l *Lease) keep(ctx context.Context, h *holding) error {
+	next := l.ttl / 3
 	for {
+		wait := min(next, time.Until(h.until))
 		select {
 		case <-ctx.Done():
-			return rev
-		case <-tick.C:
+			return nil
+		case <-time.After(wait):
 		}
-		sent := time.Now()
-		attempt, cancel := context.WithDeadline(ctx, minTime(sent.Add(leaseTimeout), deadline))
-		next, err := l.update(attempt, rev)
+		if !time.Now().Before(h.until) {
+			return ErrLeaseLost
+		}
+		attempt, cancel := context.WithDeadline(ctx, minTime(time.Now().Add(l.attemptTimeout()), h.until))
+		err := l.renew(attempt, h)
 		cancel()
 		switch {
-		case ctx.Err() != nil:
-			if err == nil {
-				return next
-			}
-			return rev
 		case err == nil:
-			rev, deadline = next, sent.Add(LeaseTTL)
-		case errors.Is(err, errLeaseTaken), !time.Now().Before(deadline):
-			lose(ErrLeaseLost)
-			return 0
+			next = l.ttl / 3
+		case errors.Is(err, errLeaseTaken):
+			return ErrLeaseLost
+		default:
+			next = l.ttl / 30 // a server that just came back is in time
 		}
 	}
 }
 
-var errLeaseTaken = errors.New("the lease has another holder")
+var errLeaseTaken = errors.New("the lease ended or has another holder")
 
-func (l *Lease) update(ctx context.Context, rev uint64) (uint64, error) {
-	kv, err := l.js.KeyValue(ctx, Leases)
-	if err != nil {
-		return 0, err
-	}
-	next, err := kv.Update(ctx, leaseKey, []byte(l.id), rev)
+// renew makes one attempt.
+func (l *Lease) renew(ctx context.Context, h *holding) error {
+	sent := time.Now()
+	rev, err := h.kv.Update(ctx, leaseKey, []byte(l.id), h.rev)
 	if err == nil {
-		return next, nil
+		h.rev, h.until = rev, sent.Add(l.ttl)
+		return nil
 	}
-	// Refused because of the revision: our own earlier update may have taken
-	// effect although its answer was lost.
-	entry, getErr := kv.Get(ctx, leaseKey)
+	entry, getErr := h.kv.Get(ctx, leaseKey)
 	switch {
 	case errors.Is(getErr, jetstream.ErrKeyNotFound):
-		return 0, errLeaseTaken
+		return errLeaseTaken
 	case getErr != nil:
-		return 0, err
-	case string(entry.Value()) == l.id:
-		return entry.Revision(), nil
+		return err
+	case string(entry.Value()) != l.id:
+		return errLeaseTaken
 	}
-	return 0, errLeaseTaken
+	// Ours. A revision that is new is that of a renewal which failed but took
+	// effect, this one or one before: the next builds on it.
+	h.rev = entry.Revision()
+	return err
 }
 
-// release is a courtesy: without it the lease ends after LeaseTTL.
-func (l *Lease) release(ctx context.Context, rev uint64) {
-	if rev == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, leaseTimeout)
+// release gives the lease back if it is still ours. It is a courtesy: without
+// it the lease ends by itself.
+func (l *Lease) release(ctx context.Context, kv jetstream.KeyValue) {
+	ctx, cancel := context.WithTimeout(ctx, l.attemptTimeout())
 	defer cancel()
-	kv, err := l.js.KeyValue(ctx, Leases)
-	if err != nil {
+	entry, err := kv.Get(ctx, leaseKey)
+	if err != nil || string(entry.Value()) != l.id {
 		return
 	}
-	_ = kv.Delete(ctx, leaseKey, jetstream.LastRevision(rev))
+	_ = kv.Delete(ctx, leaseKey, jetstream.LastRevision(entry.Revision()))
 }
 
 func minTime(a, b time.Time) time.Time {

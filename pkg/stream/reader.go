@@ -6,16 +6,18 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
 var (
 	// ErrTrimmed is returned by OpenReader when the message to start with was
-	// trimmed away: reading on would skip events silently.
+	// trimmed away, and by Next when the stream was trimmed faster than it was
+	// read: reading on would skip events silently.
 	ErrTrimmed = errors.New("the stream no longer has the message to start with")
 	// ErrBehind is returned by OpenReader when the stream ends before the
 	// message that precedes the start: it was restored from an older copy, or
-	// it is another stream.
+	// it is another stream. Next returns it where that happened meanwhile.
 	ErrBehind = errors.New("the stream ends before the position to start at")
 )
 
@@ -25,110 +27,242 @@ type Message struct {
 	Data []byte
 }
 
-const readerBuffer = 1024 // messages that wait in memory between stream and indexer
+// What a reader holds in memory at most, between what it asks the server for
+// and what one call of Next returns.
+const (
+	readAheadBytes = 128 << 20 // for messages as big as the server takes them
+	readAheadMin   = 32        // messages, however big
+	readAheadMax   = 512       // messages, however small
+	nextMaxBytes   = 8 << 20   // Next ends a batch that has become this big
+)
+
+const (
+	// readPull is how long one request for messages stands, and readHeartbeat
+	// how often the server says that it still does: a consumer that is silent
+	// for two of them is made anew.
+	readPull      = 10 * time.Second
+	readHeartbeat = 2 * time.Second
+	// readInactive is how long the server keeps a consumer that nobody asks.
+	readInactive = time.Minute
+	readTimeout  = 5 * time.Second
+	readRetryMin = 50 * time.Millisecond
+	readRetryMax = 2 * time.Second
+)
 
 // Reader reads the stream in order from a sequence number, with a bounded
 // number of messages in memory: when nobody takes them, it stops asking.
+//
+// A server that is away is waited for, and the reading goes on behind the last
+// message. No message comes twice, none is left out but those that were erased
+// one by one.
 type Reader struct {
-	messages chan Message
+	js       jetstream.JetStream
+	messages chan message
 	done     chan struct{}
 	err      error // set before done is closed
-	stop     func()
+	stop     context.CancelFunc
+	batch    []message // read and not yet returned; of Next's goroutine
+}
+
+// message is one that was read, with the first sequence number that is missing
+// before it, 0 where none is.
+type message struct {
+	Message
+	missing uint64
 }
 
 // OpenReader starts to read at sequence number start (the checkpoint plus
-// one). The error wraps ErrTrimmed, ErrBehind, or the server's own.
+// one), 1 or more. The error wraps ErrTrimmed, ErrBehind, or the server's own.
 func OpenReader(ctx context.Context, js jetstream.JetStream, start uint64) (*Reader, error) {
+	cons, err := openConsumer(ctx, js, start)
+	if err != nil {
+		return nil, err
+	}
+	reading, stop := context.WithCancel(context.WithoutCancel(ctx))
+	r := &Reader{js: js, messages: make(chan message), done: make(chan struct{}), stop: stop}
+	go func() {
+		defer close(r.done)
+		r.err = r.read(reading, cons, start)
+	}()
+	return r, nil
+}
+
+// openConsumer checks that nothing between start and the stream's end is
+// missing, and makes the server's side of reading it. The server forgets it
+// when it is not used, or restarts.
+func openConsumer(ctx context.Context, js jetstream.JetStream, start uint64) (jetstream.Consumer, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
 	st, err := GetState(ctx, js)
 	if err != nil {
 		return nil, err
 	}
-	if start < st.First && start <= st.Last {
+	if start < st.First {
 		return nil, fmt.Errorf("%w: wanted %d, the first is %d", ErrTrimmed, start, st.First)
 	}
 	if start > st.Last+1 {
 		return nil, fmt.Errorf("%w: wanted %d, the last is %d", ErrBehind, start, st.Last)
 	}
-	cons, err := js.OrderedConsumer(ctx, Posts, jetstream.OrderedConsumerConfig{
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:   start,
+	cons, err := js.CreateConsumer(ctx, Posts, jetstream.ConsumerConfig{
+		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:       start,
+		AckPolicy:         jetstream.AckNonePolicy,
+		MemoryStorage:     true,
+		Replicas:          1,
+		InactiveThreshold: readInactive,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read %s from %d: %w", Posts, start, err)
 	}
-	it, err := cons.Messages(jetstream.PullMaxMessages(readerBuffer / 2))
-	if err != nil {
-		return nil, fmt.Errorf("read %s from %d: %w", Posts, start, err)
-	}
-	r := &Reader{messages: make(chan Message, readerBuffer), done: make(chan struct{})}
-	quit, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	r.stop = func() { cancel(); it.Stop() }
-	go func() {
-		defer close(r.done)
-		defer it.Stop()
-		r.err = pump(quit, it, start, r.messages)
-	}()
-	return r, nil
+	return cons, nil
 }
 
-func pump(ctx context.Context, it jetstream.MessagesContext, next uint64, out chan<- Message) error {
+// read reads from next on until ctx ends or the stream no longer has what
+// follows. Whatever else becomes of a consumer, another goes on where it
+// stopped.
+func (r *Reader) read(ctx context.Context, cons jetstream.Consumer, next uint64) error {
+	conn := r.js.Conn()
+	connected := conn.StatusChanged(nats.CONNECTED)
+	defer conn.RemoveStatusListener(connected)
 	for {
-		msg, err := it.Next()
+		next = r.consume(ctx, connected, cons, next)
+		delay := readRetryMin
+		for {
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("read %s at %d: the reader was closed", Posts, next)
+			case <-connected:
+			case <-time.After(delay):
+			}
+			var err error
+			if cons, err = openConsumer(ctx, r.js, next); err == nil {
+				break
+			}
+			if errors.Is(err, ErrTrimmed) || errors.Is(err, ErrBehind) || conn.IsClosed() {
+				return err
+			}
+			delay = min(2*delay, readRetryMax)
+		}
+	}
+}
+
+// consume passes on what a consumer delivers until that breaks off, and returns
+// the sequence number to go on with.
+func (r *Reader) consume(ctx context.Context, connected <-chan nats.Status, cons jetstream.Consumer, next uint64) uint64 {
+	// Not the client's own limit of bytes: it lets messages get lost.
+	ahead := readAheadBytes / max(r.js.Conn().MaxPayload(), 1)
+	it, err := cons.Messages(
+		jetstream.PullMaxMessages(min(max(ahead, readAheadMin), readAheadMax)),
+		jetstream.PullExpiry(readPull), jetstream.PullHeartbeat(readHeartbeat),
+		jetstream.WithMessagesErrOnMissingHeartbeat(true))
+	if err != nil {
+		return next
+	}
+	defer it.Stop()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	go func() {
+		// A consumer does not outlive its server: do not wait to miss it.
+		select {
+		case <-connected:
+			end()
+		case <-ctx.Done():
+		}
+	}()
+	for delivered := uint64(1); ; delivered++ {
+		msg, err := it.Next(jetstream.NextContext(ctx))
 		if err != nil {
-			return fmt.Errorf("read %s at %d: %w", Posts, next, err)
+			return next
 		}
 		meta, err := msg.Metadata()
-		if err != nil {
-			return fmt.Errorf("read %s at %d: %w", Posts, next, err)
+		// A message that got lost on its way shows in the consumer's numbers.
+		if err != nil || meta.Sequence.Consumer != delivered || meta.Sequence.Stream < next {
+			return next
 		}
-		// The ordered consumer never goes back. It may go forward where
-		// messages were erased one by one, which is meant.
-		if meta.Sequence.Stream < next {
-			return fmt.Errorf("read %s: got message %d after %d", Posts, meta.Sequence.Stream, next-1)
+		m := message{Message: Message{Seq: meta.Sequence.Stream, Data: msg.Data()}}
+		if m.Seq > next {
+			m.missing = next
 		}
-		next = meta.Sequence.Stream + 1
 		select {
-		case out <- Message{Seq: meta.Sequence.Stream, Data: msg.Data()}:
+		case r.messages <- m:
+			next = m.Seq + 1
 		case <-ctx.Done():
-			return ctx.Err()
+			return next
 		}
 	}
 }
 
 // Next waits for a message and returns it with those that follow within wait,
-// at most limit. It returns ctx's error, or why reading ended: the caller then
-// opens a new reader.
+// at most limit of them and a few megabytes. It returns ctx's error, ErrTrimmed
+// or ErrBehind, or why the reader ended otherwise. It must be called from one
+// goroutine.
 func (r *Reader) Next(ctx context.Context, limit int, wait time.Duration) ([]Message, error) {
-	var batch []Message
+	if len(r.batch) == 0 {
+		if err := r.gather(ctx, limit, wait); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.checkMissing(ctx); err != nil {
+		return nil, err // and the batch waits for the next call
+	}
+	batch := make([]Message, len(r.batch))
+	for i, m := range r.batch {
+		batch[i] = m.Message
+	}
+	r.batch = nil
+	return batch, nil
+}
+
+// gather fills r.batch.
+func (r *Reader) gather(ctx context.Context, limit int, wait time.Duration) error {
+	bytes := 0
+	take := func(m message) {
+		r.batch = append(r.batch, m)
+		bytes += len(m.Data)
+	}
 	select {
 	case m := <-r.messages:
-		batch = append(batch, m)
+		take(m)
 	case <-r.done:
-		// What was read before the end is still good.
-		select {
-		case m := <-r.messages:
-			batch = append(batch, m)
-		default:
-			return nil, r.err
-		}
+		return r.err
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	for len(batch) < limit {
+	for len(r.batch) < limit && bytes < nextMaxBytes {
 		select {
 		case m := <-r.messages:
-			batch = append(batch, m)
+			take(m)
 		case <-timer.C:
-			return batch, nil
+			return nil
 		case <-r.done:
-			return batch, nil
+			return nil
 		case <-ctx.Done():
-			return batch, nil
+			return nil
 		}
 	}
-	return batch, nil
+	return nil
+}
+
+// checkMissing tells messages that were erased one by one, which is meant, from
+// a beginning that was trimmed off before it was read: a stream that begins
+// before the first message missing was not trimmed up to there.
+func (r *Reader) checkMissing(ctx context.Context) error {
+	for _, m := range r.batch {
+		if m.missing == 0 {
+			continue
+		}
+		st, err := GetState(ctx, r.js)
+		if err != nil {
+			return err
+		}
+		if st.First > m.missing {
+			return fmt.Errorf("%w: wanted %d, the first is %d", ErrTrimmed, m.missing, st.First)
+		}
+		break // the later ones too
+	}
+	return nil
 }
 
 // Close stops reading. It may be called more than once.

@@ -22,9 +22,9 @@ const (
 	// Leases is the key-value bucket of the writer's lease.
 	Leases = "TAGSTREAM_LEASES"
 
-	postsPrefix       = "posts."
-	deadLetterSubject = "posts_dlq"
-	ingestLogSubject  = "ingest_log"
+	postsPrefix      = "posts."
+	deadLetterPrefix = "posts_dlq."
+	ingestLogSubject = "ingest_log"
 )
 
 // LeaseTTL is how long a lease outlives its holder's last renewal: the longest
@@ -47,7 +47,7 @@ type Config struct {
 }
 
 const (
-	deadLettersMaxBytes = 1 << 30
+	deadLettersMaxBytes = 256 << 20
 	ingestLogMaxBytes   = 16 << 20
 	ingestLogMaxMsgs    = 10_000
 )
@@ -84,12 +84,14 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 		{
 			Name:        DeadLetters,
 			Description: "Messages of POSTS that could not be applied",
-			Subjects:    []string{deadLetterSubject},
+			Subjects:    []string{deadLetterPrefix + "*"},
 			Storage:     jetstream.FileStorage,
-			Discard:     jetstream.DiscardNew,
+			Discard:     jetstream.DiscardNew, // a full one stops the indexer
 			MaxBytes:    deadLettersMaxBytes,
-			Replicas:    replicas,
-			AllowDirect: true,
+			// A letter that is put again replaces the one before.
+			MaxMsgsPerSubject: 1,
+			Replicas:          replicas,
+			AllowDirect:       true,
 		},
 		{
 			Name:        IngestLog,
@@ -144,25 +146,41 @@ func GetState(ctx context.Context, js jetstream.JetStream) (State, error) {
 // errNotOurs marks a last message that some other program wrote.
 var errNotOurs = errors.New("the stream's last message is not an event")
 
-// last returns the stream's last message as stored, with its writer's id; seq
-// is 0 where the stream never had one. A stream whose messages were all
-// trimmed has seq > 0 and no event: there is then no position to resume from.
-func last(ctx context.Context, js jetstream.JetStream) (seq uint64, ev *event.Event, writer string, err error) {
+// end is how the stream ends.
+type end struct {
+	// seq is the last sequence number ever given, 0 where none was: what the
+	// next message follows.
+	seq uint64
+	// event is the last message there is, nil where none is, and batch the
+	// batch that it was stored with.
+	event *event.Event
+	batch string
+}
+
+// readEnd reads how the stream ends.
+func readEnd(ctx context.Context, js jetstream.JetStream) (end, error) {
 	s, err := js.Stream(ctx, Posts)
 	if err != nil {
-		return 0, nil, "", fmt.Errorf("look up stream %s: %w", Posts, err)
+		return end{}, fmt.Errorf("look up stream %s: %w", Posts, err)
 	}
 	st := s.CachedInfo().State
 	if st.Msgs == 0 {
-		return st.LastSeq, nil, "", nil
+		return end{seq: st.LastSeq}, nil
 	}
 	msg, err := s.GetMsg(ctx, st.LastSeq)
-	if err != nil {
-		return 0, nil, "", fmt.Errorf("read message %d of %s: %w", st.LastSeq, Posts, err)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		// Erased: what was before it is the last one now.
+		msg, err = s.GetLastMsgForSubject(ctx, postsPrefix+">")
 	}
-	ev, err = event.Decode(msg.Data)
 	if err != nil {
-		return 0, nil, "", fmt.Errorf("read message %d of %s: %w: %w", st.LastSeq, Posts, errNotOurs, err)
+		return end{}, fmt.Errorf("read message %d of %s: %w", st.LastSeq, Posts, err)
 	}
-	return msg.Sequence, ev, msg.Header.Get(writerHeader), nil
+	if msg.Sequence > st.LastSeq {
+		return end{}, fmt.Errorf("read message %d of %s: it grew meanwhile", st.LastSeq, Posts)
+	}
+	ev, err := event.Decode(msg.Data)
+	if err != nil {
+		return end{}, fmt.Errorf("read message %d of %s: %w: %w", msg.Sequence, Posts, errNotOurs, err)
+	}
+	return end{seq: st.LastSeq, event: ev, batch: msg.Header.Get(batchHeader)}, nil
 }

@@ -2,25 +2,27 @@ package stream
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
 var (
 	// ErrFenced is returned by Append when another writer has appended since.
-	// Nothing of the batch was stored. The writer must stop, win the lease
-	// again, and go on from a new Open.
+	// The writer must stop, win the lease again, and go on from a new
+	// OpenWriter, which reads what of the batch is stored: nothing, or all of
+	// it in front of the other's.
 	ErrFenced = errors.New("another writer has appended to the stream")
 	// ErrFull is returned by Append when the stream or its disk has no room.
-	// Nothing of the batch was stored; the same batch may be appended again
-	// once an operator has made room.
+	// The writer's Seq says how many of the events are stored; the others may
+	// be appended again once an operator has made room.
 	ErrFull = errors.New("the stream has no room")
 )
 
@@ -30,7 +32,9 @@ const (
 	// maxBatchBytes keeps a batch well inside what a server stages in memory.
 	maxBatchBytes = 8 << 20
 
-	writerHeader = "Tagstream-Writer"
+	// batchHeader names the batch that a message was stored with: the writer's
+	// id and a random part.
+	batchHeader = "Tagstream-Batch"
 
 	publishTimeout  = 10 * time.Second
 	retryMin        = 100 * time.Millisecond
@@ -48,25 +52,24 @@ type Writer struct {
 	seq     uint64
 	last    event.Position
 	onError func(error)
+	timeout time.Duration // of one exchange with the server
 }
 
 // OpenWriter reads where the stream ends and returns a writer that appends
-// there. id must be unique to this run of the program: it is how the writer
-// tells its own batches from another's after an error whose outcome is
-// unknown. onError, if not nil, hears of each failed attempt that will be
-// retried.
+// there. id names this run of the program in the messages' headers. onError, if
+// not nil, hears of each failed attempt that will be retried.
 func OpenWriter(ctx context.Context, js jetstream.JetStream, id string, onError func(error)) (*Writer, error) {
 	if onError == nil {
 		onError = func(error) {}
 	}
-	w := &Writer{js: js, id: id, onError: onError}
-	seq, ev, _, err := last(ctx, js)
+	w := &Writer{js: js, id: id, onError: onError, timeout: publishTimeout}
+	end, err := readEnd(ctx, js)
 	if err != nil {
 		return nil, err
 	}
-	w.seq = seq
-	if ev != nil {
-		w.last = ev.Source
+	w.seq = end.seq
+	if end.event != nil {
+		w.last = end.event.Source
 	}
 	return w, nil
 }
@@ -75,7 +78,8 @@ func OpenWriter(ctx context.Context, js jetstream.JetStream, id string, onError 
 func (w *Writer) Seq() uint64 { return w.seq }
 
 // Last is the upstream position of the stream's last message, zero where the
-// stream holds none: where reading upstream goes on.
+// stream holds none: where reading upstream goes on. Where the last messages
+// were erased it is that of the last one left, and some events come again.
 func (w *Writer) Last() event.Position { return w.last }
 
 // MaxPayload is the largest encoded event that the server takes, in bytes.
@@ -88,73 +92,81 @@ func (w *Writer) MaxPayload() int {
 // as ctx lasts what may pass by itself: a server that is away or slow.
 //
 // The error is ErrFenced, ErrFull, ctx's, or that of an event that cannot be
-// encoded. On ErrFull and ctx's error Seq and Last say how far it came: an
-// earlier batch of the same call may be stored.
+// encoded or is over the server's payload limit (nats.ErrMaxPayload). Seq and
+// Last say how far it came. On ctx's error more may be stored, or be stored
+// yet: only a new OpenWriter tells.
 func (w *Writer) Append(ctx context.Context, events []*event.Event) error {
-	var (
-		msgs  []*nats.Msg
-		bytes int
-	)
-	flush := func(upTo int) error {
-		if len(msgs) == 0 {
-			return nil
-		}
-		if err := w.appendBatch(ctx, msgs, events[upTo-1].Source); err != nil {
-			return fmt.Errorf("append %d events up to upstream seq %d: %w", len(msgs), events[upTo-1].Source.Seq, err)
-		}
-		msgs, bytes = msgs[:0], 0
-		return nil
-	}
-	for i, ev := range events {
-		data, err := ev.Encode()
+	for len(events) > 0 {
+		msgs, err := nextBatch(events)
 		if err != nil {
 			return err
 		}
-		if len(msgs) == MaxBatch || bytes+len(data) > maxBatchBytes && len(msgs) > 0 {
-			if err := flush(i); err != nil {
-				return err
-			}
+		n := len(msgs)
+		if err := w.appendBatch(ctx, events[:n], msgs); err != nil {
+			return fmt.Errorf("append %d events up to upstream seq %d: %w", n, events[n-1].Source.Seq, err)
 		}
-		// NewMsg, not a literal: a nil Header panics inside the batch client.
-		msg := nats.NewMsg(Subject(ev.Kind))
-		msg.Data = data
-		msgs = append(msgs, msg)
-		bytes += len(data)
+		events = events[n:]
 	}
-	return flush(len(events))
+	return nil
+}
+
+// nextBatch encodes as many of the events as one batch takes, at least one.
+func nextBatch(events []*event.Event) ([]*nats.Msg, error) {
+	var msgs []*nats.Msg
+	bytes := 0
+	for _, ev := range events {
+		data, err := ev.Encode()
+		if err != nil {
+			return nil, err
+		}
+		bytes += len(data)
+		if len(msgs) == MaxBatch || len(msgs) > 0 && bytes > maxBatchBytes {
+			break
+		}
+		msgs = append(msgs, &nats.Msg{Subject: Subject(ev.Kind), Data: data})
+	}
+	return msgs, nil
 }
 
 // appendBatch stores one batch or returns an error that retrying cannot mend.
 //
-// A crash anywhere in here leaves the stream with the whole batch or without
-// it; the next OpenWriter reads which.
-func (w *Writer) appendBatch(ctx context.Context, msgs []*nats.Msg, pos event.Position) error {
+// A crash anywhere in here leaves the stream with the whole batch, without it,
+// or, where the server's storage failed as well, with the front of it; the next
+// OpenWriter reads which.
+func (w *Writer) appendBatch(ctx context.Context, events []*event.Event, msgs []*nats.Msg) error {
+	// Unique to the call, not to the writer: a batch that the caller gave up on
+	// may be stored long after, and must not be taken for a later one.
+	batch := w.id + "." + rand.Text()[:10]
 	delay := retryMin
 	for {
-		seq, err := w.publish(ctx, msgs)
+		seq, err := w.publish(ctx, msgs, batch)
 		if err == nil {
-			w.seq, w.last = seq, pos
+			w.seq, w.last = seq, events[len(events)-1].Source
 			return nil
 		}
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		}
-		if isFull(err) {
+		case isFull(err):
 			return fmt.Errorf("%w: %w", ErrFull, err)
-		}
-		if !isWrongLastSequence(err) {
+		case errors.Is(err, nats.ErrMaxPayload):
+			return err
+		case !isWrongLastSequence(err):
 			w.onError(err)
 		}
 		// Failed, or failed but took effect: only the stream knows.
-		stored, lookErr := w.lookBack(ctx, uint64(len(msgs)))
+		n, lookErr := w.lookBack(ctx, batch, len(msgs))
 		switch {
 		case errors.Is(lookErr, ErrFenced):
 			return lookErr
-		case lookErr != nil:
+		case lookErr != nil && ctx.Err() == nil:
 			w.onError(lookErr)
-		case stored:
-			w.last = pos
-			return nil
+		case n > 0:
+			w.seq, w.last = w.seq+uint64(n), events[n-1].Source
+			events, msgs = events[n:], msgs[n:]
+			if len(msgs) == 0 {
+				return nil
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -165,53 +177,52 @@ func (w *Writer) appendBatch(ctx context.Context, msgs []*nats.Msg, pos event.Po
 	}
 }
 
-// lookBack reads the stream's last message to learn what became of the one
-// batch in flight. A batch whose commit is still on its way can arrive after
-// this look and win; the retry then fails on its expected sequence and the
-// next look finds it stored.
-func (w *Writer) lookBack(ctx context.Context, n uint64) (stored bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+// lookBack reads the stream's last message to learn how many of the n messages
+// in flight are stored. A batch whose commit is still on its way can arrive
+// after this look and win; the retry then fails on its expected sequence and
+// the next look finds it stored.
+//
+// Between none and all it is where the server ran out of storage in the middle
+// of the commit: then it keeps the front of the batch, and may store the rest
+// when it is started again. The retry, which begins behind that front, fails in
+// the same way if so.
+func (w *Writer) lookBack(ctx context.Context, batch string, n int) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
-	seq, _, writer, err := last(ctx, w.js)
-	if errors.Is(err, errNotOurs) {
-		return false, fmt.Errorf("%w: %w", ErrFenced, err)
-	}
-	if err != nil {
-		return false, err
-	}
+	end, err := readEnd(ctx, w.js)
 	switch {
-	case seq == w.seq:
-		return false, nil
-	case seq == w.seq+n && writer == w.id:
-		w.seq = seq
-		return true, nil
+	case errors.Is(err, errNotOurs):
+		return 0, fmt.Errorf("%w: %w", ErrFenced, err)
+	case err != nil:
+		return 0, err
+	case end.seq == w.seq:
+		return 0, nil
+	case end.batch == batch && end.seq > w.seq && end.seq <= w.seq+uint64(n):
+		return int(end.seq - w.seq), nil
 	}
-	return false, fmt.Errorf("%w: its last sequence is %d, expected %d", ErrFenced, seq, w.seq)
+	return 0, fmt.Errorf("%w: its last sequence is %d, expected %d", ErrFenced, end.seq, w.seq)
 }
 
-func (w *Writer) publish(ctx context.Context, msgs []*nats.Msg) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+// publish makes one attempt at storing a batch.
+func (w *Writer) publish(ctx context.Context, msgs []*nats.Msg, batch string) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
 	for i, m := range msgs {
-		// Published anew on each attempt: the batch client adds its own headers.
-		h := nats.Header{writerHeader: {w.id}, jetstream.ExpectedStreamHeader: {Posts}}
+		// Made anew for each attempt, which adds headers of its own.
+		m.Header = nats.Header{batchHeader: {batch}, jetstream.ExpectedStreamHeader: {Posts}}
 		if i == 0 {
-			h.Set(jetstream.ExpectedLastSeqHeader, fmt.Sprint(w.seq))
+			m.Header.Set(jetstream.ExpectedLastSeqHeader, strconv.FormatUint(w.seq, 10))
 		}
-		m.Header = h
 	}
 	if len(msgs) == 1 {
+		// No retries: after a failure the stream is read first.
 		ack, err := w.js.PublishMsg(ctx, msgs[0], jetstream.WithRetryAttempts(0))
 		if err != nil {
 			return 0, err
 		}
 		return ack.Sequence, nil
 	}
-	ack, err := jetstreamext.PublishMsgBatch(ctx, w.js, msgs)
-	if err != nil {
-		return 0, err
-	}
-	return ack.Sequence, nil
+	return publishBatch(ctx, w.js.Conn(), msgs)
 }
 
 func isWrongLastSequence(err error) bool {

@@ -16,7 +16,6 @@ package ingest
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -115,13 +114,9 @@ func (s *Service) Run(ctx context.Context) error {
 	s.log.put(stream.LogEntry{What: "started", Detail: "as " + s.id})
 	f := forward.New(s.js, forward.Config{Stream: s.cfg.Stream, ID: s.id, Heartbeat: s.cfg.Heartbeat}, s.source, s.logger, s.hooks())
 	err := f.Run(ctx)
-	s.ready(ComponentFirehose, errStopped)
-	s.ready(ComponentStream, errStopped)
 	s.summary(began, err)
 	return err
 }
-
-var errStopped = errors.New("stopped")
 
 // source reads the firehose and decodes what it gives.
 func (s *Service) source(ctx context.Context, from event.Position, maxPayload int, emit func(context.Context, forward.Batch) error) error {
@@ -162,6 +157,9 @@ func (s *Service) notice(n firehose.Notice) {
 		s.ready(ComponentFirehose, fmt.Errorf("%s: %s", n.Host, n.Detail))
 	case firehose.Failed:
 		s.ready(ComponentFirehose, fmt.Errorf("%s: %s", n.Host, n.Detail))
+	}
+	if n.Repeated {
+		return
 	}
 	s.log.put(stream.LogEntry{What: string(n.What), Host: n.Host, Position: n.Position, Detail: n.Detail})
 }

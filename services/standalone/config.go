@@ -1,6 +1,9 @@
 package standalone
 
 import (
+	"github.com/nats-io/nats.go"
+
+	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/services/ingest"
@@ -16,12 +19,12 @@ type Config struct {
 	// every part.
 	Database store.Options
 	// ConnectNATS, if not nil, connects to a NATS server that is used instead
-	// of the embedded one.
-	ConnectNATS func(changed func(error)) (Conn, error)
+	// of the embedded one. changed hears of the connection's condition.
+	ConnectNATS func(changed func(error)) (*nats.Conn, error)
 	// APIListen and OpsListen are host:port.
 	APIListen, OpsListen string
-	// CursorKeysFile, if set, is used instead of one in DataDir.
-	CursorKeysFile string
+	// CursorKeys sign page tokens; without any, a file of them is kept in DataDir.
+	CursorKeys []keyset.Key
 }
 
 // ConfigFrom reads the configuration from the program's settings. Bad values
@@ -33,9 +36,14 @@ func ConfigFrom(v *service.Values) Config {
 		Database: store.Options{
 			URL: v.String("DATABASE_URL"), Password: v.Secret("DATABASE_PASSWORD_FILE"), Program: service.Standalone,
 		},
-		APIListen:      v.Listen("API_LISTEN"),
-		OpsListen:      v.Listen("OPS_LISTEN"),
-		CursorKeysFile: v.String("CURSOR_KEYS_FILE"),
+		APIListen: v.Listen("API_LISTEN"),
+		OpsListen: v.Listen("OPS_LISTEN"),
+	}
+	if file := v.String("CURSOR_KEYS_FILE"); file != "" {
+		var err error
+		if cfg.CursorKeys, err = keyset.LoadKeys(file); err != nil {
+			v.Fail("CURSOR_KEYS_FILE", err)
+		}
 	}
 	if cfg.Database.URL != "" {
 		if err := cfg.Database.Check(); err != nil {

@@ -34,15 +34,26 @@ const (
 	postgresStop = 30 * time.Second
 	apiConns     = 8
 	startTimeout = 5 * time.Minute // an installation of Postgres is in it
-)
 
-// Conn is a NATS connection.
-type Conn = *nats.Conn
+	componentNATS     = "nats"
+	componentPostgres = "postgres"
+)
 
 // Run runs everything until ctx ends, and stops it in the direction of the
 // data: ingest, indexer, api, then the servers under them. ready, if not nil,
 // is called with the API's URL when all of it is up.
 func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(apiURL string)) (err error) {
+	health := obs.NewHealth(logger, componentNATS, componentPostgres, ingest.ComponentStream, ingest.ComponentFirehose,
+		indexer.HealthDatabase, indexer.HealthStream, api.HealthDatabase)
+	p := &pipeline{cfg: cfg, logger: logger, health: health, registry: obs.NewRegistry()}
+	if cfg.ConnectNATS != nil {
+		nc, err := cfg.ConnectNATS(p.natsChanged)
+		if err != nil {
+			return err
+		}
+		defer nc.Close()
+		p.connect = func(string) (*nats.Conn, error) { return nc, nil }
+	}
 	if err := os.MkdirAll(cfg.DataDir, 0o755); err != nil { //nolint:gosec // the parts inside are private
 		return fmt.Errorf("make the data directory: %w", err)
 	}
@@ -64,16 +75,13 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(apiURL
 	}
 	defer opsListener.Close()
 
-	health := obs.NewHealth(logger, "nats", "postgres", ingest.ComponentStream, ingest.ComponentFirehose,
-		indexer.HealthDatabase, indexer.HealthStream, api.HealthDatabase)
-	registry := obs.NewRegistry()
 	under := context.WithoutCancel(ctx)
 	ops := begin(under, "operators' listener", func(ctx context.Context) error {
-		return obs.RunOps(ctx, opsListener, health, registry, nil)
+		return obs.RunOps(ctx, opsListener, health, p.registry, nil)
 	})
 	defer func() { err = errors.Join(err, ops.stop()) }()
 
-	p := &pipeline{cfg: cfg, logger: logger, health: health, registry: registry, apiListener: apiListener}
+	p.apiListener = apiListener
 	start, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	closeStores, err := p.openStores(start)
@@ -92,12 +100,15 @@ type pipeline struct {
 	registry    *prometheus.Registry
 	apiListener net.Listener
 
-	dbs      databases
-	keys     []keyset.Key
+	dbs  databases
+	keys []keyset.Key
+	// connect gives each service its connection to the stream.
 	connect  func(program string) (*nats.Conn, error)
 	postgres <-chan struct{} // closed when the private Postgres ends by itself
 	pgErr    func() error
 }
+
+func (p *pipeline) natsChanged(err error) { p.health.Set(componentNATS, err) }
 
 // openStores starts or finds the stream and the database, and returns what
 // closes them.
@@ -134,10 +145,8 @@ func (p *pipeline) openStores(ctx context.Context) (closeAll func() error, err e
 		})
 		p.dbs, p.postgres, p.pgErr = dbs, pg.Done(), pg.Err
 	}
-	p.health.Set("postgres", nil)
-	changed := func(err error) { p.health.Set("nats", err) }
-	if p.cfg.ConnectNATS != nil {
-		p.connect = func(string) (*nats.Conn, error) { return p.cfg.ConnectNATS(changed) }
+	p.health.Set(componentPostgres, nil)
+	if p.connect != nil {
 		return closeAll, nil
 	}
 	ns, err := openNATS(p.cfg.DataDir, p.logger)
@@ -145,19 +154,19 @@ func (p *pipeline) openStores(ctx context.Context) (closeAll func() error, err e
 		return nil, err
 	}
 	closers = append(closers, func() error { closeNATS(ns); return nil })
-	p.connect = func(program string) (*nats.Conn, error) { return connectEmbedded(ns, program, p.logger, changed) }
+	p.connect = func(program string) (*nats.Conn, error) { return connectEmbedded(ns, program, p.logger, p.natsChanged) }
 	return closeAll, nil
 }
 
-// cursorKeys loads the keys that sign page tokens; the file in the data
-// directory is made the first time.
+// cursorKeys returns the keys that sign page tokens; the file of them in the
+// data directory is made the first time.
 func cursorKeys(cfg Config) ([]keyset.Key, error) {
-	path := cfg.CursorKeysFile
-	if path == "" {
-		path = filepath.Join(cfg.DataDir, "cursor.keys")
-		if err := keyset.CreateKeys(path); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, fmt.Errorf("make the cursor keys: %w", err)
-		}
+	if len(cfg.CursorKeys) > 0 {
+		return cfg.CursorKeys, nil
+	}
+	path := filepath.Join(cfg.DataDir, "cursor.keys")
+	if err := keyset.CreateKeys(path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("make the cursor keys: %w", err)
 	}
 	return keyset.LoadKeys(path)
 }

@@ -71,12 +71,15 @@ type ingestRun struct {
 	ready    map[string]error
 }
 
-// patience suits servers on the loopback.
-func patience(cfg *ingest.Config) {
+// ingestPatience suits servers on the loopback.
+func ingestPatience(cfg *ingest.Config) {
+	cfg.Timing.Dial = time.Second
 	cfg.Timing.Verify = 2 * time.Second
 	cfg.Timing.Quiet = 2 * time.Second
 	cfg.Timing.Tick = 50 * time.Millisecond
-	cfg.Timing.Idle = time.Second
+	if cfg.Timing.Idle == 0 {
+		cfg.Timing.Idle = time.Second
+	}
 	cfg.Timing.Troubled = 2 * time.Second
 	cfg.Timing.Ask = 500 * time.Millisecond
 	cfg.Timing.Settle = 500 * time.Millisecond
@@ -88,7 +91,7 @@ func patience(cfg *ingest.Config) {
 // ingest runs ingest until it is stopped or the test ends.
 func (b *ingestBench) ingest(cfg ingest.Config) *ingestRun {
 	b.t.Helper()
-	patience(&cfg)
+	ingestPatience(&cfg)
 	b.runs++
 	r := &ingestRun{t: b.t, done: make(chan error, 1), registry: prometheus.NewRegistry(), ready: map[string]error{}}
 	svc, err := ingest.New(cfg, ingest.Deps{
@@ -198,7 +201,7 @@ func (b *ingestBench) awaitEvents(n int) []*event.Event {
 		events = b.events()
 		return len(events) >= n, fmt.Sprintf("%d events of %d", len(events), n)
 	})
-	require.Len(b.t, events, n, "more events than expected: %s", lines(events))
+	require.Len(b.t, events, n, "more events than expected: %s", ingestLines(events))
 	return events
 }
 
@@ -220,8 +223,8 @@ func (b *ingestBench) post(text string, tags ...string) simnet.Post {
 	return p
 }
 
-// lines is a readable form of events.
-func lines(events []*event.Event) []string {
+// ingestLines is a readable form of events.
+func ingestLines(events []*event.Event) []string {
 	var out []string
 	for _, e := range events {
 		out = append(out, fmt.Sprintf("%d %s %s %s", e.Source.Seq, e.Kind, e.Rkey, e.Tags))
@@ -229,8 +232,8 @@ func lines(events []*event.Event) []string {
 	return out
 }
 
-// rkeys are the record keys of events, in order.
-func rkeys(events []*event.Event) []string {
+// ingestRkeys are the record keys of events, in order.
+func ingestRkeys(events []*event.Event) []string {
 	var out []string
 	for _, e := range events {
 		out = append(out, e.Rkey)
@@ -246,4 +249,18 @@ type testWriter struct {
 func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Log(w.prefix + string(p[:len(p)-1]))
 	return len(p), nil
+}
+
+// lastEvent is the stream's last message, nil where there is none yet.
+func (b *ingestBench) lastEvent() *event.Event {
+	b.t.Helper()
+	s, err := b.js.Stream(b.ctx, stream.Posts)
+	if err != nil || s.CachedInfo().State.Msgs == 0 {
+		return nil
+	}
+	msg, err := s.GetMsg(b.ctx, s.CachedInfo().State.LastSeq)
+	require.NoError(b.t, err)
+	e, err := event.Decode(msg.Data)
+	require.NoError(b.t, err)
+	return e
 }

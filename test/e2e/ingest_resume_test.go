@@ -56,10 +56,10 @@ func TestIngestStartsAtTheTipWithoutAGap(t *testing.T) {
 	last := b.post("after", "art").Rkey
 	posted = append(posted, last)
 	poll.Until(t, ingestWait, func() (bool, string) {
-		keys := rkeys(b.events())
+		keys := ingestRkeys(b.events())
 		return len(keys) > 0 && keys[len(keys)-1] == last, fmt.Sprint(keys)
 	})
-	keys := rkeys(b.events())
+	keys := ingestRkeys(b.events())
 	begin := slices.Index(posted, keys[0])
 	require.GreaterOrEqual(t, begin, 0, "nothing from before the start")
 	require.Equal(t, posted[begin:], keys, "from the first one on, all of them")
@@ -76,7 +76,7 @@ func TestIngestStartsAtATime(t *testing.T) {
 	second := b.post("two", "art")
 	require.NoError(t, b.net.Await(b.ctx, host))
 	b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: start.Format(time.RFC3339Nano)})
-	require.Equal(t, []string{first.Rkey, second.Rkey}, rkeys(b.awaitEvents(2)))
+	require.Equal(t, []string{first.Rkey, second.Rkey}, ingestRkeys(b.awaitEvents(2)))
 }
 
 func TestIngestResumesExactly(t *testing.T) {
@@ -103,7 +103,7 @@ func TestIngestResumesExactly(t *testing.T) {
 		}
 	}
 	b.ingest(cfg)
-	require.Equal(t, want, rkeys(b.awaitEvents(len(want))), "nothing lost, nothing twice, in order")
+	require.Equal(t, want, ingestRkeys(b.awaitEvents(len(want))), "nothing lost, nothing twice, in order")
 	for _, entry := range b.log() {
 		require.NotEqual(t, "switched", entry.What, "%+v", entry)
 	}
@@ -129,7 +129,7 @@ func TestIngestRidesOutAServerThatIsKilled(t *testing.T) {
 	// What the server had not flushed it gets from the relay again, perhaps
 	// under other numbers: then the history is another, and overlap is right.
 	poll.Until(t, ingestWait, func() (bool, string) {
-		got := rkeys(b.events())
+		got := ingestRkeys(b.events())
 		return slices.Equal(slices.Compact(slices.Sorted(slices.Values(got))), slices.Sorted(slices.Values(want))), fmt.Sprint(got)
 	})
 	run.awaitReady()
@@ -160,7 +160,7 @@ func TestIngestDetectsAWipedServer(t *testing.T) {
 	b.ingest(cfg)
 	last := b.post("two", "art").Rkey
 	poll.Until(t, ingestWait, func() (bool, string) {
-		keys := rkeys(b.events())
+		keys := ingestRkeys(b.events())
 		return slices.Contains(keys, last), fmt.Sprint(len(keys), " events")
 	})
 	require.True(t, slices.ContainsFunc(b.log(), func(e stream.LogEntry) bool { return e.What == "switched" }), "%+v", b.log())
@@ -183,7 +183,7 @@ func TestIngestFailsOverWithoutLoss(t *testing.T) {
 		want = append(want, b.post(fmt.Sprint("second ", i), "art").Rkey)
 	}
 	poll.Until(t, ingestWait, func() (bool, string) {
-		keys := rkeys(b.events())
+		keys := ingestRkeys(b.events())
 		missing := slices.DeleteFunc(slices.Clone(want), func(k string) bool { return slices.Contains(keys, k) })
 		return len(missing) == 0, fmt.Sprint("missing ", missing)
 	})
@@ -201,7 +201,7 @@ func TestIngestStopsAfterTheTimeToRead(t *testing.T) {
 	require.NoError(t, b.net.Await(b.ctx, host))
 	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "-1m", StopAfter: 61 * time.Second})
 	run.wait()
-	require.Equal(t, []string{p.Rkey}, rkeys(b.events()))
+	require.Equal(t, []string{p.Rkey}, ingestRkeys(b.events()))
 	all := b.all()
 	require.Equal(t, event.KindPosition, all[len(all)-1].Kind)
 	entries := b.log()
@@ -228,7 +228,7 @@ func TestIngestSurvivesTheStreamsAbsence(t *testing.T) {
 		return run.ready[ingest.ComponentStream] != nil, "not noticed"
 	})
 	b.nats.Restart(t)
-	require.Equal(t, want, rkeys(b.awaitEvents(len(want))))
+	require.Equal(t, want, ingestRkeys(b.awaitEvents(len(want))))
 	run.awaitReady()
 }
 
@@ -245,7 +245,7 @@ func TestIngestToleratesWhatTheNetworkHolds(t *testing.T) {
 	require.NoError(t, b.net.Await(b.ctx, host))
 	b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive"})
 	events := b.awaitEvents(len(want))
-	require.Equal(t, want, rkeys(events))
+	require.Equal(t, want, ingestRkeys(events))
 	for i, e := range events {
 		kind := simnet.Malformations()[i]
 		if kind == simnet.ManyTags {

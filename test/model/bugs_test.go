@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -215,7 +216,7 @@ var plantedBugs = []plantedBug{
 	{"sync removes at once", func(x *Index, seq uint64, e *event.Event) {
 		x.ApplyEvent(seq, e)
 		if e.Kind == event.KindSync {
-			x.endSync(nil)
+			x.endSync(&event.Event{})
 		}
 	}},
 	{"sync removes posts at its rev", func(x *Index, seq uint64, e *event.Event) {
@@ -270,14 +271,14 @@ var plantedBugs = []plantedBug{
 	}},
 	{"only creates belong to a sync", func(x *Index, seq uint64, e *event.Event) {
 		if e.Kind == event.KindUpdate {
-			x.endSync(nil)
+			x.endSync(&event.Event{})
 		}
 		x.ApplyEvent(seq, e)
 	}},
 	{"only the first create belongs to a sync", func(x *Index, seq uint64, e *event.Event) {
 		x.ApplyEvent(seq, e)
 		if puts(e) {
-			x.endSync(nil)
+			x.endSync(&event.Event{})
 		}
 	}},
 	{"a later rev belongs to a sync", func(x *Index, seq uint64, e *event.Event) {
@@ -286,14 +287,12 @@ var plantedBugs = []plantedBug{
 		}
 		x.ApplyEvent(seq, e)
 	}},
-	{"no markers for stale posts", func(x *Index, seq uint64, e *event.Event) {
-		s := x.sync
+	{"markers for stale posts", func(x *Index, seq uint64, e *event.Event) {
+		s, before := x.sync, maps.Clone(x.posts)
 		x.ApplyEvent(seq, e)
-		if s != nil && x.sync != s {
-			for uri, rev := range x.markers {
-				if didOf(uri) == s.did && rev == s.rev {
-					delete(x.markers, uri)
-				}
+		for uri, p := range before {
+			if s != nil && p.DID == s.did && p.Rev < s.rev && x.posts[uri] == nil {
+				x.markers[uri] = s.rev
 			}
 		}
 	}},

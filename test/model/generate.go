@@ -405,7 +405,9 @@ func (g *generator) scene() {
 				event.Event{Kind: event.KindAccount, DID: a.did, Active: true, Status: "desynchronized"},
 				event.Event{Kind: event.KindAccount, DID: a.did, Status: "deleted"},
 				event.Event{Kind: event.KindAccount, DID: a.did, Status: "takendown"}))
-		case about == 2 && p < 35:
+		case about == 2 && p < 10:
+			g.position()
+		case about == 2 && p < 40:
 			g.emit(event.Event{Kind: event.KindSync, DID: a.did, Rev: tid(rev)})
 		case p < 50+10*about:
 			g.put(pick(g.rng, event.KindCreate, event.KindCreate, event.KindUpdate), a, key, rev)

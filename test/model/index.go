@@ -59,7 +59,10 @@ type account struct {
 	syncRev string
 }
 
-type pendingSync struct{ did, rev string }
+type pendingSync struct {
+	did, rev string
+	time     time.Time
+}
 
 // New returns the index of the empty history.
 func New() *Index {
@@ -73,7 +76,8 @@ func New() *Index {
 	}
 }
 
-// Apply folds one message of the stream into the index.
+// Apply folds one message of the stream into the index. One that event.Decode
+// refuses is counted, and otherwise as if it had never come.
 func (x *Index) Apply(seq uint64, data []byte) {
 	e, err := event.Decode(data)
 	if err != nil {
@@ -85,12 +89,14 @@ func (x *Index) Apply(seq uint64, data []byte) {
 
 // ApplyEvent folds one event, which event.Decode would accept, into the index.
 func (x *Index) ApplyEvent(seq uint64, e *event.Event) {
+	if e.Kind == event.KindRemove || e.Kind == event.KindDelete {
+		x.remove(e) // of a stale post too, which therefore is still there
+	}
 	x.endSync(e)
 	switch e.Kind {
 	case event.KindCreate, event.KindUpdate:
 		x.put(seq, e)
 	case event.KindRemove, event.KindDelete:
-		x.remove(e)
 	case event.KindAccount:
 		x.applyAccount(e)
 	case event.KindSync:
@@ -215,18 +221,18 @@ func (x *Index) applySync(e *event.Event) {
 		return
 	}
 	a.syncRev = e.Rev
-	x.sync = &pendingSync{did: e.DID, rev: e.Rev}
+	x.sync = &pendingSync{did: e.DID, rev: e.Rev, time: e.Source.Time}
 }
 
-// endSync removes what a sync left stale, unless the next message (nil for one
-// that cannot be decoded) still belongs to the sync.
+// endSync removes what a sync left stale, unless the next event still belongs
+// to the sync. No markers stay: the sync's own rev keeps older events out, and
+// a create at that rev that comes late must enter.
 func (x *Index) endSync(next *event.Event) {
 	s := x.sync
 	if s == nil {
 		return
 	}
-	if next != nil && (next.Kind == event.KindCreate || next.Kind == event.KindUpdate) &&
-		next.DID == s.did && next.Rev == s.rev {
+	if x.belongs(next, s) {
 		return
 	}
 	for _, p := range x.posts {
@@ -235,6 +241,18 @@ func (x *Index) endSync(next *event.Event) {
 		}
 	}
 	x.sync = nil
+}
+
+// belongs reports whether an event is part of a sync: the sync again, or one
+// of its replacements. Those are at its rev, or at the one that the account had
+// when its repository was fetched, which is told by the sync's own time.
+func (x *Index) belongs(e *event.Event, s *pendingSync) bool {
+	if e.DID != s.did {
+		return false
+	}
+	post := e.Kind == event.KindCreate || e.Kind == event.KindUpdate
+	return e.Rev == s.rev && (post || e.Kind == event.KindSync) ||
+		e.Rev > s.rev && post && e.Source.Time.Equal(s.time)
 }
 
 func (x *Index) account(did string) *account {

@@ -149,11 +149,11 @@ func TestApplyCountsDeadLetters(t *testing.T) {
 	}
 }
 
-func TestDeadLetterEndsASync(t *testing.T) {
+func TestDeadLetterDoesNotEndASync(t *testing.T) {
 	t.Parallel()
 	x := fold(parseHistory(t, "create a/1 @1; sync a @5"))
 	x.Apply(3, []byte("not an event"))
-	require.Equal(t, "-a/1@5", state(x))
+	require.Equal(t, "a/1@1~1", state(x))
 	require.Equal(t, 1, x.DeadLetters())
 }
 

@@ -18,9 +18,11 @@ import (
 
 const makeKeys = `make a file with "api keys --out FILE"`
 
-func main() {
+func main() { service.Main(program()) }
+
+func program() service.Program {
 	var out string
-	service.Main(service.Program{
+	return service.Program{
 		Name:  service.API,
 		About: "answers questions about the index over HTTP; read only.",
 		Commands: []service.Command{
@@ -33,7 +35,7 @@ func main() {
 				Run: func(context.Context, *service.Values) error { return createKeys(out) },
 			},
 		},
-	})
+	}
 }
 
 func run(ctx context.Context, v *service.Values) error {
@@ -102,7 +104,10 @@ func createKeys(path string) error {
 	if path == "" {
 		return &service.ConfigError{Variable: "--out", Err: errors.New("must name the file to make")}
 	}
-	if err := keyset.CreateKeys(path); err != nil {
+	switch err := keyset.CreateKeys(path); {
+	case errors.Is(err, os.ErrExist):
+		return &service.ConfigError{Variable: "--out", Err: err}
+	case err != nil:
 		return err
 	}
 	fmt.Printf("made %s; set %sCURSOR_KEYS_FILE to it\n", path, service.Prefix)

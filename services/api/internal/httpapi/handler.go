@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
@@ -27,9 +28,16 @@ import (
 	"github.com/tagstream/tagstream/pkg/store"
 )
 
-// requestTimeout bounds the work for one request, without the sending of the
-// answer. It is a little more than what Postgres gives a statement.
-const requestTimeout = 6 * time.Second
+const (
+	// requestTimeout bounds the work for one request, without the sending of
+	// the answer. It is a little more than what Postgres gives a statement.
+	requestTimeout = 6 * time.Second
+	// maxSending bounds the bytes of all answers being sent: clients that ask
+	// for much and read slowly cannot fill the memory.
+	maxSending = 64 << 20
+	// maxLogged bounds what of a query string is logged.
+	maxLogged = 300
+)
 
 // Index is what the API asks; *store.Reader is the one.
 type Index interface {
@@ -58,6 +66,7 @@ type Handler struct {
 	metrics   *metrics
 	version   string
 	slots     chan struct{}
+	sending   budget
 	gzips     sync.Pool // of *gzip.Writer
 	freshness freshness
 	mux       http.Handler
@@ -69,6 +78,7 @@ func New(c Config) *Handler {
 		index: c.Index, codec: c.Codec, logger: c.Logger, version: c.Version,
 		metrics: newMetrics(c.Registry),
 		slots:   make(chan struct{}, c.MaxInFlight),
+		sending: budget{max: maxSending},
 	}
 	h.gzips.New = func() any { return gzip.NewWriter(nil) }
 	h.mux = h.router()
@@ -91,8 +101,8 @@ func (h *Handler) handle(route string, answer func(*http.Request) (*response, er
 			}
 			took := time.Since(start)
 			h.metrics.answered(route, w.status, took)
-			h.logger.Debug("request", "route", route, "method", r.Method, "path", r.URL.Path, "query", r.URL.RawQuery,
-				"status", w.status, "bytes", w.bytes, "took", took)
+			h.logger.Debug("request", "route", route, "method", r.Method, "path", r.URL.Path,
+				"query", r.URL.RawQuery[:min(maxLogged, len(r.URL.RawQuery))], "status", w.status, "bytes", w.bytes, "took", took)
 		}()
 		head := w.Header()
 		head.Set("Access-Control-Allow-Origin", "*")
@@ -122,6 +132,25 @@ func (h *Handler) handle(route string, answer func(*http.Request) (*response, er
 	})
 }
 
+// budget is a number of bytes shared by all requests.
+type budget struct {
+	used atomic.Int64
+	max  int64
+}
+
+// take takes n bytes if there are as many, or if nobody else has any: one answer
+// that is larger than the budget is still an answer. Give them back with
+// used.Add(-n).
+func (b *budget) take(n int64) bool {
+	if used := b.used.Add(n); used > b.max && used != n {
+		b.used.Add(-n)
+		return false
+	}
+	return true
+}
+
+var errOverloaded = fail(codeOverloaded, "There are too many requests at the moment; try again in a few seconds.")
+
 // work runs a route's own part, bounded in time and in how many run at once. The
 // place is free again before the answer is sent: a slow client holds none.
 func (h *Handler) work(r *http.Request, answer func(*http.Request) (*response, error)) (res *response, err error) {
@@ -129,7 +158,7 @@ func (h *Handler) work(r *http.Request, answer func(*http.Request) (*response, e
 	case h.slots <- struct{}{}:
 		defer func() { <-h.slots }()
 	default:
-		return nil, fail(codeOverloaded, "There are too many requests at the moment; try again in a few seconds.")
+		return nil, errOverloaded
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 	defer cancel()

@@ -313,7 +313,9 @@ func TestRoutesAreDocumented(t *testing.T) {
 		require.Equal(t, takes[r.name].single, single, r.path)
 		require.Equal(t, takes[r.name].repeated, repeated, r.path)
 	}
-	parameter := func(path, name string) any { return doc.Paths.Value(path).Get.Parameters.GetByInAndName("query", name).Schema.Value.Default }
+	parameter := func(path, name string) any {
+		return doc.Paths.Value(path).Get.Parameters.GetByInAndName("query", name).Schema.Value.Default
+	}
 	require.EqualValues(t, defaultLimit, parameter("/v1/posts", "limit"))
 	require.EqualValues(t, defaultQuantity, parameter("/v1/getRecentRootPostsWithTags", "quantity"))
 }

@@ -79,24 +79,38 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, res *response) {
 	etag = `"` + etag + `"`
 
 	head := w.Header()
-	head.Set("ETag", etag)
-	head.Set("Cache-Control", "no-cache")
-	if len(res.links) > 0 {
-		head.Set("Link", strings.Join(res.links, ", "))
-	}
 	if matches(r.Header.Values("If-None-Match"), etag) {
+		res.describe(head, etag)
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
 	body := res.body
 	if zip {
 		body = h.compress(body)
+	}
+	size := int64(len(body))
+	if !h.sending.take(size) {
+		writeProblem(w, errOverloaded)
+		return
+	}
+	defer h.sending.used.Add(-size)
+	res.describe(head, etag)
+	if zip {
 		head.Set("Content-Encoding", "gzip")
 	}
 	head.Set("Content-Type", res.contentType)
-	head.Set("Content-Length", strconv.Itoa(len(body)))
+	head.Set("Content-Length", strconv.FormatInt(size, 10))
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(body) // the client may be gone; there is nobody else to tell
+}
+
+// describe sets the headers that 200 and 304 have in common.
+func (r *response) describe(head http.Header, etag string) {
+	head.Set("ETag", etag)
+	head.Set("Cache-Control", "no-cache")
+	if len(r.links) > 0 {
+		head.Set("Link", strings.Join(r.links, ", "))
+	}
 }
 
 func (h *Handler) compress(body []byte) []byte {

@@ -69,14 +69,18 @@ func (f *fold) addRemoved(r *store.Removed) {
 
 // apply folds one event in. seq is its sequence number in the stream.
 func (f *fold) apply(seq uint64, ev *event.Event) {
+	if ev.Kind == event.KindRemove || ev.Kind == event.KindDelete {
+		// Before the #sync's end: what it would take away has to leave the
+		// marker of this newer removal.
+		f.remove(seq, ev)
+	}
 	if !f.continuesSync(ev) {
 		f.endSync()
 	}
 	switch ev.Kind {
+	case event.KindRemove, event.KindDelete:
 	case event.KindCreate, event.KindUpdate:
 		f.put(seq, ev)
-	case event.KindRemove, event.KindDelete:
-		f.remove(seq, ev)
 	case event.KindAccount:
 		f.accountStatus(seq, ev)
 	case event.KindSync:
@@ -220,10 +224,16 @@ func (f *fold) beginSync(seq uint64, ev *event.Event) {
 // revision or, where the account went on before its repository was fetched, at
 // the one it had by then.
 func (f *fold) continuesSync(ev *event.Event) bool {
-	if f.sync.DID == "" || ev.DID != f.sync.DID || ev.Kind != event.KindCreate && ev.Kind != event.KindUpdate {
+	if f.sync.DID == "" || ev.DID != f.sync.DID {
 		return false
 	}
-	return ev.Rev == f.sync.Rev || ev.Rev > f.sync.Rev && ev.Source.Time.Equal(f.sync.Time)
+	switch ev.Kind {
+	case event.KindSync:
+		return ev.Rev == f.sync.Rev // itself again, after a rewind
+	case event.KindCreate, event.KindUpdate:
+		return ev.Rev == f.sync.Rev || ev.Rev > f.sync.Rev && ev.Source.Time.Equal(f.sync.Time)
+	}
+	return false
 }
 
 // endSync removes the posts that the #sync did not bring again. They need no

@@ -16,9 +16,14 @@ import (
 	"github.com/tagstream/tagstream/services/ingest"
 )
 
-func main() {
-	limit := 100
-	service.Main(service.Program{
+func main() { service.Main(program()) }
+
+// defaultLimit is how many entries the log command prints.
+const defaultLimit = 100
+
+func program() service.Program {
+	limit := defaultLimit
+	return service.Program{
 		Name:  service.Ingest,
 		About: "reads Bluesky's Jetstream and publishes root posts with tags to the stream",
 		Commands: []service.Command{
@@ -29,7 +34,7 @@ func main() {
 				Run:   func(ctx context.Context, v *service.Values) error { return printLog(ctx, v, limit, os.Stdout) },
 			},
 		},
-	})
+	}
 }
 
 func run(ctx context.Context, v *service.Values) error {

@@ -13,20 +13,25 @@
 // cursor make it silent or wrong:
 //
 //   - One above the host's tip, from another host or from before the host was
-//     wiped, gives neither events nor an error, for ever. So a cursor is never
-//     given to a client before a raw probe has shown that the host knows it
-//     ([Reader.verify]).
+//     wiped, gives neither events nor an error, for ever. One that the host has
+//     given to another event meanwhile (it crashed before it had stored the
+//     first) makes the client drop events as known. So a cursor is never given
+//     to a client before a raw probe has shown that the host knows it, with the
+//     time that we know (verify), and a client is not let reconnect by itself.
 //   - A time instead of a sequence number: the server understands it, the
 //     client then drops everything. So a raw probe turns times into sequence
-//     numbers ([Reader.resolve]).
+//     numbers (resolve).
 //   - None at all ("from the tip"): a reconnect before the first event leaves
 //     a gap. So the tip, too, is resolved to a sequence number first.
 //
 // And the client passes over archive blocks that it cannot read with an error
-// like any other. So an error while it replays the archive ends that client,
-// and a new one begins behind the last event delivered.
+// like any other. So nearly every error ends a client, and a new one begins
+// behind the last event delivered. Its plans of the archive are changed on
+// their way, so that it does not take whole segment files into memory
+// (blockwise).
 //
-// A visit to a host ends when the client gives up, errors in a row, or is found
-// stalled by the watchdog; then the next host has its turn, the preferred one
-// first, with back-off once all of them were tried.
+// A visit to a host ends with the client's error, or when the watchdog finds the
+// client stalled or the host away. A host that was of use is then tried a few
+// times more; then the others have their turn, the preferred one first, with
+// back-off once all of them were tried (rotation).
 package firehose

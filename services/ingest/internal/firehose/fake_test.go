@@ -24,14 +24,16 @@ import (
 type fakeHost struct {
 	t   *testing.T
 	srv *httptest.Server
+	mux *http.ServeMux
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced when something below changes
 	events  []fakeEvent
-	floor   uint64 // sequence numbers below are CursorTooOld
-	sealed  uint64 // what planSnapshot says of the archive
-	plan    string // the segments of that answer, as JSON
-	planned int    // how often it was asked
+	floor   uint64           // sequence numbers below are CursorTooOld
+	sealed  uint64           // what planSnapshot says of the archive
+	plan    string           // the segments of that answer, as JSON
+	planner http.HandlerFunc // answers instead, where set
+	planned int              // how often it was asked
 	pages   []string
 	status  int  // refuses everything with it
 	hung    bool // accepts nothing and refuses nothing
@@ -51,6 +53,7 @@ func newFakeHost(t *testing.T) *fakeHost {
 	t.Helper()
 	h := &fakeHost{t: t, changed: make(chan struct{}), conns: map[*websocket.Conn]struct{}{}}
 	mux := http.NewServeMux()
+	h.mux = mux
 	mux.HandleFunc(subscribePath, h.subscribe)
 	mux.HandleFunc(listSegmentsPath, h.listSegments)
 	mux.HandleFunc("/xrpc/network.bsky.jetstream.planSnapshot", h.planSnapshot)
@@ -113,10 +116,14 @@ func (h *fakeHost) dialed() []url.Values {
 	return slices.Clone(h.dials)
 }
 
-func (h *fakeHost) planSnapshot(w http.ResponseWriter, _ *http.Request) {
+func (h *fakeHost) planSnapshot(w http.ResponseWriter, r *http.Request) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.planned++
+	if h.planner != nil {
+		h.planner(w, r)
+		return
+	}
 	plan := h.plan
 	if plan == "" {
 		plan = "[]"

@@ -59,11 +59,12 @@ const (
 	Connected    What = "connected"
 	Disconnected What = "disconnected" // a connection ended that had been reading
 	Switched     What = "switched"     // reading goes on in another history
-	Failed       What = "failed"       // a host could not be read, or not wholly
+	Failed       What = "failed"       // a host could not be connected to
+	Skipped      What = "skipped"      // something that could not be read was passed over
 )
 
 // Whats lists the kinds of notices.
-var Whats = []What{Connected, Disconnected, Switched, Failed}
+var Whats = []What{Connected, Disconnected, Switched, Failed, Skipped}
 
 // Notice is something that an operator may want to know of a connection.
 type Notice struct {
@@ -71,6 +72,8 @@ type Notice struct {
 	Host     string
 	Position event.Position
 	Detail   string
+	// Repeated says that the host failed with the same detail shortly before.
+	Repeated bool
 }
 
 // Reader reads the firehose.
@@ -87,7 +90,7 @@ type Reader struct {
 
 // New returns a reader. It starts nothing.
 func New(cfg Config, logger *slog.Logger) *Reader {
-	return &Reader{cfg: cfg, timing: cfg.Timing.withDefaults(), logger: logger, http: &http.Client{}}
+	return &Reader{cfg: cfg, timing: cfg.Timing.withDefaults(), logger: logger, http: &http.Client{Transport: newTransport()}}
 }
 
 // run is the state of one Run, owned by its goroutine.
@@ -101,6 +104,8 @@ type run struct {
 	origin time.Time
 	// end is when StopAfter ends; zero is never, or not known yet.
 	end time.Time
+	// failures are the last of each host since it was connected.
+	failures map[string]failure
 	// unreadable counts failures to read the archive behind one position.
 	unreadable struct {
 		pos   event.Position
@@ -115,7 +120,7 @@ var errReachedEnd = errors.New("reached the end of the time to read")
 // ends (it returns ctx's error), the handler fails (its error), or StopAfter
 // has passed (nil). Anything else it retries for ever.
 func (rd *Reader) Run(ctx context.Context, from event.Position, handle Handler) error {
-	r := &run{Reader: rd, handle: handle, pos: from}
+	r := &run{Reader: rd, handle: handle, pos: from, failures: map[string]failure{}}
 	switch {
 	case from.Seq > 0:
 		r.setEnd(from.Time)
@@ -159,10 +164,32 @@ func (r *run) setEnd(begin time.Time) {
 	}
 }
 
+// failure is a notice that need not be given again and again.
+type failure struct {
+	detail string
+	at     time.Time
+}
+
+// sayAgain is when a host that keeps failing in one way is worth a new line.
+const sayAgain = 10 * time.Minute
+
 func (r *run) notify(n Notice) {
 	level := slog.LevelInfo
-	if n.What == Failed || n.What == Disconnected {
+	switch n.What {
+	case Connected:
+		delete(r.failures, n.Host)
+	case Failed:
 		level = slog.LevelWarn
+		before, now := r.failures[n.Host], time.Now()
+		if n.Repeated = before.detail == n.Detail && now.Sub(before.at) < sayAgain; n.Repeated {
+			level = slog.LevelDebug
+		} else {
+			r.failures[n.Host] = failure{n.Detail, now}
+		}
+	case Disconnected:
+		level = slog.LevelWarn
+	case Skipped:
+		level = slog.LevelError
 	}
 	r.logger.Log(context.Background(), level, "firehose "+string(n.What),
 		"host", n.Host, "seq", n.Position.Seq, "detail", n.Detail)
@@ -199,13 +226,9 @@ func (r *run) visit(ctx context.Context, host string) error {
 	return err
 }
 
-const (
-	// downloads is how many archive blocks are fetched and decoded at a time:
-	// few, because each is held in memory whole.
-	downloads = 2
-	// stripes is how many parts of a segment file are fetched at a time.
-	stripes = 2
-)
+// downloads is how many archive blocks are decoded at a time, and half of how
+// many are fetched: few, because each is held in memory whole.
+const downloads = 2
 
 func (r *run) subscribe(host string, after uint64) (*jetstream.Client, error) {
 	opts := []jetstream.Option{
@@ -215,7 +238,7 @@ func (r *run) subscribe(host string, after uint64) (*jetstream.Client, error) {
 		// Records as CBOR: the client's map would round integers.
 		jetstream.WithRawRecords(),
 		jetstream.WithDownloadConcurrency(downloads),
-		jetstream.WithSegmentStripes(stripes),
+		jetstream.WithHTTPClient(&http.Client{Transport: &blockwise{base: r.http.Transport}}),
 		jetstream.WithLogger(r.logger),
 	}
 	if r.cfg.APIKey != "" {

@@ -201,6 +201,15 @@ func TestAllHostsAwayThenBack(t *testing.T) {
 	b.emit(past, 1)
 	b.change(func() { b.status = 0 })
 	s.await("b:1")
+	said := map[string]int{}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.notices {
+		if n.What == Failed && !n.Repeated {
+			said[n.Host]++
+		}
+	}
+	require.Equal(t, map[string]int{a.srv.URL: 1, b.srv.URL: 1}, said, "each failure is said once")
 }
 
 func TestDroppedConnectionsAreMended(t *testing.T) {
@@ -264,7 +273,7 @@ func TestAFrameThatNobodyCanReadIsPassedOver(t *testing.T) {
 	})
 	h.emit(past.Add(time.Second), 3)
 	s.await("a:1", "a:3")
-	require.Equal(t, 1, s.count(Failed))
+	require.Equal(t, 1, s.count(Skipped))
 	require.Equal(t, maxUnreadable, s.count(Disconnected))
 }
 
@@ -342,7 +351,7 @@ func TestUnreadableArchiveIsNotPassedOverInSilence(t *testing.T) {
 	h.mu.Unlock()
 	require.Equal(t, maxUnreadable+1, planned, "it is tried again before it is passed over")
 	require.Equal(t, maxUnreadable, s.count(Disconnected))
-	require.Equal(t, 1, s.count(Failed), "and then it is said")
+	require.Equal(t, 1, s.count(Skipped), "and then it is said")
 }
 
 func TestStopAfter(t *testing.T) {

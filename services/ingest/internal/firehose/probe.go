@@ -76,6 +76,7 @@ func dial(ctx context.Context, client *http.Client, host string, cursor *uint64,
 		}
 		q.Set("collections", event.Collection)
 	}
+	//nolint:bodyclose // the library closes it, or keeps its beginning in memory
 	conn, resp, err := websocket.Dial(ctx, host+subscribePath+"?"+q.Encode(), &websocket.DialOptions{
 		HTTPClient:      client,
 		CompressionMode: websocket.CompressionDisabled,

@@ -125,7 +125,7 @@ func (r *run) clientError(w *watch, err error) error {
 		u.times = 0
 		return fmt.Errorf("%w, %d times in a row: %w", errBroken, n, err)
 	}
-	r.notify(Notice{What: Failed, Host: w.pos.Host, Position: r.pos,
+	r.notify(Notice{What: Skipped, Host: w.pos.Host, Position: r.pos,
 		Detail: fmt.Sprintf("what follows %d could not be read %d times and is passed over, events may be missing: %v", r.pos.Seq, u.times, err)})
 	return nil
 }

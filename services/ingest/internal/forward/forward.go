@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
@@ -31,6 +32,8 @@ const (
 	// queue is how many batches of the source may wait: with one of the
 	// client's 64 events each, about a full batch of the stream.
 	queue = 16
+	// queueBytes is how much all of them together may take in memory.
+	queueBytes = 16 << 20
 	// lastWriteTimeout bounds the writes after the context has ended.
 	lastWriteTimeout = 3 * time.Second
 	// retryMin and retryMax bound the pause after a failure to start writing.
@@ -49,7 +52,22 @@ const DefaultHeartbeat = 10 * time.Second
 type Batch struct {
 	Events   []*event.Event
 	Position event.Position
+	// weight is what the batch takes of queueBytes.
+	weight int64
 }
+
+// weigh returns about how much memory the batch takes. One that is over the
+// limit by itself passes when nothing else is there.
+func (b Batch) weigh() int64 {
+	n := 0
+	for _, e := range b.Events {
+		n += eventBytes + len(e.Record)
+	}
+	return int64(min(n, queueBytes))
+}
+
+// eventBytes is about what an event takes without its record.
+const eventBytes = 512
 
 // Source reads upstream behind from and gives batches to emit until ctx ends.
 // An event must not be longer than maxPayload bytes when encoded. It returns
@@ -202,14 +220,19 @@ func (f *Forwarder) write(held context.Context) error {
 
 	reading, stopSource := context.WithCancelCause(held)
 	batches := make(chan Batch, queue)
+	room := semaphore.NewWeighted(queueBytes)
 	var sourceErr error // of the goroutine until batches is closed
 	var running sync.WaitGroup
 	running.Go(func() {
 		defer close(batches)
 		sourceErr = f.source(reading, w.Last(), w.MaxPayload(), func(ctx context.Context, b Batch) error {
+			b.weight = b.weigh()
+			if err := room.Acquire(ctx, b.weight); err != nil {
+				return context.Cause(ctx)
+			}
 			select {
 			case batches <- b:
-				return nil
+				return nil // pump gives the room back
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
@@ -218,7 +241,7 @@ func (f *Forwarder) write(held context.Context) error {
 	defer running.Wait()
 	defer stopSource(nil)
 
-	t := &tenure{Forwarder: f, w: w, pos: w.Last()}
+	t := &tenure{Forwarder: f, w: w, pos: w.Last(), room: room}
 	if err := t.pump(held, writing, batches); err != nil {
 		return err
 	}

@@ -2,9 +2,11 @@ package forward
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -375,6 +377,35 @@ func TestStreamFullThenRoom(t *testing.T) {
 	require.False(t, r.full.Load())
 	require.Equal(t, int32(1), r.wasFull.Load(), "said once")
 	require.Equal(t, int32(3001), r.published.Load())
+}
+
+func TestBigEventsDoNotPileUp(t *testing.T) {
+	t.Parallel()
+	s := natstest.Server(t)
+	js := s.JetStream(t)
+	var emitted atomic.Int64
+	source := func(ctx context.Context, _ event.Position, _ int, emit func(context.Context, Batch) error) error {
+		for seq := uint64(1); seq <= 100; seq++ {
+			e := deletion(seq)
+			// Not what a deletion has, but as big as a record can be.
+			e.Record = json.RawMessage(`"` + strings.Repeat("x", 900<<10) + `"`)
+			if err := emit(ctx, Batch{Events: []*event.Event{e}, Position: at(seq)}); err != nil {
+				return err
+			}
+			emitted.Add(1)
+			if seq == 1 {
+				s.Shutdown() // with the first perhaps under way
+			}
+		}
+		return nil
+	}
+	r := start(t, js, "a", source, time.Hour)
+	r.await("the queue to be full", func() bool { return emitted.Load() >= queueBytes/(1<<20) })
+	require.LessOrEqual(t, emitted.Load(), int64(queueBytes/(900<<10)+1))
+	s.Restart(t)
+	require.NoError(t, r.end())
+	events, _ := stored(t, js)
+	require.Equal(t, upTo(100), events)
 }
 
 func TestDoesNotWriteBehindANewerVersion(t *testing.T) {

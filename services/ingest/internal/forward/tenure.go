@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
 )
@@ -19,6 +21,8 @@ type tenure struct {
 	pos event.Position
 	// begun says that the first position of the tenure was written.
 	begun bool
+	// room is what the batches that wait take of queueBytes.
+	room *semaphore.Weighted
 }
 
 // pump appends batches until the channel is closed or held ends, and returns
@@ -40,18 +44,18 @@ func (t *tenure) pump(held, writing context.Context, batches <-chan Batch) error
 			if !more {
 				return nil
 			}
-			events, pos := b.Events, b.Position
 			if t.begun {
-				events, pos = t.gather(b, batches)
+				b = t.gather(b, batches)
 			}
-			if len(events) > 0 {
-				if err := t.append(writing, events); err != nil {
+			if len(b.Events) > 0 {
+				if err := t.append(writing, b.Events); err != nil {
 					return err
 				}
 				heartbeat.Reset(t.cfg.Heartbeat)
 			}
-			if !pos.IsZero() {
-				t.pos = pos
+			t.room.Release(b.weight)
+			if !b.Position.IsZero() {
+				t.pos = b.Position
 			}
 			if !t.begun {
 				t.begun = true
@@ -66,23 +70,23 @@ func (t *tenure) pump(held, writing context.Context, batches <-chan Batch) error
 // gather adds to a batch what is already waiting, and waits for nothing: at a
 // low rate each event goes at once, at a high one batches fill up while the one
 // before is being stored.
-func (t *tenure) gather(b Batch, batches <-chan Batch) ([]*event.Event, event.Position) {
-	events, pos := b.Events, b.Position
-	for len(events) < stream.MaxBatch {
+func (t *tenure) gather(b Batch, batches <-chan Batch) Batch {
+	for len(b.Events) < stream.MaxBatch {
 		select {
 		case next, more := <-batches:
 			if !more {
-				return events, pos
+				return b
 			}
-			events = append(events, next.Events...)
+			b.Events = append(b.Events, next.Events...)
+			b.weight += next.weight
 			if !next.Position.IsZero() {
-				pos = next.Position
+				b.Position = next.Position
 			}
 		default:
-			return events, pos
+			return b
 		}
 	}
-	return events, pos
+	return b
 }
 
 // append stores events. While the stream is full it tries again and again, and

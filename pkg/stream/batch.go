@@ -1,0 +1,76 @@
+package stream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+)
+
+// Headers of the server's atomic batches (nats-architecture-and-design,
+// ADR-50). The server gives up a batch to which nothing is added for 10 s.
+const (
+	batchIDHeader     = "Nats-Batch-Id"
+	batchSeqHeader    = "Nats-Batch-Sequence"
+	batchCommitHeader = "Nats-Batch-Commit"
+)
+
+// batchReply is the server's answer to the messages that ask for one.
+type batchReply struct {
+	Stream string              `json:"stream"`
+	Seq    uint64              `json:"seq"`
+	Batch  string              `json:"batch"`
+	Count  int                 `json:"count"`
+	Error  *jetstream.APIError `json:"error"`
+}
+
+var errBadAnswer = errors.New("the server's answer is not that to a batch")
+
+// publishBatch stores msgs, two or more, whole or not at all, and returns the
+// sequence number of the last. The client library's own version does not end
+// with ctx.
+//
+// The server answers the first, which is how its absence and refusals show
+// before all is sent, and the last; what it says to those between is heard in
+// its answer to the last.
+func publishBatch(ctx context.Context, nc *nats.Conn, msgs []*nats.Msg) (seq uint64, err error) {
+	id := nuid.Next()
+	for i, m := range msgs {
+		m.Header.Set(batchIDHeader, id)
+		m.Header.Set(batchSeqHeader, strconv.Itoa(i+1))
+		last := i == len(msgs)-1
+		if last {
+			m.Header.Set(batchCommitHeader, "1")
+		}
+		if i > 0 && !last {
+			if err := nc.PublishMsg(m); err != nil {
+				return 0, fmt.Errorf("publish message %d of %d: %w", i+1, len(msgs), err)
+			}
+			continue
+		}
+		reply, err := nc.RequestMsgWithContext(ctx, m)
+		if err != nil {
+			return 0, fmt.Errorf("publish message %d of %d: %w", i+1, len(msgs), err)
+		}
+		if !last && len(reply.Data) == 0 {
+			continue // staged
+		}
+		var r batchReply
+		switch err := json.Unmarshal(reply.Data, &r); {
+		case err != nil:
+			return 0, fmt.Errorf("publish message %d of %d: %w: %w", i+1, len(msgs), errBadAnswer, err)
+		case r.Error != nil:
+			return 0, fmt.Errorf("publish message %d of %d: %w", i+1, len(msgs), r.Error)
+		case !last || r.Stream != Posts || r.Batch != id || r.Count != len(msgs):
+			// A server that does not know batches stores messages one by one.
+			return 0, fmt.Errorf("publish message %d of %d: %w", i+1, len(msgs), errBadAnswer)
+		}
+		seq = r.Seq
+	}
+	return seq, nil
+}

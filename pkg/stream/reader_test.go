@@ -1,0 +1,383 @@
+package stream_test
+
+import (
+	"context"
+	"fmt"
+	"runtime/pprof"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+)
+
+func openReader(t testing.TB, js jetstream.JetStream, start uint64) *stream.Reader {
+	t.Helper()
+	r, err := stream.OpenReader(within(t, patience), js, start)
+	require.NoError(t, err)
+	t.Cleanup(r.Close)
+	return r
+}
+
+// requireRead reads until it has the message at last, and returns the numbers
+// of those it got.
+func requireRead(t testing.TB, r *stream.Reader, last uint64) []uint64 {
+	t.Helper()
+	var got []uint64
+	for len(got) == 0 || got[len(got)-1] < last {
+		batch, err := r.Next(within(t, patience), 100, 0)
+		require.NoError(t, err)
+		for _, m := range batch {
+			ev, err := event.Decode(m.Data)
+			require.NoError(t, err)
+			require.Equal(t, m.Seq, ev.Source.Seq)
+			got = append(got, m.Seq)
+		}
+	}
+	return got
+}
+
+// upTo returns the numbers from first to last without those left out.
+func upTo(first, last uint64, without ...uint64) []uint64 {
+	var out []uint64
+next:
+	for seq := first; seq <= last; seq++ {
+		for _, w := range without {
+			if seq == w {
+				continue next
+			}
+		}
+		out = append(out, seq)
+	}
+	return out
+}
+
+func TestReadFromAnywhere(t *testing.T) {
+	t.Parallel()
+	_, js := serve(t)
+	w := openWriter(t, js)
+	require.NoError(t, w.Append(t.Context(), numbered(1, 1500)))
+	for _, start := range []uint64{1, 2, 777, 1500} {
+		require.Equal(t, upTo(start, 1500), requireRead(t, openReader(t, js, start), 1500))
+	}
+	tail := openReader(t, js, 1501)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err := tail.Next(ctx, 10, time.Second)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.NoError(t, w.Append(t.Context(), numbered(1501, 3)))
+	require.Equal(t, upTo(1501, 1503), requireRead(t, tail, 1503), "it follows")
+
+	_, err = stream.OpenReader(t.Context(), js, 1505)
+	require.ErrorIs(t, err, stream.ErrBehind)
+	_, err = stream.OpenReader(t.Context(), js, 0)
+	require.ErrorIs(t, err, stream.ErrTrimmed, "there is no message 0")
+}
+
+func TestReadAnEmptyStream(t *testing.T) {
+	t.Parallel()
+	s, js := serve(t)
+	_ = s
+	r := openReader(t, js, 1)
+	_, err := stream.OpenReader(t.Context(), js, 2)
+	require.ErrorIs(t, err, stream.ErrBehind)
+	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 2)))
+	require.Equal(t, upTo(1, 2), requireRead(t, r, 2))
+
+	_, err = stream.OpenReader(t.Context(), natstest.Server(t).JetStream(t), 1)
+	require.ErrorIs(t, err, jetstream.ErrStreamNotFound)
+}
+
+func TestNextLimits(t *testing.T) {
+	t.Parallel()
+	_, js := serve(t)
+	w := openWriter(t, js)
+	require.NoError(t, w.Append(t.Context(), numbered(1, 10)))
+	r := openReader(t, js, 1)
+	batch, err := r.Next(within(t, patience), 4, patience)
+	require.NoError(t, err)
+	require.Len(t, batch, 4, "the limit ends the wait")
+	batch, err = r.Next(within(t, patience), 100, 50*time.Millisecond)
+	require.NoError(t, err)
+	require.Len(t, batch, 6, "the wait ends without the limit")
+
+	var events []*event.Event
+	for seq := range 30 {
+		events = append(events, big(t, 11+seq, 1_000_000))
+	}
+	require.NoError(t, w.Append(t.Context(), events))
+	batch, err = r.Next(within(t, patience), 1000, patience)
+	require.NoError(t, err)
+	require.Len(t, batch, 9, "a few megabytes end it")
+	require.Equal(t, upTo(20, 40), requireRead(t, r, 40))
+}
+
+func TestReadOverErasedMessages(t *testing.T) {
+	t.Parallel()
+	_, js := serve(t)
+	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 300)))
+	erased := []uint64{3, 4, 5, 100, 298, 299}
+	erase(t, js, erased...)
+	require.Equal(t, upTo(1, 300, erased...), requireRead(t, openReader(t, js, 1), 300))
+	for _, start := range []uint64{3, 4, 100, 299} {
+		require.Equal(t, upTo(start, 300, erased...), requireRead(t, openReader(t, js, start), 300))
+	}
+	// At the end: nothing to read, and what comes next is not missed.
+	erase(t, js, 300)
+	r := openReader(t, js, 300)
+	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(301, 1)))
+	require.Equal(t, []uint64{301}, requireRead(t, r, 301))
+}
+
+func erase(t testing.TB, js jetstream.JetStream, seqs ...uint64) {
+	t.Helper()
+	s, err := js.Stream(t.Context(), stream.Posts)
+	require.NoError(t, err)
+	for _, seq := range seqs {
+		require.NoError(t, s.SecureDeleteMsg(t.Context(), seq))
+	}
+}
+
+func TestTrimmed(t *testing.T) {
+	t.Parallel()
+	trim := func(t *testing.T, js jetstream.JetStream, first uint64) {
+		t.Helper()
+		s, err := js.Stream(t.Context(), stream.Posts)
+		require.NoError(t, err)
+		require.NoError(t, s.Purge(t.Context(), jetstream.WithPurgeSequence(first)))
+	}
+	t.Run("before", func(t *testing.T) {
+		t.Parallel()
+		_, js := serve(t)
+		require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 100)))
+		trim(t, js, 51)
+		for _, start := range []uint64{1, 50} {
+			_, err := stream.OpenReader(t.Context(), js, start)
+			require.ErrorIs(t, err, stream.ErrTrimmed)
+		}
+		require.Equal(t, upTo(51, 100), requireRead(t, openReader(t, js, 51), 100))
+		trim(t, js, 101)
+		_, err := stream.OpenReader(t.Context(), js, 100)
+		require.ErrorIs(t, err, stream.ErrTrimmed, "all of it")
+		openReader(t, js, 101)
+	})
+	t.Run("while a slow reader reads", func(t *testing.T) {
+		t.Parallel()
+		_, js := serve(t)
+		w := openWriter(t, js)
+		require.NoError(t, w.Append(t.Context(), numbered(1, 5000)))
+		r := openReader(t, js, 1)
+		requireRead(t, r, 10)
+		trim(t, js, 4001)
+		var err error
+		var last uint64
+		for err == nil {
+			var batch []stream.Message
+			if batch, err = r.Next(within(t, patience), 100, 0); err == nil {
+				for _, m := range batch {
+					require.True(t, last == 0 || m.Seq == last+1, "%d after %d", m.Seq, last)
+					last = m.Seq
+				}
+			}
+		}
+		require.ErrorIs(t, err, stream.ErrTrimmed, "it does not leap over what was trimmed")
+		require.Less(t, last, uint64(4001))
+		_, err = r.Next(t.Context(), 100, 0)
+		require.ErrorIs(t, err, stream.ErrTrimmed, "and does not forget")
+	})
+}
+
+// TestReadOverRestartsAndCuts: servers restart, connections break, and nothing
+// is lost or comes twice.
+func TestReadOverRestartsAndCuts(t *testing.T) {
+	t.Parallel()
+	const total, chunk = 6000, 500
+	s, js := serve(t, natstest.Listen())
+	p := newProxy(t, s)
+	w := openWriter(t, js)
+	w.SetTimeout(time.Second)
+	require.NoError(t, w.Append(t.Context(), numbered(1, chunk)))
+	r := openReader(t, p.jetStream(t), 1)
+	written := make(chan error, 1)
+	go func() {
+		written <- func() error {
+			for from := chunk + 1; from <= total; from += chunk {
+				if err := w.Append(within(t, patience), numbered(from, chunk)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}()
+	}()
+	var got []uint64
+	for i := 0; len(got) == 0 || got[len(got)-1] < total; i++ {
+		switch i {
+		case 5, 25:
+			s.Restart(t)
+		case 10, 15, 20, 30:
+			p.cutAll()
+		}
+		batch, err := r.Next(within(t, patience), 100, 0)
+		require.NoError(t, err)
+		for _, m := range batch {
+			got = append(got, m.Seq)
+		}
+	}
+	require.NoError(t, <-written)
+	require.Equal(t, upTo(1, total), got)
+}
+
+// TestReadOverALostConsumer: the server forgets the reader's consumer, as after
+// a long pause, without a word.
+func TestReadOverALostConsumer(t *testing.T) {
+	t.Parallel()
+	_, js := serve(t)
+	w := openWriter(t, js)
+	require.NoError(t, w.Append(t.Context(), numbered(1, 10)))
+	r := openReader(t, js, 1)
+	require.Equal(t, upTo(1, 10), requireRead(t, r, 10))
+	s, err := js.Stream(t.Context(), stream.Posts)
+	require.NoError(t, err)
+	for info := range s.ListConsumers(t.Context()).Info() {
+		require.NoError(t, js.DeleteConsumer(t.Context(), stream.Posts, info.Name))
+	}
+	require.NoError(t, w.Append(t.Context(), numbered(11, 10)))
+	require.Equal(t, upTo(11, 20), requireRead(t, r, 20))
+}
+
+// TestStreamReplacedByAShorterOne: as when it was restored from an older copy.
+func TestStreamReplacedByAShorterOne(t *testing.T) {
+	t.Parallel()
+	_, js := serve(t)
+	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 10)))
+	r := openReader(t, js, 1)
+	requireRead(t, r, 10)
+	require.NoError(t, js.DeleteStream(t.Context(), stream.Posts))
+	require.NoError(t, stream.Ensure(t.Context(), js, stream.Config{}))
+	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 5)))
+	_, err := r.Next(within(t, patience), 10, 0)
+	require.ErrorIs(t, err, stream.ErrBehind)
+}
+
+func TestSlowReaderHoldsLittle(t *testing.T) {
+	t.Parallel()
+	s, js := serve(t)
+	w := openWriter(t, js)
+	for i := range 20 {
+		require.NoError(t, w.Append(t.Context(), numbered(i*1000+1, 1000)))
+	}
+	nc := s.Conn(t)
+	mine, err := jetstream.New(nc)
+	require.NoError(t, err)
+	r := openReader(t, mine, 1)
+	requireRead(t, r, 1)
+	// It asks for no more than its share however long nobody takes any.
+	var seen uint64
+	poll.Until(t, patience, func() (bool, string) {
+		st, err := js.Stream(t.Context(), stream.Posts)
+		require.NoError(t, err)
+		var delivered uint64
+		for info := range st.ListConsumers(t.Context()).Info() {
+			delivered = max(delivered, info.Delivered.Stream)
+		}
+		stable := delivered == seen && delivered > 0
+		seen = delivered
+		return stable, fmt.Sprint(delivered)
+	})
+	require.LessOrEqual(t, seen, uint64(2000))
+	require.Equal(t, uint64(20_000), requireRead(t, r, 20_000)[19_999-int(100)], "and goes on")
+}
+
+func TestCloseIsPrompt(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name      string
+		interrupt func(s *natstest.TestServer, p *proxy)
+	}{
+		{"idle", func(*natstest.TestServer, *proxy) {}},
+		{"server away", func(s *natstest.TestServer, _ *proxy) { s.Shutdown() }},
+		{"server silent", func(_ *natstest.TestServer, p *proxy) {
+			p.onFrame(func(frame) verdict { return lose })
+			p.cutAll()
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s, js := serve(t, natstest.Listen())
+			p := newProxy(t, s)
+			require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 2000)))
+			idle, blocked := openReader(t, p.jetStream(t), 2001), openReader(t, p.jetStream(t), 1)
+			requireRead(t, blocked, 1)
+			waiting := make(chan error, 1)
+			go func() {
+				_, err := idle.Next(t.Context(), 1, time.Hour)
+				waiting <- err
+			}()
+			c.interrupt(s, p)
+			begun := time.Now()
+			for _, r := range []*stream.Reader{idle, blocked} {
+				r.Close()
+				r.Close()
+			}
+			require.Less(t, time.Since(begun), time.Second)
+			require.ErrorContains(t, <-waiting, "closed")
+		})
+	}
+}
+
+func TestReaderEndsWithItsConnection(t *testing.T) {
+	t.Parallel()
+	s, _ := serve(t)
+	nc := s.Conn(t)
+	js, err := jetstream.New(nc)
+	require.NoError(t, err)
+	r := openReader(t, js, 1)
+	nc.Close()
+	_, err = r.Next(within(t, patience), 1, 0)
+	require.Error(t, err)
+	require.NotErrorIs(t, err, context.DeadlineExceeded)
+}
+
+// TestReaderLeavesNothingBehind is not parallel: it looks at all goroutines.
+func TestReaderLeavesNothingBehind(t *testing.T) {
+	s, js := serve(t, natstest.Listen())
+	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 1000)))
+	for i := range 10 {
+		r := openReader(t, js, 1)
+		if i%2 == 0 {
+			requireRead(t, r, 10)
+		}
+		if i == 5 {
+			s.Restart(t)
+		}
+		r.Close()
+	}
+	poll.Until(t, patience, func() (bool, string) {
+		var all strings.Builder
+		require.NoError(t, pprof.Lookup("goroutine").WriteTo(&all, 2))
+		for _, g := range strings.Split(all.String(), "\n\n") {
+			if strings.Contains(g, "stream.(*Reader)") || strings.Contains(g, "jetstream.(*pullSubscription)") {
+				return false, g
+			}
+		}
+		return true, ""
+	})
+}
+
+func TestReaderSurvivesTheContextItWasOpenedWith(t *testing.T) {
+	t.Parallel()
+	_, js := serve(t)
+	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 3)))
+	ctx, cancel := context.WithCancel(t.Context())
+	r, err := stream.OpenReader(ctx, js, 1)
+	require.NoError(t, err)
+	defer r.Close()
+	cancel()
+	require.Equal(t, upTo(1, 3), requireRead(t, r, 3))
+}

@@ -1,0 +1,451 @@
+package stream_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+)
+
+func TestAppend(t *testing.T) {
+	t.Parallel()
+	_, js := serve(t)
+	w := openWriter(t, js)
+	require.Zero(t, w.Seq())
+	require.True(t, w.Last().IsZero())
+	require.NoError(t, w.Append(t.Context(), nil))
+	done := 0
+	for _, n := range []int{1, 2, 1000, 2500, 1, 1001} {
+		require.NoError(t, w.Append(t.Context(), numbered(done+1, n)))
+		done += n
+		require.Equal(t, uint64(done), w.Seq())
+		require.Equal(t, sourceOf(done), w.Last())
+	}
+	requireStored(t, js, done)
+
+	w = openWriter(t, js)
+	require.Equal(t, uint64(done), w.Seq(), "it goes on where the stream ends")
+	require.Equal(t, sourceOf(done), w.Last())
+	require.NoError(t, w.Append(t.Context(), numbered(done+1, 3)))
+	requireStored(t, js, done+3)
+}
+
+func TestAppendSplitsByBytes(t *testing.T) {
+	t.Parallel()
+	_, js := serve(t)
+	w := openWriter(t, js)
+	var events []*event.Event
+	for seq := range 20 {
+		events = append(events, big(t, seq+1, 900_000))
+	}
+	require.NoError(t, w.Append(t.Context(), events))
+	requireStored(t, js, 20)
+	batches := map[string]int{}
+	s, err := js.Stream(t.Context(), stream.Posts)
+	require.NoError(t, err)
+	for seq := range 20 {
+		msg, err := s.GetMsg(t.Context(), uint64(seq+1))
+		require.NoError(t, err)
+		batches[msg.Header.Get(stream.BatchHeader)]++
+	}
+	require.Len(t, batches, 3, "%v", batches)
+}
+
+// TestAppendOverFaults breaks the connection around the messages that decide,
+// in each form: what the writer asked for did not happen, or it did and the
+// writer does not know.
+func TestAppendOverFaults(t *testing.T) {
+	t.Parallel()
+	first := func(f frame) bool { return strings.HasPrefix(f.subject, "posts.") }
+	for _, n := range []int{1, 2, 500} {
+		for _, c := range []struct {
+			name string
+			v    verdict
+			at   int
+			want func(frame) bool
+		}{
+			{"commit cut off", cut, 1, frame.stores},
+			{"commit lost", lose, 1, frame.stores},
+			{"commit stored, answer cut off", cutReply, 1, frame.stores},
+			{"commit stored, answer lost", loseReply, 1, frame.stores},
+			{"second commit stored, answer cut off", cutReply, 2, frame.stores},
+			{"first message cut off", cut, 1, first},
+			{"first message staged, answer cut off", cutReply, 1, first},
+			{"last but one lost", lose, max(n-1, 1), first},
+			{"last but one cut off", cut, max(n-1, 1), first},
+			{"look back cut off", cut, 1, func(f frame) bool { return strings.HasPrefix(f.subject, "$JS.API.STREAM.INFO.") }},
+		} {
+			t.Run(fmt.Sprintf("%d/%s", n, c.name), func(t *testing.T) {
+				t.Parallel()
+				s, direct := serve(t, natstest.Listen())
+				p := newProxy(t, s)
+				w := openWriter(t, p.jetStream(t))
+				w.SetTimeout(500 * time.Millisecond)
+				judge, fired := once(c.v, c.at, c.want)
+				if strings.HasPrefix(c.name, "look back") {
+					inner, _ := once(cutReply, 1, frame.stores)
+					look := judge
+					judge = func(f frame) verdict { return max(inner(f), look(f)) }
+				}
+				p.onFrame(judge)
+				for batch := range 3 {
+					require.NoError(t, w.Append(within(t, patience), numbered(batch*n+1, n)))
+					require.Equal(t, uint64((batch+1)*n), w.Seq())
+					require.Equal(t, sourceOf((batch+1)*n), w.Last())
+				}
+				<-fired
+				requireStored(t, direct, 3*n)
+			})
+		}
+	}
+}
+
+func TestAppendOverRestarts(t *testing.T) {
+	t.Parallel()
+	const batches, size, restarts = 60, 50, 3
+	s, js := serve(t)
+	w := openWriter(t, js)
+	w.SetTimeout(time.Second)
+	at := make(chan struct{}, batches)
+	failed := make(chan error, 1)
+	go func() {
+		defer close(at)
+		for i := range batches {
+			at <- struct{}{}
+			if err := w.Append(within(t, patience), numbered(i*size+1, size)); err != nil {
+				failed <- err
+				return
+			}
+		}
+	}()
+	i := 0
+	for range at {
+		if i++; i%(batches/restarts) == batches/restarts/2 {
+			s.Restart(t) // while it appends
+		}
+	}
+	select {
+	case err := <-failed:
+		require.NoError(t, err)
+	default:
+	}
+	requireStored(t, js, batches*size)
+}
+
+func TestFencedByAnotherWriter(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ before, theirs, ours int }{{0, 1, 1}, {1, 1, 1}, {5, 3, 3}, {5, 1, 7}, {5, 7, 1}} {
+		t.Run(fmt.Sprint(c), func(t *testing.T) {
+			t.Parallel()
+			_, js := serve(t)
+			stale := openWriter(t, js)
+			require.NoError(t, stale.Append(t.Context(), numbered(1, c.before)))
+			other := openWriter(t, js) // of the same run: the id is no excuse
+			require.NoError(t, other.Append(t.Context(), numbered(c.before+1, c.theirs)))
+			for range 2 {
+				require.ErrorIs(t, stale.Append(within(t, patience), numbered(c.before+1, c.ours)), stream.ErrFenced)
+				require.Equal(t, uint64(c.before), stale.Seq())
+			}
+			require.NoError(t, other.Append(t.Context(), numbered(c.before+c.theirs+1, 1)))
+			requireStored(t, js, c.before+c.theirs+1)
+		})
+	}
+}
+
+// TestLateBatchIsNotTakenForAnother: a batch that its writer gave up on is
+// stored in the end, just before another one of the same size and run.
+func TestLateBatchIsNotTakenForAnother(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 4} {
+		for _, same := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%d events, same writer %t", n, same), func(t *testing.T) {
+				t.Parallel()
+				s, direct := serve(t, natstest.Listen())
+				p := newProxy(t, s)
+				w := openWriter(t, p.jetStream(t))
+				require.NoError(t, w.Append(t.Context(), numbered(1, 2)))
+				held, release := make(chan struct{}), make(chan struct{})
+				judge, fired := once(pass, 1, frame.stores)
+				p.onFrame(func(f frame) verdict {
+					v := judge(f)
+					select {
+					case <-fired:
+						if f.stores() {
+							select {
+							case <-held:
+							default:
+								close(held)
+								<-release
+							}
+						}
+					default:
+					}
+					return v
+				})
+				ctx, cancel := context.WithCancel(t.Context())
+				go func() { <-held; cancel() }()
+				require.ErrorIs(t, w.Append(ctx, numbered(3, n)), context.Canceled)
+				later := w
+				if !same {
+					later = openWriter(t, direct)
+					require.Equal(t, uint64(2), later.Seq(), "the batch is not stored yet")
+				}
+				close(release)
+				if !same {
+					pollSeq(t, direct, uint64(2+n))
+				}
+				err := later.Append(within(t, patience), numbered(100, n))
+				require.ErrorIs(t, err, stream.ErrFenced)
+				requireStored(t, direct, 2+n)
+			})
+		}
+	}
+}
+
+func TestAppendToAFullStream(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{1, 50} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			t.Parallel()
+			_, js := serve(t)
+			change(t, js, func(s *jetstream.StreamConfig) { s.MaxBytes = 100_000 })
+			w := openWriter(t, js)
+			stored := fill(t, js, w, size)
+			change(t, js, func(s *jetstream.StreamConfig) { s.MaxBytes = 1 << 20 })
+			require.NoError(t, w.Append(within(t, patience), numbered(stored+1, size)), "there is room again")
+			requireStored(t, js, stored+size)
+		})
+	}
+}
+
+func TestAppendToAFullServer(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{1, 200} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			t.Parallel()
+			// The other streams reserve more than this.
+			js := natstest.Server(t, natstest.MaxStore(200_000)).JetStream(t)
+			_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
+				Name: stream.Posts, Subjects: []string{"posts.>"}, Discard: jetstream.DiscardNew, AllowAtomicPublish: true, AllowDirect: true,
+			})
+			require.NoError(t, err)
+			w := openWriter(t, js)
+			w.SetTimeout(time.Second)
+			stored := fill(t, js, w, size)
+			s, err := js.Stream(t.Context(), stream.Posts)
+			require.NoError(t, err)
+			require.NoError(t, s.Purge(t.Context(), jetstream.WithPurgeSequence(uint64(stored))))
+			require.NoError(t, w.Append(within(t, patience), numbered(stored+1, size)), "there is room again")
+			require.Equal(t, uint64(stored+size), w.Seq())
+		})
+	}
+}
+
+// fill appends batches until there is no room, and returns how many events are
+// stored. The server may keep the front of the batch for which it had none.
+func fill(t *testing.T, js jetstream.JetStream, w *stream.Writer, size int) (stored int) {
+	t.Helper()
+	for {
+		err := w.Append(within(t, patience), numbered(stored+1, size))
+		stored = int(w.Seq())
+		if err != nil {
+			t.Log(err)
+			require.ErrorIs(t, err, stream.ErrFull)
+			break
+		}
+		require.Less(t, stored, 10_000)
+	}
+	require.Positive(t, stored)
+	require.Equal(t, sourceOf(stored), w.Last())
+	requireStored(t, js, stored)
+	require.ErrorIs(t, w.Append(within(t, patience), numbered(stored+1, size)), stream.ErrFull, "and again")
+	require.Equal(t, uint64(stored), w.Seq())
+	return stored
+}
+
+func TestMaxPayload(t *testing.T) {
+	t.Parallel()
+	_, js := serve(t, natstest.With(func(o *server.Options) { o.MaxPayload = 64 << 10 }))
+	w := openWriter(t, js)
+	limit := w.MaxPayload()
+	require.Less(t, limit, 64<<10)
+	require.NoError(t, w.Append(t.Context(), []*event.Event{big(t, 1, limit)}))
+	require.NoError(t, w.Append(t.Context(), []*event.Event{big(t, 2, limit), big(t, 3, limit)}))
+	for _, events := range [][]*event.Event{{big(t, 4, 65<<10)}, {big(t, 4, 10_000), big(t, 5, 65<<10)}, {big(t, 4, 65<<10), big(t, 5, 10_000)}} {
+		require.ErrorIs(t, w.Append(within(t, patience), events), nats.ErrMaxPayload, "it is not tried for ever")
+	}
+	require.NoError(t, w.Append(within(t, patience), numbered(4, 2)))
+	requireStored(t, js, 5)
+}
+
+func TestOpenWriter(t *testing.T) {
+	t.Parallel()
+	t.Run("without a stream", func(t *testing.T) {
+		t.Parallel()
+		_, err := stream.OpenWriter(t.Context(), natstest.Server(t).JetStream(t), "id", nil)
+		require.ErrorIs(t, err, jetstream.ErrStreamNotFound)
+	})
+	t.Run("trimmed empty", func(t *testing.T) {
+		t.Parallel()
+		_, js := serve(t)
+		require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 5)))
+		s, err := js.Stream(t.Context(), stream.Posts)
+		require.NoError(t, err)
+		require.NoError(t, s.Purge(t.Context()))
+		w := openWriter(t, js)
+		require.Equal(t, uint64(5), w.Seq())
+		require.True(t, w.Last().IsZero(), "it no longer says how far was read")
+		require.NoError(t, w.Append(t.Context(), numbered(1, 2)))
+		require.Equal(t, uint64(7), w.Seq())
+		requireStored(t, js, 2)
+	})
+	t.Run("last messages erased", func(t *testing.T) {
+		t.Parallel()
+		_, js := serve(t)
+		require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 5)))
+		s, err := js.Stream(t.Context(), stream.Posts)
+		require.NoError(t, err)
+		require.NoError(t, s.SecureDeleteMsg(t.Context(), 4))
+		require.NoError(t, s.SecureDeleteMsg(t.Context(), 5))
+		w := openWriter(t, js)
+		require.Equal(t, uint64(5), w.Seq())
+		require.Equal(t, sourceOf(3), w.Last(), "reading goes on from what is left")
+		require.NoError(t, w.Append(t.Context(), numbered(4, 2)))
+		require.Equal(t, uint64(7), w.Seq())
+	})
+	for name, data := range map[string]string{"foreign": "hello", "newer": `{"v":2}`} {
+		t.Run("last message is "+name, func(t *testing.T) {
+			t.Parallel()
+			_, js := serve(t)
+			w := openWriter(t, js)
+			require.NoError(t, w.Append(t.Context(), numbered(1, 1)))
+			_, err := js.Publish(t.Context(), "posts.x", []byte(data))
+			require.NoError(t, err)
+			_, err = stream.OpenWriter(t.Context(), js, "id", nil)
+			want := event.ErrInvalid
+			if name == "newer" {
+				want = event.ErrUnknownVersion
+			}
+			require.ErrorIs(t, err, want)
+			require.ErrorIs(t, w.Append(within(t, patience), numbered(2, 1)), stream.ErrFenced)
+		})
+	}
+}
+
+// TestSinglePublishIsTriedOnce: the client library's own retry of a publish
+// without an answer would come before the look at the stream.
+func TestSinglePublishIsTriedOnce(t *testing.T) {
+	t.Parallel()
+	s, direct := serve(t, natstest.Listen())
+	p := newProxy(t, s)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var published, atError atomic.Int64
+	w, err := stream.OpenWriter(ctx, p.jetStream(t), "id", func(err error) {
+		if atError.Load() == 0 {
+			atError.Store(published.Load())
+			t.Logf("failed: %v", err)
+		}
+		cancel()
+	})
+	require.NoError(t, err)
+	p.onFrame(func(f frame) verdict {
+		if f.stores() {
+			published.Add(1)
+		}
+		return pass
+	})
+	require.NoError(t, direct.DeleteStream(t.Context(), stream.Posts)) // nobody responds
+	require.ErrorIs(t, w.Append(ctx, numbered(1, 1)), context.Canceled)
+	require.Equal(t, int64(1), atError.Load())
+	require.Equal(t, int64(1), published.Load())
+}
+
+// TestAbandonedBatchesDoNotBlock: what failed attempts left on the server is
+// limited; the server forgets it, and the writer waits for that.
+func TestAbandonedBatchesDoNotBlock(t *testing.T) {
+	t.Parallel()
+	_, js := serve(t, natstest.With(func(o *server.Options) {
+		o.JetStreamLimits.MaxBatchInflightPerStream = 3
+		o.JetStreamLimits.MaxBatchTimeout = time.Second
+	}))
+	for i := range 3 {
+		msg := nats.NewMsg("posts.delete")
+		msg.Header.Set("Nats-Batch-Id", fmt.Sprint("abandoned", i))
+		msg.Header.Set("Nats-Batch-Sequence", "1")
+		_, err := js.Conn().RequestMsg(msg, patience)
+		require.NoError(t, err)
+	}
+	retried := 0
+	w, err := stream.OpenWriter(t.Context(), js, "id", func(err error) { retried++; t.Logf("retrying: %v", err) })
+	require.NoError(t, err)
+	require.NoError(t, w.Append(within(t, patience), numbered(1, 10)))
+	require.Positive(t, retried)
+	requireStored(t, js, 10)
+}
+
+func TestAppendStopsWithItsContext(t *testing.T) {
+	t.Parallel()
+	s, js := serve(t)
+	w := openWriter(t, js)
+	require.NoError(t, w.Append(t.Context(), numbered(1, 1)))
+	s.Shutdown()
+	for _, n := range []int{1, 10} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		stop := fmt.Errorf("as asked")
+		time.AfterFunc(50*time.Millisecond, func() { cancel(stop) })
+		begun := time.Now()
+		require.ErrorIs(t, w.Append(ctx, numbered(2, n)), stop)
+		require.Less(t, time.Since(begun), 5*time.Second)
+	}
+	s.Restart(t)
+	require.NoError(t, w.Append(within(t, patience), numbered(2, 1)))
+	requireStored(t, js, 2)
+}
+
+// TestServerCompletesABatchAtItsRestart: a server that kept the front of a
+// batch stores the rest when it is started again, behind the writer's back.
+func TestServerCompletesABatchAtItsRestart(t *testing.T) {
+	t.Parallel()
+	s := natstest.Server(t, natstest.MaxStore(300_000))
+	js := s.JetStream(t)
+	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
+		Name: stream.Posts, Subjects: []string{"posts.>"}, Discard: jetstream.DiscardNew, AllowAtomicPublish: true, AllowDirect: true,
+	})
+	require.NoError(t, err)
+	other, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "OTHER", Subjects: []string{"other"}})
+	require.NoError(t, err)
+	for range 20 {
+		_, err := js.Publish(t.Context(), "other", make([]byte, 10_000))
+		require.NoError(t, err)
+	}
+	w := openWriter(t, js)
+	w.SetTimeout(time.Second)
+	const size = 400
+	require.ErrorIs(t, w.Append(within(t, patience), numbered(1, size)), stream.ErrFull)
+	front := int(w.Seq())
+	require.Positive(t, front, "the server failed in the middle of the batch")
+	require.Less(t, front, size)
+	requireStored(t, js, front)
+
+	require.NoError(t, other.Purge(t.Context()))
+	s.Restart(t)
+	pollSeq(t, js, size)
+	requireStored(t, js, size)
+	require.ErrorIs(t, w.Append(within(t, patience), numbered(front+1, size-front)), stream.ErrFenced)
+	w = openWriter(t, js)
+	require.Equal(t, sourceOf(size), w.Last())
+	require.NoError(t, w.Append(within(t, patience), numbered(size+1, 10)))
+	requireStored(t, js, size+10)
+}

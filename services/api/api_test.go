@@ -1,0 +1,227 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/obs"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/services/api"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+const reachLimit = 20 * time.Second
+
+// running is an API that Run runs.
+type running struct {
+	url      string
+	health   *obs.Health
+	registry *prometheus.Registry
+	stop     context.CancelFunc
+	done     chan error // Run's return
+}
+
+func testKey(t testing.TB) keyset.Key {
+	t.Helper()
+	key, err := keyset.NewKey("k1", bytes.Repeat([]byte("k"), keyset.MinSecret))
+	require.NoError(t, err)
+	return key
+}
+
+func start(t testing.TB, databaseURL string) *running {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	r := &running{
+		url: "http://" + listener.Addr().String(), registry: prometheus.NewRegistry(), done: make(chan error, 1),
+		health: obs.NewHealth(slog.New(slog.DiscardHandler), api.HealthDatabase, api.HealthListener),
+	}
+	a, err := api.New(api.Config{Database: store.Options{URL: databaseURL}, CursorKeys: []keyset.Key{testKey(t)}},
+		api.Deps{Logger: slog.New(slog.DiscardHandler), Registry: r.registry, Health: r.health, Listener: listener})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(context.Background())
+	r.stop = stop
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		r.done <- a.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-finished
+	})
+	return r
+}
+
+func (r *running) get(t testing.TB, path string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.url+path, nil)
+	require.NoError(t, err)
+	res, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	return res.StatusCode, string(body)
+}
+
+// until waits for an answer and for the readiness that belongs to it.
+func (r *running) until(t testing.TB, status int, code string) {
+	t.Helper()
+	poll.Until(t, reachLimit, func() (bool, string) {
+		got, body := r.get(t, "/v1/posts?tags=art")
+		notReady := r.health.NotReady()
+		return got == status && strings.Contains(body, code) && (len(notReady) == 0) == (status == http.StatusOK),
+			fmt.Sprintf("%d %s, not ready: %v", got, body, notReady)
+	})
+}
+
+func migrate(t testing.TB, url string) {
+	t.Helper()
+	require.NoError(t, store.Migrate(t.Context(), store.Options{URL: url}, slog.New(slog.DiscardHandler)))
+}
+
+func TestDatabaseComesAndGoes(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Server(t)
+	r := start(t, server.URL)
+	r.until(t, http.StatusServiceUnavailable, "unavailable")
+	require.Contains(t, r.health.NotReady()[api.HealthDatabase], "indexer migrate")
+	migrate(t, server.URL)
+	r.until(t, http.StatusOK, "")
+
+	server.Stop(t)
+	r.until(t, http.StatusServiceUnavailable, "unavailable")
+	server.Start(t)
+	r.until(t, http.StatusOK, "")
+	server.Kill(t)
+	r.until(t, http.StatusServiceUnavailable, "unavailable")
+	server.Start(t)
+	r.until(t, http.StatusOK, "")
+	server.Pause(t)
+	r.until(t, http.StatusServiceUnavailable, "timeout")
+	status, _ := r.get(t, "/v1/posts?tags=art&limit=0")
+	require.Equal(t, http.StatusBadRequest, status, "what is wrong is told without the database")
+	server.Resume(t)
+	r.until(t, http.StatusOK, "")
+}
+
+// TestGraceful stops the API while a request waits for the database.
+func TestGraceful(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Server(t)
+	migrate(t, server.URL)
+	r := start(t, server.URL)
+	r.until(t, http.StatusOK, "")
+	server.Pause(t)
+	answered := make(chan int, 1)
+	go func() {
+		res, err := http.Get(r.url + "/v1/posts?tags=art")
+		if err != nil {
+			answered <- 0
+			return
+		}
+		res.Body.Close()
+		answered <- res.StatusCode
+	}()
+	poll.Until(t, reachLimit, func() (bool, string) {
+		n := r.gauge(t, "tagstream_api_requests_in_flight")
+		return n == 1, fmt.Sprint(n, " in flight")
+	})
+	r.stop()
+	poll.Until(t, reachLimit, func() (bool, string) {
+		why := r.health.NotReady()[api.HealthListener]
+		return why == "stopping", why
+	})
+	server.Resume(t)
+	require.Equal(t, http.StatusOK, <-answered, "what was under way is finished")
+	require.NoError(t, <-r.done)
+	_, err := http.Get(r.url + "/") //nolint:bodyclose // there is none
+	require.Error(t, err, "nobody listens any more")
+}
+
+func (r *running) gauge(t testing.TB, name string) float64 {
+	t.Helper()
+	families, err := r.registry.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}
+
+// TestReaderCannotWrite tries to, as the API's role.
+func TestReaderCannotWrite(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t)
+	role := db.SharedRole(t, "tagstream_reader")
+	migrate(t, db.URL)
+	r := start(t, role.URL)
+	r.until(t, http.StatusOK, "")
+	conn := pgtest.Pool(t, role.URL)
+	for _, statement := range []string{
+		"INSERT INTO tagstream.tags (name) VALUES ('x')", "UPDATE tagstream.checkpoint SET seq = 1", "DELETE FROM tagstream.posts",
+		"TRUNCATE tagstream.posts", "CREATE TABLE tagstream.x ()", "CREATE SCHEMA x",
+	} {
+		_, err := conn.Exec(t.Context(), statement)
+		var pg *pgconn.PgError
+		require.True(t, errors.As(err, &pg), "%s: %v", statement, err)
+		require.Equal(t, "42501", pg.Code, statement)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	t.Parallel()
+	deps := api.Deps{Logger: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry()}
+	good := api.Config{Database: store.Options{URL: "postgres://db.example/x"}, CursorKeys: []keyset.Key{testKey(t)}}
+	_, err := api.New(good, deps)
+	require.NoError(t, err)
+	for _, c := range []struct {
+		name   string
+		change func(*api.Config)
+	}{
+		{"no database", func(c *api.Config) { c.Database.URL = "" }},
+		{"bad database URL", func(c *api.Config) { c.Database.URL = "postgres://%" }},
+		{"no keys", func(c *api.Config) { c.CursorKeys = nil }},
+		{"keys file that is not there", func(c *api.Config) { c.CursorKeys, c.CursorKeysFile = nil, "/nonexistent/keys" }},
+		{"same key twice", func(c *api.Config) { c.CursorKeys = append(c.CursorKeys, c.CursorKeys[0]) }},
+		{"no room", func(c *api.Config) { c.MaxInFlight = -1 }},
+	} {
+		bad := good
+		c.change(&bad)
+		_, err := api.New(bad, deps)
+		require.Error(t, err, c.name)
+	}
+}
+
+func TestRunSaysThatItCannotListen(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	a, err := api.New(api.Config{
+		Database: store.Options{URL: "postgres://db.example/x"}, CursorKeys: []keyset.Key{testKey(t)}, Listen: taken.Addr().String(),
+	}, api.Deps{Logger: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry()})
+	require.NoError(t, err)
+	require.ErrorContains(t, a.Run(t.Context()), taken.Addr().String())
+}

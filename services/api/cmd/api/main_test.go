@@ -1,0 +1,70 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/keyset"
+)
+
+func runProgram(t testing.TB, args []string, environ ...string) (exit int, out, errs string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	exit = program().Run(t.Context(), args, environ, &stdout, &stderr)
+	return exit, stdout.String(), stderr.String()
+}
+
+// TestBadConfiguration expects exit code 2 and one line that names the setting.
+func TestBadConfiguration(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	good := filepath.Join(dir, "keys")
+	require.NoError(t, keyset.CreateKeys(good))
+	open := filepath.Join(dir, "open")
+	require.NoError(t, os.WriteFile(open, []byte("x"), 0o644))
+	const database = "TAGSTREAM_DATABASE_URL=postgres://db.example/tagstream"
+	keys := "TAGSTREAM_CURSOR_KEYS_FILE=" + good
+	for _, c := range []struct {
+		name    string
+		args    []string
+		environ []string
+		want    []string
+	}{
+		{"no keys", nil, []string{database}, []string{"TAGSTREAM_CURSOR_KEYS_FILE", "api keys --out"}},
+		{"keys that are not there", nil, []string{database, "TAGSTREAM_CURSOR_KEYS_FILE=" + filepath.Join(dir, "none")}, []string{"TAGSTREAM_CURSOR_KEYS_FILE", "api keys --out"}},
+		{"keys open to all", nil, []string{database, "TAGSTREAM_CURSOR_KEYS_FILE=" + open}, []string{"TAGSTREAM_CURSOR_KEYS_FILE", "chmod"}},
+		{"no database", nil, []string{keys}, []string{"TAGSTREAM_DATABASE_URL"}},
+		{"bad database", nil, []string{keys, "TAGSTREAM_DATABASE_URL=postgres://%"}, []string{"TAGSTREAM_DATABASE_URL"}},
+		{"bad address", []string{"--api-listen=nowhere"}, []string{keys, database}, []string{"TAGSTREAM_API_LISTEN"}},
+		{"bad ops address", []string{"--ops-listen=nowhere"}, []string{keys, database}, []string{"TAGSTREAM_OPS_LISTEN"}},
+		{"bad level", []string{"--log-level=loud"}, []string{keys, database}, []string{"TAGSTREAM_LOG", "loud"}},
+		{"misspelt variable", nil, []string{keys, database, "TAGSTREAM_API_LISTN=x"}, []string{"TAGSTREAM_API_LISTN"}},
+		{"keys without a name", []string{"keys"}, nil, []string{"--out"}},
+		{"keys that exist", []string{"keys", "--out", good}, nil, []string{"--out", good}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			exit, _, errs := runProgram(t, c.args, c.environ...)
+			require.Equal(t, 2, exit, errs)
+			require.Equal(t, 1, strings.Count(errs, "\n"), errs)
+			for _, want := range c.want {
+				require.Contains(t, errs, want)
+			}
+		})
+	}
+}
+
+func TestKeysCommand(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "keys")
+	exit, _, errs := runProgram(t, []string{"keys", "--out", path})
+	require.Zero(t, exit, errs)
+	keys, err := keyset.LoadKeys(path)
+	require.NoError(t, err)
+	require.Len(t, keys, 1)
+}

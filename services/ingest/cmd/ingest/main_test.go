@@ -1,0 +1,60 @@
+package main
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/stream"
+)
+
+func TestExitCodes(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		args, environ []string
+		code          int
+		stderr        string
+	}{
+		"help":            {args: []string{"--help"}},
+		"help of log":     {args: []string{"log", "--help"}},
+		"version":         {args: []string{"--version"}},
+		"bad host":        {environ: []string{"TAGSTREAM_JETSTREAM_HOSTS=wss://x"}, code: 2, stderr: "TAGSTREAM_JETSTREAM_HOSTS"},
+		"bad start":       {args: []string{"run", "--jetstream-start=soon"}, code: 2, stderr: "TAGSTREAM_JETSTREAM_START"},
+		"bad duration":    {environ: []string{"TAGSTREAM_JETSTREAM_STOP_AFTER=x"}, code: 2, stderr: "TAGSTREAM_JETSTREAM_STOP_AFTER"},
+		"bad log level":   {environ: []string{"TAGSTREAM_LOG_LEVEL=loud"}, code: 2, stderr: "TAGSTREAM_LOG_LEVEL"},
+		"a misspelt name": {environ: []string{"TAGSTREAM_JETSTREAM_HOST=a"}, code: 2, stderr: "TAGSTREAM_JETSTREAM_HOST"},
+		"bad limit":       {args: []string{"log", "--limit", "0"}, code: 2, stderr: "--limit"},
+		"no such command": {args: []string{"rum"}, code: 2, stderr: "rum"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var stdout, stderr bytes.Buffer
+			require.Equal(t, tt.code, program().Run(t.Context(), tt.args, tt.environ, &stdout, &stderr), stderr.String())
+			require.Contains(t, stderr.String(), tt.stderr)
+			if tt.code == 2 {
+				require.Equal(t, 1, bytes.Count(stderr.Bytes(), []byte("\n")), "one line")
+			}
+		})
+	}
+}
+
+func TestLogFormats(t *testing.T) {
+	t.Parallel()
+	entry := stream.LogEntry{
+		At: time.Date(2026, 8, 31, 12, 0, 0, 0, time.UTC), What: "connected", Host: "https://a.example",
+		Position: event.Position{Host: "https://a.example", Seq: 42, Time: time.Date(2026, 8, 31, 11, 0, 0, 0, time.UTC)}, Detail: "a <b>\x1b[2J",
+	}
+	var out bytes.Buffer
+	print, flush := table(&out)
+	require.NoError(t, print(entry))
+	require.NoError(t, flush())
+	require.Equal(t, "AT                   WHAT       HOST               SEQ  DETAIL\n"+
+		"2026-08-31 12:00:00  connected  https://a.example  42   a <b>.[2J\n", out.String())
+	out.Reset()
+	require.NoError(t, jsonLines(&out)(entry))
+	require.Equal(t, `{"at":"2026-08-31T12:00:00Z","what":"connected","host":"https://a.example",`+
+		`"position":{"host":"https://a.example","seq":42,"time":"2026-08-31T11:00:00Z"},"detail":"a <b>\u001b[2J"}`+"\n", out.String())
+}

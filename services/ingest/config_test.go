@@ -1,0 +1,93 @@
+package ingest
+
+import (
+	"errors"
+	"flag"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/service"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/services/ingest/internal/firehose"
+)
+
+var testNow = time.Date(2026, 8, 31, 12, 0, 0, 0, time.UTC)
+
+func TestConfigResolves(t *testing.T) {
+	t.Parallel()
+	key := filepath.Join(t.TempDir(), "key")
+	require.NoError(t, os.WriteFile(key, []byte(" secret\n"), 0o600))
+	got, err := Config{
+		Hosts:      []string{"https://Jetstream.us-east.bsky.network/", "jetstream.us-west.bsky.network", "127.0.0.1:6008", "localhost:1", "http://[::1]:80"},
+		Start:      "-2h",
+		StopAfter:  time.Minute,
+		APIKeyFile: key,
+	}.resolve(testNow)
+	require.NoError(t, err)
+	require.Equal(t, firehose.Config{
+		Hosts: []string{"https://jetstream.us-east.bsky.network", "https://jetstream.us-west.bsky.network",
+			"http://127.0.0.1:6008", "http://localhost:1", "http://[::1]:80"},
+		Start:     firehose.Start{Time: testNow.Add(-2 * time.Hour)},
+		StopAfter: time.Minute,
+		APIKey:    "secret",
+	}, got)
+}
+
+func TestConfigNamesWhatIsBad(t *testing.T) {
+	t.Parallel()
+	empty := filepath.Join(t.TempDir(), "empty")
+	require.NoError(t, os.WriteFile(empty, []byte("\n"), 0o600))
+	hosts := []string{"a.example"}
+	for name, tt := range map[string]struct {
+		cfg      Config
+		variable string
+	}{
+		"no hosts":           {Config{}, "TAGSTREAM_JETSTREAM_HOSTS"},
+		"a host of nothing":  {Config{Hosts: []string{""}}, "TAGSTREAM_JETSTREAM_HOSTS"},
+		"a websocket":        {Config{Hosts: []string{"wss://a.example"}}, "TAGSTREAM_JETSTREAM_HOSTS"},
+		"a path":             {Config{Hosts: []string{"https://a.example/subscribe"}}, "TAGSTREAM_JETSTREAM_HOSTS"},
+		"a password":         {Config{Hosts: []string{"https://u:p@a.example"}}, "TAGSTREAM_JETSTREAM_HOSTS"},
+		"a host twice":       {Config{Hosts: []string{"a.example", "https://A.example/"}}, "TAGSTREAM_JETSTREAM_HOSTS"},
+		"a bad start":        {Config{Hosts: hosts, Start: "soon"}, "TAGSTREAM_JETSTREAM_START"},
+		"the future":         {Config{Hosts: hosts, Start: "2026-09-01"}, "TAGSTREAM_JETSTREAM_START"},
+		"a negative time":    {Config{Hosts: hosts, StopAfter: -1}, "TAGSTREAM_JETSTREAM_STOP_AFTER"},
+		"no such key file":   {Config{Hosts: hosts, APIKeyFile: empty + "x"}, "TAGSTREAM_JETSTREAM_API_KEY_FILE"},
+		"an empty key file":  {Config{Hosts: hosts, APIKeyFile: empty}, "TAGSTREAM_JETSTREAM_API_KEY_FILE"},
+		"a negative size":    {Config{Hosts: hosts, Stream: stream.Config{MaxBytes: -1}}, "TAGSTREAM_STREAM_MAX_BYTES"},
+		"a negative age":     {Config{Hosts: hosts, Stream: stream.Config{MaxAge: -1}}, "TAGSTREAM_STREAM_MAX_AGE"},
+		"not a URL, at all:": {Config{Hosts: []string{"http://%zz"}}, "TAGSTREAM_JETSTREAM_HOSTS"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := tt.cfg.resolve(testNow)
+			var bad *service.ConfigError
+			require.True(t, errors.As(err, &bad), "%v", err)
+			require.Equal(t, tt.variable, bad.Variable)
+		})
+	}
+}
+
+func TestConfigFromSettings(t *testing.T) {
+	t.Parallel()
+	v, err := service.Parse(service.Ingest, []string{"--jetstream-start", "archive"}, []string{
+		"TAGSTREAM_JETSTREAM_HOSTS=a.example, b.example", "TAGSTREAM_JETSTREAM_STOP_AFTER=30s",
+		"TAGSTREAM_STREAM_MAX_BYTES=1GiB", "TAGSTREAM_STREAM_MAX_AGE=720h",
+	}, io.Discard, "", func(*flag.FlagSet) {})
+	require.NoError(t, err)
+	cfg := ConfigFrom(v)
+	require.NoError(t, v.Err())
+	require.NoError(t, cfg.Validate())
+	require.Equal(t, Config{
+		Hosts: []string{"a.example", "b.example"}, Start: "archive", StopAfter: 30 * time.Second,
+		Stream: stream.Config{MaxBytes: 1 << 30, MaxAge: 720 * time.Hour},
+	}, cfg)
+
+	v, err = service.Parse(service.Ingest, nil, nil, io.Discard, "", func(*flag.FlagSet) {})
+	require.NoError(t, err)
+	require.NoError(t, ConfigFrom(v).Validate(), "the defaults are good")
+}

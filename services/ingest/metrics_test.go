@@ -1,0 +1,32 @@
+package ingest
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/services/ingest/internal/decode"
+)
+
+func TestEverySeriesExistsAtZero(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	m, err := newMetrics(reg)
+	require.NoError(t, err)
+	require.Equal(t, len(decode.DropReasons), testutil.CollectAndCount(m.dropped))
+	require.Equal(t, 7, testutil.CollectAndCount(m.published))
+	families, err := reg.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		require.True(t, strings.HasPrefix(f.GetName(), metricsPrefix), f.GetName())
+	}
+	problems, err := testutil.GatherAndLint(reg)
+	require.NoError(t, err)
+	require.Empty(t, problems)
+
+	_, err = newMetrics(reg)
+	require.Error(t, err, "a second ingest on one registry is a mistake of ours, and no panic")
+}

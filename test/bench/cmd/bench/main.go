@@ -1,0 +1,101 @@
+// Command bench measures the whole pipeline on this machine and writes a report; see package bench.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/tagstream/tagstream/test/bench"
+)
+
+const (
+	exitFailure = 1
+	exitConfig  = 2
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// run is main with its exit code as a value.
+func run(args []string, stdout, stderr io.Writer) int {
+	cfg, out, err := parse(args, stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	if err != nil {
+		_, _ = fmt.Fprintln(stderr, "bench:", err)
+		return exitConfig
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := measure(ctx, cfg, out, stdout); err != nil {
+		_, _ = fmt.Fprintln(stderr, "bench:", err)
+		return exitFailure
+	}
+	return 0
+}
+
+// parse reads the command line: -short or not, and what is then chosen otherwise.
+func parse(args []string, stderr io.Writer) (cfg bench.Config, out string, err error) {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() {
+		_, _ = fmt.Fprintln(stderr, "bench measures the whole pipeline on this machine and writes a report. Flags (0 means the run's own):")
+		flags.PrintDefaults()
+	}
+	short := flags.Bool("short", false, "a run of seconds, to see that everything works")
+	posts := flags.Int("posts", 0, "tagged posts of the largest history; memory is also measured at a quarter of them")
+	rate := flags.Float64("rate", 0, "tagged posts a second while freshness is measured")
+	duration := flags.Duration("for", 0, "how long freshness is measured")
+	seed := flags.Uint64("seed", 1, "seed of what is posted")
+	dir := flags.String("dir", "", "where to keep data while the run lasts (default: the system's temporary folder)")
+	flags.StringVar(&out, "out", "", "file for the report (default: standard output)")
+	if err := flags.Parse(args); err != nil {
+		return cfg, "", err
+	}
+	if flags.NArg() > 0 {
+		return cfg, "", fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	cfg = bench.Default()
+	if *short {
+		cfg = bench.Short()
+	}
+	if *posts != 0 {
+		cfg.Histories = []int{*posts / 4, *posts}
+	}
+	if *rate != 0 {
+		cfg.Rate = *rate
+	}
+	if *duration != 0 {
+		cfg.For = *duration
+	}
+	cfg.Seed, cfg.Dir, cfg.Progress = *seed, *dir, stderr
+	return cfg, out, nil
+}
+
+// measure runs and writes the report. A file is only touched when there is a whole report for it.
+func measure(ctx context.Context, cfg bench.Config, out string, stdout io.Writer) error {
+	report, err := bench.Run(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	if err := report.Write(&text); err != nil {
+		return err
+	}
+	if out == "" {
+		_, err = text.WriteTo(stdout)
+	} else {
+		err = os.WriteFile(out, text.Bytes(), 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("write the report: %w", err)
+	}
+	return nil
+}

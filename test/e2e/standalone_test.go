@@ -1,0 +1,234 @@
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/test/model"
+	"github.com/tagstream/tagstream/test/simnet"
+)
+
+// programs builds the programs once for all tests.
+var programs = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "tagstream-bin-")
+	if err != nil {
+		return "", err
+	}
+	const prefix = "github.com/tagstream/tagstream/services/"
+	out, err := exec.Command("go", "build", "-o", dir+"/",
+		prefix+"ingest/cmd/ingest", prefix+"indexer/cmd/indexer", prefix+"api/cmd/api", prefix+"standalone/cmd/tagstream").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build the programs: %w: %s", err, out)
+	}
+	return dir, nil
+})
+
+// program is a running process of ours.
+type program struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	out *lockedBuffer
+}
+
+// lockedBuffer is written by a process and read by the test.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// begin starts a program with nothing in its environment but env.
+func begin(t *testing.T, name string, args []string, env ...string) *program {
+	t.Helper()
+	dir, err := programs()
+	require.NoError(t, err)
+	p := &program{t: t, cmd: exec.Command(filepath.Join(dir, name), args...), out: &lockedBuffer{}}
+	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, env...)
+	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
+	require.NoError(t, p.cmd.Start())
+	t.Cleanup(func() {
+		if p.cmd.ProcessState == nil {
+			_ = p.cmd.Process.Signal(syscall.SIGTERM)
+			_ = p.cmd.Wait()
+		}
+		if t.Failed() {
+			t.Logf("%s printed:\n%s", name, p.out)
+		}
+	})
+	return p
+}
+
+// end signals the program and returns its exit code.
+func (p *program) end(sig os.Signal) int {
+	p.t.Helper()
+	require.NoError(p.t, p.cmd.Process.Signal(sig))
+	return p.exit()
+}
+
+// exit waits for the program to end and returns its exit code.
+func (p *program) exit() int {
+	p.t.Helper()
+	stuck := time.AfterFunc(ingestWait, func() { _ = p.cmd.Process.Kill() })
+	defer stuck.Stop()
+	_ = p.cmd.Wait() // its code says it all
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// freeAddr is an address that nobody listened on a moment ago.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// awaitAnswer returns when url answers with 200.
+func awaitAnswer(t *testing.T, url string) {
+	t.Helper()
+	poll.Until(t, ingestWait, func() (bool, string) {
+		status, body := get(t, url)
+		return status == http.StatusOK, fmt.Sprint(status, " ", body)
+	})
+}
+
+// TestStandalone runs the all-in-one program on the real Jetstream server,
+// kills it twice in the middle of traffic, and ends it as an operator would.
+// Nothing may be lost, doubled or left running.
+func TestStandalone(t *testing.T) {
+	t.Parallel()
+	b := newIngestBench(t, 30)
+	require.NoError(t, simnet.Traffic{Count: 300, Seed: 7, TagsOnly: true}.Run(b.ctx, b.net))
+	host := b.host()
+	dir := t.TempDir()
+	apiAddr, opsAddr := freeAddr(t), freeAddr(t)
+	env := []string{
+		"TAGSTREAM_DATA_DIR=" + dir, "TAGSTREAM_JETSTREAM_HOSTS=" + host.URL(), "TAGSTREAM_JETSTREAM_START=archive",
+		"TAGSTREAM_API_LISTEN=" + apiAddr, "TAGSTREAM_OPS_LISTEN=" + opsAddr,
+	}
+	url := "http://" + apiAddr
+
+	for round := range 2 {
+		p := begin(t, "tagstream", nil, env...)
+		awaitAnswer(t, url+"/v1/status")
+		if round == 0 {
+			second := begin(t, "tagstream", nil, append(env, "TAGSTREAM_API_LISTEN="+freeAddr(t))...)
+			require.Equal(t, 1, second.exit())
+			require.Contains(t, second.out.String(), fmt.Sprintf("is in use by process %d", p.cmd.Process.Pid))
+		}
+		traffic, done := context.WithCancel(b.ctx)
+		finished := make(chan error, 1)
+		go func() {
+			finished <- simnet.Traffic{Count: 600, Rate: 400, Seed: uint64(20 + round)}.Run(traffic, b.net)
+		}()
+		awaitTraffic(t, opsAddr)
+		require.Equal(t, -1, p.end(syscall.SIGKILL))
+		require.NoError(t, <-finished)
+		done()
+	}
+
+	p := begin(t, "tagstream", nil, env...)
+	awaitAnswer(t, "http://"+opsAddr+"/readyz")
+	b.settle(host, url)
+	want, err := model.FromNetwork(b.net.Log())
+	require.NoError(t, err)
+	model.CheckHTTP(t, url, want)
+	require.Zero(t, p.end(syscall.SIGTERM), "a stop as asked is a success")
+	require.Contains(t, p.out.String(), "curl '"+url+"/v1/posts?tags=art&limit=3'")
+	require.Empty(t, processesOf(t, dir), "something is left running")
+}
+
+// awaitTraffic returns when the indexer has folded some live events in.
+func awaitTraffic(t *testing.T, opsAddr string) {
+	t.Helper()
+	poll.Until(t, ingestWait, func() (bool, string) {
+		_, metrics := get(t, "http://"+opsAddr+"/metrics")
+		for line := range strings.Lines(metrics) {
+			if n, ok := strings.CutPrefix(line, `tagstream_indexer_events_total{kind="update"} `); ok {
+				return strings.TrimSpace(n) != "0", line
+			}
+		}
+		return false, "no such metric"
+	})
+}
+
+// processesOf returns the command lines of the Postgres processes that run on a
+// data directory.
+func processesOf(t *testing.T, dir string) []string {
+	t.Helper()
+	var found []string
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	require.NoError(t, err)
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err == nil && bytes.Contains(data, []byte(dir)) {
+			found = append(found, string(bytes.ReplaceAll(data, []byte{0}, []byte{' '})))
+		}
+	}
+	return found
+}
+
+// TestBadConfiguration: one clear line that names the variable, exit code 2,
+// nothing started.
+func TestBadConfiguration(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		program, variable, value, names string
+	}{
+		{"tagstream", "TAGSTREAM_JETSTREAM_START", "yesterday", "TAGSTREAM_JETSTREAM_START"},
+		{"tagstream", "TAGSTREAM_API_LISTN", "127.0.0.1:1", "TAGSTREAM_API_LISTN"},
+		{"tagstream", "TAGSTREAM_STREAM_MAX_BYTES", "much", "TAGSTREAM_STREAM_MAX_BYTES"},
+		{"tagstream", "TAGSTREAM_CURSOR_KEYS_FILE", "/nowhere/keys", "TAGSTREAM_CURSOR_KEYS_FILE"},
+		{"tagstream", "TAGSTREAM_LOG_FORMAT", "xml", "TAGSTREAM_LOG_FORMAT"},
+		{"ingest", "TAGSTREAM_JETSTREAM_HOSTS", "https://a,,https://b", "TAGSTREAM_JETSTREAM_HOSTS"},
+		{"ingest", "TAGSTREAM_JETSTREAM_STOP_AFTER", "-5m", "TAGSTREAM_JETSTREAM_STOP_AFTER"},
+		{"ingest", "TAGSTREAM_OPS_LISTEN", "nowhere", "TAGSTREAM_OPS_LISTEN"},
+		{"ingest", "TAGSTREAM_NATS_URL", "http://x", "TAGSTREAM_NATS_URL"},
+		{"indexer", "TAGSTREAM_NATS_URL", "nats://127.0.0.1:4222", "TAGSTREAM_DATABASE_URL"},
+		{"indexer", "TAGSTREAM_DATABASE_URL", "postgres://[", "TAGSTREAM_DATABASE_URL"},
+		{"api", "TAGSTREAM_DATABASE_URL", "postgres://127.0.0.1/x", "TAGSTREAM_CURSOR_KEYS_FILE"},
+		{"api", "TAGSTREAM_API_LISTEN", "80", "TAGSTREAM_"},
+	} {
+		t.Run(tt.program+" "+tt.variable+"="+tt.value, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			env := []string{tt.variable + "=" + tt.value}
+			if tt.program == "tagstream" {
+				env = append(env, "TAGSTREAM_DATA_DIR="+dir)
+			}
+			p := begin(t, tt.program, nil, env...)
+			require.Equal(t, 2, p.exit(), p.out.String())
+			out := p.out.String()
+			require.Equal(t, 1, strings.Count(out, "\n"), "one line: %s", out)
+			require.Contains(t, out, tt.names)
+			entries, err := os.ReadDir(dir)
+			require.NoError(t, err)
+			require.Empty(t, entries, "something was started")
+		})
+	}
+}
