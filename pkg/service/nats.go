@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -32,6 +34,16 @@ func ConnectNATS(v *Values, logger *slog.Logger, changed func(error)) (*nats.Con
 	}
 	if f := v.String("NATS_CA_FILE"); f != "" {
 		opts = append(opts, nats.RootCAs(f))
+	}
+	for _, server := range v.List("NATS_URL") {
+		u, err := url.Parse(server)
+		if err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+			// Not the URL itself: it may hold a password.
+			v.Fail("NATS_URL", errors.New("is not a comma list of URLs such as nats://127.0.0.1:4222"))
+		}
+	}
+	if err := v.Err(); err != nil {
+		return nil, err
 	}
 	nc, err := nats.Connect(v.String("NATS_URL"), append(opts, NATSOptions(logger, changed)...)...)
 	if err != nil {
@@ -67,7 +79,10 @@ func NATSOptions(logger *slog.Logger, changed func(error)) []nats.Option {
 			changed(nil)
 			logger.Info("connected to NATS again", "server", nc.ConnectedServerName())
 		}),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
+			if nc.IsClosed() {
+				return // by ourselves
+			}
 			if err == nil {
 				err = errNATSAway
 			}

@@ -49,7 +49,7 @@ type Options struct {
 	Program string
 }
 
-// ParseOptions checks the URL without connecting.
+// config checks the options and makes a pool's configuration of them.
 func (o Options) config() (*pgxpool.Config, error) {
 	cfg, err := pgxpool.ParseConfig(o.URL)
 	if err != nil {
@@ -58,9 +58,6 @@ func (o Options) config() (*pgxpool.Config, error) {
 	}
 	if o.Password != "" {
 		cfg.ConnConfig.Password = o.Password
-		for _, f := range cfg.ConnConfig.Fallbacks {
-			_ = f // fallbacks share the password of the config
-		}
 	}
 	if o.Schema == "" {
 		o.Schema = Live

@@ -1,7 +1,10 @@
 package store
 
 import (
+	"context"
 	"errors"
+	"io"
+	"net"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -25,6 +28,29 @@ var (
 func Rejected(err error) bool {
 	// 22 data exception, 23 constraint violation, 54 program limit exceeded.
 	return isCode(err, "22", "23", "54")
+}
+
+// TooSlow reports whether the work was given up because it took too long: its
+// context or the statement's time-out ended it.
+func TooSlow(err error) bool {
+	// 57014 query canceled.
+	return isCode(err, "57014") || errors.Is(err, context.DeadlineExceeded)
+}
+
+// Unavailable reports whether the database, not the question, is the trouble:
+// it may answer the same later.
+func Unavailable(err error) bool {
+	var connect *pgconn.ConnectError
+	var network net.Error
+	switch {
+	case errors.Is(err, ErrNotMigrated), errors.As(err, &connect), pgconn.SafeToRetry(err), errors.As(err, &network):
+		return true
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+		return true
+	}
+	// Connection, rolled back (also by a standby that catches up), no
+	// resources, not in a state to answer, operator intervention, system.
+	return isCode(err, "08", "40", "53", "55", "57", "58")
 }
 
 func asPgError(err error, pg **pgconn.PgError) bool { return errors.As(err, pg) }

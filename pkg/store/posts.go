@@ -84,12 +84,28 @@ func (r *Reader) Posts(ctx context.Context, q PostQuery) (PostPage, error) {
 			return err
 		}
 		*behind = len(b.rows) > 0 || b.cutOff
+		page.watchFarEnds()
 		return nil
 	})
 	if err != nil {
 		return PostPage{}, fmt.Errorf("query posts with %d tags: %w", len(q.Tags), notMigrated(err))
 	}
 	return page, nil
+}
+
+// watchFarEnds changes the edges of a list that is empty. Every position in it is
+// the same one, but not for what comes later: newer than the start, or older
+// than the end, there will never be anything.
+func (p *PostPage) watchFarEnds() {
+	if len(p.Rows) > 0 || p.HasNext || p.HasPrevious {
+		return
+	}
+	if p.Next.Side == keyset.SideEnd {
+		p.Next = keyset.Start()
+	}
+	if p.Previous.Side == keyset.SideStart {
+		p.Previous = keyset.End()
+	}
 }
 
 // scan is what was read of a list of posts.

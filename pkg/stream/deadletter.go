@@ -79,12 +79,12 @@ func headerText(s string) string {
 	if len(s) > maxDeadText {
 		s = s[:maxDeadText]
 	}
-	return strings.TrimSpace(strings.ToValidUTF8(strings.Map(func(r rune) rune {
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return ' '
 		}
 		return r
-	}, s), ""))
+	}, strings.ToValidUTF8(s, "")))
 }
 
 // GetDeadLetter returns the letter of the message that had that number in the

@@ -3,7 +3,10 @@ package stream_test
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
+	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -15,6 +18,16 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
+
+// TestMain lets more tests run at once than there are processors: they wait for
+// time-outs far more than they compute.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == fmt.Sprint(runtime.GOMAXPROCS(0)) {
+		_ = f.Value.Set("8") // a number it takes
+	}
+	os.Exit(m.Run())
+}
 
 // patience bounds one wait for something that takes far less.
 const patience = 20 * time.Second

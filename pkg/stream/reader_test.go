@@ -108,14 +108,14 @@ func TestNextLimits(t *testing.T) {
 	require.Len(t, batch, 6, "the wait ends without the limit")
 
 	var events []*event.Event
-	for seq := range 30 {
+	for seq := range 12 {
 		events = append(events, big(t, 11+seq, 1_000_000))
 	}
 	require.NoError(t, w.Append(t.Context(), events))
 	batch, err = r.Next(within(t, patience), 1000, patience)
 	require.NoError(t, err)
 	require.Len(t, batch, 9, "a few megabytes end it")
-	require.Equal(t, upTo(20, 40), requireRead(t, r, 40))
+	require.Equal(t, upTo(20, 22), requireRead(t, r, 22))
 }
 
 func TestReadOverErasedMessages(t *testing.T) {
@@ -269,14 +269,14 @@ func TestSlowReaderHoldsLittle(t *testing.T) {
 	t.Parallel()
 	s, js := serve(t)
 	w := openWriter(t, js)
-	for i := range 20 {
+	for i := range 5 {
 		require.NoError(t, w.Append(t.Context(), numbered(i*1000+1, 1000)))
 	}
 	nc := s.Conn(t)
 	mine, err := jetstream.New(nc)
 	require.NoError(t, err)
 	r := openReader(t, mine, 1)
-	requireRead(t, r, 1)
+	got := requireRead(t, r, 1)
 	// It asks for no more than its share however long nobody takes any.
 	var seen uint64
 	poll.Until(t, patience, func() (bool, string) {
@@ -291,7 +291,7 @@ func TestSlowReaderHoldsLittle(t *testing.T) {
 		return stable, fmt.Sprint(delivered)
 	})
 	require.LessOrEqual(t, seen, uint64(2000))
-	require.Equal(t, uint64(20_000), requireRead(t, r, 20_000)[19_999-int(100)], "and goes on")
+	require.Equal(t, upTo(1, 5000), append(got, requireRead(t, r, 5000)...), "and goes on")
 }
 
 func TestCloseIsPrompt(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -64,6 +65,8 @@ type Service struct {
 	tally    *tally
 	log      *logbook
 	id       string
+	// reading says that a host is connected and being read.
+	reading atomic.Bool
 }
 
 // New checks cfg and wires the service. It starts nothing. The error is a
@@ -112,7 +115,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer stop()
 
 	s.log.put(stream.LogEntry{What: "started", Detail: "as " + s.id})
-	f := forward.New(s.js, forward.Config{Stream: s.cfg.Stream, ID: s.id, Heartbeat: s.cfg.Heartbeat}, s.source, s.logger, s.hooks())
+	f := forward.New(s.js, forward.Config{Stream: s.cfg.Stream, ID: s.id, Heartbeat: s.cfg.Heartbeat, Reading: s.reading.Load}, s.source, s.logger, s.hooks())
 	err := f.Run(ctx)
 	s.summary(began, err)
 	return err
@@ -123,7 +126,7 @@ func (s *Service) source(ctx context.Context, from event.Position, maxPayload in
 	reader := firehose.New(s.firehose, s.logger)
 	reader.OnNotice = s.notice
 	reader.OnClientError = func(error) { s.metrics.clientErrors.Inc() }
-	defer s.metrics.connected.Set(0)
+	defer s.setReading(false)
 	return reader.Run(ctx, from, func(ctx context.Context, b firehose.Batch) error {
 		d := decode.Decoder{Host: b.Host, NotBefore: b.NotBefore, MaxPayload: maxPayload}
 		out := forward.Batch{Position: b.Last}
@@ -145,15 +148,20 @@ func (s *Service) source(ctx context.Context, from event.Position, maxPayload in
 	})
 }
 
+func (s *Service) setReading(yes bool) {
+	s.reading.Store(yes)
+	s.metrics.connected.Set(map[bool]float64{true: 1}[yes])
+}
+
 // notice passes a notice of the firehose to metrics, readiness and the log.
 func (s *Service) notice(n firehose.Notice) {
 	s.metrics.connections.WithLabelValues(string(n.What)).Inc()
 	switch n.What {
 	case firehose.Connected:
-		s.metrics.connected.Set(1)
+		s.setReading(true)
 		s.ready(ComponentFirehose, nil)
 	case firehose.Disconnected:
-		s.metrics.connected.Set(0)
+		s.setReading(false)
 		s.ready(ComponentFirehose, fmt.Errorf("%s: %s", n.Host, n.Detail))
 	case firehose.Failed:
 		s.ready(ComponentFirehose, fmt.Errorf("%s: %s", n.Host, n.Detail))

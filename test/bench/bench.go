@@ -89,7 +89,7 @@ func (r *runner) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	r.tools.records, err = sampleRecords(ctx, r.cfg.Seed)
+	r.tools.author, err = newAuthor(ctx, r.cfg.Seed)
 	return err
 }
 
@@ -141,7 +141,7 @@ func (r *runner) measure(ctx context.Context, posts int, last bool) (err error) 
 // measureLast measures what is measured at one history only.
 func (r *runner) measureLast(ctx context.Context, s *site) (err error) {
 	r.say("timing %g posts a second for %s", r.cfg.Rate, r.cfg.For)
-	if r.report.Freshness, err = s.freshness(ctx, r.cfg, r.tools.records); err != nil {
+	if r.report.Freshness, err = s.freshness(ctx, r.cfg, r.tools.author); err != nil {
 		return err
 	}
 	f := r.report.Freshness.Shown

@@ -80,11 +80,11 @@ func newSightings() *sightings { return &sightings{when: map[string]time.Time{}}
 
 // timing is the state of one measurement of freshness.
 type timing struct {
-	site    *site
-	cfg     Config
-	records []map[string]any
-	rng     *rand.Rand
-	dids    []string
+	site   *site
+	cfg    Config
+	author *author
+	rng    *rand.Rand
+	dids   []string
 
 	mu      sync.Mutex
 	written []string // at-uris in the order of the list
@@ -97,13 +97,13 @@ type timing struct {
 }
 
 // freshness writes posts at the configured rate and times the way of each.
-func (s *site) freshness(ctx context.Context, cfg Config, records []map[string]any) (Freshness, error) {
+func (s *site) freshness(ctx context.Context, cfg Config, author *author) (Freshness, error) {
 	before, err := stream.GetState(ctx, s.js)
 	if err != nil {
 		return Freshness{}, err
 	}
 	t := &timing{
-		site: s, cfg: cfg, records: records, rng: rand.New(rand.NewPCG(cfg.Seed, 0x6672657368)), dids: s.network.DIDs(),
+		site: s, cfg: cfg, author: author, rng: rand.New(rand.NewPCG(cfg.Seed, 0x6672657368)), dids: s.network.DIDs(),
 		committed: newSightings(), arrived: newSightings(), stored: newSightings(), shown: newSightings(),
 	}
 	group, running := errgroup.WithContext(ctx)
@@ -181,8 +181,7 @@ func (t *timing) through() bool {
 // post writes one post. Only the writer's goroutine calls it, so posts are listed in the order of their times.
 func (t *timing) post() error {
 	now := time.Now()
-	record := writtenAt(t.records[t.rng.IntN(len(t.records))], now, freshTag)
-	p, err := t.site.network.CreatePost(t.dids[t.rng.IntN(len(t.dids))], "", record)
+	p, err := t.site.network.CreatePost(t.dids[t.rng.IntN(len(t.dids))], "", t.author.post(now, freshTag))
 	if err != nil {
 		return fmt.Errorf("write a post: %w", err)
 	}
@@ -266,7 +265,7 @@ func (t *timing) poll(ctx context.Context) error {
 func (t *timing) awaitArrivals(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
-	waiting := slices.Clone(t.written) // nothing more is written
+	waiting := slices.Clone(t.written[t.timed:]) // nothing more is written
 	err := until(ctx, readyPoll, func() (bool, error) {
 		waiting = slices.DeleteFunc(waiting, func(uri string) bool {
 			_, arrived := t.arrived.at(uri)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/jcalabro/atmos/cbor"
@@ -14,8 +16,11 @@ import (
 const (
 	// accounts is how many people write.
 	accounts = 200
-	// samples is how many different posts there are but for their times.
+	// samples is how many different posts there are but for their times and words of their own.
 	samples = 4_000
+	// vocabulary is how many words there are, and ownWords how many a post has of its own on average.
+	vocabulary = 5_000
+	ownWords   = 8
 	// historyAge is how far back a history reaches; its posts are spread evenly.
 	historyAge = 30 * 24 * time.Hour
 	// commitPosts is how many posts of a history share a commit: signing is what costs.
@@ -26,8 +31,17 @@ const (
 	createdAt = "2006-01-02T15:04:05.000000Z"
 )
 
-// sampleRecords returns root posts with tags as simnet's traffic writes them, as maps.
-func sampleRecords(ctx context.Context, seed uint64) ([]map[string]any, error) {
+// author writes root posts with tags. They are as those of simnet's traffic, with words of their own behind the text, so
+// that no two are alike and compression finds no more in them than in what people write. One goroutine uses it.
+type author struct {
+	records []map[string]any
+	rng     *rand.Rand
+	words   []string
+	ranks   *rand.Zipf
+}
+
+// newAuthor makes an author; the same seed gives the same posts in the same order.
+func newAuthor(ctx context.Context, seed uint64) (*author, error) {
 	n, err := simnet.New(simnet.Config{Seed: seed, Accounts: 50, History: 1})
 	if err != nil {
 		return nil, fmt.Errorf("make a network for samples: %w", err)
@@ -35,7 +49,15 @@ func sampleRecords(ctx context.Context, seed uint64) ([]map[string]any, error) {
 	if err := (simnet.Traffic{Count: samples, Seed: seed, TagsOnly: true}).Run(ctx, n); err != nil {
 		return nil, fmt.Errorf("write samples: %w", err)
 	}
-	var records []map[string]any
+	rng := rand.New(rand.NewPCG(seed, 0x617574686f72))
+	a := &author{rng: rng, words: make([]string, vocabulary), ranks: rand.NewZipf(rng, 1.1, 10, vocabulary-1)}
+	for i := range a.words {
+		word := make([]byte, 2+rng.IntN(8))
+		for j := range word {
+			word[j] = 'a' + byte(rng.IntN('z'-'a'+1))
+		}
+		a.words[i] = string(word)
+	}
 	for _, entry := range n.Log() {
 		for _, op := range entry.Ops {
 			value, err := cbor.Unmarshal(op.Record)
@@ -46,16 +68,23 @@ func sampleRecords(ctx context.Context, seed uint64) ([]map[string]any, error) {
 			if !ok {
 				return nil, fmt.Errorf("read sample %s: it is a %T", op.URI, value)
 			}
-			records = append(records, record)
+			a.records = append(a.records, record)
 		}
 	}
-	return records, ctx.Err()
+	return a, ctx.Err()
 }
 
-// writtenAt copies a record with another time, and with further tags.
-func writtenAt(record map[string]any, at time.Time, tags ...string) map[string]any {
-	record = maps.Clone(record)
+// post writes a post as of a time, with further tags.
+func (a *author) post(at time.Time, tags ...string) map[string]any {
+	record := maps.Clone(a.records[a.rng.IntN(len(a.records))])
 	record["createdAt"] = at.UTC().Format(createdAt)
+	var text strings.Builder
+	before, _ := record["text"].(string)
+	text.WriteString(before)
+	for range a.rng.IntN(2 * ownWords) {
+		text.WriteString(" " + a.words[a.ranks.Uint64()])
+	}
+	record["text"] = text.String()
 	if len(tags) > 0 {
 		old, _ := record["tags"].([]any)
 		all := append([]any{}, old...)
@@ -67,8 +96,8 @@ func writtenAt(record map[string]any, at time.Time, tags ...string) map[string]a
 	return record
 }
 
-// newHistory makes a network whose accounts have posts posts with tags among them.
-func newHistory(ctx context.Context, seed uint64, posts int, records []map[string]any) (*simnet.Network, error) {
+// newHistory makes a network whose accounts have so many posts with tags among them.
+func newHistory(ctx context.Context, seed uint64, posts int, author *author) (*simnet.Network, error) {
 	n, err := simnet.New(simnet.Config{Seed: seed, Accounts: accounts, History: keptFrames, LogLimit: -1})
 	if err != nil {
 		return nil, fmt.Errorf("make the network: %w", err)
@@ -78,7 +107,7 @@ func newHistory(ctx context.Context, seed uint64, posts int, records []map[strin
 		ops := make([]simnet.Op, min(commitPosts, posts-done))
 		for i := range ops {
 			age := historyAge * time.Duration(posts-done) / time.Duration(posts)
-			ops[i] = simnet.Op{Action: simnet.Create, Record: writtenAt(records[done%len(records)], now.Add(-age))}
+			ops[i] = simnet.Op{Action: simnet.Create, Record: author.post(now.Add(-age))}
 			done++
 		}
 		if _, err := n.Commit(dids[done/commitPosts%len(dids)], ops...); err != nil {

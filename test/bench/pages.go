@@ -16,7 +16,7 @@ const (
 	// pageClients is how many clients ask for pages while the rate is measured, each for the next when it has one.
 	pageClients = 4
 	// pageRounds is how often the kinds of pages take turns, so that a busy moment of the machine meets all of them.
-	pageRounds = 3
+	pageRounds = 6
 	// pagePosts is the api's own default.
 	pagePosts = 50
 	// loadClients is how many ask while the api's memory is measured.

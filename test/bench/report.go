@@ -145,8 +145,8 @@ func (r *Report) pages(p *printer) {
 func (r *Report) cost(p *printer) {
 	c := r.Cost
 	n := float64(c.Posts)
-	p.text("\n## Cost of keeping\n\nWhat the history of %s posts takes on disk. Its records have %.0f bytes as JSON and its posts %.2f tags on average; their texts repeat,\n"+
-		"so that real ones compress less well. Without retention the stream and the index both grow by this. Postgres keeps up to\n"+
+	p.text("\n## Cost of keeping\n\nWhat the history of %s posts takes on disk. Its records have %.0f bytes as JSON and its posts %.2f tags on average; their texts\n"+
+		"are made up. Without retention the stream and the index both grow by this. Postgres keeps up to\n"+
 		"`max_wal_size` of log besides, and updates and deletions leave space that it uses again.\n", count(c.Posts), c.RecordBytes, c.Tags)
 	rows := [][]string{
 		{"stream, as stored (compressed)", count(int(c.Stream)), fmt.Sprintf("%.0f", float64(c.Stream)/n), perMillion(c.Stream, c)},

@@ -54,7 +54,7 @@ type tools struct {
 	bin       string // folder of the services' binaries
 	jetstream string // the Jetstream server's binary
 	postgres  pgserver.Binaries
-	records   []map[string]any
+	author    *author
 }
 
 // openSite makes an installation in dir whose upstream has a history of so many posts. It starts no service.
@@ -74,7 +74,7 @@ func openSite(ctx context.Context, t tools, dir string, seed uint64, posts int) 
 	if err := s.openNATS(); err != nil {
 		return s, err
 	}
-	if s.network, err = newHistory(ctx, seed, posts, t.records); err != nil {
+	if s.network, err = newHistory(ctx, seed, posts, t.author); err != nil {
 		return s, err
 	}
 	s.upstream, err = s.network.StartJetstream(ctx, simnet.JetstreamConfig{Binary: t.jetstream, DataDir: filepath.Join(dir, "jetstream")})

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -69,21 +70,25 @@ func newIndexBench(t *testing.T, server *natstest.TestServer) *indexBench {
 func (b *indexBench) publish(messages ...[]byte) uint64 {
 	b.t.Helper()
 	require.NoError(b.t, stream.Ensure(b.t.Context(), b.js, stream.Config{}))
-	var last jetstream.PubAckFuture
-	for _, m := range messages {
-		var err error
-		last, err = b.js.PublishAsync("posts.test", m)
-		require.NoError(b.t, err)
+	const window = 1000
+	var seq uint64
+	for chunk := range slices.Chunk(messages, window) {
+		var last jetstream.PubAckFuture
+		for _, m := range chunk {
+			var err error
+			last, err = b.js.PublishAsync("posts.test", m)
+			require.NoError(b.t, err)
+		}
+		select {
+		case ack := <-last.Ok():
+			seq = ack.Sequence
+		case err := <-last.Err():
+			require.NoError(b.t, err)
+		case <-time.After(indexWait):
+			b.t.Fatal("the stream does not acknowledge")
+		}
 	}
-	select {
-	case ack := <-last.Ok():
-		return ack.Sequence
-	case err := <-last.Err():
-		require.NoError(b.t, err)
-	case <-time.After(indexWait):
-		b.t.Fatal("the stream does not acknowledge")
-	}
-	return 0
+	return seq
 }
 
 // run is a service that runs until it is stopped or the test ends.

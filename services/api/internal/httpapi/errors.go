@@ -1,17 +1,12 @@
 package httpapi
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"strconv"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tagstream/tagstream/pkg/store"
 )
@@ -91,49 +86,12 @@ func problemOf(err error) *problem {
 		return p
 	case errors.Is(err, store.ErrNotFound):
 		return fail(codeNotFound, "There is no such post in the index; it may be deleted, hidden, a reply, or without tags.")
-	case tooSlow(err):
+	case store.TooSlow(err):
 		return fail(codeTimeout, "The index took too long to answer; try again in a few seconds.")
-	case away(err):
+	case store.Unavailable(err):
 		return fail(codeUnavailable, "The index cannot be reached at the moment; try again in a few seconds.")
 	}
 	return fail(codeInternal, "Something failed on our side; trying the same again may not help.")
-}
-
-// Postgres error codes, by class (two characters) or whole.
-const (
-	pgQueryCanceled = "57014" // statement_timeout ended it
-)
-
-func tooSlow(err error) bool {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
-		return pg.Code == pgQueryCanceled
-	}
-	return errors.Is(err, context.DeadlineExceeded)
-}
-
-// away reports whether the database, not the query, is the trouble.
-func away(err error) bool {
-	if errors.Is(err, store.ErrNotMigrated) {
-		return true
-	}
-	var pg *pgconn.PgError
-	var connect *pgconn.ConnectError
-	var network net.Error
-	switch {
-	case errors.As(err, &connect), pgconn.SafeToRetry(err), errors.As(err, &network):
-		return true
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
-		return true
-	case errors.As(err, &pg):
-		switch pg.Code[:min(2, len(pg.Code))] {
-		// Connection, rolled back (also by a standby that catches up), no
-		// resources, not in a state to answer, operator intervention, system.
-		case "08", "40", "53", "55", "57", "58":
-			return true
-		}
-	}
-	return false
 }
 
 // writeProblem answers with p.

@@ -93,7 +93,7 @@ func (h *Handler) listPosts(r *http.Request) (*response, error) {
 		return nil, err
 	}
 	h.metrics.pageRows.Observe(float64(len(page.Rows)))
-	next, previous := edges(page)
+	next, previous := page.Next, page.Previous
 	out := postsJSON{Posts: h.posts(page.Rows, list.print), Page: pageJSON{
 		HasNext: page.HasNext, HasPrevious: page.HasPrevious,
 		Next: h.codec.Encode(next, list.print), Previous: h.codec.Encode(previous, list.print),
@@ -138,24 +138,6 @@ func (h *Handler) paging(q query, list postList) (store.PostQuery, error) {
 		pq.From, err = position(h.codec, "before", token, list.print)
 	}
 	return pq, err
-}
-
-// edges returns the positions for a page's next and previous tokens. In a list
-// that is empty every position is the same one, but not for what comes later:
-// newer than the start, or older than the end, there will never be anything. So
-// such a list is watched from its far ends.
-func edges(p store.PostPage) (next, previous keyset.Position) {
-	next, previous = p.Next, p.Previous
-	if len(p.Rows) > 0 || p.HasNext || p.HasPrevious {
-		return next, previous
-	}
-	if next.Side == keyset.SideEnd {
-		next = keyset.Start()
-	}
-	if previous.Side == keyset.SideStart {
-		previous = keyset.End()
-	}
-	return next, previous
 }
 
 // onePost is /v1/posts/{did}/{rkey}.

@@ -41,15 +41,11 @@ func rawTags(record map[string]any) (tags []string, malformed int) {
 	return tags, malformed
 }
 
-// list returns v's elements, or v alone where somebody left the brackets out.
+// list returns v's elements. A field that should be a list and is not costs
+// that field.
 func list(v any) []any {
-	switch v := v.(type) {
-	case nil:
-		return nil
-	case []any:
-		return v
-	}
-	return []any{v}
+	l, _ := v.([]any)
+	return l
 }
 
 func texts(v any) []string {

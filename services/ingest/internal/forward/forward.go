@@ -82,6 +82,10 @@ type Config struct {
 	ID string
 	// Heartbeat; 0 means DefaultHeartbeat.
 	Heartbeat time.Duration
+	// Reading says whether upstream is being read right now; nil means always.
+	// While it is not, no position is written: it would look like a quiet
+	// network.
+	Reading func() bool
 }
 
 // Hooks hear of what happens. All may be nil; none may block.

@@ -36,8 +36,10 @@ func (t *tenure) pump(held, writing context.Context, batches <-chan Batch) error
 		case <-held.Done():
 			return nil
 		case <-heartbeat.C:
-			if err := t.putPosition(writing); err != nil {
-				return err
+			if t.cfg.Reading == nil || t.cfg.Reading() {
+				if err := t.putPosition(writing); err != nil {
+					return err
+				}
 			}
 			heartbeat.Reset(t.cfg.Heartbeat)
 		case b, more := <-batches:

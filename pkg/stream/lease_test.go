@@ -1,0 +1,387 @@
+package stream_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+)
+
+// shortTTL is how long the leases of tests last: long enough for a busy machine
+// to renew them, short enough to wait for their end.
+const shortTTL = 2 * time.Second
+
+// leases makes a bucket of leases that last for ttl.
+func leases(t testing.TB, js jetstream.JetStream, ttl time.Duration) {
+	t.Helper()
+	_, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{
+		Bucket: stream.Leases, TTL: ttl, History: 1, Storage: jetstream.FileStorage,
+	})
+	require.NoError(t, err)
+}
+
+// contender is a run of a lease.
+type contender struct {
+	held   chan context.Context // receives once, when the lease is held
+	end    chan struct{}        // closing it ends the function
+	result chan error
+	began  time.Time // set before held receives
+}
+
+func contend(ctx context.Context, l *stream.Lease) *contender {
+	c := &contender{held: make(chan context.Context, 1), end: make(chan struct{}), result: make(chan error, 1)}
+	go func() {
+		c.result <- l.Run(ctx, func(ctx context.Context) error {
+			c.began = time.Now()
+			c.held <- ctx
+			select {
+			case <-c.end:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		})
+	}()
+	return c
+}
+
+func (c *contender) requireHeld(t testing.TB) context.Context {
+	t.Helper()
+	select {
+	case ctx := <-c.held:
+		return ctx
+	case err := <-c.result:
+		require.FailNow(t, "it ended instead", "%v", err)
+	case <-time.After(patience):
+		require.FailNow(t, "it does not get the lease")
+	}
+	return nil
+}
+
+func receive(t testing.TB, c <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-c:
+		return err
+	case <-time.After(patience):
+		require.FailNow(t, "nothing comes")
+		return nil
+	}
+}
+
+func TestLeaseIsHandedOver(t *testing.T) {
+	t.Parallel()
+	_, js := serve(t)
+	first := stream.NewLease(js, "first")
+	var said []string
+	first.OnWait = func(reason string) { said = append(said, reason) }
+	a := contend(t.Context(), first)
+	a.requireHeld(t)
+	require.Equal(t, []string{""}, said)
+
+	second := stream.NewLease(js, "second")
+	waits := make(chan string, 10)
+	second.OnWait = func(reason string) { waits <- reason }
+	b := contend(t.Context(), second)
+	require.Equal(t, "held by first", <-waits)
+	released := time.Now()
+	close(a.end)
+	b.requireHeld(t)
+	took := b.began.Sub(released)
+	t.Logf("taken over %v after the release began", took)
+	require.Less(t, took, stream.LeaseTTL/4, "the waiter is told; it does not poll")
+	require.Equal(t, "", <-waits)
+	require.NoError(t, receive(t, a.result))
+
+	// And again over the mark that the release leaves.
+	close(b.end)
+	require.NoError(t, receive(t, b.result))
+	c := contend(t.Context(), stream.NewLease(js, "third"))
+	c.requireHeld(t)
+	close(c.end)
+	require.NoError(t, receive(t, c.result))
+}
+
+// TestLeaseOfADeadHolder measures the takeover with the real times.
+func TestLeaseOfADeadHolder(t *testing.T) {
+	t.Parallel()
+	s, js := serve(t)
+	nc := s.Conn(t)
+	dying, err := jetstream.New(nc)
+	require.NoError(t, err)
+	a := contend(t.Context(), stream.NewLease(dying, "dying"))
+	held := a.requireHeld(t)
+	b := contend(t.Context(), stream.NewLease(js, "heir"))
+	nc.Close()
+	died := time.Now()
+	require.ErrorIs(t, receive(t, a.result), stream.ErrLeaseLost)
+	lost := time.Now()
+	require.ErrorIs(t, context.Cause(held), stream.ErrLeaseLost)
+	require.LessOrEqual(t, lost.Sub(died), stream.LeaseTTL+time.Second)
+	b.requireHeld(t)
+	t.Logf("lost after %v, taken over after %v", lost.Sub(died), b.began.Sub(died))
+	require.Less(t, b.began.Sub(died), stream.LeaseTTL*4/3+2*time.Second)
+	close(b.end)
+	require.NoError(t, receive(t, b.result))
+}
+
+// TestLeaseIsHeldByOne lets contenders come and go, some without a word, and
+// checks that the holding of two never overlaps.
+func TestLeaseIsHeldByOne(t *testing.T) {
+	t.Parallel()
+	s := natstest.Server(t)
+	js := s.JetStream(t)
+	leases(t, js, shortTTL)
+	var holding, held atomic.Int32
+	var wg sync.WaitGroup
+	for i := range 6 {
+		wg.Go(func() {
+			for round := range 5 {
+				l := stream.NewShortLease(js, fmt.Sprintf("%d.%d", i, round), shortTTL)
+				err := l.Run(within(t, patience), func(context.Context) error {
+					held.Add(1)
+					if n := holding.Add(1); n != 1 {
+						t.Errorf("held by %d", n)
+					}
+					holding.Add(-1)
+					return errors.New("done")
+				})
+				if err == nil || err.Error() != "done" {
+					t.Errorf("contender %d: %v", i, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.Equal(t, int32(30), held.Load())
+}
+
+func TestLeaseOverOutages(t *testing.T) {
+	t.Parallel()
+	t.Run("shorter than it lasts", func(t *testing.T) {
+		t.Parallel()
+		s := natstest.Server(t, natstest.Listen())
+		js := s.JetStream(t)
+		leases(t, js, stream.LeaseTTL)
+		p := newProxy(t, s)
+		a := contend(t.Context(), stream.NewLease(p.jetStream(t), "holder"))
+		held := a.requireHeld(t)
+		// Away from the first renewal on, until one was tried in vain.
+		missed := make(chan struct{})
+		var once sync.Once
+		p.onFrame(func(f frame) verdict {
+			if f.subject == "$KV."+stream.Leases+".ingest" {
+				once.Do(func() { close(missed) })
+				return cut
+			}
+			return pass
+		})
+		<-missed
+		before := revision(t, js)
+		p.onFrame(nil)
+		waitRevision(t, js, before)
+		require.NoError(t, held.Err())
+		close(a.end)
+		require.NoError(t, receive(t, a.result))
+	})
+	t.Run("longer", func(t *testing.T) {
+		t.Parallel()
+		s := natstest.Server(t)
+		js := s.JetStream(t)
+		leases(t, js, shortTTL)
+		a := contend(t.Context(), stream.NewShortLease(js, "holder", shortTTL))
+		held := a.requireHeld(t)
+		s.Shutdown()
+		down := time.Now()
+		require.ErrorIs(t, receive(t, a.result), stream.ErrLeaseLost)
+		require.Less(t, time.Since(down), shortTTL+shortTTL, "and the release does not hold it up")
+		require.ErrorIs(t, context.Cause(held), stream.ErrLeaseLost)
+		b := contend(t.Context(), stream.NewShortLease(js, "other", shortTTL))
+		s.Restart(t)
+		b.requireHeld(t)
+		close(b.end)
+		require.NoError(t, receive(t, b.result))
+	})
+	t.Run("answers lost", func(t *testing.T) {
+		t.Parallel()
+		// Every other renewal takes effect without the holder's hearing of it;
+		// the attempt after that is refused.
+		s := natstest.Server(t, natstest.Listen())
+		js := s.JetStream(t)
+		leases(t, js, shortTTL)
+		p := newProxy(t, s)
+		a := contend(t.Context(), stream.NewShortLease(p.jetStream(t), "holder", shortTTL))
+		held := a.requireHeld(t)
+		var n atomic.Int32
+		p.onFrame(func(f frame) verdict {
+			if f.subject == "$KV."+stream.Leases+".ingest" && n.Add(1)%3 == 1 {
+				return cutReply
+			}
+			return pass
+		})
+		for range 4 {
+			waitRevision(t, js, revision(t, js))
+		}
+		require.NoError(t, held.Err())
+		close(a.end)
+		require.NoError(t, receive(t, a.result))
+	})
+}
+
+func revision(t testing.TB, js jetstream.JetStream) uint64 {
+	t.Helper()
+	kv, err := js.KeyValue(t.Context(), stream.Leases)
+	require.NoError(t, err)
+	e, err := kv.Get(t.Context(), "ingest")
+	require.NoError(t, err)
+	return e.Revision()
+}
+
+// waitRevision waits until the lease was renewed after the revision before.
+func waitRevision(t testing.TB, js jetstream.JetStream, before uint64) {
+	t.Helper()
+	kv, err := js.KeyValue(t.Context(), stream.Leases)
+	require.NoError(t, err)
+	w, err := kv.Watch(within(t, patience), "ingest")
+	require.NoError(t, err)
+	defer w.Stop()
+	for e := range w.Updates() {
+		if e != nil && e.Revision() > before {
+			return
+		}
+	}
+	require.FailNow(t, "not renewed")
+}
+
+// TestPausedHolderIsFenced: a process that slept through the end of its lease
+// and still believes in it cannot harm what the next holder wrote.
+func TestPausedHolderIsFenced(t *testing.T) {
+	t.Parallel()
+	s, js := serve(t)
+	// The holder's renewals stop with its connection; its writer, on another,
+	// knows nothing of it, like a process that was paused between two lines.
+	nc := s.Conn(t)
+	paused, err := jetstream.New(nc)
+	require.NoError(t, err)
+	kv, err := js.KeyValue(t.Context(), stream.Leases)
+	require.NoError(t, err)
+	a := contend(t.Context(), stream.NewLease(paused, "paused"))
+	a.requireHeld(t)
+	stale := openWriter(t, js)
+	require.NoError(t, stale.Append(t.Context(), numbered(1, 3)))
+	nc.Close()
+	require.NoError(t, kv.Purge(t.Context(), "ingest")) // its time is over
+	b := contend(t.Context(), stream.NewLease(js, "next"))
+	b.requireHeld(t)
+	w := openWriter(t, js)
+	require.Equal(t, sourceOf(3), w.Last())
+	require.NoError(t, w.Append(t.Context(), numbered(4, 3)))
+	require.ErrorIs(t, stale.Append(within(t, patience), numbered(4, 3)), stream.ErrFenced)
+	requireStored(t, js, 6)
+	close(b.end)
+	require.NoError(t, receive(t, b.result))
+}
+
+// TestLeaseTakenAway: somebody removed the key, or another one has it.
+func TestLeaseTakenAway(t *testing.T) {
+	t.Parallel()
+	for name, take := range map[string]func(*testing.T, jetstream.KeyValue){
+		"deleted": func(t *testing.T, kv jetstream.KeyValue) { require.NoError(t, kv.Delete(t.Context(), "ingest")) },
+		"purged":  func(t *testing.T, kv jetstream.KeyValue) { require.NoError(t, kv.Purge(t.Context(), "ingest")) },
+		"taken": func(t *testing.T, kv jetstream.KeyValue) {
+			_, err := kv.Put(t.Context(), "ingest", []byte("thief"))
+			require.NoError(t, err)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			js := natstest.Server(t).JetStream(t)
+			leases(t, js, shortTTL)
+			a := contend(t.Context(), stream.NewShortLease(js, "holder", shortTTL))
+			a.requireHeld(t)
+			kv, err := js.KeyValue(t.Context(), stream.Leases)
+			require.NoError(t, err)
+			take(t, kv)
+			taken := time.Now()
+			require.ErrorIs(t, receive(t, a.result), stream.ErrLeaseLost)
+			require.Less(t, time.Since(taken), shortTTL, "it does not wait for the end")
+			if name == "taken" {
+				e, err := kv.Get(t.Context(), "ingest")
+				require.NoError(t, err)
+				require.Equal(t, "thief", string(e.Value()), "the release is for one's own")
+			}
+		})
+	}
+}
+
+// TestLeaseAttemptThatTookEffect: the creation's answer was lost; the key is
+// the contender's own all the same.
+func TestLeaseAttemptThatTookEffect(t *testing.T) {
+	t.Parallel()
+	for _, v := range []verdict{cut, cutReply} {
+		t.Run(fmt.Sprint(v), func(t *testing.T) {
+			t.Parallel()
+			s := natstest.Server(t, natstest.Listen())
+			leases(t, s.JetStream(t), shortTTL)
+			p := newProxy(t, s)
+			js := p.jetStream(t)
+			judge, fired := once(v, 1, func(f frame) bool { return f.subject == "$KV."+stream.Leases+".ingest" })
+			p.onFrame(judge)
+			a := contend(t.Context(), stream.NewShortLease(js, "holder", shortTTL))
+			held := a.requireHeld(t)
+			<-fired
+			waitRevision(t, s.JetStream(t), revision(t, s.JetStream(t)))
+			require.NoError(t, held.Err())
+			close(a.end)
+			require.NoError(t, receive(t, a.result))
+		})
+	}
+}
+
+func TestLeaseWaitEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	s, js := serve(t)
+	a := contend(t.Context(), stream.NewLease(js, "holder"))
+	a.requireHeld(t)
+	stop := errors.New("as asked")
+	for _, away := range []bool{false, true} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		l := stream.NewLease(js, "waiter")
+		waiting := make(chan string, 10)
+		l.OnWait = func(reason string) { waiting <- reason }
+		b := contend(ctx, l)
+		require.NotEmpty(t, <-waiting)
+		cancel(stop)
+		begun := time.Now()
+		require.ErrorIs(t, receive(t, b.result), stop)
+		require.Less(t, time.Since(begun), time.Second)
+		if !away {
+			close(a.end)
+			require.NoError(t, receive(t, a.result))
+			s.Shutdown()
+		}
+	}
+}
+
+func TestLeaseWithoutItsBucket(t *testing.T) {
+	t.Parallel()
+	js := natstest.Server(t).JetStream(t)
+	l := stream.NewShortLease(js, "early", shortTTL)
+	waiting := make(chan string, 10)
+	l.OnWait = func(reason string) { waiting <- reason }
+	a := contend(t.Context(), l)
+	require.Contains(t, <-waiting, "bucket")
+	leases(t, js, shortTTL)
+	a.requireHeld(t)
+	close(a.end)
+	require.NoError(t, receive(t, a.result))
+}

@@ -1,0 +1,211 @@
+package e2e_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	neturl "net/url"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/services/indexer"
+	"github.com/tagstream/tagstream/test/model"
+)
+
+// TestIndexerRidesOutItsServers takes the stream and the database away, one
+// after the other, while there is work. Nothing is lost and nothing ends.
+func TestIndexerRidesOutItsServers(t *testing.T) {
+	t.Parallel()
+	server := natstest.Server(t)
+	b := newIndexBench(t, server)
+	pg := pgtest.Server(t)
+	b.owner, b.writer, b.reader = store.Options{URL: pg.URL}, store.Options{URL: pg.URL}, store.Options{URL: pg.URL}
+	require.NoError(t, store.Migrate(t.Context(), b.owner, slog.New(slog.DiscardHandler)))
+	url := b.api()
+	b.indexer(20)
+	want := model.New()
+	history := model.GenerateMessages(3, 1200)
+	next := uint64(0)
+	put := func(n int) uint64 {
+		for _, m := range history[:n] {
+			next++
+			want.Apply(next, m)
+		}
+		last := b.publish(history[:n]...)
+		history = history[n:]
+		return last
+	}
+
+	b.await(url, put(200))
+	for range 2 {
+		last := put(200)
+		server.Restart(t)
+		b.await(url, last)
+
+		last = put(200)
+		pg.Kill(t)
+		status, body := get(t, url+"/v1/posts?tags=art")
+		require.Equal(t, http.StatusServiceUnavailable, status)
+		require.Contains(t, body, `"code":"unavailable"`)
+		pg.Start(t)
+		b.await(url, last)
+	}
+	b.await(url, put(200))
+	model.CheckHTTP(t, url, want)
+}
+
+// TestTwoIndexers: one indexes, the other takes over when it ends, and at no
+// time both.
+func TestTwoIndexers(t *testing.T) {
+	t.Parallel()
+	b := newIndexBench(t, natstest.Server(t))
+	url := b.api()
+	want := model.New()
+	history := model.GenerateMessages(4, 1500)
+	for i, m := range history {
+		want.Apply(uint64(i+1), m)
+	}
+	first := b.indexer(10)
+	b.await(url, b.publish(history[:500]...))
+	second := b.indexer(10)
+	b.publish(history[500:1000]...)
+	require.NoError(t, first.stop())
+	b.await(url, 1000)
+	third := b.indexer(10)
+	b.await(url, b.publish(history[1000:]...))
+	model.CheckHTTP(t, url, want)
+	require.NoError(t, second.stop())
+	require.NoError(t, third.stop())
+}
+
+// TestRebuildWhileServing rebuilds the index beside a live one that is being
+// written and read. No request fails, and tokens made before stay good after.
+func TestRebuildWhileServing(t *testing.T) {
+	t.Parallel()
+	b := newIndexBench(t, natstest.Server(t))
+	url := b.api()
+	b.indexer(50)
+	want := model.New()
+	history := model.GenerateMessages(5, 3000)
+	for i, m := range history {
+		want.Apply(uint64(i+1), m)
+	}
+	b.await(url, b.publish(history[:2000]...))
+
+	tag := neturl.QueryEscape(want.TagCounts()[0].Tag)
+	ctx, cancel := context.WithCancel(t.Context())
+	var asked, failed atomic.Int64
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			for ctx.Err() == nil {
+				for _, path := range []string{"/v1/posts?limit=5&tags=" + tag, "/v1/status", "/v1/posts?limit=5&tags=" + tag + "&tags=photo"} {
+					status, body := get(t, url+path)
+					if ctx.Err() != nil {
+						return
+					}
+					asked.Add(1)
+					if status != http.StatusOK {
+						failed.Add(1)
+						t.Errorf("%s: %d %s", path, status, body)
+					}
+				}
+			}
+		})
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := indexer.Rebuild(context.WithoutCancel(t.Context()), indexer.RebuildConfig{Database: b.owner, ID: "rebuild"},
+			b.nats.Conn(t), slog.New(slog.DiscardHandler), quietProgress{})
+		done <- err
+	}()
+	b.publish(history[2000:2500]...)
+	require.NoError(t, <-done)
+	b.await(url, b.publish(history[2500:]...))
+	cancel()
+	readers.Wait()
+	require.Zero(t, failed.Load())
+	require.Greater(t, asked.Load(), int64(50))
+	model.CheckHTTP(t, url, want)
+	t.Logf("%d requests, none failed", asked.Load())
+
+	// Nothing of the former index is left.
+	_, exists, err := store.NewOwner(b.owner).CheckpointOf(t.Context(), store.Retired)
+	require.NoError(t, err)
+	require.False(t, exists)
+}
+
+// TestRebuildIsResumed interrupts a rebuild and runs it again.
+func TestRebuildIsResumed(t *testing.T) {
+	t.Parallel()
+	b := newIndexBench(t, natstest.Server(t))
+	url := b.api()
+	b.indexer(500)
+	want := model.New()
+	history := model.GenerateMessages(6, 20_000)
+	for i, m := range history {
+		want.Apply(uint64(i+1), m)
+	}
+	b.await(url, b.publish(history...))
+	query := "/v1/posts?limit=20&tags=" + neturl.QueryEscape(want.TagCounts()[0].Tag)
+	_, token := page(t, url+query)
+	second, _ := page(t, url+query+"&after="+token)
+	require.NotEmpty(t, second)
+
+	rebuild := func(ctx context.Context, p indexer.Progress) (uint64, error) {
+		return indexer.Rebuild(ctx, indexer.RebuildConfig{Database: b.owner, ID: fmt.Sprint("rebuild", time.Now().UnixNano())},
+			b.nats.Conn(t), slog.New(slog.DiscardHandler), p)
+	}
+	ctx, interrupt := context.WithCancel(t.Context())
+	_, err := rebuild(ctx, progressFunc(func(done uint64) {
+		if done > 2000 {
+			interrupt()
+		}
+	}))
+	require.ErrorIs(t, err, context.Canceled)
+	cp, exists, err := store.NewOwner(b.owner).CheckpointOf(t.Context(), store.Rebuilding)
+	require.NoError(t, err)
+	require.True(t, exists)
+	require.Positive(t, cp.Seq)
+
+	var replayed uint64
+	poll.NoError(t, indexWait, func() error { // the lease of the first has to end
+		replayed, err = rebuild(t.Context(), quietProgress{})
+		return err
+	})
+	require.Equal(t, uint64(len(history))-cp.Seq, replayed)
+	model.CheckHTTP(t, url, want)
+	again, _ := page(t, url+query+"&after="+token)
+	require.Equal(t, second, again, "a token from before the rebuild")
+}
+
+// page returns the posts of a page and the token of the next.
+func page(t *testing.T, url string) (uris []string, next string) {
+	t.Helper()
+	status, body := get(t, url)
+	require.Equal(t, http.StatusOK, status, body)
+	var answer struct {
+		Posts []struct{ URI string }
+		Page  struct{ Next string }
+	}
+	require.NoError(t, json.Unmarshal([]byte(body), &answer))
+	for _, p := range answer.Posts {
+		uris = append(uris, p.URI)
+	}
+	return uris, answer.Page.Next
+}
+
+type progressFunc func(done uint64)
+
+func (f progressFunc) At(done, _ uint64) { f(done) }
+func (f progressFunc) Say(string)        {}
