@@ -31,12 +31,17 @@ test: ## run all tests that this machine can run
 	$(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- -timeout 9m work
 
 .PHONY: race
-race: ## run the tests under the race detector
-	$(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- -race -timeout 20m work
+race: ## run the integration tests under the race detector
+	$(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- -race -timeout 15m ./pkg/stream ./pkg/store ./services/indexer/... ./services/ingest/... ./services/api/... ./test/e2e
 
 .PHONY: test-live
 test-live: ## read the public network for 30 s; it must find an #art post
 	TEST_LIVE=1 go test -count=1 -run '^TestLive' -v -timeout 5m ./test/e2e
+
+.PHONY: capture
+capture: ## record real events for the golden files of services/ingest/internal/decode (needs the network)
+	go run ./test/capture -out services/ingest/internal/decode/testdata/live.jsonl $(CAPTUREFLAGS)
+	go test ./services/ingest/internal/decode -run TestGolden -update
 
 .PHONY: fuzz
 fuzz: ## fuzz every decoder and token for FUZZTIME each (30s)

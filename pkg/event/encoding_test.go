@@ -156,7 +156,7 @@ func TestDecodeRefuses(t *testing.T) {
 			require.ErrorIs(t, err, c.err)
 			require.ErrorContains(t, err, c.says)
 			// The dead letters are counted by which of the two it is.
-			require.NotEqual(t, c.err == event.ErrInvalid, strings.Contains(err.Error(), event.ErrUnknownVersion.Error()))
+			require.NotEqual(t, errors.Is(c.err, event.ErrInvalid), strings.Contains(err.Error(), event.ErrUnknownVersion.Error()))
 		})
 	}
 }

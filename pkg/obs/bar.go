@@ -21,16 +21,17 @@ type Bar struct {
 	logger *slog.Logger
 	what   string
 
+	bar *progressbar.ProgressBar // nil without a terminal
+
 	mu     sync.Mutex
-	bar    *progressbar.ProgressBar // nil without a terminal
-	begun  time.Time
+	begun  time.Time // of the first At; guarded by mu, as the rest
+	first  uint64    // what was done by then
 	logged time.Time
-	first  uint64
 }
 
 // NewBar returns a bar on out. what is the work, unit what it counts.
 func NewBar(out *os.File, logger *slog.Logger, what, unit string) *Bar {
-	b := &Bar{logger: logger, what: what, begun: time.Now(), logged: time.Now()}
+	b := &Bar{logger: logger, what: what}
 	if term.IsTerminal(int(out.Fd())) {
 		b.bar = newTerminalBar(out, what, unit)
 	}
@@ -50,24 +51,25 @@ func newTerminalBar(out io.Writer, what, unit string) *progressbar.ProgressBar {
 func (b *Bar) At(done, total uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.first == 0 {
-		b.first = done
+	now := time.Now()
+	if b.begun.IsZero() {
+		b.begun, b.logged, b.first = now, now, done
 	}
 	if b.bar != nil {
 		b.bar.ChangeMax64(int64(max(total, 1)))
 		_ = b.bar.Set64(int64(min(done, total))) // the terminal is gone: nothing to say it to
 		return
 	}
-	if time.Since(b.logged) < logEvery {
+	if now.Sub(b.logged) < logEvery {
 		return
 	}
-	b.logged = time.Now()
-	rate := float64(done-b.first) / time.Since(b.begun).Seconds()
-	eta := "unknown"
-	if rate > 0 && total >= done {
-		eta = time.Duration(float64(total-done) / rate * float64(time.Second)).Round(time.Second).String()
+	b.logged = now
+	rate := float64(done-min(b.first, done)) / now.Sub(b.begun).Seconds()
+	toGo := "unknown"
+	if left := total - min(done, total); rate > 0 {
+		toGo = time.Duration(float64(left) / rate * float64(time.Second)).Round(time.Second).String()
 	}
-	b.logger.Info(b.what, "done", done, "total", total, "perSecond", int(rate), "toGo", eta)
+	b.logger.Info(b.what, "done", done, "total", total, "perSecond", int(rate), "toGo", toGo)
 }
 
 // Say announces a step of the work.

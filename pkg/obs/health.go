@@ -12,8 +12,10 @@ import (
 // change once, not each time that the same trouble is reported.
 type Health struct {
 	logger *slog.Logger
-	mu     sync.Mutex
-	state  map[string]error
+
+	mu       sync.Mutex
+	state    map[string]error // guarded by mu
+	stopping bool             // guarded by mu
 }
 
 // NewHealth returns a Health in which the named components are not ready yet.
@@ -27,14 +29,28 @@ func NewHealth(logger *slog.Logger, components ...string) *Health {
 
 var errStarting = errors.New("starting")
 
+// componentService is the service as a whole, in what NotReady says.
+const componentService = "service"
+
+// Stop says that the service is being stopped: it is not ready from then on,
+// so that nothing new is sent to it while it finishes.
+func (h *Health) Stop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stopping = true
+}
+
 // Set records a component's condition: nil is well.
 func (h *Health) Set(component string, err error) {
+	// Logging is inside, so that the lines come in the order of the changes.
 	h.mu.Lock()
-	before, known := h.state[component]
+	defer h.mu.Unlock()
+	before := h.state[component]
 	h.state[component] = err
-	h.mu.Unlock()
 	switch {
-	case err != nil && (before == nil || errors.Is(before, errStarting) || !known):
+	case h.stopping:
+		// Servers go away as they are told to.
+	case err != nil && (before == nil || errors.Is(before, errStarting)):
 		h.logger.Warn("not ready", "component", component, "err", err)
 	case err == nil && before != nil && !errors.Is(before, errStarting):
 		h.logger.Info("ready again", "component", component)
@@ -50,6 +66,9 @@ func (h *Health) NotReady() map[string]string {
 		if err != nil {
 			out[c] = err.Error()
 		}
+	}
+	if h.stopping {
+		out[componentService] = "stopping"
 	}
 	return out
 }

@@ -6,11 +6,16 @@ import (
 	"log/slog"
 )
 
+// levels are the levels by name; slog itself takes "warn+2" and the like.
+var levels = map[string]slog.Level{
+	"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
+}
+
 // NewLogger returns a logger that writes to w. Format is "text" or "json",
 // level is "debug", "info", "warn" or "error"; anything else is an error.
 func NewLogger(w io.Writer, format, level string) (*slog.Logger, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
+	l, ok := levels[level]
+	if !ok {
 		return nil, fmt.Errorf("log level %q is not debug, info, warn or error", level)
 	}
 	opts := &slog.HandlerOptions{Level: l}

@@ -17,6 +17,7 @@ import (
 
 const (
 	opsHeaderTimeout   = 5 * time.Second
+	opsIdleTimeout     = 2 * time.Minute
 	opsShutdownTimeout = 2 * time.Second
 )
 
@@ -58,13 +59,10 @@ func OpsHandler(health *Health, registry prometheus.Gatherer, extra http.Handler
 }
 
 // Serve serves handler on listener until ctx ends, then lets requests under
-// way finish for at most drain. It closes the listener.
+// way finish for at most drain, breaks off the rest, and returns nil. It closes
+// the listener. The error is the listener's.
 func Serve(ctx context.Context, listener net.Listener, handler http.Handler, drain time.Duration) error {
-	srv := &http.Server{Handler: handler, ReadHeaderTimeout: opsHeaderTimeout}
-	return serve(ctx, srv, listener, drain)
-}
-
-func serve(ctx context.Context, srv *http.Server, listener net.Listener, drain time.Duration) error {
+	srv := &http.Server{Handler: handler, ReadHeaderTimeout: opsHeaderTimeout, IdleTimeout: opsIdleTimeout}
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(listener) }()
 	select {
@@ -75,7 +73,7 @@ func serve(ctx context.Context, srv *http.Server, listener net.Listener, drain t
 	shutdown, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer cancel()
 	if err := srv.Shutdown(shutdown); err != nil {
-		_ = srv.Close()
+		_ = srv.Close() // their time is over
 	}
 	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve %s: %w", listener.Addr(), err)

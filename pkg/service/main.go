@@ -56,7 +56,11 @@ func Main(p Program) {
 // Run is Main without the process: it returns the exit code.
 func (p Program) Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	cmd := p.Commands[0]
-	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+	named := len(args) > 0 && !strings.HasPrefix(args[0], "-")
+	if named && args[0] == "help" {
+		args, named = append([]string{"--help"}, args[1:]...), false
+	}
+	if named {
 		i := slices.IndexFunc(p.Commands, func(c Command) bool { return c.Name == args[0] })
 		if i < 0 {
 			fmt.Fprintf(stderr, "%s: unknown command %q (see --help)\n", p.Name, args[0])
@@ -68,7 +72,7 @@ func (p Program) Run(ctx context.Context, args, environ []string, stdout, stderr
 		fmt.Fprintln(stdout, p.Name, Version())
 		return exitOK
 	}
-	values, err := Parse(p.Name, args, environ, stdout, p.usage(cmd), cmd.Flags)
+	values, err := Parse(p.Name, args, environ, stdout, p.usage(cmd, named), cmd.Flags)
 	if errors.Is(err, flag.ErrHelp) {
 		return exitOK
 	}
@@ -77,34 +81,61 @@ func (p Program) Run(ctx context.Context, args, environ []string, stdout, stderr
 		return exitConfig
 	}
 	err = cmd.Run(ctx, values)
+	if err == nil {
+		return exitOK
+	}
+	stopped := ctx.Err() != nil && isStop(err)
+	if !stopped || !bare(err) {
+		fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)
+	}
 	var bad *ConfigError
 	switch {
-	case err == nil:
+	case stopped:
 		return exitOK
 	case errors.As(err, &bad):
-		fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)
 		return exitConfig
-	case ctx.Err() != nil && errors.Is(err, context.Canceled):
-		return exitOK // stopped as asked
 	}
-	fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)
 	return exitFailed
 }
 
-func (p Program) usage(cmd Command) string {
+// isStop reports whether err says that the context ended and nothing else: an
+// error beside it, as of closing something, is one.
+func isStop(err error) bool {
+	switch e := err.(type) { //nolint:errorlint // it walks the tree itself
+	case interface{ Unwrap() []error }:
+		for _, inner := range e.Unwrap() {
+			if !isStop(inner) {
+				return false
+			}
+		}
+		return true
+	case interface{ Unwrap() error }:
+		return isStop(e.Unwrap())
+	}
+	return errors.Is(err, context.Canceled)
+}
+
+// bare reports whether err has nothing to tell beside that the context ended.
+func bare(err error) bool { return errors.Unwrap(err) == nil }
+
+func (p Program) usage(cmd Command, named bool) string {
 	var b strings.Builder
+	if named {
+		fmt.Fprintf(&b, "%s %s: %s\n\nUsage: %s %s [flags]\n", p.Name, cmd.Name, cmd.Summary, p.Name, cmd.Name)
+		return b.String()
+	}
 	fmt.Fprintf(&b, "%s: %s\n\n", p.Name, p.About)
 	if len(p.Commands) == 1 {
 		fmt.Fprintf(&b, "Usage: %s [flags]\n", p.Name)
 		return b.String()
 	}
-	fmt.Fprintf(&b, "Usage: %s [command] [flags]\n\nCommands (%s where none is named):\n", p.Name, p.Commands[0].Name)
+	fmt.Fprintf(&b, "Usage: %s [command] [flags]\n\nCommands (%s, where none is named; COMMAND --help says more of one):\n", p.Name, cmd.Name)
+	width := 0
 	for _, c := range p.Commands {
-		mark := " "
-		if c.Name == cmd.Name {
-			mark = "*"
-		}
-		fmt.Fprintf(&b, "%s %-10s %s\n", mark, c.Name, c.Summary)
+		width = max(width, len(c.Name))
+	}
+	for _, c := range p.Commands {
+		fmt.Fprintf(&b, "  %-*s  %s\n", width, c.Name, c.Summary)
 	}
 	return b.String()
 }

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -19,21 +21,28 @@ const (
 
 // ConnectNATS connects as the settings say, and keeps trying for ever: a
 // server that is away at start is no reason not to start. changed, if not nil,
-// is called with nil when connected and with an error when not.
+// is called with nil when connected and with an error when not. The error is a
+// *ConfigError.
 func ConnectNATS(v *Values, logger *slog.Logger, changed func(error)) (*nats.Conn, error) {
-	opts := []nats.Option{nats.Name("tagstream " + v.program)}
-	if f := v.String("NATS_CREDS_FILE"); f != "" {
+	// Each program has inboxes of its own, which permissions can name.
+	opts := []nats.Option{nats.Name("tagstream " + v.program), nats.CustomInboxPrefix("_INBOX_" + v.program)}
+	if f := v.file("NATS_CREDS_FILE"); f != "" {
 		opts = append(opts, nats.UserCredentials(f))
 	}
-	if f := v.String("NATS_NKEY_FILE"); f != "" {
+	if f := v.file("NATS_NKEY_FILE"); f != "" {
 		opt, err := nats.NkeyOptionFromSeed(f)
 		if err != nil {
-			return nil, &ConfigError{Prefix + "NATS_NKEY_FILE", err}
+			v.Fail("NATS_NKEY_FILE", err)
+		} else {
+			opts = append(opts, opt)
+		}
+	}
+	if f := v.file("NATS_CA_FILE"); f != "" {
+		opt := nats.RootCAs(f)
+		if err := opt(&nats.Options{}); err != nil {
+			v.Fail("NATS_CA_FILE", err)
 		}
 		opts = append(opts, opt)
-	}
-	if f := v.String("NATS_CA_FILE"); f != "" {
-		opts = append(opts, nats.RootCAs(f))
 	}
 	for _, server := range v.List("NATS_URL") {
 		u, err := url.Parse(server)
@@ -52,6 +61,18 @@ func ConnectNATS(v *Values, logger *slog.Logger, changed func(error)) (*nats.Con
 	return nc, nil
 }
 
+// file returns the setting's file, which must be readable.
+func (v *Values) file(name string) string {
+	path := v.String(name)
+	if path == "" {
+		return ""
+	}
+	if _, err := os.ReadFile(path); err != nil {
+		v.Fail(name, err)
+	}
+	return path
+}
+
 var errNATSAway = errors.New("not connected to NATS")
 
 // NATSOptions are the options of every NATS connection of ours, embedded or
@@ -61,6 +82,7 @@ func NATSOptions(logger *slog.Logger, changed func(error)) []nats.Option {
 	if changed == nil {
 		changed = func(error) {}
 	}
+	var away atomic.Bool
 	return []nats.Option{
 		nats.MaxReconnects(-1),
 		nats.RetryOnFailedConnect(true),
@@ -69,13 +91,22 @@ func NATSOptions(logger *slog.Logger, changed func(error)) []nats.Option {
 		nats.ReconnectBufSize(-1),
 		nats.PingInterval(natsPing),
 		nats.MaxPingsOutstanding(2),
-		// Each service has inboxes of its own that permissions can name.
-		nats.CustomInboxPrefix("_INBOX"),
+		// Credentials may be mended on the server while this runs.
+		nats.IgnoreAuthErrorAbort(),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
+			changed(fmt.Errorf("NATS: %w", err))
+			// Each attempt fails; one word is enough.
+			if !away.Swap(true) {
+				logger.Warn("cannot reach NATS, trying on", "err", err)
+			}
+		}),
 		nats.ConnectHandler(func(nc *nats.Conn) {
+			away.Store(false)
 			changed(nil)
 			logger.Info("connected to NATS", "server", nc.ConnectedServerName())
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
+			away.Store(false)
 			changed(nil)
 			logger.Info("connected to NATS again", "server", nc.ConnectedServerName())
 		}),
@@ -87,7 +118,9 @@ func NATSOptions(logger *slog.Logger, changed func(error)) []nats.Option {
 				err = errNATSAway
 			}
 			changed(fmt.Errorf("NATS: %w", err))
-			logger.Warn("lost NATS, reconnecting", "err", err)
+			if !away.Swap(true) {
+				logger.Warn("lost NATS, reconnecting", "err", err)
+			}
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
 			subject := ""

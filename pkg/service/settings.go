@@ -54,7 +54,7 @@ var Settings = []Setting{
 	{"DATABASE_PASSWORD_FILE", "", "FILE", "file that holds the password for DATABASE_URL", []string{Indexer, API, Standalone}},
 	{"API_LISTEN", "127.0.0.1:8080", "HOST:PORT", "where the API listens", []string{API, Standalone}},
 	{"OPS_LISTEN", "", "HOST:PORT",
-		"where /healthz, /readyz, /metrics and pprof listen; not for the public (127.0.0.1:9090 tagstream, 9091 ingest, 9092 indexer, 9093 api)", []string{Ingest, Indexer, API, Standalone}},
+		"where /healthz, /readyz, /metrics and pprof listen, not for the public; each program has a port of its own: 9090 tagstream, 9091 ingest, 9092 indexer, 9093 api", []string{Ingest, Indexer, API, Standalone}},
 	{"CURSOR_KEYS_FILE", "", "FILE",
 		"keys that sign page tokens, the first signs, all verify; bin/tagstream makes one in its data dir", []string{API, Standalone}},
 	{"DATA_DIR", "./data", "DIR", "where bin/tagstream keeps its stream, database and keys", []string{Standalone}},

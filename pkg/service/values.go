@@ -5,8 +5,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -46,6 +48,7 @@ func Parse(program string, args, environ []string, out io.Writer, usage string, 
 	for _, s := range mine {
 		v.raw[s.Name] = s.Default
 	}
+	defaults := maps.Clone(v.raw)
 	for _, kv := range environ {
 		name, value, _ := strings.Cut(kv, "=")
 		name, ours := strings.CutPrefix(name, Prefix)
@@ -68,7 +71,11 @@ func Parse(program string, args, environ []string, out io.Writer, usage string, 
 	fs.VisitAll(func(f *flag.Flag) { own = append(own, f.Name) })
 	for _, s := range mine {
 		fs.Func(flagName(s.Name), s.Usage, func(value string) error {
-			v.raw[s.Name], v.set[s.Name] = value, true
+			// Empty is not set, as with a variable; but the flag wins.
+			v.raw[s.Name], v.set[s.Name] = value, value != ""
+			if value == "" {
+				v.raw[s.Name] = defaults[s.Name]
+			}
 			return nil
 		})
 	}
@@ -89,6 +96,9 @@ func flagName(setting string) string {
 	return strings.ToLower(strings.ReplaceAll(setting, "_", "-"))
 }
 
+// helpWidth is how wide a help text may be.
+const helpWidth = 88
+
 func printHelp(out io.Writer, usage string, fs *flag.FlagSet, own []string, mine []Setting) {
 	fmt.Fprintln(out, strings.TrimSpace(usage))
 	if len(own) > 0 {
@@ -96,21 +106,38 @@ func printHelp(out io.Writer, usage string, fs *flag.FlagSet, own []string, mine
 		for _, name := range own {
 			f := fs.Lookup(name)
 			arg, text := flag.UnquoteUsage(f)
-			fmt.Fprintf(out, "  --%s %s\n        %s\n", name, arg, text)
+			printFlag(out, name, arg, "", text, f.DefValue)
 		}
 	}
-	fmt.Fprintln(out, "\nSettings (flag, or environment variable):")
+	fmt.Fprintln(out, "\nSettings, as a flag or as the environment variable below it:")
 	for _, s := range mine {
-		fmt.Fprintf(out, "  --%s %s   %s%s\n        %s", flagName(s.Name), s.Arg, Prefix, s.Name, s.Usage)
-		if s.Default != "" {
-			fmt.Fprintf(out, " (default %s)", s.Default)
-		}
-		fmt.Fprintln(out)
+		printFlag(out, flagName(s.Name), s.Arg, Prefix+s.Name, s.Usage, s.Default)
 	}
-	fmt.Fprintln(out, "\n  --help\n  --version")
+	fmt.Fprintln(out, "\nOther flags:\n  --help     print this\n  --version  print the version")
 }
 
-// Err is the first bad value that a getter met, a *ConfigError, or nil.
+func printFlag(out io.Writer, name, arg, variable, text, def string) {
+	fmt.Fprintln(out, strings.TrimSuffix("  --"+name+" "+arg, " "))
+	if variable != "" {
+		fmt.Fprintln(out, "      "+variable)
+	}
+	// A flag that is off or zero unless it is given needs no word on that.
+	if def != "" && def != "false" && def != "0" && def != "0s" {
+		text += " (default " + def + ")"
+	}
+	line := "     "
+	for _, word := range strings.Fields(text) {
+		if len(line)+1+len(word) > helpWidth && strings.TrimSpace(line) != "" {
+			fmt.Fprintln(out, line)
+			line = "     "
+		}
+		line += " " + word
+	}
+	fmt.Fprintln(out, line)
+}
+
+// Err is the first bad value that a getter met, a *ConfigError, or nil. What
+// getters return beside one is not to be used.
 func (v *Values) Err() error { return v.err }
 
 // Fail records that a setting's value is bad, for checks that the getters do
@@ -138,6 +165,16 @@ func (v *Values) Required(name, hint string) string {
 	s := v.String(name)
 	if s == "" {
 		v.Fail(name, errors.New("must be set: "+hint))
+	}
+	return s
+}
+
+// Choice returns the setting, which must be one of the given words.
+func (v *Values) Choice(name string, words ...string) string {
+	s := v.String(name)
+	if !slices.Contains(words, s) {
+		last := len(words) - 1
+		v.Fail(name, fmt.Errorf("%q is not %s or %s", s, strings.Join(words[:last], ", "), words[last]))
 	}
 	return s
 }

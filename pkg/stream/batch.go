@@ -29,6 +29,13 @@ type batchReply struct {
 	Error  *jetstream.APIError `json:"error"`
 }
 
+// errCodeIncomplete is the server's for a batch of which it lacks a message.
+const errCodeIncomplete jetstream.ErrorCode = 10176
+
+// errNotStaged says that the server could not keep a batch's first message,
+// which is how a disk that is full shows.
+var errNotStaged = errors.New("the server cannot stage a batch")
+
 var errBadAnswer = errors.New("the server's answer is not that to a batch")
 
 // publishBatch stores msgs, two or more, whole or not at all, and returns the
@@ -64,6 +71,8 @@ func publishBatch(ctx context.Context, nc *nats.Conn, msgs []*nats.Msg) (seq uin
 		switch err := json.Unmarshal(reply.Data, &r); {
 		case err != nil:
 			return 0, fmt.Errorf("publish message %d of %d: %w: %w", i+1, len(msgs), errBadAnswer, err)
+		case i == 0 && r.Error != nil && r.Error.ErrorCode == errCodeIncomplete:
+			return 0, fmt.Errorf("%w: %w", errNotStaged, r.Error)
 		case r.Error != nil:
 			return 0, fmt.Errorf("publish message %d of %d: %w", i+1, len(msgs), r.Error)
 		case !last || r.Stream != Posts || r.Batch != id || r.Count != len(msgs):

@@ -5,14 +5,18 @@
 //
 // The discipline of the writer, which everything downstream stands on:
 //
-//   - Events go in as atomic batches, whole or not at all. The first message of
-//     each carries the sequence number that the stream's last message must
-//     have. So a batch is never stored twice, never out of order, and a writer
-//     that was replaced without noticing is refused ([ErrFenced]).
+//   - Events go in as atomic batches. The first message of each carries the
+//     sequence number that the stream's last message must have. So a batch is
+//     never stored twice, never out of order, and a writer that was replaced
+//     without noticing is refused ([ErrFenced]).
 //   - Every message holds the upstream position it came from. The stream is
 //     the writer's only checkpoint: data and position are one write.
 //   - After any error the writer reads the stream's last message to learn what
-//     happened. It never retries single messages.
+//     happened. It never sends again what it has not looked for. A random name
+//     in the messages' headers tells its batch from every other.
+//   - A server that runs out of storage in the middle of a batch keeps the front
+//     of it. Nothing here needs batches to be whole: the writer goes on behind
+//     what is stored, as does whoever comes after it.
 //
 // Why so, with measurements: docs/decisions/0002-fenced-batches.md.
 package stream

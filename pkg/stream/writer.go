@@ -230,22 +230,26 @@ func isWrongLastSequence(err error) bool {
 	return errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
 }
 
-// Error codes of the server for a stream or an account without room, which
-// the client library has no names for.
+// Error codes of the server for a stream without room, which the client library
+// has no names for.
 const (
-	errCodeStreamStoreFailed      jetstream.ErrorCode = 10077 // also "maximum bytes exceeded" under DiscardNew
-	errCodeInsufficientResources  jetstream.ErrorCode = 10023
-	errCodeAccountResourcesExceed jetstream.ErrorCode = 10002
-	errCodeStorageResources       jetstream.ErrorCode = 10047
+	errCodeAccountResources      jetstream.ErrorCode = 10002 // the account's limit
+	errCodeInsufficientResources jetstream.ErrorCode = 10023 // the server's max_file_store
+	errCodeStoreFailed           jetstream.ErrorCode = 10077 // the stream's own limit, under DiscardNew
 )
 
+// isFull reports whether the server refused to store for want of room. A disk
+// that is full shows so only for a batch; a single message gets no answer.
 func isFull(err error) bool {
+	if errors.Is(err, errNotStaged) {
+		return true
+	}
 	var api *jetstream.APIError
 	if !errors.As(err, &api) {
 		return false
 	}
 	switch api.ErrorCode {
-	case errCodeStreamStoreFailed, errCodeInsufficientResources, errCodeAccountResourcesExceed, errCodeStorageResources:
+	case errCodeAccountResources, errCodeInsufficientResources, errCodeStoreFailed:
 		return true
 	}
 	return false

@@ -3,6 +3,8 @@ package stream_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -251,6 +253,22 @@ func TestAppendToAFullServer(t *testing.T) {
 			require.Equal(t, uint64(stored+size), w.Seq())
 		})
 	}
+}
+
+// TestAppendWhereNothingCanBeStaged: as on a disk that is full.
+func TestAppendWhereNothingCanBeStaged(t *testing.T) {
+	t.Parallel()
+	var dir string
+	_, js := serve(t, natstest.With(func(o *server.Options) { dir = o.StoreDir }))
+	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 5)))
+	staging := filepath.Join(dir, "jetstream", "$G", "streams", stream.Posts, "batches")
+	require.NoError(t, os.RemoveAll(staging))
+	require.NoError(t, os.WriteFile(staging, nil, 0o600))
+	w := openWriter(t, js)
+	require.ErrorIs(t, w.Append(within(t, patience), numbered(6, 5)), stream.ErrFull)
+	require.NoError(t, os.Remove(staging))
+	require.NoError(t, w.Append(within(t, patience), numbered(6, 5)))
+	requireStored(t, js, 10)
 }
 
 // fill appends batches until there is no room, and returns how many events are
