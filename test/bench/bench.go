@@ -85,7 +85,9 @@ func (r *runner) prepare(ctx context.Context) (err error) {
 	if r.tools.jetstream, err = simnet.BuildJetstream(ctx, ""); err != nil {
 		return err
 	}
-	r.tools.postgres, err = pgserver.Find(ctx, pgserver.FindOptions{Install: true, Logger: slog.New(slog.DiscardHandler)})
+	r.tools.postgres, err = pgserver.Find(ctx, pgserver.FindOptions{
+		Dir: filepath.Join(r.dir, "postgres"), Install: true, Logger: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		return err
 	}
@@ -102,7 +104,7 @@ func (r *runner) measure(ctx context.Context, posts int, last bool) (err error) 
 		return err
 	}
 	defer func() {
-		err = errors.Join(err, s.close(ctx), pgserver.Remove(context.WithoutCancel(ctx), filepath.Join(dir, "postgres"), slog.New(slog.DiscardHandler)), os.RemoveAll(dir))
+		err = errors.Join(err, s.close(ctx), os.RemoveAll(dir))
 	}()
 	if err := s.inspectPostgres(ctx, &r.report.Machine); err != nil {
 		return err

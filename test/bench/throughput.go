@@ -174,11 +174,12 @@ func (s *site) rebuild(ctx context.Context) (Pace, error) {
 	if err != nil {
 		return Pace{}, err
 	}
-	if total := int(status.Checkpoint.Seq); seen.to < total/2 {
+	total := int(status.Checkpoint.Seq)
+	if seen.to-seen.from < total/2 {
 		seen.observe(total)
 		seen.last = switched
 	}
 	pace := seen.pace()
-	pace.Took = switched.Sub(seen.began)
+	pace.Count, pace.Took = total, switched.Sub(seen.began)
 	return pace, nil
 }
