@@ -129,7 +129,7 @@ func (p Program) usage(cmd Command, named bool) string {
 		fmt.Fprintf(&b, "Usage: %s [flags]\n", p.Name)
 		return b.String()
 	}
-	fmt.Fprintf(&b, "Usage: %s [command] [flags]\n\nCommands (%s, where none is named; COMMAND --help says more of one):\n", p.Name, cmd.Name)
+	fmt.Fprintf(&b, "Usage: %s [command] [flags]\n\nCommands (%s where none is named; each has its own --help):\n", p.Name, cmd.Name)
 	width := 0
 	for _, c := range p.Commands {
 		width = max(width, len(c.Name))

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/service"
 )
 
 // The schemas of a database.
@@ -47,6 +48,20 @@ type Options struct {
 	MaxConns int
 	// Program names the connections in pg_stat_activity.
 	Program string
+}
+
+// OptionsFrom reads the options from a program's settings. Without a URL, which
+// not every program needs, they are the zero value; bad ones are reported by
+// v.Err.
+func OptionsFrom(v *service.Values, program string) Options {
+	o := Options{URL: v.String("DATABASE_URL"), Password: v.Secret("DATABASE_PASSWORD_FILE"), Program: program}
+	if o.URL == "" {
+		return Options{}
+	}
+	if err := o.Check(); err != nil {
+		v.Fail("DATABASE_URL", err)
+	}
+	return o
 }
 
 // config checks the options and makes a pool's configuration of them.

@@ -97,7 +97,7 @@ func (a *API) Run(ctx context.Context) error {
 			return fmt.Errorf("listen for the API: %w", err)
 		}
 	}
-	defer listener.Close() //nolint:errcheck // closed already where it served
+	defer listener.Close()
 	// The reader outlives ctx: requests under way use it to the end.
 	reader, err := store.OpenReader(context.WithoutCancel(ctx), a.cfg.Database)
 	if err != nil {
@@ -149,7 +149,7 @@ func (a *API) serve(ctx context.Context, listener net.Listener, handler http.Han
 		a.log.Warn("some requests took too long to finish and were cut off", "after", drainTimeout)
 		_ = srv.Close() // Shutdown has closed the listener already
 	}
-	<-failed
+	_ = <-failed // that it was closed
 	a.log.Info("stopped")
 	return nil
 }

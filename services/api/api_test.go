@@ -153,7 +153,7 @@ func TestGraceful(t *testing.T) {
 	server.Resume(t)
 	require.Equal(t, http.StatusOK, <-answered, "what was under way is finished")
 	require.NoError(t, <-r.done)
-	_, err := http.Get(r.url + "/") //nolint:bodyclose // there is none
+	_, err := http.Get(r.url + "/")
 	require.Error(t, err, "nobody listens any more")
 }
 

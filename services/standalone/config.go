@@ -31,11 +31,9 @@ type Config struct {
 // are reported by v.Err.
 func ConfigFrom(v *service.Values) Config {
 	cfg := Config{
-		DataDir: v.Required("DATA_DIR", "a directory to keep everything in"),
-		Ingest:  ingest.ConfigFrom(v),
-		Database: store.Options{
-			URL: v.String("DATABASE_URL"), Password: v.Secret("DATABASE_PASSWORD_FILE"), Program: service.Standalone,
-		},
+		DataDir:   v.Required("DATA_DIR", "a directory to keep everything in"),
+		Ingest:    ingest.ConfigFrom(v),
+		Database:  store.OptionsFrom(v, service.Standalone),
 		APIListen: v.Listen("API_LISTEN"),
 		OpsListen: v.Listen("OPS_LISTEN"),
 	}
@@ -43,11 +41,6 @@ func ConfigFrom(v *service.Values) Config {
 		var err error
 		if cfg.CursorKeys, err = keyset.LoadKeys(file); err != nil {
 			v.Fail("CURSOR_KEYS_FILE", err)
-		}
-	}
-	if cfg.Database.URL != "" {
-		if err := cfg.Database.Check(); err != nil {
-			v.Fail("DATABASE_URL", err)
 		}
 	}
 	return cfg

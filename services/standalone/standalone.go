@@ -45,6 +45,7 @@ const (
 func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(apiURL string)) (err error) {
 	health := obs.NewHealth(logger, componentNATS, componentPostgres, ingest.ComponentStream, ingest.ComponentFirehose,
 		indexer.HealthDatabase, indexer.HealthStream, api.HealthDatabase)
+	defer context.AfterFunc(ctx, health.Stop)()
 	p := &pipeline{cfg: cfg, logger: logger, health: health, registry: obs.NewRegistry()}
 	if cfg.ConnectNATS != nil {
 		nc, err := cfg.ConnectNATS(p.natsChanged)

@@ -107,7 +107,7 @@ func (p *process) stop() error {
 func (p *process) alive() error {
 	select {
 	case <-p.done:
-		return fmt.Errorf("%s ended by itself (%v): %s", p.name, p.err, p.tail())
+		return fmt.Errorf("%s ended by itself, %s: %s", p.name, p.cmd.ProcessState, p.tail())
 	default:
 		return nil
 	}

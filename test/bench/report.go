@@ -132,7 +132,7 @@ func (r *Report) throughput(p *printer) {
 
 func (r *Report) pages(p *printer) {
 	p.text("\n## Pages\n\nPages of %d posts of the commonest tags, with their records, for %d clients that each ask again when they have the answer; the\n"+
-		"kinds take turns, %s each. A page costs the same at any depth where the ratio is near 1.\n", pagePosts, pageClients, r.Config.Pages)
+		"kinds take turns of %s, %s each in all. A page costs the same at any depth where the ratio is near 1.\n", pagePosts, pageClients, r.Config.Pages/pageRounds, r.Config.Pages)
 	var rows [][]string
 	for i := 0; i+1 < len(r.Pages); i += 2 {
 		first, deep := r.Pages[i], r.Pages[i+1]
@@ -146,8 +146,9 @@ func (r *Report) cost(p *printer) {
 	c := r.Cost
 	n := float64(c.Posts)
 	p.text("\n## Cost of keeping\n\nWhat the history of %s posts takes on disk. Its records have %.0f bytes as JSON and its posts %.2f tags on average; their texts\n"+
-		"are made up. Without retention the stream and the index both grow by this. Postgres keeps up to\n"+
-		"`max_wal_size` of log besides, and updates and deletions leave space that it uses again.\n", count(c.Posts), c.RecordBytes, c.Tags)
+		"are made up, and an archive is replayed account by account: a live stream compresses less, so its size before compression\n"+
+		"is the upper bound. Without retention the stream and the index both grow by this. Postgres keeps up to `max_wal_size` of\n"+
+		"log besides, and updates and deletions leave space that it uses again.\n", count(c.Posts), c.RecordBytes, c.Tags)
 	rows := [][]string{
 		{"stream, as stored (compressed)", count(int(c.Stream)), fmt.Sprintf("%.0f", float64(c.Stream)/n), perMillion(c.Stream, c)},
 		{"stream, before compression", count(int(c.StreamPlain)), fmt.Sprintf("%.0f", float64(c.StreamPlain)/n), perMillion(c.StreamPlain, c)},
@@ -160,9 +161,8 @@ func (r *Report) cost(p *printer) {
 	}
 	rows = append(rows, []string{"Postgres, all tables", count(int(c.Postgres())), fmt.Sprintf("%.0f", float64(c.Postgres())/n), perMillion(c.Postgres(), c)})
 	p.table([]string{"what", "bytes", "bytes a post", "per million posts"}, rows...)
-	total := c.Stream + c.Postgres()
-	p.text("\nTogether: (%s + %s) bytes / %s posts × 1,000,000 = **%s** for each million tagged posts.\n",
-		count(int(c.Stream)), count(int(c.Postgres())), count(c.Posts), perMillion(total, c))
+	p.text("\nTogether: (%s + %s) bytes / %s posts × 1,000,000 = **%s** for each million tagged posts; %s if the stream did not compress\nat all.\n",
+		count(int(c.Stream)), count(int(c.Postgres())), count(c.Posts), perMillion(c.Stream+c.Postgres(), c), perMillion(c.StreamPlain+c.Postgres(), c))
 }
 
 func perMillion(bytes int64, c Cost) string {

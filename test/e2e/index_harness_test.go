@@ -157,28 +157,3 @@ func (b *indexBench) await(url string, seq uint64) {
 		return status.Checkpoint.Seq >= seq, fmt.Sprintf("checkpoint %d of %d", status.Checkpoint.Seq, seq)
 	})
 }
-
-// awaitEnd is await for everything that the stream holds now.
-func (b *indexBench) awaitEnd(url string) {
-	b.t.Helper()
-	st, err := stream.GetState(b.t.Context(), b.js)
-	require.NoError(b.t, err)
-	b.await(url, st.Last)
-}
-
-// messages returns everything that the stream holds.
-func (b *indexBench) messages() []stream.Message {
-	b.t.Helper()
-	st, err := stream.GetState(b.t.Context(), b.js)
-	require.NoError(b.t, err)
-	r, err := stream.OpenReader(b.t.Context(), b.js, st.First)
-	require.NoError(b.t, err)
-	defer r.Close()
-	var all []stream.Message
-	for len(all) == 0 || all[len(all)-1].Seq < st.Last {
-		batch, err := r.Next(b.t.Context(), 1000, time.Millisecond)
-		require.NoError(b.t, err)
-		all = append(all, batch...)
-	}
-	return all
-}

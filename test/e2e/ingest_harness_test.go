@@ -250,17 +250,3 @@ func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Log(w.prefix + string(p[:len(p)-1]))
 	return len(p), nil
 }
-
-// lastEvent is the stream's last message, nil where there is none yet.
-func (b *ingestBench) lastEvent() *event.Event {
-	b.t.Helper()
-	s, err := b.js.Stream(b.ctx, stream.Posts)
-	if err != nil || s.CachedInfo().State.Msgs == 0 {
-		return nil
-	}
-	msg, err := s.GetMsg(b.ctx, s.CachedInfo().State.LastSeq)
-	require.NoError(b.t, err)
-	e, err := event.Decode(msg.Data)
-	require.NoError(b.t, err)
-	return e
-}

@@ -51,7 +51,7 @@ func (n *Network) Await(ctx context.Context, j *Jetstream) error {
 		return nil
 	}
 	url := "ws" + strings.TrimPrefix(j.URL(), "http") + subscribePath + "?cursor=" + strconv.FormatUint(seen.next, 10)
-	conn, _, err := websocket.Dial(ctx, url, nil)
+	conn, _, err := websocket.Dial(ctx, url, nil) //nolint:bodyclose // the library says that it need not be
 	if err != nil {
 		return fmt.Errorf("await server %s: %w", j.cfg.Addr, err)
 	}

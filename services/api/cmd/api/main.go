@@ -6,7 +6,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"os"
 
 	"github.com/tagstream/tagstream/pkg/keyset"
@@ -39,15 +38,9 @@ func program() service.Program {
 }
 
 func run(ctx context.Context, v *service.Values) error {
-	cfg := api.Config{
-		Database: store.Options{
-			URL:      v.Required("DATABASE_URL", "the URL of the index, such as postgres://tagstream_api@db.example/tagstream"),
-			Password: v.Secret("DATABASE_PASSWORD_FILE"),
-			Program:  service.API,
-		},
-		Listen: v.Listen("API_LISTEN"),
-	}
-	opsListen := v.Listen("OPS_LISTEN")
+	logger := service.Logger(v, os.Stderr)
+	v.Required("DATABASE_URL", "the URL of the index, such as postgres://tagstream_api@db.example/tagstream")
+	cfg := api.Config{Database: store.OptionsFrom(v, service.API), Listen: v.Listen("API_LISTEN")}
 	if path := v.Required("CURSOR_KEYS_FILE", makeKeys); path != "" {
 		keys, err := keyset.LoadKeys(path)
 		if errors.Is(err, os.ErrNotExist) {
@@ -57,13 +50,6 @@ func run(ctx context.Context, v *service.Values) error {
 			v.Fail("CURSOR_KEYS_FILE", err)
 		}
 		cfg.CursorKeys = keys
-	}
-	if err := cfg.Database.Check(); err != nil && cfg.Database.URL != "" {
-		v.Fail("DATABASE_URL", err)
-	}
-	logger, err := obs.NewLogger(os.Stderr, v.String("LOG_FORMAT"), v.String("LOG_LEVEL"))
-	if err != nil {
-		v.Fail("LOG_FORMAT", err) // the error names the level where that is the bad one
 	}
 	if err := v.Err(); err != nil {
 		return err
@@ -75,29 +61,7 @@ func run(ctx context.Context, v *service.Values) error {
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", opsListen)
-	if err != nil {
-		return fmt.Errorf("listen for operators: %w", err)
-	}
-	// The ops listener answers to the very end: that is how a load balancer
-	// learns that this one is going.
-	ops, stopOps := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopOps()
-	opsFailed := make(chan error, 1)
-	go func() { opsFailed <- obs.RunOps(ops, listener, health, registry, nil) }()
-
-	running, stop := context.WithCancel(ctx)
-	defer stop()
-	done := make(chan error, 1)
-	go func() { done <- a.Run(running) }()
-	select {
-	case err = <-done:
-		stopOps()
-		return errors.Join(err, <-opsFailed)
-	case err = <-opsFailed:
-		stop()
-		return errors.Join(err, <-done)
-	}
+	return service.RunWithOps(ctx, v, service.Ops{Health: health, Registry: registry}, a.Run)
 }
 
 func createKeys(path string) error {

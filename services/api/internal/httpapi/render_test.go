@@ -274,7 +274,7 @@ func TestClientGone(t *testing.T) {
 	}()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/v1/posts?tags=art", nil)
 	require.NoError(t, err)
-	_, err = http.DefaultClient.Do(req) //nolint:bodyclose // there is none
+	_, err = http.DefaultClient.Do(req)
 	require.ErrorIs(t, err, context.Canceled)
 	<-left
 }

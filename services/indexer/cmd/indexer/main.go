@@ -6,13 +6,11 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/service"
@@ -38,30 +36,16 @@ func main() {
 }
 
 func settings(v *service.Values) (*slog.Logger, store.Options, error) {
-	logger, err := obs.NewLogger(os.Stderr, v.String("LOG_FORMAT"), v.String("LOG_LEVEL"))
-	if err != nil {
-		v.Fail("LOG_FORMAT", err)
-	}
-	o := store.Options{
-		URL:      v.Required("DATABASE_URL", "where the index is, such as postgres://tagstream_indexer@db/tagstream"),
-		Password: v.Secret("DATABASE_PASSWORD_FILE"),
-		Program:  service.Indexer,
-	}
-	if err := o.Check(); err != nil {
-		v.Fail("DATABASE_URL", err)
-	}
-	return logger, o, v.Err()
+	logger := service.Logger(v, os.Stderr)
+	v.Required("DATABASE_URL", "where the index is, such as postgres://tagstream_indexer@db.example/tagstream")
+	database := store.OptionsFrom(v, service.Indexer)
+	return logger, database, v.Err()
 }
 
 func run(ctx context.Context, v *service.Values) error {
 	logger, database, err := settings(v)
 	if err != nil {
 		return err
-	}
-	ops, err := net.Listen("tcp", v.Listen("OPS_LISTEN"))
-	if err != nil {
-		v.Fail("OPS_LISTEN", err)
-		return v.Err()
 	}
 	health := obs.NewHealth(logger, "nats", indexer.HealthDatabase, indexer.HealthStream)
 	nc, err := service.ConnectNATS(v, logger, func(err error) { health.Set("nats", err) })
@@ -76,10 +60,7 @@ func run(ctx context.Context, v *service.Values) error {
 	if err != nil {
 		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return obs.RunOps(ctx, ops, health, registry, nil) })
-	g.Go(func() error { return x.Run(ctx) })
-	return g.Wait()
+	return service.RunWithOps(ctx, v, service.Ops{Health: health, Registry: registry}, x.Run)
 }
 
 func migrate(ctx context.Context, v *service.Values) error {

@@ -5,11 +5,7 @@ package main
 import (
 	"context"
 	"flag"
-	"fmt"
-	"net"
 	"os"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/service"
@@ -38,13 +34,9 @@ func program() service.Program {
 }
 
 func run(ctx context.Context, v *service.Values) error {
-	logger, err := obs.NewLogger(os.Stderr, v.String("LOG_FORMAT"), v.String("LOG_LEVEL"))
-	if err != nil {
-		return &service.ConfigError{Variable: service.Prefix + "LOG_LEVEL and LOG_FORMAT", Err: err}
-	}
+	logger := service.Logger(v, os.Stderr)
 	cfg := ingest.ConfigFrom(v)
 	cfg.Stream.Replicas = v.Int("STREAM_REPLICAS", 1, 5)
-	listen := v.Listen("OPS_LISTEN")
 	if err := v.Err(); err != nil {
 		return err
 	}
@@ -63,17 +55,5 @@ func run(ctx context.Context, v *service.Values) error {
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", listen)
-	if err != nil {
-		return fmt.Errorf("listen for operators: %w", err)
-	}
-	ops, stopOps := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopOps()
-	var group errgroup.Group
-	group.Go(func() error { return obs.RunOps(ops, listener, health, registry, nil) })
-	group.Go(func() error {
-		defer stopOps() // the operator sees all of the stop
-		return svc.Run(ctx)
-	})
-	return group.Wait()
+	return service.RunWithOps(ctx, v, service.Ops{Health: health, Registry: registry}, svc.Run)
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/services/standalone"
 )
@@ -23,10 +22,7 @@ func main() {
 }
 
 func run(ctx context.Context, v *service.Values) error {
-	logger, err := obs.NewLogger(os.Stderr, v.String("LOG_FORMAT"), v.String("LOG_LEVEL"))
-	if err != nil {
-		v.Fail("LOG_LEVEL", err)
-	}
+	logger := service.Logger(v, os.Stderr)
 	cfg := standalone.ConfigFrom(v)
 	if err := v.Err(); err != nil {
 		return err

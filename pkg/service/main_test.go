@@ -1,0 +1,230 @@
+package service_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/service"
+)
+
+const patience = 20 * time.Second
+
+// asProgram makes the test's own binary one of our programs.
+const asProgram = "SERVICE_TEST_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		service.Main(program())
+		panic("Main returned")
+	}
+	os.Exit(m.Run())
+}
+
+var errBroken = errors.New("the disk is broken")
+
+// program does what its commands are named for.
+func program() service.Program {
+	limit := 3
+	wait := func(ctx context.Context) {
+		fmt.Println("running")
+		<-ctx.Done()
+	}
+	return service.Program{
+		Name: service.Ingest, About: "does what tests want.",
+		Commands: []service.Command{
+			{Name: "run", Summary: "wait to be stopped", Run: func(ctx context.Context, _ *service.Values) error {
+				wait(ctx)
+				return nil
+			}},
+			{Name: "cause", Summary: "return why", Run: func(ctx context.Context, _ *service.Values) error {
+				wait(ctx)
+				return context.Cause(ctx)
+			}},
+			{Name: "interrupted", Summary: "say where", Run: func(ctx context.Context, _ *service.Values) error {
+				wait(ctx)
+				return fmt.Errorf("interrupted at message 7: %w", ctx.Err())
+			}},
+			{Name: "broken", Summary: "fail to close", Run: func(ctx context.Context, _ *service.Values) error {
+				wait(ctx)
+				return errors.Join(context.Cause(ctx), fmt.Errorf("close: %w", errBroken))
+			}},
+			{Name: "stubborn", Summary: "do not stop", Run: func(ctx context.Context, _ *service.Values) error {
+				wait(ctx)
+				fmt.Println("asked")
+				select {}
+			}},
+			{Name: "fail", Summary: "fail", Run: func(context.Context, *service.Values) error { return errBroken }},
+			{Name: "misfit", Summary: "have a bad setting", Run: func(_ context.Context, v *service.Values) error {
+				v.Bytes("STREAM_MAX_BYTES")
+				return fmt.Errorf("start: %w", v.Err())
+			}},
+			{
+				Name: "echo", Summary: "print",
+				Flags: func(fs *flag.FlagSet) { fs.IntVar(&limit, "limit", limit, "print `N`") },
+				Run: func(_ context.Context, v *service.Values) error {
+					fmt.Println(limit, v.String("NATS_URL"))
+					return nil
+				},
+			},
+		},
+	}
+}
+
+func TestProgram(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, args, environ string
+		code                int
+		out, err            string // what they contain; "" is nothing at all
+	}{
+		{name: "fails", args: "fail", code: 1, err: "ingest: the disk is broken\n"},
+		{name: "bad setting", args: "misfit", environ: "TAGSTREAM_STREAM_MAX_BYTES=much", code: 2, err: "ingest: start: TAGSTREAM_STREAM_MAX_BYTES: \"much\" is not a size"},
+		{name: "unknown variable", args: "fail", environ: "TAGSTREAM_FOO=1", code: 2, err: "ingest: TAGSTREAM_FOO: unknown variable"},
+		{name: "unknown command", args: "bogus", code: 2, err: "ingest: unknown command \"bogus\" (see --help)\n"},
+		{name: "unknown flag", args: "fail --bogus", code: 2, err: "-bogus"},
+		{name: "flag of another command", args: "fail --limit 1", code: 2, err: "-limit"},
+		{name: "flag without command", args: "--bogus", code: 2, err: "-bogus"},
+		{name: "bad flag", args: "echo --limit x", code: 2, err: "-limit"},
+		{name: "argument", args: "fail now", code: 2, err: `unexpected argument "now"`},
+		{name: "help", args: "--help", out: "Usage: ingest [command] [flags]"},
+		{name: "help lists commands", args: "-h", out: "  interrupted  say where\n"},
+		{name: "help command", args: "help", out: "Usage: ingest [command] [flags]"},
+		{name: "help of a command", args: "echo --help", out: "Usage: ingest echo [flags]"},
+		{name: "help with a bad environment", args: "--help", environ: "TAGSTREAM_FOO=1", code: 2, err: "TAGSTREAM_FOO"},
+		{name: "version", args: "--version", out: "ingest "},
+		{name: "version of a command", args: "echo -version", out: "ingest "},
+		{name: "version with a bad environment", args: "--version", environ: "TAGSTREAM_FOO=1", out: "ingest "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			var out, errs bytes.Buffer
+			var environ []string
+			if c.environ != "" {
+				environ = []string{c.environ}
+			}
+			code := program().Run(t.Context(), strings.Fields(c.args), environ, &out, &errs)
+			require.Equal(t, c.code, code, errs.String())
+			requireText(t, c.out, out.String())
+			requireText(t, c.err, errs.String())
+			if code != 0 {
+				require.Equal(t, 1, strings.Count(errs.String(), "\n"), "one line")
+			}
+		})
+	}
+}
+
+func requireText(t *testing.T, want, got string) {
+	t.Helper()
+	if want == "" {
+		require.Empty(t, got)
+	} else {
+		require.Contains(t, got, want)
+	}
+}
+
+func TestProgramOfOneCommand(t *testing.T) {
+	t.Parallel()
+	p := program()
+	p.Commands = p.Commands[:1]
+	var out bytes.Buffer
+	require.Zero(t, p.Run(t.Context(), []string{"--help"}, nil, &out, &out))
+	require.Contains(t, out.String(), "ingest: does what tests want.\n\nUsage: ingest [flags]\n")
+}
+
+// TestSignals stops real processes.
+func TestSignals(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		command string
+		signal  syscall.Signal
+		code    int
+		err     string
+	}{
+		{command: "run", signal: syscall.SIGTERM},
+		{command: "run", signal: syscall.SIGINT},
+		{command: "cause", signal: syscall.SIGTERM},
+		{command: "interrupted", signal: syscall.SIGTERM, err: "ingest: interrupted at message 7: context canceled\n"},
+		{command: "broken", signal: syscall.SIGTERM, code: 1, err: "close: the disk is broken"},
+	} {
+		t.Run(c.command+" "+c.signal.String(), func(t *testing.T) {
+			t.Parallel()
+			p := start(t, c.command)
+			p.requireLine(t, "running")
+			require.NoError(t, p.Process.Signal(c.signal))
+			require.Equal(t, c.code, p.wait(t))
+			requireText(t, c.err, p.errs.String())
+		})
+	}
+	t.Run("the second one kills", func(t *testing.T) {
+		t.Parallel()
+		p := start(t, "stubborn")
+		p.requireLine(t, "running")
+		require.NoError(t, p.Process.Signal(syscall.SIGTERM))
+		p.requireLine(t, "asked")
+		// The default action comes back just behind the context's end.
+		ended := make(chan int, 1)
+		go func() { ended <- p.wait(t) }()
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			_ = p.Process.Signal(syscall.SIGTERM)
+			select {
+			case <-ended:
+				require.Equal(t, syscall.SIGTERM, p.ProcessState.Sys().(syscall.WaitStatus).Signal())
+				return
+			case <-tick.C:
+			}
+		}
+	})
+}
+
+func TestFlagsReachTheCommand(t *testing.T) {
+	t.Parallel()
+	p := start(t, "echo", "--limit=7", "--nats-url", "nats://flag")
+	p.requireLine(t, "7 nats://flag")
+	require.Zero(t, p.wait(t))
+}
+
+type process struct {
+	*exec.Cmd
+	out  *bufio.Scanner
+	errs bytes.Buffer
+}
+
+func start(t *testing.T, args ...string) *process {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	p := &process{Cmd: exec.CommandContext(ctx, os.Args[0], args...)}
+	p.Env = []string{asProgram + "=1", "TAGSTREAM_NATS_URL=nats://env", "GOCOVERDIR=" + t.TempDir()}
+	p.Stderr = &p.errs
+	out, err := p.StdoutPipe()
+	require.NoError(t, err)
+	p.out = bufio.NewScanner(out)
+	require.NoError(t, p.Start())
+	return p
+}
+
+func (p *process) requireLine(t *testing.T, want string) {
+	t.Helper()
+	require.True(t, p.out.Scan(), p.errs.String())
+	require.Equal(t, want, p.out.Text())
+}
+
+func (p *process) wait(t *testing.T) int {
+	t.Helper()
+	_ = p.Wait() // its exit code says it
+	return p.ProcessState.ExitCode()
+}

@@ -1,0 +1,212 @@
+package service_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/obs"
+	"github.com/tagstream/tagstream/pkg/service"
+	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+)
+
+func TestLogger(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	v := mustParse(t, service.Ingest, []string{"--log-format=json", "--log-level=warn"}, nil)
+	logger := service.Logger(v, &out)
+	require.NoError(t, v.Err())
+	logger.Info("quiet")
+	logger.Warn("loud")
+	require.Contains(t, out.String(), `"level":"WARN","msg":"loud"`)
+	require.NotContains(t, out.String(), "quiet")
+	for variable, want := range map[string]string{
+		"TAGSTREAM_LOG_LEVEL":  `TAGSTREAM_LOG_LEVEL: "x" is not debug, info, warn or error`,
+		"TAGSTREAM_LOG_FORMAT": `TAGSTREAM_LOG_FORMAT: "x" is not text or json`,
+	} {
+		v := mustParse(t, service.Ingest, nil, []string{variable + "=x"})
+		service.Logger(v, io.Discard).Info("it works all the same")
+		require.EqualError(t, v.Err(), want)
+	}
+}
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func TestRunWithOps(t *testing.T) {
+	t.Parallel()
+	get := func(t *testing.T, url string) (int, string) {
+		t.Helper()
+		resp, err := http.Get(url) //nolint:noctx // a test on this machine
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		return resp.StatusCode, string(body)
+	}
+	address := freePort(t)
+	v := mustParse(t, service.Ingest, []string{"--ops-listen=" + address}, nil)
+	health := obs.NewHealth(quiet(), "part")
+	ctx, cancel := context.WithCancel(t.Context())
+	stopping, finish := make(chan struct{}), make(chan struct{})
+	broken := errors.New("it ended badly")
+	result := make(chan error, 1)
+	go func() {
+		result <- service.RunWithOps(ctx, v, service.Ops{Health: health, Registry: obs.NewRegistry()}, func(ctx context.Context) error {
+			health.Set("part", nil)
+			<-ctx.Done()
+			close(stopping)
+			<-finish
+			return broken
+		})
+	}()
+	poll.Until(t, patience, func() (bool, string) {
+		resp, err := http.Get("http://" + address + "/readyz") //nolint:noctx // a test on this machine
+		if err != nil {
+			return false, err.Error()
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK, resp.Status
+	})
+	cancel()
+	<-stopping
+	poll.Until(t, patience, func() (bool, string) {
+		code, body := get(t, "http://"+address+"/readyz")
+		return code == http.StatusServiceUnavailable && strings.Contains(body, `"service":"stopping"`), body
+	})
+	code, _ := get(t, "http://"+address+"/metrics")
+	require.Equal(t, http.StatusOK, code, "the operator sees the stop")
+	close(finish)
+	require.ErrorIs(t, <-result, broken)
+	_, err := net.Dial("tcp", address)
+	require.Error(t, err)
+}
+
+func TestRunWithOpsRefuses(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	never := func(context.Context) error { panic("nothing is started") }
+	ops := service.Ops{Health: obs.NewHealth(quiet()), Registry: obs.NewRegistry()}
+
+	v := mustParse(t, service.Ingest, []string{"--ops-listen=" + taken.Addr().String()}, nil)
+	err = service.RunWithOps(t.Context(), v, ops, never)
+	require.ErrorContains(t, err, "TAGSTREAM_OPS_LISTEN")
+	var bad *service.ConfigError
+	require.False(t, errors.As(err, &bad), "the port may be free at the next start")
+
+	v = mustParse(t, service.Ingest, []string{"--ops-listen=nowhere"}, nil)
+	require.ErrorAs(t, service.RunWithOps(t.Context(), v, ops, never), &bad)
+	require.Equal(t, "TAGSTREAM_OPS_LISTEN", bad.Variable)
+}
+
+// lines collects the lines that a logger writes.
+type lines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *lines) count(what string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.buf.String(), what)
+}
+
+// TestConnectNATS: a server that is away, then there, then restarts; each is
+// said once.
+func TestConnectNATS(t *testing.T) {
+	t.Parallel()
+	s := natstest.Server(t, natstest.Listen())
+	s.Shutdown()
+	v := mustParse(t, service.Ingest, []string{"--nats-url=" + s.URL()}, nil)
+	var log lines
+	logger := slog.New(slog.NewTextHandler(&log, nil))
+	health := obs.NewHealth(quiet(), "nats")
+	changes := make(chan error, 1000)
+	nc, err := service.ConnectNATS(v, logger, func(err error) { health.Set("nats", err); changes <- err })
+	require.NoError(t, err, "a server that is away is waited for")
+	t.Cleanup(nc.Close)
+	for range 3 { // attempts
+		require.Error(t, <-changes)
+	}
+	require.Equal(t, 1, log.count("cannot reach NATS"))
+	require.Contains(t, health.NotReady()["nats"], "NATS: ")
+	for range 2 {
+		s.Restart(t)
+		for err := range changes {
+			if err == nil {
+				break
+			}
+		}
+		require.Empty(t, health.NotReady())
+	}
+	require.NoError(t, nc.Flush())
+	require.Equal(t, 2, log.count("connected to NATS"))
+	require.LessOrEqual(t, log.count("level=WARN"), 2)
+	require.True(t, strings.HasPrefix(nc.NewInbox(), "_INBOX_ingest."), "permissions name it")
+}
+
+func TestConnectNATSTriesOnWithoutRights(t *testing.T) {
+	t.Parallel()
+	s := natstest.Server(t, natstest.Listen(), natstest.With(func(o *server.Options) { o.Username, o.Password = "u", "p" }))
+	v := mustParse(t, service.Ingest, []string{"--nats-url=" + s.URL()}, nil)
+	changes := make(chan error, 1000)
+	nc, err := service.ConnectNATS(v, quiet(), func(err error) { changes <- err })
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	for range 5 {
+		require.ErrorContains(t, <-changes, "Authorization")
+	}
+	require.False(t, nc.IsClosed())
+}
+
+func TestConnectNATSRefuses(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	garbage := filepath.Join(dir, "garbage")
+	require.NoError(t, os.WriteFile(garbage, []byte("garbage"), 0o600))
+	for _, c := range []struct{ setting, value string }{
+		{"NATS_URL", "127.0.0.1:4222:1"},
+		{"NATS_URL", "http://user:hush@127.0.0.1"},
+		{"NATS_URL", "nats://a,"},
+		{"NATS_CREDS_FILE", filepath.Join(dir, "none")},
+		{"NATS_NKEY_FILE", filepath.Join(dir, "none")},
+		{"NATS_NKEY_FILE", garbage},
+		{"NATS_CA_FILE", filepath.Join(dir, "none")},
+		{"NATS_CA_FILE", garbage},
+	} {
+		v := mustParse(t, service.Ingest, nil, []string{service.Prefix + c.setting + "=" + c.value})
+		_, err := service.ConnectNATS(v, quiet(), nil)
+		var bad *service.ConfigError
+		require.ErrorAs(t, err, &bad, "%s=%s", c.setting, c.value)
+		require.Equal(t, service.Prefix+c.setting, bad.Variable)
+		require.NotContains(t, err.Error(), "hush")
+	}
+}
