@@ -149,7 +149,9 @@ func (a *API) serve(ctx context.Context, listener net.Listener, handler http.Han
 		a.log.Warn("some requests took too long to finish and were cut off", "after", drainTimeout)
 		_ = srv.Close() // Shutdown has closed the listener already
 	}
-	_ = <-failed // that it was closed
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the API on %s: %w", listener.Addr(), err)
+	}
 	a.log.Info("stopped")
 	return nil
 }
