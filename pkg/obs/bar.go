@@ -21,29 +21,32 @@ type Bar struct {
 	logger *slog.Logger
 	what   string
 
+	out io.Writer
 	bar *progressbar.ProgressBar // nil without a terminal
 
 	mu     sync.Mutex
-	begun  time.Time // of the first At; guarded by mu, as the rest
+	full   bool      // guarded by mu, as the rest
+	begun  time.Time // of the first At
 	first  uint64    // what was done by then
 	logged time.Time
 }
 
 // NewBar returns a bar on out. what is the work, unit what it counts.
 func NewBar(out *os.File, logger *slog.Logger, what, unit string) *Bar {
-	b := &Bar{logger: logger, what: what}
-	if term.IsTerminal(int(out.Fd())) {
-		b.bar = newTerminalBar(out, what, unit)
-	}
-	return b
+	return newBar(out, term.IsTerminal(int(out.Fd())), logger, what, unit)
 }
 
-func newTerminalBar(out io.Writer, what, unit string) *progressbar.ProgressBar {
-	return progressbar.NewOptions64(1,
+func newBar(out io.Writer, terminal bool, logger *slog.Logger, what, unit string) *Bar {
+	b := &Bar{logger: logger, what: what, out: out}
+	if !terminal {
+		return b
+	}
+	b.bar = progressbar.NewOptions64(1,
 		progressbar.OptionSetWriter(out), progressbar.OptionSetDescription(what),
 		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString(unit),
 		progressbar.OptionSetPredictTime(true), progressbar.OptionFullWidth(),
 		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionUseANSICodes(true))
+	return b
 }
 
 // At says that done of total are done; both may have started above zero, and
@@ -56,8 +59,12 @@ func (b *Bar) At(done, total uint64) {
 		b.begun, b.logged, b.first = now, now, done
 	}
 	if b.bar != nil {
-		b.bar.ChangeMax64(int64(max(total, 1)))
-		_ = b.bar.Set64(int64(min(done, total))) // the terminal is gone: nothing to say it to
+		// A bar that was full never moves again, and the total may grow: the
+		// last step is Close's.
+		total = max(total, 1)
+		b.full = done >= total
+		b.bar.ChangeMax64(int64(total))
+		_ = b.bar.Set64(int64(min(done, total-1))) // the terminal is gone: nothing to say it to
 		return
 	}
 	if now.Sub(b.logged) < logEvery {
@@ -87,7 +94,11 @@ func (b *Bar) Say(step string) {
 func (b *Bar) Close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.bar != nil {
-		_ = b.bar.Exit() // as above
+	if b.bar == nil {
+		return
 	}
+	if b.full {
+		_ = b.bar.Finish() // as above
+	}
+	fmt.Fprintln(b.out)
 }

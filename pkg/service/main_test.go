@@ -164,7 +164,7 @@ func TestSignals(t *testing.T) {
 			p.requireLine(t, "running")
 			require.NoError(t, p.Process.Signal(c.signal))
 			require.Equal(t, c.code, p.wait(t))
-			requireText(t, c.err, p.errs.String())
+			requireText(t, c.err, p.errs.text())
 		})
 	}
 	t.Run("the second one kills", func(t *testing.T) {
@@ -200,7 +200,7 @@ func TestFlagsReachTheCommand(t *testing.T) {
 type process struct {
 	*exec.Cmd
 	out  *bufio.Scanner
-	errs bytes.Buffer
+	errs lines
 }
 
 func start(t *testing.T, args ...string) *process {
@@ -208,7 +208,7 @@ func start(t *testing.T, args ...string) *process {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	p := &process{Cmd: exec.CommandContext(ctx, os.Args[0], args...)}
-	p.Env = []string{asProgram + "=1", "TAGSTREAM_NATS_URL=nats://env", "GOCOVERDIR=" + t.TempDir()}
+	p.Env = []string{asProgram + "=1", "TAGSTREAM_NATS_URL=nats://env"}
 	p.Stderr = &p.errs
 	out, err := p.StdoutPipe()
 	require.NoError(t, err)
@@ -219,7 +219,7 @@ func start(t *testing.T, args ...string) *process {
 
 func (p *process) requireLine(t *testing.T, want string) {
 	t.Helper()
-	require.True(t, p.out.Scan(), p.errs.String())
+	require.True(t, p.out.Scan(), p.errs.text())
 	require.Equal(t, want, p.out.Text())
 }
 

@@ -58,6 +58,13 @@ func ConnectNATS(v *Values, logger *slog.Logger, changed func(error)) (*nats.Con
 	if err != nil {
 		return nil, &ConfigError{Prefix + "NATS_URL", err}
 	}
+	// Before the first connection a refusal is told to no handler.
+	if err := nc.LastError(); err != nil && changed != nil && !nc.IsConnected() {
+		changed(fmt.Errorf("NATS: %w", err))
+		if nc.IsConnected() { // meanwhile
+			changed(nil)
+		}
+	}
 	return nc, nil
 }
 
