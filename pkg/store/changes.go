@@ -37,8 +37,8 @@ type Changes struct {
 	Removed  []RemovedChange
 }
 
-// maxKeyBumps bounds how often a post gives way to others at its key. Making
-// even one more collision at the same place costs 2^64 hashes.
+// maxKeyBumps bounds how often a post gives way to others at its key. Making so
+// many posts collide takes some 2^57 hashes.
 const maxKeyBumps = 8
 
 // errCrowded is a data error of a post whose key and its successors are taken.

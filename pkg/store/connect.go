@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -32,8 +33,10 @@ const (
 	// A writer that stopped in mid-transaction holds the checkpoint's lock:
 	// the server ends it so that another can take over.
 	writerIdleTimeout = 15 * time.Second
-	// Keepalives find a dead network in about this time.
-	keepaliveIdle = 10 * time.Second
+	// Keepalives find a dead network in about 25 s, from either end.
+	keepaliveIdle     = 10 * time.Second
+	keepaliveInterval = 5 * time.Second
+	keepaliveCount    = 3
 )
 
 // Options say how to connect.
@@ -87,6 +90,10 @@ func (o Options) config() (*pgxpool.Config, error) {
 	p["application_name"] = strings.TrimSpace("tagstream " + o.Program)
 	p["timezone"] = "UTC"
 	p["tcp_keepalives_idle"] = fmt.Sprint(int(keepaliveIdle.Seconds()))
+	p["tcp_keepalives_interval"] = fmt.Sprint(int(keepaliveInterval.Seconds()))
+	p["tcp_keepalives_count"] = fmt.Sprint(keepaliveCount)
+	cfg.ConnConfig.DialFunc = (&net.Dialer{Timeout: connectTimeout, KeepAliveConfig: net.KeepAliveConfig{
+		Enable: true, Idle: keepaliveIdle, Interval: keepaliveInterval, Count: keepaliveCount}}).DialContext
 	cfg.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
 		registerKey(conn.TypeMap())
 		return nil

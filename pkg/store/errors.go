@@ -26,8 +26,9 @@ var (
 // again cannot help. Everything else (no connection, no room, a lock, a
 // restart) may pass.
 func Rejected(err error) bool {
-	// 22 data exception, 23 constraint violation, 54 program limit exceeded.
-	return isCode(err, "22", "23", "54")
+	// 22 data exception, 54 program limit exceeded. Not 23: a constraint that is
+	// violated is our own mistake, and must not bury good messages.
+	return isCode(err, "22", "54") || errors.Is(err, errCrowded)
 }
 
 // TooSlow reports whether the work was given up because it took too long: its

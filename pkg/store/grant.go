@@ -46,6 +46,10 @@ func grant(ctx context.Context, db *sql.DB, schema string) error {
 // that may create roles; deployments do the same in deploy/postgres/roles.sql.
 func CreateRoles(ctx context.Context, o Options, writer, reader string) error {
 	return NewOwner(o).do(ctx, func(conn *pgx.Conn) error {
+		// The connection, and the lock with it, ends with this function.
+		if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", migrationLock); err != nil {
+			return fmt.Errorf("take the lock of migrations: %w", err)
+		}
 		for group, member := range map[string]string{writerRole: writer, readerRole: reader} {
 			var exists bool
 			if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", group).Scan(&exists); err != nil {

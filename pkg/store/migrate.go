@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
@@ -42,6 +43,11 @@ func Migrate(ctx context.Context, o Options, logger *slog.Logger) error {
 	schema := cfg.ConnConfig.RuntimeParams["search_path"]
 	db := stdlib.OpenDB(*cfg.ConnConfig)
 	defer db.Close()
+	unlock, err := lock(ctx, db)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if _, err := db.ExecContext(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{schema}.Sanitize()); err != nil {
 		return fmt.Errorf("create schema %s: %w", schema, err)
 	}
@@ -72,12 +78,38 @@ func Migrate(ctx context.Context, o Options, logger *slog.Logger) error {
 	return nil
 }
 
+// migrationLock is the key of an advisory lock of the database that everything
+// that creates holds: schemas, migrations, rights.
+const migrationLock = 0x7461_6773_7472
+
+func lock(ctx context.Context, db *sql.DB) (unlock func(), err error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connect to migrate: %w", err)
+	}
+	if _, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock($1)", migrationLock); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("take the lock of migrations: %w", err)
+	}
+	// The lock is the session's and ends with it.
+	return func() {
+		_ = conn.Raw(func(c any) error { return c.(*stdlib.Conn).Conn().Close(context.WithoutCancel(ctx)) })
+		conn.Close()
+	}, nil
+}
+
 func up(m *migrate.Migrate) error {
 	version, dirty, err := m.Version()
 	switch {
 	case errors.Is(err, migrate.ErrNilVersion):
 	case err != nil:
 		return err
+	case version > schemaVersion && dirty:
+		return fmt.Errorf("a newer program's migration %d is unfinished; run that program's", version)
+	case version > schemaVersion:
+		// A newer program migrated already. It left the schema usable for this
+		// one, see docs/operations.md on upgrades.
+		return nil
 	case dirty:
 		// The run before was killed inside migration number version. Each one
 		// is a transaction whose statements can run twice, so whether it took
@@ -89,10 +121,6 @@ func up(m *migrate.Migrate) error {
 		if err := m.Force(before); err != nil {
 			return fmt.Errorf("take up migration %d: %w", version, err)
 		}
-	case version > schemaVersion:
-		// A newer program migrated already. It left the schema usable for this
-		// one, see docs/operations.md on upgrades.
-		return nil
 	}
 	if err := m.Up(); err != nil && !errors.Is(err, migrate.ErrNoChange) {
 		return err

@@ -18,9 +18,9 @@ var PostOrder = keyset.MustOrdering(keyset.Column{Name: "key", Direction: keyset
 const (
 	MaxTags  = 20
 	MaxLimit = 100
-	// maxRounds bounds how often a page goes on after rows that were not to be
-	// shown: posts of accounts that are being hidden or shown right now.
-	maxRounds = 4
+	// maxPageBytes bounds the records of a page: beyond it the page is short.
+	// Records can have a megabyte, and anybody can post a hundred of them.
+	maxPageBytes = 4 << 20
 )
 
 // PostQuery asks for posts with any of Tags.
@@ -71,7 +71,7 @@ func (r *Reader) Posts(ctx context.Context, q PostQuery) (PostPage, error) {
 		}
 		*more = p.More
 		if s.cutOff && !p.More {
-			// The reader goes on behind what was looked at in vain.
+			// The reader goes on behind what the page had room for.
 			*more = true
 			if q.Way == keyset.Forward {
 				page.Next = keyset.Below(keyset.UUID(s.last))
@@ -83,7 +83,7 @@ func (r *Reader) Posts(ctx context.Context, q PostQuery) (PostPage, error) {
 		if err != nil {
 			return err
 		}
-		*behind = len(b.rows) > 0 || b.cutOff
+		*behind = len(b.rows) > 0
 		page.watchFarEnds()
 		return nil
 	})
@@ -111,53 +111,42 @@ func (p *PostPage) watchFarEnds() {
 // scan is what was read of a list of posts.
 type scan struct {
 	rows []PostRow
-	// last is the key of the last post looked at, and cutOff says that there
-	// may be more behind it than maxRounds allowed to look at.
+	// cutOff says that maxPageBytes ended it, behind the post with the key last.
 	last   event.Key
 	cutOff bool
 }
 
-// scanPosts reads up to want visible posts.
+// scanPosts reads up to want posts.
 func scanPosts(ctx context.Context, tx pgx.Tx, tags []string, from keyset.Position, way keyset.Way, want int) (scan, error) {
 	var s scan
 	if from.Exhausted(way) {
 		return s, nil
 	}
-	for range maxRounds {
-		limit := want - len(s.rows)
-		sql, args, err := anyOf(tags, from, way, limit)
-		if err != nil {
-			return s, err
-		}
-		rows, err := tx.Query(ctx, sql, args...)
-		if err != nil {
-			return s, err
-		}
-		read := 0
-		for rows.Next() {
-			var p PostRow
-			var visible bool
-			if err := rows.Scan(append(p.targets(), &visible)...); err != nil {
-				rows.Close()
-				return s, err
-			}
-			p.IndexedAt = p.IndexedAt.UTC()
-			read++
-			s.last = p.Key
-			if visible {
-				s.rows = append(s.rows, p)
-			}
-		}
-		if err := rows.Err(); err != nil {
-			return s, err
-		}
-		if read < limit || len(s.rows) == want {
+	sql, args, err := anyOf(tags, from, way, want)
+	if err != nil {
+		return s, err
+	}
+	rows, err := tx.Query(ctx, sql, args...)
+	if err != nil {
+		return s, err
+	}
+	defer rows.Close()
+	bytes := 0
+	for rows.Next() {
+		if bytes > maxPageBytes {
+			s.cutOff = true
 			return s, nil
 		}
-		from = keyset.At(keyset.UUID(s.last))
+		var p PostRow
+		if err := rows.Scan(p.targets()...); err != nil {
+			return s, err
+		}
+		p.IndexedAt = p.IndexedAt.UTC()
+		bytes += len(p.Record)
+		s.last = p.Key
+		s.rows = append(s.rows, p)
 	}
-	s.cutOff = true
-	return s, nil
+	return s, rows.Err()
 }
 
 // anyOf returns the query for the posts with any of the tags, their records
@@ -180,7 +169,7 @@ func anyOf(tags []string, from keyset.Position, way keyset.Way, limit int) (stri
 		where = " AND " + seek.Where
 	}
 	var b strings.Builder
-	b.WriteString("SELECT " + postColumns + ", a.state = 0 FROM (SELECT DISTINCT ON (key) key FROM (")
+	b.WriteString("SELECT " + postColumns + " FROM (SELECT DISTINCT ON (key) key FROM (")
 	for i := range tags {
 		if i > 0 {
 			b.WriteString(" UNION ALL ")

@@ -6,9 +6,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
@@ -213,4 +215,35 @@ func explain(t *testing.T, o store.Options, sql string, args []any) node {
 		t.Log(strings.TrimSpace(out))
 	}
 	return plans[0].Plan
+}
+
+// A page of records that are very big is short, and a walk goes on behind it.
+func TestPostsOfBigRecords(t *testing.T) {
+	t.Parallel()
+	o := newDatabase(t)
+	w := openWriter(t, o, "w")
+	_, err := w.Acquire(t.Context())
+	require.NoError(t, err)
+	account := &store.Account{DID: "did:plc:author", Seq: 1}
+	var want []string
+	for i := range 20 {
+		p := &store.Post{
+			Key: event.NewKey(epoch.Add(-time.Duration(i)*time.Second), fmt.Sprint(i)), Account: account, Rkey: fmt.Sprint("r", i), Rev: "3abcdefghijkl",
+			CID: "bafy", Tags: []string{"big"}, IndexedAt: epoch, Seq: 1, Record: []byte(`"` + strings.Repeat("x", 1<<20) + `"`),
+		}
+		c := store.Changes{Posts: []store.PostChange{{New: p, NewVisible: true}}}
+		if i == 0 {
+			c.Accounts = []*store.Account{account}
+		}
+		require.NoError(t, w.Apply(t.Context(), func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) { return cp, tx.Write(t.Context(), c) }))
+		want = append(want, p.Rkey)
+	}
+	r := openReader(t, o)
+	page, err := r.Posts(t.Context(), store.PostQuery{Tags: []string{"big"}, From: keyset.Start(), Limit: store.MaxLimit})
+	require.NoError(t, err)
+	require.Less(t, len(page.Rows), 10)
+	require.True(t, page.HasNext)
+	for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
+		require.Equal(t, want, walk(t, r, []string{"big"}, way, 50))
+	}
 }

@@ -61,12 +61,6 @@ func readerSettings() map[string]string {
 // Close closes the reader's connections.
 func (r *Reader) Close() { r.pool.Close() }
 
-// Ping reports whether the database answers and has the schema.
-func (r *Reader) Ping(ctx context.Context) error {
-	_, _, _, err := readCheckpoint(ctx, r.pool, "")
-	return err
-}
-
 // snapshot runs fn on one unchanging state of the index.
 func (r *Reader) snapshot(ctx context.Context, fn func(tx pgx.Tx) error) error {
 	return pgx.BeginTxFunc(ctx, r.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, fn)

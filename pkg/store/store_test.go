@@ -115,13 +115,16 @@ func TestNotMigrated(t *testing.T) {
 	o := store.Options{URL: pgtest.Database(t).URL}
 	_, err := openWriter(t, o, "a").Acquire(t.Context())
 	require.ErrorIs(t, err, store.ErrNotMigrated)
-	require.ErrorIs(t, openReader(t, o).Ping(t.Context()), store.ErrNotMigrated)
+	_, err = openReader(t, o).Status(t.Context())
+	require.ErrorIs(t, err, store.ErrNotMigrated)
 }
 
 func TestMigrateTwiceAndAtOnce(t *testing.T) {
 	t.Parallel()
-	o := store.Options{URL: pgtest.Database(t).URL}
-	errs := make(chan error, 3)
+	db := pgtest.Database(t)
+	o := store.Options{URL: db.URL}
+	require.NoError(t, store.CreateRoles(t.Context(), o, db.Role(t, "writer").Name, db.Role(t, "reader").Name))
+	errs := make(chan error, 12)
 	for range cap(errs) {
 		go func() { errs <- store.Migrate(context.WithoutCancel(t.Context()), o, quiet) }()
 	}
@@ -149,7 +152,8 @@ func TestMigrateAfterAKill(t *testing.T) {
 				require.NoError(t, err)
 			}
 			require.NoError(t, store.EnsureMigrated(t.Context(), o, quiet))
-			require.NoError(t, openReader(t, o).Ping(t.Context()))
+			_, err = openReader(t, o).Status(t.Context())
+			require.NoError(t, err)
 		})
 	}
 }
@@ -222,4 +226,42 @@ func TestKeyCollision(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, rkey, p.Rkey)
 	}
+}
+
+// An older program that meets a newer one's unfinished migration leaves it alone.
+func TestOlderProgramLeavesANewerRunAlone(t *testing.T) {
+	t.Parallel()
+	o := newDatabase(t)
+	pool := pgtest.Pool(t, o.URL)
+	_, err := pool.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET version = 5, dirty = true")
+	require.NoError(t, err)
+	for range 2 {
+		require.ErrorContains(t, store.EnsureMigrated(t.Context(), o, quiet), "newer program's migration 5 is unfinished")
+	}
+	_, err = pool.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET dirty = false")
+	require.NoError(t, err)
+	require.NoError(t, store.EnsureMigrated(t.Context(), o, quiet))
+}
+
+// A post that finds all its places taken is bad data, not a reason to stop.
+func TestCrowdedKeyIsRejected(t *testing.T) {
+	t.Parallel()
+	o := newDatabase(t)
+	w := openWriter(t, o, "w")
+	_, err := w.Acquire(t.Context())
+	require.NoError(t, err)
+	account := &store.Account{DID: "did:plc:author", Seq: 1}
+	for i := range 9 {
+		p := &store.Post{
+			Key: event.NewKey(epoch, "at://x"), Account: account, Rkey: fmt.Sprint(i), Rev: "3abcdefghijkl", CID: "bafy",
+			Tags: []string{"art"}, IndexedAt: epoch, Seq: 1, Record: []byte("{}"),
+		}
+		c := store.Changes{Posts: []store.PostChange{{New: p, NewVisible: true}}}
+		if account.ID == 0 {
+			c.Accounts = []*store.Account{account}
+		}
+		err = w.Apply(t.Context(), func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) { return cp, tx.Write(t.Context(), c) })
+	}
+	require.Error(t, err)
+	require.True(t, store.Rejected(err))
 }

@@ -14,8 +14,10 @@ import (
 var ErrNotCaughtUp = errors.New("the rebuilt index is behind the live one")
 
 const (
-	// switchLockTimeout bounds how long a switch makes the live indexer wait.
+	// switchLockTimeout bounds how long a switch waits for the live indexer, and
+	// switchTimeout how long it makes the live indexer wait.
 	switchLockTimeout = 5 * time.Second
+	switchTimeout     = 30 * time.Second
 	// retireLockTimeout bounds how long removing the former schema waits for
 	// readers that began before the switch.
 	retireLockTimeout = 30 * time.Second
@@ -89,15 +91,20 @@ func (o *Owner) Vacuum(ctx context.Context, schema string) error {
 }
 
 // Switch makes the rebuilt schema the live one and the live one the retired
-// one, in one transaction. It holds the live checkpoint's row meanwhile, so
-// the live indexer waits, and then finds that its lease is over: the rebuilt
-// schema gets a higher epoch than both had. Readers see the one schema before
-// the commit and the other after it; what they began goes on in the former.
+// one, in one transaction. It holds the live checkpoint's row meanwhile and
+// calls catchUp to apply what the rebuilt index still lacks of it.
 //
-// The error is ErrNotCaughtUp, or the database's; then nothing was changed. If
-// the commit's outcome is unknown, CheckpointOf(Rebuilding) tells: it is gone
-// after a switch.
-func (o *Owner) Switch(ctx context.Context) error {
+// The live indexer waits for that row, on its way into a transaction, and then
+// finds that its lease is over: both schemas get a higher epoch than either
+// had. So does one that comes later. Readers see the one schema before the
+// commit and the other after it; what they began goes on in the former.
+//
+// The error is ErrNotCaughtUp, catchUp's, or the database's; then nothing was
+// changed, save that a commit whose answer was lost may have taken effect:
+// Rebuilding is gone after a switch.
+func (o *Owner) Switch(ctx context.Context, catchUp func(ctx context.Context, liveSeq uint64) error) error {
+	ctx, cancel := context.WithTimeout(ctx, switchTimeout)
+	defer cancel()
 	return o.do(ctx, func(conn *pgx.Conn) error {
 		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 			if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = "+millis(switchLockTimeout)); err != nil {
@@ -107,6 +114,9 @@ func (o *Owner) Switch(ctx context.Context) error {
 			if err := tx.QueryRow(ctx, "SELECT seq, epoch FROM "+Live+".checkpoint FOR UPDATE").Scan(&liveSeq, &liveEpoch); err != nil {
 				return fmt.Errorf("switch schemas: hold the live checkpoint: %w", err)
 			}
+			if err := catchUp(ctx, uint64(liveSeq)); err != nil {
+				return err
+			}
 			if err := tx.QueryRow(ctx, "SELECT seq, epoch FROM "+Rebuilding+".checkpoint FOR UPDATE").Scan(&seq, &epoch); err != nil {
 				return fmt.Errorf("switch schemas: hold the rebuilt checkpoint: %w", err)
 			}
@@ -115,6 +125,10 @@ func (o *Owner) Switch(ctx context.Context) error {
 			}
 			for _, stmt := range []string{
 				fmt.Sprintf("UPDATE %s.checkpoint SET epoch = %d, holder = '', expires_at = 'epoch'", Rebuilding, max(liveEpoch, epoch)+1),
+				fmt.Sprintf("UPDATE %s.checkpoint SET epoch = %d, holder = '', expires_at = 'epoch'", Live, max(liveEpoch, epoch)+1),
+				// Until the indexer's next heartbeat, the status is that of before.
+				"DELETE FROM " + Rebuilding + ".heartbeat",
+				"INSERT INTO " + Rebuilding + ".heartbeat SELECT * FROM " + Live + ".heartbeat",
 				"ALTER SCHEMA " + Live + " RENAME TO " + Retired,
 				"ALTER SCHEMA " + Rebuilding + " RENAME TO " + Live,
 			} {

@@ -140,7 +140,7 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from Checkpoint) (
 		if err != nil {
 			return err
 		}
-		_, err = ptx.Exec(ctx, `
+		moved, err := ptx.Exec(ctx, `
 			UPDATE checkpoint SET seq = $1, source_host = $2, source_seq = $3, source_time = $4,
 			       sync_did = $5, sync_rev = $6, sync_time = $13, applied_at = clock_timestamp(), expires_at = clock_timestamp() + $7,
 			       posts = posts + $8, visible_posts = visible_posts + $9, tags = tags + $10, dead_letters = dead_letters + $11
@@ -149,6 +149,9 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from Checkpoint) (
 			tx.posts, tx.visible, tx.tags, tx.deadLetters, w.epoch, to.Sync.Time)
 		if err != nil {
 			return fmt.Errorf("move the checkpoint to %d: %w", to.Seq, err)
+		}
+		if moved.RowsAffected() != 1 {
+			return ErrLeaseLost // the schema under the name is another one now
 		}
 		return nil
 	})
@@ -162,11 +165,13 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from Checkpoint) (
 }
 
 // Heartbeat records what the indexer sees around it, for the API's status.
-func (w *Writer) Heartbeat(ctx context.Context, streamFirst, streamLast, streamBytes uint64) error {
+// size asks for the database's size too, for which the server looks at every
+// file.
+func (w *Writer) Heartbeat(ctx context.Context, streamFirst, streamLast, streamBytes uint64, size bool) error {
 	_, err := w.pool.Exec(ctx, `
 		UPDATE heartbeat SET at = clock_timestamp(), stream_first = $1, stream_last = $2, stream_bytes = $3,
-		       database_bytes = pg_database_size(current_database())`,
-		streamFirst, streamLast, streamBytes)
+		       database_bytes = CASE WHEN $4 THEN pg_database_size(current_database()) ELSE database_bytes END`,
+		streamFirst, streamLast, streamBytes, size)
 	if err != nil {
 		return fmt.Errorf("write the heartbeat: %w", err)
 	}

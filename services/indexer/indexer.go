@@ -43,12 +43,14 @@ const (
 )
 
 const (
-	heartbeatEvery   = 2 * time.Second
-	renewEvery       = store.LeaseTTL / 3
-	statementTimeout = 30 * time.Second
-	releaseTimeout   = 3 * time.Second
-	retryMin         = 100 * time.Millisecond
-	retryMax         = 5 * time.Second
+	heartbeatEvery = 2 * time.Second
+	renewEvery     = store.LeaseTTL / 3
+	acquireTimeout = 30 * time.Second
+	// sizeEvery is how often the database's size is looked up.
+	sizeEvery      = time.Minute
+	releaseTimeout = 3 * time.Second
+	retryMin       = 100 * time.Millisecond
+	retryMax       = 5 * time.Second
 )
 
 // Indexer is the service. Make one with New, run it once.
@@ -58,7 +60,8 @@ type Indexer struct {
 	log     *slog.Logger
 	js      jetstream.JetStream
 	metrics *metrics
-	heart   time.Time // last heartbeat written
+	heart   time.Time // last heartbeat tried
+	sized   time.Time // last look at the database's size
 }
 
 // New checks the config and returns an indexer that has not started anything.
@@ -78,7 +81,7 @@ func New(cfg Config, deps Deps) (*Indexer, error) {
 }
 
 // Run indexes until ctx ends, and returns nil then. Any other return is a
-// state that waiting cannot mend: the error says what it is and what to do.
+// state that waiting cannot mend (docs/operations.md says what to do).
 func (x *Indexer) Run(ctx context.Context) error {
 	w, err := store.OpenWriter(ctx, x.cfg.Database, x.deps.ID)
 	if err != nil {
@@ -140,7 +143,6 @@ func (x *Indexer) lead(ctx context.Context, w *store.Writer) error {
 	if err != nil {
 		return err
 	}
-	x.deps.Health.Set(HealthDatabase, nil)
 	x.metrics.leader.Set(1)
 	x.metrics.checkpoint.Set(float64(cp.Seq))
 	x.log.Info("indexing", "from", cp.Seq+1)
@@ -185,13 +187,14 @@ func (x *Indexer) lead(ctx context.Context, w *store.Writer) error {
 func (x *Indexer) acquire(ctx context.Context, w *store.Writer) (store.Checkpoint, error) {
 	waiting := false
 	for {
-		attempt, cancel := context.WithTimeout(ctx, statementTimeout)
+		attempt, cancel := context.WithTimeout(ctx, acquireTimeout)
 		cp, err := w.Acquire(attempt)
 		cancel()
 		if !errors.Is(err, store.ErrLeaseHeld) {
 			return cp, err
 		}
 		x.deps.Health.Set(HealthDatabase, nil)
+		x.deps.Health.Set(HealthStream, x.reachStream(ctx))
 		if !waiting {
 			x.log.Info("another indexer has the lease, standing by")
 			waiting = true
@@ -209,7 +212,6 @@ func (x *Indexer) follow(ctx context.Context, w *store.Writer, a *apply.Applier,
 		return &streamError{err}
 	}
 	defer r.Close()
-	x.deps.Health.Set(HealthStream, nil)
 	renewed := time.Now()
 	for {
 		wait, cancel := context.WithTimeout(ctx, renewEvery)
@@ -223,10 +225,7 @@ func (x *Indexer) follow(ctx context.Context, w *store.Writer, a *apply.Applier,
 		}
 		if len(batch) > 0 {
 			begun := time.Now()
-			attempt, cancel := context.WithTimeout(ctx, statementTimeout)
-			err := a.Apply(attempt, batch)
-			cancel()
-			if err != nil {
+			if err := a.Apply(ctx, batch); err != nil {
 				return err
 			}
 			renewed = time.Now()
@@ -240,13 +239,27 @@ func (x *Indexer) follow(ctx context.Context, w *store.Writer, a *apply.Applier,
 			}
 			renewed = time.Now()
 		}
+		// Only work that succeeded says that all is well.
+		x.deps.Health.Set(HealthDatabase, nil)
+		x.deps.Health.Set(HealthStream, nil)
 		if err := x.heartbeat(ctx, w, cp.Seq); err != nil {
-			return err
+			x.log.Debug("no heartbeat", "err", err) // the next one will do
 		}
 	}
 }
 
+// reachStream reports whether a standby could read the stream.
+func (x *Indexer) reachStream(ctx context.Context) error {
+	attempt, cancel := context.WithTimeout(ctx, renewEvery)
+	defer cancel()
+	_, err := stream.GetState(attempt, x.js)
+	return err
+}
+
 func (x *Indexer) openReader(ctx context.Context, checkpoint uint64) (*stream.Reader, error) {
+	// No longer than the lease can go without a renewal.
+	ctx, cancel := context.WithTimeout(ctx, renewEvery)
+	defer cancel()
 	start := checkpoint + 1
 	if checkpoint == 0 {
 		// A new index takes what the stream still has.
@@ -275,13 +288,20 @@ func (x *Indexer) heartbeat(ctx context.Context, w *store.Writer, checkpoint uin
 	}
 	attempt, cancel := context.WithTimeout(ctx, renewEvery)
 	defer cancel()
+	x.heart = time.Now()
 	st, err := stream.GetState(attempt, x.js)
 	if err != nil {
-		return &streamError{err}
+		return err
 	}
-	x.heart = time.Now()
 	x.metrics.lag.Set(float64(st.Last - min(st.Last, checkpoint)))
-	return w.Heartbeat(attempt, st.First, st.Last, st.Bytes)
+	size := time.Since(x.sized) >= sizeEvery
+	if err := w.Heartbeat(attempt, st.First, st.Last, st.Bytes, size); err != nil {
+		return err
+	}
+	if size {
+		x.sized = time.Now()
+	}
+	return nil
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -7,14 +7,18 @@ import (
 	"log/slog"
 	"net/http"
 	neturl "net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
@@ -178,11 +182,8 @@ func TestRebuildIsResumed(t *testing.T) {
 	require.True(t, exists)
 	require.Positive(t, cp.Seq)
 
-	var replayed uint64
-	poll.NoError(t, indexWait, func() error { // the lease of the first has to end
-		replayed, err = rebuild(t.Context(), quietProgress{})
-		return err
-	})
+	replayed, err := rebuild(t.Context(), quietProgress{})
+	require.NoError(t, err)
 	require.Equal(t, uint64(len(history))-cp.Seq, replayed)
 	model.CheckHTTP(t, url, want)
 	again, _ := page(t, url+query+"&after="+token)
@@ -209,3 +210,61 @@ type progressFunc func(done uint64)
 
 func (f progressFunc) At(done, _ uint64) { f(done) }
 func (f progressFunc) Say(string)        {}
+
+// TestRebuildBuriesWhatLiveNeverSaw: a rebuild that overtakes the live index
+// stores the dead letters that it finds.
+func TestRebuildBuriesWhatLiveNeverSaw(t *testing.T) {
+	t.Parallel()
+	b := newIndexBench(t, natstest.Server(t))
+	b.publish(model.GenerateMessages(6, 3000)...)
+	_, err := indexer.Rebuild(t.Context(), indexer.RebuildConfig{Database: b.owner, ID: "rebuild"},
+		b.nats.Conn(t), slog.New(slog.DiscardHandler), quietProgress{})
+	require.NoError(t, err)
+	dead, err := b.js.Stream(t.Context(), stream.DeadLetters)
+	require.NoError(t, err)
+	r, err := store.OpenReader(t.Context(), b.reader)
+	require.NoError(t, err)
+	defer r.Close()
+	status, err := r.Status(t.Context())
+	require.NoError(t, err)
+	require.Positive(t, status.DeadLetters)
+	require.EqualValues(t, status.DeadLetters, dead.CachedInfo().State.Msgs)
+}
+
+// TestReadiness: a standby is ready, and trouble that lasts is said once.
+func TestReadiness(t *testing.T) {
+	t.Parallel()
+	b := newIndexBench(t, natstest.Server(t))
+	url := b.api()
+	b.indexer(10)
+	b.await(url, b.publish(model.GenerateMessages(4, 50)...))
+	var log lockedBuffer
+	logger := slog.New(slog.NewTextHandler(&log, nil))
+	health := obs.NewHealth(logger, indexer.HealthDatabase, indexer.HealthStream)
+	x, err := indexer.New(indexer.Config{Database: b.writer}, indexer.Deps{
+		NATS: b.nats.Conn(t), Logger: logger, Registry: prometheus.NewRegistry(), Health: health, ID: "standby",
+	})
+	require.NoError(t, err)
+	b.start(x.Run)
+	poll.Until(t, indexWait, func() (bool, string) { return len(health.NotReady()) == 0, fmt.Sprint(health.NotReady()) })
+
+	// Dead letters cannot be stored: nothing goes on, and the log says so once.
+	b2 := newIndexBench(t, natstest.Server(t))
+	b2.publish([]byte("not an event"))
+	require.NoError(t, b2.js.DeleteStream(t.Context(), stream.DeadLetters))
+	log = lockedBuffer{}
+	health = obs.NewHealth(logger, indexer.HealthDatabase, indexer.HealthStream)
+	registry := prometheus.NewRegistry()
+	x, err = indexer.New(indexer.Config{Database: b2.writer}, indexer.Deps{
+		NATS: b2.nats.Conn(t), Logger: logger, Registry: registry, Health: health, ID: "stuck",
+	})
+	require.NoError(t, err)
+	b2.start(x.Run)
+	poll.Until(t, indexWait, func() (bool, string) {
+		return strings.Contains(health.NotReady()[indexer.HealthStream], "dead letter"), fmt.Sprint(health.NotReady())
+	})
+	require.NoError(t, stream.Ensure(t.Context(), b2.js, stream.Config{}))
+	poll.Until(t, indexWait, func() (bool, string) { return len(health.NotReady()) == 0, fmt.Sprint(health.NotReady()) })
+	require.LessOrEqual(t, strings.Count(log.String(), "not ready"), 2, log.String())
+	require.LessOrEqual(t, strings.Count(log.String(), "ready again"), 2, log.String())
+}

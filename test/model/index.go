@@ -247,6 +247,9 @@ func (x *Index) endSync(next *event.Event) {
 // of its replacements. Those are at its rev, or at the one that the account had
 // when its repository was fetched, which is told by the sync's own time.
 func (x *Index) belongs(e *event.Event, s *pendingSync) bool {
+	if e.Kind == event.KindPosition {
+		return e.Source.Time.Equal(s.time) // the reader stopped in its midst
+	}
 	if e.DID != s.did {
 		return false
 	}

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/stream"
@@ -28,13 +30,24 @@ const (
 // Reasons lists them all.
 var Reasons = []Reason{ReasonVersion, ReasonInvalid, ReasonRejected}
 
+const (
+	// batchTimeout bounds one batch. A batch that takes longer is halved, like
+	// one that Postgres refuses; a single message gets singleTimeout: it may
+	// hide an account with a hundred thousand posts.
+	batchTimeout  = 30 * time.Second
+	singleTimeout = 10 * time.Minute
+	// burials is how many dead letters are put at once: each waits for a disk.
+	burials = 32
+)
+
 // Applier folds batches of messages into the index through one store.Writer.
 type Applier struct {
 	Writer *store.Writer
-	// PutDeadLetter stores a dead letter durably before it returns.
+	// PutDeadLetter stores a dead letter durably before it returns. It is
+	// called from several goroutines.
 	PutDeadLetter func(ctx context.Context, d stream.DeadLetter) error
 	Logger        *slog.Logger
-	// OnDeadLetter, if set, counts dead letters.
+	// OnDeadLetter, if set, counts dead letters, after the commit.
 	OnDeadLetter func(Reason)
 	// OnApplied, if set, hears of each event that was folded in, after the
 	// commit.
@@ -46,61 +59,85 @@ type numbered struct {
 	ev  *event.Event
 }
 
+// corpse is a message that cannot be applied.
+type corpse struct {
+	message stream.Message
+	reason  Reason
+	cause   error
+}
+
 // Apply folds the messages in and moves the checkpoint behind the last one, in
-// one transaction. Messages that cannot be applied are put into the dead
-// letters first. The error is the writer's (store.ErrLeaseLost) or that of a
-// server: trying the same batch again is safe and right.
+// one transaction or, where that is refused or takes too long, in several.
+// Messages that cannot be applied are put into the dead letters first. The
+// error is the writer's (store.ErrLeaseLost) or that of a server: trying the
+// same batch again is safe and right.
 func (a *Applier) Apply(ctx context.Context, messages []stream.Message) error {
-	err := a.applyOnce(ctx, messages)
-	if !store.Rejected(err) {
-		return err
+	limit := batchTimeout
+	if len(messages) == 1 {
+		limit = singleTimeout
 	}
-	// Postgres refuses something in the batch. Halve until it is found.
-	if len(messages) > 1 {
+	attempt, cancel := context.WithTimeout(ctx, limit)
+	err := a.applyOnce(attempt, messages, nil)
+	cancel()
+	tooSlow := err != nil && ctx.Err() == nil && attempt.Err() != nil
+	switch {
+	case len(messages) > 1 && (store.Rejected(err) || tooSlow):
 		half := len(messages) / 2
 		if err := a.Apply(ctx, messages[:half]); err != nil {
 			return err
 		}
 		return a.Apply(ctx, messages[half:])
+	case store.Rejected(err):
+		return a.applyOnce(ctx, nil, []corpse{{messages[0], ReasonRejected, err}})
 	}
-	m := messages[0]
-	if err := a.bury(ctx, m, ReasonRejected, err); err != nil {
-		return err
-	}
-	return a.Writer.Apply(ctx, func(tx *store.Tx, from store.Checkpoint) (store.Checkpoint, error) {
-		to := from
-		if m.Seq > from.Seq {
-			to.Seq = m.Seq
-			tx.CountDeadLetters(1)
-		}
-		return to, nil
-	})
+	return err
 }
 
-func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message) error {
-	events, dead, err := a.decode(ctx, messages)
-	if err != nil {
+// applyOnce applies messages, and buries those that are no events and dead.
+func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead []corpse) error {
+	var events []numbered
+	var first, last uint64
+	for _, c := range dead {
+		first, last = c.message.Seq, c.message.Seq
+	}
+	for i, m := range messages {
+		if i == 0 {
+			first = m.Seq
+		}
+		last = m.Seq
+		ev, err := event.Decode(m.Data)
+		switch {
+		case err == nil:
+			events = append(events, numbered{m.Seq, ev})
+		case errors.Is(err, event.ErrUnknownVersion):
+			dead = append(dead, corpse{m, ReasonVersion, err})
+		default:
+			dead = append(dead, corpse{m, ReasonInvalid, err})
+		}
+	}
+	if err := a.bury(ctx, dead); err != nil {
 		return err
 	}
-	last := messages[len(messages)-1].Seq
 	var applied []numbered
-	err = a.Writer.Apply(ctx, func(tx *store.Tx, from store.Checkpoint) (store.Checkpoint, error) {
+	var buried []corpse
+	err := a.Writer.Apply(ctx, func(tx *store.Tx, from store.Checkpoint) (store.Checkpoint, error) {
 		to := from
 		// The transaction before may have taken effect without our knowing.
 		if last <= from.Seq {
 			return to, nil
 		}
-		applied = applied[:0]
+		applied, buried = applied[:0], buried[:0]
 		for _, n := range events {
 			if n.seq > from.Seq {
 				applied = append(applied, n)
 			}
 		}
-		for _, seq := range dead {
-			if seq > from.Seq {
-				tx.CountDeadLetters(1)
+		for _, c := range dead {
+			if c.message.Seq > from.Seq {
+				buried = append(buried, c)
 			}
 		}
+		tx.CountDeadLetters(len(buried))
 		sync, err := foldInto(ctx, tx, from.Sync, applied)
 		if err != nil {
 			return to, err
@@ -112,7 +149,13 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message) erro
 		return to, nil
 	})
 	if err != nil {
-		return fmt.Errorf("apply messages %d to %d: %w", messages[0].Seq, last, err)
+		return fmt.Errorf("apply messages %d to %d: %w", first, last, err)
+	}
+	for _, c := range buried {
+		a.Logger.Error("message could not be applied; it is in the dead letters", "seq", c.message.Seq, "reason", c.reason, "err", c.cause)
+		if a.OnDeadLetter != nil {
+			a.OnDeadLetter(c.reason)
+		}
 	}
 	if a.OnApplied != nil {
 		for _, n := range applied {
@@ -120,6 +163,21 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message) erro
 		}
 	}
 	return nil
+}
+
+// bury puts messages into the dead letters. It comes before the checkpoint
+// moves: a crash in between buries them twice, never not at all.
+func (a *Applier) bury(ctx context.Context, dead []corpse) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(burials)
+	for _, c := range dead {
+		g.Go(func() error {
+			return a.PutDeadLetter(ctx, stream.DeadLetter{
+				Seq: c.message.Seq, Reason: string(c.reason), Error: c.cause.Error(), At: time.Now().UTC(), Payload: c.message.Data,
+			})
+		})
+	}
+	return g.Wait()
 }
 
 func foldInto(ctx context.Context, tx *store.Tx, sync store.PendingSync, events []numbered) (store.PendingSync, error) {
@@ -149,38 +207,4 @@ func foldInto(ctx context.Context, tx *store.Tx, sync store.PendingSync, events 
 		f.apply(n.seq, n.ev)
 	}
 	return f.sync, tx.Write(ctx, f.changes())
-}
-
-// decode reads the messages and buries those that are no events.
-func (a *Applier) decode(ctx context.Context, messages []stream.Message) (events []numbered, dead []uint64, err error) {
-	for _, m := range messages {
-		ev, err := event.Decode(m.Data)
-		if err == nil {
-			events = append(events, numbered{m.Seq, ev})
-			continue
-		}
-		reason := ReasonInvalid
-		if errors.Is(err, event.ErrUnknownVersion) {
-			reason = ReasonVersion
-		}
-		if err := a.bury(ctx, m, reason, err); err != nil {
-			return nil, nil, err
-		}
-		dead = append(dead, m.Seq)
-	}
-	return events, dead, nil
-}
-
-// bury puts a message into the dead letters. It comes before the checkpoint
-// moves: a crash in between buries the message twice, never not at all.
-func (a *Applier) bury(ctx context.Context, m stream.Message, reason Reason, cause error) error {
-	d := stream.DeadLetter{Seq: m.Seq, Reason: string(reason), Error: cause.Error(), At: time.Now().UTC(), Payload: m.Data}
-	if err := a.PutDeadLetter(ctx, d); err != nil {
-		return err
-	}
-	a.Logger.Error("message could not be applied; it is in the dead letters", "seq", m.Seq, "reason", reason, "err", cause)
-	if a.OnDeadLetter != nil {
-		a.OnDeadLetter(reason)
-	}
-	return nil
 }

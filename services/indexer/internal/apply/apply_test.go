@@ -158,6 +158,9 @@ func TestRules(t *testing.T) {
 		{"an edit behind a sync is not its replacement", [][]event.Event{
 			{create("a", 1, "art"), create("b", 2, "art")},
 			{syncAt(9, 60), later(create("c", 11, "art"), 61)}}, []string{"c"}},
+		{"a position within a sync does not end it", [][]event.Event{
+			{create("a", 1, "art"), create("b", 2, "art")},
+			{syncAt(9, 60), later(create("a", 9, "art"), 60)}, {later(event.Event{Kind: event.KindPosition}, 60)}}, []string{"b", "a"}},
 		{"sync shows no gap", [][]event.Event{
 			{create("a", 1, "art"), create("b", 2, "art")},
 			{{Kind: event.KindSync, DID: did, Rev: rev(9)}}}, []string{"b", "a"}},

@@ -224,6 +224,10 @@ func (f *fold) beginSync(seq uint64, ev *event.Event) {
 // revision or, where the account went on before its repository was fetched, at
 // the one it had by then.
 func (f *fold) continuesSync(ev *event.Event) bool {
+	if ev.Kind == event.KindPosition {
+		// The writer stopped or started in the midst of the replacements.
+		return f.sync.DID != "" && ev.Source.Time.Equal(f.sync.Time)
+	}
 	if f.sync.DID == "" || ev.DID != f.sync.DID {
 		return false
 	}

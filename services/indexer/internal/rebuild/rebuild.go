@@ -17,7 +17,6 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
@@ -31,9 +30,10 @@ const (
 	batchSize = 2000
 	// nearEnd is how many messages may be missing when the new schema is
 	// vacuumed and switched in; what comes meanwhile is applied after.
-	nearEnd   = 10_000
-	batchWait = 20 * time.Millisecond
-	idleWait  = 200 * time.Millisecond
+	nearEnd        = 10_000
+	batchWait      = 20 * time.Millisecond
+	idleWait       = 200 * time.Millisecond
+	releaseTimeout = 3 * time.Second
 	// grace is how long requests that began on the former schema may last.
 	grace = 6 * time.Second
 )
@@ -100,11 +100,17 @@ func (r *Rebuild) Run(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
+	defer func() {
+		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+		defer cancel()
+		// After a switch there is nothing to give back, and else it ends by itself.
+		_ = w.Release(release)
+	}()
 	from := cp.Seq
 	if from > 0 {
 		r.Progress.Say(fmt.Sprintf("going on from message %d of an interrupted rebuild", from))
 	}
-	seq, err := r.replay(ctx, owner, w, cp.Seq)
+	seq, err := r.replay(ctx, owner, w, cp.Seq, live.Seq)
 	if err != nil {
 		return seq - from, err
 	}
@@ -120,7 +126,7 @@ func (r *Rebuild) Run(ctx context.Context) (uint64, error) {
 	return seq - from, nil
 }
 
-func (r *Rebuild) replay(ctx context.Context, owner *store.Owner, w *store.Writer, seq uint64) (uint64, error) {
+func (r *Rebuild) replay(ctx context.Context, owner *store.Owner, w *store.Writer, seq, live uint64) (uint64, error) {
 	reader, err := stream.OpenReader(ctx, r.JS, seq+1)
 	if err != nil {
 		return seq, err
@@ -128,9 +134,12 @@ func (r *Rebuild) replay(ctx context.Context, owner *store.Owner, w *store.Write
 	defer reader.Close()
 	a := &apply.Applier{
 		Writer: w, Logger: r.Logger,
-		// They are in the dead letters since they were applied live.
-		PutDeadLetter: func(context.Context, stream.DeadLetter) error { return nil },
-		OnApplied:     func(*event.Event) {},
+		PutDeadLetter: func(ctx context.Context, d stream.DeadLetter) error {
+			if d.Seq <= live {
+				return nil // it is there since it was applied live
+			}
+			return stream.PutDeadLetter(ctx, r.JS, d)
+		},
 	}
 	vacuumed := false
 	for {
@@ -146,20 +155,29 @@ func (r *Rebuild) replay(ctx context.Context, owner *store.Owner, w *store.Write
 					return seq, err
 				}
 				vacuumed = true
-				if err := w.Renew(ctx); err != nil {
-					// The vacuum took longer than the lease: it is ours unless
-					// another rebuild took it.
-					if _, err := w.Acquire(ctx); err != nil {
-						return seq, err
-					}
-				}
 				continue
 			}
-			err := owner.Switch(ctx)
-			if err == nil {
-				return seq, nil
-			}
-			if !errors.Is(err, store.ErrNotCaughtUp) {
+			if seq+batchSize >= st.Last {
+				err := owner.Switch(ctx, func(ctx context.Context, live uint64) error {
+					for seq < live {
+						batch, err := reader.Next(ctx, batchSize, 0)
+						if err != nil {
+							return err
+						}
+						if err := a.Apply(ctx, batch); err != nil {
+							return err
+						}
+						seq = batch[len(batch)-1].Seq
+					}
+					return nil
+				})
+				if err == nil {
+					return seq, nil
+				}
+				// The commit's answer may have been lost: the schema's name tells.
+				if _, exists, lookErr := owner.CheckpointOf(ctx, store.Rebuilding); lookErr == nil && !exists {
+					return seq, nil
+				}
 				return seq, err
 			}
 		}
