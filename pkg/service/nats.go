@@ -48,7 +48,7 @@ func ConnectNATS(v *Values, logger *slog.Logger, changed func(error)) (*nats.Con
 		u, err := url.Parse(server)
 		if err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
 			// Not the URL itself: it may hold a password.
-			v.Fail("NATS_URL", errors.New("is not a comma list of URLs such as nats://127.0.0.1:4222"))
+			v.Fail("NATS_URL", errors.New("must be a URL such as nats://127.0.0.1:4222, or several with commas between"))
 		}
 	}
 	if err := v.Err(); err != nil {

@@ -96,7 +96,8 @@ func (x *Indexer) Run(ctx context.Context) error {
 			return nil //nolint:nilerr // stopped as asked
 		}
 		if fatal(err) {
-			return err
+			return fmt.Errorf("%w. The stream was lost, replaced, restored from an older copy, or trimmed. "+
+				"Restore it, or remove the index and make it anew from what there is: see docs/operations.md", err)
 		}
 		// lead came far enough to lose something: begin again at once.
 		if time.Since(start) > retryMax {

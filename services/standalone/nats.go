@@ -68,8 +68,10 @@ func (l natsLogger) say(level slog.Level, format string, v []any) {
 }
 
 func (l natsLogger) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
-func (l natsLogger) Warnf(format string, v ...any)   { l.say(slog.LevelWarn, format, v) }
-func (l natsLogger) Fatalf(format string, v ...any)  { l.say(slog.LevelError, format, v) }
-func (l natsLogger) Errorf(format string, v ...any)  { l.say(slog.LevelError, format, v) }
-func (l natsLogger) Debugf(string, ...any)           {}
-func (l natsLogger) Tracef(string, ...any)           {}
+
+// Warnings are about its own recovery after a crash, which is no trouble here.
+func (l natsLogger) Warnf(format string, v ...any)  { l.say(slog.LevelInfo, format, v) }
+func (l natsLogger) Fatalf(format string, v ...any) { l.say(slog.LevelError, format, v) }
+func (l natsLogger) Errorf(format string, v ...any) { l.say(slog.LevelError, format, v) }
+func (l natsLogger) Debugf(string, ...any)          {}
+func (l natsLogger) Tracef(string, ...any)          {}

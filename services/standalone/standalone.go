@@ -56,23 +56,23 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(apiURL
 		p.connect = func(string) (*nats.Conn, error) { return nc, nil }
 	}
 	if err := os.MkdirAll(cfg.DataDir, 0o755); err != nil { //nolint:gosec // the parts inside are private
-		return fmt.Errorf("make the data directory: %w", err)
+		return fmt.Errorf("make the data directory (TAGSTREAM_DATA_DIR): %w", err)
 	}
 	lock, err := dirlock.Acquire(cfg.DataDir)
 	if err != nil {
-		return err
+		return fmt.Errorf("take the data directory (TAGSTREAM_DATA_DIR): %w", err)
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
 
 	// Listen first: a port that is taken is the commonest reason not to start.
 	apiListener, err := net.Listen("tcp", cfg.APIListen)
 	if err != nil {
-		return fmt.Errorf("listen for the API: %w", err)
+		return fmt.Errorf("listen for the API (TAGSTREAM_API_LISTEN): %w", err)
 	}
 	defer apiListener.Close()
 	opsListener, err := net.Listen("tcp", cfg.OpsListen)
 	if err != nil {
-		return fmt.Errorf("listen for operators: %w", err)
+		return fmt.Errorf("listen for operators (TAGSTREAM_OPS_LISTEN): %w", err)
 	}
 	defer opsListener.Close()
 
@@ -113,9 +113,9 @@ func (p *pipeline) natsChanged(err error) { p.health.Set(componentNATS, err) }
 
 // openStores starts or finds the stream and the database, and returns what
 // closes them.
-func (p *pipeline) openStores(ctx context.Context) (closeAll func() error, err error) {
+func (p *pipeline) openStores(ctx context.Context) (_ func() error, err error) {
 	var closers []func() error
-	closeAll = func() error {
+	closeAll := func() error {
 		var errs []error
 		for i := len(closers) - 1; i >= 0; i-- {
 			errs = append(errs, closers[i]())
@@ -226,7 +226,9 @@ func (p *pipeline) run(ctx context.Context, ready func(string)) error {
 		case <-indexerPart.done:
 		case <-apiPart.done:
 		case <-p.postgres:
-			err = fmt.Errorf("the private Postgres ended: %w", p.pgErr())
+			p.logger.Error("the private Postgres ended", "err", p.pgErr())
+			err = fmt.Errorf("the private Postgres ended; a new start recovers it, %s tells why",
+				filepath.Join(p.cfg.DataDir, "postgres", "postgres.log"))
 		}
 		break
 	}

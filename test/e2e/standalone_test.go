@@ -232,3 +232,46 @@ func TestBadConfiguration(t *testing.T) {
 		})
 	}
 }
+
+// TestStandaloneFailsClearly: what keeps the program from starting is said in
+// one line, and a stop during the start is a stop.
+func TestStandaloneFailsClearly(t *testing.T) {
+	t.Parallel()
+	start := func(t *testing.T, dir string) *program {
+		return begin(t, "tagstream", nil, "TAGSTREAM_DATA_DIR="+dir, "TAGSTREAM_JETSTREAM_HOSTS=http://127.0.0.1:1",
+			"TAGSTREAM_API_LISTEN="+freeAddr(t), "TAGSTREAM_OPS_LISTEN="+freeAddr(t))
+	}
+	write := func(t *testing.T, path, text string) {
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	}
+	for _, tt := range []struct {
+		name, file, text, says string
+	}{
+		{"keys that are none", "cursor.keys", "garbage\n", "cursor.keys"},
+		{"a cluster that is none", "postgres/cluster/postgresql.conf", "", "postgres"},
+		{"a stream that is none", "nats/jetstream", "a file, not a folder", "NATS"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			write(t, filepath.Join(dir, tt.file), tt.text)
+			p := start(t, dir)
+			require.Equal(t, 1, p.exit(), p.out)
+			require.NotContains(t, p.out.String(), "goroutine")
+			require.Contains(t, p.out.String(), tt.says)
+			require.Empty(t, processesOf(t, dir))
+		})
+	}
+	t.Run("stopped while it starts", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		p := start(t, dir)
+		poll.Until(t, ingestWait, func() (bool, string) {
+			_, err := os.Stat(filepath.Join(dir, "postgres"))
+			return err == nil, "not begun"
+		})
+		require.Zero(t, p.end(syscall.SIGTERM), p.out)
+		require.Empty(t, processesOf(t, dir))
+	})
+}

@@ -25,6 +25,9 @@ A program ignores the settings of the others, so one environment can serve all.
 `)
 	for _, s := range service.Settings {
 		def := "none"
+		if s.Name == "OPS_LISTEN" {
+			def = "by program"
+		}
 		if s.Default != "" {
 			def = "`" + strings.ReplaceAll(s.Default, ",", ", ") + "`"
 		}

@@ -32,7 +32,8 @@ func (h *Handler) recent(r *http.Request) (*response, error) {
 	if pq.Limit, err = q.limit("quantity", defaultQuantity); err != nil {
 		return nil, err
 	}
-	if token, given := q.get("paginator"); given {
+	// An empty one is none: callers loop with what they were given last.
+	if token, given := q.get("paginator"); given && token != "" {
 		if pq.From, err = position(h.codec, "paginator", token, list.print); err != nil {
 			return nil, err
 		}

@@ -81,7 +81,7 @@ func (h *Handler) status(r *http.Request) (*response, error) {
 		Checkpoint: checkpointJSON{s.Checkpoint.Seq, sourceJSON{
 			s.Checkpoint.Source.Host, s.Checkpoint.Source.Seq, lateOrNull(s.Checkpoint.Source.Time)}},
 		Totals:   totalsJSON{s.Posts, s.VisiblePosts, s.Tags, s.DeadLetters},
-		Stream:   streamJSON{s.StreamFirst, s.StreamLast, s.StreamBytes},
+		Stream:   streamJSON{s.StreamFirst, max(s.StreamLast, s.Checkpoint.Seq), s.StreamBytes},
 		Database: databaseJSON{s.DatabaseBytes},
 		SeenAt:   lateOrNull(s.SeenAt),
 	})

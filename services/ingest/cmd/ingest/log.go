@@ -43,7 +43,7 @@ func printLog(ctx context.Context, v *service.Values, limit int, out *os.File) e
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(logConnect):
-		return fmt.Errorf("no NATS server at %s after %s", v.String("NATS_URL"), logConnect)
+		return fmt.Errorf("no NATS server answers within %s; is TAGSTREAM_NATS_URL right?", logConnect)
 	}
 	js, err := jetstream.New(nc)
 	if err != nil {

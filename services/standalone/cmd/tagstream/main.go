@@ -34,6 +34,10 @@ func run(ctx context.Context, v *service.Values) error {
 		cfg.ConnectNATS = func(changed func(error)) (*nats.Conn, error) { return service.ConnectNATS(v, logger, changed) }
 	}
 	return standalone.Run(ctx, cfg, logger, func(url string) {
+		if v.String("LOG_FORMAT") == "json" {
+			logger.Info("answering", "url", url)
+			return
+		}
 		fmt.Printf("Tagstream answers at %s\n\n    curl '%s/v1/posts?tags=art&limit=3'\n\n", url, url)
 	})
 }
