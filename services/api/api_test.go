@@ -103,7 +103,10 @@ func TestDatabaseComesAndGoes(t *testing.T) {
 	server := pgtest.Server(t)
 	r := start(t, server.URL)
 	r.until(t, http.StatusServiceUnavailable, "unavailable")
-	require.Contains(t, r.health.NotReady()[api.HealthDatabase], "indexer migrate")
+	poll.Until(t, 10*time.Second, func() (bool, string) {
+		why := r.health.NotReady()[api.HealthDatabase]
+		return strings.Contains(why, "indexer migrate"), why
+	})
 	migrate(t, server.URL)
 	r.until(t, http.StatusOK, "")
 

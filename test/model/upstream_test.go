@@ -187,6 +187,8 @@ func makeUpstream(seed uint64, n int) *upstream {
 	for range n {
 		u.step()
 	}
+	// Later than the last step: a position within a sync does not end it.
+	u.now = u.now.Add(time.Second)
 	u.publish(event.Event{Kind: event.KindPosition}, Change{Time: u.now})
 	return u
 }
