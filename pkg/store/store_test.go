@@ -35,6 +35,15 @@ func openWriter(t testing.TB, o store.Options, holder string) *store.Writer {
 	return w
 }
 
+// openLeader is openWriter with the lease.
+func openLeader(t testing.TB, o store.Options) *store.Writer {
+	t.Helper()
+	w := openWriter(t, o, "w")
+	_, err := w.Acquire(t.Context())
+	require.NoError(t, err)
+	return w
+}
+
 func openReader(t testing.TB, o store.Options) *store.Reader {
 	t.Helper()
 	r, err := store.OpenReader(t.Context(), o)
@@ -201,9 +210,7 @@ func TestReaderCannotWrite(t *testing.T) {
 func TestKeyCollision(t *testing.T) {
 	t.Parallel()
 	o := newDatabase(t)
-	w := openWriter(t, o, "w")
-	_, err := w.Acquire(t.Context())
-	require.NoError(t, err)
+	w := openLeader(t, o)
 	account := &store.Account{DID: "did:plc:author", Seq: 1}
 	key := event.NewKey(epoch, "at://x")
 	put := func(rkey string) *store.Post {
@@ -247,10 +254,9 @@ func TestOlderProgramLeavesANewerRunAlone(t *testing.T) {
 func TestCrowdedKeyIsRejected(t *testing.T) {
 	t.Parallel()
 	o := newDatabase(t)
-	w := openWriter(t, o, "w")
-	_, err := w.Acquire(t.Context())
-	require.NoError(t, err)
+	w := openLeader(t, o)
 	account := &store.Account{DID: "did:plc:author", Seq: 1}
+	var err error
 	for i := range 9 {
 		p := &store.Post{
 			Key: event.NewKey(epoch, "at://x"), Account: account, Rkey: fmt.Sprint(i), Rev: "3abcdefghijkl", CID: "bafy",
