@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -118,8 +117,9 @@ func TestRunWithOpsRefuses(t *testing.T) {
 	var bad *service.ConfigError
 	require.False(t, errors.As(err, &bad), "the port may be free at the next start")
 
+	// A bad value is found before anything is begun.
 	v = mustParse(t, service.Ingest, []string{"--ops-listen=nowhere"}, nil)
-	require.ErrorAs(t, service.RunWithOps(t.Context(), v, ops, never), &bad)
+	require.ErrorAs(t, v.Err(), &bad)
 	require.Equal(t, "TAGSTREAM_OPS_LISTEN", bad.Variable)
 }
 

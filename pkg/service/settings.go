@@ -52,8 +52,8 @@ var Settings = []Setting{
 	{"DATABASE_URL", "", "URL",
 		"Postgres: a read-write role for the indexer, a read-only one for the api, the owner for migrate and rebuild; several hosts allowed; bin/tagstream starts a private Postgres unless this is set", []string{Indexer, API, Standalone}},
 	{"DATABASE_PASSWORD_FILE", "", "FILE", "file that holds the password for DATABASE_URL", []string{Indexer, API, Standalone}},
-	{"API_LISTEN", "127.0.0.1:8080", "HOST:PORT", "where the API listens", []string{API, Standalone}},
-	{"OPS_LISTEN", "", "HOST:PORT",
+	{"API_LISTEN", "127.0.0.1:8080", listenArg, "where the API listens", []string{API, Standalone}},
+	{"OPS_LISTEN", "", listenArg,
 		"where /healthz, /readyz, /metrics and pprof listen, not for the public; each program has a port of its own: 9090 tagstream, 9091 ingest, 9092 indexer, 9093 api", []string{Ingest, Indexer, API, Standalone}},
 	{"CURSOR_KEYS_FILE", "", "FILE",
 		"keys that sign page tokens, the first signs, all verify; bin/tagstream makes one in its data dir", []string{API, Standalone}},
@@ -61,6 +61,9 @@ var Settings = []Setting{
 	{"LOG_LEVEL", "info", "LEVEL", "debug, info, warn or error", []string{Ingest, Indexer, API, Standalone}},
 	{"LOG_FORMAT", "text", "FORMAT", "text or json", []string{Ingest, Indexer, API, Standalone}},
 }
+
+// listenArg names the value of a setting that Values.Listen reads.
+const listenArg = "HOST:PORT"
 
 var opsDefaults = map[string]string{
 	Standalone: "127.0.0.1:9090",

@@ -89,6 +89,13 @@ func Parse(program string, args, environ []string, out io.Writer, usage string, 
 	case fs.NArg() > 0:
 		return nil, fmt.Errorf("unexpected argument %q (see --help)", fs.Arg(0))
 	}
+	// Where to listen is asked for late, when other things have begun already:
+	// have it in Err from the start.
+	for _, s := range mine {
+		if s.Arg == listenArg {
+			v.Listen(s.Name)
+		}
+	}
 	return v, nil
 }
 

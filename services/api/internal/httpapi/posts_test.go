@@ -381,6 +381,7 @@ func TestTokensOfEmptyPages(t *testing.T) {
 		}
 	}
 	var r recentJSON
+	require.Equal(t, http.StatusOK, s.get(t, "/v1/getRecentRootPostsWithTags?tags=nothing&paginator=").status)
 	a := s.get(t, "/v1/getRecentRootPostsWithTags?tags=nothing")
 	a.json(t, &r)
 	require.Equal(t, `{"posts":[]}`+"\n", string(a.body))
