@@ -19,6 +19,9 @@ var (
 	// message that precedes the start: it was restored from an older copy, or
 	// it is another stream. Next returns it where that happened meanwhile.
 	ErrBehind = errors.New("the stream ends before the position to start at")
+	// ErrReplaced is returned by CheckSource when the stream holds another
+	// message than the one that was read there before: it is another stream.
+	ErrReplaced = errors.New("the stream holds another message where reading ended before")
 )
 
 // Message is one stored message of the stream.

@@ -143,6 +143,31 @@ func GetState(ctx context.Context, js jetstream.JetStream) (State, error) {
 	return State{First: max(st.FirstSeq, 1), Last: st.LastSeq, Bytes: st.Bytes}, nil
 }
 
+// CheckSource compares the upstream position in the message at seq with the one
+// that was read there before. A message that is gone or no event says nothing.
+// The error wraps ErrReplaced, or is the server's.
+func CheckSource(ctx context.Context, js jetstream.JetStream, seq uint64, want event.Position) error {
+	s, err := js.Stream(ctx, Posts)
+	if err != nil {
+		return fmt.Errorf("look up stream %s: %w", Posts, err)
+	}
+	msg, err := s.GetMsg(ctx, seq)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read message %d of %s: %w", seq, Posts, err)
+	}
+	ev, err := event.Decode(msg.Data)
+	if err != nil {
+		return nil //nolint:nilerr // a dead letter, then as now
+	}
+	if got := ev.Source; got.Host != want.Host || got.Seq != want.Seq || !got.Time.Equal(want.Time) {
+		return fmt.Errorf("%w: message %d is from %s %d, not from %s %d", ErrReplaced, seq, got.Host, got.Seq, want.Host, want.Seq)
+	}
+	return nil
+}
+
 // errNotOurs marks a last message that some other program wrote.
 var errNotOurs = errors.New("the stream's last message is not an event")
 

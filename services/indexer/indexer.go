@@ -20,6 +20,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/stream"
@@ -117,7 +118,7 @@ func (x *Indexer) Run(ctx context.Context) error {
 
 // fatal reports whether err is a state that only an operator can change.
 func fatal(err error) bool {
-	return errors.Is(err, stream.ErrTrimmed) || errors.Is(err, stream.ErrBehind)
+	return errors.Is(err, stream.ErrTrimmed) || errors.Is(err, stream.ErrBehind) || errors.Is(err, stream.ErrReplaced)
 }
 
 // streamError marks an error of the stream's side, for the health report.
@@ -208,7 +209,7 @@ func (x *Indexer) acquire(ctx context.Context, w *store.Writer) (store.Checkpoin
 
 // follow reads the stream from behind cp and applies it, until something fails.
 func (x *Indexer) follow(ctx context.Context, w *store.Writer, a *apply.Applier, cp *store.Checkpoint) error {
-	r, err := x.openReader(ctx, cp.Seq)
+	r, err := x.openReader(ctx, cp)
 	if err != nil {
 		return &streamError{err}
 	}
@@ -257,12 +258,12 @@ func (x *Indexer) reachStream(ctx context.Context) error {
 	return err
 }
 
-func (x *Indexer) openReader(ctx context.Context, checkpoint uint64) (*stream.Reader, error) {
+func (x *Indexer) openReader(ctx context.Context, cp *store.Checkpoint) (*stream.Reader, error) {
 	// No longer than the lease can go without a renewal.
 	ctx, cancel := context.WithTimeout(ctx, renewEvery)
 	defer cancel()
-	start := checkpoint + 1
-	if checkpoint == 0 {
+	start := cp.Seq + 1
+	if cp.Seq == 0 {
 		// A new index takes what the stream still has.
 		st, err := stream.GetState(ctx, x.js)
 		if err != nil {
@@ -271,6 +272,13 @@ func (x *Indexer) openReader(ctx context.Context, checkpoint uint64) (*stream.Re
 		if start = st.First; start > 1 {
 			x.log.Warn("the stream's beginning was trimmed; the new index starts without it", "first", start)
 		}
+	}
+	if cp.Seq > 0 && cp.Source.Host != "" {
+		if err := stream.CheckSource(ctx, x.js, cp.Seq, cp.Source); err != nil {
+			return nil, err
+		}
+		// Known to be the same stream; from here on only Seq is kept up.
+		cp.Source = event.Position{}
 	}
 	return stream.OpenReader(ctx, x.js, start)
 }

@@ -268,3 +268,38 @@ func TestReadiness(t *testing.T) {
 	require.LessOrEqual(t, strings.Count(log.String(), "not ready"), 2, log.String())
 	require.LessOrEqual(t, strings.Count(log.String(), "ready again"), 2, log.String())
 }
+
+// TestIndexerRefusesAnotherStream: a stream that was made anew is not mixed
+// into the index of the former one, even where it has grown past the
+// checkpoint.
+func TestIndexerRefusesAnotherStream(t *testing.T) {
+	t.Parallel()
+	b := newIndexBench(t, natstest.Server(t))
+	url := b.api()
+	want := model.New()
+	history := model.GenerateMessages(7, 300)
+	for i, m := range history {
+		want.Apply(uint64(i+1), m)
+	}
+	first := b.indexer(100)
+	b.await(url, b.publish(history...))
+	require.NoError(t, first.stop())
+
+	require.NoError(t, b.js.DeleteStream(t.Context(), stream.Posts))
+	var other [][]byte
+	for _, ev := range model.Generate(8, 600) {
+		data, err := ev.Encode()
+		require.NoError(t, err)
+		other = append(other, data)
+	}
+	b.publish(other...)
+	logger := b.logger("indexer")
+	x, err := indexer.New(indexer.Config{Database: b.writer}, indexer.Deps{
+		NATS: b.nats.Conn(t), Logger: logger, Registry: prometheus.NewRegistry(), Health: obs.NewHealth(logger), ID: "second",
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	require.ErrorIs(t, x.Run(ctx), stream.ErrReplaced)
+	model.CheckHTTP(t, url, want)
+}

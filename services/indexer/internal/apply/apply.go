@@ -143,8 +143,14 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 			return to, err
 		}
 		to.Seq, to.Sync = last, sync
-		if len(applied) > 0 {
+		switch {
+		case len(applied) > 0:
 			to.Source = applied[len(applied)-1].ev.Source
+		case len(buried) > 0 && buried[0].reason == ReasonRejected:
+			// It is an event all the same, and the checkpoint's message.
+			if ev, err := event.Decode(buried[0].message.Data); err == nil {
+				to.Source = ev.Source
+			}
 		}
 		return to, nil
 	})
