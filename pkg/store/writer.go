@@ -19,7 +19,8 @@ const LeaseTTL = 5 * time.Second
 // is in the rows beside it.
 type Checkpoint struct {
 	Seq uint64
-	// Source is the upstream position of the message at Seq.
+	// Source is the upstream position of the message at Seq. Where that one is a
+	// dead letter, it is of the last event before, and Source.Seq is 0.
 	Source event.Position
 	// Sync is the account whose replacement posts are coming in after a #sync,
 	// zero where none are.

@@ -143,14 +143,11 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 			return to, err
 		}
 		to.Seq, to.Sync = last, sync
-		switch {
-		case len(applied) > 0:
+		if len(applied) > 0 {
 			to.Source = applied[len(applied)-1].ev.Source
-		case len(buried) > 0 && buried[0].reason == ReasonRejected:
-			// It is an event all the same, and the checkpoint's message.
-			if ev, err := event.Decode(buried[0].message.Data); err == nil {
-				to.Source = ev.Source
-			}
+		}
+		if len(applied) == 0 || applied[len(applied)-1].seq != last {
+			to.Source.Seq = 0 // a dead letter is at the checkpoint
 		}
 		return to, nil
 	})

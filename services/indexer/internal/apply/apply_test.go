@@ -196,3 +196,25 @@ func (x *index) checkTotals() {
 		Scan(&posts, &visible, &tags, &wrong))
 	require.Equal(x.t, []int64{posts, visible, tags, 0}, []int64{st.Posts, st.VisiblePosts, st.Tags, wrong})
 }
+
+// A checkpoint at a dead letter claims nothing of that message: a newer program
+// may be able to read it, and would take the stream for another one.
+func TestCheckpointAtADeadLetter(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	source := func() event.Position {
+		st, err := x.reader.Status(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, x.seq, st.Checkpoint.Seq)
+		return st.Checkpoint.Source
+	}
+	x.apply(create("a", 1, "art"))
+	require.Equal(t, uint64(1), source().Seq)
+	x.seq++
+	require.NoError(t, x.applier.Apply(t.Context(), []stream.Message{{Seq: x.seq, Data: []byte(`{"v":999}`)}}))
+	require.Len(t, x.dead, 1)
+	require.Zero(t, source().Seq)
+	require.Equal(t, at(1), source().Time, "the time is of the last event")
+	x.apply(create("b", 2, "art"))
+	require.Equal(t, uint64(3), source().Seq)
+}
