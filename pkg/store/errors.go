@@ -17,6 +17,9 @@ var (
 	// ErrLeaseHeld is returned by Writer.Acquire while another holder's lease
 	// lasts. Try again.
 	ErrLeaseHeld = errors.New("the indexer's lease is held by another")
+	// ErrOutdated is returned by Writer.Acquire when a newer program's migration
+	// needs rows that this program does not write. Run the newer program.
+	ErrOutdated = errors.New("this program is too old to write the index")
 	// ErrNotMigrated is returned when the schema is missing or older than this
 	// program: run "indexer migrate" with an owner role.
 	ErrNotMigrated = errors.New("the database has no current schema; run \"indexer migrate\" with the owner's role")

@@ -67,20 +67,27 @@ func OpenWriter(ctx context.Context, o Options, holder string) (*Writer, error) 
 func (w *Writer) Close() { w.pool.Close() }
 
 // Acquire takes the lease if it is free or already this writer's, and returns
-// the checkpoint to go on from. The error is ErrLeaseHeld, ErrNotMigrated, or
-// the database's.
+// the checkpoint to go on from. The error is ErrLeaseHeld, ErrOutdated,
+// ErrNotMigrated, or the database's.
 func (w *Writer) Acquire(ctx context.Context) (Checkpoint, error) {
 	// Whoever holds the lease may be inside a transaction: then this waits for
 	// its row, and sees what that transaction made of it.
 	tag, err := w.pool.Exec(ctx, `
 		UPDATE checkpoint
 		   SET epoch = epoch + 1, holder = $1, expires_at = clock_timestamp() + $2
-		 WHERE holder = $1 OR expires_at < clock_timestamp()`,
-		w.holder, LeaseTTL)
+		 WHERE (holder = $1 OR expires_at < clock_timestamp()) AND writer_version <= $3`,
+		w.holder, LeaseTTL, schemaVersion)
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("acquire the indexer's lease: %w", notMigrated(err))
 	}
 	if tag.RowsAffected() == 0 {
+		var version int
+		if err := w.pool.QueryRow(ctx, "SELECT writer_version FROM checkpoint").Scan(&version); err != nil {
+			return Checkpoint{}, fmt.Errorf("acquire the indexer's lease: %w", notMigrated(err))
+		}
+		if version > schemaVersion {
+			return Checkpoint{}, fmt.Errorf("%w: it must know version %d of the schema, and knows %d", ErrOutdated, version, schemaVersion)
+		}
 		return Checkpoint{}, ErrLeaseHeld
 	}
 	cp, epoch, holder, err := readCheckpoint(ctx, w.pool, "")

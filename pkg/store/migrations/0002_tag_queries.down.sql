@@ -1,0 +1,5 @@
+BEGIN;
+ALTER TABLE checkpoint DROP COLUMN IF EXISTS writer_version;
+ALTER TABLE tags DROP COLUMN IF EXISTS hourly;
+DROP TABLE IF EXISTS tag_hours, post_langs, langs;
+COMMIT;

@@ -1,0 +1,51 @@
+-- What filters by language, histories of tags and lists of them are read from.
+-- Nothing here takes long: an API of version 1 answers meanwhile. The next
+-- migration fills it. Every statement can run twice.
+
+BEGIN;
+
+-- Languages that posts declare, as lower-case basic language ranges of RFC
+-- 4647: a post in "en-US" counts under "en" and under "en-us".
+CREATE TABLE IF NOT EXISTS langs (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    -- Serves the look-up of a query's languages.
+    name text COLLATE "C" NOT NULL,
+    -- How many rows of post_langs have this language: its visible posts.
+    posts bigint NOT NULL DEFAULT 0,
+    CONSTRAINT langs_pkey PRIMARY KEY (id),
+    CONSTRAINT langs_name_key UNIQUE (name),
+    CONSTRAINT langs_posts_check CHECK (posts >= 0)
+);
+
+-- To languages what post_tags is to tags: visible posts only, read both ways.
+CREATE TABLE IF NOT EXISTS post_langs (
+    lang_id bigint NOT NULL,
+    key uuid NOT NULL,
+    CONSTRAINT post_langs_pkey PRIMARY KEY (lang_id, key)
+);
+ALTER TABLE post_langs SET (
+    autovacuum_vacuum_insert_scale_factor = 0.005,
+    autovacuum_vacuum_insert_threshold = 5000,
+    autovacuum_vacuum_scale_factor = 0.01
+);
+
+-- Posts per hour of sortAt, of the tags that have many; see tags.hourly.
+CREATE TABLE IF NOT EXISTS tag_hours (
+    -- Hours since 1970. First in the key: live rows are neighbours, and pruning
+    -- takes a range.
+    hour bigint NOT NULL,
+    tag_id bigint NOT NULL,
+    posts bigint NOT NULL,
+    CONSTRAINT tag_hours_pkey PRIMARY KEY (hour, tag_id),
+    CONSTRAINT tag_hours_posts_check CHECK (posts >= 0)
+);
+
+-- Whether tag_hours is kept for the tag. Set for ever once it has as many posts
+-- as a reader should not count.
+ALTER TABLE tags ADD COLUMN IF NOT EXISTS hourly boolean NOT NULL DEFAULT false;
+
+-- The least version of the schema that an indexer must know to write: an older
+-- one would leave out what came later.
+ALTER TABLE checkpoint ADD COLUMN IF NOT EXISTS writer_version integer NOT NULL DEFAULT 3;
+
+COMMIT;
