@@ -118,7 +118,7 @@ func (x *Indexer) Run(ctx context.Context) error {
 
 // fatal reports whether err is a state that only an operator can change.
 func fatal(err error) bool {
-	return errors.Is(err, stream.ErrTrimmed) || errors.Is(err, stream.ErrBehind) || errors.Is(err, stream.ErrReplaced)
+	return errors.Is(err, store.ErrOutdated) || errors.Is(err, stream.ErrTrimmed) || errors.Is(err, stream.ErrBehind) || errors.Is(err, stream.ErrReplaced)
 }
 
 // streamError marks an error of the stream's side, for the health report.
