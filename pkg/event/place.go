@@ -23,6 +23,16 @@ func NewKey(sortAt time.Time, uri string) Key {
 	return k
 }
 
+// FirstKey is the first key that a post at t, or up to a microsecond later, can
+// have: no post that is sorted before t has a higher one.
+func FirstKey(t time.Time) Key {
+	var k Key
+	if us := t.UnixMicro(); us > 0 {
+		binary.BigEndian.PutUint64(k[:8], uint64(us))
+	}
+	return k
+}
+
 // SortAt is the time inside the key.
 func (k Key) SortAt() time.Time {
 	return time.UnixMicro(int64(binary.BigEndian.Uint64(k[:8]))).UTC()

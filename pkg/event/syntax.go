@@ -1,6 +1,7 @@
 package event
 
 import (
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -110,4 +111,56 @@ func Langs(raw []string) []string {
 
 func isAlnum(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+}
+
+// MaxLangRanges is how many language ranges a post is found under.
+const MaxLangRanges = 100
+
+// NormalizeLang returns a basic language range of RFC 4647, section 2.1, in
+// lower case, as posts are found under it. The range "*" is none of them: it asks
+// for every language. ok is false for text of another form.
+func NormalizeLang(s string) (lang string, ok bool) {
+	lang = lowerASCII(s)
+	for i, part := range strings.Split(lang, "-") {
+		if len(part) < 1 || len(part) > 8 {
+			return "", false
+		}
+		for _, c := range []byte(part) {
+			if !isAlnum(c) || i == 0 && c <= '9' {
+				return "", false
+			}
+		}
+	}
+	return lang, true
+}
+
+// LangRanges returns the ranges that match one of the languages by the basic
+// filtering of RFC 4647, section 3.3.1: each language itself and what it begins
+// with up to a hyphen, in lower case, without repeats, the first MaxLangRanges.
+func LangRanges(langs []string) []string {
+	var out []string
+	for _, lang := range langs {
+		lang = lowerASCII(lang)
+		for i := 0; i <= len(lang); i++ {
+			if i < len(lang) && lang[i] != '-' {
+				continue
+			}
+			if _, ok := NormalizeLang(lang[:i]); !ok || len(out) == MaxLangRanges {
+				break
+			}
+			if !slices.Contains(out, lang[:i]) {
+				out = append(out, lang[:i])
+			}
+		}
+	}
+	return out
+}
+
+func lowerASCII(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, s)
 }

@@ -64,3 +64,40 @@ func TestLangs(t *testing.T) {
 	require.Equal(t, []string{"en", "pt-BR", "EN", "en", "?"}, event.Langs([]string{"en", "", "pt-BR", "a\x00", "EN", long, "en", "\xff", "?"}))
 	require.Len(t, event.Langs(strings.Split(strings.Repeat("en,", 30), ",")), event.MaxLangsPerPost)
 }
+
+func TestLangRanges(t *testing.T) {
+	t.Parallel()
+	many := make([]string, 0, 200)
+	for i := range 200 {
+		many = append(many, "l"+string(rune('a'+i/26))+string(rune('a'+i%26)))
+	}
+	for _, tt := range []struct {
+		name  string
+		langs []string
+		want  []string
+	}{
+		{"none", nil, nil},
+		{"language", []string{"en"}, []string{"en"}},
+		{"region", []string{"pt-BR"}, []string{"pt", "pt-br"}},
+		{"three subtags", []string{"zh-Hans-CN"}, []string{"zh", "zh-hans", "zh-hans-cn"}},
+		{"shared prefix", []string{"en-US", "en", "EN-gb"}, []string{"en", "en-us", "en-gb"}},
+		{"not a language", []string{"en_US", "", "1a", "abcdefghi", "日本"}, nil},
+		{"what precedes a bad subtag", []string{"en-", "fr-abcdefghi", "de-1x-!"}, []string{"en", "fr", "de", "de-1x"}},
+		{"private use", []string{"x-klingon", "i-default"}, []string{"x", "x-klingon", "i", "i-default"}},
+		{"bounded", many, many[:event.MaxLangRanges]},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			require.Equal(t, tt.want, event.LangRanges(tt.langs))
+			for _, r := range event.LangRanges(tt.langs) {
+				lang, ok := event.NormalizeLang(r)
+				require.True(t, ok)
+				require.Equal(t, r, lang)
+			}
+		})
+	}
+	for _, bad := range []string{"", "*", "en-*", "en_US", "-", "en--us", "1n", "abcdefghi", "en ", "é"} {
+		_, ok := event.NormalizeLang(bad)
+		require.False(t, ok, bad)
+	}
+}

@@ -61,7 +61,7 @@ func (t *Tx) Write(ctx context.Context, c Changes) error {
 	if err := t.updatePosts(ctx, c.Posts); err != nil {
 		return err
 	}
-	if err := t.writePostTags(ctx, c.Posts); err != nil {
+	if err := t.writePostings(ctx, c.Posts); err != nil {
 		return err
 	}
 	if err := t.writeRemoved(ctx, c.Removed); err != nil {
@@ -216,107 +216,6 @@ func (t *Tx) updatePosts(ctx context.Context, changes []PostChange) error {
 		 WHERE p.key = i.key`, columns(posts)...); err != nil {
 		return fmt.Errorf("update %d posts: %w", len(posts), err)
 	}
-	return nil
-}
-
-type tagRow struct {
-	tag string
-	key event.Key
-}
-
-func (t *Tx) writePostTags(ctx context.Context, changes []PostChange) error {
-	before, after := map[tagRow]bool{}, map[tagRow]bool{}
-	var names []string
-	for _, p := range changes {
-		if p.OldVisible {
-			for _, tag := range p.Old.Tags {
-				before[tagRow{tag, p.Old.Key}] = true
-				names = append(names, tag)
-			}
-		}
-		if p.NewVisible {
-			for _, tag := range p.New.Tags {
-				after[tagRow{tag, p.New.Key}] = true
-				names = append(names, tag)
-			}
-		}
-	}
-	if len(names) == 0 {
-		return nil
-	}
-	if err := t.tagIDs.resolve(ctx, t.tx, names); err != nil {
-		return err
-	}
-	delta := map[int64]int64{}
-	goneIDs, goneKeys := t.diff(before, after, delta, -1)
-	newIDs, newKeys := t.diff(after, before, delta, +1)
-	if len(goneIDs) > 0 {
-		if _, err := t.tx.Exec(ctx, `
-			DELETE FROM post_tags p USING unnest($1::bigint[], $2::uuid[]) AS i(tag_id, key)
-			 WHERE p.tag_id = i.tag_id AND p.key = i.key`, goneIDs, goneKeys); err != nil {
-			return fmt.Errorf("delete %d rows of post_tags: %w", len(goneIDs), err)
-		}
-	}
-	if len(newIDs) > 0 {
-		if _, err := t.tx.Exec(ctx, `
-			INSERT INTO post_tags (tag_id, key) SELECT * FROM unnest($1::bigint[], $2::uuid[])`, newIDs, newKeys); err != nil {
-			return fmt.Errorf("insert %d rows of post_tags: %w", len(newIDs), err)
-		}
-	}
-	return t.writeCounts(ctx, delta)
-}
-
-// diff returns the rows that are in a and not in b, in index order, and adds
-// sign to their tags' counts.
-func (t *Tx) diff(a, b map[tagRow]bool, delta map[int64]int64, sign int64) ([]int64, []event.Key) {
-	type row struct {
-		id  int64
-		key event.Key
-	}
-	var rows []row
-	for r := range a {
-		if !b[r] {
-			id, _ := t.tagIDs.get(r.tag)
-			rows = append(rows, row{id, r.key})
-			delta[id] += sign
-		}
-	}
-	slices.SortFunc(rows, func(x, y row) int {
-		return cmp.Or(cmp.Compare(x.id, y.id), bytes.Compare(x.key[:], y.key[:]))
-	})
-	ids, keys := make([]int64, len(rows)), make([]event.Key, len(rows))
-	for i, r := range rows {
-		ids[i], keys[i] = r.id, r.key
-	}
-	return ids, keys
-}
-
-func (t *Tx) writeCounts(ctx context.Context, delta map[int64]int64) error {
-	var ids, by []int64
-	for id, d := range delta {
-		if d != 0 {
-			ids = append(ids, id)
-		}
-	}
-	slices.Sort(ids)
-	for _, id := range ids {
-		by = append(by, delta[id])
-	}
-	if len(ids) == 0 {
-		return nil
-	}
-	// How many tags came into use or went out of it, for the totals.
-	var used int64
-	err := t.tx.QueryRow(ctx, `
-		WITH changed AS (
-			UPDATE tags t SET posts = t.posts + i.by FROM unnest($1::bigint[], $2::bigint[]) AS i(id, by)
-			 WHERE t.id = i.id RETURNING t.posts AS now, t.posts - i.by AS before)
-		SELECT count(*) FILTER (WHERE before = 0 AND now > 0) - count(*) FILTER (WHERE before > 0 AND now = 0) FROM changed`,
-		ids, by).Scan(&used)
-	if err != nil {
-		return fmt.Errorf("count posts of %d tags: %w", len(ids), err)
-	}
-	t.tags += used
 	return nil
 }
 

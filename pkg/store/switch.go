@@ -81,7 +81,7 @@ func (o *Owner) Drop(ctx context.Context, schema string) error {
 // readers find good plans and index-only scans.
 func (o *Owner) Vacuum(ctx context.Context, schema string) error {
 	return o.do(ctx, func(conn *pgx.Conn) error {
-		for _, table := range []string{"post_tags", "posts", "tags", "accounts", "removed_posts"} {
+		for _, table := range []string{"post_tags", "post_langs", "posts", "tags", "langs", "tag_hours", "accounts", "removed_posts"} {
 			if _, err := conn.Exec(ctx, "VACUUM (ANALYZE) "+pgx.Identifier{schema, table}.Sanitize()); err != nil {
 				return fmt.Errorf("vacuum %s.%s: %w", schema, table, err)
 			}

@@ -69,8 +69,10 @@ type Removed struct {
 
 // Tx reads and changes rows inside one Apply.
 type Tx struct {
-	tx     pgx.Tx
-	tagIDs *tagIDs
+	tx                  pgx.Tx
+	tagTerms, langTerms *terms
+	// firstHour is the first hour that tag_hours counts.
+	firstHour int64
 	// What the transaction adds to the totals.
 	posts, visible, tags, deadLetters int64
 }

@@ -36,8 +36,8 @@ type PendingSync struct {
 
 // Writer changes the index. It must be used from one goroutine.
 type Writer struct {
-	pool   *pgxpool.Pool
-	tagIDs *tagIDs
+	pool        *pgxpool.Pool
+	tags, langs *terms
 	// epoch is that of the lease, 0 where none was acquired.
 	epoch  int64
 	holder string
@@ -60,7 +60,7 @@ func OpenWriter(ctx context.Context, o Options, holder string) (*Writer, error) 
 	if err != nil {
 		return nil, fmt.Errorf("open the writer's pool: %w", err)
 	}
-	return &Writer{pool: pool, tagIDs: newTagIDs(), holder: holder}, nil
+	return &Writer{pool: pool, tags: newTerms("tags"), langs: newTerms("langs"), holder: holder}, nil
 }
 
 // Close closes the writer's connections.
@@ -99,7 +99,8 @@ func (w *Writer) Acquire(ctx context.Context) (Checkpoint, error) {
 	}
 	w.epoch = epoch
 	// The schema may be another one than before: a rebuild was switched in.
-	w.tagIDs.forgetAll()
+	w.tags.forgetAll()
+	w.langs.forgetAll()
 	return cp, nil
 }
 
@@ -143,7 +144,7 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from Checkpoint) (
 		if epoch != w.epoch {
 			return ErrLeaseLost
 		}
-		tx := &Tx{tx: ptx, tagIDs: w.tagIDs}
+		tx := &Tx{tx: ptx, tagTerms: w.tags, langTerms: w.langs, firstHour: hourOf(from.Source.Time) - hoursKept}
 		to, err := fold(tx, from)
 		if err != nil {
 			return err
@@ -165,10 +166,12 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from Checkpoint) (
 	})
 	if err != nil {
 		// Ids that the transaction made up are gone with it.
-		w.tagIDs.forgetNew()
+		w.tags.forgetNew()
+		w.langs.forgetNew()
 		return err
 	}
-	w.tagIDs.keepNew()
+	w.tags.keepNew()
+	w.langs.keepNew()
 	return nil
 }
 

@@ -1,0 +1,113 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+const (
+	// HourlyTag is from how many visible posts on tag_hours is kept for a tag.
+	// Of one that never had so many, a reader counts the posts themselves: most
+	// tags are rare, and counters for them would cost more than they save.
+	HourlyTag = 1000
+	// HistoryHours is how many hours the history of a tag goes back, the one
+	// under way included.
+	HistoryHours = 168
+	// hoursKept is how far before the checkpoint's time tag_hours counts. The
+	// day more than a history shows is room for an upstream clock that goes back.
+	hoursKept = HistoryHours + 24
+)
+
+// hourOf is the number of the hour that t is in, from 1970 on.
+func hourOf(t time.Time) int64 { return t.Unix() / 3600 }
+
+// hourCounts are changes of tag_hours: how many posts more by tag and hour.
+type hourCounts map[int64]map[int64]int64
+
+func (h hourCounts) add(tag, hour, by int64) {
+	if h[tag] == nil {
+		h[tag] = map[int64]int64{}
+	}
+	h[tag][hour] += by
+}
+
+func (h hourCounts) changed(tag int64) bool {
+	for _, n := range h[tag] {
+		if n != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// beginHours starts tag_hours for tags that have grown, from the rows that they
+// have in post_tags by now.
+func (t *Tx) beginHours(ctx context.Context, tags []int64) error {
+	if len(tags) == 0 {
+		return nil
+	}
+	if _, err := t.tx.Exec(ctx, `UPDATE tags SET hourly = true WHERE id = ANY($1::bigint[])`, tags); err != nil {
+		return fmt.Errorf("begin the hourly counts of %d tags: %w", len(tags), err)
+	}
+	rows, err := t.tx.Query(ctx, `SELECT tag_id, key FROM post_tags WHERE tag_id = ANY($1::bigint[]) AND key >= $2`,
+		tags, event.FirstKey(time.Unix(max(t.firstHour, 0)*3600, 0)))
+	if err != nil {
+		return fmt.Errorf("begin the hourly counts of %d tags: %w", len(tags), err)
+	}
+	hours := hourCounts{}
+	var p posting
+	if _, err := pgx.ForEachRow(rows, []any{&p.id, &p.key}, func() error {
+		hours.add(p.id, hourOf(p.key.SortAt()), 1)
+		return nil
+	}); err != nil {
+		return fmt.Errorf("begin the hourly counts of %d tags: %w", len(tags), err)
+	}
+	return t.writeHours(ctx, hours)
+}
+
+// writeHours adds the counts to those of tags that are hourly. Every row that
+// one is taken from is there: it was made when its first post came.
+func (t *Tx) writeHours(ctx context.Context, counts hourCounts) error {
+	type row struct{ hour, tag, by int64 }
+	var more, less []row
+	for tag, hours := range counts {
+		for hour, by := range hours {
+			switch {
+			case by > 0:
+				more = append(more, row{hour, tag, by})
+			case by < 0:
+				less = append(less, row{hour, tag, by})
+			}
+		}
+	}
+	for _, w := range []struct {
+		rows []row
+		sql  string
+	}{
+		{more, `INSERT INTO tag_hours (hour, tag_id, posts) SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[])
+			ON CONFLICT (hour, tag_id) DO UPDATE SET posts = tag_hours.posts + excluded.posts`},
+		{less, `UPDATE tag_hours h SET posts = h.posts + i.by FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS i(hour, tag_id, by)
+			 WHERE h.hour = i.hour AND h.tag_id = i.tag_id`},
+	} {
+		if len(w.rows) == 0 {
+			continue
+		}
+		slices.SortFunc(w.rows, func(a, b row) int { return cmp.Or(cmp.Compare(a.hour, b.hour), cmp.Compare(a.tag, b.tag)) })
+		n := len(w.rows)
+		hours, tags, by := make([]int64, n), make([]int64, n), make([]int64, n)
+		for i, r := range w.rows {
+			hours[i], tags[i], by[i] = r.hour, r.tag, r.by
+		}
+		if _, err := t.tx.Exec(ctx, w.sql, hours, tags, by); err != nil {
+			return fmt.Errorf("count posts of %d tag hours: %w", n, err)
+		}
+	}
+	return nil
+}
