@@ -53,8 +53,11 @@ func (k Key) Next() Key {
 // nothing. The result is UTC, in whole microseconds.
 func SortAt(createdAt string, indexedAt time.Time) time.Time {
 	at := indexedAt.UTC().Truncate(time.Microsecond)
-	if created, ok := parseTime(createdAt); ok && created.Before(at) {
-		at = created
+	if created, ok := ParseTime(createdAt); ok {
+		// Truncate rounds towards the zero time, which is down for every year here.
+		if created = created.UTC().Truncate(time.Microsecond); created.Before(at) {
+			at = created
+		}
 	}
 	if at.Before(time.Unix(0, 0)) {
 		return time.Unix(0, 0).UTC()
@@ -67,14 +70,11 @@ func SortAt(createdAt string, indexedAt time.Time) time.Time {
 // capital T and Z). Of leap seconds it knows nothing: they count as no time.
 var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
 
-func parseTime(s string) (time.Time, bool) {
+// ParseTime reads an RFC 3339 time; ok is false for anything else.
+func ParseTime(s string) (t time.Time, ok bool) {
 	if !rfc3339.MatchString(s) {
 		return time.Time{}, false
 	}
 	t, err := time.Parse(time.RFC3339Nano, strings.ToUpper(s))
-	if err != nil {
-		return time.Time{}, false
-	}
-	// Truncate rounds towards the zero time, which is down for every year here.
-	return t.UTC().Truncate(time.Microsecond), true
+	return t, err == nil
 }

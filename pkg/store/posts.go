@@ -2,8 +2,10 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"strings"
+	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -17,16 +19,28 @@ var PostOrder = keyset.MustOrdering(keyset.Column{Name: "key", Direction: keyset
 // Limits of a query. They bound what one request can make Postgres read.
 const (
 	MaxTags  = 20
+	MaxLangs = 20
 	MaxLimit = 100
 	// maxPageBytes bounds the records of a page: beyond it the page is short.
 	// Records can have a megabyte, and anybody can post a hundred of them.
 	maxPageBytes = 4 << 20
 )
 
-// PostQuery asks for posts with any of Tags.
+// PostQuery asks for posts with any of Tags, or with all of them.
 type PostQuery struct {
 	// Tags are normalized, distinct, 1 to MaxTags.
 	Tags []string
+	// All asks for all of Tags rather than any.
+	All bool
+	// None are tags that posts must not have: normalized, distinct, at most
+	// MaxTags.
+	None []string
+	// Langs are language ranges as of event.NormalizeLang, at most MaxLangs: of
+	// one of them a post must declare a language. None asks for nothing.
+	Langs []string
+	// Since and Until bound sortAt, Since inclusive, Until exclusive. Zero is no
+	// bound. Keys have whole microseconds: a finer time is rounded up.
+	Since, Until time.Time
 	// From is where to read from and Way which way: Forward goes older.
 	From keyset.Position
 	Way  keyset.Way
@@ -42,55 +56,105 @@ type PostPage struct {
 	Next, Previous keyset.Position
 	// HasNext and HasPrevious say whether there are any now. They are exact,
 	// except where the work that one request may cause ran out: then the page
-	// is short and the one in the direction of reading is true.
+	// is short, even empty, and the one in the direction of reading is true. The
+	// other is true, too, where finding out would have cost too much.
 	HasNext, HasPrevious bool
 }
 
 // PostKey is a post's position values in PostOrder.
-func PostKey(p PostRow) []keyset.Value { return []keyset.Value{keyset.UUID(p.Key)} }
+func PostKey(p PostRow) []keyset.Value { return keyValues(p.Key) }
+
+func keyValues(k event.Key) []keyset.Value { return []keyset.Value{keyset.UUID(k)} }
+
+// errSwitched is returned where the schema became another one between two
+// statements of a query: what the first says of ids is not true of the second.
+var errSwitched = errors.New("the index was switched under the query")
+
+// maxSwitches bounds how often a query is begun anew because of a switch.
+const maxSwitches = 3
 
 // Posts returns a page of posts. The error is the database's, or that of a
 // query outside the limits above.
 func (r *Reader) Posts(ctx context.Context, q PostQuery) (PostPage, error) {
-	if len(q.Tags) < 1 || len(q.Tags) > MaxTags || q.Limit < 1 || q.Limit > MaxLimit {
-		return PostPage{}, fmt.Errorf("query posts: %d tags or limit %d is out of bounds", len(q.Tags), q.Limit)
+	return r.TracePosts(ctx, q, nil)
+}
+
+// TracePosts is Posts for those who want to see what it asks Postgres: it calls
+// trace, if not nil, with each statement.
+func (r *Reader) TracePosts(ctx context.Context, q PostQuery, trace func(Statement)) (PostPage, error) {
+	if len(q.Tags) < 1 || max(len(q.Tags), len(q.None)) > MaxTags || len(q.Langs) > MaxLangs || q.Limit < 1 || q.Limit > MaxLimit {
+		return PostPage{}, fmt.Errorf("query posts: %d tags, %d excluded, %d languages or limit %d is out of bounds", len(q.Tags), len(q.None), len(q.Langs), q.Limit)
 	}
 	var page PostPage
-	err := r.snapshot(ctx, func(tx pgx.Tx) error {
-		s, err := scanPosts(ctx, tx, q.Tags, q.From, q.Way, q.Limit+1)
-		if err != nil {
+	var err error
+	for range maxSwitches {
+		err = r.snapshot(ctx, func(tx pgx.Tx) error {
+			page, err = postPage(ctx, tx, q, trace)
 			return err
+		})
+		if !errors.Is(err, errSwitched) {
+			break
 		}
-		p := keyset.Slice(s.rows, q.Limit, q.Way, q.From, PostKey)
-		page = PostPage{Rows: p.Rows, Next: p.Next, Previous: p.Previous}
-		more, behind := &page.HasNext, &page.HasPrevious
-		edge, back := p.Previous, keyset.Backward
-		if q.Way == keyset.Backward {
-			more, behind = behind, more
-			edge, back = p.Next, keyset.Forward
-		}
-		*more = p.More
-		if s.cutOff && !p.More {
-			// The reader goes on behind what the page had room for.
-			*more = true
-			if q.Way == keyset.Forward {
-				page.Next = keyset.Below(keyset.UUID(s.last))
-			} else {
-				page.Previous = keyset.Above(keyset.UUID(s.last))
-			}
-		}
-		b, err := scanPosts(ctx, tx, q.Tags, edge, back, 1)
-		if err != nil {
-			return err
-		}
-		*behind = len(b.rows) > 0
-		page.watchFarEnds()
-		return nil
-	})
+	}
 	if err != nil {
 		return PostPage{}, fmt.Errorf("query posts with %d tags: %w", len(q.Tags), notMigrated(err))
 	}
 	return page, nil
+}
+
+func postPage(ctx context.Context, tx pgx.Tx, q PostQuery, trace func(Statement)) (PostPage, error) {
+	c, err := resolve(ctx, tx, q)
+	if err != nil {
+		return PostPage{}, err
+	}
+	window := wholeList.since(q.Since).until(q.Until)
+	ahead := &scan{conjunction: c, tx: tx, way: q.Way, work: maxWork, trace: trace}
+	f, err := ahead.find(ctx, window.from(q.From, q.Way), q.Limit+1)
+	if err != nil {
+		return PostPage{}, err
+	}
+	p := keyset.Slice(f.keys, q.Limit, q.Way, q.From, keyValues)
+	page := PostPage{Next: p.Next, Previous: p.Previous}
+	more, behind := &page.HasNext, &page.HasPrevious
+	edge, back := p.Previous, keyset.Backward
+	if q.Way == keyset.Backward {
+		more, behind = behind, more
+		edge, back = p.Next, keyset.Forward
+	}
+	*more = p.More
+	if f.ranOut && !p.More {
+		*more = true
+		page.goOnBehind(f.last, q.Way)
+	}
+
+	other := &scan{conjunction: c, tx: tx, way: back, work: maxWorkBehind, trace: trace}
+	if *behind, err = other.any(ctx, window.from(edge, back)); err != nil {
+		return PostPage{}, err
+	}
+
+	var cutOff bool
+	if page.Rows, cutOff, err = readPosts(ctx, tx, c.schema, p.Rows, q.Way, trace); err != nil {
+		return PostPage{}, err
+	}
+	if cutOff {
+		*more = true
+		last := page.Rows[len(page.Rows)-1]
+		if q.Way == keyset.Backward {
+			last = page.Rows[0]
+		}
+		page.goOnBehind(last.Key, q.Way)
+	}
+	page.watchFarEnds()
+	return page, nil
+}
+
+// goOnBehind makes the page end behind a key, in the way of reading.
+func (p *PostPage) goOnBehind(key event.Key, way keyset.Way) {
+	if way == keyset.Forward {
+		p.Next = keyset.Below(keyValues(key)...)
+	} else {
+		p.Previous = keyset.Above(keyValues(key)...)
+	}
 }
 
 // watchFarEnds changes the edges of a list that is empty. Every position in it is
@@ -108,76 +172,63 @@ func (p *PostPage) watchFarEnds() {
 	}
 }
 
-// scan is what was read of a list of posts.
-type scan struct {
-	rows []PostRow
-	// cutOff says that maxPageBytes ended it, behind the post with the key last.
-	last   event.Key
-	cutOff bool
-}
-
-// scanPosts reads up to want posts.
-func scanPosts(ctx context.Context, tx pgx.Tx, tags []string, from keyset.Position, way keyset.Way, want int) (scan, error) {
-	var s scan
-	if from.Exhausted(way) {
-		return s, nil
+// readPosts reads the posts with these keys, newest first. cutOff says that
+// maxPageBytes ended it before the last one in the way of reading.
+func readPosts(ctx context.Context, tx pgx.Tx, schema uint32, keys []event.Key, way keyset.Way, trace func(Statement)) (posts []PostRow, cutOff bool, err error) {
+	if len(keys) > 0 && way == keyset.Backward {
+		keys = slices.Clone(keys)
+		slices.Reverse(keys)
 	}
-	sql, args, err := anyOf(tags, from, way, want)
-	if err != nil {
-		return s, err
+	const sql = `
+		SELECT ` + postColumns + `
+		  FROM unnest($1::uuid[]) AS page(key) JOIN posts p USING (key) JOIN accounts a ON a.id = p.account_id`
+	if trace != nil {
+		trace(Statement{sql, []any{keys}})
 	}
-	rows, err := tx.Query(ctx, sql, args...)
+	batch := &pgx.Batch{}
+	batch.Queue(`SELECT 'tags'::regclass::oid::bigint`)
+	batch.Queue(sql, keys)
+	results := tx.SendBatch(ctx, batch)
+	defer results.Close()
+	var now int64
+	if err := results.QueryRow().Scan(&now); err != nil {
+		return nil, false, fmt.Errorf("read %d posts: %w", len(keys), err)
+	}
+	if uint32(now) != schema {
+		return nil, false, errSwitched
+	}
+	rows, err := results.Query()
 	if err != nil {
-		return s, err
+		return nil, false, fmt.Errorf("read %d posts: %w", len(keys), err)
 	}
 	defer rows.Close()
 	bytes := 0
 	for rows.Next() {
 		if bytes > maxPageBytes {
-			s.cutOff = true
-			return s, nil
+			cutOff = true
+			break
 		}
 		var p PostRow
 		if err := rows.Scan(p.targets()...); err != nil {
-			return s, err
+			return nil, false, fmt.Errorf("read %d posts: %w", len(keys), err)
+		}
+		// Nested loops keep the order of the keys, and the reader has no other
+		// joins. Of a key that is not there, the switch is to blame.
+		if len(posts) == len(keys) || p.Key != keys[len(posts)] {
+			return nil, false, errSwitched
 		}
 		p.IndexedAt = p.IndexedAt.UTC()
 		bytes += len(p.Record)
-		s.last = p.Key
-		s.rows = append(s.rows, p)
+		posts = append(posts, p)
 	}
-	return s, rows.Err()
-}
-
-// anyOf returns the query for the posts with any of the tags, their records
-// included. One ordered branch per tag, each with a LIMIT of its own, merge
-// into one stream that stops at the page's end: whatever the depth, it reads
-// no more than the page, one row per tag, and the overlap between them.
-func anyOf(tags []string, from keyset.Position, way keyset.Way, limit int) (string, []any, error) {
-	// $1 is the limit, then come the tags, then the position.
-	args := []any{limit}
-	for _, t := range tags {
-		args = append(args, t)
+	if err := rows.Err(); err != nil {
+		return nil, false, fmt.Errorf("read %d posts: %w", len(keys), err)
 	}
-	seek, err := PostOrder.Seek(way, from, len(args)+1)
-	if err != nil {
-		return "", nil, err
+	if !cutOff && len(posts) < len(keys) {
+		return nil, false, errSwitched
 	}
-	args = append(args, seek.Args...)
-	where := ""
-	if seek.Where != "" {
-		where = " AND " + seek.Where
+	if way == keyset.Backward {
+		slices.Reverse(posts)
 	}
-	var b strings.Builder
-	b.WriteString("SELECT " + postColumns + " FROM (SELECT DISTINCT ON (key) key FROM (")
-	for i := range tags {
-		if i > 0 {
-			b.WriteString(" UNION ALL ")
-		}
-		fmt.Fprintf(&b, "(SELECT key FROM post_tags WHERE tag_id = (SELECT id FROM tags WHERE name = $%d)%s ORDER BY %s LIMIT $1)",
-			i+2, where, seek.OrderBy)
-	}
-	fmt.Fprintf(&b, ") AS branches ORDER BY %s LIMIT $1) AS page JOIN posts p USING (key) JOIN accounts a ON a.id = p.account_id ORDER BY page.%s",
-		seek.OrderBy, seek.OrderBy)
-	return b.String(), args, nil
+	return posts, cutOff, nil
 }

@@ -134,6 +134,7 @@ func TestPostsPlan(t *testing.T) {
 	w := openLeader(t, o)
 	all := seedPosts(t, w, spread)
 	vacuum(t, o)
+	r := openReader(t, o)
 	const limit = 50
 
 	for _, k := range []int{1, 2, 5, 20} {
@@ -145,28 +146,38 @@ func TestPostsPlan(t *testing.T) {
 					if way == keyset.Backward {
 						pos = keyset.Above(keyset.UUID(all[len(all)-1-depth].Key))
 					}
-					sql, args, err := store.AnyOf(tags, pos, way, limit+1)
-					require.NoError(t, err)
-					plan := explain(t, o, sql, args)
-
-					var keyRows, heap float64
-					plan.each(func(n node) {
-						require.NotContains(t, n.Type, "Sort", "a sort in the plan")
-						require.NotContains(t, n.Type, "Seq Scan")
-						require.Zero(t, n.Filtered, "rows read and dropped")
-						if n.Relation == "post_tags" {
-							require.Equal(t, "Index Only Scan", n.Type)
-							keyRows += n.Rows * n.Loops
-							heap += n.HeapFetch
-						}
+					var statements []store.Statement
+					page, err := r.TracePosts(t.Context(), store.PostQuery{Tags: tags, From: pos, Way: way, Limit: limit}, func(s store.Statement) {
+						statements = append(statements, s)
 					})
+					require.NoError(t, err)
+					require.Len(t, page.Rows, limit)
+					require.Len(t, statements, 3, "the keys, whether there is anything behind, the records")
+
+					var keyRows, postRows, heap float64
+					for _, s := range statements {
+						explain(t, r, s).each(func(n node) {
+							require.NotContains(t, n.Type, "Sort", "a sort in the plan")
+							require.NotContains(t, n.Type, "Seq Scan")
+							require.Zero(t, n.Filtered, "rows read and dropped")
+							switch n.Relation {
+							case "post_tags":
+								require.Equal(t, "Index Only Scan", n.Type)
+								keyRows += n.Rows * n.Loops
+								heap += n.HeapFetch
+							case "posts":
+								postRows += n.Rows * n.Loops
+							}
+						})
+					}
+					require.Equal(t, float64(limit), postRows, "records for the page only")
 					// Overlap: how many tags the posts of this page share.
 					overlap := 0.0
-					page := all[depth+1 : depth+1+limit+1]
+					read := all[depth+1 : depth+1+limit+1]
 					if way == keyset.Backward {
-						page = all[len(all)-1-depth-limit-1 : len(all)-1-depth]
+						read = all[len(all)-1-depth-limit-1 : len(all)-1-depth]
 					}
-					for _, p := range page {
+					for _, p := range read {
 						n := 0
 						for _, tag := range p.Tags {
 							if slices.Contains(tags, tag) {
@@ -199,23 +210,14 @@ func vacuum(t *testing.T, o store.Options) {
 	})
 }
 
-func explain(t *testing.T, o store.Options, sql string, args []any) node {
+func explain(t *testing.T, r *store.Reader, s store.Statement) node {
 	t.Helper()
-	conn, err := pgtest.Pool(t, o.URL).Acquire(t.Context())
+	out, err := r.Explain(t.Context(), s)
 	require.NoError(t, err)
-	defer conn.Release()
-	for name, value := range store.ReaderSettings() {
-		_, err := conn.Exec(t.Context(), "SELECT set_config($1, $2, false)", name, value)
-		require.NoError(t, err)
-	}
-	_, err = conn.Exec(t.Context(), "SELECT set_config('search_path', $1, false)", store.Live)
-	require.NoError(t, err)
-	var out string
-	require.NoError(t, conn.QueryRow(t.Context(), "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "+sql, args...).Scan(&out))
 	var plans []struct{ Plan node }
-	require.NoError(t, json.Unmarshal([]byte(out), &plans))
+	require.NoError(t, json.Unmarshal(out, &plans))
 	if testing.Verbose() {
-		t.Log(strings.TrimSpace(out))
+		t.Log(s.SQL, string(out))
 	}
 	return plans[0].Plan
 }

@@ -58,6 +58,8 @@ type seed struct {
 	posts int
 	// tags of post number i.
 	tags func(i int) []string
+	// langs of post number i, nil for none of any.
+	langs func(i int) []string
 	// second of post number i; several may share one.
 	second func(i int) int
 }
@@ -80,6 +82,9 @@ func seedPosts(t testing.TB, w *store.Writer, s seed) []*store.Post {
 			p := &store.Post{
 				Account: account, Rkey: fmt.Sprintf("rkey%06d", i), Rev: "3abcdefghijkl", CID: "bafy", Tags: s.tags(i),
 				IndexedAt: epoch, Seq: uint64(i + 1), Record: []byte(`{"text":"hello"}`),
+			}
+			if s.langs != nil {
+				p.Langs = s.langs(i)
 			}
 			p.Key = event.NewKey(epoch.Add(time.Duration(s.second(i))*time.Second), event.URI(account.DID, p.Rkey))
 			c.Posts = append(c.Posts, store.PostChange{New: p, NewVisible: true})

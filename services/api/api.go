@@ -65,6 +65,7 @@ type API struct {
 	deps  Deps
 	log   *slog.Logger
 	codec *keyset.Codec
+	admin httpapi.Admin
 }
 
 // New checks the config and returns an API that has not started anything.
@@ -85,6 +86,11 @@ func New(cfg Config, deps Deps) (*API, error) {
 	}
 	return &API{cfg: cfg, deps: deps, log: deps.Logger.With("service", "api"), codec: codec}, nil
 }
+
+// Ops serves what the API has for operators, under /v1/admin/. It is to hang on
+// the operators' listener, never on a public one, and answers 503 while Run
+// does not run.
+func (a *API) Ops() http.Handler { return &a.admin }
 
 // Run serves until ctx ends. Then it says that it is not ready, lets requests
 // under way finish for a while, and returns nil. The error is that of a listener
@@ -108,6 +114,8 @@ func (a *API) Run(ctx context.Context) error {
 		Index: reader, Codec: a.codec, Logger: a.log, Registry: a.deps.Registry,
 		MaxInFlight: a.cfg.MaxInFlight, Version: service.Version(),
 	})
+	a.admin.Use(handler)
+	defer a.admin.Use(nil) // before the reader is closed
 
 	checking, stopChecking := context.WithCancel(ctx)
 	checked := make(chan struct{})

@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -46,7 +47,7 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(apiURL
 	health := obs.NewHealth(logger, componentNATS, componentPostgres, ingest.ComponentStream, ingest.ComponentFirehose,
 		indexer.HealthDatabase, indexer.HealthStream, api.HealthDatabase)
 	defer context.AfterFunc(ctx, health.Stop)()
-	p := &pipeline{cfg: cfg, logger: logger, health: health, registry: obs.NewRegistry()}
+	p := &pipeline{cfg: cfg, logger: logger, health: health, registry: obs.NewRegistry(), ops: http.NewServeMux()}
 	if cfg.ConnectNATS != nil {
 		nc, err := cfg.ConnectNATS(p.natsChanged)
 		if err != nil {
@@ -78,7 +79,7 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(apiURL
 
 	under := context.WithoutCancel(ctx)
 	ops := begin(under, "operators' listener", func(ctx context.Context) error {
-		return obs.RunOps(ctx, opsListener, health, p.registry, nil)
+		return obs.RunOps(ctx, opsListener, health, p.registry, p.ops)
 	})
 	defer func() { err = errors.Join(err, ops.stop()) }()
 
@@ -100,6 +101,8 @@ type pipeline struct {
 	health      *obs.Health
 	registry    *prometheus.Registry
 	apiListener net.Listener
+	// ops is what the services have for operators; they add to it as they come.
+	ops *http.ServeMux
 
 	dbs  databases
 	keys []keyset.Key
@@ -199,6 +202,8 @@ func (p *pipeline) run(ctx context.Context, ready func(string)) error {
 	if err != nil {
 		return err
 	}
+
+	p.ops.Handle("/v1/admin/", ap.Ops())
 
 	// Each part has a context of its own, so that they can stop one after
 	// another.

@@ -61,7 +61,7 @@ func run(ctx context.Context, v *service.Values) error {
 	if err != nil {
 		return err
 	}
-	return service.RunWithOps(ctx, v, service.Ops{Health: health, Registry: registry}, a.Run)
+	return service.RunWithOps(ctx, v, service.Ops{Health: health, Registry: registry, Extra: a.Ops()}, a.Run)
 }
 
 func createKeys(path string) error {

@@ -43,6 +43,10 @@ const (
 type Index interface {
 	Posts(context.Context, store.PostQuery) (store.PostPage, error)
 	Post(ctx context.Context, did, rkey string) (store.PostRow, error)
+	Tags(context.Context, store.TagQuery) (store.TagPage, error)
+	TagsWithPrefix(ctx context.Context, prefix string) ([]store.TagCount, error)
+	TagHistory(ctx context.Context, tag string) (store.TagHistory, error)
+	RankedTags(ctx context.Context, offset, limit int) (tags []store.TagCount, total int64, err error)
 	Status(context.Context) (store.Status, error)
 }
 
@@ -81,7 +85,7 @@ func New(c Config) *Handler {
 		sending: budget{max: maxSending},
 	}
 	h.gzips.New = func() any { return gzip.NewWriter(nil) }
-	h.mux = h.router()
+	h.mux = h.serveOnly(h.routes())
 	return h
 }
 
@@ -105,8 +109,10 @@ func (h *Handler) handle(route string, answer func(*http.Request) (*response, er
 				"query", r.URL.RawQuery[:min(maxLogged, len(r.URL.RawQuery))], "status", w.status, "bytes", w.bytes, "took", took)
 		}()
 		head := w.Header()
-		head.Set("Access-Control-Allow-Origin", "*")
-		head.Set("Access-Control-Expose-Headers", "ETag, Link, Retry-After")
+		if route != routeAdminTags { // no web page has business with that
+			head.Set("Access-Control-Allow-Origin", "*")
+			head.Set("Access-Control-Expose-Headers", "ETag, Link, Retry-After")
+		}
 		head.Set("Vary", "Accept-Encoding")
 		head.Set("X-Content-Type-Options", "nosniff")
 		if r.Method == http.MethodOptions && route != routeNone {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/tagstream/tagstream/pkg/event"
@@ -17,7 +18,7 @@ import (
 const (
 	// maxRawQuery bounds the query string as sent.
 	maxRawQuery = 16 << 10
-	// maxTagsBytes bounds all values of tags together, decoded.
+	// maxTagsBytes bounds all values of tags and none together, decoded.
 	maxTagsBytes = 4 << 10
 	// maxQuoted bounds what of a client's text is quoted back to it.
 	maxQuoted = 60
@@ -101,21 +102,36 @@ func (q query) has(name string) bool {
 	return given
 }
 
-// tags returns the query's tags, normalized, without repeats, sorted: 1 to
-// store.MaxTags of them. The error is a *problem.
-func (q query) tags() ([]string, error) {
+// tags returns the tags that posts shall have and those that they shall not,
+// each normalized, without repeats, sorted: 1 to store.MaxTags of the first, and
+// up to that of the second. The error is a *problem.
+func (q query) tags() (tags, none []string, err error) {
 	total := 0
 	for _, p := range q {
-		if p.name == "tags" {
+		if p.name == "tags" || p.name == "none" {
 			total += len(p.value)
 		}
 	}
 	if total > maxTagsBytes {
-		return nil, fail(codeTagsTooLong, "Ask for fewer or shorter tags: together they have %d bytes, and at most %d are taken.", total, maxTagsBytes)
+		return nil, nil, fail(codeTagsTooLong, "Ask for fewer or shorter tags: together they have %d bytes, and at most %d are taken.", total, maxTagsBytes)
 	}
+	if tags, err = q.tagsIn("tags"); err != nil {
+		return nil, nil, err
+	}
+	if none, err = q.tagsIn("none"); err != nil {
+		return nil, nil, err
+	}
+	if len(tags) == 0 {
+		return nil, nil, fail(codeMissingTags, "Name 1 to %d tags, as in tags=art&tags=photo.", store.MaxTags)
+	}
+	return tags, none, nil
+}
+
+// tagsIn returns the tags in a parameter.
+func (q query) tagsIn(name string) ([]string, error) {
 	var tags []string
 	for _, p := range q {
-		if p.name != "tags" {
+		if p.name != name {
 			continue
 		}
 		tag, err := event.NormalizeTag(p.value)
@@ -131,13 +147,63 @@ func (q query) tags() ([]string, error) {
 	}
 	slices.Sort(tags)
 	tags = slices.Compact(tags)
-	switch {
-	case len(tags) == 0:
-		return nil, fail(codeMissingTags, "Name 1 to %d tags, as in tags=art&tags=photo.", store.MaxTags)
-	case len(tags) > store.MaxTags:
-		return nil, fail(codeTooManyTags, "Ask for at most %d tags at once: there are %d different ones.", store.MaxTags, len(tags))
+	if len(tags) > store.MaxTags {
+		return nil, fail(codeTooManyTags, "Name at most %d tags in %s: there are %d different ones.", store.MaxTags, name, len(tags))
 	}
 	return tags, nil
+}
+
+// matchAll reads match. The error is a *problem.
+func (q query) matchAll() (bool, error) {
+	s, given := q.get("match")
+	switch {
+	case !given, s == "any":
+		return false, nil
+	case s == "all":
+		return true, nil
+	}
+	return false, fail(codeInvalidMatch, "Give match as any (the default) or all: it is %s.", quote(s))
+}
+
+// langs returns the language ranges, in lower case, without repeats, sorted. The
+// error is a *problem.
+func (q query) langs() ([]string, error) {
+	var langs []string
+	for _, p := range q {
+		if p.name != "lang" {
+			continue
+		}
+		lang, ok := event.NormalizeLang(p.value)
+		if !ok {
+			return nil, fail(codeInvalidLang, "Give lang as a language tag such as en or pt-BR: %s is none.", quote(p.value))
+		}
+		langs = append(langs, lang)
+	}
+	slices.Sort(langs)
+	langs = slices.Compact(langs)
+	if len(langs) > store.MaxLangs {
+		return nil, fail(codeInvalidLang, "Name at most %d languages: there are %d different ones.", store.MaxLangs, len(langs))
+	}
+	return langs, nil
+}
+
+// time returns the time in a parameter, in UTC and rounded up to the whole
+// microseconds that sortAt has; zero where it is not given. The error is a
+// *problem.
+func (q query) time(name string) (time.Time, error) {
+	s, given := q.get(name)
+	if !given {
+		return time.Time{}, nil
+	}
+	t, ok := event.ParseTime(s)
+	if !ok {
+		return time.Time{}, fail(codeInvalidTime, "Give %s as an RFC 3339 time with a zone, such as 2026-11-20T21:44:58Z (a plus sign is %%2B in a URL): it is %s.", name, quote(s))
+	}
+	t = t.UTC().Add(time.Microsecond - 1).Truncate(time.Microsecond)
+	if t.IsZero() {
+		t = t.Add(time.Microsecond) // the zero time would be none
+	}
+	return t, nil
 }
 
 // limit returns the value of a parameter that sizes a page, or byDefault where

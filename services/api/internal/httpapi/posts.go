@@ -15,7 +15,10 @@ import (
 
 const defaultLimit = 50
 
-var postsParams = params{single: []string{"limit", "after", "before", "first", "last"}, repeated: []string{"tags"}}
+var postsParams = params{
+	single:   []string{"match", "since", "until", "limit", "after", "before", "first", "last"},
+	repeated: []string{"tags", "none", "lang"},
+}
 
 // postJSON is a post as clients see it. Its arrays are never null.
 type postJSON struct {
@@ -56,25 +59,56 @@ func (t utc) MarshalJSON() ([]byte, error) {
 
 // postList is what tells one list of posts from another.
 type postList struct {
-	tags  []string
+	query store.PostQuery // its tags and filters
 	print keyset.Fingerprint
 }
 
 // newPostList reads a list's tags and filters. The error is a *problem.
 func newPostList(q query) (postList, error) {
-	tags, err := q.tags()
-	if err != nil {
-		return postList{}, err
+	var l postList
+	var err error
+	if l.query.Tags, l.query.None, err = q.tags(); err != nil {
+		return l, err
 	}
-	// Tokens live for ever: a filter that is added here later must be left out
-	// of the fingerprint where it is not given.
-	return postList{tags, store.PostOrder.Fingerprint(
-		keyset.Filter{Name: "tags", Values: tags},
-		keyset.Filter{Name: "match", Values: []string{"any"}},
-	)}, nil
+	if l.query.All, err = q.matchAll(); err != nil {
+		return l, err
+	}
+	if l.query.Langs, err = q.langs(); err != nil {
+		return l, err
+	}
+	if l.query.Since, err = q.time("since"); err != nil {
+		return l, err
+	}
+	if l.query.Until, err = q.time("until"); err != nil {
+		return l, err
+	}
+	match := "any"
+	if l.query.All {
+		match = "all"
+	}
+	// Tokens live for ever: a filter is left out where it is not given, and so
+	// must be every one that is added here later.
+	filters := []keyset.Filter{{Name: "tags", Values: l.query.Tags}, {Name: "match", Values: []string{match}}}
+	for _, f := range []keyset.Filter{
+		{Name: "none", Values: l.query.None}, {Name: "lang", Values: l.query.Langs},
+		{Name: "since", Values: stamp(l.query.Since)}, {Name: "until", Values: stamp(l.query.Until)},
+	} {
+		if len(f.Values) > 0 {
+			filters = append(filters, f)
+		}
+	}
+	l.print = store.PostOrder.Fingerprint(filters...)
+	return l, nil
 }
 
-// listPosts is /v1/posts: a page of the posts with any of the tags, either way.
+func stamp(t time.Time) []string {
+	if t.IsZero() {
+		return nil
+	}
+	return []string{t.Format(time.RFC3339Nano)}
+}
+
+// listPosts is /v1/posts: a page of the posts that match, either way.
 func (h *Handler) listPosts(r *http.Request) (*response, error) {
 	q, err := parseQuery(r.URL.RawQuery, postsParams)
 	if err != nil {
@@ -84,60 +118,21 @@ func (h *Handler) listPosts(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	pq, err := h.paging(q, list)
+	at, err := q.place(func(name, token string) (keyset.Position, error) { return position(h.codec, name, token, list.print) })
 	if err != nil {
 		return nil, err
 	}
-	page, err := h.index.Posts(r.Context(), pq)
+	list.query.From, list.query.Way, list.query.Limit = at.from, at.way, at.limit
+	page, err := h.index.Posts(r.Context(), list.query)
 	if err != nil {
 		return nil, err
 	}
 	h.metrics.pageRows.Observe(float64(len(page.Rows)))
-	next, previous := page.Next, page.Previous
-	out := postsJSON{Posts: h.posts(page.Rows, list.print), Page: pageJSON{
-		HasNext: page.HasNext, HasPrevious: page.HasPrevious,
-		Next: h.codec.Encode(next, list.print), Previous: h.codec.Encode(previous, list.print),
-	}}
 	res := &response{}
-	tokens := []string{"after", "before"}
-	if page.HasNext {
-		res.link(r, q.replace(tokens, map[string]string{"last": "first"}, pair{"after", out.Page.Next}), "next")
-	}
-	if page.HasPrevious {
-		res.link(r, q.replace(tokens, map[string]string{"first": "last"}, pair{"before", out.Page.Previous}), "prev")
-	}
-	return res, res.json(out)
-}
-
-// paging reads where a page of /v1/posts begins, which way it goes and how
-// far. The error is a *problem.
-func (h *Handler) paging(q query, list postList) (store.PostQuery, error) {
-	for _, c := range []struct{ name, other string }{
-		{"after", "before"}, {"first", "last"}, {"first", "limit"}, {"last", "limit"}, {"first", "before"}, {"last", "after"},
-	} {
-		if q.has(c.name) && q.has(c.other) {
-			return store.PostQuery{}, fail(codeConflicting, "Give %s or %s, not both: limit goes with after or before, first with after, last with before.", c.name, c.other)
-		}
-	}
-	pq := store.PostQuery{Tags: list.tags, From: keyset.Start(), Way: keyset.Forward}
-	size := "limit"
-	switch {
-	case q.has("first"):
-		size = "first"
-	case q.has("last"):
-		size, pq.From, pq.Way = "last", keyset.End(), keyset.Backward
-	}
-	var err error
-	if pq.Limit, err = q.limit(size, defaultLimit); err != nil {
-		return pq, err
-	}
-	if token, given := q.get("after"); given {
-		pq.From, err = position(h.codec, "after", token, list.print)
-	} else if token, given := q.get("before"); given {
-		pq.Way = keyset.Backward
-		pq.From, err = position(h.codec, "before", token, list.print)
-	}
-	return pq, err
+	return res, res.json(postsJSON{
+		Posts: h.posts(page.Rows, list.print),
+		Page:  h.pages(r, q, res, list.print, page.Next, page.Previous, page.HasNext, page.HasPrevious),
+	})
 }
 
 // onePost is /v1/posts/{did}/{rkey}.

@@ -28,7 +28,8 @@ func (h *Handler) recent(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	pq := store.PostQuery{Tags: list.tags, From: keyset.Start(), Way: keyset.Forward}
+	pq := list.query
+	pq.From, pq.Way = keyset.Start(), keyset.Forward
 	if pq.Limit, err = q.limit("quantity", defaultQuantity); err != nil {
 		return nil, err
 	}

@@ -31,6 +31,22 @@ func tokenFor(t testing.TB, key string, tags ...string) string {
 	for _, tag := range tags {
 		q = append(q, pair{"tags", tag})
 	}
+	return tokenOf(t, key, q)
+}
+
+// filteredToken is a token of the list of art with filters, each "name=value".
+func filteredToken(t testing.TB, filters ...string) string {
+	t.Helper()
+	q := query{{"tags", "art"}}
+	for _, f := range filters {
+		name, value, _ := strings.Cut(f, "=")
+		q = append(q, pair{name, value})
+	}
+	return tokenOf(t, "k1", q)
+}
+
+func tokenOf(t testing.TB, key string, q query) string {
+	t.Helper()
 	list, err := newPostList(q)
 	require.NoError(t, err)
 	return testCodec(t, key).Encode(keyset.Below(keyset.UUID(event.NewKey(t0, "at://x"))), list.print)
@@ -42,6 +58,7 @@ func TestRefused(t *testing.T) {
 	t.Parallel()
 	s := serve(t, deadIndex(t))
 	good := tokenFor(t, "k1", "art")
+	filtered := func(filters ...string) string { return filteredToken(t, filters...) }
 	flipped := []byte(good)
 	flipped[len(flipped)/2] ^= 1
 	const (
@@ -77,11 +94,31 @@ func TestRefused(t *testing.T) {
 		{"unknown parameter in upper case", posts + "tags=art&LIMIT=5", codeUnknownParameter},
 		{"parameter without name", posts + "tags=art&=5", codeUnknownParameter},
 		{"array brackets", posts + "tags[]=art", codeUnknownParameter},
-		{"match comes later", posts + "tags=art&match=all", codeUnknownParameter},
-		{"none comes later", posts + "tags=art&none=nsfw", codeUnknownParameter},
-		{"lang comes later", posts + "tags=art&lang=en", codeUnknownParameter},
-		{"since comes later", posts + "tags=art&since=2026-01-01T00:00:00Z", codeUnknownParameter},
-		{"until comes later", posts + "tags=art&until=2026-01-01T00:00:00Z", codeUnknownParameter},
+		{"match of another kind", posts + "tags=art&match=some", codeInvalidMatch},
+		{"match empty", posts + "tags=art&match=", codeInvalidMatch},
+		{"match in upper case", posts + "tags=art&match=ALL", codeInvalidMatch},
+		{"match twice", posts + "tags=art&match=all&match=all", codeRepeatedParameter},
+		{"none empty", posts + "tags=art&none=", codeInvalidTag},
+		{"none alone", posts + "none=nsfw", codeMissingTags},
+		{"21 in none", posts + "tags=art&" + strings.ReplaceAll(manyTags(21), "tags", "none"), codeTooManyTags},
+		{"tags and none over 4 KB together", posts + "tags=art" + strings.Repeat("&none="+strings.Repeat("a", 64), 64), codeTagsTooLong},
+		{"any language", posts + "tags=art&lang=*", codeInvalidLang},
+		{"lang empty", posts + "tags=art&lang=", codeInvalidLang},
+		{"lang with an underscore", posts + "tags=art&lang=en_US", codeInvalidLang},
+		{"lang with nine letters", posts + "tags=art&lang=abcdefghi", codeInvalidLang},
+		{"21 languages", posts + "tags=art&lang=" + strings.Join(strings.Split("abcdefghijklmnopqrstu", ""), "&lang="), codeInvalidLang},
+		{"since without a zone", posts + "tags=art&since=2026-01-01T00:00:00", codeInvalidTime},
+		{"since of a day", posts + "tags=art&since=2026-01-01", codeInvalidTime},
+		{"since in seconds", posts + "tags=art&since=1767225600", codeInvalidTime},
+		{"since with a bare plus", posts + "tags=art&since=2026-01-01T00:00:00+01:00", codeInvalidTime},
+		{"until empty", posts + "tags=art&until=", codeInvalidTime},
+		{"until twice", posts + "tags=art&until=2026-01-01T00:00:00Z&until=2026-01-01T00:00:00Z", codeRepeatedParameter},
+		{"token with another match", posts + "tags=art&match=all&after=" + good, codeCursorMismatch},
+		{"token with a tag left out", posts + "tags=art&none=nsfw&after=" + good, codeCursorMismatch},
+		{"token with a language", posts + "tags=art&lang=en&after=" + good, codeCursorMismatch},
+		{"token with a time", posts + "tags=art&since=2026-01-01T00:00:00Z&after=" + good, codeCursorMismatch},
+		{"token with the other time", posts + "tags=art&until=2026-01-01T00:00:00Z&before=" + filtered("since=2026-01-01T00:00:00Z"), codeCursorMismatch},
+		{"recent: a filter", recent + "tags=art&match=all", codeUnknownParameter},
 		{"the other route's parameter", posts + "tags=art&quantity=5", codeUnknownParameter},
 		{"limit twice", posts + "tags=art&limit=5&limit=5", codeRepeatedParameter},
 		{"after twice", posts + "tags=art&after=" + good + "&after=" + good, codeRepeatedParameter},
@@ -148,6 +185,10 @@ func TestRefused(t *testing.T) {
 		{"first and after", posts + "tags=art&first=5&after=" + good, codeUnavailable},
 		{"last and before", posts + "tags=art&last=5&before=" + good, codeUnavailable},
 		{"last", posts + "tags=art&last=100", codeUnavailable},
+		{"token, match said", posts + "tags=art&match=any&after=" + good, codeUnavailable},
+		{"every filter", posts + "tags=art&match=all&none=nsfw&lang=en&lang=pt-BR&since=2026-01-01T00:00:00%2B01:00&until=2026-02-01t00:00:00z", codeUnavailable},
+		{"token of the same filters, otherwise said", posts + "tags=art&none=b&none=%23A&lang=EN&since=2026-01-01T01:00:00%2B01:00&after=" +
+			filtered("none=a", "none=b", "none=a", "lang=en", "lang=En", "since=2025-12-31T23:59:59.9999991Z"), codeUnavailable},
 		{"recent", recent + "tags=art&quantity=1&paginator=" + good, codeUnavailable},
 		{"post", "/v1/posts/did:web:localhost%253A80/self", codeUnavailable},
 		{"status", "/v1/status", codeUnavailable},
@@ -183,7 +224,7 @@ func TestPlus(t *testing.T) {
 			t.Parallel()
 			q, err := parseQuery(c.query, postsParams)
 			require.NoError(t, err)
-			tags, err := q.tags()
+			tags, _, err := q.tags()
 			require.NoError(t, err)
 			require.Equal(t, c.want, tags)
 		})
@@ -221,7 +262,7 @@ func TestMethods(t *testing.T) {
 func FuzzQuery(f *testing.F) {
 	for _, seed := range []string{
 		"", "tags=art", "tags=art&tags=photo&limit=5", "tags=%23a%2Cb&first=1", "last=3&tags=x", "tags=a&after=AQ", "tags=%", "a;b&=&==",
-		"tags=a+b&limit=+1", "tags=%00", "tags=\xff", "tags=" + strings.Repeat("%F0%9F", 100),
+		"tags=a+b&limit=+1", "tags=a&match=all&tags=b&none=c&lang=en-GB&since=2026-01-01T00:00:00Z&until=2026-01-01T00:00:00.0000001Z", "tags=%00", "tags=\xff", "tags=" + strings.Repeat("%F0%9F", 100),
 	} {
 		f.Add(seed)
 	}
@@ -272,7 +313,7 @@ func TestCodesAreDocumented(t *testing.T) {
 	var want []string
 	for _, c := range []code{
 		codeInvalidQuery, codeQueryTooLong, codeUnknownParameter, codeRepeatedParameter, codeConflicting, codeMissingTags,
-		codeTooManyTags, codeTagsTooLong, codeInvalidTag, codeInvalidLimit, codeInvalidCursor, codeCursorMismatch, codeNotFound,
+		codeTooManyTags, codeTagsTooLong, codeInvalidTag, codeInvalidMatch, codeInvalidLang, codeInvalidTime, codeInvalidPrefix, codeInvalidLimit, codeInvalidPage, codeInvalidCursor, codeCursorMismatch, codeNotFound,
 		codeMethodNotAllowed, codeInternal, codeUnavailable, codeTimeout, codeOverloaded,
 	} {
 		want = append(want, string(c))
@@ -287,10 +328,11 @@ func TestCodesAreDocumented(t *testing.T) {
 func TestRoutesAreDocumented(t *testing.T) {
 	t.Parallel()
 	doc, _ := spec()
-	takes := map[string]params{routePosts: postsParams, routeRecent: recentParams}
+	takes := map[string]params{routePosts: postsParams, routeRecent: recentParams, routeTags: tagsParams, routeAdminTags: adminTagsParams}
 	h := serve(t, fakeIndex{}).handler
-	require.Len(t, h.routes(), doc.Paths.Len())
-	for _, r := range h.routes() {
+	routes := slices.Concat(h.routes(), h.adminRoutes())
+	require.Len(t, routes, doc.Paths.Len())
+	for _, r := range routes {
 		item := doc.Paths.Value(r.path)
 		require.NotNil(t, item, r.path)
 		require.Equal(t, []string{http.MethodGet}, keys(item.Operations()), r.path)
@@ -304,7 +346,7 @@ func TestRoutesAreDocumented(t *testing.T) {
 			default:
 				single = append(single, p.Value.Name)
 			}
-			if s := p.Value.Schema.Value; s.Type.Is("integer") {
+			if s := p.Value.Schema.Value; s.Type.Is("integer") && p.Value.Name != "page" {
 				require.EqualValues(t, 1, *s.Min)
 				require.EqualValues(t, store.MaxLimit, *s.Max)
 			}
@@ -317,6 +359,8 @@ func TestRoutesAreDocumented(t *testing.T) {
 	}
 	require.EqualValues(t, defaultLimit, parameter("/v1/posts", "limit"))
 	require.EqualValues(t, defaultQuantity, parameter("/v1/getRecentRootPostsWithTags", "quantity"))
+	require.EqualValues(t, defaultLimit, parameter("/v1/tags", "limit"))
+	require.EqualValues(t, defaultPerPage, parameter("/v1/admin/tags", "perPage"))
 }
 
 func keys[V any](m map[string]V) []string {

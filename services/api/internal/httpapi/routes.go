@@ -17,11 +17,17 @@ const (
 	routeRecent  = "recent"
 	routePosts   = "posts"
 	routePost    = "post"
+	routeTags    = "tags"
+	routeTag     = "tag"
 	routeStatus  = "status"
 	routeNone    = "none" // no such path or method
+
+	routeAdminTags = "admin_tags" // on the operators' listener
 )
 
-var routeNames = []string{routeIndex, routeOpenAPI, routeRecent, routePosts, routePost, routeStatus, routeNone}
+var routeNames = []string{
+	routeIndex, routeOpenAPI, routeRecent, routePosts, routePost, routeTags, routeTag, routeStatus, routeNone, routeAdminTags,
+}
 
 // allowedMethods of every route.
 const allowedMethods = "GET, HEAD, OPTIONS"
@@ -37,17 +43,20 @@ func (h *Handler) routes() []route {
 		{routeIndex, "/", "this list", h.listRoutes},
 		{routeOpenAPI, "/openapi.yaml", "the description of this API", h.spec},
 		{routeRecent, "/v1/getRecentRootPostsWithTags", "the newest root posts with any of the tags, page after page", h.recent},
-		{routePosts, "/v1/posts", "root posts with any of the tags, paged both ways", h.listPosts},
+		{routePosts, "/v1/posts", "root posts with any or all of the tags, filtered, paged both ways", h.listPosts},
 		{routePost, "/v1/posts/{did}/{rkey}", "one post", h.onePost},
+		{routeTags, "/v1/tags", "tags in use, the most used first, paged both ways; or those that begin with a prefix", h.listTags},
+		{routeTag, "/v1/tags/{tag}", "one tag: its posts, first and last, and by hour", h.oneTag},
 		{routeStatus, "/v1/status", "how fresh the index is, and how big", h.status},
 	}
 }
 
-func (h *Handler) router() *mux.Router {
+// serveOnly returns a router of these routes and no others.
+func (h *Handler) serveOnly(routes []route) *mux.Router {
 	// Paths are matched as sent: nothing is cleaned, and an encoded slash is no
 	// slash, so that every segment can hold any text.
 	m := mux.NewRouter().UseEncodedPath().SkipClean(true)
-	for _, r := range h.routes() {
+	for _, r := range routes {
 		m.Handle(r.path, h.handle(r.name, r.answer)).Methods(http.MethodGet, http.MethodHead, http.MethodOptions).Name(r.name)
 	}
 	m.NotFoundHandler = h.handle(routeNone, func(*http.Request) (*response, error) {

@@ -1,0 +1,84 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+// TagHistory is what there is to say of a tag.
+type TagHistory struct {
+	TagCount
+	// First and Last are the places in time (sortAt) of its oldest and newest
+	// visible post.
+	First, Last time.Time
+	// Hours are the HistoryHours up to the one of the checkpoint's time, oldest
+	// first, those without posts included.
+	Hours []HourCount
+}
+
+// HourCount is how many visible posts of a tag are placed in the hour that
+// begins at Hour.
+type HourCount struct {
+	Hour  time.Time
+	Posts int64
+}
+
+// TagHistory returns a tag's numbers. It reads at most HistoryHours counts or,
+// of a tag without them, its fewer than HourlyTag posts. The error is
+// ErrNotFound where no visible post has the tag, or the database's.
+func (r *Reader) TagHistory(ctx context.Context, name string) (TagHistory, error) {
+	t := TagHistory{TagCount: TagCount{Name: name}}
+	var first, last event.Key
+	var lastHour int64
+	var counts [][]int64
+	var keys []event.Key
+	err := r.pool.QueryRow(ctx, historyQuery, name, HistoryHours, HourlyTag).
+		Scan(&t.Posts, &lastHour, &first, &last, &counts, &keys)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return t, ErrNotFound
+	}
+	if err != nil {
+		return t, fmt.Errorf("read the history of tag %q: %w", name, notMigrated(err))
+	}
+	t.First, t.Last = first.SortAt(), last.SortAt()
+	t.Hours = make([]HourCount, HistoryHours)
+	firstHour := lastHour - HistoryHours + 1
+	for i := range t.Hours {
+		t.Hours[i].Hour = time.Unix((firstHour+int64(i))*3600, 0).UTC()
+	}
+	for _, c := range counts {
+		t.Hours[c[0]-firstHour].Posts += c[1]
+	}
+	for _, k := range keys {
+		t.Hours[hourOf(k.SortAt())-firstHour].Posts++
+	}
+	return t, nil
+}
+
+// historyQuery is one statement, so that all of it is of one moment and of one
+// schema: a rebuild, where the tag has another id, may be switched in between
+// two. The counts of an hourly tag are looked up one by one, which is as many
+// look-ups whatever the planner thinks; of any other tag the keys come, and
+// are counted by the caller.
+const historyQuery = `
+	SELECT t.posts, w.last_hour,
+	       (SELECT key FROM post_tags WHERE tag_id = t.id ORDER BY key LIMIT 1),
+	       (SELECT key FROM post_tags WHERE tag_id = t.id ORDER BY key DESC LIMIT 1),
+	       ARRAY(SELECT ARRAY[hour, coalesce((SELECT h.posts FROM tag_hours h WHERE h.hour = hours.hour AND h.tag_id = t.id), 0)]
+	               FROM generate_series(w.last_hour - $2::bigint + 1, w.last_hour) AS hours(hour)
+	              WHERE t.hourly),
+	       ARRAY(SELECT key FROM post_tags
+	              WHERE tag_id = t.id AND NOT t.hourly AND key >= w.first_key AND key < w.end_key
+	              ORDER BY key LIMIT $3)
+	  FROM tags t
+	 CROSS JOIN (SELECT last_hour,
+	                    (lpad(to_hex(greatest(last_hour - $2::bigint + 1, 0) * 3600000000), 16, '0') || repeat('0', 16))::uuid AS first_key,
+	                    (lpad(to_hex(greatest(last_hour + 1, 0) * 3600000000), 16, '0') || repeat('0', 16))::uuid AS end_key
+	               FROM (SELECT floor(extract(epoch FROM source_time) / 3600)::bigint AS last_hour FROM checkpoint) AS c) AS w
+	 WHERE t.name = $1 AND t.posts > 0`

@@ -1,0 +1,233 @@
+package store_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// mixed gives posts tags of every density, among them two that never meet in
+// time and two that take turns, and languages.
+var mixed = seed{
+	posts: 12000,
+	tags: func(i int) []string {
+		tags := []string{"all"}
+		for _, n := range []int{2, 3, 5, 7, 50, 400, 5000} {
+			if i%n == 1 {
+				tags = append(tags, fmt.Sprintf("t%d", n))
+			}
+		}
+		for n := 4; n < 19; n++ {
+			if i%4 == 0 && i%n != 3 {
+				tags = append(tags, fmt.Sprintf("m%d", n))
+			}
+		}
+		if i < 6000 {
+			tags = append(tags, "old")
+		} else if i != 11999 {
+			tags = append(tags, "young")
+		} else {
+			tags = append(tags, "young", "old")
+		}
+		return append(tags, []string{"even", "odd"}[i/1000%2])
+	},
+	langs: func(i int) []string {
+		switch {
+		case i%997 == 0:
+			return []string{"eu", "en-GB"}
+		case i%3 == 0:
+			return []string{"pt-BR"}
+		case i%11 == 0:
+			return nil
+		}
+		return []string{"EN"}
+	},
+	second: func(i int) int { return i / 7 },
+}
+
+// oracle says which posts a query matches, the plain way.
+func oracle(all []*store.Post, q store.PostQuery) []*store.Post {
+	var out []*store.Post
+	for _, p := range all {
+		has := func(tag string) bool { return slices.Contains(p.Tags, tag) }
+		if !slices.ContainsFunc(q.Tags, has) || slices.ContainsFunc(q.None, has) {
+			continue
+		}
+		if q.All && slices.ContainsFunc(q.Tags, func(tag string) bool { return !has(tag) }) {
+			continue
+		}
+		ranges := event.LangRanges(p.Langs)
+		if len(q.Langs) > 0 && !slices.ContainsFunc(q.Langs, func(l string) bool { return slices.Contains(ranges, l) }) {
+			continue
+		}
+		at := p.Key.SortAt()
+		if !q.Since.IsZero() && at.Before(q.Since) || !q.Until.IsZero() && !at.Before(q.Until) {
+			continue
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+func randomQuery(rng *rand.Rand) store.PostQuery {
+	names := []string{"all", "t2", "t3", "t5", "t7", "t50", "t400", "t5000", "m4", "m5", "m6", "m7", "m8", "m9", "m10", "old", "young", "even", "odd", "nobody's"}
+	pick := func(most int) []string {
+		var out []string
+		for _, i := range rng.Perm(len(names))[:rng.IntN(most+1)] {
+			out = append(out, names[i])
+		}
+		return out
+	}
+	q := store.PostQuery{Tags: append(pick(4), names[rng.IntN(len(names)-1)]), All: rng.IntN(2) == 0}
+	if rng.IntN(10) == 0 {
+		q.Tags = append(q.Tags, pick(15)...)
+	}
+	slices.Sort(q.Tags)
+	q.Tags = slices.Compact(q.Tags)
+	if rng.IntN(2) == 0 {
+		q.None = pick(3)
+	}
+	if rng.IntN(3) == 0 {
+		langs := []string{"en", "eu", "pt", "pt-br", "en-gb", "xx"}
+		for _, i := range rng.Perm(len(langs))[:1+rng.IntN(3)] {
+			q.Langs = append(q.Langs, langs[i])
+		}
+	}
+	if rng.IntN(3) == 0 {
+		q.Since = epoch.Add(time.Duration(rng.IntN(1800)) * time.Second)
+	}
+	if rng.IntN(3) == 0 {
+		q.Until = epoch.Add(time.Duration(rng.IntN(1800))*time.Second - time.Duration(rng.IntN(2)*500))
+	}
+	return q
+}
+
+// Every query gives what the oracle does, in pages of any size, both ways, from
+// any position. A page may be short, but then says that there is more.
+func TestQueriesAgreeWithOracle(t *testing.T) {
+	t.Parallel()
+	o := newDatabase(t)
+	all := seedPosts(t, openLeader(t, o), mixed)
+	r := openReader(t, o)
+	for seed := range uint64(150) {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			t.Parallel()
+			rng := rand.New(rand.NewPCG(seed, 3))
+			q := randomQuery(rng)
+			want := oracle(all, q)
+			q.Limit = 1 + rng.IntN(store.MaxLimit)
+			q.Way = keyset.Way(rng.IntN(2))
+			q.From = []keyset.Position{keyset.Start(), keyset.End()}[q.Way]
+			at := all[rng.IntN(len(all))].Key
+			switch side := rng.IntN(6); side {
+			case 0, 1, 2:
+				q.From = []func(...keyset.Value) keyset.Position{keyset.Above, keyset.Below, keyset.At}[side](keyset.UUID(at))
+			}
+			inWay := slices.Clone(want)
+			if q.Way == keyset.Backward {
+				slices.Reverse(inWay)
+			}
+			passed := 0 // how many of the list lie behind the position
+			for _, p := range inWay {
+				c := slices.Compare(p.Key[:], at[:])
+				if q.Way == keyset.Forward {
+					c = -c
+				}
+				if len(q.From.Key) > 0 && (c < 0 || c == 0 && !q.From.Includes(q.Way)) {
+					passed++
+				}
+			}
+			rest := inWay[passed:]
+			for pages := 0; ; pages++ {
+				page, err := r.Posts(t.Context(), q)
+				require.NoError(t, err)
+				got := slices.Clone(page.Rows)
+				more, behind, edge := page.HasNext, page.HasPrevious, page.Next
+				if q.Way == keyset.Backward {
+					slices.Reverse(got)
+					more, behind, edge = behind, more, page.Previous
+				}
+				require.LessOrEqual(t, len(got), min(q.Limit, len(rest)), "%+v", q)
+				for i, p := range got {
+					require.Equal(t, rest[i].Rkey, p.Rkey, "row %d of page %d of %+v", i, pages, q)
+				}
+				rest = rest[len(got):]
+				if len(got) == q.Limit || !more {
+					require.Equal(t, len(rest) > 0, more, "page %d of %+v", pages, q)
+				}
+				if !behind {
+					require.Zero(t, passed, "page %d of %+v", pages, q)
+				}
+				passed += len(got)
+				if !more {
+					break
+				}
+				require.NotEqual(t, q.From, edge, "the token makes progress")
+				q.From = edge
+				require.Less(t, pages, len(all))
+			}
+			require.Empty(t, rest)
+		})
+	}
+}
+
+// work is what a request made Postgres do, by the plans of its statements.
+type work struct {
+	tags, langs, posts float64 // index entries of post_tags and post_langs, rows of posts
+	heap               float64
+}
+
+func workOf(t *testing.T, r *store.Reader, q store.PostQuery) (store.PostPage, work) {
+	t.Helper()
+	var w work
+	page, err := r.TracePosts(t.Context(), q, func(s store.Statement) {
+		explain(t, r, s).each(func(n node) {
+			require.NotContains(t, n.Type, "Sort", "a sort in the plan of %s", s.SQL)
+			require.NotContains(t, n.Type, "Seq Scan", "in the plan of %s", s.SQL)
+			require.NotContains(t, n.Type, "Hash", "in the plan of %s", s.SQL)
+			switch n.Relation {
+			case "post_tags":
+				require.Equal(t, "Index Only Scan", n.Type)
+				w.tags += n.Rows * n.Loops
+				w.heap += n.HeapFetch
+			case "post_langs":
+				require.Equal(t, "Index Only Scan", n.Type)
+				w.langs += n.Rows * n.Loops
+			case "posts":
+				w.posts += n.Rows * n.Loops
+			}
+		})
+	})
+	require.NoError(t, err)
+	return page, w
+}
+
+// The plans of conjunctions: streams all of them, index-only, bounded.
+func TestConjunctionPlans(t *testing.T) {
+	t.Parallel()
+	o := newDatabase(t)
+	seedPosts(t, openLeader(t, o), mixed)
+	vacuum(t, o)
+	r := openReader(t, o)
+	for seed := range uint64(80) {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 4))
+			q := randomQuery(rng)
+			q.Limit = 50
+			q.Way = keyset.Way(rng.IntN(2))
+			q.From = []keyset.Position{keyset.Start(), keyset.End()}[q.Way]
+			page, w := workOf(t, r, q)
+			require.Equal(t, float64(len(page.Rows)), w.posts, "records of the page only")
+			require.Less(t, w.tags+w.langs, 30_000.0, "%+v", q)
+			require.Zero(t, w.heap)
+		})
+	}
+}

@@ -1,0 +1,62 @@
+package httpapi
+
+import (
+	"net/http"
+
+	"github.com/tagstream/tagstream/pkg/keyset"
+)
+
+// place is where a page begins, which way it goes, and how long it may be.
+type place struct {
+	from  keyset.Position
+	way   keyset.Way
+	limit int
+}
+
+// place reads the parameters limit, after and before, and Relay's first and
+// last, of any list. decode gives the position in a token, whose parameter is
+// named for the error. The error is a *problem.
+func (q query) place(decode func(name, token string) (keyset.Position, error)) (place, error) {
+	for _, c := range []struct{ name, other string }{
+		{"after", "before"}, {"first", "last"}, {"first", "limit"}, {"last", "limit"}, {"first", "before"}, {"last", "after"},
+	} {
+		if q.has(c.name) && q.has(c.other) {
+			return place{}, fail(codeConflicting, "Give %s or %s, not both: limit goes with after or before, first with after, last with before.", c.name, c.other)
+		}
+	}
+	p := place{from: keyset.Start(), way: keyset.Forward}
+	size := "limit"
+	switch {
+	case q.has("first"):
+		size = "first"
+	case q.has("last"):
+		size, p.from, p.way = "last", keyset.End(), keyset.Backward
+	}
+	var err error
+	if p.limit, err = q.limit(size, defaultLimit); err != nil {
+		return p, err
+	}
+	if token, given := q.get("after"); given {
+		p.from, err = decode("after", token)
+	} else if token, given := q.get("before"); given {
+		p.way = keyset.Backward
+		p.from, err = decode("before", token)
+	}
+	return p, err
+}
+
+// pages makes the page of a list from its edges, and links to its neighbours.
+func (h *Handler) pages(r *http.Request, q query, res *response, print keyset.Fingerprint, next, previous keyset.Position, hasNext, hasPrevious bool) pageJSON {
+	page := pageJSON{
+		HasNext: hasNext, HasPrevious: hasPrevious,
+		Next: h.codec.Encode(next, print), Previous: h.codec.Encode(previous, print),
+	}
+	tokens := []string{"after", "before"}
+	if hasNext {
+		res.link(r, q.replace(tokens, map[string]string{"last": "first"}, pair{"after", page.Next}), "next")
+	}
+	if hasPrevious {
+		res.link(r, q.replace(tokens, map[string]string{"first": "last"}, pair{"before", page.Previous}), "prev")
+	}
+	return page
+}

@@ -1,0 +1,138 @@
+package httpapi
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+
+	"github.com/gorilla/mux"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+var tagsParams = params{single: []string{"limit", "after", "before", "first", "last", "prefix"}}
+
+// allTags is the fingerprint of tokens of the list of tags. It has no filters:
+// the name keeps it apart from other lists that may come in the same order.
+var allTags = store.TagOrder.Fingerprint(keyset.Filter{Name: "list", Values: []string{"tags"}})
+
+type tagJSON struct {
+	Tag   string `json:"tag"`
+	Posts int64  `json:"posts"`
+}
+
+type tagsJSON struct {
+	Tags []tagJSON `json:"tags"`
+	// Page is left out of completions, which have no other page.
+	Page *pageJSON `json:"page,omitempty"`
+}
+
+type tagHistoryJSON struct {
+	tagJSON
+	FirstSeen utc        `json:"firstSeen"`
+	LastSeen  utc        `json:"lastSeen"`
+	History   []hourJSON `json:"history"`
+}
+
+type hourJSON struct {
+	Hour  utc   `json:"hour"`
+	Posts int64 `json:"posts"`
+}
+
+// listTags is /v1/tags: a page of all tags, or the completions of a prefix.
+func (h *Handler) listTags(r *http.Request) (*response, error) {
+	q, err := parseQuery(r.URL.RawQuery, tagsParams)
+	if err != nil {
+		return nil, err
+	}
+	if prefix, given := q.get("prefix"); given {
+		if len(q) > 1 {
+			return nil, fail(codeConflicting, "Give prefix alone: it gives the %d most used tags that begin so, and has no pages.", store.MaxCompletions)
+		}
+		return h.completeTag(r, prefix)
+	}
+	p, err := q.place(h.tagPosition)
+	if err != nil {
+		return nil, err
+	}
+	page, err := h.index.Tags(r.Context(), store.TagQuery{From: p.from, Way: p.way, Limit: p.limit})
+	if err != nil {
+		return nil, err
+	}
+	res := &response{}
+	edges := h.pages(r, q, res, allTags, page.Next, page.Previous, page.HasNext, page.HasPrevious)
+	return res, res.json(tagsJSON{tagCounts(page.Rows), &edges})
+}
+
+func tagCounts(rows []store.TagCount) []tagJSON {
+	out := make([]tagJSON, len(rows)) // never null
+	for i, t := range rows {
+		out[i] = tagJSON{t.Name, t.Posts}
+	}
+	return out
+}
+
+// tagPosition returns the position in a token of the list of tags. The error is
+// a *problem.
+func (h *Handler) tagPosition(name, token string) (keyset.Position, error) {
+	p, err := h.codec.Decode(token, allTags)
+	switch {
+	case errors.Is(err, keyset.ErrTokenMismatch):
+		return p, fail(codeCursorMismatch, "Use %s with the list that gave it, or leave it out to start again: it is none of the list of tags.", name)
+	case err != nil:
+		return p, fail(codeInvalidCursor, "Send %s exactly as an answer of this service gave it, or leave it out to start again.", name)
+	}
+	return p, nil
+}
+
+// completeTag is /v1/tags with a prefix.
+func (h *Handler) completeTag(r *http.Request, prefix string) (*response, error) {
+	normal, err := event.NormalizeTag(prefix)
+	switch {
+	case errors.Is(err, event.ErrTagEmpty):
+		return nil, fail(codeInvalidPrefix, "Give prefix at least one character of a tag: %s is nothing without white space and leading #.", quote(prefix))
+	case errors.Is(err, event.ErrTagTooLong):
+		return nil, fail(codeInvalidPrefix, "Shorten the prefix %s: tags end at %d bytes and %d characters.", quote(prefix), event.MaxTagBytes, event.MaxTagGraphemes)
+	case err != nil:
+		return nil, fail(codeInvalidPrefix, "Change the prefix %s: no tag begins so, as tags hold no NUL.", quote(prefix))
+	}
+	tags, err := h.index.TagsWithPrefix(r.Context(), normal)
+	if err != nil {
+		return nil, err
+	}
+	res := &response{}
+	return res, res.json(tagsJSON{Tags: tagCounts(tags)})
+}
+
+// oneTag is /v1/tags/{tag}.
+func (h *Handler) oneTag(r *http.Request) (*response, error) {
+	if _, err := parseQuery(r.URL.RawQuery, params{}); err != nil {
+		return nil, err
+	}
+	raw, err := url.PathUnescape(mux.Vars(r)["tag"])
+	if err != nil {
+		return nil, errNoSuchTag
+	}
+	// Bytes that are no text become U+FFFD, as in posts.
+	name, err := event.NormalizeTag(raw)
+	if err != nil {
+		return nil, errNoSuchTag
+	}
+	t, err := h.index.TagHistory(r.Context(), name)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, fail(codeNotFound, "No post has the tag %s at the moment; /v1/tags?prefix= finds tags that are in use.", quote(name))
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := tagHistoryJSON{tagJSON: tagJSON{t.Name, t.Posts}, FirstSeen: utc(t.First), LastSeen: utc(t.Last)}
+	for _, hour := range t.Hours {
+		out.History = append(out.History, hourJSON{utc(hour.Hour), hour.Posts})
+	}
+	res := &response{}
+	return res, res.json(out)
+}
+
+var errNoSuchTag = fail(codeNotFound, "There can be no such tag: the path is /v1/tags/{tag}, with the tag percent-encoded as one segment, %%2F for a slash.")
