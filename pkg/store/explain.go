@@ -7,13 +7,15 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // Statement is a query as Postgres gets it.
 type Statement struct {
 	SQL  string
 	Args []any
+	// Settings are those that the statement is planned under, instead of the
+	// reader's own.
+	Settings map[string]string
 }
 
 // Explain runs a statement that TracePosts showed, in the settings of the reader's
@@ -23,8 +25,13 @@ type Statement struct {
 func (r *Reader) Explain(ctx context.Context, s Statement) ([]byte, error) {
 	const name = "explained"
 	var out []byte
-	err := r.pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error {
-		conn := c.Conn()
+	err := r.snapshot(ctx, func(tx pgx.Tx) error {
+		conn := tx.Conn()
+		for name, value := range s.Settings {
+			if _, err := conn.Exec(ctx, "SET LOCAL "+name+" = "+value); err != nil {
+				return err
+			}
+		}
 		prepared, err := conn.Prepare(ctx, name, s.SQL)
 		if err != nil {
 			return err

@@ -73,6 +73,17 @@ func (r keyRange) beyond(key event.Key, way keyset.Way) keyRange {
 	return r.above(key)
 }
 
+// startAt leaves out what comes before key in the way of reading.
+func (r keyRange) startAt(key event.Key, way keyset.Way) keyRange {
+	if way == keyset.Forward && before(r.hi, key, way) {
+		r.hi = key
+	}
+	if way == keyset.Backward && before(r.lo, key, way) {
+		r.lo = key
+	}
+	return r
+}
+
 // from is what can be read in a way from a position.
 func (r keyRange) from(p keyset.Position, way keyset.Way) keyRange {
 	switch {

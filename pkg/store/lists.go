@@ -1,7 +1,7 @@
 package store
 
 import (
-	"cmp"
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -50,19 +50,22 @@ func (g group) ids() []int64 {
 	return ids
 }
 
-// rate is how many posts the group has by microsecond, from here on: of what is
-// sampled up to the end of the range.
+// rate is how many posts the group has by microsecond from its next one on, as
+// far as was sampled; where less was left than a sample, up to the range's end.
 func (g group) rate(rng keyRange, way keyset.Way) float64 {
+	end := rng.lo
+	if way == keyset.Backward {
+		end = rng.hi
+	}
 	total := 0.0
 	for _, l := range g.lists {
-		from, to := rng.hi, rng.lo
-		if way == keyset.Backward {
-			from, to = to, from
-		}
+		to := end
 		if l.sample.n == sampleRows {
 			to = l.sample.last
 		}
-		total += float64(l.sample.n) / distance(from, to)
+		if l.sample.n > 0 {
+			total += float64(l.sample.n) / distance(l.sample.first, to)
+		}
 	}
 	return total
 }
@@ -77,9 +80,21 @@ func (g group) next(way keyset.Way) (key event.Key, ok bool) {
 	return key, ok
 }
 
+// sampledBefore reports whether all that was sampled of one of the group's lists
+// comes before the range, and the list goes on.
+func (g group) sampledBefore(rng keyRange, way keyset.Way) bool {
+	start := rng.hi
+	if way == keyset.Backward {
+		start = rng.lo
+	}
+	return slices.ContainsFunc(g.lists, func(l list) bool {
+		return l.sample.n == sampleRows && before(l.sample.last, start, way)
+	})
+}
+
 // before reports whether a comes before b in the way of reading.
 func before(a, b event.Key, way keyset.Way) bool {
-	c := slices.Compare(a[:], b[:])
+	c := bytes.Compare(a[:], b[:])
 	if way == keyset.Forward {
 		return c > 0
 	}
@@ -210,16 +225,6 @@ func orderBy(way keyset.Way) string {
 		return "key DESC"
 	}
 	return "key"
-}
-
-// byRate returns the groups, the sparsest first, with their rates.
-func (s *scan) byRate(rng keyRange) []rated {
-	out := make([]rated, len(s.groups))
-	for i, g := range s.groups {
-		out[i] = rated{g, g.rate(rng, s.way)}
-	}
-	slices.SortStableFunc(out, func(a, b rated) int { return cmp.Compare(a.rate, b.rate) })
-	return out
 }
 
 type rated struct {

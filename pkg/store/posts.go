@@ -183,7 +183,7 @@ func readPosts(ctx context.Context, tx pgx.Tx, schema uint32, keys []event.Key, 
 		SELECT ` + postColumns + `
 		  FROM unnest($1::uuid[]) AS page(key) JOIN posts p USING (key) JOIN accounts a ON a.id = p.account_id`
 	if trace != nil {
-		trace(Statement{sql, []any{keys}})
+		trace(Statement{SQL: sql, Args: []any{keys}})
 	}
 	batch := &pgx.Batch{}
 	batch.Queue(`SELECT 'tags'::regclass::oid::bigint`)

@@ -13,22 +13,27 @@ import (
 	"github.com/tagstream/tagstream/pkg/keyset"
 )
 
+// The work of a request is counted in index entries read one after the other:
+// 0.1 to 0.2 µs each on the machine that docs/lab was made on.
 const (
-	// maxWork bounds the index entries that one request may touch beyond those
-	// of its page: some 15 ms.
-	maxWork = 10_000
-	// maxWorkBehind is what of it may go into finding out if there is anything
-	// behind the page.
-	maxWorkBehind = 2_000
+	// maxWork bounds what one request may do beyond its page: some 10 ms.
+	maxWork = 60_000
+	// maxWorkBehind is what may go into finding out if there is anything behind
+	// the page.
+	maxWorkBehind = 10_000
+	// probeWork is what it costs to look an entry up: a descent of the index.
+	probeWork = 6
 	// A search goes in segments, each bigger than the one before. Between them
 	// it looks anew at how dense the lists are.
 	firstSegment  = 256
-	segmentGrowth = 2
-	// mergeRatio is up to how much denser than the sparsest list another one is
-	// read beside it rather than probed for each of its posts. A probe touches
-	// one entry, by a descent that costs a few entries read in a row: at this
-	// ratio neither way costs twice the other, in entries or in time.
-	mergeRatio = 3
+	segmentGrowth = 4
+	// maxLeaps is how often in a row the search moves to where the sparsest group
+	// goes on before it looks at every post.
+	maxLeaps = 4
+	// mergeRatio is up to how much denser than the sparsest group another one is
+	// read beside it, rather than probed for each of its posts: where both cost
+	// the same.
+	mergeRatio = 4
 )
 
 // scan finds the posts of a conjunction within one snapshot.
@@ -42,7 +47,7 @@ type scan struct {
 
 func (s *scan) query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	if s.trace != nil {
-		s.trace(Statement{sql, args})
+		s.trace(Statement{SQL: sql, Args: args})
 	}
 	return s.tx.Query(ctx, sql, args...)
 }
@@ -72,7 +77,7 @@ func (s *scan) find(ctx context.Context, rng keyRange, want int) (found, error) 
 		if err != nil || !ok {
 			return f, err
 		}
-		p.rows = max(min(size, s.work/p.cost()), 1)
+		p.rows = max(min(size, s.work/p.cost(len(s.none))), 1)
 		seg, err := s.segment(ctx, p, rng, want-len(f.keys))
 		if err != nil {
 			return f, err
@@ -81,7 +86,7 @@ func (s *scan) find(ctx context.Context, rng keyRange, want int) (found, error) 
 		if len(f.keys) == want || !seg.ranOut {
 			return f, nil
 		}
-		s.work -= p.rows * p.cost()
+		s.work -= p.rows * p.cost(len(s.none))
 		f.last = seg.last
 		if rng = rng.beyond(seg.last, s.way); rng.empty() {
 			return f, nil
@@ -93,38 +98,17 @@ func (s *scan) find(ctx context.Context, rng keyRange, want int) (found, error) 
 	}
 }
 
-// merge reads the posts of one group: one ordered branch per list, each with a
-// LIMIT of its own, merge into one stream that stops when enough are found.
-// Whatever the depth, it touches no more entries than those, one per list, and
-// the overlap between lists.
+// merge reads the posts of one group: whatever the depth, it touches no more
+// entries than those, one per list, and the overlap between lists.
 func (s *scan) merge(ctx context.Context, rng keyRange, want int) (found, error) {
-	g := s.groups[0]
-	n := padded(len(g.lists))
-	args := []any{want, rng.lo, rng.hi}
-	var b strings.Builder
-	order := orderBy(s.way)
-	if n == 1 {
-		b.WriteString(branch("key", g.langs, s.way, 4))
-	} else {
-		b.WriteString("SELECT DISTINCT ON (key) key FROM (")
-		for i := range n {
-			if i > 0 {
-				b.WriteString(" UNION ALL ")
-			}
-			b.WriteString("(" + branch("key", g.langs, s.way, 4+i) + ")")
-		}
-		b.WriteString(") AS branches ORDER BY " + order + " LIMIT $1")
-	}
-	for i := range n {
-		args = append(args, idOf(g, i))
-	}
-	rows, err := s.query(ctx, b.String(), args...)
+	q := &builder{way: s.way, args: []any{want, rng.lo, rng.hi}}
+	rows, err := s.query(ctx, q.stream(s.groups[0]), q.args...)
 	if err != nil {
-		return found{}, fmt.Errorf("merge %d lists: %w", len(g.lists), err)
+		return found{}, fmt.Errorf("merge %d lists: %w", len(s.groups[0].lists), err)
 	}
 	keys, err := pgx.CollectRows(rows, pgx.RowTo[event.Key])
 	if err != nil {
-		return found{}, fmt.Errorf("merge %d lists: %w", len(g.lists), err)
+		return found{}, fmt.Errorf("merge %d lists: %w", len(s.groups[0].lists), err)
 	}
 	return found{keys: keys}, nil
 }
@@ -161,17 +145,194 @@ func (s *scan) any(ctx context.Context, rng keyRange) (bool, error) {
 	return is, nil
 }
 
-// branch is the ordered rows of one list: $1 of them, of the keys from $2 to $3.
-func branch(columns string, langs bool, way keyset.Way, id int) string {
-	table, column := tableOf(langs)
-	return fmt.Sprintf("SELECT %s FROM %s WHERE %s = $%d AND key BETWEEN $2 AND $3 ORDER BY %s LIMIT $1", columns, table, column, id, orderBy(way))
+// plan is how to go through a segment: the merged groups, one or two, are read
+// in the order of posts, side by side; the probed ones are asked for each post
+// that is in those.
+type plan struct {
+	merged, probed []group
+	rows           int
+}
+
+// cost is the work for a row of each merged group, at most.
+func (p plan) cost(none int) int {
+	probes := none
+	for _, g := range p.probed {
+		probes += len(g.lists)
+	}
+	// A row is read twice where the segment is not enough: to learn how far it
+	// reached, too.
+	if len(p.merged) > 1 {
+		return 2*len(p.merged) + probeWork*probes/2 // not all posts are in both
+	}
+	return 2 + probeWork*probes
+}
+
+// plan decides by how dense the groups are where the search is now. It moves the
+// near end of the range to where every group has something; ok is false where
+// one has nothing left.
+func (s *scan) plan(ctx context.Context, rng *keyRange) (p plan, ok bool, err error) {
+	if len(s.groups) == 1 {
+		return plan{merged: s.groups}, true, nil
+	}
+	groups := make([]rated, len(s.groups))
+	for leaps := 0; ; leaps++ {
+		if err := s.sense(ctx, *rng); err != nil {
+			return p, false, err
+		}
+		for i, g := range s.groups {
+			next, ok := g.next(s.way)
+			if !ok {
+				return p, false, nil
+			}
+			groups[i] = rated{g, g.rate(*rng, s.way)}
+			*rng = rng.startAt(next, s.way)
+		}
+		// What was sampled says nothing of what lies behind it.
+		if leaps == maxLeaps || !slices.ContainsFunc(s.groups, func(g group) bool { return g.sampledBefore(*rng, s.way) }) {
+			break
+		}
+	}
+	slices.SortStableFunc(groups, func(a, b rated) int { return cmp.Compare(a.rate, b.rate) })
+	for i, g := range groups {
+		if i == 0 || i == 1 && g.rate <= mergeRatio*groups[0].rate {
+			p.merged = append(p.merged, g.group)
+		} else {
+			p.probed = append(p.probed, g.group)
+		}
+	}
+	return p, true, nil
+}
+
+// segment looks at the next p.rows posts of each merged group.
+func (s *scan) segment(ctx context.Context, p plan, rng keyRange, want int) (found, error) {
+	st := segmentQuery(p, s.none, s.way, rng, want)
+	if s.trace != nil {
+		s.trace(st)
+	}
+	var f found
+	var key event.Key
+	var hit bool
+	batch := &pgx.Batch{}
+	for name, value := range st.Settings {
+		batch.Queue("SET LOCAL " + name + " = " + value)
+	}
+	batch.Queue(st.SQL, st.Args...).Query(func(rows pgx.Rows) error {
+		_, err := pgx.ForEachRow(rows, []any{&key, &hit}, func() error {
+			if hit {
+				f.keys = append(f.keys, key)
+			} else {
+				f.ranOut, f.last = true, key
+			}
+			return nil
+		})
+		return err
+	})
+	for name := range st.Settings {
+		batch.Queue("SET LOCAL " + name + " TO DEFAULT")
+	}
+	if err := s.tx.SendBatch(ctx, batch).Close(); err != nil {
+		return found{}, fmt.Errorf("search %d rows: %w", p.rows, err)
+	}
+	return f, nil
+}
+
+// sideBySide leaves Postgres one way of joining two streams, for as long as it
+// may make a plan: reading both.
+var sideBySide = map[string]string{"enable_nestloop": "off", "enable_mergejoin": "on"}
+
+// segmentQuery returns the posts among the next p.rows of each merged group that
+// are in all groups and not excluded, up to want. Where it does not find as many
+// and a group has more rows than those, the last post that all the merged groups'
+// rows reach to follows, as no hit: its part of the statement is not run before.
+//
+// A probe is a subquery with OFFSET 0. That keeps it one: Postgres would make a
+// join of it, in an order of its own choice.
+func segmentQuery(p plan, none []int64, way keyset.Way, rng keyRange, want int) Statement {
+	q := &builder{way: way, args: []any{p.rows, rng.lo, rng.hi, want}}
+	var from, reach string
+	var settings map[string]string
+	last := func(stream string) string { return "(SELECT key FROM (" + stream + ") AS l OFFSET $1 - 1)" }
+	if len(p.merged) == 1 {
+		a := q.stream(p.merged[0])
+		from, reach = "("+a+") AS s", last(a)
+	} else {
+		a, b := q.stream(p.merged[0]), q.stream(p.merged[1])
+		nearer := "GREATEST"
+		if way == keyset.Backward {
+			nearer = "LEAST"
+		}
+		from = "(" + a + ") AS s JOIN (" + b + ") AS s2 USING (key)"
+		reach = nearer + "(" + last(a) + ", " + last(b) + ")"
+		settings = sideBySide
+	}
+	var probes []string
+	probe := func(table, column, arg string) string {
+		return "EXISTS (SELECT FROM " + table + " p WHERE p." + column + " = " + arg + " AND p.key = s.key OFFSET 0)"
+	}
+	oneOf := func(ids []int64) string { return "ANY(" + q.arg(ids) + "::bigint[])" }
+	var single []int64
+	for _, g := range p.probed {
+		table, column := tableOf(g.langs)
+		if g.langs || len(g.lists) > 1 {
+			probes = append(probes, probe(table, column, oneOf(g.ids())))
+		} else {
+			single = append(single, g.lists[0].id)
+		}
+	}
+	// The sparsest is asked alone: it spares most posts the others.
+	if len(single) > 0 {
+		probes = append(probes, probe("post_tags", "tag_id", q.arg(single[0])))
+	}
+	if len(single) > 1 {
+		rest := q.arg(single[1:])
+		probes = append(probes, "(SELECT count(*) FROM post_tags p WHERE p.tag_id = ANY("+rest+"::bigint[]) AND p.key = s.key) = cardinality("+rest+"::bigint[])")
+	}
+	if len(none) > 0 {
+		probes = append(probes, "NOT "+probe("post_tags", "tag_id", oneOf(none)))
+	}
+	where := ""
+	if len(probes) > 0 {
+		where = " WHERE " + strings.Join(probes, " AND ")
+	}
+	return Statement{
+		SQL: "(SELECT key, true AS hit FROM " + from + where + " LIMIT $4)" +
+			" UNION ALL SELECT key, false FROM (SELECT " + reach + " AS key OFFSET 0) AS r WHERE key IS NOT NULL LIMIT $4",
+		Args: q.args, Settings: settings,
+	}
+}
+
+// builder writes the parts of a statement. Its arguments are: $1, how many rows
+// of a stream; $2 and $3, the first and the last key.
+type builder struct {
+	way  keyset.Way
+	args []any
+}
+
+func (b *builder) arg(v any) string {
+	b.args = append(b.args, v)
+	return fmt.Sprintf("$%d", len(b.args))
+}
+
+// stream is the posts of a group in the order of posts: one ordered branch per
+// list, each with a LIMIT of its own, merge into one that stops when enough is
+// read.
+func (b *builder) stream(g group) string {
+	table, column := tableOf(g.langs)
+	branches := make([]string, padded(len(g.lists)))
+	for i := range branches {
+		branches[i] = fmt.Sprintf("SELECT key FROM %s WHERE %s = %s AND key BETWEEN $2 AND $3 ORDER BY %s LIMIT $1", table, column, b.arg(idOf(g, i)), orderBy(b.way))
+	}
+	if len(branches) == 1 {
+		return branches[0]
+	}
+	return "SELECT DISTINCT ON (key) key FROM ((" + strings.Join(branches, ") UNION ALL (") + ")) AS branches ORDER BY " + orderBy(b.way) + " LIMIT $1"
 }
 
 // padded rounds a number of lists up, so that there are few statements for
 // Postgres to plan and keep. The branches that are too many have NULL for an id
 // and touch nothing.
 func padded(n int) int {
-	sizes := []int{0, 1, 2, 4, 8, 20}
+	sizes := []int{1, 2, 4, 8, 20}
 	i, _ := slices.BinarySearch(sizes, n)
 	if i == len(sizes) {
 		return n
@@ -184,144 +345,4 @@ func idOf(g group, i int) any {
 		return g.lists[i].id
 	}
 	return nil
-}
-
-// plan is how to go through a segment: the merged groups are read in the order
-// of posts, side by side; for each post that is in all of them, the probed ones
-// are asked.
-type plan struct {
-	merged, probed []group
-	rows           int
-}
-
-// cost is how many entries a row of a segment can touch, roughly.
-func (p plan) cost() int { return len(p.merged) + len(p.probed) }
-
-// plan decides by how dense the groups are where the search is now. It moves the
-// near end of the range to where every group has something; ok is false where
-// one has nothing left.
-func (s *scan) plan(ctx context.Context, rng *keyRange) (p plan, ok bool, err error) {
-	if len(s.groups) == 1 {
-		return plan{merged: s.groups, probed: nil}, true, nil
-	}
-	if err := s.sense(ctx, *rng); err != nil {
-		return p, false, err
-	}
-	for _, g := range s.groups {
-		next, ok := g.next(s.way)
-		if !ok {
-			return p, false, nil
-		}
-		if s.way == keyset.Forward {
-			if before(rng.hi, next, s.way) {
-				rng.hi = next
-			}
-		} else if before(rng.lo, next, s.way) {
-			rng.lo = next
-		}
-	}
-	groups := s.byRate(*rng)
-	for _, g := range groups {
-		if len(p.merged) == 0 || g.rate <= mergeRatio*groups[0].rate {
-			p.merged = append(p.merged, g.group)
-		} else {
-			p.probed = append(p.probed, g.group)
-		}
-	}
-	return p, true, nil
-}
-
-// segment looks at the next p.rows posts of the merged groups.
-func (s *scan) segment(ctx context.Context, p plan, rng keyRange, want int) (found, error) {
-	sql, args := segmentQuery(p, s.none, s.way, rng, want)
-	rows, err := s.query(ctx, sql, args...)
-	if err != nil {
-		return found{}, fmt.Errorf("search %d rows: %w", p.rows, err)
-	}
-	var f found
-	var key event.Key
-	var n int
-	var hit bool
-	if _, err := pgx.ForEachRow(rows, []any{&key, &n, &hit}, func() error {
-		if hit {
-			f.keys = append(f.keys, key)
-		}
-		if n == p.rows {
-			f.ranOut, f.last = true, key
-		}
-		return nil
-	}); err != nil {
-		return found{}, fmt.Errorf("search %d rows: %w", p.rows, err)
-	}
-	return f, nil
-}
-
-// segmentQuery returns the posts among the next p.rows ones of the merged groups
-// that are in all groups and not excluded, up to want, and the last row looked
-// at, whatever it is.
-//
-// Each branch says which group it is of. Postgres reads them side by side in the
-// order of posts (Merge Append), puts together what it has of each post
-// (GroupAggregate) and counts (WindowAgg): all of these stream, and stop when
-// enough is found. What is in OR cannot become a join whose order would be the
-// planner's choice.
-func segmentQuery(p plan, none []int64, way keyset.Way, rng keyRange, want int) (string, []any) {
-	args := []any{p.rows, rng.lo, rng.hi, want}
-	arg := func(v any) string {
-		args = append(args, v)
-		return fmt.Sprintf("$%d", len(args))
-	}
-	order := orderBy(way)
-	var branches []string
-	for _, langs := range []bool{false, true} {
-		var ids, bits []any
-		for i, g := range p.merged {
-			if g.langs != langs {
-				continue
-			}
-			for _, l := range g.lists {
-				ids, bits = append(ids, l.id), append(bits, int32(1)<<i)
-			}
-		}
-		for i := range padded(len(ids)) {
-			var id, bit any
-			if i < len(ids) {
-				id, bit = ids[i], bits[i]
-			}
-			columns := "key, " + arg(bit) + "::int AS bit"
-			arg(id)
-			branches = append(branches, "("+branch(columns, langs, way, len(args))+")")
-		}
-	}
-	hit := []string{"s.bits = " + arg(int32(1)<<len(p.merged)-1)}
-	var single []int64
-	for _, g := range p.probed {
-		switch {
-		case g.langs:
-			hit = append(hit, "EXISTS (SELECT FROM post_langs p WHERE p.lang_id = ANY("+arg(g.ids())+"::bigint[]) AND p.key = s.key)")
-		case len(g.lists) > 1:
-			hit = append(hit, "EXISTS (SELECT FROM post_tags p WHERE p.tag_id = ANY("+arg(g.ids())+"::bigint[]) AND p.key = s.key)")
-		default:
-			single = append(single, g.lists[0].id)
-		}
-	}
-	// The sparsest is asked alone: it spares most posts the others.
-	if len(single) > 0 {
-		hit = append(hit, "EXISTS (SELECT FROM post_tags p WHERE p.tag_id = "+arg(single[0])+" AND p.key = s.key)")
-	}
-	if len(single) > 1 {
-		rest := arg(single[1:])
-		hit = append(hit, "(SELECT count(*) FROM post_tags p WHERE p.tag_id = ANY("+rest+"::bigint[]) AND p.key = s.key) = cardinality("+rest+"::bigint[])")
-	}
-	if len(none) > 0 {
-		hit = append(hit, "NOT EXISTS (SELECT FROM post_tags p WHERE p.tag_id = ANY("+arg(none)+"::bigint[]) AND p.key = s.key)")
-	}
-	return `
-		SELECT key, n, hit FROM (
-			SELECT key, n, ` + strings.Join(hit, " AND ") + ` AS hit FROM (
-				SELECT key, bit_or(bit) AS bits, row_number() OVER (ORDER BY ` + order + `) AS n
-				  FROM (` + strings.Join(branches, " UNION ALL ") + `) AS branches
-				 GROUP BY key ORDER BY ` + order + ` LIMIT $1
-			) AS s OFFSET 0
-		) AS r WHERE hit OR n = $1 LIMIT $4`, args
 }
