@@ -33,8 +33,11 @@ type RemovedChange struct {
 type Changes struct {
 	// Accounts are new or changed rows. Write gives new ones their ID.
 	Accounts []*Account
-	Posts    []PostChange
-	Removed  []RemovedChange
+	// Sweeps are accounts whose sweep is to begin, or to begin anew because
+	// something of it changed.
+	Sweeps  []*Account
+	Posts   []PostChange
+	Removed []RemovedChange
 }
 
 // maxKeyBumps bounds how often a post gives way to others at its key. Making so
@@ -48,6 +51,9 @@ var errCrowded = errors.New("its key and the next ones are taken")
 // one (see event.Key.Next): New.Key is then changed.
 func (t *Tx) Write(ctx context.Context, c Changes) error {
 	if err := t.writeAccounts(ctx, c.Accounts); err != nil {
+		return err
+	}
+	if err := t.beginSweeps(ctx, c.Sweeps); err != nil {
 		return err
 	}
 	// Rows leave before others enter: a post that left and came back in one
@@ -67,11 +73,24 @@ func (t *Tx) Write(ctx context.Context, c Changes) error {
 	if err := t.writeRemoved(ctx, c.Removed); err != nil {
 		return err
 	}
+	later := map[int64]int64{}
 	for _, p := range c.Posts {
 		t.posts += count(p.New != nil) - count(p.Old != nil)
-		t.visible += count(p.NewVisible) - count(p.OldVisible)
+		by := count(p.NewVisible) - count(p.OldVisible)
+		if a := p.account(); a.Sweep != nil {
+			later[a.ID] += by
+		} else {
+			t.visible += by
+		}
 	}
-	return nil
+	return t.countVisibleLater(ctx, later)
+}
+
+func (p PostChange) account() *Account {
+	if p.New != nil {
+		return p.New.Account
+	}
+	return p.Old.Account
 }
 
 func count(b bool) int64 {

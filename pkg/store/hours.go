@@ -53,6 +53,12 @@ func (t *Tx) beginHours(ctx context.Context, tags []int64) error {
 	if len(tags) == 0 {
 		return nil
 	}
+	// The rows of an account that is swept are not counted yet: wait. A tag that
+	// is as big as this changes again.
+	var sweeping bool
+	if err := t.tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM sweeps)`).Scan(&sweeping); err != nil || sweeping {
+		return err
+	}
 	if _, err := t.tx.Exec(ctx, `UPDATE tags SET hourly = true WHERE id = ANY($1::bigint[])`, tags); err != nil {
 		return fmt.Errorf("begin the hourly counts of %d tags: %w", len(tags), err)
 	}

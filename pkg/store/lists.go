@@ -101,12 +101,20 @@ func before(a, b event.Key, way keyset.Way) bool {
 	return c < 0
 }
 
+// isMerge reports whether what is in one group is all there is to it.
+func (c conjunction) isMerge() bool {
+	return len(c.groups) == 1 && len(c.none) == 0 && !c.sweeping
+}
+
 // conjunction is a query with its names looked up.
 type conjunction struct {
 	groups []group
 	none   []int64
 	// schema identifies the tables that the names were looked up in.
 	schema uint32
+	// sweeping says that accounts are being swept: some posts of the lists are out
+	// of sight.
+	sweeping bool
 	// nothing says that a name which every post must have is nobody's.
 	nothing bool
 }
@@ -116,7 +124,7 @@ func resolve(ctx context.Context, tx pgx.Tx, q PostQuery) (conjunction, error) {
 	var c conjunction
 	tags, langs := map[string]list{}, map[string]list{}
 	rows, err := tx.Query(ctx, `
-		SELECT 0, '', 'tags'::regclass::oid::bigint, 1
+		SELECT 0, '', 'tags'::regclass::oid::bigint, (SELECT count(*) FROM sweeps)
 		UNION ALL SELECT 1, name, id, posts FROM tags WHERE name = ANY($1::text[])
 		UNION ALL SELECT 2, name, id, posts FROM langs WHERE name = ANY($2::text[])`,
 		slices.Concat(q.Tags, q.None), slices.Concat(q.Langs))
@@ -128,7 +136,7 @@ func resolve(ctx context.Context, tx pgx.Tx, q PostQuery) (conjunction, error) {
 	if _, err := pgx.ForEachRow(rows, []any{&kind, &l.name, &l.id, &l.posts}, func() error {
 		switch {
 		case kind == 0:
-			c.schema = uint32(l.id)
+			c.schema, c.sweeping = uint32(l.id), l.posts > 0
 		case l.posts == 0:
 		case kind == 1:
 			tags[l.name] = l

@@ -19,20 +19,47 @@ type posting struct {
 }
 
 // writePostings brings post_tags and post_langs, and the counts of what is in
-// them, from the posts' old state to the new one.
+// them, from the posts' old state to the new one. The counts of tags, which
+// readers see, wait for the end of a sweep.
 func (t *Tx) writePostings(ctx context.Context, changes []PostChange) error {
-	gone, entered, err := t.diff(ctx, t.tagTerms, "post_tags", "tag_id", changes, func(p *Post) []string { return p.Tags })
-	if err != nil {
+	now, swept := newTally(), map[int64]tally{}
+	for account, own := range bySweep(changes) {
+		gone, entered, err := t.diff(ctx, t.tagTerms, "post_tags", "tag_id", own, func(p *Post) []string { return p.Tags })
+		if err != nil {
+			return err
+		}
+		into := now
+		if account != 0 {
+			into = newTally()
+			swept[account] = into
+		}
+		into.add(gone, -1, t.firstHour)
+		into.add(entered, +1, t.firstHour)
+	}
+	if err := t.countTags(ctx, now); err != nil {
 		return err
 	}
-	if err := t.countTags(ctx, gone, entered); err != nil {
+	if err := t.countTagsLater(ctx, swept); err != nil {
 		return err
 	}
-	gone, entered, err = t.diff(ctx, t.langTerms, "post_langs", "lang_id", changes, func(p *Post) []string { return event.LangRanges(p.Langs) })
+	gone, entered, err := t.diff(ctx, t.langTerms, "post_langs", "lang_id", changes, func(p *Post) []string { return event.LangRanges(p.Langs) })
 	if err != nil {
 		return err
 	}
 	return t.countLangs(ctx, gone, entered)
+}
+
+// bySweep parts the changes by the account that is being swept, 0 for all others.
+func bySweep(changes []PostChange) map[int64][]PostChange {
+	parts := map[int64][]PostChange{}
+	for _, c := range changes {
+		var id int64
+		if a := c.account(); a.Sweep != nil {
+			id = a.ID
+		}
+		parts[id] = append(parts[id], c)
+	}
+	return parts
 }
 
 // diff deletes and inserts the rows of a table that differ, in index order, and
@@ -101,27 +128,27 @@ func arrays(rows []posting) (ids []int64, keys []event.Key) {
 	return ids, keys
 }
 
-// eachChange calls fn with -1 for what is gone and +1 for what entered.
-func eachChange(gone, entered []posting, fn func(p posting, by int64)) {
-	for _, p := range gone {
-		fn(p, -1)
-	}
-	for _, p := range entered {
-		fn(p, +1)
+// tally is a change of the counts of tags.
+type tally struct {
+	posts map[int64]int64 // by tag
+	hours hourCounts
+}
+
+func newTally() tally { return tally{posts: map[int64]int64{}, hours: hourCounts{}} }
+
+func (c tally) add(rows []posting, by, firstHour int64) {
+	for _, p := range rows {
+		c.posts[p.id] += by
+		if hour := hourOf(p.key.SortAt()); hour >= firstHour {
+			c.hours.add(p.id, hour, by)
+		}
 	}
 }
 
-// countTags keeps tags.posts and tag_hours, each row touched once for the batch.
-func (t *Tx) countTags(ctx context.Context, gone, entered []posting) error {
-	delta := map[int64]int64{}
-	hours := hourCounts{}
-	eachChange(gone, entered, func(p posting, by int64) {
-		delta[p.id] += by
-		if hour := hourOf(p.key.SortAt()); hour >= t.firstHour {
-			hours.add(p.id, hour, by)
-		}
-	})
-	ids, by := sortedCounts(delta, func(id, n int64) bool { return n != 0 || hours.changed(id) })
+// countTags keeps tags.posts and tag_hours, each row touched once.
+func (t *Tx) countTags(ctx context.Context, c tally) error {
+	hours := c.hours
+	ids, by := sortedCounts(c.posts, func(id, n int64) bool { return n != 0 || hours.changed(id) })
 	if len(ids) == 0 {
 		return nil
 	}
@@ -156,7 +183,12 @@ func (t *Tx) countTags(ctx context.Context, gone, entered []posting) error {
 
 func (t *Tx) countLangs(ctx context.Context, gone, entered []posting) error {
 	delta := map[int64]int64{}
-	eachChange(gone, entered, func(p posting, by int64) { delta[p.id] += by })
+	for _, p := range gone {
+		delta[p.id]--
+	}
+	for _, p := range entered {
+		delta[p.id]++
+	}
 	ids, by := sortedCounts(delta, func(_, n int64) bool { return n != 0 })
 	if len(ids) == 0 {
 		return nil

@@ -85,13 +85,17 @@ func (p *PostRow) targets() []any {
 	return []any{(*[16]byte)(&p.Key), &p.DID, &p.Rkey, &p.CID, &p.Tags, &p.Langs, &p.IndexedAt, &p.Record}
 }
 
+// outOfSight is true of a post p that a sweep w keeps from readers.
+const outOfSight = `(w.hidden OR p.rev < w.gone_below)`
+
 // Post returns one post. The error is ErrNotFound or the database's.
 func (r *Reader) Post(ctx context.Context, did, rkey string) (PostRow, error) {
 	var p PostRow
 	err := r.pool.QueryRow(ctx, `
 		SELECT `+postColumns+`
 		  FROM accounts a JOIN posts p ON p.account_id = a.id AND p.rkey = $2
-		 WHERE a.did = $1 AND a.state = 0`, did, rkey).Scan(p.targets()...)
+		 WHERE a.did = $1 AND a.state = 0
+		   AND NOT EXISTS (SELECT FROM sweeps w WHERE w.account_id = a.id AND `+outOfSight+`)`, did, rkey).Scan(p.targets()...)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return p, ErrNotFound
 	}
@@ -110,6 +114,8 @@ type Status struct {
 	// Posts counts all posts kept, VisiblePosts those that queries can show,
 	// Tags those in use by visible posts.
 	Posts, VisiblePosts, Tags, DeadLetters int64
+	// Sweeps is how many accounts are being hidden, shown or erased in pieces.
+	Sweeps int64
 	// SeenAt is the indexer's last heartbeat, and the fields below what it saw.
 	SeenAt                               time.Time
 	StreamFirst, StreamLast, StreamBytes uint64
@@ -123,11 +129,11 @@ func (r *Reader) Status(ctx context.Context) (Status, error) {
 	var s Status
 	err := r.pool.QueryRow(ctx, `
 		SELECT c.seq, c.source_host, c.source_seq, c.source_time, c.applied_at, c.posts, c.visible_posts, c.tags, c.dead_letters,
-		       h.at, h.stream_first, h.stream_last, h.stream_bytes, h.database_bytes, clock_timestamp()
+		       h.at, h.stream_first, h.stream_last, h.stream_bytes, h.database_bytes, clock_timestamp(), (SELECT count(*) FROM sweeps)
 		  FROM checkpoint c CROSS JOIN heartbeat h`).Scan(
 		&s.Checkpoint.Seq, &s.Checkpoint.Source.Host, &s.Checkpoint.Source.Seq, &s.Checkpoint.Source.Time, &s.AppliedAt,
 		&s.Posts, &s.VisiblePosts, &s.Tags, &s.DeadLetters,
-		&s.SeenAt, &s.StreamFirst, &s.StreamLast, &s.StreamBytes, &s.DatabaseBytes, &s.Now)
+		&s.SeenAt, &s.StreamFirst, &s.StreamLast, &s.StreamBytes, &s.DatabaseBytes, &s.Now, &s.Sweeps)
 	if err != nil {
 		return s, fmt.Errorf("read the status: %w", notMigrated(err))
 	}

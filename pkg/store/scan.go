@@ -68,7 +68,7 @@ func (s *scan) find(ctx context.Context, rng keyRange, want int) (found, error) 
 	if s.nothing || rng.empty() {
 		return found{}, nil
 	}
-	if len(s.groups) == 1 && len(s.none) == 0 {
+	if s.isMerge() {
 		return s.merge(ctx, rng, want)
 	}
 	var f found
@@ -77,7 +77,7 @@ func (s *scan) find(ctx context.Context, rng keyRange, want int) (found, error) 
 		if err != nil || !ok {
 			return f, err
 		}
-		p.rows = max(min(size, s.work/p.cost(len(s.none))), 1)
+		p.rows = max(min(size, s.work/p.cost(s.conjunction)), 1)
 		seg, err := s.segment(ctx, p, rng, want-len(f.keys))
 		if err != nil {
 			return f, err
@@ -86,7 +86,7 @@ func (s *scan) find(ctx context.Context, rng keyRange, want int) (found, error) 
 		if len(f.keys) == want || !seg.ranOut {
 			return f, nil
 		}
-		s.work -= p.rows * p.cost(len(s.none))
+		s.work -= p.rows * p.cost(s.conjunction)
 		f.last = seg.last
 		if rng = rng.beyond(seg.last, s.way); rng.empty() {
 			return f, nil
@@ -119,7 +119,7 @@ func (s *scan) any(ctx context.Context, rng keyRange) (bool, error) {
 	if s.nothing || rng.empty() {
 		return false, nil
 	}
-	if len(s.groups) > 1 || len(s.none) > 0 {
+	if !s.isMerge() {
 		f, err := s.find(ctx, rng, 1)
 		return len(f.keys) > 0 || f.ranOut, err
 	}
@@ -154,8 +154,11 @@ type plan struct {
 }
 
 // cost is the work for a row of each merged group, at most.
-func (p plan) cost(none int) int {
-	probes := none
+func (p plan) cost(c conjunction) int {
+	probes := len(c.none)
+	if c.sweeping {
+		probes++
+	}
 	for _, g := range p.probed {
 		probes += len(g.lists)
 	}
@@ -205,7 +208,7 @@ func (s *scan) plan(ctx context.Context, rng *keyRange) (p plan, ok bool, err er
 
 // segment looks at the next p.rows posts of each merged group.
 func (s *scan) segment(ctx context.Context, p plan, rng keyRange, want int) (found, error) {
-	st := segmentQuery(p, s.none, s.way, rng, want)
+	st := segmentQuery(p, s.conjunction, s.way, rng, want)
 	if s.trace != nil {
 		s.trace(st)
 	}
@@ -247,7 +250,7 @@ var sideBySide = map[string]string{"enable_nestloop": "off", "enable_mergejoin":
 //
 // A probe is a subquery with OFFSET 0. That keeps it one: Postgres would make a
 // join of it, in an order of its own choice.
-func segmentQuery(p plan, none []int64, way keyset.Way, rng keyRange, want int) Statement {
+func segmentQuery(p plan, c conjunction, way keyset.Way, rng keyRange, want int) Statement {
 	q := &builder{way: way, args: []any{p.rows, rng.lo, rng.hi, want}}
 	var from, reach string
 	var settings map[string]string
@@ -287,8 +290,11 @@ func segmentQuery(p plan, none []int64, way keyset.Way, rng keyRange, want int) 
 		rest := q.arg(single[1:])
 		probes = append(probes, "(SELECT count(*) FROM post_tags p WHERE p.tag_id = ANY("+rest+"::bigint[]) AND p.key = s.key) = cardinality("+rest+"::bigint[])")
 	}
-	if len(none) > 0 {
-		probes = append(probes, "NOT "+probe("post_tags", "tag_id", oneOf(none)))
+	if len(c.none) > 0 {
+		probes = append(probes, "NOT "+probe("post_tags", "tag_id", oneOf(c.none)))
+	}
+	if c.sweeping {
+		probes = append(probes, "NOT EXISTS (SELECT FROM posts p JOIN sweeps w USING (account_id) WHERE p.key = s.key AND "+outOfSight+" OFFSET 0)")
 	}
 	where := ""
 	if len(probes) > 0 {

@@ -36,6 +36,17 @@ type Account struct {
 	ErasedRev      string
 	SyncRev        string
 	Seq            uint64
+	// Sweep is nil unless the account is being swept.
+	Sweep *Sweep
+}
+
+// Sweep says that an account's posts are many and are changed in pieces, each in
+// a transaction of its own, until they are what the account's row says: listed
+// or not, and gone where their revision is below GoneBelow.
+type Sweep struct {
+	GoneBelow string
+	// Hidden says that readers see none of the account's posts meanwhile.
+	Hidden bool
 }
 
 // Post is a row of posts.
@@ -51,6 +62,9 @@ type Post struct {
 	Seq       uint64
 	// Record is not loaded: it is only ever replaced.
 	Record []byte
+	// Listed says, of a post that was loaded, that it has rows in post_tags:
+	// as its account's state says or, while that is swept, said before.
+	Listed bool
 }
 
 // PostID names a post whatever its place.
@@ -73,6 +87,8 @@ type Tx struct {
 	tagTerms, langTerms *terms
 	// firstHour is the first hour that tag_hours counts.
 	firstHour int64
+	// swept says that a sweep begins in the transaction.
+	swept bool
 	// What the transaction adds to the totals.
 	posts, visible, tags, deadLetters int64
 }
@@ -83,16 +99,21 @@ func (t *Tx) CountDeadLetters(n int) { t.deadLetters += int64(n) }
 // Accounts returns the rows of those of dids that have one, by DID.
 func (t *Tx) Accounts(ctx context.Context, dids []string) (map[string]*Account, error) {
 	rows, err := t.tx.Query(ctx, `
-		SELECT id, did, state, state_time, state_source_seq, erased_rev, sync_rev, seq
-		  FROM accounts WHERE did = ANY($1::text[])`, dids)
+		SELECT a.id, a.did, a.state, a.state_time, a.state_source_seq, a.erased_rev, a.sync_rev, a.seq, w.gone_below, w.hidden
+		  FROM accounts a LEFT JOIN sweeps w ON w.account_id = a.id WHERE a.did = ANY($1::text[])`, dids)
 	if err != nil {
 		return nil, fmt.Errorf("load %d accounts: %w", len(dids), err)
 	}
 	out := make(map[string]*Account, len(dids))
 	var a Account
-	_, err = pgx.ForEachRow(rows, []any{&a.ID, &a.DID, &a.State, &a.StateTime, &a.StateSourceSeq, &a.ErasedRev, &a.SyncRev, &a.Seq}, func() error {
+	var goneBelow *string
+	var hidden *bool
+	_, err = pgx.ForEachRow(rows, []any{&a.ID, &a.DID, &a.State, &a.StateTime, &a.StateSourceSeq, &a.ErasedRev, &a.SyncRev, &a.Seq, &goneBelow, &hidden}, func() error {
 		row := a
 		row.StateTime = row.StateTime.UTC()
+		if goneBelow != nil {
+			row.Sweep = &Sweep{GoneBelow: *goneBelow, Hidden: *hidden}
+		}
 		out[a.DID] = &row
 		return nil
 	})
@@ -111,38 +132,55 @@ func (t *Tx) Posts(ctx context.Context, accounts map[string]*Account, ids []Post
 	for i, a := range whole {
 		byID[a.ID], wholeIDs[i] = a, a.ID
 	}
-	const columns = `p.account_id, p.rkey, p.key, p.rev, p.cid, p.tags, p.langs, p.indexed_at, p.seq`
 	for _, q := range []struct {
 		sql  string
 		skip bool
 		args []any
 	}{
-		{`SELECT ` + columns + ` FROM unnest($1::bigint[], $2::text[]) AS i(account_id, rkey) JOIN posts p USING (account_id, rkey)`,
+		{`SELECT ` + loadedColumns + ` FROM unnest($1::bigint[], $2::text[]) AS i(account_id, rkey) JOIN posts p USING (account_id, rkey)`,
 			len(accountIDs) == 0, []any{accountIDs, rkeys}},
-		{`SELECT ` + columns + ` FROM posts p WHERE p.account_id = ANY($1::bigint[])`,
+		{`SELECT ` + loadedColumns + ` FROM posts p WHERE p.account_id = ANY($1::bigint[])`,
 			len(whole) == 0, []any{wholeIDs}},
 	} {
 		if q.skip {
 			continue
 		}
-		rows, err := t.tx.Query(ctx, q.sql, q.args...)
-		if err != nil {
+		if err := t.loadPosts(ctx, byID, fn, q.sql, q.args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// loadedColumns are those of a post that is loaded to be changed. Whether it is
+// listed is looked up for accounts that are swept; of the others it is known.
+const loadedColumns = `p.account_id, p.rkey, p.key, p.rev, p.cid, p.tags, p.langs, p.indexed_at, p.seq,
+	CASE WHEN EXISTS (SELECT FROM sweeps w WHERE w.account_id = p.account_id) THEN
+		EXISTS (SELECT FROM tags t JOIN post_tags pt ON pt.tag_id = t.id AND pt.key = p.key WHERE t.name = p.tags[1]) END`
+
+func (t *Tx) loadPosts(ctx context.Context, accounts map[int64]*Account, fn func(*Post), sql string, args ...any) error {
+	rows, err := t.tx.Query(ctx, sql, args...)
+	if err != nil {
+		return fmt.Errorf("load posts: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var p Post
+		var account int64
+		var listed *bool
+		if err := rows.Scan(&account, &p.Rkey, &p.Key, &p.Rev, &p.CID, &p.Tags, &p.Langs, &p.IndexedAt, &p.Seq, &listed); err != nil {
 			return fmt.Errorf("load posts: %w", err)
 		}
-		for rows.Next() {
-			var p Post
-			var account int64
-			if err := rows.Scan(&account, &p.Rkey, &p.Key, &p.Rev, &p.CID, &p.Tags, &p.Langs, &p.IndexedAt, &p.Seq); err != nil {
-				rows.Close()
-				return fmt.Errorf("load posts: %w", err)
-			}
-			p.Account = byID[account]
-			p.IndexedAt = p.IndexedAt.UTC()
-			fn(&p)
+		p.Account = accounts[account]
+		p.IndexedAt = p.IndexedAt.UTC()
+		p.Listed = p.Account.State == Active
+		if listed != nil {
+			p.Listed = *listed
 		}
-		if err := rows.Err(); err != nil {
-			return fmt.Errorf("load posts: %w", err)
-		}
+		fn(&p)
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("load posts: %w", err)
 	}
 	return nil
 }

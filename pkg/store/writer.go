@@ -38,6 +38,8 @@ type PendingSync struct {
 type Writer struct {
 	pool        *pgxpool.Pool
 	tags, langs *terms
+	// sweeping says that accounts may be being swept.
+	sweeping bool
 	// epoch is that of the lease, 0 where none was acquired.
 	epoch  int64
 	holder string
@@ -98,6 +100,7 @@ func (w *Writer) Acquire(ctx context.Context) (Checkpoint, error) {
 		return Checkpoint{}, ErrLeaseHeld
 	}
 	w.epoch = epoch
+	w.sweeping = true // the holder before may have left some
 	// The schema may be another one than before: a rebuild was switched in.
 	w.tags.forgetAll()
 	w.langs.forgetAll()
@@ -136,6 +139,7 @@ func (w *Writer) Release(ctx context.Context) error {
 //
 // The error is ErrLeaseLost, fold's, or the database's; see Rejected.
 func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from Checkpoint) (Checkpoint, error)) error {
+	var tx *Tx
 	err := pgx.BeginFunc(ctx, w.pool, func(ptx pgx.Tx) error {
 		from, epoch, _, err := readCheckpoint(ctx, ptx, "FOR UPDATE")
 		if err != nil {
@@ -144,7 +148,7 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from Checkpoint) (
 		if epoch != w.epoch {
 			return ErrLeaseLost
 		}
-		tx := &Tx{tx: ptx, tagTerms: w.tags, langTerms: w.langs, firstHour: hourOf(from.Source.Time) - hoursKept}
+		tx = &Tx{tx: ptx, tagTerms: w.tags, langTerms: w.langs, firstHour: hourOf(from.Source.Time) - hoursKept}
 		to, err := fold(tx, from)
 		if err != nil {
 			return err
@@ -172,8 +176,15 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from Checkpoint) (
 	}
 	w.tags.keepNew()
 	w.langs.keepNew()
+	w.sweeping = w.sweeping || tx.swept
 	return nil
 }
+
+// Sweeping reports whether there may be accounts to sweep.
+func (w *Writer) Sweeping() bool { return w.sweeping }
+
+// DoneSweeping records that there are none.
+func (w *Writer) DoneSweeping() { w.sweeping = false }
 
 // Heartbeat records what the indexer sees around it, for the API's status.
 // size asks for the database's size too, for which the server looks at every

@@ -44,6 +44,32 @@ CREATE TABLE IF NOT EXISTS tag_hours (
 -- as a reader should not count.
 ALTER TABLE tags ADD COLUMN IF NOT EXISTS hourly boolean NOT NULL DEFAULT false;
 
+-- Accounts whose posts are many and change in pieces: hidden, shown again, erased,
+-- or what a #sync took away. Meanwhile readers see none of the posts that are to
+-- go or to come; see gone_below and hidden.
+CREATE TABLE IF NOT EXISTS sweeps (
+    account_id bigint NOT NULL,
+    -- Posts with a lower rev count as gone.
+    gone_below text COLLATE "C" NOT NULL DEFAULT '',
+    -- Whether all the account's posts are out of sight until the sweep is done.
+    hidden boolean NOT NULL,
+    -- The record key that the sweep has come to.
+    progress text COLLATE "C" NOT NULL DEFAULT '',
+    -- What the sweep adds to checkpoint.visible_posts when it is done.
+    visible bigint NOT NULL DEFAULT 0,
+    CONSTRAINT sweeps_pkey PRIMARY KEY (account_id)
+);
+
+-- What a sweep adds to tags.posts and tag_hours when it is done, so that counts
+-- change at once. Hour is -1 for posts of hours that tag_hours does not count.
+CREATE TABLE IF NOT EXISTS sweep_counts (
+    account_id bigint NOT NULL,
+    tag_id bigint NOT NULL,
+    hour bigint NOT NULL,
+    posts bigint NOT NULL,
+    CONSTRAINT sweep_counts_pkey PRIMARY KEY (account_id, tag_id, hour)
+);
+
 -- The least version of the schema that an indexer must know to write: an older
 -- one would leave out what came later.
 ALTER TABLE checkpoint ADD COLUMN IF NOT EXISTS writer_version integer NOT NULL DEFAULT 3;

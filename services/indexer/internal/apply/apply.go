@@ -1,10 +1,12 @@
 package apply
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -32,10 +34,11 @@ var Reasons = []Reason{ReasonVersion, ReasonInvalid, ReasonRejected}
 
 const (
 	// batchTimeout bounds one batch. A batch that takes longer is halved, like
-	// one that Postgres refuses; a single message gets singleTimeout: it may
-	// hide an account with a hundred thousand posts.
+	// one that Postgres refuses; a single message gets singleTimeout.
 	batchTimeout  = 30 * time.Second
 	singleTimeout = 10 * time.Minute
+	// DefaultBig is from how many posts on an account is swept.
+	DefaultBig = 2000
 	// burials is how many dead letters are put at once: each waits for a disk.
 	burials = 32
 )
@@ -47,6 +50,9 @@ type Applier struct {
 	// called from several goroutines.
 	PutDeadLetter func(ctx context.Context, d stream.DeadLetter) error
 	Logger        *slog.Logger
+	// Big is from how many posts on an account is not hidden, shown or erased in
+	// one transaction, but swept: see Sweep. 0 means DefaultBig.
+	Big int
 	// OnDeadLetter, if set, counts dead letters, after the commit.
 	OnDeadLetter func(Reason)
 	// OnApplied, if set, hears of each event that was folded in, after the
@@ -138,7 +144,7 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 			}
 		}
 		tx.CountDeadLetters(len(buried))
-		sync, err := foldInto(ctx, tx, from.Sync, applied)
+		sync, err := a.foldInto(ctx, tx, from.Sync, applied)
 		if err != nil {
 			return to, err
 		}
@@ -183,7 +189,7 @@ func (a *Applier) bury(ctx context.Context, dead []corpse) error {
 	return g.Wait()
 }
 
-func foldInto(ctx context.Context, tx *store.Tx, sync store.PendingSync, events []numbered) (store.PendingSync, error) {
+func (a *Applier) foldInto(ctx context.Context, tx *store.Tx, sync store.PendingSync, events []numbered) (store.PendingSync, error) {
 	f := newFold(sync)
 	w := wanted(events, sync)
 	rows, err := tx.Accounts(ctx, w.dids)
@@ -193,12 +199,9 @@ func foldInto(ctx context.Context, tx *store.Tx, sync store.PendingSync, events 
 	for _, did := range w.dids {
 		f.addAccount(did, rows[did])
 	}
-	f.wantWhole(events)
-	var whole []*store.Account
-	for did, a := range f.accounts {
-		if a.whole && rows[did] != nil {
-			whole = append(whole, rows[did])
-		}
+	whole, err := a.sizeUp(ctx, tx, f, rows, events)
+	if err != nil {
+		return sync, err
 	}
 	if err := tx.Posts(ctx, rows, w.ids, whole, f.addPost); err != nil {
 		return sync, err
@@ -210,4 +213,33 @@ func foldInto(ctx context.Context, tx *store.Tx, sync store.PendingSync, events 
 		f.apply(n.seq, n.ev)
 	}
 	return f.sync, tx.Write(ctx, f.changes())
+}
+
+// sizeUp marks the accounts that events are about as a whole, and returns those
+// that are not too big to be loaded.
+func (a *Applier) sizeUp(ctx context.Context, tx *store.Tx, f *fold, rows map[string]*store.Account, events []numbered) ([]*store.Account, error) {
+	f.wantWhole(events)
+	var whole []*store.Account
+	for did, acc := range f.accounts {
+		if acc.whole && rows[did] != nil {
+			whole = append(whole, rows[did])
+		}
+	}
+	if len(whole) == 0 {
+		return nil, nil
+	}
+	big, err := tx.Big(ctx, whole, cmp.Or(a.Big, DefaultBig))
+	if err != nil {
+		return nil, err
+	}
+	for row := range big {
+		acc := f.accounts[row.DID]
+		acc.whole, acc.big = false, true
+		if slices.ContainsFunc(events, func(n numbered) bool { return n.ev.DID == row.DID && erases(n.ev) }) {
+			if acc.maxRev, err = tx.HighestRev(ctx, row); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return slices.DeleteFunc(whole, func(row *store.Account) bool { return big[row] }), nil
 }

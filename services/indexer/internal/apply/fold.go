@@ -13,8 +13,13 @@ type account struct {
 	before  *store.Account
 	changed bool
 	// whole says that all its posts and markers are loaded, which events of
-	// the account as a whole need.
-	whole bool
+	// the account as a whole need, and big that they are too many for that: such
+	// events begin a sweep.
+	whole, big bool
+	// maxRev is the highest revision of a big account, where it is to be erased.
+	maxRev string
+	// swept says that a sweep is to begin.
+	swept bool
 	// rkeys of the posts and markers that are loaded, whole or not.
 	rkeys map[string]*entry
 }
@@ -58,13 +63,28 @@ func (a *account) entry(rkey string) *entry {
 
 func (f *fold) addPost(p *store.Post) {
 	e := f.accounts[p.Account.DID].entry(p.Rkey)
-	e.post, e.postBefore = p, p
+	e.postBefore = p
+	if isGone(p) {
+		return // its row waits for a sweep
+	}
+	e.post = p
 	f.taken[p.Key] = store.PostID{DID: p.Account.DID, Rkey: p.Rkey}
 }
 
 func (f *fold) addRemoved(r *store.Removed) {
 	e := f.accounts[r.Account.DID].entry(r.Rkey)
-	e.removed, e.removedBefore = r, r
+	e.removedBefore = r
+	if r.Account.Sweep != nil && r.Rev <= r.Account.ErasedRev {
+		return
+	}
+	e.removed = r
+}
+
+// isGone reports whether a row is there only because the sweep of its account
+// has not come to it.
+func isGone(p *store.Post) bool {
+	s := p.Account.Sweep
+	return s != nil && p.Rev < s.GoneBelow
 }
 
 // apply folds one event in. seq is its sequence number in the stream.
@@ -172,6 +192,11 @@ func changesState(ev *event.Event) bool {
 	return ev.Status != statusThrottled && ev.Status != statusDesynchronized
 }
 
+// erases reports whether an event takes an account's posts away.
+func erases(ev *event.Event) bool {
+	return ev.Kind == event.KindAccount && !ev.Active && ev.Status == statusDeleted
+}
+
 func (f *fold) accountStatus(seq uint64, ev *event.Event) {
 	a := f.accounts[ev.DID]
 	if !changesState(ev) {
@@ -182,16 +207,31 @@ func (f *fold) accountStatus(seq uint64, ev *event.Event) {
 		return
 	}
 	a.row.StateTime, a.row.StateSourceSeq = at, src
+	before := a.row.State
 	switch {
 	case ev.Active:
 		a.row.State = store.Active
-	case ev.Status == statusDeleted:
+	case erases(ev):
 		a.row.State = store.Deleted
 		f.erase(a)
 	default:
 		a.row.State = store.Hidden
 	}
+	if a.big && (before == store.Active) != (a.row.State == store.Active) {
+		a.sweep("", true)
+	}
 	a.touch(seq)
+}
+
+// sweep lets the account's posts become what its row says by and by, those below
+// a revision gone. Until then readers see none of these or, if hidden is set,
+// none at all. What was begun before is still to be done.
+func (a *account) sweep(goneBelow string, hidden bool) {
+	w := store.Sweep{GoneBelow: goneBelow, Hidden: hidden}
+	if old := a.row.Sweep; old != nil {
+		w = store.Sweep{GoneBelow: max(old.GoneBelow, goneBelow), Hidden: old.Hidden || hidden}
+	}
+	a.row.Sweep, a.swept = &w, true
 }
 
 // erase forgets an account's posts and markers; the highest revision that it
@@ -206,6 +246,11 @@ func (f *fold) erase(a *account) {
 		}
 		f.drop(e)
 		e.removed = nil
+	}
+	if a.big {
+		a.row.ErasedRev = max(a.row.ErasedRev, a.maxRev)
+		// Below what is above it: no revision is a part of another.
+		a.sweep(a.row.ErasedRev+" ", true)
 	}
 }
 
@@ -246,10 +291,14 @@ func (f *fold) endSync() {
 	if f.sync.DID == "" {
 		return
 	}
-	for _, e := range f.accounts[f.sync.DID].rkeys {
+	a := f.accounts[f.sync.DID]
+	for _, e := range a.rkeys {
 		if e.post != nil && e.post.Rev < f.sync.Rev {
 			f.drop(e)
 		}
+	}
+	if a.big {
+		a.sweep(f.sync.Rev, false)
 	}
 	f.sync = store.PendingSync{}
 }
@@ -258,8 +307,7 @@ func (a *account) touch(seq uint64) {
 	a.row.Seq, a.changed = seq, true
 }
 
-func (a *account) visibleBefore() bool { return a.before != nil && a.before.State == store.Active }
-func (a *account) visible() bool       { return a.row.State == store.Active }
+func (a *account) visible() bool { return a.row.State == store.Active }
 
 // changes returns the difference between what was loaded and what is now.
 func (f *fold) changes() store.Changes {
@@ -270,11 +318,14 @@ func (f *fold) changes() store.Changes {
 		if a.changed && (a.before == nil || a.stateChanged()) {
 			c.Accounts = append(c.Accounts, &a.row)
 		}
+		if a.swept {
+			c.Sweeps = append(c.Sweeps, &a.row)
+		}
 		for rkey, e := range a.rkeys {
 			if e.removed != e.removedBefore {
 				c.Removed = append(c.Removed, store.RemovedChange{Account: &a.row, Rkey: rkey, New: e.removed})
 			}
-			before, now := e.postBefore != nil && a.visibleBefore(), e.post != nil && a.visible()
+			before, now := e.postBefore != nil && e.postBefore.Listed, e.post != nil && a.visible()
 			if e.post != e.postBefore || before != now {
 				c.Posts = append(c.Posts, store.PostChange{Old: e.postBefore, New: e.post, OldVisible: before, NewVisible: now})
 			}
@@ -285,7 +336,7 @@ func (f *fold) changes() store.Changes {
 
 func (a *account) stateChanged() bool {
 	b := *a.before
-	b.Seq = a.row.Seq
+	b.Seq, b.Sweep = a.row.Seq, a.row.Sweep
 	return b != a.row
 }
 

@@ -1,0 +1,59 @@
+package apply
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// sweepRows is how many rows one step of a sweep changes: some tens of
+// milliseconds, so that live events hardly wait.
+const sweepRows = 500
+
+// Sweep does a step of what events of big accounts have left to do, in a
+// transaction of its own: some posts of one account become listed or unlisted,
+// or are deleted. While it lasts, readers see nothing of what is to change; the
+// last step shows it, and counts it.
+//
+// A batch that changes posts of the account meanwhile finds them as they are,
+// swept or not, and leaves them as they shall be. The error is the writer's
+// (store.ErrLeaseLost) or the database's.
+func (a *Applier) Sweep(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
+	defer cancel()
+	none := false
+	err := a.Writer.Apply(ctx, func(tx *store.Tx, from store.Checkpoint) (store.Checkpoint, error) {
+		acc, posts, last, err := tx.NextSweep(ctx, sweepRows)
+		if err != nil || acc == nil {
+			none = err == nil
+			return from, err
+		}
+		if n, err := tx.EraseRemoved(ctx, acc, sweepRows); err != nil || n > 0 {
+			return from, err
+		}
+		var c store.Changes
+		for _, p := range posts {
+			switch {
+			case isGone(p):
+				c.Posts = append(c.Posts, store.PostChange{Old: p, OldVisible: p.Listed})
+			case p.Listed != (acc.State == store.Active):
+				c.Posts = append(c.Posts, store.PostChange{Old: p, New: p, OldVisible: p.Listed, NewVisible: !p.Listed})
+			}
+		}
+		if err := tx.Write(ctx, c); err != nil {
+			return from, err
+		}
+		if last {
+			return from, tx.EndSweep(ctx, acc)
+		}
+		return from, tx.PassSweep(ctx, acc, posts[len(posts)-1].Rkey)
+	})
+	if err != nil {
+		return fmt.Errorf("sweep an account: %w", err)
+	}
+	if none {
+		a.Writer.DoneSweeping()
+	}
+	return nil
+}

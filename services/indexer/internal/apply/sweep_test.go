@@ -1,0 +1,223 @@
+package apply_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+)
+
+// sweep does up to n steps, and returns how many there were to do.
+func (x *index) sweep(n int) int {
+	x.t.Helper()
+	for i := range n {
+		if !x.applier.Writer.Sweeping() {
+			return i
+		}
+		require.NoError(x.t, x.applier.Sweep(x.t.Context()))
+	}
+	return n
+}
+
+// A big account is hidden and shown in pieces, of which readers see nothing:
+// neither by a tag, nor by address, nor in counts.
+func TestSweepIsUnseen(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	x.applier.Big = 100
+	const posts = 1700
+	var events []event.Event
+	for i := range posts {
+		events = append(events, create(fmt.Sprintf("p%04d", i), 1, "art", "t"+fmt.Sprint(i%7)))
+	}
+	other := create("other", 1, "art")
+	other.DID = "did:plc:other"
+	x.apply(append(events, other)...)
+	x.sweep(1)
+	require.False(t, x.applier.Writer.Sweeping())
+
+	count := func() int64 {
+		h, err := x.reader.TagHistory(t.Context(), "art")
+		require.NoError(t, err)
+		total := int64(0)
+		for _, hour := range h.Hours {
+			total += hour.Posts
+		}
+		require.Equal(t, h.Posts, total)
+		s, err := x.reader.Status(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, h.Posts, s.VisiblePosts)
+		return h.Posts
+	}
+	look := func(seen bool) {
+		t.Helper()
+		for _, q := range []store.PostQuery{
+			{Tags: []string{"art"}},
+			{Tags: []string{"art", "t0", "t1"}},
+			{Tags: []string{"art", "t0"}, All: true},
+			{Tags: []string{"art"}, None: []string{"t1"}},
+		} {
+			for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
+				q.Limit, q.Way, q.From = 100, way, keyset.Start()
+				if way == keyset.Backward {
+					q.From = keyset.End()
+				}
+				got := 0
+				for more := true; more; {
+					page, err := x.reader.Posts(t.Context(), q)
+					require.NoError(t, err)
+					for _, p := range page.Rows {
+						if p.DID == did {
+							got++
+						}
+					}
+					more, q.From = page.HasNext, page.Next
+					if way == keyset.Backward {
+						more, q.From = page.HasPrevious, page.Previous
+					}
+				}
+				if seen {
+					require.Positive(t, got)
+				} else {
+					require.Zero(t, got, "%+v", q)
+				}
+			}
+		}
+		_, err := x.reader.Post(t.Context(), did, "p0003")
+		if seen {
+			require.NoError(t, err)
+		} else {
+			require.ErrorIs(t, err, store.ErrNotFound)
+		}
+	}
+	look(true)
+	require.EqualValues(t, posts+1, count())
+
+	x.apply(status(false, "suspended"))
+	for x.applier.Writer.Sweeping() {
+		look(false)
+		x.sweep(1)
+		// It is counted at once, when all of it is done.
+		require.Contains(t, []int64{1, posts + 1}, count())
+	}
+	look(false)
+	require.EqualValues(t, 1, count())
+
+	x.apply(status(true, ""))
+	steps := 0
+	for ; x.applier.Writer.Sweeping(); steps++ {
+		if s, err := x.reader.Status(t.Context()); err == nil && s.Sweeps > 0 {
+			look(false)
+		}
+		require.Contains(t, []int64{1, posts + 1}, count())
+		x.sweep(1)
+	}
+	require.Greater(t, steps, 3, "in pieces")
+	look(true)
+	require.EqualValues(t, posts+1, count())
+
+	x.apply(status(false, "deleted"))
+	for x.applier.Writer.Sweeping() {
+		look(false)
+		x.sweep(1)
+	}
+	require.EqualValues(t, 1, count())
+	// What it had stays gone, and what is newer comes.
+	x.apply(status(true, ""), create("p0001", 1, "art"), create("p0002", 2, "art"))
+	x.sweep(100)
+	require.ElementsMatch(t, []string{"p0002", "other"}, x.posts("art"))
+}
+
+// Whatever comes between the steps of a sweep, the index is in the end the one
+// that is made without sweeps.
+func TestSweepsChangeNothing(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(12) {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			t.Parallel()
+			rng := rand.New(rand.NewPCG(seed, 5))
+			plain, swept := newIndex(t), newIndex(t)
+			plain.applier.Big, swept.applier.Big = 1<<30, 1+rng.IntN(5)
+			r := 1
+			second, steps := 0, 0
+			for range 60 {
+				var events []event.Event
+				for range 1 + rng.IntN(8) {
+					second += rng.IntN(2)
+					r += rng.IntN(3)
+					rkey := fmt.Sprint("p", rng.IntN(12))
+					tags := []string{"art", fmt.Sprint("t", rng.IntN(3))}
+					var ev event.Event
+					switch rng.IntN(16) {
+					case 0:
+						ev = status(false, "suspended")
+					case 1, 2:
+						ev = status(true, "")
+					case 3:
+						ev = status(false, "deleted")
+					case 4:
+						ev = event.Event{Kind: event.KindSync, DID: did, Rev: rev(r)}
+						for i := range 12 {
+							if rng.IntN(3) > 0 {
+								continue
+							}
+							again := later(create(fmt.Sprint("p", i), r, tags...), second)
+							events = append(events, later(ev, second), again)
+						}
+					case 5, 6:
+						ev = gone(rkey, r-rng.IntN(2))
+					case 7:
+						ev = create(rkey, max(1, r-rng.IntN(6)), tags...)
+						ev.DID = "did:plc:other"
+					default:
+						ev = create(rkey, max(1, r-rng.IntN(6)), tags...)
+						ev.Langs = []string{"en"}
+					}
+					events = append(events, later(ev, second))
+				}
+				plain.apply(events...)
+				swept.apply(events...)
+				steps += swept.sweep(rng.IntN(3))
+			}
+			swept.sweep(1000)
+			require.Greater(t, steps, 5)
+			require.Equal(t, dump(t, plain), dump(t, swept))
+		})
+	}
+}
+
+// dump is all of an index that does not depend on how it came about.
+func dump(t *testing.T, x *index) []string {
+	t.Helper()
+	pool := pgtest.Pool(t, x.url)
+	var out []string
+	for _, sql := range []string{
+		`SELECT 'account', did, state::text, erased_rev, sync_rev FROM tagstream.accounts ORDER BY did`,
+		`SELECT 'post', did, rkey, rev, key::text, tags::text, p.seq::text FROM tagstream.posts p JOIN tagstream.accounts a ON a.id = account_id ORDER BY did, rkey`,
+		`SELECT 'removed', did, rkey, rev FROM tagstream.removed_posts r JOIN tagstream.accounts a ON a.id = account_id ORDER BY did, rkey`,
+		`SELECT 'tag', name, posts::text FROM tagstream.tags WHERE posts > 0 ORDER BY name`,
+		`SELECT 'listed', name, key::text FROM tagstream.post_tags JOIN tagstream.tags ON id = tag_id ORDER BY name, key`,
+		`SELECT 'spoken', name, key::text FROM tagstream.post_langs JOIN tagstream.langs ON id = lang_id ORDER BY name, key`,
+		`SELECT 'lang', name, posts::text FROM tagstream.langs WHERE posts > 0 ORDER BY name`,
+		`SELECT 'totals', posts::text, visible_posts::text, tags::text, sync_did, sync_rev FROM tagstream.checkpoint`,
+		`SELECT 'sweeps', count(*)::text FROM tagstream.sweeps`,
+		`SELECT 'sweep counts', count(*)::text FROM tagstream.sweep_counts`,
+	} {
+		rows, err := pool.Query(t.Context(), sql)
+		require.NoError(t, err)
+		for rows.Next() {
+			values, err := rows.Values()
+			require.NoError(t, err)
+			out = append(out, fmt.Sprint(values...))
+		}
+		require.NoError(t, rows.Err())
+	}
+	return out
+}
+
