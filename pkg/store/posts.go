@@ -95,6 +95,8 @@ func (r *Reader) TracePosts(ctx context.Context, q PostQuery, trace func(Stateme
 		if !errors.Is(err, errSwitched) {
 			break
 		}
+		// A plan may have been made in the midst of it, and would stay.
+		r.pool.Reset()
 	}
 	if err != nil {
 		return PostPage{}, fmt.Errorf("query posts with %d tags: %w", len(q.Tags), notMigrated(err))

@@ -115,7 +115,7 @@ func (p *TagPage) watchFarEnds() {
 
 // tagsFrom returns the query for a page, a row more, and the row behind the
 // reader, if any. It is one statement, so that all of it is of one moment, and
-// of one schema: a rebuild may be switched in between two.
+// costs one round trip.
 func tagsFrom(q TagQuery) (string, []any, error) {
 	ahead, err := TagOrder.Seek(q.Way, q.From, 2) // $1 is the limit
 	if err != nil {
@@ -231,4 +231,5 @@ func (r *Reader) RankedTags(ctx context.Context, offset, limit int) (tags []TagC
 const rankedQuery = `
 	SELECT c.tags, t.name, t.posts
 	  FROM checkpoint c
-	  LEFT JOIN (SELECT name, posts FROM tags WHERE posts > 0 ORDER BY (-posts), name OFFSET $1 LIMIT $2) AS t ON true`
+	  LEFT JOIN (SELECT name, posts FROM tags WHERE posts > 0 ORDER BY (-posts), name OFFSET $1 LIMIT $2) AS t ON true
+	 WHERE c.singleton`

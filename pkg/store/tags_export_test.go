@@ -11,4 +11,5 @@ const (
 	CompletionScan  = completionScan
 	RankedQuery     = rankedQuery
 	HistoryQuery    = historyQuery
+	HistoryScan     = historyScan
 )

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +32,7 @@ const reachLimit = 20 * time.Second
 
 // running is an API that Run runs.
 type running struct {
+	api      *api.API
 	url      string
 	health   *obs.Health
 	registry *prometheus.Registry
@@ -56,6 +58,7 @@ func start(t testing.TB, databaseURL string) *running {
 	a, err := api.New(api.Config{Database: store.Options{URL: databaseURL}, CursorKeys: []keyset.Key{testKey(t)}},
 		api.Deps{Logger: slog.New(slog.DiscardHandler), Registry: r.registry, Health: r.health, Listener: listener})
 	require.NoError(t, err)
+	r.api = a
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	finished := make(chan struct{})
@@ -171,6 +174,33 @@ func (r *running) gauge(t testing.TB, name string) float64 {
 	}
 	t.Fatalf("no metric %s", name)
 	return 0
+}
+
+// TestOps asks for what operators have, on their listener and on the public one.
+func TestOps(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t)
+	role := db.SharedRole(t, "tagstream_reader")
+	migrate(t, db.URL)
+	r := start(t, role.URL)
+	registry := obs.NewRegistry()
+	ops := func() (int, string) {
+		w := httptest.NewRecorder()
+		obs.OpsHandler(r.health, registry, r.api.Ops()).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/admin/tags", nil))
+		return w.Code, w.Body.String()
+	}
+	r.until(t, http.StatusOK, "")
+	status, body := ops()
+	require.Equal(t, http.StatusOK, status)
+	require.JSONEq(t, `{"page":1,"perPage":50,"pages":0,"total":0,"tags":[]}`, body)
+	status, body = r.get(t, "/v1/admin/tags")
+	require.Equal(t, http.StatusNotFound, status)
+	require.Contains(t, body, "not_found")
+	r.stop()
+	require.NoError(t, <-r.done)
+	status, body = ops()
+	require.Equal(t, http.StatusServiceUnavailable, status, "the operators' listener outlives the API")
+	require.Contains(t, body, "starting or stopping")
 }
 
 // TestReaderCannotWrite tries to, as the API's role.

@@ -44,6 +44,14 @@ CREATE TABLE IF NOT EXISTS tag_hours (
 -- as a reader should not count.
 ALTER TABLE tags ADD COLUMN IF NOT EXISTS hourly boolean NOT NULL DEFAULT false;
 
+-- Each change of a count moves its row in an index of 0003, so none is made in
+-- place any more, and what it leaves behind is read over until it is vacuumed.
+ALTER TABLE tags SET (
+    fillfactor = 100,
+    autovacuum_vacuum_threshold = 2000,
+    autovacuum_vacuum_scale_factor = 0.02
+);
+
 -- Accounts whose posts are many and change in pieces: hidden, shown again, erased,
 -- or what a #sync took away. Meanwhile readers see none of the posts that are to
 -- go or to come; see gone_below and hidden.

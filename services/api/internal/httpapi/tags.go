@@ -89,6 +89,9 @@ func (h *Handler) tagPosition(name, token string) (keyset.Position, error) {
 
 // completeTag is /v1/tags with a prefix.
 func (h *Handler) completeTag(r *http.Request, prefix string) (*response, error) {
+	if len(prefix) > maxTagsBytes {
+		return nil, fail(codeInvalidPrefix, "Shorten the prefix: it has %d bytes, and at most %d are taken.", len(prefix), maxTagsBytes)
+	}
 	normal, err := event.NormalizeTag(prefix)
 	switch {
 	case errors.Is(err, event.ErrTagEmpty):
@@ -112,7 +115,7 @@ func (h *Handler) oneTag(r *http.Request) (*response, error) {
 		return nil, err
 	}
 	raw, err := url.PathUnescape(mux.Vars(r)["tag"])
-	if err != nil {
+	if err != nil || len(raw) > maxTagsBytes {
 		return nil, errNoSuchTag
 	}
 	// Bytes that are no text become U+FFFD, as in posts.
