@@ -289,3 +289,13 @@ func TestCrowdedKeyIsRejected(t *testing.T) {
 	require.Error(t, err)
 	require.True(t, store.Rejected(err))
 }
+
+// A program that does not know a part of the index must not write the rest.
+func TestOutdatedWriter(t *testing.T) {
+	t.Parallel()
+	o := newDatabase(t)
+	_, err := pgtest.Pool(t, o.URL).Exec(t.Context(), "UPDATE tagstream.checkpoint SET writer_version = $1", store.SchemaVersion+1)
+	require.NoError(t, err)
+	_, err = openWriter(t, o, "old").Acquire(t.Context())
+	require.ErrorIs(t, err, store.ErrOutdated)
+}

@@ -23,6 +23,9 @@ type statusJSON struct {
 	Lag            lagJSON        `json:"lag"`
 	Checkpoint     checkpointJSON `json:"checkpoint"`
 	Totals         totalsJSON     `json:"totals"`
+	// Sweeping counts the accounts with many posts that are being hidden, shown
+	// again or erased just now.
+	Sweeping int64 `json:"sweeping"`
 	Stream         streamJSON     `json:"stream"`
 	Database       databaseJSON   `json:"database"`
 	// SeenAt is null before the indexer's first heartbeat.
@@ -81,6 +84,7 @@ func (h *Handler) status(r *http.Request) (*response, error) {
 		Checkpoint: checkpointJSON{s.Checkpoint.Seq, sourceJSON{
 			s.Checkpoint.Source.Host, s.Checkpoint.Source.Seq, lateOrNull(s.Checkpoint.Source.Time)}},
 		Totals:   totalsJSON{s.Posts, s.VisiblePosts, s.Tags, s.DeadLetters},
+		Sweeping: s.Sweeps,
 		Stream:   streamJSON{s.StreamFirst, max(s.StreamLast, s.Checkpoint.Seq), s.StreamBytes},
 		Database: databaseJSON{s.DatabaseBytes},
 		SeenAt:   lateOrNull(s.SeenAt),
