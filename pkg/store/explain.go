@@ -13,9 +13,6 @@ import (
 type Statement struct {
 	SQL  string
 	Args []any
-	// Settings are those that the statement is planned under, instead of the
-	// reader's own.
-	Settings map[string]string
 }
 
 // Explain runs a statement that TracePosts showed, in the settings of the reader's
@@ -27,11 +24,6 @@ func (r *Reader) Explain(ctx context.Context, s Statement) ([]byte, error) {
 	var out []byte
 	err := r.snapshot(ctx, func(tx pgx.Tx) error {
 		conn := tx.Conn()
-		for name, value := range s.Settings {
-			if _, err := conn.Exec(ctx, "SET LOCAL "+name+" = "+value); err != nil {
-				return err
-			}
-		}
 		prepared, err := conn.Prepare(ctx, name, s.SQL)
 		if err != nil {
 			return err

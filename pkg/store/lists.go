@@ -25,16 +25,18 @@ type list struct {
 	sample sample
 }
 
-// sample is what a list holds next, in the way of reading: up to sampleRows of
-// its keys.
+// sample is what a list holds next, in the way of reading: up to so many of its
+// keys. It tells how dense the list is from here on. Over all time it may be
+// another: tags come and go.
 type sample struct {
 	n           int
 	first, last event.Key
+	// full says that the list goes on behind the last.
+	full bool
 }
 
-// sampleRows is how many rows of each list are looked at to learn how dense
-// it is from here on. Over all time it may be another: tags come and go.
-const sampleRows = 16
+// minSample is the least number of rows of each list that are looked at.
+const minSample = 16
 
 // group is lists of one kind, of which a post must be in one.
 type group struct {
@@ -60,7 +62,7 @@ func (g group) rate(rng keyRange, way keyset.Way) float64 {
 	total := 0.0
 	for _, l := range g.lists {
 		to := end
-		if l.sample.n == sampleRows {
+		if l.sample.full {
 			to = l.sample.last
 		}
 		if l.sample.n > 0 {
@@ -88,7 +90,7 @@ func (g group) sampledBefore(rng keyRange, way keyset.Way) bool {
 		start = rng.lo
 	}
 	return slices.ContainsFunc(g.lists, func(l list) bool {
-		return l.sample.n == sampleRows && before(l.sample.last, start, way)
+		return l.sample.full && before(l.sample.last, start, way)
 	})
 }
 
@@ -176,7 +178,7 @@ func resolve(ctx context.Context, tx pgx.Tx, q PostQuery) (conjunction, error) {
 }
 
 // sense samples every list of the groups from the start of the range.
-func (s *scan) sense(ctx context.Context, rng keyRange) error {
+func (s *scan) sense(ctx context.Context, rng keyRange, size int) error {
 	order := orderBy(s.way)
 	for _, langs := range []bool{false, true} {
 		var ids []int64
@@ -193,9 +195,9 @@ func (s *scan) sense(ctx context.Context, rng keyRange) error {
 			SELECT i.id, s.n, s.keys[1], s.keys[s.n]
 			  FROM unnest($1::bigint[]) AS i(id),
 			       LATERAL (SELECT count(*)::int AS n, array_agg(key) AS keys
-			                  FROM (SELECT key FROM %s WHERE %s = i.id AND key BETWEEN $2 AND $3 ORDER BY %s LIMIT %d) AS l) AS s
-			 WHERE s.n > 0`, table, column, order, sampleRows)
-		rows, err := s.query(ctx, sql, ids, rng.lo, rng.hi)
+			                  FROM (SELECT key FROM %s WHERE %s = i.id AND key BETWEEN $2 AND $3 ORDER BY %s LIMIT $4) AS l) AS s
+			 WHERE s.n > 0`, table, column, order)
+		rows, err := s.query(ctx, sql, ids, rng.lo, rng.hi, size)
 		if err != nil {
 			return fmt.Errorf("sample %d lists: %w", len(ids), err)
 		}
@@ -203,6 +205,7 @@ func (s *scan) sense(ctx context.Context, rng keyRange) error {
 		var id int64
 		var one sample
 		if _, err := pgx.ForEachRow(rows, []any{&id, &one.n, &one.first, &one.last}, func() error {
+			one.full = one.n == size
 			samples[id] = one
 			s.work -= one.n
 			return nil

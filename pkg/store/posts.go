@@ -118,10 +118,8 @@ func postPage(ctx context.Context, tx pgx.Tx, q PostQuery, trace func(Statement)
 	p := keyset.Slice(f.keys, q.Limit, q.Way, q.From, keyValues)
 	page := PostPage{Next: p.Next, Previous: p.Previous}
 	more, behind := &page.HasNext, &page.HasPrevious
-	edge, back := p.Previous, keyset.Backward
 	if q.Way == keyset.Backward {
 		more, behind = behind, more
-		edge, back = p.Next, keyset.Forward
 	}
 	*more = p.More
 	if f.ranOut && !p.More {
@@ -129,8 +127,11 @@ func postPage(ctx context.Context, tx pgx.Tx, q PostQuery, trace func(Statement)
 		page.goOnBehind(f.last, q.Way)
 	}
 
+	// What is behind the page is what is behind where it was read from: nothing
+	// that matches lies between.
+	back := q.Way.Reverse()
 	other := &scan{conjunction: c, tx: tx, way: back, work: maxWorkBehind, trace: trace}
-	if *behind, err = other.any(ctx, window.from(edge, back)); err != nil {
+	if *behind, err = other.any(ctx, window.from(turned(q.From, q.Way), back)); err != nil {
 		return PostPage{}, err
 	}
 
@@ -148,6 +149,18 @@ func postPage(ctx context.Context, tx pgx.Tx, q PostQuery, trace func(Statement)
 	}
 	page.watchFarEnds()
 	return page, nil
+}
+
+// turned is where reading the other way begins, for all to be read that is not
+// read from a position this way: the row that the position is at, too.
+func turned(p keyset.Position, way keyset.Way) keyset.Position {
+	if p.Side == keyset.SideAt && way == keyset.Forward {
+		return keyset.Below(p.Key...)
+	}
+	if p.Side == keyset.SideAt {
+		return keyset.Above(p.Key...)
+	}
+	return p
 }
 
 // goOnBehind makes the page end behind a key, in the way of reading.

@@ -52,7 +52,7 @@ func readerSettings() map[string]string {
 		// minute ago, say) choose another plan; and plan once per connection.
 		"plan_cache_mode": "force_generic_plan",
 	}
-	for _, off := range []string{"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "enable_sort"} {
+	for _, off := range []string{"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_sort"} {
 		p[off] = "off"
 	}
 	return p

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -23,10 +24,12 @@ const (
 	maxWorkBehind = 10_000
 	// probeWork is what it costs to look an entry up: a descent of the index.
 	probeWork = 6
-	// A search goes in segments, each bigger than the one before. Between them
-	// it looks anew at how dense the lists are.
-	firstSegment  = 256
+	// A search goes in segments, each for more work than the one before. Between
+	// them it looks anew at how dense the lists are, with samples that are a small
+	// part of the segment's work.
+	firstSegment  = 512
 	segmentGrowth = 4
+	sampleShare   = 32
 	// maxLeaps is how often in a row the search moves to where the sparsest group
 	// goes on before it looks at every post.
 	maxLeaps = 4
@@ -72,12 +75,12 @@ func (s *scan) find(ctx context.Context, rng keyRange, want int) (found, error) 
 		return s.merge(ctx, rng, want)
 	}
 	var f found
-	for size := firstSegment; ; size *= segmentGrowth {
-		p, ok, err := s.plan(ctx, &rng)
+	for work := firstSegment; ; work *= segmentGrowth {
+		p, ok, err := s.plan(ctx, &rng, max(minSample, work/sampleShare))
 		if err != nil || !ok {
 			return f, err
 		}
-		p.rows = max(min(size, s.work/p.cost(s.conjunction)), 1)
+		p.rows = max(min(work, s.work)/p.cost(s.conjunction), 1)
 		seg, err := s.segment(ctx, p, rng, want-len(f.keys))
 		if err != nil {
 			return f, err
@@ -153,7 +156,7 @@ type plan struct {
 	rows           int
 }
 
-// cost is the work for a row of each merged group, at most.
+// cost is the work for a row of what the merged groups give together.
 func (p plan) cost(c conjunction) int {
 	probes := len(c.none)
 	if c.sweeping {
@@ -162,24 +165,22 @@ func (p plan) cost(c conjunction) int {
 	for _, g := range p.probed {
 		probes += len(g.lists)
 	}
-	// A row is read twice where the segment is not enough: to learn how far it
-	// reached, too.
 	if len(p.merged) > 1 {
-		return 2*len(p.merged) + probeWork*probes/2 // not all posts are in both
+		probes = (probes + 1) / 2 // not all posts are in both
 	}
-	return 2 + probeWork*probes
+	return 1 + probeWork*probes
 }
 
 // plan decides by how dense the groups are where the search is now. It moves the
 // near end of the range to where every group has something; ok is false where
 // one has nothing left.
-func (s *scan) plan(ctx context.Context, rng *keyRange) (p plan, ok bool, err error) {
+func (s *scan) plan(ctx context.Context, rng *keyRange, sample int) (p plan, ok bool, err error) {
 	if len(s.groups) == 1 {
 		return plan{merged: s.groups}, true, nil
 	}
 	groups := make([]rated, len(s.groups))
 	for leaps := 0; ; leaps++ {
-		if err := s.sense(ctx, *rng); err != nil {
+		if err := s.sense(ctx, *rng, sample); err != nil {
 			return p, false, err
 		}
 		for i, g := range s.groups {
@@ -206,69 +207,56 @@ func (s *scan) plan(ctx context.Context, rng *keyRange) (p plan, ok bool, err er
 	return p, true, nil
 }
 
-// segment looks at the next p.rows posts of each merged group.
+// segment looks at the next p.rows posts that are in one of the merged groups.
 func (s *scan) segment(ctx context.Context, p plan, rng keyRange, want int) (found, error) {
 	st := segmentQuery(p, s.conjunction, s.way, rng, want)
-	if s.trace != nil {
-		s.trace(st)
+	rows, err := s.query(ctx, st.SQL, st.Args...)
+	if err != nil {
+		return found{}, fmt.Errorf("search %d rows: %w", p.rows, err)
 	}
 	var f found
 	var key event.Key
+	var n int
 	var hit bool
-	batch := &pgx.Batch{}
-	for name, value := range st.Settings {
-		batch.Queue("SET LOCAL " + name + " = " + value)
-	}
-	batch.Queue(st.SQL, st.Args...).Query(func(rows pgx.Rows) error {
-		_, err := pgx.ForEachRow(rows, []any{&key, &hit}, func() error {
-			if hit {
-				f.keys = append(f.keys, key)
-			} else {
-				f.ranOut, f.last = true, key
-			}
-			return nil
-		})
-		return err
-	})
-	for name := range st.Settings {
-		batch.Queue("SET LOCAL " + name + " TO DEFAULT")
-	}
-	if err := s.tx.SendBatch(ctx, batch).Close(); err != nil {
+	at := 0
+	if _, err := pgx.ForEachRow(rows, []any{&key, &n, &hit}, func() error {
+		if at++; n < at || at > 1 && !before(f.last, key, s.way) {
+			return errors.New("rows out of order")
+		}
+		f.last = key
+		if hit {
+			f.keys = append(f.keys, key)
+		}
+		if n == p.rows {
+			f.ranOut = true
+		}
+		return nil
+	}); err != nil {
 		return found{}, fmt.Errorf("search %d rows: %w", p.rows, err)
 	}
 	return f, nil
 }
 
-// sideBySide leaves Postgres one way of joining two streams, for as long as it
-// may make a plan: reading both.
-var sideBySide = map[string]string{"enable_nestloop": "off", "enable_mergejoin": "on"}
-
-// segmentQuery returns the posts among the next p.rows of each merged group that
-// are in all groups and not excluded, up to want. Where it does not find as many
-// and a group has more rows than those, the last post that all the merged groups'
-// rows reach to follows, as no hit: its part of the statement is not run before.
+// segmentQuery returns the posts among the next p.rows that are in all groups and
+// not excluded, up to want, and the last one looked at, whatever it is.
+//
+// Two merged groups meet in a full join: of all joins it is the one that Postgres
+// can only do by reading both in order, side by side, and it gives what is in
+// either, so that the number of rows says how far it came. Whatever is in the
+// first so many rows is within as many rows of each group.
 //
 // A probe is a subquery with OFFSET 0. That keeps it one: Postgres would make a
 // join of it, in an order of its own choice.
 func segmentQuery(p plan, c conjunction, way keyset.Way, rng keyRange, want int) Statement {
 	q := &builder{way: way, args: []any{p.rows, rng.lo, rng.hi, want}}
-	var from, reach string
-	var settings map[string]string
-	last := func(stream string) string { return "(SELECT key FROM (" + stream + ") AS l OFFSET $1 - 1)" }
+	var from string
 	if len(p.merged) == 1 {
-		a := q.stream(p.merged[0])
-		from, reach = "("+a+") AS s", last(a)
+		from = "SELECT key, true AS hit, row_number() OVER () AS n FROM (" + q.stream(p.merged[0]) + ") AS a"
 	} else {
-		a, b := q.stream(p.merged[0]), q.stream(p.merged[1])
-		nearer := "GREATEST"
-		if way == keyset.Backward {
-			nearer = "LEAST"
-		}
-		from = "(" + a + ") AS s JOIN (" + b + ") AS s2 USING (key)"
-		reach = nearer + "(" + last(a) + ", " + last(b) + ")"
-		settings = sideBySide
+		from = "SELECT coalesce(a.key, b.key) AS key, a.key IS NOT NULL AND b.key IS NOT NULL AS hit, row_number() OVER () AS n" +
+			" FROM (" + q.stream(p.merged[0]) + ") AS a FULL JOIN (" + q.stream(p.merged[1]) + ") AS b ON a.key = b.key"
 	}
-	var probes []string
+	hit := []string{"s.hit"}
 	probe := func(table, column, arg string) string {
 		return "EXISTS (SELECT FROM " + table + " p WHERE p." + column + " = " + arg + " AND p.key = s.key OFFSET 0)"
 	}
@@ -277,33 +265,29 @@ func segmentQuery(p plan, c conjunction, way keyset.Way, rng keyRange, want int)
 	for _, g := range p.probed {
 		table, column := tableOf(g.langs)
 		if g.langs || len(g.lists) > 1 {
-			probes = append(probes, probe(table, column, oneOf(g.ids())))
+			hit = append(hit, probe(table, column, oneOf(g.ids())))
 		} else {
 			single = append(single, g.lists[0].id)
 		}
 	}
 	// The sparsest is asked alone: it spares most posts the others.
 	if len(single) > 0 {
-		probes = append(probes, probe("post_tags", "tag_id", q.arg(single[0])))
+		hit = append(hit, probe("post_tags", "tag_id", q.arg(single[0])))
 	}
 	if len(single) > 1 {
 		rest := q.arg(single[1:])
-		probes = append(probes, "(SELECT count(*) FROM post_tags p WHERE p.tag_id = ANY("+rest+"::bigint[]) AND p.key = s.key) = cardinality("+rest+"::bigint[])")
+		hit = append(hit, "(SELECT count(*) FROM post_tags p WHERE p.tag_id = ANY("+rest+"::bigint[]) AND p.key = s.key) = cardinality("+rest+"::bigint[])")
 	}
 	if len(c.none) > 0 {
-		probes = append(probes, "NOT "+probe("post_tags", "tag_id", oneOf(c.none)))
+		hit = append(hit, "NOT "+probe("post_tags", "tag_id", oneOf(c.none)))
 	}
 	if c.sweeping {
-		probes = append(probes, "NOT EXISTS (SELECT FROM posts p JOIN sweeps w USING (account_id) WHERE p.key = s.key AND "+outOfSight+" OFFSET 0)")
-	}
-	where := ""
-	if len(probes) > 0 {
-		where = " WHERE " + strings.Join(probes, " AND ")
+		hit = append(hit, "NOT EXISTS (SELECT FROM posts p JOIN sweeps w USING (account_id) WHERE p.key = s.key AND "+outOfSight+" OFFSET 0)")
 	}
 	return Statement{
-		SQL: "(SELECT key, true AS hit FROM " + from + where + " LIMIT $4)" +
-			" UNION ALL SELECT key, false FROM (SELECT " + reach + " AS key OFFSET 0) AS r WHERE key IS NOT NULL LIMIT $4",
-		Args: q.args, Settings: settings,
+		SQL: "SELECT key, n, hit FROM (SELECT key, n, " + strings.Join(hit, " AND ") + " AS hit FROM (" + from + " LIMIT $1) AS s OFFSET 0) AS r" +
+			" WHERE hit OR n = $1 LIMIT $4",
+		Args: q.args,
 	}
 }
 
