@@ -51,6 +51,10 @@ fuzz: ## fuzz every decoder and token for FUZZTIME each (30s)
 bench: ## run the benchmarks; results go to docs/bench.md
 	go run ./test/bench/cmd/bench -out docs/bench.md
 
+.PHONY: lab
+lab: ## measure paging by key against OFFSET and others; the report goes to docs/lab (LABFLAGS="-posts 3000000")
+	go run ./test/lab/cmd/lab -out docs/lab $(LABFLAGS)
+
 .PHONY: lint
 lint: ## run the linters and check formatting
 	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(GOLANGCI) run --config $(CURDIR)/.golangci.yml ./...); done

@@ -9,14 +9,17 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+
 	"github.com/tagstream/tagstream/pkg/pgserver"
+	"github.com/tagstream/tagstream/test/report"
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
 // Report is what a run found.
 type Report struct {
 	Config    Config
-	Machine   Machine
+	Machine   report.Machine
 	Took      time.Duration
 	Freshness Freshness
 	Memory    []Memory // one for each history
@@ -63,7 +66,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 			return nil, fmt.Errorf("history of %d posts: %w", posts, err)
 		}
 	}
-	r.report.Machine.LoadPast = loadAverage()
+	r.report.Machine.LoadPast = report.LoadAverage()
 	r.report.Took = time.Since(began)
 	return &r.report, nil
 }
@@ -74,9 +77,10 @@ func (r *runner) say(format string, args ...any) {
 
 // prepare builds and finds what every site needs.
 func (r *runner) prepare(ctx context.Context) (err error) {
-	if r.report.Machine, err = inspect(ctx, r.dir); err != nil {
+	if r.report.Machine, err = report.Inspect(ctx, r.dir); err != nil {
 		return err
 	}
+	r.report.Machine.NATS = server.VERSION
 	r.say("building the services and the Jetstream server")
 	r.tools.bin = filepath.Join(r.dir, "bin")
 	if err := build(ctx, r.tools.bin); err != nil {

@@ -1,0 +1,312 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// The simple ways to find posts with both of two tags.
+const (
+	byProbe = "probe"
+	byMerge = "merge"
+)
+
+// probeQuery reads the rarer list in order, and asks the other one for each of its posts. %[1]s is the side of the place to
+// read from, %[2]s the direction.
+const probeQuery = `SELECT r.key FROM (SELECT key FROM post_tags WHERE tag_id = $1 AND key %[1]s $3 ORDER BY key %[2]s OFFSET 0) AS r
+  WHERE (SELECT true FROM post_tags p WHERE p.tag_id = $2 AND p.key = r.key) ORDER BY r.key %[2]s LIMIT $4`
+
+// mergeQuery reads both lists in order, side by side.
+const mergeQuery = `SELECT key FROM (SELECT key FROM post_tags WHERE tag_id = $1 AND key %[1]s $3 ORDER BY key %[2]s OFFSET 0) AS a
+  JOIN (SELECT key FROM post_tags WHERE tag_id = $2 AND key %[1]s $3 ORDER BY key %[2]s OFFSET 0) AS b USING (key) ORDER BY key %[2]s LIMIT $4`
+
+// simple is a simple way's request: the page and a post more, and, where it does not start at the newest post, whether there
+// is any behind it. Ours answers the same.
+type simple struct {
+	keys   store.Statement
+	behind *store.Statement
+}
+
+func newSimple(query string, ids []int64, start event.Key) simple {
+	s := simple{keys: store.Statement{SQL: fmt.Sprintf(query, "<", "DESC"), Args: []any{ids[0], ids[1], start, page + 1}}}
+	if start != newest {
+		s.behind = &store.Statement{SQL: fmt.Sprintf(query, ">=", "ASC"), Args: []any{ids[0], ids[1], start, 1}}
+	}
+	return s
+}
+
+// simpleSettings make Postgres take the way that is meant.
+func simpleSettings() map[string]string {
+	return map[string]string{
+		"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_hashjoin": "off", "enable_sort": "off", "enable_material": "off",
+		"plan_cache_mode": "force_generic_plan",
+	}
+}
+
+// Both is what the first posts with both of two tags cost, by each way.
+type Both struct {
+	pair
+	Posts  [2]int // of A and of B
+	Common int
+	// From says where in the list the page is.
+	From  string
+	Found int // page, or what there is
+	By    map[string]BothCost
+	// Requests are what ours took, and Most the work of the one that did most.
+	Requests, Most int
+}
+
+// BothCost is what one way cost.
+type BothCost struct {
+	Latency time.Duration // median
+	Counts
+}
+
+// better is the lower of the simple ways' costs.
+func (b Both) better(cost func(BothCost) float64) float64 {
+	return min(cost(b.By[byProbe]), cost(b.By[byMerge]))
+}
+
+// leastWork is what reading one page of each of the two lists costs. Less counts as that much: where there is next to
+// nothing to read, what a request costs at all is not a matter of the way.
+const leastWork = 2 * (page + 1 + descentWork)
+
+// WorkRatio is our work over that of the better simple way.
+func (b Both) WorkRatio() float64 {
+	work := func(c BothCost) float64 { return float64(max(c.Work(), leastWork)) }
+	return work(b.By[byUs]) / b.better(work)
+}
+
+// LatencyRatio is the same of latencies.
+func (b Both) LatencyRatio() float64 {
+	latency := func(c BothCost) float64 { return float64(c.Latency) }
+	return latency(b.By[byUs]) / b.better(latency)
+}
+
+// bothFrom are the places in the list where a page is asked for: the part of the two lists that is skipped.
+var bothFrom = []struct {
+	name string
+	part float64
+}{{"the newest", 0}, {"the middle", 0.5}}
+
+// boths measures all pairs.
+func (s *site) boths(ctx context.Context) ([]Both, error) {
+	cfg, err := poolConfig(s.urls.reader)
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range simpleSettings() {
+		cfg.ConnConfig.RuntimeParams[name] = value
+	}
+	// The connection is the rivals' while this lasts, so that what counts and times rivals is the same.
+	pool, err := newPool(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	planner := s.rival
+	s.rival = pool
+	defer func() {
+		pool.Close()
+		s.rival = planner
+	}()
+	planner.Reset()
+	var out []Both
+	for _, p := range pairs() {
+		s.log.Info("all of two tags", "pair", p.Name)
+		ids, err := s.tagIDs(ctx, []string{p.A, p.B})
+		if err != nil {
+			return nil, err
+		}
+		posts, common, err := s.both(ctx, ids)
+		if err != nil {
+			return nil, err
+		}
+		lists := posts[0] + posts[1]
+		if posts[0] > posts[1] {
+			ids[0], ids[1] = ids[1], ids[0]
+		}
+		for _, from := range bothFrom {
+			b := Both{pair: p, Posts: posts, Common: len(common), From: from.name, By: map[string]BothCost{}}
+			start := newest
+			if from.part > 0 {
+				if start, err = s.keyAt(ctx, ids, int(from.part*float64(lists))); err != nil {
+					return nil, err
+				}
+			}
+			if err := s.bothAt(ctx, &b, ids, start, common); err != nil {
+				return nil, fmt.Errorf("all of two tags, %s, from %s: %w", p.Name, from.name, err)
+			}
+			if ratio := b.WorkRatio(); ratio > WorkLimit {
+				s.miss(fmt.Errorf("%.2f times the work of the better simple way, the bound is %g", ratio, WorkLimit), "all of two tags, %s, from %s", p.Name, from.name)
+			}
+			if b.Most > requestBound {
+				s.miss(fmt.Errorf("one request did work of %d, the bound is %d", b.Most, requestBound), "all of two tags, %s, from %s", p.Name, from.name)
+			}
+			out = append(out, b)
+		}
+	}
+	return out, nil
+}
+
+// both counts two lists, and reads what is in both, newest first, in a way that neither side of the comparison takes.
+func (s *site) both(ctx context.Context, ids []int64) (posts [2]int, common []event.Key, err error) {
+	err = s.owner.QueryRow(ctx, "SELECT (SELECT posts FROM tags WHERE id = $1), (SELECT posts FROM tags WHERE id = $2)", ids[0], ids[1]).Scan(&posts[0], &posts[1])
+	if err == nil {
+		common, err = collect(ctx, s.owner, "SELECT key FROM post_tags WHERE tag_id = ANY($1) GROUP BY key HAVING count(*) = 2 ORDER BY key DESC", rowToKey, ids)
+	}
+	if err != nil {
+		return posts, nil, fmt.Errorf("look at two lists: %w", err)
+	}
+	return posts, common, nil
+}
+
+// keyAt is the key behind which a part of the two lists lies.
+func (s *site) keyAt(ctx context.Context, ids []int64, skipped int) (event.Key, error) {
+	keys, err := collect(ctx, s.owner, "SELECT key FROM post_tags WHERE tag_id = ANY($1) ORDER BY key DESC OFFSET $2 LIMIT 1", rowToKey, ids, skipped)
+	if err != nil || len(keys) == 0 {
+		return event.Key{}, fmt.Errorf("find place %d in two lists: %w", skipped, err)
+	}
+	return keys[0], nil
+}
+
+func (s *site) bothAt(ctx context.Context, b *Both, ids []int64, start event.Key, common []event.Key) error {
+	for len(common) > 0 && string(common[0][:]) >= string(start[:]) {
+		common = common[1:]
+	}
+	common = common[:min(page, len(common))]
+	b.Found = len(common)
+
+	q := store.PostQuery{Tags: []string{b.A, b.B}, All: true, From: keyset.Below(keyset.UUID(start)), Limit: page}
+	if start == newest {
+		q.From = keyset.Start()
+	}
+	var requests []store.PostQuery // as the timed run makes them
+	ours := func(ctx context.Context, r *store.Reader) error {
+		requests = requests[:0]
+		keys, err := fill(ctx, r, q, func(q store.PostQuery) { requests = append(requests, q) })
+		if err != nil {
+			return err
+		}
+		return sameKeys(keys, common)
+	}
+	probe, merge := newSimple(probeQuery, ids, start), newSimple(mergeQuery, ids, start)
+	if err := s.isJoin(ctx, merge.keys, "Merge Join"); err != nil {
+		return err
+	}
+	medians, _, err := s.timeInTurns(ctx,
+		func(ctx context.Context) error { return ours(ctx, s.reader) },
+		func(ctx context.Context) error { return s.simply(ctx, b, probe, common) },
+		func(ctx context.Context) error { return s.simply(ctx, b, merge, common) })
+	if err != nil {
+		return err
+	}
+	counts, err := s.countOurs(ctx, func(r *store.Reader) error { return ours(ctx, r) })
+	if err != nil {
+		return err
+	}
+	b.By[byUs] = BothCost{medians[0], counts}
+	for i, way := range []simple{probe, merge} {
+		counts, err := s.countRival(ctx, way.keys)
+		if err != nil {
+			return err
+		}
+		if way.behind != nil {
+			behind, err := s.countRival(ctx, *way.behind)
+			if err != nil {
+				return err
+			}
+			counts = counts.plus(behind)
+		}
+		b.By[[]string{byProbe, byMerge}[i]] = BothCost{medians[i+1], counts}
+	}
+	b.Requests = len(requests)
+	for _, q := range requests {
+		counts, err := s.countOurs(ctx, func(r *store.Reader) error {
+			_, err := r.Posts(ctx, q)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		b.Most = max(b.Most, counts.Work())
+	}
+	return nil
+}
+
+// fill asks for a page until it is full or the list ends: a page may be short where the work of one request ran out. It
+// calls asked with each request.
+func fill(ctx context.Context, r *store.Reader, q store.PostQuery, asked func(store.PostQuery)) ([]event.Key, error) {
+	var keys []event.Key
+	for {
+		asked(q)
+		p, err := r.Posts(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		for _, row := range p.Rows {
+			keys = append(keys, row.Key)
+		}
+		if len(keys) >= page || !p.HasNext {
+			return keys[:min(page, len(keys))], nil
+		}
+		q.From = p.Next
+	}
+}
+
+func sameKeys(got, want []event.Key) error {
+	if len(got) != len(want) {
+		return fmt.Errorf("%d posts were found and there are %d", len(got), len(want))
+	}
+	for i := range got {
+		if got[i] != want[i] {
+			return fmt.Errorf("post %d of those found is not the one that is there", i+1)
+		}
+	}
+	return nil
+}
+
+// simply runs a request by a simple way: one snapshot, the tags' ids, the keys, whether there are more
+// behind, the records.
+func (s *site) simply(ctx context.Context, b *Both, way simple, want []event.Key) error {
+	return s.rivalConn(ctx, func(conn *pgx.Conn) error {
+		return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+			if err := drain(ctx, tx, store.Statement{SQL: "SELECT name, id, posts FROM tags WHERE name = ANY($1)", Args: []any{[]string{b.A, b.B}}}); err != nil {
+				return err
+			}
+			found, err := collect(ctx, tx, way.keys.SQL, rowToKey, way.keys.Args...)
+			if err != nil {
+				return err
+			}
+			found = found[:min(page, len(found))]
+			if err := sameKeys(found, want); err != nil {
+				return err
+			}
+			if way.behind != nil {
+				if err := drain(ctx, tx, *way.behind); err != nil {
+					return err
+				}
+			}
+			return drain(ctx, tx, store.Statement{SQL: recordsQuery, Args: []any{found}})
+		})
+	})
+}
+
+// isJoin makes sure that a statement is run in the way that it is named for.
+func (s *site) isJoin(ctx context.Context, st store.Statement, join string) error {
+	p, err := s.planRival(ctx, st)
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(p.Outline, join) || len(p.Sorts) > 0 {
+		return fmt.Errorf("the statement is not run as a %s:\n%s", join, p.Outline)
+	}
+	return nil
+}

@@ -1,0 +1,279 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// The ways to ask for posts with any of some tags.
+const (
+	byOffset = "OFFSET"
+	byAny    = "= ANY"
+	byUs     = "Tagstream"
+)
+
+// Depth is what pages of one list cost, the further from its start the more or not.
+type Depth struct {
+	Name    string
+	Tags    []string
+	Posts   int // in the list, each once
+	Entries int // in the lists of the tags together
+	Pages   []DepthPage
+}
+
+// DepthPage is one page, by each way of asking.
+type DepthPage struct {
+	Page, Skipped int
+	// Overlap is how many entries the first page+1 posts have beyond one each.
+	Overlap int
+	By      map[string]PageCost
+}
+
+// Bound is how many entries of the lists a page of ours may read.
+func (p DepthPage) Bound(tags int) int { return page + 1 + tags + p.Overlap }
+
+// PageCost is what a page cost.
+type PageCost struct {
+	Latency time.Duration // median
+	Timed   int
+	Counts
+	Plan
+}
+
+// Growth is the latency of the deepest page over that of the first, by one way.
+func (d Depth) Growth(way string) float64 {
+	return float64(d.Pages[len(d.Pages)-1].By[way].Latency) / float64(d.Pages[0].By[way].Latency)
+}
+
+// tagSet is some tags and what to call them.
+type tagSet struct {
+	name string
+	tags []string
+}
+
+func depthSets() []tagSet {
+	common := []string{floodTag, hotTag}
+	for i := 0; len(common) < store.MaxTags; i++ {
+		common = append(common, wordTag(i))
+	}
+	var kit []string
+	for i := range kitTags {
+		kit = append(kit, kitTag(i))
+	}
+	return []tagSet{
+		{"1 tag, hot", []string{hotTag}},
+		{"1 tag, on every other post", []string{floodTag}},
+		{"5 tags", common[:5]},
+		{"20 tags", common},
+		{"20 tags that go together", kit},
+	}
+}
+
+// listed is a post in a list, and how many of the list's tags it has.
+type listed struct {
+	key event.Key
+	n   int
+}
+
+// list reads all posts with any of the tags, newest first, and the tags' ids.
+func (s *site) list(ctx context.Context, tags []string) (posts []listed, ids []int64, err error) {
+	if ids, err = s.tagIDs(ctx, tags); err != nil {
+		return nil, nil, err
+	}
+	rows, err := s.owner.Query(ctx, "SELECT key, count(*) FROM post_tags WHERE tag_id = ANY($1) GROUP BY key ORDER BY key DESC", ids)
+	if err == nil {
+		var p listed
+		_, err = pgx.ForEachRow(rows, []any{(*[16]byte)(&p.key), &p.n}, func() error {
+			posts = append(posts, p)
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("list posts with %d tags: %w", len(tags), err)
+	}
+	return posts, ids, nil
+}
+
+func (s *site) tagIDs(ctx context.Context, tags []string) ([]int64, error) {
+	rows, err := s.owner.Query(ctx, "SELECT t.id FROM unnest($1::text[]) WITH ORDINALITY AS i(name, n) JOIN tags t USING (name) ORDER BY i.n", tags)
+	if err != nil {
+		return nil, fmt.Errorf("look up %d tags: %w", len(tags), err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err == nil && len(ids) < len(tags) {
+		err = fmt.Errorf("only %d exist", len(ids))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up tags %s: %w", strings.Join(tags, ", "), err)
+	}
+	return ids, nil
+}
+
+// depths measures pages of lists at every depth.
+func (s *site) depths(ctx context.Context) ([]Depth, error) {
+	var out []Depth
+	for _, set := range depthSets() {
+		s.log.Info("depth", "tags", set.name)
+		d, err := s.depth(ctx, set)
+		if err != nil {
+			return nil, fmt.Errorf("depth, %s: %w", set.name, err)
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+func (s *site) depth(ctx context.Context, set tagSet) (Depth, error) {
+	d := Depth{Name: set.name, Tags: set.tags}
+	posts, ids, err := s.list(ctx, set.tags)
+	if err != nil {
+		return d, err
+	}
+	d.Posts = len(posts)
+	for _, p := range posts {
+		d.Entries += p.n
+	}
+	deepest := len(posts) / page
+	if deepest < 1 {
+		return d, fmt.Errorf("there are only %d posts", len(posts))
+	}
+	for i, n := range s.cfg.Depths {
+		if i > 0 && s.cfg.Depths[i-1] >= deepest {
+			break
+		}
+		n = min(n, deepest)
+		p := DepthPage{Page: n, Skipped: (n - 1) * page, By: map[string]PageCost{}}
+		for _, post := range posts[p.Skipped:min(p.Skipped+page+1, len(posts))] {
+			p.Overlap += post.n - 1
+		}
+		d.Pages = append(d.Pages, p)
+	}
+	if err := s.depthOurs(ctx, &d, posts); err != nil {
+		return d, fmt.Errorf("%s: %w", byUs, err)
+	}
+	if err := s.depthRival(ctx, &d, byOffset, func(p DepthPage) store.Statement { return offsetPage(ids, p.Skipped) }); err != nil {
+		return d, err
+	}
+	return d, s.depthRival(ctx, &d, byAny, func(p DepthPage) store.Statement { return anyPage(ids, placeBefore(posts, p.Skipped)) })
+}
+
+// placeBefore is the key of the last post that is skipped.
+func placeBefore(posts []listed, skipped int) event.Key {
+	if skipped == 0 {
+		return newest
+	}
+	return posts[skipped-1].key
+}
+
+func below(posts []listed, skipped int) keyset.Position {
+	if skipped == 0 {
+		return keyset.Start()
+	}
+	return keyset.Below(keyset.UUID(posts[skipped-1].key))
+}
+
+func (s *site) depthOurs(ctx context.Context, d *Depth, posts []listed) error {
+	var asks []func(context.Context) error
+	queries := make([]store.PostQuery, len(d.Pages))
+	for i, p := range d.Pages {
+		q := store.PostQuery{Tags: d.Tags, From: below(posts, p.Skipped), Limit: page}
+		queries[i] = q
+		asks = append(asks, func(ctx context.Context) error {
+			got, err := s.reader.Posts(ctx, q)
+			if err != nil {
+				return err
+			}
+			return samePosts(got.Rows, posts[p.Skipped:min(p.Skipped+page, len(posts))])
+		})
+	}
+	medians, timed, err := s.timeInTurns(ctx, asks...)
+	if err != nil {
+		return err
+	}
+	for i, p := range d.Pages {
+		cost := PageCost{Latency: medians[i], Timed: timed}
+		if cost.Counts, cost.Plan, err = s.costOurs(ctx, queries[i]); err != nil {
+			return err
+		}
+		d.Pages[i].By[byUs] = cost
+		s.miss(d.check(p, cost), "any of %d tags (%s), page %d", len(d.Tags), d.Name, p.Page)
+	}
+	return nil
+}
+
+// check says what a page of ours costs that it must not.
+func (d *Depth) check(p DepthPage, cost PageCost) error {
+	if err := cost.check(); err != nil {
+		return err
+	}
+	switch bound := p.Bound(len(d.Tags)); {
+	case cost.Entries > bound:
+		return fmt.Errorf("%d index rows were read, the bound is %d", cost.Entries, bound)
+	case cost.Filtered > 0:
+		return fmt.Errorf("%d rows were read and dropped", cost.Filtered)
+	case cost.Records > page:
+		return fmt.Errorf("%d records were fetched for a page of %d", cost.Records, page)
+	}
+	return nil
+}
+
+// costOurs counts what a page of ours reads, and explains the statements that it took.
+func (s *site) costOurs(ctx context.Context, q store.PostQuery) (Counts, Plan, error) {
+	counts, err := s.countOurs(ctx, func(r *store.Reader) error {
+		_, err := r.Posts(ctx, q)
+		return err
+	})
+	if err != nil {
+		return counts, Plan{}, err
+	}
+	var all []store.Statement
+	if _, err := s.reader.TracePosts(ctx, q, func(st store.Statement) { all = append(all, st) }); err != nil {
+		return counts, Plan{}, err
+	}
+	p, err := s.planOurs(ctx, all)
+	return counts, p, err
+}
+
+// samePosts compares a page with the list that was read otherwise.
+func samePosts(got []store.PostRow, want []listed) error {
+	if len(got) != len(want) {
+		return fmt.Errorf("a page has %d posts and must have %d", len(got), len(want))
+	}
+	for i := range got {
+		if got[i].Key != want[i].key {
+			return fmt.Errorf("post %d of a page is not the one that is there", i+1)
+		}
+	}
+	return nil
+}
+
+func (s *site) depthRival(ctx context.Context, d *Depth, way string, statement func(DepthPage) store.Statement) error {
+	var asks []func(context.Context) error
+	for _, p := range d.Pages {
+		st := statement(p)
+		asks = append(asks, func(ctx context.Context) error { return drain(ctx, s.rival, st) })
+	}
+	medians, timed, err := s.timeInTurns(ctx, asks...)
+	if err != nil {
+		return fmt.Errorf("%s: %w", way, err)
+	}
+	for i, p := range d.Pages {
+		cost := PageCost{Latency: medians[i], Timed: timed}
+		if cost.Counts, err = s.countRival(ctx, statement(p)); err != nil {
+			return err
+		}
+		if cost.Plan, err = s.planRival(ctx, statement(p)); err != nil {
+			return err
+		}
+		d.Pages[i].By[way] = cost
+	}
+	return nil
+}

@@ -1,0 +1,145 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"maps"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// Drift is what readers saw of a list that changed under them.
+type Drift struct {
+	// Rows are those at the start, Stayed those of them that neither left nor moved.
+	Rows, Stayed int
+	// Between two pages there was a transaction: Steps in all, which brought in and took out so many posts.
+	Steps, Inserted, Deleted int
+	Readings                 []Reading
+}
+
+// The lists that ways without a tie-breaker, and OFFSET, are read by.
+const (
+	postsByOffset = `SELECT key FROM post_tags WHERE tag_id = $2 ORDER BY key DESC LIMIT $1 OFFSET $3`
+	// A key is a time and a hash: what is below the first key of a microsecond is older than that.
+	postsByTime     = `SELECT key FROM post_tags WHERE tag_id = $2 AND key < $3 ORDER BY key DESC LIMIT $1`
+	tagsByOffset    = `SELECT name, posts FROM tags WHERE posts > 0 ORDER BY posts DESC, name LIMIT $1 OFFSET $2`
+	tagsByCount     = `SELECT name, posts FROM tags WHERE posts > 0 AND posts < $2 ORDER BY posts DESC LIMIT $1`
+	tagsByCountSame = `SELECT name, posts FROM tags WHERE posts > 0 AND posts <= $2 ORDER BY posts DESC LIMIT $1`
+	tagsUnordered   = `SELECT name, posts FROM tags WHERE posts > 0 ORDER BY posts DESC LIMIT $1 OFFSET $2`
+)
+
+// mostPosts is more than any tag has.
+const mostPosts = int64(1) << 62
+
+// driftPosts reads the list of driftTag while it changes.
+func (s *site) driftPosts(ctx context.Context, u *churn) (Drift, error) {
+	ids, err := s.tagIDs(ctx, []string{driftTag})
+	if err != nil {
+		return Drift{}, err
+	}
+	stayed := map[event.Key]bool{}
+	for _, p := range u.live {
+		stayed[p.Key] = true
+	}
+	readings := []*reading[event.Key]{
+		read(byOffset, false, bySQL(s.rival, postsByOffset, page, rowToKey, func(n int, _ []event.Key) []any { return []any{ids[0], n} })),
+		read("time alone: older than the last row's", false, bySQL(s.rival, postsByTime, page, rowToKey, func(_ int, last []event.Key) []any { return []any{ids[0], olderThan(last)} })),
+		read(byUs+", to older posts", true, ourPosts(s.reader, []string{driftTag}, keyset.Forward)),
+		read(byUs+", to newer posts", true, ourPosts(s.reader, []string{driftTag}, keyset.Backward)),
+	}
+	d, err := turns(ctx, u, len(stayed), readings)
+	if err != nil {
+		return d, err
+	}
+	maps.DeleteFunc(stayed, func(k event.Key, _ bool) bool { return u.deleted[k] })
+	d.Readings, d.Stayed = readingsOf(readings, stayed), len(stayed)
+	s.judge("drift of posts", d.Readings)
+	return d, nil
+}
+
+// driftTags reads the list of tags meanwhile.
+func (s *site) driftTags(ctx context.Context, u *churn) (Drift, error) {
+	stayed := map[string]bool{}
+	all, err := collect(ctx, s.owner, "SELECT name FROM tags WHERE posts > 0", pgx.RowTo[string])
+	if err != nil {
+		return Drift{}, fmt.Errorf("list tags: %w", err)
+	}
+	for _, name := range all {
+		stayed[name] = true
+	}
+	clear(u.moved)
+	row := pgx.RowToStructByPos[store.TagCount]
+	readings := []*reading[string]{
+		read(byOffset, false, names(bySQL(s.rival, tagsByOffset, tagPage, row, func(n int, _ []store.TagCount) []any { return []any{n} }))),
+		read("count alone: less than the last row's", false, names(bySQL(s.rival, tagsByCount, tagPage, row, countBelow))),
+		read(byUs+", to fewer posts", true, ourTags(s.reader, keyset.Forward)),
+		read(byUs+", to more posts", true, ourTags(s.reader, keyset.Backward)),
+	}
+	d, err := turns(ctx, u, len(stayed), readings)
+	if err != nil {
+		return d, err
+	}
+	maps.DeleteFunc(stayed, func(name string, _ bool) bool { return u.moved[name] })
+	d.Readings, d.Stayed = readingsOf(readings, stayed), len(stayed)
+	s.judge("drift of tags", d.Readings)
+	return d, nil
+}
+
+func olderThan(last []event.Key) event.Key {
+	if len(last) == 0 {
+		return newest
+	}
+	return event.FirstKey(last[len(last)-1].SortAt())
+}
+
+func countBelow(_ int, last []store.TagCount) []any {
+	if len(last) == 0 {
+		return []any{mostPosts}
+	}
+	return []any{last[len(last)-1].Posts}
+}
+
+// turns lets every reader read a page, then changes the list, until all are done: all see the same changes at the same
+// time.
+func turns[R comparable](ctx context.Context, u *churn, rows int, readings []*reading[R]) (Drift, error) {
+	steps, inserted, deleted := u.steps, u.inserted, len(u.deleted)
+	for open := true; open; {
+		open = false
+		for _, r := range readings {
+			if err := r.turn(ctx); err != nil {
+				return Drift{}, err
+			}
+			open = open || !r.done
+		}
+		if err := u.step(ctx); err != nil {
+			return Drift{}, err
+		}
+	}
+	return Drift{Rows: rows, Steps: u.steps - steps, Inserted: u.inserted - inserted, Deleted: len(u.deleted) - deleted}, nil
+}
+
+func readingsOf[R comparable](all []*reading[R], stayed map[R]bool) []Reading {
+	var out []Reading
+	for _, r := range all {
+		out = append(out, r.result(stayed))
+	}
+	return out
+}
+
+func (s *site) judge(where string, all []Reading) {
+	for _, r := range all {
+		s.miss(r.check(), "%s", where)
+	}
+}
+
+func collect[R any](ctx context.Context, q querier, sql string, row pgx.RowToFunc[R], args ...any) ([]R, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, row)
+}

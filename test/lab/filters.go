@@ -1,0 +1,154 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// requestBound is what Work one request of any kind may do: the store's budget of 60,000 for the page and of 10,000 for what
+// is behind it, and room for what comes before a budget is spent.
+const requestBound = 80_000
+
+// Filter is what a page of a filtered list costs.
+type Filter struct {
+	Name     string
+	Found    int // of the page, in Requests requests
+	Requests int
+	Latency  time.Duration // of all of them, median
+	Counts                 // of all of them
+	// Most is the work of the request that did most.
+	Most int
+	Plan Plan // of the first request
+}
+
+// filterCase is a query and where in its list a page is asked for.
+type filterCase struct {
+	name string
+	q    store.PostQuery
+}
+
+func (s *site) filterCases(ctx context.Context) ([]filterCase, error) {
+	// A point in the middle of the hot tag's list.
+	posts, _, err := s.list(ctx, []string{hotTag})
+	if err != nil {
+		return nil, err
+	}
+	middle := posts[len(posts)/2].key
+	at := keyset.Below(keyset.UUID(middle))
+	since, until := posts[len(posts)*6/10].key.SortAt(), posts[len(posts)*4/10].key.SortAt()
+	start := keyset.Start()
+	dense := pairs()[2]
+	return []filterCase{
+		{"any of 2, none of 1", store.PostQuery{Tags: []string{hotTag, wordTag(0)}, None: []string{floodTag}, From: start}},
+		{"the same, in the middle", store.PostQuery{Tags: []string{hotTag, wordTag(0)}, None: []string{floodTag}, From: at}},
+		{"any of 1, none of 20", store.PostQuery{Tags: []string{floodTag}, None: depthSets()[3].tags[1:], From: start}},
+		{"none leaves one in twenty", store.PostQuery{Tags: []string{dense.A}, None: []string{dense.B}, From: start}},
+		{"a common language", store.PostQuery{Tags: []string{hotTag}, Langs: []string{"en"}, From: start}},
+		{"the same, in the middle", store.PostQuery{Tags: []string{hotTag}, Langs: []string{"en"}, From: at}},
+		{"a rare language", store.PostQuery{Tags: []string{hotTag}, Langs: []string{"eu"}, From: start}},
+		{"2 languages, any of 5", store.PostQuery{Tags: depthSets()[2].tags, Langs: []string{"de", "pt"}, From: start}},
+		{"since and until", store.PostQuery{Tags: []string{hotTag}, Since: since, Until: until, From: start}},
+		{"the same, in the middle", store.PostQuery{Tags: []string{hotTag}, Since: since, Until: until, From: at}},
+		{"all of 3", store.PostQuery{Tags: []string{floodTag, hotTag, wordTag(0)}, All: true, From: start}},
+		{"all at once", store.PostQuery{Tags: []string{floodTag, hotTag}, All: true, None: []string{wordTag(0)}, Langs: []string{"ja"}, Since: since, Until: until, From: at}},
+	}, nil
+}
+
+// filters measures filtered lists.
+func (s *site) filters(ctx context.Context) ([]Filter, error) {
+	cases, err := s.filterCases(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []Filter
+	for _, c := range cases {
+		s.log.Info("filters", "case", c.name)
+		c.q.Limit = page
+		f, err := s.filter(ctx, c)
+		if err != nil {
+			return nil, fmt.Errorf("filters, %s: %w", c.name, err)
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+func (s *site) filter(ctx context.Context, c filterCase) (Filter, error) {
+	f := Filter{Name: c.name}
+	want, err := s.expected(ctx, c.q)
+	if err != nil {
+		return f, err
+	}
+	var requests []store.PostQuery
+	ask := func(ctx context.Context, r *store.Reader) error {
+		requests = requests[:0]
+		keys, err := fill(ctx, r, c.q, func(q store.PostQuery) { requests = append(requests, q) })
+		if err != nil {
+			return err
+		}
+		return sameKeys(keys, want)
+	}
+	medians, _, err := s.timeInTurns(ctx, func(ctx context.Context) error { return ask(ctx, s.reader) })
+	if err != nil {
+		return f, err
+	}
+	f.Latency, f.Found, f.Requests = medians[0], len(want), len(requests)
+	if f.Counts, err = s.countOurs(ctx, func(r *store.Reader) error { return ask(ctx, r) }); err != nil {
+		return f, err
+	}
+	for i, q := range requests {
+		counts, plan, err := s.costOurs(ctx, q)
+		if err != nil {
+			return f, err
+		}
+		if i == 0 {
+			f.Plan = plan
+		}
+		f.Most = max(f.Most, counts.Work())
+		s.miss(plan.check(), "filters, %s, request %d", c.name, i+1)
+	}
+	if f.Most > requestBound {
+		s.miss(fmt.Errorf("one request did work of %d, the bound is %d", f.Most, requestBound), "filters, %s", c.name)
+	}
+	return f, nil
+}
+
+// expected finds the page by reading all posts.
+func (s *site) expected(ctx context.Context, q store.PostQuery) ([]event.Key, error) {
+	from := newest
+	if q.From.Side != keyset.SideStart {
+		from, _ = q.From.Key[0].UUID()
+	}
+	lo, hi := event.Key{}, newest
+	if !q.Since.IsZero() {
+		lo = event.FirstKey(q.Since)
+	}
+	if !q.Until.IsZero() {
+		hi = event.FirstKey(q.Until)
+	}
+	tags := "tags && $1::text[]"
+	if q.All {
+		tags = "tags @> $1::text[]"
+	}
+	none, langs := q.None, q.Langs
+	if none == nil {
+		none = []string{}
+	}
+	if langs == nil {
+		langs = []string{}
+	}
+	keys, err := collect(ctx, s.owner, `
+		SELECT key FROM posts p
+		 WHERE `+tags+` AND NOT tags && $2::text[] AND key < $3 AND key >= $4 AND key < $5
+		   AND (cardinality($6::text[]) = 0 OR EXISTS (SELECT FROM unnest(langs) AS l, unnest($6::text[]) AS r WHERE lower(l) = r OR lower(l) LIKE r || '-%'))
+		 ORDER BY key DESC LIMIT $7`, rowToKey, q.Tags, none, from, lo, hi, langs, page)
+	if err != nil {
+		return nil, fmt.Errorf("find the page otherwise: %w", err)
+	}
+	return keys, nil
+}

@@ -1,0 +1,136 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/test/report"
+)
+
+// Report is what a run found.
+type Report struct {
+	Config          Config
+	Machine         report.Machine
+	Took            time.Duration
+	Corpus          Corpus
+	Depths          []Depth
+	Drift, TagDrift Drift
+	Head            Head
+	Ties            Ties
+	Boths           []Both
+	Listing         Listing
+	Filters         []Filter
+	Planning        Planning
+	Tokens          Tokens
+	// Missed are the bars of rows, plans and drift that were not met. Bars of time are not among them.
+	Missed []error
+}
+
+// Run fills a private Postgres and measures. It keeps its data in a folder of its own, which is removed, and stops the
+// server that it starts. Where a bar of rows, plans or drift is missed, the report says which: see Report.Missed.
+func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(cfg.Dir, "tagstream-lab-")
+	if err != nil {
+		return nil, fmt.Errorf("make a folder: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	began := time.Now()
+	machine, err := report.Inspect(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	pg, urls, err := startPostgres(ctx, postgresDir(dir))
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), pgStop)
+		defer cancel()
+		err = errors.Join(err, pg.Stop(stop))
+	}()
+	r := &Report{Config: cfg, Machine: machine}
+	if err := r.measure(ctx, urls); err != nil {
+		return nil, err
+	}
+	r.Machine.LoadPast = report.LoadAverage()
+	r.Took = time.Since(began)
+	return r, nil
+}
+
+// measure fills the database and goes through the sections of the report. Those that change the index come last.
+func (r *Report) measure(ctx context.Context, at urls) error {
+	s, err := openSite(ctx, r.Config, at)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if err := s.owner.AcquireFunc(ctx, func(c *pgxpool.Conn) error { return r.Machine.InspectPostgres(ctx, c.Conn()) }); err != nil {
+		return err
+	}
+	for _, section := range []func() error{
+		func() error { r.Corpus, err = s.seed(ctx); return err },
+		func() error { r.Depths, err = s.depths(ctx); return err },
+		func() error { r.Boths, err = s.boths(ctx); return err },
+		func() error { r.Listing, err = s.listing(ctx); return err },
+		func() error { r.Filters, err = s.filters(ctx); return err },
+		func() error { r.Planning, err = s.planning(ctx); return err },
+		func() error { r.Ties, err = s.ties(ctx); return err },
+		func() error { r.Tokens, err = tokens(); return err },
+		func() error { return s.drifts(ctx, r) },
+	} {
+		if err := section(); err != nil {
+			return err
+		}
+	}
+	r.Missed = s.missed
+	return nil
+}
+
+// drifts changes the index under its readers.
+func (s *site) drifts(ctx context.Context, r *Report) error {
+	return s.withWriter(ctx, func(w *writer) (err error) {
+		s.log.Info("drift")
+		u := newChurn(w, s.corpus, s.drift)
+		if r.Drift, err = s.driftPosts(ctx, u); err != nil {
+			return err
+		}
+		if r.Head, err = s.head(ctx); err != nil {
+			return err
+		}
+		r.TagDrift, err = s.driftTags(ctx, u)
+		return err
+	})
+}
+
+// Head is what the first page of the list that changed costs while no vacuum has come by since.
+type Head struct {
+	Heap, ListRows int
+}
+
+// head explains the first page of driftTag. An index-only scan has to look at the table for each row on a page of it that
+// changed, and for no other.
+func (s *site) head(ctx context.Context) (h Head, err error) {
+	var all []store.Statement
+	q := store.PostQuery{Tags: []string{driftTag}, From: keyset.Start(), Limit: page}
+	if _, err := s.reader.TracePosts(ctx, q, func(st store.Statement) { all = append(all, st) }); err != nil {
+		return h, err
+	}
+	p, err := s.planOurs(ctx, all)
+	if err != nil {
+		return h, err
+	}
+	if len(p.Sorts) > 0 || p.Heap > page+1+len(q.Tags) {
+		s.miss(fmt.Errorf("%d heap fetches, sorts: %v", p.Heap, p.Sorts), "live head")
+	}
+	return Head{p.Heap, p.ListRows}, nil
+}

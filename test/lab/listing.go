@@ -1,0 +1,146 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// Listing is what a page of the list of tags costs inside a tie.
+type Listing struct {
+	// Tie is how many tags have the same count, and Before how many come before them.
+	Tie, Before int
+	Pages       []ListingPage
+	// Plan is that of a page of ours in the middle of the tie.
+	Plan Plan
+	// Ranked are pages of the bounded surface that is read by OFFSET.
+	Ranked []ListingPage
+}
+
+// ListingPage is one page.
+type ListingPage struct {
+	Where, Way string
+	Latency    time.Duration
+	// Read are the rows read, of the index or of the table, those that were dropped included.
+	Read int
+}
+
+// listingBound is how many rows a page of ours may read: the page, the row that proves that there are more, and the one that
+// proves that there are some behind.
+const listingBound = tagPage + 1 + 1
+
+// orTags is the order written as people write it, over the same index, so that it need not sort.
+const orTags = `SELECT name, posts FROM tags WHERE posts > 0 AND (-posts > $1 OR (-posts = $1 AND name > $2)) ORDER BY (-posts), name LIMIT $3`
+
+// offsetTags is the same by OFFSET.
+const offsetTags = `SELECT name, posts FROM tags WHERE posts > 0 ORDER BY (-posts), name LIMIT $1 OFFSET $2`
+
+// listing measures the list of tags inside the tie of those with one post.
+func (s *site) listing(ctx context.Context) (Listing, error) {
+	var l Listing
+	err := s.owner.QueryRow(ctx, "SELECT count(*) FILTER (WHERE posts = 1), count(*) FILTER (WHERE posts > 1) FROM tags").Scan(&l.Tie, &l.Before)
+	if err != nil {
+		return l, fmt.Errorf("count ties: %w", err)
+	}
+	for _, at := range []struct {
+		name string
+		rank int
+	}{{"start of the tie", l.Before}, {"middle of the tie", l.Before + l.Tie/2}, {"end of the tie", l.Before + l.Tie - tagPage - 1}} {
+		s.log.Info("list of tags", "at", at.name)
+		if err := s.listingAt(ctx, &l, at.name, at.rank); err != nil {
+			return l, fmt.Errorf("list of tags, %s: %w", at.name, err)
+		}
+	}
+	for _, rank := range []int{0, store.MaxRankedTags - tagPage} {
+		if rank > l.Before+l.Tie-tagPage {
+			continue
+		}
+		ask := func(ctx context.Context, r *store.Reader) error {
+			_, _, err := r.RankedTags(ctx, rank, tagPage)
+			return err
+		}
+		p, err := s.listingPage(ctx, fmt.Sprintf("page %d of the admin table", rank/tagPage+1), byOffset+", bounded", ask)
+		if err != nil {
+			return l, err
+		}
+		l.Ranked = append(l.Ranked, p)
+	}
+	return l, nil
+}
+
+// listingAt asks for the page that follows the tag of a rank, and for the one before it.
+func (s *site) listingAt(ctx context.Context, l *Listing, where string, rank int) error {
+	var at store.TagCount
+	err := s.owner.QueryRow(ctx, "SELECT name, posts FROM tags WHERE posts > 0 ORDER BY posts DESC, name OFFSET $1 LIMIT 1", rank).Scan(&at.Name, &at.Posts)
+	if err != nil {
+		return fmt.Errorf("find rank %d: %w", rank, err)
+	}
+	for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
+		name := byUs
+		if way == keyset.Backward {
+			name += ", backward"
+		}
+		q := store.TagQuery{From: keyset.Below(store.TagKey(at)...), Way: way, Limit: tagPage}
+		p, err := s.listingPage(ctx, where, name, func(ctx context.Context, r *store.Reader) error {
+			got, err := r.Tags(ctx, q)
+			if err == nil && len(got.Rows) != tagPage {
+				err = fmt.Errorf("a page has %d tags", len(got.Rows))
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		l.Pages = append(l.Pages, p)
+		if p.Read > listingBound {
+			s.miss(fmt.Errorf("%d rows were read, the bound is %d", p.Read, listingBound), "list of tags, %s, %s", where, name)
+		}
+		if l.Plan, err = s.planTags(ctx, q); err != nil {
+			return err
+		}
+		s.miss(l.Plan.check(), "list of tags, %s, %s", where, name)
+	}
+	for _, rival := range []struct {
+		way string
+		st  store.Statement
+	}{
+		{"OR of conditions", store.Statement{SQL: orTags, Args: []any{-at.Posts, at.Name, tagPage + 1}}},
+		{byOffset, store.Statement{SQL: offsetTags, Args: []any{tagPage + 1, rank + 1}}},
+	} {
+		plan, err := s.planRival(ctx, rival.st)
+		if err != nil {
+			return err
+		}
+		medians, _, err := s.timeInTurns(ctx, func(ctx context.Context) error { return drain(ctx, s.rival, rival.st) })
+		if err != nil {
+			return err
+		}
+		l.Pages = append(l.Pages, ListingPage{Where: where, Way: rival.way, Latency: medians[0], Read: plan.ListRows})
+	}
+	return nil
+}
+
+// planTags explains the list's part of a page: the reader's own statement, which it does not show, has the row behind in it
+// too.
+func (s *site) planTags(ctx context.Context, q store.TagQuery) (Plan, error) {
+	seek, err := store.TagOrder.Seek(q.Way, q.From, 2)
+	if err != nil {
+		return Plan{}, err
+	}
+	return s.planOurs(ctx, []store.Statement{{
+		SQL:  "SELECT name, posts FROM tags WHERE posts > 0 AND " + seek.Where + " ORDER BY " + seek.OrderBy + " LIMIT $1",
+		Args: append([]any{q.Limit + 1}, seek.Args...),
+	}})
+}
+
+func (s *site) listingPage(ctx context.Context, where, way string, ask func(context.Context, *store.Reader) error) (ListingPage, error) {
+	medians, _, err := s.timeInTurns(ctx, func(ctx context.Context) error { return ask(ctx, s.reader) })
+	if err != nil {
+		return ListingPage{}, err
+	}
+	counts, err := s.countOurs(ctx, func(r *store.Reader) error { return ask(ctx, r) })
+	return ListingPage{Where: where, Way: way, Latency: medians[0], Read: counts.Entries}, err
+}

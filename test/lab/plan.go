@@ -1,0 +1,208 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// node is a node of a plan as EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) prints it.
+type node struct {
+	Type     string  `json:"Node Type"`
+	Strategy string  `json:"Strategy"` // of an aggregate
+	Relation string  `json:"Relation Name"`
+	Index    string  `json:"Index Name"`
+	Rows     float64 `json:"Actual Rows"`
+	Loops    float64 `json:"Actual Loops"`
+	Filtered float64 `json:"Rows Removed by Filter"`
+	Heap     float64 `json:"Heap Fetches"`
+	Hit      float64 `json:"Shared Hit Blocks"`
+	Read     float64 `json:"Shared Read Blocks"`
+	Temp     float64 `json:"Temp Written Blocks"`
+	Plans    []node
+}
+
+// name is the node's type as EXPLAIN's text form has it.
+func (n node) name() string {
+	if n.Type == "Aggregate" {
+		switch n.Strategy {
+		case "Hashed":
+			return "HashAggregate"
+		case "Mixed":
+			return "MixedAggregate, hashed"
+		case "Sorted":
+			return "GroupAggregate"
+		}
+	}
+	return n.Type
+}
+
+func (n node) each(fn func(node)) {
+	fn(n)
+	for _, c := range n.Plans {
+		c.each(fn)
+	}
+}
+
+// Plan is what Postgres did for a page: all statements of it.
+type Plan struct {
+	// Sorts are the nodes that sort or hash what they read before the first row comes out.
+	Sorts []string
+	// Access are the ways in which the lists of keys are read, each once.
+	Access []string
+	// ListRows are the rows that nodes over the lists of keys gave out or dropped, Heap the heap fetches of
+	// index-only scans. Filtered are rows that were read and dropped anywhere.
+	ListRows, Heap, Filtered int
+	// Buffers are the pages of 8 kB that were looked at, Temp those that a sort wrote to disk.
+	Buffers, Temp int
+	// Outline is the tree, as text.
+	Outline string
+}
+
+// lists are the tables whose rows are only ever read through an index that has all of them.
+var lists = []string{"post_tags", "post_langs", "tags"}
+
+// add counts a statement's plan in.
+func (p *Plan) add(root node) {
+	p.Buffers += int(root.Hit + root.Read)
+	p.Temp += int(root.Temp)
+	root.each(func(n node) {
+		loops := max(n.Loops, 0)
+		p.Filtered += int(n.Filtered * loops)
+		switch {
+		case strings.Contains(n.Type, "Sort"), strings.Contains(strings.ToLower(n.name()), "hash"):
+			p.Sorts = append(p.Sorts, n.name())
+		case slices.Contains(lists, n.Relation):
+			p.ListRows += int((n.Rows + n.Filtered) * loops)
+			p.Heap += int(n.Heap)
+			if !slices.Contains(p.Access, n.Type) {
+				p.Access = append(p.Access, n.Type)
+			}
+		}
+	})
+	if p.Outline != "" {
+		p.Outline += "\n"
+	}
+	p.Outline += strings.Join(outline(root, 0), "\n") + "\n"
+}
+
+// outline is a plan as lines. Branches that are alike but for their numbers are told of once.
+func outline(n node, depth int) []string {
+	name := n.name()
+	if n.Index != "" {
+		name += " on " + n.Index
+	} else if n.Relation != "" {
+		name += " on " + n.Relation
+	}
+	line := fmt.Sprintf("%s%s  rows=%.0f", strings.Repeat("  ", depth), name, n.Rows)
+	if n.Loops != 1 {
+		line += fmt.Sprintf(" loops=%.0f", n.Loops)
+	}
+	if n.Filtered > 0 {
+		line += fmt.Sprintf(" dropped=%.0f", n.Filtered)
+	}
+	lines := []string{line}
+	for i := 0; i < len(n.Plans); {
+		same := 1
+		rows := n.Plans[i].Rows
+		for i+same < len(n.Plans) && alike(n.Plans[i], n.Plans[i+same]) {
+			rows += n.Plans[i+same].Rows
+			same++
+		}
+		sub := outline(n.Plans[i], depth+1)
+		if same > 1 {
+			sub[0] = fmt.Sprintf("%s  (first of %d like it, rows=%.0f in all)", sub[0], same, rows)
+		}
+		lines = append(lines, sub...)
+		i += same
+	}
+	return lines
+}
+
+func alike(a, b node) bool {
+	if a.Type != b.Type || a.Index != b.Index || a.Relation != b.Relation || len(a.Plans) != len(b.Plans) {
+		return false
+	}
+	for i := range a.Plans {
+		if !alike(a.Plans[i], b.Plans[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// check says what of a plan is not as a page of ours must be.
+func (p Plan) check() error {
+	switch {
+	case len(p.Sorts) > 0:
+		return fmt.Errorf("there is a %s in the plan", p.Sorts[0])
+	case len(p.Access) != 1 || p.Access[0] != "Index Only Scan":
+		return fmt.Errorf("keys are read by %s, not by index-only scans alone", strings.Join(p.Access, ", "))
+	case p.Heap > 0:
+		return fmt.Errorf("%d heap fetches after vacuum", p.Heap)
+	}
+	return nil
+}
+
+// planOurs explains what the reader asked Postgres for one page, in the reader's own settings.
+func (s *site) planOurs(ctx context.Context, all []store.Statement) (Plan, error) {
+	var p Plan
+	for _, statement := range all {
+		out, err := s.reader.Explain(ctx, statement)
+		if err != nil {
+			return p, err
+		}
+		if err := p.parse(out); err != nil {
+			return p, err
+		}
+	}
+	return p, nil
+}
+
+// planRival explains a statement that is not ours, prepared as a program's would be, in Postgres's own settings.
+func (s *site) planRival(ctx context.Context, statement store.Statement) (Plan, error) {
+	var p Plan
+	err := s.rivalConn(ctx, func(conn *pgx.Conn) error {
+		const name = "explained"
+		prepared, err := conn.Prepare(ctx, name, statement.SQL)
+		if err != nil {
+			return err
+		}
+		params := make([]string, len(prepared.ParamOIDs))
+		for i, oid := range prepared.ParamOIDs {
+			text, err := conn.TypeMap().Encode(oid, pgtype.TextFormatCode, statement.Args[i], []byte{})
+			if err != nil {
+				return err
+			}
+			params[i] = "'" + strings.ReplaceAll(string(text), "'", "''") + "'"
+		}
+		var out []byte
+		err = conn.QueryRow(ctx, "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE "+name+"("+strings.Join(params, ", ")+")",
+			pgx.QueryExecModeSimpleProtocol).Scan(&out)
+		return errors.Join(err, conn.Deallocate(ctx, name), p.parse(out))
+	})
+	if err != nil {
+		return p, fmt.Errorf("explain %s: %w", strings.Join(strings.Fields(statement.SQL), " "), err)
+	}
+	return p, nil
+}
+
+// parse counts in what EXPLAIN printed.
+func (p *Plan) parse(out []byte) error {
+	var plans []struct{ Plan node }
+	if err := json.Unmarshal(out, &plans); err != nil {
+		return fmt.Errorf("read a plan: %w", err)
+	}
+	for _, one := range plans {
+		p.add(one.Plan)
+	}
+	return nil
+}

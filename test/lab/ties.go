@@ -1,0 +1,101 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// wideTagPage is the size of pages of tags by ways that sort the whole list for each of them.
+const wideTagPage = 1_000
+
+// Ties is what readers saw of lists that did not change, in orders that tell rows apart and in others.
+type Ties struct {
+	// Posts are of the first pages of floodTag, Tags of the whole list of tags.
+	Posts, Tags []Reading
+}
+
+// ties reads lists that nothing changes.
+func (s *site) ties(ctx context.Context) (Ties, error) {
+	posts, err := s.tiesOfPosts(ctx)
+	if err != nil {
+		return Ties{}, err
+	}
+	tags, err := s.tiesOfTags(ctx)
+	if err != nil {
+		return Ties{}, err
+	}
+	s.judge("ties of posts", posts)
+	s.judge("ties of tags", tags)
+	return Ties{posts, tags}, nil
+}
+
+func (s *site) tiesOfPosts(ctx context.Context) ([]Reading, error) {
+	all, ids, err := s.list(ctx, []string{floodTag})
+	if err != nil {
+		return nil, err
+	}
+	sameOrOlder := func(_ int, last []event.Key) []any {
+		if len(last) == 0 {
+			return []any{ids[0], newest}
+		}
+		return []any{ids[0], event.FirstKey(last[len(last)-1].SortAt().Add(1000))} // the next microsecond
+	}
+	readings := []*reading[event.Key]{
+		read("time alone, `<`", false, bySQL(s.rival, postsByTime, page, rowToKey, func(_ int, last []event.Key) []any { return []any{ids[0], olderThan(last)} })),
+		read("time alone, `<=`", false, bySQL(s.rival, postsByTime, page, rowToKey, sameOrOlder)),
+		read(byUs+": time and hash", true, ourPosts(s.reader, []string{floodTag}, keyset.Forward)),
+	}
+	var out []Reading
+	for _, r := range readings {
+		for range s.cfg.Walk {
+			if err := r.turn(ctx); err != nil {
+				return nil, err
+			}
+		}
+		// What was there to see is what lies before the last row that was seen.
+		throughout := map[event.Key]bool{}
+		last := r.page[len(r.page)-1]
+		for _, p := range all {
+			throughout[p.key] = true
+			if p.key == last {
+				break
+			}
+		}
+		out = append(out, r.result(throughout))
+	}
+	return out, nil
+}
+
+func (s *site) tiesOfTags(ctx context.Context) ([]Reading, error) {
+	all, err := collect(ctx, s.owner, "SELECT name FROM tags WHERE posts > 0", pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("list tags: %w", err)
+	}
+	throughout := map[string]bool{}
+	for _, name := range all {
+		throughout[name] = true
+	}
+	row := pgx.RowToStructByPos[store.TagCount]
+	skip := func(n int, _ []store.TagCount) []any { return []any{n} }
+	readings := []*reading[string]{
+		read("OFFSET, by count alone", false, names(bySQL(s.rival, tagsUnordered, wideTagPage, row, skip))),
+		read("count alone, `<`", false, names(bySQL(s.rival, tagsByCount, tagPage, row, countBelow))),
+		read("count alone, `<=`", false, names(bySQL(s.rival, tagsByCountSame, tagPage, row, countBelow))),
+		read(byUs+": count and name", true, ourTags(s.reader, keyset.Forward)),
+		read(byUs+": count and name, backward", true, ourTags(s.reader, keyset.Backward)),
+	}
+	for _, r := range readings {
+		for !r.done {
+			if err := r.turn(ctx); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return readingsOf(readings, throughout), nil
+}

@@ -1,0 +1,164 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// Reading is what a reader saw who read a list page by page.
+type Reading struct {
+	// Way is how the reader asked.
+	Way         string
+	Pages, Rows int
+	// Again are rows that were shown once more, Missed those that were there throughout and were never shown.
+	Again, Missed int
+	// Stuck says that a page came that had come before, as it would for ever.
+	Stuck bool
+	// Exact says that this way must see every row once.
+	Exact bool
+}
+
+// check is an error where a way that must be exact is not.
+func (r Reading) check() error {
+	if r.Exact && (r.Again > 0 || r.Missed > 0 || r.Stuck) {
+		return fmt.Errorf("%s: %d rows came again, %d were missed (stuck: %t) in %d pages", r.Way, r.Again, r.Missed, r.Stuck, r.Pages)
+	}
+	return nil
+}
+
+// reading is a Reading under way, of rows that are told apart by R.
+type reading[R comparable] struct {
+	Reading
+	// next gives the next page, and whether it is the last.
+	next func(context.Context) (rows []R, last bool, err error)
+	seen map[R]int
+	page []R
+	done bool
+}
+
+func read[R comparable](way string, exact bool, next func(context.Context) ([]R, bool, error)) *reading[R] {
+	return &reading[R]{Reading: Reading{Way: way, Exact: exact}, next: next, seen: map[R]int{}}
+}
+
+// turn reads a page.
+func (r *reading[R]) turn(ctx context.Context) error {
+	if r.done {
+		return nil
+	}
+	rows, last, err := r.next(ctx)
+	if err != nil {
+		return fmt.Errorf("read page %d by %s: %w", r.Pages+1, r.Way, err)
+	}
+	r.Pages++
+	r.Rows += len(rows)
+	for _, row := range rows {
+		r.seen[row]++
+	}
+	r.Stuck = len(rows) > 0 && len(rows) == len(r.page) && rows[0] == r.page[0] && rows[len(rows)-1] == r.page[len(rows)-1]
+	r.page, r.done = rows, last || r.Stuck
+	return nil
+}
+
+// result judges what was seen by the rows that were there throughout.
+func (r *reading[R]) result(throughout map[R]bool) Reading {
+	for row, n := range r.seen {
+		if throughout[row] {
+			r.Again += n - 1
+		}
+	}
+	for row := range throughout {
+		if r.seen[row] == 0 {
+			r.Missed++
+		}
+	}
+	return r.Reading
+}
+
+// ourPosts reads a list as a client does: from page to page by the edge of the last.
+func ourPosts(r *store.Reader, tags []string, way keyset.Way) func(context.Context) ([]event.Key, bool, error) {
+	q := store.PostQuery{Tags: tags, From: keyset.Start(), Way: way, Limit: page}
+	if way == keyset.Backward {
+		q.From = keyset.End()
+	}
+	return func(ctx context.Context) ([]event.Key, bool, error) {
+		p, err := r.Posts(ctx, q)
+		if err != nil {
+			return nil, false, err
+		}
+		keys := make([]event.Key, len(p.Rows))
+		for i, row := range p.Rows {
+			keys[i] = row.Key
+		}
+		more := p.HasNext
+		q.From = p.Next
+		if way == keyset.Backward {
+			more, q.From = p.HasPrevious, p.Previous
+		}
+		return keys, !more, nil
+	}
+}
+
+// ourTags does the same with the list of tags.
+func ourTags(r *store.Reader, way keyset.Way) func(context.Context) ([]string, bool, error) {
+	q := store.TagQuery{From: keyset.Start(), Way: way, Limit: tagPage}
+	if way == keyset.Backward {
+		q.From = keyset.End()
+	}
+	return func(ctx context.Context) ([]string, bool, error) {
+		p, err := r.Tags(ctx, q)
+		if err != nil {
+			return nil, false, err
+		}
+		names := make([]string, len(p.Rows))
+		for i, t := range p.Rows {
+			names[i] = t.Name
+		}
+		more := p.HasNext
+		q.From = p.Next
+		if way == keyset.Backward {
+			more, q.From = p.HasPrevious, p.Previous
+		}
+		return names, !more, nil
+	}
+}
+
+// bySQL reads pages of limit rows by a statement. args gives the arguments for the place that the rows so far lead to, and
+// is given the last page.
+func bySQL[R any](q querier, sql string, limit int, row pgx.RowToFunc[R], args func(sofar int, last []R) []any) func(context.Context) ([]R, bool, error) {
+	sofar := 0
+	var before []R
+	return func(ctx context.Context) ([]R, bool, error) {
+		rows, err := q.Query(ctx, sql, append([]any{limit}, args(sofar, before)...)...)
+		if err != nil {
+			return nil, false, err
+		}
+		if before, err = pgx.CollectRows(rows, row); err != nil {
+			return nil, false, err
+		}
+		sofar += len(before)
+		return before, len(before) < limit, nil
+	}
+}
+
+// names turns a reading of tags with their counts into one of names.
+func names(next func(context.Context) ([]store.TagCount, bool, error)) func(context.Context) ([]string, bool, error) {
+	return func(ctx context.Context) ([]string, bool, error) {
+		tags, last, err := next(ctx)
+		out := make([]string, len(tags))
+		for i, t := range tags {
+			out[i] = t.Name
+		}
+		return out, last, err
+	}
+}
+
+func rowToKey(row pgx.CollectableRow) (k event.Key, err error) {
+	err = row.Scan((*[16]byte)(&k))
+	return k, err
+}

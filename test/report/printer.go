@@ -1,0 +1,68 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Printer writes Markdown until the first error.
+type Printer struct {
+	w   io.Writer
+	err error
+}
+
+// NewPrinter returns a printer on w.
+func NewPrinter(w io.Writer) *Printer { return &Printer{w: w} }
+
+// Err is the first error of writing.
+func (p *Printer) Err() error { return p.err }
+
+// Text writes text as fmt.Fprintf does.
+func (p *Printer) Text(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.w, format, args...)
+	}
+}
+
+// Table writes a table, cell by cell.
+func (p *Printer) Table(head []string, rows ...[]string) {
+	p.Text("\n| %s |\n|%s\n", strings.Join(head, " | "), strings.Repeat("---|", len(head)))
+	for _, row := range rows {
+		p.Text("| %s |\n", strings.Join(row, " | "))
+	}
+}
+
+// Verdict says whether a limit is met.
+func Verdict(met bool) string {
+	if met {
+		return "yes"
+	}
+	return "**no**"
+}
+
+// Millis is d in milliseconds.
+func Millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// Ratio is a to b.
+func Ratio(a, b float64) string {
+	if b == 0 {
+		return "none"
+	}
+	return fmt.Sprintf("%.2f", a/b)
+}
+
+// Count writes counts with thousands apart.
+func Count(counts ...int) string {
+	var all []string
+	for _, n := range counts {
+		s := strconv.Itoa(n)
+		for i := len(s) - 3; i > 0; i -= 3 {
+			s = s[:i] + "," + s[i:]
+		}
+		all = append(all, s)
+	}
+	return strings.Join(all, " and ")
+}
