@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
@@ -19,39 +20,102 @@ import (
 const (
 	maxPostsChecked  = 2000 // visible posts fetched one by one
 	maxAbsentChecked = 500  // and ones that must not be found
-	maxTagsChecked   = 300  // lists walked for one tag
-	tagSetsChecked   = 10   // lists walked for several tags
+	tagsWalked       = 40   // lists walked for one tag
+	maxTagsChecked   = 400  // and lists of which one page is read
+	tagSetsChecked   = 4    // lists walked for several tags
+	queriesChecked   = 16   // lists walked for random queries
 
 	requestTimeout = 30 * time.Second
 	maxAnswerBytes = 64 << 20
 )
 
+// Option changes what CheckHTTP does.
+type Option func(*checker)
+
+// ShortPages lets pages of posts be short, even empty, where they say that the
+// list goes on, and counts them. Without it every page must be full: no list of
+// a small index costs more than a request may. With it, what lies behind the
+// reader may also be said to be there when it is not.
+func ShortPages(count *int) Option { return func(c *checker) { c.short = count } }
+
+// Queries sets how many random queries are walked, and the seed that they are
+// made from. By default they are 16, from seed 1.
+func Queries(n int, seed uint64) Option {
+	return func(c *checker) { c.queries, c.seed = n, seed }
+}
+
 // CheckHTTP compares everything that the API at baseURL answers with the
 // index, which must not change meanwhile: each post by itself, hidden and
-// removed ones (404), the list of each tag and of sets of tags walked to its
-// end and back on both endpoints, and the totals. It stops the test at the
-// first difference.
-func CheckHTTP(t testing.TB, baseURL string, want *Index) {
+// removed ones (404), the list of each tag and of random queries walked to its
+// end and back, the tags, and the totals. It stops the test at the first
+// difference.
+func CheckHTTP(t testing.TB, baseURL string, want *Index, options ...Option) {
 	t.Helper()
-	c := &checker{base: strings.TrimSuffix(baseURL, "/"), want: want}
-	if err := c.check(t.Context()); err != nil {
+	if err := newChecker(baseURL, want, options).check(t.Context()); err != nil {
+		t.Fatalf("the API differs from the model: %v", err)
+	}
+}
+
+// CheckQueries is CheckHTTP of the lists of these queries alone, in pages of
+// about limit posts. The names in the queries must be in normal form.
+func CheckQueries(t testing.TB, baseURL string, want *Index, queries []Query, limit int, options ...Option) {
+	t.Helper()
+	c := newChecker(baseURL, want, options)
+	c.know()
+	for _, q := range queries {
+		if err := c.checkList(t.Context(), q, limit); err != nil {
+			t.Fatalf("the API differs from the model: %v", err)
+		}
+	}
+}
+
+// CheckTags is CheckHTTP of the tags alone: their list, completions, and numbers.
+func CheckTags(t testing.TB, baseURL string, want *Index) {
+	t.Helper()
+	c := newChecker(baseURL, want, nil)
+	c.know()
+	if err := c.run(t.Context(), c.checkTagList, c.checkCompletions, c.checkTagInfos); err != nil {
 		t.Fatalf("the API differs from the model: %v", err)
 	}
 }
 
 type checker struct {
-	base   string
-	want   *Index
-	client http.Client
+	base    string
+	want    *Index
+	short   *int // counts short pages; nil where there must be none
+	tags    int  // lists of one tag that are walked to their ends
+	sets    int  // and of several
+	queries int
+	seed    uint64
+	client  http.Client
+	rng     *rand.Rand
+
+	// Known once each post was looked at.
+	posts   List              // the visible ones
+	counts  []TagCount        // of their tags
+	cursors map[string]string // at-uri -> the cursor that the post came with alone
+}
+
+func newChecker(baseURL string, want *Index, options []Option) *checker {
+	c := &checker{base: strings.TrimSuffix(baseURL, "/"), want: want, tags: tagsWalked, sets: tagSetsChecked, queries: queriesChecked, seed: 1, cursors: map[string]string{}}
+	for _, o := range options {
+		o(c)
+	}
+	c.rng = rand.New(rand.NewPCG(c.seed, 3))
+	return c
 }
 
 func (c *checker) check(ctx context.Context) error {
 	if len(c.want.complaints) > 0 {
 		return fmt.Errorf("the history itself breaks the contract: %s", c.want.complaints[0])
 	}
-	for _, step := range []func(context.Context) error{
-		c.checkPosts, c.checkAbsent, c.checkTags, c.checkTagSets, c.checkUnknownTag, c.checkStatus,
-	} {
+	return c.run(ctx, c.checkPosts, c.checkAbsent,
+		c.checkTags, c.checkTagSets, c.checkCorners, c.checkQueries, c.checkRefused,
+		c.checkTagList, c.checkCompletions, c.checkTagInfos, c.checkStatus)
+}
+
+func (c *checker) run(ctx context.Context, steps ...func(context.Context) error) error {
+	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -138,9 +202,14 @@ func (c *checker) checkPosts(ctx context.Context) error {
 		if err := got.differs(c.want.posts[p.URI]); err != nil {
 			return fmt.Errorf("GET %s: %w", postPath(p.DID, p.Rkey), err)
 		}
+		c.cursors[p.URI] = got.Cursor
 	}
+	c.know()
 	return nil
 }
+
+// know takes over what the index holds, whose times are known.
+func (c *checker) know() { c.posts, c.counts = c.want.Posts(), c.want.TagCounts() }
 
 func (c *checker) adoptTimes(uri string, got postAnswer) error {
 	indexedAt, err := time.Parse(timeFormat, got.IndexedAt)
@@ -164,30 +233,29 @@ func (c *checker) checkAbsent(ctx context.Context) error {
 		paths = append(paths, postPath(didOf(uri), uri[strings.LastIndex(uri, "/")+1:]))
 	}
 	for _, path := range paths {
-		var problem struct{ Code string }
-		if err := c.getProblem(ctx, path, &problem.Code); err != nil {
+		if err := c.refused(ctx, path, http.StatusNotFound, "not_found"); err != nil {
 			return err
-		}
-		if problem.Code == "" {
-			return fmt.Errorf("GET %s: a problem without a code", path)
 		}
 	}
 	return nil
 }
 
-func (c *checker) getProblem(ctx context.Context, path string, code *string) error {
+// refused asks for what must be refused, with that code.
+func (c *checker) refused(ctx context.Context, target string, status int, code string) error {
 	var problem map[string]any // RFC 9457 lets it have more fields
-	if _, err := c.get(ctx, path, http.StatusNotFound, &problem); err != nil {
+	if _, err := c.get(ctx, target, status, &problem); err != nil {
 		return err
 	}
-	*code, _ = problem["code"].(string)
+	if problem["code"] != code {
+		return fmt.Errorf("GET %s: code is %v, want %s", target, problem["code"], code)
+	}
 	return nil
 }
 
 // checkStatus compares the totals.
 func (c *checker) checkStatus(ctx context.Context) error {
-	var status map[string]json.RawMessage
-	if _, err := c.get(ctx, "/v1/status", http.StatusOK, &status); err != nil {
+	status, err := c.status(ctx)
+	if err != nil {
 		return err
 	}
 	var totals map[string]json.Number
@@ -196,8 +264,8 @@ func (c *checker) checkStatus(ctx context.Context) error {
 	}
 	for name, want := range map[string]int{
 		"posts":        len(c.want.posts),
-		"visiblePosts": len(c.want.Posts()),
-		"tags":         len(c.want.TagCounts()),
+		"visiblePosts": len(c.posts),
+		"tags":         len(c.counts),
 		"deadLetters":  c.want.deadLetters,
 	} {
 		if got := totals[name].String(); got != strconv.Itoa(want) {
@@ -205,6 +273,11 @@ func (c *checker) checkStatus(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func (c *checker) status(ctx context.Context) (status map[string]json.RawMessage, err error) {
+	_, err = c.get(ctx, "/v1/status", http.StatusOK, &status)
+	return status, err
 }
 
 // timeFormat is RFC 3339 in UTC with exactly six digits of microseconds.

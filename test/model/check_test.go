@@ -1,101 +1,31 @@
 package model
 
 import (
-	"encoding/base64"
-	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
-// fakeAPI answers from an index. mutate may spoil an answer before it is sent;
-// it gets the request's path and query and the answer as JSON values.
-type fakeAPI struct {
-	index  *Index
-	mutate func(r *http.Request, answer map[string]any) map[string]any
-}
-
-func token(p Position) string {
-	data, _ := json.Marshal(p)
-	return base64.RawURLEncoding.EncodeToString(data)
-}
-
-func parseToken(s string) *Position {
-	if s == "" {
-		return nil
-	}
-	data, _ := base64.RawURLEncoding.DecodeString(s)
-	var p Position
-	_ = json.Unmarshal(data, &p)
-	return &p
-}
-
-func postObject(p Post) map[string]any {
-	var createdAt any
-	if p.CreatedAt != "" {
-		createdAt = p.CreatedAt
-	}
-	return map[string]any{
-		"uri": p.URI, "cid": p.CID, "did": p.DID, "rkey": p.Rkey,
-		"tags": p.Tags, "langs": append([]string{}, p.Langs...), "createdAt": createdAt,
-		"indexedAt": p.IndexedAt.Format(timeFormat), "sortAt": p.SortAt().Format(timeFormat),
-		"record": json.RawMessage(p.Record), "cursor": token(Position{Place: p.Place}),
-	}
-}
-
-func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	var answer map[string]any
-	switch path := r.URL.Path; path {
-	case "/v1/posts", "/v1/getRecentRootPostsWithTags":
-		limit, _ := strconv.Atoi(q.Get("limit") + q.Get("quantity"))
-		page := f.index.Page(Query{Tags: q["tags"]}, parseToken(q.Get("after")+q.Get("paginator")), parseToken(q.Get("before")), limit)
-		posts := []any{}
-		for _, p := range page.Posts {
-			posts = append(posts, postObject(p))
-		}
-		answer = map[string]any{"posts": posts}
-		if path == "/v1/posts" {
-			answer["page"] = map[string]any{"hasNext": page.HasNext, "hasPrevious": page.HasPrevious, "next": token(page.Next), "previous": token(page.Previous)}
-			q.Del("before")
-			q.Set("after", token(page.Next))
-			w.Header().Set("Link", fmt.Sprintf(`<?%s>; rel="next"`, q.Encode()))
-		} else if page.HasNext {
-			answer["paginator"] = token(page.Next)
-		}
-	case "/v1/status":
-		answer = map[string]any{"version": "test", "totals": map[string]any{"posts": len(f.index.All()),
-			"visiblePosts": len(f.index.Posts()), "tags": len(f.index.TagCounts()), "deadLetters": f.index.DeadLetters()}}
-	default:
-		did, rkey, _ := strings.Cut(strings.TrimPrefix(path, "/v1/posts/"), "/")
-		posts := f.index.Posts()
-		if i := slices.IndexFunc(posts, func(p Post) bool { return p.DID == did && p.Rkey == rkey }); i >= 0 {
-			answer = postObject(posts[i])
-		}
-	}
-	if f.mutate != nil {
-		answer = f.mutate(r, answer)
-	}
-	status, kind := http.StatusOK, "application/json; charset=utf-8"
-	if answer == nil {
-		status, kind, answer = http.StatusNotFound, "application/problem+json", map[string]any{"title": "Not Found", "code": "not_found"}
-	}
-	w.Header().Set("Content-Type", kind)
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(answer)
-}
-
-func checkFake(t *testing.T, want *Index, f *fakeAPI) error {
+func checkFake(t *testing.T, want *Index, f *fakeAPI, options ...Option) error {
 	t.Helper()
-	server := httptest.NewServer(f)
-	defer server.Close()
-	return (&checker{base: server.URL, want: want}).check(t.Context())
+	if f.through.IsZero() && len(f.index.All()) > 0 {
+		f.through = base.Add(50 * time.Minute)
+	}
+	c := newChecker("http://fake", want, options)
+	c.client.Transport = f
+	return c.check(t.Context())
+}
+
+// RoundTrip answers without a network.
+func (f *fakeAPI) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	f.ServeHTTP(w, r)
+	return w.Result(), nil
 }
 
 func TestCheckHTTPAcceptsTheModelItself(t *testing.T) {
@@ -173,24 +103,19 @@ func TestCheckHTTPFinds(t *testing.T) {
 			return a
 		}, "next or previous"},
 		{"next skips a row", list, func(_ *http.Request, a map[string]any) map[string]any {
-			if p := parseToken(page(a)["next"].(string)); page(a)["hasNext"].(bool) {
-				p.Place.Micros -= 1_000_000
-				page(a)["next"] = token(*p)
+			if page(a)["hasNext"].(bool) {
+				page(a)["next"] = changed(page(a)["next"].(string), func(p *Position) { p.Place.Micros -= 1_000_000 })
 			}
 			return a
 		}, "row|rows"},
 		{"next repeats a row", list, func(_ *http.Request, a map[string]any) map[string]any {
-			p := parseToken(page(a)["next"].(string))
-			p.Side = 1
-			page(a)["next"] = token(*p)
+			page(a)["next"] = changed(page(a)["next"].(string), func(p *Position) { p.Side = 1 })
 			return a
 		}, "row|rows"},
 		{"row cursor keeps its row", list, func(_ *http.Request, a map[string]any) map[string]any {
 			for _, p := range a["posts"].([]any) {
 				post := p.(map[string]any)
-				at := parseToken(post["cursor"].(string))
-				at.Side = 1
-				post["cursor"] = token(*at)
+				post["cursor"] = changed(post["cursor"].(string), func(p *Position) { p.Side = 1 })
 			}
 			return a
 		}, "row"},

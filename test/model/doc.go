@@ -8,13 +8,17 @@
 // mistake common to reader and writer still shows. From pkg/event it takes only
 // the types and [event.Decode], whose refusals are the dead letters.
 //
-// Three things build on the fold:
+// These build on the fold:
 //
 //   - [Generate] makes seeded histories full of edges, [GenerateMessages] the
-//     same with messages among them that no reader can apply;
+//     same with messages among them that no reader can apply; [Crowd] makes
+//     plain ones of many posts;
 //   - [FromUpstream] says what the index must be from what was done on the
 //     network, without any event of ours in between;
-//   - [CheckHTTP] compares the answers of a running API with an index, whole.
+//   - [CheckHTTP] compares the answers of a running API with an index, whole:
+//     posts, tags and totals, and the lists of random queries in every spelling
+//     and walked in every way;
+//   - [Timeline] judges what readers saw of an index that changed under them.
 //
 // The rules of the fold, each with a test of its name in this package:
 //

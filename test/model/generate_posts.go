@@ -20,8 +20,8 @@ func (g *generator) put(kind event.Kind, a *genAccount, key string, rev uint64) 
 		"text":  pick(g.rng, "a post", "", "nul \x00 inside", "quote \" back\\slash </script>", "漢字 🏳️‍🌈\u2028", strings.Repeat("long ", 400)),
 		"tags":  raw,
 	}
-	if langs := pick(g.rng, nil, nil, []string{"en"}, []string{"pt-BR", "en"}, []string{"zh-Hant-TW"}, []string{"EN-us", "x"}); langs != nil {
-		e.Langs = langs
+	if langs := g.rawLangs(); langs != nil {
+		e.Langs = keptLangs(langs)
 		record["langs"] = langs
 	}
 	if created, ok := g.createdAt(); ok {
@@ -68,6 +68,26 @@ func (g *generator) createdAt() (string, bool) {
 	}
 }
 
+// rawLangs are languages as a record may declare them, nil for none.
+func (g *generator) rawLangs() []string {
+	if g.chance(1) {
+		var many []string
+		for i := range 15 + g.rng.IntN(10) { // more than are kept
+			many = append(many, fmt.Sprintf("q%c-X%d", 'a'+i, i%3))
+		}
+		return many
+	}
+	return pick(g.rng, nil, nil, nil, []string{"en"}, []string{"en"}, []string{"ja"}, []string{"pt-BR", "en"}, []string{"en-GB", "EN-us", "ja-JP"},
+		[]string{"zh-Hant-TW"}, []string{"ZH-hANT", "zh"}, []string{"EN-us", "x"}, []string{"x-Klingon", "i-enochian"},
+		[]string{"eng"}, []string{"ENM", "pt-br-x-en"}, []string{}, []string{"", "pt"}, []string{"en", "en", "EN"},
+		[]string{"en_US"}, []string{"en-US_x"}, []string{"en--us", "-en", "en-"}, []string{"*", "en-*"}, []string{" en"}, []string{"e\x00n"},
+		[]string{"\u212ao"}, []string{"ko-\u212ar"}, // the sign for Kelvin is no k
+		[]string{"es-abcdefgh", "fr-abcdefghi"}, []string{"de-1996", "sl-1994-rozaj"}, []string{"419-es", "es-419"},
+		[]string{"en-" + strings.Repeat("x", 67)},          // of 70 bytes, too long to keep
+		[]string{"nl" + strings.Repeat("-abc", 15) + "-x"}, // of the most that is kept, 64
+		[]string{"日本語", "ja-日本"})
+}
+
 // rawTags are tags as a record may give them; at least one is kept.
 func (g *generator) rawTags() []string {
 	if g.chance(2) {
@@ -78,10 +98,10 @@ func (g *generator) rawTags() []string {
 		return many
 	}
 	var raw []string
-	for range 1 + g.rng.IntN(4) {
+	for range 1 + g.rng.IntN(5) {
 		switch {
-		case g.chance(70):
-			raw = append(raw, pick(g.rng, "art", "art", "Art", "#art", "photo", "photo", "cats", "猫"))
+		case g.chance(75):
+			raw = append(raw, pick(g.rng, "art", "art", "Art", "#art", "photo", "photo", "cats", "cats", "猫", "film"))
 		default:
 			raw = append(raw, pick(g.rng,
 				"$TSLA", "a,b", "c++", "c/d", "..", ".", "%2F", "50%", "#️⃣", "👩‍👩‍👧‍👦", "ÉTÉ", "e\u0301te\u0301", "Straße", "İ", "Σίσυφος",

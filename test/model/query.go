@@ -1,7 +1,7 @@
 package model
 
 import (
-	"cmp"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -59,30 +59,6 @@ func (x *Index) DeadLetters() int { return x.deadLetters }
 // event.Decode let them pass. A history of Tagstream's own has none.
 func (x *Index) Complaints() []string { return slices.Clone(x.complaints) }
 
-// TagCount is a tag with the number of visible posts that carry it.
-type TagCount struct {
-	Tag   string
-	Posts int
-}
-
-// TagCounts returns the tags of visible posts by (posts DESC, tag ASC).
-func (x *Index) TagCounts() []TagCount {
-	counts := map[string]int{}
-	for _, p := range x.Posts() {
-		for _, tag := range p.Tags {
-			counts[tag]++
-		}
-	}
-	var list []TagCount
-	for tag, n := range counts {
-		list = append(list, TagCount{tag, n})
-	}
-	slices.SortFunc(list, func(a, b TagCount) int {
-		return cmp.Or(cmp.Compare(b.Posts, a.Posts), cmp.Compare(a.Tag, b.Tag))
-	})
-	return list
-}
-
 // Query says which posts a list holds. Tags are raw: they are normalized here.
 // Empty fields ask for nothing, except that a query without a tag in Tags
 // matches no post.
@@ -90,8 +66,8 @@ type Query struct {
 	Tags  []string
 	All   bool // all of Tags rather than any
 	None  []string
-	Langs []string // basic ranges of RFC 4647, any of them
-	Since time.Time
+	Langs []string  // basic ranges of RFC 4647 other than "*", any of them
+	Since time.Time // of sortAt, inclusive
 	Until time.Time // exclusive
 }
 
@@ -129,10 +105,21 @@ func (q Query) matches(p *Post) bool {
 	return (q.Since.IsZero() || !at.Before(q.Since)) && (q.Until.IsZero() || at.Before(q.Until))
 }
 
-// inRange is the basic filtering of RFC 4647, section 3.3.1.
+// inRange is the basic filtering of RFC 4647, section 3.3.1. Language tags are
+// ASCII, and so is the case that is ignored: a Kelvin sign is no k.
 func inRange(want, lang string) bool {
-	want, lang = strings.ToLower(want), strings.ToLower(lang)
-	return want == "*" || lang == want || strings.HasPrefix(lang, want+"-")
+	want, lang = lowerASCII(want), lowerASCII(lang)
+	return lang == want || strings.HasPrefix(lang, want+"-")
+}
+
+func lowerASCII(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
 }
 
 // Position is a place to go on from: exactly at a row, which is then left out
@@ -163,10 +150,25 @@ type Page struct {
 type List []Post
 
 // List returns all visible posts that the query matches.
-func (x *Index) List(q Query) List {
+func (x *Index) List(q Query) List { return List(x.Posts()).Of(q) }
+
+// Of returns those of the list that the query matches.
+func (l List) Of(q Query) List {
 	q = q.normal()
-	return slices.DeleteFunc(x.Posts(), func(p Post) bool { return !q.matches(&p) })
+	var out List
+	for i := range l {
+		if q.matches(&l[i]) {
+			out = append(out, l[i])
+		}
+	}
+	return out
 }
+
+// The positions that all posts are between.
+var (
+	top    = Position{Place{math.MaxInt64, math.MaxUint64}, +1}
+	bottom = Position{Place{}, -1}
+)
 
 // Page is List(q).Page.
 func (x *Index) Page(q Query, after, before *Position, limit int) Page {
@@ -177,23 +179,42 @@ func (x *Index) Page(q Query, after, before *Position, limit int) Page {
 // follow after (older), or those directly before a position (newer). At most
 // one of after and before is set.
 func (l List) Page(after, before *Position, limit int) Page {
-	from, to := 0, min(limit, len(l))
-	var page Page
-	switch {
-	case after != nil:
-		for from < len(l) && after.compare(&l[from]) >= 0 {
-			from++
-		}
-		to = min(from+limit, len(l))
-		page.Next, page.Previous = *after, *after
-	case before != nil:
-		to = len(l)
-		for to > 0 && before.compare(&l[to-1]) <= 0 {
-			to--
-		}
-		from = max(to-limit, 0)
-		page.Next, page.Previous = *before, *before
+	if before != nil {
+		return l.newer(*before, limit)
 	}
+	if after == nil {
+		after = &top
+	}
+	return l.older(*after, limit)
+}
+
+// older is the page that follows a position. Empty, it lies beyond the row that
+// it was asked for from, so that turning back gives the row; newer likewise.
+func (l List) older(at Position, limit int) Page {
+	if at.Side == 0 {
+		at.Side = -1
+	}
+	from := 0
+	for from < len(l) && at.compare(&l[from]) >= 0 {
+		from++
+	}
+	return l.slice(at, from, min(from+limit, len(l)))
+}
+
+// newer is the page directly before a position.
+func (l List) newer(at Position, limit int) Page {
+	if at.Side == 0 {
+		at.Side = +1
+	}
+	to := len(l)
+	for to > 0 && at.compare(&l[to-1]) <= 0 {
+		to--
+	}
+	return l.slice(at, max(to-limit, 0), to)
+}
+
+func (l List) slice(at Position, from, to int) Page {
+	page := Page{Next: at, Previous: at}
 	page.Posts = l[from:to]
 	page.HasPrevious, page.HasNext = from > 0, to < len(l)
 	if from < to {

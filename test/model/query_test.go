@@ -23,6 +23,7 @@ func TestQueryMatches(t *testing.T) {
 	x := fold(parseHistory(t, "create a/1 @1 #art #cats; create a/2 @1 #art; create a/3 @1 #cats; create a/4 @1 #a,b; create b/5 @1 #art; account b suspended"))
 	x.posts[uriOf("did:plc:a", "1")].Langs = []string{"pt-BR"}
 	x.posts[uriOf("did:plc:a", "2")].Langs = []string{"x", "EN"}
+	x.posts[uriOf("did:plc:a", "3")].Langs = []string{"eng", "en_US", "\u212ao"}
 	second := func(n int) time.Time { return base.Add(time.Duration(n) * time.Second) }
 	for _, c := range []struct {
 		name  string
@@ -43,8 +44,16 @@ func TestQueryMatches(t *testing.T) {
 		{"no prefix of a subtag", Query{Tags: []string{"art"}, Langs: []string{"pt-B"}}, ""},
 		{"language in any case", Query{Tags: []string{"art"}, Langs: []string{"de", "en"}}, "2"},
 		{"more special range", Query{Tags: []string{"art"}, Langs: []string{"en-US"}}, ""},
+		{"no prefix of a language", Query{Tags: []string{"cats"}, Langs: []string{"en"}}, ""},
+		{"ASCII case alone", Query{Tags: []string{"cats"}, Langs: []string{"ko"}}, ""},
+		{"any of the languages", Query{Tags: []string{"art", "cats"}, Langs: []string{"PT", "eng"}}, "3 1"},
+		{"any, none and a language", Query{Tags: []string{"art", "cats"}, None: []string{"#Cats"}, Langs: []string{"en"}}, "2"},
 		{"since is inclusive", Query{Tags: []string{"art"}, Since: second(2)}, "2"},
 		{"until is exclusive", Query{Tags: []string{"art"}, Until: second(2)}, "1"},
+		{"since within a microsecond", Query{Tags: []string{"art"}, Since: second(1).Add(1)}, "2"},
+		{"until within a microsecond", Query{Tags: []string{"art"}, Until: second(2).Add(1)}, "2 1"},
+		{"empty window", Query{Tags: []string{"art"}, Since: second(2), Until: second(2)}, ""},
+		{"window upside down", Query{Tags: []string{"art"}, Since: second(2), Until: second(1)}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -93,16 +102,36 @@ func TestPage(t *testing.T) {
 		})
 	}
 	empty := List{}.Page(pos("3", 0), nil, 2)
-	require.Equal(t, *pos("3", 0), empty.Next, "an empty page stays where it was asked for")
-	require.Equal(t, *pos("3", 0), empty.Previous)
+	require.Equal(t, *pos("3", -1), empty.Next, "an empty page stays where it was asked for")
+	require.Equal(t, *pos("3", -1), empty.Previous, "beyond the row")
+	empty = List{}.Page(nil, pos("3", 0), 2)
+	require.Equal(t, *pos("3", +1), empty.Next)
+	end := list.Page(pos("1", 0), nil, 2)
+	require.Empty(t, end.Posts)
+	require.Equal(t, "1", keys(list.Page(nil, &end.Previous, 1).Posts), "turning back at the end gives the last row")
 }
 
 func TestTagCountsAreOfVisiblePosts(t *testing.T) {
 	t.Parallel()
 	x := fold(parseHistory(t, "create a/1 @1 #b #a; create a/2 @1 #b #c; create b/3 @1 #b #d; account b suspended; create a/4 @1 #e; delete a/4 @2"))
 	require.Equal(t, []TagCount{{"b", 2}, {"a", 1}, {"c", 1}}, x.TagCounts())
+	require.Equal(t, []TagCount{{"a", 1}}, complete(x.TagCounts(), "a"))
+	require.Len(t, complete(x.TagCounts(), ""), 3)
 	require.Equal(t, "3", keys(x.Hidden()))
 	require.Equal(t, []string{uriOf("did:plc:a", "4")}, x.Absent())
+}
+
+func TestTagInfo(t *testing.T) {
+	t.Parallel()
+	x := fold(parseHistory(t, "create a/1 @1; create a/2 @1 created=-1; create a/3 @1 created=-3600; create a/4 @1 created=-999999; create b/5 @1; account b suspended"))
+	list := x.List(Query{Tags: []string{"art"}})
+	info := list.tagInfo(base.Add(90 * time.Minute))
+	require.Equal(t, 4, info.Posts)
+	require.Equal(t, base.Add(-999999*time.Second), info.FirstSeen)
+	require.Equal(t, base.Add(time.Second), info.LastSeen)
+	require.Len(t, info.History, 168)
+	require.Equal(t, HourCount{base.Add(-166 * time.Hour), 0}, info.History[0])
+	require.Equal(t, []HourCount{{base.Add(-time.Hour), 2}, {base, 1}, {base.Add(time.Hour), 0}}, info.History[165:])
 }
 
 func TestPagesConcatenateToTheList(t *testing.T) {

@@ -198,11 +198,15 @@ func recordTags(record map[string]any) []string {
 	return normalTags(append(raw, recordTexts(record, "tags")...))
 }
 
-// recordLangs are the languages that a record declares, without what no
-// language is: empty ones, those over 64 bytes or with a NUL, past twenty.
-func recordLangs(record map[string]any) []string {
+// recordLangs are the languages that the index keeps of a record.
+func recordLangs(record map[string]any) []string { return keptLangs(recordTexts(record, "langs")) }
+
+// keptLangs are the languages that the index keeps of those that a record
+// declares, without what no language is: empty ones, those over 64 bytes or
+// with a NUL, past twenty.
+func keptLangs(raw []string) []string {
 	var langs []string
-	for _, lang := range recordTexts(record, "langs") {
+	for _, lang := range raw {
 		if lang != "" && len(lang) <= 64 && !strings.Contains(lang, "\x00") && len(langs) < 20 {
 			langs = append(langs, lang)
 		}

@@ -157,10 +157,10 @@ func (r *Rebuild) replay(ctx context.Context, owner *store.Owner, w *store.Write
 				vacuumed = true
 				continue
 			}
-			if seq+batchSize >= st.Last {
+			if seq+batchSize >= st.Last && !w.Sweeping() {
 				err := owner.Switch(ctx, func(ctx context.Context, live uint64) error {
 					for seq < live {
-						batch, err := reader.Next(ctx, batchSize, 0)
+						batch, err := reader.Next(ctx, batchSize, batchWait)
 						if err != nil {
 							return err
 						}
@@ -178,6 +178,11 @@ func (r *Rebuild) replay(ctx context.Context, owner *store.Owner, w *store.Write
 				if _, exists, lookErr := owner.CheckpointOf(ctx, store.Rebuilding); lookErr == nil && !exists {
 					return seq, nil
 				}
+				return seq, err
+			}
+		}
+		if w.Sweeping() {
+			if err := a.Sweep(ctx); err != nil {
 				return seq, err
 			}
 		}

@@ -1,0 +1,118 @@
+package e2e_test
+
+import (
+	"flag"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+	"github.com/tagstream/tagstream/services/indexer"
+	"github.com/tagstream/tagstream/test/model"
+)
+
+var (
+	queriesSeed  = flag.Uint64("queries.seed", 0, "run TestQueries with this seed only")
+	queriesSeeds = flag.Uint64("queries.seeds", 2, "how many seeds TestQueries runs")
+	queriesCount = flag.Int("queries.count", 80, "how many random queries each seed of TestQueries walks")
+)
+
+// bySeed runs a test with each of the seeds that its flags choose.
+func bySeed(t *testing.T, name string, one, many uint64, run func(t *testing.T, seed uint64)) {
+	whole, first := t.Name(), uint64(1)
+	if one != 0 {
+		first, many = one, 1
+	}
+	for seed := first; seed < first+many; seed++ {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			t.Parallel()
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Logf("repeat with: go test ./test/e2e -run '^%s$' -%s.seed=%d", whole, name, seed)
+				}
+			})
+			run(t, seed)
+		})
+	}
+}
+
+// TestQueries folds a history full of edges through the indexer, and then walks
+// many random queries in every way that there is.
+func TestQueries(t *testing.T) {
+	t.Parallel()
+	bySeed(t, "queries", *queriesSeed, *queriesSeeds, func(t *testing.T, seed uint64) {
+		b := newIndexBench(t, natstest.Server(t))
+		url := b.api()
+		want := model.New()
+		history := model.GenerateMessages(seed+1000, 1500)
+		for i, m := range history {
+			want.Apply(uint64(i+1), m)
+		}
+		b.indexer(1 + int(seed*97)%300)
+		b.await(url, b.publish(history...))
+		model.CheckHTTP(t, url, want, model.Queries(*queriesCount, seed))
+	})
+}
+
+// TestQueriesOfACrowd does so with many posts, spread over more hours than the
+// history of a tag has: with tags so common that the hours are counted as the
+// posts come.
+func TestQueriesOfACrowd(t *testing.T) {
+	t.Parallel()
+	bySeed(t, "queries", *queriesSeed, 1, func(t *testing.T, seed uint64) {
+		b := newIndexBench(t, natstest.Server(t))
+		url := b.api()
+		want := model.New()
+		start := time.Date(2026, 8, 1, 0, 0, 0, 0, time.UTC)
+		events := model.NewCrowd(seed, 1700, start, 6*time.Minute).Take(5000)
+		var last uint64
+		for len(events) > 0 {
+			n := min(len(events), 500)
+			for i, e := range events[:n] {
+				want.ApplyEvent(last+uint64(i)+1, e)
+			}
+			last = b.publish(encoded(t, events[:n])...)
+			events = events[n:]
+			r := b.indexer(40 + n/3)
+			b.await(url, last)
+			require.NoError(t, r.stop())
+		}
+		counts := want.TagCounts()
+		require.Greater(t, counts[0].Posts, 1100)
+		model.CheckHTTP(t, url, want, model.Queries(16, seed))
+
+		// Of posts that nearly all are excluded by one of twenty tags, a request
+		// looks at some 500.
+		hard := model.Query{Tags: []string{counts[1].Tag}, None: []string{counts[0].Tag}}
+		for _, c := range counts[2:21] {
+			hard.None = append(hard.None, c.Tag)
+		}
+		harder := hard
+		harder.Langs = []string{"ja", "pt-br"}
+		short := 0
+		model.CheckQueries(t, url, want, []model.Query{hard, harder}, 100, model.ShortPages(&short))
+		require.NotZero(t, short)
+		t.Logf("%d posts with %q, %d short pages", counts[1].Posts, counts[1].Tag, short)
+
+		// A rebuild counts the hours in other batches.
+		_, err := indexer.Rebuild(t.Context(), indexer.RebuildConfig{Database: b.owner, ID: "rebuild"}, b.nats.Conn(t), slog.New(slog.DiscardHandler), quietProgress{})
+		require.NoError(t, err)
+		model.CheckTags(t, url, want)
+		model.CheckQueries(t, url, want, []model.Query{hard}, 100, model.ShortPages(&short))
+	})
+}
+
+func encoded(t *testing.T, events []*event.Event) [][]byte {
+	t.Helper()
+	var messages [][]byte
+	for _, e := range events {
+		m, err := e.Encode()
+		require.NoError(t, err)
+		messages = append(messages, m)
+	}
+	return messages
+}

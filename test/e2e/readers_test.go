@@ -1,0 +1,430 @@
+package e2e_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	neturl "net/url"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+	"github.com/tagstream/tagstream/test/model"
+)
+
+var (
+	readersSeed = flag.Uint64("readers.seed", 1, "the seed of TestReaders' history and readers")
+	readersFor  = flag.Duration("readers.for", 10*time.Second, "how long TestReaders writes and reads")
+)
+
+const (
+	readers = 50
+	// tagReaders of them page through the tags.
+	tagReaders = 5
+	// offsetReaders page beside them with OFFSET, to be found wrong.
+	offsetReaders = 2
+
+	// readersPosts is how many posts there are, readersBacklog how many events
+	// have come before the readers.
+	readersPosts   = 2500
+	readersBacklog = 4000
+	// Up to writtenAtOnce events come every writePause.
+	writtenAtOnce = 16
+	writePause    = 20 * time.Millisecond
+	// maxPages bounds a reader's walk.
+	maxPages = 25
+)
+
+// TestReaders lets fifty readers page through random queries, both ways, while
+// posts are made, edited, deleted, hidden and shown all over their lists, through
+// the stream and the indexer. What they saw is judged afterwards against the
+// history: no post that matched throughout a walk may be missing, none may be
+// there twice, and all must come in order. Readers that page with OFFSET are
+// judged too, and must be found wrong, or the test could not find anything.
+func TestReaders(t *testing.T) {
+	t.Parallel()
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("repeat with: go test ./test/e2e -run '^TestReaders$' -readers.seed=%d -readers.for=%v", *readersSeed, *readersFor)
+		}
+	})
+	b := newIndexBench(t, natstest.Server(t))
+	s := &readingSite{url: b.api(), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: readers}, Timeout: indexWait}}
+	b.indexer(100)
+
+	crowd, line, last := model.NewCrowd(*readersSeed, readersPosts, time.Date(2026, 8, 20, 0, 0, 0, 0, time.UTC), time.Second), model.NewTimeline(), uint64(0)
+	write := func(n int) {
+		events := crowd.Take(n)
+		for _, e := range events {
+			last++
+			line.ApplyEvent(last, e)
+		}
+		require.Equal(t, last, b.publish(encoded(t, events)...))
+	}
+	write(readersBacklog)
+	b.await(s.url, last)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var group sync.WaitGroup
+	for i := range readers + offsetReaders {
+		rng := rand.New(rand.NewPCG(*readersSeed, uint64(i+10)))
+		read := s.readPosts
+		switch {
+		case i < tagReaders:
+			read = s.readTags
+		case i >= readers:
+			conn := connect(t, b.reader)
+			read = func(ctx context.Context, rng *rand.Rand) error { return s.readByOffset(ctx, rng, conn) }
+		}
+		group.Go(func() {
+			for ctx.Err() == nil {
+				if err := read(ctx, rng); err != nil {
+					t.Errorf("reader %d: %v", i, err)
+					return
+				}
+			}
+		})
+	}
+	rng := rand.New(rand.NewPCG(*readersSeed, 1))
+	var v verdicts
+	pause, start := time.NewTicker(writePause), time.Now()
+	for time.Since(start) < *readersFor || !v.telling() && time.Since(start) < *readersFor+indexWait {
+		write(1 + rng.IntN(writtenAtOnce))
+		v.judge(t, line, s.take())
+		<-pause.C
+	}
+	cancel()
+	group.Wait()
+	v.judge(t, line, s.take())
+	t.Logf("%d events, the index changing in %d walks; posts: %+v; tags: %+v; with OFFSET: %+v", last, v.moved, v.posts, v.tags, v.byOffset)
+	require.True(t, v.telling(), "this run proves nothing: too little was due, or nothing changed, or OFFSET was found right")
+}
+
+// seen is what readers saw.
+type seen struct {
+	walks       []model.Walk
+	tagWalks    []model.TagWalk
+	offsetWalks []model.Walk
+}
+
+// verdicts on all that was seen.
+type verdicts struct {
+	posts, tags, byOffset model.Verdict
+	moved                 int // walks during which the index changed
+}
+
+// telling reports whether there was enough to be found wrong, and whether what is
+// wrong was found.
+func (v *verdicts) telling() bool {
+	return v.posts.Due > 20*readers && v.moved > v.posts.Walks/2 && v.tags.Due > tagReaders &&
+		v.byOffset.Repeated > 0 && v.byOffset.Missed > 0
+}
+
+// judge reports what is wrong with walks that have ended.
+func (v *verdicts) judge(t *testing.T, line *model.Timeline, s seen) {
+	t.Helper()
+	for _, w := range s.walks {
+		verdict, err := line.Judge(w)
+		v.posts.Add(verdict)
+		if err != nil {
+			t.Errorf("posts of %v, newer %t, from %v, %d rows, ended %t: %v", w.Query, w.Newer, w.From, len(w.Seen), w.Ended, err)
+		}
+		if w.Last > w.First {
+			v.moved++
+		}
+	}
+	for _, w := range s.tagWalks {
+		verdict, err := line.JudgeTags(w)
+		v.tags.Add(verdict)
+		if err != nil {
+			t.Errorf("tags, newer %t, %d rows, ended %t: %v", w.Newer, len(w.Seen), w.Ended, err)
+		}
+	}
+	for _, w := range s.offsetWalks {
+		verdict, _ := line.Judge(w)
+		v.byOffset.Add(verdict)
+	}
+}
+
+// readingSite is what readers read, and what they saw.
+type readingSite struct {
+	url    string
+	client *http.Client
+
+	mu   sync.Mutex // guards what follows
+	seen seen
+}
+
+// take returns what was seen since it was called last.
+func (s *readingSite) take() seen {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := s.seen
+	s.seen = seen{}
+	return out
+}
+
+// get asks also when the time is over: readers end their walks then, in order.
+func (s *readingSite) get(ctx context.Context, path string, params neturl.Values, into any) error {
+	req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodGet, s.url+path+"?"+params.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	res, err := s.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: %s", req.URL.RequestURI(), res.Status)
+	}
+	if err := json.NewDecoder(res.Body).Decode(into); err != nil {
+		return fmt.Errorf("GET %s: %w", req.URL.RequestURI(), err)
+	}
+	return nil
+}
+
+// seq is how far the index has come.
+func (s *readingSite) seq(ctx context.Context) (uint64, error) {
+	var status struct {
+		Checkpoint struct{ Seq uint64 }
+	}
+	err := s.get(ctx, "/v1/status", nil, &status)
+	return status.Checkpoint.Seq, err
+}
+
+// readPage is what readers look at of a page.
+type readPage struct {
+	Posts []struct {
+		URI    string
+		SortAt time.Time
+		Cursor string
+	}
+	Tags []model.TagCount
+	Page struct {
+		HasNext, HasPrevious bool
+		Next, Previous       string
+	}
+}
+
+// ends returns, by direction, whether more follows and the token to go on with.
+func (p *readPage) ends(newer bool) (more bool, token string) {
+	if newer {
+		return p.Page.HasPrevious, p.Page.Previous
+	}
+	return p.Page.HasNext, p.Page.Next
+}
+
+func (p *readPage) row(i int) model.Seen {
+	return model.Seen{URI: p.Posts[i].URI, Micros: p.Posts[i].SortAt.UnixMicro()}
+}
+
+// sized are the parameters of a page: of one size or any, by either name.
+func sized(rng *rand.Rand, newer bool, token string) neturl.Values {
+	relay, name := "first", "after"
+	if newer {
+		relay, name = "last", "before"
+	}
+	params := neturl.Values{}
+	if token != "" {
+		params.Set(name, token)
+	}
+	if token != "" && rng.IntN(2) == 0 {
+		relay = "limit"
+	}
+	params.Set(relay, strconv.Itoa(1+rng.IntN(40)))
+	return params
+}
+
+// randomQuery is a query for a crowd's posts, with the parameters that ask for it.
+func randomQuery(rng *rand.Rand) (model.Query, neturl.Values) {
+	tags := model.CrowdTags()
+	rng.Shuffle(len(tags), func(i, j int) { tags[i], tags[j] = tags[j], tags[i] })
+	n := 1 + rng.IntN(3)
+	q := model.Query{Tags: tags[:n], All: rng.IntN(4) == 0}
+	params := neturl.Values{}
+	if rng.IntN(4) == 0 {
+		q.Tags = append(q.Tags[:n:n], fmt.Sprintf("rare%d", rng.IntN(300)))
+	}
+	if q.All {
+		q.Tags = q.Tags[:min(n, 2)]
+		params.Set("match", "all")
+	}
+	if rng.IntN(4) == 0 {
+		q.None = tags[n : n+1+rng.IntN(2)]
+	}
+	if rng.IntN(4) == 0 {
+		q.Langs = [][]string{{"en"}, {"pt", "ja"}, {"en-us", "es"}}[rng.IntN(3)]
+	}
+	at := func() time.Time {
+		return time.Date(2026, 8, 20, 0, 0, 0, 0, time.UTC).Add(time.Duration(rng.IntN(readersBacklog*6/5)) * time.Second)
+	}
+	if rng.IntN(5) == 0 {
+		q.Since = at()
+		params.Set("since", q.Since.Format(time.RFC3339))
+	}
+	if rng.IntN(5) == 0 {
+		q.Until = at()
+		params.Set("until", q.Until.Format(time.RFC3339))
+	}
+	params["tags"] = q.Tags
+	for name, values := range map[string][]string{"none": q.None, "lang": q.Langs} {
+		if values != nil {
+			params[name] = values
+		}
+	}
+	return q, params
+}
+
+// readPosts walks through one list from an end, and then from some row on the
+// way, back or on.
+func (s *readingSite) readPosts(ctx context.Context, rng *rand.Rand) error {
+	q, params := randomQuery(rng)
+	page, err := s.walk(ctx, rng, params, "", model.Walk{Query: q, Newer: rng.IntN(2) == 0})
+	if err != nil || len(page.Posts) == 0 || rng.IntN(2) == 0 {
+		return err
+	}
+	i := rng.IntN(len(page.Posts))
+	from := page.row(i)
+	_, err = s.walk(ctx, rng, params, page.Posts[i].Cursor, model.Walk{Query: q, Newer: rng.IntN(2) == 0, From: &from})
+	return err
+}
+
+// errNoProgress means that a page gave the token that it was asked with.
+var errNoProgress = errors.New("a page makes no progress")
+
+// walk reads page after page and notes what it saw. It returns the last page.
+func (s *readingSite) walk(ctx context.Context, rng *rand.Rand, query neturl.Values, token string, w model.Walk) (page readPage, err error) {
+	if w.First, err = s.seq(ctx); err != nil {
+		return page, err
+	}
+	for range 1 + rng.IntN(maxPages) {
+		params := sized(rng, w.Newer, token)
+		for name, values := range query {
+			params[name] = values
+		}
+		page = readPage{}
+		if err := s.get(ctx, "/v1/posts", params, &page); err != nil {
+			return page, err
+		}
+		for i := range page.Posts {
+			if w.Newer {
+				i = len(page.Posts) - 1 - i
+			}
+			w.Seen = append(w.Seen, page.row(i))
+		}
+		more, next := page.ends(w.Newer)
+		if w.Ended = !more; w.Ended || ctx.Err() != nil {
+			break
+		}
+		if next == token {
+			return page, fmt.Errorf("%w: %v", errNoProgress, params)
+		}
+		token = next
+	}
+	if w.Last, err = s.seq(ctx); err != nil {
+		return page, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen.walks = append(s.seen.walks, w)
+	return page, nil
+}
+
+// readTags walks through the list of tags from an end.
+func (s *readingSite) readTags(ctx context.Context, rng *rand.Rand) (err error) {
+	w := model.TagWalk{Newer: rng.IntN(2) == 0}
+	if w.First, err = s.seq(ctx); err != nil {
+		return err
+	}
+	for token, n := "", 1+rng.IntN(maxPages); n > 0 && !w.Ended && ctx.Err() == nil; n-- {
+		var page readPage
+		if err := s.get(ctx, "/v1/tags", sized(rng, w.Newer, token), &page); err != nil {
+			return err
+		}
+		for i := range page.Tags {
+			if w.Newer {
+				i = len(page.Tags) - 1 - i
+			}
+			w.Seen = append(w.Seen, page.Tags[i])
+		}
+		more, next := page.ends(w.Newer)
+		w.Ended, token = !more, next
+	}
+	if w.Last, err = s.seq(ctx); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen.tagWalks = append(s.seen.tagWalks, w)
+	return nil
+}
+
+func connect(t *testing.T, o store.Options) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), o.URL)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, conn.Close(context.WithoutCancel(t.Context()))) })
+	return conn
+}
+
+// readByOffset walks through one tag's posts as one should not: newest first, by
+// how many rows were read.
+func (s *readingSite) readByOffset(ctx context.Context, rng *rand.Rand, conn *pgx.Conn) error {
+	const checkpoint = `SELECT seq FROM ` + store.Live + `.checkpoint`
+	const list = `
+		SELECT 'at://' || a.did || '/' || $4 || '/' || p.rkey, p.key
+		  FROM (SELECT key FROM ` + store.Live + `.post_tags
+		         WHERE tag_id = (SELECT id FROM ` + store.Live + `.tags WHERE name = $1) ORDER BY key DESC LIMIT $2 OFFSET $3) AS page
+		  JOIN ` + store.Live + `.posts p USING (key) JOIN ` + store.Live + `.accounts a ON a.id = p.account_id
+		 ORDER BY p.key DESC`
+	w := model.Walk{Query: model.Query{Tags: model.CrowdTags()[:1]}}
+	late := ctx
+	ctx = context.WithoutCancel(ctx)
+	if err := conn.QueryRow(ctx, checkpoint).Scan(&w.First); err != nil {
+		return err
+	}
+	limit := 10 + rng.IntN(30)
+	for range maxPages {
+		rows, err := conn.Query(ctx, list, w.Query.Tags[0], limit, len(w.Seen), event.Collection)
+		if err != nil {
+			return err
+		}
+		var uri string
+		var key [16]byte
+		n := 0
+		if _, err := pgx.ForEachRow(rows, []any{&uri, &key}, func() error {
+			n++
+			w.Seen = append(w.Seen, model.Seen{URI: uri, Micros: event.Key(key).SortAt().UnixMicro()})
+			return nil
+		}); err != nil {
+			return err
+		}
+		if w.Ended = n < limit; w.Ended || late.Err() != nil {
+			break
+		}
+		// At the pace of the others.
+		if _, err := s.seq(ctx); err != nil {
+			return err
+		}
+	}
+	if err := conn.QueryRow(ctx, checkpoint).Scan(&w.Last); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen.offsetWalks = append(s.seen.offsetWalks, w)
+	return nil
+}
