@@ -99,7 +99,9 @@ func (t *Tx) writeHours(ctx context.Context, counts hourCounts) error {
 	}{
 		{more, `INSERT INTO tag_hours (hour, tag_id, posts) SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[])
 			ON CONFLICT (hour, tag_id) DO UPDATE SET posts = tag_hours.posts + excluded.posts`},
-		{less, `UPDATE tag_hours h SET posts = h.posts + i.by FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS i(hour, tag_id, by)
+		// Not below zero, whatever an upstream clock that went back made of the hours
+		// at the window's edge: no reader sees those.
+		{less, `UPDATE tag_hours h SET posts = greatest(h.posts + i.by, 0) FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS i(hour, tag_id, by)
 			 WHERE h.hour = i.hour AND h.tag_id = i.tag_id`},
 	} {
 		if len(w.rows) == 0 {

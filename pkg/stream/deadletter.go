@@ -1,9 +1,11 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -104,21 +106,48 @@ func GetDeadLetter(ctx context.Context, js jetstream.JetStream, seq uint64) (Dea
 	return deadLetterFrom(msg)
 }
 
-// EachDeadLetter calls fn with every dead letter, in the order in which they
-// were put last, until fn returns an error, and returns that. Letters put
-// meanwhile may be left out.
-func EachDeadLetter(ctx context.Context, js jetstream.JetStream, fn func(DeadLetter) error) error {
+// DeadLetterSeqs returns the numbers of all dead letters, the highest, which is
+// that of the newest message, first.
+func DeadLetterSeqs(ctx context.Context, js jetstream.JetStream) ([]uint64, error) {
 	s, err := js.Stream(ctx, DeadLetters)
 	if err != nil {
-		return fmt.Errorf("look up stream %s: %w", DeadLetters, err)
+		return nil, fmt.Errorf("look up stream %s: %w", DeadLetters, err)
 	}
-	return eachMessage(ctx, s, 1, func(msg *jetstream.RawStreamMsg) error {
-		d, err := deadLetterFrom(msg)
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(deadLetterPrefix+"*"))
+	if err != nil {
+		return nil, fmt.Errorf("list stream %s: %w", DeadLetters, err)
+	}
+	seqs := make([]uint64, 0, len(info.State.Subjects))
+	for subject := range info.State.Subjects {
+		if seq, ok := deadLetterSeq(subject); ok {
+			seqs = append(seqs, seq)
+		}
+	}
+	slices.SortFunc(seqs, func(a, b uint64) int { return cmp.Compare(b, a) })
+	return seqs, nil
+}
+
+// EachDeadLetter calls fn with every dead letter, that of the newest message
+// first, until fn returns an error, and returns that. Letters that are put
+// meanwhile may be left out.
+func EachDeadLetter(ctx context.Context, js jetstream.JetStream, fn func(DeadLetter) error) error {
+	seqs, err := DeadLetterSeqs(ctx, js)
+	if err != nil {
+		return err
+	}
+	for _, seq := range seqs {
+		d, err := GetDeadLetter(ctx, js, seq)
+		if errors.Is(err, ErrNoDeadLetter) {
+			continue // removed meanwhile
+		}
 		if err != nil {
 			return err
 		}
-		return fn(d)
-	})
+		if err := fn(d); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // DeleteDeadLetter removes a letter, as after its redrive. One that is not
@@ -134,14 +163,29 @@ func DeleteDeadLetter(ctx context.Context, js jetstream.JetStream, seq uint64) e
 	return nil
 }
 
-func deadLetterFrom(msg *jetstream.RawStreamMsg) (DeadLetter, error) {
-	d := DeadLetter{Reason: msg.Header.Get(deadReasonHeader), Error: msg.Header.Get(deadErrorHeader), Payload: msg.Data}
-	var err error
-	if d.Seq, err = strconv.ParseUint(msg.Header.Get(deadSeqHeader), 10, 64); err != nil {
-		return d, fmt.Errorf("read message %d of %s: header %s: %w", msg.Sequence, DeadLetters, deadSeqHeader, err)
+// deadLetterSeq reads the number that is a letter's subject. A subject of
+// another form is not of ours.
+func deadLetterSeq(subject string) (uint64, bool) {
+	token, ok := strings.CutPrefix(subject, deadLetterPrefix)
+	if !ok {
+		return 0, false
 	}
-	if d.At, err = time.Parse(time.RFC3339Nano, msg.Header.Get(deadAtHeader)); err != nil {
-		return d, fmt.Errorf("read message %d of %s: header %s: %w", msg.Sequence, DeadLetters, deadAtHeader, err)
+	seq, err := strconv.ParseUint(token, 10, 64)
+	return seq, err == nil && deadLetterSubjectOf(seq) == subject
+}
+
+// deadLetterFrom reads a letter. Its subject says which message it is of; what
+// its headers do not say, since some other program put it, is left out.
+func deadLetterFrom(msg *jetstream.RawStreamMsg) (DeadLetter, error) {
+	seq, ok := deadLetterSeq(msg.Subject)
+	if !ok {
+		return DeadLetter{}, fmt.Errorf("read message %d of %s: subject %q is no dead letter's", msg.Sequence, DeadLetters, msg.Subject)
+	}
+	d := DeadLetter{
+		Seq: seq, Reason: msg.Header.Get(deadReasonHeader), Error: msg.Header.Get(deadErrorHeader), At: msg.Time.UTC(), Payload: msg.Data,
+	}
+	if at, err := time.Parse(time.RFC3339Nano, msg.Header.Get(deadAtHeader)); err == nil {
+		d.At = at
 	}
 	return d, nil
 }

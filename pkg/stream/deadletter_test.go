@@ -38,12 +38,12 @@ func TestDeadLetters(t *testing.T) {
 	for _, seq := range []uint64{7, 5, 1 << 62} {
 		require.NoError(t, stream.PutDeadLetter(t.Context(), js, letter(seq)))
 	}
-	require.Equal(t, []stream.DeadLetter{letter(7), letter(5), letter(1 << 62)}, allLetters(t, js))
+	require.Equal(t, []stream.DeadLetter{letter(1 << 62), letter(7), letter(5)}, allLetters(t, js), "the newest message first")
 
 	again := letter(7)
 	again.Reason, again.At = "rejected", again.At.Add(time.Hour)
 	require.NoError(t, stream.PutDeadLetter(t.Context(), js, again))
-	require.Equal(t, []stream.DeadLetter{letter(5), letter(1 << 62), again}, allLetters(t, js), "put again, it is there once")
+	require.Equal(t, []stream.DeadLetter{letter(1 << 62), again, letter(5)}, allLetters(t, js), "put again, it is there once")
 
 	got, err := stream.GetDeadLetter(t.Context(), js, 7)
 	require.NoError(t, err)
@@ -55,6 +55,9 @@ func TestDeadLetters(t *testing.T) {
 		require.NoError(t, stream.DeleteDeadLetter(t.Context(), js, 5))
 	}
 	require.Equal(t, []stream.DeadLetter{letter(1 << 62), again}, allLetters(t, js))
+	seqs, err := stream.DeadLetterSeqs(t.Context(), js)
+	require.NoError(t, err)
+	require.Equal(t, []uint64{1 << 62, 7}, seqs)
 	enough := errors.New("enough")
 	require.ErrorIs(t, stream.EachDeadLetter(t.Context(), js, func(stream.DeadLetter) error { return enough }), enough)
 }
@@ -110,13 +113,22 @@ func TestDeadLetterOfAnything(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// TestForeignDeadLetter: what somebody else put is shown as far as it says, and
+// keeps nothing from being listed.
 func TestForeignDeadLetter(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
-	_, err := js.Publish(t.Context(), "posts_dlq.9", []byte("by hand"))
+	for _, subject := range []string{"posts_dlq.9", "posts_dlq.x", "posts_dlq.007"} {
+		_, err := js.Publish(t.Context(), subject, []byte("by hand"))
+		require.NoError(t, err)
+	}
+	got, err := stream.GetDeadLetter(t.Context(), js, 9)
 	require.NoError(t, err)
-	_, err = stream.GetDeadLetter(t.Context(), js, 9)
-	require.ErrorContains(t, err, "header Tagstream-Seq")
+	require.WithinDuration(t, time.Now(), got.At, time.Minute)
+	require.Equal(t, stream.DeadLetter{Seq: 9, At: got.At, Payload: []byte("by hand")}, got)
+	require.Equal(t, []stream.DeadLetter{got}, allLetters(t, js))
+	_, err = stream.GetDeadLetter(t.Context(), js, 7)
+	require.ErrorIs(t, err, stream.ErrNoDeadLetter)
 }
 
 func TestIngestLog(t *testing.T) {

@@ -17,12 +17,22 @@ type Config struct {
 	// BatchWait is how long a batch waits for more messages after its first;
 	// 0 means 20 ms.
 	BatchWait time.Duration
+	// BigAccount is from how many posts on an account is hidden, shown or erased
+	// in pieces, between batches; 0 means 2000.
+	BigAccount int
+	// MarkerAge is how long markers of removed posts are kept, by upstream time;
+	// 0 means 30 days.
+	MarkerAge time.Duration
 }
 
 const (
 	defaultBatchSize = 1000
 	maxBatchSize     = 10_000
 	defaultBatchWait = 20 * time.Millisecond
+	defaultMarkerAge = 30 * 24 * time.Hour
+	// MinMarkerAge is the least MarkerAge. It must be longer than anything that
+	// comes again reaches back (package prune says what that is): a minute.
+	MinMarkerAge = 24 * time.Hour
 )
 
 // Validate checks the config and fills in what was left at zero.
@@ -41,6 +51,12 @@ func (c *Config) Validate() error {
 	}
 	if c.BatchWait == 0 {
 		c.BatchWait = defaultBatchWait
+	}
+	if c.MarkerAge == 0 {
+		c.MarkerAge = defaultMarkerAge
+	}
+	if c.MarkerAge < MinMarkerAge {
+		return fmt.Errorf("a marker age of %s is less than %s", c.MarkerAge, MinMarkerAge)
 	}
 	return nil
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
+	"github.com/tagstream/tagstream/services/indexer/internal/prune"
 )
 
 // Deps are what the indexer is given by the program around it.
@@ -48,7 +49,9 @@ const (
 	renewEvery     = store.LeaseTTL / 3
 	acquireTimeout = 30 * time.Second
 	// sizeEvery is how often the database's size is looked up.
-	sizeEvery      = time.Minute
+	sizeEvery = time.Minute
+	// sweepPause is how long a sweep waits for messages between its steps.
+	sweepPause     = time.Millisecond
 	releaseTimeout = 3 * time.Second
 	retryMin       = 100 * time.Millisecond
 	retryMax       = 5 * time.Second
@@ -159,7 +162,7 @@ func (x *Indexer) lead(ctx context.Context, w *store.Writer) error {
 		}
 	}()
 	a := &apply.Applier{
-		Writer: w, Logger: x.log,
+		Writer: w, Logger: x.log, Big: x.cfg.BigAccount,
 		PutDeadLetter: func(ctx context.Context, d stream.DeadLetter) error {
 			if err := stream.PutDeadLetter(ctx, x.js, d); err != nil {
 				return &streamError{err}
@@ -169,8 +172,9 @@ func (x *Indexer) lead(ctx context.Context, w *store.Writer) error {
 		OnDeadLetter: x.metrics.deadLetter,
 		OnApplied:    x.metrics.applied,
 	}
+	p := prune.New(w, x.cfg.MarkerAge, x.metrics.pruned)
 	for {
-		err := x.follow(ctx, w, a, &cp)
+		err := x.follow(ctx, w, a, p, &cp)
 		var away *streamError
 		if ctx.Err() != nil || !errors.As(err, &away) || fatal(err) {
 			return err
@@ -208,7 +212,7 @@ func (x *Indexer) acquire(ctx context.Context, w *store.Writer) (store.Checkpoin
 }
 
 // follow reads the stream from behind cp and applies it, until something fails.
-func (x *Indexer) follow(ctx context.Context, w *store.Writer, a *apply.Applier, cp *store.Checkpoint) error {
+func (x *Indexer) follow(ctx context.Context, w *store.Writer, a *apply.Applier, p *prune.Pruner, cp *store.Checkpoint) error {
 	r, err := x.openReader(ctx, cp)
 	if err != nil {
 		return &streamError{err}
@@ -216,7 +220,11 @@ func (x *Indexer) follow(ctx context.Context, w *store.Writer, a *apply.Applier,
 	defer r.Close()
 	renewed := time.Now()
 	for {
-		wait, cancel := context.WithTimeout(ctx, renewEvery)
+		patience := renewEvery
+		if w.Sweeping() {
+			patience = sweepPause
+		}
+		wait, cancel := context.WithTimeout(ctx, patience)
 		batch, err := r.Next(wait, x.cfg.BatchSize, x.cfg.BatchWait)
 		cancel()
 		if ctx.Err() != nil {
@@ -235,11 +243,20 @@ func (x *Indexer) follow(ctx context.Context, w *store.Writer, a *apply.Applier,
 			cp.Seq = batch[len(batch)-1].Seq
 			x.metrics.checkpoint.Set(float64(cp.Seq))
 		}
+		if w.Sweeping() {
+			if err := a.Sweep(ctx); err != nil {
+				return err
+			}
+			renewed = time.Now()
+		}
 		if time.Since(renewed) >= renewEvery {
 			if err := x.renew(ctx, w); err != nil {
 				return err
 			}
 			renewed = time.Now()
+		}
+		if err := x.prune(ctx, p); err != nil {
+			return err
 		}
 		// Only work that succeeded says that all is well.
 		x.deps.Health.Set(HealthDatabase, nil)
@@ -289,6 +306,18 @@ func (x *Indexer) renew(ctx context.Context, w *store.Writer) error {
 	attempt, cancel := context.WithTimeout(ctx, renewEvery)
 	defer cancel()
 	return w.Renew(attempt)
+}
+
+// prune does a piece of the pruning. Unless the lease is lost, it can wait.
+func (x *Indexer) prune(ctx context.Context, p *prune.Pruner) error {
+	attempt, cancel := context.WithTimeout(ctx, renewEvery)
+	defer cancel()
+	err := p.Step(attempt, time.Now())
+	if err == nil || errors.Is(err, store.ErrLeaseLost) {
+		return err
+	}
+	x.log.Warn("pruning failed, it is tried again", "err", err)
+	return nil
 }
 
 // heartbeat writes down how far the stream reaches, for the API's status and

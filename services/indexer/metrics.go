@@ -5,6 +5,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
+	"github.com/tagstream/tagstream/services/indexer/internal/prune"
 )
 
 type metrics struct {
@@ -15,6 +16,7 @@ type metrics struct {
 	lag         prometheus.Gauge
 	lastEvent   prometheus.Gauge
 	leader      prometheus.Gauge
+	prunedRows  *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -34,8 +36,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "tagstream_indexer_last_event_timestamp_seconds", Help: "Upstream time of the last event folded in."}),
 		leader: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "tagstream_indexer_leader", Help: "1 while this indexer has the lease."}),
+		prunedRows: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tagstream_indexer_pruned_rows_total", Help: "Rows deleted because nothing needs them any more, by table."}, []string{"table"}),
 	}
-	r.MustRegister(m.events, m.deadLetters, m.batch, m.checkpoint, m.lag, m.lastEvent, m.leader)
+	r.MustRegister(m.events, m.deadLetters, m.batch, m.checkpoint, m.lag, m.lastEvent, m.leader, m.prunedRows)
+	for _, table := range prune.Tables {
+		m.prunedRows.WithLabelValues(table)
+	}
 	for _, k := range event.Kinds {
 		m.events.WithLabelValues(string(k))
 	}
@@ -51,3 +58,7 @@ func (m *metrics) applied(ev *event.Event) {
 }
 
 func (m *metrics) deadLetter(r apply.Reason) { m.deadLetters.WithLabelValues(string(r)).Inc() }
+
+func (m *metrics) pruned(table string, rows int64) {
+	m.prunedRows.WithLabelValues(table).Add(float64(rows))
+}

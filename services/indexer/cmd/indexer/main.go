@@ -1,8 +1,9 @@
-// Command indexer folds the stream into the index.
+// Command indexer folds the stream into the index. See --help.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -19,11 +20,19 @@ import (
 )
 
 func main() {
+	args, operands := splitArgs(os.Args[1:])
+	os.Args = append(os.Args[:1], args...)
+	service.Main(program(operands, os.Stdout))
+}
+
+// program is the command line. operands are what splitArgs took from it, and
+// out is where the commands print what they were asked for.
+func program(operands []string, out *os.File) service.Program {
 	var restart bool
-	service.Main(service.Program{
+	return service.Program{
 		Name:  service.Indexer,
 		About: "folds the stream of posts into the index in Postgres, once and in order.",
-		Commands: []service.Command{
+		Commands: append([]service.Command{
 			{Name: "run", Summary: "index until stopped", Run: run},
 			{Name: "migrate", Summary: "create the schema or bring it up to date (owner's role)", Run: migrate},
 			{Name: "rebuild", Summary: "make the index anew from the stream beside the live one, then switch (owner's role)",
@@ -31,8 +40,9 @@ func main() {
 					fs.BoolVar(&restart, "restart", false, "start over instead of going on from an interrupted rebuild")
 				},
 				Run: func(ctx context.Context, v *service.Values) error { return rebuild(ctx, v, restart) }},
-		},
-	})
+			verifyCommand(out),
+		}, deadLetterCommands(operands, out)...),
+	}
 }
 
 func settings(v *service.Values) (*slog.Logger, store.Options, error) {
@@ -47,6 +57,13 @@ func run(ctx context.Context, v *service.Values) error {
 	if err != nil {
 		return err
 	}
+	cfg := indexer.Config{Database: database, MarkerAge: v.Duration("INDEXER_MARKER_AGE")}
+	if cfg.MarkerAge != 0 && cfg.MarkerAge < indexer.MinMarkerAge {
+		v.Fail("INDEXER_MARKER_AGE", fmt.Errorf("%s is less than %s", cfg.MarkerAge, indexer.MinMarkerAge))
+	}
+	if err := v.Err(); err != nil {
+		return err
+	}
 	health := obs.NewHealth(logger, "nats", indexer.HealthDatabase, indexer.HealthStream)
 	nc, err := service.ConnectNATS(v, logger, func(err error) { health.Set("nats", err) })
 	if err != nil {
@@ -54,7 +71,7 @@ func run(ctx context.Context, v *service.Values) error {
 	}
 	defer nc.Close()
 	registry := obs.NewRegistry()
-	x, err := indexer.New(indexer.Config{Database: database}, indexer.Deps{
+	x, err := indexer.New(cfg, indexer.Deps{
 		NATS: nc, Logger: logger, Registry: registry, Health: health, ID: nuid.Next(),
 	})
 	if err != nil {
@@ -78,14 +95,11 @@ func rebuild(ctx context.Context, v *service.Values, restart bool) error {
 	if err != nil {
 		return err
 	}
-	nc, err := service.ConnectNATS(v, logger, nil)
+	nc, err := connect(ctx, v, logger)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	if err := waitConnected(ctx, nc); err != nil {
-		return err
-	}
 	begun := time.Now()
 	bar := obs.NewBar(os.Stderr, logger, "rebuilding", "messages")
 	n, err := indexer.Rebuild(ctx, indexer.RebuildConfig{Database: database, Restart: restart, ID: nuid.Next()}, nc, logger, bar)
@@ -97,11 +111,33 @@ func rebuild(ctx context.Context, v *service.Values, restart bool) error {
 	return nil
 }
 
-func waitConnected(ctx context.Context, nc *nats.Conn) error {
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	if err := nc.FlushWithContext(ctx); err != nil {
-		return fmt.Errorf("reach NATS at %s: %w", nc.Opts.Url, err)
+// connect connects to NATS for a command that ends: it does not wait for ever.
+func connect(ctx context.Context, v *service.Values, logger *slog.Logger) (*nats.Conn, error) {
+	nc, err := service.ConnectNATS(v, logger, nil)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	wait, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	if err := nc.FlushWithContext(wait); err != nil {
+		nc.Close()
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("no NATS server answers within %s; is TAGSTREAM_NATS_URL right? %w", connectTimeout, err)
+	}
+	return nc, nil
 }
+
+// usage is an error of how a command was called.
+func usage(what, format string, args ...any) error {
+	return &service.ConfigError{Variable: what, Err: fmt.Errorf(format, args...)}
+}
+
+// isTerminal reports whether out is a terminal, for a person to read.
+func isTerminal(out *os.File) bool {
+	st, err := out.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0
+}
+
+var errNotAll = errors.New("not all dead letters could be applied")

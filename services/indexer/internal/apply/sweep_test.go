@@ -220,4 +220,3 @@ func dump(t *testing.T, x *index) []string {
 	}
 	return out
 }
-

@@ -110,7 +110,7 @@ func (r *Rebuild) Run(ctx context.Context) (uint64, error) {
 	if from > 0 {
 		r.Progress.Say(fmt.Sprintf("going on from message %d of an interrupted rebuild", from))
 	}
-	seq, err := r.replay(ctx, owner, w, cp.Seq, live.Seq)
+	seq, err := r.replay(ctx, owner, w, cp.Seq)
 	if err != nil {
 		return seq - from, err
 	}
@@ -126,7 +126,7 @@ func (r *Rebuild) Run(ctx context.Context) (uint64, error) {
 	return seq - from, nil
 }
 
-func (r *Rebuild) replay(ctx context.Context, owner *store.Owner, w *store.Writer, seq, live uint64) (uint64, error) {
+func (r *Rebuild) replay(ctx context.Context, owner *store.Owner, w *store.Writer, seq uint64) (uint64, error) {
 	reader, err := stream.OpenReader(ctx, r.JS, seq+1)
 	if err != nil {
 		return seq, err
@@ -134,12 +134,9 @@ func (r *Rebuild) replay(ctx context.Context, owner *store.Owner, w *store.Write
 	defer reader.Close()
 	a := &apply.Applier{
 		Writer: w, Logger: r.Logger,
-		PutDeadLetter: func(ctx context.Context, d stream.DeadLetter) error {
-			if d.Seq <= live {
-				return nil // it is there since it was applied live
-			}
-			return stream.PutDeadLetter(ctx, r.JS, d)
-		},
+		// Also those that are there since they were applied live: one may have been
+		// redriven, and so be gone, by a program that could apply it.
+		PutDeadLetter: func(ctx context.Context, d stream.DeadLetter) error { return stream.PutDeadLetter(ctx, r.JS, d) },
 	}
 	vacuumed := false
 	for {

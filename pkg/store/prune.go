@@ -1,0 +1,84 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// hoursPruned is how far before the checkpoint's time rows of tag_hours are
+// deleted: the day beyond what is counted is room for an upstream clock that
+// goes back, behind which a row would be begun anew with too low a count.
+const hoursPruned = hoursKept + 24
+
+// MarkerSweep is how far a look through all removal markers has come. The zero
+// value is its beginning.
+type MarkerSweep struct {
+	account int64
+	rkey    string
+}
+
+// PruneMarkers looks at the next limit removal markers and deletes those of
+// removals that are older than age by upstream time, counted back from the
+// checkpoint's time. It does so in one transaction, under the lease. done says
+// that there are no more.
+//
+// A checkpoint's time ahead of the database's clock counts as that clock: an
+// upstream host with a wrong one must not make everything old.
+//
+// The error is ErrLeaseLost or the database's.
+func (w *Writer) PruneMarkers(ctx context.Context, age time.Duration, from MarkerSweep, limit int) (next MarkerSweep, deleted int64, done bool, err error) {
+	seen := 0
+	err = w.holding(ctx, func(tx pgx.Tx, now time.Time) error {
+		return tx.QueryRow(ctx, `
+			WITH seen AS MATERIALIZED (
+				SELECT account_id, rkey, removed_at FROM removed_posts
+				 WHERE (account_id, rkey) > ($1, $2) ORDER BY account_id, rkey LIMIT $3),
+			gone AS (
+				DELETE FROM removed_posts r USING seen s
+				 WHERE r.account_id = s.account_id AND r.rkey = s.rkey AND s.removed_at < $4 RETURNING 1)
+			SELECT (SELECT count(*) FROM seen), (SELECT count(*) FROM gone), l.account_id, l.rkey
+			  FROM (SELECT account_id, rkey FROM seen UNION ALL SELECT $1, $2 ORDER BY 1 DESC, 2 DESC LIMIT 1) AS l`,
+			from.account, from.rkey, limit, now.Add(-age)).Scan(&seen, &deleted, &next.account, &next.rkey)
+	})
+	if err != nil {
+		return from, 0, false, fmt.Errorf("prune removal markers: %w", err)
+	}
+	return next, deleted, seen < limit, nil
+}
+
+// PruneHours deletes up to limit rows of tag_hours that no history shows and
+// no batch changes any more, in one transaction, under the lease. done says that
+// there are no more. The error is ErrLeaseLost or the database's.
+func (w *Writer) PruneHours(ctx context.Context, limit int) (deleted int64, done bool, err error) {
+	err = w.holding(ctx, func(tx pgx.Tx, now time.Time) error {
+		tag, err := tx.Exec(ctx, `
+			WITH old AS MATERIALIZED (SELECT hour, tag_id FROM tag_hours WHERE hour < $1 ORDER BY hour, tag_id LIMIT $2)
+			DELETE FROM tag_hours h USING old WHERE h.hour = old.hour AND h.tag_id = old.tag_id`, hourOf(now)-hoursPruned, limit)
+		deleted = tag.RowsAffected()
+		return err
+	})
+	if err != nil {
+		return 0, false, fmt.Errorf("prune hourly counts: %w", err)
+	}
+	return deleted, deleted < int64(limit), nil
+}
+
+// holding runs fn in a transaction that holds the checkpoint's row under the
+// lease, with the upstream time that the index has come to.
+func (w *Writer) holding(ctx context.Context, fn func(tx pgx.Tx, now time.Time) error) error {
+	return pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+		var epoch int64
+		var now time.Time
+		err := tx.QueryRow(ctx, `SELECT epoch, LEAST(source_time, clock_timestamp()) FROM checkpoint FOR UPDATE`).Scan(&epoch, &now)
+		if err != nil {
+			return fmt.Errorf("read the checkpoint: %w", notMigrated(err))
+		}
+		if epoch != w.epoch {
+			return ErrLeaseLost
+		}
+		return fn(tx, now)
+	})
+}

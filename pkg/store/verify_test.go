@@ -1,0 +1,172 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+)
+
+// twoIndexes makes the same index twice, live and rebuilt, with other ids.
+func twoIndexes(t *testing.T) (store.Options, func(sql string)) {
+	t.Helper()
+	o := newDatabase(t)
+	re := o
+	re.Schema = store.Rebuilding
+	require.NoError(t, store.Migrate(t.Context(), re, quiet))
+	live, rebuilt := openLeader(t, o), openLeader(t, re)
+	// Ids begin elsewhere.
+	pool := pgtest.Pool(t, o.URL)
+	exec := func(sql string) {
+		t.Helper()
+		_, err := pool.Exec(t.Context(), sql)
+		require.NoError(t, err)
+	}
+	exec(`SELECT nextval(pg_get_serial_sequence('tagstream_rebuild.' || t, 'id')) FROM unnest(ARRAY['tags', 'langs', 'accounts']) AS t, generate_series(1, 7)`)
+	few := seed{
+		posts: 2500, // more than one piece
+		tags: func(i int) []string {
+			if i%5 == 0 {
+				return []string{"all", "fifth"}
+			}
+			return []string{"all"}
+		},
+		langs:  func(i int) []string { return [][]string{nil, {"en-US"}, {"pt"}}[i%3] },
+		second: func(i int) int { return i * 17 },
+	}
+	seedPosts(t, live, few)
+	seedPosts(t, rebuilt, few)
+	for _, w := range []*store.Writer{live, rebuilt} {
+		require.NoError(t, add(t, w, "did:plc:hidden", "secret", 2501))
+	}
+	for _, schema := range []string{store.Live, store.Rebuilding} {
+		exec(`UPDATE ` + schema + `.checkpoint SET source_time = '2026-11-01T12:34:56Z'`)
+		hide(exec, schema)
+	}
+	return o, exec
+}
+
+// hide hides the second account as the writer does.
+func hide(exec func(string), schema string) {
+	exec(fmt.Sprintf(`
+		UPDATE %[1]s.accounts SET state = 1 WHERE did = 'did:plc:hidden';
+		DELETE FROM %[1]s.post_tags WHERE tag_id = (SELECT id FROM %[1]s.tags WHERE name = 'secret');
+		UPDATE %[1]s.tags SET posts = 0 WHERE name = 'secret';
+		UPDATE %[1]s.checkpoint SET visible_posts = visible_posts - 1, tags = tags - 1`, schema))
+}
+
+func TestVerifyEqual(t *testing.T) {
+	t.Parallel()
+	o, _ := twoIndexes(t)
+	v := store.NewVerifier(o)
+	var done, total uint64
+	v.Progress = func(d, all uint64) {
+		require.GreaterOrEqual(t, d, done)
+		require.LessOrEqual(t, d, all)
+		done, total = d, all
+	}
+	f, err := v.Compare(t.Context(), store.Live, store.Rebuilding, nil)
+	require.NoError(t, err)
+	require.Equal(t, store.Findings{}, f)
+	require.Equal(t, "nothing is wrong", f.String())
+	require.Equal(t, uint64(2*(2501+3)), done, "of %d", total)
+	v.Progress = nil
+	f, err = v.Check(t.Context(), store.Live)
+	require.NoError(t, err)
+	require.Equal(t, store.Findings{}, f)
+	_, err = v.Check(t.Context(), store.Retired)
+	require.ErrorIs(t, err, store.ErrNotMigrated)
+}
+
+// TestVerifyFinds plants one fault each, and reads what is said of it.
+func TestVerifyFinds(t *testing.T) {
+	t.Parallel()
+	const uri = "at://did:plc:author/app.bsky.feed.post/rkey000005"
+	const one = "UPDATE tagstream_rebuild.posts SET %s WHERE rkey = 'rkey000005'"
+	const moved = "SET key = overlay(key::text PLACING 'ffffffff' FROM 29)::uuid WHERE key = (SELECT key FROM tagstream.posts WHERE rkey = 'rkey000005')"
+	both := func(sql string) string {
+		return fmt.Sprintf(sql, store.Live) + ";" + fmt.Sprintf(sql, store.Rebuilding)
+	}
+	for name, c := range map[string]struct {
+		sql, want string
+		n         int // how many findings
+	}{
+		"revision": {fmt.Sprintf(one, "rev = '3zzzzzzzzzzzz'"), "post " + uri + " differs in its revision: 3abcdefghijkl in tagstream, 3zzzzzzzzzzzz in tagstream_rebuild", 1},
+		"cid":      {fmt.Sprintf(one, "cid = 'x'"), "in its CID: bafy in tagstream, x", 1},
+		"record":   {fmt.Sprintf(one, "record = '{}'"), "in its digest of the record", 1},
+		"indexed":  {fmt.Sprintf(one, "indexed_at = indexed_at + interval '1 microsecond'"), "in its time of indexing: 2026-11-01T00:00:00Z in tagstream, 2026-11-01T00:00:00.000001Z", 1},
+		"order":    {fmt.Sprintf(one, "tags = ARRAY['fifth', 'all']"), "in its tags: [all fifth] in tagstream, [fifth all]", 1},
+		"sequence": {fmt.Sprintf(one, "seq = 999"), "", 0},
+		"langs":    {fmt.Sprintf(one, "langs = ARRAY['PT']"), "in its languages: [pt] in tagstream, [PT] in tagstream_rebuild", 1},
+		"tag":      {fmt.Sprintf(one, "tags = tags || '{x}'"), "post " + uri + " is visible but not listed under tag \"x\" in tagstream_rebuild", 2},
+		"missing":  {"DELETE FROM tagstream_rebuild.posts WHERE rkey = 'rkey000005'", "post " + uri + " is in tagstream and not in tagstream_rebuild", 5},
+		"surplus":  {"DELETE FROM tagstream.posts WHERE rkey = 'rkey000005'", "post " + uri + " is in tagstream_rebuild and not in tagstream", 5},
+		"place": {"UPDATE tagstream_rebuild.post_tags " + moved + "; UPDATE tagstream_rebuild.post_langs " + moved + "; UPDATE tagstream_rebuild.posts " + moved,
+			"post " + uri + " is sorted at 2026-11-01T00:01:25Z (key ", 2},
+		"hidden one": {"UPDATE tagstream_rebuild.accounts SET state = 2 WHERE did = 'did:plc:hidden'", "account did:plc:hidden is hidden in tagstream and deleted in tagstream_rebuild", 1},
+		"listed though hidden": {both("INSERT INTO %s.post_tags SELECT t.id, p.key FROM tagstream.posts p, tagstream.tags t WHERE p.rkey = 'secret' AND t.name = 'secret'"),
+			`tag "secret" is said to have 0 visible posts and has 1 in tagstream`, 4},
+		"count":         {"UPDATE tagstream_rebuild.tags SET posts = 7 WHERE name = 'fifth'", `tag "fifth" is said to have 7 visible posts and has 500 in tagstream_rebuild`, 1},
+		"count of lang": {"UPDATE tagstream.langs SET posts = 0 WHERE name = 'en-us'", `language "en-us" is said to have 0 visible posts and has 833 in tagstream`, 1},
+		"lang missing": {"DELETE FROM tagstream.post_langs l USING tagstream.posts p WHERE l.key = p.key AND p.rkey = 'rkey000005'",
+			"post " + uri + ` is visible but not listed under language "pt" in tagstream`, 2},
+		"stray row": {`INSERT INTO tagstream.post_tags SELECT id, '00000000-0000-0000-0000-000000000001' FROM tagstream.tags WHERE name = 'all';
+			UPDATE tagstream.tags SET posts = posts + 1 WHERE name = 'all'`, `1 rows of post_tags should not be there, such as that of tag "all" and post of no post in tagstream`, 1},
+		"row of no tag": {"INSERT INTO tagstream.post_tags VALUES (999, '00000000-0000-0000-0000-000000000001')", "1 rows of post_tags are of no tag in tagstream", 1},
+		"hour": {"UPDATE tagstream.tag_hours SET posts = posts - 1 WHERE hour = extract(epoch FROM timestamptz '2026-11-01T03:00:00Z') / 3600",
+			`tag "all" is said to have 211 visible posts in the hour from 2026-11-01T03:00:00Z and has 212 in tagstream`, 1},
+		"old hour":       {"INSERT INTO tagstream.tag_hours SELECT 7, id, 5 FROM tagstream.tags WHERE name = 'all'", "", 0},
+		"total":          {"UPDATE tagstream_rebuild.checkpoint SET posts = 0", "the total of posts is 0, there are 2501 in tagstream_rebuild", 1},
+		"visible total":  {"UPDATE tagstream.checkpoint SET visible_posts = 0", "the total of visible posts is 0, there are 2500 in tagstream", 1},
+		"total of tags":  {"UPDATE tagstream.checkpoint SET tags = 0", "the total of tags in use is 0, there are 2 in tagstream", 1},
+		"pending sync":   {"UPDATE tagstream.checkpoint SET sync_did = 'did:plc:author', sync_rev = '3abcdefghijkl'", `tagstream waits for what replaces the repository of "did:plc:author"`, 1},
+		"no account":     {both("UPDATE %s.posts SET account_id = 99 WHERE rkey = 'secret'"), "is of no account in tagstream", 2},
+		"account forgot": {both("INSERT INTO %s.accounts (did, seq) VALUES ('did:plc:new', 1)") + "; DELETE FROM tagstream.accounts WHERE did = 'did:plc:new'", "", 0},
+		"everything":     {"UPDATE tagstream.posts SET rev = '3'", "differs in its revision", store.MaxFindings},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o, exec := twoIndexes(t)
+			exec(c.sql)
+			f, err := store.NewVerifier(o).Compare(t.Context(), store.Live, store.Rebuilding, nil)
+			require.NoError(t, err)
+			t.Log(f)
+			require.Contains(t, f.First, c.want)
+			require.Equal(t, c.n, f.N)
+		})
+	}
+}
+
+// TestVerifyApart: indexes at different checkpoints are not compared, unless
+// the one is brought to the other first; what comes after changes nothing.
+func TestVerifyApart(t *testing.T) {
+	t.Parallel()
+	o, _ := twoIndexes(t)
+	re := o
+	re.Schema = store.Rebuilding
+	live, rebuilt := openLeader(t, o), openLeader(t, re)
+	require.NoError(t, add(t, live, "did:plc:late", "late", 2502))
+	v := store.NewVerifier(o)
+	_, err := v.Compare(t.Context(), store.Live, store.Rebuilding, nil)
+	require.ErrorIs(t, err, store.ErrApart)
+	require.ErrorContains(t, err, "tagstream is at 2502, tagstream_rebuild at 2501")
+
+	begun := false
+	v.Progress = func(uint64, uint64) {
+		if !begun {
+			begun = true
+			require.NoError(t, add(t, live, "did:plc:later", "later", 2503))
+		}
+	}
+	f, err := v.Compare(t.Context(), store.Live, store.Rebuilding, func(_ context.Context, seq uint64) error {
+		require.Equal(t, uint64(2502), seq)
+		return add(t, rebuilt, "did:plc:late", "late", seq)
+	})
+	require.NoError(t, err)
+	require.Equal(t, store.Findings{}, f)
+	require.True(t, begun)
+}

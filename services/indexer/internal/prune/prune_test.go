@@ -1,0 +1,188 @@
+package prune_test
+
+import (
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/services/indexer/internal/apply"
+	"github.com/tagstream/tagstream/services/indexer/internal/prune"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+var quiet = slog.New(slog.DiscardHandler)
+
+const age = 30 * 24 * time.Hour
+
+var day0 = time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
+
+// index is an index in a schema of its own.
+type index struct {
+	t      *testing.T
+	writer *store.Writer
+	seq    uint64
+}
+
+func open(t *testing.T, o store.Options, holder string) *index {
+	t.Helper()
+	require.NoError(t, store.Migrate(t.Context(), o, quiet))
+	w, err := store.OpenWriter(t.Context(), o, holder)
+	require.NoError(t, err)
+	t.Cleanup(w.Close)
+	_, err = w.Acquire(t.Context())
+	require.NoError(t, err)
+	return &index{t: t, writer: w}
+}
+
+// put folds events of one time in.
+func (x *index) put(at time.Time, events ...event.Event) {
+	x.t.Helper()
+	a := apply.Applier{Writer: x.writer, Logger: quiet}
+	var batch []stream.Message
+	for _, ev := range events {
+		x.seq++
+		ev.Source = event.Position{Host: "https://host.example", Seq: x.seq, Time: at}
+		data, err := ev.Encode()
+		require.NoError(x.t, err)
+		batch = append(batch, stream.Message{Seq: x.seq, Data: data})
+	}
+	require.NoError(x.t, a.Apply(x.t.Context(), batch))
+}
+
+func create(rkey, rev string) event.Event {
+	return event.Event{Kind: event.KindCreate, DID: "did:plc:a", Rkey: rkey, Rev: "3abcabcabcab" + rev, CID: "bafy", Tags: []string{"art"}, Record: []byte(`{}`)}
+}
+
+func gone(rkey, rev string) event.Event {
+	return event.Event{Kind: event.KindDelete, DID: "did:plc:a", Rkey: rkey, Rev: "3abcabcabcab" + rev}
+}
+
+// sweep prunes until everything was looked through once, and returns how many
+// rows of each table went.
+func (x *index) sweep() map[string]int64 {
+	x.t.Helper()
+	out := map[string]int64{}
+	now := time.Unix(0, 0)
+	p := prune.New(x.writer, age, func(table string, rows int64) { out[table] += rows })
+	for range 20 {
+		require.NoError(x.t, p.Step(x.t.Context(), now))
+		require.NoError(x.t, p.Step(x.t.Context(), now), "not due yet: nothing is done")
+		now = now.Add(time.Minute) // more than a pause, less than the rest after a sweep
+	}
+	return out
+}
+
+func (x *index) count(o store.Options, table string) (n int) {
+	x.t.Helper()
+	require.NoError(x.t, pgtest.Pool(x.t, o.URL).QueryRow(x.t.Context(), "SELECT count(*) FROM tagstream."+table).Scan(&n))
+	return n
+}
+
+// TestPruneMarkers: markers go when the upstream time has come so far, not before;
+// until then an older event does not bring a post back; and an index that is
+// made anew shows the same.
+func TestPruneMarkers(t *testing.T) {
+	t.Parallel()
+	o := store.Options{URL: pgtest.Database(t).URL}
+	x := open(t, o, "live")
+	re := o
+	re.Schema = store.Rebuilding
+	y := open(t, re, "rebuild")
+	both := func(at time.Time, events ...event.Event) {
+		x.put(at, events...)
+		y.put(at, events...)
+	}
+	same := func() {
+		t.Helper()
+		f, err := store.NewVerifier(o).Compare(t.Context(), store.Live, store.Rebuilding, nil)
+		require.NoError(t, err)
+		require.Zero(t, f.N, f.String())
+	}
+	both(day0, create("old", "a"), create("new", "a"), create("stays", "a"))
+	both(day0.Add(time.Hour), gone("old", "b"))
+	both(day0.Add(50*time.Hour), gone("new", "b"))
+	require.Equal(t, map[string]int64{prune.Markers: 0, prune.Hours: 0}, x.sweep())
+
+	both(day0.Add(age+time.Hour), event.Event{Kind: event.KindPosition})
+	require.Zero(t, x.sweep()[prune.Markers], "exactly as old as it may get")
+	both(day0.Add(age+time.Hour), create("old", "a"), create("new", "a"), gone("new", "a"))
+	same()
+	require.Equal(t, 2, x.count(o, "removed_posts"))
+
+	both(day0.Add(age+2*time.Hour), event.Event{Kind: event.KindPosition})
+	require.EqualValues(t, 1, x.sweep()[prune.Markers])
+	require.Equal(t, 1, x.count(o, "removed_posts"))
+	// What comes again of the last days is kept out all the same, and who has
+	// pruned and who has not agree on what comes new.
+	both(day0.Add(age+2*time.Hour), create("new", "a"), create("old", "c"), gone("stays", "c"), create("stays", "b"))
+	same()
+	require.Equal(t, map[string]int64{prune.Markers: 0, prune.Hours: 0}, x.sweep())
+}
+
+// TestPruneManyMarkers: there are more than one transaction looks at.
+func TestPruneManyMarkers(t *testing.T) {
+	t.Parallel()
+	o := store.Options{URL: pgtest.Database(t).URL}
+	x := open(t, o, "live")
+	x.put(day0, create("1", "a"))
+	_, err := pgtest.Pool(t, o.URL).Exec(t.Context(), `
+		INSERT INTO tagstream.removed_posts (account_id, rkey, rev, removed_at, seq)
+		SELECT i % 7 + 1, 'r' || i, '3', $1::timestamptz - make_interval(days => i % 60), 1 FROM generate_series(0, 11999) AS i`, day0)
+	require.NoError(t, err)
+	require.EqualValues(t, 12000/60*29, x.sweep()[prune.Markers])
+	require.Equal(t, 12000/60*31, x.count(o, "removed_posts"))
+}
+
+// TestPruneUnderAWrongClock: an upstream host that claims to be far in the future makes
+// nothing old.
+func TestPruneUnderAWrongClock(t *testing.T) {
+	t.Parallel()
+	o := store.Options{URL: pgtest.Database(t).URL}
+	x := open(t, o, "live")
+	now := time.Now()
+	x.put(now, create("1", "a"), gone("1", "b"))
+	x.put(now.Add(50*365*24*time.Hour), event.Event{Kind: event.KindPosition})
+	require.Zero(t, x.sweep()[prune.Markers])
+	require.Equal(t, 1, x.count(o, "removed_posts"))
+}
+
+// TestPruneHours: hourly counts go a day after no batch can change them.
+func TestPruneHours(t *testing.T) {
+	t.Parallel()
+	o := store.Options{URL: pgtest.Database(t).URL}
+	x := open(t, o, "live")
+	x.put(day0, event.Event{Kind: event.KindPosition})
+	_, err := pgtest.Pool(t, o.URL).Exec(t.Context(), `
+		INSERT INTO tagstream.tag_hours (hour, tag_id, posts)
+		SELECT $1 - i, tag, 5 FROM generate_series(0, 299) AS i, generate_series(1, 100) AS tag`, day0.Unix()/3600)
+	require.NoError(t, err)
+	const kept = 168 + 24 + 24
+	require.EqualValues(t, (300-kept-1)*100, x.sweep()[prune.Hours])
+	require.Equal(t, (kept+1)*100, x.count(o, "tag_hours"))
+	require.Zero(t, x.sweep()[prune.Hours])
+}
+
+// TestPruneFenced: who has lost the lease prunes nothing.
+func TestPruneFenced(t *testing.T) {
+	t.Parallel()
+	o := store.Options{URL: pgtest.Database(t).URL}
+	x := open(t, o, "live")
+	x.put(day0, create("1", "a"), gone("1", "b"))
+	x.put(day0.Add(2*age), event.Event{Kind: event.KindPosition})
+	w, err := store.OpenWriter(t.Context(), o, "other")
+	require.NoError(t, err)
+	defer w.Close()
+	_, err = w.Seize(t.Context())
+	require.NoError(t, err)
+	p := prune.New(x.writer, age, func(table string, rows int64) { require.Fail(t, fmt.Sprint(table, rows)) })
+	require.ErrorIs(t, p.Step(t.Context(), time.Unix(0, 0)), store.ErrLeaseLost)
+	require.Equal(t, 1, x.count(o, "removed_posts"))
+}

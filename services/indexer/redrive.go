@@ -1,0 +1,92 @@
+package indexer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/services/indexer/internal/dlq"
+)
+
+// RedriveConfig says which dead letters to redrive and where to.
+type RedriveConfig struct {
+	// Database is where the index lives, with a role that may change rows.
+	Database store.Options
+	// ID is unique to this run of the program.
+	ID string
+	// Seqs are the numbers of the dead letters; without any it is all of them.
+	Seqs []uint64
+	// Reason, if not "", leaves out those with another one.
+	Reason string
+	// OnResult hears what became of each, err being why it stays. It may be nil.
+	OnResult func(seq uint64, err error)
+}
+
+// Redrive applies dead letters at their place in the stream, beside a running
+// indexer, which stands by meanwhile (package dlq says how), and removes those
+// that it applied. It returns how many those are, and how many stay. It may be
+// run again after any error.
+func Redrive(ctx context.Context, cfg RedriveConfig, nc *nats.Conn, logger *slog.Logger, p Progress) (applied, stayed int, err error) {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return 0, 0, fmt.Errorf("use JetStream: %w", err)
+	}
+	w, err := store.OpenWriter(ctx, cfg.Database, cfg.ID)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer w.Close()
+	r := dlq.Redrive{
+		JS: js, Writer: w, Logger: logger.With("service", "redrive"), Progress: p,
+		OnResult: func(res dlq.Result) {
+			if res.Err == nil {
+				applied++
+			} else {
+				stayed++
+			}
+			if cfg.OnResult != nil {
+				cfg.OnResult(res.Seq, res.Err)
+			}
+		},
+	}
+	err = r.Run(ctx, dlq.Selection{Seqs: cfg.Seqs, Reason: cfg.Reason})
+	switch {
+	case errors.Is(err, store.ErrLeaseHeld):
+		err = fmt.Errorf("another redrive is running: %w", err)
+	case errors.Is(err, store.ErrLeaseLost):
+		err = fmt.Errorf("the index was switched or taken over meanwhile; run it again: %w", err)
+	}
+	return applied, stayed, err
+}
+
+// DropDeadLetters removes dead letters that are never to be applied, and returns
+// how many there were. What the stream says stays there: a program that can
+// apply it does so in a rebuild.
+func DropDeadLetters(ctx context.Context, database store.Options, nc *nats.Conn, seqs []uint64) (int, error) {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return 0, fmt.Errorf("use JetStream: %w", err)
+	}
+	w, err := store.OpenWriter(ctx, database, "")
+	if err != nil {
+		return 0, err
+	}
+	defer w.Close()
+	n := 0
+	for _, seq := range seqs {
+		if _, err := stream.GetDeadLetter(ctx, js, seq); err != nil {
+			return n, err
+		}
+		if err := stream.DeleteDeadLetter(ctx, js, seq); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, dlq.Recount(ctx, js, w)
+}

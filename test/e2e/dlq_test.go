@@ -1,0 +1,220 @@
+package e2e_test
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/services/indexer"
+	"github.com/tagstream/tagstream/test/model"
+)
+
+var (
+	redriveSeed  = flag.Uint64("redrive.seed", 0, "run TestRedrive with this seed only")
+	redriveSeeds = flag.Uint64("redrive.seeds", 4, "how many seeds TestRedrive runs")
+)
+
+// poison makes Postgres refuse what the messages with these numbers say, as it
+// refuses data that it cannot store.
+func (b *indexBench) poison(seqs ...int64) {
+	b.t.Helper()
+	pool := pgtest.Pool(b.t, b.owner.URL)
+	_, err := pool.Exec(b.t.Context(), `
+		CREATE TABLE IF NOT EXISTS public.poison (seq bigint PRIMARY KEY);
+		GRANT SELECT ON public.poison TO PUBLIC;
+		CREATE OR REPLACE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			IF EXISTS (SELECT FROM public.poison WHERE seq = NEW.seq) THEN
+				RAISE EXCEPTION 'message % is poison', NEW.seq USING ERRCODE = '22000';
+			END IF;
+			RETURN NEW;
+		END $$`)
+	require.NoError(b.t, err)
+	_, err = pool.Exec(b.t.Context(), `INSERT INTO public.poison SELECT unnest($1::bigint[])`, seqs)
+	require.NoError(b.t, err)
+	for _, table := range []string{"posts", "removed_posts", "accounts"} {
+		_, err := pool.Exec(b.t.Context(), `CREATE OR REPLACE TRIGGER poison BEFORE INSERT OR UPDATE ON tagstream.`+table+`
+			FOR EACH ROW EXECUTE FUNCTION public.refuse()`)
+		require.NoError(b.t, err)
+	}
+}
+
+// cure has Postgres take every message again.
+func (b *indexBench) cure() {
+	b.t.Helper()
+	_, err := pgtest.Pool(b.t, b.owner.URL).Exec(b.t.Context(), `DELETE FROM public.poison`)
+	require.NoError(b.t, err)
+}
+
+// letters returns the numbers of the dead letters.
+func (b *indexBench) letters() []uint64 {
+	b.t.Helper()
+	seqs, err := stream.DeadLetterSeqs(b.t.Context(), b.js)
+	require.NoError(b.t, err)
+	slices.Sort(seqs)
+	return seqs
+}
+
+// redrive redrives and returns what became of each dead letter.
+func (b *indexBench) redrive(cfg indexer.RedriveConfig) map[uint64]error {
+	b.t.Helper()
+	b.runs++
+	out := map[uint64]error{}
+	cfg.Database, cfg.ID = b.writer, fmt.Sprint("redrive-", b.runs)
+	cfg.OnResult = func(seq uint64, err error) {
+		_, twice := out[seq]
+		require.False(b.t, twice, "told twice of %d", seq)
+		out[seq] = err
+	}
+	applied, stayed, err := indexer.Redrive(b.t.Context(), cfg, b.nats.Conn(b.t), slog.New(slog.DiscardHandler), quietProgress{})
+	require.NoError(b.t, err)
+	require.Len(b.t, out, applied+stayed)
+	return out
+}
+
+func (b *indexBench) status() store.Status {
+	b.t.Helper()
+	r, err := store.OpenReader(b.t.Context(), b.reader)
+	require.NoError(b.t, err)
+	defer r.Close()
+	st, err := r.Status(b.t.Context())
+	require.NoError(b.t, err)
+	return st
+}
+
+// TestRedrive has Postgres refuse one message in ten of a history full of
+// edges, and redrives the dead letters when it takes them again: in parts,
+// twice over, beside an indexer that goes on. The index becomes what it would
+// have been without any dead letter, places in the order included.
+func TestRedrive(t *testing.T) {
+	t.Parallel()
+	first, n := uint64(1), *redriveSeeds
+	if *redriveSeed != 0 {
+		first, n = *redriveSeed, 1
+	}
+	for seed := first; seed < first+n; seed++ {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			t.Parallel()
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Logf("repeat with: go test ./test/e2e -run '^TestRedrive$' -redrive.seed=%d", seed)
+				}
+			})
+			redrive(t, seed)
+		})
+	}
+}
+
+func redrive(t *testing.T, seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 3))
+	b := newIndexBench(t, natstest.Server(t))
+	url := b.api()
+	want := model.New()
+	history := model.GenerateMessages(seed, 800)
+	var poison []int64
+	for i, m := range history {
+		want.Apply(uint64(i+1), m)
+		if rng.IntN(10) == 0 {
+			poison = append(poison, int64(i+1))
+		}
+	}
+	b.poison(poison...)
+	// One by one, or else what a poisoned message did may be undone before it is
+	// written.
+	b.indexer(1)
+	half := len(history) / 2
+	b.await(url, b.publish(history[:half]...))
+	refused := b.letters()
+	require.Greater(t, len(refused), want.DeadLetters()/2+10, "of the poison something shows")
+
+	// Redriven in vain, it stays.
+	tried := b.redrive(indexer.RedriveConfig{Seqs: refused[:10]})
+	require.Len(t, tried, 10)
+	refused = slices.DeleteFunc(refused, func(seq uint64) bool {
+		err, was := tried[seq]
+		return was && err == nil // what it says was overtaken, so nothing of it is written
+	})
+	require.Equal(t, refused, b.letters())
+
+	// Some, while more comes in.
+	b.cure()
+	b.poison(poison[len(poison)/2:]...)
+	last := b.publish(history[half:]...)
+	b.redrive(indexer.RedriveConfig{Seqs: refused[len(refused)/2:]})
+	b.await(url, last)
+	b.cure()
+	applied := 0
+	for _, err := range b.redrive(indexer.RedriveConfig{Reason: "rejected"}) {
+		require.NoError(t, err)
+		applied++
+	}
+	require.Positive(t, applied)
+	model.CheckHTTP(t, url, want)
+	require.Len(t, b.letters(), want.DeadLetters(), "what is no event stays")
+	require.EqualValues(t, want.DeadLetters(), b.status().DeadLetters)
+
+	// Again, it changes nothing; what was never an event stays.
+	for seq, err := range b.redrive(indexer.RedriveConfig{}) {
+		require.Error(t, err, seq)
+	}
+	model.CheckHTTP(t, url, want)
+	require.Len(t, b.letters(), want.DeadLetters())
+}
+
+// TestRedriveTwiceAtOnce: two redrives beside two indexers take the lease from
+// the indexers, not from each other; who comes second is told so.
+func TestRedriveTwiceAtOnce(t *testing.T) {
+	t.Parallel()
+	b := newIndexBench(t, natstest.Server(t))
+	url := b.api()
+	want := model.New()
+	history := model.GenerateMessages(11, 1000)
+	var poison []int64
+	for i, m := range history {
+		want.Apply(uint64(i+1), m)
+		if i%7 == 0 {
+			poison = append(poison, int64(i+1))
+		}
+	}
+	b.poison(poison...)
+	b.indexer(1)
+	b.indexer(1)
+	b.await(url, b.publish(history...))
+	b.cure()
+	var wg sync.WaitGroup
+	for i := range 2 {
+		wg.Go(func() {
+			for ctx := t.Context(); ctx.Err() == nil; {
+				_, _, err := indexer.Redrive(ctx, indexer.RedriveConfig{Database: b.writer, ID: fmt.Sprint("redriver ", i, time.Now().UnixNano()), Reason: "rejected",
+					OnResult: func(seq uint64, err error) {
+						if err != nil {
+							t.Errorf("%d stays: %v", seq, err)
+						}
+					}},
+					b.nats.Conn(t), slog.New(slog.DiscardHandler), quietProgress{})
+				if err == nil {
+					return
+				}
+				if !errors.Is(err, store.ErrLeaseHeld) {
+					t.Errorf("redrive: %v", err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.Len(t, b.letters(), want.DeadLetters())
+	require.EqualValues(t, want.DeadLetters(), b.status().DeadLetters)
+	model.CheckHTTP(t, url, want)
+}
