@@ -20,8 +20,8 @@ var (
 )
 
 // TestFold folds generated histories, full of edges, through the indexer in
-// batches of every size, with restarts and repeats in between, and compares
-// all that the API answers with the model.
+// batches of every size, with restarts and repeats in between and accounts of
+// every size swept, and compares all that the API answers with the model.
 func TestFold(t *testing.T) {
 	t.Parallel()
 	first, n := uint64(1), *foldSeeds
@@ -57,6 +57,7 @@ func fold(t *testing.T, seed uint64) {
 		}
 		require.Equal(t, seq, b.publish(history[:n]...))
 		history = history[n:]
+		b.big = []int{0, 1, 3, 20}[rng.IntN(4)]
 		r := b.indexer(sizes[rng.IntN(len(sizes))])
 		b.await(url, seq)
 		require.NoError(t, r.stop())

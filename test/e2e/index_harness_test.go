@@ -42,6 +42,8 @@ type indexBench struct {
 	owner, writer, reader store.Options
 	key                   keyset.Key
 	runs                  int
+	// big is the indexers' BigAccount.
+	big int
 }
 
 // roles makes the group roles, which belong to the whole test server, once.
@@ -118,7 +120,7 @@ func (b *indexBench) logger(what string) *slog.Logger {
 func (b *indexBench) indexer(size int) *run {
 	b.t.Helper()
 	logger := b.logger("indexer")
-	x, err := indexer.New(indexer.Config{Database: b.writer, BatchSize: size}, indexer.Deps{
+	x, err := indexer.New(indexer.Config{Database: b.writer, BatchSize: size, BigAccount: b.big}, indexer.Deps{
 		NATS: b.nats.Conn(b.t), Logger: logger, Registry: prometheus.NewRegistry(), Health: obs.NewHealth(logger), ID: fmt.Sprint("test-", b.runs),
 	})
 	require.NoError(b.t, err)
@@ -139,12 +141,14 @@ func (b *indexBench) api() string {
 	return "http://" + listener.Addr().String()
 }
 
-// await returns when the index has folded in everything up to seq.
+// await returns when the index has folded in everything up to seq, and swept
+// what that left to be swept.
 func (b *indexBench) await(url string, seq uint64) {
 	b.t.Helper()
 	poll.Until(b.t, indexWait, func() (bool, string) {
 		var status struct {
 			Checkpoint struct{ Seq uint64 }
+			Sweeping   int
 		}
 		res, err := http.Get(url + "/v1/status")
 		if err != nil {
@@ -154,6 +158,6 @@ func (b *indexBench) await(url string, seq uint64) {
 		if err := json.NewDecoder(res.Body).Decode(&status); err != nil {
 			return false, err.Error()
 		}
-		return status.Checkpoint.Seq >= seq, fmt.Sprintf("checkpoint %d of %d", status.Checkpoint.Seq, seq)
+		return status.Checkpoint.Seq >= seq && status.Sweeping == 0, fmt.Sprintf("checkpoint %d of %d, %d accounts being swept", status.Checkpoint.Seq, seq, status.Sweeping)
 	})
 }

@@ -1,0 +1,70 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/services/indexer"
+	"github.com/tagstream/tagstream/test/model"
+)
+
+// TestVerifyWhileIndexing compares a live index that goes on with what an
+// interrupted rebuild left, which is brought to the same message for it; and the
+// live one by itself, by who may only read.
+func TestVerifyWhileIndexing(t *testing.T) {
+	t.Parallel()
+	b := newIndexBench(t, natstest.Server(t))
+	url := b.api()
+	b.indexer(500)
+	history := model.GenerateMessages(21, 6000)
+	b.await(url, b.publish(history[:3000]...))
+	ctx, interrupt := context.WithCancel(t.Context())
+	_, err := indexer.Rebuild(ctx, indexer.RebuildConfig{Database: b.owner, ID: "rebuild"}, b.nats.Conn(t), slog.New(slog.DiscardHandler),
+		progressFunc(func(done uint64) {
+			if done >= 1000 {
+				interrupt()
+			}
+		}))
+	require.ErrorIs(t, err, context.Canceled)
+
+	verify := func(cfg indexer.VerifyConfig, p indexer.Progress) (string, store.Findings) {
+		t.Helper()
+		b.runs++
+		cfg.ID = fmt.Sprint("verify-", b.runs)
+		cfg.Connect = func(context.Context) (*nats.Conn, error) { return nats.Connect("", nats.InProcessServer(b.nats)) }
+		did, f, err := indexer.Verify(t.Context(), cfg, slog.New(slog.DiscardHandler), p)
+		require.NoError(t, err)
+		return did, f
+	}
+	published := 3000
+	more := progressFunc(func(uint64) {
+		if next := min(published+100, len(history)); next > published {
+			b.publish(history[published:next]...)
+			published = next
+		}
+	})
+	did, f := verify(indexer.VerifyConfig{Database: b.owner}, more)
+	require.Zero(t, f.N, f.String())
+	require.Equal(t, "tagstream was compared with tagstream_rebuild", did)
+	require.Greater(t, published, 3000)
+
+	did, f = verify(indexer.VerifyConfig{Database: b.reader, Alone: true}, more)
+	require.Zero(t, f.N, f.String())
+	require.Equal(t, "tagstream was checked by itself", did)
+
+	_, err = pgtest.Pool(t, b.owner.URL).Exec(t.Context(), `
+		UPDATE tagstream_rebuild.posts SET rev = '3zzzzzzzzzzzz' WHERE key = (SELECT key FROM tagstream.posts ORDER BY key LIMIT 1)`)
+	require.NoError(t, err)
+	_, f = verify(indexer.VerifyConfig{Database: b.owner}, more)
+	require.Equal(t, 1, f.N, f.String())
+	require.Contains(t, f.First, "differs in its revision")
+	b.await(url, uint64(published))
+}
