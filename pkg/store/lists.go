@@ -121,32 +121,35 @@ type conjunction struct {
 	nothing bool
 }
 
-// resolve looks up a query's names. Lists without posts are left out.
-func resolve(ctx context.Context, tx pgx.Tx, q PostQuery) (conjunction, error) {
+// resolve begins a transaction and looks up a query's names. Lists without posts
+// are left out.
+func resolve(ctx context.Context, tx asker, q PostQuery) (conjunction, error) {
 	var c conjunction
 	tags, langs := map[string]list{}, map[string]list{}
-	rows, err := tx.Query(ctx, `
+	batch := &pgx.Batch{}
+	batch.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+	batch.Queue(`
 		SELECT 0, '', 'tags'::regclass::oid::bigint, (SELECT count(*) FROM sweeps)
 		UNION ALL SELECT 1, name, id, posts FROM tags WHERE name = ANY($1::text[])
 		UNION ALL SELECT 2, name, id, posts FROM langs WHERE name = ANY($2::text[])`,
-		slices.Concat(q.Tags, q.None), slices.Concat(q.Langs))
-	if err != nil {
-		return c, fmt.Errorf("look up the query's names: %w", err)
-	}
-	var kind int
-	var l list
-	if _, err := pgx.ForEachRow(rows, []any{&kind, &l.name, &l.id, &l.posts}, func() error {
-		switch {
-		case kind == 0:
-			c.schema, c.sweeping = uint32(l.id), l.posts > 0
-		case l.posts == 0:
-		case kind == 1:
-			tags[l.name] = l
-		default:
-			langs[l.name] = l
-		}
-		return nil
-	}); err != nil {
+		slices.Concat(q.Tags, q.None), slices.Concat(q.Langs)).Query(func(rows pgx.Rows) error {
+		var kind int
+		var l list
+		_, err := pgx.ForEachRow(rows, []any{&kind, &l.name, &l.id, &l.posts}, func() error {
+			switch {
+			case kind == 0:
+				c.schema, c.sweeping = uint32(l.id), l.posts > 0
+			case l.posts == 0:
+			case kind == 1:
+				tags[l.name] = l
+			default:
+				langs[l.name] = l
+			}
+			return nil
+		})
+		return err
+	})
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 		return c, fmt.Errorf("look up the query's names: %w", err)
 	}
 	pick := func(names []string, from map[string]list) []list {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
@@ -88,8 +89,9 @@ func (r *Reader) TracePosts(ctx context.Context, q PostQuery, trace func(Stateme
 	var page PostPage
 	var err error
 	for range maxSwitches {
-		err = r.snapshot(ctx, func(tx pgx.Tx) error {
-			page, err = postPage(ctx, tx, q, trace)
+		err = r.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
+			// A connection that is given back in mid-transaction is closed.
+			page, err = postPage(ctx, conn, q, trace)
 			return err
 		})
 		if !errors.Is(err, errSwitched) {
@@ -104,7 +106,15 @@ func (r *Reader) TracePosts(ctx context.Context, q PostQuery, trace func(Stateme
 	return page, nil
 }
 
-func postPage(ctx context.Context, tx pgx.Tx, q PostQuery, trace func(Statement)) (PostPage, error) {
+// asker is a connection, with a transaction or about to begin one.
+type asker interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
+}
+
+// postPage reads a page in one snapshot, which begins with the first statement
+// and ends with the last: so it takes no round trips of its own.
+func postPage(ctx context.Context, tx asker, q PostQuery, trace func(Statement)) (PostPage, error) {
 	c, err := resolve(ctx, tx, q)
 	if err != nil {
 		return PostPage{}, err
@@ -187,9 +197,10 @@ func (p *PostPage) watchFarEnds() {
 	}
 }
 
-// readPosts reads the posts with these keys, newest first. cutOff says that
-// maxPageBytes ended it before the last one in the way of reading.
-func readPosts(ctx context.Context, tx pgx.Tx, schema uint32, keys []event.Key, way keyset.Way, trace func(Statement)) (posts []PostRow, cutOff bool, err error) {
+// readPosts reads the posts with these keys, newest first, and ends the
+// transaction. cutOff says that maxPageBytes ended it before the last one in the
+// way of reading.
+func readPosts(ctx context.Context, tx asker, schema uint32, keys []event.Key, way keyset.Way, trace func(Statement)) (posts []PostRow, cutOff bool, err error) {
 	if len(keys) > 0 && way == keyset.Backward {
 		keys = slices.Clone(keys)
 		slices.Reverse(keys)
@@ -203,6 +214,7 @@ func readPosts(ctx context.Context, tx pgx.Tx, schema uint32, keys []event.Key, 
 	batch := &pgx.Batch{}
 	batch.Queue(`SELECT 'tags'::regclass::oid::bigint`)
 	batch.Queue(sql, keys)
+	batch.Queue("COMMIT")
 	results := tx.SendBatch(ctx, batch)
 	defer results.Close()
 	var now int64

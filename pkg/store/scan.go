@@ -42,7 +42,7 @@ const (
 // scan finds the posts of a conjunction within one snapshot.
 type scan struct {
 	conjunction
-	tx    pgx.Tx
+	tx    asker
 	way   keyset.Way
 	work  int // what may still be done
 	trace func(Statement)
