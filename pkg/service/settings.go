@@ -54,6 +54,8 @@ var Settings = []Setting{
 	{"DATABASE_PASSWORD_FILE", "", "FILE", "file that holds the password for DATABASE_URL", []string{Indexer, API, Standalone}},
 	{"INDEXER_MARKER_AGE", "720h", "DURATION",
 		"how long it is remembered that a post was removed, by upstream time; no less than 24h", []string{Indexer}},
+	{"ERASE_WITHIN", "168h", "DURATION",
+		"how long after a post or an account was removed its payloads leave the stream and the dead letters, no less than 24h; 0 or off: never", []string{Indexer, Standalone}},
 	{"API_LISTEN", "127.0.0.1:8080", listenArg, "where the API listens", []string{API, Standalone}},
 	{"OPS_LISTEN", "", listenArg,
 		"where /healthz, /readyz, /metrics and pprof listen, not for the public; each program has a port of its own: 9090 tagstream, 9091 ingest, 9092 indexer, 9093 api", []string{Ingest, Indexer, API, Standalone}},

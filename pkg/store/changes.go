@@ -18,6 +18,9 @@ import (
 // there was none; New is the row as it shall be, nil where there shall be none.
 // Where New keeps Old's key and rev, only its visibility may have changed.
 type PostChange struct {
+	// Account is the post's account as it shall be; nil says that it is as in New
+	// or Old.
+	Account                *Account
 	Old, New               *Post
 	OldVisible, NewVisible bool
 }
@@ -73,24 +76,23 @@ func (t *Tx) Write(ctx context.Context, c Changes) error {
 	if err := t.writeRemoved(ctx, c.Removed); err != nil {
 		return err
 	}
-	later := map[int64]int64{}
-	for _, p := range c.Posts {
-		t.posts += count(p.New != nil) - count(p.Old != nil)
-		by := count(p.NewVisible) - count(p.OldVisible)
-		if a := p.account(); a.Sweep != nil {
-			later[a.ID] += by
-		} else {
-			t.visible += by
+	now, later := parts(c.Posts)
+	for _, p := range now {
+		t.visible += p.visibly()
+	}
+	for id, part := range later {
+		by := int64(0)
+		for _, p := range part {
+			by += p.visibly()
+		}
+		if err := t.countVisibleLater(ctx, id, by); err != nil {
+			return err
 		}
 	}
-	return t.countVisibleLater(ctx, later)
-}
-
-func (p PostChange) account() *Account {
-	if p.New != nil {
-		return p.New.Account
+	for _, p := range c.Posts {
+		t.posts += count(p.New != nil) - count(p.Old != nil)
 	}
-	return p.Old.Account
+	return nil
 }
 
 func count(b bool) int64 {
@@ -98,6 +100,43 @@ func count(b bool) int64 {
 		return 1
 	}
 	return 0
+}
+
+// visibly is by how many the change adds to the visible posts.
+func (p PostChange) visibly() int64 { return count(p.NewVisible) - count(p.OldVisible) }
+
+func (p PostChange) account() *Account {
+	switch {
+	case p.Account != nil:
+		return p.Account
+	case p.New != nil:
+		return p.New.Account
+	}
+	return p.Old.Account
+}
+
+// parts tells what is counted now from what is at the end of a sweep, by account:
+// changes of posts that readers do not see until then. What takes the place of a
+// post that counts as gone is seen at once.
+func parts(changes []PostChange) (now []PostChange, later map[int64][]PostChange) {
+	later = map[int64][]PostChange{}
+	for _, c := range changes {
+		a := c.account()
+		switch {
+		case a.Sweep == nil:
+			now = append(now, c)
+		case a.Sweep.Hidden:
+			later[a.ID] = append(later[a.ID], c)
+		case c.Old != nil && c.Old.Rev < a.Sweep.GoneBelow:
+			later[a.ID] = append(later[a.ID], PostChange{Account: a, Old: c.Old, OldVisible: c.OldVisible})
+			if c.New != nil {
+				now = append(now, PostChange{Account: a, New: c.New, NewVisible: c.NewVisible})
+			}
+		default:
+			now = append(now, c)
+		}
+	}
+	return now, later
 }
 
 func (t *Tx) writeAccounts(ctx context.Context, accounts []*Account) error {

@@ -47,7 +47,7 @@ func Unavailable(err error) bool {
 	var connect *pgconn.ConnectError
 	var network net.Error
 	switch {
-	case errors.Is(err, ErrNotMigrated), errors.As(err, &connect), pgconn.SafeToRetry(err), errors.As(err, &network):
+	case errors.Is(err, ErrNotMigrated), errors.Is(err, errSwitched), errors.As(err, &connect), pgconn.SafeToRetry(err), errors.As(err, &network):
 		return true
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
 		return true

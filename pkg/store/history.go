@@ -15,10 +15,10 @@ import (
 type TagHistory struct {
 	TagCount
 	// First and Last are the places in time (sortAt) of its oldest and newest
-	// visible post.
+	// visible post; zero where that was not found, see TagHistory.
 	First, Last time.Time
-	// Hours are the HistoryHours up to the one of the checkpoint's time, oldest
-	// first, those without posts included.
+	// Hours are the HistoryHours up to the one of the checkpoint's time, or of now
+	// where that is earlier, oldest first, those without posts included.
 	Hours []HourCount
 }
 
@@ -33,54 +33,40 @@ type HourCount struct {
 // one can have, since tags become hourly late while accounts are being swept.
 const historyScan = 5 * HourlyTag
 
+// HistoryEnds is among how many posts at either end of a tag the first and the
+// last visible one are sought.
+const HistoryEnds = 500
+
 // TagHistory returns a tag's numbers. It reads at most HistoryHours counts or,
 // of a tag without them, its posts, of which there are few. The error is
-// ErrNotFound where no visible post has the tag, or the database's.
+// ErrNotFound where the tag has no visible posts by its count, or the database's.
 //
 // While an account of very many posts is hidden, shown or erased in pieces,
-// counts are those of before, and posts that are to go or to come are left out:
-// nobody sees part of it. First and Last are then sought among the 5,000 posts
-// at either end.
+// Posts and the hours of hourly tags are those of before, and posts that are to
+// go or to come are left out of the rest: nobody sees part of it. First and Last
+// are then sought among the HistoryEnds posts at either end, and each is zero
+// where none of these is in sight.
 func (r *Reader) TagHistory(ctx context.Context, name string) (TagHistory, error) {
-	var t TagHistory
-	err := errSwitched
-	for i := 0; i < maxSwitches && errors.Is(err, errSwitched); i++ {
-		t, err = r.tagHistory(ctx, name)
-		if errors.Is(err, errSwitched) {
-			// The plan that is amiss would be kept with its connection.
-			r.pool.Reset()
-		}
-	}
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		err = fmt.Errorf("read the history of tag %q: %w", name, notMigrated(err))
-	}
-	return t, err
-}
-
-func (r *Reader) tagHistory(ctx context.Context, name string) (TagHistory, error) {
 	t := TagHistory{TagCount: TagCount{Name: name}}
 	var first, last *event.Key
 	var lastHour int64
 	var counts [][]int64
 	var keys []event.Key
-	var oneSchema bool
-	err := r.pool.QueryRow(ctx, historyQuery, name, HistoryHours, historyScan).
-		Scan(&t.Posts, &lastHour, &first, &last, &counts, &keys, &oneSchema)
+	err := r.ask(ctx, historyQuery, []any{name, HistoryHours, historyScan, HistoryEnds}, func(rows pgx.Rows) error {
+		return scanOne(rows, &t.Posts, &lastHour, &first, &last, &counts, &keys)
+	})
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return TagHistory{}, ErrNotFound
 	case err != nil:
-		return TagHistory{}, err
-	case !oneSchema:
-		return TagHistory{}, errSwitched
-	case first == nil && last == nil: // all are being swept away
-		return TagHistory{}, ErrNotFound
-	case first == nil:
-		first = last
-	case last == nil:
-		last = first
+		return TagHistory{}, fmt.Errorf("read the history of tag %q: %w", name, notMigrated(err))
 	}
-	t.First, t.Last = first.SortAt(), last.SortAt()
+	if first != nil {
+		t.First = first.SortAt()
+	}
+	if last != nil {
+		t.Last = last.SortAt()
+	}
 	t.Hours = make([]HourCount, HistoryHours)
 	firstHour := lastHour - HistoryHours + 1
 	for i := range t.Hours {
@@ -98,15 +84,11 @@ func (r *Reader) tagHistory(ctx context.Context, name string) (TagHistory, error
 // historyQuery is one statement, so that all of it is of one moment. The counts
 // of an hourly tag are looked up one by one, which is as many look-ups whatever
 // the planner thinks; of any other tag the keys come, and are counted by the
-// caller.
-//
-// It is of one schema, too, but for one case: names are found one after another
-// when it is planned, and a rebuild, where the tag has another id, may be
-// switched in between. tags is found first, so the last column tells.
+// caller. An upstream clock far ahead does not move the hours away from the posts.
 const historyQuery = `
 	SELECT t.posts, w.last_hour,
-	       (SELECT s.key FROM (SELECT key FROM post_tags WHERE tag_id = t.id ORDER BY key LIMIT $3) AS s WHERE ` + inSight + ` LIMIT 1),
-	       (SELECT s.key FROM (SELECT key FROM post_tags WHERE tag_id = t.id ORDER BY key DESC LIMIT $3) AS s WHERE ` + inSight + ` LIMIT 1),
+	       (SELECT s.key FROM (SELECT key FROM post_tags WHERE tag_id = t.id ORDER BY key LIMIT $4) AS s WHERE ` + inSight + ` LIMIT 1),
+	       (SELECT s.key FROM (SELECT key FROM post_tags WHERE tag_id = t.id ORDER BY key DESC LIMIT $4) AS s WHERE ` + inSight + ` LIMIT 1),
 	       ARRAY(SELECT ARRAY[hour, coalesce((SELECT h.posts FROM tag_hours h WHERE h.hour = hours.hour AND h.tag_id = t.id), 0)]
 	               FROM generate_series(w.last_hour - $2::bigint + 1, w.last_hour) AS hours(hour)
 	              WHERE t.hourly),
@@ -114,13 +96,12 @@ const historyQuery = `
 	               FROM (SELECT key FROM post_tags
 	                      WHERE tag_id = t.id AND NOT t.hourly AND key >= w.first_key AND key < w.end_key
 	                      ORDER BY key DESC LIMIT $3) AS s
-	              WHERE ` + inSight + `),
-	       t.tableoid = to_regclass('tags')
+	              WHERE ` + inSight + `)
 	  FROM tags t
 	 CROSS JOIN (SELECT last_hour,
 	                    (lpad(to_hex(greatest(last_hour - $2::bigint + 1, 0) * 3600000000), 16, '0') || repeat('0', 16))::uuid AS first_key,
 	                    (lpad(to_hex(greatest(last_hour + 1, 0) * 3600000000), 16, '0') || repeat('0', 16))::uuid AS end_key
-	               FROM (SELECT floor(extract(epoch FROM source_time) / 3600)::bigint AS last_hour FROM checkpoint WHERE singleton) AS c) AS w
+	               FROM (SELECT floor(extract(epoch FROM LEAST(source_time, statement_timestamp())) / 3600)::bigint AS last_hour FROM checkpoint WHERE singleton) AS c) AS w
 	 WHERE t.name = $1 AND t.posts > 0`
 
 // inSight is true of a row s of post_tags whose post no sweep keeps from

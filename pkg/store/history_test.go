@@ -106,7 +106,7 @@ func TestTagHistory(t *testing.T) {
 	s := &historySite{writer: openLeader(t, o), account: &store.Account{DID: "did:plc:author", Seq: 1}, posts: map[string]*store.Post{}}
 	r := openReader(t, o)
 	rnd := newRand(t)
-	through := time.Date(2026, 11, 20, 21, 45, 3, 120455000, time.UTC)
+	through := time.Date(2025, 11, 20, 21, 45, 3, 120455000, time.UTC)
 	first := through.Truncate(time.Hour).Add(-(store.HistoryHours - 1) * time.Hour)
 	check := func() {
 		t.Helper()
@@ -149,7 +149,8 @@ func TestTagHistory(t *testing.T) {
 	s.write(t, through, gone...)
 	check()
 
-	// The window moves with the checkpoint, not with the clock.
+	// The window moves with the checkpoint, not with the clock, unless the
+	// checkpoint is ahead of it.
 	for _, by := range []time.Duration{15 * time.Minute, time.Hour, 30 * time.Hour, 500 * time.Hour} {
 		through = through.Add(by)
 		s.write(t, through)
@@ -164,6 +165,25 @@ func TestTagHistory(t *testing.T) {
 	}
 	s.write(t, through, gone...)
 	check()
+}
+
+// An upstream clock far ahead does not empty the history.
+func TestTagHistoryOfTheFuture(t *testing.T) {
+	t.Parallel()
+	o := newDatabase(t)
+	s := &historySite{writer: openLeader(t, o), account: &store.Account{DID: "did:plc:author", Seq: 1}, posts: map[string]*store.Post{}}
+	s.write(t, time.Now().AddDate(50, 0, 0), s.post("now", time.Now().Add(-time.Hour), "small"))
+	before := time.Now()
+	h, err := openReader(t, o).TagHistory(t.Context(), "small")
+	require.NoError(t, err)
+	require.Len(t, h.Hours, store.HistoryHours)
+	last := h.Hours[store.HistoryHours-1].Hour
+	require.False(t, last.Before(before.UTC().Truncate(time.Hour)) || last.After(time.Now()), "the last hour is %s", last)
+	posts := int64(0)
+	for _, hour := range h.Hours {
+		posts += hour.Posts
+	}
+	require.EqualValues(t, 1, posts)
 }
 
 // What one history reads does not depend on how many posts the tag has.
@@ -184,7 +204,7 @@ func TestTagHistoryPlan(t *testing.T) {
 	for tag, want := range map[string]struct{ hours, posts float64 }{
 		"big": {store.HistoryHours, 2}, "line": {0, store.HourlyTag - 1 + 2}, "none": {0, 0},
 	} {
-		got := planOf(t, r, store.HistoryQuery, tag, store.HistoryHours, store.HistoryScan)
+		got := planOf(t, r, store.HistoryQuery, tag, store.HistoryHours, store.HistoryScan, store.HistoryEnds)
 		require.LessOrEqual(t, got.byTable["tag_hours"], want.hours, "%s: counts read", tag)
 		require.Equal(t, want.posts, got.byTable["post_tags"], "%s: rows of post_tags", tag)
 		require.LessOrEqual(t, got.byTable["tags"], 1.0)
@@ -222,17 +242,25 @@ func TestTagHistoryWhileSweeping(t *testing.T) {
 	pool := pgtest.Pool(t, o.URL)
 	_, err = pool.Exec(t.Context(), "INSERT INTO tagstream.sweeps (account_id, hidden) SELECT id, true FROM tagstream.accounts WHERE did = 'did:plc:loud'")
 	require.NoError(t, err)
-	_, err = r.TagHistory(t.Context(), "own")
-	require.ErrorIs(t, err, store.ErrNotFound)
+	hidden, err := r.TagHistory(t.Context(), "own")
+	require.NoError(t, err)
+	require.EqualValues(t, 600, hidden.Posts, "counts change at the end")
+	require.True(t, hidden.First.IsZero() && hidden.Last.IsZero(), "none is in sight: %s to %s", hidden.First, hidden.Last)
+	for _, hour := range hidden.Hours {
+		require.Zero(t, hour.Posts)
+	}
 	shared, err := r.TagHistory(t.Context(), "shared")
 	require.NoError(t, err)
 	require.Equal(t, epoch.Add(-90*time.Second), shared.Last)
 	require.Equal(t, epoch.Add(-20_000*time.Minute), shared.First)
 	require.Equal(t, before.Hours, shared.Hours, "counts change at the end")
 	calm.requireHistory(t, r, "calm", epoch)
-	got := planOf(t, r, store.HistoryQuery, "own", store.HistoryHours, store.HistoryScan)
-	require.LessOrEqual(t, got.byTable["post_tags"], 3.0*store.HistoryScan)
-	require.NotContains(t, got.types, "Hash")
+	for tag, most := range map[string]float64{"own": 600 + 2*store.HistoryEnds, "shared": 2 * store.HistoryEnds} {
+		got := planOf(t, r, store.HistoryQuery, tag, store.HistoryHours, store.HistoryScan, store.HistoryEnds)
+		require.LessOrEqual(t, got.byTable["post_tags"], most, tag)
+		require.LessOrEqual(t, got.byTable["posts"], most, tag)
+		require.NotContains(t, got.types, "Hash", tag)
+	}
 
 	// Half of its posts are gone below a revision, as a #sync has it.
 	_, err = pool.Exec(t.Context(), "UPDATE tagstream.sweeps SET hidden = false, gone_below = '3b'; UPDATE tagstream.posts SET rev = '3c' WHERE key > (SELECT key FROM tagstream.posts WHERE rkey = 'p6000')")

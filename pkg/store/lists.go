@@ -36,7 +36,7 @@ type sample struct {
 }
 
 // minSample is the least number of rows of each list that are looked at.
-const minSample = 16
+const minSample = 4
 
 // group is lists of one kind, of which a post must be in one.
 type group struct {
@@ -112,8 +112,6 @@ func (c conjunction) isMerge() bool {
 type conjunction struct {
 	groups []group
 	none   []int64
-	// schema identifies the tables that the names were looked up in.
-	schema uint32
 	// sweeping says that accounts are being swept: some posts of the lists are out
 	// of sight.
 	sweeping bool
@@ -123,13 +121,13 @@ type conjunction struct {
 
 // resolve begins a transaction and looks up a query's names. Lists without posts
 // are left out.
-func resolve(ctx context.Context, tx asker, q PostQuery) (conjunction, error) {
+func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, error) {
 	var c conjunction
 	tags, langs := map[string]list{}, map[string]list{}
 	batch := &pgx.Batch{}
 	batch.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 	batch.Queue(`
-		SELECT 0, '', 'tags'::regclass::oid::bigint, (SELECT count(*) FROM sweeps)
+		SELECT 0, '', 0::bigint, (SELECT count(*) FROM sweeps)
 		UNION ALL SELECT 1, name, id, posts FROM tags WHERE name = ANY($1::text[])
 		UNION ALL SELECT 2, name, id, posts FROM langs WHERE name = ANY($2::text[])`,
 		slices.Concat(q.Tags, q.None), slices.Concat(q.Langs)).Query(func(rows pgx.Rows) error {
@@ -138,7 +136,7 @@ func resolve(ctx context.Context, tx asker, q PostQuery) (conjunction, error) {
 		_, err := pgx.ForEachRow(rows, []any{&kind, &l.name, &l.id, &l.posts}, func() error {
 			switch {
 			case kind == 0:
-				c.schema, c.sweeping = uint32(l.id), l.posts > 0
+				c.sweeping = l.posts > 0
 			case l.posts == 0:
 			case kind == 1:
 				tags[l.name] = l
@@ -149,7 +147,7 @@ func resolve(ctx context.Context, tx asker, q PostQuery) (conjunction, error) {
 		})
 		return err
 	})
-	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
 		return c, fmt.Errorf("look up the query's names: %w", err)
 	}
 	pick := func(names []string, from map[string]list) []list {
@@ -161,7 +159,9 @@ func resolve(ctx context.Context, tx asker, q PostQuery) (conjunction, error) {
 		}
 		return out
 	}
-	wanted := pick(q.Tags, tags)
+	// What must be there and must not be is nobody's.
+	asked := slices.DeleteFunc(slices.Clone(q.Tags), func(tag string) bool { return slices.Contains(q.None, tag) })
+	wanted := pick(asked, tags)
 	if q.All {
 		c.nothing = len(wanted) < len(q.Tags)
 		for _, l := range wanted {

@@ -24,8 +24,13 @@ var migrations embed.FS
 const schemaVersion = 3
 
 const (
-	migrationsTable  = "schema_migrations"
-	migrationTimeout = 10 * time.Minute
+	migrationsTable = "schema_migrations"
+	// migrationTimeout bounds a statement: some fill a table from a whole index.
+	migrationTimeout = 12 * time.Hour
+	// Migrations that need a lock for a moment give it up when they do not get it
+	// at once, so that readers are not kept waiting behind them.
+	lockRetries    = 60
+	lockRetryPause = time.Second
 	// writerRole and readerRole are the group roles that deploy/postgres
 	// creates; where they exist, Migrate gives them their rights.
 	writerRole = "tagstream_writer"
@@ -68,7 +73,17 @@ func Migrate(ctx context.Context, o Options, logger *slog.Logger) error {
 		return fmt.Errorf("prepare migrations of schema %s: %w", schema, err)
 	}
 	defer m.Close()
-	if err := up(m); err != nil {
+	err = up(m)
+	for try := 0; lockTaken(err) && try < lockRetries; try++ {
+		logger.Info("a migration waits for a lock", "schema", schema)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("migrate schema %s: %w", schema, context.Cause(ctx))
+		case <-time.After(lockRetryPause):
+		}
+		err = up(m)
+	}
+	if err != nil {
 		return fmt.Errorf("migrate schema %s: %w", schema, err)
 	}
 	if err := grant(ctx, db, schema); err != nil {
@@ -126,6 +141,15 @@ func up(m *migrate.Migrate) error {
 		return err
 	}
 	return nil
+}
+
+// lockTaken reports whether a migration gave up waiting for a lock.
+func lockTaken(err error) bool {
+	var e database.Error
+	if errors.As(err, &e) {
+		err = e.OrigErr
+	}
+	return isCode(err, "55P03")
 }
 
 // EnsureMigrated migrates where the schema is not current, if o's role may. It

@@ -22,21 +22,21 @@ type posting struct {
 // them, from the posts' old state to the new one. The counts of tags, which
 // readers see, wait for the end of a sweep.
 func (t *Tx) writePostings(ctx context.Context, changes []PostChange) error {
-	now, swept := newTally(), map[int64]tally{}
-	for account, own := range bySweep(changes) {
-		gone, entered, err := t.diff(ctx, t.tagTerms, "post_tags", "tag_id", own, func(p *Post) []string { return p.Tags })
-		if err != nil {
+	now, later := parts(changes)
+	tags := func(p *Post) []string { return p.Tags }
+	// What leaves before what enters: it may be the same row.
+	swept := map[int64]tally{}
+	for account, part := range later {
+		swept[account] = newTally()
+		if err := t.tally(ctx, swept[account], part, tags); err != nil {
 			return err
 		}
-		into := now
-		if account != 0 {
-			into = newTally()
-			swept[account] = into
-		}
-		into.add(gone, -1, t.firstHour)
-		into.add(entered, +1, t.firstHour)
 	}
-	if err := t.countTags(ctx, now); err != nil {
+	c := newTally()
+	if err := t.tally(ctx, c, now, tags); err != nil {
+		return err
+	}
+	if err := t.countTags(ctx, c); err != nil {
 		return err
 	}
 	if err := t.countTagsLater(ctx, swept); err != nil {
@@ -49,17 +49,12 @@ func (t *Tx) writePostings(ctx context.Context, changes []PostChange) error {
 	return t.countLangs(ctx, gone, entered)
 }
 
-// bySweep parts the changes by the account that is being swept, 0 for all others.
-func bySweep(changes []PostChange) map[int64][]PostChange {
-	parts := map[int64][]PostChange{}
-	for _, c := range changes {
-		var id int64
-		if a := c.account(); a.Sweep != nil {
-			id = a.ID
-		}
-		parts[id] = append(parts[id], c)
-	}
-	return parts
+// tally changes post_tags and adds up what that does to the counts.
+func (t *Tx) tally(ctx context.Context, into tally, changes []PostChange, tags func(*Post) []string) error {
+	gone, entered, err := t.diff(ctx, t.tagTerms, "post_tags", "tag_id", changes, tags)
+	into.add(gone, -1, t.firstHour)
+	into.add(entered, +1, t.firstHour)
+	return err
 }
 
 // diff deletes and inserts the rows of a table that differ, in index order, and

@@ -2,13 +2,11 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
@@ -67,13 +65,6 @@ func PostKey(p PostRow) []keyset.Value { return keyValues(p.Key) }
 
 func keyValues(k event.Key) []keyset.Value { return []keyset.Value{keyset.UUID(k)} }
 
-// errSwitched is returned where the schema became another one between two
-// statements of a query: what the first says of ids is not true of the second.
-var errSwitched = errors.New("the index was switched under the query")
-
-// maxSwitches bounds how often a query is begun anew because of a switch.
-const maxSwitches = 3
-
 // Posts returns a page of posts. The error is the database's, or that of a
 // query outside the limits above.
 func (r *Reader) Posts(ctx context.Context, q PostQuery) (PostPage, error) {
@@ -87,40 +78,26 @@ func (r *Reader) TracePosts(ctx context.Context, q PostQuery, trace func(Stateme
 		return PostPage{}, fmt.Errorf("query posts: %d tags, %d excluded, %d languages or limit %d is out of bounds", len(q.Tags), len(q.None), len(q.Langs), q.Limit)
 	}
 	var page PostPage
-	var err error
-	for range maxSwitches {
-		err = r.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
-			// A connection that is given back in mid-transaction is closed.
-			page, err = postPage(ctx, conn, q, trace)
-			return err
-		})
-		if !errors.Is(err, errSwitched) {
-			break
-		}
-		// A plan may have been made in the midst of it, and would stay.
-		r.pool.Reset()
-	}
+	err := r.on(ctx, func(conn *pgx.Conn) (err error) {
+		page, err = postPage(ctx, conn, q, trace)
+		return err
+	})
 	if err != nil {
 		return PostPage{}, fmt.Errorf("query posts with %d tags: %w", len(q.Tags), notMigrated(err))
 	}
 	return page, nil
 }
 
-// asker is a connection, with a transaction or about to begin one.
-type asker interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
-}
-
 // postPage reads a page in one snapshot, which begins with the first statement
-// and ends with the last: so it takes no round trips of its own.
-func postPage(ctx context.Context, tx asker, q PostQuery, trace func(Statement)) (PostPage, error) {
-	c, err := resolve(ctx, tx, q)
+// (resolve) and ends with the last (readPosts): so it takes no round trips of its
+// own. A connection that is given back in between is closed.
+func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(Statement)) (PostPage, error) {
+	c, err := resolve(ctx, conn, q)
 	if err != nil {
 		return PostPage{}, err
 	}
 	window := wholeList.since(q.Since).until(q.Until)
-	ahead := &scan{conjunction: c, tx: tx, way: q.Way, work: maxWork, trace: trace}
+	ahead := &scan{conjunction: c, conn: conn, way: q.Way, work: maxWork, trace: trace}
 	f, err := ahead.find(ctx, window.from(q.From, q.Way), q.Limit+1)
 	if err != nil {
 		return PostPage{}, err
@@ -135,18 +112,21 @@ func postPage(ctx context.Context, tx asker, q PostQuery, trace func(Statement))
 	if f.ranOut && !p.More {
 		*more = true
 		page.goOnBehind(f.last, q.Way)
+		if len(p.Rows) == 0 {
+			page.watchFrom(f.last, q.Way)
+		}
 	}
 
 	// What is behind the page is what is behind where it was read from: nothing
 	// that matches lies between.
 	back := q.Way.Reverse()
-	other := &scan{conjunction: c, tx: tx, way: back, work: maxWorkBehind, trace: trace}
+	other := &scan{conjunction: c, conn: conn, way: back, work: maxWorkBehind, trace: trace}
 	if *behind, err = other.any(ctx, window.from(turned(q.From, q.Way), back)); err != nil {
 		return PostPage{}, err
 	}
 
 	var cutOff bool
-	if page.Rows, cutOff, err = readPosts(ctx, tx, c.schema, p.Rows, q.Way, trace); err != nil {
+	if page.Rows, cutOff, err = readPosts(ctx, conn, p.Rows, q.Way, trace); err != nil {
 		return PostPage{}, err
 	}
 	if cutOff {
@@ -182,6 +162,18 @@ func (p *PostPage) goOnBehind(key event.Key, way keyset.Way) {
 	}
 }
 
+// watchFrom moves the edge at the end of the list from which an empty page was
+// read to a key that the search came to: nothing lies between, but what is new
+// there later is to be seen.
+func (p *PostPage) watchFrom(key event.Key, way keyset.Way) {
+	if way == keyset.Forward && p.Previous.Side == keyset.SideStart {
+		p.Previous = keyset.Above(keyValues(key)...)
+	}
+	if way == keyset.Backward && p.Next.Side == keyset.SideEnd {
+		p.Next = keyset.Below(keyValues(key)...)
+	}
+}
+
 // watchFarEnds changes the edges of a list that is empty. Every position in it is
 // the same one, but not for what comes later: newer than the start, or older
 // than the end, there will never be anything.
@@ -200,7 +192,7 @@ func (p *PostPage) watchFarEnds() {
 // readPosts reads the posts with these keys, newest first, and ends the
 // transaction. cutOff says that maxPageBytes ended it before the last one in the
 // way of reading.
-func readPosts(ctx context.Context, tx asker, schema uint32, keys []event.Key, way keyset.Way, trace func(Statement)) (posts []PostRow, cutOff bool, err error) {
+func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, way keyset.Way, trace func(Statement)) (posts []PostRow, cutOff bool, err error) {
 	if len(keys) > 0 && way == keyset.Backward {
 		keys = slices.Clone(keys)
 		slices.Reverse(keys)
@@ -212,17 +204,17 @@ func readPosts(ctx context.Context, tx asker, schema uint32, keys []event.Key, w
 		trace(Statement{SQL: sql, Args: []any{keys}})
 	}
 	batch := &pgx.Batch{}
-	batch.Queue(`SELECT 'tags'::regclass::oid::bigint`)
+	batch.Queue(schemaNow)
 	batch.Queue(sql, keys)
 	batch.Queue("COMMIT")
-	results := tx.SendBatch(ctx, batch)
+	results := conn.SendBatch(ctx, batch)
 	defer results.Close()
 	var now int64
 	if err := results.QueryRow().Scan(&now); err != nil {
 		return nil, false, fmt.Errorf("read %d posts: %w", len(keys), err)
 	}
-	if uint32(now) != schema {
-		return nil, false, errSwitched
+	if err := sameSchema(conn, now); err != nil {
+		return nil, false, err
 	}
 	rows, err := results.Query()
 	if err != nil {
@@ -239,10 +231,9 @@ func readPosts(ctx context.Context, tx asker, schema uint32, keys []event.Key, w
 		if err := rows.Scan(p.targets()...); err != nil {
 			return nil, false, fmt.Errorf("read %d posts: %w", len(keys), err)
 		}
-		// Nested loops keep the order of the keys, and the reader has no other
-		// joins. Of a key that is not there, the switch is to blame.
+		// Nested loops keep the order of the keys.
 		if len(posts) == len(keys) || p.Key != keys[len(posts)] {
-			return nil, false, errSwitched
+			return nil, false, fmt.Errorf("read %d posts: out of order", len(keys))
 		}
 		p.IndexedAt = p.IndexedAt.UTC()
 		bytes += len(p.Record)
@@ -252,7 +243,7 @@ func readPosts(ctx context.Context, tx asker, schema uint32, keys []event.Key, w
 		return nil, false, fmt.Errorf("read %d posts: %w", len(keys), err)
 	}
 	if !cutOff && len(posts) < len(keys) {
-		return nil, false, errSwitched
+		return nil, false, fmt.Errorf("read %d posts: %d are missing", len(keys), len(keys)-len(posts))
 	}
 	if way == keyset.Backward {
 		slices.Reverse(posts)

@@ -28,20 +28,25 @@ type MarkerSweep struct {
 // A checkpoint's time ahead of the database's clock counts as that clock: an
 // upstream host with a wrong one must not make everything old.
 //
+// With erased set, a marker stays until a pass of erasing that began after the
+// removal is complete (see SetErasure): it is what shows that the post's payload
+// may go.
+//
 // The error is ErrLeaseLost or the database's.
-func (w *Writer) PruneMarkers(ctx context.Context, age time.Duration, from MarkerSweep, limit int) (next MarkerSweep, deleted int64, done bool, err error) {
+func (w *Writer) PruneMarkers(ctx context.Context, age time.Duration, erased bool, from MarkerSweep, limit int) (next MarkerSweep, deleted int64, done bool, err error) {
 	seen := 0
 	err = w.holding(ctx, func(tx pgx.Tx, now time.Time) error {
 		return tx.QueryRow(ctx, `
 			WITH seen AS MATERIALIZED (
-				SELECT account_id, rkey, removed_at FROM removed_posts
+				SELECT account_id, rkey, removed_at, seq FROM removed_posts
 				 WHERE (account_id, rkey) > ($1, $2) ORDER BY account_id, rkey LIMIT $3),
 			gone AS (
 				DELETE FROM removed_posts r USING seen s
-				 WHERE r.account_id = s.account_id AND r.rkey = s.rkey AND s.removed_at < $4 RETURNING 1)
+				 WHERE r.account_id = s.account_id AND r.rkey = s.rkey AND s.removed_at < $4
+				   AND (NOT $5 OR s.seq <= (SELECT erased_through FROM heartbeat)) RETURNING 1)
 			SELECT (SELECT count(*) FROM seen), (SELECT count(*) FROM gone), l.account_id, l.rkey
 			  FROM (SELECT account_id, rkey FROM seen UNION ALL SELECT $1, $2 ORDER BY 1 DESC, 2 DESC LIMIT 1) AS l`,
-			from.account, from.rkey, limit, now.Add(-age)).Scan(&seen, &deleted, &next.account, &next.rkey)
+			from.account, from.rkey, limit, now.Add(-age), erased).Scan(&seen, &deleted, &next.account, &next.rkey)
 	})
 	if err != nil {
 		return from, 0, false, fmt.Errorf("prune removal markers: %w", err)

@@ -32,6 +32,14 @@ func OpenReader(ctx context.Context, o Options) (*Reader, error) {
 		return nil, err
 	}
 	maps.Copy(cfg.ConnConfig.RuntimeParams, readerSettings())
+	cfg.ConnConfig.StatementCacheCapacity = readerStatements
+	connected := cfg.AfterConnect
+	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		if err := connected(ctx, conn); err != nil {
+			return err
+		}
+		return rememberSchema(ctx, conn)
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open the reader's pool: %w", err)
@@ -41,7 +49,7 @@ func OpenReader(ctx context.Context, o Options) (*Reader, error) {
 
 // readerSettings are the parameters of the reader's connections.
 func readerSettings() map[string]string {
-	p := map[string]string{
+	return map[string]string{
 		"default_transaction_read_only":       "on",
 		"default_transaction_isolation":       "repeatable read",
 		"statement_timeout":                   millis(readerStatementTimeout),
@@ -49,17 +57,89 @@ func readerSettings() map[string]string {
 		"jit":                                 "off",
 		// Every query here is a walk along one index with look-ups beside it. Say
 		// so, rather than let the planner's estimates (of a table that was empty a
-		// minute ago, say) choose another plan; and plan once per connection.
-		"plan_cache_mode": "force_generic_plan",
+		// minute ago, say) or the server's own settings choose another plan; and
+		// plan once per connection.
+		"plan_cache_mode":                 "force_generic_plan",
+		"enable_seqscan":                  "off",
+		"enable_bitmapscan":               "off",
+		"enable_hashjoin":                 "off",
+		"enable_sort":                     "off",
+		"enable_indexscan":                "on",
+		"enable_indexonlyscan":            "on",
+		"enable_nestloop":                 "on",
+		"enable_mergejoin":                "on",
+		"max_parallel_workers_per_gather": "0",
 	}
-	for _, off := range []string{"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_sort"} {
-		p[off] = "off"
-	}
-	return p
 }
+
+// readerStatements is how many statements a connection keeps the plans of: more
+// than there are forms of queries in use, some 0.2 MB of the server each.
+const readerStatements = 256
 
 // Close closes the reader's connections.
 func (r *Reader) Close() { r.pool.Close() }
+
+// errSwitched is returned where a rebuilt schema took the place of the former one
+// after the connection was made. The names in a statement are looked up one after
+// another when it is planned, so a plan may be of both, and stays.
+var errSwitched = errors.New("the index was switched under the query")
+
+// maxSwitches bounds how often a query is begun anew because of a switch.
+const maxSwitches = 5
+
+// schemaNow is the schema that names are looked up in at this moment.
+const schemaNow = `SELECT coalesce(to_regnamespace(current_schema())::oid::bigint, 0)`
+
+const schemaKey = "tagstream schema"
+
+// rememberSchema notes a connection's schema before it plans anything.
+func rememberSchema(ctx context.Context, conn *pgx.Conn) error {
+	var id int64
+	if err := conn.QueryRow(ctx, schemaNow).Scan(&id); err != nil {
+		return fmt.Errorf("look up the schema: %w", err)
+	}
+	conn.PgConn().CustomData()[schemaKey] = id
+	return nil
+}
+
+// sameSchema returns errSwitched where now is not the connection's schema.
+func sameSchema(conn *pgx.Conn, now int64) error {
+	if conn.PgConn().CustomData()[schemaKey] != now {
+		return errSwitched
+	}
+	return nil
+}
+
+// on calls fn with a connection, and again with another one where it returns
+// errSwitched: that is of no more use.
+func (r *Reader) on(ctx context.Context, fn func(conn *pgx.Conn) error) error {
+	err := errSwitched
+	for i := 0; i < maxSwitches && errors.Is(err, errSwitched); i++ {
+		err = r.pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error {
+			err := fn(c.Conn())
+			if errors.Is(err, errSwitched) {
+				_ = c.Conn().Close(ctx)
+			}
+			return err
+		})
+	}
+	return err
+}
+
+// ask runs one statement on one schema, and calls read with its rows; it may do so
+// again.
+func (r *Reader) ask(ctx context.Context, sql string, args []any, read func(pgx.Rows) error) error {
+	return r.on(ctx, func(conn *pgx.Conn) error {
+		var now int64
+		batch := &pgx.Batch{}
+		batch.Queue(sql, args...).Query(read)
+		batch.Queue(schemaNow).QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
+		if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+			return err
+		}
+		return sameSchema(conn, now)
+	})
+}
 
 // snapshot runs fn on one unchanging state of the index.
 func (r *Reader) snapshot(ctx context.Context, fn func(tx pgx.Tx) error) error {
@@ -91,11 +171,13 @@ const outOfSight = `(w.hidden OR p.rev < w.gone_below)`
 // Post returns one post. The error is ErrNotFound or the database's.
 func (r *Reader) Post(ctx context.Context, did, rkey string) (PostRow, error) {
 	var p PostRow
-	err := r.pool.QueryRow(ctx, `
+	err := r.ask(ctx, `
 		SELECT `+postColumns+`
 		  FROM accounts a JOIN posts p ON p.account_id = a.id AND p.rkey = $2
 		 WHERE a.did = $1 AND a.state = 0
-		   AND NOT EXISTS (SELECT FROM sweeps w WHERE w.account_id = a.id AND `+outOfSight+`)`, did, rkey).Scan(p.targets()...)
+		   AND NOT EXISTS (SELECT FROM sweeps w WHERE w.account_id = a.id AND `+outOfSight+`)`, []any{did, rkey}, func(rows pgx.Rows) error {
+		return scanOne(rows, p.targets()...)
+	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return p, ErrNotFound
 	}
@@ -104,6 +186,22 @@ func (r *Reader) Post(ctx context.Context, did, rkey string) (PostRow, error) {
 	}
 	p.IndexedAt = p.IndexedAt.UTC()
 	return p, nil
+}
+
+// scanOne reads the one row there is. The error is pgx.ErrNoRows where there is
+// none.
+func scanOne(rows pgx.Rows, targets ...any) error {
+	if !rows.Next() {
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		return pgx.ErrNoRows
+	}
+	if err := rows.Scan(targets...); err != nil {
+		return err
+	}
+	rows.Close()
+	return rows.Err()
 }
 
 // Status is the condition of the index as it wrote it down itself.

@@ -21,8 +21,8 @@ func (w *Writer) Seize(ctx context.Context) (Checkpoint, error) {
 	}
 	if _, err := w.pool.Exec(ctx, `
 		UPDATE checkpoint
-		   SET epoch = epoch + 1, holder = $1, expires_at = clock_timestamp() + $2
-		 WHERE writer_version <= $3 AND (holder = $1 OR NOT starts_with(holder, $4) OR expires_at < clock_timestamp())`,
+		   SET epoch = epoch + 1, holder = $1, lease_until = clock_timestamp() + $2
+		 WHERE writer_version <= $3 AND (holder = $1 OR NOT starts_with(holder, $4) OR lease_until < clock_timestamp())`,
 		w.holder, LeaseTTL, schemaVersion, seized); err != nil {
 		return Checkpoint{}, fmt.Errorf("seize the indexer's lease: %w", notMigrated(err))
 	}

@@ -29,7 +29,10 @@ const (
 	// part of the segment's work.
 	firstSegment  = 512
 	segmentGrowth = 4
-	sampleShare   = 32
+	sampleShare   = 16
+	// minRows is the least that a segment looks at, so that every request makes
+	// progress that is worth it.
+	minRows = 100
 	// maxLeaps is how often in a row the search moves to where the sparsest group
 	// goes on before it looks at every post.
 	maxLeaps = 4
@@ -42,7 +45,7 @@ const (
 // scan finds the posts of a conjunction within one snapshot.
 type scan struct {
 	conjunction
-	tx    asker
+	conn  *pgx.Conn
 	way   keyset.Way
 	work  int // what may still be done
 	trace func(Statement)
@@ -52,7 +55,7 @@ func (s *scan) query(ctx context.Context, sql string, args ...any) (pgx.Rows, er
 	if s.trace != nil {
 		s.trace(Statement{SQL: sql, Args: args})
 	}
-	return s.tx.Query(ctx, sql, args...)
+	return s.conn.Query(ctx, sql, args...)
 }
 
 // found is what a scan came to.
@@ -76,11 +79,11 @@ func (s *scan) find(ctx context.Context, rng keyRange, want int) (found, error) 
 	}
 	var f found
 	for work := firstSegment; ; work *= segmentGrowth {
-		p, ok, err := s.plan(ctx, &rng, max(minSample, work/sampleShare))
+		p, ok, err := s.plan(ctx, &rng, work)
 		if err != nil || !ok {
 			return f, err
 		}
-		p.rows = max(min(work, s.work)/p.cost(s.conjunction), 1)
+		p.rows = max(min(work, s.work)/p.cost(s.conjunction), minRows)
 		seg, err := s.segment(ctx, p, rng, want-len(f.keys))
 		if err != nil {
 			return f, err
@@ -156,29 +159,43 @@ type plan struct {
 	rows           int
 }
 
-// cost is the work for a row of what the merged groups give together.
+// cost is the work for a row of what the merged groups give together, if the post
+// is in every list of a group.
 func (p plan) cost(c conjunction) int {
-	probes := len(c.none)
-	if c.sweeping {
-		probes++
+	lists, probes, single := 0, len(c.none), 0
+	for _, g := range p.merged {
+		lists = max(lists, len(g.lists))
 	}
 	for _, g := range p.probed {
-		probes += len(g.lists)
+		if len(g.lists) > 1 {
+			probes += len(g.lists)
+		} else {
+			single++
+		}
+	}
+	probes += min(single, 2) // the first that a post is not in is the last
+	if c.sweeping {
+		probes++
 	}
 	if len(p.merged) > 1 {
 		probes = (probes + 1) / 2 // not all posts are in both
 	}
-	return 1 + probeWork*probes
+	return lists + probeWork*probes
 }
 
 // plan decides by how dense the groups are where the search is now. It moves the
 // near end of the range to where every group has something; ok is false where
 // one has nothing left.
-func (s *scan) plan(ctx context.Context, rng *keyRange, sample int) (p plan, ok bool, err error) {
+func (s *scan) plan(ctx context.Context, rng *keyRange, work int) (p plan, ok bool, err error) {
 	if len(s.groups) == 1 {
 		return plan{merged: s.groups}, true, nil
 	}
 	groups := make([]rated, len(s.groups))
+	lists := 0
+	for _, g := range s.groups {
+		lists += len(g.lists)
+	}
+	sample := max(min(work, s.work)/sampleShare/lists, minSample)
 	for leaps := 0; ; leaps++ {
 		if err := s.sense(ctx, *rng, sample); err != nil {
 			return p, false, err
@@ -192,7 +209,7 @@ func (s *scan) plan(ctx context.Context, rng *keyRange, sample int) (p plan, ok 
 			*rng = rng.startAt(next, s.way)
 		}
 		// What was sampled says nothing of what lies behind it.
-		if leaps == maxLeaps || !slices.ContainsFunc(s.groups, func(g group) bool { return g.sampledBefore(*rng, s.way) }) {
+		if leaps*lists*sample >= work/2 || leaps == maxLeaps || !slices.ContainsFunc(s.groups, func(g group) bool { return g.sampledBefore(*rng, s.way) }) {
 			break
 		}
 	}
@@ -204,6 +221,10 @@ func (s *scan) plan(ctx context.Context, rng *keyRange, sample int) (p plan, ok 
 			p.probed = append(p.probed, g.group)
 		}
 	}
+	// In one order, whichever is the sparser: it is the same statement then.
+	slices.SortStableFunc(p.merged, func(a, b group) int {
+		return cmp.Or(cmp.Compare(len(a.lists), len(b.lists)), cmp.Compare(count(a.langs), count(b.langs)))
+	})
 	return p, true, nil
 }
 
@@ -322,7 +343,7 @@ func (b *builder) stream(g group) string {
 // Postgres to plan and keep. The branches that are too many have NULL for an id
 // and touch nothing.
 func padded(n int) int {
-	sizes := []int{1, 2, 4, 8, 20}
+	sizes := []int{1, 2, 5, 20}
 	i, _ := slices.BinarySearch(sizes, n)
 	if i == len(sizes) {
 		return n

@@ -287,3 +287,106 @@ func TestPairsCost(t *testing.T) {
 		})
 	}
 }
+
+// Who comes to an empty first page because its search ran out can wait at its
+// edges: what is new there is seen, at either end.
+func TestWatchFromAnEmptyPage(t *testing.T) {
+	t.Parallel()
+	o := newDatabase(t)
+	w := openLeader(t, o)
+	apart := seed{
+		posts:  80_000,
+		tags:   func(i int) []string { return []string{[]string{"left", "right"}[i%2]} },
+		second: func(i int) int { return 10 + i },
+	}
+	all := seedPosts(t, w, apart)
+	r := openReader(t, o)
+	q := store.PostQuery{Tags: []string{"left", "right"}, All: true, Limit: 50}
+	for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
+		q.Way, q.From = way, []keyset.Position{keyset.Start(), keyset.End()}[way]
+		page, err := r.Posts(t.Context(), q)
+		require.NoError(t, err)
+		require.Empty(t, page.Rows)
+		back, ahead, at := page.Previous, page.HasNext, epoch.Add(200_000*time.Second)
+		if way == keyset.Backward {
+			back, ahead, at = page.Next, page.HasPrevious, epoch
+		}
+		require.True(t, ahead, "the search ran out")
+
+		both := &store.Post{Account: all[0].Account, Rkey: fmt.Sprint("both", way), Rev: "3abcdefghijkl", CID: "bafy", Tags: q.Tags, IndexedAt: epoch, Seq: 1, Record: []byte("{}")}
+		both.Key = event.NewKey(at, both.Rkey)
+		require.NoError(t, w.Apply(t.Context(), func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+			return cp, tx.Write(t.Context(), store.Changes{Posts: []store.PostChange{{New: both, NewVisible: true}}})
+		}))
+		q.Way, q.From = way.Reverse(), back
+		page, err = r.Posts(t.Context(), q)
+		require.NoError(t, err)
+		require.Len(t, page.Rows, 1, "what came later")
+		require.Equal(t, both.Rkey, page.Rows[0].Rkey)
+	}
+}
+
+// The work of a request is bounded, and what it does is worth it, whatever is
+// asked: many lists that go together, probes without end, posts that never match.
+func TestWorkIsBounded(t *testing.T) {
+	t.Parallel()
+	const posts, kit = 40_000, 20
+	o := newDatabase(t)
+	together := seed{
+		posts: posts,
+		tags: func(i int) []string {
+			tags := []string{"every"}
+			for n := range kit {
+				if i%2 == 0 {
+					tags = append(tags, fmt.Sprint("kit", n))
+				}
+			}
+			return append(tags, []string{"even", "odd"}[i%2])
+		},
+		langs: func(i int) []string {
+			if i%2 == 1 {
+				return []string{"en-us", "pt-br", "de-at", "fr-ca", "es-mx", "it-ch", "ja-jp", "zh-cn", "ko-kr", "nl-be"}
+			}
+			return nil
+		},
+		second: func(i int) int { return i },
+	}
+	seedPosts(t, openLeader(t, o), together)
+	vacuum(t, o)
+	r := openReader(t, o)
+	var kits []string
+	for n := range kit {
+		kits = append(kits, fmt.Sprint("kit", n))
+	}
+	langs := []string{"en-us", "pt-br", "de-at", "fr-ca", "es-mx", "it-ch", "ja-jp", "zh-cn", "ko-kr", "nl-be", "en", "pt", "de", "fr", "es", "it", "ja", "zh", "ko", "nl"}
+	for _, tt := range []struct {
+		name     string
+		q        store.PostQuery
+		requests int // to the end of the list, at most
+	}{
+		{"all of two that never meet", store.PostQuery{Tags: []string{"even", "odd"}, All: true}, 2},
+		{"any of 20 that go together, none that covers them", store.PostQuery{Tags: kits, None: []string{"even"}}, 10},
+		{"any of 20, in languages that they are never in", store.PostQuery{Tags: kits, Langs: langs}, 40},
+		{"all of 20, in languages that they are never in", store.PostQuery{Tags: kits, All: true, Langs: langs}, 40},
+		{"one without 20 that cover half of it and one that does the rest", store.PostQuery{Tags: []string{"every"}, None: append([]string{"odd"}, kits[:19]...)}, 100},
+		{"one without itself", store.PostQuery{Tags: []string{"every"}, None: []string{"every"}}, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			q := tt.q
+			q.Limit, q.From = 50, keyset.Start()
+			slices.Sort(q.Tags)
+			_, w := workOf(t, r, q)
+			require.Less(t, w.tags+w.langs, 150_000.0)
+			for requests := 1; ; requests++ {
+				require.LessOrEqual(t, requests, tt.requests)
+				page, err := r.Posts(t.Context(), q)
+				require.NoError(t, err)
+				require.Empty(t, page.Rows)
+				if !page.HasNext {
+					break
+				}
+				q.From = page.Next
+			}
+		})
+	}
+}

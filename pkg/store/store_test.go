@@ -294,8 +294,28 @@ func TestCrowdedKeyIsRejected(t *testing.T) {
 func TestOutdatedWriter(t *testing.T) {
 	t.Parallel()
 	o := newDatabase(t)
+	leader := openLeader(t, o)
 	_, err := pgtest.Pool(t, o.URL).Exec(t.Context(), "UPDATE tagstream.checkpoint SET writer_version = $1", store.SchemaVersion+1)
 	require.NoError(t, err)
+	err = leader.Apply(t.Context(), func(_ *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) { return cp, nil })
+	require.ErrorIs(t, err, store.ErrOutdated)
 	_, err = openWriter(t, o, "old").Acquire(t.Context())
 	require.ErrorIs(t, err, store.ErrOutdated)
+}
+
+// An indexer of version 1 of the schema does not ask whether it may write. It is
+// kept from it, while an API of that version goes on.
+func TestVersionOneIsKeptFromWriting(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t, newDatabase(t).URL)
+	for _, sql := range []string{
+		"UPDATE tagstream.checkpoint SET epoch = epoch + 1, holder = 'old', expires_at = clock_timestamp()",
+		"UPDATE tagstream.checkpoint SET seq = 1, source_seq = 1, applied_at = clock_timestamp(), expires_at = clock_timestamp()",
+	} {
+		_, err := pool.Exec(t.Context(), sql)
+		require.ErrorContains(t, err, "42703", "what version 1 takes for a schema that is not there")
+	}
+	var n int
+	require.NoError(t, pool.QueryRow(t.Context(), `
+		SELECT c.dead_letters FROM tagstream.checkpoint c CROSS JOIN tagstream.heartbeat h WHERE c.posts + c.visible_posts + c.tags + c.seq + h.stream_last >= 0`).Scan(&n))
 }

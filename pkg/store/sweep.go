@@ -23,13 +23,14 @@ func (t *Tx) beginSweeps(ctx context.Context, accounts []*Account) error {
 	return nil
 }
 
-// countVisibleLater adds to what sweeps will add to the total of visible posts,
-// by account.
-func (t *Tx) countVisibleLater(ctx context.Context, by map[int64]int64) error {
-	for id, n := range by {
-		if _, err := t.tx.Exec(ctx, `UPDATE sweeps SET visible = visible + $2 WHERE account_id = $1`, id, n); err != nil {
-			return fmt.Errorf("count the visible posts of a sweep: %w", err)
-		}
+// countVisibleLater adds to what the account's sweep will add to the total of
+// visible posts.
+func (t *Tx) countVisibleLater(ctx context.Context, account, by int64) error {
+	if by == 0 {
+		return nil
+	}
+	if _, err := t.tx.Exec(ctx, `UPDATE sweeps SET visible = visible + $2 WHERE account_id = $1`, account, by); err != nil {
+		return fmt.Errorf("count the visible posts of a sweep: %w", err)
 	}
 	return nil
 }
@@ -68,26 +69,27 @@ func (t *Tx) countTagsLater(ctx context.Context, swept map[int64]tally) error {
 }
 
 // NextSweep returns an account that is being swept and up to limit of its posts,
-// in the order of their record keys, from where the sweep has come to. last says
-// that there are no more behind them. The account is nil where none is swept.
-func (t *Tx) NextSweep(ctx context.Context, limit int) (a *Account, posts []*Post, last bool, err error) {
+// in the order of their record keys, from where the sweep has come to. first says
+// that it is at its beginning, last that there are no more behind them. The
+// account is nil where none is swept.
+func (t *Tx) NextSweep(ctx context.Context, limit int) (a *Account, posts []*Post, first, last bool, err error) {
 	var did, progress string
 	err = t.tx.QueryRow(ctx, `
 		SELECT a.did, w.progress FROM sweeps w JOIN accounts a ON a.id = w.account_id ORDER BY w.account_id LIMIT 1`).Scan(&did, &progress)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil, true, nil
+		return nil, nil, false, true, nil
 	}
 	if err != nil {
-		return nil, nil, false, fmt.Errorf("look for a sweep: %w", err)
+		return nil, nil, false, false, fmt.Errorf("look for a sweep: %w", err)
 	}
 	accounts, err := t.Accounts(ctx, []string{did})
 	if err != nil {
-		return nil, nil, false, err
+		return nil, nil, false, false, err
 	}
 	a = accounts[did]
 	err = t.loadPosts(ctx, map[int64]*Account{a.ID: a}, func(p *Post) { posts = append(posts, p) },
 		`SELECT `+loadedColumns+` FROM posts p WHERE p.account_id = $1 AND p.rkey > $2 ORDER BY p.rkey LIMIT $3`, a.ID, progress, limit)
-	return a, posts, len(posts) < limit, err
+	return a, posts, progress == "", len(posts) < limit, err
 }
 
 // PassSweep records that the account's sweep has come to a record key.
@@ -111,30 +113,40 @@ func (t *Tx) EraseRemoved(ctx context.Context, a *Account, limit int) (int, erro
 }
 
 // EndSweep ends the account's sweep: what it changed is seen from now on, and
-// counted.
-func (t *Tx) EndSweep(ctx context.Context, a *Account) error {
-	var visible int64
-	if err := t.tx.QueryRow(ctx, `DELETE FROM sweeps WHERE account_id = $1 RETURNING visible`, a.ID).Scan(&visible); err != nil {
-		return fmt.Errorf("end the sweep of %s: %w", a.DID, err)
-	}
-	t.visible += visible
-	rows, err := t.tx.Query(ctx, `DELETE FROM sweep_counts WHERE account_id = $1 RETURNING tag_id, hour, posts`, a.ID)
+// counted. Where more than limit counts change, it counts as many and is not done:
+// call it again.
+func (t *Tx) EndSweep(ctx context.Context, a *Account, limit int) (done bool, err error) {
+	rows, err := t.tx.Query(ctx, `
+		DELETE FROM sweep_counts s
+		 USING (SELECT account_id, tag_id, hour FROM sweep_counts WHERE account_id = $1 ORDER BY tag_id, hour LIMIT $2) AS first
+		 WHERE s.account_id = first.account_id AND s.tag_id = first.tag_id AND s.hour = first.hour
+		RETURNING s.tag_id, s.hour, s.posts`, a.ID, limit)
 	if err != nil {
-		return fmt.Errorf("end the sweep of %s: %w", a.DID, err)
+		return false, fmt.Errorf("end the sweep of %s: %w", a.DID, err)
 	}
 	c := newTally()
 	var tag, hour, n int64
+	counted := 0
 	if _, err := pgx.ForEachRow(rows, []any{&tag, &hour, &n}, func() error {
+		counted++
 		c.posts[tag] += n
 		if hour >= t.firstHour {
 			c.hours.add(tag, hour, n)
 		}
 		return nil
 	}); err != nil {
-		return fmt.Errorf("end the sweep of %s: %w", a.DID, err)
+		return false, fmt.Errorf("end the sweep of %s: %w", a.DID, err)
 	}
+	if counted == limit {
+		return false, t.countTags(ctx, c)
+	}
+	var visible int64
+	if err := t.tx.QueryRow(ctx, `DELETE FROM sweeps WHERE account_id = $1 RETURNING visible`, a.ID).Scan(&visible); err != nil {
+		return false, fmt.Errorf("end the sweep of %s: %w", a.DID, err)
+	}
+	t.visible += visible
 	a.Sweep = nil
-	return t.countTags(ctx, c)
+	return true, t.countTags(ctx, c)
 }
 
 // Big returns which of the accounts have limit posts or removal markers, or

@@ -124,8 +124,8 @@ func (o *Owner) Switch(ctx context.Context, catchUp func(ctx context.Context, li
 				return fmt.Errorf("%w: %d messages to go", ErrNotCaughtUp, liveSeq-seq)
 			}
 			for _, stmt := range []string{
-				fmt.Sprintf("UPDATE %s.checkpoint SET epoch = %d, holder = '', expires_at = 'epoch'", Rebuilding, max(liveEpoch, epoch)+1),
-				fmt.Sprintf("UPDATE %s.checkpoint SET epoch = %d, holder = '', expires_at = 'epoch'", Live, max(liveEpoch, epoch)+1),
+				fmt.Sprintf("UPDATE %s.checkpoint SET epoch = %d, holder = '', lease_until = 'epoch'", Rebuilding, max(liveEpoch, epoch)+1),
+				fmt.Sprintf("UPDATE %s.checkpoint SET epoch = %d, holder = '', lease_until = 'epoch'", Live, max(liveEpoch, epoch)+1),
 				// Until the indexer's next heartbeat, the status is that of before.
 				"DELETE FROM " + Rebuilding + ".heartbeat",
 				"INSERT INTO " + Rebuilding + ".heartbeat SELECT * FROM " + Live + ".heartbeat",

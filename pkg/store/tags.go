@@ -72,20 +72,21 @@ func (r *Reader) Tags(ctx context.Context, q TagQuery) (TagPage, error) {
 	if err != nil {
 		return TagPage{}, fmt.Errorf("query tags: %w", err)
 	}
-	rows, err := r.pool.Query(ctx, sql, args...)
-	if err != nil {
-		return TagPage{}, fmt.Errorf("query tags: %w", notMigrated(err))
-	}
-	var t TagCount
 	var ahead []TagCount
-	var isBehind, behind bool
-	if _, err := pgx.ForEachRow(rows, []any{&isBehind, &t.Name, &t.Posts}, func() error {
-		if isBehind {
-			behind = true
-		} else {
-			ahead = append(ahead, t)
-		}
-		return nil
+	var behind bool
+	if err := r.ask(ctx, sql, args, func(rows pgx.Rows) error {
+		var t TagCount
+		var isBehind bool
+		ahead, behind = nil, false
+		_, err := pgx.ForEachRow(rows, []any{&isBehind, &t.Name, &t.Posts}, func() error {
+			if isBehind {
+				behind = true
+			} else {
+				ahead = append(ahead, t)
+			}
+			return nil
+		})
+		return err
 	}); err != nil {
 		return TagPage{}, fmt.Errorf("query tags: %w", notMigrated(err))
 	}
@@ -154,11 +155,11 @@ func tagsFrom(q TagQuery) (string, []any, error) {
 // most used tags of all. Then those few come first, and the rest are the most
 // used of the first 5,000 names.
 func (r *Reader) TagsWithPrefix(ctx context.Context, prefix string) ([]TagCount, error) {
-	rows, err := r.pool.Query(ctx, completionQuery, prefix, prefixEnd(prefix), MaxCompletions, completionScan)
-	if err != nil {
-		return nil, fmt.Errorf("complete a tag: %w", notMigrated(err))
-	}
-	tags, err := pgx.CollectRows(rows, pgx.RowToStructByPos[TagCount])
+	var tags []TagCount
+	err := r.ask(ctx, completionQuery, []any{prefix, prefixEnd(prefix), MaxCompletions, completionScan}, func(rows pgx.Rows) (err error) {
+		tags, err = pgx.CollectRows(rows, pgx.RowToStructByPos[TagCount])
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("complete a tag: %w", notMigrated(err))
 	}
@@ -209,17 +210,17 @@ func (r *Reader) RankedTags(ctx context.Context, offset, limit int) (tags []TagC
 	if offset < 0 || offset >= MaxRankedTags || limit < 1 || limit > MaxLimit {
 		return nil, 0, fmt.Errorf("list tags by rank: offset %d or limit %d is out of bounds", offset, limit)
 	}
-	rows, err := r.pool.Query(ctx, rankedQuery, offset, min(limit, MaxRankedTags-offset))
-	if err != nil {
-		return nil, 0, fmt.Errorf("list tags by rank: %w", notMigrated(err))
-	}
-	var name *string
-	var posts *int64
-	if _, err := pgx.ForEachRow(rows, []any{&total, &name, &posts}, func() error {
-		if name != nil {
-			tags = append(tags, TagCount{*name, *posts})
-		}
-		return nil
+	if err := r.ask(ctx, rankedQuery, []any{offset, min(limit, MaxRankedTags-offset)}, func(rows pgx.Rows) error {
+		var name *string
+		var posts *int64
+		tags = nil
+		_, err := pgx.ForEachRow(rows, []any{&total, &name, &posts}, func() error {
+			if name != nil {
+				tags = append(tags, TagCount{*name, *posts})
+			}
+			return nil
+		})
+		return err
 	}); err != nil {
 		return nil, 0, fmt.Errorf("list tags by rank: %w", notMigrated(err))
 	}

@@ -76,19 +76,15 @@ func (w *Writer) Acquire(ctx context.Context) (Checkpoint, error) {
 	// its row, and sees what that transaction made of it.
 	tag, err := w.pool.Exec(ctx, `
 		UPDATE checkpoint
-		   SET epoch = epoch + 1, holder = $1, expires_at = clock_timestamp() + $2
-		 WHERE (holder = $1 OR expires_at < clock_timestamp()) AND writer_version <= $3`,
+		   SET epoch = epoch + 1, holder = $1, lease_until = clock_timestamp() + $2
+		 WHERE (holder = $1 OR lease_until < clock_timestamp()) AND writer_version <= $3`,
 		w.holder, LeaseTTL, schemaVersion)
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("acquire the indexer's lease: %w", notMigrated(err))
 	}
 	if tag.RowsAffected() == 0 {
-		var version int
-		if err := w.pool.QueryRow(ctx, "SELECT writer_version FROM checkpoint").Scan(&version); err != nil {
-			return Checkpoint{}, fmt.Errorf("acquire the indexer's lease: %w", notMigrated(err))
-		}
-		if version > schemaVersion {
-			return Checkpoint{}, fmt.Errorf("%w: it must know version %d of the schema, and knows %d", ErrOutdated, version, schemaVersion)
+		if _, _, _, err := readCheckpoint(ctx, w.pool, ""); err != nil {
+			return Checkpoint{}, err
 		}
 		return Checkpoint{}, ErrLeaseHeld
 	}
@@ -111,7 +107,7 @@ func (w *Writer) Acquire(ctx context.Context) (Checkpoint, error) {
 // ErrLeaseLost or the database's.
 func (w *Writer) Renew(ctx context.Context) error {
 	tag, err := w.pool.Exec(ctx, `
-		UPDATE checkpoint SET expires_at = clock_timestamp() + $2 WHERE epoch = $1`, w.epoch, LeaseTTL)
+		UPDATE checkpoint SET lease_until = clock_timestamp() + $2 WHERE epoch = $1`, w.epoch, LeaseTTL)
 	if err != nil {
 		return fmt.Errorf("renew the indexer's lease: %w", notMigrated(err))
 	}
@@ -124,7 +120,7 @@ func (w *Writer) Renew(ctx context.Context) error {
 // Release gives the lease back, so that another need not wait for its end.
 func (w *Writer) Release(ctx context.Context) error {
 	_, err := w.pool.Exec(ctx, `
-		UPDATE checkpoint SET holder = '', expires_at = 'epoch' WHERE epoch = $1`, w.epoch)
+		UPDATE checkpoint SET holder = '', lease_until = 'epoch' WHERE epoch = $1`, w.epoch)
 	if err != nil {
 		return fmt.Errorf("release the indexer's lease: %w", err)
 	}
@@ -148,14 +144,15 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from Checkpoint) (
 		if epoch != w.epoch {
 			return ErrLeaseLost
 		}
-		tx = &Tx{tx: ptx, tagTerms: w.tags, langTerms: w.langs, firstHour: hourOf(from.Source.Time) - hoursKept}
+		tx = &Tx{tx: ptx, tagTerms: w.tags, langTerms: w.langs, firstHour: hourOf(earlier(from.Source.Time, time.Now())) - hoursKept}
 		to, err := fold(tx, from)
 		if err != nil {
 			return err
 		}
 		moved, err := ptx.Exec(ctx, `
 			UPDATE checkpoint SET seq = $1, source_host = $2, source_seq = $3, source_time = $4,
-			       sync_did = $5, sync_rev = $6, sync_time = $13, applied_at = clock_timestamp(), expires_at = clock_timestamp() + $7,
+			       sync_did = $5, sync_rev = $6, sync_time = $13, 
+			       applied_at = CASE WHEN seq = $1 THEN applied_at ELSE clock_timestamp() END, lease_until = clock_timestamp() + $7,
 			       posts = posts + $8, visible_posts = visible_posts + $9, tags = tags + $10, dead_letters = dead_letters + $11
 			 WHERE epoch = $12`,
 			to.Seq, to.Source.Host, to.Source.Seq, to.Source.Time, to.Sync.DID, to.Sync.Rev, LeaseTTL,
@@ -169,6 +166,8 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from Checkpoint) (
 		return nil
 	})
 	if err != nil {
+		// It may have taken effect.
+		w.sweeping = true
 		// Ids that the transaction made up are gone with it.
 		w.tags.forgetNew()
 		w.langs.forgetNew()
@@ -185,6 +184,13 @@ func (w *Writer) Sweeping() bool { return w.sweeping }
 
 // DoneSweeping records that there are none.
 func (w *Writer) DoneSweeping() { w.sweeping = false }
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
 
 // Heartbeat records what the indexer sees around it, for the API's status.
 // size asks for the database's size too, for which the server looks at every
@@ -205,11 +211,15 @@ type querier interface {
 }
 
 func readCheckpoint(ctx context.Context, q querier, lock string) (cp Checkpoint, epoch int64, holder string, err error) {
+	var version int
 	err = q.QueryRow(ctx, `
-		SELECT seq, source_host, source_seq, source_time, sync_did, sync_rev, sync_time, epoch, holder FROM checkpoint `+lock).
-		Scan(&cp.Seq, &cp.Source.Host, &cp.Source.Seq, &cp.Source.Time, &cp.Sync.DID, &cp.Sync.Rev, &cp.Sync.Time, &epoch, &holder)
+		SELECT seq, source_host, source_seq, source_time, sync_did, sync_rev, sync_time, epoch, holder, writer_version FROM checkpoint `+lock).
+		Scan(&cp.Seq, &cp.Source.Host, &cp.Source.Seq, &cp.Source.Time, &cp.Sync.DID, &cp.Sync.Rev, &cp.Sync.Time, &epoch, &holder, &version)
 	if err != nil {
 		return cp, 0, "", fmt.Errorf("read the checkpoint: %w", notMigrated(err))
+	}
+	if version > schemaVersion {
+		return cp, 0, "", fmt.Errorf("%w: it must know version %d of the schema, and knows %d", ErrOutdated, version, schemaVersion)
 	}
 	cp.Source.Time, cp.Sync.Time = cp.Source.Time.UTC(), cp.Sync.Time.UTC()
 	return cp, epoch, holder, nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/store"
 )
 
@@ -23,7 +24,13 @@ type Config struct {
 	// MarkerAge is how long markers of removed posts are kept, by upstream time;
 	// 0 means 30 days.
 	MarkerAge time.Duration
+	// EraseWithin is the time from the removal of a post or account until its
+	// payloads are erased from the stream; 0 means 7 days, EraseNever never.
+	EraseWithin time.Duration
 }
+
+// EraseNever leaves payloads of what was removed in the stream.
+const EraseNever time.Duration = -1
 
 const (
 	defaultBatchSize = 1000
@@ -33,7 +40,25 @@ const (
 	// MinMarkerAge is the least MarkerAge. It must be longer than anything that
 	// comes again reaches back (package prune says what that is): a minute.
 	MinMarkerAge = 24 * time.Hour
+
+	defaultEraseWithin = 7 * 24 * time.Hour
+	// MinEraseWithin is the least EraseWithin: a pass over the stream takes its time.
+	MinEraseWithin = 24 * time.Hour
 )
+
+// EraseWithinFrom reads EraseWithin from a program's settings. A bad value is
+// reported by v.Err.
+func EraseWithinFrom(v *service.Values) time.Duration {
+	const name = "ERASE_WITHIN"
+	if s := v.String(name); s == "0" || s == "off" {
+		return EraseNever
+	}
+	d := v.Duration(name)
+	if v.Err() == nil && d < MinEraseWithin {
+		v.Fail(name, fmt.Errorf("%s is less than %s", d, MinEraseWithin))
+	}
+	return d
+}
 
 // Validate checks the config and fills in what was left at zero.
 func (c *Config) Validate() error {
@@ -57,6 +82,12 @@ func (c *Config) Validate() error {
 	}
 	if c.MarkerAge < MinMarkerAge {
 		return fmt.Errorf("a marker age of %s is less than %s", c.MarkerAge, MinMarkerAge)
+	}
+	if c.EraseWithin == 0 {
+		c.EraseWithin = defaultEraseWithin
+	}
+	if c.EraseWithin != EraseNever && c.EraseWithin < MinEraseWithin {
+		return fmt.Errorf("erasing within %s is less than %s", c.EraseWithin, MinEraseWithin)
 	}
 	return nil
 }

@@ -172,7 +172,12 @@ func (x *Indexer) lead(ctx context.Context, w *store.Writer) error {
 		OnDeadLetter: x.metrics.deadLetter,
 		OnApplied:    x.metrics.applied,
 	}
-	p := prune.New(w, x.cfg.MarkerAge, x.metrics.pruned)
+	p := prune.New(w, x.cfg.MarkerAge, x.cfg.EraseWithin != EraseNever, x.metrics.pruned)
+	stopErasing, err := x.erase(ctx)
+	if err != nil {
+		return err
+	}
+	defer stopErasing()
 	for {
 		err := x.follow(ctx, w, a, p, &cp)
 		var away *streamError

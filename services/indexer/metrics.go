@@ -5,6 +5,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
+	"github.com/tagstream/tagstream/services/indexer/internal/erase"
 	"github.com/tagstream/tagstream/services/indexer/internal/prune"
 )
 
@@ -17,6 +18,8 @@ type metrics struct {
 	lastEvent   prometheus.Gauge
 	leader      prometheus.Gauge
 	prunedRows  *prometheus.CounterVec
+	erased      *prometheus.CounterVec
+	erasePass   prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -38,10 +41,17 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "tagstream_indexer_leader", Help: "1 while this indexer has the lease."}),
 		prunedRows: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tagstream_indexer_pruned_rows_total", Help: "Rows deleted because nothing needs them any more, by table."}, []string{"table"}),
+		erased: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tagstream_indexer_erased_total", Help: "Payloads of removed posts erased from the stream and the dead letters, by kind."}, []string{"kind"}),
+		erasePass: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "tagstream_indexer_erase_pass_timestamp_seconds", Help: "When the last complete pass of erasing began; 0 on a standby and before the first."}),
 	}
-	r.MustRegister(m.events, m.deadLetters, m.batch, m.checkpoint, m.lag, m.lastEvent, m.leader, m.prunedRows)
+	r.MustRegister(m.events, m.deadLetters, m.batch, m.checkpoint, m.lag, m.lastEvent, m.leader, m.prunedRows, m.erased, m.erasePass)
 	for _, table := range prune.Tables {
 		m.prunedRows.WithLabelValues(table)
+	}
+	for _, kind := range erase.Kinds {
+		m.erased.WithLabelValues(kind)
 	}
 	for _, k := range event.Kinds {
 		m.events.WithLabelValues(string(k))

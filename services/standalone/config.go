@@ -1,11 +1,14 @@
 package standalone
 
 import (
+	"time"
+
 	"github.com/nats-io/nats.go"
 
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/services/indexer"
 	"github.com/tagstream/tagstream/services/ingest"
 )
 
@@ -21,6 +24,8 @@ type Config struct {
 	// ConnectNATS, if not nil, connects to a NATS server that is used instead
 	// of the embedded one. changed hears of the connection's condition.
 	ConnectNATS func(changed func(error)) (*nats.Conn, error)
+	// EraseWithin is as the indexer's.
+	EraseWithin time.Duration
 	// APIListen and OpsListen are host:port.
 	APIListen, OpsListen string
 	// CursorKeys sign page tokens; without any, a file of them is kept in DataDir.
@@ -31,11 +36,12 @@ type Config struct {
 // are reported by v.Err.
 func ConfigFrom(v *service.Values) Config {
 	cfg := Config{
-		DataDir:   v.Required("DATA_DIR", "a directory to keep everything in"),
-		Ingest:    ingest.ConfigFrom(v),
-		Database:  store.OptionsFrom(v, service.Standalone),
-		APIListen: v.Listen("API_LISTEN"),
-		OpsListen: v.Listen("OPS_LISTEN"),
+		DataDir:     v.Required("DATA_DIR", "a directory to keep everything in"),
+		Ingest:      ingest.ConfigFrom(v),
+		Database:    store.OptionsFrom(v, service.Standalone),
+		EraseWithin: indexer.EraseWithinFrom(v),
+		APIListen:   v.Listen("API_LISTEN"),
+		OpsListen:   v.Listen("OPS_LISTEN"),
 	}
 	if file := v.String("CURSOR_KEYS_FILE"); file != "" {
 		var err error

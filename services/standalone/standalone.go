@@ -192,7 +192,7 @@ func (p *pipeline) run(ctx context.Context, ready func(string)) error {
 	if err != nil {
 		return err
 	}
-	ix, err := indexer.New(indexer.Config{Database: p.dbs.indexer},
+	ix, err := indexer.New(indexer.Config{Database: p.dbs.indexer, EraseWithin: p.cfg.EraseWithin},
 		indexer.Deps{NATS: indexerConn, Logger: p.logger, Registry: p.registry, Health: p.health, ID: nuid.Next()})
 	if err != nil {
 		return err

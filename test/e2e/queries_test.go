@@ -85,18 +85,17 @@ func TestQueriesOfACrowd(t *testing.T) {
 		require.Greater(t, counts[0].Posts, 1100)
 		model.CheckHTTP(t, url, want, model.Queries(16, seed))
 
-		// Of posts that nearly all are excluded by one of twenty tags, a request
-		// looks at some 500.
-		hard := model.Query{Tags: []string{counts[1].Tag}, None: []string{counts[0].Tag}}
-		for _, c := range counts[2:21] {
+		// Much work for few posts. That it ends in short pages where it is too much
+		// takes more posts than these: pkg/store's TestWorkIsBounded has them.
+		hard := model.Query{Tags: []string{counts[0].Tag}}
+		for _, c := range counts[1:21] {
 			hard.None = append(hard.None, c.Tag)
 		}
 		harder := hard
 		harder.Langs = []string{"ja", "pt-br"}
 		short := 0
 		model.CheckQueries(t, url, want, []model.Query{hard, harder}, 100, model.ShortPages(&short))
-		require.NotZero(t, short)
-		t.Logf("%d posts with %q, %d short pages", counts[1].Posts, counts[1].Tag, short)
+		t.Logf("%d posts with %q, %d short pages", counts[0].Posts, counts[0].Tag, short)
 
 		// A rebuild counts the hours in other batches.
 		_, err := indexer.Rebuild(t.Context(), indexer.RebuildConfig{Database: b.owner, ID: "rebuild"}, b.nats.Conn(t), slog.New(slog.DiscardHandler), quietProgress{})

@@ -61,7 +61,8 @@ func TestVerifyWhileIndexing(t *testing.T) {
 	require.Equal(t, "tagstream was checked by itself", did)
 
 	_, err = pgtest.Pool(t, b.owner.URL).Exec(t.Context(), `
-		UPDATE tagstream_rebuild.posts SET rev = '3zzzzzzzzzzzz' WHERE key = (SELECT key FROM tagstream.posts ORDER BY key LIMIT 1)`)
+		UPDATE tagstream_rebuild.posts SET rev = '3zzzzzzzzzzzz' WHERE key = (
+			SELECT r.key FROM tagstream_rebuild.posts r JOIN tagstream.posts p USING (key) WHERE r.rev = p.rev ORDER BY r.seq LIMIT 1)`)
 	require.NoError(t, err)
 	_, f = verify(indexer.VerifyConfig{Database: b.owner}, more)
 	require.Equal(t, 1, f.N, f.String())

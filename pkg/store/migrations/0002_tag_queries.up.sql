@@ -4,6 +4,10 @@
 
 BEGIN;
 
+-- Whoever waits for a lock keeps out those that come after. Give up soon: it is
+-- tried again.
+SET LOCAL lock_timeout = '500ms';
+
 -- Languages that posts declare, as lower-case basic language ranges of RFC
 -- 4647: a post in "en-US" counts under "en" and under "en-us".
 CREATE TABLE IF NOT EXISTS langs (
@@ -40,18 +44,6 @@ CREATE TABLE IF NOT EXISTS tag_hours (
     CONSTRAINT tag_hours_posts_check CHECK (posts >= 0)
 );
 
--- Whether tag_hours is kept for the tag. Set for ever once it has as many posts
--- as a reader should not count.
-ALTER TABLE tags ADD COLUMN IF NOT EXISTS hourly boolean NOT NULL DEFAULT false;
-
--- Each change of a count moves its row in an index of 0003, so none is made in
--- place any more, and what it leaves behind is read over until it is vacuumed.
-ALTER TABLE tags SET (
-    fillfactor = 100,
-    autovacuum_vacuum_threshold = 2000,
-    autovacuum_vacuum_scale_factor = 0.02
-);
-
 -- Accounts whose posts are many and change in pieces: hidden, shown again, erased,
 -- or what a #sync took away. Meanwhile readers see none of the posts that are to
 -- go or to come; see gone_below and hidden.
@@ -81,5 +73,31 @@ CREATE TABLE IF NOT EXISTS sweep_counts (
 -- The least version of the schema that an indexer must know to write: an older
 -- one would leave out what came later.
 ALTER TABLE checkpoint ADD COLUMN IF NOT EXISTS writer_version integer NOT NULL DEFAULT 3;
+-- An indexer of version 1 does not look at that. It finds no column of the former
+-- name, and stops; an API of version 1 does not look for one.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'checkpoint'::regclass AND attname = 'expires_at' AND NOT attisdropped) THEN
+        ALTER TABLE checkpoint RENAME COLUMN expires_at TO lease_until;
+    END IF;
+END $$;
+
+-- The last complete pass that erased payloads of removed posts from the stream:
+-- the last message that it looked at, and when it began. Here, since it is of the
+-- stream: a rebuilt index takes it over.
+ALTER TABLE heartbeat ADD COLUMN IF NOT EXISTS erased_through bigint NOT NULL DEFAULT 0;
+ALTER TABLE heartbeat ADD COLUMN IF NOT EXISTS erased_at timestamptz NOT NULL DEFAULT 'epoch';
+
+-- Each change of a count moves its row in an index of 0003, so none is made in
+-- place any more, and what it leaves behind is read over until it is vacuumed.
+ALTER TABLE tags SET (
+    fillfactor = 100,
+    autovacuum_vacuum_threshold = 2000,
+    autovacuum_vacuum_scale_factor = 0.02
+);
+
+-- Whether tag_hours is kept for the tag. Set for ever once it has as many posts
+-- as a reader should not count.
+ALTER TABLE tags ADD COLUMN IF NOT EXISTS hourly boolean NOT NULL DEFAULT false;
 
 COMMIT;

@@ -3,7 +3,6 @@ package httpapi
 import (
 	"net/http"
 	"strconv"
-	"strings"
 	"sync/atomic"
 
 	"github.com/gorilla/mux"
@@ -105,8 +104,8 @@ func (q query) page(perPage int) (int, error) {
 	last := pagesOf(store.MaxRankedTags, perPage)
 	n, err := strconv.Atoi(s)
 	switch {
-	case s == "" || strings.Trim(s, "0123456789") != "" || err == nil && n < 1:
-		return 0, fail(codeInvalidPage, "Give page as a whole number from 1 to %d: it is %s.", last, quote(s))
+	case !isNumber(s):
+		return 0, fail(codeInvalidPage, "Give page as a whole number from 1 to %d, in digits without leading zeros: it is %s%s.", last, quote(s), plusHint(s))
 	case err != nil || n > last:
 		return 0, fail(codeInvalidPage, "Ask for a page from 1 to %d: with %d tags each they hold the %d most used tags, and /v1/tags goes through all of them.", last, perPage, store.MaxRankedTags)
 	}

@@ -73,7 +73,7 @@ func TestAdminTagsIsBounded(t *testing.T) {
 		query string
 		want  code
 	}{
-		{"?page=0", codeInvalidPage}, {"?page=-1", codeInvalidPage}, {"?page=", codeInvalidPage}, {"?page=1.5", codeInvalidPage}, {"?page=%2B1", codeInvalidPage},
+		{"?page=0", codeInvalidPage}, {"?page=01", codeInvalidPage}, {"?page=+1", codeInvalidPage}, {"?page=-1", codeInvalidPage}, {"?page=", codeInvalidPage}, {"?page=1.5", codeInvalidPage}, {"?page=%2B1", codeInvalidPage},
 		{"?page=x", codeInvalidPage}, {"?page=201", codeInvalidPage}, {"?page=101&perPage=100", codeInvalidPage}, {"?page=10001&perPage=1", codeInvalidPage},
 		{"?page=335&perPage=30", codeInvalidPage}, {"?page=9223372036854775807", codeInvalidPage}, {"?page=99999999999999999999", codeInvalidPage},
 		{"?page=184467440737095517&perPage=100", codeInvalidPage},

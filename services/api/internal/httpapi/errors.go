@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -101,11 +100,10 @@ func problemOf(err error) *problem {
 
 // writeProblem answers with p.
 func writeProblem(w http.ResponseWriter, p *problem) {
-	body, err := json.Marshal(p)
+	body, err := encode(p)
 	if err != nil {
 		panic(err) // strings and a number always marshal
 	}
-	body = append(body, '\n')
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))

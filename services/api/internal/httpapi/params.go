@@ -73,7 +73,7 @@ func (p params) list() string {
 	names := slices.Concat(p.repeated, p.single)
 	switch len(names) {
 	case 0:
-		return "none"
+		return "no parameters"
 	case 1:
 		return names[0]
 	}
@@ -127,6 +127,20 @@ func (q query) tags() (tags, none []string, err error) {
 	return tags, none, nil
 }
 
+// normalTag returns a tag as posts have it. The error is a *problem.
+func normalTag(s string) (string, error) {
+	tag, err := event.NormalizeTag(s)
+	switch {
+	case errors.Is(err, event.ErrTagEmpty):
+		return "", fail(codeInvalidTag, "Name another tag than %s: nothing is left of it without white space and leading #.", quote(s))
+	case errors.Is(err, event.ErrTagTooLong):
+		return "", fail(codeInvalidTag, "Name another tag than %s: no post can have it, as tags end at %d bytes and %d characters.", quote(s), event.MaxTagBytes, event.MaxTagGraphemes)
+	case err != nil:
+		return "", fail(codeInvalidTag, "Name another tag than %s: no post can have it, as tags hold no NUL.", quote(s))
+	}
+	return tag, nil
+}
+
 // tagsIn returns the tags in a parameter.
 func (q query) tagsIn(name string) ([]string, error) {
 	var tags []string
@@ -134,14 +148,9 @@ func (q query) tagsIn(name string) ([]string, error) {
 		if p.name != name {
 			continue
 		}
-		tag, err := event.NormalizeTag(p.value)
-		switch {
-		case errors.Is(err, event.ErrTagEmpty):
-			return nil, fail(codeInvalidTag, "Leave out the empty tag: %s is nothing without white space and leading #.", quote(p.value))
-		case errors.Is(err, event.ErrTagTooLong):
-			return nil, fail(codeInvalidTag, "Leave out the tag %s: no post can have it, as tags end at %d bytes and %d characters.", quote(p.value), event.MaxTagBytes, event.MaxTagGraphemes)
-		case err != nil:
-			return nil, fail(codeInvalidTag, "Leave out the tag %s: no post can have it, as tags hold no NUL.", quote(p.value))
+		tag, err := normalTag(p.value)
+		if err != nil {
+			return nil, err
 		}
 		tags = append(tags, tag)
 	}
@@ -175,7 +184,7 @@ func (q query) langs() ([]string, error) {
 		}
 		lang, ok := event.NormalizeLang(p.value)
 		if !ok {
-			return nil, fail(codeInvalidLang, "Give lang as a language tag such as en or pt-BR: %s is none.", quote(p.value))
+			return nil, badLang(p.value)
 		}
 		langs = append(langs, lang)
 	}
@@ -185,6 +194,19 @@ func (q query) langs() ([]string, error) {
 		return nil, fail(codeInvalidLang, "Name at most %d languages: there are %d different ones.", store.MaxLangs, len(langs))
 	}
 	return langs, nil
+}
+
+// badLang says what to send instead of what is no language.
+func badLang(s string) *problem {
+	if s == "*" {
+		return fail(codeInvalidLang, "Leave out lang to get posts in all languages: \"*\" is not taken.")
+	}
+	if other := strings.TrimSuffix(strings.ReplaceAll(s, "_", "-"), "-*"); len(other) <= maxQuoted {
+		if _, ok := event.NormalizeLang(other); ok {
+			return fail(codeInvalidLang, "Give lang as a language tag such as en or pt-BR: for %s write %s.", quote(s), other)
+		}
+	}
+	return fail(codeInvalidLang, "Give lang as a language tag such as en or pt-BR: %s is none.", quote(s))
 }
 
 // time returns the time in a parameter, in UTC and rounded up to the whole
@@ -197,13 +219,49 @@ func (q query) time(name string) (time.Time, error) {
 	}
 	t, ok := event.ParseTime(s)
 	if !ok {
-		return time.Time{}, fail(codeInvalidTime, "Give %s as an RFC 3339 time with a zone, such as 2026-11-20T21:44:58Z (a plus sign is %%2B in a URL): it is %s.", name, quote(s))
+		return time.Time{}, fail(codeInvalidTime, "Give %s as an RFC 3339 time with a zone, such as 2026-11-20T21:44:58Z: %s is %s.", name, quote(s), wrongTime(s))
 	}
 	t = t.UTC().Add(time.Microsecond - 1).Truncate(time.Microsecond)
 	if t.IsZero() {
 		t = t.Add(time.Microsecond) // the zero time would be none
 	}
 	return t, nil
+}
+
+// wrongTime says what is wrong with what is no time.
+func wrongTime(s string) string {
+	parses := func(layout, s string) bool {
+		_, err := time.Parse(layout, s)
+		return err == nil
+	}
+	const seconds = len("2026-11-20T21:44:")
+	_, leap := event.ParseTime(strings.Replace(s, ":60", ":59", 1))
+	_, plus := event.ParseTime(strings.Replace(s, " ", "+", 1))
+	switch {
+	case parses(time.DateOnly, s):
+		return "a date, and a date alone is not enough"
+	case parses("2006-01-02T15:04:05", s):
+		return "without a zone: add Z for UTC"
+	case plus && strings.LastIndex(s, " ") > seconds:
+		return "what a URL makes of a plus sign that is not written %2B"
+	case leap && strings.Index(s, ":60") == seconds-1:
+		return "a leap second, which no post has: give the next second"
+	}
+	return "none"
+}
+
+// isNumber reports whether s is a whole number above zero as it is written in
+// one way only: digits, the first not zero.
+func isNumber(s string) bool {
+	return s != "" && s[0] != '0' && strings.Trim(s, "0123456789") == ""
+}
+
+// plusHint explains the space in a value that was sent with a plus sign.
+func plusHint(s string) string {
+	if strings.HasPrefix(s, " ") {
+		return " (a plus sign in a URL is a space, a real one is %2B; neither is needed)"
+	}
+	return ""
 }
 
 // limit returns the value of a parameter that sizes a page, or byDefault where
@@ -214,8 +272,8 @@ func (q query) limit(name string, byDefault int) (int, error) {
 		return byDefault, nil
 	}
 	n, err := strconv.Atoi(s)
-	if err != nil || n < 1 || n > store.MaxLimit || strings.Trim(s, "0123456789") != "" {
-		return 0, fail(codeInvalidLimit, "Give %s as a whole number from 1 to %d: it is %s.", name, store.MaxLimit, quote(s))
+	if err != nil || n > store.MaxLimit || !isNumber(s) {
+		return 0, fail(codeInvalidLimit, "Give %s as a whole number from 1 to %d, in digits without leading zeros: it is %s%s.", name, store.MaxLimit, quote(s), plusHint(s))
 	}
 	return n, nil
 }

@@ -127,6 +127,7 @@ func TestRefused(t *testing.T) {
 		{"limit below zero", posts + "tags=art&limit=-1", codeInvalidLimit},
 		{"limit with a sign", posts + "tags=art&limit=%2B5", codeInvalidLimit},
 		{"limit with a space", posts + "tags=art&limit=+5", codeInvalidLimit},
+		{"limit with a leading zero", posts + "tags=art&limit=05", codeInvalidLimit},
 		{"limit empty", posts + "tags=art&limit=", codeInvalidLimit},
 		{"limit not whole", posts + "tags=art&limit=1.5", codeInvalidLimit},
 		{"limit in hex", posts + "tags=art&limit=0x10", codeInvalidLimit},
@@ -199,6 +200,41 @@ func TestRefused(t *testing.T) {
 			require.NotContains(t, p.Detail, "127.0.0.1")
 			require.NotContains(t, p.Detail, "nobody")
 		})
+	}
+}
+
+// TestRefusalsHelp shows what a refusal says of what people often send.
+func TestRefusalsHelp(t *testing.T) {
+	t.Parallel()
+	s := serve(t, deadIndex(t))
+	const posts = "/v1/posts?tags=art&"
+	for _, c := range []struct{ target, want string }{
+		{posts + "since=2026-01-01", `"2026-01-01" is a date, and a date alone is not enough.`},
+		{posts + "until=2026-01-01T00:00:00", "is without a zone: add Z for UTC."},
+		{posts + "since=2026-01-01T00:00:00+01:00", "is what a URL makes of a plus sign that is not written %2B."},
+		{posts + "since=2016-12-31T23:59:60Z", "is a leap second, which no post has: give the next second."},
+		{posts + "since=2016-12-31T23:59:60.5z", "is a leap second, which no post has: give the next second."},
+		{posts + "since=2026-01-01T00:60:00Z", `"2026-01-01T00:60:00Z" is none.`},
+		{posts + "since=yesterday", `"yesterday" is none.`},
+		{posts + "lang=*", "Leave out lang to get posts in all languages"},
+		{posts + "lang=en_US", `for "en_US" write en-US.`},
+		{posts + "lang=en-*", `for "en-*" write en.`},
+		{posts + "lang=%3F", `"?" is none.`},
+		{posts + "limit=+5", `it is " 5" (a plus sign in a URL is a space, a real one is %2B; neither is needed).`},
+		{posts + "limit=%2B5", `in digits without leading zeros: it is "+5".`},
+		{posts + "limit=05", "without leading zeros"},
+		{"/v1/status?x=1", `Remove the unknown parameter "x": this route takes no parameters.`},
+		{"/v1/tags/%23", `Name another tag than "#": nothing is left of it without white space and leading #.`},
+		{"/v1/tags/%00", "tags hold no NUL."},
+		{"/v1/tags/%FF", `"%FF" does not decode to it.`},
+		{posts + "a%26b=<1>", `Remove the unknown parameter "a&b"`},
+	} {
+		a := s.get(t, c.target)
+		require.Equal(t, http.StatusBadRequest, a.status, c.target)
+		var p problem
+		a.json(t, &p)
+		require.Contains(t, p.Detail, c.want, c.target)
+		require.NotContains(t, string(a.body), `\u00`, "%s: the sentence can be read as it is sent", c.target)
 	}
 }
 

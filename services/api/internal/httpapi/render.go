@@ -27,14 +27,22 @@ type response struct {
 
 // json makes v the body.
 func (r *response) json(v any) error {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false) // records stay as received
-	if err := e.Encode(v); err != nil {
+	body, err := encode(v)
+	if err != nil {
 		return fmt.Errorf("encode the answer: %w", err)
 	}
-	r.contentType, r.body = contentJSON, b.Bytes()
+	r.contentType, r.body = contentJSON, body
 	return nil
+}
+
+// encode returns v as JSON and a line break, with &, < and > as they are: records
+// stay as received, and sentences can be read.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return b.Bytes(), err
 }
 
 // link adds a link to another page of the same list: the request's path with

@@ -1,10 +1,18 @@
 package httpapi
 
 import (
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
 )
 
 func loadSpec(t testing.TB) *openapi3.T {
@@ -18,4 +26,78 @@ func TestSpecIsValid(t *testing.T) {
 	t.Parallel()
 	doc := loadSpec(t)
 	require.NoError(t, doc.Validate(t.Context(), openapi3.EnableExamplesValidation()))
+}
+
+// TestSpecExamples asks what the parameters' examples say, each alone with those
+// that are required, then all of a route together, of an index that has the post
+// of the examples: all are answered.
+func TestSpecExamples(t *testing.T) {
+	t.Parallel()
+	doc := loadSpec(t)
+	x := newIndex(t)
+	example := func(path, name string) string {
+		return doc.Paths.Value(path).Get.Parameters.GetByInAndName("path", name).Example.(string)
+	}
+	const one = "/v1/posts/{did}/{rkey}"
+	x.author.DID = example(one, "did")
+	at := time.Date(2026, 11, 20, 21, 44, 58, 201e6, time.UTC)
+	_, c := x.newPost(example(one, "rkey"), at, "art", "ink")
+	c.New.Key, c.New.Langs = event.NewKey(at, event.URI(x.author.DID, c.New.Rkey)), []string{"en"}
+	x.write(t, c)
+	s := serve(t, x.open(t))
+	var admin Admin
+	admin.Use(s.handler)
+	ask := func(path, query string) {
+		t.Helper()
+		if path == "/v1/admin/tags" {
+			require.Equal(t, http.StatusOK, askAdmin(t, &admin, path+query).status, path+query)
+			return
+		}
+		a := s.get(t, path+query)
+		require.Equal(t, http.StatusOK, a.status, "%s: %s", path+query, a.body)
+		if strings.Contains(query, "tags=") {
+			require.Contains(t, string(a.body), c.New.Rkey, "%s finds the post", path+query)
+		}
+	}
+	asked := 0
+	for path, item := range doc.Paths.Map() {
+		required, all := url.Values{}, url.Values{}
+		var optional []url.Values
+		for _, ref := range item.Get.Parameters {
+			p := ref.Value
+			values := url.Values{}
+			switch e := p.Example.(type) {
+			case nil:
+				require.False(t, p.Required, "%s: %s is required and has no example", path, p.Name)
+				continue
+			case []any:
+				for _, v := range e {
+					values.Add(p.Name, fmt.Sprint(v))
+				}
+			default:
+				values.Set(p.Name, fmt.Sprint(e))
+			}
+			switch {
+			case p.In == "path":
+				path = strings.Replace(path, "{"+p.Name+"}", url.PathEscape(values.Get(p.Name)), 1)
+				continue
+			case p.Required:
+				maps.Copy(required, values)
+			default:
+				optional = append(optional, values)
+			}
+			maps.Copy(all, values)
+		}
+		for _, values := range append(optional, nil, all) {
+			together := maps.Clone(required)
+			maps.Copy(together, values)
+			query := ""
+			if len(together) > 0 {
+				query = "?" + together.Encode()
+			}
+			ask(path, query)
+			asked++
+		}
+	}
+	require.Greater(t, asked, 2*doc.Paths.Len())
 }

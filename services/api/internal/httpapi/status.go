@@ -25,9 +25,9 @@ type statusJSON struct {
 	Totals         totalsJSON     `json:"totals"`
 	// Sweeping counts the accounts with many posts that are being hidden, shown
 	// again or erased just now.
-	Sweeping int64 `json:"sweeping"`
-	Stream         streamJSON     `json:"stream"`
-	Database       databaseJSON   `json:"database"`
+	Sweeping int64        `json:"sweeping"`
+	Stream   streamJSON   `json:"stream"`
+	Database databaseJSON `json:"database"`
 	// SeenAt is null before the indexer's first heartbeat.
 	SeenAt *utc `json:"seenAt"`
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"time"
+	"unicode/utf8"
 
 	"github.com/gorilla/mux"
 
@@ -31,8 +33,8 @@ type tagsJSON struct {
 
 type tagHistoryJSON struct {
 	tagJSON
-	FirstSeen utc        `json:"firstSeen"`
-	LastSeen  utc        `json:"lastSeen"`
+	FirstSeen *utc       `json:"firstSeen"`
+	LastSeen  *utc       `json:"lastSeen"`
 	History   []hourJSON `json:"history"`
 }
 
@@ -114,14 +116,17 @@ func (h *Handler) oneTag(r *http.Request) (*response, error) {
 	if _, err := parseQuery(r.URL.RawQuery, params{}); err != nil {
 		return nil, err
 	}
-	raw, err := url.PathUnescape(mux.Vars(r)["tag"])
-	if err != nil || len(raw) > maxTagsBytes {
-		return nil, errNoSuchTag
+	segment := mux.Vars(r)["tag"]
+	raw, err := url.PathUnescape(segment)
+	switch {
+	case err != nil || !utf8.ValidString(raw):
+		return nil, fail(codeInvalidQuery, "Percent-encode the tag in the path as UTF-8: %s does not decode to it.", quote(segment))
+	case len(raw) > maxTagsBytes:
+		return nil, fail(codeTagsTooLong, "Ask for a shorter tag: it has %d bytes, and at most %d are taken.", len(raw), maxTagsBytes)
 	}
-	// Bytes that are no text become U+FFFD, as in posts.
-	name, err := event.NormalizeTag(raw)
+	name, err := normalTag(raw)
 	if err != nil {
-		return nil, errNoSuchTag
+		return nil, err
 	}
 	t, err := h.index.TagHistory(r.Context(), name)
 	if errors.Is(err, store.ErrNotFound) {
@@ -130,7 +135,7 @@ func (h *Handler) oneTag(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := tagHistoryJSON{tagJSON: tagJSON{t.Name, t.Posts}, FirstSeen: utc(t.First), LastSeen: utc(t.Last)}
+	out := tagHistoryJSON{tagJSON: tagJSON{t.Name, t.Posts}, FirstSeen: seen(t.First), LastSeen: seen(t.Last)}
 	for _, hour := range t.Hours {
 		out.History = append(out.History, hourJSON{utc(hour.Hour), hour.Posts})
 	}
@@ -138,4 +143,11 @@ func (h *Handler) oneTag(r *http.Request) (*response, error) {
 	return res, res.json(out)
 }
 
-var errNoSuchTag = fail(codeNotFound, "There can be no such tag: the path is /v1/tags/{tag}, with the tag percent-encoded as one segment, %%2F for a slash.")
+// seen is null where no post was found; see store.TagHistory.
+func seen(at time.Time) *utc {
+	if at.IsZero() {
+		return nil
+	}
+	u := utc(at)
+	return &u
+}

@@ -57,7 +57,7 @@ func run(ctx context.Context, v *service.Values) error {
 	if err != nil {
 		return err
 	}
-	cfg := indexer.Config{Database: database, MarkerAge: v.Duration("INDEXER_MARKER_AGE")}
+	cfg := indexer.Config{Database: database, MarkerAge: v.Duration("INDEXER_MARKER_AGE"), EraseWithin: indexer.EraseWithinFrom(v)}
 	if cfg.MarkerAge != 0 && cfg.MarkerAge < indexer.MinMarkerAge {
 		v.Fail("INDEXER_MARKER_AGE", fmt.Errorf("%s is less than %s", cfg.MarkerAge, indexer.MinMarkerAge))
 	}

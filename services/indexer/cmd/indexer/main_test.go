@@ -63,6 +63,8 @@ func TestExitCodes(t *testing.T) {
 		"database away":     {"verify", database, 1, "connect"},
 		"short marker age":  {"run --indexer-marker-age 1h", database, 2, "TAGSTREAM_INDEXER_MARKER_AGE: 1h0m0s is less than 24h0m0s"},
 		"marker age":        {"run --indexer-marker-age month", database, 2, "TAGSTREAM_INDEXER_MARKER_AGE"},
+		"short erasing":     {"run --erase-within 1h", database, 2, "TAGSTREAM_ERASE_WITHIN: 1h0m0s is less than 24h0m0s"},
+		"erasing":           {"run --erase-within never", database, 2, "TAGSTREAM_ERASE_WITHIN"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

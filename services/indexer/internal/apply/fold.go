@@ -327,7 +327,7 @@ func (f *fold) changes() store.Changes {
 			}
 			before, now := e.postBefore != nil && e.postBefore.Listed, e.post != nil && a.visible()
 			if e.post != e.postBefore || before != now {
-				c.Posts = append(c.Posts, store.PostChange{Old: e.postBefore, New: e.post, OldVisible: before, NewVisible: now})
+				c.Posts = append(c.Posts, store.PostChange{Account: &a.row, Old: e.postBefore, New: e.post, OldVisible: before, NewVisible: now})
 			}
 		}
 	}

@@ -141,7 +141,7 @@ func (f *fold) difference(did string) store.Changes {
 		}
 		// Another version under the same revision, which the store would take
 		// for the same: out with the one and in with the other.
-		posts = append(posts, store.PostChange{Old: p.Old, OldVisible: p.OldVisible}, store.PostChange{New: p.New, NewVisible: p.NewVisible})
+		posts = append(posts, store.PostChange{Account: p.Account, Old: p.Old, OldVisible: p.OldVisible}, store.PostChange{Account: p.Account, New: p.New, NewVisible: p.NewVisible})
 	}
 	c.Posts = posts
 	return c

@@ -7,9 +7,14 @@ import (
 	"github.com/tagstream/tagstream/pkg/store"
 )
 
-// sweepRows is how many rows one step of a sweep changes: some tens of
-// milliseconds, so that live events hardly wait.
-const sweepRows = 500
+const (
+	// sweepRows is how many posts one step of a sweep changes: some tens of
+	// milliseconds, so that live events hardly wait.
+	sweepRows = 500
+	// sweepCounts is how many counts of tags change at once when a sweep is done.
+	// Those of an account with more kinds of tags change in as many steps.
+	sweepCounts = 5000
+)
 
 // Sweep does a step of what events of big accounts have left to do, in a
 // transaction of its own: some posts of one account become listed or unlisted,
@@ -24,28 +29,31 @@ func (a *Applier) Sweep(ctx context.Context) error {
 	defer cancel()
 	none := false
 	err := a.Writer.Apply(ctx, func(tx *store.Tx, from store.Checkpoint) (store.Checkpoint, error) {
-		acc, posts, last, err := tx.NextSweep(ctx, sweepRows)
+		acc, posts, first, last, err := tx.NextSweep(ctx, sweepRows)
 		if err != nil || acc == nil {
 			none = err == nil
 			return from, err
 		}
-		if n, err := tx.EraseRemoved(ctx, acc, sweepRows); err != nil || n > 0 {
-			return from, err
+		if first && acc.ErasedRev != "" {
+			if n, err := tx.EraseRemoved(ctx, acc, sweepRows); err != nil || n > 0 {
+				return from, err
+			}
 		}
 		var c store.Changes
 		for _, p := range posts {
 			switch {
 			case isGone(p):
-				c.Posts = append(c.Posts, store.PostChange{Old: p, OldVisible: p.Listed})
+				c.Posts = append(c.Posts, store.PostChange{Account: acc, Old: p, OldVisible: p.Listed})
 			case p.Listed != (acc.State == store.Active):
-				c.Posts = append(c.Posts, store.PostChange{Old: p, New: p, OldVisible: p.Listed, NewVisible: !p.Listed})
+				c.Posts = append(c.Posts, store.PostChange{Account: acc, Old: p, New: p, OldVisible: p.Listed, NewVisible: !p.Listed})
 			}
 		}
 		if err := tx.Write(ctx, c); err != nil {
 			return from, err
 		}
 		if last {
-			return from, tx.EndSweep(ctx, acc)
+			_, err := tx.EndSweep(ctx, acc, sweepCounts)
+			return from, err
 		}
 		return from, tx.PassSweep(ctx, acc, posts[len(posts)-1].Rkey)
 	})

@@ -10,6 +10,9 @@
 // redrive folds the removal again, and a rebuild the whole stream. None of them
 // needs markers, so an index whose markers were pruned shows what one shows that
 // has them all.
+//
+// A marker is also what shows that a removed post's payload may be erased from
+// the stream (package erase): where that is done, it waits for it.
 package prune
 
 import (
@@ -42,6 +45,7 @@ var Tables = []string{Markers, Hours}
 type Pruner struct {
 	writer   *store.Writer
 	age      time.Duration
+	erased   bool
 	onPruned func(table string, rows int64)
 
 	sweep store.MarkerSweep
@@ -49,10 +53,11 @@ type Pruner struct {
 	due   time.Time
 }
 
-// New returns a pruner that keeps markers for age by upstream time. onPruned
+// New returns a pruner that keeps markers for age by upstream time and, with
+// erased set, until the payloads that they show to be removed are erased. onPruned
 // hears of rows that were deleted.
-func New(w *store.Writer, age time.Duration, onPruned func(table string, rows int64)) *Pruner {
-	return &Pruner{writer: w, age: age, onPruned: onPruned}
+func New(w *store.Writer, age time.Duration, erased bool, onPruned func(table string, rows int64)) *Pruner {
+	return &Pruner{writer: w, age: age, erased: erased, onPruned: onPruned}
 }
 
 // Step does a small piece of the work if one is due at now. The error is
@@ -63,7 +68,7 @@ func (p *Pruner) Step(ctx context.Context, now time.Time) error {
 	}
 	p.due = now.Add(retry)
 	if !p.hours {
-		next, n, done, err := p.writer.PruneMarkers(ctx, p.age, p.sweep, step)
+		next, n, done, err := p.writer.PruneMarkers(ctx, p.age, p.erased, p.sweep, step)
 		if err != nil {
 			return err
 		}

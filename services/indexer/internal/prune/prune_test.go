@@ -29,6 +29,7 @@ type index struct {
 	t      *testing.T
 	writer *store.Writer
 	seq    uint64
+	erased bool // markers wait for erasing
 }
 
 func open(t *testing.T, o store.Options, holder string) *index {
@@ -71,7 +72,7 @@ func (x *index) sweep() map[string]int64 {
 	x.t.Helper()
 	out := map[string]int64{}
 	now := time.Unix(0, 0)
-	p := prune.New(x.writer, age, func(table string, rows int64) { out[table] += rows })
+	p := prune.New(x.writer, age, x.erased, func(table string, rows int64) { out[table] += rows })
 	for range 20 {
 		require.NoError(x.t, p.Step(x.t.Context(), now))
 		require.NoError(x.t, p.Step(x.t.Context(), now), "not due yet: nothing is done")
@@ -125,6 +126,27 @@ func TestPruneMarkers(t *testing.T) {
 	both(day0.Add(age+2*time.Hour), create("new", "a"), create("old", "c"), gone("stays", "c"), create("stays", "b"))
 	same()
 	require.Equal(t, map[string]int64{prune.Markers: 0, prune.Hours: 0}, x.sweep())
+}
+
+// TestPruneAfterErasing: where payloads are erased, a marker waits for a complete
+// pass that looked at all that came before the removal.
+func TestPruneAfterErasing(t *testing.T) {
+	t.Parallel()
+	o := store.Options{URL: pgtest.Database(t).URL}
+	x := open(t, o, "live")
+	x.erased = true
+	x.put(day0, create("first", "a"), gone("first", "b"), create("second", "a"), gone("second", "b"))
+	x.put(day0.Add(2*age), event.Event{Kind: event.KindPosition})
+	require.Zero(t, x.sweep()[prune.Markers], "no pass was completed")
+	require.NoError(t, x.writer.SetErasure(t.Context(), store.Erasure{Through: 3, Begun: day0}))
+	require.EqualValues(t, 1, x.sweep()[prune.Markers])
+	require.Equal(t, 1, x.count(o, "removed_posts"))
+	require.NoError(t, x.writer.SetErasure(t.Context(), store.Erasure{Through: 4, Begun: day0}))
+	require.EqualValues(t, 1, x.sweep()[prune.Markers])
+	x.erased = false
+	x.put(day0.Add(2*age), create("third", "a"), gone("third", "b"))
+	x.put(day0.Add(4*age), event.Event{Kind: event.KindPosition})
+	require.EqualValues(t, 1, x.sweep()[prune.Markers], "nothing is erased: nothing to wait for")
 }
 
 // TestPruneManyMarkers: there are more than one transaction looks at.
@@ -182,7 +204,7 @@ func TestPruneFenced(t *testing.T) {
 	defer w.Close()
 	_, err = w.Seize(t.Context())
 	require.NoError(t, err)
-	p := prune.New(x.writer, age, func(table string, rows int64) { require.Fail(t, fmt.Sprint(table, rows)) })
+	p := prune.New(x.writer, age, x.erased, func(table string, rows int64) { require.Fail(t, fmt.Sprint(table, rows)) })
 	require.ErrorIs(t, p.Step(t.Context(), time.Unix(0, 0)), store.ErrLeaseLost)
 	require.Equal(t, 1, x.count(o, "removed_posts"))
 }

@@ -138,6 +138,7 @@ func (r *Rebuild) replay(ctx context.Context, owner *store.Owner, w *store.Write
 		// redriven, and so be gone, by a program that could apply it.
 		PutDeadLetter: func(ctx context.Context, d stream.DeadLetter) error { return stream.PutDeadLetter(ctx, r.JS, d) },
 	}
+	m := memory{js: r.JS, writer: w, applier: a}
 	vacuumed := false
 	for {
 		st, err := stream.GetState(ctx, r.JS)
@@ -157,11 +158,20 @@ func (r *Rebuild) replay(ctx context.Context, owner *store.Owner, w *store.Write
 			if seq+batchSize >= st.Last && !w.Sweeping() {
 				err := owner.Switch(ctx, func(ctx context.Context, live uint64) error {
 					for seq < live {
+						// Nothing would come of waiting for what was erased.
+						more, err := stream.HasMessage(ctx, r.JS, seq+1, live)
+						if err != nil {
+							return err
+						}
+						if !more {
+							seq = live
+							return m.pass(ctx, owner, live)
+						}
 						batch, err := reader.Next(ctx, batchSize, batchWait)
 						if err != nil {
 							return err
 						}
-						if err := a.Apply(ctx, batch); err != nil {
+						if err := m.apply(ctx, batch); err != nil {
 							return err
 						}
 						seq = batch[len(batch)-1].Seq
@@ -197,7 +207,7 @@ func (r *Rebuild) replay(ctx context.Context, owner *store.Owner, w *store.Write
 			}
 			continue
 		}
-		if err := a.Apply(ctx, batch); err != nil {
+		if err := m.apply(ctx, batch); err != nil {
 			return seq, err
 		}
 		seq = batch[len(batch)-1].Seq

@@ -1,0 +1,159 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Version names one version of a post: what one create or update says.
+type Version struct {
+	DID, Rkey, Rev string
+}
+
+// Gone returns for each of the versions whether the index shows that it is of
+// something that was removed: its post is not there and was removed at that
+// revision or later, by itself or with its account's repository, or its account
+// was erased. A version of a post that is there, hidden or not, is not gone,
+// however old; nor is one of which nothing is known.
+//
+// It stays so: a post that comes again has a higher revision, and nothing of
+// the one before. All of it is read in one statement, so of one schema.
+func (w *Writer) Gone(ctx context.Context, versions []Version) ([]bool, error) {
+	n := len(versions)
+	gone := make([]bool, n)
+	if n == 0 {
+		return gone, nil
+	}
+	dids, rkeys, revs := make([]string, n), make([]string, n), make([]string, n)
+	for i, v := range versions {
+		dids[i], rkeys[i], revs[i] = v.DID, v.Rkey, v.Rev
+	}
+	rows, err := w.pool.Query(ctx, `
+		SELECT i.n FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS i(did, rkey, rev, n)
+		  JOIN accounts a ON a.did = i.did
+		 WHERE a.erased_rev >= i.rev
+		    OR (a.sync_rev > i.rev
+		        OR EXISTS (SELECT FROM removed_posts r WHERE r.account_id = a.id AND r.rkey = i.rkey AND r.rev >= i.rev))
+		   AND NOT EXISTS (SELECT FROM posts p WHERE p.account_id = a.id AND p.rkey = i.rkey)`, dids, rkeys, revs)
+	if err != nil {
+		return nil, fmt.Errorf("look for what is gone of %d posts: %w", n, notMigrated(err))
+	}
+	var i int
+	if _, err := pgx.ForEachRow(rows, []any{&i}, func() error {
+		gone[i-1] = true
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("look for what is gone of %d posts: %w", n, notMigrated(err))
+	}
+	return gone, nil
+}
+
+// Erasure is the last complete pass of erasing.
+type Erasure struct {
+	// Through is the stream's last message that it looked at; everything that
+	// was removed up to there is erased. 0 where there was no pass.
+	Through uint64
+	// Begun is when it began, zero where nothing is known of any.
+	Begun time.Time
+}
+
+// Erasure returns the last complete pass of erasing.
+func (w *Writer) Erasure(ctx context.Context) (e Erasure, err error) {
+	var begun time.Time
+	err = w.pool.QueryRow(ctx, `SELECT erased_through, erased_at FROM heartbeat`).Scan(&e.Through, &begun)
+	if err != nil {
+		return e, fmt.Errorf("read the last erasure: %w", notMigrated(err))
+	}
+	if begun.Unix() > 0 {
+		e.Begun = begun.UTC()
+	}
+	return e, nil
+}
+
+// SetErasure records a complete pass of erasing. Markers of what was removed up
+// to there are not needed for erasing any more.
+func (w *Writer) SetErasure(ctx context.Context, e Erasure) error {
+	if _, err := w.pool.Exec(ctx, `UPDATE heartbeat SET erased_through = $1, erased_at = $2`, e.Through, e.Begun); err != nil {
+		return fmt.Errorf("record the erasure: %w", err)
+	}
+	return nil
+}
+
+// Removal is a deletion as the stream says it.
+type Removal struct {
+	Version
+	At  time.Time
+	Seq uint64
+}
+
+// Recall gives an index that is being rebuilt from a stream with gaps what the
+// live index remembers of posts that were erased from the stream, right before
+// messages are folded in that remove posts or erase accounts (erased): markers,
+// where the post that is removed is not there any more, and accounts' floors.
+// Without them an older event that comes behind would bring a post back. It does
+// so in one transaction, under the lease; again, it changes nothing.
+//
+// A removal that the live index has no marker of leaves none here either: its
+// post never was in the index, or came again.
+//
+// The error is ErrLeaseLost or the database's.
+func (w *Writer) Recall(ctx context.Context, removals []Removal, erased []string) error {
+	n := len(removals)
+	dids, rkeys, revs := make([]string, n), make([]string, n), make([]string, n)
+	times, seqs := make([]time.Time, n), make([]int64, n)
+	for i, r := range removals {
+		dids[i], rkeys[i], revs[i], times[i], seqs[i] = r.DID, r.Rkey, r.Rev, r.At, int64(r.Seq)
+	}
+	err := w.holding(ctx, func(tx pgx.Tx, _ time.Time) error {
+		if len(erased) > 0 {
+			if _, err := tx.Exec(ctx, `
+				INSERT INTO accounts AS a (did, erased_rev, seq)
+				SELECT did, erased_rev, 0 FROM `+Live+`.accounts WHERE did = ANY($1::text[]) AND erased_rev > ''
+				ON CONFLICT (did) DO UPDATE SET erased_rev = excluded.erased_rev WHERE a.erased_rev < excluded.erased_rev`, erased); err != nil {
+				return err
+			}
+		}
+		if n == 0 {
+			return nil
+		}
+		rows, err := tx.Query(ctx, `
+			SELECT DISTINCT ON (i.did, i.rkey) i.n
+			  FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS i(did, rkey, rev, n)
+			  JOIN `+Live+`.accounts a ON a.did = i.did
+			  JOIN `+Live+`.removed_posts r ON r.account_id = a.id AND r.rkey = i.rkey AND r.rev >= i.rev
+			 WHERE NOT EXISTS (SELECT FROM accounts o JOIN posts p ON p.account_id = o.id AND p.rkey = i.rkey
+			                    WHERE o.did = i.did)
+			 ORDER BY i.did, i.rkey, i.rev COLLATE "C" DESC`, dids, rkeys, revs)
+		if err != nil {
+			return err
+		}
+		lost, err := pgx.CollectRows(rows, pgx.RowTo[int])
+		if err != nil || len(lost) == 0 {
+			return err
+		}
+		at := make([]int32, len(lost))
+		for i, n := range lost {
+			at[i] = int32(n)
+		}
+		if _, err := tx.Exec(ctx, `
+			INSERT INTO accounts (did, seq) SELECT DISTINCT ($1::text[])[n], 0 FROM unnest($2::int[]) AS n
+			ON CONFLICT DO NOTHING`, dids, at); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `
+			INSERT INTO removed_posts (account_id, rkey, rev, removed_at, seq)
+			SELECT a.id, i.rkey, i.rev, i.at, i.seq
+			  FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[]) WITH ORDINALITY AS i(did, rkey, rev, at, seq, n)
+			  JOIN accounts a ON a.did = i.did
+			 WHERE i.n = ANY($6::int[]) AND a.erased_rev < i.rev AND a.sync_rev <= i.rev
+			ON CONFLICT (account_id, rkey) DO NOTHING`, dids, rkeys, revs, times, seqs, at)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("recall %d removals: %w", n, err)
+	}
+	return nil
+}

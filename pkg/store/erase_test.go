@@ -1,0 +1,131 @@
+package store_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+)
+
+// fill makes accounts, posts and markers by hand in a schema.
+func fill(t *testing.T, url, schema string) {
+	t.Helper()
+	pool := pgtest.Pool(t, url)
+	for _, sql := range []string{
+		`INSERT INTO accounts (did, seq, state, erased_rev, sync_rev) VALUES ('did:plc:a', 1, 0, '', ''), ('did:plc:hidden', 1, 1, '', ''), ('did:plc:erased', 1, 2, '3c', ''), ('did:plc:sync', 1, 0, '', '3c')`,
+		`INSERT INTO posts (key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record)
+		 SELECT gen_random_uuid(), id, p.rkey, p.rev, 'bafy', '{art}', '{}', now(), 1, '{}'
+		   FROM (VALUES ('did:plc:a', 'here', '3c'), ('did:plc:hidden', 'here', '3c'), ('did:plc:erased', 'new', '3d'), ('did:plc:sync', 'kept', '3c')) AS p(did, rkey, rev) JOIN accounts USING (did)`,
+		`INSERT INTO removed_posts (account_id, rkey, rev, removed_at, seq) SELECT id, 'gone', '3c', now(), 9 FROM accounts WHERE did IN ('did:plc:a', 'did:plc:hidden')`,
+	} {
+		tx, err := pool.Begin(t.Context())
+		require.NoError(t, err)
+		_, err = tx.Exec(t.Context(), "SET LOCAL search_path = "+schema)
+		require.NoError(t, err)
+		_, err = tx.Exec(t.Context(), sql)
+		require.NoError(t, err)
+		require.NoError(t, tx.Commit(t.Context()))
+	}
+}
+
+func TestGone(t *testing.T) {
+	t.Parallel()
+	o := newDatabase(t)
+	fill(t, o.URL, store.Live)
+	w := openWriter(t, o, "erase")
+	none, err := w.Gone(t.Context(), nil)
+	require.NoError(t, err)
+	require.Empty(t, none)
+	tests := map[store.Version]bool{
+		{DID: "did:plc:a", Rkey: "here", Rev: "3c"}:      false, // shown
+		{DID: "did:plc:a", Rkey: "here", Rev: "3a"}:      false, // an older version of it: the place is from it
+		{DID: "did:plc:a", Rkey: "gone", Rev: "3c"}:      true,
+		{DID: "did:plc:a", Rkey: "gone", Rev: "3a"}:      true,
+		{DID: "did:plc:a", Rkey: "gone", Rev: "3d"}:      false, // not removed at that revision
+		{DID: "did:plc:a", Rkey: "unknown", Rev: "3a"}:   false, // as one that Postgres refused
+		{DID: "did:plc:b", Rkey: "unknown", Rev: "3a"}:   false,
+		{DID: "did:plc:hidden", Rkey: "here", Rev: "3c"}: false,
+		{DID: "did:plc:hidden", Rkey: "gone", Rev: "3b"}: true,
+		{DID: "did:plc:erased", Rkey: "old", Rev: "3c"}:  true,
+		{DID: "did:plc:erased", Rkey: "new", Rev: "3b"}:  true, // its former life
+		{DID: "did:plc:erased", Rkey: "new", Rev: "3d"}:  false,
+		{DID: "did:plc:erased", Rkey: "more", Rev: "3d"}: false,
+		{DID: "did:plc:sync", Rkey: "lost", Rev: "3b"}:   true,
+		{DID: "did:plc:sync", Rkey: "lost", Rev: "3c"}:   false,
+		{DID: "did:plc:sync", Rkey: "kept", Rev: "3a"}:   false,
+	}
+	var asked []store.Version
+	for v := range tests {
+		asked = append(asked, v)
+	}
+	gone, err := w.Gone(t.Context(), asked)
+	require.NoError(t, err)
+	for i, v := range asked {
+		require.Equal(t, tests[v], gone[i], v)
+	}
+}
+
+func TestErasure(t *testing.T) {
+	t.Parallel()
+	w := openWriter(t, newDatabase(t), "erase")
+	e, err := w.Erasure(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, e)
+	want := store.Erasure{Through: 7, Begun: time.Date(2026, 11, 1, 2, 3, 4, 5000, time.UTC)}
+	require.NoError(t, w.SetErasure(t.Context(), want))
+	e, err = w.Erasure(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, want, e)
+}
+
+// TestRecall: an index that is being rebuilt gets the markers that the live one
+// has, for removals that find nothing, and the floors of erased accounts.
+func TestRecall(t *testing.T) {
+	t.Parallel()
+	o := newDatabase(t)
+	fill(t, o.URL, store.Live)
+	re := o
+	re.Schema = store.Rebuilding
+	require.NoError(t, store.Migrate(t.Context(), re, quiet))
+	w := openWriter(t, re, "rebuild")
+	at := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	removal := func(did, rkey, rev string) store.Removal {
+		return store.Removal{Version: store.Version{DID: did, Rkey: rkey, Rev: rev}, At: at, Seq: 5}
+	}
+	removals := []store.Removal{
+		removal("did:plc:a", "gone", "3b"), removal("did:plc:a", "gone", "3c"), removal("did:plc:a", "gone", "3a"),
+		removal("did:plc:hidden", "gone", "3d"), // later than what the live index knows of
+		removal("did:plc:a", "here", "3a"),      // came again
+		removal("did:plc:b", "never", "3a"),
+	}
+	_, err := w.Acquire(t.Context())
+	require.NoError(t, err)
+	pool := pgtest.Pool(t, o.URL)
+	check := func(want ...string) {
+		t.Helper()
+		var got []string
+		require.NoError(t, pool.QueryRow(t.Context(), `
+			SELECT coalesce(array_agg(x ORDER BY x), '{}') FROM (
+				SELECT did || ' ' || rkey || ' ' || rev FROM tagstream_rebuild.removed_posts JOIN tagstream_rebuild.accounts ON id = account_id
+				UNION ALL SELECT did || ' ' || erased_rev FROM tagstream_rebuild.accounts WHERE erased_rev > '') AS t(x)`).Scan(&got))
+		require.Equal(t, append([]string{}, want...), got)
+	}
+	for range 2 {
+		require.NoError(t, w.Recall(t.Context(), removals, nil))
+		check("did:plc:a gone 3c")
+	}
+	require.NoError(t, w.Recall(t.Context(), nil, []string{"did:plc:erased", "did:plc:a", "did:plc:b"}))
+	check("did:plc:a gone 3c", "did:plc:erased 3c")
+
+	// Where the post is there, its removal leaves the marker.
+	_, err = pool.Exec(t.Context(), `DELETE FROM tagstream_rebuild.removed_posts`)
+	require.NoError(t, err)
+	_, err = pool.Exec(t.Context(), `INSERT INTO tagstream_rebuild.posts (key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record)
+		SELECT gen_random_uuid(), id, 'gone', '3a', 'bafy', '{art}', '{}', now(), 1, '{}' FROM tagstream_rebuild.accounts WHERE did = 'did:plc:a'`)
+	require.NoError(t, err)
+	require.NoError(t, w.Recall(t.Context(), removals, nil))
+	check("did:plc:erased 3c")
+}

@@ -1,0 +1,154 @@
+package stream
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Eraser takes messages out of the stream of events for good: the server
+// overwrites them in its files. Readers pass the gaps, see Reader; nobody may
+// take the stream's first message, which tells a gap from trimming, nor its
+// last, which tells the writer where to go on.
+//
+// The server writes a block of up to 8 MiB anew for each message, under the
+// stream's lock: leave it time in between.
+type Eraser struct {
+	posts jetstream.Stream
+}
+
+// OpenEraser looks the stream up. The error is jetstream.ErrStreamNotFound or
+// the server's.
+func OpenEraser(ctx context.Context, js jetstream.JetStream) (*Eraser, error) {
+	s, err := js.Stream(ctx, Posts)
+	if err != nil {
+		return nil, fmt.Errorf("look up stream %s: %w", Posts, err)
+	}
+	return &Eraser{s}, nil
+}
+
+// Erase erases a message. One that is not there is no error.
+func (e *Eraser) Erase(ctx context.Context, seq uint64) error {
+	if err := secureDelete(ctx, e.posts, seq); err != nil {
+		return fmt.Errorf("erase message %d of %s: %w", seq, Posts, err)
+	}
+	return nil
+}
+
+// EraseSame erases a message if its payload is still the given one, and reports
+// whether the stream has another at that number.
+func (e *Eraser) EraseSame(ctx context.Context, seq uint64, payload []byte) (other bool, err error) {
+	msg, err := e.posts.GetMsg(ctx, seq)
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("read message %d of %s: %w", seq, Posts, err)
+	case !bytes.Equal(msg.Data, payload):
+		return true, nil
+	}
+	return false, e.Erase(ctx, seq)
+}
+
+// StoredBefore returns a number from first-1 to last: of the messages from first
+// to last, those up to it were stored before t, and no others. It asks the server some thirty times.
+func (e *Eraser) StoredBefore(ctx context.Context, t time.Time, first, last uint64) (uint64, error) {
+	lo, hi := first, last+1 // every message below lo is from before t, none from hi on
+	for lo < hi {
+		mid := lo + (hi-lo)/2
+		msg, err := e.posts.GetMsg(ctx, mid, jetstream.WithGetMsgSubject(postsPrefix+">"))
+		switch {
+		case errors.Is(err, jetstream.ErrMsgNotFound):
+			hi = mid
+		case err != nil:
+			return 0, fmt.Errorf("read message %d of %s: %w", mid, Posts, err)
+		case !msg.Time.Before(t):
+			hi = mid
+		default:
+			lo = msg.Sequence + 1
+		}
+	}
+	return min(lo, last+1) - 1, nil
+}
+
+// HasGaps reports whether messages were erased out of the stream.
+func HasGaps(ctx context.Context, js jetstream.JetStream) (bool, error) {
+	s, err := js.Stream(ctx, Posts)
+	if err != nil {
+		return false, fmt.Errorf("look up stream %s: %w", Posts, err)
+	}
+	return s.CachedInfo().State.NumDeleted > 0, nil
+}
+
+// HasMessage reports whether the stream has a message from number from to
+// number to.
+func HasMessage(ctx context.Context, js jetstream.JetStream, from, to uint64) (bool, error) {
+	s, err := js.Stream(ctx, Posts)
+	if err != nil {
+		return false, fmt.Errorf("look up stream %s: %w", Posts, err)
+	}
+	msg, err := s.GetMsg(ctx, from, jetstream.WithGetMsgSubject(postsPrefix+">"))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read message %d of %s: %w", from, Posts, err)
+	}
+	return msg.Sequence <= to, nil
+}
+
+// EraseDeadLetter removes a letter as DeleteDeadLetter does, and its bytes from
+// the server's files too. What is left of letters in files that hold none any
+// more goes with the last one.
+func EraseDeadLetter(ctx context.Context, js jetstream.JetStream, seq uint64) error {
+	s, err := js.Stream(ctx, DeadLetters)
+	if err != nil {
+		return fmt.Errorf("look up stream %s: %w", DeadLetters, err)
+	}
+	msg, err := s.GetLastMsgForSubject(ctx, deadLetterSubjectOf(seq))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil
+	}
+	if err == nil {
+		err = secureDelete(ctx, s, msg.Sequence)
+	}
+	if err != nil {
+		return fmt.Errorf("erase dead letter %d: %w", seq, err)
+	}
+	return nil
+}
+
+// TidyDeadLetters has the server drop its files of dead letters if there are
+// none: bytes of letters that were replaced or deleted may be in them.
+func TidyDeadLetters(ctx context.Context, js jetstream.JetStream) error {
+	s, err := js.Stream(ctx, DeadLetters)
+	if err != nil {
+		return fmt.Errorf("look up stream %s: %w", DeadLetters, err)
+	}
+	st := s.CachedInfo().State
+	if st.Msgs > 0 || st.LastSeq == 0 {
+		return nil
+	}
+	// Up to there and no farther: one may be put this moment.
+	if err := s.Purge(ctx, jetstream.WithPurgeSequence(st.LastSeq+1)); err != nil {
+		return fmt.Errorf("purge stream %s: %w", DeadLetters, err)
+	}
+	return nil
+}
+
+// secureDelete deletes a message and overwrites it. The server says "failed"
+// also of one that is not there, as after an answer that was lost.
+func secureDelete(ctx context.Context, s jetstream.Stream, seq uint64) error {
+	err := s.SecureDeleteMsg(ctx, seq)
+	if err == nil {
+		return nil
+	}
+	if _, lookErr := s.GetMsg(ctx, seq); errors.Is(lookErr, jetstream.ErrMsgNotFound) {
+		return nil
+	}
+	return err
+}

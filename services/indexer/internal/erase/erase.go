@@ -1,0 +1,383 @@
+// Package erase takes the payloads of removed posts and erased accounts out of
+// the stream of events and the dead letters, within a stated time of their
+// removal. Their bytes leave the server's files, not only its answers.
+//
+// A pass reads the stream from its first message to shortly before its end. For
+// every create and update it asks the live index for evidence that what it says
+// is gone (store.Writer.Gone), and erases what is. It promises:
+//
+//   - Nothing is erased without evidence. A version of a post that is there stays,
+//     hidden or not, however old: a rebuilt index takes the post's place from its
+//     first one.
+//   - What has no payload stays: removals, account and sync events, positions. So
+//     do the stream's first and last messages, and everything of the last hour.
+//   - The stream without what was erased folds to the same index: a message whose
+//     place in the stream ends a #sync stays as long as nothing else would, and a
+//     rebuild asks the live index for the markers that it cannot make any more
+//     (store.Writer.Recall).
+//   - A pass may end anywhere and be begun anew, by another indexer too. The
+//     evidence stays true, so it needs no fencing.
+//
+// What it cannot do: a post that was deleted and made again under its old key
+// keeps the payload of its former life until it is removed for good, and an
+// edited one those of its former versions. A server that encrypts its files only
+// unlinks a message until it tidies the file; a clustered one has it in its log
+// until that is compacted.
+//
+// How it fails: a server that is away ends the pass, and it is tried again. If no
+// pass is completed in time, that is an error in the log, again and again.
+package erase
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/stream"
+)
+
+const (
+	// Settle is how old a message is before it is looked at: ingest and a backfill
+	// may still say what it belongs to.
+	Settle = time.Hour
+	// firstAfter is how long an indexer has the lease before its first pass,
+	// unless FirstAfter says otherwise, and retryAfter the pause after a pass that
+	// failed.
+	firstAfter = 5 * time.Minute
+	retryAfter = 5 * time.Minute
+	// maxInterval is the longest time from the beginning of a pass to that of the
+	// next, and passes how many begin in the stated time.
+	maxInterval = 24 * time.Hour
+	passes      = 7
+	// lookEvery is how often the time is compared with what was promised, and
+	// sayEvery how often it is said that it is over.
+	lookEvery = time.Minute
+	sayEvery  = time.Hour
+
+	batchSize = 1000
+	batchWait = 20 * time.Millisecond
+	// maxPause bounds the pauses, which are as long as the work between them, so
+	// that the pass takes at most half of a core or a disk.
+	maxPause = time.Second
+	// requestTimeout bounds one exchange with a server.
+	requestTimeout = 30 * time.Second
+)
+
+// What is erased, as it is counted.
+const (
+	// Posts are messages of the stream of events.
+	Posts = "posts"
+	// Letters are dead letters of what is gone.
+	Letters = "dead_letters"
+	// Unreadable are dead letters that do not say what they are of.
+	Unreadable = "unreadable_dead_letters"
+)
+
+// Kinds lists them.
+var Kinds = []string{Posts, Letters, Unreadable}
+
+// Eraser erases. Its fields are set before use and not changed after.
+type Eraser struct {
+	JS jetstream.JetStream
+	// Writer has no lease.
+	Writer *store.Writer
+	Logger *slog.Logger
+	// Within is the time from a removal until the payload is gone.
+	Within time.Duration
+	// Settle is how old messages are left alone, Settle unless it is set otherwise
+	// by a test.
+	Settle time.Duration
+	// FirstAfter is how long Run waits before its first pass; 0 means five minutes.
+	FirstAfter time.Duration
+	// OnErased and OnPass, if set, hear of what was erased and of complete passes.
+	OnErased func(kind string)
+	OnPass   func(begun time.Time)
+}
+
+// Summary is what a pass did.
+type Summary struct {
+	// Messages were read, and Through is the number of the last one.
+	Messages, Through uint64
+	// Erased counts by kind.
+	Erased map[string]int
+}
+
+// Run makes passes until ctx ends.
+func (e *Eraser) Run(ctx context.Context) {
+	interval := min(maxInterval, e.Within/passes)
+	next := time.Now().Add(cmp.Or(e.FirstAfter, firstAfter))
+	var said time.Time
+	for {
+		last, err := e.last(ctx)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			e.Logger.Warn("could not look up when payloads of removed posts were last erased", "err", err)
+		case err == nil:
+			if last.Through > 0 {
+				if due := last.Begun.Add(interval); due.After(next) {
+					next = due
+				}
+			}
+			// What was removed right after what the last pass looked at.
+			if overdue := time.Since(last.Begun) + e.Settle - e.Within; overdue > 0 && time.Since(said) > sayEvery {
+				said = time.Now()
+				e.Logger.Error("payloads of removed posts were not erased from the stream in time", "last_complete_pass", last.Begun, "within", e.Within)
+			}
+		}
+		if err == nil && !time.Now().Before(next) {
+			begun := time.Now()
+			sum, err := e.Pass(ctx)
+			switch {
+			case ctx.Err() != nil:
+			case err != nil:
+				e.Logger.Warn("erasing payloads of removed posts failed, it is tried again", "err", err)
+				next = time.Now().Add(retryAfter)
+			default:
+				e.Logger.Info("erased payloads of removed posts", "messages", sum.Messages, "through", sum.Through,
+					"posts", sum.Erased[Posts], "dead_letters", sum.Erased[Letters], "unreadable", sum.Erased[Unreadable], "took", time.Since(begun))
+				next = begun.Add(interval)
+			}
+		}
+		if !pause(ctx, min(lookEvery, max(time.Until(next), time.Second))) {
+			return
+		}
+	}
+}
+
+// last returns the last complete pass. Where there was none, the time begins now.
+func (e *Eraser) last(ctx context.Context) (store.Erasure, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	last, err := e.Writer.Erasure(ctx)
+	if err != nil {
+		return last, err
+	}
+	if last.Begun.IsZero() {
+		last.Begun = time.Now().UTC()
+		return last, e.Writer.SetErasure(ctx, last)
+	}
+	if last.Through > 0 && e.OnPass != nil {
+		e.OnPass(last.Begun)
+	}
+	return last, nil
+}
+
+// Pass makes one pass. An error leaves some of it done; the next pass does the
+// rest.
+func (e *Eraser) Pass(ctx context.Context) (Summary, error) {
+	p := &pass{Eraser: e, sum: Summary{Erased: map[string]int{}}}
+	begun := time.Now().UTC()
+	if err := p.open(ctx); err != nil {
+		return p.sum, err
+	}
+	if err := p.letters.load(ctx, e, p.last); err != nil {
+		return p.sum, err
+	}
+	if err := p.read(ctx); err != nil {
+		return p.sum, err
+	}
+	if err := p.eraseLetters(ctx, begun); err != nil {
+		return p.sum, err
+	}
+	p.sum.Through = p.last
+	if p.held != nil {
+		// It is looked at again by the next pass, whose markers have to wait.
+		p.sum.Through = p.held[0].seq - 1
+	}
+	if err := e.Writer.SetErasure(ctx, store.Erasure{Through: p.sum.Through, Begun: begun}); err != nil {
+		return p.sum, err
+	}
+	if e.OnPass != nil {
+		e.OnPass(begun)
+	}
+	return p.sum, nil
+}
+
+// pass is the state of one pass.
+type pass struct {
+	*Eraser
+	posts       *stream.Eraser
+	first, last uint64 // the messages to look at, all but the first may be erased
+	letters     letters
+	sync        group
+	// held are messages that may go if what follows them ends the #sync too.
+	held []message
+	sum  Summary
+}
+
+// message is one of the stream, as far as it is looked at.
+type message struct {
+	seq  uint64
+	data []byte
+	head head
+	gone bool
+}
+
+// head is what is read of every message, leniently.
+type head struct {
+	Kind   event.Kind `json:"kind"`
+	DID    string     `json:"did"`
+	Rkey   string     `json:"rkey"`
+	Rev    string     `json:"rev"`
+	Active bool       `json:"active"`
+	Status string     `json:"status"`
+	Source struct {
+		Seq  uint64    `json:"seq"`
+		Time time.Time `json:"time"`
+	} `json:"source"`
+}
+
+// carries reports whether the message has a payload, and says of what.
+func (h *head) carries() bool {
+	return h.Kind != event.KindDelete && h.Kind != event.KindRemove &&
+		event.ValidDID(h.DID) && event.ValidRkey(h.Rkey) && event.ValidRev(h.Rev)
+}
+
+func (h *head) version() store.Version { return store.Version{DID: h.DID, Rkey: h.Rkey, Rev: h.Rev} }
+
+// open finds out which messages to look at, and whether the index is of this
+// stream at all.
+func (p *pass) open(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	cp, err := p.Writer.Checkpoint(ctx)
+	if err != nil {
+		return err
+	}
+	st, err := stream.GetState(ctx, p.JS)
+	if err != nil {
+		return err
+	}
+	if cp.Seq > st.Last {
+		return fmt.Errorf("%w: the index is at %d, the last message is %d", stream.ErrBehind, cp.Seq, st.Last)
+	}
+	if cp.Seq > 0 && cp.Source.Seq > 0 {
+		if err := stream.CheckSource(ctx, p.JS, cp.Seq, cp.Source); err != nil {
+			return err
+		}
+	}
+	if p.posts, err = stream.OpenEraser(ctx, p.JS); err != nil {
+		return err
+	}
+	p.first, p.last = st.First, min(cp.Seq, max(st.Last, 1)-1)
+	if p.last < p.first {
+		return nil
+	}
+	p.last, err = p.posts.StoredBefore(ctx, time.Now().Add(-p.Settle), p.first, p.last)
+	return err
+}
+
+// read looks at the messages.
+func (p *pass) read(ctx context.Context) error {
+	if p.last < p.first {
+		return nil
+	}
+	r, err := stream.OpenReader(ctx, p.JS, p.first)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	// The stream has a message behind the last one to look at, so there is an end.
+	for at := uint64(0); at <= p.last; {
+		wait, cancel := context.WithTimeout(ctx, requestTimeout)
+		raw, err := r.Next(wait, batchSize, batchWait)
+		cancel()
+		if err != nil {
+			return err
+		}
+		begun := time.Now()
+		at = raw[len(raw)-1].Seq
+		if err := p.look(ctx, raw); err != nil {
+			return err
+		}
+		if !pause(ctx, min(time.Since(begun), maxPause)) {
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// look looks at a batch, and erases what may be.
+func (p *pass) look(ctx context.Context, raw []stream.Message) error {
+	messages := make([]message, len(raw))
+	var asked []int
+	var versions []store.Version
+	for i, m := range raw {
+		msg := message{seq: m.Seq, data: m.Data}
+		if json.Unmarshal(m.Data, &msg.head) != nil {
+			msg.head = head{} // not to be told whose it is
+		}
+		messages[i] = msg
+		if m.Seq > p.first && m.Seq <= p.last && (msg.head.Kind == event.KindCreate || msg.head.Kind == event.KindUpdate) && msg.head.carries() {
+			asked, versions = append(asked, i), append(versions, msg.head.version())
+		}
+	}
+	gone, err := p.gone(ctx, versions)
+	if err != nil {
+		return err
+	}
+	for n, i := range asked {
+		messages[i].gone = gone[n]
+	}
+	for _, m := range messages {
+		if m.seq <= p.last {
+			p.sum.Messages++
+		}
+		for _, out := range p.decide(m) {
+			if err := p.erase(ctx, out.seq); err != nil {
+				return err
+			}
+		}
+		p.letters.hear(m)
+	}
+	return nil
+}
+
+func (p *pass) gone(ctx context.Context, versions []store.Version) ([]bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return p.Writer.Gone(ctx, versions)
+}
+
+func (p *pass) erase(ctx context.Context, seq uint64) error {
+	begun := time.Now()
+	attempt, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if err := p.posts.Erase(attempt, seq); err != nil {
+		return err
+	}
+	p.count(Posts)
+	if !pause(ctx, min(time.Since(begun), maxPause)) {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+func (p *pass) count(kind string) {
+	p.sum.Erased[kind]++
+	if p.OnErased != nil {
+		p.OnErased(kind)
+	}
+}
+
+// pause waits, and reports whether ctx still lasts.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+var errForeign = errors.New("the stream has another message at that number")

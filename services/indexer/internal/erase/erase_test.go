@@ -1,0 +1,341 @@
+package erase_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/services/indexer/internal/apply"
+	"github.com/tagstream/tagstream/services/indexer/internal/erase"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+var quiet = slog.New(slog.DiscardHandler)
+
+const week = 7 * 24 * time.Hour
+
+// site is a stream, and a live index of it.
+type site struct {
+	t      *testing.T
+	o      store.Options
+	js     jetstream.JetStream
+	writer *store.Writer // without a lease
+	live   *apply.Applier
+	last   uint64
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	s := &site{t: t, js: natstest.Server(t).JetStream(t), o: store.Options{URL: pgtest.Database(t).URL}}
+	require.NoError(t, stream.Ensure(t.Context(), s.js, stream.Config{}))
+	s.live = s.index(store.Live)
+	var err error
+	s.writer, err = store.OpenWriter(t.Context(), s.o, "erase")
+	require.NoError(t, err)
+	t.Cleanup(s.writer.Close)
+	return s
+}
+
+// index makes an empty index.
+func (s *site) index(schema string) *apply.Applier {
+	s.t.Helper()
+	o := s.o
+	o.Schema = schema
+	require.NoError(s.t, store.Migrate(s.t.Context(), o, quiet))
+	w, err := store.OpenWriter(s.t.Context(), o, "index")
+	require.NoError(s.t, err)
+	s.t.Cleanup(w.Close)
+	_, err = w.Acquire(s.t.Context())
+	require.NoError(s.t, err)
+	return &apply.Applier{Writer: w, Logger: quiet, PutDeadLetter: func(ctx context.Context, d stream.DeadLetter) error {
+		return stream.PutDeadLetter(ctx, s.js, d)
+	}}
+}
+
+// add stores events and folds them into the live index, one by one.
+func (s *site) add(events ...event.Event) {
+	s.t.Helper()
+	for _, ev := range events {
+		if ev.Source.IsZero() {
+			ev.Source = second(int(s.last))
+		}
+		data, err := ev.Encode()
+		require.NoError(s.t, err)
+		s.put(data)
+	}
+}
+
+func (s *site) put(data []byte) {
+	s.t.Helper()
+	ack, err := s.js.Publish(s.t.Context(), "posts.test", data)
+	require.NoError(s.t, err)
+	s.last = ack.Sequence
+	require.NoError(s.t, s.live.Apply(s.t.Context(), []stream.Message{{Seq: ack.Sequence, Data: data}}))
+}
+
+// pass makes a pass over everything, and returns the numbers that are left.
+func (s *site) pass() (left []uint64, sum erase.Summary) {
+	s.t.Helper()
+	e := erase.Eraser{JS: s.js, Writer: s.writer, Logger: quiet, Within: week}
+	sum, err := e.Pass(s.t.Context())
+	require.NoError(s.t, err)
+	for _, m := range s.read() {
+		left = append(left, m.Seq)
+	}
+	return left, sum
+}
+
+func (s *site) read() (all []stream.Message) {
+	s.t.Helper()
+	r, err := stream.OpenReader(s.t.Context(), s.js, 1)
+	require.NoError(s.t, err)
+	defer r.Close()
+	for len(all) == 0 || all[len(all)-1].Seq < s.last {
+		batch, err := r.Next(s.t.Context(), 1000, time.Millisecond)
+		require.NoError(s.t, err)
+		all = append(all, batch...)
+	}
+	return all
+}
+
+// same folds what is left of the stream into another index, and compares.
+func (s *site) same() {
+	s.t.Helper()
+	a := s.index(store.Rebuilding)
+	require.NoError(s.t, a.Apply(s.t.Context(), s.read()))
+	f, err := store.NewVerifier(s.o).Compare(s.t.Context(), store.Live, store.Rebuilding, nil)
+	require.NoError(s.t, err)
+	require.Zero(s.t, f.N, f.String())
+}
+
+func second(n int) event.Position {
+	return event.Position{Host: "https://host.example", Seq: uint64(n + 1), Time: time.Date(2026, 11, 1, 0, 0, n, 0, time.UTC)}
+}
+
+const a, b = "did:plc:a", "did:plc:b"
+
+func rev(r byte) string { return "3abcabcabcab" + string(r) }
+
+func create(did, rkey string, r byte) event.Event {
+	record, _ := json.Marshal(map[string]string{"text": did + rkey + string(r)})
+	return event.Event{Kind: event.KindCreate, DID: did, Rkey: rkey, Rev: rev(r), CID: "bafy", Tags: []string{"art"}, Record: record}
+}
+
+func update(did, rkey string, r byte) event.Event {
+	ev := create(did, rkey, r)
+	ev.Kind = event.KindUpdate
+	return ev
+}
+
+func gone(did, rkey string, r byte) event.Event {
+	return event.Event{Kind: event.KindDelete, DID: did, Rkey: rkey, Rev: rev(r)}
+}
+
+func status(did, s string) event.Event {
+	return event.Event{Kind: event.KindAccount, DID: did, Active: s == "", Status: s}
+}
+
+func syncAt(did string, r byte, at int) event.Event {
+	return event.Event{Kind: event.KindSync, DID: did, Rev: rev(r), Source: second(at)}
+}
+
+func at(n int, ev event.Event) event.Event {
+	ev.Source = second(n)
+	return ev
+}
+
+var position = event.Event{Kind: event.KindPosition}
+
+func TestPass(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name   string
+		events []event.Event // a position before and behind
+		left   []uint64
+	}{
+		{"shown", []event.Event{create(a, "x", 'b')}, []uint64{1, 2, 3}},
+		{"deleted", []event.Event{create(a, "x", 'b'), update(a, "x", 'c'), gone(a, "x", 'd')}, []uint64{1, 4, 5}},
+		{"an edit keeps the first version, which gives the place", []event.Event{create(a, "x", 'b'), create(a, "y", 'b'), update(a, "x", 'c')}, []uint64{1, 2, 3, 4, 5}},
+		{"made again under its key", []event.Event{create(a, "x", 'b'), gone(a, "x", 'c'), create(a, "x", 'd')}, []uint64{1, 2, 3, 4, 5}},
+		{"deleted again", []event.Event{create(a, "x", 'b'), gone(a, "x", 'c'), create(a, "x", 'd'), gone(a, "x", 'e')}, []uint64{1, 3, 5, 6}},
+		{"deleted before it came", []event.Event{gone(a, "x", 'c'), create(a, "x", 'b')}, []uint64{1, 2, 3, 4}},
+		{"what comes late of a deleted post", []event.Event{create(a, "x", 'b'), gone(a, "x", 'e'), create(a, "x", 'c'), update(a, "x", 'd')}, []uint64{1, 3, 6}},
+		{"hidden", []event.Event{create(a, "x", 'b'), status(a, "takendown"), create(a, "y", 'c')}, []uint64{1, 2, 3, 4, 5}},
+		{"erased account", []event.Event{create(a, "x", 'b'), create(b, "x", 'b'), status(a, "deleted")}, []uint64{1, 3, 4, 5}},
+		{"erased account that came back", []event.Event{create(a, "x", 'b'), status(a, "deleted"), status(a, ""), create(a, "x", 'c'), create(a, "y", 'b')}, []uint64{1, 3, 4, 5, 7}},
+		{"a #sync", []event.Event{create(a, "lost", 'b'), create(a, "kept", 'b'), create(a, "more", 'b'), syncAt(a, 'd', 30), at(30, create(a, "kept", 'd')), at(30, create(a, "more", 'd'))}, []uint64{1, 3, 4, 5, 6, 7, 8}},
+		{"what ended a #sync stays while its place matters",
+			[]event.Event{create(a, "x", 'b'), create(b, "y", 'b'), syncAt(a, 'd', 30), at(31, create(b, "z", 'c')), at(30, create(a, "x", 'd')), gone(b, "z", 'd')}, []uint64{1, 2, 3, 4, 5, 6, 7, 8}},
+		{"and goes where another ends it",
+			[]event.Event{create(a, "x", 'b'), syncAt(a, 'd', 30), at(31, create(b, "z", 'c')), at(31, create(b, "w", 'c')), gone(b, "z", 'd'), gone(b, "w", 'd'), at(30, create(a, "x", 'd'))}, []uint64{1, 2, 3, 6, 7, 8, 9}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			s.add(position)
+			s.add(tt.events...)
+			s.add(position)
+			left, sum := s.pass()
+			require.Equal(t, tt.left, left)
+			require.Equal(t, len(tt.events)+2-len(left), sum.Erased[erase.Posts])
+			require.Equal(t, s.last-1, sum.Through)
+			s.same()
+			again, sum := s.pass()
+			require.Equal(t, left, again)
+			require.Zero(t, sum.Erased[erase.Posts])
+		})
+	}
+}
+
+// TestPassLeavesTheEnds: neither the first message, which tells gaps from
+// trimming, nor the last, behind which ingest goes on, nor what was not folded in.
+func TestPassLeavesTheEnds(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.add(create(a, "x", 'b'), gone(a, "x", 'd'), create(a, "x", 'c'))
+	left, _ := s.pass()
+	require.Equal(t, []uint64{1, 2, 3}, left)
+	data, err := json.Marshal(create(a, "x", 'b'))
+	require.NoError(t, err)
+	for range 2 {
+		_, err = s.js.Publish(t.Context(), "posts.test", data)
+		require.NoError(t, err)
+	}
+	_, sum := s.pass()
+	require.EqualValues(t, 3, sum.Through, "the index has not come farther")
+}
+
+// TestPassOfAnotherStream: evidence of another stream's index is none.
+func TestPassOfAnotherStream(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.add(position, create(a, "x", 'b'), gone(a, "x", 'c'), position)
+	other := natstest.Server(t).JetStream(t)
+	require.NoError(t, stream.Ensure(t.Context(), other, stream.Config{}))
+	e := erase.Eraser{JS: other, Writer: s.writer, Logger: quiet, Within: week}
+	_, err := e.Pass(t.Context())
+	require.ErrorIs(t, err, stream.ErrBehind)
+	for range 5 {
+		ev := position
+		ev.V, ev.Source = event.Version, second(1000)
+		data, err := ev.Encode()
+		require.NoError(t, err)
+		_, err = other.Publish(t.Context(), "posts.test", data)
+		require.NoError(t, err)
+	}
+	_, err = e.Pass(t.Context())
+	require.ErrorIs(t, err, stream.ErrReplaced)
+}
+
+// TestLetters: a dead letter that the stream removes later goes with its message;
+// one of a former stream is not taken for one of this.
+func TestLetters(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	newer := func(ev event.Event) []byte {
+		ev.Source = second(int(s.last))
+		data, err := ev.Encode()
+		require.NoError(t, err)
+		return bytes.Replace(data, []byte(`"v":1`), []byte(`"v":9`), 1)
+	}
+	s.add(position)                            // 1
+	s.put(newer(create(a, "x", 'b')))          // 2
+	s.put(newer(create(a, "y", 'b')))          // 3
+	s.put(newer(create(b, "x", 'b')))          // 4
+	s.add(gone(a, "x", 'c'))                   // 5
+	s.add(at(40, status(b, "")))               // 6
+	s.add(at(30, status(b, "deleted")))        // 7: older than what is known
+	s.put([]byte(`{"v":9,"what":"is this?"}`)) // 8
+	s.add(position)                            // 9
+	require.NoError(t, stream.PutDeadLetter(t.Context(), s.js, stream.DeadLetter{Seq: 4, Reason: "x", At: time.Now(), Payload: newer(create(a, "x", 'a'))}))
+	left, sum := s.pass()
+	require.Equal(t, []uint64{1, 3, 4, 5, 6, 7, 8, 9}, left)
+	require.Equal(t, 1, sum.Erased[erase.Letters])
+	seqs, err := stream.DeadLetterSeqs(t.Context(), s.js)
+	require.NoError(t, err)
+	require.Equal(t, []uint64{8, 4, 3}, seqs)
+
+	s.add(at(50, status(b, "deleted")), position)
+	require.NoError(t, stream.PutDeadLetter(t.Context(), s.js, stream.DeadLetter{Seq: 4, Reason: "x", At: time.Now(), Payload: s.read()[2].Data}))
+	left, sum = s.pass()
+	require.Equal(t, []uint64{1, 3, 5, 6, 7, 8, 9, 10, 11}, left)
+	require.Equal(t, 1, sum.Erased[erase.Letters])
+	e := erase.Eraser{JS: s.js, Writer: s.writer, Logger: quiet, Within: time.Nanosecond}
+	sum, err = e.Pass(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 1, sum.Erased[erase.Unreadable])
+	st, err := s.writer.Checkpoint(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, s.last, st.Seq)
+}
+
+// errorLog counts what is logged as an error.
+type errorLog struct {
+	slog.Handler
+	mu   sync.Mutex
+	said []string
+}
+
+func (h *errorLog) Enabled(context.Context, slog.Level) bool { return true }
+func (h *errorLog) WithAttrs([]slog.Attr) slog.Handler       { return h }
+func (h *errorLog) Handle(_ context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelError {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.said = append(h.said, r.Message)
+	}
+	return nil
+}
+
+// TestRun: passes are made, and that none was made in time is said.
+func TestRun(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		last time.Duration
+		said int
+	}{{0, 0}, {6 * 24 * time.Hour, 0}, {8 * 24 * time.Hour, 1}} {
+		t.Run(fmt.Sprint(tt.last), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			s.add(position, create(a, "x", 'b'), gone(a, "x", 'c'), position)
+			if tt.last > 0 {
+				require.NoError(t, s.writer.SetErasure(t.Context(), store.Erasure{Through: 1, Begun: time.Now().Add(-tt.last)}))
+			}
+			log := &errorLog{}
+			began := time.Now().Add(-time.Second)
+			passed := make(chan time.Time, 10)
+			e := erase.Eraser{JS: s.js, Writer: s.writer, Logger: slog.New(log), Within: week, FirstAfter: time.Millisecond,
+				OnPass: func(begun time.Time) { passed <- begun }}
+			ctx, cancel := context.WithCancel(t.Context())
+			var running sync.WaitGroup
+			running.Go(func() { e.Run(ctx) })
+			for begun := range passed {
+				if begun.After(began) {
+					break
+				}
+			}
+			cancel()
+			running.Wait()
+			require.Len(t, log.said, tt.said)
+			last, err := s.writer.Erasure(t.Context())
+			require.NoError(t, err)
+			require.EqualValues(t, s.last-1, last.Through)
+			require.True(t, last.Begun.After(began))
+		})
+	}
+}

@@ -1,0 +1,184 @@
+package erase
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/services/indexer/internal/dlq"
+)
+
+// letters are the dead letters with a payload, and what the stream says of them.
+// The index does not have what could not be applied, so that its removal left no
+// marker: the stream itself is the evidence.
+type letters struct {
+	of         map[string]*author
+	unreadable []unreadable
+}
+
+// author is an account with dead letters.
+type author struct {
+	letters []*letter
+	// The time and upstream sequence of the last status event that counts: the
+	// fold goes by them.
+	time time.Time
+	seq  uint64
+}
+
+type letter struct {
+	seq     uint64
+	version store.Version
+	payload []byte
+	// removed says that the stream removes the post behind the message.
+	removed bool
+}
+
+type unreadable struct {
+	seq uint64
+	at  time.Time
+}
+
+// load reads the dead letters of messages up to number last; later ones are for
+// the next pass.
+func (l *letters) load(ctx context.Context, e *Eraser, last uint64) error {
+	l.of = map[string]*author{}
+	return stream.EachDeadLetter(ctx, e.JS, func(d stream.DeadLetter) error {
+		if len(d.Payload) == 0 {
+			return nil
+		}
+		var h head
+		if err := json.Unmarshal(d.Payload, &h); err != nil || !h.carries() {
+			if err != nil || h.Kind != event.KindDelete && h.Kind != event.KindRemove && h.Kind != event.KindAccount &&
+				h.Kind != event.KindSync && h.Kind != event.KindPosition {
+				l.unreadable = append(l.unreadable, unreadable{d.Seq, d.At})
+			}
+			return nil
+		}
+		if d.Seq > last {
+			return nil
+		}
+		a := l.of[h.DID]
+		if a == nil {
+			a = &author{}
+			l.of[h.DID] = a
+		}
+		a.letters = append(a.letters, &letter{seq: d.Seq, version: h.version(), payload: d.Payload})
+		return nil
+	})
+}
+
+// hear takes the stream's next message.
+func (l *letters) hear(m message) {
+	a := l.of[m.head.DID]
+	if a == nil || m.head.carries() {
+		return
+	}
+	if _, err := event.Decode(m.data); err != nil {
+		return // a dead letter itself
+	}
+	h := &m.head
+	var removes func(*letter) bool
+	switch h.Kind {
+	default:
+		return
+	case event.KindDelete, event.KindRemove:
+		removes = func(d *letter) bool { return d.version.Rkey == h.Rkey && d.version.Rev <= h.Rev }
+	case event.KindAccount:
+		// As the fold does: not what is about the relay, nor older than the last.
+		at := h.Source.Time.Truncate(time.Microsecond)
+		c := at.Compare(a.time)
+		if h.Status == "throttled" || h.Status == "desynchronized" || c < 0 || c == 0 && h.Source.Seq <= a.seq {
+			return
+		}
+		a.time, a.seq = at, h.Source.Seq
+		if h.Active || h.Status != "deleted" {
+			return
+		}
+		removes = func(*letter) bool { return true }
+	}
+	for _, d := range a.letters {
+		if d.seq < m.seq && removes(d) {
+			d.removed = true
+		}
+	}
+}
+
+// eraseLetters erases the letters of what is gone, and their messages, and those
+// that are unreadable and older than the stated time.
+func (p *pass) eraseLetters(ctx context.Context, now time.Time) error {
+	for _, a := range p.letters.of {
+		versions := make([]store.Version, len(a.letters))
+		for i, d := range a.letters {
+			versions[i] = d.version
+		}
+		gone, err := p.gone(ctx, versions)
+		if err != nil {
+			return err
+		}
+		for i, d := range a.letters {
+			if err := p.eraseLetter(ctx, d, gone[i]); err != nil {
+				return err
+			}
+		}
+	}
+	for _, u := range p.letters.unreadable {
+		if now.Sub(u.at) < p.Within {
+			continue
+		}
+		p.Logger.Warn("a dead letter that does not say what it is of is dropped: whether that is gone cannot be told", "seq", u.seq, "since", u.at)
+		if err := p.dropLetter(ctx, u.seq, Unreadable); err != nil {
+			return err
+		}
+	}
+	// Also what redrives left in the files.
+	if err := stream.TidyDeadLetters(ctx, p.JS); err != nil {
+		return err
+	}
+	if p.sum.Erased[Letters]+p.sum.Erased[Unreadable] == 0 {
+		return nil
+	}
+	return dlq.Recount(ctx, p.JS, p.Writer)
+}
+
+// eraseLetter erases a letter if it is of something gone. The message goes first:
+// a crash in between leaves the letter for the next pass.
+func (p *pass) eraseLetter(ctx context.Context, d *letter, gone bool) error {
+	if !gone && !d.removed {
+		return nil
+	}
+	if d.seq > p.first {
+		err := p.eraseMessageOf(ctx, d)
+		if errors.Is(err, errForeign) {
+			if !gone {
+				return nil // what follows in this stream is not about it
+			}
+		} else if err != nil {
+			return err
+		}
+	}
+	return p.dropLetter(ctx, d.seq, Letters)
+}
+
+func (p *pass) eraseMessageOf(ctx context.Context, d *letter) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	other, err := p.posts.EraseSame(ctx, d.seq, d.payload)
+	if err == nil && other {
+		return errForeign
+	}
+	return err
+}
+
+func (p *pass) dropLetter(ctx context.Context, seq uint64, kind string) error {
+	attempt, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if err := stream.EraseDeadLetter(attempt, p.JS, seq); err != nil {
+		return err
+	}
+	p.count(kind)
+	return nil
+}

@@ -1,0 +1,385 @@
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/services/indexer"
+	"github.com/tagstream/tagstream/test/model"
+)
+
+var (
+	eraseSeed  = flag.Uint64("erase.seed", 0, "run TestErase with this seed only")
+	eraseSeeds = flag.Uint64("erase.seeds", 6, "how many seeds TestErase runs")
+)
+
+// erase makes a pass that looks at everything but the stream's last message.
+func (b *indexBench) erase(within time.Duration) (posts, letters int) {
+	b.t.Helper()
+	b.runs++
+	posts, letters, err := indexer.Erase(b.t.Context(), indexer.EraseConfig{Database: b.writer, Within: within, ID: fmt.Sprint("erase-", b.runs)},
+		b.nats.Conn(b.t), slog.New(slog.DiscardHandler))
+	require.NoError(b.t, err)
+	return posts, letters
+}
+
+const week = 7 * 24 * time.Hour
+
+// rebuild makes the index anew and switches it in.
+func (b *indexBench) rebuild() {
+	b.t.Helper()
+	b.runs++
+	_, err := indexer.Rebuild(b.t.Context(), indexer.RebuildConfig{Database: b.owner, ID: fmt.Sprint("rebuild-", b.runs), Restart: true},
+		b.nats.Conn(b.t), slog.New(slog.DiscardHandler), quietProgress{})
+	require.NoError(b.t, err)
+}
+
+// stored returns the stream's messages by number.
+func (b *indexBench) stored(last uint64) map[uint64][]byte {
+	b.t.Helper()
+	r, err := stream.OpenReader(b.t.Context(), b.js, 1)
+	require.NoError(b.t, err)
+	defer r.Close()
+	out := map[uint64][]byte{}
+	for at := uint64(0); at < last; {
+		batch, err := r.Next(b.t.Context(), 1000, time.Millisecond)
+		require.NoError(b.t, err)
+		for _, m := range batch {
+			require.Greater(b.t, m.Seq, at)
+			out[m.Seq], at = m.Data, m.Seq
+		}
+	}
+	return out
+}
+
+// TestErase erases again and again while a history full of edges comes in: posts
+// that come again under their keys, hidden and erased accounts, syncs, events
+// that come late. The live index stays what it is, and one that is rebuilt from
+// what is left of the stream is the same, places in the order included. Readers
+// that were somewhere in the stream go on.
+func TestErase(t *testing.T) {
+	t.Parallel()
+	first, n := uint64(1), *eraseSeeds
+	if *eraseSeed != 0 {
+		first, n = *eraseSeed, 1
+	}
+	for seed := first; seed < first+n; seed++ {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			t.Parallel()
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Logf("repeat with: go test ./test/e2e -run '^TestErase$' -erase.seed=%d", seed)
+				}
+			})
+			eraseAlong(t, seed)
+		})
+	}
+}
+
+func eraseAlong(t *testing.T, seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 9))
+	b := newIndexBench(t, natstest.Server(t))
+	url := b.api()
+	b.big = []int{0, 3, 20}[rng.IntN(3)]
+	b.indexer(100)
+	want := model.New()
+	var all []*event.Event
+	seq, erased := uint64(0), 0
+	add := func(events ...*event.Event) {
+		var raw [][]byte
+		for _, ev := range events {
+			data, err := ev.Encode()
+			require.NoError(t, err)
+			seq++
+			want.Apply(seq, data)
+			raw = append(raw, data)
+		}
+		all = append(all, events...)
+		require.Equal(t, seq, b.publish(raw...))
+	}
+	history := model.Generate(seed, 600)
+	at := history[0].Source
+	add(&event.Event{V: event.Version, Kind: event.KindPosition, Source: at}) // as ingest begins
+	for len(history) > 0 {
+		n := min(len(history), 50+rng.IntN(250))
+		add(history[:n]...)
+		history = history[n:]
+		b.await(url, seq)
+		// A reader that has read some of it already, and one that has not.
+		reader, err := stream.OpenReader(t.Context(), b.js, 1+rng.Uint64N(seq))
+		require.NoError(t, err)
+		got, err := reader.Next(t.Context(), 10, time.Millisecond)
+		require.NoError(t, err)
+		posts, _ := b.erase(week)
+		erased += posts
+		for at := got[len(got)-1].Seq; at < seq; {
+			batch, err := reader.Next(t.Context(), 1000, time.Millisecond)
+			require.NoError(t, err)
+			require.Greater(t, batch[0].Seq, at)
+			at = batch[len(batch)-1].Seq
+		}
+		reader.Close()
+		if rng.IntN(3) == 0 {
+			b.rebuild()
+			b.await(url, seq)
+			model.CheckHTTP(t, url, want)
+		}
+	}
+	add(&event.Event{V: event.Version, Kind: event.KindPosition, Source: all[len(all)-1].Source})
+	b.await(url, seq)
+	posts, _ := b.erase(week)
+	erased += posts
+	model.CheckHTTP(t, url, want)
+
+	// What it erased, it should have, and nothing is left that it should.
+	left := b.stored(seq)
+	kept := map[string]bool{}
+	for _, p := range want.All() {
+		kept[p.URI] = true
+		require.Contains(t, left, p.Seq, "the version of %s that is shown", p.URI)
+	}
+	removed := map[string]string{}
+	payloads, stale := 0, 0
+	for i := len(all) - 1; i >= 0; i-- {
+		ev := all[i]
+		data, stays := left[uint64(i+1)]
+		if stays {
+			require.Contains(t, string(data), ev.DID)
+		}
+		switch ev.Kind {
+		case event.KindDelete, event.KindRemove:
+			require.True(t, stays)
+			removed[ev.URI()] = max(removed[ev.URI()], ev.Rev)
+		case event.KindCreate, event.KindUpdate:
+			payloads++
+			if stays && !kept[ev.URI()] && removed[ev.URI()] >= ev.Rev {
+				stale++
+			}
+		default:
+			require.True(t, stays)
+		}
+	}
+	t.Logf("of %d payloads %d were erased; %d of removed posts are left", payloads, erased, stale)
+	require.Equal(t, payloads+len(all)-len(left), payloads+erased)
+	require.Positive(t, erased)
+	require.LessOrEqual(t, stale, payloads/50, "only what ends a #sync may stay")
+
+	// The one that a rebuild makes, compared with the live one, and then live.
+	rebuilding, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	_, err := indexer.Rebuild(rebuilding, indexer.RebuildConfig{Database: b.owner, ID: "interrupted", Restart: true},
+		b.nats.Conn(t), slog.New(slog.DiscardHandler), progressFunc(func(done uint64) {
+			if done == seq {
+				interrupt()
+			}
+		}))
+	require.Error(t, err)
+	did, findings, err := indexer.Verify(t.Context(), indexer.VerifyConfig{Database: b.owner, ID: "verify"}, slog.New(slog.DiscardHandler), quietProgress{})
+	require.NoError(t, err)
+	require.Contains(t, did, "tagstream_rebuild")
+	require.Zero(t, findings.N, findings.String())
+	b.rebuild()
+	b.await(url, seq)
+	model.CheckHTTP(t, url, want)
+}
+
+// grep reports whether a text is in a file of the server's.
+func grep(t *testing.T, dir, text string) bool {
+	t.Helper()
+	found := false
+	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return nil //nolint:nilerr // the server removes files
+		}
+		data, err := os.ReadFile(path)
+		if err == nil && bytes.Contains(data, []byte(text)) {
+			found = true
+		}
+		return nil
+	}))
+	return found
+}
+
+// secret makes a text that no compression hides.
+func secret(rng *rand.Rand) string {
+	var b strings.Builder
+	for range 24 {
+		b.WriteByte("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"[rng.IntN(62)])
+	}
+	return b.String()
+}
+
+// TestErasedBytes looks for payloads in the server's files: those of what was
+// removed are gone, in the stream and in the dead letters; those of hidden and of
+// present posts, of dead letters that may yet be applied and of what is too young
+// are there.
+func TestErasedBytes(t *testing.T) {
+	t.Parallel()
+	var dir string
+	b := newIndexBench(t, natstest.Server(t, natstest.With(func(o *server.Options) { dir = o.StoreDir })))
+	url := b.api()
+	rng := rand.New(rand.NewPCG(1, 2))
+	at := time.Now().Add(-time.Hour).UTC().Truncate(time.Microsecond)
+	texts := map[string]string{}
+	var raw [][]byte
+	want := model.New()
+	rev := 0
+	put := func(ev event.Event) uint64 {
+		rev++
+		at = at.Add(time.Second)
+		ev.Source = event.Position{Host: "https://host.example", Seq: uint64(len(raw) + 1), Time: at}
+		if ev.IsPost() || ev.Kind == event.KindSync {
+			// In the order of the numbers.
+			ev.Rev = "3abcabcabc" + string([]byte{byte('a' + rev/400%20), byte('a' + rev/20%20), byte('a' + rev%20)})
+		}
+		data, err := ev.Encode()
+		require.NoError(t, err)
+		raw = append(raw, data)
+		return uint64(len(raw))
+	}
+	create := func(name, did, rkey string) uint64 {
+		texts[name] = secret(rng)
+		record, _ := json.Marshal(map[string]any{"text": texts[name]})
+		return put(event.Event{Kind: event.KindCreate, DID: did, Rkey: rkey, CID: "bafy", Tags: []string{"art"}, Record: record})
+	}
+	filler := func() {
+		for i := range 40 {
+			create(fmt.Sprint("filler", i), "did:plc:filler", fmt.Sprint("f", rng.Uint32()))
+		}
+	}
+	del := func(did, rkey string) { put(event.Event{Kind: event.KindDelete, DID: did, Rkey: rkey}) }
+
+	put(event.Event{Kind: event.KindPosition})
+	filler()
+	create("deleted", "did:plc:a", "deleted")
+	create("edited", "did:plc:a", "edited")
+	create("present", "did:plc:a", "present")
+	create("former life", "did:plc:a", "again")
+	create("hidden", "did:plc:hidden", "x")
+	create("erased", "did:plc:erased", "x")
+	create("erased too", "did:plc:erased", "y")
+	create("lost in a sync", "did:plc:sync", "lost")
+	create("kept in a sync", "did:plc:sync", "kept")
+	poison := []int64{
+		int64(create("dead", "did:plc:dead", "x")),
+		int64(create("dead and deleted", "did:plc:dead", "y")),
+		int64(create("dead and erased", "did:plc:erased", "z")),
+	}
+	filler()
+	del("did:plc:a", "deleted")
+	put(event.Event{Kind: event.KindRemove, DID: "did:plc:a", Rkey: "edited"})
+	del("did:plc:a", "again")
+	del("did:plc:dead", "y")
+	put(event.Event{Kind: event.KindAccount, DID: "did:plc:hidden", Status: "suspended"})
+	put(event.Event{Kind: event.KindAccount, DID: "did:plc:erased", Status: "deleted"})
+	put(event.Event{Kind: event.KindSync, DID: "did:plc:sync"})
+	rev-- // the replacement comes at the #sync's revision
+	create("kept in a sync, again", "did:plc:sync", "kept")
+	create("again", "did:plc:a", "again")
+	filler()
+	put(event.Event{Kind: event.KindPosition})
+
+	b.poison(poison...)
+	b.indexer(1)
+	last := b.publish(raw...)
+	broken := b.publish([]byte(`{"v":7,"text":"` + secret(rng) + `"`))
+	raw = append(raw, nil)
+	last = b.publish(mustEncode(t, event.Event{Kind: event.KindPosition, Source: event.Position{Host: "https://host.example", Seq: last + 9, Time: at}}))
+	b.await(url, last)
+	require.Equal(t, []uint64{uint64(poison[0]), uint64(poison[1]), uint64(poison[2]), broken}, b.letters())
+	present := func() (names []string) {
+		for name, text := range texts {
+			if grep(t, dir, text) && !strings.HasPrefix(name, "filler") {
+				names = append(names, name)
+			}
+		}
+		slices.Sort(names)
+		return names
+	}
+	require.Len(t, present(), len(texts)-40, "before")
+
+	posts, letters := b.erase(week)
+	require.Equal(t, []int{7, 2}, []int{posts + 2, letters}, "and the messages of two dead letters")
+	require.Equal(t, []string{"again", "dead", "former life", "hidden", "kept in a sync", "kept in a sync, again", "present"}, present())
+	require.Equal(t, []uint64{uint64(poison[0]), broken}, b.letters())
+	require.EqualValues(t, 2, b.status().DeadLetters)
+	posts, letters = b.erase(week)
+	require.Zero(t, posts+letters, "again, there is nothing to do")
+
+	// A dead letter that nobody can read goes when the time is over.
+	_, letters = b.erase(time.Nanosecond)
+	require.Equal(t, 1, letters)
+
+	// Another index from what is left, with the dead letter applied.
+	b.cure()
+	results := b.redrive(indexer.RedriveConfig{})
+	require.Equal(t, map[uint64]error{uint64(poison[0]): nil}, results)
+	for i, data := range raw[:len(raw)-1] {
+		if !slices.Contains(poison[1:], int64(i+1)) {
+			want.Apply(uint64(i+1), data)
+		}
+	}
+	b.rebuild()
+	b.await(url, last)
+	require.EqualValues(t, len(want.All()), b.status().Posts)
+	var keys int
+	require.NoError(t, pgtest.Pool(t, b.owner.URL).QueryRow(t.Context(), `SELECT count(*) FROM tagstream.posts WHERE rkey IN ('again', 'kept', 'present', 'x')`).Scan(&keys))
+	require.Equal(t, 5, keys)
+}
+
+func mustEncode(t *testing.T, ev event.Event) []byte {
+	t.Helper()
+	data, err := ev.Encode()
+	require.NoError(t, err)
+	return data
+}
+
+// TestEraseLeavesTheYoung: what is younger than it should be stays for the next
+// pass, and so do the markers that show that it may go.
+func TestEraseLeavesTheYoung(t *testing.T) {
+	t.Parallel()
+	b := newIndexBench(t, natstest.Server(t))
+	url := b.api()
+	b.indexer(100)
+	history := model.GenerateMessages(3, 200)
+	last := b.publish(history...)
+	b.await(url, last)
+	for _, settle := range []time.Duration{time.Hour, -time.Hour} {
+		posts, _, err := indexer.Erase(t.Context(), indexer.EraseConfig{Database: b.writer, Within: week, Settle: settle, ID: "erase"},
+			b.nats.Conn(t), slog.New(slog.DiscardHandler))
+		require.NoError(t, err)
+		require.Equal(t, settle > 0, posts == 0)
+		var through uint64
+		require.NoError(t, pgtest.Pool(t, b.owner.URL).QueryRow(t.Context(), `SELECT erased_through FROM tagstream.heartbeat`).Scan(&through))
+		require.Equal(t, settle > 0, through == 0, through)
+	}
+	// The last message is never erased: ingest goes on behind it.
+	s, err := b.js.Stream(t.Context(), stream.Posts)
+	require.NoError(t, err)
+	_, err = s.GetMsg(t.Context(), last)
+	require.NoError(t, err)
+	_, err = s.GetMsg(t.Context(), 1)
+	require.NoError(t, err)
+	_, err = s.GetMsg(t.Context(), last+1)
+	require.ErrorIs(t, err, jetstream.ErrMsgNotFound)
+}
