@@ -28,11 +28,11 @@ demo: build ## the same offline: a simulated network behind the real Jetstream s
 
 .PHONY: test
 test: ## run all tests that this machine can run
-	$(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- -timeout 9m work
+	$(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- -timeout 20m work
 
 .PHONY: race
 race: ## run the integration tests under the race detector
-	$(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- -race -timeout 15m ./pkg/stream ./pkg/store ./services/indexer/... ./services/ingest/... ./services/api/... ./test/e2e
+	$(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- -race -timeout 30m ./pkg/stream ./pkg/store ./services/indexer/... ./services/ingest/... ./services/api/... ./test/e2e
 
 .PHONY: test-live
 test-live: ## read the public network for 30 s; it must find an #art post
