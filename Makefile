@@ -43,6 +43,20 @@ capture: ## record real events for the golden files of services/ingest/internal/
 	go run ./test/capture -out services/ingest/internal/decode/testdata/live.jsonl $(CAPTUREFLAGS)
 	go test ./services/ingest/internal/decode -run TestGolden -update
 
+SOAK_RUNS ?= 200
+.PHONY: soak
+soak: ## SOAK_RUNS (200) seeded runs of the whole system under faults of every kind
+	go test ./test/soak -run '^TestSoak$$' -count=1 -v -timeout 3h -parallel 4 -soak.runs=$(SOAK_RUNS) | grep -v '^=== '
+
+.PHONY: mutants
+mutants: ## plant the bugs of test/mutants one by one; a test must catch each
+	go run ./test/mutants
+
+.PHONY: scan
+scan: ## look for secrets, and for known vulnerabilities where their database can be reached
+	.ci/secrets
+	.ci/vulnerabilities
+
 .PHONY: fuzz
 fuzz: ## fuzz every decoder and token for FUZZTIME each (30s)
 	.ci/fuzz $(or $(FUZZTIME),30s)

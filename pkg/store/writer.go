@@ -43,6 +43,8 @@ type Writer struct {
 	// epoch is that of the lease, 0 where none was acquired.
 	epoch  int64
 	holder string
+	// at is the checkpoint's Seq as far as this writer knows.
+	at uint64
 }
 
 // OpenWriter connects as a role that may change rows. holder names this run of
@@ -95,7 +97,7 @@ func (w *Writer) Acquire(ctx context.Context) (Checkpoint, error) {
 	if holder != w.holder {
 		return Checkpoint{}, ErrLeaseHeld
 	}
-	w.epoch = epoch
+	w.epoch, w.at = epoch, cp.Seq
 	w.sweeping = true // the holder before may have left some
 	// The schema may be another one than before: a rebuild was switched in.
 	w.tags.forgetAll()
@@ -136,12 +138,16 @@ func (w *Writer) Release(ctx context.Context) error {
 // The error is ErrLeaseLost, fold's, or the database's; see Rejected.
 func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from Checkpoint) (Checkpoint, error)) error {
 	var tx *Tx
+	var at uint64
 	err := pgx.BeginFunc(ctx, w.pool, func(ptx pgx.Tx) error {
 		from, epoch, _, err := readCheckpoint(ctx, ptx, "FOR UPDATE")
 		if err != nil {
 			return err
 		}
-		if epoch != w.epoch {
+		// A database that forgot commits (a crash after asynchronous ones, a
+		// standby that was behind) may have the epoch still: what the batch
+		// builds on is gone.
+		if epoch != w.epoch || from.Seq < w.at {
 			return ErrLeaseLost
 		}
 		tx = &Tx{tx: ptx, tagTerms: w.tags, langTerms: w.langs, firstHour: hourOf(earlier(from.Source.Time, time.Now())) - hoursKept}
@@ -163,6 +169,7 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from Checkpoint) (
 		if moved.RowsAffected() != 1 {
 			return ErrLeaseLost // the schema under the name is another one now
 		}
+		at = to.Seq
 		return nil
 	})
 	if err != nil {
@@ -173,6 +180,7 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from Checkpoint) (
 		w.langs.forgetNew()
 		return err
 	}
+	w.at = at
 	w.tags.keepNew()
 	w.langs.keepNew()
 	w.sweeping = w.sweeping || tx.swept

@@ -19,6 +19,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/fault"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
@@ -301,5 +302,83 @@ func TestIndexerRefusesAnotherStream(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	require.ErrorIs(t, x.Run(ctx), stream.ErrReplaced)
+	model.CheckHTTP(t, url, want)
+}
+
+// TestIndexerCommitFaults breaks the connection at commits of batches, in each
+// way and in both forms: the commit never arrives, or it takes effect and its
+// answer is lost.
+func TestIndexerCommitFaults(t *testing.T) {
+	t.Parallel()
+	b := newIndexBench(t, natstest.Server(t))
+	pg := pgtest.Server(t) // by TCP
+	b.owner, b.writer, b.reader = store.Options{URL: pg.URL}, store.Options{URL: pg.URL}, store.Options{URL: pg.URL}
+	require.NoError(t, store.Migrate(t.Context(), b.owner, slog.New(slog.DiscardHandler)))
+	url := b.api()
+	target, err := neturl.Parse(pg.URL)
+	require.NoError(t, err)
+	var log fault.Log
+	proxy := fault.New(t, fault.Postgres, target.Host, &log)
+	target.Host = proxy.Addr()
+	b.writer.URL = target.String()
+	b.indexer(20)
+	want := model.New()
+	history := model.GenerateMessages(10, 1500)
+	next := uint64(0)
+	put := func(n int) uint64 {
+		for _, m := range history[:n] {
+			next++
+			want.Apply(next, m)
+		}
+		last := b.publish(history[:n]...)
+		history = history[n:]
+		return last
+	}
+	b.await(url, put(100))
+	for _, form := range fault.Forms {
+		for _, how := range []fault.Break{fault.Cut, fault.Reset, fault.Torn} {
+			armed := proxy.Arm(fault.Fault{Kind: "commit", Match: fault.CommitAfter("INSERT INTO posts"), Nth: 3, Form: form, Break: how})
+			last := put(200)
+			b.await(url, last)
+			select {
+			case <-armed.Fired():
+			case <-time.After(indexWait):
+				t.Fatalf("the fault %s, %s did not fire", form, how)
+			}
+		}
+	}
+	require.Equal(t, map[string]int{"commit, failed": 3, "commit, took effect": 3}, log.Counts())
+	model.CheckHTTP(t, url, want)
+}
+
+// TestIndexerWhoseDatabaseWentBack: a database that has forgotten commits which
+// it acknowledged (an asynchronous commit and a crash, a standby that was behind)
+// is caught up, also where the indexer was idle and saw no error meanwhile.
+func TestIndexerWhoseDatabaseWentBack(t *testing.T) {
+	t.Parallel()
+	b := newIndexBench(t, natstest.Server(t))
+	// Nothing is written out but at a checkpoint.
+	pg := pgtest.Server(t, pgtest.Setting("synchronous_commit", "off"), pgtest.Setting("wal_writer_delay", "10s"))
+	b.owner, b.writer, b.reader = store.Options{URL: pg.URL}, store.Options{URL: pg.URL}, store.Options{URL: pg.URL}
+	require.NoError(t, store.Migrate(t.Context(), b.owner, slog.New(slog.DiscardHandler)))
+	url := b.api()
+	b.indexer(100)
+	want := model.New()
+	history := model.GenerateMessages(9, 900)
+	for i, m := range history {
+		want.Apply(uint64(i+1), m)
+	}
+	checkpoint := func() (seq int) {
+		require.NoError(t, pg.Pool(t).QueryRow(t.Context(), "SELECT seq FROM tagstream.checkpoint").Scan(&seq))
+		return seq
+	}
+	b.await(url, b.publish(history[:300]...))
+	_, err := pg.Pool(t).Exec(t.Context(), "CHECKPOINT")
+	require.NoError(t, err)
+	b.await(url, b.publish(history[300:600]...))
+	pg.Kill(t)
+	pg.Start(t)
+	require.Less(t, checkpoint(), 600, "the database has forgotten nothing: the test is none")
+	b.await(url, b.publish(history[600:]...))
 	model.CheckHTTP(t, url, want)
 }

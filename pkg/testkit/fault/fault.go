@@ -1,0 +1,166 @@
+package fault
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+)
+
+// Form says on which side of the server's work a fault strikes.
+type Form int
+
+// The forms.
+const (
+	// Failed: the operation never reached the server.
+	Failed Form = iota
+	// TookEffect: the server did it, and its answer was lost.
+	TookEffect
+)
+
+// Forms are both of them.
+var Forms = []Form{Failed, TookEffect}
+
+func (f Form) String() string {
+	if f == TookEffect {
+		return "took effect"
+	}
+	return "failed"
+}
+
+// Break says what becomes of the connection.
+type Break int
+
+// The ways to break.
+const (
+	// Cut closes the connection.
+	Cut Break = iota
+	// Reset closes it with a TCP reset.
+	Reset
+	// Torn passes on half of the frame and resets.
+	Torn
+	// Silent loses the frame alone: the connection stays, and nobody is told.
+	Silent
+	// Nothing breaks: Fault.Then is all that happens, and the frame goes on.
+	Nothing
+)
+
+// Breaks are all that break something.
+var Breaks = []Break{Cut, Reset, Torn, Silent}
+
+func (b Break) String() string { return [...]string{"cut", "reset", "torn", "silent", "nothing"}[b] }
+
+// Op is an operation that a client asks of a server.
+type Op struct {
+	// Text is the subject of a NATS publish, or an SQL statement.
+	Text string
+	// Body is a NATS message with its headers.
+	Body []byte
+	// Before are the statements of the same Postgres transaction so far.
+	Before []string
+}
+
+// Match says whether an operation is the one that is meant.
+type Match func(Op) bool
+
+// Publish matches a NATS message that is published to a subject that begins
+// with prefix and, of an atomic batch, the last one: the one that stores.
+func Publish(prefix string) Match {
+	return func(op Op) bool {
+		body := string(op.Body)
+		return strings.HasPrefix(op.Text, prefix) &&
+			(strings.Contains(body, "Nats-Batch-Commit:") || !strings.Contains(body, "Nats-Batch-Id:"))
+	}
+}
+
+// Statement matches an SQL statement that has part in it.
+func Statement(part string) Match {
+	return func(op Op) bool { return strings.Contains(op.Text, part) }
+}
+
+// CommitAfter matches the commit of a transaction in which a statement with part
+// in it was sent.
+func CommitAfter(part string) Match {
+	return func(op Op) bool {
+		if !strings.EqualFold(strings.TrimSpace(op.Text), "commit") {
+			return false
+		}
+		for _, statement := range op.Before {
+			if strings.Contains(statement, part) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// Fault is something that goes wrong once.
+type Fault struct {
+	// Kind names it in the Log.
+	Kind string
+	// Match picks the operation, and Nth which of those that match from now on;
+	// 0 means the first. TookEffect passes over operations that ask for no
+	// answer.
+	Match Match
+	Nth   int
+	Form  Form
+	Break Break
+	// Then, if set, is called when the fault fires, before the connection
+	// breaks: a place to kill a process at exactly this operation.
+	Then func()
+}
+
+// name is what the Log counts: the kind and, where something breaks, the form.
+func (f Fault) name() string {
+	if f.Break == Nothing {
+		return f.Kind
+	}
+	return fmt.Sprintf("%s, %s", f.Kind, f.Form)
+}
+
+// Armed is a fault that waits for its operation.
+type Armed struct {
+	proxy *Proxy
+	fault Fault
+	left  int // matching operations until it fires; guarded by proxy.mu
+	fired chan struct{}
+}
+
+// Fired is closed when the fault has fired: in its form TookEffect when the
+// server has answered.
+func (a *Armed) Fired() <-chan struct{} { return a.fired }
+
+// Disarm takes the fault back, unless it is firing or has fired.
+func (a *Armed) Disarm() { a.proxy.disarm(a) }
+
+func (a *Armed) fire() {
+	a.proxy.log.Add(a.fault.name())
+	if a.fault.Then != nil {
+		a.fault.Then()
+	}
+	close(a.fired)
+}
+
+// Log counts what fired, by name. It is safe for concurrent use; its zero value
+// is empty.
+type Log struct {
+	mu     sync.Mutex
+	counts map[string]int
+}
+
+// Add counts one.
+func (l *Log) Add(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.counts == nil {
+		l.counts = map[string]int{}
+	}
+	l.counts[name]++
+}
+
+// Counts returns what fired so far.
+func (l *Log) Counts() map[string]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.counts)
+}

@@ -1,0 +1,254 @@
+// Command mutants proves that the tests can fail. Each patch beside it plants one
+// bug and names the one test that must find it:
+//
+//	# bug: the checkpoint moves outside of the transaction
+//	# test: ./test/e2e TestIndexerCommitFaults
+//	--- a/pkg/store/writer.go
+//	...
+//
+// The command copies the tree to a temporary folder, so that the tree itself
+// stays as it is whatever happens. There it first runs all of the named tests
+// without a bug, and then, bug by bug, the test that must find it. It prints a
+// table and exits with 1 where a bug was not found, a patch does not apply any
+// more, does not compile, or a test fails without any bug.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// testLimit bounds one test. A bug may make it wait for what never comes; that is
+// found, too.
+const testLimit = 3 * time.Minute
+
+// tailBytes is how much of a test's output is shown where it says too little.
+const tailBytes = 2000
+
+func main() {
+	only := flag.String("run", "", "only patches whose names match this `regexp`")
+	dir := flag.String("patches", "test/mutants", "where the patches are")
+	keep := flag.Bool("keep", false, "keep the copy of the tree")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ok, err := run(ctx, *dir, *only, *keep)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "mutants:", err)
+	}
+	if err != nil || !ok {
+		stop()
+		os.Exit(1)
+	}
+}
+
+// mutant is one patch.
+type mutant struct {
+	name      string // of the file, without its end
+	path      string
+	bug       string
+	pkg, test string // of the test that must find it
+}
+
+func run(ctx context.Context, dir, only string, keep bool) (ok bool, err error) {
+	begun := time.Now()
+	mutants, err := load(dir, only)
+	if err != nil {
+		return false, err
+	}
+	if len(mutants) == 0 {
+		return false, errors.New("no patch matches")
+	}
+	tree, err := os.MkdirTemp("", "tagstream-mutants-")
+	if err != nil {
+		return false, err
+	}
+	if keep {
+		fmt.Println("the copy is in", tree)
+	} else {
+		defer os.RemoveAll(tree)
+	}
+	if err := copyTree(ctx, tree); err != nil {
+		return false, err
+	}
+	sound, err := baseline(ctx, tree, mutants)
+	if err != nil {
+		return false, err
+	}
+	found := 0
+	for _, m := range mutants {
+		verdict, detail, err := try(ctx, tree, m)
+		if err != nil {
+			return false, err
+		}
+		if !sound[m.pkg+" "+m.test] && verdict == caught {
+			verdict, detail = "UNPROVEN", "the test fails without a bug, too"
+		}
+		if verdict == caught {
+			found++
+		}
+		fmt.Printf("%-9s %-34s %s (%s %s) %s\n", verdict, m.name, m.bug, m.pkg, m.test, detail)
+	}
+	fmt.Printf("%d of %d planted bugs caught in %v\n", found, len(mutants), time.Since(begun).Round(time.Second))
+	return found == len(mutants), nil
+}
+
+// load reads the patches' headers.
+func load(dir, only string) ([]mutant, error) {
+	match, err := regexp.Compile(only)
+	if err != nil {
+		return nil, err
+	}
+	paths, err := filepath.Glob(filepath.Join(dir, "*.patch"))
+	if err != nil {
+		return nil, err
+	}
+	var mutants []mutant
+	for _, path := range paths {
+		m := mutant{name: strings.TrimSuffix(filepath.Base(path), ".patch")}
+		if m.path, err = filepath.Abs(path); err != nil {
+			return nil, err
+		}
+		if !match.MatchString(m.name) {
+			continue
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(text)) {
+			if bug, is := strings.CutPrefix(line, "# bug: "); is {
+				m.bug = strings.TrimSpace(bug)
+			}
+			if test, is := strings.CutPrefix(line, "# test: "); is {
+				m.pkg, m.test, _ = strings.Cut(strings.TrimSpace(test), " ")
+			}
+		}
+		if m.bug == "" || m.pkg == "" || m.test == "" {
+			return nil, fmt.Errorf("%s does not say its bug and its test", path)
+		}
+		mutants = append(mutants, m)
+	}
+	return mutants, nil
+}
+
+// copyTree copies what git knows or would take in, as it is now.
+func copyTree(ctx context.Context, to string) error {
+	out, err := exec.CommandContext(ctx, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
+	if err != nil {
+		return fmt.Errorf("list the tree's files: %w", err)
+	}
+	for name := range strings.SplitSeq(strings.TrimRight(string(out), "\x00"), "\x00") {
+		data, err := os.ReadFile(name)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // deleted, and git does not know yet
+		}
+		if err != nil {
+			return err
+		}
+		info, err := os.Stat(name)
+		if err != nil {
+			return err
+		}
+		path := filepath.Join(to, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, data, info.Mode().Perm()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// baseline runs the tests without a bug, those of one package together, and says
+// which pass.
+func baseline(ctx context.Context, tree string, mutants []mutant) (sound map[string]bool, err error) {
+	sound = map[string]bool{}
+	tests := map[string][]string{}
+	for _, m := range mutants {
+		if !slices.Contains(tests[m.pkg], m.test) {
+			tests[m.pkg] = append(tests[m.pkg], m.test)
+		}
+	}
+	for pkg, names := range tests {
+		out, _, err := test(ctx, tree, pkg, strings.Join(names, "|"))
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			sound[pkg+" "+name] = bytes.Contains(out, []byte("--- PASS: "+name+" "))
+			if !sound[pkg+" "+name] {
+				fmt.Printf("%s %s does not pass as it is:\n%s\n", pkg, name, tail(out))
+			}
+		}
+	}
+	return sound, nil
+}
+
+const caught = "caught"
+
+// try plants one bug, runs its test and takes the bug out again.
+func try(ctx context.Context, tree string, m mutant) (verdict, detail string, err error) {
+	// -C1: what stands around may have changed, a line away from the bug.
+	apply := func(more ...string) ([]byte, error) {
+		cmd := exec.CommandContext(ctx, "git", append(append([]string{"apply", "-C1"}, more...), m.path)...)
+		// Not a part of whatever repository the copy happens to be in.
+		cmd.Dir, cmd.Env = tree, append(os.Environ(), "GIT_CEILING_DIRECTORIES="+filepath.Dir(tree))
+		return cmd.CombinedOutput()
+	}
+	if out, err := apply(); err != nil {
+		if ctx.Err() != nil {
+			return "", "", ctx.Err()
+		}
+		return "STALE", "the patch does not apply any more, make it anew: " + string(tail(out)), nil
+	}
+	defer func() {
+		if out, undo := apply("-R"); undo != nil && err == nil {
+			err = fmt.Errorf("take %s out again: %w: %s", m.name, undo, out)
+		}
+	}()
+	out, passed, err := test(ctx, tree, m.pkg, m.test)
+	switch {
+	case err != nil:
+		return "", "", err
+	case bytes.Contains(out, []byte("[build failed]")), bytes.Contains(out, []byte("[setup failed]")):
+		return "BROKEN", "it does not compile: " + string(tail(out)), nil
+	case passed:
+		return "SURVIVED", "", nil
+	case bytes.Contains(out, []byte("--- FAIL: "+m.test)), bytes.Contains(out, []byte("panic: ")):
+		return caught, "", nil
+	}
+	return "UNCLEAR", "the run failed, but not the test: " + string(tail(out)), nil
+}
+
+// test runs the tests of a package whose names match. Its error is that of a run
+// which was interrupted.
+func test(ctx context.Context, tree, pkg, names string) (out []byte, passed bool, err error) {
+	cmd := exec.CommandContext(ctx, "go", "test", pkg, "-run", "^("+names+")$", "-count=1", "-v", "-timeout", testLimit.String())
+	cmd.Dir = tree
+	// Interrupted, it ends its children and cleans up, as at a terminal.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
+	out, err = cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		return nil, false, ctx.Err()
+	}
+	return out, err == nil, nil
+}
+
+func tail(out []byte) []byte {
+	return bytes.TrimSpace(out[max(0, len(out)-tailBytes):])
+}

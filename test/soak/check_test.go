@@ -1,0 +1,207 @@
+package soak_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/test/model"
+)
+
+const (
+	readTimeout = 10 * time.Second
+	// queries of a comparison: a run compares twice, and there are many runs.
+	queries = 6
+)
+
+// differences compares what the installation came to with what it should be.
+// Nothing may be under way any more.
+func (s *site) differences(ctx context.Context, seed uint64) (found []string, messages uint64) {
+	note := func(what string, err error) {
+		if err != nil {
+			found = append(found, what+": "+err.Error())
+		}
+	}
+	// First what is in the stream: it says exactly what the index must be.
+	folded, messages, err := s.foldStream(ctx)
+	note("the stream", err)
+	if err == nil {
+		note("the index against the stream", compare(s.t, s.apiURL, folded, seed))
+	}
+	network, err := model.FromNetwork(s.network.Log())
+	note("the network", err)
+	if err == nil {
+		note("the index against the network", compare(s.t, s.apiURL, network, seed))
+	}
+	note("the database", s.checkDatabase(ctx))
+	return found, messages
+}
+
+// withStream calls fn with a connection to the stream.
+func (s *site) withStream(fn func(js jetstream.JetStream) error) error {
+	nc, err := nats.Connect(s.natsURL(s.opsNATS))
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	return fn(js)
+}
+
+func (s *site) streamState(ctx context.Context) (state stream.State, err error) {
+	err = s.withStream(func(js jetstream.JetStream) error {
+		state, err = stream.GetState(ctx, js)
+		return err
+	})
+	return state, err
+}
+
+// foldStream folds all that is in the stream.
+func (s *site) foldStream(ctx context.Context) (x *model.Index, last uint64, err error) {
+	err = s.withStream(func(js jetstream.JetStream) error {
+		x, last, err = foldStream(ctx, js)
+		return err
+	})
+	return x, last, err
+}
+
+func foldStream(ctx context.Context, js jetstream.JetStream) (*model.Index, uint64, error) {
+	state, err := stream.GetState(ctx, js)
+	if err != nil {
+		return nil, 0, err
+	}
+	r, err := stream.OpenReader(ctx, js, 1)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer r.Close()
+	x := model.New()
+	places := places{}
+	for next := uint64(1); next <= state.Last; {
+		wait, cancel := context.WithTimeout(ctx, readTimeout)
+		batch, err := r.Next(wait, stream.MaxBatch, 0)
+		cancel()
+		if err != nil {
+			return nil, 0, fmt.Errorf("read from %d of %d: %w", next, state.Last, err)
+		}
+		for _, m := range batch {
+			if m.Seq != next {
+				return nil, 0, fmt.Errorf("message %d follows message %d", m.Seq, next-1)
+			}
+			if err := places.check(m); err != nil {
+				return nil, 0, err
+			}
+			x.Apply(m.Seq, m.Data)
+			next++
+		}
+	}
+	return x, state.Last, nil
+}
+
+// places checks that each message has the position of its own upstream event: no
+// two events have the same place in one history. A server that was killed gives
+// places again, to other events at other times.
+type places map[event.Position]string
+
+func (p places) check(m stream.Message) error {
+	ev, err := event.Decode(m.Data)
+	if err != nil {
+		return fmt.Errorf("message %d: %w", m.Seq, err)
+	}
+	if ev.Kind == event.KindPosition {
+		return nil
+	}
+	is := fmt.Sprintf("%s of %s/%s at %s", ev.Kind, ev.DID, ev.Rkey, ev.Rev)
+	if was, known := p[ev.Source]; known && was != is {
+		return fmt.Errorf("message %d, %s, has the position of another: %s", m.Seq, is, was)
+	}
+	p[ev.Source] = is
+	return nil
+}
+
+// compare is model.CheckHTTP with an error.
+func compare(t testing.TB, url string, want *model.Index, seed uint64) (err error) {
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case failure:
+			err = p
+		default:
+			panic(p)
+		}
+	}()
+	model.CheckHTTP(catcher{t}, url, want, model.Queries(queries, seed))
+	return nil
+}
+
+// catcher turns the end of a test into an error.
+type catcher struct{ testing.TB }
+
+type failure struct{ error }
+
+func (catcher) Helper() {}
+func (catcher) Fatalf(format string, args ...any) {
+	panic(failure{fmt.Errorf(format, args...)})
+}
+
+// invariants are statements that return a row for each thing that is wrong in the
+// database, and what that is.
+var invariants = []struct{ what, sql string }{
+	{"a visible post has each of its tags once, a hidden one none", `
+		SELECT p.did || '/' || p.rkey FROM (
+			SELECT p.key, a.did, p.rkey, CASE WHEN a.state = 0 THEN cardinality(p.tags) ELSE 0 END AS want
+			  FROM posts p JOIN accounts a ON a.id = p.account_id) p
+		 WHERE want <> (SELECT count(*) FROM post_tags t WHERE t.key = p.key)`},
+	{"a posting belongs to a post", `
+		SELECT 'tag ' || tag_id FROM post_tags t WHERE NOT EXISTS (SELECT FROM posts p WHERE p.key = t.key)
+		UNION ALL
+		SELECT 'language ' || lang_id FROM post_langs l WHERE NOT EXISTS (
+			SELECT FROM posts p JOIN accounts a ON a.id = p.account_id WHERE p.key = l.key AND a.state = 0)`},
+	{"counters equal what they count", `
+		SELECT name FROM tags WHERE posts <> (SELECT count(*) FROM post_tags t WHERE t.tag_id = tags.id)
+		UNION ALL
+		SELECT name FROM langs WHERE posts <> (SELECT count(*) FROM post_langs l WHERE l.lang_id = langs.id)
+		UNION ALL
+		SELECT 'checkpoint' FROM checkpoint WHERE posts <> (SELECT count(*) FROM posts)
+		    OR visible_posts <> (SELECT count(*) FROM posts p JOIN accounts a ON a.id = p.account_id WHERE a.state = 0)
+		    OR tags <> (SELECT count(*) FROM tags WHERE posts > 0)`},
+	{"what is there has no marker of its removal", `
+		SELECT rkey FROM posts JOIN removed_posts USING (account_id, rkey)`},
+	{"no schema is left of a rebuild", `
+		SELECT nspname FROM pg_namespace WHERE nspname IN ('tagstream_rebuild', 'tagstream_retired')`},
+}
+
+func (s *site) checkDatabase(ctx context.Context) error {
+	conn, err := pgx.Connect(ctx, s.databaseURL("", nil))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	if _, err := conn.Exec(ctx, "SET search_path = tagstream"); err != nil {
+		return err
+	}
+	for _, i := range invariants {
+		rows, err := conn.Query(ctx, i.sql)
+		if err != nil {
+			return fmt.Errorf("%s: %w", i.what, err)
+		}
+		wrong, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return fmt.Errorf("%s: %w", i.what, err)
+		}
+		if len(wrong) > 0 {
+			return fmt.Errorf("%s: not so for %d, first %s", i.what, len(wrong), wrong[0])
+		}
+	}
+	return nil
+}

@@ -1,0 +1,247 @@
+package soak_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/testkit/fault"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/test/simnet"
+)
+
+const (
+	accounts = 25
+	backlog  = 120 // posts that are in the archive at the start
+
+	ownerRole, indexerRole, apiRole = "tagstream_owner", "tagstream_indexer", "tagstream_api"
+)
+
+// site is one installation: servers, programs, and the proxies between them.
+type site struct {
+	t   testing.TB
+	dir string
+	bin binaries
+	log *fault.Log
+
+	clock   *clock
+	network *simnet.Network
+	host    *simnet.Jetstream
+	nats    *program
+	pg      *pgtest.PrivateServer
+	super   *pgxpool.Pool // past every proxy
+
+	// Before the Jetstream server, the NATS server and Postgres, by who asks.
+	toHost                           *fault.Proxy
+	ingestNATS, indexerNATS, opsNATS *fault.Proxy
+	indexerPG, apiPG, ownerPG        *fault.Proxy
+
+	ingest, indexer, api *program
+	standby              *program // a second ingest or indexer, while there is one
+	apiURL               string
+	keys                 string
+	started              int // programs
+	disks                map[string]*disk
+}
+
+// clock is the network's: the wall clock, or behind it.
+type clock struct {
+	mu     sync.Mutex
+	behind time.Duration
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Add(-c.behind)
+}
+
+func (c *clock) set(behind time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.behind = behind
+}
+
+// openSite starts the servers. Programs are started by startPrograms, once the
+// database is migrated.
+func openSite(t testing.TB, bin binaries, seed uint64, dir string, log *fault.Log) *site {
+	t.Helper()
+	s := &site{t: t, dir: dir, bin: bin, log: log, clock: &clock{}, disks: map[string]*disk{}}
+	s.openPostgres()
+	s.openNATS()
+	var err error
+	s.network, err = simnet.New(simnet.Config{Seed: seed, Accounts: accounts, Clock: s.clock.now})
+	require.NoError(t, err)
+	require.NoError(t, simnet.Traffic{Count: backlog, Seed: seed, TagsOnly: true}.Run(t.Context(), s.network))
+	// Not the test's context, which ends before the clean-up begins.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	t.Cleanup(cancel)
+	s.host, err = s.network.StartJetstream(ctx, simnet.JetstreamConfig{Binary: bin.jetstream, DataDir: filepath.Join(dir, "jetstream")})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = s.host.Stop() })
+	u, err := url.Parse(s.host.URL())
+	require.NoError(t, err)
+	s.toHost = fault.New(t, fault.Raw, u.Host, log)
+	return s
+}
+
+func (s *site) openPostgres() {
+	// A lost commit would be none of ours.
+	s.pg = pgtest.Server(s.t, pgtest.Setting("synchronous_commit", "on"), pgtest.Setting("max_connections", "60"))
+	s.super = s.pg.Pool(s.t)
+	for _, statement := range []string{
+		"CREATE ROLE " + ownerRole + " LOGIN PASSWORD 'x'", "CREATE ROLE " + indexerRole + " LOGIN PASSWORD 'x'",
+		"CREATE ROLE " + apiRole + " LOGIN PASSWORD 'x'", "CREATE DATABASE tagstream OWNER " + ownerRole,
+	} {
+		_, err := s.super.Exec(s.t.Context(), statement)
+		require.NoError(s.t, err)
+	}
+	u := s.databaseURL("", nil)
+	require.NoError(s.t, store.CreateRoles(s.t.Context(), store.Options{URL: u}, indexerRole, apiRole))
+	s.super.Close()
+	s.super = pgtest.Pool(s.t, u)
+	for _, p := range []**fault.Proxy{&s.indexerPG, &s.apiPG, &s.ownerPG} {
+		parsed, err := url.Parse(s.pg.URL)
+		require.NoError(s.t, err)
+		*p = fault.New(s.t, fault.Postgres, parsed.Host, s.log)
+	}
+}
+
+// databaseURL is the database as seen by a role through a proxy; with neither, as
+// by the superuser.
+func (s *site) databaseURL(role string, through *fault.Proxy) string {
+	u, err := url.Parse(s.pg.URL)
+	require.NoError(s.t, err)
+	u.Path = "/tagstream"
+	if role != "" {
+		u.User = url.UserPassword(role, "x")
+	}
+	if through != nil {
+		u.Host = through.Addr()
+	}
+	return u.String()
+}
+
+func (s *site) openNATS() {
+	addr, err := freeAddr()
+	require.NoError(s.t, err)
+	config := filepath.Join(s.dir, "nats.conf")
+	require.NoError(s.t, os.MkdirAll(s.natsDir(), 0o755))
+	require.NoError(s.t, os.WriteFile(config, fmt.Appendf(nil, `
+server_name: soak
+listen: %q
+max_payload: 4MB
+jetstream { store_dir: %q, sync_interval: always, max_file: 10GB }
+`, addr, s.natsDir()), 0o644))
+	s.nats = &program{name: "nats", path: s.bin.nats, args: []string{"-c", config}, log: filepath.Join(s.dir, "nats.log")}
+	require.NoError(s.t, s.nats.start())
+	s.t.Cleanup(s.nats.end)
+	for _, p := range []**fault.Proxy{&s.ingestNATS, &s.indexerNATS, &s.opsNATS} {
+		*p = fault.New(s.t, fault.NATS, addr, s.log)
+	}
+	poll.NoError(s.t, settleLimit, func() error {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
+}
+
+func (s *site) natsDir() string { return filepath.Join(s.dir, "nats") }
+
+// natsURL is the server past every proxy.
+func (s *site) natsURL(through *fault.Proxy) string { return "nats://" + through.Addr() }
+
+// program makes a program of ours with its own log and addresses.
+func (s *site) program(name, path string, args []string, settings map[string]string) *program {
+	s.started++
+	p := &program{name: name, path: path, args: args, log: filepath.Join(s.dir, fmt.Sprintf("%s-%d.log", name, s.started))}
+	ops, err := freeAddr()
+	require.NoError(s.t, err)
+	p.ops = ops
+	for key, value := range settings {
+		p.env = append(p.env, "TAGSTREAM_"+key+"="+value)
+	}
+	p.env = append(p.env, "TAGSTREAM_OPS_LISTEN="+p.ops, "TAGSTREAM_LOG_LEVEL=info")
+	s.t.Cleanup(func() {
+		if s.t.Failed() {
+			p.stacks()
+		}
+		p.end()
+	})
+	return p
+}
+
+func (s *site) newIngest() *program {
+	return s.program("ingest", s.bin.ingest, nil, map[string]string{
+		"JETSTREAM_HOSTS": "http://" + s.toHost.Addr(), "JETSTREAM_START": "archive", "NATS_URL": s.natsURL(s.ingestNATS),
+	})
+}
+
+func (s *site) newIndexer() *program {
+	return s.program("indexer", s.bin.indexer, nil, map[string]string{
+		"NATS_URL": s.natsURL(s.indexerNATS), "DATABASE_URL": s.databaseURL(indexerRole, s.indexerPG),
+	})
+}
+
+// ownerTool is one of the indexer's commands that need the owner's role.
+func (s *site) ownerTool(command string) *program {
+	return s.program("indexer "+command, s.bin.indexer, []string{command}, map[string]string{
+		"NATS_URL": s.natsURL(s.opsNATS), "DATABASE_URL": s.databaseURL(ownerRole, s.ownerPG),
+	})
+}
+
+// startPrograms starts ingest, the indexer and the api.
+func (s *site) startPrograms() {
+	s.keys = filepath.Join(s.dir, "cursor.keys")
+	require.NoError(s.t, keyset.CreateKeys(s.keys))
+	listen, err := freeAddr()
+	require.NoError(s.t, err)
+	s.apiURL = "http://" + listen
+	s.ingest, s.indexer = s.newIngest(), s.newIndexer()
+	s.api = s.program("api", s.bin.api, nil, map[string]string{
+		"DATABASE_URL": s.databaseURL(apiRole, s.apiPG), "CURSOR_KEYS_FILE": s.keys, "API_LISTEN": listen,
+	})
+	for _, p := range s.programs() {
+		require.NoError(s.t, p.start())
+	}
+}
+
+// programs are those of ours that run now.
+func (s *site) programs() []*program {
+	all := []*program{s.ingest, s.indexer, s.api}
+	if s.standby != nil {
+		all = append(all, s.standby)
+	}
+	return all
+}
+
+// exec runs a statement as the superuser, and waits for a database that is
+// away.
+func (s *site) exec(sql string, args ...any) {
+	s.t.Helper()
+	poll.NoError(s.t, settleLimit, func() error {
+		_, err := s.super.Exec(s.t.Context(), sql, args...)
+		return err
+	})
+}
+
+// scan reads one row as the superuser.
+func (s *site) scan(sql string, into ...any) {
+	s.t.Helper()
+	err := s.super.QueryRow(s.t.Context(), sql).Scan(into...)
+	require.NoError(s.t, err, sql)
+}

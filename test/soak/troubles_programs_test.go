@@ -1,0 +1,153 @@
+package soak_test
+
+import (
+	"math/rand/v2"
+	"syscall"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/testkit/fault"
+)
+
+// outlast is longer than either lease lasts.
+const outlast = 7 * time.Second
+
+// rebuildTries is how often an operator runs a rebuild that failed again, with a
+// second between.
+const rebuildTries = 20
+
+// twin is a second program of a kind, and the place of the first.
+func (s *site) twin(name string) (place **program, fresh *program) {
+	if name == "ingest" {
+		return &s.ingest, s.newIngest()
+	}
+	return &s.indexer, s.newIndexer()
+}
+
+// begin starts a second program of a kind beside the first.
+func (s *site) begin(name string) step {
+	return once(0, func() {
+		_, fresh := s.twin(name)
+		s.must(fresh.start())
+		s.standby = fresh
+	})
+}
+
+// second runs a second program beside the first, and then ends one of them.
+func (s *site) second(name string, rng *rand.Rand) trouble {
+	first, sig := rng.IntN(2) == 0, pick(rng, syscall.SIGKILL, syscall.SIGTERM)
+	return trouble{uses: []string{name, "standby"}, steps: []step{
+		s.begin(name),
+		once(time.Second+time.Duration(rng.Int64N(int64(2*time.Second))), func() { s.endOne(name, first, sig) }),
+		s.counted("second " + name),
+	}}
+}
+
+// endOne ends the first of two programs or the second; what is left is the first.
+func (s *site) endOne(name string, first bool, sig syscall.Signal) {
+	place := &s.ingest
+	if name == "indexer" {
+		place = &s.indexer
+	}
+	leaves, stays := s.standby, *place
+	if first {
+		leaves, stays = stays, leaves
+	}
+	if sig == syscall.SIGTERM {
+		s.must(leaves.terminate())
+	} else {
+		leaves.end()
+	}
+	*place, s.standby = stays, nil
+}
+
+// paused stops a program where it is until another has taken over, and wakes it.
+func (s *site) paused(name string, rng *rand.Rand) trouble {
+	first, sig := rng.IntN(2) == 0, pick(rng, syscall.SIGKILL, syscall.SIGTERM)
+	place := &s.ingest
+	if name == "indexer" {
+		place = &s.indexer
+	}
+	return trouble{uses: []string{name, "standby"}, steps: []step{
+		s.begin(name),
+		once(500*time.Millisecond, func() { (*place).signal(syscall.SIGSTOP) }),
+		once(outlast+time.Duration(rng.Int64N(int64(2*time.Second))), func() { (*place).signal(syscall.SIGCONT) }),
+		once(time.Second+time.Duration(rng.Int64N(int64(time.Second))), func() { s.endOne(name, first, sig) }),
+		s.counted("paused " + name + " wakes after losing its lease"),
+	}}
+}
+
+// pausedInTransaction stops the indexer between the checkpoint's change and its
+// commit, with the row's lock held, for longer than the server lets it.
+func (s *site) pausedInTransaction(rng *rand.Rand) trouble {
+	t := s.strikes(s.indexerPG, fault.Fault{
+		Match: fault.Statement(moveCheckpoint), Nth: 1 + rng.IntN(5), Break: fault.Nothing,
+		Then: func() { s.indexer.signal(syscall.SIGSTOP) },
+	}, fault.Failed, "indexer paused in a transaction")
+	const idleLimit = 15 * time.Second // of the writer's transactions
+	t.uses = append(t.uses, "indexer", "standby")
+	t.steps = append([]step{s.begin("indexer")}, append(t.steps,
+		once(idleLimit+outlast, func() { s.indexer.signal(syscall.SIGCONT) }),
+		once(time.Second, func() { s.endOne("indexer", rng.IntN(2) == 0, syscall.SIGTERM) }))...)
+	return t
+}
+
+// rebuild makes the index anew with a fault in it, and runs the command until it
+// succeeds, as an operator does.
+func (s *site) rebuild(f fault.Fault, form fault.Form, kind string, kill bool) trouble {
+	tool := s.ownerTool("rebuild")
+	if kill {
+		f.Then = tool.kill
+	}
+	t := s.strikes(s.ownerPG, f, form, kind)
+	t.uses = append(t.uses, "owner", "postgres", "nats")
+	tries, next := 0, time.Time{}
+	t.steps = []step{
+		t.steps[0],
+		once(0, func() { s.must(tool.start()) }),
+		t.steps[1],
+		{0, func() bool {
+			code, ended := tool.ended()
+			if !ended || time.Now().Before(next) {
+				return false
+			}
+			if code == 0 {
+				return true
+			}
+			// One that was killed has a lease of its own, which must end first.
+			if tries++; tries > rebuildTries {
+				s.t.Fatalf("the rebuild fails again and again: %s", tool.tail())
+			}
+			next = time.Now().Add(time.Second)
+			s.must(tool.start())
+			return false
+		}},
+	}
+	return t
+}
+
+// migrate brings the schema up, with a kill of the command half-way, and then
+// again as an operator would.
+func (s *site) migrate(rng *rand.Rand) {
+	s.t.Helper()
+	places := []string{
+		"CREATE TABLE IF NOT EXISTS accounts", "CREATE TABLE IF NOT EXISTS langs", "CREATE INDEX IF NOT EXISTS tags_posts_idx",
+		"schema_migrations",
+	}
+	form := pick(rng, fault.Forms...)
+	tool := s.ownerTool("migrate")
+	a := s.ownerPG.Arm(fault.Fault{
+		Kind: "migration killed", Match: fault.Statement(pick(rng, places...)), Nth: 1, Form: form, Then: tool.kill,
+	})
+	s.must(tool.start())
+	<-tool.done
+	select {
+	case <-a.Fired(): // a moment after the kill
+	case <-time.After(askLimit):
+		s.t.Fatalf("the migration ended before it was killed: %s", tool.tail())
+	}
+	s.must(tool.start())
+	<-tool.done
+	if code, _ := tool.ended(); code != 0 {
+		s.t.Fatalf("the migration cannot go on after a kill: %s", tool.tail())
+	}
+}

@@ -1,0 +1,220 @@
+package soak_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"syscall"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/fault"
+)
+
+// trouble is something that goes wrong and, in its last step, is mended.
+type trouble struct {
+	kind string
+	// uses are the parts that it needs for itself until it is mended.
+	uses  []string
+	steps []step
+}
+
+// step is done once after has passed since the step before. It reports whether
+// it is complete: if not it is called again, soon.
+type step struct {
+	after time.Duration
+	do    func() (done bool)
+}
+
+// maker makes a trouble for a site. The generator is the trouble's own, so that
+// what it does follows from the seed.
+type maker struct {
+	kind string
+	make func(s *site, rng *rand.Rand) trouble
+}
+
+// once is a step that is complete when do returns.
+func once(after time.Duration, do func()) step {
+	return step{after, func() bool { do(); return true }}
+}
+
+func between(rng *rand.Rand, low, high time.Duration) time.Duration {
+	return low + time.Duration(rng.Int64N(int64(high-low)))
+}
+
+// Statements of the programs by which their operations are known.
+const (
+	moveCheckpoint = "UPDATE checkpoint SET seq"
+	acquireLease   = "SET epoch = epoch + 1"
+	renewLease     = "= clock_timestamp() + $2 WHERE epoch"
+	switchSchema   = "RENAME TO"
+)
+
+// catalogue lists every trouble that a run may have.
+func catalogue() []maker {
+	var all []maker
+	add := func(kind string, make func(s *site, rng *rand.Rand) trouble) {
+		all = append(all, maker{kind, func(s *site, rng *rand.Rand) trouble {
+			t := make(s, rng)
+			t.kind = kind
+			return t
+		}})
+	}
+	for _, form := range fault.Forms {
+		in := func(what string) string { return fmt.Sprintf("%s, %s", what, form) }
+		add(in("batch publish"), func(s *site, rng *rand.Rand) trouble {
+			return s.strikes(s.ingestNATS, fault.Fault{Match: fault.Publish("posts."), Nth: 1 + rng.IntN(5), Break: anyBreak(rng)}, form, "batch publish")
+		})
+		add(in("writer's lease"), func(s *site, rng *rand.Rand) trouble {
+			return s.strikes(s.ingestNATS, fault.Fault{Match: fault.Publish("$KV." + stream.Leases), Break: anyBreak(rng)}, form, "writer's lease")
+		})
+		add(in("commit with checkpoint"), func(s *site, rng *rand.Rand) trouble {
+			return s.strikes(s.indexerPG, fault.Fault{Match: fault.CommitAfter(moveCheckpoint), Nth: 1 + rng.IntN(10), Break: loudBreak(rng)}, form, "commit with checkpoint")
+		})
+		add(in("indexer's lease taken"), func(s *site, rng *rand.Rand) trouble {
+			t := s.strikes(s.indexerPG, fault.Fault{Match: fault.Statement(acquireLease), Break: loudBreak(rng)}, form, "indexer's lease taken")
+			t.uses = append(t.uses, "indexer")
+			restart := s.restart(&s.indexer, syscall.SIGTERM)
+			t.steps = append([]step{t.steps[0]}, append(restart, t.steps[1:]...)...)
+			return t
+		})
+		add(in("indexer's lease renewed"), func(s *site, rng *rand.Rand) trouble {
+			// It is renewed where there is nothing to commit.
+			t := s.strikes(s.indexerPG, fault.Fault{Match: fault.Statement(renewLease), Break: loudBreak(rng)}, form, "indexer's lease renewed")
+			t.uses = append(t.uses, "indexer-nats")
+			t.steps = append([]step{once(0, s.indexerNATS.Hold)}, append(t.steps, once(0, s.indexerNATS.Release))...)
+			return t
+		})
+		add(in("ingest killed at a batch"), func(s *site, rng *rand.Rand) trouble {
+			t := s.strikes(s.ingestNATS, fault.Fault{Match: fault.Publish("posts."), Nth: 1 + rng.IntN(5), Then: s.killer(&s.ingest)}, form, "ingest killed at a batch")
+			t.uses = append(t.uses, "ingest")
+			t.steps = append(t.steps, s.startAgain(&s.ingest))
+			return t
+		})
+		add(in("indexer killed at a commit"), func(s *site, rng *rand.Rand) trouble {
+			t := s.strikes(s.indexerPG, fault.Fault{Match: fault.CommitAfter(moveCheckpoint), Nth: 1 + rng.IntN(10), Then: s.killer(&s.indexer)}, form, "indexer killed at a commit")
+			t.uses = append(t.uses, "indexer")
+			t.steps = append(t.steps, s.startAgain(&s.indexer))
+			return t
+		})
+		add(in("schema switch"), func(s *site, rng *rand.Rand) trouble {
+			return s.rebuild(fault.Fault{Match: fault.CommitAfter(switchSchema), Break: loudBreak(rng)}, form, "schema switch", false)
+		})
+		add(in("rebuild killed at the switch"), func(s *site, _ *rand.Rand) trouble {
+			return s.rebuild(fault.Fault{Match: fault.CommitAfter(switchSchema)}, form, "rebuild killed at the switch", true)
+		})
+		add(in("rebuild killed half-way"), func(s *site, rng *rand.Rand) trouble {
+			return s.rebuild(fault.Fault{Match: fault.CommitAfter(moveCheckpoint), Nth: 1 + rng.IntN(2)}, form, "rebuild killed half-way", true)
+		})
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
+		name := map[syscall.Signal]string{syscall.SIGKILL: "kill -9", syscall.SIGTERM: "SIGTERM"}[sig]
+		for _, p := range []struct {
+			name string
+			of   func(s *site) **program
+		}{
+			{"ingest", func(s *site) **program { return &s.ingest }},
+			{"indexer", func(s *site) **program { return &s.indexer }},
+			{"api", func(s *site) **program { return &s.api }},
+			{"nats", func(s *site) **program { return &s.nats }},
+		} {
+			add(name+" of "+p.name, func(s *site, rng *rand.Rand) trouble {
+				steps := s.restart(p.of(s), sig)
+				steps[1].after = between(rng, 0, 1500*time.Millisecond)
+				return trouble{uses: []string{p.name}, steps: append(steps, s.counted(name+" of "+p.name))}
+			})
+		}
+		add(name+" of postgres", func(s *site, rng *rand.Rand) trouble { return s.postgresAway(sig, name, rng) })
+		add(name+" of jetstream", func(s *site, rng *rand.Rand) trouble { return s.jetstreamAway(sig, name, rng) })
+	}
+	for _, w := range wires {
+		for _, how := range []string{"cut", "reset", "torn", "stalled", "slowed", "refused"} {
+			add(w.name+" "+how, func(s *site, rng *rand.Rand) trouble { return s.broken(w, how, rng) })
+		}
+	}
+	add("disk full under nats", (*site).diskFullNATS)
+	add("disk full under postgres's tables", (*site).diskFullTables)
+	add("disk full under postgres's log", (*site).diskFullLog)
+	add("database read-only", (*site).readOnly)
+	add("database in recovery", (*site).inRecovery)
+	add("second ingest", func(s *site, rng *rand.Rand) trouble { return s.second("ingest", rng) })
+	add("second indexer", func(s *site, rng *rand.Rand) trouble { return s.second("indexer", rng) })
+	add("paused ingest wakes after losing its lease", func(s *site, rng *rand.Rand) trouble { return s.paused("ingest", rng) })
+	add("paused indexer wakes after losing its lease", func(s *site, rng *rand.Rand) trouble { return s.paused("indexer", rng) })
+	add("indexer paused in a transaction", (*site).pausedInTransaction)
+	add("database's clock steps ahead", (*site).clockAhead)
+	add("network's clock steps back", (*site).clockBack)
+	return all
+}
+
+// loudBreak is a way to break that the client notices at once.
+func loudBreak(rng *rand.Rand) fault.Break { return pick(rng, fault.Cut, fault.Reset, fault.Torn) }
+
+// anyBreak is sometimes one that the client must wait out.
+func anyBreak(rng *rand.Rand) fault.Break {
+	if rng.IntN(6) == 0 {
+		return fault.Silent
+	}
+	return loudBreak(rng)
+}
+
+// strikes is a fault at an operation, complete when it has fired.
+func (s *site) strikes(p *fault.Proxy, f fault.Fault, form fault.Form, kind string) trouble {
+	f.Kind, f.Form = kind, form
+	var armed *fault.Armed
+	return trouble{uses: []string{kind}, steps: []step{
+		once(0, func() { armed = p.Arm(f) }),
+		{0, func() bool { return hasFired(armed) }},
+	}}
+}
+
+func hasFired(a *fault.Armed) bool {
+	select {
+	case <-a.Fired():
+		return true
+	default:
+		return false
+	}
+}
+
+// counted counts a trouble that no proxy counts.
+func (s *site) counted(kind string) step {
+	return once(0, func() { s.log.Add(kind) })
+}
+
+// killer kills the program that is in a place at that time.
+func (s *site) killer(p **program) func() {
+	return func() { (*p).kill() }
+}
+
+// startAgain starts a program when it has ended.
+func (s *site) startAgain(p **program) step {
+	return step{0, func() bool {
+		if _, ended := (*p).ended(); !ended {
+			return false
+		}
+		s.must((*p).start())
+		return true
+	}}
+}
+
+// restart ends a program by a signal and starts it again.
+func (s *site) restart(p **program, sig syscall.Signal) []step {
+	return []step{
+		once(0, func() {
+			if sig == syscall.SIGTERM {
+				s.must((*p).terminate())
+				return
+			}
+			(*p).kill()
+		}),
+		s.startAgain(p),
+	}
+}
+
+// must ends the test on an error.
+func (s *site) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
