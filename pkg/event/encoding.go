@@ -58,7 +58,23 @@ func Decode(data []byte) (*Event, error) {
 		return nil, err
 	}
 	e.Source.Time = e.Source.Time.UTC().Truncate(time.Microsecond)
+	if e.Resume != nil {
+		e.Resume.Time = e.Resume.Time.UTC().Truncate(time.Microsecond)
+	}
 	return &e, nil
+}
+
+// bad names the field that cannot be stored, "" where none is.
+func (p Position) bad() string {
+	switch {
+	case p.Host == "":
+		return "host"
+	case p.Seq > 1<<63-1: // they become Postgres bigints
+		return "seq"
+	case p.Time.Before(time.Unix(0, 0)), p.Time.After(maxTime):
+		return "time"
+	}
+	return ""
 }
 
 // Validate checks what the fold and the schema rely on. The error wraps
@@ -68,15 +84,13 @@ func (e *Event) Validate() error {
 	if e.V != Version {
 		return bad("v")
 	}
-	if e.Source.Host == "" {
-		return bad("source.host")
+	if field := e.Source.bad(); field != "" {
+		return bad("source." + field)
 	}
-	// Sequence numbers become Postgres bigints.
-	if e.Source.Seq > 1<<63-1 {
-		return bad("source.seq")
-	}
-	if t := e.Source.Time; t.Before(time.Unix(0, 0)) || t.After(maxTime) {
-		return bad("source.time")
+	if e.Resume != nil {
+		if field := e.Resume.bad(); field != "" {
+			return bad("resume." + field)
+		}
 	}
 	switch e.Kind {
 	case KindPosition:

@@ -54,6 +54,22 @@ func examples() map[string]*event.Event {
 		"account-gone": {Kind: event.KindAccount, Source: source(1007), DID: aliceDID, Status: "takendown"},
 		"sync":         {Kind: event.KindSync, Source: source(1008), DID: aliceDID, Rev: aRev},
 		"position":     {Kind: event.KindPosition, Source: source(1009)},
+		"delete-of-the-past": {
+			Kind: event.KindDelete, Source: source(11), Resume: ptr(source(1010)), DID: aliceDID, Rkey: aRkey, Rev: aRev,
+		},
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func TestCheckpoint(t *testing.T) {
+	t.Parallel()
+	for name, ev := range examples() {
+		if name == "delete-of-the-past" {
+			require.Equal(t, uint64(1010), ev.Checkpoint().Seq)
+		} else {
+			require.Equal(t, ev.Source, ev.Checkpoint())
+		}
 	}
 }
 
@@ -125,6 +141,9 @@ func TestDecodeRefuses(t *testing.T) {
 		{name: "seq over a bigint", data: `{"v":1,"kind":"position","source":{"host":"h","seq":9223372036854775808,"time":"2026-08-20T12:00:00Z"}}`, err: event.ErrInvalid, says: "bad source.seq"},
 		{name: "no time", data: `{"v":1,"kind":"position","source":{"host":"h","seq":1}}`, err: event.ErrInvalid, says: "bad source.time"},
 		{name: "time before 1970", data: `{"v":1,"kind":"position","source":{"host":"h","seq":1,"time":"1969-12-31T23:59:59Z"}}`, err: event.ErrInvalid, says: "bad source.time"},
+
+		{name: "resume without host", data: `{"v":1,"kind":"position",` + source + `,"resume":{"seq":1,"time":"2026-08-20T12:00:00Z"}}`, err: event.ErrInvalid, says: "bad resume.host"},
+		{name: "resume without time", data: `{"v":1,"kind":"position",` + source + `,"resume":{"host":"h","seq":1}}`, err: event.ErrInvalid, says: "bad resume.time"},
 
 		{name: "account without DID", data: `{"v":1,"kind":"account",` + source + `}`, err: event.ErrInvalid, says: "bad did"},
 		{name: "sync without DID", data: `{"v":1,"kind":"sync",` + source + `,"rev":"` + aRev + `"}`, err: event.ErrInvalid, says: "bad did"},

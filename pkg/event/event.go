@@ -61,10 +61,14 @@ type Event struct {
 	// V is the version of the encoding, set by Encode and checked by Decode.
 	V    int  `json:"v"`
 	Kind Kind `json:"kind"`
-	// Source is the upstream event that this one was made from. It is also
-	// the writer's checkpoint: a writer resumes behind the Source of the
-	// stream's last message.
+	// Source is the upstream event that this one was made from. Without Resume
+	// it is also the writer's checkpoint: a writer resumes behind the
+	// Checkpoint of the stream's last message.
 	Source Position `json:"source"`
+	// Resume is set on events of a past window, which are published between
+	// the live ones: how far the live ones have come with it. It is then the
+	// writer's checkpoint, and Source is not.
+	Resume *Position `json:"resume,omitempty"`
 
 	DID  string `json:"did,omitempty"`
 	Rkey string `json:"rkey,omitempty"`
@@ -84,6 +88,15 @@ type Event struct {
 	// Active and Status are the account's, as the upstream event gave them.
 	Active bool   `json:"active,omitempty"`
 	Status string `json:"status,omitempty"`
+}
+
+// Checkpoint is how far upstream a stream that ends with the event was read: a
+// writer resumes behind it.
+func (e *Event) Checkpoint() Position {
+	if e.Resume != nil {
+		return *e.Resume
+	}
+	return e.Source
 }
 
 // URI is the at-uri of the post that the event is about.

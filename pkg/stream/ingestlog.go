@@ -16,7 +16,7 @@ import (
 type LogEntry struct {
 	At time.Time `json:"at"`
 	// What is one of a short list: started, connected, disconnected, switched,
-	// failed, stopped.
+	// failed, skipped, gap, fenced, stopped, backfill, reconcile.
 	What     string         `json:"what"`
 	Host     string         `json:"host,omitempty"`
 	Position event.Position `json:"position,omitzero"`

@@ -69,7 +69,7 @@ func OpenWriter(ctx context.Context, js jetstream.JetStream, id string, onError 
 	}
 	w.seq = end.seq
 	if end.event != nil {
-		w.last = end.event.Source
+		w.last = end.event.Checkpoint()
 	}
 	return w, nil
 }
@@ -77,7 +77,7 @@ func OpenWriter(ctx context.Context, js jetstream.JetStream, id string, onError 
 // Seq is the sequence number of the last message that the writer knows of.
 func (w *Writer) Seq() uint64 { return w.seq }
 
-// Last is the upstream position of the stream's last message, zero where the
+// Last is the checkpoint of the stream's last message, zero where the
 // stream holds none: where reading upstream goes on. Where the last messages
 // were erased it is that of the last one left, and some events come again.
 func (w *Writer) Last() event.Position { return w.last }
@@ -141,7 +141,7 @@ func (w *Writer) appendBatch(ctx context.Context, events []*event.Event, msgs []
 	for {
 		seq, err := w.publish(ctx, msgs, batch)
 		if err == nil {
-			w.seq, w.last = seq, events[len(events)-1].Source
+			w.seq, w.last = seq, events[len(events)-1].Checkpoint()
 			return nil
 		}
 		switch {
@@ -162,7 +162,7 @@ func (w *Writer) appendBatch(ctx context.Context, events []*event.Event, msgs []
 		case lookErr != nil && ctx.Err() == nil:
 			w.onError(lookErr)
 		case n > 0:
-			w.seq, w.last = w.seq+uint64(n), events[n-1].Source
+			w.seq, w.last = w.seq+uint64(n), events[n-1].Checkpoint()
 			events, msgs = events[n:], msgs[n:]
 			if len(msgs) == 0 {
 				return nil

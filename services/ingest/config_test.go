@@ -91,3 +91,41 @@ func TestConfigFromSettings(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, ConfigFrom(v).Validate(), "the defaults are good")
 }
+
+func TestBackfillConfigResolves(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 8, 31, 12, 0, 0, 0, time.UTC)
+	hosts := Config{Hosts: []string{"a.example"}, Start: "archive", StopAfter: time.Hour}
+	for name, tt := range map[string]struct {
+		cfg         BackfillConfig
+		from, until time.Time
+		bad         string
+	}{
+		"a day":               {cfg: BackfillConfig{Ingest: hosts, From: "2026-08-01", For: "1d"}, from: now.AddDate(0, 0, -30).Add(-12 * time.Hour), until: now.AddDate(0, 0, -29).Add(-12 * time.Hour)},
+		"an age":              {cfg: BackfillConfig{Ingest: hosts, From: "-3h", For: "90m"}, from: now.Add(-3 * time.Hour), until: now.Add(-90 * time.Minute)},
+		"up to now":           {cfg: BackfillConfig{Ingest: hosts, From: "-3h", For: "2d"}, from: now.Add(-3 * time.Hour), until: now},
+		"no beginning":        {cfg: BackfillConfig{Ingest: hosts, For: "1h"}, bad: "--from"},
+		"the tip":             {cfg: BackfillConfig{Ingest: hosts, From: "tip", For: "1h"}, bad: "--from"},
+		"the archive":         {cfg: BackfillConfig{Ingest: hosts, From: "archive", For: "1h"}, bad: "--from"},
+		"in the future":       {cfg: BackfillConfig{Ingest: hosts, From: "2027-01-01", For: "1h"}, bad: "--from"},
+		"no length":           {cfg: BackfillConfig{Ingest: hosts, From: "-3h"}, bad: "--for"},
+		"a negative length":   {cfg: BackfillConfig{Ingest: hosts, From: "-3h", For: "-1h"}, bad: "--for"},
+		"a length of nothing": {cfg: BackfillConfig{Ingest: hosts, From: "-3h", For: "0s"}, bad: "--for"},
+		"no hosts":            {cfg: BackfillConfig{From: "-3h", For: "1h"}, bad: "TAGSTREAM_JETSTREAM_HOSTS"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, err := tt.cfg.resolve(now)
+			if tt.bad != "" {
+				var bad *service.ConfigError
+				require.ErrorAs(t, err, &bad)
+				require.Equal(t, tt.bad, bad.Variable)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, tt.from, got.From)
+			require.Equal(t, tt.until, got.Until)
+			require.Equal(t, []string{"https://a.example"}, got.Firehose.Hosts)
+		})
+	}
+}

@@ -90,16 +90,21 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if deps.Ready == nil {
 		deps.Ready = func(string, error) {}
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
 	return &Service{
 		cfg: cfg.withDefaults(), firehose: fh, js: js, logger: deps.Logger, ready: deps.Ready, metrics: m,
 		tally: &tally{metrics: m},
 		log:   &logbook{js: js, logger: deps.Logger, metrics: m, entries: make(chan stream.LogEntry, logQueue)},
-		id:    fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:8]),
+		id:    runID(),
 	}, nil
+}
+
+// runID names this run of the program.
+func runID() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:8])
 }
 
 // Run reads and publishes until ctx ends or StopAfter has passed; it returns
@@ -179,6 +184,7 @@ func (s *Service) hooks() forward.Hooks {
 			s.metrics.appendTime.Observe(took.Seconds())
 			s.metrics.batchEvents.Observe(float64(len(events)))
 		},
+		Guest:     func(events []*event.Event, _ time.Duration) { s.metrics.backfilled.Add(float64(len(events))) },
 		Holding:   func(held bool) { set(s.metrics.lease, held) },
 		Condition: func(err error) { s.ready(ComponentStream, err) },
 		Retry:     func(error) { s.metrics.retries.Inc() },

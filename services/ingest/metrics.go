@@ -30,6 +30,7 @@ type metrics struct {
 	read         *prometheus.CounterVec // by kind
 	dropped      *prometheus.CounterVec // by reason
 	published    *prometheus.CounterVec // by kind
+	backfilled   prometheus.Counter
 	tagsDropped  prometheus.Counter
 	connections  *prometheus.CounterVec // by what happened
 	clientErrors prometheus.Counter
@@ -81,6 +82,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		read:         vec("events_read_total", "Upstream events read, by kind.", "kind", readKinds),
 		dropped:      vec("events_dropped_total", "Upstream events that did not go to the stream, by reason.", "reason", names(decode.DropReasons)),
 		published:    vec("events_published_total", "Events acknowledged by the stream, by kind.", "kind", names(event.Kinds)),
+		backfilled:   counter("events_backfilled_total", "Events of past windows stored for ingest backfill."),
 		tagsDropped:  counter("tags_dropped_total", "Tags of kept posts that were malformed, too long or too many."),
 		connections:  vec("connections_total", "What happened to connections to Jetstream hosts.", "what", names(firehose.Whats)),
 		clientErrors: counter("client_errors_total", "Errors that the Jetstream client reported and went on."),

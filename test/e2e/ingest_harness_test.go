@@ -49,15 +49,21 @@ func newIngestBench(t *testing.T, accounts int) *ingestBench {
 }
 
 // host starts a real Jetstream server on the network.
-func (b *ingestBench) host() *simnet.Jetstream {
+func (b *ingestBench) host(args ...string) *simnet.Jetstream {
 	b.t.Helper()
 	binary, err := simnet.BuildJetstream(b.ctx, "")
 	require.NoError(b.t, err)
 	j, err := b.net.StartJetstream(b.ctx, simnet.JetstreamConfig{
-		Binary: binary, DataDir: filepath.Join(b.t.TempDir(), "jetstream"),
+		Binary: binary, DataDir: filepath.Join(b.t.TempDir(), "jetstream"), Args: args,
 	})
 	require.NoError(b.t, err)
-	b.t.Cleanup(func() { _ = j.Stop() })
+	b.t.Cleanup(func() {
+		_ = j.Stop()
+		if b.t.Failed() {
+			warnings := j.Warnings()
+			b.t.Logf("the server's newest warnings: %s", warnings[max(0, len(warnings)-10):])
+		}
+	})
 	return j
 }
 

@@ -163,7 +163,11 @@ func TestIngestDetectsAWipedServer(t *testing.T) {
 		keys := ingestRkeys(b.events())
 		return slices.Contains(keys, last), fmt.Sprint(len(keys), " events")
 	})
-	require.True(t, slices.ContainsFunc(b.log(), func(e stream.LogEntry) bool { return e.What == "switched" }), "%+v", b.log())
+	for _, what := range []string{"switched", "gap"} {
+		poll.Until(t, ingestWait, func() (bool, string) {
+			return slices.ContainsFunc(b.log(), func(e stream.LogEntry) bool { return e.What == what }), fmt.Sprintf("%s: %+v", what, b.log())
+		})
+	}
 }
 
 func TestIngestFailsOverWithoutLoss(t *testing.T) {

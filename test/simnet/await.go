@@ -18,7 +18,7 @@ const maxMessage = 16 << 20
 // watch is how far a server's own stream has been read by Await.
 type watch struct {
 	mu       sync.Mutex        // held by one Await at a time
-	next     uint64            // the next sequence number to read
+	last     uint64            // the last sequence number read
 	rev      map[string]string // highest revision seen, by account
 	rows     map[string]int    // records seen at that revision
 	upstream map[string]int64  // highest relay sequence number seen in an account or identity event, by account
@@ -50,7 +50,9 @@ func (n *Network) Await(ctx context.Context, j *Jetstream) error {
 	if len(wants) == 0 {
 		return nil
 	}
-	url := "ws" + strings.TrimPrefix(j.URL(), "http") + subscribePath + "?cursor=" + strconv.FormatUint(seen.next, 10)
+	// From the last event that was read, which comes again: a cursor above the newest one means the server's tip, and what it
+	// takes in meanwhile is left out.
+	url := "ws" + strings.TrimPrefix(j.URL(), "http") + subscribePath + "?cursor=" + strconv.FormatUint(seen.last, 10)
 	conn, _, err := websocket.Dial(ctx, url, nil) //nolint:bodyclose // the library says that it need not be
 	if err != nil {
 		return fmt.Errorf("await server %s: %w", j.cfg.Addr, err)
@@ -141,7 +143,10 @@ func (w *watch) read(data []byte) (string, error) {
 	if event.DID == "" {
 		return "", nil
 	}
-	w.next = max(w.next, event.Seq+1)
+	if event.Seq <= w.last {
+		return event.DID, nil // again
+	}
+	w.last = event.Seq
 	if rev := max(event.Rev, event.Sync.Rev); rev > w.rev[event.DID] {
 		w.rev[event.DID], w.rows[event.DID] = rev, 0
 	}

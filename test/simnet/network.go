@@ -75,6 +75,7 @@ type account struct {
 	handle string
 	active bool
 	status string
+	closed int64 // the frame with which it became inactive, the last time
 	repo   *repository
 	// announced is the tree root that the last frame left servers with.
 	announced cbor.CID
@@ -293,6 +294,9 @@ func (n *Network) SetAccountStatus(did string, active bool, status string) (Entr
 	acc, ok := n.accounts[did]
 	if !ok {
 		return Entry{}, fmt.Errorf("set status of %s: %w", did, ErrUnknownAccount)
+	}
+	if acc.active && !active {
+		acc.closed = n.seq + 1
 	}
 	acc.active, acc.status = active, status
 	return n.emitAccount(did, acc)

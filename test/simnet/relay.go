@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -43,6 +45,9 @@ type Relay struct {
 	cancel  context.CancelFunc
 	done    chan struct{}
 
+	// sent is the newest frame that was sent to any server; before there is one, it is beyond all.
+	sent atomic.Int64
+
 	mu       sync.Mutex
 	attached map[*websocket.Conn]struct{}
 }
@@ -56,6 +61,7 @@ func (n *Network) Listen(ctx context.Context) (*Relay, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	r := &Relay{network: n, url: "http://" + ln.Addr().String(), cancel: cancel, done: make(chan struct{}), attached: map[*websocket.Conn]struct{}{}}
+	r.sent.Store(math.MaxInt64)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /xrpc/com.atproto.sync.subscribeRepos", r.subscribeRepos)
 	mux.HandleFunc("GET /xrpc/com.atproto.sync.listHosts", r.listHosts)
@@ -175,6 +181,7 @@ func (r *Relay) send(ctx context.Context, conn *websocket.Conn, position int64) 
 		}
 	}
 	var pace pacer
+	r.sent.Store(position)
 	for {
 		frames, err := r.network.framesAfter(ctx, position, writeBatch)
 		if errors.Is(err, errOutdated) {
@@ -193,6 +200,7 @@ func (r *Relay) send(ctx context.Context, conn *websocket.Conn, position int64) 
 				return fmt.Errorf("write frame %d: %w", position+1, err)
 			}
 			position++
+			r.sent.Store(position)
 		}
 	}
 }
@@ -292,7 +300,7 @@ func (r *Relay) listRepos(w http.ResponseWriter, req *http.Request) {
 // getRepo serves a whole repository, at the head that was announced last.
 func (r *Relay) getRepo(w http.ResponseWriter, req *http.Request) {
 	did := req.URL.Query().Get("did")
-	data, code := r.network.exportRepo(did)
+	data, code := r.network.exportRepo(did, r.sent.Load())
 	if code != "" {
 		writeError(w, code, "repository of "+did+" is not available")
 		return
@@ -303,12 +311,14 @@ func (r *Relay) getRepo(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// exportRepo returns a repository as a CAR, or the error code of com.atproto.sync.getRepo.
-func (n *Network) exportRepo(did string) (data []byte, code string) {
+// exportRepo returns a repository as a CAR, or the error code of com.atproto.sync.getRepo. An account that became inactive
+// with a frame behind told counts as active: a server that reads behind gets the repository that a #sync is about.
+func (n *Network) exportRepo(did string, told int64) (data []byte, code string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	acc, ok := n.accounts[did]
 	switch {
+	case ok && acc.closed > told:
 	case !ok || !acc.active && acc.status == "deleted":
 		return nil, "RepoNotFound"
 	case !acc.active && acc.status == "takendown":

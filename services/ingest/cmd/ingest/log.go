@@ -11,20 +11,18 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
-// logConnect is how long the log command waits for NATS.
-const logConnect = 5 * time.Second
+// connectTimeout is how long a command waits for NATS.
+const connectTimeout = 5 * time.Second
 
-// printLog prints the ingest log: a table on a terminal, else JSON lines.
-func printLog(ctx context.Context, v *service.Values, limit int, out *os.File) error {
-	if limit < 1 {
-		return &service.ConfigError{Variable: "--limit", Err: fmt.Errorf("%d is not above zero", limit)}
-	}
+// connect connects, for a command that does not wait for ever.
+func connect(ctx context.Context, v *service.Values) (*nats.Conn, error) {
 	connected := make(chan struct{}, 1)
 	nc, err := service.ConnectNATS(v, slog.New(slog.DiscardHandler), func(err error) {
 		if err == nil {
@@ -35,22 +33,41 @@ func printLog(ctx context.Context, v *service.Values, limit int, out *os.File) e
 		}
 	})
 	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-connected:
+		return nc, nil
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-time.After(connectTimeout):
+		err = fmt.Errorf("no NATS server answers within %s; is TAGSTREAM_NATS_URL right?", connectTimeout)
+	}
+	nc.Close()
+	return nil, err
+}
+
+func isTerminal(f *os.File) bool {
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0
+}
+
+// printLog prints the ingest log: a table on a terminal, else JSON lines.
+func printLog(ctx context.Context, v *service.Values, limit int, out *os.File) error {
+	if limit < 1 {
+		return &service.ConfigError{Variable: "--limit", Err: fmt.Errorf("%d is not above zero", limit)}
+	}
+	nc, err := connect(ctx, v)
+	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	select {
-	case <-connected:
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(logConnect):
-		return fmt.Errorf("no NATS server answers within %s; is TAGSTREAM_NATS_URL right?", logConnect)
-	}
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return err
 	}
 	print, flush := jsonLines(out), func() error { return nil }
-	if st, err := out.Stat(); err == nil && st.Mode()&os.ModeCharDevice != 0 {
+	if isTerminal(out) {
 		print, flush = table(out)
 	}
 	if err := stream.Log(ctx, js, limit, print); err != nil {

@@ -19,11 +19,23 @@ const defaultLimit = 100
 
 func program() service.Program {
 	limit := defaultLimit
+	var window backfillFlags
+	var archive reconcileFlags
 	return service.Program{
 		Name:  service.Ingest,
 		About: "reads Bluesky's Jetstream and publishes root posts with tags to the stream",
 		Commands: []service.Command{
 			{Name: "run", Summary: "read and publish, until stopped", Run: run},
+			{
+				Name: "backfill", Summary: "publish what qualified in a window of the past, beside the ingest that runs",
+				Flags: window.add,
+				Run:   func(ctx context.Context, v *service.Values) error { return runBackfill(ctx, v, window, os.Stdout) },
+			},
+			{
+				Name: "reconcile", Summary: "after a gap: remove what was deleted meanwhile, as the archive of a host shows",
+				Flags: archive.add,
+				Run:   func(ctx context.Context, v *service.Values) error { return runReconcile(ctx, v, archive, os.Stdout) },
+			},
 			{
 				Name: "log", Summary: "print the log of connections and failures, oldest first",
 				Flags: func(fs *flag.FlagSet) { fs.IntVar(&limit, "limit", limit, "print the newest `N` entries") },

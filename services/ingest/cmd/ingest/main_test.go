@@ -9,6 +9,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/services/ingest"
 )
 
 func TestExitCodes(t *testing.T) {
@@ -18,16 +19,26 @@ func TestExitCodes(t *testing.T) {
 		code          int
 		stderr        string
 	}{
-		"help":            {args: []string{"--help"}},
-		"help of log":     {args: []string{"log", "--help"}},
-		"version":         {args: []string{"--version"}},
-		"bad host":        {environ: []string{"TAGSTREAM_JETSTREAM_HOSTS=wss://x"}, code: 2, stderr: "TAGSTREAM_JETSTREAM_HOSTS"},
-		"bad start":       {args: []string{"run", "--jetstream-start=soon"}, code: 2, stderr: "TAGSTREAM_JETSTREAM_START"},
-		"bad duration":    {environ: []string{"TAGSTREAM_JETSTREAM_STOP_AFTER=x"}, code: 2, stderr: "TAGSTREAM_JETSTREAM_STOP_AFTER"},
-		"bad log level":   {environ: []string{"TAGSTREAM_LOG_LEVEL=loud"}, code: 2, stderr: "TAGSTREAM_LOG_LEVEL"},
-		"a misspelt name": {environ: []string{"TAGSTREAM_JETSTREAM_HOST=a"}, code: 2, stderr: "TAGSTREAM_JETSTREAM_HOST"},
-		"bad limit":       {args: []string{"log", "--limit", "0"}, code: 2, stderr: "--limit"},
-		"no such command": {args: []string{"rum"}, code: 2, stderr: "rum"},
+		"help":                  {args: []string{"--help"}},
+		"help of log":           {args: []string{"log", "--help"}},
+		"version":               {args: []string{"--version"}},
+		"bad host":              {environ: []string{"TAGSTREAM_JETSTREAM_HOSTS=wss://x"}, code: 2, stderr: "TAGSTREAM_JETSTREAM_HOSTS"},
+		"bad start":             {args: []string{"run", "--jetstream-start=soon"}, code: 2, stderr: "TAGSTREAM_JETSTREAM_START"},
+		"bad duration":          {environ: []string{"TAGSTREAM_JETSTREAM_STOP_AFTER=x"}, code: 2, stderr: "TAGSTREAM_JETSTREAM_STOP_AFTER"},
+		"bad log level":         {environ: []string{"TAGSTREAM_LOG_LEVEL=loud"}, code: 2, stderr: "TAGSTREAM_LOG_LEVEL"},
+		"a misspelt name":       {environ: []string{"TAGSTREAM_JETSTREAM_HOST=a"}, code: 2, stderr: "TAGSTREAM_JETSTREAM_HOST"},
+		"bad limit":             {args: []string{"log", "--limit", "0"}, code: 2, stderr: "--limit"},
+		"help of backfill":      {args: []string{"backfill", "--help"}},
+		"backfill of nothing":   {args: []string{"backfill"}, code: 2, stderr: "--from"},
+		"backfill from the tip": {args: []string{"backfill", "--from=tip", "--for=1h"}, code: 2, stderr: "--from"},
+		"backfill for ever":     {args: []string{"backfill", "--from=-3d", "--for=0s"}, code: 2, stderr: "--for"},
+		"backfill with a bad host": {
+			args: []string{"backfill", "--from=-3d", "--for=1d"}, environ: []string{"TAGSTREAM_JETSTREAM_HOSTS=wss://x"}, code: 2, stderr: "TAGSTREAM_JETSTREAM_HOSTS",
+		},
+		"help of reconcile":          {args: []string{"reconcile", "--help"}},
+		"reconcile with a bad share": {args: []string{"reconcile", "--max-share=half"}, code: 2, stderr: "--max-share"},
+		"reconcile with a bad host":  {args: []string{"reconcile", "--host=wss://x"}, code: 2, stderr: "--host"},
+		"no such command":            {args: []string{"rum"}, code: 2, stderr: "rum"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -57,4 +68,32 @@ func TestLogFormats(t *testing.T) {
 	require.NoError(t, jsonLines(&out)(entry))
 	require.Equal(t, `{"at":"2026-08-31T12:00:00Z","what":"connected","host":"https://a.example",`+
 		`"position":{"host":"https://a.example","seq":42,"time":"2026-08-31T11:00:00Z"},"detail":"a <b>\u001b[2J"}`+"\n", out.String())
+}
+
+func TestBackfillSummaries(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 8, 31, 12, 0, 0, 0, time.UTC)
+	s := ingest.BackfillSummary{
+		From: at, Until: at.Add(time.Hour), Read: 10,
+		First:     event.Position{Host: "https://a.example", Seq: 1, Time: at.Add(time.Minute)},
+		Last:      event.Position{Host: "https://a.example", Seq: 9, Time: at.Add(time.Hour - time.Minute)},
+		Published: map[event.Kind]uint64{event.KindCreate: 2, event.KindDelete: 1}, Gone: 1, Took: 1.5, Complete: true,
+	}
+	var out bytes.Buffer
+	require.NoError(t, printSummary(&out, s))
+	require.Equal(t, `window                2026-08-31T12:00:00Z to 2026-08-31T13:00:00Z
+covered               2026-08-31T12:01:00Z to 2026-08-31T12:59:00Z, from https://a.example
+events read           10
+published: create     2
+published: delete     1
+left out: gone since  1
+took                  1.5s
+complete              true
+`, out.String())
+	out.Reset()
+	require.NoError(t, printJSON(&out, s))
+	require.JSONEq(t, `{"from":"2026-08-31T12:00:00Z","until":"2026-08-31T13:00:00Z",
+		"first":{"host":"https://a.example","seq":1,"time":"2026-08-31T12:01:00Z"},
+		"last":{"host":"https://a.example","seq":9,"time":"2026-08-31T12:59:00Z"},
+		"read":10,"published":{"create":2,"delete":1},"gone":1,"dropped":null,"since":null,"tookSeconds":1.5,"complete":true}`, out.String())
 }

@@ -30,6 +30,11 @@
 // their way, so that it does not take whole segment files into memory
 // (blockwise).
 //
+// A message that is longer than the client takes would end each of its
+// connections: it is taken out of the websocket (sift). A host whose history
+// begins only behind the position knows no deletions of the time between: it is
+// passed over for others as long as that is bearable, and then said (checkYoung).
+//
 // A visit to a host ends with the client's error, or when the watchdog finds the
 // client stalled or the host away. A host that was of use is then tried a few
 // times more; then the others have their turn, the preferred one first, with

@@ -269,6 +269,7 @@ func impatient() Timing {
 		Dial: time.Second, Verify: 300 * time.Millisecond, Quiet: 500 * time.Millisecond, QuietAlone: 5 * time.Second,
 		Tick: 10 * time.Millisecond, Idle: 200 * time.Millisecond, Troubled: 400 * time.Millisecond,
 		Ask: 100 * time.Millisecond, Settle: 50 * time.Millisecond,
+		Gap:        300 * time.Millisecond,
 		BackoffMin: 10 * time.Millisecond, BackoffMax: 50 * time.Millisecond,
 	}
 }

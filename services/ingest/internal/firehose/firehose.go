@@ -61,10 +61,11 @@ const (
 	Switched     What = "switched"     // reading goes on in another history
 	Failed       What = "failed"       // a host could not be connected to
 	Skipped      What = "skipped"      // something that could not be read was passed over
+	Gap          What = "gap"          // reading goes on where deletions may be missing
 )
 
 // Whats lists the kinds of notices.
-var Whats = []What{Connected, Disconnected, Switched, Failed, Skipped}
+var Whats = []What{Connected, Disconnected, Switched, Failed, Skipped, Gap}
 
 // Notice is something that an operator may want to know of a connection.
 type Notice struct {
@@ -81,7 +82,9 @@ type Reader struct {
 	cfg    Config
 	timing Timing
 	logger *slog.Logger
-	http   *http.Client
+	// transport is of all connections; http is that of what is no client's.
+	transport http.RoundTripper
+	http      *http.Client
 	// OnNotice, if set, hears of connections and failures; OnClientError of
 	// each error that the client mends by itself. They must not block.
 	OnNotice      func(Notice)
@@ -90,7 +93,11 @@ type Reader struct {
 
 // New returns a reader. It starts nothing.
 func New(cfg Config, logger *slog.Logger) *Reader {
-	return &Reader{cfg: cfg, timing: cfg.Timing.withDefaults(), logger: logger, http: &http.Client{Transport: newTransport()}}
+	t := newTransport()
+	return &Reader{
+		cfg: cfg, timing: cfg.Timing.withDefaults(), logger: logger,
+		transport: t, http: &http.Client{Transport: &sift{base: t}},
+	}
 }
 
 // run is the state of one Run, owned by its goroutine.
@@ -106,6 +113,10 @@ type run struct {
 	end time.Time
 	// failures are the last of each host since it was connected.
 	failures map[string]failure
+	// young is when a host was first passed over for its youth, zero where none
+	// was, and gap says that a gap was noticed; since the position last moved.
+	young time.Time
+	gap   bool
 	// unreadable counts failures to read the archive behind one position.
 	unreadable struct {
 		pos   event.Position
@@ -173,6 +184,8 @@ type failure struct {
 // sayAgain is when a host that keeps failing in one way is worth a new line.
 const sayAgain = 10 * time.Minute
 
+// notify logs a notice and passes it on. It is the run's goroutine's, but for a
+// Skipped notice, which touches nothing of the run.
 func (r *run) notify(n Notice) {
 	level := slog.LevelInfo
 	switch n.What {
@@ -188,7 +201,7 @@ func (r *run) notify(n Notice) {
 		}
 	case Disconnected:
 		level = slog.LevelWarn
-	case Skipped:
+	case Skipped, Gap:
 		level = slog.LevelError
 	}
 	r.logger.Log(context.Background(), level, "firehose "+string(n.What),
@@ -231,6 +244,9 @@ func (r *run) visit(ctx context.Context, host string) error {
 const downloads = 2
 
 func (r *run) subscribe(host string, after uint64) (*jetstream.Client, error) {
+	sifted := &sift{base: r.transport, skipped: func(host string, bytes uint64) {
+		r.notify(Notice{What: Skipped, Host: host, Detail: fmt.Sprintf("a message of %d bytes is passed over: an event is missing", bytes)})
+	}}
 	opts := []jetstream.Option{
 		jetstream.WithAfterSeq(after),
 		jetstream.WithKinds(kinds[:]),
@@ -238,7 +254,7 @@ func (r *run) subscribe(host string, after uint64) (*jetstream.Client, error) {
 		// Records as CBOR: the client's map would round integers.
 		jetstream.WithRawRecords(),
 		jetstream.WithDownloadConcurrency(downloads),
-		jetstream.WithHTTPClient(&http.Client{Transport: &blockwise{base: r.http.Transport}}),
+		jetstream.WithHTTPClient(&http.Client{Transport: &blockwise{base: sifted}}),
 		jetstream.WithLogger(r.logger),
 	}
 	if r.cfg.APIKey != "" {

@@ -46,7 +46,63 @@ func (r *run) locate(ctx context.Context, host string) (place, error) {
 	if err != nil {
 		return place{}, err
 	}
+	if seq == 0 {
+		if err := r.checkYoung(ctx, host); err != nil {
+			return place{}, err
+		}
+	}
 	return place{pos: event.Position{Host: host, Seq: seq, Time: back}, notBefore: back}, nil
+}
+
+// errYoung says that a host's history begins only behind the position.
+var errYoung = errors.New("the host does not know what came between")
+
+// checkYoung looks whether a host whose history is to be read from its very
+// beginning begins only behind the position. Such a host has downloaded what
+// the accounts held then, so it knows the posts of the time between, but no
+// deletions. It is used when no other has been for some time.
+func (r *run) checkYoung(ctx context.Context, host string) error {
+	begins, err := r.begins(ctx, host)
+	if err != nil || !begins.After(r.pos.Time) {
+		return err
+	}
+	detail := fmt.Sprintf("its history begins at %s, the last position is of %s", begins.Format(time.RFC3339), r.pos.Time.Format(time.RFC3339))
+	if r.young.IsZero() {
+		r.young = time.Now()
+	}
+	if len(r.cfg.Hosts) > 1 && time.Since(r.young) < r.timing.Gap {
+		return fmt.Errorf("%w: %s", errYoung, detail)
+	}
+	if !r.gap {
+		r.gap = true
+		r.notify(Notice{What: Gap, Host: host, Position: r.pos,
+			Detail: "deletions and changes of accounts may be missing: " + detail})
+	}
+	return nil
+}
+
+// begins returns the time of the first event of a host's history.
+func (r *run) begins(ctx context.Context, host string) (time.Time, error) {
+	page, err := r.listSegments(ctx, host, "")
+	if err != nil {
+		return time.Time{}, fmt.Errorf("list the archive of %s: %w", host, err)
+	}
+	if len(page.Segments) > 0 {
+		return time.UnixMicro(page.Segments[0].MinWitnessedAt).UTC(), nil
+	}
+	var first uint64
+	p, err := r.dial(ctx, host, &first, false)
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer p.close()
+	wait, cancel := context.WithTimeout(ctx, r.timing.Verify)
+	defer cancel()
+	f, err := p.next(wait)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read the first event of %s: %w", host, err)
+	}
+	return f.time, nil
 }
 
 // first finds where the very first start begins. From there on the position

@@ -8,7 +8,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/bluesky-social/jetstream"
@@ -60,6 +62,8 @@ type frame struct {
 	time time.Time
 	// info is the name of an advisory; the frame is then no event.
 	info string
+	// followed says that it is an event of the kinds that Tagstream follows.
+	followed bool
 }
 
 // dial opens a probe. A nil cursor is the tip; filtered asks for the events
@@ -121,6 +125,7 @@ func (p *probe) next(ctx context.Context) (frame, error) {
 			Error   string `json:"error"`
 			Message string `json:"message"`
 			Payload struct {
+				Type string `json:"$type"`
 				Seq  int64  `json:"seq"`
 				Time string `json:"time"`
 				Name string `json:"name"`
@@ -139,7 +144,8 @@ func (p *probe) next(ctx context.Context) (frame, error) {
 			if err != nil {
 				continue
 			}
-			return frame{seq: uint64(f.Payload.Seq), time: t.UTC()}, nil
+			_, kind, _ := strings.Cut(f.Payload.Type, "#")
+			return frame{seq: uint64(f.Payload.Seq), time: t.UTC(), followed: slices.Contains(kinds[:], jetstream.Kind(kind))}, nil
 		case f.Payload.Name != "":
 			return frame{info: f.Payload.Name}, nil
 		}

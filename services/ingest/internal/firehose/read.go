@@ -80,7 +80,7 @@ func (r *run) deliver(ctx context.Context, at place, events []jetstream.Event) e
 		if err := r.handle(ctx, Batch{Host: at.pos.Host, NotBefore: at.notBefore, Events: events, Last: last}); err != nil {
 			return &handlerError{err}
 		}
-		r.pos = last
+		r.pos, r.young, r.gap = last, time.Time{}, false
 	}
 	return ended
 }

@@ -22,6 +22,7 @@ type segmentPage struct {
 	Cursor   string `json:"cursor"`
 	Segments []struct {
 		MaxSeq         uint64 `json:"maxSeq"`
+		MinWitnessedAt int64  `json:"minWitnessedAt"`
 		MaxWitnessedAt int64  `json:"maxWitnessedAt"`
 	} `json:"segments"`
 }

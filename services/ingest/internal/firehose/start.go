@@ -41,7 +41,7 @@ func ParseStart(s string, now time.Time) (Start, error) {
 
 func parseTime(s string, now time.Time) (time.Time, bool) {
 	if age, isAge := strings.CutPrefix(s, "-"); isAge {
-		d, ok := parseAge(age)
+		d, ok := ParseLength(age)
 		return now.Add(-d), ok
 	}
 	for _, layout := range []string{time.RFC3339Nano, time.DateOnly} {
@@ -52,8 +52,9 @@ func parseTime(s string, now time.Time) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// parseAge reads a duration that may be in days.
-func parseAge(s string) (time.Duration, bool) {
+// ParseLength reads a duration above zero, such as "90m", that may be in days,
+// such as "3d".
+func ParseLength(s string) (time.Duration, bool) {
 	const maxDays = 100 * 366
 	if days, ok := strings.CutSuffix(s, "d"); ok {
 		n, err := strconv.Atoi(days)

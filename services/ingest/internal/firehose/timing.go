@@ -27,6 +27,9 @@ type Timing struct {
 	// Settle is how long after the end of the time to read events may still
 	// be on their way.
 	Settle time.Duration
+	// Gap is how long hosts that do not know what came since the last position
+	// are passed over for others.
+	Gap time.Duration
 	// BackoffMin and BackoffMax bound the pause after all hosts were tried.
 	BackoffMin time.Duration
 	BackoffMax time.Duration
@@ -46,6 +49,7 @@ func DefaultTiming() Timing {
 		Replay:     5 * time.Minute,
 		Ask:        5 * time.Second,
 		Settle:     2 * time.Second,
+		Gap:        5 * time.Minute,
 		BackoffMin: 500 * time.Millisecond,
 		BackoffMax: time.Minute,
 	}
@@ -56,7 +60,7 @@ func (t Timing) withDefaults() Timing {
 	for _, f := range []struct{ have, want *time.Duration }{
 		{&t.Dial, &d.Dial}, {&t.Listing, &d.Listing}, {&t.Verify, &d.Verify}, {&t.Quiet, &d.Quiet},
 		{&t.QuietAlone, &d.QuietAlone}, {&t.Tick, &d.Tick}, {&t.Idle, &d.Idle}, {&t.Troubled, &d.Troubled},
-		{&t.Replay, &d.Replay}, {&t.Ask, &d.Ask}, {&t.Settle, &d.Settle},
+		{&t.Replay, &d.Replay}, {&t.Ask, &d.Ask}, {&t.Settle, &d.Settle}, {&t.Gap, &d.Gap},
 		{&t.BackoffMin, &d.BackoffMin}, {&t.BackoffMax, &d.BackoffMax},
 	} {
 		if *f.have == 0 {

@@ -155,7 +155,7 @@ func (w *watch) beyond(ctx context.Context, pos event.Position, exact bool) (uin
 			return 0, fmt.Errorf("%w: asked for sequence number %d it gives %d", errForeign, pos.Seq, f.seq)
 		case f.seq == pos.Seq && exact && !f.time.Equal(pos.Time):
 			return 0, fmt.Errorf("%w: its event %d is of %s", errForeign, f.seq, f.time.Format(time.RFC3339Nano))
-		case f.seq > pos.Seq:
+		case f.seq > pos.Seq && f.followed: // what is not, the client passes over
 			return f.seq, nil
 		}
 	}

@@ -7,6 +7,10 @@
 // that the stream has not acknowledged. A crash at any point leaves whole
 // batches, and the next run goes on behind the last of them.
 //
+// A program that does not hold the lease can have events of another history
+// appended between the live ones (Guest): the holder stores them for it, so
+// that there is one writer, and marks them with its own position.
+//
 // How it fails: without NATS it waits; without room it stops reading, says so
 // and tries the same batch again; fenced by another writer it stops the source
 // and waits for the lease. It ends only with its context, with its source, or
@@ -92,6 +96,8 @@ type Config struct {
 type Hooks struct {
 	// Published is called after each append, with the events in the stream.
 	Published func(events []*event.Event, took time.Duration)
+	// Guest is called likewise with the events of a guest.
+	Guest func(events []*event.Event, took time.Duration)
 	// Holding says whether this program has the lease and writes.
 	Holding func(bool)
 	// Condition tells what stands in the way of writing, nil when nothing does.
@@ -124,6 +130,9 @@ func New(js jetstream.JetStream, cfg Config, source Source, logger *slog.Logger,
 func (h Hooks) withDefaults() Hooks {
 	if h.Published == nil {
 		h.Published = func([]*event.Event, time.Duration) {}
+	}
+	if h.Guest == nil {
+		h.Guest = func([]*event.Event, time.Duration) {}
 	}
 	if h.Holding == nil {
 		h.Holding = func(bool) {}
@@ -245,7 +254,12 @@ func (f *Forwarder) write(held context.Context) error {
 	defer running.Wait()
 	defer stopSource(nil)
 
-	t := &tenure{Forwarder: f, w: w, pos: w.Last(), room: room}
+	t := &tenure{Forwarder: f, w: w, pos: w.Last(), room: room, live: group{open: true, time: w.Last().Time}}
+	stopReceiving, err := t.receive(f.js.Conn())
+	if err != nil {
+		return err
+	}
+	defer stopReceiving()
 	if err := t.pump(held, writing, batches); err != nil {
 		return err
 	}

@@ -111,6 +111,7 @@ type running struct {
 	wasFull   atomic.Int32
 	holding   atomic.Bool
 	published atomic.Int32
+	guests    atomic.Int32
 	condition atomic.Value // string
 }
 
@@ -120,6 +121,7 @@ func start(t *testing.T, js jetstream.JetStream, id string, source Source, heart
 	r := &running{t: t, stop: cancel, done: make(chan error, 1)}
 	f := New(js, Config{ID: id, Heartbeat: heartbeat}, source, slog.New(slog.DiscardHandler), Hooks{
 		Published: func(events []*event.Event, _ time.Duration) { r.published.Add(int32(len(events))) },
+		Guest:     func(events []*event.Event, _ time.Duration) { r.guests.Add(int32(len(events))) },
 		Holding:   func(held bool) { r.holding.Store(held) },
 		Condition: func(err error) { r.condition.Store(fmt.Sprint(err)) },
 		Fenced:    func(error) { r.fenced.Add(1) },

@@ -22,7 +22,11 @@ type tenure struct {
 	// begun says that the first position of the tenure was written.
 	begun bool
 	// room is what the batches that wait take of queueBytes.
-	room *semaphore.Weighted
+	room     *semaphore.Weighted
+	visitors visitors
+	// live is the group that the live events stand in. A tenure may begin in
+	// the midst of one.
+	live group
 }
 
 // pump appends batches until the channel is closed or held ends, and returns
@@ -32,17 +36,32 @@ func (t *tenure) pump(held, writing context.Context, batches <-chan Batch) error
 	heartbeat := time.NewTimer(t.cfg.Heartbeat)
 	defer heartbeat.Stop()
 	for {
+		// A #sync is not interrupted, neither a live one nor a guest's.
+		live, guests := batches, t.visitors.requests
+		if t.visitors.guest != "" {
+			live = nil
+		} else if t.live.open {
+			guests = nil
+		}
 		select {
 		case <-held.Done():
 			return nil
 		case <-heartbeat.C:
-			if t.cfg.Reading == nil || t.cfg.Reading() {
+			if reading := t.cfg.Reading == nil || t.cfg.Reading(); reading && t.visitors.guest == "" {
+				t.live = group{} // nothing for so long: it is complete
 				if err := t.putPosition(writing); err != nil {
 					return err
 				}
 			}
 			heartbeat.Reset(t.cfg.Heartbeat)
-		case b, more := <-batches:
+		case <-t.visitors.wait.C:
+			t.logger.Warn("a guest does not complete its #sync: going on", "guest", t.visitors.guest)
+			t.visitors.guest = ""
+		case msg := <-guests:
+			if err := t.serve(writing, msg); err != nil {
+				return err
+			}
+		case b, more := <-live:
 			if !more {
 				return nil
 			}
@@ -50,10 +69,13 @@ func (t *tenure) pump(held, writing context.Context, batches <-chan Batch) error
 				b = t.gather(b, batches)
 			}
 			if len(b.Events) > 0 {
-				if err := t.append(writing, b.Events); err != nil {
+				if err := t.append(writing, b.Events, t.hooks.Published); err != nil {
 					return err
 				}
 				heartbeat.Reset(t.cfg.Heartbeat)
+				for _, e := range b.Events {
+					t.live.add(e)
+				}
 			}
 			t.room.Release(b.weight)
 			if !b.Position.IsZero() {
@@ -91,10 +113,10 @@ func (t *tenure) gather(b Batch, batches <-chan Batch) Batch {
 	return b
 }
 
-// append stores events. While the stream is full it tries again and again, and
+// append stores events and calls tell with what is. While the stream is full it tries again and again, and
 // nothing else is read. A crash in here leaves some whole batches of them; the
 // next tenure reads on behind the last.
-func (t *tenure) append(ctx context.Context, events []*event.Event) error {
+func (t *tenure) append(ctx context.Context, events []*event.Event, tell func([]*event.Event, time.Duration)) error {
 	delay := fullRetryMin
 	full := false
 	for {
@@ -102,7 +124,7 @@ func (t *tenure) append(ctx context.Context, events []*event.Event) error {
 		err := t.w.Append(ctx, events)
 		stored := int(t.w.Seq() - before)
 		if stored > 0 {
-			t.hooks.Published(events[:stored], time.Since(began))
+			tell(events[:stored], time.Since(began))
 			events = events[stored:]
 		}
 		if err == nil {
@@ -137,5 +159,5 @@ func (t *tenure) putPosition(ctx context.Context) error {
 	if t.pos.IsZero() {
 		return nil
 	}
-	return t.append(ctx, []*event.Event{{V: event.Version, Kind: event.KindPosition, Source: t.pos}})
+	return t.append(ctx, []*event.Event{{V: event.Version, Kind: event.KindPosition, Source: t.pos}}, t.hooks.Published)
 }

@@ -1,0 +1,47 @@
+package stream_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/stream"
+)
+
+// TestEventsOfAPastWindowDoNotMoveTheCheckpoint: they say where the live ones
+// go on, whatever the stream ends with.
+func TestEventsOfAPastWindowDoNotMoveTheCheckpoint(t *testing.T) {
+	t.Parallel()
+	_, js := serve(t)
+	w := openWriter(t, js)
+	require.NoError(t, w.Append(t.Context(), numbered(100, 2)))
+	past := numbered(1, 3)
+	for _, ev := range past {
+		live := w.Last()
+		ev.Resume = &live
+	}
+	require.NoError(t, w.Append(t.Context(), past))
+	require.Equal(t, sourceOf(101), w.Last())
+	require.Equal(t, sourceOf(101), openWriter(t, js).Last())
+	require.NoError(t, w.Append(t.Context(), numbered(102, 1)))
+	require.Equal(t, sourceOf(102), openWriter(t, js).Last())
+
+	for _, tt := range []struct {
+		name string
+		seq  uint64
+		was  event.Position
+		err  error
+	}{
+		{name: "a live one", seq: 2, was: sourceOf(101)},
+		{name: "a past one, by its checkpoint", seq: 3, was: sourceOf(101)},
+		{name: "a past one, by its source", seq: 3, was: sourceOf(1)},
+		{name: "another", seq: 3, was: sourceOf(2), err: stream.ErrReplaced},
+		{name: "another live one", seq: 6, was: sourceOf(101), err: stream.ErrReplaced},
+		{name: "one that is gone", seq: 60, was: sourceOf(101)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			require.ErrorIs(t, stream.CheckSource(t.Context(), js, tt.seq, tt.was), tt.err)
+		})
+	}
+}

@@ -1,0 +1,259 @@
+package backfill
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/services/ingest/internal/decode"
+	"github.com/tagstream/tagstream/services/ingest/internal/firehose"
+	"github.com/tagstream/tagstream/services/ingest/internal/forward"
+)
+
+const (
+	// margin is how much further than the live events later changes are
+	// followed, for what a host does not put in the order of its times.
+	margin = time.Second
+	// otherHostMargin is the same where the live events are another host's,
+	// which witnesses an event earlier or later.
+	otherHostMargin = time.Minute
+)
+
+// Config is what to fill in.
+type Config struct {
+	// Firehose says from where; its Start and StopAfter are not used.
+	Firehose firehose.Config
+	// From and Until are the window: from inclusive, until exclusive.
+	From, Until time.Time
+}
+
+// Progress hears how far a backfill is.
+type Progress interface {
+	// At says that done of total seconds of history were read.
+	At(done, total uint64)
+	// Say announces a step.
+	Say(step string)
+}
+
+// Summary is what a backfill did.
+type Summary struct {
+	From  time.Time `json:"from"`
+	Until time.Time `json:"until"`
+	// First and Last are the ends of what was read of the window, zero where
+	// nothing was.
+	First event.Position `json:"first,omitzero"`
+	Last  event.Position `json:"last,omitzero"`
+	// Read counts the upstream events of the window.
+	Read uint64 `json:"read"`
+	// Published counts what was published of the window, by kind.
+	Published map[event.Kind]uint64 `json:"published"`
+	// Gone counts posts of the window that were left out: taken out since.
+	Gone uint64 `json:"gone"`
+	// Dropped counts the others, by reason.
+	Dropped map[decode.DropReason]uint64 `json:"dropped"`
+	// Since counts what was published of later changes, by kind.
+	Since map[event.Kind]uint64 `json:"since"`
+	// Took is how long all took, in seconds.
+	Took float64 `json:"tookSeconds"`
+	// Complete says that the backfill came to its end.
+	Complete bool `json:"complete"`
+}
+
+// Backfill is one run.
+type Backfill struct {
+	cfg      Config
+	to       *forward.Guest
+	progress Progress
+	logger   *slog.Logger
+	notice   func(firehose.Notice)
+
+	survey  *survey
+	summary Summary
+	// done and total are seconds of history, of all three readings.
+	done, total time.Duration
+	// late is the #sync behind the window that its creates may follow.
+	late lateSync
+}
+
+// New returns a backfill. It starts nothing. notice may be nil.
+func New(cfg Config, to *forward.Guest, progress Progress, logger *slog.Logger, notice func(firehose.Notice)) *Backfill {
+	return &Backfill{
+		cfg: cfg, to: to, progress: progress, logger: logger, notice: notice, survey: newSurvey(),
+		summary: Summary{
+			From: cfg.From, Until: cfg.Until, Published: map[event.Kind]uint64{},
+			Since: map[event.Kind]uint64{}, Dropped: map[decode.DropReason]uint64{},
+		},
+	}
+}
+
+// Run fills in the window. The summary says what was done, also beside an
+// error: ctx's, ErrTooMuch, or the guest's. Hosts that are away are
+// waited for.
+func (b *Backfill) Run(ctx context.Context) (Summary, error) {
+	began := time.Now()
+	err := b.run(ctx, began)
+	b.summary.Took = time.Since(began).Seconds()
+	b.summary.Complete = err == nil
+	return b.summary, err
+}
+
+func (b *Backfill) run(ctx context.Context, now time.Time) error {
+	if err := b.to.Hello(ctx); err != nil {
+		return err
+	}
+	b.total = 2 * now.Sub(b.cfg.From) // the last two readings make one
+
+	b.progress.Say("looking what became of the window since")
+	if _, err := b.read(ctx, event.Position{}, b.cfg.From, now, b.look); err != nil {
+		return fmt.Errorf("survey what became of the window: %w", err)
+	}
+	b.progress.Say("publishing the window")
+	last, err := b.read(ctx, event.Position{}, b.cfg.From, b.cfg.Until, b.publish)
+	if err == nil {
+		err = b.to.Flush(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("publish the window: %w", err)
+	}
+	if len(b.summary.Published) == 0 {
+		return nil
+	}
+	live := b.to.Live()
+	until := live.Time.Add(margin)
+	if live.Host != last.Host {
+		until = live.Time.Add(otherHostMargin)
+	}
+	if !until.After(last.Time) {
+		return nil // the live events are behind the window: they tell the rest
+	}
+	b.progress.Say("following what became of it")
+	if _, err = b.read(ctx, last, last.Time, until, b.follow); err == nil {
+		err = b.to.Flush(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("follow what became of the window: %w", err)
+	}
+	return nil
+}
+
+// handler takes an upstream event as decoded.
+type handler func(ctx context.Context, res decode.Result) error
+
+// read reads from a position, or from a time where it is zero, until a time,
+// and returns how far it came.
+func (b *Backfill) read(ctx context.Context, after event.Position, from, until time.Time, handle handler) (event.Position, error) {
+	cfg := b.cfg.Firehose
+	cfg.Start, cfg.StopAfter = firehose.Start{Time: from}, until.Sub(from)
+	reader := firehose.New(cfg, b.logger)
+	reader.OnNotice = b.notice
+	last, begun := after, b.done
+	err := reader.Run(ctx, after, func(ctx context.Context, batch firehose.Batch) error {
+		d := decode.Decoder{Host: batch.Host, NotBefore: batch.NotBefore, MaxPayload: b.to.MaxPayload()}
+		for i := range batch.Events {
+			if err := handle(ctx, d.Decode(&batch.Events[i])); err != nil {
+				return err
+			}
+		}
+		last = batch.Last
+		b.done = max(b.done, begun+last.Time.Sub(from))
+		b.progress.At(uint64(b.done.Seconds()), uint64(max(b.total, b.done).Seconds()))
+		return nil
+	})
+	b.done = begun + until.Sub(from)
+	return last, err
+}
+
+// look surveys.
+func (b *Backfill) look(_ context.Context, res decode.Result) error {
+	if res.Event == nil {
+		return nil
+	}
+	return b.survey.note(res.Event, res.Event.Source.Time.Before(b.cfg.Until))
+}
+
+// publish publishes what qualifies.
+func (b *Backfill) publish(ctx context.Context, res decode.Result) error {
+	if res.Drop == decode.BeforeStart {
+		return nil
+	}
+	b.summary.Read++
+	ev := res.Event
+	if ev == nil {
+		b.summary.Dropped[res.Drop]++
+		return nil
+	}
+	if b.summary.First.IsZero() {
+		b.summary.First = ev.Source
+	}
+	b.summary.Last = ev.Source
+	switch {
+	case b.survey.gone(ev):
+		b.summary.Gone++
+		return nil
+	case b.survey.outdated(ev):
+		return nil
+	}
+	// An account that was hidden since is hidden before its posts come.
+	if status := b.survey.hidden[ev.DID]; status != nil {
+		delete(b.survey.hidden, ev.DID)
+		b.summary.Since[status.Kind]++
+		if err := b.to.Put(ctx, status); err != nil {
+			return err
+		}
+	}
+	// What came after the survey, and what it could not see.
+	switch ev.Kind {
+	case event.KindCreate, event.KindUpdate:
+		b.survey.posts.add(ev.URI())
+		b.survey.accounts.add(ev.DID)
+	case event.KindAccount:
+		b.survey.accounts.add(ev.DID)
+	}
+	b.summary.Published[ev.Kind]++
+	return b.to.Put(ctx, ev)
+}
+
+// follow publishes what is about the window's posts and accounts. Behind a
+// #sync that is the whole repository: what is not there is removed.
+//
+// The host may have forgotten the window's version of a post that was edited
+// since, or whose repository was replaced. The one that there is now counts for
+// it, where the post says that it was written in the window.
+func (b *Backfill) follow(ctx context.Context, res decode.Result) error {
+	ev := res.Event
+	if ev == nil {
+		return nil
+	}
+	ours := b.survey.concerns(ev)
+	sync := &b.late
+	switch behind := ev.Kind == event.KindCreate && ev.DID == sync.did && ev.Source.Time.Equal(sync.time); {
+	case behind:
+		ours = ours || sync.ours || b.written(ev)
+	case ev.Kind == event.KindSync:
+		*sync = lateSync{ev.DID, ev.Source.Time, ours}
+	default:
+		*sync = lateSync{}
+		ours = ours || ev.Kind == event.KindUpdate && b.written(ev)
+	}
+	if !ours || b.survey.gone(ev) || b.survey.outdated(ev) {
+		return nil
+	}
+	b.summary.Since[ev.Kind]++
+	return b.to.Put(ctx, ev)
+}
+
+// lateSync is a #sync behind the window; ours says that it is followed.
+type lateSync struct {
+	did  string
+	time time.Time
+	ours bool
+}
+
+// written reports whether a post says that it was written in the window.
+func (b *Backfill) written(ev *event.Event) bool {
+	t := event.SortAt(ev.CreatedAt, ev.Source.Time)
+	from := b.cfg.From.Truncate(time.Millisecond) // what most records are precise to
+	return !t.Before(from) && t.Before(b.cfg.Until)
+}

@@ -1,0 +1,43 @@
+package backfill
+
+import "hash/maphash"
+
+// bloom is a set of strings in a fixed amount of memory: it may have some that
+// were not added, and has all that were.
+type bloom struct {
+	seed maphash.Seed
+	bits []uint64
+}
+
+const (
+	// bloomBytes hold 14 million strings with one in a hundred too many.
+	bloomBytes  = 16 << 20
+	bloomHashes = 7
+)
+
+func newBloom() *bloom { return &bloom{maphash.MakeSeed(), make([]uint64, bloomBytes/8)} }
+
+func (b *bloom) add(s string) {
+	h := maphash.String(b.seed, s)
+	for i := range uint64(bloomHashes) {
+		n := b.place(h, i)
+		b.bits[n/64] |= 1 << (n % 64)
+	}
+}
+
+func (b *bloom) has(s string) bool {
+	h := maphash.String(b.seed, s)
+	for i := range uint64(bloomHashes) {
+		n := b.place(h, i)
+		if b.bits[n/64]&(1<<(n%64)) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// place is the i-th of the bits for a hash (Kirsch and Mitzenmacher: two hashes
+// make all).
+func (b *bloom) place(h, i uint64) uint64 {
+	return (h + i*(h>>32|1)) % (bloomBytes * 8)
+}

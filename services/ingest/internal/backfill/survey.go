@@ -1,0 +1,160 @@
+package backfill
+
+import (
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+// ErrTooMuch is returned where so much of the window is gone since that it
+// cannot be kept in mind. Shorter windows, one after the other, do the same.
+var ErrTooMuch = errors.New("too much of the window changed since: choose a shorter one")
+
+// maxChanges is how many changes a survey remembers, of some 50 bytes each.
+const maxChanges = 1_000_000
+
+// survey is what became of the window's posts and accounts.
+type survey struct {
+	seed maphash.Seed
+	// posts and accounts that the window has: accounts with a post or a status.
+	posts, accounts *bloom
+	// removed has the newest revision that took a post out, by the post's
+	// hash. Two posts with one hash would be taken for each other; of ten
+	// million with a million removals that happens once in a million windows.
+	removed map[uint64]rev
+	// latest is when an account's status changed, the last time.
+	latest map[uint64]int64 // microseconds
+	// erased is when an account was deleted, the last time.
+	erased map[string]time.Time
+	// hidden is an account's last status where that hides it.
+	hidden map[string]*event.Event
+	// replaced are accounts whose repository was, the last time.
+	replaced map[string]*replacement
+	kept     int // posts in all of them
+	limit    int // maxChanges
+}
+
+// rev is a revision in as little space as it needs.
+type rev [13]byte
+
+// replacement is a #sync.
+type replacement struct {
+	rev  string
+	time time.Time
+	// kept are the posts that the repository still had.
+	kept map[uint64]struct{}
+}
+
+func newSurvey() *survey {
+	return &survey{
+		seed: maphash.MakeSeed(), posts: newBloom(), accounts: newBloom(), removed: map[uint64]rev{},
+		latest: map[uint64]int64{}, erased: map[string]time.Time{}, hidden: map[string]*event.Event{}, replaced: map[string]*replacement{},
+		limit: maxChanges,
+	}
+}
+
+func (s *survey) key(ev *event.Event) uint64 { return maphash.String(s.seed, ev.URI()) }
+
+// note takes note of an event, in upstream order; inside says that it is of the
+// window. The error is ErrTooMuch.
+func (s *survey) note(ev *event.Event, inside bool) error {
+	switch ev.Kind {
+	case event.KindCreate, event.KindUpdate:
+		if inside {
+			s.posts.add(ev.URI())
+			s.accounts.add(ev.DID)
+		}
+		if r := s.replaced[ev.DID]; r != nil && r.brings(ev) {
+			r.kept[s.key(ev)] = struct{}{}
+			s.kept++
+		}
+	case event.KindRemove, event.KindDelete:
+		if s.posts.has(ev.URI()) {
+			var r rev
+			copy(r[:], ev.Rev)
+			if k := s.key(ev); string(r[:]) > s.removedAt(k) {
+				s.removed[k] = r
+			}
+		}
+	case event.KindAccount:
+		s.status(ev, inside)
+	case event.KindSync:
+		if r := s.replaced[ev.DID]; s.accounts.has(ev.DID) && (r == nil || r.rev < ev.Rev) {
+			s.replaced[ev.DID] = &replacement{ev.Rev, ev.Source.Time, map[uint64]struct{}{}}
+		}
+	case event.KindPosition:
+	}
+	if n := len(s.removed) + len(s.latest) + len(s.erased) + len(s.hidden) + len(s.replaced) + s.kept; n > s.limit {
+		return fmt.Errorf("%w (%d)", ErrTooMuch, n)
+	}
+	return nil
+}
+
+func (s *survey) removedAt(k uint64) string {
+	r, ok := s.removed[k]
+	if !ok {
+		return ""
+	}
+	return string(r[:])
+}
+
+// brings reports whether a create is one of those behind the #sync.
+func (r *replacement) brings(ev *event.Event) bool {
+	return ev.Kind == event.KindCreate && ev.Rev >= r.rev && ev.Source.Time.Equal(r.time)
+}
+
+func (s *survey) status(ev *event.Event, inside bool) {
+	if ev.Status == "throttled" || ev.Status == "desynchronized" {
+		return // of the relay, not of the account
+	}
+	if inside {
+		s.accounts.add(ev.DID)
+	} else if !s.accounts.has(ev.DID) {
+		return
+	}
+	s.latest[maphash.String(s.seed, ev.DID)] = ev.Source.Time.UnixMicro()
+	delete(s.hidden, ev.DID)
+	switch {
+	case ev.Active:
+	case ev.Status == "deleted":
+		s.erased[ev.DID] = ev.Source.Time
+	default:
+		s.hidden[ev.DID] = ev
+	}
+}
+
+// outdated reports whether an account has a newer status. To hide or to erase
+// one that came back before the live events began would be for good: they do
+// not tell.
+func (s *survey) outdated(ev *event.Event) bool {
+	return ev.Kind == event.KindAccount && ev.Source.Time.UnixMicro() < s.latest[maphash.String(s.seed, ev.DID)]
+}
+
+// gone reports whether the record that a create or an update brings is surely
+// no more: a post that was taken out since, an account that was erased.
+func (s *survey) gone(ev *event.Event) bool {
+	if ev.Kind != event.KindCreate && ev.Kind != event.KindUpdate {
+		return false
+	}
+	k := s.key(ev)
+	if ev.Rev < s.removedAt(k) || ev.Source.Time.Before(s.erased[ev.DID]) {
+		return true
+	}
+	r := s.replaced[ev.DID]
+	if r == nil || ev.Rev >= r.rev {
+		return false
+	}
+	_, kept := r.kept[k]
+	return !kept
+}
+
+// concerns reports whether an event behind the window is about what it has.
+func (s *survey) concerns(ev *event.Event) bool {
+	if ev.IsPost() {
+		return s.posts.has(ev.URI())
+	}
+	return ev.Kind != event.KindPosition && s.accounts.has(ev.DID)
+}

@@ -1,0 +1,117 @@
+package firehose
+
+import (
+	"bufio"
+	"encoding/binary"
+	"io"
+	"net/http"
+)
+
+// sift is a transport whose websockets leave out messages that are longer than
+// frameLimit. The client would end the connection at one, and come to it again
+// with the next, for ever.
+type sift struct {
+	base http.RoundTripper
+	// skipped, if not nil, hears of each message left out. It may be called
+	// from any goroutine.
+	skipped func(host string, bytes uint64)
+}
+
+func (s *sift) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := s.base.RoundTrip(req)
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		return resp, err
+	}
+	conn, ok := resp.Body.(io.ReadWriteCloser)
+	if !ok {
+		return resp, nil
+	}
+	host := req.URL.Scheme + "://" + req.URL.Host
+	resp.Body = &siftedConn{ReadWriteCloser: conn, in: bufio.NewReader(conn), skipped: func(bytes uint64) {
+		if s.skipped != nil {
+			s.skipped(host, bytes)
+		}
+	}}
+	return resp, nil
+}
+
+// siftedConn reads the frames of a websocket (RFC 6455, section 5.2). A message
+// in several frames is passed on whatever its length; Jetstream hosts send none.
+type siftedConn struct {
+	io.ReadWriteCloser
+	in      *bufio.Reader
+	skipped func(bytes uint64)
+	head    []byte // of the present frame, as far as not passed on
+	left    uint64 // of its payload, likewise
+}
+
+func (c *siftedConn) Read(p []byte) (int, error) {
+	for len(c.head) == 0 && c.left == 0 {
+		if err := c.next(); err != nil {
+			return 0, err
+		}
+	}
+	if len(c.head) > 0 {
+		n := copy(p, c.head)
+		c.head = c.head[n:]
+		return n, nil
+	}
+	n, err := c.in.Read(p[:min(uint64(len(p)), c.left)])
+	c.left -= uint64(n)
+	return n, err
+}
+
+const (
+	wsFinal  = 0x80
+	wsOpcode = 0x0f
+	wsText   = 0x1
+	wsBinary = 0x2
+	wsMasked = 0x80
+	wsMask   = 4 // bytes
+	wsLen16  = 126
+	wsLen64  = 127
+)
+
+// next reads the head of the next frame, or passes over the frame.
+func (c *siftedConn) next() error {
+	head, err := c.in.Peek(2)
+	if err != nil {
+		return err
+	}
+	size := 2
+	switch head[1] &^ wsMasked {
+	case wsLen16:
+		size += 2
+	case wsLen64:
+		size += 8
+	}
+	buf := make([]byte, size)
+	if _, err := io.ReadFull(c.in, buf); err != nil {
+		return err
+	}
+	length := uint64(buf[1] &^ wsMasked)
+	switch length {
+	case wsLen16:
+		length = uint64(binary.BigEndian.Uint16(buf[2:]))
+	case wsLen64:
+		length = binary.BigEndian.Uint64(buf[2:])
+	}
+	payload := length
+	if buf[1]&wsMasked != 0 {
+		payload += wsMask
+	}
+	opcode := buf[0] & wsOpcode
+	if whole := buf[0]&wsFinal != 0 && (opcode == wsText || opcode == wsBinary); !whole || length <= frameLimit {
+		c.head, c.left = buf, payload
+		return nil
+	}
+	for payload > 0 {
+		n, err := c.in.Discard(int(min(payload, frameLimit)))
+		payload -= uint64(n)
+		if err != nil {
+			return err
+		}
+	}
+	c.skipped(length)
+	return nil
+}

@@ -1,0 +1,90 @@
+package reconcile
+
+import (
+	"context"
+	"time"
+
+	"github.com/bluesky-social/jetstream"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/services/ingest/internal/decode"
+	"github.com/tagstream/tagstream/services/ingest/internal/firehose"
+)
+
+// archive compares an archive with what is known.
+type archive struct {
+	k      *known
+	margin time.Duration
+	// ended says that the downloads are over; what follows are live events.
+	ended bool
+	// unsure counts the accounts that are shown only where they end.
+	unsure uint64
+}
+
+// read reads a host's history from its beginning to the present.
+func (b *archive) read(ctx context.Context, reader *firehose.Reader, maxPayload int) error {
+	err := reader.Run(ctx, event.Position{}, func(_ context.Context, batch firehose.Batch) error {
+		d := decode.Decoder{Host: batch.Host, MaxPayload: maxPayload}
+		for i := range batch.Events {
+			b.event(d, &batch.Events[i])
+		}
+		return nil
+	})
+	if err == nil && !b.ended {
+		b.end(time.Now())
+	}
+	return err
+}
+
+// event takes in one event of the archive. The first that is no create is a
+// live one, as all behind it are. An account's first events are those of its
+// download: live ones have newer revisions. Those count for which posts there
+// are: of one that was edited, a host has only the edit.
+func (b *archive) event(d decode.Decoder, ev *jetstream.Event) {
+	pos, ok := d.Position(ev)
+	if !ok {
+		return
+	}
+	if ev.Kind != jetstream.KindCommit || ev.Commit == nil || ev.Commit.Operation != jetstream.OpCreate {
+		if !b.ended {
+			b.end(pos.Time)
+		}
+		if ev.Kind != jetstream.KindCommit || ev.Commit == nil {
+			return
+		}
+	}
+	_, a := b.k.account(ev.DID, false)
+	c := ev.Commit
+	if a == nil || c.Collection != event.Collection || !event.ValidRev(c.Rev) {
+		return
+	}
+	if !b.ended && a.archived == (rev{}) {
+		a.archived, a.at = revOf(c.Rev), pos
+	}
+	id := b.k.hash(event.URI(ev.DID, c.Rkey))
+	p, ok := b.k.posts[id]
+	if !ok {
+		return
+	}
+	switch res := d.Decode(ev); {
+	case c.Operation == jetstream.OpDelete:
+		p.shown = absent
+	case res.Event == nil || res.Event.Kind == event.KindRemove:
+		p.shown = unqualified
+	default:
+		p.shown = present
+	}
+	b.k.posts[id] = p
+}
+
+// end is called with the time of the first live event. What came shortly before
+// it may be live as well.
+func (b *archive) end(t time.Time) {
+	b.ended = true
+	for _, a := range b.k.accounts {
+		if a.archived != (rev{}) && a.at.Time.After(t.Add(-b.margin)) {
+			a.archived = rev{}
+			b.unsure++
+		}
+	}
+}

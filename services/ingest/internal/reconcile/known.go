@@ -1,0 +1,188 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/stream"
+)
+
+const (
+	// maxKnown is how many posts and accounts are in mind at a time, of some 100
+	// bytes each.
+	maxKnown = 500_000
+
+	readBatch = 1000
+	readWait  = 10 * time.Millisecond
+)
+
+// errFull says that there are more posts than a part may have.
+var errFull = errors.New("too many posts for one part")
+
+// rev is a revision in as little space as it needs; the zero one is below all.
+type rev [13]byte
+
+func revOf(s string) (r rev) {
+	copy(r[:], s)
+	return r
+}
+
+func (r rev) below(other rev) bool { return string(r[:]) < string(other[:]) }
+
+// post is one that the stream has put into the index, as far as it says.
+type post struct {
+	account uint64
+	rev     rev
+	shown   shown
+}
+
+// shown is what the archive has of a post.
+type shown uint8
+
+const (
+	absent shown = iota
+	present
+	unqualified // it is there, and would not be in the index
+)
+
+// account is what the stream and the archive say of one.
+type account struct {
+	status event.Position // of the newest
+	hidden bool
+	// highest is the highest revision seen, erased what was when it was deleted,
+	// replaced that of its last #sync.
+	highest, erased, replaced rev
+	// archived is its revision in the archive, and at the place of it; zero
+	// where it is not there.
+	archived rev
+	at       event.Position
+}
+
+// gone reports whether a post was erased or replaced with the others.
+func (a *account) gone(p post) bool {
+	return !a.erased.below(p.rev) || p.rev.below(a.replaced)
+}
+
+// known are the posts and accounts of one part, by hashes. Two that have one
+// hash would be taken for each other; among ten million that is once in a
+// hundred thousand runs.
+type known struct {
+	seed        maphash.Seed
+	part, parts uint64
+	limit       int
+	posts       map[uint64]post
+	accounts    map[uint64]*account
+}
+
+func newKnown(seed maphash.Seed, part, parts uint64, limit int) *known {
+	return &known{seed: seed, part: part, parts: parts, limit: limit, posts: map[uint64]post{}, accounts: map[uint64]*account{}}
+}
+
+func (k *known) hash(s string) uint64 { return maphash.String(k.seed, s) }
+
+// account returns the account of this part, or nil where it is of another.
+func (k *known) account(did string, add bool) (uint64, *account) {
+	h := k.hash(did)
+	if h%k.parts != k.part {
+		return h, nil
+	}
+	a := k.accounts[h]
+	if a == nil && add {
+		a = &account{}
+		k.accounts[h] = a
+	}
+	return h, a
+}
+
+// fold takes in an event of the stream. The error is errFull.
+func (k *known) fold(ev *event.Event) error {
+	if ev.Kind == event.KindPosition {
+		return nil
+	}
+	h, a := k.account(ev.DID, true)
+	if a == nil {
+		return nil
+	}
+	r, id := revOf(ev.Rev), k.hash(ev.URI())
+	if a.highest.below(r) {
+		a.highest = r
+	}
+	switch ev.Kind {
+	case event.KindCreate, event.KindUpdate:
+		if p, ok := k.posts[id]; !ok || p.rev.below(r) {
+			k.posts[id] = post{account: h, rev: r}
+		}
+	case event.KindRemove, event.KindDelete:
+		if p, ok := k.posts[id]; ok && p.rev.below(r) {
+			delete(k.posts, id)
+		}
+	case event.KindSync:
+		if a.replaced.below(r) {
+			a.replaced = r
+		}
+	case event.KindAccount:
+		a.setStatus(ev)
+	case event.KindPosition:
+	}
+	if len(k.posts)+len(k.accounts) > k.limit {
+		return errFull
+	}
+	return nil
+}
+
+func (a *account) setStatus(ev *event.Event) {
+	if ev.Status == "throttled" || ev.Status == "desynchronized" {
+		return // of the relay, not of the account
+	}
+	at, last := ev.Source, a.status
+	if at.Time.Before(last.Time) || at.Time.Equal(last.Time) && at.Seq <= last.Seq {
+		return
+	}
+	a.status, a.hidden = at, !ev.Active
+	if !ev.Active && ev.Status == "deleted" {
+		a.erased = a.highest
+	}
+}
+
+// readStream calls fn with the events of the stream up to a sequence number.
+// Messages that are no events are the indexer's to report.
+func readStream(ctx context.Context, js jetstream.JetStream, last uint64, fn func(*event.Event) error) error {
+	st, err := stream.GetState(ctx, js)
+	if err != nil || st.First > last {
+		return err
+	}
+	r, err := stream.OpenReader(ctx, js, st.First)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	for {
+		batch, err := r.Next(ctx, readBatch, readWait)
+		if err != nil {
+			return err
+		}
+		for _, m := range batch {
+			if m.Seq > last {
+				return nil
+			}
+			ev, err := event.Decode(m.Data)
+			if err == nil {
+				err = fn(ev)
+			} else if errors.Is(err, event.ErrInvalid) || errors.Is(err, event.ErrUnknownVersion) {
+				err = nil
+			}
+			if err != nil {
+				return fmt.Errorf("message %d: %w", m.Seq, err)
+			}
+			if m.Seq == last {
+				return nil
+			}
+		}
+	}
+}

@@ -1,0 +1,193 @@
+package reconcile
+
+import (
+	"fmt"
+	"hash/maphash"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bluesky-social/jetstream"
+	"github.com/jcalabro/atmos/cbor"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/services/ingest/internal/decode"
+)
+
+var begin = time.Date(2026, 8, 31, 12, 0, 0, 0, time.UTC)
+
+// revAt is the revision of a second, with letters for digits.
+func revAt(second int) string {
+	return "3l3qo2vut" + strings.Map(func(r rune) rune { return r - '0' + 'a' }, fmt.Sprintf("%04d", second))
+}
+
+func at(second int) event.Position {
+	return event.Position{Host: "https://host.example", Seq: uint64(second), Time: begin.Add(time.Duration(second) * time.Second)}
+}
+
+// said is an event of the stream at a second.
+func said(second int, kind event.Kind, did, rkey string) *event.Event {
+	e := &event.Event{V: event.Version, Kind: kind, DID: "did:plc:" + did, Rkey: rkey, Source: at(second)}
+	if kind != event.KindAccount {
+		e.Rev = revAt(second)
+	}
+	return e
+}
+
+func status(second int, did string, active bool, status string) *event.Event {
+	e := said(second, event.KindAccount, did, "")
+	e.Active, e.Status = active, status
+	return e
+}
+
+// has is an event of the archive at a second.
+func has(t *testing.T, second int, op jetstream.Operation, did, rkey string, tags ...any) *jetstream.Event {
+	t.Helper()
+	data, err := cbor.Marshal(map[string]any{"$type": event.Collection, "text": "x", "tags": tags})
+	require.NoError(t, err)
+	return &jetstream.Event{
+		DID: "did:plc:" + did, Seq: uint64(second), TimeUS: at(second).Time.UnixMicro(), Kind: jetstream.KindCommit,
+		Commit: &jetstream.Commit{Operation: op, Collection: event.Collection, Rkey: rkey, Rev: revAt(second), RecordCBOR: data},
+	}
+}
+
+func TestCompare(t *testing.T) {
+	t.Parallel()
+	// What the stream says of account a: a post p at second 1.
+	const create, update, del = jetstream.OpCreate, jetstream.OpUpdate, jetstream.OpDelete
+	live := func(t *testing.T, second int) *jetstream.Event { return has(t, second, del, "live", "x") }
+	tests := map[string]struct {
+		stream  []*event.Event // behind it
+		archive func(t *testing.T) []*jetstream.Event
+		remove  map[string]event.Kind // by record key
+		unsure  uint64
+		posts   uint64 // visible; 1 where 0
+	}{
+		"shown": {archive: func(t *testing.T) []*jetstream.Event {
+			return []*jetstream.Event{has(t, 10, create, "a", "p", "art"), live(t, 200)}
+		}},
+		"not shown": {archive: func(t *testing.T) []*jetstream.Event {
+			return []*jetstream.Event{has(t, 10, create, "a", "other"), live(t, 200)}
+		}, remove: map[string]event.Kind{"p": event.KindDelete}},
+		"shown without tags": {archive: func(t *testing.T) []*jetstream.Event {
+			return []*jetstream.Event{has(t, 10, create, "a", "p"), live(t, 200)}
+		}, remove: map[string]event.Kind{"p": event.KindRemove}},
+		"an account that is not there": {archive: func(t *testing.T) []*jetstream.Event {
+			return []*jetstream.Event{has(t, 10, create, "b", "p"), live(t, 200)}
+		}},
+		"an account that is there with live events alone": {archive: func(t *testing.T) []*jetstream.Event {
+			return []*jetstream.Event{has(t, 10, create, "b", "p"), live(t, 200), has(t, 201, create, "a", "other")}
+		}},
+		"an account shown where live events begin": {archive: func(t *testing.T) []*jetstream.Event {
+			return []*jetstream.Event{has(t, 190, create, "a", "other"), live(t, 200)}
+		}, unsure: 1},
+		"edited since, and the archive has only the edit": {archive: func(t *testing.T) []*jetstream.Event {
+			return []*jetstream.Event{has(t, 10, create, "a", "other"), live(t, 200), has(t, 201, update, "a", "p", "art")}
+		}},
+		"edited since, without tags": {archive: func(t *testing.T) []*jetstream.Event {
+			return []*jetstream.Event{has(t, 10, create, "a", "p", "art"), live(t, 200), has(t, 201, update, "a", "p")}
+		}, remove: map[string]event.Kind{"p": event.KindRemove}},
+		"written after the download": {
+			stream: []*event.Event{said(20, event.KindCreate, "a", "new")},
+			archive: func(t *testing.T) []*jetstream.Event {
+				return []*jetstream.Event{has(t, 10, create, "a", "p", "art"), live(t, 200)}
+			}, posts: 2,
+		},
+		"edited after the download": {
+			stream: []*event.Event{said(20, event.KindUpdate, "a", "p")},
+			archive: func(t *testing.T) []*jetstream.Event {
+				return []*jetstream.Event{has(t, 10, create, "a", "other"), live(t, 200)}
+			},
+		},
+		"deleted, as the stream knows": {
+			stream: []*event.Event{said(5, event.KindDelete, "a", "p"), said(2, event.KindCreate, "a", "q")},
+			archive: func(t *testing.T) []*jetstream.Event {
+				return []*jetstream.Event{has(t, 10, create, "a", "q", "art"), live(t, 200)}
+			},
+		},
+		"hidden": {
+			stream: []*event.Event{status(5, "a", false, "takendown"), said(1, event.KindCreate, "b", "q")},
+			archive: func(t *testing.T) []*jetstream.Event {
+				return []*jetstream.Event{has(t, 10, create, "a", "other"), live(t, 200)}
+			},
+		},
+		"hidden and back": {
+			stream: []*event.Event{status(5, "a", false, "takendown"), status(6, "a", true, ""), status(4, "a", false, "suspended")},
+			archive: func(t *testing.T) []*jetstream.Event {
+				return []*jetstream.Event{has(t, 10, create, "a", "other"), live(t, 200)}
+			}, remove: map[string]event.Kind{"p": event.KindDelete},
+		},
+		"throttled": {
+			stream: []*event.Event{status(5, "a", false, "throttled")},
+			archive: func(t *testing.T) []*jetstream.Event {
+				return []*jetstream.Event{has(t, 10, create, "a", "other"), live(t, 200)}
+			}, remove: map[string]event.Kind{"p": event.KindDelete},
+		},
+		"erased and back": {
+			stream: []*event.Event{status(5, "a", false, "deleted"), status(6, "a", true, ""), said(7, event.KindCreate, "a", "q")},
+			archive: func(t *testing.T) []*jetstream.Event {
+				return []*jetstream.Event{has(t, 10, create, "a", "q", "art"), live(t, 200)}
+			},
+		},
+		"replaced": {
+			stream: []*event.Event{said(5, event.KindSync, "a", ""), said(5, event.KindCreate, "a", "q")},
+			archive: func(t *testing.T) []*jetstream.Event {
+				return []*jetstream.Event{has(t, 10, create, "a", "q", "art"), live(t, 200)}
+			},
+		},
+		"all is archive": {archive: func(t *testing.T) []*jetstream.Event {
+			return []*jetstream.Event{has(t, 10, create, "a", "other")}
+		}, remove: map[string]event.Kind{"p": event.KindDelete}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, parts := range []uint64{1, 3} {
+				r := &Reconcile{seed: maphash.MakeSeed(), removals: map[uint64]removal{}}
+				events := append([]*event.Event{said(1, event.KindCreate, "a", "p")}, tt.stream...)
+				for part := range parts {
+					k := newKnown(r.seed, part, parts, 100)
+					for _, e := range events {
+						require.NoError(t, k.fold(e))
+					}
+					a := &archive{k: k, margin: DefaultMargin}
+					for _, e := range tt.archive(t) {
+						a.event(decode.Decoder{Host: "https://host.example", MaxPayload: 1 << 20}, e)
+					}
+					if !a.ended {
+						a.end(at(300).Time)
+					}
+					r.summary.Unsure += a.unsure
+					require.NoError(t, r.collect(k))
+				}
+				got := map[string]event.Kind{}
+				for _, e := range events {
+					if rm, ok := r.removals[maphash.String(r.seed, e.URI())]; ok && e.Rkey != "" {
+						got[e.Rkey] = rm.kind
+						require.Equal(t, revAt(10), string(rm.rev[:]), "at the archive's revision")
+						require.Equal(t, at(10), rm.at)
+					}
+				}
+				if tt.remove == nil {
+					tt.remove = map[string]event.Kind{}
+				}
+				require.Equal(t, tt.remove, got)
+				require.Equal(t, tt.unsure, r.summary.Unsure)
+				require.Equal(t, max(tt.posts, 1), r.summary.Posts)
+			}
+		})
+	}
+}
+
+func TestKnownIsBounded(t *testing.T) {
+	t.Parallel()
+	k := newKnown(maphash.MakeSeed(), 0, 1, 100)
+	var err error
+	n := 0
+	for ; err == nil && n < 1000; n++ {
+		err = k.fold(said(1, event.KindCreate, fmt.Sprint("a", n/10), fmt.Sprint(n)))
+	}
+	require.ErrorIs(t, err, errFull)
+	require.Equal(t, 91, n, "posts and accounts count")
+}

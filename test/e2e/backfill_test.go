@@ -1,0 +1,326 @@
+package e2e_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/services/ingest"
+	"github.com/tagstream/tagstream/test/model"
+	"github.com/tagstream/tagstream/test/simnet"
+)
+
+// backfill fills in a window of the past.
+func (b *ingestBench) backfill(ctx context.Context, host *simnet.Jetstream, from, until time.Time) (ingest.BackfillSummary, error) {
+	b.t.Helper()
+	cfg := ingest.Config{Hosts: []string{host.URL()}}
+	ingestPatience(&cfg)
+	logger := slog.New(slog.NewTextHandler(testWriter{b.t, "backfill: "}, nil))
+	return ingest.RunBackfill(ctx, ingest.BackfillConfig{
+		Ingest: cfg, From: from.UTC().Format(time.RFC3339Nano), For: until.Sub(from).String(), Patience: ingestWait,
+	}, ingest.BackfillDeps{NATS: b.nats.Conn(b.t), Logger: logger, Progress: progress{logger}})
+}
+
+type progress struct{ logger *slog.Logger }
+
+func (progress) At(uint64, uint64) {}
+func (p progress) Say(step string) { p.logger.Info(step) }
+
+// liveFromTip starts ingest at the tip and returns when it reads, with a time
+// from which on nothing is missed.
+func (b *ingestBench) liveFromTip(host *simnet.Jetstream) *ingestRun {
+	b.t.Helper()
+	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}})
+	// The tip is known when something happens.
+	did, err := b.net.CreateAccount()
+	require.NoError(b.t, err)
+	poll.Until(b.t, ingestWait, func() (bool, string) {
+		_, err := b.net.CreatePost(did, "", simnet.NewPost(b.net.Now(), "something", "tip"))
+		require.NoError(b.t, err)
+		run.mu.Lock()
+		defer run.mu.Unlock()
+		fh, known := run.ready[ingest.ComponentFirehose]
+		return known && fh == nil, fmt.Sprintf("firehose (%v): %v", known, fh)
+	})
+	return run
+}
+
+// checkpoint is where a writer would go on.
+func (b *ingestBench) checkpoint() event.Position {
+	b.t.Helper()
+	all := b.all()
+	return all[len(all)-1].Checkpoint()
+}
+
+// TestBackfillFillsInWhatALateStartMissed compares everything that the API
+// answers with the fold of all that the network did, after a backfill of what
+// was before ingest began.
+func TestBackfillFillsInWhatALateStartMissed(t *testing.T) {
+	t.Parallel()
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("repeat with: go test ./test/e2e -run '^%s$' -pipeline.seed=%d", t.Name(), *pipelineSeed)
+		}
+	})
+	b := newIngestBench(t, 40)
+	host := b.host()
+	x := newIndexBench(t, b.nats)
+	url := x.api()
+	x.indexer(200)
+	from := time.Now()
+	require.NoError(t, simnet.Traffic{Count: 1500, Seed: *pipelineSeed}.Run(b.ctx, b.net))
+	require.NoError(t, b.net.Await(b.ctx, host))
+
+	live := b.liveFromTip(host)
+	until := time.Now()
+	require.NoError(t, simnet.Traffic{Count: 800, Seed: *pipelineSeed + 1}.Run(b.ctx, b.net))
+	b.settle(host, url)
+
+	traffic := make(chan error, 1)
+	go func() { // beside the backfill
+		traffic <- simnet.Traffic{Count: 200, Seed: *pipelineSeed + 2, Rate: 200, TagsOnly: true}.Run(b.ctx, b.net)
+	}()
+	summary, err := b.backfill(b.ctx, host, from, until)
+	require.NoError(t, err)
+	t.Logf("%+v", summary)
+	require.True(t, summary.Complete)
+	require.NotZero(t, summary.Published[event.KindCreate])
+	require.NoError(t, <-traffic)
+	b.settle(host, url)
+	want, err := model.FromNetwork(asSeen(b.net.Log(), b.events(), until))
+	require.NoError(t, err)
+	model.CheckHTTP(t, url, want)
+
+	// A second time changes nothing.
+	again, err := b.backfill(b.ctx, host, from, until)
+	require.NoError(t, err)
+	require.Equal(t, summary.Read, again.Read)
+	st, err := stream.GetState(b.ctx, b.js)
+	require.NoError(t, err)
+	x.await(url, st.Last)
+	model.CheckHTTP(t, url, want)
+
+	// The reader of the present goes on where it was.
+	before := b.checkpoint()
+	live.halt()
+	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}})
+	b.settle(host, url)
+	require.Less(t, run.counter("events_read_total", "create"), 10.0, "it did not begin anew")
+	require.GreaterOrEqual(t, b.checkpoint().Seq, before.Seq)
+	for _, entry := range b.log() {
+		require.NotEqual(t, "switched", entry.What, "%+v", entry)
+	}
+}
+
+// asSeen is a network's log without what was before a time of posts that the
+// reader of the present saw later versions of: the first of these brought them
+// into the index, and is what their place is from.
+func asSeen(log []simnet.Entry, stored []*event.Event, began time.Time) []simnet.Entry {
+	first := map[string]string{} // the revision, by post
+	for _, e := range stored {
+		if e.Resume == nil && (e.Kind == event.KindCreate || e.Kind == event.KindUpdate) && first[e.URI()] == "" {
+			first[e.URI()] = e.Rev
+		}
+	}
+	out := slices.Clone(log)
+	for i, entry := range out {
+		if entry.Ops != nil && entry.Time.Before(began) {
+			out[i].Ops = slices.DeleteFunc(slices.Clone(entry.Ops), func(op simnet.OpResult) bool {
+				return entry.Rev < first[op.URI]
+			})
+		}
+	}
+	return out
+}
+
+// TestBackfillFollowsWhatBecameOfTheWindow fills in a window that ends before
+// the reader of the present began, with changes in between that only the host
+// knows, and some that the reader saw without knowing the posts.
+func TestBackfillFollowsWhatBecameOfTheWindow(t *testing.T) {
+	t.Parallel()
+	t.Run("in the live window", func(t *testing.T) {
+		t.Parallel()
+		b := newIngestBench(t, 6)
+		b.backfillAndFollow(b.host(), nil)
+	})
+	// Where the host has forgotten what was replaced.
+	t.Run("in the archive", func(t *testing.T) {
+		t.Parallel()
+		b := newIngestBench(t, 6)
+		host := b.host(sealOften)
+		b.backfillAndFollow(host, func() { b.awaitSealed(host) })
+	})
+}
+
+// awaitSealed waits until all that the network has emitted is in the archive.
+func (b *ingestBench) awaitSealed(host *simnet.Jetstream) {
+	b.t.Helper()
+	require.NoError(b.t, b.net.Await(b.ctx, host))
+	since := time.Now().UnixMicro()
+	poll.Until(b.t, ingestWait, func() (bool, string) {
+		b.post("something to seal", "seal")
+		_, body := get(b.t, host.URL()+"/xrpc/network.bsky.jetstream.listSegments?limit=1000")
+		var page struct {
+			Segments []struct{ MaxWitnessedAt int64 }
+		}
+		require.NoError(b.t, json.Unmarshal([]byte(body), &page))
+		n := len(page.Segments)
+		return n > 0 && page.Segments[n-1].MaxWitnessedAt > since, body
+	})
+}
+
+// backfillAndFollow is the test on a host; archived, if not nil, is called when
+// all has happened that the backfill has to find.
+func (b *ingestBench) backfillAndFollow(host *simnet.Jetstream, archived func()) {
+	t := b.t
+	x := newIndexBench(t, b.nats)
+	url := x.api()
+	x.indexer(200)
+	dids := b.net.DIDs()
+	author, hidden, erased, replaced, back := dids[0], dids[1], dids[2], dids[3], dids[4]
+	create := func(did, text string, tags ...string) simnet.Post {
+		p, err := b.net.CreatePost(did, "", simnet.NewPost(b.net.Now(), text, tags...))
+		require.NoError(t, err)
+		return p
+	}
+	status := func(did string, active bool, word string) {
+		_, err := b.net.SetAccountStatus(did, active, word)
+		require.NoError(t, err)
+	}
+	settled := func() time.Time {
+		require.NoError(t, b.net.Await(b.ctx, host))
+		return time.Now()
+	}
+	early := create(author, "early", "art")
+	from := settled()
+	kept, edited, untagged := create(author, "kept", "art"), create(author, "edited", "art"), create(author, "untagged", "art")
+	gone, goneLater := create(author, "gone", "art"), create(author, "gone later", "art")
+	hiddenPost, erasedPost := create(hidden, "hidden", "art"), create(erased, "erased", "art")
+	repoKept, repoGone := create(replaced, "kept by the sync", "art"), create(replaced, "gone by the sync", "art")
+	status(back, false, "deactivated")
+	until := settled()
+
+	_, err := b.net.UpdatePost(author, edited.Rkey, simnet.NewPost(b.net.Now(), "edited", "photo"))
+	require.NoError(t, err)
+	_, err = b.net.UpdatePost(author, untagged.Rkey, simnet.NewPost(b.net.Now(), "untagged"))
+	require.NoError(t, err)
+	_, err = b.net.DeletePost(author, gone.Rkey)
+	require.NoError(t, err)
+	status(hidden, false, "takendown")
+	status(erased, false, "deleted")
+	status(erased, true, "")
+	status(back, true, "")
+	_, err = b.net.Diverge(replaced, simnet.Op{Action: simnet.Delete, Rkey: repoGone.Rkey})
+	require.NoError(t, err)
+	_, err = b.net.Sync(replaced)
+	require.NoError(t, err)
+	between := create(author, "between", "art")
+	settled()
+
+	b.liveFromTip(host)
+	_, err = b.net.DeletePost(author, goneLater.Rkey)
+	require.NoError(t, err)
+	backPost := create(back, "back", "art")
+	b.settle(host, url)
+	if archived != nil {
+		archived()
+	}
+
+	summary, err := b.backfill(b.ctx, host, from, until)
+	require.NoError(t, err)
+	if archived == nil {
+		require.Equal(t, uint64(5), summary.Gone, "%+v", summary)
+	}
+	created := map[string]bool{}
+	for _, e := range b.events() {
+		if e.Kind == event.KindCreate {
+			created[e.Rkey] = true
+		}
+	}
+	for _, p := range []simnet.Post{early, untagged, gone, goneLater, erasedPost, repoGone, between} {
+		require.False(t, created[p.Rkey], "%s was never to be seen", p.URI)
+	}
+	b.settle(host, url)
+	visible := func(p simnet.Post) bool {
+		code, body := get(t, fmt.Sprintf("%s/v1/posts/%s/%s", url, p.DID, p.Rkey))
+		require.Contains(t, []int{http.StatusOK, http.StatusNotFound}, code, body)
+		return code == http.StatusOK
+	}
+	for _, p := range []simnet.Post{kept, edited, repoKept, backPost} {
+		require.True(t, visible(p), p.URI)
+	}
+	for _, p := range []simnet.Post{early, untagged, gone, goneLater, hiddenPost, erasedPost, repoGone, between} {
+		require.False(t, visible(p), p.URI)
+	}
+	_, body := get(t, url+"/v1/posts?tags=photo")
+	require.Contains(t, body, edited.Rkey)
+	status(hidden, true, "")
+	b.settle(host, url)
+	require.True(t, visible(hiddenPost), "hidden, not gone")
+}
+
+// TestBackfillSurvivesItsWriters stops the ingest that stores a backfill's
+// events, in whose place another comes, and then the backfill itself.
+func TestBackfillSurvivesItsWriters(t *testing.T) {
+	t.Parallel()
+	b := newIngestBench(t, 20)
+	host := b.host()
+	const posts = 6000
+	from := time.Now()
+	require.NoError(t, simnet.Traffic{Count: posts, TagsOnly: true}.Run(b.ctx, b.net))
+	require.NoError(t, b.net.Await(b.ctx, host))
+	first := b.liveFromTip(host)
+	until := time.Now()
+	second := b.ingest(ingest.Config{Hosts: []string{host.URL()}})
+
+	ctx, interrupt := context.WithCancel(b.ctx)
+	defer interrupt()
+	done := make(chan error, 1)
+	go func() {
+		_, err := b.backfill(ctx, host, from, until)
+		done <- err
+	}()
+	backfilled := func(run *ingestRun) float64 { return run.counter("events_backfilled_total") }
+	poll.Until(t, ingestWait, func() (bool, string) { return backfilled(first) > 0, "nothing stored yet" })
+	first.halt()
+	poll.Until(t, ingestWait, func() (bool, string) { return backfilled(second) > 0, "the second stores nothing" })
+	interrupt()
+	require.ErrorIs(t, <-done, context.Canceled)
+
+	summary, err := b.backfill(b.ctx, host, from, until)
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, summary.Published[event.KindCreate], uint64(posts))
+	last := b.post("last", "art")
+	poll.Until(t, ingestWait, func() (bool, string) {
+		events := b.events()
+		return events[len(events)-1].Rkey == last.Rkey, "the reader of the present does not go on"
+	})
+	seen := map[string]bool{}
+	var live []uint64
+	for _, e := range b.all() {
+		if e.Kind == event.KindCreate {
+			seen[e.URI()] = true
+		}
+		if e.Resume == nil {
+			live = append(live, e.Source.Seq)
+		}
+	}
+	for _, entry := range b.net.Log() {
+		for _, op := range entry.Ops {
+			if entry.Time.Before(until) && !entry.Time.Before(from) {
+				require.True(t, seen[op.URI], op.URI)
+			}
+		}
+	}
+	require.True(t, slices.IsSorted(live), "the live events are in order, beside all that")
+}

@@ -1,0 +1,148 @@
+package e2e_test
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/services/ingest"
+	"github.com/tagstream/tagstream/test/simnet"
+)
+
+func (b *ingestBench) reconcile(cfg ingest.ReconcileConfig) (ingest.ReconcileSummary, error) {
+	b.t.Helper()
+	cfg.Ingest.Hosts = []string{"https://not.asked.example"}
+	ingestPatience(&cfg.Ingest)
+	// On this network the first live event is seconds behind the downloads.
+	cfg.Margin, cfg.Patience = time.Microsecond, ingestWait
+	logger := slog.New(slog.NewTextHandler(testWriter{b.t, "reconcile: "}, nil))
+	return ingest.RunReconcile(b.ctx, cfg, ingest.ReconcileDeps{NATS: b.nats.Conn(b.t), Logger: logger, Progress: progress{logger}})
+}
+
+// TestReconcileAfterAGap has the only host wiped: the one in its place knows what
+// accounts hold, and not what they deleted meanwhile.
+func TestReconcileAfterAGap(t *testing.T) {
+	t.Parallel()
+	b := newIngestBench(t, 5)
+	host := b.host()
+	x := newIndexBench(t, b.nats)
+	url := x.api()
+	x.indexer(200)
+	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive"})
+	dids := b.net.DIDs()
+	author, hidden, absent, silent := dids[0], dids[1], dids[2], dids[3]
+	create := func(did, text string, tags ...string) simnet.Post {
+		p, err := b.net.CreatePost(did, "", simnet.NewPost(b.net.Now(), text, tags...))
+		require.NoError(t, err)
+		return p
+	}
+	remove := func(p simnet.Post) {
+		_, err := b.net.DeletePost(p.DID, p.Rkey)
+		require.NoError(t, err)
+	}
+	update := func(p simnet.Post, text string, tags ...string) {
+		_, err := b.net.UpdatePost(p.DID, p.Rkey, simnet.NewPost(b.net.Now(), text, tags...))
+		require.NoError(t, err)
+	}
+	status := func(did string, active bool, word string) {
+		_, err := b.net.SetAccountStatus(did, active, word)
+		require.NoError(t, err)
+	}
+	var kept []simnet.Post
+	for i := range 30 {
+		kept = append(kept, create(author, fmt.Sprint("kept ", i), "art"))
+	}
+	deleted, untagged, edited := create(author, "deleted", "art"), create(author, "untagged", "art"), create(author, "edited", "art")
+	again := create(author, "again", "art")
+	hiddenGone, absentGone, silentGone := create(hidden, "hidden", "art"), create(absent, "absent", "art"), create(silent, "silent", "art")
+	status(hidden, false, "takendown")
+	b.settle(host, url)
+
+	// The gap.
+	require.NoError(t, host.Stop())
+	remove(deleted)
+	update(untagged, "untagged")
+	update(edited, "edited", "photo")
+	remove(again)
+	_, err := b.net.CreatePost(author, again.Rkey, simnet.NewPost(b.net.Now(), "again", "art"))
+	require.NoError(t, err)
+	status(hidden, true, "")
+	remove(hiddenGone)
+	create(hidden, "another of the hidden one", "art")
+	remove(absentGone)
+	status(absent, false, "deactivated")
+	remove(silentGone) // it holds nothing any more
+	between := create(author, "between", "art")
+	binary, err := simnet.BuildJetstream(b.ctx, "")
+	require.NoError(t, err)
+	fresh, err := b.net.StartJetstream(b.ctx, simnet.JetstreamConfig{
+		Binary: binary, DataDir: filepath.Join(t.TempDir(), "fresh"), Addr: strings.TrimPrefix(host.URL(), "http://"),
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = fresh.Stop() })
+	poll.Until(t, ingestWait, func() (bool, string) { return run.counter("connections_total", "gap") > 0, "no alarm" })
+	after := create(author, "after", "art")
+	remove(after)
+	b.settle(fresh, url)
+
+	visible := func(url string, p simnet.Post) bool {
+		code, body := get(t, fmt.Sprintf("%s/v1/posts/%s/%s", url, p.DID, p.Rkey))
+		require.Contains(t, []int{http.StatusOK, http.StatusNotFound}, code, body)
+		return code == http.StatusOK
+	}
+	stay := append(slices.Clone(kept), edited, again, between, absentGone, silentGone)
+	for _, p := range append(slices.Clone(stay), deleted, untagged) {
+		require.True(t, visible(url, p), "%s: nothing says that it is gone", p.URI)
+	}
+
+	// Nothing happens before an operator has agreed.
+	stored := len(b.events())
+	found, err := b.reconcile(ingest.ReconcileConfig{DryRun: true, MaxShare: "100%"})
+	require.NoError(t, err)
+	require.Equal(t, fresh.URL(), found.Host, "the one that is read")
+	require.Equal(t, []uint64{1, 1, 0, 0}, []uint64{found.Deleted, found.Unqualified, found.Unsure, found.Published}, "%+v", found)
+	_, err = b.reconcile(ingest.ReconcileConfig{MaxShare: "2%"})
+	require.ErrorIs(t, err, ingest.ErrTooManyRemovals)
+	require.Equal(t, stored, len(b.events()))
+
+	position := b.checkpoint()
+	done, err := b.reconcile(ingest.ReconcileConfig{MaxShare: "10%"})
+	require.NoError(t, err)
+	require.Equal(t, uint64(2), done.Published)
+	events := b.events()[stored:]
+	require.Len(t, events, 2)
+	for _, e := range events {
+		require.Equal(t, map[string]event.Kind{deleted.Rkey: event.KindDelete, untagged.Rkey: event.KindRemove}[e.Rkey], e.Kind)
+		require.GreaterOrEqual(t, e.Checkpoint().Seq, position.Seq)
+	}
+	// An index that is made from the stream anew shows the same.
+	y := newIndexBench(t, b.nats)
+	rebuilt := y.api()
+	y.indexer(7)
+	st, err := stream.GetState(b.ctx, b.js)
+	require.NoError(t, err)
+	x.await(url, st.Last)
+	y.await(rebuilt, st.Last)
+	for _, url := range []string{url, rebuilt} {
+		for _, p := range stay {
+			require.True(t, visible(url, p), p.URI)
+		}
+		for _, p := range []simnet.Post{deleted, untagged, after, hiddenGone} {
+			require.False(t, visible(url, p), p.URI)
+		}
+	}
+	// Once more there is nothing to do.
+	done, err = b.reconcile(ingest.ReconcileConfig{MaxShare: "0%"})
+	require.NoError(t, err)
+	require.Zero(t, done.Deleted+done.Unqualified, "%+v", done)
+}
