@@ -11,7 +11,7 @@ DEMO_RATE ?= 50
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 .PHONY: build
 build: ## build bin/ingest, bin/indexer, bin/api and bin/tagstream (all in one)
@@ -25,6 +25,26 @@ run: build ## run the whole pipeline on this machine against live Bluesky
 demo: build ## the same offline: a simulated network behind the real Jetstream server
 	go build -o bin/upstream ./test/simnet/cmd/upstream
 	exec .ci/demo $(DEMO_DIR) $(DEMO_RATE)
+
+.PHONY: images
+images: ## build the container images
+	deploy/stack images
+
+.PHONY: up
+up: ## run all services with docker compose (PROFILES="demo cluster"; docs/deployment.md)
+	deploy/stack up
+
+.PHONY: down
+down: ## stop them (VOLUMES=1 removes their data, too)
+	deploy/stack down
+
+.PHONY: logs
+logs: ## follow their logs
+	deploy/stack logs
+
+.PHONY: test-containers
+test-containers: ## test the deployment with real containers (needs an engine: .ci/engine; without a registry: .ci/images)
+	cd test/containers && GOWORK=off go test -count=1 -v -timeout 60m .
 
 .PHONY: test
 test: ## run all tests that this machine can run

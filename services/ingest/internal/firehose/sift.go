@@ -27,7 +27,7 @@ func (s *sift) RoundTrip(req *http.Request) (*http.Response, error) {
 		return resp, nil
 	}
 	host := req.URL.Scheme + "://" + req.URL.Host
-	resp.Body = &siftedConn{ReadWriteCloser: conn, in: bufio.NewReader(conn), skipped: func(bytes uint64) {
+	resp.Body = &siftedConn{ReadWriteCloser: conn, in: bufio.NewReader(conn), limit: frameLimit, skipped: func(bytes uint64) {
 		if s.skipped != nil {
 			s.skipped(host, bytes)
 		}
@@ -40,6 +40,7 @@ func (s *sift) RoundTrip(req *http.Request) (*http.Response, error) {
 type siftedConn struct {
 	io.ReadWriteCloser
 	in      *bufio.Reader
+	limit   uint64
 	skipped func(bytes uint64)
 	head    []byte // of the present frame, as far as not passed on
 	left    uint64 // of its payload, likewise
@@ -101,12 +102,12 @@ func (c *siftedConn) next() error {
 		payload += wsMask
 	}
 	opcode := buf[0] & wsOpcode
-	if whole := buf[0]&wsFinal != 0 && (opcode == wsText || opcode == wsBinary); !whole || length <= frameLimit {
+	if whole := buf[0]&wsFinal != 0 && (opcode == wsText || opcode == wsBinary); !whole || length <= c.limit {
 		c.head, c.left = buf, payload
 		return nil
 	}
 	for payload > 0 {
-		n, err := c.in.Discard(int(min(payload, frameLimit)))
+		n, err := c.in.Discard(int(min(payload, frameLimit))) // an int on any machine
 		payload -= uint64(n)
 		if err != nil {
 			return err

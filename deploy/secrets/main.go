@@ -1,0 +1,47 @@
+// Command secrets makes what the parts of a deployment prove themselves with:
+// an authority, its certificates for NATS and Postgres, nkeys of the NATS
+// users, passwords of the database's roles, the keys that sign page tokens.
+//
+// It writes a file for each into one folder and leaves those that are there, so
+// that it can run before every start. To replace one, delete it and run again;
+// docs/deployment.md says who is to be restarted then.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+)
+
+const (
+	exitFailed = 1
+	exitConfig = 2
+)
+
+func main() {
+	var o options
+	flag.StringVar(&o.dir, "out", "", "`FOLDER` to write to")
+	flag.IntVar(&o.programUser, "program-user", 65532, "`UID` and gid of our programs and NATS in their containers; -1 changes no owner")
+	flag.IntVar(&o.postgresUser, "postgres-user", 999, "`UID` and gid of Postgres in its container")
+	flag.Usage = func() {
+		fmt.Fprintf(flag.CommandLine.Output(), "secrets makes the certificates, keys and passwords of a deployment, those that are missing.\n\nFlags:\n")
+		flag.PrintDefaults()
+	}
+	flag.Parse()
+	if o.dir == "" || flag.NArg() > 0 {
+		fmt.Fprintln(os.Stderr, "secrets: --out must name the folder to write to, and there are no other arguments")
+		os.Exit(exitConfig)
+	}
+	made, err := run(o)
+	for _, name := range made {
+		fmt.Println("made", name)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "secrets:", err)
+		if errors.Is(err, os.ErrPermission) {
+			fmt.Fprintln(os.Stderr, "secrets: it must run as root, or with --program-user=-1, to give each file to who reads it")
+		}
+		os.Exit(exitFailed)
+	}
+}

@@ -1,0 +1,156 @@
+package containers_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/stretchr/testify/require"
+	"github.com/testcontainers/testcontainers-go"
+	"github.com/testcontainers/testcontainers-go/wait"
+
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+)
+
+// maxImage is the greatest size of our programs' images.
+const maxImage = 30_000_000
+
+// TestDemo brings up the demo profile, as "PROFILES=demo make up" does, asks for
+// posts, and tries what its parts must not be able to do.
+func TestDemo(t *testing.T) {
+	s := up(t, []string{"demo"}, map[string]string{"DEMO_RATE": "50", "DEMO_BACKLOG": "2000"})
+	s.awaitWell()
+	t.Run("a page of #art", func(t *testing.T) { testPage(t, s) })
+	t.Run("containers", func(t *testing.T) { testHardened(t, s) })
+	t.Run("networks", func(t *testing.T) { testNetworks(t, s) })
+	t.Run("NATS users", func(t *testing.T) { testUsers(t, s) })
+	t.Run("Postgres roles", func(t *testing.T) { testRoles(t, s) })
+	t.Run("proxy", func(t *testing.T) { testProxy(t, s) })
+}
+
+// testPage waits for a full page, and for traffic to go on.
+func testPage(t *testing.T, s *stack) {
+	type page struct {
+		Posts []struct {
+			URI    string
+			Tags   []string
+			SortAt time.Time
+		}
+		Page struct{ HasNext bool }
+	}
+	newest := time.Time{}
+	pages := 0
+	poll.Until(t, time.Minute, func() (bool, string) {
+		status, body := get(t.Context(), s.url+"/v1/posts?tags=art&limit=20")
+		var p page
+		if status != 200 || json.Unmarshal([]byte(body), &p) != nil || len(p.Posts) < 20 {
+			return false, fmt.Sprint(status, " ", body)
+		}
+		if at := p.Posts[0].SortAt; at.After(newest) {
+			newest = at
+			pages++
+		}
+		for _, post := range p.Posts {
+			require.Contains(t, post.Tags, "art", post.URI)
+		}
+		require.True(t, p.Page.HasNext)
+		return pages >= 3, fmt.Sprintf("the newest is from %s", newest)
+	})
+}
+
+// testHardened looks at how each container was started.
+func testHardened(t *testing.T, s *stack) {
+	for _, b := range s.boxes() {
+		c := b.inspect(t)
+		require.NotContains(t, []string{"", "0", "root", "0:0"}, c.Config.User, "%s runs as root", b.name)
+		require.True(t, c.HostConfig.ReadonlyRootfs, "%s can write to its root", b.name)
+		require.Equal(t, []string{"ALL"}, []string(c.HostConfig.CapDrop), b.name)
+		require.Empty(t, c.HostConfig.CapAdd, b.name)
+		require.False(t, c.HostConfig.Privileged, b.name)
+		require.Contains(t, c.HostConfig.SecurityOpt, "no-new-privileges:true", b.name)
+		require.Equal(t, container.RestartPolicyUnlessStopped, c.HostConfig.RestartPolicy.Name, b.name)
+		require.Positive(t, c.HostConfig.Memory, "%s has no limit of memory", b.name)
+		require.Positive(t, *c.HostConfig.PidsLimit, "%s has no limit of processes", b.name)
+		for _, line := range c.Config.Env {
+			require.NotContains(t, line, "PASSWORD=", "%s has a secret in its environment", b.name)
+		}
+		for _, m := range c.Mounts {
+			if m.Type == "bind" {
+				require.False(t, m.RW, "%s can write to %s", b.name, m.Destination)
+			}
+		}
+	}
+	for _, name := range []string{"ingest", "indexer", "api", "secrets"} {
+		img, err := s.engine.ImageInspect(t.Context(), image(name))
+		require.NoError(t, err)
+		require.Less(t, img.Size, int64(maxImage), name)
+		require.NotEmpty(t, img.Config.Labels["org.opencontainers.image.title"], name)
+		t.Logf("image %s: %.1f MB", name, float64(img.Size)/1e6)
+	}
+}
+
+// testNetworks tries, from inside each program's network, to reach what it has
+// no business with.
+func testNetworks(t *testing.T, s *stack) {
+	for _, c := range []struct {
+		from, to string
+		port     int
+		reached  bool
+	}{
+		{from: "ingest", to: "nats", port: 4222, reached: true},
+		{from: "ingest", to: "postgres", port: 5432},
+		{from: "indexer", to: "nats", port: 4222, reached: true},
+		{from: "indexer", to: "postgres", port: 5432, reached: true},
+		{from: "indexer", to: "upstream", port: 6008},
+		{from: "api", to: "postgres", port: 5432, reached: true},
+		{from: "api", to: "nats", port: 4222},
+		{from: "api", to: "upstream", port: 6008},
+		{from: "proxy", to: "api", port: 8080, reached: true},
+		{from: "proxy", to: "postgres", port: 5432},
+		{from: "proxy", to: "nats", port: 4222},
+	} {
+		t.Run(c.from+" to "+c.to, func(t *testing.T) {
+			// By address, so that a name that is not known is no excuse.
+			addresses := []string{}
+			for _, end := range s.box(c.to).inspect(t).NetworkSettings.Networks {
+				addresses = append(addresses, end.IPAddress.String())
+			}
+			reached := false
+			for _, address := range addresses {
+				reached = s.connects(t, c.from, address, c.port) || reached
+			}
+			require.Equal(t, c.reached, reached)
+		})
+	}
+}
+
+// testProxy asks for what must not be public, and then a proxy with nothing
+// behind it for more than it allows.
+func testProxy(t *testing.T, s *stack) {
+	for _, path := range []string{"/v1/admin/tags", "/metrics", "/readyz", "/debug/pprof/"} {
+		status, body := get(t.Context(), s.url+path)
+		require.Equal(t, 404, status, "%s: %s", path, body)
+	}
+	const allowed = 5
+	lone, err := testcontainers.Run(t.Context(), image("proxy"),
+		testcontainers.WithEnv(map[string]string{"RATE_PER_10S": fmt.Sprint(allowed)}),
+		testcontainers.WithWaitStrategy(wait.ForLog("Loading success")))
+	testcontainers.CleanupContainer(t, lone)
+	require.NoError(t, err)
+	address, err := lone.ContainerIP(t.Context())
+	require.NoError(t, err)
+	codes := map[string]int{}
+	for range 2 * allowed {
+		status, body := get(t.Context(), "http://"+address+":8080/v1/status")
+		var problem struct {
+			Status int
+			Code   string
+		}
+		require.NoError(t, json.Unmarshal([]byte(body), &problem), body)
+		require.Equal(t, status, problem.Status)
+		codes[problem.Code]++
+	}
+	require.Equal(t, map[string]int{"unavailable": allowed, "rate_limited": allowed}, codes)
+}

@@ -1,0 +1,264 @@
+package containers_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/client"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/test/model"
+	"github.com/tagstream/tagstream/test/simnet"
+)
+
+var (
+	faultSeed = flag.Uint64("faults.seed", 1, "the seed of TestFaults' traffic")
+	faultOnly = flag.String("faults.only", "", "faults on the containers whose name begins so, and no rolling restart")
+	faultKind = flag.String("faults.kind", "", "no other faults than killed, paused or cut off")
+	rounds    = flag.Int("faults.rounds", 1, "how often all faults are done")
+)
+
+const (
+	// faultLength is how long a container is frozen or cut off: longer than a
+	// lease lasts, so that another takes over.
+	faultLength = 8 * time.Second
+	// settleLimit is how long a post may take to be answered behind a fault.
+	settleLimit = 2 * time.Minute
+	// shownFailures bounds what is printed of them.
+	shownFailures = 3
+	// trafficRate is in actions per second.
+	trafficRate = 20
+)
+
+// bench is a stack fed from a network that the test holds, so that it knows
+// what the API must answer.
+type bench struct {
+	*stack
+	net  *simnet.Network
+	host *simnet.Jetstream
+	stop func() // of the traffic
+}
+
+// TestFaults brings up the cluster profile on a simulated network, with readers
+// paging all the time. It restarts every container in turn, as an upgrade does:
+// no request may fail. Then it kills, freezes and cuts off each, and at the end
+// everything that the API answers is compared with the fold of what the network
+// did.
+func TestFaults(t *testing.T) {
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("repeat with: go test -run '^TestFaults$' -faults.seed=%d", *faultSeed)
+		}
+	})
+	b := newBench(t)
+	b.stack = up(t, []string{"cluster"}, map[string]string{
+		"TAGSTREAM_JETSTREAM_HOSTS": b.host.URL(), "TAGSTREAM_JETSTREAM_START": "archive",
+	})
+	b.awaitWell()
+	b.settle(t)
+	b.startTraffic()
+	if *faultOnly == "" {
+		t.Run("rolling restart", b.testRollingRestart)
+	}
+	if !t.Failed() {
+		t.Run("faults", b.testFaults)
+	}
+	b.stop()
+	b.settle(t)
+	log := b.net.Log()
+	want, err := model.FromNetwork(log)
+	require.NoError(t, err)
+	model.CheckHTTP(t, b.url, want)
+	t.Logf("the network emitted %d events; no difference", len(log))
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	engine := needEngine(t)
+	b := &bench{}
+	var err error
+	b.net, err = simnet.New(simnet.Config{Seed: *faultSeed, Accounts: 40})
+	require.NoError(t, err)
+	// Posts alone: an archive has no trace of accounts that were hidden before.
+	require.NoError(t, simnet.Traffic{Count: 1000, Seed: *faultSeed, TagsOnly: true}.Run(t.Context(), b.net))
+	binary, err := simnet.BuildJetstream(t.Context(), "")
+	require.NoError(t, err)
+	b.host, err = b.net.StartJetstream(t.Context(), simnet.JetstreamConfig{
+		Binary: binary, DataDir: t.TempDir(), Addr: net.JoinHostPort(gateway(t, engine), fmt.Sprint(freePort(t))),
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if err := b.host.Stop(); err != nil {
+			t.Errorf("stop the Jetstream server: %v", err)
+		}
+	})
+	return b
+}
+
+// gateway is this machine's address as containers see it.
+func gateway(t *testing.T, engine *client.Client) string {
+	t.Helper()
+	bridge, err := engine.NetworkInspect(t.Context(), "bridge", client.NetworkInspectOptions{})
+	require.NoError(t, err)
+	for _, c := range bridge.Network.IPAM.Config {
+		if c.Gateway.Is4() {
+			return c.Gateway.String()
+		}
+		if c.Subnet.Addr().Is4() { // the engine's own choice
+			return c.Subnet.Masked().Addr().Next().String()
+		}
+	}
+	t.Fatal("the engine's network bridge has no gateway")
+	return ""
+}
+
+// startTraffic begins live traffic; b.stop ends it.
+func (b *bench) startTraffic() {
+	ctx, cancel := context.WithCancel(b.t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- simnet.Traffic{Rate: trafficRate, Seed: *faultSeed + 1}.Run(ctx, b.net) }()
+	stopped := false
+	b.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		require.NoError(b.t, <-ended)
+	}
+	b.t.Cleanup(b.stop)
+}
+
+// settle returns when the API answers with a post that was made just now, and
+// says how long that took.
+func (b *bench) settle(t *testing.T) time.Duration {
+	t.Helper()
+	begun := time.Now()
+	require.NoError(t, b.net.Await(t.Context(), b.host))
+	did, err := b.net.CreateAccount()
+	require.NoError(t, err)
+	p, err := b.net.CreatePost(did, "", simnet.NewPost(b.net.Now(), "the end", "settled"))
+	require.NoError(t, err)
+	poll.Until(t, settleLimit, func() (bool, string) {
+		status, body := get(t.Context(), fmt.Sprintf("%s/v1/posts/%s/%s", b.url, p.DID, p.Rkey))
+		if status == 200 || time.Since(begun) < settleLimit {
+			return status == 200, ""
+		}
+		_, condition := get(t.Context(), b.url+"/v1/status")
+		return false, fmt.Sprint(status, " ", body, condition)
+	})
+	return time.Since(begun)
+}
+
+// testRollingRestart restarts one container after the other, each when the one
+// before is well. The proxy is told to take its configuration anew instead:
+// there is one of it, and its port is the public one.
+func (b *bench) testRollingRestart(t *testing.T) {
+	l := startLoad(t, b.url)
+	restarted := 0
+	for _, x := range b.boxes() {
+		asked, failed := l.counts()
+		begun := time.Now()
+		if x.service == "proxy" {
+			// Not by the engine: one that it signalled it does not restart later.
+			code, says := x.exec(t, "sh", "-c", "kill -USR2 1")
+			require.Zero(t, code, says)
+		} else {
+			x.restart(t)
+		}
+		x.awaitWell(t)
+		b.settle(t)
+		restarted++
+		after, failures := l.counts()
+		t.Logf("%-20s restarted, well and settled in %5.1f s; %d requests, %d failed", x.name, time.Since(begun).Seconds(), after-asked, failures-failed)
+	}
+	asked, failures, slowest := l.end()
+	t.Logf("%d containers restarted, %d requests, %d failed, the slowest took %.1f s", restarted, asked, len(failures), slowest.Seconds())
+	for _, f := range failures[:min(len(failures), shownFailures)] {
+		t.Log("    ", f)
+	}
+	require.Empty(t, failures)
+	require.Greater(t, asked, 1000, "too few to say anything")
+}
+
+// fault is something that happens to a container.
+type fault struct {
+	name string
+	do   func(t testing.TB, x *box)
+}
+
+var faults = []fault{
+	{"killed", func(t testing.TB, x *box) { x.kill(t) }},
+	{"paused", func(t testing.TB, x *box) { x.pause(t, faultLength) }},
+	{"cut off", func(t testing.TB, x *box) { x.cutOff(t, faultLength) }},
+}
+
+// testFaults does each fault to each container, and then to the server that
+// leads the stream. Requests may fail meanwhile, nothing may be lost.
+func (b *bench) testFaults(t *testing.T) {
+	l := startLoad(t, b.url)
+	done := 0
+	strike := func(f fault, x *box, why string) {
+		if !strings.HasPrefix(x.name, *faultOnly) || *faultKind != "" && f.name != *faultKind {
+			return
+		}
+		asked, failed := l.counts()
+		begun := time.Now()
+		f.do(t, x)
+		back := time.Now()
+		x.awaitWell(t)
+		b.settle(t)
+		done++
+		after, failures := l.counts()
+		t.Logf("%-20s %-8s %s: settled %5.1f s after its start, %5.1f s after its end; %d requests, %d failed",
+			x.name, f.name, why, time.Since(begun).Seconds(), time.Since(back).Seconds(), after-asked, failures-failed)
+		for _, f := range l.since(failed)[:min(failures-failed, shownFailures)] {
+			t.Log("    ", f)
+		}
+	}
+	for range *rounds {
+		for _, x := range b.boxes() {
+			for _, f := range faults {
+				strike(f, x, "")
+			}
+		}
+		for _, f := range faults {
+			strike(f, b.leader(t), "leading the stream")
+		}
+	}
+	asked, failures, slowest := l.end()
+	t.Logf("%d faults, %d requests, %d failed, the slowest took %.1f s", done, asked, len(failures), slowest.Seconds())
+	require.Positive(t, done)
+	b.awaitWell()
+}
+
+// leader is the NATS server that leads the stream of events.
+func (b *bench) leader(t *testing.T) *box {
+	t.Helper()
+	nc := b.nats("operator")
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	require.NoError(t, err)
+	name := ""
+	poll.NoError(t, healthLimit, func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), engineLimit)
+		defer cancel()
+		s, err := js.Stream(ctx, "POSTS")
+		if err != nil {
+			return err
+		}
+		name = s.CachedInfo().Cluster.Leader
+		if name == "" {
+			return fmt.Errorf("the stream has no leader")
+		}
+		return nil
+	})
+	return b.box(name)
+}
