@@ -55,6 +55,7 @@ func Main(p Program) {
 
 // Run is Main without the process: it returns the exit code.
 func (p Program) Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	p.Commands = append(slices.Clip(p.Commands), healthCommand())
 	cmd := p.Commands[0]
 	named := len(args) > 0 && !strings.HasPrefix(args[0], "-")
 	if named && args[0] == "help" {
@@ -125,10 +126,6 @@ func (p Program) usage(cmd Command, named bool) string {
 		return b.String()
 	}
 	fmt.Fprintf(&b, "%s: %s\n\n", p.Name, p.About)
-	if len(p.Commands) == 1 {
-		fmt.Fprintf(&b, "Usage: %s [flags]\n", p.Name)
-		return b.String()
-	}
 	fmt.Fprintf(&b, "Usage: %s [command] [flags]\n\nCommands (%s where none is named; each has its own --help):\n", p.Name, cmd.Name)
 	width := 0
 	for _, c := range p.Commands {
@@ -140,11 +137,17 @@ func (p Program) usage(cmd Command, named bool) string {
 	return b.String()
 }
 
+// version is set by the linker where the build does not see the repository.
+var version string
+
 // Version is the version of the build: the module's, or its commit.
 func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
+	}
+	if version != "" {
+		return version + " " + info.GoVersion
 	}
 	version, dirty := info.Main.Version, ""
 	for _, s := range info.Settings {

@@ -134,15 +134,6 @@ func requireText(t *testing.T, want, got string) {
 	}
 }
 
-func TestProgramOfOneCommand(t *testing.T) {
-	t.Parallel()
-	p := program()
-	p.Commands = p.Commands[:1]
-	var out bytes.Buffer
-	require.Zero(t, p.Run(t.Context(), []string{"--help"}, nil, &out, &out))
-	require.Contains(t, out.String(), "ingest: does what tests want.\n\nUsage: ingest [flags]\n")
-}
-
 // TestSignals stops real processes.
 func TestSignals(t *testing.T) {
 	t.Parallel()

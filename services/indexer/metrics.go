@@ -64,7 +64,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 
 func (m *metrics) applied(ev *event.Event) {
 	m.events.WithLabelValues(string(ev.Kind)).Inc()
-	m.lastEvent.Set(float64(ev.Source.Time.UnixMicro()) / 1e6)
+	m.lastEvent.Set(float64(ev.Checkpoint().Time.UnixMicro()) / 1e6)
 }
 
 func (m *metrics) deadLetter(r apply.Reason) { m.deadLetters.WithLabelValues(string(r)).Inc() }

@@ -72,7 +72,7 @@ func testUsers(t *testing.T, s *stack) {
 		{"indexer", "$JS.API.STREAM.UPDATE.POSTS", `{"name":"POSTS"}`, denied},
 		{"indexer", "$JS.API.STREAM.DELETE.POSTS", "", denied},
 		{"indexer", "$JS.API.STREAM.PURGE.POSTS", "", denied},
-		{"indexer", "$JS.API.STREAM.MSG.DELETE.POSTS", `{"seq":1}`, denied},
+		{"indexer", "$JS.API.STREAM.MSG.DELETE.INGEST_LOG", `{"seq":1}`, denied},
 		{"indexer", "$JS.API.STREAM.DELETE.POSTS_DLQ", "", denied},
 		{"indexer", "$JS.API.INFO", "", denied},
 		{"indexer", "$SYS.REQ.SERVER.PING", "", denied},

@@ -109,6 +109,10 @@ func TestBackfillFillsInWhatALateStartMissed(t *testing.T) {
 	require.NoError(t, err)
 	x.await(url, st.Last)
 	model.CheckHTTP(t, url, want)
+	_, body := get(t, url+"/v1/status")
+	var status struct{ IndexedThrough time.Time }
+	require.NoError(t, json.Unmarshal([]byte(body), &status))
+	require.Equal(t, b.checkpoint().Time, status.IndexedThrough.UTC(), "as far as the present was read, not the past")
 
 	// The reader of the present goes on where it was.
 	before := b.checkpoint()

@@ -32,6 +32,11 @@ const (
 	// requestTimeout bounds the work for one request, without the sending of
 	// the answer. It is a little more than what Postgres gives a statement.
 	requestTimeout = 6 * time.Second
+	// A connection that broke while nobody used it is found by the next request,
+	// which is worked on again with others for so long: a database that restarts,
+	// or hands over to another, costs no answer.
+	retryFor   = time.Second
+	retryPause = 20 * time.Millisecond
 	// maxSending bounds the bytes of all answers being sent: clients that ask
 	// for much and read slowly cannot fill the memory.
 	maxSending = 64 << 20
@@ -173,7 +178,24 @@ func (h *Handler) work(r *http.Request, answer func(*http.Request) (*response, e
 			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
 		}
 	}()
-	return answer(r.WithContext(ctx))
+	r = r.WithContext(ctx)
+	for begun := time.Now(); ; {
+		res, err = answer(r)
+		if !retryable(err) || time.Since(begun) > retryFor {
+			return res, err
+		}
+		select {
+		case <-ctx.Done():
+			return res, err
+		case <-time.After(retryPause):
+		}
+	}
+}
+
+// retryable reports whether the same work may succeed on another connection.
+// All of it only reads.
+func retryable(err error) bool {
+	return err != nil && store.Unavailable(err) && !store.TooSlow(err) && !errors.Is(err, store.ErrNotMigrated)
 }
 
 // logFailure logs what the operator should look into: a database that is away

@@ -1,0 +1,59 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// shaky is an index whose connections break.
+type shaky struct {
+	Index
+	fail  error
+	times int // -1 is for ever
+	asked int
+}
+
+func (s *shaky) Status(context.Context) (store.Status, error) {
+	s.asked++
+	if s.times < 0 || s.asked <= s.times {
+		return store.Status{}, fmt.Errorf("read the status: %w", s.fail)
+	}
+	return store.Status{}, nil
+}
+
+func TestBrokenConnectionsCostNoAnswer(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		index  *shaky
+		status int
+		once   bool
+	}{
+		{name: "a few", index: &shaky{fail: io.ErrUnexpectedEOF, times: 9}, status: http.StatusOK},
+		{name: "for ever", index: &shaky{fail: io.ErrUnexpectedEOF, times: -1}, status: http.StatusServiceUnavailable},
+		{name: "too slow", index: &shaky{fail: context.DeadlineExceeded, times: -1}, status: http.StatusServiceUnavailable, once: true},
+		{name: "no schema", index: &shaky{fail: store.ErrNotMigrated, times: -1}, status: http.StatusServiceUnavailable, once: true},
+		{name: "a fault of ours", index: &shaky{fail: errors.New("oops"), times: -1}, status: http.StatusInternalServerError, once: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			res, err := http.Get(serve(t, c.index).url + "/v1/status")
+			require.NoError(t, err)
+			defer res.Body.Close()
+			require.Equal(t, c.status, res.StatusCode)
+			if c.once {
+				require.Equal(t, 1, c.index.asked)
+			} else {
+				require.Greater(t, c.index.asked, 9)
+			}
+		})
+	}
+}
