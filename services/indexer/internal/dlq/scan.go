@@ -144,7 +144,7 @@ func (s *scan) until(ctx context.Context, to uint64, fn func(stream.Message) err
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			if err != nil && wait.Err() == nil {
+			if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 				return err
 			}
 		}

@@ -199,7 +199,7 @@ func (r *Rebuild) replay(ctx context.Context, owner *store.Owner, w *store.Write
 		switch {
 		case ctx.Err() != nil:
 			return seq, fmt.Errorf("rebuild interrupted at message %d; run it again to go on: %w", seq, context.Cause(ctx))
-		case err != nil && wait.Err() == nil:
+		case err != nil && !errors.Is(err, context.DeadlineExceeded):
 			return seq, err
 		case len(batch) == 0:
 			if err := w.Renew(ctx); err != nil {

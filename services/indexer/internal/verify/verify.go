@@ -203,7 +203,7 @@ func (c *catchUp) to(ctx context.Context, seq uint64, p Progress) error {
 			switch {
 			case ctx.Err() != nil:
 				return context.Cause(ctx)
-			case err != nil && wait.Err() == nil:
+			case err != nil && !errors.Is(err, context.DeadlineExceeded):
 				return err
 			case len(batch) == 0:
 				if err := c.writer.Renew(ctx); err != nil {
