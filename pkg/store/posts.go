@@ -197,9 +197,17 @@ func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, way keyset
 		keys = slices.Clone(keys)
 		slices.Reverse(keys)
 	}
+	// OFFSET 0 keeps the look-up of one post a subquery, which can only run once
+	// for each key, in the order of the keys. A plain join's order is the planner's
+	// choice: where the tables are small it begins with the accounts.
 	const sql = `
-		SELECT ` + postColumns + `
-		  FROM unnest($1::uuid[]) AS page(key) JOIN posts p USING (key) JOIN accounts a ON a.id = p.account_id`
+		SELECT post.*
+		  FROM unnest($1::uuid[]) AS page(key)
+		 CROSS JOIN LATERAL (
+			SELECT ` + postColumns + `
+			  FROM posts p JOIN accounts a ON a.id = p.account_id
+			 WHERE p.key = page.key
+			OFFSET 0) AS post`
 	if trace != nil {
 		trace(Statement{SQL: sql, Args: []any{keys}})
 	}
@@ -231,7 +239,6 @@ func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, way keyset
 		if err := rows.Scan(p.targets()...); err != nil {
 			return nil, false, fmt.Errorf("read %d posts: %w", len(keys), err)
 		}
-		// Nested loops keep the order of the keys.
 		if len(posts) == len(keys) || p.Key != keys[len(posts)] {
 			return nil, false, fmt.Errorf("read %d posts: out of order", len(keys))
 		}
