@@ -19,9 +19,10 @@ var pipelineSeed = flag.Uint64("pipeline.seed", 1, "the seed of TestPipeline's t
 
 // TestPipeline drives the whole pipeline, from the real Jetstream server to
 // HTTP, with traffic on the simulated network: a backlog that is in the archive
-// when ingest starts, then live events, with both services restarted in
-// between. At the end everything that the API answers is compared with the
-// fold of what the network emitted.
+// when ingest starts, then live events with every edge among them, with both
+// services restarted in between. At the end everything that the API answers,
+// each post, count and page of each tag in both directions, is compared with
+// the fold of what the network emitted.
 func TestPipeline(t *testing.T) {
 	t.Parallel()
 	t.Cleanup(func() {
@@ -36,13 +37,19 @@ func TestPipeline(t *testing.T) {
 	host := b.host()
 	x := newIndexBench(t, b.nats)
 	url := x.api()
+	edges := simnet.NewEdges(b.net, *pipelineSeed)
 
 	for round := range 3 {
 		in := b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive"})
 		ix := x.indexer(200)
 		if round > 0 {
-			traffic = simnet.Traffic{Count: 1500, Seed: *pipelineSeed + uint64(round)}
-			require.NoError(t, traffic.Run(b.ctx, b.net))
+			for slice := range uint64(50) {
+				traffic = simnet.Traffic{Count: 30, Seed: *pipelineSeed<<16 + uint64(round)<<8 + slice}
+				require.NoError(t, traffic.Run(b.ctx, b.net))
+				for range 4 {
+					require.NoError(t, edges.Act())
+				}
+			}
 		}
 		b.settle(host, url)
 		in.halt()

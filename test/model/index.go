@@ -41,7 +41,9 @@ type Index struct {
 	accounts map[string]*account // by DID
 	sync     *pendingSync        // set between a sync event and the end of what belongs to it
 
-	mentioned   map[string]bool // at-uris of all post events that came
+	mentioned map[string]bool // at-uris of all post events that came
+	// lives are, of FromUpstream alone, how posts came in that left since; see adopt.
+	lives       map[string][]*entry
 	deadLetters int
 	complaints  []string
 
@@ -57,6 +59,8 @@ type account struct {
 	floor string
 	// syncRev is the rev of the account's last sync event.
 	syncRev string
+	// synced says, of FromUpstream alone, that there was one.
+	synced bool
 }
 
 type pendingSync struct {
@@ -72,6 +76,7 @@ func New() *Index {
 		markers:   map[string]string{},
 		accounts:  map[string]*account{},
 		mentioned: map[string]bool{},
+		lives:     map[string][]*entry{},
 		hash:      hashOf,
 	}
 }
@@ -137,6 +142,9 @@ func (x *Index) put(seq uint64, e *event.Event) {
 
 // drop takes a post out of the index and frees its place.
 func (x *Index) drop(p *Post) {
+	if p.entry != nil && x.account(p.DID).synced {
+		x.lives[p.URI] = append(x.lives[p.URI], p.entry)
+	}
 	delete(x.places, p.Place)
 	delete(x.posts, p.URI)
 }

@@ -3,6 +3,7 @@ package model
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -80,6 +81,7 @@ func (x *Index) followAccount(c Change) {
 }
 
 func (x *Index) followSync(c Change) {
+	x.account(c.DID).synced = true
 	holds := map[string]bool{}
 	for _, post := range c.Repo {
 		holds[post.Rkey] = true
@@ -150,6 +152,12 @@ type entry struct {
 	notBefore time.Time // zero where its time is known
 }
 
+// between is the range that sortAt is in, in microseconds, where the change came
+// before the time of the version that is stored.
+func (e *entry) between(stored time.Time) (low, high int64) {
+	return sortMicros(e.createdAt, e.notBefore), sortMicros(e.createdAt, stored)
+}
+
 // adopt gives a post the times that an API shows for it, where its own are not
 // known, or says why they cannot be right.
 func (x *Index) adopt(uri string, indexedAt, sortAt time.Time) error {
@@ -165,12 +173,19 @@ func (x *Index) adopt(uri string, indexedAt, sortAt time.Time) error {
 	}
 	// The entry's time lies between when the change was made and the time of
 	// the version that is stored, and is the latter for a post never edited.
-	low, high := sortMicros(p.entry.createdAt, p.entry.notBefore), sortMicros(p.entry.createdAt, p.IndexedAt)
+	low, high := p.entry.between(p.IndexedAt)
 	if p.entry.rev == p.Rev {
 		low = high
 	}
 	at := sortAt.UnixMicro()
-	if at < low || at > high {
+	// A server fetches the repository behind a #sync when it gets to it, and leaves
+	// out what it then holds already. So a post may have left and come again unseen,
+	// and have the place of a former life.
+	former := slices.ContainsFunc(x.lives[uri], func(e *entry) bool {
+		low, high := e.between(p.IndexedAt)
+		return low <= at && at <= high
+	})
+	if (at < low || at > high) && !former {
 		return fmt.Errorf("sortAt %v is not between %v and %v", sortAt, time.UnixMicro(low).UTC(), time.UnixMicro(high).UTC())
 	}
 	p.entry.notBefore = time.Time{}

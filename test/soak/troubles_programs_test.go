@@ -101,24 +101,39 @@ func (s *site) rebuild(f fault.Fault, form fault.Form, kind string, kill bool) t
 	t := s.strikes(s.ownerPG, f, form, kind)
 	t.uses = append(t.uses, "owner", "postgres", "nats")
 	tries, next := 0, time.Time{}
+	again := func() {
+		if time.Now().Before(next) {
+			return
+		}
+		// One that was killed has a lease of its own, which must end first.
+		if tries++; tries > rebuildTries {
+			s.t.Fatalf("the rebuild fails again and again: %s", tool.tail())
+		}
+		next = time.Now().Add(time.Second)
+		s.must(tool.start())
+	}
+	arm, fired := t.steps[0], t.steps[1].do
 	t.steps = []step{
-		t.steps[0],
+		arm,
 		once(0, func() { s.must(tool.start()) }),
-		t.steps[1],
 		{0, func() bool {
-			code, ended := tool.ended()
-			if !ended || time.Now().Before(next) {
-				return false
-			}
-			if code == 0 {
+			if fired() {
 				return true
 			}
-			// One that was killed has a lease of its own, which must end first.
-			if tries++; tries > rebuildTries {
-				s.t.Fatalf("the rebuild fails again and again: %s", tool.tail())
+			// There may be no stream yet, say.
+			if _, ended := tool.ended(); ended {
+				again()
 			}
-			next = time.Now().Add(time.Second)
-			s.must(tool.start())
+			return false
+		}},
+		{0, func() bool {
+			code, ended := tool.ended()
+			if ended && code == 0 {
+				return true
+			}
+			if ended {
+				again()
+			}
 			return false
 		}},
 	}

@@ -1,0 +1,199 @@
+package simnet
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// syncsEach bounds the #syncs of one account: a server fetches a repository five
+// times a minute at most.
+const syncsEach = 2
+
+// Edges does what ordinary traffic does too rarely: posts made again under the
+// key of a deleted one, at once; edits out of the index and in again; every
+// status of an account; #sync; malformed records; ties; times long ago and in the
+// future; commits of several posts. What it does follows from its seed and from
+// what is on the network. It is used from one goroutine.
+type Edges struct {
+	// DeletedStay keeps accounts that were deleted from coming back. It is for
+	// servers that are killed: such a one may tell old events again, with new times,
+	// and a deletion would come after what it came before.
+	DeletedStay bool
+
+	network *Network
+	rng     *rand.Rand
+	syncs   map[string]int // by account, also those of others
+}
+
+// NewEdges returns edges on a network.
+func NewEdges(n *Network, seed uint64) *Edges {
+	return &Edges{network: n, rng: rand.New(rand.NewPCG(seed, 10)), syncs: map[string]int{}}
+}
+
+// Act does one thing that is rare.
+func (e *Edges) Act() error {
+	dids := e.active()
+	if len(dids) < 5 {
+		_, err := e.network.CreateAccount()
+		return err
+	}
+	did := dids[e.rng.IntN(len(dids))]
+	now := e.network.Now()
+	switch e.rng.IntN(9) {
+	case 0:
+		return e.recreate(did, now)
+	case 1:
+		return e.leaveAndEnter(did, now)
+	case 2:
+		return e.goAndComeBack(did, now)
+	case 3:
+		return e.noChange(did)
+	case 4:
+		return e.sync(did, now)
+	case 5:
+		_, err := e.network.CreateMalformed(did, choose(e.rng, Malformations()...))
+		return err
+	case 6:
+		return e.ties(dids, now)
+	case 7:
+		at := choose(e.rng, now.AddDate(-3, 0, 0), now.Add(time.Hour), now.AddDate(5, 0, 0), time.Date(1960, 1, 1, 0, 0, 0, 0, time.UTC))
+		_, err := e.network.CreatePost(did, "", e.post(at, "art", "time"))
+		return err
+	default:
+		return e.mixed(did, now)
+	}
+}
+
+// active are the accounts that can write.
+func (e *Edges) active() (dids []string) {
+	away := map[string]bool{}
+	clear(e.syncs)
+	for _, entry := range e.network.Log() {
+		switch entry.Kind {
+		case KindAccount:
+			away[entry.DID] = !entry.Active
+		case KindSync:
+			e.syncs[entry.DID]++
+		}
+	}
+	for _, did := range e.network.DIDs() {
+		if !away[did] {
+			dids = append(dids, did)
+		}
+	}
+	return dids
+}
+
+func (e *Edges) post(at time.Time, tags ...string) map[string]any {
+	return NewPost(at, fmt.Sprint("an edge, ", e.rng.IntN(1_000_000)), tags...)
+}
+
+// recreate deletes a post and makes others under its key, at once.
+func (e *Edges) recreate(did string, now time.Time) error {
+	p, err := e.network.CreatePost(did, "", e.post(now, "art", "first"))
+	for range 1 + e.rng.IntN(3) {
+		if err != nil {
+			return err
+		}
+		if _, err = e.network.DeletePost(did, p.Rkey); err != nil {
+			return err
+		}
+		_, err = e.network.CreatePost(did, p.Rkey, e.post(now, "photo", "again"))
+	}
+	if err == nil && e.rng.IntN(3) == 0 {
+		_, err = e.network.DeletePost(did, p.Rkey)
+	}
+	return err
+}
+
+// leaveAndEnter edits a post out of the index and, most times, in again.
+func (e *Edges) leaveAndEnter(did string, now time.Time) error {
+	p, err := e.network.CreatePost(did, "", e.post(now, "art", "edited"))
+	if err != nil {
+		return err
+	}
+	if _, err = e.network.UpdatePost(did, p.Rkey, e.post(now)); err != nil {
+		return err
+	}
+	if e.rng.IntN(4) > 0 {
+		_, err = e.network.UpdatePost(did, p.Rkey, e.post(now.Add(-time.Hour), "photo"))
+	}
+	return err
+}
+
+// goAndComeBack hides or erases an account that has posts.
+func (e *Edges) goAndComeBack(did string, now time.Time) error {
+	if _, err := e.network.CreatePost(did, "", e.post(now, "art", "goes")); err != nil {
+		return err
+	}
+	statuses := []string{"deactivated", "suspended", "takendown", "on-leave", "", "deleted"}
+	if e.syncs[did] > 0 {
+		// A server fetches the repository behind a #sync when it gets to it, and tells
+		// of a deletion that came before what it fetched only after it. Nobody behind
+		// the server can tell which of both is the last word.
+		statuses = statuses[:len(statuses)-1]
+	}
+	status := choose(e.rng, statuses...)
+	if _, err := e.network.SetAccountStatus(did, false, status); err != nil {
+		return err
+	}
+	if e.rng.IntN(3) == 0 || status == "deleted" && e.DeletedStay {
+		return nil // ordinary traffic may bring it back, unless it was deleted
+	}
+	if _, err := e.network.SetAccountStatus(did, true, ""); err != nil {
+		return err
+	}
+	_, err := e.network.CreatePost(did, "", e.post(now, "art", "back"))
+	return err
+}
+
+// noChange gives an account a status that hides nothing, and takes it back.
+func (e *Edges) noChange(did string) error {
+	if _, err := e.network.SetAccountStatus(did, false, choose(e.rng, "throttled", "desynchronized")); err != nil {
+		return err
+	}
+	_, err := e.network.SetAccountStatus(did, true, "")
+	return err
+}
+
+// sync rewrites a repository behind everybody's back.
+func (e *Edges) sync(did string, now time.Time) error {
+	if e.syncs[did] >= syncsEach {
+		return nil
+	}
+	_, err := e.network.Sync(did,
+		Op{Action: Create, Record: e.post(now, "art", "sync")},
+		Op{Action: Create, Record: e.post(now)})
+	return err
+}
+
+// ties are posts of one moment.
+func (e *Edges) ties(dids []string, now time.Time) error {
+	at := now.Truncate(time.Second)
+	for range 4 {
+		if _, err := e.network.CreatePost(choose(e.rng, dids...), "", e.post(at, "art", "tie")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mixed changes several posts in one commit.
+func (e *Edges) mixed(did string, now time.Time) error {
+	a, err := e.network.CreatePost(did, "", e.post(now, "art", "mixed"))
+	if err != nil {
+		return err
+	}
+	b, err := e.network.CreatePost(did, "", e.post(now, "photo", "mixed"))
+	if err != nil {
+		return err
+	}
+	_, err = e.network.Commit(did,
+		Op{Action: Delete, Rkey: a.Rkey},
+		Op{Action: Create, Record: e.post(now, "art", "one", "commit")},
+		Op{Action: Update, Rkey: b.Rkey, Record: e.post(now, "art")})
+	return err
+}
+
+func choose[T any](rng *rand.Rand, from ...T) T { return from[rng.IntN(len(from))] }
