@@ -42,7 +42,7 @@ type Index struct {
 	sync     *pendingSync        // set between a sync event and the end of what belongs to it
 
 	mentioned map[string]bool // at-uris of all post events that came
-	// lives are, of FromUpstream alone, how posts came in that left since; see adopt.
+	// lives are, of FromUpstream alone, other ways in which posts may have come in; see adopt.
 	lives       map[string][]*entry
 	deadLetters int
 	complaints  []string

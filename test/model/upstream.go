@@ -131,14 +131,15 @@ func (x *Index) follow(c Change) {
 		IndexedAt: time.UnixMicro(at.UnixMicro()).UTC(),
 	}
 	p.CreatedAt, _ = c.Record["createdAt"].(string)
+	came := &entry{createdAt: p.CreatedAt, rev: p.Rev, notBefore: c.NotBefore, synced: x.account(c.DID).synced}
 	if old, ok := x.posts[uri]; ok {
 		p.Place, p.entry = old.Place, old.entry
+		if p.entry.synced {
+			x.lives[uri] = append(x.lives[uri], came)
+		}
 	} else {
 		p.Place = x.freePlace(uri, sortMicros(p.CreatedAt, at))
-		p.entry = &entry{createdAt: p.CreatedAt, rev: p.Rev}
-		if c.Time.IsZero() {
-			p.entry.notBefore = c.NotBefore
-		}
+		p.entry = came
 	}
 	p.timesUnknown = c.Time.IsZero()
 	x.posts[uri] = p
@@ -150,6 +151,7 @@ type entry struct {
 	createdAt string
 	rev       string
 	notBefore time.Time // zero where its time is known
+	synced    bool      // it came with or after a #sync of its account
 }
 
 // between is the range that sortAt is in, in microseconds, where the change came
@@ -180,12 +182,12 @@ func (x *Index) adopt(uri string, indexedAt, sortAt time.Time) error {
 	at := sortAt.UnixMicro()
 	// A server fetches the repository behind a #sync when it gets to it, and leaves
 	// out what it then holds already. So a post may have left and come again unseen,
-	// and have the place of a former life.
-	former := slices.ContainsFunc(x.lives[uri], func(e *entry) bool {
+	// and have the place of a former life, or come with a later edit's.
+	other := slices.ContainsFunc(x.lives[uri], func(e *entry) bool {
 		low, high := e.between(p.IndexedAt)
 		return low <= at && at <= high
 	})
-	if (at < low || at > high) && !former {
+	if (at < low || at > high) && !other {
 		return fmt.Errorf("sortAt %v is not between %v and %v", sortAt, time.UnixMicro(low).UTC(), time.UnixMicro(high).UTC())
 	}
 	p.entry.notBefore = time.Time{}
