@@ -225,11 +225,8 @@ func (x *Index) erase(did string) {
 // applySync makes the account's posts older than the sync stale.
 func (x *Index) applySync(e *event.Event) {
 	a := x.account(e.DID)
-	if e.Rev <= a.syncRev {
-		return
-	}
-	a.syncRev = e.Rev
-	x.sync = &pendingSync{did: e.DID, rev: e.Rev, time: e.Source.Time}
+	a.syncRev = max(a.syncRev, e.Rev)
+	x.sync = &pendingSync{did: e.DID, rev: a.syncRev, time: e.Source.Time}
 }
 
 // endSync removes what a sync left stale, unless the next event still belongs
@@ -241,8 +238,13 @@ func (x *Index) endSync(next *event.Event) {
 		return
 	}
 	if x.belongs(next, s) {
+		if next.Kind == event.KindCreate || next.Kind == event.KindUpdate {
+			s.rev = max(s.rev, next.Rev) // of the repository as it was fetched
+		}
 		return
 	}
+	a := x.account(s.did)
+	a.syncRev = max(a.syncRev, s.rev)
 	for _, p := range x.posts {
 		if p.DID == s.did && p.Rev < s.rev {
 			x.drop(p)
@@ -251,8 +253,8 @@ func (x *Index) endSync(next *event.Event) {
 	x.sync = nil
 }
 
-// belongs reports whether an event is part of a sync: the sync again, or one
-// of its replacements. Those are at its rev, or at the one that the account had
+// belongs reports whether an event is part of a sync: another sync of the account,
+// which takes its place, or one of its replacements. Those are at its rev, or at the one that the account had
 // when its repository was fetched, which is told by the sync's own time.
 func (x *Index) belongs(e *event.Event, s *pendingSync) bool {
 	if e.Kind == event.KindPosition {
@@ -262,8 +264,7 @@ func (x *Index) belongs(e *event.Event, s *pendingSync) bool {
 		return false
 	}
 	post := e.Kind == event.KindCreate || e.Kind == event.KindUpdate
-	return e.Rev == s.rev && (post || e.Kind == event.KindSync) ||
-		e.Rev > s.rev && post && e.Source.Time.Equal(s.time)
+	return e.Kind == event.KindSync || post && (e.Rev == s.rev || e.Source.Time.Equal(s.time))
 }
 
 func (x *Index) account(did string) *account {

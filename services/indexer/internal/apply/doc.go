@@ -17,7 +17,7 @@
 //     the place of the event that brought it.
 //   - Account events are ordered by upstream time. Hiding keeps the posts,
 //     deletion erases them and leaves the highest revision as a floor.
-//   - #sync at R makes the account's posts below R stale. They stay until the
-//     replacements, which follow right behind it, have all come: until any
-//     other event.
+//   - #sync at R makes the account's posts below R stale, and below the revision
+//     of the replacements, where that is newer. They stay until the replacements,
+//     which follow right behind it, have all come: until any other event.
 package apply

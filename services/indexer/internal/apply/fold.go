@@ -96,6 +96,8 @@ func (f *fold) apply(seq uint64, ev *event.Event) {
 	}
 	if !f.continuesSync(ev) {
 		f.endSync()
+	} else if ev.Kind != event.KindPosition {
+		f.sync.Rev = max(f.sync.Rev, ev.Rev)
 	}
 	switch ev.Kind {
 	case event.KindRemove, event.KindDelete:
@@ -255,19 +257,18 @@ func (f *fold) erase(a *account) {
 }
 
 func (f *fold) beginSync(seq uint64, ev *event.Event) {
+	// One that was told before is begun again: its replacements may be of another
+	// moment now.
 	a := f.accounts[ev.DID]
-	if ev.Rev <= a.row.SyncRev {
-		return
-	}
-	a.row.SyncRev = ev.Rev
-	f.sync = store.PendingSync{DID: ev.DID, Rev: ev.Rev, Time: ev.Source.Time.UTC()}
+	a.row.SyncRev = max(a.row.SyncRev, ev.Rev)
+	f.sync = store.PendingSync{DID: ev.DID, Rev: a.row.SyncRev, Time: ev.Source.Time.UTC()}
 	a.touch(seq)
 }
 
-// continuesSync reports whether an event is one of the replacements that follow
-// a #sync. The firehose writes them right behind it, with its time, and at its
-// revision or, where the account went on before its repository was fetched, at
-// the one it had by then.
+// continuesSync reports whether an event leaves a #sync open: it is one of the
+// replacements that follow, or takes its place. The firehose writes replacements
+// right behind it, with its time, and at its revision or, where the account went on
+// before its repository was fetched, at the one it had by then.
 func (f *fold) continuesSync(ev *event.Event) bool {
 	if ev.Kind == event.KindPosition {
 		// The writer stopped or started in the midst of the replacements.
@@ -278,20 +279,23 @@ func (f *fold) continuesSync(ev *event.Event) bool {
 	}
 	switch ev.Kind {
 	case event.KindSync:
-		return ev.Rev == f.sync.Rev // itself again, after a rewind
+		return true // itself again, after a rewind, or another
 	case event.KindCreate, event.KindUpdate:
-		return ev.Rev == f.sync.Rev || ev.Rev > f.sync.Rev && ev.Source.Time.Equal(f.sync.Time)
+		return ev.Rev == f.sync.Rev || ev.Source.Time.Equal(f.sync.Time)
 	}
 	return false
 }
 
-// endSync removes the posts that the #sync did not bring again. They need no
-// markers: the account's SyncRev keeps everything older out.
+// endSync removes the posts that the #sync did not bring again: all below the
+// revision of its replacements, also those that came after the #sync's own, for
+// what they hold is all that there was by then, and the firehose told nothing in
+// between. They need no markers: the account's SyncRev keeps everything older out.
 func (f *fold) endSync() {
 	if f.sync.DID == "" {
 		return
 	}
 	a := f.accounts[f.sync.DID]
+	a.row.SyncRev = max(a.row.SyncRev, f.sync.Rev)
 	for _, e := range a.rkeys {
 		if e.post != nil && e.post.Rev < f.sync.Rev {
 			f.drop(e)

@@ -9,9 +9,6 @@ import (
 // group is a #sync whose replacements may be following, as in the fold: there
 // the first event that is none of them ends it, and posts that did not come again
 // are gone from then on. One that comes after that gets a new place.
-//
-// The fold passes over a #sync that is older than another. Here it counts, which
-// at worst leaves a message in the stream.
 type group struct {
 	open     bool
 	did, rev string
@@ -29,9 +26,9 @@ func (g *group) continues(ev *event.Event) bool {
 	}
 	switch ev.Kind {
 	case event.KindSync:
-		return ev.Rev == g.rev
+		return true
 	case event.KindCreate, event.KindUpdate:
-		return ev.Rev == g.rev || ev.Rev > g.rev && ev.Source.Time.Equal(g.time)
+		return ev.Rev == g.rev || ev.Source.Time.Equal(g.time)
 	}
 	return false
 }
@@ -47,7 +44,11 @@ func (p *pass) decide(m message) []message {
 			// No reader sees it: as if it were not there.
 			return erasable(nil, m)
 		}
-		switch on := p.sync.continues(ev); {
+		on := p.sync.continues(ev)
+		if on && ev.Kind != event.KindPosition {
+			p.sync.rev = max(p.sync.rev, ev.Rev)
+		}
+		switch {
 		case on && len(p.held) > 0 && !m.gone:
 			// What is held keeps it out of the group.
 			p.held, p.sync = nil, group{}
@@ -59,7 +60,7 @@ func (p *pass) decide(m message) []message {
 			out, p.held, p.sync = p.held, nil, group{}
 		}
 	}
-	if m.head.Kind == event.KindSync && !p.sync.open {
+	if m.head.Kind == event.KindSync {
 		if ev, err := event.Decode(m.data); err == nil {
 			p.sync = group{open: true, did: ev.DID, rev: ev.Rev, time: ev.Source.Time}
 		}
