@@ -165,8 +165,8 @@ func (b *box) pause(t testing.TB, d time.Duration) {
 	require.NoError(t, err, b.name)
 }
 
-// cutOff takes the container off all its networks for a while.
-func (b *box) cutOff(t testing.TB, d time.Duration) {
+// disconnect takes the container off all its networks for a while.
+func (b *box) disconnect(t testing.TB, d time.Duration) {
 	t.Helper()
 	ctx := context.WithoutCancel(t.Context())
 	networks := b.inspect(t).NetworkSettings.Networks

@@ -26,10 +26,43 @@ const (
 type load struct {
 	stop func()
 
-	mu       sync.Mutex
-	asked    int
-	failures []string
-	slowest  time.Duration
+	mu      sync.Mutex
+	sum     requests
+	slowest time.Duration
+}
+
+// requests is what became of a number of them.
+type requests struct {
+	asked int
+	// again are those that a client had to send twice, as their answer broke
+	// off: every request is a GET, which a client may repeat by itself (RFC 9110,
+	// 9.2.2). They are no failures, but an interruption that a careless client
+	// would show.
+	again []string
+	// failed had no answer, a broken one twice, or one with another status.
+	failed []string
+}
+
+// since is what came after the earlier ones.
+func (r requests) since(earlier requests) requests {
+	return requests{
+		asked:  r.asked - earlier.asked,
+		again:  r.again[len(earlier.again):],
+		failed: r.failed[len(earlier.failed):],
+	}
+}
+
+// plus is both together.
+func (r requests) plus(other requests) requests {
+	return requests{
+		asked:  r.asked + other.asked,
+		again:  slices.Concat(r.again, other.again),
+		failed: slices.Concat(r.failed, other.failed),
+	}
+}
+
+func (r requests) String() string {
+	return fmt.Sprintf("%d requests, %d sent twice, %d failed", r.asked, len(r.again), len(r.failed))
 }
 
 // startLoad begins to ask; end stops it.
@@ -64,8 +97,14 @@ func (l *load) read(ctx context.Context, base, tag string) {
 		if after != "" {
 			query.Set("after", after)
 		}
-		asked := time.Now()
-		status, body := get(context.WithoutCancel(ctx), base+"/v1/posts?"+query.Encode())
+		begun := time.Now()
+		link := base + "/v1/posts?" + query.Encode()
+		status, body := get(context.WithoutCancel(ctx), link)
+		again := ""
+		if status == 0 {
+			again = body
+			status, body = get(context.WithoutCancel(ctx), link)
+		}
 		var page struct {
 			Page struct {
 				HasNext bool   `json:"hasNext"`
@@ -85,43 +124,41 @@ func (l *load) read(ctx context.Context, base, tag string) {
 		if page.Page.HasNext {
 			after = page.Page.Next
 		}
-		l.count(time.Since(asked), failure)
+		l.count(time.Since(begun), again, failure)
 	}
 }
 
-func (l *load) count(took time.Duration, failure string) {
+func (l *load) count(took time.Duration, again, failure string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.asked++
+	l.sum.asked++
 	l.slowest = max(l.slowest, took)
-	if failure != "" {
-		l.failures = append(l.failures, time.Now().UTC().Format("15:04:05.000 ")+failure)
+	at := time.Now().UTC().Format("15:04:05.000 ")
+	switch {
+	case failure != "":
+		l.sum.failed = append(l.sum.failed, at+failure)
+	case again != "":
+		l.sum.again = append(l.sum.again, at+again)
 	}
 }
 
-// counts are those so far: requests, and failed ones.
-func (l *load) counts() (asked, failed int) {
+// counts are those so far.
+func (l *load) counts() requests {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.asked, len(l.failures)
+	return l.sum
 }
 
-// since are the failures after the first n.
-func (l *load) since(n int) []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.failures[n:])
-}
-
-// end stops the asking and returns all failures.
-func (l *load) end() (asked int, failures []string, slowest time.Duration) {
+// end stops the asking and returns all counts.
+func (l *load) end() (sum requests, slowest time.Duration) {
 	l.stop()
-	return l.asked, l.failures, l.slowest
+	return l.sum, l.slowest
 }
 
 var patient = &http.Client{Timeout: clientLimit}
 
-// get returns the status and the body of an answer; status 0 is no answer.
+// get returns the status and the body of an answer; status 0 is none, or one
+// that broke off.
 func get(ctx context.Context, url string) (int, string) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

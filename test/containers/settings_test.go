@@ -1,0 +1,47 @@
+package containers_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestExampleSettings compares .env.example with docker-compose.yml: each
+// setting is there, with its default and a comment before it.
+func TestExampleSettings(t *testing.T) {
+	composed, err := os.ReadFile(filepath.Join(root, "docker-compose.yml"))
+	require.NoError(t, err)
+	example, err := os.ReadFile(filepath.Join(root, ".env.example"))
+	require.NoError(t, err)
+
+	shown := map[string]string{}
+	explained := false
+	for line := range strings.Lines(string(example)) {
+		line = strings.TrimSuffix(line, "\n")
+		name, value, found := strings.Cut(strings.TrimPrefix(line, "#"), "=")
+		switch {
+		case found && regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`).MatchString(name):
+			require.True(t, explained, "%s: no comment says what it does", name)
+			require.NotContains(t, shown, name)
+			shown[name] = value
+		default:
+			explained = strings.HasPrefix(line, "# ") && !strings.HasPrefix(line, "# ---")
+		}
+	}
+	used := map[string]bool{}
+	for _, m := range regexp.MustCompile(`\$\{([A-Z0-9_]+)(?::-([^}]*))?\}`).FindAllStringSubmatch(string(composed), -1) {
+		name, value := m[1], m[2]
+		used[name] = true
+		require.Contains(t, shown, name, "docker-compose.yml uses it")
+		if name != "VERSION" { // deploy/stack asks git
+			require.Equal(t, value, shown[name], name)
+		}
+	}
+	for name := range shown {
+		require.Contains(t, used, name, "docker-compose.yml does not use it")
+	}
+}
