@@ -3,10 +3,12 @@ package containers_test
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/require"
 	"github.com/testcontainers/testcontainers-go"
 	"github.com/testcontainers/testcontainers-go/wait"
@@ -24,6 +26,8 @@ func TestDemo(t *testing.T) {
 	s.awaitWell()
 	t.Run("a page of #art", func(t *testing.T) { testPage(t, s) })
 	t.Run("containers", func(t *testing.T) { testHardened(t, s) })
+	t.Run("images", func(t *testing.T) { testImages(t, s) })
+	t.Run("servers", func(t *testing.T) { testServers(t, s) })
 	t.Run("networks", func(t *testing.T) { testNetworks(t, s) })
 	t.Run("NATS users", func(t *testing.T) { testUsers(t, s) })
 	t.Run("Postgres roles", func(t *testing.T) { testRoles(t, s) })
@@ -82,12 +86,59 @@ func testHardened(t *testing.T, s *stack) {
 			}
 		}
 	}
+}
+
+// testImages looks at the images of our programs.
+func testImages(t *testing.T, s *stack) {
 	for _, name := range []string{"ingest", "indexer", "api", "secrets"} {
 		img, err := s.engine.ImageInspect(t.Context(), image(name))
 		require.NoError(t, err)
 		require.Less(t, img.Size, int64(maxImage), name)
-		require.NotEmpty(t, img.Config.Labels["org.opencontainers.image.title"], name)
+		for _, label := range []string{"title", "description", "version", "licenses", "source"} {
+			require.NotEmpty(t, img.Config.Labels["org.opencontainers.image."+label], "%s: %s", name, label)
+		}
 		t.Logf("image %s: %.1f MB", name, float64(img.Size)/1e6)
+		if name == "secrets" {
+			continue
+		}
+		require.Equal(t, []string{"CMD", "/" + name, "health"}, img.Config.Healthcheck.Test)
+		x := s.box(name)
+		code, says := x.exec(t, "/bin/sh", "-c", "true")
+		require.NotZero(t, code, "%s has a shell", name)
+		require.Contains(t, says, "no such file")
+		roots, err := s.engine.CopyFromContainer(t.Context(), x.id,
+			client.CopyFromContainerOptions{SourcePath: "/etc/ssl/certs/ca-certificates.crt"})
+		require.NoError(t, err, name)
+		require.Greater(t, roots.Stat.Size, int64(100_000), "%s has few roots of trust", name)
+		require.NoError(t, roots.Content.Close())
+	}
+}
+
+// testServers looks at the settings of NATS and Postgres that the index relies on.
+func testServers(t *testing.T, s *stack) {
+	code, says := s.box("nats").exec(t, "wget", "-q", "-O", "-", "http://127.0.0.1:8222/varz")
+	require.Zero(t, code, says)
+	var varz struct {
+		JetStream struct {
+			Config struct {
+				SyncAlways bool `json:"sync_always"`
+			}
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(says), &varz))
+	require.True(t, varz.JetStream.Config.SyncAlways, "acknowledged messages are not on the disk: %s", says)
+
+	for sql, want := range map[string]string{
+		"SHOW server_version_num": `^17`,
+		"SHOW autovacuum_naptime": `^10s$`,
+		"SHOW data_checksums":     `^on$`,
+		"SHOW fsync":              `^on$`,
+		"SHOW synchronous_commit": `^on$`,
+		"SELECT reloptions FROM pg_class WHERE oid = 'tagstream.post_tags'::regclass": `autovacuum_vacuum_insert_scale_factor=0.005`,
+	} {
+		code, says := s.box("postgres").exec(t, "psql", "--no-psqlrc", "-At", "--dbname=tagstream", "-c", sql)
+		require.Zero(t, code, says)
+		require.Regexp(t, want, strings.TrimSpace(says), sql)
 	}
 }
 

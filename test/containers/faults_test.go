@@ -51,15 +51,15 @@ type bench struct {
 
 // figures are what the run is reported by.
 type figures struct {
-	restarted int
-	done      map[string]int // faults by kind
+	restarted, reloaded int
+	done                map[string]int // faults by kind
 	// requests are those while the proxy was there, alone those while the
 	// fault was its own: there is one of it, and nobody to ask instead.
 	requests, alone requests
 }
 
 func (f figures) String() string {
-	kinds := fmt.Sprintf("%d restarted", f.restarted)
+	kinds := fmt.Sprintf("%d restarted, %d reloaded", f.restarted, f.reloaded)
 	for _, kind := range faults {
 		kinds += fmt.Sprintf(", %d %s", f.done[kind.name], kind.name)
 	}
@@ -189,17 +189,18 @@ func (b *bench) testRollingRestart(t *testing.T) {
 			// Not by the engine: one that it signalled it does not restart later.
 			code, says := x.exec(t, "sh", "-c", "kill -USR2 1")
 			require.Zero(t, code, says)
+			b.sum.reloaded++
 		} else {
 			x.restart(t)
+			b.sum.restarted++
 		}
 		x.awaitWell(t)
 		b.settle(t)
-		b.sum.restarted++
 		t.Logf("%-20s restarted, well and settled in %5.1f s; %s", x.name, time.Since(begun).Seconds(), l.counts().since(before))
 	}
 	sum, slowest := l.end()
 	b.sum.requests = b.sum.requests.plus(sum)
-	t.Logf("%d containers restarted; %s, the slowest took %.1f s", b.sum.restarted, sum, slowest.Seconds())
+	t.Logf("%d restarted, %d reloaded; %s, the slowest took %.1f s", b.sum.restarted, b.sum.reloaded, sum, slowest.Seconds())
 	require.Empty(t, sum.failed)
 	require.Empty(t, sum.again, "what is told to stop finishes its answers")
 	require.Greater(t, sum.asked, 1000, "too few to say anything")

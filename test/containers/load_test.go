@@ -66,7 +66,9 @@ func (r requests) String() string {
 }
 
 // startLoad begins to ask; end stops it.
-func startLoad(t testing.TB, base string) *load {
+func startLoad(t testing.TB, base string) *load { return newLoad(t, base, readers) }
+
+func newLoad(t testing.TB, base string, readers int) *load {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &load{}
