@@ -18,7 +18,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/obs"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func TestOpsHandler(t *testing.T) {
 	t.Parallel()

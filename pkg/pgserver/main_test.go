@@ -18,7 +18,7 @@ import (
 
 const (
 	// waitLimit bounds one wait of a test.
-	waitLimit = 30 * time.Second
+	waitLimit = 2 * time.Minute
 	// childEnv makes the test binary start the cluster in the directory it
 	// names, print the server's process id and URL, and wait to be killed.
 	childEnv = "PGSERVER_TEST_CHILD"

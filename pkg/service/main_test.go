@@ -19,7 +19,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/service"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // asProgram makes the test's own binary one of our programs.
 const asProgram = "SERVICE_TEST_PROGRAM"

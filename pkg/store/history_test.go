@@ -314,7 +314,7 @@ func TestTagHistoryAroundSwitch(t *testing.T) {
 		answered <- answer{h, err}
 	}()
 	pool := pgtest.Pool(t, o.URL)
-	poll.Until(t, 10*time.Second, func() (bool, string) {
+	poll.Until(t, time.Minute, func() (bool, string) {
 		var n int
 		require.NoError(t, pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity
 			WHERE wait_event_type = 'Lock' AND datname = current_database()`).Scan(&n))

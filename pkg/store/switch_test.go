@@ -70,7 +70,7 @@ func TestApplyDuringSwitch(t *testing.T) {
 	require.NoError(t, err)
 	pool := pgtest.Pool(t, o.URL)
 	awaitWaiters := func(n int) {
-		poll.Until(t, 10*time.Second, func() (bool, string) {
+		poll.Until(t, time.Minute, func() (bool, string) {
 			var got int
 			require.NoError(t, pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity
 				WHERE wait_event_type = 'Lock' AND datname = current_database()`).Scan(&got))

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds one wait for something that takes far less.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // serve starts a server with the streams on it.
 func serve(t testing.TB, options ...natstest.Option) (*natstest.TestServer, jetstream.JetStream) {

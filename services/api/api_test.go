@@ -28,7 +28,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-const reachLimit = 20 * time.Second
+const reachLimit = time.Minute
 
 // running is an API that Run runs.
 type running struct {
@@ -106,7 +106,7 @@ func TestDatabaseComesAndGoes(t *testing.T) {
 	server := pgtest.Server(t)
 	r := start(t, server.URL)
 	r.until(t, http.StatusServiceUnavailable, "unavailable")
-	poll.Until(t, 10*time.Second, func() (bool, string) {
+	poll.Until(t, reachLimit, func() (bool, string) {
 		why := r.health.NotReady()[api.HealthDatabase]
 		return strings.Contains(why, "indexer migrate"), why
 	})

@@ -23,7 +23,7 @@ const maxImage = 30_000_000
 // posts, and tries what its parts must not be able to do.
 func TestDemo(t *testing.T) {
 	s := up(t, []string{"demo"}, map[string]string{"DEMO_RATE": "50", "DEMO_BACKLOG": "2000"})
-	s.awaitWell()
+	s.awaitWell(t)
 	t.Run("a page of #art", func(t *testing.T) { testPage(t, s) })
 	t.Run("containers", func(t *testing.T) { testHardened(t, s) })
 	t.Run("images", func(t *testing.T) { testImages(t, s) })

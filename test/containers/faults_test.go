@@ -81,7 +81,7 @@ func TestFaults(t *testing.T) {
 	b.stack = up(t, []string{"cluster"}, map[string]string{
 		"TAGSTREAM_JETSTREAM_HOSTS": b.host.URL(), "TAGSTREAM_JETSTREAM_START": "archive",
 	})
-	b.awaitWell()
+	b.awaitWell(t)
 	b.settle(t)
 	b.startTraffic()
 	if *faultOnly == "" {
@@ -195,6 +195,7 @@ func (b *bench) testRollingRestart(t *testing.T) {
 			b.sum.restarted++
 		}
 		x.awaitWell(t)
+		b.awaitReplicas(t)
 		b.settle(t)
 		t.Logf("%-20s restarted, well and settled in %5.1f s; %s", x.name, time.Since(begun).Seconds(), l.counts().since(before))
 	}
@@ -233,6 +234,7 @@ func (b *bench) testFaults(t *testing.T) {
 		f.do(t, x)
 		back := time.Now()
 		x.awaitWell(t)
+		b.awaitReplicas(t)
 		b.settle(t)
 		b.sum.done[f.name]++
 		here := l.counts().since(before)
@@ -270,7 +272,7 @@ func (b *bench) testFaults(t *testing.T) {
 	_, slowest := l.end()
 	t.Logf("the slowest request took %.1f s", slowest.Seconds())
 	require.NotEmpty(t, b.sum.done)
-	b.awaitWell()
+	b.awaitWell(t)
 }
 
 // leader is the NATS server that leads the stream of events.

@@ -144,11 +144,34 @@ func (s *stack) box(service string) *box {
 	return nil
 }
 
-func (s *stack) awaitWell() {
-	s.t.Helper()
+func (s *stack) awaitWell(t testing.TB) {
+	t.Helper()
 	for _, b := range s.boxes() {
-		b.awaitWell(s.t)
+		b.awaitWell(t)
 	}
+	s.awaitReplicas(t)
+}
+
+// awaitReplicas returns when the proxy uses every replica of the api. A replica
+// that is well is not used yet: the next fault would leave none.
+func (s *stack) awaitReplicas(t testing.TB) {
+	t.Helper()
+	replicas := 0
+	for _, b := range s.boxes() {
+		if b.service == "api" {
+			replicas++
+		}
+	}
+	proxy := s.box("proxy")
+	poll.Until(t, healthLimit, func() (bool, string) {
+		_, says := proxy.exec(t, "wget", "-q", "-O", "-", "http://127.0.0.1:8404/metrics")
+		for line := range strings.Lines(says) {
+			if used, found := strings.CutPrefix(line, `haproxy_backend_active_servers{proxy="api"} `); found {
+				return strings.TrimSpace(used) == fmt.Sprint(replicas), fmt.Sprintf("the proxy uses %s of %d replicas", used, replicas)
+			}
+		}
+		return false, "the proxy says nothing of its backend: " + says
+	})
 }
 
 func (s *stack) showLogs(ctx context.Context) {

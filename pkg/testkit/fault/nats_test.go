@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	limit   = 10 * time.Second
+	limit   = time.Minute
 	patient = 500 * time.Millisecond // with an answer that was lost
 )
 

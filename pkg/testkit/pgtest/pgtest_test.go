@@ -19,7 +19,7 @@ import (
 )
 
 // reachLimit bounds one wait for a server to come, go or answer.
-const reachLimit = 20 * time.Second
+const reachLimit = time.Minute
 
 // childEnv makes the test binary one that opens the shared server, prints its
 // URL and then waits to be killed, or panics.

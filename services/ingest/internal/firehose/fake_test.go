@@ -317,7 +317,7 @@ func read(t *testing.T, from event.Position, cfg Config, hosts ...*fakeHost) *se
 	return s
 }
 
-const waitLimit = 20 * time.Second
+const waitLimit = time.Minute
 
 // await waits until the events so far end with want.
 func (s *session) await(want ...string) {

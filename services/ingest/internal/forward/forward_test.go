@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	waitLimit = 30 * time.Second
+	waitLimit = 2 * time.Minute
 	testHost  = "https://host.example"
 )
 
