@@ -52,9 +52,10 @@ func Unavailable(err error) bool {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
 		return true
 	}
-	// Connection, rolled back (also by a standby that catches up), no
+	// Connection, a transaction that stood still for too long (this process did,
+	// or its machine), rolled back (also by a standby that catches up), no
 	// resources, not in a state to answer, operator intervention, system.
-	return isCode(err, "08", "40", "53", "55", "57", "58")
+	return isCode(err, "08", "25P03", "40", "53", "55", "57", "58")
 }
 
 func asPgError(err error, pg **pgconn.PgError) bool { return errors.As(err, pg) }

@@ -3,6 +3,8 @@ package containers_test
 import (
 	"encoding/json"
 	"fmt"
+	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +34,7 @@ func TestDemo(t *testing.T) {
 	t.Run("NATS users", func(t *testing.T) { testUsers(t, s) })
 	t.Run("Postgres roles", func(t *testing.T) { testRoles(t, s) })
 	t.Run("proxy", func(t *testing.T) { testProxy(t, s) })
+	t.Run("upgrade", func(t *testing.T) { testUpgrade(t, s) })
 }
 
 // testPage waits for a full page, and for traffic to go on.
@@ -204,4 +207,27 @@ func testProxy(t *testing.T, s *stack) {
 		codes[problem.Code]++
 	}
 	require.Equal(t, map[string]int{"unavailable": allowed, "rate_limited": allowed}, codes)
+}
+
+// testUpgrade replaces the programs' containers as docs/deployment.md says, while
+// readers page: no request may fail.
+func testUpgrade(t *testing.T, s *stack) {
+	services := []string{"api", "indexer", "ingest"}
+	before := map[string]bool{}
+	for _, b := range s.boxes() {
+		before[b.id] = slices.Contains(services, b.service)
+	}
+	l := startLoad(t, s.url)
+	roll := exec.CommandContext(t.Context(), "deploy/stack", append([]string{"roll"}, services...)...)
+	roll.Dir, roll.Env = root, s.env
+	says, err := roll.CombinedOutput()
+	require.NoError(t, err, "%s", says)
+	sum, _ := l.end()
+	t.Log(sum)
+	require.Empty(t, sum.failed)
+	require.Empty(t, sum.again, "what is told to stop finishes its answers")
+	s.awaitWell(t)
+	for _, b := range s.boxes() {
+		require.False(t, before[b.id], "%s was not replaced", b.name)
+	}
 }

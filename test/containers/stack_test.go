@@ -43,6 +43,8 @@ type stack struct {
 	secrets string // folder
 	// url is the published port's.
 	url string
+	// env has the settings, for commands that work on the same deployment.
+	env []string
 }
 
 // up starts docker-compose.yml with the profiles and settings, and returns when
@@ -75,6 +77,10 @@ func up(t *testing.T, profiles []string, settings map[string]string) *stack {
 		compose.StackIdentifier(s.project), compose.WithStackFiles(file), compose.WithProfiles(profiles...))
 	require.NoError(t, err)
 	deployment.WithEnv(env)
+	s.env = append(os.Environ(), "PROFILES="+strings.Join(profiles, " "))
+	for name, value := range env {
+		s.env = append(s.env, name+"="+value)
+	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), downLimit)
 		defer cancel()
