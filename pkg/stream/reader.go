@@ -45,6 +45,9 @@ const (
 	// for two of them is made anew.
 	readPull      = 10 * time.Second
 	readHeartbeat = 2 * time.Second
+	// readStall is how long a consumer may give nothing until it is looked whether
+	// there is something; longer than silence is noticed.
+	readStall = 5 * time.Second
 	// readInactive is how long the server keeps a consumer that nobody asks.
 	readInactive = time.Minute
 	readTimeout  = 5 * time.Second
@@ -173,7 +176,7 @@ func (r *Reader) consume(ctx context.Context, connected <-chan nats.Status, cons
 		}
 	}()
 	for delivered := uint64(1); ; delivered++ {
-		msg, err := it.Next(jetstream.NextContext(ctx))
+		msg, err := r.await(ctx, it, next)
 		if err != nil {
 			return next
 		}
@@ -191,6 +194,29 @@ func (r *Reader) consume(ctx context.Context, connected <-chan nats.Status, cons
 			next = m.Seq + 1
 		case <-ctx.Done():
 			return next
+		}
+	}
+}
+
+// await returns the consumer's next message. A consumer that gives none although
+// the stream had one when it was last looked at, and still has it, stands still:
+// one of a cluster may, and says all the time that it is alive.
+func (r *Reader) await(ctx context.Context, it jetstream.MessagesContext, next uint64) (jetstream.Msg, error) {
+	for owed := false; ; {
+		wait, cancel := context.WithTimeout(ctx, readStall)
+		msg, err := it.Next(jetstream.NextContext(wait))
+		cancel()
+		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return msg, err
+		}
+		look, cancel := context.WithTimeout(ctx, readTimeout)
+		st, err := GetState(look, r.js)
+		cancel()
+		if err == nil && st.Last >= next {
+			if owed {
+				return nil, fmt.Errorf("read %s at %d: the consumer stands still", Posts, next)
+			}
+			owed = true
 		}
 	}
 }

@@ -56,12 +56,18 @@ const (
 // It is what ingest does first; it needs the rights of the streams' creator.
 func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	replicas := max(cfg.Replicas, 1)
+	compression := jetstream.S2Compression
+	if replicas > 1 {
+		// A server of a cluster that is killed (2.15.2) sometimes appends to a
+		// compressed block that it cannot read any more; its copy stands still then.
+		compression = jetstream.NoCompression
+	}
 	posts := jetstream.StreamConfig{
 		Name:        Posts,
 		Description: "Tagstream events in upstream order; see docs/stream.md",
 		Subjects:    []string{postsPrefix + ">"},
 		Storage:     jetstream.FileStorage,
-		Compression: jetstream.S2Compression,
+		Compression: compression,
 		Retention:   jetstream.LimitsPolicy,
 		// Only a bound that the operator chose may trim. Without one,
 		// DiscardNew turns whatever limit the server has into an error.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -37,9 +38,11 @@ func openNATS(dir string, logger *slog.Logger) (*server.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up the embedded NATS server: %w", err)
 	}
-	s.SetLoggerV2(natsLogger{logger.With("service", "nats")}, false, false, false)
+	log := natsLogger{log: logger.With("service", "nats"), fatal: &atomic.Bool{}}
+	s.SetLoggerV2(log, false, false, false)
 	s.Start()
-	if !s.ReadyForConnections(natsReady) {
+	// One that gave up is never ready.
+	if log.fatal.Load() || !s.ReadyForConnections(natsReady) {
 		s.Shutdown()
 		return nil, errors.New("the embedded NATS server did not become ready; its log says why")
 	}
@@ -61,7 +64,10 @@ func closeNATS(s *server.Server) {
 }
 
 // natsLogger passes on what an operator should see of the embedded server.
-type natsLogger struct{ log *slog.Logger }
+type natsLogger struct {
+	log   *slog.Logger
+	fatal *atomic.Bool // whether the server said that it cannot go on
+}
 
 func (l natsLogger) say(level slog.Level, format string, v []any) {
 	l.log.Log(context.Background(), level, strings.TrimSpace(fmt.Sprintf(format, v...)))
@@ -71,7 +77,11 @@ func (l natsLogger) Noticef(format string, v ...any) { l.say(slog.LevelDebug, fo
 
 // Warnings are about its own recovery after a crash, which is no trouble here.
 func (l natsLogger) Warnf(format string, v ...any)  { l.say(slog.LevelInfo, format, v) }
-func (l natsLogger) Fatalf(format string, v ...any) { l.say(slog.LevelError, format, v) }
 func (l natsLogger) Errorf(format string, v ...any) { l.say(slog.LevelError, format, v) }
 func (l natsLogger) Debugf(string, ...any)          {}
 func (l natsLogger) Tracef(string, ...any)          {}
+
+func (l natsLogger) Fatalf(format string, v ...any) {
+	l.fatal.Store(true)
+	l.say(slog.LevelError, format, v)
+}

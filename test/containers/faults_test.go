@@ -290,7 +290,9 @@ func (b *bench) leader(t *testing.T) *box {
 		if err != nil {
 			return err
 		}
-		name = s.CachedInfo().Cluster.Leader
+		info := s.CachedInfo()
+		require.Equal(t, jetstream.NoCompression, info.Config.Compression, "copies may not be compressed")
+		name = info.Cluster.Leader
 		if name == "" {
 			return fmt.Errorf("the stream has no leader")
 		}
