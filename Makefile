@@ -48,6 +48,10 @@ logs: ## follow their logs
 test-containers: ## test the deployment with real containers (needs an engine: .ci/engine; without a registry: .ci/images)
 	cd test/containers && GOWORK=off go test -count=1 -v -timeout 60m . $(CONTAINERFLAGS)
 
+.PHONY: k8s
+k8s: ## check the manifests for Kubernetes against their schemas and our rules (no cluster needed)
+	cd test/k8s && GOWORK=off go test -count=1 .
+
 .PHONY: test
 test: ## run all tests that this machine can run
 	$(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- -timeout 20m work

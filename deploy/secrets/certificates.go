@@ -31,9 +31,10 @@ type leaf struct {
 	user  func(options) int
 }
 
-// leaves name the servers as docker-compose.yml does.
+// leaves name the servers as docker-compose.yml does, and NATS also as its chart
+// does in Kubernetes, where the operator makes the certificates of Postgres.
 var leaves = []leaf{
-	{"nats", []string{"nats", "nats-2", "nats-3", "localhost"}, true, func(o options) int { return o.programUser }},
+	{"nats", []string{"nats", "nats-2", "nats-3", "*.nats-headless", "localhost"}, true, func(o options) int { return o.programUser }},
 	{"postgres", []string{"postgres", "postgres-standby", "localhost"}, false, func(o options) int { return o.postgresUser }},
 }
 

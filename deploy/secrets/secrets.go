@@ -139,7 +139,8 @@ func (m *maker) passwords() error {
 		if !missing {
 			continue
 		}
-		if err := m.put(name, modeBoth, m.programUser, m.postgresUser, []byte(random()+"\n")); err != nil {
+		// No newline: what is put into a Secret of Kubernetes is used byte for byte.
+		if err := m.put(name, modeBoth, m.programUser, m.postgresUser, []byte(random())); err != nil {
 			return err
 		}
 	}

@@ -66,6 +66,7 @@ func TestCertificates(t *testing.T) {
 	}{
 		{"nats", "nats", x509.ExtKeyUsageServerAuth, true},
 		{"nats", "nats-3", x509.ExtKeyUsageServerAuth, true},
+		{"nats", "nats-2.nats-headless", x509.ExtKeyUsageServerAuth, true},
 		{"nats", "nats", x509.ExtKeyUsageClientAuth, true},
 		{"nats", "postgres", x509.ExtKeyUsageServerAuth, false},
 		{"postgres", "postgres-standby", x509.ExtKeyUsageServerAuth, true},
@@ -112,7 +113,7 @@ func TestKeysFit(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	for _, role := range roles {
-		password := strings.TrimSpace(string(read(t, o, "postgres_"+role+".password")))
+		password := string(read(t, o, "postgres_"+role+".password"))
 		secret, err := base64.RawURLEncoding.DecodeString(password)
 		require.NoError(t, err)
 		require.Len(t, secret, secretBytes)
