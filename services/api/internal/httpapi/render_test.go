@@ -350,6 +350,20 @@ func TestLag(t *testing.T) {
 			{status(160, 99.9, 99.8, 10, 50, 50), 0, 60.1},
 			{status(460, 99.9, 99.8, 10, 50, 50), 0, 360.1},
 		}},
+		// All that the api sees is then as old as the standby is behind, but for
+		// the clock.
+		{"reading from a standby that is 30 s behind", []look{
+			{status(100, 69.9, 69.8, 100, 50, 50), 0, 30.1}, // at first it may be quiet
+			{status(102, 71.9, 71.8, 120, 60, 60), 0, 30.2},
+		}},
+		{"the same on a quiet network", []look{
+			{status(200, 165, 20, 100, 60, 60), 0, 35},
+			{status(220, 185, 20, 100, 62, 62), 0, 35},
+		}},
+		{"reading from a standby that stands still", []look{
+			{status(100, 99.9, 99.8, 10, 50, 50), 0, 0.1},
+			{status(400, 99.9, 99.8, 10, 50, 50), 0, 300.1},
+		}},
 		{"upstream's clock ahead", []look{{status(10, 9.9, 12, 10, 50, 50), 0, 0}}},
 		{"heartbeat behind", []look{{status(10, 9.9, 9.5, 10, 50, 40), 0, 0.1}}},
 	} {
