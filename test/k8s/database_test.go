@@ -75,6 +75,11 @@ func databaseProblems(t testing.TB, all manifests) []string {
 			out = append(out, fmt.Sprintf("%s is %q, and %q in deploy/postgres/postgresql.conf", name, got, value))
 		}
 	}
+	for _, name := range refusedParameters(t) {
+		if value, set := c.PostgreSQL.Parameters[name]; set {
+			out = append(out, fmt.Sprintf("the operator refuses %s = %s", name, value))
+		}
+	}
 	for _, w := range workloads(t, all) {
 		if w.template == nil {
 			continue
@@ -96,6 +101,22 @@ func postgresConf(t testing.TB) map[string]string {
 	out := map[string]string{}
 	for _, m := range regexp.MustCompile(`(?m)^(\w+) = '?(.*?)'?$`).FindAllStringSubmatch(string(text), -1) {
 		out[m[1]] = m[2]
+	}
+	require.NotEmpty(t, out)
+	return out
+}
+
+// refusedParameters are those that the operator's admission refuses, as its
+// source lists them.
+func refusedParameters(t testing.TB) []string {
+	t.Helper()
+	dir, err := moduleDir(operatorModule, operatorSum)
+	require.NoError(t, err)
+	text, err := os.ReadFile(filepath.Join(dir, "pkg/postgres/configuration.go"))
+	require.NoError(t, err)
+	var out []string
+	for _, m := range regexp.MustCompile(`"([\w.]+)": +(?:fixed|blocked)ConfigurationParameter`).FindAllStringSubmatch(string(text), -1) {
+		out = append(out, m[1])
 	}
 	require.NotEmpty(t, out)
 	return out

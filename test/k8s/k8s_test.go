@@ -98,6 +98,7 @@ func TestPlanted(t *testing.T) {
 		{"writer on a standby", "Deployment", "indexer", "@postgres-rw:", "@postgres-ro:", "does not write to the primary"},
 		{"more connections than the role may have", "HorizontalPodAutoscaler", "api", "maxReplicas: 8", "maxReplicas: 10", "connections"},
 		{"parameter that drifted", "Cluster", "postgres", `jit: "off"`, `jit: "on"`, "jit"},
+		{"parameter that the operator keeps to itself", "Cluster", "postgres", `jit: "off"`, "jit: \"off\"\n      port: \"5433\"", "refuses port"},
 		{"selector of nothing", "Service", "api", "selector:\n    app.kubernetes.io/name: api", "selector:\n    app.kubernetes.io/name: web", "selects no pod"},
 		{"port of nothing", "Service", "api", "targetPort: http", "targetPort: web", "web"},
 		{"budget of nothing", "PodDisruptionBudget", "indexer", "matchLabels:\n      app.kubernetes.io/name: indexer", "matchLabels:\n      app.kubernetes.io/name: index", "selects no pod"},

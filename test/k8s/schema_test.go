@@ -33,9 +33,14 @@ import (
 var sources = []struct{ module, sum, files string }{
 	{"sigs.k8s.io/kubectl-validate@v0.0.4", "h1:tGKuv0awYHn11Cb6KPsZKxUmHgavF46K3NvVH0Nse9U=", "pkg/openapiclient/builtins/1.30/*/*.json"},
 	{"sigs.k8s.io/kubectl-validate@v0.0.4", "h1:tGKuv0awYHn11Cb6KPsZKxUmHgavF46K3NvVH0Nse9U=", "pkg/openapiclient/builtins/1.30/apis/*/*.json"},
-	{"github.com/cloudnative-pg/cloudnative-pg@v1.30.0", "h1:fnhVq44xXx97MNiuvJsPrX1vSjYbgdyBK5MSGfdHdp0=", "config/crd/bases/*_clusters.yaml"},
+	{operatorModule, operatorSum, "config/crd/bases/*_clusters.yaml"},
 	{"github.com/prometheus-operator/prometheus-operator@v0.85.0", "h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s=", "example/prometheus-operator-crd/*_podmonitors.yaml"},
 }
+
+const (
+	operatorModule = "github.com/cloudnative-pg/cloudnative-pg@v1.30.0"
+	operatorSum    = "h1:fnhVq44xXx97MNiuvJsPrX1vSjYbgdyBK5MSGfdHdp0="
+)
 
 // schemas are those of the kinds that were asked for.
 var schemas struct {
