@@ -84,6 +84,8 @@ func TestPlanted(t *testing.T) {
 		{"no limit", "Deployment", "indexer", "memory: 512Mi", "ephemeral-storage: 512Mi", "has no limit of memory"},
 		{"Go may use more than there is", "Deployment", "indexer", "value: 400MiB", "value: 600MiB", "GOMEMLIMIT"},
 		{"token", "Deployment", "api", "automountServiceAccountToken: false", "automountServiceAccountToken: true", "has a token"},
+		{"account that an upgrade leaves out", "ServiceAccount", "migrate", "app.kubernetes.io/name: migrate", "app.kubernetes.io/name: migration", "its account is not applied"},
+		{"settings that an upgrade leaves out", "ConfigMap", "settings", "app.kubernetes.io/name: settings", "app.kubernetes.io/name: configuration", "its settings are not applied"},
 		{"variables of Services", "Deployment", "api", "enableServiceLinks: false", "enableServiceLinks: true", "enableServiceLinks"},
 		{"wrong probe", "Deployment", "api", "path: /readyz", "path: /ready", "readiness"},
 		{"port of another program", "Deployment", "ingest", "containerPort: 9091", "containerPort: 9092", "9091"},

@@ -42,6 +42,10 @@ var made = []workload{
 		ports: map[string]int32{"postgresql": 5432, "metrics": 9187, "status": 8000}},
 }
 
+// nameLabel is what the objects of a workload have in common, and by which an
+// upgrade applies one after the other.
+const nameLabel = "app.kubernetes.io/name"
+
 // opsPorts are those of the images (deploy/Dockerfile).
 var opsPorts = map[string]int32{service.Ingest: 9091, service.Indexer: 9092, service.API: 9093}
 
@@ -113,6 +117,9 @@ func podProblems(t testing.TB, all manifests) []string {
 		if account == nil || account.Object["automountServiceAccountToken"] != false || spec.AutomountServiceAccountToken == nil || *spec.AutomountServiceAccountToken {
 			say("has a token, or no account of its own")
 		}
+		if account != nil && account.GetLabels()[nameLabel] != w.name {
+			say("its account is not applied with it (docs/kubernetes.md, upgrading)")
+		}
 		if spec.EnableServiceLinks == nil || *spec.EnableServiceLinks {
 			say("enableServiceLinks is not false")
 		}
@@ -178,6 +185,9 @@ func settingProblems(t testing.TB, all manifests, program string, c *corev1.Cont
 		for _, m := range of[corev1.ConfigMap](t, all, "ConfigMap") {
 			if m.Name != from.ConfigMapRef.Name {
 				continue
+			}
+			if m.Labels[nameLabel] != "settings" {
+				out = append(out, "its settings are not applied with it (docs/kubernetes.md, upgrading)")
 			}
 			for _, name := range slices.Sorted(maps.Keys(m.Data)) {
 				environ = append(environ, name+"="+m.Data[name])
