@@ -21,12 +21,35 @@ const (
 	opsShutdownTimeout = 2 * time.Second
 )
 
-// NewRegistry returns a metrics registry with the collectors of the Go runtime
-// and of the process.
-func NewRegistry() *prometheus.Registry {
+// NewRegistry returns a metrics registry with what every program shows: the Go
+// runtime, the process, the program's version and its health.
+func NewRegistry(health *Health, version string) *prometheus.Registry {
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "tagstream_build_info", Help: "1, labelled with the program's version.", ConstLabels: prometheus.Labels{"version": version}})
+	build.Set(1)
 	r := prometheus.NewRegistry()
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build, readiness{health})
 	return r
+}
+
+// readiness shows Health as metrics, as it is when they are asked for.
+type readiness struct{ health *Health }
+
+var componentReady = prometheus.NewDesc("tagstream_component_ready", "1 while a component of /readyz is well.", []string{"component"}, nil)
+
+// Describe implements prometheus.Collector.
+func (readiness) Describe(ch chan<- *prometheus.Desc) { ch <- componentReady }
+
+// Collect implements prometheus.Collector.
+func (r readiness) Collect(ch chan<- prometheus.Metric) {
+	why := r.health.NotReady()
+	for _, c := range r.health.Components() {
+		ready := 1.0
+		if _, not := why[c]; not {
+			ready = 0
+		}
+		ch <- prometheus.MustNewConstMetric(componentReady, prometheus.GaugeValue, ready, c)
+	}
 }
 
 // OpsHandler serves /healthz (the process answers), /readyz (every component

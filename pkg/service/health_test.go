@@ -17,7 +17,7 @@ import (
 func TestHealthCommand(t *testing.T) {
 	t.Parallel()
 	health := obs.NewHealth(slog.New(slog.DiscardHandler), "nats")
-	ops := httptest.NewServer(obs.OpsHandler(health, obs.NewRegistry(), nil))
+	ops := httptest.NewServer(obs.OpsHandler(health, obs.NewRegistry(health, "v1"), nil))
 	t.Cleanup(ops.Close)
 	_, port, err := net.SplitHostPort(ops.Listener.Addr().String())
 	require.NoError(t, err)

@@ -74,7 +74,7 @@ func TestRunWithOps(t *testing.T) {
 	broken := errors.New("it ended badly")
 	result := make(chan error, 1)
 	go func() {
-		result <- service.RunWithOps(ctx, v, service.Ops{Health: health, Registry: obs.NewRegistry()}, func(ctx context.Context) error {
+		result <- service.RunWithOps(ctx, v, service.Ops{Health: health, Registry: obs.NewRegistry(health, "v1")}, func(ctx context.Context) error {
 			health.Set("part", nil)
 			<-ctx.Done()
 			close(stopping)
@@ -110,7 +110,8 @@ func TestRunWithOpsRefuses(t *testing.T) {
 	require.NoError(t, err)
 	defer taken.Close()
 	never := func(context.Context) error { panic("nothing is started") }
-	ops := service.Ops{Health: obs.NewHealth(quiet()), Registry: obs.NewRegistry()}
+	health := obs.NewHealth(quiet())
+	ops := service.Ops{Health: health, Registry: obs.NewRegistry(health, "v1")}
 
 	v := mustParse(t, service.Ingest, []string{"--ops-listen=" + taken.Addr().String()}, nil)
 	err = service.RunWithOps(t.Context(), v, ops, never)

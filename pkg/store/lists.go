@@ -211,6 +211,7 @@ func (s *scan) sense(ctx context.Context, rng keyRange, size int) error {
 			one.full = one.n == size
 			samples[id] = one
 			s.work -= one.n
+			s.read += one.n
 			return nil
 		}); err != nil {
 			return fmt.Errorf("sample %d lists: %w", len(ids), err)

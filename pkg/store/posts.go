@@ -58,7 +58,25 @@ type PostPage struct {
 	// is short, even empty, and the one in the direction of reading is true. The
 	// other is true, too, where finding out would have cost too much.
 	HasNext, HasPrevious bool
+	// IndexEntries is about how many entries of indexes were read to find the
+	// rows and what is around them: what a page costs.
+	IndexEntries int
+	// Short says what ended the page before its limit, although there is more.
+	Short Shortness
 }
+
+// Shortness is why a page has fewer rows than it could have.
+type Shortness string
+
+const (
+	// ShortOfWork pages end where the work ran out that one request may cause.
+	ShortOfWork Shortness = "work"
+	// ShortOfBytes pages end where their records are too big together.
+	ShortOfBytes Shortness = "bytes"
+)
+
+// Shortnesses lists them.
+var Shortnesses = []Shortness{ShortOfWork, ShortOfBytes}
 
 // PostKey is a post's position values in PostOrder.
 func PostKey(p PostRow) []keyset.Value { return keyValues(p.Key) }
@@ -110,7 +128,7 @@ func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(State
 	}
 	*more = p.More
 	if f.ranOut && !p.More {
-		*more = true
+		*more, page.Short = true, ShortOfWork
 		page.goOnBehind(f.last, q.Way)
 		if len(p.Rows) == 0 {
 			page.watchFrom(f.last, q.Way)
@@ -125,12 +143,13 @@ func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(State
 		return PostPage{}, err
 	}
 
+	page.IndexEntries = ahead.read + other.read
 	var cutOff bool
 	if page.Rows, cutOff, err = readPosts(ctx, conn, p.Rows, q.Way, trace); err != nil {
 		return PostPage{}, err
 	}
 	if cutOff {
-		*more = true
+		*more, page.Short = true, ShortOfBytes
 		last := page.Rows[len(page.Rows)-1]
 		if q.Way == keyset.Backward {
 			last = page.Rows[0]

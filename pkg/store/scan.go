@@ -48,6 +48,7 @@ type scan struct {
 	conn  *pgx.Conn
 	way   keyset.Way
 	work  int // what may still be done
+	read  int // about how many index entries were read
 	trace func(Statement)
 }
 
@@ -116,6 +117,7 @@ func (s *scan) merge(ctx context.Context, rng keyRange, want int) (found, error)
 	if err != nil {
 		return found{}, fmt.Errorf("merge %d lists: %w", len(s.groups[0].lists), err)
 	}
+	s.read += len(keys) + len(s.groups[0].lists) - 1
 	return found{keys: keys}, nil
 }
 
@@ -148,6 +150,7 @@ func (s *scan) any(ctx context.Context, rng keyRange) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("look into %d lists: %w", len(g.lists), err)
 	}
+	s.read++
 	return is, nil
 }
 
@@ -255,6 +258,7 @@ func (s *scan) segment(ctx context.Context, p plan, rng keyRange, want int) (fou
 	}); err != nil {
 		return found{}, fmt.Errorf("search %d rows: %w", p.rows, err)
 	}
+	s.read += n * p.cost(s.conjunction)
 	return f, nil
 }
 

@@ -200,18 +200,19 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// Heartbeat records what the indexer sees around it, for the API's status.
-// size asks for the database's size too, for which the server looks at every
-// file.
-func (w *Writer) Heartbeat(ctx context.Context, streamFirst, streamLast, streamBytes uint64, size bool) error {
-	_, err := w.pool.Exec(ctx, `
+// Heartbeat records what the indexer sees around it, for the API's status, and
+// returns the database's size. size has that looked up anew, for which the
+// server looks at every file.
+func (w *Writer) Heartbeat(ctx context.Context, streamFirst, streamLast, streamBytes uint64, size bool) (databaseBytes int64, err error) {
+	err = w.pool.QueryRow(ctx, `
 		UPDATE heartbeat SET at = clock_timestamp(), stream_first = $1, stream_last = $2, stream_bytes = $3,
-		       database_bytes = CASE WHEN $4 THEN pg_database_size(current_database()) ELSE database_bytes END`,
-		streamFirst, streamLast, streamBytes, size)
+		       database_bytes = CASE WHEN $4 THEN pg_database_size(current_database()) ELSE database_bytes END
+		RETURNING database_bytes`,
+		streamFirst, streamLast, streamBytes, size).Scan(&databaseBytes)
 	if err != nil {
-		return fmt.Errorf("write the heartbeat: %w", err)
+		return 0, fmt.Errorf("write the heartbeat: %w", notMigrated(err))
 	}
-	return nil
+	return databaseBytes, nil
 }
 
 type querier interface {

@@ -127,6 +127,19 @@ func DeadLetterSeqs(ctx context.Context, js jetstream.JetStream) ([]uint64, erro
 	return seqs, nil
 }
 
+// DeadLettersState is how many letters there are and the room that they take.
+type DeadLettersState struct{ Count, Bytes, MaxBytes uint64 }
+
+// GetDeadLettersState returns it. Letters that no program of ours put count too.
+func GetDeadLettersState(ctx context.Context, js jetstream.JetStream) (DeadLettersState, error) {
+	s, err := js.Stream(ctx, DeadLetters)
+	if err != nil {
+		return DeadLettersState{}, fmt.Errorf("look up stream %s: %w", DeadLetters, err)
+	}
+	st, cfg := s.CachedInfo().State, s.CachedInfo().Config
+	return DeadLettersState{Count: st.Msgs, Bytes: st.Bytes, MaxBytes: uint64(max(cfg.MaxBytes, 0))}, nil
+}
+
 // EachDeadLetter calls fn with every dead letter, that of the newest message
 // first, until fn returns an error, and returns that. Letters that are put
 // meanwhile may be left out.

@@ -136,6 +136,9 @@ type State struct {
 	First, Last uint64
 	// Bytes is its size on disk.
 	Bytes uint64
+	// MaxBytes and MaxAge are its bounds, 0 where it has none.
+	MaxBytes int64
+	MaxAge   time.Duration
 }
 
 // GetState returns the extent of the stream of events. The error is
@@ -145,8 +148,26 @@ func GetState(ctx context.Context, js jetstream.JetStream) (State, error) {
 	if err != nil {
 		return State{}, fmt.Errorf("look up stream %s: %w", Posts, err)
 	}
-	st := s.CachedInfo().State
-	return State{First: max(st.FirstSeq, 1), Last: st.LastSeq, Bytes: st.Bytes}, nil
+	st, cfg := s.CachedInfo().State, s.CachedInfo().Config
+	return State{
+		First: max(st.FirstSeq, 1), Last: st.LastSeq, Bytes: st.Bytes, MaxBytes: max(cfg.MaxBytes, 0), MaxAge: cfg.MaxAge,
+	}, nil
+}
+
+// Storage is what the account that the streams are in takes of the server's disk.
+type Storage struct {
+	Bytes uint64
+	// Limit is how much it may take, 0 where the account has no limit of its own.
+	Limit int64
+}
+
+// GetStorage returns what the streams take together.
+func GetStorage(ctx context.Context, js jetstream.JetStream) (Storage, error) {
+	a, err := js.AccountInfo(ctx)
+	if err != nil {
+		return Storage{}, fmt.Errorf("look up what the streams take: %w", err)
+	}
+	return Storage{Bytes: a.Store, Limit: max(a.Limits.MaxStore, 0)}, nil
 }
 
 // CheckSource compares the upstream position in the message at seq, its Source

@@ -183,7 +183,7 @@ func TestOps(t *testing.T) {
 	role := db.SharedRole(t, "tagstream_reader")
 	migrate(t, db.URL)
 	r := start(t, role.URL)
-	registry := obs.NewRegistry()
+	registry := obs.NewRegistry(r.health, "test")
 	ops := func() (int, string) {
 		w := httptest.NewRecorder()
 		obs.OpsHandler(r.health, registry, r.api.Ops()).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/admin/tags", nil))

@@ -29,7 +29,7 @@ func (x *Indexer) erase(ctx context.Context) (stop func(), err error) {
 	}
 	e := &erase.Eraser{
 		JS: x.js, Writer: w, Logger: x.log, Within: x.cfg.EraseWithin, Settle: erase.Settle,
-		OnErased: func(kind string) { x.metrics.erased.WithLabelValues(kind).Inc() },
+		OnErased: func(kind string) { x.metrics.erasedPayloads.WithLabelValues(kind).Inc() },
 		OnPass:   func(begun time.Time) { x.metrics.erasePass.Set(float64(begun.UnixMilli()) / 1e3) },
 	}
 	ctx, cancel := context.WithCancel(ctx)

@@ -80,7 +80,7 @@ func New(cfg Config, deps Deps) (*Indexer, error) {
 	return &Indexer{
 		cfg: cfg, deps: deps, js: js,
 		log:     deps.Logger.With("service", "indexer"),
-		metrics: newMetrics(deps.Registry),
+		metrics: newMetrics(deps.Registry, cfg.EraseWithin),
 	}, nil
 }
 
@@ -150,9 +150,13 @@ func (x *Indexer) lead(ctx context.Context, w *store.Writer) error {
 	}
 	x.metrics.leader.Set(1)
 	x.metrics.checkpoint.Set(float64(cp.Seq))
+	if !cp.Source.Time.IsZero() {
+		x.metrics.reached(cp.Source)
+	}
 	x.log.Info("indexing", "from", cp.Seq+1)
 	defer func() {
 		x.metrics.leader.Set(0)
+		x.metrics.lag.Set(0)
 		// The context may be over; a lease that is given back saves the next
 		// holder the wait.
 		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
@@ -340,12 +344,19 @@ func (x *Indexer) heartbeat(ctx context.Context, w *store.Writer, checkpoint uin
 	}
 	x.metrics.lag.Set(float64(st.Last - min(st.Last, checkpoint)))
 	size := time.Since(x.sized) >= sizeEvery
-	if err := w.Heartbeat(attempt, st.First, st.Last, st.Bytes, size); err != nil {
+	databaseBytes, err := w.Heartbeat(attempt, st.First, st.Last, st.Bytes, size)
+	if err != nil {
 		return err
 	}
+	x.metrics.database.Set(float64(databaseBytes))
 	if size {
 		x.sized = time.Now()
 	}
+	letters, err := stream.GetDeadLettersState(attempt, x.js)
+	if err != nil {
+		return err
+	}
+	x.metrics.letters(letters)
 	return nil
 }
 

@@ -1,73 +1,98 @@
 package indexer
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
 	"github.com/tagstream/tagstream/services/indexer/internal/erase"
 	"github.com/tagstream/tagstream/services/indexer/internal/prune"
 )
 
+const metricsPrefix = "tagstream_indexer_"
+
+// metrics are the series of the indexer. Every label's values are known at start.
 type metrics struct {
-	events      *prometheus.CounterVec
-	deadLetters *prometheus.CounterVec
-	batch       prometheus.Histogram
-	checkpoint  prometheus.Gauge
-	lag         prometheus.Gauge
-	lastEvent   prometheus.Gauge
-	leader      prometheus.Gauge
-	prunedRows  *prometheus.CounterVec
-	erased      *prometheus.CounterVec
-	erasePass   prometheus.Gauge
+	events         *prometheus.CounterVec // by kind
+	deadLetters    *prometheus.CounterVec // by reason
+	waiting        prometheus.Gauge
+	waitingBytes   prometheus.Gauge
+	waitingLimit   prometheus.Gauge
+	batch          prometheus.Histogram
+	checkpoint     prometheus.Gauge
+	lag            prometheus.Gauge
+	lastEvent      prometheus.Gauge
+	leader         prometheus.Gauge
+	database       prometheus.Gauge
+	prunedRows     *prometheus.CounterVec // by table
+	erasedPayloads *prometheus.CounterVec // by kind
+	erasePass      prometheus.Gauge
 }
 
-func newMetrics(r prometheus.Registerer) *metrics {
+func newMetrics(r prometheus.Registerer, eraseWithin time.Duration) *metrics {
+	register := func(c prometheus.Collector) { r.MustRegister(c) }
+	vec := func(name, help, label string, values []string) *prometheus.CounterVec {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricsPrefix + name, Help: help}, []string{label})
+		for _, value := range values {
+			v.WithLabelValues(value)
+		}
+		register(v)
+		return v
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: metricsPrefix + name, Help: help})
+		register(g)
+		return g
+	}
 	m := &metrics{
-		events: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "tagstream_indexer_events_total", Help: "Events folded into the index, by kind."}, []string{"kind"}),
-		deadLetters: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "tagstream_indexer_dead_letters_total", Help: "Messages that could not be applied, by reason."}, []string{"reason"}),
+		events:       vec("events_total", "Events folded into the index, by kind.", "kind", names(event.Kinds)),
+		deadLetters:  vec("dead_letters_total", "Messages that could not be applied, by reason.", "reason", names(apply.Reasons)),
+		waiting:      gauge("dead_letters_waiting", "Dead letters that are stored now."),
+		waitingBytes: gauge("dead_letters_waiting_bytes", "What they take on disk."),
+		waitingLimit: gauge("dead_letters_limit_bytes", "What they may take; beyond it the indexer stops."),
 		batch: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "tagstream_indexer_batch_seconds", Help: "Time to apply one batch in one transaction.",
+			Name: metricsPrefix + "batch_duration_seconds", Help: "Time to apply one batch in one transaction.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}),
-		checkpoint: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "tagstream_indexer_checkpoint_seq", Help: "Stream sequence of the last message folded in."}),
-		lag: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "tagstream_indexer_lag_messages", Help: "Messages of the stream that are not folded in yet."}),
-		lastEvent: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "tagstream_indexer_last_event_timestamp_seconds", Help: "Upstream time of the last event folded in."}),
-		leader: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "tagstream_indexer_leader", Help: "1 while this indexer has the lease."}),
-		prunedRows: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "tagstream_indexer_pruned_rows_total", Help: "Rows deleted because nothing needs them any more, by table."}, []string{"table"}),
-		erased: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "tagstream_indexer_erased_total", Help: "Payloads of removed posts erased from the stream and the dead letters, by kind."}, []string{"kind"}),
-		erasePass: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "tagstream_indexer_erase_pass_timestamp_seconds", Help: "When the last complete pass of erasing began; 0 on a standby and before the first."}),
+		checkpoint:     gauge("checkpoint_sequence", "Stream sequence of the last message folded in."),
+		lag:            gauge("lag_messages", "Messages of the stream that are not folded in yet; 0 on a standby."),
+		lastEvent:      gauge("last_event_timestamp_seconds", "Upstream time of the last event folded in."),
+		leader:         gauge("leader", "1 while this indexer has the lease."),
+		database:       gauge("database_bytes", "Size of the database with all its indexes, as of a minute ago at most."),
+		prunedRows:     vec("pruned_rows_total", "Rows deleted because nothing needs them any more, by table.", "table", prune.Tables),
+		erasedPayloads: vec("erased_payloads_total", "Payloads of removed posts erased from the stream and the dead letters, by kind.", "kind", erase.Kinds),
+		erasePass:      gauge("erase_pass_timestamp_seconds", "When the last complete pass of erasing began; 0 on a standby and before the first."),
 	}
-	r.MustRegister(m.events, m.deadLetters, m.batch, m.checkpoint, m.lag, m.lastEvent, m.leader, m.prunedRows, m.erased, m.erasePass)
-	for _, table := range prune.Tables {
-		m.prunedRows.WithLabelValues(table)
-	}
-	for _, kind := range erase.Kinds {
-		m.erased.WithLabelValues(kind)
-	}
-	for _, k := range event.Kinds {
-		m.events.WithLabelValues(string(k))
-	}
-	for _, reason := range apply.Reasons {
-		m.deadLetters.WithLabelValues(string(reason))
-	}
+	register(m.batch)
+	within := gauge("erase_within_seconds", "The time from a removal until its payloads are to be erased; 0: never.")
+	within.Set(max(0, eraseWithin).Seconds())
 	return m
+}
+
+func names[T ~string](values []T) []string {
+	out := make([]string, len(values))
+	for i, v := range values {
+		out[i] = string(v)
+	}
+	return out
 }
 
 func (m *metrics) applied(ev *event.Event) {
 	m.events.WithLabelValues(string(ev.Kind)).Inc()
-	m.lastEvent.Set(float64(ev.Checkpoint().Time.UnixMicro()) / 1e6)
+	m.reached(ev.Checkpoint())
 }
 
+func (m *metrics) reached(p event.Position) { m.lastEvent.Set(float64(p.Time.UnixMicro()) / 1e6) }
+
 func (m *metrics) deadLetter(r apply.Reason) { m.deadLetters.WithLabelValues(string(r)).Inc() }
+
+func (m *metrics) letters(s stream.DeadLettersState) {
+	m.waiting.Set(float64(s.Count))
+	m.waitingBytes.Set(float64(s.Bytes))
+	m.waitingLimit.Set(float64(s.MaxBytes))
+}
 
 func (m *metrics) pruned(table string, rows int64) {
 	m.prunedRows.WithLabelValues(table).Add(float64(rows))

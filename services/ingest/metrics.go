@@ -44,7 +44,13 @@ type metrics struct {
 	fenced       prometheus.Counter
 	full         prometheus.Gauge
 	lease        prometheus.Gauge
+	streamFirst  prometheus.Gauge
+	streamLast   prometheus.Gauge
 	streamBytes  prometheus.Gauge
+	streamMax    prometheus.Gauge
+	streamMaxAge prometheus.Gauge
+	storage      prometheus.Gauge
+	storageMax   prometheus.Gauge
 	logDropped   prometheus.Counter
 }
 
@@ -90,13 +96,19 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		upstreamSeq:  gauge("upstream_sequence", "Sequence number of the last event read, on its host."),
 		eventTime:    gauge("upstream_event_timestamp_seconds", "Upstream time of the last event read; the lag is the time since."),
 		receivedTime: gauge("last_received_timestamp_seconds", "When the last event was read."),
-		appendTime:   histogram("append_seconds", "Time from handing a batch to the stream to its acknowledgement.", prometheus.ExponentialBuckets(0.0005, 2, 14)),
-		batchEvents:  histogram("append_events", "Events in a batch.", prometheus.ExponentialBuckets(1, 4, 6)),
+		appendTime:   histogram("append_duration_seconds", "Time from handing a batch to the stream to its acknowledgement.", prometheus.ExponentialBuckets(0.0005, 2, 14)),
+		batchEvents:  histogram("batch_events", "Events in a batch.", prometheus.ExponentialBuckets(1, 4, 6)),
 		retries:      counter("append_retries_total", "Attempts to append that failed and were tried again."),
 		fenced:       counter("fenced_total", "Times that another writer had appended to the stream."),
 		full:         gauge("stream_full", "1 while the stream has no room and reading is stopped."),
 		lease:        gauge("lease_held", "1 while this program is the one that writes."),
-		streamBytes:  gauge("stream_bytes", "Size of the stream on disk, at the last report."),
+		streamFirst:  gauge("stream_first_sequence", "Sequence of the first message that the stream still has."),
+		streamLast:   gauge("stream_last_sequence", "Sequence of the stream's last message."),
+		streamBytes:  gauge("stream_bytes", "Size of the stream on disk."),
+		streamMax:    gauge("stream_limit_bytes", "Size beyond which the stream's oldest messages are trimmed; 0: never."),
+		streamMaxAge: gauge("stream_limit_age_seconds", "Age beyond which the stream's messages are trimmed; 0: never."),
+		storage:      gauge("storage_bytes", "What all streams of the NATS account take on disk."),
+		storageMax:   gauge("storage_limit_bytes", "What they may take by the account's limit, beyond which nothing is stored; 0: the account has none."),
 		logDropped:   counter("log_entries_dropped_total", "Entries of the ingest log that could not be stored."),
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -10,22 +10,33 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
-// reportTimeout bounds the question how big the stream is.
-const reportTimeout = 5 * time.Second
+const (
+	// measureEvery is how often the stream's extent is looked up for the metrics.
+	measureEvery = 5 * time.Second
+	// measureTimeout bounds the questions that it takes.
+	measureTimeout = 5 * time.Second
+)
 
-// report logs progress now and then until ctx ends.
+// report keeps the metrics of the stream current, and logs progress now and
+// then, until ctx ends.
 func (s *Service) report(ctx context.Context) {
+	measure := time.NewTicker(measureEvery)
+	defer measure.Stop()
 	tick := time.NewTicker(s.cfg.Report)
 	defer tick.Stop()
 	var before counts
+	s.measure(ctx)
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-measure.C:
+			s.measure(ctx)
+			continue
 		case <-tick.C:
 		}
 		now, _, last, received := s.tally.snapshot()
-		attrs := append(now.since(before).attrs(), s.size(ctx)...)
+		attrs := append(now.since(before).attrs(), s.measure(ctx)...)
 		if !received.IsZero() {
 			attrs = append(attrs, "host", last.Host, "seq", last.Seq,
 				"lag", time.Since(last.Time).Round(time.Millisecond),
@@ -36,15 +47,25 @@ func (s *Service) report(ctx context.Context) {
 	}
 }
 
-// size is what the stream takes on disk, for a log line.
-func (s *Service) size(ctx context.Context) []any {
-	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+// measure looks up how far the stream reaches and what it takes on disk, and
+// returns that for a log line. A server that does not answer is forward's to
+// notice.
+func (s *Service) measure(ctx context.Context) []any {
+	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
 	defer cancel()
+	if storage, err := stream.GetStorage(ctx, s.js); err == nil {
+		s.metrics.storage.Set(float64(storage.Bytes))
+		s.metrics.storageMax.Set(float64(storage.Limit))
+	}
 	state, err := stream.GetState(ctx, s.js)
 	if err != nil {
 		return []any{slog.String("stream_bytes", "unknown")}
 	}
+	s.metrics.streamFirst.Set(float64(state.First))
+	s.metrics.streamLast.Set(float64(state.Last))
 	s.metrics.streamBytes.Set(float64(state.Bytes))
+	s.metrics.streamMax.Set(float64(state.MaxBytes))
+	s.metrics.streamMaxAge.Set(state.MaxAge.Seconds())
 	return []any{slog.Uint64("stream_bytes", state.Bytes), slog.Uint64("stream_messages", state.Last-state.First+1)}
 }
 

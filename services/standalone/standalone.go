@@ -26,6 +26,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/dirlock"
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/obs"
+	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/services/api"
 	"github.com/tagstream/tagstream/services/indexer"
 	"github.com/tagstream/tagstream/services/ingest"
@@ -47,7 +48,7 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(apiURL
 	health := obs.NewHealth(logger, componentNATS, componentPostgres, ingest.ComponentStream, ingest.ComponentFirehose,
 		indexer.HealthDatabase, indexer.HealthStream, api.HealthDatabase)
 	defer context.AfterFunc(ctx, health.Stop)()
-	p := &pipeline{cfg: cfg, logger: logger, health: health, registry: obs.NewRegistry(), ops: http.NewServeMux()}
+	p := &pipeline{cfg: cfg, logger: logger, health: health, registry: obs.NewRegistry(health, service.Version()), ops: http.NewServeMux()}
 	if cfg.ConnectNATS != nil {
 		nc, err := cfg.ConnectNATS(p.natsChanged)
 		if err != nil {

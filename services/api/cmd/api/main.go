@@ -55,8 +55,8 @@ func run(ctx context.Context, v *service.Values) error {
 		return err
 	}
 
-	registry := obs.NewRegistry()
 	health := obs.NewHealth(logger, api.HealthDatabase, api.HealthListener)
+	registry := obs.NewRegistry(health, service.Version())
 	a, err := api.New(cfg, api.Deps{Logger: logger, Registry: registry, Health: health})
 	if err != nil {
 		return err

@@ -85,7 +85,7 @@ type Handler struct {
 func New(c Config) *Handler {
 	h := &Handler{
 		index: c.Index, codec: c.Codec, logger: c.Logger, version: c.Version,
-		metrics: newMetrics(c.Registry),
+		metrics: newMetrics(c.Registry, c.MaxInFlight),
 		slots:   make(chan struct{}, c.MaxInFlight),
 		sending: budget{max: maxSending},
 	}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tagstream/tagstream/pkg/store"
 )
 
 // statusClientGone counts requests whose client went away before the answer; it
@@ -13,25 +15,57 @@ const statusClientGone = 499
 
 // metrics has closed label sets, so that every series exists from the start.
 type metrics struct {
-	requests *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
-	pageRows prometheus.Histogram
-	inFlight prometheus.Gauge
+	requests    *prometheus.CounterVec
+	seconds     *prometheus.HistogramVec
+	pageRows    prometheus.Histogram
+	pageEntries prometheus.Histogram
+	shortPages  *prometheus.CounterVec
+	inFlight    prometheus.Gauge
+	index       indexMetrics
 }
 
-func newMetrics(r prometheus.Registerer) *metrics {
+// indexMetrics are what the last look at the index's condition showed. They stay
+// while the database is away: complete then grows old.
+type indexMetrics struct {
+	complete, checkpoint, lag       prometheus.Gauge
+	posts, visible, tags, sweepings prometheus.Gauge
+}
+
+func newMetrics(r prometheus.Registerer, maxInFlight int) *metrics {
+	gauge := func(name, help string) prometheus.Gauge {
+		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "tagstream_api_" + name, Help: help})
+		r.MustRegister(g)
+		return g
+	}
 	m := &metrics{
+		index: indexMetrics{
+			complete:   gauge("complete_through_timestamp_seconds", "Until when the index has all that upstream said; the time since is how stale answers are."),
+			checkpoint: gauge("checkpoint_sequence", "Stream sequence of the last message that answers take account of."),
+			lag:        gauge("lag_messages", "Messages of the stream behind it, as far as the indexer last saw."),
+			posts:      gauge("index_posts", "Posts in the index, hidden ones too."),
+			visible:    gauge("index_visible_posts", "Posts that queries can show."),
+			tags:       gauge("index_tags", "Tags in use by visible posts."),
+			sweepings:  gauge("index_sweeping_accounts", "Accounts with many posts that are being hidden, shown again or erased."),
+		},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tagstream_api_requests_total", Help: "Requests answered, by route and HTTP status (499: the client went away)."}, []string{"route", "code"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "tagstream_api_request_seconds", Help: "Time from a request's headers to its answer's last byte, by route.",
+			Name: "tagstream_api_request_duration_seconds", Help: "Time from a request's headers to its answer's last byte, by route.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}, []string{"route"}),
 		pageRows: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "tagstream_api_page_rows", Help: "Posts per page.", Buckets: []float64{0, 1, 10, 25, 50, 100}}),
-		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "tagstream_api_requests_in_flight", Help: "Requests being answered."}),
+		pageEntries: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "tagstream_api_page_index_entries", Help: "Index entries read to find a page of posts, about.",
+			Buckets: []float64{10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000}}),
+		shortPages: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tagstream_api_short_pages_total", Help: "Pages of posts that ended before their limit although there is more, by what ran out."}, []string{"short_of"}),
+		inFlight: gauge("requests_in_flight", "Requests being answered."),
 	}
-	r.MustRegister(m.requests, m.seconds, m.pageRows, m.inFlight)
+	gauge("requests_in_flight_limit", "How many requests are worked on at once; others get 503.").Set(float64(maxInFlight))
+	r.MustRegister(m.requests, m.seconds, m.pageRows, m.pageEntries, m.shortPages)
+	for _, s := range store.Shortnesses {
+		m.shortPages.WithLabelValues(string(s))
+	}
 	for _, route := range routeNames {
 		m.seconds.WithLabelValues(route)
 		for _, status := range []int{200, 204, 304, 400, 404, 405, statusClientGone, 500, 503} {
@@ -39,6 +73,28 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}
 	}
 	return m
+}
+
+// page counts a page of posts.
+func (m *metrics) page(p store.PostPage) {
+	m.pageRows.Observe(float64(len(p.Rows)))
+	m.pageEntries.Observe(float64(p.IndexEntries))
+	if p.Short != "" {
+		m.shortPages.WithLabelValues(string(p.Short)).Inc()
+	}
+}
+
+// observe shows a look at the index's condition, made just now.
+func (m *indexMetrics) observe(s store.Status, lag lagJSON) {
+	if lag.Seconds != nil {
+		m.complete.Set(float64(time.Now().UnixMilli())/1e3 - *lag.Seconds)
+	}
+	m.checkpoint.Set(float64(s.Checkpoint.Seq))
+	m.lag.Set(float64(lag.Messages))
+	m.posts.Set(float64(s.Posts))
+	m.visible.Set(float64(s.VisiblePosts))
+	m.tags.Set(float64(s.Tags))
+	m.sweepings.Set(float64(s.Sweeps))
 }
 
 func (m *metrics) answered(route string, status int, took time.Duration) {

@@ -127,7 +127,7 @@ func (h *Handler) listPosts(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.metrics.pageRows.Observe(float64(len(page.Rows)))
+	h.metrics.page(page)
 	res := &response{}
 	return res, res.json(postsJSON{
 		Posts: h.posts(page.Rows, list.print),

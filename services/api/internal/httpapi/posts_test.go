@@ -352,7 +352,9 @@ func TestStatus(t *testing.T) {
 
 	x.add(t, "one", t0, "art", "photo")
 	x.add(t, "two", t0, "art")
-	require.NoError(t, x.writer.Heartbeat(t.Context(), 1, 5, 1000, true))
+	databaseBytes, err := x.writer.Heartbeat(t.Context(), 1, 5, 1000, true)
+	require.NoError(t, err)
+	require.Positive(t, databaseBytes)
 	require.NoError(t, s.handler.Check(t.Context()))
 	out = statusJSON{}
 	s.get(t, "/v1/status").json(t, &out)

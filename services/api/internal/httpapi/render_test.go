@@ -284,15 +284,20 @@ func TestMetricsExistAtZero(t *testing.T) {
 	t.Parallel()
 	s := serve(t, fakeIndex{})
 	for name, want := range map[string]int{
-		"tagstream_api_requests_total":     len(routeNames) * 9,
-		"tagstream_api_request_seconds":    len(routeNames),
-		"tagstream_api_page_rows":          1,
-		"tagstream_api_requests_in_flight": 1,
+		"tagstream_api_requests_total":           len(routeNames) * 9,
+		"tagstream_api_request_duration_seconds": len(routeNames),
+		"tagstream_api_page_rows":                1,
+		"tagstream_api_page_index_entries":       1,
+		"tagstream_api_short_pages_total":        len(store.Shortnesses),
+		"tagstream_api_requests_in_flight":       1,
 	} {
 		n, err := testutil.GatherAndCount(s.registry, name)
 		require.NoError(t, err)
 		require.Equal(t, want, n, name)
 	}
+	problems, err := testutil.GatherAndLint(s.registry)
+	require.NoError(t, err)
+	require.Empty(t, problems)
 }
 
 func TestIndexAndSpec(t *testing.T) {

@@ -102,13 +102,13 @@ func lateOrNull(t time.Time) *utc {
 
 // Check reads the index's condition, as /v1/status does, and so tells whether
 // the database answers and has the schema. Call it every few seconds: the lag
-// in /v1/status is better for it.
+// in /v1/status is better for it, and the metrics of the index are its own.
 func (h *Handler) Check(ctx context.Context) error {
 	s, err := h.index.Status(ctx)
 	if err != nil {
 		return err
 	}
-	h.freshness.observe(s)
+	h.metrics.index.observe(s, h.freshness.observe(s))
 	return nil
 }
 

@@ -70,7 +70,7 @@ func run(ctx context.Context, v *service.Values) error {
 		return err
 	}
 	defer nc.Close()
-	registry := obs.NewRegistry()
+	registry := obs.NewRegistry(health, service.Version())
 	x, err := indexer.New(cfg, indexer.Deps{
 		NATS: nc, Logger: logger, Registry: registry, Health: health, ID: nuid.Next(),
 	})

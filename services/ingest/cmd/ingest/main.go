@@ -62,7 +62,7 @@ func run(ctx context.Context, v *service.Values) error {
 		return err
 	}
 	defer nc.Close()
-	registry := obs.NewRegistry()
+	registry := obs.NewRegistry(health, service.Version())
 	svc, err := ingest.New(cfg, ingest.Deps{NATS: nc, Logger: logger, Registry: registry, Ready: health.Set})
 	if err != nil {
 		return err
