@@ -24,6 +24,7 @@ func main() {
 	flag.StringVar(&o.dir, "out", "", "`FOLDER` to write to")
 	flag.IntVar(&o.programUser, "program-user", 65532, "`UID` and gid of our programs and NATS in their containers; -1 changes no owner")
 	flag.IntVar(&o.postgresUser, "postgres-user", 999, "`UID` and gid of Postgres in its container")
+	flag.IntVar(&o.grafanaUser, "grafana-user", 472, "`UID` and gid of Grafana in its container")
 	flag.Usage = func() {
 		fmt.Fprintf(flag.CommandLine.Output(), "secrets makes the certificates, keys and passwords of a deployment, those that are missing.\n\nFlags:\n")
 		flag.PrintDefaults()

@@ -15,6 +15,7 @@ import (
 type options struct {
 	dir                       string
 	programUser, postgresUser int
+	grafanaUser               int
 }
 
 // Modes of the files. The folder is closed to everyone else on the host; a
@@ -48,7 +49,7 @@ func run(o options) ([]string, error) {
 	if err := os.MkdirAll(o.dir, modeFolder); err != nil {
 		return nil, err
 	}
-	steps := []func() error{m.certificates, m.nkeys, m.passwords, m.cursorKeys}
+	steps := []func() error{m.certificates, m.nkeys, m.passwords, m.grafanaPassword, m.cursorKeys}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return m.made, err
@@ -145,6 +146,16 @@ func (m *maker) passwords() error {
 		}
 	}
 	return nil
+}
+
+func (m *maker) grafanaPassword() error {
+	const name = "grafana_admin.password"
+	missing, err := m.missing(name)
+	if err != nil || !missing {
+		return err
+	}
+	// No newline: Grafana takes the whole file.
+	return m.put(name, modeOwner, m.grafanaUser, m.grafanaUser, []byte(random()))
 }
 
 func (m *maker) cursorKeys() error {

@@ -15,7 +15,7 @@ import (
 
 // asSelf leaves the files with whoever runs the test.
 func asSelf(t *testing.T) options {
-	return options{dir: filepath.Join(t.TempDir(), "secrets"), programUser: -1, postgresUser: -1}
+	return options{dir: filepath.Join(t.TempDir(), "secrets"), programUser: -1, postgresUser: -1, grafanaUser: -1}
 }
 
 func read(t *testing.T, o options, name string) []byte {
