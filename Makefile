@@ -52,6 +52,10 @@ test-containers: ## test the deployment with real containers (needs an engine: .
 k8s: ## check the manifests for Kubernetes against their schemas and our rules (no cluster needed)
 	cd test/k8s && GOWORK=off go test -count=1 .
 
+.PHONY: test-observability
+test-observability: ## check metrics, alert rules and the dashboard (needs promtool: Debian's package prometheus)
+	cd test/observability && GOWORK=off go test -count=1 ./...
+
 .PHONY: test
 test: ## run all tests that this machine can run
 	$(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- -timeout 20m work
@@ -107,6 +111,10 @@ lint: ## run the linters and check formatting
 .PHONY: generate
 generate: ## write the generated files anew
 	go run ./pkg/service/cmd/settingsdoc > docs/configuration.md
+
+.PHONY: generate-metrics
+generate-metrics: ## write docs/metrics.md anew
+	cd test/observability && GOWORK=off go test -count=1 -run '^TestDocs$$' . -update
 
 .PHONY: verify
 verify: generate ## fail where a generated file or a go.mod is not current, or a module does not build alone

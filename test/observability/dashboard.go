@@ -1,0 +1,58 @@
+package observability
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+)
+
+// Board is what of Grafana's JSON model is needed to ask and draw.
+type Board struct {
+	Title  string
+	Panels []Panel
+}
+
+// Panel is a row's heading (Type "row"), a number ("stat") or curves
+// ("timeseries").
+type Panel struct {
+	ID                       int
+	Type, Title, Description string
+	GridPos                  struct{ X, Y, W, H int }
+	Targets                  []Target
+	FieldConfig              struct{ Defaults Defaults }
+}
+
+// Target is one query of a panel.
+type Target struct{ Expr, LegendFormat string }
+
+// Defaults say how values are shown.
+type Defaults struct {
+	Unit       string
+	Min, Max   *float64
+	Decimals   *int
+	Thresholds struct {
+		Steps []struct {
+			Color string
+			Value *float64
+		}
+	}
+	Custom struct {
+		FillOpacity       float64
+		Stacking          struct{ Mode string }
+		ThresholdsStyle   struct{ Mode string }
+		ScaleDistribution struct{ Type string }
+	}
+}
+
+// Load reads a dashboard.
+func Load(path string) (Board, error) {
+	var b Board
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return b, err
+	}
+	if err := json.Unmarshal(text, &b); err != nil {
+		return b, fmt.Errorf("read dashboard %s: %w", path, err)
+	}
+	return b, nil
+}

@@ -1,0 +1,61 @@
+package observability_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/grafana/grafana-foundation-sdk/go/cog/plugins"
+	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/test/observability"
+)
+
+var boardPath = filepath.Join(root, "deploy", "grafana", "dashboards", "tagstream.json")
+
+// TestDashboardIsGrafanas reads the dashboard with Grafana's own types, which
+// refuse fields that they do not know.
+func TestDashboardIsGrafanas(t *testing.T) {
+	t.Parallel()
+	plugins.RegisterDefaultPlugins()
+	text, err := os.ReadFile(boardPath)
+	require.NoError(t, err)
+	var d dashboard.Dashboard
+	require.NoError(t, d.UnmarshalJSONStrict(text))
+	require.NoError(t, d.Validate())
+}
+
+func TestDashboard(t *testing.T) {
+	t.Parallel()
+	board, err := observability.Load(boardPath)
+	require.NoError(t, err)
+	v := known(t)
+	ids, cells := map[int]bool{}, map[[2]int]string{}
+	var rows []string
+	for _, p := range board.Panels {
+		require.False(t, ids[p.ID], "panel %q has another one's id", p.Title)
+		ids[p.ID] = true
+		g := p.GridPos
+		require.True(t, g.X >= 0 && g.X+g.W <= 24 && g.W > 0 && g.H > 0, p.Title)
+		for x := g.X; x < g.X+g.W; x++ {
+			for y := g.Y; y < g.Y+g.H; y++ {
+				require.Empty(t, cells[[2]int{x, y}], "panel %q lies over another", p.Title)
+				cells[[2]int{x, y}] = p.Title
+			}
+		}
+		if p.Type == "row" {
+			rows = append(rows, p.Title)
+			continue
+		}
+		require.NotEmpty(t, p.Description, p.Title)
+		require.NotEmpty(t, p.FieldConfig.Defaults.Unit, p.Title)
+		require.NotEmpty(t, p.FieldConfig.Defaults.Thresholds.Steps, p.Title)
+		require.NotEmpty(t, p.Targets, p.Title)
+		for i, target := range p.Targets {
+			v.check(t, fmt.Sprintf("panel %q, query %d", p.Title, i+1), target.Expr)
+		}
+	}
+	require.Subset(t, rows, []string{"Freshness", "Lag", "Throughput", "Page latency by route", "Rows per page", "Dead letters and erasure", "Disk"})
+}

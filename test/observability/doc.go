@@ -1,0 +1,13 @@
+// Package observability holds what operators see to the programs: the metrics,
+// their documentation, the alert rules, and the dashboard. Its tests fail where
+// one of these names a metric or a label that no program has, where an alert has
+// no row that says what to do, or no test in which it fires.
+//
+// It also draws the dashboard without Grafana: Draw asks a running Prometheus
+// every panel's queries, so that it shows that each gets data, and what it looks
+// like.
+//
+// It is a module of its own, so that Grafana's types and a parser of PromQL are
+// in nobody else's go.mod. Run it with "make test-observability"; promtool, of
+// Debian's package prometheus, checks the rules.
+package observability
