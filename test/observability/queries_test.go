@@ -18,8 +18,8 @@ const (
 // foreign are the metrics and labels of others that queries use: of the
 // exporters, the proxy, Prometheus itself and the Go runtime.
 var foreign = map[string][]string{
-	"up":     nil,
-	"ALERTS": {"alertstate"},
+	"up":                            nil,
+	"ALERTS":                        {"alertstate"},
 	"process_resident_memory_bytes": nil, "process_cpu_seconds_total": nil,
 	"haproxy_backend_active_servers": {"proxy"},
 	"node_filesystem_avail_bytes":    {"mountpoint"}, "node_filesystem_size_bytes": {"mountpoint"}, "node_filesystem_free_bytes": {"mountpoint"},
