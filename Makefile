@@ -116,6 +116,10 @@ generate: ## write the generated files anew
 generate-metrics: ## write docs/metrics.md anew
 	cd test/observability && GOWORK=off go test -count=1 -run '^TestDocs$$' . -update
 
+.PHONY: dashboard
+dashboard: ## draw the dashboard from a running Prometheus to docs/dashboard.png (needs Chromium; DASHBOARDFLAGS="-last 20m")
+	cd test/observability && GOWORK=off go run ./cmd/picture -dashboard $(CURDIR)/deploy/grafana/dashboards/tagstream.json -out $(CURDIR)/docs/dashboard.png $(DASHBOARDFLAGS)
+
 .PHONY: verify
 verify: generate ## fail where a generated file or a go.mod is not current, or a module does not build alone
 	git diff --exit-code -- docs/configuration.md

@@ -6,8 +6,11 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/grafana/grafana-foundation-sdk/go/cog/plugins"
+	"github.com/grafana/grafana-foundation-sdk/go/cog"
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
+	"github.com/grafana/grafana-foundation-sdk/go/prometheus"
+	"github.com/grafana/grafana-foundation-sdk/go/stat"
+	"github.com/grafana/grafana-foundation-sdk/go/timeseries"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tagstream/tagstream/test/observability"
@@ -19,7 +22,10 @@ var boardPath = filepath.Join(root, "deploy", "grafana", "dashboards", "tagstrea
 // refuse fields that they do not know.
 func TestDashboardIsGrafanas(t *testing.T) {
 	t.Parallel()
-	plugins.RegisterDefaultPlugins()
+	types := cog.NewRuntime()
+	types.RegisterPanelcfgVariant(stat.VariantConfig())
+	types.RegisterPanelcfgVariant(timeseries.VariantConfig())
+	types.RegisterDataqueryVariant(prometheus.VariantConfig())
 	text, err := os.ReadFile(boardPath)
 	require.NoError(t, err)
 	var d dashboard.Dashboard

@@ -27,9 +27,18 @@ var palette = []string{"#3274d9", "#e0b400", "#37872d", "#fa6400", "#8f3bb8", "#
 
 var colours = map[string]string{"green": "#37872d", "orange": "#ff780a", "red": "#c4162a"}
 
-// Picture asks Prometheus for what every panel shows from start to end, and
-// draws it as one SVG. empty names the panels that got no data.
-func Picture(ctx context.Context, b Board, prometheus string, start, end time.Time) (svg string, empty []string, err error) {
+// Picture is a dashboard as drawn.
+type Picture struct {
+	SVG           string
+	Width, Height int
+	// Empty names the panels that got no data.
+	Empty []string
+}
+
+// Draw asks Prometheus for what every panel shows from start to end, and draws
+// it.
+func Draw(ctx context.Context, b Board, prometheus string, start, end time.Time) (Picture, error) {
+	var out Picture
 	step := max((end.Sub(start) / 240).Truncate(time.Second), time.Second)
 	c := &canvas{}
 	height := 0.0
@@ -56,7 +65,7 @@ func Picture(ctx context.Context, b Board, prometheus string, start, end time.Ti
 			// Four scrapes, as Grafana would take for an interval of ten seconds.
 			got, err := QueryRange(ctx, prometheus, strings.ReplaceAll(t.Expr, "$__rate_interval", "40s"), start, end, step)
 			if err != nil {
-				return "", nil, fmt.Errorf("panel %q: %w", p.Title, err)
+				return out, fmt.Errorf("panel %q: %w", p.Title, err)
 			}
 			slices.SortFunc(got, func(a, b Series) int {
 				return strings.Compare(legend(t.LegendFormat, a.Labels), legend(t.LegendFormat, b.Labels))
@@ -66,7 +75,7 @@ func Picture(ctx context.Context, b Board, prometheus string, start, end time.Ti
 			}
 		}
 		if len(all) == 0 {
-			empty = append(empty, p.Title)
+			out.Empty = append(out.Empty, p.Title)
 		}
 		fmt.Fprintf(&c.b, `<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" rx="3" fill="#fff" stroke="#dcdfe4"/>`+"\n", box.x, box.y, box.w, box.h)
 		c.text(box.x+10, box.y+18, p.Title, `font-size="12.5" font-weight="600" fill="#1f2430"`)
@@ -80,7 +89,8 @@ func Picture(ctx context.Context, b Board, prometheus string, start, end time.Ti
 		}
 	}
 	c.b.WriteString("</svg>\n")
-	return c.b.String(), empty, nil
+	out.SVG, out.Width, out.Height = c.b.String(), int(width), int(height+head)
+	return out, nil
 }
 
 type canvas struct{ b strings.Builder }
