@@ -47,9 +47,10 @@ type stack struct {
 	env []string
 }
 
-// up starts docker-compose.yml with the profiles and settings, and returns when
-// it answers. It is gone, data and all, when the test ends.
-func up(t *testing.T, profiles []string, settings map[string]string) *stack {
+// up starts docker-compose.yml with the profiles and settings, or some of its
+// services, and returns when it answers. It is gone, data and all, when the test
+// ends.
+func up(t *testing.T, profiles []string, settings map[string]string, services ...string) *stack {
 	t.Helper()
 	engine := needEngine(t)
 	// The reaper is an image that may not be here; Cleanup does its work.
@@ -97,7 +98,7 @@ func up(t *testing.T, profiles []string, settings map[string]string) *stack {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), upLimit)
 	defer cancel()
-	require.NoError(t, deployment.Up(ctx))
+	require.NoError(t, deployment.Up(ctx, compose.RunServices(services...)))
 	poll.Until(t, upLimit, func() (bool, string) {
 		status, body := get(t.Context(), s.url+"/v1/status")
 		return status == 200, fmt.Sprint(status, " ", body)
