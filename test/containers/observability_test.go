@@ -47,7 +47,7 @@ func TestObservability(t *testing.T) {
 		_, err := engine.ImageInspect(t.Context(), name)
 		require.NoError(t, err, "make it with .ci/images")
 	}
-	s := up(t, []string{"demo", "observability"}, settings, "upstream", "ingest", "indexer", "proxy", "prometheus", "node-exporter", "postgres-exporter")
+	s := up(t, []string{"demo", "observability"}, settings, "upstream", "nats", "postgres", "migrate", "ingest", "indexer", "api", "proxy", "prometheus", "node-exporter", "postgres-exporter")
 	s.awaitWell()
 	testHardened(t, s)
 

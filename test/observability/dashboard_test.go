@@ -1,6 +1,9 @@
 package observability_test
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,9 +31,27 @@ func TestDashboardIsGrafanas(t *testing.T) {
 	types.RegisterDataqueryVariant(prometheus.VariantConfig())
 	text, err := os.ReadFile(boardPath)
 	require.NoError(t, err)
+	require.Empty(t, strictly(t, text))
+	misspelt := bytes.Replace(text, []byte(`"legendFormat"`), []byte(`"legend"`), 1)
+	require.Len(t, strictly(t, misspelt), 1)
+
 	var d dashboard.Dashboard
-	require.NoError(t, d.UnmarshalJSONStrict(text))
+	require.NoError(t, json.Unmarshal(text, &d))
 	require.NoError(t, d.Validate())
+	for i, p := range d.Panels {
+		require.True(t, p.Panel != nil || p.RowPanel != nil, "panel %d was read", i)
+	}
+}
+
+// strictly returns what Grafana's types find wrong. Their error is a list, and an
+// error also when it is empty.
+func strictly(t *testing.T, text []byte) (problems cog.BuildErrors) {
+	t.Helper()
+	var d dashboard.Dashboard
+	if err := d.UnmarshalJSONStrict(text); !errors.As(err, &problems) {
+		require.NoError(t, err)
+	}
+	return problems
 }
 
 func TestDashboard(t *testing.T) {
