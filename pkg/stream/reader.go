@@ -20,7 +20,8 @@ var (
 	// it is another stream. Next returns it where that happened meanwhile.
 	ErrBehind = errors.New("the stream ends before the position to start at")
 	// ErrReplaced is returned by CheckSource when the stream holds another
-	// message than the one that was read there before: it is another stream.
+	// message than the one that was read there before: it is another stream. Next
+	// returns it where that happened meanwhile.
 	ErrReplaced = errors.New("the stream holds another message where reading ended before")
 )
 
@@ -68,6 +69,10 @@ type Reader struct {
 	err      error // set before done is closed
 	stop     context.CancelFunc
 	batch    []message // read and not yet returned; of Next's goroutine
+	// last is the newest message read, and when the server stored it, which tells
+	// it from any other at its number; of read's goroutine.
+	last   uint64
+	stored time.Time
 }
 
 // message is one that was read, with the first sequence number that is missing
@@ -142,14 +147,34 @@ func (r *Reader) read(ctx context.Context, cons jetstream.Consumer, next uint64)
 			}
 			var err error
 			if cons, err = openConsumer(ctx, r.js, next); err == nil {
+				err = r.checkLast(ctx)
+			}
+			if err == nil {
 				break
 			}
-			if errors.Is(err, ErrTrimmed) || errors.Is(err, ErrBehind) || conn.IsClosed() {
+			if errors.Is(err, ErrTrimmed) || errors.Is(err, ErrBehind) || errors.Is(err, ErrReplaced) || conn.IsClosed() {
 				return err
 			}
 			delay = min(2*delay, readRetryMax)
 		}
 	}
+}
+
+// checkLast checks that the stream still has the message that was read last, or
+// has erased it: one that was made anew or restored while nobody looked may have
+// grown past it since.
+func (r *Reader) checkLast(ctx context.Context) error {
+	if r.last == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	msg, err := getMessage(ctx, r.js, r.last)
+	if err != nil || msg == nil || msg.Time.Equal(r.stored) {
+		return err
+	}
+	return fmt.Errorf("%w: message %d was stored at %s, not at %s", ErrReplaced, r.last,
+		msg.Time.Format(time.RFC3339Nano), r.stored.Format(time.RFC3339Nano))
 }
 
 // consume passes on what a consumer delivers until that breaks off, and returns
@@ -192,6 +217,7 @@ func (r *Reader) consume(ctx context.Context, connected <-chan nats.Status, cons
 		select {
 		case r.messages <- m:
 			next = m.Seq + 1
+			r.last, r.stored = m.Seq, meta.Timestamp
 		case <-ctx.Done():
 			return next
 		}
@@ -222,8 +248,8 @@ func (r *Reader) await(ctx context.Context, it jetstream.MessagesContext, next u
 }
 
 // Next waits for a message and returns it with those that follow within wait,
-// at most limit of them and a few megabytes. It returns ctx's error, ErrTrimmed
-// or ErrBehind, or why the reader ended otherwise. It must be called from one
+// at most limit of them and a few megabytes. It returns ctx's error, ErrTrimmed,
+// ErrBehind or ErrReplaced, or why the reader ended otherwise. It must be called from one
 // goroutine.
 func (r *Reader) Next(ctx context.Context, limit int, wait time.Duration) ([]Message, error) {
 	if len(r.batch) == 0 {

@@ -3,11 +3,13 @@ package stream_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"runtime/pprof"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
@@ -263,6 +265,27 @@ func TestStreamReplacedByAShorterOne(t *testing.T) {
 	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 5)))
 	_, err := r.Next(within(t, patience), 10, 0)
 	require.ErrorIs(t, err, stream.ErrBehind)
+}
+
+// TestStreamReplacedByALongerOne: another stream that has grown past where reading
+// was is told by what it holds there, though it holds the same events.
+func TestStreamReplacedByALongerOne(t *testing.T) {
+	t.Parallel()
+	var dir, other string
+	at := func(dir *string) natstest.Option { return natstest.With(func(o *server.Options) { *dir = o.StoreDir }) }
+	s, js := serve(t, at(&dir))
+	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 10)))
+	s2, js2 := serve(t, at(&other))
+	require.NoError(t, openWriter(t, js2).Append(t.Context(), numbered(1, 20)))
+	r := openReader(t, js, 1)
+	requireRead(t, r, 10)
+	s.Shutdown()
+	s2.Shutdown()
+	require.NoError(t, os.RemoveAll(dir))
+	require.NoError(t, os.Rename(other, dir))
+	s.Restart(t)
+	_, err := r.Next(within(t, patience), 100, 0)
+	require.ErrorIs(t, err, stream.ErrReplaced)
 }
 
 func TestSlowReaderHoldsLittle(t *testing.T) {

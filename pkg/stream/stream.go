@@ -175,16 +175,9 @@ func GetStorage(ctx context.Context, js jetstream.JetStream) (Storage, error) {
 // gone or no event says nothing.
 // The error wraps ErrReplaced, or is the server's.
 func CheckSource(ctx context.Context, js jetstream.JetStream, seq uint64, want event.Position) error {
-	s, err := js.Stream(ctx, Posts)
-	if err != nil {
-		return fmt.Errorf("look up stream %s: %w", Posts, err)
-	}
-	msg, err := s.GetMsg(ctx, seq)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read message %d of %s: %w", seq, Posts, err)
+	msg, err := getMessage(ctx, js, seq)
+	if err != nil || msg == nil {
+		return err
 	}
 	ev, err := event.Decode(msg.Data)
 	if err != nil {
@@ -197,6 +190,22 @@ func CheckSource(ctx context.Context, js jetstream.JetStream, seq uint64, want e
 		return fmt.Errorf("%w: message %d is from %s %d, not from %s %d", ErrReplaced, seq, got.Host, got.Seq, want.Host, want.Seq)
 	}
 	return nil
+}
+
+// getMessage returns the message at seq, nil where it was erased or trimmed.
+func getMessage(ctx context.Context, js jetstream.JetStream, seq uint64) (*jetstream.RawStreamMsg, error) {
+	s, err := js.Stream(ctx, Posts)
+	if err != nil {
+		return nil, fmt.Errorf("look up stream %s: %w", Posts, err)
+	}
+	msg, err := s.GetMsg(ctx, seq)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read message %d of %s: %w", seq, Posts, err)
+	}
+	return msg, nil
 }
 
 // errNotOurs marks a last message that some other program wrote.

@@ -20,7 +20,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/stream"
@@ -183,7 +182,7 @@ func (x *Indexer) lead(ctx context.Context, w *store.Writer) error {
 	}
 	defer stopErasing()
 	for {
-		err := x.follow(ctx, w, a, p, &cp)
+		err := x.follow(ctx, w, a, p, cp)
 		var away *streamError
 		if ctx.Err() != nil || !errors.As(err, &away) || fatal(err) {
 			return err
@@ -194,6 +193,9 @@ func (x *Indexer) lead(ctx context.Context, w *store.Writer) error {
 			return context.Cause(ctx)
 		}
 		if err := x.renew(ctx, w); err != nil {
+			return err
+		}
+		if cp, err = x.checkpoint(ctx, w); err != nil {
 			return err
 		}
 	}
@@ -221,12 +223,13 @@ func (x *Indexer) acquire(ctx context.Context, w *store.Writer) (store.Checkpoin
 }
 
 // follow reads the stream from behind cp and applies it, until something fails.
-func (x *Indexer) follow(ctx context.Context, w *store.Writer, a *apply.Applier, p *prune.Pruner, cp *store.Checkpoint) error {
+func (x *Indexer) follow(ctx context.Context, w *store.Writer, a *apply.Applier, p *prune.Pruner, cp store.Checkpoint) error {
 	r, err := x.openReader(ctx, cp)
 	if err != nil {
 		return &streamError{err}
 	}
 	defer r.Close()
+	seq := cp.Seq
 	renewed := time.Now()
 	for {
 		patience := renewEvery
@@ -249,8 +252,8 @@ func (x *Indexer) follow(ctx context.Context, w *store.Writer, a *apply.Applier,
 			}
 			renewed = time.Now()
 			x.metrics.batch.Observe(time.Since(begun).Seconds())
-			cp.Seq = batch[len(batch)-1].Seq
-			x.metrics.checkpoint.Set(float64(cp.Seq))
+			seq = batch[len(batch)-1].Seq
+			x.metrics.checkpoint.Set(float64(seq))
 		}
 		if w.Sweeping() {
 			if err := a.Sweep(ctx); err != nil {
@@ -267,12 +270,13 @@ func (x *Indexer) follow(ctx context.Context, w *store.Writer, a *apply.Applier,
 		if err := x.prune(ctx, p); err != nil {
 			return err
 		}
-		// Only work that succeeded says that all is well.
+		// Only work that succeeded says that all is well: that no message comes says
+		// nothing of the stream.
 		x.deps.Health.Set(HealthDatabase, nil)
-		x.deps.Health.Set(HealthStream, nil)
-		if err := x.heartbeat(ctx, w, cp.Seq); err != nil {
-			x.log.Debug("no heartbeat", "err", err) // the next one will do
+		if len(batch) > 0 {
+			x.deps.Health.Set(HealthStream, nil)
 		}
+		x.heartbeat(ctx, w, seq)
 	}
 }
 
@@ -284,7 +288,7 @@ func (x *Indexer) reachStream(ctx context.Context) error {
 	return err
 }
 
-func (x *Indexer) openReader(ctx context.Context, cp *store.Checkpoint) (*stream.Reader, error) {
+func (x *Indexer) openReader(ctx context.Context, cp store.Checkpoint) (*stream.Reader, error) {
 	// No longer than the lease can go without a renewal.
 	ctx, cancel := context.WithTimeout(ctx, renewEvery)
 	defer cancel()
@@ -305,8 +309,6 @@ func (x *Indexer) openReader(ctx context.Context, cp *store.Checkpoint) (*stream
 		if err := stream.CheckSource(ctx, x.js, cp.Seq, cp.Source); err != nil {
 			return nil, err
 		}
-		// Known to be the same stream; from here on only Seq is kept up.
-		cp.Source = event.Position{}
 	}
 	return stream.OpenReader(ctx, x.js, start)
 }
@@ -315,6 +317,12 @@ func (x *Indexer) renew(ctx context.Context, w *store.Writer) error {
 	attempt, cancel := context.WithTimeout(ctx, renewEvery)
 	defer cancel()
 	return w.Renew(attempt)
+}
+
+func (x *Indexer) checkpoint(ctx context.Context, w *store.Writer) (store.Checkpoint, error) {
+	attempt, cancel := context.WithTimeout(ctx, renewEvery)
+	defer cancel()
+	return w.Checkpoint(attempt)
 }
 
 // prune does a piece of the pruning. Unless the lease is lost, it can wait.
@@ -330,23 +338,29 @@ func (x *Indexer) prune(ctx context.Context, p *prune.Pruner) error {
 }
 
 // heartbeat writes down how far the stream reaches, for the API's status and
-// for the lag. A stream that does not answer is follow's to notice.
-func (x *Indexer) heartbeat(ctx context.Context, w *store.Writer, checkpoint uint64) error {
+// for the lag, and how the stream is. One that cannot be written is left to the
+// next.
+func (x *Indexer) heartbeat(ctx context.Context, w *store.Writer, checkpoint uint64) {
 	if time.Since(x.heart) < heartbeatEvery {
-		return nil
+		return
 	}
 	attempt, cancel := context.WithTimeout(ctx, renewEvery)
 	defer cancel()
 	x.heart = time.Now()
 	st, err := stream.GetState(attempt, x.js)
+	if ctx.Err() != nil {
+		return
+	}
+	x.deps.Health.Set(HealthStream, err)
 	if err != nil {
-		return err
+		return
 	}
 	x.metrics.lag.Set(float64(st.Last - min(st.Last, checkpoint)))
 	size := time.Since(x.sized) >= sizeEvery
 	databaseBytes, err := w.Heartbeat(attempt, st.First, st.Last, st.Bytes, size)
 	if err != nil {
-		return err
+		x.log.Debug("no heartbeat", "err", err)
+		return
 	}
 	x.metrics.database.Set(float64(databaseBytes))
 	if size {
@@ -354,10 +368,10 @@ func (x *Indexer) heartbeat(ctx context.Context, w *store.Writer, checkpoint uin
 	}
 	letters, err := stream.GetDeadLettersState(attempt, x.js)
 	if err != nil {
-		return err
+		x.log.Debug("no state of the dead letters", "err", err)
+		return
 	}
 	x.metrics.letters(letters)
-	return nil
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -303,6 +304,47 @@ func TestIndexerRefusesAnotherStream(t *testing.T) {
 	defer cancel()
 	require.ErrorIs(t, x.Run(ctx), stream.ErrReplaced)
 	model.CheckHTTP(t, url, want)
+}
+
+// TestStreamIsLostWhileIndexing takes the stream away from an idle indexer, which
+// says so and waits, and then gives it another one, shorter or longer than the
+// checkpoint: it ends and says why.
+func TestStreamIsLostWhileIndexing(t *testing.T) {
+	t.Parallel()
+	for name, length := range map[string]int{"shorter": 100, "longer": 600} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newIndexBench(t, natstest.Server(t))
+			url := b.api()
+			want := model.New()
+			history := model.GenerateMessages(7, 300)
+			for i, m := range history {
+				want.Apply(uint64(i+1), m)
+			}
+			last := b.publish(history...)
+			logger := b.logger("indexer")
+			health := obs.NewHealth(logger, indexer.HealthDatabase, indexer.HealthStream)
+			x, err := indexer.New(indexer.Config{Database: b.writer}, indexer.Deps{
+				NATS: b.nats.Conn(t), Logger: logger, Registry: prometheus.NewRegistry(), Health: health, ID: "indexer",
+			})
+			require.NoError(t, err)
+			ctx, cancel := context.WithTimeout(t.Context(), indexWait)
+			defer cancel()
+			ended := make(chan error, 1)
+			go func() { ended <- x.Run(ctx) }()
+			b.await(url, last)
+
+			require.NoError(t, b.js.DeleteStream(t.Context(), stream.Posts))
+			poll.Until(t, indexWait, func() (bool, string) {
+				return strings.Contains(health.NotReady()[indexer.HealthStream], "stream not found"), fmt.Sprint(health.NotReady())
+			})
+			b.publish(model.GenerateMessages(8, length)...)
+			err = <-ended
+			require.True(t, errors.Is(err, stream.ErrBehind) || errors.Is(err, stream.ErrReplaced), "%v", err)
+			require.ErrorContains(t, err, "docs/operations.md")
+			model.CheckHTTP(t, url, want)
+		})
+	}
 }
 
 // TestIndexerCommitFaults breaks the connection at commits of batches, in each
