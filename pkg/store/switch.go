@@ -103,6 +103,16 @@ func (o *Owner) Vacuum(ctx context.Context, schema string) error {
 // changed, save that a commit whose answer was lost may have taken effect:
 // Rebuilding is gone after a switch.
 func (o *Owner) Switch(ctx context.Context, catchUp func(ctx context.Context, liveSeq uint64) error) error {
+	return o.change(ctx, catchUp, "INSERT INTO "+Rebuilding+".heartbeat SELECT * FROM "+Live+".heartbeat")
+}
+
+// SwitchStream is Switch for a live index of another stream, to whose checkpoint
+// nothing can be brought. The last erasure was that of the other stream too.
+func (o *Owner) SwitchStream(ctx context.Context) error {
+	return o.change(ctx, nil, "INSERT INTO "+Rebuilding+".heartbeat (database_bytes) SELECT database_bytes FROM "+Live+".heartbeat")
+}
+
+func (o *Owner) change(ctx context.Context, catchUp func(ctx context.Context, liveSeq uint64) error, heartbeat string) error {
 	ctx, cancel := context.WithTimeout(ctx, switchTimeout)
 	defer cancel()
 	return o.do(ctx, func(conn *pgx.Conn) error {
@@ -114,13 +124,15 @@ func (o *Owner) Switch(ctx context.Context, catchUp func(ctx context.Context, li
 			if err := tx.QueryRow(ctx, "SELECT seq, epoch FROM "+Live+".checkpoint FOR UPDATE").Scan(&liveSeq, &liveEpoch); err != nil {
 				return fmt.Errorf("switch schemas: hold the live checkpoint: %w", err)
 			}
-			if err := catchUp(ctx, uint64(liveSeq)); err != nil {
-				return err
+			if catchUp != nil {
+				if err := catchUp(ctx, uint64(liveSeq)); err != nil {
+					return err
+				}
 			}
 			if err := tx.QueryRow(ctx, "SELECT seq, epoch FROM "+Rebuilding+".checkpoint FOR UPDATE").Scan(&seq, &epoch); err != nil {
 				return fmt.Errorf("switch schemas: hold the rebuilt checkpoint: %w", err)
 			}
-			if seq < liveSeq {
+			if seq < liveSeq && catchUp != nil {
 				return fmt.Errorf("%w: %d messages to go", ErrNotCaughtUp, liveSeq-seq)
 			}
 			for _, stmt := range []string{
@@ -128,7 +140,7 @@ func (o *Owner) Switch(ctx context.Context, catchUp func(ctx context.Context, li
 				fmt.Sprintf("UPDATE %s.checkpoint SET epoch = %d, holder = '', lease_until = 'epoch'", Live, max(liveEpoch, epoch)+1),
 				// Until the indexer's next heartbeat, the status is that of before.
 				"DELETE FROM " + Rebuilding + ".heartbeat",
-				"INSERT INTO " + Rebuilding + ".heartbeat SELECT * FROM " + Live + ".heartbeat",
+				heartbeat,
 				"ALTER SCHEMA " + Live + " RENAME TO " + Retired,
 				"ALTER SCHEMA " + Rebuilding + " RENAME TO " + Live,
 			} {

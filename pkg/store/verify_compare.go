@@ -183,3 +183,31 @@ func (x *inspection) accounts(ctx context.Context, ahead []accountState) ([]acco
 	x.accountsEnded = len(ahead) < verifyAccounts
 	return ahead, nil
 }
+
+// Lost finds posts of index a that index b has not, though it knows of nothing that
+// removed them: what b was made from lacks them. It is for indexes of different
+// streams, which cannot be brought to the same message.
+func (v *Verifier) Lost(ctx context.Context, a, b string) (Findings, error) {
+	var f Findings
+	err := v.snapshot(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			SELECT x.did, p.rkey
+			  FROM `+qualified(a, "posts")+` p JOIN `+qualified(a, "accounts")+` x ON x.id = p.account_id
+			  LEFT JOIN `+qualified(b, "accounts")+` y ON y.did = x.did
+			 WHERE (y.id IS NULL OR y.erased_rev < p.rev AND y.sync_rev <= p.rev)
+			   AND NOT EXISTS (SELECT FROM `+qualified(b, "posts")+` q WHERE q.account_id = y.id AND q.rkey = p.rkey)
+			   AND NOT EXISTS (SELECT FROM `+qualified(b, "removed_posts")+` r WHERE r.account_id = y.id AND r.rkey = p.rkey AND r.rev >= p.rev)
+			 LIMIT $1`, MaxFindings)
+		if err != nil {
+			return fmt.Errorf("look for posts of %s that %s lacks: %w", a, b, err)
+		}
+		var did, rkey string
+		if _, err := pgx.ForEachRow(rows, []any{&did, &rkey}, func() error {
+			return f.add("post %s is in %s and not in %s, where nothing removed it", event.URI(did, rkey), a, b)
+		}); err != nil && !errors.Is(err, errEnough) {
+			return fmt.Errorf("look for posts of %s that %s lacks: %w", a, b, err)
+		}
+		return nil
+	})
+	return f, err
+}

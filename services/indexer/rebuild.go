@@ -12,6 +12,12 @@ import (
 	"github.com/tagstream/tagstream/services/indexer/internal/rebuild"
 )
 
+// Why Rebuild left the live index as it is.
+var (
+	ErrDiffers = rebuild.ErrDiffers
+	ErrTrimmed = rebuild.ErrTrimmed
+)
+
 // Progress is told how far a rebuild is.
 type Progress = rebuild.Progress
 
@@ -21,6 +27,9 @@ type RebuildConfig struct {
 	Database store.Options
 	// Restart drops what an interrupted rebuild left.
 	Restart bool
+	// AcceptDifferences switches to the new index though it differs from the live
+	// one, or lacks posts of a live one of another stream.
+	AcceptDifferences bool
 	// ID is unique to this run of the program.
 	ID string
 }
@@ -32,6 +41,9 @@ func Rebuild(ctx context.Context, cfg RebuildConfig, nc *nats.Conn, logger *slog
 	if err != nil {
 		return 0, fmt.Errorf("use JetStream: %w", err)
 	}
-	r := rebuild.Rebuild{JS: js, Database: cfg.Database, ID: cfg.ID, Restart: cfg.Restart, Logger: logger.With("service", "rebuild"), Progress: p}
+	r := rebuild.Rebuild{
+		JS: js, Database: cfg.Database, ID: cfg.ID, Restart: cfg.Restart, AcceptDifferences: cfg.AcceptDifferences,
+		Logger: logger.With("service", "rebuild"), Progress: p,
+	}
 	return r.Run(ctx)
 }

@@ -28,7 +28,7 @@ func main() {
 // program is the command line. operands are what splitArgs took from it, and
 // out is where the commands print what they were asked for.
 func program(operands []string, out *os.File) service.Program {
-	var restart bool
+	var cfg indexer.RebuildConfig
 	return service.Program{
 		Name:  service.Indexer,
 		About: "folds the stream of posts into the index in Postgres, once and in order.",
@@ -37,9 +37,10 @@ func program(operands []string, out *os.File) service.Program {
 			{Name: "migrate", Summary: "create the schema or bring it up to date (owner's role)", Run: migrate},
 			{Name: "rebuild", Summary: "make the index anew from the stream beside the live one, then switch (owner's role)",
 				Flags: func(fs *flag.FlagSet) {
-					fs.BoolVar(&restart, "restart", false, "start over instead of going on from an interrupted rebuild")
+					fs.BoolVar(&cfg.Restart, "restart", false, "start over instead of going on from an interrupted rebuild")
+					fs.BoolVar(&cfg.AcceptDifferences, "accept-differences", false, "switch to the new index though it differs from the live one")
 				},
-				Run: func(ctx context.Context, v *service.Values) error { return rebuild(ctx, v, restart) }},
+				Run: func(ctx context.Context, v *service.Values) error { return rebuild(ctx, v, cfg) }},
 			verifyCommand(out),
 		}, deadLetterCommands(operands, out)...),
 	}
@@ -90,7 +91,7 @@ func migrate(ctx context.Context, v *service.Values) error {
 
 const connectTimeout = 10 * time.Second
 
-func rebuild(ctx context.Context, v *service.Values, restart bool) error {
+func rebuild(ctx context.Context, v *service.Values, cfg indexer.RebuildConfig) error {
 	logger, database, err := settings(v)
 	if err != nil {
 		return err
@@ -102,7 +103,8 @@ func rebuild(ctx context.Context, v *service.Values, restart bool) error {
 	defer nc.Close()
 	begun := time.Now()
 	bar := obs.NewBar(os.Stderr, logger, "rebuilding", "messages")
-	n, err := indexer.Rebuild(ctx, indexer.RebuildConfig{Database: database, Restart: restart, ID: nuid.Next()}, nc, logger, bar)
+	cfg.Database, cfg.ID = database, nuid.Next()
+	n, err := indexer.Rebuild(ctx, cfg, nc, logger, bar)
 	bar.Close()
 	if err != nil {
 		return err

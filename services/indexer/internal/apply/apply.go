@@ -53,6 +53,9 @@ type Applier struct {
 	// Big is from how many posts on an account is not hidden, shown or erased in
 	// one transaction, but swept: see Sweep. 0 means DefaultBig.
 	Big int
+	// Places, if set, are the places that posts take that enter the index, of those
+	// that it knows, whatever the event says that brings them in.
+	Places func(ctx context.Context, ids []store.PostID) (map[store.PostID]event.Key, error)
 	// OnDeadLetter, if set, counts dead letters, after the commit.
 	OnDeadLetter func(Reason)
 	// OnApplied, if set, hears of each event that was folded in, after the
@@ -208,6 +211,11 @@ func (a *Applier) foldInto(ctx context.Context, tx *store.Tx, sync store.Pending
 	}
 	if err := tx.Removed(ctx, rows, w.ids, whole, f.addRemoved); err != nil {
 		return sync, err
+	}
+	if a.Places != nil {
+		if f.places, err = a.Places(ctx, w.ids); err != nil {
+			return sync, err
+		}
 	}
 	for _, n := range events {
 		f.apply(n.seq, n.ev)

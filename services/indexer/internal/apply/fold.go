@@ -36,7 +36,9 @@ type fold struct {
 	accounts map[string]*account
 	// taken says which posts have which keys, of those loaded.
 	taken map[event.Key]store.PostID
-	sync  store.PendingSync
+	// places are as Applier.Places.
+	places map[store.PostID]event.Key
+	sync   store.PendingSync
 }
 
 func newFold(sync store.PendingSync) *fold {
@@ -148,7 +150,10 @@ func (f *fold) put(seq uint64, ev *event.Event) {
 // store's to avoid.
 func (f *fold) place(ev *event.Event) event.Key {
 	id := store.PostID{DID: ev.DID, Rkey: ev.Rkey}
-	key := event.NewKey(event.SortAt(ev.CreatedAt, ev.Source.Time), ev.URI())
+	key, known := f.places[id]
+	if !known {
+		key = event.NewKey(event.SortAt(ev.CreatedAt, ev.Source.Time), ev.URI())
+	}
 	for {
 		other, taken := f.taken[key]
 		if !taken || other == id {

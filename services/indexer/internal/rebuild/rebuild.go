@@ -1,11 +1,16 @@
 // Package rebuild makes the index anew from the stream: it replays it into a
-// schema of its own through the code that indexes live, and then makes that
-// schema the live one in a single transaction. The live index is read and
-// written meanwhile as always.
+// schema of its own through the code that indexes live, compares the two, and
+// then makes that schema the live one in a single transaction. The live index is
+// read and written meanwhile as always.
 //
 // It can be interrupted at any point and started again: the new schema has a
 // checkpoint like the live one, and goes on from there. A crash in the switch
 // leaves it done or not done.
+//
+// Where the stream's beginning was trimmed off, the new index begins with what the
+// live one has of that time. Where the live index is of another stream, as after
+// this one was restored from a backup, the new one is switched in once it has come
+// as far in upstream time and lacks nothing.
 package rebuild
 
 import (
@@ -13,26 +18,27 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/stream"
-	"github.com/tagstream/tagstream/services/indexer/internal/apply"
+	"github.com/tagstream/tagstream/services/indexer/internal/replay"
 )
 
-// ErrTrimmed is returned where the stream no longer has its beginning: an index
-// rebuilt from it would silently lack what the live one has.
+// ErrTrimmed is returned where the stream no longer has its beginning, and the
+// live index cannot stand in for it: a rebuilt index would silently lack what the
+// live one has.
 var ErrTrimmed = errors.New("the stream no longer has its beginning, so a rebuilt index would lack posts that the live one has")
 
 const (
-	batchSize = 2000
 	// nearEnd is how many messages may be missing when the new schema is
 	// vacuumed and switched in; what comes meanwhile is applied after.
-	nearEnd        = 10_000
-	batchWait      = 20 * time.Millisecond
-	idleWait       = 200 * time.Millisecond
+	nearEnd = 10_000
+	// atEnd is how many may be missing when the live indexer is made to wait.
+	atEnd          = 2000
 	releaseTimeout = 3 * time.Second
 	// grace is how long requests that began on the former schema may last.
 	grace = 6 * time.Second
@@ -52,36 +58,31 @@ type Rebuild struct {
 	Database store.Options // with the owner's role
 	ID       string        // unique to the run
 	// Restart drops what an interrupted run left, instead of going on from it.
-	Restart  bool
-	Logger   *slog.Logger
-	Progress Progress
+	Restart bool
+	// AcceptDifferences switches to the new index though it differs from the live
+	// one, or has not come as far in upstream time as one of another stream.
+	AcceptDifferences bool
+	Logger            *slog.Logger
+	Progress          Progress
+
+	owner *store.Owner
+	plan  plan
 }
 
 // Run rebuilds and switches. It returns the number of messages replayed.
 func (r *Rebuild) Run(ctx context.Context) (uint64, error) {
-	owner := store.NewOwner(r.Database)
+	r.owner = store.NewOwner(r.Database)
 	// What a switch that was killed before its clean-up left.
-	if err := owner.Drop(ctx, store.Retired); err != nil {
+	if err := r.owner.Drop(ctx, store.Retired); err != nil {
 		return 0, err
 	}
 	if r.Restart {
-		if err := owner.Drop(ctx, store.Rebuilding); err != nil {
+		if err := r.owner.Drop(ctx, store.Rebuilding); err != nil {
 			return 0, err
 		}
 	}
-	st, err := stream.GetState(ctx, r.JS)
-	if err != nil {
-		return 0, err
-	}
-	live, exists, err := owner.CheckpointOf(ctx, store.Live)
-	if err != nil {
-		return 0, err
-	}
-	if !exists {
-		return 0, fmt.Errorf("rebuild: %w", store.ErrNotMigrated)
-	}
-	if st.First > 1 && live.Seq > 0 {
-		return 0, fmt.Errorf("rebuild: %w: the stream starts at %d", ErrTrimmed, st.First)
+	if err := r.prepare(ctx); err != nil {
+		return 0, fmt.Errorf("rebuild: %w", err)
 	}
 	o := r.Database
 	o.Schema = store.Rebuilding
@@ -107,109 +108,150 @@ func (r *Rebuild) Run(ctx context.Context) (uint64, error) {
 		_ = w.Release(release)
 	}()
 	from := cp.Seq
-	if from > 0 {
+	switch {
+	case from > 0:
 		r.Progress.Say(fmt.Sprintf("going on from message %d of an interrupted rebuild", from))
+	case r.plan.carry:
+		if err := r.carryOver(ctx, w); err != nil {
+			return 0, err
+		}
+		fallthrough
+	default:
+		from = r.plan.first - 1
 	}
-	seq, err := r.replay(ctx, owner, w, cp.Seq)
+	p, err := replay.Open(ctx, replay.Config{
+		JS: r.JS, Writer: w, Logger: r.Logger, Database: r.Database, Leader: store.Live,
+		// Also those that are there since they were applied live: one may have been
+		// redriven, and so be gone, by a program that could apply it.
+		PutDeadLetter: func(ctx context.Context, d stream.DeadLetter) error { return stream.PutDeadLetter(ctx, r.JS, d) },
+	}, from)
 	if err != nil {
-		return seq - from, err
+		return 0, err
+	}
+	defer p.Close()
+	if err := r.replay(ctx, p, w); err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("rebuild interrupted at message %d; run it again to go on: %w", p.At(), context.Cause(ctx))
+		}
+		return p.At() - from, err
 	}
 	r.Progress.Say("switched; removing the former index")
 	select {
 	case <-ctx.Done():
-		return seq - from, nil // the next rebuild removes it
+		return p.At() - from, nil // the next rebuild removes it
 	case <-time.After(grace):
 	}
-	if err := owner.Drop(ctx, store.Retired); err != nil {
-		return seq - from, fmt.Errorf("the new index is live, but removing the former one failed: %w", err)
+	if err := r.owner.Drop(ctx, store.Retired); err != nil {
+		return p.At() - from, fmt.Errorf("the new index is live, but removing the former one failed: %w", err)
 	}
-	return seq - from, nil
+	return p.At() - from, nil
 }
 
-func (r *Rebuild) replay(ctx context.Context, owner *store.Owner, w *store.Writer, seq uint64) (uint64, error) {
-	reader, err := stream.OpenReader(ctx, r.JS, seq+1)
-	if err != nil {
-		return seq, err
+// replay brings the new index to the stream's end by way of the live one's
+// checkpoint, where the two are compared, and switches it in.
+func (r *Rebuild) replay(ctx context.Context, p *replay.Replay, w *store.Writer) error {
+	if !r.plan.foreign {
+		if err := r.meet(ctx, p, w); err != nil {
+			return err
+		}
 	}
-	defer reader.Close()
-	a := &apply.Applier{
-		Writer: w, Logger: r.Logger,
-		// Also those that are there since they were applied live: one may have been
-		// redriven, and so be gone, by a program that could apply it.
-		PutDeadLetter: func(ctx context.Context, d stream.DeadLetter) error { return stream.PutDeadLetter(ctx, r.JS, d) },
-	}
-	m := memory{js: r.JS, writer: w, applier: a}
-	vacuumed := false
+	p.Forget()
+	vacuumed := !r.plan.foreign
+	checked, waiting := false, false
 	for {
 		st, err := stream.GetState(ctx, r.JS)
 		if err != nil {
-			return seq, err
+			return err
 		}
-		r.Progress.At(seq, st.Last)
-		if seq+nearEnd >= st.Last {
-			if !vacuumed {
-				r.Progress.Say("vacuuming the new index")
-				if err := owner.Vacuum(ctx, store.Rebuilding); err != nil {
-					return seq, err
+		r.Progress.At(p.At(), st.Last)
+		switch {
+		case p.At()+nearEnd >= st.Last && !vacuumed:
+			if err := r.vacuum(ctx); err != nil {
+				return err
+			}
+			vacuumed = true
+			continue
+		case p.At()+atEnd < st.Last || w.Sweeping():
+		case !r.plan.foreign:
+			return r.switched(ctx, r.owner.Switch(ctx, p.To))
+		default:
+			reached, err := r.reached(ctx, w)
+			if err != nil {
+				return err
+			}
+			if !reached {
+				if !waiting {
+					waiting = true
+					r.Progress.Say("waiting for ingest to bring the stream up to " + r.plan.live.Source.Time.Format(time.RFC3339) + " of upstream time, where the live index is")
 				}
-				vacuumed = true
+				break
+			}
+			if !checked {
+				if err := r.checkLost(ctx, p); err != nil {
+					return err
+				}
+				checked = true
 				continue
 			}
-			if seq+batchSize >= st.Last && !w.Sweeping() {
-				err := owner.Switch(ctx, func(ctx context.Context, live uint64) error {
-					for seq < live {
-						// Nothing would come of waiting for what was erased.
-						more, err := stream.HasMessage(ctx, r.JS, seq+1, live)
-						if err != nil {
-							return err
-						}
-						if !more {
-							seq = live
-							return m.pass(ctx, owner, live)
-						}
-						batch, err := reader.Next(ctx, batchSize, batchWait)
-						if err != nil {
-							return err
-						}
-						if err := m.apply(ctx, batch); err != nil {
-							return err
-						}
-						seq = batch[len(batch)-1].Seq
-					}
-					return nil
-				})
-				if err == nil {
-					return seq, nil
-				}
-				// The commit's answer may have been lost: the schema's name tells.
-				if _, exists, lookErr := owner.CheckpointOf(ctx, store.Rebuilding); lookErr == nil && !exists {
-					return seq, nil
-				}
-				return seq, err
-			}
+			return r.switched(ctx, r.owner.SwitchStream(ctx))
 		}
-		if w.Sweeping() {
-			if err := a.Sweep(ctx); err != nil {
-				return seq, err
-			}
+		if err := p.Sweep(ctx); err != nil {
+			return err
 		}
-		wait, cancel := context.WithTimeout(ctx, idleWait)
-		batch, err := reader.Next(wait, batchSize, batchWait)
-		cancel()
-		switch {
-		case ctx.Err() != nil:
-			return seq, fmt.Errorf("rebuild interrupted at message %d; run it again to go on: %w", seq, context.Cause(ctx))
-		case err != nil && !errors.Is(err, context.DeadlineExceeded):
-			return seq, err
-		case len(batch) == 0:
-			if err := w.Renew(ctx); err != nil {
-				return seq, err
-			}
-			continue
+		if _, err := p.Next(ctx, math.MaxInt64); err != nil {
+			return err
 		}
-		if err := m.apply(ctx, batch); err != nil {
-			return seq, err
-		}
-		seq = batch[len(batch)-1].Seq
 	}
+}
+
+// meet brings the new index to the live one's checkpoint and compares the two.
+// Where the live index stands still, this is the one time for it.
+func (r *Rebuild) meet(ctx context.Context, p *replay.Replay, w *store.Writer) error {
+	vacuumed := false
+	for {
+		live, _, err := r.owner.CheckpointOf(ctx, store.Live)
+		if err != nil {
+			return err
+		}
+		r.Progress.At(p.At(), live.Seq)
+		more := p.At() < live.Seq
+		for batches := 0; more && p.At()+atEnd < live.Seq && batches < 10; batches++ {
+			if err := p.Sweep(ctx); err != nil {
+				return err
+			}
+			if more, err = p.Next(ctx, live.Seq); err != nil {
+				return err
+			}
+			r.Progress.At(p.At(), live.Seq)
+		}
+		switch {
+		case more && p.At()+atEnd < live.Seq:
+		case !vacuumed:
+			if err := r.vacuum(ctx); err != nil {
+				return err
+			}
+			vacuumed = true
+		case live.Seq == 0 || p.At() > live.Seq:
+			return nil // nothing to compare, or it was done before the interruption
+		default:
+			return r.compare(ctx, p, w)
+		}
+	}
+}
+
+func (r *Rebuild) vacuum(ctx context.Context) error {
+	r.Progress.Say("vacuuming the new index")
+	return r.owner.Vacuum(ctx, store.Rebuilding)
+}
+
+// switched returns the error of a switch. The commit's answer may have been lost:
+// the schema's name tells.
+func (r *Rebuild) switched(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, exists, lookErr := r.owner.CheckpointOf(ctx, store.Rebuilding); lookErr == nil && !exists {
+		return nil
+	}
+	return err
 }

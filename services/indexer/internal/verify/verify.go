@@ -16,13 +16,10 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/stream"
-	"github.com/tagstream/tagstream/services/indexer/internal/apply"
+	"github.com/tagstream/tagstream/services/indexer/internal/replay"
 )
 
 const (
-	batchSize = 1000
-	batchWait = 20 * time.Millisecond
-	idleWait  = 200 * time.Millisecond
 	// nearEnd is how many messages may be applied while the live index waits.
 	nearEnd        = 1000
 	releaseTimeout = 3 * time.Second
@@ -148,28 +145,32 @@ func (v *Verify) align(ctx context.Context, schema, other string) (store.Finding
 		_ = w.Release(ctx) // else it ends by itself
 	}
 	defer release()
-	r, err := stream.OpenReader(ctx, js, cp.Seq+1)
+	r, err := replay.Open(ctx, replay.Config{
+		JS: js, Writer: w, Logger: v.Logger, Database: v.Database, Leader: schema,
+		// They are there since they were passed live.
+		PutDeadLetter: func(context.Context, stream.DeadLetter) error { return nil },
+	}, cp.Seq)
 	if err != nil {
 		return store.Findings{}, err
 	}
 	defer r.Close()
-	c := catchUp{reader: r, writer: w, at: cp.Seq, applier: &apply.Applier{
-		Writer: w, Logger: v.Logger,
-		// They are there since they were passed live.
-		PutDeadLetter: func(context.Context, stream.DeadLetter) error { return nil },
-	}}
 	v.Progress.Say("bringing " + other + " to the same message")
 	for {
 		at, err := v.checkpoint(ctx, schema)
 		if err != nil {
 			return store.Findings{}, err
 		}
-		if c.at+nearEnd >= at.Seq {
+		if r.At()+nearEnd >= at.Seq {
 			break
 		}
-		if err := c.to(ctx, at.Seq, v.Progress); err != nil {
+		more, err := r.Next(ctx, at.Seq)
+		if err != nil {
 			return store.Findings{}, err
 		}
+		if !more {
+			break
+		}
+		v.Progress.At(r.At(), at.Seq)
 	}
 	v.Progress.Say("comparing")
 	return unswept(ctx, func() (store.Findings, error) {
@@ -179,60 +180,10 @@ func (v *Verify) align(ctx context.Context, schema, other string) (store.Finding
 		}
 		return v.verifier().Compare(ctx, schema, other, func(ctx context.Context, seq uint64) error {
 			defer release()
-			return c.to(ctx, seq, nil)
+			if err := r.To(ctx, seq); err != nil {
+				return err
+			}
+			return r.Settle(ctx)
 		})
 	})
-}
-
-// catchUp applies the stream to an index.
-type catchUp struct {
-	reader  *stream.Reader
-	writer  *store.Writer
-	applier *apply.Applier
-	at      uint64
-	ahead   []stream.Message
-}
-
-// to applies everything up to number seq, and nothing behind it.
-func (c *catchUp) to(ctx context.Context, seq uint64, p Progress) error {
-	for c.at < seq {
-		if len(c.ahead) == 0 {
-			wait, cancel := context.WithTimeout(ctx, idleWait)
-			batch, err := c.reader.Next(wait, batchSize, batchWait)
-			cancel()
-			switch {
-			case ctx.Err() != nil:
-				return context.Cause(ctx)
-			case err != nil && !errors.Is(err, context.DeadlineExceeded):
-				return err
-			case len(batch) == 0:
-				if err := c.writer.Renew(ctx); err != nil {
-					return err
-				}
-				continue
-			}
-			c.ahead = batch
-		}
-		n := len(c.ahead)
-		for n > 0 && c.ahead[n-1].Seq > seq {
-			n--
-		}
-		if n == 0 {
-			// What was between was erased: there is nothing to apply.
-			return fmt.Errorf("%w: message %d was erased meanwhile, try again", store.ErrApart, seq)
-		}
-		if err := c.applier.Apply(ctx, c.ahead[:n]); err != nil {
-			return err
-		}
-		c.at, c.ahead = c.ahead[n-1].Seq, c.ahead[n:]
-		if p != nil {
-			p.At(c.at, seq)
-		}
-	}
-	for c.writer.Sweeping() {
-		if err := c.applier.Sweep(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -1,8 +1,7 @@
-package rebuild
+package replay
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -12,14 +11,15 @@ import (
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
 )
 
-// memory applies messages of a stream from which payloads of removed posts were
-// erased. Such a removal finds nothing to remove, and would leave no marker to
-// keep an older event out: the live index remembers which ones it had.
+// memory applies messages of a stream that lacks some: payloads of removed posts
+// were erased, or its beginning was trimmed off. Such a removal finds nothing to
+// remove, and would leave no marker to keep an older event out: the live index
+// remembers which ones it had.
 type memory struct {
 	js      jetstream.JetStream
 	writer  *store.Writer
 	applier *apply.Applier
-	// gaps says that something was erased.
+	// gaps says that something is missing.
 	gaps bool
 }
 
@@ -77,18 +77,13 @@ func (m *memory) recall(ctx context.Context, batch []stream.Message) (int, error
 	return n, m.writer.Recall(ctx, removals, erased)
 }
 
-// pass moves the rebuilt index to the live one's checkpoint, where the stream has
-// no message up to there any more.
-func (m *memory) pass(ctx context.Context, owner *store.Owner, live uint64) error {
-	cp, _, err := owner.CheckpointOf(ctx, store.Live)
+// pass folds in a position in the place of messages up to seq that were erased.
+func (m *memory) pass(ctx context.Context, seq uint64, at event.Position) error {
+	// One at the leader's own position: it continues a #sync that continues there.
+	nothing := event.Event{Kind: event.KindPosition, Source: at}
+	data, err := nothing.Encode()
 	if err != nil {
 		return err
 	}
-	// A position at the live one's: it continues a #sync that continues there.
-	nothing := event.Event{Kind: event.KindPosition, Source: cp.Source}
-	data, err := nothing.Encode()
-	if err != nil {
-		return fmt.Errorf("pass message %d, which was erased: %w", live, err)
-	}
-	return m.applier.Apply(ctx, []stream.Message{{Seq: live, Data: data}})
+	return m.applier.Apply(ctx, []stream.Message{{Seq: seq, Data: data}})
 }

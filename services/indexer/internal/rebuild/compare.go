@@ -1,0 +1,95 @@
+package rebuild
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/services/indexer/internal/replay"
+)
+
+// ErrDiffers is returned where the new index is not what the live one is, which
+// stays. The new one stays beside it.
+var ErrDiffers = errors.New("the rebuilt index differs from the live one")
+
+const (
+	// sweepPatience is how long to wait for the end of the live index's sweeps.
+	sweepPatience = time.Minute
+	sweepPause    = 200 * time.Millisecond
+	// renewEvery is how often the lease is renewed while the indexes are read.
+	renewEvery = store.LeaseTTL / 3
+)
+
+// compare compares the two indexes at the live one's checkpoint.
+func (r *Rebuild) compare(ctx context.Context, p *replay.Replay, w *store.Writer) error {
+	r.Progress.Say("comparing the new index with the live one")
+	v := store.NewVerifier(r.Database)
+	renewed := time.Now()
+	v.Progress = func(uint64, uint64) {
+		if time.Since(renewed) > renewEvery {
+			renewed = time.Now()
+			_ = w.Renew(ctx) // the next use tells
+		}
+	}
+	for deadline := time.Now().Add(sweepPatience); ; {
+		found, err := v.Compare(ctx, store.Live, store.Rebuilding, func(ctx context.Context, seq uint64) error {
+			if err := p.To(ctx, seq); err != nil {
+				return err
+			}
+			return p.Settle(ctx)
+		})
+		if !errors.Is(err, store.ErrSweeping) || time.Now().After(deadline) {
+			return r.judge(ctx, found, err)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(sweepPause):
+		}
+	}
+}
+
+// judge says what was found, and returns whether that keeps the new index from
+// being switched in. A live index that cannot be read may be why it is rebuilt.
+func (r *Rebuild) judge(ctx context.Context, found store.Findings, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err == nil && found.N == 0:
+		r.Progress.Say("there is no difference")
+		return nil
+	case err != nil:
+		err = fmt.Errorf("compare the rebuilt index with the live one: %w", err)
+	default:
+		err = fmt.Errorf("%w: %s", ErrDiffers, found)
+	}
+	if r.AcceptDifferences {
+		r.Progress.Say("accepted: " + err.Error())
+		r.Logger.Warn("differences between the rebuilt index and the live one were accepted", "differences", found.N, "err", err)
+		return nil
+	}
+	return fmt.Errorf("%w. The live index stays. Run it again with --accept-differences if the new one is right: see docs/operations.md", err)
+}
+
+// reached reports whether the new index has come as far in upstream time as the
+// live one of another stream had.
+func (r *Rebuild) reached(ctx context.Context, w *store.Writer) (bool, error) {
+	if r.AcceptDifferences {
+		return true, nil
+	}
+	cp, err := w.Checkpoint(ctx)
+	return !cp.Source.Time.Before(r.plan.live.Source.Time), err
+}
+
+// checkLost looks for posts of a live index of another stream that the new index
+// lacks without a reason.
+func (r *Rebuild) checkLost(ctx context.Context, p *replay.Replay) error {
+	r.Progress.Say("looking for posts of the live index, which is of another stream, that the new one lacks")
+	if err := p.Settle(ctx); err != nil {
+		return err
+	}
+	found, err := store.NewVerifier(r.Database).Lost(ctx, store.Live, store.Rebuilding)
+	return r.judge(ctx, found, err)
+}

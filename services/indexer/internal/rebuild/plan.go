@@ -1,0 +1,105 @@
+package rebuild
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/stream"
+)
+
+// plan is how the stream, the live index and what an interrupted run left are to
+// each other.
+type plan struct {
+	// live is the live index's checkpoint when the rebuild began.
+	live store.Checkpoint
+	// foreign says that the live index is of another stream: this one was restored
+	// from an older copy, or made anew.
+	foreign bool
+	// first is the stream's first message, and carry says that the live index has
+	// to say what was before.
+	first uint64
+	carry bool
+}
+
+// prepare makes the plan, and drops what an interrupted run left if nothing can
+// be made of it.
+func (r *Rebuild) prepare(ctx context.Context) error {
+	st, err := stream.GetState(ctx, r.JS)
+	if err != nil {
+		return err
+	}
+	var exists bool
+	if r.plan.live, exists, err = r.owner.CheckpointOf(ctx, store.Live); err != nil {
+		return err
+	}
+	if !exists {
+		return store.ErrNotMigrated
+	}
+	live := r.plan.live
+	if r.plan.foreign, err = r.isForeign(ctx, live, st); err != nil {
+		return err
+	}
+	if st.First > 1 && live.Seq > 0 {
+		switch {
+		case r.plan.foreign:
+			return fmt.Errorf("%w: the stream starts at %d, and the live index is of another one. Restore the database from a backup "+
+				"that is older than the stream's, or remove the index and make it anew from what there is: see docs/operations.md", ErrTrimmed, st.First)
+		case live.Seq+1 < st.First:
+			return fmt.Errorf("%w: the stream starts at %d and the live index ends at %d, so what was between is in neither. "+
+				"Restore the stream, or remove the index and make it anew from what there is: see docs/operations.md", ErrTrimmed, st.First, live.Seq)
+		}
+		r.plan.carry = true
+	}
+	r.plan.first = st.First
+	left, exists, err := r.owner.CheckpointOf(ctx, store.Rebuilding)
+	if err != nil || !exists {
+		return err
+	}
+	useless := left.Seq+1 < st.First
+	if !useless {
+		if useless, err = r.isForeign(ctx, left, st); err != nil {
+			return err
+		}
+	}
+	if !useless {
+		return nil
+	}
+	r.Progress.Say(fmt.Sprintf("what an interrupted rebuild left, at message %d, is of another stream or of a part that was trimmed off: beginning anew", left.Seq))
+	return r.owner.Drop(ctx, store.Rebuilding)
+}
+
+// isForeign reports whether an index at cp is of another stream than there is.
+func (r *Rebuild) isForeign(ctx context.Context, cp store.Checkpoint, st stream.State) (bool, error) {
+	if cp.Seq > st.Last {
+		return true, nil
+	}
+	if cp.Seq == 0 || cp.Source.Seq == 0 {
+		return false, nil // there is nothing to compare
+	}
+	err := stream.CheckSource(ctx, r.JS, cp.Seq, cp.Source)
+	if errors.Is(err, stream.ErrReplaced) {
+		return true, nil
+	}
+	return false, err
+}
+
+// carryOver begins the new index with what the live one has of the time before
+// the stream.
+func (r *Rebuild) carryOver(ctx context.Context, w *store.Writer) error {
+	r.Progress.Say(fmt.Sprintf("the stream starts at message %d: taking over what the live index has of the time before", r.plan.first))
+	total := 0
+	if err := w.CarryOver(ctx, r.plan.first, func(n int) { total += n }); err != nil {
+		return err
+	}
+	if err := w.RecountDeadLetters(ctx, func(ctx context.Context, checkpoint uint64) (int64, error) {
+		seqs, err := stream.DeadLetterSeqs(ctx, r.JS)
+		return int64(len(slices.DeleteFunc(seqs, func(seq uint64) bool { return seq > checkpoint }))), err
+	}); err != nil {
+		return err
+	}
+	r.Progress.Say(fmt.Sprintf("took over %d posts", total))
+	return nil
+}

@@ -1,0 +1,160 @@
+// Package replay folds the stream into an index beside another one, the leader:
+// one that is being rebuilt beside the live one, or that is compared with it. It
+// goes through the code that indexes live, up to a message that the caller names.
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/services/indexer/internal/apply"
+)
+
+const (
+	batchSize = 2000
+	batchWait = 20 * time.Millisecond
+	idleWait  = 200 * time.Millisecond
+)
+
+// Config says what to replay into what.
+type Config struct {
+	JS jetstream.JetStream
+	// Writer has the lease of the index that is written.
+	Writer *store.Writer
+	Logger *slog.Logger
+	// PutDeadLetter stores a message that cannot be applied.
+	PutDeadLetter func(ctx context.Context, d stream.DeadLetter) error
+	// Database has the leader's schema, Leader.
+	Database store.Options
+	Leader   string
+}
+
+// Replay is the stream on its way into an index. It must be used from one
+// goroutine.
+type Replay struct {
+	cfg    Config
+	memory memory
+	reader *stream.Reader
+	at     uint64
+	// ahead was read and not applied yet.
+	ahead []stream.Message
+}
+
+// Open begins to read behind message at, which is the index's checkpoint.
+//
+// Where the stream's beginning was trimmed off and the leader is the live index,
+// that is asked for what the stream does not say any more, until Forget: removed
+// posts, and the places of those that came in before and are edited now. It must
+// have folded in every message that is replayed until then.
+func Open(ctx context.Context, cfg Config, at uint64) (*Replay, error) {
+	st, err := stream.GetState(ctx, cfg.JS)
+	if err != nil {
+		return nil, err
+	}
+	reader, err := stream.OpenReader(ctx, cfg.JS, at+1)
+	if err != nil {
+		return nil, err
+	}
+	a := &apply.Applier{Writer: cfg.Writer, Logger: cfg.Logger, PutDeadLetter: cfg.PutDeadLetter}
+	m := memory{js: cfg.JS, writer: cfg.Writer, applier: a}
+	if st.First > 1 && cfg.Leader == store.Live {
+		m.gaps, a.Places = true, cfg.Writer.LivePlaces
+	}
+	return &Replay{cfg: cfg, reader: reader, at: at, memory: m}, nil
+}
+
+// Forget ends what Open says of a trimmed stream, where the index has become what
+// the leader is.
+func (r *Replay) Forget() { r.memory.gaps, r.memory.applier.Places = false, nil }
+
+// Close stops reading.
+func (r *Replay) Close() { r.reader.Close() }
+
+// At is the last message that is folded in.
+func (r *Replay) At() uint64 { return r.at }
+
+// Next folds in a batch of what follows, nothing behind message limit, and keeps
+// the lease. It returns false where the stream has nothing more up to there.
+func (r *Replay) Next(ctx context.Context, limit uint64) (more bool, err error) {
+	if len(r.ahead) == 0 {
+		wait, cancel := context.WithTimeout(ctx, idleWait)
+		batch, err := r.reader.Next(wait, batchSize, batchWait)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return false, context.Cause(ctx)
+		case err != nil && !errors.Is(err, context.DeadlineExceeded):
+			return false, err
+		}
+		r.ahead = batch
+	}
+	n := len(r.ahead)
+	for n > 0 && r.ahead[n-1].Seq > limit {
+		n--
+	}
+	if n == 0 {
+		if err := r.cfg.Writer.Renew(ctx); err != nil {
+			return false, err
+		}
+		return stream.HasMessage(ctx, r.cfg.JS, r.at+1, limit)
+	}
+	if err := r.memory.apply(ctx, r.ahead[:n]); err != nil {
+		return false, err
+	}
+	r.at, r.ahead = r.ahead[n-1].Seq, r.ahead[n:]
+	return true, nil
+}
+
+// To folds in everything up to message seq, where the leader's checkpoint is, and
+// nothing behind it.
+func (r *Replay) To(ctx context.Context, seq uint64) error {
+	for r.at < seq {
+		more, err := r.Next(ctx, seq)
+		if err == nil && !more {
+			err = r.pass(ctx, seq) // what was up to there was erased
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Settle ends the sweeps of big accounts that there are.
+func (r *Replay) Settle(ctx context.Context) error {
+	for r.cfg.Writer.Sweeping() {
+		if err := r.Sweep(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Sweep does a step of a sweep, where there is any.
+func (r *Replay) Sweep(ctx context.Context) error {
+	if !r.cfg.Writer.Sweeping() {
+		return nil
+	}
+	return r.memory.applier.Sweep(ctx)
+}
+
+// pass moves the index to the leader's checkpoint, where the stream has no
+// message up to there any more.
+func (r *Replay) pass(ctx context.Context, seq uint64) error {
+	cp, _, err := store.NewOwner(r.cfg.Database).CheckpointOf(ctx, r.cfg.Leader)
+	if err != nil {
+		return err
+	}
+	if err := r.memory.pass(ctx, seq, cp.Source); err != nil {
+		return fmt.Errorf("pass message %d, which was erased: %w", seq, err)
+	}
+	r.at = seq
+	return nil
+}
