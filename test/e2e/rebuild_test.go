@@ -1,0 +1,238 @@
+package e2e_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/services/indexer"
+	"github.com/tagstream/tagstream/test/model"
+)
+
+var (
+	trimSeed  = flag.Uint64("trim.seed", 0, "run TestRebuildOfATrimmedStream with this seed only")
+	trimSeeds = flag.Uint64("trim.seeds", 6, "how many seeds TestRebuildOfATrimmedStream runs")
+)
+
+// steps collects what a rebuild says, and lets a test act on its progress.
+type steps struct {
+	mu   sync.Mutex
+	said []string
+	at   func(done uint64)
+	say  func(step string)
+}
+
+func (s *steps) At(done, _ uint64) {
+	if s.at != nil {
+		s.at(done)
+	}
+}
+
+func (s *steps) Say(step string) {
+	s.mu.Lock()
+	s.said = append(s.said, step)
+	s.mu.Unlock()
+	if s.say != nil {
+		s.say(step)
+	}
+}
+
+func (s *steps) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Join(s.said, "; ")
+}
+
+// tryRebuild rebuilds as an operator does, and returns what was said.
+func (b *indexBench) tryRebuild(ctx context.Context, cfg indexer.RebuildConfig, s *steps) (string, error) {
+	b.t.Helper()
+	logger := b.logger("rebuild")
+	cfg.Database, cfg.ID = b.owner, fmt.Sprint("rebuild-", b.runs)
+	_, err := indexer.Rebuild(ctx, cfg, b.nats.Conn(b.t), logger, s)
+	return s.String(), err
+}
+
+// purge trims everything before a message off the stream.
+func (b *indexBench) purge(before uint64) {
+	b.t.Helper()
+	s, err := b.js.Stream(b.t.Context(), stream.Posts)
+	require.NoError(b.t, err)
+	require.NoError(b.t, s.Purge(b.t.Context(), jetstream.WithPurgeSequence(before)))
+}
+
+// TestRebuildOfATrimmedStream rebuilds again and again from a stream whose beginning
+// is trimmed off while a history full of edges comes in, interrupted now and then,
+// with accounts of every size swept. The new index is the live one and the model's,
+// places included: the rebuild's own comparison says so, and what the API answers.
+func TestRebuildOfATrimmedStream(t *testing.T) {
+	t.Parallel()
+	first, n := uint64(1), *trimSeeds
+	if *trimSeed != 0 {
+		first, n = *trimSeed, 1
+	}
+	for seed := first; seed < first+n; seed++ {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			t.Parallel()
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Logf("repeat with: go test ./test/e2e -run '^TestRebuildOfATrimmedStream$' -trim.seed=%d", seed)
+				}
+			})
+			rebuildTrimmed(t, seed)
+		})
+	}
+}
+
+func rebuildTrimmed(t *testing.T, seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 3))
+	b := newIndexBench(t, natstest.Server(t))
+	url := b.api()
+	b.big = []int{0, 3, 20}[rng.IntN(3)]
+	b.indexer(100)
+	want := model.New()
+	seq, first := uint64(0), uint64(1)
+	history := model.GenerateMessages(seed, 1500)
+	erasing := seed%2 == 0
+	if erasing {
+		history = nil // dead letters go too, of which the model knows nothing
+		for _, ev := range model.Generate(seed, 1500) {
+			history = append(history, mustEncode(t, *ev))
+		}
+	}
+	for len(history) > 0 {
+		n := min(len(history), 200+rng.IntN(300))
+		for _, m := range history[:n] {
+			seq++
+			want.Apply(seq, m)
+		}
+		require.Equal(t, seq, b.publish(history[:n]...))
+		history = history[n:]
+		b.await(url, seq)
+		if erasing {
+			b.erase(week)
+		}
+		first += 1 + rng.Uint64N(seq-first)
+		b.purge(first)
+
+		ctx, interrupt := context.WithCancel(t.Context())
+		s := &steps{}
+		if rng.IntN(2) == 0 {
+			s.at = func(uint64) { interrupt() }
+		}
+		said, err := b.tryRebuild(ctx, indexer.RebuildConfig{}, s)
+		if ctx.Err() != nil {
+			require.ErrorIs(t, err, context.Canceled)
+			said, err = b.tryRebuild(t.Context(), indexer.RebuildConfig{}, s)
+		}
+		interrupt()
+		require.NoError(t, err)
+		require.Contains(t, said, "taking over what the live index has")
+		require.Contains(t, said, "there is no difference")
+		b.await(url, seq)
+		model.CheckHTTP(t, url, want)
+	}
+}
+
+// TestRebuildSaysWhatItCannot: a rebuild that would leave the index with less than
+// it has stops before that and says what to do, and the live index stays.
+func TestRebuildSaysWhatItCannot(t *testing.T) {
+	t.Parallel()
+	b := newIndexBench(t, natstest.Server(t))
+	url := b.api()
+	want := model.New()
+	history := model.GenerateMessages(11, 900)
+	for i, m := range history[:600] {
+		want.Apply(uint64(i+1), m)
+	}
+	ix := b.indexer(100)
+	b.await(url, b.publish(history[:600]...))
+	require.NoError(t, ix.stop())
+
+	// What was between the index and the stream is in neither.
+	b.publish(history[600:]...)
+	b.purge(700)
+	_, err := b.tryRebuild(t.Context(), indexer.RebuildConfig{}, &steps{})
+	require.ErrorIs(t, err, indexer.ErrTrimmed)
+	require.ErrorContains(t, err, "starts at 700 and the live index ends at 600")
+	require.ErrorContains(t, err, "Restore the stream")
+	model.CheckHTTP(t, url, want)
+
+	// A stream that was made anew, and trimmed since.
+	require.NoError(t, b.js.DeleteStream(t.Context(), stream.Posts))
+	b.publish(model.GenerateMessages(12, 800)...)
+	b.purge(100)
+	_, err = b.tryRebuild(t.Context(), indexer.RebuildConfig{}, &steps{})
+	require.ErrorIs(t, err, indexer.ErrTrimmed)
+	require.ErrorContains(t, err, "the live index is of another one")
+	model.CheckHTTP(t, url, want)
+}
+
+// TestRebuildOfADifferentIndex: where the live index is not what the stream gives,
+// the new one stays beside it until somebody says that it is right.
+func TestRebuildOfADifferentIndex(t *testing.T) {
+	t.Parallel()
+	b := newIndexBench(t, natstest.Server(t))
+	url := b.api()
+	want := model.New()
+	history := model.GenerateMessages(13, 1500)
+	for i, m := range history {
+		want.Apply(uint64(i+1), m)
+	}
+	b.indexer(100)
+	b.await(url, b.publish(history[:1000]...))
+	pool := pgtest.Pool(t, b.owner.URL)
+	var rkey string
+	require.NoError(t, pool.QueryRow(t.Context(), `
+		DELETE FROM tagstream.posts WHERE key = (SELECT key FROM tagstream.posts p JOIN tagstream.accounts a ON a.id = p.account_id
+			WHERE a.state = 0 ORDER BY p.key LIMIT 1) RETURNING rkey`).Scan(&rkey))
+
+	said, err := b.tryRebuild(t.Context(), indexer.RebuildConfig{}, &steps{})
+	require.ErrorIs(t, err, indexer.ErrDiffers, said)
+	require.ErrorContains(t, err, rkey)
+	require.ErrorContains(t, err, "--accept-differences")
+	_, exists, err := store.NewOwner(b.owner).CheckpointOf(t.Context(), store.Rebuilding)
+	require.NoError(t, err)
+	require.True(t, exists, "the new index stays beside the live one")
+
+	last := b.publish(history[1000:]...)
+	said, err = b.tryRebuild(t.Context(), indexer.RebuildConfig{AcceptDifferences: true}, &steps{})
+	require.NoError(t, err)
+	require.Contains(t, said, "accepted: the rebuilt index differs")
+	require.Contains(t, said, "going on from message")
+	b.await(url, last)
+	model.CheckHTTP(t, url, want)
+}
+
+// TestRebuildBesideAnIdleIndex: the live index stands still behind the stream's
+// end; it is compared where it is, before the new one goes on.
+func TestRebuildBesideAnIdleIndex(t *testing.T) {
+	t.Parallel()
+	b := newIndexBench(t, natstest.Server(t))
+	url := b.api()
+	want := model.New()
+	history := model.GenerateMessages(14, 6000)
+	for i, m := range history {
+		want.Apply(uint64(i+1), m)
+	}
+	ix := b.indexer(77)
+	b.await(url, b.publish(history[:1000]...))
+	require.NoError(t, ix.stop())
+	last := b.publish(history[1000:]...)
+	said, err := b.tryRebuild(t.Context(), indexer.RebuildConfig{}, &steps{})
+	require.NoError(t, err)
+	require.Contains(t, said, "there is no difference")
+	b.indexer(100)
+	b.await(url, last)
+	model.CheckHTTP(t, url, want)
+}
