@@ -22,7 +22,7 @@ import (
 
 var (
 	trimSeed  = flag.Uint64("trim.seed", 0, "run TestRebuildOfATrimmedStream with this seed only")
-	trimSeeds = flag.Uint64("trim.seeds", 6, "how many seeds TestRebuildOfATrimmedStream runs")
+	trimSeeds = flag.Uint64("trim.seeds", 4, "how many seeds TestRebuildOfATrimmedStream runs")
 )
 
 // steps collects what a rebuild says, and lets a test act on its progress.
