@@ -100,7 +100,7 @@ func (x *Indexer) Run(ctx context.Context) error {
 		}
 		if fatal(err) {
 			return fmt.Errorf("%w. The stream was lost, replaced, restored from an older copy, or trimmed. "+
-				"Restore it, or remove the index and make it anew from what there is: see docs/operations.md", err)
+				"Restore it, or run `indexer rebuild` to make the index anew from what there is, once ingest has caught up: see docs/operations.md", err)
 		}
 		// lead came far enough to lose something: begin again at once.
 		if time.Since(start) > retryMax {
