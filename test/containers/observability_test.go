@@ -48,7 +48,7 @@ func TestObservability(t *testing.T) {
 		require.NoError(t, err, "make it with .ci/images")
 	}
 	s := up(t, []string{"demo", "observability"}, settings, "upstream", "nats", "postgres", "migrate", "ingest", "indexer", "api", "proxy", "prometheus", "node-exporter", "postgres-exporter")
-	s.awaitWell()
+	s.awaitWell(t)
 	testHardened(t, s)
 
 	ask := func(path string, into any) {
