@@ -171,6 +171,8 @@ func TestPostsPlan(t *testing.T) {
 						})
 					}
 					require.Equal(t, float64(limit), postRows, "records for the page only")
+					require.Greater(t, page.IndexEntries, limit)
+					require.LessOrEqual(t, float64(page.IndexEntries), keyRows+float64(k)+1, "no more than were read")
 					// Overlap: how many tags the posts of this page share.
 					overlap := 0.0
 					read := all[depth+1 : depth+1+limit+1]
@@ -246,6 +248,7 @@ func TestPostsOfBigRecords(t *testing.T) {
 	require.NoError(t, err)
 	require.Less(t, len(page.Rows), 10)
 	require.True(t, page.HasNext)
+	require.Equal(t, store.ShortOfBytes, page.Short)
 	for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
 		require.Equal(t, want, walk(t, r, []string{"big"}, way, 50))
 	}

@@ -382,6 +382,7 @@ func TestWorkIsBounded(t *testing.T) {
 				page, err := r.Posts(t.Context(), q)
 				require.NoError(t, err)
 				require.Empty(t, page.Rows)
+				require.Equal(t, page.HasNext, page.Short == store.ShortOfWork)
 				if !page.HasNext {
 					break
 				}
