@@ -136,12 +136,15 @@ func TestRestorePostgres(t *testing.T) {
 				require.NoError(t, err)
 				require.NoError(t, store.Migrate(t.Context(), b.owner, slog.New(slog.DiscardHandler)))
 			default:
-				var data string
-				require.NoError(t, pg.Pool(t).QueryRow(t.Context(), "SHOW data_directory").Scan(&data))
+				var pid string
+				require.NoError(t, pg.Pool(t).QueryRow(t.Context(), "SELECT split_part(pg_read_file('postmaster.pid'), chr(10), 1)").Scan(&pid))
+				data, err := os.Readlink("/proc/" + pid + "/cwd")
+				require.NoError(t, err)
 				info, err := os.Stat(data)
 				require.NoError(t, err)
 				pg.Stop(t)
-				replaceTree(t, backup, data)
+				require.NoError(t, os.Rename(data, data+".lost"))
+				copyTree(t, backup, data)
 				owner := info.Sys().(*syscall.Stat_t)
 				require.NoError(t, filepath.WalkDir(data, func(path string, _ fs.DirEntry, err error) error {
 					if err != nil {
