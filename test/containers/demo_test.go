@@ -73,7 +73,7 @@ func testHardened(t *testing.T, s *stack) {
 		c := b.inspect(t)
 		require.NotContains(t, []string{"", "0", "root", "0:0"}, c.Config.User, "%s runs as root", b.name)
 		require.True(t, c.HostConfig.ReadonlyRootfs, "%s can write to its root", b.name)
-		require.Equal(t, []string{"ALL"}, []string(c.HostConfig.CapDrop), b.name)
+		require.Equal(t, []string{"ALL"}, c.HostConfig.CapDrop, b.name)
 		require.Empty(t, c.HostConfig.CapAdd, b.name)
 		require.False(t, c.HostConfig.Privileged, b.name)
 		require.Contains(t, c.HostConfig.SecurityOpt, "no-new-privileges:true", b.name)
