@@ -39,6 +39,10 @@ type fold struct {
 	// places are as Applier.Places.
 	places map[store.PostID]event.Key
 	sync   store.PendingSync
+	// recalls says that the rows as loaded are what came of the events that are
+	// folded again, of which the stream may have lost some: payloads of what was
+	// removed. What kept older events out then does so again.
+	recalls bool
 }
 
 func newFold(sync store.PendingSync) *fold {
@@ -169,12 +173,17 @@ func (f *fold) remove(seq uint64, ev *event.Event) {
 	a := f.accounts[ev.DID]
 	e := a.entry(ev.Rkey)
 	// Deletions of posts that were never here leave nothing behind.
-	if a.stale(e, ev.Rev) || e.post == nil && e.removed == nil {
+	if a.stale(e, ev.Rev) || e.post == nil && e.removed == nil && !f.recalled(e, ev.Rev) {
 		return
 	}
 	f.drop(e)
 	e.removed = &store.Removed{Account: &a.row, Rkey: ev.Rkey, Rev: ev.Rev, At: ev.Source.Time.UTC(), Seq: seq}
 	a.touch(seq)
+}
+
+// recalled reports whether a removal at rev has left a marker before.
+func (f *fold) recalled(e *entry, rev string) bool {
+	return f.recalls && e.removedBefore != nil && e.removedBefore.Rev >= rev
 }
 
 // drop takes an entry's post out of the index.
@@ -244,6 +253,9 @@ func (a *account) sweep(goneBelow string, hidden bool) {
 // erase forgets an account's posts and markers; the highest revision that it
 // ever showed stays as the floor under which nothing comes back.
 func (f *fold) erase(a *account) {
+	if f.recalls && a.before != nil {
+		a.row.ErasedRev = max(a.row.ErasedRev, a.before.ErasedRev)
+	}
 	for _, e := range a.rkeys {
 		if e.post != nil {
 			a.row.ErasedRev = max(a.row.ErasedRev, e.post.Rev)

@@ -99,6 +99,7 @@ func (h History) load(ctx context.Context, tx *store.Tx) (*fold, error) {
 	}
 	if h.Whole {
 		f.forget(a)
+		f.recalls = true
 	}
 	return f, nil
 }

@@ -282,6 +282,38 @@ func TestRedriveInOrder(t *testing.T) {
 	}
 }
 
+// TestRedriveKeepsOutWhatWasErased: payloads of what was removed are gone from the
+// stream. What the removals left, a marker or a floor, keeps older events out as
+// before, those in dead letters and those that come later.
+func TestRedriveKeepsOutWhatWasErased(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for _, seq := range []uint64{4, 8} {
+		b.bury[seq] = true
+	}
+	b.put(create("b", "stays", 1),
+		create("a", "x", 1), gone("a", "x", 3), create("a", "x", 2),
+		create("c", "x", 5), status("c", "deleted"), status("c", ""), create("c", "x", 4), create("c", "stays", 6))
+	s, err := b.js.Stream(t.Context(), stream.Posts)
+	require.NoError(t, err)
+	for _, seq := range []uint64{2, 5} {
+		require.NoError(t, s.SecureDeleteMsg(t.Context(), seq))
+	}
+	db := pgtest.Pool(t, b.database.URL)
+	check := func() {
+		t.Helper()
+		var posts, marker, floor string
+		require.NoError(t, db.QueryRow(t.Context(), `SELECT (SELECT string_agg(rkey, ' ' ORDER BY rkey) FROM tagstream.posts),
+			(SELECT max(rev) FROM tagstream.removed_posts), (SELECT max(erased_rev) FROM tagstream.accounts)`).Scan(&posts, &marker, &floor))
+		require.Equal(t, []string{"stays stays", rev(3), rev(5)}, []string{posts, marker, floor})
+	}
+	check()
+	require.Equal(t, map[uint64]string{4: "", 8: ""}, b.redrive(dlq.Selection{}))
+	check()
+	b.put(create("a", "x", 2), create("c", "x", 5))
+	check()
+}
+
 // TestRedriveOfATrimmedStream: where the stream's beginning is gone, nothing is brought back
 // that came out meanwhile, and what the stream had before stays.
 func TestRedriveOfATrimmedStream(t *testing.T) {
