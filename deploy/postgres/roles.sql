@@ -38,10 +38,22 @@ GRANT tagstream_writer TO tagstream_indexer;
 GRANT tagstream_reader TO tagstream_api;
 GRANT pg_monitor TO tagstream_metrics;
 
--- The api sets these itself; here they hold for whoever has its password.
+-- The programs set shorter ones themselves; these hold for whoever has a
+-- password. The owner's migrations take as long as they take, and wait for each
+-- other.
 ALTER ROLE tagstream_api SET default_transaction_read_only = on;
 ALTER ROLE tagstream_api SET statement_timeout = '10s';
+ALTER ROLE tagstream_api SET lock_timeout = '5s';
+ALTER ROLE tagstream_api SET idle_in_transaction_session_timeout = '10s';
 ALTER ROLE tagstream_api SET temp_file_limit = '256MB';
+ALTER ROLE tagstream_indexer SET statement_timeout = '1h'; -- "indexer verify" counts
+ALTER ROLE tagstream_indexer SET lock_timeout = '1min';
+ALTER ROLE tagstream_indexer SET idle_in_transaction_session_timeout = '5min';
+ALTER ROLE tagstream_owner SET idle_in_transaction_session_timeout = '15min';
+ALTER ROLE tagstream_metrics SET default_transaction_read_only = on;
+ALTER ROLE tagstream_metrics SET statement_timeout = '10s';
+ALTER ROLE tagstream_metrics SET lock_timeout = '1s';
+ALTER ROLE tagstream_metrics SET idle_in_transaction_session_timeout = '10s';
 
 SELECT 'CREATE DATABASE tagstream OWNER tagstream_owner'
  WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'tagstream') \gexec

@@ -258,3 +258,45 @@ func TestRunSaysThatItCannotListen(t *testing.T) {
 	require.NoError(t, err)
 	require.ErrorContains(t, a.Run(t.Context()), taken.Addr().String())
 }
+
+// TestSockets: what a client sends, or does not, is bounded in time and in size.
+func TestSockets(t *testing.T) {
+	t.Parallel()
+	r := start(t, "postgres://127.0.0.1:1/nowhere")
+	head := "GET /v1/posts?tags=art&limit=0 HTTP/1.1\r\nHost: x\r\n"
+	for _, c := range []struct {
+		name, sends, answer string
+	}{
+		{"a header that is too big", head + "X: " + strings.Repeat("x", 256<<10) + "\r\n\r\n", "431 "},
+		{"a query string that is too long", "GET /v1/posts?tags=" + strings.Repeat("x", 20<<10) + " HTTP/1.1\r\nHost: x\r\n\r\n", "query_too_long"},
+		{"a body, which nobody reads", head + "Content-Length: 1000000000\r\n\r\n" + strings.Repeat("x", 1<<20), "invalid_limit"},
+		{"a header that does not end", head, ""},
+		{"nothing", "", ""},
+		{"garbage", "\x16\x03\x01\r\n\r\n", "400 "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			conn, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+			require.NoError(t, err)
+			defer conn.Close()
+			require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
+			go func() { _, _ = io.WriteString(conn, c.sends) }() // the server may close before it has read all
+			if c.answer == "" {
+				answer, err := io.ReadAll(conn)
+				require.NoError(t, err, "it is cut off")
+				require.Empty(t, answer)
+				return
+			}
+			answer := make([]byte, 0, 8<<10)
+			for !strings.Contains(string(answer), c.answer) {
+				n, err := conn.Read(answer[len(answer):cap(answer)])
+				answer = answer[:len(answer)+n]
+				require.NoError(t, err, "%s", answer)
+			}
+			require.NotContains(t, string(answer), "127.0.0.1:1", "of our insides")
+		})
+	}
+	status, body := r.get(t, "/v1/posts?tags=art")
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	require.JSONEq(t, `{"type":"about:blank","title":"Service Unavailable","status":503,"code":"unavailable","detail":"The index cannot be reached at the moment; try again in a few seconds."}`, body)
+}

@@ -55,7 +55,7 @@ func testUsers(t *testing.T, s *stack) {
 		{"ingest", "$JS.API.STREAM.CREATE.OTHER", `{"name":"OTHER"}`, denied},
 		{"ingest", "$JS.API.STREAM.PURGE.POSTS_DLQ", "", denied},
 		{"ingest", "$JS.API.STREAM.NAMES", "", denied},
-		{"ingest", "$JS.API.CONSUMER.CREATE.POSTS.spy", `{"stream_name":"POSTS","config":{"name":"spy"}}`, denied},
+		{"ingest", "$JS.API.CONSUMER.CREATE.POSTS_DLQ.spy", `{"stream_name":"POSTS_DLQ","config":{"name":"spy"}}`, denied},
 		{"ingest", "$JS.API.STREAM.SNAPSHOT.POSTS", `{"deliver_subject":"x"}`, denied},
 		{"ingest", "posts_dlq.1", "forged", denied},
 		{"ingest", "$KV.TAGSTREAM_LEASES.other", "x", denied},

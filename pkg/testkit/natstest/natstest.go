@@ -83,6 +83,7 @@ func (s *TestServer) start(t testing.TB) {
 	if err != nil {
 		t.Fatalf("natstest: make the server: %v", err)
 	}
+	running.ConfigureLogger() // where With has set a log file and NoLog to false
 	running.Start()
 	if !running.ReadyForConnections(readyLimit) {
 		running.Shutdown()
