@@ -83,7 +83,7 @@ func (d *deployed) secret(name string) string {
 func (d *deployed) startNATS() {
 	d.t.Helper()
 	secrets := []string{`"/run/secrets/`, `"` + d.path("/run/secrets") + "/"}
-	d.copy("nats/users.conf", d.path("/etc/tagstream/users.conf"))
+	d.copy("nats/users.conf", d.path("/etc/tagstream/users.conf"), "$NATS_ACCOUNT_FILE_STORE", "1GB")
 	d.copy("nats/server.conf", d.path("/etc/tagstream/server.conf"), append(secrets, "$NATS_NAME", "test", "port: 4222", "port: -1", "http_port: 8222", "")...)
 	for _, name := range []string{"cluster", "single"} {
 		replace := []string{`"/data/`, `"` + d.path("/data") + "/", "$NATS_MAX_FILE_STORE", "-1"}
