@@ -88,6 +88,11 @@ type Event struct {
 	// Active and Status are the account's, as the upstream event gave them.
 	Active bool   `json:"active,omitempty"`
 	Status string `json:"status,omitempty"`
+
+	// Traceparent is the trace (W3C Trace Context) that the event is part of, ""
+	// for nearly all. It is not in the encoding but in a header beside it, and
+	// means nothing to the index.
+	Traceparent string `json:"-"`
 }
 
 // Checkpoint is how far upstream a stream that ends with the event was read: a

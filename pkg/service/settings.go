@@ -62,6 +62,10 @@ var Settings = []Setting{
 	{"CURSOR_KEYS_FILE", "", "FILE",
 		"keys that sign page tokens, the first signs, all verify; bin/tagstream makes one in its data dir", []string{API, Standalone}},
 	{"DATA_DIR", "./data", "DIR", "where bin/tagstream keeps its stream, database and keys", []string{Standalone}},
+	{"TRACES_URL", "", "URL",
+		"OTLP over HTTP: where OpenTelemetry traces go, such as http://collector:4318/v1/traces; without it nothing is traced. Headers and certificates come from OTEL_EXPORTER_OTLP_*", []string{Ingest, Indexer, API, Standalone}},
+	{"TRACES_RATIO", "0.001", "SHARE",
+		"the share of events and of requests that begin a trace, above 0 and up to 1; what continues one is in it", []string{Ingest, Indexer, API, Standalone}},
 	{"LOG_LEVEL", "info", "LEVEL", "debug, info, warn or error", []string{Ingest, Indexer, API, Standalone}},
 	{"LOG_FORMAT", "text", "FORMAT", "text or json", []string{Ingest, Indexer, API, Standalone}},
 }

@@ -219,6 +219,15 @@ func (v *Values) Int(name string, lo, hi int) int {
 	return n
 }
 
+// Share returns the setting as a number above 0 and up to 1.
+func (v *Values) Share(name string) float64 {
+	n, err := strconv.ParseFloat(v.String(name), 64)
+	if err != nil || !(n > 0 && n <= 1) {
+		v.Fail(name, fmt.Errorf("%q is not a number above 0 and up to 1", v.String(name)))
+	}
+	return n
+}
+
 var units = map[string]int64{
 	"": 1, "B": 1,
 	"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12,

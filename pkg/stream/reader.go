@@ -29,6 +29,8 @@ var (
 type Message struct {
 	Seq  uint64
 	Data []byte
+	// Traceparent is the trace that the message is part of (event.Event).
+	Traceparent string
 }
 
 // What a reader holds in memory at most, between what it asks the server for
@@ -210,7 +212,7 @@ func (r *Reader) consume(ctx context.Context, connected <-chan nats.Status, cons
 		if err != nil || meta.Sequence.Consumer != delivered || meta.Sequence.Stream < next {
 			return next
 		}
-		m := message{Message: Message{Seq: meta.Sequence.Stream, Data: msg.Data()}}
+		m := message{Message: Message{Seq: meta.Sequence.Stream, Data: msg.Data(), Traceparent: msg.Headers().Get(traceHeader)}}
 		if m.Seq > next {
 			m.missing = next
 		}

@@ -35,6 +35,8 @@ const (
 	// batchHeader names the batch that a message was stored with: the writer's
 	// id and a random part.
 	batchHeader = "Tagstream-Batch"
+	// traceHeader is that of W3C's Trace Context, on messages that are traced.
+	traceHeader = "traceparent"
 
 	publishTimeout  = 10 * time.Second
 	retryMin        = 100 * time.Millisecond
@@ -123,7 +125,11 @@ func nextBatch(events []*event.Event) ([]*nats.Msg, error) {
 		if len(msgs) == MaxBatch || len(msgs) > 0 && bytes > maxBatchBytes {
 			break
 		}
-		msgs = append(msgs, &nats.Msg{Subject: Subject(ev.Kind), Data: data})
+		msg := &nats.Msg{Subject: Subject(ev.Kind), Data: data}
+		if ev.Traceparent != "" {
+			msg.Header = nats.Header{traceHeader: {ev.Traceparent}}
+		}
+		msgs = append(msgs, msg)
 	}
 	return msgs, nil
 }
@@ -209,7 +215,11 @@ func (w *Writer) publish(ctx context.Context, msgs []*nats.Msg, batch string) (u
 	defer cancel()
 	for i, m := range msgs {
 		// Made anew for each attempt, which adds headers of its own.
+		traced := m.Header.Get(traceHeader)
 		m.Header = nats.Header{batchHeader: {batch}, jetstream.ExpectedStreamHeader: {Posts}}
+		if traced != "" {
+			m.Header.Set(traceHeader, traced)
+		}
 		if i == 0 {
 			m.Header.Set(jetstream.ExpectedLastSeqHeader, strconv.FormatUint(w.seq, 10))
 		}

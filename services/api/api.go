@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/obs"
@@ -31,6 +32,8 @@ type Deps struct {
 	Health   *obs.Health
 	// Listener, if not nil, is served instead of Config.Listen. Run closes it.
 	Listener net.Listener
+	// Tracer traces requests; nil traces none.
+	Tracer trace.Tracer
 }
 
 // The components of Health that the API reports on. Other services in the same
@@ -112,7 +115,7 @@ func (a *API) Run(ctx context.Context) error {
 	defer reader.Close()
 	handler := httpapi.New(httpapi.Config{
 		Index: reader, Codec: a.codec, Logger: a.log, Registry: a.deps.Registry,
-		MaxInFlight: a.cfg.MaxInFlight, Version: service.Version(),
+		MaxInFlight: a.cfg.MaxInFlight, Version: service.Version(), Tracer: a.deps.Tracer,
 	})
 	a.admin.Use(handler)
 	defer a.admin.Use(nil) // before the reader is closed

@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/store"
@@ -35,6 +36,8 @@ type Deps struct {
 	Health   *obs.Health
 	// ID is unique to this run of the program; it names the lease's holder.
 	ID string
+	// Tracer traces what is done with traced events; nil traces nothing.
+	Tracer trace.Tracer
 }
 
 // The components of Health that the indexer reports on.
@@ -165,7 +168,7 @@ func (x *Indexer) lead(ctx context.Context, w *store.Writer) error {
 		}
 	}()
 	a := &apply.Applier{
-		Writer: w, Logger: x.log, Big: x.cfg.BigAccount,
+		Writer: w, Logger: x.log, Big: x.cfg.BigAccount, Tracer: x.deps.Tracer,
 		PutDeadLetter: func(ctx context.Context, d stream.DeadLetter) error {
 			if err := stream.PutDeadLetter(ctx, x.js, d); err != nil {
 				return &streamError{err}

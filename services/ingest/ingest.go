@@ -26,6 +26,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
@@ -52,6 +53,8 @@ type Deps struct {
 	// Ready, if not nil, hears of each component's condition, nil when well.
 	// It is called often with the same.
 	Ready func(component string, err error)
+	// Tracer traces events; nil traces none.
+	Tracer trace.Tracer
 }
 
 // Service is the ingest service.
@@ -65,6 +68,7 @@ type Service struct {
 	tally    *tally
 	log      *logbook
 	id       string
+	tracer   trace.Tracer // nil is off
 	// reading says that a host is connected and being read.
 	reading atomic.Bool
 }
@@ -94,7 +98,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		cfg: cfg.withDefaults(), firehose: fh, js: js, logger: deps.Logger, ready: deps.Ready, metrics: m,
 		tally: &tally{metrics: m},
 		log:   &logbook{js: js, logger: deps.Logger, metrics: m, entries: make(chan stream.LogEntry, logQueue)},
-		id:    runID(),
+		id:    runID(), tracer: deps.Tracer,
 	}, nil
 }
 
@@ -135,10 +139,12 @@ func (s *Service) source(ctx context.Context, from event.Position, maxPayload in
 	return reader.Run(ctx, from, func(ctx context.Context, b firehose.Batch) error {
 		d := decode.Decoder{Host: b.Host, NotBefore: b.NotBefore, MaxPayload: maxPayload}
 		out := forward.Batch{Position: b.Last}
+		received := time.Now()
 		for i := range b.Events {
 			res := d.Decode(&b.Events[i])
 			s.tally.event(&b.Events[i], res)
 			if res.Event != nil {
+				s.traceEvent(ctx, res.Event, received)
 				out.Events = append(out.Events, res.Event)
 			}
 		}
@@ -181,6 +187,7 @@ func (s *Service) hooks() forward.Hooks {
 	return forward.Hooks{
 		Published: func(events []*event.Event, took time.Duration) {
 			s.tally.publish(events)
+			s.traceAppend(events, took)
 			s.metrics.appendTime.Observe(took.Seconds())
 			s.metrics.batchEvents.Observe(float64(len(events)))
 		},

@@ -8,6 +8,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/tracing"
 	"github.com/tagstream/tagstream/services/indexer"
 	"github.com/tagstream/tagstream/services/ingest"
 )
@@ -28,6 +29,8 @@ type Config struct {
 	EraseWithin time.Duration
 	// APIListen and OpsListen are host:port.
 	APIListen, OpsListen string
+	// Tracing says whether and how to trace.
+	Tracing tracing.Config
 	// CursorKeys sign page tokens; without any, a file of them is kept in DataDir.
 	CursorKeys []keyset.Key
 }
@@ -42,6 +45,7 @@ func ConfigFrom(v *service.Values) Config {
 		EraseWithin: indexer.EraseWithinFrom(v),
 		APIListen:   v.Listen("API_LISTEN"),
 		OpsListen:   v.Listen("OPS_LISTEN"),
+		Tracing:     tracing.ConfigFrom(v, service.Standalone),
 	}
 	if file := v.String("CURSOR_KEYS_FILE"); file != "" {
 		var err error

@@ -27,6 +27,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/service"
+	"github.com/tagstream/tagstream/pkg/tracing"
 	"github.com/tagstream/tagstream/services/api"
 	"github.com/tagstream/tagstream/services/indexer"
 	"github.com/tagstream/tagstream/services/ingest"
@@ -85,6 +86,10 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(apiURL
 	defer func() { err = errors.Join(err, ops.stop()) }()
 
 	p.apiListener = apiListener
+	if p.traces, err = tracing.Start(under, cfg.Tracing, logger, p.registry); err != nil {
+		return err
+	}
+	defer p.traces.Stop()
 	start, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	closeStores, err := p.openStores(start)
@@ -102,6 +107,7 @@ type pipeline struct {
 	health      *obs.Health
 	registry    *prometheus.Registry
 	apiListener net.Listener
+	traces      *tracing.Tracing
 	// ops is what the services have for operators; they add to it as they come.
 	ops *http.ServeMux
 
@@ -189,17 +195,17 @@ func (p *pipeline) run(ctx context.Context, ready func(string)) error {
 	}
 	defer indexerConn.Close()
 
-	in, err := ingest.New(p.cfg.Ingest, ingest.Deps{NATS: ingestConn, Logger: p.logger, Registry: p.registry, Ready: p.health.Set})
+	in, err := ingest.New(p.cfg.Ingest, ingest.Deps{NATS: ingestConn, Logger: p.logger, Registry: p.registry, Ready: p.health.Set, Tracer: p.traces.Tracer("ingest")})
 	if err != nil {
 		return err
 	}
 	ix, err := indexer.New(indexer.Config{Database: p.dbs.indexer, EraseWithin: p.cfg.EraseWithin},
-		indexer.Deps{NATS: indexerConn, Logger: p.logger, Registry: p.registry, Health: p.health, ID: nuid.Next()})
+		indexer.Deps{NATS: indexerConn, Logger: p.logger, Registry: p.registry, Health: p.health, ID: nuid.Next(), Tracer: p.traces.Tracer("indexer")})
 	if err != nil {
 		return err
 	}
 	ap, err := api.New(api.Config{Database: p.dbs.api, CursorKeys: p.keys},
-		api.Deps{Logger: p.logger, Registry: p.registry, Health: p.health, Listener: p.apiListener})
+		api.Deps{Logger: p.logger, Registry: p.registry, Health: p.health, Listener: p.apiListener, Tracer: p.traces.Tracer("api")})
 	if err != nil {
 		return err
 	}

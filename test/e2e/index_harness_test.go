@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/obs"
@@ -44,6 +45,8 @@ type indexBench struct {
 	runs                  int
 	// big is the indexers' BigAccount.
 	big int
+	// tracer is that of the indexers and APIs; nil is off.
+	tracer trace.Tracer
 }
 
 // roles makes the group roles, which belong to the whole test server, once.
@@ -121,7 +124,7 @@ func (b *indexBench) indexer(size int) *run {
 	b.t.Helper()
 	logger := b.logger("indexer")
 	x, err := indexer.New(indexer.Config{Database: b.writer, BatchSize: size, BigAccount: b.big}, indexer.Deps{
-		NATS: b.nats.Conn(b.t), Logger: logger, Registry: prometheus.NewRegistry(), Health: obs.NewHealth(logger), ID: fmt.Sprint("test-", b.runs),
+		NATS: b.nats.Conn(b.t), Logger: logger, Registry: prometheus.NewRegistry(), Health: obs.NewHealth(logger), ID: fmt.Sprint("test-", b.runs), Tracer: b.tracer,
 	})
 	require.NoError(b.t, err)
 	return b.start(x.Run)
@@ -134,7 +137,7 @@ func (b *indexBench) api() string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(b.t, err)
 	a, err := api.New(api.Config{Database: b.reader, CursorKeys: []keyset.Key{b.key}}, api.Deps{
-		Logger: logger, Registry: prometheus.NewRegistry(), Health: obs.NewHealth(logger), Listener: listener,
+		Logger: logger, Registry: prometheus.NewRegistry(), Health: obs.NewHealth(logger), Listener: listener, Tracer: b.tracer,
 	})
 	require.NoError(b.t, err)
 	b.start(a.Run)

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
@@ -36,6 +37,8 @@ type ingestBench struct {
 	js   jetstream.JetStream
 	// runs counts the runs of ingest, which share one stream.
 	runs int
+	// tracer is that of ingest; nil is off.
+	tracer trace.Tracer
 }
 
 func newIngestBench(t *testing.T, accounts int) *ingestBench {
@@ -103,7 +106,7 @@ func (b *ingestBench) ingest(cfg ingest.Config) *ingestRun {
 	svc, err := ingest.New(cfg, ingest.Deps{
 		NATS:     b.nats.Conn(b.t),
 		Logger:   slog.New(slog.NewTextHandler(testWriter{b.t, fmt.Sprintf("ingest %d: ", b.runs)}, nil)),
-		Registry: r.registry,
+		Registry: r.registry, Tracer: b.tracer,
 		Ready: func(component string, err error) {
 			r.mu.Lock()
 			defer r.mu.Unlock()

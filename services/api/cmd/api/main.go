@@ -12,6 +12,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/tracing"
 	"github.com/tagstream/tagstream/services/api"
 )
 
@@ -51,13 +52,19 @@ func run(ctx context.Context, v *service.Values) error {
 		}
 		cfg.CursorKeys = keys
 	}
+	traces := tracing.ConfigFrom(v, service.API)
 	if err := v.Err(); err != nil {
 		return err
 	}
 
 	health := obs.NewHealth(logger, api.HealthDatabase, api.HealthListener)
 	registry := obs.NewRegistry(health, service.Version())
-	a, err := api.New(cfg, api.Deps{Logger: logger, Registry: registry, Health: health})
+	traced, err := tracing.Start(ctx, traces, logger, registry)
+	if err != nil {
+		return err
+	}
+	defer traced.Stop()
+	a, err := api.New(cfg, api.Deps{Logger: logger, Registry: registry, Health: health, Tracer: traced.Tracer("api")})
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store"
@@ -65,6 +66,8 @@ type Config struct {
 	MaxInFlight int
 	// Version of the program, for answers.
 	Version string
+	// Tracer traces requests; nil traces none. It alone may be left out.
+	Tracer trace.Tracer
 }
 
 // Handler answers the API's requests. It is safe for concurrent use.
@@ -74,6 +77,7 @@ type Handler struct {
 	logger    *slog.Logger
 	metrics   *metrics
 	version   string
+	tracer    trace.Tracer // nil is off
 	slots     chan struct{}
 	sending   budget
 	gzips     sync.Pool // of *gzip.Writer
@@ -83,8 +87,11 @@ type Handler struct {
 
 // New returns a handler and registers its metrics.
 func New(c Config) *Handler {
+	if c.Tracer != nil {
+		c.Index = tracedIndex{c.Index, c.Tracer}
+	}
 	h := &Handler{
-		index: c.Index, codec: c.Codec, logger: c.Logger, version: c.Version,
+		index: c.Index, codec: c.Codec, logger: c.Logger, version: c.Version, tracer: c.Tracer,
 		metrics: newMetrics(c.Registry, c.MaxInFlight),
 		slots:   make(chan struct{}, c.MaxInFlight),
 		sending: budget{max: maxSending},
@@ -103,11 +110,13 @@ func (h *Handler) handle(route string, answer func(*http.Request) (*response, er
 		start := time.Now()
 		h.metrics.inFlight.Inc()
 		w := &recorder{ResponseWriter: rw}
+		r, endTrace := h.trace(r)
 		defer func() {
 			h.metrics.inFlight.Dec()
 			if w.status == 0 { // it panicked; net/http cuts the connection
 				w.status = http.StatusInternalServerError
 			}
+			endTrace(w.status)
 			took := time.Since(start)
 			h.metrics.answered(route, w.status, took)
 			h.logger.Debug("request", "route", route, "method", r.Method, "path", r.URL.Path,

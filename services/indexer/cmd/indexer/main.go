@@ -16,6 +16,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/tracing"
 	"github.com/tagstream/tagstream/services/indexer"
 )
 
@@ -62,6 +63,7 @@ func run(ctx context.Context, v *service.Values) error {
 	if cfg.MarkerAge != 0 && cfg.MarkerAge < indexer.MinMarkerAge {
 		v.Fail("INDEXER_MARKER_AGE", fmt.Errorf("%s is less than %s", cfg.MarkerAge, indexer.MinMarkerAge))
 	}
+	traces := tracing.ConfigFrom(v, service.Indexer)
 	if err := v.Err(); err != nil {
 		return err
 	}
@@ -72,8 +74,13 @@ func run(ctx context.Context, v *service.Values) error {
 	}
 	defer nc.Close()
 	registry := obs.NewRegistry(health, service.Version())
+	traced, err := tracing.Start(ctx, traces, logger, registry)
+	if err != nil {
+		return err
+	}
+	defer traced.Stop()
 	x, err := indexer.New(cfg, indexer.Deps{
-		NATS: nc, Logger: logger, Registry: registry, Health: health, ID: nuid.Next(),
+		NATS: nc, Logger: logger, Registry: registry, Health: health, ID: nuid.Next(), Tracer: traced.Tracer("indexer"),
 	})
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tagstream/tagstream/pkg/event"
@@ -61,6 +62,9 @@ type Applier struct {
 	// OnApplied, if set, hears of each event that was folded in, after the
 	// commit.
 	OnApplied func(*event.Event)
+	// Tracer, if set, traces batches that have traced messages. Who replays the
+	// stream sets none.
+	Tracer trace.Tracer
 }
 
 type numbered struct {
@@ -103,7 +107,9 @@ func (a *Applier) Apply(ctx context.Context, messages []stream.Message) error {
 }
 
 // applyOnce applies messages, and buries those that are no events and dead.
-func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead []corpse) error {
+func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead []corpse) (err error) {
+	ctx, end := a.trace(ctx, messages)
+	defer func() { end(err) }()
 	var events []numbered
 	var first, last uint64
 	for _, c := range dead {
@@ -129,7 +135,8 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 	}
 	var applied []numbered
 	var buried []corpse
-	err := a.Writer.Apply(ctx, func(tx *store.Tx, from store.Checkpoint) (store.Checkpoint, error) {
+	ctx, endTx := a.traceTransaction(ctx)
+	err = a.Writer.Apply(ctx, func(tx *store.Tx, from store.Checkpoint) (store.Checkpoint, error) {
 		to := from
 		// The transaction before may have taken effect without our knowing.
 		if last <= from.Seq {
@@ -160,6 +167,7 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 		}
 		return to, nil
 	})
+	endTx(err)
 	if err != nil {
 		return fmt.Errorf("apply messages %d to %d: %w", first, last, err)
 	}
@@ -220,7 +228,9 @@ func (a *Applier) foldInto(ctx context.Context, tx *store.Tx, sync store.Pending
 	for _, n := range events {
 		f.apply(n.seq, n.ev)
 	}
-	return f.sync, tx.Write(ctx, f.changes())
+	c := f.changes()
+	traceChanges(ctx, len(events), c)
+	return f.sync, tx.Write(ctx, c)
 }
 
 // sizeUp marks the accounts that events are about as a whole, and returns those

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/service"
+	"github.com/tagstream/tagstream/pkg/tracing"
 	"github.com/tagstream/tagstream/services/ingest"
 )
 
@@ -49,6 +50,7 @@ func run(ctx context.Context, v *service.Values) error {
 	logger := service.Logger(v, os.Stderr)
 	cfg := ingest.ConfigFrom(v)
 	cfg.Stream.Replicas = v.Int("STREAM_REPLICAS", 1, 5)
+	traces := tracing.ConfigFrom(v, service.Ingest)
 	if err := v.Err(); err != nil {
 		return err
 	}
@@ -63,7 +65,12 @@ func run(ctx context.Context, v *service.Values) error {
 	}
 	defer nc.Close()
 	registry := obs.NewRegistry(health, service.Version())
-	svc, err := ingest.New(cfg, ingest.Deps{NATS: nc, Logger: logger, Registry: registry, Ready: health.Set})
+	traced, err := tracing.Start(ctx, traces, logger, registry)
+	if err != nil {
+		return err
+	}
+	defer traced.Stop()
+	svc, err := ingest.New(cfg, ingest.Deps{NATS: nc, Logger: logger, Registry: registry, Ready: health.Set, Tracer: traced.Tracer("ingest")})
 	if err != nil {
 		return err
 	}

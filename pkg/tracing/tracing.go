@@ -1,0 +1,138 @@
+package tracing
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/tagstream/tagstream/pkg/service"
+)
+
+const (
+	// maxWaiting is how many ended spans may wait for the collector, the batch
+	// that is on its way included.
+	maxWaiting = 2048
+	// batchEvery is how long spans wait for others to go with.
+	batchEvery = 2 * time.Second
+	// exportTimeout bounds one batch's way to the collector, its repetitions
+	// included.
+	exportTimeout = 10 * time.Second
+	// stopTimeout bounds how long Stop waits for the last spans.
+	stopTimeout = 3 * time.Second
+	// maxForeign is how many traces a second are joined that another program
+	// began: the API's callers choose what is sampled, and an indexer that
+	// catches up meets many at once.
+	maxForeign = 100
+
+	// defaultPath is where OTLP over HTTP takes traces.
+	defaultPath = "/v1/traces"
+)
+
+// Config says what is traced, and where it goes.
+type Config struct {
+	// Endpoint is the collector's URL for traces; "" is off.
+	Endpoint string
+	// Ratio is the share of events and of requests that begin a trace, 0 to 1.
+	// What continues a sampled one is always in it.
+	Ratio float64
+	// Service names the program to the collector.
+	Service string
+}
+
+// ConfigFrom reads the configuration from a program's settings. Bad values are
+// reported by v.Err.
+func ConfigFrom(v *service.Values, program string) Config {
+	cfg := Config{Endpoint: v.String("TRACES_URL"), Ratio: v.Share("TRACES_RATIO"), Service: program}
+	if program != service.Standalone {
+		cfg.Service = "tagstream-" + program
+	}
+	if cfg.Endpoint != "" {
+		endpoint, err := checkEndpoint(cfg.Endpoint)
+		if err != nil {
+			v.Fail("TRACES_URL", err)
+		}
+		cfg.Endpoint = endpoint
+	}
+	return cfg
+}
+
+// checkEndpoint returns the URL with its path, which may be left out.
+func checkEndpoint(s string) (string, error) {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return "", errors.New("must be a URL such as http://collector:4318/v1/traces")
+	}
+	if u.User != nil {
+		return "", errors.New("must hold no password: use OTEL_EXPORTER_OTLP_HEADERS")
+	}
+	if strings.Trim(u.Path, "/") == "" {
+		u.Path = defaultPath
+	}
+	return u.String(), nil
+}
+
+// Tracing records spans and sends them. The nil one is off.
+type Tracing struct {
+	provider *sdktrace.TracerProvider
+	logger   *slog.Logger
+}
+
+// Start begins to send spans, and registers the metrics of that. With no
+// endpoint it returns nil. The details of the exporter (headers, certificates,
+// compression) and of the resource come from OpenTelemetry's own variables,
+// OTEL_EXPORTER_OTLP_* and OTEL_RESOURCE_ATTRIBUTES; a bad one is an error.
+func Start(ctx context.Context, cfg Config, logger *slog.Logger, registry prometheus.Registerer) (*Tracing, error) {
+	if cfg.Endpoint == "" {
+		return nil, nil //nolint:nilnil // nil is off, as documented
+	}
+	version, _, _ := strings.Cut(service.Version(), " ")
+	res, err := resource.New(ctx,
+		resource.WithAttributes(semconv.ServiceName(cfg.Service), semconv.ServiceVersion(version), semconv.ServiceInstanceID(rand.Text())),
+		resource.WithTelemetrySDK(), resource.WithFromEnv())
+	if err != nil {
+		return nil, fmt.Errorf("describe the program to the collector: %w", err)
+	}
+	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(cfg.Endpoint), otlptracehttp.WithTimeout(exportTimeout))
+	if err != nil {
+		return nil, fmt.Errorf("export traces to %s: %w", cfg.Endpoint, err)
+	}
+	q := newQueue(exporter, logger, registry)
+	q.SpanProcessor = sdktrace.NewBatchSpanProcessor(q.exporter(),
+		sdktrace.WithMaxQueueSize(maxWaiting), sdktrace.WithBatchTimeout(batchEvery), sdktrace.WithExportTimeout(exportTimeout))
+	logger.Info("tracing", "endpoint", cfg.Endpoint, "ratio", cfg.Ratio)
+	return &Tracing{logger: logger, provider: sdktrace.NewTracerProvider(
+		sdktrace.WithResource(res), sdktrace.WithSpanProcessor(q), sdktrace.WithSampler(sampler(cfg.Ratio)),
+	)}, nil
+}
+
+// Tracer returns the tracer of a part of the program, nil where tracing is off.
+func (t *Tracing) Tracer(part string) trace.Tracer {
+	if t == nil {
+		return nil
+	}
+	return t.provider.Tracer("github.com/tagstream/tagstream/" + part)
+}
+
+// Stop sends what waits, for a few seconds at most, and ends.
+func (t *Tracing) Stop() {
+	if t == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	if err := t.provider.Shutdown(ctx); err != nil {
+		t.logger.Warn("the last spans did not get to the collector", "err", err)
+	}
+}
