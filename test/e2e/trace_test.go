@@ -38,7 +38,7 @@ func tracedPost(t *testing.T, b *ingestBench, tr *tracing.Tracing) (simnet.Post,
 	x := newIndexBench(t, b.nats)
 	x.tracer = tr.Tracer("index")
 	url := x.api()
-	in := b.ingest(ingest.Config{Hosts: []string{host.URL()}})
+	in := b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive"})
 	in.awaitReady()
 	x.indexer(50)
 	p := b.post("traced", "trackedtag")
