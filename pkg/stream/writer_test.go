@@ -478,3 +478,40 @@ func TestServerCompletesABatchAtItsRestart(t *testing.T) {
 	require.NoError(t, w.Append(within(t, patience), numbered(size+1, 10)))
 	requireStored(t, js, size+10)
 }
+
+// TestTraceparentTravels: beside the encoding, on the messages of traced events
+// and no others, whatever becomes of the attempts before.
+func TestTraceparentTravels(t *testing.T) {
+	t.Parallel()
+	s, js := serve(t, natstest.Listen())
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	failed := make(chan error, 100)
+	w, err := stream.OpenWriter(t.Context(), js, "a", func(err error) { failed <- err })
+	require.NoError(t, err)
+	events := numbered(1, 5)
+	events[1].Traceparent = parent
+	s.Shutdown()
+	appended := make(chan error, 1)
+	ctx := within(t, patience)
+	go func() { appended <- w.Append(ctx, events) }()
+	<-failed
+	s.Restart(t)
+	require.NoError(t, <-appended)
+	single := numbered(6, 1)
+	single[0].Traceparent = parent
+	require.NoError(t, w.Append(ctx, single))
+
+	r, err := stream.OpenReader(ctx, js, 1)
+	require.NoError(t, err)
+	defer r.Close()
+	var got []string
+	for len(got) < 6 {
+		batch, err := r.Next(ctx, 10, time.Millisecond)
+		require.NoError(t, err)
+		for _, m := range batch {
+			got = append(got, m.Traceparent)
+			require.NotContains(t, string(m.Data), "0af7651916cd43dd", "the encoding is the same")
+		}
+	}
+	require.Equal(t, []string{"", parent, "", "", "", parent}, got)
+}
