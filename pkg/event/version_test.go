@@ -1,0 +1,60 @@
+package event_test
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+// stored are the sums of testdata/v<version>: messages as that version of the
+// writer stored them, and as they still are in streams. No flag writes them, and
+// they never change: a new version of the encoding adds a folder and a sum.
+var stored = map[int]string{
+	1: "d8292f6e6319d4caa9d005f2e06aa72946687443ea987d0b6bf3073b1d30588b",
+}
+
+// TestEveryStoredVersionIsRead: what any version has written can be read by this
+// program, and means what it did.
+func TestEveryStoredVersionIsRead(t *testing.T) {
+	t.Parallel()
+	require.Len(t, stored, event.Version, "messages of every version")
+	for version := 1; version <= event.Version; version++ {
+		t.Run(fmt.Sprint(version), func(t *testing.T) {
+			t.Parallel()
+			files, err := filepath.Glob(fmt.Sprintf("testdata/v%d/*.json", version))
+			require.NoError(t, err)
+			require.NotEmpty(t, files)
+			slices.Sort(files)
+			sum := sha256.New()
+			for _, file := range files {
+				data, err := os.ReadFile(file)
+				require.NoError(t, err)
+				sum.Write(data)
+				require.Contains(t, string(data), fmt.Sprintf(`{"v":%d,`, version))
+				ev, err := event.Decode(data)
+				require.NoError(t, err, file)
+				if want, ok := examples()[nameOf(file)]; ok {
+					if _, err := want.Encode(); err != nil { // it sets V
+						t.Fatal(err)
+					}
+					ev.V, want.V = 0, 0
+					require.Equal(t, want, ev, file)
+				}
+			}
+			require.Equal(t, stored[version], hex.EncodeToString(sum.Sum(nil)), "what is stored in streams cannot be changed")
+		})
+	}
+}
+
+func nameOf(file string) string {
+	base := filepath.Base(file)
+	return base[:len(base)-len(".json")]
+}
