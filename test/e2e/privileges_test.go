@@ -89,6 +89,7 @@ func TestPrivileges(t *testing.T) {
 	rights.await(t)
 	b.settle(host, url)
 	for program, ops := range map[string]string{"ingest": standbyOps, "indexer": indexerOps, "api": apiOps} {
+		awaitAnswer(t, "http://"+ops+"/readyz") // also who stands by notices that NATS is back
 		once(0, program, "health", []string{"TAGSTREAM_OPS_LISTEN=" + ops})
 	}
 	require.Contains(t, once(0, "ingest", "log", ingestEnv), `"what":"connected"`)
