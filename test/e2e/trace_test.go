@@ -108,7 +108,9 @@ func TestTraces(t *testing.T) {
 	require.Equal(t, "postgresql", tx.Attributes["db.system.name"])
 	require.GreaterOrEqual(t, tx.Attributes["tagstream.rows.posts"], int64(1))
 
-	server := one("of the request", func(s otlptest.Span) bool { return s.TraceID == callersTrace && s.Kind == tracepb.Span_SPAN_KIND_SERVER })
+	server := one("of the request", func(s otlptest.Span) bool {
+		return s.TraceID == callersTrace && s.Kind == tracepb.Span_SPAN_KIND_SERVER
+	})
 	require.Equal(t, "GET /v1/posts", server.Name)
 	require.Equal(t, "b7ad6b7169203331", server.ParentID)
 	require.Equal(t, int64(http.StatusOK), server.Attributes["http.response.status_code"])
