@@ -6,8 +6,8 @@ SHELL := bash
 GOTESTSUM := go run gotest.tools/gotestsum@v1.13.0
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 MODULES := pkg services/ingest services/indexer services/api services/standalone deploy/secrets test
-# A module outside the workspace, whose dependencies would change all others'.
-APART := test/containers
+# Modules outside the workspace, whose dependencies would change all others'.
+APART := test/containers test/k8s test/observability
 DEMO_DIR ?= $(CURDIR)/data/demo
 DEMO_RATE ?= 50
 
@@ -106,7 +106,7 @@ lab: ## measure paging by key against OFFSET and others; the report goes to docs
 .PHONY: lint
 lint: ## run the linters and check formatting
 	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(GOLANGCI) run --config $(CURDIR)/.golangci.yml ./...); done
-	@echo "lint $(APART)"; cd $(APART) && GOWORK=off $(GOLANGCI) run --config $(CURDIR)/.golangci.yml ./...
+	@for m in $(APART); do echo "lint $$m"; (cd $$m && GOWORK=off $(GOLANGCI) run --config $(CURDIR)/.golangci.yml ./...); done
 
 .PHONY: generate
 generate: ## write the generated files anew
