@@ -56,24 +56,7 @@ func Migrate(ctx context.Context, o Options, logger *slog.Logger) error {
 	if _, err := db.ExecContext(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{schema}.Sanitize()); err != nil {
 		return fmt.Errorf("create schema %s: %w", schema, err)
 	}
-	drv, err := migratepgx.WithInstance(db, &migratepgx.Config{
-		MigrationsTable:  migrationsTable,
-		SchemaName:       schema,
-		StatementTimeout: migrationTimeout,
-	})
-	if err != nil {
-		return fmt.Errorf("prepare migrations of schema %s: %w", schema, err)
-	}
-	src, err := iofs.New(migrations, "migrations")
-	if err != nil {
-		return fmt.Errorf("read the embedded migrations: %w", err)
-	}
-	m, err := migrate.NewWithInstance("embedded", src, "postgres", drv)
-	if err != nil {
-		return fmt.Errorf("prepare migrations of schema %s: %w", schema, err)
-	}
-	defer m.Close()
-	err = up(m)
+	err = up(cfg.ConnConfig, schema)
 	for try := 0; lockTaken(err) && try < lockRetries; try++ {
 		logger.Info("a migration waits for a lock", "schema", schema)
 		select {
@@ -81,7 +64,7 @@ func Migrate(ctx context.Context, o Options, logger *slog.Logger) error {
 			return fmt.Errorf("migrate schema %s: %w", schema, context.Cause(ctx))
 		case <-time.After(lockRetryPause):
 		}
-		err = up(m)
+		err = up(cfg.ConnConfig, schema)
 	}
 	if err != nil {
 		return fmt.Errorf("migrate schema %s: %w", schema, err)
@@ -113,7 +96,28 @@ func lock(ctx context.Context, db *sql.DB) (unlock func(), err error) {
 	}, nil
 }
 
-func up(m *migrate.Migrate) error {
+// up runs what is missing. It has a connection of its own: one on which a
+// migration failed stays in that one's transaction and is good for nothing.
+func up(conn *pgx.ConnConfig, schema string) error {
+	db := stdlib.OpenDB(*conn)
+	defer db.Close()
+	drv, err := migratepgx.WithInstance(db, &migratepgx.Config{
+		MigrationsTable:  migrationsTable,
+		SchemaName:       schema,
+		StatementTimeout: migrationTimeout,
+	})
+	if err != nil {
+		return fmt.Errorf("prepare migrations: %w", err)
+	}
+	defer drv.Close()
+	src, err := iofs.New(migrations, "migrations")
+	if err != nil {
+		return fmt.Errorf("read the embedded migrations: %w", err)
+	}
+	m, err := migrate.NewWithInstance("embedded", src, "postgres", drv)
+	if err != nil {
+		return fmt.Errorf("prepare migrations: %w", err)
+	}
 	version, dirty, err := m.Version()
 	switch {
 	case errors.Is(err, migrate.ErrNilVersion):

@@ -1,0 +1,213 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+)
+
+// recorded are the statements of the API that knew no later version of the
+// schema than the key, as it sent them: those of version 1 are from commit
+// 24a67b5. A release that is followed by a migration is added here, with its
+// statements copied, not called: what runs out there does not change.
+var recorded = map[int][]oldStatement{
+	1: {
+		{"status", `
+		SELECT c.seq, c.source_host, c.source_seq, c.source_time, c.applied_at, c.posts, c.visible_posts, c.tags, c.dead_letters,
+		       h.at, h.stream_first, h.stream_last, h.stream_bytes, h.database_bytes, clock_timestamp()
+		  FROM checkpoint c CROSS JOIN heartbeat h`, nil, 1},
+		{"post", `
+		SELECT p.key, a.did, p.rkey, p.cid, p.tags, p.langs, p.indexed_at, p.record
+		  FROM accounts a JOIN posts p ON p.account_id = a.id AND p.rkey = $2
+		 WHERE a.did = $1 AND a.state = 0`, []any{"did:plc:author", "rkey000007"}, 1},
+		{"first page", `SELECT p.key, a.did, p.rkey, p.cid, p.tags, p.langs, p.indexed_at, p.record FROM (SELECT DISTINCT ON (key) key FROM (` +
+			`(SELECT key FROM post_tags WHERE tag_id = (SELECT id FROM tags WHERE name = $2) ORDER BY key DESC LIMIT $1) UNION ALL ` +
+			`(SELECT key FROM post_tags WHERE tag_id = (SELECT id FROM tags WHERE name = $3) ORDER BY key DESC LIMIT $1)` +
+			`) AS branches ORDER BY key DESC LIMIT $1) AS page JOIN posts p USING (key) JOIN accounts a ON a.id = p.account_id ORDER BY page.key DESC`,
+			[]any{51, "art", "photo"}, 51},
+		{"page before", `SELECT p.key, a.did, p.rkey, p.cid, p.tags, p.langs, p.indexed_at, p.record FROM (SELECT DISTINCT ON (key) key FROM (` +
+			`(SELECT key FROM post_tags WHERE tag_id = (SELECT id FROM tags WHERE name = $2) AND key > $3 ORDER BY key ASC LIMIT $1)` +
+			`) AS branches ORDER BY key ASC LIMIT $1) AS page JOIN posts p USING (key) JOIN accounts a ON a.id = p.account_id ORDER BY page.key ASC`,
+			[]any{21, "art", [16]byte{}}, 21},
+	},
+}
+
+// oldStatement is one of an old API's, and how many rows it gets from the
+// index of this test.
+type oldStatement struct {
+	name, sql string
+	args      []any
+	rows      int
+}
+
+// inTheWay are what somebody else does while a migration comes, one for each, so
+// that it has to wait: for an old API's long read where it changes tables, for
+// an indexer's transaction where it changes rows.
+var inTheWay = map[int]string{
+	2: "SELECT FROM tagstream.posts, tagstream.tags, tagstream.checkpoint, tagstream.heartbeat LIMIT 1",
+	3: "SELECT FROM tagstream.checkpoint FOR UPDATE",
+}
+
+// TestOldAPIServesWhileMigrating: the API of each older version answers every
+// request while each later migration runs, waits for somebody, and is done.
+func TestOldAPIServesWhileMigrating(t *testing.T) {
+	t.Parallel()
+	down, err := fs.Glob(store.Migrations, "migrations/*.down.sql")
+	require.NoError(t, err)
+	for version, statements := range recorded {
+		for migration := version + 1; migration <= store.SchemaVersion; migration++ {
+			t.Run(fmt.Sprintf("api of %d, migration %d", version, migration), func(t *testing.T) {
+				t.Parallel()
+				require.Contains(t, inTheWay, migration, "say what this migration waits for")
+				serveWhileMigrating(t, statements, down[migration-1:], inTheWay[migration])
+			})
+		}
+	}
+}
+
+func serveWhileMigrating(t *testing.T, statements []oldStatement, undo []string, blocker string) {
+	db := pgtest.Database(t)
+	o := store.Options{URL: db.URL}
+	reader := db.Role(t, "reader")
+	require.NoError(t, store.CreateRoles(t.Context(), o, db.Role(t, "writer").Name, reader.Name))
+	require.NoError(t, store.Migrate(t.Context(), o, quiet))
+	seedPosts(t, openLeader(t, o), seed{posts: 200, second: func(i int) int { return i },
+		tags: func(i int) []string { return []string{[]string{"art", "photo"}[i%2]} }})
+	owner := pgtest.Pool(t, o.URL)
+	for _, file := range slices.Backward(undo) {
+		sql, err := fs.ReadFile(store.Migrations, file)
+		require.NoError(t, err)
+		_, err = owner.Exec(t.Context(), "SET search_path = tagstream; "+string(sql))
+		require.NoError(t, err)
+	}
+	_, err := owner.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET version = $1", store.SchemaVersion-len(undo))
+	require.NoError(t, err)
+
+	// The old API, its connections and prepared statements kept throughout.
+	api := oldAPI(t, reader.URL)
+	var rounds atomic.Int64
+	serving, stop := context.WithCancel(t.Context())
+	var workers sync.WaitGroup
+	failures := make(chan error, 2)
+	for range cap(failures) {
+		workers.Go(func() {
+			for serving.Err() == nil {
+				if err := askAll(context.WithoutCancel(serving), api, statements); err != nil {
+					failures <- err
+					return
+				}
+				rounds.Add(1)
+			}
+		})
+	}
+	defer workers.Wait()
+	defer stop()
+	another := func(what string) {
+		t.Helper()
+		// Two workers: after three more rounds, one has begun and ended in between.
+		from := rounds.Load()
+		poll.Until(t, patience, func() (bool, string) {
+			select {
+			case err := <-failures:
+				t.Fatalf("the old API fails %s: %v", what, err)
+			default:
+			}
+			return rounds.Load() >= from+3, fmt.Sprintf("%d rounds %s", rounds.Load()-from, what)
+		})
+	}
+	another("before the migration")
+
+	block, err := pgx.Connect(t.Context(), o.URL)
+	require.NoError(t, err)
+	defer block.Close(context.WithoutCancel(t.Context()))
+	tx, err := block.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), blocker)
+	require.NoError(t, err)
+	migrated := make(chan error, 1)
+	go func() { migrated <- store.Migrate(context.WithoutCancel(t.Context()), o, quiet) }()
+	poll.Until(t, patience, func() (bool, string) {
+		var waiting int
+		require.NoError(t, owner.QueryRow(t.Context(), `
+			SELECT count(*) FROM pg_stat_activity a
+			 WHERE datname = current_database() AND $1 = ANY(pg_blocking_pids(a.pid))`, block.PgConn().PID()).Scan(&waiting))
+		return waiting > 0, "the migration does not wait"
+	})
+	another("while the migration waits")
+	require.Empty(t, migrated, "it waits")
+	require.NoError(t, tx.Rollback(t.Context()))
+	require.NoError(t, <-migrated)
+	another("after the migration")
+
+	// The present API, too.
+	_, err = openReader(t, store.Options{URL: reader.URL}).Status(t.Context())
+	require.NoError(t, err)
+}
+
+const patience = 60 * time.Second
+
+// oldAPI connects as the API of version 1 did.
+func oldAPI(t *testing.T, url string) *pgxpool.Pool {
+	t.Helper()
+	cfg, err := pgxpool.ParseConfig(url)
+	require.NoError(t, err)
+	for name, value := range map[string]string{
+		"search_path": "tagstream", "default_transaction_read_only": "on", "default_transaction_isolation": "repeatable read",
+		"statement_timeout": "5000", "plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_bitmapscan": "off",
+		"enable_hashjoin": "off", "enable_mergejoin": "off", "enable_sort": "off", "jit": "off", "timezone": "UTC",
+	} {
+		cfg.ConnConfig.RuntimeParams[name] = value
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// askAll asks each statement and checks how many rows come, and that the posts
+// among them are whole.
+func askAll(ctx context.Context, api *pgxpool.Pool, statements []oldStatement) error {
+	for _, s := range statements {
+		rows, err := api.Query(ctx, s.sql, s.args...)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		n := 0
+		for rows.Next() {
+			n++
+			if s.name == "status" {
+				continue
+			}
+			var key event.Key
+			var did, rkey, cid string
+			var tags, langs []string
+			var at time.Time
+			var record []byte
+			if err := rows.Scan((*[16]byte)(&key), &did, &rkey, &cid, &tags, &langs, &at, &record); err != nil {
+				rows.Close()
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+		}
+		if err := rows.Err(); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		if n != s.rows {
+			return fmt.Errorf("%s: %d rows, not %d", s.name, n, s.rows)
+		}
+	}
+	return nil
+}
