@@ -49,7 +49,7 @@ func TestVersions(t *testing.T) {
 	want := model.New()
 	for i, m := range history {
 		want.Apply(uint64(i+1), m)
-		if bytes.Contains(m, []byte(`{"v":2,`)) {
+		if bytes.Contains(m, []byte(`"v":2,`)) || bytes.Contains(m, []byte(`"v":999`)) { // the generator's
 			future = append(future, uint64(i+1))
 		}
 	}
