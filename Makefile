@@ -105,8 +105,8 @@ lab: ## measure paging by key against OFFSET and others; the report goes to docs
 
 .PHONY: lint
 lint: ## run the linters and check formatting
-	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(GOLANGCI) run --config $(CURDIR)/.golangci.yml ./...); done
-	@for m in $(APART); do echo "lint $$m"; (cd $$m && GOWORK=off $(GOLANGCI) run --config $(CURDIR)/.golangci.yml ./...); done
+	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(GOLANGCI) run --allow-parallel-runners --config $(CURDIR)/.golangci.yml ./...); done
+	@for m in $(APART); do echo "lint $$m"; (cd $$m && GOWORK=off $(GOLANGCI) run --allow-parallel-runners --config $(CURDIR)/.golangci.yml ./...); done
 
 .PHONY: generate
 generate: ## write the generated files anew
