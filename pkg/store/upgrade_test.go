@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -210,4 +211,34 @@ func askAll(ctx context.Context, api *pgxpool.Pool, statements []oldStatement) e
 		}
 	}
 	return nil
+}
+
+// TestMigrationsAreTransactions: each is one, so that a kill inside leaves all of
+// it or nothing; TestMigrateAfterAKill takes up both.
+func TestMigrationsAreTransactions(t *testing.T) {
+	t.Parallel()
+	files, err := fs.Glob(store.Migrations, "migrations/*.up.sql")
+	require.NoError(t, err)
+	require.Len(t, files, store.SchemaVersion)
+	for _, file := range files {
+		sql, err := fs.ReadFile(store.Migrations, file)
+		require.NoError(t, err)
+		var begins, commits []int
+		var statements []string
+		for line := range strings.Lines(string(sql)) {
+			line = strings.TrimSpace(line)
+			if line == "" || strings.HasPrefix(line, "--") {
+				continue
+			}
+			statements = append(statements, line)
+			switch line {
+			case "BEGIN;":
+				begins = append(begins, len(statements)-1)
+			case "COMMIT;":
+				commits = append(commits, len(statements)-1)
+			}
+		}
+		require.Equal(t, []int{0}, begins, file)
+		require.Equal(t, []int{len(statements) - 1}, commits, file)
+	}
 }
