@@ -155,6 +155,15 @@ func TestRules(t *testing.T) {
 			{create("a", 1, "art"), create("b", 2, "art")},
 			{syncAt(9, 60), later(create("a", 11, "art"), 60)}, {later(create("b", 11, "art"), 60)},
 			{{Kind: event.KindPosition}}}, []string{"b", "a"}},
+		{"a sync told again, with replacements of a later moment", [][]event.Event{
+			{create("a", 1, "art"), syncAt(9, 60), later(create("a", 9, "art"), 60), later(create("b", 9, "art"), 60)},
+			{{Kind: event.KindPosition}, syncAt(9, 70), later(create("a", 12, "art"), 70)}, {{Kind: event.KindPosition}},
+			// What that repository held no more, from wherever it comes late.
+			{later(create("b", 11, "art"), 80)}}, []string{"a"}},
+		{"a sync that was interrupted, from an older copy", [][]event.Event{
+			{create("a", 1, "art"), create("b", 2, "art")},
+			{syncAt(9, 60), later(create("a", 12, "art"), 60)}, {syncAt(9, 50), later(create("a", 10, "art"), 50)}, {later(create("b", 10, "art"), 50)},
+			{{Kind: event.KindPosition}}}, []string{"b", "a"}},
 		{"an edit behind a sync is not its replacement", [][]event.Event{
 			{create("a", 1, "art"), create("b", 2, "art")},
 			{syncAt(9, 60), later(create("c", 11, "art"), 61)}}, []string{"c"}},
