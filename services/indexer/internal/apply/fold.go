@@ -312,7 +312,9 @@ func (f *fold) endSync() {
 		return
 	}
 	a := f.accounts[f.sync.DID]
-	a.row.SyncRev = max(a.row.SyncRev, f.sync.Rev)
+	if f.sync.Rev > a.row.SyncRev {
+		a.row.SyncRev, a.changed = f.sync.Rev, true
+	}
 	for _, e := range a.rkeys {
 		if e.post != nil && e.post.Rev < f.sync.Rev {
 			f.drop(e)
