@@ -99,21 +99,7 @@ func (b *indexBench) status() store.Status {
 // have been without any dead letter, places in the order included.
 func TestRedrive(t *testing.T) {
 	t.Parallel()
-	first, n := uint64(1), *redriveSeeds
-	if *redriveSeed != 0 {
-		first, n = *redriveSeed, 1
-	}
-	for seed := first; seed < first+n; seed++ {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			t.Parallel()
-			t.Cleanup(func() {
-				if t.Failed() {
-					t.Logf("repeat with: go test ./test/e2e -run '^TestRedrive$' -redrive.seed=%d", seed)
-				}
-			})
-			redrive(t, seed)
-		})
-	}
+	bySeed(t, "redrive", *redriveSeed, *redriveSeeds, redrive)
 }
 
 func redrive(t *testing.T, seed uint64) {

@@ -79,21 +79,7 @@ func (b *indexBench) stored(last uint64) map[uint64][]byte {
 // that were somewhere in the stream go on.
 func TestErase(t *testing.T) {
 	t.Parallel()
-	first, n := uint64(1), *eraseSeeds
-	if *eraseSeed != 0 {
-		first, n = *eraseSeed, 1
-	}
-	for seed := first; seed < first+n; seed++ {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			t.Parallel()
-			t.Cleanup(func() {
-				if t.Failed() {
-					t.Logf("repeat with: go test ./test/e2e -run '^TestErase$' -erase.seed=%d", seed)
-				}
-			})
-			eraseAlong(t, seed)
-		})
-	}
+	bySeed(t, "erase", *eraseSeed, *eraseSeeds, eraseAlong)
 }
 
 func eraseAlong(t *testing.T, seed uint64) {

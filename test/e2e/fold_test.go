@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"flag"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"testing"
@@ -24,21 +23,7 @@ var (
 // every size swept, and compares all that the API answers with the model.
 func TestFold(t *testing.T) {
 	t.Parallel()
-	first, n := uint64(1), *foldSeeds
-	if *foldSeed != 0 {
-		first, n = *foldSeed, 1
-	}
-	for seed := first; seed < first+n; seed++ {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			t.Parallel()
-			t.Cleanup(func() {
-				if t.Failed() {
-					t.Logf("repeat with: go test ./test/e2e -run '^TestFold$' -fold.seed=%d", seed)
-				}
-			})
-			fold(t, seed)
-		})
-	}
+	bySeed(t, "fold", *foldSeed, *foldSeeds, fold)
 }
 
 func fold(t *testing.T, seed uint64) {

@@ -77,21 +77,7 @@ func (b *indexBench) purge(before uint64) {
 // places included: the rebuild's own comparison says so, and what the API answers.
 func TestRebuildOfATrimmedStream(t *testing.T) {
 	t.Parallel()
-	first, n := uint64(1), *trimSeeds
-	if *trimSeed != 0 {
-		first, n = *trimSeed, 1
-	}
-	for seed := first; seed < first+n; seed++ {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			t.Parallel()
-			t.Cleanup(func() {
-				if t.Failed() {
-					t.Logf("repeat with: go test ./test/e2e -run '^TestRebuildOfATrimmedStream$' -trim.seed=%d", seed)
-				}
-			})
-			rebuildTrimmed(t, seed)
-		})
-	}
+	bySeed(t, "trim", *trimSeed, *trimSeeds, rebuildTrimmed)
 }
 
 func rebuildTrimmed(t *testing.T, seed uint64) {
