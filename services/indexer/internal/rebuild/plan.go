@@ -27,18 +27,24 @@ type plan struct {
 // prepare makes the plan, and drops what an interrupted run left if nothing can
 // be made of it.
 func (r *Rebuild) prepare(ctx context.Context) error {
-	st, err := stream.GetState(ctx, r.JS)
+	live, exists, err := r.owner.CheckpointOf(ctx, store.Live)
 	if err != nil {
-		return err
-	}
-	var exists bool
-	if r.plan.live, exists, err = r.owner.CheckpointOf(ctx, store.Live); err != nil {
 		return err
 	}
 	if !exists {
 		return store.ErrNotMigrated
 	}
-	live := r.plan.live
+	left, exists, err := r.owner.CheckpointOf(ctx, store.Rebuilding)
+	if err != nil {
+		return err
+	}
+	// After the checkpoints, which grow meanwhile: an index of this stream is never
+	// ahead of it then.
+	st, err := stream.GetState(ctx, r.JS)
+	if err != nil {
+		return err
+	}
+	r.plan.live = live
 	if r.plan.foreign, err = r.isForeign(ctx, live, st); err != nil {
 		return err
 	}
@@ -54,9 +60,8 @@ func (r *Rebuild) prepare(ctx context.Context) error {
 		r.plan.carry = true
 	}
 	r.plan.first = st.First
-	left, exists, err := r.owner.CheckpointOf(ctx, store.Rebuilding)
-	if err != nil || !exists {
-		return err
+	if !exists {
+		return nil
 	}
 	useless := left.Seq+1 < st.First
 	if !useless {

@@ -1,0 +1,100 @@
+package rebuild
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+type silent struct{}
+
+func (silent) At(uint64, uint64) {}
+func (silent) Say(string)        {}
+
+// live is a stream and a live index whose checkpoint is at its end.
+type live struct {
+	js       jetstream.JetStream
+	database store.Options
+	writer   *store.Writer
+}
+
+func newLive(t *testing.T, cfg stream.Config, messages int) *live {
+	t.Helper()
+	l := &live{js: natstest.Server(t).JetStream(t), database: store.Options{URL: pgtest.Database(t).URL}}
+	require.NoError(t, stream.Ensure(t.Context(), l.js, cfg))
+	require.NoError(t, store.Migrate(t.Context(), l.database, slog.New(slog.DiscardHandler)))
+	var err error
+	l.writer, err = store.OpenWriter(t.Context(), l.database, "live")
+	require.NoError(t, err)
+	t.Cleanup(l.writer.Close)
+	_, err = l.writer.Acquire(t.Context())
+	require.NoError(t, err)
+	l.goOn(t, messages)
+	return l
+}
+
+// goOn adds messages to the stream, and brings the live index to its end.
+func (l *live) goOn(t *testing.T, messages int) {
+	t.Helper()
+	for range messages {
+		ev := event.Event{Kind: event.KindPosition, Source: event.Position{Host: "a", Time: time.Now().UTC().Truncate(time.Microsecond)}}
+		require.NoError(t, l.writer.Apply(t.Context(), func(_ *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+			ev.Source.Seq = cp.Seq + 1
+			data, err := ev.Encode()
+			require.NoError(t, err)
+			ack, err := l.js.Publish(t.Context(), stream.Subject(ev.Kind), data)
+			require.NoError(t, err)
+			return store.Checkpoint{Seq: ack.Sequence, Source: ev.Source}, nil
+		}))
+	}
+}
+
+func (l *live) prepare(t *testing.T, js jetstream.JetStream) *Rebuild {
+	t.Helper()
+	r := &Rebuild{JS: js, Database: l.database, Logger: slog.New(slog.DiscardHandler), Progress: silent{}, owner: store.NewOwner(l.database)}
+	require.NoError(t, r.prepare(t.Context()))
+	return r
+}
+
+// growing is a stream to which something happens right after it was looked at.
+type growing struct {
+	jetstream.JetStream
+	after func()
+}
+
+func (g growing) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
+	s, err := g.JetStream.Stream(ctx, name)
+	g.after()
+	if err != nil {
+		return nil, fmt.Errorf("look: %w", err)
+	}
+	return s, nil
+}
+
+// TestALiveIndexThatGoesOnIsNotForeign: the stream grows while the plan is made,
+// and the live index with it. It is no index of another stream for that, which
+// would be switched out uncompared and without being caught up with.
+func TestALiveIndexThatGoesOnIsNotForeign(t *testing.T) {
+	t.Parallel()
+	l := newLive(t, stream.Config{}, 5)
+	grow := sync.OnceFunc(func() { l.goOn(t, 3) })
+	r := l.prepare(t, growing{l.js, grow})
+	require.False(t, r.plan.foreign)
+	cp, _, err := r.owner.CheckpointOf(t.Context(), store.Live)
+	require.NoError(t, err)
+	require.Equal(t, uint64(8), cp.Seq, "it did grow")
+}
