@@ -71,8 +71,9 @@ type Reader struct {
 	err      error // set before done is closed
 	stop     context.CancelFunc
 	batch    []message // read and not yet returned; of Next's goroutine
-	// last is the newest message read, and when the server stored it, which tells
-	// it from any other at its number; of read's goroutine.
+	// last is the newest message read, or the one before the first to read, and
+	// when the server stored it, which tells it from any other at its number; 0
+	// where that one is not there. Of read's goroutine.
 	last   uint64
 	stored time.Time
 }
@@ -91,8 +92,18 @@ func OpenReader(ctx context.Context, js jetstream.JetStream, start uint64) (*Rea
 	if err != nil {
 		return nil, err
 	}
+	r := &Reader{js: js, messages: make(chan message), done: make(chan struct{})}
+	if start > 1 {
+		before, err := getMessage(ctx, js, start-1)
+		if err != nil {
+			return nil, err
+		}
+		if before != nil {
+			r.last, r.stored = before.Sequence, before.Time
+		}
+	}
 	reading, stop := context.WithCancel(context.WithoutCancel(ctx))
-	r := &Reader{js: js, messages: make(chan message), done: make(chan struct{}), stop: stop}
+	r.stop = stop
 	go func() {
 		defer close(r.done)
 		r.err = r.read(reading, cons, start)
@@ -162,9 +173,9 @@ func (r *Reader) read(ctx context.Context, cons jetstream.Consumer, next uint64)
 	}
 }
 
-// checkLast checks that the stream still has the message that was read last, or
-// has erased it: one that was made anew or restored while nobody looked may have
-// grown past it since.
+// checkLast checks that the stream still has the message that was read last (the
+// one before the start, where none was yet), or has erased it: one that was made
+// anew or restored while nobody looked may have grown past it since.
 func (r *Reader) checkLast(ctx context.Context) error {
 	if r.last == 0 {
 		return nil

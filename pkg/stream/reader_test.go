@@ -279,12 +279,15 @@ func TestStreamReplacedByALongerOne(t *testing.T) {
 	require.NoError(t, openWriter(t, js2).Append(t.Context(), numbered(1, 20)))
 	r := openReader(t, js, 1)
 	requireRead(t, r, 10)
+	waiting := openReader(t, js, 11) // which has read nothing
 	s.Shutdown()
 	s2.Shutdown()
 	require.NoError(t, os.RemoveAll(dir))
 	require.NoError(t, os.Rename(other, dir))
 	s.Restart(t)
 	_, err := r.Next(within(t, patience), 100, 0)
+	require.ErrorIs(t, err, stream.ErrReplaced)
+	_, err = waiting.Next(within(t, patience), 100, 0)
 	require.ErrorIs(t, err, stream.ErrReplaced)
 }
 
