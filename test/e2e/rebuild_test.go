@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
@@ -220,5 +221,33 @@ func TestRebuildBesideAnIdleIndex(t *testing.T) {
 	require.Contains(t, said, "there is no difference")
 	b.indexer(100)
 	b.await(url, last)
+	model.CheckHTTP(t, url, want)
+}
+
+// TestRebuildWhileTheStreamIsTrimmed: the stream loses its first messages all the
+// time, also while what the live index has of the time before is taken over.
+func TestRebuildWhileTheStreamIsTrimmed(t *testing.T) {
+	t.Parallel()
+	b := newIndexBench(t, natstest.Server(t))
+	url := b.api()
+	want := model.New()
+	history := model.GenerateMessages(15, 2000)
+	for i, m := range history {
+		want.Apply(uint64(i+1), m)
+	}
+	b.indexer(100)
+	seq := b.publish(history...)
+	b.await(url, seq)
+	require.NoError(t, stream.Ensure(t.Context(), b.js, stream.Config{MaxAge: time.Hour}))
+	b.purge(500)
+	s := &steps{say: func(step string) {
+		if strings.HasPrefix(step, "took over") {
+			b.purge(600)
+		}
+	}}
+	said, err := b.tryRebuild(t.Context(), indexer.RebuildConfig{}, s)
+	require.NoError(t, err)
+	require.Contains(t, said, "there is no difference")
+	b.await(url, seq)
 	model.CheckHTTP(t, url, want)
 }

@@ -10,6 +10,11 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
+// headStart is the part of a stream that is being trimmed that is not replayed: the
+// one that is trimmed next, while the live index's state is taken over and the
+// replay catches up.
+const headStart = 4
+
 // plan is how the stream, the live index and what an interrupted run left are to
 // each other.
 type plan struct {
@@ -18,8 +23,8 @@ type plan struct {
 	// foreign says that the live index is of another stream: this one was restored
 	// from an older copy, or made anew.
 	foreign bool
-	// first is the stream's first message, and carry says that the live index has
-	// to say what was before.
+	// first is the first message that is replayed, and carry says that the live
+	// index has to say what was before: the stream does not begin at 1.
 	first uint64
 	carry bool
 }
@@ -60,6 +65,9 @@ func (r *Rebuild) prepare(ctx context.Context) error {
 		r.plan.carry = true
 	}
 	r.plan.first = st.First
+	if r.plan.carry && (st.MaxBytes > 0 || st.MaxAge > 0) {
+		r.plan.first += (live.Seq + 1 - st.First) / headStart
+	}
 	if !exists {
 		return nil
 	}
@@ -92,9 +100,9 @@ func (r *Rebuild) isForeign(ctx context.Context, cp store.Checkpoint, st stream.
 }
 
 // carryOver begins the new index with what the live one has of the time before
-// the stream.
+// what is replayed.
 func (r *Rebuild) carryOver(ctx context.Context, w *store.Writer) error {
-	r.Progress.Say(fmt.Sprintf("the stream starts at message %d: taking over what the live index has of the time before", r.plan.first))
+	r.Progress.Say(fmt.Sprintf("the stream was trimmed: taking over what the live index has of the time before message %d", r.plan.first))
 	total := 0
 	if err := w.CarryOver(ctx, r.plan.first, func(n int) { total += n }); err != nil {
 		return err

@@ -98,3 +98,29 @@ func TestALiveIndexThatGoesOnIsNotForeign(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, uint64(8), cp.Seq, "it did grow")
 }
+
+// TestReplayBeginsAheadOfTheTrimming: a stream that is being trimmed loses its
+// first messages while the live index's state is taken over. The replay begins
+// where they are still there afterwards; nothing trims a stream without bounds.
+func TestReplayBeginsAheadOfTheTrimming(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		cfg   stream.Config
+		first uint64
+	}{
+		"bounded by age":  {stream.Config{MaxAge: time.Hour}, 41 + 15},
+		"bounded by size": {stream.Config{MaxBytes: 1 << 30}, 41 + 15},
+		"purged once":     {stream.Config{}, 41},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLive(t, c.cfg, 100)
+			s, err := l.js.Stream(t.Context(), stream.Posts)
+			require.NoError(t, err)
+			require.NoError(t, s.Purge(t.Context(), jetstream.WithPurgeSequence(41)))
+			r := l.prepare(t, l.js)
+			require.True(t, r.plan.carry)
+			require.Equal(t, c.first, r.plan.first)
+		})
+	}
+}
