@@ -67,6 +67,11 @@ const (
 	// maxPause bounds the pauses, which are as long as the work between them, so
 	// that the pass takes at most half of a core or a disk.
 	maxPause = time.Second
+	// trimmedTries is how often a pass begins again where what it would begin with
+	// was just trimmed off, and trimmedSkip how many messages it leaves at most to
+	// be trimmed then.
+	trimmedTries = 5
+	trimmedSkip  = 1000
 	// requestTimeout bounds one exchange with a server.
 	requestTimeout = 30 * time.Second
 )
@@ -277,32 +282,49 @@ func (p *pass) open(ctx context.Context) error {
 
 // read looks at the messages.
 func (p *pass) read(ctx context.Context) error {
+	for try := 0; ; try++ {
+		started, err := p.readFrom(ctx)
+		if started || !errors.Is(err, stream.ErrTrimmed) || try == trimmedTries {
+			return err
+		}
+		// The stream is being trimmed, and has lost what was first a moment ago.
+		// What is next to go goes without us.
+		st, err := stream.GetState(ctx, p.JS)
+		if err != nil {
+			return err
+		}
+		p.first = st.First + min(trimmedSkip, (st.Last-min(st.Last, st.First))/100)
+	}
+}
+
+// readFrom looks at the messages from p.first on. started says that it has seen any.
+func (p *pass) readFrom(ctx context.Context) (started bool, err error) {
 	if p.last < p.first {
-		return nil
+		return false, nil
 	}
 	r, err := stream.OpenReader(ctx, p.JS, p.first)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer r.Close()
 	// The stream has a message behind the last one to look at, so there is an end.
-	for at := uint64(0); at <= p.last; {
+	for at := uint64(0); at <= p.last; started = true {
 		wait, cancel := context.WithTimeout(ctx, requestTimeout)
 		raw, err := r.Next(wait, batchSize, batchWait)
 		cancel()
 		if err != nil {
-			return err
+			return started, err
 		}
 		begun := time.Now()
 		at = raw[len(raw)-1].Seq
 		if err := p.look(ctx, raw); err != nil {
-			return err
+			return true, err
 		}
 		if !pause(ctx, min(time.Since(begun), maxPause)) {
-			return context.Cause(ctx)
+			return true, context.Cause(ctx)
 		}
 	}
-	return nil
+	return started, nil
 }
 
 // look looks at a batch, and erases what may be.

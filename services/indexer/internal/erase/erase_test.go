@@ -220,6 +220,35 @@ func TestPassLeavesTheEnds(t *testing.T) {
 	require.EqualValues(t, 3, sum.Through, "the index has not come farther")
 }
 
+// trimmed is a stream whose beginning goes once somebody has looked at it.
+type trimmed struct {
+	jetstream.JetStream
+	after func()
+}
+
+func (s trimmed) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
+	defer s.after()
+	return s.JetStream.Stream(ctx, name) //nolint:wrapcheck // as it is
+}
+
+// TestPassWhileTheStreamIsTrimmed: a stream that is trimmed all the time has lost
+// its first message by the time that it is read.
+func TestPassWhileTheStreamIsTrimmed(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.add(position, position, position, create(a, "x", 'b'), gone(a, "x", 'd'), position)
+	trim := sync.OnceFunc(func() {
+		posts, err := s.js.Stream(t.Context(), stream.Posts)
+		require.NoError(t, err)
+		require.NoError(t, posts.Purge(t.Context(), jetstream.WithPurgeSequence(3)))
+	})
+	e := erase.Eraser{JS: trimmed{s.js, trim}, Writer: s.writer, Logger: quiet, Within: week}
+	sum, err := e.Pass(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 1, sum.Erased[erase.Posts])
+	require.Equal(t, s.last-1, sum.Through)
+}
+
 // TestPassOfAnotherStream: evidence of another stream's index is none.
 func TestPassOfAnotherStream(t *testing.T) {
 	t.Parallel()
