@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -70,6 +71,7 @@ type Reader struct {
 	done     chan struct{}
 	err      error // set before done is closed
 	stop     context.CancelFunc
+	trouble  atomic.Pointer[error]
 	batch    []message // read and not yet returned; of Next's goroutine
 	// last is the newest message read, or the one before the first to read, and
 	// when the server stored it, which tells it from any other at its number; 0
@@ -163,8 +165,10 @@ func (r *Reader) read(ctx context.Context, cons jetstream.Consumer, next uint64)
 				err = r.checkLast(ctx)
 			}
 			if err == nil {
+				r.trouble.Store(nil)
 				break
 			}
+			r.trouble.Store(&err)
 			if errors.Is(err, ErrTrimmed) || errors.Is(err, ErrBehind) || errors.Is(err, ErrReplaced) || conn.IsClosed() {
 				return err
 			}
@@ -258,6 +262,15 @@ func (r *Reader) await(ctx context.Context, it jetstream.MessagesContext, next u
 			owed = true
 		}
 	}
+}
+
+// Trouble returns why the reader cannot read at the moment, nil while it can: it
+// goes on trying, and Next does not tell. It may be called from any goroutine.
+func (r *Reader) Trouble() error {
+	if err := r.trouble.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // Next waits for a message and returns it with those that follow within wait,

@@ -2,10 +2,12 @@ package stream_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime/pprof"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -251,6 +253,44 @@ func TestReadOverALostConsumer(t *testing.T) {
 	}
 	require.NoError(t, w.Append(t.Context(), numbered(11, 10)))
 	require.Equal(t, upTo(11, 20), requireRead(t, r, 20))
+}
+
+// noConsumers is a server that makes no consumers while refuse is set.
+type noConsumers struct {
+	jetstream.JetStream
+	refuse atomic.Bool
+}
+
+func (s *noConsumers) CreateConsumer(ctx context.Context, name string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
+	if s.refuse.Load() {
+		return nil, errors.New("insufficient resources")
+	}
+	return s.JetStream.CreateConsumer(ctx, name, cfg) //nolint:wrapcheck // as it is
+}
+
+// TestTroubleIsTold: a reader that the server gives no other consumer says so, and
+// goes on once it does.
+func TestTroubleIsTold(t *testing.T) {
+	t.Parallel()
+	_, js := serve(t)
+	w := openWriter(t, js)
+	require.NoError(t, w.Append(t.Context(), numbered(1, 10)))
+	server := &noConsumers{JetStream: js}
+	r := openReader(t, server, 1)
+	requireRead(t, r, 10)
+	require.NoError(t, r.Trouble())
+	server.refuse.Store(true)
+	s, err := js.Stream(t.Context(), stream.Posts)
+	require.NoError(t, err)
+	for info := range s.ListConsumers(t.Context()).Info() {
+		require.NoError(t, js.DeleteConsumer(t.Context(), stream.Posts, info.Name))
+	}
+	require.NoError(t, w.Append(t.Context(), numbered(11, 10)))
+	poll.Until(t, patience, func() (bool, string) { return r.Trouble() != nil, "no trouble" })
+	require.ErrorContains(t, r.Trouble(), "insufficient resources")
+	server.refuse.Store(false)
+	require.Equal(t, upTo(11, 20), requireRead(t, r, 20))
+	require.NoError(t, r.Trouble())
 }
 
 // TestStreamReplacedByAShorterOne: as when it was restored from an older copy.

@@ -279,7 +279,7 @@ func (x *Indexer) follow(ctx context.Context, w *store.Writer, a *apply.Applier,
 		if len(batch) > 0 {
 			x.deps.Health.Set(HealthStream, nil)
 		}
-		x.heartbeat(ctx, w, seq)
+		x.heartbeat(ctx, w, r, seq)
 	}
 }
 
@@ -343,7 +343,7 @@ func (x *Indexer) prune(ctx context.Context, p *prune.Pruner) error {
 // heartbeat writes down how far the stream reaches, for the API's status and
 // for the lag, and how the stream is. One that cannot be written is left to the
 // next.
-func (x *Indexer) heartbeat(ctx context.Context, w *store.Writer, checkpoint uint64) {
+func (x *Indexer) heartbeat(ctx context.Context, w *store.Writer, r *stream.Reader, checkpoint uint64) {
 	if time.Since(x.heart) < heartbeatEvery {
 		return
 	}
@@ -354,10 +354,12 @@ func (x *Indexer) heartbeat(ctx context.Context, w *store.Writer, checkpoint uin
 	if ctx.Err() != nil {
 		return
 	}
-	x.deps.Health.Set(HealthStream, err)
 	if err != nil {
+		x.deps.Health.Set(HealthStream, err)
 		return
 	}
+	// A stream that answers may still give nothing to read.
+	x.deps.Health.Set(HealthStream, r.Trouble())
 	x.metrics.lag.Set(float64(st.Last - min(st.Last, checkpoint)))
 	size := time.Since(x.sized) >= sizeEvery
 	databaseBytes, err := w.Heartbeat(attempt, st.First, st.Last, st.Bytes, size)
