@@ -233,6 +233,11 @@ func (r *Rebuild) meet(ctx context.Context, p *replay.Replay, w *store.Writer) e
 			vacuumed = true
 		case live.Seq == 0 || p.At() > live.Seq:
 			return nil // nothing to compare, or it was done before the interruption
+		case w.Sweeping():
+			// Here, and not while the live index waits.
+			if err := p.Settle(ctx); err != nil {
+				return err
+			}
 		default:
 			return r.compare(ctx, p, w)
 		}
