@@ -71,7 +71,8 @@ func (r *Rebuild) prepare(ctx context.Context) error {
 	if !exists {
 		return nil
 	}
-	useless := left.Seq+1 < st.First
+	// Where the stream was replaced, what does not say which one it is of is not used.
+	useless := left.Seq+1 < st.First || r.plan.foreign && left.Source.Seq == 0
 	if !useless {
 		if useless, err = r.isForeign(ctx, left, st); err != nil {
 			return err

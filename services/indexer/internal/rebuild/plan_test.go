@@ -124,3 +124,42 @@ func TestReplayBeginsAheadOfTheTrimming(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatIsOfAnUnknownStreamIsBegunAnew: what an interrupted rebuild left may be of
+// the stream before, and not say so, as where it had only taken over what the live
+// index has of the time before.
+func TestWhatIsOfAnUnknownStreamIsBegunAnew(t *testing.T) {
+	t.Parallel()
+	l := newLive(t, stream.Config{}, 10)
+	o := l.database
+	o.Schema = store.Rebuilding
+	require.NoError(t, store.Migrate(t.Context(), o, slog.New(slog.DiscardHandler)))
+	w, err := store.OpenWriter(t.Context(), o, "rebuild")
+	require.NoError(t, err)
+	defer w.Close()
+	_, err = w.Acquire(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, w.Apply(t.Context(), func(_ *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+		cp.Seq = 5
+		return cp, nil
+	}))
+	left := func(r *Rebuild) bool {
+		_, exists, err := r.owner.CheckpointOf(t.Context(), store.Rebuilding)
+		require.NoError(t, err)
+		return exists
+	}
+	require.True(t, left(l.prepare(t, l.js)), "of the stream that there is")
+
+	require.NoError(t, l.js.DeleteStream(t.Context(), stream.Posts))
+	require.NoError(t, stream.Ensure(t.Context(), l.js, stream.Config{}))
+	for range 20 {
+		other := event.Event{Kind: event.KindPosition, Source: event.Position{Host: "b", Seq: 1, Time: time.Now().UTC()}}
+		data, err := other.Encode()
+		require.NoError(t, err)
+		_, err = l.js.Publish(t.Context(), stream.Subject(other.Kind), data)
+		require.NoError(t, err)
+	}
+	r := l.prepare(t, l.js)
+	require.True(t, r.plan.foreign)
+	require.False(t, left(r))
+}
