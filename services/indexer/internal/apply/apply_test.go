@@ -189,6 +189,28 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// TestRedriveBelowAnErasedFloor: the replacements that told a #sync's revision were
+// deleted and erased from the stream since. What they kept out stays out.
+func TestRedriveBelowAnErasedFloor(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	x.apply(create("a", 1, "art"), create("b", 10, "art"))
+	x.apply(syncAt(9, 60), later(create("a", 11, "art"), 60))
+	x.apply(later(gone("a", 12), 70), later(create("c", 13, "art"), 71))
+	x.apply(later(create("b", 10, "art"), 72))
+	require.Equal(t, []string{"c"}, x.posts("art"))
+	h := apply.History{DID: did, Through: x.seq, Whole: true}
+	for _, s := range []struct {
+		seq uint64
+		ev  event.Event
+	}{{3, syncAt(9, 60)}, {5, later(gone("a", 12), 70)}, {6, later(create("c", 13, "art"), 71)}, {7, later(create("b", 10, "art"), 72)}} {
+		h.Steps = append(h.Steps, apply.Step{Seq: s.seq, Event: &s.ev})
+	}
+	require.NoError(t, x.applier.Redrive(t.Context(), h))
+	require.Equal(t, []string{"c"}, x.posts("art"))
+	x.checkTotals()
+}
+
 // checkTotals compares the counters with what they count.
 func (x *index) checkTotals() {
 	x.t.Helper()
