@@ -28,6 +28,10 @@ type Command struct {
 	Summary string
 	// Flags adds flags of the command's own; it may be nil.
 	Flags func(*flag.FlagSet)
+	// Serves says that it runs until it is stopped, so that a stop is success.
+	// Another command that is stopped before its end has failed: who waits for
+	// it must not go on as if it had done its work.
+	Serves bool
 	// Run does it. A *ConfigError makes the exit code 2.
 	Run func(ctx context.Context, v *Values) error
 }
@@ -86,12 +90,15 @@ func (p Program) Run(ctx context.Context, args, environ []string, stdout, stderr
 		return exitOK
 	}
 	stopped := ctx.Err() != nil && isStop(err)
-	if !stopped || !bare(err) {
+	switch {
+	case !stopped || !bare(err):
 		fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)
+	case !cmd.Serves:
+		fmt.Fprintf(stderr, "%s %s: stopped before its end: %v\n", p.Name, cmd.Name, context.Cause(ctx))
 	}
 	var bad *ConfigError
 	switch {
-	case stopped:
+	case stopped && cmd.Serves:
 		return exitOK
 	case errors.As(err, &bad):
 		return exitConfig

@@ -44,19 +44,27 @@ func program() service.Program {
 	return service.Program{
 		Name: service.Ingest, About: "does what tests want.",
 		Commands: []service.Command{
-			{Name: "run", Summary: "wait to be stopped", Run: func(ctx context.Context, _ *service.Values) error {
+			{Name: "run", Summary: "wait to be stopped", Serves: true, Run: func(ctx context.Context, _ *service.Values) error {
 				wait(ctx)
 				return nil
 			}},
-			{Name: "cause", Summary: "return why", Run: func(ctx context.Context, _ *service.Values) error {
+			{Name: "cause", Summary: "return why", Serves: true, Run: func(ctx context.Context, _ *service.Values) error {
 				wait(ctx)
 				return context.Cause(ctx)
+			}},
+			{Name: "task", Summary: "do not get done", Run: func(ctx context.Context, _ *service.Values) error {
+				wait(ctx)
+				return ctx.Err()
+			}},
+			{Name: "serving", Summary: "say where", Serves: true, Run: func(ctx context.Context, _ *service.Values) error {
+				wait(ctx)
+				return fmt.Errorf("stopped at message 7: %w", ctx.Err())
 			}},
 			{Name: "interrupted", Summary: "say where", Run: func(ctx context.Context, _ *service.Values) error {
 				wait(ctx)
 				return fmt.Errorf("interrupted at message 7: %w", ctx.Err())
 			}},
-			{Name: "broken", Summary: "fail to close", Run: func(ctx context.Context, _ *service.Values) error {
+			{Name: "broken", Summary: "fail to close", Serves: true, Run: func(ctx context.Context, _ *service.Values) error {
 				wait(ctx)
 				return errors.Join(context.Cause(ctx), fmt.Errorf("close: %w", errBroken))
 			}},
@@ -146,7 +154,10 @@ func TestSignals(t *testing.T) {
 		{command: "run", signal: syscall.SIGTERM},
 		{command: "run", signal: syscall.SIGINT},
 		{command: "cause", signal: syscall.SIGTERM},
-		{command: "interrupted", signal: syscall.SIGTERM, err: "ingest: interrupted at message 7: context canceled\n"},
+		{command: "serving", signal: syscall.SIGTERM, err: "ingest: stopped at message 7: context canceled\n"},
+		{command: "task", signal: syscall.SIGTERM, code: 1, err: "ingest task: stopped before its end: terminated signal received\n"},
+		{command: "task", signal: syscall.SIGINT, code: 1, err: "ingest task: stopped before its end: interrupt signal received\n"},
+		{command: "interrupted", signal: syscall.SIGTERM, code: 1, err: "ingest: interrupted at message 7: context canceled\n"},
 		{command: "broken", signal: syscall.SIGTERM, code: 1, err: "close: the disk is broken"},
 	} {
 		t.Run(c.command+" "+c.signal.String(), func(t *testing.T) {

@@ -26,7 +26,7 @@ func program() service.Program {
 		Name:  service.API,
 		About: "answers questions about the index over HTTP; read only.",
 		Commands: []service.Command{
-			{Name: "run", Summary: "serve until stopped", Run: run},
+			{Name: "run", Summary: "serve until stopped", Serves: true, Run: run},
 			{
 				Name: "keys", Summary: "make a file of keys that sign page tokens",
 				Flags: func(fs *flag.FlagSet) {

@@ -34,7 +34,7 @@ func program(operands []string, out *os.File) service.Program {
 		Name:  service.Indexer,
 		About: "folds the stream of posts into the index in Postgres, once and in order.",
 		Commands: append([]service.Command{
-			{Name: "run", Summary: "index until stopped", Run: run},
+			{Name: "run", Summary: "index until stopped", Serves: true, Run: run},
 			{Name: "migrate", Summary: "create the schema or bring it up to date (owner's role)", Run: migrate},
 			{Name: "rebuild", Summary: "make the index anew from the stream beside the live one, then switch (owner's role)",
 				Flags: func(fs *flag.FlagSet) {

@@ -26,7 +26,7 @@ func program() service.Program {
 		Name:  service.Ingest,
 		About: "reads Bluesky's Jetstream and publishes root posts with tags to the stream",
 		Commands: []service.Command{
-			{Name: "run", Summary: "read and publish, until stopped", Run: run},
+			{Name: "run", Summary: "read and publish, until stopped", Serves: true, Run: run},
 			{
 				Name: "backfill", Summary: "publish what qualified in a window of the past, beside the ingest that runs",
 				Flags: window.add,

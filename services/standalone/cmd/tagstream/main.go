@@ -17,7 +17,7 @@ func main() {
 		Name: service.Standalone,
 		About: "keeps Bluesky's root posts by hashtag and answers over HTTP, all in one process:\n" +
 			"an embedded NATS stream, a private Postgres, ingest, indexer and api.",
-		Commands: []service.Command{{Name: "run", Summary: "run until stopped", Run: run}},
+		Commands: []service.Command{{Name: "run", Summary: "run until stopped", Serves: true, Run: run}},
 	})
 }
 
