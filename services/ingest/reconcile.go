@@ -103,6 +103,9 @@ func RunReconcile(ctx context.Context, cfg ReconcileConfig, deps ReconcileDeps) 
 	summary, err := reconcile.New(resolved, js, guest, deps.Progress, deps.Logger).Run(ctx)
 	detail := fmt.Sprintf("of %d posts %d are deleted and %d do not qualify any more; published %d removals",
 		summary.Posts, summary.Deleted, summary.Unqualified, summary.Published)
+	if err != nil {
+		detail = "not complete: " + detail
+	}
 	if err != nil && !errors.Is(err, context.Canceled) {
 		detail += ": " + err.Error()
 	}
