@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -22,6 +23,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/indexer"
+	"github.com/tagstream/tagstream/services/indexer/internal/apply"
 )
 
 // dlq is the word before the commands on dead letters; alone it is "dlq list".
@@ -66,6 +68,9 @@ func deadLetterCommands(operands []string, out *os.File) []service.Command {
 				if limit < 1 {
 					return usage("--limit", "%d is not above zero", limit)
 				}
+				if err := knownReason(reason); err != nil {
+					return err
+				}
 				return withStream(ctx, v, func(js jetstream.JetStream) error { return list(ctx, js, limit, reason, out, os.Stderr) })
 			},
 		},
@@ -93,10 +98,13 @@ func deadLetterCommands(operands []string, out *os.File) []service.Command {
 				switch {
 				case err != nil:
 					return err
-				case len(seqs) > 0 && (all || reason != ""):
+				case len(seqs) > 0 && (all || reason != ""), all && reason != "":
 					return usage("dlq redrive", "give numbers, or --all or --reason, not both")
 				case len(seqs) == 0 && !all && reason == "":
 					return usage("dlq redrive", "say which: numbers from dlq list, --all, or --reason REASON")
+				}
+				if err := knownReason(reason); err != nil {
+					return err
 				}
 				return redrive(ctx, v, seqs, reason, out)
 			},
@@ -115,6 +123,15 @@ func deadLetterCommands(operands []string, out *os.File) []service.Command {
 			},
 		},
 	}
+}
+
+// knownReason refuses a misspelt reason, which would look as if there were no
+// dead letters.
+func knownReason(reason string) error {
+	if reason != "" && !slices.Contains(apply.Reasons, apply.Reason(reason)) {
+		return usage("--reason", "%q is not unknown_version, invalid or rejected", reason)
+	}
+	return nil
 }
 
 func numbers(command string, operands []string) ([]uint64, error) {
@@ -256,7 +273,7 @@ func plainLines(s string) string {
 }
 
 func redrive(ctx context.Context, v *service.Values, seqs []uint64, reason string, out *os.File) error {
-	logger, database, err := settings(v)
+	logger, database, err := settings(v, writer)
 	if err != nil {
 		return err
 	}
@@ -300,7 +317,7 @@ func redrive(ctx context.Context, v *service.Values, seqs []uint64, reason strin
 }
 
 func drop(ctx context.Context, v *service.Values, seqs []uint64, out *os.File) error {
-	logger, database, err := settings(v)
+	logger, database, err := settings(v, writer)
 	if err != nil {
 		return err
 	}

@@ -47,15 +47,21 @@ func program(operands []string, out *os.File) service.Program {
 	}
 }
 
-func settings(v *service.Values) (*slog.Logger, store.Options, error) {
+// The roles that commands need.
+const (
+	writer = "tagstream_indexer"
+	owner  = "tagstream_owner"
+)
+
+func settings(v *service.Values, role string) (*slog.Logger, store.Options, error) {
 	logger := service.Logger(v, os.Stderr)
-	v.Required("DATABASE_URL", "where the index is, such as postgres://tagstream_indexer@db.example/tagstream")
+	v.Required("DATABASE_URL", "where the index is, such as postgres://"+role+"@db.example/tagstream")
 	database := store.OptionsFrom(v, service.Indexer)
 	return logger, database, v.Err()
 }
 
 func run(ctx context.Context, v *service.Values) error {
-	logger, database, err := settings(v)
+	logger, database, err := settings(v, writer)
 	if err != nil {
 		return err
 	}
@@ -89,7 +95,7 @@ func run(ctx context.Context, v *service.Values) error {
 }
 
 func migrate(ctx context.Context, v *service.Values) error {
-	logger, database, err := settings(v)
+	logger, database, err := settings(v, owner)
 	if err != nil {
 		return err
 	}
@@ -99,7 +105,7 @@ func migrate(ctx context.Context, v *service.Values) error {
 const connectTimeout = 10 * time.Second
 
 func rebuild(ctx context.Context, v *service.Values, cfg indexer.RebuildConfig) error {
-	logger, database, err := settings(v)
+	logger, database, err := settings(v, owner)
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func verifyCommand(out *os.File) service.Command {
 			fs.BoolVar(&cfg.Alone, "alone", false, "compare with nothing")
 		},
 		Run: func(ctx context.Context, v *service.Values) error {
-			logger, database, err := settings(v)
+			logger, database, err := settings(v, writer)
 			if err != nil {
 				return err
 			}
