@@ -44,6 +44,12 @@ type Config struct {
 	Timing firehose.Timing
 }
 
+// Less than these is a slip of who wrote it, and what is trimmed does not come back.
+const (
+	minMaxBytes = 10_000_000
+	minMaxAge   = time.Hour
+)
+
 // ConfigFrom reads the configuration from a program's settings. Bad values
 // are reported by v.Err and by Validate.
 func ConfigFrom(v *service.Values) Config {
@@ -56,6 +62,12 @@ func ConfigFrom(v *service.Values) Config {
 			MaxBytes: v.Bytes("STREAM_MAX_BYTES"),
 			MaxAge:   v.Duration("STREAM_MAX_AGE"),
 		},
+	}
+	if n := cfg.Stream.MaxBytes; n > 0 && n < minMaxBytes {
+		v.Fail("STREAM_MAX_BYTES", fmt.Errorf("%q is less than 10MB, beyond which nearly all of the stream would be removed at once; a number alone is bytes", v.String("STREAM_MAX_BYTES")))
+	}
+	if d := cfg.Stream.MaxAge; d > 0 && d < minMaxAge {
+		v.Fail("STREAM_MAX_AGE", fmt.Errorf("%s is less than %s, beyond which nearly all of the stream would be removed at once", d, minMaxAge))
 	}
 	return cfg
 }

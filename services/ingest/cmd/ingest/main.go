@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"flag"
+	"fmt"
 	"os"
 
 	"github.com/tagstream/tagstream/pkg/obs"
@@ -50,6 +51,9 @@ func run(ctx context.Context, v *service.Values) error {
 	logger := service.Logger(v, os.Stderr)
 	cfg := ingest.ConfigFrom(v)
 	cfg.Stream.Replicas = v.Int("STREAM_REPLICAS", 1, 5)
+	if n := cfg.Stream.Replicas; n == 2 || n == 4 {
+		v.Fail("STREAM_REPLICAS", fmt.Errorf("%d is not 1, 3 or 5", n))
+	}
 	traces := tracing.ConfigFrom(v, service.Ingest)
 	if err := v.Err(); err != nil {
 		return err
