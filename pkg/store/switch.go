@@ -61,6 +61,19 @@ func (o *Owner) CheckpointOf(ctx context.Context, schema string) (cp Checkpoint,
 	return cp, err == nil, err
 }
 
+// Leased reports whether some program has the lease of a schema: its indexer, or the
+// rebuild that fills it. It is false where the schema does not exist.
+func (o *Owner) Leased(ctx context.Context, schema string) (leased bool, err error) {
+	err = o.do(ctx, func(conn *pgx.Conn) error {
+		err := conn.QueryRow(ctx, "SELECT holder <> '' AND lease_until > clock_timestamp() FROM "+qualified(schema, "checkpoint")).Scan(&leased)
+		if err = notMigrated(err); err != nil && !errors.Is(err, ErrNotMigrated) {
+			return fmt.Errorf("look for the lease of schema %s: %w", schema, err)
+		}
+		return nil
+	})
+	return leased, err
+}
+
 // Drop removes a schema and everything in it, if it exists. Live is refused.
 func (o *Owner) Drop(ctx context.Context, schema string) error {
 	if schema == Live {

@@ -82,6 +82,18 @@ func (r *Rebuild) prepare(ctx context.Context) error {
 		return nil
 	}
 	r.Progress.Say(fmt.Sprintf("what an interrupted rebuild left, at message %d, is of another stream or of a part that was trimmed off: beginning anew", left.Seq))
+	return r.drop(ctx)
+}
+
+// drop drops what an interrupted run left, which one that is running has not.
+func (r *Rebuild) drop(ctx context.Context) error {
+	running, err := r.owner.Leased(ctx, store.Rebuilding)
+	if err != nil {
+		return err
+	}
+	if running {
+		return errRunning
+	}
 	return r.owner.Drop(ctx, store.Rebuilding)
 }
 

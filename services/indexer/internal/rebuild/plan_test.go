@@ -152,6 +152,7 @@ func TestWhatIsOfAnUnknownStreamIsBegunAnew(t *testing.T) {
 
 	require.NoError(t, l.js.DeleteStream(t.Context(), stream.Posts))
 	require.NoError(t, stream.Ensure(t.Context(), l.js, stream.Config{}))
+	require.NoError(t, w.Renew(t.Context()))
 	for range 20 {
 		other := event.Event{Kind: event.KindPosition, Source: event.Position{Host: "b", Seq: 1, Time: time.Now().UTC()}}
 		data, err := other.Encode()
@@ -159,6 +160,14 @@ func TestWhatIsOfAnUnknownStreamIsBegunAnew(t *testing.T) {
 		_, err = l.js.Publish(t.Context(), stream.Subject(other.Kind), data)
 		require.NoError(t, err)
 	}
+	// One that is at work on it keeps it.
+	running := &Rebuild{JS: l.js, Database: l.database, Restart: true, Logger: slog.New(slog.DiscardHandler), Progress: silent{}}
+	_, err = running.Run(t.Context())
+	require.ErrorIs(t, err, errRunning)
+	require.ErrorIs(t, running.prepare(t.Context()), errRunning)
+	require.True(t, left(running))
+
+	require.NoError(t, w.Release(t.Context()))
 	r := l.prepare(t, l.js)
 	require.True(t, r.plan.foreign)
 	require.False(t, left(r))

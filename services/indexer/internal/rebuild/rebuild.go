@@ -33,6 +33,8 @@ import (
 // live one has.
 var ErrTrimmed = errors.New("the stream no longer has its beginning, so a rebuilt index would lack posts that the live one has")
 
+var errRunning = errors.New("another rebuild is running")
+
 const (
 	// nearEnd is how many messages may be missing when the new schema is
 	// vacuumed and switched in; what comes meanwhile is applied after.
@@ -77,8 +79,8 @@ func (r *Rebuild) Run(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	if r.Restart {
-		if err := r.owner.Drop(ctx, store.Rebuilding); err != nil {
-			return 0, err
+		if err := r.drop(ctx); err != nil {
+			return 0, fmt.Errorf("rebuild: %w", err)
 		}
 	}
 	if err := r.prepare(ctx); err != nil {
@@ -96,7 +98,7 @@ func (r *Rebuild) Run(ctx context.Context) (uint64, error) {
 	defer w.Close()
 	cp, err := w.Acquire(ctx)
 	if errors.Is(err, store.ErrLeaseHeld) {
-		return 0, errors.New("rebuild: another rebuild is running")
+		return 0, fmt.Errorf("rebuild: %w", errRunning)
 	}
 	if err != nil {
 		return 0, err
