@@ -98,7 +98,11 @@ func up(t *testing.T, profiles []string, settings map[string]string, services ..
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), upLimit)
 	defer cancel()
-	require.NoError(t, deployment.Up(ctx, compose.RunServices(services...)))
+	var options []compose.StackUpOption
+	if len(services) > 0 { // none at all are none
+		options = append(options, compose.RunServices(services...))
+	}
+	require.NoError(t, deployment.Up(ctx, options...))
 	poll.Until(t, upLimit, func() (bool, string) {
 		status, body := get(t.Context(), s.url+"/v1/status")
 		return status == 200, fmt.Sprint(status, " ", body)
