@@ -20,6 +20,7 @@ const docsHead = `# Metrics
 Made from the programs' registries by ` + "`make generate-metrics`" + `; do not edit. Each program shows these under ` + "`/metrics`" + ` on its operators' listener
 (` + "`TAGSTREAM_OPS_LISTEN`" + `), ` + "`bin/tagstream`" + ` all of them, and those of the Go runtime and the process (` + "`go_`, `process_`" + `). Every series is there from
 the start, at zero, and a label has no other values than these. Times are Unix seconds, so ` + "`time() - x`" + ` is an age that grows also when a program is stuck.
+With ` + "`TAGSTREAM_TRACES_URL`" + ` set each program also has ` + "`tagstream_traces_spans_total`" + ` ([traces](operations.md#traces)).
 `
 
 // TestDocs compares docs/metrics.md with what the programs show.
