@@ -39,7 +39,7 @@ func (o *Owner) do(ctx context.Context, fn func(conn *pgx.Conn) error) error {
 	}
 	conn, err := pgx.ConnectConfig(ctx, cfg.ConnConfig)
 	if err != nil {
-		return fmt.Errorf("connect as the owner: %w", err)
+		return fmt.Errorf("connect to the database: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	return fn(conn)
