@@ -27,6 +27,20 @@ func NewHealth(logger *slog.Logger, components ...string) *Health {
 	return h
 }
 
+// StandingBy is the condition of a component that is well and has nothing to do,
+// since another instance does its work. It is ready, but tagstream_component_ready
+// counts it as 0: there one that is in trouble shall show beside it.
+func StandingBy(err error) error { return &standingBy{err} }
+
+type standingBy struct{ error }
+
+func (s *standingBy) Unwrap() error { return s.error }
+
+func isStandingBy(err error) bool {
+	var s *standingBy
+	return errors.As(err, &s)
+}
+
 var errStarting = errors.New("starting")
 
 // componentService is the service as a whole, in what NotReady says.
@@ -50,9 +64,13 @@ func (h *Health) Set(component string, err error) {
 	switch {
 	case h.stopping:
 		// Servers go away as they are told to.
-	case err != nil && (before == nil || errors.Is(before, errStarting)):
+	case isStandingBy(err):
+		if !isStandingBy(before) {
+			h.logger.Info("standing by", "component", component, "why", err)
+		}
+	case err != nil && (before == nil || errors.Is(before, errStarting) || isStandingBy(before)):
 		h.logger.Warn("not ready", "component", component, "err", err)
-	case err == nil && before != nil && !errors.Is(before, errStarting):
+	case err == nil && before != nil && !errors.Is(before, errStarting) && !isStandingBy(before):
 		h.logger.Info("ready again", "component", component)
 	}
 }
@@ -63,12 +81,25 @@ func (h *Health) NotReady() map[string]string {
 	defer h.mu.Unlock()
 	out := map[string]string{}
 	for c, err := range h.state {
-		if err != nil {
+		if err != nil && !isStandingBy(err) {
 			out[c] = err.Error()
 		}
 	}
 	if h.stopping {
 		out[componentService] = "stopping"
+	}
+	return out
+}
+
+// StandsBy returns why components that are ready do nothing, by component.
+func (h *Health) StandsBy() map[string]string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := map[string]string{}
+	for c, err := range h.state {
+		if isStandingBy(err) {
+			out[c] = err.Error()
+		}
 	}
 	return out
 }

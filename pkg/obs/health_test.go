@@ -120,3 +120,37 @@ func TestHealthIsSafeForConcurrentUse(t *testing.T) {
 		}
 	}
 }
+
+// A standby is ready, and counts for nothing beside one that is not.
+func TestStandingBy(t *testing.T) {
+	t.Parallel()
+	var log record
+	h := obs.NewHealth(log.logger(), "stream")
+	registry := obs.NewRegistry(h, "test")
+	ready := func(want float64) {
+		t.Helper()
+		families, err := registry.Gather()
+		require.NoError(t, err)
+		for _, f := range families {
+			if f.GetName() == "tagstream_component_ready" {
+				require.Equal(t, want, f.GetMetric()[0].GetGauge().GetValue())
+				return
+			}
+		}
+		t.Fatal("no such metric")
+	}
+	h.Set("stream", obs.StandingBy(errors.New("another works")))
+	h.Set("stream", obs.StandingBy(errors.New("yet another works")))
+	require.Equal(t, "level=INFO msg=\"standing by\" component=stream why=\"another works\"\n", log.take())
+	require.Empty(t, h.NotReady())
+	require.Equal(t, map[string]string{"stream": "yet another works"}, h.StandsBy())
+	ready(0)
+	h.Set("stream", errors.New("away"))
+	require.Equal(t, "level=WARN msg=\"not ready\" component=stream err=away\n", log.take())
+	require.Equal(t, map[string]string{"stream": "away"}, h.NotReady())
+	h.Set("stream", obs.StandingBy(errors.New("another works")))
+	h.Set("stream", nil)
+	require.NotContains(t, log.take(), "ready again")
+	require.Empty(t, h.StandsBy())
+	ready(1)
+}

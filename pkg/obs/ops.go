@@ -35,17 +35,17 @@ func NewRegistry(health *Health, version string) *prometheus.Registry {
 // readiness shows Health as metrics, as it is when they are asked for.
 type readiness struct{ health *Health }
 
-var componentReady = prometheus.NewDesc("tagstream_component_ready", "1 while a component of /readyz is well.", []string{"component"}, nil)
+var componentReady = prometheus.NewDesc("tagstream_component_ready", "1 while a component of /readyz is well and at work.", []string{"component"}, nil)
 
 // Describe implements prometheus.Collector.
 func (readiness) Describe(ch chan<- *prometheus.Desc) { ch <- componentReady }
 
 // Collect implements prometheus.Collector.
 func (r readiness) Collect(ch chan<- prometheus.Metric) {
-	why := r.health.NotReady()
+	why, idle := r.health.NotReady(), r.health.StandsBy()
 	for _, c := range r.health.Components() {
 		ready := 1.0
-		if _, not := why[c]; not {
+		if why[c] != "" || idle[c] != "" {
 			ready = 0
 		}
 		ch <- prometheus.MustNewConstMetric(componentReady, prometheus.GaugeValue, ready, c)
@@ -67,7 +67,11 @@ func OpsHandler(health *Health, registry prometheus.Gatherer, extra http.Handler
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 		// The client may be gone; there is nobody else to tell.
-		_ = json.NewEncoder(w).Encode(map[string]any{"ready": len(why) == 0, "notReady": why})
+		_ = json.NewEncoder(w).Encode(struct {
+			NotReady   map[string]string `json:"notReady"`
+			Ready      bool              `json:"ready"`
+			StandingBy map[string]string `json:"standingBy,omitempty"`
+		}{why, len(why) == 0, health.StandsBy()})
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)

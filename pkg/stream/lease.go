@@ -24,8 +24,9 @@ type Lease struct {
 	id  string
 	ttl time.Duration // that of the bucket; tests have less patience
 	// OnWait, if set, hears why the lease could not be taken, each time that
-	// the reason changes ("" when it is held).
-	OnWait func(reason string)
+	// the reason changes ("" when it is held). elsewhere says that all is well, but
+	// another program holds it.
+	OnWait func(reason string, elsewhere bool)
 }
 
 // NewLease returns the lease for a program whose run has that unique id.
@@ -72,9 +73,9 @@ func (l *Lease) attemptTimeout() time.Duration { return l.ttl / 3 }
 // acquire waits until it has the lease.
 func (l *Lease) acquire(ctx context.Context) (*holding, error) {
 	reason := "unset"
-	say := func(r string) {
+	say := func(r string, elsewhere bool) {
 		if r != reason && l.OnWait != nil {
-			l.OnWait(r)
+			l.OnWait(r, elsewhere)
 		}
 		reason = r
 	}
@@ -87,14 +88,14 @@ func (l *Lease) acquire(ctx context.Context) (*holding, error) {
 		cancel()
 		switch {
 		case err == nil && h != nil:
-			say("")
+			say("", false)
 			return h, nil
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
 		case err != nil:
-			say("lease store not reachable: " + err.Error())
+			say("lease store not reachable: "+err.Error(), false)
 		default:
-			say("held by " + holder)
+			say("held by "+holder, true)
 			if !watching {
 				watching = true
 				freed, stop = l.watch(ctx)

@@ -83,14 +83,14 @@ func TestLeaseIsHandedOver(t *testing.T) {
 	_, js := serve(t)
 	first := stream.NewLease(js, "first")
 	var said []string
-	first.OnWait = func(reason string) { said = append(said, reason) }
+	first.OnWait = func(reason string, _ bool) { said = append(said, reason) }
 	a := contend(t.Context(), first)
 	a.requireHeld(t)
 	require.Equal(t, []string{""}, said)
 
 	second := stream.NewLease(js, "second")
 	waits := make(chan string, 10)
-	second.OnWait = func(reason string) { waits <- reason }
+	second.OnWait = func(reason string, _ bool) { waits <- reason }
 	b := contend(t.Context(), second)
 	require.Equal(t, "held by first", <-waits)
 	released := time.Now()
@@ -357,7 +357,7 @@ func TestLeaseWaitEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		l := stream.NewLease(js, "waiter")
 		waiting := make(chan string, 10)
-		l.OnWait = func(reason string) { waiting <- reason }
+		l.OnWait = func(reason string, _ bool) { waiting <- reason }
 		b := contend(ctx, l)
 		require.NotEmpty(t, <-waiting)
 		cancel(stop)
@@ -377,7 +377,7 @@ func TestLeaseWithoutItsBucket(t *testing.T) {
 	js := natstest.Server(t).JetStream(t)
 	l := stream.NewShortLease(js, "early", shortTTL)
 	waiting := make(chan string, 10)
-	l.OnWait = func(reason string) { waiting <- reason }
+	l.OnWait = func(reason string, _ bool) { waiting <- reason }
 	a := contend(t.Context(), l)
 	require.Contains(t, <-waiting, "bucket")
 	leases(t, js, shortTTL)

@@ -16,6 +16,7 @@ package ingest
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -29,6 +30,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/ingest/internal/decode"
 	"github.com/tagstream/tagstream/services/ingest/internal/firehose"
@@ -183,6 +185,16 @@ func (s *Service) notice(n firehose.Notice) {
 	s.log.put(stream.LogEntry{What: string(n.What), Host: n.Host, Position: n.Position, Detail: n.Detail})
 }
 
+// condition passes what stands in the way of writing on to readiness. A program that
+// stands by has no firehose to be ready for.
+func (s *Service) condition(err error) {
+	if errors.Is(err, forward.ErrStandingBy) {
+		err = obs.StandingBy(err)
+		s.ready(ComponentFirehose, err)
+	}
+	s.ready(ComponentStream, err)
+}
+
 func (s *Service) hooks() forward.Hooks {
 	return forward.Hooks{
 		Published: func(events []*event.Event, took time.Duration) {
@@ -193,7 +205,7 @@ func (s *Service) hooks() forward.Hooks {
 		},
 		Guest:     func(events []*event.Event, _ time.Duration) { s.metrics.backfilled.Add(float64(len(events))) },
 		Holding:   func(held bool) { set(s.metrics.lease, held) },
-		Condition: func(err error) { s.ready(ComponentStream, err) },
+		Condition: s.condition,
 		Retry:     func(error) { s.metrics.retries.Inc() },
 		Full: func(full bool) {
 			set(s.metrics.full, full)

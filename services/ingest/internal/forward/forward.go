@@ -152,6 +152,9 @@ func (h Hooks) withDefaults() Hooks {
 	return h
 }
 
+// ErrStandingBy is the condition while all is well and another program writes.
+var ErrStandingBy = errors.New("standing by")
+
 // errSourceDone ends the lease's holding when the source has nothing more.
 var errSourceDone = errors.New("the source is done")
 
@@ -196,10 +199,15 @@ func (f *Forwarder) hold(ctx context.Context) error {
 		return err
 	}
 	lease := stream.NewLease(f.js, f.cfg.ID)
-	lease.OnWait = func(reason string) {
-		if reason != "" {
-			f.hooks.Condition(fmt.Errorf("waiting for the writer's lease: %s", reason))
+	lease.OnWait = func(reason string, elsewhere bool) {
+		if reason == "" {
+			return
 		}
+		err := fmt.Errorf("waiting for the writer's lease: %s", reason)
+		if elsewhere {
+			err = fmt.Errorf("%w: %w", ErrStandingBy, err)
+		}
+		f.hooks.Condition(err)
 	}
 	return lease.Run(ctx, f.write)
 }

@@ -285,7 +285,7 @@ func TestLeaseIsTakenOver(t *testing.T) {
 	a := start(t, js, "a", u.source, time.Hour)
 	awaitLast(t, js, 10)
 	b := start(t, js, "b", u.source, time.Hour)
-	b.await("b to wait", func() bool { return b.condition.Load() == "waiting for the writer's lease: held by a" })
+	b.await("b to wait", func() bool { return b.condition.Load() == "standing by: waiting for the writer's lease: held by a" })
 	require.False(t, b.holding.Load())
 
 	a.stop()
