@@ -101,6 +101,9 @@ func (x *Indexer) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // stopped as asked
 		}
+		if errors.Is(err, store.ErrOutdated) {
+			return fmt.Errorf("%w: upgrade it, or restore the database from before the migration", err)
+		}
 		if fatal(err) {
 			return fmt.Errorf("%w. The stream was lost, replaced, restored from an older copy, or trimmed. "+
 				"Restore it, or run `indexer rebuild` to make the index anew from what there is, once ingest has caught up: see docs/operations.md", err)
@@ -121,9 +124,9 @@ func (x *Indexer) Run(ctx context.Context) error {
 	}
 }
 
-// fatal reports whether err is a state that only an operator can change.
+// fatal reports whether err is a state of the stream that only an operator can change.
 func fatal(err error) bool {
-	return errors.Is(err, store.ErrOutdated) || errors.Is(err, stream.ErrTrimmed) || errors.Is(err, stream.ErrBehind) || errors.Is(err, stream.ErrReplaced)
+	return errors.Is(err, stream.ErrTrimmed) || errors.Is(err, stream.ErrBehind) || errors.Is(err, stream.ErrReplaced)
 }
 
 // streamError marks an error of the stream's side, for the health report.
