@@ -61,7 +61,7 @@ func (c BackfillConfig) resolve(now time.Time) (backfill.Config, error) {
 		return backfill.Config{}, err
 	}
 	start, err := firehose.ParseStart(c.From, now)
-	if err == nil && start.Time.IsZero() {
+	if err == nil && start.Time.IsZero() || errors.Is(err, firehose.ErrNoStart) {
 		err = errors.New("must be an RFC 3339 time, a date such as 2026-08-31 or an age such as -2h or -3d")
 	}
 	if err != nil {

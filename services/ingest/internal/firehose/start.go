@@ -1,6 +1,7 @@
 package firehose
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -16,6 +17,9 @@ type Start struct {
 	Time time.Time
 }
 
+// ErrNoStart is of what ParseStart cannot read.
+var ErrNoStart = errors.New("not tip, archive, an RFC 3339 time, a date such as 2026-08-31 or an age such as -2h or -3d")
+
 // ParseStart reads "tip", "archive", an RFC 3339 time, a date (its midnight in
 // UTC) or an age such as "-2h" or "-3d" (before now). A time after now is an
 // error: it is a slip more often than a wish.
@@ -28,7 +32,7 @@ func ParseStart(s string, now time.Time) (Start, error) {
 	}
 	t, ok := parseTime(s, now)
 	if !ok {
-		return Start{}, fmt.Errorf("%q is not tip, archive, an RFC 3339 time, a date such as 2026-08-31 or an age such as -2h or -3d", s)
+		return Start{}, fmt.Errorf("%q is %w", s, ErrNoStart)
 	}
 	if t.After(now) {
 		return Start{}, fmt.Errorf("%q is in the future", s)
