@@ -55,7 +55,7 @@ func TestExitCodes(t *testing.T) {
 		"redrive what":      {"dlq redrive", database, 2, "say which"},
 		"redrive too much":  {"dlq redrive 5 --all", database, 2, "not both"},
 		"redrive all, some": {"dlq redrive --all --reason invalid", database, 2, "not both"},
-		"misspelt reason":   {"dlq redrive --reason unkown_version", database, 2, `--reason: "unkown_version" is not unknown_version, invalid or rejected`},
+		"misspelt reason":   {"dlq redrive --reason unknown_versions", database, 2, `--reason: "unknown_versions" is not unknown_version, invalid or rejected`},
 		"list no reason":    {"dlq list --reason dead", nil, 2, `--reason: "dead" is not`},
 		"number after flag": {"dlq redrive --all 5", database, 2, `unexpected argument "5"`},
 		"redrive where":     {"dlq redrive 5", nil, 2, "TAGSTREAM_DATABASE_URL"},
