@@ -346,7 +346,9 @@ func (r *Reader) checkMissing(ctx context.Context) error {
 	return nil
 }
 
-// Close stops reading. It may be called more than once.
+// Close stops reading. It waits for nothing from the server, but may have to wait
+// until the client gives up an attempt to connect (nats.Timeout, 2 s where nothing
+// else is set). It may be called more than once.
 func (r *Reader) Close() {
 	r.stop()
 	<-r.done
