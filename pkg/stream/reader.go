@@ -329,12 +329,22 @@ func (r *Reader) gather(ctx context.Context, limit int, wait time.Duration) erro
 // checkMissing tells messages that were erased one by one, which is meant, from
 // a beginning that was trimmed off before it was read: a stream that begins
 // before the first message missing was not trimmed up to there.
+//
+// A deadline of ctx's is for waiting for messages. Where there are some, a server
+// that answers slowly must not keep them back for ever.
 func (r *Reader) checkMissing(ctx context.Context) error {
+	look, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			cancel()
+		}
+	})()
 	for _, m := range r.batch {
 		if m.missing == 0 {
 			continue
 		}
-		st, err := GetState(ctx, r.js)
+		st, err := GetState(look, r.js)
 		if err != nil {
 			return err
 		}
