@@ -69,7 +69,7 @@ func (w *Writer) CarryOver(ctx context.Context, before uint64, carried func(n in
 func (w *Writer) carryPosts(ctx context.Context, before uint64, after event.Key) (n int, last event.Key, err error) {
 	err = w.Apply(ctx, func(tx *Tx, cp Checkpoint) (Checkpoint, error) {
 		rows, err := tx.tx.Query(ctx, `
-			SELECT p.key, a.did, p.rkey, p.rev, p.cid, p.tags, p.langs, p.indexed_at, p.seq, p.record
+			SELECT p.key, a.did, p.rkey, p.rev, p.removed_rev, p.cid, p.tags, p.langs, p.indexed_at, p.seq, p.record
 			  FROM `+Live+`.posts p JOIN `+Live+`.accounts a ON a.id = p.account_id JOIN accounts b ON b.did = a.did
 			 WHERE p.key > $1 AND p.seq < $2 AND p.rev > b.erased_rev AND p.rev >= b.sync_rev
 			 ORDER BY p.key LIMIT $3`, after, before, carryPosts)
@@ -80,7 +80,7 @@ func (w *Writer) carryPosts(ctx context.Context, before uint64, after event.Key)
 		var dids []string
 		var p Post
 		var did, record string
-		if _, err := pgx.ForEachRow(rows, []any{&p.Key, &did, &p.Rkey, &p.Rev, &p.CID, &p.Tags, &p.Langs, &p.IndexedAt, &p.Seq, &record}, func() error {
+		if _, err := pgx.ForEachRow(rows, []any{&p.Key, &did, &p.Rkey, &p.Rev, &p.RemovedRev, &p.CID, &p.Tags, &p.Langs, &p.IndexedAt, &p.Seq, &record}, func() error {
 			post := p
 			post.Record = []byte(record)
 			posts, dids = append(posts, &post), append(dids, did)

@@ -17,10 +17,11 @@ type Version struct {
 // something that was removed: its post is not there and was removed at that
 // revision or later, by itself or with its account's repository, or its account
 // was erased. A version of a post that is there, hidden or not, is not gone,
-// however old; nor is one of which nothing is known.
+// however old, unless it is of a life before its removal; nor is one of which
+// nothing is known.
 //
-// It stays so: a post that comes again has a higher revision, and nothing of
-// the one before. All of it is read in one statement, so of one schema.
+// It stays so: a post that comes again has a higher revision, and remembers the
+// removal before it. All of it is read in one statement, so of one schema.
 func (w *Writer) Gone(ctx context.Context, versions []Version) ([]bool, error) {
 	n := len(versions)
 	gone := make([]bool, n)
@@ -35,6 +36,7 @@ func (w *Writer) Gone(ctx context.Context, versions []Version) ([]bool, error) {
 		SELECT i.n FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS i(did, rkey, rev, n)
 		  JOIN accounts a ON a.did = i.did
 		 WHERE a.erased_rev >= i.rev
+		    OR EXISTS (SELECT FROM posts p WHERE p.account_id = a.id AND p.rkey = i.rkey AND p.removed_rev >= i.rev)
 		    OR (a.sync_rev > i.rev
 		        OR EXISTS (SELECT FROM removed_posts r WHERE r.account_id = a.id AND r.rkey = i.rkey AND r.rev >= i.rev))
 		   AND NOT EXISTS (SELECT FROM posts p WHERE p.account_id = a.id AND p.rkey = i.rkey)`, dids, rkeys, revs)
@@ -96,8 +98,8 @@ type Removal struct {
 // Without them an older event that comes behind would bring a post back. It does
 // so in one transaction, under the lease; again, it changes nothing.
 //
-// A removal that the live index has no marker of leaves none here either: its
-// post never was in the index, or came again.
+// A removal that the live index knows nothing of, by a marker or the post that came
+// again in its place, leaves none here either: its post never was in the index.
 //
 // The error is ErrLeaseLost or the database's.
 func (w *Writer) Recall(ctx context.Context, removals []Removal, erased []string) error {
@@ -123,8 +125,9 @@ func (w *Writer) Recall(ctx context.Context, removals []Removal, erased []string
 			SELECT DISTINCT ON (i.did, i.rkey) i.n
 			  FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS i(did, rkey, rev, n)
 			  JOIN `+Live+`.accounts a ON a.did = i.did
-			  JOIN `+Live+`.removed_posts r ON r.account_id = a.id AND r.rkey = i.rkey AND r.rev >= i.rev
-			 WHERE NOT EXISTS (SELECT FROM accounts o JOIN posts p ON p.account_id = o.id AND p.rkey = i.rkey
+			 WHERE (EXISTS (SELECT FROM `+Live+`.removed_posts r WHERE r.account_id = a.id AND r.rkey = i.rkey AND r.rev >= i.rev)
+			        OR EXISTS (SELECT FROM `+Live+`.posts p WHERE p.account_id = a.id AND p.rkey = i.rkey AND p.removed_rev >= i.rev))
+			   AND NOT EXISTS (SELECT FROM accounts o JOIN posts p ON p.account_id = o.id AND p.rkey = i.rkey
 			                    WHERE o.did = i.did)
 			 ORDER BY i.did, i.rkey, i.rev COLLATE "C" DESC`, dids, rkeys, revs)
 		if err != nil {
@@ -154,6 +157,47 @@ func (w *Writer) Recall(ctx context.Context, removals []Removal, erased []string
 	})
 	if err != nil {
 		return fmt.Errorf("recall %d removals: %w", n, err)
+	}
+	return nil
+}
+
+// RecallFloors gives an index that was rebuilt from a stream with gaps, and is at the
+// live one's checkpoint, the floors that accounts have there after a #sync, where they
+// are higher: the replacements that they came of may have been erased. What is below a
+// floor is swept away then. It does so in one transaction, under the lease; again, it
+// changes nothing. While it is called nobody may write the live index.
+//
+// The error is ErrLeaseLost or the database's.
+func (w *Writer) RecallFloors(ctx context.Context) error {
+	err := w.Apply(ctx, func(tx *Tx, cp Checkpoint) (Checkpoint, error) {
+		// Of a #sync that is not over, the end is to come.
+		rows, err := tx.tx.Query(ctx, `
+			UPDATE accounts a SET sync_rev = l.sync_rev FROM `+Live+`.accounts l
+			 WHERE l.did = a.did AND l.sync_rev > '' AND a.sync_rev < l.sync_rev AND a.did <> $1 RETURNING a.did`, cp.Sync.DID)
+		if err != nil {
+			return cp, err
+		}
+		dids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil || len(dids) == 0 {
+			return cp, err
+		}
+		accounts, err := tx.Accounts(ctx, dids)
+		if err != nil {
+			return cp, err
+		}
+		var sweeps []*Account
+		for _, a := range accounts {
+			below := Sweep{GoneBelow: a.SyncRev}
+			if a.Sweep != nil {
+				below = Sweep{GoneBelow: max(a.Sweep.GoneBelow, a.SyncRev), Hidden: a.Sweep.Hidden}
+			}
+			a.Sweep = &below
+			sweeps = append(sweeps, a)
+		}
+		return cp, tx.beginSweeps(ctx, sweeps)
+	})
+	if err != nil {
+		return fmt.Errorf("recall the floors of #syncs: %w", err)
 	}
 	return nil
 }

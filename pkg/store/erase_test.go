@@ -16,9 +16,10 @@ func fill(t *testing.T, url, schema string) {
 	pool := pgtest.Pool(t, url)
 	for _, sql := range []string{
 		`INSERT INTO accounts (did, seq, state, erased_rev, sync_rev) VALUES ('did:plc:a', 1, 0, '', ''), ('did:plc:hidden', 1, 1, '', ''), ('did:plc:erased', 1, 2, '3c', ''), ('did:plc:sync', 1, 0, '', '3c')`,
-		`INSERT INTO posts (key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record)
-		 SELECT gen_random_uuid(), id, p.rkey, p.rev, 'bafy', '{art}', '{}', now(), 1, '{}'
-		   FROM (VALUES ('did:plc:a', 'here', '3c'), ('did:plc:hidden', 'here', '3c'), ('did:plc:erased', 'new', '3d'), ('did:plc:sync', 'kept', '3c')) AS p(did, rkey, rev) JOIN accounts USING (did)`,
+		`INSERT INTO posts (key, account_id, rkey, rev, removed_rev, cid, tags, langs, indexed_at, seq, record)
+		 SELECT gen_random_uuid(), id, p.rkey, p.rev, p.removed_rev, 'bafy', '{art}', '{}', now(), 1, '{}'
+		   FROM (VALUES ('did:plc:a', 'here', '3c', ''), ('did:plc:a', 'again', '3d', '3b'), ('did:plc:hidden', 'here', '3c', ''),
+		                ('did:plc:erased', 'new', '3d', ''), ('did:plc:sync', 'kept', '3c', '')) AS p(did, rkey, rev, removed_rev) JOIN accounts USING (did)`,
 		`INSERT INTO removed_posts (account_id, rkey, rev, removed_at, seq) SELECT id, 'gone', '3c', now(), 9 FROM accounts WHERE did IN ('did:plc:a', 'did:plc:hidden')`,
 	} {
 		tx, err := pool.Begin(t.Context())
@@ -45,6 +46,9 @@ func TestGone(t *testing.T) {
 		{DID: "did:plc:a", Rkey: "gone", Rev: "3c"}:      true,
 		{DID: "did:plc:a", Rkey: "gone", Rev: "3a"}:      true,
 		{DID: "did:plc:a", Rkey: "gone", Rev: "3d"}:      false, // not removed at that revision
+		{DID: "did:plc:a", Rkey: "again", Rev: "3b"}:     true,  // before it came again
+		{DID: "did:plc:a", Rkey: "again", Rev: "3c"}:     false,
+		{DID: "did:plc:a", Rkey: "again", Rev: "3d"}:     false,
 		{DID: "did:plc:a", Rkey: "unknown", Rev: "3a"}:   false, // as one that Postgres refused
 		{DID: "did:plc:b", Rkey: "unknown", Rev: "3a"}:   false,
 		{DID: "did:plc:hidden", Rkey: "here", Rev: "3c"}: false,
@@ -81,16 +85,24 @@ func TestErasure(t *testing.T) {
 	require.Equal(t, want, e)
 }
 
+// rebuilding returns the writer of an index that is being made beside the live one.
+func rebuilding(t *testing.T, o store.Options) *store.Writer {
+	t.Helper()
+	o.Schema = store.Rebuilding
+	require.NoError(t, store.Migrate(t.Context(), o, quiet))
+	w := openWriter(t, o, "rebuild")
+	_, err := w.Acquire(t.Context())
+	require.NoError(t, err)
+	return w
+}
+
 // TestRecall: an index that is being rebuilt gets the markers that the live one
 // has, for removals that find nothing, and the floors of erased accounts.
 func TestRecall(t *testing.T) {
 	t.Parallel()
 	o := newDatabase(t)
 	fill(t, o.URL, store.Live)
-	re := o
-	re.Schema = store.Rebuilding
-	require.NoError(t, store.Migrate(t.Context(), re, quiet))
-	w := openWriter(t, re, "rebuild")
+	w := rebuilding(t, o)
 	at := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 	removal := func(did, rkey, rev string) store.Removal {
 		return store.Removal{Version: store.Version{DID: did, Rkey: rkey, Rev: rev}, At: at, Seq: 5}
@@ -98,11 +110,10 @@ func TestRecall(t *testing.T) {
 	removals := []store.Removal{
 		removal("did:plc:a", "gone", "3b"), removal("did:plc:a", "gone", "3c"), removal("did:plc:a", "gone", "3a"),
 		removal("did:plc:hidden", "gone", "3d"), // later than what the live index knows of
-		removal("did:plc:a", "here", "3a"),      // came again
+		removal("did:plc:a", "here", "3a"),      // of a post that is there
+		removal("did:plc:a", "again", "3b"), removal("did:plc:a", "again", "3c"),
 		removal("did:plc:b", "never", "3a"),
 	}
-	_, err := w.Acquire(t.Context())
-	require.NoError(t, err)
 	pool := pgtest.Pool(t, o.URL)
 	check := func(want ...string) {
 		t.Helper()
@@ -115,17 +126,49 @@ func TestRecall(t *testing.T) {
 	}
 	for range 2 {
 		require.NoError(t, w.Recall(t.Context(), removals, nil))
-		check("did:plc:a gone 3c")
+		check("did:plc:a again 3b", "did:plc:a gone 3c")
 	}
 	require.NoError(t, w.Recall(t.Context(), nil, []string{"did:plc:erased", "did:plc:a", "did:plc:b"}))
-	check("did:plc:a gone 3c", "did:plc:erased 3c")
+	check("did:plc:a again 3b", "did:plc:a gone 3c", "did:plc:erased 3c")
 
 	// Where the post is there, its removal leaves the marker.
-	_, err = pool.Exec(t.Context(), `DELETE FROM tagstream_rebuild.removed_posts`)
+	_, err := pool.Exec(t.Context(), `DELETE FROM tagstream_rebuild.removed_posts`)
 	require.NoError(t, err)
 	_, err = pool.Exec(t.Context(), `INSERT INTO tagstream_rebuild.posts (key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record)
 		SELECT gen_random_uuid(), id, 'gone', '3a', 'bafy', '{art}', '{}', now(), 1, '{}' FROM tagstream_rebuild.accounts WHERE did = 'did:plc:a'`)
 	require.NoError(t, err)
 	require.NoError(t, w.Recall(t.Context(), removals, nil))
-	check("did:plc:erased 3c")
+	check("did:plc:a again 3b", "did:plc:erased 3c")
+}
+
+// TestRecallFloors: it gets the floors that #syncs left in the live index, too, and
+// what is below them is to be swept away; but not the one of a #sync that is not over.
+func TestRecallFloors(t *testing.T) {
+	t.Parallel()
+	o := newDatabase(t)
+	fill(t, o.URL, store.Live)
+	w := rebuilding(t, o)
+	fill(t, o.URL, store.Rebuilding)
+	pool := pgtest.Pool(t, o.URL)
+	floor := func(schema, did, rev string) {
+		t.Helper()
+		_, err := pool.Exec(t.Context(), `UPDATE `+schema+`.accounts SET sync_rev = $2 WHERE did = $1`, did, rev)
+		require.NoError(t, err)
+	}
+	floor(store.Live, "did:plc:a", "3e")
+	floor(store.Live, "did:plc:sync", "3e")
+	floor(store.Rebuilding, "did:plc:hidden", "3e") // higher than the live one's
+	for range 2 {
+		require.NoError(t, w.Apply(t.Context(), func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+			cp.Sync = store.PendingSync{DID: "did:plc:sync", Rev: "3c"}
+			return cp, nil
+		}))
+		require.NoError(t, w.RecallFloors(t.Context()))
+		var got []string
+		require.NoError(t, pool.QueryRow(t.Context(), `
+			SELECT array_agg(did || ' ' || sync_rev || coalesce(' ' || gone_below, '') ORDER BY did)
+			  FROM tagstream_rebuild.accounts LEFT JOIN tagstream_rebuild.sweeps ON account_id = id WHERE sync_rev > ''`).Scan(&got))
+		require.Equal(t, []string{"did:plc:a 3e 3e", "did:plc:hidden 3e", "did:plc:sync 3c"}, got)
+		require.True(t, w.Sweeping())
+	}
 }

@@ -21,7 +21,7 @@ import (
 var migrations embed.FS
 
 // schemaVersion is the newest migration. A test compares it with the files.
-const schemaVersion = 3
+const schemaVersion = 4
 
 const (
 	migrationsTable = "schema_migrations"

@@ -258,10 +258,10 @@ func TestOlderProgramLeavesANewerRunAlone(t *testing.T) {
 	t.Parallel()
 	o := newDatabase(t)
 	pool := pgtest.Pool(t, o.URL)
-	_, err := pool.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET version = 5, dirty = true")
+	_, err := pool.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET version = 9, dirty = true")
 	require.NoError(t, err)
 	for range 2 {
-		require.ErrorContains(t, store.EnsureMigrated(t.Context(), o, quiet), "newer program's migration 5 is unfinished")
+		require.ErrorContains(t, store.EnsureMigrated(t.Context(), o, quiet), "newer program's migration 9 is unfinished")
 	}
 	_, err = pool.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET dirty = false")
 	require.NoError(t, err)

@@ -51,15 +51,18 @@ type Sweep struct {
 
 // Post is a row of posts.
 type Post struct {
-	Key       event.Key
-	Account   *Account
-	Rkey      string
-	Rev       string
-	CID       string
-	Tags      []string
-	Langs     []string
-	IndexedAt time.Time
-	Seq       uint64
+	Key     event.Key
+	Account *Account
+	Rkey    string
+	Rev     string
+	// RemovedRev is the revision of the removal marker that the post replaced when
+	// it came again, "" where there was none.
+	RemovedRev string
+	CID        string
+	Tags       []string
+	Langs      []string
+	IndexedAt  time.Time
+	Seq        uint64
 	// Record is not loaded: it is only ever replaced.
 	Record []byte
 	// Listed says, of a post that was loaded, that it has rows in post_tags:
@@ -154,7 +157,7 @@ func (t *Tx) Posts(ctx context.Context, accounts map[string]*Account, ids []Post
 
 // loadedColumns are those of a post that is loaded to be changed. Whether it is
 // listed is looked up for accounts that are swept; of the others it is known.
-const loadedColumns = `p.account_id, p.rkey, p.key, p.rev, p.cid, p.tags, p.langs, p.indexed_at, p.seq,
+const loadedColumns = `p.account_id, p.rkey, p.key, p.rev, p.removed_rev, p.cid, p.tags, p.langs, p.indexed_at, p.seq,
 	CASE WHEN EXISTS (SELECT FROM sweeps w WHERE w.account_id = p.account_id) THEN
 		EXISTS (SELECT FROM tags t JOIN post_tags pt ON pt.tag_id = t.id AND pt.key = p.key WHERE t.name = p.tags[1]) END`
 
@@ -168,7 +171,7 @@ func (t *Tx) loadPosts(ctx context.Context, accounts map[int64]*Account, fn func
 		var p Post
 		var account int64
 		var listed *bool
-		if err := rows.Scan(&account, &p.Rkey, &p.Key, &p.Rev, &p.CID, &p.Tags, &p.Langs, &p.IndexedAt, &p.Seq, &listed); err != nil {
+		if err := rows.Scan(&account, &p.Rkey, &p.Key, &p.Rev, &p.RemovedRev, &p.CID, &p.Tags, &p.Langs, &p.IndexedAt, &p.Seq, &listed); err != nil {
 			return fmt.Errorf("load posts: %w", err)
 		}
 		p.Account = accounts[account]

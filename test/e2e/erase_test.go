@@ -308,8 +308,8 @@ func TestErasedBytes(t *testing.T) {
 	require.Len(t, present(), len(texts)-40, "before")
 
 	posts, letters := b.erase(week)
-	require.Equal(t, []int{7, 2}, []int{posts + 2, letters}, "and the messages of two dead letters")
-	require.Equal(t, []string{"again", "dead", "former life", "hidden", "kept in a sync", "kept in a sync, again", "present"}, present())
+	require.Equal(t, []int{8, 2}, []int{posts + 2, letters}, "and the messages of two dead letters")
+	require.Equal(t, []string{"again", "dead", "hidden", "kept in a sync", "kept in a sync, again", "present"}, present())
 	require.Equal(t, []uint64{uint64(poison[0]), broken}, b.letters())
 	require.EqualValues(t, 2, b.status().DeadLetters)
 	posts, letters = b.erase(week)
@@ -341,6 +341,69 @@ func mustEncode(t *testing.T, ev event.Event) []byte {
 	data, err := ev.Encode()
 	require.NoError(t, err)
 	return data
+}
+
+// TestRebuildAfterErasing: of what was erased the live index remembers what keeps out
+// events that are told again.
+func TestRebuildAfterErasing(t *testing.T) {
+	t.Parallel()
+	at := func(n int, ev event.Event) event.Event {
+		ev.Source = event.Position{Host: "https://host.example", Seq: uint64(n), Time: time.Date(2026, 11, 1, 0, 0, n, 0, time.UTC)}
+		if ev.Kind != event.KindPosition {
+			ev.DID = "did:plc:a"
+		}
+		return ev
+	}
+	create := func(rkey, rev, createdAt string) event.Event {
+		return event.Event{
+			Kind: event.KindCreate, Rkey: rkey, Rev: "3abcabcabcab" + rev, CID: "bafy", Tags: []string{"art"},
+			CreatedAt: createdAt, Record: fmt.Appendf(nil, `{"createdAt":%q}`, createdAt),
+		}
+	}
+	gone := func(rkey, rev string) event.Event {
+		return event.Event{Kind: event.KindDelete, Rkey: rkey, Rev: "3abcabcabcab" + rev}
+	}
+	position := event.Event{Kind: event.KindPosition}
+	for name, c := range map[string]struct{ before, after []event.Event }{
+		// The post that came again has its own place, not that of its former life.
+		"a removal that a post replaced": {
+			[]event.Event{at(1, position), at(2, create("x", "b", "2026-10-31T00:00:00Z")), at(3, gone("x", "c")), at(4, position)},
+			[]event.Event{at(2, create("x", "b", "2026-10-31T00:00:00Z")), at(5, create("x", "d", "2026-10-30T00:00:00Z"))},
+		},
+		// Nothing is below the revision of the replacements, though they are gone.
+		"the floor of a #sync": {
+			[]event.Event{
+				at(1, position), at(2, create("lost", "c", "")), at(3, event.Event{Kind: event.KindSync, Rev: "3abcabcabcabb"}),
+				at(3, create("x", "e", "")), at(4, gone("x", "f")), at(5, position),
+			},
+			[]event.Event{at(2, create("lost", "c", "")), at(6, create("y", "g", ""))},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newIndexBench(t, natstest.Server(t))
+			url := b.api()
+			b.indexer(1)
+			want := model.New()
+			last := uint64(0)
+			add := func(events []event.Event) {
+				for _, ev := range events {
+					data := mustEncode(t, ev)
+					last = b.publish(data)
+					want.Apply(last, data)
+				}
+				b.await(url, last)
+			}
+			add(c.before)
+			posts, _ := b.erase(week)
+			require.Positive(t, posts)
+			add(c.after)
+			model.CheckHTTP(t, url, want)
+			b.rebuild()
+			b.await(url, last)
+			model.CheckHTTP(t, url, want)
+		})
+	}
 }
 
 // TestEraseLeavesTheYoung: what is younger than it should be stays for the next

@@ -141,9 +141,13 @@ func (f *fold) put(seq uint64, ev *event.Event) {
 		IndexedAt: ev.Source.Time.UTC(), Seq: seq, Record: ev.Record,
 	}
 	if e.post != nil {
-		post.Key = e.post.Key // an edit keeps the place
+		// An edit keeps the place.
+		post.Key, post.RemovedRev = e.post.Key, e.post.RemovedRev
 	} else {
 		post.Key = f.place(ev)
+	}
+	if e.removed != nil {
+		post.RemovedRev = e.removed.Rev
 	}
 	e.post, e.removed = post, nil
 	a.touch(seq)
@@ -181,9 +185,10 @@ func (f *fold) remove(seq uint64, ev *event.Event) {
 	a.touch(seq)
 }
 
-// recalled reports whether a removal at rev has left a marker before.
+// recalled reports whether a removal at rev has left a marker before, which the post
+// may have replaced when it came again.
 func (f *fold) recalled(e *entry, rev string) bool {
-	return f.recalls && e.removedBefore != nil && e.removedBefore.Rev >= rev
+	return f.recalls && (e.removedBefore != nil && e.removedBefore.Rev >= rev || e.postBefore != nil && e.postBefore.RemovedRev >= rev)
 }
 
 // drop takes an entry's post out of the index.

@@ -7,8 +7,8 @@
 // is gone (store.Writer.Gone), and erases what is. It promises:
 //
 //   - Nothing is erased without evidence. A version of a post that is there stays,
-//     hidden or not, however old: a rebuilt index takes the post's place from its
-//     first one.
+//     hidden or not, however old, back to when it came in or came again: a rebuilt
+//     index takes the post's place from the first one.
 //   - What has no payload stays: removals, account and sync events, positions. So
 //     do the stream's first and last messages, and everything of the last hour.
 //   - The stream without what was erased folds to the same index: a message whose
@@ -18,9 +18,8 @@
 //   - A pass may end anywhere and be begun anew, by another indexer too. The
 //     evidence stays true, so it needs no fencing.
 //
-// What it cannot do: a post that was deleted and made again under its old key
-// keeps the payload of its former life until it is removed for good, and an
-// edited one those of its former versions. A server that encrypts its files only
+// What it cannot do: an edited post keeps the payloads of its former versions until
+// it is removed. A server that encrypts its files only
 // unlinks a message until it tidies the file; a clustered one has it in its log
 // until that is compacted.
 //

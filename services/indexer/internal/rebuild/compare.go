@@ -38,7 +38,10 @@ func (r *Rebuild) compare(ctx context.Context, p *replay.Replay, w *store.Writer
 			if err := p.To(ctx, seq); err != nil {
 				return err
 			}
-			return p.Settle(ctx)
+			if err := p.Settle(ctx); err != nil {
+				return err
+			}
+			return p.RecallFloors(ctx)
 		})
 		if !errors.Is(err, store.ErrSweeping) || time.Now().After(deadline) {
 			return r.judge(ctx, found, err)

@@ -50,9 +50,8 @@ type Replay struct {
 // Open begins to read behind message at, which is the index's checkpoint.
 //
 // Where the stream's beginning was trimmed off and the leader is the live index,
-// that is asked for what the stream does not say any more, until Forget: removed
-// posts, and the places of those that came in before and are edited now. It must
-// have folded in every message that is replayed until then.
+// that is asked for the places of posts that came in before and are edited now, until
+// Forget. It must have folded in every message that is replayed until then.
 func Open(ctx context.Context, cfg Config, at uint64) (*Replay, error) {
 	st, err := stream.GetState(ctx, cfg.JS)
 	if err != nil {
@@ -143,6 +142,19 @@ func (r *Replay) Sweep(ctx context.Context) error {
 		return nil
 	}
 	return r.memory.applier.Sweep(ctx)
+}
+
+// RecallFloors gives the index, which is at the live one's checkpoint, the floors that
+// #syncs left in that one, where the stream lacks the replacements that they came of,
+// and takes away what is below them.
+func (r *Replay) RecallFloors(ctx context.Context) error {
+	if !r.memory.gaps || r.cfg.Leader != store.Live {
+		return nil
+	}
+	if err := r.cfg.Writer.RecallFloors(ctx); err != nil {
+		return err
+	}
+	return r.Settle(ctx)
 }
 
 // pass moves the index to the leader's checkpoint, where the stream has no

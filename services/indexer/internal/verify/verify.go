@@ -183,7 +183,10 @@ func (v *Verify) align(ctx context.Context, schema, other string) (store.Finding
 			if err := r.To(ctx, seq); err != nil {
 				return err
 			}
-			return r.Settle(ctx)
+			if err := r.Settle(ctx); err != nil {
+				return err
+			}
+			return r.RecallFloors(ctx)
 		})
 	})
 }
