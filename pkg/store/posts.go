@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -96,9 +97,9 @@ func (r *Reader) TracePosts(ctx context.Context, q PostQuery, trace func(Stateme
 		return PostPage{}, fmt.Errorf("query posts: %d tags, %d excluded, %d languages or limit %d is out of bounds", len(q.Tags), len(q.None), len(q.Langs), q.Limit)
 	}
 	var page PostPage
-	err := r.on(ctx, func(conn *pgx.Conn) (err error) {
-		page, err = postPage(ctx, conn, q, trace)
-		return err
+	err := r.on(ctx, func(conn *pgx.Conn) (now int64, err error) {
+		page, now, err = postPage(ctx, conn, q, trace)
+		return now, err
 	})
 	if err != nil {
 		return PostPage{}, fmt.Errorf("query posts with %d tags: %w", len(q.Tags), notMigrated(err))
@@ -108,20 +109,21 @@ func (r *Reader) TracePosts(ctx context.Context, q PostQuery, trace func(Stateme
 
 // postPage reads a page in one snapshot, which begins with the first statement
 // (resolve) and ends with the last (readPosts): so it takes no round trips of its
-// own. A connection that is given back in between is closed.
-func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(Statement)) (PostPage, error) {
+// own. A connection that is given back in between is closed. now is the schema that
+// it ended with, 0 where it did not come to that.
+func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(Statement)) (page PostPage, now int64, err error) {
 	c, err := resolve(ctx, conn, q)
 	if err != nil {
-		return PostPage{}, err
+		return page, 0, err
 	}
 	window := wholeList.since(q.Since).until(q.Until)
 	ahead := &scan{conjunction: c, conn: conn, way: q.Way, work: maxWork, trace: trace}
 	f, err := ahead.find(ctx, window.from(q.From, q.Way), q.Limit+1)
 	if err != nil {
-		return PostPage{}, err
+		return page, 0, err
 	}
 	p := keyset.Slice(f.keys, q.Limit, q.Way, q.From, keyValues)
-	page := PostPage{Next: p.Next, Previous: p.Previous}
+	page = PostPage{Next: p.Next, Previous: p.Previous}
 	more, behind := &page.HasNext, &page.HasPrevious
 	if q.Way == keyset.Backward {
 		more, behind = behind, more
@@ -140,13 +142,13 @@ func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(State
 	back := q.Way.Reverse()
 	other := &scan{conjunction: c, conn: conn, way: back, work: maxWorkBehind, trace: trace}
 	if *behind, err = other.any(ctx, window.from(turned(q.From, q.Way), back)); err != nil {
-		return PostPage{}, err
+		return page, 0, err
 	}
 
 	page.IndexEntries = ahead.read + other.read
 	var cutOff bool
-	if page.Rows, cutOff, err = readPosts(ctx, conn, p.Rows, q.Way, trace); err != nil {
-		return PostPage{}, err
+	if page.Rows, cutOff, now, err = readPosts(ctx, conn, p.Rows, q.Way, trace); err != nil {
+		return page, now, err
 	}
 	if cutOff {
 		*more, page.Short = true, ShortOfBytes
@@ -157,7 +159,7 @@ func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(State
 		page.goOnBehind(last.Key, q.Way)
 	}
 	page.watchFarEnds()
-	return page, nil
+	return page, now, nil
 }
 
 // turned is where reading the other way begins, for all to be read that is not
@@ -210,8 +212,9 @@ func (p *PostPage) watchFarEnds() {
 
 // readPosts reads the posts with these keys, newest first, and ends the
 // transaction. cutOff says that maxPageBytes ended it before the last one in the
-// way of reading.
-func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, way keyset.Way, trace func(Statement)) (posts []PostRow, cutOff bool, err error) {
+// way of reading. now is the schema that there is behind the last statement: where
+// it was switched, an error may come of that.
+func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, way keyset.Way, trace func(Statement)) (posts []PostRow, cutOff bool, now int64, err error) {
 	if len(keys) > 0 && way == keyset.Backward {
 		keys = slices.Clone(keys)
 		slices.Reverse(keys)
@@ -231,48 +234,48 @@ func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, way keyset
 		trace(Statement{SQL: sql, Args: []any{keys}})
 	}
 	batch := &pgx.Batch{}
-	batch.Queue(schemaNow)
-	batch.Queue(sql, keys)
+	batch.Queue(sql, keys).Query(func(rows pgx.Rows) error {
+		posts, cutOff, err = scanPosts(rows, keys)
+		return nil // what failed may have to be read again
+	})
+	batch.Queue(schemaNow).QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
 	batch.Queue("COMMIT")
-	results := conn.SendBatch(ctx, batch)
-	defer results.Close()
-	var now int64
-	if err := results.QueryRow().Scan(&now); err != nil {
-		return nil, false, fmt.Errorf("read %d posts: %w", len(keys), err)
+	if sendErr := conn.SendBatch(ctx, batch).Close(); sendErr != nil {
+		now, err = 0, sendErr
 	}
-	if err := sameSchema(conn, now); err != nil {
-		return nil, false, err
-	}
-	rows, err := results.Query()
 	if err != nil {
-		return nil, false, fmt.Errorf("read %d posts: %w", len(keys), err)
+		return nil, false, now, fmt.Errorf("read %d posts: %w", len(keys), err)
 	}
-	defer rows.Close()
+	if way == keyset.Backward {
+		slices.Reverse(posts)
+	}
+	return posts, cutOff, now, nil
+}
+
+// scanPosts reads the rows of the posts with these keys, in their order, until they
+// are too big together.
+func scanPosts(rows pgx.Rows, keys []event.Key) (posts []PostRow, cutOff bool, err error) {
 	bytes := 0
 	for rows.Next() {
 		if bytes > maxPageBytes {
-			cutOff = true
-			break
+			return posts, true, nil
 		}
 		var p PostRow
 		if err := rows.Scan(p.targets()...); err != nil {
-			return nil, false, fmt.Errorf("read %d posts: %w", len(keys), err)
+			return nil, false, err
 		}
 		if len(posts) == len(keys) || p.Key != keys[len(posts)] {
-			return nil, false, fmt.Errorf("read %d posts: out of order", len(keys))
+			return nil, false, errors.New("one is missing, or out of order")
 		}
 		p.IndexedAt = p.IndexedAt.UTC()
 		bytes += len(p.Record)
 		posts = append(posts, p)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, false, fmt.Errorf("read %d posts: %w", len(keys), err)
+		return nil, false, err
 	}
-	if !cutOff && len(posts) < len(keys) {
-		return nil, false, fmt.Errorf("read %d posts: %d are missing", len(keys), len(keys)-len(posts))
+	if len(posts) < len(keys) {
+		return nil, false, fmt.Errorf("%d are missing", len(keys)-len(posts))
 	}
-	if way == keyset.Backward {
-		slices.Reverse(posts)
-	}
-	return posts, cutOff, nil
+	return posts, false, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,6 +23,8 @@ var ErrNotFound = errors.New("not found")
 // use.
 type Reader struct {
 	pool *pgxpool.Pool
+	// schema is the newest one that was met in place of another.
+	schema atomic.Int64
 }
 
 // OpenReader connects as a role that may select. It does not wait for the
@@ -84,7 +87,8 @@ func (r *Reader) Close() { r.pool.Close() }
 // another when it is planned, so a plan may be of both, and stays.
 var errSwitched = errors.New("the index was switched under the query")
 
-// maxSwitches bounds how often a query is begun anew because of a switch.
+// maxSwitches bounds how often a query is begun anew because of a switch: one that
+// got a connection of before another had the pool made anew may have to.
 const maxSwitches = 5
 
 // schemaNow is the schema that names are looked up in at this moment.
@@ -102,42 +106,41 @@ func rememberSchema(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// sameSchema returns errSwitched where now is not the connection's schema.
-func sameSchema(conn *pgx.Conn, now int64) error {
-	if conn.PgConn().CustomData()[schemaKey] != now {
-		return errSwitched
-	}
-	return nil
-}
-
-// on calls fn with a connection, and again with another one where it returns
-// errSwitched: that is of no more use.
-func (r *Reader) on(ctx context.Context, fn func(conn *pgx.Conn) error) error {
+// on calls fn with a connection, and again with another one where the schema was
+// switched meanwhile, which fn's error then may come of: that one is of no more use,
+// and neither are the others of before.
+func (r *Reader) on(ctx context.Context, fn func(conn *pgx.Conn) (now int64, err error)) error {
 	err := errSwitched
 	for i := 0; i < maxSwitches && errors.Is(err, errSwitched); i++ {
 		err = r.pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error {
-			err := fn(c.Conn())
-			if errors.Is(err, errSwitched) {
-				_ = c.Conn().Close(ctx)
+			now, err := fn(c.Conn())
+			if now == 0 || c.Conn().PgConn().CustomData()[schemaKey] == now {
+				return err
 			}
-			return err
+			_ = c.Conn().Close(ctx)
+			if r.schema.Swap(now) != now {
+				r.pool.Reset()
+			}
+			return errSwitched
 		})
 	}
 	return err
 }
 
 // ask runs one statement on one schema, and calls read with its rows; it may do so
-// again.
+// again, also where read failed.
 func (r *Reader) ask(ctx context.Context, sql string, args []any, read func(pgx.Rows) error) error {
-	return r.on(ctx, func(conn *pgx.Conn) error {
-		var now int64
+	return r.on(ctx, func(conn *pgx.Conn) (now int64, err error) {
 		batch := &pgx.Batch{}
-		batch.Queue(sql, args...).Query(read)
+		batch.Queue(sql, args...).Query(func(rows pgx.Rows) error {
+			err = read(rows)
+			return nil // what failed may have to be read again
+		})
 		batch.Queue(schemaNow).QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
 		if err := conn.SendBatch(ctx, batch).Close(); err != nil {
-			return err
+			return 0, err
 		}
-		return sameSchema(conn, now)
+		return now, err
 	})
 }
 
@@ -225,13 +228,14 @@ type Status struct {
 // Status returns the condition of the index.
 func (r *Reader) Status(ctx context.Context) (Status, error) {
 	var s Status
-	err := r.pool.QueryRow(ctx, `
+	err := r.ask(ctx, `
 		SELECT c.seq, c.source_host, c.source_seq, c.source_time, c.applied_at, c.posts, c.visible_posts, c.tags, c.dead_letters,
 		       h.at, h.stream_first, h.stream_last, h.stream_bytes, h.database_bytes, clock_timestamp(), (SELECT count(*) FROM sweeps)
-		  FROM checkpoint c CROSS JOIN heartbeat h`).Scan(
-		&s.Checkpoint.Seq, &s.Checkpoint.Source.Host, &s.Checkpoint.Source.Seq, &s.Checkpoint.Source.Time, &s.AppliedAt,
-		&s.Posts, &s.VisiblePosts, &s.Tags, &s.DeadLetters,
-		&s.SeenAt, &s.StreamFirst, &s.StreamLast, &s.StreamBytes, &s.DatabaseBytes, &s.Now, &s.Sweeps)
+		  FROM checkpoint c CROSS JOIN heartbeat h`, nil, func(rows pgx.Rows) error {
+		return scanOne(rows, &s.Checkpoint.Seq, &s.Checkpoint.Source.Host, &s.Checkpoint.Source.Seq, &s.Checkpoint.Source.Time, &s.AppliedAt,
+			&s.Posts, &s.VisiblePosts, &s.Tags, &s.DeadLetters,
+			&s.SeenAt, &s.StreamFirst, &s.StreamLast, &s.StreamBytes, &s.DatabaseBytes, &s.Now, &s.Sweeps)
+	})
 	if err != nil {
 		return s, fmt.Errorf("read the status: %w", notMigrated(err))
 	}

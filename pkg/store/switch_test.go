@@ -146,3 +146,96 @@ func TestSnapshotAroundSwitch(t *testing.T) {
 	require.NoError(t, tx.Rollback(t.Context()))
 	require.Equal(t, "new", names(conn))
 }
+
+// What a reader asks is of one schema, also where a rebuild is switched in while it
+// waits for one of the tables: then that is the new one's, which the reader's snapshot
+// is too old for. And it has an answer though all of its connections are of before.
+func TestReadersAroundSwitch(t *testing.T) {
+	t.Parallel()
+	const conns = 8
+	for name, c := range map[string]struct {
+		table string
+		ask   func(ctx context.Context, r *store.Reader) (string, error)
+	}{
+		"page": {"posts", func(ctx context.Context, r *store.Reader) (string, error) {
+			page, err := r.Posts(ctx, store.PostQuery{Tags: []string{"art"}, From: keyset.Start(), Limit: 10})
+			var got []string
+			for _, p := range page.Rows {
+				got = append(got, p.DID)
+			}
+			return fmt.Sprint(got), err
+		}},
+		"post": {"posts", func(ctx context.Context, r *store.Reader) (string, error) {
+			p, err := r.Post(ctx, "did:plc:b", "art")
+			return p.DID, err
+		}},
+		"status": {"sweeps", func(ctx context.Context, r *store.Reader) (string, error) {
+			s, err := r.Status(ctx)
+			return fmt.Sprint(s.Posts), err
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newDatabase(t)
+			re := o
+			re.Schema = store.Rebuilding
+			require.NoError(t, store.Migrate(t.Context(), re, quiet))
+			live, rebuilt := openLeader(t, o), openLeader(t, re)
+			for seq, did := range []string{"did:plc:a", "did:plc:b", "did:plc:c"} {
+				require.NoError(t, add(t, live, did, "art", uint64(seq+1)))
+			}
+			o.MaxConns = conns
+			r := openReader(t, o)
+			want, err := c.ask(t.Context(), r)
+			require.NoError(t, err)
+
+			type answer struct {
+				got string
+				err error
+			}
+			pool := pgtest.Pool(t, o.URL)
+			// around has n of them wait for the table while something happens.
+			around := func(n int, happens func()) {
+				answers := make(chan answer, n)
+				conn, err := pgx.Connect(t.Context(), o.URL)
+				require.NoError(t, err)
+				defer conn.Close(context.WithoutCancel(t.Context()))
+				_, err = conn.Exec(t.Context(), "BEGIN; LOCK TABLE tagstream."+c.table+" IN ACCESS EXCLUSIVE MODE")
+				require.NoError(t, err)
+				for range n {
+					go func() {
+						got, err := c.ask(context.WithoutCancel(t.Context()), r)
+						answers <- answer{got, err}
+					}()
+				}
+				poll.Until(t, time.Minute, func() (bool, string) {
+					var wait int
+					require.NoError(t, pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity
+						WHERE wait_event_type = 'Lock' AND datname = current_database()`).Scan(&wait))
+					return wait == n, fmt.Sprint(wait, " wait")
+				})
+				happens()
+				_, err = conn.Exec(t.Context(), "COMMIT")
+				require.NoError(t, err)
+				for range n {
+					require.Equal(t, answer{want, nil}, <-answers)
+				}
+			}
+			around(conns, func() {}) // all connections are there
+			around(1, func() {
+				// Other ids than in the live index.
+				for seq, did := range []string{"did:plc:c", "did:plc:b", "did:plc:a"} {
+					require.NoError(t, add(t, rebuilt, did, "art", uint64(3-seq)))
+				}
+				require.NoError(t, rebuilt.Apply(t.Context(), func(_ *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+					cp.Seq = 3
+					return cp, nil
+				}))
+				require.NoError(t, store.NewOwner(o).Switch(t.Context(), nothingMissing))
+			})
+			got, err := c.ask(t.Context(), r)
+			require.NoError(t, err)
+			require.Equal(t, want, got)
+		})
+	}
+}
