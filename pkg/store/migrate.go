@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/golang-migrate/migrate/v4"
@@ -56,7 +57,7 @@ func Migrate(ctx context.Context, o Options, logger *slog.Logger) error {
 	if _, err := db.ExecContext(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{schema}.Sanitize()); err != nil {
 		return fmt.Errorf("create schema %s: %w", schema, err)
 	}
-	err = up(cfg.ConnConfig, schema)
+	err = up(ctx, cfg.ConnConfig, schema)
 	for try := 0; lockTaken(err) && try < lockRetries; try++ {
 		logger.Info("a migration waits for a lock", "schema", schema)
 		select {
@@ -64,7 +65,10 @@ func Migrate(ctx context.Context, o Options, logger *slog.Logger) error {
 			return fmt.Errorf("migrate schema %s: %w", schema, context.Cause(ctx))
 		case <-time.After(lockRetryPause):
 		}
-		err = up(cfg.ConnConfig, schema)
+		err = up(ctx, cfg.ConnConfig, schema)
+	}
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("migrate schema %s: %w", schema, err)
@@ -97,8 +101,18 @@ func lock(ctx context.Context, db *sql.DB) (unlock func(), err error) {
 }
 
 // up runs what is missing. It has a connection of its own: one on which a
-// migration failed stays in that one's transaction and is good for nothing.
-func up(conn *pgx.ConnConfig, schema string) error {
+// migration failed stays in that one's transaction and is good for nothing. The
+// library knows no context: where ctx ends, the connection is cut.
+func up(ctx context.Context, conn *pgx.ConnConfig, schema string) error {
+	conn = conn.Copy()
+	dial := conn.DialFunc
+	conn.DialFunc = func(dialing context.Context, network, addr string) (net.Conn, error) {
+		c, err := dial(dialing, network, addr)
+		if err == nil {
+			context.AfterFunc(ctx, func() { c.Close() })
+		}
+		return c, err
+	}
 	db := stdlib.OpenDB(*conn)
 	defer db.Close()
 	drv, err := migratepgx.WithInstance(db, &migratepgx.Config{

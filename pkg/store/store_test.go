@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -183,6 +185,33 @@ func TestMigrateAfterAKill(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestMigrateEndsWithItsContext: a migration that waits, or works for hours, is left
+// where it is.
+func TestMigrateEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	o := newDatabase(t)
+	pool := pgtest.Pool(t, o.URL)
+	_, err := pool.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET version = 2")
+	require.NoError(t, err)
+	indexer, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = indexer.Exec(t.Context(), "SELECT FROM tagstream.checkpoint FOR UPDATE")
+	require.NoError(t, err)
+	stopping := errors.New("told to stop")
+	ctx, stop := context.WithCancelCause(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- store.Migrate(ctx, o, quiet) }()
+	poll.Until(t, patience, func() (waits bool, _ string) {
+		require.NoError(t, pool.QueryRow(t.Context(), `
+			SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.datname = current_database() AND l.locktype = 'transactionid')`).Scan(&waits))
+		return waits, "the migration does not wait yet"
+	})
+	stop(stopping)
+	require.ErrorIs(t, <-done, stopping)
+	require.NoError(t, indexer.Rollback(t.Context()))
+	require.NoError(t, store.Migrate(t.Context(), o, quiet))
 }
 
 func TestReaderCannotWrite(t *testing.T) {
