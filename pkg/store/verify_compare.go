@@ -184,30 +184,45 @@ func (x *inspection) accounts(ctx context.Context, ahead []accountState) ([]acco
 	return ahead, nil
 }
 
-// Lost finds posts of index a that index b has not, though it knows of nothing that
-// removed them: what b was made from lacks them. It is for indexes of different
-// streams, which cannot be brought to the same message.
-func (v *Verifier) Lost(ctx context.Context, a, b string) (Findings, error) {
+// Conflicts finds what index b shows otherwise than index a, though it knows of nothing
+// that is newer: posts that it lacks and nothing removed, former versions of posts, and
+// posts that a saw removed. What b was made from lacks what a was told then. It is for
+// indexes of different streams, which cannot be brought to the same message.
+func (v *Verifier) Conflicts(ctx context.Context, a, b string) (Findings, error) {
 	var f Findings
 	err := v.snapshot(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
-			SELECT x.did, p.rkey
-			  FROM `+qualified(a, "posts")+` p JOIN `+qualified(a, "accounts")+` x ON x.id = p.account_id
-			  LEFT JOIN `+qualified(b, "accounts")+` y ON y.did = x.did
-			 WHERE (y.id IS NULL OR y.erased_rev < p.rev AND y.sync_rev <= p.rev)
-			   AND NOT EXISTS (SELECT FROM `+qualified(b, "posts")+` q WHERE q.account_id = y.id AND q.rkey = p.rkey)
-			   AND NOT EXISTS (SELECT FROM `+qualified(b, "removed_posts")+` r WHERE r.account_id = y.id AND r.rkey = p.rkey AND r.rev >= p.rev)
-			 LIMIT $1`, MaxFindings)
-		if err != nil {
-			return fmt.Errorf("look for posts of %s that %s lacks: %w", a, b, err)
-		}
-		var did, rkey string
-		if _, err := pgx.ForEachRow(rows, []any{&did, &rkey}, func() error {
-			return f.add("post %s is in %s and not in %s, where nothing removed it", event.URI(did, rkey), a, b)
-		}); err != nil && !errors.Is(err, errEnough) {
-			return fmt.Errorf("look for posts of %s that %s lacks: %w", a, b, err)
+		for _, c := range []struct{ in, out, when, say string }{
+			{a, b, "q.key IS NULL AND " + unremoved(b), "post %s is in %s and not in %s, where nothing removed it"},
+			{a, b, "q.rev < p.rev", "post %s is in %s in a later version than in %s"},
+			{b, a, "q.key IS NULL AND NOT (" + unremoved(a) + ")", "post %s is in %s, though %s saw it removed"},
+		} {
+			rows, err := tx.Query(ctx, `
+				SELECT x.did, p.rkey
+				  FROM `+qualified(c.in, "posts")+` p JOIN `+qualified(c.in, "accounts")+` x ON x.id = p.account_id
+				  LEFT JOIN `+qualified(c.out, "accounts")+` y ON y.did = x.did
+				  LEFT JOIN `+qualified(c.out, "posts")+` q ON q.account_id = y.id AND q.rkey = p.rkey
+				 WHERE `+c.when+` LIMIT $1`, MaxFindings)
+			if err != nil {
+				return fmt.Errorf("look for what %s shows otherwise than %s: %w", b, a, err)
+			}
+			var did, rkey string
+			if _, err := pgx.ForEachRow(rows, []any{&did, &rkey}, func() error {
+				return f.add(c.say, event.URI(did, rkey), c.in, c.out)
+			}); err != nil {
+				if errors.Is(err, errEnough) {
+					return nil
+				}
+				return fmt.Errorf("look for what %s shows otherwise than %s: %w", b, a, err)
+			}
 		}
 		return nil
 	})
 	return f, err
+}
+
+// unremoved says in SQL that an index has nothing that keeps out post p, of its account
+// y.
+func unremoved(schema string) string {
+	return `(y.id IS NULL OR y.erased_rev < p.rev AND y.sync_rev <= p.rev)
+		AND NOT EXISTS (SELECT FROM ` + qualified(schema, "removed_posts") + ` r WHERE r.account_id = y.id AND r.rkey = p.rkey AND r.rev >= p.rev)`
 }

@@ -170,3 +170,48 @@ func TestVerifyApart(t *testing.T) {
 	require.Equal(t, store.Findings{}, f)
 	require.True(t, begun)
 }
+
+// TestConflicts: of indexes of two streams, what the one tells as if it had not heard
+// what the other was told.
+func TestConflicts(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ sql, want string }{
+		"none": {"", "nothing is wrong"},
+		"newer": {
+			`UPDATE tagstream_rebuild.posts SET rev = '3zzzzzzzzzzzz' WHERE rkey = 'rkey000007'`, "nothing is wrong",
+		},
+		"removed": {
+			`INSERT INTO tagstream_rebuild.removed_posts (account_id, rkey, rev, removed_at, seq)
+			     SELECT account_id, rkey, rev, now(), 1 FROM tagstream_rebuild.posts WHERE rkey = 'rkey000007';
+			 DELETE FROM tagstream_rebuild.posts WHERE rkey = 'rkey000007'`, "nothing is wrong",
+		},
+		"erased":          {`UPDATE tagstream_rebuild.accounts SET erased_rev = '3zzz'; DELETE FROM tagstream_rebuild.posts`, "nothing is wrong"},
+		"came anew":       {`DELETE FROM tagstream.posts WHERE rkey = 'rkey000007'`, "nothing is wrong"},
+		"lost":            {`DELETE FROM tagstream_rebuild.posts WHERE rkey = 'rkey000007'`, "rkey000007 is in tagstream and not in tagstream_rebuild, where nothing removed it"},
+		"lost an account": {`DELETE FROM tagstream_rebuild.accounts WHERE did = 'did:plc:hidden'`, "secret is in tagstream and not in tagstream_rebuild, where nothing removed it"},
+		"lost an edit":    {`UPDATE tagstream.posts SET rev = '3zzzzzzzzzzzz' WHERE rkey = 'rkey000007'`, "rkey000007 is in tagstream in a later version than in tagstream_rebuild"},
+		"lost a removal": {
+			`INSERT INTO tagstream.removed_posts (account_id, rkey, rev, removed_at, seq)
+			     SELECT account_id, rkey, rev, now(), 1 FROM tagstream.posts WHERE rkey = 'rkey000007';
+			 DELETE FROM tagstream.posts WHERE rkey = 'rkey000007'`, "rkey000007 is in tagstream_rebuild, though tagstream saw it removed",
+		},
+		"lost an erasure": {`UPDATE tagstream.accounts SET erased_rev = '3zzz' WHERE did = 'did:plc:hidden'; DELETE FROM tagstream.posts WHERE rkey = 'secret'`, "secret is in tagstream_rebuild, though tagstream saw it removed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o, exec := twoIndexes(t)
+			exec(c.sql)
+			f, err := store.NewVerifier(o).Conflicts(t.Context(), store.Live, store.Rebuilding)
+			require.NoError(t, err)
+			require.Contains(t, f.String(), c.want)
+		})
+	}
+	t.Run("very many", func(t *testing.T) {
+		t.Parallel()
+		o, exec := twoIndexes(t)
+		exec(`DELETE FROM tagstream_rebuild.posts`)
+		f, err := store.NewVerifier(o).Conflicts(t.Context(), store.Live, store.Rebuilding)
+		require.NoError(t, err)
+		require.Equal(t, store.MaxFindings, f.N)
+	})
+}

@@ -34,7 +34,8 @@ type PendingSync struct {
 	Time time.Time
 }
 
-// Writer changes the index. It must be used from one goroutine.
+// Writer changes the index. It must be used from one goroutine, but for Renew while
+// the lease lasts.
 type Writer struct {
 	pool        *pgxpool.Pool
 	tags, langs *terms

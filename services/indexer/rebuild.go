@@ -28,7 +28,7 @@ type RebuildConfig struct {
 	// Restart drops what an interrupted rebuild left.
 	Restart bool
 	// AcceptDifferences switches to the new index though it differs from the live
-	// one, or lacks posts of a live one of another stream.
+	// one, or lacks posts or removals of a live one of another stream.
 	AcceptDifferences bool
 	// ID is unique to this run of the program.
 	ID string

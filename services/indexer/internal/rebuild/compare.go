@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/tagstream/tagstream/pkg/store"
@@ -18,30 +19,26 @@ const (
 	// sweepPatience is how long to wait for the end of the live index's sweeps.
 	sweepPatience = time.Minute
 	sweepPause    = 200 * time.Millisecond
-	// renewEvery is how often the lease is renewed while the indexes are read.
+	// renewEvery is how often the lease is renewed while nothing is written.
 	renewEvery = store.LeaseTTL / 3
 )
 
 // compare compares the two indexes at the live one's checkpoint.
 func (r *Rebuild) compare(ctx context.Context, p *replay.Replay, w *store.Writer) error {
 	r.Progress.Say("comparing the new index with the live one")
-	v := store.NewVerifier(r.Database)
-	renewed := time.Now()
-	v.Progress = func(uint64, uint64) {
-		if time.Since(renewed) > renewEvery {
-			renewed = time.Now()
-			_ = w.Renew(ctx) // the next use tells
-		}
-	}
 	for deadline := time.Now().Add(sweepPatience); ; {
-		found, err := v.Compare(ctx, store.Live, store.Rebuilding, func(ctx context.Context, seq uint64) error {
-			if err := p.To(ctx, seq); err != nil {
-				return err
-			}
-			if err := p.Settle(ctx); err != nil {
-				return err
-			}
-			return p.RecallFloors(ctx)
+		var found store.Findings
+		err := keeping(ctx, w, func(ctx context.Context) (err error) {
+			found, err = store.NewVerifier(r.Database).Compare(ctx, store.Live, store.Rebuilding, func(ctx context.Context, seq uint64) error {
+				if err := p.To(ctx, seq); err != nil {
+					return err
+				}
+				if err := p.Settle(ctx); err != nil {
+					return err
+				}
+				return p.RecallFloors(ctx)
+			})
+			return err
 		})
 		if !errors.Is(err, store.ErrSweeping) || time.Now().After(deadline) {
 			return r.judge(ctx, found, err)
@@ -54,12 +51,41 @@ func (r *Rebuild) compare(ctx context.Context, p *replay.Replay, w *store.Writer
 	}
 }
 
+// keeping runs fn, which may take long, and keeps the lease of the new index
+// meanwhile. Where that is lost, fn's context ends, and the error is
+// store.ErrLeaseLost.
+func keeping(ctx context.Context, w *store.Writer, fn func(ctx context.Context) error) error {
+	ctx, end := context.WithCancelCause(ctx)
+	var renewing sync.WaitGroup
+	renewing.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(renewEvery):
+			}
+			if err := w.Renew(ctx); errors.Is(err, store.ErrLeaseLost) {
+				end(err)
+			}
+		}
+	})
+	err := fn(ctx)
+	end(nil)
+	renewing.Wait()
+	if cause := context.Cause(ctx); errors.Is(cause, store.ErrLeaseLost) {
+		return cause
+	}
+	return err
+}
+
 // judge says what was found, and returns whether that keeps the new index from
 // being switched in. A live index that cannot be read may be why it is rebuilt.
 func (r *Rebuild) judge(ctx context.Context, found store.Findings, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case errors.Is(err, store.ErrLeaseLost):
+		return err
 	case err == nil && found.N == 0:
 		r.Progress.Say("there is no difference")
 		return nil
@@ -86,13 +112,17 @@ func (r *Rebuild) reached(ctx context.Context, w *store.Writer) (bool, error) {
 	return !cp.Source.Time.Before(r.plan.live.Source.Time), err
 }
 
-// checkLost looks for posts of a live index of another stream that the new index
-// lacks without a reason.
-func (r *Rebuild) checkLost(ctx context.Context, p *replay.Replay) error {
-	r.Progress.Say("looking for posts of the live index, which is of another stream, that the new one lacks")
+// checkConflicts looks for what a live index of another stream has, or saw removed,
+// that the new index lacks without a reason.
+func (r *Rebuild) checkConflicts(ctx context.Context, p *replay.Replay, w *store.Writer) error {
+	r.Progress.Say("looking for posts and removals of the live index, which is of another stream, that the new one lacks")
 	if err := p.Settle(ctx); err != nil {
 		return err
 	}
-	found, err := store.NewVerifier(r.Database).Lost(ctx, store.Live, store.Rebuilding)
+	var found store.Findings
+	err := keeping(ctx, w, func(ctx context.Context) (err error) {
+		found, err = store.NewVerifier(r.Database).Conflicts(ctx, store.Live, store.Rebuilding)
+		return err
+	})
 	return r.judge(ctx, found, err)
 }

@@ -168,7 +168,7 @@ func (r *Rebuild) replay(ctx context.Context, p *replay.Replay, w *store.Writer)
 		r.Progress.At(p.At(), st.Last)
 		switch {
 		case p.At()+nearEnd >= st.Last && !vacuumed:
-			if err := r.vacuum(ctx); err != nil {
+			if err := r.vacuum(ctx, w); err != nil {
 				return err
 			}
 			vacuumed = true
@@ -189,7 +189,7 @@ func (r *Rebuild) replay(ctx context.Context, p *replay.Replay, w *store.Writer)
 				break
 			}
 			if !checked {
-				if err := r.checkLost(ctx, p); err != nil {
+				if err := r.checkConflicts(ctx, p, w); err != nil {
 					return err
 				}
 				checked = true
@@ -229,7 +229,7 @@ func (r *Rebuild) meet(ctx context.Context, p *replay.Replay, w *store.Writer) e
 		switch {
 		case more && p.At()+atEnd < live.Seq:
 		case !vacuumed:
-			if err := r.vacuum(ctx); err != nil {
+			if err := r.vacuum(ctx, w); err != nil {
 				return err
 			}
 			vacuumed = true
@@ -241,14 +241,29 @@ func (r *Rebuild) meet(ctx context.Context, p *replay.Replay, w *store.Writer) e
 				return err
 			}
 		default:
-			return r.compare(ctx, p, w)
+			if err := r.compare(ctx, p, w); err != nil {
+				return err
+			}
+			return r.catchUp(ctx, p)
 		}
 	}
 }
 
-func (r *Rebuild) vacuum(ctx context.Context) error {
+// catchUp brings the new index to the live one's checkpoint where a comparison that
+// failed, which was accepted, did not: up to there the live one is asked.
+func (r *Rebuild) catchUp(ctx context.Context, p *replay.Replay) error {
+	live, _, err := r.owner.CheckpointOf(ctx, store.Live)
+	for more := true; err == nil && more && p.At() < live.Seq; {
+		if err = p.Sweep(ctx); err == nil {
+			more, err = p.Next(ctx, live.Seq)
+		}
+	}
+	return err
+}
+
+func (r *Rebuild) vacuum(ctx context.Context, w *store.Writer) error {
 	r.Progress.Say("vacuuming the new index")
-	return r.owner.Vacuum(ctx, store.Rebuilding)
+	return keeping(ctx, w, func(ctx context.Context) error { return r.owner.Vacuum(ctx, store.Rebuilding) })
 }
 
 // switched returns the error of a switch. The commit's answer may have been lost:
