@@ -181,6 +181,11 @@ func TestPass(t *testing.T) {
 		{"a #sync", []event.Event{create(a, "lost", 'b'), create(a, "kept", 'b'), create(a, "more", 'b'), syncAt(a, 'd', 30), at(30, create(a, "kept", 'd')), at(30, create(a, "more", 'd'))}, []uint64{1, 3, 4, 5, 6, 7, 8}},
 		{"what ended a #sync stays while its place matters",
 			[]event.Event{create(a, "x", 'b'), create(b, "y", 'b'), syncAt(a, 'd', 30), at(31, create(b, "z", 'c')), at(30, create(a, "x", 'd')), gone(b, "z", 'd')}, []uint64{1, 2, 3, 4, 5, 6, 7, 8}},
+		{"also where the group has the revision of an older #sync",
+			[]event.Event{
+				create(a, "x", 'b'), syncAt(a, 'e', 29), syncAt(a, 'c', 30), at(31, create(a, "y", 'd')),
+				at(31, update(a, "x", 'e')),
+			}, []uint64{1, 2, 3, 4, 5, 6, 7}},
 		{"and goes where another ends it",
 			[]event.Event{create(a, "x", 'b'), syncAt(a, 'd', 30), at(31, create(b, "z", 'c')), at(31, create(b, "w", 'c')), gone(b, "z", 'd'), gone(b, "w", 'd'), at(30, create(a, "x", 'd'))}, []uint64{1, 2, 3, 6, 7, 8, 9}},
 	}

@@ -10,34 +10,41 @@ import (
 // the first event that is none of them ends it, and posts that did not come again
 // are gone from then on. One that comes after that gets a new place.
 type group struct {
-	open     bool
-	did, rev string
-	time     time.Time
+	open bool
+	did  string
+	// rev is not above the revision that the fold takes replacements at: that counts
+	// #syncs from before what is looked at, too.
+	rev  string
+	time time.Time
 }
 
-// continues reports whether an event leaves the group open: package apply has
+// continues reports whether an event surely leaves the group open: package apply has
 // the rule.
 func (g *group) continues(ev *event.Event) bool {
-	if ev.Kind == event.KindPosition {
-		return ev.Source.Time.Equal(g.time)
-	}
-	if ev.DID != g.did {
-		return false
-	}
 	switch ev.Kind {
+	case event.KindPosition:
+		return ev.Source.Time.Equal(g.time)
 	case event.KindSync:
-		return true
+		return ev.DID == g.did
 	case event.KindCreate, event.KindUpdate:
-		return ev.Rev == g.rev || ev.Source.Time.Equal(g.time)
+		return ev.DID == g.did && ev.Source.Time.Equal(g.time)
 	}
 	return false
 }
 
+// ends reports whether an event surely ends it. Posts at its revision or above may do
+// the one or the other.
+func (g *group) ends(ev *event.Event) bool {
+	may := ev.DID == g.did && (ev.Kind == event.KindCreate || ev.Kind == event.KindUpdate) && ev.Rev >= g.rev
+	return !may && !g.continues(ev)
+}
+
 // decide takes the stream's next message, and returns those that may be erased
-// now. What ended a #sync is among them only when a message that stays, ahead of
-// any that goes on with it, ends it as well.
+// now. What may have ended a #sync is among them only when a message that stays, ahead
+// of any that may go on with it, ends it as well.
 func (p *pass) decide(m message) []message {
 	var out []message
+	rev := ""
 	if p.sync.open {
 		ev, err := event.Decode(m.data)
 		if err != nil {
@@ -45,24 +52,24 @@ func (p *pass) decide(m message) []message {
 			return erasable(nil, m)
 		}
 		on := p.sync.continues(ev)
-		if on && ev.Kind != event.KindPosition {
-			p.sync.rev = max(p.sync.rev, ev.Rev)
-		}
 		switch {
-		case on && len(p.held) > 0 && !m.gone:
-			// What is held keeps it out of the group.
-			p.held, p.sync = nil, group{}
-		case on:
+		case on && len(p.held) == 0:
 		case m.gone:
 			p.held = append(p.held, m)
 			return nil
-		default:
+		case p.sync.ends(ev):
 			out, p.held, p.sync = p.held, nil, group{}
+		default:
+			p.held = nil // it may keep this one out of the group
 		}
+		if on && ev.Kind != event.KindPosition {
+			p.sync.rev = max(p.sync.rev, ev.Rev)
+		}
+		rev = p.sync.rev
 	}
 	if m.head.Kind == event.KindSync {
 		if ev, err := event.Decode(m.data); err == nil {
-			p.sync = group{open: true, did: ev.DID, rev: ev.Rev, time: ev.Source.Time}
+			p.sync = group{open: true, did: ev.DID, rev: max(rev, ev.Rev), time: ev.Source.Time}
 		}
 	}
 	return erasable(out, m)
