@@ -140,14 +140,13 @@ func (f *fold) put(seq uint64, ev *event.Event) {
 		Account: &a.row, Rkey: ev.Rkey, Rev: ev.Rev, CID: ev.CID, Tags: ev.Tags, Langs: ev.Langs,
 		IndexedAt: ev.Source.Time.UTC(), Seq: seq, Record: ev.Record,
 	}
-	if e.post != nil {
-		// An edit keeps the place.
+	switch {
+	case e.post != nil: // an edit keeps the place
 		post.Key, post.RemovedRev = e.post.Key, e.post.RemovedRev
-	} else {
+	case e.removed != nil:
+		post.Key, post.RemovedRev = f.place(ev), e.removed.Rev
+	default:
 		post.Key = f.place(ev)
-	}
-	if e.removed != nil {
-		post.RemovedRev = e.removed.Rev
 	}
 	e.post, e.removed = post, nil
 	a.touch(seq)
