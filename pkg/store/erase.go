@@ -53,6 +53,29 @@ func (w *Writer) Gone(ctx context.Context, versions []Version) ([]bool, error) {
 	return gone, nil
 }
 
+// SyncFloors returns the highest revisions that #syncs have had replacements at, of
+// those of the accounts that had one.
+func (w *Writer) SyncFloors(ctx context.Context, dids []string) (map[string]string, error) {
+	floors := map[string]string{}
+	if len(dids) == 0 {
+		return floors, nil
+	}
+	rows, err := w.pool.Query(ctx, `
+		SELECT a.did, CASE WHEN a.did = c.sync_did THEN greatest(a.sync_rev, c.sync_rev) ELSE a.sync_rev END
+		  FROM accounts a CROSS JOIN checkpoint c WHERE a.did = ANY($1::text[])`, dids)
+	var did, rev string
+	if err == nil {
+		_, err = pgx.ForEachRow(rows, []any{&did, &rev}, func() error {
+			floors[did] = rev
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up the floors of %d accounts: %w", len(dids), notMigrated(err))
+	}
+	return floors, nil
+}
+
 // Erasure is the last complete pass of erasing.
 type Erasure struct {
 	// Through is the stream's last message that it looked at; everything that

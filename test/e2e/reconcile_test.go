@@ -111,14 +111,16 @@ func TestReconcileAfterAGap(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, fresh.URL(), found.Host, "the one that is read")
 	require.Equal(t, []uint64{1, 1, 0, 0}, []uint64{found.Deleted, found.Unqualified, found.Unsure, found.Published}, "%+v", found)
-	_, err = b.reconcile(ingest.ReconcileConfig{MaxShare: "2%"})
+	found, err = b.reconcile(ingest.ReconcileConfig{MaxShare: "2%"})
 	require.ErrorIs(t, err, ingest.ErrTooManyRemovals)
+	require.False(t, found.Complete)
 	require.Equal(t, stored, len(b.events()))
 
 	position := b.checkpoint()
 	done, err := b.reconcile(ingest.ReconcileConfig{MaxShare: "10%"})
 	require.NoError(t, err)
 	require.Equal(t, uint64(2), done.Published)
+	require.True(t, done.Complete)
 	events := b.events()[stored:]
 	require.Len(t, events, 2)
 	for _, e := range events {

@@ -327,6 +327,9 @@ func drop(ctx context.Context, v *service.Values, seqs []uint64, out *os.File) e
 	}
 	defer nc.Close()
 	n, err := indexer.DropDeadLetters(ctx, database, nc, seqs)
-	fmt.Fprintf(out, "%d removed\n", n)
-	return err
+	if isTerminal(out) {
+		_, printErr := fmt.Fprintf(out, "%d removed\n", n)
+		return errors.Join(err, printErr)
+	}
+	return errors.Join(err, jsonLines(out).Encode(map[string]int{"removed": n}))
 }

@@ -99,7 +99,7 @@ func TestCommands(t *testing.T) {
 		require.Equal(t, wantAnswer, answer)
 	}
 	command(0, "", "migrate")
-	command(0, "tagstream was checked by itself: nothing is wrong\n", "verify")
+	command(0, `{"checked":"tagstream was checked by itself","findings":0}`+"\n", "verify")
 	command(1, "", "verify", "--other", "tagstream_retired")
 	command(0, "", "dlq", "redrive", "--all")
 
@@ -108,8 +108,8 @@ func TestCommands(t *testing.T) {
 	require.NoError(t, stream.PutDeadLetter(t.Context(), js, stream.DeadLetter{Seq: 1, Payload: []byte("{}")}))
 	command(1, `{"seq":1,"applied":false,"error":"invalid event:  event: bad v"}`+"\n"+
 		`{"seq":5,"applied":false,"error":"there is no such dead letter: 5"}`+"\n", "dlq", "redrive", "1", "5")
-	command(1, "0 removed\n", "dlq", "drop", "5", "1")
-	command(0, "1 removed\n", "dlq", "drop", "1")
+	command(1, `{"removed":0}`+"\n", "dlq", "drop", "5", "1")
+	command(0, `{"removed":1}`+"\n", "dlq", "drop", "1")
 	command(0, "", "dlq", "redrive", "--reason", "invalid")
 }
 

@@ -43,10 +43,18 @@ func verifyCommand(out *os.File) service.Command {
 			if err != nil {
 				return err
 			}
-			if found.N > 0 {
-				return errors.New(found.String())
+			if !isTerminal(out) {
+				err = jsonLines(out).Encode(struct {
+					Checked  string `json:"checked"`
+					Findings int    `json:"findings"`
+					First    string `json:"first,omitempty"`
+				}{did, found.N, found.First})
+			} else if found.N == 0 {
+				_, err = fmt.Fprintf(out, "%s: %s\n", did, found)
 			}
-			_, err = fmt.Fprintf(out, "%s: %s\n", did, found)
+			if found.N > 0 {
+				err = errors.Join(errors.New(found.String()), err)
+			}
 			return err
 		},
 	}

@@ -212,6 +212,8 @@ type pass struct {
 	first, last uint64 // the messages to look at, all but the first may be erased
 	letters     letters
 	sync        group
+	// floors are those of accounts that the messages at hand have #syncs of.
+	floors map[string]string
 	// held are messages that may go if what follows them ends the #sync too.
 	held []message
 	sum  Summary
@@ -331,6 +333,7 @@ func (p *pass) look(ctx context.Context, raw []stream.Message) error {
 	messages := make([]message, len(raw))
 	var asked []int
 	var versions []store.Version
+	var synced []string
 	for i, m := range raw {
 		msg := message{seq: m.Seq, data: m.Data}
 		if json.Unmarshal(m.Data, &msg.head) != nil {
@@ -340,9 +343,15 @@ func (p *pass) look(ctx context.Context, raw []stream.Message) error {
 		if m.Seq > p.first && m.Seq <= p.last && (msg.head.Kind == event.KindCreate || msg.head.Kind == event.KindUpdate) && msg.head.carries() {
 			asked, versions = append(asked, i), append(versions, msg.head.version())
 		}
+		if msg.head.Kind == event.KindSync {
+			synced = append(synced, msg.head.DID)
+		}
 	}
 	gone, err := p.gone(ctx, versions)
 	if err != nil {
+		return err
+	}
+	if p.floors, err = p.syncFloors(ctx, synced); err != nil {
 		return err
 	}
 	for n, i := range asked {
@@ -366,6 +375,12 @@ func (p *pass) gone(ctx context.Context, versions []store.Version) ([]bool, erro
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	return p.Writer.Gone(ctx, versions)
+}
+
+func (p *pass) syncFloors(ctx context.Context, dids []string) (map[string]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return p.Writer.SyncFloors(ctx, dids)
 }
 
 func (p *pass) erase(ctx context.Context, seq uint64) error {

@@ -12,10 +12,13 @@ import (
 type group struct {
 	open bool
 	did  string
-	// rev is not above the revision that the fold takes replacements at: that counts
-	// #syncs from before what is looked at, too.
-	rev  string
-	time time.Time
+	// held says that one of the messages that are held surely ends it.
+	held bool
+	// rev is not above the revision that the fold takes replacements at, which counts
+	// #syncs from before what is looked at, too; highest, which is what came of all of
+	// them, is not below it.
+	rev, highest string
+	time         time.Time
 }
 
 // continues reports whether an event surely leaves the group open: package apply has
@@ -27,16 +30,18 @@ func (g *group) continues(ev *event.Event) bool {
 	case event.KindSync:
 		return ev.DID == g.did
 	case event.KindCreate, event.KindUpdate:
-		return ev.DID == g.did && ev.Source.Time.Equal(g.time)
+		return ev.DID == g.did && (ev.Source.Time.Equal(g.time) || ev.Rev == g.rev && g.rev >= g.highest)
 	}
 	return false
 }
 
-// ends reports whether an event surely ends it. Posts at its revision or above may do
-// the one or the other.
+// ends reports whether an event surely ends it. A post may do the one or the other
+// where more than one #sync has to do with its revision.
 func (g *group) ends(ev *event.Event) bool {
-	may := ev.DID == g.did && (ev.Kind == event.KindCreate || ev.Kind == event.KindUpdate) && ev.Rev >= g.rev
-	return !may && !g.continues(ev)
+	if ev.DID == g.did && (ev.Kind == event.KindCreate || ev.Kind == event.KindUpdate) && g.rev <= ev.Rev && ev.Rev <= g.highest {
+		return false
+	}
+	return !g.continues(ev)
 }
 
 // decide takes the stream's next message, and returns those that may be erased
@@ -56,11 +61,14 @@ func (p *pass) decide(m message) []message {
 		case on && len(p.held) == 0:
 		case m.gone:
 			p.held = append(p.held, m)
+			p.sync.held = p.sync.held || p.sync.ends(ev)
 			return nil
 		case p.sync.ends(ev):
 			out, p.held, p.sync = p.held, nil, group{}
+		case p.sync.held:
+			p.held, p.sync = nil, group{} // they keep this one out of the group
 		default:
-			p.held = nil // it may keep this one out of the group
+			p.held = nil // they may
 		}
 		if on && ev.Kind != event.KindPosition {
 			p.sync.rev = max(p.sync.rev, ev.Rev)
@@ -69,7 +77,7 @@ func (p *pass) decide(m message) []message {
 	}
 	if m.head.Kind == event.KindSync {
 		if ev, err := event.Decode(m.data); err == nil {
-			p.sync = group{open: true, did: ev.DID, rev: max(rev, ev.Rev), time: ev.Source.Time}
+			p.sync = group{open: true, did: ev.DID, rev: max(rev, ev.Rev), highest: p.floors[ev.DID], time: ev.Source.Time}
 		}
 	}
 	return erasable(out, m)

@@ -72,6 +72,8 @@ type Summary struct {
 	Published uint64 `json:"published"`
 	// Took is how long all took, in seconds.
 	Took float64 `json:"tookSeconds"`
+	// Complete says that nothing is left to be done.
+	Complete bool `json:"complete"`
 }
 
 // Reconcile is one run.
