@@ -85,6 +85,31 @@ func TestErasure(t *testing.T) {
 	require.Equal(t, want, e)
 }
 
+// TestSyncFloors: the one of a #sync that is not over counts.
+func TestSyncFloors(t *testing.T) {
+	t.Parallel()
+	o := newDatabase(t)
+	fill(t, o.URL, store.Live)
+	w := openLeader(t, o)
+	floors := func() map[string]string {
+		t.Helper()
+		got, err := w.SyncFloors(t.Context(), []string{"did:plc:a", "did:plc:sync", "did:plc:unknown"})
+		require.NoError(t, err)
+		return got
+	}
+	require.Equal(t, map[string]string{"did:plc:a": "", "did:plc:sync": "3c"}, floors())
+	for rev, want := range map[string]string{"3b": "3c", "3e": "3e"} {
+		require.NoError(t, w.Apply(t.Context(), func(_ *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+			cp.Sync = store.PendingSync{DID: "did:plc:sync", Rev: rev}
+			return cp, nil
+		}))
+		require.Equal(t, map[string]string{"did:plc:a": "", "did:plc:sync": want}, floors())
+	}
+	none, err := w.SyncFloors(t.Context(), nil)
+	require.NoError(t, err)
+	require.Empty(t, none)
+}
+
 // rebuilding returns the writer of an index that is being made beside the live one.
 func rebuilding(t *testing.T, o store.Options) *store.Writer {
 	t.Helper()
