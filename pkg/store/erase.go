@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,8 +22,9 @@ type Version struct {
 // however old, unless it is of a life before its removal; nor is one of which
 // nothing is known.
 //
-// It stays so: a post that comes again has a higher revision, and remembers the
-// removal before it. All of it is read in one statement, so of one schema.
+// What is gone may be shown no more to be, but never comes back: a post that comes
+// again has a higher revision. It remembers its removal, but not that a #sync took it
+// away. All of it is read in one statement, so of one schema.
 func (w *Writer) Gone(ctx context.Context, versions []Version) ([]bool, error) {
 	n := len(versions)
 	gone := make([]bool, n)
@@ -184,35 +187,42 @@ func (w *Writer) Recall(ctx context.Context, removals []Removal, erased []string
 	return nil
 }
 
-// RecallFloors gives an index that was rebuilt from a stream with gaps, and is at the
-// live one's checkpoint, the floors that accounts have there after a #sync, where they
-// are higher: the replacements that they came of may have been erased. What is below a
-// floor is swept away then. It does so in one transaction, under the lease; again, it
-// changes nothing. While it is called nobody may write the live index.
+// RecallFloors gives an index that was rebuilt from a stream with gaps, and has come
+// to the live one's checkpoint or farther, the floors that accounts have there after a
+// #sync, where they are higher: the replacements that they came of may have been erased.
+// What is below a floor is swept away then. It does so in one transaction, under the
+// lease; again, it changes nothing. While it is called nobody may write the live index.
 //
 // The error is ErrLeaseLost or the database's.
 func (w *Writer) RecallFloors(ctx context.Context) error {
 	err := w.Apply(ctx, func(tx *Tx, cp Checkpoint) (Checkpoint, error) {
 		// Of a #sync that is not over, the end is to come.
 		rows, err := tx.tx.Query(ctx, `
-			UPDATE accounts a SET sync_rev = l.sync_rev FROM `+Live+`.accounts l
-			 WHERE l.did = a.did AND l.sync_rev > '' AND a.sync_rev < l.sync_rev AND a.did <> $1 RETURNING a.did`, cp.Sync.DID)
+			WITH raised AS (
+				UPDATE accounts a SET sync_rev = l.sync_rev FROM `+Live+`.accounts l
+				 WHERE l.did = a.did AND l.sync_rev > '' AND a.sync_rev < l.sync_rev AND a.did <> $1
+				RETURNING a.id, a.did, a.sync_rev)
+			SELECT did, sync_rev FROM raised r WHERE EXISTS (SELECT FROM posts p WHERE p.account_id = r.id AND p.rev < r.sync_rev)`, cp.Sync.DID)
 		if err != nil {
 			return cp, err
 		}
-		dids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		if err != nil || len(dids) == 0 {
+		floors := map[string]string{}
+		var did, floor string
+		if _, err := pgx.ForEachRow(rows, []any{&did, &floor}, func() error {
+			floors[did] = floor
+			return nil
+		}); err != nil || len(floors) == 0 {
 			return cp, err
 		}
-		accounts, err := tx.Accounts(ctx, dids)
+		accounts, err := tx.Accounts(ctx, slices.Collect(maps.Keys(floors)))
 		if err != nil {
 			return cp, err
 		}
 		var sweeps []*Account
-		for _, a := range accounts {
-			below := Sweep{GoneBelow: a.SyncRev}
+		for did, a := range accounts {
+			below := Sweep{GoneBelow: floors[did]}
 			if a.Sweep != nil {
-				below = Sweep{GoneBelow: max(a.Sweep.GoneBelow, a.SyncRev), Hidden: a.Sweep.Hidden}
+				below = Sweep{GoneBelow: max(a.Sweep.GoneBelow, below.GoneBelow), Hidden: a.Sweep.Hidden}
 			}
 			a.Sweep = &below
 			sweeps = append(sweeps, a)

@@ -182,6 +182,7 @@ func TestRecallFloors(t *testing.T) {
 	}
 	floor(store.Live, "did:plc:a", "3e")
 	floor(store.Live, "did:plc:sync", "3e")
+	floor(store.Live, "did:plc:erased", "3d")       // below which there is nothing
 	floor(store.Rebuilding, "did:plc:hidden", "3e") // higher than the live one's
 	for range 2 {
 		require.NoError(t, w.Apply(t.Context(), func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
@@ -193,7 +194,7 @@ func TestRecallFloors(t *testing.T) {
 		require.NoError(t, pool.QueryRow(t.Context(), `
 			SELECT array_agg(did || ' ' || sync_rev || coalesce(' ' || gone_below, '') ORDER BY did)
 			  FROM tagstream_rebuild.accounts LEFT JOIN tagstream_rebuild.sweeps ON account_id = id WHERE sync_rev > ''`).Scan(&got))
-		require.Equal(t, []string{"did:plc:a 3e 3e", "did:plc:hidden 3e", "did:plc:sync 3c"}, got)
+		require.Equal(t, []string{"did:plc:a 3e 3e", "did:plc:erased 3d", "did:plc:hidden 3e", "did:plc:sync 3c"}, got)
 		require.True(t, w.Sweeping())
 	}
 }

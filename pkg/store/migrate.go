@@ -32,6 +32,8 @@ const (
 	// at once, so that readers are not kept waiting behind them.
 	lockRetries    = 60
 	lockRetryPause = time.Second
+	// cutSeenWithin is how soon the server sees that it works for nobody any more.
+	cutSeenWithin = time.Second
 	// writerRole and readerRole are the group roles that deploy/postgres
 	// creates; where they exist, Migrate gives them their rights.
 	writerRole = "tagstream_writer"
@@ -102,9 +104,11 @@ func lock(ctx context.Context, db *sql.DB) (unlock func(), err error) {
 
 // up runs what is missing. It has a connection of its own: one on which a
 // migration failed stays in that one's transaction and is good for nothing. The
-// library knows no context: where ctx ends, the connection is cut.
+// library knows no context: where ctx ends, the connection is cut, which the server
+// looks for while it works.
 func up(ctx context.Context, conn *pgx.ConnConfig, schema string) error {
 	conn = conn.Copy()
+	conn.RuntimeParams["client_connection_check_interval"] = millis(cutSeenWithin)
 	dial := conn.DialFunc
 	conn.DialFunc = func(dialing context.Context, network, addr string) (net.Conn, error) {
 		c, err := dial(dialing, network, addr)

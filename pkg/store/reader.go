@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,7 +24,8 @@ var ErrNotFound = errors.New("not found")
 type Reader struct {
 	pool *pgxpool.Pool
 	// schema is the newest one that was met in place of another.
-	schema atomic.Int64
+	switching sync.Mutex
+	schema    int64
 }
 
 // OpenReader connects as a role that may select. It does not wait for the
@@ -118,13 +119,21 @@ func (r *Reader) on(ctx context.Context, fn func(conn *pgx.Conn) (now int64, err
 				return err
 			}
 			_ = c.Conn().Close(ctx)
-			if r.schema.Swap(now) != now {
-				r.pool.Reset()
-			}
+			r.forgetBefore(now)
 			return errSwitched
 		})
 	}
 	return err
+}
+
+// forgetBefore closes the connections of before schema now, once.
+func (r *Reader) forgetBefore(now int64) {
+	r.switching.Lock()
+	defer r.switching.Unlock()
+	if r.schema != now {
+		r.pool.Reset()
+		r.schema = now
+	}
 }
 
 // ask runs one statement on one schema, and calls read with its rows; it may do so

@@ -197,6 +197,7 @@ func TestMigrateEndsWithItsContext(t *testing.T) {
 	require.NoError(t, err)
 	indexer, err := pool.Begin(t.Context())
 	require.NoError(t, err)
+	defer func() { _ = indexer.Rollback(context.WithoutCancel(t.Context())) }()
 	_, err = indexer.Exec(t.Context(), "SELECT FROM tagstream.checkpoint FOR UPDATE")
 	require.NoError(t, err)
 	stopping := errors.New("told to stop")

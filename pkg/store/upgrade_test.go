@@ -243,3 +243,46 @@ func TestMigrationsAreTransactions(t *testing.T) {
 		require.Equal(t, []int{len(statements) - 1}, commits, file)
 	}
 }
+
+// TestMigrationsTakeLocksInOrder: an indexer holds the checkpoint's row and goes on to
+// the tables. A migration that waits for the row must not have one of those already.
+func TestMigrationsTakeLocksInOrder(t *testing.T) {
+	t.Parallel()
+	down, err := fs.Glob(store.Migrations, "migrations/*.down.sql")
+	require.NoError(t, err)
+	for version := 2; version <= store.SchemaVersion; version++ {
+		t.Run(fmt.Sprint("migration ", version), func(t *testing.T) {
+			t.Parallel()
+			o := newDatabase(t)
+			pool := pgtest.Pool(t, o.URL)
+			for _, file := range slices.Backward(down[version-1:]) {
+				sql, err := fs.ReadFile(store.Migrations, file)
+				require.NoError(t, err)
+				_, err = pool.Exec(t.Context(), "SET search_path = tagstream; "+string(sql))
+				require.NoError(t, err)
+			}
+			_, err := pool.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET version = $1", version-1)
+			require.NoError(t, err)
+			indexer, err := pool.Begin(t.Context())
+			require.NoError(t, err)
+			defer func() { _ = indexer.Rollback(context.WithoutCancel(t.Context())) }()
+			_, err = indexer.Exec(t.Context(), "SELECT FROM tagstream.checkpoint FOR UPDATE")
+			require.NoError(t, err)
+			done := make(chan error, 1)
+			go func() { done <- store.Migrate(context.WithoutCancel(t.Context()), o, quiet) }()
+			var held []string
+			poll.Until(t, patience, func() (waits bool, _ string) {
+				require.NoError(t, pool.QueryRow(t.Context(), `
+					SELECT count(*) > 0, coalesce(array_agg(h.relation::regclass::text) FILTER (WHERE h.relation IS NOT NULL), '{}')
+					  FROM pg_locks w JOIN pg_stat_activity a USING (pid)
+					  LEFT JOIN pg_locks h ON h.pid = w.pid AND h.granted AND h.mode = 'AccessExclusiveLock'
+					   AND h.relation IN ('tagstream.posts'::regclass, 'tagstream.accounts'::regclass, 'tagstream.tags'::regclass, 'tagstream.post_tags'::regclass)
+					 WHERE NOT w.granted AND w.locktype IN ('transactionid', 'relation', 'tuple') AND a.datname = current_database()`).Scan(&waits, &held))
+				return waits, "the migration does not wait yet"
+			})
+			require.Empty(t, held)
+			require.NoError(t, indexer.Rollback(t.Context()))
+			require.NoError(t, <-done)
+		})
+	}
+}

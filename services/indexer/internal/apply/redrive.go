@@ -158,7 +158,7 @@ func (f *fold) difference(did string) store.Changes {
 }
 
 func samePost(a, b *store.Post) bool {
-	return a != nil && b != nil && a.Key == b.Key && a.Rev == b.Rev && a.CID == b.CID && a.IndexedAt.Equal(b.IndexedAt) &&
+	return a != nil && b != nil && a.Key == b.Key && a.Rev == b.Rev && a.RemovedRev == b.RemovedRev && a.CID == b.CID && a.IndexedAt.Equal(b.IndexedAt) &&
 		slices.Equal(a.Tags, b.Tags) && slices.Equal(a.Langs, b.Langs)
 }
 

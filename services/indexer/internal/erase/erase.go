@@ -19,7 +19,8 @@
 //     evidence stays true, so it needs no fencing.
 //
 // What it cannot do: an edited post keeps the payloads of its former versions until
-// it is removed. A server that encrypts its files only
+// it is removed, and one that came again after a #sync took it away those of its former
+// life, if no pass came between. A server that encrypts its files only
 // unlinks a message until it tidies the file; a clustered one has it in its log
 // until that is compacted.
 //

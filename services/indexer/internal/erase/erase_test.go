@@ -20,6 +20,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
 	"github.com/tagstream/tagstream/services/indexer/internal/erase"
+	"github.com/tagstream/tagstream/services/indexer/internal/replay"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -186,6 +187,22 @@ func TestPass(t *testing.T) {
 				create(a, "x", 'b'), syncAt(a, 'e', 29), syncAt(a, 'c', 30), at(31, create(a, "y", 'd')),
 				at(31, update(a, "x", 'e')),
 			}, []uint64{1, 2, 3, 4, 5, 6, 7}},
+		{"and where what raised its revision may go",
+			[]event.Event{
+				create(a, "x", 'b'), syncAt(a, 'c', 30), at(30, create(a, "y", 'e')), at(31, create(a, "z", 'e')), at(30, create(a, "x", 'e')),
+				gone(a, "y", 'f'),
+			}, []uint64{1, 2, 3, 4, 5, 6, 7, 8}},
+		{"which may go where another raises it",
+			[]event.Event{
+				create(a, "x", 'b'), syncAt(a, 'c', 30), at(30, create(a, "y", 'e')), at(30, create(a, "x", 'e')), at(31, create(a, "z", 'e')),
+				gone(a, "y", 'f'),
+			}, []uint64{1, 2, 3, 5, 6, 7, 8}},
+		{"nor is anything known of one that may be over",
+			[]event.Event{
+				create(a, "x", 'b'), create(a, "q", 'd'), syncAt(a, 'c', 30), at(31, create(b, "w", 'b')), at(30, create(a, "y", 'g')),
+				syncAt(a, 'e', 40), at(41, create(b, "v", 'b')), at(41, create(a, "u", 'e')), at(40, create(a, "q", 'f')),
+				gone(b, "w", 'd'), gone(b, "v", 'd'),
+			}, []uint64{1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}},
 		{"and goes where another ends it",
 			[]event.Event{create(a, "x", 'b'), syncAt(a, 'd', 30), at(31, create(b, "z", 'c')), at(31, create(b, "w", 'c')), gone(b, "z", 'd'), gone(b, "w", 'd'), at(30, create(a, "x", 'd'))}, []uint64{1, 2, 3, 6, 7, 8, 9}},
 	}
@@ -373,4 +390,28 @@ func TestRun(t *testing.T) {
 			require.True(t, last.Begun.After(began))
 		})
 	}
+}
+
+// TestFloorsOfAResumedRebuild: one that was interrupted behind the last message has
+// folded nothing in since.
+func TestFloorsOfAResumedRebuild(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.add(position, at(2, create(a, "lost", 'c')), syncAt(a, 'b', 3), at(3, create(a, "x", 'e')), at(4, gone(a, "x", 'f')), at(5, position))
+	s.pass()
+	s.add(at(2, create(a, "lost", 'c')), at(6, create(a, "y", 'g')))
+	other := s.index(store.Rebuilding)
+	require.NoError(t, other.Apply(t.Context(), s.read()))
+	differences := func() int {
+		f, err := store.NewVerifier(s.o).Compare(t.Context(), store.Live, store.Rebuilding, nil)
+		require.NoError(t, err)
+		return f.N
+	}
+	require.Equal(t, 1, differences())
+	r, err := replay.Open(t.Context(), replay.Config{JS: s.js, Writer: other.Writer, Logger: quiet, Database: s.o, Leader: store.Live}, s.last)
+	require.NoError(t, err)
+	defer r.Close()
+	require.NoError(t, r.To(t.Context(), s.last))
+	require.NoError(t, r.RecallFloors(t.Context()))
+	require.Zero(t, differences())
 }

@@ -12,14 +12,25 @@ import (
 type group struct {
 	open bool
 	did  string
-	// held says that one of the messages that are held surely ends it.
-	held bool
+	// held is the most that a message that is held may do, and raises the highest
+	// revision of those that go on with it.
+	held   effect
+	raises string
 	// rev is not above the revision that the fold takes replacements at, which counts
 	// #syncs from before what is looked at, too; highest, which is what came of all of
 	// them, is not below it.
 	rev, highest string
 	time         time.Time
 }
+
+// effect is what a message that may be erased does to a group.
+type effect int
+
+const (
+	raises effect = iota + 1 // it goes on with it at a higher revision
+	mayEnd
+	ends
+)
 
 // continues reports whether an event surely leaves the group open: package apply has
 // the rule.
@@ -46,41 +57,55 @@ func (g *group) ends(ev *event.Event) bool {
 
 // decide takes the stream's next message, and returns those that may be erased
 // now. What may have ended a #sync is among them only when a message that stays, ahead
-// of any that may go on with it, ends it as well.
+// of any that may go on with it, ends it as well; and what has raised its revision,
+// when one that stays does so too.
 func (p *pass) decide(m message) []message {
 	var out []message
-	rev := ""
-	if p.sync.open {
+	if g := &p.sync; g.open {
 		ev, err := event.Decode(m.data)
 		if err != nil {
 			// No reader sees it: as if it were not there.
 			return erasable(nil, m)
 		}
-		on := p.sync.continues(ev)
+		on := g.continues(ev)
 		switch {
-		case on && len(p.held) == 0:
+		case m.gone && on && len(p.held) == 0 && ev.Rev <= g.rev:
 		case m.gone:
 			p.held = append(p.held, m)
-			p.sync.held = p.sync.held || p.sync.ends(ev)
+			g.hold(ev, on)
 			return nil
-		case p.sync.ends(ev):
-			out, p.held, p.sync = p.held, nil, group{}
-		case p.sync.held:
-			p.held, p.sync = nil, group{} // they keep this one out of the group
+		case g.ends(ev):
+			out, p.held, *g = p.held, nil, group{}
+		case g.held == ends:
+			p.held, *g = nil, group{} // they keep this one out of the group
 		default:
-			p.held = nil // they may
+			if g.held == raises && on && ev.Rev >= g.raises {
+				out = p.held
+			}
+			p.held, g.held, g.raises = nil, 0, ""
+			if on {
+				g.rev = max(g.rev, ev.Rev)
+			}
 		}
-		if on && ev.Kind != event.KindPosition {
-			p.sync.rev = max(p.sync.rev, ev.Rev)
-		}
-		rev = p.sync.rev
 	}
 	if m.head.Kind == event.KindSync {
 		if ev, err := event.Decode(m.data); err == nil {
-			p.sync = group{open: true, did: ev.DID, rev: max(rev, ev.Rev), highest: p.floors[ev.DID], time: ev.Source.Time}
+			p.sync = group{open: true, did: ev.DID, rev: ev.Rev, highest: p.floors[ev.DID], time: ev.Source.Time}
 		}
 	}
 	return erasable(out, m)
+}
+
+// hold takes note of a message that is held.
+func (g *group) hold(ev *event.Event, on bool) {
+	switch {
+	case on:
+		g.held, g.raises = max(g.held, raises), max(g.raises, ev.Rev)
+	case g.ends(ev):
+		g.held = ends
+	default:
+		g.held = max(g.held, mayEnd)
+	}
 }
 
 func erasable(out []message, m message) []message {

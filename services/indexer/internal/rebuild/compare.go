@@ -26,9 +26,10 @@ const (
 // compare compares the two indexes at the live one's checkpoint.
 func (r *Rebuild) compare(ctx context.Context, p *replay.Replay, w *store.Writer) error {
 	r.Progress.Say("comparing the new index with the live one")
-	for deadline := time.Now().Add(sweepPatience); ; {
-		var found store.Findings
-		err := keeping(ctx, w, func(ctx context.Context) (err error) {
+	var found store.Findings
+	err := keeping(ctx, w, func(ctx context.Context) error {
+		for deadline := time.Now().Add(sweepPatience); ; {
+			var err error
 			found, err = store.NewVerifier(r.Database).Compare(ctx, store.Live, store.Rebuilding, func(ctx context.Context, seq uint64) error {
 				if err := p.To(ctx, seq); err != nil {
 					return err
@@ -38,17 +39,17 @@ func (r *Rebuild) compare(ctx context.Context, p *replay.Replay, w *store.Writer
 				}
 				return p.RecallFloors(ctx)
 			})
-			return err
-		})
-		if !errors.Is(err, store.ErrSweeping) || time.Now().After(deadline) {
-			return r.judge(ctx, found, err)
+			if !errors.Is(err, store.ErrSweeping) || time.Now().After(deadline) {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(sweepPause):
+			}
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(sweepPause):
-		}
-	}
+	})
+	return r.judge(ctx, found, err)
 }
 
 // keeping runs fn, which may take long, and keeps the lease of the new index

@@ -117,7 +117,9 @@ func (r *Rebuild) isForeign(ctx context.Context, cp store.Checkpoint, st stream.
 func (r *Rebuild) carryOver(ctx context.Context, w *store.Writer) error {
 	r.Progress.Say(fmt.Sprintf("the stream was trimmed: taking over what the live index has of the time before message %d", r.plan.first))
 	total := 0
-	if err := w.CarryOver(ctx, r.plan.first, func(n int) { total += n }); err != nil {
+	if err := keeping(ctx, w, func(ctx context.Context) error {
+		return w.CarryOver(ctx, r.plan.first, func(n int) { total += n })
+	}); err != nil {
 		return err
 	}
 	if err := w.RecountDeadLetters(ctx, func(ctx context.Context, checkpoint uint64) (int64, error) {

@@ -175,7 +175,13 @@ func (r *Rebuild) replay(ctx context.Context, p *replay.Replay, w *store.Writer)
 			continue
 		case p.At()+atEnd < st.Last || w.Sweeping():
 		case !r.plan.foreign:
-			return r.switched(ctx, r.owner.Switch(ctx, p.To))
+			return r.switched(ctx, r.owner.Switch(ctx, func(ctx context.Context, seq uint64) error {
+				if err := p.To(ctx, seq); err != nil {
+					return err
+				}
+				// Again, where a comparison that failed before it came to that was accepted.
+				return p.RecallFloors(ctx)
+			}))
 		default:
 			reached, err := r.reached(ctx, w)
 			if err != nil {

@@ -25,13 +25,9 @@ type memory struct {
 
 // apply applies messages as the applier does.
 func (m *memory) apply(ctx context.Context, batch []stream.Message) error {
-	if !m.gaps {
-		var err error
-		if m.gaps, err = stream.HasGaps(ctx, m.js); err != nil {
-			return err
-		}
-	}
-	if !m.gaps {
+	if gaps, err := m.look(ctx); err != nil {
+		return err
+	} else if !gaps {
 		return m.applier.Apply(ctx, batch)
 	}
 	for len(batch) > 0 {
@@ -45,6 +41,14 @@ func (m *memory) apply(ctx context.Context, batch []stream.Message) error {
 		batch = batch[n:]
 	}
 	return nil
+}
+
+// look reports whether something is missing by now.
+func (m *memory) look(ctx context.Context) (gaps bool, err error) {
+	if !m.gaps {
+		m.gaps, err = stream.HasGaps(ctx, m.js)
+	}
+	return m.gaps, err
 }
 
 // recall prepares for the first messages of a batch and returns how many: up to

@@ -148,8 +148,12 @@ func (r *Replay) Sweep(ctx context.Context) error {
 // #syncs left in that one, where the stream lacks the replacements that they came of,
 // and takes away what is below them.
 func (r *Replay) RecallFloors(ctx context.Context) error {
-	if !r.memory.gaps || r.cfg.Leader != store.Live {
+	if r.cfg.Leader != store.Live {
 		return nil
+	}
+	// Nothing may have been folded in since Open.
+	if gaps, err := r.memory.look(ctx); err != nil || !gaps {
+		return err
 	}
 	if err := r.cfg.Writer.RecallFloors(ctx); err != nil {
 		return err

@@ -100,7 +100,8 @@ func (v *Verify) Compare(ctx context.Context, schema, other string) (store.Findi
 	case cp.Seq == at.Seq:
 		// If nobody writes, it stays so.
 		f, err := v.verifier().Compare(ctx, schema, other, nil)
-		if !errors.Is(err, store.ErrApart) && !errors.Is(err, store.ErrSweeping) || other == store.Live {
+		differs := err == nil && f.N > 0 // perhaps what is aligned last is missing
+		if !differs && !errors.Is(err, store.ErrApart) && !errors.Is(err, store.ErrSweeping) || other == store.Live {
 			return f, err
 		}
 	case cp.Seq > at.Seq || other == store.Live:
