@@ -177,7 +177,7 @@ func lockTaken(err error) bool {
 // EnsureMigrated migrates where the schema is not current, if o's role may. It
 // returns ErrNotMigrated where it may not.
 func EnsureMigrated(ctx context.Context, o Options, logger *slog.Logger) error {
-	current, err := isCurrent(ctx, o)
+	current, err := IsMigrated(ctx, o)
 	if err != nil || current {
 		return err
 	}
@@ -188,7 +188,8 @@ func EnsureMigrated(ctx context.Context, o Options, logger *slog.Logger) error {
 	return err
 }
 
-func isCurrent(ctx context.Context, o Options) (bool, error) {
+// IsMigrated reports whether the schema is there and knows what this program does.
+func IsMigrated(ctx context.Context, o Options) (bool, error) {
 	var version int
 	var dirty bool
 	err := NewOwner(o).do(ctx, func(conn *pgx.Conn) error {

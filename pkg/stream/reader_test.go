@@ -412,6 +412,50 @@ func TestReaderEndsWithItsConnection(t *testing.T) {
 	require.NotErrorIs(t, err, context.DeadlineExceeded)
 }
 
+// TestSlowServerBehindAGap: a deadline is for waiting for messages. A server that takes
+// longer to say whether the stream was trimmed must not keep them back; but who is told
+// to stop does.
+func TestSlowServerBehindAGap(t *testing.T) {
+	t.Parallel()
+	for name, stopped := range map[string]bool{"deadline": false, "stopped": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, js := serve(t, natstest.Listen())
+			p := newProxy(t, s)
+			require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 10)))
+			erase(t, js, 5)
+			r := openReader(t, p.jetStream(t), 1)
+			batch, err := r.Next(within(t, patience), 4, patience)
+			require.NoError(t, err)
+			require.Len(t, batch, 4)
+
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			if stopped {
+				ctx, cancel = context.WithCancel(t.Context())
+			}
+			defer cancel()
+			p.onFrame(func(f frame) verdict {
+				if !strings.HasPrefix(f.subject, "$JS.API.STREAM.INFO") {
+					return pass
+				}
+				if stopped {
+					cancel()
+					return lose
+				}
+				<-ctx.Done()
+				return pass
+			})
+			batch, err = r.Next(ctx, 1, 0)
+			if stopped {
+				require.ErrorIs(t, err, context.Canceled)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, uint64(6), batch[0].Seq)
+		})
+	}
+}
+
 // TestReaderLeavesNothingBehind is not parallel: it looks at all goroutines.
 func TestReaderLeavesNothingBehind(t *testing.T) {
 	s, js := serve(t, natstest.Listen())

@@ -32,12 +32,17 @@ type plan struct {
 // prepare makes the plan, and drops what an interrupted run left if nothing can
 // be made of it.
 func (r *Rebuild) prepare(ctx context.Context) error {
-	live, exists, err := r.owner.CheckpointOf(ctx, store.Live)
+	// The live index is asked for what the newest migration brought, too.
+	migrated, err := store.IsMigrated(ctx, r.Database)
 	if err != nil {
 		return err
 	}
-	if !exists {
+	if !migrated {
 		return store.ErrNotMigrated
+	}
+	live, _, err := r.owner.CheckpointOf(ctx, store.Live)
+	if err != nil {
+		return err
 	}
 	left, exists, err := r.owner.CheckpointOf(ctx, store.Rebuilding)
 	if err != nil {
