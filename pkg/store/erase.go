@@ -22,9 +22,9 @@ type Version struct {
 // however old, unless it is of a life before its removal; nor is one of which
 // nothing is known.
 //
-// What is gone may be shown no more to be, but never comes back: a post that comes
-// again has a higher revision. It remembers its removal, but not that a #sync took it
-// away. All of it is read in one statement, so of one schema.
+// What is gone never comes back: a post that comes again has a higher revision. It
+// remembers its removal, but not that a #sync took it away: then its former life counts
+// as its own. All of it is read in one statement, so of one schema.
 func (w *Writer) Gone(ctx context.Context, versions []Version) ([]bool, error) {
 	n := len(versions)
 	gone := make([]bool, n)

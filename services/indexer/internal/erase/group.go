@@ -27,9 +27,9 @@ type group struct {
 type effect int
 
 const (
-	raises effect = iota + 1 // it goes on with it at a higher revision
-	mayEnd
-	ends
+	effectRaises effect = iota + 1 // it goes on with it, at a higher revision
+	effectMayEnd
+	effectEnds
 )
 
 // continues reports whether an event surely leaves the group open: package apply has
@@ -76,10 +76,10 @@ func (p *pass) decide(m message) []message {
 			return nil
 		case g.ends(ev):
 			out, p.held, *g = p.held, nil, group{}
-		case g.held == ends:
+		case g.held == effectEnds:
 			p.held, *g = nil, group{} // they keep this one out of the group
 		default:
-			if g.held == raises && on && ev.Rev >= g.raises {
+			if g.held == effectRaises && on && ev.Rev >= g.raises {
 				out = p.held
 			}
 			p.held, g.held, g.raises = nil, 0, ""
@@ -100,11 +100,11 @@ func (p *pass) decide(m message) []message {
 func (g *group) hold(ev *event.Event, on bool) {
 	switch {
 	case on:
-		g.held, g.raises = max(g.held, raises), max(g.raises, ev.Rev)
+		g.held, g.raises = max(g.held, effectRaises), max(g.raises, ev.Rev)
 	case g.ends(ev):
-		g.held = ends
+		g.held = effectEnds
 	default:
-		g.held = max(g.held, mayEnd)
+		g.held = max(g.held, effectMayEnd)
 	}
 }
 
