@@ -68,20 +68,34 @@ var inTheWay = map[int]string{
 // request while each later migration runs, waits for somebody, and is done.
 func TestOldAPIServesWhileMigrating(t *testing.T) {
 	t.Parallel()
-	down, err := fs.Glob(store.Migrations, "migrations/*.down.sql")
-	require.NoError(t, err)
 	for version, statements := range recorded {
 		for migration := version + 1; migration <= store.SchemaVersion; migration++ {
 			t.Run(fmt.Sprintf("api of %d, migration %d", version, migration), func(t *testing.T) {
 				t.Parallel()
 				require.Contains(t, inTheWay, migration, "say what this migration waits for")
-				serveWhileMigrating(t, statements, down[migration-1:], inTheWay[migration])
+				serveWhileMigrating(t, statements, migration, inTheWay[migration])
 			})
 		}
 	}
 }
 
-func serveWhileMigrating(t *testing.T, statements []oldStatement, undo []string, blocker string) {
+// downTo makes the live schema one of an older version.
+func downTo(t *testing.T, owner *pgxpool.Pool, version int) {
+	t.Helper()
+	down, err := fs.Glob(store.Migrations, "migrations/*.down.sql")
+	require.NoError(t, err)
+	for _, file := range slices.Backward(down[version:]) {
+		sql, err := fs.ReadFile(store.Migrations, file)
+		require.NoError(t, err)
+		_, err = owner.Exec(t.Context(), "SET search_path = tagstream; "+string(sql))
+		require.NoError(t, err)
+	}
+	_, err = owner.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET version = $1", version)
+	require.NoError(t, err)
+}
+
+// serveWhileMigrating runs a migration and those behind it.
+func serveWhileMigrating(t *testing.T, statements []oldStatement, migration int, blocker string) {
 	db := pgtest.Database(t)
 	o := store.Options{URL: db.URL}
 	reader := db.Role(t, "reader")
@@ -90,14 +104,7 @@ func serveWhileMigrating(t *testing.T, statements []oldStatement, undo []string,
 	seedPosts(t, openLeader(t, o), seed{posts: 200, second: func(i int) int { return i },
 		tags: func(i int) []string { return []string{[]string{"art", "photo"}[i%2]} }})
 	owner := pgtest.Pool(t, o.URL)
-	for _, file := range slices.Backward(undo) {
-		sql, err := fs.ReadFile(store.Migrations, file)
-		require.NoError(t, err)
-		_, err = owner.Exec(t.Context(), "SET search_path = tagstream; "+string(sql))
-		require.NoError(t, err)
-	}
-	_, err := owner.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET version = $1", store.SchemaVersion-len(undo))
-	require.NoError(t, err)
+	downTo(t, owner, migration-1)
 
 	// The old API, its connections and prepared statements kept throughout.
 	api := oldAPI(t, reader.URL)
@@ -248,41 +255,41 @@ func TestMigrationsAreTransactions(t *testing.T) {
 // the tables. A migration that waits for the row must not have one of those already.
 func TestMigrationsTakeLocksInOrder(t *testing.T) {
 	t.Parallel()
-	down, err := fs.Glob(store.Migrations, "migrations/*.down.sql")
-	require.NoError(t, err)
 	for version := 2; version <= store.SchemaVersion; version++ {
 		t.Run(fmt.Sprint("migration ", version), func(t *testing.T) {
 			t.Parallel()
 			o := newDatabase(t)
 			pool := pgtest.Pool(t, o.URL)
-			for _, file := range slices.Backward(down[version-1:]) {
-				sql, err := fs.ReadFile(store.Migrations, file)
-				require.NoError(t, err)
-				_, err = pool.Exec(t.Context(), "SET search_path = tagstream; "+string(sql))
-				require.NoError(t, err)
-			}
-			_, err := pool.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET version = $1", version-1)
-			require.NoError(t, err)
-			indexer, err := pool.Begin(t.Context())
-			require.NoError(t, err)
-			defer func() { _ = indexer.Rollback(context.WithoutCancel(t.Context())) }()
-			_, err = indexer.Exec(t.Context(), "SELECT FROM tagstream.checkpoint FOR UPDATE")
-			require.NoError(t, err)
+			downTo(t, pool, version-1)
+			free := holdCheckpoint(t, pool)
 			done := make(chan error, 1)
 			go func() { done <- store.Migrate(context.WithoutCancel(t.Context()), o, quiet) }()
-			var held []string
+			var tables []string
 			poll.Until(t, patience, func() (waits bool, _ string) {
 				require.NoError(t, pool.QueryRow(t.Context(), `
 					SELECT count(*) > 0, coalesce(array_agg(h.relation::regclass::text) FILTER (WHERE h.relation IS NOT NULL), '{}')
 					  FROM pg_locks w JOIN pg_stat_activity a USING (pid)
 					  LEFT JOIN pg_locks h ON h.pid = w.pid AND h.granted AND h.mode = 'AccessExclusiveLock'
 					   AND h.relation IN ('tagstream.posts'::regclass, 'tagstream.accounts'::regclass, 'tagstream.tags'::regclass, 'tagstream.post_tags'::regclass)
-					 WHERE NOT w.granted AND w.locktype IN ('transactionid', 'relation', 'tuple') AND a.datname = current_database()`).Scan(&waits, &held))
+					 WHERE NOT w.granted AND w.locktype IN ('transactionid', 'relation', 'tuple') AND a.datname = current_database()`).Scan(&waits, &tables))
 				return waits, "the migration does not wait yet"
 			})
-			require.Empty(t, held)
-			require.NoError(t, indexer.Rollback(t.Context()))
+			require.Empty(t, tables)
+			free()
 			require.NoError(t, <-done)
 		})
 	}
+}
+
+// holdCheckpoint holds the checkpoint's row as an indexer's transaction does, until
+// the function that it returns is called.
+func holdCheckpoint(t *testing.T, pool *pgxpool.Pool) (free func()) {
+	t.Helper()
+	tx, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	free = func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }
+	t.Cleanup(free)
+	_, err = tx.Exec(t.Context(), "SELECT FROM tagstream.checkpoint FOR UPDATE")
+	require.NoError(t, err)
+	return free
 }
