@@ -35,12 +35,16 @@ func TestVerifyWhileIndexing(t *testing.T) {
 		}))
 	require.ErrorIs(t, err, context.Canceled)
 
-	verify := func(cfg indexer.VerifyConfig, p indexer.Progress) (string, store.Findings) {
+	tryVerify := func(cfg indexer.VerifyConfig, p indexer.Progress) (string, store.Findings, error) {
 		t.Helper()
 		b.runs++
 		cfg.ID = fmt.Sprint("verify-", b.runs)
 		cfg.Connect = func(context.Context) (*nats.Conn, error) { return nats.Connect("", nats.InProcessServer(b.nats)) }
-		did, f, err := indexer.Verify(t.Context(), cfg, slog.New(slog.DiscardHandler), p)
+		return indexer.Verify(t.Context(), cfg, slog.New(slog.DiscardHandler), p)
+	}
+	verify := func(cfg indexer.VerifyConfig, p indexer.Progress) (string, store.Findings) {
+		t.Helper()
+		did, f, err := tryVerify(cfg, p)
 		require.NoError(t, err)
 		return did, f
 	}
@@ -67,5 +71,11 @@ func TestVerifyWhileIndexing(t *testing.T) {
 	_, f = verify(indexer.VerifyConfig{Database: b.owner}, more)
 	require.Equal(t, 1, f.N, f.String())
 	require.Contains(t, f.First, "differs in its revision")
+
+	// One that a former program has left.
+	_, err = pgtest.Pool(t, b.owner.URL).Exec(t.Context(), `UPDATE tagstream_rebuild.schema_migrations SET version = version - 1`)
+	require.NoError(t, err)
+	_, _, err = tryVerify(indexer.VerifyConfig{Database: b.owner}, more)
+	require.ErrorContains(t, err, "tagstream_rebuild is of an older version of the program")
 	b.await(url, uint64(published))
 }

@@ -128,6 +128,13 @@ func (v *Verify) align(ctx context.Context, schema, other string) (store.Finding
 	}
 	o := v.Database
 	o.Schema = other
+	migrated, err := store.IsMigrated(ctx, o)
+	if err != nil {
+		return store.Findings{}, err
+	}
+	if !migrated {
+		return store.Findings{}, fmt.Errorf("%s is of an older version of the program, which cannot be brought to the same message: run the rebuild again, or verify --alone", other)
+	}
 	w, err := store.OpenWriter(ctx, o, v.ID)
 	if err != nil {
 		return store.Findings{}, err
