@@ -56,8 +56,8 @@ func (w *Writer) Gone(ctx context.Context, versions []Version) ([]bool, error) {
 	return gone, nil
 }
 
-// SyncFloors returns the highest revisions that #syncs have had replacements at, of
-// those of the accounts that had one.
+// SyncFloors returns the floors that #syncs have left, or will leave, of those of the
+// accounts that are known: "" where there was none.
 func (w *Writer) SyncFloors(ctx context.Context, dids []string) (map[string]string, error) {
 	floors := map[string]string{}
 	if len(dids) == 0 {
@@ -190,26 +190,34 @@ func (w *Writer) Recall(ctx context.Context, removals []Removal, erased []string
 // RecallFloors gives an index that was rebuilt from a stream with gaps, and has come
 // to the live one's checkpoint or farther, the floors that accounts have there after a
 // #sync, where they are higher: the replacements that they came of may have been erased.
-// What is below a floor is swept away then. It does so in one transaction, under the
-// lease; again, it changes nothing. While it is called nobody may write the live index.
+// What is below a floor is swept away then. It returns how many floors that were. It does
+// so in one transaction, under the lease; again, it changes nothing. While it is called
+// nobody may write the live index.
 //
 // The error is ErrLeaseLost or the database's.
-func (w *Writer) RecallFloors(ctx context.Context) error {
-	err := w.Apply(ctx, func(tx *Tx, cp Checkpoint) (Checkpoint, error) {
-		// Of a #sync that is not over, the end is to come.
+func (w *Writer) RecallFloors(ctx context.Context) (raised int, err error) {
+	err = w.Apply(ctx, func(tx *Tx, cp Checkpoint) (Checkpoint, error) {
+		raised = 0
 		rows, err := tx.tx.Query(ctx, `
 			WITH raised AS (
 				UPDATE accounts a SET sync_rev = l.sync_rev FROM `+Live+`.accounts l
-				 WHERE l.did = a.did AND l.sync_rev > '' AND a.sync_rev < l.sync_rev AND a.did <> $1
+				 WHERE l.did = a.did AND l.sync_rev > '' AND a.sync_rev < l.sync_rev
 				RETURNING a.id, a.did, a.sync_rev)
-			SELECT did, sync_rev FROM raised r WHERE EXISTS (SELECT FROM posts p WHERE p.account_id = r.id AND p.rev < r.sync_rev)`, cp.Sync.DID)
+			SELECT did, sync_rev, EXISTS (SELECT FROM posts p WHERE p.account_id = r.id AND p.rev < r.sync_rev) FROM raised r`)
 		if err != nil {
 			return cp, err
 		}
 		floors := map[string]string{}
 		var did, floor string
-		if _, err := pgx.ForEachRow(rows, []any{&did, &floor}, func() error {
-			floors[did] = floor
+		var below bool
+		if _, err := pgx.ForEachRow(rows, []any{&did, &floor, &below}, func() error {
+			raised++
+			switch {
+			case did == cp.Sync.DID: // its end is to come, and takes away what is below
+				cp.Sync.Rev = max(cp.Sync.Rev, floor)
+			case below:
+				floors[did] = floor
+			}
 			return nil
 		}); err != nil || len(floors) == 0 {
 			return cp, err
@@ -220,17 +228,17 @@ func (w *Writer) RecallFloors(ctx context.Context) error {
 		}
 		var sweeps []*Account
 		for did, a := range accounts {
-			below := Sweep{GoneBelow: floors[did]}
+			gone := Sweep{GoneBelow: floors[did]}
 			if a.Sweep != nil {
-				below = Sweep{GoneBelow: max(a.Sweep.GoneBelow, below.GoneBelow), Hidden: a.Sweep.Hidden}
+				gone = Sweep{GoneBelow: max(a.Sweep.GoneBelow, gone.GoneBelow), Hidden: a.Sweep.Hidden}
 			}
-			a.Sweep = &below
+			a.Sweep = &gone
 			sweeps = append(sweeps, a)
 		}
 		return cp, tx.beginSweeps(ctx, sweeps)
 	})
 	if err != nil {
-		return fmt.Errorf("recall the floors of #syncs: %w", err)
+		return 0, fmt.Errorf("recall the floors of #syncs: %w", err)
 	}
-	return nil
+	return raised, nil
 }

@@ -167,7 +167,7 @@ func TestRecall(t *testing.T) {
 }
 
 // TestRecallFloors: it gets the floors that #syncs left in the live index, too, and
-// what is below them is to be swept away; but not the one of a #sync that is not over.
+// what is below them is to be swept away; where a #sync is not over, by its end.
 func TestRecallFloors(t *testing.T) {
 	t.Parallel()
 	o := newDatabase(t)
@@ -184,17 +184,21 @@ func TestRecallFloors(t *testing.T) {
 	floor(store.Live, "did:plc:sync", "3e")
 	floor(store.Live, "did:plc:erased", "3d")       // below which there is nothing
 	floor(store.Rebuilding, "did:plc:hidden", "3e") // higher than the live one's
+	require.NoError(t, w.Apply(t.Context(), func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+		cp.Sync = store.PendingSync{DID: "did:plc:sync", Rev: "3c"}
+		return cp, nil
+	}))
 	for range 2 {
-		require.NoError(t, w.Apply(t.Context(), func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
-			cp.Sync = store.PendingSync{DID: "did:plc:sync", Rev: "3c"}
-			return cp, nil
-		}))
-		require.NoError(t, w.RecallFloors(t.Context()))
+		_, err := w.RecallFloors(t.Context())
+		require.NoError(t, err)
 		var got []string
 		require.NoError(t, pool.QueryRow(t.Context(), `
 			SELECT array_agg(did || ' ' || sync_rev || coalesce(' ' || gone_below, '') ORDER BY did)
 			  FROM tagstream_rebuild.accounts LEFT JOIN tagstream_rebuild.sweeps ON account_id = id WHERE sync_rev > ''`).Scan(&got))
-		require.Equal(t, []string{"did:plc:a 3e 3e", "did:plc:erased 3d", "did:plc:hidden 3e", "did:plc:sync 3c"}, got)
+		require.Equal(t, []string{"did:plc:a 3e 3e", "did:plc:erased 3d", "did:plc:hidden 3e", "did:plc:sync 3e"}, got)
+		cp, err := w.Checkpoint(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "3e", cp.Sync.Rev, "its end takes away what is below")
 		require.True(t, w.Sweeping())
 	}
 }

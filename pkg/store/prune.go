@@ -84,6 +84,11 @@ func (w *Writer) holding(ctx context.Context, fn func(tx pgx.Tx, now time.Time) 
 		if epoch != w.epoch {
 			return ErrLeaseLost
 		}
-		return fn(tx, now)
+		if err := fn(tx, now); err != nil {
+			return err
+		}
+		// It may have taken longer than the lease, and nobody could renew it.
+		_, err = tx.Exec(ctx, `UPDATE checkpoint SET lease_until = clock_timestamp() + $1`, LeaseTTL)
+		return err
 	})
 }

@@ -75,6 +75,7 @@ func TestVerifyWhileIndexing(t *testing.T) {
 	// One that a former program has left.
 	_, err = pgtest.Pool(t, b.owner.URL).Exec(t.Context(), `UPDATE tagstream_rebuild.schema_migrations SET version = version - 1`)
 	require.NoError(t, err)
+	b.await(url, b.publish(history[len(history)-1])) // it has to be brought to that
 	_, _, err = tryVerify(indexer.VerifyConfig{Database: b.owner}, more)
 	require.ErrorContains(t, err, "tagstream_rebuild is of an older version of the program")
 	b.await(url, uint64(published))

@@ -7,7 +7,7 @@ BEGIN;
 -- tried again.
 SET LOCAL lock_timeout = '500ms';
 
--- First, as in an indexer's transaction: who takes the two in another order meets it.
+-- First, as in an indexer's transaction: another order is a deadlock with it.
 ALTER TABLE checkpoint ALTER COLUMN writer_version SET DEFAULT 4;
 UPDATE checkpoint SET writer_version = 4;
 

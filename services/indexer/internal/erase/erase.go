@@ -11,16 +11,18 @@
 //     index takes the post's place from the first one.
 //   - What has no payload stays: removals, account and sync events, positions. So
 //     do the stream's first and last messages, and everything of the last hour.
-//   - The stream without what was erased folds to the same index: a message whose
-//     place in the stream ends a #sync stays as long as nothing else would, and a
-//     rebuild asks the live index for the markers that it cannot make any more
-//     (store.Writer.Recall).
+//   - The stream without what was erased folds to the same index: a message that may
+//     end a #sync, or raises its revision, stays as long as nothing else surely does,
+//     and a rebuild asks the live index for the markers and floors that it cannot make
+//     any more (store.Writer.Recall, RecallFloors).
 //   - A pass may end anywhere and be begun anew, by another indexer too. The
 //     evidence stays true, so it needs no fencing.
 //
 // What it cannot do: an edited post keeps the payloads of its former versions until
 // it is removed, and one that came again after a #sync took it away those of its former
-// life, if no pass came between. A server that encrypts its files only
+// life, if no pass came between. Such a post's place may be another in a rebuilt index,
+// which is said and not switched in: where nothing is left at the revision at which the
+// #sync took the former life away. A server that encrypts its files only
 // unlinks a message until it tidies the file; a clustered one has it in its log
 // until that is compacted.
 //
@@ -35,6 +37,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -344,7 +347,7 @@ func (p *pass) look(ctx context.Context, raw []stream.Message) error {
 		if m.Seq > p.first && m.Seq <= p.last && (msg.head.Kind == event.KindCreate || msg.head.Kind == event.KindUpdate) && msg.head.carries() {
 			asked, versions = append(asked, i), append(versions, msg.head.version())
 		}
-		if msg.head.Kind == event.KindSync {
+		if msg.head.Kind == event.KindSync && event.ValidDID(msg.head.DID) {
 			synced = append(synced, msg.head.DID)
 		}
 	}
@@ -362,7 +365,9 @@ func (p *pass) look(ctx context.Context, raw []stream.Message) error {
 		if m.seq <= p.last {
 			p.sum.Messages++
 		}
-		for _, out := range p.decide(m) {
+		// The last one first: wherever that ends, what is left of them begins as all of
+		// them did, and what ends a #sync is among it.
+		for _, out := range slices.Backward(p.decide(m)) {
 			if err := p.erase(ctx, out.seq); err != nil {
 				return err
 			}

@@ -197,6 +197,11 @@ func TestPass(t *testing.T) {
 				create(a, "x", 'b'), syncAt(a, 'c', 30), at(30, create(a, "y", 'e')), at(30, create(a, "x", 'e')), at(31, create(a, "z", 'e')),
 				gone(a, "y", 'f'),
 			}, []uint64{1, 2, 3, 5, 6, 7, 8}},
+		{"also where another #sync takes over",
+			[]event.Event{
+				create(a, "x", 'b'), syncAt(a, 'c', 30), at(30, create(a, "y", 'e')), at(31, create(a, "z", 'e')), syncAt(a, 'c', 30),
+				at(30, create(a, "x", 'd')), create(b, "w", 'b'), gone(a, "y", 'f'),
+			}, []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}},
 		{"nor is anything known of one that may be over",
 			[]event.Event{
 				create(a, "x", 'b'), create(a, "q", 'd'), syncAt(a, 'c', 30), at(31, create(b, "w", 'b')), at(30, create(a, "y", 'g')),
@@ -414,4 +419,35 @@ func TestFloorsOfAResumedRebuild(t *testing.T) {
 	require.NoError(t, r.To(t.Context(), s.last))
 	require.NoError(t, r.RecallFloors(t.Context()))
 	require.Zero(t, differences())
+}
+
+// TestEndedPass: what is left of the messages that are erased together, wherever that
+// ends, does not fold to something else.
+func TestEndedPass(t *testing.T) {
+	t.Parallel()
+	for n := range 3 {
+		t.Run(fmt.Sprint(n, " of 2"), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			s.add(position)
+			s.add(create(a, "q", 'd'), syncAt(a, 'c', 30), at(31, create(b, "w", 'b')), at(30, create(a, "y", 'g')), at(32, create(b, "v", 'b')),
+				gone(b, "w", 'c'), gone(a, "y", 'h'))
+			s.add(position)
+			ctx, end := context.WithCancel(t.Context())
+			defer end()
+			erased := 0
+			e := erase.Eraser{JS: s.js, Writer: s.writer, Logger: quiet, Within: week, OnErased: func(string) {
+				if erased++; erased == n && n < 2 {
+					end()
+				}
+			}}
+			if n == 0 {
+				end()
+			}
+			_, err := e.Pass(ctx)
+			require.Equal(t, n < 2, err != nil, err)
+			require.Equal(t, n, erased)
+			s.same()
+		})
+	}
 }

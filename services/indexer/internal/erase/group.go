@@ -17,8 +17,8 @@ type group struct {
 	held   effect
 	raises string
 	// rev is not above the revision that the fold takes replacements at, which counts
-	// #syncs from before what is looked at, too; highest, which is what came of all of
-	// them, is not below it.
+	// #syncs from before what is looked at, too. That is not above the greater of
+	// highest, which is what came of all of them, and raises.
 	rev, highest string
 	time         time.Time
 }
@@ -49,7 +49,7 @@ func (g *group) continues(ev *event.Event) bool {
 // ends reports whether an event surely ends it. A post may do the one or the other
 // where more than one #sync has to do with its revision.
 func (g *group) ends(ev *event.Event) bool {
-	if ev.DID == g.did && (ev.Kind == event.KindCreate || ev.Kind == event.KindUpdate) && g.rev <= ev.Rev && ev.Rev <= g.highest {
+	if ev.DID == g.did && (ev.Kind == event.KindCreate || ev.Kind == event.KindUpdate) && g.rev <= ev.Rev && ev.Rev <= max(g.highest, g.raises) {
 		return false
 	}
 	return !g.continues(ev)
@@ -82,10 +82,12 @@ func (p *pass) decide(m message) []message {
 			if g.held == effectRaises && on && ev.Rev >= g.raises {
 				out = p.held
 			}
-			p.held, g.held, g.raises = nil, 0, ""
 			if on {
 				g.rev = max(g.rev, ev.Rev)
 			}
+			// What is held and stays has raised it.
+			g.rev = max(g.rev, g.raises)
+			p.held, g.held, g.raises = nil, 0, ""
 		}
 	}
 	if m.head.Kind == event.KindSync {

@@ -37,7 +37,9 @@ func (r *Rebuild) compare(ctx context.Context, p *replay.Replay, w *store.Writer
 				if err := p.Settle(ctx); err != nil {
 					return err
 				}
-				return p.RecallFloors(ctx)
+				err := p.RecallFloors(ctx)
+				r.recalled = err == nil
+				return err
 			})
 			if !errors.Is(err, store.ErrSweeping) || time.Now().After(deadline) {
 				return err

@@ -69,6 +69,8 @@ type Rebuild struct {
 
 	owner *store.Owner
 	plan  plan
+	// recalled says that the live index's floors were.
+	recalled bool
 }
 
 // Run rebuilds and switches. It returns the number of messages replayed.
@@ -176,11 +178,10 @@ func (r *Rebuild) replay(ctx context.Context, p *replay.Replay, w *store.Writer)
 		case p.At()+atEnd < st.Last || w.Sweeping():
 		case !r.plan.foreign:
 			return r.switched(ctx, r.owner.Switch(ctx, func(ctx context.Context, seq uint64) error {
-				if err := p.To(ctx, seq); err != nil {
+				if err := p.To(ctx, seq); err != nil || r.recalled {
 					return err
 				}
-				// Again, where a comparison that failed before it came to that was accepted.
-				return p.RecallFloors(ctx)
+				return r.recallFloors(ctx, p)
 			}))
 		default:
 			reached, err := r.reached(ctx, w)
@@ -265,6 +266,17 @@ func (r *Rebuild) catchUp(ctx context.Context, p *replay.Replay) error {
 		}
 	}
 	return err
+}
+
+// recallFloors takes over the live index's floors where the comparison did not come to
+// that, which was accepted. A live index that cannot be read must not be in the way then.
+func (r *Rebuild) recallFloors(ctx context.Context, p *replay.Replay) error {
+	err := p.RecallFloors(ctx)
+	if err == nil || errors.Is(err, store.ErrLeaseLost) || !r.AcceptDifferences {
+		return err
+	}
+	r.Logger.Warn("the live index's floors could not be taken over, which was accepted", "err", err)
+	return nil
 }
 
 func (r *Rebuild) vacuum(ctx context.Context, w *store.Writer) error {

@@ -144,7 +144,7 @@ func (r *Replay) Sweep(ctx context.Context) error {
 	return r.memory.applier.Sweep(ctx)
 }
 
-// RecallFloors gives the index, which is at the live one's checkpoint, the floors that
+// RecallFloors gives the index, which is at the live one's checkpoint or farther, the floors that
 // #syncs left in that one, where the stream lacks the replacements that they came of,
 // and takes away what is below them.
 func (r *Replay) RecallFloors(ctx context.Context) error {
@@ -155,8 +155,12 @@ func (r *Replay) RecallFloors(ctx context.Context) error {
 	if gaps, err := r.memory.look(ctx); err != nil || !gaps {
 		return err
 	}
-	if err := r.cfg.Writer.RecallFloors(ctx); err != nil {
+	raised, err := r.cfg.Writer.RecallFloors(ctx)
+	if err != nil {
 		return err
+	}
+	if raised > 0 {
+		r.cfg.Logger.Info("floors that #syncs left were taken from the live index, since the stream lacks what they came of", "accounts", raised)
 	}
 	return r.Settle(ctx)
 }

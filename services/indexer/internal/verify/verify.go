@@ -100,8 +100,16 @@ func (v *Verify) Compare(ctx context.Context, schema, other string) (store.Findi
 	case cp.Seq == at.Seq:
 		// If nobody writes, it stays so.
 		f, err := v.verifier().Compare(ctx, schema, other, nil)
-		differs := err == nil && f.N > 0 // perhaps what is aligned last is missing
-		if !differs && !errors.Is(err, store.ErrApart) && !errors.Is(err, store.ErrSweeping) || other == store.Live {
+		if err == nil && f.N > 0 && other != store.Live {
+			// Perhaps only the last of what it is brought to is missing.
+			aligned, err := v.align(ctx, schema, other)
+			if err == nil {
+				return aligned, nil
+			}
+			v.Logger.Warn("what differs may be only that nothing could be brought to "+other, "err", err)
+			return f, nil
+		}
+		if !errors.Is(err, store.ErrApart) && !errors.Is(err, store.ErrSweeping) || other == store.Live {
 			return f, err
 		}
 	case cp.Seq > at.Seq || other == store.Live:
