@@ -3,8 +3,6 @@ package stream_test
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -214,83 +212,6 @@ func TestLateBatchIsNotTakenForAnother(t *testing.T) {
 			})
 		}
 	}
-}
-
-func TestAppendToAFullStream(t *testing.T) {
-	t.Parallel()
-	for _, size := range []int{1, 50} {
-		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			t.Parallel()
-			_, js := serve(t)
-			change(t, js, func(s *jetstream.StreamConfig) { s.MaxBytes = 100_000 })
-			w := openWriter(t, js)
-			stored := fill(t, js, w, size)
-			change(t, js, func(s *jetstream.StreamConfig) { s.MaxBytes = 1 << 20 })
-			require.NoError(t, w.Append(within(t, patience), numbered(stored+1, size)), "there is room again")
-			requireStored(t, js, stored+size)
-		})
-	}
-}
-
-func TestAppendToAFullServer(t *testing.T) {
-	t.Parallel()
-	for _, size := range []int{1, 200} {
-		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			t.Parallel()
-			// The other streams reserve more than this.
-			js := natstest.Server(t, natstest.MaxStore(200_000)).JetStream(t)
-			_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
-				Name: stream.Posts, Subjects: []string{"posts.>"}, Discard: jetstream.DiscardNew, AllowAtomicPublish: true, AllowDirect: true,
-			})
-			require.NoError(t, err)
-			w := openWriter(t, js)
-			w.SetTimeout(time.Second)
-			stored := fill(t, js, w, size)
-			s, err := js.Stream(t.Context(), stream.Posts)
-			require.NoError(t, err)
-			require.NoError(t, s.Purge(t.Context(), jetstream.WithPurgeSequence(uint64(stored))))
-			require.NoError(t, w.Append(within(t, patience), numbered(stored+1, size)), "there is room again")
-			require.Equal(t, uint64(stored+size), w.Seq())
-		})
-	}
-}
-
-// TestAppendWhereNothingCanBeStaged: as on a disk that is full.
-func TestAppendWhereNothingCanBeStaged(t *testing.T) {
-	t.Parallel()
-	var dir string
-	_, js := serve(t, natstest.With(func(o *server.Options) { dir = o.StoreDir }))
-	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 5)))
-	staging := filepath.Join(dir, "jetstream", "$G", "streams", stream.Posts, "batches")
-	require.NoError(t, os.RemoveAll(staging))
-	require.NoError(t, os.WriteFile(staging, nil, 0o600))
-	w := openWriter(t, js)
-	require.ErrorIs(t, w.Append(within(t, patience), numbered(6, 5)), stream.ErrFull)
-	require.NoError(t, os.Remove(staging))
-	require.NoError(t, w.Append(within(t, patience), numbered(6, 5)))
-	requireStored(t, js, 10)
-}
-
-// fill appends batches until there is no room, and returns how many events are
-// stored. The server may keep the front of the batch for which it had none.
-func fill(t *testing.T, js jetstream.JetStream, w *stream.Writer, size int) (stored int) {
-	t.Helper()
-	for {
-		err := w.Append(within(t, patience), numbered(stored+1, size))
-		stored = int(w.Seq())
-		if err != nil {
-			t.Log(err)
-			require.ErrorIs(t, err, stream.ErrFull)
-			break
-		}
-		require.Less(t, stored, 10_000)
-	}
-	require.Positive(t, stored)
-	require.Equal(t, sourceOf(stored), w.Last())
-	requireStored(t, js, stored)
-	require.ErrorIs(t, w.Append(within(t, patience), numbered(stored+1, size)), stream.ErrFull, "and again")
-	require.Equal(t, uint64(stored), w.Seq())
-	return stored
 }
 
 func TestMaxPayload(t *testing.T) {
