@@ -115,10 +115,7 @@ func rebuilding(t *testing.T, o store.Options) *store.Writer {
 	t.Helper()
 	o.Schema = store.Rebuilding
 	require.NoError(t, store.Migrate(t.Context(), o, quiet))
-	w := openWriter(t, o, "rebuild")
-	_, err := w.Acquire(t.Context())
-	require.NoError(t, err)
-	return w
+	return openLeader(t, o)
 }
 
 // TestRecall: an index that is being rebuilt gets the markers that the live one

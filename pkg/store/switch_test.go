@@ -177,10 +177,7 @@ func TestReadersAroundSwitch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := newDatabase(t)
-			re := o
-			re.Schema = store.Rebuilding
-			require.NoError(t, store.Migrate(t.Context(), re, quiet))
-			live, rebuilt := openLeader(t, o), openLeader(t, re)
+			live, rebuilt := openLeader(t, o), rebuilding(t, o)
 			for seq, did := range []string{"did:plc:a", "did:plc:b", "did:plc:c"} {
 				require.NoError(t, add(t, live, did, "art", uint64(seq+1)))
 			}

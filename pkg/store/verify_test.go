@@ -15,10 +15,7 @@ import (
 func twoIndexes(t *testing.T) (store.Options, func(sql string)) {
 	t.Helper()
 	o := newDatabase(t)
-	re := o
-	re.Schema = store.Rebuilding
-	require.NoError(t, store.Migrate(t.Context(), re, quiet))
-	live, rebuilt := openLeader(t, o), openLeader(t, re)
+	live, rebuilt := openLeader(t, o), rebuilding(t, o)
 	// Ids begin elsewhere.
 	pool := pgtest.Pool(t, o.URL)
 	exec := func(sql string) {
