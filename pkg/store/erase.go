@@ -228,11 +228,7 @@ func (w *Writer) RecallFloors(ctx context.Context) (raised int, err error) {
 		}
 		var sweeps []*Account
 		for did, a := range accounts {
-			gone := Sweep{GoneBelow: floors[did]}
-			if a.Sweep != nil {
-				gone = Sweep{GoneBelow: max(a.Sweep.GoneBelow, gone.GoneBelow), Hidden: a.Sweep.Hidden}
-			}
-			a.Sweep = &gone
+			a.Sweep = a.Sweep.With(floors[did], false)
 			sweeps = append(sweeps, a)
 		}
 		return cp, tx.beginSweeps(ctx, sweeps)

@@ -49,6 +49,15 @@ type Sweep struct {
 	Hidden bool
 }
 
+// With returns a sweep that also takes away posts below goneBelow, and keeps all out of
+// sight where hidden is set. What was begun before, nil for nothing, is still to be done.
+func (s *Sweep) With(goneBelow string, hidden bool) *Sweep {
+	if s == nil {
+		return &Sweep{GoneBelow: goneBelow, Hidden: hidden}
+	}
+	return &Sweep{GoneBelow: max(s.GoneBelow, goneBelow), Hidden: s.Hidden || hidden}
+}
+
 // Post is a row of posts.
 type Post struct {
 	Key     event.Key

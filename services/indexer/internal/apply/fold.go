@@ -247,11 +247,7 @@ func (f *fold) accountStatus(seq uint64, ev *event.Event) {
 // a revision gone. Until then readers see none of these or, if hidden is set,
 // none at all. What was begun before is still to be done.
 func (a *account) sweep(goneBelow string, hidden bool) {
-	w := store.Sweep{GoneBelow: goneBelow, Hidden: hidden}
-	if old := a.row.Sweep; old != nil {
-		w = store.Sweep{GoneBelow: max(old.GoneBelow, goneBelow), Hidden: old.Hidden || hidden}
-	}
-	a.row.Sweep, a.swept = &w, true
+	a.row.Sweep, a.swept = a.row.Sweep.With(goneBelow, hidden), true
 }
 
 // erase forgets an account's posts and markers; the highest revision that it
