@@ -21,8 +21,9 @@ const (
 	MaxTags  = 20
 	MaxLangs = 20
 	MaxLimit = 100
-	// maxPageBytes bounds the records of a page: beyond it the page is short.
-	// Records can have a megabyte, and anybody can post a hundred of them.
+	// maxPageBytes bounds the records and tags of a page: the post that goes beyond
+	// it is the last one. Records can have a megabyte, and anybody can post a hundred
+	// of them. A tag counts as long as one can be.
 	maxPageBytes = 4 << 20
 )
 
@@ -222,19 +223,25 @@ func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, way keyset
 	// OFFSET 0 keeps the look-up of one post a subquery, which can only run once
 	// for each key, in the order of the keys. A plain join's order is the planner's
 	// choice: where the tables are small it begins with the accounts.
+	//
+	// The length of a record that is stored out of line stands where it is referred
+	// to: Postgres neither reads nor sends the records behind the page's last one.
 	const sql = `
-		SELECT post.*
-		  FROM unnest($1::uuid[]) AS page(key)
-		 CROSS JOIN LATERAL (
-			SELECT ` + postColumns + `
+		SELECT key, did, rkey, cid, tags, langs, indexed_at, record
+		  FROM (SELECT post.*, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) - bytes AS before
+		          FROM unnest($1::uuid[]) AS page(key)
+		         CROSS JOIN LATERAL (
+			SELECT ` + postColumns + `, octet_length(p.record) + $3 * cardinality(p.tags) AS bytes
 			  FROM posts p JOIN accounts a ON a.id = p.account_id
 			 WHERE p.key = page.key
-			OFFSET 0) AS post`
+			OFFSET 0) AS post) AS measured
+		 WHERE before <= $2`
+	args := []any{keys, maxPageBytes, event.MaxTagBytes}
 	if trace != nil {
-		trace(Statement{SQL: sql, Args: []any{keys}})
+		trace(Statement{SQL: sql, Args: args})
 	}
 	batch := &pgx.Batch{}
-	batch.Queue(sql, keys).Query(func(rows pgx.Rows) error {
+	batch.Queue(sql, args...).Query(func(rows pgx.Rows) error {
 		posts, cutOff, err = scanPosts(rows, keys)
 		return nil // what failed may have to be read again
 	})
@@ -252,14 +259,11 @@ func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, way keyset
 	return posts, cutOff, now, nil
 }
 
-// scanPosts reads the rows of the posts with these keys, in their order, until they
-// are too big together.
+// scanPosts reads the rows of the posts with these keys, in their order. cutOff says
+// that there are fewer since they would be too big together.
 func scanPosts(rows pgx.Rows, keys []event.Key) (posts []PostRow, cutOff bool, err error) {
 	bytes := 0
 	for rows.Next() {
-		if bytes > maxPageBytes {
-			return posts, true, nil
-		}
 		var p PostRow
 		if err := rows.Scan(p.targets()...); err != nil {
 			return nil, false, err
@@ -268,14 +272,15 @@ func scanPosts(rows pgx.Rows, keys []event.Key) (posts []PostRow, cutOff bool, e
 			return nil, false, errors.New("one is missing, or out of order")
 		}
 		p.IndexedAt = p.IndexedAt.UTC()
-		bytes += len(p.Record)
+		bytes += len(p.Record) + event.MaxTagBytes*len(p.Tags)
 		posts = append(posts, p)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, false, err
 	}
-	if len(posts) < len(keys) {
+	cutOff = bytes > maxPageBytes && len(posts) < len(keys)
+	if len(posts) < len(keys) && !cutOff {
 		return nil, false, fmt.Errorf("%d are missing", len(keys)-len(posts))
 	}
-	return posts, false, nil
+	return posts, cutOff, nil
 }

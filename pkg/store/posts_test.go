@@ -1,8 +1,12 @@
 package store_test
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +17,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/testkit/fault"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
@@ -115,6 +120,8 @@ type node struct {
 	Loops     float64 `json:"Actual Loops"`
 	Filtered  float64 `json:"Rows Removed by Filter"`
 	HeapFetch float64 `json:"Heap Fetches"`
+	Hit       float64 `json:"Shared Hit Blocks"`
+	Read      float64 `json:"Shared Read Blocks"`
 	Plans     []node
 }
 
@@ -225,16 +232,23 @@ func explain(t *testing.T, r *store.Reader, s store.Statement) node {
 }
 
 // A page of records that are very big is short, and a walk goes on behind it.
+// Postgres neither reads nor sends more of the records than the page holds.
 func TestPostsOfBigRecords(t *testing.T) {
 	t.Parallel()
-	o := newDatabase(t)
+	o := newServer(t)
 	w := openLeader(t, o)
 	account := &store.Account{DID: "did:plc:author", Seq: 1}
+	const posts, recordBytes = 100, 900_000
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	noise := rand.NewChaCha8([32]byte(binary.LittleEndian.AppendUint64(make([]byte, 24), seed)))
 	var want []string
-	for i := range 20 {
+	for i := range posts {
+		text := make([]byte, recordBytes/2) // what cannot be compressed is many blocks of the table
+		_, _ = noise.Read(text)
 		p := &store.Post{
 			Key: event.NewKey(epoch.Add(-time.Duration(i)*time.Second), fmt.Sprint(i)), Account: account, Rkey: fmt.Sprint("r", i), Rev: "3abcdefghijkl",
-			CID: "bafy", Tags: []string{"big"}, IndexedAt: epoch, Seq: 1, Record: []byte(`"` + strings.Repeat("x", 1<<20) + `"`),
+			CID: "bafy", Tags: []string{"big"}, IndexedAt: epoch, Seq: 1, Record: fmt.Appendf(nil, "%q", hex.EncodeToString(text)),
 		}
 		c := store.Changes{Posts: []store.PostChange{{New: p, NewVisible: true}}}
 		if i == 0 {
@@ -243,15 +257,82 @@ func TestPostsOfBigRecords(t *testing.T) {
 		require.NoError(t, w.Apply(t.Context(), func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) { return cp, tx.Write(t.Context(), c) }))
 		want = append(want, p.Rkey)
 	}
-	r := openReader(t, o)
-	page, err := r.Posts(t.Context(), store.PostQuery{Tags: []string{"big"}, From: keyset.Start(), Limit: store.MaxLimit})
-	require.NoError(t, err)
-	require.Less(t, len(page.Rows), 10)
-	require.True(t, page.HasNext)
-	require.Equal(t, store.ShortOfBytes, page.Short)
+	r, sent := openCounted(t, o)
+	const mostBytes = 4<<20 + recordBytes + 64<<10
 	for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
+		q := store.PostQuery{Tags: []string{"big"}, From: keyset.Start(), Way: way, Limit: store.MaxLimit}
+		if way == keyset.Backward {
+			q.From = keyset.End()
+		}
+		var blocks float64
+		before := sent()
+		page, err := r.TracePosts(t.Context(), q, func(s store.Statement) {
+			explain(t, r, s).each(func(n node) { blocks = max(blocks, n.Hit+n.Read) })
+		})
+		require.NoError(t, err)
+		require.Less(t, sent()-before, int64(mostBytes), "bytes that Postgres sends for a page")
+		require.Less(t, blocks, 10.0*posts, "blocks that are read to find out where the page ends")
+		require.Len(t, page.Rows, 5)
+		require.Equal(t, store.ShortOfBytes, page.Short)
+		require.Equal(t, way == keyset.Forward, page.HasNext)
+		require.Equal(t, way == keyset.Backward, page.HasPrevious)
 		require.Equal(t, want, walk(t, r, []string{"big"}, way, 50))
 	}
+	before := sent()
+	_, err := r.Post(t.Context(), account.DID, "r0")
+	require.NoError(t, err)
+	require.Less(t, sent()-before, int64(recordBytes+64<<10), "one post")
+	before = sent()
+	_, err = r.TagHistory(t.Context(), "big")
+	require.NoError(t, err)
+	_, err = r.Tags(t.Context(), store.TagQuery{From: keyset.Start(), Limit: store.MaxLimit})
+	require.NoError(t, err)
+	_, err = r.TagsWithPrefix(t.Context(), "b")
+	require.NoError(t, err)
+	_, err = r.Status(t.Context())
+	require.NoError(t, err)
+	require.Less(t, sent()-before, int64(64<<10), "what has no records")
+}
+
+// Tags count as records do: in normal form they can be longer than the record that
+// they come of.
+func TestPostsOfBigTags(t *testing.T) {
+	t.Parallel()
+	o := newServer(t)
+	long := strings.Repeat("\u0635", event.MaxTagBytes/2-2)
+	seedPosts(t, openLeader(t, o), seed{posts: 100, second: func(i int) int { return i }, tags: func(int) []string {
+		tags := []string{"big"}
+		for i := range event.MaxTagsPerPost - 1 {
+			tags = append(tags, fmt.Sprint(long, i))
+		}
+		return tags
+	}})
+	r, sent := openCounted(t, o)
+	before := sent()
+	page, err := r.Posts(t.Context(), store.PostQuery{Tags: []string{"big"}, From: keyset.Start(), Limit: store.MaxLimit})
+	require.NoError(t, err)
+	require.Less(t, sent()-before, int64(5<<20), "bytes that Postgres sends for a page")
+	require.Equal(t, store.ShortOfBytes, page.Short)
+	require.Greater(t, len(page.Rows), 50)
+	require.Len(t, walk(t, r, []string{"big"}, keyset.Backward, store.MaxLimit), 100)
+}
+
+// newServer returns a migrated database on a server of the test's own, by TCP.
+func newServer(t *testing.T) store.Options {
+	t.Helper()
+	o := store.Options{URL: pgtest.Server(t).URL}
+	require.NoError(t, store.Migrate(t.Context(), o, quiet))
+	return o
+}
+
+// openCounted is openReader, and sent says how many bytes Postgres sent it so far.
+func openCounted(t *testing.T, o store.Options) (r *store.Reader, sent func() int64) {
+	t.Helper()
+	u, err := url.Parse(o.URL)
+	require.NoError(t, err)
+	proxy := fault.New(t, fault.Raw, u.Host, &fault.Log{})
+	u.Host = proxy.Addr()
+	return openReader(t, store.Options{URL: u.String()}), proxy.Sent
 }
 
 // A page is in order whatever the planner knows of the tables: with statistics of

@@ -52,6 +52,9 @@ func (l *link) strike(a *Armed, dst net.Conn, data []byte) bool {
 func (l *link) pass(dst net.Conn, data []byte) bool {
 	for {
 		l.proxy.mu.Lock()
+		if dst == l.client && !l.proxy.held {
+			l.proxy.sent += int64(len(data))
+		}
 		held, changed, rate := l.proxy.held, l.proxy.changed, l.proxy.rate
 		l.proxy.mu.Unlock()
 		if held {

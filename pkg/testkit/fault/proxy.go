@@ -41,6 +41,7 @@ type Proxy struct {
 	changed chan struct{} // closed and replaced when held changes
 	armed   []*Armed
 	links   map[*link]struct{}
+	sent    int64 // bytes of the server that were passed to clients
 }
 
 // New opens a proxy before the server at target (host:port), which need not run
@@ -59,6 +60,13 @@ func New(t testing.TB, protocol Protocol, target string, log *Log) *Proxy {
 
 // Addr is where clients connect, host:port.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
+
+// Sent is how many bytes of the server's were passed to clients so far.
+func (p *Proxy) Sent() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sent
+}
 
 // Close ends the proxy and its connections. A second call does nothing.
 func (p *Proxy) Close() {
