@@ -22,7 +22,7 @@ import (
 var migrations embed.FS
 
 // schemaVersion is the newest migration. A test compares it with the files.
-const schemaVersion = 4
+const schemaVersion = 5
 
 const (
 	migrationsTable = "schema_migrations"

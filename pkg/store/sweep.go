@@ -7,15 +7,17 @@ import (
 	"slices"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// beginSweeps makes the accounts' sweeps begin at their first post.
+// beginSweeps begins the accounts' sweeps. A pass that is under way goes on.
 func (t *Tx) beginSweeps(ctx context.Context, accounts []*Account) error {
 	for _, a := range accounts {
 		if _, err := t.tx.Exec(ctx, `
 			INSERT INTO sweeps (account_id, gone_below, hidden) VALUES ($1, $2, $3)
-			ON CONFLICT (account_id) DO UPDATE SET gone_below = excluded.gone_below, hidden = excluded.hidden, progress = ''`,
-			a.ID, a.Sweep.GoneBelow, a.Sweep.Hidden); err != nil {
+			ON CONFLICT (account_id) DO UPDATE SET gone_below = excluded.gone_below, hidden = excluded.hidden, again = sweeps.at IS NOT NULL AND $4`,
+			a.ID, a.Sweep.GoneBelow, a.Sweep.Hidden, a.Sweep.Again); err != nil {
 			return fmt.Errorf("begin to sweep %s: %w", a.DID, err)
 		}
 		t.swept = true
@@ -68,14 +70,16 @@ func (t *Tx) countTagsLater(ctx context.Context, swept map[int64]tally) error {
 	return nil
 }
 
-// NextSweep returns an account that is being swept and up to limit of its posts,
-// in the order of their record keys, from where the sweep has come to. first says
-// that it is at its beginning, last that there are no more behind them. The
+// NextSweep returns the account that is swept next behind another one, all of them in
+// turn, and up to limit of its posts from where its pass has come to, newest first. first
+// says that the pass is at its beginning, last that there are no more behind them. The
 // account is nil where none is swept.
-func (t *Tx) NextSweep(ctx context.Context, limit int) (a *Account, posts []*Post, first, last bool, err error) {
-	var did, progress string
+func (t *Tx) NextSweep(ctx context.Context, after int64, limit int) (a *Account, posts []*Post, first, last bool, err error) {
+	var did string
+	var at *event.Key
 	err = t.tx.QueryRow(ctx, `
-		SELECT a.did, w.progress FROM sweeps w JOIN accounts a ON a.id = w.account_id ORDER BY w.account_id LIMIT 1`).Scan(&did, &progress)
+		SELECT a.did, w.at FROM sweeps w JOIN accounts a ON a.id = w.account_id
+		 ORDER BY w.account_id <= $1, w.account_id LIMIT 1`, after).Scan(&did, &at)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil, false, true, nil
 	}
@@ -87,15 +91,19 @@ func (t *Tx) NextSweep(ctx context.Context, limit int) (a *Account, posts []*Pos
 		return nil, nil, false, false, err
 	}
 	a = accounts[did]
+	from := lastKey
+	if at != nil {
+		from = step(*at, -1)
+	}
 	err = t.loadPosts(ctx, map[int64]*Account{a.ID: a}, func(p *Post) { posts = append(posts, p) },
-		`SELECT `+loadedColumns+` FROM posts p WHERE p.account_id = $1 AND p.rkey > $2 ORDER BY p.rkey LIMIT $3`, a.ID, progress, limit)
-	return a, posts, progress == "", len(posts) < limit, err
+		`SELECT `+loadedColumns+` FROM posts p WHERE p.account_id = $1 AND p.key <= $2 ORDER BY p.key DESC LIMIT $3`, a.ID, from, limit)
+	return a, posts, at == nil, len(posts) < limit, err
 }
 
-// PassSweep records that the account's sweep has come to a record key.
-func (t *Tx) PassSweep(ctx context.Context, a *Account, rkey string) error {
-	if _, err := t.tx.Exec(ctx, `UPDATE sweeps SET progress = $2 WHERE account_id = $1`, a.ID, rkey); err != nil {
-		return fmt.Errorf("sweep %s up to %s: %w", a.DID, rkey, err)
+// PassSweep records that the pass under way through the account's posts has come to a key.
+func (t *Tx) PassSweep(ctx context.Context, a *Account, key event.Key) error {
+	if _, err := t.tx.Exec(ctx, `UPDATE sweeps SET at = $2, listing = $3 WHERE account_id = $1`, a.ID, key, a.Lists()); err != nil {
+		return fmt.Errorf("sweep %s up to %s: %w", a.DID, key, err)
 	}
 	return nil
 }
@@ -114,8 +122,14 @@ func (t *Tx) EraseRemoved(ctx context.Context, a *Account, limit int) (int, erro
 
 // EndSweep ends the account's sweep: what it changed is seen from now on, and
 // counted. Where more than limit counts change, it counts as many and is not done:
-// call it again.
+// call it again. Nor is it where something changed behind the pass: then another begins.
 func (t *Tx) EndSweep(ctx context.Context, a *Account, limit int) (done bool, err error) {
+	if a.Sweep.Again || a.Lists() != (a.State == Active) {
+		if _, err := t.tx.Exec(ctx, `UPDATE sweeps SET at = NULL, again = false WHERE account_id = $1`, a.ID); err != nil {
+			return false, fmt.Errorf("sweep %s once more: %w", a.DID, err)
+		}
+		return false, nil
+	}
 	rows, err := t.tx.Query(ctx, `
 		DELETE FROM sweep_counts s
 		 USING (SELECT account_id, tag_id, hour FROM sweep_counts WHERE account_id = $1 ORDER BY tag_id, hour LIMIT $2) AS first

@@ -43,19 +43,39 @@ type Account struct {
 // Sweep says that an account's posts are many and are changed in pieces, each in
 // a transaction of its own, until they are what the account's row says: listed
 // or not, and gone where their revision is below GoneBelow.
+//
+// A pass goes through all posts. What it does to their listing is settled when it
+// begins: an account that changes its state meanwhile gets another pass behind it,
+// so that one that changes all the time ends its passes nevertheless.
 type Sweep struct {
 	GoneBelow string
 	// Hidden says that readers see none of the account's posts meanwhile.
 	Hidden bool
+	// Begun says that the pass has begun, and Listing that it lists posts.
+	Begun, Listing bool
+	// Again says that posts are to go that the pass may have passed.
+	Again bool
 }
 
-// With returns a sweep that also takes away posts below goneBelow, and keeps all out of
-// sight where hidden is set. What was begun before, nil for nothing, is still to be done.
+// With returns a sweep that also takes away posts below goneBelow, if that is not "", and
+// keeps all out of sight where hidden is set. What was begun before, nil for nothing, is
+// still to be done.
 func (s *Sweep) With(goneBelow string, hidden bool) *Sweep {
-	if s == nil {
-		return &Sweep{GoneBelow: goneBelow, Hidden: hidden}
+	var w Sweep
+	if s != nil {
+		w = *s
 	}
-	return &Sweep{GoneBelow: max(s.GoneBelow, goneBelow), Hidden: s.Hidden || hidden}
+	w.GoneBelow, w.Hidden, w.Again = max(w.GoneBelow, goneBelow), w.Hidden || hidden, w.Again || goneBelow != ""
+	return &w
+}
+
+// Lists reports whether the account's posts are to have rows in post_tags now: as its
+// state says or, while a pass is under way, as that has it.
+func (a *Account) Lists() bool {
+	if a.Sweep != nil && a.Sweep.Begun {
+		return a.Sweep.Listing
+	}
+	return a.State == Active
 }
 
 // Post is a row of posts.
@@ -111,7 +131,8 @@ func (t *Tx) CountDeadLetters(n int) { t.deadLetters += int64(n) }
 // Accounts returns the rows of those of dids that have one, by DID.
 func (t *Tx) Accounts(ctx context.Context, dids []string) (map[string]*Account, error) {
 	rows, err := t.tx.Query(ctx, `
-		SELECT a.id, a.did, a.state, a.state_time, a.state_source_seq, a.erased_rev, a.sync_rev, a.seq, w.gone_below, w.hidden
+		SELECT a.id, a.did, a.state, a.state_time, a.state_source_seq, a.erased_rev, a.sync_rev, a.seq,
+		       w.gone_below, w.hidden, w.at IS NOT NULL, w.listing, w.again
 		  FROM accounts a LEFT JOIN sweeps w ON w.account_id = a.id WHERE a.did = ANY($1::text[])`, dids)
 	if err != nil {
 		return nil, fmt.Errorf("load %d accounts: %w", len(dids), err)
@@ -119,12 +140,14 @@ func (t *Tx) Accounts(ctx context.Context, dids []string) (map[string]*Account, 
 	out := make(map[string]*Account, len(dids))
 	var a Account
 	var goneBelow *string
-	var hidden *bool
-	_, err = pgx.ForEachRow(rows, []any{&a.ID, &a.DID, &a.State, &a.StateTime, &a.StateSourceSeq, &a.ErasedRev, &a.SyncRev, &a.Seq, &goneBelow, &hidden}, func() error {
+	var hidden, listing, again *bool
+	var begun bool
+	_, err = pgx.ForEachRow(rows, []any{&a.ID, &a.DID, &a.State, &a.StateTime, &a.StateSourceSeq, &a.ErasedRev, &a.SyncRev, &a.Seq,
+		&goneBelow, &hidden, &begun, &listing, &again}, func() error {
 		row := a
 		row.StateTime = row.StateTime.UTC()
 		if goneBelow != nil {
-			row.Sweep = &Sweep{GoneBelow: *goneBelow, Hidden: *hidden}
+			row.Sweep = &Sweep{GoneBelow: *goneBelow, Hidden: *hidden, Begun: begun, Listing: *listing, Again: *again}
 		}
 		out[a.DID] = &row
 		return nil

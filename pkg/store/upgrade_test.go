@@ -62,6 +62,7 @@ var inTheWay = map[int]string{
 	2: "SELECT FROM tagstream.posts, tagstream.tags, tagstream.checkpoint, tagstream.heartbeat LIMIT 1",
 	3: "SELECT FROM tagstream.checkpoint FOR UPDATE",
 	4: "SELECT FROM tagstream.posts LIMIT 1",
+	5: "SELECT FROM tagstream.sweeps, tagstream.heartbeat LIMIT 1",
 }
 
 // TestOldAPIServesWhileMigrating: the API of each older version answers every

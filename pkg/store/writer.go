@@ -39,8 +39,9 @@ type PendingSync struct {
 type Writer struct {
 	pool        *pgxpool.Pool
 	tags, langs *terms
-	// sweeping says that accounts may be being swept.
+	// sweeping says that accounts may be being swept, and swept which had the last step.
 	sweeping bool
+	swept    int64
 	// epoch is that of the lease, 0 where none was acquired.
 	epoch  int64
 	holder string
@@ -193,6 +194,11 @@ func (w *Writer) Sweeping() bool { return w.sweeping }
 
 // DoneSweeping records that there are none.
 func (w *Writer) DoneSweeping() { w.sweeping = false }
+
+// SweptLast is the account that had the last step, and SweepNext records that one has it
+// now, whatever comes of it: so a step that fails holds up its own account only.
+func (w *Writer) SweptLast() int64           { return w.swept }
+func (w *Writer) SweepNext(account *Account) { w.swept = account.ID }
 
 func earlier(a, b time.Time) time.Time {
 	if a.Before(b) {

@@ -330,8 +330,6 @@ func (a *account) touch(seq uint64) {
 	a.row.Seq, a.changed = seq, true
 }
 
-func (a *account) visible() bool { return a.row.State == store.Active }
-
 // changes returns the difference between what was loaded and what is now.
 func (f *fold) changes() store.Changes {
 	var c store.Changes
@@ -348,7 +346,7 @@ func (f *fold) changes() store.Changes {
 			if e.removed != e.removedBefore {
 				c.Removed = append(c.Removed, store.RemovedChange{Account: &a.row, Rkey: rkey, New: e.removed})
 			}
-			before, now := e.postBefore != nil && e.postBefore.Listed, e.post != nil && a.visible()
+			before, now := e.postBefore != nil && e.postBefore.Listed, e.post != nil && a.row.Lists()
 			if e.post != e.postBefore || before != now {
 				c.Posts = append(c.Posts, store.PostChange{Account: &a.row, Old: e.postBefore, New: e.post, OldVisible: before, NewVisible: now})
 			}

@@ -18,22 +18,24 @@ const (
 
 // Sweep does a step of what events of big accounts have left to do, in a
 // transaction of its own: some posts of one account become listed or unlisted,
-// or are deleted. While it lasts, readers see nothing of what is to change; the
+// or are deleted. Accounts take turns, so that one that changes its state again and again
+// holds up no other. While a sweep lasts, readers see nothing of what is to change; the
 // last step shows it, and counts it.
 //
 // A batch that changes posts of the account meanwhile finds them as they are,
-// swept or not, and leaves them as they shall be. The error is the writer's
+// swept or not, and leaves them as the pass under way does. The error is the writer's
 // (store.ErrLeaseLost) or the database's.
 func (a *Applier) Sweep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
 	defer cancel()
 	none := false
 	err := a.Writer.Apply(ctx, func(tx *store.Tx, from store.Checkpoint) (store.Checkpoint, error) {
-		acc, posts, first, last, err := tx.NextSweep(ctx, sweepRows)
+		acc, posts, first, last, err := tx.NextSweep(ctx, a.Writer.SweptLast(), sweepRows)
 		if err != nil || acc == nil {
 			none = err == nil
 			return from, err
 		}
+		a.Writer.SweepNext(acc)
 		if first && acc.ErasedRev != "" {
 			if n, err := tx.EraseRemoved(ctx, acc, sweepRows); err != nil || n > 0 {
 				return from, err
@@ -44,7 +46,7 @@ func (a *Applier) Sweep(ctx context.Context) error {
 			switch {
 			case isGone(p):
 				c.Posts = append(c.Posts, store.PostChange{Account: acc, Old: p, OldVisible: p.Listed})
-			case p.Listed != (acc.State == store.Active):
+			case p.Listed != acc.Lists():
 				c.Posts = append(c.Posts, store.PostChange{Account: acc, Old: p, New: p, OldVisible: p.Listed, NewVisible: !p.Listed})
 			}
 		}
@@ -55,7 +57,7 @@ func (a *Applier) Sweep(ctx context.Context) error {
 			_, err := tx.EndSweep(ctx, acc, sweepCounts)
 			return from, err
 		}
-		return from, tx.PassSweep(ctx, acc, posts[len(posts)-1].Rkey)
+		return from, tx.PassSweep(ctx, acc, posts[len(posts)-1].Key)
 	})
 	if err != nil {
 		return fmt.Errorf("sweep an account: %w", err)

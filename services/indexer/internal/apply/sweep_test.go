@@ -220,3 +220,76 @@ func dump(t *testing.T, x *index) []string {
 	}
 	return out
 }
+
+// sweeps is how many accounts are being swept.
+func (x *index) sweeps() int64 {
+	x.t.Helper()
+	s, err := x.reader.Status(x.t.Context())
+	require.NoError(x.t, err)
+	return s.Sweeps
+}
+
+// manyPosts are n creates by an account.
+func manyPosts(author string, n int) (events []event.Event) {
+	for i := range n {
+		ev := create(fmt.Sprintf("p%05d", i), 1, "art")
+		ev.DID = author
+		events = append(events, ev)
+	}
+	return events
+}
+
+// An account that changes its state at every step of its sweep holds up neither that
+// of another account nor the end of its own: what was done of it is not begun again.
+func TestSweepsTakeTurns(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	x.applier.Big = 100
+	const posts = 2600 // six steps
+	toggling, erased := "did:plc:toggling", "did:plc:zerased"
+	x.apply(manyPosts(toggling, posts)...)
+	x.apply(manyPosts(erased, posts)...)
+	x.sweep(1)
+	of := func(ev event.Event, author string) event.Event {
+		ev.DID = author
+		return ev
+	}
+	x.apply(of(status(false, "suspended"), toggling), of(status(false, "deleted"), erased))
+	left := func() (n int) {
+		require.NoError(t, pgtest.Pool(t, x.url).QueryRow(t.Context(),
+			`SELECT count(*) FROM tagstream.posts JOIN tagstream.accounts a ON a.id = account_id WHERE did = $1`, erased).Scan(&n))
+		return n
+	}
+	ended := 0
+	for i := range 30 {
+		x.sweep(1)
+		if n := x.sweeps(); n == 0 || n == 1 && left() > 0 {
+			ended++
+		}
+		x.apply(of(status(i%2 == 0, "suspended"), toggling))
+		if i == 13 {
+			require.Zero(t, left(), "two accounts of six steps each, one after the other")
+		}
+	}
+	require.Positive(t, ended, "its own sweep never ends")
+	x.sweep(100)
+	require.Empty(t, x.posts("art"), "it was suspended last")
+	x.apply(of(status(true, ""), toggling))
+	x.sweep(100)
+	require.Len(t, x.posts("art"), 100)
+}
+
+// A state that changes and changes back costs a sweep nothing of what it has done.
+func TestSweepGoesOnAfterAChange(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	x.applier.Big = 100
+	x.apply(manyPosts(did, 4600)...) // ten steps
+	x.sweep(1)
+	x.apply(status(false, "suspended"))
+	require.Equal(t, 5, x.sweep(5))
+	x.apply(status(true, ""))
+	x.apply(status(false, "suspended"))
+	require.LessOrEqual(t, x.sweep(100), 6, "five steps, and one that finds none")
+	require.Empty(t, x.posts("art"))
+}

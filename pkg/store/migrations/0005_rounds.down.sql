@@ -1,0 +1,8 @@
+BEGIN;
+UPDATE checkpoint SET writer_version = 4;
+ALTER TABLE sweeps ADD COLUMN IF NOT EXISTS progress text COLLATE "C" NOT NULL DEFAULT '';
+ALTER TABLE sweeps DROP COLUMN IF EXISTS at, DROP COLUMN IF EXISTS again, DROP COLUMN IF EXISTS listing;
+ALTER TABLE heartbeat DROP COLUMN IF EXISTS erase_looked;
+DROP TABLE IF EXISTS payloads;
+DROP INDEX IF EXISTS posts_account_key_idx;
+COMMIT;
