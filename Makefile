@@ -5,9 +5,9 @@ SHELL := bash
 
 GOTESTSUM := go run gotest.tools/gotestsum@v1.13.0
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
-MODULES := pkg services/ingest services/indexer services/api services/standalone deploy/secrets test
-# Modules outside the workspace, whose dependencies would change all others'.
-APART := test/containers test/k8s test/observability
+MODULES := . test
+# A module outside the workspace, whose dependencies would change the versions of all others.
+ISOLATED := test/deploy
 DEMO_DIR ?= $(CURDIR)/data/demo
 DEMO_RATE ?= 50
 
@@ -46,15 +46,15 @@ logs: ## follow their logs
 
 .PHONY: test-containers
 test-containers: ## test the deployment with real containers (needs an engine: .ci/engine; without a registry: .ci/images)
-	cd test/containers && GOWORK=off go test -count=1 -v -timeout 60m . $(CONTAINERFLAGS)
+	cd test/deploy && GOWORK=off go test -count=1 -v -timeout 60m ./containers $(CONTAINERFLAGS)
 
 .PHONY: k8s
 k8s: ## check the manifests for Kubernetes against their schemas and our rules (no cluster needed)
-	cd test/k8s && GOWORK=off go test -count=1 .
+	cd test/deploy && GOWORK=off go test -count=1 ./k8s
 
 .PHONY: test-observability
 test-observability: ## check metrics, alert rules and the dashboard (needs promtool: Debian's package prometheus)
-	cd test/observability && GOWORK=off go test -count=1 ./...
+	cd test/deploy && GOWORK=off go test -count=1 ./observability
 
 .PHONY: test
 test: ## run all tests that this machine can run
@@ -107,7 +107,7 @@ lab: ## measure paging by key against OFFSET and others; the report goes to docs
 .PHONY: lint
 lint: ## run the linters and check formatting
 	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(GOLANGCI) run --allow-parallel-runners --config $(CURDIR)/.golangci.yml ./...); done
-	@for m in $(APART); do echo "lint $$m"; (cd $$m && GOWORK=off $(GOLANGCI) run --allow-parallel-runners --config $(CURDIR)/.golangci.yml ./...); done
+	@for m in $(ISOLATED); do echo "lint $$m"; (cd $$m && GOWORK=off $(GOLANGCI) run --allow-parallel-runners --config $(CURDIR)/.golangci.yml ./...); done
 
 .PHONY: generate
 generate: ## write the generated files anew
@@ -115,16 +115,12 @@ generate: ## write the generated files anew
 
 .PHONY: generate-metrics
 generate-metrics: ## write docs/metrics.md anew
-	cd test/observability && GOWORK=off go test -count=1 -run '^TestDocs$$' . -update
-
-.PHONY: dashboard
-dashboard: ## draw the dashboard from a running Prometheus to docs/dashboard.png (needs Chromium; DASHBOARDFLAGS="-last 20m")
-	cd test/observability && GOWORK=off go run ./cmd/picture -dashboard $(CURDIR)/deploy/grafana/dashboards/tagstream.json -out $(CURDIR)/docs/dashboard.png $(DASHBOARDFLAGS)
+	cd test/deploy && GOWORK=off go test -count=1 -run '^TestDocs$$' ./observability -update
 
 .PHONY: verify
 verify: generate ## fail where a generated file or a go.mod is not current, or a module does not build alone
 	git diff --exit-code -- docs/configuration.md
-	@for m in $(MODULES) $(APART); do echo "verify $$m"; (cd $$m && export GOWORK=off && go mod tidy -diff && go build -o /dev/null ./...); done
+	@for m in $(MODULES) $(ISOLATED); do echo "verify $$m"; (cd $$m && export GOWORK=off && go mod tidy -diff && go build -o /dev/null ./...); done
 
 .PHONY: clean
 clean: ## remove what was built and the demo's data

@@ -14,10 +14,7 @@ require (
 	github.com/prometheus/client_golang v1.25.0
 	github.com/rivo/uniseg v0.4.7
 	github.com/stretchr/testify v1.12.1
-	github.com/tagstream/tagstream/pkg v0.0.0
-	github.com/tagstream/tagstream/services/api v0.0.0
-	github.com/tagstream/tagstream/services/indexer v0.0.0
-	github.com/tagstream/tagstream/services/ingest v0.0.0
+	github.com/tagstream/tagstream v0.0.0
 	go.opentelemetry.io/otel/trace v1.47.0
 	go.opentelemetry.io/proto/otlp v1.11.0
 	golang.org/x/sync v0.24.0
@@ -130,14 +127,6 @@ require (
 	google.golang.org/protobuf v1.36.12 // indirect
 )
 
-replace github.com/tagstream/tagstream/pkg => ../pkg
-
-replace github.com/tagstream/tagstream/services/ingest => ../services/ingest
-
-replace github.com/tagstream/tagstream/services/indexer => ../services/indexer
-
-replace github.com/tagstream/tagstream/services/api => ../services/api
-
-replace github.com/tagstream/tagstream/services/standalone => ../services/standalone
-
 tool github.com/bluesky-social/jetstream/cmd/jetstream
+
+replace github.com/tagstream/tagstream => ../

@@ -8,7 +8,7 @@
 --   tagstream_replicator  streams to a standby, no SQL
 --
 -- The rights on tables are given by "indexer migrate" (pkg/store/grant.go), as
--- the tables' owner. test/containers tries what each role must not do.
+-- the tables' owner. test/deploy/containers tries what each role must not do.
 \set ON_ERROR_STOP on
 \set QUIET on
 -- Passwords stay out of the log, also where a statement fails.

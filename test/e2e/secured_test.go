@@ -50,9 +50,8 @@ func newDeployed(t *testing.T) *deployed {
 // makeSecrets writes what deploy/secrets makes.
 func makeSecrets(t *testing.T, dir string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "run", ".", "--out", dir, "--program-user=-1")
-	cmd.Dir = deployDir + "secrets"
-	cmd.Env = append(os.Environ(), "GOWORK=off")
+	cmd := exec.CommandContext(t.Context(), "go", "run", "./deploy/secrets", "--out", dir, "--program-user=-1")
+	cmd.Dir = deployDir + ".."
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }

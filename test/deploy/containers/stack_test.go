@@ -29,7 +29,7 @@ import (
 
 const (
 	// root is the project's folder.
-	root = "../.."
+	root = "../../.."
 	// upLimit is how long a stack may take to come up, downLimit to go.
 	upLimit   = 5 * time.Minute
 	downLimit = 3 * time.Minute

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/tagstream/tagstream/test/observability"
+	"github.com/tagstream/tagstream/test/deploy/observability"
 )
 
 type rule struct {

@@ -16,7 +16,7 @@ import (
 	"github.com/grafana/grafana-foundation-sdk/go/timeseries"
 	"github.com/stretchr/testify/require"
 
-	"github.com/tagstream/tagstream/test/observability"
+	"github.com/tagstream/tagstream/test/deploy/observability"
 )
 
 var boardPath = filepath.Join(root, "deploy", "grafana", "dashboards", "tagstream.json")

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	root     = "../.."
+	root     = "../../.."
 	patience = 20 * time.Second
 )
 

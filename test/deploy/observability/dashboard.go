@@ -6,7 +6,7 @@ import (
 	"os"
 )
 
-// Board is what of Grafana's JSON model is needed to ask and draw.
+// Board is the part of Grafana's JSON model that the tests read.
 type Board struct {
 	Title  string
 	Panels []Panel
@@ -28,20 +28,7 @@ type Target struct{ Expr, LegendFormat string }
 // Defaults say how values are shown.
 type Defaults struct {
 	Unit       string
-	Min, Max   *float64
-	Decimals   *int
-	Thresholds struct {
-		Steps []struct {
-			Color string
-			Value *float64
-		}
-	}
-	Custom struct {
-		FillOpacity       float64
-		Stacking          struct{ Mode string }
-		ThresholdsStyle   struct{ Mode string }
-		ScaleDistribution struct{ Type string }
-	}
+	Thresholds struct{ Steps []struct{ Color string } }
 }
 
 // Load reads a dashboard.

@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-const root = "../.."
+const root = "../../.."
 
 // render is `kubectl kustomize`.
 func render(t testing.TB, dir string) string {
@@ -63,8 +63,8 @@ func renderSecrets(t testing.TB) string {
 		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), text, 0o600))
 	}
-	run := exec.CommandContext(t.Context(), "go", "run", ".", "-out", filepath.Join(dir, "k8s/secrets/files"), "-program-user=-1")
-	run.Dir = filepath.Join(root, "deploy/secrets")
+	run := exec.CommandContext(t.Context(), "go", "run", "./deploy/secrets", "-out", filepath.Join(dir, "k8s/secrets/files"), "-program-user=-1")
+	run.Dir = root
 	run.Env = append(os.Environ(), "GOWORK=off")
 	out, err := run.CombinedOutput()
 	require.NoError(t, err, "%s", out)
