@@ -71,6 +71,42 @@ func (w *Writer) PruneHours(ctx context.Context, limit int) (deleted int64, done
 	return deleted, deleted < int64(limit), nil
 }
 
+// PruneTags looks at the next limit rows of tags behind an id and deletes those of tags
+// that no visible post has, in one transaction, under the lease: their names are what
+// somebody wrote. A tag that comes again gets a row anew. done says that there are no more.
+// The error is ErrLeaseLost or the database's.
+func (w *Writer) PruneTags(ctx context.Context, from int64, limit int) (next, deleted int64, done bool, err error) {
+	// What a sweep has yet to count is counted by the tag's id.
+	return w.pruneTerms(ctx, w.tags, "post_tags", "tag_id", `
+		AND NOT EXISTS (SELECT FROM sweeps w JOIN sweep_counts c USING (account_id) WHERE c.tag_id = t.id)`, from, limit)
+}
+
+// PruneLangs is PruneTags for languages.
+func (w *Writer) PruneLangs(ctx context.Context, from int64, limit int) (next, deleted int64, done bool, err error) {
+	return w.pruneTerms(ctx, w.langs, "post_langs", "lang_id", "", from, limit)
+}
+
+func (w *Writer) pruneTerms(ctx context.Context, dict *terms, list, column, and string, from int64, limit int) (next, deleted int64, done bool, err error) {
+	var seen int
+	var names []string
+	err = w.holding(ctx, func(tx pgx.Tx, _ time.Time) error {
+		return tx.QueryRow(ctx, `
+			WITH seen AS MATERIALIZED (SELECT id, posts FROM `+dict.table+` WHERE id > $1 ORDER BY id LIMIT $2),
+			gone AS (
+				DELETE FROM `+dict.table+` t USING seen s
+				 WHERE t.id = s.id AND s.posts = 0 AND NOT EXISTS (SELECT FROM `+list+` l WHERE l.`+column+` = t.id)`+and+`
+				RETURNING t.name)
+			SELECT (SELECT count(*) FROM seen), (SELECT coalesce(max(id), $1) FROM seen), ARRAY(SELECT name FROM gone)`,
+			from, limit).Scan(&seen, &next, &names)
+	})
+	if err != nil {
+		dict.forgetAll() // it may have taken effect
+		return from, 0, false, fmt.Errorf("prune %s: %w", dict.table, err)
+	}
+	dict.forget(names)
+	return next, int64(len(names)), seen < limit, nil
+}
+
 // holding runs fn in a transaction that holds the checkpoint's row under the
 // lease, with the upstream time that the index has come to.
 func (w *Writer) holding(ctx context.Context, fn func(tx pgx.Tx, now time.Time) error) error {

@@ -49,6 +49,13 @@ func (c *terms) forgetAll() {
 	clear(c.known)
 }
 
+// forget takes names out whose rows were deleted.
+func (c *terms) forget(names []string) {
+	for _, n := range names {
+		delete(c.known, n)
+	}
+}
+
 // resolve fills the cache for names, creating those that do not exist.
 func (c *terms) resolve(ctx context.Context, tx pgx.Tx, names []string) error {
 	var missing []string

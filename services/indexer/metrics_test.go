@@ -18,7 +18,7 @@ func TestEverySeriesExistsAtZero(t *testing.T) {
 	m := newMetrics(reg, time.Hour)
 	require.Equal(t, len(event.Kinds), testutil.CollectAndCount(m.events))
 	require.Equal(t, len(apply.Reasons), testutil.CollectAndCount(m.deadLetters))
-	require.Equal(t, 2, testutil.CollectAndCount(m.prunedRows))
+	require.Equal(t, 4, testutil.CollectAndCount(m.prunedRows))
 	require.Equal(t, 3, testutil.CollectAndCount(m.erasedPayloads))
 	problems, err := testutil.GatherAndLint(reg)
 	require.NoError(t, err)

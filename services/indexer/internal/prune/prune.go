@@ -1,7 +1,7 @@
 // Package prune deletes what the index keeps only for a time: markers of removed
-// posts, and hourly counts that no history shows any more. It works in small
-// transactions under the indexer's lease, between batches, so that it never
-// keeps them waiting.
+// posts, hourly counts that no history shows any more, and the names of tags and
+// languages that no visible post has. It works in small transactions under the
+// indexer's lease, between batches, so that it never keeps them waiting.
 //
 // A marker must outlive everything that can come into the stream again without
 // the removal behind it, or an older event would bring its post back. That is
@@ -36,10 +36,12 @@ const (
 const (
 	Markers = "removed_posts"
 	Hours   = "tag_hours"
+	Tags    = "tags"
+	Langs   = "langs"
 )
 
-// Tables lists them.
-var Tables = []string{Markers, Hours}
+// Tables lists them, in the order in which they are pruned.
+var Tables = []string{Markers, Hours, Tags, Langs}
 
 // Pruner prunes while one lease lasts.
 type Pruner struct {
@@ -48,9 +50,10 @@ type Pruner struct {
 	erased   bool
 	onPruned func(table string, rows int64)
 
-	sweep store.MarkerSweep
-	hours bool // the markers are done, the hours are next
-	due   time.Time
+	table  int // of Tables, the one that is pruned now
+	marker store.MarkerSweep
+	term   int64 // the last one of Tags or Langs that was looked at
+	due    time.Time
 }
 
 // New returns a pruner that keeps markers for age by upstream time and, with
@@ -67,23 +70,32 @@ func (p *Pruner) Step(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	p.due = now.Add(retry)
-	if !p.hours {
-		next, n, done, err := p.writer.PruneMarkers(ctx, p.age, p.erased, p.sweep, step)
-		if err != nil {
-			return err
-		}
-		p.onPruned(Markers, n)
-		p.sweep, p.hours, p.due = next, done, now.Add(pause)
-		return nil
-	}
-	n, done, err := p.writer.PruneHours(ctx, step)
+	n, done, err := p.prune(ctx, Tables[p.table])
 	if err != nil {
 		return err
 	}
-	p.onPruned(Hours, n)
+	p.onPruned(Tables[p.table], n)
 	p.due = now.Add(pause)
-	if done {
-		p.sweep, p.hours, p.due = store.MarkerSweep{}, false, now.Add(rest)
+	if !done {
+		return nil
+	}
+	p.marker, p.term = store.MarkerSweep{}, 0
+	if p.table = (p.table + 1) % len(Tables); p.table == 0 {
+		p.due = now.Add(rest)
 	}
 	return nil
+}
+
+func (p *Pruner) prune(ctx context.Context, table string) (n int64, done bool, err error) {
+	switch table {
+	case Markers:
+		p.marker, n, done, err = p.writer.PruneMarkers(ctx, p.age, p.erased, p.marker, step)
+	case Hours:
+		n, done, err = p.writer.PruneHours(ctx, step)
+	case Tags:
+		p.term, n, done, err = p.writer.PruneTags(ctx, p.term, step)
+	case Langs:
+		p.term, n, done, err = p.writer.PruneLangs(ctx, p.term, step)
+	}
+	return n, done, err
 }

@@ -6,9 +6,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
@@ -110,7 +112,7 @@ func TestPruneMarkers(t *testing.T) {
 	both(day0, create("old", "a"), create("new", "a"), create("stays", "a"))
 	both(day0.Add(time.Hour), gone("old", "b"))
 	both(day0.Add(50*time.Hour), gone("new", "b"))
-	require.Equal(t, map[string]int64{prune.Markers: 0, prune.Hours: 0}, x.sweep())
+	require.Equal(t, map[string]int64{prune.Markers: 0, prune.Hours: 0, prune.Tags: 0, prune.Langs: 0}, x.sweep())
 
 	both(day0.Add(age+time.Hour), event.Event{Kind: event.KindPosition})
 	require.Zero(t, x.sweep()[prune.Markers], "exactly as old as it may get")
@@ -125,7 +127,7 @@ func TestPruneMarkers(t *testing.T) {
 	// pruned and who has not agree on what comes new.
 	both(day0.Add(age+2*time.Hour), create("new", "a"), create("old", "c"), gone("stays", "c"), create("stays", "b"))
 	same()
-	require.Equal(t, map[string]int64{prune.Markers: 0, prune.Hours: 0}, x.sweep())
+	require.Equal(t, map[string]int64{prune.Markers: 0, prune.Hours: 0, prune.Tags: 0, prune.Langs: 0}, x.sweep())
 }
 
 // TestPruneAfterErasing: where payloads are erased, a marker waits for a complete
@@ -197,7 +199,8 @@ func TestPruneFenced(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
 	x := open(t, o, "live")
-	x.put(day0, create("1", "a"), gone("1", "b"))
+	x.put(day0, create("1", "a"))
+	x.put(day0, gone("1", "b"))
 	x.put(day0.Add(2*age), event.Event{Kind: event.KindPosition})
 	w, err := store.OpenWriter(t.Context(), o, "other")
 	require.NoError(t, err)
@@ -206,5 +209,90 @@ func TestPruneFenced(t *testing.T) {
 	require.NoError(t, err)
 	p := prune.New(x.writer, age, x.erased, func(table string, rows int64) { require.Fail(t, fmt.Sprint(table, rows)) })
 	require.ErrorIs(t, p.Step(t.Context(), time.Unix(0, 0)), store.ErrLeaseLost)
+	_, _, _, err = x.writer.PruneTags(t.Context(), 0, 100)
+	require.ErrorIs(t, err, store.ErrLeaseLost)
 	require.Equal(t, 1, x.count(o, "removed_posts"))
+	require.Equal(t, 1, x.count(o, "tags"))
+}
+
+// TestPruneTags: a name goes with the last visible post that has it, and comes again with
+// the next one. Tokens of a tag that is gone stay good, and miss nothing that comes later.
+func TestPruneTags(t *testing.T) {
+	t.Parallel()
+	o := store.Options{URL: pgtest.Database(t).URL}
+	x := open(t, o, "live")
+	r, err := store.OpenReader(t.Context(), o)
+	require.NoError(t, err)
+	defer r.Close()
+	with := func(ev event.Event, did string, tags ...string) event.Event {
+		ev.DID, ev.Tags, ev.Langs = did, tags, []string{"x-" + did[len("did:plc:"):]}
+		return ev
+	}
+	names := func(table string) (all []string) {
+		rows, err := pgtest.Pool(t, o.URL).Query(t.Context(), "SELECT name FROM tagstream."+table+" ORDER BY name")
+		require.NoError(t, err)
+		all, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		require.NoError(t, err)
+		return all
+	}
+	page := func(tag string, from keyset.Position, way keyset.Way) store.PostPage {
+		p, err := r.Posts(t.Context(), store.PostQuery{Tags: []string{tag}, From: from, Way: way, Limit: 10})
+		require.NoError(t, err)
+		return p
+	}
+	x.put(day0, with(create("1", "a"), "did:plc:a", "art", "secret"), with(create("2", "a"), "did:plc:b", "art", "their-own-words"),
+		with(create("3", "a"), "did:plc:c", "hidden"))
+	before := page("secret", keyset.Start(), keyset.Forward)
+	require.Len(t, before.Rows, 1)
+	require.EqualValues(t, 0, x.sweep()[prune.Tags])
+
+	x.put(day0, gone("1", "b"),
+		event.Event{Kind: event.KindAccount, DID: "did:plc:b", Status: "deleted"}, event.Event{Kind: event.KindAccount, DID: "did:plc:c", Status: "suspended"},
+		with(create("4", "a"), "did:plc:d", "art"))
+	pruned := x.sweep()
+	require.EqualValues(t, 3, pruned[prune.Tags])
+	require.EqualValues(t, 3, pruned[prune.Langs])
+	require.Equal(t, []string{"x", "x-d"}, names("langs"))
+	require.Equal(t, []string{"art"}, names("tags"))
+	require.Empty(t, page("secret", before.Next, keyset.Forward).Rows)
+	require.Empty(t, page("secret", before.Previous, keyset.Backward).Rows)
+
+	// The writer made their rows and remembers the ids, which are nobody's now.
+	x.put(day0.Add(time.Hour), with(create("5", "a"), "did:plc:d", "secret"), event.Event{Kind: event.KindAccount, DID: "did:plc:c", Active: true})
+	later := page("secret", before.Previous, keyset.Backward)
+	require.Len(t, later.Rows, 1)
+	require.Equal(t, "5", later.Rows[0].Rkey)
+	require.Len(t, page("hidden", keyset.Start(), keyset.Forward).Rows, 1)
+	require.Equal(t, []string{"art", "hidden", "secret"}, names("tags"))
+	f, err := store.NewVerifier(o).Check(t.Context(), store.Live)
+	require.NoError(t, err)
+	require.Zero(t, f.N, f.String())
+}
+
+// TestPruneTagsOfASweep: what a sweep has listed and not counted yet keeps its tags.
+func TestPruneTagsOfASweep(t *testing.T) {
+	t.Parallel()
+	o := store.Options{URL: pgtest.Database(t).URL}
+	x := open(t, o, "live")
+	a := apply.Applier{Writer: x.writer, Logger: quiet}
+	x.put(day0, create("1", "a"))
+	pool := pgtest.Pool(t, o.URL)
+	// As in the midst of one: unlisted, and listed again.
+	_, err := pool.Exec(t.Context(), `
+		INSERT INTO tagstream.sweeps (account_id, hidden) SELECT id, true FROM tagstream.accounts;
+		INSERT INTO tagstream.sweep_counts (account_id, tag_id, hour, posts) SELECT a.id, t.id, -1, 1 FROM tagstream.accounts a, tagstream.tags t;
+		UPDATE tagstream.sweeps SET visible = 1; UPDATE tagstream.checkpoint SET visible_posts = 0, tags = 0;
+		UPDATE tagstream.tags SET posts = 0; DELETE FROM tagstream.post_tags;`)
+	require.NoError(t, err)
+	require.Zero(t, x.sweep()[prune.Tags])
+	_, err = pool.Exec(t.Context(), `INSERT INTO tagstream.post_tags SELECT t.id, p.key FROM tagstream.tags t, tagstream.posts p`)
+	require.NoError(t, err)
+	_, err = x.writer.Acquire(t.Context())
+	require.NoError(t, err)
+	for x.writer.Sweeping() {
+		require.NoError(t, a.Sweep(t.Context()))
+	}
+	f, err := store.NewVerifier(o).Check(t.Context(), store.Live)
+	require.NoError(t, err)
+	require.Zero(t, f.N, f.String())
 }
