@@ -92,11 +92,7 @@ func headerText(s string) string {
 // GetDeadLetter returns the letter of the message that had that number in the
 // stream of events. The error is ErrNoDeadLetter or the server's.
 func GetDeadLetter(ctx context.Context, js jetstream.JetStream, seq uint64) (DeadLetter, error) {
-	s, err := js.Stream(ctx, DeadLetters)
-	if err != nil {
-		return DeadLetter{}, fmt.Errorf("look up stream %s: %w", DeadLetters, err)
-	}
-	msg, err := s.GetLastMsgForSubject(ctx, deadLetterSubjectOf(seq))
+	msg, err := askLeader(ctx, js, DeadLetters, question{LastFor: deadLetterSubjectOf(seq)})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return DeadLetter{}, fmt.Errorf("%w: %d", ErrNoDeadLetter, seq)
 	}
@@ -201,27 +197,4 @@ func deadLetterFrom(msg *jetstream.RawStreamMsg) (DeadLetter, error) {
 		d.At = at
 	}
 	return d, nil
-}
-
-// eachMessage calls fn with the messages of a stream from sequence number first
-// to the last one as of s.
-func eachMessage(ctx context.Context, s jetstream.Stream, first uint64, fn func(*jetstream.RawStreamMsg) error) error {
-	st := s.CachedInfo().State
-	if st.Msgs == 0 {
-		return nil
-	}
-	name := s.CachedInfo().Config.Name
-	for seq := max(first, st.FirstSeq, 1); seq <= st.LastSeq; seq++ {
-		msg, err := s.GetMsg(ctx, seq)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			continue // trimmed or removed
-		}
-		if err != nil {
-			return fmt.Errorf("read message %d of %s: %w", seq, name, err)
-		}
-		if err := fn(msg); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -18,6 +18,7 @@ import (
 // The server writes a block of up to 8 MiB anew for each message, under the
 // stream's lock: leave it time in between.
 type Eraser struct {
+	js    jetstream.JetStream
 	posts jetstream.Stream
 }
 
@@ -28,12 +29,12 @@ func OpenEraser(ctx context.Context, js jetstream.JetStream) (*Eraser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look up stream %s: %w", Posts, err)
 	}
-	return &Eraser{s}, nil
+	return &Eraser{js, s}, nil
 }
 
 // Erase erases a message. One that is not there is no error.
 func (e *Eraser) Erase(ctx context.Context, seq uint64) error {
-	if err := secureDelete(ctx, e.posts, seq); err != nil {
+	if err := secureDelete(ctx, e.js, e.posts, seq); err != nil {
 		return fmt.Errorf("erase message %d of %s: %w", seq, Posts, err)
 	}
 	return nil
@@ -42,12 +43,10 @@ func (e *Eraser) Erase(ctx context.Context, seq uint64) error {
 // EraseSame erases a message if its payload is still the given one, and reports
 // whether the stream has another at that number.
 func (e *Eraser) EraseSame(ctx context.Context, seq uint64, payload []byte) (other bool, err error) {
-	msg, err := e.posts.GetMsg(ctx, seq)
+	msg, err := GetMessage(ctx, e.js, seq)
 	switch {
-	case errors.Is(err, jetstream.ErrMsgNotFound):
-		return false, nil
-	case err != nil:
-		return false, fmt.Errorf("read message %d of %s: %w", seq, Posts, err)
+	case err != nil, msg == nil:
+		return false, err
 	case !bytes.Equal(msg.Data, payload):
 		return true, nil
 	}
@@ -60,7 +59,7 @@ func (e *Eraser) StoredBefore(ctx context.Context, t time.Time, first, last uint
 	lo, hi := first, last+1 // every message below lo is from before t, none from hi on
 	for lo < hi {
 		mid := lo + (hi-lo)/2
-		msg, err := e.posts.GetMsg(ctx, mid, jetstream.WithGetMsgSubject(postsPrefix+">"))
+		msg, err := askLeader(ctx, e.js, Posts, question{Seq: mid, NextFor: postsPrefix + ">"})
 		switch {
 		case errors.Is(err, jetstream.ErrMsgNotFound):
 			hi = mid
@@ -87,11 +86,7 @@ func HasGaps(ctx context.Context, js jetstream.JetStream) (bool, error) {
 // HasMessage reports whether the stream has a message from number from to
 // number to.
 func HasMessage(ctx context.Context, js jetstream.JetStream, from, to uint64) (bool, error) {
-	s, err := js.Stream(ctx, Posts)
-	if err != nil {
-		return false, fmt.Errorf("look up stream %s: %w", Posts, err)
-	}
-	msg, err := s.GetMsg(ctx, from, jetstream.WithGetMsgSubject(postsPrefix+">"))
+	msg, err := askLeader(ctx, js, Posts, question{Seq: from, NextFor: postsPrefix + ">"})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return false, nil
 	}
@@ -109,12 +104,12 @@ func EraseDeadLetter(ctx context.Context, js jetstream.JetStream, seq uint64) er
 	if err != nil {
 		return fmt.Errorf("look up stream %s: %w", DeadLetters, err)
 	}
-	msg, err := s.GetLastMsgForSubject(ctx, deadLetterSubjectOf(seq))
+	msg, err := askLeader(ctx, js, DeadLetters, question{LastFor: deadLetterSubjectOf(seq)})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil
 	}
 	if err == nil {
-		err = secureDelete(ctx, s, msg.Sequence)
+		err = secureDelete(ctx, js, s, msg.Sequence)
 	}
 	if err != nil {
 		return fmt.Errorf("erase dead letter %d: %w", seq, err)
@@ -142,12 +137,12 @@ func TidyDeadLetters(ctx context.Context, js jetstream.JetStream) error {
 
 // secureDelete deletes a message and overwrites it. The server says "failed"
 // also of one that is not there, as after an answer that was lost.
-func secureDelete(ctx context.Context, s jetstream.Stream, seq uint64) error {
+func secureDelete(ctx context.Context, js jetstream.JetStream, s jetstream.Stream, seq uint64) error {
 	err := s.SecureDeleteMsg(ctx, seq)
 	if err == nil {
 		return nil
 	}
-	if _, lookErr := s.GetMsg(ctx, seq); errors.Is(lookErr, jetstream.ErrMsgNotFound) {
+	if _, lookErr := askLeader(ctx, js, s.CachedInfo().Config.Name, question{Seq: seq}); errors.Is(lookErr, jetstream.ErrMsgNotFound) {
 		return nil
 	}
 	return err

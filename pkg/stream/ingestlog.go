@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -45,15 +46,26 @@ func Log(ctx context.Context, js jetstream.JetStream, limit int, fn func(LogEntr
 	if err != nil {
 		return fmt.Errorf("look up stream %s: %w", IngestLog, err)
 	}
-	first := uint64(1)
-	if last := s.CachedInfo().State.LastSeq; last > uint64(limit) {
-		first = last - uint64(limit) + 1
+	st := s.CachedInfo().State
+	if st.Msgs == 0 {
+		return nil
 	}
-	return eachMessage(ctx, s, first, func(msg *jetstream.RawStreamMsg) error {
-		var e LogEntry
-		if err := json.Unmarshal(msg.Data, &e); err != nil {
-			return fmt.Errorf("read message %d of %s: %w", msg.Sequence, IngestLog, err)
+	first := max(st.FirstSeq, st.LastSeq-min(uint64(limit), st.LastSeq)+1)
+	for seq := first; seq <= st.LastSeq; seq++ {
+		msg, err := askLeader(ctx, js, IngestLog, question{Seq: seq})
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue // trimmed or removed
 		}
-		return fn(e)
-	})
+		var e LogEntry
+		if err == nil {
+			err = json.Unmarshal(msg.Data, &e)
+		}
+		if err != nil {
+			return fmt.Errorf("read message %d of %s: %w", seq, IngestLog, err)
+		}
+		if err := fn(e); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -16,6 +16,12 @@ var ErrLeaseLost = errors.New("the writer's lease was lost")
 // leaseKey is the key of the writer's lease in the bucket of leases.
 const leaseKey = "ingest"
 
+// leaseStream is the bucket's stream, and leaseSubject the key's subject in it.
+const (
+	leaseStream  = "KV_" + Leases
+	leaseSubject = "$KV." + Leases + "." + leaseKey
+)
+
 // Lease elects the one writer. The server forgets a lease that was not
 // renewed for LeaseTTL; no clocks are compared. It is election, not safety: a
 // holder that slept through its end is made harmless by the Writer's fence.
@@ -155,27 +161,36 @@ func (l *Lease) tryAcquire(ctx context.Context) (h *holding, holder string, err 
 	if err != nil {
 		return nil, "", fmt.Errorf("open bucket %s: %w", Leases, err)
 	}
-	until := time.Now().Add(l.ttl)
-	rev, err := kv.Create(ctx, leaseKey, []byte(l.id))
-	if err == nil {
-		return &holding{kv, rev, until}, "", nil
-	}
-	if !errors.Is(err, jetstream.ErrKeyExists) {
-		return nil, "", fmt.Errorf("take lease: %w", err)
-	}
-	entry, err := kv.Get(ctx, leaseKey)
+	owner, rev, err := l.look(ctx)
 	if err != nil {
-		return nil, "unknown", nil //nolint:nilerr // it ended between the two calls: try again
+		return nil, "", err
 	}
-	if string(entry.Value()) != l.id {
-		return nil, string(entry.Value()), nil
+	if owner != "" && owner != l.id {
+		return nil, owner, nil
 	}
-	// An attempt that failed but took effect, some time ago: from now on.
-	until = time.Now().Add(l.ttl)
-	if rev, err = kv.Update(ctx, leaseKey, []byte(l.id), entry.Revision()); err != nil {
+	// Nobody's, or ours: an attempt that failed but took effect, some time ago. From
+	// now on.
+	until := time.Now().Add(l.ttl)
+	if rev, err = kv.Update(ctx, leaseKey, []byte(l.id), rev); err != nil {
+		if owner, _, lookErr := l.look(ctx); lookErr == nil && owner != "" && owner != l.id {
+			return nil, owner, nil // it was faster
+		}
 		return nil, "", fmt.Errorf("take lease: %w", err)
 	}
 	return &holding{kv, rev, until}, "", nil
+}
+
+// look reads whose the lease is, "" for nobody's, and the revision that the next
+// write of it builds on. A key that was deleted has no value.
+func (l *Lease) look(ctx context.Context) (owner string, rev uint64, err error) {
+	msg, err := askLeader(ctx, l.js, leaseStream, question{LastFor: leaseSubject})
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return "", 0, nil
+	}
+	if err != nil {
+		return "", 0, fmt.Errorf("look at the lease: %w", err)
+	}
+	return string(msg.Data), msg.Sequence, nil
 }
 
 // keep renews the lease until ctx ends, then it returns nil, or until the lease
@@ -216,18 +231,16 @@ func (l *Lease) renew(ctx context.Context, h *holding) error {
 		h.rev, h.until = rev, sent.Add(l.ttl)
 		return nil
 	}
-	entry, getErr := h.kv.Get(ctx, leaseKey)
+	owner, rev, lookErr := l.look(ctx)
 	switch {
-	case errors.Is(getErr, jetstream.ErrKeyNotFound):
-		return errLeaseTaken
-	case getErr != nil:
+	case lookErr != nil:
 		return err
-	case string(entry.Value()) != l.id:
+	case owner != l.id:
 		return errLeaseTaken
 	}
 	// Ours. A revision that is new is that of a renewal which failed but took
 	// effect, this one or one before: the next builds on it.
-	h.rev = entry.Revision()
+	h.rev = rev
 	return err
 }
 
@@ -236,11 +249,11 @@ func (l *Lease) renew(ctx context.Context, h *holding) error {
 func (l *Lease) release(ctx context.Context, kv jetstream.KeyValue) {
 	ctx, cancel := context.WithTimeout(ctx, l.attemptTimeout())
 	defer cancel()
-	entry, err := kv.Get(ctx, leaseKey)
-	if err != nil || string(entry.Value()) != l.id {
+	owner, rev, err := l.look(ctx)
+	if err != nil || owner != l.id {
 		return
 	}
-	_ = kv.Delete(ctx, leaseKey, jetstream.LastRevision(entry.Revision()))
+	_ = kv.Delete(ctx, leaseKey, jetstream.LastRevision(rev))
 }
 
 func minTime(a, b time.Time) time.Time {

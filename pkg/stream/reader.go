@@ -96,7 +96,7 @@ func OpenReader(ctx context.Context, js jetstream.JetStream, start uint64) (*Rea
 	}
 	r := &Reader{js: js, messages: make(chan message), done: make(chan struct{})}
 	if start > 1 {
-		before, err := getMessage(ctx, js, start-1)
+		before, err := GetMessage(ctx, js, start-1)
 		if err != nil {
 			return nil, err
 		}
@@ -186,7 +186,7 @@ func (r *Reader) checkLast(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	msg, err := getMessage(ctx, r.js, r.last)
+	msg, err := GetMessage(ctx, r.js, r.last)
 	if err != nil || msg == nil || msg.Time.Equal(r.stored) {
 		return err
 	}

@@ -175,7 +175,7 @@ func GetStorage(ctx context.Context, js jetstream.JetStream) (Storage, error) {
 // gone or no event says nothing.
 // The error wraps ErrReplaced, or is the server's.
 func CheckSource(ctx context.Context, js jetstream.JetStream, seq uint64, want event.Position) error {
-	msg, err := getMessage(ctx, js, seq)
+	msg, err := GetMessage(ctx, js, seq)
 	if err != nil || msg == nil {
 		return err
 	}
@@ -192,13 +192,10 @@ func CheckSource(ctx context.Context, js jetstream.JetStream, seq uint64, want e
 	return nil
 }
 
-// getMessage returns the message at seq, nil where it was erased or trimmed.
-func getMessage(ctx context.Context, js jetstream.JetStream, seq uint64) (*jetstream.RawStreamMsg, error) {
-	s, err := js.Stream(ctx, Posts)
-	if err != nil {
-		return nil, fmt.Errorf("look up stream %s: %w", Posts, err)
-	}
-	msg, err := s.GetMsg(ctx, seq)
+// GetMessage returns the message at seq, nil where it was erased or trimmed, or
+// never was: the stream's leader says so.
+func GetMessage(ctx context.Context, js jetstream.JetStream, seq uint64) (*jetstream.RawStreamMsg, error) {
+	msg, err := askLeader(ctx, js, Posts, question{Seq: seq})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil, nil
 	}
@@ -232,11 +229,8 @@ func readEnd(ctx context.Context, js jetstream.JetStream) (end, error) {
 	if st.Msgs == 0 {
 		return end{seq: st.LastSeq}, nil
 	}
-	msg, err := s.GetMsg(ctx, st.LastSeq)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		// Erased: what was before it is the last one now.
-		msg, err = s.GetLastMsgForSubject(ctx, postsPrefix+">")
-	}
+	// Not the one at LastSeq, which may be erased: the last that there is.
+	msg, err := askLeader(ctx, js, Posts, question{LastFor: postsPrefix + ">"})
 	if err != nil {
 		return end{}, fmt.Errorf("read message %d of %s: %w", st.LastSeq, Posts, err)
 	}

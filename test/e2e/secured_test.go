@@ -266,7 +266,6 @@ var rarelyUsed = map[string]string{
 	"ingest $JS.FC.KV_TAGSTREAM_LEASES.>":   "what is sent there asks for no answer, so it is not told whose it is",
 	"ingest $JS.API.CONSUMER.INFO.POSTS.*":  "a reconcile that loses its connection asks",
 	"indexer $JS.API.CONSUMER.INFO.POSTS.*": "so does the indexer, if it is not faster to make another consumer",
-	"indexer $JS.API.DIRECT.GET.POSTS_DLQ":  "whether a letter is there is asked where the answer to its deletion is lost",
 }
 
 // unused are the rights that nobody used, and should have.

@@ -56,6 +56,15 @@ type TestServer struct {
 // Server starts a server and returns when it takes connections.
 func Server(t testing.TB, options ...Option) *TestServer {
 	t.Helper()
+	s := newServer(t, options...)
+	s.start(t)
+	// Registered after the directory's own clean-up, so it runs before that.
+	t.Cleanup(s.Shutdown)
+	return s
+}
+
+func newServer(t testing.TB, options ...Option) *TestServer {
+	t.Helper()
 	s := &TestServer{options: server.Options{
 		ServerName: "natstest",
 		JetStream:  true,
@@ -70,9 +79,6 @@ func Server(t testing.TB, options ...Option) *TestServer {
 	for _, option := range options {
 		option(&s.options)
 	}
-	s.start(t)
-	// Registered after the directory's own clean-up, so it runs before that.
-	t.Cleanup(s.Shutdown)
 	return s
 }
 
@@ -107,6 +113,9 @@ func (s *TestServer) current() *server.Server {
 // acknowledged is stored. Stopping twice is harmless.
 func (s *TestServer) Shutdown() {
 	running := s.current()
+	if running == nil {
+		return // it did not start
+	}
 	running.Shutdown()
 	running.WaitForShutdown()
 }

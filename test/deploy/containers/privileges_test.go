@@ -48,7 +48,7 @@ func testUsers(t *testing.T, s *stack) {
 		allowed             bool
 	}{
 		{"ingest", "$JS.API.STREAM.INFO.POSTS", "", ok},
-		{"ingest", "$JS.API.DIRECT.GET.POSTS", `{"seq":1}`, ok},
+		{"ingest", "$JS.API.STREAM.MSG.GET.POSTS", `{"seq":1}`, ok},
 		{"ingest", "$JS.API.STREAM.DELETE.POSTS", "", denied},
 		{"ingest", "$JS.API.STREAM.PURGE.POSTS", "", denied},
 		{"ingest", "$JS.API.STREAM.MSG.DELETE.POSTS", `{"seq":1}`, denied},
@@ -62,7 +62,7 @@ func testUsers(t *testing.T, s *stack) {
 
 		{"indexer", "$JS.API.STREAM.INFO.POSTS", "", ok},
 		{"indexer", "$JS.API.STREAM.INFO.POSTS_DLQ", "", ok},
-		{"indexer", "$JS.API.DIRECT.GET.POSTS", `{"seq":1}`, ok},
+		{"indexer", "$JS.API.STREAM.MSG.GET.POSTS", `{"seq":1}`, ok},
 		{"indexer", "posts.create", "forged", denied},
 		{"indexer", "posts.account", "forged", denied},
 		{"indexer", "ingest_log", "forged", denied},

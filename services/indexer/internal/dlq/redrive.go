@@ -118,10 +118,6 @@ func (r *Redrive) accounts(ctx context.Context, sel Selection) ([]*account, erro
 	if len(seqs) == 0 {
 		seqs = all
 	}
-	posts, err := r.JS.Stream(ctx, stream.Posts)
-	if err != nil {
-		return nil, fmt.Errorf("look up stream %s: %w", stream.Posts, err)
-	}
 	byDID := map[string]*account{}
 	seqs = slices.Clone(seqs)
 	slices.Sort(seqs)
@@ -139,7 +135,7 @@ func (r *Redrive) accounts(ctx context.Context, sel Selection) ([]*account, erro
 		if sel.Reason != "" && sel.Reason != d.Reason {
 			continue
 		}
-		did, done, err := r.examine(ctx, posts, d)
+		did, done, err := r.examine(ctx, d)
 		switch {
 		case err != nil:
 			return nil, err
@@ -162,9 +158,12 @@ func (r *Redrive) accounts(ctx context.Context, sel Selection) ([]*account, erro
 
 // examine finds out which account a dead letter is about. It is done with one
 // that cannot be applied, or has no effect.
-func (r *Redrive) examine(ctx context.Context, posts jetstream.Stream, d stream.DeadLetter) (did string, done bool, err error) {
-	msg, err := posts.GetMsg(ctx, d.Seq)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
+func (r *Redrive) examine(ctx context.Context, d stream.DeadLetter) (did string, done bool, err error) {
+	msg, err := stream.GetMessage(ctx, r.JS, d.Seq)
+	if err != nil {
+		return "", false, err
+	}
+	if msg == nil {
 		st, err := stream.GetState(ctx, r.JS)
 		switch {
 		case err != nil:
@@ -175,9 +174,6 @@ func (r *Redrive) examine(ctx context.Context, posts jetstream.Stream, d stream.
 			return "", true, r.stays(ctx, d, ErrForeign)
 		}
 		return "", true, r.done(ctx, d.Seq) // erased
-	}
-	if err != nil {
-		return "", false, fmt.Errorf("read message %d of %s: %w", d.Seq, stream.Posts, err)
 	}
 	if foreign(d, msg.Data) {
 		return "", true, r.stays(ctx, d, ErrForeign)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -107,7 +106,7 @@ func (h *histories) mentions(data []byte) bool {
 
 // scan reads the stream in order, in stages.
 type scan struct {
-	posts  jetstream.Stream
+	js     jetstream.JetStream
 	reader *stream.Reader
 	// at is the last number that was read up to; ahead is what was fetched and
 	// not asked for yet.
@@ -116,15 +115,11 @@ type scan struct {
 }
 
 func openScan(ctx context.Context, js jetstream.JetStream, from uint64) (*scan, error) {
-	posts, err := js.Stream(ctx, stream.Posts)
-	if err != nil {
-		return nil, fmt.Errorf("look up stream %s: %w", stream.Posts, err)
-	}
 	reader, err := stream.OpenReader(ctx, js, from)
 	if err != nil {
 		return nil, err
 	}
-	return &scan{posts: posts, reader: reader, at: from - 1}, nil
+	return &scan{js: js, reader: reader, at: from - 1}, nil
 }
 
 func (s *scan) close() { s.reader.Close() }
@@ -171,12 +166,12 @@ func (s *scan) until(ctx context.Context, to uint64, fn func(stream.Message) err
 // have been erased, and nothing would come of waiting for them.
 func (s *scan) lastStored(ctx context.Context, to uint64) (uint64, error) {
 	for seq := to; seq > s.at; seq-- {
-		_, err := s.posts.GetMsg(ctx, seq)
-		if err == nil {
-			return seq, nil
+		msg, err := stream.GetMessage(ctx, s.js, seq)
+		if err != nil {
+			return 0, err
 		}
-		if !errors.Is(err, jetstream.ErrMsgNotFound) {
-			return 0, fmt.Errorf("read message %d of %s: %w", seq, stream.Posts, err)
+		if msg != nil {
+			return seq, nil
 		}
 	}
 	return s.at, nil

@@ -168,6 +168,14 @@ func (r *Replay) RecallFloors(ctx context.Context) error {
 // pass moves the index to the leader's checkpoint, where the stream has no
 // message up to there any more.
 func (r *Replay) pass(ctx context.Context, seq uint64) error {
+	// Whoever says that nothing is left must have seen that far itself.
+	st, err := stream.GetState(ctx, r.cfg.JS)
+	if err != nil {
+		return err
+	}
+	if st.Last < seq {
+		return fmt.Errorf("%w: wanted up to %d, the last is %d", stream.ErrBehind, seq, st.Last)
+	}
 	cp, _, err := store.NewOwner(r.cfg.Database).CheckpointOf(ctx, r.cfg.Leader)
 	if err != nil {
 		return err
