@@ -3,6 +3,7 @@ package containers_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os/exec"
 	"slices"
 	"strings"
@@ -197,13 +198,18 @@ func testProxy(t *testing.T, s *stack) {
 	require.NoError(t, err)
 	codes := map[string]int{}
 	for range 2 * allowed {
-		status, body := get(t.Context(), "http://"+address+":8080/v1/status")
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+":8080/v1/status", nil)
+		require.NoError(t, err)
+		answer, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
 		var problem struct {
 			Status int
 			Code   string
 		}
-		require.NoError(t, json.Unmarshal([]byte(body), &problem), body)
-		require.Equal(t, status, problem.Status)
+		require.NoError(t, json.NewDecoder(answer.Body).Decode(&problem))
+		require.NoError(t, answer.Body.Close())
+		require.Equal(t, answer.StatusCode, problem.Status)
+		require.Equal(t, []string{"*"}, answer.Header.Values("Access-Control-Allow-Origin"), "web pages can read it")
 		codes[problem.Code]++
 	}
 	require.Equal(t, map[string]int{"unavailable": allowed, "rate_limited": allowed}, codes)

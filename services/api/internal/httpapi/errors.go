@@ -34,6 +34,7 @@ const (
 	codeCursorMismatch    code = "cursor_mismatch"
 	codeNotFound          code = "not_found"
 	codeMethodNotAllowed  code = "method_not_allowed"
+	codeRateLimited       code = "rate_limited" // said by the proxy before the API: deploy/proxy
 	codeInternal          code = "internal_error"
 	codeUnavailable       code = "unavailable"
 	codeTimeout           code = "timeout"
@@ -47,6 +48,8 @@ func (c code) status() int {
 		return http.StatusNotFound
 	case codeMethodNotAllowed:
 		return http.StatusMethodNotAllowed
+	case codeRateLimited:
+		return http.StatusTooManyRequests
 	case codeInternal:
 		return http.StatusInternalServerError
 	case codeUnavailable, codeTimeout, codeOverloaded:

@@ -350,7 +350,7 @@ func TestCodesAreDocumented(t *testing.T) {
 	for _, c := range []code{
 		codeInvalidQuery, codeQueryTooLong, codeUnknownParameter, codeRepeatedParameter, codeConflicting, codeMissingTags,
 		codeTooManyTags, codeTagsTooLong, codeInvalidTag, codeInvalidMatch, codeInvalidLang, codeInvalidTime, codeInvalidPrefix, codeInvalidLimit, codeInvalidPage, codeInvalidCursor, codeCursorMismatch, codeNotFound,
-		codeMethodNotAllowed, codeInternal, codeUnavailable, codeTimeout, codeOverloaded,
+		codeMethodNotAllowed, codeRateLimited, codeInternal, codeUnavailable, codeTimeout, codeOverloaded,
 	} {
 		want = append(want, string(c))
 		require.Contains(t, doc.Info.Description, fmt.Sprintf("| `%s` | %d |", c, c.status()))
