@@ -57,11 +57,18 @@ func Decode(data []byte) (*Event, error) {
 	if err := e.Validate(); err != nil {
 		return nil, err
 	}
-	e.Source.Time = e.Source.Time.UTC().Truncate(time.Microsecond)
+	e.Source.normalize()
 	if e.Resume != nil {
-		e.Resume.Time = e.Resume.Time.UTC().Truncate(time.Microsecond)
+		e.Resume.normalize()
 	}
 	return &e, nil
+}
+
+func (p *Position) normalize() {
+	p.Time = p.Time.UTC().Truncate(time.Microsecond)
+	if !p.Clock.IsZero() { // the zero time is in UTC, and as it is compares as such
+		p.Clock = p.Clock.UTC().Truncate(time.Microsecond)
+	}
 }
 
 // bad names the field that cannot be stored, "" where none is.
@@ -71,11 +78,15 @@ func (p Position) bad() string {
 		return "host"
 	case p.Seq > 1<<63-1: // they become Postgres bigints
 		return "seq"
-	case p.Time.Before(time.Unix(0, 0)), p.Time.After(maxTime):
+	case !storable(p.Time):
 		return "time"
+	case !p.Clock.IsZero() && !storable(p.Clock):
+		return "clock"
 	}
 	return ""
 }
+
+func storable(t time.Time) bool { return !t.Before(time.Unix(0, 0)) && !t.After(maxTime) }
 
 // Validate checks what the fold and the schema rely on. The error wraps
 // ErrInvalid and names the field.

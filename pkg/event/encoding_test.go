@@ -29,7 +29,8 @@ func examples() map[string]*event.Event {
 	source := func(seq uint64) event.Position {
 		return event.Position{
 			Host: "https://jetstream.us-east.bsky.network", Seq: seq,
-			Time: time.Date(2026, 8, 20, 12, 0, 0, 123456000, time.UTC),
+			Time:  time.Date(2026, 8, 20, 12, 0, 0, 123456000, time.UTC),
+			Clock: time.Date(2026, 8, 20, 11, 59, 59, 875000000, time.UTC), Mark: "Zx3kP0aQ",
 		}
 	}
 	return map[string]*event.Event{
@@ -142,6 +143,8 @@ func TestDecodeRefuses(t *testing.T) {
 		{name: "no time", data: `{"v":1,"kind":"position","source":{"host":"h","seq":1}}`, err: event.ErrInvalid, says: "bad source.time"},
 		{name: "time before 1970", data: `{"v":1,"kind":"position","source":{"host":"h","seq":1,"time":"1969-12-31T23:59:59Z"}}`, err: event.ErrInvalid, says: "bad source.time"},
 
+		{name: "clock before 1970", data: `{"v":1,"kind":"position","source":{"host":"h","seq":1,"time":"2026-08-20T12:00:00Z","clock":"1969-12-31T23:59:59Z"}}`, err: event.ErrInvalid, says: "bad source.clock"},
+
 		{name: "resume without host", data: `{"v":1,"kind":"position",` + source + `,"resume":{"seq":1,"time":"2026-08-20T12:00:00Z"}}`, err: event.ErrInvalid, says: "bad resume.host"},
 		{name: "resume without time", data: `{"v":1,"kind":"position",` + source + `,"resume":{"host":"h","seq":1}}`, err: event.ErrInvalid, says: "bad resume.time"},
 
@@ -188,6 +191,12 @@ func TestDecodeTolerates(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, event.Position{Host: "h", Seq: 1<<63 - 1, Time: parse(t, "2026-08-20T12:00:00.123456Z")}, ev.Source,
 		"positions compare as values, so decoding gives each time one form")
+	require.Equal(t, ev.Source.Time, ev.Source.NetworkTime())
+	ev, err = event.Decode([]byte(`{"v": 1, "kind": "position",
+		"source": {"host": "h", "seq": 1, "time": "2023-01-01T00:00:00Z", "clock": "2026-08-20T14:00:00.1234567+02:00"}}`))
+	require.NoError(t, err)
+	require.Equal(t, parse(t, "2026-08-20T12:00:00.123456Z"), ev.Source.Clock)
+	require.Equal(t, ev.Source.Clock, ev.Source.NetworkTime())
 }
 
 func TestEncodeRefuses(t *testing.T) {

@@ -42,9 +42,26 @@ type Position struct {
 	Host string `json:"host"`
 	// Seq is the host's sequence number of the event; the first is 1.
 	Seq uint64 `json:"seq"`
-	// Time is the host's own time of the event (its time_us), in UTC and
-	// whole microseconds.
+	// Time is what the host shows as the time of the event (its time_us), in
+	// UTC and whole microseconds. It is the host's stamp or, where the host's
+	// operator imported one, any other: it is for display, and orders nothing.
 	Time time.Time `json:"time"`
+	// Clock is how far the network's own time had come when reading reached
+	// this position: what came before it, give or take a minute, was read. It
+	// comes from the revisions of what was read, which all hosts share, and does
+	// not go back. Zero in messages of before there was one.
+	Clock time.Time `json:"clock,omitzero"`
+	// Mark tells the event at Seq from any other that a host could give that
+	// number to; "" where the event is not known.
+	Mark string `json:"mark,omitempty"`
+}
+
+// NetworkTime is the position's Clock or, where it has none, its Time.
+func (p Position) NetworkTime() time.Time {
+	if p.Clock.IsZero() {
+		return p.Time
+	}
+	return p.Clock
 }
 
 // IsZero reports whether the position is the unset one.

@@ -3,6 +3,7 @@ package event
 import (
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -68,6 +69,20 @@ func ValidRev(s string) bool {
 		}
 	}
 	return true
+}
+
+// RevTime is the time that a revision is of: the first 53 bits of a TID are
+// microseconds since 1970. It is the clock of the server that made the revision.
+func RevTime(rev string) (time.Time, bool) {
+	const digits, clockIDBits = "234567abcdefghijklmnopqrstuvwxyz", 10
+	if !ValidRev(rev) {
+		return time.Time{}, false
+	}
+	var n uint64
+	for _, c := range []byte(rev) {
+		n = n<<5 | uint64(strings.IndexByte(digits, c))
+	}
+	return time.UnixMicro(int64(n >> clockIDBits)).UTC(), true
 }
 
 // validLang keeps out what Postgres text cannot hold; whether the language

@@ -3,6 +3,7 @@ package event_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -98,6 +99,23 @@ func TestLangRanges(t *testing.T) {
 	}
 	for _, bad := range []string{"", "*", "en-*", "en_US", "-", "en--us", "1n", "abcdefghi", "en ", "é"} {
 		_, ok := event.NormalizeLang(bad)
+		require.False(t, ok, bad)
+	}
+}
+
+func TestRevTime(t *testing.T) {
+	t.Parallel()
+	for rev, want := range map[string]string{
+		"2222222222222": "1970-01-01T00:00:00Z",
+		"3l3qo2vutsw2b": "2024-09-09T19:46:02.251036Z", // of an event that Jetstream's documentation shows
+		"bzzzzzzzzzzzz": "2255-06-05T23:47:34.740991Z",
+	} {
+		got, ok := event.RevTime(rev)
+		require.True(t, ok)
+		require.Equal(t, want, got.Format(time.RFC3339Nano), rev)
+	}
+	for _, bad := range []string{"", "3l3qo2vutsw2", "3l3qo2vutsw2b2", "zl3qo2vutsw2b", "3L3qo2vutsw2b", "3l3qo2vutsw21"} {
+		_, ok := event.RevTime(bad)
 		require.False(t, ok, bad)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -46,6 +47,11 @@ func TestEveryStoredVersionIsRead(t *testing.T) {
 						t.Fatal(err)
 					}
 					ev.V, want.V = 0, 0
+					for _, p := range []*event.Position{&want.Source, want.Resume} {
+						if p != nil && version == 1 { // stored before there were clocks
+							p.Clock, p.Mark = time.Time{}, ""
+						}
+					}
 					require.Equal(t, want, ev, file)
 				}
 			}

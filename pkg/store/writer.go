@@ -20,7 +20,9 @@ const LeaseTTL = 5 * time.Second
 type Checkpoint struct {
 	Seq uint64
 	// Source is the upstream position of the message at Seq. Where that one is a
-	// dead letter, it is of the last event before, and Source.Seq is 0.
+	// dead letter, it is of the last event before, and Source.Seq is 0. As read
+	// back its Time is the network's (event.Position.NetworkTime), which is what
+	// an index is measured and pruned by.
 	Source event.Position
 	// Sync is the account whose replacement posts are coming in after a #sync,
 	// zero where none are.
@@ -163,7 +165,7 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from Checkpoint) (
 			       applied_at = CASE WHEN seq = $1 THEN applied_at ELSE clock_timestamp() END, lease_until = clock_timestamp() + $7,
 			       posts = posts + $8, visible_posts = visible_posts + $9, tags = tags + $10, dead_letters = dead_letters + $11
 			 WHERE epoch = $12`,
-			to.Seq, to.Source.Host, to.Source.Seq, to.Source.Time, to.Sync.DID, to.Sync.Rev, LeaseTTL,
+			to.Seq, to.Source.Host, to.Source.Seq, to.Source.NetworkTime(), to.Sync.DID, to.Sync.Rev, LeaseTTL,
 			tx.posts, tx.visible, tx.tags, tx.deadLetters, w.epoch, to.Sync.Time)
 		if err != nil {
 			return fmt.Errorf("move the checkpoint to %d: %w", to.Seq, err)

@@ -2,6 +2,7 @@ package stream_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -26,6 +27,13 @@ func TestEventsOfAPastWindowDoNotMoveTheCheckpoint(t *testing.T) {
 	require.Equal(t, sourceOf(101), openWriter(t, js).Last())
 	require.NoError(t, w.Append(t.Context(), numbered(102, 1)))
 	require.Equal(t, sourceOf(102), openWriter(t, js).Last())
+	// An index has the clock of a position, or the time where an older program
+	// wrote it.
+	clocked := numbered(103, 1)[0]
+	byTime := clocked.Source
+	clocked.Source.Clock = clocked.Source.Time.Add(-time.Minute)
+	byClock := event.Position{Host: byTime.Host, Seq: byTime.Seq, Time: clocked.Source.Clock}
+	require.NoError(t, w.Append(t.Context(), []*event.Event{clocked}))
 
 	for _, tt := range []struct {
 		name string
@@ -38,6 +46,9 @@ func TestEventsOfAPastWindowDoNotMoveTheCheckpoint(t *testing.T) {
 		{name: "a past one, by its source", seq: 3, was: sourceOf(1)},
 		{name: "another", seq: 3, was: sourceOf(2), err: stream.ErrReplaced},
 		{name: "another live one", seq: 6, was: sourceOf(101), err: stream.ErrReplaced},
+		{name: "one by its clock", seq: 7, was: byClock},
+		{name: "one by its time", seq: 7, was: byTime},
+		{name: "one with another clock", seq: 7, was: event.Position{Host: byTime.Host, Seq: byTime.Seq, Time: byTime.Time.Add(time.Second)}, err: stream.ErrReplaced},
 		{name: "one that is gone", seq: 60, was: sourceOf(101)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

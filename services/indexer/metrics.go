@@ -58,7 +58,7 @@ func newMetrics(r prometheus.Registerer, eraseWithin time.Duration) *metrics {
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}),
 		checkpoint:     gauge("checkpoint_sequence", "Stream sequence of the last message folded in."),
 		lag:            gauge("lag_messages", "Messages of the stream that are not folded in yet; 0 on a standby."),
-		lastEvent:      gauge("last_event_timestamp_seconds", "Upstream time of the last event folded in."),
+		lastEvent:      gauge("last_event_timestamp_seconds", "The network's clock at the last event folded in."),
 		leader:         gauge("leader", "1 while this indexer has the lease."),
 		database:       gauge("database_bytes", "Size of the database with all its indexes, as of a minute ago at most."),
 		prunedRows:     vec("pruned_rows_total", "Rows deleted because nothing needs them any more, by table.", "table", prune.Tables),
@@ -84,7 +84,9 @@ func (m *metrics) applied(ev *event.Event) {
 	m.reached(ev.Checkpoint())
 }
 
-func (m *metrics) reached(p event.Position) { m.lastEvent.Set(float64(p.Time.UnixMicro()) / 1e6) }
+func (m *metrics) reached(p event.Position) {
+	m.lastEvent.Set(float64(p.NetworkTime().UnixMicro()) / 1e6)
+}
 
 func (m *metrics) deadLetter(r apply.Reason) { m.deadLetters.WithLabelValues(string(r)).Inc() }
 

@@ -139,11 +139,11 @@ func (s *Service) source(ctx context.Context, from event.Position, maxPayload in
 	reader.OnClientError = func(error) { s.metrics.clientErrors.Inc() }
 	defer s.setReading(false)
 	return reader.Run(ctx, from, func(ctx context.Context, b firehose.Batch) error {
-		d := decode.Decoder{Host: b.Host, NotBefore: b.NotBefore, MaxPayload: maxPayload}
+		d := decode.Decoder{NotBefore: b.NotBefore, MaxPayload: maxPayload}
 		out := forward.Batch{Position: b.Last}
 		received := time.Now()
 		for i := range b.Events {
-			res := d.Decode(&b.Events[i])
+			res := d.Decode(&b.Events[i], b.Positions[i])
 			s.tally.event(&b.Events[i], res)
 			if res.Event != nil {
 				s.traceEvent(ctx, res.Event, received)
@@ -151,11 +151,7 @@ func (s *Service) source(ctx context.Context, from event.Position, maxPayload in
 			}
 		}
 		if len(b.Events) > 0 {
-			first, ok := d.Position(&b.Events[0])
-			if !ok {
-				first = b.Last
-			}
-			s.tally.progress(first, b.Last, time.Now())
+			s.tally.progress(b.Positions[0], b.Last, time.Now())
 		}
 		return emit(ctx, out)
 	})

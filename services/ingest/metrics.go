@@ -94,7 +94,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		clientErrors: counter("client_errors_total", "Errors that the Jetstream client reported and went on."),
 		connected:    gauge("connected", "1 while a Jetstream host is being read."),
 		upstreamSeq:  gauge("upstream_sequence", "Sequence number of the last event read, on its host."),
-		eventTime:    gauge("upstream_event_timestamp_seconds", "Upstream time of the last event read; the lag is the time since."),
+		eventTime:    gauge("upstream_event_timestamp_seconds", "The network's clock at the last event read; the lag is the time since."),
 		receivedTime: gauge("last_received_timestamp_seconds", "When the last event was read."),
 		appendTime:   histogram("append_duration_seconds", "Time from handing a batch to the stream to its acknowledgement.", prometheus.ExponentialBuckets(0.0005, 2, 14)),
 		batchEvents:  histogram("batch_events", "Events in a batch.", prometheus.ExponentialBuckets(1, 4, 6)),

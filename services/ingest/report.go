@@ -39,7 +39,7 @@ func (s *Service) report(ctx context.Context) {
 		attrs := append(now.since(before).attrs(), s.measure(ctx)...)
 		if !received.IsZero() {
 			attrs = append(attrs, "host", last.Host, "seq", last.Seq,
-				"lag", time.Since(last.Time).Round(time.Millisecond),
+				"lag", time.Since(last.NetworkTime()).Round(time.Millisecond),
 				"last_event_age", time.Since(received).Round(time.Millisecond))
 		}
 		s.logger.Info("progress", attrs...)
@@ -75,7 +75,7 @@ func (s *Service) summary(began time.Time, err error) {
 	took := time.Since(began).Round(time.Millisecond)
 	attrs := append([]any{"took", took}, all.attrs()...)
 	if !last.IsZero() {
-		attrs = append(attrs, "from", stamp(first), "to", stamp(last), "covered", last.Time.Sub(first.Time).Round(time.Millisecond))
+		attrs = append(attrs, "from", stamp(first), "to", stamp(last), "covered", last.NetworkTime().Sub(first.NetworkTime()).Round(time.Millisecond))
 	}
 	detail := fmt.Sprintf("after %s: read %d, kept %d, published %d", took, all.read, all.kept, all.published)
 	if err != nil {
@@ -86,4 +86,4 @@ func (s *Service) summary(began time.Time, err error) {
 	s.log.put(stream.LogEntry{What: "stopped", Host: last.Host, Position: last, Detail: detail})
 }
 
-func stamp(p event.Position) string { return p.Time.Format(time.RFC3339Nano) }
+func stamp(p event.Position) string { return p.NetworkTime().Format(time.RFC3339Nano) }

@@ -50,7 +50,7 @@ func (t *tally) event(ev *jetstream.Event, res decode.Result) {
 // progress records how far was read with a batch that began at first.
 func (t *tally) progress(first, last event.Position, now time.Time) {
 	t.metrics.upstreamSeq.Set(float64(last.Seq))
-	t.metrics.eventTime.Set(float64(last.Time.UnixMicro()) / 1e6)
+	t.metrics.eventTime.Set(float64(last.NetworkTime().UnixMicro()) / 1e6)
 	t.metrics.receivedTime.Set(float64(now.UnixMicro()) / 1e6)
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -180,7 +180,7 @@ func (f *fold) remove(seq uint64, ev *event.Event) {
 		return
 	}
 	f.drop(e)
-	e.removed = &store.Removed{Account: &a.row, Rkey: ev.Rkey, Rev: ev.Rev, At: ev.Source.Time.UTC(), Seq: seq}
+	e.removed = &store.Removed{Account: &a.row, Rkey: ev.Rkey, Rev: ev.Rev, At: ev.Source.NetworkTime().UTC(), Seq: seq}
 	a.touch(seq)
 }
 

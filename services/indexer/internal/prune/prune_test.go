@@ -32,6 +32,7 @@ type index struct {
 	writer *store.Writer
 	seq    uint64
 	erased bool // markers wait for erasing
+	clock  time.Time
 }
 
 func open(t *testing.T, o store.Options, holder string) *index {
@@ -52,7 +53,7 @@ func (x *index) put(at time.Time, events ...event.Event) {
 	var batch []stream.Message
 	for _, ev := range events {
 		x.seq++
-		ev.Source = event.Position{Host: "https://host.example", Seq: x.seq, Time: at}
+		ev.Source = event.Position{Host: "https://host.example", Seq: x.seq, Time: at, Clock: x.clock}
 		data, err := ev.Encode()
 		require.NoError(x.t, err)
 		batch = append(batch, stream.Message{Seq: x.seq, Data: data})
@@ -176,6 +177,24 @@ func TestPruneUnderAWrongClock(t *testing.T) {
 	x.put(now.Add(50*365*24*time.Hour), event.Event{Kind: event.KindPosition})
 	require.Zero(t, x.sweep()[prune.Markers])
 	require.Equal(t, 1, x.count(o, "removed_posts"))
+}
+
+// TestPruneGoesByTheClock: a host's operator may import any time for an event. It
+// neither makes a removal old nor moves the index in time.
+func TestPruneGoesByTheClock(t *testing.T) {
+	t.Parallel()
+	o := store.Options{URL: pgtest.Database(t).URL}
+	x := open(t, o, "live")
+	x.clock = day0
+	x.put(day0, create("1", "a"))
+	x.put(day0.AddDate(-3, 0, 0), gone("1", "b"))
+	require.Zero(t, x.sweep()[prune.Markers], "it was removed just now")
+	cp, err := x.writer.Checkpoint(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, day0, cp.Source.Time)
+	x.clock = day0.Add(age + time.Hour)
+	x.put(day0.AddDate(-3, 0, 0), event.Event{Kind: event.KindPosition})
+	require.EqualValues(t, 1, x.sweep()[prune.Markers])
 }
 
 // TestPruneHours: hourly counts go a day after no batch can change them.

@@ -67,7 +67,7 @@ func (m *memory) recall(ctx context.Context, batch []stream.Message) (int, error
 		switch ev.Kind {
 		case event.KindDelete, event.KindRemove:
 			removals = append(removals, store.Removal{
-				Version: store.Version{DID: ev.DID, Rkey: ev.Rkey, Rev: ev.Rev}, At: ev.Source.Time, Seq: msg.Seq,
+				Version: store.Version{DID: ev.DID, Rkey: ev.Rkey, Rev: ev.Rev}, At: ev.Source.NetworkTime(), Seq: msg.Seq,
 			})
 		case event.KindAccount:
 			if !ev.Active && ev.Status == "deleted" {

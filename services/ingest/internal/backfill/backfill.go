@@ -150,9 +150,9 @@ func (b *Backfill) read(ctx context.Context, after event.Position, from, until t
 	reader.OnNotice = b.notice
 	last, begun := after, b.done
 	err := reader.Run(ctx, after, func(ctx context.Context, batch firehose.Batch) error {
-		d := decode.Decoder{Host: batch.Host, NotBefore: batch.NotBefore, MaxPayload: b.to.MaxPayload()}
+		d := decode.Decoder{NotBefore: batch.NotBefore, MaxPayload: b.to.MaxPayload()}
 		for i := range batch.Events {
-			if err := handle(ctx, d.Decode(&batch.Events[i])); err != nil {
+			if err := handle(ctx, d.Decode(&batch.Events[i], batch.Positions[i])); err != nil {
 				return err
 			}
 		}

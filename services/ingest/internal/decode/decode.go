@@ -19,11 +19,9 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// Decoder decodes the events of one connection to one host. Its zero value
-// but for Host and MaxPayload is ready; it has no state and may be shared.
+// Decoder decodes events. Its zero value but for MaxPayload is ready; it has no
+// state and may be shared.
 type Decoder struct {
-	// Host is the base URL that events come from.
-	Host string
 	// NotBefore drops events whose time is earlier; zero drops none.
 	NotBefore time.Time
 	// MaxPayload is the longest encoded event that the stream takes, in bytes.
@@ -43,19 +41,10 @@ type Result struct {
 
 func drop(why DropReason) Result { return Result{Drop: why} }
 
-// Position returns where the event stands in the host's history. It is false
-// for an event whose sequence number or time no position can hold.
-func (d Decoder) Position(ev *jetstream.Event) (event.Position, bool) {
-	pos := event.Position{Host: d.Host, Seq: ev.Seq, Time: time.UnixMicro(ev.TimeUS).UTC()}
-	probe := event.Event{V: event.Version, Kind: event.KindPosition, Source: pos}
-	return pos, probe.Validate() == nil
-}
-
-// Decode returns what becomes of ev. The input needs its record as CBOR
-// (jetstream.WithRawRecords).
-func (d Decoder) Decode(ev *jetstream.Event) Result {
-	pos, ok := d.Position(ev)
-	if !ok {
+// Decode returns what becomes of ev, which stands at pos. The input needs its
+// record as CBOR (jetstream.WithRawRecords).
+func (d Decoder) Decode(ev *jetstream.Event, pos event.Position) Result {
+	if probe := (event.Event{V: event.Version, Kind: event.KindPosition, Source: pos}); probe.Validate() != nil {
 		return drop(BadPosition)
 	}
 	if pos.Time.Before(d.NotBefore) {

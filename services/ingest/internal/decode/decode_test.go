@@ -23,7 +23,7 @@ const (
 var testTime = time.Date(2026, 8, 31, 12, 0, 0, 123456000, time.UTC)
 
 func decoder() Decoder {
-	return Decoder{Host: "https://host.example", MaxPayload: 1 << 20}
+	return Decoder{MaxPayload: 1 << 20}
 }
 
 // commit is a post's commit with a record, nil for none.
@@ -36,6 +36,11 @@ func commit(t testing.TB, op jetstream.Operation, record any) *jetstream.Event {
 		c.RecordCBOR = data
 	}
 	return &jetstream.Event{DID: testDID, Seq: 42, TimeUS: testTime.UnixMicro(), Kind: jetstream.KindCommit, Commit: c}
+}
+
+// at is where an event stands on a host.
+func at(ev *jetstream.Event) event.Position {
+	return event.Position{Host: "https://host.example", Seq: ev.Seq, Time: time.UnixMicro(ev.TimeUS).UTC()}
 }
 
 // object and array are CBOR values.
@@ -98,7 +103,7 @@ func TestTags(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			res := decoder().Decode(commit(t, jetstream.OpCreate, post(tt.record)))
+			res := decoder().Decode(commit(t, jetstream.OpCreate, post(tt.record)), event.Position{Host: "h", Time: testTime})
 			if tt.want == nil {
 				require.Equal(t, Result{Drop: NoTags}, res)
 				return
@@ -141,7 +146,7 @@ func TestFields(t *testing.T) {
 			record := post(tt.record)
 			record["tags"] = array{"art"}
 			ev := commit(t, jetstream.OpCreate, record)
-			res := decoder().Decode(ev)
+			res := decoder().Decode(ev, at(ev))
 			require.Equal(t, Kept, res.Drop)
 			require.NoError(t, res.Event.Validate())
 			require.Equal(t, tt.createdAt, res.Event.CreatedAt)
@@ -208,7 +213,7 @@ func TestWhatBecomesOfCommits(t *testing.T) {
 			if tt.change != nil {
 				tt.change(ev)
 			}
-			res := decoder().Decode(ev)
+			res := decoder().Decode(ev, at(ev))
 			require.Equal(t, tt.drop, res.Drop)
 			if tt.kind == "" {
 				require.Nil(t, res.Event)
@@ -270,7 +275,7 @@ func TestWhatBecomesOfAccounts(t *testing.T) {
 			t.Parallel()
 			ev := base
 			tt.change(&ev)
-			res := decoder().Decode(&ev)
+			res := decoder().Decode(&ev, at(&ev))
 			require.Equal(t, tt.drop, res.Drop)
 			if tt.drop != Kept {
 				require.Nil(t, res.Event)
@@ -289,15 +294,15 @@ func TestNotBefore(t *testing.T) {
 	d := decoder()
 	d.NotBefore = testTime
 	ev := commit(t, jetstream.OpDelete, nil)
-	require.Equal(t, Kept, d.Decode(ev).Drop)
+	require.Equal(t, Kept, d.Decode(ev, at(ev)).Drop)
 	ev.TimeUS--
-	require.Equal(t, BeforeStart, d.Decode(ev).Drop)
+	require.Equal(t, BeforeStart, d.Decode(ev, at(ev)).Drop)
 }
 
 func TestResultSharesNoMemoryWithTheInput(t *testing.T) {
 	t.Parallel()
 	ev := commit(t, jetstream.OpCreate, post(object{"tags": array{"art"}, "langs": array{"en"}}))
-	res := decoder().Decode(ev)
+	res := decoder().Decode(ev, at(ev))
 	before, err := res.Event.Encode()
 	require.NoError(t, err)
 	for i := range ev.Commit.RecordCBOR {
@@ -311,13 +316,13 @@ func TestResultSharesNoMemoryWithTheInput(t *testing.T) {
 func TestPayloadLimitIsExact(t *testing.T) {
 	t.Parallel()
 	ev := commit(t, jetstream.OpCreate, post(object{"tags": array{"art"}}))
-	data, err := decoder().Decode(ev).Event.Encode()
+	data, err := decoder().Decode(ev, at(ev)).Event.Encode()
 	require.NoError(t, err)
 	d := decoder()
 	d.MaxPayload = len(data)
-	require.Equal(t, Kept, d.Decode(ev).Drop)
+	require.Equal(t, Kept, d.Decode(ev, at(ev)).Drop)
 	d.MaxPayload--
-	require.Equal(t, TooBig, d.Decode(ev).Drop)
+	require.Equal(t, TooBig, d.Decode(ev, at(ev)).Drop)
 }
 
 func BenchmarkDecode(b *testing.B) {
@@ -325,7 +330,7 @@ func BenchmarkDecode(b *testing.B) {
 	d := decoder()
 	b.ReportAllocs()
 	for b.Loop() {
-		if d.Decode(ev).Event == nil {
+		if d.Decode(ev, at(ev)).Event == nil {
 			b.Fatal("dropped")
 		}
 	}

@@ -39,7 +39,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		d := decoder()
 		d.MaxPayload = 4096
-		res := d.Decode(ev)
+		res := d.Decode(ev, at(ev))
 		if res.Event == nil {
 			if !slices.Contains(DropReasons, res.Drop) {
 				t.Fatalf("dropped for %q, which is not listed", res.Drop)

@@ -30,13 +30,13 @@ func TestGolden(t *testing.T) {
 			data, err := os.ReadFile(file)
 			require.NoError(t, err)
 			var got bytes.Buffer
-			decoder := Decoder{Host: "https://host.example", MaxPayload: 1 << 20}
+			decoder := Decoder{MaxPayload: 1 << 20}
 			lines := bufio.NewScanner(bytes.NewReader(data))
 			lines.Buffer(nil, 4<<20)
 			for lines.Scan() {
 				var ev jetstream.Event
 				require.NoError(t, json.Unmarshal(lines.Bytes(), &ev))
-				res := decoder.Decode(&ev)
+				res := decoder.Decode(&ev, at(&ev))
 				if res.Event == nil {
 					got.WriteString("dropped: " + string(res.Drop) + "\n")
 					continue

@@ -1,6 +1,7 @@
 package firehose
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/jcalabro/atmos"
 
 	"github.com/tagstream/tagstream/pkg/event"
 )
@@ -45,8 +47,12 @@ type fakeHost struct {
 
 type fakeEvent struct {
 	seq  uint64
-	time time.Time
-	raw  string // sent as it is instead, where set
+	time time.Time // when the host witnessed it, by its clock
+	raw  string    // sent as it is instead, where set
+	// made is when its account's server made it; zero is time.
+	made  time.Time
+	did   string    // did:plc:a where ""
+	shown time.Time // the imported time; zero is time
 }
 
 func newFakeHost(t *testing.T) *fakeHost {
@@ -213,7 +219,7 @@ func (h *fakeHost) subscribe(w http.ResponseWriter, r *http.Request) {
 			next = e.seq + 1
 			payload := e.raw
 			if payload == "" {
-				payload = accountFrame(e)
+				payload = e.frame()
 			}
 			if !h.send(ctx, conn, payload) {
 				return
@@ -239,17 +245,33 @@ func (h *fakeHost) send(ctx context.Context, conn *websocket.Conn, payload strin
 	return conn.Write(ctx, websocket.MessageText, []byte(`{"$type":"message","payload":`+payload+`}`)) == nil
 }
 
-func accountFrame(e fakeEvent) string {
-	at := e.time.UTC().Format("2006-01-02T15:04:05.000000Z")
-	data, err := json.Marshal(map[string]any{
-		"$type": "network.bsky.jetstream.subscribeEvents#account", "seq": e.seq, "time": at, "did": "did:plc:a",
-		"account": map[string]any{"did": "did:plc:a", "active": true, "seq": 1, "time": at},
-	})
+// frame is an account event or, where made is set, a commit.
+func (e fakeEvent) frame() string {
+	text := func(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000Z") }
+	at := text(e.time)
+	if !e.shown.IsZero() {
+		at = text(e.shown)
+	}
+	did := cmp.Or(e.did, "did:plc:a")
+	payload := map[string]any{
+		"$type": "network.bsky.jetstream.subscribeEvents#account", "seq": e.seq, "time": at, "did": did,
+		"account": map[string]any{"did": did, "active": true, "seq": 1, "time": text(e.time)},
+	}
+	if !e.made.IsZero() {
+		payload = map[string]any{
+			"$type": "network.bsky.jetstream.subscribeEvents#commit", "seq": e.seq, "time": at, "did": did, "rev": revOf(e.made),
+			"operation": "delete", "collection": event.Collection, "rkey": "a",
+		}
+	}
+	data, err := json.Marshal(payload)
 	if err != nil {
 		panic(err)
 	}
 	return string(data)
 }
+
+// revOf is the revision of a commit that was made at t.
+func revOf(t time.Time) string { return atmos.NewTID(t.UnixMicro(), 0).String() }
 
 // session is a running reader and what it gave.
 type session struct {

@@ -41,6 +41,8 @@ type Batch struct {
 	NotBefore time.Time
 	// Events are valid until the handler returns.
 	Events []jetstream.Event
+	// Positions are where they stand, one for each.
+	Positions []event.Position
 	// Last is how far reading has come with this batch: everything up to it was
 	// handed over. After a change of host it stays on the old one until the new
 	// one gives an event.
@@ -105,7 +107,10 @@ type run struct {
 	*Reader
 	handle Handler
 	// pos is the last event that the handler took, or where reading begins.
-	pos event.Position
+	pos   event.Position
+	clock *clock
+	// places are the positions of the batch in hand.
+	places []event.Position
 	// origin is the time at which the very first start began, where that was
 	// in this run.
 	origin time.Time
@@ -131,10 +136,10 @@ var errReachedEnd = errors.New("reached the end of the time to read")
 // ends (it returns ctx's error), the handler fails (its error), or StopAfter
 // has passed (nil). Anything else it retries for ever.
 func (rd *Reader) Run(ctx context.Context, from event.Position, handle Handler) error {
-	r := &run{Reader: rd, handle: handle, pos: from, failures: map[string]failure{}}
+	r := &run{Reader: rd, handle: handle, pos: from, clock: newClock(from), failures: map[string]failure{}}
 	switch {
 	case from.Seq > 0:
-		r.setEnd(from.Time)
+		r.setEnd(from.NetworkTime())
 	case !rd.cfg.Start.Time.IsZero():
 		r.setOrigin(rd.cfg.Start.Time)
 	}

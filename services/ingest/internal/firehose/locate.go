@@ -12,8 +12,6 @@ import (
 // place is where a client begins: behind pos.Seq on pos.Host.
 type place struct {
 	pos event.Position
-	// exact says that pos.Time is the time of the event pos.Seq.
-	exact bool
 	// notBefore is the time that the place stands for, where it was found by
 	// time: the host may replay from somewhat earlier.
 	notBefore time.Time
@@ -30,7 +28,7 @@ func (r *run) locate(ctx context.Context, host string) (place, error) {
 			return place{}, err
 		}
 		if foreign == "" {
-			return place{pos: r.pos, exact: r.pos.Seq > 0, notBefore: r.origin}, nil
+			return place{pos: r.pos, notBefore: r.origin}, nil
 		}
 		r.notify(Notice{What: Switched, Host: host, Position: r.pos,
 			Detail: "the host's history is not the one read before: " + foreign})
@@ -126,15 +124,12 @@ func (r *run) first(ctx context.Context, host string) (place, error) {
 	if err != nil {
 		return place{}, err
 	}
-	t, exact, err := r.timeOf(ctx, host, seq)
+	mark, err := r.markOf(ctx, host, seq)
 	if err != nil {
 		return place{}, err
 	}
-	if !exact {
-		t = r.origin
-	}
-	r.pos = event.Position{Host: host, Seq: seq, Time: t}
-	return place{pos: r.pos, exact: exact, notBefore: r.origin}, nil
+	r.pos = event.Position{Host: host, Seq: seq, Time: r.origin, Mark: mark}
+	return place{pos: r.pos, notBefore: r.origin}, nil
 }
 
 // tip returns the sequence number behind which the host's present begins, and
@@ -232,33 +227,95 @@ func (r *run) verify(ctx context.Context, pos event.Position) (foreign string, e
 			continue
 		case f.seq < pos.Seq:
 			return fmt.Sprintf("asked for sequence number %d it gives %d", pos.Seq, f.seq), nil
+		case f.seq == pos.Seq && !f.is(pos):
+			return f.another(), nil
 		case f.seq == pos.Seq && !f.time.Equal(pos.Time):
-			return fmt.Sprintf("its event %d is of %s", pos.Seq, f.time.Format(time.RFC3339Nano)), nil
+			return r.witnessedLater(ctx, pos)
 		}
 		return "", nil
 	}
 }
 
-// timeOf returns the time of one event, where the host still has it at hand.
-func (r *run) timeOf(ctx context.Context, host string, seq uint64) (t time.Time, known bool, err error) {
+// witnessedLater reports, as verify, on a host that shows another time for the
+// event of a position. Either its operator has imported times, or it has a new
+// history in which the same event came to the same place. Hosts seek times among
+// those of witnessing, which no import changes: in the history that was read,
+// nothing up to the position is later than its time.
+func (r *run) witnessedLater(ctx context.Context, pos event.Position) (foreign string, err error) {
+	if pos.Time.UnixMicro() < minTimeCursor {
+		return "", nil
+	}
+	cursor := uint64(pos.Time.UnixMicro()) + 1
+	p, err := r.dial(ctx, pos.Host, &cursor, false)
+	if err != nil {
+		return "", err
+	}
+	defer p.close()
+	wait, cancel := context.WithTimeout(ctx, r.timing.Verify)
+	defer cancel()
+	for {
+		f, err := p.next(wait)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return "", context.Cause(ctx)
+		case errors.Is(err, context.DeadlineExceeded):
+			return "", nil // nothing is later
+		case err != nil:
+			return "", fmt.Errorf("verify position %d on %s: %w", pos.Seq, pos.Host, err)
+		case f.info == "" && f.seq <= pos.Seq:
+			return fmt.Sprintf("it witnessed its event %d only after %s", pos.Seq, pos.Time.Format(time.RFC3339Nano)), nil
+		case f.info == "":
+			return "", nil
+		}
+	}
+}
+
+// unmarkedSlack is how far the time of a position that has no mark may be from
+// the own one of the event that the host gives for it: hosts witness events
+// somewhat later than they are made.
+const unmarkedSlack = time.Minute
+
+// is reports whether f may be the event that a position with its number is of.
+func (f frame) is(pos event.Position) bool {
+	if pos.Mark != "" {
+		return f.id.mark() == pos.Mark
+	}
+	own, ok := f.id.time()
+	return f.time.Equal(pos.Time) || ok && own.Sub(pos.Time).Abs() <= unmarkedSlack
+}
+
+// another says that f is not the event expected.
+func (f frame) another() string {
+	made := "unknown time"
+	if own, ok := f.id.time(); ok {
+		made = own.Format(time.RFC3339Nano)
+	}
+	return fmt.Sprintf("its event %d is another one, of %s at %s", f.seq, f.id.did, made)
+}
+
+// markOf returns the mark of one event, "" where the host has it not at hand.
+func (r *run) markOf(ctx context.Context, host string, seq uint64) (string, error) {
 	if seq == 0 {
-		return time.Time{}, false, nil
+		return "", nil
 	}
 	p, err := r.dial(ctx, host, &seq, false)
 	if isTooOld(err) {
-		return time.Time{}, false, nil
+		return "", nil
 	}
 	if err != nil {
-		return time.Time{}, false, err
+		return "", err
 	}
 	defer p.close()
 	wait, cancel := context.WithTimeout(ctx, r.timing.Verify)
 	defer cancel()
 	f, err := p.next(wait)
 	if err != nil {
-		return time.Time{}, false, fmt.Errorf("read event %d of %s: %w", seq, host, err)
+		return "", fmt.Errorf("read event %d of %s: %w", seq, host, err)
 	}
-	return f.time, f.info == "" && f.seq == seq, nil
+	if f.info != "" || f.seq != seq {
+		return "", nil
+	}
+	return f.id.mark(), nil
 }
 
 // answers returns why a host does not take subscribers, where nothing else is

@@ -60,6 +60,7 @@ type probe struct {
 type frame struct {
 	seq  uint64
 	time time.Time
+	id   identity
 	// info is the name of an advisory; the frame is then no event.
 	info string
 	// followed says that it is an event of the kinds that Tagstream follows.
@@ -129,6 +130,16 @@ func (p *probe) next(ctx context.Context) (frame, error) {
 				Seq  int64  `json:"seq"`
 				Time string `json:"time"`
 				Name string `json:"name"`
+
+				DID  string `json:"did"`
+				Rkey string `json:"rkey"`
+				Rev  string `json:"rev"`
+				Sync struct {
+					Rev string `json:"rev"`
+				} `json:"sync"`
+				Account struct {
+					Time string `json:"time"`
+				} `json:"account"`
 			} `json:"payload"`
 		}
 		err = json.Unmarshal(data, &f)
@@ -145,7 +156,10 @@ func (p *probe) next(ctx context.Context) (frame, error) {
 				continue
 			}
 			_, kind, _ := strings.Cut(f.Payload.Type, "#")
-			return frame{seq: uint64(f.Payload.Seq), time: t.UTC(), followed: slices.Contains(kinds[:], jetstream.Kind(kind))}, nil
+			return frame{
+				seq: uint64(f.Payload.Seq), time: t.UTC(), followed: slices.Contains(kinds[:], jetstream.Kind(kind)),
+				id: identity{did: f.Payload.DID, rkey: f.Payload.Rkey, rev: f.Payload.Rev + f.Payload.Sync.Rev, told: f.Payload.Account.Time},
+			}, nil
 		case f.Payload.Name != "":
 			return frame{info: f.Payload.Name}, nil
 		}

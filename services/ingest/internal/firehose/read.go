@@ -35,7 +35,7 @@ var (
 func (r *run) read(ctx context.Context, client *jetstream.Client, at place) error {
 	visit, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	w := &watch{run: r, client: client, pos: at.pos, exact: at.exact, began: time.Now(), since: time.Now(), deadline: r.end}
+	w := &watch{run: r, client: client, pos: at.pos, began: time.Now(), since: time.Now(), deadline: r.end}
 	var watching sync.WaitGroup
 	watching.Go(func() { w.watch(visit, end) })
 
@@ -65,19 +65,21 @@ func (r *run) read(ctx context.Context, client *jetstream.Client, at place) erro
 // deliver hands events to the handler and moves the position behind them.
 func (r *run) deliver(ctx context.Context, at place, events []jetstream.Event) error {
 	var ended error
-	if r.cfg.StopAfter > 0 {
-		for i := range events {
-			t := time.UnixMicro(events[i].TimeUS).UTC()
-			r.setEnd(t) // only the whole archive begins without a time
-			if !t.Before(r.end) {
+	r.places = r.places[:0]
+	for i := range events {
+		p := r.position(at.pos.Host, &events[i])
+		if r.cfg.StopAfter > 0 {
+			r.setEnd(p.NetworkTime()) // only the whole archive begins without a time
+			if !p.NetworkTime().Before(r.end) {
 				events, ended = events[:i], errReachedEnd
 				break
 			}
 		}
+		r.places = append(r.places, p)
 	}
 	if len(events) > 0 {
-		last := r.position(at.pos.Host, &events[len(events)-1])
-		if err := r.handle(ctx, Batch{Host: at.pos.Host, NotBefore: at.notBefore, Events: events, Last: last}); err != nil {
+		last := r.places[len(events)-1]
+		if err := r.handle(ctx, Batch{Host: at.pos.Host, NotBefore: at.notBefore, Events: events, Positions: r.places, Last: last}); err != nil {
 			return &handlerError{err}
 		}
 		r.pos, r.young, r.gap = last, time.Time{}, false
@@ -89,14 +91,17 @@ func (r *run) deliver(ctx context.Context, at place, events []jetstream.Event) e
 // not fit its text form.
 var maxTimeUS = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).UnixMicro()
 
-// position is where an event stands. One with an impossible time counts as of
-// the time before it.
+// position is where the next event stands. A host's operator may import times
+// that no text has: such an event is shown with its own.
 func (r *run) position(host string, ev *jetstream.Event) event.Position {
-	t := r.pos.Time
-	if ev.TimeUS >= 0 && ev.TimeUS <= maxTimeUS {
-		t = time.UnixMicro(ev.TimeUS).UTC()
+	id := identityOf(ev)
+	t := time.UnixMicro(ev.TimeUS).UTC()
+	if ev.TimeUS < 0 || ev.TimeUS > maxTimeUS {
+		if own, ok := id.time(); ok {
+			t = own
+		}
 	}
-	return event.Position{Host: host, Seq: ev.Seq, Time: t}
+	return event.Position{Host: host, Seq: ev.Seq, Time: t, Clock: r.clock.read(id), Mark: id.mark()}
 }
 
 // clientError says whether an error that the client yields ends the visit.

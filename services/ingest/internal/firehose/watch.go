@@ -22,7 +22,6 @@ type watch struct {
 	mu       sync.Mutex // guards what follows
 	handling bool
 	pos      event.Position // of the last event delivered
-	exact    bool           // pos.Time is that event's
 	since    time.Time      // of the last sign of life
 	errors   int            // in a row
 	troubled time.Time      // of the first of them
@@ -43,7 +42,7 @@ func (w *watch) idle(pos event.Position, deadline time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if pos.Host == w.pos.Host && pos.Seq > w.pos.Seq {
-		w.pos, w.exact = pos, true
+		w.pos = pos
 	}
 	w.handling, w.since, w.deadline = false, time.Now(), deadline
 	w.errors, w.troubled = 0, time.Time{}
@@ -91,7 +90,7 @@ func (w *watch) look(ctx context.Context) error {
 	if w.stats != stats {
 		w.stats, w.since = stats, now
 	}
-	pos, exact := w.pos, w.exact
+	pos := w.pos
 	past := !w.deadline.IsZero() && now.After(w.deadline.Add(timing.Settle))
 	silent := now.Sub(w.since)
 	ask := silent >= timing.Idle ||
@@ -108,7 +107,7 @@ func (w *watch) look(ctx context.Context) error {
 	case replaying || !ask:
 		return nil
 	}
-	beyond, err := w.beyond(ctx, pos, exact)
+	beyond, err := w.beyond(ctx, pos)
 	if err != nil {
 		return err
 	}
@@ -130,7 +129,7 @@ func (w *watch) look(ctx context.Context) error {
 // beyond asks the host for an event behind pos that the client should have
 // delivered, and returns its sequence number, 0 where there is none. The error
 // wraps errAway or errForeign.
-func (w *watch) beyond(ctx context.Context, pos event.Position, exact bool) (uint64, error) {
+func (w *watch) beyond(ctx context.Context, pos event.Position) (uint64, error) {
 	p, err := w.run.dial(ctx, pos.Host, &pos.Seq, true)
 	if isTooOld(err) {
 		// Quiet for longer than the live window: a new client reads the
@@ -153,8 +152,8 @@ func (w *watch) beyond(ctx context.Context, pos event.Position, exact bool) (uin
 		case f.info != "":
 		case f.seq < pos.Seq:
 			return 0, fmt.Errorf("%w: asked for sequence number %d it gives %d", errForeign, pos.Seq, f.seq)
-		case f.seq == pos.Seq && exact && !f.time.Equal(pos.Time):
-			return 0, fmt.Errorf("%w: its event %d is of %s", errForeign, f.seq, f.time.Format(time.RFC3339Nano))
+		case f.seq == pos.Seq && pos.Mark != "" && f.id.mark() != pos.Mark:
+			return 0, fmt.Errorf("%w: %s", errForeign, f.another())
 		case f.seq > pos.Seq && f.followed: // what is not, the client passes over
 			return f.seq, nil
 		}

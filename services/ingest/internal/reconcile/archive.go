@@ -24,9 +24,9 @@ type archive struct {
 // read reads a host's history from its beginning to the present.
 func (b *archive) read(ctx context.Context, reader *firehose.Reader, maxPayload int) error {
 	err := reader.Run(ctx, event.Position{}, func(_ context.Context, batch firehose.Batch) error {
-		d := decode.Decoder{Host: batch.Host, MaxPayload: maxPayload}
+		d := decode.Decoder{MaxPayload: maxPayload}
 		for i := range batch.Events {
-			b.event(d, &batch.Events[i])
+			b.event(d, &batch.Events[i], batch.Positions[i])
 		}
 		return nil
 	})
@@ -40,11 +40,7 @@ func (b *archive) read(ctx context.Context, reader *firehose.Reader, maxPayload 
 // live one, as all behind it are. An account's first events are those of its
 // download: live ones have newer revisions. Those count for which posts there
 // are: of one that was edited, a host has only the edit.
-func (b *archive) event(d decode.Decoder, ev *jetstream.Event) {
-	pos, ok := d.Position(ev)
-	if !ok {
-		return
-	}
+func (b *archive) event(d decode.Decoder, ev *jetstream.Event, pos event.Position) {
 	if ev.Kind != jetstream.KindCommit || ev.Commit == nil || ev.Commit.Operation != jetstream.OpCreate {
 		if !b.ended {
 			b.end(pos.Time)
@@ -66,7 +62,7 @@ func (b *archive) event(d decode.Decoder, ev *jetstream.Event) {
 	if !ok {
 		return
 	}
-	switch res := d.Decode(ev); {
+	switch res := d.Decode(ev, pos); {
 	case c.Operation == jetstream.OpDelete:
 		p.shown = absent
 	case res.Event == nil || res.Event.Kind == event.KindRemove:

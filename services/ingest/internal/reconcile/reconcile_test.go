@@ -153,7 +153,7 @@ func TestCompare(t *testing.T) {
 					}
 					a := &archive{k: k, margin: DefaultMargin}
 					for _, e := range tt.archive(t) {
-						a.event(decode.Decoder{Host: "https://host.example", MaxPayload: 1 << 20}, e)
+						a.event(decode.Decoder{MaxPayload: 1 << 20}, e, at(int(e.Seq)))
 					}
 					if !a.ended {
 						a.end(at(300).Time)

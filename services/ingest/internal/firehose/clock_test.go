@@ -1,0 +1,171 @@
+package firehose
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/bluesky-social/jetstream"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+func TestClock(t *testing.T) {
+	t.Parallel()
+	type said struct {
+		did string
+		at  time.Duration // after past
+	}
+	const year = 365 * 24 * time.Hour
+	// honest are events of n accounts, a second apart.
+	honest := func(n int) []said {
+		var out []said
+		for i := range n {
+			out = append(out, said{fmt.Sprint("h", i), time.Duration(i) * time.Second})
+		}
+		return out
+	}
+	tests := map[string]struct {
+		from   time.Duration // the position's clock; 0 is none
+		events []said
+		want   time.Duration
+	}{
+		"one event":                  {events: honest(1), want: 0},
+		"two":                        {events: honest(2), want: 0},
+		"three":                      {events: honest(3), want: time.Second},
+		"many":                       {events: honest(100), want: 95 * time.Second},
+		"one account alone":          {events: []said{{"a", 0}, {"a", time.Second}, {"a", 2 * time.Second}}, want: 2 * time.Second},
+		"one says far too late":      {events: append(honest(100), said{"liar", year}, said{"liar", 2 * year}), want: 96 * time.Second},
+		"one says far too early":     {events: append(honest(100), said{"liar", -year}, said{"liar", -2 * year}), want: 95 * time.Second},
+		"four of nine lie":           {events: append(honest(100), said{"a", year}, said{"b", year}, said{"c", year}, said{"d", year}), want: 99 * time.Second},
+		"behind the position":        {from: time.Hour, events: honest(100), want: time.Hour},
+		"back on an earlier history": {events: append(honest(100), honest(50)...), want: 95 * time.Second},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var from event.Position
+			if tt.from != 0 {
+				from.Clock = past.Add(tt.from)
+			}
+			c := newClock(from)
+			var last, got time.Time
+			for _, s := range tt.events {
+				got = c.read(identity{did: s.did, rev: revOf(past.Add(s.at))})
+				require.False(t, got.Before(last), "it never goes back")
+				last = got
+			}
+			require.Equal(t, past.Add(tt.want).UTC(), got)
+		})
+	}
+	t.Run("everyone is ahead of this machine", func(t *testing.T) {
+		t.Parallel()
+		c := newClock(event.Position{Clock: time.Now().Add(year)})
+		for i := range 100 {
+			got := c.read(identity{did: fmt.Sprint(i), rev: revOf(time.Now().Add(year))})
+			require.LessOrEqual(t, time.Until(got), clockAhead)
+		}
+	})
+}
+
+func TestIdentity(t *testing.T) {
+	t.Parallel()
+	events := []*jetstream.Event{
+		{DID: "did:plc:a", Commit: &jetstream.Commit{Rkey: "p", Rev: revOf(past)}},
+		{DID: "did:plc:a", Commit: &jetstream.Commit{Rkey: "q", Rev: revOf(past)}},
+		{DID: "did:plc:a", Commit: &jetstream.Commit{Rkey: "p", Rev: revOf(past.Add(time.Second))}},
+		{DID: "did:plc:b", Commit: &jetstream.Commit{Rkey: "p", Rev: revOf(past)}},
+		{DID: "did:plc:a", Sync: &jetstream.Sync{Rev: revOf(past)}},
+		{DID: "did:plc:a", Account: &jetstream.Account{Time: past.Format(time.RFC3339Nano)}},
+		{DID: "did:plc:a", Account: &jetstream.Account{Time: past.Add(time.Second).Format(time.RFC3339Nano)}},
+	}
+	marks := map[string]bool{}
+	for _, ev := range events {
+		id := identityOf(ev)
+		marks[id.mark()] = true
+		at, ok := id.time()
+		require.True(t, ok)
+		require.Less(t, at.Sub(past), 2*time.Second)
+		again := *ev
+		again.Seq, again.TimeUS = 7, 7
+		require.Equal(t, id.mark(), identityOf(&again).mark(), "numbers and times are the host's")
+	}
+	require.Len(t, marks, len(events), "all differ")
+	_, ok := identityOf(&jetstream.Event{DID: "did:plc:a", Sync: &jetstream.Sync{}}).time()
+	require.False(t, ok)
+}
+
+// An import changes the time of an event that was read. It is the same event.
+func TestAnImportedTimeIsNoOtherHistory(t *testing.T) {
+	t.Parallel()
+	imported := past.AddDate(-3, 0, 0)
+	for name, marked := range map[string]bool{"with a mark": true, "from before there were marks": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newFakeHost(t)
+			h.emit(past, seqs(1, 3)...)
+			s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, h)
+			s.await("a:3")
+			s.cancel()
+			require.Error(t, s.ended())
+			s.mu.Lock()
+			last := s.batches[len(s.batches)-1].Last
+			s.mu.Unlock()
+			require.NotEmpty(t, last.Mark)
+			if !marked {
+				last = event.Position{Host: last.Host, Seq: last.Seq, Time: last.Time}
+			}
+			h.change(func() { h.events[2].shown = imported })
+
+			s = read(t, last, Config{}, h)
+			s.awaitThat("a connection", func() bool { return len(s.batches) > 0 })
+			h.emit(past.Add(time.Minute), 4)
+			s.await("a:4")
+			require.Equal(t, []string{"a:4"}, s.all())
+			require.Zero(t, s.count(Switched))
+			// The watchdog, too, asks for the event whose time it knows.
+			h.change(func() { h.events[3].shown = imported })
+			asked := len(h.dialed())
+			s.awaitThat("the watchdog to have asked", func() bool { return len(h.dialed()) >= asked+2 })
+			require.Zero(t, s.count(Disconnected))
+		})
+	}
+}
+
+// The first events of a small network can be the same in a host's new history.
+func TestAWipedHostWithTheSameEventAtTheSameNumber(t *testing.T) {
+	t.Parallel()
+	h := newFakeHost(t)
+	h.emit(past, seqs(1, 3)...)
+	s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, h)
+	s.await("a:3")
+	s.cancel()
+	require.Error(t, s.ended())
+	last := s.batches[len(s.batches)-1].Last
+	h.change(func() {
+		for i := range h.events {
+			h.events[i].made, h.events[i].time = h.events[i].time, h.events[i].time.Add(time.Hour)
+			h.events[i].raw = (fakeEvent{seq: h.events[i].seq, time: h.events[i].made, shown: h.events[i].time}).frame()
+		}
+	})
+	s = read(t, last, Config{}, h)
+	s.await("a:1", "a:2", "a:3")
+	require.Equal(t, 1, s.count(Switched))
+}
+
+// A position's clock does not follow what a host shows as the time of an event.
+func TestPositionsDoNotFollowImportedTimes(t *testing.T) {
+	t.Parallel()
+	h := newFakeHost(t)
+	h.emit(past, seqs(1, 5)...)
+	h.change(func() { h.events[4].shown = past.AddDate(-3, 0, 0) })
+	s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, h)
+	s.await("a:5")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.batches[len(s.batches)-1]
+	require.Len(t, b.Positions, len(b.Events))
+	require.Equal(t, past.AddDate(-3, 0, 0), b.Last.Time)
+	require.Equal(t, past.Add(4*time.Second).UTC().Truncate(time.Microsecond), b.Last.NetworkTime())
+}
