@@ -202,6 +202,19 @@ func prefixEnd(prefix string) string {
 	return strings.Repeat(string(utf8.MaxRune), event.MaxTagBytes)
 }
 
+// TagsInUse returns those of the names that are tags of visible posts, in no order.
+func (r *Reader) TagsInUse(ctx context.Context, names []string) ([]string, error) {
+	var used []string
+	err := r.ask(ctx, `SELECT name FROM tags WHERE name = ANY($1::text[]) AND posts > 0`, []any{names}, func(rows pgx.Rows) (err error) {
+		used, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look up %d tags: %w", len(names), notMigrated(err))
+	}
+	return used, nil
+}
+
 // RankedTags returns up to limit tags from a place in TagOrder on, 0 being the
 // most used, and how many tags are in use. It reads and throws away what comes
 // before, and so reaches no further than MaxRankedTags; limit is cut there. Use

@@ -52,6 +52,7 @@ type Index interface {
 	Tags(context.Context, store.TagQuery) (store.TagPage, error)
 	TagsWithPrefix(ctx context.Context, prefix string) ([]store.TagCount, error)
 	TagHistory(ctx context.Context, tag string) (store.TagHistory, error)
+	TagsInUse(ctx context.Context, names []string) ([]string, error)
 	RankedTags(ctx context.Context, offset, limit int) (tags []store.TagCount, total int64, err error)
 	Status(context.Context) (store.Status, error)
 }

@@ -24,6 +24,10 @@ const (
 	maxQuoted = 60
 )
 
+// tokenParams take a token of an earlier answer. An empty one is none: callers loop
+// with what they were given last.
+var tokenParams = []string{"after", "before", "paginator"}
+
 // params are the parameters that a route takes. Everything else is refused.
 type params struct {
 	single   []string
@@ -61,6 +65,8 @@ func parseQuery(raw string, allowed params) (query, error) {
 		case slices.Contains(allowed.repeated, name):
 		case !slices.Contains(allowed.single, name):
 			return nil, fail(codeUnknownParameter, "Remove the unknown parameter %s: this route takes %s.", quote(name), allowed.list())
+		case value == "" && slices.Contains(tokenParams, name):
+			continue
 		case slices.ContainsFunc(q, func(p pair) bool { return p.name == name }):
 			return nil, fail(codeRepeatedParameter, "Give the parameter %s once: it is there several times.", name)
 		}

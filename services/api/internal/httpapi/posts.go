@@ -48,6 +48,8 @@ type pageJSON struct {
 type postsJSON struct {
 	Posts []postJSON `json:"posts"`
 	Page  pageJSON   `json:"page"`
+	// Hints are for people; see Handler.hints.
+	Hints []string `json:"hints,omitempty"`
 }
 
 // utc is a time in answers: RFC 3339, UTC, always six decimals.
@@ -128,10 +130,15 @@ func (h *Handler) listPosts(r *http.Request) (*response, error) {
 		return nil, err
 	}
 	h.metrics.page(page)
+	hints, err := h.hints(r.Context(), q, list.query, page)
+	if err != nil {
+		return nil, err
+	}
 	res := &response{}
 	return res, res.json(postsJSON{
 		Posts: h.posts(page.Rows, list.print),
 		Page:  h.pages(r, q, res, list.print, page.Next, page.Previous, page.HasNext, page.HasPrevious),
+		Hints: hints,
 	})
 }
 

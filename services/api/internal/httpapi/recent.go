@@ -14,7 +14,8 @@ var recentParams = params{single: []string{"quantity", "paginator"}, repeated: [
 type recentJSON struct {
 	Posts []postJSON `json:"posts"`
 	// Paginator is left out at the end.
-	Paginator string `json:"paginator,omitempty"`
+	Paginator string   `json:"paginator,omitempty"`
+	Hints     []string `json:"hints,omitempty"`
 }
 
 // recent is getRecentRootPostsWithTags: the newest posts with any of the tags,
@@ -33,8 +34,7 @@ func (h *Handler) recent(r *http.Request) (*response, error) {
 	if pq.Limit, err = q.limit("quantity", defaultQuantity); err != nil {
 		return nil, err
 	}
-	// An empty one is none: callers loop with what they were given last.
-	if token, given := q.get("paginator"); given && token != "" {
+	if token, given := q.get("paginator"); given {
 		if pq.From, err = position(h.codec, "paginator", token, list.print); err != nil {
 			return nil, err
 		}
@@ -45,6 +45,9 @@ func (h *Handler) recent(r *http.Request) (*response, error) {
 	}
 	h.metrics.pageRows.Observe(float64(len(page.Rows)))
 	out := recentJSON{Posts: h.posts(page.Rows, list.print)}
+	if out.Hints, err = h.hints(r.Context(), q, pq, page); err != nil {
+		return nil, err
+	}
 	res := &response{}
 	if page.HasNext {
 		out.Paginator = h.codec.Encode(page.Next, list.print)

@@ -32,6 +32,8 @@ func (f fakeIndex) TagHistory(context.Context, string) (store.TagHistory, error)
 	return store.TagHistory{}, store.ErrNotFound
 }
 
+func (f fakeIndex) TagsInUse(context.Context, []string) ([]string, error) { return nil, nil }
+
 func (f fakeIndex) RankedTags(context.Context, int, int) ([]store.TagCount, int64, error) {
 	return nil, 0, nil
 }
@@ -204,7 +206,6 @@ func TestTagsRefused(t *testing.T) {
 		{"first and before", "/v1/tags?first=1&before=" + good, codeConflicting},
 		{"last and after", "/v1/tags?last=1&after=" + good, codeConflicting},
 		{"first and limit", "/v1/tags?first=1&limit=1", codeConflicting},
-		{"empty token", "/v1/tags?after=", codeInvalidCursor},
 		{"made up token", "/v1/tags?before=7", codeInvalidCursor},
 		{"cut token", "/v1/tags?after=" + good[:len(good)-3], codeInvalidCursor},
 		{"changed token", "/v1/tags?after=" + string(flipped), codeInvalidCursor},

@@ -126,6 +126,13 @@ func (x tracedIndex) TagHistory(ctx context.Context, tag string) (store.TagHisto
 	return history, err
 }
 
+func (x tracedIndex) TagsInUse(ctx context.Context, names []string) ([]string, error) {
+	ctx, end := x.begin(ctx, "tags in use")
+	used, err := x.Index.TagsInUse(ctx, names)
+	end(len(used), err)
+	return used, err
+}
+
 func (x tracedIndex) RankedTags(ctx context.Context, offset, limit int) ([]store.TagCount, int64, error) {
 	ctx, end := x.begin(ctx, "ranked tags")
 	tags, total, err := x.Index.RankedTags(ctx, offset, limit)

@@ -1,0 +1,70 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// maxHinted bounds the parts of tags that are looked up for hints.
+const maxHinted = 100
+
+// hints tells callers whose list is empty on its first page what in the query looks
+// like a slip, in sentences that say what to do. Other pages have none.
+func (h *Handler) hints(ctx context.Context, q query, asked store.PostQuery, page store.PostPage) ([]string, error) {
+	if len(page.Rows) > 0 || page.HasNext || page.HasPrevious || slices.ContainsFunc(tokenParams, q.has) {
+		return nil, nil
+	}
+	var hints []string
+	if !asked.Since.IsZero() && !asked.Until.IsZero() && !asked.Since.Before(asked.Until) {
+		hints = append(hints, fmt.Sprintf("Give a since that is before until: no time is at or after %s and before %s.",
+			asked.Since.Format(time.RFC3339Nano), asked.Until.Format(time.RFC3339Nano)))
+	}
+	for _, tag := range asked.Tags {
+		if slices.Contains(asked.None, tag) {
+			hints = append(hints, fmt.Sprintf("Name %s in tags or in none, not in both: posts that have it are left out.", quote(tag)))
+		}
+	}
+	joined, err := h.joined(ctx, asked.Tags)
+	return append(hints, joined...), err
+}
+
+// joined tells of tags that look like several in one, as "art,photo" does: no post
+// has them, and some have a part.
+func (h *Handler) joined(ctx context.Context, tags []string) (hints []string, err error) {
+	parts := map[string][]string{}
+	var names []string
+	for _, tag := range tags {
+		for _, part := range strings.FieldsFunc(tag, joins) {
+			normal, err := event.NormalizeTag(part)
+			if err == nil && normal != tag && len(names) < maxHinted {
+				parts[tag] = append(parts[tag], normal)
+				names = append(names, normal)
+			}
+		}
+	}
+	if len(names) == 0 {
+		return nil, nil
+	}
+	used, err := h.index.TagsInUse(ctx, slices.Concat(tags, names))
+	if err != nil {
+		return nil, err
+	}
+	for _, tag := range tags {
+		i := slices.IndexFunc(parts[tag], func(part string) bool { return slices.Contains(used, part) })
+		if i >= 0 && !slices.Contains(used, tag) {
+			hints = append(hints, fmt.Sprintf("Repeat the parameter for several tags, as in tags=art&tags=photo: no post has the tag %s, and some have %s.",
+				quote(tag), quote(parts[tag][i])))
+		}
+	}
+	return hints, nil
+}
+
+// joins reports whether people write a character between tags.
+func joins(r rune) bool { return unicode.IsSpace(r) || strings.ContainsRune(",;|#", r) }
