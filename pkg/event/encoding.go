@@ -38,6 +38,9 @@ func (e *Event) Encode() ([]byte, error) {
 // Decode reads one message of the stream and validates it. The error wraps
 // ErrUnknownVersion or ErrInvalid; either way the message cannot be applied
 // by this program and belongs in the dead letters.
+//
+// Tags come in today's normal form, whatever the writer's was. A create or update
+// of which none is left counts as the removal of its post.
 func Decode(data []byte) (*Event, error) {
 	var e Event
 	if err := json.Unmarshal(data, &e); err != nil {
@@ -57,6 +60,7 @@ func Decode(data []byte) (*Event, error) {
 	if err := e.Validate(); err != nil {
 		return nil, err
 	}
+	e.Tags, _ = Tags(e.Tags)
 	e.Source.normalize()
 	if e.Resume != nil {
 		e.Resume.normalize()
@@ -140,7 +144,7 @@ func (e *Event) Validate() error {
 	}
 	seen := make(map[string]struct{}, len(e.Tags))
 	for _, tag := range e.Tags {
-		if n, err := NormalizeTag(tag); err != nil || n != tag {
+		if n, err := NormalizeTag(tag); (err != nil || n != tag) && !wasNormal(tag) {
 			return bad("tags")
 		}
 		if _, twice := seen[tag]; twice {

@@ -93,7 +93,8 @@ type Event struct {
 	// as bytes; the newest wins.
 	Rev string `json:"rev,omitempty"`
 	CID string `json:"cid,omitempty"`
-	// Tags are normalized, distinct, in the order of their first appearance.
+	// Tags are normalized, distinct, in the order of their first appearance. An event
+	// that was decoded has none where an older writer kept only what is no tag today.
 	Tags []string `json:"tags,omitempty"`
 	// Langs are the record's declared languages as written.
 	Langs []string `json:"langs,omitempty"`

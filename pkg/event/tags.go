@@ -30,20 +30,30 @@ var (
 
 // NormalizeTag returns the form under which a tag is stored and looked up:
 // Unicode NFKC, lower-cased rune by rune (no locale, accents kept), white
-// space trimmed, leading '#' stripped, NFC. A '#' that begins the keycap emoji
-// (followed by U+FE0F) stays. Bytes that are not UTF-8 become U+FFFD.
+// space trimmed, leading '#' stripped, invisible characters dropped (see
+// dropInvisible), NFC. A '#' that begins the keycap emoji (followed by U+FE0F or
+// U+20E3) stays. Bytes that are not UTF-8 become U+FFFD.
 //
 // It is idempotent: NormalizeTag(NormalizeTag(x)) = NormalizeTag(x).
 //
 // The error is ErrTagEmpty, ErrTagTooLong or ErrTagNUL.
-func NormalizeTag(raw string) (string, error) {
+func NormalizeTag(raw string) (string, error) { return normalize(raw, dropInvisible) }
+
+// wasNormal reports whether a tag is what this program's NormalizeTag gives, or
+// that of programs up to October 2026, which kept invisible characters.
+func wasNormal(tag string) bool {
+	n, err := normalize(tag, func(s string) string { return s })
+	return err == nil && n == tag
+}
+
+func normalize(raw string, drop func(string) string) (string, error) {
 	s := raw
 	// One pass settles nearly every tag. A second is needed where a step makes
 	// room for an earlier one ("# #art"), so repeat until nothing changes; each
 	// pass after the first shortens or composes, so this ends. The bound only
 	// guards against a mistake here.
 	for range 10 {
-		next := normalizeOnce(s)
+		next := normalizeOnce(s, drop)
 		if next == s {
 			break
 		}
@@ -60,7 +70,7 @@ func NormalizeTag(raw string) (string, error) {
 	return s, nil
 }
 
-func normalizeOnce(s string) string {
+func normalizeOnce(s string, drop func(string) string) string {
 	s = strings.ToValidUTF8(s, "\uFFFD")
 	s = norm.NFKC.String(s)
 	s = strings.Map(unicode.ToLower, s)
@@ -70,12 +80,12 @@ func normalizeOnce(s string) string {
 		if !ok {
 			break
 		}
-		if r, _ := utf8.DecodeRuneInString(rest); r == '\uFE0F' {
+		if r, _ := utf8.DecodeRuneInString(rest); r == emojiSelector || r == keycap {
 			break
 		}
 		s = rest
 	}
-	return norm.NFC.String(s)
+	return norm.NFC.String(drop(s))
 }
 
 // Tags returns the tags of a post: raw tags normalized, without those that

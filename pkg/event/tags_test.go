@@ -17,6 +17,7 @@ import (
 func TestNormalizeTag(t *testing.T) {
 	t.Parallel()
 	family := "👩‍👩‍👧‍👦" // one grapheme of 25 bytes
+	wales := "🏴\U000E0067\U000E0062\U000E0077\U000E006C\U000E0073\U000E007F"
 	for _, c := range []struct {
 		name, raw, want string
 		err             error
@@ -37,15 +38,38 @@ func TestNormalizeTag(t *testing.T) {
 		{name: "small hash", raw: "﹟art", want: "art"},
 		{name: "nested", raw: "# #x", want: "x"},
 		{name: "nested deep", raw: " # ＃\t#\u3000# x ", want: "x"},
-		{name: "keycap", raw: "#\ufe0f\u20e3", want: "#\ufe0f\u20e3"},
-		{name: "keycap behind a hash", raw: "##\ufe0f\u20e3", want: "#\ufe0f\u20e3"},
-		{name: "keycap behind hash and space", raw: "# #\ufe0f\u20e3art", want: "#\ufe0f\u20e3art"},
-		{name: "keycap of a full-width hash", raw: "＃\ufe0f\u20e3", want: "#\ufe0f\u20e3"},
-		{name: "keycap without its selector", raw: "#\u20e3", want: "\u20e3"},
+		{name: "keycap", raw: "#\ufe0f\u20e3", want: "#\u20e3"},
+		{name: "keycap behind a hash", raw: "##\ufe0f\u20e3", want: "#\u20e3"},
+		{name: "keycap behind hash and space", raw: "# #\ufe0f\u20e3art", want: "#\u20e3art"},
+		{name: "keycap of a full-width hash", raw: "＃\ufe0f\u20e3", want: "#\u20e3"},
+		{name: "keycap without its selector", raw: "#\u20e3", want: "#\u20e3"},
+		{name: "hash with a selector alone", raw: "#\ufe0fart", want: "art"},
+		{name: "hash and another invisible before a keycap", raw: "#\u200b\u20e3", want: "\u20e3"},
 		{name: "hash before a combining mark", raw: "#\u0301a", want: "\u0301a"},
 
 		{name: "white space around", raw: "\t \u00a0\u3000art\u2028\n", want: "art"},
-		{name: "zero width space is none", raw: "\u200bart", want: "\u200bart"},
+		{name: "white space behind invisible", raw: "\u200b # \u2060#art \u00ad", want: "art"},
+		{name: "invisible between what composes", raw: "e\u200b\u0301", want: "\u00e9"},
+		{name: "Persian with a non-joiner", raw: "می\u200cخواهم", want: "میخواهم"},
+		{name: "joiner in Hindi", raw: "क्\u200dष", want: "क्ष"},
+		{name: "Thai sara am", raw: "ทำ", want: "ท\u0e4d\u0e32"},
+		{name: "Arabic number sign shows", raw: "\u0600123", want: "\u0600123"},
+
+		{name: "emoji presentation", raw: "❤\ufe0f", want: "❤"},
+		{name: "text presentation", raw: "❤\ufe0e", want: "❤"},
+		{name: "joined", raw: "🏳\ufe0f\u200d🌈", want: "🏳\u200d🌈"},
+		{name: "joined with skin tones", raw: "🧑🏽\u200d🤝\u200d🧑🏻", want: "🧑🏽\u200d🤝\u200d🧑🏻"},
+		{name: "family", raw: family, want: family},
+		{name: "joined twice", raw: "❤\u200d\u200d🔥", want: "❤\u200d🔥"},
+		{name: "joined and parted", raw: "❤\u200d\u200b🔥", want: "❤\u200d🔥"},
+		{name: "joiners elsewhere", raw: "\u200d❤\u200da\u200d🔥\u200d", want: "❤a🔥"},
+		{name: "joiner behind a tone of nothing", raw: "a🏽\u200d🔥", want: "a🏽🔥"},
+		{name: "flag of Wales", raw: wales, want: wales},
+		{name: "flag of Wales, not ended", raw: strings.TrimSuffix(wales, "\U000E007F"), want: "🏴"},
+		{name: "tag characters behind a letter", raw: "a" + strings.TrimPrefix(wales, "🏴"), want: "a"},
+		{name: "end of tag characters alone", raw: "🏴\U000E007F", want: "🏴"},
+		{name: "joiner behind tag characters", raw: wales + "\u200d🔥", want: wales + "🔥"},
+		{name: "an emoji that is none when composed", raw: "🔥\u200d↔\u200b\u0338", want: "🔥↮"},
 		{name: "spacing accent", raw: "\u00b4", want: "\u0301"}, // NFKC: space and accent
 		{name: "dotless i", raw: "ISTANBUL ISPARTA ı", want: "istanbul isparta ı"},
 		{name: "dotted capital I", raw: "İ", want: "i"},
@@ -65,6 +89,7 @@ func TestNormalizeTag(t *testing.T) {
 		{name: "empty", raw: "", err: event.ErrTagEmpty},
 		{name: "white space alone", raw: " \u3000\n", err: event.ErrTagEmpty},
 		{name: "hashes alone", raw: "# ＃ #", err: event.ErrTagEmpty},
+		{name: "invisible alone", raw: "#\u00ad\u2800\ufe0f\u200d\U000E0067\U000E007F", err: event.ErrTagEmpty},
 		{name: "NUL", raw: "a\x00b", err: event.ErrTagNUL},
 		{name: "NUL alone", raw: "\x00", err: event.ErrTagNUL},
 
@@ -87,13 +112,40 @@ func TestNormalizeTag(t *testing.T) {
 	}
 }
 
+// TestLookAlikes: what looks the same is one tag, and what shows nothing is none.
+func TestLookAlikes(t *testing.T) {
+	t.Parallel()
+	for _, r := range []rune{0x00AD, 0x034F, 0x061C, 0x1160, 0x180E, 0x200B, 0x200D, 0x2060, 0x2800, 0x3164, 0xFE0F, 0xFEFF, 0xFFA0, 0xE0067} {
+		for _, raw := range []string{"art%c", "%cart", "a%crt", "#%cart", "%c#art", "a%[1]cr%[1]ct"} {
+			tag, err := event.NormalizeTag(fmt.Sprintf(raw, r))
+			require.NoError(t, err, "U+%04X", r)
+			require.Equal(t, "art", tag, "U+%04X", r)
+		}
+		_, err := event.NormalizeTag(string([]rune{r, r}))
+		require.ErrorIs(t, err, event.ErrTagEmpty, "U+%04X", r)
+	}
+}
+
+// TestInvisible compares what is dropped with the number of code points that
+// Unicode's DerivedCoreProperties.txt gives Default_Ignorable_Code_Point since 14.0.
+func TestInvisible(t *testing.T) {
+	t.Parallel()
+	n := 0
+	for r := range unicode.MaxRune + 1 {
+		if tag, err := event.NormalizeTag("a" + string(r) + "b"); err == nil && tag == "ab" {
+			n++
+		}
+	}
+	require.Equal(t, 4174+1, n, "with U+2800")
+}
+
 // TestNormalizeTagOfEveryRune holds N(N(x)) = N(x) for every character that a
 // step changes, alone and beside those that make trouble.
 func TestNormalizeTagOfEveryRune(t *testing.T) {
 	t.Parallel()
-	around := []string{"%s", "#%s", "# %s#", "a%s", "%s\u0301", "\u0345%s\u0323", "%s\ufe0f", "%[1]s%[1]s"}
+	around := []string{"❤%s🔥", "🔥%s\u200d❤", "🏽%s\U000E0067\U000E007F", "%s", "#%s", "# %s#", "a%s", "%s\u0301", "\u0345%s\u0323", "%s\ufe0f", "%[1]s%[1]s"}
 	for r := range unicode.MaxRune + 1 {
-		changes := unicode.ToLower(r) != r || unicode.IsSpace(r) || unicode.IsMark(r) || !norm.NFKC.IsNormalString(string(r))
+		changes := unicode.In(r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point) || unicode.ToLower(r) != r || unicode.IsSpace(r) || unicode.IsMark(r) || !norm.NFKC.IsNormalString(string(r))
 		if !changes || unicode.Is(unicode.Han, r) {
 			continue
 		}
@@ -125,7 +177,7 @@ func checkNormalized(t *testing.T, raw string) {
 		t.Fatalf("NormalizeTag(%+q) = %+q, which is not plain NFC", raw, tag)
 	case strings.TrimSpace(tag) != tag:
 		t.Fatalf("NormalizeTag(%+q) = %+q with white space around", raw, tag)
-	case tag[0] == '#' && !strings.HasPrefix(tag, "#\ufe0f"):
+	case tag[0] == '#' && !strings.HasPrefix(tag, "#\u20e3"):
 		t.Fatalf("NormalizeTag(%+q) = %+q with its hash", raw, tag)
 	}
 }
@@ -133,7 +185,7 @@ func checkNormalized(t *testing.T, raw string) {
 func FuzzNormalizeTag(f *testing.F) {
 	for _, seed := range []string{
 		"", "art", "#Art", "# #x", "##\ufe0f\u20e3", "＃Ａ", "İ", "ΟΔΟΣ", "\u00b4\u00a8", "\xff\xc0#", "a\x00",
-		"\u0345\u0301\u0323", "ﷺ", "\u1e9b\u0323", "#\u0338", strings.Repeat("\u0301", 40) + "#", "\u2126\u0345",
+		"\u0345\u0301\u0323", "ﷺ", "\u1e9b\u0323", "#\u0338", "#\ufe0f\u200d#", "❤\ufe0f\u200d\U000E0067\U000E007F🔥", "\u2800\u1160", "🔥\u200d↔\u200d\u200b\u0338", strings.Repeat("\u0301", 40) + "#", "\u2126\u0345",
 	} {
 		f.Add(seed)
 	}

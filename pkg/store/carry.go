@@ -68,6 +68,7 @@ func (w *Writer) CarryOver(ctx context.Context, before uint64, carried func(n in
 // floors keep out are there because a sweep or a #sync is not done with them.
 func (w *Writer) carryPosts(ctx context.Context, before uint64, after event.Key) (n int, last event.Key, err error) {
 	err = w.Apply(ctx, func(tx *Tx, cp Checkpoint) (Checkpoint, error) {
+		n = 0
 		rows, err := tx.tx.Query(ctx, `
 			SELECT p.key, a.did, p.rkey, p.rev, p.removed_rev, p.cid, p.tags, p.langs, p.indexed_at, p.seq, p.record
 			  FROM `+Live+`.posts p JOIN `+Live+`.accounts a ON a.id = p.account_id JOIN accounts b ON b.did = a.did
@@ -81,18 +82,18 @@ func (w *Writer) carryPosts(ctx context.Context, before uint64, after event.Key)
 		var p Post
 		var did, record string
 		if _, err := pgx.ForEachRow(rows, []any{&p.Key, &did, &p.Rkey, &p.Rev, &p.RemovedRev, &p.CID, &p.Tags, &p.Langs, &p.IndexedAt, &p.Seq, &record}, func() error {
+			n, last = n+1, p.Key
 			post := p
 			post.Record = []byte(record)
-			posts, dids = append(posts, &post), append(dids, did)
 			p.Tags, p.Langs = nil, nil // not to be written over by the next
+			// The live index may have them in an older form.
+			if post.Tags, _ = event.Tags(post.Tags); len(post.Tags) > 0 {
+				posts, dids = append(posts, &post), append(dids, did)
+			}
 			return nil
-		}); err != nil {
+		}); err != nil || len(posts) == 0 {
 			return cp, err
 		}
-		if n = len(posts); n == 0 {
-			return cp, nil
-		}
-		last = posts[n-1].Key
 		accounts, err := tx.Accounts(ctx, dids)
 		if err != nil {
 			return cp, err

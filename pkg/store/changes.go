@@ -16,7 +16,8 @@ import (
 
 // PostChange is what became of one post. Old is the row as loaded, nil where
 // there was none; New is the row as it shall be, nil where there shall be none.
-// Where New keeps Old's key and rev, only its visibility may have changed.
+// Where New keeps Old's key and rev, only its visibility may have changed, and its
+// tags, which Write then leaves to its caller in the row of the post.
 type PostChange struct {
 	// Account is the post's account as it shall be; nil says that it is as in New
 	// or Old.

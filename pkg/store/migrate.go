@@ -22,7 +22,7 @@ import (
 var migrations embed.FS
 
 // schemaVersion is the newest migration. A test compares it with the files.
-const schemaVersion = 5
+const schemaVersion = 7
 
 const (
 	migrationsTable = "schema_migrations"
@@ -151,9 +151,9 @@ func up(ctx context.Context, conn *pgx.ConnConfig, schema string) error {
 		// The run before was killed inside migration number version. Each one
 		// is a transaction whose statements can run twice, so whether it took
 		// effect does not matter: do it again.
-		before := int(version) - 1
-		if before == 0 {
-			before = database.NilVersion
+		before := database.NilVersion
+		if prev, err := src.Prev(version); err == nil {
+			before = int(prev)
 		}
 		if err := m.Force(before); err != nil {
 			return fmt.Errorf("take up migration %d: %w", version, err)

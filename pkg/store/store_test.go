@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"slices"
 	"testing"
@@ -156,26 +155,18 @@ func TestMigrateTwiceAndAtOnce(t *testing.T) {
 // done or none of it.
 func TestMigrateAfterAKill(t *testing.T) {
 	t.Parallel()
-	files, err := fs.Glob(store.Migrations, "migrations/*.down.sql")
-	require.NoError(t, err)
-	require.Len(t, files, store.SchemaVersion)
-	for killed := range files {
+	for _, killed := range migrations(t) {
 		for _, done := range []bool{true, false} {
-			t.Run(fmt.Sprintf("migration %d, done %t", killed+1, done), func(t *testing.T) {
+			t.Run(fmt.Sprintf("migration %d, done %t", killed, done), func(t *testing.T) {
 				t.Parallel()
 				o := newDatabase(t)
 				pool := pgtest.Pool(t, o.URL)
-				undo := files[killed+1:]
-				if !done {
-					undo = files[killed:]
+				if done {
+					downTo(t, pool, killed)
+				} else {
+					downTo(t, pool, killed-1)
 				}
-				for _, file := range slices.Backward(undo) {
-					sql, err := fs.ReadFile(store.Migrations, file)
-					require.NoError(t, err)
-					_, err = pool.Exec(t.Context(), "SET search_path = tagstream; "+string(sql))
-					require.NoError(t, err)
-				}
-				_, err := pool.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET dirty = true, version = $1", killed+1)
+				_, err := pool.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET dirty = true, version = $1", killed)
 				require.NoError(t, err)
 				require.NoError(t, store.EnsureMigrated(t.Context(), o, quiet))
 				_, err = openReader(t, o).Status(t.Context())

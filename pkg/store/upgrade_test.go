@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -63,6 +65,7 @@ var inTheWay = map[int]string{
 	3: "SELECT FROM tagstream.checkpoint FOR UPDATE",
 	4: "SELECT FROM tagstream.posts LIMIT 1",
 	5: "SELECT FROM tagstream.sweeps, tagstream.heartbeat LIMIT 1",
+	7: "SELECT FROM tagstream.checkpoint LIMIT 1",
 }
 
 // TestOldAPIServesWhileMigrating: the API of each older version answers every
@@ -70,7 +73,10 @@ var inTheWay = map[int]string{
 func TestOldAPIServesWhileMigrating(t *testing.T) {
 	t.Parallel()
 	for version, statements := range recorded {
-		for migration := version + 1; migration <= store.SchemaVersion; migration++ {
+		for _, migration := range migrations(t) {
+			if migration <= version {
+				continue
+			}
 			t.Run(fmt.Sprintf("api of %d, migration %d", version, migration), func(t *testing.T) {
 				t.Parallel()
 				require.Contains(t, inTheWay, migration, "say what this migration waits for")
@@ -80,19 +86,37 @@ func TestOldAPIServesWhileMigrating(t *testing.T) {
 	}
 }
 
-// downTo makes the live schema one of an older version.
+// migrations are the numbers of all migrations, in order.
+func migrations(t *testing.T) (numbers []int) {
+	t.Helper()
+	files, err := fs.Glob(store.Migrations, "migrations/*.up.sql")
+	require.NoError(t, err)
+	for _, file := range files {
+		n, err := strconv.Atoi(strings.TrimLeft(path.Base(file)[:4], "0"))
+		require.NoError(t, err)
+		numbers = append(numbers, n)
+	}
+	require.Equal(t, store.SchemaVersion, numbers[len(numbers)-1])
+	return numbers
+}
+
+// downTo undoes in the live schema what is newer than a version.
 func downTo(t *testing.T, owner *pgxpool.Pool, version int) {
 	t.Helper()
-	down, err := fs.Glob(store.Migrations, "migrations/*.down.sql")
-	require.NoError(t, err)
-	for _, file := range slices.Backward(down[version:]) {
-		sql, err := fs.ReadFile(store.Migrations, file)
+	for _, n := range slices.Backward(migrations(t)) {
+		if n <= version {
+			_, err := owner.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET version = $1", n)
+			require.NoError(t, err)
+			return
+		}
+		files, err := fs.Glob(store.Migrations, fmt.Sprintf("migrations/%04d_*.down.sql", n))
+		require.NoError(t, err)
+		require.Len(t, files, 1)
+		sql, err := fs.ReadFile(store.Migrations, files[0])
 		require.NoError(t, err)
 		_, err = owner.Exec(t.Context(), "SET search_path = tagstream; "+string(sql))
 		require.NoError(t, err)
 	}
-	_, err = owner.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET version = $1", version)
-	require.NoError(t, err)
 }
 
 // serveWhileMigrating runs a migration and those behind it.
@@ -228,7 +252,6 @@ func TestMigrationsAreTransactions(t *testing.T) {
 	t.Parallel()
 	files, err := fs.Glob(store.Migrations, "migrations/*.up.sql")
 	require.NoError(t, err)
-	require.Len(t, files, store.SchemaVersion)
 	for _, file := range files {
 		sql, err := fs.ReadFile(store.Migrations, file)
 		require.NoError(t, err)
@@ -256,7 +279,7 @@ func TestMigrationsAreTransactions(t *testing.T) {
 // the tables. A migration that waits for the row must not have one of those already.
 func TestMigrationsTakeLocksInOrder(t *testing.T) {
 	t.Parallel()
-	for version := 2; version <= store.SchemaVersion; version++ {
+	for _, version := range migrations(t)[1:] {
 		t.Run(fmt.Sprint("migration ", version), func(t *testing.T) {
 			t.Parallel()
 			o := newDatabase(t)

@@ -20,8 +20,9 @@ var errEnough = errors.New("enough")
 var ErrApart = errors.New("the two indexes are not at the same message of the stream")
 
 // ErrSweeping is returned by Verifier for an index in which an account is being
-// swept: it does not agree with itself until that is over, in a moment.
-var ErrSweeping = errors.New("an account of very many posts is being hidden, shown or erased")
+// swept: it does not agree with itself until that is over, in a moment. Compare also
+// returns it while stored tags are brought into their present form.
+var ErrSweeping = errors.New("an account of very many posts is being hidden, shown or erased, or stored tags get their present form")
 
 // Findings are what a verification found to be wrong.
 type Findings struct {
@@ -108,6 +109,9 @@ func (v *Verifier) Compare(ctx context.Context, a, b string, align func(ctx cont
 		}
 		if err := begin(); err != nil {
 			return err
+		}
+		if x.retagging || y.retagging {
+			return fmt.Errorf("compare %s with %s: %w", a, b, ErrSweeping)
 		}
 		if x.seq != y.seq {
 			return fmt.Errorf("%w: %s is at %d, %s at %d", ErrApart, a, x.seq, b, y.seq)

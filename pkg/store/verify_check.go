@@ -28,6 +28,8 @@ type inspection struct {
 	time                 time.Time
 	sync                 PendingSync
 	posts, visible, tags int64
+	// retagging says that some tags are in an older form.
+	retagging bool
 
 	// What was seen of it.
 	seenPosts, seenVisible int64
@@ -61,9 +63,9 @@ func (r *verification) open(ctx context.Context, tx pgx.Tx, schema string) (*ins
 	x := &inspection{verification: r, tx: tx, schema: schema}
 	var sweeping bool
 	err := tx.QueryRow(ctx, `
-		SELECT seq, source_time, sync_did, sync_rev, posts, visible_posts, tags, EXISTS (SELECT FROM `+x.table("sweeps")+`)
+		SELECT seq, source_time, sync_did, sync_rev, posts, visible_posts, tags, retag_below IS NOT NULL, EXISTS (SELECT FROM `+x.table("sweeps")+`)
 		  FROM `+x.table("checkpoint")).
-		Scan(&x.seq, &x.time, &x.sync.DID, &x.sync.Rev, &x.posts, &x.visible, &x.tags, &sweeping)
+		Scan(&x.seq, &x.time, &x.sync.DID, &x.sync.Rev, &x.posts, &x.visible, &x.tags, &x.retagging, &sweeping)
 	if err != nil {
 		return nil, fmt.Errorf("read the checkpoint of %s: %w", schema, notMigrated(err))
 	}

@@ -44,6 +44,8 @@ type Writer struct {
 	// sweeping says that accounts may be being swept, and swept which had the last step.
 	sweeping bool
 	swept    int64
+	// retagging says that posts may have tags in an older form.
+	retagging bool
 	// epoch is that of the lease, 0 where none was acquired.
 	epoch  int64
 	holder string
@@ -102,7 +104,7 @@ func (w *Writer) Acquire(ctx context.Context) (Checkpoint, error) {
 		return Checkpoint{}, ErrLeaseHeld
 	}
 	w.epoch, w.at = epoch, cp.Seq
-	w.sweeping = true // the holder before may have left some
+	w.sweeping, w.retagging = true, true // the holder before may have left some
 	// The schema may be another one than before: a rebuild was switched in.
 	w.tags.forgetAll()
 	w.langs.forgetAll()
@@ -191,8 +193,8 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from Checkpoint) (
 	return nil
 }
 
-// Sweeping reports whether there may be accounts to sweep.
-func (w *Writer) Sweeping() bool { return w.sweeping }
+// Sweeping reports whether there may be accounts to sweep, or posts to retag.
+func (w *Writer) Sweeping() bool { return w.sweeping || w.retagging }
 
 // DoneSweeping records that there are none.
 func (w *Writer) DoneSweeping() { w.sweeping = false }

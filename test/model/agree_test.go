@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/tagstream/tagstream/pkg/event"
@@ -11,19 +12,52 @@ import (
 
 // FuzzTagsAgree compares the two implementations of the tag rules.
 func FuzzTagsAgree(f *testing.F) {
-	for _, s := range []string{"# #Art", "ﬁ", "#\ufe0f\u20e3", "İ", "e\u0301", "\u0345", "ΐ", "㎐ #", "a\x00", strings.Repeat("🏳️‍🌈", 65), "##\u0301"} {
+	for _, s := range []string{"# #Art", "ﬁ", "#\ufe0f\u20e3", "İ", "e\u0301", "\u0345", "ΐ", "㎐ #", "a\x00", strings.Repeat("🏳️‍🌈", 65), "##\u0301",
+		"#\u200b\u20e3", "🔥\u200d↔\u200d\u200b\u0338", "❤\ufe0f\u200d\U000E0067\U000E007F\u200d🔥", "🧑🏽\u200d🤝\u200d🧑🏻\U000E0041\U000E007F", "\U000E007F\u2800"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
 		if !utf8.ValidString(raw) {
 			return // JSON brings none
 		}
-		theirs, err := event.NormalizeTag(raw)
-		ours, ok := normalTag(raw)
-		if (err == nil) != ok || ok && ours != theirs {
-			t.Errorf("%q: event has %q (%v), the model %q (%t)", raw, theirs, err, ours, ok)
-		}
+		tagsAgree(t, raw)
 	})
+}
+
+func tagsAgree(t *testing.T, raw string) {
+	t.Helper()
+	theirs, err := event.NormalizeTag(raw)
+	ours, ok := normalTag(raw)
+	if (err == nil) != ok || ok && ours != theirs {
+		t.Errorf("%q: event has %q (%v), the model %q (%t)", raw, theirs, err, ours, ok)
+	}
+}
+
+// TestTagsOfEveryRuneAgree compares them where characters show nothing, or join emoji.
+func TestTagsOfEveryRuneAgree(t *testing.T) {
+	t.Parallel()
+	for r := range unicode.MaxRune + 1 {
+		if !unicode.Is(unicode.Han, r) && utf8.ValidRune(r) {
+			tagsAgree(t, "a"+string(r)+"b❤\u200d"+string(r)+"\u200d❤")
+		}
+	}
+}
+
+// TestTagsOfEmojiAgree compares them for all short texts of what makes emoji.
+func TestTagsOfEmojiAgree(t *testing.T) {
+	t.Parallel()
+	parts := []string{"❤", "🔥", "🏽", "\u200d", "\ufe0f", "\U000E0067", "\U000E007F", "#", "\u20e3", " ", "a", "↔", "\u0338"}
+	texts := []string{""}
+	for range 4 {
+		var longer []string
+		for _, text := range texts {
+			for _, part := range parts {
+				longer = append(longer, text+part)
+				tagsAgree(t, text+part)
+			}
+		}
+		texts = longer
+	}
 }
 
 // FuzzPlacesAgree compares the two computations of a place.

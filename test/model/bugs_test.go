@@ -364,7 +364,7 @@ func answers(x *Index) string {
 // than the right one, within a few seeds.
 func TestHistoriesTellPlantedBugs(t *testing.T) {
 	t.Parallel()
-	const seeds, events = 30, 600
+	const seeds, events = 60, 600
 	var histories [][]*event.Event
 	var want []string
 	for seed := range uint64(seeds) {

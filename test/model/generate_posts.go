@@ -15,6 +15,9 @@ func (g *generator) put(kind event.Kind, a *genAccount, key string, rev uint64) 
 	e.CID = fmt.Sprintf("bafyrei%s%d", e.Rev, g.rng.IntN(1000))
 	raw := g.rawTags()
 	e.Tags = normalTags(raw)
+	if older := olderTags(raw); len(older) > 0 && (len(e.Tags) == 0 || g.chance(20)) {
+		e.Tags = older // as a former ingest has stored it
+	}
 	record := map[string]any{
 		"$type": event.Collection,
 		"text":  pick(g.rng, "a post", "", "nul \x00 inside", "quote \" back\\slash </script>", "漢字 🏳️‍🌈\u2028", strings.Repeat("long ", 400)),
@@ -88,7 +91,8 @@ func (g *generator) rawLangs() []string {
 		[]string{"日本語", "ja-日本"})
 }
 
-// rawTags are tags as a record may give them; at least one is kept.
+// rawTags are tags as a record may give them; at least one is kept, or was by a former
+// ingest.
 func (g *generator) rawTags() []string {
 	if g.chance(2) {
 		var many []string
@@ -101,15 +105,16 @@ func (g *generator) rawTags() []string {
 	for range 1 + g.rng.IntN(5) {
 		switch {
 		case g.chance(75):
-			raw = append(raw, pick(g.rng, "art", "art", "Art", "#art", "photo", "photo", "cats", "cats", "猫", "film"))
+			raw = append(raw, pick(g.rng, "art", "art", "Art", "#art", "photo", "photo", "cats", "cats", "猫", "film",
+				"a\u00adrt", "photo\u2060", "c\u115fats"))
 		default:
 			raw = append(raw, pick(g.rng,
-				"$TSLA", "a,b", "c++", "c/d", "..", ".", "%2F", "50%", "#️⃣", "👩‍👩‍👧‍👦", "ÉTÉ", "e\u0301te\u0301", "Straße", "İ", "Σίσυφος",
+				"$TSLA", "a,b", "c++", "c/d", "..", ".", "%2F", "50%", "#️⃣", "❤", "❤\ufe0f", "❤\ufe0f\u200d🔥\u200d", "\u200b", "\u2800\ufe0f", "👩‍👩‍👧‍👦", "ÉTÉ", "e\u0301te\u0301", "Straße", "İ", "Σίσυφος",
 				"two words", "line\nbreak", "\u200bzero", "\x01", "\u202eright", "NULL", "'; --", `back\slash"quote`, "# # deep", "ﬁ", "①", "Å",
 				"nul\x00tag", "", "###", strings.Repeat("x", 64), strings.Repeat("x", 65), strings.Repeat("🏳️‍🌈", 45), strings.Repeat("👩‍👩‍👧‍👦", 26), strings.Repeat("e\u0301\u0302\u0303", 60)))
 		}
 	}
-	if len(normalTags(raw)) == 0 {
+	if len(normalTags(raw)) == 0 && (len(olderTags(raw)) == 0 || g.chance(50)) {
 		raw = append(raw, "art")
 	}
 	return raw

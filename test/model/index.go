@@ -1,6 +1,7 @@
 package model
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -89,6 +90,13 @@ func (x *Index) Apply(seq uint64, data []byte) {
 		x.deadLetters++
 		return
 	}
+	if len(e.Tags) > 0 || e.Kind == event.KindCreate || e.Kind == event.KindUpdate {
+		var stored struct{ Tags []string }
+		if err := json.Unmarshal(data, &stored); err != nil {
+			panic(fmt.Sprintf("model: message %d: %v", seq, err))
+		}
+		e.Tags = stored.Tags
+	}
 	x.ApplyEvent(seq, e)
 }
 
@@ -119,13 +127,21 @@ func (x *Index) put(seq uint64, e *event.Event) {
 	if !x.isNews(uri, e) {
 		return
 	}
-	if !slices.Equal(normalTags(e.Tags), e.Tags) {
+	if !slices.Equal(olderTags(e.Tags), e.Tags) { // which holds for today's too
 		x.complaints = append(x.complaints, fmt.Sprintf("message %d has tags that are not normalized: %q", seq, e.Tags))
 	}
 	old, had := x.posts[uri]
+	tags := normalTags(e.Tags) // whatever the rule was when they were stored
+	if len(tags) == 0 {
+		if had {
+			x.drop(old)
+		}
+		x.markers[uri] = e.Rev
+		return
+	}
 	p := &Post{
 		URI: uri, DID: e.DID, Rkey: e.Rkey, Rev: e.Rev, CID: e.CID,
-		Tags: slices.Clone(e.Tags), Langs: slices.Clone(e.Langs),
+		Tags: tags, Langs: slices.Clone(e.Langs),
 		CreatedAt: e.CreatedAt, Record: slices.Clone(e.Record),
 		IndexedAt: time.UnixMicro(e.Source.Time.UnixMicro()).UTC(),
 		Seq:       seq,

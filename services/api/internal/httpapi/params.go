@@ -138,7 +138,7 @@ func normalTag(s string) (string, error) {
 	tag, err := event.NormalizeTag(s)
 	switch {
 	case errors.Is(err, event.ErrTagEmpty):
-		return "", fail(codeInvalidTag, "Name another tag than %s: nothing is left of it without white space and leading #.", quote(s))
+		return "", fail(codeInvalidTag, "Name another tag than %s: nothing is left of it without white space, leading # and characters that show nothing.", quote(s))
 	case errors.Is(err, event.ErrTagTooLong):
 		return "", fail(codeInvalidTag, "Name another tag than %s: no post can have it, as tags end at %d bytes and %d characters.", quote(s), event.MaxTagBytes, event.MaxTagGraphemes)
 	case err != nil:

@@ -97,7 +97,7 @@ func (h *Handler) completeTag(r *http.Request, prefix string) (*response, error)
 	normal, err := event.NormalizeTag(prefix)
 	switch {
 	case errors.Is(err, event.ErrTagEmpty):
-		return nil, fail(codeInvalidPrefix, "Give prefix at least one character of a tag: %s is nothing without white space and leading #.", quote(prefix))
+		return nil, fail(codeInvalidPrefix, "Give prefix at least one character of a tag: %s is nothing without white space, leading # and characters that show nothing.", quote(prefix))
 	case errors.Is(err, event.ErrTagTooLong):
 		return nil, fail(codeInvalidPrefix, "Shorten the prefix %s: tags end at %d bytes and %d characters.", quote(prefix), event.MaxTagBytes, event.MaxTagGraphemes)
 	case err != nil:

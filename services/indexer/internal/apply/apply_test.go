@@ -173,6 +173,12 @@ func TestRules(t *testing.T) {
 		{"sync shows no gap", [][]event.Event{
 			{create("a", 1, "art"), create("b", 2, "art")},
 			{{Kind: event.KindSync, DID: did, Rev: rev(9)}}}, []string{"b", "a"}},
+		{"tags of an older ingest", [][]event.Event{{create("a", 1, "a\u00adrt"), create("b", 2, "x", "art\u2060", "\u200bart")}}, []string{"b", "a"}},
+		{"no tag of an older ingest is one today", [][]event.Event{
+			{create("a", 1, "art"), create("b", 2, "art")}, {post(event.KindUpdate, "a", 4, "\u200b"), create("c", 1, "\u2800")}, {create("a", 3, "art")}}, []string{"b"}},
+		{"a replacement without a tag of today leaves the sync open", [][]event.Event{
+			{create("a", 1, "art"), create("b", 2, "art")},
+			{syncAt(9, 60), later(create("c", 9, "\u200b"), 60), later(create("a", 9, "art"), 60)}, {{Kind: event.KindPosition}}}, []string{"a"}},
 		{"NUL in a record", [][]event.Event{{nul(create("a", 1, "art"))}}, []string{"a"}},
 	}
 	for _, tt := range tests {

@@ -136,6 +136,14 @@ func (f *fold) put(seq uint64, ev *event.Event) {
 	if a.stale(e, ev.Rev) {
 		return
 	}
+	if len(ev.Tags) == 0 {
+		// Of the tags that an older ingest stored, none is one today. The marker is also
+		// left where there was no post: it shows that the payload may be erased.
+		f.drop(e)
+		e.removed = &store.Removed{Account: &a.row, Rkey: ev.Rkey, Rev: ev.Rev, At: ev.Source.Time.UTC(), Seq: seq}
+		a.touch(seq)
+		return
+	}
 	post := &store.Post{
 		Account: &a.row, Rkey: ev.Rkey, Rev: ev.Rev, CID: ev.CID, Tags: ev.Tags, Langs: ev.Langs,
 		IndexedAt: ev.Source.Time.UTC(), Seq: seq, Record: ev.Record,

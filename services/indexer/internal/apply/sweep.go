@@ -65,5 +65,23 @@ func (a *Applier) Sweep(ctx context.Context) error {
 	if none {
 		a.Writer.DoneSweeping()
 	}
+	return a.retag(ctx)
+}
+
+// retag does a step of bringing stored tags into their present form, where an older
+// program wrote them.
+func (a *Applier) retag(ctx context.Context) error {
+	if !a.Writer.Retagging() {
+		return nil
+	}
+	begun, done, err := a.Writer.Retag(ctx)
+	switch {
+	case err != nil:
+		return fmt.Errorf("bring stored tags into their present form: %w", err)
+	case begun && !done:
+		a.Logger.Info("stored tags are brought into their present form; readers are answered meanwhile")
+	case done && !begun:
+		a.Logger.Info("stored tags are in their present form")
+	}
 	return nil
 }

@@ -3,6 +3,7 @@ package apply_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -138,6 +139,33 @@ func TestSweepIsUnseen(t *testing.T) {
 // that is made without sweeps.
 func TestSweepsChangeNothing(t *testing.T) {
 	t.Parallel()
+	changeNothing(t, func(*index) {})
+}
+
+// Nor does it matter when an index of an older program is rewritten that has sweeps and
+// #syncs under way, and whose posts change meanwhile.
+func TestRetagsChangeNothing(t *testing.T) {
+	t.Parallel()
+	changeNothing(t, func(x *index) {
+		// Another former one each time.
+		tag := "a" + strings.Repeat("\u00ad", int(x.seq)) + "rt"
+		pool := pgtest.Pool(x.t, x.url)
+		for _, sql := range []string{
+			`UPDATE tagstream.tags SET name = $1 WHERE name = 'art'`,
+			`UPDATE tagstream.posts SET tags = array_replace(tags, 'art', $1)`,
+			`UPDATE tagstream.checkpoint SET retag_below = 'ffffffff-ffff-ffff-ffff-ffffffffffff' WHERE $1 <> ''`,
+		} {
+			_, err := pool.Exec(x.t.Context(), sql, tag)
+			require.NoError(x.t, err)
+		}
+		_, err := x.applier.Writer.Acquire(x.t.Context())
+		require.NoError(x.t, err)
+	})
+}
+
+// changeNothing compares an index that has no sweeps with one that has them, and
+// is made older now and then.
+func changeNothing(t *testing.T, older func(*index)) {
 	for seed := range uint64(12) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			t.Parallel()
@@ -183,6 +211,9 @@ func TestSweepsChangeNothing(t *testing.T) {
 				}
 				plain.apply(events...)
 				swept.apply(events...)
+				if rng.IntN(4) == 0 {
+					older(swept)
+				}
 				steps += swept.sweep(rng.IntN(3))
 			}
 			swept.sweep(1000)

@@ -1,0 +1,158 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+)
+
+// olderTags are tags of post number i as programs stored them that kept invisible
+// characters. Every post has the first one or a look-alike.
+func olderTags(i int) []string {
+	first := []string{"art", "a\u00adrt", "\u200bart"}[i%3]
+	switch {
+	case i%7 == 0:
+		return []string{first, "❤\ufe0f", "❤"}
+	case i%11 == 0:
+		return []string{"#\ufe0f\u20e3", first, "\u2800", "art\u2060"}
+	}
+	return []string{first}
+}
+
+// TestRetag: an index that an older program wrote becomes, step by step, what one is
+// that was rebuilt, whoever reads it meanwhile and however often the indexer begins again.
+func TestRetag(t *testing.T) {
+	t.Parallel()
+	o := newDatabase(t)
+	live, rebuilt := openLeader(t, o), rebuilding(t, o)
+	pool := pgtest.Pool(t, o.URL)
+	exec := func(sql string, args ...any) {
+		t.Helper()
+		_, err := pool.Exec(t.Context(), sql, args...)
+		require.NoError(t, err)
+	}
+	for _, schema := range []string{store.Live, store.Rebuilding} {
+		exec(`UPDATE ` + schema + `.checkpoint SET source_time = '2026-11-01T00:30:00Z'`)
+	}
+	const posts = 2500
+	write := func(w *store.Writer, form func([]string) []string) {
+		seedPosts(t, w, seed{posts: posts, second: func(i int) int { return i }, tags: func(i int) []string { return form(olderTags(i)) }})
+		// And one that has no tag by now, in an account that is hidden.
+		hidden := &store.Account{DID: "did:plc:hidden", State: store.Hidden, Seq: 1}
+		c := store.Changes{Accounts: []*store.Account{hidden}}
+		for i, tags := range [][]string{{"s\u00adecret"}, {"\u200b"}} {
+			p := &store.Post{Account: hidden, Rkey: fmt.Sprint("hidden", i), Rev: "3abcdefghijkl", CID: "bafy", Tags: form(tags), IndexedAt: epoch, Seq: posts + 1, Record: []byte("{}")}
+			p.Key = event.NewKey(epoch, event.URI(hidden.DID, p.Rkey))
+			if len(p.Tags) > 0 {
+				c.Posts = append(c.Posts, store.PostChange{New: p})
+			}
+		}
+		require.NoError(t, w.Apply(t.Context(), func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+			cp.Seq++
+			return cp, tx.Write(t.Context(), c)
+		}))
+	}
+	write(live, slices.Clone[[]string])
+	write(rebuilt, func(tags []string) []string { now, _ := event.Tags(tags); return now })
+	v := store.NewVerifier(o)
+	clean := func() {
+		t.Helper()
+		f, err := v.Check(t.Context(), store.Live)
+		require.NoError(t, err)
+		require.Equal(t, store.Findings{}, f)
+	}
+	clean()
+	downTo(t, pool, 6)
+	require.NoError(t, store.Migrate(t.Context(), o, quiet))
+	_, err := v.Compare(t.Context(), store.Live, store.Rebuilding, nil)
+	require.ErrorIs(t, err, store.ErrSweeping)
+
+	// Whoever asks for all the look-alikes, as an API of either version may, gets every
+	// post, in order.
+	reader := openReader(t, o)
+	reading, stop := context.WithCancel(t.Context())
+	var readers sync.WaitGroup
+	readers.Go(func() {
+		for reading.Err() == nil {
+			q := store.PostQuery{Tags: []string{"art", "a\u00adrt", "\u200bart"}, From: keyset.Start(), Limit: store.MaxLimit}
+			for seen, more := 0, true; more; {
+				page, err := reader.Posts(context.WithoutCancel(reading), q)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				seen += len(page.Rows)
+				if more, q.From = page.HasNext, page.Next; !more && seen != posts {
+					t.Errorf("%d posts in the midst of it, not %d", seen, posts)
+				}
+			}
+		}
+	})
+	defer readers.Wait()
+	defer stop()
+
+	steps := 0
+	for done := false; !done; steps++ {
+		w := openWriter(t, o, "w") // after a crash: the lease is still its own
+		_, err := w.Acquire(t.Context())
+		require.NoError(t, err)
+		require.True(t, w.Retagging())
+		var begun bool
+		begun, done, err = w.Retag(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, steps == 0, begun)
+		require.Equal(t, !done, w.Retagging())
+		clean()
+	}
+	require.Equal(t, 3, steps, "in pieces")
+	f, err := v.Compare(t.Context(), store.Live, store.Rebuilding, nil)
+	require.NoError(t, err)
+	require.Equal(t, store.Findings{}, f)
+
+	// The one that left the index keeps older events of it out.
+	var rev string
+	require.NoError(t, pool.QueryRow(t.Context(), `SELECT rev FROM tagstream.removed_posts WHERE rkey = 'hidden1'`).Scan(&rev))
+	require.Equal(t, "3abcdefghijkl", rev)
+	history, err := reader.TagHistory(t.Context(), "art")
+	require.NoError(t, err)
+	require.EqualValues(t, posts, history.Posts)
+	total := int64(0)
+	for _, h := range history.Hours {
+		total += h.Posts
+	}
+	require.EqualValues(t, posts, total, "by hours from %s on", epoch.Format(time.RFC3339))
+	_, err = reader.TagHistory(t.Context(), "a\u00adrt")
+	require.ErrorIs(t, err, store.ErrNotFound)
+}
+
+// TestRetagNothing: a new index has nothing to rewrite.
+func TestRetagNothing(t *testing.T) {
+	t.Parallel()
+	w := openLeader(t, newDatabase(t))
+	begun, done, err := w.Retag(t.Context())
+	require.NoError(t, err)
+	require.True(t, begun && done)
+	require.False(t, w.Retagging())
+}
+
+// TestRetagFenced: who lost the lease rewrites nothing.
+func TestRetagFenced(t *testing.T) {
+	t.Parallel()
+	o := newDatabase(t)
+	old := openLeader(t, o)
+	_, err := openLeader(t, o).Acquire(t.Context())
+	require.NoError(t, err)
+	_, _, err = old.Retag(t.Context())
+	require.ErrorIs(t, err, store.ErrLeaseLost)
+	require.True(t, old.Retagging())
+}
