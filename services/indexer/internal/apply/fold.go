@@ -140,7 +140,7 @@ func (f *fold) put(seq uint64, ev *event.Event) {
 		// Of the tags that an older ingest stored, none is one today. The marker is also
 		// left where there was no post: it shows that the payload may be erased.
 		f.drop(e)
-		e.removed = &store.Removed{Account: &a.row, Rkey: ev.Rkey, Rev: ev.Rev, At: ev.Source.Time.UTC(), Seq: seq}
+		e.removed = &store.Removed{Account: &a.row, Rkey: ev.Rkey, Rev: ev.Rev, At: ev.Source.NetworkTime().UTC(), Seq: seq}
 		a.touch(seq)
 		return
 	}
