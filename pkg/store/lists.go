@@ -113,8 +113,9 @@ type conjunction struct {
 	groups []group
 	none   []int64
 	// sweeping says that accounts are being swept: some posts of the lists are out
-	// of sight.
-	sweeping bool
+	// of sight. swept are all these accounts, or those nearest to the page.
+	sweeping, sweptAll bool
+	swept              []swept
 	// nothing says that a name which every post must have is nobody's.
 	nothing bool
 }
@@ -129,14 +130,18 @@ func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, err
 	batch.Queue(`
 		SELECT 0, '', 0::bigint, (SELECT count(*) FROM sweeps)
 		UNION ALL SELECT 1, name, id, posts FROM tags WHERE name = ANY($1::text[])
-		UNION ALL SELECT 2, name, id, posts FROM langs WHERE name = ANY($2::text[])`,
-		slices.Concat(q.Tags, q.None), slices.Concat(q.Langs)).Query(func(rows pgx.Rows) error {
+		UNION ALL SELECT 2, name, id, posts FROM langs WHERE name = ANY($2::text[])
+		UNION ALL (`+someSwept+`)`,
+		slices.Concat(q.Tags, q.None), slices.Concat(q.Langs), maxSwept).Query(func(rows pgx.Rows) error {
+		sweeps := int64(0)
 		var kind int
 		var l list
 		_, err := pgx.ForEachRow(rows, []any{&kind, &l.name, &l.id, &l.posts}, func() error {
 			switch {
 			case kind == 0:
-				c.sweeping = l.posts > 0
+				sweeps = l.posts
+			case kind == 3:
+				c.swept = append(c.swept, swept{account: l.id, below: l.name})
 			case l.posts == 0:
 			case kind == 1:
 				tags[l.name] = l
@@ -145,6 +150,7 @@ func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, err
 			}
 			return nil
 		})
+		c.sweeping, c.sweptAll = sweeps > 0, sweeps == int64(len(c.swept))
 		return err
 	})
 	if err := conn.SendBatch(ctx, batch).Close(); err != nil {

@@ -118,7 +118,14 @@ func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(State
 		return page, 0, err
 	}
 	window := wholeList.since(q.Since).until(q.Until)
-	ahead := &scan{conjunction: c, conn: conn, way: q.Way, work: maxWork, trace: trace}
+	work := maxWork
+	if c.sweeping {
+		work = maxWorkSwept
+		if err := c.nearestSwept(ctx, conn, window.from(q.From, q.Way), q.Way); err != nil {
+			return page, 0, err
+		}
+	}
+	ahead := &scan{conjunction: c, conn: conn, way: q.Way, work: work, trace: trace}
 	f, err := ahead.find(ctx, window.from(q.From, q.Way), q.Limit+1)
 	if err != nil {
 		return page, 0, err

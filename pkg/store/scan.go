@@ -19,6 +19,8 @@ import (
 const (
 	// maxWork bounds what one request may do beyond its page: some 10 ms.
 	maxWork = 60_000
+	// maxWorkSwept is the same while accounts are swept, whose posts it has to pass.
+	maxWorkSwept = 3 * maxWork
 	// maxWorkBehind is what may go into finding out if there is anything behind
 	// the page.
 	maxWorkBehind = 10_000
@@ -84,8 +86,8 @@ func (s *scan) find(ctx context.Context, rng keyRange, want int) (found, error) 
 		if err != nil || !ok {
 			return f, err
 		}
-		p.rows = max(min(work, s.work)/p.cost(s.conjunction), minRows)
-		seg, err := s.segment(ctx, p, rng, want-len(f.keys))
+		p.share(s.conjunction, min(work, s.work))
+		seg, done, err := s.segment(ctx, p, rng, want-len(f.keys))
 		if err != nil {
 			return f, err
 		}
@@ -93,7 +95,7 @@ func (s *scan) find(ctx context.Context, rng keyRange, want int) (found, error) 
 		if len(f.keys) == want || !seg.ranOut {
 			return f, nil
 		}
-		s.work -= p.rows * p.cost(s.conjunction)
+		s.work -= done
 		f.last = seg.last
 		if rng = rng.beyond(seg.last, s.way); rng.empty() {
 			return f, nil
@@ -156,15 +158,28 @@ func (s *scan) any(ctx context.Context, rng keyRange) (bool, error) {
 
 // plan is how to go through a segment: the merged groups, one or two, are read
 // in the order of posts, side by side; the probed ones are asked for each post
-// that is in those.
+// that is in those. besideSwept says that the accounts that are swept are read beside the
+// one merged group, and their posts left out: of the rows that are looked at, up to probes
+// are in sight and asked for.
 type plan struct {
 	merged, probed []group
-	rows           int
+	besideSwept    bool
+	rows, probes   int
 }
 
-// cost is the work for a row of what the merged groups give together, if the post
-// is in every list of a group.
-func (p plan) cost(c conjunction) int {
+// share settles how many rows a segment looks at for so much work.
+func (p *plan) share(c conjunction, work int) {
+	p.rows = max(work/p.cost(c, 1, 1), minRows)
+	p.probes = p.rows
+	if p.besideSwept {
+		p.rows = max(work/2/p.cost(c, 1, 0), minRows)
+		p.probes = max(work/2/max(p.cost(c, 0, 1), 1), minRows)
+	}
+}
+
+// cost is the work for rows of what the merged groups give together, of which so many are
+// probed, if the posts are in every list of a group.
+func (p plan) cost(c conjunction, rows, probed int) int {
 	lists, probes, single := 0, len(c.none), 0
 	for _, g := range p.merged {
 		lists = max(lists, len(g.lists))
@@ -177,20 +192,26 @@ func (p plan) cost(c conjunction) int {
 		}
 	}
 	probes += min(single, 2) // the first that a post is not in is the last
-	if c.sweeping {
+	if p.probesSweeps(c) {
 		probes++
 	}
 	if len(p.merged) > 1 {
 		probes = (probes + 1) / 2 // not all posts are in both
 	}
-	return lists + probeWork*probes
+	return lists*rows + probeWork*probes*probed
+}
+
+// probesSweeps reports whether each post has to be asked whether a sweep keeps it out of
+// sight.
+func (p plan) probesSweeps(c conjunction) bool {
+	return c.sweeping && (!p.besideSwept || !c.sweptAll)
 }
 
 // plan decides by how dense the groups are where the search is now. It moves the
 // near end of the range to where every group has something; ok is false where
 // one has nothing left.
 func (s *scan) plan(ctx context.Context, rng *keyRange, work int) (p plan, ok bool, err error) {
-	if len(s.groups) == 1 {
+	if len(s.groups) == 1 && !s.sweeping {
 		return plan{merged: s.groups}, true, nil
 	}
 	groups := make([]rated, len(s.groups))
@@ -217,8 +238,16 @@ func (s *scan) plan(ctx context.Context, rng *keyRange, work int) (p plan, ok bo
 		}
 	}
 	slices.SortStableFunc(groups, func(a, b rated) int { return cmp.Compare(a.rate, b.rate) })
+	if s.sweeping {
+		rate, err := s.senseSwept(ctx, *rng, sample)
+		if err != nil {
+			return p, false, err
+		}
+		// Beyond that it costs less to ask for each post of the list.
+		p.besideSwept = rate <= probeWork*groups[0].rate
+	}
 	for i, g := range groups {
-		if i == 0 || i == 1 && g.rate <= mergeRatio*groups[0].rate {
+		if i == 0 || i == 1 && !p.besideSwept && g.rate <= mergeRatio*groups[0].rate {
 			p.merged = append(p.merged, g.group)
 		} else {
 			p.probed = append(p.probed, g.group)
@@ -231,35 +260,36 @@ func (s *scan) plan(ctx context.Context, rng *keyRange, work int) (p plan, ok bo
 	return p, true, nil
 }
 
-// segment looks at the next p.rows posts that are in one of the merged groups.
-func (s *scan) segment(ctx context.Context, p plan, rng keyRange, want int) (found, error) {
+// segment looks at the next p.rows posts that are in one of the merged groups, and returns
+// the work that it was, too.
+func (s *scan) segment(ctx context.Context, p plan, rng keyRange, want int) (f found, looked int, err error) {
 	st := segmentQuery(p, s.conjunction, s.way, rng, want)
 	rows, err := s.query(ctx, st.SQL, st.Args...)
 	if err != nil {
-		return found{}, fmt.Errorf("search %d rows: %w", p.rows, err)
+		return found{}, 0, fmt.Errorf("search %d rows: %w", p.rows, err)
 	}
-	var f found
 	var key event.Key
-	var n int
+	var n, probed int
 	var hit bool
 	at := 0
-	if _, err := pgx.ForEachRow(rows, []any{&key, &n, &hit}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&key, &n, &probed, &hit}, func() error {
 		if at++; n < at || at > 1 && !before(f.last, key, s.way) {
 			return errors.New("rows out of order")
 		}
-		f.last = key
+		if f.ranOut {
+			return nil // what is behind the last probe was not asked for
+		}
 		if hit {
 			f.keys = append(f.keys, key)
 		}
-		if n == p.rows {
-			f.ranOut = true
-		}
+		f.last, looked = key, p.cost(s.conjunction, n, probed)
+		f.ranOut = n == p.rows || probed == p.probes
 		return nil
 	}); err != nil {
-		return found{}, fmt.Errorf("search %d rows: %w", p.rows, err)
+		return found{}, 0, fmt.Errorf("search %d rows: %w", p.rows, err)
 	}
-	s.read += n * p.cost(s.conjunction)
-	return f, nil
+	s.read += looked
+	return f, looked, nil
 }
 
 // segmentQuery returns the posts among the next p.rows that are in all groups and
@@ -275,13 +305,19 @@ func (s *scan) segment(ctx context.Context, p plan, rng keyRange, want int) (fou
 func segmentQuery(p plan, c conjunction, way keyset.Way, rng keyRange, want int) Statement {
 	q := &builder{way: way, args: []any{p.rows, rng.lo, rng.hi, want}}
 	var from string
-	if len(p.merged) == 1 {
+	hit := []string{"s.hit"}
+	probed, end := "n", "n = $1"
+	switch {
+	case p.besideSwept:
+		from, probed = q.besideSwept(p.merged[0], c.swept), "seen"
+		most := q.arg(p.probes) + "::bigint"
+		hit, end = append(hit, "s.seen <= "+most), "n = $1 OR probed = "+most
+	case len(p.merged) == 1:
 		from = "SELECT key, true AS hit, row_number() OVER () AS n FROM (" + q.stream(p.merged[0]) + ") AS a"
-	} else {
+	default:
 		from = "SELECT coalesce(a.key, b.key) AS key, a.key IS NOT NULL AND b.key IS NOT NULL AS hit, row_number() OVER () AS n" +
 			" FROM (" + q.stream(p.merged[0]) + ") AS a FULL JOIN (" + q.stream(p.merged[1]) + ") AS b ON a.key = b.key"
 	}
-	hit := []string{"s.hit"}
 	probe := func(table, column, arg string) string {
 		return "EXISTS (SELECT FROM " + table + " p WHERE p." + column + " = " + arg + " AND p.key = s.key OFFSET 0)"
 	}
@@ -306,12 +342,12 @@ func segmentQuery(p plan, c conjunction, way keyset.Way, rng keyRange, want int)
 	if len(c.none) > 0 {
 		hit = append(hit, "NOT "+probe("post_tags", "tag_id", oneOf(c.none)))
 	}
-	if c.sweeping {
+	if p.probesSweeps(c) {
 		hit = append(hit, "NOT EXISTS (SELECT FROM posts p JOIN sweeps w USING (account_id) WHERE p.key = s.key AND "+outOfSight+" OFFSET 0)")
 	}
 	return Statement{
-		SQL: "SELECT key, n, hit FROM (SELECT key, n, " + strings.Join(hit, " AND ") + " AS hit FROM (" + from + " LIMIT $1) AS s OFFSET 0) AS r" +
-			" WHERE hit OR n = $1 LIMIT $4",
+		SQL: "SELECT key, n, probed, hit FROM (SELECT key, n, " + probed + " AS probed, " + strings.Join(hit, " AND ") + " AS hit FROM (" + from + " LIMIT $1) AS s OFFSET 0) AS r" +
+			" WHERE hit OR " + end + " LIMIT $4",
 		Args: q.args,
 	}
 }

@@ -122,61 +122,67 @@ func TestQueriesAgreeWithOracle(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(seed, 3))
 			q := randomQuery(rng)
-			want := oracle(all, q)
-			q.Limit = 1 + rng.IntN(store.MaxLimit)
-			q.Way = keyset.Way(rng.IntN(2))
-			q.From = []keyset.Position{keyset.Start(), keyset.End()}[q.Way]
-			at := all[rng.IntN(len(all))].Key
-			switch side := rng.IntN(6); side {
-			case 0, 1, 2:
-				q.From = []func(...keyset.Value) keyset.Position{keyset.Above, keyset.Below, keyset.At}[side](keyset.UUID(at))
-			}
-			inWay := slices.Clone(want)
-			if q.Way == keyset.Backward {
-				slices.Reverse(inWay)
-			}
-			passed := 0 // how many of the list lie behind the position
-			for _, p := range inWay {
-				c := slices.Compare(p.Key[:], at[:])
-				if q.Way == keyset.Forward {
-					c = -c
-				}
-				if len(q.From.Key) > 0 && (c < 0 || c == 0 && !q.From.Includes(q.Way)) {
-					passed++
-				}
-			}
-			rest := inWay[passed:]
-			for pages := 0; ; pages++ {
-				page, err := r.Posts(t.Context(), q)
-				require.NoError(t, err)
-				got := slices.Clone(page.Rows)
-				more, behind, edge := page.HasNext, page.HasPrevious, page.Next
-				if q.Way == keyset.Backward {
-					slices.Reverse(got)
-					more, behind, edge = behind, more, page.Previous
-				}
-				require.LessOrEqual(t, len(got), min(q.Limit, len(rest)), "%+v", q)
-				for i, p := range got {
-					require.Equal(t, rest[i].Rkey, p.Rkey, "row %d of page %d of %+v", i, pages, q)
-				}
-				rest = rest[len(got):]
-				if len(got) == q.Limit || !more {
-					require.Equal(t, len(rest) > 0, more, "page %d of %+v", pages, q)
-				}
-				if !behind {
-					require.Zero(t, passed, "page %d of %+v", pages, q)
-				}
-				passed += len(got)
-				if !more {
-					break
-				}
-				require.NotEqual(t, q.From, edge, "the token makes progress")
-				q.From = edge
-				require.Less(t, pages, len(all))
-			}
-			require.Empty(t, rest)
+			agree(t, r, rng, q, all, oracle(all, q))
 		})
 	}
+}
+
+// agree walks from a random position, in pages of a random size, and compares what it
+// meets with what there is to find, want.
+func agree(t *testing.T, r *store.Reader, rng *rand.Rand, q store.PostQuery, all, want []*store.Post) {
+	t.Helper()
+	q.Limit = 1 + rng.IntN(store.MaxLimit)
+	q.Way = keyset.Way(rng.IntN(2))
+	q.From = []keyset.Position{keyset.Start(), keyset.End()}[q.Way]
+	at := all[rng.IntN(len(all))].Key
+	switch side := rng.IntN(6); side {
+	case 0, 1, 2:
+		q.From = []func(...keyset.Value) keyset.Position{keyset.Above, keyset.Below, keyset.At}[side](keyset.UUID(at))
+	}
+	inWay := slices.Clone(want)
+	if q.Way == keyset.Backward {
+		slices.Reverse(inWay)
+	}
+	passed := 0 // how many of the list lie behind the position
+	for _, p := range inWay {
+		c := slices.Compare(p.Key[:], at[:])
+		if q.Way == keyset.Forward {
+			c = -c
+		}
+		if len(q.From.Key) > 0 && (c < 0 || c == 0 && !q.From.Includes(q.Way)) {
+			passed++
+		}
+	}
+	rest := inWay[passed:]
+	for pages := 0; ; pages++ {
+		page, err := r.Posts(t.Context(), q)
+		require.NoError(t, err)
+		got := slices.Clone(page.Rows)
+		more, behind, edge := page.HasNext, page.HasPrevious, page.Next
+		if q.Way == keyset.Backward {
+			slices.Reverse(got)
+			more, behind, edge = behind, more, page.Previous
+		}
+		require.LessOrEqual(t, len(got), min(q.Limit, len(rest)), "%+v", q)
+		for i, p := range got {
+			require.Equal(t, rest[i].Rkey, p.Rkey, "row %d of page %d of %+v", i, pages, q)
+		}
+		rest = rest[len(got):]
+		if len(got) == q.Limit || !more {
+			require.Equal(t, len(rest) > 0, more, "page %d of %+v", pages, q)
+		}
+		if !behind {
+			require.Zero(t, passed, "page %d of %+v", pages, q)
+		}
+		passed += len(got)
+		if !more {
+			break
+		}
+		require.NotEqual(t, q.From, edge, "the token makes progress")
+		q.From = edge
+		require.Less(t, pages, len(all))
+	}
+	require.Empty(t, rest)
 }
 
 // work is what a request made Postgres do, by the plans of its statements.

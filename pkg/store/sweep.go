@@ -95,8 +95,11 @@ func (t *Tx) NextSweep(ctx context.Context, after int64, limit int) (a *Account,
 	if at != nil {
 		from = step(*at, -1)
 	}
+	// Ordered by both columns, which only the index of the account's posts gives: not in
+	// the table's own order, past the posts of others.
 	err = t.loadPosts(ctx, map[int64]*Account{a.ID: a}, func(p *Post) { posts = append(posts, p) },
-		`SELECT `+loadedColumns+` FROM posts p WHERE p.account_id = $1 AND p.key <= $2 ORDER BY p.key DESC LIMIT $3`, a.ID, from, limit)
+		`SELECT `+loadedColumns+` FROM posts p WHERE p.account_id >= $1 AND (p.account_id, p.key) <= ($1, $2)
+		  ORDER BY p.account_id DESC, p.key DESC LIMIT $3`, a.ID, from, limit)
 	return a, posts, at == nil, len(posts) < limit, err
 }
 

@@ -5,4 +5,5 @@ ALTER TABLE sweeps DROP COLUMN IF EXISTS at, DROP COLUMN IF EXISTS again, DROP C
 ALTER TABLE heartbeat DROP COLUMN IF EXISTS erase_looked;
 DROP TABLE IF EXISTS payloads;
 DROP INDEX IF EXISTS posts_account_key_idx;
+ALTER TABLE posts ALTER COLUMN account_id RESET (n_distinct);
 COMMIT;
