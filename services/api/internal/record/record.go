@@ -1,0 +1,315 @@
+// Package record reads app.bsky.feed.post records for people to look at: the text cut at its
+// facets, the pictures, the link, the quoted post and the author's own labels.
+//
+// Records come from strangers. Parse never fails: a part that is not as the lexicon says is left
+// out, and the rest is kept.
+package record
+
+import (
+	"encoding/json"
+	"net/url"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+// Limits of what one post shows. The lexicon allows four images and a gallery of twenty.
+const (
+	maxImages = 20
+	maxFacets = 1000
+)
+
+// Post is a record as far as it can be shown.
+type Post struct {
+	// Spans are the text from its beginning to its end.
+	Spans  []Span
+	Images []Image
+	// Video is the attached video, nil where there is none.
+	Video *Video
+	// Link is the attached link card, nil where there is none.
+	Link *Link
+	// Quote is the at-uri of the quoted record, "" where there is none.
+	Quote string
+	// Labels are the author's own labels of the media, such as "porn" (com.atproto.label.defs#selfLabels).
+	Labels []string
+}
+
+// Kind says what a span of the text is.
+type Kind int
+
+// The kinds of spans.
+const (
+	Plain   Kind = iota
+	URL          // Target is an http or https URL
+	Mention      // Target is the DID
+	Tag          // Target is the tag as written, without #
+)
+
+// Span is a run of text.
+type Span struct {
+	Kind   Kind
+	Text   string
+	Target string
+}
+
+// Image is a picture: a blob of the author's repository.
+type Image struct {
+	CID string
+	Alt string
+	// Width and Height are the declared aspect ratio, 0 where there is none.
+	Width, Height int
+}
+
+// Video is a video: a blob of the author's repository.
+type Video struct{ CID, Alt string }
+
+// Link is a card for a page of the web.
+type Link struct {
+	URL, Title, Description string
+	// Thumb is the CID of the card's picture, "" where there is none.
+	Thumb string
+}
+
+// Text returns the whole text.
+func (p *Post) Text() string {
+	var b strings.Builder
+	for _, s := range p.Spans {
+		b.WriteString(s.Text)
+	}
+	return b.String()
+}
+
+// Parse reads a record.
+func Parse(raw json.RawMessage) *Post {
+	var r struct {
+		Text   loose[string]         `json:"text"`
+		Facets loose[[]loose[facet]] `json:"facets"`
+		Embed  loose[embed]          `json:"embed"`
+		Labels loose[labels]         `json:"labels"`
+	}
+	p := &Post{}
+	if json.Unmarshal(raw, &r) != nil {
+		return p
+	}
+	p.Spans = cut(r.Text.v, r.Facets.v)
+	p.embed(&r.Embed.v)
+	for _, l := range r.Labels.v.Values.v {
+		if l.v.Val.v != "" {
+			p.Labels = append(p.Labels, l.v.Val.v)
+		}
+	}
+	return p
+}
+
+// loose is a field that stays zero where the record has another type in it.
+type loose[T any] struct{ v T }
+
+func (l *loose[T]) UnmarshalJSON(data []byte) error {
+	var v T
+	if json.Unmarshal(data, &v) == nil {
+		l.v = v
+	}
+	return nil
+}
+
+type labels struct {
+	Values loose[[]loose[struct {
+		Val loose[string] `json:"val"`
+	}]] `json:"values"`
+}
+
+// blob is a reference to a file: as objects of the data model, or as the early form had it.
+type blob struct {
+	Ref loose[struct {
+		Link loose[string] `json:"$link"`
+	}] `json:"ref"`
+	CID loose[string] `json:"cid"`
+}
+
+func (b blob) id() string {
+	if cid := b.Ref.v.Link.v; cid != "" {
+		return cid
+	}
+	return b.CID.v
+}
+
+type image struct {
+	Image loose[blob]   `json:"image"`
+	Alt   loose[string] `json:"alt"`
+	Ratio loose[struct {
+		Width  loose[int] `json:"width"`
+		Height loose[int] `json:"height"`
+	}] `json:"aspectRatio"`
+}
+
+// embed is any of the embeds of app.bsky.embed.*.
+type embed struct {
+	Type   loose[string]         `json:"$type"`
+	Images loose[[]loose[image]] `json:"images"`
+	Items  loose[[]loose[image]] `json:"items"`
+	Video  loose[blob]           `json:"video"`
+	Alt    loose[string]         `json:"alt"`
+	Link   loose[struct {
+		URI         loose[string] `json:"uri"`
+		Title       loose[string] `json:"title"`
+		Description loose[string] `json:"description"`
+		Thumb       loose[blob]   `json:"thumb"`
+	}] `json:"external"`
+	// Record is a reference, and in recordWithMedia an embed with one.
+	Record loose[struct {
+		URI    loose[string] `json:"uri"`
+		Record loose[struct {
+			URI loose[string] `json:"uri"`
+		}] `json:"record"`
+	}] `json:"record"`
+	Media loose[json.RawMessage] `json:"media"`
+}
+
+func (p *Post) embed(e *embed) {
+	switch e.Type.v {
+	case "app.bsky.embed.images":
+		p.images(e.Images.v)
+	case "app.bsky.embed.gallery":
+		p.images(e.Items.v)
+	case "app.bsky.embed.video":
+		if cid := e.Video.v.id(); validBlob(cid) {
+			p.Video = &Video{CID: cid, Alt: e.Alt.v}
+		}
+	case "app.bsky.embed.external":
+		if target, ok := webURL(e.Link.v.URI.v); ok {
+			p.Link = &Link{URL: target, Title: e.Link.v.Title.v, Description: e.Link.v.Description.v}
+			if cid := e.Link.v.Thumb.v.id(); validBlob(cid) {
+				p.Link.Thumb = cid
+			}
+		}
+	case "app.bsky.embed.record":
+		p.Quote = e.Record.v.URI.v
+	case "app.bsky.embed.recordWithMedia":
+		p.Quote = e.Record.v.Record.v.URI.v
+		var media embed
+		if json.Unmarshal(e.Media.v, &media) == nil && media.Type.v != e.Type.v {
+			quote := p.Quote
+			p.embed(&media)
+			p.Quote = quote
+		}
+	}
+}
+
+func (p *Post) images(all []loose[image]) {
+	for _, im := range all {
+		cid := im.v.Image.v.id()
+		if !validBlob(cid) || len(p.Images) == maxImages {
+			continue
+		}
+		one := Image{CID: cid, Alt: im.v.Alt.v}
+		if w, h := im.v.Ratio.v.Width.v, im.v.Ratio.v.Height.v; w > 0 && h > 0 {
+			one.Width, one.Height = w, h
+		}
+		p.Images = append(p.Images, one)
+	}
+}
+
+// facet is app.bsky.richtext.facet: bytes of the text's UTF-8 form, the end exclusive.
+type facet struct {
+	Index loose[struct {
+		Start *int `json:"byteStart"`
+		End   *int `json:"byteEnd"`
+	}] `json:"index"`
+	Features loose[[]loose[struct {
+		Type loose[string] `json:"$type"`
+		URI  loose[string] `json:"uri"`
+		DID  loose[string] `json:"did"`
+		Tag  loose[string] `json:"tag"`
+	}]] `json:"features"`
+}
+
+// run is a part of the text that a facet covers.
+type run struct {
+	start, end int
+	span       Span
+}
+
+// cut cuts a text at its facets, in the order of the text. A facet that overlaps one before it, is
+// empty or inverted, or does not begin and end between two characters of the text is left out.
+func cut(text string, facets []loose[facet]) []Span {
+	var runs []run
+	for _, f := range facets[:min(len(facets), maxFacets)] {
+		if r, ok := f.v.run(text); ok {
+			runs = append(runs, r)
+		}
+	}
+	slices.SortStableFunc(runs, func(a, b run) int { return a.start - b.start })
+	var spans []Span
+	at := 0
+	plain := func(end int) {
+		if end > at {
+			spans = append(spans, Span{Text: text[at:end]})
+		}
+	}
+	for _, r := range runs {
+		if r.start < at {
+			continue
+		}
+		plain(r.start)
+		spans, at = append(spans, r.span), r.end
+	}
+	plain(len(text))
+	return spans
+}
+
+func (f *facet) run(text string) (run, bool) {
+	start, end := f.Index.v.Start, f.Index.v.End
+	if start == nil || end == nil || *start < 0 || *start >= *end || *end > len(text) || !boundary(text, *start) || !boundary(text, *end) {
+		return run{}, false
+	}
+	r := run{*start, *end, Span{Text: text[*start:*end]}}
+	for _, feature := range f.Features.v {
+		switch f := feature.v; f.Type.v {
+		case "app.bsky.richtext.facet#link":
+			if target, ok := webURL(f.URI.v); ok {
+				r.span.Kind, r.span.Target = URL, target
+				return r, true
+			}
+		case "app.bsky.richtext.facet#mention":
+			if event.ValidDID(f.DID.v) {
+				r.span.Kind, r.span.Target = Mention, f.DID.v
+				return r, true
+			}
+		case "app.bsky.richtext.facet#tag":
+			if f.Tag.v != "" {
+				r.span.Kind, r.span.Target = Tag, f.Tag.v
+				return r, true
+			}
+		}
+	}
+	return run{}, false
+}
+
+// validBlob reports whether a CID is in the form that blobs have: base32 or base58, which a URL holds
+// as it is.
+func validBlob(cid string) bool {
+	const maxBytes = 100
+	if cid == "" || len(cid) > maxBytes {
+		return false
+	}
+	for _, c := range []byte(cid) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
+			return false
+		}
+	}
+	return true
+}
+
+// boundary reports whether a byte offset is between two characters.
+func boundary(text string, i int) bool { return i == len(text) || utf8.RuneStart(text[i]) }
+
+// webURL returns an http or https URL in its escaped form.
+func webURL(s string) (string, bool) {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+		return "", false
+	}
+	return u.String(), true
+}
