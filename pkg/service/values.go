@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -248,6 +249,20 @@ func (v *Values) Bytes(name string) int64 {
 		return 0
 	}
 	return n * unit
+}
+
+// BaseURL returns the setting as an absolute http or https URL without a slash at its end, "" where
+// not set.
+func (v *Values) BaseURL(name string) string {
+	s := strings.TrimRight(v.String(name), "/")
+	if s == "" {
+		return ""
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		v.Fail(name, errors.New("is not an absolute URL such as https://tags.example or https://example.com/tags"))
+	}
+	return s
 }
 
 // Listen returns the setting as a host:port to listen on.

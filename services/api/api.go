@@ -22,6 +22,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/services/api/internal/feeds"
 	"github.com/tagstream/tagstream/services/api/internal/httpapi"
 )
 
@@ -115,7 +116,7 @@ func (a *API) Run(ctx context.Context) error {
 	defer reader.Close()
 	handler := httpapi.New(httpapi.Config{
 		Index: reader, Codec: a.codec, Logger: a.log, Registry: a.deps.Registry,
-		MaxInFlight: a.cfg.MaxInFlight, Version: service.Version(), Tracer: a.deps.Tracer,
+		MaxInFlight: a.cfg.MaxInFlight, Version: service.Version(), PublicURL: a.cfg.PublicURL, Media: feeds.Media(a.cfg.Media), Tracer: a.deps.Tracer,
 	})
 	a.admin.Use(handler)
 	defer a.admin.Use(nil) // before the reader is closed

@@ -7,6 +7,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/services/api/internal/feeds"
 )
 
 // Config is what an operator chooses about the API.
@@ -22,6 +23,11 @@ type Config struct {
 	// keyset.ParseKeys.
 	CursorKeys     []keyset.Key
 	CursorKeysFile string
+	// PublicURL is the absolute URL under which the world sees the API, without a slash at its end;
+	// "" is the host that each request names.
+	PublicURL string
+	// Media says how feeds show pictures: "cdn" (from Bluesky's CDN), "link" or "off"; "" means "cdn".
+	Media string
 	// MaxInFlight is how many requests are worked on at once, the others being
 	// told to come back; 0 means 256. Those beyond the connections of Database
 	// wait for one.
@@ -50,6 +56,13 @@ func (c *Config) Validate() error {
 	}
 	if len(c.CursorKeys) == 0 && c.CursorKeysFile == "" {
 		return errors.New("keys that sign page tokens are missing")
+	}
+	switch feeds.Media(c.Media) {
+	case "":
+		c.Media = string(feeds.MediaCDN)
+	case feeds.MediaCDN, feeds.MediaLink, feeds.MediaOff:
+	default:
+		return fmt.Errorf("media %q is not cdn, link or off", c.Media)
 	}
 	if c.MaxInFlight == 0 {
 		c.MaxInFlight = defaultMaxInFlight

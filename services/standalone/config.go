@@ -29,6 +29,8 @@ type Config struct {
 	EraseWithin time.Duration
 	// APIListen and OpsListen are host:port.
 	APIListen, OpsListen string
+	// PublicURL and Media are as the api's.
+	PublicURL, Media string
 	// Tracing says whether and how to trace.
 	Tracing tracing.Config
 	// CursorKeys sign page tokens; without any, a file of them is kept in DataDir.
@@ -45,6 +47,8 @@ func ConfigFrom(v *service.Values) Config {
 		EraseWithin: indexer.EraseWithinFrom(v),
 		APIListen:   v.Listen("API_LISTEN"),
 		OpsListen:   v.Listen("OPS_LISTEN"),
+		PublicURL:   v.BaseURL("PUBLIC_URL"),
+		Media:       v.Choice("MEDIA", "cdn", "link", "off"),
 		Tracing:     tracing.ConfigFrom(v, service.Standalone),
 	}
 	if file := v.String("CURSOR_KEYS_FILE"); file != "" {

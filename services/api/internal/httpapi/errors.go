@@ -32,6 +32,7 @@ const (
 	codeInvalidPage       code = "invalid_page"
 	codeInvalidCursor     code = "invalid_cursor"
 	codeCursorMismatch    code = "cursor_mismatch"
+	codeInvalidHost       code = "invalid_host"
 	codeNotFound          code = "not_found"
 	codeMethodNotAllowed  code = "method_not_allowed"
 	codeRateLimited       code = "rate_limited" // said by the proxy before the API: deploy/proxy

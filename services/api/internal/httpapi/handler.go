@@ -27,6 +27,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/services/api/internal/feeds"
 )
 
 const (
@@ -67,6 +68,11 @@ type Config struct {
 	MaxInFlight int
 	// Version of the program, for answers.
 	Version string
+	// PublicURL is where the world sees the service, without a slash at its end; "" is the host of
+	// each request.
+	PublicURL string
+	// Media says how feeds show pictures.
+	Media feeds.Media
 	// Tracer traces requests; nil traces none. It alone may be left out.
 	Tracer trace.Tracer
 }
@@ -78,6 +84,8 @@ type Handler struct {
 	logger    *slog.Logger
 	metrics   *metrics
 	version   string
+	publicURL string
+	media     feeds.Media
 	tracer    trace.Tracer // nil is off
 	slots     chan struct{}
 	sending   budget
@@ -92,7 +100,7 @@ func New(c Config) *Handler {
 		c.Index = tracedIndex{c.Index, c.Tracer}
 	}
 	h := &Handler{
-		index: c.Index, codec: c.Codec, logger: c.Logger, version: c.Version, tracer: c.Tracer,
+		index: c.Index, codec: c.Codec, logger: c.Logger, version: c.Version, publicURL: c.PublicURL, media: c.Media, tracer: c.Tracer,
 		metrics: newMetrics(c.Registry, c.MaxInFlight),
 		slots:   make(chan struct{}, c.MaxInFlight),
 		sending: budget{max: maxSending},

@@ -348,7 +348,7 @@ func TestCodesAreDocumented(t *testing.T) {
 	var want []string
 	for _, c := range []code{
 		codeInvalidQuery, codeQueryTooLong, codeUnknownParameter, codeRepeatedParameter, codeConflicting, codeMissingTags,
-		codeTooManyTags, codeTagsTooLong, codeInvalidTag, codeInvalidMatch, codeInvalidLang, codeInvalidTime, codeInvalidPrefix, codeInvalidLimit, codeInvalidPage, codeInvalidCursor, codeCursorMismatch, codeNotFound,
+		codeTooManyTags, codeTagsTooLong, codeInvalidTag, codeInvalidMatch, codeInvalidLang, codeInvalidTime, codeInvalidPrefix, codeInvalidLimit, codeInvalidPage, codeInvalidCursor, codeCursorMismatch, codeInvalidHost, codeNotFound,
 		codeMethodNotAllowed, codeRateLimited, codeInternal, codeUnavailable, codeTimeout, codeOverloaded,
 	} {
 		want = append(want, string(c))
@@ -363,7 +363,8 @@ func TestCodesAreDocumented(t *testing.T) {
 func TestRoutesAreDocumented(t *testing.T) {
 	t.Parallel()
 	doc, _ := spec()
-	takes := map[string]params{routePosts: postsParams, routeRecent: recentParams, routeTags: tagsParams, routeAdminTags: adminTagsParams}
+	takes := map[string]params{routePosts: postsParams, routeRecent: recentParams, routeTags: tagsParams, routeAdminTags: adminTagsParams,
+		routeFeedRSS: feedParams, routeFeedAtom: feedParams, routeFeedJSON: feedParams, routeFeedOPML: opmlParams}
 	h := serve(t, fakeIndex{}).handler
 	routes := slices.Concat(h.routes(), h.adminRoutes())
 	require.Len(t, routes, doc.Paths.Len())

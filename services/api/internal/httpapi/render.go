@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -23,6 +24,8 @@ type response struct {
 	contentType string
 	body        []byte
 	links       []string
+	// cache is the Cache-Control; "" means that a copy must be asked about before it is used.
+	cache string
 }
 
 // json makes v the body.
@@ -55,11 +58,11 @@ func (r *response) link(req *http.Request, rawQuery, rel string) {
 }
 
 // replace returns the raw query in which the dropped parameters make room for
-// one, at the end; every other is kept, in order, some under another name.
-func (q query) replace(drop []string, rename map[string]string, with pair) string {
+// others, at the end; the rest is kept, in order, some under another name.
+func (q query) replace(drop []string, rename map[string]string, with ...pair) string {
 	var b strings.Builder
-	for _, p := range append(slices.Clip(q), with) {
-		if slices.Contains(drop, p.name) && p != with {
+	for i, p := range slices.Concat(q, with) {
+		if i < len(q) && slices.Contains(drop, p.name) {
 			continue
 		}
 		if b.Len() > 0 {
@@ -115,7 +118,7 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, res *response) {
 // describe sets the headers that 200 and 304 have in common.
 func (r *response) describe(head http.Header, etag string) {
 	head.Set("ETag", etag)
-	head.Set("Cache-Control", "no-cache")
+	head.Set("Cache-Control", cmp.Or(r.cache, "no-cache"))
 	if len(r.links) > 0 {
 		head.Set("Link", strings.Join(r.links, ", "))
 	}

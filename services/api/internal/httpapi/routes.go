@@ -12,21 +12,25 @@ var openapi []byte
 
 // The routes' names, as metrics and logs have them.
 const (
-	routeIndex   = "index"
-	routeOpenAPI = "openapi"
-	routeRecent  = "recent"
-	routePosts   = "posts"
-	routePost    = "post"
-	routeTags    = "tags"
-	routeTag     = "tag"
-	routeStatus  = "status"
-	routeNone    = "none" // no such path or method
+	routeIndex    = "index"
+	routeOpenAPI  = "openapi"
+	routeRecent   = "recent"
+	routePosts    = "posts"
+	routePost     = "post"
+	routeTags     = "tags"
+	routeTag      = "tag"
+	routeStatus   = "status"
+	routeFeedRSS  = "feed_rss"
+	routeFeedAtom = "feed_atom"
+	routeFeedJSON = "feed_json"
+	routeFeedOPML = "feed_opml"
+	routeNone     = "none" // no such path or method
 
 	routeAdminTags = "admin_tags" // on the operators' listener
 )
 
 var routeNames = []string{
-	routeIndex, routeOpenAPI, routeRecent, routePosts, routePost, routeTags, routeTag, routeStatus, routeNone, routeAdminTags,
+	routeIndex, routeOpenAPI, routeRecent, routePosts, routePost, routeTags, routeTag, routeStatus, routeFeedRSS, routeFeedAtom, routeFeedJSON, routeFeedOPML, routeNone, routeAdminTags,
 }
 
 // allowedMethods of every route.
@@ -47,6 +51,10 @@ func (h *Handler) routes() []route {
 		{routePost, "/v1/posts/{did}/{rkey}", "one post", h.onePost},
 		{routeTags, "/v1/tags", "tags in use, the most used first, paged both ways; or those that begin with a prefix", h.listTags},
 		{routeTag, "/v1/tags/{tag}", "one tag: its posts, first and last, and by hour", h.oneTag},
+		{routeFeedRSS, "/v1/feeds/posts.rss", "the list of posts as RSS 2.0", h.feed(rssFeed)},
+		{routeFeedAtom, "/v1/feeds/posts.atom", "the same as Atom", h.feed(atomFeed)},
+		{routeFeedJSON, "/v1/feeds/posts.json", "the same as JSON Feed", h.feed(jsonFeed)},
+		{routeFeedOPML, "/v1/feeds/tags.opml", "a feed for each of several tags, as OPML", h.opml},
 		{routeStatus, "/v1/status", "how fresh the index is, and how big", h.status},
 	}
 }

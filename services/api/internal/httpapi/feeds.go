@@ -1,0 +1,166 @@
+package httpapi
+
+import (
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/services/api/internal/feeds"
+)
+
+// feedParams are those of /v1/posts that mean something to a feed reader.
+var feedParams = params{
+	single:   []string{"match", "since", "until", "limit", "after", "before"},
+	repeated: []string{"tags", "none", "lang"},
+}
+
+// feedAge is how long a feed may be kept: readers ask in minutes, and many ask for the same.
+const feedAge = "max-age=60"
+
+// feedFormat is how a feed is written.
+type feedFormat struct {
+	contentType string
+	write       func(feeds.Media, feeds.Feed) ([]byte, error)
+}
+
+var (
+	rssFeed  = feedFormat{feeds.RSSType, feeds.Media.RSS}
+	atomFeed = feedFormat{feeds.AtomType, feeds.Media.Atom}
+	jsonFeed = feedFormat{feeds.JSONType, feeds.Media.JSON}
+)
+
+// feed is /v1/feeds/posts.*: a page of /v1/posts for feed readers.
+func (h *Handler) feed(f feedFormat) func(*http.Request) (*response, error) {
+	return func(r *http.Request) (*response, error) {
+		q, err := parseQuery(r.URL.RawQuery, feedParams)
+		if err != nil {
+			return nil, err
+		}
+		list, err := newPostList(q)
+		if err != nil {
+			return nil, err
+		}
+		at, err := q.place(func(name, token string) (keyset.Position, error) { return position(h.codec, name, token, list.print) })
+		if err != nil {
+			return nil, err
+		}
+		base, err := h.base(r)
+		if err != nil {
+			return nil, err
+		}
+		list.query.From, list.query.Way, list.query.Limit = at.from, at.way, at.limit
+		page, err := h.index.Posts(r.Context(), list.query)
+		if err != nil {
+			return nil, err
+		}
+		h.metrics.page(page)
+
+		here := base + r.URL.EscapedPath() + "?"
+		without := func(with ...pair) string { return here + q.replace([]string{"after", "before"}, nil, with...) }
+		doc := feeds.Feed{
+			Title: list.title(), Description: "Root posts on Bluesky, the newest first.",
+			Self: here + q.replace(nil, nil), First: without(), Home: base + "/v1/posts?" + q.replace([]string{"after", "before"}, nil),
+		}
+		if page.HasNext {
+			doc.Next = without(pair{"after", h.codec.Encode(page.Next, list.print)})
+		}
+		if page.HasPrevious {
+			doc.Previous = without(pair{"before", h.codec.Encode(page.Previous, list.print)})
+		}
+		for _, row := range page.Rows {
+			doc.Posts = append(doc.Posts, feeds.Post{
+				DID: row.DID, Rkey: row.Rkey, Tags: row.Tags, Langs: row.Langs,
+				Published: row.Key.SortAt(), Updated: row.IndexedAt, Record: row.Record,
+			})
+			doc.Updated = latest(doc.Updated, row.IndexedAt)
+		}
+		body, err := f.write(h.media, doc)
+		if err != nil {
+			return nil, err
+		}
+		return &response{contentType: f.contentType, body: body, cache: feedAge}, nil
+	}
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// title says in words what a list is of.
+func (l *postList) title() string {
+	word := " or "
+	if l.query.All {
+		word = " and "
+	}
+	title := "Posts tagged " + hashed(l.query.Tags, word)
+	if len(l.query.None) > 0 {
+		title += ", without " + hashed(l.query.None, " or ")
+	}
+	if len(l.query.Langs) > 0 {
+		title += ", in " + strings.Join(l.query.Langs, " or ")
+	}
+	return title
+}
+
+func hashed(tags []string, between string) string { return "#" + strings.Join(tags, between+"#") }
+
+var opmlParams = params{repeated: []string{"tags"}}
+
+// opml is /v1/feeds/tags.opml: a feed for each tag, for readers to import.
+func (h *Handler) opml(r *http.Request) (*response, error) {
+	q, err := parseQuery(r.URL.RawQuery, opmlParams)
+	if err != nil {
+		return nil, err
+	}
+	tags, _, err := q.tags()
+	if err != nil {
+		return nil, err
+	}
+	base, err := h.base(r)
+	if err != nil {
+		return nil, err
+	}
+	var list []feeds.Subscription
+	for _, tag := range tags {
+		query := "?tags=" + url.QueryEscape(tag)
+		list = append(list, feeds.Subscription{Title: "#" + tag, Feed: base + "/v1/feeds/posts.rss" + query, Home: base + "/v1/posts" + query})
+	}
+	body, err := feeds.OPML("Posts tagged "+hashed(tags, ", "), list)
+	if err != nil {
+		return nil, err
+	}
+	return &response{contentType: feeds.OPMLType, body: body, cache: feedAge}, nil
+}
+
+// validHost is a host name or address as a URL has it, without a port.
+var validHost = regexp.MustCompile(`^(\[[0-9a-fA-F:.]+\]|[0-9A-Za-z._-]{1,253})$`)
+
+// base is the URL under which the world sees this service, without a slash at its end: the
+// operator's, or that of the request. The error is a *problem.
+func (h *Handler) base(r *http.Request) (string, error) {
+	if h.publicURL != "" {
+		return h.publicURL, nil
+	}
+	host, port, err := net.SplitHostPort(r.Host)
+	switch {
+	case err != nil:
+		host = r.Host
+	case strings.Contains(host, ":"):
+		host = "[" + host + "]"
+	}
+	if !validHost.MatchString(host) || strings.Trim(port, "0123456789") != "" {
+		return "", fail(codeInvalidHost, "Send the service's own name in the Host header: %s is none.", quote(r.Host))
+	}
+	scheme := "http://"
+	if r.TLS != nil {
+		scheme = "https://"
+	}
+	return scheme + r.Host, nil
+}
