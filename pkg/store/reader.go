@@ -219,8 +219,6 @@ func scanOne(rows pgx.Rows, targets ...any) error {
 // Status is the condition of the index as it wrote it down itself.
 type Status struct {
 	Checkpoint Checkpoint
-	// AppliedAt is when the checkpoint was written, by the database's clock.
-	AppliedAt time.Time
 	// Posts counts all posts kept, VisiblePosts those that queries can show,
 	// Tags those in use by visible posts.
 	Posts, VisiblePosts, Tags, DeadLetters int64
@@ -238,17 +236,17 @@ type Status struct {
 func (r *Reader) Status(ctx context.Context) (Status, error) {
 	var s Status
 	err := r.ask(ctx, `
-		SELECT c.seq, c.source_host, c.source_seq, c.source_time, c.applied_at, c.posts, c.visible_posts, c.tags, c.dead_letters,
+		SELECT c.seq, c.source_host, c.source_seq, c.source_time, c.posts, c.visible_posts, c.tags, c.dead_letters,
 		       h.at, h.stream_first, h.stream_last, h.stream_bytes, h.database_bytes, clock_timestamp(), (SELECT count(*) FROM sweeps)
 		  FROM checkpoint c CROSS JOIN heartbeat h`, nil, func(rows pgx.Rows) error {
-		return scanOne(rows, &s.Checkpoint.Seq, &s.Checkpoint.Source.Host, &s.Checkpoint.Source.Seq, &s.Checkpoint.Source.Time, &s.AppliedAt,
+		return scanOne(rows, &s.Checkpoint.Seq, &s.Checkpoint.Source.Host, &s.Checkpoint.Source.Seq, &s.Checkpoint.Source.Time,
 			&s.Posts, &s.VisiblePosts, &s.Tags, &s.DeadLetters,
 			&s.SeenAt, &s.StreamFirst, &s.StreamLast, &s.StreamBytes, &s.DatabaseBytes, &s.Now, &s.Sweeps)
 	})
 	if err != nil {
 		return s, fmt.Errorf("read the status: %w", notMigrated(err))
 	}
-	for _, t := range []*time.Time{&s.Checkpoint.Source.Time, &s.AppliedAt, &s.SeenAt, &s.Now} {
+	for _, t := range []*time.Time{&s.Checkpoint.Source.Time, &s.SeenAt, &s.Now} {
 		*t = t.UTC()
 	}
 	return s, nil

@@ -169,7 +169,7 @@ func (s *Service) notice(n firehose.Notice) {
 	case firehose.Connected:
 		s.setReading(true)
 		s.ready(ComponentFirehose, nil)
-	case firehose.Disconnected:
+	case firehose.Disconnected, firehose.Silent:
 		s.setReading(false)
 		s.ready(ComponentFirehose, fmt.Errorf("%s: %s", n.Host, n.Detail))
 	case firehose.Failed:

@@ -269,6 +269,13 @@ func (j *Jetstream) Kill() {
 	<-j.Exited()
 }
 
+// Hang stops the server's process in its tracks (SIGSTOP): its connections stay open, and nothing is answered any more.
+// Resume lets it go on.
+func (j *Jetstream) Hang() error { return j.signal(syscall.SIGSTOP) }
+
+// Resume lets a server that hangs go on.
+func (j *Jetstream) Resume() error { return j.signal(syscall.SIGCONT) }
+
 // Restart starts an ended server again, on the same address and folder, and waits as WaitAttached does.
 func (j *Jetstream) Restart(ctx context.Context) error {
 	select {

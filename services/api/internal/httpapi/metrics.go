@@ -27,7 +27,8 @@ type metrics struct {
 // indexMetrics are what the last look at the index's condition showed. They stay
 // while the database is away: complete then grows old.
 type indexMetrics struct {
-	complete, checkpoint, lag       prometheus.Gauge
+	complete, silent                prometheus.Gauge
+	checkpoint, lag                 prometheus.Gauge
 	posts, visible, tags, sweepings prometheus.Gauge
 }
 
@@ -39,7 +40,8 @@ func newMetrics(r prometheus.Registerer, maxInFlight int) *metrics {
 	}
 	m := &metrics{
 		index: indexMetrics{
-			complete:   gauge("complete_through_timestamp_seconds", "Until when the index has all that upstream said; the time since is how stale answers are."),
+			complete:   gauge("complete_through_timestamp_seconds", "The network's time of the newest event in the index; the time since is how stale answers are at most."),
+			silent:     gauge("silent_since_timestamp_seconds", "Since when nothing new was heard, by the network's time, as in /v1/status; 0: something is."),
 			checkpoint: gauge("checkpoint_sequence", "Stream sequence of the last message that answers take account of."),
 			lag:        gauge("lag_messages", "Messages of the stream behind it, as far as the indexer last saw."),
 			posts:      gauge("index_posts", "Posts in the index, hidden ones too."),
@@ -85,9 +87,13 @@ func (m *metrics) page(p store.PostPage) {
 }
 
 // observe shows a look at the index's condition, made just now.
-func (m *indexMetrics) observe(s store.Status, lag lagJSON) {
+func (m *indexMetrics) observe(s store.Status, lag lagJSON, silentSince *utc) {
 	if lag.Seconds != nil {
 		m.complete.Set(float64(time.Now().UnixMilli())/1e3 - *lag.Seconds)
+	}
+	m.silent.Set(0)
+	if silentSince != nil {
+		m.silent.Set(float64(time.Time(*silentSince).UnixMilli()) / 1e3)
 	}
 	m.checkpoint.Set(float64(s.Checkpoint.Seq))
 	m.lag.Set(float64(lag.Messages))

@@ -11,18 +11,19 @@ import (
 	"github.com/tagstream/tagstream/pkg/store"
 )
 
-// settled is how long the upstream position must have stood still to be taken
-// for a quiet network rather than for one that is being caught up with. Ingest
-// writes its position at least every 10 s.
-const settled = 15 * time.Second
+// silentAfter is how long nothing new must have been heard to be called silence.
+// On Bluesky something is said in every second.
+const silentAfter = 15 * time.Second
 
 type statusJSON struct {
 	Version string `json:"version"`
 	// IndexedThrough is null before anything was indexed.
-	IndexedThrough *utc           `json:"indexedThrough"`
-	Lag            lagJSON        `json:"lag"`
-	Checkpoint     checkpointJSON `json:"checkpoint"`
-	Totals         totalsJSON     `json:"totals"`
+	IndexedThrough *utc    `json:"indexedThrough"`
+	Lag            lagJSON `json:"lag"`
+	// SilentSince is null while something new comes in.
+	SilentSince *utc           `json:"silentSince"`
+	Checkpoint  checkpointJSON `json:"checkpoint"`
+	Totals      totalsJSON     `json:"totals"`
 	// Sweeping counts the accounts with many posts that are being hidden, shown
 	// again or erased just now.
 	Sweeping int64        `json:"sweeping"`
@@ -75,12 +76,13 @@ func (h *Handler) status(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	lag := h.freshness.observe(s)
+	lag, silent := h.freshness.observe(s)
 	res := &response{}
 	return res, res.json(statusJSON{
 		Version:        h.version,
 		IndexedThrough: lateOrNull(s.Checkpoint.Source.Time),
 		Lag:            lag,
+		SilentSince:    silent,
 		Checkpoint: checkpointJSON{s.Checkpoint.Seq, sourceJSON{
 			s.Checkpoint.Source.Host, s.Checkpoint.Source.Seq, lateOrNull(s.Checkpoint.Source.Time)}},
 		Totals:   totalsJSON{s.Posts, s.VisiblePosts, s.Tags, s.DeadLetters},
@@ -108,45 +110,43 @@ func (h *Handler) Check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h.metrics.index.observe(s, h.freshness.observe(s))
+	lag, silent := h.freshness.observe(s)
+	h.metrics.index.observe(s, lag, silent)
 	return nil
 }
 
-// freshness tells how stale the index is. The age of the newest upstream event
-// applied is the answer, except where upstream has nothing to say: then that
-// age grows although nothing is missing. Such a quiet network and a long
-// catching-up look the same at any one moment, both having old events applied
-// just now; so it remembers since when the position stands still.
+// freshness tells how stale the index is. Only something new proves it fresh: the
+// network's own time of the newest that was read and indexed is the answer, and
+// a position that ingest repeats moves nothing. So a network with nothing to say,
+// and one that is no longer heard, look the same in the lag. What looks else is a
+// catching-up, whose position moves: freshness remembers since when it stands still.
 type freshness struct {
 	mu     sync.Mutex
 	source event.Position
-	moved  time.Time // database's clock; zero before a move was seen
+	moved  time.Time // when it last did, or was first looked at, by the database's clock
 }
 
-func (f *freshness) observe(s store.Status) lagJSON {
+// observe returns the lag, and since when nothing new was heard, nil where
+// something was just now, or may have been: it is not indexed, or the indexer away.
+func (f *freshness) observe(s store.Status) (lag lagJSON, silentSince *utc) {
 	f.mu.Lock()
-	if f.source != s.Checkpoint.Source {
-		if !f.source.IsZero() {
-			f.moved = s.Now
-		}
-		f.source = s.Checkpoint.Source
+	if f.source != s.Checkpoint.Source || f.moved.IsZero() {
+		f.source, f.moved = s.Checkpoint.Source, s.Now
 	}
-	still := s.Now.Sub(f.moved) >= settled
+	still := s.Now.Sub(f.moved) >= silentAfter
 	f.mu.Unlock()
 
-	var lag lagJSON
 	if s.StreamLast > s.Checkpoint.Seq {
 		lag.Messages = s.StreamLast - s.Checkpoint.Seq
 	}
 	if s.Checkpoint.Seq == 0 {
-		return lag
+		return lag, nil
 	}
-	complete := s.Checkpoint.Source.Time
-	if lag.Messages == 0 && still && s.AppliedAt.After(complete) {
-		// Ingest repeated its position, and that is all the stream has.
-		complete = s.AppliedAt
-	}
-	seconds := math.Round(max(0, s.Now.Sub(complete).Seconds())*1e3) / 1e3
+	heard := s.Checkpoint.Source.Time
+	seconds := math.Ceil(max(0, s.Now.Sub(heard).Seconds())*1e3) / 1e3
 	lag.Seconds = &seconds
-	return lag
+	if seen := s.Now.Sub(s.SeenAt) < silentAfter; still && seen && lag.Messages == 0 {
+		silentSince = lateOrNull(heard)
+	}
+	return lag, silentSince
 }

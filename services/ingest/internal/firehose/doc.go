@@ -39,4 +39,9 @@
 // client stalled or the host away. A host that was of use is then tried a few
 // times more; then the others have their turn, the preferred one first, with
 // back-off once all of them were tried (rotation).
+//
+// A host that answers and says nothing may have lost the relay that it reads
+// from. Only others can tell: they are asked for something newer than was read,
+// by the events' own times. Where one has it reading goes on there, and the host
+// that was left comes last until it has something newer itself (lookElsewhere).
 package firehose

@@ -60,6 +60,8 @@ type What string
 const (
 	Connected    What = "connected"
 	Disconnected What = "disconnected" // a connection ended that had been reading
+	Silent       What = "silent"       // a host gave nothing new while another one had something: it is left
+	Quiet        What = "quiet"        // nothing new is heard, from any host
 	Switched     What = "switched"     // reading goes on in another history
 	Failed       What = "failed"       // a host could not be connected to
 	Skipped      What = "skipped"      // something that could not be read was passed over
@@ -67,7 +69,7 @@ const (
 )
 
 // Whats lists the kinds of notices.
-var Whats = []What{Connected, Disconnected, Switched, Failed, Skipped, Gap}
+var Whats = []What{Connected, Disconnected, Silent, Quiet, Switched, Failed, Skipped, Gap}
 
 // Notice is something that an operator may want to know of a connection.
 type Notice struct {
@@ -109,6 +111,11 @@ type run struct {
 	// pos is the last event that the handler took, or where reading begins.
 	pos   event.Position
 	clock *clock
+	// newest is the latest time that an event read gave itself. The clock is behind
+	// it: it believes no single account.
+	newest time.Time
+	// quiet is when it was last said that nothing new is heard; the watchdog's.
+	quiet time.Time
 	// places are the positions of the batch in hand.
 	places []event.Position
 	// origin is the time at which the very first start began, where that was
@@ -143,15 +150,23 @@ func (rd *Reader) Run(ctx context.Context, from event.Position, handle Handler) 
 	case !rd.cfg.Start.Time.IsZero():
 		r.setOrigin(rd.cfg.Start.Time)
 	}
-	hosts := rotation{tried: make([]bool, len(rd.cfg.Hosts)), timing: rd.timing}
+	hosts := newRotation(len(rd.cfg.Hosts), rd.timing)
 	for {
 		next, pause := hosts.next()
 		if err := sleep(ctx, pause); err != nil {
 			return err
 		}
+		if hosts.silent[next] {
+			if !r.speaksAgain(ctx, rd.cfg.Hosts[next]) {
+				hosts.ended(false, true)
+				continue
+			}
+			hosts.silent[next] = false
+		}
 		before := r.pos
 		err := r.visit(ctx, rd.cfg.Hosts[next])
 		var handler *handlerError
+		var silent *silentError
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -161,6 +176,9 @@ func (rd *Reader) Run(ctx context.Context, from event.Position, handle Handler) 
 			return handler.err
 		}
 		hosts.ended(r.pos != before, errors.Is(err, errAway))
+		if errors.As(err, &silent) {
+			hosts.fellSilent(silent.other)
+		}
 	}
 }
 
@@ -189,8 +207,8 @@ type failure struct {
 // sayAgain is when a host that keeps failing in one way is worth a new line.
 const sayAgain = 10 * time.Minute
 
-// notify logs a notice and passes it on. It is the run's goroutine's, but for a
-// Skipped notice, which touches nothing of the run.
+// notify logs a notice and passes it on. It is the run's goroutine's, but for
+// Skipped and Quiet notices, which touch nothing of the run.
 func (r *run) notify(n Notice) {
 	level := slog.LevelInfo
 	switch n.What {
@@ -204,7 +222,7 @@ func (r *run) notify(n Notice) {
 		} else {
 			r.failures[n.Host] = failure{n.Detail, now}
 		}
-	case Disconnected:
+	case Disconnected, Silent, Quiet:
 		level = slog.LevelWarn
 	case Skipped, Gap:
 		level = slog.LevelError
@@ -237,9 +255,14 @@ func (r *run) visit(ctx context.Context, host string) error {
 		return &handlerError{err}
 	}
 	err = r.read(ctx, client, at)
+	what := Disconnected
 	var handler *handlerError
+	var silent *silentError
+	if errors.As(err, &silent) {
+		what = Silent
+	}
 	if ctx.Err() == nil && !errors.Is(err, errReachedEnd) && !errors.As(err, &handler) {
-		r.notify(Notice{What: Disconnected, Host: host, Position: r.pos, Detail: err.Error()})
+		r.notify(Notice{What: what, Host: host, Position: r.pos, Detail: err.Error()})
 	}
 	return err
 }

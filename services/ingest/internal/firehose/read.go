@@ -33,9 +33,13 @@ var (
 // read iterates over one client and says why it ended. A client is iterated
 // once: a second time it would begin at its first cursor again.
 func (r *run) read(ctx context.Context, client *jetstream.Client, at place) error {
+	// What an earlier run read is not new. Hosts stamp no event before it is made.
+	r.heard(r.pos.NetworkTime())
+	r.heard(r.pos.Time)
 	visit, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	w := &watch{run: r, client: client, pos: at.pos, began: time.Now(), since: time.Now(), deadline: r.end}
+	w := &watch{run: r, client: client, pos: at.pos, began: time.Now(), since: time.Now(), deadline: r.end,
+		newest: r.newest, news: time.Now()}
 	var watching sync.WaitGroup
 	watching.Go(func() { w.watch(visit, end) })
 
@@ -50,7 +54,7 @@ func (r *run) read(ctx context.Context, client *jetstream.Client, at place) erro
 			if why = r.deliver(ctx, at, batch.Events()); why != nil {
 				break
 			}
-			w.idle(r.pos, r.end)
+			w.idle(r.pos, r.newest, r.end)
 		}
 		why = errEnded
 	}
@@ -95,6 +99,9 @@ var maxTimeUS = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).UnixMicro()
 // that no text has: such an event is shown with its own.
 func (r *run) position(host string, ev *jetstream.Event) event.Position {
 	id := identityOf(ev)
+	if own, ok := id.time(); ok {
+		r.heard(own)
+	}
 	t := time.UnixMicro(ev.TimeUS).UTC()
 	if ev.TimeUS < 0 || ev.TimeUS > maxTimeUS {
 		if own, ok := id.time(); ok {

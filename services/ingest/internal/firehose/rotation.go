@@ -11,10 +11,16 @@ const retries = 4
 
 // rotation decides which host has its turn. A host that was of use gets a few
 // more tries; then all others have one, the preferred first; then there is a
-// pause, longer each time, and a new round begins.
+// pause, longer each time, and a new round begins. Hosts that were left silent
+// come last in each round.
 type rotation struct {
 	timing Timing
 	tried  []bool // in this round
+	// silent are hosts that gave nothing new while others had something, until
+	// they show something newer again.
+	silent []bool
+	// wanted is a host that has something newer and is next, -1 where none is.
+	wanted int
 	// current is the host of the last visit, and left how many tries it has.
 	current int
 	left    int
@@ -22,24 +28,39 @@ type rotation struct {
 	round   time.Duration // the next pause before a new round
 }
 
+func newRotation(hosts int, timing Timing) rotation {
+	return rotation{timing: timing, tried: make([]bool, hosts), silent: make([]bool, hosts), wanted: -1}
+}
+
 // next returns the host to visit and how long to pause before.
 func (r *rotation) next() (host int, pause time.Duration) {
-	if r.left > 0 {
+	switch {
+	case r.wanted >= 0:
+		r.current, r.wanted = r.wanted, -1
+	case r.left > 0:
 		r.left--
 		pause = jitter(r.retry)
 		r.retry = min(2*r.retry, r.timing.BackoffMax)
-		return r.current, pause
+	case !r.pick():
+		clear(r.tried)
+		r.round = min(max(2*r.round, r.timing.BackoffMin), r.timing.BackoffMax)
+		pause = jitter(r.round)
+		r.pick()
 	}
-	for i, tried := range r.tried {
-		if !tried {
-			r.current = i
-			return i, 0
+	return r.current, pause
+}
+
+// pick makes the first host that was not tried in this round the current one.
+func (r *rotation) pick() bool {
+	for _, silent := range []bool{false, true} {
+		for i, tried := range r.tried {
+			if !tried && r.silent[i] == silent {
+				r.current = i
+				return true
+			}
 		}
 	}
-	clear(r.tried)
-	r.round = min(max(2*r.round, r.timing.BackoffMin), r.timing.BackoffMax)
-	r.current = 0
-	return 0, jitter(r.round)
+	return false
 }
 
 // ended takes note of how the visit went: whether something was read, and
@@ -55,6 +76,14 @@ func (r *rotation) ended(useful, away bool) {
 	if r.left == 0 {
 		r.tried[r.current] = true
 	}
+}
+
+// fellSilent takes note that the visit ended since another host has something
+// newer.
+func (r *rotation) fellSilent(other int) {
+	r.silent[r.current], r.silent[other] = true, false
+	r.left, r.wanted = 0, other
+	r.tried[r.current] = true
 }
 
 // jitter is d, half of it certain and half by chance: readers that lost the

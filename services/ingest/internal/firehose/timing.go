@@ -16,13 +16,14 @@ type Timing struct {
 	// Tick is how often the watchdog looks.
 	Tick time.Duration
 	// Idle is how long the live tail may be silent before the host is asked
-	// whether there is nothing to say; Troubled the same since an error.
+	// whether there is nothing to say; Troubled the same since an error. It is
+	// also how long it may give nothing new before the other hosts are asked.
 	Idle     time.Duration
 	Troubled time.Duration
 	// Replay is how long the archive may give nothing.
 	Replay time.Duration
-	// Ask is how long a probe waits for an event that the client lacks, and
-	// how long the client then has to come up with it.
+	// Ask is how long a probe waits for an event that the client lacks, at its
+	// own host or at another, and how long the client then has to come up with it.
 	Ask time.Duration
 	// Settle is how long after the end of the time to read events may still
 	// be on their way.

@@ -11,9 +11,11 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// watch is the watchdog of one client. A silent client is one of three: on a
-// quiet network, in front of a host that is away, or stalled; only the host
-// can tell which. Time during which the handler is busy counts for nothing.
+// watch is the watchdog of one client. A silent client is one of four: on a
+// quiet network, in front of a host that is away, stalled, or in front of a host
+// that hears nothing itself. The host can tell the first from the next two, and
+// only other hosts from the last. Time during which the handler is busy counts
+// for nothing.
 type watch struct {
 	run    *run
 	client *jetstream.Client
@@ -27,6 +29,9 @@ type watch struct {
 	troubled time.Time      // of the first of them
 	deadline time.Time      // when the time to read ends; zero is never
 	stats    jetstream.Stats
+	newest   time.Time // of the events' own times
+	news     time.Time // when that last moved, or the visit began
+	asked    time.Time // when other hosts last were
 }
 
 // busy says that the handler has a batch.
@@ -36,9 +41,15 @@ func (w *watch) busy() {
 	w.handling = true
 }
 
+func (w *watch) isBusy() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.handling
+}
+
 // idle says that the handler took events up to pos and the client is waited
-// for again.
-func (w *watch) idle(pos event.Position, deadline time.Time) {
+// for again. newest is the latest time that an event gave itself.
+func (w *watch) idle(pos event.Position, newest, deadline time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if pos.Host == w.pos.Host && pos.Seq > w.pos.Seq {
@@ -46,6 +57,9 @@ func (w *watch) idle(pos event.Position, deadline time.Time) {
 	}
 	w.handling, w.since, w.deadline = false, time.Now(), deadline
 	w.errors, w.troubled = 0, time.Time{}
+	if newest.After(w.newest) {
+		w.newest, w.news = newest, w.since
+	}
 }
 
 // trouble counts an error and returns how many there were in a row.
@@ -104,26 +118,26 @@ func (w *watch) look(ctx context.Context) error {
 		return nil
 	case replaying && silent >= timing.Replay:
 		return errSlowArchive
-	case replaying || !ask:
+	case replaying:
 		return nil
 	}
-	beyond, err := w.beyond(ctx, pos)
-	if err != nil {
-		return err
-	}
-	if beyond == 0 {
-		if past {
+	if ask {
+		beyond, err := w.beyond(ctx, pos)
+		switch {
+		case err != nil:
+			return err
+		case beyond > 0 && w.awaits(ctx, func() bool { return w.handling || w.pos.Seq >= beyond }):
+			return nil
+		case beyond > 0:
+			return errStalled
+		case past:
 			return errReachedEnd
 		}
 		w.mu.Lock()
 		w.since, w.errors, w.troubled = time.Now(), 0, time.Time{}
 		w.mu.Unlock()
-		return nil
 	}
-	if w.awaits(ctx, beyond) {
-		return nil
-	}
-	return errStalled
+	return w.lookElsewhere(ctx)
 }
 
 // beyond asks the host for an event behind pos that the client should have
@@ -160,18 +174,18 @@ func (w *watch) beyond(ctx context.Context, pos event.Position) (uint64, error) 
 	}
 }
 
-// awaits reports whether the client delivers the event seq by itself, or the
-// handler got something to do.
-func (w *watch) awaits(ctx context.Context, seq uint64) bool {
+// awaits reports whether arrived holds before Timing.Ask is over. It is called
+// with the lock held.
+func (w *watch) awaits(ctx context.Context, arrived func() bool) bool {
 	until := time.NewTimer(w.run.timing.Ask)
 	defer until.Stop()
 	tick := time.NewTicker(w.run.timing.Ask / 20)
 	defer tick.Stop()
 	for {
 		w.mu.Lock()
-		arrived := w.handling || w.pos.Seq >= seq
+		done := arrived()
 		w.mu.Unlock()
-		if arrived {
+		if done {
 			return true
 		}
 		select {

@@ -1,0 +1,123 @@
+package firehose
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// silentError ends a visit to a host that gives nothing new while another one
+// has something: it may have lost the relay that it reads from, and answers as
+// ever.
+type silentError struct {
+	newest time.Time // of what the host gave
+	other  int       // the host, in the order of Config.Hosts, that has
+	host   string    // its address
+	newer  time.Time // of what it has
+}
+
+func (e *silentError) Error() string {
+	return fmt.Sprintf("the host gives nothing newer than %s, and %s has an event of %s",
+		e.newest.Format(time.RFC3339Nano), e.host, e.newer.Format(time.RFC3339Nano))
+}
+
+// heard takes note of an event's own time. One ahead of this machine's clock
+// counts as that clock: an author with a wrong one must not make all that others
+// say look old.
+func (r *run) heard(own time.Time) {
+	if limit := time.Now().Add(clockAhead).UTC(); own.After(limit) {
+		own = limit
+	}
+	if own.After(r.newest) {
+		r.newest = own
+	}
+}
+
+// lookElsewhere asks the other hosts, once the client has given nothing new for
+// too long, one after the other for something newer. The error is a *silentError
+// where one has it and the client does not come up with anything new meanwhile.
+// On a quiet network no host has, and with one host there is no other to ask:
+// then that is said.
+func (w *watch) lookElsewhere(ctx context.Context) error {
+	r, now := w.run, time.Now()
+	w.mu.Lock()
+	pos, newest := w.pos, w.newest
+	due := !w.handling && min(now.Sub(w.news), now.Sub(w.asked)) >= r.timing.Idle
+	if due {
+		w.asked = now
+	}
+	w.mu.Unlock()
+	if !due {
+		return nil
+	}
+	for i, host := range r.cfg.Hosts {
+		if host == pos.Host {
+			continue
+		}
+		newer, ok := r.newer(ctx, host, newest)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case !ok:
+			continue
+		case w.awaits(ctx, func() bool { return w.newest.After(newest) }), w.isBusy():
+			return nil
+		}
+		return &silentError{newest, i, host, newer}
+	}
+	if now.Sub(r.quiet) >= sayAgain {
+		r.quiet = now
+		r.notify(Notice{What: Quiet, Host: pos.Host, Position: pos, Detail: fmt.Sprintf(
+			"nothing newer than %s is heard, and none of %d other hosts has it", newest.Format(time.RFC3339Nano), len(r.cfg.Hosts)-1)})
+	}
+	return nil
+}
+
+// speaksAgain asks a host that was left silent, whether it has something newer
+// than was read.
+func (r *run) speaksAgain(ctx context.Context, host string) bool {
+	_, ok := r.newer(ctx, host, r.newest)
+	if !ok && ctx.Err() == nil {
+		r.notify(Notice{What: Failed, Host: host, Position: r.pos,
+			Detail: "it was left silent, and still has nothing newer than " + r.newest.Format(time.RFC3339Nano)})
+	}
+	return ok
+}
+
+// newer asks a host for a followed event that was made after t, and returns when
+// one was. A busy host has one within moments; a quiet one is asked for what came
+// since t.
+func (r *run) newer(ctx context.Context, host string, t time.Time) (time.Time, bool) {
+	newer, err := r.newerBehind(ctx, host, nil, t)
+	if back := t.Add(-switchMargin).UnixMicro(); err == nil && newer.IsZero() && back >= minTimeCursor {
+		cursor := uint64(back)
+		newer, err = r.newerBehind(ctx, host, &cursor, t)
+	}
+	return newer, err == nil && !newer.IsZero()
+}
+
+// newerBehind reads from a cursor until there is an event that was made after t,
+// for as long as Timing.Ask; the time is zero where there is none by then.
+func (r *run) newerBehind(ctx context.Context, host string, cursor *uint64, t time.Time) (time.Time, error) {
+	p, err := r.dial(ctx, host, cursor, true)
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer p.close()
+	wait, cancel := context.WithTimeout(ctx, r.timing.Ask)
+	defer cancel()
+	for {
+		f, err := p.next(wait)
+		switch {
+		case err != nil && wait.Err() != nil:
+			return time.Time{}, nil
+		case err != nil:
+			return time.Time{}, err
+		}
+		// What claims to come from the future proves nothing.
+		own, ok := f.id.time()
+		if ok && f.followed && own.After(t) && !own.After(time.Now().Add(clockAhead)) {
+			return own, nil
+		}
+	}
+}

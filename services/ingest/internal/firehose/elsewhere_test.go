@@ -1,0 +1,143 @@
+package firehose
+
+import (
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+)
+
+// asked counts the questions of other hosts' readers: of what comes now.
+func asked(dials []url.Values) int {
+	n := 0
+	for _, q := range dials {
+		if q.Has("collections") && !q.Has("cursor") {
+			n++
+		}
+	}
+	return n
+}
+
+func TestSilentHostIsLeftForOneThatHasMore(t *testing.T) {
+	t.Parallel()
+	for name, when := range map[string]func(b *fakeHost, emit func()){
+		"what is new came before the question": func(_ *fakeHost, emit func()) { emit() },
+		"what is new comes after a question": func(b *fakeHost, emit func()) {
+			poll.Until(t, waitLimit, func() (bool, string) { return asked(b.dialed()) > 0, "the other host is not asked" })
+			emit()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a, b := newFakeHost(t), newFakeHost(t)
+			a.emit(past, seqs(1, 3)...)
+			b.emit(past, seqs(501, 503)...)
+			s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, a, b)
+			s.await("a:3")
+			when(b, func() { b.emit(past.Add(3*time.Second), 504) })
+			s.await("b:504")
+			require.Equal(t, 1, s.count(Silent))
+			require.Equal(t, 1, s.count(Switched))
+			require.Zero(t, s.count(Disconnected))
+		})
+	}
+}
+
+func TestSilentHostIsNotPreferredUntilItHasMore(t *testing.T) {
+	t.Parallel()
+	a, b := newFakeHost(t), newFakeHost(t)
+	a.emit(past, seqs(1, 3)...)
+	b.emit(past, seqs(501, 504)...)
+	s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, a, b)
+	s.await("b:504")
+
+	// The other host goes away. The first is asked, and gives nothing.
+	b.change(func() { b.status = 503 })
+	b.cutAll()
+	before := asked(a.dialed())
+	s.awaitThat("the silent host to be asked twice", func() bool { return asked(a.dialed()) >= before+2 })
+	s.mu.Lock()
+	for _, n := range s.notices {
+		require.False(t, n.What == Connected && n.Host == a.srv.URL && n.Position.Seq > 0, "%+v", n)
+	}
+	s.mu.Unlock()
+
+	// It hears again: it has what the other one had not.
+	a.emit(past.Add(3*time.Second), 4, 5)
+	s.await("a:4", "a:5")
+	b.change(func() { b.status = 0 })
+	b.emit(past.Add(4*time.Second), 505)
+	before = asked(b.dialed())
+	s.awaitThat("a question that leads nowhere", func() bool { return asked(b.dialed()) >= before+2 })
+	require.Equal(t, 1, s.count(Silent), "nobody has more: nothing leads away")
+}
+
+func TestQuietNetworkIsNoSilentHost(t *testing.T) {
+	t.Parallel()
+	a, b := newFakeHost(t), newFakeHost(t)
+	a.emit(past, seqs(1, 30)...)
+	b.emit(past, seqs(501, 530)...)
+	// An author's clock is wrong.
+	future := time.Now().Add(time.Hour)
+	a.emit(future, 31)
+	b.emit(future, 531)
+	s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, a, b)
+	s.await("a:31")
+	s.awaitThat("the other host to be asked thrice", func() bool { return asked(b.dialed()) >= 3 })
+	require.Zero(t, s.count(Silent)+s.count(Disconnected)+s.count(Switched))
+	require.Equal(t, 1, s.count(Quiet), "said once")
+
+	// What both have, a reader that begins anew does not take for new either.
+	s.mu.Lock()
+	last := s.batches[len(s.batches)-1].Last
+	s.mu.Unlock()
+	again := read(t, last, Config{}, a, b)
+	before := asked(b.dialed())
+	again.awaitThat("the other host to be asked", func() bool { return asked(b.dialed()) >= before+6 })
+	require.Zero(t, again.count(Silent)+again.count(Switched))
+}
+
+func TestSilentHostWithoutAnother(t *testing.T) {
+	t.Parallel()
+	a := newFakeHost(t)
+	a.emit(past, seqs(1, 3)...)
+	s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, a)
+	s.await("a:3")
+	s.awaitThat("silence to be said", func() bool {
+		for _, n := range s.notices {
+			if n.What == Quiet {
+				return true
+			}
+		}
+		return false
+	})
+	require.Zero(t, s.count(Disconnected), "it is not left")
+	a.emit(past.Add(time.Minute), 4)
+	s.await("a:4")
+}
+
+func TestRotation(t *testing.T) {
+	t.Parallel()
+	r := newRotation(3, impatient())
+	next := func() int {
+		host, _ := r.next()
+		return host
+	}
+	require.Equal(t, 0, next())
+	r.ended(true, false)
+	r.fellSilent(2)
+	require.Equal(t, 2, next(), "where something newer is")
+	r.ended(true, true)
+	require.Equal(t, 1, next(), "a silent host is not preferred")
+	r.ended(false, true)
+	require.Equal(t, 0, next(), "it has its turn when no other is left")
+	r.ended(false, true)
+	require.Equal(t, 1, next(), "and is the last of the next round, too")
+	r.silent[0] = false // it has something newer
+	r.ended(true, true)
+	require.Equal(t, 0, next())
+}

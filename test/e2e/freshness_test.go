@@ -1,0 +1,123 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/services/ingest"
+	"github.com/tagstream/tagstream/test/simnet"
+)
+
+// beyondRepeats is longer than it takes until repeated positions alone could be
+// mistaken for a network with nothing to say.
+const beyondRepeats = 17 // seconds
+
+// freshStatus is what /v1/status says of how fresh the index is.
+type freshStatus struct {
+	IndexedThrough, SilentSince *time.Time
+	Lag                         struct{ Seconds *float64 }
+}
+
+func readFreshness(t *testing.T, url string) freshStatus {
+	t.Helper()
+	code, body := get(t, url+"/v1/status")
+	require.Equal(t, http.StatusOK, code, body)
+	var s freshStatus
+	require.NoError(t, json.Unmarshal([]byte(body), &s))
+	return s
+}
+
+// TestHostThatLostItsRelay takes the relay from behind the host that is read. It
+// answers as ever and is silent, while another host has what is new.
+func TestHostThatLostItsRelay(t *testing.T) {
+	t.Parallel()
+	b := newIngestBench(t, 1)
+	first, second := b.host(), b.host()
+	x := newIndexBench(t, b.nats)
+	url := x.api()
+	run := b.ingest(ingest.Config{Hosts: []string{first.URL(), second.URL()}, Start: "archive"})
+	x.indexer(100)
+	awaitPost(t, url, b.post("before", "art"))
+	require.Zero(t, run.counter("connections_total", "switched"))
+
+	first.Relay().Close()
+	awaitPost(t, url, b.post("after", "art"))
+	require.Equal(t, 1.0, run.counter("connections_total", "silent"))
+	require.Equal(t, 1.0, run.counter("connections_total", "switched"))
+	run.awaitReady()
+	poll.Until(t, ingestWait, func() (bool, string) {
+		for _, e := range b.log() {
+			if e.What == "silent" && e.Host == first.URL() {
+				return true, ""
+			}
+		}
+		return false, "the ingest log does not say why the host was left"
+	})
+
+	// The other host is read on and on; nothing leads back to the first.
+	for i := range 5 {
+		awaitPost(t, url, b.post(fmt.Sprint("later ", i), "art"))
+	}
+	require.Equal(t, 1.0, run.counter("connections_total", "switched"))
+	require.Less(t, *readFreshness(t, url).Lag.Seconds, 10.0)
+}
+
+// TestLagIsTheTruth has one host only, which falls silent. Ingest repeats its
+// position, but the index is never said to be fresher than the last thing heard.
+func TestLagIsTheTruth(t *testing.T) {
+	t.Parallel()
+	for name, silence := range map[string]func(host *simnet.Jetstream) (end func() error, err error){
+		"the host lost its relay": func(host *simnet.Jetstream) (func() error, error) {
+			host.Relay().Close()
+			return nil, nil
+		},
+		"the host hangs": func(host *simnet.Jetstream) (func() error, error) { return host.Resume, host.Hang() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newIngestBench(t, 1)
+			host := b.host()
+			x := newIndexBench(t, b.nats)
+			url := x.api()
+			run := b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive"})
+			x.indexer(100)
+			run.awaitReady()
+			awaitPost(t, url, b.post("one", "art"))
+			awaitPost(t, url, b.post("two", "art"))
+			last := b.net.Now() // nothing is newer
+			through := readFreshness(t, url).IndexedThrough
+			require.WithinDuration(t, last, *through, ingestWait)
+
+			end, err := silence(host)
+			require.NoError(t, err)
+			if end != nil {
+				defer func() { _ = end() }()
+			}
+			poll.Until(t, ingestWait, func() (bool, string) {
+				truth := time.Since(last).Seconds()
+				s := readFreshness(t, url)
+				require.GreaterOrEqual(t, *s.Lag.Seconds, truth, "the index is called fresher than it is")
+				require.Equal(t, through, s.IndexedThrough, "nothing was heard since")
+				if s.SilentSince != nil {
+					require.Equal(t, through, s.SilentSince)
+				}
+				return truth > beyondRepeats && s.SilentSince != nil, fmt.Sprintf("%.1f s of silence, said to be since %v", truth, s.SilentSince)
+			})
+			require.Greater(t, run.counter("events_published_total", "position"), 1.0, "the position was repeated")
+			if end == nil {
+				return
+			}
+			require.NoError(t, end())
+			awaitPost(t, url, b.post("three", "art"))
+			s := readFreshness(t, url)
+			require.Nil(t, s.SilentSince)
+			require.Less(t, *s.Lag.Seconds, ingestWait.Seconds())
+		})
+	}
+}
