@@ -15,6 +15,42 @@ import (
 // logEvery is how often long work logs its progress where there is no terminal.
 const logEvery = 10 * time.Second
 
+// bars counts those that a terminal shows. Whoever writes to one holds it.
+var bars struct {
+	sync.Mutex
+	n int
+}
+
+// clearLine empties the terminal's present line.
+const clearLine = "\r\x1b[2K"
+
+// besideBars is a terminal to log to: a line takes the place of the bar's, which is
+// drawn again below it at its next step.
+type besideBars struct{ io.Writer }
+
+func (w besideBars) Write(p []byte) (int, error) {
+	bars.Lock()
+	defer bars.Unlock()
+	if bars.n > 0 {
+		_, _ = io.WriteString(w.Writer, clearLine) // as with the line itself: nobody to tell
+	}
+	return w.Writer.Write(p)
+}
+
+// barLine is the terminal as the bar writes to it.
+type barLine struct{ io.Writer }
+
+func (w barLine) Write(p []byte) (int, error) {
+	bars.Lock()
+	defer bars.Unlock()
+	return w.Writer.Write(p)
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
 // Bar shows the progress of long work: a bar with rate and time to go on a
 // terminal, a log line now and then otherwise. It is safe for concurrent use.
 type Bar struct {
@@ -33,7 +69,7 @@ type Bar struct {
 
 // NewBar returns a bar on out. what is the work, unit what it counts.
 func NewBar(out *os.File, logger *slog.Logger, what, unit string) *Bar {
-	return newBar(out, term.IsTerminal(int(out.Fd())), logger, what, unit)
+	return newBar(out, isTerminal(out), logger, what, unit)
 }
 
 func newBar(out io.Writer, terminal bool, logger *slog.Logger, what, unit string) *Bar {
@@ -41,8 +77,12 @@ func newBar(out io.Writer, terminal bool, logger *slog.Logger, what, unit string
 	if !terminal {
 		return b
 	}
+	b.out = barLine{out}
+	bars.Lock()
+	bars.n++
+	bars.Unlock()
 	b.bar = progressbar.NewOptions64(1,
-		progressbar.OptionSetWriter(out), progressbar.OptionSetDescription(what),
+		progressbar.OptionSetWriter(b.out), progressbar.OptionSetDescription(what),
 		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString(unit),
 		progressbar.OptionSetPredictTime(true), progressbar.OptionFullWidth(),
 		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionUseANSICodes(true))
@@ -101,4 +141,7 @@ func (b *Bar) Close() {
 		_ = b.bar.Finish() // as above
 	}
 	fmt.Fprintln(b.out)
+	bars.Lock()
+	bars.n--
+	bars.Unlock()
 }

@@ -2,6 +2,7 @@ package obs
 
 import (
 	"bytes"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -12,13 +13,36 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func plainLogger(out *bytes.Buffer) *slog.Logger {
+func plainLogger(out io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			return slog.Attr{}
 		}
 		return a
 	}}))
+}
+
+// TestLogBesideBar: on a terminal, log lines and the bar have lines of their own.
+func TestLogBesideBar(t *testing.T) {
+	t.Parallel()
+	var terminal bytes.Buffer
+	logger := plainLogger(besideBars{&terminal})
+	b := newBar(&terminal, true, logger, "rebuilding", "messages")
+	b.At(1, 100)
+	logger.Info("another program is away")
+	b.Say("vacuuming")
+	logger.Info("it is back")
+	b.Close()
+	logger.Info("done")
+	var lines []string
+	for line := range strings.SplitSeq(terminal.String(), "\n") {
+		line = line[strings.LastIndex(line, "\x1b[2K")+1:] // what stands there in the end
+		lines = append(lines, strings.TrimLeft(strings.TrimPrefix(line, "[2K"), "\r"))
+	}
+	require.Equal(t, `level=INFO msg="another program is away"`, lines[0])
+	require.Equal(t, `level=INFO msg="it is back"`, lines[1])
+	require.NotContains(t, lines[2], "level")
+	require.Equal(t, "level=INFO msg=done", lines[3])
 }
 
 func TestBarInAPipe(t *testing.T) {

@@ -24,6 +24,9 @@ func NewLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 		}
 		return a
 	}}
+	if isTerminal(w) {
+		w = besideBars{w}
+	}
 	switch format {
 	case "text":
 		return slog.New(slog.NewTextHandler(w, opts)), nil

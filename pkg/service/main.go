@@ -46,10 +46,14 @@ type Program struct {
 }
 
 // Main runs the program with the process's arguments, environment and signals,
-// and exits. SIGINT and SIGTERM end the command's context; a second signal
-// ends the process at once.
+// and exits. SIGINT, SIGTERM and SIGHUP end the command's context; a second signal
+// ends the process at once. A SIGHUP that is to be ignored, as nohup has it, is.
 func Main(p Program) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	go func() {
 		<-ctx.Done()
 		stop() // from here the default action of signals is back

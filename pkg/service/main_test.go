@@ -153,6 +153,8 @@ func TestSignals(t *testing.T) {
 	}{
 		{command: "run", signal: syscall.SIGTERM},
 		{command: "run", signal: syscall.SIGINT},
+		{command: "run", signal: syscall.SIGHUP},
+		{command: "task", signal: syscall.SIGHUP, code: 1, err: "ingest task: stopped before its end: hangup signal received\n"},
 		{command: "cause", signal: syscall.SIGTERM},
 		{command: "serving", signal: syscall.SIGTERM, err: "ingest: stopped at message 7: context canceled\n"},
 		{command: "task", signal: syscall.SIGTERM, code: 1, err: "ingest task: stopped before its end: terminated signal received\n"},
@@ -169,6 +171,15 @@ func TestSignals(t *testing.T) {
 			requireText(t, c.err, p.errs.text())
 		})
 	}
+	t.Run("nohup", func(t *testing.T) {
+		t.Parallel()
+		p := startAs(t, "nohup", os.Args[0], "task")
+		p.requireLine(t, "running")
+		require.NoError(t, p.Process.Signal(syscall.SIGHUP))
+		require.NoError(t, p.Process.Signal(syscall.SIGTERM))
+		require.Equal(t, 1, p.wait(t))
+		require.Contains(t, p.errs.text(), "terminated signal received")
+	})
 	t.Run("the second one kills", func(t *testing.T) {
 		t.Parallel()
 		p := start(t, "stubborn")
@@ -207,10 +218,15 @@ type process struct {
 
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
+	return startAs(t, os.Args[0], args...)
+}
+
+func startAs(t *testing.T, name string, args ...string) *process {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
-	p := &process{Cmd: exec.CommandContext(ctx, os.Args[0], args...)}
-	p.Env = []string{asProgram + "=1", "TAGSTREAM_NATS_URL=nats://env"}
+	p := &process{Cmd: exec.CommandContext(ctx, name, args...)}
+	p.Env = []string{"PATH=" + os.Getenv("PATH"), asProgram + "=1", "TAGSTREAM_NATS_URL=nats://env"}
 	p.Stderr = &p.errs
 	out, err := p.StdoutPipe()
 	require.NoError(t, err)

@@ -91,8 +91,11 @@ func settingsOf(program string) []Setting {
 		if !slices.Contains(s.Programs, program) {
 			continue
 		}
-		if s.Name == "OPS_LISTEN" {
+		switch {
+		case s.Name == "OPS_LISTEN":
 			s.Default = opsDefaults[program]
+		case s.Name == "NATS_URL" && program == Standalone:
+			s.Default = "" // it embeds one
 		}
 		out = append(out, s)
 	}

@@ -40,8 +40,8 @@ type Deps struct {
 // The components of Health that the API reports on. Other services in the same
 // process report on databases and listeners of their own.
 const (
-	HealthDatabase = "api_database"
-	HealthListener = "api_listener"
+	HealthDatabase = "api.database"
+	HealthListener = "api.listener"
 )
 
 const (

@@ -40,9 +40,9 @@ import (
 // Components of readiness, as Deps.Ready hears of them.
 const (
 	// ComponentFirehose is well while a Jetstream host is being read.
-	ComponentFirehose = "firehose"
+	ComponentFirehose = "ingest.firehose"
 	// ComponentStream is well while this program writes to the stream.
-	ComponentStream = "stream"
+	ComponentStream = "ingest.stream"
 )
 
 // Deps are what ingest needs of its program.
