@@ -26,7 +26,7 @@ run: build ## run the whole pipeline on this machine against live Bluesky
 .PHONY: demo
 demo: build ## the same offline: a simulated network behind the real Jetstream server
 	go build -o bin/upstream ./test/simnet/cmd/upstream
-	exec .ci/demo $(DEMO_DIR) $(DEMO_RATE)
+	exec .ci/demo "$(DEMO_DIR)" "$(DEMO_RATE)"
 
 .PHONY: images
 images: ## build the container images
@@ -106,8 +106,8 @@ lab: ## measure paging by key against OFFSET and others; the report goes to docs
 
 .PHONY: lint
 lint: ## run the linters and check formatting
-	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(GOLANGCI) run --allow-parallel-runners --config $(CURDIR)/.golangci.yml ./...); done
-	@for m in $(ISOLATED); do echo "lint $$m"; (cd $$m && GOWORK=off $(GOLANGCI) run --allow-parallel-runners --config $(CURDIR)/.golangci.yml ./...); done
+	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(GOLANGCI) run --allow-parallel-runners --config "$(CURDIR)/.golangci.yml" ./...); done
+	@for m in $(ISOLATED); do echo "lint $$m"; (cd $$m && GOWORK=off $(GOLANGCI) run --allow-parallel-runners --config "$(CURDIR)/.golangci.yml" ./...); done
 
 .PHONY: generate
 generate: ## write the generated files anew

@@ -1,0 +1,113 @@
+package e2e_test
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+)
+
+// clone copies what the repository has to a folder with a space in its path.
+func clone(t *testing.T) string {
+	t.Helper()
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	dir := filepath.Join(t.TempDir(), "a clone")
+	require.NoError(t, os.Mkdir(dir, 0o755))
+	copied := exec.Command("bash", "-c", `git ls-files -z --cached --others --exclude-standard |
+		while IFS= read -r -d "" name; do [ ! -f "$name" ] || cp --parents -- "$name" "$1"; done`, "bash", dir)
+	copied.Dir = root
+	out, err := copied.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return dir
+}
+
+// makeIn runs make in a folder, in a process group of its own, as a terminal does.
+func makeIn(t *testing.T, dir, target string, env ...string) *program {
+	t.Helper()
+	p := &program{t: t, cmd: exec.Command("make", target), out: &lockedBuffer{}}
+	p.cmd.Dir = dir
+	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	require.NoError(t, p.cmd.Start())
+	t.Cleanup(func() {
+		if p.cmd.ProcessState == nil {
+			_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGTERM)
+			_ = p.cmd.Wait()
+		}
+		if t.Failed() {
+			t.Logf("make %s printed:\n%s", target, p.out)
+		}
+	})
+	return p
+}
+
+// TestDemo runs make build and make demo in a folder whose path has a space. A demo looks
+// before it deletes: whatever keeps it from starting leaves everything where it is, and
+// what it did not make is never removed.
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	dir := clone(t)
+	beside, err := os.ReadDir(filepath.Dir(dir))
+	require.NoError(t, err)
+	built := makeIn(t, dir, "build")
+	require.NoError(t, built.cmd.Wait(), built.out.String()) // minutes on a busy machine
+
+	port := func(addr string) string { return addr[strings.LastIndex(addr, ":")+1:] }
+	api := freeAddr(t)
+	env := func(more ...string) []string {
+		return append([]string{"DEMO_RATE=20", "DEMO_PORT=" + port(freeAddr(t)), "TAGSTREAM_API_LISTEN=" + api, "TAGSTREAM_OPS_LISTEN=" + freeAddr(t)}, more...)
+	}
+	refused := func(says string, env []string) {
+		t.Helper()
+		p := makeIn(t, dir, "demo", env...)
+		require.NotZero(t, p.exit())
+		require.Contains(t, p.out.String(), says)
+		require.NotContains(t, p.out.String(), "starts afresh")
+	}
+	demo := makeIn(t, dir, "demo", env()...)
+	poll.Until(t, 3*ingestWait, func() (bool, string) { // the first build of Jetstream is in it
+		require.NotContains(t, demo.out.String(), "Error")
+		return strings.Contains(demo.out.String(), "Tagstream answers"), demo.out.String()
+	})
+	require.Contains(t, demo.out.String(), "Jetstream ready at")
+	// Beside it, another one of the same folder, of the same address of the API, and of the
+	// same port of Jetstream.
+	refused("a demo is running in "+dir+"/data/demo", env())
+	refused("something listens on "+api+" already", env("DEMO_DIR="+filepath.Join(t.TempDir(), "other")))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	refused("choose another with DEMO_PORT", env("DEMO_DIR="+t.TempDir(), "DEMO_PORT="+port(l.Addr().String())))
+	poll.Until(t, ingestWait, func() (bool, string) {
+		_, body := get(t, "http://"+api+"/v1/posts?tags=art&limit=1")
+		return strings.Contains(body, `"uri"`), body
+	})
+	require.NoError(t, syscall.Kill(-demo.cmd.Process.Pid, syscall.SIGHUP)) // the terminal is closed
+	_ = demo.cmd.Wait()
+	require.Empty(t, processesOf(t, dir), "something is left running")
+
+	foreign := t.TempDir()
+	for _, name := range []string{"tagstream", "upstream"} {
+		require.NoError(t, os.MkdirAll(filepath.Join(foreign, name), 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(foreign, name, "lock"), []byte("mine"), 0o600))
+	}
+	refused(foreign+"/tagstream was not made by the demo", env("DEMO_DIR="+foreign))
+	require.NoError(t, os.RemoveAll(filepath.Join(foreign, "tagstream")))
+	p := makeIn(t, dir, "demo", env("DEMO_DIR="+foreign)...)
+	require.NotZero(t, p.exit())
+	mine, err := os.ReadFile(filepath.Join(foreign, "upstream", "lock"))
+	require.NoError(t, err, p.out.String())
+	require.Equal(t, "mine", string(mine))
+	after, err := os.ReadDir(filepath.Dir(dir))
+	require.NoError(t, err)
+	require.Equal(t, len(beside), len(after), "nothing was made or removed beside the clone")
+}
