@@ -7,10 +7,13 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/tagstream/tagstream/pkg/stream"
 )
 
 const (
@@ -20,9 +23,9 @@ const (
 )
 
 // ConnectNATS connects as the settings say, and keeps trying for ever: a
-// server that is away at start is no reason not to start. changed, if not nil,
-// is called with nil when connected and with an error when not. The error is a
-// *ConfigError.
+// server that is away at start is no reason not to start; one that is too old is.
+// changed, if not nil, is called with nil when connected and with an error when
+// not, or to a server that is too old. The error is a *ConfigError.
 func ConnectNATS(v *Values, logger *slog.Logger, changed func(error)) (*nats.Conn, error) {
 	// Each program has inboxes of its own, which permissions can name.
 	opts := []nats.Option{nats.Name("tagstream " + v.program), nats.CustomInboxPrefix("_INBOX_" + v.program)}
@@ -44,6 +47,25 @@ func ConnectNATS(v *Values, logger *slog.Logger, changed func(error)) (*nats.Con
 		}
 		opts = append(opts, opt)
 	}
+	cert, key := v.file("NATS_CERT_FILE"), v.file("NATS_KEY_FILE")
+	switch {
+	case cert != "" && key != "":
+		opt := nats.ClientCert(cert, key)
+		if err := opt(&nats.Options{}); err != nil {
+			v.Fail("NATS_CERT_FILE", err)
+		}
+		opts = append(opts, opt)
+	case cert != "":
+		v.Fail("NATS_KEY_FILE", errors.New("must be set with NATS_CERT_FILE"))
+	case key != "":
+		v.Fail("NATS_CERT_FILE", errors.New("must be set with NATS_KEY_FILE"))
+	}
+	if v.Choice("NATS_TLS_FIRST", "on", "off") == "on" {
+		opts = append(opts, nats.TLSHandshakeFirst())
+	}
+	if d := v.String("NATS_DOMAIN"); strings.ContainsAny(d, ".*> \t") {
+		v.Fail("NATS_DOMAIN", fmt.Errorf("%q is not a domain's name", d))
+	}
 	for _, server := range v.List("NATS_URL") {
 		u, err := url.Parse(server)
 		if err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
@@ -56,6 +78,10 @@ func ConnectNATS(v *Values, logger *slog.Logger, changed func(error)) (*nats.Con
 	}
 	nc, err := nats.Connect(v.String("NATS_URL"), append(opts, NATSOptions(logger, changed)...)...)
 	if err != nil {
+		return nil, &ConfigError{Prefix + "NATS_URL", err}
+	}
+	if err := stream.CheckServer(nc); err != nil {
+		nc.Close()
 		return nil, &ConfigError{Prefix + "NATS_URL", err}
 	}
 	// Before the first connection a refusal is told to no handler.
@@ -90,6 +116,16 @@ func NATSOptions(logger *slog.Logger, changed func(error)) []nats.Option {
 		changed = func(error) {}
 	}
 	var away atomic.Bool
+	connected := func(nc *nats.Conn, word string) {
+		away.Store(false)
+		if err := stream.CheckServer(nc); err != nil {
+			changed(err)
+			logger.Error("nothing is written to this server", "err", err)
+			return
+		}
+		changed(nil)
+		logger.Info(word, "server", nc.ConnectedServerName())
+	}
 	return []nats.Option{
 		nats.MaxReconnects(-1),
 		nats.RetryOnFailedConnect(true),
@@ -107,16 +143,8 @@ func NATSOptions(logger *slog.Logger, changed func(error)) []nats.Option {
 				logger.Warn("cannot reach NATS, trying on", "err", err)
 			}
 		}),
-		nats.ConnectHandler(func(nc *nats.Conn) {
-			away.Store(false)
-			changed(nil)
-			logger.Info("connected to NATS", "server", nc.ConnectedServerName())
-		}),
-		nats.ReconnectHandler(func(nc *nats.Conn) {
-			away.Store(false)
-			changed(nil)
-			logger.Info("connected to NATS again", "server", nc.ConnectedServerName())
-		}),
+		nats.ConnectHandler(func(nc *nats.Conn) { connected(nc, "connected to NATS") }),
+		nats.ReconnectHandler(func(nc *nats.Conn) { connected(nc, "connected to NATS again") }),
 		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
 			if nc.IsClosed() {
 				return // by ourselves

@@ -3,17 +3,27 @@ package service_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -21,6 +31,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/service"
+	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
@@ -197,6 +208,89 @@ func TestConnectNATSTriesOnWithoutRights(t *testing.T) {
 	require.False(t, nc.IsClosed())
 }
 
+// TestConnectNATSToAnOldServer: it is named at once; one that is old when it comes
+// later, or in the midst of the work, makes the program not ready.
+func TestConnectNATSToAnOldServer(t *testing.T) {
+	t.Parallel()
+	const says = "NATS server old is version 2.11.12: Tagstream needs 2.12 or newer"
+	url := natstest.Impostor(t, "127.0.0.1:0", "2.11.12")
+	_, err := service.ConnectNATS(mustParse(t, service.Indexer, []string{"--nats-url=" + url}, nil), quiet(), nil)
+	var bad *service.ConfigError
+	require.ErrorAs(t, err, &bad)
+	require.EqualError(t, err, "TAGSTREAM_NATS_URL: "+says)
+
+	s := natstest.Server(t, natstest.Listen())
+	changes := make(chan error, 1000)
+	nc, err := service.ConnectNATS(mustParse(t, service.Ingest, []string{"--nats-url=" + s.URL()}, nil), quiet(), func(err error) { changes <- err })
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	require.NoError(t, <-changes)
+	s.Shutdown()
+	natstest.Impostor(t, strings.TrimPrefix(s.URL(), "nats://"), "2.11.12")
+	for err := range changes {
+		require.Error(t, err, "an old server is good enough")
+		if errors.Is(err, stream.ErrOldServer) {
+			require.EqualError(t, err, says)
+			break
+		}
+	}
+}
+
+// TestConnectNATSOverTLS: a server that begins with TLS and wants a certificate.
+func TestConnectNATSOverTLS(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	ca := makeCertificates(t, dir)
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "crt"), filepath.Join(dir, "key"))
+	require.NoError(t, err)
+	s := natstest.Server(t, natstest.Listen(), natstest.With(func(o *server.Options) {
+		o.TLSConfig = &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: ca, ClientAuth: tls.RequireAndVerifyClientCert}
+		o.TLSHandshakeFirst, o.TLSTimeout = true, patience.Seconds()
+	}))
+	args := []string{"--nats-url=" + s.URL(), "--nats-ca-file=" + filepath.Join(dir, "ca")}
+	certificate := []string{"--nats-cert-file=" + filepath.Join(dir, "crt"), "--nats-key-file=" + filepath.Join(dir, "key")}
+	connect := func(args []string) (*nats.Conn, chan error) {
+		changes := make(chan error, 1000)
+		nc, err := service.ConnectNATS(mustParse(t, service.Ingest, args, nil), quiet(), func(err error) { changes <- err })
+		require.NoError(t, err)
+		t.Cleanup(nc.Close)
+		return nc, changes
+	}
+	nc, changes := connect(slices.Concat(args, certificate, []string{"--nats-tls-first=on"}))
+	require.NoError(t, <-changes)
+	require.NoError(t, nc.Flush())
+	_, changes = connect(slices.Concat(args, []string{"--nats-tls-first=on"}))
+	require.ErrorContains(t, <-changes, "certificate")
+}
+
+// makeCertificates writes an authority's certificate (ca), and one by it for the
+// loopback (crt, key).
+func makeCertificates(t *testing.T, dir string) *x509.CertPool {
+	t.Helper()
+	write := func(name, kind string, der []byte) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	write("ca", "CERTIFICATE", der)
+	write("crt", "CERTIFICATE", der)
+	write("key", "PRIVATE KEY", private)
+	certificate, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	pool := x509.NewCertPool()
+	pool.AddCert(certificate)
+	return pool
+}
+
 func TestConnectNATSRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -211,6 +305,10 @@ func TestConnectNATSRefuses(t *testing.T) {
 		{"NATS_NKEY_FILE", garbage},
 		{"NATS_CA_FILE", filepath.Join(dir, "none")},
 		{"NATS_CA_FILE", garbage},
+		{"NATS_CERT_FILE", filepath.Join(dir, "none")},
+		{"NATS_KEY_FILE", filepath.Join(dir, "none")},
+		{"NATS_TLS_FIRST", "yes"},
+		{"NATS_DOMAIN", "a.b"},
 	} {
 		v := mustParse(t, service.Ingest, nil, []string{service.Prefix + c.setting + "=" + c.value})
 		_, err := service.ConnectNATS(v, quiet(), nil)

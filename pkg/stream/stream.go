@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/event"
@@ -21,6 +22,9 @@ const (
 	IngestLog = "INGEST_LOG"
 	// Leases is the key-value bucket of the writer's lease.
 	Leases = "TAGSTREAM_LEASES"
+	// Positions is the key-value bucket of the position that the writer goes on
+	// from where the stream is empty.
+	Positions = "TAGSTREAM_POSITIONS"
 
 	postsPrefix      = "posts."
 	deadLetterPrefix = "posts_dlq."
@@ -35,98 +39,13 @@ const LeaseTTL = 6 * time.Second
 // behind the prefix: DIDs stay out of subjects, did:web ones have dots.
 func Subject(kind event.Kind) string { return postsPrefix + string(kind) }
 
-// Config is what an operator chooses about the streams.
-type Config struct {
-	// MaxBytes and MaxAge bound the stream by trimming its oldest messages;
-	// 0 is no bound. Without bounds nothing is ever trimmed, and a full disk
-	// stops the writer.
-	MaxBytes int64
-	MaxAge   time.Duration
-	// Replicas of every stream in a NATS cluster; 0 means 1.
-	Replicas int
-}
-
-const (
-	deadLettersMaxBytes = 256 << 20
-	ingestLogMaxBytes   = 16 << 20
-	ingestLogMaxMsgs    = 10_000
-)
-
-// Ensure creates the streams and the lease bucket, or updates them to cfg.
-// It is what ingest does first; it needs the rights of the streams' creator.
-func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
-	replicas := max(cfg.Replicas, 1)
-	compression := jetstream.S2Compression
-	if replicas > 1 {
-		// A server of a cluster that is killed (2.15.2) sometimes appends to a
-		// compressed block that it cannot read any more; its copy stands still then.
-		compression = jetstream.NoCompression
+// JetStream returns the API of the streams that are in a JetStream domain, "" for
+// the server's own.
+func JetStream(nc *nats.Conn, domain string) (jetstream.JetStream, error) {
+	if domain == "" {
+		return jetstream.New(nc)
 	}
-	posts := jetstream.StreamConfig{
-		Name:        Posts,
-		Description: "Tagstream events in upstream order; see docs/stream.md",
-		Subjects:    []string{postsPrefix + ">"},
-		Storage:     jetstream.FileStorage,
-		Compression: compression,
-		Retention:   jetstream.LimitsPolicy,
-		// Only a bound that the operator chose may trim. Without one,
-		// DiscardNew turns whatever limit the server has into an error.
-		Discard:            jetstream.DiscardNew,
-		MaxBytes:           -1,
-		Replicas:           replicas,
-		AllowDirect:        true,
-		AllowAtomicPublish: true,
-		DenyDelete:         false, // erasure removes payloads of deleted posts
-	}
-	if cfg.MaxBytes > 0 || cfg.MaxAge > 0 {
-		posts.Discard = jetstream.DiscardOld
-		posts.MaxAge = cfg.MaxAge
-		if cfg.MaxBytes > 0 {
-			posts.MaxBytes = cfg.MaxBytes
-		}
-	}
-	streams := []jetstream.StreamConfig{
-		posts,
-		{
-			Name:        DeadLetters,
-			Description: "Messages of POSTS that could not be applied",
-			Subjects:    []string{deadLetterPrefix + "*"},
-			Storage:     jetstream.FileStorage,
-			Discard:     jetstream.DiscardNew, // a full one stops the indexer
-			MaxBytes:    deadLettersMaxBytes,
-			// A letter that is put again replaces the one before.
-			MaxMsgsPerSubject: 1,
-			Replicas:          replicas,
-			AllowDirect:       true,
-		},
-		{
-			Name:        IngestLog,
-			Description: "Ingest's connections and failures",
-			Subjects:    []string{ingestLogSubject},
-			Storage:     jetstream.FileStorage,
-			Discard:     jetstream.DiscardOld,
-			MaxBytes:    ingestLogMaxBytes,
-			MaxMsgs:     ingestLogMaxMsgs,
-			Replicas:    replicas,
-			AllowDirect: true,
-		},
-	}
-	for _, s := range streams {
-		if _, err := js.CreateOrUpdateStream(ctx, s); err != nil {
-			return fmt.Errorf("create stream %s: %w", s.Name, err)
-		}
-	}
-	if _, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-		Bucket:      Leases,
-		Description: "Who may write to POSTS",
-		TTL:         LeaseTTL,
-		History:     1,
-		Storage:     jetstream.FileStorage,
-		Replicas:    replicas,
-	}); err != nil {
-		return fmt.Errorf("create bucket %s: %w", Leases, err)
-	}
-	return nil
+	return jetstream.NewWithDomain(nc, domain)
 }
 
 // State is the extent of the stream of events.
@@ -136,7 +55,7 @@ type State struct {
 	First, Last uint64
 	// Bytes is its size on disk.
 	Bytes uint64
-	// MaxBytes and MaxAge are its bounds, 0 where it has none.
+	// MaxBytes and MaxAge are beyond what it is trimmed, 0 where it is not.
 	MaxBytes int64
 	MaxAge   time.Duration
 }
@@ -149,9 +68,11 @@ func GetState(ctx context.Context, js jetstream.JetStream) (State, error) {
 		return State{}, fmt.Errorf("look up stream %s: %w", Posts, err)
 	}
 	st, cfg := s.CachedInfo().State, s.CachedInfo().Config
-	return State{
-		First: max(st.FirstSeq, 1), Last: st.LastSeq, Bytes: st.Bytes, MaxBytes: max(cfg.MaxBytes, 0), MaxAge: cfg.MaxAge,
-	}, nil
+	state := State{First: max(st.FirstSeq, 1), Last: st.LastSeq, Bytes: st.Bytes, MaxAge: cfg.MaxAge}
+	if cfg.Discard == jetstream.DiscardOld { // else a size is where writing ends
+		state.MaxBytes = max(cfg.MaxBytes, 0)
+	}
+	return state, nil
 }
 
 // Storage is what the account that the streams are in takes of the server's disk.

@@ -1,6 +1,9 @@
 package stream_test
 
 import (
+	"context"
+	"fmt"
+	"net/url"
 	"testing"
 	"time"
 
@@ -11,54 +14,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
-
-func TestEnsure(t *testing.T) {
-	t.Parallel()
-	_, js := serve(t)
-	config := func() jetstream.StreamConfig {
-		s, err := js.Stream(t.Context(), stream.Posts)
-		require.NoError(t, err)
-		return s.CachedInfo().Config
-	}
-	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 10)))
-	a := contend(t.Context(), stream.NewLease(js, "holder"))
-	held := a.requireHeld(t)
-	for _, c := range []struct {
-		name    string
-		cfg     stream.Config
-		discard jetstream.DiscardPolicy
-		bytes   int64
-		age     time.Duration
-	}{
-		{name: "again", discard: jetstream.DiscardNew, bytes: -1},
-		{name: "bounded by bytes", cfg: stream.Config{MaxBytes: 1 << 20}, discard: jetstream.DiscardOld, bytes: 1 << 20},
-		{name: "bounded by age", cfg: stream.Config{MaxAge: time.Hour}, discard: jetstream.DiscardOld, bytes: -1, age: time.Hour},
-		{name: "by less than the server remembers ids", cfg: stream.Config{MaxAge: time.Minute}, discard: jetstream.DiscardOld, bytes: -1, age: time.Minute},
-		{name: "bounded by both", cfg: stream.Config{MaxBytes: 2 << 20, MaxAge: time.Hour}, discard: jetstream.DiscardOld, bytes: 2 << 20, age: time.Hour},
-		{name: "unbounded again", discard: jetstream.DiscardNew, bytes: -1},
-	} {
-		require.NoError(t, stream.Ensure(t.Context(), js, c.cfg), c.name)
-		got := config()
-		require.Equal(t, c.discard, got.Discard, c.name)
-		require.Equal(t, c.bytes, got.MaxBytes, c.name)
-		require.Equal(t, c.age, got.MaxAge, c.name)
-		require.Equal(t, jetstream.FileStorage, got.Storage)
-		require.True(t, got.AllowAtomicPublish)
-	}
-	requireStored(t, js, 10)
-	require.NoError(t, held.Err(), "the lease outlasts it")
-	close(a.end)
-	require.NoError(t, receive(t, a.result))
-	require.ErrorContains(t, stream.Ensure(t.Context(), js, stream.Config{Replicas: 3}), "create stream POSTS", "one server is no cluster")
-}
-
-// TestEnsureFitsASmallDisk: what the side streams reserve is not much.
-func TestEnsureFitsASmallDisk(t *testing.T) {
-	t.Parallel()
-	js := natstest.Server(t, natstest.MaxStore(512<<20)).JetStream(t)
-	require.NoError(t, stream.Ensure(t.Context(), js, stream.Config{}))
-}
 
 func TestEveryKindHasItsSubject(t *testing.T) {
 	t.Parallel()
@@ -99,4 +56,52 @@ func TestGetState(t *testing.T) {
 	st, err = stream.GetState(t.Context(), js)
 	require.NoError(t, err)
 	require.Equal(t, []uint64{11, 10}, []uint64{st.First, st.Last}, "trimmed empty")
+	change(t, js, func(s *jetstream.StreamConfig) { s.MaxBytes = 1 << 20 })
+	st, err = stream.GetState(t.Context(), js)
+	require.NoError(t, err)
+	require.Zero(t, st.MaxBytes, "a size at which writing ends trims nothing")
+	change(t, js, func(s *jetstream.StreamConfig) { s.Discard = jetstream.DiscardOld })
+	st, err = stream.GetState(t.Context(), js)
+	require.NoError(t, err)
+	require.EqualValues(t, 1<<20, st.MaxBytes)
+}
+
+// TestJetStreamDomain works through a leaf node, which has no streams itself.
+func TestJetStreamDomain(t *testing.T) {
+	t.Parallel()
+	port := natstest.FreePorts(t, 1)[0]
+	hub := natstest.Server(t, natstest.Listen(), natstest.With(func(o *server.Options) {
+		o.ServerName, o.JetStreamDomain = "hub", "hub"
+		o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", port
+	}))
+	remote, err := url.Parse(fmt.Sprint("nats-leaf://127.0.0.1:", port))
+	require.NoError(t, err)
+	leaf := natstest.Server(t, natstest.With(func(o *server.Options) {
+		o.ServerName, o.JetStream = "leaf", false
+		o.LeafNode.Remotes = []*server.RemoteLeafOpts{{URLs: []*url.URL{remote}}}
+	}))
+	js, err := stream.JetStream(leaf.Conn(t), "hub")
+	require.NoError(t, err)
+	poll.Until(t, patience, func() (bool, string) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := js.AccountInfo(ctx)
+		return err == nil, fmt.Sprint(err)
+	})
+	require.NoError(t, stream.Ensure(t.Context(), js, stream.Config{}))
+	changes, err := stream.Adjust(t.Context(), js, stream.Config{MaxAge: time.Hour})
+	require.NoError(t, err)
+	require.Len(t, changes, 1)
+	a := contend(t.Context(), stream.NewLease(js, "holder"))
+	a.requireHeld(t)
+	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 10)))
+	require.NoError(t, stream.PutPosition(t.Context(), js, sourceOf(10)))
+	p, err := stream.GetPosition(t.Context(), js)
+	require.NoError(t, err)
+	require.Equal(t, sourceOf(10), p)
+	require.NoError(t, stream.PutDeadLetter(t.Context(), js, stream.DeadLetter{Seq: 3, At: time.Now()}))
+	requireStored(t, js, 10)
+	requireStored(t, hub.JetStream(t), 10)
+	close(a.end)
+	require.NoError(t, receive(t, a.result))
 }

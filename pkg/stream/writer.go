@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -211,6 +212,10 @@ func (w *Writer) lookBack(ctx context.Context, batch string, n int) (int, error)
 
 // publish makes one attempt at storing a batch.
 func (w *Writer) publish(ctx context.Context, msgs []*nats.Msg, batch string) (uint64, error) {
+	// One that does not know batches stores their messages one by one.
+	if err := CheckServer(w.js.Conn()); err != nil {
+		return 0, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
 	for i, m := range msgs {
@@ -236,31 +241,34 @@ func (w *Writer) publish(ctx context.Context, msgs []*nats.Msg, batch string) (u
 }
 
 func isWrongLastSequence(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
+	return isCode(err, jetstream.JSErrCodeStreamWrongLastSequence)
 }
 
-// Error codes of the server for a stream without room, which the client library
-// has no names for.
+// Error codes of the server that the client library has no names for.
 const (
+	// A stream without room, or no room for a stream.
 	errCodeAccountResources      jetstream.ErrorCode = 10002 // the account's limit
+	errCodeNoPeers               jetstream.ErrorCode = 10005 // no servers of a cluster have it
 	errCodeInsufficientResources jetstream.ErrorCode = 10023 // the server's max_file_store
+	errCodeStorageResources      jetstream.ErrorCode = 10047 // the same, for a reservation
 	errCodeStoreFailed           jetstream.ErrorCode = 10077 // the stream's own limit, under DiscardNew
+	errCodeStreamTooBig          jetstream.ErrorCode = 10122 // the account's limit of one stream
+	// An account wants a size for each stream.
+	errCodeSizeRequired jetstream.ErrorCode = 10113
 )
+
+func isCode(err error, codes ...jetstream.ErrorCode) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && slices.Contains(codes, api.ErrorCode)
+}
 
 // isFull reports whether the server refused to store for want of room. A disk
 // that is full shows so only for a batch; a single message gets no answer.
 func isFull(err error) bool {
-	if errors.Is(err, errNotStaged) {
-		return true
-	}
-	var api *jetstream.APIError
-	if !errors.As(err, &api) {
-		return false
-	}
-	switch api.ErrorCode {
-	case errCodeAccountResources, errCodeInsufficientResources, errCodeStoreFailed:
-		return true
-	}
-	return false
+	return errors.Is(err, errNotStaged) || isCode(err, errCodeAccountResources, errCodeInsufficientResources, errCodeStoreFailed)
+}
+
+// lacksRoom reports whether the server has no room for a stream of that size.
+func lacksRoom(err error) bool {
+	return isCode(err, errCodeAccountResources, errCodeNoPeers, errCodeInsufficientResources, errCodeStorageResources, errCodeStreamTooBig)
 }

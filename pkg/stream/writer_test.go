@@ -2,6 +2,7 @@ package stream_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -435,4 +436,28 @@ func TestTraceparentTravels(t *testing.T) {
 		}
 	}
 	require.Equal(t, []string{"", parent, "", "", "", parent}, got)
+}
+
+// TestWriterRefusesAnOldServer: one that does not know batches would store their
+// messages one by one.
+func TestWriterRefusesAnOldServer(t *testing.T) {
+	t.Parallel()
+	s, _ := serve(t, natstest.Listen())
+	nc, err := nats.Connect(s.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	w, err := stream.OpenWriter(ctx, js, "writer", func(err error) {
+		if errors.Is(err, stream.ErrOldServer) {
+			cancel(err)
+		}
+	})
+	require.NoError(t, err)
+	require.NoError(t, w.Append(ctx, numbered(1, 3)))
+	s.Shutdown()
+	natstest.Impostor(t, strings.TrimPrefix(s.URL(), "nats://"), "2.11.12")
+	w.SetTimeout(time.Second)
+	require.ErrorIs(t, w.Append(ctx, numbered(4, 3)), stream.ErrOldServer)
 }

@@ -30,7 +30,9 @@ import (
 
 // Deps are what the indexer is given by the program around it.
 type Deps struct {
-	NATS     *nats.Conn
+	NATS *nats.Conn
+	// Domain is the JetStream domain that the streams are in; "" is the server's own.
+	Domain   string
 	Logger   *slog.Logger
 	Registry prometheus.Registerer
 	Health   *obs.Health
@@ -75,7 +77,7 @@ func New(cfg Config, deps Deps) (*Indexer, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	js, err := jetstream.New(deps.NATS)
+	js, err := stream.JetStream(deps.NATS, deps.Domain)
 	if err != nil {
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}

@@ -6,9 +6,9 @@ import (
 	"log/slog"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/indexer/internal/rebuild"
 )
 
@@ -32,12 +32,14 @@ type RebuildConfig struct {
 	AcceptDifferences bool
 	// ID is unique to this run of the program.
 	ID string
+	// Domain is the JetStream domain that the streams are in; "" is the server's own.
+	Domain string
 }
 
 // Rebuild makes the index anew from the stream beside the live one and switches
 // to it. It returns how many messages it replayed.
 func Rebuild(ctx context.Context, cfg RebuildConfig, nc *nats.Conn, logger *slog.Logger, p Progress) (uint64, error) {
-	js, err := jetstream.New(nc)
+	js, err := stream.JetStream(nc, cfg.Domain)
 	if err != nil {
 		return 0, fmt.Errorf("use JetStream: %w", err)
 	}

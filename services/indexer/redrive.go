@@ -20,6 +20,8 @@ type RedriveConfig struct {
 	Database store.Options
 	// ID is unique to this run of the program.
 	ID string
+	// Domain is the JetStream domain that the streams are in; "" is the server's own.
+	Domain string
 	// Seqs are the numbers of the dead letters; without any it is all of them.
 	Seqs []uint64
 	// Reason, if not "", leaves out those with another one.
@@ -33,7 +35,7 @@ type RedriveConfig struct {
 // that it applied. It returns how many those are, and how many stay. It may be
 // run again after any error.
 func Redrive(ctx context.Context, cfg RedriveConfig, nc *nats.Conn, logger *slog.Logger, p Progress) (applied, stayed int, err error) {
-	js, err := jetstream.New(nc)
+	js, err := stream.JetStream(nc, cfg.Domain)
 	if err != nil {
 		return 0, 0, fmt.Errorf("use JetStream: %w", err)
 	}
@@ -68,11 +70,7 @@ func Redrive(ctx context.Context, cfg RedriveConfig, nc *nats.Conn, logger *slog
 // DropDeadLetters removes dead letters that are never to be applied, and returns
 // how many there were. What the stream says stays there: a program that can
 // apply it does so in a rebuild.
-func DropDeadLetters(ctx context.Context, database store.Options, nc *nats.Conn, seqs []uint64) (int, error) {
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return 0, fmt.Errorf("use JetStream: %w", err)
-	}
+func DropDeadLetters(ctx context.Context, database store.Options, js jetstream.JetStream, seqs []uint64) (int, error) {
 	w, err := store.OpenWriter(ctx, database, "")
 	if err != nil {
 		return 0, err

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/indexer/internal/verify"
 )
 
@@ -26,6 +27,8 @@ type VerifyConfig struct {
 	Connect func(ctx context.Context) (*nats.Conn, error)
 	// ID is unique to this run of the program.
 	ID string
+	// Domain is the JetStream domain that the streams are in; "" is the server's own.
+	Domain string
 }
 
 // Verify checks an index by itself and, where there is another one, compares
@@ -48,7 +51,7 @@ func Verify(ctx context.Context, cfg VerifyConfig, logger *slog.Logger, p Progre
 				return nil, err
 			}
 			nc = conn
-			return jetstream.New(nc)
+			return stream.JetStream(nc, cfg.Domain)
 		},
 	}
 	if cfg.Other == "" && !cfg.Alone {

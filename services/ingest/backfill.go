@@ -33,7 +33,9 @@ type BackfillConfig struct {
 
 // BackfillDeps are what a backfill needs of its program.
 type BackfillDeps struct {
-	NATS     *nats.Conn
+	NATS *nats.Conn
+	// Domain is the JetStream domain that the streams are in; "" is the server's own.
+	Domain   string
 	Logger   *slog.Logger
 	Progress backfill.Progress
 }
@@ -86,7 +88,7 @@ func RunBackfill(ctx context.Context, cfg BackfillConfig, deps BackfillDeps) (Ba
 	if err != nil {
 		return BackfillSummary{}, err
 	}
-	js, err := jetstream.New(deps.NATS)
+	js, err := stream.JetStream(deps.NATS, deps.Domain)
 	if err != nil {
 		return BackfillSummary{}, fmt.Errorf("use the NATS connection: %w", err)
 	}

@@ -30,8 +30,8 @@ type Config struct {
 	StopAfter time.Duration
 	// APIKeyFile holds the key for archive downloads; "" means none is needed.
 	APIKeyFile string
-	// Stream is what is created on the NATS server; its zero value trims
-	// nothing.
+	// Stream is what is said of the streams on the NATS server; its zero value
+	// creates one that is not trimmed, and changes nothing.
 	Stream stream.Config
 
 	// Heartbeat is how long nothing may be published before a position message
@@ -50,6 +50,11 @@ const (
 	minMaxAge   = time.Hour
 )
 
+// unbounded lifts a bound of the stream (stream.Config).
+const unbounded = -1
+
+func isOff(setting string) bool { return setting == "off" || setting == "0" }
+
 // ConfigFrom reads the configuration from a program's settings. Bad values
 // are reported by v.Err and by Validate.
 func ConfigFrom(v *service.Values) Config {
@@ -58,10 +63,13 @@ func ConfigFrom(v *service.Values) Config {
 		Start:      v.String("JETSTREAM_START"),
 		StopAfter:  v.Duration("JETSTREAM_STOP_AFTER"),
 		APIKeyFile: v.String("JETSTREAM_API_KEY_FILE"),
-		Stream: stream.Config{
-			MaxBytes: v.Bytes("STREAM_MAX_BYTES"),
-			MaxAge:   v.Duration("STREAM_MAX_AGE"),
-		},
+		Stream:     stream.Config{MaxBytes: unbounded, MaxAge: unbounded},
+	}
+	if !isOff(v.String("STREAM_MAX_BYTES")) {
+		cfg.Stream.MaxBytes = v.Bytes("STREAM_MAX_BYTES")
+	}
+	if !isOff(v.String("STREAM_MAX_AGE")) {
+		cfg.Stream.MaxAge = v.Duration("STREAM_MAX_AGE")
 	}
 	if n := cfg.Stream.MaxBytes; n > 0 && n < minMaxBytes {
 		v.Fail("STREAM_MAX_BYTES", fmt.Errorf("%q is less than 10MB, beyond which nearly all of the stream would be removed at once; a number alone is bytes", v.String("STREAM_MAX_BYTES")))
@@ -115,12 +123,6 @@ func (c Config) resolve(now time.Time) (firehose.Config, error) {
 	out.Start = start
 	if c.StopAfter < 0 {
 		return bad("JETSTREAM_STOP_AFTER", errors.New("must not be negative"))
-	}
-	if c.Stream.MaxBytes < 0 {
-		return bad("STREAM_MAX_BYTES", errors.New("must not be negative"))
-	}
-	if c.Stream.MaxAge < 0 {
-		return bad("STREAM_MAX_AGE", errors.New("must not be negative"))
 	}
 	if c.APIKeyFile != "" {
 		data, err := os.ReadFile(c.APIKeyFile)

@@ -58,8 +58,6 @@ func TestConfigNamesWhatIsBad(t *testing.T) {
 		"a negative time":    {Config{Hosts: hosts, StopAfter: -1}, "TAGSTREAM_JETSTREAM_STOP_AFTER"},
 		"no such key file":   {Config{Hosts: hosts, APIKeyFile: empty + "x"}, "TAGSTREAM_JETSTREAM_API_KEY_FILE"},
 		"an empty key file":  {Config{Hosts: hosts, APIKeyFile: empty}, "TAGSTREAM_JETSTREAM_API_KEY_FILE"},
-		"a negative size":    {Config{Hosts: hosts, Stream: stream.Config{MaxBytes: -1}}, "TAGSTREAM_STREAM_MAX_BYTES"},
-		"a negative age":     {Config{Hosts: hosts, Stream: stream.Config{MaxAge: -1}}, "TAGSTREAM_STREAM_MAX_AGE"},
 		"not a URL, at all:": {Config{Hosts: []string{"http://%zz"}}, "TAGSTREAM_JETSTREAM_HOSTS"},
 	} {
 		t.Run(name, func(t *testing.T) {

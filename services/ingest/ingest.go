@@ -48,7 +48,9 @@ const (
 // Deps are what ingest needs of its program.
 type Deps struct {
 	// NATS must reconnect for ever (service.NATSOptions).
-	NATS   *nats.Conn
+	NATS *nats.Conn
+	// Domain is the JetStream domain that the streams are in; "" is the server's own.
+	Domain string
 	Logger *slog.Logger
 	// Registry gets the metrics; nil registers none.
 	Registry prometheus.Registerer
@@ -82,7 +84,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	js, err := jetstream.New(deps.NATS)
+	js, err := stream.JetStream(deps.NATS, deps.Domain)
 	if err != nil {
 		return nil, fmt.Errorf("use the NATS connection: %w", err)
 	}
@@ -203,6 +205,10 @@ func (s *Service) hooks() forward.Hooks {
 		Holding:   func(held bool) { set(s.metrics.lease, held) },
 		Condition: s.condition,
 		Retry:     func(error) { s.metrics.retries.Inc() },
+		Gap: func(detail string) {
+			s.logger.Error(detail)
+			s.notice(firehose.Notice{What: firehose.Gap, Detail: detail})
+		},
 		Full: func(full bool) {
 			set(s.metrics.full, full)
 			if full {

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/stream"
@@ -40,7 +39,9 @@ type ReconcileConfig struct {
 
 // ReconcileDeps are what a reconciliation needs of its program.
 type ReconcileDeps struct {
-	NATS     *nats.Conn
+	NATS *nats.Conn
+	// Domain is the JetStream domain that the streams are in; "" is the server's own.
+	Domain   string
 	Logger   *slog.Logger
 	Progress reconcile.Progress
 }
@@ -95,7 +96,7 @@ func RunReconcile(ctx context.Context, cfg ReconcileConfig, deps ReconcileDeps) 
 	if err != nil {
 		return ReconcileSummary{}, err
 	}
-	js, err := jetstream.New(deps.NATS)
+	js, err := stream.JetStream(deps.NATS, deps.Domain)
 	if err != nil {
 		return ReconcileSummary{}, fmt.Errorf("use the NATS connection: %w", err)
 	}

@@ -25,6 +25,8 @@ type Config struct {
 	// ConnectNATS, if not nil, connects to a NATS server that is used instead
 	// of the embedded one. changed hears of the connection's condition.
 	ConnectNATS func(changed func(error)) (*nats.Conn, error)
+	// NATSDomain is the JetStream domain there.
+	NATSDomain string
 	// EraseWithin is as the indexer's.
 	EraseWithin time.Duration
 	// APIListen and OpsListen are host:port.

@@ -195,12 +195,12 @@ func (p *pipeline) run(ctx context.Context, ready func(string)) error {
 	}
 	defer indexerConn.Close()
 
-	in, err := ingest.New(p.cfg.Ingest, ingest.Deps{NATS: ingestConn, Logger: p.logger, Registry: p.registry, Ready: p.health.Set, Tracer: p.traces.Tracer("ingest")})
+	in, err := ingest.New(p.cfg.Ingest, ingest.Deps{NATS: ingestConn, Domain: p.cfg.NATSDomain, Logger: p.logger, Registry: p.registry, Ready: p.health.Set, Tracer: p.traces.Tracer("ingest")})
 	if err != nil {
 		return err
 	}
 	ix, err := indexer.New(indexer.Config{Database: p.dbs.indexer, EraseWithin: p.cfg.EraseWithin},
-		indexer.Deps{NATS: indexerConn, Logger: p.logger, Registry: p.registry, Health: p.health, ID: nuid.Next(), Tracer: p.traces.Tracer("indexer")})
+		indexer.Deps{NATS: indexerConn, Domain: p.cfg.NATSDomain, Logger: p.logger, Registry: p.registry, Health: p.health, ID: nuid.Next(), Tracer: p.traces.Tracer("indexer")})
 	if err != nil {
 		return err
 	}

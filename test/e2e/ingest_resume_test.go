@@ -113,6 +113,34 @@ func TestIngestResumesExactly(t *testing.T) {
 	}
 }
 
+// TestIngestGoesOnBehindAnEmptiedStream: a stream that was purged, or trimmed while
+// ingest was away, does not make it start at the tip.
+func TestIngestGoesOnBehindAnEmptiedStream(t *testing.T) {
+	t.Parallel()
+	b := newIngestBench(t, 1)
+	host := b.host()
+	for i := range 7 {
+		b.post(fmt.Sprint("before ", i), "art")
+	}
+	cfg := ingest.Config{Hosts: []string{host.URL()}, Start: "archive"}
+	run := b.ingest(cfg)
+	b.awaitEvents(7)
+	run.halt()
+	s, err := b.js.Stream(b.ctx, stream.Posts)
+	require.NoError(t, err)
+	require.NoError(t, s.Purge(b.ctx))
+	var want []string
+	for i := range 3 {
+		want = append(want, b.post(fmt.Sprint("away ", i), "art").Rkey)
+	}
+	require.NoError(t, b.net.Await(b.ctx, host))
+
+	cfg.Start = "tip" // for a first start, which this is not
+	again := b.ingest(cfg)
+	require.Equal(t, want, ingestRkeys(b.awaitEvents(3)))
+	require.Zero(t, again.counter("connections_total", "gap"))
+}
+
 func TestIngestRidesOutAServerThatIsKilled(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 1)

@@ -31,7 +31,7 @@ const refusalLimit = 20 * time.Second
 // natsStreams are all streams, and natsStreamRights what NATS lets be done with a
 // stream as a whole or its messages.
 var (
-	natsStreams      = []string{"POSTS", "POSTS_DLQ", "INGEST_LOG", "KV_TAGSTREAM_LEASES"}
+	natsStreams      = []string{"POSTS", "POSTS_DLQ", "INGEST_LOG", "KV_TAGSTREAM_LEASES", "KV_TAGSTREAM_POSITIONS"}
 	natsStreamRights = []string{
 		"STREAM.CREATE", "STREAM.UPDATE", "STREAM.DELETE", "STREAM.PURGE", "STREAM.INFO", "STREAM.MSG.DELETE", "STREAM.MSG.GET", "STREAM.SNAPSHOT",
 		"STREAM.RESTORE", "STREAM.PEER.REMOVE", "STREAM.LEADER.STEPDOWN", "DIRECT.GET", "CONSUMER.NAMES", "CONSUMER.LIST", "CONSUMER.CREATE",
@@ -40,7 +40,8 @@ var (
 		"$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.CREATE.OTHER", "$JS.API.META.LEADER.STEPDOWN", "$JS.API.SERVER.REMOVE",
 		"$JS.API.ACCOUNT.PURGE.TAGSTREAM", "$JS.API.CONSUMER.CREATE.POSTS.spy", "$JS.API.CONSUMER.CREATE.KV_TAGSTREAM_LEASES.spy",
 		"$JS.API.CONSUMER.DURABLE.CREATE.POSTS.spy", "$JS.API.CONSUMER.PAUSE.POSTS.spy", "$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.TAGSTREAM.CONNZ",
-		"posts.create", "posts_dlq.1", "ingest_log", "$KV.TAGSTREAM_LEASES.ingest", "$KV.TAGSTREAM_LEASES.other", "tagstream.ingest.append",
+		"posts.create", "posts_dlq.1", "ingest_log", "$KV.TAGSTREAM_LEASES.ingest", "$KV.TAGSTREAM_LEASES.other",
+		"$KV.TAGSTREAM_POSITIONS.ingest", "$KV.TAGSTREAM_POSITIONS.other", "tagstream.ingest.append",
 		"_INBOX_ingest.x", "_INBOX_indexer.x", "_INBOX_operator.x", "other",
 	}
 )
@@ -49,10 +50,11 @@ var (
 var natsRights = map[string][]string{
 	"ingest": {
 		"$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*", "$JS.API.INFO",
-		"$JS.API.STREAM.INFO.POSTS", "$JS.API.STREAM.INFO.INGEST_LOG", "$JS.API.STREAM.INFO.KV_TAGSTREAM_LEASES",
+		"$JS.API.STREAM.INFO.*",
 		"$JS.API.STREAM.MSG.GET.POSTS", "$JS.API.STREAM.MSG.GET.INGEST_LOG", "$JS.API.STREAM.MSG.GET.KV_TAGSTREAM_LEASES",
+		"$JS.API.STREAM.MSG.GET.KV_TAGSTREAM_POSITIONS",
 		"$JS.API.CONSUMER.CREATE.POSTS.spy", "$JS.API.CONSUMER.CREATE.KV_TAGSTREAM_LEASES.spy",
-		"posts.create", "ingest_log", "$KV.TAGSTREAM_LEASES.ingest", "tagstream.ingest.append",
+		"posts.create", "ingest_log", "$KV.TAGSTREAM_LEASES.ingest", "$KV.TAGSTREAM_POSITIONS.ingest", "tagstream.ingest.append",
 	},
 	"indexer": {
 		"$JS.API.STREAM.INFO.POSTS", "$JS.API.STREAM.INFO.POSTS_DLQ", "$JS.API.STREAM.MSG.GET.POSTS", "$JS.API.STREAM.MSG.GET.POSTS_DLQ",

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -76,7 +77,7 @@ func TestPrivileges(t *testing.T) {
 	indexerOps := run("indexer", indexerEnv)
 	run("indexer", indexerEnv)
 	b.settle(host, url)
-	standbyOps := run("ingest", ingestEnv)
+	standbyOps := run("ingest", append(slices.Clone(ingestEnv), "TAGSTREAM_STREAM_MAX_AGE=8760h"))
 	poll.Until(t, ingestWait, func() (bool, string) {
 		status, body := get(t, "http://"+standbyOps+"/readyz")
 		return status != 0 && strings.Contains(body, "held by"), body

@@ -26,7 +26,7 @@ const (
 // it. Each ends with the test.
 func Cluster(t testing.TB, size int, options ...Option) []*TestServer {
 	t.Helper()
-	ports := freePorts(t, size)
+	ports := FreePorts(t, size)
 	var routes string
 	for i, port := range ports {
 		if i > 0 {
@@ -70,8 +70,8 @@ func Cluster(t testing.TB, size int, options ...Option) []*TestServer {
 	}
 }
 
-// freePorts returns ports that nobody listens on at the moment.
-func freePorts(t testing.TB, n int) []int {
+// FreePorts returns ports that nobody listens on at the moment.
+func FreePorts(t testing.TB, n int) []int {
 	t.Helper()
 	ports := make([]int, n)
 	for i := range ports {

@@ -156,7 +156,7 @@ func withStream(ctx context.Context, v *service.Values, fn func(jetstream.JetStr
 		return err
 	}
 	defer nc.Close()
-	js, err := jetstream.New(nc)
+	js, err := stream.JetStream(nc, v.String("NATS_DOMAIN"))
 	if err != nil {
 		return fmt.Errorf("use JetStream: %w", err)
 	}
@@ -286,7 +286,7 @@ func redrive(ctx context.Context, v *service.Values, seqs []uint64, reason strin
 	var printErr error
 	bar := obs.NewBar(os.Stderr, logger, "reading the stream", "messages")
 	applied, stayed, err := indexer.Redrive(ctx, indexer.RedriveConfig{
-		Database: database, ID: nuid.Next(), Seqs: seqs, Reason: reason,
+		Database: database, ID: nuid.Next(), Domain: v.String("NATS_DOMAIN"), Seqs: seqs, Reason: reason,
 		OnResult: func(seq uint64, err error) {
 			line := struct {
 				Seq     uint64 `json:"seq"`
@@ -326,7 +326,11 @@ func drop(ctx context.Context, v *service.Values, seqs []uint64, out *os.File) e
 		return err
 	}
 	defer nc.Close()
-	n, err := indexer.DropDeadLetters(ctx, database, nc, seqs)
+	js, err := stream.JetStream(nc, v.String("NATS_DOMAIN"))
+	if err != nil {
+		return err
+	}
+	n, err := indexer.DropDeadLetters(ctx, database, js, seqs)
 	if isTerminal(out) {
 		_, printErr := fmt.Fprintf(out, "%d removed\n", n)
 		return errors.Join(err, printErr)

@@ -86,7 +86,7 @@ func run(ctx context.Context, v *service.Values) error {
 	}
 	defer traced.Stop()
 	x, err := indexer.New(cfg, indexer.Deps{
-		NATS: nc, Logger: logger, Registry: registry, Health: health, ID: nuid.Next(), Tracer: traced.Tracer("indexer"),
+		NATS: nc, Domain: v.String("NATS_DOMAIN"), Logger: logger, Registry: registry, Health: health, ID: nuid.Next(), Tracer: traced.Tracer("indexer"),
 	})
 	if err != nil {
 		return err
@@ -116,7 +116,7 @@ func rebuild(ctx context.Context, v *service.Values, cfg indexer.RebuildConfig) 
 	defer nc.Close()
 	begun := time.Now()
 	bar := obs.NewBar(os.Stderr, logger, "rebuilding", "messages")
-	cfg.Database, cfg.ID = database, nuid.Next()
+	cfg.Database, cfg.ID, cfg.Domain = database, nuid.Next(), v.String("NATS_DOMAIN")
 	n, err := indexer.Rebuild(ctx, cfg, nc, logger, bar)
 	bar.Close()
 	if err != nil {

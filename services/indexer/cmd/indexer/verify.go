@@ -35,7 +35,7 @@ func verifyCommand(out *os.File) service.Command {
 			case cfg.Schema == cfg.Other:
 				return usage("--other", "%q is the same schema", cfg.Other)
 			}
-			cfg.Database, cfg.ID = database, nuid.Next()
+			cfg.Database, cfg.ID, cfg.Domain = database, nuid.Next(), v.String("NATS_DOMAIN")
 			cfg.Connect = func(ctx context.Context) (*nats.Conn, error) { return connect(ctx, v, logger) }
 			bar := obs.NewBar(os.Stderr, logger, "verifying", "rows")
 			did, found, err := indexer.Verify(ctx, cfg, logger, bar)

@@ -44,7 +44,7 @@ func runBackfill(ctx context.Context, v *service.Values, window backfillFlags, o
 	}
 	defer nc.Close()
 	bar := obs.NewBar(os.Stderr, logger, "filling in", "s of history")
-	summary, err := ingest.RunBackfill(ctx, cfg, ingest.BackfillDeps{NATS: nc, Logger: logger, Progress: bar})
+	summary, err := ingest.RunBackfill(ctx, cfg, ingest.BackfillDeps{NATS: nc, Domain: v.String("NATS_DOMAIN"), Logger: logger, Progress: bar})
 	bar.Close()
 	if isTerminal(out) {
 		err = errors.Join(err, printSummary(out, summary))

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/stream"
@@ -62,7 +61,7 @@ func printLog(ctx context.Context, v *service.Values, limit int, out *os.File) e
 		return err
 	}
 	defer nc.Close()
-	js, err := jetstream.New(nc)
+	js, err := stream.JetStream(nc, v.String("NATS_DOMAIN"))
 	if err != nil {
 		return err
 	}

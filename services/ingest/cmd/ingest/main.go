@@ -74,7 +74,7 @@ func run(ctx context.Context, v *service.Values) error {
 		return err
 	}
 	defer traced.Stop()
-	svc, err := ingest.New(cfg, ingest.Deps{NATS: nc, Logger: logger, Registry: registry, Ready: health.Set, Tracer: traced.Tracer("ingest")})
+	svc, err := ingest.New(cfg, ingest.Deps{NATS: nc, Domain: v.String("NATS_DOMAIN"), Logger: logger, Registry: registry, Ready: health.Set, Tracer: traced.Tracer("ingest")})
 	if err != nil {
 		return err
 	}

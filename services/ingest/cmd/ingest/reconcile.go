@@ -44,7 +44,7 @@ func runReconcile(ctx context.Context, v *service.Values, flags reconcileFlags, 
 	}
 	defer nc.Close()
 	bar := obs.NewBar(os.Stderr, logger, "reconciling", "posts")
-	summary, err := ingest.RunReconcile(ctx, cfg, ingest.ReconcileDeps{NATS: nc, Logger: logger, Progress: bar})
+	summary, err := ingest.RunReconcile(ctx, cfg, ingest.ReconcileDeps{NATS: nc, Domain: v.String("NATS_DOMAIN"), Logger: logger, Progress: bar})
 	bar.Close()
 	if isTerminal(out) {
 		err = errors.Join(err, printReconciled(out, summary))

@@ -106,6 +106,8 @@ type Hooks struct {
 	Fenced func(error)
 	// Full is called when the stream has no room, and when it has again.
 	Full func(bool)
+	// Gap is called where reading goes on as if for the first time though it was not.
+	Gap func(detail string)
 	// Retry is called for each failed attempt to append that is tried again.
 	Retry func(error)
 }
@@ -145,6 +147,9 @@ func (h Hooks) withDefaults() Hooks {
 	}
 	if h.Full == nil {
 		h.Full = func(bool) {}
+	}
+	if h.Gap == nil {
+		h.Gap = func(string) {}
 	}
 	if h.Retry == nil {
 		h.Retry = func(error) {}
@@ -194,7 +199,8 @@ func (f *Forwarder) Run(ctx context.Context) error {
 
 // hold waits for the lease and writes for as long as it is held.
 func (f *Forwarder) hold(ctx context.Context) error {
-	// Without its bucket there is no lease to wait for.
+	// Without its bucket there is no lease to wait for. What is there already is
+	// changed by who has the lease.
 	if err := stream.Ensure(ctx, f.js, f.cfg.Stream); err != nil {
 		return err
 	}
@@ -214,6 +220,13 @@ func (f *Forwarder) hold(ctx context.Context) error {
 
 // write is one tenure: from reading where the stream ends to the last position.
 func (f *Forwarder) write(held context.Context) error {
+	changes, err := stream.Adjust(held, f.js, f.cfg.Stream)
+	for _, c := range changes {
+		f.logger.Info("changed a stream's setting", "stream", c.Stream, "setting", c.Setting, "from", c.From, "to", c.To)
+	}
+	if err != nil {
+		return err
+	}
 	w, err := stream.OpenWriter(held, f.js, f.cfg.ID, func(err error) {
 		f.hooks.Retry(err)
 		f.hooks.Condition(fmt.Errorf("append to the stream: %w", err))
@@ -221,12 +234,13 @@ func (f *Forwarder) write(held context.Context) error {
 	if err != nil {
 		return err
 	}
-	if w.Seq() > 0 && w.Last().IsZero() {
-		f.logger.Error("the stream was trimmed empty and no longer says how far was read: starting as if for the first time", "stream_seq", w.Seq())
+	from, err := f.resume(held, w)
+	if err != nil {
+		return err
 	}
 	f.hooks.Holding(true)
 	f.hooks.Condition(nil)
-	f.logger.Info("writing to the stream", "stream_seq", w.Seq(), "host", w.Last().Host, "seq", w.Last().Seq)
+	f.logger.Info("writing to the stream", "stream_seq", w.Seq(), "host", from.Host, "seq", from.Seq)
 
 	// A write under way when ctx ends is finished, unless the lease is lost.
 	writing, stop := context.WithCancelCause(context.WithoutCancel(held))
@@ -246,7 +260,7 @@ func (f *Forwarder) write(held context.Context) error {
 	var running sync.WaitGroup
 	running.Go(func() {
 		defer close(batches)
-		sourceErr = f.source(reading, w.Last(), w.MaxPayload(), func(ctx context.Context, b Batch) error {
+		sourceErr = f.source(reading, from, w.MaxPayload(), func(ctx context.Context, b Batch) error {
 			b.weight = b.weigh()
 			if err := room.Acquire(ctx, b.weight); err != nil {
 				return context.Cause(ctx)
@@ -262,7 +276,7 @@ func (f *Forwarder) write(held context.Context) error {
 	defer running.Wait()
 	defer stopSource(nil)
 
-	t := &tenure{Forwarder: f, w: w, pos: w.Last(), room: room, live: group{open: true, time: w.Last().Time}}
+	t := &tenure{Forwarder: f, w: w, pos: from, room: room, live: group{open: true, time: from.Time}}
 	stopReceiving, err := t.receive(f.js.Conn())
 	if err != nil {
 		return err
@@ -286,4 +300,23 @@ func (f *Forwarder) write(held context.Context) error {
 		return context.Cause(held)
 	}
 	return errSourceDone
+}
+
+// resume returns where reading goes on: at the stream's last position or, where it
+// was purged or trimmed empty, at the one that was kept beside it. It is zero where
+// nothing was ever read, or nothing says how far.
+func (f *Forwarder) resume(ctx context.Context, w *stream.Writer) (event.Position, error) {
+	if !w.Last().IsZero() || w.Seq() == 0 {
+		return w.Last(), nil
+	}
+	from, err := stream.GetPosition(ctx, f.js)
+	if err != nil {
+		return from, err
+	}
+	if from.IsZero() {
+		f.hooks.Gap("the stream is empty and nothing says how far was read: starting as if for the first time")
+		return from, nil
+	}
+	f.logger.Warn("the stream is empty: going on from the position that was kept beside it", "stream_seq", w.Seq(), "time", from.Time)
+	return from, nil
 }

@@ -112,20 +112,27 @@ type running struct {
 	holding   atomic.Bool
 	published atomic.Int32
 	guests    atomic.Int32
+	gaps      atomic.Int32
 	condition atomic.Value // string
 }
 
 func start(t *testing.T, js jetstream.JetStream, id string, source Source, heartbeat time.Duration) *running {
 	t.Helper()
+	return startWith(t, js, Config{ID: id, Heartbeat: heartbeat}, source, slog.DiscardHandler)
+}
+
+func startWith(t *testing.T, js jetstream.JetStream, cfg Config, source Source, log slog.Handler) *running {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	r := &running{t: t, stop: cancel, done: make(chan error, 1)}
-	f := New(js, Config{ID: id, Heartbeat: heartbeat}, source, slog.New(slog.DiscardHandler), Hooks{
+	f := New(js, cfg, source, slog.New(log), Hooks{
 		Published: func(events []*event.Event, _ time.Duration) { r.published.Add(int32(len(events))) },
 		Guest:     func(events []*event.Event, _ time.Duration) { r.guests.Add(int32(len(events))) },
 		Holding:   func(held bool) { r.holding.Store(held) },
 		Condition: func(err error) { r.condition.Store(fmt.Sprint(err)) },
 		Fenced:    func(error) { r.fenced.Add(1) },
 		Retry:     func(error) { r.retries.Add(1) },
+		Gap:       func(string) { r.gaps.Add(1) },
 		Full: func(full bool) {
 			r.full.Store(full)
 			if full {

@@ -19,6 +19,9 @@ type tenure struct {
 	// pos is how far upstream was read, as far as everything up to there is in
 	// the stream.
 	pos event.Position
+	// kept is the position that was kept beside the stream last, and keptAt when.
+	kept   event.Position
+	keptAt time.Time
 	// begun says that the first position of the tenure was written.
 	begun bool
 	// room is what the batches that wait take of queueBytes.
@@ -86,6 +89,8 @@ func (t *tenure) pump(held, writing context.Context, batches <-chan Batch) error
 				if err := t.putPosition(writing); err != nil {
 					return err
 				}
+			} else if time.Since(t.keptAt) >= t.cfg.Heartbeat {
+				t.keep(writing)
 			}
 		}
 	}
@@ -159,5 +164,23 @@ func (t *tenure) putPosition(ctx context.Context) error {
 	if t.pos.IsZero() {
 		return nil
 	}
-	return t.append(ctx, []*event.Event{{V: event.Version, Kind: event.KindPosition, Source: t.pos}}, t.hooks.Published)
+	if err := t.append(ctx, []*event.Event{{V: event.Version, Kind: event.KindPosition, Source: t.pos}}, t.hooks.Published); err != nil {
+		return err
+	}
+	t.keep(ctx)
+	return nil
+}
+
+// keep stores the position beside the stream, where trimming cannot reach, as well
+// as it can: an older one makes events come again. A crash before it leaves that.
+func (t *tenure) keep(ctx context.Context) {
+	t.keptAt = time.Now()
+	if t.pos == t.kept {
+		return
+	}
+	if err := stream.PutPosition(ctx, t.js, t.pos); err != nil {
+		t.logger.Warn("the position is in the stream alone: were that purged now, events would come again or be missed", "err", err)
+		return
+	}
+	t.kept = t.pos
 }

@@ -31,6 +31,7 @@ func run(ctx context.Context, v *service.Values) error {
 		return err
 	}
 	if v.IsSet("NATS_URL") {
+		cfg.NATSDomain = v.String("NATS_DOMAIN")
 		cfg.ConnectNATS = func(changed func(error)) (*nats.Conn, error) { return service.ConnectNATS(v, logger, changed) }
 	}
 	return standalone.Run(ctx, cfg, logger, func(url string) {

@@ -1,0 +1,281 @@
+package stream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Config is what an operator has set about the streams. What is zero was not set,
+// and is left as it is on the server.
+type Config struct {
+	// MaxBytes and MaxAge bound the stream by trimming its oldest messages; below
+	// 0 is no bound. Without bounds nothing is ever trimmed, and a full disk stops
+	// the writer.
+	MaxBytes int64
+	MaxAge   time.Duration
+	// Replicas is how many copies of every stream there are at least in a NATS
+	// cluster.
+	Replicas int
+}
+
+// What the streams beside the events take at most. A server reserves it, so each
+// is made smaller, down to the second number, where the server has no room.
+const (
+	deadLettersMaxBytes, deadLettersMinBytes = 256 << 20, 4 << 20
+	ingestLogMaxBytes, ingestLogMinBytes     = 16 << 20, 1 << 20
+	ingestLogMaxMsgs                         = 10_000
+	bucketBytes                              = 1 << 20
+	// Of the events, in an account where each stream must have a size.
+	postsMaxBytes, postsMinBytes = 1 << 50, 16 << 20
+)
+
+// MinServer is the oldest NATS server with atomic batches.
+const MinServer = "2.12"
+
+// ErrOldServer is of a server that is older.
+var ErrOldServer = errors.New("needs " + MinServer + " or newer")
+
+// CheckServer returns an error if the server that nc is connected to is too old.
+func CheckServer(nc *nats.Conn) error {
+	version := nc.ConnectedServerVersion()
+	var major, minor int
+	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
+		return nil //nolint:nilerr // not connected, or a version of another form
+	}
+	if major > 2 || major == 2 && minor >= 12 {
+		return nil
+	}
+	return fmt.Errorf("NATS server %s is version %s: Tagstream %w", nc.ConnectedServerName(), version, ErrOldServer)
+}
+
+// Ensure creates the streams and the buckets that are missing, and changes none
+// that is there: they belong to the operator. It is what ingest does first; it
+// needs the rights of the streams' creator.
+func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
+	replicas := max(cfg.Replicas, 1)
+	// The buckets first, which the rest leaves no room for where there is little.
+	for _, b := range []jetstream.KeyValueConfig{
+		{Bucket: Leases, Description: "Who may write to POSTS", TTL: LeaseTTL},
+		{Bucket: Positions, Description: "How far upstream was read, where POSTS is empty"},
+	} {
+		b.History, b.Storage, b.Replicas, b.MaxBytes = 1, jetstream.FileStorage, replicas, bucketBytes
+		_, err := js.CreateKeyValue(ctx, b)
+		if err != nil && !exists(err) {
+			return fmt.Errorf("create bucket %s: %w", b.Bucket, err)
+		}
+	}
+	compression := jetstream.S2Compression
+	if replicas > 1 {
+		// A server of a cluster that is killed (2.15.2) sometimes appends to a
+		// compressed block that it cannot read any more; its copy stands still then.
+		compression = jetstream.NoCompression
+	}
+	posts := jetstream.StreamConfig{
+		Name:        Posts,
+		Description: "Tagstream events in upstream order; see docs/stream.md",
+		Subjects:    []string{postsPrefix + ">"},
+		Storage:     jetstream.FileStorage,
+		Compression: compression,
+		Retention:   jetstream.LimitsPolicy,
+		// Only a bound that the operator chose may trim. Without one,
+		// DiscardNew turns whatever limit the server has into an error.
+		Discard:            jetstream.DiscardNew,
+		MaxBytes:           -1,
+		MaxAge:             max(cfg.MaxAge, 0),
+		Replicas:           replicas,
+		AllowDirect:        true,
+		AllowAtomicPublish: true,
+		DenyDelete:         false, // erasure removes payloads of deleted posts
+	}
+	if cfg.MaxBytes > 0 {
+		posts.Discard, posts.MaxBytes = jetstream.DiscardOld, cfg.MaxBytes
+	}
+	for _, s := range []struct {
+		jetstream.StreamConfig
+		least int64 // how small it may be made
+	}{
+		{jetstream.StreamConfig{
+			Name:        IngestLog,
+			Description: "Ingest's connections and failures",
+			Subjects:    []string{ingestLogSubject},
+			Discard:     jetstream.DiscardOld,
+			MaxBytes:    ingestLogMaxBytes,
+			MaxMsgs:     ingestLogMaxMsgs,
+			Replicas:    replicas,
+			AllowDirect: true,
+		}, ingestLogMinBytes},
+		{jetstream.StreamConfig{
+			Name:        DeadLetters,
+			Description: "Messages of POSTS that could not be applied",
+			Subjects:    []string{deadLetterPrefix + "*"},
+			Discard:     jetstream.DiscardNew, // a full one stops the indexer
+			MaxBytes:    deadLettersMaxBytes,
+			// A letter that is put again replaces the one before.
+			MaxMsgsPerSubject: 1,
+			Replicas:          replicas,
+			AllowDirect:       true,
+		}, deadLettersMinBytes},
+		{posts, posts.MaxBytes},
+	} {
+		err := create(ctx, js, s.StreamConfig, s.least)
+		if isCode(err, errCodeSizeRequired) {
+			// All that is left: what is not the stream's is nobody's here.
+			s.MaxBytes, s.least = roomLeft(ctx, js, replicas), postsMinBytes
+			err = create(ctx, js, s.StreamConfig, s.least)
+		}
+		if err != nil {
+			return fmt.Errorf("create stream %s: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
+// create creates a stream if it is not there, smaller where the server has no room
+// for its size, but not below least bytes.
+func create(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig, least int64) error {
+	for {
+		s, err := js.CreateStream(ctx, cfg)
+		switch {
+		case err == nil && cfg.AllowAtomicPublish && !s.CachedInfo().Config.AllowAtomicPublish:
+			return fmt.Errorf("the NATS server that leads the stream %w", ErrOldServer)
+		case err == nil, exists(err):
+			return nil
+		case !lacksRoom(err) || cfg.MaxBytes/2 < least:
+			return err
+		}
+		cfg.MaxBytes /= 2
+	}
+}
+
+// roomLeft is how much of the account's limit no stream has reserved.
+func roomLeft(ctx context.Context, js jetstream.JetStream, replicas int) int64 {
+	a, err := js.AccountInfo(ctx)
+	if err != nil {
+		return postsMaxBytes // create finds out what there is
+	}
+	tier, copies := a.Tier, replicas
+	if t, tiered := a.Tiers[fmt.Sprintf("R%d", replicas)]; tiered {
+		tier, copies = t, 1 // its limit is that of one copy
+	}
+	if tier.Limits.MaxStore <= 0 {
+		return postsMaxBytes
+	}
+	return max(tier.Limits.MaxStore-int64(tier.ReservedStore), 0) / int64(copies)
+}
+
+func exists(err error) bool {
+	return errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.Is(err, jetstream.ErrBucketExists)
+}
+
+// Change is one setting of a stream that was changed, in the server's words.
+type Change struct{ Stream, Setting, From, To string }
+
+// Adjust changes what cfg says of the streams, and what the programs cannot do
+// without, and returns what it changed. All else is left as the operator has it,
+// and there are never fewer copies than before. Only the holder of the lease may
+// call it: the stream is what that one was told it is.
+func Adjust(ctx context.Context, js jetstream.JetStream, cfg Config) ([]Change, error) {
+	var done []Change
+	for _, name := range []string{Posts, DeadLetters, IngestLog, leaseStream, positionStream} {
+		changes, err := adjust(ctx, js, name, func(is settings) map[string]any {
+			want := map[string]any{}
+			if copies := is.number("num_replicas"); cfg.Replicas > copies {
+				want["num_replicas"] = cfg.Replicas
+				if name == Posts && copies == 1 {
+					want["compression"] = "none" // see Ensure
+				}
+			}
+			switch name {
+			case Posts:
+				want["allow_atomic"] = true
+				if cfg.MaxBytes > 0 {
+					want["max_bytes"], want["discard"] = cfg.MaxBytes, "old"
+				} else if cfg.MaxBytes < 0 {
+					want["max_bytes"], want["discard"] = -1, "new"
+				}
+				if cfg.MaxAge != 0 {
+					want["max_age"] = max(cfg.MaxAge, 0)
+				}
+				if age := max(cfg.MaxAge, 0); age > 0 && age < time.Duration(is.number("duplicate_window")) {
+					want["duplicate_window"] = age // the server wants no more
+				}
+			case leaseStream:
+				want["max_age"] = LeaseTTL
+			case DeadLetters:
+				want["max_msgs_per_subject"] = 1
+			}
+			return want
+		})
+		done = append(done, changes...)
+		if err != nil {
+			return done, fmt.Errorf("change stream %s: %w", name, err)
+		}
+	}
+	return done, nil
+}
+
+// settings are a stream's, as the server writes them.
+type settings map[string]json.RawMessage
+
+func (s settings) number(name string) int {
+	var n int
+	_ = json.Unmarshal(s[name], &n) // 0 where it is not there
+	return n
+}
+
+// adjust changes settings of one stream. It sends back what it does not know as it
+// got it: a newer server has settings that no library of ours has a name for.
+func adjust(ctx context.Context, js jetstream.JetStream, name string, wanted func(settings) map[string]any) ([]Change, error) {
+	var info struct {
+		Config settings `json:"config"`
+	}
+	if err := ask(ctx, js, "STREAM.INFO."+name, struct{}{}, &info); err != nil {
+		return nil, err
+	}
+	want := wanted(info.Config)
+	var changes []Change
+	for _, setting := range slices.Sorted(maps.Keys(want)) {
+		value, err := json.Marshal(want[setting])
+		if err != nil {
+			return nil, err
+		}
+		if string(value) == string(info.Config[setting]) {
+			continue
+		}
+		c := Change{Stream: name, Setting: setting, From: "not set", To: string(value)}
+		if was, set := info.Config[setting]; set {
+			c.From = string(was)
+		}
+		for _, text := range []*string{&c.From, &c.To} {
+			*text = strings.Trim(*text, `"`)
+			if ns, err := json.Number(*text).Int64(); err == nil && strings.HasSuffix(setting, "_age") {
+				*text = time.Duration(ns).String()
+			}
+		}
+		changes, info.Config[setting] = append(changes, c), value
+	}
+	if len(changes) == 0 {
+		return nil, nil
+	}
+	var answer struct {
+		Config struct {
+			Atomic bool `json:"allow_atomic"`
+		} `json:"config"`
+	}
+	if err := ask(ctx, js, "STREAM.UPDATE."+name, info.Config, &answer); err != nil {
+		return nil, err
+	}
+	if name == Posts && !answer.Config.Atomic {
+		return nil, fmt.Errorf("the NATS server that leads it %w", ErrOldServer)
+	}
+	return changes, nil
+}
