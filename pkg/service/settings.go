@@ -63,6 +63,8 @@ var Settings = []Setting{
 	{"API_LISTEN", "127.0.0.1:8080", listenArg, "where the API listens", []string{API, Standalone}},
 	{"PUBLIC_URL", "", "URL",
 		"the absolute URL under which the world sees the api, with its path if it has one; without it feeds name the host that the request named", []string{API, Standalone}},
+	{"FEEDS_FILE", "", "FILE",
+		"Bluesky feeds to serve, as YAML (docs/api.md); read again when it changes", []string{API, Standalone}},
 	{"MEDIA", "cdn", "HOW",
 		"pictures in feeds: cdn (from Bluesky's CDN), link (as links to it) or off", []string{API, Standalone}},
 	{"OPS_LISTEN", "", listenArg,

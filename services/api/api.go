@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -69,6 +70,7 @@ type API struct {
 	deps  Deps
 	log   *slog.Logger
 	codec *keyset.Codec
+	feeds *feedsFile
 	admin httpapi.Admin
 }
 
@@ -88,7 +90,11 @@ func New(cfg Config, deps Deps) (*API, error) {
 	if err != nil {
 		return nil, fmt.Errorf("use the cursor keys: %w", err)
 	}
-	return &API{cfg: cfg, deps: deps, log: deps.Logger.With("service", "api"), codec: codec}, nil
+	feeds, err := newFeedsFile(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &API{cfg: cfg, deps: deps, log: deps.Logger.With("service", "api"), codec: codec, feeds: feeds}, nil
 }
 
 // Ops serves what the API has for operators, under /v1/admin/. It is to hang on
@@ -116,20 +122,18 @@ func (a *API) Run(ctx context.Context) error {
 	defer reader.Close()
 	handler := httpapi.New(httpapi.Config{
 		Index: reader, Codec: a.codec, Logger: a.log, Registry: a.deps.Registry,
-		MaxInFlight: a.cfg.MaxInFlight, Version: service.Version(), PublicURL: a.cfg.PublicURL, Media: feeds.Media(a.cfg.Media), Tracer: a.deps.Tracer,
+		MaxInFlight: a.cfg.MaxInFlight, Version: service.Version(), PublicURL: a.cfg.PublicURL, Media: feeds.Media(a.cfg.Media), Feeds: a.feeds.now, Tracer: a.deps.Tracer,
 	})
 	a.admin.Use(handler)
 	defer a.admin.Use(nil) // before the reader is closed
 
 	checking, stopChecking := context.WithCancel(ctx)
-	checked := make(chan struct{})
-	go func() {
-		defer close(checked)
-		a.check(checking, handler)
-	}()
+	var helpers sync.WaitGroup
+	helpers.Go(func() { a.check(checking, handler) })
+	helpers.Go(func() { a.feeds.watch(checking, a.log, handler.SetFeeds) })
 	defer func() {
 		stopChecking()
-		<-checked
+		helpers.Wait()
 	}()
 	return a.serve(ctx, listener, handler)
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,6 +39,25 @@ type running struct {
 	registry *prometheus.Registry
 	stop     context.CancelFunc
 	done     chan error // Run's return
+	log      logText
+}
+
+// logText is a log that may be read while it is written.
+type logText struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logText) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 func testKey(t testing.TB) keyset.Key {
@@ -47,7 +67,7 @@ func testKey(t testing.TB) keyset.Key {
 	return key
 }
 
-func start(t testing.TB, databaseURL string) *running {
+func start(t testing.TB, databaseURL string, change ...func(*api.Config)) *running {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -55,8 +75,11 @@ func start(t testing.TB, databaseURL string) *running {
 		url: "http://" + listener.Addr().String(), registry: prometheus.NewRegistry(), done: make(chan error, 1),
 		health: obs.NewHealth(slog.New(slog.DiscardHandler), api.HealthDatabase, api.HealthListener),
 	}
-	a, err := api.New(api.Config{Database: store.Options{URL: databaseURL}, CursorKeys: []keyset.Key{testKey(t)}},
-		api.Deps{Logger: slog.New(slog.DiscardHandler), Registry: r.registry, Health: r.health, Listener: listener})
+	cfg := api.Config{Database: store.Options{URL: databaseURL}, CursorKeys: []keyset.Key{testKey(t)}}
+	for _, f := range change {
+		f(&cfg)
+	}
+	a, err := api.New(cfg, api.Deps{Logger: slog.New(slog.NewTextHandler(&r.log, nil)), Registry: r.registry, Health: r.health, Listener: listener})
 	require.NoError(t, err)
 	r.api = a
 	ctx, stop := context.WithCancel(context.Background())
@@ -223,10 +246,18 @@ func TestReaderCannotWrite(t *testing.T) {
 	}
 }
 
+func quietDeps() api.Deps {
+	return api.Deps{Logger: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry()}
+}
+
+func goodConfig(t testing.TB) api.Config {
+	t.Helper()
+	return api.Config{Database: store.Options{URL: "postgres://db.example/x"}, CursorKeys: []keyset.Key{testKey(t)}}
+}
+
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
-	deps := api.Deps{Logger: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry()}
-	good := api.Config{Database: store.Options{URL: "postgres://db.example/x"}, CursorKeys: []keyset.Key{testKey(t)}}
+	deps, good := quietDeps(), goodConfig(t)
 	_, err := api.New(good, deps)
 	require.NoError(t, err)
 	for _, c := range []struct {
@@ -238,6 +269,7 @@ func TestNewRefuses(t *testing.T) {
 		{"no keys", func(c *api.Config) { c.CursorKeys = nil }},
 		{"keys file that is not there", func(c *api.Config) { c.CursorKeys, c.CursorKeysFile = nil, "/nonexistent/keys" }},
 		{"same key twice", func(c *api.Config) { c.CursorKeys = append(c.CursorKeys, c.CursorKeys[0]) }},
+		{"bad media", func(c *api.Config) { c.Media = "all" }},
 		{"no room", func(c *api.Config) { c.MaxInFlight = -1 }},
 	} {
 		bad := good

@@ -26,6 +26,8 @@ type Config struct {
 	// PublicURL is the absolute URL under which the world sees the API, without a slash at its end;
 	// "" is the host that each request names.
 	PublicURL string
+	// FeedsFile declares Bluesky feeds; "" is none. Run reads it again when it changes.
+	FeedsFile string
 	// Media says how feeds show pictures: "cdn" (from Bluesky's CDN), "link" or "off"; "" means "cdn".
 	Media string
 	// MaxInFlight is how many requests are worked on at once, the others being

@@ -31,8 +31,8 @@ type Config struct {
 	EraseWithin time.Duration
 	// APIListen and OpsListen are host:port.
 	APIListen, OpsListen string
-	// PublicURL and Media are as the api's.
-	PublicURL, Media string
+	// PublicURL, FeedsFile and Media are as the api's.
+	PublicURL, FeedsFile, Media string
 	// Tracing says whether and how to trace.
 	Tracing tracing.Config
 	// CursorKeys sign page tokens; without any, a file of them is kept in DataDir.
@@ -50,6 +50,7 @@ func ConfigFrom(v *service.Values) Config {
 		APIListen:   v.Listen("API_LISTEN"),
 		OpsListen:   v.Listen("OPS_LISTEN"),
 		PublicURL:   v.BaseURL("PUBLIC_URL"),
+		FeedsFile:   v.String("FEEDS_FILE"),
 		Media:       v.Choice("MEDIA", "cdn", "link", "off"),
 		Tracing:     tracing.ConfigFrom(v, service.Standalone),
 	}

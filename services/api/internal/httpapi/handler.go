@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,6 +72,8 @@ type Config struct {
 	// PublicURL is where the world sees the service, without a slash at its end; "" is the host of
 	// each request.
 	PublicURL string
+	// Feeds are the Bluesky feeds to serve, nil for none.
+	Feeds *Feeds
 	// Media says how feeds show pictures.
 	Media feeds.Media
 	// Tracer traces requests; nil traces none. It alone may be left out.
@@ -86,6 +89,7 @@ type Handler struct {
 	version   string
 	publicURL string
 	media     feeds.Media
+	feeds     atomic.Pointer[Feeds]
 	tracer    trace.Tracer // nil is off
 	slots     chan struct{}
 	sending   budget
@@ -105,6 +109,7 @@ func New(c Config) *Handler {
 		slots:   make(chan struct{}, c.MaxInFlight),
 		sending: budget{max: maxSending},
 	}
+	h.feeds.Store(c.Feeds)
 	h.gzips.New = func() any { return gzip.NewWriter(nil) }
 	h.mux = h.serveOnly(h.routes())
 	return h
@@ -157,6 +162,10 @@ func (h *Handler) handle(route string, answer func(*http.Request) (*response, er
 		}
 		p := problemOf(err)
 		h.logFailure(route, p, err)
+		if strings.HasPrefix(r.URL.Path, "/xrpc/") {
+			writeXRPCError(w, p)
+			return
+		}
 		writeProblem(w, p)
 	})
 }

@@ -32,6 +32,8 @@ var tokenParams = []string{"after", "before", "paginator"}
 type params struct {
 	single   []string
 	repeated []string
+	// others says that unknown parameters are ignored.
+	others bool
 }
 
 // query is the parameters of a request, decoded, in the order of the URL.
@@ -63,6 +65,8 @@ func parseQuery(raw string, allowed params) (query, error) {
 		}
 		switch {
 		case slices.Contains(allowed.repeated, name):
+		case !slices.Contains(allowed.single, name) && allowed.others:
+			continue
 		case !slices.Contains(allowed.single, name):
 			return nil, fail(codeUnknownParameter, "Remove the unknown parameter %s: this route takes %s.", quote(name), allowed.list())
 		case value == "" && slices.Contains(tokenParams, name):

@@ -364,7 +364,8 @@ func TestRoutesAreDocumented(t *testing.T) {
 	t.Parallel()
 	doc, _ := spec()
 	takes := map[string]params{routePosts: postsParams, routeRecent: recentParams, routeTags: tagsParams, routeAdminTags: adminTagsParams,
-		routeFeedRSS: feedParams, routeFeedAtom: feedParams, routeFeedJSON: feedParams, routeFeedOPML: opmlParams}
+		routeFeedRSS: feedParams, routeFeedAtom: feedParams, routeFeedJSON: feedParams, routeFeedOPML: opmlParams,
+		routeSkeleton: {single: []string{"feed", "limit", "cursor"}}}
 	h := serve(t, fakeIndex{}).handler
 	routes := slices.Concat(h.routes(), h.adminRoutes())
 	require.Len(t, routes, doc.Paths.Len())

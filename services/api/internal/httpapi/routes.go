@@ -12,25 +12,29 @@ var openapi []byte
 
 // The routes' names, as metrics and logs have them.
 const (
-	routeIndex    = "index"
-	routeOpenAPI  = "openapi"
-	routeRecent   = "recent"
-	routePosts    = "posts"
-	routePost     = "post"
-	routeTags     = "tags"
-	routeTag      = "tag"
-	routeStatus   = "status"
-	routeFeedRSS  = "feed_rss"
-	routeFeedAtom = "feed_atom"
-	routeFeedJSON = "feed_json"
-	routeFeedOPML = "feed_opml"
-	routeNone     = "none" // no such path or method
+	routeIndex         = "index"
+	routeOpenAPI       = "openapi"
+	routeRecent        = "recent"
+	routePosts         = "posts"
+	routePost          = "post"
+	routeTags          = "tags"
+	routeTag           = "tag"
+	routeStatus        = "status"
+	routeFeedRSS       = "feed_rss"
+	routeFeedAtom      = "feed_atom"
+	routeFeedJSON      = "feed_json"
+	routeFeedOPML      = "feed_opml"
+	routeDID           = "did"
+	routeDescribeFeeds = "describe_feeds"
+	routeSkeleton      = "feed_skeleton"
+	routeNone          = "none" // no such path or method
 
 	routeAdminTags = "admin_tags" // on the operators' listener
 )
 
 var routeNames = []string{
-	routeIndex, routeOpenAPI, routeRecent, routePosts, routePost, routeTags, routeTag, routeStatus, routeFeedRSS, routeFeedAtom, routeFeedJSON, routeFeedOPML, routeNone, routeAdminTags,
+	routeIndex, routeOpenAPI, routeRecent, routePosts, routePost, routeTags, routeTag, routeStatus, routeFeedRSS, routeFeedAtom, routeFeedJSON, routeFeedOPML,
+	routeDID, routeDescribeFeeds, routeSkeleton, routeNone, routeAdminTags,
 }
 
 // allowedMethods of every route.
@@ -55,6 +59,9 @@ func (h *Handler) routes() []route {
 		{routeFeedAtom, "/v1/feeds/posts.atom", "the same as Atom", h.feed(atomFeed)},
 		{routeFeedJSON, "/v1/feeds/posts.json", "the same as JSON Feed", h.feed(jsonFeed)},
 		{routeFeedOPML, "/v1/feeds/tags.opml", "a feed for each of several tags, as OPML", h.opml},
+		{routeDID, "/.well-known/did.json", "this service's DID document, for Bluesky", h.didDocument},
+		{routeDescribeFeeds, "/xrpc/app.bsky.feed.describeFeedGenerator", "the Bluesky feeds that are declared here", h.describeFeeds},
+		{routeSkeleton, "/xrpc/app.bsky.feed.getFeedSkeleton", "a page of one of them, for AppViews", h.feedSkeleton},
 		{routeStatus, "/v1/status", "how fresh the index is, and how big", h.status},
 	}
 }

@@ -44,7 +44,7 @@ func TestSpecExamples(t *testing.T) {
 	_, c := x.newPost(example(one, "rkey"), at, "art", "ink")
 	c.New.Key, c.New.Langs = event.NewKey(at, event.URI(x.author.DID, c.New.Rkey)), []string{"en"}
 	x.write(t, c)
-	s := serve(t, x.open(t))
+	s := serve(t, x.open(t), withFeeds(t, "art", "tags=art"))
 	var admin Admin
 	admin.Use(s.handler)
 	ask := func(path, query string) {

@@ -1,0 +1,85 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/service"
+	"github.com/tagstream/tagstream/services/api/internal/httpapi"
+)
+
+// feedsEvery is how often the file of feeds is looked at.
+const feedsEvery = 2 * time.Second
+
+// feedsFile is the file of feeds and what it held when it was last read.
+type feedsFile struct {
+	path string
+	now  *httpapi.Feeds // nil where there is no file
+	info fs.FileInfo
+}
+
+// newFeedsFile reads the file that the config names, if it names one. The error is a
+// *service.ConfigError.
+func newFeedsFile(cfg Config) (*feedsFile, error) {
+	f := &feedsFile{path: cfg.FeedsFile}
+	if f.path == "" {
+		return f, nil
+	}
+	if u, err := url.Parse(cfg.PublicURL); err != nil || u.Path != "" {
+		return nil, &service.ConfigError{Variable: service.Prefix + "PUBLIC_URL", Err: errors.New("has a path, and Bluesky finds feeds only at a host's root")}
+	}
+	if _, err := f.read(); err != nil {
+		return nil, &service.ConfigError{Variable: service.Prefix + "FEEDS_FILE", Err: err}
+	}
+	return f, nil
+}
+
+// read reads the file if it changed, and reports whether it did.
+func (f *feedsFile) read() (changed bool, err error) {
+	info, err := os.Stat(f.path)
+	if err != nil {
+		return false, err
+	}
+	if f.info != nil && info.ModTime().Equal(f.info.ModTime()) && info.Size() == f.info.Size() {
+		return false, nil
+	}
+	f.info = info
+	feeds, err := httpapi.LoadFeeds(f.path)
+	if err == nil {
+		f.now = feeds
+	}
+	return err == nil, err
+}
+
+// watch reads the file again whenever it changes, until ctx ends. A file that is bad or gone leaves
+// the feeds as they were.
+func (f *feedsFile) watch(ctx context.Context, logger *slog.Logger, use func(*httpapi.Feeds)) {
+	if f.path == "" {
+		return
+	}
+	tick := time.NewTicker(feedsEvery)
+	defer tick.Stop()
+	said := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		changed, err := f.read()
+		switch {
+		case err != nil && err.Error() != said:
+			said = err.Error()
+			logger.Error("the feeds file is not used: the feeds stay as they were", "err", err)
+		case changed:
+			said = ""
+			use(f.now)
+			logger.Info("read the feeds file", "path", f.path)
+		}
+	}
+}

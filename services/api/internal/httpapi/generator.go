@@ -1,0 +1,196 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+)
+
+// Bluesky as a client: the three documents of a feed generator. An AppView resolves the did:web of
+// the public URL, and asks its service #bsky_fg for a skeleton: at-uris, which it fills in itself.
+// Errors are those of XRPC, and parameters that a method does not know are ignored, as XRPC wants.
+
+// skeletonPatience bounds the search for the first posts of a page. AppViews give up after 5 s.
+const skeletonPatience = 3 * time.Second
+
+var (
+	errNoFeeds     = fail(codeNotFound, "This service declares no Bluesky feeds.")
+	errUnknownFeed = &problem{Status: http.StatusBadRequest, Code: "UnknownFeed", Detail: "This service has no such feed: describeFeedGenerator lists those that it has."}
+	errSearching   = fail(codeTimeout, "Few posts match, and none was found in time; try again in a few seconds.")
+)
+
+// SetFeeds replaces the feeds; nil is none. It may be called while requests are answered.
+func (h *Handler) SetFeeds(f *Feeds) { h.feeds.Store(f) }
+
+// did is the did:web of a base URL. The error is a *problem where the URL has a path, which did:web
+// as atproto has it cannot name.
+func webDID(base string) (string, error) {
+	u, err := url.Parse(base)
+	if err != nil || u.Path != "" {
+		return "", fail(codeNotFound, "A feed generator needs a public URL without a path.")
+	}
+	return "did:web:" + strings.ReplaceAll(u.Host, ":", "%3A"), nil
+}
+
+// didDocument is /.well-known/did.json.
+func (h *Handler) didDocument(r *http.Request) (*response, error) {
+	if h.feeds.Load() == nil {
+		return nil, errNoFeeds
+	}
+	base, err := h.base(r)
+	if err != nil {
+		return nil, err
+	}
+	did, err := webDID(base)
+	if err != nil {
+		return nil, err
+	}
+	type service struct {
+		ID       string `json:"id"`
+		Type     string `json:"type"`
+		Endpoint string `json:"serviceEndpoint"`
+	}
+	res := &response{}
+	return res, res.json(struct {
+		Context  []string  `json:"@context"`
+		ID       string    `json:"id"`
+		Services []service `json:"service"`
+	}{[]string{"https://www.w3.org/ns/did/v1"}, did, []service{{"#bsky_fg", "BskyFeedGenerator", base}}})
+}
+
+// describeFeeds is app.bsky.feed.describeFeedGenerator.
+func (h *Handler) describeFeeds(r *http.Request) (*response, error) {
+	feeds := h.feeds.Load()
+	if feeds == nil {
+		return nil, errNoFeeds
+	}
+	base, err := h.base(r)
+	if err != nil {
+		return nil, err
+	}
+	did, err := webDID(base)
+	if err != nil {
+		return nil, err
+	}
+	type feed struct {
+		URI string `json:"uri"`
+	}
+	out := struct {
+		DID   string `json:"did"`
+		Feeds []feed `json:"feeds"`
+	}{DID: did}
+	for _, f := range feeds.feeds {
+		out.Feeds = append(out.Feeds, feed{feeds.uri(f)})
+	}
+	res := &response{}
+	return res, res.json(out)
+}
+
+type skeletonPost struct {
+	Post string `json:"post"`
+}
+
+// feedSkeleton is app.bsky.feed.getFeedSkeleton.
+func (h *Handler) feedSkeleton(r *http.Request) (*response, error) {
+	feeds := h.feeds.Load()
+	if feeds == nil {
+		return nil, errUnknownFeed
+	}
+	q, err := xrpcQuery(r, "feed", "limit", "cursor")
+	if err != nil {
+		return nil, err
+	}
+	name, _ := q.get("feed")
+	var list *postList
+	for i, f := range feeds.feeds {
+		if feeds.uri(f) == name {
+			list = &feeds.feeds[i].list
+		}
+	}
+	if list == nil {
+		return nil, errUnknownFeed
+	}
+	query, print := list.query, list.print
+	query.From, query.Way = keyset.Start(), keyset.Forward
+	if query.Limit, err = q.limit("limit", defaultLimit); err != nil {
+		return nil, err
+	}
+	if token, given := q.get("cursor"); given && token != "" {
+		if query.From, err = position(h.codec, "cursor", token, print); err != nil {
+			return nil, err
+		}
+	}
+	// An AppView takes an empty page for the end.
+	ctx, cancel := context.WithTimeout(r.Context(), skeletonPatience)
+	defer cancel()
+	for {
+		page, err := h.index.Posts(ctx, query)
+		switch {
+		case err != nil && ctx.Err() != nil && r.Context().Err() == nil:
+			return nil, errSearching
+		case err != nil:
+			return nil, err
+		}
+		h.metrics.page(page)
+		if len(page.Rows) == 0 && page.HasNext {
+			query.From = page.Next
+			continue
+		}
+		out := struct {
+			Cursor string         `json:"cursor,omitempty"`
+			Feed   []skeletonPost `json:"feed"`
+		}{Feed: make([]skeletonPost, len(page.Rows))}
+		for i, row := range page.Rows {
+			out.Feed[i].Post = event.URI(row.DID, row.Rkey)
+		}
+		if page.HasNext {
+			out.Cursor = h.codec.Encode(page.Next, print)
+		}
+		res := &response{}
+		return res, res.json(out)
+	}
+}
+
+// xrpcQuery reads the parameters of an XRPC method that are named, each at most once, and ignores
+// the others. The error is a *problem.
+func xrpcQuery(r *http.Request, names ...string) (query, error) {
+	q, err := parseQuery(r.URL.RawQuery, params{single: names, others: true})
+	return q, err
+}
+
+// xrpcNames are XRPC's names of what is no method's own error.
+var xrpcNames = map[int]string{
+	http.StatusBadRequest: "InvalidRequest", http.StatusNotFound: "NotFound", http.StatusMethodNotAllowed: "InvalidRequest",
+	http.StatusInternalServerError: "InternalServerError", http.StatusServiceUnavailable: "NotEnoughResources",
+}
+
+// writeXRPCError answers with p in XRPC's form.
+func writeXRPCError(w http.ResponseWriter, p *problem) {
+	name := string(p.Code)
+	if known, ours := xrpcNames[p.Status]; ours && strings.ToLower(name) == name {
+		name = known
+	}
+	body, err := json.Marshal(struct {
+		Error   string `json:"error"`
+		Message string `json:"message"`
+	}{name, p.Detail})
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	h := w.Header()
+	h.Set("Content-Type", contentJSON)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "no-store")
+	if p.Status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))
+	}
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(body) // the client may be gone; there is nobody else to tell
+}

@@ -1,0 +1,185 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+const publisher = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
+
+// withFeeds declares feeds: pairs of a record key and a query.
+func withFeeds(t testing.TB, feeds ...string) func(*Config) {
+	t.Helper()
+	text := "publisher: " + publisher + "\nfeeds:\n"
+	for i := 0; i < len(feeds); i += 2 {
+		text += fmt.Sprintf("  - {rkey: %s, name: Art, description: d, query: %q}\n", feeds[i], feeds[i+1])
+	}
+	f, err := parseFeeds([]byte(text))
+	require.NoError(t, err)
+	return func(c *Config) { c.Feeds = f }
+}
+
+type skeletonJSON struct {
+	Feed []struct {
+		Post string `json:"post"`
+	} `json:"feed"`
+	Cursor string `json:"cursor"`
+}
+
+func (s *site) skeleton(t testing.TB, feed, limit, cursor string) skeletonJSON {
+	t.Helper()
+	q := url.Values{"feed": {"at://" + publisher + "/app.bsky.feed.generator/" + feed}, "limit": {limit}}
+	if cursor != "" {
+		q.Set("cursor", cursor)
+	}
+	a := s.get(t, "/xrpc/app.bsky.feed.getFeedSkeleton?"+q.Encode())
+	require.Equal(t, http.StatusOK, a.status, "%s", a.body)
+	var out skeletonJSON
+	a.json(t, &out)
+	return out
+}
+
+// TestSkeletonWalk: a walk of a skeleton to its end is the list.
+func TestSkeletonWalk(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	x.fill(t, 40, "art", "ink", "photo")
+	s := serve(t, x.open(t), withFeeds(t, "any", "tags=art&tags=ink", "narrow", "tags=art&tags=ink&match=all&none=photo"))
+	for feed, want := range map[string][]string{
+		"any":    x.list("art", "ink"),
+		"narrow": x.listWhere(func(p *store.Post) bool { return hasAny(p, "art") && hasAny(p, "ink") && !hasAny(p, "photo") }),
+	} {
+		var got []string
+		seen := map[string]bool{}
+		for cursor := ""; ; {
+			page := s.skeleton(t, feed, "3", cursor)
+			for _, p := range page.Feed {
+				got = append(got, p.Post)
+			}
+			if page.Cursor == "" {
+				break
+			}
+			require.NotEmpty(t, page.Feed, "a page with a cursor has posts")
+			require.False(t, seen[page.Cursor], "every cursor is another")
+			seen[page.Cursor], cursor = true, page.Cursor
+		}
+		require.Equal(t, want, got, feed)
+	}
+}
+
+// TestSkeletonSearchesOn: where the work of one page finds nothing, the search goes on in the same
+// request, and ends with an error rather than with an empty page.
+func TestSkeletonSearchesOn(t *testing.T) {
+	t.Parallel()
+	pages := 0
+	s := serve(t, fakeIndex{posts: func(_ context.Context, q store.PostQuery) (store.PostPage, error) {
+		if pages++; pages < 4 {
+			return store.PostPage{HasNext: true, Next: q.From}, nil
+		}
+		return store.PostPage{Rows: []store.PostRow{{DID: author, Rkey: "3"}}}, nil
+	}}, withFeeds(t, "art", "tags=art"))
+	require.Len(t, s.skeleton(t, "art", "3", "").Feed, 1)
+	require.Equal(t, 4, pages)
+
+	s = serve(t, fakeIndex{posts: func(ctx context.Context, q store.PostQuery) (store.PostPage, error) {
+		<-ctx.Done()
+		return store.PostPage{}, ctx.Err()
+	}}, withFeeds(t, "art", "tags=art"))
+	began := time.Now()
+	a := s.get(t, "/xrpc/app.bsky.feed.getFeedSkeleton?feed=at://"+publisher+"/app.bsky.feed.generator/art")
+	require.Equal(t, http.StatusServiceUnavailable, a.status)
+	require.Contains(t, string(a.body), `"error":"NotEnoughResources"`)
+	require.Less(t, time.Since(began), requestTimeout)
+}
+
+func TestFeedGenerator(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	s := serve(t, x.open(t), withFeeds(t, "art", "tags=art", "ink", "tags=ink"), func(c *Config) { c.PublicURL = "https://tags.example:8443" })
+	a := s.get(t, "/.well-known/did.json")
+	require.JSONEq(t, `{"@context":["https://www.w3.org/ns/did/v1"],"id":"did:web:tags.example%3A8443",
+		"service":[{"id":"#bsky_fg","type":"BskyFeedGenerator","serviceEndpoint":"https://tags.example:8443"}]}`, string(a.body))
+	a = s.get(t, "/xrpc/app.bsky.feed.describeFeedGenerator?unknown=1")
+	require.JSONEq(t, `{"did":"did:web:tags.example%3A8443","feeds":[{"uri":"at://`+publisher+`/app.bsky.feed.generator/art"},
+		{"uri":"at://`+publisher+`/app.bsky.feed.generator/ink"}]}`, string(a.body))
+	require.Empty(t, s.skeleton(t, "art", "5", "").Feed)
+
+	one := "/xrpc/app.bsky.feed.getFeedSkeleton?feed=at://" + publisher + "/app.bsky.feed.generator/art"
+	for target, want := range map[string]string{
+		"/xrpc/app.bsky.feed.getFeedSkeleton":          "UnknownFeed",
+		"/xrpc/app.bsky.feed.getFeedSkeleton?feed=art": "UnknownFeed",
+		one + "x":           "UnknownFeed",
+		one + "&limit=101":  "InvalidRequest",
+		one + "&limit=0":    "InvalidRequest",
+		one + "&cursor=x":   "InvalidRequest",
+		one + "&feed=twice": "InvalidRequest",
+	} {
+		a := s.get(t, target)
+		require.Equal(t, http.StatusBadRequest, a.status, target)
+		var e struct{ Error, Message string }
+		a.json(t, &e)
+		require.Equal(t, want, e.Error, target)
+		require.NotEmpty(t, e.Message)
+	}
+
+	// Feeds may be taken away and declared while requests are answered.
+	s.handler.SetFeeds(nil)
+	require.Equal(t, http.StatusNotFound, s.get(t, "/.well-known/did.json").status)
+	require.Equal(t, http.StatusNotFound, s.get(t, "/xrpc/app.bsky.feed.describeFeedGenerator").status)
+	require.Contains(t, string(s.get(t, one).body), "UnknownFeed")
+}
+
+func TestFeedsFile(t *testing.T) {
+	t.Parallel()
+	good := "publisher: did:plc:abc\nfeeds:\n  - rkey: art\n    name: Art\n    query: tags=art&none=nsfw&lang=en\n"
+	path := filepath.Join(t.TempDir(), "feeds.yaml")
+	require.NoError(t, os.WriteFile(path, []byte(good), 0o600))
+	f, err := LoadFeeds(path)
+	require.NoError(t, err)
+	require.Equal(t, []string{"nsfw"}, f.feeds[0].list.query.None)
+
+	_, err = LoadFeeds(path + ".none")
+	require.ErrorIs(t, err, os.ErrNotExist)
+	entry := func(lines string) string { return "publisher: did:plc:abc\nfeeds:\n" + lines }
+	for name, c := range map[string]struct{ text, want string }{
+		"empty":         {"", "is empty"},
+		"no YAML":       {"publisher: [", "line 1"},
+		"unknown key":   {"publisher: did:plc:abc\npublishers: x\n", "line 2"},
+		"no publisher":  {"feeds: [{rkey: a, name: A, query: tags=a}]\n", "publisher"},
+		"no feeds":      {"publisher: did:plc:abc\n", "there are 0"},
+		"no mapping":    {entry("  - art\n"), "line 3"},
+		"misspelt key":  {entry("  - rkey: a\n    nam: A\n    query: tags=a\n"), `line 4: a feed has no "nam"`},
+		"bad rkey":      {entry("  - {rkey: a/b, name: A, query: tags=a}\n"), "line 3: rkey"},
+		"long rkey":     {entry("  - {rkey: abcdefghijklmnop, name: A, query: tags=a}\n"), "line 3: rkey"},
+		"twice":         {entry("  - {rkey: a, name: A, query: tags=a}\n  - {rkey: a, name: B, query: tags=b}\n"), "line 4: rkey"},
+		"no name":       {entry("  - {rkey: a, query: tags=a}\n"), "line 3: name"},
+		"no tags":       {entry("  - {rkey: a, name: A, query: lang=en}\n"), "line 3: query: Name 1 to 20 tags"},
+		"unknown param": {entry("  - {rkey: a, name: A, query: tags=a&limit=3}\n"), "line 3: query: Remove the unknown parameter"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := parseFeeds([]byte(c.text))
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
+func FuzzFeedsFile(f *testing.F) {
+	f.Add([]byte("publisher: did:plc:abc\nfeeds: [{rkey: a, name: A, query: tags=a}]"))
+	f.Add([]byte("&a [*a]"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if f, err := parseFeeds(data); err == nil {
+			require.NotEmpty(t, f.feeds)
+		}
+	})
+}
