@@ -10,9 +10,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +22,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
@@ -96,6 +101,118 @@ func TestProxyPassesOn(t *testing.T) {
 	body, err = io.ReadAll(a.Body)
 	require.NoError(t, err)
 	require.Contains(t, string(body), "unknown_parameter", "an encoded slash stays one")
+}
+
+// TestBehindAPath asks an API that nginx has under a path, in the configuration of
+// docs/deployment.md: links lead on, and every tag can be asked for.
+func TestBehindAPath(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t)
+	migrate(t, db.URL)
+	w, err := store.OpenWriter(t.Context(), store.Options{URL: db.URL}, "test")
+	require.NoError(t, err)
+	t.Cleanup(w.Close)
+	_, err = w.Acquire(t.Context())
+	require.NoError(t, err)
+	c := store.Changes{Accounts: []*store.Account{{DID: "did:plc:author", Seq: 1}}}
+	const posts, slashed = 7, "ac/dc"
+	for i := range posts {
+		rkey := fmt.Sprint("post", i)
+		c.Posts = append(c.Posts, store.PostChange{NewVisible: true, New: &store.Post{
+			Key: event.NewKey(time.Unix(1e9+int64(i), 0), event.URI(c.Accounts[0].DID, rkey)), Account: c.Accounts[0], Rkey: rkey, Rev: "3abcdefghijkl",
+			CID: "bafy", Tags: []string{"art", slashed, "art & photo"}, IndexedAt: time.Unix(1e9, 0), Seq: 1, Record: []byte(`{}`),
+		}})
+	}
+	require.NoError(t, w.Apply(t.Context(), func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) { return cp, tx.Write(t.Context(), c) }))
+	r := start(t, db.URL)
+	r.until(t, http.StatusOK, "")
+	nginx := startNginx(t, strings.TrimPrefix(r.url, "http://"))
+	nginx.until(t, http.StatusOK)
+
+	here, err := url.Parse("http://tags.example" + nginx.prefix + "/")
+	require.NoError(t, err)
+	follow := func(from *url.URL, reference string) *url.URL {
+		t.Helper()
+		to, err := from.Parse(reference)
+		require.NoError(t, err)
+		require.True(t, strings.HasPrefix(to.Path, nginx.prefix+"/"), "%s leads to %s", reference, to)
+		return to
+	}
+	ask := func(u *url.URL, into any) http.Header {
+		t.Helper()
+		a := nginx.get(t, http.MethodGet, strings.TrimPrefix(u.RequestURI(), nginx.prefix))
+		require.Equal(t, http.StatusOK, a.StatusCode, u)
+		require.NoError(t, json.NewDecoder(a.Body).Decode(into))
+		return a.Header
+	}
+	var index struct{ Routes []struct{ Path string } }
+	ask(here, &index)
+	routes := map[string]*url.URL{}
+	for _, route := range index.Routes {
+		routes[strings.TrimPrefix(route.Path, ".")] = follow(here, route.Path)
+	}
+
+	link := regexp.MustCompile(`<([^>]*)>; rel="next"`)
+	for path, size := range map[string]string{"/v1/posts": "limit=2", "/v1/getRecentRootPostsWithTags": "quantity=2"} {
+		for _, tag := range []string{"art", slashed, "art & photo"} {
+			seen := 0
+			for at := follow(routes[path], "?"+size+"&tags="+url.QueryEscape(tag)); at != nil; {
+				var page struct{ Posts []struct{ URI string } }
+				header := ask(at, &page)
+				seen += len(page.Posts)
+				if m := link.FindStringSubmatch(header.Get("Link")); m != nil {
+					at = follow(at, m[1])
+				} else {
+					at = nil
+				}
+			}
+			require.Equal(t, posts, seen, "%s of %q", path, tag)
+		}
+	}
+	tags := 0
+	for at := follow(routes["/v1/tags"], "?limit=1"); at != nil; tags++ {
+		var page struct{ Tags []struct{ Tag string } }
+		header := ask(at, &page)
+		var one struct {
+			Tag   string
+			Posts int
+		}
+		ask(follow(routes["/v1/tag"], "?tag="+url.QueryEscape(page.Tags[0].Tag)), &one)
+		require.Equal(t, page.Tags[0].Tag, one.Tag)
+		require.Equal(t, posts, one.Posts)
+		at = nil
+		if m := link.FindStringSubmatch(header.Get("Link")); m != nil {
+			at = follow(routes["/v1/tags"], m[1])
+		}
+	}
+	require.Equal(t, 3, tags)
+	var post struct{ Rkey string }
+	ask(follow(here, "v1/posts/did:plc:author/post0"), &post)
+	require.Equal(t, "post0", post.Rkey)
+}
+
+// startNginx starts nginx with the location of docs/deployment.md before the API at
+// address.
+func startNginx(t *testing.T, address string) *behind {
+	t.Helper()
+	program := installed(t, "nginx")
+	docs, err := os.ReadFile("../../docs/deployment.md")
+	require.NoError(t, err)
+	location := regexp.MustCompile("(?s)```nginx\n(.*?)```").FindSubmatch(docs)
+	require.NotNil(t, location, "docs/deployment.md shows how")
+	const upstream = "http://127.0.0.1:8080/"
+	require.Contains(t, string(location[1]), upstream)
+	dir := t.TempDir()
+	var config strings.Builder
+	fmt.Fprintf(&config, "daemon off; master_process off; pid %[1]s/pid; error_log stderr;\nevents {}\nhttp {\n  access_log off;\n", dir)
+	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+		fmt.Fprintf(&config, "  %s_temp_path %s/%s;\n", kind, dir, kind)
+	}
+	fmt.Fprintf(&config, "  server {\n    listen unix:%s/public;\n%s  }\n}\n", dir, strings.ReplaceAll(string(location[1]), upstream, "http://"+address+"/"))
+	file := filepath.Join(dir, "nginx.conf")
+	require.NoError(t, os.WriteFile(file, []byte(config.String()), 0o600))
+	run(t, exec.Command(program, "-e", "stderr", "-p", dir, "-c", file))
+	return overSocket(filepath.Join(dir, "public"), "/tags-api")
 }
 
 // behind is a way to an API through a server that stands before it.

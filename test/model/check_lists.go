@@ -36,6 +36,7 @@ type pageAnswer struct {
 type listAnswer struct {
 	Posts []postAnswer `json:"posts"`
 	Page  pageAnswer   `json:"page"`
+	Hints []string     `json:"hints"`
 
 	asked url.Values // the parameters that it answers
 	link  string     // the header
@@ -47,6 +48,7 @@ type listAnswer struct {
 type recentAnswer struct {
 	Posts     []postAnswer `json:"posts"`
 	Paginator *string      `json:"paginator"`
+	Hints     []string     `json:"hints"`
 }
 
 // way is a direction of reading.
@@ -183,6 +185,9 @@ func (w *walk) compare(got *listAnswer, want Page, direction way) error {
 		return fmt.Errorf("hasNext is %t, want %t", got.Page.HasNext, !got.Page.HasNext)
 	case !behindOK:
 		return fmt.Errorf("hasPrevious is %t, want %t", got.Page.HasPrevious, !got.Page.HasPrevious)
+	}
+	if len(got.Hints) > 0 && (len(got.Posts) > 0 || got.asked.Has("after") || got.asked.Has("before")) {
+		return fmt.Errorf("there are hints, and it is not an empty first page: %q", got.Hints)
 	}
 	return got.Page.complete()
 }

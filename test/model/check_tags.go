@@ -241,7 +241,7 @@ func (c *checker) checkTagInfos(ctx context.Context) error {
 	if through.IsZero() && len(c.counts) > 0 {
 		return fmt.Errorf("GET /v1/status: indexedThrough is null, and there are %d tags", len(c.counts))
 	}
-	odd := slices.DeleteFunc(slices.Clone(c.counts), func(t TagCount) bool { return len(tagPaths(t.Tag)) == 1 })
+	odd := slices.DeleteFunc(slices.Clone(c.counts), func(t TagCount) bool { return len(tagPaths(t.Tag)) == 2 })
 	for _, tag := range slices.Concat(sample(c.counts, tagInfosChecked), sample(odd, tagInfosChecked)) {
 		want := c.posts.Of(Query{Tags: []string{tag.Tag}}).tagInfo(through)
 		for _, path := range tagPaths(spellTag(c.rng, tag.Tag)) {
@@ -272,10 +272,10 @@ func (c *checker) checkTagInfos(ctx context.Context) error {
 	return nil
 }
 
-// tagPaths are the paths of a tag: as encoders usually write it and, where it
-// has more than letters, with every byte encoded.
+// tagPaths are the paths of a tag: as encoders usually write it, as a parameter and,
+// where it has more than letters, with every byte encoded.
 func tagPaths(tag string) []string {
-	paths := []string{"/v1/tags/" + url.PathEscape(tag)}
+	paths := []string{"/v1/tags/" + url.PathEscape(tag), "/v1/tag?" + url.Values{"tag": {tag}}.Encode()}
 	if strings.ContainsAny(tag, "/.%+#? \\") {
 		var b strings.Builder
 		for _, c := range []byte(tag) {

@@ -133,8 +133,11 @@ func (f *fakeAPI) answer(w http.ResponseWriter, r *http.Request) (map[string]any
 		return map[string]any{"tags": tagObjects(completed(f.tagCounts(), prefix))}, nil
 	case path == "/v1/tags":
 		return f.tags(w, q)
-	case strings.HasPrefix(path, "/v1/tags/"):
+	case path == "/v1/tag" || strings.HasPrefix(path, "/v1/tags/"):
 		name, _ := url.PathUnescape(strings.TrimPrefix(path, "/v1/tags/"))
+		if path == "/v1/tag" {
+			name = q.Get("tag")
+		}
 		return f.tag(name), nil
 	case path == "/v1/status":
 		var through any

@@ -36,7 +36,10 @@ var spec = sync.OnceValues(func() (*openapi3.T, routers.Router) {
 	if err != nil {
 		panic(err)
 	}
-	router, err := gorillamux.NewRouter(doc)
+	// The router knows no servers that are relative to the document.
+	rooted := *doc
+	rooted.Servers = nil
+	router, err := gorillamux.NewRouter(&rooted)
 	if err != nil {
 		panic(err)
 	}

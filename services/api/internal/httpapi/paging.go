@@ -1,8 +1,6 @@
 package httpapi
 
 import (
-	"net/http"
-
 	"github.com/tagstream/tagstream/pkg/keyset"
 )
 
@@ -46,17 +44,17 @@ func (q query) place(decode func(name, token string) (keyset.Position, error)) (
 }
 
 // pages makes the page of a list from its edges, and links to its neighbours.
-func (h *Handler) pages(r *http.Request, q query, res *response, print keyset.Fingerprint, next, previous keyset.Position, hasNext, hasPrevious bool) pageJSON {
+func (h *Handler) pages(q query, res *response, print keyset.Fingerprint, next, previous keyset.Position, hasNext, hasPrevious bool) pageJSON {
 	page := pageJSON{
 		HasNext: hasNext, HasPrevious: hasPrevious,
 		Next: h.codec.Encode(next, print), Previous: h.codec.Encode(previous, print),
 	}
 	tokens := []string{"after", "before"}
 	if hasNext {
-		res.link(r, q.replace(tokens, map[string]string{"last": "first"}, pair{"after", page.Next}), "next")
+		res.link(q.replace(tokens, map[string]string{"last": "first"}, pair{"after", page.Next}), "next")
 	}
 	if hasPrevious {
-		res.link(r, q.replace(tokens, map[string]string{"first": "last"}, pair{"before", page.Previous}), "prev")
+		res.link(q.replace(tokens, map[string]string{"first": "last"}, pair{"before", page.Previous}), "prev")
 	}
 	return page
 }

@@ -137,7 +137,7 @@ func (h *Handler) listPosts(r *http.Request) (*response, error) {
 	res := &response{}
 	return res, res.json(postsJSON{
 		Posts: h.posts(page.Rows, list.print),
-		Page:  h.pages(r, q, res, list.print, page.Next, page.Previous, page.HasNext, page.HasPrevious),
+		Page:  h.pages(q, res, list.print, page.Next, page.Previous, page.HasNext, page.HasPrevious),
 		Hints: hints,
 	})
 }

@@ -112,7 +112,7 @@ func walk(t *testing.T, s *site, tags []string, limit int, want []string) {
 		if at = to; at == len(want) {
 			break
 		}
-		link, token := linkOf(t, a, "next"), p.Page.Next
+		link, token := "/v1/posts"+linkOf(t, a, "next"), p.Page.Next
 		p, a = s.page(t, tags, size, "after="+token)
 		require.Equal(t, string(a.body), string(s.get(t, link).body), "the link is the next page")
 		relay, _ := s.page(t, tags, "first="+strconv.Itoa(limit), "after="+token)
@@ -131,7 +131,7 @@ func walk(t *testing.T, s *site, tags []string, limit int, want []string) {
 		if at = from; at == 0 {
 			break
 		}
-		link := linkOf(t, a, "prev")
+		link := "/v1/posts" + linkOf(t, a, "prev")
 		token := p.Page.Previous
 		p, a = s.page(t, tags, size, "before="+token)
 		require.Equal(t, string(a.body), string(s.get(t, link).body), "the link is the previous page")
@@ -168,7 +168,7 @@ func linkOf(t testing.TB, a answer, rel string) string {
 	t.Helper()
 	m := regexp.MustCompile(`<([^>]*)>; rel="` + rel + `"`).FindStringSubmatch(a.header.Get("Link"))
 	require.NotNil(t, m, "no %s in Link: %q", rel, a.header.Get("Link"))
-	require.True(t, strings.HasPrefix(m[1], "/v1/"), "relative")
+	require.True(t, strings.HasPrefix(m[1], "?"), "a query alone, which leads to the same path under any prefix")
 	return m[1]
 }
 
@@ -186,11 +186,11 @@ func TestLinksKeepParameters(t *testing.T) {
 		{"the old token goes", "after=" + tokenFor(t, "k1", "art") + "&tags=art", "tags=art&after=", "tags=art&before="},
 	} {
 		a := s.get(t, "/v1/posts?"+c.query)
-		require.Equal(t, "/v1/posts?"+c.next+token(a, "next"), linkOf(t, a, "next"), c.name)
-		require.Equal(t, "/v1/posts?"+c.prev+token(a, "prev"), linkOf(t, a, "prev"), c.name)
+		require.Equal(t, "?"+c.next+token(a, "next"), linkOf(t, a, "next"), c.name)
+		require.Equal(t, "?"+c.prev+token(a, "prev"), linkOf(t, a, "prev"), c.name)
 	}
 	a := s.get(t, "/v1/getRecentRootPostsWithTags?paginator="+tokenFor(t, "k1", "art")+"&tags=art&quantity=3")
-	require.Equal(t, "/v1/getRecentRootPostsWithTags?tags=art&quantity=3&paginator="+token(a, "next"), linkOf(t, a, "next"))
+	require.Equal(t, "?tags=art&quantity=3&paginator="+token(a, "next"), linkOf(t, a, "next"))
 }
 
 func TestRowCursors(t *testing.T) {

@@ -51,7 +51,7 @@ func (h *Handler) recent(r *http.Request) (*response, error) {
 	res := &response{}
 	if page.HasNext {
 		out.Paginator = h.codec.Encode(page.Next, list.print)
-		res.link(r, q.replace([]string{"paginator"}, nil, pair{"paginator", out.Paginator}), "next")
+		res.link(q.replace([]string{"paginator"}, nil, pair{"paginator", out.Paginator}), "next")
 	}
 	return res, res.json(out)
 }

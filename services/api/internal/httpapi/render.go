@@ -48,13 +48,13 @@ func encode(v any) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// link adds a link to another page of the same list: the request's path with
-// another query.
-func (r *response) link(req *http.Request, rawQuery, rel string) {
+// link adds a link to another page of the same list: a query alone, which leads to
+// the path that was asked, whatever a server before this one calls it.
+func (r *response) link(rawQuery, rel string) {
 	if len(rawQuery) > maxRawQuery {
 		return // it could not be followed; the tokens are in the body
 	}
-	r.links = append(r.links, "<"+req.URL.EscapedPath()+"?"+rawQuery+`>; rel="`+rel+`"`)
+	r.links = append(r.links, "<?"+rawQuery+`>; rel="`+rel+`"`)
 }
 
 // replace returns the raw query in which the dropped parameters make room for

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -307,6 +308,17 @@ func TestIndexAndSpec(t *testing.T) {
 	var out indexJSON
 	s.get(t, "/").json(t, &out)
 	require.Len(t, out.Routes, len(s.handler.routes()))
+	doc, _ := spec()
+	here, err := url.Parse("https://host.example/some/prefix/")
+	require.NoError(t, err)
+	for i, r := range s.handler.routes() {
+		path, err := here.Parse(out.Routes[i].Path)
+		require.NoError(t, err)
+		require.Equal(t, "/some/prefix"+r.path, path.Path, "relative, under any prefix")
+	}
+	server, err := here.Parse(doc.Servers[0].URL)
+	require.NoError(t, err)
+	require.Equal(t, here, server, "the paths are beside the document")
 }
 
 // TestLag looks at the status of an index several times. However often ingest

@@ -19,6 +19,7 @@ const (
 	routePost          = "post"
 	routeTags          = "tags"
 	routeTag           = "tag"
+	routeTagAsk        = "tag_by_query"
 	routeStatus        = "status"
 	routeFeedRSS       = "feed_rss"
 	routeFeedAtom      = "feed_atom"
@@ -33,7 +34,7 @@ const (
 )
 
 var routeNames = []string{
-	routeIndex, routeOpenAPI, routeRecent, routePosts, routePost, routeTags, routeTag, routeStatus, routeFeedRSS, routeFeedAtom, routeFeedJSON, routeFeedOPML,
+	routeIndex, routeOpenAPI, routeRecent, routePosts, routePost, routeTags, routeTag, routeTagAsk, routeStatus, routeFeedRSS, routeFeedAtom, routeFeedJSON, routeFeedOPML,
 	routeDID, routeDescribeFeeds, routeSkeleton, routeNone, routeAdminTags,
 }
 
@@ -55,6 +56,7 @@ func (h *Handler) routes() []route {
 		{routePost, "/v1/posts/{did}/{rkey}", "one post", h.onePost},
 		{routeTags, "/v1/tags", "tags in use, the most used first, paged both ways; or those that begin with a prefix", h.listTags},
 		{routeTag, "/v1/tags/{tag}", "one tag: its posts, first and last, and by hour", h.oneTag},
+		{routeTagAsk, "/v1/tag", "the same with ?tag=, where the way here decodes paths", h.oneTagByQuery},
 		{routeFeedRSS, "/v1/feeds/posts.rss", "the list of posts as RSS 2.0", h.feed(rssFeed)},
 		{routeFeedAtom, "/v1/feeds/posts.atom", "the same as Atom", h.feed(atomFeed)},
 		{routeFeedJSON, "/v1/feeds/posts.json", "the same as JSON Feed", h.feed(jsonFeed)},
@@ -75,7 +77,7 @@ func (h *Handler) serveOnly(routes []route) *mux.Router {
 		m.Handle(r.path, h.handle(r.name, r.answer)).Methods(http.MethodGet, http.MethodHead, http.MethodOptions).Name(r.name)
 	}
 	m.NotFoundHandler = h.handle(routeNone, func(*http.Request) (*response, error) {
-		return nil, fail(codeNotFound, "There is nothing at this path: / lists the routes.")
+		return nil, fail(codeNotFound, "There is nothing at this path: the API's root lists the routes.")
 	})
 	m.MethodNotAllowedHandler = h.handle(routeNone, func(*http.Request) (*response, error) {
 		return nil, fail(codeMethodNotAllowed, "Use GET or HEAD: this service only answers questions.")
@@ -89,6 +91,7 @@ type indexJSON struct {
 	Routes  []routeJSON `json:"routes"`
 }
 
+// routeJSON has a path relative to the list, which may be anywhere on its host.
 type routeJSON struct {
 	Path  string `json:"path"`
 	About string `json:"about"`
@@ -100,7 +103,7 @@ func (h *Handler) listRoutes(r *http.Request) (*response, error) {
 	}
 	out := indexJSON{Service: "tagstream", Version: h.version}
 	for _, r := range h.routes() {
-		out.Routes = append(out.Routes, routeJSON{r.path, r.about})
+		out.Routes = append(out.Routes, routeJSON{"." + r.path, r.about})
 	}
 	res := &response{}
 	return res, res.json(out)

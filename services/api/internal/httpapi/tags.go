@@ -14,6 +14,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/store"
 )
 
+var oneTagParams = params{single: []string{"tag"}}
+
 var tagsParams = params{single: []string{"limit", "after", "before", "first", "last", "prefix"}}
 
 // allTags is the fingerprint of tokens of the list of tags. It has no filters:
@@ -64,7 +66,7 @@ func (h *Handler) listTags(r *http.Request) (*response, error) {
 		return nil, err
 	}
 	res := &response{}
-	edges := h.pages(r, q, res, allTags, page.Next, page.Previous, page.HasNext, page.HasPrevious)
+	edges := h.pages(q, res, allTags, page.Next, page.Previous, page.HasNext, page.HasPrevious)
 	return res, res.json(tagsJSON{tagCounts(page.Rows), &edges})
 }
 
@@ -118,10 +120,28 @@ func (h *Handler) oneTag(r *http.Request) (*response, error) {
 	}
 	segment := mux.Vars(r)["tag"]
 	raw, err := url.PathUnescape(segment)
-	switch {
-	case err != nil || !utf8.ValidString(raw):
+	if err != nil || !utf8.ValidString(raw) {
 		return nil, fail(codeInvalidQuery, "Percent-encode the tag in the path as UTF-8: %s does not decode to it.", quote(segment))
-	case len(raw) > maxTagsBytes:
+	}
+	return h.tagNumbers(r, raw)
+}
+
+// oneTagByQuery is /v1/tag?tag=, for those whose way here decodes paths: "a/b" is
+// two segments then.
+func (h *Handler) oneTagByQuery(r *http.Request) (*response, error) {
+	q, err := parseQuery(r.URL.RawQuery, oneTagParams)
+	if err != nil {
+		return nil, err
+	}
+	raw, given := q.get("tag")
+	if !given {
+		return nil, fail(codeMissingTags, "Name one tag, as in tag=art.")
+	}
+	return h.tagNumbers(r, raw)
+}
+
+func (h *Handler) tagNumbers(r *http.Request, raw string) (*response, error) {
+	if len(raw) > maxTagsBytes {
 		return nil, fail(codeTagsTooLong, "Ask for a shorter tag: it has %d bytes, and at most %d are taken.", len(raw), maxTagsBytes)
 	}
 	name, err := normalTag(raw)

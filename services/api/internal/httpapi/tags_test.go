@@ -109,7 +109,7 @@ func TestTagPaging(t *testing.T) {
 				if at = to; at == len(want) {
 					break
 				}
-				link, token := linkOf(t, a, "next"), p.Page.Next
+				link, token := "/v1/tags"+linkOf(t, a, "next"), p.Page.Next
 				p, a = s.tagPage(t, size, "after="+token)
 				require.Equal(t, string(a.body), string(s.get(t, link).body), "the link is the next page")
 				relay, _ := s.tagPage(t, "first="+strconv.Itoa(limit), "after="+token)
@@ -126,7 +126,7 @@ func TestTagPaging(t *testing.T) {
 				if at = from; at == 0 {
 					break
 				}
-				link, token := linkOf(t, a, "prev"), p.Page.Previous
+				link, token := "/v1/tags"+linkOf(t, a, "prev"), p.Page.Previous
 				p, a = s.tagPage(t, size, "before="+token)
 				require.Equal(t, string(a.body), string(s.get(t, link).body), "the link is the previous page")
 				relay, _ := s.tagPage(t, "last="+strconv.Itoa(limit), "before="+token)
