@@ -223,7 +223,7 @@ func TestRefusalsHelp(t *testing.T) {
 		{posts + "limit=%2B5", `in digits without leading zeros: it is "+5".`},
 		{posts + "limit=05", "without leading zeros"},
 		{"/v1/status?x=1", `Remove the unknown parameter "x": this route takes no parameters.`},
-		{"/v1/tags/%23", `Name another tag than "#": nothing is left of it without white space and leading #.`},
+		{"/v1/tags/%23", `Name another tag than "#": nothing is left of it without white space, leading # and characters that show nothing.`},
 		{"/v1/tags/%00", "tags hold no NUL."},
 		{"/v1/tags/%FF", `"%FF" does not decode to it.`},
 		{posts + "a%26b=<1>", `Remove the unknown parameter "a&b"`},
