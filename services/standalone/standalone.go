@@ -66,6 +66,9 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(apiURL
 		return fmt.Errorf("take the data directory (TAGSTREAM_DATA_DIR): %w", err)
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
+	if err := checkRoom(cfg, freeBytes); err != nil {
+		return err
+	}
 
 	// Listen first: a port that is taken is the commonest reason not to start.
 	apiListener, err := net.Listen("tcp", cfg.APIListen)

@@ -263,6 +263,26 @@ func TestStandaloneFailsClearly(t *testing.T) {
 			require.Empty(t, processesOf(t, dir))
 		})
 	}
+	t.Run("a disk that is too small", func(t *testing.T) {
+		t.Parallel()
+		dir := smallDisk(t, 105<<20)
+		p := start(t, dir)
+		require.Equal(t, 1, p.exit(), p.out)
+		out := p.out.String()
+		require.Equal(t, 1, strings.Count(out, "\n"), "one line: %s", out)
+		require.Regexp(t, `TAGSTREAM_DATA_DIR.*: 268435456 bytes are needed to start, 110\d{6} are available`, out)
+	})
+	t.Run("a disk that is just big enough", func(t *testing.T) {
+		t.Parallel()
+		dir := smallDisk(t, 257<<20)
+		ops := freeAddr(t)
+		begin(t, "tagstream", nil, "TAGSTREAM_DATA_DIR="+dir, "TAGSTREAM_JETSTREAM_HOSTS=http://127.0.0.1:1",
+			"TAGSTREAM_API_LISTEN="+freeAddr(t), "TAGSTREAM_OPS_LISTEN="+ops)
+		poll.Until(t, ingestWait, func() (bool, string) {
+			_, metrics := get(t, "http://"+ops+"/metrics")
+			return strings.Contains(metrics, "tagstream_ingest_lease_held 1"), "it does not write to its stream"
+		})
+	})
 	t.Run("stopped while it starts", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
@@ -274,4 +294,19 @@ func TestStandaloneFailsClearly(t *testing.T) {
 		require.Zero(t, p.end(syscall.SIGTERM), p.out)
 		require.Empty(t, processesOf(t, dir))
 	})
+}
+
+// smallDisk returns a directory on a disk of its own.
+func smallDisk(t *testing.T, size int) string {
+	t.Helper()
+	dir := t.TempDir()
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%d,mode=0755", size), "tmpfs", dir).CombinedOutput(); err != nil {
+		t.Skipf("SKIPPED: not allowed to mount a small disk (services/standalone's TestCheckRoom needs none): %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", "-l", dir).CombinedOutput(); err != nil {
+			t.Errorf("unmount %s: %v: %s", dir, err, out)
+		}
+	})
+	return dir
 }
