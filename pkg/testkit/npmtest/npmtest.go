@@ -1,0 +1,98 @@
+// Package npmtest runs scripts on Node with packages of the npm registry, so that tests can hold
+// what we serve against the programs that others use.
+package npmtest
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	installLimit = 5 * time.Minute
+	scriptLimit  = time.Minute
+)
+
+// Packages are installed once for a machine, in exact versions ("name@1.2.3"). A test is skipped
+// where there is no Node, and fails there with CI=true.
+func Packages(t testing.TB, packages ...string) Node {
+	t.Helper()
+	for _, program := range []string{"node", "npm"} {
+		if _, err := exec.LookPath(program); err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatalf("%s is needed: install Node 20 or newer", program)
+			}
+			t.Skipf("skipped: there is no %s here; install Node 20 or newer", program)
+		}
+	}
+	cache, err := os.UserCacheDir()
+	require.NoError(t, err)
+	sum := sha256.Sum256([]byte(strings.Join(packages, "\n")))
+	dir := filepath.Join(cache, "tagstream-npm", hex.EncodeToString(sum[:8]))
+	require.NoError(t, install(t.Context(), dir, packages))
+	return Node{dir}
+}
+
+// install fills dir unless another test has, one at a time.
+func install(ctx context.Context, dir string, packages []string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", dir, err)
+	}
+	done := filepath.Join(dir, "installed")
+	if _, err := os.Stat(done); err == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, installLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "npm", slices.Concat([]string{"install", "--prefix", dir, "--no-audit", "--no-fund", "--ignore-scripts"}, packages)...) //nolint:gosec // constants of tests
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("install %s: %w\n%s", packages, err, out)
+	}
+	return os.WriteFile(done, nil, 0o644)
+}
+
+// Node runs scripts that may import the packages.
+type Node struct{ dir string }
+
+// Run runs an ES module and reads what it prints as JSON into out. The script finds args as JSON in
+// process.argv[2].
+func (n Node) Run(t testing.TB, script string, args, out any) {
+	t.Helper()
+	f, err := os.CreateTemp(n.dir, "*.mjs")
+	require.NoError(t, err)
+	defer os.Remove(f.Name())
+	_, err = f.WriteString(script)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	given, err := json.Marshal(args)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), scriptLimit)
+	defer cancel()
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, "node", f.Name(), string(given)) //nolint:gosec // a script of a test
+	cmd.Stderr = &stderr
+	printed, err := cmd.Output()
+	require.NoError(t, err, "%s", stderr.String())
+	require.NoError(t, json.Unmarshal(printed, out), "%s", printed)
+}
