@@ -118,6 +118,21 @@ func (l *Lease) acquire(ctx context.Context) (*holding, error) {
 	}
 }
 
+// FreeLease gives back the lease of a writer that is known to be dead.
+func FreeLease(ctx context.Context, js jetstream.JetStream) error {
+	kv, err := js.KeyValue(ctx, Leases)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		return nil
+	}
+	if err == nil {
+		err = kv.Delete(ctx, leaseKey)
+	}
+	if err != nil {
+		return fmt.Errorf("free the lease of a writer that is dead: %w", err)
+	}
+	return nil
+}
+
 // watch returns a channel that tells when the lease is given back, and what ends
 // the watch. It only shortens the wait: where it is not possible, the channel
 // tells nothing.

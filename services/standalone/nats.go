@@ -12,8 +12,10 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/service"
+	"github.com/tagstream/tagstream/pkg/stream"
 )
 
 const (
@@ -38,7 +40,7 @@ func openNATS(dir string, logger *slog.Logger) (*server.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up the embedded NATS server: %w", err)
 	}
-	log := natsLogger{log: logger.With("service", "nats"), fatal: &atomic.Bool{}}
+	log := natsLogger{log: logger.With("service", "nats"), fatal: &atomic.Bool{}, recovers: &atomic.Bool{}}
 	s.SetLoggerV2(log, false, false, false)
 	s.Start()
 	// One that gave up is never ready.
@@ -58,6 +60,21 @@ func connectEmbedded(s *server.Server, program string, logger *slog.Logger, chan
 	return nc, nil
 }
 
+// freeLease takes ingest's lease from the run before. The lock of the data directory
+// says that it is dead, so there is nobody to wait for.
+func freeLease(ctx context.Context, s *server.Server, logger *slog.Logger) error {
+	nc, err := connectEmbedded(s, "start", logger, func(error) {})
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("use JetStream: %w", err)
+	}
+	return stream.FreeLease(ctx, js)
+}
+
 func closeNATS(s *server.Server) {
 	s.Shutdown()
 	s.WaitForShutdown()
@@ -65,8 +82,10 @@ func closeNATS(s *server.Server) {
 
 // natsLogger passes on what an operator should see of the embedded server.
 type natsLogger struct {
-	log   *slog.Logger
-	fatal *atomic.Bool // whether the server said that it cannot go on
+	log *slog.Logger
+	// fatal is whether the server said that it cannot go on, recovers whether it had not
+	// been stopped cleanly.
+	fatal, recovers *atomic.Bool
 }
 
 func (l natsLogger) say(level slog.Level, format string, v []any) {
@@ -75,8 +94,22 @@ func (l natsLogger) say(level slog.Level, format string, v []any) {
 
 func (l natsLogger) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
 
+// indexErrored is in the server's warnings that an index of its files is missing or old,
+// as it is after a crash: then it reads the files themselves.
+const indexErrored = "from index errored"
+
 // Warnings are about its own recovery after a crash, which is no trouble here.
-func (l natsLogger) Warnf(format string, v ...any)  { l.say(slog.LevelInfo, format, v) }
+func (l natsLogger) Warnf(format string, v ...any) {
+	if !strings.Contains(fmt.Sprintf(format, v...), indexErrored) {
+		l.say(slog.LevelInfo, format, v)
+		return
+	}
+	if !l.recovers.Swap(true) {
+		l.log.Info("the stream was not closed cleanly; it is read through again, and nothing is lost")
+	}
+	l.say(slog.LevelDebug, format, v)
+}
+
 func (l natsLogger) Errorf(format string, v ...any) { l.say(slog.LevelError, format, v) }
 func (l natsLogger) Debugf(string, ...any)          {}
 func (l natsLogger) Tracef(string, ...any)          {}

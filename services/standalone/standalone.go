@@ -38,6 +38,11 @@ const (
 	apiConns     = 8
 	startTimeout = 5 * time.Minute // an installation of Postgres is in it
 
+	// privateHolder holds the indexer's lease in the private Postgres: one name for every
+	// run, for only one can have the data directory, and so the next goes on with the
+	// lease of one that was killed.
+	privateHolder = "the all-in-one program"
+
 	componentNATS     = "nats"
 	componentPostgres = "postgres"
 )
@@ -168,6 +173,9 @@ func (p *pipeline) openStores(ctx context.Context) (_ func() error, err error) {
 		return nil, err
 	}
 	closers = append(closers, func() error { closeNATS(ns); return nil })
+	if err := freeLease(ctx, ns, p.logger); err != nil {
+		return nil, err
+	}
 	p.connect = func(program string) (*nats.Conn, error) { return connectEmbedded(ns, program, p.logger, p.natsChanged) }
 	return closeAll, nil
 }
@@ -202,8 +210,12 @@ func (p *pipeline) run(ctx context.Context, ready func(string)) error {
 	if err != nil {
 		return err
 	}
+	id := nuid.Next()
+	if p.postgres != nil {
+		id = privateHolder
+	}
 	ix, err := indexer.New(indexer.Config{Database: p.dbs.indexer, EraseWithin: p.cfg.EraseWithin},
-		indexer.Deps{NATS: indexerConn, Domain: p.cfg.NATSDomain, Logger: p.logger, Registry: p.registry, Health: p.health, ID: nuid.Next(), Tracer: p.traces.Tracer("indexer")})
+		indexer.Deps{NATS: indexerConn, Domain: p.cfg.NATSDomain, Logger: p.logger, Registry: p.registry, Health: p.health, ID: id, Tracer: p.traces.Tracer("indexer")})
 	if err != nil {
 		return err
 	}

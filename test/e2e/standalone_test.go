@@ -147,6 +147,7 @@ func TestStandalone(t *testing.T) {
 			finished <- simnet.Traffic{Count: 600, Rate: 400, Seed: uint64(20 + round)}.Run(traffic, b.net)
 		}()
 		awaitTraffic(t, opsAddr)
+		requireNoWait(t, p)
 		require.Equal(t, -1, p.end(syscall.SIGKILL))
 		require.NoError(t, <-finished)
 		done()
@@ -158,9 +159,27 @@ func TestStandalone(t *testing.T) {
 	want, err := model.FromNetwork(b.net.Log())
 	require.NoError(t, err)
 	model.CheckHTTP(t, url, want)
-	require.Zero(t, p.end(syscall.SIGTERM), "a stop as asked is a success")
+	requireNoWait(t, p)
+	// As docs/operations.md has it.
+	socket, err := os.ReadFile(filepath.Join(dir, "postgres", "socket.path"))
+	require.NoError(t, err)
+	verified := begin(t, "indexer", []string{"verify", "--alone"},
+		"TAGSTREAM_DATABASE_URL=postgres://tagstream_api@/tagstream?host="+strings.TrimSpace(string(socket)),
+		"TAGSTREAM_DATABASE_PASSWORD_FILE="+filepath.Join(dir, "postgres", "secrets", "tagstream_api"))
+	require.Zero(t, verified.exit(), verified.out.String())
+	require.NotContains(t, p.out.String(), "errored")
+	require.Zero(t, p.end(syscall.SIGHUP), "a stop as asked is a success")
 	require.Contains(t, p.out.String(), "curl '"+url+"/v1/posts?tags=art&limit=3'")
 	require.Empty(t, processesOf(t, dir), "something is left running")
+}
+
+// requireNoWait fails where a program waited for the lease of the run before, which its
+// lock shows to be dead.
+func requireNoWait(t *testing.T, p *program) {
+	t.Helper()
+	for _, waits := range []string{"standing by", "held by"} {
+		require.NotContains(t, p.out.String(), waits)
+	}
 }
 
 // awaitTraffic returns when the indexer has folded some live events in.

@@ -35,6 +35,7 @@ func TestDemo(t *testing.T) {
 	t.Run("NATS users", func(t *testing.T) { testUsers(t, s) })
 	t.Run("Postgres roles", func(t *testing.T) { testRoles(t, s) })
 	t.Run("proxy", func(t *testing.T) { testProxy(t, s) })
+	t.Run("commands", func(t *testing.T) { testCommands(t, s) })
 	t.Run("upgrade", func(t *testing.T) { testUpgrade(t, s) })
 }
 
@@ -213,6 +214,26 @@ func testProxy(t *testing.T, s *stack) {
 		codes[problem.Code]++
 	}
 	require.Equal(t, map[string]int{"unavailable": allowed, "rate_limited": allowed}, codes)
+}
+
+// testCommands runs operators' commands as docs/operations.md says.
+func testCommands(t *testing.T, s *stack) {
+	for _, c := range []struct{ command, says string }{
+		{"ingest log --limit 3", "connected"},
+		{"ingest reconcile --dry-run", ""},
+		{"indexer migrate", "schema is current"},
+		{"indexer dlq list", ""},
+		{"indexer verify --alone", "nothing is wrong"},
+		{"indexer rebuild", ""},
+		{"indexer verify", "nothing is wrong"},
+	} {
+		cmd := exec.CommandContext(t.Context(), "deploy/stack", append([]string{"run"}, strings.Fields(c.command)...)...)
+		cmd.Dir, cmd.Env = root, s.env
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s: %s", c.command, out)
+		require.Contains(t, string(out), c.says, c.command)
+	}
+	s.awaitWell(t)
 }
 
 // testUpgrade replaces the programs' containers as docs/deployment.md says, while

@@ -1,0 +1,27 @@
+package standalone
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestWarningsOfRecovery: what the server says of its files after a crash is one calm
+// line, whatever else it warns of stays.
+func TestWarningsOfRecovery(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	l := natsLogger{log: slog.New(slog.NewTextHandler(&out, nil)), fatal: &atomic.Bool{}, recovers: &atomic.Bool{}}
+	l.Warnf("Filestore [%s] Recovering stream state from index errored: %v", "$G > POSTS", "corrupt state")
+	l.Warnf("Filestore [%s] Recovering TTL state from index errored: %v", "$G > KV_TAGSTREAM_LEASES", "no such file")
+	l.Warnf("JetStream is %s", "slow")
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	require.Len(t, lines, 2)
+	require.Contains(t, lines[0], "the stream was not closed cleanly; it is read through again, and nothing is lost")
+	require.Contains(t, lines[1], "JetStream is slow")
+	require.NotContains(t, out.String(), "errored")
+}
