@@ -73,13 +73,13 @@ func (w *watch) lookElsewhere(ctx context.Context) error {
 	return nil
 }
 
-// speaksAgain asks a host that was left silent, whether it has something newer
-// than was read.
-func (r *run) speaksAgain(ctx context.Context, host string) bool {
+// hasNews asks a host that another one was preferred to, whether it has something
+// newer than was read.
+func (r *run) hasNews(ctx context.Context, host string) bool {
 	_, ok := r.newer(ctx, host, r.newest)
 	if !ok && ctx.Err() == nil {
 		r.notify(Notice{What: Failed, Host: host, Position: r.pos,
-			Detail: "it was left silent, and still has nothing newer than " + r.newest.Format(time.RFC3339Nano)})
+			Detail: "it has nothing newer than another host had: " + r.newest.Format(time.RFC3339Nano)})
 	}
 	return ok
 }

@@ -66,6 +66,19 @@ func TestSilentHostIsNotPreferredUntilItHasMore(t *testing.T) {
 	}
 	s.mu.Unlock()
 
+	// A reader that begins anew where this one is does not take the silent host either.
+	s.mu.Lock()
+	last := s.batches[len(s.batches)-1].Last
+	s.mu.Unlock()
+	b.change(func() { b.status = 0 })
+	again := read(t, last, Config{}, a, b)
+	again.awaitThat("a connection", func() bool { return len(again.batches) > 0 })
+	require.Equal(t, b.srv.URL, again.batches[0].Host)
+	require.Zero(t, again.count(Switched))
+	again.cancel()
+	b.change(func() { b.status = 503 })
+	b.cutAll()
+
 	// It hears again: it has what the other one had not.
 	a.emit(past.Add(3*time.Second), 4, 5)
 	s.await("a:4", "a:5")
@@ -137,7 +150,20 @@ func TestRotation(t *testing.T) {
 	require.Equal(t, 0, next(), "it has its turn when no other is left")
 	r.ended(false, true)
 	require.Equal(t, 1, next(), "and is the last of the next round, too")
-	r.silent[0] = false // it has something newer
+	require.True(t, r.asks(0))
+	require.True(t, r.answered(0, true), "it has something newer")
 	r.ended(true, true)
 	require.Equal(t, 0, next())
+	require.False(t, r.asks(0))
+}
+
+func TestRestartGoesBackToAPreferredHostThatHears(t *testing.T) {
+	t.Parallel()
+	a, b := newFakeHost(t), newFakeHost(t)
+	a.emit(past, seqs(1, 4)...)
+	b.emit(past, seqs(501, 503)...)
+	from := event.Position{Host: b.srv.URL, Seq: 503, Time: past.Add(2 * time.Second)}
+	s := read(t, from, Config{}, a, b)
+	s.await("a:4")
+	require.Zero(t, s.count(Failed))
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/bluesky-social/jetstream"
@@ -150,18 +151,19 @@ func (rd *Reader) Run(ctx context.Context, from event.Position, handle Handler) 
 	case !rd.cfg.Start.Time.IsZero():
 		r.setOrigin(rd.cfg.Start.Time)
 	}
+	// What an earlier run read is not new. Hosts stamp no event before it is made.
+	r.heard(from.NetworkTime())
+	r.heard(from.Time)
 	hosts := newRotation(len(rd.cfg.Hosts), rd.timing)
+	hosts.doubt(slices.Index(rd.cfg.Hosts, from.Host))
 	for {
 		next, pause := hosts.next()
 		if err := sleep(ctx, pause); err != nil {
 			return err
 		}
-		if hosts.silent[next] {
-			if !r.speaksAgain(ctx, rd.cfg.Hosts[next]) {
-				hosts.ended(false, true)
-				continue
-			}
-			hosts.silent[next] = false
+		if hosts.asks(next) && !hosts.answered(next, r.hasNews(ctx, rd.cfg.Hosts[next])) {
+			hosts.ended(false, true)
+			continue
 		}
 		before := r.pos
 		err := r.visit(ctx, rd.cfg.Hosts[next])

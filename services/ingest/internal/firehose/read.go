@@ -33,9 +33,9 @@ var (
 // read iterates over one client and says why it ended. A client is iterated
 // once: a second time it would begin at its first cursor again.
 func (r *run) read(ctx context.Context, client *jetstream.Client, at place) error {
-	// What an earlier run read is not new. Hosts stamp no event before it is made.
-	r.heard(r.pos.NetworkTime())
-	r.heard(r.pos.Time)
+	if r.newest.IsZero() {
+		r.heard(r.pos.Time) // where the very first start begins
+	}
 	visit, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	w := &watch{run: r, client: client, pos: at.pos, began: time.Now(), since: time.Now(), deadline: r.end,

@@ -16,9 +16,10 @@ const retries = 4
 type rotation struct {
 	timing Timing
 	tried  []bool // in this round
-	// silent are hosts that gave nothing new while others had something, until
-	// they show something newer again.
-	silent []bool
+	// silent are hosts that gave nothing new while others had something; doubted are
+	// those that an earlier run left, for a reason that is not known. Until they
+	// show something newer than was read they are not visited.
+	silent, doubted []bool
 	// wanted is a host that has something newer and is next, -1 where none is.
 	wanted int
 	// current is the host of the last visit, and left how many tries it has.
@@ -29,7 +30,24 @@ type rotation struct {
 }
 
 func newRotation(hosts int, timing Timing) rotation {
-	return rotation{timing: timing, tried: make([]bool, hosts), silent: make([]bool, hosts), wanted: -1}
+	return rotation{timing: timing, tried: make([]bool, hosts), silent: make([]bool, hosts), doubted: make([]bool, hosts), wanted: -1}
+}
+
+// doubt takes note that an earlier run ended on the host last, and so away from
+// those that are preferred to it; below 0 is none of the hosts.
+func (r *rotation) doubt(last int) {
+	for i := range last {
+		r.doubted[i] = true
+	}
+}
+
+// asks reports whether a host is to be asked for something newer before it is
+// visited; answered takes note of the answer, and returns it.
+func (r *rotation) asks(host int) bool { return r.silent[host] || r.doubted[host] }
+
+func (r *rotation) answered(host int, newer bool) bool {
+	r.silent[host], r.doubted[host] = !newer, false
+	return newer
 }
 
 // next returns the host to visit and how long to pause before.
