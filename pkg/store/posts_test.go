@@ -214,7 +214,7 @@ func vacuum(t *testing.T, o store.Options) {
 		require.NoError(t, err)
 		require.NoError(t, store.NewOwner(o).Vacuum(t.Context(), store.Live))
 		var pages, visible int
-		require.NoError(t, pool.QueryRow(t.Context(), "SELECT relpages, relallvisible FROM pg_class WHERE oid = 'tagstream.post_tags'::regclass").Scan(&pages, &visible))
+		require.NoError(t, pool.QueryRow(t.Context(), "SELECT sum(relpages), sum(relallvisible) FROM pg_class WHERE oid IN ('tagstream.posts'::regclass, 'tagstream.post_tags'::regclass, 'tagstream.post_langs'::regclass)").Scan(&pages, &visible))
 		return visible == pages, fmt.Sprintf("%d of %d pages are all-visible", visible, pages)
 	})
 }

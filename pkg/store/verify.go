@@ -5,12 +5,24 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
 )
 
 // MaxFindings is how many findings are counted before a verification ends.
 const MaxFindings = 1000
+
+const (
+	// sliceTime is how long a verification reads in one snapshot.
+	sliceTime = 10 * time.Second
+	// openPatience is how long it waits for the end of sweeps, or for a checkpoint that is
+	// held, and openPause the pause between two looks.
+	openPatience = time.Minute
+	openPause    = 200 * time.Millisecond
+)
 
 // errEnough ends a verification that has found enough.
 var errEnough = errors.New("enough")
@@ -19,8 +31,8 @@ var errEnough = errors.New("enough")
 // checkpoint: they are bound to differ.
 var ErrApart = errors.New("the two indexes are not at the same message of the stream")
 
-// ErrSweeping is returned by Verifier for an index in which an account is being
-// swept: it does not agree with itself until that is over, in a moment. Compare also
+// ErrSweeping is returned by Verifier for an index in which accounts are being
+// swept all the time: it does not agree with itself until that is over. Compare also
 // returns it while stored tags are brought into their present form.
 var ErrSweeping = errors.New("an account of very many posts is being hidden, shown or erased, or stored tags get their present form")
 
@@ -56,31 +68,34 @@ func (f *Findings) add(format string, args ...any) error {
 	return nil
 }
 
-// Verifier checks whole indexes, each in one unchanging state, while they are
-// being written and read. It needs the right to select, and reads everything once,
-// in pieces: its memory is bounded, its time is not.
+// Verifier checks whole indexes while they are being written and read. It needs the right to
+// select, and reads everything, in pieces: its memory is bounded, its time is not.
+//
+// It reads in slices, each a snapshot of some seconds, so that rows that change all the time
+// do not pile up their former versions until its end. What is in one piece is compared at one
+// moment: a range of posts, of accounts, of listings, the counts of some tags.
 type Verifier struct {
 	options Options
 	// Progress, if set, hears of rows read, of about how many.
 	Progress func(done, total uint64)
+	// Near, if set, brings Compare's second index near the first one's checkpoint before
+	// that is held and align brings it all the way.
+	Near func(ctx context.Context, seq uint64) error
+	// slice is how long a snapshot lasts.
+	slice time.Duration
 }
 
 // NewVerifier returns a Verifier that connects with o for each thing it does.
-func NewVerifier(o Options) *Verifier { return &Verifier{options: o} }
+func NewVerifier(o Options) *Verifier { return &Verifier{options: o, slice: sliceTime} }
 
 // Check checks that the index in a schema agrees with itself: that exactly the
 // posts of active accounts are listed, under their tags and languages, and that
 // every count is that of what it counts. The error is ErrSweeping or the
 // database's.
 func (v *Verifier) Check(ctx context.Context, schema string) (Findings, error) {
-	r := verification{progress: v.Progress}
-	err := v.snapshot(ctx, func(tx pgx.Tx) error {
-		x, err := r.open(ctx, tx, schema)
-		if err != nil {
-			return err
-		}
-		return x.check(ctx)
-	})
+	r := &verification{Verifier: v}
+	r.x = r.inspect(schema)
+	err := r.run(ctx, []check{r.comparePosts, r.x.checkTags, r.x.checkLangs, r.x.checkTagged, r.x.checkSpoken, r.x.checkHours, r.x.checkTotals})
 	return r.findings, enough(err)
 }
 
@@ -90,43 +105,129 @@ func (v *Verifier) Check(ctx context.Context, schema string) (Findings, error) {
 // them, tags, languages, counts. Ids and stream sequences may differ, and what
 // is remembered of things that are gone.
 //
-// Both have to be at the same checkpoint. Where align is not nil, a's is held
-// and align called to bring b to it, as Owner.Switch does, with the right to
-// change rows. The error is ErrApart, ErrSweeping, align's, or the database's.
+// Both have to be at the same checkpoint, whenever a slice begins. Where align is not nil,
+// a's is held and align called to bring b to it, as Owner.Switch does, with the right to
+// change rows. The error is ErrApart, ErrSweeping, Near's, align's, or the database's.
 func (v *Verifier) Compare(ctx context.Context, a, b string, align func(ctx context.Context, seq uint64) error) (Findings, error) {
-	r := verification{progress: v.Progress}
-	err := v.snapshot(ctx, func(tx pgx.Tx) error {
-		var x, y *inspection
-		open := func() (err error) {
-			if x, err = r.open(ctx, tx, a); err == nil {
-				y, err = r.open(ctx, tx, b)
-			}
-			return err
-		}
-		begin := open
-		if align != nil {
-			begin = func() error { return v.aligned(ctx, a, align, open) }
-		}
-		if err := begin(); err != nil {
-			return err
-		}
-		if x.retagging || y.retagging {
-			return fmt.Errorf("compare %s with %s: %w", a, b, ErrSweeping)
-		}
-		if x.seq != y.seq {
-			return fmt.Errorf("%w: %s is at %d, %s at %d", ErrApart, a, x.seq, b, y.seq)
-		}
-		return compare(ctx, x, y)
-	})
+	r := &verification{Verifier: v, align: align}
+	r.x, r.y = r.inspect(a), r.inspect(b)
+	steps := []check{r.comparePosts, r.compareAccounts, r.compareSyncs}
+	for _, x := range []*inspection{r.x, r.y} {
+		steps = append(steps, x.checkTags, x.checkLangs, x.checkTagged, x.checkSpoken, x.checkHours, x.checkTotals)
+	}
+	err := r.run(ctx, steps)
 	return r.findings, enough(err)
 }
 
-// aligned calls then while a schema's checkpoint is held and align has brought
-// another schema to it.
-func (v *Verifier) aligned(ctx context.Context, schema string, align func(ctx context.Context, seq uint64) error, then func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, switchTimeout)
-	defer cancel()
-	return NewOwner(v.options).do(ctx, func(conn *pgx.Conn) error {
+// check does a piece of a verification, within one snapshot. done says that it was the last
+// of its kind. The next piece may be in another snapshot.
+type check func(ctx context.Context) (done bool, err error)
+
+// verification is one run.
+type verification struct {
+	*Verifier
+	align    func(ctx context.Context, seq uint64) error
+	x, y     *inspection // y is nil where x is checked by itself
+	findings Findings
+
+	done, total uint64
+	// How far posts and accounts were compared.
+	nextPost event.Key
+	lastDID  string
+}
+
+func (r *verification) inspect(schema string) *inspection {
+	return &inspection{verification: r, schema: schema, after: map[*terming]string{}, listed: map[*terming]posting{}}
+}
+
+func (r *verification) step(rows int) {
+	if r.done += uint64(rows); r.Progress != nil {
+		r.Progress(r.done, max(r.done, r.total))
+	}
+}
+
+// run does the steps, in as many slices as they take.
+func (r *verification) run(ctx context.Context, steps []check) error {
+	return r.connected(ctx, func(conn *pgx.Conn) error {
+		for deadline := time.Now().Add(openPatience); len(steps) > 0; {
+			begun := false
+			err := snapshot(ctx, conn, func(tx pgx.Tx) error {
+				if err := r.open(ctx, tx); err != nil {
+					return err
+				}
+				begun = true
+				for end := time.Now().Add(r.slice); len(steps) > 0; {
+					done, err := steps[0](ctx)
+					if err != nil {
+						return err
+					}
+					if done {
+						steps = steps[1:]
+					}
+					if time.Now().After(end) {
+						return nil
+					}
+				}
+				return nil
+			})
+			switch {
+			case begun && err == nil:
+				deadline = time.Now().Add(openPatience)
+			case begun || time.Now().After(deadline) || !errors.Is(err, ErrSweeping) && !lockTimedOut(err):
+				return err
+			default:
+				select {
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				case <-time.After(openPause):
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// open begins a slice: both indexes are at the same message.
+func (r *verification) open(ctx context.Context, tx pgx.Tx) error {
+	open := func() error {
+		if err := r.x.open(ctx, tx); err != nil || r.y == nil {
+			return err
+		}
+		return r.y.open(ctx, tx)
+	}
+	begin := open
+	if r.align != nil {
+		begin = func() error { return r.aligned(ctx, r.x.schema, open) }
+	}
+	if err := begin(); err != nil {
+		return err
+	}
+	if r.y != nil && r.x.seq != r.y.seq {
+		return fmt.Errorf("%w: %s is at %d, %s at %d", ErrApart, r.x.schema, r.x.seq, r.y.schema, r.y.seq)
+	}
+	if r.total == 0 {
+		r.total = r.x.rows()
+		if r.y != nil {
+			r.total += r.y.rows()
+		}
+	}
+	return nil
+}
+
+// aligned calls then while a schema's checkpoint is held and the other one was brought to it.
+func (r *verification) aligned(ctx context.Context, schema string, then func() error) error {
+	return NewOwner(r.options).do(ctx, func(conn *pgx.Conn) error {
+		if r.Near != nil {
+			var seq int64
+			if err := conn.QueryRow(ctx, "SELECT seq FROM "+qualified(schema, "checkpoint")).Scan(&seq); err != nil {
+				return fmt.Errorf("look up the checkpoint of %s: %w", schema, notMigrated(err))
+			}
+			if err := r.Near(ctx, uint64(seq)); err != nil {
+				return err
+			}
+		}
+		ctx, cancel := context.WithTimeout(ctx, switchTimeout)
+		defer cancel()
 		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 			if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = "+millis(switchLockTimeout)); err != nil {
 				return fmt.Errorf("hold the checkpoint of %s: %w", schema, err)
@@ -135,13 +236,15 @@ func (v *Verifier) aligned(ctx context.Context, schema string, align func(ctx co
 			if err := tx.QueryRow(ctx, "SELECT seq FROM "+qualified(schema, "checkpoint")+" FOR UPDATE").Scan(&seq); err != nil {
 				return fmt.Errorf("hold the checkpoint of %s: %w", schema, notMigrated(err))
 			}
-			if err := align(ctx, uint64(seq)); err != nil {
+			if err := r.align(ctx, uint64(seq)); err != nil {
 				return err
 			}
 			return then()
 		})
 	})
 }
+
+func lockTimedOut(err error) bool { return isCode(err, "55P03") }
 
 func enough(err error) error {
 	if errors.Is(err, errEnough) {
@@ -150,12 +253,11 @@ func enough(err error) error {
 	return err
 }
 
-// snapshot runs fn on one unchanging state of the database, which is that of
-// fn's first statement.
-func (v *Verifier) snapshot(ctx context.Context, fn func(tx pgx.Tx) error) error {
+// connected runs fn on a connection that reads as a reader does, by walks along indexes.
+// But each may take its time.
+func (v *Verifier) connected(ctx context.Context, fn func(conn *pgx.Conn) error) error {
 	return NewOwner(v.options).do(ctx, func(conn *pgx.Conn) error {
 		registerKey(conn.TypeMap())
-		// As for a reader: walks along indexes. But each may take its time.
 		for name, value := range readerSettings() {
 			if strings.HasPrefix(name, "enable_") || name == "jit" {
 				if _, err := conn.Exec(ctx, "SET "+name+" = "+value); err != nil {
@@ -163,21 +265,14 @@ func (v *Verifier) snapshot(ctx context.Context, fn func(tx pgx.Tx) error) error
 				}
 			}
 		}
-		return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, fn)
+		return fn(conn)
 	})
 }
 
-// verification is one run.
-type verification struct {
-	findings    Findings
-	progress    func(done, total uint64)
-	done, total uint64
-}
-
-func (r *verification) step(rows int) {
-	if r.done += uint64(rows); r.progress != nil {
-		r.progress(r.done, max(r.done, r.total))
-	}
+// snapshot runs fn on one unchanging state of the database, which is that of
+// fn's first statement.
+func snapshot(ctx context.Context, conn *pgx.Conn, fn func(tx pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, fn)
 }
 
 // qualified is a table's name with its schema's.

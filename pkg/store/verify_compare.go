@@ -13,68 +13,61 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// compare goes through two indexes side by side, in the order of their keys,
-// and checks each on the way.
-func compare(ctx context.Context, x, y *inspection) error {
-	if err := comparePosts(ctx, x, y); err != nil {
-		return err
-	}
-	if err := compareAccounts(ctx, x, y); err != nil {
-		return err
-	}
-	if x.sync.DID != y.sync.DID || x.sync.Rev != y.sync.Rev {
-		if err := x.findings.add("%s waits for what replaces the repository of %q, %s for that of %q", x.schema, x.sync.DID, y.schema, y.sync.DID); err != nil {
-			return err
+// comparePosts compares the next piece of both indexes' posts, in the order of their keys,
+// and checks that they are listed as they should be. Where there is one index only, that.
+func (r *verification) comparePosts(ctx context.Context) (done bool, err error) {
+	upTo, done := lastKey, true
+	var pieces [2][]inspected
+	for i, x := range r.both() {
+		if pieces[i], err = x.readPosts(ctx, r.nextPost); err != nil {
+			return false, err
+		}
+		if n := len(pieces[i]); n == verifyPosts {
+			done = false
+			if last := pieces[i][n-1].key; bytes.Compare(last[:], upTo[:]) < 0 {
+				upTo = last
+			}
 		}
 	}
-	if err := x.checkCounts(ctx); err != nil {
-		return err
-	}
-	return y.checkCounts(ctx)
-}
-
-func comparePosts(ctx context.Context, x, y *inspection) error {
-	p, err := x.post(ctx)
-	if err != nil {
-		return err
-	}
-	q, err := y.post(ctx)
-	if err != nil {
-		return err
-	}
-	for p != nil || q != nil {
-		var order int
-		switch {
-		case p == nil:
-			order = +1
-		case q == nil:
-			order = -1
-		default:
-			order = bytes.Compare(p.key[:], q.key[:])
+	// As far as both were read.
+	for i, x := range r.both() {
+		n := len(pieces[i])
+		for n > 0 && bytes.Compare(pieces[i][n-1].key[:], upTo[:]) > 0 {
+			n--
 		}
+		pieces[i] = pieces[i][:n]
+		r.step(n)
+		if err := x.checkPosts(ctx, pieces[i]); err != nil {
+			return false, err
+		}
+	}
+	r.nextPost = above(upTo)
+	if r.y == nil {
+		return done, nil
+	}
+	for a, b := pieces[0], pieces[1]; len(a)+len(b) > 0; {
 		switch {
-		case order < 0:
-			err = x.only(ctx, y, p)
-		case order > 0:
-			err = y.only(ctx, x, q)
+		case len(b) == 0 || len(a) > 0 && bytes.Compare(a[0].key[:], b[0].key[:]) < 0:
+			err, a = r.x.only(ctx, r.y, &a[0]), a[1:]
+		case len(a) == 0 || bytes.Compare(b[0].key[:], a[0].key[:]) < 0:
+			err, b = r.y.only(ctx, r.x, &b[0]), b[1:]
 		default:
-			err = samePosts(x, y, p, q)
+			err = samePosts(r.x, r.y, &a[0], &b[0])
+			a, b = a[1:], b[1:]
 		}
 		if err != nil {
-			return err
-		}
-		if order <= 0 {
-			if p, err = x.post(ctx); err != nil {
-				return err
-			}
-		}
-		if order >= 0 {
-			if q, err = y.post(ctx); err != nil {
-				return err
-			}
+			return false, err
 		}
 	}
-	return nil
+	return done, nil
+}
+
+// both are the indexes there are.
+func (r *verification) both() []*inspection {
+	if r.y == nil {
+		return []*inspection{r.x}
+	}
+	return []*inspection{r.x, r.y}
 }
 
 // only reports a post that is not at the same place in the other index.
@@ -120,22 +113,33 @@ func samePosts(x, y *inspection, p, q *inspected) error {
 	return nil
 }
 
-// compareAccounts compares the states of accounts. One without a row is as one
-// that is active: of some there is nothing to remember any more.
-func compareAccounts(ctx context.Context, x, y *inspection) error {
+// compareSyncs compares which account's repository each index waits for.
+func (r *verification) compareSyncs(context.Context) (done bool, err error) {
+	x, y := r.x, r.y
+	if x.sync.DID != y.sync.DID || x.sync.Rev != y.sync.Rev {
+		err = r.findings.add("%s waits for what replaces the repository of %q, %s for that of %q", x.schema, x.sync.DID, y.schema, y.sync.DID)
+	}
+	return true, err
+}
+
+// compareAccounts compares the states of the next piece of accounts. One without a row is as
+// one that is active: of some there is nothing to remember any more.
+func (r *verification) compareAccounts(ctx context.Context) (done bool, err error) {
 	names := map[State]string{Active: "active", Hidden: "hidden", Deleted: "deleted"}
-	var a, b []accountState
-	var err error
-	for {
-		if a, err = x.accounts(ctx, a); err != nil {
-			return err
+	upTo, done := "", true
+	var pieces [2][]accountState
+	for i, x := range r.both() {
+		if pieces[i], err = x.accounts(ctx, r.lastDID); err != nil {
+			return false, err
 		}
-		if b, err = y.accounts(ctx, b); err != nil {
-			return err
+		if n := len(pieces[i]); n == verifyAccounts {
+			if last := pieces[i][n-1].did; done || last < upTo {
+				upTo = last
+			}
+			done = false
 		}
-		if len(a) == 0 && len(b) == 0 {
-			return nil
-		}
+	}
+	for a, b := pieces[0], pieces[1]; len(a)+len(b) > 0; {
 		var did string
 		var s, t State // active
 		switch {
@@ -146,12 +150,17 @@ func compareAccounts(ctx context.Context, x, y *inspection) error {
 		default:
 			did, s, t, a, b = a[0].did, a[0].state, b[0].state, a[1:], b[1:]
 		}
+		if !done && did > upTo {
+			break // one of the two was not read so far
+		}
 		if s != t {
-			if err := x.findings.add("account %s is %s in %s and %s in %s", did, names[s], x.schema, names[t], y.schema); err != nil {
-				return err
+			if err := r.findings.add("account %s is %s in %s and %s in %s", did, names[s], r.x.schema, names[t], r.y.schema); err != nil {
+				return false, err
 			}
 		}
 	}
+	r.lastDID = upTo
+	return done, nil
 }
 
 type accountState struct {
@@ -159,17 +168,13 @@ type accountState struct {
 	state State
 }
 
-// accounts returns what is ahead, or the next piece of accounts where that is
-// nothing.
-func (x *inspection) accounts(ctx context.Context, ahead []accountState) ([]accountState, error) {
-	if len(ahead) > 0 || x.accountsEnded {
-		return ahead, nil
-	}
-	rows, err := x.tx.Query(ctx, `SELECT did, state FROM `+x.table("accounts")+` WHERE did > $1 ORDER BY did LIMIT $2`, x.lastDID, verifyAccounts)
+// accounts returns the next piece of accounts.
+func (x *inspection) accounts(ctx context.Context, after string) ([]accountState, error) {
+	rows, err := x.tx.Query(ctx, `SELECT did, state FROM `+x.table("accounts")+` WHERE did > $1 ORDER BY did LIMIT $2`, after, verifyAccounts)
 	if err != nil {
 		return nil, fmt.Errorf("read the accounts of %s: %w", x.schema, err)
 	}
-	ahead, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (accountState, error) {
+	accounts, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (accountState, error) {
 		var a accountState
 		err := row.Scan(&a.did, &a.state)
 		return a, err
@@ -177,11 +182,7 @@ func (x *inspection) accounts(ctx context.Context, ahead []accountState) ([]acco
 	if err != nil {
 		return nil, fmt.Errorf("read the accounts of %s: %w", x.schema, err)
 	}
-	if n := len(ahead); n > 0 {
-		x.lastDID = ahead[n-1].did
-	}
-	x.accountsEnded = len(ahead) < verifyAccounts
-	return ahead, nil
+	return accounts, nil
 }
 
 // Conflicts finds what index b shows otherwise than index a, though it knows of nothing
@@ -190,34 +191,38 @@ func (x *inspection) accounts(ctx context.Context, ahead []accountState) ([]acco
 // indexes of different streams, which cannot be brought to the same message.
 func (v *Verifier) Conflicts(ctx context.Context, a, b string) (Findings, error) {
 	var f Findings
-	err := v.snapshot(ctx, func(tx pgx.Tx) error {
-		for _, c := range []struct{ in, out, when, say string }{
-			{a, b, "q.key IS NULL AND " + unremoved(b), "post %s is in %s and not in %s, where nothing removed it"},
-			{a, b, "q.rev < p.rev", "post %s is in %s in a later version than in %s"},
-			{b, a, "q.key IS NULL AND NOT (" + unremoved(a) + ")", "post %s is in %s, though %s saw it removed"},
-		} {
-			rows, err := tx.Query(ctx, `
+	err := v.connected(ctx, func(conn *pgx.Conn) error {
+		return snapshot(ctx, conn, func(tx pgx.Tx) error { return f.conflicts(ctx, tx, a, b) })
+	})
+	return f, err
+}
+
+func (f *Findings) conflicts(ctx context.Context, tx pgx.Tx, a, b string) error {
+	for _, c := range []struct{ in, out, when, say string }{
+		{a, b, "q.key IS NULL AND " + unremoved(b), "post %s is in %s and not in %s, where nothing removed it"},
+		{a, b, "q.rev < p.rev", "post %s is in %s in a later version than in %s"},
+		{b, a, "q.key IS NULL AND NOT (" + unremoved(a) + ")", "post %s is in %s, though %s saw it removed"},
+	} {
+		rows, err := tx.Query(ctx, `
 				SELECT x.did, p.rkey
 				  FROM `+qualified(c.in, "posts")+` p JOIN `+qualified(c.in, "accounts")+` x ON x.id = p.account_id
 				  LEFT JOIN `+qualified(c.out, "accounts")+` y ON y.did = x.did
 				  LEFT JOIN `+qualified(c.out, "posts")+` q ON q.account_id = y.id AND q.rkey = p.rkey
 				 WHERE `+c.when+` LIMIT $1`, MaxFindings)
-			if err != nil {
-				return fmt.Errorf("look for what %s shows otherwise than %s: %w", b, a, err)
-			}
-			var did, rkey string
-			if _, err := pgx.ForEachRow(rows, []any{&did, &rkey}, func() error {
-				return f.add(c.say, event.URI(did, rkey), c.in, c.out)
-			}); err != nil {
-				if errors.Is(err, errEnough) {
-					return nil
-				}
-				return fmt.Errorf("look for what %s shows otherwise than %s: %w", b, a, err)
-			}
+		if err != nil {
+			return fmt.Errorf("look for what %s shows otherwise than %s: %w", b, a, err)
 		}
-		return nil
-	})
-	return f, err
+		var did, rkey string
+		if _, err := pgx.ForEachRow(rows, []any{&did, &rkey}, func() error {
+			return f.add(c.say, event.URI(did, rkey), c.in, c.out)
+		}); err != nil {
+			if errors.Is(err, errEnough) {
+				return nil
+			}
+			return fmt.Errorf("look for what %s shows otherwise than %s: %w", b, a, err)
+		}
+	}
+	return nil
 }
 
 // unremoved says in SQL that an index has nothing that keeps out post p, of its account

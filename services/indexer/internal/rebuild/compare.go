@@ -15,41 +15,28 @@ import (
 // stays. The new one stays beside it.
 var ErrDiffers = errors.New("the rebuilt index differs from the live one")
 
-const (
-	// sweepPatience is how long to wait for the end of the live index's sweeps.
-	sweepPatience = time.Minute
-	sweepPause    = 200 * time.Millisecond
-	// renewEvery is how often the lease is renewed while nothing is written.
-	renewEvery = store.LeaseTTL / 3
-)
+// renewEvery is how often the lease is renewed while nothing is written.
+const renewEvery = store.LeaseTTL / 3
 
 // compare compares the two indexes at the live one's checkpoint.
 func (r *Rebuild) compare(ctx context.Context, p *replay.Replay, w *store.Writer) error {
 	r.Progress.Say("comparing the new index with the live one")
 	var found store.Findings
-	err := keeping(ctx, w, func(ctx context.Context) error {
-		for deadline := time.Now().Add(sweepPatience); ; {
-			var err error
-			found, err = store.NewVerifier(r.Database).Compare(ctx, store.Live, store.Rebuilding, func(ctx context.Context, seq uint64) error {
-				if err := p.To(ctx, seq); err != nil {
-					return err
-				}
-				if err := p.Settle(ctx); err != nil {
-					return err
-				}
-				err := p.RecallFloors(ctx)
-				r.recalled = err == nil
-				return err
-			})
-			if !errors.Is(err, store.ErrSweeping) || time.Now().After(deadline) {
+	v := store.NewVerifier(r.Database)
+	v.Near = p.Near
+	err := keeping(ctx, w, func(ctx context.Context) (err error) {
+		found, err = v.Compare(ctx, store.Live, store.Rebuilding, func(ctx context.Context, seq uint64) error {
+			if err := p.To(ctx, seq); err != nil {
 				return err
 			}
-			select {
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			case <-time.After(sweepPause):
+			if err := p.Settle(ctx); err != nil {
+				return err
 			}
-		}
+			err := p.RecallFloors(ctx)
+			r.recalled = err == nil
+			return err
+		})
+		return err
 	})
 	return r.judge(ctx, found, err)
 }

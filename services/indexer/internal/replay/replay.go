@@ -111,6 +111,17 @@ func (r *Replay) Next(ctx context.Context, limit uint64) (more bool, err error) 
 	return true, nil
 }
 
+// Near folds in what the stream has up to message seq, which the leader may have passed.
+func (r *Replay) Near(ctx context.Context, seq uint64) error {
+	for more := true; more && r.at < seq; {
+		var err error
+		if more, err = r.Next(ctx, seq); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // To folds in everything up to message seq, where the leader's checkpoint is, and
 // nothing behind it.
 func (r *Replay) To(ctx context.Context, seq uint64) error {

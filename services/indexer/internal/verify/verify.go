@@ -1,8 +1,8 @@
 // Package verify compares the live index with another one of the same stream:
 // what a rebuild has made, or what a switch has retired. An index that is
 // behind is brought to the live one's checkpoint first, through the code that
-// indexes live; the comparison itself is of one unchanging state of both, while
-// everything goes on.
+// indexes live, and again for each slice of the comparison, which is of one unchanging
+// state of both, while everything goes on.
 package verify
 
 import (
@@ -23,9 +23,6 @@ const (
 	// nearEnd is how many messages may be applied while the live index waits.
 	nearEnd        = 1000
 	releaseTimeout = 3 * time.Second
-	// sweepPatience is how long to wait for the end of the live index's sweeps.
-	sweepPatience = time.Minute
-	sweepPause    = 200 * time.Millisecond
 )
 
 // Progress is told how far the work is.
@@ -62,22 +59,7 @@ func (v *Verify) Other(ctx context.Context) (string, error) {
 
 // Check checks one schema by itself.
 func (v *Verify) Check(ctx context.Context, schema string) (store.Findings, error) {
-	return unswept(ctx, func() (store.Findings, error) { return v.verifier().Check(ctx, schema) })
-}
-
-// unswept tries again while the indexer sweeps an account.
-func unswept(ctx context.Context, verify func() (store.Findings, error)) (store.Findings, error) {
-	for deadline := time.Now().Add(sweepPatience); ; {
-		f, err := verify()
-		if !errors.Is(err, store.ErrSweeping) || time.Now().After(deadline) {
-			return f, err
-		}
-		select {
-		case <-ctx.Done():
-			return f, context.Cause(ctx)
-		case <-time.After(sweepPause):
-		}
-	}
+	return v.verifier().Check(ctx, schema)
 }
 
 func (v *Verify) verifier() *store.Verifier {
@@ -189,20 +171,22 @@ func (v *Verify) align(ctx context.Context, schema, other string) (store.Finding
 		v.Progress.At(r.At(), at.Seq)
 	}
 	v.Progress.Say("comparing")
-	return unswept(ctx, func() (store.Findings, error) {
-		// Between two tries the lease may have ended.
+	s := v.verifier()
+	s.Near = func(ctx context.Context, seq uint64) error {
+		// It was given back for the slice before.
 		if _, err := w.Acquire(ctx); err != nil {
-			return store.Findings{}, err
+			return err
 		}
-		return v.verifier().Compare(ctx, schema, other, func(ctx context.Context, seq uint64) error {
-			defer release()
-			if err := r.To(ctx, seq); err != nil {
-				return err
-			}
-			if err := r.Settle(ctx); err != nil {
-				return err
-			}
-			return r.RecallFloors(ctx)
-		})
+		return r.Near(ctx, seq)
+	}
+	return s.Compare(ctx, schema, other, func(ctx context.Context, seq uint64) error {
+		defer release()
+		if err := r.To(ctx, seq); err != nil {
+			return err
+		}
+		if err := r.Settle(ctx); err != nil {
+			return err
+		}
+		return r.RecallFloors(ctx)
 	})
 }
