@@ -149,7 +149,7 @@ func create(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamCon
 			return fmt.Errorf("the NATS server that leads the stream %w", ErrOldServer)
 		case err == nil, exists(err):
 			return nil
-		case !lacksRoom(err) || cfg.MaxBytes/2 < least:
+		case !lacksRoom(err) || cfg.MaxBytes/2 < max(least, 1): // or it has no size
 			return err
 		}
 		cfg.MaxBytes /= 2
@@ -182,7 +182,7 @@ type Change struct{ Stream, Setting, From, To string }
 // Adjust changes what cfg says of the streams, and what the programs cannot do
 // without, and returns what it changed. All else is left as the operator has it,
 // and there are never fewer copies than before. Only the holder of the lease may
-// call it: the stream is what that one was told it is.
+// call it: programs that were told different things would undo each other's.
 func Adjust(ctx context.Context, js jetstream.JetStream, cfg Config) ([]Change, error) {
 	var done []Change
 	for _, name := range []string{Posts, DeadLetters, IngestLog, leaseStream, positionStream} {

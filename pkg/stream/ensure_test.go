@@ -164,8 +164,10 @@ func TestEnsureFitsASmallDisk(t *testing.T) {
 		require.EqualValues(t, c.letters, configOf(t, js, stream.DeadLetters)["max_bytes"])
 		require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 10)))
 	}
-	js := natstest.Server(t, natstest.MaxStore(3<<20)).JetStream(t)
-	require.ErrorContains(t, stream.Ensure(t.Context(), js, stream.Config{}), "insufficient storage")
+	for room, stops := range map[int64]string{3 << 20: stream.DeadLetters, (1 + 1 + 16 + 256) << 20: stream.Posts} {
+		js := natstest.Server(t, natstest.MaxStore(room)).JetStream(t)
+		require.ErrorContains(t, stream.Ensure(within(t, patience), js, stream.Config{}), "create stream "+stops+": nats: API error: code=500 err_code=10047")
+	}
 }
 
 // TestEnsureInAnAccountThatWantsSizes: everything is made where an account has a

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
@@ -137,6 +138,18 @@ func TestLateReplica(t *testing.T) {
 		close(heir.end)
 		require.NoError(t, receive(t, heir.result))
 	})
+}
+
+// TestGetMessageOfTheBiggest: what the server takes, its leader can give.
+func TestGetMessageOfTheBiggest(t *testing.T) {
+	t.Parallel()
+	_, js := serve(t)
+	w := openWriter(t, js)
+	ev := big(t, 1, w.MaxPayload())
+	require.NoError(t, w.Append(within(t, patience), []*event.Event{ev}))
+	msg, err := stream.GetMessage(t.Context(), js, 1)
+	require.NoError(t, err)
+	require.Len(t, msg.Data, w.MaxPayload())
 }
 
 // TestReadAfterWriteOnACluster reads at each server of a cluster what was stored a
