@@ -28,6 +28,63 @@ func TestSpecIsValid(t *testing.T) {
 	require.NoError(t, doc.Validate(t.Context(), openapi3.EnableExamplesValidation()))
 }
 
+// TestSpecServesGenerators checks what linters of OpenAPI and generators of clients
+// look for: a word on every operation and on keys, the errors that there can be, and
+// no object without fields, of which a generator makes one that can have none.
+func TestSpecServesGenerators(t *testing.T) {
+	t.Parallel()
+	doc := loadSpec(t)
+	require.NotNil(t, doc.Security, "keys: none")
+	require.Empty(t, doc.Security)
+	require.NotEmpty(t, doc.Info.License.Identifier)
+	require.NotEmpty(t, doc.Info.Contact.URL)
+	known, ids := map[string]bool{}, map[string]bool{}
+	for _, tag := range doc.Tags {
+		require.NotEmpty(t, tag.Description, tag.Name)
+		known[tag.Name] = true
+	}
+	for path, item := range doc.Paths.Map() {
+		op := item.Get
+		require.Regexp(t, `^[a-z][A-Za-z]+$`, op.OperationID, path)
+		require.False(t, ids[op.OperationID], "%s is there twice", op.OperationID)
+		ids[op.OperationID] = true
+		require.NotEmpty(t, op.Summary, path)
+		require.NotEmpty(t, op.Description, path)
+		require.Len(t, op.Tags, 1, path)
+		require.True(t, known[op.Tags[0]], "%s: %s is declared", path, op.Tags[0])
+		require.NotNil(t, op.Responses.Value("400"), path)
+		if len(item.Servers) == 0 { // behind the proxy
+			require.NotNil(t, op.Responses.Value("429"), path)
+		}
+		for _, p := range op.Parameters {
+			require.NotEmpty(t, p.Value.Description, "%s: %s", path, p.Value.Name)
+		}
+		for _, r := range op.Responses.Map() {
+			require.NotEmpty(t, *r.Value.Description, path)
+			for _, c := range r.Value.Content {
+				checkObjects(t, path, c.Schema)
+			}
+		}
+	}
+}
+
+func checkObjects(t *testing.T, where string, s *openapi3.SchemaRef) {
+	t.Helper()
+	if s == nil {
+		return
+	}
+	v := s.Value
+	require.NotNil(t, v.Type, "%s has a type", where)
+	if v.Type.Is("object") && len(v.Properties) == 0 {
+		free := v.AdditionalProperties.Has
+		require.True(t, free != nil && *free, "%s has fields or says that it can have any", where)
+	}
+	checkObjects(t, where+"[]", v.Items)
+	for name, p := range v.Properties {
+		checkObjects(t, where+"."+name, p)
+	}
+}
+
 // TestSpecExamples asks what the parameters' examples say, each alone with those
 // that are required, then all of a route together, of an index that has the post
 // of the examples: all are answered.
