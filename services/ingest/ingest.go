@@ -141,7 +141,7 @@ func (s *Service) source(ctx context.Context, from event.Position, maxPayload in
 	reader.OnClientError = func(error) { s.metrics.clientErrors.Inc() }
 	defer s.setReading(false)
 	return reader.Run(ctx, from, func(ctx context.Context, b firehose.Batch) error {
-		d := decode.Decoder{NotBefore: b.NotBefore, MaxPayload: maxPayload}
+		d := decode.Decoder{MaxPayload: maxPayload}
 		out := forward.Batch{Position: b.Last}
 		received := time.Now()
 		for i := range b.Events {

@@ -71,7 +71,7 @@ func printSummary(out io.Writer, s ingest.BackfillSummary) error {
 	case s.First.IsZero():
 		row("covered", "nothing: the host has no such events then")
 	default:
-		row("covered", fmt.Sprintf("%s to %s, from %s", s.First.Time.Format(time.RFC3339), s.Last.Time.Format(time.RFC3339), s.Last.Host))
+		row("covered", fmt.Sprintf("%s to %s, from %s", s.First.NetworkTime().Format(time.RFC3339), s.Last.NetworkTime().Format(time.RFC3339), s.Last.Host))
 	}
 	row("events read", s.Read)
 	for _, kind := range event.Kinds {
@@ -89,6 +89,16 @@ func printSummary(out io.Writer, s ingest.BackfillSummary) error {
 		}
 	}
 	row("took", time.Duration(s.Took*float64(time.Second)).Round(time.Millisecond))
-	row("complete", s.Complete)
+	if !s.HistoryBegins.IsZero() {
+		row("the host's history begins", s.HistoryBegins.Format(time.RFC3339))
+	}
+	row("complete", complete(s.Complete, s.Why))
 	return w.Flush()
+}
+
+func complete(yes bool, why string) string {
+	if yes {
+		return "true"
+	}
+	return "false: " + why
 }

@@ -70,6 +70,6 @@ func printReconciled(out io.Writer, s ingest.ReconcileSummary) error {
 	row("share", fmt.Sprintf("%.2f%%", 100*s.Share))
 	row("removals published", s.Published)
 	row("took", time.Duration(s.Took*float64(time.Second)).Round(time.Millisecond))
-	row("complete", s.Complete)
+	row("complete", complete(s.Complete, s.Why))
 	return w.Flush()
 }

@@ -2,6 +2,7 @@ package backfill
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -12,13 +13,16 @@ import (
 	"github.com/tagstream/tagstream/services/ingest/internal/forward"
 )
 
-const (
-	// margin is how much further than the live events later changes are
-	// followed, for what a host does not put in the order of its times.
-	margin = time.Second
-	// otherHostMargin is the same where the live events are another host's,
-	// which witnesses an event earlier or later.
-	otherHostMargin = time.Minute
+// margin is how much further than the live events' clock later changes are
+// followed. Where the live events are the same host's, their number says when
+// that is.
+const margin = time.Minute
+
+var (
+	// ErrBeforeHistory is returned where no host knows anything of the window.
+	ErrBeforeHistory = errors.New("the window is before the host's history")
+	errLater         = errors.New("the host's history begins later")
+	errCaughtUp      = errors.New("as far as the live events")
 )
 
 // Config is what to fill in.
@@ -55,10 +59,14 @@ type Summary struct {
 	Dropped map[decode.DropReason]uint64 `json:"dropped"`
 	// Since counts what was published of later changes, by kind.
 	Since map[event.Kind]uint64 `json:"since"`
+	// HistoryBegins is set where the host's history begins within the window, or
+	// behind it: of what was before, it has only what accounts held then.
+	HistoryBegins time.Time `json:"historyBegins,omitzero"`
 	// Took is how long all took, in seconds.
 	Took float64 `json:"tookSeconds"`
-	// Complete says that the backfill came to its end.
-	Complete bool `json:"complete"`
+	// Complete says that the backfill came to its end, and Why why not.
+	Complete bool   `json:"complete"`
+	Why      string `json:"why,omitempty"`
 }
 
 // Backfill is one run.
@@ -75,12 +83,14 @@ type Backfill struct {
 	done, total time.Duration
 	// late is the #sync behind the window that its creates may follow.
 	late lateSync
+	// histories are when those of the hosts begin that were passed over.
+	histories map[string]time.Time
 }
 
 // New returns a backfill. It starts nothing. notice may be nil.
 func New(cfg Config, to *forward.Guest, progress Progress, logger *slog.Logger, notice func(firehose.Notice)) *Backfill {
 	return &Backfill{
-		cfg: cfg, to: to, progress: progress, logger: logger, notice: notice, survey: newSurvey(),
+		cfg: cfg, to: to, progress: progress, logger: logger, notice: notice, survey: newSurvey(), histories: map[string]time.Time{},
 		summary: Summary{
 			From: cfg.From, Until: cfg.Until, Published: map[event.Kind]uint64{},
 			Since: map[event.Kind]uint64{}, Dropped: map[decode.DropReason]uint64{},
@@ -89,13 +99,15 @@ func New(cfg Config, to *forward.Guest, progress Progress, logger *slog.Logger, 
 }
 
 // Run fills in the window. The summary says what was done, also beside an
-// error: ctx's, ErrTooMuch, or the guest's. Hosts that are away are
+// error: ctx's, ErrTooMuch, ErrBeforeHistory, or the guest's. Hosts that are away are
 // waited for.
 func (b *Backfill) Run(ctx context.Context) (Summary, error) {
 	began := time.Now()
 	err := b.run(ctx, began)
 	b.summary.Took = time.Since(began).Seconds()
-	b.summary.Complete = err == nil
+	if b.summary.Complete = err == nil; err != nil {
+		b.summary.Why = err.Error()
+	}
 	return b.summary, err
 }
 
@@ -106,11 +118,11 @@ func (b *Backfill) run(ctx context.Context, now time.Time) error {
 	b.total = 2 * now.Sub(b.cfg.From) // the last two readings make one
 
 	b.progress.Say("looking what became of the window since")
-	if _, err := b.read(ctx, event.Position{}, b.cfg.From, now, b.look); err != nil {
+	if _, err := b.read(ctx, event.Position{}, b.cfg.From, now, event.Position{}, b.look); err != nil {
 		return fmt.Errorf("survey what became of the window: %w", err)
 	}
 	b.progress.Say("publishing the window")
-	last, err := b.read(ctx, event.Position{}, b.cfg.From, b.cfg.Until, b.publish)
+	last, err := b.read(ctx, event.Position{}, b.cfg.From, b.cfg.Until, event.Position{}, b.publish)
 	if err == nil {
 		err = b.to.Flush(ctx)
 	}
@@ -121,15 +133,12 @@ func (b *Backfill) run(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	live := b.to.Live()
-	until := live.Time.Add(margin)
-	if live.Host != last.Host {
-		until = live.Time.Add(otherHostMargin)
-	}
-	if !until.After(last.Time) {
+	until := live.NetworkTime().Add(margin)
+	if caughtUp(last, live) || !until.After(last.NetworkTime()) {
 		return nil // the live events are behind the window: they tell the rest
 	}
 	b.progress.Say("following what became of it")
-	if _, err = b.read(ctx, last, last.Time, until, b.follow); err == nil {
+	if _, err = b.read(ctx, last, last.NetworkTime(), until, live, b.follow); err == nil {
 		err = b.to.Flush(ctx)
 	}
 	if err != nil {
@@ -138,48 +147,88 @@ func (b *Backfill) run(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// handler takes an upstream event as decoded.
-type handler func(ctx context.Context, res decode.Result) error
+// caughtUp reports whether pos is as far as live, where that can be told.
+func caughtUp(pos, live event.Position) bool { return pos.Host == live.Host && pos.Seq >= live.Seq }
 
-// read reads from a position, or from a time where it is zero, until a time,
-// and returns how far it came.
-func (b *Backfill) read(ctx context.Context, after event.Position, from, until time.Time, handle handler) (event.Position, error) {
+// handler takes an upstream event as decoded, and where it stands.
+type handler func(ctx context.Context, res decode.Result, at event.Position) error
+
+// read reads from a position, or from a time where it is zero, until a time or a
+// position, and returns how far it came. Times are the network's.
+func (b *Backfill) read(ctx context.Context, after event.Position, from, until time.Time, live event.Position, handle handler) (event.Position, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	cfg := b.cfg.Firehose
 	cfg.Start, cfg.StopAfter = firehose.Start{Time: from}, until.Sub(from)
 	reader := firehose.New(cfg, b.logger)
 	reader.OnNotice = b.notice
+	reader.OnLateHistory = func(host string, begins time.Time) error { return b.lateHistory(host, begins, cancel) }
 	last, begun := after, b.done
 	err := reader.Run(ctx, after, func(ctx context.Context, batch firehose.Batch) error {
-		d := decode.Decoder{NotBefore: batch.NotBefore, MaxPayload: b.to.MaxPayload()}
+		d := decode.Decoder{MaxPayload: b.to.MaxPayload()}
 		for i := range batch.Events {
-			if err := handle(ctx, d.Decode(&batch.Events[i], batch.Positions[i])); err != nil {
+			if err := handle(ctx, d.Decode(&batch.Events[i], batch.Positions[i]), batch.Positions[i]); err != nil {
 				return err
 			}
 		}
 		last = batch.Last
-		b.done = max(b.done, begun+last.Time.Sub(from))
+		b.done = max(b.done, begun+last.NetworkTime().Sub(from))
 		b.progress.At(uint64(b.done.Seconds()), uint64(max(b.total, b.done).Seconds()))
+		if caughtUp(last, live) {
+			return errCaughtUp
+		}
 		return nil
 	})
+	if errors.Is(err, errCaughtUp) {
+		err = nil
+	}
 	b.done = begun + until.Sub(from)
 	return last, err
 }
 
+// lateHistory hears that a host's history begins only within the window or behind
+// it. Each host is passed over once for the others; then the window cannot be
+// had, or in part.
+func (b *Backfill) lateHistory(host string, begins time.Time, cancel context.CancelCauseFunc) error {
+	if _, again := b.histories[host]; !again && len(b.cfg.Firehose.Hosts) > 1 {
+		b.histories[host] = begins
+		return fmt.Errorf("%w, at %s", errLater, begins.Format(time.RFC3339))
+	}
+	b.summary.HistoryBegins = begins
+	if begins.Before(b.cfg.Until) {
+		return nil
+	}
+	err := fmt.Errorf("%w: that of %s begins at %s", ErrBeforeHistory, host, begins.Format(time.RFC3339))
+	cancel(err)
+	return err
+}
+
+// lateSlack is how far the clock may be behind what was just made.
+const lateSlack = time.Minute
+
+// beyond reports whether an event is of after the window, which its own time shows
+// before the clock does. Of an account that the host downloaded when it was new
+// the time may be any: then the clock counts.
+func (b *Backfill) beyond(at event.Position, ev *event.Event) bool {
+	own, ok := event.RevTime(ev.Rev)
+	return ok && !own.Before(b.cfg.Until) && own.Sub(at.NetworkTime()) < lateSlack || !at.NetworkTime().Before(b.cfg.Until)
+}
+
 // look surveys.
-func (b *Backfill) look(_ context.Context, res decode.Result) error {
+func (b *Backfill) look(_ context.Context, res decode.Result, at event.Position) error {
 	if res.Event == nil {
 		return nil
 	}
-	return b.survey.note(res.Event, res.Event.Source.Time.Before(b.cfg.Until))
+	return b.survey.note(res.Event, !b.beyond(at, res.Event))
 }
 
 // publish publishes what qualifies.
-func (b *Backfill) publish(ctx context.Context, res decode.Result) error {
-	if res.Drop == decode.BeforeStart {
-		return nil
+func (b *Backfill) publish(ctx context.Context, res decode.Result, at event.Position) error {
+	ev := res.Event
+	if ev != nil && b.beyond(at, ev) {
+		return b.follow(ctx, res, at)
 	}
 	b.summary.Read++
-	ev := res.Event
 	if ev == nil {
 		b.summary.Dropped[res.Drop]++
 		return nil
@@ -221,7 +270,7 @@ func (b *Backfill) publish(ctx context.Context, res decode.Result) error {
 // The host may have forgotten the window's version of a post that was edited
 // since, or whose repository was replaced. The one that there is now counts for
 // it, where the post says that it was written in the window.
-func (b *Backfill) follow(ctx context.Context, res decode.Result) error {
+func (b *Backfill) follow(ctx context.Context, res decode.Result, _ event.Position) error {
 	ev := res.Event
 	if ev == nil {
 		return nil

@@ -27,8 +27,8 @@ type survey struct {
 	removed map[uint64]rev
 	// latest is when an account's status changed, the last time.
 	latest map[uint64]int64 // microseconds
-	// erased is when an account was deleted, the last time.
-	erased map[string]time.Time
+	// erased is where an account was deleted, the last time.
+	erased map[string]event.Position
 	// hidden is an account's last status where that hides it.
 	hidden map[string]*event.Event
 	// replaced are accounts whose repository was, the last time.
@@ -51,7 +51,7 @@ type replacement struct {
 func newSurvey() *survey {
 	return &survey{
 		seed: maphash.MakeSeed(), posts: newBloom(), accounts: newBloom(), removed: map[uint64]rev{},
-		latest: map[uint64]int64{}, erased: map[string]time.Time{}, hidden: map[string]*event.Event{}, replaced: map[string]*replacement{},
+		latest: map[uint64]int64{}, erased: map[string]event.Position{}, hidden: map[string]*event.Event{}, replaced: map[string]*replacement{},
 		limit: maxChanges,
 	}
 }
@@ -120,7 +120,7 @@ func (s *survey) status(ev *event.Event, inside bool) {
 	switch {
 	case ev.Active:
 	case ev.Status == "deleted":
-		s.erased[ev.DID] = ev.Source.Time
+		s.erased[ev.DID] = ev.Source
 	default:
 		s.hidden[ev.DID] = ev
 	}
@@ -140,7 +140,7 @@ func (s *survey) gone(ev *event.Event) bool {
 		return false
 	}
 	k := s.key(ev)
-	if ev.Rev < s.removedAt(k) || ev.Source.Time.Before(s.erased[ev.DID]) {
+	if ev.Rev < s.removedAt(k) || before(ev.Source, s.erased[ev.DID]) {
 		return true
 	}
 	r := s.replaced[ev.DID]
@@ -149,6 +149,14 @@ func (s *survey) gone(ev *event.Event) bool {
 	}
 	_, kept := r.kept[k]
 	return !kept
+}
+
+// before reports whether a comes before b: on one host by their numbers.
+func before(a, b event.Position) bool {
+	if a.Host == b.Host {
+		return a.Seq < b.Seq
+	}
+	return a.NetworkTime().Before(b.NetworkTime())
 }
 
 // concerns reports whether an event behind the window is about what it has.

@@ -11,7 +11,6 @@ package decode
 
 import (
 	"strings"
-	"time"
 
 	"github.com/bluesky-social/jetstream"
 	"github.com/jcalabro/atmos/cbor"
@@ -22,8 +21,6 @@ import (
 // Decoder decodes events. Its zero value but for MaxPayload is ready; it has no
 // state and may be shared.
 type Decoder struct {
-	// NotBefore drops events whose time is earlier; zero drops none.
-	NotBefore time.Time
 	// MaxPayload is the longest encoded event that the stream takes, in bytes.
 	MaxPayload int
 }
@@ -46,9 +43,6 @@ func drop(why DropReason) Result { return Result{Drop: why} }
 func (d Decoder) Decode(ev *jetstream.Event, pos event.Position) Result {
 	if probe := (event.Event{V: event.Version, Kind: event.KindPosition, Source: pos}); probe.Validate() != nil {
 		return drop(BadPosition)
-	}
-	if pos.Time.Before(d.NotBefore) {
-		return drop(BeforeStart)
 	}
 	out := &event.Event{V: event.Version, Source: pos, DID: strings.Clone(ev.DID)}
 	switch {

@@ -289,16 +289,6 @@ func TestWhatBecomesOfAccounts(t *testing.T) {
 	}
 }
 
-func TestNotBefore(t *testing.T) {
-	t.Parallel()
-	d := decoder()
-	d.NotBefore = testTime
-	ev := commit(t, jetstream.OpDelete, nil)
-	require.Equal(t, Kept, d.Decode(ev, at(ev)).Drop)
-	ev.TimeUS--
-	require.Equal(t, BeforeStart, d.Decode(ev, at(ev)).Drop)
-}
-
 func TestResultSharesNoMemoryWithTheInput(t *testing.T) {
 	t.Parallel()
 	ev := commit(t, jetstream.OpCreate, post(object{"tags": array{"art"}, "langs": array{"en"}}))

@@ -17,9 +17,6 @@ const (
 	BadRecord DropReason = "bad_record"
 	// TooBig is a create over the server's payload limit.
 	TooBig DropReason = "too_big"
-	// BeforeStart is an event from before the time to begin at: hosts replay
-	// from somewhat earlier.
-	BeforeStart DropReason = "before_start"
 	// OtherKind is an event of a kind that Tagstream does not follow: identity,
 	// and whatever a newer host may send.
 	OtherKind DropReason = "other_kind"
@@ -37,6 +34,6 @@ const (
 
 // DropReasons lists every reason but Kept.
 var DropReasons = []DropReason{
-	Reply, NoTags, BadRecord, TooBig, BeforeStart, OtherKind, OtherCollection,
+	Reply, NoTags, BadRecord, TooBig, OtherKind, OtherCollection,
 	BadOperation, BadDID, BadRkey, BadRev, BadPosition,
 }

@@ -7,7 +7,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -39,12 +41,11 @@ const (
 	blocksPerSegment = 3
 )
 
-// newFakeArchive seals segments of account events with rising numbers.
-func newFakeArchive(t *testing.T, segments int) *fakeArchive {
+// newFakeArchive seals segments of account events with rising numbers, but for
+// those that are gone.
+func newFakeArchive(t *testing.T, segments int, gone ...uint64) *fakeArchive {
 	t.Helper()
 	a := &fakeArchive{t: t, dir: t.TempDir()}
-	payload, err := (&comatproto.SyncSubscribeRepos_Account{DID: "did:plc:a", Active: true, Seq: 1, Time: past.Format(time.RFC3339)}).MarshalCBOR()
-	require.NoError(t, err)
 	seq := uint64(0)
 	for i := range segments {
 		name := fmt.Sprintf("seg_%010d.jss", i)
@@ -52,8 +53,14 @@ func newFakeArchive(t *testing.T, segments int) *fakeArchive {
 		require.NoError(t, err)
 		for range eventsPerBlock * blocksPerSegment {
 			seq++
+			if slices.Contains(gone, seq) {
+				continue
+			}
+			at := past.Add(time.Duration(seq) * time.Second)
+			payload, err := (&comatproto.SyncSubscribeRepos_Account{DID: "did:plc:a", Active: true, Seq: 1, Time: at.Format(time.RFC3339Nano)}).MarshalCBOR()
+			require.NoError(t, err)
 			full, err := w.Append(segment.Event{
-				Seq: seq, WitnessedAt: past.Add(time.Duration(seq) * time.Second).UnixMicro(), Kind: segment.KindAccount, DID: "did:plc:a", Payload: payload,
+				Seq: seq, WitnessedAt: at.UnixMicro(), Kind: segment.KindAccount, DID: "did:plc:a", Payload: payload,
 			})
 			require.NoError(t, err)
 			if full {
@@ -77,7 +84,15 @@ func (a *fakeArchive) last() uint64 {
 func (a *fakeArchive) attach(h *fakeHost) {
 	h.mux.HandleFunc(getSegmentPath, a.getSegment)
 	h.mux.HandleFunc(getBlockPath, a.getBlock)
-	h.change(func() { h.planner = a.plan })
+	var list []string
+	for _, name := range a.files {
+		s, _ := a.header(name)
+		list = append(list, fmt.Sprintf(`{"maxSeq":%d,"minWitnessedAt":%d,"maxWitnessedAt":%d}`, s.MaxSeq, s.MinWitnessedAt, s.MaxWitnessedAt))
+	}
+	h.change(func() {
+		h.planner = a.plan
+		h.pages = []string{"[" + strings.Join(list[:1], ",") + "]", "[" + strings.Join(list[1:], ",") + "]"}
+	})
 }
 
 func (a *fakeArchive) header(name string) (segment.Header, []byte) {

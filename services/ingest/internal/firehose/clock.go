@@ -67,36 +67,23 @@ const (
 // of the times that the last events' own servers gave them. Hosts have no part
 // in it. It never goes back: what an earlier position covered stays covered.
 type clock struct {
-	at   time.Time
-	seed maphash.Seed
-	last []vote // the newest at the end
-}
+	jury
 
-// vote is the time of an account's last event.
-type vote struct {
-	account uint64
-	micros  int64
+	at time.Time
 }
 
 // newClock returns a clock that goes on from a position.
 func newClock(from event.Position) *clock {
-	c := &clock{seed: maphash.MakeSeed(), last: make([]vote, 0, clockAccounts+1)}
+	c := &clock{jury: newJury()}
 	c.advance(from.Clock)
 	return c
 }
 
 // read takes in the next event and returns the clock.
 func (c *clock) read(id identity) time.Time {
-	t, ok := id.time()
-	if !ok {
-		return c.at
+	if c.hear(id) {
+		c.advance(c.median())
 	}
-	account := maphash.String(c.seed, id.did)
-	c.last = slices.DeleteFunc(c.last, func(v vote) bool { return v.account == account })
-	if c.last = append(c.last, vote{account, t.UnixMicro()}); len(c.last) > clockAccounts {
-		c.last = append(c.last[:0], c.last[1:]...)
-	}
-	c.advance(median(c.last))
 	return c.at
 }
 
@@ -112,13 +99,53 @@ func (c *clock) advance(to time.Time) {
 	}
 }
 
-// median is the middle one of the times, the earlier of two.
-func median(votes []vote) time.Time {
+// jury are the times of the last events of some accounts.
+type jury struct {
+	seed  maphash.Seed
+	votes []vote // the newest at the end
+}
+
+// vote is the time of an account's last event.
+type vote struct {
+	account uint64
+	micros  int64
+}
+
+func newJury() jury { return jury{seed: maphash.MakeSeed(), votes: make([]vote, 0, clockAccounts+1)} }
+
+// has reports whether an account has a vote.
+func (j *jury) has(did string) bool {
+	account := maphash.String(j.seed, did)
+	return slices.ContainsFunc(j.votes, func(v vote) bool { return v.account == account })
+}
+
+// hear takes in an event, and reports whether it tells a time.
+func (j *jury) hear(id identity) bool {
+	t, ok := id.time()
+	if !ok {
+		return false
+	}
+	account := maphash.String(j.seed, id.did)
+	j.votes = slices.DeleteFunc(j.votes, func(v vote) bool { return v.account == account })
+	if j.votes = append(j.votes, vote{account, t.UnixMicro()}); len(j.votes) > clockAccounts {
+		j.votes = append(j.votes[:0], j.votes[1:]...)
+	}
+	return true
+}
+
+func (j *jury) full() bool { return len(j.votes) == clockAccounts }
+
+// median is the middle one of the times, the earlier of two; zero where there are
+// none.
+func (j *jury) median() time.Time {
+	if len(j.votes) == 0 {
+		return time.Time{}
+	}
 	var sorted [clockAccounts]int64
-	for i, v := range votes {
+	for i, v := range j.votes {
 		sorted[i] = v.micros
 	}
-	s := sorted[:len(votes)]
+	s := sorted[:len(j.votes)]
 	slices.Sort(s)
 	return time.UnixMicro(s[(len(s)-1)/2]).UTC()
 }

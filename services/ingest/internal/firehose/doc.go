@@ -16,11 +16,11 @@
 //     wiped, gives neither events nor an error, for ever. One that the host has
 //     given to another event meanwhile (it crashed before it had stored the
 //     first) makes the client drop events as known. So a cursor is never given
-//     to a client before a raw probe has shown that the host knows it, with the
-//     time that we know (verify), and a client is not let reconnect by itself.
+//     to a client before a raw probe has shown that the host has the event that
+//     we know there (verify), and a client is not let reconnect by itself.
 //   - A time instead of a sequence number: the server understands it, the
 //     client then drops everything. So a raw probe turns times into sequence
-//     numbers (resolve).
+//     numbers (seek).
 //   - None at all ("from the tip"): a reconnect before the first event leaves
 //     a gap. So the tip, too, is resolved to a sequence number first.
 //
@@ -29,6 +29,11 @@
 // behind the last event delivered. Its plans of the archive are changed on
 // their way, so that it does not take whole segment files into memory
 // (blockwise).
+//
+// The times that hosts show and seek by are theirs: one may lag by minutes, its
+// clock be wrong, its operator import any. What hosts share is the revisions of
+// commits, and so positions have a clock made of these (clock). On another host
+// reading begins where the revisions of what it has are early enough (seek).
 //
 // A message that is longer than the client takes would end each of its
 // connections: it is taken out of the websocket (sift). A host whose history

@@ -32,6 +32,7 @@ type fakeHost struct {
 	changed chan struct{} // closed and replaced when something below changes
 	events  []fakeEvent
 	floor   uint64           // sequence numbers below are CursorTooOld
+	active  uint64           // times from this one's on are sought from it on, where not 0
 	sealed  uint64           // what planSnapshot says of the archive
 	plan    string           // the segments of that answer, as JSON
 	planner http.HandlerFunc // answers instead, where set
@@ -166,12 +167,17 @@ func (h *fakeHost) subscribe(w http.ResponseWriter, r *http.Request) {
 		}
 		switch {
 		case cursor >= minTimeCursor:
-			for i, e := range h.events {
+			for _, e := range h.events {
 				if e.time.UnixMicro() >= int64(cursor) {
 					next = e.seq
-					outdated = i == 0 && h.floor > 0
 					break
 				}
+			}
+			if h.active > 0 {
+				next = min(next, h.active)
+			}
+			if outdated = next <= h.floor; outdated {
+				next = h.floor
 			}
 		case cursor > h.tip(): // the trap: the tip, without a word
 		case cursor < h.floor:
@@ -281,6 +287,7 @@ type session struct {
 	mu      sync.Mutex
 	events  []string // "host:seq"
 	batches []Batch
+	late    time.Time
 	notices []Notice
 	changed chan struct{}
 }
@@ -316,6 +323,12 @@ func read(t *testing.T, from event.Position, cfg Config, hosts ...*fakeHost) *se
 		t.Logf("%s %s at %d: %s", n.What, names[n.Host], n.Position.Seq, n.Detail)
 		s.notices = append(s.notices, n)
 	}
+	r.OnLateHistory = func(_ string, begins time.Time) error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.late = begins
+		return nil
+	}
 	go func() {
 		s.done <- r.Run(ctx, from, func(_ context.Context, b Batch) error {
 			s.mu.Lock()
@@ -323,7 +336,7 @@ func read(t *testing.T, from event.Position, cfg Config, hosts ...*fakeHost) *se
 			for _, e := range b.Events {
 				s.events = append(s.events, fmt.Sprintf("%s:%d", names[b.Host], e.Seq))
 			}
-			b.Events = slices.Clone(b.Events)
+			b.Events, b.Positions = slices.Clone(b.Events), slices.Clone(b.Positions)
 			s.batches = append(s.batches, b)
 			select {
 			case s.changed <- struct{}{}:
@@ -393,6 +406,13 @@ func (s *session) count(what What) int {
 		}
 	}
 	return n
+}
+
+// lateHistory is when the host's history was said to begin.
+func (s *session) lateHistory() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.late
 }
 
 func (s *session) all() []string {

@@ -14,8 +14,9 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// switchMargin is how far back from the last position reading begins on
-// another host: more than two hosts differ in when they witness an event.
+// switchMargin is how far back from the last position's clock reading begins on
+// another host, whose relay may have passed accounts' events on in another order.
+// It leaves out how late either host is: that is not in the clock.
 const switchMargin = 60 * time.Second
 
 // Config is what to read, and from where.
@@ -37,10 +38,7 @@ type Config struct {
 // each connection has no events.
 type Batch struct {
 	Host string
-	// NotBefore is set where reading began at a time: events before it are
-	// there because hosts replay from somewhat earlier.
-	NotBefore time.Time
-	// Events are valid until the handler returns.
+	// Events are valid until the handler returns. There may be none of those read.
 	Events []jetstream.Event
 	// Positions are where they stand, one for each.
 	Positions []event.Position
@@ -91,9 +89,12 @@ type Reader struct {
 	transport http.RoundTripper
 	http      *http.Client
 	// OnNotice, if set, hears of connections and failures; OnClientError of
-	// each error that the client mends by itself. They must not block.
+	// each error that the client mends by itself; OnLateHistory of a host whose
+	// history begins later than Config.Start, which its error passes over. They
+	// must not block.
 	OnNotice      func(Notice)
 	OnClientError func(error)
+	OnLateHistory func(host string, begins time.Time) error
 }
 
 // New returns a reader. It starts nothing.
@@ -246,14 +247,14 @@ func (r *run) visit(ctx context.Context, host string) error {
 		}
 		return err
 	}
-	client, err := r.subscribe(host, at.pos.Seq)
+	client, err := r.subscribe(host, at.Seq)
 	if err != nil {
 		r.notify(Notice{What: Failed, Host: host, Position: r.pos, Detail: err.Error()})
 		return err
 	}
 	defer func() { _ = client.Close() }()
-	r.notify(Notice{What: Connected, Host: host, Position: at.pos, Detail: fmt.Sprintf("reading behind %d", at.pos.Seq)})
-	if err := r.handle(ctx, Batch{Host: host, NotBefore: at.notBefore, Last: r.pos}); err != nil {
+	r.notify(Notice{What: Connected, Host: host, Position: at, Detail: fmt.Sprintf("reading behind %d", at.Seq)})
+	if err := r.handle(ctx, Batch{Host: host, Last: r.pos}); err != nil {
 		return &handlerError{err}
 	}
 	err = r.read(ctx, client, at)

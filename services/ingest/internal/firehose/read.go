@@ -32,13 +32,13 @@ var (
 
 // read iterates over one client and says why it ended. A client is iterated
 // once: a second time it would begin at its first cursor again.
-func (r *run) read(ctx context.Context, client *jetstream.Client, at place) error {
+func (r *run) read(ctx context.Context, client *jetstream.Client, at event.Position) error {
 	if r.newest.IsZero() {
 		r.heard(r.pos.Time) // where the very first start begins
 	}
 	visit, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	w := &watch{run: r, client: client, pos: at.pos, began: time.Now(), since: time.Now(), deadline: r.end,
+	w := &watch{run: r, client: client, pos: at, began: time.Now(), since: time.Now(), deadline: r.end,
 		newest: r.newest, news: time.Now()}
 	var watching sync.WaitGroup
 	watching.Go(func() { w.watch(visit, end) })
@@ -51,7 +51,7 @@ func (r *run) read(ctx context.Context, client *jetstream.Client, at place) erro
 			}
 		} else {
 			w.busy()
-			if why = r.deliver(ctx, at, batch.Events()); why != nil {
+			if why = r.deliver(ctx, at.Host, batch.Events()); why != nil {
 				break
 			}
 			w.idle(r.pos, r.newest, r.end)
@@ -67,28 +67,42 @@ func (r *run) read(ctx context.Context, client *jetstream.Client, at place) erro
 }
 
 // deliver hands events to the handler and moves the position behind them.
-func (r *run) deliver(ctx context.Context, at place, events []jetstream.Event) error {
+func (r *run) deliver(ctx context.Context, host string, events []jetstream.Event) error {
 	var ended error
+	var last event.Position
 	r.places = r.places[:0]
+	kept := events[:0]
 	for i := range events {
-		p := r.position(at.pos.Host, &events[i])
+		p := r.position(host, &events[i])
 		if r.cfg.StopAfter > 0 {
 			r.setEnd(p.NetworkTime()) // only the whole archive begins without a time
 			if !p.NetworkTime().Before(r.end) {
-				events, ended = events[:i], errReachedEnd
+				ended = errReachedEnd
 				break
 			}
 		}
-		r.places = append(r.places, p)
+		if last = p; !r.early(p, &events[i]) {
+			kept, r.places = append(kept, events[i]), append(r.places, p)
+		}
 	}
-	if len(events) > 0 {
-		last := r.places[len(events)-1]
-		if err := r.handle(ctx, Batch{Host: at.pos.Host, NotBefore: at.notBefore, Events: events, Positions: r.places, Last: last}); err != nil {
+	if last.Seq > 0 {
+		if err := r.handle(ctx, Batch{Host: host, Events: kept, Positions: r.places, Last: last}); err != nil {
 			return &handlerError{err}
 		}
 		r.pos, r.young, r.gap = last, time.Time{}, false
 	}
 	return ended
+}
+
+// early reports whether an event is of before Config.Start's time: hosts are read
+// from somewhat earlier. Both the clock and the event's own time must say so: what
+// a host downloaded when it was new is in no order.
+func (r *run) early(p event.Position, ev *jetstream.Event) bool {
+	if !p.NetworkTime().Before(r.cfg.Start.Time) {
+		return false
+	}
+	own, ok := identityOf(ev).time()
+	return !ok || own.Before(r.cfg.Start.Time)
 }
 
 // maxTimeUS is the last microsecond of the year 9999: beyond it a time does

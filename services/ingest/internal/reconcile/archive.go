@@ -43,7 +43,7 @@ func (b *archive) read(ctx context.Context, reader *firehose.Reader, maxPayload 
 func (b *archive) event(d decode.Decoder, ev *jetstream.Event, pos event.Position) {
 	if ev.Kind != jetstream.KindCommit || ev.Commit == nil || ev.Commit.Operation != jetstream.OpCreate {
 		if !b.ended {
-			b.end(pos.Time)
+			b.end(madeAt(ev, pos))
 		}
 		if ev.Kind != jetstream.KindCommit || ev.Commit == nil {
 			return
@@ -73,12 +73,27 @@ func (b *archive) event(d decode.Decoder, ev *jetstream.Event, pos event.Positio
 	b.k.posts[id] = p
 }
 
-// end is called with the time of the first live event. What came shortly before
-// it may be live as well.
+// madeAt is the event's own time or, where it tells none, the clock's.
+func madeAt(ev *jetstream.Event, pos event.Position) time.Time {
+	rev := ""
+	switch {
+	case ev.Commit != nil:
+		rev = ev.Commit.Rev
+	case ev.Sync != nil:
+		rev = ev.Sync.Rev
+	}
+	if made, ok := event.RevTime(rev); ok {
+		return made
+	}
+	return pos.NetworkTime()
+}
+
+// end is called with the network's time at the first live event. What was made
+// shortly before it may be live as well.
 func (b *archive) end(t time.Time) {
 	b.ended = true
 	for _, a := range b.k.accounts {
-		if a.archived != (rev{}) && a.at.Time.After(t.Add(-b.margin)) {
+		if made, _ := event.RevTime(string(a.archived[:])); made.After(t.Add(-b.margin)) {
 			a.archived = rev{}
 			b.unsure++
 		}

@@ -72,8 +72,9 @@ type Summary struct {
 	Published uint64 `json:"published"`
 	// Took is how long all took, in seconds.
 	Took float64 `json:"tookSeconds"`
-	// Complete says that nothing is left to be done.
-	Complete bool `json:"complete"`
+	// Complete says that nothing is left to be done, and Why why not.
+	Complete bool   `json:"complete"`
+	Why      string `json:"why,omitempty"`
 }
 
 // Reconcile is one run.

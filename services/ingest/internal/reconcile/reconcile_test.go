@@ -3,11 +3,11 @@ package reconcile
 import (
 	"fmt"
 	"hash/maphash"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/bluesky-social/jetstream"
+	"github.com/jcalabro/atmos"
 	"github.com/jcalabro/atmos/cbor"
 	"github.com/stretchr/testify/require"
 
@@ -17,13 +17,16 @@ import (
 
 var begin = time.Date(2026, 8, 31, 12, 0, 0, 0, time.UTC)
 
-// revAt is the revision of a second, with letters for digits.
+// revAt is the revision of a second.
 func revAt(second int) string {
-	return "3l3qo2vut" + strings.Map(func(r rune) rune { return r - '0' + 'a' }, fmt.Sprintf("%04d", second))
+	return atmos.NewTID(begin.Add(time.Duration(second)*time.Second).UnixMicro(), 0).String()
 }
 
 func at(second int) event.Position {
-	return event.Position{Host: "https://host.example", Seq: uint64(second), Time: begin.Add(time.Duration(second) * time.Second)}
+	return event.Position{
+		Host: "https://host.example", Seq: uint64(second), Time: begin.AddDate(-3, 0, 0), // an imported one
+		Clock: begin.Add(time.Duration(second) * time.Second),
+	}
 }
 
 // said is an event of the stream at a second.
@@ -47,7 +50,7 @@ func has(t *testing.T, second int, op jetstream.Operation, did, rkey string, tag
 	data, err := cbor.Marshal(map[string]any{"$type": event.Collection, "text": "x", "tags": tags})
 	require.NoError(t, err)
 	return &jetstream.Event{
-		DID: "did:plc:" + did, Seq: uint64(second), TimeUS: at(second).Time.UnixMicro(), Kind: jetstream.KindCommit,
+		DID: "did:plc:" + did, Seq: uint64(second), TimeUS: begin.UnixMicro(), Kind: jetstream.KindCommit,
 		Commit: &jetstream.Commit{Operation: op, Collection: event.Collection, Rkey: rkey, Rev: revAt(second), RecordCBOR: data},
 	}
 }
@@ -156,7 +159,7 @@ func TestCompare(t *testing.T) {
 						a.event(decode.Decoder{MaxPayload: 1 << 20}, e, at(int(e.Seq)))
 					}
 					if !a.ended {
-						a.end(at(300).Time)
+						a.end(at(300).Clock)
 					}
 					r.summary.Unsure += a.unsure
 					require.NoError(t, r.collect(k))

@@ -1,0 +1,186 @@
+package firehose
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+const (
+	// sampleFrames is how many events of a place on a host are looked at, at
+	// most, for the network's time there.
+	sampleFrames = 200
+	// seekSlack is how much earlier than need be a host is asked: what follows
+	// must show that the network's time there is not later.
+	seekSlack = 30 * time.Second
+	// nearEnough is how much earlier than need be reading may begin, rather than
+	// to look for a closer place.
+	nearEnough = 5 * time.Minute
+	// liveLag is how late a host may have witnessed what it reads live. What it
+	// witnessed later than that, it may have downloaded when it was new.
+	liveLag = time.Hour
+	// seekStride is how close seeking comes to the place, in events.
+	seekStride = 1024
+)
+
+// sample is what a host has at a cursor.
+type sample struct {
+	// seq is the first event's number; 0 where there is none.
+	seq uint64
+	// first is the first event, and shown the time that the host shows for it.
+	first identity
+	shown time.Time
+	// at is the network's time there, the median of some accounts' events; zero
+	// where none tells.
+	at time.Time
+	// outdated says that the cursor was a time before the host's live window.
+	outdated bool
+}
+
+// late reports whether reading from s would miss what the network did from t on.
+func (s sample) late(t time.Time) bool { return s.at.After(t) }
+
+// seek returns the sequence number behind which the host has all that the network
+// did from t on, or 0 where its history begins later or is to be read whole. The
+// number may be lower than need be.
+//
+// The host is asked by its own stamps, which may be anything: it lags, its clock
+// is wrong. So the revisions of what it has there are looked at, and where they
+// are too late it is asked for what is further back.
+func (r *run) seek(ctx context.Context, host string, t time.Time) (uint64, error) {
+	back := switchMargin
+	for stamp := t.Add(-seekSlack); stamp.UnixMicro() >= minTimeCursor; {
+		s, err := r.sample(ctx, host, uint64(stamp.UnixMicro()), r.patience())
+		if err == nil && s.outdated && s.late(t) {
+			s, err = r.sampleArchive(ctx, host, stamp)
+		}
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return 0, context.Cause(ctx)
+		case err != nil:
+			return 0, fmt.Errorf("find %s on %s: %w", t.Format(time.RFC3339Nano), host, err)
+		case s.seq <= 1:
+			return 0, nil
+		case !s.late(t):
+			return r.approach(ctx, host, s, t)
+		}
+		back = max(2*back, s.at.Sub(t))
+		stamp = stamp.Add(-back)
+	}
+	return 0, r.answers(ctx, host)
+}
+
+// approach looks for a place closer to t than s is: a host begins early where it
+// has no index, which is all that it has not sealed yet. What a host downloaded
+// when it was new is in no order, and is not passed over.
+func (r *run) approach(ctx context.Context, host string, s sample, t time.Time) (uint64, error) {
+	low, high := s.seq, uint64(0)
+	for step := uint64(seekStride); t.Sub(s.at) > nearEnough && s.shown.Sub(s.at) < liveLag; {
+		probe := low + step
+		if high > 0 {
+			if high-low <= seekStride {
+				break
+			}
+			probe = low + (high-low)/2
+		}
+		next, err := r.sample(ctx, host, probe, r.timing.Ask)
+		if isTooOld(err) {
+			break // it is in the archive
+		}
+		if err != nil && ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			return 0, fmt.Errorf("find %s on %s: %w", t.Format(time.RFC3339Nano), host, err)
+		}
+		// Above its tip a host is silent, or gives what comes next.
+		if err != nil || next.seq < probe || next.late(t) {
+			high = probe
+			continue
+		}
+		low, s = probe, next
+		step *= 2
+	}
+	return low - 1, nil
+}
+
+// sample looks at what a host has at a cursor, for whose first event it waits as
+// long as patience.
+func (r *run) sample(ctx context.Context, host string, cursor uint64, patience time.Duration) (sample, error) {
+	p, err := r.dial(ctx, host, &cursor, false)
+	if err != nil {
+		return sample{}, err
+	}
+	defer p.close()
+	s, accounts := sample{}, newJury()
+	until := time.Now().Add(patience)
+	for range sampleFrames {
+		wait, cancel := context.WithDeadline(ctx, until)
+		f, err := p.next(wait)
+		cancel()
+		switch {
+		case err != nil && s.seq > 0 && ctx.Err() == nil:
+			return s, nil // as many as there are
+		case err != nil:
+			return s, err
+		case f.info != "":
+			s.outdated = s.outdated || f.info == infoOutdated
+			continue
+		}
+		if s.seq == 0 {
+			s.seq, s.first, s.shown = f.seq, f.id, f.time
+			until = time.Now().Add(r.timing.Ask / 5) // what follows is there, or not
+		}
+		if !accounts.has(f.id.did) { // its first event here, the closest to the place
+			accounts.hear(f.id)
+		}
+		if s.at = accounts.median(); accounts.full() {
+			break
+		}
+	}
+	return s, nil
+}
+
+// sampleArchive looks at what the archive has of a time before the live window.
+func (r *run) sampleArchive(ctx context.Context, host string, stamp time.Time) (sample, error) {
+	last, err := r.sealedBefore(ctx, host, stamp)
+	if err != nil || last == 0 {
+		return sample{}, err
+	}
+	return r.archived(ctx, host, last)
+}
+
+// archived looks at what the archive has behind a sequence number: of what
+// Tagstream follows, the next events.
+func (r *run) archived(ctx context.Context, host string, after uint64) (sample, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.timing.Listing)
+	defer cancel()
+	client, err := r.subscribe(host, after)
+	if err != nil {
+		return sample{}, err
+	}
+	defer func() { _ = client.Close() }()
+	for batch, err := range client.Events(ctx) {
+		if err != nil {
+			return sample{}, fmt.Errorf("read the archive behind %d: %w", after, err)
+		}
+		events := batch.Events()
+		if len(events) == 0 {
+			continue
+		}
+		s, accounts := sample{}, newJury()
+		for i := range events {
+			id := identityOf(&events[i])
+			if i == 0 {
+				s.seq, s.first, s.shown = events[i].Seq, id, time.UnixMicro(events[i].TimeUS).UTC()
+			}
+			if !accounts.full() && !accounts.has(id.did) {
+				accounts.hear(id)
+			}
+		}
+		s.at = accounts.median()
+		return s, nil
+	}
+	return sample{}, fmt.Errorf("read the archive behind %d: %w", after, errEnded)
+}

@@ -1,0 +1,142 @@
+package firehose
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+// network adds what a host witnesses of the network's first n seconds, in each of
+// which an account commits: numbers from first on, stamped late by lag.
+func (h *fakeHost) network(first uint64, n int, lag time.Duration) {
+	h.change(func() {
+		for i := range n {
+			made := past.Add(time.Duration(i) * time.Second)
+			h.events = append(h.events, fakeEvent{
+				seq: first + uint64(i), made: made, time: made.Add(lag), did: fmt.Sprintf("did:plc:n%d", i%40),
+			})
+		}
+	})
+}
+
+func TestFailOver(t *testing.T) {
+	t.Parallel()
+	const longAgo = -3 * 365 * 24 * time.Hour
+	const minute = 60 // of the network: an event a second
+	tests := map[string]struct {
+		read         int // how far the first host has come, in the network's seconds
+		lagA, lagB   time.Duration
+		imported     time.Duration // shown for the last event of the first host, after its own; 0 is none
+		active       uint64        // the second host has an index of what is before this number
+		from, latest int           // reading begins between these of the network's seconds
+	}{
+		"both are in time": {read: 20 * minute, from: 18 * minute, latest: 19 * minute},
+		// The fault of issue reports: read up to 5, gone on with 545.
+		"the first is ten minutes late":             {read: 5, lagA: 10 * time.Minute, from: 0, latest: 0},
+		"the first is ten minutes late, further on": {read: 20 * minute, lagA: 10 * time.Minute, from: 18 * minute, latest: 19 * minute},
+		"the second is ten minutes late":            {read: 20 * minute, lagB: 10 * time.Minute, from: 8 * minute, latest: 19 * minute},
+		"the second's clock is ten minutes slow":    {read: 20 * minute, lagB: -10 * time.Minute, from: 0, latest: 19 * minute},
+		"the last event has an imported time":       {read: 20 * minute, imported: longAgo, from: 18 * minute, latest: 19 * minute},
+		"and one of the far future":                 {read: 20 * minute, imported: -longAgo, from: 18 * minute, latest: 19 * minute},
+		"the second has no index of the last hour":  {read: 70 * minute, active: 601, from: 69*minute - seekStride, latest: 69 * minute},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a, b := newFakeHost(t), newFakeHost(t)
+			a.network(1, tt.read, tt.lagA)
+			if tt.imported != 0 {
+				last := &a.events[len(a.events)-1]
+				last.shown = last.time.Add(tt.imported)
+			}
+			// The other host has numbers of its own, and has come further.
+			b.network(500, tt.read+15*minute, tt.lagB)
+			b.change(func() { b.active = tt.active })
+			s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, a, b)
+			s.await(fmt.Sprint("a:", tt.read))
+			before := len(s.all())
+
+			a.change(func() { a.status = http.StatusServiceUnavailable })
+			a.cutAll()
+			s.await(fmt.Sprint("b:", 499+tt.read+15*minute))
+			got := s.all()[before:]
+			var begins int
+			_, err := fmt.Sscanf(got[0], "b:%d", &begins)
+			require.NoError(t, err)
+			begins -= 500
+			require.GreaterOrEqual(t, begins, tt.from)
+			require.LessOrEqual(t, begins, tt.latest, "a minute before the last event, at least")
+			require.Len(t, got, tt.read+15*minute-begins, "and everything from there on")
+
+			// The preferred host is the first to be tried again.
+			a.change(func() { a.status = 0 })
+			a.emit(time.Now(), 9000)
+			b.change(func() { b.status = http.StatusServiceUnavailable })
+			b.cutAll()
+			s.await("a:9000")
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			var clock time.Time
+			for _, batch := range s.batches {
+				for _, p := range slices.Concat(batch.Positions, []event.Position{batch.Last}) {
+					require.False(t, p.Clock.Before(clock) && !p.Clock.IsZero(), "the clock goes back")
+					clock = p.Clock
+				}
+			}
+		})
+	}
+}
+
+// A host that was wiped and has outgrown a position from before that, which is
+// older than the live window: the host's refusal looks as for one of its own past.
+func TestAWipedHostThatOutgrewThePosition(t *testing.T) {
+	t.Parallel()
+	const gone = 19 // replaced since
+	a := newFakeArchive(t, 3, gone)
+	own := func(seq uint64) identity {
+		return identity{did: "did:plc:a", told: past.Add(time.Duration(seq) * time.Second).Format(time.RFC3339Nano)}
+	}
+	for name, tt := range map[string]struct {
+		pos      event.Position
+		switched int
+		first    uint64
+	}{
+		"its own past": {pos: event.Position{Seq: 17, Mark: own(17).mark()}, first: 18},
+		"another event has the number": {
+			pos: event.Position{Seq: 17, Mark: own(16).mark()}, switched: 1, first: 1,
+		},
+		"its history begins later, and the event is not in its archive": {
+			pos:      event.Position{Seq: gone, Mark: own(gone).mark(), Clock: past.Add(-time.Hour), Time: past.Add(-time.Hour)},
+			switched: 1, first: 1,
+		},
+		"the event is not in its archive": {
+			pos: event.Position{Seq: gone, Mark: own(gone).mark()}, first: gone + 1,
+		},
+		"from before there were marks": {
+			pos: event.Position{Seq: 17, Time: past.Add(-time.Hour)}, switched: 1, first: 1,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newFakeHost(t)
+			a.attach(h)
+			h.emit(past.Add(time.Hour), a.last()+1)
+			h.change(func() { h.floor = a.last() }) // the sealed tip is just within the live window
+			pos := tt.pos
+			pos.Host = h.srv.URL
+			if pos.Time.IsZero() {
+				pos.Time = past.Add(time.Duration(pos.Seq) * time.Second)
+			}
+			s := read(t, pos, Config{}, h)
+			s.await(fmt.Sprint("a:", a.last()+1))
+			require.Equal(t, tt.switched, s.count(Switched))
+			require.Equal(t, fmt.Sprint("a:", tt.first), s.all()[0])
+		})
+	}
+}

@@ -1,0 +1,132 @@
+package firehose
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+// verify reports why the host's history is not the one that pos is from; ""
+// where it is, as far as can be told.
+func (r *run) verify(ctx context.Context, pos event.Position) (foreign string, err error) {
+	if pos.Seq == 0 {
+		return "", r.answers(ctx, pos.Host) // the beginning is part of every history
+	}
+	p, err := r.dial(ctx, pos.Host, &pos.Seq, false)
+	if isTooOld(err) {
+		return r.verifyArchived(ctx, pos)
+	}
+	if err != nil {
+		return "", err
+	}
+	defer p.close()
+	wait, cancel := context.WithTimeout(ctx, r.timing.Verify)
+	defer cancel()
+	for {
+		f, err := p.next(wait)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return "", context.Cause(ctx)
+		case errors.Is(err, context.DeadlineExceeded):
+			// A host that knows the cursor answers at once, with that event.
+			return fmt.Sprintf("it is silent at sequence number %d", pos.Seq), nil
+		case err != nil:
+			return "", fmt.Errorf("verify position %d on %s: %w", pos.Seq, pos.Host, err)
+		case f.info != "":
+			continue
+		case f.seq < pos.Seq:
+			return fmt.Sprintf("asked for sequence number %d it gives %d", pos.Seq, f.seq), nil
+		case f.seq == pos.Seq && !f.is(pos):
+			return f.another(), nil
+		case f.seq == pos.Seq && !f.time.Equal(pos.Time):
+			return r.witnessedLater(ctx, pos)
+		}
+		return "", nil
+	}
+}
+
+// verifyArchived is verify for a position that is older than the host's live
+// window: it may be of a former history, whose numbers the host has outgrown.
+func (r *run) verifyArchived(ctx context.Context, pos event.Position) (foreign string, err error) {
+	s, err := r.archived(ctx, pos.Host, pos.Seq-1)
+	if err != nil {
+		return "", fmt.Errorf("verify position %d on %s: %w", pos.Seq, pos.Host, err)
+	}
+	if f := (frame{seq: s.seq, time: s.shown, id: s.first}); f.seq == pos.Seq {
+		if !f.is(pos) {
+			return f.another(), nil
+		}
+		if pos.Mark != "" {
+			return "", nil
+		}
+	}
+	// Archives forget what was replaced: then the event is not there.
+	begins, err := r.begins(ctx, pos.Host)
+	if err != nil {
+		return "", fmt.Errorf("verify position %d on %s: %w", pos.Seq, pos.Host, err)
+	}
+	if begins.After(pos.NetworkTime()) && begins.After(pos.Time) {
+		return fmt.Sprintf("it begins at %s, the position is of %s", begins.Format(time.RFC3339), pos.NetworkTime().Format(time.RFC3339)), nil
+	}
+	return "", nil
+}
+
+// witnessedLater reports, as verify, on a host that shows another time for the
+// event of a position. Either its operator has imported times, or it has a new
+// history in which the same event came to the same place. Hosts seek times among
+// those of witnessing, which no import changes: in the history that was read,
+// nothing up to the position is later than its time.
+func (r *run) witnessedLater(ctx context.Context, pos event.Position) (foreign string, err error) {
+	if pos.Time.UnixMicro() < minTimeCursor {
+		return "", nil
+	}
+	cursor := uint64(pos.Time.UnixMicro()) + 1
+	p, err := r.dial(ctx, pos.Host, &cursor, false)
+	if err != nil {
+		return "", err
+	}
+	defer p.close()
+	wait, cancel := context.WithTimeout(ctx, r.timing.Verify)
+	defer cancel()
+	for {
+		f, err := p.next(wait)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return "", context.Cause(ctx)
+		case errors.Is(err, context.DeadlineExceeded):
+			return "", nil // nothing is later
+		case err != nil:
+			return "", fmt.Errorf("verify position %d on %s: %w", pos.Seq, pos.Host, err)
+		case f.info == "" && f.seq <= pos.Seq:
+			return fmt.Sprintf("it witnessed its event %d only after %s", pos.Seq, pos.Time.Format(time.RFC3339Nano)), nil
+		case f.info == "":
+			return "", nil
+		}
+	}
+}
+
+// unmarkedSlack is how far the time of a position that has no mark may be from
+// the own one of the event that the host gives for it: hosts witness events
+// somewhat later than they are made.
+const unmarkedSlack = time.Minute
+
+// is reports whether f may be the event that a position with its number is of.
+func (f frame) is(pos event.Position) bool {
+	if pos.Mark != "" {
+		return f.id.mark() == pos.Mark
+	}
+	own, ok := f.id.time()
+	return f.time.Equal(pos.Time) || ok && own.Sub(pos.Time).Abs() <= unmarkedSlack
+}
+
+// another says that f is not the event expected.
+func (f frame) another() string {
+	made := "unknown time"
+	if own, ok := f.id.time(); ok {
+		made = own.Format(time.RFC3339Nano)
+	}
+	return fmt.Sprintf("its event %d is another one, of %s at %s", f.seq, f.id.did, made)
+}
