@@ -1,7 +1,12 @@
 // Package stream owns the durable NATS JetStream stream between ingest and the
 // indexer: its definition, how it is written (one fenced atomic batch at a
 // time), how it is read (in order, from a sequence number), who may write it
-// (a lease), and its two side streams, the dead letters and the ingest log.
+// (a lease), and what stands beside it: the dead letters, the ingest log, and how
+// far upstream was read, for when the stream is empty.
+//
+// It asks for single messages at the stream's leader alone, since a replica that is
+// behind does not find the newest. The streams' settings are the operator's: Ensure
+// makes what is missing, Adjust changes what it was told to and nothing else.
 //
 // The discipline of the writer, which everything downstream stands on:
 //
@@ -10,7 +15,8 @@
 //     never stored twice, never out of order, and a writer that was replaced
 //     without noticing is refused ([ErrFenced]).
 //   - Every message holds the upstream position it came from. The stream is
-//     the writer's only checkpoint: data and position are one write.
+//     the writer's checkpoint: data and position are one write. The one beside
+//     it counts only where the stream is empty, and is never ahead of it.
 //   - After any error the writer reads the stream's last message to learn what
 //     happened. It never sends again what it has not looked for. A random name
 //     in the messages' headers tells its batch from every other.

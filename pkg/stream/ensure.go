@@ -61,6 +61,9 @@ func CheckServer(nc *nats.Conn) error {
 // that is there: they belong to the operator. It is what ingest does first; it
 // needs the rights of the streams' creator.
 func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
+	if err := CheckServer(js.Conn()); err != nil {
+		return err
+	}
 	replicas := max(cfg.Replicas, 1)
 	// The buckets first, which the rest leaves no room for where there is little.
 	for _, b := range []jetstream.KeyValueConfig{

@@ -223,7 +223,9 @@ func TestCheckServer(t *testing.T) {
 		require.Equal(t, old, err != nil, version)
 		if old {
 			require.EqualError(t, err, "NATS server old is version "+version+": Tagstream needs 2.12 or newer")
-			require.ErrorIs(t, err, stream.ErrOldServer)
+			js, err := stream.JetStream(nc, "")
+			require.NoError(t, err)
+			require.ErrorIs(t, stream.Ensure(t.Context(), js, stream.Config{}), stream.ErrOldServer, "nothing is made there")
 		}
 	}
 }

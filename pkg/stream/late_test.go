@@ -158,17 +158,19 @@ func TestReadAfterWriteOnACluster(t *testing.T) {
 	t.Parallel()
 	servers := serveCluster(t)
 	var at []jetstream.JetStream
+	var direct []jetstream.Stream
 	for _, s := range servers {
-		at = append(at, s.JetStream(t))
+		js := s.JetStream(t)
+		posts, err := js.Stream(t.Context(), stream.Posts)
+		require.NoError(t, err)
+		at, direct = append(at, js), append(direct, posts)
 	}
 	w := openWriter(t, at[0])
 	missed := 0
 	for n := uint64(1); n <= 300; n++ {
 		require.NoError(t, w.Append(within(t, patience), numbered(int(n), 1)))
 		for i, js := range at {
-			s, err := js.Stream(t.Context(), stream.Posts)
-			require.NoError(t, err)
-			if _, err := s.GetMsg(t.Context(), n); errors.Is(err, jetstream.ErrMsgNotFound) {
+			if _, err := direct[i].GetMsg(t.Context(), n); errors.Is(err, jetstream.ErrMsgNotFound) {
 				missed++
 			}
 			msg, err := stream.GetMessage(t.Context(), js, n)
