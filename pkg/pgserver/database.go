@@ -14,7 +14,7 @@ const closeLimit = 5 * time.Second
 // prepareDatabase creates the roles and the database where they are missing and
 // sets every password. A crash half-way is completed by the next start.
 func (s *Server) prepareDatabase(ctx context.Context) error {
-	config, err := pgx.ParseConfig(s.URL(Superuser))
+	config, err := pgx.ParseConfig(s.DriverURL(Superuser))
 	if err != nil {
 		return fmt.Errorf("connect as %s: %w", Superuser, err)
 	}

@@ -17,6 +17,7 @@
 //	binaries/      downloaded binaries, where none were installed
 //	postgres.log   the server's own log, and postgres.log.1 before it
 //	socket.path    the folder of the Unix socket, outside for its short path
+//	service.conf   an empty libpq service, in the place of the environment's
 //	lock           held while a Server lives
 //
 // Promises. A server is reached by a Unix socket in a folder that only its

@@ -25,6 +25,8 @@ import (
 const (
 	// startLimit bounds one start, crash recovery and initdb included.
 	startLimit = 10 * time.Minute
+	// dialLimit bounds one attempt to connect.
+	dialLimit = 10 * time.Second
 	// quickLimit bounds the wait for an immediate shutdown before SIGKILL.
 	quickLimit = 10 * time.Second
 	// socketPort names the socket where the server has no TCP port.
@@ -139,6 +141,10 @@ func (s *Server) start(ctx context.Context) error {
 		return err
 	}
 	if err := s.launch(ctx); err != nil {
+		return err
+	}
+	if err := os.WriteFile(s.serviceFile(), []byte("["+serviceName+"]\n"), 0o600); err != nil {
+		s.end(ctx, true)
 		return err
 	}
 	if err := s.prepareDatabase(ctx); err != nil {
@@ -342,6 +348,29 @@ func (s *Server) URL(role string) string {
 	}
 	return s.connString(role, "", query)
 }
+
+// DriverURL is URL for pgx, which takes what a connection string leaves out from
+// libpq's environment (PGSERVICE, PGOPTIONS, PGREQUIREAUTH and so on). That is for
+// other servers, so this one leaves nothing out.
+func (s *Server) DriverURL(role string) string {
+	query := url.Values{"host": {s.socketDir}, "port": {strconv.Itoa(s.port)}}
+	for name, value := range map[string]string{
+		// A service cannot be left out where the environment names one: ours is empty.
+		"service": serviceName, "servicefile": s.serviceFile(),
+		"passfile": "", "options": "", "timezone": "UTC", "connect_timeout": strconv.Itoa(int(dialLimit.Seconds())),
+		"sslmode": "disable", "sslcertmode": "disable", "sslcert": "", "sslkey": "", "sslrootcert": "", "sslnegotiation": "", "sslsni": "", "sslpassword": "",
+		"target_session_attrs": "any", "channel_binding": "disable", "require_auth": "",
+		"min_protocol_version": "3.0", "max_protocol_version": "3.0",
+	} {
+		query.Set(name, value)
+	}
+	return s.connString(role, "", query)
+}
+
+// serviceName is the one section of the service file.
+const serviceName = "tagstream"
+
+func (s *Server) serviceFile() string { return filepath.Join(s.cfg.Dir, "service.conf") }
 
 // TCPURL is like URL, by TCP. It is of no use where Port is 0.
 func (s *Server) TCPURL(role string) string {

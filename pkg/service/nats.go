@@ -67,10 +67,8 @@ func ConnectNATS(v *Values, logger *slog.Logger, changed func(error)) (*nats.Con
 		v.Fail("NATS_DOMAIN", fmt.Errorf("%q is not a domain's name", d))
 	}
 	for _, server := range v.List("NATS_URL") {
-		u, err := url.Parse(server)
-		if err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
-			// Not the URL itself: it may hold a password.
-			v.Fail("NATS_URL", errors.New("must be a URL such as nats://127.0.0.1:4222, or several with commas between"))
+		if err := checkNATS(server); err != nil {
+			v.Fail("NATS_URL", err)
 		}
 	}
 	if err := v.Err(); err != nil {
@@ -92,6 +90,18 @@ func ConnectNATS(v *Values, logger *slog.Logger, changed func(error)) (*nats.Con
 		}
 	}
 	return nc, nil
+}
+
+// checkNATS checks one server's URL. The error quotes nothing of it.
+func checkNATS(server string) error {
+	if err := CheckUserInfo(server, URLEnds); err != nil {
+		return err
+	}
+	u, err := url.Parse(server)
+	if err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+		return errors.New("must be a URL such as nats://127.0.0.1:4222, or several with commas between")
+	}
+	return nil
 }
 
 // file returns the setting's file, which must be readable.

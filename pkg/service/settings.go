@@ -56,6 +56,8 @@ var Settings = []Setting{
 	{"DATABASE_URL", "", "URL",
 		"Postgres: a read-write role for the indexer, a read-only one for the api, the owner for migrate and rebuild; several hosts allowed; bin/tagstream starts a private Postgres unless this is set", []string{Indexer, API, Standalone}},
 	{"DATABASE_PASSWORD_FILE", "", "FILE", "file that holds the password for DATABASE_URL", []string{Indexer, API, Standalone}},
+	{"DATABASE_MAX_CONNS", "", "N",
+		"connections to Postgres in each pool of a program; without it the URL's pool_max_conns, and without that 8 for the api and 4 for the indexer", []string{Indexer, API, Standalone}},
 	{"INDEXER_MARKER_AGE", "720h", "DURATION",
 		"how long it is remembered that a post was removed, by upstream time; no less than 24h", []string{Indexer}},
 	{"ERASE_WITHIN", "168h", "DURATION",

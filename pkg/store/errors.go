@@ -23,6 +23,12 @@ var (
 	// ErrNotMigrated is returned when the schema is missing or older than this
 	// program: run "indexer migrate" with an owner role.
 	ErrNotMigrated = errors.New("the database has no current schema; run \"indexer migrate\" with the owner's role")
+	// ErrUnfit is returned where the database cannot hold the index: it is too old, or
+	// not encoded in UTF8. Nothing is read from it or written to it.
+	ErrUnfit = errors.New("the database cannot hold the index")
+	// ErrReadOnly is returned where a server that takes writes is needed and the
+	// address leads to none: a standby, as a rule. It may lead to another one soon.
+	ErrReadOnly = errors.New("the server takes no writes: it is a standby, or was made read-only")
 )
 
 // Rejected reports whether Postgres refused the data itself: trying the same
@@ -47,7 +53,7 @@ func Unavailable(err error) bool {
 	var connect *pgconn.ConnectError
 	var network net.Error
 	switch {
-	case errors.Is(err, ErrNotMigrated), errors.Is(err, errSwitched), errors.As(err, &connect), pgconn.SafeToRetry(err), errors.As(err, &network):
+	case errors.Is(err, ErrNotMigrated), errors.Is(err, errSwitched), errors.Is(err, ErrUnfit), errors.Is(err, errOtherEnd), errors.As(err, &connect), pgconn.SafeToRetry(err), errors.As(err, &network):
 		return true
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
 		return true

@@ -2,15 +2,15 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
+	"log/slog"
 
 	"github.com/jackc/pgx/v5"
 )
 
 // grant gives the group roles their rights on a schema, where they exist: the
 // writer changes rows, the reader selects. Neither can create anything.
-func grant(ctx context.Context, db *sql.DB, schema string) error {
+func grant(ctx context.Context, conn *pgx.Conn, schema string) error {
 	s := pgx.Identifier{schema}.Sanitize()
 	for role, rights := range map[string][]string{
 		writerRole: {
@@ -26,14 +26,14 @@ func grant(ctx context.Context, db *sql.DB, schema string) error {
 		},
 	} {
 		var exists bool
-		if err := db.QueryRowContext(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role).Scan(&exists); err != nil {
+		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role).Scan(&exists); err != nil {
 			return fmt.Errorf("look up role %s: %w", role, err)
 		}
 		if !exists {
 			continue
 		}
 		for _, stmt := range rights {
-			if _, err := db.ExecContext(ctx, stmt); err != nil {
+			if _, err := conn.Exec(ctx, stmt); err != nil {
 				return fmt.Errorf("give role %s its rights on schema %s: %w", role, schema, err)
 			}
 		}
@@ -45,10 +45,10 @@ func grant(ctx context.Context, db *sql.DB, schema string) error {
 // not exist, and makes the login roles members. It needs a superuser or a role
 // that may create roles; deployments do the same in deploy/postgres/roles.sql.
 func CreateRoles(ctx context.Context, o Options, writer, reader string) error {
-	return NewOwner(o).do(ctx, func(conn *pgx.Conn) error {
+	return NewOwner(o).do(ctx, owning, func(conn *pgx.Conn) error {
 		// The connection, and the lock with it, ends with this function.
-		if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", migrationLock); err != nil {
-			return fmt.Errorf("take the lock of migrations: %w", err)
+		if err := lock(ctx, conn, migrationLock, slog.New(slog.DiscardHandler)); err != nil {
+			return err
 		}
 		for group, member := range map[string]string{writerRole: writer, readerRole: reader} {
 			var exists bool

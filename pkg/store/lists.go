@@ -126,7 +126,7 @@ func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, err
 	var c conjunction
 	tags, langs := map[string]list{}, map[string]list{}
 	batch := &pgx.Batch{}
-	batch.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+	queueSnapshot(batch, conn)
 	batch.Queue(`
 		SELECT 0, '', 0::bigint, (SELECT count(*) FROM sweeps)
 		UNION ALL SELECT 1, name, id, posts FROM tags WHERE name = ANY($1::text[])

@@ -1,13 +1,14 @@
 package store
 
 import (
+	"cmp"
 	"context"
-	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/golang-migrate/migrate/v4"
@@ -44,71 +45,55 @@ const (
 // version, under a lock of the database, as the owner that o names. A run
 // that was killed half-way is taken up and finished.
 func Migrate(ctx context.Context, o Options, logger *slog.Logger) error {
-	cfg, err := o.config()
+	t, err := o.target(owning)
 	if err != nil {
 		return err
 	}
-	schema := cfg.ConnConfig.RuntimeParams["search_path"]
-	db := stdlib.OpenDB(*cfg.ConnConfig)
-	defer db.Close()
-	unlock, err := lock(ctx, db)
+	conn, err := t.connect(ctx)
 	if err != nil {
-		return err
+		return fmt.Errorf("migrate schema %s: %w", t.schema, err)
 	}
-	defer unlock()
-	if _, err := db.ExecContext(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{schema}.Sanitize()); err != nil {
-		return fmt.Errorf("create schema %s: %w", schema, err)
+	// The lock is the session's and ends with it.
+	defer conn.Close(context.WithoutCancel(ctx))
+	if err := lock(ctx, conn, migrationLock, logger); err != nil {
+		return fmt.Errorf("migrate schema %s: %w", t.schema, err)
 	}
-	err = up(ctx, cfg.ConnConfig, schema)
+	if _, err := conn.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{t.schema}.Sanitize()); err != nil {
+		return fmt.Errorf("create schema %s: %w", t.schema, err)
+	}
+	if err := awaitLibrary(ctx, conn, t.schema, logger); err != nil {
+		return fmt.Errorf("migrate schema %s: %w", t.schema, err)
+	}
+	err = up(ctx, t)
 	for try := 0; lockTaken(err) && try < lockRetries; try++ {
-		logger.Info("a migration waits for a lock", "schema", schema)
+		logger.Info("a migration waits for a lock", "schema", t.schema)
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("migrate schema %s: %w", schema, context.Cause(ctx))
+			return fmt.Errorf("migrate schema %s: %w", t.schema, context.Cause(ctx))
 		case <-time.After(lockRetryPause):
 		}
-		err = up(ctx, cfg.ConnConfig, schema)
+		err = up(ctx, t)
 	}
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("migrate schema %s: %w", schema, err)
+		return fmt.Errorf("migrate schema %s: %w", t.schema, err)
 	}
-	if err := grant(ctx, db, schema); err != nil {
+	if err := grant(ctx, conn, t.schema); err != nil {
 		return err
 	}
-	logger.Info("schema is current", "schema", schema, "version", schemaVersion)
+	logger.Info("schema is current", "schema", t.schema, "version", schemaVersion)
 	return nil
-}
-
-// migrationLock is the key of an advisory lock of the database that everything
-// that creates holds: schemas, migrations, rights.
-const migrationLock = 0x7461_6773_7472
-
-func lock(ctx context.Context, db *sql.DB) (unlock func(), err error) {
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("connect to migrate: %w", err)
-	}
-	if _, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock($1)", migrationLock); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("take the lock of migrations: %w", err)
-	}
-	// The lock is the session's and ends with it.
-	return func() {
-		_ = conn.Raw(func(c any) error { return c.(*stdlib.Conn).Conn().Close(context.WithoutCancel(ctx)) })
-		conn.Close()
-	}, nil
 }
 
 // up runs what is missing. It has a connection of its own: one on which a
 // migration failed stays in that one's transaction and is good for nothing. The
 // library knows no context: where ctx ends, the connection is cut, which the server
 // looks for while it works.
-func up(ctx context.Context, conn *pgx.ConnConfig, schema string) error {
-	conn = conn.Copy()
-	conn.RuntimeParams["client_connection_check_interval"] = millis(cutSeenWithin)
+func up(ctx context.Context, t target) error {
+	t.settings = append(slices.Clone(t.settings), setting{"client_connection_check_interval", millis(cutSeenWithin)})
+	conn := t.cfg.ConnConfig.Copy()
 	dial := conn.DialFunc
 	conn.DialFunc = func(dialing context.Context, network, addr string) (net.Conn, error) {
 		c, err := dial(dialing, network, addr)
@@ -117,11 +102,11 @@ func up(ctx context.Context, conn *pgx.ConnConfig, schema string) error {
 		}
 		return c, err
 	}
-	db := stdlib.OpenDB(*conn)
+	db := stdlib.OpenDB(*conn, stdlib.OptionAfterConnect(t.greet))
 	defer db.Close()
 	drv, err := migratepgx.WithInstance(db, &migratepgx.Config{
 		MigrationsTable:  migrationsTable,
-		SchemaName:       schema,
+		SchemaName:       t.schema,
 		StatementTimeout: migrationTimeout,
 	})
 	if err != nil {
@@ -182,7 +167,7 @@ func EnsureMigrated(ctx context.Context, o Options, logger *slog.Logger) error {
 		return err
 	}
 	err = Migrate(ctx, o, logger)
-	if isCode(err, "42501") { // insufficient privilege
+	if isCode(err, "42501") || errors.Is(err, errPooled) { // insufficient privilege
 		return fmt.Errorf("%w: %w", ErrNotMigrated, err)
 	}
 	return err
@@ -192,8 +177,8 @@ func EnsureMigrated(ctx context.Context, o Options, logger *slog.Logger) error {
 func IsMigrated(ctx context.Context, o Options) (bool, error) {
 	var version int
 	var dirty bool
-	err := NewOwner(o).do(ctx, func(conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, "SELECT version, dirty FROM "+migrationsTable).Scan(&version, &dirty)
+	err := NewOwner(o).do(ctx, reading, func(conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, "SELECT version, dirty FROM "+qualified(cmp.Or(o.Schema, Live), migrationsTable)).Scan(&version, &dirty)
 	})
 	if err = notMigrated(err); errors.Is(err, ErrNotMigrated) {
 		return false, nil

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,7 +22,7 @@ var ErrNotFound = errors.New("not found")
 // role may only select, and so may its transactions. It is safe for concurrent
 // use.
 type Reader struct {
-	pool *pgxpool.Pool
+	pool *pool
 	// schema is the newest one that was met in place of another.
 	switching sync.Mutex
 	schema    int64
@@ -31,50 +31,44 @@ type Reader struct {
 // OpenReader connects as a role that may select. It does not wait for the
 // database: the first use does.
 func OpenReader(ctx context.Context, o Options) (*Reader, error) {
-	cfg, err := o.config()
+	t, err := o.target(reading, slices.Concat(readerSettings, plannerSettings)...)
 	if err != nil {
 		return nil, err
 	}
-	maps.Copy(cfg.ConnConfig.RuntimeParams, readerSettings())
-	cfg.ConnConfig.StatementCacheCapacity = readerStatements
-	connected := cfg.AfterConnect
-	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		if err := connected(ctx, conn); err != nil {
-			return err
-		}
-		return rememberSchema(ctx, conn)
-	}
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	t.cfg.ConnConfig.StatementCacheCapacity = readerStatements
+	pool, err := openPool(ctx, t, rememberSchema)
 	if err != nil {
-		return nil, fmt.Errorf("open the reader's pool: %w", err)
+		return nil, err
 	}
 	return &Reader{pool: pool}, nil
 }
 
-// readerSettings are the parameters of the reader's connections.
-func readerSettings() map[string]string {
-	return map[string]string{
-		"default_transaction_read_only":       "on",
-		"default_transaction_isolation":       "repeatable read",
-		"statement_timeout":                   millis(readerStatementTimeout),
-		"idle_in_transaction_session_timeout": millis(readerStatementTimeout),
-		"jit":                                 "off",
-		// Every query here is a walk along one index with look-ups beside it. Say
-		// so, rather than let the planner's estimates (of a table that was empty a
-		// minute ago, say) or the server's own settings choose another plan; and
-		// plan once per connection.
-		"plan_cache_mode":                 "force_generic_plan",
-		"enable_seqscan":                  "off",
-		"enable_bitmapscan":               "off",
-		"enable_hashjoin":                 "off",
-		"enable_sort":                     "off",
-		"enable_indexscan":                "on",
-		"enable_indexonlyscan":            "on",
-		"enable_nestloop":                 "on",
-		"enable_mergejoin":                "on",
-		"max_parallel_workers_per_gather": "0",
+var (
+	// readerSettings bound what a reader can do.
+	readerSettings = settings{
+		{"default_transaction_read_only", "on"},
+		{"default_transaction_isolation", "repeatable read"},
+		{"statement_timeout", millis(readerStatementTimeout)},
+		{"idle_in_transaction_session_timeout", millis(readerStatementTimeout)},
+		{"plan_cache_mode", "force_generic_plan"},
+		{"max_parallel_workers_per_gather", "0"},
 	}
-}
+	// plannerSettings say that every query here is a walk along one index with
+	// look-ups beside it, rather than let the planner's estimates (of a table that was
+	// empty a minute ago, say) or the server's own settings choose another plan; with
+	// the mode above, a connection plans a statement once.
+	plannerSettings = settings{
+		{"jit", "off"},
+		{"enable_seqscan", "off"},
+		{"enable_bitmapscan", "off"},
+		{"enable_hashjoin", "off"},
+		{"enable_sort", "off"},
+		{"enable_indexscan", "on"},
+		{"enable_indexonlyscan", "on"},
+		{"enable_nestloop", "on"},
+		{"enable_mergejoin", "on"},
+	}
+)
 
 // readerStatements is how many statements a connection keeps the plans of: more
 // than there are forms of queries in use, some 0.2 MB of the server each.
@@ -141,11 +135,18 @@ func (r *Reader) forgetBefore(now int64) {
 func (r *Reader) ask(ctx context.Context, sql string, args []any, read func(pgx.Rows) error) error {
 	return r.on(ctx, func(conn *pgx.Conn) (now int64, err error) {
 		batch := &pgx.Batch{}
+		pooled := pooledSettings(conn) != nil
+		if pooled {
+			queueSnapshot(batch, conn)
+		}
 		batch.Queue(sql, args...).Query(func(rows pgx.Rows) error {
 			err = read(rows)
 			return nil // what failed may have to be read again
 		})
 		batch.Queue(schemaNow).QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
+		if pooled {
+			batch.Queue("COMMIT")
+		}
 		if err := conn.SendBatch(ctx, batch).Close(); err != nil {
 			return 0, err
 		}

@@ -32,14 +32,14 @@ type Owner struct {
 // NewOwner returns an Owner that connects with o for each thing it does.
 func NewOwner(o Options) *Owner { return &Owner{options: o} }
 
-func (o *Owner) do(ctx context.Context, fn func(conn *pgx.Conn) error) error {
-	cfg, err := o.options.config()
+func (o *Owner) do(ctx context.Context, p purpose, fn func(conn *pgx.Conn) error) error {
+	t, err := o.options.target(p)
 	if err != nil {
 		return err
 	}
-	conn, err := pgx.ConnectConfig(ctx, cfg.ConnConfig)
+	conn, err := t.connect(ctx)
 	if err != nil {
-		return fmt.Errorf("connect to the database: %w", err)
+		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	return fn(conn)
@@ -48,12 +48,11 @@ func (o *Owner) do(ctx context.Context, fn func(conn *pgx.Conn) error) error {
 // CheckpointOf returns the checkpoint of a schema, ok false where the schema
 // does not exist.
 func (o *Owner) CheckpointOf(ctx context.Context, schema string) (cp Checkpoint, ok bool, err error) {
-	err = o.do(ctx, func(conn *pgx.Conn) error {
-		if _, err := conn.Exec(ctx, "SELECT set_config('search_path', $1, false)", schema); err != nil {
-			return fmt.Errorf("look into schema %s: %w", schema, err)
-		}
-		cp, _, _, err = readCheckpoint(ctx, conn, "")
-		return err
+	err = o.do(ctx, reading, func(conn *pgx.Conn) error {
+		return beginFunc(ctx, conn, pgx.TxOptions{}, baseSettings(schema), func(tx pgx.Tx) (err error) {
+			cp, _, _, err = readCheckpoint(ctx, tx, "")
+			return err
+		})
 	})
 	if errors.Is(err, ErrNotMigrated) {
 		return Checkpoint{}, false, nil
@@ -64,7 +63,7 @@ func (o *Owner) CheckpointOf(ctx context.Context, schema string) (cp Checkpoint,
 // Leased reports whether some program has the lease of a schema: its indexer, or the
 // rebuild that fills it. It is false where the schema does not exist.
 func (o *Owner) Leased(ctx context.Context, schema string) (leased bool, err error) {
-	err = o.do(ctx, func(conn *pgx.Conn) error {
+	err = o.do(ctx, reading, func(conn *pgx.Conn) error {
 		err := conn.QueryRow(ctx, "SELECT holder <> '' AND lease_until > clock_timestamp() FROM "+qualified(schema, "checkpoint")).Scan(&leased)
 		if err = notMigrated(err); err != nil && !errors.Is(err, ErrNotMigrated) {
 			return fmt.Errorf("look for the lease of schema %s: %w", schema, err)
@@ -79,7 +78,7 @@ func (o *Owner) Drop(ctx context.Context, schema string) error {
 	if schema == Live {
 		return errors.New("drop schema: refusing to drop the live one")
 	}
-	return o.do(ctx, func(conn *pgx.Conn) error {
+	return o.do(ctx, owning, func(conn *pgx.Conn) error {
 		if _, err := conn.Exec(ctx, "SET lock_timeout = "+millis(retireLockTimeout)); err != nil {
 			return fmt.Errorf("drop schema %s: %w", schema, err)
 		}
@@ -93,7 +92,7 @@ func (o *Owner) Drop(ctx context.Context, schema string) error {
 // Vacuum vacuums and analyzes the tables of a schema, so that its first
 // readers find good plans and index-only scans.
 func (o *Owner) Vacuum(ctx context.Context, schema string) error {
-	return o.do(ctx, func(conn *pgx.Conn) error {
+	return o.do(ctx, owning, func(conn *pgx.Conn) error {
 		for _, table := range []string{"post_tags", "post_langs", "posts", "tags", "langs", "tag_hours", "accounts", "removed_posts"} {
 			if _, err := conn.Exec(ctx, "VACUUM (ANALYZE) "+pgx.Identifier{schema, table}.Sanitize()); err != nil {
 				return fmt.Errorf("vacuum %s.%s: %w", schema, table, err)
@@ -128,7 +127,7 @@ func (o *Owner) SwitchStream(ctx context.Context) error {
 func (o *Owner) change(ctx context.Context, catchUp func(ctx context.Context, liveSeq uint64) error, heartbeat string) error {
 	ctx, cancel := context.WithTimeout(ctx, switchTimeout)
 	defer cancel()
-	return o.do(ctx, func(conn *pgx.Conn) error {
+	return o.do(ctx, owning, func(conn *pgx.Conn) error {
 		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 			if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = "+millis(switchLockTimeout)); err != nil {
 				return fmt.Errorf("switch schemas: %w", err)

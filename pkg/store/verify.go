@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -216,7 +216,7 @@ func (r *verification) open(ctx context.Context, tx pgx.Tx) error {
 
 // aligned calls then while a schema's checkpoint is held and the other one was brought to it.
 func (r *verification) aligned(ctx context.Context, schema string, then func() error) error {
-	return NewOwner(r.options).do(ctx, func(conn *pgx.Conn) error {
+	return NewOwner(r.options).do(ctx, writing, func(conn *pgx.Conn) error {
 		if r.Near != nil {
 			var seq int64
 			if err := conn.QueryRow(ctx, "SELECT seq FROM "+qualified(schema, "checkpoint")).Scan(&seq); err != nil {
@@ -228,7 +228,7 @@ func (r *verification) aligned(ctx context.Context, schema string, then func() e
 		}
 		ctx, cancel := context.WithTimeout(ctx, switchTimeout)
 		defer cancel()
-		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		return beginFunc(ctx, conn, pgx.TxOptions{}, pooledSettings(conn), func(tx pgx.Tx) error {
 			if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = "+millis(switchLockTimeout)); err != nil {
 				return fmt.Errorf("hold the checkpoint of %s: %w", schema, err)
 			}
@@ -253,26 +253,16 @@ func enough(err error) error {
 	return err
 }
 
-// connected runs fn on a connection that reads as a reader does, by walks along indexes.
-// But each may take its time.
+// connected runs fn on a connection to any server.
 func (v *Verifier) connected(ctx context.Context, fn func(conn *pgx.Conn) error) error {
-	return NewOwner(v.options).do(ctx, func(conn *pgx.Conn) error {
-		registerKey(conn.TypeMap())
-		for name, value := range readerSettings() {
-			if strings.HasPrefix(name, "enable_") || name == "jit" {
-				if _, err := conn.Exec(ctx, "SET "+name+" = "+value); err != nil {
-					return fmt.Errorf("prepare to verify: %w", err)
-				}
-			}
-		}
-		return fn(conn)
-	})
+	return NewOwner(v.options).do(ctx, reading, fn)
 }
 
-// snapshot runs fn on one unchanging state of the database, which is that of
-// fn's first statement.
+// snapshot runs fn on one unchanging state of the database, which is that of fn's first
+// statement. It reads as a reader does, by walks along indexes; but each may take its time.
 func snapshot(ctx context.Context, conn *pgx.Conn, fn func(tx pgx.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, fn)
+	return beginFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
+		slices.Concat(pooledSettings(conn), plannerSettings), fn)
 }
 
 // qualified is a table's name with its schema's.

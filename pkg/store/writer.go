@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tagstream/tagstream/pkg/event"
 )
@@ -39,7 +38,7 @@ type PendingSync struct {
 // Writer changes the index. It must be used from one goroutine, but for Renew while
 // the lease lasts.
 type Writer struct {
-	pool        *pgxpool.Pool
+	pool        *pool
 	tags, langs *terms
 	// sweeping says that accounts may be being swept, and swept which had the last step.
 	sweeping bool
@@ -57,18 +56,17 @@ type Writer struct {
 // the program in the lease and must be unique to it. It does not wait for the
 // database: the first use does.
 func OpenWriter(ctx context.Context, o Options, holder string) (*Writer, error) {
-	cfg, err := o.config()
+	t, err := o.target(writing,
+		setting{"idle_in_transaction_session_timeout", millis(writerIdleTimeout)},
+		// The arrays differ in size from batch to batch, and a plan made while the
+		// tables were small must not live on.
+		setting{"plan_cache_mode", "force_custom_plan"})
 	if err != nil {
 		return nil, err
 	}
-	p := cfg.ConnConfig.RuntimeParams
-	p["idle_in_transaction_session_timeout"] = millis(writerIdleTimeout)
-	// The arrays differ in size from batch to batch, and a plan made while the
-	// tables were small must not live on.
-	p["plan_cache_mode"] = "force_custom_plan"
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	pool, err := openPool(ctx, t, nil)
 	if err != nil {
-		return nil, fmt.Errorf("open the writer's pool: %w", err)
+		return nil, err
 	}
 	return &Writer{pool: pool, tags: newTerms("tags"), langs: newTerms("langs"), holder: holder}, nil
 }

@@ -70,6 +70,9 @@ func ConfigFrom(v *service.Values, program string) Config {
 
 // checkEndpoint returns the URL with its path, which may be left out.
 func checkEndpoint(s string) (string, error) {
+	if err := service.CheckUserInfo(s, service.URLEnds); err != nil {
+		return "", err
+	}
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return "", errors.New("must be a URL such as http://collector:4318/v1/traces")

@@ -13,7 +13,7 @@ import (
 // Config is what an operator chooses about the API.
 type Config struct {
 	// Database is where the index lives, with a role that may only select.
-	// MaxConns 0 means 8 here.
+	// DefaultConns 0 means 8 here.
 	Database store.Options
 	// Listen is the host:port to serve on. It is not looked at where Deps has
 	// a listener.
@@ -37,7 +37,7 @@ type Config struct {
 }
 
 const (
-	defaultMaxConns    = 8
+	defaultConns       = 8
 	defaultMaxInFlight = 256
 	maxMaxInFlight     = 10_000
 )
@@ -50,8 +50,8 @@ func (c *Config) Validate() error {
 	if err := c.Database.Check(); err != nil {
 		return err
 	}
-	if c.Database.MaxConns == 0 {
-		c.Database.MaxConns = defaultMaxConns
+	if c.Database.DefaultConns == 0 {
+		c.Database.DefaultConns = defaultConns
 	}
 	if c.Database.Program == "" {
 		c.Database.Program = service.API

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -106,15 +107,9 @@ func (c Config) resolve(now time.Time) (firehose.Config, error) {
 	if len(c.Hosts) == 0 {
 		return bad("JETSTREAM_HOSTS", errors.New("must name at least one host"))
 	}
-	for _, h := range c.Hosts {
-		base, err := baseURL(h)
-		if err != nil {
-			return bad("JETSTREAM_HOSTS", err)
-		}
-		if slices.Contains(out.Hosts, base) {
-			return bad("JETSTREAM_HOSTS", fmt.Errorf("names %s twice", base))
-		}
-		out.Hosts = append(out.Hosts, base)
+	var err error
+	if out.Hosts, err = baseURLs(c.Hosts); err != nil {
+		return bad("JETSTREAM_HOSTS", err)
 	}
 	start, err := firehose.ParseStart(c.Start, now)
 	if err != nil {
@@ -136,9 +131,28 @@ func (c Config) resolve(now time.Time) (firehose.Config, error) {
 	return out, nil
 }
 
-// baseURL returns the one form under which a host stands in positions:
-// scheme and host, nothing behind.
-func baseURL(s string) (string, error) {
+// baseURLs returns the one form under which hosts stand in positions: scheme and
+// host, nothing behind. The error quotes nothing that may be a password.
+func baseURLs(hosts []string) (bases []string, err error) {
+	for i, h := range hosts {
+		base, fault := baseURL(h)
+		if fault != "" {
+			shown := strconv.Quote(h)
+			// The comma in a password may have cut it in two.
+			if strings.Contains(strings.Join(hosts, ","), "@") {
+				shown = fmt.Sprintf("entry %d", i+1)
+			}
+			return nil, errors.New(shown + " " + fault)
+		}
+		if slices.Contains(bases, base) {
+			return nil, fmt.Errorf("names %s twice", base)
+		}
+		bases = append(bases, base)
+	}
+	return bases, nil
+}
+
+func baseURL(s string) (base, fault string) {
 	raw := s
 	if !strings.Contains(raw, "://") {
 		scheme := "https://"
@@ -150,9 +164,9 @@ func baseURL(s string) (string, error) {
 	u, err := url.Parse(raw)
 	switch {
 	case err != nil, u.Host == "", u.Scheme != "http" && u.Scheme != "https":
-		return "", fmt.Errorf("%q is not a host's base URL such as https://jetstream.us-east.bsky.network", s)
+		return "", "is not a host's base URL such as https://jetstream.us-east.bsky.network"
 	case u.User != nil, u.RawQuery != "", u.Fragment != "", strings.Trim(u.Path, "/") != "":
-		return "", fmt.Errorf("%q has more than scheme, host and port", s)
+		return "", "has more than scheme, host and port"
 	}
-	return u.Scheme + "://" + strings.ToLower(u.Host), nil
+	return u.Scheme + "://" + strings.ToLower(u.Host), ""
 }

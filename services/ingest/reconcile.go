@@ -64,7 +64,7 @@ func (c ReconcileConfig) resolve() (reconcile.Config, error) {
 	ingest := c.Ingest
 	ingest.Start, ingest.StopAfter = "", 0
 	if c.Host != "" {
-		if _, err := baseURL(c.Host); err != nil {
+		if _, err := baseURLs([]string{c.Host}); err != nil {
 			return reconcile.Config{}, &service.ConfigError{Variable: "--host", Err: err}
 		}
 		ingest.Hosts = []string{c.Host}

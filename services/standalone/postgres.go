@@ -40,11 +40,11 @@ func openPostgres(ctx context.Context, dir string, logger *slog.Logger) (*pgserv
 		return nil, databases{}, fmt.Errorf("start the private Postgres: %w", err)
 	}
 	db := databases{
-		owner:   store.Options{URL: pg.URL(ownerRole), Program: "owner"},
-		indexer: store.Options{URL: pg.URL(indexerRole), Program: "indexer"},
-		api:     store.Options{URL: pg.URL(apiRole), Program: "api", MaxConns: apiConns},
+		owner:   store.Options{URL: pg.DriverURL(ownerRole), Program: "owner"},
+		indexer: store.Options{URL: pg.DriverURL(indexerRole), Program: "indexer"},
+		api:     store.Options{URL: pg.DriverURL(apiRole), Program: "api"},
 	}
-	err = store.CreateRoles(ctx, store.Options{URL: pg.URL(pgserver.Superuser)}, indexerRole, apiRole)
+	err = store.CreateRoles(ctx, store.Options{URL: pg.DriverURL(pgserver.Superuser)}, indexerRole, apiRole)
 	if err == nil {
 		err = store.Migrate(ctx, db.owner, logger)
 	}

@@ -35,7 +35,6 @@ import (
 
 const (
 	postgresStop = 30 * time.Second
-	apiConns     = 8
 	startTimeout = 5 * time.Minute // an installation of Postgres is in it
 
 	// privateHolder holds the indexer's lease in the private Postgres: one name for every
@@ -150,7 +149,6 @@ func (p *pipeline) openStores(ctx context.Context) (_ func() error, err error) {
 	}
 	if p.cfg.Database.URL != "" {
 		p.dbs = databases{owner: p.cfg.Database, indexer: p.cfg.Database, api: p.cfg.Database}
-		p.dbs.api.MaxConns = apiConns
 		p.pgErr = func() error { return nil }
 	} else {
 		pg, dbs, err := openPostgres(ctx, p.cfg.DataDir, p.logger)

@@ -28,12 +28,12 @@ const (
 // methods are safe for concurrent use.
 type Proxy struct {
 	protocol Protocol
-	target   string
 	listener net.Listener
 	log      *Log
 	running  sync.WaitGroup
 
 	mu      sync.Mutex
+	target  string
 	closed  bool
 	refuse  bool
 	held    bool
@@ -66,6 +66,13 @@ func (p *Proxy) Sent() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.sent
+}
+
+// Lead lets connections from now on lead to another server; those there are stay.
+func (p *Proxy) Lead(target string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = target
 }
 
 // Close ends the proxy and its connections. A second call does nothing.
@@ -188,12 +195,12 @@ func (p *Proxy) accept() {
 func (p *Proxy) serve(client net.Conn) {
 	defer client.Close()
 	p.mu.Lock()
-	refuse := p.refuse
+	refuse, target := p.refuse, p.target
 	p.mu.Unlock()
 	if refuse {
 		return
 	}
-	server, err := net.DialTimeout("tcp", p.target, dialTimeout)
+	server, err := net.DialTimeout("tcp", target, dialTimeout)
 	if err != nil {
 		return // the server is down: so is what stands before it
 	}

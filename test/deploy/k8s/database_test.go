@@ -48,7 +48,7 @@ type clusterSpec struct {
 	} `json:"postgresql"`
 }
 
-// apiConnections is how many one api has (services/api, defaultMaxConns).
+// apiConnections is how many one api has (services/api, defaultConns).
 const apiConnections = 8
 
 // operatorsConnections are what the operator's own sessions and the superuser's

@@ -1,0 +1,109 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/golang-migrate/migrate/v4/database"
+	"github.com/jackc/pgx/v5"
+)
+
+// migrationLock is the key of an advisory lock of the database that everything
+// that creates holds: schemas, migrations, rights.
+const migrationLock = 0x7461_6773_7472
+
+const (
+	// migrationLockWait bounds the wait for it. Who waits longer does so for a
+	// migration that takes its time, or for one that left its lock to a pooler.
+	migrationLockWait  = 15 * time.Second
+	migrationLockPause = 200 * time.Millisecond
+)
+
+// lock takes an advisory lock for as long as the connection lives. The error says who
+// has it.
+func lock(ctx context.Context, conn *pgx.Conn, key int64, logger *slog.Logger) error {
+	wait, cancel := context.WithTimeout(ctx, migrationLockWait)
+	defer cancel()
+	for said := false; ; {
+		var taken bool
+		if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", key).Scan(&taken); err != nil {
+			return fmt.Errorf("take the lock of migrations: %w", err)
+		}
+		if taken {
+			return nil
+		}
+		holder, err := lockHolder(ctx, conn, key)
+		if err != nil {
+			return fmt.Errorf("look who has the lock of migrations: %w", err)
+		}
+		if !said {
+			logger.Info("waiting for the lock of migrations", "holder", holder)
+			said = true
+		}
+		select {
+		case <-wait.Done():
+			if ctx.Err() != nil {
+				return fmt.Errorf("take the lock of migrations: %w", context.Cause(ctx))
+			}
+			return fmt.Errorf("the lock of migrations is held by %s: wait for its end; if no migration runs, a pooler keeps the lock of one that is over, and pg_terminate_backend with that process's number gives it back", holder)
+		case <-time.After(migrationLockPause):
+		}
+	}
+}
+
+// lockHolder says who has an advisory lock. What this role may not see is left out.
+func lockHolder(ctx context.Context, conn *pgx.Conn, key int64) (string, error) {
+	rows, err := conn.Query(ctx, `
+		SELECT l.pid, coalesce(a.usename, ''), coalesce(a.application_name, ''), coalesce(host(a.client_addr), ''),
+		       coalesce(to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SS TZ'), '')
+		  FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+		 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+		   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+		   AND l.classid::bigint = ($1::bigint >> 32) & 4294967295 AND l.objid::bigint = $1::bigint & 4294967295`, key)
+	if err != nil {
+		return "", err
+	}
+	var pid int
+	var role, program, address, since string
+	var holders []string
+	if _, err := pgx.ForEachRow(rows, []any{&pid, &role, &program, &address, &since}, func() error {
+		s := "process " + strconv.Itoa(pid)
+		for _, part := range []struct{ what, value string }{{" of role ", role}, {", program ", program}, {", from ", address}, {", since ", since}} {
+			if part.value != "" {
+				s += part.what + part.value
+			}
+		}
+		holders = append(holders, s)
+		return nil
+	}); err != nil {
+		return "", err
+	}
+	if len(holders) == 0 {
+		return "a process that has ended meanwhile", nil
+	}
+	return strings.Join(holders, " and "), nil
+}
+
+// awaitLibrary waits until the lock of the library that runs the migrations is free,
+// for which that one would wait for ever.
+func awaitLibrary(ctx context.Context, conn *pgx.Conn, schema string, logger *slog.Logger) error {
+	id, err := database.GenerateAdvisoryLockId(conn.Config().Database, schema, migrationsTable)
+	if err != nil {
+		return fmt.Errorf("name the lock of the library: %w", err)
+	}
+	key, err := strconv.ParseInt(id, 10, 64)
+	if err != nil {
+		return fmt.Errorf("name the lock of the library: %w", err)
+	}
+	if err := lock(ctx, conn, key, logger); err != nil {
+		return err
+	}
+	if _, err := conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", key); err != nil {
+		return fmt.Errorf("give back the lock of the library: %w", err)
+	}
+	return nil
+}
