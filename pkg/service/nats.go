@@ -66,15 +66,11 @@ func ConnectNATS(v *Values, logger *slog.Logger, changed func(error)) (*nats.Con
 	if d := v.String("NATS_DOMAIN"); strings.ContainsAny(d, ".*> \t") {
 		v.Fail("NATS_DOMAIN", fmt.Errorf("%q is not a domain's name", d))
 	}
-	for _, server := range v.List("NATS_URL") {
-		if err := checkNATS(server); err != nil {
-			v.Fail("NATS_URL", err)
-		}
-	}
+	servers := NATSServers(v)
 	if err := v.Err(); err != nil {
 		return nil, err
 	}
-	nc, err := nats.Connect(v.String("NATS_URL"), append(opts, NATSOptions(logger, changed)...)...)
+	nc, err := nats.Connect(servers, append(opts, NATSOptions(logger, changed)...)...)
 	if err != nil {
 		return nil, &ConfigError{Prefix + "NATS_URL", err}
 	}
@@ -92,16 +88,19 @@ func ConnectNATS(v *Values, logger *slog.Logger, changed func(error)) (*nats.Con
 	return nc, nil
 }
 
-// checkNATS checks one server's URL. The error quotes nothing of it.
-func checkNATS(server string) error {
-	if err := CheckUserInfo(server, URLEnds); err != nil {
-		return err
+// NATSServers returns the servers that the settings name, with commas between. What
+// v.Err says of a bad one quotes nothing of it.
+func NATSServers(v *Values) string {
+	for _, server := range v.List("NATS_URL") {
+		if err := CheckUserInfo(server, URLEnds); err != nil {
+			v.Fail("NATS_URL", err)
+		}
+		u, err := url.Parse(server)
+		if err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+			v.Fail("NATS_URL", errors.New("must be a URL such as nats://127.0.0.1:4222, or several with commas between"))
+		}
 	}
-	u, err := url.Parse(server)
-	if err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
-		return errors.New("must be a URL such as nats://127.0.0.1:4222, or several with commas between")
-	}
-	return nil
+	return v.String("NATS_URL")
 }
 
 // file returns the setting's file, which must be readable.

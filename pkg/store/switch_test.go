@@ -174,15 +174,19 @@ func TestReadersAroundSwitch(t *testing.T) {
 			return fmt.Sprint(s.Posts), err
 		}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		around := func(t *testing.T, pooled bool) {
 			t.Parallel()
 			o := newDatabase(t)
 			live, rebuilt := openLeader(t, o), rebuilding(t, o)
 			for seq, did := range []string{"did:plc:a", "did:plc:b", "did:plc:c"} {
 				require.NoError(t, add(t, live, did, "art", uint64(seq+1)))
 			}
-			o.MaxConns = conns
-			r := openReader(t, o)
+			reading := o
+			if pooled {
+				reading.URL = pgtest.Bouncer(t, pgtest.Bouncers(t)[0], pgtest.TransactionPooling, ignoring, o.URL)[0]
+			}
+			reading.MaxConns = conns
+			r := openReader(t, reading)
 			want, err := c.ask(t.Context(), r)
 			require.NoError(t, err)
 
@@ -233,6 +237,8 @@ func TestReadersAroundSwitch(t *testing.T) {
 			got, err := c.ask(t.Context(), r)
 			require.NoError(t, err)
 			require.Equal(t, want, got)
-		})
+		}
+		t.Run(name, func(t *testing.T) { around(t, false) })
+		t.Run(name+" through a pooler", func(t *testing.T) { around(t, true) })
 	}
 }

@@ -106,6 +106,9 @@ func (x *Indexer) Run(ctx context.Context) error {
 		if errors.Is(err, store.ErrOutdated) {
 			return fmt.Errorf("%w: upgrade it, or restore the database from before the migration", err)
 		}
+		if errors.Is(err, store.ErrUnfit) {
+			return err
+		}
 		if fatal(err) {
 			return fmt.Errorf("%w. The stream was lost, replaced, restored from an older copy, or trimmed. "+
 				"Restore it, or run `indexer rebuild` to make the index anew from what there is, once ingest has caught up: see docs/operations.md", err)

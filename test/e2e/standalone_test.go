@@ -130,6 +130,7 @@ func TestStandalone(t *testing.T) {
 	env := []string{
 		"TAGSTREAM_DATA_DIR=" + dir, "TAGSTREAM_JETSTREAM_HOSTS=" + host.URL(), "TAGSTREAM_JETSTREAM_START=archive",
 		"TAGSTREAM_API_LISTEN=" + apiAddr, "TAGSTREAM_OPS_LISTEN=" + opsAddr,
+		"PGSERVICE=elsewhere", "PGOPTIONS=-c no_such_setting=1", // are for another server
 	}
 	url := "http://" + apiAddr
 

@@ -1,0 +1,64 @@
+package standalone_test
+
+import (
+	"bytes"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/service"
+	"github.com/tagstream/tagstream/services/standalone"
+)
+
+// FuzzSecrets gives every setting that is a URL, and the command line, a URL with
+// broken user-info. Nothing of it may be printed.
+func FuzzSecrets(f *testing.F) {
+	for _, s := range []string{"u:p", "u:p#", "u:@", "u:/1", "u:1?", "u:%zz", ":[", "u:,", "u: ", "u:1,@", "u:'", "u@u:p", "://", "u:\n", "=", "-", "1", "12#1", ""} {
+		f.Add(s, "host.example:1/x")
+		f.Add(s, "[::1")
+	}
+	const secret = "S3CR3T"
+	f.Fuzz(func(t *testing.T, broken, rest string) {
+		if strings.Contains(broken+rest, "\x00") || strings.Contains(rest, "@") || strings.Contains(rest, secret) {
+			return
+		}
+		silent := func(what string) {
+			require.NotContains(t, what, secret)
+		}
+		for setting, schemes := range map[string][]string{
+			"DATABASE_URL":    {"postgres://", "postgresql://", ""},
+			"NATS_URL":        {"nats://", "tls://", "ws://", ""},
+			"JETSTREAM_HOSTS": {"https://", "http://", ""},
+			"TRACES_URL":      {"http://", "https://", ""},
+		} {
+			for _, scheme := range schemes {
+				for _, info := range []string{secret + broken, broken + secret} {
+					raw := scheme + info + "@" + rest
+					v, err := service.Parse(service.Standalone, nil, []string{service.Prefix + setting + "=" + raw}, io.Discard, "", nil)
+					require.NoError(t, err)
+					cfg := standalone.ConfigFrom(v)
+					service.NATSServers(v)
+					for _, err := range []error{v.Err(), cfg.Ingest.Validate()} {
+						if err != nil {
+							silent(err.Error())
+						}
+					}
+					if setting == "JETSTREAM_HOSTS" || setting == "TRACES_URL" {
+						require.False(t, v.Err() == nil && cfg.Ingest.Validate() == nil, "one with user-info is refused")
+					}
+					for _, args := range [][]string{{raw}, {"--" + raw}, {"-" + raw}, {"---" + raw}, {"--no-such-flag=" + raw}, {"run", raw}} {
+						var out, errs bytes.Buffer
+						program := service.Program{Name: service.Standalone, Commands: []service.Command{{Name: "run", Run: nil}}}
+						if strings.HasPrefix(strings.TrimLeft(args[0], "-"), "h") || strings.Contains(raw, "version") || scheme == "" {
+							continue // help, or no URL
+						}
+						require.NotZero(t, program.Run(t.Context(), args, nil, &out, &errs))
+						silent(out.String() + errs.String())
+					}
+				}
+			}
+		}
+	})
+}
