@@ -3,6 +3,7 @@ package service
 import (
 	"errors"
 	"net/url"
+	"regexp"
 	"strings"
 )
 
@@ -41,17 +42,21 @@ func CheckUserInfo(raw, ends string) error {
 // sure to leave nothing secret.
 func WithoutUserInfo(raw string) (rest string, ok bool) {
 	scheme, rest, found := strings.Cut(raw, "://")
-	at := strings.LastIndex(rest, "@")
-	if !found || at < 0 || strings.Contains(strings.ToLower(lenient(rest)), "pass") {
+	if !found || !plainScheme.MatchString(scheme) || strings.Contains(strings.ToLower(lenient(rest)), "pass") {
 		return "", false
 	}
-	for _, c := range scheme {
-		if c < 'a' || c > 'z' {
-			return "", false
-		}
+	at := strings.LastIndex(rest, "@")
+	if at < 0 {
+		return raw, plainHosts.MatchString(rest)
 	}
 	return scheme + "://" + rest[at+1:], true
 }
+
+var (
+	plainScheme = regexp.MustCompile(`^[a-z]+$`)
+	// plainHosts are hosts and ports, of which none is a password without its @.
+	plainHosts = regexp.MustCompile(`^[\w.,-]*(:\d+)?(,[\w.-]+(:\d+)?)*(/|$)`)
+)
 
 // lenient decodes what can be decoded.
 func lenient(s string) string {

@@ -61,7 +61,8 @@ func openPool(ctx context.Context, t target, ready func(context.Context, *pgx.Co
 		if err != nil {
 			return err
 		}
-		if p.pooled.Swap(now) != now {
+		p.pooled.Store(now)
+		if (now == pooledYes) != (conn.Config().DefaultQueryExecMode == pgx.QueryExecModeExec) {
 			return errOtherEnd
 		}
 		if ready != nil {

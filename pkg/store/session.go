@@ -92,6 +92,9 @@ func pooledSettings(conn *pgx.Conn) settings {
 // greet asks a new connection what is at its other end, and makes it ready. The
 // error is an ErrUnfit, errPooled, or the database's.
 func (t target) greet(ctx context.Context, conn *pgx.Conn) error {
+	// A pool makes connections for longer than their askers wait.
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
 	var database, encoding, version string
 	var number int
 	var pid uint32

@@ -10,7 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -100,6 +102,7 @@ func Start(ctx context.Context, cfg Config, logger *slog.Logger, registry promet
 	if cfg.Endpoint == "" {
 		return nil, nil //nolint:nilnil // nil is off, as documented
 	}
+	otel.SetLogger(logr.New(complaints{logger}))
 	version, _, _ := strings.Cut(service.Version(), " ")
 	res, err := resource.New(ctx,
 		resource.WithAttributes(semconv.ServiceName(cfg.Service), semconv.ServiceVersion(version), semconv.ServiceInstanceID(rand.Text())),

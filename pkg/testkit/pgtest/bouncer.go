@@ -51,7 +51,7 @@ func Bouncers(t testing.TB) []string {
 // configuration. All sessions of a role are given out by it, of which there are few.
 func Bouncer(t testing.TB, binary, mode, settings string, urls ...string) []string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "pgbouncer-") // one of the test's can be entered by its user alone
+	dir, err := os.MkdirTemp("", "pgbouncer-") //nolint:usetesting // that of the test can be entered by its user alone
 	if err != nil {
 		t.Fatalf("pgtest: make a directory for PgBouncer: %v", err)
 	}
@@ -90,7 +90,7 @@ unix_socket_dir =
 auth_type = trust
 auth_file = %s
 pool_mode = %s
-default_pool_size = 10
+default_pool_size = 20
 max_client_conn = 1000
 %s
 `, host, serverPort, port, write("users.txt", users.String()), mode, settings))

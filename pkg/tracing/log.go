@@ -1,0 +1,22 @@
+package tracing
+
+import (
+	"log/slog"
+
+	"github.com/go-logr/logr"
+)
+
+// complaints is where OpenTelemetry's library says what it cannot read of its own
+// variables. It would print them, and a URL or a header there may hold a password: so
+// only what it was about is said.
+type complaints struct{ log *slog.Logger }
+
+func (complaints) Init(logr.RuntimeInfo)            {}
+func (complaints) Enabled(int) bool                 { return false }
+func (complaints) Info(int, string, ...any)         {}
+func (c complaints) WithValues(...any) logr.LogSink { return c }
+func (c complaints) WithName(string) logr.LogSink   { return c }
+
+func (c complaints) Error(_ error, what string, _ ...any) {
+	c.log.Warn("OpenTelemetry cannot read one of the OTEL_EXPORTER_OTLP_… variables, and goes on without it", "failed", what)
+}
