@@ -1,0 +1,107 @@
+package e2e_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/services/ingest"
+	"github.com/tagstream/tagstream/test/simnet"
+)
+
+const importToken = "a token of tests"
+
+// importTimes has a real host show a time of 2023 for posts, as its operator does
+// who moves them from another indexer.
+func (b *ingestBench) importTimes(host *simnet.Jetstream, posts ...simnet.Post) {
+	t := b.t
+	t.Helper()
+	dir := filepath.Join(host.DataDir(), "imports")
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	rows := "uri,timestamp\n"
+	for _, p := range posts {
+		rows += p.URI + ",2023-03-04T05:06:07Z\n"
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "times.csv"), []byte(rows), 0o644))
+	ask := func(method, name, body string) (int, string) {
+		req, err := http.NewRequestWithContext(b.ctx, method, host.URL()+"/xrpc/network.bsky.jetstream."+name, bytes.NewBufferString(body))
+		require.NoError(t, err)
+		req.Header.Set("Authorization", "Bearer "+importToken)
+		req.Header.Set("Content-Type", "application/json")
+		res, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		defer func() { _ = res.Body.Close() }()
+		answer, err := io.ReadAll(res.Body)
+		require.NoError(t, err)
+		return res.StatusCode, string(answer)
+	}
+	poll.Until(t, ingestWait, func() (bool, string) {
+		code, answer := ask(http.MethodPost, "importTimestamps", `{"path":"times.csv"}`)
+		return code == http.StatusOK, answer
+	})
+	poll.Until(t, ingestWait, func() (bool, string) {
+		code, answer := ask(http.MethodGet, "getImportStatus", "")
+		return code == http.StatusOK && strings.Contains(answer, `"finishedAt":`) && strings.Contains(answer, fmt.Sprintf(`"rowsMutated":%d,`, len(posts))), answer
+	})
+}
+
+// TestImportedTimesAndFailOver: the second of two hosts shows a day of 2023 for two
+// posts. When the first stops, an edit of one of them and a #sync of the account
+// come from the second with that time.
+func TestImportedTimesAndFailOver(t *testing.T) {
+	t.Parallel()
+	b := newIngestBench(t, 1)
+	first, second := b.host(), b.host("--timestamp-import-token", importToken)
+	x := newIndexBench(t, b.nats)
+	url := x.api()
+	x.indexer(100)
+	b.ingest(ingest.Config{Hosts: []string{first.URL(), second.URL()}, Start: "archive"})
+	edited, kept := b.post("edited", "art"), b.post("kept", "art")
+	for _, p := range []simnet.Post{edited, kept} {
+		awaitPost(t, url, p)
+	}
+	require.NoError(t, b.net.Await(b.ctx, second))
+	b.importTimes(second, edited, kept)
+
+	before := readFreshness(t, url).IndexedThrough
+	require.NoError(t, first.Stop())
+	_, err := b.net.UpdatePost(edited.DID, edited.Rkey, simnet.NewPost(b.net.Now(), "an edit", "photo"))
+	require.NoError(t, err)
+	_, err = b.net.Sync(edited.DID)
+	require.NoError(t, err)
+	after := b.post("after", "art")
+	awaitPost(t, url, after)
+	require.NoError(t, b.net.Await(b.ctx, second))
+
+	_, body := get(t, url+"/v1/posts?tags=art&tags=photo")
+	var page struct {
+		Posts []struct{ Rkey string }
+	}
+	require.NoError(t, json.Unmarshal([]byte(body), &page))
+	var shown []string
+	for _, p := range page.Posts {
+		shown = append(shown, p.Rkey)
+	}
+	slices.Sort(shown)
+	want := []string{edited.Rkey, kept.Rkey, after.Rkey}
+	slices.Sort(want)
+	require.Equal(t, want, shown, body)
+	_, body = get(t, fmt.Sprintf("%s/v1/posts/%s/%s", url, edited.DID, edited.Rkey))
+	require.Contains(t, body, "an edit")
+	require.True(t, readFreshness(t, url).IndexedThrough.After(*before), "the index does not go back")
+
+	// The time of the last event read, too, may be changed: it is the same event.
+	require.True(t, slices.ContainsFunc(b.log(), func(e stream.LogEntry) bool { return e.What == "switched" && e.Host == second.URL() }))
+	require.False(t, slices.ContainsFunc(b.log(), func(e stream.LogEntry) bool { return e.What == "gap" }))
+}
