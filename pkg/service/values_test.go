@@ -226,3 +226,14 @@ func TestHelpTellsAll(t *testing.T) {
 		}
 	}
 }
+
+// TestHelpOfWhatIsEmbedded: the all-in-one program has no default for what it brings itself.
+func TestHelpOfWhatIsEmbedded(t *testing.T) {
+	t.Parallel()
+	for program, shown := range map[string]bool{service.Ingest: true, service.Indexer: true, service.Standalone: false} {
+		var out bytes.Buffer
+		_, err := service.Parse(program, []string{"--help"}, nil, &out, "", nil)
+		require.ErrorIs(t, err, flag.ErrHelp)
+		require.Equal(t, shown, strings.Contains(out.String(), "nats://127.0.0.1:4222"), out.String())
+	}
+}

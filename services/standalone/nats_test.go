@@ -8,6 +8,10 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/services/api"
+	"github.com/tagstream/tagstream/services/indexer"
+	"github.com/tagstream/tagstream/services/ingest"
 )
 
 // TestWarningsOfRecovery: what the server says of its files after a crash is one calm
@@ -24,4 +28,15 @@ func TestWarningsOfRecovery(t *testing.T) {
 	require.Contains(t, lines[0], "the stream was not closed cleanly; it is read through again, and nothing is lost")
 	require.Contains(t, lines[1], "JetStream is slow")
 	require.NotContains(t, out.String(), "errored")
+}
+
+// TestComponentNames: what /readyz names is a server, or a service's part after its name.
+func TestComponentNames(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{
+		componentNATS, componentPostgres, ingest.ComponentStream, ingest.ComponentFirehose,
+		indexer.HealthDatabase, indexer.HealthStream, api.HealthDatabase, api.HealthListener,
+	} {
+		require.Regexp(t, `^(nats|postgres|(ingest|indexer|api)\.[a-z]+)$`, name)
+	}
 }
