@@ -23,8 +23,9 @@ const (
 	MaxLimit = 100
 	// maxPageBytes bounds the records and tags of a page: the post that goes beyond
 	// it is the last one. Records can have a megabyte, and anybody can post a hundred
-	// of them. A tag counts as long as one can be.
-	maxPageBytes = 4 << 20
+	// of them; a full page of usual ones has a fifth of this. A tag counts as long as
+	// one can be.
+	maxPageBytes = 1 << 20
 )
 
 // PostQuery asks for posts with any of Tags, or with all of them.
