@@ -65,6 +65,9 @@ func Decode(data []byte) (*Event, error) {
 	if e.Resume != nil {
 		e.Resume.normalize()
 	}
+	if e.Upstream != nil {
+		e.Upstream.Time = e.Upstream.Time.UTC().Truncate(time.Microsecond)
+	}
 	return &e, nil
 }
 
@@ -80,12 +83,23 @@ func (p Position) bad() string {
 	switch {
 	case p.Host == "":
 		return "host"
-	case p.Seq > 1<<63-1: // they become Postgres bigints
-		return "seq"
-	case !storable(p.Time):
-		return "time"
-	case !p.Clock.IsZero() && !storable(p.Clock):
+	}
+	if field := badPlace(p.Seq, p.Time); field != "" {
+		return field
+	}
+	if !p.Clock.IsZero() && !storable(p.Clock) {
 		return "clock"
+	}
+	return ""
+}
+
+// badPlace names the one of a sequence number and its time that cannot be stored.
+func badPlace(seq uint64, t time.Time) string {
+	switch {
+	case seq > 1<<63-1: // they become Postgres bigints
+		return "seq"
+	case !storable(t):
+		return "time"
 	}
 	return ""
 }
@@ -105,6 +119,11 @@ func (e *Event) Validate() error {
 	if e.Resume != nil {
 		if field := e.Resume.bad(); field != "" {
 			return bad("resume." + field)
+		}
+	}
+	if e.Upstream != nil {
+		if field := badPlace(e.Upstream.Seq, e.Upstream.Time); field != "" {
+			return bad("upstream." + field)
 		}
 	}
 	switch e.Kind {

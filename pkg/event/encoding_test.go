@@ -53,8 +53,14 @@ func examples() map[string]*event.Event {
 		"delete":       {Kind: event.KindDelete, Source: source(1005), DID: aliceDID, Rkey: aRkey, Rev: aRev},
 		"account":      {Kind: event.KindAccount, Source: source(1006), DID: aliceDID, Active: true},
 		"account-gone": {Kind: event.KindAccount, Source: source(1007), DID: aliceDID, Status: "takendown"},
-		"sync":         {Kind: event.KindSync, Source: source(1008), DID: aliceDID, Rev: aRev},
-		"position":     {Kind: event.KindPosition, Source: source(1009)},
+		"account-upstream": {
+			Kind: event.KindAccount, Source: source(1007), DID: aliceDID, Status: "takendown",
+			Upstream: &event.Upstream{Seq: 500, Time: time.Date(2026, 8, 20, 11, 59, 20, 500000000, time.UTC)},
+		},
+		"sync":          {Kind: event.KindSync, Source: source(1008), DID: aliceDID, Rev: aRev},
+		"position":      {Kind: event.KindPosition, Source: source(1009)},
+		"position-over": {Kind: event.KindPosition, Source: source(1009), Sync: event.SyncOver},
+		"position-open": {Kind: event.KindPosition, Source: source(1009), Sync: event.SyncOpen},
 		"delete-of-the-past": {
 			Kind: event.KindDelete, Source: source(11), Resume: ptr(source(1010)), DID: aliceDID, Rkey: aRkey, Rev: aRev,
 		},
@@ -148,6 +154,8 @@ func TestDecodeRefuses(t *testing.T) {
 		{name: "resume without host", data: `{"v":1,"kind":"position",` + source + `,"resume":{"seq":1,"time":"2026-08-20T12:00:00Z"}}`, err: event.ErrInvalid, says: "bad resume.host"},
 		{name: "resume without time", data: `{"v":1,"kind":"position",` + source + `,"resume":{"host":"h","seq":1}}`, err: event.ErrInvalid, says: "bad resume.time"},
 
+		{name: "upstream without time", data: `{"v":1,"kind":"account",` + source + `,"did":"` + aliceDID + `","upstream":{"seq":1}}`, err: event.ErrInvalid, says: "bad upstream.time"},
+		{name: "upstream seq over a bigint", data: `{"v":1,"kind":"account",` + source + `,"did":"` + aliceDID + `","upstream":{"seq":9223372036854775808,"time":"2026-08-20T12:00:00Z"}}`, err: event.ErrInvalid, says: "bad upstream.seq"},
 		{name: "account without DID", data: `{"v":1,"kind":"account",` + source + `}`, err: event.ErrInvalid, says: "bad did"},
 		{name: "sync without DID", data: `{"v":1,"kind":"sync",` + source + `,"rev":"` + aRev + `"}`, err: event.ErrInvalid, says: "bad did"},
 		{name: "sync without rev", data: `{"v":1,"kind":"sync",` + source + `,"did":"` + aliceDID + `"}`, err: event.ErrInvalid, says: "bad rev"},

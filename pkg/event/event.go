@@ -26,7 +26,7 @@ const (
 	// KindAccount is a change of an account's hosting status.
 	KindAccount Kind = "account"
 	// KindSync says that an account's repository was replaced as a whole at
-	// Rev; the posts it still holds follow as creates with that same Rev.
+	// Rev; the posts it still holds follow directly as creates (SyncRun).
 	KindSync Kind = "sync"
 	// KindPosition carries nothing but how far the writer has read upstream.
 	KindPosition Kind = "position"
@@ -71,9 +71,9 @@ func (p Position) IsZero() bool { return p == Position{} }
 //
 //	create, update   DID Rkey Rev CID Tags Record, optionally Langs CreatedAt
 //	remove, delete   DID Rkey Rev
-//	account          DID Active, optionally Status
+//	account          DID Active, optionally Status Upstream
 //	sync             DID Rev
-//	position         only Source
+//	position         only Source, and Sync but for old ones
 type Event struct {
 	// V is the version of the encoding, set by Encode and checked by Decode.
 	V    int  `json:"v"`
@@ -106,6 +106,12 @@ type Event struct {
 	// Active and Status are the account's, as the upstream event gave them.
 	Active bool   `json:"active,omitempty"`
 	Status string `json:"status,omitempty"`
+	// Upstream orders the account's statuses (StatusOrder). It is not set where
+	// upstream gave no time that can be used, nor in old messages.
+	Upstream *Upstream `json:"upstream,omitempty"`
+
+	// Sync is what a position says of a #sync before it, "" in old messages.
+	Sync SyncState `json:"sync,omitempty"`
 
 	// Traceparent is the trace (W3C Trace Context) that the event is part of, ""
 	// for nearly all. It is not in the encoding but in a header beside it, and

@@ -56,29 +56,6 @@ func (w *Writer) Gone(ctx context.Context, versions []Version) ([]bool, error) {
 	return gone, nil
 }
 
-// SyncFloors returns the floors that #syncs have left, or will leave, of those of the
-// accounts that are known: "" where there was none.
-func (w *Writer) SyncFloors(ctx context.Context, dids []string) (map[string]string, error) {
-	floors := map[string]string{}
-	if len(dids) == 0 {
-		return floors, nil
-	}
-	rows, err := w.pool.Query(ctx, `
-		SELECT a.did, CASE WHEN a.did = c.sync_did THEN greatest(a.sync_rev, c.sync_rev) ELSE a.sync_rev END
-		  FROM accounts a CROSS JOIN checkpoint c WHERE a.did = ANY($1::text[])`, dids)
-	var did, rev string
-	if err == nil {
-		_, err = pgx.ForEachRow(rows, []any{&did, &rev}, func() error {
-			floors[did] = rev
-			return nil
-		})
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look up the floors of %d accounts: %w", len(dids), notMigrated(err))
-	}
-	return floors, nil
-}
-
 // Erasure is the last complete pass of erasing.
 type Erasure struct {
 	// Through is the stream's last message that it looked at; everything that
@@ -212,10 +189,8 @@ func (w *Writer) RecallFloors(ctx context.Context) (raised int, err error) {
 		var below bool
 		if _, err := pgx.ForEachRow(rows, []any{&did, &floor, &below}, func() error {
 			raised++
-			switch {
-			case did == cp.Sync.DID: // its end is to come, and takes away what is below
-				cp.Sync.Rev = max(cp.Sync.Rev, floor)
-			case below:
+			// The end of a #sync is to come, and takes away what is below.
+			if below && did != cp.Sync.DID {
 				floors[did] = floor
 			}
 			return nil

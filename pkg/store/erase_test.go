@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 )
@@ -85,31 +86,6 @@ func TestErasure(t *testing.T) {
 	require.Equal(t, want, e)
 }
 
-// TestSyncFloors: the one of a #sync that is not over counts.
-func TestSyncFloors(t *testing.T) {
-	t.Parallel()
-	o := newDatabase(t)
-	fill(t, o.URL, store.Live)
-	w := openLeader(t, o)
-	floors := func() map[string]string {
-		t.Helper()
-		got, err := w.SyncFloors(t.Context(), []string{"did:plc:a", "did:plc:sync", "did:plc:unknown"})
-		require.NoError(t, err)
-		return got
-	}
-	require.Equal(t, map[string]string{"did:plc:a": "", "did:plc:sync": "3c"}, floors())
-	for rev, want := range map[string]string{"3b": "3c", "3e": "3e"} {
-		require.NoError(t, w.Apply(t.Context(), func(_ *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
-			cp.Sync = store.PendingSync{DID: "did:plc:sync", Rev: rev}
-			return cp, nil
-		}))
-		require.Equal(t, map[string]string{"did:plc:a": "", "did:plc:sync": want}, floors())
-	}
-	none, err := w.SyncFloors(t.Context(), nil)
-	require.NoError(t, err)
-	require.Empty(t, none)
-}
-
 // rebuilding returns the writer of an index that is being made beside the live one.
 func rebuilding(t *testing.T, o store.Options) *store.Writer {
 	t.Helper()
@@ -182,7 +158,7 @@ func TestRecallFloors(t *testing.T) {
 	floor(store.Live, "did:plc:erased", "3d")       // below which there is nothing
 	floor(store.Rebuilding, "did:plc:hidden", "3e") // higher than the live one's
 	require.NoError(t, w.Apply(t.Context(), func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
-		cp.Sync = store.PendingSync{DID: "did:plc:sync", Rev: "3c"}
+		cp.Sync = event.SyncRun{DID: "did:plc:sync", Rev: "3c"}
 		return cp, nil
 	}))
 	for range 2 {
@@ -193,9 +169,6 @@ func TestRecallFloors(t *testing.T) {
 			SELECT array_agg(did || ' ' || sync_rev || coalesce(' ' || gone_below, '') ORDER BY did)
 			  FROM tagstream_rebuild.accounts LEFT JOIN tagstream_rebuild.sweeps ON account_id = id WHERE sync_rev > ''`).Scan(&got))
 		require.Equal(t, []string{"did:plc:a 3e 3e", "did:plc:erased 3d", "did:plc:hidden 3e", "did:plc:sync 3e"}, got)
-		cp, err := w.Checkpoint(t.Context())
-		require.NoError(t, err)
-		require.Equal(t, "3e", cp.Sync.Rev, "its end takes away what is below")
 		require.True(t, w.Sweeping())
 	}
 }

@@ -23,7 +23,7 @@ import (
 var migrations embed.FS
 
 // schemaVersion is the newest migration. A test compares it with the files.
-const schemaVersion = 7
+const schemaVersion = 8
 
 const (
 	migrationsTable = "schema_migrations"

@@ -27,7 +27,7 @@ type inspection struct {
 	// What the checkpoint says, as of the slice.
 	seq                  int64
 	time                 time.Time
-	sync                 PendingSync
+	sync                 event.SyncRun
 	posts, visible, tags int64
 
 	// How far each kind was looked through, and the tags that have hourly counts.

@@ -23,16 +23,9 @@ type Checkpoint struct {
 	// back its Time is the network's (event.Position.NetworkTime), which is what
 	// an index is measured and pruned by.
 	Source event.Position
-	// Sync is the account whose replacement posts are coming in after a #sync,
-	// zero where none are.
-	Sync PendingSync
-}
-
-// PendingSync is a #sync whose replacement posts are not all in yet.
-type PendingSync struct {
-	DID, Rev string
-	// Time is the upstream time of the #sync.
-	Time time.Time
+	// Sync is a #sync whose replacement posts are not all in yet, zero where there
+	// is none.
+	Sync event.SyncRun
 }
 
 // Writer changes the index. It must be used from one goroutine, but for Renew while
@@ -161,12 +154,12 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from Checkpoint) (
 		}
 		moved, err := ptx.Exec(ctx, `
 			UPDATE checkpoint SET seq = $1, source_host = $2, source_seq = $3, source_time = $4,
-			       sync_did = $5, sync_rev = $6, sync_time = $13, 
+			       sync_did = $5, sync_rev = $6, sync_time = $13, sync_fixed = $14,
 			       applied_at = CASE WHEN seq = $1 THEN applied_at ELSE clock_timestamp() END, lease_until = clock_timestamp() + $7,
 			       posts = posts + $8, visible_posts = visible_posts + $9, tags = tags + $10, dead_letters = dead_letters + $11
 			 WHERE epoch = $12`,
 			to.Seq, to.Source.Host, to.Source.Seq, to.Source.NetworkTime(), to.Sync.DID, to.Sync.Rev, LeaseTTL,
-			tx.posts, tx.visible, tx.tags, tx.deadLetters, w.epoch, to.Sync.Time)
+			tx.posts, tx.visible, tx.tags, tx.deadLetters, w.epoch, to.Sync.Time, to.Sync.Fixed)
 		if err != nil {
 			return fmt.Errorf("move the checkpoint to %d: %w", to.Seq, err)
 		}
@@ -231,8 +224,8 @@ type querier interface {
 func readCheckpoint(ctx context.Context, q querier, lock string) (cp Checkpoint, epoch int64, holder string, err error) {
 	var version int
 	err = q.QueryRow(ctx, `
-		SELECT seq, source_host, source_seq, source_time, sync_did, sync_rev, sync_time, epoch, holder, writer_version FROM checkpoint `+lock).
-		Scan(&cp.Seq, &cp.Source.Host, &cp.Source.Seq, &cp.Source.Time, &cp.Sync.DID, &cp.Sync.Rev, &cp.Sync.Time, &epoch, &holder, &version)
+		SELECT seq, source_host, source_seq, source_time, sync_did, sync_rev, sync_time, sync_fixed, epoch, holder, writer_version FROM checkpoint `+lock).
+		Scan(&cp.Seq, &cp.Source.Host, &cp.Source.Seq, &cp.Source.Time, &cp.Sync.DID, &cp.Sync.Rev, &cp.Sync.Time, &cp.Sync.Fixed, &epoch, &holder, &version)
 	if err != nil {
 		return cp, 0, "", fmt.Errorf("read the checkpoint: %w", notMigrated(err))
 	}

@@ -32,6 +32,7 @@ type metrics struct {
 	published    *prometheus.CounterVec // by kind
 	backfilled   prometheus.Counter
 	tagsDropped  prometheus.Counter
+	timesRefused prometheus.Counter
 	connections  *prometheus.CounterVec // by what happened
 	clientErrors prometheus.Counter
 	connected    prometheus.Gauge
@@ -90,6 +91,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		published:    vec("events_published_total", "Events acknowledged by the stream, by kind.", "kind", names(event.Kinds)),
 		backfilled:   counter("events_backfilled_total", "Events of past windows stored for ingest backfill."),
 		tagsDropped:  counter("tags_dropped_total", "Tags of kept posts that were malformed, too long or too many."),
+		timesRefused: counter("account_times_refused_total", "Account events whose own upstream time is missing, unreadable or far ahead: they are ordered by the host's."),
 		connections:  vec("connections_total", "What happened to connections to Jetstream hosts.", "what", names(firehose.Whats)),
 		clientErrors: counter("client_errors_total", "Errors that the Jetstream client reported and went on."),
 		connected:    gauge("connected", "1 while a Jetstream host is being read."),

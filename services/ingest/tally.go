@@ -32,6 +32,9 @@ type counts struct {
 func (t *tally) event(ev *jetstream.Event, res decode.Result) {
 	t.metrics.read.WithLabelValues(readKind(ev)).Inc()
 	t.metrics.tagsDropped.Add(float64(res.TagsDropped))
+	if res.TimeRefused {
+		t.metrics.timesRefused.Inc()
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.counts.read++

@@ -94,7 +94,9 @@ func ingestPatience(cfg *ingest.Config) {
 	cfg.Timing.Settle = 500 * time.Millisecond
 	cfg.Timing.BackoffMin = 50 * time.Millisecond
 	cfg.Timing.BackoffMax = 500 * time.Millisecond
-	cfg.Heartbeat = 300 * time.Millisecond
+	if cfg.Heartbeat == 0 {
+		cfg.Heartbeat = 300 * time.Millisecond
+	}
 }
 
 // ingest runs ingest until it is stopped or the test ends.

@@ -269,9 +269,12 @@ var plantedBugs = []plantedBug{
 		}
 		x.ApplyEvent(seq, e)
 	}},
-	{"only creates belong to a sync", func(x *Index, seq uint64, e *event.Event) {
-		if e.Kind == event.KindUpdate {
-			x.endSync(&event.Event{})
+	{"updates belong to a sync", func(x *Index, seq uint64, e *event.Event) {
+		if s := x.sync; s != nil && e.Kind == event.KindUpdate && e.DID == s.did && e.Rev == max(s.rev, s.repo) {
+			x.sync = nil
+			x.ApplyEvent(seq, e)
+			x.sync = s
+			return
 		}
 		x.ApplyEvent(seq, e)
 	}},
@@ -281,11 +284,40 @@ var plantedBugs = []plantedBug{
 			x.endSync(&event.Event{})
 		}
 	}},
-	{"a later rev belongs to a sync", func(x *Index, seq uint64, e *event.Event) {
-		if s := x.sync; s != nil && puts(e) && e.DID == s.did && e.Rev > s.rev {
-			s.rev = e.Rev
+	{"a later rev than the first belongs to a sync", func(x *Index, seq uint64, e *event.Event) {
+		if s := x.sync; s != nil && e.Kind == event.KindCreate && e.DID == s.did && e.Rev > s.repo {
+			s.repo = ""
 		}
 		x.ApplyEvent(seq, e)
+	}},
+	{"only its own rev belongs to a sync", func(x *Index, seq uint64, e *event.Event) {
+		if s := x.sync; s != nil && s.repo == "" {
+			s.repo = s.rev
+		}
+		x.ApplyEvent(seq, e)
+	}},
+	{"the time of a sync tells what belongs to it", func(x *Index, seq uint64, e *event.Event) {
+		if s := x.sync; s != nil && e.Kind == event.KindCreate && e.DID == s.did && e.Source.Time.Equal(s.time) {
+			s.repo = e.Rev
+		}
+		x.ApplyEvent(seq, e)
+	}},
+	{"every position ends a sync", func(x *Index, seq uint64, e *event.Event) {
+		if e.Kind == event.KindPosition {
+			x.endSync(&event.Event{})
+		}
+		x.ApplyEvent(seq, e)
+	}},
+	{"a position ends no sync at whose time it is", func(x *Index, seq uint64, e *event.Event) {
+		if s := x.sync; s != nil && e.Kind == event.KindPosition && e.Source.Time.Equal(s.time) && seq != lastSeq {
+			return
+		}
+		x.ApplyEvent(seq, e)
+	}},
+	{"statuses by the time of the host", func(x *Index, seq uint64, e *event.Event) {
+		told := *e
+		told.Upstream = nil
+		x.ApplyEvent(seq, &told)
 	}},
 	{"markers for stale posts", func(x *Index, seq uint64, e *event.Event) {
 		s, before := x.sync, maps.Clone(x.posts)

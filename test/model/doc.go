@@ -27,8 +27,10 @@
 //   - A post gets its place when it enters the index and keeps it while it
 //     stays. Removal and deletion are the same. Those of posts that the index
 //     never had leave nothing behind.
-//   - Account events are ordered by upstream time, then sequence number.
+//   - Account events are ordered by the network's own time, then sequence number; by
+//     the host's where an event has none.
 //   - A sync at rev R makes the account's older posts stale. They go when the
-//     creates and updates at R that follow it directly have passed; one of
-//     those that meets a stale post is an edit.
+//     creates that follow it directly have passed, all at one rev, which is R or
+//     later; one of those that meets a stale post is an edit. Position messages
+//     between them say whether they have passed.
 package model

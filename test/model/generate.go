@@ -13,9 +13,10 @@ import (
 // Generate returns a history of at least n events, the same for the same
 // seed, that is full of edges: few posts that come and go under the same keys,
 // revs that repeat and go back, stretches replayed, every account status in
-// any order, syncs of every kind, ties and oddities of time, odd tags. It ends
-// with a position message, which ends a sync before it. event.Decode accepts
-// each event; ingest could not have produced every sequence of them.
+// any order and from hosts whose clocks are wrong, syncs of every kind, ties and
+// oddities of time, odd tags. It ends with a position message, which ends a sync
+// before it. event.Decode accepts each event; ingest could not have produced every
+// sequence of them.
 func Generate(seed uint64, n int) []*event.Event {
 	return generate(seed, n, false)
 }
@@ -82,7 +83,7 @@ func generate(seed uint64, n int, ordered bool) []*event.Event {
 	for len(g.events) < n {
 		g.step()
 	}
-	g.position()
+	g.emit(event.Event{Kind: event.KindPosition, Sync: event.SyncOver})
 	return g.events
 }
 
@@ -91,6 +92,8 @@ type generator struct {
 	ordered  bool
 	host     string
 	seq      uint64
+	network  uint64 // the network's own sequence number
+	still    bool   // the host's clock stands
 	now      time.Time
 	rev      uint64
 	accounts []*genAccount
@@ -165,6 +168,7 @@ func (g *generator) newRev(a *genAccount) uint64 {
 // emit gives the event its source position and appends it.
 func (g *generator) emit(e event.Event) {
 	switch {
+	case g.still:
 	case g.chance(50):
 		g.now = g.now.Add(time.Duration(g.rng.IntN(3_000_000)) * time.Microsecond)
 	case g.chance(50):
@@ -172,8 +176,25 @@ func (g *generator) emit(e event.Event) {
 	}
 	g.seq += 1 + uint64(g.rng.IntN(3))
 	e.Source = event.Position{Host: g.host, Seq: g.seq, Time: g.now}
+	if e.Kind == event.KindAccount && (g.ordered || g.chance(60)) {
+		g.network += 1 + uint64(g.rng.IntN(3))
+		e.Upstream = &event.Upstream{Seq: g.network, Time: g.now}
+		// One host stamps it late, another's clock is behind.
+		e.Source.Time = g.now.Add(time.Duration(g.rng.IntN(81)-40) * time.Second)
+	}
 	e.V = event.Version
 	g.events = append(g.events, &e)
+}
+
+// stamp gives an account event other times and numbers: those that it is ordered by,
+// and those of a host that has nothing to do with them, where it has both.
+func (g *generator) stamp(e *event.Event, at time.Time, seq uint64) {
+	if e.Upstream == nil {
+		e.Source.Time, e.Source.Seq = at, seq
+		return
+	}
+	e.Upstream = &event.Upstream{Seq: seq, Time: at}
+	e.Source.Time = at.Add(time.Duration(g.rng.IntN(5)-2) * time.Second)
 }
 
 func (g *generator) step() {
@@ -215,7 +236,7 @@ func (g *generator) step() {
 }
 
 func (g *generator) position() {
-	g.emit(event.Event{Kind: event.KindPosition})
+	g.emit(event.Event{Kind: event.KindPosition, Sync: pick(g.rng, event.SyncOver, event.SyncOver, event.SyncOpen, "", "")})
 }
 
 // gone emits a removal or a deletion.
@@ -282,8 +303,11 @@ func (g *generator) status(a *genAccount) {
 	// before or after.
 	again := *last
 	again.Active, again.Status = !again.Active, pick(g.rng, "", "suspended", "deleted")
-	again.Source.Time = again.Source.Time.Add(-time.Duration(g.rng.IntN(2)) * time.Second)
-	again.Source.Seq += uint64(g.rng.IntN(3)) - 1
+	at, seq := last.Source.Time, last.Source.Seq
+	if last.Upstream != nil {
+		at, seq = last.Upstream.Time, last.Upstream.Seq
+	}
+	g.stamp(&again, at.Add(-time.Duration(g.rng.IntN(2))*time.Second), seq+uint64(g.rng.IntN(3))-1)
 	g.events = append(g.events, &again)
 }
 
@@ -299,31 +323,56 @@ func (g *generator) resync(a *genAccount) {
 		}
 	}
 	a.syncRev = rev
+	g.still = g.chance(30) // a host that stamps all of it at once
 	g.emit(event.Event{Kind: event.KindSync, DID: a.did, Rev: tid(rev)})
+	repo := rev // of the repository as it is fetched
+	if g.chance(40) {
+		repo = max(g.newRev(a), rev)
+	}
 	before := a.here
 	a.here = map[string]bool{}
 	stop := g.rng.IntN(2 * len(a.keys))
 	for i, key := range a.keys {
 		switch {
+		case i == stop && g.chance(40):
+			g.restart(a)
 		case i == stop && !g.ordered:
-			g.interrupt(a, key, rev)
+			g.interrupt(a, key, repo)
 		case before[key] && g.chance(70), g.chance(10):
-			g.put(pick(g.rng, event.KindCreate, event.KindCreate, event.KindUpdate), a, key, rev)
+			g.put(event.KindCreate, a, key, repo)
 		}
+	}
+	if g.chance(40) { // the account goes on at once
+		for range 1 + g.rng.IntN(3) {
+			g.put(pick(g.rng, event.KindCreate, event.KindCreate, event.KindUpdate), a, g.key(a, false), g.newRev(a))
+		}
+	}
+	g.still = false
+}
+
+// restart is a writer that stops within a sync, and another that starts.
+func (g *generator) restart(a *genAccount) {
+	for range 1 + g.rng.IntN(2) {
+		g.emit(event.Event{Kind: event.KindPosition, Sync: event.SyncOpen})
+	}
+	if !g.ordered && g.chance(20) { // it begins with the sync
+		g.emit(event.Event{Kind: event.KindSync, DID: a.did, Rev: tid(a.syncRev)})
 	}
 }
 
 // interrupt emits something that does not belong to the sync under way.
 func (g *generator) interrupt(a *genAccount, key string, rev uint64) {
-	switch g.rng.IntN(5) {
-	case 0:
+	switch g.rng.IntN(9) {
+	case 0, 1, 2, 3:
 		g.position()
-	case 1:
+	case 4:
 		g.gone(event.KindDelete, a, key, rev)
-	case 2:
-		g.put(event.KindUpdate, a, key, rev+1)
-	case 3:
-		g.put(event.KindUpdate, a, key, rev-1)
+	case 5:
+		g.put(pick(g.rng, event.KindCreate, event.KindUpdate), a, key, rev+1)
+	case 6:
+		g.put(pick(g.rng, event.KindCreate, event.KindUpdate), a, key, rev-1)
+	case 7:
+		g.put(event.KindUpdate, a, key, rev)
 	default:
 		b := g.account()
 		g.put(event.KindCreate, b, g.key(b, false), g.newRev(b))
@@ -396,9 +445,7 @@ func (g *generator) scene() {
 				e.Status = pick(g.rng, "deleted", "suspended", "on-leave", "throttled", "desynchronized")
 			}
 			g.emit(e)
-			last := g.events[len(g.events)-1]
-			last.Source.Time = start.Add(time.Duration(g.rng.IntN(2)) * time.Second)
-			last.Source.Seq = seq + 1 + uint64(g.rng.IntN(4))
+			g.stamp(g.events[len(g.events)-1], start.Add(time.Duration(g.rng.IntN(2))*time.Second), seq+1+uint64(g.rng.IntN(4)))
 		case about == 3 && p < 40:
 			g.emit(pick(g.rng,
 				event.Event{Kind: event.KindAccount, DID: a.did, Active: true},

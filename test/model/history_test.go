@@ -49,6 +49,12 @@ func parseHistory(t testing.TB, text string) []*event.Event {
 				e.Source.Seq = uint64(number)
 			case name == "created":
 				e.CreatedAt = base.Add(time.Duration(number) * time.Second).Format(time.RFC3339)
+			case name == "own": // the network's time of an account event, and its number
+				e.Upstream = &event.Upstream{Seq: uint64(n), Time: base.Add(time.Duration(number) * time.Second)}
+			case name == "ownseq":
+				e.Upstream.Seq = uint64(number)
+			case e.Kind == event.KindPosition:
+				e.Sync = event.SyncState(w)
 			case e.DID == "":
 				did, rkey, _ := strings.Cut(w, "/")
 				e.DID, e.Rkey = "did:plc:"+did, rkey

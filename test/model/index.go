@@ -53,7 +53,8 @@ type Index struct {
 
 type account struct {
 	inactive bool
-	// lastTime and lastSeq are of the last account event that applied.
+	// lastTime and lastSeq are of the last account event that applied: the network's,
+	// or the host's where the event had none of the network's.
 	lastTime time.Time
 	lastSeq  uint64
 	// floor is the highest rev that the account's erased posts had.
@@ -64,9 +65,14 @@ type account struct {
 	synced bool
 }
 
+// pendingSync is a sync event, and how much of the repository has come since.
 type pendingSync struct {
-	did, rev string
-	time     time.Time
+	did string
+	// rev is the revision that the sync event was about, repo that of the repository
+	// which came behind it, empty as long as no record of it has.
+	rev, repo string
+	// time is the sync event's, by which old position messages are judged.
+	time time.Time
 }
 
 // New returns the index of the empty history.
@@ -210,11 +216,14 @@ func (x *Index) applyAccount(e *event.Event) {
 		return
 	}
 	a := x.account(e.DID)
-	t := e.Source.Time
-	if t.Before(a.lastTime) || t.Equal(a.lastTime) && e.Source.Seq <= a.lastSeq {
+	t, seq := e.Source.Time, e.Source.Seq
+	if own := e.Upstream; own != nil {
+		t, seq = own.Time, own.Seq
+	}
+	if t.Before(a.lastTime) || t.Equal(a.lastTime) && seq <= a.lastSeq {
 		return
 	}
-	a.lastTime, a.lastSeq = t, e.Source.Seq
+	a.lastTime, a.lastSeq = t, seq
 	a.inactive = !e.Active
 	if !e.Active && e.Status == "deleted" {
 		x.erase(e.DID)
@@ -242,7 +251,7 @@ func (x *Index) erase(did string) {
 func (x *Index) applySync(e *event.Event) {
 	a := x.account(e.DID)
 	a.syncRev = max(a.syncRev, e.Rev)
-	x.sync = &pendingSync{did: e.DID, rev: a.syncRev, time: e.Source.Time}
+	x.sync = &pendingSync{did: e.DID, rev: e.Rev, time: e.Source.Time}
 }
 
 // endSync removes what a sync left stale, unless the next event still belongs
@@ -254,33 +263,44 @@ func (x *Index) endSync(next *event.Event) {
 		return
 	}
 	if x.belongs(next, s) {
-		if next.Kind == event.KindCreate || next.Kind == event.KindUpdate {
-			s.rev = max(s.rev, next.Rev) // of the repository as it was fetched
+		if next.Kind == event.KindCreate {
+			s.repo = next.Rev
 		}
 		return
 	}
 	a := x.account(s.did)
-	a.syncRev = max(a.syncRev, s.rev)
+	a.syncRev = max(a.syncRev, s.rev, s.repo)
 	for _, p := range x.posts {
-		if p.DID == s.did && p.Rev < s.rev {
+		if p.DID == s.did && p.Rev < a.syncRev {
 			x.drop(p)
 		}
 	}
 	x.sync = nil
 }
 
-// belongs reports whether an event is part of a sync: another sync of the account,
-// which takes its place, or one of its replacements. Those are at its rev, or at the one that the account had
-// when its repository was fetched, which is told by the sync's own time.
+// belongs reports whether an event leaves a sync pending. A repository that was
+// fetched for it is one state: all of its records come at once, as creates, at one
+// revision. That is not before the one that the sync event told, but may be after it,
+// since the account goes on while its host is asked. The first record tells which.
 func (x *Index) belongs(e *event.Event, s *pendingSync) bool {
-	if e.Kind == event.KindPosition {
-		return e.Source.Time.Equal(s.time) // the reader stopped in its midst
-	}
-	if e.DID != s.did {
+	switch e.Kind {
+	case event.KindPosition:
+		// The reader says whether it stopped in the midst of a repository. Before it
+		// said so, it told a time that is the sync's where it may have.
+		if e.Sync == "" {
+			return e.Source.Time.Equal(s.time)
+		}
+		return e.Sync == "open"
+	case event.KindSync:
+		return e.DID == s.did // told again, and what follows is another repository
+	case event.KindCreate:
+		if s.repo == "" {
+			return e.DID == s.did && e.Rev >= s.rev
+		}
+		return e.DID == s.did && e.Rev == s.repo
+	default:
 		return false
 	}
-	post := e.Kind == event.KindCreate || e.Kind == event.KindUpdate
-	return e.Kind == event.KindSync || post && (e.Rev == s.rev || e.Source.Time.Equal(s.time))
 }
 
 func (x *Index) account(did string) *account {

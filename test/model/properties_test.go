@@ -41,7 +41,7 @@ func unsound(x *Index) string {
 	}
 	for uri, p := range x.posts {
 		a := x.account(p.DID)
-		stale := x.sync != nil && x.sync.did == p.DID && p.Rev < x.sync.rev
+		stale := x.sync != nil && x.sync.did == p.DID && p.Rev < max(x.sync.rev, a.syncRev)
 		switch {
 		case x.places[p.Place] != uri:
 			return uri + " is not at its place"
@@ -127,10 +127,15 @@ func TestRewindChangesNothing(t *testing.T) {
 func TestGeneratorReaches(t *testing.T) {
 	t.Parallel()
 	seen := map[string]int{}
-	for seed := range uint64(10) {
+	for seed := range uint64(20) {
 		x, syncs := New(), 0
-		for i, e := range Generate(seed, 400) {
+		events := Generate(seed, 400)
+		for i, e := range events {
 			before := len(x.posts)
+			syncDID, syncRepo := "", ""
+			if x.sync != nil {
+				syncDID, syncRepo = x.sync.did, x.sync.repo
+			}
 			uri := uriOf(e.DID, e.Rkey)
 			_, had := x.posts[uri]
 			_, marked := x.markers[uri]
@@ -141,21 +146,29 @@ func TestGeneratorReaches(t *testing.T) {
 			applied := has && p.Seq == uint64(i+1)
 			seen[string(e.Kind)]++
 			for what, is := range map[string]bool{
-				"enters":                 applied && !had,
-				"edited":                 applied && had,
-				"comes back":             applied && marked,
-				"leaves":                 had && !has,
-				"stopped by rev":         e.IsPost() && had && has && !applied,
-				"stopped by marker":      e.IsPost() && marked && !has && x.markers[uri] >= e.Rev,
-				"stopped by floor":       e.IsPost() && e.Rev <= x.account(e.DID).floor,
-				"stopped by sync":        e.IsPost() && e.Rev < x.account(e.DID).syncRev,
-				"never had":              (e.Kind == event.KindDelete || e.Kind == event.KindRemove) && !had && !marked,
-				"hidden":                 applied && hidden,
-				"erased":                 e.Kind == event.KindAccount && len(x.posts) < before,
-				"swept":                  pending && x.sync == nil && len(x.posts) < before,
-				"place before 1970":      applied && p.Place.Micros == 0,
-				"a hundred tags":         applied && len(p.Tags) == 100,
-				"account event too late": e.Kind == event.KindAccount && e.Source.Time.Before(x.account(e.DID).lastTime),
+				"enters":                  applied && !had,
+				"edited":                  applied && had,
+				"comes back":              applied && marked,
+				"leaves":                  had && !has,
+				"stopped by rev":          e.IsPost() && had && has && !applied,
+				"stopped by marker":       e.IsPost() && marked && !has && x.markers[uri] >= e.Rev,
+				"stopped by floor":        e.IsPost() && e.Rev <= x.account(e.DID).floor,
+				"stopped by sync":         e.IsPost() && e.Rev < x.account(e.DID).syncRev,
+				"never had":               (e.Kind == event.KindDelete || e.Kind == event.KindRemove) && !had && !marked,
+				"hidden":                  applied && hidden,
+				"erased":                  e.Kind == event.KindAccount && len(x.posts) < before,
+				"swept":                   pending && x.sync == nil && len(x.posts) < before,
+				"place before 1970":       applied && p.Place.Micros == 0,
+				"a hundred tags":          applied && len(p.Tags) == 100,
+				"account event too late":  e.Kind == event.KindAccount && e.Upstream == nil && e.Source.Time.Before(x.account(e.DID).lastTime),
+				"account event told late": e.Kind == event.KindAccount && e.Upstream != nil && e.Upstream.Time.Before(x.account(e.DID).lastTime) && e.Source.Time.After(x.account(e.DID).lastTime),
+				"stamped early":           e.Kind == event.KindAccount && e.Upstream != nil && e.Upstream.Time.Equal(x.account(e.DID).lastTime) && i > 0 && e.Source.Time.Before(events[i-1].Source.Time),
+				"replaced":                x.sync != nil && x.sync.repo == x.sync.rev && applied,
+				"replaced at a later rev": x.sync != nil && x.sync.repo > x.sync.rev && applied,
+				"interrupted":             pending && x.sync != nil && e.Kind == event.KindPosition,
+				"ended by a position":     pending && x.sync == nil && e.Kind == event.KindPosition && e.Sync != "",
+				"ended by an old one":     pending && x.sync == nil && e.Kind == event.KindPosition && e.Sync == "",
+				"gone on at once":         pending && x.sync == nil && e.Kind == event.KindCreate && e.DID == syncDID && e.Rev > syncRepo && syncRepo != "",
 			} {
 				if is {
 					seen[what]++
@@ -177,6 +190,8 @@ func TestGeneratorReaches(t *testing.T) {
 		"create", "update", "remove", "delete", "account", "sync", "position",
 		"enters", "edited", "comes back", "leaves", "stopped by rev", "stopped by marker", "stopped by floor", "stopped by sync",
 		"never had", "hidden", "erased", "swept", "place before 1970", "a hundred tags", "account event too late", "tie",
+		"account event told late", "stamped early", "replaced", "replaced at a later rev", "interrupted",
+		"ended by a position", "ended by an old one", "gone on at once",
 	} {
 		require.GreaterOrEqual(t, seen[what], 5, what)
 	}

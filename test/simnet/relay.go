@@ -23,8 +23,9 @@ const (
 	readHeaderTimeout = 10 * time.Second
 	// pingTimeout bounds the check that an attached server still answers.
 	pingTimeout = 5 * time.Second
-	// attachPoll is the pause between two looks for an attached server.
+	// attachPoll is the pause between two looks for an attached server, and holdPoll between two at how much may be sent.
 	attachPoll = 5 * time.Millisecond
+	holdPoll   = 5 * time.Millisecond
 	// writeBatch is how many frames are taken from the network at once.
 	writeBatch = 256
 	// A server drops events of an account with more than 64 waiting for verification. A relay of the real network never
@@ -47,6 +48,8 @@ type Relay struct {
 
 	// sent is the newest frame that was sent to any server; before there is one, it is beyond all.
 	sent atomic.Int64
+	// limit is the last frame that may be sent.
+	limit atomic.Int64
 
 	mu       sync.Mutex
 	attached map[*websocket.Conn]struct{}
@@ -62,6 +65,7 @@ func (n *Network) Listen(ctx context.Context) (*Relay, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	r := &Relay{network: n, url: "http://" + ln.Addr().String(), cancel: cancel, done: make(chan struct{}), attached: map[*websocket.Conn]struct{}{}}
 	r.sent.Store(math.MaxInt64)
+	r.limit.Store(math.MaxInt64)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /xrpc/com.atproto.sync.subscribeRepos", r.subscribeRepos)
 	mux.HandleFunc("GET /xrpc/com.atproto.sync.listHosts", r.listHosts)
@@ -114,6 +118,21 @@ func (r *Relay) Disconnect() {
 	for _, conn := range r.connections() {
 		_ = conn.CloseNow()
 	}
+}
+
+// HoldAfter keeps the frames behind number seq back, so that servers on this relay are behind; math.MaxInt64 lets all go.
+func (r *Relay) HoldAfter(seq int64) { r.limit.Store(seq) }
+
+// awaitLimit returns when the frame behind position may be sent.
+func (r *Relay) awaitLimit(ctx context.Context, position int64) error {
+	for position >= r.limit.Load() {
+		select {
+		case <-time.After(holdPoll):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // connections returns the attached connections.
@@ -193,6 +212,9 @@ func (r *Relay) send(ctx context.Context, conn *websocket.Conn, position int64) 
 			return err
 		}
 		for _, frame := range frames {
+			if err := r.awaitLimit(ctx, position); err != nil {
+				return err
+			}
 			if err := pace.wait(ctx, frame); err != nil {
 				return err
 			}

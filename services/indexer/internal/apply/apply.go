@@ -200,7 +200,7 @@ func (a *Applier) bury(ctx context.Context, dead []corpse) error {
 	return g.Wait()
 }
 
-func (a *Applier) foldInto(ctx context.Context, tx *store.Tx, sync store.PendingSync, events []numbered) (store.PendingSync, error) {
+func (a *Applier) foldInto(ctx context.Context, tx *store.Tx, sync event.SyncRun, events []numbered) (event.SyncRun, error) {
 	f := newFold(sync)
 	w := wanted(events, sync)
 	rows, err := tx.Accounts(ctx, w.dids)
@@ -253,7 +253,7 @@ func (a *Applier) sizeUp(ctx context.Context, tx *store.Tx, f *fold, rows map[st
 	for row := range big {
 		acc := f.accounts[row.DID]
 		acc.whole, acc.big = false, true
-		if slices.ContainsFunc(events, func(n numbered) bool { return n.ev.DID == row.DID && erases(n.ev) }) {
+		if slices.ContainsFunc(events, func(n numbered) bool { return n.ev.DID == row.DID && n.ev.Erases() }) {
 			if acc.maxRev, err = tx.HighestRev(ctx, row); err != nil {
 				return nil, err
 			}

@@ -118,6 +118,12 @@ func syncAt(r, second int) event.Event {
 	return later(event.Event{Kind: event.KindSync, DID: did, Rev: rev(r)}, second)
 }
 
+// own is an account event that says itself when it was.
+func own(second int, e event.Event) event.Event {
+	e.Upstream = &event.Upstream{Seq: uint64(second), Time: at(second)}
+	return e
+}
+
 func later(e event.Event, second int) event.Event {
 	e.Source = event.Position{Host: "https://host.example", Seq: uint64(second), Time: at(second)}
 	return e
@@ -166,7 +172,30 @@ func TestRules(t *testing.T) {
 			{{Kind: event.KindPosition}}}, []string{"b", "a"}},
 		{"an edit behind a sync is not its replacement", [][]event.Event{
 			{create("a", 1, "art"), create("b", 2, "art")},
-			{syncAt(9, 60), later(create("c", 11, "art"), 61)}}, []string{"c"}},
+			{syncAt(9, 60), later(post(event.KindUpdate, "c", 9, "art"), 60)}}, []string{"c"}},
+		{"the first replacement fixes the revision", [][]event.Event{
+			{syncAt(9, 60), later(create("a", 9, "art"), 60), later(create("b", 9, "art"), 60), later(create("c", 11, "art"), 60)},
+			{{Kind: event.KindPosition}}}, []string{"c", "b", "a"}},
+		{"also across batches", [][]event.Event{
+			{syncAt(9, 60)}, {later(create("a", 9, "art"), 60)}, {later(create("b", 9, "art"), 60)}, {later(create("c", 11, "art"), 60)},
+			{{Kind: event.KindPosition}}}, []string{"c", "b", "a"}},
+		{"replacements with times of their own", [][]event.Event{
+			{create("a", 1, "art"), create("b", 2, "art"), create("c", 3, "art")},
+			{syncAt(9, 60), later(create("a", 11, "art"), 20)}, {later(create("b", 11, "art"), 90)},
+			{{Kind: event.KindPosition, Sync: event.SyncOver}}}, []string{"b", "a"}},
+		{"an idle position ends a sync", [][]event.Event{
+			{create("a", 1, "art"), create("b", 2, "art")},
+			{syncAt(9, 60), later(create("a", 9, "art"), 60)},
+			{later(event.Event{Kind: event.KindPosition, Sync: event.SyncOver}, 60)}}, []string{"a"}},
+		{"that of a writer that stops or starts does not", [][]event.Event{
+			{create("a", 1, "art"), create("b", 2, "art")},
+			{syncAt(9, 60), later(create("a", 9, "art"), 60)},
+			{later(event.Event{Kind: event.KindPosition, Sync: event.SyncOpen}, 70), later(event.Event{Kind: event.KindPosition, Sync: event.SyncOpen}, 70)},
+			{later(create("b", 9, "art"), 60)}, {later(event.Event{Kind: event.KindPosition, Sync: event.SyncOver}, 70)}}, []string{"b", "a"}},
+		{"a take-down that a host behind its time tells", [][]event.Event{
+			{create("a", 1, "art")}, {own(40, later(status(true, ""), 150))}, {own(130, later(status(false, "takendown"), 130))}}, []string{}},
+		{"what a host that is behind tells again", [][]event.Event{
+			{create("a", 1, "art")}, {own(130, later(status(false, "takendown"), 130))}, {own(40, later(status(true, ""), 150))}}, []string{}},
 		{"a position within a sync does not end it", [][]event.Event{
 			{create("a", 1, "art"), create("b", 2, "art")},
 			{syncAt(9, 60), later(create("a", 9, "art"), 60)}, {later(event.Event{Kind: event.KindPosition}, 60)}}, []string{"b", "a"}},

@@ -15,9 +15,9 @@
 //     removed it, so that an older event cannot bring it back.
 //   - An edit of a post in the index keeps its place; a post that enters gets
 //     the place of the event that brought it.
-//   - Account events are ordered by upstream time. Hiding keeps the posts,
-//     deletion erases them and leaves the highest revision as a floor.
+//   - Account events are ordered by upstream time (event.StatusOrder). Hiding keeps
+//     the posts, deletion erases them and leaves the highest revision as a floor.
 //   - #sync at R makes the account's posts below R stale, and below the revision
 //     of the replacements, where that is newer. They stay until the replacements,
-//     which follow right behind it, have all come: until any other event.
+//     which follow right behind it, have all come (event.SyncRun).
 package apply

@@ -38,14 +38,14 @@ type fold struct {
 	taken map[event.Key]store.PostID
 	// places are as Applier.Places.
 	places map[store.PostID]event.Key
-	sync   store.PendingSync
+	sync   event.SyncRun
 	// recalls says that the rows as loaded are what came of the events that are
 	// folded again, of which the stream may have lost some: payloads of what was
 	// removed. What kept older events out then does so again.
 	recalls bool
 }
 
-func newFold(sync store.PendingSync) *fold {
+func newFold(sync event.SyncRun) *fold {
 	return &fold{accounts: map[string]*account{}, taken: map[event.Key]store.PostID{}, sync: sync}
 }
 
@@ -100,11 +100,10 @@ func (f *fold) apply(seq uint64, ev *event.Event) {
 		// marker of this newer removal.
 		f.remove(seq, ev)
 	}
-	if !f.continuesSync(ev) {
+	if f.sync.Open() && !f.sync.Continues(ev) {
 		f.endSync()
-	} else if ev.Kind != event.KindPosition {
-		f.sync.Rev = max(f.sync.Rev, ev.Rev)
 	}
+	f.sync = f.sync.After(ev)
 	switch ev.Kind {
 	case event.KindRemove, event.KindDelete:
 	case event.KindCreate, event.KindUpdate:
@@ -206,40 +205,18 @@ func (f *fold) drop(e *entry) {
 	}
 }
 
-// Account statuses of com.atproto.sync.subscribeRepos#account with meanings of
-// their own; any other inactive one hides.
-const (
-	statusDeleted        = "deleted"
-	statusThrottled      = "throttled"
-	statusDesynchronized = "desynchronized"
-)
-
-// changesState reports whether an account event can change anything: these two
-// statuses are about the relay, not about what the account wants seen.
-func changesState(ev *event.Event) bool {
-	return ev.Status != statusThrottled && ev.Status != statusDesynchronized
-}
-
-// erases reports whether an event takes an account's posts away.
-func erases(ev *event.Event) bool {
-	return ev.Kind == event.KindAccount && !ev.Active && ev.Status == statusDeleted
-}
-
 func (f *fold) accountStatus(seq uint64, ev *event.Event) {
 	a := f.accounts[ev.DID]
-	if !changesState(ev) {
+	at := ev.StatusOrder()
+	if !ev.ChangesStatus() || !at.After(event.StatusOrder{Time: a.row.StateTime, Seq: a.row.StateSourceSeq}) {
 		return
 	}
-	at, src := ev.Source.Time.UTC(), ev.Source.Seq
-	if c := at.Compare(a.row.StateTime); c < 0 || c == 0 && src <= a.row.StateSourceSeq {
-		return
-	}
-	a.row.StateTime, a.row.StateSourceSeq = at, src
+	a.row.StateTime, a.row.StateSourceSeq = at.Time, at.Seq
 	before := a.row.State
 	switch {
 	case ev.Active:
 		a.row.State = store.Active
-	case erases(ev):
+	case ev.Erases():
 		a.row.State = store.Deleted
 		f.erase(a)
 	default:
@@ -286,29 +263,7 @@ func (f *fold) beginSync(seq uint64, ev *event.Event) {
 	// moment now.
 	a := f.accounts[ev.DID]
 	a.row.SyncRev = max(a.row.SyncRev, ev.Rev)
-	f.sync = store.PendingSync{DID: ev.DID, Rev: a.row.SyncRev, Time: ev.Source.Time.UTC()}
 	a.touch(seq)
-}
-
-// continuesSync reports whether an event leaves a #sync open: it is one of the
-// replacements that follow, or takes its place. The firehose writes replacements
-// right behind it, with its time, and at its revision or, where the account went on
-// before its repository was fetched, at the one it had by then.
-func (f *fold) continuesSync(ev *event.Event) bool {
-	if ev.Kind == event.KindPosition {
-		// The writer stopped or started in the midst of the replacements.
-		return f.sync.DID != "" && ev.Source.Time.Equal(f.sync.Time)
-	}
-	if f.sync.DID == "" || ev.DID != f.sync.DID {
-		return false
-	}
-	switch ev.Kind {
-	case event.KindSync:
-		return true // itself again, after a rewind, or another
-	case event.KindCreate, event.KindUpdate:
-		return ev.Rev == f.sync.Rev || ev.Source.Time.Equal(f.sync.Time)
-	}
-	return false
 }
 
 // endSync removes the posts that the #sync did not bring again: all below the
@@ -316,22 +271,18 @@ func (f *fold) continuesSync(ev *event.Event) bool {
 // what they hold is all that there was by then, and the firehose told nothing in
 // between. They need no markers: the account's SyncRev keeps everything older out.
 func (f *fold) endSync() {
-	if f.sync.DID == "" {
-		return
-	}
 	a := f.accounts[f.sync.DID]
 	if f.sync.Rev > a.row.SyncRev {
 		a.row.SyncRev, a.changed = f.sync.Rev, true
 	}
 	for _, e := range a.rkeys {
-		if e.post != nil && e.post.Rev < f.sync.Rev {
+		if e.post != nil && e.post.Rev < a.row.SyncRev {
 			f.drop(e)
 		}
 	}
 	if a.big {
-		a.sweep(f.sync.Rev, false)
+		a.sweep(a.row.SyncRev, false)
 	}
-	f.sync = store.PendingSync{}
 }
 
 func (a *account) touch(seq uint64) {
@@ -375,7 +326,7 @@ type wants struct {
 	ids  []store.PostID
 }
 
-func wanted(events []numbered, sync store.PendingSync) wants {
+func wanted(events []numbered, sync event.SyncRun) wants {
 	dids := map[string]struct{}{}
 	ids := map[store.PostID]struct{}{}
 	if sync.DID != "" {
@@ -413,7 +364,7 @@ func (f *fold) wantWhole(events []numbered) {
 			// "Active" of an account that is active is by far the commonest
 			// and touches no post.
 			a := f.accounts[n.ev.DID]
-			if changesState(n.ev) && (!n.ev.Active || a.row.State != store.Active) {
+			if n.ev.ChangesStatus() && (!n.ev.Active || a.row.State != store.Active) {
 				a.whole = true
 			}
 		}

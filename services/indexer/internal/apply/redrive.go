@@ -19,7 +19,7 @@ type Step struct {
 // End is the step that stands for whatever else came in the stream behind the
 // steps before it: it ends a #sync, as any other event does, and nothing more.
 func End(seq uint64) Step {
-	return Step{seq, &event.Event{Kind: event.KindPosition}}
+	return Step{seq, &event.Event{Kind: event.KindPosition, Sync: event.SyncOver}}
 }
 
 // History is what the stream says of one account.
@@ -76,7 +76,7 @@ func (a *Applier) Redrive(ctx context.Context, h History) error {
 
 // load returns the fold that the steps begin with.
 func (h History) load(ctx context.Context, tx *store.Tx) (*fold, error) {
-	f := newFold(store.PendingSync{})
+	f := newFold(event.SyncRun{})
 	rows, err := tx.Accounts(ctx, []string{h.DID})
 	if err != nil {
 		return nil, err

@@ -12,7 +12,7 @@
 //   - What has no payload stays: removals, account and sync events, positions. So
 //     do the stream's first and last messages, and everything of the last hour.
 //   - The stream without what was erased folds to the same index: a message that may
-//     end a #sync, or raises its revision, stays as long as nothing else surely does,
+//     end a #sync, or fixes its revision, stays as long as nothing else surely does,
 //     and a rebuild asks the live index for the markers and floors that it cannot make
 //     any more (store.Writer.Recall, RecallFloors).
 //   - A pass may end anywhere and be begun anew, by another indexer too. The
@@ -196,9 +196,9 @@ func (e *Eraser) Pass(ctx context.Context) (Summary, error) {
 		return p.sum, err
 	}
 	p.sum.Through = p.last
-	if p.held != nil {
+	if held := p.sync.held; len(held) > 0 {
 		// It is looked at again by the next pass, whose markers have to wait.
-		p.sum.Through = p.held[0].seq - 1
+		p.sum.Through = held[0].seq - 1
 	}
 	if err := e.Writer.SetErasure(ctx, store.Erasure{Through: p.sum.Through, Begun: begun}); err != nil {
 		return p.sum, err
@@ -216,11 +216,7 @@ type pass struct {
 	first, last uint64 // the messages to look at, all but the first may be erased
 	letters     letters
 	sync        group
-	// floors are those of accounts that the messages at hand have #syncs of.
-	floors map[string]string
-	// held are messages that may go if what follows them ends the #sync too.
-	held []message
-	sum  Summary
+	sum         Summary
 }
 
 // message is one of the stream, as far as it is looked at.
@@ -233,16 +229,10 @@ type message struct {
 
 // head is what is read of every message, leniently.
 type head struct {
-	Kind   event.Kind `json:"kind"`
-	DID    string     `json:"did"`
-	Rkey   string     `json:"rkey"`
-	Rev    string     `json:"rev"`
-	Active bool       `json:"active"`
-	Status string     `json:"status"`
-	Source struct {
-		Seq  uint64    `json:"seq"`
-		Time time.Time `json:"time"`
-	} `json:"source"`
+	Kind event.Kind `json:"kind"`
+	DID  string     `json:"did"`
+	Rkey string     `json:"rkey"`
+	Rev  string     `json:"rev"`
 }
 
 // carries reports whether the message has a payload, and says of what.
@@ -337,7 +327,6 @@ func (p *pass) look(ctx context.Context, raw []stream.Message) error {
 	messages := make([]message, len(raw))
 	var asked []int
 	var versions []store.Version
-	var synced []string
 	for i, m := range raw {
 		msg := message{seq: m.Seq, data: m.Data}
 		if json.Unmarshal(m.Data, &msg.head) != nil {
@@ -347,15 +336,9 @@ func (p *pass) look(ctx context.Context, raw []stream.Message) error {
 		if m.Seq > p.first && m.Seq <= p.last && (msg.head.Kind == event.KindCreate || msg.head.Kind == event.KindUpdate) && msg.head.carries() {
 			asked, versions = append(asked, i), append(versions, msg.head.version())
 		}
-		if msg.head.Kind == event.KindSync && event.ValidDID(msg.head.DID) {
-			synced = append(synced, msg.head.DID)
-		}
 	}
 	gone, err := p.gone(ctx, versions)
 	if err != nil {
-		return err
-	}
-	if p.floors, err = p.syncFloors(ctx, synced); err != nil {
 		return err
 	}
 	for n, i := range asked {
@@ -381,12 +364,6 @@ func (p *pass) gone(ctx context.Context, versions []store.Version) ([]bool, erro
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	return p.Writer.Gone(ctx, versions)
-}
-
-func (p *pass) syncFloors(ctx context.Context, dids []string) (map[string]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	return p.Writer.SyncFloors(ctx, dids)
 }
 
 func (p *pass) erase(ctx context.Context, seq uint64) error {

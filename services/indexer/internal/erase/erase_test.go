@@ -154,12 +154,22 @@ func syncAt(did string, r byte, at int) event.Event {
 	return event.Event{Kind: event.KindSync, DID: did, Rev: rev(r), Source: second(at)}
 }
 
+// own is an account event that says itself when it was.
+func own(n int, ev event.Event) event.Event {
+	ev.Upstream = &event.Upstream{Seq: uint64(n), Time: second(n).Time}
+	return ev
+}
+
 func at(n int, ev event.Event) event.Event {
 	ev.Source = second(n)
 	return ev
 }
 
-var position = event.Event{Kind: event.KindPosition}
+var (
+	position = event.Event{Kind: event.KindPosition}
+	within   = event.Event{Kind: event.KindPosition, Sync: event.SyncOpen}
+	over     = event.Event{Kind: event.KindPosition, Sync: event.SyncOver}
+)
 
 func TestPass(t *testing.T) {
 	t.Parallel()
@@ -182,26 +192,38 @@ func TestPass(t *testing.T) {
 		{"a #sync", []event.Event{create(a, "lost", 'b'), create(a, "kept", 'b'), create(a, "more", 'b'), syncAt(a, 'd', 30), at(30, create(a, "kept", 'd')), at(30, create(a, "more", 'd'))}, []uint64{1, 3, 4, 5, 6, 7, 8}},
 		{"what ended a #sync stays while its place matters",
 			[]event.Event{create(a, "x", 'b'), create(b, "y", 'b'), syncAt(a, 'd', 30), at(31, create(b, "z", 'c')), at(30, create(a, "x", 'd')), gone(b, "z", 'd')}, []uint64{1, 2, 3, 4, 5, 6, 7, 8}},
-		{"also where the group has the revision of an older #sync",
+		{"also while the account's own removals come",
+			[]event.Event{create(a, "x", 'b'), create(b, "y", 'b'), syncAt(a, 'd', 30), create(b, "z", 'c'), gone(a, "x", 'e'), gone(b, "z", 'd')}, []uint64{1, 3, 4, 5, 6, 7, 8}},
+		{"a replacement of an older #sync",
 			[]event.Event{
 				create(a, "x", 'b'), syncAt(a, 'e', 29), syncAt(a, 'c', 30), at(31, create(a, "y", 'd')),
 				at(31, update(a, "x", 'e')),
-			}, []uint64{1, 2, 3, 4, 5, 6, 7}},
-		{"and where what raised its revision may go",
+			}, []uint64{1, 2, 3, 4, 6, 7}},
+		{"what fixes the revision of the replacements stays",
 			[]event.Event{
-				create(a, "x", 'b'), syncAt(a, 'c', 30), at(30, create(a, "y", 'e')), at(31, create(a, "z", 'e')), at(30, create(a, "x", 'e')),
-				gone(a, "y", 'f'),
-			}, []uint64{1, 2, 3, 4, 5, 6, 7, 8}},
-		{"which may go where another raises it",
+				create(a, "x", 'b'), create(a, "w", 'e'), syncAt(a, 'c', 30), at(30, create(a, "y", 'e')), at(30, create(a, "z", 'f')),
+				gone(a, "y", 'g'),
+			}, []uint64{1, 3, 4, 5, 6, 7, 8}},
+		{"but where another does",
 			[]event.Event{
-				create(a, "x", 'b'), syncAt(a, 'c', 30), at(30, create(a, "y", 'e')), at(30, create(a, "x", 'e')), at(31, create(a, "z", 'e')),
+				create(a, "x", 'b'), syncAt(a, 'c', 30), at(30, create(a, "y", 'e')), at(31, create(a, "x", 'e')), at(32, create(a, "z", 'e')),
 				gone(a, "y", 'f'),
 			}, []uint64{1, 2, 3, 5, 6, 7, 8}},
-		{"also where another #sync takes over",
+		{"also behind a position that is within them",
 			[]event.Event{
-				create(a, "x", 'b'), syncAt(a, 'c', 30), at(30, create(a, "y", 'e')), at(31, create(a, "z", 'e')), syncAt(a, 'c', 30),
+				create(a, "x", 'b'), syncAt(a, 'c', 30), at(30, create(a, "y", 'e')), within, at(32, create(a, "x", 'e')),
+				gone(a, "y", 'f'),
+			}, []uint64{1, 2, 3, 5, 6, 7, 8}},
+		{"and where another #sync takes over",
+			[]event.Event{
+				create(a, "x", 'b'), syncAt(a, 'c', 30), at(30, create(a, "y", 'e')), syncAt(a, 'c', 31),
 				at(30, create(a, "x", 'd')), create(b, "w", 'b'), gone(a, "y", 'f'),
-			}, []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}},
+			}, []uint64{1, 2, 3, 5, 6, 7, 8, 9}},
+		{"what ended a #sync goes where a position does",
+			[]event.Event{
+				create(a, "x", 'b'), syncAt(a, 'c', 30), at(30, create(b, "z", 'c')), over, at(32, create(a, "x", 'e')),
+				gone(b, "z", 'd'),
+			}, []uint64{1, 2, 3, 5, 6, 7, 8}},
 		{"nor is anything known of one that may be over",
 			[]event.Event{
 				create(a, "x", 'b'), create(a, "q", 'd'), syncAt(a, 'c', 30), at(31, create(b, "w", 'b')), at(30, create(a, "y", 'g')),
@@ -310,15 +332,15 @@ func TestLetters(t *testing.T) {
 		require.NoError(t, err)
 		return bytes.Replace(data, []byte(`"v":1`), []byte(`"v":9`), 1)
 	}
-	s.add(position)                            // 1
-	s.put(newer(create(a, "x", 'b')))          // 2
-	s.put(newer(create(a, "y", 'b')))          // 3
-	s.put(newer(create(b, "x", 'b')))          // 4
-	s.add(gone(a, "x", 'c'))                   // 5
-	s.add(at(40, status(b, "")))               // 6
-	s.add(at(30, status(b, "deleted")))        // 7: older than what is known
-	s.put([]byte(`{"v":9,"what":"is this?"}`)) // 8
-	s.add(position)                            // 9
+	s.add(position)                              // 1
+	s.put(newer(create(a, "x", 'b')))            // 2
+	s.put(newer(create(a, "y", 'b')))            // 3
+	s.put(newer(create(b, "x", 'b')))            // 4
+	s.add(gone(a, "x", 'c'))                     // 5
+	s.add(own(40, at(30, status(b, ""))))        // 6
+	s.add(own(30, at(40, status(b, "deleted")))) // 7: older than what is known
+	s.put([]byte(`{"v":9,"what":"is this?"}`))   // 8
+	s.add(position)                              // 9
 	require.NoError(t, stream.PutDeadLetter(t.Context(), s.js, stream.DeadLetter{Seq: 4, Reason: "x", At: time.Now(), Payload: newer(create(a, "x", 'a'))}))
 	left, sum := s.pass()
 	require.Equal(t, []uint64{1, 3, 4, 5, 6, 7, 8, 9}, left)

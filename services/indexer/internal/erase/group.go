@@ -1,113 +1,62 @@
 package erase
 
 import (
-	"time"
-
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
 // group is a #sync whose replacements may be following, as in the fold: there
-// the first event that is none of them ends it, and posts that did not come again
-// are gone from then on. One that comes after that gets a new place.
+// the first event that is none of them ends it (event.SyncRun), and posts that did
+// not come again are gone from then on. One that comes after that gets a new place.
 type group struct {
-	open bool
-	did  string
-	// held is the most that a message that is held may do, and raises the highest
-	// revision of those that go on with it.
-	held   effect
-	raises string
-	// rev is not above the revision that the fold takes replacements at, which counts
-	// #syncs from before what is looked at, too. That is not above the greater of
-	// highest, which is what came of all of them, and raises.
-	rev, highest string
-	time         time.Time
-}
-
-// effect is what a message that may be erased does to a group.
-type effect int
-
-const (
-	effectRaises effect = iota + 1 // it goes on with it, at a higher revision
-	effectMayEnd
-	effectEnds
-)
-
-// continues reports whether an event surely leaves the group open: package apply has
-// the rule.
-func (g *group) continues(ev *event.Event) bool {
-	switch ev.Kind {
-	case event.KindPosition:
-		return ev.Source.Time.Equal(g.time)
-	case event.KindSync:
-		return ev.DID == g.did
-	case event.KindCreate, event.KindUpdate:
-		return ev.DID == g.did && (ev.Source.Time.Equal(g.time) || ev.Rev == g.rev && g.rev >= g.highest)
-	}
-	return false
-}
-
-// ends reports whether an event surely ends it. A post may do the one or the other
-// where more than one #sync has to do with its revision.
-func (g *group) ends(ev *event.Event) bool {
-	if ev.DID == g.did && (ev.Kind == event.KindCreate || ev.Kind == event.KindUpdate) && g.rev <= ev.Rev && ev.Rev <= max(g.highest, g.raises) {
-		return false
-	}
-	return !g.continues(ev)
+	// with is what comes of all messages, and without what comes of those that stay
+	// whatever becomes of the held ones.
+	with, without event.SyncRun
+	// held are the messages that may go if that makes no difference to what follows.
+	held []message
 }
 
 // decide takes the stream's next message, and returns those that may be erased
-// now. What may have ended a #sync is among them only when a message that stays, ahead
-// of any that may go on with it, ends it as well; and what has raised its revision,
-// when one that stays does so too.
+// now. One that is gone may be erased if it does nothing to a #sync; what has ended
+// one, or has fixed its revision, only when a message that stays does the same.
 func (p *pass) decide(m message) []message {
-	var out []message
-	if g := &p.sync; g.open {
-		ev, err := event.Decode(m.data)
-		if err != nil {
-			// No reader sees it: as if it were not there.
+	g := &p.sync
+	ev, err := event.Decode(m.data)
+	if err != nil {
+		// No reader sees it: as if it were not there.
+		return erasable(nil, m)
+	}
+	with, without := g.with.After(ev), g.without.After(ev)
+	if m.gone {
+		if with == g.with && without == g.without {
 			return erasable(nil, m)
 		}
-		on := g.continues(ev)
-		switch {
-		case m.gone && on && len(p.held) == 0 && ev.Rev <= g.rev:
-		case m.gone:
-			p.held = append(p.held, m)
-			g.hold(ev, on)
-			return nil
-		case g.ends(ev):
-			out, p.held, *g = p.held, nil, group{}
-		case g.held == effectEnds:
-			p.held, *g = nil, group{} // they keep this one out of the group
-		default:
-			if g.held == effectRaises && on && ev.Rev >= g.raises {
-				out = p.held
-			}
-			if on {
-				g.rev = max(g.rev, ev.Rev)
-			}
-			// What is held and stays has raised it.
-			g.rev = max(g.rev, g.raises)
-			p.held, g.held, g.raises = nil, 0, ""
-		}
+		g.with, g.held = with, append(g.held, m)
+		return nil
 	}
-	if m.head.Kind == event.KindSync {
-		if ev, err := event.Decode(m.data); err == nil {
-			p.sync = group{open: true, did: ev.DID, rev: ev.Rev, highest: p.floors[ev.DID], time: ev.Source.Time}
-		}
+	var out []message
+	switch {
+	case !g.agree(ev):
+		// What is held keeps it out of the #sync.
+		without, g.held = with, nil
+	case with == without:
+		out, g.held = g.held, nil
 	}
-	return erasable(out, m)
+	g.with, g.without = with, without
+	return out
 }
 
-// hold takes note of a message that is held.
-func (g *group) hold(ev *event.Event, on bool) {
-	switch {
-	case on:
-		g.held, g.raises = max(g.held, effectRaises), max(g.raises, ev.Rev)
-	case g.ends(ev):
-		g.held = effectEnds
-	default:
-		g.held = max(g.held, effectMayEnd)
+// agree reports whether a message that stays does the same without what is held.
+// Where that has ended the #sync, a message of the account is another thing: without,
+// what the #sync has taken away would still be there, and a create could be one of its
+// replacements.
+func (g *group) agree(ev *event.Event) bool {
+	if !g.without.Open() {
+		return true
 	}
+	if !g.with.Open() {
+		return ev.DID != g.without.DID
+	}
+	return g.with.Continues(ev) == g.without.Continues(ev)
 }
 
 func erasable(out []message, m message) []message {

@@ -23,10 +23,8 @@ type letters struct {
 // author is an account with dead letters.
 type author struct {
 	letters []*letter
-	// The time and upstream sequence of the last status event that counts: the
-	// fold goes by them.
-	time time.Time
-	seq  uint64
+	// status is the last status that counts: the fold goes by the same order.
+	status event.StatusOrder
 }
 
 type letter struct {
@@ -77,25 +75,23 @@ func (l *letters) hear(m message) {
 	if a == nil || m.head.carries() {
 		return
 	}
-	if _, err := event.Decode(m.data); err != nil {
+	ev, err := event.Decode(m.data)
+	if err != nil {
 		return // a dead letter itself
 	}
-	h := &m.head
 	var removes func(*letter) bool
-	switch h.Kind {
+	switch ev.Kind {
 	default:
 		return
 	case event.KindDelete, event.KindRemove:
-		removes = func(d *letter) bool { return d.version.Rkey == h.Rkey && d.version.Rev <= h.Rev }
+		removes = func(d *letter) bool { return d.version.Rkey == ev.Rkey && d.version.Rev <= ev.Rev }
 	case event.KindAccount:
-		// As the fold does: not what is about the relay, nor older than the last.
-		at := h.Source.Time.Truncate(time.Microsecond)
-		c := at.Compare(a.time)
-		if h.Status == "throttled" || h.Status == "desynchronized" || c < 0 || c == 0 && h.Source.Seq <= a.seq {
+		at := ev.StatusOrder()
+		if !ev.ChangesStatus() || !at.After(a.status) {
 			return
 		}
-		a.time, a.seq = at, h.Source.Seq
-		if h.Active || h.Status != "deleted" {
+		a.status = at
+		if !ev.Erases() {
 			return
 		}
 		removes = func(*letter) bool { return true }

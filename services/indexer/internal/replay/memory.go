@@ -70,7 +70,7 @@ func (m *memory) recall(ctx context.Context, batch []stream.Message) (int, error
 				Version: store.Version{DID: ev.DID, Rkey: ev.Rkey, Rev: ev.Rev}, At: ev.Source.NetworkTime(), Seq: msg.Seq,
 			})
 		case event.KindAccount:
-			if !ev.Active && ev.Status == "deleted" {
+			if ev.Erases() {
 				erased = []string{ev.DID}
 			}
 		}
@@ -83,8 +83,8 @@ func (m *memory) recall(ctx context.Context, batch []stream.Message) (int, error
 
 // pass folds in a position in the place of messages up to seq that were erased.
 func (m *memory) pass(ctx context.Context, seq uint64, at event.Position) error {
-	// One at the leader's own position: it continues a #sync that continues there.
-	nothing := event.Event{Kind: event.KindPosition, Source: at}
+	// It ends no #sync: what was erased did not either, and the leader's may go on.
+	nothing := event.Event{Kind: event.KindPosition, Source: at, Sync: event.SyncOpen}
 	data, err := nothing.Encode()
 	if err != nil {
 		return err

@@ -81,8 +81,8 @@ type Backfill struct {
 	summary Summary
 	// done and total are seconds of history, of all three readings.
 	done, total time.Duration
-	// late is the #sync behind the window that its creates may follow.
-	late lateSync
+	// lateOurs says that the last #sync behind the window is followed.
+	lateOurs bool
 	// histories are when those of the hosts begin that were passed over.
 	histories map[string]time.Time
 }
@@ -150,8 +150,9 @@ func (b *Backfill) run(ctx context.Context, now time.Time) error {
 // caughtUp reports whether pos is as far as live, where that can be told.
 func caughtUp(pos, live event.Position) bool { return pos.Host == live.Host && pos.Seq >= live.Seq }
 
-// handler takes an upstream event as decoded, and where it stands.
-type handler func(ctx context.Context, res decode.Result, at event.Position) error
+// handler takes an upstream event as decoded, and where it stands; replaces says that
+// it is one of the replacements behind a #sync.
+type handler func(ctx context.Context, res decode.Result, at event.Position, replaces bool) error
 
 // read reads from a position, or from a time where it is zero, until a time or a
 // position, and returns how far it came. Times are the network's.
@@ -163,12 +164,23 @@ func (b *Backfill) read(ctx context.Context, after event.Position, from, until t
 	reader := firehose.New(cfg, b.logger)
 	reader.OnNotice = b.notice
 	reader.OnLateHistory = func(host string, begins time.Time) error { return b.lateHistory(host, begins, cancel) }
-	last, begun := after, b.done
+	last, begun, before := after, b.done, event.Position{}
+	var syncs decode.Syncs
 	err := reader.Run(ctx, after, func(ctx context.Context, batch firehose.Batch) error {
 		d := decode.Decoder{MaxPayload: b.to.MaxPayload()}
 		for i := range batch.Events {
-			if err := handle(ctx, d.Decode(&batch.Events[i], batch.Positions[i]), batch.Positions[i]); err != nil {
+			replaces := syncs.Pass(&batch.Events[i])
+			if !syncs.Open() && !before.IsZero() {
+				if err := b.to.SyncOver(ctx, before); err != nil {
+					return err
+				}
+			}
+			res := d.Decode(&batch.Events[i], batch.Positions[i])
+			if err := handle(ctx, res, batch.Positions[i], replaces); err != nil {
 				return err
+			}
+			if res.Drop != decode.BadPosition {
+				before = batch.Positions[i]
 			}
 		}
 		last = batch.Last
@@ -215,18 +227,18 @@ func (b *Backfill) beyond(at event.Position, ev *event.Event) bool {
 }
 
 // look surveys.
-func (b *Backfill) look(_ context.Context, res decode.Result, at event.Position) error {
+func (b *Backfill) look(_ context.Context, res decode.Result, at event.Position, replaces bool) error {
 	if res.Event == nil {
 		return nil
 	}
-	return b.survey.note(res.Event, !b.beyond(at, res.Event))
+	return b.survey.note(res.Event, !b.beyond(at, res.Event), replaces)
 }
 
 // publish publishes what qualifies.
-func (b *Backfill) publish(ctx context.Context, res decode.Result, at event.Position) error {
+func (b *Backfill) publish(ctx context.Context, res decode.Result, at event.Position, replaces bool) error {
 	ev := res.Event
 	if ev != nil && b.beyond(at, ev) {
-		return b.follow(ctx, res, at)
+		return b.follow(ctx, res, at, replaces)
 	}
 	b.summary.Read++
 	if ev == nil {
@@ -270,20 +282,18 @@ func (b *Backfill) publish(ctx context.Context, res decode.Result, at event.Posi
 // The host may have forgotten the window's version of a post that was edited
 // since, or whose repository was replaced. The one that there is now counts for
 // it, where the post says that it was written in the window.
-func (b *Backfill) follow(ctx context.Context, res decode.Result, _ event.Position) error {
+func (b *Backfill) follow(ctx context.Context, res decode.Result, _ event.Position, replaces bool) error {
 	ev := res.Event
 	if ev == nil {
 		return nil
 	}
 	ours := b.survey.concerns(ev)
-	sync := &b.late
-	switch behind := ev.Kind == event.KindCreate && ev.DID == sync.did && ev.Source.Time.Equal(sync.time); {
-	case behind:
-		ours = ours || sync.ours || b.written(ev)
+	switch {
+	case replaces:
+		ours = ours || b.lateOurs || b.written(ev)
 	case ev.Kind == event.KindSync:
-		*sync = lateSync{ev.DID, ev.Source.Time, ours}
+		b.lateOurs = ours
 	default:
-		*sync = lateSync{}
 		ours = ours || ev.Kind == event.KindUpdate && b.written(ev)
 	}
 	if !ours || b.survey.gone(ev) || b.survey.outdated(ev) {
@@ -291,13 +301,6 @@ func (b *Backfill) follow(ctx context.Context, res decode.Result, _ event.Positi
 	}
 	b.summary.Since[ev.Kind]++
 	return b.to.Put(ctx, ev)
-}
-
-// lateSync is a #sync behind the window; ours says that it is followed.
-type lateSync struct {
-	did  string
-	time time.Time
-	ours bool
 }
 
 // written reports whether a post says that it was written in the window.

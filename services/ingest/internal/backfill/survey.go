@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"time"
 
 	"github.com/tagstream/tagstream/pkg/event"
 )
@@ -25,14 +24,16 @@ type survey struct {
 	// hash. Two posts with one hash would be taken for each other; of ten
 	// million with a million removals that happens once in a million windows.
 	removed map[uint64]rev
-	// latest is when an account's status changed, the last time.
-	latest map[uint64]int64 // microseconds
+	// latest is an account's last status.
+	latest map[uint64]event.StatusOrder
 	// erased is where an account was deleted, the last time.
 	erased map[string]event.Position
 	// hidden is an account's last status where that hides it.
 	hidden map[string]*event.Event
-	// replaced are accounts whose repository was, the last time.
+	// replaced are accounts whose repository was, the last time, and coming is the
+	// one whose replacements come, nil where they do not count.
 	replaced map[string]*replacement
+	coming   *replacement
 	kept     int // posts in all of them
 	limit    int // maxChanges
 }
@@ -42,8 +43,7 @@ type rev [13]byte
 
 // replacement is a #sync.
 type replacement struct {
-	rev  string
-	time time.Time
+	rev string
 	// kept are the posts that the repository still had.
 	kept map[uint64]struct{}
 }
@@ -51,7 +51,7 @@ type replacement struct {
 func newSurvey() *survey {
 	return &survey{
 		seed: maphash.MakeSeed(), posts: newBloom(), accounts: newBloom(), removed: map[uint64]rev{},
-		latest: map[uint64]int64{}, erased: map[string]event.Position{}, hidden: map[string]*event.Event{}, replaced: map[string]*replacement{},
+		latest: map[uint64]event.StatusOrder{}, erased: map[string]event.Position{}, hidden: map[string]*event.Event{}, replaced: map[string]*replacement{},
 		limit: maxChanges,
 	}
 }
@@ -59,16 +59,17 @@ func newSurvey() *survey {
 func (s *survey) key(ev *event.Event) uint64 { return maphash.String(s.seed, ev.URI()) }
 
 // note takes note of an event, in upstream order; inside says that it is of the
-// window. The error is ErrTooMuch.
-func (s *survey) note(ev *event.Event, inside bool) error {
+// window, and replaces that it is one of the replacements behind the last #sync. The
+// error is ErrTooMuch.
+func (s *survey) note(ev *event.Event, inside, replaces bool) error {
 	switch ev.Kind {
 	case event.KindCreate, event.KindUpdate:
 		if inside {
 			s.posts.add(ev.URI())
 			s.accounts.add(ev.DID)
 		}
-		if r := s.replaced[ev.DID]; r != nil && r.brings(ev) {
-			r.kept[s.key(ev)] = struct{}{}
+		if replaces && s.coming != nil {
+			s.coming.kept[s.key(ev)] = struct{}{}
 			s.kept++
 		}
 	case event.KindRemove, event.KindDelete:
@@ -82,8 +83,10 @@ func (s *survey) note(ev *event.Event, inside bool) error {
 	case event.KindAccount:
 		s.status(ev, inside)
 	case event.KindSync:
+		s.coming = nil
 		if r := s.replaced[ev.DID]; s.accounts.has(ev.DID) && (r == nil || r.rev < ev.Rev) {
-			s.replaced[ev.DID] = &replacement{ev.Rev, ev.Source.Time, map[uint64]struct{}{}}
+			s.coming = &replacement{ev.Rev, map[uint64]struct{}{}}
+			s.replaced[ev.DID] = s.coming
 		}
 	case event.KindPosition:
 	}
@@ -101,25 +104,24 @@ func (s *survey) removedAt(k uint64) string {
 	return string(r[:])
 }
 
-// brings reports whether a create is one of those behind the #sync.
-func (r *replacement) brings(ev *event.Event) bool {
-	return ev.Kind == event.KindCreate && ev.Rev >= r.rev && ev.Source.Time.Equal(r.time)
-}
-
 func (s *survey) status(ev *event.Event, inside bool) {
-	if ev.Status == "throttled" || ev.Status == "desynchronized" {
-		return // of the relay, not of the account
+	if !ev.ChangesStatus() {
+		return
 	}
 	if inside {
 		s.accounts.add(ev.DID)
 	} else if !s.accounts.has(ev.DID) {
 		return
 	}
-	s.latest[maphash.String(s.seed, ev.DID)] = ev.Source.Time.UnixMicro()
+	account, at := maphash.String(s.seed, ev.DID), ev.StatusOrder()
+	if !at.After(s.latest[account]) {
+		return
+	}
+	s.latest[account] = at
 	delete(s.hidden, ev.DID)
 	switch {
 	case ev.Active:
-	case ev.Status == "deleted":
+	case ev.Erases():
 		s.erased[ev.DID] = ev.Source
 	default:
 		s.hidden[ev.DID] = ev
@@ -130,7 +132,7 @@ func (s *survey) status(ev *event.Event, inside bool) {
 // one that came back before the live events began would be for good: they do
 // not tell.
 func (s *survey) outdated(ev *event.Event) bool {
-	return ev.Kind == event.KindAccount && ev.Source.Time.UnixMicro() < s.latest[maphash.String(s.seed, ev.DID)]
+	return ev.Kind == event.KindAccount && s.latest[maphash.String(s.seed, ev.DID)].After(ev.StatusOrder())
 }
 
 // gone reports whether the record that a create or an update brings is surely

@@ -29,6 +29,12 @@ func account(second int, did string, active bool, status string) *event.Event {
 	return e
 }
 
+// by is an account event that says itself when it was.
+func by(second int, e *event.Event) *event.Event {
+	e.Upstream = &event.Upstream{Seq: 1, Time: begin.Add(time.Duration(second) * time.Second)}
+	return e
+}
+
 // at is an event with the time of another.
 func at(second int, e *event.Event) *event.Event {
 	e.Source.Time = begin.Add(time.Duration(second) * time.Second)
@@ -47,34 +53,39 @@ func TestSurvey(t *testing.T) {
 		hidden   bool // its account
 		ignored  bool // where it is behind the window
 	}{
-		"still there":                 {},
-		"deleted later":               {history: []*event.Event{ev(20, event.KindDelete, "a", "p")}, gone: true},
-		"deleted in the window":       {history: []*event.Event{ev(5, event.KindDelete, "a", "p")}, gone: true},
-		"no tags any more":            {history: []*event.Event{ev(20, event.KindRemove, "a", "p")}, gone: true},
-		"edited":                      {history: []*event.Event{ev(20, event.KindUpdate, "a", "p")}},
-		"another was deleted":         {history: []*event.Event{ev(20, event.KindDelete, "a", "q"), ev(20, event.KindDelete, "b", "p")}},
-		"the new one under its key":   {history: []*event.Event{ev(5, event.KindDelete, "a", "p")}, ask: ev(6, event.KindCreate, "a", "p")},
-		"erased":                      {history: []*event.Event{account(20, "a", false, "deleted")}, gone: true},
-		"erased and back":             {history: []*event.Event{account(20, "a", false, "deleted"), account(21, "a", true, "")}, gone: true},
-		"written after that":          {history: []*event.Event{account(5, "a", false, "deleted"), account(6, "a", true, ""), ev(7, event.KindCreate, "a", "q")}, ask: ev(7, event.KindCreate, "a", "q")},
-		"taken down":                  {history: []*event.Event{account(20, "a", false, "takendown")}, hidden: true},
-		"taken down and back":         {history: []*event.Event{account(20, "a", false, "takendown"), account(21, "a", true, "")}},
-		"throttled":                   {history: []*event.Event{account(20, "a", false, "throttled")}},
-		"a status that is outdated":   {history: []*event.Event{account(5, "b", false, "deleted"), account(20, "b", true, "")}, ask: account(5, "b", false, "deleted"), outdated: true},
-		"the last status":             {history: []*event.Event{account(5, "b", true, ""), account(20, "b", false, "new")}, ask: account(20, "b", false, "new"), hidden: true},
-		"replaced without it":         {history: []*event.Event{ev(20, event.KindSync, "a", ""), ev(21, event.KindCreate, "a", "q")}, gone: true},
-		"replaced with it":            {history: []*event.Event{ev(20, event.KindSync, "a", ""), at(20, ev(21, event.KindCreate, "a", "p"))}},
-		"replaced, then written anew": {history: []*event.Event{ev(20, event.KindSync, "a", ""), ev(21, event.KindCreate, "a", "p")}, gone: true},
-		"replaced twice":              {history: []*event.Event{ev(20, event.KindSync, "a", ""), at(20, ev(20, event.KindCreate, "a", "p")), ev(22, event.KindSync, "a", "")}, gone: true},
-		"a post of another time":      {ask: ev(20, event.KindCreate, "a", "later"), ignored: true},
-		"an account of another time":  {history: []*event.Event{account(20, "z", false, "deleted")}, ask: account(20, "z", false, "deleted"), ignored: true},
+		"still there":                  {},
+		"deleted later":                {history: []*event.Event{ev(20, event.KindDelete, "a", "p")}, gone: true},
+		"deleted in the window":        {history: []*event.Event{ev(5, event.KindDelete, "a", "p")}, gone: true},
+		"no tags any more":             {history: []*event.Event{ev(20, event.KindRemove, "a", "p")}, gone: true},
+		"edited":                       {history: []*event.Event{ev(20, event.KindUpdate, "a", "p")}},
+		"another was deleted":          {history: []*event.Event{ev(20, event.KindDelete, "a", "q"), ev(20, event.KindDelete, "b", "p")}},
+		"the new one under its key":    {history: []*event.Event{ev(5, event.KindDelete, "a", "p")}, ask: ev(6, event.KindCreate, "a", "p")},
+		"erased":                       {history: []*event.Event{account(20, "a", false, "deleted")}, gone: true},
+		"erased and back":              {history: []*event.Event{account(20, "a", false, "deleted"), account(21, "a", true, "")}, gone: true},
+		"written after that":           {history: []*event.Event{account(5, "a", false, "deleted"), account(6, "a", true, ""), ev(7, event.KindCreate, "a", "q")}, ask: ev(7, event.KindCreate, "a", "q")},
+		"taken down":                   {history: []*event.Event{account(20, "a", false, "takendown")}, hidden: true},
+		"taken down and back":          {history: []*event.Event{account(20, "a", false, "takendown"), account(21, "a", true, "")}},
+		"throttled":                    {history: []*event.Event{account(20, "a", false, "throttled")}},
+		"a status that is outdated":    {history: []*event.Event{account(5, "b", false, "deleted"), account(20, "b", true, "")}, ask: account(5, "b", false, "deleted"), outdated: true},
+		"a status that comes late":     {history: []*event.Event{by(30, account(20, "a", true, "")), by(25, account(21, "a", false, "deleted"))}, ask: by(25, account(21, "a", false, "deleted")), outdated: true},
+		"the last status":              {history: []*event.Event{account(5, "b", true, ""), account(20, "b", false, "new")}, ask: account(20, "b", false, "new"), hidden: true},
+		"replaced without it":          {history: []*event.Event{ev(20, event.KindSync, "a", ""), ev(21, event.KindCreate, "a", "q")}, gone: true},
+		"replaced with it":             {history: []*event.Event{ev(20, event.KindSync, "a", ""), at(20, ev(21, event.KindCreate, "a", "p"))}},
+		"replaced, then written anew":  {history: []*event.Event{ev(20, event.KindSync, "a", ""), ev(20, event.KindCreate, "a", "q"), ev(21, event.KindCreate, "a", "p")}, gone: true},
+		"replaced at a later revision": {history: []*event.Event{ev(20, event.KindSync, "a", ""), ev(23, event.KindCreate, "a", "p")}},
+		"of another's #sync":           {history: []*event.Event{ev(20, event.KindSync, "a", ""), ev(21, event.KindSync, "z", ""), ev(23, event.KindCreate, "a", "p")}, gone: true},
+		"replaced twice":               {history: []*event.Event{ev(20, event.KindSync, "a", ""), at(20, ev(20, event.KindCreate, "a", "p")), ev(22, event.KindSync, "a", "")}, gone: true},
+		"a post of another time":       {ask: ev(20, event.KindCreate, "a", "later"), ignored: true},
+		"an account of another time":   {history: []*event.Event{account(20, "z", false, "deleted")}, ask: account(20, "z", false, "deleted"), ignored: true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSurvey()
+			var run event.SyncRun
 			for _, e := range append([]*event.Event{post()}, tt.history...) {
-				require.NoError(t, s.note(e, e.Source.Seq < until))
+				require.NoError(t, s.note(e, e.Source.Seq < until, e.Kind == event.KindCreate && run.Continues(e)))
+				run = run.After(e)
 			}
 			if tt.ask == nil {
 				tt.ask = post()
@@ -92,12 +103,12 @@ func TestSurveyIsBounded(t *testing.T) {
 	s := newSurvey()
 	s.limit = 1000
 	for i := range 2 * s.limit {
-		require.NoError(t, s.note(ev(1, event.KindCreate, "a", fmt.Sprint(i)), true), "posts are in a filter")
+		require.NoError(t, s.note(ev(1, event.KindCreate, "a", fmt.Sprint(i)), true, false), "posts are in a filter")
 	}
 	var err error
 	n := 0
 	for ; err == nil && n < 2*s.limit; n++ {
-		err = s.note(ev(2, event.KindDelete, "a", fmt.Sprint(n)), false)
+		err = s.note(ev(2, event.KindDelete, "a", fmt.Sprint(n)), false, false)
 	}
 	require.ErrorIs(t, err, ErrTooMuch)
 	require.Equal(t, s.limit+1, n)

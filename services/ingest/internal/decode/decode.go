@@ -11,6 +11,7 @@ package decode
 
 import (
 	"strings"
+	"time"
 
 	"github.com/bluesky-social/jetstream"
 	"github.com/jcalabro/atmos/cbor"
@@ -34,6 +35,9 @@ type Result struct {
 	// TagsDropped counts the tags of a kept post that were not: malformed,
 	// empty, too long, or past the limit of a post.
 	TagsDropped int
+	// TimeRefused says that a kept account event has no upstream time of its own that
+	// can be used: it is ordered by the host's.
+	TimeRefused bool
 }
 
 func drop(why DropReason) Result { return Result{Drop: why} }
@@ -52,6 +56,7 @@ func (d Decoder) Decode(ev *jetstream.Event, pos event.Position) Result {
 		out.Kind = event.KindAccount
 		out.Active = ev.Account.Active
 		out.Status = strings.Clone(ev.Account.Status)
+		out.Upstream = upstream(ev.Account, pos.Time)
 	case ev.Kind == jetstream.KindSync && ev.Sync != nil:
 		out.Kind = event.KindSync
 		out.Rev = strings.Clone(ev.Sync.Rev)
@@ -64,7 +69,22 @@ func (d Decoder) Decode(ev *jetstream.Event, pos event.Position) Result {
 	if !event.ValidDID(out.DID) {
 		return drop(BadDID)
 	}
-	return Result{Event: out}
+	return Result{Event: out, TimeRefused: out.Kind == event.KindAccount && out.Upstream == nil}
+}
+
+// maxAhead is how far an account event's own time may be ahead of when the host saw
+// it, which differs by the clocks of two servers: hosts refuse revisions that are
+// farther ahead. Whoever could name any time would outlast all statuses to come.
+const maxAhead = 5 * time.Minute
+
+// upstream returns where an account event stands by its own account, nil where that
+// is of no use. seen is when the host saw it: nobody imports times for such events.
+func upstream(a *jetstream.Account, seen time.Time) *event.Upstream {
+	t, ok := event.ParseTime(a.Time)
+	if !ok || a.Seq < 0 || t.Before(time.Unix(0, 0)) || t.After(seen.Add(maxAhead)) {
+		return nil
+	}
+	return &event.Upstream{Seq: uint64(a.Seq), Time: t.UTC().Truncate(time.Microsecond)}
 }
 
 func (d Decoder) commit(out *event.Event, c *jetstream.Commit) Result {

@@ -248,9 +248,9 @@ func TestWhatBecomesOfAccounts(t *testing.T) {
 		},
 		"taken down": {
 			change: func(e *jetstream.Event) {
-				e.Kind, e.Account = jetstream.KindAccount, &jetstream.Account{Status: "takendown"}
+				e.Kind, e.Account = jetstream.KindAccount, &jetstream.Account{Status: "takendown", Seq: 7, Time: testTime.Add(time.Minute).Format(time.RFC3339Nano)}
 			},
-			want: event.Event{Kind: event.KindAccount, Status: "takendown"},
+			want: event.Event{Kind: event.KindAccount, Status: "takendown", Upstream: &event.Upstream{Seq: 7, Time: testTime.Add(time.Minute)}},
 		},
 		"sync": {
 			change: func(e *jetstream.Event) { e.Kind, e.Sync = jetstream.KindSync, &jetstream.Sync{Rev: testRev} },
@@ -287,6 +287,78 @@ func TestWhatBecomesOfAccounts(t *testing.T) {
 			require.NoError(t, res.Event.Validate())
 		})
 	}
+}
+
+// TestUpstreamTimes: a time that is no good, or that would outlast all that comes,
+// leaves an account event to be ordered by the host's.
+func TestUpstreamTimes(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		seq  int64
+		time string
+		want bool
+	}{
+		"usual":                   {7, "2026-08-31T11:59:59.123Z", true},
+		"with a zone":             {7, "2026-08-31T13:59:59.123+02:00", true},
+		"long ago":                {7, "1970-01-01T00:00:00Z", true},
+		"a little ahead":          {7, testTime.Add(maxAhead).Format(time.RFC3339Nano), true},
+		"far ahead":               {7, testTime.Add(maxAhead + time.Microsecond).Format(time.RFC3339Nano), false},
+		"a year out of range":     {7, "9999-12-31T23:59:59Z", false},
+		"before 1970":             {7, "1969-12-31T23:59:59Z", false},
+		"the zero time":           {7, "0001-01-01T00:00:00Z", false},
+		"missing":                 {7, "", false},
+		"without a zone":          {7, "2026-08-31T11:59:59", false},
+		"no time":                 {7, "yesterday", false},
+		"without a number":        {0, "2026-08-31T11:59:59Z", true},
+		"a number below all":      {-1, "2026-08-31T11:59:59Z", false},
+		"a number as high as any": {1<<63 - 1, "2026-08-31T11:59:59Z", true},
+	} {
+		ev := jetstream.Event{DID: testDID, Kind: jetstream.KindAccount, Account: &jetstream.Account{Seq: tt.seq, Time: tt.time}}
+		res := decoder().Decode(&ev, event.Position{Host: "https://host.example", Seq: 42, Time: testTime})
+		require.Equal(t, Kept, res.Drop, name)
+		require.NoError(t, res.Event.Validate(), name)
+		require.Equal(t, !tt.want, res.TimeRefused, name)
+		require.Equal(t, tt.want, res.Event.Upstream != nil, name)
+	}
+}
+
+// TestSyncs: a #sync is followed through what is dropped.
+func TestSyncs(t *testing.T) {
+	t.Parallel()
+	sync := func(did, rev string) *jetstream.Event {
+		return &jetstream.Event{DID: did, Kind: jetstream.KindSync, Sync: &jetstream.Sync{Rev: rev}}
+	}
+	commit := func(op jetstream.Operation, did, rev string) *jetstream.Event {
+		return &jetstream.Event{DID: did, Kind: jetstream.KindCommit, Commit: &jetstream.Commit{Operation: op, Collection: "app.bsky.feed.like", Rev: rev}}
+	}
+	const first, later, a, b = "3l3qo2vutsw2b", "3l3qo2vutsw2c", "did:plc:a", "did:plc:b"
+	var s Syncs
+	for i, step := range []struct {
+		ev             *jetstream.Event
+		replaces, open bool
+	}{
+		{commit(jetstream.OpCreate, a, first), false, false},
+		{sync(a, first), false, true},
+		{commit(jetstream.OpCreate, a, later), true, true}, // a like, or a post without tags
+		{commit(jetstream.OpCreate, a, later), true, true},
+		{commit(jetstream.OpUpdate, a, later), false, false},
+		{commit(jetstream.OpCreate, a, later), false, false},
+		{sync(a, first), false, true},
+		{&jetstream.Event{DID: a, Kind: jetstream.KindIdentity}, false, false},
+		{sync(a, first), false, true},
+		{sync(b, first), false, true},
+		{commit(jetstream.OpCreate, a, first), false, false},
+		{sync(a, "none"), false, false},
+		{&jetstream.Event{DID: a, Kind: jetstream.KindCommit}, false, false},
+	} {
+		require.Equal(t, step.replaces, s.Pass(step.ev), i)
+		require.Equal(t, step.open, s.Open(), i)
+	}
+	midway := MidwaySyncs()
+	require.True(t, midway.Open())
+	require.True(t, midway.Pass(commit(jetstream.OpCreate, a, first)))
+	require.False(t, midway.Pass(commit(jetstream.OpCreate, b, first)))
+	require.False(t, midway.Open())
 }
 
 func TestResultSharesNoMemoryWithTheInput(t *testing.T) {

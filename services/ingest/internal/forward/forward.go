@@ -276,7 +276,7 @@ func (f *Forwarder) write(held context.Context) error {
 	defer running.Wait()
 	defer stopSource(nil)
 
-	t := &tenure{Forwarder: f, w: w, pos: from, room: room, live: group{open: true, time: from.Time}}
+	t := &tenure{Forwarder: f, w: w, pos: from, room: room, live: event.MidwayRun()}
 	stopReceiving, err := t.receive(f.js.Conn())
 	if err != nil {
 		return err

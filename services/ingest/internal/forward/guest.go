@@ -72,9 +72,9 @@ type Guest struct {
 	chunk  uint64
 	lines  [][]byte // encoded, not sent yet
 	size   int
-	group  group
-	begin  int  // where in lines the open group begins
-	halved bool // the open group's beginning was sent
+	run    event.SyncRun
+	begin  int  // where in lines the open #sync begins
+	halved bool // the open #sync's beginning was sent
 	live   event.Position
 }
 
@@ -109,9 +109,9 @@ func (g *Guest) Put(ctx context.Context, ev *event.Event) error {
 	if len(line) > g.MaxPayload() {
 		return fmt.Errorf("put %s event of %s: %w", ev.Kind, ev.DID, nats.ErrMaxPayload)
 	}
-	was := g.group.open
-	if g.group.add(ev); was && !g.group.open {
-		// The writer waits for the end of a group that it has the beginning of.
+	was := g.run.Open()
+	if g.run = g.run.After(ev); was && !g.run.Open() {
+		// The writer waits for the end of a #sync that it has the beginning of.
 		if g.halved {
 			if err := g.Flush(ctx); err != nil {
 				return err
@@ -130,10 +130,19 @@ func (g *Guest) Put(ctx context.Context, ev *event.Event) error {
 	return nil
 }
 
-// makeRoom sends what comes before the open group; where nothing does, the
-// beginning of the group.
+// SyncOver says that the #sync that was put last is over, if it is not by what was
+// put behind it. at is how far was read.
+func (g *Guest) SyncOver(ctx context.Context, at event.Position) error {
+	if !g.run.Open() {
+		return nil
+	}
+	return g.Put(ctx, &event.Event{Kind: event.KindPosition, Source: at, Sync: event.SyncOver})
+}
+
+// makeRoom sends what comes before the open #sync; where nothing does, the
+// beginning of it.
 func (g *Guest) makeRoom(ctx context.Context, next *event.Event) error {
-	if !g.group.open || next.Kind == event.KindSync {
+	if !g.run.Open() || next.Kind == event.KindSync {
 		return g.Flush(ctx)
 	}
 	n := g.begin
@@ -156,7 +165,7 @@ func (g *Guest) drop(n int) {
 	}
 }
 
-// Flush stores what was put and ends the group that is open.
+// Flush stores what was put and ends the #sync that is open.
 func (g *Guest) Flush(ctx context.Context) error {
 	if len(g.lines) == 0 && !g.halved {
 		return nil
@@ -226,26 +235,4 @@ func (g *Guest) request(ctx context.Context, lines [][]byte, more bool) (guestRe
 		return guestReply{}, fmt.Errorf("read the answer: %w", err)
 	}
 	return reply, nil
-}
-
-// group tells which events belong together: a #sync and the creates behind it,
-// which have its time. Between them nothing else may be stored.
-type group struct {
-	open bool
-	did  string // "" where the group's first event is not known
-	time time.Time
-}
-
-// add says that an event follows.
-func (g *group) add(ev *event.Event) {
-	switch {
-	case ev.Kind == event.KindSync:
-		*g = group{true, ev.DID, ev.Source.Time}
-	case ev.Kind == event.KindPosition:
-		// It says nothing.
-	case g.open && ev.Kind == event.KindCreate && (g.did == "" || ev.DID == g.did) && ev.Source.Time.Equal(g.time):
-		g.did = ev.DID
-	default:
-		*g = group{}
-	}
 }

@@ -46,9 +46,21 @@ func syncOf(host string, seq uint64, did string, n int) []*event.Event {
 // the messages.
 func whole(t *testing.T, js jetstream.JetStream) (names []string, events []*event.Event) {
 	t.Helper()
+	for _, e := range all(t, js) {
+		if e.Kind != event.KindPosition {
+			names = append(names, fmt.Sprint(strings.TrimSuffix(strings.TrimPrefix(e.Source.Host, "https://"), ".example"), " ", e.Source.Seq))
+			events = append(events, e)
+		}
+	}
+	return names, events
+}
+
+// all returns the stream's messages.
+func all(t *testing.T, js jetstream.JetStream) (events []*event.Event) {
+	t.Helper()
 	st, err := stream.GetState(t.Context(), js)
 	if err != nil {
-		return nil, nil
+		return nil
 	}
 	s, err := js.Stream(t.Context(), stream.Posts)
 	require.NoError(t, err)
@@ -57,12 +69,9 @@ func whole(t *testing.T, js jetstream.JetStream) (names []string, events []*even
 		require.NoError(t, err)
 		e, err := event.Decode(msg.Data)
 		require.NoError(t, err)
-		if e.Kind != event.KindPosition {
-			names = append(names, fmt.Sprint(strings.TrimSuffix(strings.TrimPrefix(e.Source.Host, "https://"), ".example"), " ", e.Source.Seq))
-			events = append(events, e)
-		}
+		events = append(events, e)
 	}
-	return names, events
+	return events
 }
 
 func awaitStored(t *testing.T, js jetstream.JetStream, n int) []string {

@@ -27,9 +27,12 @@ type tenure struct {
 	// room is what the batches that wait take of queueBytes.
 	room     *semaphore.Weighted
 	visitors visitors
-	// live is the group that the live events stand in. A tenure may begin in
-	// the midst of one.
-	live group
+	// live is the #sync that the live events stand in. A tenure may begin in the
+	// midst of one.
+	live event.SyncRun
+	// heard says that something was read since the last event that was stored, or
+	// the last position.
+	heard bool
 }
 
 // pump appends batches until the channel is closed or held ends, and returns
@@ -43,7 +46,7 @@ func (t *tenure) pump(held, writing context.Context, batches <-chan Batch) error
 		live, guests := batches, t.visitors.requests
 		if t.visitors.guest != "" {
 			live = nil
-		} else if t.live.open {
+		} else if t.live.Open() {
 			guests = nil
 		}
 		select {
@@ -51,7 +54,10 @@ func (t *tenure) pump(held, writing context.Context, batches <-chan Batch) error
 			return nil
 		case <-heartbeat.C:
 			if reading := t.cfg.Reading == nil || t.cfg.Reading(); reading && t.visitors.guest == "" {
-				t.live = group{} // nothing for so long: it is complete
+				if !t.heard && len(batches) == 0 {
+					t.live = event.SyncRun{} // nothing for so long: it is complete
+				}
+				t.heard = false
 				if err := t.putPosition(writing); err != nil {
 					return err
 				}
@@ -77,9 +83,10 @@ func (t *tenure) pump(held, writing context.Context, batches <-chan Batch) error
 				}
 				heartbeat.Reset(t.cfg.Heartbeat)
 				for _, e := range b.Events {
-					t.live.add(e)
+					t.live = t.live.After(e)
 				}
 			}
+			t.heard = len(b.Events) == 0
 			t.room.Release(b.weight)
 			if !b.Position.IsZero() {
 				t.pos = b.Position
@@ -159,12 +166,16 @@ func (t *tenure) append(ctx context.Context, events []*event.Event, tell func([]
 }
 
 // putPosition writes how far was read, so that progress is never only in
-// memory.
+// memory, and whether that is in the midst of a #sync, of whoever.
 func (t *tenure) putPosition(ctx context.Context) error {
 	if t.pos.IsZero() {
 		return nil
 	}
-	if err := t.append(ctx, []*event.Event{{V: event.Version, Kind: event.KindPosition, Source: t.pos}}, t.hooks.Published); err != nil {
+	sync := event.SyncOver
+	if t.live.Open() || t.visitors.guest != "" {
+		sync = event.SyncOpen
+	}
+	if err := t.append(ctx, []*event.Event{{V: event.Version, Kind: event.KindPosition, Source: t.pos, Sync: sync}}, t.hooks.Published); err != nil {
 		return err
 	}
 	t.keep(ctx)

@@ -53,7 +53,7 @@ const (
 
 // account is what the stream and the archive say of one.
 type account struct {
-	status event.Position // of the newest
+	status event.StatusOrder // of the newest
 	hidden bool
 	// highest is the highest revision seen, erased what was when it was deleted,
 	// replaced that of its last #sync.
@@ -137,15 +137,12 @@ func (k *known) fold(ev *event.Event) error {
 }
 
 func (a *account) setStatus(ev *event.Event) {
-	if ev.Status == "throttled" || ev.Status == "desynchronized" {
-		return // of the relay, not of the account
-	}
-	at, last := ev.Source, a.status
-	if at.Time.Before(last.Time) || at.Time.Equal(last.Time) && at.Seq <= last.Seq {
+	at := ev.StatusOrder()
+	if !ev.ChangesStatus() || !at.After(a.status) {
 		return
 	}
 	a.status, a.hidden = at, !ev.Active
-	if !ev.Active && ev.Status == "deleted" {
+	if ev.Erases() {
 		a.erased = a.highest
 	}
 }

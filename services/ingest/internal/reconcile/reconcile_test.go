@@ -44,6 +44,12 @@ func status(second int, did string, active bool, status string) *event.Event {
 	return e
 }
 
+// itself is an account event that says itself when it was.
+func itself(second int, e *event.Event) *event.Event {
+	e.Upstream = &event.Upstream{Seq: 1, Time: at(second).Time}
+	return e
+}
+
 // has is an event of the archive at a second.
 func has(t *testing.T, second int, op jetstream.Operation, did, rkey string, tags ...any) *jetstream.Event {
 	t.Helper()
@@ -120,6 +126,12 @@ func TestCompare(t *testing.T) {
 			archive: func(t *testing.T) []*jetstream.Event {
 				return []*jetstream.Event{has(t, 10, create, "a", "other"), live(t, 200)}
 			}, remove: map[string]event.Kind{"p": event.KindDelete},
+		},
+		"hidden by what a host tells late": {
+			stream: []*event.Event{itself(6, status(5, "a", false, "takendown")), itself(4, status(7, "a", true, "")), said(1, event.KindCreate, "b", "q")},
+			archive: func(t *testing.T) []*jetstream.Event {
+				return []*jetstream.Event{has(t, 10, create, "a", "other"), live(t, 200)}
+			},
 		},
 		"throttled": {
 			stream: []*event.Event{status(5, "a", false, "throttled")},

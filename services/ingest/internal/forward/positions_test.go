@@ -1,0 +1,96 @@
+package forward
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+)
+
+// TestPositionsSayWhetherASyncIsOver: an idle one says so, those of a writer that
+// starts or stops in the midst of one do not, nor one while more is read.
+func TestPositionsSayWhetherASyncIsOver(t *testing.T) {
+	t.Parallel()
+	js := natstest.Server(t).JetStream(t)
+	run := syncOf(testHost, 10, "did:plc:a", 3)
+	said := func() string {
+		var out strings.Builder
+		for _, e := range all(t, js) {
+			switch e.Kind {
+			case event.KindSync:
+				out.WriteString("S")
+			case event.KindPosition:
+				out.WriteString(map[event.SyncState]string{event.SyncOver: ")", event.SyncOpen: "("}[e.Sync])
+			default:
+				out.WriteString("c")
+			}
+		}
+		return out.String()
+	}
+	batches := make(chan Batch)
+	source := func(ctx context.Context, _ event.Position, _ int, emit func(context.Context, Batch) error) error {
+		for {
+			select {
+			case b := <-batches:
+				if err := emit(ctx, b); err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+	}
+	give := func(events ...*event.Event) { batches <- Batch{Events: events, Position: at(20)} }
+	await := func(want string) {
+		t.Helper()
+		poll.Until(t, waitLimit, func() (bool, string) { return said() == want, said() })
+	}
+	a := start(t, js, "a", source, time.Hour)
+	give(run[:2]...)
+	await("Sc(")
+	a.stop()
+	require.NoError(t, a.end())
+	await("Sc((")
+	b := start(t, js, "b", source, time.Hour)
+	give(run[2])
+	await("Sc((c(")
+	give(deletion(21))
+	await("Sc((c(c")
+	b.stop()
+	require.NoError(t, b.end())
+	await("Sc((c(c)")
+
+	// What is read and not kept may be of the same #sync; nothing at all is not.
+	c := start(t, js, "c", source, 300*time.Millisecond)
+	give(run[:2]...)
+	reading, stop := context.WithCancel(t.Context())
+	var giving sync.WaitGroup
+	giving.Go(func() {
+		for reading.Err() == nil {
+			select {
+			case batches <- Batch{Position: at(22)}:
+			case <-reading.Done():
+			}
+			select {
+			case <-time.After(10 * time.Millisecond):
+			case <-reading.Done():
+			}
+		}
+	})
+	poll.Until(t, waitLimit, func() (bool, string) {
+		return strings.HasSuffix(said(), "Sc((((") || strings.HasSuffix(said(), "Sc)"), said()
+	})
+	require.NotContains(t, said(), "Sc)")
+	stop()
+	giving.Wait()
+	poll.Until(t, waitLimit, func() (bool, string) { return strings.HasSuffix(said(), "())"), said() })
+	c.stop()
+	require.NoError(t, c.end())
+}

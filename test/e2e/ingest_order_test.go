@@ -1,0 +1,106 @@
+package e2e_test
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/services/ingest"
+	"github.com/tagstream/tagstream/test/model"
+	"github.com/tagstream/tagstream/test/simnet"
+)
+
+// TestAccountStatusesOfALateHost: a host that is late stamps "active" after another
+// host has stamped the take-down that came next. Read from the late one first, the
+// take-down counts all the same.
+func TestAccountStatusesOfALateHost(t *testing.T) {
+	t.Parallel()
+	b := newIngestBench(t, 2)
+	late, other := b.host(), b.host()
+	x := newIndexBench(t, b.nats)
+	url := x.api()
+	x.indexer(100)
+	did := b.net.DIDs()[0]
+	shown, err := b.net.CreatePost(b.net.DIDs()[1], "", simnet.NewPost(b.net.Now(), "shown", "art"))
+	require.NoError(t, err)
+	p := b.post("taken down", "art")
+	run := b.ingest(ingest.Config{Hosts: []string{late.URL()}, Start: "archive"})
+	awaitPost(t, url, shown)
+	awaitPost(t, url, p)
+
+	seq := b.net.Seq()
+	late.Relay().HoldAfter(seq)
+	for _, status := range []string{"deactivated", "", "takendown"} {
+		_, err := b.net.SetAccountStatus(did, status == "", status)
+		require.NoError(t, err)
+	}
+	require.NoError(t, b.net.Await(b.ctx, other))
+	late.Relay().HoldAfter(seq + 2)
+	told := func(n int) (statuses []*event.Event) {
+		poll.Until(t, ingestWait, func() (bool, string) {
+			statuses = slices.DeleteFunc(b.events(), func(e *event.Event) bool { return e.Kind != event.KindAccount || e.DID != did })
+			return len(statuses) > 0 && statuses[len(statuses)-1].Active == (n == 2) && len(statuses) >= n, fmt.Sprint(len(statuses))
+		})
+		return statuses
+	}
+	active := told(2)[1]
+	run.halt()
+	b.ingest(ingest.Config{Hosts: []string{other.URL()}, Start: "archive"})
+	statuses := told(3)
+	down := statuses[len(statuses)-1]
+	require.Equal(t, "takendown", down.Status)
+	require.True(t, down.Source.Time.Before(active.Source.Time), "by their stamps they are the other way round")
+	require.Equal(t, []uint64{uint64(seq) + 2, uint64(seq) + 3}, []uint64{active.Upstream.Seq, down.Upstream.Seq})
+
+	last, err := b.net.CreatePost(b.net.DIDs()[1], "", simnet.NewPost(b.net.Now(), "the end", "settled"))
+	require.NoError(t, err)
+	awaitPost(t, url, last)
+	want, err := model.FromNetwork(b.net.Log())
+	require.NoError(t, err)
+	model.CheckHTTP(t, url, want)
+	late.Relay().HoldAfter(math.MaxInt64)
+}
+
+// TestIngestSaysThatASyncIsOver: what follows is of no use to the index, and the
+// account goes on. Where its replacements ended is in the stream, by what was read.
+func TestIngestSaysThatASyncIsOver(t *testing.T) {
+	t.Parallel()
+	b := newIngestBench(t, 2)
+	host := b.host()
+	b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive", Heartbeat: time.Hour})
+	b.post("kept", "art")
+	gone := b.post("gone", "art")
+	b.awaitEvents(2)
+	did := b.net.DIDs()[0]
+	_, err := b.net.Diverge(did, simnet.Op{Action: simnet.Delete, Rkey: gone.Rkey})
+	require.NoError(t, err)
+	_, err = b.net.Sync(did)
+	require.NoError(t, err)
+	b.awaitEvents(4)
+	_, err = b.net.CreatePost(b.net.DIDs()[1], "", simnet.NewPost(b.net.Now(), "no tags"))
+	require.NoError(t, err)
+	var told string
+	poll.Until(t, ingestWait, func() (bool, string) {
+		var kinds []string
+		for _, e := range b.all() {
+			kinds = append(kinds, string(e.Kind)+string(e.Sync))
+		}
+		told = strings.Join(kinds, " ")
+		return strings.HasSuffix(told, "sync create positionover"), told
+	})
+	all := b.all()
+	require.Equal(t, all[len(all)-2].Source, all[len(all)-1].Source, "nothing is passed that was not stored")
+	b.post("written behind it", "art")
+	b.awaitEvents(5)
+	events := b.all()
+	require.Equal(t, "sync create positionover create", strings.Join([]string{
+		string(events[len(events)-4].Kind), string(events[len(events)-3].Kind), string(events[len(events)-2].Kind) + string(events[len(events)-2].Sync), string(events[len(events)-1].Kind),
+	}, " "))
+}
