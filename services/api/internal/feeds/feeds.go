@@ -211,13 +211,9 @@ func title(text string, rec *record.Post, tags []string) string {
 // cut cuts a text that is longer than maxTitle.
 func cut(s string) string {
 	graphemes := uniseg.NewGraphemes(s)
-	for n, end := 0, 0; graphemes.Next(); n++ {
-		if n == maxTitle-1 {
-			end, _ = graphemes.Positions()
-			if graphemes.Next() {
-				return strings.TrimSpace(s[:end]) + "…"
-			}
-			return s
+	for n := 1; graphemes.Next(); n++ {
+		if end, _ := graphemes.Positions(); n == maxTitle && graphemes.Next() {
+			return strings.TrimSpace(s[:end]) + "…"
 		}
 	}
 	return s
