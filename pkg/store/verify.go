@@ -202,6 +202,9 @@ func (r *verification) open(ctx context.Context, tx pgx.Tx) error {
 	if err := begin(); err != nil {
 		return err
 	}
+	if r.y != nil && (r.x.retagging || r.y.retagging) {
+		return fmt.Errorf("compare %s with %s: %w", r.x.schema, r.y.schema, ErrSweeping)
+	}
 	if r.y != nil && r.x.seq != r.y.seq {
 		return fmt.Errorf("%w: %s is at %d, %s at %d", ErrApart, r.x.schema, r.x.seq, r.y.schema, r.y.seq)
 	}

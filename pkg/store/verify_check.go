@@ -29,6 +29,8 @@ type inspection struct {
 	time                 time.Time
 	sync                 event.SyncRun
 	posts, visible, tags int64
+	// retagging says that some tags are in an older form.
+	retagging bool
 
 	// How far each kind was looked through, and the tags that have hourly counts.
 	after  map[*terming]string
@@ -67,9 +69,9 @@ func (x *inspection) open(ctx context.Context, tx pgx.Tx) error {
 	x.tx = tx
 	var sweeping bool
 	err := tx.QueryRow(ctx, `
-		SELECT seq, source_time, sync_did, sync_rev, posts, visible_posts, tags, EXISTS (SELECT FROM `+x.table("sweeps")+`)
+		SELECT seq, source_time, sync_did, sync_rev, posts, visible_posts, tags, retag_below IS NOT NULL, EXISTS (SELECT FROM `+x.table("sweeps")+`)
 		  FROM `+x.table("checkpoint")).
-		Scan(&x.seq, &x.time, &x.sync.DID, &x.sync.Rev, &x.posts, &x.visible, &x.tags, &sweeping)
+		Scan(&x.seq, &x.time, &x.sync.DID, &x.sync.Rev, &x.posts, &x.visible, &x.tags, &x.retagging, &sweeping)
 	if err != nil {
 		return fmt.Errorf("read the checkpoint of %s: %w", x.schema, notMigrated(err))
 	}
