@@ -37,7 +37,7 @@ func TestFailOver(t *testing.T) {
 		from, latest int           // reading begins between these of the network's seconds
 	}{
 		"both are in time": {read: 20 * minute, from: 18 * minute, latest: 19 * minute},
-		// The fault of issue reports: read up to 5, gone on with 545.
+		// By stamps reading would go on some 540 events behind the last one.
 		"the first is ten minutes late":             {read: 5, lagA: 10 * time.Minute, from: 0, latest: 0},
 		"the first is ten minutes late, further on": {read: 20 * minute, lagA: 10 * time.Minute, from: 18 * minute, latest: 19 * minute},
 		"the second is ten minutes late":            {read: 20 * minute, lagB: 10 * time.Minute, from: 8 * minute, latest: 19 * minute},
