@@ -60,6 +60,9 @@ func (t *Tx) Write(ctx context.Context, c Changes) error {
 	if err := t.beginSweeps(ctx, c.Sweeps); err != nil {
 		return err
 	}
+	if err := t.notePayloads(ctx, c.Posts); err != nil {
+		return err
+	}
 	// Rows leave before others enter: a post that left and came back in one
 	// batch has the same (account, rkey).
 	if err := t.deletePosts(ctx, c.Posts); err != nil {

@@ -63,12 +63,16 @@ type Erasure struct {
 	Through uint64
 	// Begun is when it began, zero where nothing is known of any.
 	Begun time.Time
+	// Looked is up to where every message was looked at, by this index: of those, payloads
+	// says which are to be erased.
+	Looked uint64
+	schema int64
 }
 
 // Erasure returns the last complete pass of erasing.
 func (w *Writer) Erasure(ctx context.Context) (e Erasure, err error) {
 	var begun time.Time
-	err = w.pool.QueryRow(ctx, `SELECT erased_through, erased_at FROM heartbeat`).Scan(&e.Through, &begun)
+	err = w.pool.QueryRow(ctx, `SELECT erased_through, erased_at, erase_looked, (`+schemaNow+`) FROM heartbeat`).Scan(&e.Through, &begun, &e.Looked, &e.schema)
 	if err != nil {
 		return e, fmt.Errorf("read the last erasure: %w", notMigrated(err))
 	}
@@ -79,9 +83,11 @@ func (w *Writer) Erasure(ctx context.Context) (e Erasure, err error) {
 }
 
 // SetErasure records a complete pass of erasing. Markers of what was removed up
-// to there are not needed for erasing any more.
+// to there are not needed for erasing any more. e is what Erasure returned when it began, but
+// for what the pass changes: in an index that was switched in since, nothing was looked at.
 func (w *Writer) SetErasure(ctx context.Context, e Erasure) error {
-	if _, err := w.pool.Exec(ctx, `UPDATE heartbeat SET erased_through = $1, erased_at = $2`, e.Through, e.Begun); err != nil {
+	if _, err := w.pool.Exec(ctx, `
+		UPDATE heartbeat SET erased_through = $1, erased_at = $2, erase_looked = CASE WHEN (`+schemaNow+`) = $4 THEN $3::bigint ELSE 0 END`, e.Through, e.Begun, e.Looked, e.schema); err != nil {
 		return fmt.Errorf("record the erasure: %w", err)
 	}
 	return nil

@@ -153,6 +153,7 @@ func (o *Owner) change(ctx context.Context, catchUp func(ctx context.Context, li
 				// Until the indexer's next heartbeat, the status is that of before.
 				"DELETE FROM " + Rebuilding + ".heartbeat",
 				heartbeat,
+				"UPDATE " + Rebuilding + ".heartbeat SET erase_looked = 0", // payloads is not filled
 				"ALTER SCHEMA " + Live + " RENAME TO " + Retired,
 				"ALTER SCHEMA " + Rebuilding + " RENAME TO " + Live,
 			} {

@@ -119,8 +119,9 @@ type Tx struct {
 	tagTerms, langTerms *terms
 	// firstHour is the first hour that tag_hours counts.
 	firstHour int64
-	// swept says that a sweep begins in the transaction.
-	swept bool
+	// swept says that a sweep begins in the transaction, payloads that what is to be
+	// erased is noted.
+	swept, payloads bool
 	// What the transaction adds to the totals.
 	posts, visible, tags, deadLetters int64
 }

@@ -38,6 +38,8 @@ type Writer struct {
 	swept    int64
 	// retagging says that posts may have tags in an older form.
 	retagging bool
+	// payloads says that what is to be erased from the stream is noted.
+	payloads bool
 	// epoch is that of the lease, 0 where none was acquired.
 	epoch  int64
 	holder string
@@ -61,7 +63,9 @@ func OpenWriter(ctx context.Context, o Options, holder string) (*Writer, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &Writer{pool: pool, tags: newTerms("tags"), langs: newTerms("langs"), holder: holder}, nil
+	return &Writer{pool: pool, tags: newTerms("tags"), langs: newTerms("langs"), holder: holder,
+		// After a switch the first pass looks at all.
+		payloads: o.Schema != Rebuilding}, nil
 }
 
 // Close closes the writer's connections.
@@ -147,7 +151,7 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from Checkpoint) (
 		if epoch != w.epoch || from.Seq < w.at {
 			return ErrLeaseLost
 		}
-		tx = &Tx{tx: ptx, tagTerms: w.tags, langTerms: w.langs, firstHour: hourOf(earlier(from.Source.Time, time.Now())) - hoursKept}
+		tx = &Tx{tx: ptx, payloads: w.payloads, tagTerms: w.tags, langTerms: w.langs, firstHour: hourOf(earlier(from.Source.Time, time.Now())) - hoursKept}
 		to, err := fold(tx, from)
 		if err != nil {
 			return err

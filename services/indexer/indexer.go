@@ -187,6 +187,11 @@ func (x *Indexer) lead(ctx context.Context, w *store.Writer) error {
 		OnApplied:    x.metrics.applied,
 	}
 	p := prune.New(w, x.cfg.MarkerAge, x.cfg.EraseWithin != EraseNever, x.metrics.pruned)
+	if x.cfg.EraseWithin == EraseNever {
+		if err := w.KeepNoPayloads(ctx); err != nil {
+			return err
+		}
+	}
 	stopErasing, err := x.erase(ctx)
 	if err != nil {
 		return err

@@ -2,8 +2,10 @@
 // the stream of events and the dead letters, within a stated time of their
 // removal. Their bytes leave the server's files, not only its answers.
 //
-// A pass reads the stream from its first message to shortly before its end. For
-// every create and update it asks the live index for evidence that what it says
+// A pass reads the stream up to shortly before its end: what is new since the last pass,
+// and of what was looked at before only where the index says that something was removed
+// (package store, payloads). The first pass, the first after a rebuild, and those for which dead letters wait
+// read all. For every create and update that it reads it asks the live index for evidence that what it says
 // is gone (store.Writer.Gone), and erases what is. It promises:
 //
 //   - Nothing is erased without evidence. A version of a post that is there stays,
@@ -178,15 +180,31 @@ func (e *Eraser) last(ctx context.Context) (store.Erasure, error) {
 	return last, nil
 }
 
+func (e *Eraser) recorded(ctx context.Context) (store.Erasure, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return e.Writer.Erasure(ctx)
+}
+
 // Pass makes one pass. An error leaves some of it done; the next pass does the
 // rest.
 func (e *Eraser) Pass(ctx context.Context) (Summary, error) {
 	p := &pass{Eraser: e, sum: Summary{Erased: map[string]int{}}}
 	begun := time.Now().UTC()
+	last, err := e.recorded(ctx)
+	if err != nil {
+		return p.sum, err
+	}
 	if err := p.open(ctx); err != nil {
 		return p.sum, err
 	}
 	if err := p.letters.load(ctx, e, p.last); err != nil {
+		return p.sum, err
+	}
+	if len(p.letters.of) == 0 {
+		p.looked = min(last.Looked, p.last)
+	}
+	if err := p.readDue(ctx); err != nil {
 		return p.sum, err
 	}
 	if err := p.read(ctx); err != nil {
@@ -200,7 +218,13 @@ func (e *Eraser) Pass(ctx context.Context) (Summary, error) {
 		// It is looked at again by the next pass, whose markers have to wait.
 		p.sum.Through = held[0].seq - 1
 	}
-	if err := e.Writer.SetErasure(ctx, store.Erasure{Through: p.sum.Through, Begun: begun}); err != nil {
+	last.Begun, last.Looked = begun, p.sum.Through
+	if p.lost {
+		last.Looked = 0 // and what shows it to be removed has to wait for that pass
+	} else {
+		last.Through = p.sum.Through
+	}
+	if err := e.Writer.SetErasure(ctx, last); err != nil {
 		return p.sum, err
 	}
 	if e.OnPass != nil {
@@ -216,7 +240,12 @@ type pass struct {
 	first, last uint64 // the messages to look at, all but the first may be erased
 	letters     letters
 	sync        group
-	sum         Summary
+	// looked is up to where messages are read only around those that are due.
+	looked uint64
+	around
+	// lost says that a message could not be decided about without all before it.
+	lost bool
+	sum  Summary
 }
 
 // message is one of the stream, as far as it is looked at.
@@ -292,18 +321,26 @@ func (p *pass) read(ctx context.Context) error {
 	}
 }
 
-// readFrom looks at the messages from p.first on. started says that it has seen any.
+// readFrom looks at the messages that are new. started says that it has seen any.
 func (p *pass) readFrom(ctx context.Context) (started bool, err error) {
-	if p.last < p.first {
+	first := max(p.first, p.looked+1)
+	// From before it, so that it is known which #sync may be under way.
+	return p.readRange(ctx, p.begin(first, nil), p.last)
+}
+
+// readRange looks at the messages from a number on, up to another one and as far behind it as
+// it takes to decide.
+func (p *pass) readRange(ctx context.Context, from, to uint64) (started bool, err error) {
+	if to < from || p.last < from {
 		return false, nil
 	}
-	r, err := stream.OpenReader(ctx, p.JS, p.first)
+	r, err := stream.OpenReader(ctx, p.JS, from)
 	if err != nil {
 		return false, err
 	}
 	defer r.Close()
 	// The stream has a message behind the last one to look at, so there is an end.
-	for at := uint64(0); at <= p.last; started = true {
+	for at := uint64(0); at <= p.last && (at < to || to == p.last || len(p.sync.held) > 0); started = true {
 		wait, cancel := context.WithTimeout(ctx, requestTimeout)
 		raw, err := r.Next(wait, batchSize, batchWait)
 		cancel()
@@ -337,6 +374,9 @@ func (p *pass) look(ctx context.Context, raw []stream.Message) error {
 			asked, versions = append(asked, i), append(versions, msg.head.version())
 		}
 	}
+	if err := p.note(ctx, messages, asked, versions); err != nil {
+		return err
+	}
 	gone, err := p.gone(ctx, versions)
 	if err != nil {
 		return err
@@ -348,6 +388,9 @@ func (p *pass) look(ctx context.Context, raw []stream.Message) error {
 		if m.seq <= p.last {
 			p.sum.Messages++
 		}
+		if p.sees(m); p.blind {
+			continue
+		}
 		// The last one first: wherever that ends, what is left of them begins as all of
 		// them did, and what ends a #sync is among it.
 		for _, out := range slices.Backward(p.decide(m)) {
@@ -358,6 +401,23 @@ func (p *pass) look(ctx context.Context, raw []stream.Message) error {
 		p.letters.hear(m)
 	}
 	return nil
+}
+
+// note has the index note messages that it has not looked at yet.
+func (p *pass) note(ctx context.Context, messages []message, asked []int, versions []store.Version) error {
+	var seqs []uint64
+	var fresh []store.Version
+	for n, i := range asked {
+		if m := messages[i]; m.seq > p.looked {
+			seqs, fresh = append(seqs, m.seq), append(fresh, versions[n])
+		}
+	}
+	if len(seqs) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return p.Writer.NotePayloads(ctx, fresh, seqs)
 }
 
 func (p *pass) gone(ctx context.Context, versions []store.Version) ([]bool, error) {
@@ -372,6 +432,9 @@ func (p *pass) erase(ctx context.Context, seq uint64) error {
 	defer cancel()
 	if err := p.posts.Erase(attempt, seq); err != nil {
 		return err
+	}
+	if _, due := p.due[seq]; due {
+		p.due[seq] = isErased
 	}
 	p.count(Posts)
 	if !pause(ctx, min(time.Since(begun), maxPause)) {

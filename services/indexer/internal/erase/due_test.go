@@ -1,0 +1,101 @@
+package erase_test
+
+import (
+	"flag"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/services/indexer/internal/erase"
+)
+
+// addAll stores events and folds them into the live index in one batch.
+func (s *site) addAll(events []event.Event) {
+	s.t.Helper()
+	var batch []stream.Message
+	for _, ev := range events {
+		if ev.Source.IsZero() {
+			ev.Source = second(int(s.last))
+		}
+		data, err := ev.Encode()
+		require.NoError(s.t, err)
+		ack, err := s.js.Publish(s.t.Context(), "posts.test", data)
+		require.NoError(s.t, err)
+		s.last = ack.Sequence
+		batch = append(batch, stream.Message{Seq: ack.Sequence, Data: data})
+	}
+	require.NoError(s.t, s.live.Apply(s.t.Context(), batch))
+}
+
+// TestPassReadsWhatIsDue: what was looked at once is read again only around what was removed
+// since, all versions of it, wherever they are. What came of it is the same index.
+func TestPassReadsWhatIsDue(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	others := func(name string, n int) (events []event.Event) {
+		for i := range n {
+			events = append(events, create(fmt.Sprintf("did:plc:%s%d", name, i%7), fmt.Sprint(name, i), 'b'))
+		}
+		return events
+	}
+	// Seen in one batch, so that the first versions never had a row.
+	s.addAll(append([]event.Event{position, create(a, "x", 'b'), update(a, "x", 'c'), create(a, "y", 'b')}, others("m", 2000)...))
+	s.addAll(append([]event.Event{create(b, "z", 'b'), update(a, "y", 'c'), update(a, "x", 'd')}, others("n", 3000)...))
+	s.add(position)
+	left, sum := s.pass()
+	require.Len(t, left, int(s.last))
+	require.EqualValues(t, s.last-1, sum.Messages, "the first pass reads all")
+
+	_, sum = s.pass()
+	require.Less(t, sum.Messages, uint64(600), "nothing is due")
+	s.add(gone(a, "x", 'e'), gone(b, "z", 'c'), update(a, "y", 'd'), position)
+	_, sum = s.pass()
+	require.Equal(t, 4, sum.Erased[erase.Posts], "three versions of x and z")
+	require.Less(t, sum.Messages, uint64(4200), "around the first ones, around the others, and the end")
+	_, sum = s.pass()
+	require.Less(t, sum.Messages, uint64(600), "nothing is due any more")
+	s.add(status(a, "deleted"), position)
+	_, sum = s.pass()
+	require.Equal(t, 3, sum.Erased[erase.Posts], "three versions of y")
+
+	e, err := s.writer.Erasure(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, s.last-1, e.Looked)
+	s.same()
+}
+
+var rateMessages = flag.Int("erase.messages", 20_000, "how many messages TestPassRate reads")
+
+// TestPassRate measures what docs/operations.md says of the rate: a pass that reads all and
+// finds nothing to erase.
+func TestPassRate(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.add(position)
+	for n := 0; n < *rateMessages; n += 1000 {
+		var batch []stream.Message
+		for i := range 1000 {
+			ev := create(fmt.Sprint("did:plc:m", (n+i)%1000), fmt.Sprint("r", n+i), 'b')
+			ev.Source = second(n + i)
+			data, err := ev.Encode()
+			require.NoError(t, err)
+			_, err = s.js.PublishAsync("posts.test", data)
+			require.NoError(t, err)
+			s.last++
+			batch = append(batch, stream.Message{Seq: s.last, Data: data})
+		}
+		<-s.js.PublishAsyncComplete()
+		require.NoError(t, s.live.Apply(t.Context(), batch))
+	}
+	s.add(position)
+	begun := time.Now()
+	e := erase.Eraser{JS: s.js, Writer: s.writer, Logger: quiet, Within: week}
+	sum, err := e.Pass(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, s.last-1, sum.Messages)
+	t.Logf("%d messages in %v: %.0f a second", sum.Messages, time.Since(begun), float64(sum.Messages)/time.Since(begun).Seconds())
+}
