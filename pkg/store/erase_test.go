@@ -78,12 +78,20 @@ func TestErasure(t *testing.T) {
 	w := openWriter(t, newDatabase(t), "erase")
 	e, err := w.Erasure(t.Context())
 	require.NoError(t, err)
-	require.Zero(t, e)
-	want := store.Erasure{Through: 7, Begun: time.Date(2026, 11, 1, 2, 3, 4, 5000, time.UTC)}
-	require.NoError(t, w.SetErasure(t.Context(), want))
-	e, err = w.Erasure(t.Context())
+	require.Zero(t, e.Through)
+	require.Zero(t, e.Looked)
+	require.True(t, e.Begun.IsZero())
+	e.Through, e.Looked, e.Begun = 7, 9, time.Date(2026, 11, 1, 2, 3, 4, 5000, time.UTC)
+	require.NoError(t, w.SetErasure(t.Context(), e))
+	got, err := w.Erasure(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, want, e)
+	require.Equal(t, e, got)
+	// A pass that began in another index has looked at nothing for this one.
+	require.NoError(t, w.SetErasure(t.Context(), store.Erasure{Through: 8, Looked: 9, Begun: e.Begun}))
+	got, err = w.Erasure(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 8, got.Through)
+	require.Zero(t, got.Looked)
 }
 
 // rebuilding returns the writer of an index that is being made beside the live one.
