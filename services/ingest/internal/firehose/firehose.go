@@ -121,8 +121,8 @@ type run struct {
 	// places are the positions of the batch in hand.
 	places []event.Position
 	// origin is the time at which the very first start began, where that was
-	// in this run.
-	origin time.Time
+	// in this run, and start the same where it is Config.Start's.
+	origin, start time.Time
 	// end is when StopAfter ends; zero is never, or not known yet.
 	end time.Time
 	// failures are the last of each host since it was connected.
@@ -149,8 +149,9 @@ func (rd *Reader) Run(ctx context.Context, from event.Position, handle Handler) 
 	switch {
 	case from.Seq > 0:
 		r.setEnd(from.NetworkTime())
-	case !rd.cfg.Start.Time.IsZero():
+	case from.IsZero() && !rd.cfg.Start.Time.IsZero():
 		r.setOrigin(rd.cfg.Start.Time)
+		r.start = r.origin
 	}
 	// What an earlier run read is not new. Hosts stamp no event before it is made.
 	r.heard(from.NetworkTime())

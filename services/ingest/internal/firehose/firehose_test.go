@@ -63,6 +63,31 @@ func TestBegin(t *testing.T) {
 	})
 }
 
+// A setting such as -2h is a later time with each start of the program.
+func TestStartIsOfTheFirstStartOnly(t *testing.T) {
+	t.Parallel()
+	later := Start{Time: past.Add(time.Hour)}
+	h := newFakeHost(t)
+	h.emit(past, seqs(1, 20)...)
+	h.emit(later.Time, 21)
+	first := read(t, event.Position{}, Config{Start: Start{Time: past}}, h)
+	first.awaitThat("something to be read", func() bool { return len(first.batches) > 1 })
+	first.cancel()
+	require.Error(t, first.ended())
+
+	s := read(t, first.batches[1].Positions[2], Config{Start: later}, h)
+	s.await("a:21")
+	require.Equal(t, "a:4", s.all()[0], "what came while the program was away")
+	require.Len(t, s.all(), 18)
+
+	t.Run("nothing was there at first", func(t *testing.T) {
+		t.Parallel()
+		s := read(t, event.Position{Host: h.srv.URL, Time: past}, Config{Start: later}, h)
+		s.await("a:21")
+		require.Equal(t, "a:1", s.all()[0])
+	})
+}
+
 func TestTipHasNoGapBeforeTheFirstEvent(t *testing.T) {
 	t.Parallel()
 	h := newFakeHost(t)

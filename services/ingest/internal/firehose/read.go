@@ -94,15 +94,16 @@ func (r *run) deliver(ctx context.Context, host string, events []jetstream.Event
 	return ended
 }
 
-// early reports whether an event is of before Config.Start's time: hosts are read
-// from somewhat earlier. Both the clock and the event's own time must say so: what
-// a host downloaded when it was new is in no order.
+// early reports whether an event is of before the time that the very first start
+// begins at: hosts are read from somewhat earlier. Both the clock and the event's own
+// time must say so: what a host downloaded when it was new is in no order. A later
+// start drops nothing: an age such as -2h is another time then.
 func (r *run) early(p event.Position, ev *jetstream.Event) bool {
-	if !p.NetworkTime().Before(r.cfg.Start.Time) {
+	if !p.NetworkTime().Before(r.start) {
 		return false
 	}
 	own, ok := identityOf(ev).time()
-	return !ok || own.Before(r.cfg.Start.Time)
+	return !ok || own.Before(r.start)
 }
 
 // maxTimeUS is the last microsecond of the year 9999: beyond it a time does
