@@ -102,7 +102,7 @@ func testDir(t testing.TB) (string, Binaries) {
 	binaries := testBinaries(t)
 	from, err := template()
 	require.NoError(t, err)
-	dir := filepath.Join(t.TempDir(), "data")
+	dir := filepath.Join(t.TempDir(), "my 100% + data")
 	require.NoError(t, os.CopyFS(dir, os.DirFS(from)))
 	return dir, binaries
 }

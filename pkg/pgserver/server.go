@@ -380,11 +380,12 @@ func (s *Server) TCPURL(role string) string {
 
 func (s *Server) connString(role, host string, query url.Values) string {
 	u := url.URL{
-		Scheme:   "postgres",
-		User:     url.UserPassword(role, s.passwords[role]),
-		Host:     host,
-		Path:     "/" + s.cfg.Database,
-		RawQuery: query.Encode(),
+		Scheme: "postgres",
+		User:   url.UserPassword(role, s.passwords[role]),
+		Host:   host,
+		Path:   "/" + s.cfg.Database,
+		// To Postgres's clients a + is a +, never a space.
+		RawQuery: strings.ReplaceAll(query.Encode(), "+", "%20"),
 	}
 	return u.String()
 }

@@ -21,8 +21,8 @@ func TestStartFromNothing(t *testing.T) {
 	t.Parallel()
 	binaries := testBinaries(t)
 	// Deeper than a socket's path may be long, and, for root, below a
-	// directory that Postgres's account cannot enter.
-	dir := filepath.Join(t.TempDir(), strings.Repeat("long/", 30), "data")
+	// directory that Postgres's account cannot enter; and with a space in it.
+	dir := filepath.Join(t.TempDir(), strings.Repeat("long/", 30), "my data")
 	// What a kill during initdb leaves.
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, newClusterName, "base"), 0o700))
 
