@@ -202,8 +202,8 @@ func TestPass(t *testing.T) {
 		{"what fixes the revision of the replacements stays",
 			[]event.Event{
 				create(a, "x", 'b'), create(a, "w", 'e'), syncAt(a, 'c', 30), at(30, create(a, "y", 'e')), at(30, create(a, "z", 'f')),
-				gone(a, "y", 'g'),
-			}, []uint64{1, 3, 4, 5, 6, 7, 8}},
+				create(b, "v", 'b'), gone(a, "y", 'g'),
+			}, []uint64{1, 3, 4, 5, 6, 7, 8, 9}},
 		{"but where another does",
 			[]event.Event{
 				create(a, "x", 'b'), syncAt(a, 'c', 30), at(30, create(a, "y", 'e')), at(31, create(a, "x", 'e')), at(32, create(a, "z", 'e')),
