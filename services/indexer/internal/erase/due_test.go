@@ -42,8 +42,10 @@ func TestPassReadsWhatIsDue(t *testing.T) {
 		}
 		return events
 	}
-	// Seen in one batch, so that the first versions never had a row.
-	s.addAll(append([]event.Event{position, create(a, "x", 'b'), update(a, "x", 'c'), create(a, "y", 'b')}, others("m", 2000)...))
+	// Two versions of x in one batch, so that the first never had a row, and far apart, so that
+	// the one is not met beside the other.
+	first := append([]event.Event{position, create(a, "x", 'b'), create(a, "y", 'b')}, others("m", 3000)...)
+	s.addAll(append(first, update(a, "x", 'c')))
 	s.addAll(append([]event.Event{create(b, "z", 'b'), update(a, "y", 'c'), update(a, "x", 'd')}, others("n", 3000)...))
 	s.add(position)
 	left, sum := s.pass()
