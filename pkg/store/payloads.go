@@ -47,18 +47,27 @@ func (t *Tx) notePayloads(ctx context.Context, changes []PostChange) error {
 
 // NotePayloads notes those of messages that say a version of a post that is there, but are not
 // where it came from. It comes before Gone is asked of them: a post that is removed
-// in between is gone then.
+// in between is gone then, and one that is being removed meanwhile is waited for.
 func (w *Writer) NotePayloads(ctx context.Context, versions []Version, seqs []uint64) error {
 	dids, rkeys, numbers := make([]string, len(versions)), make([]string, len(versions)), make([]int64, len(versions))
 	for i, v := range versions {
 		dids[i], rkeys[i], numbers[i] = v.DID, v.Rkey, int64(seqs[i])
 	}
-	if _, err := w.pool.Exec(ctx, `
-		INSERT INTO payloads (seq, account_id, rkey, due)
-		SELECT i.seq, a.id, i.rkey, false FROM unnest($1::bigint[], $2::text[], $3::text[]) AS i(seq, did, rkey)
-		  JOIN accounts a ON a.did = i.did JOIN posts p ON p.account_id = a.id AND p.rkey = i.rkey
-		 WHERE p.seq <> i.seq ORDER BY i.seq
-		ON CONFLICT DO NOTHING`, numbers, dids, rkeys); err != nil {
+	err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+		// A transaction under way that removes a post does not see rows that come now, and
+		// is not seen by Gone before it ends.
+		if _, err := tx.Exec(ctx, `SELECT FROM checkpoint FOR SHARE`); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `
+			INSERT INTO payloads (seq, account_id, rkey, due)
+			SELECT i.seq, a.id, i.rkey, false FROM unnest($1::bigint[], $2::text[], $3::text[]) AS i(seq, did, rkey)
+			  JOIN accounts a ON a.did = i.did JOIN posts p ON p.account_id = a.id AND p.rkey = i.rkey
+			 WHERE p.seq <> i.seq ORDER BY i.seq
+			ON CONFLICT DO NOTHING`, numbers, dids, rkeys)
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("note the payloads of %d messages: %w", len(versions), notMigrated(err))
 	}
 	return nil
