@@ -45,13 +45,14 @@ func (id identity) mark() string {
 	return base64.RawURLEncoding.EncodeToString(sum[:markBytes])
 }
 
-// time is when the account's server made the event, by that server's clock.
+// time is when the account's server made the event, by that server's clock. A server
+// may say any time: one of before 1970 is none, for no position can hold it.
 func (id identity) time() (time.Time, bool) {
 	if t, ok := event.RevTime(id.rev); ok {
 		return t, true
 	}
 	t, err := time.Parse(time.RFC3339Nano, id.told)
-	return t.UTC(), err == nil
+	return t.UTC(), err == nil && !t.Before(time.Unix(0, 0))
 }
 
 const (

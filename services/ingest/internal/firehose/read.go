@@ -111,15 +111,18 @@ func (r *run) early(p event.Position, ev *jetstream.Event) bool {
 var maxTimeUS = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).UnixMicro()
 
 // position is where the next event stands. A host's operator may import times
-// that no text has: such an event is shown with its own.
+// that no text has: such an event is shown with its own or, where it tells none, with
+// that of the position before. A position that cannot be stored would be the end of
+// the stream.
 func (r *run) position(host string, ev *jetstream.Event) event.Position {
 	id := identityOf(ev)
-	if own, ok := id.time(); ok {
+	own, ok := id.time()
+	if ok {
 		r.heard(own)
 	}
 	t := time.UnixMicro(ev.TimeUS).UTC()
 	if ev.TimeUS < 0 || ev.TimeUS > maxTimeUS {
-		if own, ok := id.time(); ok {
+		if t = r.pos.Time; ok {
 			t = own
 		}
 	}
