@@ -15,9 +15,6 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 )
 
-// ignoring is what operators tell PgBouncer to ignore.
-const ignoring = "ignore_startup_parameters = extra_float_digits,options,search_path,default_transaction_read_only,statement_timeout"
-
 // throughPoolers runs a test through every PgBouncer there is, in both modes.
 func throughPoolers(t *testing.T, test func(t *testing.T, pooled func(urls ...string) []string)) {
 	t.Parallel()
@@ -25,7 +22,7 @@ func throughPoolers(t *testing.T, test func(t *testing.T, pooled func(urls ...st
 		for _, mode := range []string{pgtest.SessionPooling, pgtest.TransactionPooling} {
 			t.Run(filepath.Base(binary)+" "+mode, func(t *testing.T) {
 				t.Parallel()
-				test(t, func(urls ...string) []string { return pgtest.Bouncer(t, binary, mode, ignoring, urls...) })
+				test(t, func(urls ...string) []string { return pgtest.Bouncer(t, binary, mode, urls...) })
 			})
 		}
 	}
@@ -173,7 +170,7 @@ func TestDeclaredPooler(t *testing.T) {
 func TestMigrationLockIsNamed(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
-	through := pgtest.Bouncer(t, pgtest.Bouncers(t)[0], pgtest.TransactionPooling, ignoring, o.URL)[0]
+	through := pgtest.Bouncer(t, pgtest.Bouncers(t)[0], pgtest.TransactionPooling, o.URL)[0]
 	conn := bystander(t, through+"&application_name=left")
 	var pid int
 	require.NoError(t, conn.QueryRow(t.Context(), "SELECT pg_backend_pid() FROM pg_advisory_lock($1::bigint)", store.MigrationLock).Scan(&pid))

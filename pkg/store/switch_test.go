@@ -183,7 +183,7 @@ func TestReadersAroundSwitch(t *testing.T) {
 			}
 			reading := o
 			if pooled {
-				reading.URL = pgtest.Bouncer(t, pgtest.Bouncers(t)[0], pgtest.TransactionPooling, ignoring, o.URL)[0]
+				reading.URL = pgtest.Bouncer(t, pgtest.Bouncers(t)[0], pgtest.TransactionPooling, o.URL)[0]
 			}
 			reading.MaxConns = conns
 			r := openReader(t, reading)

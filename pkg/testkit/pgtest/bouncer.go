@@ -47,9 +47,9 @@ func Bouncers(t testing.TB) []string {
 }
 
 // Bouncer runs a PgBouncer before the server of some URLs of this package, until the
-// test ends, and returns these URLs through it. settings are more lines of its
-// configuration. All sessions of a role are given out by it, of which there are few.
-func Bouncer(t testing.TB, binary, mode, settings string, urls ...string) []string {
+// test ends, and returns these URLs through it. All sessions of a role are given out
+// by it, of which there are few. It ignores what operators usually have it ignore.
+func Bouncer(t testing.TB, binary, mode string, urls ...string) []string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "pgbouncer-") //nolint:usetesting // that of the test can be entered by its user alone
 	if err != nil {
@@ -92,8 +92,8 @@ auth_file = %s
 pool_mode = %s
 default_pool_size = 20
 max_client_conn = 1000
-%s
-`, host, serverPort, port, write("users.txt", users.String()), mode, settings))
+ignore_startup_parameters = extra_float_digits,options,search_path,default_transaction_read_only,statement_timeout
+`, host, serverPort, port, write("users.txt", users.String()), mode))
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatalf("pgtest: run PgBouncer: %v", err)

@@ -63,12 +63,18 @@ func Server(t testing.TB, options ...Option) *PrivateServer {
 		option(settings)
 	}
 	s := &PrivateServer{cluster: c, config: c.config(settings)}
-	s.config.TCPPort = pgserver.AnyPort
 	t.Cleanup(func() { s.close(t) })
+	s.open(t)
+	return s
+}
+
+// open starts the server for the first time, on a port that it keeps.
+func (s *PrivateServer) open(t testing.TB) {
+	t.Helper()
+	s.config.TCPPort = pgserver.AnyPort
 	s.Start(t)
 	s.config.TCPPort = s.server.Port()
 	s.URL = s.server.TCPURL(pgserver.Superuser)
-	return s
 }
 
 // Pool connects as the superuser. The pool is closed when the test ends.
