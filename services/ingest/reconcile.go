@@ -102,14 +102,6 @@ func RunReconcile(ctx context.Context, cfg ReconcileConfig, deps ReconcileDeps) 
 	}
 	guest := newGuest(deps.NATS, deps.Logger, cfg.Patience)
 	summary, err := reconcile.New(resolved, js, guest, deps.Progress, deps.Logger).Run(ctx)
-	switch {
-	case err != nil:
-		summary.Why = err.Error()
-	case cfg.DryRun && summary.Deleted+summary.Unqualified > 0:
-		summary.Why = "a dry run publishes nothing"
-	default:
-		summary.Complete = true
-	}
 	detail := fmt.Sprintf("of %d posts %d are deleted and %d do not qualify any more; published %d removals",
 		summary.Posts, summary.Deleted, summary.Unqualified, summary.Published)
 	if err != nil {

@@ -23,7 +23,12 @@ import (
 // backfill fills in a window of the past.
 func (b *ingestBench) backfill(ctx context.Context, host *simnet.Jetstream, from, until time.Time) (ingest.BackfillSummary, error) {
 	b.t.Helper()
-	cfg := ingest.Config{Hosts: []string{host.URL()}}
+	return b.backfillFrom(ctx, []string{host.URL()}, from, until)
+}
+
+func (b *ingestBench) backfillFrom(ctx context.Context, hosts []string, from, until time.Time) (ingest.BackfillSummary, error) {
+	b.t.Helper()
+	cfg := ingest.Config{Hosts: hosts}
 	ingestPatience(&cfg)
 	logger := slog.New(slog.NewTextHandler(testWriter{b.t, "backfill: "}, nil))
 	return ingest.RunBackfill(ctx, ingest.BackfillConfig{

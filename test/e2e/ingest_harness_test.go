@@ -41,13 +41,13 @@ type ingestBench struct {
 	tracer trace.Tracer
 }
 
-func newIngestBench(t *testing.T, accounts int) *ingestBench {
+func newIngestBench(t *testing.T, accounts int, options ...natstest.Option) *ingestBench {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), ingestTestLimit)
 	t.Cleanup(cancel)
 	network, err := simnet.New(simnet.Config{Seed: 1, Accounts: accounts})
 	require.NoError(t, err)
-	server := natstest.Server(t)
+	server := natstest.Server(t, options...)
 	return &ingestBench{t: t, ctx: ctx, net: network, nats: server, js: server.JetStream(t)}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 	"github.com/tagstream/tagstream/services/ingest"
 	"github.com/tagstream/tagstream/test/simnet"
@@ -33,7 +34,7 @@ func (b *ingestBench) reconcile(cfg ingest.ReconcileConfig) (ingest.ReconcileSum
 // accounts hold, and not what they deleted meanwhile.
 func TestReconcileAfterAGap(t *testing.T) {
 	t.Parallel()
-	b := newIngestBench(t, 5)
+	b := newIngestBench(t, 5, natstest.Listen())
 	host := b.host()
 	x := newIndexBench(t, b.nats)
 	url := x.api()
@@ -111,9 +112,12 @@ func TestReconcileAfterAGap(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, fresh.URL(), found.Host, "the one that is read")
 	require.Equal(t, []uint64{1, 1, 0, 0}, []uint64{found.Deleted, found.Unqualified, found.Unsure, found.Published}, "%+v", found)
+	require.False(t, found.Complete)
+	require.Equal(t, "a dry run publishes nothing", found.Why)
 	found, err = b.reconcile(ingest.ReconcileConfig{MaxShare: "2%"})
 	require.ErrorIs(t, err, ingest.ErrTooManyRemovals)
 	require.False(t, found.Complete)
+	require.Equal(t, err.Error(), found.Why)
 	require.Equal(t, stored, len(b.events()))
 
 	position := b.checkpoint()
@@ -147,4 +151,16 @@ func TestReconcileAfterAGap(t *testing.T) {
 	done, err = b.reconcile(ingest.ReconcileConfig{MaxShare: "0%"})
 	require.NoError(t, err)
 	require.Zero(t, done.Deleted+done.Unqualified, "%+v", done)
+	// A dry run then has nothing to leave undone, as the built command says, too.
+	done, err = b.reconcile(ingest.ReconcileConfig{DryRun: true})
+	require.NoError(t, err)
+	require.True(t, done.Complete, "%+v", done)
+	require.Empty(t, done.Why)
+	command := begin(t, "ingest", []string{"reconcile", "--dry-run"}, "TAGSTREAM_NATS_URL="+b.nats.URL())
+	require.Zero(t, command.exit())
+	var printed map[string]any
+	command.decode(&printed)
+	require.Equal(t, true, printed["complete"], printed)
+	require.NotContains(t, printed, "why")
+	require.Equal(t, fresh.URL(), printed["host"])
 }

@@ -100,4 +100,37 @@ complete              true
 		"first":{"host":"https://a.example","seq":1,"time":"2026-08-31T12:01:00Z"},
 		"last":{"host":"https://a.example","seq":9,"time":"2026-08-31T12:59:00Z"},
 		"read":10,"published":{"create":2,"delete":1},"gone":1,"dropped":null,"since":null,"tookSeconds":1.5,"complete":true}`, out.String())
+
+	s = ingest.BackfillSummary{From: at, Until: at.Add(time.Hour), HistoryBegins: at.Add(2 * time.Hour), Why: "the window is before the host's history"}
+	out.Reset()
+	require.NoError(t, printSummary(&out, s))
+	require.Contains(t, out.String(), "the host's history begins  2026-08-31T14:00:00Z\n"+
+		"complete                   false: the window is before the host's history\n")
+	out.Reset()
+	require.NoError(t, printJSON(&out, s))
+	require.JSONEq(t, `{"from":"2026-08-31T12:00:00Z","until":"2026-08-31T13:00:00Z","historyBegins":"2026-08-31T14:00:00Z",
+		"read":0,"published":null,"gone":0,"dropped":null,"since":null,"tookSeconds":0,
+		"complete":false,"why":"the window is before the host's history"}`, out.String())
+}
+
+func TestReconcileSummaries(t *testing.T) {
+	t.Parallel()
+	s := ingest.ReconcileSummary{Host: "https://a.example", Posts: 200, Accounts: 3, Archived: 2, Deleted: 1, Unqualified: 1, Share: 0.01, Took: 1.5,
+		Why: "a dry run publishes nothing"}
+	const numbers = `"host":"https://a.example","posts":200,"accounts":3,"archived":2,"unsure":0,"deleted":1,"unqualified":1,"share":0.01,"tookSeconds":1.5`
+	var out bytes.Buffer
+	require.NoError(t, printReconciled(&out, s))
+	require.Contains(t, out.String(), "removals published       0\ntook                     1.5s\n"+
+		"complete                 false: a dry run publishes nothing\n")
+	out.Reset()
+	require.NoError(t, printJSON(&out, s))
+	require.JSONEq(t, `{`+numbers+`,"published":0,"complete":false,"why":"a dry run publishes nothing"}`, out.String())
+
+	s.Published, s.Complete, s.Why = 2, true, ""
+	out.Reset()
+	require.NoError(t, printReconciled(&out, s))
+	require.Contains(t, out.String(), "complete                 true\n")
+	out.Reset()
+	require.NoError(t, printJSON(&out, s))
+	require.JSONEq(t, `{`+numbers+`,"published":2,"complete":true}`, out.String())
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/tagstream/tagstream/pkg/event"
@@ -83,14 +85,12 @@ type Backfill struct {
 	done, total time.Duration
 	// lateOurs says that the last #sync behind the window is followed.
 	lateOurs bool
-	// histories are when those of the hosts begin that were passed over.
-	histories map[string]time.Time
 }
 
 // New returns a backfill. It starts nothing. notice may be nil.
 func New(cfg Config, to *forward.Guest, progress Progress, logger *slog.Logger, notice func(firehose.Notice)) *Backfill {
 	return &Backfill{
-		cfg: cfg, to: to, progress: progress, logger: logger, notice: notice, survey: newSurvey(), histories: map[string]time.Time{},
+		cfg: cfg, to: to, progress: progress, logger: logger, notice: notice, survey: newSurvey(),
 		summary: Summary{
 			From: cfg.From, Until: cfg.Until, Published: map[event.Kind]uint64{},
 			Since: map[event.Kind]uint64{}, Dropped: map[decode.DropReason]uint64{},
@@ -163,7 +163,8 @@ func (b *Backfill) read(ctx context.Context, after event.Position, from, until t
 	cfg.Start, cfg.StopAfter = firehose.Start{Time: from}, until.Sub(from)
 	reader := firehose.New(cfg, b.logger)
 	reader.OnNotice = b.notice
-	reader.OnLateHistory = func(host string, begins time.Time) error { return b.lateHistory(host, begins, cancel) }
+	late := map[string]time.Time{}
+	reader.OnLateHistory = func(host string, begins time.Time) error { return b.lateHistory(late, host, begins, cancel) }
 	last, begun, before := after, b.done, event.Position{}
 	var syncs decode.Syncs
 	err := reader.Run(ctx, after, func(ctx context.Context, batch firehose.Batch) error {
@@ -199,11 +200,13 @@ func (b *Backfill) read(ctx context.Context, after event.Position, from, until t
 }
 
 // lateHistory hears that a host's history begins only within the window or behind
-// it. Each host is passed over once for the others; then the window cannot be
-// had, or in part.
-func (b *Backfill) lateHistory(host string, begins time.Time, cancel context.CancelCauseFunc) error {
-	if _, again := b.histories[host]; !again && len(b.cfg.Firehose.Hosts) > 1 {
-		b.histories[host] = begins
+// it. late are the hosts of which it heard that in this reading. Each is passed
+// over once for the others; then the one that goes back furthest has a part of the
+// window, or none has any.
+func (b *Backfill) lateHistory(late map[string]time.Time, host string, begins time.Time, cancel context.CancelCauseFunc) error {
+	_, again := late[host]
+	late[host] = begins
+	if !again && len(b.cfg.Firehose.Hosts) > 1 || begins.After(slices.MinFunc(slices.Collect(maps.Values(late)), time.Time.Compare)) {
 		return fmt.Errorf("%w, at %s", errLater, begins.Format(time.RFC3339))
 	}
 	b.summary.HistoryBegins = begins

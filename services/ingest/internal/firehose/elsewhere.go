@@ -89,7 +89,7 @@ func (r *run) hasNews(ctx context.Context, host string) bool {
 // since t.
 func (r *run) newer(ctx context.Context, host string, t time.Time) (time.Time, bool) {
 	newer, err := r.newerBehind(ctx, host, nil, t)
-	if back := t.Add(-switchMargin).UnixMicro(); err == nil && newer.IsZero() && back >= minTimeCursor {
+	if back := t.Add(-r.timing.Margin).UnixMicro(); err == nil && newer.IsZero() && back >= minTimeCursor {
 		cursor := uint64(back)
 		newer, err = r.newerBehind(ctx, host, &cursor, t)
 	}

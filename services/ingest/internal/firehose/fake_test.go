@@ -292,6 +292,13 @@ type session struct {
 	changed chan struct{}
 }
 
+// How far back reading begins on another host, and how much earlier than a place
+// a host is asked for it, by default.
+const (
+	switchMargin = time.Minute
+	seekSlack    = switchMargin / 2
+)
+
 // impatient is a patience for tests.
 func impatient() Timing {
 	return Timing{

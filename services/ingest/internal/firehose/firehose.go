@@ -14,11 +14,6 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// switchMargin is how far back from the last position's clock reading begins on
-// another host, whose relay may have passed accounts' events on in another order.
-// It leaves out how late either host is: that is not in the clock.
-const switchMargin = 60 * time.Second
-
 // Config is what to read, and from where.
 type Config struct {
 	// Hosts are base URLs without a trailing slash, the preferred one first.

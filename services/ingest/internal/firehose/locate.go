@@ -28,7 +28,7 @@ func (r *run) locate(ctx context.Context, host string) (event.Position, error) {
 	} else {
 		r.notify(Notice{What: Switched, Host: host, Position: r.pos, Detail: "coming from " + r.pos.Host})
 	}
-	back := r.pos.NetworkTime().Add(-switchMargin)
+	back := r.pos.NetworkTime().Add(-r.timing.Margin)
 	if back.Before(r.origin) {
 		back = r.origin
 	}

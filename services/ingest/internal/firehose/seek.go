@@ -11,9 +11,6 @@ const (
 	// sampleFrames is how many events of a place on a host are looked at, at
 	// most, for the network's time there.
 	sampleFrames = 200
-	// seekSlack is how much earlier than need be a host is asked: what follows
-	// must show that the network's time there is not later.
-	seekSlack = 30 * time.Second
 	// nearEnough is how much earlier than need be reading may begin, rather than
 	// to look for a closer place.
 	nearEnough = 5 * time.Minute
@@ -49,8 +46,10 @@ func (s sample) late(t time.Time) bool { return s.at.After(t) }
 // is wrong. So the revisions of what it has there are looked at, and where they
 // are too late it is asked for what is further back.
 func (r *run) seek(ctx context.Context, host string, t time.Time) (uint64, error) {
-	back := switchMargin
-	for stamp := t.Add(-seekSlack); stamp.UnixMicro() >= minTimeCursor; {
+	back := r.timing.Margin
+	// Somewhat earlier than need be: what follows must show that the network's time
+	// there is not later.
+	for stamp := t.Add(-back / 2); stamp.UnixMicro() >= minTimeCursor; {
 		s, err := r.sample(ctx, host, uint64(stamp.UnixMicro()), r.patience())
 		if err == nil && s.outdated && s.late(t) {
 			s, err = r.sampleArchive(ctx, host, stamp)

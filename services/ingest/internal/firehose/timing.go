@@ -31,6 +31,10 @@ type Timing struct {
 	// Gap is how long hosts that do not know what came since the last position
 	// are passed over for others.
 	Gap time.Duration
+	// Margin is how far back from the last position's clock reading begins on
+	// another host, whose relay may have passed accounts' events on in another
+	// order. It leaves out how late either host is: that is not in the clock.
+	Margin time.Duration
 	// BackoffMin and BackoffMax bound the pause after all hosts were tried.
 	BackoffMin time.Duration
 	BackoffMax time.Duration
@@ -51,6 +55,7 @@ func DefaultTiming() Timing {
 		Ask:        5 * time.Second,
 		Settle:     2 * time.Second,
 		Gap:        5 * time.Minute,
+		Margin:     time.Minute,
 		BackoffMin: 500 * time.Millisecond,
 		BackoffMax: time.Minute,
 	}
@@ -61,7 +66,7 @@ func (t Timing) withDefaults() Timing {
 	for _, f := range []struct{ have, want *time.Duration }{
 		{&t.Dial, &d.Dial}, {&t.Listing, &d.Listing}, {&t.Verify, &d.Verify}, {&t.Quiet, &d.Quiet},
 		{&t.QuietAlone, &d.QuietAlone}, {&t.Tick, &d.Tick}, {&t.Idle, &d.Idle}, {&t.Troubled, &d.Troubled},
-		{&t.Replay, &d.Replay}, {&t.Ask, &d.Ask}, {&t.Settle, &d.Settle}, {&t.Gap, &d.Gap},
+		{&t.Replay, &d.Replay}, {&t.Ask, &d.Ask}, {&t.Settle, &d.Settle}, {&t.Gap, &d.Gap}, {&t.Margin, &d.Margin},
 		{&t.BackoffMin, &d.BackoffMin}, {&t.BackoffMax, &d.BackoffMax},
 	} {
 		if *f.have == 0 {

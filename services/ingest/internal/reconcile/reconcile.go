@@ -116,7 +116,20 @@ func (r *Reconcile) Run(ctx context.Context) (Summary, error) {
 	began := time.Now()
 	err := r.run(ctx)
 	r.summary.Took = time.Since(began).Seconds()
+	r.summary.conclude(r.cfg.DryRun, err)
 	return r.summary, err
+}
+
+// conclude says whether the run is complete, and why not.
+func (s *Summary) conclude(dryRun bool, err error) {
+	switch {
+	case err != nil:
+		s.Why = err.Error()
+	case dryRun && s.Deleted+s.Unqualified > 0:
+		s.Why = "a dry run publishes nothing"
+	default:
+		s.Complete = true
+	}
 }
 
 func (r *Reconcile) run(ctx context.Context) error {

@@ -195,6 +195,34 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+func TestConclusions(t *testing.T) {
+	t.Parallel()
+	const dry = "a dry run publishes nothing"
+	tooMany := fmt.Errorf("%w: 9.00 %% of all, allowed are 5.00 %%", ErrTooMany)
+	for name, tt := range map[string]struct {
+		found  Summary
+		dryRun bool
+		err    error
+		why    string // "" is complete
+	}{
+		"removed":                           {found: Summary{Deleted: 2, Unqualified: 1, Published: 3}},
+		"nothing to remove":                 {found: Summary{Posts: 7}},
+		"a dry run that finds nothing":      {found: Summary{Posts: 7, Unsure: 1}, dryRun: true},
+		"a dry run that finds deleted ones": {found: Summary{Deleted: 1}, dryRun: true, why: dry},
+		"a dry run that finds others":       {found: Summary{Unqualified: 1}, dryRun: true, why: dry},
+		"a dry run that finds too many":     {found: Summary{Deleted: 9}, dryRun: true, err: tooMany, why: tooMany.Error()},
+		"too many":                          {found: Summary{Deleted: 9}, err: tooMany, why: tooMany.Error()},
+		"failed before it found anything":   {err: errFull, why: errFull.Error()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tt.found.conclude(tt.dryRun, tt.err)
+			require.Equal(t, tt.why, tt.found.Why)
+			require.Equal(t, tt.why == "", tt.found.Complete)
+		})
+	}
+}
+
 func TestKnownIsBounded(t *testing.T) {
 	t.Parallel()
 	k := newKnown(maphash.MakeSeed(), 0, 1, 100)
