@@ -79,8 +79,8 @@ func checkEndpoint(s string) (string, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return "", errors.New("must be a URL such as http://collector:4318/v1/traces")
 	}
-	if u.User != nil {
-		return "", errors.New("must hold no password: use OTEL_EXPORTER_OTLP_HEADERS")
+	if u.User != nil || u.RawQuery != "" || u.Fragment != "" { // a query is not sent
+		return "", errors.New("must hold no password and no query: use OTEL_EXPORTER_OTLP_HEADERS")
 	}
 	if strings.Trim(u.Path, "/") == "" {
 		u.Path = defaultPath

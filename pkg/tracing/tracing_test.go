@@ -191,7 +191,7 @@ func TestConfig(t *testing.T) {
 	cfg, err = parse(service.Standalone, "TAGSTREAM_TRACES_URL=http://c/own", "TAGSTREAM_TRACES_RATIO=1")
 	require.NoError(t, err)
 	require.Equal(t, tracing.Config{Endpoint: "http://c/own", Ratio: 1, Service: "tagstream"}, cfg)
-	for _, bad := range []string{"URL=collector:4318", "URL=grpc://c:4317", "URL=http://u:p@c", "RATIO=0", "RATIO=1.5", "RATIO=NaN", "RATIO=x"} {
+	for _, bad := range []string{"URL=collector:4318", "URL=grpc://c:4317", "URL=http://u:p@c", "URL=http://c/?key=u:p", "RATIO=0", "RATIO=1.5", "RATIO=NaN", "RATIO=x"} {
 		_, err := parse(service.Ingest, "TAGSTREAM_TRACES_"+bad)
 		require.ErrorContains(t, err, "TAGSTREAM_TRACES_", bad)
 		require.NotContains(t, err.Error(), "u:p")

@@ -90,7 +90,7 @@ func New(cfg Config, deps Deps) (*API, error) {
 	if err != nil {
 		return nil, fmt.Errorf("use the cursor keys: %w", err)
 	}
-	feeds, err := newFeedsFile(cfg)
+	feeds, err := newFeedsFile(cfg, deps.Logger.With("service", "api"))
 	if err != nil {
 		return nil, err
 	}

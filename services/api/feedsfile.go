@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/tagstream/tagstream/pkg/service"
@@ -25,7 +26,7 @@ type feedsFile struct {
 
 // newFeedsFile reads the file that the config names, if it names one. The error is a
 // *service.ConfigError.
-func newFeedsFile(cfg Config) (*feedsFile, error) {
+func newFeedsFile(cfg Config, log *slog.Logger) (*feedsFile, error) {
 	f := &feedsFile{path: cfg.FeedsFile}
 	if f.path == "" {
 		return f, nil
@@ -35,6 +36,9 @@ func newFeedsFile(cfg Config) (*feedsFile, error) {
 	}
 	if _, err := f.read(); err != nil {
 		return nil, &service.ConfigError{Variable: service.Prefix + "FEEDS_FILE", Err: err}
+	}
+	if !strings.HasPrefix(cfg.PublicURL, "https://") {
+		log.Warn("AppViews cannot find the feeds: they ask by https, and " + service.Prefix + "PUBLIC_URL names no such URL")
 	}
 	return f, nil
 }

@@ -40,6 +40,7 @@ func TestFeedsFileIsRead(t *testing.T) {
 		})
 	}
 	shows("one")
+	require.Contains(t, r.log.String(), "AppViews cannot find the feeds", "there is no public URL")
 	declare(feed("second"))
 	shows("second")
 	declare("publisher: nobody\n")

@@ -77,7 +77,7 @@ func createKeys(path string) error {
 	}
 	switch err := keyset.CreateKeys(path); {
 	case errors.Is(err, os.ErrExist):
-		return &service.ConfigError{Variable: "--out", Err: err}
+		return &service.ConfigError{Variable: "--out", Err: fmt.Errorf("%s is there already, and stays as it is", path)}
 	case err != nil:
 		return err
 	}

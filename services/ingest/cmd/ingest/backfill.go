@@ -23,8 +23,8 @@ import (
 type backfillFlags struct{ from, length string }
 
 func (b *backfillFlags) add(fs *flag.FlagSet) {
-	fs.StringVar(&b.from, "from", "", "the window begins at this `time`: RFC 3339, a date, or an age such as -3d")
-	fs.StringVar(&b.length, "for", "", "the window's `length`, such as 90m, 6h or 2d")
+	fs.StringVar(&b.from, "from", "", "the window begins at this `TIME`: RFC 3339, a date, or an age such as -3d")
+	fs.StringVar(&b.length, "for", "", "the window's `LENGTH`, such as 90m, 6h or 2d")
 }
 
 // runBackfill fills in the past and prints what it did: a table on a terminal,

@@ -23,7 +23,7 @@ type reconcileFlags struct {
 
 func (r *reconcileFlags) add(fs *flag.FlagSet) {
 	fs.StringVar(&r.host, "host", "", "compare with the archive of the host at this `URL`; without it, of the one that is read now")
-	fs.StringVar(&r.maxShare, "max-share", ingest.DefaultMaxShare, "publish nothing where more than this `share` of all posts would be removed")
+	fs.StringVar(&r.maxShare, "max-share", ingest.DefaultMaxShare, "publish nothing where more than this `SHARE` of all posts would be removed")
 	fs.BoolVar(&r.dryRun, "dry-run", false, "only say what would be removed")
 }
 

@@ -67,8 +67,12 @@ func (w *watch) lookElsewhere(ctx context.Context) error {
 	}
 	if now.Sub(r.quiet) >= sayAgain {
 		r.quiet = now
+		others := fmt.Sprintf("no other host (%d were asked) has it", len(r.cfg.Hosts)-1)
+		if len(r.cfg.Hosts) == 1 {
+			others = "there is no other host to ask"
+		}
 		r.notify(Notice{What: Quiet, Host: pos.Host, Position: pos, Detail: fmt.Sprintf(
-			"nothing newer than %s is heard, and none of %d other hosts has it", newest.Format(time.RFC3339Nano), len(r.cfg.Hosts)-1)})
+			"nothing newer than %s is heard, and %s", newest.Format(time.RFC3339Nano), others)})
 	}
 	return nil
 }

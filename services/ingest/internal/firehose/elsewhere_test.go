@@ -123,6 +123,7 @@ func TestSilentHostWithoutAnother(t *testing.T) {
 	s.awaitThat("silence to be said", func() bool {
 		for _, n := range s.notices {
 			if n.What == Quiet {
+				require.Contains(t, n.Detail, "there is no other host to ask")
 				return true
 			}
 		}

@@ -25,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/semaphore"
 
@@ -199,6 +200,9 @@ func (f *Forwarder) Run(ctx context.Context) error {
 
 // hold waits for the lease and writes for as long as it is held.
 func (f *Forwarder) hold(ctx context.Context) error {
+	if !f.js.Conn().IsConnected() {
+		return nats.ErrDisconnected // else requests fail for want of a buffer
+	}
 	// Without its bucket there is no lease to wait for. What is there already is
 	// changed by who has the lease.
 	if err := stream.Ensure(ctx, f.js, f.cfg.Stream); err != nil {

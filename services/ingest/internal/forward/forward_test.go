@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
@@ -444,4 +445,17 @@ func TestSourceErrorStartsANewTenure(t *testing.T) {
 	events, positions := stored(t, js)
 	require.Equal(t, []uint64{1}, events)
 	require.Equal(t, []event.Position{at(1), at(1)}, positions)
+}
+
+// TestNATSAway waits for a server that was never there, and says that it is away rather
+// than what a request fails with.
+func TestNATSAway(t *testing.T) {
+	t.Parallel()
+	nc, err := nats.Connect("nats://127.0.0.1:1", nats.RetryOnFailedConnect(true), nats.ReconnectBufSize(-1))
+	require.NoError(t, err)
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	require.NoError(t, err)
+	r := start(t, js, "w", newUpstream().source, time.Hour)
+	r.await("NATS", func() bool { return r.condition.Load() == nats.ErrDisconnected.Error() })
 }
