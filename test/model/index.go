@@ -44,9 +44,10 @@ type Index struct {
 
 	mentioned map[string]bool // at-uris of all post events that came
 	// lives are, of FromUpstream alone, other ways in which posts may have come in; see adopt.
-	lives       map[string][]*entry
-	deadLetters int
-	complaints  []string
+	lives        map[string][]*entry
+	severalHosts bool
+	deadLetters  int
+	complaints   []string
 
 	hash func(uri string) uint64 // hashOf; tests make collisions with another
 }

@@ -160,6 +160,13 @@ func (e *entry) between(stored time.Time) (low, high int64) {
 	return sortMicros(e.createdAt, e.notBefore), sortMicros(e.createdAt, stored)
 }
 
+// SeveralHosts says that the changes came by hosts whose times have nothing to do
+// with each other: what came first may have the later time.
+func (x *Index) SeveralHosts() { x.severalHosts = true }
+
+// endOfTime is later than any host's time.
+var endOfTime = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
+
 // adopt gives a post the times that an API shows for it, where its own are not
 // known, or says why they cannot be right.
 func (x *Index) adopt(uri string, indexedAt, sortAt time.Time) error {
@@ -175,8 +182,12 @@ func (x *Index) adopt(uri string, indexedAt, sortAt time.Time) error {
 	}
 	// The entry's time lies between when the change was made and the time of
 	// the version that is stored, and is the latter for a post never edited.
-	low, high := p.entry.between(p.IndexedAt)
-	if p.entry.rev == p.Rev {
+	latest := p.IndexedAt
+	if x.severalHosts {
+		latest = endOfTime // which also a #sync that one of them told late has moved
+	}
+	low, high := p.entry.between(latest)
+	if p.entry.rev == p.Rev && !x.severalHosts {
 		low = high
 	}
 	at := sortAt.UnixMicro()
@@ -184,7 +195,7 @@ func (x *Index) adopt(uri string, indexedAt, sortAt time.Time) error {
 	// out what it then holds already. So a post may have left and come again unseen,
 	// and have the place of a former life, or come with a later edit's.
 	other := slices.ContainsFunc(x.lives[uri], func(e *entry) bool {
-		low, high := e.between(p.IndexedAt)
+		low, high := e.between(latest)
 		return low <= at && at <= high
 	})
 	if (at < low || at > high) && !other {

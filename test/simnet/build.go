@@ -16,6 +16,7 @@ import (
 const (
 	jetstreamModule  = "github.com/bluesky-social/jetstream"
 	jetstreamCommand = jetstreamModule + "/cmd/jetstream"
+	testModule       = "github.com/tagstream/tagstream/test"
 	// buildLockPoll is the pause between two tries for the build lock; a build takes half a minute.
 	buildLockPoll = 100 * time.Millisecond
 )
@@ -25,6 +26,74 @@ const (
 // inside the test module or its workspace, since the go command reads the version there. Several processes may call it
 // at once: one builds, the others wait.
 func BuildJetstream(ctx context.Context, dir string) (string, error) {
+	return buildServer(ctx, dir, "jetstream", func(context.Context, string) (build, error) { return build{}, nil })
+}
+
+// LateStamps is how much later than it did a server of BuildLateJetstream says that it had an event from the relay.
+const LateStamps = 10 * time.Minute
+
+// lateFile is where a server looks at its clock to stamp what the relay sends, and how.
+const (
+	lateFile  = "internal/ingest/live/config.go"
+	lateStamp = "c.now = time.Now\n"
+)
+
+// BuildLateJetstream is BuildJetstream for a server that stamps events LateStamps late, as one does that lags behind the
+// network. It is the same source but for the clock of these stamps.
+func BuildLateJetstream(ctx context.Context, dir string) (string, error) {
+	return buildServer(ctx, dir, "jetstream-late", lateSource)
+}
+
+// lateSource writes the changed source to a folder, and a module file that has it in the place of the real one.
+func lateSource(ctx context.Context, temp string) (build, error) {
+	module, err := goCommand(ctx, build{}, "list", "-m", "-f", "{{.Dir}}", jetstreamModule)
+	if err != nil {
+		return build{}, fmt.Errorf("find source of %s: %w", jetstreamModule, err)
+	}
+	here, err := goCommand(ctx, build{}, "list", "-m", "-f", "{{.Dir}}", testModule)
+	if err != nil {
+		return build{}, fmt.Errorf("find module %s: %w", testModule, err)
+	}
+	source := filepath.Join(temp, "source")
+	if err := os.CopyFS(source, os.DirFS(module)); err != nil {
+		return build{}, fmt.Errorf("copy source of the server: %w", err)
+	}
+	path := filepath.Join(source, filepath.FromSlash(lateFile))
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return build{}, fmt.Errorf("read source of the server: %w", err)
+	}
+	if strings.Count(string(text), lateStamp) != 1 {
+		return build{}, fmt.Errorf("source of the server: %s has not one %q", lateFile, lateStamp)
+	}
+	late := fmt.Sprintf("c.now = func() time.Time { return time.Now().Add(%d) }\n", LateStamps)
+	if err := os.WriteFile(path, []byte(strings.Replace(string(text), lateStamp, late, 1)), 0o644); err != nil {
+		return build{}, fmt.Errorf("change source of the server: %w", err)
+	}
+	for _, name := range []string{"go.mod", "go.sum"} {
+		text, err := os.ReadFile(filepath.Join(here, name))
+		if err != nil {
+			return build{}, fmt.Errorf("read module file: %w", err)
+		}
+		if name == "go.mod" {
+			text = fmt.Appendf(text, "\nreplace %s => %s\n", jetstreamModule, source)
+		}
+		if err := os.WriteFile(filepath.Join(temp, name), text, 0o644); err != nil {
+			return build{}, fmt.Errorf("write module file: %w", err)
+		}
+	}
+	return build{dir: here, flags: []string{"-mod=mod", "-modfile=" + filepath.Join(temp, "go.mod")}}, nil
+}
+
+// build is where a server is built, outside the workspace, and what the go command is told beyond. The zero value is here
+// and nothing.
+type build struct {
+	dir   string
+	flags []string
+}
+
+// buildServer builds a server whose kind names the binary; prepare says how, and has a folder for what it needs.
+func buildServer(ctx context.Context, dir, kind string, prepare func(ctx context.Context, temp string) (build, error)) (string, error) {
 	if dir == "" {
 		cache, err := os.UserCacheDir()
 		if err != nil {
@@ -35,11 +104,11 @@ func BuildJetstream(ctx context.Context, dir string) (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("make folder for the server binary: %w", err)
 	}
-	version, err := goCommand(ctx, "list", "-m", "-f", "{{.Version}}", jetstreamModule)
+	version, err := goCommand(ctx, build{}, "list", "-m", "-f", "{{.Version}}", jetstreamModule)
 	if err != nil {
 		return "", fmt.Errorf("find required version of %s: %w", jetstreamModule, err)
 	}
-	path := filepath.Join(dir, fmt.Sprintf("jetstream-%s-%s-%s", version, runtime.GOOS, runtime.GOARCH))
+	path := filepath.Join(dir, fmt.Sprintf("%s-%s-%s-%s", kind, version, runtime.GOOS, runtime.GOARCH))
 	if isExecutable(path) {
 		return path, nil
 	}
@@ -58,7 +127,11 @@ func BuildJetstream(ctx context.Context, dir string) (string, error) {
 	}
 	defer func() { _ = os.RemoveAll(temp) }()
 	built := filepath.Join(temp, "jetstream")
-	if _, err := goCommand(ctx, "build", "-o", built, jetstreamCommand); err != nil {
+	how, err := prepare(ctx, temp)
+	if err != nil {
+		return "", err
+	}
+	if _, err := goCommand(ctx, how, append([]string{"build", "-o", built}, append(how.flags, jetstreamCommand)...)...); err != nil {
 		return "", fmt.Errorf("build %s %s: %w", jetstreamCommand, version, err)
 	}
 	if err := os.Rename(built, path); err != nil {
@@ -74,8 +147,12 @@ func isExecutable(path string) bool {
 }
 
 // goCommand runs the go command and returns its trimmed output; its error carries what the command said.
-func goCommand(ctx context.Context, args ...string) (string, error) {
-	out, err := exec.CommandContext(ctx, "go", args...).Output()
+func goCommand(ctx context.Context, how build, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	if how.dir != "" {
+		cmd.Dir, cmd.Env = how.dir, append(os.Environ(), "GOWORK=off")
+	}
+	out, err := cmd.Output()
 	if err != nil {
 		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			return "", fmt.Errorf("go %s: %w: %s", args[0], err, strings.TrimSpace(string(exit.Stderr)))

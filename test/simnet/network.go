@@ -134,6 +134,13 @@ func (n *Network) DIDs() []string {
 	return slices.Clone(n.dids)
 }
 
+// Active returns the accounts that are active, in the order of their creation.
+func (n *Network) Active() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(n.dids), func(did string) bool { return !n.accounts[did].active })
+}
+
 // Seq returns the sequence number of the newest frame; zero before the first.
 func (n *Network) Seq() int64 {
 	n.mu.Lock()

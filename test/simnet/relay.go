@@ -51,6 +51,9 @@ type Relay struct {
 	// limit is the last frame that may be sent.
 	limit atomic.Int64
 
+	// away says that servers are refused the frames.
+	away atomic.Bool
+
 	mu       sync.Mutex
 	attached map[*websocket.Conn]struct{}
 }
@@ -135,6 +138,15 @@ func (r *Relay) awaitLimit(ctx context.Context, position int64) error {
 	return nil
 }
 
+// Away takes the frames from servers, or lets them come back with their cursor. What a server asks the directory and the
+// accounts' hosts is answered all the same.
+func (r *Relay) Away(away bool) {
+	r.away.Store(away)
+	if away {
+		r.Disconnect()
+	}
+}
+
 // connections returns the attached connections.
 func (r *Relay) connections() []*websocket.Conn {
 	r.mu.Lock()
@@ -149,6 +161,10 @@ func (r *Relay) connections() []*websocket.Conn {
 // subscribeRepos sends the frames after ?cursor, or from now on without one. A cursor above the newest frame is answered
 // with FutureCursor; for one that is older than what is kept, an OutdatedCursor advisory comes before the oldest frame.
 func (r *Relay) subscribeRepos(w http.ResponseWriter, req *http.Request) {
+	if r.away.Load() {
+		http.Error(w, "the relay is away", http.StatusServiceUnavailable)
+		return
+	}
 	position := r.network.Seq()
 	cursor := req.URL.Query().Get("cursor")
 	if cursor != "" {
@@ -182,6 +198,9 @@ func (r *Relay) subscribeRepos(w http.ResponseWriter, req *http.Request) {
 		delete(r.attached, conn)
 		r.mu.Unlock()
 	}()
+	if r.away.Load() {
+		return // it went between the two looks
+	}
 	r.network.log.Debug("server attached", "relay", r.url, "cursor", cursor)
 	err = r.send(ctx, conn, position)
 	r.network.log.Debug("server detached", "relay", r.url, "reason", err)

@@ -3,6 +3,7 @@ package soak_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/test/model"
+	"github.com/tagstream/tagstream/test/simnet"
 )
 
 const (
@@ -35,13 +37,28 @@ func (s *site) differences(ctx context.Context, seed uint64) (found []string, me
 	if err == nil {
 		note("the index against the stream", compare(s.t, s.apiURL, folded, seed))
 	}
-	network, err := model.FromNetwork(s.network.Log())
+	network, err := model.FromNetwork(s.networkLog())
 	note("the network", err)
 	if err == nil {
+		if s.other != nil {
+			network.SeveralHosts()
+		}
 		note("the index against the network", compare(s.t, s.apiURL, network, seed))
 	}
 	note("the database", s.checkDatabase(ctx))
 	return found, messages
+}
+
+// networkLog is what the network did. What is shown of a post with an imported time
+// may be from before it was made.
+func (s *site) networkLog() []simnet.Entry {
+	log := s.network.Log()
+	for i := range log {
+		if slices.ContainsFunc(log[i].Ops, func(op simnet.OpResult) bool { return s.imported[op.URI] }) {
+			log[i].Time = importedTime
+		}
+	}
+	return log
 }
 
 // withStream calls fn with a connection to the stream.
@@ -80,32 +97,43 @@ func foldStream(ctx context.Context, js jetstream.JetStream) (*model.Index, uint
 	if err != nil {
 		return nil, 0, err
 	}
-	r, err := stream.OpenReader(ctx, js, 1)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer r.Close()
 	x := model.New()
 	places := places{}
-	for next := uint64(1); next <= state.Last; {
+	err = eachMessage(ctx, js, 1, state.Last, func(m stream.Message) error {
+		if err := places.check(m); err != nil {
+			return err
+		}
+		x.Apply(m.Seq, m.Data)
+		return nil
+	})
+	return x, state.Last, err
+}
+
+// eachMessage reads the messages from one to another, none of which may be missing.
+func eachMessage(ctx context.Context, js jetstream.JetStream, from, last uint64, fn func(stream.Message) error) error {
+	r, err := stream.OpenReader(ctx, js, from)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	for next := from; next <= last; {
 		wait, cancel := context.WithTimeout(ctx, readTimeout)
 		batch, err := r.Next(wait, stream.MaxBatch, 0)
 		cancel()
 		if err != nil {
-			return nil, 0, fmt.Errorf("read from %d of %d: %w", next, state.Last, err)
+			return fmt.Errorf("read from %d of %d: %w", next, last, err)
 		}
 		for _, m := range batch {
 			if m.Seq != next {
-				return nil, 0, fmt.Errorf("message %d follows message %d", m.Seq, next-1)
+				return fmt.Errorf("message %d follows message %d", m.Seq, next-1)
 			}
-			if err := places.check(m); err != nil {
-				return nil, 0, err
+			if err := fn(m); err != nil {
+				return err
 			}
-			x.Apply(m.Seq, m.Data)
 			next++
 		}
 	}
-	return x, state.Last, nil
+	return nil
 }
 
 // places checks that each message has the position of its own upstream event: no

@@ -8,6 +8,9 @@
 //
 //	network ─ Jetstream ─▷─ ingest ─▷─ NATS ─▷─ indexer ─▷─ Postgres ─▷─ api ─ reader
 //
+// A run whose troubles need it has a second Jetstream host, one of the two stamping
+// events minutes late, or a NATS cluster in the place of the server.
+//
 // Seeded traffic, full of edges, flows while a seeded schedule of troubles
 // strikes: see the catalogue in troubles_test.go. Then the network falls silent,
 // everything is up again, and all that the API answers is compared with two

@@ -27,7 +27,11 @@ const (
 )
 
 // binaries are the paths of everything that runs as a process.
-type binaries struct{ ingest, indexer, api, nats, jetstream string }
+type binaries struct {
+	ingest, indexer, api, nats, jetstream string
+
+	late func() (string, error) // a Jetstream server that stamps late, built where a run has one
+}
 
 // build builds them; they are gone with the test.
 func build(t *testing.T) binaries {
@@ -50,6 +54,7 @@ func build(t *testing.T) binaries {
 	if b.jetstream, err = simnet.BuildJetstream(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
+	b.late = sync.OnceValues(func() (string, error) { return simnet.BuildLateJetstream(t.Context(), "") })
 	return b
 }
 

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/testkit/fault"
+	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 	"github.com/tagstream/tagstream/test/simnet"
@@ -39,12 +42,14 @@ type site struct {
 	clock   *clock
 	network *simnet.Network
 	host    *simnet.Jetstream
-	nats    *program
+	other   *simnet.Jetstream      // a second host, nil where there is none
+	nats    *program               // nil where there is a cluster
+	cluster []*natstest.TestServer // nil where there is one server
 	pg      *pgtest.PrivateServer
 	super   *pgxpool.Pool // past every proxy
 
 	// Before the Jetstream server, the NATS server and Postgres, by who asks.
-	toHost                           *fault.Proxy
+	toHost, toOther                  *fault.Proxy
 	ingestNATS, indexerNATS, opsNATS *fault.Proxy
 	indexerPG, apiPG, ownerPG        *fault.Proxy
 
@@ -54,6 +59,7 @@ type site struct {
 	keys                 string
 	started              int // programs
 	disks                map[string]*disk
+	imported             map[string]bool // URIs of posts that have an imported time on a host
 }
 
 // clock is the network's: the wall clock, or behind it.
@@ -76,25 +82,48 @@ func (c *clock) set(behind time.Duration) {
 
 // openSite starts the servers. Programs are started by startPrograms, once the
 // database is migrated.
-func openSite(t testing.TB, bin binaries, seed uint64, dir string, log *fault.Log) *site {
+func openSite(t testing.TB, bin binaries, seed uint64, dir string, log *fault.Log, needs needs) *site {
 	t.Helper()
-	s := &site{t: t, dir: dir, bin: bin, log: log, clock: &clock{}, disks: map[string]*disk{}}
+	s := &site{t: t, dir: dir, bin: bin, log: log, clock: &clock{}, disks: map[string]*disk{}, imported: map[string]bool{}}
 	s.openPostgres()
-	s.openNATS()
+	if needs.cluster {
+		s.openCluster()
+	} else {
+		s.openNATS()
+	}
 	var err error
 	s.network, err = simnet.New(simnet.Config{Seed: seed, Accounts: accounts, Clock: s.clock.now})
 	require.NoError(t, err)
 	require.NoError(t, simnet.Traffic{Count: backlog, Seed: seed, TagsOnly: true}.Run(t.Context(), s.network))
-	// Not the test's context, which ends before the clean-up begins.
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	t.Cleanup(cancel)
-	s.host, err = s.network.StartJetstream(ctx, simnet.JetstreamConfig{Binary: bin.jetstream, DataDir: filepath.Join(dir, "jetstream")})
+	if !needs.pair {
+		s.host, s.toHost = s.openHost("jetstream", bin.jetstream)
+		return s
+	}
+	// One of the two is late, now the preferred one, now the other.
+	late, err := bin.late()
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = s.host.Stop() })
-	u, err := url.Parse(s.host.URL())
-	require.NoError(t, err)
-	s.toHost = fault.New(t, fault.Raw, u.Host, log)
+	pair := []string{bin.jetstream, late}
+	if seed%2 == 0 {
+		slices.Reverse(pair)
+	}
+	s.host, s.toHost = s.openHost("jetstream", pair[0])
+	s.other, s.toOther = s.openHost("jetstream-other", pair[1])
 	return s
+}
+
+// openHost starts a Jetstream server, and a proxy before it.
+func (s *site) openHost(name, binary string) (*simnet.Jetstream, *fault.Proxy) {
+	// Not the test's context, which ends before the clean-up begins.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(s.t.Context()))
+	s.t.Cleanup(cancel)
+	host, err := s.network.StartJetstream(ctx, simnet.JetstreamConfig{
+		Binary: binary, DataDir: filepath.Join(s.dir, name), Args: []string{"--timestamp-import-token", importToken},
+	})
+	require.NoError(s.t, err)
+	s.t.Cleanup(func() { _ = host.Stop() })
+	u, err := url.Parse(host.URL())
+	require.NoError(s.t, err)
+	return host, fault.New(s.t, fault.Raw, u.Host, s.log)
 }
 
 func (s *site) openPostgres() {
@@ -186,9 +215,16 @@ func (s *site) program(name, path string, args []string, settings map[string]str
 }
 
 func (s *site) newIngest() *program {
-	return s.program("ingest", s.bin.ingest, nil, map[string]string{
+	settings := map[string]string{
 		"JETSTREAM_HOSTS": "http://" + s.toHost.Addr(), "JETSTREAM_START": "archive", "NATS_URL": s.natsURL(s.ingestNATS),
-	})
+	}
+	if s.other != nil {
+		settings["JETSTREAM_HOSTS"] += ",http://" + s.toOther.Addr()
+	}
+	if s.cluster != nil {
+		settings["STREAM_REPLICAS"] = strconv.Itoa(len(s.cluster))
+	}
+	return s.program("ingest", s.bin.ingest, nil, settings)
 }
 
 func (s *site) newIndexer() *program {
@@ -199,9 +235,12 @@ func (s *site) newIndexer() *program {
 
 // ownerTool is one of the indexer's commands that need the owner's role.
 func (s *site) ownerTool(command string) *program {
-	return s.program("indexer "+command, s.bin.indexer, []string{command}, map[string]string{
-		"NATS_URL": s.natsURL(s.opsNATS), "DATABASE_URL": s.databaseURL(ownerRole, s.ownerPG),
-	})
+	return s.tool(s.natsURL(s.opsNATS), s.databaseURL(ownerRole, s.ownerPG), command)
+}
+
+// tool is one of the indexer's commands.
+func (s *site) tool(nats, database string, command ...string) *program {
+	return s.program("indexer "+command[0], s.bin.indexer, command, map[string]string{"NATS_URL": nats, "DATABASE_URL": database})
 }
 
 // startPrograms starts ingest, the indexer and the api.

@@ -58,7 +58,7 @@ func TestPlansHaveEverything(t *testing.T) {
 // TestUntroubled is a run in which nothing goes wrong: with TestSoak it tells
 // what a trouble does from what is wrong without any.
 func TestUntroubled(t *testing.T) {
-	soak(t, build(t), *soakSeed, []maker{{"nothing", (*site).nothing}}, &totals{})
+	soak(t, build(t), *soakSeed, []maker{{kind: "nothing", make: (*site).nothing}}, &totals{})
 }
 
 func (s *site) nothing(*rand.Rand) trouble {
@@ -123,13 +123,29 @@ func plan(seed uint64) []maker {
 	if *soakOnly != "" {
 		all = slices.DeleteFunc(all, func(m maker) bool { return !strings.Contains(m.kind, *soakOnly) })
 		rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-		return all
+		return slices.DeleteFunc(all, func(m maker) bool { return !m.fits(all[:1]) })
 	}
 	chosen := []maker{all[seed%uint64(len(all))]}
 	for len(chosen) < troublesEach {
-		chosen = append(chosen, all[rng.IntN(len(all))])
+		if m := all[rng.IntN(len(all))]; m.fits(chosen) {
+			chosen = append(chosen, m)
+		}
 	}
 	return chosen
+}
+
+// fits reports whether the trouble can strike where those others do: what is done
+// to one NATS server has no place where there is a cluster.
+func (m maker) fits(others []maker) bool {
+	return !slices.ContainsFunc(others, func(o maker) bool { return m.needs.cluster && o.needs.single || m.needs.single && o.needs.cluster })
+}
+
+// needsOf is what any of the troubles needs.
+func needsOf(chosen []maker) (all needs) {
+	for _, m := range chosen {
+		all.pair, all.cluster, all.single = all.pair || m.needs.pair, all.cluster || m.needs.cluster, all.single || m.needs.single
+	}
+	return all
 }
 
 // soak is one run with the troubles that were chosen.
@@ -152,7 +168,7 @@ func soak(t *testing.T, bin binaries, seed uint64, chosen []maker, sum *totals) 
 	phase := func(name string) {
 		phases = append(phases, fmt.Sprintf("%s %v", name, time.Since(begun).Round(100*time.Millisecond)))
 	}
-	s := openSite(t, bin, seed, dir, &log)
+	s := openSite(t, bin, seed, dir, &log, needsOf(chosen))
 	phase("open")
 	s.migrate(rng)
 	s.startPrograms()
@@ -260,7 +276,13 @@ func (s *site) settle() {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), settleLimit)
 	defer cancel()
-	require.NoError(s.t, s.network.Await(ctx, s.host))
+	for _, host := range []*simnet.Jetstream{s.host, s.other} {
+		if host != nil {
+			err := s.network.Await(ctx, host)
+			warnings := host.Warnings()
+			require.NoError(s.t, err, "the host's newest warnings: %s", warnings[max(0, len(warnings)-10):])
+		}
+	}
 	// The server orders the events of different accounts as it likes, but this
 	// one comes after all that it has put out already.
 	did, err := s.network.CreateAccount()

@@ -28,8 +28,16 @@ type step struct {
 // maker makes a trouble for a site. The generator is the trouble's own, so that
 // what it does follows from the seed.
 type maker struct {
-	kind string
-	make func(s *site, rng *rand.Rand) trouble
+	kind  string
+	make  func(s *site, rng *rand.Rand) trouble
+	needs needs
+}
+
+// needs are the parts that a trouble has a run start beyond the usual ones.
+type needs struct {
+	pair    bool // a second Jetstream host
+	cluster bool // a cluster in the place of the one NATS server
+	single  bool // that one server
 }
 
 // once is a step that is complete when do returns.
@@ -52,13 +60,14 @@ const (
 // catalogue lists every trouble that a run may have.
 func catalogue() []maker {
 	var all []maker
-	add := func(kind string, make func(s *site, rng *rand.Rand) trouble) {
+	addWith := func(n needs, kind string, make func(s *site, rng *rand.Rand) trouble) {
 		all = append(all, maker{kind, func(s *site, rng *rand.Rand) trouble {
 			t := make(s, rng)
 			t.kind = kind
 			return t
-		}})
+		}, n})
 	}
+	add := func(kind string, make func(s *site, rng *rand.Rand) trouble) { addWith(needs{}, kind, make) }
 	for _, form := range fault.Forms {
 		in := func(what string) string { return fmt.Sprintf("%s, %s", what, form) }
 		add(in("batch publish"), func(s *site, rng *rand.Rand) trouble {
@@ -117,7 +126,7 @@ func catalogue() []maker {
 			{"api", func(s *site) **program { return &s.api }},
 			{"nats", func(s *site) **program { return &s.nats }},
 		} {
-			add(name+" of "+p.name, func(s *site, rng *rand.Rand) trouble {
+			addWith(needs{single: p.name == "nats"}, name+" of "+p.name, func(s *site, rng *rand.Rand) trouble {
 				steps := s.restart(p.of(s), sig)
 				steps[1].after = between(rng, 0, 1500*time.Millisecond)
 				return trouble{uses: []string{p.name}, steps: append(steps, s.counted(name+" of "+p.name))}
@@ -131,7 +140,7 @@ func catalogue() []maker {
 			add(w.name+" "+how, func(s *site, rng *rand.Rand) trouble { return s.broken(w, how, rng) })
 		}
 	}
-	add("disk full under nats", (*site).diskFullNATS)
+	addWith(needs{single: true}, "disk full under nats", (*site).diskFullNATS)
 	add("disk full under postgres's tables", (*site).diskFullTables)
 	add("disk full under postgres's log", (*site).diskFullLog)
 	add("database read-only", (*site).readOnly)
@@ -143,6 +152,10 @@ func catalogue() []maker {
 	add("indexer paused in a transaction", (*site).pausedInTransaction)
 	add("database's clock steps ahead", (*site).clockAhead)
 	add("network's clock steps back", (*site).clockBack)
+	addWith(needs{pair: true}, relayAway, (*site).relayAway)
+	addWith(needs{pair: true}, hostLagging, (*site).hostLagging)
+	addWith(needs{pair: true}, importedTimes, (*site).importedTimes)
+	addWith(needs{cluster: true}, lateReplica, (*site).lateReplica)
 	return all
 }
 

@@ -128,6 +128,9 @@ func (s *TestServer) Restart(t testing.TB) {
 	s.start(t)
 }
 
+// Name is the server's own.
+func (s *TestServer) Name() string { return s.options.ServerName }
+
 // URL is where the server listens; empty without Listen.
 func (s *TestServer) URL() string {
 	if s.options.DontListen {

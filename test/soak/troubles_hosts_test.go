@@ -1,0 +1,271 @@
+package soak_test
+
+import (
+	"bytes"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/test/simnet"
+)
+
+// The kinds of trouble that need two hosts, one of which stamps events minutes
+// after the other.
+const (
+	relayAway     = "relay of the host away"
+	hostLagging   = "host lagging"
+	importedTimes = "imported times"
+)
+
+const (
+	importToken = "soak"
+	// importedPosts are given an imported time at once, and editedPosts of them are
+	// edited after that.
+	importedPosts, editedPosts = 40, 8
+	// lookPause is between two looks at what the stream says.
+	lookPause = 300 * time.Millisecond
+)
+
+var importedTime = time.Date(2023, 3, 4, 5, 6, 7, 0, time.UTC)
+
+// patiently is a step that looks now and then whether it is complete.
+func patiently(look func() bool) step {
+	var next time.Time
+	return step{0, func() bool {
+		if time.Now().Before(next) {
+			return false
+		}
+		next = time.Now().Add(lookPause)
+		return look()
+	}}
+}
+
+// last returns the stream's last event and its number, if it can be had.
+func (s *site) last() (ev *event.Event, seq uint64) {
+	ctx := s.t.Context()
+	_ = s.withStream(func(js jetstream.JetStream) error { // it may be away
+		state, err := stream.GetState(ctx, js)
+		if err != nil {
+			return err
+		}
+		msg, err := stream.GetMessage(ctx, js, state.Last)
+		if err != nil || msg == nil {
+			return err
+		}
+		ev, err = event.Decode(msg.Data)
+		seq = state.Last
+		return err
+	})
+	return ev, seq
+}
+
+// reads returns the host that the stream's last event came from, nil where that
+// cannot be said.
+func (s *site) reads() *simnet.Jetstream {
+	ev, _ := s.last()
+	switch {
+	case ev == nil:
+	case ev.Checkpoint().Host == "http://"+s.toHost.Addr():
+		return s.host
+	case ev.Checkpoint().Host == "http://"+s.toOther.Addr():
+		return s.other
+	}
+	return nil
+}
+
+// pair is the host that is read and the one that is not, while a trouble of both
+// lasts.
+type pair struct {
+	s          *site
+	read, idle *simnet.Jetstream
+}
+
+// find is a step that looks which is which.
+func (p *pair) find() step {
+	return patiently(func() bool {
+		p.read, p.idle = p.s.reads(), p.s.host
+		if p.read == p.s.host {
+			p.idle = p.s.other
+		}
+		return p.read != nil
+	})
+}
+
+// left is complete when the host that was read is not any more.
+func (p *pair) left() step {
+	return patiently(func() bool { return p.s.reads() == p.idle })
+}
+
+func (p *pair) stop() { p.s.must(p.read.Stop()) }
+
+// start starts the host that was stopped, with its relay.
+func (p *pair) start() {
+	p.read.Relay().Away(false)
+	p.s.must(p.read.Restart(p.s.t.Context()))
+}
+
+// ofHosts are the parts of a trouble in which one host is left for the other.
+var ofHosts = []string{"jetstream", "ingest to jetstream", "ingest", "standby"}
+
+// relayAway takes the relay from behind the host that is read, which answers as
+// ever and says nothing, until ingest has gone to the other one.
+func (s *site) relayAway(rng *rand.Rand) trouble {
+	p := &pair{s: s}
+	return trouble{uses: ofHosts, steps: []step{
+		p.find(),
+		once(between(rng, 0, time.Second), func() { p.read.Relay().Away(true) }),
+		p.left(),
+		s.counted(relayAway),
+		// It comes back with the server, whose own attempts have grown rare by now.
+		once(0, func() { p.stop(); p.start() }),
+	}}
+}
+
+// hostLagging has ingest go from the host that is read, which lacks what came last,
+// to the other, and back: one of them stamps the same events minutes late.
+func (s *site) hostLagging(rng *rand.Rand) trouble {
+	p := &pair{s: s}
+	there := []step{
+		p.find(),
+		once(0, func() { p.read.Relay().Away(true) }),
+		once(between(rng, time.Second, 4*time.Second), p.stop),
+		p.left(),
+		once(0, p.start),
+	}
+	back := []step{p.find(), once(between(rng, 0, 2*time.Second), p.stop), p.left(), once(0, p.start), s.counted(hostLagging)}
+	return trouble{uses: ofHosts, steps: append(there, back...)}
+}
+
+// importedTimes has the host that is not read, or both, show a day of 2023 for
+// posts, as an operator who moves them from another indexer. Then ingest is made to
+// go there, and some of the posts are edited, and told by a #sync.
+func (s *site) importedTimes(rng *rand.Rand) trouble {
+	p := &pair{s: s}
+	both := rng.IntN(2) == 0
+	var posts []simnet.OpResult
+	var from uint64
+	return trouble{uses: ofHosts, steps: []step{
+		p.find(),
+		once(0, func() {
+			posts = s.somePosts(rng, importedPosts)
+			s.importTimes(p.idle, posts)
+			if both {
+				s.importTimes(p.read, posts)
+			}
+			_, from = s.last()
+			p.stop()
+		}),
+		p.left(),
+		once(0, func() { s.edit(posts) }),
+		patiently(func() bool {
+			came := false
+			s.eachEvent(from, func(_ uint64, ev *event.Event) { came = came || ev.IsPost() && ev.Source.Time.Equal(importedTime) })
+			return came
+		}),
+		s.counted(importedTimes),
+		once(0, p.start),
+	}}
+}
+
+// somePosts are posts that are on the network, of accounts that can write.
+func (s *site) somePosts(rng *rand.Rand, limit int) (posts []simnet.OpResult) {
+	for _, did := range s.network.Active() {
+		records, err := s.network.Records(did)
+		s.must(err)
+		for _, r := range records {
+			if r.Collection == simnet.PostCollection {
+				posts = append(posts, r)
+			}
+		}
+	}
+	rng.Shuffle(len(posts), func(i, j int) { posts[i], posts[j] = posts[j], posts[i] })
+	return posts[:min(limit, len(posts))]
+}
+
+// importTimes returns when a host shows the imported time for posts.
+func (s *site) importTimes(host *simnet.Jetstream, posts []simnet.OpResult) {
+	dir := filepath.Join(host.DataDir(), "imports")
+	s.must(os.MkdirAll(dir, 0o755))
+	rows := "uri,timestamp\n"
+	for _, p := range posts {
+		rows += p.URI + "," + importedTime.Format(time.RFC3339) + "\n"
+		s.imported[p.URI] = true
+	}
+	s.must(os.WriteFile(filepath.Join(dir, "times.csv"), []byte(rows), 0o644))
+	ask := func(method, name, body string) (int, string) {
+		req, err := http.NewRequestWithContext(s.t.Context(), method, host.URL()+"/xrpc/network.bsky.jetstream."+name, bytes.NewBufferString(body))
+		s.must(err)
+		req.Header.Set("Authorization", "Bearer "+importToken)
+		req.Header.Set("Content-Type", "application/json")
+		res, err := asker.Do(req)
+		s.must(err)
+		defer res.Body.Close()
+		answer, err := io.ReadAll(res.Body)
+		s.must(err)
+		return res.StatusCode, string(answer)
+	}
+	if status, answer := ask(http.MethodPost, "importTimestamps", `{"path":"times.csv"}`); status != http.StatusOK {
+		s.t.Fatalf("import of times: %d %s", status, answer)
+	}
+	for deadline := time.Now().Add(mendLimit); ; time.Sleep(tick) {
+		status, answer := ask(http.MethodGet, "getImportStatus", "")
+		if status == http.StatusOK && strings.Contains(answer, `"finishedAt":`) {
+			if !strings.Contains(answer, `"state":"complete"`) {
+				s.t.Fatalf("import of times: %s", answer)
+			}
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("import of times is not over: %d %s", status, answer)
+		}
+	}
+}
+
+// edit edits posts that are still there, and has a #sync tell those of the last
+// account again.
+func (s *site) edit(posts []simnet.OpResult) {
+	edited := 0
+	for _, p := range posts {
+		did, rkey := accountOf(p), p.Rkey
+		if _, err := s.network.UpdatePost(did, rkey, simnet.NewPost(s.network.Now(), "edited after an import", "photo")); err != nil {
+			continue // it was deleted meanwhile
+		}
+		if edited++; edited < editedPosts {
+			continue
+		}
+		_, err := s.network.Sync(did, simnet.Op{Action: simnet.Create, Record: simnet.NewPost(s.network.Now(), "synced after an import", "art")})
+		s.must(err)
+		return
+	}
+}
+
+func accountOf(p simnet.OpResult) string {
+	did, _, _ := strings.Cut(strings.TrimPrefix(p.URI, "at://"), "/")
+	return did
+}
+
+// eachEvent calls fn with the stream's events behind message after, as far as they
+// can be had.
+func (s *site) eachEvent(after uint64, fn func(seq uint64, ev *event.Event)) {
+	ctx := s.t.Context()
+	_ = s.withStream(func(js jetstream.JetStream) error { // it may be away
+		state, err := stream.GetState(ctx, js)
+		if err != nil {
+			return err
+		}
+		return eachMessage(ctx, js, after+1, state.Last, func(m stream.Message) error {
+			ev, err := event.Decode(m.Data)
+			s.must(err)
+			fn(m.Seq, ev)
+			return nil
+		})
+	})
+}
