@@ -72,6 +72,9 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	} {
 		b.History, b.Storage, b.Replicas, b.MaxBytes = 1, jetstream.FileStorage, replicas, bucketBytes
 		_, err := js.CreateKeyValue(ctx, b)
+		if lacksRoom(err) && (b.Bucket == Positions || isThere(ctx, js, "KV_"+b.Bucket)) {
+			continue // an older program did without positions: the writer says what that means
+		}
 		if err != nil && !exists(err) {
 			return fmt.Errorf("create bucket %s: %w", b.Bucket, err)
 		}
@@ -150,7 +153,7 @@ func create(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamCon
 		switch {
 		case err == nil && cfg.AllowAtomicPublish && !s.CachedInfo().Config.AllowAtomicPublish:
 			return fmt.Errorf("the NATS server that leads the stream %w", ErrOldServer)
-		case err == nil, exists(err):
+		case err == nil, exists(err), lacksRoom(err) && isThere(ctx, js, cfg.Name):
 			return nil
 		case !lacksRoom(err) || cfg.MaxBytes/2 < max(least, 1): // or it has no size
 			return err
@@ -177,6 +180,13 @@ func roomLeft(ctx context.Context, js jetstream.JetStream, replicas int) int64 {
 
 func exists(err error) bool {
 	return errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.Is(err, jetstream.ErrBucketExists)
+}
+
+// isThere reports whether a stream is there. A server that has no room for a stream says
+// so before it looks for one.
+func isThere(ctx context.Context, js jetstream.JetStream, name string) bool {
+	_, err := js.Stream(ctx, name)
+	return err == nil
 }
 
 // Change is one setting of a stream that was changed, in the server's words.
@@ -219,6 +229,9 @@ func Adjust(ctx context.Context, js jetstream.JetStream, cfg Config) ([]Change, 
 			return want
 		})
 		done = append(done, changes...)
+		if name == positionStream && isCode(err, jetstream.JSErrCodeStreamNotFound) {
+			continue // see Ensure
+		}
 		if err != nil {
 			return done, fmt.Errorf("change stream %s: %w", name, err)
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
@@ -163,6 +164,7 @@ func TestEnsureFitsASmallDisk(t *testing.T) {
 		require.NoError(t, stream.Ensure(t.Context(), js, stream.Config{}), "%d", c.room)
 		require.EqualValues(t, c.letters, configOf(t, js, stream.DeadLetters)["max_bytes"])
 		require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 10)))
+		require.NoError(t, stream.Ensure(t.Context(), js, stream.Config{}), "%d, again", c.room)
 	}
 	for room, stops := range map[int64]string{3 << 20: stream.DeadLetters, (1 + 1 + 16 + 256) << 20: stream.Posts} {
 		js := natstest.Server(t, natstest.MaxStore(room)).JetStream(t)
@@ -228,4 +230,27 @@ func TestCheckServer(t *testing.T) {
 			require.ErrorIs(t, stream.Ensure(t.Context(), js, stream.Config{}), stream.ErrOldServer, "nothing is made there")
 		}
 	}
+}
+
+// TestEnsureWithoutRoomForThePosition: an older program's streams left no room for the
+// bucket of positions. Then ingest goes on as that one did.
+func TestEnsureWithoutRoomForThePosition(t *testing.T) {
+	t.Parallel()
+	const room = 64 << 20
+	js := natstest.Server(t, natstest.MaxStore(room)).JetStream(t)
+	require.NoError(t, stream.Ensure(t.Context(), js, stream.Config{}))
+	require.NoError(t, js.DeleteKeyValue(t.Context(), stream.Positions))
+	st, err := js.AccountInfo(t.Context())
+	require.NoError(t, err)
+	left := int64(room) - int64(st.ReservedStore)
+	_, err = js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "OTHER", MaxBytes: left - 100})
+	require.NoError(t, err)
+
+	require.NoError(t, stream.Ensure(t.Context(), js, stream.Config{}))
+	_, err = stream.Adjust(t.Context(), js, stream.Config{})
+	require.NoError(t, err)
+	require.Error(t, stream.PutPosition(t.Context(), js, event.Position{Host: "http://a", Seq: 1}))
+	p, err := stream.GetPosition(t.Context(), js)
+	require.NoError(t, err)
+	require.True(t, p.IsZero())
 }

@@ -45,7 +45,7 @@ func GetPosition(ctx context.Context, js jetstream.JetStream) (event.Position, e
 	var p event.Position
 	msg, err := askLeader(ctx, js, positionStream, question{LastFor: positionSubject})
 	switch {
-	case errors.Is(err, jetstream.ErrMsgNotFound):
+	case errors.Is(err, jetstream.ErrMsgNotFound), isCode(err, jetstream.JSErrCodeStreamNotFound):
 		return p, Log(ctx, js, positionEntries, func(e LogEntry) error {
 			if (e.What == logConnected || e.What == logStopped) && !e.Position.IsZero() {
 				p = e.Position
