@@ -46,10 +46,12 @@ func grant(ctx context.Context, conn *pgx.Conn, schema string) error {
 // that may create roles; deployments do the same in deploy/postgres/roles.sql.
 func CreateRoles(ctx context.Context, o Options, writer, reader string) error {
 	return NewOwner(o).do(ctx, owning, func(conn *pgx.Conn) error {
-		// The connection, and the lock with it, ends with this function.
 		if err := lock(ctx, conn, migrationLock, slog.New(slog.DiscardHandler)); err != nil {
 			return err
 		}
+		// With the connection it would end too, but only when the server notices, and
+		// the migration that comes next would wait for it.
+		defer func() { _, _ = conn.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", migrationLock) }()
 		for group, member := range map[string]string{writerRole: writer, readerRole: reader} {
 			var exists bool
 			if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", group).Scan(&exists); err != nil {
