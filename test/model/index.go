@@ -221,6 +221,10 @@ func (x *Index) applyAccount(e *event.Event) {
 	if own := e.Upstream; own != nil {
 		t, seq = own.Time, own.Seq
 	}
+	if t.Equal(a.lastTime) && seq == a.lastSeq && a.inactive && !e.Active && e.Status == "deleted" {
+		x.erase(e.DID) // the same deletion, behind what came of the account once more
+		return
+	}
 	if t.Before(a.lastTime) || t.Equal(a.lastTime) && seq <= a.lastSeq {
 		return
 	}

@@ -153,6 +153,9 @@ func TestRules(t *testing.T) {
 		{"shown again in place", [][]event.Event{{create("a", 1, "art"), create("b", 2, "art")}, {status(false, "deactivated")}, {create("c", 3, "art")}, {status(true, "")}}, []string{"c", "b", "a"}},
 		{"throttled changes nothing", [][]event.Event{{create("a", 1, "art")}, {status(false, "throttled")}}, []string{"a"}},
 		{"erased with a floor", [][]event.Event{{create("a", 4, "art")}, {status(false, "deleted")}, {status(true, "")}, {create("b", 4, "art"), create("c", 5, "art")}}, []string{"c"}},
+		{"a deletion told again, behind what came at a later revision", [][]event.Event{
+			{create("a", 1, "art")}, {own(50, status(false, "deleted"))}, {create("a", 2, "art"), own(50, status(false, "deleted"))},
+			{create("b", 3, "art")}, {own(50, status(false, "deleted"))}, {own(60, status(true, ""))}}, []string{}},
 		{"sync keeps what comes again", [][]event.Event{
 			{create("a", 1, "art"), create("b", 2, "art"), create("c", 3, "art")},
 			{{Kind: event.KindSync, DID: did, Rev: rev(9)}, create("b", 9, "art")},

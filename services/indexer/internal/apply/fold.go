@@ -207,8 +207,15 @@ func (f *fold) drop(e *entry) {
 
 func (f *fold) accountStatus(seq uint64, ev *event.Event) {
 	a := f.accounts[ev.DID]
-	at := ev.StatusOrder()
-	if !ev.ChangesStatus() || !at.After(event.StatusOrder{Time: a.row.StateTime, Seq: a.row.StateSourceSeq}) {
+	at, last := ev.StatusOrder(), event.StatusOrder{Time: a.row.StateTime, Seq: a.row.StateSourceSeq}
+	if ev.Erases() && a.row.State == store.Deleted && !at.After(last) && !last.After(at) {
+		// Another host tells the same deletion, and before it what it had of the
+		// account, at a later revision than all that was erased.
+		f.erase(a)
+		a.touch(seq)
+		return
+	}
+	if !ev.ChangesStatus() || !at.After(last) {
 		return
 	}
 	a.row.StateTime, a.row.StateSourceSeq = at.Time, at.Seq
