@@ -51,6 +51,10 @@ func (w *Writer) RecountDeadLetters(ctx context.Context, count func(ctx context.
 		if err != nil {
 			return err
 		}
+		// The message of a letter that was dropped is noted by no post: a full pass has to look at it.
+		if _, err := tx.Exec(ctx, `UPDATE heartbeat SET erase_looked = 0 WHERE $1 < (SELECT dead_letters FROM checkpoint)`, n); err != nil {
+			return err
+		}
 		_, err = tx.Exec(ctx, `UPDATE checkpoint SET dead_letters = $1`, n)
 		return err
 	})

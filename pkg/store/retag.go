@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -86,6 +87,11 @@ func (t *Tx) rewriteTags(ctx context.Context, ids []PostID) error {
 	if err != nil {
 		return err
 	}
+	// What a marker is pruned by: a post's own time may be an imported one.
+	var now time.Time
+	if err := t.tx.QueryRow(ctx, `SELECT source_time FROM checkpoint`).Scan(&now); err != nil {
+		return fmt.Errorf("read how far the index is: %w", err)
+	}
 	var c Changes
 	var posts []*Post
 	if err := t.Posts(ctx, accounts, ids, nil, func(old *Post) {
@@ -100,7 +106,7 @@ func (t *Tx) rewriteTags(ctx context.Context, ids []PostID) error {
 			return
 		}
 		c.Posts = append(c.Posts, PostChange{Account: a, Old: old, OldVisible: old.Listed})
-		c.Removed = append(c.Removed, RemovedChange{Account: a, Rkey: p.Rkey, New: &Removed{Account: a, Rkey: p.Rkey, Rev: p.Rev, At: p.IndexedAt, Seq: p.Seq}})
+		c.Removed = append(c.Removed, RemovedChange{Account: a, Rkey: p.Rkey, New: &Removed{Account: a, Rkey: p.Rkey, Rev: p.Rev, At: now, Seq: p.Seq}})
 	}); err != nil {
 		return err
 	}

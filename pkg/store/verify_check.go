@@ -69,9 +69,9 @@ func (x *inspection) open(ctx context.Context, tx pgx.Tx) error {
 	x.tx = tx
 	var sweeping bool
 	err := tx.QueryRow(ctx, `
-		SELECT seq, source_time, sync_did, sync_rev, posts, visible_posts, tags, retag_below IS NOT NULL, EXISTS (SELECT FROM `+x.table("sweeps")+`)
+		SELECT seq, source_time, sync_did, sync_rev, sync_fixed, posts, visible_posts, tags, retag_below IS NOT NULL, EXISTS (SELECT FROM `+x.table("sweeps")+`)
 		  FROM `+x.table("checkpoint")).
-		Scan(&x.seq, &x.time, &x.sync.DID, &x.sync.Rev, &x.posts, &x.visible, &x.tags, &x.retagging, &sweeping)
+		Scan(&x.seq, &x.time, &x.sync.DID, &x.sync.Rev, &x.sync.Fixed, &x.posts, &x.visible, &x.tags, &x.retagging, &sweeping)
 	if err != nil {
 		return fmt.Errorf("read the checkpoint of %s: %w", x.schema, notMigrated(err))
 	}

@@ -116,8 +116,11 @@ func samePosts(x, y *inspection, p, q *inspected) error {
 // compareSyncs compares which account's repository each index waits for.
 func (r *verification) compareSyncs(context.Context) (done bool, err error) {
 	x, y := r.x, r.y
-	if x.sync.DID != y.sync.DID || x.sync.Rev != y.sync.Rev {
+	switch {
+	case x.sync.DID != y.sync.DID || x.sync.Rev != y.sync.Rev:
 		err = r.findings.add("%s waits for what replaces the repository of %q, %s for that of %q", x.schema, x.sync.DID, y.schema, y.sync.DID)
+	case x.sync.Fixed != y.sync.Fixed:
+		err = r.findings.add("%s and %s disagree whether the first replacement of the repository of %q came", x.schema, y.schema, x.sync.DID)
 	}
 	return true, err
 }

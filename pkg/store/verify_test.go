@@ -124,6 +124,7 @@ func TestVerifyFinds(t *testing.T) {
 		"total":          {"UPDATE tagstream_rebuild.checkpoint SET posts = 0", "the total of posts is 0, there are 2501 in tagstream_rebuild", 1},
 		"visible total":  {"UPDATE tagstream.checkpoint SET visible_posts = 0", "the total of visible posts is 0, there are 2500 in tagstream", 1},
 		"total of tags":  {"UPDATE tagstream.checkpoint SET tags = 0", "the total of tags in use is 0, there are 2 in tagstream", 1},
+		"fixed sync":     {"UPDATE tagstream.checkpoint SET sync_fixed = NOT sync_fixed", "disagree whether the first replacement", 1},
 		"pending sync":   {"UPDATE tagstream.checkpoint SET sync_did = 'did:plc:author', sync_rev = '3abcdefghijkl'", `tagstream waits for what replaces the repository of "did:plc:author"`, 1},
 		"no account":     {both("UPDATE %s.posts SET account_id = 99 WHERE rkey = 'secret'"), "is of no account in tagstream", 2},
 		"account forgot": {both("INSERT INTO %s.accounts (did, seq) VALUES ('did:plc:new', 1)") + "; DELETE FROM tagstream.accounts WHERE did = 'did:plc:new'", "", 0},

@@ -107,7 +107,10 @@ func (h *Handler) feedSkeleton(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	name, _ := q.get("feed")
+	name, given := q.get("feed")
+	if !given {
+		return nil, &problem{Status: http.StatusBadRequest, Code: "InvalidRequest", Detail: "Name a feed by the at-uri of its record: describeFeedGenerator lists them."}
+	}
 	var list *postList
 	for i, f := range feeds.feeds {
 		if feeds.uri(f) == name {

@@ -116,7 +116,7 @@ func TestFeedGenerator(t *testing.T) {
 
 	one := "/xrpc/app.bsky.feed.getFeedSkeleton?feed=at://" + publisher + "/app.bsky.feed.generator/art"
 	for target, want := range map[string]string{
-		"/xrpc/app.bsky.feed.getFeedSkeleton":          "UnknownFeed",
+		"/xrpc/app.bsky.feed.getFeedSkeleton":          "InvalidRequest",
 		"/xrpc/app.bsky.feed.getFeedSkeleton?feed=art": "UnknownFeed",
 		one + "x":           "UnknownFeed",
 		one + "&limit=101":  "InvalidRequest",

@@ -127,6 +127,8 @@ func (s *Summary) conclude(dryRun bool, err error) {
 		s.Why = err.Error()
 	case dryRun && s.Deleted+s.Unqualified > 0:
 		s.Why = "a dry run publishes nothing"
+	case s.Posts > 0 && s.Archived == 0:
+		s.Why = "nothing was compared: the archive shows none of the accounts, or not apart from its live events"
 	default:
 		s.Complete = true
 	}

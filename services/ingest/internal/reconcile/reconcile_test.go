@@ -205,9 +205,12 @@ func TestConclusions(t *testing.T) {
 		err    error
 		why    string // "" is complete
 	}{
-		"removed":                           {found: Summary{Deleted: 2, Unqualified: 1, Published: 3}},
-		"nothing to remove":                 {found: Summary{Posts: 7}},
-		"a dry run that finds nothing":      {found: Summary{Posts: 7, Unsure: 1}, dryRun: true},
+		"removed":                      {found: Summary{Deleted: 2, Unqualified: 1, Published: 3}},
+		"nothing to remove":            {found: Summary{Posts: 7, Archived: 2}},
+		"a dry run that finds nothing": {found: Summary{Posts: 7, Archived: 2, Unsure: 1}, dryRun: true},
+		"nothing could be compared": {found: Summary{Posts: 7, Unsure: 2},
+			why: "nothing was compared: the archive shows none of the accounts, or not apart from its live events"},
+		"no posts":                          {},
 		"a dry run that finds deleted ones": {found: Summary{Deleted: 1}, dryRun: true, why: dry},
 		"a dry run that finds others":       {found: Summary{Unqualified: 1}, dryRun: true, why: dry},
 		"a dry run that finds too many":     {found: Summary{Deleted: 9}, dryRun: true, err: tooMany, why: tooMany.Error()},
