@@ -151,7 +151,7 @@ func TestReconcileAfterAGap(t *testing.T) {
 	done, err = b.reconcile(ingest.ReconcileConfig{MaxShare: "0%"})
 	require.NoError(t, err)
 	require.Zero(t, done.Deleted+done.Unqualified, "%+v", done)
-	// A dry run then has nothing to leave undone, as the built command says, too.
+	// A dry run then has nothing to leave undone.
 	done, err = b.reconcile(ingest.ReconcileConfig{DryRun: true})
 	require.NoError(t, err)
 	require.True(t, done.Complete, "%+v", done)
@@ -160,7 +160,9 @@ func TestReconcileAfterAGap(t *testing.T) {
 	require.Zero(t, command.exit())
 	var printed map[string]any
 	command.decode(&printed)
-	require.Equal(t, true, printed["complete"], printed)
-	require.NotContains(t, printed, "why")
+	// The margin of a minute covers all that this short network said: the command compares nothing,
+	// and says so.
+	require.Equal(t, false, printed["complete"], printed)
+	require.Contains(t, printed["why"], "nothing was compared")
 	require.Equal(t, fresh.URL(), printed["host"])
 }
