@@ -49,7 +49,8 @@ type Position struct {
 	// Clock is how far the network's own time had come when reading reached
 	// this position: what came before it, give or take a minute, was read. It
 	// comes from the revisions of what was read, which all hosts share, and does
-	// not go back. Zero in messages of before there was one.
+	// not go back. Zero in messages of before there was one and, with a Mark, in what a
+	// host downloaded when it was new, as long as nothing is covered.
 	Clock time.Time `json:"clock,omitzero"`
 	// Mark tells the event at Seq from any other that a host could give that
 	// number to; "" where the event is not known.

@@ -60,6 +60,9 @@ const (
 	// event: fewer than half of them may lie, however far. The clock is behind
 	// the newest event by half as many.
 	clockAccounts = 9
+	// minVotes is how many accounts it takes to move a clock that is known, or to
+	// tell the bulk from what follows it: one alone may say anything.
+	minVotes = 2
 	// clockAhead is how far the clock may be ahead of this machine's.
 	clockAhead = 5 * time.Second
 )
@@ -67,26 +70,71 @@ const (
 // clock is how far the network's own time had come in what was read: the median
 // of the times that the last events' own servers gave them. Hosts have no part
 // in it. It never goes back: what an earlier position covered stays covered.
+//
+// A host's bulk, which is what it downloaded when it was new, is in no order and says
+// nothing of what was read before. The clock stands still in it.
 type clock struct {
 	jury
 
 	at time.Time
+	// need is how many accounts it takes to move it.
+	need int
+	// bulk says that what is read may be bulk, and since when that is so.
+	bulk  bool
+	since time.Time
 }
 
-// newClock returns a clock that goes on from a position.
+// newClock returns a clock that continues from a position. Only a position of before
+// there was a clock tells nothing of the bulk: its time stands for the clock.
 func newClock(from event.Position) *clock {
-	c := &clock{jury: newJury()}
+	c := &clock{}
 	c.advance(from.Clock)
+	c.renew()
+	c.bulk, c.since = from.Seq == 0 || from.Mark != "" || !from.Clock.IsZero(), time.Now()
 	return c
 }
 
-// read takes in the next event and returns the clock.
-func (c *clock) read(id identity) time.Time {
-	if c.hear(id) {
-		c.advance(c.median())
+// begin says that a place is read next which may be bulk, and that everything up to t
+// is covered there.
+func (c *clock) begin(t time.Time) {
+	if t.After(time.Unix(0, 0)) { // else nothing is
+		c.advance(t)
+	}
+	c.renew()
+	c.bulk, c.since = true, time.Now()
+}
+
+// renew forgets what the accounts said.
+func (c *clock) renew() {
+	c.jury, c.need = newJury(), minVotes
+	if c.at.IsZero() {
+		c.need = 1 // anything is better than none
+	}
+}
+
+// read takes in the next event and returns the clock. create says that the event is a
+// create.
+func (c *clock) read(id identity, create bool) time.Time {
+	if c.bulk && !create { // the bulk is creates alone
+		c.renew()
+		c.bulk = false
+	}
+	if !c.hear(id) {
+		return c.at
+	}
+	at := c.median()
+	if c.bulk && len(c.votes) >= minVotes && at.After(c.since) && !at.After(time.Now().Add(clockAhead)) {
+		c.bulk = false // made since: a host takes subscribers only once it has its bulk
+	}
+	if !c.bulk && len(c.votes) >= c.need {
+		c.advance(at)
 	}
 	return c.at
 }
+
+// inBulk reports whether a position is in the bulk of a host that was read from its
+// beginning: nothing is covered yet.
+func inBulk(p event.Position) bool { return p.Clock.IsZero() && p.Mark != "" }
 
 func (c *clock) advance(to time.Time) {
 	if !to.After(c.at) {

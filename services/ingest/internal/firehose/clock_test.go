@@ -15,15 +15,16 @@ import (
 func TestClock(t *testing.T) {
 	t.Parallel()
 	type said struct {
-		did string
-		at  time.Duration // after past
+		did    string
+		at     time.Duration // after past
+		create bool
 	}
 	const year = 365 * 24 * time.Hour
 	// honest are events of n accounts, a second apart.
 	honest := func(n int) []said {
 		var out []said
 		for i := range n {
-			out = append(out, said{fmt.Sprint("h", i), time.Duration(i) * time.Second})
+			out = append(out, said{did: fmt.Sprint("h", i), at: time.Duration(i) * time.Second})
 		}
 		return out
 	}
@@ -32,14 +33,22 @@ func TestClock(t *testing.T) {
 		events []said
 		want   time.Duration
 	}{
-		"one event":                  {events: honest(1), want: 0},
-		"two":                        {events: honest(2), want: 0},
-		"three":                      {events: honest(3), want: time.Second},
-		"many":                       {events: honest(100), want: 95 * time.Second},
-		"one account alone":          {events: []said{{"a", 0}, {"a", time.Second}, {"a", 2 * time.Second}}, want: 2 * time.Second},
-		"one says far too late":      {events: append(honest(100), said{"liar", year}, said{"liar", 2 * year}), want: 96 * time.Second},
-		"one says far too early":     {events: append(honest(100), said{"liar", -year}, said{"liar", -2 * year}), want: 95 * time.Second},
-		"four of nine lie":           {events: append(honest(100), said{"a", year}, said{"b", year}, said{"c", year}, said{"d", year}), want: 99 * time.Second},
+		"one event":                      {events: honest(1), want: 0},
+		"two":                            {events: honest(2), want: 0},
+		"three":                          {events: honest(3), want: time.Second},
+		"many":                           {events: honest(100), want: 95 * time.Second},
+		"one account alone":              {events: []said{{did: "a"}, {did: "a", at: time.Second}, {did: "a", at: 2 * time.Second}}, want: 2 * time.Second},
+		"one says far too late":          {events: append(honest(100), said{did: "liar", at: year}, said{did: "liar", at: 2 * year}), want: 96 * time.Second},
+		"one says far too early":         {events: append(honest(100), said{did: "liar", at: -year}, said{did: "liar", at: -2 * year}), want: 95 * time.Second},
+		"four of nine lie":               {events: append(honest(100), said{did: "a", at: year}, said{did: "b", at: year}, said{did: "c", at: year}, said{did: "d", at: year}), want: 99 * time.Second},
+		"one alone moves no known clock": {from: -time.Hour, events: []said{{did: "liar", at: year}, {did: "liar", at: 2 * year}}, want: -time.Hour},
+		"two do, by the earlier":         {from: -time.Hour, events: []said{{did: "liar", at: year}, {did: "a"}}, want: 0},
+		"creates behind the position, which may be bulk": {
+			from: -time.Hour, events: []said{{"a", 0, true}, {"b", time.Second, true}, {"c", 2 * time.Second, true}}, want: -time.Hour,
+		},
+		"what follows them": {
+			from: -time.Hour, events: append([]said{{"a", time.Minute, true}, {"b", time.Minute, true}}, honest(3)...), want: time.Second,
+		},
 		"behind the position":        {from: time.Hour, events: honest(100), want: time.Hour},
 		"back on an earlier history": {events: append(honest(100), honest(50)...), want: 95 * time.Second},
 	}
@@ -53,18 +62,33 @@ func TestClock(t *testing.T) {
 			c := newClock(from)
 			var last, got time.Time
 			for _, s := range tt.events {
-				got = c.read(identity{did: s.did, rev: revOf(past.Add(s.at))})
+				got = c.read(identity{did: s.did, rev: revOf(past.Add(s.at))}, s.create)
 				require.False(t, got.Before(last), "it never goes back")
 				last = got
 			}
 			require.Equal(t, past.Add(tt.want).UTC(), got)
 		})
 	}
+	t.Run("a bulk ends at what is made since", func(t *testing.T) {
+		t.Parallel()
+		c := newClock(event.Position{Seq: 7, Mark: "marked"})
+		c.since = past
+		require.Zero(t, c.read(identity{did: "liar", rev: revOf(time.Now().Add(year))}, true))
+		require.Zero(t, c.read(identity{did: "a", rev: revOf(past.Add(-time.Second))}, true))
+		require.Zero(t, c.read(identity{did: "b", rev: revOf(past.Add(-time.Second))}, true))
+		require.Equal(t, past.Add(time.Second).UTC(), c.read(identity{did: "a", rev: revOf(past.Add(time.Second))}, true))
+	})
+	t.Run("before anything was read", func(t *testing.T) {
+		t.Parallel()
+		c := newClock(event.Position{})
+		c.begin(time.Unix(0, 0).Add(-switchMargin))
+		require.Zero(t, c.at, "no position could hold it")
+	})
 	t.Run("everyone is ahead of this machine", func(t *testing.T) {
 		t.Parallel()
 		c := newClock(event.Position{Clock: time.Now().Add(year)})
 		for i := range 100 {
-			got := c.read(identity{did: fmt.Sprint(i), rev: revOf(time.Now().Add(year))})
+			got := c.read(identity{did: fmt.Sprint(i), rev: revOf(time.Now().Add(year))}, false)
 			require.LessOrEqual(t, time.Until(got), clockAhead)
 		}
 	})

@@ -53,6 +53,7 @@ type fakeEvent struct {
 	// made is when its account's server made it; zero is time.
 	made  time.Time
 	did   string    // did:plc:a where ""
+	op    string    // of the commit; delete where ""
 	shown time.Time // the imported time; zero is time
 }
 
@@ -266,7 +267,10 @@ func (e fakeEvent) frame() string {
 	if !e.made.IsZero() {
 		payload = map[string]any{
 			"$type": "network.bsky.jetstream.subscribeEvents#commit", "seq": e.seq, "time": at, "did": did, "rev": revOf(e.made),
-			"operation": "delete", "collection": event.Collection, "rkey": "a",
+			"operation": cmp.Or(e.op, "delete"), "collection": event.Collection, "rkey": "a",
+		}
+		if e.op == "create" {
+			payload["cid"], payload["record"] = "bafyreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy", map[string]any{"$type": event.Collection, "text": "a"}
 		}
 	}
 	data, err := json.Marshal(payload)
@@ -401,6 +405,13 @@ func (s *session) ended() error {
 		s.t.Fatal("the reader does not end")
 		return nil
 	}
+}
+
+// last is how far was read.
+func (s *session) last() event.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.batches[len(s.batches)-1].Last
 }
 
 func (s *session) count(what What) int {

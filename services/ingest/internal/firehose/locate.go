@@ -28,7 +28,10 @@ func (r *run) locate(ctx context.Context, host string) (event.Position, error) {
 	} else {
 		r.notify(Notice{What: Switched, Host: host, Position: r.pos, Detail: "coming from " + r.pos.Host})
 	}
-	back := r.pos.NetworkTime().Add(-r.timing.Margin)
+	var back time.Time // of a bulk nothing is covered: read from origin, or everything
+	if !inBulk(r.pos) {
+		back = r.pos.NetworkTime().Add(-r.timing.Margin)
+	}
 	if back.Before(r.origin) {
 		back = r.origin
 	}
@@ -40,6 +43,10 @@ func (r *run) locate(ctx context.Context, host string) (event.Position, error) {
 		if err := r.checkYoung(ctx, host); err != nil {
 			return event.Position{}, err
 		}
+	}
+	r.clock.begin(back)
+	if epoch := time.Unix(0, 0).UTC(); back.Before(epoch) {
+		back = epoch // no earlier time can be stored
 	}
 	return event.Position{Host: host, Seq: seq, Time: back}, nil
 }
@@ -120,7 +127,8 @@ func (r *run) first(ctx context.Context, host string) (event.Position, error) {
 	if err != nil {
 		return event.Position{}, err
 	}
-	r.pos = event.Position{Host: host, Seq: seq, Time: r.origin, Mark: mark}
+	r.clock.bulk = seq == 0
+	r.pos = event.Position{Host: host, Seq: seq, Time: r.origin, Clock: r.origin, Mark: mark}
 	return r.pos, nil
 }
 

@@ -126,7 +126,8 @@ func (r *run) position(host string, ev *jetstream.Event) event.Position {
 			t = own
 		}
 	}
-	return event.Position{Host: host, Seq: ev.Seq, Time: t, Clock: r.clock.read(id), Mark: id.mark()}
+	create := ev.Commit != nil && ev.Commit.Operation == jetstream.OpCreate
+	return event.Position{Host: host, Seq: ev.Seq, Time: t, Clock: r.clock.read(id, create), Mark: id.mark()}
 }
 
 // clientError says whether an error that the client yields ends the visit.

@@ -140,3 +140,66 @@ func TestAWipedHostThatOutgrewThePosition(t *testing.T) {
 		})
 	}
 }
+
+// bulk adds what a host downloaded when it was new: creates in no order, of which most
+// were made shortly before.
+func (h *fakeHost) bulk(n int, at time.Time) {
+	h.change(func() {
+		for i := range n {
+			made := at.Add(-time.Duration((i*7919)%1000) * time.Hour)
+			if i%10 > 3 {
+				made = at.Add(-time.Duration(i%300) * time.Second)
+			}
+			h.events = append(h.events, fakeEvent{
+				seq: uint64(i + 1), made: made, time: at.Add(time.Duration(i) * time.Millisecond), did: fmt.Sprintf("did:plc:b%d", i), op: "create",
+			})
+		}
+	})
+}
+
+// A host that dies in the midst of its bulk covers nothing: another one is read whole.
+func TestFailOverWithinTheBulk(t *testing.T) {
+	t.Parallel()
+	const bulk, live = 400, 600
+	for name, restarts := range map[string]bool{"in one run": false, "after a restart": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a, b := newFakeHost(t), newFakeHost(t)
+			a.bulk(bulk/2, past.Add(5*time.Minute))
+			b.bulk(bulk, past.Add(-2*time.Hour))
+			b.network(bulk+1, live, 0)
+			s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, a, b)
+			s.await(fmt.Sprint("a:", bulk/2))
+			if restarts {
+				s.cancel()
+				require.Error(t, s.ended())
+				last := s.last()
+				a.change(func() { a.status = http.StatusServiceUnavailable })
+				s = read(t, last, Config{}, a, b)
+			}
+			read := len(s.all())
+			a.change(func() { a.status = http.StatusServiceUnavailable })
+			a.cutAll()
+			s.await(fmt.Sprint("b:", bulk+live))
+			require.Len(t, s.all()[read:], bulk+live, "from its beginning")
+			require.Zero(t, s.count(Gap))
+		})
+	}
+}
+
+// What a host downloaded does not move the clock of what was read before, on another.
+func TestBulkMovesNoClock(t *testing.T) {
+	t.Parallel()
+	a, b := newFakeHost(t), newFakeHost(t)
+	a.network(1, 300, 0)
+	s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, a, b)
+	s.await("a:300")
+	clock := s.last().Clock
+	require.False(t, clock.IsZero())
+	b.bulk(100, past.Add(time.Hour))
+	a.change(func() { a.status = http.StatusServiceUnavailable })
+	a.cutAll()
+	s.await("b:100")
+	require.Equal(t, 1, s.count(Gap), "it is new")
+	require.Equal(t, clock, s.last().Clock)
+}
