@@ -94,6 +94,8 @@ func TestDemo(t *testing.T) {
 	require.NoError(t, syscall.Kill(-demo.cmd.Process.Pid, syscall.SIGHUP)) // the terminal is closed
 	_ = demo.cmd.Wait()
 	require.Empty(t, processesOf(t, dir), "something is left running")
+	require.Contains(t, demo.out.String(), "msg=stopped service=api", "the pipeline was killed instead of stopped")
+	require.NotContains(t, demo.out.String(), "Hangup")
 
 	foreign := t.TempDir()
 	for _, name := range []string{"tagstream", "upstream"} {

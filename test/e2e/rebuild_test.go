@@ -238,7 +238,8 @@ func TestRebuildWhileTheStreamIsTrimmed(t *testing.T) {
 	b.indexer(100)
 	seq := b.publish(history...)
 	b.await(url, seq)
-	require.NoError(t, stream.Ensure(t.Context(), b.js, stream.Config{MaxAge: time.Hour}))
+	_, err := stream.Adjust(t.Context(), b.js, stream.Config{MaxAge: time.Hour})
+	require.NoError(t, err)
 	b.purge(500)
 	s := &steps{say: func(step string) {
 		if strings.HasPrefix(step, "took over") {
