@@ -242,3 +242,26 @@ func TestShortPages(t *testing.T) {
 		})
 	}
 }
+
+// TestPagesOfBigPosts: a page may be short where its posts are too big together, and
+// only there.
+func TestPagesOfBigPosts(t *testing.T) {
+	t.Parallel()
+	var history []string
+	for i := range 25 {
+		history = append(history, fmt.Sprintf("create a/%d @1 #%s", i, strings.Join(manyTags(), " #")))
+	}
+	x := fold(parseHistory(t, strings.Join(history, "; ")))
+	require.NoError(t, checkFake(t, x, &fakeAPI{index: x, bytes: maxPageBytes}, few))
+	err := checkFake(t, x, &fakeAPI{index: x, bytes: maxPageBytes - 100*maxTagBytes}, few)
+	require.ErrorContains(t, err, "16 rows, want")
+}
+
+// manyTags are as many tags as a post can have.
+func manyTags() []string {
+	var tags []string
+	for i := range 100 {
+		tags = append(tags, fmt.Sprintf("bulk%02d", i))
+	}
+	return tags
+}

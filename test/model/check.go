@@ -33,9 +33,10 @@ const (
 type Option func(*checker)
 
 // ShortPages lets pages of posts be short, even empty, where they say that the
-// list goes on, and counts them. Without it every page must be full: no list of
-// a small index costs more than a request may. With it, what lies behind the
-// reader may also be said to be there when it is not.
+// list goes on, and counts them. Without it every page must be full, unless its
+// posts are too big together: no list of a small index costs more than a request
+// may. With it, what lies behind the reader may also be said to be there when it
+// is not.
 func ShortPages(count *int) Option { return func(c *checker) { c.short = count } }
 
 // Queries sets how many random queries are walked, and the seed that they are

@@ -19,6 +19,8 @@ type fakeAPI struct {
 	through time.Time // how far the index has come
 	// budget is how many posts one page may look at; 0 is no bound.
 	budget int
+	// bytes is how big a page is that ends before its limit, 0 is no bound.
+	bytes int
 
 	// mutate may spoil an answer before it is sent; it gets the request's path
 	// and query and the answer as JSON values.
@@ -251,6 +253,18 @@ func (f *fakeAPI) page(q Query, from Position, direction way, limit int) fakePag
 		return list.older(at, n)
 	}
 	page := fakePage{turn(from, limit)}
+	if f.bytes > 0 {
+		size := 0
+		for n := 1; n < len(page.Posts); n++ {
+			p := page.Posts[n-1]
+			if direction == newer {
+				p = page.Posts[len(page.Posts)-n]
+			}
+			if size += len(p.Record) + maxTagBytes*len(p.Tags); size > f.bytes {
+				page = fakePage{turn(from, n)}
+			}
+		}
+	}
 	if f.budget == 0 {
 		return page
 	}

@@ -64,7 +64,7 @@ func brokenMessage(rng *rand.Rand, e *event.Event) []byte {
 }
 
 // generateOrdered is Generate with histories such as one host's own: revs and
-// times go forward, and nothing comes twice.
+// times go forward, nothing comes twice, and no posts of a deleted account.
 func generateOrdered(seed uint64, n int) []*event.Event {
 	return generate(seed, n, true)
 }
@@ -107,6 +107,7 @@ type genAccount struct {
 	lastRev uint64
 	syncRev uint64
 	away    bool
+	deleted bool
 }
 
 func newGenAccount(i int) *genAccount {
@@ -199,8 +200,9 @@ func (g *generator) stamp(e *event.Event, at time.Time, seq uint64) {
 
 func (g *generator) step() {
 	a := g.account()
-	if a.away && g.chance(20) {
-		a.away = false
+	// Upstream, an account that was deleted has no posts until it is active again.
+	if a.away && (g.chance(20) || g.ordered && a.deleted) {
+		a.away, a.deleted = false, false
 		g.emit(event.Event{Kind: event.KindAccount, DID: a.did, Active: true})
 	}
 	switch p := g.rng.IntN(100); {
@@ -286,13 +288,13 @@ func (g *generator) status(a *genAccount) {
 		e.Active = true // and a status: the first counts
 	}
 	if e.Status != "throttled" && e.Status != "desynchronized" {
-		a.away = !e.Active
-		if e.Status == "deleted" && !e.Active {
+		a.away, a.deleted = !e.Active, !e.Active && e.Status == "deleted"
+		if a.deleted {
 			clear(a.here)
 		}
 	}
 	g.emit(e)
-	if a.away && g.chance(60) {
+	if a.away && g.chance(60) && !(g.ordered && a.deleted) {
 		g.put(event.KindCreate, a, g.key(a, false), g.newRev(a))
 	}
 	last := g.events[len(g.events)-1]
@@ -439,6 +441,9 @@ func (g *generator) scene() {
 		switch p := g.rng.IntN(100); {
 		case i == 0:
 			g.put(event.KindCreate, a, a.keys[0], low+3)
+		case i == 1 && about == 3 && g.chance(50): // its removal is the newest of what is erased
+			g.gone(event.KindDelete, a, a.keys[0], low+5)
+			g.emit(event.Event{Kind: event.KindAccount, DID: a.did, Status: "deleted"})
 		case about == 1 && p < 65:
 			e := event.Event{Kind: event.KindAccount, DID: a.did, Active: g.chance(50)}
 			if !e.Active || g.chance(30) {
@@ -461,6 +466,9 @@ func (g *generator) scene() {
 		default:
 			g.gone(pick(g.rng, event.KindDelete, event.KindDelete, event.KindRemove), a, key, rev)
 		}
+	}
+	if about == 3 { // what came of the account is seen
+		g.emit(event.Event{Kind: event.KindAccount, DID: a.did, Active: true})
 	}
 }
 

@@ -54,6 +54,8 @@ type Index struct {
 
 type account struct {
 	inactive bool
+	// deleted says that the last account event that applied was a deletion.
+	deleted bool
 	// lastTime and lastSeq are of the last account event that applied: the network's,
 	// or the host's where the event had none of the network's.
 	lastTime time.Time
@@ -221,7 +223,8 @@ func (x *Index) applyAccount(e *event.Event) {
 	if own := e.Upstream; own != nil {
 		t, seq = own.Time, own.Seq
 	}
-	if t.Equal(a.lastTime) && seq == a.lastSeq && a.inactive && !e.Active && e.Status == "deleted" {
+	deleted := !e.Active && e.Status == "deleted"
+	if t.Equal(a.lastTime) && seq == a.lastSeq && a.deleted && deleted {
 		x.erase(e.DID) // the same deletion, behind what came of the account once more
 		return
 	}
@@ -229,8 +232,8 @@ func (x *Index) applyAccount(e *event.Event) {
 		return
 	}
 	a.lastTime, a.lastSeq = t, seq
-	a.inactive = !e.Active
-	if !e.Active && e.Status == "deleted" {
+	a.inactive, a.deleted = !e.Active, deleted
+	if deleted {
 		x.erase(e.DID)
 	}
 }

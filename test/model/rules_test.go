@@ -68,6 +68,8 @@ func TestFoldRules(t *testing.T) {
 		{"the floor rises", "create a/1 @3; account a deleted; create a/1 @4; account a active; account a deleted", "a>4"},
 		{"the floor does not fall", "create a/1 @3; account a deleted; account a active; account a deleted", "a>3"},
 		{"deleted of an account without posts leaves no floor", "account a deleted; create a/1 @1", "(a/1@1~2)"},
+		{"a deletion told again erases what came before it", "create a/1 @1; account a deleted own=9 ownseq=5; create a/1 @2; account a deleted own=9 ownseq=5; account a active own=10", "a>2"},
+		{"which a hidden account's is not", "create a/1 @1; account a suspended own=9 ownseq=5; account a deleted own=9 ownseq=5", "(a/1@1~1)"},
 		{"an earlier deleted erases nothing", "create a/1 @1; account a active at=9; account a deleted at=8", "a/1@1~1"},
 
 		// Sync.
