@@ -22,9 +22,8 @@
 //
 // What it cannot do: an edited post keeps the payloads of its former versions until
 // it is removed, and one that came again after a #sync took it away those of its former
-// life, if no pass came between. Such a post's place may be another in a rebuilt index,
-// which is said and not switched in: where nothing is left at the revision at which the
-// #sync took the former life away. A server that encrypts its files only
+// life, if no pass came between. Nor does the first replacement go that fixes a #sync's
+// revision above the #sync's own, where all the others at it are gone too. A server that encrypts its files only
 // unlinks a message until it tidies the file; a clustered one has it in its log
 // until that is compacted.
 //

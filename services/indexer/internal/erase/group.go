@@ -11,6 +11,9 @@ type group struct {
 	// with is what comes of all messages, and without what comes of those that stay
 	// whatever becomes of the held ones.
 	with, without event.SyncRun
+	// rev is the revision of with, or the one that it had when it ended, and floor the
+	// highest one that the #syncs say themselves.
+	rev, floor string
 	// held are the messages that may go if that makes no difference to what follows.
 	held []message
 }
@@ -27,10 +30,11 @@ func (p *pass) decide(m message) []message {
 	}
 	with, without := g.with.After(ev), g.without.After(ev)
 	if m.gone {
-		if with == g.with && without == g.without {
+		if with == g.with {
 			return erasable(nil, m)
 		}
-		g.with, g.held = with, append(g.held, m)
+		g.follow(with)
+		g.held = append(g.held, m)
 		return nil
 	}
 	var out []message
@@ -40,9 +44,27 @@ func (p *pass) decide(m message) []message {
 		without, g.held = with, nil
 	case with == without:
 		out, g.held = g.held, nil
+		if g.rev > max(g.floor, g.without.Rev) && g.without.Open() && !g.without.Continues(ev) {
+			// The #sync ends and takes away what is below its revision. Of what stays,
+			// nothing fixes it but the first one that is held.
+			out = out[1:]
+		}
 	}
-	g.with, g.without = with, without
+	if ev.Kind == event.KindSync {
+		if ev.DID != g.without.DID {
+			g.floor = ""
+		}
+		g.floor = max(g.floor, ev.Rev)
+	}
+	g.follow(with)
+	g.without = without
 	return out
+}
+
+func (g *group) follow(with event.SyncRun) {
+	if g.with = with; with.Open() {
+		g.rev = with.Rev
+	}
 }
 
 // agree reports whether a message that stays does the same without what is held.
