@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/services/api/internal/feeds"
 )
 
@@ -36,28 +35,14 @@ var (
 // feed is /v1/feeds/posts.*: a page of /v1/posts for feed readers.
 func (h *Handler) feed(f feedFormat) func(*http.Request) (*response, error) {
 	return func(r *http.Request) (*response, error) {
-		q, err := parseQuery(r.URL.RawQuery, feedParams)
-		if err != nil {
-			return nil, err
-		}
-		list, err := newPostList(q)
-		if err != nil {
-			return nil, err
-		}
-		at, err := q.place(func(name, token string) (keyset.Position, error) { return position(h.codec, name, token, list.print) })
-		if err != nil {
-			return nil, err
-		}
 		base, err := h.base(r)
 		if err != nil {
 			return nil, err
 		}
-		list.query.From, list.query.Way, list.query.Limit = at.from, at.way, at.limit
-		page, err := h.index.Posts(r.Context(), list.query)
+		q, list, page, err := h.postPage(r, feedParams)
 		if err != nil {
 			return nil, err
 		}
-		h.metrics.page(page)
 
 		here := base + r.URL.EscapedPath() + "?"
 		without := func(with ...pair) string { return here + q.replace([]string{"after", "before"}, nil, with...) }

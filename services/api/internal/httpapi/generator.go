@@ -29,14 +29,17 @@ var (
 // SetFeeds replaces the feeds; nil is none. It may be called while requests are answered.
 func (h *Handler) SetFeeds(f *Feeds) { h.feeds.Store(f) }
 
-// did is the did:web of a base URL. The error is a *problem where the URL has a path, which did:web
-// as atproto has it cannot name.
-func webDID(base string) (string, error) {
+// identity is the service's base URL and its did:web. The error is a *problem, also where the URL
+// has a path, which did:web as atproto has it cannot name.
+func (h *Handler) identity(r *http.Request) (base, did string, err error) {
+	if base, err = h.base(r); err != nil {
+		return "", "", err
+	}
 	u, err := url.Parse(base)
 	if err != nil || u.Path != "" {
-		return "", fail(codeNotFound, "A feed generator needs a public URL without a path.")
+		return "", "", fail(codeNotFound, "A feed generator needs a public URL without a path.")
 	}
-	return "did:web:" + strings.ReplaceAll(u.Host, ":", "%3A"), nil
+	return base, "did:web:" + strings.ReplaceAll(u.Host, ":", "%3A"), nil
 }
 
 // didDocument is /.well-known/did.json.
@@ -44,11 +47,7 @@ func (h *Handler) didDocument(r *http.Request) (*response, error) {
 	if h.feeds.Load() == nil {
 		return nil, errNoFeeds
 	}
-	base, err := h.base(r)
-	if err != nil {
-		return nil, err
-	}
-	did, err := webDID(base)
+	base, did, err := h.identity(r)
 	if err != nil {
 		return nil, err
 	}
@@ -71,11 +70,7 @@ func (h *Handler) describeFeeds(r *http.Request) (*response, error) {
 	if feeds == nil {
 		return nil, errNoFeeds
 	}
-	base, err := h.base(r)
-	if err != nil {
-		return nil, err
-	}
-	did, err := webDID(base)
+	_, did, err := h.identity(r)
 	if err != nil {
 		return nil, err
 	}

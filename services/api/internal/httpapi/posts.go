@@ -110,26 +110,35 @@ func stamp(t time.Time) []string {
 	return []string{t.Format(time.RFC3339Nano)}
 }
 
-// listPosts is /v1/posts: a page of the posts that match, either way.
-func (h *Handler) listPosts(r *http.Request) (*response, error) {
-	q, err := parseQuery(r.URL.RawQuery, postsParams)
+// postPage reads the page of posts that a request with these parameters asks for.
+func (h *Handler) postPage(r *http.Request, allowed params) (q query, list postList, page store.PostPage, err error) {
+	q, err = parseQuery(r.URL.RawQuery, allowed)
 	if err != nil {
-		return nil, err
+		return q, list, page, err
 	}
-	list, err := newPostList(q)
+	list, err = newPostList(q)
 	if err != nil {
-		return nil, err
+		return q, list, page, err
 	}
 	at, err := q.place(func(name, token string) (keyset.Position, error) { return position(h.codec, name, token, list.print) })
 	if err != nil {
-		return nil, err
+		return q, list, page, err
 	}
 	list.query.From, list.query.Way, list.query.Limit = at.from, at.way, at.limit
-	page, err := h.index.Posts(r.Context(), list.query)
+	page, err = h.index.Posts(r.Context(), list.query)
+	if err != nil {
+		return q, list, page, err
+	}
+	h.metrics.page(page)
+	return q, list, page, nil
+}
+
+// listPosts is /v1/posts: a page of the posts that match, either way.
+func (h *Handler) listPosts(r *http.Request) (*response, error) {
+	q, list, page, err := h.postPage(r, postsParams)
 	if err != nil {
 		return nil, err
 	}
-	h.metrics.page(page)
 	hints, err := h.hints(r.Context(), q, list.query, page)
 	if err != nil {
 		return nil, err
