@@ -47,7 +47,12 @@ type pageJSON struct {
 
 type postsJSON struct {
 	Posts []postJSON `json:"posts"`
-	Page  pageJSON   `json:"page"`
+	postsEnd
+}
+
+// postsEnd is what follows the posts.
+type postsEnd struct {
+	Page pageJSON `json:"page"`
 	// Hints are for people; see Handler.hints.
 	Hints []string `json:"hints,omitempty"`
 }
@@ -55,8 +60,10 @@ type postsJSON struct {
 // utc is a time in answers: RFC 3339, UTC, always six decimals.
 type utc time.Time
 
-func (t utc) MarshalJSON() ([]byte, error) {
-	return time.Time(t).UTC().AppendFormat(nil, `"2006-01-02T15:04:05.000000Z"`), nil
+func (t utc) MarshalJSON() ([]byte, error) { return t.appendJSON(nil), nil }
+
+func (t utc) appendJSON(b []byte) []byte {
+	return time.Time(t).UTC().AppendFormat(b, `"2006-01-02T15:04:05.000000Z"`)
 }
 
 // postList is what tells one list of posts from another.
@@ -144,8 +151,7 @@ func (h *Handler) listPosts(r *http.Request) (*response, error) {
 		return nil, err
 	}
 	res := &response{}
-	return res, res.json(postsJSON{
-		Posts: h.posts(page.Rows, list.print),
+	return res, res.posts(h.posts(page.Rows, list.print), postsEnd{
 		Page:  h.pages(q, res, list.print, page.Next, page.Previous, page.HasNext, page.HasPrevious),
 		Hints: hints,
 	})
@@ -165,8 +171,8 @@ func (h *Handler) onePost(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	res := &response{}
-	return res, res.json(h.post(row, anyList))
+	post := h.post(row, anyList)
+	return &response{contentType: contentJSON, body: append(post.appendJSON(nil), '\n')}, nil
 }
 
 func (h *Handler) posts(rows []store.PostRow, print keyset.Fingerprint) []postJSON {

@@ -13,6 +13,11 @@ var recentParams = params{single: []string{"quantity", "paginator"}, repeated: [
 
 type recentJSON struct {
 	Posts []postJSON `json:"posts"`
+	recentEnd
+}
+
+// recentEnd is what follows the posts.
+type recentEnd struct {
 	// Paginator is left out at the end.
 	Paginator string   `json:"paginator,omitempty"`
 	Hints     []string `json:"hints,omitempty"`
@@ -44,14 +49,14 @@ func (h *Handler) recent(r *http.Request) (*response, error) {
 		return nil, err
 	}
 	h.metrics.pageRows.Observe(float64(len(page.Rows)))
-	out := recentJSON{Posts: h.posts(page.Rows, list.print)}
-	if out.Hints, err = h.hints(r.Context(), q, pq, page); err != nil {
+	var end recentEnd
+	if end.Hints, err = h.hints(r.Context(), q, pq, page); err != nil {
 		return nil, err
 	}
 	res := &response{}
 	if page.HasNext {
-		out.Paginator = h.codec.Encode(page.Next, list.print)
-		res.link(q.replace([]string{"paginator"}, nil, pair{"paginator", out.Paginator}), "next")
+		end.Paginator = h.codec.Encode(page.Next, list.print)
+		res.link(q.replace([]string{"paginator"}, nil, pair{"paginator", end.Paginator}), "next")
 	}
-	return res, res.json(out)
+	return res, res.posts(h.posts(page.Rows, list.print), end)
 }

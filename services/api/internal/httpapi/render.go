@@ -38,6 +38,71 @@ func (r *response) json(v any) error {
 	return nil
 }
 
+// posts makes an object of the posts and the members of end the body. Posts are
+// most of what this process writes, and most of that is records, which are valid
+// JSON since they were stored: encoding/json would check and copy them once more.
+func (r *response) posts(posts []postJSON, end any) error {
+	tail, err := encode(end)
+	if err != nil {
+		return fmt.Errorf("encode the answer: %w", err)
+	}
+	size := len(tail) + 16
+	for i := range posts {
+		size += len(posts[i].Record) + 600
+	}
+	b := append(make([]byte, 0, size), `{"posts":[`...)
+	for i := range posts {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = posts[i].appendJSON(b)
+	}
+	b = append(b, ']')
+	if tail = tail[1:]; tail[0] != '}' {
+		b = append(b, ',')
+	}
+	r.contentType, r.body = contentJSON, append(b, tail...)
+	return nil
+}
+
+// appendJSON appends the post as encode writes it, the record as it is stored.
+func (p *postJSON) appendJSON(b []byte) []byte {
+	b = appendString(append(b, `{"uri":`...), p.URI)
+	b = appendString(append(b, `,"cid":`...), p.CID)
+	b = appendString(append(b, `,"did":`...), p.DID)
+	b = appendString(append(b, `,"rkey":`...), p.Rkey)
+	b = appendStrings(append(b, `,"tags":`...), p.Tags)
+	b = appendStrings(append(b, `,"langs":`...), p.Langs)
+	b = append(append(b, `,"createdAt":`...), p.CreatedAt...)
+	b = p.IndexedAt.appendJSON(append(b, `,"indexedAt":`...))
+	b = p.SortAt.appendJSON(append(b, `,"sortAt":`...))
+	b = append(append(b, `,"record":`...), p.Record...)
+	b = appendString(append(b, `,"cursor":`...), p.Cursor)
+	return append(b, '}')
+}
+
+func appendStrings(b []byte, all []string) []byte {
+	b = append(b, '[')
+	for i, s := range all {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendString(b, s)
+	}
+	return append(b, ']')
+}
+
+// appendString appends s as a JSON string.
+func appendString(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			quoted, _ := encode(s) // no string fails
+			return append(b, quoted[:len(quoted)-1]...)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
+}
+
 // encode returns v as JSON and a line break, with &, < and > as they are: records
 // stay as received, and sentences can be read.
 func encode(v any) ([]byte, error) {

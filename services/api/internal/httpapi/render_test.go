@@ -47,6 +47,30 @@ func TestPostForm(t *testing.T) {
 		`"record":`+record+`,"cursor":"`+cursor+`"}]`, body)
 }
 
+// TestPostsAreWrittenAsJSON holds what is appended by hand to what encoding/json makes of it.
+func TestPostsAreWrittenAsJSON(t *testing.T) {
+	t.Parallel()
+	hostile := []string{"", "art", `a"b\c`, "\x00\x1f\x7f", "<b>&", "caf\u00e9 \u2028 \U0001F984", "\xff\xfe"}
+	var posts []postJSON
+	for i, s := range hostile {
+		at := utc(time.Unix(int64(i), 123456789))
+		posts = append(posts, postJSON{
+			URI: "at://" + s, CID: s, DID: s, Rkey: s, Tags: hostile[:i], Langs: hostile[i:], CreatedAt: null,
+			IndexedAt: at, SortAt: at, Record: json.RawMessage(`{"n":1.50,"a":["<&>"]}`), Cursor: s,
+		})
+		posts[i].Tags = append([]string{}, posts[i].Tags...)
+	}
+	for n := range len(posts) + 1 {
+		for _, end := range []recentEnd{{}, {Paginator: "p"}} {
+			want, err := encode(recentJSON{Posts: append([]postJSON{}, posts[:n]...), recentEnd: end})
+			require.NoError(t, err)
+			var got response
+			require.NoError(t, got.posts(posts[:n], end))
+			require.Equal(t, string(want), string(got.body))
+		}
+	}
+}
+
 // UnmarshalJSON lets tests read their own answers.
 func (t *utc) UnmarshalJSON(b []byte) error { return (*time.Time)(t).UnmarshalJSON(b) }
 
