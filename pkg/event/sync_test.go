@@ -33,6 +33,10 @@ func syncEvent(t *testing.T, text string) *event.Event {
 
 // TestSyncRun: what each event behind a #sync at 3 is to it: y for one that goes on
 // with it, n for one that does not.
+//
+// Invariant: one rule says which events belong to a #sync, and it uses no time: the creates
+// behind it at the revision of the first one, until any other event or a position that ends it.
+// See also TestPositionsSayWhetherASyncIsOver and TestFold.
 func TestSyncRun(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ events, goes string }{

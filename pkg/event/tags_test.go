@@ -113,6 +113,10 @@ func TestNormalizeTag(t *testing.T) {
 }
 
 // TestLookAlikes: what looks the same is one tag, and what shows nothing is none.
+//
+// Invariant: tags that look the same are one tag, N(N(x)) = N(x), and an index made by an older
+// rule becomes, in steps, what a rebuild makes, while it is read and written. See also
+// FuzzNormalizeTag, FuzzTagsAgree, TestRetag and TestRetagsChangeNothing.
 func TestLookAlikes(t *testing.T) {
 	t.Parallel()
 	for _, r := range []rune{0x00AD, 0x034F, 0x061C, 0x1160, 0x180E, 0x200B, 0x200D, 0x2060, 0x2800, 0x3164, 0xFE0F, 0xFEFF, 0xFFA0, 0xE0067} {

@@ -9,6 +9,8 @@ import (
 // TestEnvironmentIsForOthers starts and asks a server under an environment of libpq
 // that is for another one, and whose every variable would keep out or change a
 // connection.
+//
+// Invariant: libpq's environment does not affect the private Postgres.
 func TestEnvironmentIsForOthers(t *testing.T) {
 	dir, binaries := testDir(t)
 	for name, value := range map[string]string{

@@ -15,6 +15,10 @@ import (
 
 // TestOtherEncodings asks databases that are not encoded in UTF8, which refuse some
 // posts and find others under wrong tags.
+//
+// Invariant: each connection checks the database first: one that is too old or not UTF8 is not
+// used, a writer does not use one that takes no writes, and the session encoding is ours. See
+// also TestOtherClientEncodings, TestAddressLedToAStandby and TestPromotedStandby.
 func TestOtherEncodings(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t)

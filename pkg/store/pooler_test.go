@@ -37,6 +37,10 @@ func bystander(t *testing.T, url string) *pgx.Conn {
 	return conn
 }
 
+// Invariant: safety depends on nothing that a pooler may drop or share: settings come with the
+// transaction, nothing stays behind in the pool, and commands that need a session refuse. See
+// also TestDeclaredPooler, TestReadersAroundSwitch, TestMigrationLockIsNamed and
+// TestProgramsThroughPgBouncer.
 func TestThroughPoolers(t *testing.T) {
 	throughPoolers(t, func(t *testing.T, pooled func(urls ...string) []string) {
 		ctx := t.Context()

@@ -112,6 +112,10 @@ func randomQuery(rng *rand.Rand) store.PostQuery {
 
 // Every query gives what the oracle does, in pages of any size, both ways, from
 // any position. A page may be short, but then says that there is more.
+//
+// Invariant: for every query a page holds what a plain look at all posts gives. A short page
+// says that there is more, its token makes progress, and new posts at its other edge are seen.
+// See also TestFilters and TestWatchFromAnEmptyPage.
 func TestQueriesAgreeWithOracle(t *testing.T) {
 	t.Parallel()
 	o := newDatabase(t)

@@ -100,6 +100,8 @@ func seedPosts(t testing.TB, w *store.Writer, s seed) []*store.Post {
 	return all
 }
 
+// Invariant: a writer whose term is over changes nothing: the epoch is checked under the row
+// lock.
 func TestLease(t *testing.T) {
 	t.Parallel()
 	o := newDatabase(t)
@@ -153,6 +155,10 @@ func TestMigrateTwiceAndAtOnce(t *testing.T) {
 // work done.
 // A migration that was killed half-way is dirty, and its work was either all
 // done or none of it.
+//
+// Invariant: the next run finishes a migration that was killed, and an older program does not
+// touch the migration of a newer one. See also TestMigrationsAreTransactions and
+// TestOlderProgramLeavesANewerRunAlone.
 func TestMigrateAfterAKill(t *testing.T) {
 	t.Parallel()
 	for _, killed := range migrations(t) {
@@ -241,6 +247,7 @@ func TestReaderCannotWrite(t *testing.T) {
 	require.NoError(t, store.NewOwner(o).Drop(t.Context(), store.Rebuilding))
 }
 
+// Invariant: a post never takes a key that another post has.
 func TestKeyCollision(t *testing.T) {
 	t.Parallel()
 	o := newDatabase(t)
@@ -307,6 +314,9 @@ func TestCrowdedKeyIsRejected(t *testing.T) {
 }
 
 // A program that does not know a part of the index must not write the rest.
+//
+// Invariant: a program that does not know everything the schema holds does not write to it. See
+// also TestVersionOneIsKeptFromWriting.
 func TestOutdatedWriter(t *testing.T) {
 	t.Parallel()
 	o := newDatabase(t)

@@ -58,6 +58,9 @@ func TestQueriesWhileSweeping(t *testing.T) {
 // TestPageOfASweptHead: while an account is swept that has a tag's newest 40,000 posts, the
 // tag's pages are full, whichever way it is swept, and read no more than a bounded number
 // of index entries, and no post but their own.
+//
+// Invariant: during a sweep pages stay full even if the account has a tag's newest 40,000 posts,
+// and read a bounded number of index entries. See also TestQueriesWhileSweeping.
 func TestPageOfASweptHead(t *testing.T) {
 	t.Parallel()
 	o := newDatabase(t)

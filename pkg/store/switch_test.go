@@ -44,6 +44,9 @@ func add(t *testing.T, w *store.Writer, did, tag string, seq uint64) error {
 // A batch of the live indexer that waits for the checkpoint's row while a
 // switch commits finds its lease over, and changes nothing in the new index:
 // it would write under the ids that tags had in the former one.
+//
+// Invariant: a live batch that waits through a switch changes nothing in the new index: a switch
+// raises the epoch in both schemas.
 func TestApplyDuringSwitch(t *testing.T) {
 	t.Parallel()
 	o := newDatabase(t)
@@ -150,6 +153,9 @@ func TestSnapshotAroundSwitch(t *testing.T) {
 // What a reader asks is of one schema, also where a rebuild is switched in while it
 // waits for one of the tables: then that is the new one's, which the reader's snapshot
 // is too old for. And it has an answer though all of its connections are of before.
+//
+// Invariant: no answer mixes two schemas. See also TestTagHistoryAroundSwitch and
+// TestRebuildWhileServing.
 func TestReadersAroundSwitch(t *testing.T) {
 	t.Parallel()
 	const conns = 8

@@ -320,6 +320,9 @@ func vacuumTags(t *testing.T, o store.Options) {
 // A page in the midst of a tie of 10,000 reads its rows, one more to know
 // whether there are others, and one behind it for the same reason; from the
 // index alone, and without a sort.
+//
+// Invariant: a page of tags reads its rows and one on either side, inside any tie, and a walk
+// sees a tag whose count stays the same exactly once. See also TestTagsWhileCountsMove.
 func TestTagsPlan(t *testing.T) {
 	t.Parallel()
 	o := newDatabase(t)

@@ -71,6 +71,10 @@ var inTheWay = map[int]string{
 
 // TestOldAPIServesWhileMigrating: the API of each older version answers every
 // request while each later migration runs, waits for somebody, and is done.
+//
+// Invariant: the API of the previous version answers every request while a migration waits,
+// runs, and is done; a migration that gives up a lock is tried again. See also
+// TestMigrationsTakeLocksInOrder.
 func TestOldAPIServesWhileMigrating(t *testing.T) {
 	t.Parallel()
 	for version, statements := range recorded {

@@ -82,6 +82,9 @@ func TestVerifyEqual(t *testing.T) {
 }
 
 // TestVerifyFinds plants one fault each, and reads what is said of it.
+//
+// Invariant: verify finds every difference between two indexes, and every contradiction within
+// one, that a reader could see. See also TestVerifyWhileIndexing.
 func TestVerifyFinds(t *testing.T) {
 	t.Parallel()
 	const uri = "at://did:plc:author/app.bsky.feed.post/rkey000005"
@@ -175,6 +178,9 @@ func TestVerifyApart(t *testing.T) {
 
 // TestVerifyLetsFormerVersionsGo: rows that change all the time leave behind what vacuum
 // takes while a verification runs on. So whoever reads them does not read more and more.
+//
+// Invariant: verify holds no snapshot for longer than some seconds, so rows that change often
+// stay cheap to read.
 func TestVerifyLetsFormerVersionsGo(t *testing.T) {
 	t.Parallel()
 	o, _ := twoIndexes(t)

@@ -88,6 +88,10 @@ func TestEnsureAndAdjust(t *testing.T) {
 
 // TestTheStreamIsTheOperators edits the streams of a cluster as an operator does,
 // and checks that a start changes only what it was told to.
+//
+// Invariant: stream settings belong to the operator: a standby changes none, a leader only those
+// that are configured or indispensable, and logs each change. See also
+// TestStandbyLeavesTheStreamAlone and TestEnsureAndAdjust.
 func TestTheStreamIsTheOperators(t *testing.T) {
 	t.Parallel()
 	servers := natstest.Cluster(t, 3, natstest.With(func(o *server.Options) { o.Tags.Add("disk:fast") }))
@@ -213,6 +217,8 @@ no_auth_user: a`, map[bool]string{true: "", false: ", " + limits}[limits == ""])
 	}
 }
 
+// Invariant: nothing is written to a server without atomic batches, and the error names that
+// server. See also TestConnectNATSToAnOldServer and TestWriterRefusesAnOldServer.
 func TestCheckServer(t *testing.T) {
 	t.Parallel()
 	for version, old := range map[string]bool{

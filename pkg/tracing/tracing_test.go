@@ -82,6 +82,10 @@ func TestSpansGetToTheCollector(t *testing.T) {
 
 // TestCollectorInTrouble: spans are made at full speed whatever the collector
 // does, no more than so many wait, each is accounted for, and Stop ends.
+//
+// Invariant: a collector that is down, silent or refusing costs a bounded number of waiting
+// spans and nothing else, and callers cannot have everything traced. See also TestTracesToNobody
+// and TestCallersAreLimited.
 func TestCollectorInTrouble(t *testing.T) {
 	t.Parallel()
 	closed, err := net.Listen("tcp", "127.0.0.1:0")

@@ -292,6 +292,9 @@ func TestRunSaysThatItCannotListen(t *testing.T) {
 }
 
 // TestSockets: what a client sends, or does not, is bounded in time and in size.
+//
+// Invariant: a client that is slow, silent, too big or one too many is cut off or refused, and
+// delays no other. See also TestOverload.
 func TestSockets(t *testing.T) {
 	t.Parallel()
 	r := start(t, "postgres://127.0.0.1:1/nowhere")

@@ -14,6 +14,9 @@ import (
 
 // FuzzSecrets gives every setting that is a URL, and the command line, a URL with
 // broken user-info. Nothing of it may be printed.
+//
+// Invariant: the user-info of a URL is never printed, however broken the URL is. See also
+// FuzzURL.
 func FuzzSecrets(f *testing.F) {
 	for _, s := range []string{"u:p", "u:p#", "u:@", "u:/1", "u:1?", "u:%zz", ":[", "u:,", "u: ", "u:1,@", "u:'", "u@u:p", "://", "u:\n", "=", "-", "1", "12#1", ""} {
 		f.Add(s, "host.example:1/x")

@@ -53,6 +53,9 @@ func makeIn(t *testing.T, dir, target string, env ...string) *program {
 // TestDemo runs make build and make demo in a folder whose path has a space. A demo looks
 // before it deletes: whatever keeps it from starting leaves everything where it is, and
 // what it did not make is never removed.
+//
+// Invariant: make demo removes only what it marked as its own, and only when it can start; no
+// path breaks on a space; it stops every program it runs cleanly, with one signal each.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	dir := clone(t)

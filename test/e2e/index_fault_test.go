@@ -215,6 +215,8 @@ func (f progressFunc) Say(string)        {}
 
 // TestRebuildBuriesWhatLiveNeverSaw: a rebuild that overtakes the live index
 // stores the dead letters that it finds.
+//
+// Invariant: a rebuild that overtakes the live index stores the dead letters that it finds.
 func TestRebuildBuriesWhatLiveNeverSaw(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
@@ -234,6 +236,8 @@ func TestRebuildBuriesWhatLiveNeverSaw(t *testing.T) {
 }
 
 // TestReadiness: a standby is ready, and trouble that lasts is said once.
+//
+// Invariant: lasting trouble is logged once, and a standby is ready. See also TestTroubleIsTold.
 func TestReadiness(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))

@@ -20,6 +20,9 @@ import (
 // TestAccountStatusesOfALateHost: a host that is late stamps "active" after another
 // host has stamped the take-down that came next. Read from the late one first, the
 // take-down counts all the same.
+//
+// Invariant: statuses of an account are ordered by the upstream time and number of the event,
+// whichever host delivers them and when. See also TestRules and TestFold.
 func TestAccountStatusesOfALateHost(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 2)

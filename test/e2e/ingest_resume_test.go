@@ -288,6 +288,8 @@ func TestIngestToleratesWhatTheNetworkHolds(t *testing.T) {
 	}
 }
 
+// Invariant: readers never see the gap of a #sync, and posts that the repository no longer held
+// when it was fetched are gone, however often the #sync is repeated. See also TestRules.
 func TestIngestPassesSyncOn(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 2)

@@ -42,6 +42,9 @@ func bySeed(t *testing.T, name string, one, many uint64, run func(t *testing.T, 
 
 // TestQueries folds a history full of edges through the indexer, and then walks
 // many random queries in every way that there is.
+//
+// Invariant: every query, tag and count of the API is what the model says, in every spelling and
+// paging. See also TestQueriesOfACrowd.
 func TestQueries(t *testing.T) {
 	t.Parallel()
 	bySeed(t, "queries", *queriesSeed, *queriesSeeds, func(t *testing.T, seed uint64) {

@@ -52,6 +52,9 @@ const (
 // history: no post that matched throughout a walk may be missing, none may be
 // there twice, and all must come in order. Readers that page with OFFSET are
 // judged too, and must be found wrong, or the test could not find anything.
+//
+// Invariant: readers that page while posts come, change, leave, hide and return neither miss nor
+// repeat a post that was there throughout.
 func TestReaders(t *testing.T) {
 	t.Parallel()
 	t.Cleanup(func() {

@@ -76,6 +76,10 @@ func (b *indexBench) purge(before uint64) {
 // is trimmed off while a history full of edges comes in, interrupted now and then,
 // with accounts of every size swept. The new index is the live one and the model's,
 // places included: the rebuild's own comparison says so, and what the API answers.
+//
+// Invariant: an index rebuilt from a trimmed stream has what the live index has of the trimmed
+// time, or the rebuild stops and says why. See also TestRebuildWhileTheStreamIsTrimmed and
+// TestRebuildSaysWhatItCannot.
 func TestRebuildOfATrimmedStream(t *testing.T) {
 	t.Parallel()
 	bySeed(t, "trim", *trimSeed, *trimSeeds, rebuildTrimmed)

@@ -32,6 +32,10 @@ func (b *ingestBench) reconcile(cfg ingest.ReconcileConfig) (ingest.ReconcileSum
 
 // TestReconcileAfterAGap has the only host wiped: the one in its place knows what
 // accounts hold, and not what they deleted meanwhile.
+//
+// Invariant: after a gap, reconcile removes only posts that a host's archive shows to be gone,
+// through messages in the stream, and no more than a set share of them. See also
+// TestAHostThatIsTooYoung.
 func TestReconcileAfterAGap(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 5, natstest.Listen())

@@ -96,6 +96,9 @@ func (b *indexBench) verified() {
 
 // TestRestorePostgres restores an older copy of the index, from a dump and from a
 // base backup. The stream brings it to the present, and tokens stay good.
+//
+// Invariant: an index restored from a backup older than the stream catches up, and tokens stay
+// good. See also TestRestoreBoth and TestRestoreStandalone.
 func TestRestorePostgres(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"dump", "base backup"} {
@@ -184,6 +187,10 @@ func (b *indexBench) refused() error {
 // on from it: the whole pipeline, with the real Jetstream server. The indexer
 // stops and says why. Ingest reads again what is missing, under other sequence
 // numbers, and the rebuild waits for that; the former index is served until then.
+//
+// Invariant: if the stream was restored from a backup older than the index, the indexer stops. A
+// rebuild then follows the stream, serves the former index meanwhile, and drops no post
+// silently. See also TestRebuildFromANewStream and TestConflicts.
 func TestRestoreStream(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 20)

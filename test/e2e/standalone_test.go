@@ -120,6 +120,10 @@ func awaitAnswer(t *testing.T, url string) {
 // TestStandalone runs the all-in-one program on the real Jetstream server,
 // kills it twice in the middle of traffic, and ends it as an operator would.
 // Nothing may be lost, doubled or left running.
+//
+// Invariant: the all-in-one survives kill -9 without loss, leaves no process behind, and never
+// waits for a lease of its own dead process. If it cannot start, one line says why. See also
+// TestStandaloneFailsClearly and TestCheckRoom.
 func TestStandalone(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 30)

@@ -59,6 +59,9 @@ func (b *ingestBench) traceHeader(p simnet.Post) (seq uint64, traceparent string
 
 // TestTraces follows one event from the firehose through the stream into the
 // transaction, and one request into its query.
+//
+// Invariant: a trace follows an event from the firehose to the transaction, and no span names an
+// account, a record or a tag. See also TestTraceparentTravels and TestBatchesAreTraced.
 func TestTraces(t *testing.T) {
 	t.Parallel()
 	collector := otlptest.Start(t)
@@ -127,6 +130,9 @@ func TestTraces(t *testing.T) {
 }
 
 // TestNoTraces: off, nothing is in the stream's messages.
+//
+// Invariant: with tracing off no message has a trace header and there are no spans. See also
+// TestOff and TestOffAllocatesNothing.
 func TestNoTraces(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 3)

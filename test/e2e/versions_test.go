@@ -19,6 +19,9 @@ import (
 // present ones and those of a version to come. The first two are folded in their
 // order; the last wait among the dead letters, hold up nothing, and stay there
 // while they are redriven by a program that cannot read them.
+//
+// Invariant: messages of a future version delay nothing and wait unchanged for a program that
+// reads them. See also TestRedriveInOrder.
 func TestVersions(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))

@@ -20,6 +20,9 @@ func runProgram(t testing.TB, args []string, environ ...string) (exit int, out, 
 }
 
 // TestBadConfiguration expects exit code 2 and one line that names the setting.
+//
+// Invariant: bad configuration is one line that names the variable, with exit code 2 and nothing
+// started. test/e2e checks the same for all programs.
 func TestBadConfiguration(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -118,6 +118,8 @@ func (f rankedIndex) RankedTags(_ context.Context, offset, limit int) ([]store.T
 }
 
 // Operators' routes are nowhere else, and nothing else is where they are.
+//
+// Invariant: numbered pages are bounded and never on the public listener.
 func TestAdminIsApart(t *testing.T) {
 	t.Parallel()
 	s := serve(t, fakeIndex{})

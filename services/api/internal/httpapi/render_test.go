@@ -325,6 +325,10 @@ func TestMetricsExistAtZero(t *testing.T) {
 	require.Empty(t, problems)
 }
 
+// Invariant: the published spec is what the code does, under any path, and includes the answers
+// of the proxy in front, which web pages can read. See also TestRoutesAreDocumented,
+// TestCodesAreDocumented, TestSpecServesGenerators, TestBehindAPath and
+// TestProxyAnswersForItself.
 func TestIndexAndSpec(t *testing.T) {
 	t.Parallel()
 	s := serve(t, fakeIndex{})

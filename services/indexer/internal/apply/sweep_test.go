@@ -28,6 +28,11 @@ func (x *index) sweep(n int) int {
 
 // A big account is hidden and shown in pieces, of which readers see nothing:
 // neither by a tag, nor by address, nor in counts.
+//
+// Invariant: an account of any size is hidden, shown and erased in bounded transactions that
+// readers cannot see before the last one. Accounts take turns, and a change of status restarts
+// no sweep. See also TestSweepsChangeNothing, TestSweepsTakeTurns and
+// TestSweepGoesOnAfterAChange.
 func TestSweepIsUnseen(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)

@@ -218,6 +218,10 @@ func later(e event.Event, second int) event.Event {
 
 // TestRedriveInOrder: whatever came between a dead letter and its redrive, the index is
 // then as if it had been read at its place.
+//
+// Invariant: a dead letter is removed only after the commit of its effect, so a redrive can be
+// killed anywhere and repeated, and two redrives never write at once. See also
+// TestRedriveTwiceAtOnce.
 func TestRedriveInOrder(t *testing.T) {
 	t.Parallel()
 	x := create("b", "x", 1) // an event of another account
@@ -285,6 +289,8 @@ func TestRedriveInOrder(t *testing.T) {
 // TestRedriveKeepsOutWhatWasErased: payloads of what was removed are gone from the
 // stream. What the removals left, a marker or a floor, keeps older events out as
 // before, those in dead letters and those that come later.
+//
+// Invariant: a redrive does not restore a post that was erased from the stream.
 func TestRedriveKeepsOutWhatWasErased(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -316,6 +322,9 @@ func TestRedriveKeepsOutWhatWasErased(t *testing.T) {
 
 // TestRedriveOfATrimmedStream: where the stream's beginning is gone, nothing is brought back
 // that came out meanwhile, and what the stream had before stays.
+//
+// Invariant: on a trimmed stream a redrive applies a message only if everything after it is
+// still there.
 func TestRedriveOfATrimmedStream(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

@@ -33,6 +33,9 @@ func (s *site) addAll(events []event.Event) {
 
 // TestPassReadsWhatIsDue: what was looked at once is read again only around what was removed
 // since, all versions of it, wherever they are. What came of it is the same index.
+//
+// Invariant: a pass reads new messages and those that can hold something to erase, not the whole
+// history. See also TestErase.
 func TestPassReadsWhatIsDue(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -1,18 +1,30 @@
-// Package prune deletes what the index keeps only for a time: markers of removed
-// posts, hourly counts that no history shows any more, and the names of tags and
+// Package prune deletes index rows that are kept only for a time: markers of removed
+// posts, hourly counts that no history shows any more, and names of tags and
 // languages that no visible post has. It works in small transactions under the
-// indexer's lease, between batches, so that it never keeps them waiting.
+// indexer's lease, between batches, so that batches never wait for it.
 //
-// A marker must outlive everything that can come into the stream again without
-// the removal behind it, or an older event would bring its post back. That is
-// what ingest reads again when it changes hosts: a minute. A backfill of the past
-// leaves out what was removed since, or brings the removal again behind it; a
-// redrive folds the removal again, and a rebuild the whole stream. None of them
-// needs markers, so an index whose markers were pruned shows what one shows that
-// has them all.
+// A marker must outlive everything that can enter the stream again without the
+// removal behind it, or an older event would restore its post. Four sources repeat
+// old events, and none of them needs a pruned marker:
 //
-// A marker is also what shows that a removed post's payload may be erased from
-// the stream (package erase): where that is done, it waits for it.
+//   - Ingest resumes exactly behind the stream's last message. After a change of
+//     hosts it goes back by one minute of network time and reads everything since,
+//     removals included.
+//   - A backfill leaves out what was removed since, and publishes every later change
+//     of what it publishes, up to the live events.
+//   - A redrive folds the whole history of the account, or on a trimmed stream
+//     everything behind the dead letter.
+//   - A rebuild starts without markers and replays the stream in order. It prunes
+//     nothing, and takes over the live index's markers of posts that were erased from
+//     the stream and the floors of its accounts.
+//
+// So minutes would be enough; the default of 30 days, measured back from the
+// checkpoint's clock, covers what this list forgets. A clock ahead of the database's
+// own counts as the database's, so upstream cannot make a marker old. An account's
+// floors (erased_rev, sync_rev) are never pruned.
+//
+// A marker also shows that a removed post's payload may be erased from the stream
+// (package erase). Where erasing is on, the marker stays until that is done.
 package prune
 
 import (

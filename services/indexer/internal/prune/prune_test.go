@@ -133,6 +133,8 @@ func TestPruneMarkers(t *testing.T) {
 
 // TestPruneAfterErasing: where payloads are erased, a marker waits for a complete
 // pass that looked at all that came before the removal.
+//
+// Invariant: a marker stays until the payloads it shows to be removed are erased.
 func TestPruneAfterErasing(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
@@ -214,6 +216,9 @@ func TestPruneHours(t *testing.T) {
 }
 
 // TestPruneFenced: who has lost the lease prunes nothing.
+//
+// Invariant: pruning happens under the lease, and readers never see what is pruned. See also
+// TestPruneHours, TestPruneMarkers and TestPruneTags.
 func TestPruneFenced(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}

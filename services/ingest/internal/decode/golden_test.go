@@ -19,6 +19,9 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // TestGolden decodes recorded events and compares the results with the golden
 // files. testdata/simulated.jsonl was recorded from the real Jetstream server
 // on the simulated network; `make capture` adds one from the public network.
+//
+// Invariant: every decoder gives the same result for recorded events of the real server as it
+// gave before.
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/*.jsonl")

@@ -22,6 +22,11 @@ func asked(dials []url.Values) int {
 	return n
 }
 
+// Invariant: ingest leaves a host that is silent while another host has newer events, and
+// prefers it again only when it has more itself. A quiet network is not mistaken for a silent
+// host. See also TestWatchdogFindsAStalledClient, TestWatchdogIsQuietOnAQuietNetwork,
+// TestSilentHostIsNotPreferredUntilItHasMore, TestQuietNetworkIsNoSilentHost and
+// TestHostThatLostItsRelay.
 func TestSilentHostIsLeftForOneThatHasMore(t *testing.T) {
 	t.Parallel()
 	for name, when := range map[string]func(b *fakeHost, emit func()){

@@ -361,6 +361,7 @@ func TestStreamAwayAtStart(t *testing.T) {
 	awaitLast(t, js, 3)
 }
 
+// Invariant: a full stream stops reading, and the batch in hand is stored once there is room.
 func TestStreamFullThenRoom(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)

@@ -84,6 +84,9 @@ func awaitStored(t *testing.T, js jetstream.JetStream, n int) []string {
 	return names
 }
 
+// Invariant: events of a past window move neither the live position nor a #sync in progress, and
+// restore nothing that is gone. See also TestLiveWaitsForTheEndOfAGuestsSync and
+// TestBackfillFillsInWhatALateStartMissed.
 func TestGuestsEventsDoNotMoveTheLivePosition(t *testing.T) {
 	t.Parallel()
 	server := natstest.Server(t)
