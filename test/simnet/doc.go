@@ -14,5 +14,5 @@
 //
 // Methods of Network and Relay are safe for concurrent use; the order of concurrent calls is then the only thing that a
 // seed does not fix. Methods that change an account return errors for what the caller got wrong (ErrUnknownAccount,
-// ErrRecordExists, ErrNoRecord, ErrCommitTooLarge) and change nothing in that case.
+// ErrInactive, ErrRecordExists, ErrNoRecord, ErrCommitTooLarge) and change nothing in that case.
 package simnet

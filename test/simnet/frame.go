@@ -97,6 +97,6 @@ func infoFrame(name, text string) ([]byte, error) {
 // frame is an encoded frame and the account it is about.
 type frame struct {
 	did  string
-	sync bool
+	sync bool // a #sync that has servers fetch the repository
 	data []byte
 }

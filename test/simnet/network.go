@@ -267,13 +267,17 @@ func (n *Network) Diverge(did string, ops ...Op) ([]OpResult, error) {
 
 // Sync applies operations without announcing them one by one, then emits a #sync of the new head. The server fetches the
 // repository and writes every record of it behind the #sync; the entry's Ops are these records.
-// A server does so at most five times a minute for one account.
+// A server does so at most five times a minute for one account. An account that is away has no
+// #sync: a host does not announce what it does not serve.
 func (n *Network) Sync(did string, ops ...Op) (Entry, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	acc, ok := n.accounts[did]
 	if !ok {
 		return Entry{}, fmt.Errorf("sync %s: %w", did, ErrUnknownAccount)
+	}
+	if !acc.active {
+		return Entry{}, fmt.Errorf("sync %s: %w", did, ErrInactive)
 	}
 	if _, _, err := n.apply(acc.repo, ops); err != nil {
 		return Entry{}, err
@@ -343,7 +347,7 @@ func (n *Network) nextTID() string {
 func (n *Network) emit(data []byte, entry Entry) Entry {
 	n.seq++
 	entry.Seq = n.seq
-	n.frames = append(n.frames, frame{did: entry.DID, sync: entry.Kind == KindSync, data: data})
+	n.frames = append(n.frames, frame{did: entry.DID, sync: entry.Kind == KindSync && !entry.Repeated, data: data})
 	// Trimmed in strides, so that a full history costs one copy in a thousand frames and not one in each.
 	if len(n.frames) > n.cfg.History+historyStride {
 		n.frames = slices.Clone(n.frames[len(n.frames)-n.cfg.History:])

@@ -74,6 +74,12 @@ func TestWrongChangesAreRefusedAndEmitNothing(t *testing.T) {
 			return err
 		}, ErrUnknownAccount},
 		{"sync of unknown account", func(n *Network, _ string) error { _, err := n.Sync("did:plc:nobody"); return err }, ErrUnknownAccount},
+		{"sync of an account that is away", func(n *Network, _ string) error {
+			did := n.DIDs()[1]
+			n.accounts[did].active = false
+			_, err := n.Sync(did, Op{Action: Create, Record: NewPost(n.Now(), "unheard")})
+			return err
+		}, ErrInactive},
 		{"create twice", func(n *Network, did string) error { _, err := n.CreatePost(did, "taken", nil); return err }, ErrRecordExists},
 		{"update of nothing", func(n *Network, did string) error { _, err := n.UpdatePost(did, "absent", nil); return err }, ErrNoRecord},
 		{"delete of nothing", func(n *Network, did string) error { _, err := n.DeletePost(did, "absent"); return err }, ErrNoRecord},

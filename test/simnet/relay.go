@@ -56,6 +56,8 @@ type Relay struct {
 
 	mu       sync.Mutex
 	attached map[*websocket.Conn]struct{}
+	// owed are accounts with a #sync that was sent, and no fetch of the repository since.
+	owed map[string]bool
 }
 
 // Listen opens a relay on a free loopback port and serves it until Close or until ctx ends.
@@ -66,7 +68,8 @@ func (n *Network) Listen(ctx context.Context) (*Relay, error) {
 		return nil, fmt.Errorf("listen for relay: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	r := &Relay{network: n, url: "http://" + ln.Addr().String(), cancel: cancel, done: make(chan struct{}), attached: map[*websocket.Conn]struct{}{}}
+	r := &Relay{network: n, url: "http://" + ln.Addr().String(), cancel: cancel, done: make(chan struct{}),
+		attached: map[*websocket.Conn]struct{}{}, owed: map[string]bool{}}
 	r.sent.Store(math.MaxInt64)
 	r.limit.Store(math.MaxInt64)
 	mux := http.NewServeMux()
@@ -237,6 +240,9 @@ func (r *Relay) send(ctx context.Context, conn *websocket.Conn, position int64) 
 			if err := pace.wait(ctx, frame); err != nil {
 				return err
 			}
+			if frame.sync {
+				r.owe(frame.did)
+			}
 			if err := conn.Write(ctx, websocket.MessageBinary, frame.data); err != nil {
 				return fmt.Errorf("write frame %d: %w", position+1, err)
 			}
@@ -244,6 +250,22 @@ func (r *Relay) send(ctx context.Context, conn *websocket.Conn, position int64) 
 			r.sent.Store(position)
 		}
 	}
+}
+
+// owe notes that a server fetches an account's repository next.
+func (r *Relay) owe(did string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.owed[did] = true
+}
+
+// settle reports whether a repository is owed, and takes the note back.
+func (r *Relay) settle(did string) (owed bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	owed = r.owed[did]
+	delete(r.owed, did)
+	return owed
 }
 
 // pacer spreads the frames of each account over time; see paceFrames and syncHold.
@@ -341,7 +363,7 @@ func (r *Relay) listRepos(w http.ResponseWriter, req *http.Request) {
 // getRepo serves a whole repository, at the head that was announced last.
 func (r *Relay) getRepo(w http.ResponseWriter, req *http.Request) {
 	did := req.URL.Query().Get("did")
-	data, code := r.network.exportRepo(did, r.sent.Load())
+	data, code := r.network.exportRepo(did, r.sent.Load(), r.settle(did))
 	if code != "" {
 		writeError(w, code, "repository of "+did+" is not available")
 		return
@@ -352,14 +374,16 @@ func (r *Relay) getRepo(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// exportRepo returns a repository as a CAR, or the error code of com.atproto.sync.getRepo. An account that became inactive
-// with a frame behind told counts as active: a server that reads behind gets the repository that a #sync is about.
-func (n *Network) exportRepo(did string, told int64) (data []byte, code string) {
+// exportRepo returns a repository as a CAR, or the error code of com.atproto.sync.getRepo. An account
+// that became inactive with a frame behind told counts as active, and so does one whose repository is
+// owed for a #sync, however late the server gets to it. A real host refuses then. The server logs that
+// and passes nothing of the #sync on, and its readers cannot know what they miss.
+func (n *Network) exportRepo(did string, told int64, owed bool) (data []byte, code string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	acc, ok := n.accounts[did]
 	switch {
-	case ok && acc.closed > told:
+	case ok && (owed || acc.closed > told):
 	case !ok || !acc.active && acc.status == "deleted":
 		return nil, "RepoNotFound"
 	case !acc.active && acc.status == "takendown":

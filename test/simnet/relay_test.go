@@ -3,7 +3,9 @@ package simnet
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,6 +15,8 @@ import (
 	"github.com/jcalabro/atmos/cbor"
 	"github.com/jcalabro/atmos/repo"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
 // listen opens a relay for a test.
@@ -153,6 +157,37 @@ func TestRelayRefusesRepositoriesOfInactiveAccounts(t *testing.T) {
 		require.Equal(t, code, getJSON(t, r.URL()+"/xrpc/com.atproto.sync.getRepo?did="+did)["error"], status)
 	}
 	require.Equal(t, "RepoNotFound", getJSON(t, r.URL()+"/xrpc/com.atproto.sync.getRepo?did=did:plc:nobody")["error"])
+}
+
+// TestServerIsBehindWhenAnAccountLeaves: what the real server fetches late for a #sync comes out of
+// it all the same, once, before it tells that the account went.
+func TestServerIsBehindWhenAnAccountLeaves(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	n, err := New(Config{Seed: 9, Accounts: 2})
+	require.NoError(t, err)
+	binary, err := BuildJetstream(ctx, "")
+	require.NoError(t, err)
+	j, err := n.StartJetstream(ctx, JetstreamConfig{Binary: binary, DataDir: filepath.Join(t.TempDir(), "jetstream")})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, j.Stop()) })
+	did := n.DIDs()[0]
+
+	require.NoError(t, j.Hang())
+	_, err = n.Sync(did, Op{Action: Create, Record: NewPost(n.Now(), "unannounced", "art")})
+	require.NoError(t, err)
+	left, err := n.SetAccountStatus(did, false, "deactivated")
+	require.NoError(t, err)
+	// The relay has sent both frames, into the buffers before the server that hangs.
+	poll.Until(t, time.Minute, func() (bool, string) {
+		sent := j.relay.sent.Load()
+		return sent == left.Seq, fmt.Sprintf("frame %d of %d", sent, left.Seq)
+	})
+	require.NoError(t, j.Resume())
+	require.NoError(t, n.Await(ctx, j), "%s", j.Warnings())
+	require.Empty(t, j.Warnings())
+	require.Equal(t, "RepoDeactivated", getJSON(t, j.relay.URL()+"/xrpc/com.atproto.sync.getRepo?did="+did)["error"])
 }
 
 // getJSON fetches an object.

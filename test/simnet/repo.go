@@ -22,6 +22,7 @@ const (
 // Errors of the methods that change a repository. All mean that nothing was changed or emitted.
 var (
 	ErrUnknownAccount = errors.New("unknown account")
+	ErrInactive       = errors.New("account is away")
 	ErrRecordExists   = errors.New("record exists")
 	ErrNoRecord       = errors.New("no such record")
 	ErrCommitTooLarge = errors.New("commit too large")

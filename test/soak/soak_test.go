@@ -22,7 +22,7 @@ import (
 )
 
 var (
-	soakRuns = flag.Uint64("soak.runs", 1, "how many seeds TestSoak runs")
+	soakRuns = flag.Uint64("soak.runs", 3, "how many seeds TestSoak runs")
 	soakSeed = flag.Uint64("soak.seed", 1, "the first of them")
 	soakOnly = flag.String("soak.only", "", "instead of what the seed chooses, have every trouble once whose name has this in it")
 )
