@@ -40,8 +40,8 @@ func TestAcquire(t *testing.T) {
 		t.Parallel()
 		lock, err := dirlock.Acquire(t.TempDir())
 		require.NoError(t, err)
-		require.NoError(t, lock.Release())
-		require.NoError(t, lock.Release(), "a second release is harmless")
+		require.NoError(t, lock.Close())
+		require.NoError(t, lock.Close(), "a second release is harmless")
 	})
 	t.Run("held by this process", func(t *testing.T) {
 		t.Parallel()
@@ -52,17 +52,17 @@ func TestAcquire(t *testing.T) {
 		var held *dirlock.HeldError
 		require.ErrorAs(t, err, &held)
 		require.Equal(t, os.Getpid(), held.PID)
-		require.NoError(t, lock.Release())
+		require.NoError(t, lock.Close())
 		again, err := dirlock.Acquire(dir)
 		require.NoError(t, err)
-		require.NoError(t, again.Release())
+		require.NoError(t, again.Close())
 	})
 	t.Run("file without a process id", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
 		lock, err := dirlock.Acquire(dir)
 		require.NoError(t, err)
-		defer lock.Release()
+		defer lock.Close()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "lock"), []byte("?\n"), 0o600))
 		_, err = dirlock.Acquire(dir)
 		require.EqualError(t, err, "directory "+dir+" is in use by another process")
@@ -100,5 +100,5 @@ func TestHeldByAnotherProcess(t *testing.T) {
 	require.Error(t, cmd.Wait())
 	lock, err := dirlock.Acquire(dir)
 	require.NoError(t, err)
-	require.NoError(t, lock.Release())
+	require.NoError(t, lock.Close())
 }

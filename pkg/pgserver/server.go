@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	"github.com/tagstream/tagstream/pkg/dirlock"
 )
 
@@ -49,7 +51,7 @@ type Server struct {
 	clusterDir string
 	log        *slog.Logger
 	passwords  map[string]string // by role; not changed after Start
-	lock       *dirlock.Lock
+	lock       *flock.Flock
 	socketDir  string
 	port       int
 	process    *process
@@ -109,10 +111,10 @@ func Remove(ctx context.Context, dir string, logger *slog.Logger) error {
 		return errors.Join(fmt.Errorf("remove the Postgres in %s: %w", dir, err), s.release())
 	}
 	// The lock's file goes with the rest, while the lock is held.
-	return errors.Join(removeSocketDir(s.socketRecord()), os.RemoveAll(dir), lock.Release())
+	return errors.Join(removeSocketDir(s.socketRecord()), os.RemoveAll(dir), lock.Close())
 }
 
-func newServer(cfg Config, lock *dirlock.Lock) *Server {
+func newServer(cfg Config, lock *flock.Flock) *Server {
 	return &Server{
 		cfg:        cfg,
 		clusterDir: filepath.Join(cfg.Dir, clusterName),
@@ -434,7 +436,7 @@ func (s *Server) end(ctx context.Context, atOnce bool) error {
 // release gives back what the Server holds besides its process.
 func (s *Server) release() error {
 	err := removeSocketDir(s.socketRecord())
-	return errors.Join(err, s.lock.Release())
+	return errors.Join(err, s.lock.Close())
 }
 
 func (s *Server) socketRecord() string { return filepath.Join(s.cfg.Dir, "socket.path") }

@@ -223,7 +223,7 @@ func TestStartFailsClearly(t *testing.T) {
 			require.ErrorContains(t, err, test.want)
 			lock, err := dirlock.Acquire(dir)
 			require.NoError(t, err, "a failed start gives the directory back")
-			require.NoError(t, lock.Release())
+			require.NoError(t, lock.Close())
 		})
 	}
 }

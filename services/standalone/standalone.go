@@ -69,7 +69,7 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(apiURL
 	if err != nil {
 		return fmt.Errorf("take the data directory (TAGSTREAM_DATA_DIR): %w", err)
 	}
-	defer func() { err = errors.Join(err, lock.Release()) }()
+	defer func() { err = errors.Join(err, lock.Close()) }()
 	if err := checkRoom(cfg, freeBytes); err != nil {
 		return err
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	"github.com/tagstream/tagstream/pkg/dirlock"
 	"github.com/tagstream/tagstream/pkg/pgserver"
 )
@@ -25,7 +27,7 @@ const (
 // cluster is a copy of the template cluster, of its own.
 type cluster struct {
 	dir      string // removed by remove
-	lock     *dirlock.Lock
+	lock     *flock.Flock
 	binaries pgserver.Binaries
 }
 
@@ -33,7 +35,7 @@ func (c *cluster) remove() error {
 	ctx, cancel := context.WithTimeout(context.Background(), cleanupLimit)
 	defer cancel()
 	err := pgserver.Remove(ctx, c.serverDir(), quiet())
-	return errors.Join(err, os.RemoveAll(c.dir), c.lock.Release())
+	return errors.Join(err, os.RemoveAll(c.dir), c.lock.Close())
 }
 
 func (c *cluster) serverDir() string { return filepath.Join(c.dir, "server") }
@@ -87,7 +89,7 @@ func newCluster(ctx context.Context) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the test cache: %w", err)
 	}
-	defer lock.Release()
+	defer lock.Close()
 	binaries, err := pgserver.Find(ctx, pgserver.FindOptions{Dir: cache, Install: true, Logger: logger(slog.LevelInfo)})
 	if errors.Is(err, pgserver.ErrNotFound) {
 		return nil, fmt.Errorf("local binaries: %w: %w", errNoSource, err)
@@ -109,7 +111,7 @@ func newCluster(ctx context.Context) (*cluster, error) {
 	if c.lock, err = dirlock.Acquire(c.dir); err != nil {
 		return nil, err
 	}
-	if err := lock.Release(); err != nil { // others need not wait for the copy
+	if err := lock.Close(); err != nil { // others need not wait for the copy
 		return nil, errors.Join(err, c.remove())
 	}
 	if err := os.CopyFS(c.serverDir(), os.DirFS(template)); err != nil {
@@ -176,7 +178,7 @@ func cacheDir() (string, error) {
 }
 
 // acquire waits for the lock of a directory.
-func acquire(ctx context.Context, dir string) (*dirlock.Lock, error) {
+func acquire(ctx context.Context, dir string) (*flock.Flock, error) {
 	ticker := time.NewTicker(lockInterval)
 	defer ticker.Stop()
 	for {
