@@ -25,7 +25,7 @@ const (
 // runtime, the process, the program's version and its health.
 func NewRegistry(health *Health, version string) *prometheus.Registry {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "tagstream_build_info", Help: "1, labelled with the program's version.", ConstLabels: prometheus.Labels{"version": version}})
+		Name: "tagstream_build_info", Help: "1, with the program's version.", ConstLabels: prometheus.Labels{"version": version}})
 	build.Set(1)
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build, readiness{health})
@@ -35,7 +35,7 @@ func NewRegistry(health *Health, version string) *prometheus.Registry {
 // readiness shows Health as metrics, as it is when they are asked for.
 type readiness struct{ health *Health }
 
-var componentReady = prometheus.NewDesc("tagstream_component_ready", "1 while a component of /readyz is well and at work.", []string{"component"}, nil)
+var componentReady = prometheus.NewDesc("tagstream_component_ready", "1 while a component of /readyz is ready.", []string{"component"}, nil)
 
 // Describe implements prometheus.Collector.
 func (readiness) Describe(ch chan<- *prometheus.Desc) { ch <- componentReady }

@@ -25,7 +25,7 @@ type queue struct {
 func newQueue(collector sdktrace.SpanExporter, logger *slog.Logger, registry prometheus.Registerer) *queue {
 	spans := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tagstream_traces_spans_total",
-		Help: "Spans by what became of them: exported, failed (the collector did not take them) or dropped (too many waited)."}, []string{"result"})
+		Help: "Spans by result: exported, failed (refused by the collector) or dropped (queue full)."}, []string{"result"})
 	registry.MustRegister(spans)
 	return &queue{
 		collector: collector, logger: logger,

@@ -48,25 +48,25 @@ func newMetrics(r prometheus.Registerer, eraseWithin time.Duration) *metrics {
 		return g
 	}
 	m := &metrics{
-		events:       vec("events_total", "Events folded into the index, by kind.", "kind", names(event.Kinds)),
+		events:       vec("events_total", "Events applied, by kind.", "kind", names(event.Kinds)),
 		deadLetters:  vec("dead_letters_total", "Messages that could not be applied, by reason.", "reason", names(apply.Reasons)),
-		waiting:      gauge("dead_letters_waiting", "Dead letters that are stored now."),
-		waitingBytes: gauge("dead_letters_waiting_bytes", "What they take on disk."),
-		waitingLimit: gauge("dead_letters_limit_bytes", "What they may take; beyond it the indexer stops."),
+		waiting:      gauge("dead_letters_waiting", "Stored dead letters."),
+		waitingBytes: gauge("dead_letters_waiting_bytes", "Disk used by dead letters."),
+		waitingLimit: gauge("dead_letters_limit_bytes", "Disk limit of dead letters, at which the indexer stops."),
 		batch: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: metricsPrefix + "batch_duration_seconds", Help: "Time to apply one batch in one transaction.",
+			Name: metricsPrefix + "batch_duration_seconds", Help: "Time to apply a batch.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}),
-		checkpoint:     gauge("checkpoint_sequence", "Stream sequence of the last message folded in."),
-		lag:            gauge("lag_messages", "Messages of the stream that are not folded in yet; 0 on a standby."),
-		lastEvent:      gauge("last_event_timestamp_seconds", "The network's clock at the last event folded in."),
-		leader:         gauge("leader", "1 while this indexer has the lease."),
-		database:       gauge("database_bytes", "Size of the database with all its indexes, as of a minute ago at most."),
-		prunedRows:     vec("pruned_rows_total", "Rows deleted because nothing needs them any more, by table.", "table", prune.Tables),
-		erasedPayloads: vec("erased_payloads_total", "Payloads of removed posts erased from the stream and the dead letters, by kind.", "kind", erase.Kinds),
-		erasePass:      gauge("erase_pass_timestamp_seconds", "When the last complete pass of erasing began; 0 on a standby and before the first."),
+		checkpoint:     gauge("checkpoint_sequence", "Stream sequence of the last message applied."),
+		lag:            gauge("lag_messages", "Messages not applied yet; 0 on a standby."),
+		lastEvent:      gauge("last_event_timestamp_seconds", "Network clock at the last event applied."),
+		leader:         gauge("leader", "1 while this instance holds the lease."),
+		database:       gauge("database_bytes", "Database size with indexes, refreshed every minute."),
+		prunedRows:     vec("pruned_rows_total", "Rows pruned, by table.", "table", prune.Tables),
+		erasedPayloads: vec("erased_payloads_total", "Payloads of removed posts erased, by kind.", "kind", erase.Kinds),
+		erasePass:      gauge("erase_pass_timestamp_seconds", "Start of the last complete erase pass; 0 on a standby and before the first."),
 	}
 	register(m.batch)
-	within := gauge("erase_within_seconds", "The time from a removal until its payloads are to be erased; 0: never.")
+	within := gauge("erase_within_seconds", "Configured time from removal to erasure; 0: never.")
 	within.Set(max(0, eraseWithin).Seconds())
 	return m
 }

@@ -10,27 +10,30 @@ import (
 	"strings"
 	"testing"
 
+	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 )
 
-var update = flag.Bool("update", false, "write docs/metrics.md anew")
+var update = flag.Bool("update", false, "write docs/metrics.md")
 
 const docsHead = `# Metrics
 
-Made from the programs' registries by ` + "`make generate-metrics`" + `; do not edit. Each program shows these under ` + "`/metrics`" + ` on its operators' listener
-(` + "`TAGSTREAM_OPS_LISTEN`" + `), ` + "`bin/tagstream`" + ` all of them, and those of the Go runtime and the process (` + "`go_`, `process_`" + `). Every series is there from
-the start, at zero, and a label has no other values than these. Times are Unix seconds, so ` + "`time() - x`" + ` is an age that grows also when a program is stuck.
-With ` + "`TAGSTREAM_TRACES_URL`" + ` set each program also has ` + "`tagstream_traces_spans_total`" + ` ([traces](operations.md#traces)).
+Generated from the programs' registries by ` + "`make generate-metrics`" + `; do not edit. Each program
+serves its metrics under ` + "`/metrics`" + ` on the ops listener (` + "`TAGSTREAM_OPS_LISTEN`" + `), with those of the
+Go runtime and the process; ` + "`bin/tagstream`" + ` serves all of them. Names in ` + "`_total`" + ` are counters,
+histograms say so, the others are gauges. Every series exists from the start, at zero, and labels
+have no other values than these. Times are Unix seconds: ` + "`time() - x`" + ` grows while a program hangs.
 `
 
-// TestDocs compares docs/metrics.md with what the programs show.
+// TestDocs compares docs/metrics.md with what the programs serve.
 func TestDocs(t *testing.T) {
 	t.Parallel()
 	all := programs(t)
 	var b strings.Builder
 	b.WriteString(docsHead)
 	for _, program := range []string{"ingest", "indexer", "api"} {
-		fmt.Fprintf(&b, "\n## %s\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n", program)
+		fmt.Fprintf(&b, "\n## %s\n\n", program)
+		described := map[string]bool{}
 		for _, f := range families(t, all[program]) {
 			values := map[string]map[string]bool{}
 			for _, m := range f.GetMetric() {
@@ -43,12 +46,26 @@ func TestDocs(t *testing.T) {
 			}
 			var labels []string
 			for _, name := range slices.Sorted(maps.Keys(values)) {
-				labels = append(labels, fmt.Sprintf("`%s`: %s", name, strings.Join(slices.Sorted(maps.Keys(values[name])), ", ")))
+				// A long list stands in full at the first metric that has it.
+				text := name + ": " + strings.Join(slices.Sorted(maps.Keys(values[name])), ", ")
+				if described[text] {
+					text = name + ": as above"
+				}
+				described[name+": "+strings.Join(slices.Sorted(maps.Keys(values[name])), ", ")] = true
+				labels = append(labels, text)
 			}
 			if f.GetName() == "tagstream_build_info" {
-				labels = []string{"`version`"}
+				labels = []string{"version"}
 			}
-			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.GetName(), strings.ToLower(f.GetType().String()), strings.Join(labels, "; "), f.GetHelp())
+			help := f.GetHelp()
+			if f.GetType() == dto.MetricType_HISTOGRAM {
+				help += " Histogram."
+			}
+			suffix := ""
+			if len(labels) > 0 {
+				suffix = " (" + strings.Join(labels, "; ") + ")"
+			}
+			fmt.Fprintf(&b, "- `%s`%s: %s\n", f.GetName(), suffix, help)
 		}
 	}
 	path := filepath.Join(root, "docs", "metrics.md")
@@ -57,5 +74,5 @@ func TestDocs(t *testing.T) {
 	}
 	have, err := os.ReadFile(path)
 	require.NoError(t, err)
-	require.Equal(t, b.String(), string(have), "make generate-metrics writes it anew")
+	require.Equal(t, b.String(), string(have), "make generate-metrics writes it")
 }

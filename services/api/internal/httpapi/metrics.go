@@ -40,30 +40,30 @@ func newMetrics(r prometheus.Registerer, maxInFlight int) *metrics {
 	}
 	m := &metrics{
 		index: indexMetrics{
-			complete:   gauge("complete_through_timestamp_seconds", "The network's time of the newest event in the index; the time since is how stale answers are at most."),
-			silent:     gauge("silent_since_timestamp_seconds", "Since when nothing new was heard, by the network's time, as in /v1/status; 0: something is."),
-			checkpoint: gauge("checkpoint_sequence", "Stream sequence of the last message that answers take account of."),
-			lag:        gauge("lag_messages", "Messages of the stream behind it, as far as the indexer last saw."),
-			posts:      gauge("index_posts", "Posts in the index, hidden ones too."),
-			visible:    gauge("index_visible_posts", "Posts that queries can show."),
-			tags:       gauge("index_tags", "Tags in use by visible posts."),
-			sweepings:  gauge("index_sweeping_accounts", "Accounts with many posts that are being hidden, shown again or erased."),
+			complete:   gauge("complete_through_timestamp_seconds", "Network time of the newest indexed event; its age is the staleness of answers."),
+			silent:     gauge("silent_since_timestamp_seconds", "silentSince of /v1/status: network time since which nothing new arrived; 0: not silent."),
+			checkpoint: gauge("checkpoint_sequence", "Stream sequence up to which answers are complete."),
+			lag:        gauge("lag_messages", "Messages behind the checkpoint, as last seen by the indexer."),
+			posts:      gauge("index_posts", "Indexed posts, including hidden ones."),
+			visible:    gauge("index_visible_posts", "Visible posts."),
+			tags:       gauge("index_tags", "Tags of visible posts."),
+			sweepings:  gauge("index_sweeping_accounts", "Accounts being swept."),
 		},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "tagstream_api_requests_total", Help: "Requests answered, by route and HTTP status (499: the client went away)."}, []string{"route", "code"}),
+			Name: "tagstream_api_requests_total", Help: "Requests answered, by route and HTTP status (499: client gone)."}, []string{"route", "code"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "tagstream_api_request_duration_seconds", Help: "Time from a request's headers to its answer's last byte, by route.",
+			Name: "tagstream_api_request_duration_seconds", Help: "Time from request headers to the last byte of the answer, by route.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}, []string{"route"}),
 		pageRows: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "tagstream_api_page_rows", Help: "Posts per page.", Buckets: []float64{0, 1, 10, 25, 50, 100}}),
 		pageEntries: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "tagstream_api_page_index_entries", Help: "Index entries read to find a page of posts, about.",
+			Name: "tagstream_api_page_index_entries", Help: "Index entries read per page, estimated.",
 			Buckets: []float64{10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000}}),
 		shortPages: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "tagstream_api_short_pages_total", Help: "Pages of posts that ended before their limit although there is more, by what ran out."}, []string{"short_of"}),
-		inFlight: gauge("requests_in_flight", "Requests being answered."),
+			Name: "tagstream_api_short_pages_total", Help: "Pages cut short although more posts exist, by exhausted budget."}, []string{"short_of"}),
+		inFlight: gauge("requests_in_flight", "Requests in progress."),
 	}
-	gauge("requests_in_flight_limit", "How many requests are worked on at once; others get 503.").Set(float64(maxInFlight))
+	gauge("requests_in_flight_limit", "Concurrency limit; further requests get 503.").Set(float64(maxInFlight))
 	r.MustRegister(m.requests, m.seconds, m.pageRows, m.pageEntries, m.shortPages)
 	for _, s := range store.Shortnesses {
 		m.shortPages.WithLabelValues(string(s))

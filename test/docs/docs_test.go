@@ -1,0 +1,124 @@
+// Package docs checks what the documents say against the tree: links, tests and length.
+package docs_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+)
+
+const root = "../.."
+
+// maxWords is the most that docs may hold together: what nobody has time to read helps nobody.
+const maxWords = 18_000
+
+// generated are the documents that programs write, with lines of any length.
+var generated = map[string]bool{"bench.md": true, "configuration.md": true, "metrics.md": true, "report.md": true}
+
+var (
+	fence   = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
+	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	anchor  = regexp.MustCompile(`<a id="([^"]+)">`)
+	heading = regexp.MustCompile(`(?m)^#+ (.+)$`)
+	named   = regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)`")
+	defined = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
+	invalid = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+)
+
+// documents returns every Markdown file that people read, without its code blocks.
+func documents(t *testing.T) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, pattern := range []string{"*.md", "docs/*.md", "docs/*/*.md"} {
+		paths, err := filepath.Glob(filepath.Join(root, pattern))
+		require.NoError(t, err)
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			require.NoError(t, err)
+			all[path] = fence.ReplaceAllString(string(text), "")
+		}
+	}
+	require.Greater(t, len(all), 10)
+	return all
+}
+
+// TestLinks follows every link within the repository, to its file and to its heading.
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	all := documents(t)
+	targets := map[string]map[string]bool{}
+	for path, text := range all {
+		targets[path] = map[string]bool{}
+		for _, h := range heading.FindAllStringSubmatch(text, -1) {
+			slug := invalid.ReplaceAllString(strings.ToLower(h[1]), "")
+			targets[path][strings.ReplaceAll(slug, " ", "-")] = true
+		}
+		for _, a := range anchor.FindAllStringSubmatch(text, -1) {
+			targets[path][a[1]] = true
+		}
+	}
+	for path, text := range all {
+		for _, l := range link.FindAllStringSubmatch(text, -1) {
+			if strings.Contains(l[1], "://") {
+				continue
+			}
+			file, fragment, _ := strings.Cut(l[1], "#")
+			to := path
+			if file != "" {
+				to = filepath.Join(filepath.Dir(path), file)
+				_, err := os.Stat(to)
+				require.NoError(t, err, "%s links to %s", path, l[1])
+			}
+			if fragment != "" {
+				require.True(t, targets[to][fragment], "%s links to %s, which has no such heading", path, l[1])
+			}
+		}
+	}
+}
+
+// TestNamedTests looks for every test that a document names.
+func TestNamedTests(t *testing.T) {
+	t.Parallel()
+	exists := map[string]bool{}
+	require.NoError(t, filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, f := range defined.FindAllStringSubmatch(string(text), -1) {
+			exists[f[1]] = true
+		}
+		return err
+	}))
+	for path, text := range documents(t) {
+		for _, n := range named.FindAllStringSubmatch(text, -1) {
+			require.True(t, exists[n[1]], "%s names the test %s, which does not exist", path, n[1])
+		}
+	}
+}
+
+// TestLength: prose wraps at 100 columns, and the documents stay short.
+func TestLength(t *testing.T) {
+	t.Parallel()
+	words := 0
+	for path, text := range documents(t) {
+		if strings.HasPrefix(path, filepath.Join(root, "docs")) {
+			words += len(strings.Fields(text))
+		}
+		if generated[filepath.Base(path)] {
+			continue
+		}
+		for line := range strings.Lines(text) {
+			prose := !strings.HasPrefix(line, "|") && !strings.HasPrefix(line, "    ") && !strings.HasPrefix(line, "![")
+			if prose {
+				require.LessOrEqual(t, utf8.RuneCountInString(strings.TrimSpace(line)), 100, "%s: %s", path, line)
+			}
+		}
+	}
+	require.LessOrEqual(t, words, maxWords)
+}
