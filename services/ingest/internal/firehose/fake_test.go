@@ -53,7 +53,7 @@ type fakeEvent struct {
 	// made is when its account's server made it; zero is time.
 	made  time.Time
 	did   string    // did:plc:a where ""
-	op    string    // of the commit; delete where ""
+	op    string    // of the commit, delete where ""; or sync
 	shown time.Time // the imported time; zero is time
 }
 
@@ -268,6 +268,12 @@ func (e fakeEvent) frame() string {
 		payload = map[string]any{
 			"$type": "network.bsky.jetstream.subscribeEvents#commit", "seq": e.seq, "time": at, "did": did, "rev": revOf(e.made),
 			"operation": cmp.Or(e.op, "delete"), "collection": event.Collection, "rkey": "a",
+		}
+		if e.op == "sync" {
+			payload = map[string]any{
+				"$type": "network.bsky.jetstream.subscribeEvents#sync", "seq": e.seq, "time": at, "did": did,
+				"sync": map[string]any{"did": did, "rev": revOf(e.made), "seq": 1, "time": at},
+			}
 		}
 		if e.op == "create" {
 			payload["cid"], payload["record"] = "bafyreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy", map[string]any{"$type": event.Collection, "text": "a"}

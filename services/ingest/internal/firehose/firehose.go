@@ -12,6 +12,7 @@ import (
 	"github.com/bluesky-social/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/services/ingest/internal/decode"
 )
 
 // Config is what to read, and from where.
@@ -108,6 +109,9 @@ type run struct {
 	// pos is the last event that the handler took, or where reading begins.
 	pos   event.Position
 	clock *clock
+	// syncs follows the #syncs, and resync is what another host has to give again.
+	syncs  decode.Syncs
+	resync resync
 	// newest is the latest time that an event read gave itself. The clock is behind
 	// it: it believes no single account.
 	newest time.Time

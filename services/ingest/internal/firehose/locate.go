@@ -30,7 +30,7 @@ func (r *run) locate(ctx context.Context, host string) (event.Position, error) {
 	}
 	var back time.Time // of a bulk nothing is covered: read from origin, or everything
 	if !inBulk(r.pos) {
-		back = r.pos.NetworkTime().Add(-r.timing.Margin)
+		back = r.covered().Add(-r.timing.Margin)
 	}
 	if back.Before(r.origin) {
 		back = r.origin
@@ -45,10 +45,34 @@ func (r *run) locate(ctx context.Context, host string) (event.Position, error) {
 		}
 	}
 	r.clock.begin(back)
+	if !r.resync.made.IsZero() {
+		r.resync.until = r.clock.at
+	}
 	if epoch := time.Unix(0, 0).UTC(); back.Before(epoch) {
 		back = epoch // no earlier time can be stored
 	}
 	return event.Position{Host: host, Seq: seq, Time: back}, nil
+}
+
+// resyncReach is how far another host is read back at most for a #sync. Its revision
+// may be years old: the account may have written nothing since.
+const resyncReach = 24 * time.Hour
+
+// covered is the time up to which everything was read: where that ends within a
+// #sync, the time of the #sync, since replacements without it say nothing.
+func (r *run) covered() time.Time {
+	at := r.pos.NetworkTime()
+	if made := r.resync.made; !made.IsZero() && made.Before(at) {
+		return later(made, at.Add(-resyncReach))
+	}
+	return at
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // errYoung says that a host's history begins only behind the position.
@@ -60,10 +84,11 @@ var errYoung = errors.New("the host does not know what came between")
 // deletions. It is used when no other has been for some time.
 func (r *run) checkYoung(ctx context.Context, host string) error {
 	begins, err := r.begins(ctx, host)
-	if err != nil || !begins.After(r.pos.NetworkTime()) {
+	covered := r.covered()
+	if err != nil || !begins.After(covered) {
 		return err
 	}
-	detail := fmt.Sprintf("its history begins at %s, the last position is of %s", begins.Format(time.RFC3339), r.pos.NetworkTime().Format(time.RFC3339))
+	detail := fmt.Sprintf("its history begins at %s, the last position is of %s", begins.Format(time.RFC3339), covered.Format(time.RFC3339))
 	if r.young.IsZero() {
 		r.young = time.Now()
 	}

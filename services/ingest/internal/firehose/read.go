@@ -127,7 +127,32 @@ func (r *run) position(host string, ev *jetstream.Event) event.Position {
 		}
 	}
 	create := ev.Commit != nil && ev.Commit.Operation == jetstream.OpCreate
-	return event.Position{Host: host, Seq: ev.Seq, Time: t, Clock: r.clock.read(id, create), Mark: id.mark()}
+	p := event.Position{Host: host, Seq: ev.Seq, Time: t, Clock: r.clock.read(id, create), Mark: id.mark()}
+	r.syncs.Pass(ev)
+	r.resync.pass(ev, r.syncs.Open(), p.Clock)
+	return p
+}
+
+// resync is a #sync of which replacements may be missing. Another host may have it
+// earlier among the other events, and has to give all of it again.
+type resync struct {
+	// made is the #sync's own time; zero is none.
+	made time.Time
+	// until is the clock at a change of hosts within it; zero where there was none.
+	// Once that is passed, the #sync has come again.
+	until time.Time
+}
+
+func (s *resync) pass(ev *jetstream.Event, open bool, clock time.Time) {
+	made, ok := identityOf(ev).time()
+	switch {
+	case ev.Sync != nil && ok && open:
+		if s.made.IsZero() || s.until.IsZero() || made.Before(s.made) {
+			s.made = made
+		}
+	case !open && (s.until.IsZero() || clock.After(s.until)):
+		*s = resync{}
+	}
 }
 
 // clientError says whether an error that the client yields ends the visit.

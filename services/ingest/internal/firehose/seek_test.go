@@ -203,3 +203,53 @@ func TestBulkMovesNoClock(t *testing.T) {
 	require.Equal(t, 1, s.count(Gap), "it is new")
 	require.Equal(t, clock, s.last().Clock)
 }
+
+// A host that dies in the midst of a #sync leaves replacements that mean nothing
+// without it. The next host gives all of it again, however much earlier it has it, and
+// also where a host between them dies before it does.
+func TestFailOverWithinASync(t *testing.T) {
+	t.Parallel()
+	const synced, died = 600, 1200 // of the network's seconds
+	sync := past.Add(synced * time.Second)
+	for name, between := range map[string]bool{"at once": false, "by a host that gives one event": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const x = "did:plc:x"
+			a, b, c := newFakeHost(t), newFakeHost(t), newFakeHost(t)
+			a.network(1, died, 0)
+			at := past.Add(died * time.Second)
+			a.change(func() { // it was late to fetch the repository
+				a.events = append(a.events,
+					fakeEvent{seq: died + 1, made: sync, time: at, did: x, op: "sync"},
+					fakeEvent{seq: died + 2, made: sync, time: at, did: x, op: "create"})
+			})
+			hosts := []*fakeHost{a, b}
+			for _, h := range []*fakeHost{b, c} {
+				h.network(1, died+300, 0)
+				h.change(func() {
+					h.events[synced].op, h.events[synced].did = "sync", x
+					h.events[synced+1].op, h.events[synced+1].did, h.events[synced+1].made = "create", x, sync
+				})
+			}
+			if between {
+				hosts = append(hosts, c)
+				b.change(func() { b.events = b.events[:synced-30] }) // it has not come to it yet
+			}
+			s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, hosts...)
+			s.await(fmt.Sprint("a:", died+2))
+			begin := len(s.all())
+			a.change(func() { a.status = http.StatusServiceUnavailable })
+			a.cutAll()
+			last := "b"
+			if between {
+				s.await(fmt.Sprint("b:", synced-30))
+				begin, last = len(s.all()), "c"
+				b.change(func() { b.status = http.StatusServiceUnavailable })
+				b.cutAll()
+			}
+			s.await(fmt.Sprintf("%s:%d", last, died+300))
+			require.Contains(t, s.all()[begin:], fmt.Sprintf("%s:%d", last, synced+1))
+			require.Contains(t, s.all()[begin:], fmt.Sprintf("%s:%d", last, synced+2))
+		})
+	}
+}
