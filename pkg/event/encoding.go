@@ -73,8 +73,10 @@ func Decode(data []byte) (*Event, error) {
 
 func (p *Position) normalize() {
 	p.Time = p.Time.UTC().Truncate(time.Microsecond)
-	if !p.Clock.IsZero() { // the zero time is in UTC, and as it is compares as such
-		p.Clock = p.Clock.UTC().Truncate(time.Microsecond)
+	for _, t := range []*time.Time{&p.Clock, &p.Resync} {
+		if !t.IsZero() { // the zero time is in UTC, and as it is compares as such
+			*t = t.UTC().Truncate(time.Microsecond)
+		}
 	}
 }
 
@@ -89,6 +91,9 @@ func (p Position) bad() string {
 	}
 	if !p.Clock.IsZero() && !storable(p.Clock) {
 		return "clock"
+	}
+	if !p.Resync.IsZero() && !storable(p.Resync) {
+		return "resync"
 	}
 	return ""
 }

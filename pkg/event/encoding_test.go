@@ -57,14 +57,20 @@ func examples() map[string]*event.Event {
 			Kind: event.KindAccount, Source: source(1007), DID: aliceDID, Status: "takendown",
 			Upstream: &event.Upstream{Seq: 500, Time: time.Date(2026, 8, 20, 11, 59, 20, 500000000, time.UTC)},
 		},
-		"sync":          {Kind: event.KindSync, Source: source(1008), DID: aliceDID, Rev: aRev},
-		"position":      {Kind: event.KindPosition, Source: source(1009)},
-		"position-over": {Kind: event.KindPosition, Source: source(1009), Sync: event.SyncOver},
-		"position-open": {Kind: event.KindPosition, Source: source(1009), Sync: event.SyncOpen},
+		"sync":            {Kind: event.KindSync, Source: source(1008), DID: aliceDID, Rev: aRev},
+		"position":        {Kind: event.KindPosition, Source: source(1009)},
+		"position-over":   {Kind: event.KindPosition, Source: source(1009), Sync: event.SyncOver},
+		"position-open":   {Kind: event.KindPosition, Source: source(1009), Sync: event.SyncOpen},
+		"position-resync": {Kind: event.KindPosition, Source: resynced(source(1009)), Sync: event.SyncOpen},
 		"delete-of-the-past": {
 			Kind: event.KindDelete, Source: source(11), Resume: ptr(source(1010)), DID: aliceDID, Rkey: aRkey, Rev: aRev,
 		},
 	}
+}
+
+func resynced(p event.Position) event.Position {
+	p.Resync = time.Date(2026, 8, 20, 11, 58, 0, 0, time.UTC)
+	return p
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -55,6 +55,9 @@ type Position struct {
 	// Mark tells the event at Seq from any other that a host could give that
 	// number to; "" where the event is not known.
 	Mark string `json:"mark,omitempty"`
+	// Resync is set where replacements of a #sync may be missing: the time of the #sync, from
+	// which another host has to be read.
+	Resync time.Time `json:"resync,omitzero"`
 }
 
 // NetworkTime is the position's Clock or, where it has none, its Time.

@@ -145,6 +145,9 @@ var errReachedEnd = errors.New("reached the end of the time to read")
 // has passed (nil). Anything else it retries for ever.
 func (rd *Reader) Run(ctx context.Context, from event.Position, handle Handler) error {
 	r := &run{Reader: rd, handle: handle, pos: from, clock: newClock(from), failures: map[string]failure{}}
+	if !from.Resync.IsZero() {
+		r.syncs, r.resync = decode.MidwaySyncs(), resync{made: from.Resync, until: r.clock.at}
+	}
 	switch {
 	case from.Seq > 0:
 		r.setEnd(from.NetworkTime())

@@ -58,8 +58,8 @@ func (r *run) locate(ctx context.Context, host string) (event.Position, error) {
 // may be years old: the account may have written nothing since.
 const resyncReach = 24 * time.Hour
 
-// covered is the time up to which everything was read: where that ends within a
-// #sync, the time of the #sync, since replacements without it say nothing.
+// covered is the time from which another host is read, but for the margin: that of the
+// position or, within a #sync, that of the #sync, since replacements without it say nothing.
 func (r *run) covered() time.Time {
 	at := r.pos.NetworkTime()
 	if made := r.resync.made; !made.IsZero() && made.Before(at) {
@@ -84,11 +84,10 @@ var errYoung = errors.New("the host does not know what came between")
 // deletions. It is used when no other has been for some time.
 func (r *run) checkYoung(ctx context.Context, host string) error {
 	begins, err := r.begins(ctx, host)
-	covered := r.covered()
-	if err != nil || !begins.After(covered) {
+	if err != nil || !begins.After(r.pos.NetworkTime()) {
 		return err
 	}
-	detail := fmt.Sprintf("its history begins at %s, the last position is of %s", begins.Format(time.RFC3339), covered.Format(time.RFC3339))
+	detail := fmt.Sprintf("its history begins at %s, the last position is of %s", begins.Format(time.RFC3339), r.pos.NetworkTime().Format(time.RFC3339))
 	if r.young.IsZero() {
 		r.young = time.Now()
 	}

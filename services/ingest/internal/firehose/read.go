@@ -130,6 +130,7 @@ func (r *run) position(host string, ev *jetstream.Event) event.Position {
 	p := event.Position{Host: host, Seq: ev.Seq, Time: t, Clock: r.clock.read(id, create), Mark: id.mark()}
 	r.syncs.Pass(ev)
 	r.resync.pass(ev, r.syncs.Open(), p.Clock)
+	p.Resync = r.resync.made
 	return p
 }
 
@@ -138,8 +139,8 @@ func (r *run) position(host string, ev *jetstream.Event) event.Position {
 type resync struct {
 	// made is the #sync's own time; zero is none.
 	made time.Time
-	// until is the clock at a change of hosts within it; zero where there was none.
-	// Once that is passed, the #sync has come again.
+	// until is the clock at a start or a change of hosts within it; zero where there was
+	// none. Once that is passed, the #sync has come again.
 	until time.Time
 }
 

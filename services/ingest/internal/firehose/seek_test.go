@@ -1,6 +1,7 @@
 package firehose
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -205,13 +206,16 @@ func TestBulkMovesNoClock(t *testing.T) {
 }
 
 // A host that dies in the midst of a #sync leaves replacements that mean nothing
-// without it. The next host gives all of it again, however much earlier it has it, and
-// also where a host between them dies before it does.
+// without it. The next host gives all of it again, however much earlier it has it, also
+// where a host between them dies before it does, and where the reader stops meanwhile.
 func TestFailOverWithinASync(t *testing.T) {
 	t.Parallel()
 	const synced, died = 600, 1200 // of the network's seconds
 	sync := past.Add(synced * time.Second)
-	for name, between := range map[string]bool{"at once": false, "by a host that gives one event": true} {
+	for name, tt := range map[string]struct{ between, restart bool }{
+		"at once": {}, "by a host that gives one event": {between: true}, "after a restart": {restart: true},
+		"after a restart on that host": {between: true, restart: true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			const x = "did:plc:x"
@@ -231,21 +235,27 @@ func TestFailOverWithinASync(t *testing.T) {
 					h.events[synced+1].op, h.events[synced+1].did, h.events[synced+1].made = "create", x, sync
 				})
 			}
-			if between {
+			if tt.between {
 				hosts = append(hosts, c)
 				b.change(func() { b.events = b.events[:synced-30] }) // it has not come to it yet
 			}
 			s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, hosts...)
+			leave := func(dead *fakeHost) (begin int) {
+				if tt.restart {
+					s.cancel()
+					require.ErrorIs(t, s.ended(), context.Canceled)
+					s = read(t, s.last(), Config{}, hosts...)
+				}
+				begin = len(s.all())
+				dead.change(func() { dead.status = http.StatusServiceUnavailable })
+				dead.cutAll()
+				return begin
+			}
 			s.await(fmt.Sprint("a:", died+2))
-			begin := len(s.all())
-			a.change(func() { a.status = http.StatusServiceUnavailable })
-			a.cutAll()
-			last := "b"
-			if between {
+			begin, last := leave(a), "b"
+			if tt.between {
 				s.await(fmt.Sprint("b:", synced-30))
-				begin, last = len(s.all()), "c"
-				b.change(func() { b.status = http.StatusServiceUnavailable })
-				b.cutAll()
+				begin, last = leave(b), "c"
 			}
 			s.await(fmt.Sprintf("%s:%d", last, died+300))
 			require.Contains(t, s.all()[begin:], fmt.Sprintf("%s:%d", last, synced+1))
