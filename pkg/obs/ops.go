@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
@@ -24,11 +25,10 @@ const (
 // NewRegistry returns a metrics registry with what every program shows: the Go
 // runtime, the process, the program's version and its health.
 func NewRegistry(health *Health, version string) *prometheus.Registry {
-	build := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "tagstream_build_info", Help: "1, with the program's version.", ConstLabels: prometheus.Labels{"version": version}})
-	build.Set(1)
 	r := prometheus.NewRegistry()
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build, readiness{health})
+	promauto.With(r).NewGauge(prometheus.GaugeOpts{
+		Name: "tagstream_build_info", Help: "1, with the program's version.", ConstLabels: prometheus.Labels{"version": version}}).Set(1)
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), readiness{health})
 	return r
 }
 

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
@@ -33,19 +34,16 @@ type metrics struct {
 }
 
 func newMetrics(r prometheus.Registerer, eraseWithin time.Duration) *metrics {
-	register := func(c prometheus.Collector) { r.MustRegister(c) }
+	auto := promauto.With(r)
 	vec := func(name, help, label string, values []string) *prometheus.CounterVec {
-		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricsPrefix + name, Help: help}, []string{label})
+		v := auto.NewCounterVec(prometheus.CounterOpts{Name: metricsPrefix + name, Help: help}, []string{label})
 		for _, value := range values {
 			v.WithLabelValues(value)
 		}
-		register(v)
 		return v
 	}
 	gauge := func(name, help string) prometheus.Gauge {
-		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: metricsPrefix + name, Help: help})
-		register(g)
-		return g
+		return auto.NewGauge(prometheus.GaugeOpts{Name: metricsPrefix + name, Help: help})
 	}
 	m := &metrics{
 		events:       vec("events_total", "Events applied, by kind.", "kind", names(event.Kinds)),
@@ -53,7 +51,7 @@ func newMetrics(r prometheus.Registerer, eraseWithin time.Duration) *metrics {
 		waiting:      gauge("dead_letters_waiting", "Stored dead letters."),
 		waitingBytes: gauge("dead_letters_waiting_bytes", "Disk used by dead letters."),
 		waitingLimit: gauge("dead_letters_limit_bytes", "Disk limit of dead letters, at which the indexer stops."),
-		batch: prometheus.NewHistogram(prometheus.HistogramOpts{
+		batch: auto.NewHistogram(prometheus.HistogramOpts{
 			Name: metricsPrefix + "batch_duration_seconds", Help: "Time to apply a batch.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}),
 		checkpoint:     gauge("checkpoint_sequence", "Stream sequence of the last message applied."),
@@ -65,7 +63,6 @@ func newMetrics(r prometheus.Registerer, eraseWithin time.Duration) *metrics {
 		erasedPayloads: vec("erased_payloads_total", "Payloads of removed posts erased, by kind.", "kind", erase.Kinds),
 		erasePass:      gauge("erase_pass_timestamp_seconds", "Start of the last complete erase pass; 0 on a standby and before the first."),
 	}
-	register(m.batch)
 	within := gauge("erase_within_seconds", "Configured time from removal to erasure; 0: never.")
 	within.Set(max(0, eraseWithin).Seconds())
 	return m

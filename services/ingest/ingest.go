@@ -91,10 +91,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if deps.Registry == nil {
 		deps.Registry = prometheus.NewRegistry()
 	}
-	m, err := newMetrics(deps.Registry)
-	if err != nil {
-		return nil, err
-	}
+	m := newMetrics(deps.Registry)
 	if deps.Ready == nil {
 		deps.Ready = func(string, error) {}
 	}

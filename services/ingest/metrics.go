@@ -1,10 +1,8 @@
 package ingest
 
 import (
-	"errors"
-	"fmt"
-
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/services/ingest/internal/decode"
@@ -55,37 +53,25 @@ type metrics struct {
 	logDropped   prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer) (*metrics, error) {
-	var errs []error
-	register := func(c prometheus.Collector) {
-		if err := reg.Register(c); err != nil {
-			errs = append(errs, err)
-		}
-	}
+func newMetrics(r prometheus.Registerer) *metrics {
+	auto := promauto.With(r)
 	vec := func(name, help, label string, values []string) *prometheus.CounterVec {
-		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricsPrefix + name, Help: help}, []string{label})
+		v := auto.NewCounterVec(prometheus.CounterOpts{Name: metricsPrefix + name, Help: help}, []string{label})
 		for _, value := range values {
 			v.WithLabelValues(value)
 		}
-		register(v)
 		return v
 	}
 	counter := func(name, help string) prometheus.Counter {
-		c := prometheus.NewCounter(prometheus.CounterOpts{Name: metricsPrefix + name, Help: help})
-		register(c)
-		return c
+		return auto.NewCounter(prometheus.CounterOpts{Name: metricsPrefix + name, Help: help})
 	}
 	gauge := func(name, help string) prometheus.Gauge {
-		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: metricsPrefix + name, Help: help})
-		register(g)
-		return g
+		return auto.NewGauge(prometheus.GaugeOpts{Name: metricsPrefix + name, Help: help})
 	}
 	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
-		h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: metricsPrefix + name, Help: help, Buckets: buckets})
-		register(h)
-		return h
+		return auto.NewHistogram(prometheus.HistogramOpts{Name: metricsPrefix + name, Help: help, Buckets: buckets})
 	}
-	m := &metrics{
+	return &metrics{
 		read:         vec("events_read_total", "Upstream events read, by kind.", "kind", readKinds),
 		dropped:      vec("events_dropped_total", "Upstream events not published, by reason.", "reason", names(decode.DropReasons)),
 		published:    vec("events_published_total", "Events acknowledged by the stream, by kind.", "kind", names(event.Kinds)),
@@ -113,10 +99,6 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		storageMax:   gauge("storage_limit_bytes", "The account's disk limit; 0: none."),
 		logDropped:   counter("log_entries_dropped_total", "Ingest log entries that could not be stored."),
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, fmt.Errorf("register metrics: %w", err)
-	}
-	return m, nil
 }
 
 func names[T ~string](values []T) []string {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/tagstream/tagstream/pkg/store"
 )
@@ -33,10 +34,9 @@ type indexMetrics struct {
 }
 
 func newMetrics(r prometheus.Registerer, maxInFlight int) *metrics {
+	auto := promauto.With(r)
 	gauge := func(name, help string) prometheus.Gauge {
-		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "tagstream_api_" + name, Help: help})
-		r.MustRegister(g)
-		return g
+		return auto.NewGauge(prometheus.GaugeOpts{Name: "tagstream_api_" + name, Help: help})
 	}
 	m := &metrics{
 		index: indexMetrics{
@@ -49,22 +49,21 @@ func newMetrics(r prometheus.Registerer, maxInFlight int) *metrics {
 			tags:       gauge("index_tags", "Tags of visible posts."),
 			sweepings:  gauge("index_sweeping_accounts", "Accounts being swept."),
 		},
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+		requests: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "tagstream_api_requests_total", Help: "Requests answered, by route and HTTP status (499: client gone)."}, []string{"route", "code"}),
-		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		seconds: auto.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "tagstream_api_request_duration_seconds", Help: "Time from request headers to the last byte of the answer, by route.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}, []string{"route"}),
-		pageRows: prometheus.NewHistogram(prometheus.HistogramOpts{
+		pageRows: auto.NewHistogram(prometheus.HistogramOpts{
 			Name: "tagstream_api_page_rows", Help: "Posts per page.", Buckets: []float64{0, 1, 10, 25, 50, 100}}),
-		pageEntries: prometheus.NewHistogram(prometheus.HistogramOpts{
+		pageEntries: auto.NewHistogram(prometheus.HistogramOpts{
 			Name: "tagstream_api_page_index_entries", Help: "Index entries read per page, estimated.",
 			Buckets: []float64{10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000}}),
-		shortPages: prometheus.NewCounterVec(prometheus.CounterOpts{
+		shortPages: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "tagstream_api_short_pages_total", Help: "Pages cut short although more posts exist, by exhausted budget."}, []string{"short_of"}),
 		inFlight: gauge("requests_in_flight", "Requests in progress."),
 	}
 	gauge("requests_in_flight_limit", "Concurrency limit; further requests get 503.").Set(float64(maxInFlight))
-	r.MustRegister(m.requests, m.seconds, m.pageRows, m.pageEntries, m.shortPages)
 	for _, s := range store.Shortnesses {
 		m.shortPages.WithLabelValues(string(s))
 	}
