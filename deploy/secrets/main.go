@@ -1,10 +1,10 @@
-// Command secrets makes what the parts of a deployment prove themselves with:
-// an authority, its certificates for NATS and Postgres, nkeys of the NATS
-// users, passwords of the database's roles, the keys that sign page tokens.
+// Command secrets creates the credentials of a deployment: a certificate authority, certificates
+// for NATS and Postgres, nkeys of the NATS users, passwords of the database roles, and the keys
+// that sign page tokens.
 //
-// It writes a file for each into one folder and leaves those that are there, so
-// that it can run before every start. To replace one, delete it and run again;
-// docs/deployment.md says who is to be restarted then.
+// It writes one file for each into one folder and leaves existing files alone, so it can run before
+// every start. To replace a credential, delete its file and run again; docs/deployment.md lists
+// what to restart then.
 package main
 
 import (

@@ -1,4 +1,3 @@
-// Package obs owns what an operator sees of a running service: its logger, its
-// health and readiness, and the private listener that serves them together
-// with metrics and profiles.
+// Package obs owns what an operator sees of a running service: its logger, its health and
+// readiness, and the private listener that serves them together with metrics and profiles.
 package obs

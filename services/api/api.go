@@ -1,9 +1,8 @@
-// Package api is the service that answers questions about the index over HTTP:
-// store to JSON, read only. Its database role can only select.
+// Package api is the service that answers queries of the index over HTTP, read only. Its database
+// role can only select.
 //
-// It keeps nothing: any number of it can run side by side, and one that is
-// killed loses no more than the answers under way. A database that is away is
-// waited for; meanwhile requests get 503, and readiness says so.
+// It keeps no state: any number of instances can run side by side, and one that is killed loses
+// only the answers in progress. While the database is down, requests get 503 and readiness says so.
 package api
 
 import (

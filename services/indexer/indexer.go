@@ -1,11 +1,9 @@
-// Package indexer is the service that folds the stream into the index: stream
-// to store. It holds a lease in the database, reads the stream in order from
-// the checkpoint, and applies batches of messages, each in one transaction
-// with the checkpoint and the lease's epoch.
+// Package indexer is the service that folds the stream into the index. It holds a lease in the
+// database, reads the stream in order from the checkpoint, and applies batches of messages, each in
+// one transaction with the checkpoint and the epoch of the lease.
 //
-// It loses nothing and repeats nothing: the checkpoint and the rows are one
-// write, and whatever is read twice changes nothing the second time. A server
-// that is away is waited for.
+// It loses and repeats nothing: checkpoint and rows are one write, and a message that is read twice
+// changes nothing the second time. While a server is down, it waits.
 package indexer
 
 import (

@@ -1,6 +1,6 @@
-// Command capture records events as the official client gives them, for the
-// golden files of services/ingest/internal/decode. It keeps every kind of event
-// and a sample of each sort of post, so that a file stays small.
+// Command capture records events as the official client delivers them, for the golden files of
+// services/ingest/internal/decode. It keeps every kind of event and a sample of each sort of post,
+// so that files stay small.
 package main
 
 import (

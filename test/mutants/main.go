@@ -1,16 +1,15 @@
-// Command mutants proves that the tests can fail. Each patch beside it plants one
-// bug and names the one test that must find it:
+// Command mutants proves that the tests can fail. Each patch beside it plants one bug and names the
+// one test that must find it:
 //
 //	# bug: the checkpoint moves outside of the transaction
 //	# test: ./test/e2e TestIndexerCommitFaults
 //	--- a/pkg/store/writer.go
 //	...
 //
-// The command copies the tree to a temporary folder, so that the tree itself
-// stays as it is whatever happens. There it first runs all of the named tests
-// without a bug, and then, bug by bug, the test that must find it. It prints a
-// table and exits with 1 where a bug was not found, a patch does not apply any
-// more, does not compile, or a test fails without any bug.
+// The command copies the tree to a temporary folder, so the tree itself never changes. There it
+// first runs all named tests without a bug, and then, bug by bug, the test that must find it. It
+// prints a table and exits with 1 if a bug was not found, a patch does not apply or compile, or a
+// test fails without any bug.
 package main
 
 import (

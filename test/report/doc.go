@@ -1,3 +1,3 @@
-// Package report is what the benchmarks and the lab write with: a description of the machine that figures are from, and
-// Markdown with tables. It judges nothing; what a figure means is said by who measured it.
+// Package report is the common part of the benchmark and lab reports: a description of the machine,
+// and Markdown with tables. It judges nothing; what a figure means is up to its author.
 package report

@@ -1,20 +1,17 @@
-// Package fault breaks connections between programs and the servers they use.
-// For tests only.
+// Package fault breaks connections between programs and the servers they use. For tests only.
 //
-// A Proxy stands before a server. It fires faults by operation and count: the
-// third commit of a transaction that moved the checkpoint, the next publish to
-// POSTS. To know operations it reads just enough of the protocol of NATS or
-// Postgres. Each fault comes in both forms that a caller must tell apart and
-// cannot:
+// A Proxy stands in front of a server. It fires faults by operation and count: the third commit of
+// a transaction that moved the checkpoint, the next publish to POSTS. To recognize operations it
+// reads just enough of the NATS or Postgres protocol. Each fault has both forms, which a caller
+// cannot tell apart but must handle:
 //
-//	Failed       client ──op──✂              server    the server never hears of it
-//	TookEffect   client       ✂──answer──── server    the server has done it, the answer is lost
+//	Failed       client ──op──✂              server    the server does not receive the operation
+//	TookEffect   client       ✂──answer──── server    the operation took effect, the answer is lost
 //
-// and the connection breaks in one of several ways: closed, reset, torn in the
-// middle of a frame, or left open and silent. Beside that a Proxy cuts, stalls,
-// slows and refuses whole connections of any protocol on demand.
+// The connection then breaks in one of several ways: closed, reset, torn in the middle of a frame,
+// or left open and silent. A Proxy can also cut, stall, slow and refuse whole connections of any
+// protocol.
 //
-// What fired is counted in a Log by kind and form. A fault that was armed and
-// has not fired is not in it: a test compares the two and so proves that its
-// faults were real.
+// A Log counts by kind and form what fired. A fault that was armed and did not fire is not in it,
+// so a test that compares the two proves that its faults were real.
 package fault

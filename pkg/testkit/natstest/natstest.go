@@ -1,9 +1,9 @@
-// Package natstest gives tests a real NATS server with JetStream, inside the
-// test process. For tests only.
+// Package natstest gives tests a real NATS server with JetStream, inside the test process. For
+// tests only.
 //
-// A server belongs to one test, keeps its streams in that test's temporary
-// directory, syncs every write as production does, and by default opens no
-// port: connections are made in the process. It ends with the test.
+// A server belongs to one test, keeps its streams in that test's temporary directory, syncs every
+// write as in production, and by default opens no port: connections are made in the process. It
+// stops with the test.
 package natstest
 
 import (

@@ -1,5 +1,5 @@
-// Package npmtest runs scripts on Node with packages of the npm registry, so that tests can hold
-// what we serve against the programs that others use.
+// Package npmtest runs Node scripts with packages from the npm registry, so that tests can check
+// what we serve with the programs that clients use. For tests only.
 package npmtest
 
 import (

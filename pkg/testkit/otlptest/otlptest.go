@@ -1,5 +1,5 @@
-// Package otlptest gives tests a collector of OpenTelemetry traces: what an
-// exporter sends over OTLP and HTTP, as it decodes on the wire. For tests only.
+// Package otlptest gives tests a collector of OpenTelemetry traces: what an exporter sends over
+// OTLP and HTTP, decoded as on the wire. For tests only.
 package otlptest
 
 import (

@@ -1,6 +1,6 @@
-// Package poll waits in tests for what announces itself by no signal. It never
-// sleeps for a guessed time: it looks again until it sees what it wants or the
-// deadline has come, and then says what it saw last.
+// Package poll waits in tests for conditions that have no signal. It never sleeps for a guessed
+// time: it looks again until the condition holds or the deadline passes, and then reports the last
+// state.
 package poll
 
 import (

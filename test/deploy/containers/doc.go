@@ -1,8 +1,7 @@
-// Package containers tests the deployment as users run it: docker-compose.yml
-// with the images that deploy/Dockerfile makes, on a real container engine.
+// Package containers tests the deployment as users run it: docker-compose.yml with the images of
+// deploy/Dockerfile, on a real container engine.
 //
-// It is a module of its own, since compose brings more dependencies than all
-// the rest of the project. Run it with "make test-containers". Where there is
-// no engine, or the images were not built, every test is skipped with a line
-// that says so; with CI=true or TEST_CONTAINERS=required it fails instead.
+// It is part of a separate module, because compose has more dependencies than the rest of the
+// project. Run it with "make test-containers". Without an engine or images every test is skipped
+// with a reason; with CI=true or TEST_CONTAINERS=required it fails instead.
 package containers

@@ -1,8 +1,8 @@
-// Package observability holds what operators see to the programs: the metrics,
-// their documentation, the alert rules, and the dashboard. Its tests fail where
-// one of these names a metric or a label that no program has, where an alert has
-// no row that says what to do, or no test in which it fires.
+// Package observability checks what operators see against the programs: metrics and their
+// documentation, alert rules, and the dashboard. Its tests fail if one of these names a metric or
+// label that no program has, or if an alert has no row in docs/operations.md or no test in which it
+// fires.
 //
-// Run it with "make test-observability"; promtool, of Debian's package
-// prometheus, checks the rules.
+// Run it with "make test-observability"; promtool, from Debian's package prometheus, checks the
+// rules.
 package observability

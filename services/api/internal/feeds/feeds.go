@@ -1,9 +1,9 @@
 // Package feeds writes lists of posts as RSS 2.0, Atom (RFC 4287) and JSON Feed 1.1, and lists of
 // feeds as OPML 2.0.
 //
-// What people wrote is escaped, and characters that XML cannot hold are left out, so that every
-// document parses whatever a post holds. An item's id is the post's at-uri, which never changes;
-// its link is the post on bsky.app.
+// Text from posts is escaped, and characters that XML cannot hold are removed, so every document
+// parses whatever a post contains. An item's id is the post's at-uri, which never changes; its link
+// is the post on bsky.app.
 package feeds
 
 import (

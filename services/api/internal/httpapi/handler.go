@@ -1,13 +1,11 @@
-// Package httpapi owns the HTTP face of the index: routes, parameters, page
-// tokens, the form of answers and of errors, and openapi.yaml, which says it
-// all to clients and is checked against the code by its tests.
+// Package httpapi owns the HTTP surface of the index: routes, parameters, page tokens, the form of
+// answers and errors, and openapi.yaml, which describes all of it and is checked against the code
+// by tests.
 //
-// It promises that a request is checked whole before the database hears of it,
-// that whatever a client sends costs a bounded number of rows, that an answer
-// is complete or an error, and that no error tells of our insides. It fails
-// with problem+json and a stable code: 4xx for what the client should change,
-// 503 with Retry-After while the database is away or there is too much to do,
-// 500 for the rest, which is logged.
+// A request is validated completely before any query. Whatever a client sends costs a bounded
+// number of rows. An answer is complete or an error, and no error exposes internals. Errors are
+// problem+json with a stable code: 4xx for what the client should change, 503 with Retry-After
+// while the database is down or overloaded, 500 for the rest, which is logged.
 package httpapi
 
 import (

@@ -1,8 +1,8 @@
-// Package record reads app.bsky.feed.post records for people to look at: the text cut at its
-// facets, the pictures, the link, the quoted post and the author's own labels.
+// Package record reads app.bsky.feed.post records for display: the text cut at its facets, the
+// pictures, the link, the quoted post and the author's own labels.
 //
-// Records come from strangers. Parse never fails: a part that is not as the lexicon says is left
-// out, and the rest is kept.
+// Records are untrusted. Parse never fails: a part that does not match the lexicon is left out, and
+// the rest is kept.
 package record
 
 import (

@@ -1,22 +1,20 @@
-// Package dlq redrives dead letters: messages of the stream that the indexer
-// passed because it could not apply them, and that can be applied by now, by a
-// newer program or after what refused them was mended.
+// Package dlq redrives dead letters: messages of the stream that the indexer could not apply at the
+// time, and that a newer program can apply, or that became applicable once the cause was fixed.
 //
-// The stream still has each message at its place, so a redrive does for the
-// accounts that dead letters are about what a rebuild does for all: it reads
-// what the stream says of them from its beginning, with the dead letters among
-// it, and makes their rows what that comes to (apply.Applier.Redrive). So
+// The stream still has each message at its sequence. So a redrive does for the accounts concerned
+// what a rebuild does for all: it reads their history from the beginning of the stream, including
+// the dead letters, and writes the rows that result (apply.Applier.Redrive). Therefore:
 //
-//   - what came after a dead letter counts as after it: a post that was deleted
-//     meanwhile is not brought back, a place in the order is that of a rebuild;
-//   - it may be done again: a crash anywhere leaves the letter or the letter and
-//     its effect, and the next redrive comes to the same.
+//   - What came after a dead letter counts as after it: a post deleted meanwhile is not restored,
+//     and keys equal those of a rebuild.
+//   - A redrive can be repeated: a crash leaves the letter, or the letter and its effect, and the
+//     next redrive gives the same result.
 //
-// Where the stream's beginning was trimmed off, the history since the oldest
-// letter of the account is folded over its rows instead; nothing is brought back
-// either, but a place can be another than it would have been in order.
+// If the beginning of the stream was trimmed, the history since the account's oldest letter is
+// folded over its rows instead. Nothing is restored then either, but a key can differ from the one
+// in order.
 //
-// The stream is read beside the running indexer. Then the lease is seized, for
-// as long as it takes to read the last few messages and to write; the indexer
-// waits as a standby and goes on from the same checkpoint.
+// The stream is read beside the running indexer. Then the redrive takes the lease for as long as it
+// needs to read the last few messages and to write; the indexer waits as a standby and continues
+// from the same checkpoint.
 package dlq

@@ -1,16 +1,13 @@
-// Package rebuild makes the index anew from the stream: it replays it into a
-// schema of its own through the code that indexes live, compares the two, and
-// then makes that schema the live one in a single transaction. The live index is
-// read and written meanwhile as always.
+// Package rebuild folds the stream into a second schema through the code that indexes live,
+// compares it with the live index, and makes it the live one in a single transaction. The live
+// index is read and written meanwhile as usual.
 //
-// It can be interrupted at any point and started again: the new schema has a
-// checkpoint like the live one, and goes on from there. A crash in the switch
-// leaves it done or not done.
+// A rebuild can be interrupted at any point and started again: the new schema has its own
+// checkpoint. A crash during the switch leaves it done or not done.
 //
-// Where the stream's beginning was trimmed off, the new index begins with what the
-// live one has of that time. Where the live index is of another stream, as after
-// this one was restored from a backup, the new one is switched in once it has come
-// as far in upstream time and lacks nothing.
+// If the stream was trimmed, the new index starts with what the live one has of the trimmed time.
+// If the live index is of another stream, for example after a restore, the new one is switched in
+// once it is as recent in upstream time and lacks nothing.
 package rebuild
 
 import (

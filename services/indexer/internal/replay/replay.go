@@ -1,6 +1,6 @@
-// Package replay folds the stream into an index beside another one, the leader:
-// one that is being rebuilt beside the live one, or that is compared with it. It
-// goes through the code that indexes live, up to a message that the caller names.
+// Package replay folds the stream into an index beside another one, the leader, up to a message
+// that the caller names: an index that is being rebuilt, or one that is compared with the live
+// index. It uses the code that indexes live.
 package replay
 
 import (

@@ -1,8 +1,7 @@
-// Package verify compares the live index with another one of the same stream:
-// what a rebuild has made, or what a switch has retired. An index that is
-// behind is brought to the live one's checkpoint first, through the code that
-// indexes live, and again for each slice of the comparison, which is of one unchanging
-// state of both, while everything goes on.
+// Package verify compares the live index with another one of the same stream: a rebuilt or a
+// retired one. It first brings an index that is behind to the live checkpoint, through the code
+// that indexes live, and again before each slice of the comparison. Each slice sees one unchanging
+// state of both indexes while everything else continues.
 package verify
 
 import (

@@ -1,12 +1,11 @@
-// Package decode turns one event of the firehose into one event of the stream,
-// or into the reason why it is dropped.
+// Package decode turns one event of the firehose into one event of the stream, or into the reason
+// why it is dropped.
 //
-// It is pure and total: no input makes it panic, and every event it returns
-// passes [event.Event.Validate]. It is tolerant: a bad field of a record costs
-// that field, a malformed facet or tag costs that tag, never the post. Only
-// what cannot be keyed (a bad DID, record key, revision or position) or cannot
-// be read at all is dropped, and an update never is: one that no longer
-// qualifies, for whatever reason, becomes a removal.
+// It is pure and total: no input makes it panic, and every event it returns passes
+// [event.Event.Validate]. It is tolerant: a bad field of a record costs that field, a malformed
+// facet or tag costs that tag, never the post. Only events without a usable key (DID, record key,
+// revision or position) or unreadable ones are dropped. An update is never dropped: if it no longer
+// qualifies, for whatever reason, it becomes a removal.
 package decode
 
 import (

@@ -1,52 +1,42 @@
-// Package firehose owns the connection to Jetstream: which host to read from,
-// where on that host to begin, when to give up on it, and when to stop. It
-// hands events on as the official client gives them, in upstream order, at
-// least once.
+// Package firehose owns the connection to Jetstream: which host to read, where on that host to
+// start, when to give it up, and when to stop. It delivers events as the official client gives
+// them, in upstream order, at least once.
 //
-// What it promises: no event of the followed kinds is skipped between two
-// batches, through reconnects, fail-over and restarts, as long as some host
-// still has it. What it costs is overlap: after a change of host, events of the
-// last minute come again.
+// Promise: no event of the followed kinds is skipped between two batches, through reconnects,
+// fail-over and restarts, as long as some host still has it. The price is overlap: after a change
+// of hosts, events of the last minute are delivered again.
 //
-// The official client decides alone how to read (archive blocks, then the live
-// websocket), but it trusts the cursor that it is given, and three kinds of
-// cursor make it silent or wrong:
+// The official client decides alone how to read (archive blocks, then the live websocket), but it
+// trusts its cursor, and three kinds of cursor make it silent or wrong:
 //
-//   - One above the host's tip, from another host or from before the host was
-//     wiped, gives neither events nor an error, for ever. One that the host has
-//     given to another event meanwhile (it crashed before it had stored the
-//     first) makes the client drop events as known. So a cursor is never given
-//     to a client before a raw probe has shown that the host has the event that
-//     we know there (verify), and a client is not let reconnect by itself.
-//   - A time instead of a sequence number: the server understands it, the
-//     client then drops everything. So a raw probe turns times into sequence
-//     numbers (seek).
-//   - None at all ("from the tip"): a reconnect before the first event leaves
-//     a gap. So the tip, too, is resolved to a sequence number first.
+//   - A cursor above the host's tip, from another host or from before the host was wiped, gives
+//     neither events nor an error, indefinitely. A cursor that the host has meanwhile assigned to
+//     another event (it crashed before storing the first) makes the client drop events as known. So
+//     the client gets a cursor only after a raw probe has shown that the host has the event we know
+//     there (verify), and it never reconnects by itself.
+//   - A time instead of a sequence: the server understands it, but the client then drops
+//     everything. So a raw probe turns times into sequences (seek).
+//   - No cursor ("from the tip"): a reconnect before the first event leaves a gap. So the tip too
+//     is resolved to a sequence first.
 //
-// And the client passes over archive blocks that it cannot read with an error
-// like any other. So nearly every error ends a client, and a new one begins
-// behind the last event delivered. Its plans of the archive are changed on
-// their way, so that it does not take whole segment files into memory
-// (blockwise).
+// The client also skips archive blocks that it cannot read, with an ordinary error. So nearly every
+// error ends a client, and a new one starts behind the last delivered event. Its archive plans are
+// changed in transit, so that it does not load whole segment files into memory (blockwise).
 //
-// The times that hosts show and seek by are theirs: one may lag by minutes, its
-// clock be wrong, its operator import any. What hosts share is the revisions of
-// commits, and so positions have a clock made of these (clock). On another host
-// reading begins where the revisions of what it has are early enough (seek).
+// Hosts show and seek by times of their own: a host may lag by minutes, have a wrong clock, or
+// carry imported times. Hosts share only the revisions of commits, so positions have a clock
+// derived from them (clock). On another host, reading starts where the revisions there are early
+// enough (seek).
 //
-// A message that is longer than the client takes would end each of its
-// connections: it is taken out of the websocket (sift). A host whose history
-// begins only behind the position knows no deletions of the time between: it is
-// passed over for others as long as that is bearable, and then said (checkYoung).
+// A message longer than the client accepts would end every connection, so it is removed from the
+// websocket (sift). A host whose history begins after the position lacks the deletions between;
+// other hosts are preferred for a while, and then a gap is reported (checkYoung).
 //
-// A visit to a host ends with the client's error, or when the watchdog finds the
-// client stalled or the host away. A host that was of use is then tried a few
-// times more; then the others have their turn, the preferred one first, with
-// back-off once all of them were tried (rotation).
+// A visit to a host ends with the client's error, or when the watchdog finds the client stalled or
+// the host gone. A host that delivered events is retried a few times; then the others follow, the
+// preferred one first, with back-off once all were tried (rotation).
 //
-// A host that answers and says nothing may have lost the relay that it reads
-// from. Only others can tell: they are asked for something newer than was read,
-// by the events' own times. Where one has it reading goes on there, and the host
-// that was left comes last until it has something newer itself (lookElsewhere).
+// A host that answers but delivers nothing may have lost its relay. Only other hosts can tell: they
+// are asked for events newer than the last one read. If one has any, reading continues there, and
+// the silent host becomes the last choice until it has something newer (lookElsewhere).
 package firehose

@@ -1,6 +1,6 @@
-// Command upstream stands in for Bluesky: a simulated network with traffic, and the real Jetstream server reading from it.
-// It needs no network beyond loopback. The simulated network lives in memory, so each start is a new one, and the
-// server's folder is emptied first.
+// Command upstream stands in for Bluesky: a simulated network with traffic, and the real Jetstream
+// server reading from it. It needs only loopback. The simulated network lives in memory, so each
+// start creates a new one, and the server's folder is emptied first.
 package main
 
 import (
