@@ -117,9 +117,7 @@ func TestReaders(t *testing.T) {
 
 // seen is what readers saw.
 type seen struct {
-	walks       []model.Walk
-	tagWalks    []model.TagWalk
-	offsetWalks []model.Walk
+	walks, offsetWalks []model.Walk
 }
 
 // verdicts on all that was seen.
@@ -140,19 +138,16 @@ func (v *verdicts) judge(t *testing.T, line *model.Timeline, s seen) {
 	t.Helper()
 	for _, w := range s.walks {
 		verdict, err := line.Judge(w)
-		v.posts.Add(verdict)
 		if err != nil {
-			t.Errorf("posts of %v, newer %t, from %v, %d rows, ended %t: %v", w.Query, w.Newer, w.From, len(w.Seen), w.Ended, err)
+			t.Errorf("tags %t, posts of %v, newer %t, from %v, %d rows, ended %t: %v", w.Tags, w.Query, w.Newer, w.From, len(w.Seen), w.Ended, err)
 		}
+		if w.Tags {
+			v.tags.Add(verdict)
+			continue
+		}
+		v.posts.Add(verdict)
 		if w.Last > w.First {
 			v.moved++
-		}
-	}
-	for _, w := range s.tagWalks {
-		verdict, err := line.JudgeTags(w)
-		v.tags.Add(verdict)
-		if err != nil {
-			t.Errorf("tags, newer %t, %d rows, ended %t: %v", w.Newer, len(w.Seen), w.Ended, err)
 		}
 	}
 	for _, w := range s.offsetWalks {
@@ -215,7 +210,10 @@ type readPage struct {
 		SortAt time.Time
 		Cursor string
 	}
-	Tags []model.TagCount
+	Tags []struct {
+		Tag   string
+		Posts int64
+	}
 	Page struct {
 		HasNext, HasPrevious bool
 		Next, Previous       string
@@ -230,8 +228,11 @@ func (p *readPage) ends(newer bool) (more bool, token string) {
 	return p.Page.HasNext, p.Page.Next
 }
 
-func (p *readPage) row(i int) model.Seen {
-	return model.Seen{URI: p.Posts[i].URI, Micros: p.Posts[i].SortAt.UnixMicro()}
+func (p *readPage) row(i int) model.Row {
+	if p.Tags != nil {
+		return model.Row{Name: p.Tags[i].Tag, Number: p.Tags[i].Posts}
+	}
+	return model.Row{Name: p.Posts[i].URI, Number: p.Posts[i].SortAt.UnixMicro()}
 }
 
 // sized are the parameters of a page: of one size or any, by either name.
@@ -318,13 +319,18 @@ func (s *readingSite) walk(ctx context.Context, rng *rand.Rand, query neturl.Val
 		for name, values := range query {
 			params[name] = values
 		}
+		path := "/v1/posts"
+		if w.Tags {
+			path = "/v1/tags"
+		}
 		page = readPage{}
-		if err := s.get(ctx, "/v1/posts", params, &page); err != nil {
+		if err := s.get(ctx, path, params, &page); err != nil {
 			return page, err
 		}
-		for i := range page.Posts {
+		n := len(page.Posts) + len(page.Tags)
+		for i := range n {
 			if w.Newer {
-				i = len(page.Posts) - 1 - i
+				i = n - 1 - i
 			}
 			w.Seen = append(w.Seen, page.row(i))
 		}
@@ -347,32 +353,9 @@ func (s *readingSite) walk(ctx context.Context, rng *rand.Rand, query neturl.Val
 }
 
 // readTags walks through the list of tags from an end.
-func (s *readingSite) readTags(ctx context.Context, rng *rand.Rand) (err error) {
-	w := model.TagWalk{Newer: rng.IntN(2) == 0}
-	if w.First, err = s.seq(ctx); err != nil {
-		return err
-	}
-	for token, n := "", 1+rng.IntN(maxPages); n > 0 && !w.Ended && ctx.Err() == nil; n-- {
-		var page readPage
-		if err := s.get(ctx, "/v1/tags", sized(rng, w.Newer, token), &page); err != nil {
-			return err
-		}
-		for i := range page.Tags {
-			if w.Newer {
-				i = len(page.Tags) - 1 - i
-			}
-			w.Seen = append(w.Seen, page.Tags[i])
-		}
-		more, next := page.ends(w.Newer)
-		w.Ended, token = !more, next
-	}
-	if w.Last, err = s.seq(ctx); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.seen.tagWalks = append(s.seen.tagWalks, w)
-	return nil
+func (s *readingSite) readTags(ctx context.Context, rng *rand.Rand) error {
+	_, err := s.walk(ctx, rng, nil, "", model.Walk{Tags: true, Newer: rng.IntN(2) == 0})
+	return err
 }
 
 func connect(t *testing.T, o store.Options) *pgx.Conn {
@@ -410,7 +393,7 @@ func (s *readingSite) readByOffset(ctx context.Context, rng *rand.Rand, conn *pg
 		n := 0
 		if _, err := pgx.ForEachRow(rows, []any{&uri, &key}, func() error {
 			n++
-			w.Seen = append(w.Seen, model.Seen{URI: uri, Micros: event.Key(key).SortAt().UnixMicro()})
+			w.Seen = append(w.Seen, model.Row{Name: uri, Number: event.Key(key).SortAt().UnixMicro()})
 			return nil
 		}); err != nil {
 			return err

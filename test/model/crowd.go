@@ -10,61 +10,41 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// Crowd makes an endless history, the same for the same seed, of many posts
-// with few tags that overlap heavily: long lists, of which posts come and go at
-// the top and everywhere below it, many of them in ties. It is what Generate is
-// not: nothing in it is odd, and revs and times go forward.
+// Crowd makes an endless history, the same for the same seed, of many posts with few tags that
+// overlap heavily: long lists, of which posts come and go at the top and everywhere below it, many
+// of them in ties. It is what Generate is not: nothing in it is odd, and revs and times go forward.
 type Crowd struct {
 	rng      *rand.Rand
 	size     int
 	step     time.Duration
 	now      time.Time
 	seq, rev uint64
-	accounts []*crowdAccount
 	posts    []crowdPost // in the index, of hidden accounts too
+	hidden   []string    // accounts
 	keys     uint64
 	queue    []*event.Event
 }
 
-type crowdAccount struct {
-	did    string
-	hidden bool
-}
+type crowdPost struct{ did, rkey string }
 
-type crowdPost struct {
-	*crowdAccount
-	rkey string
-}
+const (
+	crowdAccounts = 40
+	maxHidden     = 4 // accounts at a time
+)
 
-// crowdAccounts is how many accounts a crowd has.
-const crowdAccounts = 40
-
-// NewCrowd returns a crowd that grows to about size posts and stays there. Its
-// first event is at start; from one to the next it is about step.
+// NewCrowd returns a crowd that grows to about size posts and stays there. Its first event is at
+// start; from one to the next it is about step.
 func NewCrowd(seed uint64, size int, start time.Time, step time.Duration) *Crowd {
-	c := &Crowd{rng: rand.New(rand.NewPCG(seed, 5)), size: size, step: step, now: start.UTC(), rev: 1_700_000_000_000_000}
-	for i := range crowdAccounts {
-		c.accounts = append(c.accounts, &crowdAccount{did: fmt.Sprintf("did:plc:%024d", i)})
-	}
-	return c
-}
-
-// Next returns the next event.
-func (c *Crowd) Next() *event.Event {
-	for len(c.queue) == 0 {
-		c.turn()
-	}
-	e := c.queue[0]
-	c.queue = c.queue[1:]
-	return e
+	return &Crowd{rng: rand.New(rand.NewPCG(seed, 5)), size: size, step: step, now: start.UTC(), rev: 1_700_000_000_000_000}
 }
 
 // Take returns the next n events.
 func (c *Crowd) Take(n int) []*event.Event {
-	var events []*event.Event
-	for range n {
-		events = append(events, c.Next())
+	for len(c.queue) < n {
+		c.turn()
 	}
+	events := c.queue[:n:n]
+	c.queue = c.queue[n:]
 	return events
 }
 
@@ -76,6 +56,8 @@ func (c *Crowd) emit(e event.Event) {
 	c.queue = append(c.queue, &e)
 }
 
+func (c *Crowd) account() string { return fmt.Sprintf("did:plc:%024d", c.rng.IntN(crowdAccounts)) }
+
 // turn emits a change, or two that belong together.
 func (c *Crowd) turn() {
 	grow := 62
@@ -86,62 +68,50 @@ func (c *Crowd) turn() {
 	switch {
 	case p < grow || len(c.posts) == 0:
 		c.keys++
-		c.put(event.KindCreate, crowdPost{pick(c.rng, c.accounts...), tid(1_600_000_000_000_000 + c.keys)})
+		c.put(event.KindCreate, crowdPost{c.account(), tid(1_600_000_000_000_000 + c.keys)})
 	case p < 78:
 		c.put(event.KindUpdate, pick(c.rng, c.posts...))
 	case p < 92:
-		c.gone(event.KindDelete, c.rng.IntN(len(c.posts)))
+		c.gone(event.KindDelete)
 	case p < 94: // edited to have no tags
-		c.gone(event.KindRemove, c.rng.IntN(len(c.posts)))
-	case p < 98: // deleted and made anew
-		i := c.rng.IntN(len(c.posts))
-		post := c.posts[i]
-		c.gone(event.KindDelete, i)
-		c.put(event.KindCreate, post)
+		c.gone(event.KindRemove)
+	case p < 98: // deleted and made again
+		c.put(event.KindCreate, c.gone(event.KindDelete))
 	default:
-		c.toggle(pick(c.rng, c.accounts...))
+		c.toggle(c.account())
 	}
 }
 
-// maxHidden is how many accounts are hidden at a time.
-const maxHidden = 4
-
 // toggle hides an account, or shows it or another again.
-func (c *Crowd) toggle(a *crowdAccount) {
-	var hidden []*crowdAccount
-	for _, b := range c.accounts {
-		if b.hidden {
-			hidden = append(hidden, b)
-		}
+func (c *Crowd) toggle(did string) {
+	if len(c.hidden) >= maxHidden {
+		did = pick(c.rng, c.hidden...)
 	}
-	if len(hidden) >= maxHidden {
-		a = pick(c.rng, hidden...)
-	}
-	a.hidden = !a.hidden
-	e := event.Event{Kind: event.KindAccount, DID: a.did, Active: !a.hidden}
-	if a.hidden {
-		e.Status = pick(c.rng, "deactivated", "suspended", "takendown")
+	e := event.Event{Kind: event.KindAccount, DID: did}
+	if i := slices.Index(c.hidden, did); i >= 0 {
+		c.hidden, e.Active = slices.Delete(c.hidden, i, i+1), true
+	} else {
+		c.hidden, e.Status = append(c.hidden, did), pick(c.rng, "deactivated", "suspended", "takendown")
 	}
 	c.emit(e)
 }
 
-func (c *Crowd) gone(kind event.Kind, i int) {
+func (c *Crowd) gone(kind event.Kind) crowdPost {
+	i := c.rng.IntN(len(c.posts))
 	p := c.posts[i]
 	c.posts = slices.Delete(c.posts, i, i+1)
-	c.emit(event.Event{Kind: kind, DID: p.did, Rkey: p.rkey, Rev: c.nextRev()})
-}
-
-func (c *Crowd) nextRev() string {
 	c.rev++
-	return tid(c.rev)
+	c.emit(event.Event{Kind: kind, DID: p.did, Rkey: p.rkey, Rev: tid(c.rev)})
+	return p
 }
 
 func (c *Crowd) put(kind event.Kind, p crowdPost) {
 	if kind == event.KindCreate {
 		c.posts = append(c.posts, p)
 	}
-	e := event.Event{Kind: kind, DID: p.did, Rkey: p.rkey, Rev: c.nextRev(), Tags: c.tags(), Langs: c.langs(), CreatedAt: c.createdAt()}
-	e.CID = "bafyrei" + e.Rev
+	c.rev++
+	e := event.Event{Kind: kind, DID: p.did, Rkey: p.rkey, Rev: tid(c.rev), CID: "bafyrei" + tid(c.rev), Tags: c.tags(), CreatedAt: c.createdAt()}
+	e.Langs = pick(c.rng, nil, []string{"en"}, []string{"en"}, []string{"en-US", "es"}, []string{"ja"}, []string{"pt-BR"}, []string{"PT", "en-gb"})
 	record := map[string]any{"$type": event.Collection, "text": fmt.Sprint("post ", c.seq), "tags": e.Tags, "langs": e.Langs}
 	if e.CreatedAt != "" {
 		record["createdAt"] = e.CreatedAt
@@ -158,8 +128,8 @@ func CrowdTags() []string {
 	return []string{"art", "photo", "cats", "film", "猫", "ink", "c++", "night sky"}
 }
 
-// tags are one to five. The first of CrowdTags is on three posts in four, the
-// second on half as many, the third on a third as many, and so on.
+// tags are one to five. The first of CrowdTags is on three posts in four, the second on half as
+// many, the third on a third as many, and so on.
 func (c *Crowd) tags() []string {
 	var tags []string
 	for i, tag := range CrowdTags() {
@@ -174,22 +144,18 @@ func (c *Crowd) tags() []string {
 	return tags
 }
 
-func (c *Crowd) langs() []string {
-	return pick(c.rng, nil, []string{"en"}, []string{"en"}, []string{"en-US", "es"}, []string{"ja"}, []string{"pt-BR"}, []string{"PT", "en-gb"})
-}
-
 // createdAt is now, or a whole minute, or long ago among older posts.
 func (c *Crowd) createdAt() string {
-	at := c.now
+	ago := c.now.Add(-time.Duration(c.rng.Int64N(int64(c.step) * int64(c.size))))
 	switch c.rng.IntN(10) {
 	case 0, 1, 2:
-		at = at.Truncate(time.Minute)
+		return c.now.Truncate(time.Minute).Format(time.RFC3339Nano)
 	case 3, 4, 5:
-		at = at.Add(-time.Duration(c.rng.Int64N(int64(c.step) * int64(c.size))))
+		return ago.Format(time.RFC3339Nano)
 	case 6:
-		at = at.Add(-time.Duration(c.rng.Int64N(int64(c.step) * int64(c.size)))).Truncate(10 * c.step)
+		return ago.Truncate(10 * c.step).Format(time.RFC3339Nano)
 	case 7:
 		return ""
 	}
-	return at.Format(time.RFC3339Nano)
+	return c.now.Format(time.RFC3339Nano)
 }

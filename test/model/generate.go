@@ -1,6 +1,7 @@
 package model
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -10,19 +11,25 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// Generate returns a history of at least n events, the same for the same
-// seed, that is full of edges: few posts that come and go under the same keys,
-// revs that repeat and go back, stretches replayed, every account status in
-// any order and from hosts whose clocks are wrong, syncs of every kind, ties and
-// oddities of time, odd tags. It ends with a position message, which ends a sync
-// before it. event.Decode accepts each event; ingest could not have produced every
-// sequence of them.
+// Generate returns a history of at least n events, the same for the same seed, that is full of
+// edges: few posts that come and go under the same keys, revs that repeat and go back, stretches
+// replayed, every account status in any order and from hosts whose clocks are wrong, syncs of
+// every kind, ties and oddities of time, odd tags. It ends with a position message, which ends a
+// sync before it. event.Decode accepts each event; ingest could not have produced every sequence
+// of them.
 func Generate(seed uint64, n int) []*event.Event {
-	return generate(seed, n, false)
+	g := &generator{rng: rand.New(rand.NewPCG(seed, 1)), host: "https://jetstream.one.example", now: time.Date(2026, 8, 20, 12, 0, 0, 0, time.UTC), rev: 1_700_000_000_000_000}
+	for i := range 2 + g.rng.IntN(5) + n/200 {
+		g.accounts = append(g.accounts, newGenAccount(i))
+	}
+	for len(g.events) < n {
+		g.step()
+	}
+	g.emit(event.Event{Kind: event.KindPosition, Sync: event.SyncOver})
+	return g.events
 }
 
-// GenerateMessages is Generate encoded, with messages among the others that
-// event.Decode refuses.
+// GenerateMessages is Generate encoded, with messages among the others that event.Decode refuses.
 func GenerateMessages(seed uint64, n int) [][]byte {
 	rng := rand.New(rand.NewPCG(seed, 2))
 	var messages [][]byte
@@ -63,38 +70,13 @@ func brokenMessage(rng *rand.Rand, e *event.Event) []byte {
 	return mustEncode(&bad)
 }
 
-// generateOrdered is Generate with histories such as one host's own: revs and
-// times go forward, nothing comes twice, and no posts of a deleted account.
-func generateOrdered(seed uint64, n int) []*event.Event {
-	return generate(seed, n, true)
-}
-
-func generate(seed uint64, n int, ordered bool) []*event.Event {
-	g := &generator{
-		rng:     rand.New(rand.NewPCG(seed, 1)),
-		ordered: ordered,
-		host:    "https://jetstream.one.example",
-		now:     time.Date(2026, 8, 20, 12, 0, 0, 0, time.UTC),
-		rev:     1_700_000_000_000_000,
-	}
-	for i := range 2 + g.rng.IntN(5) + n/200 {
-		g.accounts = append(g.accounts, newGenAccount(i))
-	}
-	for len(g.events) < n {
-		g.step()
-	}
-	g.emit(event.Event{Kind: event.KindPosition, Sync: event.SyncOver})
-	return g.events
-}
-
 type generator struct {
 	rng      *rand.Rand
-	ordered  bool
 	host     string
-	seq      uint64
+	seq      uint64 // the host's
 	network  uint64 // the network's own sequence number
-	still    bool   // the host's clock stands
 	now      time.Time
+	still    bool // the host's clock stands
 	rev      uint64
 	accounts []*genAccount
 	events   []*event.Event
@@ -103,19 +85,18 @@ type generator struct {
 type genAccount struct {
 	did     string
 	keys    []string
-	here    map[string]bool // keys whose last event was a create or update
 	lastRev uint64
 	syncRev uint64
 	away    bool
-	deleted bool
+	revs    uint64 // where set, all revs are one of the six from here on, in any order
 }
 
 func newGenAccount(i int) *genAccount {
-	a := &genAccount{did: fmt.Sprintf("did:plc:%024d", i), here: map[string]bool{}}
+	a := &genAccount{did: fmt.Sprintf("did:plc:%024d", i)}
 	if i%3 == 2 {
 		a.did = fmt.Sprintf("did:web:host%d.example%%3A8443", i)
 	}
-	for k := range 7 {
+	for k := range 5 {
 		a.keys = append(a.keys, tid(1_600_000_000_000_000+uint64(i*1000+k)))
 	}
 	a.keys = append(a.keys, "self", "a.b:c~d_-9", strings.Repeat("k", 512))
@@ -125,40 +106,24 @@ func newGenAccount(i int) *genAccount {
 // tid is the TID of a time in microseconds.
 func tid(micros uint64) string {
 	const alphabet = "234567abcdefghijklmnopqrstuvwxyz"
-	v := micros << 10
 	var b [13]byte
-	for i := 12; i >= 0; i-- {
+	for i, v := 12, micros<<10; i >= 0; i, v = i-1, v>>5 {
 		b[i] = alphabet[v&31]
-		v >>= 5
 	}
 	return string(b[:])
 }
 
+func pick[T any](rng *rand.Rand, from ...T) T { return from[rng.IntN(len(from))] }
+
 func (g *generator) chance(percent int) bool { return g.rng.IntN(100) < percent }
 
-func (g *generator) account() *genAccount {
-	if g.chance(40) {
-		return g.accounts[0]
-	}
-	return g.accounts[g.rng.IntN(len(g.accounts))]
-}
-
-// key prefers posts that are in the index, where present is set, or are not.
-func (g *generator) key(a *genAccount, present bool) string {
-	key := a.keys[g.rng.IntN(len(a.keys))]
-	for range 3 {
-		if a.here[key] == present {
-			break
-		}
-		key = a.keys[g.rng.IntN(len(a.keys))]
-	}
-	return key
-}
-
-// newRev is greater than every rev before; where revs need not be in order,
-// sometimes it is one that the account had, or one near it.
+// newRev is mostly greater than every rev before, and sometimes one that the account had, or one
+// near it.
 func (g *generator) newRev(a *genAccount) uint64 {
-	if !g.ordered && g.chance(12) && a.lastRev != 0 {
+	switch {
+	case a.revs != 0:
+		return a.revs + uint64(g.rng.IntN(6))
+	case g.chance(12) && a.lastRev != 0:
 		return a.lastRev + uint64(g.rng.IntN(3)) - uint64(g.rng.IntN(6))
 	}
 	g.rev += 1 + uint64(g.rng.IntN(3))
@@ -166,310 +131,270 @@ func (g *generator) newRev(a *genAccount) uint64 {
 	return g.rev
 }
 
-// emit gives the event its source position and appends it.
+// emit gives the event its source position, a status its order, and appends it.
 func (g *generator) emit(e event.Event) {
-	switch {
-	case g.still:
-	case g.chance(50):
-		g.now = g.now.Add(time.Duration(g.rng.IntN(3_000_000)) * time.Microsecond)
-	case g.chance(50):
-		g.now = g.now.Add(time.Microsecond)
+	if !g.still {
+		g.now = g.now.Add(time.Duration(pick(g.rng, 0, 1, g.rng.IntN(3_000_000), g.rng.IntN(3_000_000))) * time.Microsecond)
 	}
 	g.seq += 1 + uint64(g.rng.IntN(3))
-	e.Source = event.Position{Host: g.host, Seq: g.seq, Time: g.now}
-	if e.Kind == event.KindAccount && (g.ordered || g.chance(60)) {
-		g.network += 1 + uint64(g.rng.IntN(3))
-		e.Upstream = &event.Upstream{Seq: g.network, Time: g.now}
-		// One host stamps it late, another's clock is behind.
-		e.Source.Time = g.now.Add(time.Duration(g.rng.IntN(81)-40) * time.Second)
+	e.V, e.Source = event.Version, event.Position{Host: g.host, Seq: g.seq, Time: g.now}
+	if e.Kind == event.KindAccount {
+		if g.chance(60) {
+			g.network += 1 + uint64(g.rng.IntN(3))
+			e.Upstream = &event.Upstream{Seq: g.network, Time: g.now}
+			// One host stamps it late, another's clock is behind.
+			e.Source.Time = g.now.Add(time.Duration(g.rng.IntN(81)-40) * time.Second)
+		}
+		if g.chance(30) { // it comes late, or at the time of one before
+			at, seq := g.now.Add(-time.Duration(g.rng.IntN(3))*time.Second).Truncate(time.Second), uint64(1+g.rng.IntN(4))
+			if e.Upstream != nil {
+				e.Upstream = &event.Upstream{Seq: seq, Time: at}
+			} else {
+				e.Source.Time, e.Source.Seq = at, seq
+			}
+		}
 	}
-	e.V = event.Version
 	g.events = append(g.events, &e)
 }
 
-// stamp gives an account event other times and numbers: those that it is ordered by,
-// and those of a host that has nothing to do with them, where it has both.
-func (g *generator) stamp(e *event.Event, at time.Time, seq uint64) {
-	if e.Upstream == nil {
-		e.Source.Time, e.Source.Seq = at, seq
-		return
-	}
-	e.Upstream = &event.Upstream{Seq: seq, Time: at}
-	e.Source.Time = at.Add(time.Duration(g.rng.IntN(5)-2) * time.Second)
-}
-
 func (g *generator) step() {
-	a := g.account()
-	// Upstream, an account that was deleted has no posts until it is active again.
-	if a.away && (g.chance(20) || g.ordered && a.deleted) {
-		a.away, a.deleted = false, false
-		g.emit(event.Event{Kind: event.KindAccount, DID: a.did, Active: true})
+	a := pick(g.rng, g.accounts...)
+	if g.chance(40) {
+		a = g.accounts[0]
 	}
 	switch p := g.rng.IntN(100); {
-	case p < 34:
-		g.put(event.KindCreate, a, g.key(a, false), g.newRev(a))
-	case p < 46:
-		g.put(event.KindUpdate, a, g.key(a, true), g.newRev(a))
-	case p < 51:
-		g.gone(event.KindRemove, a, g.key(a, true), g.newRev(a))
-	case p < 58:
-		g.gone(event.KindDelete, a, g.key(a, !g.chance(20)), g.newRev(a))
-	case p < 63:
-		g.recreate(a)
-	case p < 67:
-		g.commit(a)
-	case p < 74:
-		g.status(a)
-	case p < 80:
+	case p < 75:
+		g.change(a)
+	case p < 81:
 		g.resync(a)
-	case p < 84:
-		g.position()
-	case g.ordered:
-	case p < 85:
-		g.emitAgain(len(g.events)-1, len(g.events))
-	case p < 88:
-		g.late()
-	case p < 90:
-		from := g.rng.IntN(len(g.events) + 1)
-		g.emitAgain(from, min(len(g.events), from+1+g.rng.IntN(20)))
+	case p < 86:
+		g.replay()
 	default:
 		g.scene()
 	}
+}
+
+// change does something to an account or to one of its posts, or to several at one rev.
+func (g *generator) change(a *genAccount) {
+	if a.away && g.chance(30) {
+		a.away = false
+		g.emit(event.Event{Kind: event.KindAccount, DID: a.did, Active: true})
+	}
+	rev := g.newRev(a)
+	for {
+		key := pick(g.rng, a.keys...)
+		switch p := g.rng.IntN(100); {
+		case p < 40:
+			g.put(event.KindCreate, a, key, rev)
+		case p < 56:
+			g.put(event.KindUpdate, a, key, rev)
+		case p < 74:
+			g.gone(a, key, rev)
+		case p < 80: // deleted and made again
+			g.gone(a, key, rev)
+			g.put(pick(g.rng, event.KindCreate, event.KindUpdate), a, key, g.newRev(a))
+		case p < 92:
+			g.status(a)
+		default:
+			g.position()
+		}
+		if g.chance(80) {
+			return
+		}
+	}
+}
+
+func (g *generator) gone(a *genAccount, key string, rev uint64) {
+	g.emit(event.Event{Kind: pick(g.rng, event.KindDelete, event.KindDelete, event.KindRemove), DID: a.did, Rkey: key, Rev: tid(rev)})
 }
 
 func (g *generator) position() {
 	g.emit(event.Event{Kind: event.KindPosition, Sync: pick(g.rng, event.SyncOver, event.SyncOver, event.SyncOpen, "", "")})
 }
 
-// gone emits a removal or a deletion.
-func (g *generator) gone(kind event.Kind, a *genAccount, key string, rev uint64) {
-	delete(a.here, key)
-	g.emit(event.Event{Kind: kind, DID: a.did, Rkey: key, Rev: tid(rev)})
-}
-
-// recreate deletes a post and creates another under its key, at once.
-func (g *generator) recreate(a *genAccount) {
-	key, rev := g.key(a, true), g.newRev(a)
-	g.gone(pick(g.rng, event.KindDelete, event.KindRemove), a, key, rev)
-	if !g.chance(15) || g.ordered {
-		rev = g.newRev(a)
-	}
-	g.put(pick(g.rng, event.KindCreate, event.KindUpdate), a, key, rev)
-	if g.chance(30) {
-		g.gone(event.KindDelete, a, key, g.newRev(a))
-	}
-}
-
-// commit changes several posts at one rev.
-func (g *generator) commit(a *genAccount) {
-	rev := g.newRev(a)
-	first := g.rng.IntN(len(a.keys))
-	for i := range 2 + g.rng.IntN(3) {
-		key := a.keys[(first+i)%len(a.keys)]
-		switch g.rng.IntN(3) {
-		case 0:
-			g.gone(event.KindDelete, a, key, rev)
-		case 1:
-			g.put(event.KindUpdate, a, key, rev)
-		default:
-			g.put(event.KindCreate, a, key, rev)
-		}
-	}
-}
-
-// status emits an account event, or two at nearly one time.
 func (g *generator) status(a *genAccount) {
-	e := event.Event{Kind: event.KindAccount, DID: a.did}
-	e.Status = pick(g.rng, "deleted", "deactivated", "suspended", "takendown", "on-leave", "", "throttled", "desynchronized")
-	switch {
-	case a.away && g.chance(70):
-		e.Active, e.Status = true, ""
-	case g.chance(15):
-		e.Active = true // and a status: the first counts
+	e := event.Event{Kind: event.KindAccount, DID: a.did, Active: g.chance(40)}
+	if !e.Active || g.chance(30) { // of an active account the status does not count
+		e.Status = pick(g.rng, "deleted", "deleted", "deactivated", "suspended", "takendown", "on-leave", "", "throttled", "desynchronized")
 	}
-	if e.Status != "throttled" && e.Status != "desynchronized" {
-		a.away, a.deleted = !e.Active, !e.Active && e.Status == "deleted"
-		if a.deleted {
-			clear(a.here)
-		}
-	}
+	a.away = !e.Active
 	g.emit(e)
-	if a.away && g.chance(60) && !(g.ordered && a.deleted) {
-		g.put(event.KindCreate, a, g.key(a, false), g.newRev(a))
-	}
-	last := g.events[len(g.events)-1]
-	if g.ordered || !g.chance(25) || last.Kind != event.KindAccount {
-		return
-	}
-	// The opposite, at the same time or earlier, and with a sequence number
-	// before or after.
-	again := *last
-	again.Active, again.Status = !again.Active, pick(g.rng, "", "suspended", "deleted")
-	at, seq := last.Source.Time, last.Source.Seq
-	if last.Upstream != nil {
-		at, seq = last.Upstream.Time, last.Upstream.Seq
-	}
-	g.stamp(&again, at.Add(-time.Duration(g.rng.IntN(2))*time.Second), seq+uint64(g.rng.IntN(3))-1)
-	g.events = append(g.events, &again)
 }
 
-// resync emits a sync and some of what follows it.
+// resync emits a sync and some of what follows it: the repository, at the rev that the sync told
+// or a later one, and now and then something in between.
 func (g *generator) resync(a *genAccount) {
-	rev := g.newRev(a)
-	if !g.ordered {
-		switch g.rng.IntN(6) {
-		case 0:
-			rev += 2 // the account's next revs are older
-		case 1:
-			rev = max(a.syncRev, 1)
-		}
-	}
+	rev := pick(g.rng, g.newRev(a), g.newRev(a), g.newRev(a)+2, max(a.syncRev, 1))
+	repo := pick(g.rng, rev, rev, max(g.newRev(a), rev))
 	a.syncRev = rev
 	g.still = g.chance(30) // a host that stamps all of it at once
 	g.emit(event.Event{Kind: event.KindSync, DID: a.did, Rev: tid(rev)})
-	repo := rev // of the repository as it is fetched
-	if g.chance(40) {
-		repo = max(g.newRev(a), rev)
-	}
-	before := a.here
-	a.here = map[string]bool{}
-	stop := g.rng.IntN(2 * len(a.keys))
-	for i, key := range a.keys {
-		switch {
-		case i == stop && g.chance(40):
-			g.restart(a)
-		case i == stop && !g.ordered:
-			g.interrupt(a, key, repo)
-		case before[key] && g.chance(70), g.chance(10):
+	for _, key := range a.keys {
+		if g.chance(60) {
 			g.put(event.KindCreate, a, key, repo)
 		}
-	}
-	if g.chance(40) { // the account goes on at once
-		for range 1 + g.rng.IntN(3) {
-			g.put(pick(g.rng, event.KindCreate, event.KindCreate, event.KindUpdate), a, g.key(a, false), g.newRev(a))
+		switch p := g.rng.IntN(100); {
+		case p < 6: // a writer that stops within a sync, and another that starts
+			g.emit(event.Event{Kind: event.KindPosition, Sync: event.SyncOpen})
+		case p < 8:
+			g.emit(event.Event{Kind: event.KindSync, DID: a.did, Rev: tid(rev)})
+		case p < 10:
+			g.position()
+		case p < 13:
+			g.put(pick(g.rng, event.KindCreate, event.KindUpdate), a, key, repo+uint64(g.rng.IntN(3))-1)
+		case p < 16:
+			g.gone(a, key, repo)
+		case p < 18:
+			g.change(pick(g.rng, g.accounts...))
 		}
+	}
+	for g.chance(40) { // the account goes on at once
+		g.put(pick(g.rng, event.KindCreate, event.KindCreate, event.KindUpdate), a, pick(g.rng, a.keys...), g.newRev(a))
 	}
 	g.still = false
 }
 
-// restart is a writer that stops within a sync, and another that starts.
-func (g *generator) restart(a *genAccount) {
-	for range 1 + g.rng.IntN(2) {
-		g.emit(event.Event{Kind: event.KindPosition, Sync: event.SyncOpen})
-	}
-	if !g.ordered && g.chance(20) { // it begins with the sync
-		g.emit(event.Event{Kind: event.KindSync, DID: a.did, Rev: tid(a.syncRev)})
-	}
-}
-
-// interrupt emits something that does not belong to the sync under way.
-func (g *generator) interrupt(a *genAccount, key string, rev uint64) {
-	switch g.rng.IntN(9) {
-	case 0, 1, 2, 3:
-		g.position()
-	case 4:
-		g.gone(event.KindDelete, a, key, rev)
-	case 5:
-		g.put(pick(g.rng, event.KindCreate, event.KindUpdate), a, key, rev+1)
-	case 6:
-		g.put(pick(g.rng, event.KindCreate, event.KindUpdate), a, key, rev-1)
-	case 7:
-		g.put(event.KindUpdate, a, key, rev)
-	default:
-		b := g.account()
-		g.put(event.KindCreate, b, g.key(b, false), g.newRev(b))
-	}
-}
-
-// emitAgain replays events[from:to]: as they were, from another host at the
-// same times, or as new ones.
-func (g *generator) emitAgain(from, to int) {
-	if from < 0 || from >= to {
+// replay gives some events again: as they were, from another host at the same times, or as new
+// ones.
+func (g *generator) replay() {
+	if len(g.events) == 0 {
 		return
 	}
-	stretch := slices.Clone(g.events[from:to])
-	how := g.rng.IntN(3)
-	if how == 1 {
-		g.host = pick(g.rng, "https://jetstream.one.example", "https://jetstream.two.example")
-	}
-	for _, old := range stretch {
+	from, how := g.rng.IntN(len(g.events)), g.rng.IntN(3)
+	for _, old := range slices.Clone(g.events[from:min(len(g.events), from+1+g.rng.IntN(20))]) {
 		e := *old
 		switch how {
 		case 0:
 			g.events = append(g.events, &e)
 		case 1:
 			g.seq++
-			e.Source.Host, e.Source.Seq = g.host, g.seq
+			e.Source.Host, e.Source.Seq = "https://jetstream.two.example", g.seq
 			g.events = append(g.events, &e)
 		default:
+			e.Upstream = nil
 			g.emit(e)
 		}
 	}
 }
 
-// late emits an event that is older than what came of its account.
-func (g *generator) late() {
-	a := g.account()
-	rev := a.lastRev - uint64(g.rng.IntN(60))
-	if a.lastRev == 0 {
-		return
-	}
-	switch key := g.key(a, g.chance(50)); g.rng.IntN(4) {
-	case 0:
-		g.gone(event.KindDelete, a, key, rev)
-	case 1:
-		g.gone(event.KindRemove, a, key, rev)
-	case 2:
-		g.put(event.KindUpdate, a, key, rev)
-	default:
-		g.put(event.KindCreate, a, key, rev)
-	}
-}
-
-// scene plays a short history of one more account, of very few keys, revs and
-// times in any order: about posts, about the account's events in order or not,
-// or about its syncs. Nothing but a replay comes to that account later, so what
+// scene plays a short history of one more account, with two keys and six revs in any order: about
+// its posts, its statuses or its syncs. Nothing but a replay comes to that account later, so what
 // an event did is seen at the end.
 func (g *generator) scene() {
 	a := newGenAccount(1_000 + len(g.events))
-	a.keys = a.keys[:2]
-	low, start, seq := g.rev, g.now, g.seq
+	a.keys, a.revs = a.keys[:2], g.rev+1
 	g.rev += 10
-	about := g.rng.IntN(4)
-	for i := range 5 + g.rng.IntN(10) {
-		key, rev := pick(g.rng, a.keys...), low+1+uint64(g.rng.IntN(6))
+	about := g.rng.IntN(3)
+	g.still = g.chance(50) // statuses of few times
+	g.put(event.KindCreate, a, a.keys[0], a.revs+2)
+	for range 5 + g.rng.IntN(10) {
+		key, rev := pick(g.rng, a.keys...), g.newRev(a)
 		switch p := g.rng.IntN(100); {
-		case i == 0:
-			g.put(event.KindCreate, a, a.keys[0], low+3)
-		case i == 1 && about == 3 && g.chance(50): // its removal is the newest of what is erased
-			g.gone(event.KindDelete, a, a.keys[0], low+5)
-			g.emit(event.Event{Kind: event.KindAccount, DID: a.did, Status: "deleted"})
-		case about == 1 && p < 65:
-			e := event.Event{Kind: event.KindAccount, DID: a.did, Active: g.chance(50)}
-			if !e.Active || g.chance(30) {
-				e.Status = pick(g.rng, "deleted", "suspended", "on-leave", "throttled", "desynchronized")
-			}
-			g.emit(e)
-			g.stamp(g.events[len(g.events)-1], start.Add(time.Duration(g.rng.IntN(2))*time.Second), seq+1+uint64(g.rng.IntN(4)))
-		case about == 3 && p < 40:
-			g.emit(pick(g.rng,
-				event.Event{Kind: event.KindAccount, DID: a.did, Active: true},
-				event.Event{Kind: event.KindAccount, DID: a.did, Active: true, Status: "desynchronized"},
-				event.Event{Kind: event.KindAccount, DID: a.did, Status: "deleted"},
-				event.Event{Kind: event.KindAccount, DID: a.did, Status: "takendown"}))
-		case about == 2 && p < 10:
-			g.position()
-		case about == 2 && p < 40:
+		case about == 1 && p < 50:
+			g.status(a)
+		case about == 2 && p < 30:
 			g.emit(event.Event{Kind: event.KindSync, DID: a.did, Rev: tid(rev)})
-		case p < 50+10*about:
+		case about == 2 && p < 40:
+			g.position()
+		case p < 75:
 			g.put(pick(g.rng, event.KindCreate, event.KindCreate, event.KindUpdate), a, key, rev)
 		default:
-			g.gone(pick(g.rng, event.KindDelete, event.KindDelete, event.KindRemove), a, key, rev)
+			g.gone(a, key, rev)
 		}
 	}
-	if about == 3 { // what came of the account is seen
+	g.still = false
+	if about == 1 && g.chance(50) { // what came of the account is seen
 		g.emit(event.Event{Kind: event.KindAccount, DID: a.did, Active: true})
 	}
 }
 
-func pick[T any](rng *rand.Rand, from ...T) T { return from[rng.IntN(len(from))] }
+// put emits a create or an update with a new record.
+func (g *generator) put(kind event.Kind, a *genAccount, key string, rev uint64) {
+	e := event.Event{Kind: kind, DID: a.did, Rkey: key, Rev: tid(rev)}
+	e.CID = fmt.Sprintf("bafyrei%s%d", e.Rev, g.rng.IntN(1000))
+	raw := g.rawTags()
+	e.Tags = normalTags(raw)
+	if older := olderTags(raw); len(older) > 0 && (len(e.Tags) == 0 || g.chance(20)) {
+		e.Tags = older // as a former ingest has stored it
+	}
+	record := map[string]any{
+		"$type": event.Collection, "tags": raw,
+		"text": pick(g.rng, "a post", "", "nul \x00 inside", "quote \" back\\slash </script>", "漢字 🏳️‍🌈\u2028", strings.Repeat("long ", 400)),
+	}
+	if langs := g.rawLangs(); langs != nil {
+		e.Langs, record["langs"] = keptLangs(langs), langs
+	}
+	if created := g.createdAt(); created != "-" {
+		e.CreatedAt, record["createdAt"] = created, created
+	} else if g.chance(50) {
+		record["createdAt"] = 1234567890
+	}
+	if g.chance(30) {
+		record["extra"] = map[string]any{"big": json.Number("12345678901234567890"), "small": 1e-7, "list": []any{nil, true, []any{}}}
+	}
+	var err error
+	if e.Record, err = json.Marshal(record); err != nil {
+		panic(fmt.Sprintf("model: %v", err))
+	}
+	g.emit(e)
+}
+
+// createdAt is what the record says of its time, "-" for no string.
+func (g *generator) createdAt() string {
+	tie := time.Date(2026, 8, 20, 11, 59, g.rng.IntN(3), 0, time.UTC)
+	ago := pick(g.rng, -time.Hour, time.Duration(g.rng.IntN(5000))*time.Millisecond, time.Duration(g.rng.IntN(100_000))*time.Hour)
+	switch p := g.rng.IntN(100); {
+	case p < 35:
+		return g.now.Add(-ago).Format("2006-01-02T15:04:05.000Z")
+	case p < 65:
+		return tie.Format(time.RFC3339)
+	case p < 70:
+		return tie.In(time.FixedZone("", 5*3600+1800)).Format(time.RFC3339)
+	}
+	return pick(g.rng, "-", "1969-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "1970-01-01T00:00:00.000001Z", "0000-01-01T00:00:00+00:00",
+		"", "yesterday", "2026-08-20", "2026-08-20T11:59:00", "2026-08-20 11:59:00Z", "2026-02-30T11:59:00Z",
+		"2026-08-20T11:59:60Z", "2026-08-20T11:59:00,5Z", "2026-08-20T24:00:00Z", "2026-08-20T11:59:00.Z", " 2026-08-20T11:59:00Z",
+		"2026-08-20t11:59:00z", "2026-08-20T11:59:00.123456789Z", "2026-08-20T11:59:00.9999999-00:00", "9999-12-31T23:59:59Z")
+}
+
+// rawLangs are languages as a record may declare them, nil for none.
+func (g *generator) rawLangs() []string {
+	var many []string // more than are kept
+	for i := range 15 + g.rng.IntN(10) {
+		many = append(many, fmt.Sprintf("q%c-X%d", 'a'+i, i%3))
+	}
+	return pick(g.rng, nil, nil, nil, nil, nil, []string{"en"}, []string{"en"}, []string{"ja"}, []string{"pt-BR", "en"}, []string{"en-GB", "EN-us", "ja-JP"},
+		[]string{"zh-Hant-TW"}, []string{"ZH-hANT", "zh"}, []string{"EN-us", "x"}, []string{"x-Klingon", "i-enochian"},
+		[]string{"eng"}, []string{"ENM", "pt-br-x-en"}, []string{}, []string{"", "pt"}, []string{"en", "en", "EN"},
+		[]string{"en_US"}, []string{"en-US_x"}, []string{"en--us", "-en", "en-"}, []string{"*", "en-*"}, []string{" en"}, []string{"e\x00n"},
+		[]string{"\u212ao"}, []string{"ko-\u212ar"}, // the sign for Kelvin is no k
+		[]string{"es-abcdefgh", "fr-abcdefghi"}, []string{"de-1996", "sl-1994-rozaj"}, []string{"419-es", "es-419"},
+		[]string{"en-" + strings.Repeat("x", 67)},          // of 70 bytes, too long to keep
+		[]string{"nl" + strings.Repeat("-abc", 15) + "-x"}, // of the most that is kept, 64
+		[]string{"日本語", "ja-日本"}, many)
+}
+
+// rawTags are tags as a record may give them; at least one is kept, or was by a former ingest.
+func (g *generator) rawTags() []string {
+	var raw []string
+	if g.chance(2) {
+		for i := range 90 + g.rng.IntN(25) {
+			raw = append(raw, fmt.Sprintf("#Bulk%02d", i))
+		}
+		return raw
+	}
+	for range 1 + g.rng.IntN(5) {
+		tag := pick(g.rng, "art", "art", "Art", "#art", "photo", "photo", "cats", "cats", "猫", "film", "a\u00adrt", "photo\u2060", "c\u115fats")
+		if g.chance(25) {
+			tag = pick(g.rng, "$TSLA", "a,b", "c++", "c/d", "..", ".", "%2F", "50%", "#️⃣", "❤", "❤\ufe0f", "❤\ufe0f\u200d🔥\u200d", "\u200b", "\u2800\ufe0f",
+				"👩‍👩‍👧‍👦", "ÉTÉ", "e\u0301te\u0301", "Straße", "İ", "Σίσυφος", "two words", "line\nbreak", "\u200bzero", "\x01", "\u202eright",
+				"NULL", "'; --", `back\slash"quote`, "# # deep", "ﬁ", "①", "Å", "nul\x00tag", "", "###", strings.Repeat("x", 64),
+				strings.Repeat("x", 65), strings.Repeat("🏳️‍🌈", 45), strings.Repeat("👩‍👩‍👧‍👦", 26), strings.Repeat("e\u0301\u0302\u0303", 60))
+		}
+		raw = append(raw, tag)
+	}
+	if len(normalTags(raw)) == 0 && (len(olderTags(raw)) == 0 || g.chance(50)) {
+		raw = append(raw, "art")
+	}
+	return raw
+}

@@ -3,14 +3,14 @@ package model
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"io"
 	"math/big"
 	"reflect"
 )
 
-// decodeJSON reads one JSON value, numbers in full. A field that into does not
-// have is an error, so that answers hold what the contract says and no more.
+// decodeJSON reads one JSON value, numbers in full. A field that into does not have is an error,
+// so that answers hold what the contract says and no more.
 func decodeJSON(data []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
@@ -19,7 +19,7 @@ func decodeJSON(data []byte, into any) error {
 		return err
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return fmt.Errorf("more follows the JSON value")
+		return errors.New("more follows the JSON value")
 	}
 	return nil
 }
@@ -30,41 +30,24 @@ func sameJSON(a, b []byte) bool {
 		return true // both were read before
 	}
 	var x, y any
-	return decodeJSON(a, &x) == nil && decodeJSON(b, &y) == nil && sameValue(x, y)
+	return decodeJSON(a, &x) == nil && decodeJSON(b, &y) == nil && reflect.DeepEqual(plain(x), plain(y))
 }
 
-func sameValue(x, y any) bool {
-	switch x := x.(type) {
+// plain writes the numbers in a value in one way.
+func plain(v any) any {
+	switch v := v.(type) {
 	case map[string]any:
-		y, ok := y.(map[string]any)
-		if !ok || len(x) != len(y) {
-			return false
+		for k := range v {
+			v[k] = plain(v[k])
 		}
-		for k := range x {
-			if v, ok := y[k]; !ok || !sameValue(x[k], v) {
-				return false
-			}
-		}
-		return true
 	case []any:
-		y, ok := y.([]any)
-		if !ok || len(x) != len(y) {
-			return false
+		for i := range v {
+			v[i] = plain(v[i])
 		}
-		for i := range x {
-			if !sameValue(x[i], y[i]) {
-				return false
-			}
-		}
-		return true
 	case json.Number:
-		y, ok := y.(json.Number)
-		if !ok {
-			return false
+		if r, ok := new(big.Rat).SetString(v.String()); ok {
+			return json.Number(r.RatString())
 		}
-		p, ok1 := new(big.Rat).SetString(x.String())
-		q, ok2 := new(big.Rat).SetString(y.String())
-		return ok1 && ok2 && p.Cmp(q) == 0
 	}
-	return reflect.DeepEqual(x, y)
+	return v
 }

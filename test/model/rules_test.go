@@ -1,11 +1,132 @@
 package model
 
 import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
 )
 
+// base is the time from which the histories of the tables count seconds.
+var base = time.Date(2026, 8, 20, 12, 0, 0, 0, time.UTC)
+
+// parseHistory reads events separated by semicolons. The n-th one, from 1, has
+// source sequence n and the time n seconds after base. Examples:
+//
+//	create a/1 @3 #art #photo created=2 (key 1 of did:plc:a, rev 3, two seconds after base)
+//	delete a/1 @4
+//	account a suspended (or active, or active+suspended) at=2 seq=9
+//	sync a @5
+//	position
+func parseHistory(t testing.TB, text string) []*event.Event {
+	t.Helper()
+	var events []*event.Event
+	for i, line := range strings.Split(text, ";") {
+		words := strings.Fields(line)
+		n := i + 1
+		e := &event.Event{V: event.Version, Kind: event.Kind(words[0])}
+		e.Source = event.Position{Host: "h", Seq: uint64(n), Time: base.Add(time.Duration(n) * time.Second)}
+		for _, w := range words[1:] {
+			name, value, _ := strings.Cut(w, "=")
+			number, _ := strconv.Atoi(value)
+			switch {
+			case strings.HasPrefix(w, "@"):
+				rev, err := strconv.Atoi(w[1:])
+				require.NoError(t, err, line)
+				e.Rev = tid(uint64(rev))
+			case strings.HasPrefix(w, "#"):
+				e.Tags = append(e.Tags, w[1:])
+			case name == "at":
+				e.Source.Time = base.Add(time.Duration(number) * time.Second)
+			case name == "seq":
+				e.Source.Seq = uint64(number)
+			case name == "created":
+				e.CreatedAt = base.Add(time.Duration(number) * time.Second).Format(time.RFC3339)
+			case name == "own": // the network's time of an account event, and its number
+				e.Upstream = &event.Upstream{Seq: uint64(n), Time: base.Add(time.Duration(number) * time.Second)}
+			case name == "ownseq":
+				e.Upstream.Seq = uint64(number)
+			case e.Kind == event.KindPosition:
+				e.Sync = event.SyncState(w)
+			case e.DID == "":
+				did, rkey, _ := strings.Cut(w, "/")
+				e.DID, e.Rkey = "did:plc:"+did, rkey
+			default:
+				e.Status, e.Active = strings.CutPrefix(w, "active")
+				e.Status = strings.TrimPrefix(e.Status, "+")
+				if !e.Active {
+					e.Status = w
+				}
+			}
+		}
+		if e.Kind == event.KindCreate || e.Kind == event.KindUpdate {
+			if e.Tags == nil {
+				e.Tags = []string{"art"}
+			}
+			e.CID = fmt.Sprintf("cid%d", n)
+			e.Record = fmt.Appendf(nil, `{"n":%d}`, n)
+		}
+		require.NoError(t, e.Validate(), line)
+		events = append(events, e)
+	}
+	return events
+}
+
+func fold(events []*event.Event) *Index {
+	x := New()
+	for i, e := range events {
+		x.ApplyEvent(uint64(i+1), e)
+	}
+	return x
+}
+
+var revWord = regexp.MustCompile(`[2-7a-z]{13}`)
+
+// number undoes tid, for messages and expectations that a person reads.
+func number(rev string) int {
+	for n := range 1000 {
+		if tid(uint64(n)) == rev {
+			return n
+		}
+	}
+	return -1
+}
+
+// state writes all that the index knows, in short: posts in order as
+// "a/1@rev~seconds", in brackets when hidden, then markers "-a/1@rev", then
+// floors "a>rev".
+func state(x *Index) string {
+	short := strings.NewReplacer("at://did:plc:", "", "app.bsky.feed.post/", "").Replace
+	var words []string
+	for _, p := range x.All() {
+		w := fmt.Sprintf("%s@%s~%d", short(p.URI), p.Rev, (p.Place.Micros-base.UnixMicro())/1e6)
+		if p.Hidden {
+			w = "(" + w + ")"
+		}
+		words = append(words, w)
+	}
+	var rest []string
+	for uri, rev := range x.markers {
+		rest = append(rest, fmt.Sprintf("-%s@%s", short(uri), rev))
+	}
+	for did, a := range x.accounts {
+		if a.floor != "" {
+			rest = append(rest, fmt.Sprintf("%s>%s", strings.TrimPrefix(did, "did:plc:"), a.floor))
+		}
+	}
+	slices.Sort(rest)
+	text := strings.Join(append(words, rest...), " ")
+	return revWord.ReplaceAllStringFunc(text, func(rev string) string { return strconv.Itoa(number(rev)) })
+}
+
+// TestFoldRules has a line for each rule of the fold.
 func TestFoldRules(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, history, want string }{
@@ -116,4 +237,42 @@ func TestFoldRules(t *testing.T) {
 			require.Equal(t, c.want, state(fold(parseHistory(t, c.history))))
 		})
 	}
+}
+
+// TestFoldOfMessages: a message that is refused is as if it had not come, also within a sync, and
+// tags that ingest cannot have written are a complaint.
+func TestFoldOfMessages(t *testing.T) {
+	t.Parallel()
+	x := fold(parseHistory(t, "create a/1 @1; sync a @5"))
+	x.Apply(3, []byte("not an event"))
+	require.Equal(t, "a/1@1~1", state(x))
+	require.Equal(t, 1, x.DeadLetters())
+	e := parseHistory(t, "create b/1 @1")[0]
+	e.Tags = []string{"Art"}
+	x.ApplyEvent(4, e)
+	require.Len(t, x.complaints, 1)
+}
+
+func TestCollisionTakesTheNextPlace(t *testing.T) {
+	t.Parallel()
+	const last = 1<<64 - 1
+	x := New()
+	x.hash = func(string) uint64 { return last - 1 }
+	at := func(history string) map[string]uint64 {
+		for i, e := range parseHistory(t, history) {
+			e.Source.Time = base
+			x.ApplyEvent(uint64(i+1), e)
+		}
+		hashes := map[string]uint64{}
+		for _, p := range x.All() {
+			hashes[p.Rkey] = p.Place.Hash
+		}
+		return hashes
+	}
+	require.Equal(t, map[string]uint64{"1": last - 1, "2": last, "3": 0},
+		at("create a/1 @1; create a/2 @1; create a/3 @1"), "up, and round within the microsecond")
+	require.Equal(t, map[string]uint64{"2": last, "3": 0},
+		at("delete a/1 @2; update a/2 @2"), "an edit does not move to the place that became free")
+	require.Equal(t, map[string]uint64{"1": 1, "2": last, "3": 0, "4": last - 1},
+		at("create a/4 @1; create a/1 @3"), "the next one to enter takes it")
 }

@@ -8,10 +8,9 @@ import (
 	"time"
 )
 
-// spell writes a query as a client may: with its names in any order, some twice,
-// in other cases and with number signs, times in any zone, defaults given or
-// not. All spellings of a query are one list, with the same tokens. The names
-// must be in normal form.
+// spell writes a query as a client may: with its names in any order, some twice, in other cases
+// and with number signs, times in any zone, defaults given or not. All spellings of a query are
+// one list, with the same tokens. The names must be in normal form.
 func spell(rng *rand.Rand, q Query) url.Values {
 	params := url.Values{"tags": spellAll(rng, q.Tags, spellTag)}
 	switch {
@@ -33,25 +32,6 @@ func spell(rng *rand.Rand, q Query) url.Values {
 		params.Set("until", spellTime(rng, q.Until))
 	}
 	return params
-}
-
-// String is the query as a URL has it, for messages.
-func (q Query) String() string {
-	params := url.Values{}
-	for name, values := range map[string][]string{"tags": q.Tags, "none": q.None, "lang": q.Langs} {
-		if len(values) > 0 {
-			params[name] = values
-		}
-	}
-	if q.All {
-		params.Set("match", "all")
-	}
-	for name, at := range map[string]time.Time{"since": q.Since, "until": q.Until} {
-		if !at.IsZero() {
-			params.Set(name, at.Format(time.RFC3339Nano))
-		}
-	}
-	return params.Encode()
 }
 
 // maxRepeatedBytes bounds the names that are given twice.
@@ -88,8 +68,8 @@ func spellLang(rng *rand.Rand, lang string) string {
 	return string(b)
 }
 
-// spellTime writes a time of whole microseconds in some zone, or a time within
-// the microsecond before it, which is rounded up to it.
+// spellTime writes a time of whole microseconds in some zone, or a time within the microsecond
+// before it, which is rounded up to it.
 func spellTime(rng *rand.Rand, t time.Time) string {
 	if rng.IntN(3) == 0 {
 		t = t.Add(-time.Duration(rng.IntN(1000)))
@@ -100,68 +80,38 @@ func spellTime(rng *rand.Rand, t time.Time) string {
 	return t.Format(pick(rng, time.RFC3339Nano, "2006-01-02T15:04:05.000000000Z07:00"))
 }
 
-// variant is a query that is another list than the one that it was made from,
-// with the name of what was changed.
-type variant struct {
-	what string
-	Query
-}
-
 // variants returns other queries whose tokens must not pass for those of q.
-func variants(rng *rand.Rand, q Query) []variant {
-	var out []variant
-	add := func(what string, change func(*Query)) {
-		other := q
-		other.Tags, other.None, other.Langs = slices.Clone(q.Tags), slices.Clone(q.None), slices.Clone(q.Langs)
-		change(&other)
-		out = append(out, variant{what, other})
-	}
-	i := rng.IntN(len(q.Tags))
-	add("another tag", func(o *Query) { o.Tags[i] = "another tag" })
-	if len(q.Tags) < maxQueryTags {
-		add("a tag more", func(o *Query) { o.Tags = append(o.Tags, "another tag") })
-	}
-	if len(q.Tags) > 1 {
-		add("match", func(o *Query) { o.All = !o.All })
-		add("a tag less", func(o *Query) { o.Tags = slices.Delete(o.Tags, i, i+1) })
-		if len(q.None) < maxQueryTags {
-			add("a tag excluded rather than sought", func(o *Query) {
-				o.None, o.Tags = append(o.None, o.Tags[i]), slices.Delete(o.Tags, i, i+1)
-			})
+func variants(rng *rand.Rand, q Query) (out []Query) {
+	add := func(is bool, change func(*Query)) {
+		if is {
+			other := q
+			other.Tags, other.None, other.Langs = slices.Clone(q.Tags), slices.Clone(q.None), slices.Clone(q.Langs)
+			change(&other)
+			out = append(out, other)
 		}
 	}
-	if len(q.None) < maxQueryTags {
-		add("a tag more excluded", func(o *Query) { o.None = append(o.None, "another tag") })
-	}
-	if len(q.None) > 0 {
-		i := rng.IntN(len(q.None))
-		add("another tag excluded", func(o *Query) { o.None[i] = "another tag" })
-		add("a tag less excluded", func(o *Query) { o.None = slices.Delete(o.None, i, i+1) })
-		if len(q.Tags) < maxQueryTags {
-			add("a tag sought rather than excluded", func(o *Query) {
-				o.Tags, o.None = append(o.Tags, o.None[i]), slices.Delete(o.None, i, i+1)
-			})
-		}
-	}
-	if len(q.Langs) < maxQueryLangs {
-		add("a language more", func(o *Query) { o.Langs = append(o.Langs, "qaa-x-another") })
-	}
-	if len(q.Langs) > 0 {
-		i := rng.IntN(len(q.Langs))
-		add("another language", func(o *Query) { o.Langs[i] = "qaa-x-other" })
-		add("a language less", func(o *Query) { o.Langs = slices.Delete(o.Langs, i, i+1) })
-	}
-	add("since", func(o *Query) { o.Since = shifted(o.Since) })
-	add("until", func(o *Query) { o.Until = shifted(o.Until) })
-	if !q.Since.IsZero() {
-		add("no since", func(o *Query) { o.Since = time.Time{} })
-	}
-	if !q.Until.IsZero() {
-		add("no until", func(o *Query) { o.Until = time.Time{} })
-	}
-	if !q.Since.Equal(q.Until) {
-		add("since for until", func(o *Query) { o.Since, o.Until = o.Until, o.Since })
-	}
+	some := func(names []string) int { return rng.IntN(max(len(names), 1)) }
+	i, j, k := some(q.Tags), some(q.None), some(q.Langs)
+	several, excludes, speaks := len(q.Tags) > 1, len(q.None) > 0, len(q.Langs) > 0
+	tagRoom, noneRoom := len(q.Tags) < maxQueryTags, len(q.None) < maxQueryTags
+	const other = "another tag"
+	add(true, func(o *Query) { o.Tags[i] = other })
+	add(tagRoom, func(o *Query) { o.Tags = append(o.Tags, other) })
+	add(several, func(o *Query) { o.Tags = slices.Delete(o.Tags, i, i+1) })
+	add(several, func(o *Query) { o.All = !o.All })
+	add(several && noneRoom, func(o *Query) { o.None, o.Tags = append(o.None, o.Tags[i]), slices.Delete(o.Tags, i, i+1) })
+	add(noneRoom, func(o *Query) { o.None = append(o.None, other) })
+	add(excludes, func(o *Query) { o.None[j] = other })
+	add(excludes, func(o *Query) { o.None = slices.Delete(o.None, j, j+1) })
+	add(excludes && tagRoom, func(o *Query) { o.Tags, o.None = append(o.Tags, o.None[j]), slices.Delete(o.None, j, j+1) })
+	add(len(q.Langs) < maxQueryLangs, func(o *Query) { o.Langs = append(o.Langs, "qaa-x-another") })
+	add(speaks, func(o *Query) { o.Langs[k] = "qaa-x-other" })
+	add(speaks, func(o *Query) { o.Langs = slices.Delete(o.Langs, k, k+1) })
+	add(true, func(o *Query) { o.Since = shifted(o.Since) })
+	add(true, func(o *Query) { o.Until = shifted(o.Until) })
+	add(!q.Since.IsZero(), func(o *Query) { o.Since = time.Time{} })
+	add(!q.Until.IsZero(), func(o *Query) { o.Until = time.Time{} })
+	add(!q.Since.Equal(q.Until), func(o *Query) { o.Since, o.Until = o.Until, o.Since })
 	return out
 }
 

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -8,102 +9,130 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// Timeline is what an index was at each sequence number, to judge readers that
-// page through it while it changes.
+// Timeline is what an index was at each sequence number, to judge readers that page through it
+// while it changes.
 type Timeline struct {
 	index *Index
 	seq   uint64
-	spans map[string][]span // by at-uri, oldest first
-	byTag map[string]map[string]bool
-	used  map[string][]usage // by tag, oldest first
+	posts map[string][]span // by at-uri, oldest first
+	tags  map[string][]span // by tag, while it is on visible posts
 }
 
-// span is how a post was from one sequence number to before another.
+// span is how a row was from one sequence number to before another.
 type span struct {
 	from, to uint64
-	post     Post
+	row      Row
+	post     *Post // of a post's row
+}
+
+// Row is a row as a page showed it: a post's at-uri and its sortAt in microseconds, or a tag and
+// the number of its posts.
+type Row struct {
+	Name   string
+	Number int64
 }
 
 // NewTimeline returns the timeline of the empty history.
 func NewTimeline() *Timeline {
-	return &Timeline{index: New(), spans: map[string][]span{}, byTag: map[string]map[string]bool{}, used: map[string][]usage{}}
+	return &Timeline{index: New(), posts: map[string][]span{}, tags: map[string][]span{}}
 }
-
-// Index is the index as it is now.
-func (t *Timeline) Index() *Index { return t.index }
 
 // ApplyEvent folds in one event, whose number is greater than all before.
 func (t *Timeline) ApplyEvent(seq uint64, e *event.Event) {
-	swept := t.index.sync
+	dids := []string{e.DID}
+	if t.index.sync != nil {
+		dids = append(dids, t.index.sync.did)
+	}
 	t.index.ApplyEvent(seq, e)
 	t.seq = seq
-	if swept != nil || !e.IsPost() && e.DID != "" {
+	touched := []string{uriOf(e.DID, e.Rkey)}
+	if len(dids) > 1 || !e.IsPost() {
 		for uri := range t.index.mentioned {
-			if did := didOf(uri); did == e.DID || swept != nil && did == swept.did {
-				t.note(uri)
+			if slices.Contains(dids, didOf(uri)) {
+				touched = append(touched, uri)
 			}
 		}
 	}
-	if e.IsPost() {
-		t.note(uriOf(e.DID, e.Rkey))
+	used := map[string]int64{} // posts more, by tag
+	for _, uri := range touched {
+		was, now := current(t.posts[uri]), t.index.posts[uri]
+		if now != nil && t.index.account(now.DID).inactive {
+			now = nil
+		}
+		if was == nil && now == nil || was != nil && now != nil && was.post.Place == now.Place &&
+			slices.Equal(was.post.Tags, now.Tags) && slices.Equal(was.post.Langs, now.Langs) {
+			continue
+		}
+		var next *span
+		if was != nil {
+			count(used, was.post.Tags, -1)
+		}
+		if now != nil {
+			count(used, now.Tags, +1)
+			next = &span{row: Row{uri, now.Place.Micros}, post: now}
+		}
+		t.turn(t.posts, uri, next)
+	}
+	for tag, more := range used {
+		if more == 0 {
+			continue // one post less and another more
+		}
+		row := Row{tag, more}
+		if was := current(t.tags[tag]); was != nil {
+			row.Number += was.row.Number
+		}
+		next := &span{row: row}
+		if row.Number == 0 {
+			next = nil
+		}
+		t.turn(t.tags, tag, next)
 	}
 }
 
-// note begins a new span of a post if it is not as it was.
-func (t *Timeline) note(uri string) {
-	spans := t.spans[uri]
-	p, ok := t.index.posts[uri]
-	ok = ok && !t.index.account(p.DID).inactive
+func count(used map[string]int64, tags []string, more int64) {
+	for _, tag := range tags {
+		used[tag] += more
+	}
+}
+
+// current is the span that has not ended, nil where there is none.
+func current(spans []span) *span {
 	if n := len(spans); n > 0 && spans[n-1].to == math.MaxUint64 {
-		last := &spans[n-1]
-		if ok && last.post.Place == p.Place && slices.Equal(last.post.Tags, p.Tags) && slices.Equal(last.post.Langs, p.Langs) {
-			return
-		}
-		last.to = t.seq
-		t.count(last.post.Tags, -1)
+		return &spans[n-1]
 	}
-	if !ok {
-		return
+	return nil
+}
+
+// turn ends a row's current span and begins the next, which may be none.
+func (t *Timeline) turn(rows map[string][]span, name string, next *span) {
+	if was := current(rows[name]); was != nil {
+		was.to = t.seq
 	}
-	t.count(p.Tags, +1)
-	t.spans[uri] = append(spans, span{t.seq, math.MaxUint64, *p})
-	for _, tag := range p.Tags {
-		if t.byTag[tag] == nil {
-			t.byTag[tag] = map[string]bool{}
-		}
-		t.byTag[tag][uri] = true
+	if next != nil {
+		next.from, next.to = t.seq, math.MaxUint64
+		rows[name] = append(rows[name], *next)
 	}
 }
 
 // Walk is what one reader saw of a list, page after page in one direction.
 type Walk struct {
 	Query Query
+	Tags  bool // of the list of tags, not of a query's posts
 	// The index was never older than First nor newer than Last meanwhile.
 	First, Last uint64
-	Newer       bool // the direction; else older
-	Seen        []Seen
-	// Ended says that the last page said that nothing follows. Else only what
-	// lies before the last row is due.
+	Newer       bool // the direction: to newer posts, or to tags that are used more
+	Seen        []Row
+	// Ended says that the last page said that nothing follows. Else only what lies before the
+	// last row is due.
 	Ended bool
-	// From is a row that the walk began at, in either direction; nil where it
-	// began at the end of the list.
-	From *Seen
+	From  *Row // the row that the walk began at; nil where it began at the end of the list
 }
-
-// Seen is a row as a page showed it.
-type Seen struct {
-	URI    string
-	Micros int64 // sortAt
-}
-
-func (s Seen) place() Place { return Place{s.Micros, hashOf(s.URI)} }
 
 // Verdict counts what was wrong with walks.
 type Verdict struct {
 	Walks, Rows, Due int // Due are the rows that had to be there, and were or not
-	// Repeated rows were seen before in the same walk, Missed ones existed and
-	// matched throughout and were not seen, Foreign ones were seen and at no
-	// time of the walk matched, Disordered ones came before their predecessor.
+	// Repeated rows were seen before in the same walk, Missed ones matched throughout and were not
+	// seen, Foreign ones matched at no time of the walk, Disordered ones came too early.
 	Repeated, Missed, Foreign, Disordered int
 }
 
@@ -117,88 +146,81 @@ func (v *Verdict) Add(w Verdict) {
 	v.Foreign, v.Disordered = v.Foreign+w.Foreign, v.Disordered+w.Disordered
 }
 
-// Judge compares a walk with the history, which must have come to the walk's
-// Last. The error says what is wrong first; nil where nothing is.
-func (t *Timeline) Judge(w Walk) (Verdict, error) {
-	q := w.Query.normal()
-	v := Verdict{Walks: 1, Rows: len(w.Seen)}
-	var wrong error
-	fault := func(count *int, format string, args ...any) {
-		if *count++; wrong == nil {
+// Judge compares a walk with the history, which must have come to the walk's Last. The error says
+// what is wrong first; nil where nothing is.
+func (t *Timeline) Judge(w Walk) (v Verdict, wrong error) {
+	fault := func(n *int, format string, args ...any) {
+		if *n++; wrong == nil {
 			wrong = fmt.Errorf(format, args...)
 		}
 	}
+	v = Verdict{Walks: 1, Rows: len(w.Seen)}
 	if w.Last > t.seq {
 		return v, fmt.Errorf("the walk lasted until %d, and the history is known until %d", w.Last, t.seq)
 	}
-	seen := map[Seen]int{}
-	for i, s := range w.Seen {
-		seen[s]++
-		if seen[s] > 1 {
-			fault(&v.Repeated, "row %d, %s, was seen before", i, s.URI)
-		} else if i > 0 && !w.follows(w.Seen[i-1], s) {
-			fault(&v.Disordered, "row %d, %s, does not come after the row before it", i, s.URI)
+	rows, q := t.posts, w.Query.normal()
+	if w.Tags {
+		rows = t.tags
+	}
+	matches := func(s span) bool { return w.Tags || q.matches(s.post) }
+	seen := map[Row]bool{}
+	for i, row := range w.Seen {
+		switch {
+		case seen[row]:
+			fault(&v.Repeated, "row %d, %v, was seen before", i, row)
+		case i > 0 && !w.follows(w.Seen[i-1], row):
+			fault(&v.Disordered, "row %d, %v, does not come after the row before it", i, row)
 		}
-		if w.From != nil && !w.follows(*w.From, s) {
-			fault(&v.Disordered, "row %d, %s, lies before where the walk began", i, s.URI)
+		seen[row] = true
+		if w.From != nil && !w.follows(*w.From, row) {
+			fault(&v.Disordered, "row %d, %v, lies before where the walk began", i, row)
 		}
-		if !t.ever(w, q, s) {
-			fault(&v.Foreign, "row %d, %s, did not match at any time", i, s.URI)
+		if !slices.ContainsFunc(rows[row.Name], func(s span) bool {
+			return s.row == row && s.from <= w.Last && s.to > w.First && matches(s)
+		}) {
+			fault(&v.Foreign, "row %d, %v, was not in the list at any time", i, row)
 		}
 	}
-	uris := map[string]bool{}
-	for _, tag := range q.Tags {
-		for uri := range t.byTag[tag] {
-			uris[uri] = true
-		}
-	}
-	for uri := range uris {
-		s, ok := t.throughout(w, q, uri)
-		if !ok || w.From != nil && !w.follows(*w.From, s) {
+	for _, spans := range rows {
+		row, throughout := w.throughout(spans, matches)
+		if !throughout || w.From != nil && !w.follows(*w.From, row) {
 			continue
 		}
-		if n := len(w.Seen); !w.Ended && (n == 0 || w.follows(w.Seen[n-1], s)) {
+		if n := len(w.Seen); !w.Ended && (n == 0 || w.follows(w.Seen[n-1], row)) {
 			continue
 		}
 		v.Due++
-		if seen[s] == 0 {
-			fault(&v.Missed, "%s, at %s, matched from %d to %d and was not seen", uri, s.place().SortAt().Format(timeFormat), w.First, w.Last)
+		if !seen[row] {
+			fault(&v.Missed, "%v was in the list from %d to %d and was not seen", row, w.First, w.Last)
 		}
 	}
 	return v, wrong
 }
 
 // follows reports whether b comes behind a in the walk's direction.
-func (w *Walk) follows(a, b Seen) bool {
-	c := a.place().Compare(b.place())
-	if w.Newer {
-		return c < 0
+func (w *Walk) follows(a, b Row) bool {
+	down := cmp.Compare(b.Number, a.Number)
+	if w.Tags {
+		down = cmp.Or(down, cmp.Compare(a.Name, b.Name))
+	} else {
+		down = cmp.Or(down, cmp.Compare(hashOf(b.Name), hashOf(a.Name)))
 	}
-	return c > 0
+	return down < 0 != w.Newer && down != 0
 }
 
-// throughout reports whether a post matched at one place during a whole walk.
-func (t *Timeline) throughout(w Walk, q Query, uri string) (s Seen, ok bool) {
-	since := w.First
-	for _, sp := range t.spans[uri] {
-		if sp.to <= since {
+// throughout returns the row that matched, and was the same, during a whole walk.
+func (w *Walk) throughout(spans []span, matches func(span) bool) (row Row, ok bool) {
+	next := w.First // the moment that the next span must have begun at
+	for _, s := range spans {
+		if s.to <= next {
 			continue
 		}
-		at := Seen{uri, sp.post.Place.Micros}
-		if sp.from > since || !q.matches(&sp.post) || since > w.First && at != s {
-			return s, false
+		if s.from > next || !matches(s) || next > w.First && s.row != row {
+			return row, false
 		}
-		if s = at; sp.to > w.Last {
-			return s, true
+		if row, next = s.row, s.to; next > w.Last {
+			return row, true
 		}
-		since = sp.to
 	}
-	return s, false
-}
-
-// ever reports whether a row matched at some time of a walk.
-func (t *Timeline) ever(w Walk, q Query, s Seen) bool {
-	return slices.ContainsFunc(t.spans[s.URI], func(sp span) bool {
-		return sp.from <= w.Last && sp.to > w.First && sp.post.Place.Micros == s.Micros && q.matches(&sp.post)
-	})
+	return row, false
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -35,7 +34,7 @@ func (s *site) differences(ctx context.Context, seed uint64) (found []string, me
 	folded, messages, err := s.foldStream(ctx)
 	note("the stream", err)
 	if err == nil {
-		note("the index against the stream", compare(s.t, s.apiURL, folded, seed))
+		note("the index against the stream", model.Check(ctx, s.apiURL, folded, model.Queries(queries, seed)))
 	}
 	network, err := model.FromNetwork(s.networkLog())
 	note("the network", err)
@@ -43,7 +42,7 @@ func (s *site) differences(ctx context.Context, seed uint64) (found []string, me
 		if s.other != nil {
 			network.SeveralHosts()
 		}
-		note("the index against the network", compare(s.t, s.apiURL, network, seed))
+		note("the index against the network", model.Check(ctx, s.apiURL, network, model.Queries(queries, seed)))
 	}
 	note("the database", s.checkDatabase(ctx))
 	return found, messages
@@ -155,31 +154,6 @@ func (p places) check(m stream.Message) error {
 	}
 	p[ev.Source] = is
 	return nil
-}
-
-// compare is model.CheckHTTP with an error.
-func compare(t testing.TB, url string, want *model.Index, seed uint64) (err error) {
-	defer func() {
-		switch p := recover().(type) {
-		case nil:
-		case failure:
-			err = p
-		default:
-			panic(p)
-		}
-	}()
-	model.CheckHTTP(catcher{t}, url, want, model.Queries(queries, seed))
-	return nil
-}
-
-// catcher turns the end of a test into an error.
-type catcher struct{ testing.TB }
-
-type failure struct{ error }
-
-func (catcher) Helper() {}
-func (catcher) Fatalf(format string, args ...any) {
-	panic(failure{fmt.Errorf(format, args...)})
 }
 
 // invariants are statements that return a row for each thing that is wrong in the

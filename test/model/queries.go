@@ -16,25 +16,11 @@ const unknownTag = "no post has this tag"
 // maxLangsChecked bounds the languages asked for one by one.
 const maxLangsChecked = 60
 
-// checkTags walks the lists of the most used tags, and reads a page of the
-// others.
-func (c *checker) checkTags(ctx context.Context) error {
-	n := min(len(c.counts), c.tags)
-	for i, tag := range c.counts[:n] {
-		if err := c.glanceAt(ctx, i, Query{Tags: []string{tag.Tag}}, pageSize(i, tag.Posts)); err != nil {
-			return err
-		}
-	}
-	for _, tag := range sample(c.counts[n:], maxTagsChecked) {
-		if _, err := c.walk(Query{Tags: []string{tag.Tag}}, defaultLimit).ask(ctx, older, "", top); err != nil {
-			return err
-		}
-	}
-	return c.checkList(ctx, Query{Tags: []string{unknownTag}}, 10)
-}
+// maxNameBytes bounds the tags of a random query together, so that there is room for repeats.
+const maxNameBytes = maxQueryTagBytes / 4
 
-// pageSize makes short lists long enough for several pages, differently for
-// different i, and long ones short enough for few.
+// pageSize makes short lists long enough for several pages, differently for different i, and long
+// ones short enough for few.
 func pageSize(i, posts int) int {
 	if posts > 50 {
 		return min(posts/8+1+i%3, maxLimit)
@@ -42,33 +28,21 @@ func pageSize(i, posts int) int {
 	return 1 + i%7
 }
 
-// checkTagSets walks lists of any of several tags, one of them unknown.
-func (c *checker) checkTagSets(ctx context.Context) error {
-	for i := range c.sets {
-		size := 2 + c.rng.IntN(5)
-		if i%3 == 0 {
-			size = maxQueryTags - 1
-		}
-		q := Query{Tags: []string{unknownTag}}
-		for j := range c.rng.Perm(len(c.counts)) {
-			if len(q.Tags) > size {
-				break
-			}
-			if i%2 == 0 && j < 3 { // the commonest, which overlap
-				q.Tags = with(q.Tags, c.counts[j].Tag)
-			}
-			q.Tags = with(q.Tags, c.anyTag())
-		}
-		if err := c.checkList(ctx, q, pageSize(i, len(c.posts.Of(q)))); err != nil {
+// checkTags walks the lists of the most used tags, and reads pages of the others.
+func (c *checker) checkTags(ctx context.Context) error {
+	n := min(len(c.counts), tagsWalked)
+	for i, tag := range c.counts[:n] {
+		if err := c.walkPosts(ctx, Query{Tags: []string{tag.Tag}}, pageSize(i, tag.Posts), i); err != nil {
 			return err
 		}
 	}
-	return nil
+	for _, tag := range sample(c.counts[n:], maxTagsChecked) {
+		if err := c.list(Query{Tags: []string{tag.Tag}}, defaultLimit).glance(ctx); err != nil {
+			return err
+		}
+	}
+	return c.walkPosts(ctx, Query{Tags: []string{unknownTag}}, 10, everyStep)
 }
-
-// maxNameBytes bounds the tags of a random query together, so that there is
-// room for repeats.
-const maxNameBytes = maxQueryTagBytes / 4
 
 // with adds a tag, if it is new and there is room.
 func with(tags []string, tag string) []string {
@@ -90,8 +64,8 @@ func (c *checker) anyTag() string {
 	return c.counts[c.rng.IntN(n)].Tag
 }
 
-// checkCorners asks for the newest and the oldest page of lists that are easily
-// wrong: of windows round a tie and at the ends of time, and of languages.
+// checkCorners asks for the newest and the oldest page of lists that are easily wrong: of windows
+// round a tie and at the ends of time, and of languages.
 func (c *checker) checkCorners(ctx context.Context) error {
 	var q Query
 	for _, tag := range c.counts {
@@ -101,7 +75,7 @@ func (c *checker) checkCorners(ctx context.Context) error {
 		return nil
 	}
 	var corners []Query
-	for _, window := range windows(c.posts.Of(q)) {
+	for _, window := range windows(q.list(c.posts)) {
 		corner := q
 		corner.Since, corner.Until = window[0], window[1]
 		corners = append(corners, corner)
@@ -118,23 +92,18 @@ func (c *checker) checkCorners(ctx context.Context) error {
 		corners = append(corners, corner)
 	}
 	for _, corner := range corners {
-		w := c.walk(corner, maxLimit)
-		if _, err := w.ask(ctx, older, "", top); err != nil {
-			return err
-		}
-		if _, err := w.ask(ctx, newer, "", bottom); err != nil {
+		if err := c.list(corner, maxLimit).glance(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// windows are bounds, from the first to before the second, where a list without
-// care for them is wrong. The zero time is no bound.
-func windows(list List) [][2]time.Time {
-	tie, most := time.UnixMicro(0), 0
-	count := map[int64]int{}
-	for _, p := range list {
+// windows are bounds, from the first to before the second, where a list without care for them is
+// wrong. The zero time is no bound.
+func windows(posts []Post) [][2]time.Time {
+	tie, most, count := time.UnixMicro(0), 0, map[int64]int{}
+	for _, p := range posts {
 		if count[p.Place.Micros]++; count[p.Place.Micros] > most && p.Place.Micros > 0 {
 			tie, most = p.SortAt(), count[p.Place.Micros]
 		}
@@ -150,34 +119,23 @@ func windows(list List) [][2]time.Time {
 	return windows
 }
 
-// checkQueries walks the lists of random queries, made so that most have posts:
-// all of some tags, some tags without others, languages, windows of time, and
-// everything together.
+// checkQueries walks the lists of random queries, made so that most have posts: all of some tags,
+// some tags without others, languages, windows of time, and everything together.
 func (c *checker) checkQueries(ctx context.Context) error {
 	for i := range c.queries {
-		q := c.randomQuery(i)
-		if err := c.checkList(ctx, q, pageSize(c.rng.IntN(7), len(c.posts.Of(q)))); err != nil {
+		q := c.randomQuery(i&1 != 0, i&2 != 0, i&4 != 0, i&8 != 0)
+		if err := c.walkPosts(ctx, q, pageSize(c.rng.IntN(7), len(q.list(c.posts))), everyStep); err != nil {
 			return fmt.Errorf("query %d of seed %d: %w", i, c.seed, err)
 		}
 	}
 	return nil
 }
 
-// The filters of a random query; its number modulo so many says which.
-const (
-	filterAll = 1 << iota
-	filterNone
-	filterLangs
-	filterWindow
-	filters = 1 << iota
-)
-
-func (c *checker) randomQuery(i int) Query {
-	which := i % filters
-	q := Query{All: which&filterAll != 0}
+func (c *checker) randomQuery(all, none, langs, window bool) Query {
+	q := Query{All: all}
 	var like Post // a post that the query shall find, if there are any
 	if len(c.posts) > 0 {
-		like = c.posts[c.rng.IntN(len(c.posts))]
+		like = pick(c.rng, c.posts...)
 	}
 	size := 1 + c.rng.IntN(5)
 	for _, j := range c.rng.Perm(len(like.Tags)) {
@@ -185,21 +143,21 @@ func (c *checker) randomQuery(i int) Query {
 			q.Tags = with(q.Tags, like.Tags[j])
 		}
 	}
-	for !q.All && c.rng.IntN(3) > 0 {
+	for more := pick(c.rng, 0, 0, 1, 2, 4, maxQueryTags); !all && more > 0; more-- {
 		q.Tags = with(q.Tags, c.anyTag())
 	}
-	if len(q.Tags) == 0 || !q.All && c.rng.IntN(8) == 0 {
+	if len(q.Tags) == 0 || !all && c.rng.IntN(4) == 0 {
 		q.Tags = with(q.Tags, unknownTag)
 	}
-	if q.All && c.rng.IntN(6) == 0 {
+	if all && c.rng.IntN(6) == 0 {
 		q.Tags = with(q.Tags, c.anyTag())
 	}
-	if which&filterNone != 0 {
-		found := c.posts.Of(q) // some of which shall be excluded
+	if none {
+		found := q.list(c.posts) // some of which shall be excluded
 		for range 1 + c.rng.IntN(4) {
 			tag := c.anyTag()
 			if len(found) > 0 && c.rng.IntN(3) > 0 {
-				tag = pick(c.rng, found[c.rng.IntN(len(found))].Tags...)
+				tag = pick(c.rng, pick(c.rng, found...).Tags...)
 			}
 			if !slices.Contains(like.Tags, tag) || c.rng.IntN(10) == 0 {
 				q.None = with(q.None, tag)
@@ -209,11 +167,11 @@ func (c *checker) randomQuery(i int) Query {
 			q.None = []string{unknownTag + " either"}
 		}
 	}
-	if which&filterLangs != 0 {
+	if langs {
 		q.Langs = c.randomLangs(like)
 	}
-	if which&filterWindow != 0 {
-		q.Since, q.Until = c.randomWindow(c.posts.Of(q))
+	if window {
+		q.Since, q.Until = c.randomWindow(q.list(c.posts))
 	}
 	return q
 }
@@ -236,13 +194,19 @@ func (c *checker) randomLangs(like Post) []string {
 	return langs
 }
 
-// rangesOf returns ranges that match the languages, in lower case.
+// rangesOf returns basic language ranges (RFC 4647, section 2.1) that match the languages, in
+// lower case.
 func rangesOf(langs []string) []string {
 	var ranges []string
 	for _, lang := range langs {
-		parts := strings.Split(lowerASCII(lang), "-")
-		for n := range parts {
-			if r := strings.Join(parts[:n+1], "-"); langRange(r) {
+		r, ok := "", true
+		for n, part := range strings.Split(lowerASCII(lang), "-") {
+			digits := "0123456789"
+			if n == 0 {
+				digits = ""
+			}
+			ok = ok && part != "" && len(part) <= 8 && strings.Trim(part, "abcdefghijklmnopqrstuvwxyz"+digits) == ""
+			if r = strings.TrimPrefix(r+"-"+part, "-"); ok {
 				ranges = append(ranges, r)
 			}
 		}
@@ -250,30 +214,14 @@ func rangesOf(langs []string) []string {
 	return ranges
 }
 
-// langRange reports whether s has the syntax of a basic language range other
-// than "*" (RFC 4647, section 2.1), and is in lower case.
-func langRange(s string) bool {
-	for i, part := range strings.Split(s, "-") {
-		digits := "0123456789"
-		if i == 0 {
-			digits = ""
-		}
-		if part == "" || len(part) > 8 || strings.Trim(part, "abcdefghijklmnopqrstuvwxyz"+digits) != "" {
-			return false
-		}
-	}
-	return true
-}
-
-// randomWindow is a window whose bounds are the times of posts, which may be in
-// a tie, or next to them; sometimes an open one, an empty one, one of all time.
-func (c *checker) randomWindow(list List) (since, until time.Time) {
+// randomWindow is a window whose bounds are the times of posts, which may be in a tie, or next to
+// them; sometimes an open one, an empty one, one of all time.
+func (c *checker) randomWindow(posts []Post) (since, until time.Time) {
 	bound := func() time.Time {
-		if len(list) == 0 || c.rng.IntN(12) == 0 {
+		if len(posts) == 0 || c.rng.IntN(12) == 0 {
 			return pick(c.rng, time.UnixMicro(0), time.UnixMicro(-1), time.Date(2026, 8, 20, 0, 0, 0, 0, time.UTC)).UTC()
 		}
-		at := list[c.rng.IntN(len(list))].SortAt()
-		return at.Add(time.Duration(pick(c.rng, 0, 0, 0, -1, +1)) * time.Microsecond)
+		return posts[c.rng.IntN(len(posts))].SortAt().Add(time.Duration(pick(c.rng, 0, 0, 0, -1, +1)) * time.Microsecond)
 	}
 	since, until = bound(), bound()
 	if since.After(until) && c.rng.IntN(8) > 0 {
@@ -288,8 +236,7 @@ func (c *checker) randomWindow(list List) (since, until time.Time) {
 	return since, until
 }
 
-// checkRefused asks for what no list is, and for the sizes of pages that are
-// left out.
+// checkRefused asks for what no list is, and for pages without a size.
 func (c *checker) checkRefused(ctx context.Context) error {
 	for _, lang := range []string{"*", "", "en_US", "en-", "-en", "en-*", "abcdefghi", "e1", "en-abcdefghi", "\u212ao"} {
 		target := "/v1/posts?" + url.Values{"tags": {"art"}, "lang": {"en", lang}}.Encode()
@@ -302,20 +249,11 @@ func (c *checker) checkRefused(ctx context.Context) error {
 			return err
 		}
 	}
-	tag := c.anyTag()
-	w := c.walk(Query{Tags: []string{tag}}, 0)
-	if _, err := w.page(ctx, url.Values{"tags": {tag}}, older, top); err != nil {
-		return fmt.Errorf("without a size: %w", err)
+	params := url.Values{"tags": {c.anyTag()}}
+	l := c.list(Query{Tags: params["tags"]}, 0)
+	_, err := l.page(ctx, params, older, 0)
+	if err == nil {
+		_, err = l.recentPage(ctx, params, 0, maxLimit)
 	}
-	target := "/v1/getRecentRootPostsWithTags?" + url.Values{"tags": {tag}}.Encode()
-	var got recentAnswer
-	if _, err := c.get(ctx, target, http.StatusOK, &got); err != nil {
-		return err
-	}
-	want := w.list.older(top, maxLimit)
-	page := listAnswer{Posts: got.Posts, Page: pageAnswer{got.Paginator != nil, want.HasPrevious, "-", "-"}}
-	if err := w.compare(&page, want, older); err != nil {
-		return fmt.Errorf("GET %s: paginator given: %t: %w", target, got.Paginator != nil, err)
-	}
-	return nil
+	return err
 }

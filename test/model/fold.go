@@ -1,0 +1,294 @@
+package model
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+// Post is one post of the index.
+type Post struct {
+	URI, DID, Rkey string
+	Rev, CID       string
+	Tags           []string // normalized, in the record's order
+	Langs          []string // as declared
+	CreatedAt      string   // the record's own, empty where that is no string
+	Record         []byte   // JSON
+	IndexedAt      time.Time
+	Place          Place  // from when the post entered the index
+	Seq            uint64 // of the message that made this version
+	Hidden         bool   // its account is not active: readers do not see the post
+
+	entered entry
+}
+
+// SortAt is the time by which the post is ordered.
+func (p *Post) SortAt() time.Time { return p.Place.SortAt() }
+
+// Index is the folded state of a history; New makes one.
+type Index struct {
+	posts    map[string]*Post    // by at-uri, also hidden ones and those that a sync made stale
+	markers  map[string]string   // at-uri of a removed post -> rev
+	accounts map[string]*account // by DID
+	sync     *pendingSync        // set between a sync event and the end of its repository
+
+	mentioned   map[string]bool // at-uris of all post events that came
+	deadLetters int
+	complaints  []string
+	hash        func(uri string) uint64 // hashOf; tests make collisions with another
+
+	network      *networkTimes // of FromNetwork alone
+	severalHosts bool
+}
+
+type account struct {
+	inactive bool
+	deleted  bool // the last account event that applied was a deletion
+	// lastTime and lastSeq are of the last account event that applied: the network's own, or the
+	// host's where the event has none of the network's.
+	lastTime time.Time
+	lastSeq  uint64
+	floor    string // the highest rev that the account's erased posts had
+	syncRev  string // below it nothing of the account is taken any more
+}
+
+// pendingSync is a sync event whose repository is still coming.
+type pendingSync struct {
+	did  string
+	rev  string    // that the sync event was about
+	repo string    // of the repository that came behind it; empty until its first record
+	time time.Time // of the sync event, by which old position messages are judged
+}
+
+// New returns the index of the empty history.
+func New() *Index {
+	return &Index{
+		posts: map[string]*Post{}, markers: map[string]string{}, accounts: map[string]*account{},
+		mentioned: map[string]bool{}, hash: hashOf,
+	}
+}
+
+// Apply folds one message of the stream into the index. One that event.Decode refuses is
+// counted, and otherwise as if it had never come.
+func (x *Index) Apply(seq uint64, data []byte) {
+	e, err := event.Decode(data)
+	if err != nil {
+		x.deadLetters++
+		return
+	}
+	var stored struct{ Tags []string } // as they were written: Decode applies today's rule
+	if err := json.Unmarshal(data, &stored); err != nil {
+		panic(fmt.Sprintf("model: message %d: %v", seq, err))
+	}
+	e.Tags = stored.Tags
+	x.ApplyEvent(seq, e)
+}
+
+// ApplyEvent folds one event, which event.Decode would accept, into the index.
+func (x *Index) ApplyEvent(seq uint64, e *event.Event) {
+	if e.Kind == event.KindRemove || e.Kind == event.KindDelete {
+		x.remove(e) // also a post that the sync before it made stale, so that its marker stays
+	}
+	x.endSync(e)
+	switch e.Kind {
+	case event.KindCreate, event.KindUpdate:
+		x.put(seq, e)
+	case event.KindAccount:
+		x.applyAccount(e)
+	case event.KindSync:
+		x.account(e.DID).syncRev = max(x.account(e.DID).syncRev, e.Rev)
+		x.sync = &pendingSync{did: e.DID, rev: e.Rev, time: e.Source.Time}
+	case event.KindRemove, event.KindDelete, event.KindPosition:
+	default:
+		panic(fmt.Sprintf("model: event of unknown kind %q", e.Kind))
+	}
+}
+
+// isNews: per post the newest rev wins, over the stored version, the marker of a removed post,
+// and what is known of the account as a whole.
+func (x *Index) isNews(uri string, e *event.Event) bool {
+	a := x.account(e.DID)
+	if e.Rev <= a.floor || e.Rev < a.syncRev {
+		return false
+	}
+	if p := x.posts[uri]; p != nil && e.Rev <= p.Rev {
+		return false
+	}
+	return e.Rev > x.markers[uri]
+}
+
+// put brings the post of a create or update into the index, or replaces it. A post gets its
+// place when it enters and keeps it while it stays.
+func (x *Index) put(seq uint64, e *event.Event) {
+	uri := uriOf(e.DID, e.Rkey)
+	x.mentioned[uri] = true
+	if !x.isNews(uri, e) {
+		return
+	}
+	if !slices.Equal(olderTags(e.Tags), e.Tags) { // which holds for today's too
+		x.complaints = append(x.complaints, fmt.Sprintf("message %d has tags that are not normalized: %q", seq, e.Tags))
+	}
+	old := x.posts[uri]
+	tags := normalTags(e.Tags) // whatever the rule was when they were stored
+	if len(tags) == 0 {
+		x.drop(old)
+		x.markers[uri] = e.Rev
+		return
+	}
+	p := &Post{
+		URI: uri, DID: e.DID, Rkey: e.Rkey, Rev: e.Rev, CID: e.CID, Tags: tags, Langs: slices.Clone(e.Langs),
+		CreatedAt: e.CreatedAt, Record: slices.Clone(e.Record), IndexedAt: e.Source.Time.Truncate(time.Microsecond).UTC(), Seq: seq,
+	}
+	if old != nil {
+		p.Place = old.Place
+	} else {
+		p.Place = x.freePlace(uri, sortMicros(e.CreatedAt, e.Source.Time))
+	}
+	if x.network != nil {
+		x.network.came(p, old)
+	}
+	x.posts[uri] = p
+	delete(x.markers, uri)
+}
+
+// remove takes the post of a remove or delete out of the index. One that the index never had
+// leaves nothing behind.
+func (x *Index) remove(e *event.Event) {
+	uri := uriOf(e.DID, e.Rkey)
+	x.mentioned[uri] = true
+	if !x.isNews(uri, e) {
+		return
+	}
+	if _, marked := x.markers[uri]; marked || x.posts[uri] != nil {
+		x.markers[uri] = e.Rev
+	}
+	x.drop(x.posts[uri])
+}
+
+// drop takes a post out of the index, if there is one, and frees its place.
+func (x *Index) drop(p *Post) {
+	if p == nil {
+		return
+	}
+	if x.network != nil {
+		x.network.left(p)
+	}
+	delete(x.posts, p.URI)
+}
+
+// freePlace is the place of a post that enters, or the next one above that no other post has.
+func (x *Index) freePlace(uri string, micros int64) Place {
+	place := Place{Micros: micros, Hash: x.hash(uri)}
+	for x.taken(place) {
+		place.Hash++ // wraps within the microsecond
+	}
+	return place
+}
+
+func (x *Index) taken(place Place) bool {
+	for _, p := range x.posts {
+		if p.Place == place {
+			return true
+		}
+	}
+	return false
+}
+
+// applyAccount follows a change of an account's hosting status. They are ordered by the
+// network's own time and number, by the host's where an event has none.
+func (x *Index) applyAccount(e *event.Event) {
+	if e.Status == "throttled" || e.Status == "desynchronized" {
+		return
+	}
+	a, t, seq := x.account(e.DID), e.Source.Time, e.Source.Seq
+	if e.Upstream != nil {
+		t, seq = e.Upstream.Time, e.Upstream.Seq
+	}
+	deleted := !e.Active && e.Status == "deleted"
+	again := t.Equal(a.lastTime) && seq == a.lastSeq && a.deleted && deleted // with what came since
+	if !again && (t.Before(a.lastTime) || t.Equal(a.lastTime) && seq <= a.lastSeq) {
+		return
+	}
+	a.lastTime, a.lastSeq, a.inactive, a.deleted = t, seq, !e.Active, deleted
+	if deleted {
+		x.erase(e.DID)
+	}
+}
+
+// erase forgets an account's posts and markers, but for the floor.
+func (x *Index) erase(did string) {
+	a := x.account(did)
+	for _, p := range x.posts {
+		if p.DID == did {
+			a.floor = max(a.floor, p.Rev)
+			x.drop(p)
+		}
+	}
+	for uri, rev := range x.markers {
+		if didOf(uri) == did {
+			a.floor = max(a.floor, rev)
+			delete(x.markers, uri)
+		}
+	}
+}
+
+// endSync removes what a sync left stale, unless the next event still belongs to the sync. No
+// markers stay: the sync's own rev keeps older events out, and a create at that rev that comes
+// late must enter.
+func (x *Index) endSync(next *event.Event) {
+	s := x.sync
+	if s == nil {
+		return
+	}
+	if s.goesOn(next) {
+		if next.Kind == event.KindCreate {
+			s.repo = next.Rev
+		}
+		return
+	}
+	a := x.account(s.did)
+	a.syncRev = max(a.syncRev, s.rev, s.repo)
+	for _, p := range x.posts {
+		if p.DID == s.did && p.Rev < a.syncRev {
+			x.drop(p)
+		}
+	}
+	x.sync = nil
+}
+
+// goesOn reports whether an event leaves a sync pending. The repository that was fetched for it
+// is one state: its records come at once, as creates, at one revision. That is not before the one
+// that the sync event told, and may be after it, since the account goes on while its host is
+// asked. The first record tells which.
+func (s *pendingSync) goesOn(e *event.Event) bool {
+	switch {
+	case e.Kind == event.KindPosition && e.Sync == "": // of before positions said so
+		return e.Source.Time.Equal(s.time)
+	case e.Kind == event.KindPosition:
+		return e.Sync == event.SyncOpen
+	case e.DID != s.did:
+		return false
+	case e.Kind == event.KindSync: // told again: another repository follows
+		return true
+	case e.Kind != event.KindCreate:
+		return false
+	case s.repo == "":
+		return e.Rev >= s.rev
+	}
+	return e.Rev == s.repo
+}
+
+func (x *Index) account(did string) *account {
+	if x.accounts[did] == nil {
+		x.accounts[did] = &account{}
+	}
+	return x.accounts[did]
+}
+
+func uriOf(did, rkey string) string { return "at://" + did + "/app.bsky.feed.post/" + rkey }
+
+func didOf(uri string) string { return strings.Split(uri, "/")[2] }

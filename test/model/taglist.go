@@ -1,0 +1,165 @@
+package model
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Bounds of one check.
+const (
+	tagPagesChecked    = 12 // pages of one walk of the list of tags
+	completionsChecked = 40 // prefixes completed
+	tagInfosChecked    = 40 // tags asked for by themselves, and as many odd ones
+)
+
+// tagInfoAnswer is GET /v1/tags/{tag}.
+type tagInfoAnswer struct {
+	Tag       string       `json:"tag"`
+	Posts     int          `json:"posts"`
+	FirstSeen string       `json:"firstSeen"`
+	LastSeen  string       `json:"lastSeen"`
+	History   []hourAnswer `json:"history"`
+}
+
+type hourAnswer struct {
+	Hour  string `json:"hour"`
+	Posts int    `json:"posts"`
+}
+
+// tagList is the list of tags.
+func (c *checker) tagList(limit int) *list {
+	return &list{
+		checker: c, path: "/v1/tags", n: len(c.counts), limit: limit,
+		params: func() url.Values { return url.Values{} },
+		row: func(p *page, i, got int) error {
+			if p.Tags[got] != c.counts[i] {
+				return fmt.Errorf("is %v, want %v", p.Tags[got], c.counts[i])
+			}
+			return nil
+		},
+	}
+}
+
+// checkTagList walks the list of tags in pages of several sizes, and tries its tokens on posts
+// and the other way round.
+func (c *checker) checkTagList(ctx context.Context) error {
+	least := len(c.counts)/tagPagesChecked + 1
+	for _, limit := range []int{least, least + 1 + c.rng.IntN(5), maxLimit} {
+		l := c.tagList(min(limit, maxLimit))
+		for _, step := range []func(context.Context) error{l.forward, l.backward} {
+			if err := step(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	tags, err := c.tagList(0).page(ctx, url.Values{}, older, 0)
+	if err != nil {
+		return err
+	}
+	posts, err := c.list(Query{Tags: []string{"art"}}, 0).page(ctx, url.Values{"tags": {"art"}}, older, 0)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"after", "before"} {
+		for target, token := range map[string]string{"/v1/posts?tags=art&": tags.Page.Next, "/v1/tags?": posts.Page.Next} {
+			if err := c.refused(ctx, target+url.Values{name: {token}}.Encode(), http.StatusBadRequest, "cursor_mismatch"); err != nil {
+				return fmt.Errorf("a token of the other kind of list: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// checkCompletions completes beginnings of tags and of none.
+func (c *checker) checkCompletions(ctx context.Context) error {
+	prefixes := []string{"a", "%", "_", `\`, "no tag begins with this", "\U0010ffff", "0"}
+	for range min(completionsChecked, 3*len(c.counts)) {
+		tag, end := c.anyTag(), 0
+		for range 1 + c.rng.IntN(4) {
+			_, size := utf8.DecodeRuneInString(tag[end:])
+			end += size
+		}
+		if c.rng.IntN(6) == 0 {
+			end = len(tag)
+		}
+		prefixes = append(prefixes, tag[:end])
+	}
+	for _, prefix := range prefixes {
+		if normal, ok := normalTag(prefix); !ok || normal != prefix {
+			continue // half of a name need not be one
+		}
+		target := "/v1/tags?" + url.Values{"prefix": {spellTag(c.rng, prefix)}}.Encode()
+		var got struct{ Tags []TagCount }
+		if _, err := c.get(ctx, target, http.StatusOK, &got); err != nil {
+			return err
+		}
+		if want := complete(c.counts, prefix); got.Tags == nil || !slices.Equal(got.Tags, want) {
+			return fmt.Errorf("GET %s: %v, want %v", target, got.Tags, want)
+		}
+	}
+	return nil
+}
+
+// checkTagInfos asks for tags one by one, and for some that no visible post has.
+func (c *checker) checkTagInfos(ctx context.Context) error {
+	status, err := c.status(ctx)
+	if err != nil {
+		return err
+	}
+	var through time.Time // null leaves it as it is
+	if err := decodeJSON(status["indexedThrough"], &through); err != nil {
+		return fmt.Errorf("GET /v1/status: indexedThrough: %w", err)
+	}
+	if through.IsZero() && len(c.counts) > 0 {
+		return fmt.Errorf("GET /v1/status: indexedThrough is null, and there are %d tags", len(c.counts))
+	}
+	odd := slices.DeleteFunc(slices.Clone(c.counts), func(t TagCount) bool { return len(tagPaths(t.Tag)) == 2 })
+	for _, tag := range slices.Concat(sample(c.counts, tagInfosChecked), sample(odd, tagInfosChecked)) {
+		want := fmt.Sprint(tagInfo(tag.Tag, Query{Tags: []string{tag.Tag}}.list(c.posts), through))
+		for _, path := range tagPaths(spellTag(c.rng, tag.Tag)) {
+			var got tagInfoAnswer
+			if _, err := c.get(ctx, path, http.StatusOK, &got); err != nil {
+				return err
+			}
+			if fmt.Sprint(got) != want {
+				return fmt.Errorf("GET %s: %v, want %s", path, got, want)
+			}
+		}
+	}
+	absent := []string{unknownTag}
+	for _, p := range c.want.All() {
+		for _, tag := range p.Tags {
+			if !slices.Contains(absent, tag) && !slices.ContainsFunc(c.counts, func(t TagCount) bool { return t.Tag == tag }) {
+				absent = append(absent, tag)
+			}
+		}
+	}
+	for _, tag := range sample(absent, tagInfosChecked) {
+		for _, path := range tagPaths(tag) {
+			if err := c.refused(ctx, path, http.StatusNotFound, "not_found"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// tagPaths are the paths of a tag: as encoders usually write it, as a parameter and, where it has
+// more than letters, with every byte encoded.
+func tagPaths(tag string) []string {
+	paths := []string{"/v1/tags/" + url.PathEscape(tag), "/v1/tag?" + url.Values{"tag": {tag}}.Encode()}
+	if strings.ContainsAny(tag, "/.%+#? \\") {
+		encoded := ""
+		for _, c := range []byte(tag) {
+			encoded += fmt.Sprintf("%%%02X", c)
+		}
+		paths = append(paths, "/v1/tags/"+encoded)
+	}
+	return paths
+}

@@ -1,0 +1,405 @@
+package model
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+)
+
+// Limits of a query, from the contract.
+const (
+	maxQueryTags     = 20
+	maxQueryLangs    = 20
+	maxQueryTagBytes = 4 << 10
+	maxLimit         = 100
+	defaultLimit     = 50
+)
+
+// maxEmptyPages bounds how many pages in a row can have no row, so that a list that never ends is
+// found.
+const maxEmptyPages = 1000
+
+// maxPageBytes is the size beyond which a page ends, with the post that goes there: of its
+// records, and its tags as if each were as long as one can be, maxTagBytes.
+const (
+	maxPageBytes = 1 << 20
+	maxTagBytes  = 640
+)
+
+// list is one list of the API: the posts of a query, or the tags. Its rows are numbered from 0,
+// the newest post or the most used tag. A place in it is the number of rows before it.
+type list struct {
+	*checker
+	path   string
+	n      int
+	params func() url.Values // that ask for it, in one of many spellings
+	limit  int
+	row    func(p *page, i int, got int) error // compares row i of the list with row got of a page
+
+	q     Query  // of a list of posts
+	posts []Post // its rows
+
+	first, last *page // of the forward walk
+}
+
+// page is one page of a list.
+type page struct {
+	Posts []postAnswer `json:"posts"`
+	Tags  []TagCount   `json:"tags"`
+	Page  struct {
+		HasNext     bool   `json:"hasNext"`
+		HasPrevious bool   `json:"hasPrevious"`
+		Next        string `json:"next"`
+		Previous    string `json:"previous"`
+	} `json:"page"`
+	Paginator *string  `json:"paginator"` // of the endpoint that has nothing else
+	Hints     []string `json:"hints"`
+
+	asked    url.Values
+	from, to int // its rows are those of the list from one place to the other
+}
+
+// direction is a way of reading.
+type direction int
+
+const (
+	older direction = iota // with after
+	newer                  // with before
+)
+
+// ahead returns whether the page says that more follows in a direction, the token to go on with,
+// and the place that it stands for.
+func (p *page) ahead(d direction) (more bool, token string, at int) {
+	if d == older {
+		return p.Page.HasNext, p.Page.Next, p.to
+	}
+	return p.Page.HasPrevious, p.Page.Previous, p.from
+}
+
+// ask asks for the page on one side of a place: by its token or, without one, from the list's end.
+func (l *list) ask(ctx context.Context, d direction, token string, at int) (*page, error) {
+	params := l.params()
+	size := strconv.Itoa(min(l.limit+l.rng.IntN(2), maxLimit)) // it need not stay
+	relay := []string{"first", "last"}[d]
+	if l.rng.IntN(2) == 0 && (d == older || token != "") {
+		relay = "limit"
+	}
+	params.Set(relay, size)
+	if token != "" {
+		params.Set([]string{"after", "before"}[d], token)
+	}
+	return l.page(ctx, params, d, at)
+}
+
+// page asks for a page and compares it with the rows on that side of a place.
+func (l *list) page(ctx context.Context, params url.Values, d direction, at int) (*page, error) {
+	p, target := &page{asked: params}, l.path+"?"+params.Encode()
+	header, err := l.get(ctx, target, http.StatusOK, p)
+	if err != nil {
+		return nil, err
+	}
+	limit, _ := strconv.Atoi(params.Get("limit") + params.Get("first") + params.Get("last"))
+	if limit == 0 {
+		limit = defaultLimit
+	}
+	if err = l.compare(p, d, at, limit); err == nil {
+		err = l.compareEnds(p, header.Get("Link"))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("GET %s: from row %d of %d: %w", target, at, l.n, err)
+	}
+	return p, nil
+}
+
+// compare compares the rows of a page.
+func (l *list) compare(p *page, d direction, at, limit int) error {
+	if tags := l.path == "/v1/tags"; (p.Posts == nil) != tags || (p.Tags != nil) != tags {
+		return fmt.Errorf("posts or tags is null, not a list, or is not of this list")
+	}
+	got := len(p.Posts) + len(p.Tags)
+	p.from, p.to = at, min(at+limit, l.n)
+	if d == newer {
+		p.from, p.to = max(at-limit, 0), at
+	}
+	more, _, _ := p.ahead(d)
+	if missing := p.to - p.from - got; missing > 0 && more && (l.short != nil || p.isBig()) {
+		if l.short != nil {
+			*l.short++
+		}
+		if d == older { // what is left out follows on the next page
+			p.to -= missing
+		} else {
+			p.from += missing
+		}
+	}
+	for i := range min(got, p.to-p.from) {
+		if err := l.row(p, p.from+i, i); err != nil {
+			return fmt.Errorf("row %d: %w", i, err)
+		}
+	}
+	if got != p.to-p.from {
+		return fmt.Errorf("%d rows, want %d", got, p.to-p.from)
+	}
+	return nil
+}
+
+// compareEnds compares what a page says of the list on both sides of it.
+func (l *list) compareEnds(p *page, link string) error {
+	for _, end := range []struct {
+		name       string
+		says, want bool
+	}{{"hasNext", p.Page.HasNext, p.to < l.n}, {"hasPrevious", p.Page.HasPrevious, p.from > 0}} {
+		// Where a request's work ran out, more is said to follow, and behind.
+		if end.says != end.want && !(l.short != nil && end.says) {
+			return fmt.Errorf("%s is %t, want %t", end.name, end.says, end.want)
+		}
+	}
+	if p.Page.Next == "" || p.Page.Previous == "" || p.Paginator != nil {
+		return fmt.Errorf("next or previous is missing, or there is a paginator")
+	}
+	if len(p.Hints) > 0 && (p.from < p.to || p.asked.Has("after") || p.asked.Has("before")) {
+		return fmt.Errorf("there are hints, and it is not an empty first page: %q", p.Hints)
+	}
+	links, err := parseLinks(link, l.path, p.asked)
+	if err != nil {
+		return err
+	}
+	for rel, d := range map[string]direction{"next": older, "prev": newer} {
+		more, token, _ := p.ahead(d)
+		if (links[rel] != nil) != more {
+			return fmt.Errorf("a link to the %s page is there: %t, want %t", rel, !more, more)
+		}
+		if got := links[rel].Get([]string{"after", "before"}[d]); more && got != token {
+			return fmt.Errorf("the link to the %s page has %q, want the page's own %q", rel, got, token)
+		}
+	}
+	return nil
+}
+
+// isBig reports whether the posts are so big together that the page ends with them.
+func (p *page) isBig() bool {
+	bytes := 0
+	for _, post := range p.Posts {
+		bytes += len(post.Record) + maxTagBytes*len(post.Tags)
+	}
+	return bytes > maxPageBytes
+}
+
+var linkValue = regexp.MustCompile(`<([^>]*)>;\s*rel="?(\w+)"?`)
+
+// parseLinks reads a Link header of relative references from a path, each of which must keep what
+// was asked but for the token.
+func parseLinks(header, path string, asked url.Values) (map[string]url.Values, error) {
+	links := map[string]url.Values{}
+	for _, m := range linkValue.FindAllStringSubmatch(header, -1) {
+		link, err := url.Parse(m[1])
+		if err != nil || link.IsAbs() || link.Host != "" {
+			return nil, fmt.Errorf("link to the %s page is not relative: %q", m[2], m[1])
+		}
+		if here := (&url.URL{Path: path}).ResolveReference(link); here.Path != path {
+			return nil, fmt.Errorf("link to the %s page leads to %q", m[2], here.Path)
+		}
+		if got, want := kept(link.Query()), kept(asked); got != want {
+			return nil, fmt.Errorf("link to the %s page has %s, want %s", m[2], got, want)
+		}
+		links[m[2]] = link.Query()
+	}
+	return links, nil
+}
+
+// kept writes all parameters but the token; first and last turn into each other with the
+// direction.
+func kept(params url.Values) string {
+	rest := url.Values{}
+	for name, values := range params {
+		switch name {
+		case "after", "before":
+			continue
+		case "first", "last":
+			name = "first or last"
+		}
+		rest[name] = slices.Sorted(slices.Values(values))
+	}
+	return rest.Encode()
+}
+
+// walkTo reads on from a page until no more is said to follow, which compare allows at the list's
+// end alone, and then once more beyond it.
+func (l *list) walkTo(ctx context.Context, p *page, d direction) (*page, error) {
+	tokens, empty := map[string]bool{}, 0
+	for {
+		more, token, at := p.ahead(d)
+		if empty++; p.from < p.to {
+			empty = 0
+		}
+		if more && (tokens[token] || empty > maxEmptyPages) {
+			return nil, fmt.Errorf("the pages make no progress at row %d, the last %d pages without any, token %s", at, empty, token)
+		}
+		tokens[token] = true
+		next, err := l.ask(ctx, d, token, at)
+		if err != nil || !more {
+			return next, err
+		}
+		p = next
+	}
+}
+
+// forward walks from the newest page to the last, and once more beyond it.
+func (l *list) forward(ctx context.Context) (err error) {
+	if l.first, err = l.ask(ctx, older, "", 0); err == nil {
+		l.last, err = l.walkTo(ctx, l.first, older)
+	}
+	return err
+}
+
+// backward walks back from beyond the last row and, as one who never read forward, from the oldest
+// page; each time once more beyond the first.
+func (l *list) backward(ctx context.Context) error {
+	for _, token := range []string{l.last.Page.Previous, ""} {
+		p, err := l.ask(ctx, newer, token, l.n)
+		if err == nil {
+			_, err = l.walkTo(ctx, p, newer)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// walkPosts walks the list of a query, whose names must be in normal form, forward and backward,
+// and then takes one of the other steps, or every one.
+func (c *checker) walkPosts(ctx context.Context, q Query, limit, step int) error {
+	l := c.list(q, limit)
+	steps := []func(context.Context) error{l.fromRows, l.recent, l.mismatches}
+	if step != everyStep {
+		steps = steps[step%len(steps):][:1]
+	}
+	for _, step := range append([]func(context.Context) error{l.forward, l.backward}, steps...) {
+		if err := step(ctx); err != nil {
+			return fmt.Errorf("posts of %v: %w", q, err)
+		}
+	}
+	return nil
+}
+
+const everyStep = -1
+
+func (c *checker) list(q Query, limit int) *list {
+	posts := q.list(c.posts)
+	return &list{
+		checker: c, path: "/v1/posts", n: len(posts), limit: limit, q: q, posts: posts,
+		params: func() url.Values { return spell(c.rng, q) },
+		row:    func(p *page, i, got int) error { return p.Posts[got].differs(&posts[i]) },
+	}
+}
+
+// glance compares the newest and the oldest page of a list.
+func (l *list) glance(ctx context.Context) error {
+	_, err := l.ask(ctx, older, "", 0)
+	if err == nil {
+		_, err = l.ask(ctx, newer, "", l.n)
+	}
+	if err != nil {
+		return fmt.Errorf("posts of %v: %w", l.q, err)
+	}
+	return nil
+}
+
+// fromRows goes on from the cursors of the first page's rows, and from that of a post that came
+// alone, in this list or not, both ways and then back. A row's cursor leaves the row out.
+func (l *list) fromRows(ctx context.Context) error {
+	rows := slices.Clone(sample(l.first.Posts, 3))
+	if len(l.checker.posts) > 0 {
+		uri := pick(l.rng, l.checker.posts...).URI
+		if cursor := l.cursors[uri]; cursor != "" {
+			rows = append(rows, postAnswer{URI: uri, Cursor: cursor})
+		}
+	}
+	for _, row := range rows {
+		at := l.want.posts[row.URI].Place
+		above, below := 0, 0
+		for _, p := range l.posts {
+			if p.Place.Compare(at) > 0 {
+				above++
+			}
+			if p.Place.Compare(at) >= 0 {
+				below++
+			}
+		}
+		for d, place := range []int{below, above} {
+			p, err := l.ask(ctx, direction(d), row.Cursor, place)
+			if err != nil {
+				return err
+			}
+			back := 1 - direction(d)
+			_, token, _ := p.ahead(back)
+			if _, err := l.ask(ctx, back, token, place); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// recent walks a list of any tags on the other endpoint, whose first paginator this one takes too.
+func (l *list) recent(ctx context.Context) error {
+	if l.q.All || len(l.q.None)+len(l.q.Langs) > 0 || !l.q.Since.IsZero() || !l.q.Until.IsZero() {
+		return nil
+	}
+	params := url.Values{"tags": spell(l.rng, l.q)["tags"], "quantity": {strconv.Itoa(l.limit)}}
+	for at, first := 0, true; ; first = false {
+		p, err := l.recentPage(ctx, params, at, l.limit)
+		if err != nil || p.Paginator == nil {
+			return err
+		}
+		if *p.Paginator == params.Get("paginator") {
+			return fmt.Errorf("the same paginator again: %v", params)
+		}
+		at = p.to
+		if first {
+			if _, err := l.ask(ctx, older, *p.Paginator, at); err != nil {
+				return err
+			}
+		}
+		params.Set("paginator", *p.Paginator)
+	}
+}
+
+func (l *list) recentPage(ctx context.Context, params url.Values, at, limit int) (*page, error) {
+	p, target := &page{asked: params}, "/v1/getRecentRootPostsWithTags?"+params.Encode()
+	if _, err := l.get(ctx, target, http.StatusOK, p); err != nil {
+		return nil, err
+	}
+	p.Page.HasNext = p.Paginator != nil
+	err := l.compare(p, older, at, limit)
+	if more := p.to < l.n; err == nil && p.Page.HasNext != more && !(l.short != nil && p.Page.HasNext) {
+		err = fmt.Errorf("a paginator is given: %t, want %t", p.Page.HasNext, more)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("GET %s: %w", target, err)
+	}
+	return p, nil
+}
+
+// mismatches sends the list's tokens with other queries.
+func (l *list) mismatches(ctx context.Context) error {
+	tokens := []string{l.first.Page.Next, l.first.Page.Previous, l.last.Page.Next, l.last.Page.Previous}
+	for _, row := range l.first.Posts[:min(len(l.first.Posts), 1)] {
+		tokens = append(tokens, row.Cursor)
+	}
+	others := variants(l.rng, l.q)
+	l.rng.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
+	for _, other := range others[:min(len(others), 4)] {
+		params := spell(l.rng, other)
+		params.Set(pick(l.rng, "after", "before"), pick(l.rng, tokens...))
+		if err := l.refused(ctx, "/v1/posts?"+params.Encode(), http.StatusBadRequest, "cursor_mismatch"); err != nil {
+			return fmt.Errorf("a token of the list with another: %w", err)
+		}
+	}
+	return nil
+}
