@@ -66,7 +66,7 @@ test: ## run all tests that this machine can run
 RACE := $(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- -race -vet=off -timeout 45m
 .PHONY: race
 race: ## run the integration tests under the race detector
-	$(RACE) -skip 'Plan|PairsCost|WorkIsBounded|WatchFromAnEmptyPage|Oracle' ./pkg/stream ./pkg/store ./services/indexer/... ./services/ingest/... ./services/api/...
+	$(RACE) -skip 'Plan|PairsCost|WorkIsBounded|WatchFromAnEmptyPage|Oracle' ./pkg/stream ./pkg/store/... ./services/indexer/... ./services/ingest/... ./services/api/...
 	$(RACE) -run '^Test(Pipeline|Readers|Readiness|TwoIndexers|Indexer|Ingest|RebuildWhileServing|Fold|Traces)' ./test/e2e -fold.seeds=2
 
 .PHONY: test-live

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/tagstream/tagstream/pkg/userinfo"
 )
 
 // Exit codes of every program.
@@ -72,7 +74,7 @@ func (p Program) Run(ctx context.Context, args, environ []string, stdout, stderr
 	if named {
 		i := slices.IndexFunc(p.Commands, func(c Command) bool { return c.Name == args[0] })
 		if i < 0 {
-			fmt.Fprintf(stderr, "%s: unknown command %q (see --help)\n", p.Name, Redact(args[0]))
+			fmt.Fprintf(stderr, "%s: unknown command %q (see --help)\n", p.Name, userinfo.Redact(args[0]))
 			return exitConfig
 		}
 		cmd, args = p.Commands[i], args[1:]

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/userinfo"
 )
 
 const (
@@ -92,7 +93,7 @@ func ConnectNATS(v *Values, logger *slog.Logger, changed func(error)) (*nats.Con
 // v.Err says of a bad one quotes nothing of it.
 func NATSServers(v *Values) string {
 	for _, server := range v.List("NATS_URL") {
-		if err := CheckUserInfo(server, URLEnds); err != nil {
+		if err := userinfo.Check(server, userinfo.Ends); err != nil {
 			v.Fail("NATS_URL", err)
 		}
 		u, err := url.Parse(server)

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tagstream/tagstream/pkg/userinfo"
 )
 
 // ConfigError is a bad setting: the program's exit code is 2 and nothing was
@@ -86,9 +88,9 @@ func Parse(program string, args, environ []string, out io.Writer, usage string, 
 		printHelp(out, usage, fs, own, mine)
 		return nil, flag.ErrHelp
 	case err != nil:
-		return nil, fmt.Errorf("%s (see --help)", Redact(err.Error()))
+		return nil, fmt.Errorf("%s (see --help)", userinfo.Redact(err.Error()))
 	case fs.NArg() > 0:
-		return nil, fmt.Errorf("unexpected argument %q (see --help)", Redact(fs.Arg(0)))
+		return nil, fmt.Errorf("unexpected argument %q (see --help)", userinfo.Redact(fs.Arg(0)))
 	}
 	// Where to listen is asked for late, when other things have begun already:
 	// have it in Err from the start.

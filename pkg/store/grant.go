@@ -6,6 +6,8 @@ import (
 	"log/slog"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
 // grant gives the group roles their rights on a schema, where they exist: the
@@ -45,7 +47,7 @@ func grant(ctx context.Context, conn *pgx.Conn, schema string) error {
 // not exist, and makes the login roles members. It needs a superuser or a role
 // that may create roles; deployments do the same in deploy/postgres/roles.sql.
 func CreateRoles(ctx context.Context, o Options, writer, reader string) error {
-	return NewOwner(o).do(ctx, owning, func(conn *pgx.Conn) error {
+	return pg.Do(ctx, o, pg.Owning, func(conn *pgx.Conn) error {
 		if err := lock(ctx, conn, migrationLock, slog.New(slog.DiscardHandler)); err != nil {
 			return err
 		}

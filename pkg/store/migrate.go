@@ -17,13 +17,15 @@ import (
 	"github.com/golang-migrate/migrate/v4/source/iofs"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// schemaVersion is the newest migration. A test compares it with the files.
-const schemaVersion = 8
+// SchemaVersion is the newest migration. A test compares it with the files.
+const SchemaVersion = 8
 
 const (
 	migrationsTable = "schema_migrations"
@@ -45,31 +47,31 @@ const (
 // version, under a lock of the database, as the owner that o names. A run
 // that was killed half-way is taken up and finished.
 func Migrate(ctx context.Context, o Options, logger *slog.Logger) error {
-	t, err := o.target(owning)
+	t, err := o.Target(pg.Owning)
 	if err != nil {
 		return err
 	}
-	conn, err := t.connect(ctx)
+	conn, err := t.Connect(ctx)
 	if err != nil {
-		return fmt.Errorf("migrate schema %s: %w", t.schema, err)
+		return fmt.Errorf("migrate schema %s: %w", t.Schema, err)
 	}
 	// The lock is the session's and ends with it.
 	defer conn.Close(context.WithoutCancel(ctx))
 	if err := lock(ctx, conn, migrationLock, logger); err != nil {
-		return fmt.Errorf("migrate schema %s: %w", t.schema, err)
+		return fmt.Errorf("migrate schema %s: %w", t.Schema, err)
 	}
-	if _, err := conn.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{t.schema}.Sanitize()); err != nil {
-		return fmt.Errorf("create schema %s: %w", t.schema, err)
+	if _, err := conn.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{t.Schema}.Sanitize()); err != nil {
+		return fmt.Errorf("create schema %s: %w", t.Schema, err)
 	}
-	if err := awaitLibrary(ctx, conn, t.schema, logger); err != nil {
-		return fmt.Errorf("migrate schema %s: %w", t.schema, err)
+	if err := awaitLibrary(ctx, conn, t.Schema, logger); err != nil {
+		return fmt.Errorf("migrate schema %s: %w", t.Schema, err)
 	}
 	err = up(ctx, t)
 	for try := 0; lockTaken(err) && try < lockRetries; try++ {
-		logger.Info("a migration waits for a lock", "schema", t.schema)
+		logger.Info("a migration waits for a lock", "schema", t.Schema)
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("migrate schema %s: %w", t.schema, context.Cause(ctx))
+			return fmt.Errorf("migrate schema %s: %w", t.Schema, context.Cause(ctx))
 		case <-time.After(lockRetryPause):
 		}
 		err = up(ctx, t)
@@ -78,12 +80,12 @@ func Migrate(ctx context.Context, o Options, logger *slog.Logger) error {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("migrate schema %s: %w", t.schema, err)
+		return fmt.Errorf("migrate schema %s: %w", t.Schema, err)
 	}
-	if err := grant(ctx, conn, t.schema); err != nil {
+	if err := grant(ctx, conn, t.Schema); err != nil {
 		return err
 	}
-	logger.Info("schema is current", "schema", t.schema, "version", schemaVersion)
+	logger.Info("schema is current", "schema", t.Schema, "version", SchemaVersion)
 	return nil
 }
 
@@ -91,9 +93,9 @@ func Migrate(ctx context.Context, o Options, logger *slog.Logger) error {
 // migration failed stays in that one's transaction and is good for nothing. The
 // library knows no context: where ctx ends, the connection is cut, which the server
 // looks for while it works.
-func up(ctx context.Context, t target) error {
-	t.settings = append(slices.Clone(t.settings), setting{"client_connection_check_interval", millis(cutSeenWithin)})
-	conn := t.cfg.ConnConfig.Copy()
+func up(ctx context.Context, t pg.Target) error {
+	t.Settings = append(slices.Clone(t.Settings), pg.Set("client_connection_check_interval", pg.Millis(cutSeenWithin)))
+	conn := t.Config.ConnConfig.Copy()
 	dial := conn.DialFunc
 	conn.DialFunc = func(dialing context.Context, network, addr string) (net.Conn, error) {
 		c, err := dial(dialing, network, addr)
@@ -102,11 +104,11 @@ func up(ctx context.Context, t target) error {
 		}
 		return c, err
 	}
-	db := stdlib.OpenDB(*conn, stdlib.OptionAfterConnect(t.greet))
+	db := stdlib.OpenDB(*conn, stdlib.OptionAfterConnect(t.Greet))
 	defer db.Close()
 	drv, err := migratepgx.WithInstance(db, &migratepgx.Config{
 		MigrationsTable:  migrationsTable,
-		SchemaName:       t.schema,
+		SchemaName:       t.Schema,
 		StatementTimeout: migrationTimeout,
 	})
 	if err != nil {
@@ -126,9 +128,9 @@ func up(ctx context.Context, t target) error {
 	case errors.Is(err, migrate.ErrNilVersion):
 	case err != nil:
 		return err
-	case version > schemaVersion && dirty:
+	case version > SchemaVersion && dirty:
 		return fmt.Errorf("a newer program's migration %d is unfinished; run that program's", version)
-	case version > schemaVersion:
+	case version > SchemaVersion:
 		// A newer program migrated already. It left the schema usable for this
 		// one, see docs/operations.md on upgrades.
 		return nil
@@ -156,7 +158,7 @@ func lockTaken(err error) bool {
 	if errors.As(err, &e) {
 		err = e.OrigErr
 	}
-	return isCode(err, "55P03")
+	return pg.IsCode(err, "55P03")
 }
 
 // EnsureMigrated migrates where the schema is not current, if o's role may. It
@@ -167,7 +169,7 @@ func EnsureMigrated(ctx context.Context, o Options, logger *slog.Logger) error {
 		return err
 	}
 	err = Migrate(ctx, o, logger)
-	if isCode(err, "42501") || errors.Is(err, errPooled) { // insufficient privilege
+	if pg.IsCode(err, "42501") || errors.Is(err, pg.ErrPooled) { // insufficient privilege
 		return fmt.Errorf("%w: %w", ErrNotMigrated, err)
 	}
 	return err
@@ -177,14 +179,14 @@ func EnsureMigrated(ctx context.Context, o Options, logger *slog.Logger) error {
 func IsMigrated(ctx context.Context, o Options) (bool, error) {
 	var version int
 	var dirty bool
-	err := NewOwner(o).do(ctx, reading, func(conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, "SELECT version, dirty FROM "+qualified(cmp.Or(o.Schema, Live), migrationsTable)).Scan(&version, &dirty)
+	err := pg.Do(ctx, o, pg.Reading, func(conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, "SELECT version, dirty FROM "+pg.Qualified(cmp.Or(o.Schema, Live), migrationsTable)).Scan(&version, &dirty)
 	})
-	if err = notMigrated(err); errors.Is(err, ErrNotMigrated) {
+	if err = pg.NotMigrated(err); errors.Is(err, ErrNotMigrated) {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("read the schema's version: %w", err)
 	}
-	return version >= schemaVersion && !dirty, nil
+	return version >= SchemaVersion && !dirty, nil
 }

@@ -1,158 +1,23 @@
 package store_test
 
 import (
-	"context"
 	"fmt"
 	"net/url"
-	"path/filepath"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
-	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
-
-// throughPoolers runs a test through every PgBouncer there is, in both modes.
-func throughPoolers(t *testing.T, test func(t *testing.T, pooled func(urls ...string) []string)) {
-	t.Parallel()
-	for _, binary := range pgtest.Bouncers(t) {
-		for _, mode := range []string{pgtest.SessionPooling, pgtest.TransactionPooling} {
-			t.Run(filepath.Base(binary)+" "+mode, func(t *testing.T) {
-				t.Parallel()
-				test(t, func(urls ...string) []string { return pgtest.Bouncer(t, binary, mode, urls...) })
-			})
-		}
-	}
-}
-
-// bystander is another program's connection through the pooler.
-func bystander(t *testing.T, url string) *pgx.Conn {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url+"&default_query_exec_mode=exec")
-	require.NoError(t, err)
-	t.Cleanup(func() { conn.Close(context.Background()) })
-	return conn
-}
-
-// Invariant: safety depends on nothing that a pooler may drop or share: settings come with the
-// transaction, nothing stays behind in the pool, and commands that need a session refuse. See
-// also TestDeclaredPooler, TestReadersAroundSwitch, TestMigrationLockIsNamed and
-// TestProgramsThroughPgBouncer.
-func TestThroughPoolers(t *testing.T) {
-	throughPoolers(t, func(t *testing.T, pooled func(urls ...string) []string) {
-		ctx := t.Context()
-		direct := store.Options{URL: pgtest.Database(t).URL}
-		o := store.Options{URL: pooled(direct.URL)[0]}
-
-		// What needs a session of its own says so, and leaves nothing anywhere.
-		require.ErrorIs(t, store.Migrate(ctx, o, quiet), store.ErrPooled)
-		require.ErrorContains(t, store.Migrate(ctx, o, quiet), "connect directly to Postgres")
-		require.ErrorIs(t, store.EnsureMigrated(ctx, o, quiet), store.ErrNotMigrated)
-		require.ErrorIs(t, store.NewOwner(o).Drop(ctx, store.Rebuilding), store.ErrPooled)
-		pool := pgtest.Pool(t, direct.URL)
-		var left int
-		require.NoError(t, pool.QueryRow(ctx, "SELECT (SELECT count(*) FROM pg_tables WHERE schemaname IN ('public', 'tagstream')) + (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))").Scan(&left))
-		require.Zero(t, left)
-		require.NoError(t, store.Migrate(ctx, direct, quiet))
-		require.NoError(t, store.EnsureMigrated(ctx, o, quiet))
-
-		// Others share the pool, and set what they like.
-		other := bystander(t, o.URL)
-		for _, sql := range []string{
-			"CREATE TABLE public.checkpoint AS SELECT * FROM tagstream.checkpoint", "CREATE TABLE public.tags (id bigint, name text, posts bigint)",
-			"SET search_path = public", "SET statement_timeout = 0", "SET default_transaction_read_only = off", "SET standard_conforming_strings = off",
-		} {
-			_, err := other.Exec(ctx, sql)
-			require.NoError(t, err)
-		}
-		w := openLeader(t, o)
-		_, err := openWriter(t, o, "second").Acquire(ctx)
-		require.ErrorIs(t, err, store.ErrLeaseHeld)
-		want := seedPosts(t, w, seed{
-			posts: 300, second: func(i int) int { return i / 2 }, langs: func(i int) []string { return []string{"ja"} },
-			tags: func(i int) []string { return []string{"art", fmt.Sprintf("日本語 %d", i%3), `a\'b`} },
-		})
-		require.NoError(t, w.Renew(ctx))
-		_, err = w.Heartbeat(ctx, 1, 300, 1000, true)
-		require.NoError(t, err)
-		gone, err := w.Gone(ctx, []store.Version{{DID: "did:plc:author", Rkey: want[0].Rkey, Rev: want[0].Rev}})
-		require.NoError(t, err)
-		require.Equal(t, []bool{false}, gone)
-
-		r := openReader(t, o)
-		for _, c := range []struct {
-			q    store.PostQuery
-			want int
-		}{
-			{store.PostQuery{Tags: []string{"art"}}, 100},
-			{store.PostQuery{Tags: []string{"日本語 1", "art"}, All: true}, 100},
-			{store.PostQuery{Tags: []string{`a\'b`}, None: []string{"日本語 0", "日本語 1"}, Langs: []string{"ja"}}, 100},
-			{store.PostQuery{Tags: []string{"nothing"}}, 0},
-		} {
-			c.q.Limit, c.q.Way = 100, keyset.Forward
-			page, err := r.Posts(ctx, c.q)
-			require.NoError(t, err)
-			require.Len(t, page.Rows, c.want)
-		}
-		tags, err := r.TagsWithPrefix(ctx, "日本")
-		require.NoError(t, err)
-		require.Len(t, tags, 3)
-		_, err = r.TagHistory(ctx, "art")
-		require.NoError(t, err)
-		status, err := r.Status(ctx)
-		require.NoError(t, err)
-		require.EqualValues(t, 300, status.Posts)
-
-		// The pooler ends the session in which this fails.
-		_, err = r.Asked(ctx, "DELETE FROM tags RETURNING name")
-		require.ErrorContains(t, err, "25006")
-
-		// A reader is as bounded as it is without a pooler.
-		for sql, want := range map[string]string{
-			"SELECT current_setting('transaction_read_only')":               "on",
-			"SELECT current_setting('transaction_isolation')":               "repeatable read",
-			"SELECT current_setting('statement_timeout')":                   "5s",
-			"SELECT current_setting('search_path')":                         `"tagstream"`,
-			"SELECT current_setting('client_encoding')":                     "UTF8",
-			"SELECT current_setting('plan_cache_mode')":                     "force_generic_plan",
-			"SELECT current_setting('enable_sort')":                         "off",
-			"SELECT current_setting('idle_in_transaction_session_timeout')": "5s",
-		} {
-			got, err := r.Asked(ctx, sql)
-			require.NoError(t, err)
-			require.Equal(t, want, got, sql)
-		}
-
-		findings, err := store.NewVerifier(o).Check(ctx, store.Live)
-		require.NoError(t, err)
-		require.Zero(t, findings.N, findings)
-		cp, ok, err := store.NewOwner(o).CheckpointOf(ctx, store.Live)
-		require.NoError(t, err)
-		require.True(t, ok)
-		require.EqualValues(t, 300, cp.Seq)
-		require.NoError(t, w.Release(ctx))
-
-		// Nothing of ours is left in the pool's sessions, of which each of these has one.
-		for range 8 {
-			conn := bystander(t, o.URL)
-			_, err := conn.Exec(ctx, "BEGIN")
-			require.NoError(t, err)
-			for name, want := range map[string]string{"default_transaction_read_only": "off", "enable_sort": "on", "idle_in_transaction_session_timeout": "0"} {
-				var got string
-				require.NoError(t, conn.QueryRow(ctx, "SELECT current_setting($1)", name).Scan(&got))
-				require.Equal(t, want, got, name)
-			}
-		}
-	})
-}
 
 // TestDeclaredPooler is for a pooler that hides behind the server's own numbers.
 func TestDeclaredPooler(t *testing.T) {
 	t.Parallel()
-	o := newDatabase(t)
+	o := storetest.Database(t)
 	for _, mode := range []string{"exec", "simple_protocol", "cache_describe"} {
 		declared := o
 		u, err := url.Parse(o.URL)
@@ -161,10 +26,10 @@ func TestDeclaredPooler(t *testing.T) {
 		q.Set("default_query_exec_mode", mode)
 		u.RawQuery = q.Encode()
 		declared.URL = u.String()
-		require.ErrorIs(t, store.Migrate(t.Context(), declared, quiet), store.ErrPooled)
-		_, err = openReader(t, declared).Status(t.Context())
+		require.ErrorIs(t, store.Migrate(t.Context(), declared, storetest.Quiet), pg.ErrPooled)
+		_, err = storetest.Reader(t, declared).Status(t.Context())
 		require.NoError(t, err)
-		w := openLeader(t, declared)
+		w := storetest.Leader(t, declared)
 		require.NoError(t, w.Release(t.Context()))
 	}
 }
@@ -175,14 +40,15 @@ func TestMigrationLockIsNamed(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
 	through := pgtest.Bouncer(t, pgtest.Bouncers(t)[0], pgtest.TransactionPooling, o.URL)[0]
-	conn := bystander(t, through+"&application_name=left")
+	conn, err := pgx.Connect(t.Context(), through+"&default_query_exec_mode=exec&application_name=left")
+	require.NoError(t, err)
 	var pid int
 	require.NoError(t, conn.QueryRow(t.Context(), "SELECT pg_backend_pid() FROM pg_advisory_lock($1::bigint)", store.MigrationLock).Scan(&pid))
 	require.NoError(t, conn.Close(t.Context()))
 
-	err := store.Migrate(t.Context(), o, quiet)
+	err = store.Migrate(t.Context(), o, storetest.Quiet)
 	require.ErrorContains(t, err, fmt.Sprintf("the lock of migrations is held by process %d of role postgres, program left", pid))
 	_, err = pgtest.Pool(t, o.URL).Exec(t.Context(), "SELECT pg_terminate_backend($1)", pid)
 	require.NoError(t, err)
-	require.NoError(t, store.Migrate(t.Context(), o, quiet))
+	require.NoError(t, store.Migrate(t.Context(), o, storetest.Quiet))
 }

@@ -13,7 +13,11 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/check"
+	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
 // olderTags are tags of post number i as programs stored them that kept invisible
@@ -33,8 +37,8 @@ func olderTags(i int) []string {
 // that was rebuilt, whoever reads it meanwhile and however often the indexer begins again.
 func TestRetag(t *testing.T) {
 	t.Parallel()
-	o := newDatabase(t)
-	live, rebuilt := openLeader(t, o), rebuilding(t, o)
+	o := storetest.Database(t)
+	live, rebuilt := storetest.Leader(t, o), storetest.Rebuilding(t, o)
 	pool := pgtest.Pool(t, o.URL)
 	exec := func(sql string, args ...any) {
 		t.Helper()
@@ -45,39 +49,39 @@ func TestRetag(t *testing.T) {
 		exec(`UPDATE ` + schema + `.checkpoint SET source_time = '2026-11-01T00:30:00Z'`)
 	}
 	const posts = 2500
-	write := func(w *store.Writer, form func([]string) []string) {
-		seedPosts(t, w, seed{posts: posts, second: func(i int) int { return i }, tags: func(i int) []string { return form(olderTags(i)) }})
+	fill := func(w *write.Writer, form func([]string) []string) {
+		storetest.SeedPosts(t, w, storetest.Seed{Posts: posts, Second: func(i int) int { return i }, Tags: func(i int) []string { return form(olderTags(i)) }})
 		// And one that has no tag by now, in an account that is hidden.
-		hidden := &store.Account{DID: "did:plc:hidden", State: store.Hidden, Seq: 1}
-		c := store.Changes{Accounts: []*store.Account{hidden}}
+		hidden := &write.Account{DID: "did:plc:hidden", State: store.Hidden, Seq: 1}
+		c := write.Changes{Accounts: []*write.Account{hidden}}
 		for i, tags := range [][]string{{"s\u00adecret"}, {"\u200b"}} {
-			p := &store.Post{Account: hidden, Rkey: fmt.Sprint("hidden", i), Rev: "3abcdefghijkl", CID: "bafy", Tags: form(tags), IndexedAt: epoch, Seq: posts + 1, Record: []byte("{}")}
-			p.Key = event.NewKey(epoch, event.URI(hidden.DID, p.Rkey))
+			p := &write.Post{Account: hidden, Rkey: fmt.Sprint("hidden", i), Rev: "3abcdefghijkl", CID: "bafy", Tags: form(tags), IndexedAt: storetest.Epoch, Seq: posts + 1, Record: []byte("{}")}
+			p.Key = event.NewKey(storetest.Epoch, event.URI(hidden.DID, p.Rkey))
 			if len(p.Tags) > 0 {
-				c.Posts = append(c.Posts, store.PostChange{New: p})
+				c.Posts = append(c.Posts, write.PostChange{New: p})
 			}
 		}
-		require.NoError(t, w.Apply(t.Context(), func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+		require.NoError(t, w.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
 			cp.Seq++
 			return cp, tx.Write(t.Context(), c)
 		}))
 	}
-	write(live, slices.Clone[[]string])
-	write(rebuilt, func(tags []string) []string { now, _ := event.Tags(tags); return now })
-	v := store.NewVerifier(o)
+	fill(live, slices.Clone[[]string])
+	fill(rebuilt, func(tags []string) []string { now, _ := event.Tags(tags); return now })
+	v := check.New(o)
 	clean := func() {
 		t.Helper()
 		f, err := v.Check(t.Context(), store.Live)
 		require.NoError(t, err)
-		require.Equal(t, store.Findings{}, f)
+		require.Equal(t, check.Findings{}, f)
 	}
 	clean()
 	downTo(t, pool, 6)
-	require.NoError(t, store.Migrate(t.Context(), o, quiet))
+	require.NoError(t, store.Migrate(t.Context(), o, storetest.Quiet))
 	// A comparison waits for the end of it.
-	compared := make(chan store.Findings, 1)
+	compared := make(chan check.Findings, 1)
 	go func() {
-		f, err := store.NewVerifier(o).Compare(context.WithoutCancel(t.Context()), store.Live, store.Rebuilding, nil)
+		f, err := check.New(o).Compare(context.WithoutCancel(t.Context()), store.Live, store.Rebuilding, nil)
 		if err != nil {
 			f.First = err.Error()
 		}
@@ -86,12 +90,12 @@ func TestRetag(t *testing.T) {
 
 	// Whoever asks for all the look-alikes, as an API of either version may, gets every
 	// post, in order.
-	reader := openReader(t, o)
+	reader := storetest.Reader(t, o)
 	reading, stop := context.WithCancel(t.Context())
 	var readers sync.WaitGroup
 	readers.Go(func() {
 		for reading.Err() == nil {
-			q := store.PostQuery{Tags: []string{"art", "a\u00adrt", "\u200bart"}, From: keyset.Start(), Limit: store.MaxLimit}
+			q := query.PostQuery{Tags: []string{"art", "a\u00adrt", "\u200bart"}, From: keyset.Start(), Limit: query.MaxLimit}
 			for seen, more := 0, true; more; {
 				page, err := reader.Posts(context.WithoutCancel(reading), q)
 				if err != nil {
@@ -110,7 +114,7 @@ func TestRetag(t *testing.T) {
 
 	steps := 0
 	for done := false; !done; steps++ {
-		w := openWriter(t, o, "w") // after a crash: the lease is still its own
+		w := storetest.Writer(t, o, "w") // after a crash: the lease is still its own
 		_, err := w.Acquire(t.Context())
 		require.NoError(t, err)
 		require.True(t, w.Retagging())
@@ -122,7 +126,7 @@ func TestRetag(t *testing.T) {
 		clean()
 	}
 	require.Equal(t, 3, steps, "in pieces")
-	require.Equal(t, store.Findings{}, <-compared)
+	require.Equal(t, check.Findings{}, <-compared)
 
 	// The one that left the index keeps older events of it out.
 	var rev string
@@ -135,15 +139,15 @@ func TestRetag(t *testing.T) {
 	for _, h := range history.Hours {
 		total += h.Posts
 	}
-	require.EqualValues(t, posts, total, "by hours from %s on", epoch.Format(time.RFC3339))
+	require.EqualValues(t, posts, total, "by hours from %s on", storetest.Epoch.Format(time.RFC3339))
 	_, err = reader.TagHistory(t.Context(), "a\u00adrt")
-	require.ErrorIs(t, err, store.ErrNotFound)
+	require.ErrorIs(t, err, query.ErrNotFound)
 }
 
 // TestRetagNothing: a new index has nothing to rewrite.
 func TestRetagNothing(t *testing.T) {
 	t.Parallel()
-	w := openLeader(t, newDatabase(t))
+	w := storetest.Leader(t, storetest.Database(t))
 	begun, done, err := w.Retag(t.Context())
 	require.NoError(t, err)
 	require.True(t, begun && done)
@@ -153,11 +157,11 @@ func TestRetagNothing(t *testing.T) {
 // TestRetagFenced: who lost the lease rewrites nothing.
 func TestRetagFenced(t *testing.T) {
 	t.Parallel()
-	o := newDatabase(t)
-	old := openLeader(t, o)
-	_, err := openLeader(t, o).Acquire(t.Context())
+	o := storetest.Database(t)
+	old := storetest.Leader(t, o)
+	_, err := storetest.Leader(t, o).Acquire(t.Context())
 	require.NoError(t, err)
 	_, _, err = old.Retag(t.Context())
-	require.ErrorIs(t, err, store.ErrLeaseLost)
+	require.ErrorIs(t, err, write.ErrLeaseLost)
 	require.True(t, old.Retagging())
 }

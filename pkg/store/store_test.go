@@ -4,136 +4,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"slices"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-var quiet = slog.New(slog.DiscardHandler)
-
-// newDatabase returns a migrated database of the test's own.
-func newDatabase(t testing.TB) store.Options {
-	t.Helper()
-	o := store.Options{URL: pgtest.Database(t).URL}
-	require.NoError(t, store.Migrate(t.Context(), o, quiet))
-	return o
-}
-
-func openWriter(t testing.TB, o store.Options, holder string) *store.Writer {
-	t.Helper()
-	w, err := store.OpenWriter(t.Context(), o, holder)
-	require.NoError(t, err)
-	t.Cleanup(w.Close)
-	return w
-}
-
-// openLeader is openWriter with the lease.
-func openLeader(t testing.TB, o store.Options) *store.Writer {
-	t.Helper()
-	w := openWriter(t, o, "w")
-	_, err := w.Acquire(t.Context())
-	require.NoError(t, err)
-	return w
-}
-
-func openReader(t testing.TB, o store.Options) *store.Reader {
-	t.Helper()
-	r, err := store.OpenReader(t.Context(), o)
-	require.NoError(t, err)
-	t.Cleanup(r.Close)
-	return r
-}
-
-// seed is what seedPosts makes.
-type seed struct {
-	posts int
-	// tags of post number i.
-	tags func(i int) []string
-	// langs of post number i, nil for none of any.
-	langs func(i int) []string
-	// second of post number i; several may share one.
-	second func(i int) int
-}
-
-var epoch = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
-
-// seedPosts writes posts through the writer, as the indexer does, and returns
-// them newest first.
-func seedPosts(t testing.TB, w *store.Writer, s seed) []*store.Post {
-	t.Helper()
-	const batch = 1000
-	account := &store.Account{DID: "did:plc:author", Seq: 1}
-	var all []*store.Post
-	for from := 0; from < s.posts; from += batch {
-		var c store.Changes
-		if from == 0 {
-			c.Accounts = []*store.Account{account}
-		}
-		for i := from; i < min(from+batch, s.posts); i++ {
-			p := &store.Post{
-				Account: account, Rkey: fmt.Sprintf("rkey%06d", i), Rev: "3abcdefghijkl", CID: "bafy", Tags: s.tags(i),
-				IndexedAt: epoch, Seq: uint64(i + 1), Record: []byte(`{"text":"hello"}`),
-			}
-			if s.langs != nil {
-				p.Langs = s.langs(i)
-			}
-			p.Key = event.NewKey(epoch.Add(time.Duration(s.second(i))*time.Second), event.URI(account.DID, p.Rkey))
-			c.Posts = append(c.Posts, store.PostChange{New: p, NewVisible: true})
-			all = append(all, p)
-		}
-		require.NoError(t, w.Apply(t.Context(), func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
-			cp.Seq += uint64(len(c.Posts))
-			return cp, tx.Write(t.Context(), c)
-		}))
-	}
-	slices.SortFunc(all, func(a, b *store.Post) int { return slices.Compare(b.Key[:], a.Key[:]) })
-	return all
-}
-
-// Invariant: a writer whose term is over changes nothing: the epoch is checked under the row
-// lock.
-func TestLease(t *testing.T) {
-	t.Parallel()
-	o := newDatabase(t)
-	a, b := openWriter(t, o, "a"), openWriter(t, o, "b")
-	_, err := a.Acquire(t.Context())
-	require.NoError(t, err)
-	_, err = b.Acquire(t.Context())
-	require.ErrorIs(t, err, store.ErrLeaseHeld)
-	require.NoError(t, a.Renew(t.Context()))
-
-	require.NoError(t, a.Release(t.Context()))
-	cp, err := b.Acquire(t.Context())
-	require.NoError(t, err)
-	require.Zero(t, cp.Seq)
-
-	// The first holder wakes up and goes on: nothing of it may stay.
-	ran := false
-	err = a.Apply(t.Context(), func(_ *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
-		ran = true
-		return cp, nil
-	})
-	require.ErrorIs(t, err, store.ErrLeaseLost)
-	require.False(t, ran)
-	require.ErrorIs(t, a.Renew(t.Context()), store.ErrLeaseLost)
-}
-
 func TestNotMigrated(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
-	_, err := openWriter(t, o, "a").Acquire(t.Context())
+	_, err := storetest.Writer(t, o, "a").Acquire(t.Context())
 	require.ErrorIs(t, err, store.ErrNotMigrated)
-	_, err = openReader(t, o).Status(t.Context())
+	_, err = storetest.Reader(t, o).Status(t.Context())
 	require.ErrorIs(t, err, store.ErrNotMigrated)
 }
 
@@ -144,7 +33,7 @@ func TestMigrateTwiceAndAtOnce(t *testing.T) {
 	require.NoError(t, store.CreateRoles(t.Context(), o, db.Role(t, "writer").Name, db.Role(t, "reader").Name))
 	errs := make(chan error, 12)
 	for range cap(errs) {
-		go func() { errs <- store.Migrate(context.WithoutCancel(t.Context()), o, quiet) }()
+		go func() { errs <- store.Migrate(context.WithoutCancel(t.Context()), o, storetest.Quiet) }()
 	}
 	for range cap(errs) {
 		require.NoError(t, <-errs)
@@ -165,7 +54,7 @@ func TestMigrateAfterAKill(t *testing.T) {
 		for _, done := range []bool{true, false} {
 			t.Run(fmt.Sprintf("migration %d, done %t", killed, done), func(t *testing.T) {
 				t.Parallel()
-				o := newDatabase(t)
+				o := storetest.Database(t)
 				pool := pgtest.Pool(t, o.URL)
 				if done {
 					downTo(t, pool, killed)
@@ -174,10 +63,10 @@ func TestMigrateAfterAKill(t *testing.T) {
 				}
 				_, err := pool.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET dirty = true, version = $1", killed)
 				require.NoError(t, err)
-				require.NoError(t, store.EnsureMigrated(t.Context(), o, quiet))
-				_, err = openReader(t, o).Status(t.Context())
+				require.NoError(t, store.EnsureMigrated(t.Context(), o, storetest.Quiet))
+				_, err = storetest.Reader(t, o).Status(t.Context())
 				require.NoError(t, err)
-				_, err = openLeader(t, o).Acquire(t.Context())
+				_, err = storetest.Leader(t, o).Acquire(t.Context())
 				require.NoError(t, err)
 			})
 		}
@@ -188,14 +77,14 @@ func TestMigrateAfterAKill(t *testing.T) {
 // where it is.
 func TestMigrateEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	o := newDatabase(t)
+	o := storetest.Database(t)
 	pool := pgtest.Pool(t, o.URL)
 	downTo(t, pool, 2)
 	free := holdCheckpoint(t, pool)
 	stopping := errors.New("told to stop")
 	ctx, stop := context.WithCancelCause(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- store.Migrate(ctx, o, quiet) }()
+	go func() { done <- store.Migrate(ctx, o, storetest.Quiet) }()
 	poll.Until(t, patience, func() (waits bool, _ string) {
 		require.NoError(t, pool.QueryRow(t.Context(), `
 			SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.datname = current_database() AND l.locktype = 'transactionid')`).Scan(&waits))
@@ -204,7 +93,7 @@ func TestMigrateEndsWithItsContext(t *testing.T) {
 	stop(stopping)
 	require.ErrorIs(t, <-done, stopping)
 	free()
-	require.NoError(t, store.Migrate(t.Context(), o, quiet))
+	require.NoError(t, store.Migrate(t.Context(), o, storetest.Quiet))
 }
 
 func TestReaderCannotWrite(t *testing.T) {
@@ -213,7 +102,7 @@ func TestReaderCannotWrite(t *testing.T) {
 	reader, writer := db.Role(t, "reader"), db.Role(t, "writer")
 	o := store.Options{URL: db.URL}
 	require.NoError(t, store.CreateRoles(t.Context(), o, writer.Name, reader.Name))
-	require.NoError(t, store.Migrate(t.Context(), o, quiet))
+	require.NoError(t, store.Migrate(t.Context(), o, storetest.Quiet))
 
 	for _, tt := range []struct {
 		name, url, sql string
@@ -240,108 +129,24 @@ func TestReaderCannotWrite(t *testing.T) {
 	}
 
 	// The writer's role is enough to index, and says what it lacks otherwise.
-	w := openWriter(t, store.Options{URL: writer.URL}, "w")
+	w := storetest.Writer(t, store.Options{URL: writer.URL}, "w")
 	_, err := w.Acquire(t.Context())
 	require.NoError(t, err)
-	require.NoError(t, store.EnsureMigrated(t.Context(), store.Options{URL: writer.URL}, quiet))
-	require.NoError(t, store.NewOwner(o).Drop(t.Context(), store.Rebuilding))
-}
-
-// Invariant: a post never takes a key that another post has.
-func TestKeyCollision(t *testing.T) {
-	t.Parallel()
-	o := newDatabase(t)
-	w := openLeader(t, o)
-	account := &store.Account{DID: "did:plc:author", Seq: 1}
-	key := event.NewKey(epoch, "at://x")
-	put := func(rkey string) *store.Post {
-		p := &store.Post{Key: key, Account: account, Rkey: rkey, Rev: "3abcdefghijkl", CID: "bafy", Tags: []string{"art"}, IndexedAt: epoch, Seq: 1, Record: []byte("{}")}
-		c := store.Changes{Posts: []store.PostChange{{New: p, NewVisible: true}}}
-		if account.ID == 0 {
-			c.Accounts = []*store.Account{account}
-		}
-		require.NoError(t, w.Apply(t.Context(), func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
-			return cp, tx.Write(t.Context(), c)
-		}))
-		return p
-	}
-	require.Equal(t, key, put("first").Key)
-	require.Equal(t, key.Next(), put("second").Key)
-	require.Equal(t, key.Next().Next(), put("third").Key)
-	r := openReader(t, o)
-	for _, rkey := range []string{"first", "second", "third"} {
-		p, err := r.Post(t.Context(), account.DID, rkey)
-		require.NoError(t, err)
-		require.Equal(t, rkey, p.Rkey)
-	}
+	require.NoError(t, store.EnsureMigrated(t.Context(), store.Options{URL: writer.URL}, storetest.Quiet))
+	require.NoError(t, write.NewOwner(o).Drop(t.Context(), store.Rebuilding))
 }
 
 // An older program that meets a newer one's unfinished migration leaves it alone.
 func TestOlderProgramLeavesANewerRunAlone(t *testing.T) {
 	t.Parallel()
-	o := newDatabase(t)
+	o := storetest.Database(t)
 	pool := pgtest.Pool(t, o.URL)
 	_, err := pool.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET version = 9, dirty = true")
 	require.NoError(t, err)
 	for range 2 {
-		require.ErrorContains(t, store.EnsureMigrated(t.Context(), o, quiet), "newer program's migration 9 is unfinished")
+		require.ErrorContains(t, store.EnsureMigrated(t.Context(), o, storetest.Quiet), "newer program's migration 9 is unfinished")
 	}
 	_, err = pool.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET dirty = false")
 	require.NoError(t, err)
-	require.NoError(t, store.EnsureMigrated(t.Context(), o, quiet))
-}
-
-// A post that finds all its places taken is bad data, not a reason to stop.
-func TestCrowdedKeyIsRejected(t *testing.T) {
-	t.Parallel()
-	o := newDatabase(t)
-	w := openLeader(t, o)
-	account := &store.Account{DID: "did:plc:author", Seq: 1}
-	var err error
-	for i := range 9 {
-		p := &store.Post{
-			Key: event.NewKey(epoch, "at://x"), Account: account, Rkey: fmt.Sprint(i), Rev: "3abcdefghijkl", CID: "bafy",
-			Tags: []string{"art"}, IndexedAt: epoch, Seq: 1, Record: []byte("{}"),
-		}
-		c := store.Changes{Posts: []store.PostChange{{New: p, NewVisible: true}}}
-		if account.ID == 0 {
-			c.Accounts = []*store.Account{account}
-		}
-		err = w.Apply(t.Context(), func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) { return cp, tx.Write(t.Context(), c) })
-	}
-	require.Error(t, err)
-	require.True(t, store.Rejected(err))
-}
-
-// A program that does not know a part of the index must not write the rest.
-//
-// Invariant: a program that does not know everything the schema holds does not write to it. See
-// also TestVersionOneIsKeptFromWriting.
-func TestOutdatedWriter(t *testing.T) {
-	t.Parallel()
-	o := newDatabase(t)
-	leader := openLeader(t, o)
-	_, err := pgtest.Pool(t, o.URL).Exec(t.Context(), "UPDATE tagstream.checkpoint SET writer_version = $1", store.SchemaVersion+1)
-	require.NoError(t, err)
-	err = leader.Apply(t.Context(), func(_ *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) { return cp, nil })
-	require.ErrorIs(t, err, store.ErrOutdated)
-	_, err = openWriter(t, o, "old").Acquire(t.Context())
-	require.ErrorIs(t, err, store.ErrOutdated)
-}
-
-// An indexer of version 1 of the schema does not ask whether it may write. It is
-// kept from it, while an API of that version goes on.
-func TestVersionOneIsKeptFromWriting(t *testing.T) {
-	t.Parallel()
-	pool := pgtest.Pool(t, newDatabase(t).URL)
-	for _, sql := range []string{
-		"UPDATE tagstream.checkpoint SET epoch = epoch + 1, holder = 'old', expires_at = clock_timestamp()",
-		"UPDATE tagstream.checkpoint SET seq = 1, source_seq = 1, applied_at = clock_timestamp(), expires_at = clock_timestamp()",
-	} {
-		_, err := pool.Exec(t.Context(), sql)
-		require.ErrorContains(t, err, "42703", "what version 1 takes for a schema that is not there")
-	}
-	var n int
-	require.NoError(t, pool.QueryRow(t.Context(), `
-		SELECT c.dead_letters FROM tagstream.checkpoint c CROSS JOIN tagstream.heartbeat h WHERE c.posts + c.visible_posts + c.tags + c.seq + h.stream_last >= 0`).Scan(&n))
+	require.NoError(t, store.EnsureMigrated(t.Context(), o, storetest.Quiet))
 }

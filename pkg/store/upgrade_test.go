@@ -21,6 +21,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
 // recorded are the statements of the API that knew no later version of the
@@ -130,9 +131,9 @@ func serveWhileMigrating(t *testing.T, statements []oldStatement, migration int,
 	o := store.Options{URL: db.URL}
 	reader := db.Role(t, "reader")
 	require.NoError(t, store.CreateRoles(t.Context(), o, db.Role(t, "writer").Name, reader.Name))
-	require.NoError(t, store.Migrate(t.Context(), o, quiet))
-	seedPosts(t, openLeader(t, o), seed{posts: 200, second: func(i int) int { return i },
-		tags: func(i int) []string { return []string{[]string{"art", "photo"}[i%2]} }})
+	require.NoError(t, store.Migrate(t.Context(), o, storetest.Quiet))
+	storetest.SeedPosts(t, storetest.Leader(t, o), storetest.Seed{Posts: 200, Second: func(i int) int { return i },
+		Tags: func(i int) []string { return []string{[]string{"art", "photo"}[i%2]} }})
 	owner := pgtest.Pool(t, o.URL)
 	downTo(t, owner, migration-1)
 
@@ -178,7 +179,7 @@ func serveWhileMigrating(t *testing.T, statements []oldStatement, migration int,
 	_, err = tx.Exec(t.Context(), blocker)
 	require.NoError(t, err)
 	migrated := make(chan error, 1)
-	go func() { migrated <- store.Migrate(context.WithoutCancel(t.Context()), o, quiet) }()
+	go func() { migrated <- store.Migrate(context.WithoutCancel(t.Context()), o, storetest.Quiet) }()
 	poll.Until(t, patience, func() (bool, string) {
 		var waiting int
 		require.NoError(t, owner.QueryRow(t.Context(), `
@@ -193,7 +194,7 @@ func serveWhileMigrating(t *testing.T, statements []oldStatement, migration int,
 	another("after the migration")
 
 	// The present API, too.
-	_, err = openReader(t, store.Options{URL: reader.URL}).Status(t.Context())
+	_, err = storetest.Reader(t, store.Options{URL: reader.URL}).Status(t.Context())
 	require.NoError(t, err)
 }
 
@@ -287,12 +288,12 @@ func TestMigrationsTakeLocksInOrder(t *testing.T) {
 	for _, version := range migrations(t)[1:] {
 		t.Run(fmt.Sprint("migration ", version), func(t *testing.T) {
 			t.Parallel()
-			o := newDatabase(t)
+			o := storetest.Database(t)
 			pool := pgtest.Pool(t, o.URL)
 			downTo(t, pool, version-1)
 			free := holdCheckpoint(t, pool)
 			done := make(chan error, 1)
-			go func() { done <- store.Migrate(context.WithoutCancel(t.Context()), o, quiet) }()
+			go func() { done <- store.Migrate(context.WithoutCancel(t.Context()), o, storetest.Quiet) }()
 			var tables []string
 			poll.Until(t, patience, func() (waits bool, _ string) {
 				require.NoError(t, pool.QueryRow(t.Context(), `

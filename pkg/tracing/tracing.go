@@ -20,6 +20,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tagstream/tagstream/pkg/service"
+	"github.com/tagstream/tagstream/pkg/userinfo"
 )
 
 const (
@@ -72,7 +73,7 @@ func ConfigFrom(v *service.Values, program string) Config {
 
 // checkEndpoint returns the URL with its path, which may be left out.
 func checkEndpoint(s string) (string, error) {
-	if err := service.CheckUserInfo(s, service.URLEnds); err != nil {
+	if err := userinfo.Check(s, userinfo.Ends); err != nil {
 		return "", err
 	}
 	u, err := url.Parse(s)

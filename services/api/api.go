@@ -21,7 +21,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/service"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/services/api/internal/feeds"
 	"github.com/tagstream/tagstream/services/api/internal/httpapi"
 )
@@ -114,7 +114,7 @@ func (a *API) Run(ctx context.Context) error {
 	}
 	defer listener.Close()
 	// The reader outlives ctx: requests under way use it to the end.
-	reader, err := store.OpenReader(context.WithoutCancel(ctx), a.cfg.Database)
+	reader, err := query.Open(context.WithoutCancel(ctx), a.cfg.Database)
 	if err != nil {
 		return err
 	}

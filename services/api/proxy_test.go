@@ -24,6 +24,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
@@ -109,21 +110,21 @@ func TestBehindAPath(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t)
 	migrate(t, db.URL)
-	w, err := store.OpenWriter(t.Context(), store.Options{URL: db.URL}, "test")
+	w, err := write.Open(t.Context(), store.Options{URL: db.URL}, "test")
 	require.NoError(t, err)
 	t.Cleanup(w.Close)
 	_, err = w.Acquire(t.Context())
 	require.NoError(t, err)
-	c := store.Changes{Accounts: []*store.Account{{DID: "did:plc:author", Seq: 1}}}
+	c := write.Changes{Accounts: []*write.Account{{DID: "did:plc:author", Seq: 1}}}
 	const posts, slashed = 7, "ac/dc"
 	for i := range posts {
 		rkey := fmt.Sprint("post", i)
-		c.Posts = append(c.Posts, store.PostChange{NewVisible: true, New: &store.Post{
+		c.Posts = append(c.Posts, write.PostChange{NewVisible: true, New: &write.Post{
 			Key: event.NewKey(time.Unix(1e9+int64(i), 0), event.URI(c.Accounts[0].DID, rkey)), Account: c.Accounts[0], Rkey: rkey, Rev: "3abcdefghijkl",
 			CID: "bafy", Tags: []string{"art", slashed, "art & photo"}, IndexedAt: time.Unix(1e9, 0), Seq: 1, Record: []byte(`{}`),
 		}})
 	}
-	require.NoError(t, w.Apply(t.Context(), func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) { return cp, tx.Write(t.Context(), c) }))
+	require.NoError(t, w.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) { return cp, tx.Write(t.Context(), c) }))
 	r := start(t, db.URL)
 	r.until(t, http.StatusOK, "")
 	nginx := startNginx(t, strings.TrimPrefix(r.url, "http://"))

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/services/indexer/internal/erase"
 )
 
@@ -43,9 +44,9 @@ func (x *Indexer) erase(ctx context.Context) (stop func(), err error) {
 	}, nil
 }
 
-func openEraser(ctx context.Context, o store.Options, id string) (*store.Writer, error) {
+func openEraser(ctx context.Context, o store.Options, id string) (*write.Writer, error) {
 	o.MaxConns = eraseConns
-	return store.OpenWriter(ctx, o, id+" erasing")
+	return write.Open(ctx, o, id+" erasing")
 }
 
 // EraseConfig says where to erase.

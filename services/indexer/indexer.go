@@ -21,6 +21,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
 	"github.com/tagstream/tagstream/services/indexer/internal/prune"
@@ -48,7 +49,7 @@ const (
 
 const (
 	heartbeatEvery = 2 * time.Second
-	renewEvery     = store.LeaseTTL / 3
+	renewEvery     = write.LeaseTTL / 3
 	acquireTimeout = 30 * time.Second
 	// sizeEvery is how often the database's size is looked up.
 	sizeEvery = time.Minute
@@ -89,7 +90,7 @@ func New(cfg Config, deps Deps) (*Indexer, error) {
 // Run indexes until ctx ends, and returns nil then. Any other return is a
 // state that waiting cannot mend (docs/operations.md says what to do).
 func (x *Indexer) Run(ctx context.Context) error {
-	w, err := store.OpenWriter(ctx, x.cfg.Database, x.deps.ID)
+	w, err := write.Open(ctx, x.cfg.Database, x.deps.ID)
 	if err != nil {
 		return err
 	}
@@ -101,7 +102,7 @@ func (x *Indexer) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // stopped as asked
 		}
-		if errors.Is(err, store.ErrOutdated) {
+		if errors.Is(err, write.ErrOutdated) {
 			return fmt.Errorf("%w: upgrade it, or restore the database from before the migration", err)
 		}
 		if errors.Is(err, store.ErrUnfit) {
@@ -115,7 +116,7 @@ func (x *Indexer) Run(ctx context.Context) error {
 		if time.Since(start) > retryMax {
 			delay = retryMin
 		}
-		if !errors.Is(err, store.ErrLeaseLost) {
+		if !errors.Is(err, write.ErrLeaseLost) {
 			x.deps.Health.Set(component(err), err)
 		} else {
 			x.log.Warn("lost the lease, standing by")
@@ -147,7 +148,7 @@ func component(err error) string {
 }
 
 // lead waits for the lease and indexes for as long as it lasts.
-func (x *Indexer) lead(ctx context.Context, w *store.Writer) error {
+func (x *Indexer) lead(ctx context.Context, w *write.Writer) error {
 	// Where this role may, so that one command starts a small deployment.
 	if err := store.EnsureMigrated(ctx, x.cfg.Database, x.log); err != nil {
 		return err
@@ -215,13 +216,13 @@ func (x *Indexer) lead(ctx context.Context, w *store.Writer) error {
 	}
 }
 
-func (x *Indexer) acquire(ctx context.Context, w *store.Writer) (store.Checkpoint, error) {
+func (x *Indexer) acquire(ctx context.Context, w *write.Writer) (store.Checkpoint, error) {
 	waiting := false
 	for {
 		attempt, cancel := context.WithTimeout(ctx, acquireTimeout)
 		cp, err := w.Acquire(attempt)
 		cancel()
-		if !errors.Is(err, store.ErrLeaseHeld) {
+		if !errors.Is(err, write.ErrLeaseHeld) {
 			return cp, err
 		}
 		x.deps.Health.Set(HealthDatabase, nil)
@@ -237,7 +238,7 @@ func (x *Indexer) acquire(ctx context.Context, w *store.Writer) (store.Checkpoin
 }
 
 // follow reads the stream from behind cp and applies it, until something fails.
-func (x *Indexer) follow(ctx context.Context, w *store.Writer, a *apply.Applier, p *prune.Pruner, cp store.Checkpoint) error {
+func (x *Indexer) follow(ctx context.Context, w *write.Writer, a *apply.Applier, p *prune.Pruner, cp store.Checkpoint) error {
 	r, err := x.openReader(ctx, cp)
 	if err != nil {
 		return &streamError{err}
@@ -327,13 +328,13 @@ func (x *Indexer) openReader(ctx context.Context, cp store.Checkpoint) (*stream.
 	return stream.OpenReader(ctx, x.js, start)
 }
 
-func (x *Indexer) renew(ctx context.Context, w *store.Writer) error {
+func (x *Indexer) renew(ctx context.Context, w *write.Writer) error {
 	attempt, cancel := context.WithTimeout(ctx, renewEvery)
 	defer cancel()
 	return w.Renew(attempt)
 }
 
-func (x *Indexer) checkpoint(ctx context.Context, w *store.Writer) (store.Checkpoint, error) {
+func (x *Indexer) checkpoint(ctx context.Context, w *write.Writer) (store.Checkpoint, error) {
 	attempt, cancel := context.WithTimeout(ctx, renewEvery)
 	defer cancel()
 	return w.Checkpoint(attempt)
@@ -344,7 +345,7 @@ func (x *Indexer) prune(ctx context.Context, p *prune.Pruner) error {
 	attempt, cancel := context.WithTimeout(ctx, renewEvery)
 	defer cancel()
 	err := p.Step(attempt, time.Now())
-	if err == nil || errors.Is(err, store.ErrLeaseLost) {
+	if err == nil || errors.Is(err, write.ErrLeaseLost) {
 		return err
 	}
 	x.log.Warn("pruning failed, it is tried again", "err", err)
@@ -354,7 +355,7 @@ func (x *Indexer) prune(ctx context.Context, p *prune.Pruner) error {
 // heartbeat writes down how far the stream reaches, for the API's status and
 // for the lag, and how the stream is. One that cannot be written is left to the
 // next.
-func (x *Indexer) heartbeat(ctx context.Context, w *store.Writer, r *stream.Reader, checkpoint uint64) {
+func (x *Indexer) heartbeat(ctx context.Context, w *write.Writer, r *stream.Reader, checkpoint uint64) {
 	if time.Since(x.heart) < heartbeatEvery {
 		return
 	}

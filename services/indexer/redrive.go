@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/indexer/internal/dlq"
 )
@@ -39,7 +40,7 @@ func Redrive(ctx context.Context, cfg RedriveConfig, nc *nats.Conn, logger *slog
 	if err != nil {
 		return 0, 0, fmt.Errorf("use JetStream: %w", err)
 	}
-	w, err := store.OpenWriter(ctx, cfg.Database, cfg.ID)
+	w, err := write.Open(ctx, cfg.Database, cfg.ID)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -59,9 +60,9 @@ func Redrive(ctx context.Context, cfg RedriveConfig, nc *nats.Conn, logger *slog
 	}
 	err = r.Run(ctx, dlq.Selection{Seqs: cfg.Seqs, Reason: cfg.Reason})
 	switch {
-	case errors.Is(err, store.ErrLeaseHeld):
+	case errors.Is(err, write.ErrLeaseHeld):
 		err = fmt.Errorf("another redrive is running: %w", err)
-	case errors.Is(err, store.ErrLeaseLost):
+	case errors.Is(err, write.ErrLeaseLost):
 		err = fmt.Errorf("the index was switched or taken over meanwhile; run it again: %w", err)
 	}
 	return applied, stayed, err
@@ -71,7 +72,7 @@ func Redrive(ctx context.Context, cfg RedriveConfig, nc *nats.Conn, logger *slog
 // how many there were. What the stream says stays there: a program that can
 // apply it does so in a rebuild.
 func DropDeadLetters(ctx context.Context, database store.Options, js jetstream.JetStream, seqs []uint64) (int, error) {
-	w, err := store.OpenWriter(ctx, database, "")
+	w, err := write.Open(ctx, database, "")
 	if err != nil {
 		return 0, err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/service"
+	"github.com/tagstream/tagstream/pkg/service/dbsettings"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/tracing"
 	"github.com/tagstream/tagstream/services/indexer"
@@ -45,7 +46,7 @@ func ConfigFrom(v *service.Values) Config {
 	cfg := Config{
 		DataDir:     v.Required("DATA_DIR", "a directory to keep everything in"),
 		Ingest:      ingest.ConfigFrom(v),
-		Database:    store.OptionsFrom(v, service.Standalone),
+		Database:    dbsettings.Options(v, service.Standalone),
 		EraseWithin: indexer.EraseWithinFrom(v),
 		APIListen:   v.Listen("API_LISTEN"),
 		OpsListen:   v.Listen("OPS_LISTEN"),

@@ -43,8 +43,8 @@ func newClient(base string, connections int) *client {
 
 func (c *client) close() { c.http.CloseIdleConnections() }
 
-// query is a list's tags with, where they are not empty, a parameter and its value.
-func query(tags []string, limit int, name, value string) string {
+// queryOf is a list's tags with, where they are not empty, a parameter and its value.
+func queryOf(tags []string, limit int, name, value string) string {
 	v := url.Values{"tags": tags, "limit": {strconv.Itoa(limit)}}
 	if value != "" {
 		v.Set(name, value)

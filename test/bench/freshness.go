@@ -223,14 +223,14 @@ func (t *timing) poll(ctx context.Context) error {
 	c := newClient(t.site.apiURL, 1)
 	defer c.close()
 	tags := []string{freshTag}
-	first, err := c.posts(ctx, query(tags, pageLimit, "", ""))
+	first, err := c.posts(ctx, queryOf(tags, pageLimit, "", ""))
 	if err != nil {
 		return err
 	}
 	token, cursors, seen := first.Page.Previous, map[string]string{}, 0
 	var deadline time.Time
 	for {
-		p, err := c.posts(ctx, query(tags, pageLimit, "before", token))
+		p, err := c.posts(ctx, queryOf(tags, pageLimit, "before", token))
 		now := time.Now()
 		if err != nil {
 			return err

@@ -85,7 +85,7 @@ func (s *site) pages(ctx context.Context, cfg Config) ([]PageRate, error) {
 		if err != nil {
 			return nil, err
 		}
-		kinds = append(kinds, PageRate{Tags: n, query: query(tags[:n], pagePosts, "", "")}, deep)
+		kinds = append(kinds, PageRate{Tags: n, query: queryOf(tags[:n], pagePosts, "", "")}, deep)
 	}
 	for range pageRounds {
 		for i := range kinds {
@@ -107,12 +107,12 @@ func (s *site) pages(ctx context.Context, cfg Config) ([]PageRate, error) {
 func (c *client) seek(ctx context.Context, tags []string, depth int) (PageRate, error) {
 	token, passed, deep := "", 0, PageRate{Tags: len(tags)}
 	for {
-		p, err := c.posts(ctx, query(tags, pageLimit, "after", token))
+		p, err := c.posts(ctx, queryOf(tags, pageLimit, "after", token))
 		if err != nil {
 			return deep, err
 		}
 		if len(p.Posts) == pageLimit {
-			deep.Depth, deep.query = passed, query(tags, pagePosts, "after", token)
+			deep.Depth, deep.query = passed, queryOf(tags, pagePosts, "after", token)
 		}
 		passed += len(p.Posts)
 		token = p.Page.Next
@@ -181,7 +181,7 @@ func (s *site) load(ctx context.Context, cfg Config) (int, error) {
 					token, read = "", 0
 				}
 				read++
-				return query(list, pageLimit, "after", token)
+				return queryOf(list, pageLimit, "after", token)
 			}, func(p page) {
 				if token = p.Page.Next; !p.Page.HasNext {
 					token = ""

@@ -17,6 +17,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/pgserver"
 	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
@@ -43,7 +44,7 @@ type site struct {
 	conn     *nats.Conn
 	js       jetstream.JetStream
 	pg       *pgserver.Server
-	index    *store.Reader
+	index    *query.Reader
 
 	ingest, indexer, api *process
 	apiURL               string
@@ -100,7 +101,7 @@ func (s *site) openPostgres(ctx context.Context, binaries pgserver.Binaries) err
 	if err := store.Migrate(ctx, store.Options{URL: s.pg.TCPURL(ownerRole)}, quiet); err != nil {
 		return err
 	}
-	s.index, err = store.OpenReader(ctx, store.Options{URL: s.pg.TCPURL(apiRole), Program: "bench", MaxConns: 1})
+	s.index, err = query.Open(ctx, store.Options{URL: s.pg.TCPURL(apiRole), Program: "bench", MaxConns: 1})
 	return err
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
@@ -133,7 +134,7 @@ func (s *site) fold(ctx context.Context) (Pace, error) {
 func (s *site) rebuild(ctx context.Context) (Pace, error) {
 	ctx, cancel := context.WithTimeout(ctx, paceLimit)
 	defer cancel()
-	owner := store.NewOwner(store.Options{URL: s.pg.TCPURL(ownerRole)})
+	owner := write.NewOwner(store.Options{URL: s.pg.TCPURL(ownerRole)})
 	seen := pacer{began: time.Now()}
 	p, err := s.run(ctx, service.Indexer, []string{"rebuild"}, "", map[string]string{
 		"NATS_URL": s.nats.ClientURL(), "DATABASE_URL": s.pg.TCPURL(ownerRole),

@@ -13,7 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
@@ -83,9 +84,9 @@ func (b *indexBench) redrive(cfg indexer.RedriveConfig) map[uint64]error {
 	return out
 }
 
-func (b *indexBench) status() store.Status {
+func (b *indexBench) status() query.Status {
 	b.t.Helper()
-	r, err := store.OpenReader(b.t.Context(), b.reader)
+	r, err := query.Open(b.t.Context(), b.reader)
 	require.NoError(b.t, err)
 	defer r.Close()
 	st, err := r.Status(b.t.Context())
@@ -192,7 +193,7 @@ func TestRedriveTwiceAtOnce(t *testing.T) {
 				if err == nil {
 					return
 				}
-				if !errors.Is(err, store.ErrLeaseHeld) {
+				if !errors.Is(err, write.ErrLeaseHeld) {
 					t.Errorf("redrive: %v", err)
 					return
 				}

@@ -19,6 +19,8 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/fault"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
@@ -146,7 +148,7 @@ func TestRebuildWhileServing(t *testing.T) {
 	t.Logf("%d requests, none failed", asked.Load())
 
 	// Nothing of the former index is left.
-	_, exists, err := store.NewOwner(b.owner).CheckpointOf(t.Context(), store.Retired)
+	_, exists, err := write.NewOwner(b.owner).CheckpointOf(t.Context(), store.Retired)
 	require.NoError(t, err)
 	require.False(t, exists)
 }
@@ -179,7 +181,7 @@ func TestRebuildIsResumed(t *testing.T) {
 		}
 	}))
 	require.ErrorIs(t, err, context.Canceled)
-	cp, exists, err := store.NewOwner(b.owner).CheckpointOf(t.Context(), store.Rebuilding)
+	cp, exists, err := write.NewOwner(b.owner).CheckpointOf(t.Context(), store.Rebuilding)
 	require.NoError(t, err)
 	require.True(t, exists)
 	require.Positive(t, cp.Seq)
@@ -226,7 +228,7 @@ func TestRebuildBuriesWhatLiveNeverSaw(t *testing.T) {
 	require.NoError(t, err)
 	dead, err := b.js.Stream(t.Context(), stream.DeadLetters)
 	require.NoError(t, err)
-	r, err := store.OpenReader(t.Context(), b.reader)
+	r, err := query.Open(t.Context(), b.reader)
 	require.NoError(t, err)
 	defer r.Close()
 	status, err := r.Status(t.Context())

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
@@ -192,7 +193,7 @@ func TestRebuildOfADifferentIndex(t *testing.T) {
 	require.ErrorIs(t, err, indexer.ErrDiffers, said)
 	require.ErrorContains(t, err, rkey)
 	require.ErrorContains(t, err, "--accept-differences")
-	_, exists, err := store.NewOwner(b.owner).CheckpointOf(t.Context(), store.Rebuilding)
+	_, exists, err := write.NewOwner(b.owner).CheckpointOf(t.Context(), store.Rebuilding)
 	require.NoError(t, err)
 	require.True(t, exists, "the new index stays beside the live one")
 

@@ -20,6 +20,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/pgserver"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
@@ -157,7 +158,7 @@ func TestRestorePostgres(t *testing.T) {
 				}))
 				pg.Start(t)
 			}
-			cp, _, err := store.NewOwner(b.owner).CheckpointOf(t.Context(), store.Live)
+			cp, _, err := write.NewOwner(b.owner).CheckpointOf(t.Context(), store.Live)
 			require.NoError(t, err)
 			require.EqualValues(t, 500, cp.Seq, "the index is as old as the backup")
 			b.indexer(50)

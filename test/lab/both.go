@@ -10,7 +10,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 // The simple ways to find posts with both of two tags.
@@ -31,14 +31,14 @@ const mergeQuery = `SELECT key FROM (SELECT key FROM post_tags WHERE tag_id = $1
 // simple is a simple way's request: the page and a post more, and, where it does not start at the newest post, whether there
 // is any behind it. Ours answers the same.
 type simple struct {
-	keys   store.Statement
-	behind *store.Statement
+	keys   query.Statement
+	behind *query.Statement
 }
 
-func newSimple(query string, ids []int64, start event.Key) simple {
-	s := simple{keys: store.Statement{SQL: fmt.Sprintf(query, "<", "DESC"), Args: []any{ids[0], ids[1], start, page + 1}}}
+func newSimple(sql string, ids []int64, start event.Key) simple {
+	s := simple{keys: query.Statement{SQL: fmt.Sprintf(sql, "<", "DESC"), Args: []any{ids[0], ids[1], start, page + 1}}}
 	if start != newest {
-		s.behind = &store.Statement{SQL: fmt.Sprintf(query, ">=", "ASC"), Args: []any{ids[0], ids[1], start, 1}}
+		s.behind = &query.Statement{SQL: fmt.Sprintf(sql, ">=", "ASC"), Args: []any{ids[0], ids[1], start, 1}}
 	}
 	return s
 }
@@ -184,14 +184,14 @@ func (s *site) bothAt(ctx context.Context, b *Both, ids []int64, start event.Key
 	common = common[:min(page, len(common))]
 	b.Found = len(common)
 
-	q := store.PostQuery{Tags: []string{b.A, b.B}, All: true, From: keyset.Below(keyset.UUID(start)), Limit: page}
+	q := query.PostQuery{Tags: []string{b.A, b.B}, All: true, From: keyset.Below(keyset.UUID(start)), Limit: page}
 	if start == newest {
 		q.From = keyset.Start()
 	}
-	var requests []store.PostQuery // as the timed run makes them
-	ours := func(ctx context.Context, r *store.Reader) error {
+	var requests []query.PostQuery // as the timed run makes them
+	ours := func(ctx context.Context, r *query.Reader) error {
 		requests = requests[:0]
-		keys, err := fill(ctx, r, q, func(q store.PostQuery) { requests = append(requests, q) })
+		keys, err := fill(ctx, r, q, func(q query.PostQuery) { requests = append(requests, q) })
 		if err != nil {
 			return err
 		}
@@ -208,7 +208,7 @@ func (s *site) bothAt(ctx context.Context, b *Both, ids []int64, start event.Key
 	if err != nil {
 		return err
 	}
-	counts, err := s.countOurs(ctx, func(r *store.Reader) error { return ours(ctx, r) })
+	counts, err := s.countOurs(ctx, func(r *query.Reader) error { return ours(ctx, r) })
 	if err != nil {
 		return err
 	}
@@ -229,7 +229,7 @@ func (s *site) bothAt(ctx context.Context, b *Both, ids []int64, start event.Key
 	}
 	b.Requests = len(requests)
 	for _, q := range requests {
-		counts, err := s.countOurs(ctx, func(r *store.Reader) error {
+		counts, err := s.countOurs(ctx, func(r *query.Reader) error {
 			_, err := r.Posts(ctx, q)
 			return err
 		})
@@ -243,7 +243,7 @@ func (s *site) bothAt(ctx context.Context, b *Both, ids []int64, start event.Key
 
 // fill asks for a page until it is full or the list ends: a page may be short where the work of one request ran out. It
 // calls asked with each request.
-func fill(ctx context.Context, r *store.Reader, q store.PostQuery, asked func(store.PostQuery)) ([]event.Key, error) {
+func fill(ctx context.Context, r *query.Reader, q query.PostQuery, asked func(query.PostQuery)) ([]event.Key, error) {
 	var keys []event.Key
 	for {
 		asked(q)
@@ -278,7 +278,7 @@ func sameKeys(got, want []event.Key) error {
 func (s *site) simply(ctx context.Context, b *Both, way simple, want []event.Key) error {
 	return s.rivalConn(ctx, func(conn *pgx.Conn) error {
 		return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-			if err := drain(ctx, tx, store.Statement{SQL: "SELECT name, id, posts FROM tags WHERE name = ANY($1)", Args: []any{[]string{b.A, b.B}}}); err != nil {
+			if err := drain(ctx, tx, query.Statement{SQL: "SELECT name, id, posts FROM tags WHERE name = ANY($1)", Args: []any{[]string{b.A, b.B}}}); err != nil {
 				return err
 			}
 			found, err := collect(ctx, tx, way.keys.SQL, rowToKey, way.keys.Args...)
@@ -294,13 +294,13 @@ func (s *site) simply(ctx context.Context, b *Both, way simple, want []event.Key
 					return err
 				}
 			}
-			return drain(ctx, tx, store.Statement{SQL: recordsQuery, Args: []any{found}})
+			return drain(ctx, tx, query.Statement{SQL: recordsQuery, Args: []any{found}})
 		})
 	})
 }
 
 // isJoin makes sure that a statement is run in the way that it is named for.
-func (s *site) isJoin(ctx context.Context, st store.Statement, join string) error {
+func (s *site) isJoin(ctx context.Context, st query.Statement, join string) error {
 	p, err := s.planRival(ctx, st)
 	if err != nil {
 		return err

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/tagstream/tagstream/pkg/event"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
 // maxChurn is how many posts come, and how many go, at most, between two pages.
@@ -19,32 +19,32 @@ type churn struct {
 	w    *writer
 	c    *corpus
 	rng  *rand.Rand
-	live []*store.Post
+	live []*write.Post
 
 	steps, inserted int
 	deleted         map[event.Key]bool
 	moved           map[string]bool // tags whose count changed
 }
 
-func newChurn(w *writer, c *corpus, live []*store.Post) *churn {
+func newChurn(w *writer, c *corpus, live []*write.Post) *churn {
 	return &churn{w: w, c: c, rng: rand.New(rand.NewPCG(c.cfg.Seed, 2)), live: live, deleted: map[event.Key]bool{}, moved: map[string]bool{}}
 }
 
 // step is one transaction of the writer.
 func (u *churn) step(ctx context.Context) error {
-	var changes store.Changes
+	var changes write.Changes
 	for range min(1+u.rng.IntN(maxChurn), len(u.live)) {
 		i := u.rng.IntN(len(u.live))
 		p := u.live[i]
 		u.live[i] = u.live[len(u.live)-1]
 		u.live = u.live[:len(u.live)-1]
-		changes.Posts = append(changes.Posts, store.PostChange{Old: p, OldVisible: true})
+		changes.Posts = append(changes.Posts, write.PostChange{Old: p, OldVisible: true})
 		u.deleted[p.Key] = true
 		u.move(p)
 	}
 	for range 1 + u.rng.IntN(maxChurn) {
 		p := u.insert()
-		changes.Posts = append(changes.Posts, store.PostChange{New: p, NewVisible: true})
+		changes.Posts = append(changes.Posts, write.PostChange{New: p, NewVisible: true})
 		u.live = append(u.live, p)
 		u.inserted++
 		u.move(p)
@@ -56,7 +56,7 @@ func (u *churn) step(ctx context.Context) error {
 	return nil
 }
 
-func (u *churn) insert() *store.Post {
+func (u *churn) insert() *write.Post {
 	u.c.made++
 	u.c.at = u.c.at.Add(time.Second)
 	at := u.c.at
@@ -70,7 +70,7 @@ func (u *churn) insert() *store.Post {
 	return u.c.post(at, tags)
 }
 
-func (u *churn) move(p *store.Post) {
+func (u *churn) move(p *write.Post) {
 	for _, t := range p.Tags {
 		u.moved[t] = true
 	}

@@ -7,7 +7,8 @@ import (
 	"time"
 
 	"github.com/tagstream/tagstream/pkg/event"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
 // The tags with a part to play; the rest are words.
@@ -19,7 +20,7 @@ const (
 	// driftTag is on the posts that come and go.
 	driftTag = "drift"
 	// kitTags always come together, on 1% of the posts: the most that tags can overlap.
-	kitTags = store.MaxTags
+	kitTags = query.MaxTags
 )
 
 const (
@@ -49,7 +50,7 @@ type corpus struct {
 	cfg      Config
 	rng      *rand.Rand
 	words    *rand.Zipf
-	accounts []*store.Account
+	accounts []*write.Account
 	pairs    []pair
 	made     int
 	at       time.Time // of the burst under way
@@ -61,7 +62,7 @@ func newCorpus(cfg Config) *corpus {
 	c := &corpus{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 1)), at: corpusStart, pairs: pairs()}
 	c.words = rand.NewZipf(c.rng, wordSkew, wordShift, uint64(cfg.Posts/postsPerWord-1))
 	for i := range min(maxAccounts, cfg.Posts/postsPerAccount) {
-		c.accounts = append(c.accounts, &store.Account{DID: fmt.Sprintf("did:plc:lab%020d", i), Seq: 1})
+		c.accounts = append(c.accounts, &write.Account{DID: fmt.Sprintf("did:plc:lab%020d", i), Seq: 1})
 	}
 	const meanBurst = 7
 	c.step = span / time.Duration(cfg.Posts/meanBurst)
@@ -69,7 +70,7 @@ func newCorpus(cfg Config) *corpus {
 }
 
 // next makes the next post.
-func (c *corpus) next() *store.Post {
+func (c *corpus) next() *write.Post {
 	if c.burst == 0 {
 		c.at = c.at.Add(time.Duration(c.rng.ExpFloat64() * float64(c.step))).Add(time.Microsecond).Truncate(time.Microsecond)
 		c.burst = c.burstSize()
@@ -93,11 +94,11 @@ func (c *corpus) burstSize() int {
 }
 
 // post makes a post of a random account.
-func (c *corpus) post(at time.Time, tags []string) *store.Post {
+func (c *corpus) post(at time.Time, tags []string) *write.Post {
 	account := c.accounts[c.rng.IntN(len(c.accounts))]
 	rkey := fmt.Sprintf("3l%011d", c.made)
 	langs := c.langs()
-	return &store.Post{
+	return &write.Post{
 		Account: account, Rkey: rkey, Rev: rkey, CID: "bafyreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku",
 		Key: event.NewKey(at, event.URI(account.DID, rkey)), Tags: tags, Langs: langs, IndexedAt: at, Seq: uint64(c.made + 1),
 		Record: fmt.Appendf(nil, `{"$type":"app.bsky.feed.post","text":%q,"langs":["%s"],"tags":["%s"],"createdAt":%q}`,

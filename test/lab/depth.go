@@ -10,7 +10,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 // The ways to ask for posts with any of some tags.
@@ -61,7 +61,7 @@ type tagSet struct {
 
 func depthSets() []tagSet {
 	common := []string{floodTag, hotTag}
-	for i := 0; len(common) < store.MaxTags; i++ {
+	for i := 0; len(common) < query.MaxTags; i++ {
 		common = append(common, wordTag(i))
 	}
 	var kit []string
@@ -159,10 +159,10 @@ func (s *site) depth(ctx context.Context, set tagSet) (Depth, error) {
 	if err := s.depthOurs(ctx, &d, posts); err != nil {
 		return d, fmt.Errorf("%s: %w", byUs, err)
 	}
-	if err := s.depthRival(ctx, &d, byOffset, func(p DepthPage) store.Statement { return offsetPage(ids, p.Skipped) }); err != nil {
+	if err := s.depthRival(ctx, &d, byOffset, func(p DepthPage) query.Statement { return offsetPage(ids, p.Skipped) }); err != nil {
 		return d, err
 	}
-	return d, s.depthRival(ctx, &d, byAny, func(p DepthPage) store.Statement { return anyPage(ids, placeBefore(posts, p.Skipped)) })
+	return d, s.depthRival(ctx, &d, byAny, func(p DepthPage) query.Statement { return anyPage(ids, placeBefore(posts, p.Skipped)) })
 }
 
 // placeBefore is the key of the last post that is skipped.
@@ -182,9 +182,9 @@ func below(posts []listed, skipped int) keyset.Position {
 
 func (s *site) depthOurs(ctx context.Context, d *Depth, posts []listed) error {
 	var asks []func(context.Context) error
-	queries := make([]store.PostQuery, len(d.Pages))
+	queries := make([]query.PostQuery, len(d.Pages))
 	for i, p := range d.Pages {
-		q := store.PostQuery{Tags: d.Tags, From: below(posts, p.Skipped), Limit: page}
+		q := query.PostQuery{Tags: d.Tags, From: below(posts, p.Skipped), Limit: page}
 		queries[i] = q
 		asks = append(asks, func(ctx context.Context) error {
 			got, err := s.reader.Posts(ctx, q)
@@ -226,16 +226,16 @@ func (d *Depth) check(p DepthPage, cost PageCost) error {
 }
 
 // costOurs counts what a page of ours reads, and explains the statements that it took.
-func (s *site) costOurs(ctx context.Context, q store.PostQuery) (Counts, Plan, error) {
-	counts, err := s.countOurs(ctx, func(r *store.Reader) error {
+func (s *site) costOurs(ctx context.Context, q query.PostQuery) (Counts, Plan, error) {
+	counts, err := s.countOurs(ctx, func(r *query.Reader) error {
 		_, err := r.Posts(ctx, q)
 		return err
 	})
 	if err != nil {
 		return counts, Plan{}, err
 	}
-	var all []store.Statement
-	if _, err := s.reader.TracePosts(ctx, q, func(st store.Statement) { all = append(all, st) }); err != nil {
+	var all []query.Statement
+	if _, err := s.reader.TracePosts(ctx, q, func(st query.Statement) { all = append(all, st) }); err != nil {
 		return counts, Plan{}, err
 	}
 	p, err := s.planOurs(ctx, all)
@@ -243,7 +243,7 @@ func (s *site) costOurs(ctx context.Context, q store.PostQuery) (Counts, Plan, e
 }
 
 // samePosts compares a page with the list that was read otherwise.
-func samePosts(got []store.PostRow, want []listed) error {
+func samePosts(got []query.PostRow, want []listed) error {
 	if len(got) != len(want) {
 		return fmt.Errorf("a page has %d posts and must have %d", len(got), len(want))
 	}
@@ -255,7 +255,7 @@ func samePosts(got []store.PostRow, want []listed) error {
 	return nil
 }
 
-func (s *site) depthRival(ctx context.Context, d *Depth, way string, statement func(DepthPage) store.Statement) error {
+func (s *site) depthRival(ctx context.Context, d *Depth, way string, statement func(DepthPage) query.Statement) error {
 	var asks []func(context.Context) error
 	for _, p := range d.Pages {
 		st := statement(p)

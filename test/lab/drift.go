@@ -9,7 +9,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 // Drift is what readers saw of a list that changed under them.
@@ -72,9 +72,9 @@ func (s *site) driftTags(ctx context.Context, u *churn) (Drift, error) {
 		stayed[name] = true
 	}
 	clear(u.moved)
-	row := pgx.RowToStructByPos[store.TagCount]
+	row := pgx.RowToStructByPos[query.TagCount]
 	readings := []*reading[string]{
-		read(byOffset, false, names(bySQL(s.rival, tagsByOffset, tagPage, row, func(n int, _ []store.TagCount) []any { return []any{n} }))),
+		read(byOffset, false, names(bySQL(s.rival, tagsByOffset, tagPage, row, func(n int, _ []query.TagCount) []any { return []any{n} }))),
 		read("count alone: less than the last row's", false, names(bySQL(s.rival, tagsByCount, tagPage, row, countBelow))),
 		read(byUs+", to fewer posts", true, ourTags(s.reader, keyset.Forward)),
 		read(byUs+", to more posts", true, ourTags(s.reader, keyset.Backward)),
@@ -96,7 +96,7 @@ func olderThan(last []event.Key) event.Key {
 	return event.FirstKey(last[len(last)-1].SortAt())
 }
 
-func countBelow(_ int, last []store.TagCount) []any {
+func countBelow(_ int, last []query.TagCount) []any {
 	if len(last) == 0 {
 		return []any{mostPosts}
 	}

@@ -7,7 +7,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 // requestBound is what Work one request of any kind may do: the store's budget of 60,000 for the page and of 10,000 for what
@@ -29,7 +29,7 @@ type Filter struct {
 // filterCase is a query and where in its list a page is asked for.
 type filterCase struct {
 	name string
-	q    store.PostQuery
+	q    query.PostQuery
 }
 
 func (s *site) filterCases(ctx context.Context) ([]filterCase, error) {
@@ -44,18 +44,18 @@ func (s *site) filterCases(ctx context.Context) ([]filterCase, error) {
 	start := keyset.Start()
 	dense := pairs()[2]
 	return []filterCase{
-		{"any of 2, none of 1", store.PostQuery{Tags: []string{hotTag, wordTag(0)}, None: []string{floodTag}, From: start}},
-		{"the same, in the middle", store.PostQuery{Tags: []string{hotTag, wordTag(0)}, None: []string{floodTag}, From: at}},
-		{"any of 1, none of 20", store.PostQuery{Tags: []string{floodTag}, None: depthSets()[3].tags[1:], From: start}},
-		{"none leaves one in twenty", store.PostQuery{Tags: []string{dense.A}, None: []string{dense.B}, From: start}},
-		{"a common language", store.PostQuery{Tags: []string{hotTag}, Langs: []string{"en"}, From: start}},
-		{"the same, in the middle", store.PostQuery{Tags: []string{hotTag}, Langs: []string{"en"}, From: at}},
-		{"a rare language", store.PostQuery{Tags: []string{hotTag}, Langs: []string{"eu"}, From: start}},
-		{"2 languages, any of 5", store.PostQuery{Tags: depthSets()[2].tags, Langs: []string{"de", "pt"}, From: start}},
-		{"since and until", store.PostQuery{Tags: []string{hotTag}, Since: since, Until: until, From: start}},
-		{"the same, in the middle", store.PostQuery{Tags: []string{hotTag}, Since: since, Until: until, From: at}},
-		{"all of 3", store.PostQuery{Tags: []string{floodTag, hotTag, wordTag(0)}, All: true, From: start}},
-		{"all at once", store.PostQuery{Tags: []string{floodTag, hotTag}, All: true, None: []string{wordTag(0)}, Langs: []string{"ja"}, Since: since, Until: until, From: at}},
+		{"any of 2, none of 1", query.PostQuery{Tags: []string{hotTag, wordTag(0)}, None: []string{floodTag}, From: start}},
+		{"the same, in the middle", query.PostQuery{Tags: []string{hotTag, wordTag(0)}, None: []string{floodTag}, From: at}},
+		{"any of 1, none of 20", query.PostQuery{Tags: []string{floodTag}, None: depthSets()[3].tags[1:], From: start}},
+		{"none leaves one in twenty", query.PostQuery{Tags: []string{dense.A}, None: []string{dense.B}, From: start}},
+		{"a common language", query.PostQuery{Tags: []string{hotTag}, Langs: []string{"en"}, From: start}},
+		{"the same, in the middle", query.PostQuery{Tags: []string{hotTag}, Langs: []string{"en"}, From: at}},
+		{"a rare language", query.PostQuery{Tags: []string{hotTag}, Langs: []string{"eu"}, From: start}},
+		{"2 languages, any of 5", query.PostQuery{Tags: depthSets()[2].tags, Langs: []string{"de", "pt"}, From: start}},
+		{"since and until", query.PostQuery{Tags: []string{hotTag}, Since: since, Until: until, From: start}},
+		{"the same, in the middle", query.PostQuery{Tags: []string{hotTag}, Since: since, Until: until, From: at}},
+		{"all of 3", query.PostQuery{Tags: []string{floodTag, hotTag, wordTag(0)}, All: true, From: start}},
+		{"all at once", query.PostQuery{Tags: []string{floodTag, hotTag}, All: true, None: []string{wordTag(0)}, Langs: []string{"ja"}, Since: since, Until: until, From: at}},
 	}, nil
 }
 
@@ -84,10 +84,10 @@ func (s *site) filter(ctx context.Context, c filterCase) (Filter, error) {
 	if err != nil {
 		return f, err
 	}
-	var requests []store.PostQuery
-	ask := func(ctx context.Context, r *store.Reader) error {
+	var requests []query.PostQuery
+	ask := func(ctx context.Context, r *query.Reader) error {
 		requests = requests[:0]
-		keys, err := fill(ctx, r, c.q, func(q store.PostQuery) { requests = append(requests, q) })
+		keys, err := fill(ctx, r, c.q, func(q query.PostQuery) { requests = append(requests, q) })
 		if err != nil {
 			return err
 		}
@@ -98,7 +98,7 @@ func (s *site) filter(ctx context.Context, c filterCase) (Filter, error) {
 		return f, err
 	}
 	f.Latency, f.Found, f.Requests = medians[0], len(want), len(requests)
-	if f.Counts, err = s.countOurs(ctx, func(r *store.Reader) error { return ask(ctx, r) }); err != nil {
+	if f.Counts, err = s.countOurs(ctx, func(r *query.Reader) error { return ask(ctx, r) }); err != nil {
 		return f, err
 	}
 	for i, q := range requests {
@@ -119,7 +119,7 @@ func (s *site) filter(ctx context.Context, c filterCase) (Filter, error) {
 }
 
 // expected finds the page by reading all posts.
-func (s *site) expected(ctx context.Context, q store.PostQuery) ([]event.Key, error) {
+func (s *site) expected(ctx context.Context, q query.PostQuery) ([]event.Key, error) {
 	from := newest
 	if q.From.Side != keyset.SideStart {
 		from, _ = q.From.Key[0].UUID()

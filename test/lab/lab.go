@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tagstream/tagstream/pkg/keyset"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/test/report"
 )
 
@@ -120,9 +120,9 @@ type Head struct {
 // head explains the first page of driftTag. An index-only scan has to look at the table for each row on a page of it that
 // changed, and for no other.
 func (s *site) head(ctx context.Context) (h Head, err error) {
-	var all []store.Statement
-	q := store.PostQuery{Tags: []string{driftTag}, From: keyset.Start(), Limit: page}
-	if _, err := s.reader.TracePosts(ctx, q, func(st store.Statement) { all = append(all, st) }); err != nil {
+	var all []query.Statement
+	q := query.PostQuery{Tags: []string{driftTag}, From: keyset.Start(), Limit: page}
+	if _, err := s.reader.TracePosts(ctx, q, func(st query.Statement) { all = append(all, st) }); err != nil {
 		return h, err
 	}
 	p, err := s.planOurs(ctx, all)

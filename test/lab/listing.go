@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/tagstream/tagstream/pkg/keyset"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 // Listing is what a page of the list of tags costs inside a tie.
@@ -54,11 +54,11 @@ func (s *site) listing(ctx context.Context) (Listing, error) {
 			return l, fmt.Errorf("list of tags, %s: %w", at.name, err)
 		}
 	}
-	for _, rank := range []int{0, store.MaxRankedTags - tagPage} {
+	for _, rank := range []int{0, query.MaxRankedTags - tagPage} {
 		if rank > l.Before+l.Tie-tagPage {
 			continue
 		}
-		ask := func(ctx context.Context, r *store.Reader) error {
+		ask := func(ctx context.Context, r *query.Reader) error {
 			_, _, err := r.RankedTags(ctx, rank, tagPage)
 			return err
 		}
@@ -73,7 +73,7 @@ func (s *site) listing(ctx context.Context) (Listing, error) {
 
 // listingAt asks for the page that follows the tag of a rank, and for the one before it.
 func (s *site) listingAt(ctx context.Context, l *Listing, where string, rank int) error {
-	var at store.TagCount
+	var at query.TagCount
 	err := s.owner.QueryRow(ctx, "SELECT name, posts FROM tags WHERE posts > 0 ORDER BY posts DESC, name OFFSET $1 LIMIT 1", rank).Scan(&at.Name, &at.Posts)
 	if err != nil {
 		return fmt.Errorf("find rank %d: %w", rank, err)
@@ -83,8 +83,8 @@ func (s *site) listingAt(ctx context.Context, l *Listing, where string, rank int
 		if way == keyset.Backward {
 			name += ", backward"
 		}
-		q := store.TagQuery{From: keyset.Below(store.TagKey(at)...), Way: way, Limit: tagPage}
-		p, err := s.listingPage(ctx, where, name, func(ctx context.Context, r *store.Reader) error {
+		q := query.TagQuery{From: keyset.Below(query.TagKey(at)...), Way: way, Limit: tagPage}
+		p, err := s.listingPage(ctx, where, name, func(ctx context.Context, r *query.Reader) error {
 			got, err := r.Tags(ctx, q)
 			if err == nil && len(got.Rows) != tagPage {
 				err = fmt.Errorf("a page has %d tags", len(got.Rows))
@@ -105,10 +105,10 @@ func (s *site) listingAt(ctx context.Context, l *Listing, where string, rank int
 	}
 	for _, rival := range []struct {
 		way string
-		st  store.Statement
+		st  query.Statement
 	}{
-		{"OR of conditions", store.Statement{SQL: orTags, Args: []any{-at.Posts, at.Name, tagPage + 1}}},
-		{byOffset, store.Statement{SQL: offsetTags, Args: []any{tagPage + 1, rank + 1}}},
+		{"OR of conditions", query.Statement{SQL: orTags, Args: []any{-at.Posts, at.Name, tagPage + 1}}},
+		{byOffset, query.Statement{SQL: offsetTags, Args: []any{tagPage + 1, rank + 1}}},
 	} {
 		plan, err := s.planRival(ctx, rival.st)
 		if err != nil {
@@ -125,22 +125,22 @@ func (s *site) listingAt(ctx context.Context, l *Listing, where string, rank int
 
 // planTags explains the list's part of a page: the reader's own statement, which it does not show, has the row behind in it
 // too.
-func (s *site) planTags(ctx context.Context, q store.TagQuery) (Plan, error) {
-	seek, err := store.TagOrder.Seek(q.Way, q.From, 2)
+func (s *site) planTags(ctx context.Context, q query.TagQuery) (Plan, error) {
+	seek, err := query.TagOrder.Seek(q.Way, q.From, 2)
 	if err != nil {
 		return Plan{}, err
 	}
-	return s.planOurs(ctx, []store.Statement{{
+	return s.planOurs(ctx, []query.Statement{{
 		SQL:  "SELECT name, posts FROM tags WHERE posts > 0 AND " + seek.Where + " ORDER BY " + seek.OrderBy + " LIMIT $1",
 		Args: append([]any{q.Limit + 1}, seek.Args...),
 	}})
 }
 
-func (s *site) listingPage(ctx context.Context, where, way string, ask func(context.Context, *store.Reader) error) (ListingPage, error) {
+func (s *site) listingPage(ctx context.Context, where, way string, ask func(context.Context, *query.Reader) error) (ListingPage, error) {
 	medians, _, err := s.timeInTurns(ctx, func(ctx context.Context) error { return ask(ctx, s.reader) })
 	if err != nil {
 		return ListingPage{}, err
 	}
-	counts, err := s.countOurs(ctx, func(r *store.Reader) error { return ask(ctx, r) })
+	counts, err := s.countOurs(ctx, func(r *query.Reader) error { return ask(ctx, r) })
 	return ListingPage{Where: where, Way: way, Latency: medians[0], Read: counts.Entries}, err
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 // Counts are what Postgres says was read of the indexes. An index counts an entry when a scan gives it out, and a scan when
@@ -44,7 +45,7 @@ const recordIndex = "posts_pkey"
 // countOurs counts what the reader reads for do, by the statistics that Postgres keeps of each index: nothing of the
 // reader is looked into. Each count has a connection of its own, which gives its numbers in as it ends; it does the work
 // once and then twice, and the difference is what one more costs, without the start of a connection.
-func (s *site) countOurs(ctx context.Context, do func(*store.Reader) error) (Counts, error) {
+func (s *site) countOurs(ctx context.Context, do func(*query.Reader) error) (Counts, error) {
 	if err := s.quiesce(ctx); err != nil {
 		return Counts{}, err
 	}
@@ -54,7 +55,7 @@ func (s *site) countOurs(ctx context.Context, do func(*store.Reader) error) (Cou
 		if err != nil {
 			return Counts{}, err
 		}
-		if err := s.withReader(ctx, func(r *store.Reader) error {
+		if err := s.withReader(ctx, func(r *query.Reader) error {
 			for range i + 1 {
 				if err := do(r); err != nil {
 					return err
@@ -128,7 +129,7 @@ func (s *site) awaitOthersEnd(ctx context.Context) error {
 }
 
 // countRival counts the same of one statement that is not ours, in its own transaction.
-func (s *site) countRival(ctx context.Context, statement store.Statement) (c Counts, err error) {
+func (s *site) countRival(ctx context.Context, statement query.Statement) (c Counts, err error) {
 	pending := func(conn *pgx.Conn) (c Counts, err error) {
 		err = conn.QueryRow(ctx, `
 			SELECT coalesce(sum(pg_stat_get_xact_tuples_returned(indexrelid)) FILTER (WHERE indexrelid::regclass::text = ANY($1)), 0),
@@ -162,7 +163,7 @@ type querier interface {
 }
 
 // drain runs a statement and reads all that it gives.
-func drain(ctx context.Context, q querier, statement store.Statement) error {
+func drain(ctx context.Context, q querier, statement query.Statement) error {
 	rows, err := q.Query(ctx, statement.SQL, statement.Args...)
 	if err != nil {
 		return err

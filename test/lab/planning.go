@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/tagstream/tagstream/pkg/keyset"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 // Planning is how often Postgres planned while one connection answered many requests.
@@ -31,7 +31,7 @@ func (s *site) planning(ctx context.Context) (p Planning, err error) {
 		return p, err
 	}
 	for _, set := range depthSets() {
-		cases = append(cases, filterCase{set.name, store.PostQuery{Tags: set.tags, From: keyset.Start()}})
+		cases = append(cases, filterCase{set.name, query.PostQuery{Tags: set.tags, From: keyset.Start()}})
 	}
 	if err := s.quiesce(ctx); err != nil {
 		return p, err
@@ -39,7 +39,7 @@ func (s *site) planning(ctx context.Context) (p Planning, err error) {
 	if _, err := s.owner.Exec(ctx, "SELECT public."+statements+"_reset()"); err != nil {
 		return p, fmt.Errorf("reset %s: %w", statements, err)
 	}
-	err = s.withReader(ctx, func(r *store.Reader) error {
+	err = s.withReader(ctx, func(r *query.Reader) error {
 		for round := range minRounds + s.cfg.Walk/len(cases) {
 			for _, c := range cases {
 				c.q.Limit = page
@@ -53,7 +53,7 @@ func (s *site) planning(ctx context.Context) (p Planning, err error) {
 				}
 				p.Requests += 2
 			}
-			if _, err := r.Tags(ctx, store.TagQuery{From: keyset.Start(), Limit: tagPage}); err != nil {
+			if _, err := r.Tags(ctx, query.TagQuery{From: keyset.Start(), Limit: tagPage}); err != nil {
 				return err
 			}
 			p.Requests++

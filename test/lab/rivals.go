@@ -2,7 +2,7 @@ package lab
 
 import (
 	"github.com/tagstream/tagstream/pkg/event"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 // What people write first, written as well as it can be: ids are known, keys are found before records are fetched, and the
@@ -16,14 +16,14 @@ const recordsQuery = `SELECT p.key, a.did, p.rkey, p.cid, p.tags, p.langs, p.ind
   FROM unnest($1::uuid[]) AS page(key) JOIN posts p USING (key) JOIN accounts a ON a.id = p.account_id`
 
 // withRecords fetches the records of the keys that a statement gives.
-func withRecords(keys string, args ...any) store.Statement {
-	return store.Statement{SQL: `SELECT p.key, a.did, p.rkey, p.cid, p.tags, p.langs, p.indexed_at, p.record
+func withRecords(keys string, args ...any) query.Statement {
+	return query.Statement{SQL: `SELECT p.key, a.did, p.rkey, p.cid, p.tags, p.langs, p.indexed_at, p.record
   FROM (` + keys + `) AS page JOIN posts p USING (key) JOIN accounts a ON a.id = p.account_id
  ORDER BY p.key DESC`, Args: args}
 }
 
 // offsetPage skips the rows before the page.
-func offsetPage(ids []int64, depth int) store.Statement {
+func offsetPage(ids []int64, depth int) query.Statement {
 	if len(ids) == 1 {
 		return withRecords(`SELECT key FROM post_tags WHERE tag_id = $1 ORDER BY key DESC LIMIT $2 OFFSET $3`, ids[0], page, depth)
 	}
@@ -31,6 +31,6 @@ func offsetPage(ids []int64, depth int) store.Statement {
 }
 
 // anyPage goes to the place by the key, and leaves it to one condition to find all tags.
-func anyPage(ids []int64, below event.Key) store.Statement {
+func anyPage(ids []int64, below event.Key) query.Statement {
 	return withRecords(`SELECT DISTINCT key FROM post_tags WHERE tag_id = ANY($1::bigint[]) AND key < $2 ORDER BY key DESC LIMIT $3`, ids, below, page)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
 const (
@@ -53,13 +54,13 @@ func (s *site) fill(ctx context.Context, w *writer, bar *obs.Bar, out *Corpus) e
 	var tieAt time.Time
 	tie := 0
 	for c.made < s.cfg.Posts {
-		var changes store.Changes
+		var changes write.Changes
 		if c.made == 0 {
 			changes.Accounts = slices.Clone(c.accounts)
 		}
 		for len(changes.Posts) < seedBatch && c.made < s.cfg.Posts {
 			p := c.next()
-			changes.Posts = append(changes.Posts, store.PostChange{New: p, NewVisible: true})
+			changes.Posts = append(changes.Posts, write.PostChange{New: p, NewVisible: true})
 			if slices.Contains(p.Tags, driftTag) {
 				s.drift = append(s.drift, p)
 			}
@@ -83,13 +84,13 @@ func (s *site) fill(ctx context.Context, w *writer, bar *obs.Bar, out *Corpus) e
 
 // writer writes changes as the indexer does.
 type writer struct {
-	*store.Writer
+	*write.Writer
 	seq uint64 // of the stream, as it were: one message for each post
 }
 
-func (w *writer) apply(ctx context.Context, changes store.Changes, at time.Time) error {
+func (w *writer) apply(ctx context.Context, changes write.Changes, at time.Time) error {
 	w.seq += uint64(len(changes.Posts))
-	err := w.Apply(ctx, func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+	err := w.Apply(ctx, func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
 		cp.Seq, cp.Source = w.seq, event.Position{Host: "lab", Seq: w.seq, Time: at}
 		return cp, tx.Write(ctx, changes)
 	})

@@ -15,6 +15,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/pgserver"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
 const (
@@ -117,14 +119,14 @@ type site struct {
 	urls urls
 	log  *slog.Logger
 
-	reader *store.Reader
+	reader *query.Reader
 	// rival runs what is not ours, as the same role but under Postgres's own settings for the planner.
 	rival *pgxpool.Pool
 	// owner vacuums and reads statistics.
 	owner *pgxpool.Pool
 
 	corpus *corpus
-	drift  []*store.Post // the posts with driftTag
+	drift  []*write.Post // the posts with driftTag
 	// missed are the bars that were not met.
 	missed []error
 }
@@ -151,8 +153,8 @@ func openSite(ctx context.Context, cfg Config, at urls) (_ *site, err error) {
 }
 
 // openReader opens a reader with one connection, so that what is prepared and cached is the same for every page.
-func (s *site) openReader(ctx context.Context) (*store.Reader, error) {
-	return store.OpenReader(ctx, store.Options{URL: s.urls.reader, Program: "lab", MaxConns: 1})
+func (s *site) openReader(ctx context.Context) (*query.Reader, error) {
+	return query.Open(ctx, store.Options{URL: s.urls.reader, Program: "lab", MaxConns: 1})
 }
 
 // miss notes a bar that was not met, if err says so. The run goes on: its report shows the rest.
@@ -163,7 +165,7 @@ func (s *site) miss(err error, format string, args ...any) {
 }
 
 // withReader runs fn with a reader of its own.
-func (s *site) withReader(ctx context.Context, fn func(*store.Reader) error) error {
+func (s *site) withReader(ctx context.Context, fn func(*query.Reader) error) error {
 	r, err := s.openReader(ctx)
 	if err != nil {
 		return err
@@ -175,7 +177,7 @@ func (s *site) withReader(ctx context.Context, fn func(*store.Reader) error) err
 // withWriter runs fn with a writer that has the lease. Between writes there is none, so that no connection of it has
 // statistics to give in while others are counted.
 func (s *site) withWriter(ctx context.Context, fn func(*writer) error) error {
-	w, err := store.OpenWriter(ctx, store.Options{URL: s.urls.writer, Program: "lab", MaxConns: 1}, "lab")
+	w, err := write.Open(ctx, store.Options{URL: s.urls.writer, Program: "lab", MaxConns: 1}, "lab")
 	if err != nil {
 		return err
 	}

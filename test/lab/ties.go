@@ -8,7 +8,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 // wideTagPage is the size of pages of tags by ways that sort the whole list for each of them.
@@ -81,8 +81,8 @@ func (s *site) tiesOfTags(ctx context.Context) ([]Reading, error) {
 	for _, name := range all {
 		throughout[name] = true
 	}
-	row := pgx.RowToStructByPos[store.TagCount]
-	skip := func(n int, _ []store.TagCount) []any { return []any{n} }
+	row := pgx.RowToStructByPos[query.TagCount]
+	skip := func(n int, _ []query.TagCount) []any { return []any{n} }
 	readings := []*reading[string]{
 		read("OFFSET, by count alone", false, names(bySQL(s.rival, tagsUnordered, wideTagPage, row, skip))),
 		read("count alone, `<`", false, names(bySQL(s.rival, tagsByCount, tagPage, row, countBelow))),

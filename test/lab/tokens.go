@@ -6,7 +6,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 // Tokens is what became of page tokens that were not made for the query at hand.
@@ -43,7 +43,7 @@ func tokens() (Tokens, error) {
 		return Tokens{}, err
 	}
 	printOf := func(tag string) keyset.Fingerprint {
-		return store.PostOrder.Fingerprint(keyset.Filter{Name: "tags", Values: []string{tag}})
+		return query.PostOrder.Fingerprint(keyset.Filter{Name: "tags", Values: []string{tag}})
 	}
 	place := keyset.Below(keyset.UUID(event.NewKey(corpusStart, "at://lab")))
 	good := codec.Encode(place, printOf(hotTag))
@@ -79,6 +79,6 @@ func tokens() (Tokens, error) {
 	try("cut off anywhere", cut...)
 	try("something appended", good+"A", good+good, good+"=")
 	try("signed with another key", foreign.Encode(place, printOf(hotTag)))
-	try("of another query", codec.Encode(place, printOf(floodTag)), codec.Encode(place, store.TagOrder.Fingerprint()))
+	try("of another query", codec.Encode(place, printOf(floodTag)), codec.Encode(place, query.TagOrder.Fingerprint()))
 	return t, err
 }

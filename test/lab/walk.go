@@ -8,7 +8,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 // Reading is what a reader saw who read a list page by page.
@@ -81,8 +81,8 @@ func (r *reading[R]) result(throughout map[R]bool) Reading {
 }
 
 // ourPosts reads a list as a client does: from page to page by the edge of the last.
-func ourPosts(r *store.Reader, tags []string, way keyset.Way) func(context.Context) ([]event.Key, bool, error) {
-	q := store.PostQuery{Tags: tags, From: keyset.Start(), Way: way, Limit: page}
+func ourPosts(r *query.Reader, tags []string, way keyset.Way) func(context.Context) ([]event.Key, bool, error) {
+	q := query.PostQuery{Tags: tags, From: keyset.Start(), Way: way, Limit: page}
 	if way == keyset.Backward {
 		q.From = keyset.End()
 	}
@@ -105,8 +105,8 @@ func ourPosts(r *store.Reader, tags []string, way keyset.Way) func(context.Conte
 }
 
 // ourTags does the same with the list of tags.
-func ourTags(r *store.Reader, way keyset.Way) func(context.Context) ([]string, bool, error) {
-	q := store.TagQuery{From: keyset.Start(), Way: way, Limit: tagPage}
+func ourTags(r *query.Reader, way keyset.Way) func(context.Context) ([]string, bool, error) {
+	q := query.TagQuery{From: keyset.Start(), Way: way, Limit: tagPage}
 	if way == keyset.Backward {
 		q.From = keyset.End()
 	}
@@ -147,7 +147,7 @@ func bySQL[R any](q querier, sql string, limit int, row pgx.RowToFunc[R], args f
 }
 
 // names turns a reading of tags with their counts into one of names.
-func names(next func(context.Context) ([]store.TagCount, bool, error)) func(context.Context) ([]string, bool, error) {
+func names(next func(context.Context) ([]query.TagCount, bool, error)) func(context.Context) ([]string, bool, error) {
 	return func(ctx context.Context) ([]string, bool, error) {
 		tags, last, err := next(ctx)
 		out := make([]string, len(tags))

@@ -17,6 +17,8 @@ import (
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 )
 
@@ -214,12 +216,12 @@ func TestRoles(t *testing.T) {
 		return store.Options{URL: on(t, server.URL, c.Bootstrap.InitDB.Database, role, "secret")}
 	}
 	require.NoError(t, store.Migrate(t.Context(), as("tagstream_owner"), slog.New(slog.DiscardHandler)))
-	writer, err := store.OpenWriter(t.Context(), as("tagstream_indexer"), "test")
+	writer, err := write.Open(t.Context(), as("tagstream_indexer"), "test")
 	require.NoError(t, err)
 	t.Cleanup(writer.Close)
 	_, err = writer.Acquire(t.Context())
 	require.NoError(t, err)
-	reader, err := store.OpenReader(t.Context(), as("tagstream_api"))
+	reader, err := query.Open(t.Context(), as("tagstream_api"))
 	require.NoError(t, err)
 	t.Cleanup(reader.Close)
 	_, err = reader.Status(t.Context())

@@ -11,7 +11,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/service"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/service/dbsettings"
 	"github.com/tagstream/tagstream/pkg/tracing"
 	"github.com/tagstream/tagstream/services/api"
 )
@@ -41,7 +41,7 @@ func program() service.Program {
 func run(ctx context.Context, v *service.Values) error {
 	logger := service.Logger(v, os.Stderr)
 	v.Required("DATABASE_URL", "the URL of the index, such as postgres://tagstream_api@db.example/tagstream")
-	cfg := api.Config{Database: store.OptionsFrom(v, service.API), Listen: v.Listen("API_LISTEN"), PublicURL: v.BaseURL("PUBLIC_URL"), FeedsFile: v.String("FEEDS_FILE"), Media: v.Choice("MEDIA", "cdn", "link", "off")}
+	cfg := api.Config{Database: dbsettings.Options(v, service.API), Listen: v.Listen("API_LISTEN"), PublicURL: v.BaseURL("PUBLIC_URL"), FeedsFile: v.String("FEEDS_FILE"), Media: v.Choice("MEDIA", "cdn", "link", "off")}
 	if path := v.Required("CURSOR_KEYS_FILE", makeKeys); path != "" {
 		keys, err := keyset.LoadKeys(path)
 		if errors.Is(err, os.ErrNotExist) {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/gorilla/mux"
 
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 // Admin serves the routes for operators: those that no public listener should
@@ -84,7 +84,7 @@ func (h *Handler) rankTags(r *http.Request) (*response, error) {
 		return nil, err
 	}
 	out := rankedTagsJSON{
-		Page: number, PerPage: perPage, Pages: pagesOf(int(min(total, store.MaxRankedTags)), perPage), Total: total,
+		Page: number, PerPage: perPage, Pages: pagesOf(int(min(total, query.MaxRankedTags)), perPage), Total: total,
 		Tags: make([]rankedTagJSON, len(tags)),
 	}
 	for i, t := range tags {
@@ -94,20 +94,20 @@ func (h *Handler) rankTags(r *http.Request) (*response, error) {
 	return res, res.json(out)
 }
 
-// page returns the number of a page that begins within store.MaxRankedTags. The
+// page returns the number of a page that begins within query.MaxRankedTags. The
 // error is a *problem.
-func (q query) page(perPage int) (int, error) {
+func (q values) page(perPage int) (int, error) {
 	s, given := q.get("page")
 	if !given {
 		return 1, nil
 	}
-	last := pagesOf(store.MaxRankedTags, perPage)
+	last := pagesOf(query.MaxRankedTags, perPage)
 	n, err := strconv.Atoi(s)
 	switch {
 	case !isNumber(s):
 		return 0, fail(codeInvalidPage, "Give page as a whole number from 1 to %d, in digits without leading zeros: it is %s%s.", last, quote(s), plusHint(s))
 	case err != nil || n > last:
-		return 0, fail(codeInvalidPage, "Ask for a page from 1 to %d: with %d tags each they hold the %d most used tags, and /v1/tags goes through all of them.", last, perPage, store.MaxRankedTags)
+		return 0, fail(codeInvalidPage, "Ask for a page from 1 to %d: with %d tags each they hold the %d most used tags, and /v1/tags goes through all of them.", last, perPage, query.MaxRankedTags)
 	}
 	return n, nil
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 // askAdmin asks the operators' listener, and checks the answer against
@@ -91,9 +91,9 @@ func TestAdminTagsIsBounded(t *testing.T) {
 func TestAdminTagsOfMany(t *testing.T) {
 	t.Parallel()
 	var offsets []int
-	s := serve(t, rankedIndex{ranked: func(offset, limit int) ([]store.TagCount, int64, error) {
+	s := serve(t, rankedIndex{ranked: func(offset, limit int) ([]query.TagCount, int64, error) {
 		offsets = append(offsets, offset)
-		return make([]store.TagCount, min(limit, store.MaxRankedTags-offset)), 58_213, nil
+		return make([]query.TagCount, min(limit, query.MaxRankedTags-offset)), 58_213, nil
 	}})
 	var admin Admin
 	admin.Use(s.handler)
@@ -110,10 +110,10 @@ func TestAdminTagsOfMany(t *testing.T) {
 
 type rankedIndex struct {
 	fakeIndex
-	ranked func(offset, limit int) ([]store.TagCount, int64, error)
+	ranked func(offset, limit int) ([]query.TagCount, int64, error)
 }
 
-func (f rankedIndex) RankedTags(_ context.Context, offset, limit int) ([]store.TagCount, int64, error) {
+func (f rankedIndex) RankedTags(_ context.Context, offset, limit int) ([]query.TagCount, int64, error) {
 	return f.ranked(offset, limit)
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 // code names a kind of failure. Clients branch on it, so it never changes.
@@ -92,7 +93,7 @@ func problemOf(err error) *problem {
 	switch {
 	case errors.As(err, &p):
 		return p
-	case errors.Is(err, store.ErrNotFound):
+	case errors.Is(err, query.ErrNotFound):
 		return fail(codeNotFound, "There is no such post in the index; it may be deleted, hidden, a reply, or without tags.")
 	case store.TooSlow(err):
 		return fail(codeTimeout, "The index took too long to answer; try again in a few seconds.")

@@ -158,7 +158,7 @@ func (h *Handler) feedSkeleton(r *http.Request) (*response, error) {
 
 // xrpcQuery reads the parameters of an XRPC method that are named, each at most once, and ignores
 // the others. The error is a *problem.
-func xrpcQuery(r *http.Request, names ...string) (query, error) {
+func xrpcQuery(r *http.Request, names ...string) (values, error) {
 	q, err := parseQuery(r.URL.RawQuery, params{single: names, others: true})
 	return q, err
 }

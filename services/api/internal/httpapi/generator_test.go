@@ -12,7 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
 const publisher = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
@@ -57,7 +58,7 @@ func TestSkeletonWalk(t *testing.T) {
 	s := serve(t, x.open(t), withFeeds(t, "any", "tags=art&tags=ink", "narrow", "tags=art&tags=ink&match=all&none=photo"))
 	for feed, want := range map[string][]string{
 		"any":    x.list("art", "ink"),
-		"narrow": x.listWhere(func(p *store.Post) bool { return hasAny(p, "art") && hasAny(p, "ink") && !hasAny(p, "photo") }),
+		"narrow": x.listWhere(func(p *write.Post) bool { return hasAny(p, "art") && hasAny(p, "ink") && !hasAny(p, "photo") }),
 	} {
 		var got []string
 		seen := map[string]bool{}
@@ -82,18 +83,18 @@ func TestSkeletonWalk(t *testing.T) {
 func TestSkeletonSearchesOn(t *testing.T) {
 	t.Parallel()
 	pages := 0
-	s := serve(t, fakeIndex{posts: func(_ context.Context, q store.PostQuery) (store.PostPage, error) {
+	s := serve(t, fakeIndex{posts: func(_ context.Context, q query.PostQuery) (query.PostPage, error) {
 		if pages++; pages < 4 {
-			return store.PostPage{HasNext: true, Next: q.From}, nil
+			return query.PostPage{HasNext: true, Next: q.From}, nil
 		}
-		return store.PostPage{Rows: []store.PostRow{{DID: author, Rkey: "3"}}}, nil
+		return query.PostPage{Rows: []query.PostRow{{DID: author, Rkey: "3"}}}, nil
 	}}, withFeeds(t, "art", "tags=art"))
 	require.Len(t, s.skeleton(t, "art", "3", "").Feed, 1)
 	require.Equal(t, 4, pages)
 
-	s = serve(t, fakeIndex{posts: func(ctx context.Context, q store.PostQuery) (store.PostPage, error) {
+	s = serve(t, fakeIndex{posts: func(ctx context.Context, q query.PostQuery) (query.PostPage, error) {
 		<-ctx.Done()
-		return store.PostPage{}, ctx.Err()
+		return query.PostPage{}, ctx.Err()
 	}}, withFeeds(t, "art", "tags=art"))
 	began := time.Now()
 	a := s.get(t, "/xrpc/app.bsky.feed.getFeedSkeleton?feed=at://"+publisher+"/app.bsky.feed.generator/art")

@@ -26,6 +26,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/services/api/internal/feeds"
 )
 
@@ -45,16 +46,16 @@ const (
 	maxLogged = 300
 )
 
-// Index is what the API asks; *store.Reader is the one.
+// Index is what the API asks; *query.Reader is the one.
 type Index interface {
-	Posts(context.Context, store.PostQuery) (store.PostPage, error)
-	Post(ctx context.Context, did, rkey string) (store.PostRow, error)
-	Tags(context.Context, store.TagQuery) (store.TagPage, error)
-	TagsWithPrefix(ctx context.Context, prefix string) ([]store.TagCount, error)
-	TagHistory(ctx context.Context, tag string) (store.TagHistory, error)
+	Posts(context.Context, query.PostQuery) (query.PostPage, error)
+	Post(ctx context.Context, did, rkey string) (query.PostRow, error)
+	Tags(context.Context, query.TagQuery) (query.TagPage, error)
+	TagsWithPrefix(ctx context.Context, prefix string) ([]query.TagCount, error)
+	TagHistory(ctx context.Context, tag string) (query.TagHistory, error)
 	TagsInUse(ctx context.Context, names []string) ([]string, error)
-	RankedTags(ctx context.Context, offset, limit int) (tags []store.TagCount, total int64, err error)
-	Status(context.Context) (store.Status, error)
+	RankedTags(ctx context.Context, offset, limit int) (tags []query.TagCount, total int64, err error)
+	Status(context.Context) (query.Status, error)
 }
 
 // Config is what a Handler is made of. All of it is needed.

@@ -25,6 +25,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 )
 
@@ -199,9 +201,9 @@ func (a answer) requireProblem(t testing.TB, want code) problem {
 
 // deadIndex is a real reader whose server does not exist: what is answered with
 // anything but 503 was answered without it.
-func deadIndex(t testing.TB) *store.Reader {
+func deadIndex(t testing.TB) *query.Reader {
 	t.Helper()
-	r, err := store.OpenReader(t.Context(), store.Options{URL: "postgres://nobody@127.0.0.1:1/nothing?sslmode=disable"})
+	r, err := query.Open(t.Context(), store.Options{URL: "postgres://nobody@127.0.0.1:1/nothing?sslmode=disable"})
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
 	return r
@@ -209,24 +211,24 @@ func deadIndex(t testing.TB) *store.Reader {
 
 // fakeIndex answers as its fields say; what is nil is empty.
 type fakeIndex struct {
-	posts  func(context.Context, store.PostQuery) (store.PostPage, error)
-	status func() (store.Status, error)
+	posts  func(context.Context, query.PostQuery) (query.PostPage, error)
+	status func() (query.Status, error)
 }
 
-func (f fakeIndex) Posts(ctx context.Context, q store.PostQuery) (store.PostPage, error) {
+func (f fakeIndex) Posts(ctx context.Context, q query.PostQuery) (query.PostPage, error) {
 	if f.posts == nil {
-		return store.PostPage{Next: q.From, Previous: q.From}, nil
+		return query.PostPage{Next: q.From, Previous: q.From}, nil
 	}
 	return f.posts(ctx, q)
 }
 
-func (f fakeIndex) Post(context.Context, string, string) (store.PostRow, error) {
-	return store.PostRow{}, store.ErrNotFound
+func (f fakeIndex) Post(context.Context, string, string) (query.PostRow, error) {
+	return query.PostRow{}, query.ErrNotFound
 }
 
-func (f fakeIndex) Status(context.Context) (store.Status, error) {
+func (f fakeIndex) Status(context.Context) (query.Status, error) {
 	if f.status == nil {
-		return store.Status{}, nil
+		return query.Status{}, nil
 	}
 	return f.status()
 }
@@ -235,10 +237,10 @@ func (f fakeIndex) Status(context.Context) (store.Status, error) {
 type index struct {
 	db     *pgtest.DB
 	reader store.Options // as a role that may only select
-	writer *store.Writer
+	writer *write.Writer
 	seq    uint64
-	posts  map[string]*store.Post // by at-uri, as written
-	author *store.Account
+	posts  map[string]*write.Post // by at-uri, as written
+	author *write.Account
 }
 
 // t0 is a time in the past from which tests count.
@@ -248,12 +250,12 @@ const author = "did:plc:author"
 
 func newIndex(t testing.TB) *index {
 	t.Helper()
-	x := &index{db: pgtest.Database(t), posts: map[string]*store.Post{}, author: &store.Account{DID: author}}
+	x := &index{db: pgtest.Database(t), posts: map[string]*write.Post{}, author: &write.Account{DID: author}}
 	x.reader = store.Options{URL: x.db.SharedRole(t, "tagstream_reader").URL}
 	owner := store.Options{URL: x.db.URL}
 	require.NoError(t, store.Migrate(t.Context(), owner, slog.New(slog.DiscardHandler)))
 	var err error
-	x.writer, err = store.OpenWriter(t.Context(), owner, "test")
+	x.writer, err = write.Open(t.Context(), owner, "test")
 	require.NoError(t, err)
 	t.Cleanup(x.writer.Close)
 	_, err = x.writer.Acquire(t.Context())
@@ -261,22 +263,22 @@ func newIndex(t testing.TB) *index {
 	return x
 }
 
-func (x *index) open(t testing.TB) *store.Reader {
+func (x *index) open(t testing.TB) *query.Reader {
 	t.Helper()
-	r, err := store.OpenReader(t.Context(), x.reader)
+	r, err := query.Open(t.Context(), x.reader)
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
 	return r
 }
 
 // write applies changes in one transaction, as the indexer does.
-func (x *index) write(t testing.TB, changes ...store.PostChange) {
+func (x *index) write(t testing.TB, changes ...write.PostChange) {
 	t.Helper()
 	x.seq++
-	err := x.writer.Apply(t.Context(), func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
-		c := store.Changes{Posts: changes}
+	err := x.writer.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+		c := write.Changes{Posts: changes}
 		if x.author.ID == 0 {
-			c.Accounts = []*store.Account{x.author}
+			c.Accounts = []*write.Account{x.author}
 		}
 		cp.Seq = x.seq
 		cp.Source = event.Position{Host: "https://upstream.test", Seq: x.seq, Time: t0.Add(time.Duration(x.seq) * time.Second)}
@@ -293,21 +295,21 @@ func (x *index) add(t testing.TB, rkey string, sortAt time.Time, tags ...string)
 	return uri
 }
 
-func (x *index) newPost(rkey string, sortAt time.Time, tags ...string) (string, store.PostChange) {
+func (x *index) newPost(rkey string, sortAt time.Time, tags ...string) (string, write.PostChange) {
 	uri := event.URI(author, rkey)
 	record := fmt.Sprintf(`{"$type":"app.bsky.feed.post","text":"<%s> & more","createdAt":%q,"tags":["%s"]}`,
 		rkey, sortAt.Format(time.RFC3339Nano), strings.Join(tags, `","`))
-	p := &store.Post{
+	p := &write.Post{
 		Key: event.NewKey(sortAt, uri), Account: x.author, Rkey: rkey, Rev: "3lb2wjkv5nk2e", CID: "bafy" + rkey,
 		Tags: tags, Langs: nil, IndexedAt: sortAt.Add(time.Second), Seq: x.seq + 1, Record: []byte(record),
 	}
 	x.posts[uri] = p
-	return uri, store.PostChange{New: p, NewVisible: true}
+	return uri, write.PostChange{New: p, NewVisible: true}
 }
 
 func (x *index) remove(t testing.TB, uri string) {
 	t.Helper()
-	x.write(t, store.PostChange{Old: x.posts[uri], OldVisible: true})
+	x.write(t, write.PostChange{Old: x.posts[uri], OldVisible: true})
 	delete(x.posts, uri)
 }
 

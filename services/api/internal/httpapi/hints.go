@@ -9,7 +9,7 @@ import (
 	"unicode"
 
 	"github.com/tagstream/tagstream/pkg/event"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 // maxHinted bounds the parts of tags that are looked up for hints.
@@ -17,7 +17,7 @@ const maxHinted = 100
 
 // hints tells callers whose list is empty on its first page what in the query looks
 // like a slip, in sentences that say what to do. Other pages have none.
-func (h *Handler) hints(ctx context.Context, q query, asked store.PostQuery, page store.PostPage) ([]string, error) {
+func (h *Handler) hints(ctx context.Context, q values, asked query.PostQuery, page query.PostPage) ([]string, error) {
 	if len(page.Rows) > 0 || page.HasNext || page.HasPrevious || slices.ContainsFunc(tokenParams, q.has) {
 		return nil, nil
 	}

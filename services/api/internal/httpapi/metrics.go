@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 // statusClientGone counts requests whose client went away before the answer; it
@@ -64,7 +64,7 @@ func newMetrics(r prometheus.Registerer, maxInFlight int) *metrics {
 		inFlight: gauge("requests_in_flight", "Requests in progress."),
 	}
 	gauge("requests_in_flight_limit", "Concurrency limit; further requests get 503.").Set(float64(maxInFlight))
-	for _, s := range store.Shortnesses {
+	for _, s := range query.Shortnesses {
 		m.shortPages.WithLabelValues(string(s))
 	}
 	for _, route := range routeNames {
@@ -77,7 +77,7 @@ func newMetrics(r prometheus.Registerer, maxInFlight int) *metrics {
 }
 
 // page counts a page of posts.
-func (m *metrics) page(p store.PostPage) {
+func (m *metrics) page(p query.PostPage) {
 	m.pageRows.Observe(float64(len(p.Rows)))
 	m.pageEntries.Observe(float64(p.IndexEntries))
 	if p.Short != "" {
@@ -86,7 +86,7 @@ func (m *metrics) page(p store.PostPage) {
 }
 
 // observe shows a look at the index's condition, made just now.
-func (m *indexMetrics) observe(s store.Status, lag lagJSON, silentSince *utc) {
+func (m *indexMetrics) observe(s query.Status, lag lagJSON, silentSince *utc) {
 	if lag.Seconds != nil {
 		m.complete.Set(float64(time.Now().UnixMilli())/1e3 - *lag.Seconds)
 	}

@@ -14,7 +14,7 @@ type place struct {
 // place reads the parameters limit, after and before, and Relay's first and
 // last, of any list. decode gives the position in a token, whose parameter is
 // named for the error. The error is a *problem.
-func (q query) place(decode func(name, token string) (keyset.Position, error)) (place, error) {
+func (q values) place(decode func(name, token string) (keyset.Position, error)) (place, error) {
 	for _, c := range []struct{ name, other string }{
 		{"after", "before"}, {"first", "last"}, {"first", "limit"}, {"last", "limit"}, {"first", "before"}, {"last", "after"},
 	} {
@@ -44,7 +44,7 @@ func (q query) place(decode func(name, token string) (keyset.Position, error)) (
 }
 
 // pages makes the page of a list from its edges, and links to its neighbours.
-func (h *Handler) pages(q query, res *response, print keyset.Fingerprint, next, previous keyset.Position, hasNext, hasPrevious bool) pageJSON {
+func (h *Handler) pages(q values, res *response, print keyset.Fingerprint, next, previous keyset.Position, hasNext, hasPrevious bool) pageJSON {
 	page := pageJSON{
 		HasNext: hasNext, HasPrevious: hasPrevious,
 		Next: h.codec.Encode(next, print), Previous: h.codec.Encode(previous, print),

@@ -11,7 +11,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 // Limits of what a client may send, in bytes.
@@ -36,8 +36,8 @@ type params struct {
 	others bool
 }
 
-// query is the parameters of a request, decoded, in the order of the URL.
-type query []pair
+// values is the parameters of a request, decoded, in the order of the URL.
+type values []pair
 
 type pair struct{ name, value string }
 
@@ -45,11 +45,11 @@ type pair struct{ name, value string }
 // '%' escapes, and '+' for a space (a literal plus is %2B). The error is a
 // *problem: for what is too long, not decodable, unknown to the route, or
 // given twice where once is meant.
-func parseQuery(raw string, allowed params) (query, error) {
+func parseQuery(raw string, allowed params) (values, error) {
 	if len(raw) > maxRawQuery {
 		return nil, fail(codeQueryTooLong, "Shorten the query string: it has %d bytes, and at most %d are taken.", len(raw), maxRawQuery)
 	}
-	var q query
+	var q values
 	for part := range strings.SplitSeq(raw, "&") {
 		if part == "" {
 			continue
@@ -99,7 +99,7 @@ func quote(s string) string {
 }
 
 // get returns the value of a single parameter, and whether it was given.
-func (q query) get(name string) (string, bool) {
+func (q values) get(name string) (string, bool) {
 	i := slices.IndexFunc(q, func(p pair) bool { return p.name == name })
 	if i < 0 {
 		return "", false
@@ -107,15 +107,15 @@ func (q query) get(name string) (string, bool) {
 	return q[i].value, true
 }
 
-func (q query) has(name string) bool {
+func (q values) has(name string) bool {
 	_, given := q.get(name)
 	return given
 }
 
 // tags returns the tags that posts shall have and those that they shall not,
-// each normalized, without repeats, sorted: 1 to store.MaxTags of the first, and
+// each normalized, without repeats, sorted: 1 to query.MaxTags of the first, and
 // up to that of the second. The error is a *problem.
-func (q query) tags() (tags, none []string, err error) {
+func (q values) tags() (tags, none []string, err error) {
 	total := 0
 	for _, p := range q {
 		if p.name == "tags" || p.name == "none" {
@@ -132,7 +132,7 @@ func (q query) tags() (tags, none []string, err error) {
 		return nil, nil, err
 	}
 	if len(tags) == 0 {
-		return nil, nil, fail(codeMissingTags, "Name 1 to %d tags, as in tags=art&tags=photo.", store.MaxTags)
+		return nil, nil, fail(codeMissingTags, "Name 1 to %d tags, as in tags=art&tags=photo.", query.MaxTags)
 	}
 	return tags, none, nil
 }
@@ -152,7 +152,7 @@ func normalTag(s string) (string, error) {
 }
 
 // tagsIn returns the tags in a parameter.
-func (q query) tagsIn(name string) ([]string, error) {
+func (q values) tagsIn(name string) ([]string, error) {
 	var tags []string
 	for _, p := range q {
 		if p.name != name {
@@ -166,14 +166,14 @@ func (q query) tagsIn(name string) ([]string, error) {
 	}
 	slices.Sort(tags)
 	tags = slices.Compact(tags)
-	if len(tags) > store.MaxTags {
-		return nil, fail(codeTooManyTags, "Name at most %d tags in %s: there are %d different ones.", store.MaxTags, name, len(tags))
+	if len(tags) > query.MaxTags {
+		return nil, fail(codeTooManyTags, "Name at most %d tags in %s: there are %d different ones.", query.MaxTags, name, len(tags))
 	}
 	return tags, nil
 }
 
 // matchAll reads match. The error is a *problem.
-func (q query) matchAll() (bool, error) {
+func (q values) matchAll() (bool, error) {
 	s, given := q.get("match")
 	switch {
 	case !given, s == "any":
@@ -186,7 +186,7 @@ func (q query) matchAll() (bool, error) {
 
 // langs returns the language ranges, in lower case, without repeats, sorted. The
 // error is a *problem.
-func (q query) langs() ([]string, error) {
+func (q values) langs() ([]string, error) {
 	var langs []string
 	for _, p := range q {
 		if p.name != "lang" {
@@ -200,8 +200,8 @@ func (q query) langs() ([]string, error) {
 	}
 	slices.Sort(langs)
 	langs = slices.Compact(langs)
-	if len(langs) > store.MaxLangs {
-		return nil, fail(codeInvalidLang, "Name at most %d languages: there are %d different ones.", store.MaxLangs, len(langs))
+	if len(langs) > query.MaxLangs {
+		return nil, fail(codeInvalidLang, "Name at most %d languages: there are %d different ones.", query.MaxLangs, len(langs))
 	}
 	return langs, nil
 }
@@ -222,7 +222,7 @@ func badLang(s string) *problem {
 // time returns the time in a parameter, in UTC and rounded up to the whole
 // microseconds that sortAt has; zero where it is not given. The error is a
 // *problem.
-func (q query) time(name string) (time.Time, error) {
+func (q values) time(name string) (time.Time, error) {
 	s, given := q.get(name)
 	if !given {
 		return time.Time{}, nil
@@ -276,21 +276,21 @@ func plusHint(s string) string {
 
 // limit returns the value of a parameter that sizes a page, or byDefault where
 // it is not given. The error is a *problem.
-func (q query) limit(name string, byDefault int) (int, error) {
+func (q values) limit(name string, byDefault int) (int, error) {
 	s, given := q.get(name)
 	if !given {
 		return byDefault, nil
 	}
 	n, err := strconv.Atoi(s)
-	if err != nil || n > store.MaxLimit || !isNumber(s) {
-		return 0, fail(codeInvalidLimit, "Give %s as a whole number from 1 to %d, in digits without leading zeros: it is %s%s.", name, store.MaxLimit, quote(s), plusHint(s))
+	if err != nil || n > query.MaxLimit || !isNumber(s) {
+		return 0, fail(codeInvalidLimit, "Give %s as a whole number from 1 to %d, in digits without leading zeros: it is %s%s.", name, query.MaxLimit, quote(s), plusHint(s))
 	}
 	return n, nil
 }
 
 // anyList is the fingerprint of cursors that come with one post alone: they are
 // made for no list, and are good in each.
-var anyList = store.PostOrder.Fingerprint()
+var anyList = query.PostOrder.Fingerprint()
 
 // position returns the position in a token. The error is a *problem.
 func position(codec *keyset.Codec, name, token string, print keyset.Fingerprint) (keyset.Position, error) {

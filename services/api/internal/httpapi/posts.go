@@ -10,7 +10,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 const defaultLimit = 50
@@ -68,12 +68,12 @@ func (t utc) appendJSON(b []byte) []byte {
 
 // postList is what tells one list of posts from another.
 type postList struct {
-	query store.PostQuery // its tags and filters
+	query query.PostQuery // its tags and filters
 	print keyset.Fingerprint
 }
 
 // newPostList reads a list's tags and filters. The error is a *problem.
-func newPostList(q query) (postList, error) {
+func newPostList(q values) (postList, error) {
 	var l postList
 	var err error
 	if l.query.Tags, l.query.None, err = q.tags(); err != nil {
@@ -106,7 +106,7 @@ func newPostList(q query) (postList, error) {
 			filters = append(filters, f)
 		}
 	}
-	l.print = store.PostOrder.Fingerprint(filters...)
+	l.print = query.PostOrder.Fingerprint(filters...)
 	return l, nil
 }
 
@@ -118,7 +118,7 @@ func stamp(t time.Time) []string {
 }
 
 // postPage reads the page of posts that a request with these parameters asks for.
-func (h *Handler) postPage(r *http.Request, allowed params) (q query, list postList, page store.PostPage, err error) {
+func (h *Handler) postPage(r *http.Request, allowed params) (q values, list postList, page query.PostPage, err error) {
 	q, err = parseQuery(r.URL.RawQuery, allowed)
 	if err != nil {
 		return q, list, page, err
@@ -175,7 +175,7 @@ func (h *Handler) onePost(r *http.Request) (*response, error) {
 	return &response{contentType: contentJSON, body: append(post.appendJSON(nil), '\n')}, nil
 }
 
-func (h *Handler) posts(rows []store.PostRow, print keyset.Fingerprint) []postJSON {
+func (h *Handler) posts(rows []query.PostRow, print keyset.Fingerprint) []postJSON {
 	out := make([]postJSON, len(rows))
 	for i, row := range rows {
 		out[i] = h.post(row, print)
@@ -183,14 +183,14 @@ func (h *Handler) posts(rows []store.PostRow, print keyset.Fingerprint) []postJS
 	return out
 }
 
-func (h *Handler) post(row store.PostRow, print keyset.Fingerprint) postJSON {
+func (h *Handler) post(row query.PostRow, print keyset.Fingerprint) postJSON {
 	p := postJSON{
 		URI: event.URI(row.DID, row.Rkey), CID: row.CID, DID: row.DID, Rkey: row.Rkey,
 		Tags: row.Tags, Langs: row.Langs,
 		CreatedAt: createdAt(row.Record),
 		IndexedAt: utc(row.IndexedAt), SortAt: utc(row.Key.SortAt()),
 		Record: row.Record,
-		Cursor: h.codec.Encode(keyset.At(store.PostKey(row)...), print),
+		Cursor: h.codec.Encode(keyset.At(query.PostKey(row)...), print),
 	}
 	if p.Tags == nil {
 		p.Tags = []string{}

@@ -17,6 +17,8 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
 // page asks for a page of /v1/posts with tags, and what else is given as
@@ -37,7 +39,7 @@ func (s *site) page(t testing.TB, tags []string, more ...string) (postsJSON, ans
 
 // list is what the list of posts with any of the tags should be, newest first.
 func (x *index) list(tags ...string) []string {
-	out := x.listWhere(func(p *store.Post) bool { return hasAny(p, tags...) })
+	out := x.listWhere(func(p *write.Post) bool { return hasAny(p, tags...) })
 	if out == nil {
 		return []string{}
 	}
@@ -45,8 +47,8 @@ func (x *index) list(tags ...string) []string {
 }
 
 // listWhere is the list of posts that match, newest first.
-func (x *index) listWhere(matches func(*store.Post) bool) []string {
-	posts := slices.SortedFunc(maps.Values(x.posts), func(a, b *store.Post) int { return slices.Compare(b.Key[:], a.Key[:]) })
+func (x *index) listWhere(matches func(*write.Post) bool) []string {
+	posts := slices.SortedFunc(maps.Values(x.posts), func(a, b *write.Post) int { return slices.Compare(b.Key[:], a.Key[:]) })
 	var out []string
 	for _, p := range posts {
 		if matches(p) {
@@ -63,7 +65,7 @@ func (x *index) fill(t testing.TB, n int, tags ...string) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	var changes []store.PostChange
+	var changes []write.PostChange
 	for i := range n {
 		at := t0.Add(time.Duration(r.IntN(1000)) * time.Second)
 		if r.IntN(3) == 0 {
@@ -174,8 +176,8 @@ func linkOf(t testing.TB, a answer, rel string) string {
 
 func TestLinksKeepParameters(t *testing.T) {
 	t.Parallel()
-	row := store.PostRow{Key: event.NewKey(t0, "at://x"), DID: author, Rkey: "x", Tags: []string{"art"}, Record: []byte(`{}`)}
-	s := serve(t, fakeIndex{posts: onePage(store.PostPage{Rows: []store.PostRow{row}, HasNext: true, HasPrevious: true})})
+	row := query.PostRow{Key: event.NewKey(t0, "at://x"), DID: author, Rkey: "x", Tags: []string{"art"}, Record: []byte(`{}`)}
+	s := serve(t, fakeIndex{posts: onePage(query.PostPage{Rows: []query.PostRow{row}, HasNext: true, HasPrevious: true})})
 	token := func(a answer, rel string) string { return lastParam(linkOf(t, a, rel)) }
 	for _, c := range []struct{ name, query, next, prev string }{
 		{"plain", "tags=art", "tags=art&after=", "tags=art&before="},
@@ -328,10 +330,10 @@ func TestHiddenAndUnknown(t *testing.T) {
 	s.get(t, "/v1/posts/did:plc:nobody/one").requireProblem(t, codeNotFound)
 
 	x.author.State = store.Hidden
-	err := x.writer.Apply(t.Context(), func(tx *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+	err := x.writer.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
 		p := x.posts[uri]
-		return cp, tx.Write(t.Context(), store.Changes{
-			Accounts: []*store.Account{x.author}, Posts: []store.PostChange{{Old: p, New: p, OldVisible: true}},
+		return cp, tx.Write(t.Context(), write.Changes{
+			Accounts: []*write.Account{x.author}, Posts: []write.PostChange{{Old: p, New: p, OldVisible: true}},
 		})
 	})
 	require.NoError(t, err)
@@ -413,22 +415,22 @@ func TestFilters(t *testing.T) {
 		name    string
 		tags    []string
 		filters []string
-		matches func(p *store.Post) bool
+		matches func(p *write.Post) bool
 	}{
-		{"all", []string{"art", "photo"}, []string{"match=all"}, func(p *store.Post) bool { return hasAll(p, "art", "photo") }},
-		{"any, said", []string{"art", "photo"}, []string{"match=any"}, func(p *store.Post) bool { return hasAny(p, "art", "photo") }},
-		{"none", []string{"art"}, []string{"none=Photo"}, func(p *store.Post) bool { return hasAny(p, "art") && !hasAny(p, "photo") }},
-		{"lang", []string{"art"}, []string{"lang=EN"}, func(p *store.Post) bool { return hasAny(p, "art") && slices.Contains(p.Langs, "en-US") }},
-		{"since", []string{"art"}, []string{"since=" + since.Format(time.RFC3339)}, func(p *store.Post) bool {
+		{"all", []string{"art", "photo"}, []string{"match=all"}, func(p *write.Post) bool { return hasAll(p, "art", "photo") }},
+		{"any, said", []string{"art", "photo"}, []string{"match=any"}, func(p *write.Post) bool { return hasAny(p, "art", "photo") }},
+		{"none", []string{"art"}, []string{"none=Photo"}, func(p *write.Post) bool { return hasAny(p, "art") && !hasAny(p, "photo") }},
+		{"lang", []string{"art"}, []string{"lang=EN"}, func(p *write.Post) bool { return hasAny(p, "art") && slices.Contains(p.Langs, "en-US") }},
+		{"since", []string{"art"}, []string{"since=" + since.Format(time.RFC3339)}, func(p *write.Post) bool {
 			return hasAny(p, "art") && !p.Key.SortAt().Before(since)
 		}},
-		{"until", []string{"art"}, []string{"until=" + until.In(time.FixedZone("", 3600)).Format(time.RFC3339)}, func(p *store.Post) bool {
+		{"until", []string{"art"}, []string{"until=" + until.In(time.FixedZone("", 3600)).Format(time.RFC3339)}, func(p *write.Post) bool {
 			return hasAny(p, "art") && p.Key.SortAt().Before(until)
 		}},
-		{"together", []string{"art", "c++"}, []string{"match=all", "none=photo", "lang=pt", "since=" + since.Format(time.RFC3339), "until=" + until.Format(time.RFC3339)}, func(p *store.Post) bool {
+		{"together", []string{"art", "c++"}, []string{"match=all", "none=photo", "lang=pt", "since=" + since.Format(time.RFC3339), "until=" + until.Format(time.RFC3339)}, func(p *write.Post) bool {
 			return hasAll(p, "art", "c++") && !hasAny(p, "photo") && slices.Contains(p.Langs, "pt") && !p.Key.SortAt().Before(since) && p.Key.SortAt().Before(until)
 		}},
-		{"an empty window", []string{"art"}, []string{"since=" + until.Format(time.RFC3339), "until=" + since.Format(time.RFC3339)}, func(*store.Post) bool { return false }},
+		{"an empty window", []string{"art"}, []string{"since=" + until.Format(time.RFC3339), "until=" + since.Format(time.RFC3339)}, func(*write.Post) bool { return false }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -453,10 +455,10 @@ func TestFilters(t *testing.T) {
 	}
 }
 
-func hasAny(p *store.Post, tags ...string) bool {
+func hasAny(p *write.Post, tags ...string) bool {
 	return slices.ContainsFunc(tags, func(tag string) bool { return slices.Contains(p.Tags, tag) })
 }
 
-func hasAll(p *store.Post, tags ...string) bool {
+func hasAll(p *write.Post, tags ...string) bool {
 	return !slices.ContainsFunc(tags, func(tag string) bool { return !slices.Contains(p.Tags, tag) })
 }

@@ -4,10 +4,10 @@ import (
 	"net/http"
 
 	"github.com/tagstream/tagstream/pkg/keyset"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
-const defaultQuantity = store.MaxLimit
+const defaultQuantity = query.MaxLimit
 
 var recentParams = params{single: []string{"quantity", "paginator"}, repeated: []string{"tags"}}
 

@@ -13,7 +13,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 func manyTags(n int) string {
@@ -27,7 +27,7 @@ func manyTags(n int) string {
 // tokenFor makes a token for a list, with the keys of testCodec.
 func tokenFor(t testing.TB, key string, tags ...string) string {
 	t.Helper()
-	q := query{}
+	q := values{}
 	for _, tag := range tags {
 		q = append(q, pair{"tags", tag})
 	}
@@ -37,7 +37,7 @@ func tokenFor(t testing.TB, key string, tags ...string) string {
 // filteredToken is a token of the list of art with filters, each "name=value".
 func filteredToken(t testing.TB, filters ...string) string {
 	t.Helper()
-	q := query{{"tags", "art"}}
+	q := values{{"tags", "art"}}
 	for _, f := range filters {
 		name, value, _ := strings.Cut(f, "=")
 		q = append(q, pair{name, value})
@@ -45,7 +45,7 @@ func filteredToken(t testing.TB, filters ...string) string {
 	return tokenOf(t, "k1", q)
 }
 
-func tokenOf(t testing.TB, key string, q query) string {
+func tokenOf(t testing.TB, key string, q values) string {
 	t.Helper()
 	list, err := newPostList(q)
 	require.NoError(t, err)
@@ -301,11 +301,11 @@ func FuzzQuery(f *testing.F) {
 	} {
 		f.Add(seed)
 	}
-	row := store.PostRow{Key: event.NewKey(t0, "at://x"), DID: author, Rkey: "x", Tags: []string{"art"}, Record: []byte(`{}`)}
+	row := query.PostRow{Key: event.NewKey(t0, "at://x"), DID: author, Rkey: "x", Tags: []string{"art"}, Record: []byte(`{}`)}
 	s := serve(f, fakeIndex{})
-	h := serve(f, fakeIndex{posts: onePage(store.PostPage{
-		Rows: []store.PostRow{row}, HasNext: true, HasPrevious: true,
-		Next: keyset.Below(store.PostKey(row)...), Previous: keyset.Above(store.PostKey(row)...),
+	h := serve(f, fakeIndex{posts: onePage(query.PostPage{
+		Rows: []query.PostRow{row}, HasNext: true, HasPrevious: true,
+		Next: keyset.Below(query.PostKey(row)...), Previous: keyset.Above(query.PostKey(row)...),
 	})}).handler
 	f.Fuzz(func(t *testing.T, raw string) {
 		for _, path := range []string{"/v1/posts", "/v1/getRecentRootPostsWithTags"} {
@@ -385,7 +385,7 @@ func TestRoutesAreDocumented(t *testing.T) {
 			}
 			if s := p.Value.Schema.Value; s.Type.Is("integer") && p.Value.Name != "page" {
 				require.EqualValues(t, 1, *s.Min)
-				require.EqualValues(t, store.MaxLimit, *s.Max)
+				require.EqualValues(t, query.MaxLimit, *s.Max)
 			}
 		}
 		require.Equal(t, takes[r.name].single, single, r.path)

@@ -124,7 +124,7 @@ func (r *response) link(rawQuery, rel string) {
 
 // replace returns the raw query in which the dropped parameters make room for
 // others, at the end; the rest is kept, in order, some under another name.
-func (q query) replace(drop []string, rename map[string]string, with ...pair) string {
+func (q values) replace(drop []string, rename map[string]string, with ...pair) string {
 	var b strings.Builder
 	for i, p := range slices.Concat(q, with) {
 		if i < len(q) && slices.Contains(drop, p.name) {

@@ -19,22 +19,23 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
 // onePage is an index in which every page is the same.
-func onePage(p store.PostPage) func(context.Context, store.PostQuery) (store.PostPage, error) {
-	return func(context.Context, store.PostQuery) (store.PostPage, error) { return p, nil }
+func onePage(p query.PostPage) func(context.Context, query.PostQuery) (query.PostPage, error) {
+	return func(context.Context, query.PostQuery) (query.PostPage, error) { return p, nil }
 }
 
 func TestPostForm(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.FixedZone("", 3600))
 	record := `{"text":"<b>&\u0000","createdAt":"yesterday","n":1.50}`
-	row := store.PostRow{
+	row := query.PostRow{
 		Key: event.NewKey(at, "at://x"), DID: author, Rkey: "x", CID: "bafy", Tags: []string{"art"}, IndexedAt: at, Record: []byte(record),
 	}
-	s := serve(t, fakeIndex{posts: onePage(store.PostPage{Rows: []store.PostRow{row}, Next: keyset.Start(), Previous: keyset.Start()})})
+	s := serve(t, fakeIndex{posts: onePage(query.PostPage{Rows: []query.PostRow{row}, Next: keyset.Start(), Previous: keyset.Start()})})
 	a := s.get(t, "/v1/posts?tags=art")
 	require.Equal(t, http.StatusOK, a.status)
 	require.Equal(t, "application/json", a.header.Get("Content-Type"))
@@ -195,7 +196,7 @@ func TestFailures(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			s := serve(t, fakeIndex{posts: func(context.Context, store.PostQuery) (store.PostPage, error) { return store.PostPage{}, c.err }})
+			s := serve(t, fakeIndex{posts: func(context.Context, query.PostQuery) (query.PostPage, error) { return query.PostPage{}, c.err }})
 			for _, path := range []string{"/v1/posts?tags=art", "/v1/getRecentRootPostsWithTags?tags=art"} {
 				p := s.get(t, path).requireProblem(t, c.want)
 				require.NotContains(t, p.Detail, "secret")
@@ -206,7 +207,7 @@ func TestFailures(t *testing.T) {
 
 func TestPanicIsAnAnswer(t *testing.T) {
 	t.Parallel()
-	s := serve(t, fakeIndex{posts: func(context.Context, store.PostQuery) (store.PostPage, error) { panic("secret") }}, func(c *Config) { c.MaxInFlight = 1 })
+	s := serve(t, fakeIndex{posts: func(context.Context, query.PostQuery) (query.PostPage, error) { panic("secret") }}, func(c *Config) { c.MaxInFlight = 1 })
 	for range 3 { // the place is free again
 		p := s.get(t, "/v1/posts?tags=art").requireProblem(t, codeInternal)
 		require.NotContains(t, p.Detail, "secret")
@@ -218,10 +219,10 @@ func TestPanicIsAnAnswer(t *testing.T) {
 func TestOverload(t *testing.T) {
 	t.Parallel()
 	inside, leave := make(chan struct{}), make(chan struct{})
-	s := serve(t, fakeIndex{posts: func(context.Context, store.PostQuery) (store.PostPage, error) {
+	s := serve(t, fakeIndex{posts: func(context.Context, query.PostQuery) (query.PostPage, error) {
 		inside <- struct{}{}
 		<-leave
-		return store.PostPage{}, nil
+		return query.PostPage{}, nil
 	}}, func(c *Config) { c.MaxInFlight = 1 })
 	done := make(chan int)
 	go func() {
@@ -243,8 +244,8 @@ func TestOverload(t *testing.T) {
 func TestSlowClients(t *testing.T) {
 	t.Parallel()
 	const size = 20 << 20 // more than the sockets hold
-	row := store.PostRow{Tags: []string{"art"}, Record: []byte(`{"text":"` + strings.Repeat("x", size) + `"}`)}
-	s := serve(t, fakeIndex{posts: onePage(store.PostPage{Rows: []store.PostRow{row}})})
+	row := query.PostRow{Tags: []string{"art"}, Record: []byte(`{"text":"` + strings.Repeat("x", size) + `"}`)}
+	s := serve(t, fakeIndex{posts: onePage(query.PostPage{Rows: []query.PostRow{row}})})
 	var slow []net.Conn
 	for s.handler.sending.used.Load()+size < s.handler.sending.max {
 		before := s.handler.sending.used.Load()
@@ -286,11 +287,11 @@ func TestBudget(t *testing.T) {
 func TestClientGone(t *testing.T) {
 	t.Parallel()
 	inside, left := make(chan struct{}), make(chan struct{})
-	s := serve(t, fakeIndex{posts: func(ctx context.Context, _ store.PostQuery) (store.PostPage, error) {
+	s := serve(t, fakeIndex{posts: func(ctx context.Context, _ query.PostQuery) (query.PostPage, error) {
 		close(inside)
 		<-ctx.Done()
 		defer close(left)
-		return store.PostPage{}, ctx.Err()
+		return query.PostPage{}, ctx.Err()
 	}})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
@@ -313,7 +314,7 @@ func TestMetricsExistAtZero(t *testing.T) {
 		"tagstream_api_request_duration_seconds": len(routeNames),
 		"tagstream_api_page_rows":                1,
 		"tagstream_api_page_index_entries":       1,
-		"tagstream_api_short_pages_total":        len(store.Shortnesses),
+		"tagstream_api_short_pages_total":        len(query.Shortnesses),
 		"tagstream_api_requests_in_flight":       1,
 	} {
 		n, err := testutil.GatherAndCount(s.registry, name)
@@ -355,19 +356,19 @@ func TestLag(t *testing.T) {
 	t.Parallel()
 	at := func(seconds float64) time.Time { return t0.Add(time.Duration(seconds * float64(time.Second))) }
 	// status has the network heard up to source; the indexer looked just now.
-	status := func(now, source float64, sourceSeq, seq, last uint64) store.Status {
-		return store.Status{
+	status := func(now, source float64, sourceSeq, seq, last uint64) query.Status {
+		return query.Status{
 			Checkpoint: store.Checkpoint{Seq: seq, Source: event.Position{Host: "h", Seq: sourceSeq, Time: at(source)}},
 			StreamLast: last, SeenAt: at(now - 1), Now: at(now),
 		}
 	}
-	away := func(s store.Status) store.Status {
+	away := func(s query.Status) query.Status {
 		s.SeenAt = s.Now.Add(-time.Minute)
 		return s
 	}
 	const heard = -1 // no silence
 	type look struct {
-		s        store.Status
+		s        query.Status
 		messages uint64
 		seconds  float64
 		silent   float64
@@ -442,7 +443,7 @@ func TestLag(t *testing.T) {
 		})
 	}
 	var f freshness
-	lag, silent := f.observe(store.Status{Now: t0})
+	lag, silent := f.observe(query.Status{Now: t0})
 	require.Nil(t, lag.Seconds, "nothing indexed")
 	require.Nil(t, silent)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 // shaky is an index whose connections break.
@@ -21,12 +22,12 @@ type shaky struct {
 	asked int
 }
 
-func (s *shaky) Status(context.Context) (store.Status, error) {
+func (s *shaky) Status(context.Context) (query.Status, error) {
 	s.asked++
 	if s.times < 0 || s.asked <= s.times {
-		return store.Status{}, fmt.Errorf("read the status: %w", s.fail)
+		return query.Status{}, fmt.Errorf("read the status: %w", s.fail)
 	}
-	return store.Status{}, nil
+	return query.Status{}, nil
 }
 
 func TestBrokenConnectionsCostNoAnswer(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/tagstream/tagstream/pkg/event"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 // silentAfter is how long nothing new must have been heard to be called silence.
@@ -128,7 +128,7 @@ type freshness struct {
 
 // observe returns the lag, and since when nothing new was heard, nil where
 // something was just now, or may have been: it is not indexed, or the indexer away.
-func (f *freshness) observe(s store.Status) (lag lagJSON, silentSince *utc) {
+func (f *freshness) observe(s query.Status) (lag lagJSON, silentSince *utc) {
 	f.mu.Lock()
 	if f.source != s.Checkpoint.Source || f.moved.IsZero() {
 		f.source, f.moved = s.Checkpoint.Source, s.Now

@@ -11,7 +11,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 var oneTagParams = params{single: []string{"tag"}}
@@ -20,7 +20,7 @@ var tagsParams = params{single: []string{"limit", "after", "before", "first", "l
 
 // allTags is the fingerprint of tokens of the list of tags. It has no filters:
 // the name keeps it apart from other lists that may come in the same order.
-var allTags = store.TagOrder.Fingerprint(keyset.Filter{Name: "list", Values: []string{"tags"}})
+var allTags = query.TagOrder.Fingerprint(keyset.Filter{Name: "list", Values: []string{"tags"}})
 
 type tagJSON struct {
 	Tag   string `json:"tag"`
@@ -53,7 +53,7 @@ func (h *Handler) listTags(r *http.Request) (*response, error) {
 	}
 	if prefix, given := q.get("prefix"); given {
 		if len(q) > 1 {
-			return nil, fail(codeConflicting, "Give prefix alone: it gives the %d most used tags that begin so, and has no pages.", store.MaxCompletions)
+			return nil, fail(codeConflicting, "Give prefix alone: it gives the %d most used tags that begin so, and has no pages.", query.MaxCompletions)
 		}
 		return h.completeTag(r, prefix)
 	}
@@ -61,7 +61,7 @@ func (h *Handler) listTags(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	page, err := h.index.Tags(r.Context(), store.TagQuery{From: p.from, Way: p.way, Limit: p.limit})
+	page, err := h.index.Tags(r.Context(), query.TagQuery{From: p.from, Way: p.way, Limit: p.limit})
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func (h *Handler) listTags(r *http.Request) (*response, error) {
 	return res, res.json(tagsJSON{tagCounts(page.Rows), &edges})
 }
 
-func tagCounts(rows []store.TagCount) []tagJSON {
+func tagCounts(rows []query.TagCount) []tagJSON {
 	out := make([]tagJSON, len(rows)) // never null
 	for i, t := range rows {
 		out[i] = tagJSON{t.Name, t.Posts}
@@ -149,7 +149,7 @@ func (h *Handler) tagNumbers(r *http.Request, raw string) (*response, error) {
 		return nil, err
 	}
 	t, err := h.index.TagHistory(r.Context(), name)
-	if errors.Is(err, store.ErrNotFound) {
+	if errors.Is(err, query.ErrNotFound) {
 		return nil, fail(codeNotFound, "No post has the tag %s at the moment; /v1/tags?prefix= finds tags that are in use.", quote(name))
 	}
 	if err != nil {
@@ -163,7 +163,7 @@ func (h *Handler) tagNumbers(r *http.Request, raw string) (*response, error) {
 	return res, res.json(out)
 }
 
-// seen is null where no post was found; see store.TagHistory.
+// seen is null where no post was found; see query.TagHistory.
 func seen(at time.Time) *utc {
 	if at.IsZero() {
 		return nil

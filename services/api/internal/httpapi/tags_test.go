@@ -18,23 +18,25 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
-func (f fakeIndex) Tags(_ context.Context, q store.TagQuery) (store.TagPage, error) {
-	return store.TagPage{Next: q.From, Previous: q.From}, nil
+func (f fakeIndex) Tags(_ context.Context, q query.TagQuery) (query.TagPage, error) {
+	return query.TagPage{Next: q.From, Previous: q.From}, nil
 }
 
-func (f fakeIndex) TagsWithPrefix(context.Context, string) ([]store.TagCount, error) {
+func (f fakeIndex) TagsWithPrefix(context.Context, string) ([]query.TagCount, error) {
 	return nil, nil
 }
 
-func (f fakeIndex) TagHistory(context.Context, string) (store.TagHistory, error) {
-	return store.TagHistory{}, store.ErrNotFound
+func (f fakeIndex) TagHistory(context.Context, string) (query.TagHistory, error) {
+	return query.TagHistory{}, query.ErrNotFound
 }
 
 func (f fakeIndex) TagsInUse(context.Context, []string) ([]string, error) { return nil, nil }
 
-func (f fakeIndex) RankedTags(context.Context, int, int) ([]store.TagCount, int64, error) {
+func (f fakeIndex) RankedTags(context.Context, int, int) ([]query.TagCount, int64, error) {
 	return nil, 0, nil
 }
 
@@ -69,7 +71,7 @@ func (x *index) allTags() []tagJSON {
 // fillTags writes posts with tags of many counts, most of which tie.
 func (x *index) fillTags(t testing.TB) {
 	t.Helper()
-	var changes []store.PostChange
+	var changes []write.PostChange
 	for i := range 60 {
 		tags := []string{"art"}
 		for n := 2; n < 40; n += 3 {
@@ -185,7 +187,7 @@ func TestTagsRefused(t *testing.T) {
 	t.Parallel()
 	s := serve(t, deadIndex(t))
 	token := func(id string) string {
-		return testCodec(t, id).Encode(keyset.Below(store.TagKey(store.TagCount{Name: "art", Posts: 7})...), allTags)
+		return testCodec(t, id).Encode(keyset.Below(query.TagKey(query.TagCount{Name: "art", Posts: 7})...), allTags)
 	}
 	good := token("k1")
 	flipped := []byte(good)
@@ -344,7 +346,7 @@ func TestOneTag(t *testing.T) {
 	x.remove(t, event.URI(author, "r0"))
 	s.get(t, "/v1/tags/art").requireProblem(t, codeNotFound)
 	hidden := x.posts[event.URI(author, "r1")]
-	x.write(t, store.PostChange{Old: hidden, New: hidden, OldVisible: true})
+	x.write(t, write.PostChange{Old: hidden, New: hidden, OldVisible: true})
 	s.get(t, "/v1/tags/a%2Fb").requireProblem(t, codeNotFound)
 	require.EqualValues(t, len(names)-2, s.tag(t, "all").Posts)
 }
@@ -352,8 +354,8 @@ func TestOneTag(t *testing.T) {
 // sweptIndex has a tag of whose posts none is in sight.
 type sweptIndex struct{ fakeIndex }
 
-func (sweptIndex) TagHistory(_ context.Context, tag string) (store.TagHistory, error) {
-	return store.TagHistory{TagCount: store.TagCount{Name: tag, Posts: 7}, Hours: []store.HourCount{{Hour: t0.Truncate(time.Hour), Posts: 7}}}, nil
+func (sweptIndex) TagHistory(_ context.Context, tag string) (query.TagHistory, error) {
+	return query.TagHistory{TagCount: query.TagCount{Name: tag, Posts: 7}, Hours: []query.HourCount{{Hour: t0.Truncate(time.Hour), Posts: 7}}}, nil
 }
 
 func TestTagWhileSweeping(t *testing.T) {
@@ -398,12 +400,12 @@ type namesIndex struct {
 	asked *[]string
 }
 
-func (n namesIndex) TagsWithPrefix(_ context.Context, prefix string) ([]store.TagCount, error) {
+func (n namesIndex) TagsWithPrefix(_ context.Context, prefix string) ([]query.TagCount, error) {
 	*n.asked = append(*n.asked, prefix)
 	return nil, nil
 }
 
-func (n namesIndex) TagHistory(_ context.Context, tag string) (store.TagHistory, error) {
+func (n namesIndex) TagHistory(_ context.Context, tag string) (query.TagHistory, error) {
 	*n.asked = append(*n.asked, tag)
-	return store.TagHistory{}, nil
+	return query.TagHistory{}, nil
 }

@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/pkg/tracing"
 )
 
@@ -74,7 +75,7 @@ func (x tracedIndex) begin(ctx context.Context, what string) (_ context.Context,
 		switch {
 		case err == nil:
 			span.SetAttributes(semconv.DBResponseReturnedRows(rows))
-		case errors.Is(err, store.ErrNotFound):
+		case errors.Is(err, query.ErrNotFound):
 			span.SetAttributes(semconv.DBResponseReturnedRows(0))
 		default:
 			span.SetStatus(codes.Error, "")
@@ -91,35 +92,35 @@ func (x tracedIndex) begin(ctx context.Context, what string) (_ context.Context,
 	}
 }
 
-func (x tracedIndex) Posts(ctx context.Context, q store.PostQuery) (store.PostPage, error) {
+func (x tracedIndex) Posts(ctx context.Context, q query.PostQuery) (query.PostPage, error) {
 	ctx, end := x.begin(ctx, "posts")
 	page, err := x.Index.Posts(ctx, q)
 	end(len(page.Rows), err)
 	return page, err
 }
 
-func (x tracedIndex) Post(ctx context.Context, did, rkey string) (store.PostRow, error) {
+func (x tracedIndex) Post(ctx context.Context, did, rkey string) (query.PostRow, error) {
 	ctx, end := x.begin(ctx, "post")
 	row, err := x.Index.Post(ctx, did, rkey)
 	end(1, err)
 	return row, err
 }
 
-func (x tracedIndex) Tags(ctx context.Context, q store.TagQuery) (store.TagPage, error) {
+func (x tracedIndex) Tags(ctx context.Context, q query.TagQuery) (query.TagPage, error) {
 	ctx, end := x.begin(ctx, "tags")
 	page, err := x.Index.Tags(ctx, q)
 	end(len(page.Rows), err)
 	return page, err
 }
 
-func (x tracedIndex) TagsWithPrefix(ctx context.Context, prefix string) ([]store.TagCount, error) {
+func (x tracedIndex) TagsWithPrefix(ctx context.Context, prefix string) ([]query.TagCount, error) {
 	ctx, end := x.begin(ctx, "tags with prefix")
 	tags, err := x.Index.TagsWithPrefix(ctx, prefix)
 	end(len(tags), err)
 	return tags, err
 }
 
-func (x tracedIndex) TagHistory(ctx context.Context, tag string) (store.TagHistory, error) {
+func (x tracedIndex) TagHistory(ctx context.Context, tag string) (query.TagHistory, error) {
 	ctx, end := x.begin(ctx, "tag history")
 	history, err := x.Index.TagHistory(ctx, tag)
 	end(len(history.Hours), err)
@@ -133,14 +134,14 @@ func (x tracedIndex) TagsInUse(ctx context.Context, names []string) ([]string, e
 	return used, err
 }
 
-func (x tracedIndex) RankedTags(ctx context.Context, offset, limit int) ([]store.TagCount, int64, error) {
+func (x tracedIndex) RankedTags(ctx context.Context, offset, limit int) ([]query.TagCount, int64, error) {
 	ctx, end := x.begin(ctx, "ranked tags")
 	tags, total, err := x.Index.RankedTags(ctx, offset, limit)
 	end(len(tags), err)
 	return tags, total, err
 }
 
-func (x tracedIndex) Status(ctx context.Context) (store.Status, error) {
+func (x tracedIndex) Status(ctx context.Context) (query.Status, error) {
 	ctx, end := x.begin(ctx, "status")
 	status, err := x.Index.Status(ctx)
 	end(1, err)

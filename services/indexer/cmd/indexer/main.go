@@ -15,6 +15,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/service"
+	"github.com/tagstream/tagstream/pkg/service/dbsettings"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/tracing"
 	"github.com/tagstream/tagstream/services/indexer"
@@ -56,7 +57,7 @@ const (
 func settings(v *service.Values, role string) (*slog.Logger, store.Options, error) {
 	logger := service.Logger(v, os.Stderr)
 	v.Required("DATABASE_URL", "where the index is, such as postgres://"+role+"@db.example/tagstream")
-	database := store.OptionsFrom(v, service.Indexer)
+	database := dbsettings.Options(v, service.Indexer)
 	return logger, database, v.Err()
 }
 

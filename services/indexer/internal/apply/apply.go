@@ -14,6 +14,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
@@ -44,9 +45,9 @@ const (
 	burials = 32
 )
 
-// Applier folds batches of messages into the index through one store.Writer.
+// Applier folds batches of messages into the index through one write.Writer.
 type Applier struct {
-	Writer *store.Writer
+	Writer *write.Writer
 	// PutDeadLetter stores a dead letter durably before it returns. It is
 	// called from several goroutines.
 	PutDeadLetter func(ctx context.Context, d stream.DeadLetter) error
@@ -56,7 +57,7 @@ type Applier struct {
 	Big int
 	// Places, if set, are the places that posts take that enter the index, of those
 	// that it knows, whatever the event says that brings them in.
-	Places func(ctx context.Context, ids []store.PostID) (map[store.PostID]event.Key, error)
+	Places func(ctx context.Context, ids []write.PostID) (map[write.PostID]event.Key, error)
 	// OnDeadLetter, if set, counts dead letters, after the commit.
 	OnDeadLetter func(Reason)
 	// OnApplied, if set, hears of each event that was folded in, after the
@@ -82,7 +83,7 @@ type corpse struct {
 // Apply folds the messages in and moves the checkpoint behind the last one, in
 // one transaction or, where that is refused or takes too long, in several.
 // Messages that cannot be applied are put into the dead letters first. The
-// error is the writer's (store.ErrLeaseLost) or that of a server: trying the
+// error is the writer's (write.ErrLeaseLost) or that of a server: trying the
 // same batch again is safe and right.
 func (a *Applier) Apply(ctx context.Context, messages []stream.Message) error {
 	limit := batchTimeout
@@ -94,13 +95,13 @@ func (a *Applier) Apply(ctx context.Context, messages []stream.Message) error {
 	cancel()
 	tooSlow := err != nil && ctx.Err() == nil && attempt.Err() != nil
 	switch {
-	case len(messages) > 1 && (store.Rejected(err) || tooSlow):
+	case len(messages) > 1 && (write.Rejected(err) || tooSlow):
 		half := len(messages) / 2
 		if err := a.Apply(ctx, messages[:half]); err != nil {
 			return err
 		}
 		return a.Apply(ctx, messages[half:])
-	case store.Rejected(err):
+	case write.Rejected(err):
 		return a.applyOnce(ctx, nil, []corpse{{messages[0], ReasonRejected, err}})
 	}
 	return err
@@ -136,7 +137,7 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 	var applied []numbered
 	var buried []corpse
 	ctx, endTx := a.traceTransaction(ctx)
-	err = a.Writer.Apply(ctx, func(tx *store.Tx, from store.Checkpoint) (store.Checkpoint, error) {
+	err = a.Writer.Apply(ctx, func(tx *write.Tx, from store.Checkpoint) (store.Checkpoint, error) {
 		to := from
 		// The transaction before may have taken effect without our knowing.
 		if last <= from.Seq {
@@ -200,7 +201,7 @@ func (a *Applier) bury(ctx context.Context, dead []corpse) error {
 	return g.Wait()
 }
 
-func (a *Applier) foldInto(ctx context.Context, tx *store.Tx, sync event.SyncRun, events []numbered) (event.SyncRun, error) {
+func (a *Applier) foldInto(ctx context.Context, tx *write.Tx, sync event.SyncRun, events []numbered) (event.SyncRun, error) {
 	f := newFold(sync)
 	w := wanted(events, sync)
 	rows, err := tx.Accounts(ctx, w.dids)
@@ -235,9 +236,9 @@ func (a *Applier) foldInto(ctx context.Context, tx *store.Tx, sync event.SyncRun
 
 // sizeUp marks the accounts that events are about as a whole, and returns those
 // that are not too big to be loaded.
-func (a *Applier) sizeUp(ctx context.Context, tx *store.Tx, f *fold, rows map[string]*store.Account, events []numbered) ([]*store.Account, error) {
+func (a *Applier) sizeUp(ctx context.Context, tx *write.Tx, f *fold, rows map[string]*write.Account, events []numbered) ([]*write.Account, error) {
 	f.wantWhole(events)
-	var whole []*store.Account
+	var whole []*write.Account
 	for did, acc := range f.accounts {
 		if acc.whole && rows[did] != nil {
 			whole = append(whole, rows[did])
@@ -259,5 +260,5 @@ func (a *Applier) sizeUp(ctx context.Context, tx *store.Tx, f *fold, rows map[st
 			}
 		}
 	}
-	return slices.DeleteFunc(whole, func(row *store.Account) bool { return big[row] }), nil
+	return slices.DeleteFunc(whole, func(row *write.Account) bool { return big[row] }), nil
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
@@ -25,7 +27,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // index is an index of its own for one test.
 type index struct {
 	t       *testing.T
-	reader  *store.Reader
+	reader  *query.Reader
 	applier *apply.Applier
 	dead    []stream.DeadLetter
 	seq     uint64
@@ -38,12 +40,12 @@ func newIndex(t *testing.T) *index {
 	logger := slog.New(slog.DiscardHandler)
 	o := store.Options{URL: db.URL}
 	require.NoError(t, store.Migrate(t.Context(), o, logger))
-	w, err := store.OpenWriter(t.Context(), o, "test")
+	w, err := write.Open(t.Context(), o, "test")
 	require.NoError(t, err)
 	t.Cleanup(w.Close)
 	_, err = w.Acquire(t.Context())
 	require.NoError(t, err)
-	r, err := store.OpenReader(t.Context(), o)
+	r, err := query.Open(t.Context(), o)
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
 	x := &index{t: t, reader: r, url: db.URL}
@@ -76,7 +78,7 @@ func (x *index) apply(events ...event.Event) {
 // posts returns the record keys of the visible posts with a tag, newest first.
 func (x *index) posts(tag string) []string {
 	x.t.Helper()
-	page, err := x.reader.Posts(x.t.Context(), store.PostQuery{Tags: []string{tag}, From: keyset.Start(), Limit: store.MaxLimit})
+	page, err := x.reader.Posts(x.t.Context(), query.PostQuery{Tags: []string{tag}, From: keyset.Start(), Limit: query.MaxLimit})
 	require.NoError(x.t, err)
 	rkeys := []string{}
 	for _, p := range page.Rows {

@@ -5,12 +5,13 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
 // account is an account in the fold: its row as loaded and as it is now.
 type account struct {
-	row     store.Account // as it is now
-	before  *store.Account
+	row     write.Account // as it is now
+	before  *write.Account
 	changed bool
 	// whole says that all its posts and markers are loaded, which events of
 	// the account as a whole need, and big that they are too many for that: such
@@ -26,8 +27,8 @@ type account struct {
 
 // entry is what is known of one record key: a post, a marker, or neither.
 type entry struct {
-	post, postBefore       *store.Post
-	removed, removedBefore *store.Removed
+	post, postBefore       *write.Post
+	removed, removedBefore *write.Removed
 }
 
 // fold is the state that events are folded over. Everything that the batch's
@@ -35,9 +36,9 @@ type entry struct {
 type fold struct {
 	accounts map[string]*account
 	// taken says which posts have which keys, of those loaded.
-	taken map[event.Key]store.PostID
+	taken map[event.Key]write.PostID
 	// places are as Applier.Places.
-	places map[store.PostID]event.Key
+	places map[write.PostID]event.Key
 	sync   event.SyncRun
 	// recalls says that the rows as loaded are what came of the events that are
 	// folded again, of which the stream may have lost some: payloads of what was
@@ -46,11 +47,11 @@ type fold struct {
 }
 
 func newFold(sync event.SyncRun) *fold {
-	return &fold{accounts: map[string]*account{}, taken: map[event.Key]store.PostID{}, sync: sync}
+	return &fold{accounts: map[string]*account{}, taken: map[event.Key]write.PostID{}, sync: sync}
 }
 
-func (f *fold) addAccount(did string, row *store.Account) *account {
-	a := &account{row: store.Account{DID: did}, before: row, rkeys: map[string]*entry{}}
+func (f *fold) addAccount(did string, row *write.Account) *account {
+	a := &account{row: write.Account{DID: did}, before: row, rkeys: map[string]*entry{}}
 	if row != nil {
 		a.row = *row
 	}
@@ -67,17 +68,17 @@ func (a *account) entry(rkey string) *entry {
 	return e
 }
 
-func (f *fold) addPost(p *store.Post) {
+func (f *fold) addPost(p *write.Post) {
 	e := f.accounts[p.Account.DID].entry(p.Rkey)
 	e.postBefore = p
 	if isGone(p) {
 		return // its row waits for a sweep
 	}
 	e.post = p
-	f.taken[p.Key] = store.PostID{DID: p.Account.DID, Rkey: p.Rkey}
+	f.taken[p.Key] = write.PostID{DID: p.Account.DID, Rkey: p.Rkey}
 }
 
-func (f *fold) addRemoved(r *store.Removed) {
+func (f *fold) addRemoved(r *write.Removed) {
 	e := f.accounts[r.Account.DID].entry(r.Rkey)
 	e.removedBefore = r
 	if r.Account.Sweep != nil && r.Rev <= r.Account.ErasedRev {
@@ -88,7 +89,7 @@ func (f *fold) addRemoved(r *store.Removed) {
 
 // isGone reports whether a row is there only because the sweep of its account
 // has not come to it.
-func isGone(p *store.Post) bool {
+func isGone(p *write.Post) bool {
 	s := p.Account.Sweep
 	return s != nil && p.Rev < s.GoneBelow
 }
@@ -139,11 +140,11 @@ func (f *fold) put(seq uint64, ev *event.Event) {
 		// Of the tags that an older ingest stored, none is one today. The marker is also
 		// left where there was no post: it shows that the payload may be erased.
 		f.drop(e)
-		e.removed = &store.Removed{Account: &a.row, Rkey: ev.Rkey, Rev: ev.Rev, At: ev.Source.NetworkTime().UTC(), Seq: seq}
+		e.removed = &write.Removed{Account: &a.row, Rkey: ev.Rkey, Rev: ev.Rev, At: ev.Source.NetworkTime().UTC(), Seq: seq}
 		a.touch(seq)
 		return
 	}
-	post := &store.Post{
+	post := &write.Post{
 		Account: &a.row, Rkey: ev.Rkey, Rev: ev.Rev, CID: ev.CID, Tags: ev.Tags, Langs: ev.Langs,
 		IndexedAt: ev.Source.Time.UTC(), Seq: seq, Record: ev.Record,
 	}
@@ -163,7 +164,7 @@ func (f *fold) put(seq uint64, ev *event.Event) {
 // one that no other post has. Keys of posts that are not loaded are the
 // store's to avoid.
 func (f *fold) place(ev *event.Event) event.Key {
-	id := store.PostID{DID: ev.DID, Rkey: ev.Rkey}
+	id := write.PostID{DID: ev.DID, Rkey: ev.Rkey}
 	key, known := f.places[id]
 	if !known {
 		key = event.NewKey(event.SortAt(ev.CreatedAt, ev.Source.Time), ev.URI())
@@ -187,7 +188,7 @@ func (f *fold) remove(seq uint64, ev *event.Event) {
 		return
 	}
 	f.drop(e)
-	e.removed = &store.Removed{Account: &a.row, Rkey: ev.Rkey, Rev: ev.Rev, At: ev.Source.NetworkTime().UTC(), Seq: seq}
+	e.removed = &write.Removed{Account: &a.row, Rkey: ev.Rkey, Rev: ev.Rev, At: ev.Source.NetworkTime().UTC(), Seq: seq}
 	a.touch(seq)
 }
 
@@ -297,8 +298,8 @@ func (a *account) touch(seq uint64) {
 }
 
 // changes returns the difference between what was loaded and what is now.
-func (f *fold) changes() store.Changes {
-	var c store.Changes
+func (f *fold) changes() write.Changes {
+	var c write.Changes
 	for _, a := range f.accounts {
 		// A post's change alone writes the account's row only if it is new: it
 		// needs the id.
@@ -310,11 +311,11 @@ func (f *fold) changes() store.Changes {
 		}
 		for rkey, e := range a.rkeys {
 			if e.removed != e.removedBefore {
-				c.Removed = append(c.Removed, store.RemovedChange{Account: &a.row, Rkey: rkey, New: e.removed})
+				c.Removed = append(c.Removed, write.RemovedChange{Account: &a.row, Rkey: rkey, New: e.removed})
 			}
 			before, now := e.postBefore != nil && e.postBefore.Listed, e.post != nil && a.row.Lists()
 			if e.post != e.postBefore || before != now {
-				c.Posts = append(c.Posts, store.PostChange{Account: &a.row, Old: e.postBefore, New: e.post, OldVisible: before, NewVisible: now})
+				c.Posts = append(c.Posts, write.PostChange{Account: &a.row, Old: e.postBefore, New: e.post, OldVisible: before, NewVisible: now})
 			}
 		}
 	}
@@ -330,12 +331,12 @@ func (a *account) stateChanged() bool {
 // wants says what a batch's events need loaded.
 type wants struct {
 	dids []string
-	ids  []store.PostID
+	ids  []write.PostID
 }
 
 func wanted(events []numbered, sync event.SyncRun) wants {
 	dids := map[string]struct{}{}
-	ids := map[store.PostID]struct{}{}
+	ids := map[write.PostID]struct{}{}
 	if sync.DID != "" {
 		dids[sync.DID] = struct{}{}
 	}
@@ -344,7 +345,7 @@ func wanted(events []numbered, sync event.SyncRun) wants {
 			dids[n.ev.DID] = struct{}{}
 		}
 		if n.ev.IsPost() {
-			ids[store.PostID{DID: n.ev.DID, Rkey: n.ev.Rkey}] = struct{}{}
+			ids[write.PostID{DID: n.ev.DID, Rkey: n.ev.Rkey}] = struct{}{}
 		}
 	}
 	w := wants{}

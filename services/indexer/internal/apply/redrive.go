@@ -8,6 +8,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
 // Step is one event of an account's history, and its number in the stream.
@@ -44,12 +45,12 @@ type History struct {
 // newer revisions and account events that were applied before win, and removals
 // in it are done again behind what they remove.
 //
-// The error is the writer's (store.ErrLeaseLost), the database's, or says that
-// the checkpoint is elsewhere; see store.Rejected. Nothing was changed then.
+// The error is the writer's (write.ErrLeaseLost), the database's, or says that
+// the checkpoint is elsewhere; see write.Rejected. Nothing was changed then.
 func (a *Applier) Redrive(ctx context.Context, h History) error {
 	ctx, cancel := context.WithTimeout(ctx, singleTimeout)
 	defer cancel()
-	err := a.Writer.Apply(ctx, func(tx *store.Tx, from store.Checkpoint) (store.Checkpoint, error) {
+	err := a.Writer.Apply(ctx, func(tx *write.Tx, from store.Checkpoint) (store.Checkpoint, error) {
 		if from.Seq != h.Through {
 			return from, fmt.Errorf("the checkpoint is at %d, the history goes to %d", from.Seq, h.Through)
 		}
@@ -75,7 +76,7 @@ func (a *Applier) Redrive(ctx context.Context, h History) error {
 }
 
 // load returns the fold that the steps begin with.
-func (h History) load(ctx context.Context, tx *store.Tx) (*fold, error) {
+func (h History) load(ctx context.Context, tx *write.Tx) (*fold, error) {
 	f := newFold(event.SyncRun{})
 	rows, err := tx.Accounts(ctx, []string{h.DID})
 	if err != nil {
@@ -90,7 +91,7 @@ func (h History) load(ctx context.Context, tx *store.Tx) (*fold, error) {
 	if row.Sweep != nil {
 		return nil, fmt.Errorf("a sweep of %s is under way: end it first", h.DID)
 	}
-	whole := []*store.Account{row}
+	whole := []*write.Account{row}
 	if err := tx.Posts(ctx, rows, nil, whole, f.addPost); err != nil {
 		return nil, err
 	}
@@ -111,13 +112,13 @@ func (f *fold) forget(a *account) {
 		f.drop(e)
 		e.removed = nil
 	}
-	a.row = store.Account{ID: a.row.ID, DID: a.row.DID}
+	a.row = write.Account{ID: a.row.ID, DID: a.row.DID}
 	a.changed = true
 }
 
 // difference returns what a fold of one account from nothing changes, without
 // what came out as it was.
-func (f *fold) difference(did string) store.Changes {
+func (f *fold) difference(did string) write.Changes {
 	a := f.accounts[did]
 	if a.before != nil {
 		// What the stream does not say any more keeps older events out all the
@@ -143,7 +144,7 @@ func (f *fold) difference(did string) store.Changes {
 		}
 	}
 	c := f.changes()
-	var posts []store.PostChange
+	var posts []write.PostChange
 	for _, p := range c.Posts {
 		if p.Old == nil || p.New == nil || p.Old == p.New || p.Old.Key != p.New.Key || p.Old.Rev != p.New.Rev {
 			posts = append(posts, p)
@@ -151,13 +152,13 @@ func (f *fold) difference(did string) store.Changes {
 		}
 		// Another version under the same revision, which the store would take
 		// for the same: out with the one and in with the other.
-		posts = append(posts, store.PostChange{Account: p.Account, Old: p.Old, OldVisible: p.OldVisible}, store.PostChange{Account: p.Account, New: p.New, NewVisible: p.NewVisible})
+		posts = append(posts, write.PostChange{Account: p.Account, Old: p.Old, OldVisible: p.OldVisible}, write.PostChange{Account: p.Account, New: p.New, NewVisible: p.NewVisible})
 	}
 	c.Posts = posts
 	return c
 }
 
-func samePost(a, b *store.Post) bool {
+func samePost(a, b *write.Post) bool {
 	return a != nil && b != nil && a.Key == b.Key && a.Rev == b.Rev && a.RemovedRev == b.RemovedRev && a.CID == b.CID && a.IndexedAt.Equal(b.IndexedAt) &&
 		slices.Equal(a.Tags, b.Tags) && slices.Equal(a.Langs, b.Langs)
 }
@@ -170,7 +171,7 @@ func ReasonOf(err error) (reason Reason, ok bool) {
 		return ReasonVersion, true
 	case errors.Is(err, event.ErrInvalid):
 		return ReasonInvalid, true
-	case store.Rejected(err):
+	case write.Rejected(err):
 		return ReasonRejected, true
 	}
 	return "", false

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
 const (
@@ -24,12 +25,12 @@ const (
 //
 // A batch that changes posts of the account meanwhile finds them as they are,
 // swept or not, and leaves them as the pass under way does. The error is the writer's
-// (store.ErrLeaseLost) or the database's.
+// (write.ErrLeaseLost) or the database's.
 func (a *Applier) Sweep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
 	defer cancel()
 	none := false
-	err := a.Writer.Apply(ctx, func(tx *store.Tx, from store.Checkpoint) (store.Checkpoint, error) {
+	err := a.Writer.Apply(ctx, func(tx *write.Tx, from store.Checkpoint) (store.Checkpoint, error) {
 		acc, posts, first, last, err := tx.NextSweep(ctx, a.Writer.SweptLast(), sweepRows)
 		if err != nil || acc == nil {
 			none = err == nil
@@ -41,13 +42,13 @@ func (a *Applier) Sweep(ctx context.Context) error {
 				return from, err
 			}
 		}
-		var c store.Changes
+		var c write.Changes
 		for _, p := range posts {
 			switch {
 			case isGone(p):
-				c.Posts = append(c.Posts, store.PostChange{Account: acc, Old: p, OldVisible: p.Listed})
+				c.Posts = append(c.Posts, write.PostChange{Account: acc, Old: p, OldVisible: p.Listed})
 			case p.Listed != acc.Lists():
-				c.Posts = append(c.Posts, store.PostChange{Account: acc, Old: p, New: p, OldVisible: p.Listed, NewVisible: !p.Listed})
+				c.Posts = append(c.Posts, write.PostChange{Account: acc, Old: p, New: p, OldVisible: p.Listed, NewVisible: !p.Listed})
 			}
 		}
 		if err := tx.Write(ctx, c); err != nil {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 )
 
@@ -63,7 +63,7 @@ func TestSweepIsUnseen(t *testing.T) {
 	}
 	look := func(seen bool) {
 		t.Helper()
-		for _, q := range []store.PostQuery{
+		for _, q := range []query.PostQuery{
 			{Tags: []string{"art"}},
 			{Tags: []string{"art", "t0", "t1"}},
 			{Tags: []string{"art", "t0"}, All: true},
@@ -99,7 +99,7 @@ func TestSweepIsUnseen(t *testing.T) {
 		if seen {
 			require.NoError(t, err)
 		} else {
-			require.ErrorIs(t, err, store.ErrNotFound)
+			require.ErrorIs(t, err, query.ErrNotFound)
 		}
 	}
 	look(true)

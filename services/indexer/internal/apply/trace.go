@@ -8,7 +8,7 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/tracing"
 )
@@ -53,7 +53,7 @@ func (a *Applier) traceTransaction(ctx context.Context) (_ context.Context, end 
 }
 
 // traceChanges adds to the transaction's span what it writes.
-func traceChanges(ctx context.Context, events int, c store.Changes) {
+func traceChanges(ctx context.Context, events int, c write.Changes) {
 	span := trace.SpanFromContext(ctx)
 	if !span.IsRecording() {
 		return
@@ -66,7 +66,7 @@ func traceChanges(ctx context.Context, events int, c store.Changes) {
 func endSpan(span trace.Span, err error) {
 	if err != nil {
 		kind := "_OTHER"
-		if store.Rejected(err) {
+		if write.Rejected(err) {
 			kind = string(ReasonRejected)
 		}
 		span.SetStatus(codes.Error, "")

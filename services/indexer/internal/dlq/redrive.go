@@ -14,6 +14,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
 )
@@ -33,7 +34,7 @@ var (
 const (
 	// nearEnd is how many messages may be left to read under the lease.
 	nearEnd        = 2000
-	renewEvery     = store.LeaseTTL / 3
+	renewEvery     = write.LeaseTTL / 3
 	releaseTimeout = 3 * time.Second
 )
 
@@ -61,7 +62,7 @@ type Progress interface {
 // Redrive is one run of a redrive.
 type Redrive struct {
 	JS       jetstream.JetStream
-	Writer   *store.Writer // without a lease
+	Writer   *write.Writer // without a lease
 	Logger   *slog.Logger
 	Progress Progress
 	// OnResult hears of each dead letter, once.
@@ -77,7 +78,7 @@ type Redrive struct {
 }
 
 // Run redrives what is selected. What cannot be applied stays, with the new
-// reason; the error is that of a server, or store.ErrLeaseLost where another
+// reason; the error is that of a server, or write.ErrLeaseLost where another
 // command seized the lease. Then some may be done, and running it again is safe
 // and right.
 func (r *Redrive) Run(ctx context.Context, sel Selection) error {
@@ -96,7 +97,7 @@ func (r *Redrive) Run(ctx context.Context, sel Selection) error {
 
 // Recount sets the index's total of dead letters to how many there are of
 // messages that it has passed.
-func Recount(ctx context.Context, js jetstream.JetStream, w *store.Writer) error {
+func Recount(ctx context.Context, js jetstream.JetStream, w *write.Writer) error {
 	return w.RecountDeadLetters(ctx, func(ctx context.Context, checkpoint uint64) (int64, error) {
 		seqs, err := stream.DeadLetterSeqs(ctx, js)
 		return int64(len(slices.DeleteFunc(seqs, func(seq uint64) bool { return seq > checkpoint }))), err
@@ -388,7 +389,7 @@ func (r *Redrive) apply(ctx context.Context, a *account, through uint64, whole b
 		}
 		return nil
 	}
-	if !store.Rejected(err) {
+	if !write.Rejected(err) {
 		return err
 	}
 	for _, seq := range letters {
@@ -398,7 +399,7 @@ func (r *Redrive) apply(ctx context.Context, a *account, through uint64, whole b
 		delete(out, seq)
 		err := fold()
 		switch {
-		case store.Rejected(err):
+		case write.Rejected(err):
 			out[seq] = true
 		case err != nil:
 			return err

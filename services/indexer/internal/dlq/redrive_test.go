@@ -15,6 +15,9 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/check"
+	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
@@ -33,7 +36,7 @@ type bench struct {
 	js       jetstream.JetStream
 	database store.Options
 	live     *apply.Applier
-	writer   *store.Writer // of a redrive
+	writer   *write.Writer // of a redrive
 	seq      uint64
 	bury     map[uint64]bool
 	limit    int
@@ -45,18 +48,18 @@ func newBench(t *testing.T) *bench {
 	require.NoError(t, stream.Ensure(t.Context(), b.js, stream.Config{}))
 	b.live = &apply.Applier{Writer: b.open(store.Live, "live"), Logger: quiet}
 	var err error
-	b.writer, err = store.OpenWriter(t.Context(), b.database, "redrive")
+	b.writer, err = write.Open(t.Context(), b.database, "redrive")
 	require.NoError(t, err)
 	t.Cleanup(b.writer.Close)
 	return b
 }
 
-func (b *bench) open(schema, holder string) *store.Writer {
+func (b *bench) open(schema, holder string) *write.Writer {
 	b.t.Helper()
 	o := b.database
 	o.Schema = schema
 	require.NoError(b.t, store.Migrate(b.t.Context(), o, quiet))
-	w, err := store.OpenWriter(b.t.Context(), o, holder)
+	w, err := write.Open(b.t.Context(), o, holder)
 	require.NoError(b.t, err)
 	b.t.Cleanup(w.Close)
 	_, err = w.Acquire(b.t.Context())
@@ -136,7 +139,7 @@ func (b *bench) letters() []uint64 {
 func (b *bench) requireRebuilt() {
 	b.t.Helper()
 	ctx := b.t.Context()
-	require.NoError(b.t, store.NewOwner(b.database).Drop(ctx, store.Rebuilding))
+	require.NoError(b.t, write.NewOwner(b.database).Drop(ctx, store.Rebuilding))
 	a := &apply.Applier{Writer: b.open(store.Rebuilding, "rebuild"), Logger: quiet,
 		PutDeadLetter: func(context.Context, stream.DeadLetter) error { return nil }}
 	dead := map[uint64]bool{}
@@ -158,7 +161,7 @@ func (b *bench) requireRebuilt() {
 		batch = append(batch, stream.Message{Seq: seq, Data: m.Data})
 	}
 	require.NoError(b.t, a.Apply(ctx, batch))
-	f, err := store.NewVerifier(b.database).Compare(ctx, store.Live, store.Rebuilding, nil)
+	f, err := check.New(b.database).Compare(ctx, store.Live, store.Rebuilding, nil)
 	require.NoError(b.t, err)
 	require.Zero(b.t, f.N, f.String())
 }
@@ -166,7 +169,7 @@ func (b *bench) requireRebuilt() {
 // total is what the index says of its dead letters.
 func (b *bench) total() int64 {
 	b.t.Helper()
-	r, err := store.OpenReader(b.t.Context(), b.database)
+	r, err := query.Open(b.t.Context(), b.database)
 	require.NoError(b.t, err)
 	defer r.Close()
 	st, err := r.Status(b.t.Context())
@@ -350,7 +353,7 @@ func TestRedriveOfATrimmedStream(t *testing.T) {
 	}
 	require.NoError(t, rows.Err())
 	require.Equal(t, []string{"1", "2", "2", "before", "shown"}, rkeys)
-	f, err := store.NewVerifier(b.database).Check(t.Context(), store.Live)
+	f, err := check.New(b.database).Check(t.Context(), store.Live)
 	require.NoError(t, err)
 	require.Zero(t, f.N, f.String())
 }

@@ -6,7 +6,7 @@
 // and of what was looked at before only where the index says that something was removed
 // (package store, payloads). The first pass, the first after a rebuild, and those for which dead letters wait
 // read all. For every create and update that it reads it asks the live index for evidence that what it says
-// is gone (store.Writer.Gone), and erases what is. It promises:
+// is gone (write.Writer.Gone), and erases what is. It promises:
 //
 //   - Nothing is erased without evidence. A version of a post that is there stays,
 //     hidden or not, however old, back to when it came in or came again: a rebuilt
@@ -16,7 +16,7 @@
 //   - The stream without what was erased folds to the same index: a message that may
 //     end a #sync, or fixes its revision, stays as long as nothing else surely does,
 //     and a rebuild asks the live index for the markers and floors that it cannot make
-//     any more (store.Writer.Recall, RecallFloors).
+//     any more (write.Writer.Recall, RecallFloors).
 //   - A pass may end anywhere and be begun anew, by another indexer too. The
 //     evidence stays true, so it needs no fencing.
 //
@@ -44,7 +44,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/event"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
@@ -97,7 +97,7 @@ var Kinds = []string{Posts, Letters, Unreadable}
 type Eraser struct {
 	JS jetstream.JetStream
 	// Writer has no lease.
-	Writer *store.Writer
+	Writer *write.Writer
 	Logger *slog.Logger
 	// Within is the time from a removal until the payload is gone.
 	Within time.Duration
@@ -162,7 +162,7 @@ func (e *Eraser) Run(ctx context.Context) {
 }
 
 // last returns the last complete pass. Where there was none, the time begins now.
-func (e *Eraser) last(ctx context.Context) (store.Erasure, error) {
+func (e *Eraser) last(ctx context.Context) (write.Erasure, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	last, err := e.Writer.Erasure(ctx)
@@ -179,7 +179,7 @@ func (e *Eraser) last(ctx context.Context) (store.Erasure, error) {
 	return last, nil
 }
 
-func (e *Eraser) recorded(ctx context.Context) (store.Erasure, error) {
+func (e *Eraser) recorded(ctx context.Context) (write.Erasure, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	return e.Writer.Erasure(ctx)
@@ -269,7 +269,7 @@ func (h *head) carries() bool {
 		event.ValidDID(h.DID) && event.ValidRkey(h.Rkey) && event.ValidRev(h.Rev)
 }
 
-func (h *head) version() store.Version { return store.Version{DID: h.DID, Rkey: h.Rkey, Rev: h.Rev} }
+func (h *head) version() write.Version { return write.Version{DID: h.DID, Rkey: h.Rkey, Rev: h.Rev} }
 
 // open finds out which messages to look at, and whether the index is of this
 // stream at all.
@@ -362,7 +362,7 @@ func (p *pass) readRange(ctx context.Context, from, to uint64) (started bool, er
 func (p *pass) look(ctx context.Context, raw []stream.Message) error {
 	messages := make([]message, len(raw))
 	var asked []int
-	var versions []store.Version
+	var versions []write.Version
 	for i, m := range raw {
 		msg := message{seq: m.Seq, data: m.Data}
 		if json.Unmarshal(m.Data, &msg.head) != nil {
@@ -403,9 +403,9 @@ func (p *pass) look(ctx context.Context, raw []stream.Message) error {
 }
 
 // note has the index note messages that it has not looked at yet.
-func (p *pass) note(ctx context.Context, messages []message, asked []int, versions []store.Version) error {
+func (p *pass) note(ctx context.Context, messages []message, asked []int, versions []write.Version) error {
 	var seqs []uint64
-	var fresh []store.Version
+	var fresh []write.Version
 	for n, i := range asked {
 		if m := messages[i]; m.seq > p.looked {
 			seqs, fresh = append(seqs, m.seq), append(fresh, versions[n])
@@ -419,7 +419,7 @@ func (p *pass) note(ctx context.Context, messages []message, asked []int, versio
 	return p.Writer.NotePayloads(ctx, fresh, seqs)
 }
 
-func (p *pass) gone(ctx context.Context, versions []store.Version) ([]bool, error) {
+func (p *pass) gone(ctx context.Context, versions []write.Version) ([]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	return p.Writer.Gone(ctx, versions)

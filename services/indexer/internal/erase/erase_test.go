@@ -15,6 +15,8 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/check"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
@@ -34,7 +36,7 @@ type site struct {
 	t      *testing.T
 	o      store.Options
 	js     jetstream.JetStream
-	writer *store.Writer // without a lease
+	writer *write.Writer // without a lease
 	live   *apply.Applier
 	last   uint64
 }
@@ -45,7 +47,7 @@ func newSite(t *testing.T) *site {
 	require.NoError(t, stream.Ensure(t.Context(), s.js, stream.Config{}))
 	s.live = s.index(store.Live)
 	var err error
-	s.writer, err = store.OpenWriter(t.Context(), s.o, "erase")
+	s.writer, err = write.Open(t.Context(), s.o, "erase")
 	require.NoError(t, err)
 	t.Cleanup(s.writer.Close)
 	return s
@@ -57,7 +59,7 @@ func (s *site) index(schema string) *apply.Applier {
 	o := s.o
 	o.Schema = schema
 	require.NoError(s.t, store.Migrate(s.t.Context(), o, quiet))
-	w, err := store.OpenWriter(s.t.Context(), o, "index")
+	w, err := write.Open(s.t.Context(), o, "index")
 	require.NoError(s.t, err)
 	s.t.Cleanup(w.Close)
 	_, err = w.Acquire(s.t.Context())
@@ -118,7 +120,7 @@ func (s *site) same() {
 	s.t.Helper()
 	a := s.index(store.Rebuilding)
 	require.NoError(s.t, a.Apply(s.t.Context(), s.read()))
-	f, err := store.NewVerifier(s.o).Compare(s.t.Context(), store.Live, store.Rebuilding, nil)
+	f, err := check.New(s.o).Compare(s.t.Context(), store.Live, store.Rebuilding, nil)
 	require.NoError(s.t, err)
 	require.Zero(s.t, f.N, f.String())
 }
@@ -403,7 +405,7 @@ func TestRun(t *testing.T) {
 			s := newSite(t)
 			s.add(position, create(a, "x", 'b'), gone(a, "x", 'c'), position)
 			if tt.last > 0 {
-				require.NoError(t, s.writer.SetErasure(t.Context(), store.Erasure{Through: 1, Begun: time.Now().Add(-tt.last)}))
+				require.NoError(t, s.writer.SetErasure(t.Context(), write.Erasure{Through: 1, Begun: time.Now().Add(-tt.last)}))
 			}
 			log := &errorLog{}
 			began := time.Now().Add(-time.Second)
@@ -444,7 +446,7 @@ func TestFloorsOfAResumedRebuild(t *testing.T) {
 	other := s.index(store.Rebuilding)
 	require.NoError(t, other.Apply(t.Context(), s.read()))
 	differences := func() int {
-		f, err := store.NewVerifier(s.o).Compare(t.Context(), store.Live, store.Rebuilding, nil)
+		f, err := check.New(s.o).Compare(t.Context(), store.Live, store.Rebuilding, nil)
 		require.NoError(t, err)
 		return f.N
 	}

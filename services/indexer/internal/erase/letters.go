@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/tagstream/tagstream/pkg/event"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/indexer/internal/dlq"
 )
@@ -29,7 +29,7 @@ type author struct {
 
 type letter struct {
 	seq     uint64
-	version store.Version
+	version write.Version
 	payload []byte
 	// removed says that the stream removes the post behind the message.
 	removed bool
@@ -107,7 +107,7 @@ func (l *letters) hear(m message) {
 // that are unreadable and older than the stated time.
 func (p *pass) eraseLetters(ctx context.Context, now time.Time) error {
 	for _, a := range p.letters.of {
-		versions := make([]store.Version, len(a.letters))
+		versions := make([]write.Version, len(a.letters))
 		for i, d := range a.letters {
 			versions[i] = d.version
 		}

@@ -31,7 +31,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
 const (
@@ -57,13 +57,13 @@ var Tables = []string{Markers, Hours, Tags, Langs}
 
 // Pruner prunes while one lease lasts.
 type Pruner struct {
-	writer   *store.Writer
+	writer   *write.Writer
 	age      time.Duration
 	erased   bool
 	onPruned func(table string, rows int64)
 
 	table  int // of Tables, the one that is pruned now
-	marker store.MarkerSweep
+	marker write.MarkerSweep
 	term   int64 // the last one of Tags or Langs that was looked at
 	due    time.Time
 }
@@ -71,12 +71,12 @@ type Pruner struct {
 // New returns a pruner that keeps markers for age by upstream time and, with
 // erased set, until the payloads that they show to be removed are erased. onPruned
 // hears of rows that were deleted.
-func New(w *store.Writer, age time.Duration, erased bool, onPruned func(table string, rows int64)) *Pruner {
+func New(w *write.Writer, age time.Duration, erased bool, onPruned func(table string, rows int64)) *Pruner {
 	return &Pruner{writer: w, age: age, erased: erased, onPruned: onPruned}
 }
 
 // Step does a small piece of the work if one is due at now. The error is
-// store.ErrLeaseLost or the database's; the same piece is tried again.
+// write.ErrLeaseLost or the database's; the same piece is tried again.
 func (p *Pruner) Step(ctx context.Context, now time.Time) error {
 	if now.Before(p.due) {
 		return nil
@@ -91,7 +91,7 @@ func (p *Pruner) Step(ctx context.Context, now time.Time) error {
 	if !done {
 		return nil
 	}
-	p.marker, p.term = store.MarkerSweep{}, 0
+	p.marker, p.term = write.MarkerSweep{}, 0
 	if p.table = (p.table + 1) % len(Tables); p.table == 0 {
 		p.due = now.Add(rest)
 	}

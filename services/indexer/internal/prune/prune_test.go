@@ -12,6 +12,9 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/check"
+	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
@@ -29,7 +32,7 @@ var day0 = time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 // index is an index in a schema of its own.
 type index struct {
 	t      *testing.T
-	writer *store.Writer
+	writer *write.Writer
 	seq    uint64
 	erased bool // markers wait for erasing
 	clock  time.Time
@@ -38,7 +41,7 @@ type index struct {
 func open(t *testing.T, o store.Options, holder string) *index {
 	t.Helper()
 	require.NoError(t, store.Migrate(t.Context(), o, quiet))
-	w, err := store.OpenWriter(t.Context(), o, holder)
+	w, err := write.Open(t.Context(), o, holder)
 	require.NoError(t, err)
 	t.Cleanup(w.Close)
 	_, err = w.Acquire(t.Context())
@@ -106,7 +109,7 @@ func TestPruneMarkers(t *testing.T) {
 	}
 	same := func() {
 		t.Helper()
-		f, err := store.NewVerifier(o).Compare(t.Context(), store.Live, store.Rebuilding, nil)
+		f, err := check.New(o).Compare(t.Context(), store.Live, store.Rebuilding, nil)
 		require.NoError(t, err)
 		require.Zero(t, f.N, f.String())
 	}
@@ -143,10 +146,10 @@ func TestPruneAfterErasing(t *testing.T) {
 	x.put(day0, create("first", "a"), gone("first", "b"), create("second", "a"), gone("second", "b"))
 	x.put(day0.Add(2*age), event.Event{Kind: event.KindPosition})
 	require.Zero(t, x.sweep()[prune.Markers], "no pass was completed")
-	require.NoError(t, x.writer.SetErasure(t.Context(), store.Erasure{Through: 3, Begun: day0}))
+	require.NoError(t, x.writer.SetErasure(t.Context(), write.Erasure{Through: 3, Begun: day0}))
 	require.EqualValues(t, 1, x.sweep()[prune.Markers])
 	require.Equal(t, 1, x.count(o, "removed_posts"))
-	require.NoError(t, x.writer.SetErasure(t.Context(), store.Erasure{Through: 4, Begun: day0}))
+	require.NoError(t, x.writer.SetErasure(t.Context(), write.Erasure{Through: 4, Begun: day0}))
 	require.EqualValues(t, 1, x.sweep()[prune.Markers])
 	x.erased = false
 	x.put(day0.Add(2*age), create("third", "a"), gone("third", "b"))
@@ -226,15 +229,15 @@ func TestPruneFenced(t *testing.T) {
 	x.put(day0, create("1", "a"))
 	x.put(day0, gone("1", "b"))
 	x.put(day0.Add(2*age), event.Event{Kind: event.KindPosition})
-	w, err := store.OpenWriter(t.Context(), o, "other")
+	w, err := write.Open(t.Context(), o, "other")
 	require.NoError(t, err)
 	defer w.Close()
 	_, err = w.Seize(t.Context())
 	require.NoError(t, err)
 	p := prune.New(x.writer, age, x.erased, func(table string, rows int64) { require.Fail(t, fmt.Sprint(table, rows)) })
-	require.ErrorIs(t, p.Step(t.Context(), time.Unix(0, 0)), store.ErrLeaseLost)
+	require.ErrorIs(t, p.Step(t.Context(), time.Unix(0, 0)), write.ErrLeaseLost)
 	_, _, _, err = x.writer.PruneTags(t.Context(), 0, 100)
-	require.ErrorIs(t, err, store.ErrLeaseLost)
+	require.ErrorIs(t, err, write.ErrLeaseLost)
 	require.Equal(t, 1, x.count(o, "removed_posts"))
 	require.Equal(t, 1, x.count(o, "tags"))
 }
@@ -245,7 +248,7 @@ func TestPruneTags(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
 	x := open(t, o, "live")
-	r, err := store.OpenReader(t.Context(), o)
+	r, err := query.Open(t.Context(), o)
 	require.NoError(t, err)
 	defer r.Close()
 	with := func(ev event.Event, did string, tags ...string) event.Event {
@@ -259,8 +262,8 @@ func TestPruneTags(t *testing.T) {
 		require.NoError(t, err)
 		return all
 	}
-	page := func(tag string, from keyset.Position, way keyset.Way) store.PostPage {
-		p, err := r.Posts(t.Context(), store.PostQuery{Tags: []string{tag}, From: from, Way: way, Limit: 10})
+	page := func(tag string, from keyset.Position, way keyset.Way) query.PostPage {
+		p, err := r.Posts(t.Context(), query.PostQuery{Tags: []string{tag}, From: from, Way: way, Limit: 10})
 		require.NoError(t, err)
 		return p
 	}
@@ -288,7 +291,7 @@ func TestPruneTags(t *testing.T) {
 	require.Equal(t, "5", later.Rows[0].Rkey)
 	require.Len(t, page("hidden", keyset.Start(), keyset.Forward).Rows, 1)
 	require.Equal(t, []string{"art", "hidden", "secret"}, names("tags"))
-	f, err := store.NewVerifier(o).Check(t.Context(), store.Live)
+	f, err := check.New(o).Check(t.Context(), store.Live)
 	require.NoError(t, err)
 	require.Zero(t, f.N, f.String())
 }
@@ -316,7 +319,7 @@ func TestPruneTagsOfASweep(t *testing.T) {
 	for x.writer.Sweeping() {
 		require.NoError(t, a.Sweep(t.Context()))
 	}
-	f, err := store.NewVerifier(o).Check(t.Context(), store.Live)
+	f, err := check.New(o).Check(t.Context(), store.Live)
 	require.NoError(t, err)
 	require.Zero(t, f.N, f.String())
 }

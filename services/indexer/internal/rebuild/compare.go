@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/check"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/services/indexer/internal/replay"
 )
 
@@ -16,13 +18,13 @@ import (
 var ErrDiffers = errors.New("the rebuilt index differs from the live one")
 
 // renewEvery is how often the lease is renewed while nothing is written.
-const renewEvery = store.LeaseTTL / 3
+const renewEvery = write.LeaseTTL / 3
 
 // compare compares the two indexes at the live one's checkpoint.
-func (r *Rebuild) compare(ctx context.Context, p *replay.Replay, w *store.Writer) error {
+func (r *Rebuild) compare(ctx context.Context, p *replay.Replay, w *write.Writer) error {
 	r.Progress.Say("comparing the new index with the live one")
-	var found store.Findings
-	v := store.NewVerifier(r.Database)
+	var found check.Findings
+	v := check.New(r.Database)
 	v.Near = p.Near
 	err := keeping(ctx, w, func(ctx context.Context) (err error) {
 		found, err = v.Compare(ctx, store.Live, store.Rebuilding, func(ctx context.Context, seq uint64) error {
@@ -43,8 +45,8 @@ func (r *Rebuild) compare(ctx context.Context, p *replay.Replay, w *store.Writer
 
 // keeping runs fn, which may take long, and keeps the lease of the new index
 // meanwhile. Where that is lost, fn's context ends, and the error is
-// store.ErrLeaseLost.
-func keeping(ctx context.Context, w *store.Writer, fn func(ctx context.Context) error) error {
+// write.ErrLeaseLost.
+func keeping(ctx context.Context, w *write.Writer, fn func(ctx context.Context) error) error {
 	ctx, end := context.WithCancelCause(ctx)
 	var renewing sync.WaitGroup
 	renewing.Go(func() {
@@ -54,7 +56,7 @@ func keeping(ctx context.Context, w *store.Writer, fn func(ctx context.Context) 
 				return
 			case <-time.After(renewEvery):
 			}
-			if err := w.Renew(ctx); errors.Is(err, store.ErrLeaseLost) {
+			if err := w.Renew(ctx); errors.Is(err, write.ErrLeaseLost) {
 				end(err)
 			}
 		}
@@ -62,7 +64,7 @@ func keeping(ctx context.Context, w *store.Writer, fn func(ctx context.Context) 
 	err := fn(ctx)
 	end(nil)
 	renewing.Wait()
-	if cause := context.Cause(ctx); errors.Is(cause, store.ErrLeaseLost) {
+	if cause := context.Cause(ctx); errors.Is(cause, write.ErrLeaseLost) {
 		return cause
 	}
 	return err
@@ -70,11 +72,11 @@ func keeping(ctx context.Context, w *store.Writer, fn func(ctx context.Context) 
 
 // judge says what was found, and returns whether that keeps the new index from
 // being switched in. A live index that cannot be read may be why it is rebuilt.
-func (r *Rebuild) judge(ctx context.Context, found store.Findings, err error) error {
+func (r *Rebuild) judge(ctx context.Context, found check.Findings, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case errors.Is(err, store.ErrLeaseLost):
+	case errors.Is(err, write.ErrLeaseLost):
 		return err
 	case err == nil && found.N == 0:
 		r.Progress.Say("there is no difference")
@@ -94,7 +96,7 @@ func (r *Rebuild) judge(ctx context.Context, found store.Findings, err error) er
 
 // reached reports whether the new index has come as far in upstream time as the
 // live one of another stream had.
-func (r *Rebuild) reached(ctx context.Context, w *store.Writer) (bool, error) {
+func (r *Rebuild) reached(ctx context.Context, w *write.Writer) (bool, error) {
 	if r.AcceptDifferences {
 		return true, nil
 	}
@@ -104,14 +106,14 @@ func (r *Rebuild) reached(ctx context.Context, w *store.Writer) (bool, error) {
 
 // checkConflicts looks for what a live index of another stream has, or saw removed,
 // that the new index lacks without a reason.
-func (r *Rebuild) checkConflicts(ctx context.Context, p *replay.Replay, w *store.Writer) error {
+func (r *Rebuild) checkConflicts(ctx context.Context, p *replay.Replay, w *write.Writer) error {
 	r.Progress.Say("looking for posts and removals of the live index, which is of another stream, that the new one lacks")
 	if err := p.Settle(ctx); err != nil {
 		return err
 	}
-	var found store.Findings
+	var found check.Findings
 	err := keeping(ctx, w, func(ctx context.Context) (err error) {
-		found, err = store.NewVerifier(r.Database).Conflicts(ctx, store.Live, store.Rebuilding)
+		found, err = check.New(r.Database).Conflicts(ctx, store.Live, store.Rebuilding)
 		return err
 	})
 	return r.judge(ctx, found, err)

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
@@ -119,7 +120,7 @@ func (r *Rebuild) isForeign(ctx context.Context, cp store.Checkpoint, st stream.
 
 // carryOver begins the new index with what the live one has of the time before
 // what is replayed.
-func (r *Rebuild) carryOver(ctx context.Context, w *store.Writer) error {
+func (r *Rebuild) carryOver(ctx context.Context, w *write.Writer) error {
 	r.Progress.Say(fmt.Sprintf("the stream was trimmed: taking over what the live index has of the time before message %d", r.plan.first))
 	total := 0
 	if err := keeping(ctx, w, func(ctx context.Context) error {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
@@ -29,7 +30,7 @@ func (silent) Say(string)        {}
 type live struct {
 	js       jetstream.JetStream
 	database store.Options
-	writer   *store.Writer
+	writer   *write.Writer
 }
 
 func newLive(t *testing.T, cfg stream.Config, messages int) *live {
@@ -38,7 +39,7 @@ func newLive(t *testing.T, cfg stream.Config, messages int) *live {
 	require.NoError(t, stream.Ensure(t.Context(), l.js, cfg))
 	require.NoError(t, store.Migrate(t.Context(), l.database, slog.New(slog.DiscardHandler)))
 	var err error
-	l.writer, err = store.OpenWriter(t.Context(), l.database, "live")
+	l.writer, err = write.Open(t.Context(), l.database, "live")
 	require.NoError(t, err)
 	t.Cleanup(l.writer.Close)
 	_, err = l.writer.Acquire(t.Context())
@@ -52,7 +53,7 @@ func (l *live) goOn(t *testing.T, messages int) {
 	t.Helper()
 	for range messages {
 		ev := event.Event{Kind: event.KindPosition, Source: event.Position{Host: "a", Time: time.Now().UTC().Truncate(time.Microsecond)}}
-		require.NoError(t, l.writer.Apply(t.Context(), func(_ *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+		require.NoError(t, l.writer.Apply(t.Context(), func(_ *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
 			ev.Source.Seq = cp.Seq + 1
 			data, err := ev.Encode()
 			require.NoError(t, err)
@@ -65,7 +66,7 @@ func (l *live) goOn(t *testing.T, messages int) {
 
 func (l *live) prepare(t *testing.T, js jetstream.JetStream) *Rebuild {
 	t.Helper()
-	r := &Rebuild{JS: js, Database: l.database, Logger: slog.New(slog.DiscardHandler), Progress: silent{}, owner: store.NewOwner(l.database)}
+	r := &Rebuild{JS: js, Database: l.database, Logger: slog.New(slog.DiscardHandler), Progress: silent{}, owner: write.NewOwner(l.database)}
 	require.NoError(t, r.prepare(t.Context()))
 	return r
 }
@@ -134,12 +135,12 @@ func TestWhatIsOfAnUnknownStreamIsBegunAnew(t *testing.T) {
 	o := l.database
 	o.Schema = store.Rebuilding
 	require.NoError(t, store.Migrate(t.Context(), o, slog.New(slog.DiscardHandler)))
-	w, err := store.OpenWriter(t.Context(), o, "rebuild")
+	w, err := write.Open(t.Context(), o, "rebuild")
 	require.NoError(t, err)
 	defer w.Close()
 	_, err = w.Acquire(t.Context())
 	require.NoError(t, err)
-	require.NoError(t, w.Apply(t.Context(), func(_ *store.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+	require.NoError(t, w.Apply(t.Context(), func(_ *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
 		cp.Seq = 5
 		return cp, nil
 	}))

@@ -21,6 +21,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/indexer/internal/replay"
 )
@@ -64,7 +65,7 @@ type Rebuild struct {
 	Logger            *slog.Logger
 	Progress          Progress
 
-	owner *store.Owner
+	owner *write.Owner
 	plan  plan
 	// recalled says that the live index's floors were.
 	recalled bool
@@ -72,7 +73,7 @@ type Rebuild struct {
 
 // Run rebuilds and switches. It returns the number of messages replayed.
 func (r *Rebuild) Run(ctx context.Context) (uint64, error) {
-	r.owner = store.NewOwner(r.Database)
+	r.owner = write.NewOwner(r.Database)
 	// What a switch that was killed before its clean-up left.
 	if err := r.owner.Drop(ctx, store.Retired); err != nil {
 		return 0, err
@@ -90,13 +91,13 @@ func (r *Rebuild) Run(ctx context.Context) (uint64, error) {
 	if err := store.Migrate(ctx, o, r.Logger); err != nil {
 		return 0, err
 	}
-	w, err := store.OpenWriter(ctx, o, r.ID)
+	w, err := write.Open(ctx, o, r.ID)
 	if err != nil {
 		return 0, err
 	}
 	defer w.Close()
 	cp, err := w.Acquire(ctx)
-	if errors.Is(err, store.ErrLeaseHeld) {
+	if errors.Is(err, write.ErrLeaseHeld) {
 		return 0, fmt.Errorf("rebuild: %w", errRunning)
 	}
 	if err != nil {
@@ -150,7 +151,7 @@ func (r *Rebuild) Run(ctx context.Context) (uint64, error) {
 
 // replay brings the new index to the stream's end by way of the live one's
 // checkpoint, where the two are compared, and switches it in.
-func (r *Rebuild) replay(ctx context.Context, p *replay.Replay, w *store.Writer) error {
+func (r *Rebuild) replay(ctx context.Context, p *replay.Replay, w *write.Writer) error {
 	if !r.plan.foreign {
 		if err := r.meet(ctx, p, w); err != nil {
 			return err
@@ -212,7 +213,7 @@ func (r *Rebuild) replay(ctx context.Context, p *replay.Replay, w *store.Writer)
 
 // meet brings the new index to the live one's checkpoint and compares the two.
 // Where the live index stands still, this is the one time for it.
-func (r *Rebuild) meet(ctx context.Context, p *replay.Replay, w *store.Writer) error {
+func (r *Rebuild) meet(ctx context.Context, p *replay.Replay, w *write.Writer) error {
 	vacuumed := false
 	for {
 		live, _, err := r.owner.CheckpointOf(ctx, store.Live)
@@ -269,14 +270,14 @@ func (r *Rebuild) catchUp(ctx context.Context, p *replay.Replay) error {
 // that, which was accepted. A live index that cannot be read must not be in the way then.
 func (r *Rebuild) recallFloors(ctx context.Context, p *replay.Replay) error {
 	err := p.RecallFloors(ctx)
-	if err == nil || errors.Is(err, store.ErrLeaseLost) || !r.AcceptDifferences {
+	if err == nil || errors.Is(err, write.ErrLeaseLost) || !r.AcceptDifferences {
 		return err
 	}
 	r.Logger.Warn("the live index's floors could not be taken over, which was accepted", "err", err)
 	return nil
 }
 
-func (r *Rebuild) vacuum(ctx context.Context, w *store.Writer) error {
+func (r *Rebuild) vacuum(ctx context.Context, w *write.Writer) error {
 	r.Progress.Say("vacuuming the new index")
 	return keeping(ctx, w, func(ctx context.Context) error { return r.owner.Vacuum(ctx, store.Rebuilding) })
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/event"
-	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
 )
@@ -17,7 +17,7 @@ import (
 // remembers which ones it had.
 type memory struct {
 	js      jetstream.JetStream
-	writer  *store.Writer
+	writer  *write.Writer
 	applier *apply.Applier
 	// gaps says that something is missing.
 	gaps bool
@@ -54,7 +54,7 @@ func (m *memory) look(ctx context.Context) (gaps bool, err error) {
 // recall prepares for the first messages of a batch and returns how many: up to
 // one that erases an account, which must not find markers of removals behind it.
 func (m *memory) recall(ctx context.Context, batch []stream.Message) (int, error) {
-	var removals []store.Removal
+	var removals []write.Removal
 	var erased []string
 	n := 0
 	for n < len(batch) && erased == nil {
@@ -66,8 +66,8 @@ func (m *memory) recall(ctx context.Context, batch []stream.Message) (int, error
 		}
 		switch ev.Kind {
 		case event.KindDelete, event.KindRemove:
-			removals = append(removals, store.Removal{
-				Version: store.Version{DID: ev.DID, Rkey: ev.Rkey, Rev: ev.Rev}, At: ev.Source.NetworkTime(), Seq: msg.Seq,
+			removals = append(removals, write.Removal{
+				Version: write.Version{DID: ev.DID, Rkey: ev.Rkey, Rev: ev.Rev}, At: ev.Source.NetworkTime(), Seq: msg.Seq,
 			})
 		case event.KindAccount:
 			if ev.Erases() {

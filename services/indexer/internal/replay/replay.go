@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
 )
@@ -27,7 +28,7 @@ const (
 type Config struct {
 	JS jetstream.JetStream
 	// Writer has the lease of the index that is written.
-	Writer *store.Writer
+	Writer *write.Writer
 	Logger *slog.Logger
 	// PutDeadLetter stores a message that cannot be applied.
 	PutDeadLetter func(ctx context.Context, d stream.DeadLetter) error
@@ -187,7 +188,7 @@ func (r *Replay) pass(ctx context.Context, seq uint64) error {
 	if st.Last < seq {
 		return fmt.Errorf("%w: wanted up to %d, the last is %d", stream.ErrBehind, seq, st.Last)
 	}
-	cp, _, err := store.NewOwner(r.cfg.Database).CheckpointOf(ctx, r.cfg.Leader)
+	cp, _, err := write.NewOwner(r.cfg.Database).CheckpointOf(ctx, r.cfg.Leader)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/check"
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/indexer/internal/replay"
 )
@@ -45,7 +47,7 @@ type Verify struct {
 // with, "" where there is none.
 func (v *Verify) Other(ctx context.Context) (string, error) {
 	for _, schema := range []string{store.Rebuilding, store.Retired} {
-		_, exists, err := store.NewOwner(v.Database).CheckpointOf(ctx, schema)
+		_, exists, err := write.NewOwner(v.Database).CheckpointOf(ctx, schema)
 		if err != nil {
 			return "", err
 		}
@@ -57,27 +59,27 @@ func (v *Verify) Other(ctx context.Context) (string, error) {
 }
 
 // Check checks one schema by itself.
-func (v *Verify) Check(ctx context.Context, schema string) (store.Findings, error) {
+func (v *Verify) Check(ctx context.Context, schema string) (check.Findings, error) {
 	return v.verifier().Check(ctx, schema)
 }
 
-func (v *Verify) verifier() *store.Verifier {
-	s := store.NewVerifier(v.Database)
+func (v *Verify) verifier() *check.Verifier {
+	s := check.New(v.Database)
 	s.Progress = v.Progress.At
 	return s
 }
 
 // Compare compares two schemas, and brings other to schema's checkpoint where
 // it is behind. The live one is never brought anywhere.
-func (v *Verify) Compare(ctx context.Context, schema, other string) (store.Findings, error) {
+func (v *Verify) Compare(ctx context.Context, schema, other string) (check.Findings, error) {
 	at, err := v.checkpoint(ctx, schema)
 	if err != nil {
-		return store.Findings{}, err
+		return check.Findings{}, err
 	}
 	cp, err := v.checkpoint(ctx, other)
 	switch {
 	case err != nil:
-		return store.Findings{}, err
+		return check.Findings{}, err
 	case cp.Seq == at.Seq:
 		// If nobody writes, it stays so.
 		f, err := v.verifier().Compare(ctx, schema, other, nil)
@@ -90,18 +92,18 @@ func (v *Verify) Compare(ctx context.Context, schema, other string) (store.Findi
 			v.Logger.Warn("what differs may be only that nothing could be brought to "+other, "err", err)
 			return f, nil
 		}
-		if !errors.Is(err, store.ErrApart) && !errors.Is(err, store.ErrSweeping) || other == store.Live {
+		if !errors.Is(err, check.ErrApart) && !errors.Is(err, check.ErrSweeping) || other == store.Live {
 			return f, err
 		}
 	case cp.Seq > at.Seq || other == store.Live:
-		return store.Findings{}, fmt.Errorf("%w: %s is at %d, %s at %d; let the one behind catch up, or name it as the other",
-			store.ErrApart, schema, at.Seq, other, cp.Seq)
+		return check.Findings{}, fmt.Errorf("%w: %s is at %d, %s at %d; let the one behind catch up, or name it as the other",
+			check.ErrApart, schema, at.Seq, other, cp.Seq)
 	}
 	return v.align(ctx, schema, other)
 }
 
 func (v *Verify) checkpoint(ctx context.Context, schema string) (store.Checkpoint, error) {
-	cp, exists, err := store.NewOwner(v.Database).CheckpointOf(ctx, schema)
+	cp, exists, err := write.NewOwner(v.Database).CheckpointOf(ctx, schema)
 	if err == nil && !exists {
 		err = fmt.Errorf("there is no index in schema %s", schema)
 	}
@@ -110,31 +112,31 @@ func (v *Verify) checkpoint(ctx context.Context, schema string) (store.Checkpoin
 
 // align brings the other schema near the first one's checkpoint, and the rest
 // of the way while the comparison holds that.
-func (v *Verify) align(ctx context.Context, schema, other string) (store.Findings, error) {
+func (v *Verify) align(ctx context.Context, schema, other string) (check.Findings, error) {
 	js, err := v.Stream(ctx)
 	if err != nil {
-		return store.Findings{}, err
+		return check.Findings{}, err
 	}
 	o := v.Database
 	o.Schema = other
 	migrated, err := store.IsMigrated(ctx, o)
 	if err != nil {
-		return store.Findings{}, err
+		return check.Findings{}, err
 	}
 	if !migrated {
-		return store.Findings{}, fmt.Errorf("%s is of an older version of the program, which cannot be brought to the same message: run the rebuild again, or verify --alone", other)
+		return check.Findings{}, fmt.Errorf("%s is of an older version of the program, which cannot be brought to the same message: run the rebuild again, or verify --alone", other)
 	}
-	w, err := store.OpenWriter(ctx, o, v.ID)
+	w, err := write.Open(ctx, o, v.ID)
 	if err != nil {
-		return store.Findings{}, err
+		return check.Findings{}, err
 	}
 	defer w.Close()
 	cp, err := w.Acquire(ctx)
-	if errors.Is(err, store.ErrLeaseHeld) {
-		return store.Findings{}, fmt.Errorf("%s is being written by another program, such as a rebuild: %w", other, err)
+	if errors.Is(err, write.ErrLeaseHeld) {
+		return check.Findings{}, fmt.Errorf("%s is being written by another program, such as a rebuild: %w", other, err)
 	}
 	if err != nil {
-		return store.Findings{}, err
+		return check.Findings{}, err
 	}
 	release := func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
@@ -148,21 +150,21 @@ func (v *Verify) align(ctx context.Context, schema, other string) (store.Finding
 		PutDeadLetter: func(context.Context, stream.DeadLetter) error { return nil },
 	}, cp.Seq)
 	if err != nil {
-		return store.Findings{}, err
+		return check.Findings{}, err
 	}
 	defer r.Close()
 	v.Progress.Say("bringing " + other + " to the same message")
 	for {
 		at, err := v.checkpoint(ctx, schema)
 		if err != nil {
-			return store.Findings{}, err
+			return check.Findings{}, err
 		}
 		if r.At()+nearEnd >= at.Seq {
 			break
 		}
 		more, err := r.Next(ctx, at.Seq)
 		if err != nil {
-			return store.Findings{}, err
+			return check.Findings{}, err
 		}
 		if !more {
 			break

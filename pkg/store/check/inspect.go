@@ -1,0 +1,330 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/internal/keys"
+	"github.com/tagstream/tagstream/pkg/store/internal/pg"
+)
+
+const (
+	verifyPosts    = 2000 // in one piece
+	verifyAccounts = 10_000
+	verifyTerms    = 1000
+	verifyListings = 5000
+)
+
+// inspection is one schema that is looked through.
+type inspection struct {
+	*verification
+	tx     pgx.Tx // of the slice
+	schema string
+
+	// What the checkpoint says, as of the slice.
+	seq                  int64
+	time                 time.Time
+	sync                 event.SyncRun
+	posts, visible, tags int64
+	// retagging says that some tags are in an older form.
+	retagging bool
+
+	// How far each kind was looked through, and the tags that have hourly counts.
+	after  map[*terming]string
+	listed map[*terming]row
+	hourly []term
+}
+
+// terming is a kind of terms that posts are listed by.
+type terming struct {
+	what, list, column, terms string
+	of                        func(tags, langs []string) []string
+}
+
+var (
+	byTag  = &terming{"tag", "post_tags", "tag_id", "tags", func(tags, _ []string) []string { return tags }}
+	byLang = &terming{"language", "post_langs", "lang_id", "langs", func(_, langs []string) []string { return event.LangRanges(langs) }}
+)
+
+// inspected is a post as indexes are compared by.
+type inspected struct {
+	key         event.Key
+	did, rkey   string
+	state       store.State
+	rev, cid    string
+	tags, langs []string
+	indexedAt   time.Time
+	record      string // its digest
+	orphan      bool   // of no account
+}
+
+func (p *inspected) uri() string   { return event.URI(p.did, p.rkey) }
+func (p *inspected) visible() bool { return p.state == store.Active && !p.orphan }
+
+// open begins a slice in a snapshot, with the schema's checkpoint.
+func (x *inspection) open(ctx context.Context, tx pgx.Tx) error {
+	x.tx = tx
+	var sweeping bool
+	err := tx.QueryRow(ctx, `
+		SELECT seq, source_time, sync_did, sync_rev, sync_fixed, posts, visible_posts, tags, retag_below IS NOT NULL, EXISTS (SELECT FROM `+x.table("sweeps")+`)
+		  FROM `+x.table("checkpoint")).
+		Scan(&x.seq, &x.time, &x.sync.DID, &x.sync.Rev, &x.sync.Fixed, &x.posts, &x.visible, &x.tags, &x.retagging, &sweeping)
+	if err != nil {
+		return fmt.Errorf("read the checkpoint of %s: %w", x.schema, pg.NotMigrated(err))
+	}
+	if sweeping {
+		return fmt.Errorf("verify %s: %w", x.schema, ErrSweeping)
+	}
+	return nil
+}
+
+// rows is about how many steps tell of.
+func (x *inspection) rows() uint64 { return uint64(max(x.posts, 0) + max(x.tags, 0)) }
+
+func (x *inspection) table(name string) string { return pg.Qualified(x.schema, name) }
+
+func (x *inspection) find(format string, args ...any) error {
+	return x.findings.add(format+" in "+x.schema, args...)
+}
+
+// readPosts reads a piece of the posts from a key on.
+func (x *inspection) readPosts(ctx context.Context, from event.Key) ([]inspected, error) {
+	rows, err := x.tx.Query(ctx, `
+		SELECT p.key, COALESCE(a.did, ''), p.rkey, COALESCE(a.state, 0), a.id IS NULL, p.rev, p.cid, p.tags, p.langs, p.indexed_at, md5(p.record)
+		  FROM `+x.table("posts")+` p LEFT JOIN `+x.table("accounts")+` a ON a.id = p.account_id
+		 WHERE p.key >= $1 ORDER BY p.key LIMIT $2`, from, verifyPosts)
+	if err != nil {
+		return nil, fmt.Errorf("read the posts of %s: %w", x.schema, err)
+	}
+	posts, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (inspected, error) {
+		var p inspected
+		err := row.Scan((*[16]byte)(&p.key), &p.did, &p.rkey, &p.state, &p.orphan, &p.rev, &p.cid, &p.tags, &p.langs, &p.indexedAt, &p.record)
+		p.indexedAt = p.indexedAt.UTC()
+		return p, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the posts of %s: %w", x.schema, err)
+	}
+	return posts, nil
+}
+
+// checkPosts checks that posts are listed wherever they should be.
+func (x *inspection) checkPosts(ctx context.Context, posts []inspected) error {
+	var tags, langs listings
+	for i := range posts {
+		p := &posts[i]
+		switch {
+		case p.orphan:
+			if err := x.find("the post with key %x and record key %s is of no account", p.key, p.rkey); err != nil {
+				return err
+			}
+		case p.visible():
+			tags.add(p, p.tags)
+			langs.add(p, event.LangRanges(p.langs))
+		}
+	}
+	if err := x.checkListed(ctx, byTag, tags); err != nil {
+		return err
+	}
+	return x.checkListed(ctx, byLang, langs)
+}
+
+// listings are the rows of post_tags or post_langs that posts ask for.
+type listings struct {
+	posts []*inspected
+	keys  []event.Key
+	names []string
+}
+
+func (l *listings) add(p *inspected, names []string) {
+	for _, name := range names {
+		l.posts, l.keys, l.names = append(l.posts, p), append(l.keys, p.key), append(l.names, name)
+	}
+}
+
+func (x *inspection) checkListed(ctx context.Context, by *terming, want listings) error {
+	if len(want.names) == 0 {
+		return nil
+	}
+	rows, err := x.tx.Query(ctx, `
+		SELECT i.n FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS i(key, name, n)
+		 WHERE (SELECT count(*) FROM `+x.table(by.terms)+` t JOIN `+x.table(by.list)+` l ON l.`+by.column+` = t.id AND l.key = i.key
+		         WHERE t.name = i.name) = 0 ORDER BY i.n`, want.keys, want.names)
+	if err != nil {
+		return fmt.Errorf("look up rows of %s: %w", x.table(by.list), err)
+	}
+	missing, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return fmt.Errorf("look up rows of %s: %w", x.table(by.list), err)
+	}
+	for _, n := range missing {
+		if err := x.find("post %s is visible but not listed under %s %q", want.posts[n-1].uri(), by.what, want.names[n-1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *inspection) checkTags(ctx context.Context) (bool, error)  { return x.checkTerms(ctx, byTag) }
+func (x *inspection) checkLangs(ctx context.Context) (bool, error) { return x.checkTerms(ctx, byLang) }
+func (x *inspection) checkTagged(ctx context.Context) (bool, error) {
+	return x.checkListings(ctx, byTag)
+}
+func (x *inspection) checkSpoken(ctx context.Context) (bool, error) {
+	return x.checkListings(ctx, byLang)
+}
+
+// checkTerms checks the counts of the next piece of tags or languages, by name.
+func (x *inspection) checkTerms(ctx context.Context, by *terming) (done bool, err error) {
+	isHourly := "false"
+	if by == byTag {
+		isHourly = "t.hourly"
+	}
+	rows, err := x.tx.Query(ctx, `
+		SELECT t.id, t.name, t.posts, `+isHourly+`, (SELECT count(*) FROM `+x.table(by.list)+` l WHERE l.`+by.column+` = t.id)
+		  FROM `+x.table(by.terms)+` t WHERE t.name > $1 ORDER BY t.name LIMIT $2`, x.after[by], verifyTerms)
+	if err != nil {
+		return false, fmt.Errorf("read %s: %w", x.table(by.terms), err)
+	}
+	var t term
+	var said, seen int64
+	var hourly bool
+	n := 0
+	if _, err := pgx.ForEachRow(rows, []any{&t.id, &t.name, &said, &hourly, &seen}, func() error {
+		n++
+		x.after[by] = t.name
+		if hourly {
+			x.hourly = append(x.hourly, t)
+		}
+		if said != seen {
+			return x.find("%s %q is said to have %d visible posts and has %d", by.what, t.name, said, seen)
+		}
+		return nil
+	}); err != nil {
+		return false, fmt.Errorf("read %s: %w", x.table(by.terms), err)
+	}
+	if by == byTag {
+		x.step(n)
+	}
+	return n < verifyTerms, nil
+}
+
+// checkListings checks that every row of the next piece of post_tags or post_langs is of a
+// visible post that has the term.
+func (x *inspection) checkListings(ctx context.Context, by *terming) (done bool, err error) {
+	from := x.listed[by]
+	rows, err := x.tx.Query(ctx, `
+		SELECT l.id, l.key, t.name, p.rkey, a.did, a.state, p.tags, p.langs
+		  FROM (SELECT `+by.column+` AS id, key FROM `+x.table(by.list)+` WHERE (`+by.column+`, key) > ($1, $2) ORDER BY `+by.column+`, key LIMIT $3) AS l
+		  LEFT JOIN `+x.table(by.terms)+` t ON t.id = l.id LEFT JOIN `+x.table("posts")+` p ON p.key = l.key LEFT JOIN `+x.table("accounts")+` a ON a.id = p.account_id
+		 ORDER BY l.id, l.key`, from.id, from.key, verifyListings)
+	if err != nil {
+		return false, fmt.Errorf("read %s: %w", x.table(by.list), err)
+	}
+	var at row
+	var name, rkey, did *string
+	var state *store.State
+	var tags, langs []string
+	n := 0
+	if _, err := pgx.ForEachRow(rows, []any{&at.id, (*[16]byte)(&at.key), &name, &rkey, &did, &state, &tags, &langs}, func() error {
+		n++
+		switch {
+		case name == nil:
+			return x.find("%s has a row of no %s", by.list, by.what)
+		case did == nil:
+			return x.find("%s has a row of %s %q and no post", by.list, by.what, *name)
+		case *state != store.Active || !slices.Contains(by.of(tags, langs), *name):
+			return x.find("post %s is listed under %s %q, where it should not be", event.URI(*did, *rkey), by.what, *name)
+		}
+		return nil
+	}); err != nil {
+		return false, fmt.Errorf("read %s: %w", x.table(by.list), err)
+	}
+	x.listed[by] = at
+	return n < verifyListings, nil
+}
+
+// checkTotals checks the totals, which one statement counts.
+func (x *inspection) checkTotals(ctx context.Context) (done bool, err error) {
+	// It reads whole tables, in no order.
+	for _, setting := range []string{"enable_seqscan", "enable_hashjoin"} {
+		if _, err := x.tx.Exec(ctx, "SET LOCAL "+setting+" = on"); err != nil {
+			return false, fmt.Errorf("count what is in %s: %w", x.schema, err)
+		}
+	}
+	var posts, visible, tags int64
+	if err := x.tx.QueryRow(ctx, `
+		SELECT (SELECT count(*) FROM `+x.table("posts")+`),
+		       (SELECT count(*) FROM `+x.table("posts")+` p JOIN `+x.table("accounts")+` a ON a.id = p.account_id AND a.state = 0),
+		       (SELECT count(*) FROM `+x.table("tags")+` WHERE posts > 0)`).Scan(&posts, &visible, &tags); err != nil {
+		return false, fmt.Errorf("count what is in %s: %w", x.schema, err)
+	}
+	for _, c := range []struct {
+		what       string
+		said, seen int64
+	}{
+		{"posts", x.posts, posts},
+		{"visible posts", x.visible, visible},
+		{"tags in use", x.tags, tags},
+	} {
+		if c.said != c.seen {
+			if err := x.find("the total of %s is %d, there are %d", c.what, c.said, c.seen); err != nil {
+				return false, err
+			}
+		}
+	}
+	return true, nil
+}
+
+// row is one of post_tags or post_langs.
+type row struct {
+	id  int64
+	key event.Key
+}
+
+type term struct {
+	id   int64
+	name string
+}
+
+// checkHours compares the hours that a history of the next tag shows with what they count.
+func (x *inspection) checkHours(ctx context.Context) (done bool, err error) {
+	if len(x.hourly) == 0 {
+		return true, nil
+	}
+	t := x.hourly[0]
+	x.hourly = x.hourly[1:]
+	last := keys.Hour(x.time)
+	var hours []int64
+	var from, to []event.Key
+	for hour := max(last-store.HistoryHours+1, 0); hour <= last; hour++ {
+		hours = append(hours, hour)
+		from = append(from, event.FirstKey(time.Unix(hour*3600, 0)))
+		to = append(to, event.FirstKey(time.Unix((hour+1)*3600, 0)))
+	}
+	rows, err := x.tx.Query(ctx, `
+		SELECT w.hour, COALESCE((SELECT h.posts FROM `+x.table("tag_hours")+` h WHERE h.hour = w.hour AND h.tag_id = $1), 0),
+		       (SELECT count(*) FROM `+x.table("post_tags")+` l WHERE l.tag_id = $1 AND l.key >= w.lo AND l.key < w.hi)
+		  FROM unnest($2::bigint[], $3::uuid[], $4::uuid[]) AS w(hour, lo, hi)
+		 WHERE EXISTS (SELECT FROM `+x.table("tags")+` t WHERE t.id = $1)`, t.id, hours, from, to)
+	if err != nil {
+		return false, fmt.Errorf("read %s: %w", x.table("tag_hours"), err)
+	}
+	var hour, said, seen int64
+	if _, err := pgx.ForEachRow(rows, []any{&hour, &said, &seen}, func() error {
+		if said == seen {
+			return nil
+		}
+		return x.find("tag %q is said to have %d visible posts in the hour from %s and has %d", t.name, said,
+			time.Unix(hour*3600, 0).UTC().Format(time.RFC3339), seen)
+	}); err != nil {
+		return false, fmt.Errorf("compare the hours of tag %q: %w", t.name, err)
+	}
+	return false, nil
+}

@@ -1,0 +1,73 @@
+package pg
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestPoolSize(t *testing.T) {
+	t.Parallel()
+	const base = "postgres://u@127.0.0.1/x"
+	for _, c := range []struct {
+		name string
+		o    Options
+		want int32
+	}{
+		{"default", Options{URL: base}, 4},
+		{"program's default", Options{URL: base, DefaultConns: 8}, 8},
+		{"URL", Options{URL: base + "?pool_max_conns=3", DefaultConns: 8}, 3},
+		{"setting", Options{URL: base + "?pool_max_conns=3", DefaultConns: 8, MaxConns: 7}, 7},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, _, _, err := where(c.o)
+			require.NoError(t, err)
+			require.Equal(t, c.want, got)
+		})
+	}
+}
+
+// FuzzURL makes URLs of broken user-info. Nothing of it may stand in an error, nor in
+// what a URL that is accepted leads to: that is named by later errors.
+func FuzzURL(f *testing.F) {
+	for _, s := range []string{"u:p", "u:p#", "u:@", "u:/1", "u:1?", "u:1/", "u:%", "u:%zz", ":[", "u:,", "u: ", "u:1,@", "u:\x00", "u:'", "u@u:p", "://", "u:p@h?password=", "u:\n"} {
+		f.Add(s, "host:5432/db?sslmode=bogus")
+		f.Add(s, "host/db")
+		f.Add(s, "a,b:1:2/db")
+	}
+	const secret = "S3CR3T"
+	f.Fuzz(func(t *testing.T, broken, rest string) {
+		if strings.Contains(rest, secret) || strings.Contains(rest, "@") {
+			return
+		}
+		for _, info := range []string{broken + secret, secret + broken, secret + broken + secret} {
+			for _, scheme := range []string{"postgres://", "postgresql://", "Postgres://", ""} {
+				_, hosts, names, err := where(Options{URL: scheme + info + "@" + rest})
+				if err != nil {
+					require.NotContains(t, err.Error(), secret)
+					continue
+				}
+				if scheme != "" && strings.HasPrefix(scheme, "p") {
+					require.NotContains(t, strings.Join(append(hosts, names...), " "), secret, "%s%s@%s", scheme, info, rest)
+				}
+			}
+		}
+	})
+}
+
+// where returns what a URL that is accepted leads to.
+func where(o Options) (maxConns int32, hosts, names []string, err error) {
+	t, err := o.Target(Reading)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	c := t.Config.ConnConfig
+	hosts = []string{c.Host}
+	for _, f := range c.Fallbacks {
+		hosts = append(hosts, f.Host)
+	}
+	return t.Config.MaxConns, hosts, append(slices.Collect(maps.Keys(c.RuntimeParams)), c.Database), nil
+}

@@ -1,0 +1,113 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/internal/keys"
+	"github.com/tagstream/tagstream/pkg/store/internal/pg"
+)
+
+// TagHistory is what there is to say of a tag.
+type TagHistory struct {
+	TagCount
+	// First and Last are the places in time (sortAt) of its oldest and newest
+	// visible post; zero where that was not found, see TagHistory.
+	First, Last time.Time
+	// Hours are the HistoryHours up to the one of the checkpoint's time, or of now
+	// where that is earlier, oldest first, those without posts included.
+	Hours []HourCount
+}
+
+// HourCount is how many visible posts of a tag are placed in the hour that
+// begins at Hour.
+type HourCount struct {
+	Hour  time.Time
+	Posts int64
+}
+
+// historyScan bounds what is read of a tag that is not hourly: a few times what
+// one can have, since tags become hourly late while accounts are being swept.
+const historyScan = 5 * store.HourlyTag
+
+// HistoryEnds is among how many posts at either end of a tag the first and the
+// last visible one are sought.
+const HistoryEnds = 500
+
+// TagHistory returns a tag's numbers. It reads at most HistoryHours counts or,
+// of a tag without them, its posts, of which there are few. The error is
+// ErrNotFound where the tag has no visible posts by its count, or the database's.
+//
+// While an account of very many posts is hidden, shown or erased in pieces,
+// Posts and the hours of hourly tags are those of before, and posts that are to
+// go or to come are left out of the rest: nobody sees part of it. First and Last
+// are then sought among the HistoryEnds posts at either end, and each is zero
+// where none of these is in sight.
+func (r *Reader) TagHistory(ctx context.Context, name string) (TagHistory, error) {
+	t := TagHistory{TagCount: TagCount{Name: name}}
+	var first, last *event.Key
+	var lastHour int64
+	var counts [][]int64
+	var inWindow []event.Key
+	err := r.ask(ctx, historyQuery, []any{name, store.HistoryHours, historyScan, HistoryEnds}, func(rows pgx.Rows) error {
+		return scanOne(rows, &t.Posts, &lastHour, &first, &last, &counts, &inWindow)
+	})
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return TagHistory{}, ErrNotFound
+	case err != nil:
+		return TagHistory{}, fmt.Errorf("read the history of tag %q: %w", name, pg.NotMigrated(err))
+	}
+	if first != nil {
+		t.First = first.SortAt()
+	}
+	if last != nil {
+		t.Last = last.SortAt()
+	}
+	t.Hours = make([]HourCount, store.HistoryHours)
+	firstHour := lastHour - store.HistoryHours + 1
+	for i := range t.Hours {
+		t.Hours[i].Hour = time.Unix((firstHour+int64(i))*3600, 0).UTC()
+	}
+	for _, c := range counts {
+		t.Hours[c[0]-firstHour].Posts += c[1]
+	}
+	for _, k := range inWindow {
+		t.Hours[keys.Hour(k.SortAt())-firstHour].Posts++
+	}
+	return t, nil
+}
+
+// historyQuery is one statement, so that all of it is of one moment. The counts
+// of an hourly tag are looked up one by one, which is as many look-ups whatever
+// the planner thinks; of any other tag the keys come, and are counted by the
+// caller. An upstream clock far ahead does not move the hours away from the posts.
+const historyQuery = `
+	SELECT t.posts, w.last_hour,
+	       (SELECT s.key FROM (SELECT key FROM post_tags WHERE tag_id = t.id ORDER BY key LIMIT $4) AS s WHERE ` + inSight + ` LIMIT 1),
+	       (SELECT s.key FROM (SELECT key FROM post_tags WHERE tag_id = t.id ORDER BY key DESC LIMIT $4) AS s WHERE ` + inSight + ` LIMIT 1),
+	       ARRAY(SELECT ARRAY[hour, coalesce((SELECT h.posts FROM tag_hours h WHERE h.hour = hours.hour AND h.tag_id = t.id), 0)]
+	               FROM generate_series(w.last_hour - $2::bigint + 1, w.last_hour) AS hours(hour)
+	              WHERE t.hourly),
+	       ARRAY(SELECT s.key
+	               FROM (SELECT key FROM post_tags
+	                      WHERE tag_id = t.id AND NOT t.hourly AND key >= w.first_key AND key < w.end_key
+	                      ORDER BY key DESC LIMIT $3) AS s
+	              WHERE ` + inSight + `)
+	  FROM tags t
+	 CROSS JOIN (SELECT last_hour,
+	                    (lpad(to_hex(greatest(last_hour - $2::bigint + 1, 0) * 3600000000), 16, '0') || repeat('0', 16))::uuid AS first_key,
+	                    (lpad(to_hex(greatest(last_hour + 1, 0) * 3600000000), 16, '0') || repeat('0', 16))::uuid AS end_key
+	               FROM (SELECT floor(extract(epoch FROM LEAST(source_time, statement_timestamp())) / 3600)::bigint AS last_hour FROM checkpoint WHERE singleton) AS c) AS w
+	 WHERE t.name = $1 AND t.posts > 0`
+
+// inSight is true of a row s of post_tags whose post no sweep keeps from
+// readers. Mostly there is no sweep, and no post is looked at.
+const inSight = `(NOT EXISTS (SELECT FROM sweeps)
+	OR NOT EXISTS (SELECT FROM posts p JOIN sweeps w USING (account_id) WHERE p.key = s.key AND ` + outOfSight + ` OFFSET 0))`

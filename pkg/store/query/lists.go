@@ -1,0 +1,254 @@
+package query
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+)
+
+// A query is a conjunction of groups of lists, less what it excludes: a post is
+// found that is in one list, at least, of every group, and in none of those
+// excluded. A list is what a tag or a language has in post_tags or post_langs,
+// in the order of posts.
+
+// list is the posts under one term.
+type list struct {
+	name   string
+	id     int64
+	posts  int64
+	sample sample
+}
+
+// sample is what a list holds next, in the way of reading: up to so many of its
+// keys. It tells how dense the list is from here on. Over all time it may be
+// another: tags come and go.
+type sample struct {
+	n           int
+	first, last event.Key
+	// full says that the list goes on behind the last.
+	full bool
+}
+
+// minSample is the least number of rows of each list that are looked at.
+const minSample = 4
+
+// group is lists of one kind, of which a post must be in one.
+type group struct {
+	langs bool // of post_langs rather than post_tags
+	lists []list
+}
+
+func (g group) ids() []int64 {
+	ids := make([]int64, len(g.lists))
+	for i, l := range g.lists {
+		ids[i] = l.id
+	}
+	return ids
+}
+
+// rate is how many posts the group has by microsecond from its next one on, as
+// far as was sampled; where less was left than a sample, up to the range's end.
+func (g group) rate(rng keyRange, way keyset.Way) float64 {
+	end := rng.lo
+	if way == keyset.Backward {
+		end = rng.hi
+	}
+	total := 0.0
+	for _, l := range g.lists {
+		to := end
+		if l.sample.full {
+			to = l.sample.last
+		}
+		if l.sample.n > 0 {
+			total += float64(l.sample.n) / distance(l.sample.first, to)
+		}
+	}
+	return total
+}
+
+// next is the group's next key, ok false where it has none.
+func (g group) next(way keyset.Way) (key event.Key, ok bool) {
+	for _, l := range g.lists {
+		if l.sample.n > 0 && (!ok || before(l.sample.first, key, way)) {
+			key, ok = l.sample.first, true
+		}
+	}
+	return key, ok
+}
+
+// sampledBefore reports whether all that was sampled of one of the group's lists
+// comes before the range, and the list goes on.
+func (g group) sampledBefore(rng keyRange, way keyset.Way) bool {
+	start := rng.hi
+	if way == keyset.Backward {
+		start = rng.lo
+	}
+	return slices.ContainsFunc(g.lists, func(l list) bool {
+		return l.sample.full && before(l.sample.last, start, way)
+	})
+}
+
+// before reports whether a comes before b in the way of reading.
+func before(a, b event.Key, way keyset.Way) bool {
+	c := bytes.Compare(a[:], b[:])
+	if way == keyset.Forward {
+		return c > 0
+	}
+	return c < 0
+}
+
+// isMerge reports whether what is in one group is all there is to it.
+func (c conjunction) isMerge() bool {
+	return len(c.groups) == 1 && len(c.none) == 0 && !c.sweeping
+}
+
+// conjunction is a query with its names looked up.
+type conjunction struct {
+	groups []group
+	none   []int64
+	// sweeping says that accounts are being swept: some posts of the lists are out
+	// of sight. swept are all these accounts, or those nearest to the page.
+	sweeping, sweptAll bool
+	swept              []swept
+	// nothing says that a name which every post must have is nobody's.
+	nothing bool
+}
+
+// resolve begins a transaction and looks up a query's names. Lists without posts
+// are left out.
+func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, error) {
+	var c conjunction
+	tags, langs := map[string]list{}, map[string]list{}
+	batch := &pgx.Batch{}
+	queueSnapshot(batch, conn)
+	batch.Queue(`
+		SELECT 0, '', 0::bigint, (SELECT count(*) FROM sweeps)
+		UNION ALL SELECT 1, name, id, posts FROM tags WHERE name = ANY($1::text[])
+		UNION ALL SELECT 2, name, id, posts FROM langs WHERE name = ANY($2::text[])
+		UNION ALL (`+someSwept+`)`,
+		slices.Concat(q.Tags, q.None), slices.Concat(q.Langs), maxSwept).Query(func(rows pgx.Rows) error {
+		sweeps := int64(0)
+		var kind int
+		var l list
+		_, err := pgx.ForEachRow(rows, []any{&kind, &l.name, &l.id, &l.posts}, func() error {
+			switch {
+			case kind == 0:
+				sweeps = l.posts
+			case kind == 3:
+				c.swept = append(c.swept, swept{account: l.id, below: l.name})
+			case l.posts == 0:
+			case kind == 1:
+				tags[l.name] = l
+			default:
+				langs[l.name] = l
+			}
+			return nil
+		})
+		c.sweeping, c.sweptAll = sweeps > 0, sweeps == int64(len(c.swept))
+		return err
+	})
+	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+		return c, fmt.Errorf("look up the query's names: %w", err)
+	}
+	pick := func(names []string, from map[string]list) []list {
+		var out []list
+		for _, n := range names {
+			if l, ok := from[n]; ok {
+				out = append(out, l)
+			}
+		}
+		return out
+	}
+	// What must be there and must not be is nobody's.
+	asked := slices.DeleteFunc(slices.Clone(q.Tags), func(tag string) bool { return slices.Contains(q.None, tag) })
+	wanted := pick(asked, tags)
+	if q.All {
+		c.nothing = len(wanted) < len(q.Tags)
+		for _, l := range wanted {
+			c.groups = append(c.groups, group{lists: []list{l}})
+		}
+	} else {
+		c.nothing = len(wanted) == 0
+		c.groups = append(c.groups, group{lists: wanted})
+	}
+	if len(q.Langs) > 0 {
+		spoken := pick(q.Langs, langs)
+		c.nothing = c.nothing || len(spoken) == 0
+		c.groups = append(c.groups, group{langs: true, lists: spoken})
+	}
+	c.none = group{lists: pick(q.None, tags)}.ids()
+	return c, nil
+}
+
+// sense samples every list of the groups from the start of the range.
+func (s *scan) sense(ctx context.Context, rng keyRange, size int) error {
+	order := orderBy(s.way)
+	for _, langs := range []bool{false, true} {
+		var ids []int64
+		for _, g := range s.groups {
+			if g.langs == langs {
+				ids = append(ids, g.ids()...)
+			}
+		}
+		if len(ids) == 0 {
+			continue
+		}
+		table, column := tableOf(langs)
+		sql := fmt.Sprintf(`
+			SELECT i.id, s.n, s.keys[1], s.keys[s.n]
+			  FROM unnest($1::bigint[]) AS i(id),
+			       LATERAL (SELECT count(*)::int AS n, array_agg(key) AS keys
+			                  FROM (SELECT key FROM %s WHERE %s = i.id AND key BETWEEN $2 AND $3 ORDER BY %s LIMIT $4) AS l) AS s
+			 WHERE s.n > 0`, table, column, order)
+		rows, err := s.query(ctx, sql, ids, rng.lo, rng.hi, size)
+		if err != nil {
+			return fmt.Errorf("sample %d lists: %w", len(ids), err)
+		}
+		samples := map[int64]sample{}
+		var id int64
+		var one sample
+		if _, err := pgx.ForEachRow(rows, []any{&id, &one.n, &one.first, &one.last}, func() error {
+			one.full = one.n == size
+			samples[id] = one
+			s.work -= one.n
+			s.read += one.n
+			return nil
+		}); err != nil {
+			return fmt.Errorf("sample %d lists: %w", len(ids), err)
+		}
+		for _, g := range s.groups {
+			if g.langs != langs {
+				continue
+			}
+			for i := range g.lists {
+				g.lists[i].sample = samples[g.lists[i].id]
+			}
+		}
+	}
+	return nil
+}
+
+func tableOf(langs bool) (table, column string) {
+	if langs {
+		return "post_langs", "lang_id"
+	}
+	return "post_tags", "tag_id"
+}
+
+func orderBy(way keyset.Way) string {
+	if way == keyset.Forward {
+		return "key DESC"
+	}
+	return "key"
+}
+
+type rated struct {
+	group
+	rate float64
+}

@@ -1,0 +1,295 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store/internal/pg"
+)
+
+// PostOrder is the order of every list of posts: newest first.
+var PostOrder = keyset.MustOrdering(keyset.Column{Name: "key", Direction: keyset.Desc, Type: keyset.TypeUUID})
+
+// Limits of a query. They bound what one request can make Postgres read.
+const (
+	MaxTags  = 20
+	MaxLangs = 20
+	MaxLimit = 100
+	// maxPageBytes bounds the records and tags of a page: the post that goes beyond
+	// it is the last one. Records can have a megabyte, and anybody can post a hundred
+	// of them; a full page of usual ones has a fifth of this. A tag counts as long as
+	// one can be.
+	maxPageBytes = 1 << 20
+)
+
+// PostQuery asks for posts with any of Tags, or with all of them.
+type PostQuery struct {
+	// Tags are normalized, distinct, 1 to MaxTags.
+	Tags []string
+	// All asks for all of Tags rather than any.
+	All bool
+	// None are tags that posts must not have: normalized, distinct, at most
+	// MaxTags.
+	None []string
+	// Langs are language ranges as of event.NormalizeLang, at most MaxLangs: of
+	// one of them a post must declare a language. None asks for nothing.
+	Langs []string
+	// Since and Until bound sortAt, Since inclusive, Until exclusive. Zero is no
+	// bound. Keys have whole microseconds: a finer time is rounded up.
+	Since, Until time.Time
+	// From is where to read from and Way which way: Forward goes older.
+	From keyset.Position
+	Way  keyset.Way
+	// Limit is 1 to MaxLimit.
+	Limit int
+}
+
+// PostPage is a page of posts, newest first whichever way it was read.
+type PostPage struct {
+	Rows []PostRow
+	// Next and Previous are the page's edges: older posts follow the one,
+	// newer ones the other, now or later.
+	Next, Previous keyset.Position
+	// HasNext and HasPrevious say whether there are any now. They are exact,
+	// except where the work that one request may cause ran out: then the page
+	// is short, even empty, and the one in the direction of reading is true. The
+	// other is true, too, where finding out would have cost too much.
+	HasNext, HasPrevious bool
+	// IndexEntries is about how many entries of indexes were read to find the
+	// rows and what is around them: what a page costs.
+	IndexEntries int
+	// Short says what ended the page before its limit, although there is more.
+	Short Shortness
+}
+
+// Shortness is why a page has fewer rows than it could have.
+type Shortness string
+
+const (
+	// ShortOfWork pages end where the work ran out that one request may cause.
+	ShortOfWork Shortness = "work"
+	// ShortOfBytes pages end where their records are too big together.
+	ShortOfBytes Shortness = "bytes"
+)
+
+// Shortnesses lists them.
+var Shortnesses = []Shortness{ShortOfWork, ShortOfBytes}
+
+// PostKey is a post's position values in PostOrder.
+func PostKey(p PostRow) []keyset.Value { return keyValues(p.Key) }
+
+func keyValues(k event.Key) []keyset.Value { return []keyset.Value{keyset.UUID(k)} }
+
+// Posts returns a page of posts. The error is the database's, or that of a
+// query outside the limits above.
+func (r *Reader) Posts(ctx context.Context, q PostQuery) (PostPage, error) {
+	return r.TracePosts(ctx, q, nil)
+}
+
+// TracePosts is Posts for those who want to see what it asks Postgres: it calls
+// trace, if not nil, with each statement.
+func (r *Reader) TracePosts(ctx context.Context, q PostQuery, trace func(Statement)) (PostPage, error) {
+	if len(q.Tags) < 1 || max(len(q.Tags), len(q.None)) > MaxTags || len(q.Langs) > MaxLangs || q.Limit < 1 || q.Limit > MaxLimit {
+		return PostPage{}, fmt.Errorf("query posts: %d tags, %d excluded, %d languages or limit %d is out of bounds", len(q.Tags), len(q.None), len(q.Langs), q.Limit)
+	}
+	var page PostPage
+	err := r.on(ctx, func(conn *pgx.Conn) (now int64, err error) {
+		page, now, err = postPage(ctx, conn, q, trace)
+		return now, err
+	})
+	if err != nil {
+		return PostPage{}, fmt.Errorf("query posts with %d tags: %w", len(q.Tags), pg.NotMigrated(err))
+	}
+	return page, nil
+}
+
+// postPage reads a page in one snapshot, which begins with the first statement
+// (resolve) and ends with the last (readPosts): so it takes no round trips of its
+// own. A connection that is given back in between is closed. now is the schema that
+// it ended with, 0 where it did not come to that.
+func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(Statement)) (page PostPage, now int64, err error) {
+	c, err := resolve(ctx, conn, q)
+	if err != nil {
+		return page, 0, err
+	}
+	window := wholeList.since(q.Since).until(q.Until)
+	work := maxWork
+	if c.sweeping {
+		work = maxWorkSwept
+		if err := c.nearestSwept(ctx, conn, window.from(q.From, q.Way), q.Way); err != nil {
+			return page, 0, err
+		}
+	}
+	ahead := &scan{conjunction: c, conn: conn, way: q.Way, work: work, trace: trace}
+	f, err := ahead.find(ctx, window.from(q.From, q.Way), q.Limit+1)
+	if err != nil {
+		return page, 0, err
+	}
+	p := keyset.Slice(f.keys, q.Limit, q.Way, q.From, keyValues)
+	page = PostPage{Next: p.Next, Previous: p.Previous}
+	more, behind := &page.HasNext, &page.HasPrevious
+	if q.Way == keyset.Backward {
+		more, behind = behind, more
+	}
+	*more = p.More
+	if f.ranOut && !p.More {
+		*more, page.Short = true, ShortOfWork
+		page.goOnBehind(f.last, q.Way)
+		if len(p.Rows) == 0 {
+			page.watchFrom(f.last, q.Way)
+		}
+	}
+
+	// What is behind the page is what is behind where it was read from: nothing
+	// that matches lies between.
+	back := q.Way.Reverse()
+	other := &scan{conjunction: c, conn: conn, way: back, work: maxWorkBehind, trace: trace}
+	if *behind, err = other.any(ctx, window.from(turned(q.From, q.Way), back)); err != nil {
+		return page, 0, err
+	}
+
+	page.IndexEntries = ahead.read + other.read
+	var cutOff bool
+	if page.Rows, cutOff, now, err = readPosts(ctx, conn, p.Rows, q.Way, trace); err != nil {
+		return page, now, err
+	}
+	if cutOff {
+		*more, page.Short = true, ShortOfBytes
+		last := page.Rows[len(page.Rows)-1]
+		if q.Way == keyset.Backward {
+			last = page.Rows[0]
+		}
+		page.goOnBehind(last.Key, q.Way)
+	}
+	page.watchFarEnds()
+	return page, now, nil
+}
+
+// turned is where reading the other way begins, for all to be read that is not
+// read from a position this way: the row that the position is at, too.
+func turned(p keyset.Position, way keyset.Way) keyset.Position {
+	if p.Side == keyset.SideAt && way == keyset.Forward {
+		return keyset.Below(p.Key...)
+	}
+	if p.Side == keyset.SideAt {
+		return keyset.Above(p.Key...)
+	}
+	return p
+}
+
+// goOnBehind makes the page end behind a key, in the way of reading.
+func (p *PostPage) goOnBehind(key event.Key, way keyset.Way) {
+	if way == keyset.Forward {
+		p.Next = keyset.Below(keyValues(key)...)
+	} else {
+		p.Previous = keyset.Above(keyValues(key)...)
+	}
+}
+
+// watchFrom moves the edge at the end of the list from which an empty page was
+// read to a key that the search came to: nothing lies between, but what is new
+// there later is to be seen.
+func (p *PostPage) watchFrom(key event.Key, way keyset.Way) {
+	if way == keyset.Forward && p.Previous.Side == keyset.SideStart {
+		p.Previous = keyset.Above(keyValues(key)...)
+	}
+	if way == keyset.Backward && p.Next.Side == keyset.SideEnd {
+		p.Next = keyset.Below(keyValues(key)...)
+	}
+}
+
+// watchFarEnds changes the edges of a list that is empty. Every position in it is
+// the same one, but not for what comes later: newer than the start, or older
+// than the end, there will never be anything.
+func (p *PostPage) watchFarEnds() {
+	if len(p.Rows) > 0 || p.HasNext || p.HasPrevious {
+		return
+	}
+	if p.Next.Side == keyset.SideEnd {
+		p.Next = keyset.Start()
+	}
+	if p.Previous.Side == keyset.SideStart {
+		p.Previous = keyset.End()
+	}
+}
+
+// readPosts reads the posts with these keys, newest first, and ends the
+// transaction. cutOff says that maxPageBytes ended it before the last one in the
+// way of reading. now is the schema that there is behind the last statement: where
+// it was switched, an error may come of that.
+func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, way keyset.Way, trace func(Statement)) (posts []PostRow, cutOff bool, now int64, err error) {
+	if len(keys) > 0 && way == keyset.Backward {
+		keys = slices.Clone(keys)
+		slices.Reverse(keys)
+	}
+	// OFFSET 0 keeps the look-up of one post a subquery, which can only run once
+	// for each key, in the order of the keys. A plain join's order is the planner's
+	// choice: where the tables are small it begins with the accounts.
+	//
+	// The length of a record that is stored out of line stands where it is referred
+	// to: Postgres neither reads nor sends the records behind the page's last one.
+	const sql = `
+		SELECT key, did, rkey, cid, tags, langs, indexed_at, record
+		  FROM (SELECT post.*, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) - bytes AS before
+		          FROM unnest($1::uuid[]) AS page(key)
+		         CROSS JOIN LATERAL (
+			SELECT ` + postColumns + `, octet_length(p.record) + $3 * cardinality(p.tags) AS bytes
+			  FROM posts p JOIN accounts a ON a.id = p.account_id
+			 WHERE p.key = page.key
+			OFFSET 0) AS post) AS measured
+		 WHERE before <= $2`
+	args := []any{keys, maxPageBytes, event.MaxTagBytes}
+	if trace != nil {
+		trace(Statement{SQL: sql, Args: args})
+	}
+	batch := &pgx.Batch{}
+	batch.Queue(sql, args...).Query(func(rows pgx.Rows) error {
+		posts, cutOff, err = scanPosts(rows, keys)
+		return nil // what failed may have to be read again
+	})
+	batch.Queue(pg.SchemaNow).QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
+	batch.Queue("COMMIT")
+	if sendErr := conn.SendBatch(ctx, batch).Close(); sendErr != nil {
+		now, err = 0, sendErr
+	}
+	if err != nil {
+		return nil, false, now, fmt.Errorf("read %d posts: %w", len(keys), err)
+	}
+	if way == keyset.Backward {
+		slices.Reverse(posts)
+	}
+	return posts, cutOff, now, nil
+}
+
+// scanPosts reads the rows of the posts with these keys, in their order. cutOff says
+// that there are fewer since they would be too big together.
+func scanPosts(rows pgx.Rows, keys []event.Key) (posts []PostRow, cutOff bool, err error) {
+	bytes := 0
+	for rows.Next() {
+		var p PostRow
+		if err := rows.Scan(p.targets()...); err != nil {
+			return nil, false, err
+		}
+		if len(posts) == len(keys) || p.Key != keys[len(posts)] {
+			return nil, false, errors.New("one is missing, or out of order")
+		}
+		p.IndexedAt = p.IndexedAt.UTC()
+		bytes += len(p.Record) + event.MaxTagBytes*len(p.Tags)
+		posts = append(posts, p)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, false, err
+	}
+	cutOff = bytes > maxPageBytes && len(posts) < len(keys)
+	if len(posts) < len(keys) && !cutOff {
+		return nil, false, fmt.Errorf("%d are missing", len(keys)-len(posts))
+	}
+	return posts, cutOff, nil
+}

@@ -1,0 +1,378 @@
+package query_test
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/pkg/store/write"
+	"github.com/tagstream/tagstream/pkg/testkit/fault"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/pkg/testkit/storetest"
+)
+
+// spread gives post i every tag whose number divides it, art among them, and
+// ties of seven posts a second.
+var spread = storetest.Seed{
+	Posts: 5000,
+	Tags: func(i int) []string {
+		tags := []string{"all"}
+		for n := 2; n <= 20; n++ {
+			if i%n == 0 {
+				tags = append(tags, fmt.Sprintf("t%d", n))
+			}
+		}
+		return tags
+	},
+	Second: func(i int) int { return i / 7 },
+}
+
+func spreadTags(k int) []string {
+	tags := []string{"all"}
+	for n := 2; len(tags) < k; n++ {
+		tags = append(tags, fmt.Sprintf("t%d", n))
+	}
+	return tags[:k]
+}
+
+func TestPostsWalk(t *testing.T) {
+	t.Parallel()
+	o := storetest.Database(t)
+	w := storetest.Leader(t, o)
+	all := storetest.SeedPosts(t, w, spread)
+	r := storetest.Reader(t, o)
+
+	for _, tags := range [][]string{{"all"}, {"t3"}, {"t7", "t13"}, {"t19", "none", "t2", "t5", "t11"}, spreadTags(20)} {
+		var want []string
+		for _, p := range all {
+			if slices.ContainsFunc(tags, func(tag string) bool { return slices.Contains(p.Tags, tag) }) {
+				want = append(want, p.Rkey)
+			}
+		}
+		for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
+			t.Run(fmt.Sprint(len(tags), way), func(t *testing.T) {
+				require.Equal(t, want, walk(t, r, tags, way, 97))
+			})
+		}
+	}
+}
+
+// walk reads a whole list page by page and returns its record keys, newest
+// first whichever way it went.
+func walk(t *testing.T, r *query.Reader, tags []string, way keyset.Way, limit int) []string {
+	t.Helper()
+	q := query.PostQuery{Tags: tags, From: keyset.Start(), Way: way, Limit: limit}
+	if way == keyset.Backward {
+		q.From = keyset.End()
+	}
+	var got []string
+	for first := true; ; first = false {
+		page, err := r.Posts(t.Context(), q)
+		require.NoError(t, err)
+		var rkeys []string
+		for _, p := range page.Rows {
+			rkeys = append(rkeys, p.Rkey)
+		}
+		more, behind := page.HasNext, page.HasPrevious
+		if way == keyset.Forward {
+			got = append(got, rkeys...)
+			q.From = page.Next
+		} else {
+			more, behind = behind, more
+			got = append(rkeys, got...)
+			q.From = page.Previous
+		}
+		require.Equal(t, !first, behind)
+		if !more {
+			return got
+		}
+	}
+}
+
+func TestPostsNothing(t *testing.T) {
+	t.Parallel()
+	r := storetest.Reader(t, storetest.Database(t))
+	for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
+		page, err := r.Posts(t.Context(), query.PostQuery{Tags: []string{"art"}, From: keyset.Start(), Way: way, Limit: 10})
+		require.NoError(t, err)
+		require.Empty(t, page.Rows)
+		require.False(t, page.HasNext)
+		require.False(t, page.HasPrevious)
+	}
+}
+
+// node is a node of a plan as EXPLAIN (FORMAT JSON) prints it.
+type node struct {
+	Type      string  `json:"Node Type"`
+	Relation  string  `json:"Relation Name"`
+	Rows      float64 `json:"Actual Rows"`
+	Loops     float64 `json:"Actual Loops"`
+	Filtered  float64 `json:"Rows Removed by Filter"`
+	HeapFetch float64 `json:"Heap Fetches"`
+	Hit       float64 `json:"Shared Hit Blocks"`
+	Read      float64 `json:"Shared Read Blocks"`
+	Plans     []node
+}
+
+func (n node) each(fn func(node)) {
+	fn(n)
+	for _, c := range n.Plans {
+		c.each(fn)
+	}
+}
+
+// The plan of every tag query, in the settings of the reader's connections: no
+// sort at any depth, the key scan index-only, and no more rows of it than the
+// page, one row per tag and the overlap.
+func TestPostsPlan(t *testing.T) {
+	t.Parallel()
+	o := storetest.Database(t)
+	w := storetest.Leader(t, o)
+	all := storetest.SeedPosts(t, w, spread)
+	vacuum(t, o)
+	r := storetest.Reader(t, o)
+	const limit = 50
+
+	for _, k := range []int{1, 2, 5, 20} {
+		for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
+			for _, depth := range []int{0, 100, 4000} {
+				t.Run(fmt.Sprintf("k=%d/%v/depth=%d", k, way, depth), func(t *testing.T) {
+					tags := spreadTags(k)
+					pos := keyset.Below(keyset.UUID(all[depth].Key))
+					if way == keyset.Backward {
+						pos = keyset.Above(keyset.UUID(all[len(all)-1-depth].Key))
+					}
+					var statements []query.Statement
+					page, err := r.TracePosts(t.Context(), query.PostQuery{Tags: tags, From: pos, Way: way, Limit: limit}, func(s query.Statement) {
+						statements = append(statements, s)
+					})
+					require.NoError(t, err)
+					require.Len(t, page.Rows, limit)
+					require.Len(t, statements, 3, "the keys, whether there is anything behind, the records")
+
+					var keyRows, postRows, heap float64
+					for _, s := range statements {
+						explain(t, r, s).each(func(n node) {
+							require.NotContains(t, n.Type, "Sort", "a sort in the plan")
+							require.NotContains(t, n.Type, "Seq Scan")
+							require.Zero(t, n.Filtered, "rows read and dropped")
+							switch n.Relation {
+							case "post_tags":
+								require.Equal(t, "Index Only Scan", n.Type)
+								keyRows += n.Rows * n.Loops
+								heap += n.HeapFetch
+							case "posts":
+								postRows += n.Rows * n.Loops
+							}
+						})
+					}
+					require.Equal(t, float64(limit), postRows, "records for the page only")
+					require.Greater(t, page.IndexEntries, limit)
+					require.LessOrEqual(t, float64(page.IndexEntries), keyRows+float64(k)+1, "no more than were read")
+					// Overlap: how many tags the posts of this page share.
+					overlap := 0.0
+					read := all[depth+1 : depth+1+limit+1]
+					if way == keyset.Backward {
+						read = all[len(all)-1-depth-limit-1 : len(all)-1-depth]
+					}
+					for _, p := range read {
+						n := 0
+						for _, tag := range p.Tags {
+							if slices.Contains(tags, tag) {
+								n++
+							}
+						}
+						overlap += float64(n - 1)
+					}
+					require.LessOrEqual(t, keyRows, limit+1+float64(k)+overlap)
+					require.Zero(t, heap, "heap fetches after vacuum")
+				})
+			}
+		}
+	}
+}
+
+// vacuum makes every row all-visible. That can take more than one try: the test
+// server commits asynchronously, and rows whose commit is not on disk yet do
+// not count; nor do those that a snapshot elsewhere in the database may miss.
+func vacuum(t *testing.T, o store.Options) {
+	t.Helper()
+	pool := pgtest.Pool(t, o.URL)
+	poll.Until(t, 30*time.Second, func() (bool, string) {
+		_, err := pool.Exec(t.Context(), "BEGIN; SET LOCAL synchronous_commit = on; SELECT pg_logical_emit_message(true, '', ''); COMMIT")
+		require.NoError(t, err)
+		require.NoError(t, write.NewOwner(o).Vacuum(t.Context(), store.Live))
+		var pages, visible int
+		require.NoError(t, pool.QueryRow(t.Context(), "SELECT sum(relpages), sum(relallvisible) FROM pg_class WHERE oid IN ('tagstream.posts'::regclass, 'tagstream.post_tags'::regclass, 'tagstream.post_langs'::regclass)").Scan(&pages, &visible))
+		return visible == pages, fmt.Sprintf("%d of %d pages are all-visible", visible, pages)
+	})
+}
+
+func explain(t *testing.T, r *query.Reader, s query.Statement) node {
+	t.Helper()
+	out, err := r.Explain(t.Context(), s)
+	require.NoError(t, err)
+	var plans []struct{ Plan node }
+	require.NoError(t, json.Unmarshal(out, &plans))
+	if testing.Verbose() {
+		t.Log(s.SQL, string(out))
+	}
+	return plans[0].Plan
+}
+
+// A page of records that are very big is short, and a walk goes on behind it.
+// Postgres neither reads nor sends more of the records than the page holds.
+func TestPostsOfBigRecords(t *testing.T) {
+	t.Parallel()
+	o := newServer(t)
+	w := storetest.Leader(t, o)
+	account := &write.Account{DID: "did:plc:author", Seq: 1}
+	const posts, recordBytes = 100, 900_000
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	noise := rand.NewChaCha8([32]byte(binary.LittleEndian.AppendUint64(make([]byte, 24), seed)))
+	var want []string
+	for i := range posts {
+		text := make([]byte, recordBytes/2) // what cannot be compressed is many blocks of the table
+		_, _ = noise.Read(text)
+		p := &write.Post{
+			Key: event.NewKey(storetest.Epoch.Add(-time.Duration(i)*time.Second), fmt.Sprint(i)), Account: account, Rkey: fmt.Sprint("r", i), Rev: "3abcdefghijkl",
+			CID: "bafy", Tags: []string{"big"}, IndexedAt: storetest.Epoch, Seq: 1, Record: fmt.Appendf(nil, "%q", hex.EncodeToString(text)),
+		}
+		c := write.Changes{Posts: []write.PostChange{{New: p, NewVisible: true}}}
+		if i == 0 {
+			c.Accounts = []*write.Account{account}
+		}
+		require.NoError(t, w.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) { return cp, tx.Write(t.Context(), c) }))
+		want = append(want, p.Rkey)
+	}
+	r, sent := openCounted(t, o)
+	const mostBytes = 1<<20 + recordBytes + 64<<10
+	for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
+		q := query.PostQuery{Tags: []string{"big"}, From: keyset.Start(), Way: way, Limit: query.MaxLimit}
+		if way == keyset.Backward {
+			q.From = keyset.End()
+		}
+		var blocks float64
+		before := sent()
+		page, err := r.TracePosts(t.Context(), q, func(s query.Statement) {
+			explain(t, r, s).each(func(n node) { blocks = max(blocks, n.Hit+n.Read) })
+		})
+		require.NoError(t, err)
+		require.Less(t, sent()-before, int64(mostBytes), "bytes that Postgres sends for a page")
+		require.Less(t, blocks, 10.0*posts, "blocks that are read to find out where the page ends")
+		require.Len(t, page.Rows, 2)
+		require.Equal(t, query.ShortOfBytes, page.Short)
+		require.Equal(t, way == keyset.Forward, page.HasNext)
+		require.Equal(t, way == keyset.Backward, page.HasPrevious)
+		require.Equal(t, want, walk(t, r, []string{"big"}, way, 50))
+	}
+	before := sent()
+	_, err := r.Post(t.Context(), account.DID, "r0")
+	require.NoError(t, err)
+	require.Less(t, sent()-before, int64(recordBytes+64<<10), "one post")
+	before = sent()
+	_, err = r.TagHistory(t.Context(), "big")
+	require.NoError(t, err)
+	_, err = r.Tags(t.Context(), query.TagQuery{From: keyset.Start(), Limit: query.MaxLimit})
+	require.NoError(t, err)
+	_, err = r.TagsWithPrefix(t.Context(), "b")
+	require.NoError(t, err)
+	_, err = r.Status(t.Context())
+	require.NoError(t, err)
+	require.Less(t, sent()-before, int64(64<<10), "what has no records")
+}
+
+// Tags count as records do: in normal form they can be longer than the record that
+// they come of.
+func TestPostsOfBigTags(t *testing.T) {
+	t.Parallel()
+	o := newServer(t)
+	long := strings.Repeat("\u0635", event.MaxTagBytes/2-2)
+	storetest.SeedPosts(t, storetest.Leader(t, o), storetest.Seed{Posts: 100, Second: func(i int) int { return i }, Tags: func(int) []string {
+		tags := []string{"big"}
+		for i := range event.MaxTagsPerPost - 1 {
+			tags = append(tags, fmt.Sprint(long, i))
+		}
+		return tags
+	}})
+	r, sent := openCounted(t, o)
+	before := sent()
+	page, err := r.Posts(t.Context(), query.PostQuery{Tags: []string{"big"}, From: keyset.Start(), Limit: query.MaxLimit})
+	require.NoError(t, err)
+	require.Less(t, sent()-before, int64(2<<20), "bytes that Postgres sends for a page")
+	require.Equal(t, query.ShortOfBytes, page.Short)
+	require.Greater(t, len(page.Rows), 15)
+	require.Len(t, walk(t, r, []string{"big"}, keyset.Backward, query.MaxLimit), 100)
+}
+
+// newServer returns a migrated database on a server of the test's own, by TCP.
+func newServer(t *testing.T) store.Options {
+	t.Helper()
+	o := store.Options{URL: pgtest.Server(t).URL}
+	require.NoError(t, store.Migrate(t.Context(), o, storetest.Quiet))
+	return o
+}
+
+// openCounted is openReader, and sent says how many bytes Postgres sent it so far.
+func openCounted(t *testing.T, o store.Options) (r *query.Reader, sent func() int64) {
+	t.Helper()
+	u, err := url.Parse(o.URL)
+	require.NoError(t, err)
+	proxy := fault.New(t, fault.Raw, u.Host, &fault.Log{})
+	u.Host = proxy.Addr()
+	return storetest.Reader(t, store.Options{URL: u.String()}), proxy.Sent
+}
+
+// A page is in order whatever the planner knows of the tables: with statistics of
+// nearly empty ones, such as a rebuilt index has that was vacuumed early, it would
+// rather begin with the accounts.
+func TestPostsOrderOfSmallTables(t *testing.T) {
+	t.Parallel()
+	for _, analyzed := range []int{0, 1, 2, 5, 30} {
+		t.Run(fmt.Sprintf("analyzed at %d posts", analyzed), func(t *testing.T) {
+			t.Parallel()
+			o := storetest.Database(t)
+			w := storetest.Leader(t, o)
+			var accounts []*write.Account
+			var want []string
+			for i := range 30 {
+				if i == analyzed {
+					require.NoError(t, write.NewOwner(o).Vacuum(t.Context(), store.Live))
+				}
+				var c write.Changes
+				if len(accounts) < 5 {
+					accounts = append(accounts, &write.Account{DID: fmt.Sprint("did:plc:author", i), Seq: 1})
+					c.Accounts = accounts[i:]
+				}
+				p := &write.Post{
+					Key: event.NewKey(storetest.Epoch.Add(-time.Duration(i)*time.Second), fmt.Sprint(i)), Account: accounts[i*7%len(accounts)], Rkey: fmt.Sprint("r", i),
+					Rev: "3abcdefghijkl", CID: "bafy", Tags: []string{"few"}, IndexedAt: storetest.Epoch, Seq: 1, Record: []byte(`{}`),
+				}
+				c.Posts = []write.PostChange{{New: p, NewVisible: true}}
+				want = append(want, p.Rkey)
+				require.NoError(t, w.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) { return cp, tx.Write(t.Context(), c) }))
+			}
+			r := storetest.Reader(t, o)
+			for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
+				for _, limit := range []int{3, 30, 50} {
+					require.Equal(t, want, walk(t, r, []string{"few"}, way, limit))
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,249 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/internal/pg"
+)
+
+// ErrNotFound is returned by Reader for a thing that the index does not show:
+// it never had it, or it is hidden, or gone.
+var ErrNotFound = errors.New("not found")
+
+// Reader answers questions about the visible index. It cannot change it: its
+// role may only select, and so may its transactions. It is safe for concurrent
+// use.
+type Reader struct {
+	pool *pg.Pool
+	// schema is the newest one that was met in place of another.
+	switching sync.Mutex
+	schema    int64
+}
+
+// Open connects as a role that may select. It does not wait for the
+// database: the first use does.
+func Open(ctx context.Context, o store.Options) (*Reader, error) {
+	t, err := o.Target(pg.Reading, slices.Concat(readerSettings, pg.PlannerSettings)...)
+	if err != nil {
+		return nil, err
+	}
+	t.Config.ConnConfig.StatementCacheCapacity = readerStatements
+	pool, err := pg.OpenPool(ctx, t, rememberSchema)
+	if err != nil {
+		return nil, err
+	}
+	return &Reader{pool: pool}, nil
+}
+
+// readerSettings bound what a reader can do.
+var readerSettings = pg.Settings{
+	pg.Set("default_transaction_read_only", "on"),
+	pg.Set("default_transaction_isolation", "repeatable read"),
+	pg.Set("statement_timeout", pg.Millis(readerStatementTimeout)),
+	pg.Set("idle_in_transaction_session_timeout", pg.Millis(readerStatementTimeout)),
+	pg.Set("plan_cache_mode", "force_generic_plan"),
+	pg.Set("max_parallel_workers_per_gather", "0"),
+}
+
+// A statement is a seek; one that takes this long is a fault.
+const readerStatementTimeout = 5 * time.Second
+
+// readerStatements is how many statements a connection keeps the plans of: more
+// than there are forms of queries in use, some 0.2 MB of the server each.
+const readerStatements = 256
+
+// Close closes the reader's connections.
+func (r *Reader) Close() { r.pool.Close() }
+
+// maxSwitches bounds how often a query is begun anew because of a switch: one that
+// got a connection of before another had the pool made anew may have to.
+const maxSwitches = 5
+
+const schemaKey = "tagstream schema"
+
+// queueSnapshot begins a batch that reads one unchanging state, in a transaction that
+// cannot write. Through a pooler it also notes the schema that the batch begins with.
+func queueSnapshot(batch *pgx.Batch, conn *pgx.Conn) {
+	batch.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+	if s := pg.PooledSettings(conn); s != nil {
+		batch.Queue(s.Select(true))
+		batch.Queue(pg.SchemaNow).QueryRow(func(row pgx.Row) error {
+			var id int64
+			err := row.Scan(&id)
+			conn.PgConn().CustomData()[schemaKey] = id
+			return err
+		})
+	}
+}
+
+// rememberSchema notes a connection's schema before it plans anything.
+func rememberSchema(ctx context.Context, conn *pgx.Conn) error {
+	var id int64
+	if err := conn.QueryRow(ctx, pg.SchemaNow).Scan(&id); err != nil {
+		return fmt.Errorf("look up the schema: %w", err)
+	}
+	conn.PgConn().CustomData()[schemaKey] = id
+	return nil
+}
+
+// on calls fn with a connection, and again with another one where the schema was
+// switched meanwhile, which fn's error then may come of: that one is of no more use,
+// and neither are the others of before.
+func (r *Reader) on(ctx context.Context, fn func(conn *pgx.Conn) (now int64, err error)) error {
+	err := pg.ErrSwitched
+	for i := 0; i < maxSwitches && errors.Is(err, pg.ErrSwitched); i++ {
+		err = r.pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error {
+			now, err := fn(c.Conn())
+			if now == 0 || c.Conn().PgConn().CustomData()[schemaKey] == now {
+				return err
+			}
+			_ = c.Conn().Close(ctx)
+			r.forgetBefore(now)
+			return pg.ErrSwitched
+		})
+	}
+	return err
+}
+
+// forgetBefore closes the connections of before schema now, once.
+func (r *Reader) forgetBefore(now int64) {
+	r.switching.Lock()
+	defer r.switching.Unlock()
+	if r.schema != now {
+		r.pool.Reset()
+		r.schema = now
+	}
+}
+
+// ask runs one statement on one schema, and calls read with its rows; it may do so
+// again, also where read failed.
+func (r *Reader) ask(ctx context.Context, sql string, args []any, read func(pgx.Rows) error) error {
+	return r.on(ctx, func(conn *pgx.Conn) (now int64, err error) {
+		batch := &pgx.Batch{}
+		pooled := pg.PooledSettings(conn) != nil
+		if pooled {
+			queueSnapshot(batch, conn)
+		}
+		batch.Queue(sql, args...).Query(func(rows pgx.Rows) error {
+			err = read(rows)
+			return nil // what failed may have to be read again
+		})
+		batch.Queue(pg.SchemaNow).QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
+		if pooled {
+			batch.Queue("COMMIT")
+		}
+		if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+			return 0, err
+		}
+		return now, err
+	})
+}
+
+// snapshot runs fn on one unchanging state of the index.
+func (r *Reader) snapshot(ctx context.Context, fn func(tx pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, r.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, fn)
+}
+
+// PostRow is a visible post.
+type PostRow struct {
+	Key       event.Key
+	DID       string
+	Rkey      string
+	CID       string
+	Tags      []string
+	Langs     []string
+	IndexedAt time.Time
+	// Record is the record as received, as JSON.
+	Record []byte
+}
+
+const postColumns = `p.key, a.did, p.rkey, p.cid, p.tags, p.langs, p.indexed_at, p.record`
+
+func (p *PostRow) targets() []any {
+	return []any{(*[16]byte)(&p.Key), &p.DID, &p.Rkey, &p.CID, &p.Tags, &p.Langs, &p.IndexedAt, &p.Record}
+}
+
+// outOfSight is true of a post p that a sweep w keeps from readers.
+const outOfSight = `(w.hidden OR p.rev < w.gone_below)`
+
+// Post returns one post. The error is ErrNotFound or the database's.
+func (r *Reader) Post(ctx context.Context, did, rkey string) (PostRow, error) {
+	var p PostRow
+	err := r.ask(ctx, `
+		SELECT `+postColumns+`
+		  FROM accounts a JOIN posts p ON p.account_id = a.id AND p.rkey = $2
+		 WHERE a.did = $1 AND a.state = 0
+		   AND NOT EXISTS (SELECT FROM sweeps w WHERE w.account_id = a.id AND `+outOfSight+`)`, []any{did, rkey}, func(rows pgx.Rows) error {
+		return scanOne(rows, p.targets()...)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return p, ErrNotFound
+	}
+	if err != nil {
+		return p, fmt.Errorf("read post %s: %w", event.URI(did, rkey), pg.NotMigrated(err))
+	}
+	p.IndexedAt = p.IndexedAt.UTC()
+	return p, nil
+}
+
+// scanOne reads the one row there is. The error is pgx.ErrNoRows where there is
+// none.
+func scanOne(rows pgx.Rows, targets ...any) error {
+	if !rows.Next() {
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		return pgx.ErrNoRows
+	}
+	if err := rows.Scan(targets...); err != nil {
+		return err
+	}
+	rows.Close()
+	return rows.Err()
+}
+
+// Status is the condition of the index as it wrote it down itself.
+type Status struct {
+	Checkpoint store.Checkpoint
+	// Posts counts all posts kept, VisiblePosts those that queries can show,
+	// Tags those in use by visible posts.
+	Posts, VisiblePosts, Tags, DeadLetters int64
+	// Sweeps is how many accounts are being hidden, shown or erased in pieces.
+	Sweeps int64
+	// SeenAt is the indexer's last heartbeat, and the fields below what it saw.
+	SeenAt                               time.Time
+	StreamFirst, StreamLast, StreamBytes uint64
+	DatabaseBytes                        int64
+	// Now is the database's clock.
+	Now time.Time
+}
+
+// Status returns the condition of the index.
+func (r *Reader) Status(ctx context.Context) (Status, error) {
+	var s Status
+	err := r.ask(ctx, `
+		SELECT c.seq, c.source_host, c.source_seq, c.source_time, c.posts, c.visible_posts, c.tags, c.dead_letters,
+		       h.at, h.stream_first, h.stream_last, h.stream_bytes, h.database_bytes, clock_timestamp(), (SELECT count(*) FROM sweeps)
+		  FROM checkpoint c CROSS JOIN heartbeat h`, nil, func(rows pgx.Rows) error {
+		return scanOne(rows, &s.Checkpoint.Seq, &s.Checkpoint.Source.Host, &s.Checkpoint.Source.Seq, &s.Checkpoint.Source.Time,
+			&s.Posts, &s.VisiblePosts, &s.Tags, &s.DeadLetters,
+			&s.SeenAt, &s.StreamFirst, &s.StreamLast, &s.StreamBytes, &s.DatabaseBytes, &s.Now, &s.Sweeps)
+	})
+	if err != nil {
+		return s, fmt.Errorf("read the status: %w", pg.NotMigrated(err))
+	}
+	for _, t := range []*time.Time{&s.Checkpoint.Source.Time, &s.SeenAt, &s.Now} {
+		*t = t.UTC()
+	}
+	return s, nil
+}

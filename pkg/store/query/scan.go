@@ -1,0 +1,409 @@
+package query
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+)
+
+// The work of a request is counted in index entries read one after the other:
+// 0.1 to 0.2 µs each on the machine that docs/lab was made on.
+const (
+	// maxWork bounds what one request may do beyond its page: some 10 ms.
+	maxWork = 60_000
+	// maxWorkSwept is the same while accounts are swept, whose posts it has to pass.
+	maxWorkSwept = 3 * maxWork
+	// maxWorkBehind is what may go into finding out if there is anything behind
+	// the page.
+	maxWorkBehind = 10_000
+	// probeWork is what it costs to look an entry up: a descent of the index.
+	probeWork = 6
+	// A search goes in segments, each for more work than the one before. Between
+	// them it looks anew at how dense the lists are, with samples that are a small
+	// part of the segment's work.
+	firstSegment  = 512
+	segmentGrowth = 4
+	sampleShare   = 16
+	// minRows is the least that a segment looks at, so that every request makes
+	// progress that is worth it.
+	minRows = 100
+	// maxLeaps is how often in a row the search moves to where the sparsest group
+	// goes on before it looks at every post.
+	maxLeaps = 4
+	// mergeRatio is up to how much denser than the sparsest group another one is
+	// read beside it, rather than probed for each of its posts: where both cost
+	// the same.
+	mergeRatio = 4
+)
+
+// scan finds the posts of a conjunction within one snapshot.
+type scan struct {
+	conjunction
+	conn  *pgx.Conn
+	way   keyset.Way
+	work  int // what may still be done
+	read  int // about how many index entries were read
+	trace func(Statement)
+}
+
+func (s *scan) query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	if s.trace != nil {
+		s.trace(Statement{SQL: sql, Args: args})
+	}
+	return s.conn.Query(ctx, sql, args...)
+}
+
+// found is what a scan came to.
+type found struct {
+	// keys are in the way of reading.
+	keys []event.Key
+	// ranOut says that the work that a request may cause ran out before as many
+	// keys as wanted were found, or the list ended. Everything up to last was
+	// looked at.
+	ranOut bool
+	last   event.Key
+}
+
+// find looks for up to want keys of a range.
+func (s *scan) find(ctx context.Context, rng keyRange, want int) (found, error) {
+	if s.nothing || rng.empty() {
+		return found{}, nil
+	}
+	if s.isMerge() {
+		return s.merge(ctx, rng, want)
+	}
+	var f found
+	for work := firstSegment; ; work *= segmentGrowth {
+		p, ok, err := s.plan(ctx, &rng, work)
+		if err != nil || !ok {
+			return f, err
+		}
+		p.share(s.conjunction, min(work, s.work))
+		seg, done, err := s.segment(ctx, p, rng, want-len(f.keys))
+		if err != nil {
+			return f, err
+		}
+		f.keys = append(f.keys, seg.keys...)
+		if len(f.keys) == want || !seg.ranOut {
+			return f, nil
+		}
+		s.work -= done
+		f.last = seg.last
+		if rng = rng.beyond(seg.last, s.way); rng.empty() {
+			return f, nil
+		}
+		if s.work <= 0 {
+			f.ranOut = true
+			return f, nil
+		}
+	}
+}
+
+// merge reads the posts of one group: whatever the depth, it touches no more
+// entries than those, one per list, and the overlap between lists.
+func (s *scan) merge(ctx context.Context, rng keyRange, want int) (found, error) {
+	q := &builder{way: s.way, args: []any{want, rng.lo, rng.hi}}
+	rows, err := s.query(ctx, q.stream(s.groups[0]), q.args...)
+	if err != nil {
+		return found{}, fmt.Errorf("merge %d lists: %w", len(s.groups[0].lists), err)
+	}
+	keys, err := pgx.CollectRows(rows, pgx.RowTo[event.Key])
+	if err != nil {
+		return found{}, fmt.Errorf("merge %d lists: %w", len(s.groups[0].lists), err)
+	}
+	s.read += len(keys) + len(s.groups[0].lists) - 1
+	return found{keys: keys}, nil
+}
+
+// any reports whether a range holds something. It may be wrong in saying yes
+// where finding out would take more work than is left.
+func (s *scan) any(ctx context.Context, rng keyRange) (bool, error) {
+	if s.nothing || rng.empty() {
+		return false, nil
+	}
+	if !s.isMerge() {
+		f, err := s.find(ctx, rng, 1)
+		return len(f.keys) > 0 || f.ranOut, err
+	}
+	// One list after the other, the longest first: as a rule its first entry is
+	// the only one touched.
+	g := group{langs: s.groups[0].langs, lists: slices.Clone(s.groups[0].lists)}
+	slices.SortFunc(g.lists, func(a, b list) int { return cmp.Compare(b.posts, a.posts) })
+	table, column := tableOf(g.langs)
+	args := []any{rng.lo, rng.hi}
+	var checks []string
+	for i := range padded(len(g.lists)) {
+		args = append(args, idOf(g, i))
+		checks = append(checks, fmt.Sprintf("EXISTS (SELECT FROM %s WHERE %s = $%d AND key BETWEEN $1 AND $2)", table, column, len(args)))
+	}
+	rows, err := s.query(ctx, "SELECT "+strings.Join(checks, " OR "), args...)
+	if err != nil {
+		return false, fmt.Errorf("look into %d lists: %w", len(g.lists), err)
+	}
+	is, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
+	if err != nil {
+		return false, fmt.Errorf("look into %d lists: %w", len(g.lists), err)
+	}
+	s.read++
+	return is, nil
+}
+
+// plan is how to go through a segment: the merged groups, one or two, are read
+// in the order of posts, side by side; the probed ones are asked for each post
+// that is in those. besideSwept says that the accounts that are swept are read beside the
+// one merged group, and their posts left out: of the rows that are looked at, up to probes
+// are in sight and asked for.
+type plan struct {
+	merged, probed []group
+	besideSwept    bool
+	rows, probes   int
+}
+
+// share settles how many rows a segment looks at for so much work.
+func (p *plan) share(c conjunction, work int) {
+	p.rows = max(work/p.cost(c, 1, 1), minRows)
+	p.probes = p.rows
+	if p.besideSwept {
+		p.rows = max(work/2/p.cost(c, 1, 0), minRows)
+		p.probes = max(work/2/max(p.cost(c, 0, 1), 1), minRows)
+	}
+}
+
+// cost is the work for rows of what the merged groups give together, of which so many are
+// probed, if the posts are in every list of a group.
+func (p plan) cost(c conjunction, rows, probed int) int {
+	lists, probes, single := 0, len(c.none), 0
+	for _, g := range p.merged {
+		lists = max(lists, len(g.lists))
+	}
+	for _, g := range p.probed {
+		if len(g.lists) > 1 {
+			probes += len(g.lists)
+		} else {
+			single++
+		}
+	}
+	probes += min(single, 2) // the first that a post is not in is the last
+	if p.probesSweeps(c) {
+		probes++
+	}
+	if len(p.merged) > 1 {
+		probes = (probes + 1) / 2 // not all posts are in both
+	}
+	return lists*rows + probeWork*probes*probed
+}
+
+// probesSweeps reports whether each post has to be asked whether a sweep keeps it out of
+// sight.
+func (p plan) probesSweeps(c conjunction) bool {
+	return c.sweeping && (!p.besideSwept || !c.sweptAll)
+}
+
+// plan decides by how dense the groups are where the search is now. It moves the
+// near end of the range to where every group has something; ok is false where
+// one has nothing left.
+func (s *scan) plan(ctx context.Context, rng *keyRange, work int) (p plan, ok bool, err error) {
+	if len(s.groups) == 1 && !s.sweeping {
+		return plan{merged: s.groups}, true, nil
+	}
+	groups := make([]rated, len(s.groups))
+	lists := 0
+	for _, g := range s.groups {
+		lists += len(g.lists)
+	}
+	sample := max(min(work, s.work)/sampleShare/lists, minSample)
+	for leaps := 0; ; leaps++ {
+		if err := s.sense(ctx, *rng, sample); err != nil {
+			return p, false, err
+		}
+		for i, g := range s.groups {
+			next, ok := g.next(s.way)
+			if !ok {
+				return p, false, nil
+			}
+			groups[i] = rated{g, g.rate(*rng, s.way)}
+			*rng = rng.startAt(next, s.way)
+		}
+		// What was sampled says nothing of what lies behind it.
+		if leaps*lists*sample >= work/2 || leaps == maxLeaps || !slices.ContainsFunc(s.groups, func(g group) bool { return g.sampledBefore(*rng, s.way) }) {
+			break
+		}
+	}
+	slices.SortStableFunc(groups, func(a, b rated) int { return cmp.Compare(a.rate, b.rate) })
+	if s.sweeping {
+		rate, err := s.senseSwept(ctx, *rng, sample)
+		if err != nil {
+			return p, false, err
+		}
+		// Beyond that it costs less to ask for each post of the list.
+		p.besideSwept = rate <= probeWork*groups[0].rate
+	}
+	for i, g := range groups {
+		if i == 0 || i == 1 && !p.besideSwept && g.rate <= mergeRatio*groups[0].rate {
+			p.merged = append(p.merged, g.group)
+		} else {
+			p.probed = append(p.probed, g.group)
+		}
+	}
+	// In one order, whichever is the sparser: it is the same statement then.
+	slices.SortStableFunc(p.merged, func(a, b group) int {
+		return cmp.Or(cmp.Compare(len(a.lists), len(b.lists)), langsLast(a, b))
+	})
+	return p, true, nil
+}
+
+func langsLast(a, b group) int {
+	switch {
+	case a.langs == b.langs:
+		return 0
+	case b.langs:
+		return -1
+	}
+	return 1
+}
+
+// segment looks at the next p.rows posts that are in one of the merged groups, and returns
+// the work that it was, too.
+func (s *scan) segment(ctx context.Context, p plan, rng keyRange, want int) (f found, looked int, err error) {
+	st := segmentQuery(p, s.conjunction, s.way, rng, want)
+	rows, err := s.query(ctx, st.SQL, st.Args...)
+	if err != nil {
+		return found{}, 0, fmt.Errorf("search %d rows: %w", p.rows, err)
+	}
+	var key event.Key
+	var n, probed int
+	var hit bool
+	at := 0
+	if _, err := pgx.ForEachRow(rows, []any{&key, &n, &probed, &hit}, func() error {
+		if at++; n < at || at > 1 && !before(f.last, key, s.way) {
+			return errors.New("rows out of order")
+		}
+		if f.ranOut {
+			return nil // what is behind the last probe was not asked for
+		}
+		if hit {
+			f.keys = append(f.keys, key)
+		}
+		f.last, looked = key, p.cost(s.conjunction, n, probed)
+		f.ranOut = n == p.rows || probed == p.probes
+		return nil
+	}); err != nil {
+		return found{}, 0, fmt.Errorf("search %d rows: %w", p.rows, err)
+	}
+	s.read += looked
+	return f, looked, nil
+}
+
+// segmentQuery returns the posts among the next p.rows that are in all groups and
+// not excluded, up to want, and the last one looked at, whatever it is.
+//
+// Two merged groups meet in a full join: of all joins it is the one that Postgres
+// can only do by reading both in order, side by side, and it gives what is in
+// either, so that the number of rows says how far it came. Whatever is in the
+// first so many rows is within as many rows of each group.
+//
+// A probe is a subquery with OFFSET 0. That keeps it one: Postgres would make a
+// join of it, in an order of its own choice.
+func segmentQuery(p plan, c conjunction, way keyset.Way, rng keyRange, want int) Statement {
+	q := &builder{way: way, args: []any{p.rows, rng.lo, rng.hi, want}}
+	var from string
+	hit := []string{"s.hit"}
+	probed, end := "n", "n = $1"
+	switch {
+	case p.besideSwept:
+		from, probed = q.besideSwept(p.merged[0], c.swept), "seen"
+		most := q.arg(p.probes) + "::bigint"
+		hit, end = append(hit, "s.seen <= "+most), "n = $1 OR probed = "+most
+	case len(p.merged) == 1:
+		from = "SELECT key, true AS hit, row_number() OVER () AS n FROM (" + q.stream(p.merged[0]) + ") AS a"
+	default:
+		from = "SELECT coalesce(a.key, b.key) AS key, a.key IS NOT NULL AND b.key IS NOT NULL AS hit, row_number() OVER () AS n" +
+			" FROM (" + q.stream(p.merged[0]) + ") AS a FULL JOIN (" + q.stream(p.merged[1]) + ") AS b ON a.key = b.key"
+	}
+	probe := func(table, column, arg string) string {
+		return "EXISTS (SELECT FROM " + table + " p WHERE p." + column + " = " + arg + " AND p.key = s.key OFFSET 0)"
+	}
+	oneOf := func(ids []int64) string { return "ANY(" + q.arg(ids) + "::bigint[])" }
+	var single []int64
+	for _, g := range p.probed {
+		table, column := tableOf(g.langs)
+		if g.langs || len(g.lists) > 1 {
+			hit = append(hit, probe(table, column, oneOf(g.ids())))
+		} else {
+			single = append(single, g.lists[0].id)
+		}
+	}
+	// The sparsest is asked alone: it spares most posts the others.
+	if len(single) > 0 {
+		hit = append(hit, probe("post_tags", "tag_id", q.arg(single[0])))
+	}
+	if len(single) > 1 {
+		rest := q.arg(single[1:])
+		hit = append(hit, "(SELECT count(*) FROM post_tags p WHERE p.tag_id = ANY("+rest+"::bigint[]) AND p.key = s.key) = cardinality("+rest+"::bigint[])")
+	}
+	if len(c.none) > 0 {
+		hit = append(hit, "NOT "+probe("post_tags", "tag_id", oneOf(c.none)))
+	}
+	if p.probesSweeps(c) {
+		hit = append(hit, "NOT EXISTS (SELECT FROM posts p JOIN sweeps w USING (account_id) WHERE p.key = s.key AND "+outOfSight+" OFFSET 0)")
+	}
+	return Statement{
+		SQL: "SELECT key, n, probed, hit FROM (SELECT key, n, " + probed + " AS probed, " + strings.Join(hit, " AND ") + " AS hit FROM (" + from + " LIMIT $1) AS s OFFSET 0) AS r" +
+			" WHERE hit OR " + end + " LIMIT $4",
+		Args: q.args,
+	}
+}
+
+// builder writes the parts of a statement. Its arguments are: $1, how many rows
+// of a stream; $2 and $3, the first and the last key.
+type builder struct {
+	way  keyset.Way
+	args []any
+}
+
+func (b *builder) arg(v any) string {
+	b.args = append(b.args, v)
+	return fmt.Sprintf("$%d", len(b.args))
+}
+
+// stream is the posts of a group in the order of posts: one ordered branch per
+// list, each with a LIMIT of its own, merge into one that stops when enough is
+// read.
+func (b *builder) stream(g group) string {
+	table, column := tableOf(g.langs)
+	branches := make([]string, padded(len(g.lists)))
+	for i := range branches {
+		branches[i] = fmt.Sprintf("SELECT key FROM %s WHERE %s = %s AND key BETWEEN $2 AND $3 ORDER BY %s LIMIT $1", table, column, b.arg(idOf(g, i)), orderBy(b.way))
+	}
+	if len(branches) == 1 {
+		return branches[0]
+	}
+	return "SELECT DISTINCT ON (key) key FROM ((" + strings.Join(branches, ") UNION ALL (") + ")) AS branches ORDER BY " + orderBy(b.way) + " LIMIT $1"
+}
+
+// padded rounds a number of lists up, so that there are few statements for
+// Postgres to plan and keep. The branches that are too many have NULL for an id
+// and touch nothing.
+func padded(n int) int {
+	sizes := []int{1, 2, 5, 20}
+	i, _ := slices.BinarySearch(sizes, n)
+	if i == len(sizes) {
+		return n
+	}
+	return sizes[i]
+}
+
+func idOf(g group, i int) any {
+	if i < len(g.lists) {
+		return g.lists[i].id
+	}
+	return nil
+}

@@ -1,0 +1,108 @@
+package query
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/keyset"
+)
+
+// maxSwept is up to how many accounts that are swept are read beside a list.
+const maxSwept = 20
+
+// swept is an account that is being swept: readers see none of its posts whose revision is
+// below the given one.
+type swept struct {
+	account int64
+	below   string
+}
+
+// sweptBelow is the revision below which posts of a sweep w are out of sight. None is
+// above "~".
+const sweptBelow = "CASE WHEN w.hidden THEN '~' ELSE w.gone_below END"
+
+// someSwept selects up to $3 of the accounts that are swept.
+const someSwept = "SELECT 3, " + sweptBelow + ", w.account_id, 0 FROM sweeps w ORDER BY w.account_id LIMIT $3"
+
+// nearestSwept takes, where more accounts are swept than can be read beside a list, those
+// whose posts come first in the range.
+func (c *conjunction) nearestSwept(ctx context.Context, conn *pgx.Conn, rng keyRange, way keyset.Way) error {
+	if c.sweptAll || rng.empty() {
+		return nil
+	}
+	order := orderBy(way)
+	rows, err := conn.Query(ctx, `
+		SELECT w.account_id, `+sweptBelow+` FROM sweeps w, LATERAL (`+postsOf("key", "w.account_id", "$1", "$2", "1", way)+`) AS next
+		 ORDER BY next.`+order+` LIMIT $3`, rng.lo, rng.hi, maxSwept)
+	if err != nil {
+		return fmt.Errorf("look for swept accounts: %w", err)
+	}
+	c.swept = c.swept[:0]
+	var w swept
+	if _, err := pgx.ForEachRow(rows, []any{&w.account, &w.below}, func() error {
+		c.swept = append(c.swept, w)
+		return nil
+	}); err != nil {
+		return fmt.Errorf("look for swept accounts: %w", err)
+	}
+	return nil
+}
+
+// postsOf selects an account's posts of a range, in order.
+func postsOf(columns, account, lo, hi, limit string, way keyset.Way) string {
+	return "SELECT " + columns + " FROM posts WHERE account_id = " + account + " AND key BETWEEN " + lo + " AND " + hi + " ORDER BY " + orderBy(way) + " LIMIT " + limit
+}
+
+// senseSwept returns how many posts the swept accounts have by microsecond from the start
+// of the range on, whatever their tags.
+func (s *scan) senseSwept(ctx context.Context, rng keyRange, size int) (float64, error) {
+	g := group{}
+	ids := make([]int64, len(s.swept))
+	for i, w := range s.swept {
+		ids[i] = w.account
+	}
+	rows, err := s.query(ctx, `
+		SELECT n, keys[1], keys[n]
+		  FROM unnest($1::bigint[]) AS i(id),
+		       LATERAL (SELECT count(*)::int AS n, array_agg(key) AS keys
+		                  FROM (`+postsOf("key", "i.id", "$2", "$3", "$4", s.way)+`) AS l) AS s
+		 WHERE n > 0`, ids, rng.lo, rng.hi, size)
+	if err != nil {
+		return 0, fmt.Errorf("sample %d accounts: %w", len(ids), err)
+	}
+	var one sample
+	if _, err := pgx.ForEachRow(rows, []any{&one.n, &one.first, &one.last}, func() error {
+		one.full = one.n == size
+		g.lists = append(g.lists, list{sample: one})
+		s.work -= one.n
+		s.read += one.n
+		return nil
+	}); err != nil {
+		return 0, fmt.Errorf("sample %d accounts: %w", len(ids), err)
+	}
+	return g.rate(rng, s.way), nil
+}
+
+// besideSwept is the posts of a group in order, with those that swept accounts have
+// between them, and which of all these are in sight and in the group. Both are read side
+// by side, in a full join, as segmentQuery says.
+func (b *builder) besideSwept(g group, swept []swept) string {
+	branches := make([]string, padded(len(swept)))
+	for i := range branches {
+		var account, below any
+		if i < len(swept) {
+			account, below = swept[i].account, swept[i].below
+		}
+		branches[i] = postsOf("key, rev < "+b.arg(below)+"::text AS gone", b.arg(account), "$2", "$3", "$1", b.way)
+	}
+	hidden := branches[0]
+	if len(branches) > 1 {
+		hidden = "SELECT key, gone FROM ((" + strings.Join(branches, ") UNION ALL (") + ")) AS branches ORDER BY " + orderBy(b.way) + " LIMIT $1"
+	}
+	return "SELECT key, hit, n, count(*) FILTER (WHERE hit) OVER (ROWS UNBOUNDED PRECEDING) AS seen FROM (" +
+		"SELECT coalesce(a.key, b.key) AS key, a.key IS NOT NULL AND NOT coalesce(b.gone, false) AS hit, row_number() OVER () AS n" +
+		" FROM (" + b.stream(g) + ") AS a FULL JOIN (" + hidden + ") AS b ON a.key = b.key) AS beside"
+}

@@ -1,0 +1,134 @@
+package write
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// carryPosts is how many posts are carried over in one transaction.
+const carryPosts = 2000
+
+// CarryOver begins an index that is being rebuilt from a stream whose beginning
+// was trimmed off, with what the live index has of that time: every account,
+// and the posts and removal markers that no message from before on has changed.
+// Then the checkpoint is right before that message. carried hears of posts.
+//
+// The live index may be written meanwhile: what of it changes under way is not
+// carried over any more, and comes with the message that changed it. Accounts come
+// first, as they will be: what their floors keep out is gone in the end.
+//
+// An index where it ended early has to be begun anew. The error is ErrLeaseLost or
+// the database's.
+func (w *Writer) CarryOver(ctx context.Context, before uint64, carried func(n int)) error {
+	if err := w.holding(ctx, func(tx pgx.Tx, _ time.Time) error {
+		// A #sync that is not over has its message still to come.
+		_, err := tx.Exec(ctx, `
+			INSERT INTO accounts (did, state, state_time, state_source_seq, erased_rev, sync_rev, seq)
+			SELECT a.did, a.state, a.state_time, a.state_source_seq, a.erased_rev,
+			       CASE WHEN a.did = c.sync_did AND a.seq >= $1 THEN '' ELSE a.sync_rev END, a.seq
+			  FROM `+store.Live+`.accounts a CROSS JOIN `+store.Live+`.checkpoint c`, before)
+		return err
+	}); err != nil {
+		return fmt.Errorf("carry over the accounts: %w", err)
+	}
+	for after := (event.Key{}); ; {
+		n, last, err := w.carryPosts(ctx, before, after)
+		if err != nil {
+			return fmt.Errorf("carry over posts: %w", err)
+		}
+		if n == 0 {
+			break
+		}
+		after = last
+		carried(n)
+	}
+	if err := w.holding(ctx, func(tx pgx.Tx, _ time.Time) error {
+		_, err := tx.Exec(ctx, `
+			INSERT INTO removed_posts (account_id, rkey, rev, removed_at, seq)
+			SELECT b.id, r.rkey, r.rev, r.removed_at, r.seq
+			  FROM `+store.Live+`.removed_posts r JOIN `+store.Live+`.accounts a ON a.id = r.account_id JOIN accounts b ON b.did = a.did
+			 WHERE r.seq < $1 AND r.rev > b.erased_rev
+			   AND NOT EXISTS (SELECT FROM posts p WHERE p.account_id = b.id AND p.rkey = r.rkey)`, before)
+		return err
+	}); err != nil {
+		return fmt.Errorf("carry over removal markers: %w", err)
+	}
+	return w.Apply(ctx, func(_ *Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+		cp.Seq = before - 1
+		return cp, nil
+	})
+}
+
+// carryPosts carries over the next posts behind a key. Those that their account's
+// floors keep out are there because a sweep or a #sync is not done with them.
+func (w *Writer) carryPosts(ctx context.Context, before uint64, after event.Key) (n int, last event.Key, err error) {
+	err = w.Apply(ctx, func(tx *Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+		n = 0
+		rows, err := tx.tx.Query(ctx, `
+			SELECT p.key, a.did, p.rkey, p.rev, p.removed_rev, p.cid, p.tags, p.langs, p.indexed_at, p.seq, p.record
+			  FROM `+store.Live+`.posts p JOIN `+store.Live+`.accounts a ON a.id = p.account_id JOIN accounts b ON b.did = a.did
+			 WHERE p.key > $1 AND p.seq < $2 AND p.rev > b.erased_rev AND p.rev >= b.sync_rev
+			 ORDER BY p.key LIMIT $3`, after, before, carryPosts)
+		if err != nil {
+			return cp, err
+		}
+		var posts []*Post
+		var dids []string
+		var p Post
+		var did, record string
+		if _, err := pgx.ForEachRow(rows, []any{&p.Key, &did, &p.Rkey, &p.Rev, &p.RemovedRev, &p.CID, &p.Tags, &p.Langs, &p.IndexedAt, &p.Seq, &record}, func() error {
+			n, last = n+1, p.Key
+			post := p
+			post.Record = []byte(record)
+			p.Tags, p.Langs = nil, nil // not to be written over by the next
+			// The live index may have them in an older form.
+			if post.Tags, _ = event.Tags(post.Tags); len(post.Tags) > 0 {
+				posts, dids = append(posts, &post), append(dids, did)
+			}
+			return nil
+		}); err != nil || len(posts) == 0 {
+			return cp, err
+		}
+		accounts, err := tx.Accounts(ctx, dids)
+		if err != nil {
+			return cp, err
+		}
+		var c Changes
+		for i, post := range posts {
+			post.Account = accounts[dids[i]]
+			c.Posts = append(c.Posts, PostChange{New: post, NewVisible: post.Account.State == store.Active})
+		}
+		return cp, tx.Write(ctx, c)
+	})
+	return n, last, err
+}
+
+// LivePlaces returns the places that posts have in the live index.
+func (w *Writer) LivePlaces(ctx context.Context, ids []PostID) (map[PostID]event.Key, error) {
+	dids, rkeys := make([]string, len(ids)), make([]string, len(ids))
+	for i, id := range ids {
+		dids[i], rkeys[i] = id.DID, id.Rkey
+	}
+	out := make(map[PostID]event.Key, len(ids))
+	rows, err := w.pool.Query(ctx, `
+		SELECT i.did, i.rkey, p.key FROM unnest($1::text[], $2::text[]) AS i(did, rkey)
+		  JOIN `+store.Live+`.accounts a ON a.did = i.did JOIN `+store.Live+`.posts p ON p.account_id = a.id AND p.rkey = i.rkey`, dids, rkeys)
+	var id PostID
+	var key event.Key
+	if err == nil {
+		_, err = pgx.ForEachRow(rows, []any{&id.DID, &id.Rkey, &key}, func() error {
+			out[id] = key
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up the places of %d posts in the live index: %w", len(ids), err)
+	}
+	return out, nil
+}

@@ -1,0 +1,313 @@
+package write
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
+)
+
+// PostChange is what became of one post. Old is the row as loaded, nil where
+// there was none; New is the row as it shall be, nil where there shall be none.
+// Where New keeps Old's key and rev, only its visibility may have changed, and its
+// tags, which Write then leaves to its caller in the row of the post.
+type PostChange struct {
+	// Account is the post's account as it shall be; nil says that it is as in New
+	// or Old.
+	Account                *Account
+	Old, New               *Post
+	OldVisible, NewVisible bool
+}
+
+// RemovedChange sets (New) or, where New is nil, deletes a removal marker.
+type RemovedChange struct {
+	Account *Account
+	Rkey    string
+	New     *Removed
+}
+
+// Changes are the rows that a batch changes, each named once.
+type Changes struct {
+	// Accounts are new or changed rows. Write gives new ones their ID.
+	Accounts []*Account
+	// Sweeps are accounts whose sweep is to begin, or to begin anew because
+	// something of it changed.
+	Sweeps  []*Account
+	Posts   []PostChange
+	Removed []RemovedChange
+}
+
+// maxKeyBumps bounds how often a post gives way to others at its key. Making so
+// many posts collide takes some 2^57 hashes.
+const maxKeyBumps = 8
+
+// errCrowded is a data error of a post whose key and its successors are taken.
+var errCrowded = errors.New("its key and the next ones are taken")
+
+// Write makes the changes. A post whose key another post has gets the next free
+// one (see event.Key.Next): New.Key is then changed.
+func (t *Tx) Write(ctx context.Context, c Changes) error {
+	if err := t.writeAccounts(ctx, c.Accounts); err != nil {
+		return err
+	}
+	if err := t.beginSweeps(ctx, c.Sweeps); err != nil {
+		return err
+	}
+	if err := t.notePayloads(ctx, c.Posts); err != nil {
+		return err
+	}
+	// Rows leave before others enter: a post that left and came back in one
+	// batch has the same (account, rkey).
+	if err := t.deletePosts(ctx, c.Posts); err != nil {
+		return err
+	}
+	if err := t.insertPosts(ctx, c.Posts); err != nil {
+		return err
+	}
+	if err := t.updatePosts(ctx, c.Posts); err != nil {
+		return err
+	}
+	if err := t.writePostings(ctx, c.Posts); err != nil {
+		return err
+	}
+	if err := t.writeRemoved(ctx, c.Removed); err != nil {
+		return err
+	}
+	now, later := parts(c.Posts)
+	for _, p := range now {
+		t.visible += p.visibly()
+	}
+	for id, part := range later {
+		by := int64(0)
+		for _, p := range part {
+			by += p.visibly()
+		}
+		if err := t.countVisibleLater(ctx, id, by); err != nil {
+			return err
+		}
+	}
+	for _, p := range c.Posts {
+		t.posts += count(p.New != nil) - count(p.Old != nil)
+	}
+	return nil
+}
+
+func count(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// visibly is by how many the change adds to the visible posts.
+func (p PostChange) visibly() int64 { return count(p.NewVisible) - count(p.OldVisible) }
+
+func (p PostChange) account() *Account {
+	switch {
+	case p.Account != nil:
+		return p.Account
+	case p.New != nil:
+		return p.New.Account
+	}
+	return p.Old.Account
+}
+
+// parts tells what is counted now from what is at the end of a sweep, by account:
+// changes of posts that readers do not see until then. What takes the place of a
+// post that counts as gone is seen at once.
+func parts(changes []PostChange) (now []PostChange, later map[int64][]PostChange) {
+	later = map[int64][]PostChange{}
+	for _, c := range changes {
+		a := c.account()
+		switch {
+		case a.Sweep == nil:
+			now = append(now, c)
+		case a.Sweep.Hidden:
+			later[a.ID] = append(later[a.ID], c)
+		case c.Old != nil && c.Old.Rev < a.Sweep.GoneBelow:
+			later[a.ID] = append(later[a.ID], PostChange{Account: a, Old: c.Old, OldVisible: c.OldVisible})
+			if c.New != nil {
+				now = append(now, PostChange{Account: a, New: c.New, NewVisible: c.NewVisible})
+			}
+		default:
+			now = append(now, c)
+		}
+	}
+	return now, later
+}
+
+func (t *Tx) writeAccounts(ctx context.Context, accounts []*Account) error {
+	if len(accounts) == 0 {
+		return nil
+	}
+	slices.SortFunc(accounts, func(a, b *Account) int { return cmp.Compare(a.DID, b.DID) })
+	n := len(accounts)
+	dids, states, times := make([]string, n), make([]int16, n), make([]time.Time, n)
+	srcs, erased, syncs, seqs := make([]int64, n), make([]string, n), make([]string, n), make([]int64, n)
+	byDID := make(map[string]*Account, n)
+	for i, a := range accounts {
+		dids[i], states[i], times[i], srcs[i] = a.DID, int16(a.State), a.StateTime, int64(a.StateSourceSeq)
+		erased[i], syncs[i], seqs[i] = a.ErasedRev, a.SyncRev, int64(a.Seq)
+		byDID[a.DID] = a
+	}
+	rows, err := t.tx.Query(ctx, `
+		INSERT INTO accounts (did, state, state_time, state_source_seq, erased_rev, sync_rev, seq)
+		SELECT * FROM unnest($1::text[], $2::smallint[], $3::timestamptz[], $4::bigint[], $5::text[], $6::text[], $7::bigint[])
+		ON CONFLICT (did) DO UPDATE SET state = excluded.state, state_time = excluded.state_time,
+		    state_source_seq = excluded.state_source_seq, erased_rev = excluded.erased_rev,
+		    sync_rev = excluded.sync_rev, seq = excluded.seq
+		RETURNING id, did`, dids, states, times, srcs, erased, syncs, seqs)
+	if err != nil {
+		return fmt.Errorf("write %d accounts: %w", n, err)
+	}
+	var id int64
+	var did string
+	if _, err := pgx.ForEachRow(rows, []any{&id, &did}, func() error {
+		byDID[did].ID = id
+		return nil
+	}); err != nil {
+		return fmt.Errorf("write %d accounts: %w", n, err)
+	}
+	return nil
+}
+
+// moved reports whether the post's row at its old key has to go.
+func (p PostChange) moved() bool {
+	return p.Old != nil && (p.New == nil || p.New.Key != p.Old.Key)
+}
+
+// enters reports whether the post needs a row at a new key.
+func (p PostChange) enters() bool {
+	return p.New != nil && (p.Old == nil || p.New.Key != p.Old.Key)
+}
+
+// edited reports whether the row at the post's key gets a new version.
+func (p PostChange) edited() bool {
+	return p.Old != nil && p.New != nil && p.New.Key == p.Old.Key && p.New.Rev != p.Old.Rev
+}
+
+func (t *Tx) deletePosts(ctx context.Context, posts []PostChange) error {
+	var keys []event.Key
+	for _, p := range posts {
+		if p.moved() {
+			keys = append(keys, p.Old.Key)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	if _, err := t.tx.Exec(ctx, `DELETE FROM posts WHERE key = ANY($1::uuid[])`, keys); err != nil {
+		return fmt.Errorf("delete %d posts: %w", len(keys), err)
+	}
+	return nil
+}
+
+func (t *Tx) insertPosts(ctx context.Context, changes []PostChange) error {
+	var posts []*Post
+	for _, p := range changes {
+		if p.enters() {
+			posts = append(posts, p.New)
+		}
+	}
+	for range maxKeyBumps {
+		if len(posts) == 0 {
+			return nil
+		}
+		// In key order, so that neighbours share pages of the index.
+		slices.SortFunc(posts, func(a, b *Post) int { return bytes.Compare(a.Key[:], b.Key[:]) })
+		rows, err := t.tx.Query(ctx, `
+			INSERT INTO posts (key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record, removed_rev)
+			SELECT key, account_id, rkey, rev, cid,
+			       ARRAY(SELECT json_array_elements_text(tags)), ARRAY(SELECT json_array_elements_text(langs)),
+			       indexed_at, seq, record, removed_rev
+			  FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::json[], $7::json[],
+			              $8::timestamptz[], $9::bigint[], $10::text[], $11::text[])
+			    AS i(key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record, removed_rev)
+			ON CONFLICT (key) DO NOTHING
+			RETURNING key`, columns(posts)...)
+		if err != nil {
+			return fmt.Errorf("insert %d posts: %w", len(posts), err)
+		}
+		in := make(map[event.Key]bool, len(posts))
+		var key event.Key
+		if _, err := pgx.ForEachRow(rows, []any{&key}, func() error {
+			in[key] = true
+			return nil
+		}); err != nil {
+			return fmt.Errorf("insert %d posts: %w", len(posts), err)
+		}
+		var again []*Post
+		for _, p := range posts {
+			if !in[p.Key] {
+				p.Key = p.Key.Next()
+				again = append(again, p)
+			}
+		}
+		posts = again
+	}
+	if len(posts) == 0 {
+		return nil
+	}
+	return fmt.Errorf("insert post %s/%s: %w", posts[0].Account.DID, posts[0].Rkey, errCrowded)
+}
+
+func (t *Tx) updatePosts(ctx context.Context, changes []PostChange) error {
+	var posts []*Post
+	for _, p := range changes {
+		if p.edited() {
+			posts = append(posts, p.New)
+		}
+	}
+	if len(posts) == 0 {
+		return nil
+	}
+	if _, err := t.tx.Exec(ctx, `
+		UPDATE posts p
+		   SET rev = i.rev, cid = i.cid, indexed_at = i.indexed_at, seq = i.seq, record = i.record, removed_rev = i.removed_rev,
+		       tags = ARRAY(SELECT json_array_elements_text(i.tags)), langs = ARRAY(SELECT json_array_elements_text(i.langs))
+		  FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::json[], $7::json[],
+		              $8::timestamptz[], $9::bigint[], $10::text[], $11::text[])
+		    AS i(key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record, removed_rev)
+		 WHERE p.key = i.key`, columns(posts)...); err != nil {
+		return fmt.Errorf("update %d posts: %w", len(posts), err)
+	}
+	return nil
+}
+
+func (t *Tx) writeRemoved(ctx context.Context, changes []RemovedChange) error {
+	var setAccounts, setSeqs, dropAccounts []int64
+	var setRkeys, setRevs, dropRkeys []string
+	var setTimes []time.Time
+	for _, c := range changes {
+		if c.New == nil {
+			dropAccounts, dropRkeys = append(dropAccounts, c.Account.ID), append(dropRkeys, c.Rkey)
+			continue
+		}
+		setAccounts, setRkeys, setRevs = append(setAccounts, c.Account.ID), append(setRkeys, c.Rkey), append(setRevs, c.New.Rev)
+		setTimes, setSeqs = append(setTimes, c.New.At), append(setSeqs, int64(c.New.Seq))
+	}
+	if len(dropAccounts) > 0 {
+		if _, err := t.tx.Exec(ctx, `
+			DELETE FROM removed_posts r USING unnest($1::bigint[], $2::text[]) AS i(account_id, rkey)
+			 WHERE r.account_id = i.account_id AND r.rkey = i.rkey`, dropAccounts, dropRkeys); err != nil {
+			return fmt.Errorf("delete %d removal markers: %w", len(dropAccounts), err)
+		}
+	}
+	if len(setAccounts) > 0 {
+		if _, err := t.tx.Exec(ctx, `
+			INSERT INTO removed_posts (account_id, rkey, rev, removed_at, seq)
+			SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[])
+			ON CONFLICT (account_id, rkey) DO UPDATE SET rev = excluded.rev, removed_at = excluded.removed_at, seq = excluded.seq`,
+			setAccounts, setRkeys, setRevs, setTimes, setSeqs); err != nil {
+			return fmt.Errorf("write %d removal markers: %w", len(setAccounts), err)
+		}
+	}
+	return nil
+}

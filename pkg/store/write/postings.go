@@ -1,0 +1,214 @@
+package write
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/internal/keys"
+)
+
+// posting is a row of post_tags or post_langs: a visible post under a term.
+type posting struct {
+	id  int64
+	key event.Key
+}
+
+// writePostings brings post_tags and post_langs, and the counts of what is in
+// them, from the posts' old state to the new one. The counts of tags, which
+// readers see, wait for the end of a sweep.
+func (t *Tx) writePostings(ctx context.Context, changes []PostChange) error {
+	now, later := parts(changes)
+	tags := func(p *Post) []string { return p.Tags }
+	// What leaves before what enters: it may be the same row.
+	swept := map[int64]tally{}
+	for account, part := range later {
+		swept[account] = newTally()
+		if err := t.tally(ctx, swept[account], part, tags); err != nil {
+			return err
+		}
+	}
+	c := newTally()
+	if err := t.tally(ctx, c, now, tags); err != nil {
+		return err
+	}
+	if err := t.countTags(ctx, c); err != nil {
+		return err
+	}
+	if err := t.countTagsLater(ctx, swept); err != nil {
+		return err
+	}
+	gone, entered, err := t.diff(ctx, t.langTerms, "post_langs", "lang_id", changes, func(p *Post) []string { return event.LangRanges(p.Langs) })
+	if err != nil {
+		return err
+	}
+	return t.countLangs(ctx, gone, entered)
+}
+
+// tally changes post_tags and adds up what that does to the counts.
+func (t *Tx) tally(ctx context.Context, into tally, changes []PostChange, tags func(*Post) []string) error {
+	gone, entered, err := t.diff(ctx, t.tagTerms, "post_tags", "tag_id", changes, tags)
+	into.add(gone, -1, t.firstHour)
+	into.add(entered, +1, t.firstHour)
+	return err
+}
+
+// diff deletes and inserts the rows of a table that differ, in index order, and
+// returns them.
+func (t *Tx) diff(ctx context.Context, dict *terms, table, column string, changes []PostChange, of func(*Post) []string) (gone, entered []posting, err error) {
+	type row struct {
+		term string
+		key  event.Key
+	}
+	before, after := map[row]bool{}, map[row]bool{}
+	var names []string
+	collect := func(into map[row]bool, p *Post) {
+		for _, term := range of(p) {
+			into[row{term, p.Key}] = true
+			names = append(names, term)
+		}
+	}
+	for _, p := range changes {
+		if p.OldVisible {
+			collect(before, p.Old)
+		}
+		if p.NewVisible {
+			collect(after, p.New)
+		}
+	}
+	if err := dict.resolve(ctx, t.tx, names); err != nil {
+		return nil, nil, err
+	}
+	without := func(a, b map[row]bool) []posting {
+		var rows []posting
+		for r := range a {
+			if !b[r] {
+				id, _ := dict.get(r.term)
+				rows = append(rows, posting{id, r.key})
+			}
+		}
+		slices.SortFunc(rows, func(x, y posting) int {
+			return cmp.Or(cmp.Compare(x.id, y.id), bytes.Compare(x.key[:], y.key[:]))
+		})
+		return rows
+	}
+	gone, entered = without(before, after), without(after, before)
+	if len(gone) > 0 {
+		ids, keys := arrays(gone)
+		if _, err := t.tx.Exec(ctx, `
+			DELETE FROM `+table+` p USING unnest($1::bigint[], $2::uuid[]) AS i(id, key)
+			 WHERE p.`+column+` = i.id AND p.key = i.key`, ids, keys); err != nil {
+			return nil, nil, fmt.Errorf("delete %d rows of %s: %w", len(gone), table, err)
+		}
+	}
+	if len(entered) > 0 {
+		ids, keys := arrays(entered)
+		if _, err := t.tx.Exec(ctx, `
+			INSERT INTO `+table+` (`+column+`, key) SELECT * FROM unnest($1::bigint[], $2::uuid[])`, ids, keys); err != nil {
+			return nil, nil, fmt.Errorf("insert %d rows of %s: %w", len(entered), table, err)
+		}
+	}
+	return gone, entered, nil
+}
+
+func arrays(rows []posting) (ids []int64, keys []event.Key) {
+	ids, keys = make([]int64, len(rows)), make([]event.Key, len(rows))
+	for i, r := range rows {
+		ids[i], keys[i] = r.id, r.key
+	}
+	return ids, keys
+}
+
+// tally is a change of the counts of tags.
+type tally struct {
+	posts map[int64]int64 // by tag
+	hours hourCounts
+}
+
+func newTally() tally { return tally{posts: map[int64]int64{}, hours: hourCounts{}} }
+
+func (c tally) add(rows []posting, by, firstHour int64) {
+	for _, p := range rows {
+		c.posts[p.id] += by
+		if hour := keys.Hour(p.key.SortAt()); hour >= firstHour {
+			c.hours.add(p.id, hour, by)
+		}
+	}
+}
+
+// countTags keeps tags.posts and tag_hours, each row touched once.
+func (t *Tx) countTags(ctx context.Context, c tally) error {
+	hours := c.hours
+	ids, by := sortedCounts(c.posts, func(id, n int64) bool { return n != 0 || hours.changed(id) })
+	if len(ids) == 0 {
+		return nil
+	}
+	rows, err := t.tx.Query(ctx, `
+		UPDATE tags t SET posts = t.posts + i.by FROM unnest($1::bigint[], $2::bigint[]) AS i(id, by)
+		 WHERE t.id = i.id RETURNING t.id, t.posts, i.by, t.hourly`, ids, by)
+	if err != nil {
+		return fmt.Errorf("count posts of %d tags: %w", len(ids), err)
+	}
+	var id, now, change int64
+	var hourly bool
+	var grown []int64
+	_, err = pgx.ForEachRow(rows, []any{&id, &now, &change, &hourly}, func() error {
+		before := now - change
+		t.tags += count(before == 0 && now > 0) - count(before > 0 && now == 0)
+		if !hourly {
+			delete(hours, id)
+			if now >= store.HourlyTag {
+				grown = append(grown, id)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("count posts of %d tags: %w", len(ids), err)
+	}
+	if err := t.beginHours(ctx, grown); err != nil {
+		return err
+	}
+	return t.writeHours(ctx, hours)
+}
+
+func (t *Tx) countLangs(ctx context.Context, gone, entered []posting) error {
+	delta := map[int64]int64{}
+	for _, p := range gone {
+		delta[p.id]--
+	}
+	for _, p := range entered {
+		delta[p.id]++
+	}
+	ids, by := sortedCounts(delta, func(_, n int64) bool { return n != 0 })
+	if len(ids) == 0 {
+		return nil
+	}
+	if _, err := t.tx.Exec(ctx, `
+		UPDATE langs l SET posts = l.posts + i.by FROM unnest($1::bigint[], $2::bigint[]) AS i(id, by)
+		 WHERE l.id = i.id`, ids, by); err != nil {
+		return fmt.Errorf("count posts of %d languages: %w", len(ids), err)
+	}
+	return nil
+}
+
+// sortedCounts returns those of the counts that keep names, as two arrays in
+// the order of their ids.
+func sortedCounts(delta map[int64]int64, keep func(id, n int64) bool) (ids, by []int64) {
+	for id, n := range delta {
+		if keep(id, n) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		by = append(by, delta[id])
+	}
+	return ids, by
+}

@@ -1,0 +1,133 @@
+package write
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/store/internal/keys"
+	"github.com/tagstream/tagstream/pkg/store/internal/pg"
+)
+
+// hoursPruned is how far before the checkpoint's time rows of tag_hours are
+// deleted: the day beyond what is counted is room for an upstream clock that
+// goes back, behind which a row would be begun anew with too low a count.
+const hoursPruned = hoursKept + 24
+
+// MarkerSweep is how far a look through all removal markers has come. The zero
+// value is its beginning.
+type MarkerSweep struct {
+	account int64
+	rkey    string
+}
+
+// PruneMarkers looks at the next limit removal markers and deletes those of
+// removals that are older than age by upstream time, counted back from the
+// checkpoint's time. It does so in one transaction, under the lease. done says
+// that there are no more.
+//
+// A checkpoint's time ahead of the database's clock counts as that clock: an
+// upstream host with a wrong one must not make everything old.
+//
+// With erased set, a marker stays until a pass of erasing that began after the
+// removal is complete (see SetErasure): it is what shows that the post's payload
+// may go.
+//
+// The error is ErrLeaseLost or the database's.
+func (w *Writer) PruneMarkers(ctx context.Context, age time.Duration, erased bool, from MarkerSweep, limit int) (next MarkerSweep, deleted int64, done bool, err error) {
+	seen := 0
+	err = w.holding(ctx, func(tx pgx.Tx, now time.Time) error {
+		return tx.QueryRow(ctx, `
+			WITH seen AS MATERIALIZED (
+				SELECT account_id, rkey, removed_at, seq FROM removed_posts
+				 WHERE (account_id, rkey) > ($1, $2) ORDER BY account_id, rkey LIMIT $3),
+			gone AS (
+				DELETE FROM removed_posts r USING seen s
+				 WHERE r.account_id = s.account_id AND r.rkey = s.rkey AND s.removed_at < $4
+				   AND (NOT $5 OR s.seq <= (SELECT erased_through FROM heartbeat)) RETURNING 1)
+			SELECT (SELECT count(*) FROM seen), (SELECT count(*) FROM gone), l.account_id, l.rkey
+			  FROM (SELECT account_id, rkey FROM seen UNION ALL SELECT $1, $2 ORDER BY 1 DESC, 2 DESC LIMIT 1) AS l`,
+			from.account, from.rkey, limit, now.Add(-age), erased).Scan(&seen, &deleted, &next.account, &next.rkey)
+	})
+	if err != nil {
+		return from, 0, false, fmt.Errorf("prune removal markers: %w", err)
+	}
+	return next, deleted, seen < limit, nil
+}
+
+// PruneHours deletes up to limit rows of tag_hours that no history shows and
+// no batch changes any more, in one transaction, under the lease. done says that
+// there are no more. The error is ErrLeaseLost or the database's.
+func (w *Writer) PruneHours(ctx context.Context, limit int) (deleted int64, done bool, err error) {
+	err = w.holding(ctx, func(tx pgx.Tx, now time.Time) error {
+		tag, err := tx.Exec(ctx, `
+			WITH old AS MATERIALIZED (SELECT hour, tag_id FROM tag_hours WHERE hour < $1 ORDER BY hour, tag_id LIMIT $2)
+			DELETE FROM tag_hours h USING old WHERE h.hour = old.hour AND h.tag_id = old.tag_id`, keys.Hour(now)-hoursPruned, limit)
+		deleted = tag.RowsAffected()
+		return err
+	})
+	if err != nil {
+		return 0, false, fmt.Errorf("prune hourly counts: %w", err)
+	}
+	return deleted, deleted < int64(limit), nil
+}
+
+// PruneTags looks at the next limit rows of tags behind an id and deletes those of tags
+// that no visible post has, in one transaction, under the lease: their names are what
+// somebody wrote. A tag that comes again gets a row anew. done says that there are no more.
+// The error is ErrLeaseLost or the database's.
+func (w *Writer) PruneTags(ctx context.Context, from int64, limit int) (next, deleted int64, done bool, err error) {
+	// What a sweep has yet to count is counted by the tag's id.
+	return w.pruneTerms(ctx, w.tags, "post_tags", "tag_id", `
+		AND NOT EXISTS (SELECT FROM sweeps w JOIN sweep_counts c USING (account_id) WHERE c.tag_id = t.id)`, from, limit)
+}
+
+// PruneLangs is PruneTags for languages.
+func (w *Writer) PruneLangs(ctx context.Context, from int64, limit int) (next, deleted int64, done bool, err error) {
+	return w.pruneTerms(ctx, w.langs, "post_langs", "lang_id", "", from, limit)
+}
+
+func (w *Writer) pruneTerms(ctx context.Context, dict *terms, list, column, and string, from int64, limit int) (next, deleted int64, done bool, err error) {
+	var seen int
+	var names []string
+	err = w.holding(ctx, func(tx pgx.Tx, _ time.Time) error {
+		return tx.QueryRow(ctx, `
+			WITH seen AS MATERIALIZED (SELECT id, posts FROM `+dict.table+` WHERE id > $1 ORDER BY id LIMIT $2),
+			gone AS (
+				DELETE FROM `+dict.table+` t USING seen s
+				 WHERE t.id = s.id AND s.posts = 0 AND NOT EXISTS (SELECT FROM `+list+` l WHERE l.`+column+` = t.id)`+and+`
+				RETURNING t.name)
+			SELECT (SELECT count(*) FROM seen), (SELECT coalesce(max(id), $1) FROM seen), ARRAY(SELECT name FROM gone)`,
+			from, limit).Scan(&seen, &next, &names)
+	})
+	if err != nil {
+		dict.forgetAll() // it may have taken effect
+		return from, 0, false, fmt.Errorf("prune %s: %w", dict.table, err)
+	}
+	dict.forget(names)
+	return next, int64(len(names)), seen < limit, nil
+}
+
+// holding runs fn in a transaction that holds the checkpoint's row under the
+// lease, with the upstream time that the index has come to.
+func (w *Writer) holding(ctx context.Context, fn func(tx pgx.Tx, now time.Time) error) error {
+	return pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+		var epoch int64
+		var now time.Time
+		err := tx.QueryRow(ctx, `SELECT epoch, LEAST(source_time, clock_timestamp()) FROM checkpoint FOR UPDATE`).Scan(&epoch, &now)
+		if err != nil {
+			return fmt.Errorf("read the checkpoint: %w", pg.NotMigrated(err))
+		}
+		if epoch != w.epoch {
+			return ErrLeaseLost
+		}
+		if err := fn(tx, now); err != nil {
+			return err
+		}
+		// It may have taken longer than the lease, and nobody could renew it.
+		_, err = tx.Exec(ctx, `UPDATE checkpoint SET lease_until = clock_timestamp() + $1`, LeaseTTL)
+		return err
+	})
+}

@@ -1,0 +1,210 @@
+package write
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/internal/keys"
+)
+
+// beginSweeps begins the accounts' sweeps. A pass that is under way goes on.
+func (t *Tx) beginSweeps(ctx context.Context, accounts []*Account) error {
+	for _, a := range accounts {
+		if _, err := t.tx.Exec(ctx, `
+			INSERT INTO sweeps (account_id, gone_below, hidden) VALUES ($1, $2, $3)
+			ON CONFLICT (account_id) DO UPDATE SET gone_below = excluded.gone_below, hidden = excluded.hidden, again = sweeps.at IS NOT NULL AND $4`,
+			a.ID, a.Sweep.GoneBelow, a.Sweep.Hidden, a.Sweep.Again); err != nil {
+			return fmt.Errorf("begin to sweep %s: %w", a.DID, err)
+		}
+		t.swept = true
+	}
+	return nil
+}
+
+// countVisibleLater adds to what the account's sweep will add to the total of
+// visible posts.
+func (t *Tx) countVisibleLater(ctx context.Context, account, by int64) error {
+	if by == 0 {
+		return nil
+	}
+	if _, err := t.tx.Exec(ctx, `UPDATE sweeps SET visible = visible + $2 WHERE account_id = $1`, account, by); err != nil {
+		return fmt.Errorf("count the visible posts of a sweep: %w", err)
+	}
+	return nil
+}
+
+// noHour stands in sweep_counts for the hours that tag_hours does not count.
+const noHour = -1
+
+// countTagsLater adds to what sweeps will add to the counts of tags, by account.
+func (t *Tx) countTagsLater(ctx context.Context, swept map[int64]tally) error {
+	for account, c := range swept {
+		var tags, hours, by []int64
+		row := func(tag, hour, n int64) {
+			if n != 0 {
+				tags, hours, by = append(tags, tag), append(hours, hour), append(by, n)
+			}
+		}
+		for tag, n := range c.posts {
+			for hour, h := range c.hours[tag] {
+				row(tag, hour, h)
+				n -= h
+			}
+			row(tag, noHour, n)
+		}
+		if len(tags) == 0 {
+			continue
+		}
+		if _, err := t.tx.Exec(ctx, `
+			INSERT INTO sweep_counts (account_id, tag_id, hour, posts)
+			SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[])
+			ON CONFLICT (account_id, tag_id, hour) DO UPDATE SET posts = sweep_counts.posts + excluded.posts`,
+			account, tags, hours, by); err != nil {
+			return fmt.Errorf("count the tags of a sweep: %w", err)
+		}
+	}
+	return nil
+}
+
+// NextSweep returns the account that is swept next behind another one, all of them in
+// turn, and up to limit of its posts from where its pass has come to, newest first. first
+// says that the pass is at its beginning, last that there are no more behind them. The
+// account is nil where none is swept.
+func (t *Tx) NextSweep(ctx context.Context, after int64, limit int) (a *Account, posts []*Post, first, last bool, err error) {
+	var did string
+	var at *event.Key
+	err = t.tx.QueryRow(ctx, `
+		SELECT a.did, w.at FROM sweeps w JOIN accounts a ON a.id = w.account_id
+		 ORDER BY w.account_id <= $1, w.account_id LIMIT 1`, after).Scan(&did, &at)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil, false, true, nil
+	}
+	if err != nil {
+		return nil, nil, false, false, fmt.Errorf("look for a sweep: %w", err)
+	}
+	accounts, err := t.Accounts(ctx, []string{did})
+	if err != nil {
+		return nil, nil, false, false, err
+	}
+	a = accounts[did]
+	from := keys.Last
+	if at != nil {
+		from = keys.Step(*at, -1)
+	}
+	// Ordered by both columns, which only the index of the account's posts gives: not in
+	// the table's own order, past the posts of others.
+	err = t.loadPosts(ctx, map[int64]*Account{a.ID: a}, func(p *Post) { posts = append(posts, p) },
+		`SELECT `+loadedColumns+` FROM posts p WHERE p.account_id >= $1 AND (p.account_id, p.key) <= ($1, $2)
+		  ORDER BY p.account_id DESC, p.key DESC LIMIT $3`, a.ID, from, limit)
+	return a, posts, at == nil, len(posts) < limit, err
+}
+
+// PassSweep records that the pass under way through the account's posts has come to a key.
+func (t *Tx) PassSweep(ctx context.Context, a *Account, key event.Key) error {
+	if _, err := t.tx.Exec(ctx, `UPDATE sweeps SET at = $2, listing = $3 WHERE account_id = $1`, a.ID, key, a.Lists()); err != nil {
+		return fmt.Errorf("sweep %s up to %s: %w", a.DID, key, err)
+	}
+	return nil
+}
+
+// EraseRemoved deletes up to limit of the account's removal markers that its
+// ErasedRev stands for, and returns how many.
+func (t *Tx) EraseRemoved(ctx context.Context, a *Account, limit int) (int, error) {
+	tag, err := t.tx.Exec(ctx, `
+		DELETE FROM removed_posts WHERE account_id = $1 AND rkey IN (
+			SELECT rkey FROM removed_posts WHERE account_id = $1 AND rev <= $2 LIMIT $3)`, a.ID, a.ErasedRev, limit)
+	if err != nil {
+		return 0, fmt.Errorf("erase removal markers of %s: %w", a.DID, err)
+	}
+	return int(tag.RowsAffected()), nil
+}
+
+// EndSweep ends the account's sweep: what it changed is seen from now on, and
+// counted. Where more than limit counts change, it counts as many and is not done:
+// call it again. Nor is it where something changed behind the pass: then another begins.
+func (t *Tx) EndSweep(ctx context.Context, a *Account, limit int) (done bool, err error) {
+	if a.Sweep.Again || a.Lists() != (a.State == store.Active) {
+		if _, err := t.tx.Exec(ctx, `UPDATE sweeps SET at = NULL, again = false WHERE account_id = $1`, a.ID); err != nil {
+			return false, fmt.Errorf("sweep %s once more: %w", a.DID, err)
+		}
+		return false, nil
+	}
+	rows, err := t.tx.Query(ctx, `
+		DELETE FROM sweep_counts s
+		 USING (SELECT account_id, tag_id, hour FROM sweep_counts WHERE account_id = $1 ORDER BY tag_id, hour LIMIT $2) AS first
+		 WHERE s.account_id = first.account_id AND s.tag_id = first.tag_id AND s.hour = first.hour
+		RETURNING s.tag_id, s.hour, s.posts`, a.ID, limit)
+	if err != nil {
+		return false, fmt.Errorf("end the sweep of %s: %w", a.DID, err)
+	}
+	c := newTally()
+	var tag, hour, n int64
+	counted := 0
+	if _, err := pgx.ForEachRow(rows, []any{&tag, &hour, &n}, func() error {
+		counted++
+		c.posts[tag] += n
+		if hour >= t.firstHour {
+			c.hours.add(tag, hour, n)
+		}
+		return nil
+	}); err != nil {
+		return false, fmt.Errorf("end the sweep of %s: %w", a.DID, err)
+	}
+	if counted == limit {
+		return false, t.countTags(ctx, c)
+	}
+	var visible int64
+	if err := t.tx.QueryRow(ctx, `DELETE FROM sweeps WHERE account_id = $1 RETURNING visible`, a.ID).Scan(&visible); err != nil {
+		return false, fmt.Errorf("end the sweep of %s: %w", a.DID, err)
+	}
+	t.visible += visible
+	a.Sweep = nil
+	return true, t.countTags(ctx, c)
+}
+
+// Big returns which of the accounts have limit posts or removal markers, or
+// more, or are being swept.
+func (t *Tx) Big(ctx context.Context, accounts []*Account, limit int) (map[*Account]bool, error) {
+	big := map[*Account]bool{}
+	var ids []int64
+	for _, a := range accounts {
+		if a.Sweep != nil {
+			big[a] = true
+		}
+		ids = append(ids, a.ID)
+	}
+	rows, err := t.tx.Query(ctx, `
+		SELECT id FROM unnest($1::bigint[]) AS a(id)
+		 WHERE (SELECT count(*) FROM (SELECT FROM posts WHERE account_id = id LIMIT $2) AS p) >= $2
+		    OR (SELECT count(*) FROM (SELECT FROM removed_posts WHERE account_id = id LIMIT $2) AS r) >= $2`, ids, limit)
+	if err != nil {
+		return nil, fmt.Errorf("size %d accounts: %w", len(accounts), err)
+	}
+	var id int64
+	_, err = pgx.ForEachRow(rows, []any{&id}, func() error {
+		big[accounts[slices.Index(ids, id)]] = true
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("size %d accounts: %w", len(accounts), err)
+	}
+	return big, nil
+}
+
+// HighestRev returns the highest revision of the account's posts and removal
+// markers. It reads them all.
+func (t *Tx) HighestRev(ctx context.Context, a *Account) (string, error) {
+	var rev string
+	err := t.tx.QueryRow(ctx, `
+		SELECT coalesce(greatest((SELECT max(rev) FROM posts WHERE account_id = $1), (SELECT max(rev) FROM removed_posts WHERE account_id = $1)), '')`, a.ID).Scan(&rev)
+	if err != nil {
+		return "", fmt.Errorf("find the highest revision of %s: %w", a.DID, err)
+	}
+	return rev, nil
+}

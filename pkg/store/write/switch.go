@@ -1,0 +1,151 @@
+package write
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/internal/pg"
+)
+
+// ErrNotCaughtUp is returned by Switch while the rebuilt schema is behind the
+// live one: apply more, then try again.
+var ErrNotCaughtUp = errors.New("the rebuilt index is behind the live one")
+
+// retireLockTimeout bounds how long removing the former schema waits for
+// readers that began before the switch.
+const retireLockTimeout = 30 * time.Second
+
+// Owner runs what needs the owner's role: it creates, switches and removes
+// whole schemas.
+type Owner struct {
+	options store.Options
+}
+
+// NewOwner returns an Owner that connects with o for each thing it does.
+func NewOwner(o store.Options) *Owner { return &Owner{options: o} }
+
+// CheckpointOf returns the checkpoint of a schema, ok false where the schema
+// does not exist.
+func (o *Owner) CheckpointOf(ctx context.Context, schema string) (cp store.Checkpoint, ok bool, err error) {
+	err = pg.Do(ctx, o.options, pg.Reading, func(conn *pgx.Conn) error {
+		return pg.BeginFunc(ctx, conn, pgx.TxOptions{}, pg.BaseSettings(schema), func(tx pgx.Tx) (err error) {
+			cp, _, _, err = readCheckpoint(ctx, tx, "")
+			return err
+		})
+	})
+	if errors.Is(err, store.ErrNotMigrated) {
+		return store.Checkpoint{}, false, nil
+	}
+	return cp, err == nil, err
+}
+
+// Leased reports whether some program has the lease of a schema: its indexer, or the
+// rebuild that fills it. It is false where the schema does not exist.
+func (o *Owner) Leased(ctx context.Context, schema string) (leased bool, err error) {
+	err = pg.Do(ctx, o.options, pg.Reading, func(conn *pgx.Conn) error {
+		err := conn.QueryRow(ctx, "SELECT holder <> '' AND lease_until > clock_timestamp() FROM "+pg.Qualified(schema, "checkpoint")).Scan(&leased)
+		if err = pg.NotMigrated(err); err != nil && !errors.Is(err, store.ErrNotMigrated) {
+			return fmt.Errorf("look for the lease of schema %s: %w", schema, err)
+		}
+		return nil
+	})
+	return leased, err
+}
+
+// Drop removes a schema and everything in it, if it exists. Live is refused.
+func (o *Owner) Drop(ctx context.Context, schema string) error {
+	if schema == store.Live {
+		return errors.New("drop schema: refusing to drop the live one")
+	}
+	return pg.Do(ctx, o.options, pg.Owning, func(conn *pgx.Conn) error {
+		if _, err := conn.Exec(ctx, "SET lock_timeout = "+pg.Millis(retireLockTimeout)); err != nil {
+			return fmt.Errorf("drop schema %s: %w", schema, err)
+		}
+		if _, err := conn.Exec(ctx, "DROP SCHEMA IF EXISTS "+pgx.Identifier{schema}.Sanitize()+" CASCADE"); err != nil {
+			return fmt.Errorf("drop schema %s: %w", schema, err)
+		}
+		return nil
+	})
+}
+
+// Vacuum vacuums and analyzes the tables of a schema, so that its first
+// readers find good plans and index-only scans.
+func (o *Owner) Vacuum(ctx context.Context, schema string) error {
+	return pg.Do(ctx, o.options, pg.Owning, func(conn *pgx.Conn) error {
+		for _, table := range []string{"post_tags", "post_langs", "posts", "tags", "langs", "tag_hours", "accounts", "removed_posts"} {
+			if _, err := conn.Exec(ctx, "VACUUM (ANALYZE) "+pgx.Identifier{schema, table}.Sanitize()); err != nil {
+				return fmt.Errorf("vacuum %s.%s: %w", schema, table, err)
+			}
+		}
+		return nil
+	})
+}
+
+// Switch makes the rebuilt schema the live one and the live one the retired
+// one, in one transaction. It holds the live checkpoint's row meanwhile and
+// calls catchUp to apply what the rebuilt index still lacks of it.
+//
+// The live indexer waits for that row, on its way into a transaction, and then
+// finds that its lease is over: both schemas get a higher epoch than either
+// had. So does one that comes later. Readers see the one schema before the
+// commit and the other after it; what they began goes on in the former.
+//
+// The error is ErrNotCaughtUp, catchUp's, or the database's; then nothing was
+// changed, save that a commit whose answer was lost may have taken effect:
+// Rebuilding is gone after a switch.
+func (o *Owner) Switch(ctx context.Context, catchUp func(ctx context.Context, liveSeq uint64) error) error {
+	return o.change(ctx, catchUp, "INSERT INTO "+store.Rebuilding+".heartbeat SELECT * FROM "+store.Live+".heartbeat")
+}
+
+// SwitchStream is Switch for a live index of another stream, to whose checkpoint
+// nothing can be brought. The last erasure was that of the other stream too.
+func (o *Owner) SwitchStream(ctx context.Context) error {
+	return o.change(ctx, nil, "INSERT INTO "+store.Rebuilding+".heartbeat (database_bytes) SELECT database_bytes FROM "+store.Live+".heartbeat")
+}
+
+func (o *Owner) change(ctx context.Context, catchUp func(ctx context.Context, liveSeq uint64) error, heartbeat string) error {
+	ctx, cancel := context.WithTimeout(ctx, pg.HoldTimeout)
+	defer cancel()
+	return pg.Do(ctx, o.options, pg.Owning, func(conn *pgx.Conn) error {
+		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = "+pg.Millis(pg.HoldLockTimeout)); err != nil {
+				return fmt.Errorf("switch schemas: %w", err)
+			}
+			var liveSeq, liveEpoch, seq, epoch int64
+			if err := tx.QueryRow(ctx, "SELECT seq, epoch FROM "+store.Live+".checkpoint FOR UPDATE").Scan(&liveSeq, &liveEpoch); err != nil {
+				return fmt.Errorf("switch schemas: hold the live checkpoint: %w", err)
+			}
+			if catchUp != nil {
+				if err := catchUp(ctx, uint64(liveSeq)); err != nil {
+					return err
+				}
+			}
+			if err := tx.QueryRow(ctx, "SELECT seq, epoch FROM "+store.Rebuilding+".checkpoint FOR UPDATE").Scan(&seq, &epoch); err != nil {
+				return fmt.Errorf("switch schemas: hold the rebuilt checkpoint: %w", err)
+			}
+			if seq < liveSeq && catchUp != nil {
+				return fmt.Errorf("%w: %d messages to go", ErrNotCaughtUp, liveSeq-seq)
+			}
+			for _, stmt := range []string{
+				fmt.Sprintf("UPDATE %s.checkpoint SET epoch = %d, holder = '', lease_until = 'epoch'", store.Rebuilding, max(liveEpoch, epoch)+1),
+				fmt.Sprintf("UPDATE %s.checkpoint SET epoch = %d, holder = '', lease_until = 'epoch'", store.Live, max(liveEpoch, epoch)+1),
+				// Until the indexer's next heartbeat, the status is that of before.
+				"DELETE FROM " + store.Rebuilding + ".heartbeat",
+				heartbeat,
+				"UPDATE " + store.Rebuilding + ".heartbeat SET erase_looked = 0", // payloads is not filled
+				"ALTER SCHEMA " + store.Live + " RENAME TO " + store.Retired,
+				"ALTER SCHEMA " + store.Rebuilding + " RENAME TO " + store.Live,
+			} {
+				if _, err := tx.Exec(ctx, stmt); err != nil {
+					return fmt.Errorf("switch schemas: %w", err)
+				}
+			}
+			return nil
+		})
+	})
+}

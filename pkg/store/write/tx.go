@@ -1,0 +1,259 @@
+package write
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// Account is a row of accounts.
+type Account struct {
+	// ID is 0 until the account was written.
+	ID    int64
+	DID   string
+	State store.State
+	// StateTime and StateSourceSeq order status events.
+	StateTime      time.Time
+	StateSourceSeq uint64
+	ErasedRev      string
+	SyncRev        string
+	Seq            uint64
+	// Sweep is nil unless the account is being swept.
+	Sweep *Sweep
+}
+
+// Sweep says that an account's posts are many and are changed in pieces, each in
+// a transaction of its own, until they are what the account's row says: listed
+// or not, and gone where their revision is below GoneBelow.
+//
+// A pass goes through all posts. What it does to their listing is settled when it
+// begins: an account that changes its state meanwhile gets another pass behind it,
+// so that one that changes all the time ends its passes nevertheless.
+type Sweep struct {
+	GoneBelow string
+	// Hidden says that readers see none of the account's posts meanwhile.
+	Hidden bool
+	// Begun says that the pass has begun, and Listing that it lists posts.
+	Begun, Listing bool
+	// Again says that posts are to go that the pass may have passed.
+	Again bool
+}
+
+// With returns a sweep that also takes away posts below goneBelow, if that is not "", and
+// keeps all out of sight where hidden is set. What was begun before, nil for nothing, is
+// still to be done.
+func (s *Sweep) With(goneBelow string, hidden bool) *Sweep {
+	var w Sweep
+	if s != nil {
+		w = *s
+	}
+	w.GoneBelow, w.Hidden, w.Again = max(w.GoneBelow, goneBelow), w.Hidden || hidden, w.Again || goneBelow != ""
+	return &w
+}
+
+// Lists reports whether the account's posts are to have rows in post_tags now: as its
+// state says or, while a pass is under way, as that has it.
+func (a *Account) Lists() bool {
+	if a.Sweep != nil && a.Sweep.Begun {
+		return a.Sweep.Listing
+	}
+	return a.State == store.Active
+}
+
+// Post is a row of posts.
+type Post struct {
+	Key     event.Key
+	Account *Account
+	Rkey    string
+	Rev     string
+	// RemovedRev is the revision of the removal marker that the post replaced when
+	// it came again, "" where there was none.
+	RemovedRev string
+	CID        string
+	Tags       []string
+	Langs      []string
+	IndexedAt  time.Time
+	Seq        uint64
+	// Record is not loaded: it is only ever replaced.
+	Record []byte
+	// Listed says, of a post that was loaded, that it has rows in post_tags:
+	// as its account's state says or, while that is swept, said before.
+	Listed bool
+}
+
+// PostID names a post whatever its place.
+type PostID struct {
+	DID, Rkey string
+}
+
+// Removed is a row of removed_posts.
+type Removed struct {
+	Account *Account
+	Rkey    string
+	Rev     string
+	At      time.Time
+	Seq     uint64
+}
+
+// Tx reads and changes rows inside one Apply.
+type Tx struct {
+	tx                  pgx.Tx
+	tagTerms, langTerms *terms
+	// firstHour is the first hour that tag_hours counts.
+	firstHour int64
+	// swept says that a sweep begins in the transaction, payloads that what is to be
+	// erased is noted.
+	swept, payloads bool
+	// What the transaction adds to the totals.
+	posts, visible, tags, deadLetters int64
+}
+
+// CountDeadLetters adds n to the total of dead letters.
+func (t *Tx) CountDeadLetters(n int) { t.deadLetters += int64(n) }
+
+// Accounts returns the rows of those of dids that have one, by DID.
+func (t *Tx) Accounts(ctx context.Context, dids []string) (map[string]*Account, error) {
+	rows, err := t.tx.Query(ctx, `
+		SELECT a.id, a.did, a.state, a.state_time, a.state_source_seq, a.erased_rev, a.sync_rev, a.seq,
+		       w.gone_below, w.hidden, w.at IS NOT NULL, w.listing, w.again
+		  FROM accounts a LEFT JOIN sweeps w ON w.account_id = a.id WHERE a.did = ANY($1::text[])`, dids)
+	if err != nil {
+		return nil, fmt.Errorf("load %d accounts: %w", len(dids), err)
+	}
+	out := make(map[string]*Account, len(dids))
+	var a Account
+	var goneBelow *string
+	var hidden, listing, again *bool
+	var begun bool
+	_, err = pgx.ForEachRow(rows, []any{&a.ID, &a.DID, &a.State, &a.StateTime, &a.StateSourceSeq, &a.ErasedRev, &a.SyncRev, &a.Seq,
+		&goneBelow, &hidden, &begun, &listing, &again}, func() error {
+		row := a
+		row.StateTime = row.StateTime.UTC()
+		if goneBelow != nil {
+			row.Sweep = &Sweep{GoneBelow: *goneBelow, Hidden: *hidden, Begun: begun, Listing: *listing, Again: *again}
+		}
+		out[a.DID] = &row
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load %d accounts: %w", len(dids), err)
+	}
+	return out, nil
+}
+
+// Posts calls fn with the rows, without their records, of the named posts and
+// of every post of the accounts in whole. accounts must hold the row of every
+// account involved; ids of others are skipped.
+func (t *Tx) Posts(ctx context.Context, accounts map[string]*Account, ids []PostID, whole []*Account, fn func(*Post)) error {
+	byID, accountIDs, rkeys := splitIDs(accounts, ids)
+	wholeIDs := make([]int64, len(whole))
+	for i, a := range whole {
+		byID[a.ID], wholeIDs[i] = a, a.ID
+	}
+	for _, q := range []struct {
+		sql  string
+		skip bool
+		args []any
+	}{
+		{`SELECT ` + loadedColumns + ` FROM unnest($1::bigint[], $2::text[]) AS i(account_id, rkey) JOIN posts p USING (account_id, rkey)`,
+			len(accountIDs) == 0, []any{accountIDs, rkeys}},
+		{`SELECT ` + loadedColumns + ` FROM posts p WHERE p.account_id = ANY($1::bigint[])`,
+			len(whole) == 0, []any{wholeIDs}},
+	} {
+		if q.skip {
+			continue
+		}
+		if err := t.loadPosts(ctx, byID, fn, q.sql, q.args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// loadedColumns are those of a post that is loaded to be changed. Whether it is
+// listed is looked up for accounts that are swept; of the others it is known.
+const loadedColumns = `p.account_id, p.rkey, p.key, p.rev, p.removed_rev, p.cid, p.tags, p.langs, p.indexed_at, p.seq,
+	CASE WHEN EXISTS (SELECT FROM sweeps w WHERE w.account_id = p.account_id) THEN
+		EXISTS (SELECT FROM tags t JOIN post_tags pt ON pt.tag_id = t.id AND pt.key = p.key WHERE t.name = p.tags[1]) END`
+
+func (t *Tx) loadPosts(ctx context.Context, accounts map[int64]*Account, fn func(*Post), sql string, args ...any) error {
+	rows, err := t.tx.Query(ctx, sql, args...)
+	if err != nil {
+		return fmt.Errorf("load posts: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var p Post
+		var account int64
+		var listed *bool
+		if err := rows.Scan(&account, &p.Rkey, &p.Key, &p.Rev, &p.RemovedRev, &p.CID, &p.Tags, &p.Langs, &p.IndexedAt, &p.Seq, &listed); err != nil {
+			return fmt.Errorf("load posts: %w", err)
+		}
+		p.Account = accounts[account]
+		p.IndexedAt = p.IndexedAt.UTC()
+		p.Listed = p.Account.State == store.Active
+		if listed != nil {
+			p.Listed = *listed
+		}
+		fn(&p)
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("load posts: %w", err)
+	}
+	return nil
+}
+
+// Removed calls fn with the markers of the named posts and with every marker
+// of the accounts in whole, under the same terms as Posts.
+func (t *Tx) Removed(ctx context.Context, accounts map[string]*Account, ids []PostID, whole []*Account, fn func(*Removed)) error {
+	byID, accountIDs, rkeys := splitIDs(accounts, ids)
+	wholeIDs := make([]int64, len(whole))
+	for i, a := range whole {
+		byID[a.ID], wholeIDs[i] = a, a.ID
+	}
+	rows, err := t.tx.Query(ctx, `
+		SELECT r.account_id, r.rkey, r.rev, r.removed_at, r.seq
+		  FROM unnest($1::bigint[], $2::text[]) AS i(account_id, rkey) JOIN removed_posts r USING (account_id, rkey)
+		UNION
+		SELECT r.account_id, r.rkey, r.rev, r.removed_at, r.seq
+		  FROM removed_posts r WHERE r.account_id = ANY($3::bigint[])`, accountIDs, rkeys, wholeIDs)
+	if err != nil {
+		return fmt.Errorf("load removal markers: %w", err)
+	}
+	for rows.Next() {
+		var m Removed
+		var account int64
+		if err := rows.Scan(&account, &m.Rkey, &m.Rev, &m.At, &m.Seq); err != nil {
+			rows.Close()
+			return fmt.Errorf("load removal markers: %w", err)
+		}
+		m.Account = byID[account]
+		m.At = m.At.UTC()
+		fn(&m)
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("load removal markers: %w", err)
+	}
+	return nil
+}
+
+// splitIDs gives the ids of known accounts as the two arrays of a query.
+func splitIDs(accounts map[string]*Account, ids []PostID) (byID map[int64]*Account, accountIDs []int64, rkeys []string) {
+	byID = make(map[int64]*Account, len(accounts))
+	accountIDs, rkeys = []int64{}, []string{} // not nil: that would be NULL
+	for _, id := range ids {
+		a, ok := accounts[id.DID]
+		if !ok || a.ID == 0 {
+			continue
+		}
+		byID[a.ID] = a
+		accountIDs = append(accountIDs, a.ID)
+		rkeys = append(rkeys, id.Rkey)
+	}
+	return byID, accountIDs, rkeys
+}

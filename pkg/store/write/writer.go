@@ -1,0 +1,232 @@
+package write
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/internal/keys"
+	"github.com/tagstream/tagstream/pkg/store/internal/pg"
+)
+
+// LeaseTTL is how long the indexer's lease outlives its last renewal.
+const LeaseTTL = 5 * time.Second
+
+// A writer that stopped in mid-transaction holds the checkpoint's lock:
+// the server ends it so that another can take over.
+const writerIdleTimeout = 15 * time.Second
+
+// Writer changes the index. It must be used from one goroutine, but for Renew while
+// the lease lasts.
+type Writer struct {
+	pool        *pg.Pool
+	tags, langs *terms
+	// sweeping says that accounts may be being swept, and swept which had the last step.
+	sweeping bool
+	swept    int64
+	// retagging says that posts may have tags in an older form.
+	retagging bool
+	// payloads says that what is to be erased from the stream is noted.
+	payloads bool
+	// epoch is that of the lease, 0 where none was acquired.
+	epoch  int64
+	holder string
+	// at is the checkpoint's Seq as far as this writer knows.
+	at uint64
+}
+
+// Open connects as a role that may change rows. holder names this run of
+// the program in the lease and must be unique to it. It does not wait for the
+// database: the first use does.
+func Open(ctx context.Context, o store.Options, holder string) (*Writer, error) {
+	t, err := o.Target(pg.Writing,
+		pg.Set("idle_in_transaction_session_timeout", pg.Millis(writerIdleTimeout)),
+		// The arrays differ in size from batch to batch, and a plan made while the
+		// tables were small must not live on.
+		pg.Set("plan_cache_mode", "force_custom_plan"))
+	if err != nil {
+		return nil, err
+	}
+	pool, err := pg.OpenPool(ctx, t, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &Writer{pool: pool, tags: newTerms("tags"), langs: newTerms("langs"), holder: holder,
+		// After a switch the first pass looks at all.
+		payloads: o.Schema != store.Rebuilding}, nil
+}
+
+// Close closes the writer's connections.
+func (w *Writer) Close() { w.pool.Close() }
+
+// Acquire takes the lease if it is free or already this writer's, and returns
+// the checkpoint to go on from. The error is ErrLeaseHeld, ErrOutdated,
+// ErrNotMigrated, or the database's.
+func (w *Writer) Acquire(ctx context.Context) (store.Checkpoint, error) {
+	// Whoever holds the lease may be inside a transaction: then this waits for
+	// its row, and sees what that transaction made of it.
+	tag, err := w.pool.Exec(ctx, `
+		UPDATE checkpoint
+		   SET epoch = epoch + 1, holder = $1, lease_until = clock_timestamp() + $2
+		 WHERE (holder = $1 OR lease_until < clock_timestamp()) AND writer_version <= $3`,
+		w.holder, LeaseTTL, store.SchemaVersion)
+	if err != nil {
+		return store.Checkpoint{}, fmt.Errorf("acquire the indexer's lease: %w", pg.NotMigrated(err))
+	}
+	if tag.RowsAffected() == 0 {
+		if _, _, _, err := readCheckpoint(ctx, w.pool, ""); err != nil {
+			return store.Checkpoint{}, err
+		}
+		return store.Checkpoint{}, ErrLeaseHeld
+	}
+	cp, epoch, holder, err := readCheckpoint(ctx, w.pool, "")
+	if err != nil {
+		return store.Checkpoint{}, err
+	}
+	if holder != w.holder {
+		return store.Checkpoint{}, ErrLeaseHeld
+	}
+	w.epoch, w.at = epoch, cp.Seq
+	w.sweeping, w.retagging = true, true // the holder before may have left some
+	// The schema may be another one than before: a rebuild was switched in.
+	w.tags.forgetAll()
+	w.langs.forgetAll()
+	return cp, nil
+}
+
+// Renew keeps the lease while there is nothing to apply. The error is
+// ErrLeaseLost or the database's.
+func (w *Writer) Renew(ctx context.Context) error {
+	tag, err := w.pool.Exec(ctx, `
+		UPDATE checkpoint SET lease_until = clock_timestamp() + $2 WHERE epoch = $1`, w.epoch, LeaseTTL)
+	if err != nil {
+		return fmt.Errorf("renew the indexer's lease: %w", pg.NotMigrated(err))
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrLeaseLost
+	}
+	return nil
+}
+
+// Release gives the lease back, so that another need not wait for its end.
+func (w *Writer) Release(ctx context.Context) error {
+	_, err := w.pool.Exec(ctx, `
+		UPDATE checkpoint SET holder = '', lease_until = 'epoch' WHERE epoch = $1`, w.epoch)
+	if err != nil {
+		return fmt.Errorf("release the indexer's lease: %w", err)
+	}
+	return nil
+}
+
+// Apply runs fold in one transaction that holds the checkpoint's row, and then
+// moves the checkpoint to what fold returned. Either all of it happens or
+// nothing. fold may be called for messages that were applied already (the
+// commit before took effect although it seemed to fail): it must skip
+// everything up to the checkpoint it is given.
+//
+// The error is ErrLeaseLost, fold's, or the database's; see Rejected.
+func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from store.Checkpoint) (store.Checkpoint, error)) error {
+	var tx *Tx
+	var at uint64
+	err := pgx.BeginFunc(ctx, w.pool, func(ptx pgx.Tx) error {
+		from, epoch, _, err := readCheckpoint(ctx, ptx, "FOR UPDATE")
+		if err != nil {
+			return err
+		}
+		// A database that forgot commits (a crash after asynchronous ones, a
+		// standby that was behind) may have the epoch still: what the batch
+		// builds on is gone.
+		if epoch != w.epoch || from.Seq < w.at {
+			return ErrLeaseLost
+		}
+		tx = &Tx{tx: ptx, payloads: w.payloads, tagTerms: w.tags, langTerms: w.langs, firstHour: keys.Hour(earlier(from.Source.Time, time.Now())) - hoursKept}
+		to, err := fold(tx, from)
+		if err != nil {
+			return err
+		}
+		moved, err := ptx.Exec(ctx, `
+			UPDATE checkpoint SET seq = $1, source_host = $2, source_seq = $3, source_time = $4,
+			       sync_did = $5, sync_rev = $6, sync_time = $13, sync_fixed = $14,
+			       applied_at = CASE WHEN seq = $1 THEN applied_at ELSE clock_timestamp() END, lease_until = clock_timestamp() + $7,
+			       posts = posts + $8, visible_posts = visible_posts + $9, tags = tags + $10, dead_letters = dead_letters + $11
+			 WHERE epoch = $12`,
+			to.Seq, to.Source.Host, to.Source.Seq, to.Source.NetworkTime(), to.Sync.DID, to.Sync.Rev, LeaseTTL,
+			tx.posts, tx.visible, tx.tags, tx.deadLetters, w.epoch, to.Sync.Time, to.Sync.Fixed)
+		if err != nil {
+			return fmt.Errorf("move the checkpoint to %d: %w", to.Seq, err)
+		}
+		if moved.RowsAffected() != 1 {
+			return ErrLeaseLost // the schema under the name is another one now
+		}
+		at = to.Seq
+		return nil
+	})
+	if err != nil {
+		// It may have taken effect.
+		w.sweeping = true
+		// Ids that the transaction made up are gone with it.
+		w.tags.forgetNew()
+		w.langs.forgetNew()
+		return err
+	}
+	w.at = at
+	w.tags.keepNew()
+	w.langs.keepNew()
+	w.sweeping = w.sweeping || tx.swept
+	return nil
+}
+
+// Sweeping reports whether there may be accounts to sweep, or posts to retag.
+func (w *Writer) Sweeping() bool { return w.sweeping || w.retagging }
+
+// DoneSweeping records that there are none.
+func (w *Writer) DoneSweeping() { w.sweeping = false }
+
+// SweptLast is the account that had the last step, and SweepNext records that one has it
+// now, whatever comes of it: so a step that fails holds up its own account only.
+func (w *Writer) SweptLast() int64           { return w.swept }
+func (w *Writer) SweepNext(account *Account) { w.swept = account.ID }
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// Heartbeat records what the indexer sees around it, for the API's status, and
+// returns the database's size. size has that looked up anew, for which the
+// server looks at every file.
+func (w *Writer) Heartbeat(ctx context.Context, streamFirst, streamLast, streamBytes uint64, size bool) (databaseBytes int64, err error) {
+	err = w.pool.QueryRow(ctx, `
+		UPDATE heartbeat SET at = clock_timestamp(), stream_first = $1, stream_last = $2, stream_bytes = $3,
+		       database_bytes = CASE WHEN $4 THEN pg_database_size(current_database()) ELSE database_bytes END
+		RETURNING database_bytes`,
+		streamFirst, streamLast, streamBytes, size).Scan(&databaseBytes)
+	if err != nil {
+		return 0, fmt.Errorf("write the heartbeat: %w", pg.NotMigrated(err))
+	}
+	return databaseBytes, nil
+}
+
+type querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+func readCheckpoint(ctx context.Context, q querier, lock string) (cp store.Checkpoint, epoch int64, holder string, err error) {
+	var version int
+	err = q.QueryRow(ctx, `
+		SELECT seq, source_host, source_seq, source_time, sync_did, sync_rev, sync_time, sync_fixed, epoch, holder, writer_version FROM checkpoint `+lock).
+		Scan(&cp.Seq, &cp.Source.Host, &cp.Source.Seq, &cp.Source.Time, &cp.Sync.DID, &cp.Sync.Rev, &cp.Sync.Time, &cp.Sync.Fixed, &epoch, &holder, &version)
+	if err != nil {
+		return cp, 0, "", fmt.Errorf("read the checkpoint: %w", pg.NotMigrated(err))
+	}
+	if version > store.SchemaVersion {
+		return cp, 0, "", fmt.Errorf("%w: it must know version %d of the schema, and knows %d", ErrOutdated, version, store.SchemaVersion)
+	}
+	cp.Source.Time, cp.Sync.Time = cp.Source.Time.UTC(), cp.Sync.Time.UTC()
+	return cp, epoch, holder, nil
+}
