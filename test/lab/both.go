@@ -201,7 +201,7 @@ func (s *site) bothAt(ctx context.Context, b *Both, ids []int64, start event.Key
 	if err := s.isJoin(ctx, merge.keys, "Merge Join"); err != nil {
 		return err
 	}
-	medians, _, err := s.timeInTurns(ctx,
+	medians, err := s.timeInTurns(ctx,
 		func(ctx context.Context) error { return ours(ctx, s.reader) },
 		func(ctx context.Context) error { return s.simply(ctx, b, probe, common) },
 		func(ctx context.Context) error { return s.simply(ctx, b, merge, common) })

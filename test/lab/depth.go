@@ -43,7 +43,6 @@ func (p DepthPage) Bound(tags int) int { return page + 1 + tags + p.Overlap }
 // PageCost is what a page cost.
 type PageCost struct {
 	Latency time.Duration // median
-	Timed   int
 	Counts
 	Plan
 }
@@ -70,10 +69,10 @@ func depthSets() []tagSet {
 	}
 	return []tagSet{
 		{"1 tag, hot", []string{hotTag}},
-		{"1 tag, on every other post", []string{floodTag}},
+		{"1 tag, every other post", []string{floodTag}},
 		{"5 tags", common[:5]},
 		{"20 tags", common},
-		{"20 tags that go together", kit},
+		{"20 tags together", kit},
 	}
 }
 
@@ -194,12 +193,12 @@ func (s *site) depthOurs(ctx context.Context, d *Depth, posts []listed) error {
 			return samePosts(got.Rows, posts[p.Skipped:min(p.Skipped+page, len(posts))])
 		})
 	}
-	medians, timed, err := s.timeInTurns(ctx, asks...)
+	medians, err := s.timeInTurns(ctx, asks...)
 	if err != nil {
 		return err
 	}
 	for i, p := range d.Pages {
-		cost := PageCost{Latency: medians[i], Timed: timed}
+		cost := PageCost{Latency: medians[i]}
 		if cost.Counts, cost.Plan, err = s.costOurs(ctx, queries[i]); err != nil {
 			return err
 		}
@@ -261,12 +260,12 @@ func (s *site) depthRival(ctx context.Context, d *Depth, way string, statement f
 		st := statement(p)
 		asks = append(asks, func(ctx context.Context) error { return drain(ctx, s.rival, st) })
 	}
-	medians, timed, err := s.timeInTurns(ctx, asks...)
+	medians, err := s.timeInTurns(ctx, asks...)
 	if err != nil {
 		return fmt.Errorf("%s: %w", way, err)
 	}
 	for i, p := range d.Pages {
-		cost := PageCost{Latency: medians[i], Timed: timed}
+		cost := PageCost{Latency: medians[i]}
 		if cost.Counts, err = s.countRival(ctx, statement(p)); err != nil {
 			return err
 		}

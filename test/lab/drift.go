@@ -47,7 +47,7 @@ func (s *site) driftPosts(ctx context.Context, u *churn) (Drift, error) {
 	}
 	readings := []*reading[event.Key]{
 		read(byOffset, false, bySQL(s.rival, postsByOffset, page, rowToKey, func(n int, _ []event.Key) []any { return []any{ids[0], n} })),
-		read("time alone: older than the last row's", false, bySQL(s.rival, postsByTime, page, rowToKey, func(_ int, last []event.Key) []any { return []any{ids[0], olderThan(last)} })),
+		read("time alone", false, bySQL(s.rival, postsByTime, page, rowToKey, func(_ int, last []event.Key) []any { return []any{ids[0], olderThan(last)} })),
 		read(byUs+", to older posts", true, ourPosts(s.reader, []string{driftTag}, keyset.Forward)),
 		read(byUs+", to newer posts", true, ourPosts(s.reader, []string{driftTag}, keyset.Backward)),
 	}
@@ -75,7 +75,7 @@ func (s *site) driftTags(ctx context.Context, u *churn) (Drift, error) {
 	row := pgx.RowToStructByPos[query.TagCount]
 	readings := []*reading[string]{
 		read(byOffset, false, names(bySQL(s.rival, tagsByOffset, tagPage, row, func(n int, _ []query.TagCount) []any { return []any{n} }))),
-		read("count alone: less than the last row's", false, names(bySQL(s.rival, tagsByCount, tagPage, row, countBelow))),
+		read("count alone", false, names(bySQL(s.rival, tagsByCount, tagPage, row, countBelow))),
 		read(byUs+", to fewer posts", true, ourTags(s.reader, keyset.Forward)),
 		read(byUs+", to more posts", true, ourTags(s.reader, keyset.Backward)),
 	}

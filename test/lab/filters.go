@@ -93,7 +93,7 @@ func (s *site) filter(ctx context.Context, c filterCase) (Filter, error) {
 		}
 		return sameKeys(keys, want)
 	}
-	medians, _, err := s.timeInTurns(ctx, func(ctx context.Context) error { return ask(ctx, s.reader) })
+	medians, err := s.timeInTurns(ctx, func(ctx context.Context) error { return ask(ctx, s.reader) })
 	if err != nil {
 		return f, err
 	}

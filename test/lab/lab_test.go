@@ -3,9 +3,7 @@ package lab
 import (
 	"bytes"
 	"context"
-	"encoding/xml"
 	"errors"
-	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -99,18 +97,7 @@ func TestLab(t *testing.T) {
 		require.NoError(t, r.Write(&text))
 		require.NotContains(t, text.String(), "%!", "a format does not fit what it is given")
 		require.NotContains(t, text.String(), "NaN")
-		for name, picture := range r.Plots() {
-			require.Contains(t, text.String(), "]("+name+")")
-			require.NotContains(t, string(picture), "NaN", name)
-			d := xml.NewDecoder(bytes.NewReader(picture))
-			for {
-				if _, err := d.Token(); errors.Is(err, io.EOF) {
-					break
-				} else {
-					require.NoError(t, err, name)
-				}
-			}
-		}
+		require.Less(t, len(strings.Fields(text.String())), 1500, "words")
 	})
 }
 

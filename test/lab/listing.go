@@ -32,6 +32,8 @@ type ListingPage struct {
 // proves that there are some behind.
 const listingBound = tagPage + 1 + 1
 
+const middleOfTie = "middle of the tie"
+
 // orTags is the order written as people write it, over the same index, so that it need not sort.
 const orTags = `SELECT name, posts FROM tags WHERE posts > 0 AND (-posts > $1 OR (-posts = $1 AND name > $2)) ORDER BY (-posts), name LIMIT $3`
 
@@ -48,7 +50,7 @@ func (s *site) listing(ctx context.Context) (Listing, error) {
 	for _, at := range []struct {
 		name string
 		rank int
-	}{{"start of the tie", l.Before}, {"middle of the tie", l.Before + l.Tie/2}, {"end of the tie", l.Before + l.Tie - tagPage - 1}} {
+	}{{"start of the tie", l.Before}, {middleOfTie, l.Before + l.Tie/2}, {"end of the tie", l.Before + l.Tie - tagPage - 1}} {
 		s.log.Info("list of tags", "at", at.name)
 		if err := s.listingAt(ctx, &l, at.name, at.rank); err != nil {
 			return l, fmt.Errorf("list of tags, %s: %w", at.name, err)
@@ -114,7 +116,7 @@ func (s *site) listingAt(ctx context.Context, l *Listing, where string, rank int
 		if err != nil {
 			return err
 		}
-		medians, _, err := s.timeInTurns(ctx, func(ctx context.Context) error { return drain(ctx, s.rival, rival.st) })
+		medians, err := s.timeInTurns(ctx, func(ctx context.Context) error { return drain(ctx, s.rival, rival.st) })
 		if err != nil {
 			return err
 		}
@@ -137,7 +139,7 @@ func (s *site) planTags(ctx context.Context, q query.TagQuery) (Plan, error) {
 }
 
 func (s *site) listingPage(ctx context.Context, where, way string, ask func(context.Context, *query.Reader) error) (ListingPage, error) {
-	medians, _, err := s.timeInTurns(ctx, func(ctx context.Context) error { return ask(ctx, s.reader) })
+	medians, err := s.timeInTurns(ctx, func(ctx context.Context) error { return ask(ctx, s.reader) })
 	if err != nil {
 		return ListingPage{}, err
 	}

@@ -181,20 +181,19 @@ func drain(ctx context.Context, q querier, statement query.Statement) error {
 const minRounds = 3
 
 // timeInTurns times each of the ways to ask, in turns, so that a busy moment of the machine meets all of them: as often as
-// the configuration says or its budget lasts. It returns the medians and how many rounds they are of.
-func (s *site) timeInTurns(ctx context.Context, ask ...func(context.Context) error) ([]time.Duration, int, error) {
+// the configuration says or its budget lasts. It returns the medians.
+func (s *site) timeInTurns(ctx context.Context, ask ...func(context.Context) error) ([]time.Duration, error) {
 	took := make([][]time.Duration, len(ask))
 	for _, fn := range ask { // warm caches and plans, not timed
 		if err := fn(ctx); err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 	}
-	rounds := 0
-	for began := time.Now(); rounds < minRounds || rounds < s.cfg.Repeat && time.Since(began) < s.cfg.Budget; rounds++ {
+	for rounds, began := 0, time.Now(); rounds < minRounds || rounds < s.cfg.Repeat && time.Since(began) < s.cfg.Budget; rounds++ {
 		for i, fn := range ask {
 			start := time.Now()
 			if err := fn(ctx); err != nil {
-				return nil, 0, err
+				return nil, err
 			}
 			took[i] = append(took[i], time.Since(start))
 		}
@@ -204,5 +203,5 @@ func (s *site) timeInTurns(ctx context.Context, ask ...func(context.Context) err
 		slices.Sort(took[i])
 		medians[i] = took[i][len(took[i])/2]
 	}
-	return medians, rounds, nil
+	return medians, nil
 }

@@ -11,9 +11,7 @@ import (
 
 // Tokens is what became of page tokens that were not made for the query at hand.
 type Tokens struct {
-	// Example is a genuine one.
-	Example string
-	Tries   []TokenTry
+	Tries []TokenTry
 }
 
 // TokenTry is one kind of token and how many of it were tried.
@@ -50,7 +48,7 @@ func tokens() (Tokens, error) {
 	if _, err := codec.Decode(good, printOf(hotTag)); err != nil {
 		return Tokens{}, fmt.Errorf("a genuine token is refused: %w", err)
 	}
-	t := Tokens{Example: good}
+	var t Tokens
 	try := func(what string, all ...string) {
 		one := TokenTry{What: what, Tried: len(all)}
 		for _, token := range all {

@@ -48,7 +48,7 @@ func parse(args []string, stderr io.Writer) (cfg lab.Config, out string, err err
 	flags := flag.NewFlagSet("lab", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {
-		_, _ = fmt.Fprintln(stderr, "lab fills a private Postgres, pages through it in every way, and writes a report with plots. Flags:")
+		_, _ = fmt.Fprintln(stderr, "lab fills a private Postgres, pages through it in every way, and writes a report. Flags:")
 		flags.PrintDefaults()
 	}
 	flags.IntVar(&cfg.Posts, "posts", cfg.Posts, "posts in the index")
@@ -56,7 +56,7 @@ func parse(args []string, stderr io.Writer) (cfg lab.Config, out string, err err
 	flags.DurationVar(&cfg.Budget, "budget", cfg.Budget, "how long timing one list by one way may take")
 	flags.Uint64Var(&cfg.Seed, "seed", cfg.Seed, "seed of what is posted and how it changes")
 	flags.StringVar(&cfg.Dir, "dir", "", "where to keep data while the run lasts (default: the system's temporary folder)")
-	flags.StringVar(&out, "out", "", "folder for the report and its plots; required")
+	flags.StringVar(&out, "out", "", "folder for the report; required")
 	if err := flags.Parse(args); err != nil {
 		return cfg, "", err
 	}
@@ -71,8 +71,8 @@ func parse(args []string, stderr io.Writer) (cfg lab.Config, out string, err err
 	return cfg, out, nil
 }
 
-// measure runs and writes the report, with the bars that were not met in it. Files are only touched when there is a whole
-// report for them.
+// measure runs and writes the report, with the bars that were not met in it. The file is only touched when there is a whole
+// report for it.
 func measure(ctx context.Context, cfg lab.Config, out string) error {
 	r, err := lab.Run(ctx, cfg)
 	if err != nil {
@@ -82,15 +82,11 @@ func measure(ctx context.Context, cfg lab.Config, out string) error {
 	if err := r.Write(&text); err != nil {
 		return err
 	}
-	files := r.Plots()
-	files["report.md"] = text.Bytes()
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return fmt.Errorf("make the report's folder: %w", err)
 	}
-	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(out, name), content, 0o644); err != nil {
-			return fmt.Errorf("write the report: %w", err)
-		}
+	if err := os.WriteFile(filepath.Join(out, "report.md"), text.Bytes(), 0o644); err != nil {
+		return fmt.Errorf("write the report: %w", err)
 	}
 	return errors.Join(r.Missed...)
 }
