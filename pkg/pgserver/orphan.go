@@ -196,7 +196,7 @@ func (s *Server) postmasterPID(ctx context.Context, path string) (pid int, err e
 		return err == nil && pid > 0, nil
 	})
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		s.log.Warn("removing the database's process id file, which holds none", "file", path)
+		s.log.Warn("removing the database's process id file, which holds no process id", "file", path)
 		return 0, os.Remove(path)
 	}
 	return pid, err

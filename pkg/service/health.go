@@ -19,7 +19,7 @@ const (
 // healthCommand asks the program's own operators' listener whether it is ready.
 // It is for containers, whose images hold the program and nothing else.
 func healthCommand() Command {
-	return Command{Name: "health", Summary: "ask the running program whether it is ready; exit 1 and why where it is not", Run: health}
+	return Command{Name: "health", Summary: "ask the running program whether it is ready; exit 1 with the reason if not", Run: health}
 }
 
 func health(ctx context.Context, v *Values) error {

@@ -150,7 +150,7 @@ func NATSOptions(logger *slog.Logger, changed func(error)) []nats.Option {
 			changed(fmt.Errorf("NATS: %w", err))
 			// Each attempt fails; one word is enough.
 			if !away.Swap(true) {
-				logger.Warn("cannot reach NATS, trying on", "err", err)
+				logger.Warn("cannot reach NATS; trying again", "err", err)
 			}
 		}),
 		nats.ConnectHandler(func(nc *nats.Conn) { connected(nc, "connected to NATS") }),

@@ -38,10 +38,10 @@ func lock(ctx context.Context, conn *pgx.Conn, key int64, logger *slog.Logger) e
 		}
 		holder, err := lockHolder(ctx, conn, key)
 		if err != nil {
-			return fmt.Errorf("look who has the lock of migrations: %w", err)
+			return fmt.Errorf("find the holder of the migration lock: %w", err)
 		}
 		if !said {
-			logger.Info("waiting for the lock of migrations", "holder", holder)
+			logger.Info("waiting for the migration lock", "holder", holder)
 			said = true
 		}
 		select {
@@ -49,7 +49,7 @@ func lock(ctx context.Context, conn *pgx.Conn, key int64, logger *slog.Logger) e
 			if ctx.Err() != nil {
 				return fmt.Errorf("take the lock of migrations: %w", context.Cause(ctx))
 			}
-			return fmt.Errorf("the lock of migrations is held by %s: wait for its end; if no migration runs, a pooler keeps the lock of one that is over, and pg_terminate_backend with that process's number gives it back", holder)
+			return fmt.Errorf("the migration lock is held by %s: wait until it ends; if no migration runs, a pooler keeps the lock of a finished one, and pg_terminate_backend with that process number releases it", holder)
 		case <-time.After(migrationLockPause):
 		}
 	}
@@ -83,7 +83,7 @@ func lockHolder(ctx context.Context, conn *pgx.Conn, key int64) (string, error) 
 		return "", err
 	}
 	if len(holders) == 0 {
-		return "a process that has ended meanwhile", nil
+		return "a process that has since ended", nil
 	}
 	return strings.Join(holders, " and "), nil
 }

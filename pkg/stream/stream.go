@@ -157,7 +157,7 @@ func readEnd(ctx context.Context, js jetstream.JetStream) (end, error) {
 		return end{}, fmt.Errorf("read message %d of %s: %w", st.LastSeq, Posts, err)
 	}
 	if msg.Sequence > st.LastSeq {
-		return end{}, fmt.Errorf("read message %d of %s: it grew meanwhile", st.LastSeq, Posts)
+		return end{}, fmt.Errorf("read message %d of %s: it grew during the read", st.LastSeq, Posts)
 	}
 	ev, err := event.Decode(msg.Data)
 	if err != nil {

@@ -18,5 +18,5 @@ func (c complaints) WithValues(...any) logr.LogSink { return c }
 func (c complaints) WithName(string) logr.LogSink   { return c }
 
 func (c complaints) Error(_ error, what string, _ ...any) {
-	c.log.Warn("OpenTelemetry cannot read one of the OTEL_EXPORTER_OTLP_… variables, and goes on without it", "failed", what)
+	c.log.Warn("OpenTelemetry cannot read one of the OTEL_EXPORTER_OTLP_… variables and ignores it", "failed", what)
 }

@@ -60,13 +60,13 @@ func (e queueExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnl
 	if err != nil {
 		q.failed.Add(float64(len(spans)))
 		if !q.failing.Swap(true) {
-			q.logger.Warn("spans do not get to the collector; they are lost, nothing else is", "err", err)
+			q.logger.Warn("the collector does not take spans; they are lost, nothing else is", "err", err)
 		}
 		return nil
 	}
 	q.exported.Add(float64(len(spans)))
 	if q.failing.Swap(false) {
-		q.logger.Info("spans get to the collector again")
+		q.logger.Info("the collector takes spans again")
 	}
 	return nil
 }

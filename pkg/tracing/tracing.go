@@ -140,6 +140,6 @@ func (t *Tracing) Stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	if err := t.provider.Shutdown(ctx); err != nil {
-		t.logger.Warn("the last spans did not get to the collector", "err", err)
+		t.logger.Warn("the last spans did not reach the collector", "err", err)
 	}
 }

@@ -45,7 +45,7 @@ func TestFeedsFileIsRead(t *testing.T) {
 	shows("second")
 	declare("publisher: nobody\n")
 	poll.Until(t, reachLimit, func() (bool, string) {
-		return strings.Contains(r.log.String(), "the feeds stay as they were"), r.log.String()
+		return strings.Contains(r.log.String(), "the feeds stay unchanged"), r.log.String()
 	})
 	shows("second")
 	declare(feed("third1"))

@@ -110,7 +110,7 @@ func (x *Indexer) Run(ctx context.Context) error {
 		}
 		if fatal(err) {
 			return fmt.Errorf("%w. The stream was lost, replaced, restored from an older copy, or trimmed. "+
-				"Restore it, or run `indexer rebuild` to make the index anew from what there is, once ingest has caught up: see docs/operations.md", err)
+				"Restore it, or run `indexer rebuild` once ingest has caught up: see docs/operations.md", err)
 		}
 		// lead came far enough to lose something: begin again at once.
 		if time.Since(start) > retryMax {
@@ -171,7 +171,7 @@ func (x *Indexer) lead(ctx context.Context, w *write.Writer) error {
 		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 		defer cancel()
 		if err := w.Release(release); err != nil {
-			x.log.Warn("could not give the lease back; it ends by itself", "err", err)
+			x.log.Warn("could not release the lease; it will expire", "err", err)
 		}
 	}()
 	a := &apply.Applier{
@@ -348,7 +348,7 @@ func (x *Indexer) prune(ctx context.Context, p *prune.Pruner) error {
 	if err == nil || errors.Is(err, write.ErrLeaseLost) {
 		return err
 	}
-	x.log.Warn("pruning failed, it is tried again", "err", err)
+	x.log.Warn("pruning failed; trying again", "err", err)
 	return nil
 }
 

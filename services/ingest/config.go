@@ -73,10 +73,10 @@ func ConfigFrom(v *service.Values) Config {
 		cfg.Stream.MaxAge = v.Duration("STREAM_MAX_AGE")
 	}
 	if n := cfg.Stream.MaxBytes; n > 0 && n < minMaxBytes {
-		v.Fail("STREAM_MAX_BYTES", fmt.Errorf("%q is less than 10MB, beyond which nearly all of the stream would be removed at once; a number alone is bytes", v.String("STREAM_MAX_BYTES")))
+		v.Fail("STREAM_MAX_BYTES", fmt.Errorf("%q is less than 10MB, which would remove nearly all of the stream at once; a plain number means bytes", v.String("STREAM_MAX_BYTES")))
 	}
 	if d := cfg.Stream.MaxAge; d > 0 && d < minMaxAge {
-		v.Fail("STREAM_MAX_AGE", fmt.Errorf("%s is less than %s, beyond which nearly all of the stream would be removed at once", d, minMaxAge))
+		v.Fail("STREAM_MAX_AGE", fmt.Errorf("%s is less than %s, which would remove nearly all of the stream at once", d, minMaxAge))
 	}
 	return cfg
 }

@@ -102,7 +102,7 @@ func RunReconcile(ctx context.Context, cfg ReconcileConfig, deps ReconcileDeps) 
 	}
 	guest := newGuest(deps.NATS, deps.Logger, cfg.Patience)
 	summary, err := reconcile.New(resolved, js, guest, deps.Progress, deps.Logger).Run(ctx)
-	detail := fmt.Sprintf("of %d posts %d are deleted and %d do not qualify any more; published %d removals",
+	detail := fmt.Sprintf("of %d posts %d are deleted and %d no longer qualify; published %d removals",
 		summary.Posts, summary.Deleted, summary.Unqualified, summary.Published)
 	if err != nil {
 		detail = "not complete: " + detail

@@ -105,7 +105,7 @@ func (l natsLogger) Warnf(format string, v ...any) {
 		return
 	}
 	if !l.recovers.Swap(true) {
-		l.log.Info("the stream was not closed cleanly; it is read through again, and nothing is lost")
+		l.log.Info("the stream was not closed cleanly; checking all of it, nothing is lost")
 	}
 	l.say(slog.LevelDebug, format, v)
 }

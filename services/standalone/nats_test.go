@@ -25,7 +25,7 @@ func TestWarningsOfRecovery(t *testing.T) {
 	l.Warnf("JetStream is %s", "slow")
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	require.Len(t, lines, 2)
-	require.Contains(t, lines[0], "the stream was not closed cleanly; it is read through again, and nothing is lost")
+	require.Contains(t, lines[0], "the stream was not closed cleanly; checking all of it, nothing is lost")
 	require.Contains(t, lines[1], "JetStream is slow")
 	require.NotContains(t, out.String(), "errored")
 }

@@ -129,7 +129,7 @@ func rebuildTrimmed(t *testing.T, seed uint64) {
 		}
 		interrupt()
 		require.NoError(t, err)
-		require.Contains(t, said, "taking over what the live index has")
+		require.Contains(t, said, "copying what the live index has")
 		require.Contains(t, said, "there is no difference")
 		b.await(url, seq)
 		model.CheckHTTP(t, url, want)
@@ -201,7 +201,7 @@ func TestRebuildOfADifferentIndex(t *testing.T) {
 	said, err = b.tryRebuild(t.Context(), indexer.RebuildConfig{AcceptDifferences: true}, &steps{})
 	require.NoError(t, err)
 	require.Contains(t, said, "accepted: the rebuilt index differs")
-	require.Contains(t, said, "going on from message")
+	require.Contains(t, said, "continuing an interrupted rebuild from message")
 	b.await(url, last)
 	model.CheckHTTP(t, url, want)
 }
@@ -247,7 +247,7 @@ func TestRebuildWhileTheStreamIsTrimmed(t *testing.T) {
 	require.NoError(t, err)
 	b.purge(500)
 	s := &steps{say: func(step string) {
-		if strings.HasPrefix(step, "took over") {
+		if strings.HasPrefix(step, "copied ") {
 			b.purge(600)
 		}
 	}}

@@ -234,7 +234,7 @@ func TestRestoreStream(t *testing.T) {
 	// The rebuild comes first here, and waits for ingest.
 	waiting := make(chan struct{})
 	s := &steps{say: func(step string) {
-		if strings.Contains(step, "waiting for ingest") {
+		if strings.Contains(step, "waiting until ingest") {
 			close(waiting)
 		}
 	}}

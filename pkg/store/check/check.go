@@ -36,7 +36,7 @@ var ErrApart = errors.New("the two indexes are not at the same message of the st
 // ErrSweeping is returned by Verifier for an index in which accounts are being
 // swept all the time: it does not agree with itself until that is over. Compare also
 // returns it while stored tags are brought into their present form.
-var ErrSweeping = errors.New("an account of very many posts is being hidden, shown or erased, or stored tags get their present form")
+var ErrSweeping = errors.New("an account of very many posts is being hidden, shown or erased, or stored tags are being rewritten")
 
 // Findings are what a verification found to be wrong.
 type Findings struct {

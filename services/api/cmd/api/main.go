@@ -24,13 +24,13 @@ func program() service.Program {
 	var out string
 	return service.Program{
 		Name:  service.API,
-		About: "answers questions about the index over HTTP; read only.",
+		About: "answers queries of the index over HTTP; read only.",
 		Commands: []service.Command{
 			{Name: "run", Summary: "serve until stopped", Serves: true, Run: run},
 			{
-				Name: "keys", Summary: "make a file of keys that sign page tokens",
+				Name: "keys", Summary: "create a file of keys that sign page tokens",
 				Flags: func(fs *flag.FlagSet) {
-					fs.StringVar(&out, "out", "", "`FILE` to make; one that exists is not touched")
+					fs.StringVar(&out, "out", "", "`FILE` to create; an existing one is not touched")
 				},
 				Run: func(context.Context, *service.Values) error { return createKeys(out) },
 			},
@@ -73,11 +73,11 @@ func run(ctx context.Context, v *service.Values) error {
 
 func createKeys(path string) error {
 	if path == "" {
-		return &service.ConfigError{Variable: "--out", Err: errors.New("must name the file to make")}
+		return &service.ConfigError{Variable: "--out", Err: errors.New("must name the file to create")}
 	}
 	switch err := keyset.CreateKeys(path); {
 	case errors.Is(err, os.ErrExist):
-		return &service.ConfigError{Variable: "--out", Err: fmt.Errorf("%s is there already, and stays as it is", path)}
+		return &service.ConfigError{Variable: "--out", Err: fmt.Errorf("%s exists already and stays unchanged", path)}
 	case err != nil:
 		return err
 	}

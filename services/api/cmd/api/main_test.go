@@ -48,7 +48,7 @@ func TestBadConfiguration(t *testing.T) {
 		{"bad level", []string{"--log-level=loud"}, []string{keys, database}, []string{"TAGSTREAM_LOG", "loud"}},
 		{"misspelt variable", nil, []string{keys, database, "TAGSTREAM_API_LISTN=x"}, []string{"TAGSTREAM_API_LISTN"}},
 		{"keys without a name", []string{"keys"}, nil, []string{"--out"}},
-		{"keys that exist", []string{"keys", "--out", good}, nil, []string{"--out: " + good + " is there already"}},
+		{"keys that exist", []string{"keys", "--out", good}, nil, []string{"--out: " + good + " exists already"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

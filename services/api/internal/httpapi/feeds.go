@@ -141,7 +141,7 @@ func (h *Handler) base(r *http.Request) (string, error) {
 		host = "[" + host + "]"
 	}
 	if !validHost.MatchString(host) || strings.Trim(port, "0123456789") != "" {
-		return "", fail(codeInvalidHost, "Send the service's own name in the Host header: %s is none.", quote(r.Host))
+		return "", fail(codeInvalidHost, "Send the service's name in the Host header: %s is not a host name.", quote(r.Host))
 	}
 	scheme := "http://"
 	if r.TLS != nil {

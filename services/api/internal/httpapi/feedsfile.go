@@ -116,7 +116,7 @@ func parseFeeds(data []byte) (*Feeds, error) {
 		return nil, fmt.Errorf("publisher: %q is not a DID such as did:plc:ewvi7nxzyoun6zhxrhs64oiz", file.Publisher)
 	}
 	if len(file.Feeds) == 0 || len(file.Feeds) > maxFeeds {
-		return nil, fmt.Errorf("feeds: there are %d, and 1 to %d are taken", len(file.Feeds), maxFeeds)
+		return nil, fmt.Errorf("feeds: there are %d, and 1 to %d are allowed", len(file.Feeds), maxFeeds)
 	}
 	out := &Feeds{publisher: file.Publisher}
 	seen := map[string]int{}

@@ -22,7 +22,7 @@ const skeletonPatience = 3 * time.Second
 
 var (
 	errNoFeeds     = fail(codeNotFound, "This service declares no Bluesky feeds.")
-	errUnknownFeed = &problem{Status: http.StatusBadRequest, Code: "UnknownFeed", Detail: "This service has no such feed: describeFeedGenerator lists those that it has."}
+	errUnknownFeed = &problem{Status: http.StatusBadRequest, Code: "UnknownFeed", Detail: "This service has no such feed: describeFeedGenerator lists its feeds."}
 	errSearching   = fail(codeTimeout, "Few posts match, and none was found in time; try again in a few seconds.")
 )
 

@@ -186,7 +186,7 @@ func (b *budget) take(n int64) bool {
 	return true
 }
 
-var errOverloaded = fail(codeOverloaded, "There are too many requests at the moment; try again in a few seconds.")
+var errOverloaded = fail(codeOverloaded, "Too many requests at the moment; try again in a few seconds.")
 
 // work runs a route's own part, bounded in time and in how many run at once. The
 // place is free again before the answer is sent: a slow client holds none.

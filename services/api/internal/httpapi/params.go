@@ -47,7 +47,7 @@ type pair struct{ name, value string }
 // given twice where once is meant.
 func parseQuery(raw string, allowed params) (values, error) {
 	if len(raw) > maxRawQuery {
-		return nil, fail(codeQueryTooLong, "Shorten the query string: it has %d bytes, and at most %d are taken.", len(raw), maxRawQuery)
+		return nil, fail(codeQueryTooLong, "Shorten the query string: it has %d bytes, and at most %d are allowed.", len(raw), maxRawQuery)
 	}
 	var q values
 	for part := range strings.SplitSeq(raw, "&") {
@@ -72,7 +72,7 @@ func parseQuery(raw string, allowed params) (values, error) {
 		case value == "" && slices.Contains(tokenParams, name):
 			continue
 		case slices.ContainsFunc(q, func(p pair) bool { return p.name == name }):
-			return nil, fail(codeRepeatedParameter, "Give the parameter %s once: it is there several times.", name)
+			return nil, fail(codeRepeatedParameter, "Give the parameter %s only once.", name)
 		}
 		q = append(q, pair{name, value})
 	}
@@ -123,7 +123,7 @@ func (q values) tags() (tags, none []string, err error) {
 		}
 	}
 	if total > maxTagsBytes {
-		return nil, nil, fail(codeTagsTooLong, "Ask for fewer or shorter tags: together they have %d bytes, and at most %d are taken.", total, maxTagsBytes)
+		return nil, nil, fail(codeTagsTooLong, "Ask for fewer or shorter tags: together they have %d bytes, and at most %d are allowed.", total, maxTagsBytes)
 	}
 	if tags, err = q.tagsIn("tags"); err != nil {
 		return nil, nil, err
@@ -144,9 +144,9 @@ func normalTag(s string) (string, error) {
 	case errors.Is(err, event.ErrTagEmpty):
 		return "", fail(codeInvalidTag, "Name another tag than %s: nothing is left of it without white space, leading # and characters that show nothing.", quote(s))
 	case errors.Is(err, event.ErrTagTooLong):
-		return "", fail(codeInvalidTag, "Name another tag than %s: no post can have it, as tags end at %d bytes and %d characters.", quote(s), event.MaxTagBytes, event.MaxTagGraphemes)
+		return "", fail(codeInvalidTag, "Name another tag than %s: tags have at most %d bytes and %d characters.", quote(s), event.MaxTagBytes, event.MaxTagGraphemes)
 	case err != nil:
-		return "", fail(codeInvalidTag, "Name another tag than %s: no post can have it, as tags hold no NUL.", quote(s))
+		return "", fail(codeInvalidTag, "Name another tag than %s: tags contain no NUL.", quote(s))
 	}
 	return tag, nil
 }
@@ -216,7 +216,7 @@ func badLang(s string) *problem {
 			return fail(codeInvalidLang, "Give lang as a language tag such as en or pt-BR: for %s write %s.", quote(s), other)
 		}
 	}
-	return fail(codeInvalidLang, "Give lang as a language tag such as en or pt-BR: %s is none.", quote(s))
+	return fail(codeInvalidLang, "Give lang as a language tag such as en or pt-BR: %s is not one.", quote(s))
 }
 
 // time returns the time in a parameter, in UTC and rounded up to the whole

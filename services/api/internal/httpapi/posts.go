@@ -165,7 +165,7 @@ func (h *Handler) onePost(r *http.Request) (*response, error) {
 	did, err1 := url.PathUnescape(mux.Vars(r)["did"])
 	rkey, err2 := url.PathUnescape(mux.Vars(r)["rkey"])
 	if err1 != nil || err2 != nil || !event.ValidDID(did) || !event.ValidRkey(rkey) {
-		return nil, fail(codeNotFound, "There can be no such post: the path is /v1/posts/{did}/{rkey}, with a DID such as did:plc:ewvi7nxzyoun6zhxrhs64oiz and a record key.")
+		return nil, fail(codeNotFound, "No such post can exist: the path is /v1/posts/{did}/{rkey}, with a DID such as did:plc:ewvi7nxzyoun6zhxrhs64oiz and a record key.")
 	}
 	row, err := h.index.Post(r.Context(), did, rkey)
 	if err != nil {

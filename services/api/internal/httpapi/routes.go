@@ -80,7 +80,7 @@ func (h *Handler) serveOnly(routes []route) *mux.Router {
 		return nil, fail(codeNotFound, "There is nothing at this path: the API's root lists the routes.")
 	})
 	m.MethodNotAllowedHandler = h.handle(routeNone, func(*http.Request) (*response, error) {
-		return nil, fail(codeMethodNotAllowed, "Use GET or HEAD: this service only answers questions.")
+		return nil, fail(codeMethodNotAllowed, "Use GET or HEAD: this service is read only.")
 	})
 	return m
 }

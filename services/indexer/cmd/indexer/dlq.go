@@ -110,7 +110,7 @@ func deadLetterCommands(operands []string, out *os.File) []service.Command {
 			},
 		},
 		{
-			Name: dlq + " drop", Summary: "remove some for ever, unapplied: dlq drop SEQ...",
+			Name: dlq + " drop", Summary: "remove some without applying them: dlq drop SEQ...",
 			Run: func(ctx context.Context, v *service.Values) error {
 				seqs, err := numbers("dlq drop", operands)
 				if err != nil {

@@ -37,10 +37,10 @@ func program(operands []string, out *os.File) service.Program {
 		Commands: append([]service.Command{
 			{Name: "run", Summary: "index until stopped", Serves: true, Run: run},
 			{Name: "migrate", Summary: "create the schema or bring it up to date (owner's role)", Run: migrate},
-			{Name: "rebuild", Summary: "make the index anew from the stream beside the live one, then switch (owner's role)",
+			{Name: "rebuild", Summary: "rebuild the index from the stream beside the live one, then switch (owner's role)",
 				Flags: func(fs *flag.FlagSet) {
-					fs.BoolVar(&cfg.Restart, "restart", false, "start over instead of going on from an interrupted rebuild")
-					fs.BoolVar(&cfg.AcceptDifferences, "accept-differences", false, "switch to the new index though it differs from the live one")
+					fs.BoolVar(&cfg.Restart, "restart", false, "start over instead of continuing an interrupted rebuild")
+					fs.BoolVar(&cfg.AcceptDifferences, "accept-differences", false, "switch to the new index even if it differs from the live one")
 				},
 				Run: func(ctx context.Context, v *service.Values) error { return rebuild(ctx, v, cfg) }},
 			verifyCommand(out),

@@ -21,7 +21,7 @@ func verifyCommand(out *os.File) service.Command {
 		Name: "verify", Summary: "check that the index agrees with itself, and with what a rebuild has made where there is that",
 		Flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&cfg.Schema, "schema", "tagstream", "the `SCHEMA` to check")
-			fs.StringVar(&cfg.Other, "other", "", "the `SCHEMA` to compare it with, brought to the same message first; without it tagstream_rebuild or tagstream_retired, if there is one")
+			fs.StringVar(&cfg.Other, "other", "", "the `SCHEMA` to compare with, brought to the same message first; default: tagstream_rebuild or tagstream_retired, if it exists")
 			fs.BoolVar(&cfg.Alone, "alone", false, "compare with nothing")
 		},
 		Run: func(ctx context.Context, v *service.Values) error {

@@ -173,7 +173,7 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 		return fmt.Errorf("apply messages %d to %d: %w", first, last, err)
 	}
 	for _, c := range buried {
-		a.Logger.Error("message could not be applied; it is in the dead letters", "seq", c.message.Seq, "reason", c.reason, "err", c.cause)
+		a.Logger.Error("message could not be applied; it is now a dead letter", "seq", c.message.Seq, "reason", c.reason, "err", c.cause)
 		if a.OnDeadLetter != nil {
 			a.OnDeadLetter(c.reason)
 		}

@@ -89,7 +89,7 @@ func (h History) load(ctx context.Context, tx *write.Tx) (*fold, error) {
 		return f, nil
 	}
 	if row.Sweep != nil {
-		return nil, fmt.Errorf("a sweep of %s is under way: end it first", h.DID)
+		return nil, fmt.Errorf("a sweep of %s is in progress: end it first", h.DID)
 	}
 	whole := []*write.Account{row}
 	if err := tx.Posts(ctx, rows, nil, whole, f.addPost); err != nil {

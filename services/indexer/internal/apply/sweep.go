@@ -78,11 +78,11 @@ func (a *Applier) retag(ctx context.Context) error {
 	begun, done, err := a.Writer.Retag(ctx)
 	switch {
 	case err != nil:
-		return fmt.Errorf("bring stored tags into their present form: %w", err)
+		return fmt.Errorf("rewrite stored tags in their current normal form: %w", err)
 	case begun && !done:
-		a.Logger.Info("stored tags are brought into their present form; readers are answered meanwhile")
+		a.Logger.Info("rewriting stored tags in their current normal form; queries continue")
 	case done && !begun:
-		a.Logger.Info("stored tags are in their present form")
+		a.Logger.Info("stored tags have their current normal form")
 	}
 	return nil
 }

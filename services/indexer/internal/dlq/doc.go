@@ -5,7 +5,7 @@
 // what a rebuild does for all: it reads their history from the beginning of the stream, including
 // the dead letters, and writes the rows that result (apply.Applier.Redrive). Therefore:
 //
-//   - What came after a dead letter counts as after it: a post deleted meanwhile is not restored,
+//   - What came after a dead letter counts as after it: a post deleted is not restored,
 //     and keys equal those of a rebuild.
 //   - A redrive can be repeated: a crash leaves the letter, or the letter and its effect, and the
 //     next redrive gives the same result.

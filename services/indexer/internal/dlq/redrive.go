@@ -22,11 +22,11 @@ import (
 // Why a dead letter stays, beside what decoding or Postgres says of it.
 var (
 	// ErrTrimmed: the stream was trimmed past the message.
-	ErrTrimmed = errors.New("the stream no longer has the message nor all that came after it, so whether it still holds cannot be told")
+	ErrTrimmed = errors.New("the stream no longer has the message and everything after it, so nothing shows whether it still applies")
 	// ErrForeign: the stream has another message at that number.
 	ErrForeign = errors.New("the stream has another message at that number: the dead letter is of a former stream")
 	// ErrAhead: the indexer has not passed the message.
-	ErrAhead = errors.New("the indexer has not come to the message yet")
+	ErrAhead = errors.New("the indexer has not reached the message yet")
 	// ErrTooBig: see maxHistory.
 	ErrTooBig = errors.New("the account's history is too big to be folded at once; rebuild the index instead")
 )
@@ -307,7 +307,7 @@ func (r *Redrive) write(ctx context.Context, s *scan, h *histories, accounts []*
 		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 		defer cancel()
 		if err := r.Writer.Release(release); err != nil {
-			r.Logger.Warn("could not give the lease back; it ends by itself", "err", err)
+			r.Logger.Warn("could not release the lease; it will expire", "err", err)
 		}
 	}()
 	renewed := time.Now()

@@ -128,7 +128,7 @@ func (e *Eraser) Run(ctx context.Context) {
 		last, err := e.last(ctx)
 		switch {
 		case err != nil && ctx.Err() == nil:
-			e.Logger.Warn("could not look up when payloads of removed posts were last erased", "err", err)
+			e.Logger.Warn("could not read when payloads of removed posts were last erased", "err", err)
 		case err == nil:
 			if last.Through > 0 {
 				if due := last.Begun.Add(interval); due.After(next) {
@@ -147,7 +147,7 @@ func (e *Eraser) Run(ctx context.Context) {
 			switch {
 			case ctx.Err() != nil:
 			case err != nil:
-				e.Logger.Warn("erasing payloads of removed posts failed, it is tried again", "err", err)
+				e.Logger.Warn("erasing payloads of removed posts failed; trying again", "err", err)
 				next = time.Now().Add(retryAfter)
 			default:
 				e.Logger.Info("erased payloads of removed posts", "messages", sum.Messages, "through", sum.Through,

@@ -125,7 +125,7 @@ func (p *pass) eraseLetters(ctx context.Context, now time.Time) error {
 		if now.Sub(u.at) < p.Within {
 			continue
 		}
-		p.Logger.Warn("a dead letter that does not say what it is of is dropped: whether that is gone cannot be told", "seq", u.seq, "since", u.at)
+		p.Logger.Warn("dropped an unreadable dead letter: nothing shows whether its post still exists", "seq", u.seq, "since", u.at)
 		if err := p.dropLetter(ctx, u.seq, Unreadable); err != nil {
 			return err
 		}

@@ -112,7 +112,7 @@ func (r *Rebuild) Run(ctx context.Context) (uint64, error) {
 	from := cp.Seq
 	switch {
 	case from > 0:
-		r.Progress.Say(fmt.Sprintf("going on from message %d of an interrupted rebuild", from))
+		r.Progress.Say(fmt.Sprintf("continuing an interrupted rebuild from message %d", from))
 	case r.plan.carry:
 		if err := r.carryOver(ctx, w); err != nil {
 			return 0, err
@@ -133,7 +133,7 @@ func (r *Rebuild) Run(ctx context.Context) (uint64, error) {
 	defer p.Close()
 	if err := r.replay(ctx, p, w); err != nil {
 		if ctx.Err() != nil {
-			err = fmt.Errorf("rebuild interrupted at message %d; run it again to go on: %w", p.At(), context.Cause(ctx))
+			err = fmt.Errorf("rebuild interrupted at message %d; run it again to continue: %w", p.At(), context.Cause(ctx))
 		}
 		return p.At() - from, err
 	}
@@ -189,7 +189,7 @@ func (r *Rebuild) replay(ctx context.Context, p *replay.Replay, w *write.Writer)
 			if !reached {
 				if !waiting {
 					waiting = true
-					r.Progress.Say("waiting for ingest to bring the stream up to " + r.plan.live.Source.Time.Format(time.RFC3339) + " of upstream time, where the live index is")
+					r.Progress.Say("waiting until ingest has brought the stream to " + r.plan.live.Source.Time.Format(time.RFC3339) + " of upstream time, like the live index")
 				}
 				break
 			}

@@ -172,7 +172,7 @@ func (r *Replay) RecallFloors(ctx context.Context) error {
 		return err
 	}
 	if raised > 0 {
-		r.cfg.Logger.Info("floors that #syncs left were taken from the live index, since the stream lacks what they came of", "accounts", raised)
+		r.cfg.Logger.Info("copied #sync floors from the live index, since the stream no longer has their events", "accounts", raised)
 	}
 	return r.Settle(ctx)
 }

@@ -29,12 +29,12 @@ func program() service.Program {
 		Commands: []service.Command{
 			{Name: "run", Summary: "read and publish, until stopped", Serves: true, Run: run},
 			{
-				Name: "backfill", Summary: "publish what qualified in a window of the past, beside the ingest that runs",
+				Name: "backfill", Summary: "publish what qualified in a past window, beside the running ingest",
 				Flags: window.add,
 				Run:   func(ctx context.Context, v *service.Values) error { return runBackfill(ctx, v, window, os.Stdout) },
 			},
 			{
-				Name: "reconcile", Summary: "after a gap: remove what was deleted meanwhile, as the archive of a host shows",
+				Name: "reconcile", Summary: "after a gap: remove what a host's archive shows to be deleted",
 				Flags: archive.add,
 				Run:   func(ctx context.Context, v *service.Values) error { return runReconcile(ctx, v, archive, os.Stdout) },
 			},

@@ -22,7 +22,7 @@ type reconcileFlags struct {
 }
 
 func (r *reconcileFlags) add(fs *flag.FlagSet) {
-	fs.StringVar(&r.host, "host", "", "compare with the archive of the host at this `URL`; without it, of the one that is read now")
+	fs.StringVar(&r.host, "host", "", "compare with the archive of the host at this `URL`; default: the host that is read now")
 	fs.StringVar(&r.maxShare, "max-share", ingest.DefaultMaxShare, "publish nothing where more than this `SHARE` of all posts would be removed")
 	fs.BoolVar(&r.dryRun, "dry-run", false, "only say what would be removed")
 }
@@ -52,7 +52,7 @@ func runReconcile(ctx context.Context, v *service.Values, flags reconcileFlags, 
 		err = errors.Join(err, printJSON(out, summary))
 	}
 	if errors.Is(err, ingest.ErrTooManyRemovals) {
-		return fmt.Errorf("%w; if that is right, run it again with a greater --max-share", err)
+		return fmt.Errorf("%w; if that is right, run it again with a larger --max-share", err)
 	}
 	return err
 }
@@ -65,7 +65,7 @@ func printReconciled(out io.Writer, s ingest.ReconcileSummary) error {
 	row("accounts with posts", s.Accounts)
 	row("of these in the archive", s.Archived)
 	row("left alone: unsure", s.Unsure)
-	row("deleted meanwhile", s.Deleted)
+	row("deleted", s.Deleted)
 	row("without tags now", s.Unqualified)
 	row("share", fmt.Sprintf("%.2f%%", 100*s.Share))
 	row("removals published", s.Published)

@@ -117,7 +117,7 @@ func (b *Backfill) run(ctx context.Context, now time.Time) error {
 	}
 	b.total = 2 * now.Sub(b.cfg.From) // the last two readings make one
 
-	b.progress.Say("looking what became of the window since")
+	b.progress.Say("reading what has changed since the window")
 	if _, err := b.read(ctx, event.Position{}, b.cfg.From, now, event.Position{}, b.look); err != nil {
 		return fmt.Errorf("survey what became of the window: %w", err)
 	}
@@ -137,7 +137,7 @@ func (b *Backfill) run(ctx context.Context, now time.Time) error {
 	if caughtUp(last, live) || !until.After(last.NetworkTime()) {
 		return nil // the live events are behind the window: they tell the rest
 	}
-	b.progress.Say("following what became of it")
+	b.progress.Say("publishing later changes of the window")
 	if _, err = b.read(ctx, last, last.NetworkTime(), until, live, b.follow); err == nil {
 		err = b.to.Flush(ctx)
 	}

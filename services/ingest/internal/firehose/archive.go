@@ -28,7 +28,7 @@ const (
 )
 
 // errChanged says that a segment was rewritten between two of its blocks.
-var errChanged = errors.New("the segment was rewritten meanwhile")
+var errChanged = errors.New("the segment was rewritten during the read")
 
 // blockwise is the transport of one client. Left to itself the client fetches
 // whole segment files of some 280 MB, up to three at a time, into memory

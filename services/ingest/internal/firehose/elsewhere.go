@@ -17,7 +17,7 @@ type silentError struct {
 }
 
 func (e *silentError) Error() string {
-	return fmt.Sprintf("the host gives nothing newer than %s, and %s has an event of %s",
+	return fmt.Sprintf("the host delivers nothing newer than %s, but %s has an event of %s",
 		e.newest.Format(time.RFC3339Nano), e.host, e.newer.Format(time.RFC3339Nano))
 }
 
@@ -72,7 +72,7 @@ func (w *watch) lookElsewhere(ctx context.Context) error {
 			others = "there is no other host to ask"
 		}
 		r.notify(Notice{What: Quiet, Host: pos.Host, Position: pos, Detail: fmt.Sprintf(
-			"nothing newer than %s is heard, and %s", newest.Format(time.RFC3339Nano), others)})
+			"nothing newer than %s arrives, and %s", newest.Format(time.RFC3339Nano), others)})
 	}
 	return nil
 }

@@ -279,7 +279,7 @@ const downloads = 2
 
 func (r *run) subscribe(host string, after uint64) (*jetstream.Client, error) {
 	sifted := &sift{base: r.transport, skipped: func(host string, bytes uint64) {
-		r.notify(Notice{What: Skipped, Host: host, Detail: fmt.Sprintf("a message of %d bytes is passed over: an event is missing", bytes)})
+		r.notify(Notice{What: Skipped, Host: host, Detail: fmt.Sprintf("a message of %d bytes is skipped: an event is missing", bytes)})
 	}}
 	opts := []jetstream.Option{
 		jetstream.WithAfterSeq(after),

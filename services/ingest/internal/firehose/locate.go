@@ -76,7 +76,7 @@ func later(a, b time.Time) time.Time {
 }
 
 // errYoung says that a host's history begins only behind the position.
-var errYoung = errors.New("the host does not know what came between")
+var errYoung = errors.New("the host does not have what lies between")
 
 // checkYoung looks whether a host whose history is to be read from its very
 // beginning begins only behind the position. Such a host has downloaded what
@@ -166,7 +166,7 @@ func (r *run) checkStart(ctx context.Context, host string) error {
 	if err != nil || !begins.After(r.origin) {
 		return err
 	}
-	r.logger.Warn("the host's history begins later than the time to begin at", "host", host, "begins", begins, "start", r.origin)
+	r.logger.Warn("the host's history begins after the configured start", "host", host, "begins", begins, "start", r.origin)
 	if r.OnLateHistory == nil {
 		return nil
 	}

@@ -22,10 +22,10 @@ const (
 
 // Why a visit ends, besides what the client says.
 var (
-	errStalled     = errors.New("the client is stalled: the host has events that it does not deliver")
+	errStalled     = errors.New("the client is stalled: the host has events that the client does not deliver")
 	errForeign     = errors.New("the host's history has changed")
 	errAway        = errors.New("the client is silent and so is the host")
-	errSlowArchive = errors.New("the archive gave nothing for too long")
+	errSlowArchive = errors.New("the archive delivered nothing for too long")
 	errBroken      = errors.New("the client reports an error")
 	errEnded       = errors.New("the client ended")
 )
@@ -183,6 +183,6 @@ func (r *run) clientError(w *watch, err error) error {
 		return fmt.Errorf("%w, %d times in a row: %w", errBroken, n, err)
 	}
 	r.notify(Notice{What: Skipped, Host: w.pos.Host, Position: r.pos,
-		Detail: fmt.Sprintf("what follows %d could not be read %d times and is passed over, events may be missing: %v", r.pos.Seq, u.times, err)})
+		Detail: fmt.Sprintf("the events after %d could not be read %d times and are skipped; some may be missing: %v", r.pos.Seq, u.times, err)})
 	return nil
 }

@@ -298,7 +298,7 @@ func (f *Forwarder) write(held context.Context) error {
 		return cause
 	}
 	if err := t.putPosition(writing); err != nil {
-		f.logger.Warn("could not write the last position: what follows it is read again", "err", err)
+		f.logger.Warn("could not write the last position: events after it will be read again", "err", err)
 	}
 	if held.Err() != nil {
 		return context.Cause(held)
@@ -321,6 +321,6 @@ func (f *Forwarder) resume(ctx context.Context, w *stream.Writer) (event.Positio
 		f.hooks.Gap("the stream is empty and nothing says how far was read: starting as if for the first time")
 		return from, nil
 	}
-	f.logger.Warn("the stream is empty: going on from the position that was kept beside it", "stream_seq", w.Seq(), "time", from.Time)
+	f.logger.Warn("the stream is empty: continuing from the position stored beside it", "stream_seq", w.Seq(), "time", from.Time)
 	return from, nil
 }

@@ -154,7 +154,7 @@ func (r *running) end() error {
 		r.done <- err
 		return err
 	case <-time.After(waitLimit):
-		r.t.Error("the forwarder does not end")
+		r.t.Error("the forwarder did not stop")
 		return errors.New("hangs")
 	}
 }

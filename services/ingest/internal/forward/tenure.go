@@ -152,7 +152,7 @@ func (t *tenure) append(ctx context.Context, events []*event.Event, tell func([]
 		}
 		if !full {
 			full = true
-			t.logger.Error("the stream has no room: reading stops until there is some", "err", err)
+			t.logger.Error("the stream has no room: reading waits until there is some", "err", err)
 			t.hooks.Full(true)
 		}
 		t.hooks.Condition(err)
@@ -190,7 +190,7 @@ func (t *tenure) keep(ctx context.Context) {
 		return
 	}
 	if err := stream.PutPosition(ctx, t.js, t.pos); err != nil {
-		t.logger.Warn("the position is in the stream alone: were that purged now, events would come again or be missed", "err", err)
+		t.logger.Warn("could not save the position beside the stream: purging the stream now would repeat or lose events", "err", err)
 		return
 	}
 	t.kept = t.pos
