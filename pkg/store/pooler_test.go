@@ -47,7 +47,7 @@ func TestMigrationLockIsNamed(t *testing.T) {
 	require.NoError(t, conn.Close(t.Context()))
 
 	err = store.Migrate(t.Context(), o, storetest.Quiet)
-	require.ErrorContains(t, err, fmt.Sprintf("the lock of migrations is held by process %d of role postgres, program left", pid))
+	require.ErrorContains(t, err, fmt.Sprintf("the migration lock is held by process %d of role postgres, program left", pid))
 	_, err = pgtest.Pool(t, o.URL).Exec(t.Context(), "SELECT pg_terminate_backend($1)", pid)
 	require.NoError(t, err)
 	require.NoError(t, store.Migrate(t.Context(), o, storetest.Quiet))

@@ -63,7 +63,7 @@ func Redrive(ctx context.Context, cfg RedriveConfig, nc *nats.Conn, logger *slog
 	case errors.Is(err, write.ErrLeaseHeld):
 		err = fmt.Errorf("another redrive is running: %w", err)
 	case errors.Is(err, write.ErrLeaseLost):
-		err = fmt.Errorf("the index was switched or taken over meanwhile; run it again: %w", err)
+		err = fmt.Errorf("the index was switched or another indexer took over; run it again: %w", err)
 	}
 	return applied, stayed, err
 }

@@ -15,11 +15,11 @@ var (
 )
 
 // ErrPooled is returned where a pooler is between and must not be.
-var ErrPooled = errors.New("the address leads to a connection pooler such as PgBouncer, and this needs a session of its own: connect directly to Postgres")
+var ErrPooled = errors.New("the address leads to a connection pooler such as PgBouncer, and this command needs its own session: connect directly to Postgres")
 
 // ErrOtherEnd is returned where a pool's new connection ends at something else than
 // those before: the next one is made for that.
-var ErrOtherEnd = errors.New("the database's address leads to a pooler now, or not to one any more; asking again")
+var ErrOtherEnd = errors.New("the database's address now leads to a pooler, or no longer does; checking again")
 
 // ErrSwitched is returned where a rebuilt schema took the place of the former one
 // after the connection was made. The names in a statement are looked up one after

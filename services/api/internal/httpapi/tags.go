@@ -53,7 +53,7 @@ func (h *Handler) listTags(r *http.Request) (*response, error) {
 	}
 	if prefix, given := q.get("prefix"); given {
 		if len(q) > 1 {
-			return nil, fail(codeConflicting, "Give prefix alone: it gives the %d most used tags that begin so, and has no pages.", query.MaxCompletions)
+			return nil, fail(codeConflicting, "Give prefix alone: it returns the %d most used tags with that prefix, without pages.", query.MaxCompletions)
 		}
 		return h.completeTag(r, prefix)
 	}
@@ -84,7 +84,7 @@ func (h *Handler) tagPosition(name, token string) (keyset.Position, error) {
 	p, err := h.codec.Decode(token, allTags)
 	switch {
 	case errors.Is(err, keyset.ErrTokenMismatch):
-		return p, fail(codeCursorMismatch, "Use %s with the list that gave it, or leave it out to start again: it is none of the list of tags.", name)
+		return p, fail(codeCursorMismatch, "Use %s with the list that gave it, or leave it out to start again: it is not from the list of tags.", name)
 	case err != nil:
 		return p, fail(codeInvalidCursor, "Send %s exactly as an answer of this service gave it, or leave it out to start again.", name)
 	}
@@ -94,16 +94,16 @@ func (h *Handler) tagPosition(name, token string) (keyset.Position, error) {
 // completeTag is /v1/tags with a prefix.
 func (h *Handler) completeTag(r *http.Request, prefix string) (*response, error) {
 	if len(prefix) > maxTagsBytes {
-		return nil, fail(codeInvalidPrefix, "Shorten the prefix: it has %d bytes, and at most %d are taken.", len(prefix), maxTagsBytes)
+		return nil, fail(codeInvalidPrefix, "Shorten the prefix: it has %d bytes, and at most %d are allowed.", len(prefix), maxTagsBytes)
 	}
 	normal, err := event.NormalizeTag(prefix)
 	switch {
 	case errors.Is(err, event.ErrTagEmpty):
 		return nil, fail(codeInvalidPrefix, "Give prefix at least one character of a tag: %s is nothing without white space, leading # and characters that show nothing.", quote(prefix))
 	case errors.Is(err, event.ErrTagTooLong):
-		return nil, fail(codeInvalidPrefix, "Shorten the prefix %s: tags end at %d bytes and %d characters.", quote(prefix), event.MaxTagBytes, event.MaxTagGraphemes)
+		return nil, fail(codeInvalidPrefix, "Shorten the prefix %s: tags have at most %d bytes and %d characters.", quote(prefix), event.MaxTagBytes, event.MaxTagGraphemes)
 	case err != nil:
-		return nil, fail(codeInvalidPrefix, "Change the prefix %s: no tag begins so, as tags hold no NUL.", quote(prefix))
+		return nil, fail(codeInvalidPrefix, "Change the prefix %s: tags contain no NUL.", quote(prefix))
 	}
 	tags, err := h.index.TagsWithPrefix(r.Context(), normal)
 	if err != nil {
@@ -142,7 +142,7 @@ func (h *Handler) oneTagByQuery(r *http.Request) (*response, error) {
 
 func (h *Handler) tagNumbers(r *http.Request, raw string) (*response, error) {
 	if len(raw) > maxTagsBytes {
-		return nil, fail(codeTagsTooLong, "Ask for a shorter tag: it has %d bytes, and at most %d are taken.", len(raw), maxTagsBytes)
+		return nil, fail(codeTagsTooLong, "Ask for a shorter tag: it has %d bytes, and at most %d are allowed.", len(raw), maxTagsBytes)
 	}
 	name, err := normalTag(raw)
 	if err != nil {

@@ -107,7 +107,7 @@ func (r *Rebuild) reached(ctx context.Context, w *write.Writer) (bool, error) {
 // checkConflicts looks for what a live index of another stream has, or saw removed,
 // that the new index lacks without a reason.
 func (r *Rebuild) checkConflicts(ctx context.Context, p *replay.Replay, w *write.Writer) error {
-	r.Progress.Say("looking for posts and removals of the live index, which is of another stream, that the new one lacks")
+	r.Progress.Say("looking for posts and removals that the live index, which is of another stream, has and the new one lacks")
 	if err := p.Settle(ctx); err != nil {
 		return err
 	}

@@ -63,10 +63,10 @@ func (r *Rebuild) prepare(ctx context.Context) error {
 		switch {
 		case r.plan.foreign:
 			return fmt.Errorf("%w: the stream starts at %d, and the live index is of another one. Restore the database from a backup "+
-				"that is older than the stream's, or remove the index and make it anew from what there is: see docs/operations.md", ErrTrimmed, st.First)
+				"that is older than the stream's, or remove the index and index what is left: see docs/operations.md", ErrTrimmed, st.First)
 		case live.Seq+1 < st.First:
 			return fmt.Errorf("%w: the stream starts at %d and the live index ends at %d, so what was between is in neither. "+
-				"Restore the stream, or remove the index and make it anew from what there is: see docs/operations.md", ErrTrimmed, st.First, live.Seq)
+				"Restore the stream, or remove the index and index what is left: see docs/operations.md", ErrTrimmed, st.First, live.Seq)
 		}
 		r.plan.carry = true
 	}
@@ -87,7 +87,7 @@ func (r *Rebuild) prepare(ctx context.Context) error {
 	if !useless {
 		return nil
 	}
-	r.Progress.Say(fmt.Sprintf("what an interrupted rebuild left, at message %d, is of another stream or of a part that was trimmed off: beginning anew", left.Seq))
+	r.Progress.Say(fmt.Sprintf("the interrupted rebuild, at message %d, is of another stream or of a part that was trimmed: starting over", left.Seq))
 	return r.drop(ctx)
 }
 
@@ -121,7 +121,7 @@ func (r *Rebuild) isForeign(ctx context.Context, cp store.Checkpoint, st stream.
 // carryOver begins the new index with what the live one has of the time before
 // what is replayed.
 func (r *Rebuild) carryOver(ctx context.Context, w *write.Writer) error {
-	r.Progress.Say(fmt.Sprintf("the stream was trimmed: taking over what the live index has of the time before message %d", r.plan.first))
+	r.Progress.Say(fmt.Sprintf("the stream was trimmed: copying what the live index has from before message %d", r.plan.first))
 	total := 0
 	if err := keeping(ctx, w, func(ctx context.Context) error {
 		return w.CarryOver(ctx, r.plan.first, func(n int) { total += n })
@@ -134,6 +134,6 @@ func (r *Rebuild) carryOver(ctx context.Context, w *write.Writer) error {
 	}); err != nil {
 		return err
 	}
-	r.Progress.Say(fmt.Sprintf("took over %d posts", total))
+	r.Progress.Say(fmt.Sprintf("copied %d posts", total))
 	return nil
 }

@@ -124,7 +124,7 @@ func (v *Verify) align(ctx context.Context, schema, other string) (check.Finding
 		return check.Findings{}, err
 	}
 	if !migrated {
-		return check.Findings{}, fmt.Errorf("%s is of an older version of the program, which cannot be brought to the same message: run the rebuild again, or verify --alone", other)
+		return check.Findings{}, fmt.Errorf("%s is of an older program version and cannot be brought to the same message: run the rebuild again, or verify --alone", other)
 	}
 	w, err := write.Open(ctx, o, v.ID)
 	if err != nil {
