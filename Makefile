@@ -111,7 +111,7 @@ lint: ## run the linters and check formatting
 
 .PHONY: generate
 generate: ## write the generated files anew
-	go run ./pkg/service/cmd/settingsdoc > docs/configuration.md
+	go run ./services/standalone/cmd/settingsdoc > docs/configuration.md
 
 .PHONY: generate-metrics
 generate-metrics: ## write docs/metrics.md anew

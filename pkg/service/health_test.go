@@ -1,7 +1,6 @@
 package service_test
 
 import (
-	"bytes"
 	"errors"
 	"log/slog"
 	"net"
@@ -26,10 +25,9 @@ func TestHealthCommand(t *testing.T) {
 	require.NoError(t, closed.Close())
 
 	ask := func(address string) (int, string) {
-		var out, errs bytes.Buffer
-		code := program().Run(t.Context(), []string{"health"}, []string{"TAGSTREAM_OPS_LISTEN=" + address}, &out, &errs)
-		require.Empty(t, out.String())
-		return code, errs.String()
+		code, out, errs := run(t, "health", "TAGSTREAM_OPS_LISTEN="+address)
+		require.Empty(t, out)
+		return code, errs
 	}
 	code, says := ask(ops.Listener.Addr().String())
 	require.Equal(t, 1, code)

@@ -1,9 +1,9 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +12,10 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/alecthomas/kong"
+	"github.com/willabides/kongplete"
+	"golang.org/x/term"
 
 	"github.com/tagstream/tagstream/pkg/userinfo"
 )
@@ -23,28 +27,56 @@ const (
 	exitConfig = 2
 )
 
-// Command is one thing that a program does.
-type Command struct {
-	Name string
-	// Summary is a line for the list of commands.
-	Summary string
-	// Flags adds flags of the command's own; it may be nil.
-	Flags func(*flag.FlagSet)
-	// Serves says that it runs until it is stopped, so that a stop is success.
-	// Another command that is stopped before its end has failed: who waits for
-	// it must not go on as if it had done its work.
-	Serves bool
-	// Run does it. A *ConfigError makes the exit code 2.
-	Run func(ctx context.Context, v *Values) error
-}
-
 // Program is what Main runs.
 type Program struct {
 	Name string
 	// About is what it does, in a sentence or two.
 	About string
-	// Commands; the first runs where the arguments name none.
-	Commands []Command
+	// Verbs points to a struct of what the program can do, as package kong reads
+	// it. It embeds Common. A verb that runs until it is stopped, so that a stop is
+	// success, has the tag serves:"". Another one that is stopped before its end
+	// has failed: whoever waits for it must not continue as if it had done its work.
+	// A verb's Run may take a context.Context and a *Process. A *ConfigError makes
+	// the exit code 2.
+	Verbs any
+}
+
+// Process is what a verb has around it.
+type Process struct {
+	Program        string
+	Stdout, Stderr io.Writer
+	// Terminal says that Stdout is one, for a person to read.
+	Terminal bool
+	// Local finds the servers of a program that runs on this machine, for settings
+	// that name none. It is nil where there are no such.
+	Local Local
+}
+
+// Local finds the servers that a running all-in-one program has of its own.
+type Local interface {
+	// NATS returns the URL of its stream.
+	NATS() (url string, err error)
+	// Database returns the URL of its index for one of the roles owner, indexer
+	// and api.
+	Database(role string) (url string, err error)
+}
+
+// Common is what every program can do.
+type Common struct {
+	Health     Health                       `cmd:"" help:"ask the running program whether it is ready; exit 1 with the reason if not"`
+	Completion kongplete.InstallCompletions `cmd:"" help:"print what makes your login shell complete this program's command lines"`
+	Help       help                         `cmd:"" help:"print the help of a command"`
+	Version    kong.VersionFlag             `name:"version" help:"print the version"`
+}
+
+// help is --help as a command.
+type help struct {
+	Command []string `arg:"" optional:""`
+}
+
+func (h *help) AfterApply(ctx *kong.Context) error {
+	_, err := ctx.Kong.Parse(append(h.Command, "--help"))
+	return err
 }
 
 // Main runs the program with the process's arguments, environment and signals,
@@ -65,51 +97,172 @@ func Main(p Program) {
 
 // Run is Main without the process: it returns the exit code.
 func (p Program) Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	p.Commands = append(slices.Clip(p.Commands), healthCommand())
-	cmd := p.Commands[0]
-	named := len(args) > 0 && !strings.HasPrefix(args[0], "-")
-	if named && args[0] == "help" {
-		args, named = append([]string{"--help"}, args[1:]...), false
+	process := &Process{Program: p.Name, Stdout: stdout, Stderr: stderr}
+	if f, ok := stdout.(*os.File); ok {
+		process.Terminal = term.IsTerminal(int(f.Fd()))
 	}
-	if named {
-		i := slices.IndexFunc(p.Commands, func(c Command) bool { return c.Name == args[0] })
-		if i < 0 {
-			fmt.Fprintf(stderr, "%s: unknown command %q (see --help)\n", p.Name, userinfo.Redact(args[0]))
-			return exitConfig
-		}
-		cmd, args = p.Commands[i], args[1:]
-	}
-	if slices.Contains(args, "--version") || slices.Contains(args, "-version") {
-		fmt.Fprintln(stdout, p.Name, Version())
-		return exitOK
-	}
-	values, err := Parse(p.Name, args, environ, stdout, p.usage(cmd, named), cmd.Flags)
-	if errors.Is(err, flag.ErrHelp) {
-		return exitOK
-	}
+	done := false
+	parser, err := p.parser(environ, kong.Writers(stdout, stderr), kong.Exit(func(int) { done = true }),
+		kong.Bind(process), kong.BindTo(ctx, (*context.Context)(nil)))
 	if err != nil {
+		panic(err) // a mistake of ours
+	}
+	if slices.ContainsFunc(environ, func(v string) bool { return strings.HasPrefix(v, "COMP_LINE=") }) {
+		kongplete.Complete(parser) // a shell asks
+		return exitOK
+	}
+	verb, err := parse(parser, args)
+	switch {
+	case done: // --help or --version
+		return exitOK
+	case err != nil:
 		fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)
 		return exitConfig
 	}
-	err = cmd.Run(ctx, values)
+	err = verb.RunNode(verb.Selected()) // Context.Run would wrap the error
 	if err == nil {
 		return exitOK
 	}
+	serves := verb.Selected().Tag.Has("serves")
 	stopped := ctx.Err() != nil && isStop(err)
 	switch {
 	case !stopped || !bare(err):
 		fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)
-	case !cmd.Serves:
-		fmt.Fprintf(stderr, "%s %s: stopped before its end: %v\n", p.Name, cmd.Name, context.Cause(ctx))
+	case !serves:
+		fmt.Fprintf(stderr, "%s %s: stopped before its end: %v\n", p.Name, verb.Selected().Path(), context.Cause(ctx))
 	}
 	var bad *ConfigError
 	switch {
-	case stopped && cmd.Serves:
+	case stopped && serves:
 		return exitOK
 	case errors.As(err, &bad):
 		return exitConfig
 	}
 	return exitFailed
+}
+
+// parser reads the program's command line, and for settings that it does not
+// give, environ ("NAME=value" as os.Environ gives them).
+func (p Program) parser(environ []string, more ...kong.Option) (*kong.Kong, error) {
+	options := slices.Concat(parsers, []kong.Option{
+		kong.Name(p.Name), kong.Description(p.About), kong.Vars(defaults(p.Name)), kong.Vars{"version": p.Name + " " + Version()},
+		kong.WithHyphenPrefixedParameters(true), // an age, such as -3d
+		kong.Resolvers(environment(environ)),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: helpWidth}),
+		kong.ValueFormatter(describe),
+		kong.Help(func(o kong.HelpOptions, ctx *kong.Context) error {
+			if err := CheckEnvironment(environ); err != nil {
+				return err
+			}
+			return kong.DefaultHelpPrinter(o, ctx)
+		}),
+	}, more)
+	return kong.New(p.Verbs, options...)
+}
+
+// helpWidth is how wide a help text may be.
+const helpWidth = 100
+
+// describe is what a help text says of a flag.
+func describe(v *kong.Value) string {
+	text := v.Help
+	if v.Flag != nil && v.HasDefault && v.Default != "" {
+		text += " (default " + v.Default + ")"
+	}
+	if slices.Contains(known, v.Name) {
+		text += " [" + Variable(v.Name) + "]"
+	}
+	return text
+}
+
+// environment resolves settings from environment variables. One of ours that is
+// no setting of any program is an error; a setting of another program is not, so
+// that one environment can serve a whole deployment.
+type environment []string
+
+func (e environment) Validate(*kong.Application) error { return CheckEnvironment(e) }
+
+// CheckEnvironment returns a *ConfigError for a variable of ours that is no setting.
+func CheckEnvironment(environ []string) error {
+	for _, kv := range environ {
+		name, _, _ := strings.Cut(kv, "=")
+		if strings.HasPrefix(name, Prefix) && !slices.ContainsFunc(known, func(flag string) bool { return Variable(flag) == name }) {
+			return &ConfigError{name, errors.New("unknown variable; see --help for the known ones")}
+		}
+	}
+	return nil
+}
+
+func (e environment) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	if !slices.Contains(known, flag.Name) {
+		return nil, nil
+	}
+	var value any
+	for _, kv := range e {
+		if name, s, _ := strings.Cut(kv, "="); name == Variable(flag.Name) && s != "" {
+			value = s
+		}
+	}
+	return value, nil
+}
+
+// parse reads the command line. The error is a *ConfigError or one without a URL.
+func parse(parser *kong.Kong, args []string) (*kong.Context, error) {
+	node := parser.Model.Node
+	for i, arg := range args {
+		if len(node.Children) == 0 || strings.HasPrefix(arg, "-") {
+			break
+		}
+		child := slices.IndexFunc(node.Children, func(n *kong.Node) bool { return n.Name == arg })
+		if child < 0 {
+			return nil, fmt.Errorf("unknown command %q (see --help)", userinfo.Redact(strings.Join(args[:i+1], " ")))
+		}
+		node = node.Children[child]
+	}
+	ctx, err := parser.Parse(args)
+	var bad *ConfigError
+	switch {
+	case errors.As(err, &bad):
+		return nil, bad
+	case err != nil:
+		return nil, fmt.Errorf("%s (see --help)", userinfo.Redact(err.Error()))
+	}
+	return ctx, nil
+}
+
+// Parse reads settings into the groups of a struct, for a program of this name.
+func Parse(program string, into any, args, environ []string) error {
+	parser, err := Program{Name: program, Verbs: into}.parser(environ)
+	if err != nil {
+		return err
+	}
+	_, err = parse(parser, args)
+	return err
+}
+
+// Settings are all settings of all programs, in the order of the docs.
+func Settings() []*kong.Flag {
+	return Program{Verbs: &settings{}}.flags()[1:] // behind --help
+}
+
+// Reads reports whether a verb of the program reads a setting, by its variable.
+func (p Program) Reads(name string) bool {
+	return slices.ContainsFunc(p.flags(), func(f *kong.Flag) bool { return Variable(f.Name) == name })
+}
+
+// flags are the flags of the program's verbs.
+func (p Program) flags() (flags []*kong.Flag) {
+	parser, err := p.parser(nil)
+	if err != nil {
+		panic(err) // a mistake of ours
+	}
+	_ = kong.Visit(parser.Model, func(v kong.Visitable, next kong.Next) error { // nothing fails
+		if f, ok := v.(*kong.Flag); ok {
+			flags = append(flags, f)
+		}
+		return next(nil)
+	})
+	return flags
 }
 
 // isStop reports whether err says that the context ended and nothing else: an
@@ -132,24 +285,6 @@ func isStop(err error) bool {
 // bare reports whether err has nothing to tell beside that the context ended.
 func bare(err error) bool { return errors.Unwrap(err) == nil }
 
-func (p Program) usage(cmd Command, named bool) string {
-	var b strings.Builder
-	if named {
-		fmt.Fprintf(&b, "%s %s: %s\n\nUsage: %s %s [flags]\n", p.Name, cmd.Name, cmd.Summary, p.Name, cmd.Name)
-		return b.String()
-	}
-	fmt.Fprintf(&b, "%s: %s\n\n", p.Name, p.About)
-	fmt.Fprintf(&b, "Usage: %s [command] [flags]\n\nCommands (%s where none is named; each has its own --help):\n", p.Name, cmd.Name)
-	width := 0
-	for _, c := range p.Commands {
-		width = max(width, len(c.Name))
-	}
-	for _, c := range p.Commands {
-		fmt.Fprintf(&b, "  %-*s  %s\n", width, c.Name, c.Summary)
-	}
-	return b.String()
-}
-
 // version is set by the linker where the build does not see the repository.
 var version string
 
@@ -159,23 +294,5 @@ func Version() string {
 	if !ok {
 		return "unknown"
 	}
-	if version != "" {
-		return version + " " + info.GoVersion
-	}
-	version, dirty := info.Main.Version, ""
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision" && len(s.Value) >= 12 && (version == "" || version == "(devel)"):
-			version = s.Value[:12]
-		case s.Key == "vcs.modified" && s.Value == "true":
-			dirty = "+dirty"
-		}
-	}
-	if version == "" {
-		version = "(devel)"
-	}
-	if strings.Contains(version, "+dirty") {
-		dirty = ""
-	}
-	return version + dirty + " " + info.GoVersion
+	return cmp.Or(version, info.Main.Version, "(devel)") + " " + info.GoVersion
 }

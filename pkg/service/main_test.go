@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tagstream/tagstream/pkg/service"
@@ -34,60 +34,70 @@ func TestMain(m *testing.M) {
 
 var errBroken = errors.New("the disk is broken")
 
-// program does what its commands are named for.
+// program does what its verbs are named for.
 func program() service.Program {
-	limit := 3
-	wait := func(ctx context.Context) {
-		fmt.Println("running")
-		<-ctx.Done()
+	return service.Program{Name: service.Ingest, About: "Does what tests want.", Verbs: &struct {
+		Run         waits `cmd:"" default:"withargs" serves:"" help:"wait to be stopped"`
+		Cause       waits `cmd:"" serves:"" help:"return why"`
+		Task        waits `cmd:"" help:"do not get done"`
+		Serving     waits `cmd:"" serves:"" help:"say where"`
+		Interrupted waits `cmd:"" help:"say where"`
+		Broken      waits `cmd:"" serves:"" help:"fail to close"`
+		Stubborn    waits `cmd:"" help:"do not stop"`
+		Fail        fails `cmd:"" help:"fail"`
+		Misfit      waits `cmd:"" help:"have a bad setting"`
+		Echo        echo  `cmd:"" help:"print"`
+		service.Common
+	}{}}
+}
+
+type waits struct{}
+
+func (waits) Run(ctx context.Context, k *kong.Context) error {
+	verb := k.Selected().Name
+	if verb == "misfit" {
+		return fmt.Errorf("start: %w", service.Bad("NATS_URL", errors.New("is far away")))
 	}
-	return service.Program{
-		Name: service.Ingest, About: "does what tests want.",
-		Commands: []service.Command{
-			{Name: "run", Summary: "wait to be stopped", Serves: true, Run: func(ctx context.Context, _ *service.Values) error {
-				wait(ctx)
-				return nil
-			}},
-			{Name: "cause", Summary: "return why", Serves: true, Run: func(ctx context.Context, _ *service.Values) error {
-				wait(ctx)
-				return context.Cause(ctx)
-			}},
-			{Name: "task", Summary: "do not get done", Run: func(ctx context.Context, _ *service.Values) error {
-				wait(ctx)
-				return ctx.Err()
-			}},
-			{Name: "serving", Summary: "say where", Serves: true, Run: func(ctx context.Context, _ *service.Values) error {
-				wait(ctx)
-				return fmt.Errorf("stopped at message 7: %w", ctx.Err())
-			}},
-			{Name: "interrupted", Summary: "say where", Run: func(ctx context.Context, _ *service.Values) error {
-				wait(ctx)
-				return fmt.Errorf("interrupted at message 7: %w", ctx.Err())
-			}},
-			{Name: "broken", Summary: "fail to close", Serves: true, Run: func(ctx context.Context, _ *service.Values) error {
-				wait(ctx)
-				return errors.Join(context.Cause(ctx), fmt.Errorf("close: %w", errBroken))
-			}},
-			{Name: "stubborn", Summary: "do not stop", Run: func(ctx context.Context, _ *service.Values) error {
-				wait(ctx)
-				fmt.Println("asked")
-				select {}
-			}},
-			{Name: "fail", Summary: "fail", Run: func(context.Context, *service.Values) error { return errBroken }},
-			{Name: "misfit", Summary: "have a bad setting", Run: func(_ context.Context, v *service.Values) error {
-				v.Bytes("STREAM_MAX_BYTES")
-				return fmt.Errorf("start: %w", v.Err())
-			}},
-			{
-				Name: "echo", Summary: "print",
-				Flags: func(fs *flag.FlagSet) { fs.IntVar(&limit, "limit", limit, "print `N`") },
-				Run: func(_ context.Context, v *service.Values) error {
-					fmt.Println(limit, v.String("NATS_URL"))
-					return nil
-				},
-			},
-		},
+	fmt.Println("running")
+	<-ctx.Done()
+	switch verb {
+	case "cause":
+		return context.Cause(ctx)
+	case "task":
+		return ctx.Err()
+	case "serving":
+		return fmt.Errorf("stopped at message 7: %w", ctx.Err())
+	case "interrupted":
+		return fmt.Errorf("interrupted at message 7: %w", ctx.Err())
+	case "broken":
+		return errors.Join(context.Cause(ctx), fmt.Errorf("close: %w", errBroken))
+	case "stubborn":
+		fmt.Println("asked")
+		select {}
 	}
+	return nil
+}
+
+type fails struct{}
+
+func (fails) Run() error { return errBroken }
+
+type echo struct {
+	Limit int `type:"count" default:"3" placeholder:"N" help:"print N"`
+	service.NATS
+}
+
+func (e echo) Run() error {
+	fmt.Println(e.Limit, e.URL)
+	return nil
+}
+
+// run runs the program inside the test.
+func run(t *testing.T, args string, environ ...string) (code int, out, errs string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	code = program().Run(t.Context(), strings.Fields(args), environ, &stdout, &stderr)
+	return code, stdout.String(), stderr.String()
 }
 
 func TestProgram(t *testing.T) {
@@ -98,36 +108,38 @@ func TestProgram(t *testing.T) {
 		out, err            string // what they contain; "" is nothing at all
 	}{
 		{name: "fails", args: "fail", code: 1, err: "ingest: the disk is broken\n"},
-		{name: "bad setting", args: "misfit", environ: "TAGSTREAM_STREAM_MAX_BYTES=much", code: 2, err: "ingest: start: TAGSTREAM_STREAM_MAX_BYTES: \"much\" is not a size"},
+		{name: "bad setting", args: "misfit", code: 2, err: "ingest: start: TAGSTREAM_NATS_URL: is far away\n"},
 		{name: "unknown variable", args: "fail", environ: "TAGSTREAM_FOO=1", code: 2, err: "ingest: TAGSTREAM_FOO: unknown variable"},
 		{name: "unknown command", args: "bogus", code: 2, err: "ingest: unknown command \"bogus\" (see --help)\n"},
-		{name: "unknown flag", args: "fail --bogus", code: 2, err: "-bogus"},
+		{name: "unknown flag", args: "fail --bogus", code: 2, err: "ingest: unknown flag --bogus (see --help)\n"},
 		{name: "flag of another command", args: "fail --limit 1", code: 2, err: "-limit"},
 		{name: "flag without command", args: "--bogus", code: 2, err: "-bogus"},
 		{name: "bad flag", args: "echo --limit x", code: 2, err: "-limit"},
-		{name: "argument", args: "fail now", code: 2, err: `unexpected argument "now"`},
-		{name: "help", args: "--help", out: "Usage: ingest [command] [flags]"},
-		{name: "help lists commands", args: "-h", out: "  interrupted  say where\n"},
-		{name: "help command", args: "help", out: "Usage: ingest [command] [flags]"},
+		{name: "argument", args: "fail now", code: 2, err: "unexpected argument now"},
+		{name: "help", args: "--help", out: "Usage: ingest <command> [flags]"},
+		{name: "help lists commands", args: "-h", out: "  interrupted    say where\n"},
+		{name: "help command", args: "help", out: "Usage: ingest <command> [flags]"},
+		{name: "help command of a command", args: "help echo", out: "Usage: ingest echo [flags]"},
+		{name: "help command of nothing", args: "help bogus", code: 2, err: "unexpected argument bogus"},
+		{name: "a number in place of a flag", args: "echo 5", code: 2, err: "unexpected argument 5"},
 		{name: "help of a command", args: "echo --help", out: "Usage: ingest echo [flags]"},
 		{name: "help with a bad environment", args: "--help", environ: "TAGSTREAM_FOO=1", code: 2, err: "TAGSTREAM_FOO"},
 		{name: "version", args: "--version", out: "ingest "},
-		{name: "version of a command", args: "echo -version", out: "ingest "},
+		{name: "version of a command", args: "echo --version", out: "ingest "},
 		{name: "version with a bad environment", args: "--version", environ: "TAGSTREAM_FOO=1", out: "ingest "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			var out, errs bytes.Buffer
 			var environ []string
 			if c.environ != "" {
 				environ = []string{c.environ}
 			}
-			code := program().Run(t.Context(), strings.Fields(c.args), environ, &out, &errs)
-			require.Equal(t, c.code, code, errs.String())
-			requireText(t, c.out, out.String())
-			requireText(t, c.err, errs.String())
+			code, out, errs := run(t, c.args, environ...)
+			require.Equal(t, c.code, code, errs)
+			requireText(t, c.out, out)
+			requireText(t, c.err, errs)
 			if code != 0 {
-				require.Equal(t, 1, strings.Count(errs.String(), "\n"), "one line")
+				require.Equal(t, 1, strings.Count(errs, "\n"), "one line")
 			}
 		})
 	}

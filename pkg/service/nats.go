@@ -1,11 +1,11 @@
 package service
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -23,63 +23,65 @@ const (
 	natsPing            = 5 * time.Second
 )
 
-// ConnectNATS connects as the settings say, and keeps trying for ever: a
-// server that is away at start is no reason not to start; one that is too old is.
-// changed, if not nil, is called with nil when connected and with an error when
-// not, or to a server that is too old. The error is a *ConfigError.
-func ConnectNATS(v *Values, logger *slog.Logger, changed func(error)) (*nats.Conn, error) {
+// natsAnswers is how long a verb that ends waits for NATS.
+const natsAnswers = 10 * time.Second
+
+// Connect connects as the settings say, and keeps trying for ever: a server that
+// is away at start is no reason not to start; one that is too old is. changed, if
+// not nil, is called with nil when connected and with an error when not, or to a
+// server that is too old. The error is a *ConfigError.
+func (n NATS) Connect(p *Process, logger *slog.Logger, changed func(error)) (*nats.Conn, error) {
+	servers, err := n.Servers(p)
+	if err != nil {
+		return nil, err
+	}
 	// Each program has inboxes of its own, which permissions can name.
-	opts := []nats.Option{nats.Name("tagstream " + v.program), nats.CustomInboxPrefix("_INBOX_" + v.program)}
-	if f := v.file("NATS_CREDS_FILE"); f != "" {
-		opts = append(opts, nats.UserCredentials(f))
-	}
-	if f := v.file("NATS_NKEY_FILE"); f != "" {
-		opt, err := nats.NkeyOptionFromSeed(f)
-		if err != nil {
-			v.Fail("NATS_NKEY_FILE", err)
-		} else {
-			opts = append(opts, opt)
+	opts := []nats.Option{nats.Name("tagstream " + p.Program), nats.CustomInboxPrefix("_INBOX_" + p.Program)}
+	add := func(setting string, opt nats.Option) {
+		opts = append(opts, opt)
+		if err == nil {
+			err = Bad(setting, opt(&nats.Options{}))
 		}
 	}
-	if f := v.file("NATS_CA_FILE"); f != "" {
-		opt := nats.RootCAs(f)
-		if err := opt(&nats.Options{}); err != nil {
-			v.Fail("NATS_CA_FILE", err)
+	if n.CredsFile != "" {
+		opts = append(opts, nats.UserCredentials(n.CredsFile))
+	}
+	if n.NkeyFile != "" {
+		opt, nkeyErr := nats.NkeyOptionFromSeed(n.NkeyFile)
+		if nkeyErr != nil {
+			return nil, Bad("NATS_NKEY_FILE", nkeyErr)
 		}
 		opts = append(opts, opt)
 	}
-	cert, key := v.file("NATS_CERT_FILE"), v.file("NATS_KEY_FILE")
+	if n.CAFile != "" {
+		add("NATS_CA_FILE", nats.RootCAs(n.CAFile))
+	}
 	switch {
-	case cert != "" && key != "":
-		opt := nats.ClientCert(cert, key)
-		if err := opt(&nats.Options{}); err != nil {
-			v.Fail("NATS_CERT_FILE", err)
-		}
-		opts = append(opts, opt)
-	case cert != "":
-		v.Fail("NATS_KEY_FILE", errors.New("must be set with NATS_CERT_FILE"))
-	case key != "":
-		v.Fail("NATS_CERT_FILE", errors.New("must be set with NATS_KEY_FILE"))
+	case n.CertFile != "" && n.KeyFile != "":
+		add("NATS_CERT_FILE", nats.ClientCert(n.CertFile, n.KeyFile))
+	case n.CertFile != "":
+		return nil, Bad("NATS_KEY_FILE", errors.New("must be set with NATS_CERT_FILE"))
+	case n.KeyFile != "":
+		return nil, Bad("NATS_CERT_FILE", errors.New("must be set with NATS_KEY_FILE"))
 	}
-	if v.Choice("NATS_TLS_FIRST", "on", "off") == "on" {
+	if n.TLSFirst == "on" {
 		opts = append(opts, nats.TLSHandshakeFirst())
 	}
-	if d := v.String("NATS_DOMAIN"); strings.ContainsAny(d, ".*> \t") {
-		v.Fail("NATS_DOMAIN", fmt.Errorf("%q is not a domain's name", d))
+	if strings.ContainsAny(n.Domain, ".*> \t") {
+		return nil, Bad("NATS_DOMAIN", fmt.Errorf("%q is not a domain's name", n.Domain))
 	}
-	servers := NATSServers(v)
-	if err := v.Err(); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	nc, err := nats.Connect(servers, append(opts, NATSOptions(logger, changed)...)...)
 	if err != nil {
-		return nil, &ConfigError{Prefix + "NATS_URL", err}
+		return nil, Bad("NATS_URL", err)
 	}
 	if err := stream.CheckServer(nc); err != nil {
 		nc.Close()
-		return nil, &ConfigError{Prefix + "NATS_URL", err}
+		return nil, Bad("NATS_URL", err)
 	}
-	// Before the first connection a refusal is told to no handler.
+	// Before the first connection no handler hears of a refusal.
 	if err := nc.LastError(); err != nil && changed != nil && !nc.IsConnected() {
 		changed(fmt.Errorf("NATS: %w", err))
 		if nc.IsConnected() { // meanwhile
@@ -89,31 +91,58 @@ func ConnectNATS(v *Values, logger *slog.Logger, changed func(error)) (*nats.Con
 	return nc, nil
 }
 
-// NATSServers returns the servers that the settings name, with commas between. What
-// v.Err says of a bad one quotes nothing of it.
-func NATSServers(v *Values) string {
-	for _, server := range v.List("NATS_URL") {
+// Dial connects for a verb that ends: it does not wait for ever.
+func (n NATS) Dial(ctx context.Context, p *Process) (*nats.Conn, error) {
+	wait, cancel := context.WithTimeout(ctx, natsAnswers)
+	defer cancel()
+	connected := make(chan struct{}, 1)
+	var last atomic.Pointer[error]
+	nc, err := n.Connect(p, slog.New(slog.DiscardHandler), func(err error) {
+		if err != nil {
+			last.Store(&err)
+			return
+		}
+		select {
+		case connected <- struct{}{}:
+		default:
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-connected:
+		return nc, nil
+	case <-wait.Done():
+	}
+	nc.Close()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	err = fmt.Errorf("no NATS server answers within %s; is %sNATS_URL right?", natsAnswers, Prefix)
+	if why := last.Load(); why != nil {
+		err = fmt.Errorf("%w %w", err, *why)
+	}
+	return nil, err
+}
+
+// Servers returns the servers that the settings name, with commas between, or
+// the one that p finds. The error quotes nothing of a bad one.
+func (n NATS) Servers(p *Process) (string, error) {
+	if n.URL == "" && p.Local != nil {
+		return p.Local.NATS()
+	}
+	for server := range strings.SplitSeq(n.URL, ",") {
+		server = strings.TrimSpace(server)
 		if err := userinfo.Check(server, userinfo.Ends); err != nil {
-			v.Fail("NATS_URL", err)
+			return "", Bad("NATS_URL", err)
 		}
 		u, err := url.Parse(server)
 		if err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
-			v.Fail("NATS_URL", errors.New("must be a URL such as nats://127.0.0.1:4222, or several with commas between"))
+			return "", Bad("NATS_URL", errors.New("must be a URL such as nats://127.0.0.1:4222, or several with commas between"))
 		}
 	}
-	return v.String("NATS_URL")
-}
-
-// file returns the setting's file, which must be readable.
-func (v *Values) file(name string) string {
-	path := v.String(name)
-	if path == "" {
-		return ""
-	}
-	if _, err := os.ReadFile(path); err != nil {
-		v.Fail(name, err)
-	}
-	return path
+	return n.URL, nil
 }
 
 var errNATSAway = errors.New("not connected to NATS")

@@ -39,9 +39,7 @@ import (
 func TestLogger(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	v := mustParse(t, service.Ingest, []string{"--log-format=json", "--log-level=warn"}, nil)
-	logger := service.Logger(v, &out)
-	require.NoError(t, v.Err())
+	logger := mustRead[service.Log](t, "--log-format=json", "--log-level=warn").Logger(&out)
 	logger.Info("quiet")
 	logger.Warn("loud")
 	require.Contains(t, out.String(), `"level":"WARN","msg":"loud"`)
@@ -50,11 +48,13 @@ func TestLogger(t *testing.T) {
 		"TAGSTREAM_LOG_LEVEL":  `TAGSTREAM_LOG_LEVEL: "x" is not debug, info, warn or error`,
 		"TAGSTREAM_LOG_FORMAT": `TAGSTREAM_LOG_FORMAT: "x" is not text or json`,
 	} {
-		v := mustParse(t, service.Ingest, nil, []string{variable + "=x"})
-		service.Logger(v, io.Discard).Info("it works all the same")
-		require.EqualError(t, v.Err(), want)
+		_, err := read[service.Log](service.Ingest, nil, []string{variable + "=x"})
+		require.EqualError(t, err, want)
 	}
 }
+
+// ingest is a process of that program.
+var ingest = &service.Process{Program: service.Ingest}
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
@@ -66,7 +66,7 @@ func freePort(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func TestRunWithOps(t *testing.T) {
+func TestServe(t *testing.T) {
 	t.Parallel()
 	get := func(t *testing.T, url string) (int, string) {
 		t.Helper()
@@ -78,15 +78,15 @@ func TestRunWithOps(t *testing.T) {
 		return resp.StatusCode, string(body)
 	}
 	address := freePort(t)
-	v := mustParse(t, service.Ingest, []string{"--ops-listen=" + address}, nil)
-	health := obs.NewHealth(quiet(), "part")
+	s := mustRead[service.Shown](t, "--ops-listen="+address)
 	ctx, cancel := context.WithCancel(t.Context())
 	stopping, finish := make(chan struct{}), make(chan struct{})
 	broken := errors.New("it ended badly")
 	result := make(chan error, 1)
 	go func() {
-		result <- service.RunWithOps(ctx, v, service.Ops{Health: health, Registry: obs.NewRegistry(health, "v1")}, func(ctx context.Context) error {
-			health.Set("part", nil)
+		result <- s.Serve(ctx, &service.Process{Program: service.Ingest, Stderr: io.Discard}, []string{"part"}, func(ctx context.Context, d service.Deps) error {
+			d.Ops.HandleFunc("/mine", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "yes") })
+			d.Health.Set("part", nil)
 			<-ctx.Done()
 			close(stopping)
 			<-finish
@@ -101,6 +101,8 @@ func TestRunWithOps(t *testing.T) {
 		resp.Body.Close()
 		return resp.StatusCode == http.StatusOK, resp.Status
 	})
+	_, mine := get(t, "http://"+address+"/mine")
+	require.Equal(t, "yes", mine)
 	cancel()
 	<-stopping
 	poll.Until(t, patience, func() (bool, string) {
@@ -115,25 +117,21 @@ func TestRunWithOps(t *testing.T) {
 	require.Error(t, err)
 }
 
-func TestRunWithOpsRefuses(t *testing.T) {
+func TestServeRefuses(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer taken.Close()
-	never := func(context.Context) error { panic("nothing is started") }
-	health := obs.NewHealth(quiet())
-	ops := service.Ops{Health: health, Registry: obs.NewRegistry(health, "v1")}
-
-	v := mustParse(t, service.Ingest, []string{"--ops-listen=" + taken.Addr().String()}, nil)
-	err = service.RunWithOps(t.Context(), v, ops, never)
+	never := func(context.Context, service.Deps) error { panic("nothing is started") }
+	p := &service.Process{Program: service.Ingest, Stderr: io.Discard}
+	err = mustRead[service.Shown](t, "--ops-listen="+taken.Addr().String()).Serve(t.Context(), p, nil, never)
 	require.ErrorContains(t, err, "TAGSTREAM_OPS_LISTEN")
 	var bad *service.ConfigError
 	require.False(t, errors.As(err, &bad), "the port may be free at the next start")
 
-	// A bad value is found before anything is begun.
-	v = mustParse(t, service.Ingest, []string{"--ops-listen=nowhere"}, nil)
-	require.ErrorAs(t, v.Err(), &bad)
-	require.Equal(t, "TAGSTREAM_OPS_LISTEN", bad.Variable)
+	err = mustRead[service.Shown](t, "--traces-url=nowhere").Serve(t.Context(), p, nil, never)
+	require.ErrorAs(t, err, &bad)
+	require.Equal(t, "TAGSTREAM_TRACES_URL", bad.Variable)
 }
 
 // lines collects the lines that a logger writes.
@@ -162,12 +160,12 @@ func TestConnectNATS(t *testing.T) {
 	t.Parallel()
 	s := natstest.Server(t, natstest.Listen())
 	s.Shutdown()
-	v := mustParse(t, service.Ingest, []string{"--nats-url=" + s.URL()}, nil)
+	n := mustRead[service.NATS](t, "--nats-url="+s.URL())
 	var log lines
 	logger := slog.New(slog.NewTextHandler(&log, nil))
 	health := obs.NewHealth(quiet(), "nats")
 	changes := make(chan error, 1000)
-	nc, err := service.ConnectNATS(v, logger, func(err error) { health.Set("nats", err); changes <- err })
+	nc, err := n.Connect(ingest, logger, func(err error) { health.Set("nats", err); changes <- err })
 	require.NoError(t, err, "a server that is away is waited for")
 	t.Cleanup(nc.Close)
 	for range 3 { // attempts
@@ -193,9 +191,9 @@ func TestConnectNATS(t *testing.T) {
 func TestConnectNATSTriesOnWithoutRights(t *testing.T) {
 	t.Parallel()
 	s := natstest.Server(t, natstest.Listen(), natstest.With(func(o *server.Options) { o.Username, o.Password = "u", "p" }))
-	v := mustParse(t, service.Ingest, []string{"--nats-url=" + s.URL()}, nil)
+	n := mustRead[service.NATS](t, "--nats-url="+s.URL())
 	changes := make(chan error, 1000)
-	nc, err := service.ConnectNATS(v, quiet(), func(err error) { changes <- err })
+	nc, err := n.Connect(ingest, quiet(), func(err error) { changes <- err })
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
 	require.ErrorIs(t, <-changes, nats.ErrAuthorization, "it is told")
@@ -214,14 +212,14 @@ func TestConnectNATSToAnOldServer(t *testing.T) {
 	t.Parallel()
 	const says = "NATS server old is version 2.11.12: Tagstream needs 2.12 or newer"
 	url := natstest.Impostor(t, "127.0.0.1:0", "2.11.12")
-	_, err := service.ConnectNATS(mustParse(t, service.Indexer, []string{"--nats-url=" + url}, nil), quiet(), nil)
+	_, err := mustRead[service.NATS](t, "--nats-url="+url).Connect(ingest, quiet(), nil)
 	var bad *service.ConfigError
 	require.ErrorAs(t, err, &bad)
 	require.EqualError(t, err, "TAGSTREAM_NATS_URL: "+says)
 
 	s := natstest.Server(t, natstest.Listen())
 	changes := make(chan error, 1000)
-	nc, err := service.ConnectNATS(mustParse(t, service.Ingest, []string{"--nats-url=" + s.URL()}, nil), quiet(), func(err error) { changes <- err })
+	nc, err := mustRead[service.NATS](t, "--nats-url="+s.URL()).Connect(ingest, quiet(), func(err error) { changes <- err })
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
 	require.NoError(t, <-changes)
@@ -251,7 +249,7 @@ func TestConnectNATSOverTLS(t *testing.T) {
 	certificate := []string{"--nats-cert-file=" + filepath.Join(dir, "crt"), "--nats-key-file=" + filepath.Join(dir, "key")}
 	connect := func(args []string) (*nats.Conn, chan error) {
 		changes := make(chan error, 1000)
-		nc, err := service.ConnectNATS(mustParse(t, service.Ingest, args, nil), quiet(), func(err error) { changes <- err })
+		nc, err := mustRead[service.NATS](t, args...).Connect(ingest, quiet(), func(err error) { changes <- err })
 		require.NoError(t, err)
 		t.Cleanup(nc.Close)
 		return nc, changes
@@ -310,8 +308,10 @@ func TestConnectNATSRefuses(t *testing.T) {
 		{"NATS_TLS_FIRST", "yes"},
 		{"NATS_DOMAIN", "a.b"},
 	} {
-		v := mustParse(t, service.Ingest, nil, []string{service.Prefix + c.setting + "=" + c.value})
-		_, err := service.ConnectNATS(v, quiet(), nil)
+		n, err := read[service.NATS](service.Ingest, nil, []string{service.Prefix + c.setting + "=" + c.value})
+		if err == nil {
+			_, err = n.Connect(ingest, quiet(), nil)
+		}
 		var bad *service.ConfigError
 		require.ErrorAs(t, err, &bad, "%s=%s", c.setting, c.value)
 		require.Equal(t, service.Prefix+c.setting, bad.Variable)

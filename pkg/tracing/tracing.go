@@ -19,7 +19,6 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/userinfo"
 )
 
@@ -50,29 +49,13 @@ type Config struct {
 	// Ratio is the share of events and of requests that begin a trace, 0 to 1.
 	// What continues a sampled one is always in it.
 	Ratio float64
-	// Service names the program to the collector.
-	Service string
+	// Service names the program to the collector, Version is its version.
+	Service, Version string
 }
 
-// ConfigFrom reads the configuration from a program's settings. Bad values are
-// reported by v.Err.
-func ConfigFrom(v *service.Values, program string) Config {
-	cfg := Config{Endpoint: v.String("TRACES_URL"), Ratio: v.Share("TRACES_RATIO"), Service: program}
-	if program != service.Standalone {
-		cfg.Service = "tagstream-" + program
-	}
-	if cfg.Endpoint != "" {
-		endpoint, err := checkEndpoint(cfg.Endpoint)
-		if err != nil {
-			v.Fail("TRACES_URL", err)
-		}
-		cfg.Endpoint = endpoint
-	}
-	return cfg
-}
-
-// checkEndpoint returns the URL with its path, which may be left out.
-func checkEndpoint(s string) (string, error) {
+// CheckEndpoint returns a collector's URL with its path, which may be left out. The
+// error quotes nothing of it.
+func CheckEndpoint(s string) (string, error) {
 	if err := userinfo.Check(s, userinfo.Ends); err != nil {
 		return "", err
 	}
@@ -104,7 +87,7 @@ func Start(ctx context.Context, cfg Config, logger *slog.Logger, registry promet
 		return nil, nil //nolint:nilnil // nil is off, as documented
 	}
 	otel.SetLogger(logr.New(complaints{logger}))
-	version, _, _ := strings.Cut(service.Version(), " ")
+	version, _, _ := strings.Cut(cfg.Version, " ")
 	res, err := resource.New(ctx,
 		resource.WithAttributes(semconv.ServiceName(cfg.Service), semconv.ServiceVersion(version), semconv.ServiceInstanceID(rand.Text())),
 		resource.WithTelemetrySDK(), resource.WithFromEnv())

@@ -15,7 +15,6 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/testkit/otlptest"
 	"github.com/tagstream/tagstream/pkg/tracing"
 )
@@ -176,30 +175,6 @@ func sampledUnder(tracer trace.Tracer, ctx context.Context) bool { //nolint:revi
 	_, span := tracer.Start(ctx, "span")
 	defer span.End()
 	return span.SpanContext().IsSampled()
-}
-
-func TestConfig(t *testing.T) {
-	t.Parallel()
-	parse := func(program string, environ ...string) (tracing.Config, error) {
-		v, err := service.Parse(program, nil, environ, nil, "", nil)
-		require.NoError(t, err)
-		cfg := tracing.ConfigFrom(v, program)
-		return cfg, v.Err()
-	}
-	cfg, err := parse(service.API)
-	require.NoError(t, err)
-	require.Empty(t, cfg.Endpoint, "off by default")
-	cfg, err = parse(service.API, "TAGSTREAM_TRACES_URL=https://c:4318")
-	require.NoError(t, err)
-	require.Equal(t, tracing.Config{Endpoint: "https://c:4318/v1/traces", Ratio: 0.001, Service: "tagstream-api"}, cfg)
-	cfg, err = parse(service.Standalone, "TAGSTREAM_TRACES_URL=http://c/own", "TAGSTREAM_TRACES_RATIO=1")
-	require.NoError(t, err)
-	require.Equal(t, tracing.Config{Endpoint: "http://c/own", Ratio: 1, Service: "tagstream"}, cfg)
-	for _, bad := range []string{"URL=collector:4318", "URL=grpc://c:4317", "URL=http://u:p@c", "URL=http://c/?key=u:p", "RATIO=0", "RATIO=1.5", "RATIO=NaN", "RATIO=x"} {
-		_, err := parse(service.Ingest, "TAGSTREAM_TRACES_"+bad)
-		require.ErrorContains(t, err, "TAGSTREAM_TRACES_", bad)
-		require.NotContains(t, err.Error(), "u:p")
-	}
 }
 
 func TestOffAllocatesNothing(t *testing.T) {

@@ -30,7 +30,7 @@ type Config struct {
 }
 
 // EraseNever leaves payloads of what was removed in the stream.
-const EraseNever time.Duration = -1
+const EraseNever time.Duration = service.Off
 
 const (
 	defaultBatchSize = 1000
@@ -46,18 +46,12 @@ const (
 	MinEraseWithin = 24 * time.Hour
 )
 
-// EraseWithinFrom reads EraseWithin from a program's settings. A bad value is
-// reported by v.Err.
-func EraseWithinFrom(v *service.Values) time.Duration {
-	const name = "ERASE_WITHIN"
-	if s := v.String(name); s == "0" || s == "off" {
-		return EraseNever
+// CheckErasure checks the setting of EraseWithin. The error is a *service.ConfigError.
+func CheckErasure(e service.Erasure) error {
+	if e.Within != EraseNever && e.Within < MinEraseWithin {
+		return service.Bad("ERASE_WITHIN", fmt.Errorf("%s is less than %s", e.Within, MinEraseWithin))
 	}
-	d := v.Duration(name)
-	if v.Err() == nil && d < MinEraseWithin {
-		v.Fail(name, fmt.Errorf("%s is less than %s", d, MinEraseWithin))
-	}
-	return d
+	return nil
 }
 
 // Validate checks the config and fills in what was left at zero.

@@ -51,34 +51,20 @@ const (
 	minMaxAge   = time.Hour
 )
 
-// unbounded lifts a bound of the stream (stream.Config).
-const unbounded = -1
-
-func isOff(setting string) bool { return setting == "off" || setting == "0" }
-
-// ConfigFrom reads the configuration from a program's settings. Bad values
-// are reported by v.Err and by Validate.
-func ConfigFrom(v *service.Values) Config {
+// ConfigFrom makes the configuration of a program's settings. The error is a
+// *service.ConfigError.
+func ConfigFrom(j service.Jetstream, w service.Window, r service.Retention) (Config, error) {
 	cfg := Config{
-		Hosts:      v.List("JETSTREAM_HOSTS"),
-		Start:      v.String("JETSTREAM_START"),
-		StopAfter:  v.Duration("JETSTREAM_STOP_AFTER"),
-		APIKeyFile: v.String("JETSTREAM_API_KEY_FILE"),
-		Stream:     stream.Config{MaxBytes: unbounded, MaxAge: unbounded},
+		Hosts: j.Hosts, APIKeyFile: j.APIKeyFile, Start: w.Start, StopAfter: w.StopAfter,
+		Stream: stream.Config{MaxBytes: r.MaxBytes, MaxAge: r.MaxAge}, // service.Off is stream's unbounded
 	}
-	if !isOff(v.String("STREAM_MAX_BYTES")) {
-		cfg.Stream.MaxBytes = v.Bytes("STREAM_MAX_BYTES")
+	if n := r.MaxBytes; n > 0 && n < minMaxBytes {
+		return cfg, service.Bad("STREAM_MAX_BYTES", fmt.Errorf("%d bytes are less than 10MB, which would remove nearly all of the stream at once", n))
 	}
-	if !isOff(v.String("STREAM_MAX_AGE")) {
-		cfg.Stream.MaxAge = v.Duration("STREAM_MAX_AGE")
+	if d := r.MaxAge; d > 0 && d < minMaxAge {
+		return cfg, service.Bad("STREAM_MAX_AGE", fmt.Errorf("%s is less than %s, which would remove nearly all of the stream at once", d, minMaxAge))
 	}
-	if n := cfg.Stream.MaxBytes; n > 0 && n < minMaxBytes {
-		v.Fail("STREAM_MAX_BYTES", fmt.Errorf("%q is less than 10MB, which would remove nearly all of the stream at once; a plain number means bytes", v.String("STREAM_MAX_BYTES")))
-	}
-	if d := cfg.Stream.MaxAge; d > 0 && d < minMaxAge {
-		v.Fail("STREAM_MAX_AGE", fmt.Errorf("%s is less than %s, which would remove nearly all of the stream at once", d, minMaxAge))
-	}
-	return cfg
+	return cfg, cfg.Validate()
 }
 
 func (c Config) withDefaults() Config {

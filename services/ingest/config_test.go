@@ -2,8 +2,6 @@ package ingest
 
 import (
 	"errors"
-	"flag"
-	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -72,22 +70,31 @@ func TestConfigNamesWhatIsBad(t *testing.T) {
 
 func TestConfigFromSettings(t *testing.T) {
 	t.Parallel()
-	v, err := service.Parse(service.Ingest, []string{"--jetstream-start", "archive"}, []string{
+	parse := func(args, environ []string) (Config, error) {
+		var s struct {
+			service.Jetstream
+			service.Window
+			service.Retention
+		}
+		require.NoError(t, service.Parse(service.Ingest, &s, args, environ))
+		return ConfigFrom(s.Jetstream, s.Window, s.Retention)
+	}
+	cfg, err := parse([]string{"--jetstream-start", "archive"}, []string{
 		"TAGSTREAM_JETSTREAM_HOSTS=a.example, b.example", "TAGSTREAM_JETSTREAM_STOP_AFTER=30s",
 		"TAGSTREAM_STREAM_MAX_BYTES=1GiB", "TAGSTREAM_STREAM_MAX_AGE=720h",
-	}, io.Discard, "", func(*flag.FlagSet) {})
+	})
 	require.NoError(t, err)
-	cfg := ConfigFrom(v)
-	require.NoError(t, v.Err())
-	require.NoError(t, cfg.Validate())
 	require.Equal(t, Config{
 		Hosts: []string{"a.example", "b.example"}, Start: "archive", StopAfter: 30 * time.Second,
 		Stream: stream.Config{MaxBytes: 1 << 30, MaxAge: 720 * time.Hour},
 	}, cfg)
 
-	v, err = service.Parse(service.Ingest, nil, nil, io.Discard, "", func(*flag.FlagSet) {})
+	cfg, err = parse(nil, []string{"TAGSTREAM_STREAM_MAX_BYTES=off", "TAGSTREAM_STREAM_MAX_AGE=0"})
 	require.NoError(t, err)
-	require.NoError(t, ConfigFrom(v).Validate(), "the defaults are good")
+	require.Equal(t, stream.Config{MaxBytes: service.Off, MaxAge: service.Off}, cfg.Stream)
+	cfg, err = parse(nil, nil)
+	require.NoError(t, err, "the defaults are good")
+	require.Equal(t, stream.Config{}, cfg.Stream)
 }
 
 func TestBackfillConfigResolves(t *testing.T) {

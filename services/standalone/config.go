@@ -1,6 +1,7 @@
 package standalone
 
 import (
+	"log/slog"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -25,7 +26,7 @@ type Config struct {
 	Database store.Options
 	// ConnectNATS, if not nil, connects to a NATS server that is used instead
 	// of the embedded one. changed hears of the connection's condition.
-	ConnectNATS func(changed func(error)) (*nats.Conn, error)
+	ConnectNATS func(logger *slog.Logger, changed func(error)) (*nats.Conn, error)
 	// NATSDomain is the JetStream domain there.
 	NATSDomain string
 	// EraseWithin is as the indexer's.
@@ -40,26 +41,51 @@ type Config struct {
 	CursorKeys []keyset.Key
 }
 
-// ConfigFrom reads the configuration from the program's settings. Bad values
-// are reported by v.Err.
-func ConfigFrom(v *service.Values) Config {
+// Settings are the settings of the all-in-one program.
+type Settings struct {
+	service.Data
+	service.Jetstream
+	service.Window
+	service.Retention
+	NATS         service.NATS     `embed:""`
+	Database     service.Database `embed:""`
+	Erasure      service.Erasure  `embed:""`
+	service.HTTP `embed:""`
+	service.Shown
+}
+
+// Config makes the configuration of the settings. The error is a
+// *service.ConfigError.
+func (s Settings) Config() (Config, error) {
 	cfg := Config{
-		DataDir:     v.Required("DATA_DIR", "a directory to keep everything in"),
-		Ingest:      ingest.ConfigFrom(v),
-		Database:    dbsettings.Options(v, service.Standalone),
-		EraseWithin: indexer.EraseWithinFrom(v),
-		APIListen:   v.Listen("API_LISTEN"),
-		OpsListen:   v.Listen("OPS_LISTEN"),
-		PublicURL:   v.BaseURL("PUBLIC_URL"),
-		FeedsFile:   v.String("FEEDS_FILE"),
-		Media:       v.Choice("MEDIA", "cdn", "link", "off"),
-		Tracing:     tracing.ConfigFrom(v, service.Standalone),
+		DataDir: s.Dir, EraseWithin: s.Erasure.Within, APIListen: s.HTTP.Listen, OpsListen: s.Ops.Listen,
+		PublicURL: s.PublicURL, FeedsFile: s.FeedsFile, Media: s.Media, NATSDomain: s.NATS.Domain,
 	}
-	if file := v.String("CURSOR_KEYS_FILE"); file != "" {
-		var err error
-		if cfg.CursorKeys, err = keyset.LoadKeys(file); err != nil {
-			v.Fail("CURSOR_KEYS_FILE", err)
+	p := &service.Process{Program: service.Standalone}
+	var err error
+	if cfg.Ingest, err = ingest.ConfigFrom(s.Jetstream, s.Window, s.Retention); err != nil {
+		return cfg, err
+	}
+	if s.Database.URL != "" {
+		if cfg.Database, err = dbsettings.Options(p, s.Database, dbsettings.Owner); err != nil {
+			return cfg, err
 		}
 	}
-	return cfg
+	if err = indexer.CheckErasure(s.Erasure); err != nil {
+		return cfg, err
+	}
+	if cfg.Tracing, err = s.Traces.Config(service.Standalone); err != nil {
+		return cfg, err
+	}
+	if s.KeysFile != "" {
+		if cfg.CursorKeys, err = keyset.LoadKeys(s.KeysFile); err != nil {
+			return cfg, service.Bad("CURSOR_KEYS_FILE", err)
+		}
+	}
+	if s.NATS.URL != "" {
+		cfg.ConnectNATS = func(logger *slog.Logger, changed func(error)) (*nats.Conn, error) {
+			return s.NATS.Connect(p, logger, changed)
+		}
+	}
+	return cfg, nil
 }

@@ -1,6 +1,7 @@
 package standalone
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -17,7 +18,7 @@ func TestCheckRoom(t *testing.T) {
 	for _, part := range []string{"postgres", "nats"} {
 		require.NoError(t, os.Mkdir(filepath.Join(used, part), 0o700))
 	}
-	elsewhere := func(func(error)) (*nats.Conn, error) { return nil, nil }
+	elsewhere := func(*slog.Logger, func(error)) (*nats.Conn, error) { return nil, nil }
 	database := store.Options{URL: "postgres://elsewhere"}
 	for name, c := range map[string]struct {
 		cfg  Config

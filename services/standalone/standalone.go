@@ -55,7 +55,7 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(apiURL
 	defer context.AfterFunc(ctx, health.Stop)()
 	p := &pipeline{cfg: cfg, logger: logger, health: health, registry: obs.NewRegistry(health, service.Version()), ops: http.NewServeMux()}
 	if cfg.ConnectNATS != nil {
-		nc, err := cfg.ConnectNATS(p.natsChanged)
+		nc, err := cfg.ConnectNATS(logger, p.natsChanged)
 		if err != nil {
 			return err
 		}

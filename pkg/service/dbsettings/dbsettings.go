@@ -2,26 +2,31 @@
 package dbsettings
 
 import (
+	"errors"
+
 	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/store"
 )
 
-// maxConns is more than any server takes.
-const maxConns = 10_000
+// The roles that programs and verbs have in the database.
+const (
+	Owner   = "owner"
+	Indexer = "indexer"
+	API     = "api"
+)
 
-// Options reads the options from a program's settings. Without a URL, which
-// not every program needs, they are the zero value; bad ones are reported by
-// v.Err.
-func Options(v *service.Values, program string) store.Options {
-	o := store.Options{URL: v.String("DATABASE_URL"), Password: v.Secret("DATABASE_PASSWORD_FILE"), Program: program}
-	if v.IsSet("DATABASE_MAX_CONNS") {
-		o.MaxConns = v.Int("DATABASE_MAX_CONNS", 1, maxConns)
+// Options says how to reach the index that the settings name, or else that of the all-in-one
+// program that p finds, in a role. The error is a *service.ConfigError where they are wrong.
+func Options(p *service.Process, d service.Database, role string) (store.Options, error) {
+	o := store.Options{URL: d.URL, Password: d.Password, MaxConns: d.MaxConns, Program: p.Program}
+	switch {
+	case o.URL == "" && p.Local != nil:
+		var err error
+		if o.URL, err = p.Local.Database(role); err != nil {
+			return store.Options{}, err
+		}
+	case o.URL == "":
+		return o, service.Bad("DATABASE_URL", errors.New("must be set: where the index is, such as postgres://tagstream_"+role+"@db.example/tagstream"))
 	}
-	if o.URL == "" {
-		return store.Options{}
-	}
-	if err := o.Check(); err != nil {
-		v.Fail("DATABASE_URL", err)
-	}
-	return o
+	return o, service.Bad("DATABASE_URL", o.Check())
 }

@@ -2,7 +2,6 @@ package k8s
 
 import (
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -23,6 +22,9 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/tagstream/tagstream/pkg/service"
+	api "github.com/tagstream/tagstream/services/api/cmd"
+	indexer "github.com/tagstream/tagstream/services/indexer/cmd"
+	ingest "github.com/tagstream/tagstream/services/ingest/cmd"
 )
 
 // workload is what has pods: of ours, or one that an operator or a chart makes.
@@ -45,6 +47,9 @@ var made = []workload{
 // nameLabel is what the objects of a workload have in common, and by which an
 // upgrade applies one after the other.
 const nameLabel = "app.kubernetes.io/name"
+
+// programs are those that the images hold.
+var programs = map[string]service.Program{service.Ingest: ingest.Program(), service.Indexer: indexer.Program(), service.API: api.Program()}
 
 // opsPorts are those of the images (deploy/Dockerfile).
 var opsPorts = map[string]int32{service.Ingest: 9091, service.Indexer: 9092, service.API: 9093}
@@ -199,13 +204,11 @@ func settingProblems(t testing.TB, all manifests, program string, c *corev1.Cont
 	}
 	for _, e := range c.Env {
 		environ = append(environ, e.Name+"="+e.Value)
-		setting, ours := strings.CutPrefix(e.Name, service.Prefix)
-		if i := slices.IndexFunc(service.Settings, func(s service.Setting) bool { return s.Name == setting }); ours && i >= 0 &&
-			!slices.Contains(service.Settings[i].Programs, program) {
+		if strings.HasPrefix(e.Name, service.Prefix) && !programs[program].Reads(e.Name) {
 			out = append(out, program+" does not read "+e.Name)
 		}
 	}
-	if _, err := service.Parse(program, nil, environ, io.Discard, "", nil); err != nil {
+	if err := service.CheckEnvironment(environ); err != nil {
 		out = append(out, err.Error())
 	}
 	return out

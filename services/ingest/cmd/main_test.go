@@ -1,4 +1,4 @@
-package main
+package cmd
 
 import (
 	"bytes"
@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/ingest"
 )
@@ -25,7 +26,7 @@ func TestExitCodes(t *testing.T) {
 		"bad host":              {environ: []string{"TAGSTREAM_JETSTREAM_HOSTS=wss://x"}, code: 2, stderr: "TAGSTREAM_JETSTREAM_HOSTS"},
 		"bad start":             {args: []string{"run", "--jetstream-start=soon"}, code: 2, stderr: "TAGSTREAM_JETSTREAM_START"},
 		"bad duration":          {environ: []string{"TAGSTREAM_JETSTREAM_STOP_AFTER=x"}, code: 2, stderr: "TAGSTREAM_JETSTREAM_STOP_AFTER"},
-		"a size without unit":   {environ: []string{"TAGSTREAM_STREAM_MAX_BYTES=200"}, code: 2, stderr: "TAGSTREAM_STREAM_MAX_BYTES: \"200\" is less than 10MB"},
+		"a size without unit":   {environ: []string{"TAGSTREAM_STREAM_MAX_BYTES=200"}, code: 2, stderr: "TAGSTREAM_STREAM_MAX_BYTES: 200 bytes are less than 10MB"},
 		"too short an age":      {environ: []string{"TAGSTREAM_STREAM_MAX_AGE=90s"}, code: 2, stderr: "TAGSTREAM_STREAM_MAX_AGE: 1m30s is less than 1h0m0s"},
 		"two copies":            {environ: []string{"TAGSTREAM_STREAM_REPLICAS=2"}, code: 2, stderr: "TAGSTREAM_STREAM_REPLICAS: 2 is not 1, 3 or 5"},
 		"bad log level":         {environ: []string{"TAGSTREAM_LOG_LEVEL=loud"}, code: 2, stderr: "TAGSTREAM_LOG_LEVEL"},
@@ -47,7 +48,7 @@ func TestExitCodes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var stdout, stderr bytes.Buffer
-			require.Equal(t, tt.code, program().Run(t.Context(), tt.args, tt.environ, &stdout, &stderr), stderr.String())
+			require.Equal(t, tt.code, Program().Run(t.Context(), tt.args, tt.environ, &stdout, &stderr), stderr.String())
 			require.Contains(t, stderr.String(), tt.stderr)
 			if tt.code == 2 {
 				require.Equal(t, 1, bytes.Count(stderr.Bytes(), []byte("\n")), "one line")
@@ -63,13 +64,14 @@ func TestLogFormats(t *testing.T) {
 		Position: event.Position{Host: "https://a.example", Seq: 42, Time: time.Date(2026, 8, 31, 11, 0, 0, 0, time.UTC)}, Detail: "a <b>\x1b[2J",
 	}
 	var out bytes.Buffer
-	print, flush := table(&out)
-	require.NoError(t, print(entry))
-	require.NoError(t, flush())
+	person, pipe := &service.Process{Stdout: &out, Terminal: true}, &service.Process{Stdout: &out}
+	table := logTable(person)
+	require.NoError(t, logRow(table, entry))
+	require.NoError(t, table.Close())
 	require.Equal(t, "AT                   WHAT       HOST               SEQ  DETAIL\n"+
 		"2026-08-31 12:00:00  connected  https://a.example  42   a <b>.[2J\n", out.String())
 	out.Reset()
-	require.NoError(t, jsonLines(&out)(entry))
+	require.NoError(t, logRow(logTable(pipe), entry))
 	require.Equal(t, `{"at":"2026-08-31T12:00:00Z","what":"connected","host":"https://a.example",`+
 		`"position":{"host":"https://a.example","seq":42,"time":"2026-08-31T11:00:00Z"},"detail":"a <b>\u001b[2J"}`+"\n", out.String())
 }
@@ -84,7 +86,8 @@ func TestBackfillSummaries(t *testing.T) {
 		Published: map[event.Kind]uint64{event.KindCreate: 2, event.KindDelete: 1}, Gone: 1, Took: 1.5, Complete: true,
 	}
 	var out bytes.Buffer
-	require.NoError(t, printSummary(&out, s))
+	person, pipe := &service.Process{Stdout: &out, Terminal: true}, &service.Process{Stdout: &out}
+	require.NoError(t, printBackfill(person, s))
 	require.Equal(t, `window                2026-08-31T12:00:00Z to 2026-08-31T13:00:00Z
 covered               2026-08-31T12:01:00Z to 2026-08-31T12:59:00Z, from https://a.example
 events read           10
@@ -95,7 +98,7 @@ took                  1.5s
 complete              true
 `, out.String())
 	out.Reset()
-	require.NoError(t, printJSON(&out, s))
+	require.NoError(t, printBackfill(pipe, s))
 	require.JSONEq(t, `{"from":"2026-08-31T12:00:00Z","until":"2026-08-31T13:00:00Z",
 		"first":{"host":"https://a.example","seq":1,"time":"2026-08-31T12:01:00Z"},
 		"last":{"host":"https://a.example","seq":9,"time":"2026-08-31T12:59:00Z"},
@@ -103,11 +106,11 @@ complete              true
 
 	s = ingest.BackfillSummary{From: at, Until: at.Add(time.Hour), HistoryBegins: at.Add(2 * time.Hour), Why: "the window is before the host's history"}
 	out.Reset()
-	require.NoError(t, printSummary(&out, s))
+	require.NoError(t, printBackfill(person, s))
 	require.Contains(t, out.String(), "the host's history begins  2026-08-31T14:00:00Z\n"+
 		"complete                   false: the window is before the host's history\n")
 	out.Reset()
-	require.NoError(t, printJSON(&out, s))
+	require.NoError(t, printBackfill(pipe, s))
 	require.JSONEq(t, `{"from":"2026-08-31T12:00:00Z","until":"2026-08-31T13:00:00Z","historyBegins":"2026-08-31T14:00:00Z",
 		"read":0,"published":null,"gone":0,"dropped":null,"since":null,"tookSeconds":0,
 		"complete":false,"why":"the window is before the host's history"}`, out.String())
@@ -119,18 +122,19 @@ func TestReconcileSummaries(t *testing.T) {
 		Why: "a dry run publishes nothing"}
 	const numbers = `"host":"https://a.example","posts":200,"accounts":3,"archived":2,"unsure":0,"deleted":1,"unqualified":1,"share":0.01,"tookSeconds":1.5`
 	var out bytes.Buffer
-	require.NoError(t, printReconciled(&out, s))
+	person, pipe := &service.Process{Stdout: &out, Terminal: true}, &service.Process{Stdout: &out}
+	require.NoError(t, printReconciled(person, s))
 	require.Contains(t, out.String(), "removals published       0\ntook                     1.5s\n"+
 		"complete                 false: a dry run publishes nothing\n")
 	out.Reset()
-	require.NoError(t, printJSON(&out, s))
+	require.NoError(t, printReconciled(pipe, s))
 	require.JSONEq(t, `{`+numbers+`,"published":0,"complete":false,"why":"a dry run publishes nothing"}`, out.String())
 
 	s.Published, s.Complete, s.Why = 2, true, ""
 	out.Reset()
-	require.NoError(t, printReconciled(&out, s))
+	require.NoError(t, printReconciled(person, s))
 	require.Contains(t, out.String(), "complete                 true\n")
 	out.Reset()
-	require.NoError(t, printJSON(&out, s))
+	require.NoError(t, printReconciled(pipe, s))
 	require.JSONEq(t, `{`+numbers+`,"published":2,"complete":true}`, out.String())
 }

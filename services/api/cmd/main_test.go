@@ -1,4 +1,4 @@
-package main
+package cmd
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ import (
 func runProgram(t testing.TB, args []string, environ ...string) (exit int, out, errs string) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	exit = program().Run(t.Context(), args, environ, &stdout, &stderr)
+	exit = Program().Run(t.Context(), args, environ, &stdout, &stderr)
 	return exit, stdout.String(), stderr.String()
 }
 

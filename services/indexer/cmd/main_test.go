@@ -1,33 +1,25 @@
-package main
+package cmd
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 )
 
-// execute runs the program with these arguments. Its answer, not its errors,
-// goes into a file, which is no terminal.
+// execute runs the program with these arguments.
 func execute(t *testing.T, environ []string, args ...string) (code int, answer, stderr string) {
 	t.Helper()
-	file, err := os.Create(filepath.Join(t.TempDir(), "out"))
-	require.NoError(t, err)
-	defer file.Close()
-	rest, operands := splitArgs(args)
 	var out, errs bytes.Buffer
-	code = program(operands, file).Run(t.Context(), rest, environ, &out, &errs)
-	data, err := os.ReadFile(file.Name())
-	require.NoError(t, err)
-	return code, out.String() + string(data), errs.String()
+	code = Program().Run(t.Context(), args, environ, &out, &errs)
+	return code, out.String(), errs.String()
 }
 
 func TestExitCodes(t *testing.T) {
@@ -40,16 +32,16 @@ func TestExitCodes(t *testing.T) {
 		want    string // of the answer, or the only line of an error
 	}{
 		"help":              {"--help", nil, 0, "dlq redrive"},
-		"help of list":      {"dlq list --help", nil, 0, "indexer dlq list:"},
-		"help of dlq":       {"dlq --help", nil, 0, "indexer dlq list:"},
-		"help of redrive":   {"dlq redrive --help", nil, 0, "dlq redrive SEQ..., or --all"},
+		"help of list":      {"dlq list --help", nil, 0, "Usage: indexer dlq list"},
+		"help of dlq":       {"dlq --help", nil, 0, "dlq redrive"},
+		"help of redrive":   {"dlq redrive --help", nil, 0, "Usage: indexer dlq redrive [<seq> ...]"},
 		"help of verify":    {"verify --help", nil, 0, "--alone"},
 		"version":           {"--version", nil, 0, "indexer"},
 		"no such command":   {"dlq lost", nil, 2, `unknown command "dlq lost"`},
-		"operand of list":   {"dlq list 5", nil, 2, `unexpected argument "5"`},
-		"limit of list":     {"dlq list --limit 0", nil, 2, "--limit: 0 is not above zero"},
-		"show nothing":      {"dlq show", nil, 2, "give the number of one"},
-		"show two":          {"dlq show 1 2", nil, 2, "give the number of one"},
+		"operand of list":   {"dlq list 5", nil, 2, "unexpected argument 5"},
+		"limit of list":     {"dlq list --limit 0", nil, 2, `--limit: "0" is not a whole number`},
+		"show nothing":      {"dlq show", nil, 2, `expected "<seq>"`},
+		"show two":          {"dlq show 1 2", nil, 2, "unexpected argument 2"},
 		"show a word":       {"dlq show first", nil, 2, `"first" is not the number of a message`},
 		"show none":         {"dlq show 0", nil, 2, `"0" is not the number of a message`},
 		"redrive what":      {"dlq redrive", database, 2, "say which"},
@@ -57,9 +49,9 @@ func TestExitCodes(t *testing.T) {
 		"redrive all, some": {"dlq redrive --all --reason invalid", database, 2, "not both"},
 		"misspelt reason":   {"dlq redrive --reason unknown_versions", database, 2, `--reason: "unknown_versions" is not unknown_version, invalid or rejected`},
 		"list no reason":    {"dlq list --reason dead", nil, 2, `--reason: "dead" is not`},
-		"number after flag": {"dlq redrive --all 5", database, 2, `unexpected argument "5"`},
+		"number after flag": {"dlq redrive --all 5", database, 2, "not both"},
 		"redrive where":     {"dlq redrive 5", nil, 2, "TAGSTREAM_DATABASE_URL"},
-		"drop what":         {"dlq drop", database, 2, "give the numbers"},
+		"drop what":         {"dlq drop", database, 2, `expected "<seq> ..."`},
 		"verify where":      {"verify", nil, 2, "TAGSTREAM_DATABASE_URL"},
 		"migrate as whom":   {"migrate", nil, 2, "tagstream_owner@"},
 		"rebuild as whom":   {"rebuild", nil, 2, "tagstream_owner@"},
@@ -128,7 +120,7 @@ func TestListAndShow(t *testing.T) {
 	code, answer, notes := execute(t, environ, "dlq")
 	require.Zero(t, code)
 	require.Empty(t, answer)
-	require.Empty(t, notes)
+	require.Equal(t, "no dead letters\n", notes)
 
 	for _, d := range []stream.DeadLetter{letter(9, `{"v":1,"text":"<b>"}`), letter(7, "\x00"), letter(8, "")} {
 		require.NoError(t, stream.PutDeadLetter(t.Context(), js, d))
@@ -154,9 +146,10 @@ func TestListAndShow(t *testing.T) {
 func TestFormats(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	print, flush := letterPrinter(&out, true)
-	require.NoError(t, print(letter(9, "12")))
-	require.NoError(t, flush())
+	p := &service.Process{Stdout: &out, Terminal: true}
+	table := letterTable(p)
+	require.NoError(t, letterRow(table, letter(9, "12")))
+	require.NoError(t, table.Close())
 	require.Equal(t, "SEQ  AT                   REASON   BYTES  ERROR\n"+
 		"9    2026-08-31 12:00:00  invalid  2      invalid event: bad <rev>.[2J\n", out.String())
 	for payload, want := range map[string]string{
@@ -165,7 +158,7 @@ func TestFormats(t *testing.T) {
 		"":                       "(the message was too big to be copied)\n",
 	} {
 		out.Reset()
-		require.NoError(t, showLetter(letter(9, payload), &out, true))
+		require.NoError(t, showLetter(p, letter(9, payload)))
 		head, body, _ := strings.Cut(out.String(), "\n\n")
 		require.Equal(t, want, body)
 		require.Contains(t, head, "seq     9\nat      2026-08-31T12:00:00Z\nreason  invalid\nerror   invalid event: bad <rev>.[2J\nbytes   ")

@@ -1,0 +1,67 @@
+// Package cmd is the command line of ingest: what its program and the
+// all-in-one one can do.
+package cmd
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tagstream/tagstream/pkg/service"
+	"github.com/tagstream/tagstream/services/ingest"
+)
+
+// Program is the program ingest.
+func Program() service.Program {
+	return service.Program{
+		Name:  service.Ingest,
+		About: "Reads Bluesky's Jetstream and publishes root posts with tags to the stream.",
+		Verbs: &struct {
+			Run Run `cmd:"" default:"withargs" serves:"" help:"read and publish, until stopped; the default"`
+			Verbs
+			service.Common
+		}{},
+	}
+}
+
+// Verbs are what an operator asks of ingest.
+type Verbs struct {
+	Backfill  Backfill  `cmd:"" help:"publish what qualified in a past window, beside the running ingest"`
+	Reconcile Reconcile `cmd:"" help:"after a gap: remove what a host's archive shows to be deleted"`
+	Log       Log       `cmd:"" help:"print the log of connections and failures, oldest first"`
+}
+
+// Run reads and publishes until it is stopped.
+type Run struct {
+	service.Jetstream
+	service.Window
+	service.Retention
+	service.Copies
+	NATS service.NATS `embed:""`
+	service.Shown
+}
+
+const componentNATS = "nats"
+
+// Run runs ingest.
+func (r *Run) Run(ctx context.Context, p *service.Process) error {
+	cfg, err := ingest.ConfigFrom(r.Jetstream, r.Window, r.Retention)
+	if err != nil {
+		return err
+	}
+	if n := r.Replicas; n != 1 && n != 3 && n != 5 {
+		return service.Bad("STREAM_REPLICAS", fmt.Errorf("%d is not 1, 3 or 5", n))
+	}
+	cfg.Stream.Replicas = r.Replicas
+	return r.Serve(ctx, p, []string{componentNATS, ingest.ComponentStream, ingest.ComponentFirehose}, func(ctx context.Context, d service.Deps) error {
+		nc, err := r.NATS.Connect(p, d.Logger, func(err error) { d.Health.Set(componentNATS, err) })
+		if err != nil {
+			return err
+		}
+		defer nc.Close()
+		s, err := ingest.New(cfg, ingest.Deps{NATS: nc, Domain: r.NATS.Domain, Logger: d.Logger, Registry: d.Registry, Ready: d.Health.Set, Tracer: d.Tracer})
+		if err != nil {
+			return err
+		}
+		return s.Run(ctx)
+	})
+}
