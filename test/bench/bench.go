@@ -4,16 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
-	"github.com/tagstream/tagstream/pkg/pgserver"
+	"github.com/tagstream/tagstream/test/process"
 	"github.com/tagstream/tagstream/test/report"
 	"github.com/tagstream/tagstream/test/simnet"
+	"github.com/tagstream/tagstream/test/site"
 )
 
 // Report is what a run found.
@@ -83,16 +83,13 @@ func (r *runner) prepare(ctx context.Context) (err error) {
 	r.report.Machine.NATS = server.VERSION
 	r.say("building the services and the Jetstream server")
 	r.tools.bin = filepath.Join(r.dir, "bin")
-	if err := build(ctx, r.tools.bin); err != nil {
+	if err := process.Build(ctx, r.tools.bin, process.Ingest, process.Indexer, process.API); err != nil {
 		return err
 	}
 	if r.tools.jetstream, err = simnet.BuildJetstream(ctx, ""); err != nil {
 		return err
 	}
-	r.tools.postgres, err = pgserver.Find(ctx, pgserver.FindOptions{
-		Dir: filepath.Join(r.dir, "postgres"), Install: true, Logger: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
+	if r.tools.postgres, err = site.FindPostgres(ctx, r.dir); err != nil {
 		return err
 	}
 	r.tools.author, err = newAuthor(ctx, r.cfg.Seed)
@@ -145,7 +142,7 @@ func (r *runner) measure(ctx context.Context, posts int, last bool) (err error) 
 }
 
 // measureLast measures what is measured at one history only.
-func (r *runner) measureLast(ctx context.Context, s *site) (err error) {
+func (r *runner) measureLast(ctx context.Context, s *installation) (err error) {
 	// Pages come first, while all posts lie on disk in the order of the archive, the first page's too.
 	if r.report.Pages, err = s.pages(ctx, r.cfg); err != nil {
 		return err
@@ -167,16 +164,16 @@ func (r *runner) measureLast(ctx context.Context, s *site) (err error) {
 	return nil
 }
 
-func (s *site) readMemory(m *Memory) error {
+func (s *installation) readMemory(m *Memory) error {
 	for _, of := range []struct {
-		process *process
+		program *process.Program
 		peak    *int64
 	}{{s.ingest, &m.Ingest}, {s.indexer, &m.Indexer}, {s.api, &m.API}} {
-		if err := of.process.alive(); err != nil {
+		if err := of.program.Alive(); err != nil {
 			return err
 		}
 		var err error
-		if *of.peak, err = of.process.peakMemory(); err != nil {
+		if *of.peak, err = of.program.PeakMemory(); err != nil {
 			return err
 		}
 	}

@@ -43,7 +43,7 @@ func (c Cost) Postgres() int64 {
 }
 
 // cost measures what the history takes. Nothing must have been written besides it.
-func (s *site) cost(ctx context.Context) (Cost, error) {
+func (s *installation) cost(ctx context.Context) (Cost, error) {
 	out := Cost{Posts: s.posts}
 	st, err := stream.GetState(ctx, s.js)
 	if err != nil {

@@ -80,7 +80,7 @@ func newSightings() *sightings { return &sightings{when: map[string]time.Time{}}
 
 // timing is the state of one measurement of freshness.
 type timing struct {
-	site   *site
+	site   *installation
 	cfg    Config
 	author *author
 	rng    *rand.Rand
@@ -97,7 +97,7 @@ type timing struct {
 }
 
 // freshness writes posts at the configured rate and times the way of each.
-func (s *site) freshness(ctx context.Context, cfg Config, author *author) (Freshness, error) {
+func (s *installation) freshness(ctx context.Context, cfg Config, author *author) (Freshness, error) {
 	before, err := stream.GetState(ctx, s.js)
 	if err != nil {
 		return Freshness{}, err

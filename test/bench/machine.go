@@ -9,6 +9,6 @@ import (
 )
 
 // inspectPostgres adds what the server says of itself.
-func (s *site) inspectPostgres(ctx context.Context, m *report.Machine) error {
+func (s *installation) inspectPostgres(ctx context.Context, m *report.Machine) error {
 	return s.sql(ctx, func(conn *pgx.Conn) error { return m.InspectPostgres(ctx, conn) })
 }

@@ -42,7 +42,7 @@ type PageRate struct {
 func (p PageRate) PerSecond() float64 { return float64(p.Requests) / p.Took.Seconds() }
 
 // commonTags returns the most used tags, the commonest first.
-func (s *site) commonTags(ctx context.Context, n int) ([]string, error) {
+func (s *installation) commonTags(ctx context.Context, n int) ([]string, error) {
 	var tags []string
 	err := s.sql(ctx, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, "SELECT name FROM tagstream.tags ORDER BY posts DESC, name LIMIT $1", n)
@@ -62,7 +62,7 @@ func (s *site) commonTags(ctx context.Context, n int) ([]string, error) {
 }
 
 // sql runs fn on a connection of the superuser.
-func (s *site) sql(ctx context.Context, fn func(*pgx.Conn) error) error {
+func (s *installation) sql(ctx context.Context, fn func(*pgx.Conn) error) error {
 	conn, err := pgx.Connect(ctx, s.pg.TCPURL(pgserver.Superuser))
 	if err != nil {
 		return fmt.Errorf("connect to Postgres: %w", err)
@@ -72,7 +72,7 @@ func (s *site) sql(ctx context.Context, fn func(*pgx.Conn) error) error {
 }
 
 // pages measures first pages and deep ones, with one tag and with five.
-func (s *site) pages(ctx context.Context, cfg Config) ([]PageRate, error) {
+func (s *installation) pages(ctx context.Context, cfg Config) ([]PageRate, error) {
 	tags, err := s.commonTags(ctx, 5)
 	if err != nil {
 		return nil, err
@@ -164,7 +164,7 @@ func (c *client) ask(ctx context.Context, clients int, how time.Duration, next f
 
 // load has many clients read lists of the commonest tags, the largest pages, page after page, and returns how many
 // answers they got.
-func (s *site) load(ctx context.Context, cfg Config) (int, error) {
+func (s *installation) load(ctx context.Context, cfg Config) (int, error) {
 	tags, err := s.commonTags(ctx, loadTags)
 	if err != nil {
 		return 0, err

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -18,23 +18,19 @@ import (
 	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/test/process"
 	"github.com/tagstream/tagstream/test/simnet"
+	"github.com/tagstream/tagstream/test/site"
 )
 
 const (
-	ownerRole   = "tagstream_owner"
-	indexerRole = "tagstream_indexer"
-	apiRole     = "tagstream_api"
-
-	natsReady = 30 * time.Second
-	// natsMaxPayload is what a deployment gives its server.
-	natsMaxPayload = 4 << 20
-	pgStop         = 30 * time.Second
+	readyLimit = 60 * time.Second
+	readyPoll  = 20 * time.Millisecond
 )
 
-// site is one installation with a history of its own upstream: a Jetstream server, NATS and Postgres from the start, and
+// installation is one with a history of its own upstream: a Jetstream server, NATS and Postgres from the start, and
 // the services as they are started. Its owner calls close, also after a failure.
-type site struct {
+type installation struct {
 	dir, bin string
 	posts    int // of the history
 
@@ -43,10 +39,10 @@ type site struct {
 	nats     *server.Server
 	conn     *nats.Conn
 	js       jetstream.JetStream
-	pg       *pgserver.Server
+	pg       *site.Postgres
 	index    *query.Reader
 
-	ingest, indexer, api *process
+	ingest, indexer, api *process.Program
 	apiURL               string
 }
 
@@ -59,8 +55,8 @@ type tools struct {
 }
 
 // openSite makes an installation in dir whose upstream has a history of so many posts. It starts no service.
-func openSite(ctx context.Context, t tools, dir string, seed uint64, posts int) (s *site, err error) {
-	s = &site{dir: dir, bin: t.bin, posts: posts}
+func openSite(ctx context.Context, t tools, dir string, seed uint64, posts int) (s *installation, err error) {
+	s = &installation{dir: dir, bin: t.bin, posts: posts}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close(ctx))
@@ -85,38 +81,17 @@ func openSite(ctx context.Context, t tools, dir string, seed uint64, posts int) 
 	return s, nil
 }
 
-func (s *site) openPostgres(ctx context.Context, binaries pgserver.Binaries) error {
-	quiet := slog.New(slog.DiscardHandler)
-	var err error
-	s.pg, err = pgserver.Start(ctx, pgserver.Config{
-		Dir: filepath.Join(s.dir, "postgres"), Binaries: binaries, Database: "tagstream", Owner: ownerRole,
-		Roles: []string{ownerRole, indexerRole, apiRole}, TCPPort: pgserver.AnyPort, Logger: quiet,
-	})
-	if err != nil {
+func (s *installation) openPostgres(ctx context.Context, binaries pgserver.Binaries) (err error) {
+	if s.pg, err = site.StartPostgres(ctx, binaries, s.dir, "", nil); err != nil {
 		return err
 	}
-	if err := store.CreateRoles(ctx, store.Options{URL: s.pg.TCPURL(pgserver.Superuser)}, indexerRole, apiRole); err != nil {
-		return err
-	}
-	if err := store.Migrate(ctx, store.Options{URL: s.pg.TCPURL(ownerRole)}, quiet); err != nil {
-		return err
-	}
-	s.index, err = query.Open(ctx, store.Options{URL: s.pg.TCPURL(apiRole), Program: "bench", MaxConns: 1})
+	s.index, err = query.Open(ctx, store.Options{URL: s.pg.TCPURL(site.APIRole), Program: "bench", MaxConns: 1})
 	return err
 }
 
-func (s *site) openNATS() error {
-	var err error
-	s.nats, err = server.NewServer(&server.Options{
-		ServerName: "bench", Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: s.natsDir(),
-		SyncAlways: true, MaxPayload: natsMaxPayload, NoSigs: true, NoLog: true,
-	})
-	if err != nil {
-		return fmt.Errorf("make the NATS server: %w", err)
-	}
-	s.nats.Start()
-	if !s.nats.ReadyForConnections(natsReady) {
-		return fmt.Errorf("the NATS server is not ready within %s", natsReady)
+func (s *installation) openNATS() (err error) {
+	if s.nats, err = site.StartNATS(s.natsDir()); err != nil {
+		return err
 	}
 	if s.conn, err = nats.Connect(s.nats.ClientURL()); err != nil {
 		return fmt.Errorf("connect to the NATS server: %w", err)
@@ -127,11 +102,11 @@ func (s *site) openNATS() error {
 	return nil
 }
 
-func (s *site) natsDir() string { return filepath.Join(s.dir, "nats") }
+func (s *installation) natsDir() string { return filepath.Join(s.dir, "nats") }
 
 // close stops everything. It may be called on a site that is open in part.
-func (s *site) close(ctx context.Context) error {
-	errs := []error{s.api.stop(), s.indexer.stop(), s.ingest.stop()}
+func (s *installation) close(ctx context.Context) error {
+	errs := []error{s.api.Terminate(), s.indexer.Terminate(), s.ingest.Terminate()}
 	if s.upstream != nil {
 		errs = append(errs, s.upstream.Stop())
 		s.upstream.Relay().Close()
@@ -147,67 +122,80 @@ func (s *site) close(ctx context.Context) error {
 		s.nats.WaitForShutdown()
 	}
 	if s.pg != nil {
-		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), pgStop)
-		defer cancel()
-		errs = append(errs, s.pg.Stop(stop))
+		errs = append(errs, s.pg.Stop(ctx))
 	}
 	return errors.Join(errs...)
 }
 
-// run starts a service. Where ops is not empty, run returns once that address says that the service is ready.
-func (s *site) run(ctx context.Context, name string, args []string, ops string, settings map[string]string) (*process, error) {
-	settings["LOG_LEVEL"] = "info"
-	if ops != "" {
-		settings["OPS_LISTEN"] = ops
+// run starts a service, which listens for its operator.
+func (s *installation) run(name string, args []string, settings map[string]string) (*process.Program, error) {
+	ops, err := process.FreeAddr()
+	if err != nil {
+		return nil, err
 	}
-	p, err := start(name, filepath.Join(s.bin, name), s.dir, args, settings)
-	if err != nil || ops == "" {
-		return p, err
+	settings["LOG_LEVEL"], settings["OPS_LISTEN"] = "info", ops
+	log := filepath.Join(s.dir, strings.Join(append([]string{name}, args...), "-")+".log")
+	p := &process.Program{Name: name, Path: filepath.Join(s.bin, name), Dir: s.dir, Args: args, Env: process.Settings(settings), Log: log, Ops: ops}
+	return p, p.Start()
+}
+
+// until calls done every so often until it returns true or an error, or ctx ends.
+func until(ctx context.Context, every time.Duration, done func() (bool, error)) error {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		if ok, err := done(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
-	return p, p.awaitReady(ctx, ops)
 }
 
 // startIngest starts ingest on the whole history and returns at once, so that the replay can be watched.
-func (s *site) startIngest(ctx context.Context) error {
-	ops, err := freeAddr(ctx)
-	if err != nil {
-		return err
-	}
-	s.ingest, err = s.run(ctx, service.Ingest, nil, "", map[string]string{
-		"JETSTREAM_HOSTS": s.upstream.URL(), "JETSTREAM_START": "archive", "NATS_URL": s.nats.ClientURL(), "OPS_LISTEN": ops,
+func (s *installation) startIngest() (err error) {
+	s.ingest, err = s.run(service.Ingest, nil, map[string]string{
+		"JETSTREAM_HOSTS": s.upstream.URL(), "JETSTREAM_START": "archive", "NATS_URL": s.nats.ClientURL(),
 	})
 	return err
 }
 
 // startIndexer starts the indexer and returns at once.
-func (s *site) startIndexer(ctx context.Context) error {
-	ops, err := freeAddr(ctx)
-	if err != nil {
-		return err
-	}
-	s.indexer, err = s.run(ctx, service.Indexer, nil, "", map[string]string{
-		"NATS_URL": s.nats.ClientURL(), "DATABASE_URL": s.pg.TCPURL(indexerRole), "OPS_LISTEN": ops,
+func (s *installation) startIndexer() (err error) {
+	s.indexer, err = s.run(service.Indexer, nil, map[string]string{
+		"NATS_URL": s.nats.ClientURL(), "DATABASE_URL": s.pg.TCPURL(site.IndexerRole),
 	})
 	return err
 }
 
 // startAPI starts the api and returns when it is ready.
-func (s *site) startAPI(ctx context.Context) error {
+func (s *installation) startAPI(ctx context.Context) error {
 	keys := filepath.Join(s.dir, "cursor-keys")
 	if err := keyset.CreateKeys(keys); err != nil {
 		return err
 	}
-	listen, err := freeAddr(ctx)
-	if err != nil {
-		return err
-	}
-	ops, err := freeAddr(ctx)
+	listen, err := process.FreeAddr()
 	if err != nil {
 		return err
 	}
 	s.apiURL = "http://" + listen
-	s.api, err = s.run(ctx, service.API, nil, ops, map[string]string{
-		"DATABASE_URL": s.pg.TCPURL(apiRole), "CURSOR_KEYS_FILE": keys, "API_LISTEN": listen,
+	s.api, err = s.run(service.API, nil, map[string]string{
+		"DATABASE_URL": s.pg.TCPURL(site.APIRole), "CURSOR_KEYS_FILE": keys, "API_LISTEN": listen,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyLimit)
+	defer cancel()
+	err = until(ctx, readyPoll, func() (bool, error) {
+		ready, _ := s.api.Ready()
+		return ready, s.api.Alive()
+	})
+	if err != nil {
+		return fmt.Errorf("wait until the api is ready: %w: %s", err, s.api.Tail())
+	}
+	return nil
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/test/process"
+	"github.com/tagstream/tagstream/test/site"
 )
 
 const (
@@ -64,7 +66,7 @@ func (p *pacer) pace() Pace {
 }
 
 // follow reads count until it is want.
-func follow(ctx context.Context, p *process, want int, count func(context.Context) (int, error)) (Pace, error) {
+func follow(ctx context.Context, p *process.Program, want int, count func(context.Context) (int, error)) (Pace, error) {
 	ctx, cancel := context.WithTimeout(ctx, paceLimit)
 	defer cancel()
 	seen := pacer{began: time.Now()}
@@ -74,24 +76,24 @@ func follow(ctx context.Context, p *process, want int, count func(context.Contex
 			return false, err
 		}
 		seen.observe(n)
-		return n >= want, p.alive()
+		return n >= want, p.Alive()
 	})
 	if err != nil {
-		return Pace{}, fmt.Errorf("follow %s, at %d of %d: %w: %s", p.name, seen.to, want, err, p.tail())
+		return Pace{}, fmt.Errorf("follow %s, at %d of %d: %w: %s", p.Name, seen.to, want, err, p.Tail())
 	}
 	return seen.pace(), nil
 }
 
 // replay starts ingest and returns when the whole history is in the stream.
-func (s *site) replay(ctx context.Context) (Pace, error) {
-	if err := s.startIngest(ctx); err != nil {
+func (s *installation) replay(ctx context.Context) (Pace, error) {
+	if err := s.startIngest(); err != nil {
 		return Pace{}, err
 	}
 	return follow(ctx, s.ingest, s.posts, s.streamed)
 }
 
 // streamed counts the posts in the stream.
-func (s *site) streamed(ctx context.Context) (int, error) {
+func (s *installation) streamed(ctx context.Context) (int, error) {
 	posts, err := s.js.Stream(ctx, stream.Posts)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return 0, nil // ingest has not made it yet
@@ -108,12 +110,12 @@ func (s *site) streamed(ctx context.Context) (int, error) {
 }
 
 // fold starts the indexer and returns when everything in the stream is in the index.
-func (s *site) fold(ctx context.Context) (Pace, error) {
+func (s *installation) fold(ctx context.Context) (Pace, error) {
 	st, err := stream.GetState(ctx, s.js)
 	if err != nil {
 		return Pace{}, err
 	}
-	if err := s.startIndexer(ctx); err != nil {
+	if err := s.startIndexer(); err != nil {
 		return Pace{}, err
 	}
 	pace, err := follow(ctx, s.indexer, int(st.Last), func(ctx context.Context) (int, error) {
@@ -131,18 +133,18 @@ func (s *site) fold(ctx context.Context) (Pace, error) {
 }
 
 // rebuild runs "indexer rebuild" to its end. Took in the answer is until the new index is the live one.
-func (s *site) rebuild(ctx context.Context) (Pace, error) {
+func (s *installation) rebuild(ctx context.Context) (Pace, error) {
 	ctx, cancel := context.WithTimeout(ctx, paceLimit)
 	defer cancel()
-	owner := write.NewOwner(store.Options{URL: s.pg.TCPURL(ownerRole)})
+	owner := write.NewOwner(store.Options{URL: s.pg.TCPURL(site.OwnerRole)})
 	seen := pacer{began: time.Now()}
-	p, err := s.run(ctx, service.Indexer, []string{"rebuild"}, "", map[string]string{
-		"NATS_URL": s.nats.ClientURL(), "DATABASE_URL": s.pg.TCPURL(ownerRole),
+	p, err := s.run(service.Indexer, []string{"rebuild"}, map[string]string{
+		"NATS_URL": s.nats.ClientURL(), "DATABASE_URL": s.pg.TCPURL(site.OwnerRole),
 	})
 	if err != nil {
 		return Pace{}, err
 	}
-	defer p.stop() //nolint:errcheck // checked below where it matters
+	defer p.Terminate() //nolint:errcheck // checked below where it matters
 	existed := false
 	var switched time.Time
 	err = until(ctx, rebuildEvery, func() (bool, error) {
@@ -157,17 +159,17 @@ func (s *site) rebuild(ctx context.Context) (Pace, error) {
 			switched = time.Now()
 			return true, nil
 		}
-		return false, p.alive()
+		return false, p.Alive()
 	})
 	if err != nil {
-		return Pace{}, fmt.Errorf("follow a rebuild, at %d: %w: %s", seen.to, err, p.tail())
+		return Pace{}, fmt.Errorf("follow a rebuild, at %d: %w: %s", seen.to, err, p.Tail())
 	}
 	select {
-	case <-p.done:
+	case <-p.Done():
 	case <-ctx.Done():
 		return Pace{}, fmt.Errorf("wait for the end of a rebuild: %w", context.Cause(ctx))
 	}
-	if err := p.stop(); err != nil {
+	if err := p.Terminate(); err != nil {
 		return Pace{}, err
 	}
 	// Its last batch and the switch come in quick succession, and may fall between two looks.

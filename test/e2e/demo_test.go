@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/test/process"
 )
 
 // clone copies what the repository has to a folder with a space in its path.
@@ -32,19 +33,12 @@ func clone(t *testing.T) string {
 // makeIn runs make in a folder, in a process group of its own, as a terminal does.
 func makeIn(t *testing.T, dir, target string, env ...string) *program {
 	t.Helper()
-	p := &program{t: t, cmd: exec.Command("make", target), out: &lockedBuffer{}}
-	p.cmd.Dir = dir
-	p.cmd.Env = append(os.Environ(), env...)
-	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	require.NoError(t, p.cmd.Start())
+	path, err := exec.LookPath("make")
+	require.NoError(t, err)
+	p := running(t, &process.Program{Name: "make " + target, Path: path, Args: []string{target}, Dir: dir, Env: append(os.Environ(), env...)})
 	t.Cleanup(func() {
-		if p.cmd.ProcessState == nil {
-			_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGTERM)
-			_ = p.cmd.Wait()
-		}
-		if t.Failed() {
-			t.Logf("make %s printed:\n%s", target, p.out)
+		if _, ended := p.Ended(); !ended {
+			_ = syscall.Kill(-p.PID(), syscall.SIGTERM)
 		}
 	})
 	return p
@@ -62,7 +56,8 @@ func TestDemo(t *testing.T) {
 	beside, err := os.ReadDir(filepath.Dir(dir))
 	require.NoError(t, err)
 	built := makeIn(t, dir, "build")
-	require.NoError(t, built.cmd.Wait(), built.out.String()) // minutes on a busy machine
+	<-built.Done() // minutes on a busy machine
+	require.Zero(t, built.exit(), built.out)
 
 	port := func(addr string) string { return addr[strings.LastIndex(addr, ":")+1:] }
 	api := freeAddr(t)
@@ -94,8 +89,8 @@ func TestDemo(t *testing.T) {
 		_, body := get(t, "http://"+api+"/v1/posts?tags=art&limit=1")
 		return strings.Contains(body, `"uri"`), body
 	})
-	require.NoError(t, syscall.Kill(-demo.cmd.Process.Pid, syscall.SIGHUP)) // the terminal is closed
-	_ = demo.cmd.Wait()
+	require.NoError(t, syscall.Kill(-demo.PID(), syscall.SIGHUP)) // the terminal is closed
+	<-demo.Done()
 	require.Empty(t, processesOf(t, dir), "something is left running")
 	require.Contains(t, demo.out.String(), "msg=stopped service=api", "the pipeline was killed instead of stopped")
 	require.NotContains(t, demo.out.String(), "Hangup")

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -429,4 +430,22 @@ func TestIndexerWhoseDatabaseWentBack(t *testing.T) {
 	require.Less(t, checkpoint(), 600, "the database has forgotten nothing: the test is none")
 	b.await(url, b.publish(history[600:]...))
 	model.CheckHTTP(t, url, want)
+}
+
+// lockedBuffer is written by a service and read by the test.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
 }

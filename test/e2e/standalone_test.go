@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 	"github.com/tagstream/tagstream/test/model"
+	"github.com/tagstream/tagstream/test/process"
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
@@ -28,38 +28,25 @@ var programs = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	const prefix = "github.com/tagstream/tagstream/services/"
-	out, err := exec.Command("go", "build", "-o", dir+"/",
-		prefix+"ingest/cmd/ingest", prefix+"indexer/cmd/indexer", prefix+"api/cmd/api", prefix+"standalone/cmd/tagstream").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build the programs: %w: %s", err, out)
-	}
-	return dir, nil
+	return dir, process.Build(context.Background(), dir, process.Ingest, process.Indexer, process.API, process.Tagstream)
 })
 
-// program is a running process of ours.
+// program is a running process of a test.
 type program struct {
+	*process.Program
 	t   *testing.T
-	cmd *exec.Cmd
-	out *lockedBuffer
+	out output
 }
 
-// lockedBuffer is written by a process and read by the test.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
+// output is what a program prints, by its file.
+type output string
 
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
+func (o output) String() string {
+	text, err := os.ReadFile(string(o))
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
 }
 
 // begin starts a program with nothing in its environment but env.
@@ -67,45 +54,46 @@ func begin(t *testing.T, name string, args []string, env ...string) *program {
 	t.Helper()
 	dir, err := programs()
 	require.NoError(t, err)
-	p := &program{t: t, cmd: exec.Command(filepath.Join(dir, name), args...), out: &lockedBuffer{}}
-	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, env...)
-	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
-	require.NoError(t, p.cmd.Start())
+	return running(t, &process.Program{Name: name, Path: filepath.Join(dir, name), Args: args, Env: env})
+}
+
+// running starts a program that is stopped with the test.
+func running(t *testing.T, p *process.Program) *program {
+	t.Helper()
+	p.Log = filepath.Join(t.TempDir(), "output")
+	require.NoError(t, p.Start())
 	t.Cleanup(func() {
-		if p.cmd.ProcessState == nil {
-			_ = p.cmd.Process.Signal(syscall.SIGTERM)
-			_ = p.cmd.Wait()
-		}
+		err := p.Terminate()
 		if t.Failed() {
-			t.Logf("%s printed:\n%s", name, p.out)
+			t.Logf("%s (%v) printed:\n%s", p.Name, err, p.Output())
 		}
 	})
-	return p
+	return &program{p, t, output(p.Log)}
 }
 
 // end signals the program and returns its exit code.
-func (p *program) end(sig os.Signal) int {
+func (p *program) end(sig syscall.Signal) int {
 	p.t.Helper()
-	require.NoError(p.t, p.cmd.Process.Signal(sig))
+	p.Signal(sig)
 	return p.exit()
 }
 
 // exit waits for the program to end and returns its exit code.
 func (p *program) exit() int {
 	p.t.Helper()
-	stuck := time.AfterFunc(ingestWait, func() { _ = p.cmd.Process.Kill() })
+	stuck := time.AfterFunc(ingestWait, p.Kill)
 	defer stuck.Stop()
-	_ = p.cmd.Wait() // its code says it all
-	return p.cmd.ProcessState.ExitCode()
+	<-p.Done()
+	code, _ := p.Ended()
+	return code
 }
 
 // freeAddr is an address that nobody listened on a moment ago.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := process.FreeAddr()
 	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	return addr
 }
 
 // awaitAnswer returns when url answers with 200.
@@ -144,7 +132,7 @@ func TestStandalone(t *testing.T) {
 		if round == 0 {
 			second := begin(t, "tagstream", nil, append(env, "TAGSTREAM_API_LISTEN="+freeAddr(t))...)
 			require.Equal(t, 1, second.exit())
-			require.Contains(t, second.out.String(), fmt.Sprintf("is in use by process %d", p.cmd.Process.Pid))
+			require.Contains(t, second.out.String(), fmt.Sprintf("is in use by process %d", p.PID()))
 		}
 		traffic, done := context.WithCancel(b.ctx)
 		finished := make(chan error, 1)

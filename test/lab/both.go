@@ -11,6 +11,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/test/site"
 )
 
 // The simple ways to find posts with both of two tags.
@@ -98,8 +99,8 @@ var bothFrom = []struct {
 }{{"the newest", 0}, {"the middle", 0.5}}
 
 // boths measures all pairs.
-func (s *site) boths(ctx context.Context) ([]Both, error) {
-	cfg, err := poolConfig(s.urls.reader)
+func (s *index) boths(ctx context.Context) ([]Both, error) {
+	cfg, err := poolConfig(s.pg.URL(site.APIRole))
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +158,7 @@ func (s *site) boths(ctx context.Context) ([]Both, error) {
 }
 
 // both counts two lists, and reads what is in both, newest first, in a way that neither side of the comparison takes.
-func (s *site) both(ctx context.Context, ids []int64) (posts [2]int, common []event.Key, err error) {
+func (s *index) both(ctx context.Context, ids []int64) (posts [2]int, common []event.Key, err error) {
 	err = s.owner.QueryRow(ctx, "SELECT (SELECT posts FROM tags WHERE id = $1), (SELECT posts FROM tags WHERE id = $2)", ids[0], ids[1]).Scan(&posts[0], &posts[1])
 	if err == nil {
 		common, err = collect(ctx, s.owner, "SELECT key FROM post_tags WHERE tag_id = ANY($1) GROUP BY key HAVING count(*) = 2 ORDER BY key DESC", rowToKey, ids)
@@ -169,7 +170,7 @@ func (s *site) both(ctx context.Context, ids []int64) (posts [2]int, common []ev
 }
 
 // keyAt is the key behind which a part of the two lists lies.
-func (s *site) keyAt(ctx context.Context, ids []int64, skipped int) (event.Key, error) {
+func (s *index) keyAt(ctx context.Context, ids []int64, skipped int) (event.Key, error) {
 	keys, err := collect(ctx, s.owner, "SELECT key FROM post_tags WHERE tag_id = ANY($1) ORDER BY key DESC OFFSET $2 LIMIT 1", rowToKey, ids, skipped)
 	if err != nil || len(keys) == 0 {
 		return event.Key{}, fmt.Errorf("find place %d in two lists: %w", skipped, err)
@@ -177,7 +178,7 @@ func (s *site) keyAt(ctx context.Context, ids []int64, skipped int) (event.Key, 
 	return keys[0], nil
 }
 
-func (s *site) bothAt(ctx context.Context, b *Both, ids []int64, start event.Key, common []event.Key) error {
+func (s *index) bothAt(ctx context.Context, b *Both, ids []int64, start event.Key, common []event.Key) error {
 	for len(common) > 0 && string(common[0][:]) >= string(start[:]) {
 		common = common[1:]
 	}
@@ -275,7 +276,7 @@ func sameKeys(got, want []event.Key) error {
 
 // simply runs a request by a simple way: one snapshot, the tags' ids, the keys, whether there are more
 // behind, the records.
-func (s *site) simply(ctx context.Context, b *Both, way simple, want []event.Key) error {
+func (s *index) simply(ctx context.Context, b *Both, way simple, want []event.Key) error {
 	return s.rivalConn(ctx, func(conn *pgx.Conn) error {
 		return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 			if err := drain(ctx, tx, query.Statement{SQL: "SELECT name, id, posts FROM tags WHERE name = ANY($1)", Args: []any{[]string{b.A, b.B}}}); err != nil {
@@ -300,7 +301,7 @@ func (s *site) simply(ctx context.Context, b *Both, way simple, want []event.Key
 }
 
 // isJoin makes sure that a statement is run in the way that it is named for.
-func (s *site) isJoin(ctx context.Context, st query.Statement, join string) error {
+func (s *index) isJoin(ctx context.Context, st query.Statement, join string) error {
 	p, err := s.planRival(ctx, st)
 	if err != nil {
 		return err

@@ -83,7 +83,7 @@ type listed struct {
 }
 
 // list reads all posts with any of the tags, newest first, and the tags' ids.
-func (s *site) list(ctx context.Context, tags []string) (posts []listed, ids []int64, err error) {
+func (s *index) list(ctx context.Context, tags []string) (posts []listed, ids []int64, err error) {
 	if ids, err = s.tagIDs(ctx, tags); err != nil {
 		return nil, nil, err
 	}
@@ -101,7 +101,7 @@ func (s *site) list(ctx context.Context, tags []string) (posts []listed, ids []i
 	return posts, ids, nil
 }
 
-func (s *site) tagIDs(ctx context.Context, tags []string) ([]int64, error) {
+func (s *index) tagIDs(ctx context.Context, tags []string) ([]int64, error) {
 	rows, err := s.owner.Query(ctx, "SELECT t.id FROM unnest($1::text[]) WITH ORDINALITY AS i(name, n) JOIN tags t USING (name) ORDER BY i.n", tags)
 	if err != nil {
 		return nil, fmt.Errorf("look up %d tags: %w", len(tags), err)
@@ -117,7 +117,7 @@ func (s *site) tagIDs(ctx context.Context, tags []string) ([]int64, error) {
 }
 
 // depths measures pages of lists at every depth.
-func (s *site) depths(ctx context.Context) ([]Depth, error) {
+func (s *index) depths(ctx context.Context) ([]Depth, error) {
 	var out []Depth
 	for _, set := range depthSets() {
 		s.log.Info("depth", "tags", set.name)
@@ -130,7 +130,7 @@ func (s *site) depths(ctx context.Context) ([]Depth, error) {
 	return out, nil
 }
 
-func (s *site) depth(ctx context.Context, set tagSet) (Depth, error) {
+func (s *index) depth(ctx context.Context, set tagSet) (Depth, error) {
 	d := Depth{Name: set.name, Tags: set.tags}
 	posts, ids, err := s.list(ctx, set.tags)
 	if err != nil {
@@ -179,7 +179,7 @@ func below(posts []listed, skipped int) keyset.Position {
 	return keyset.Below(keyset.UUID(posts[skipped-1].key))
 }
 
-func (s *site) depthOurs(ctx context.Context, d *Depth, posts []listed) error {
+func (s *index) depthOurs(ctx context.Context, d *Depth, posts []listed) error {
 	var asks []func(context.Context) error
 	queries := make([]query.PostQuery, len(d.Pages))
 	for i, p := range d.Pages {
@@ -225,7 +225,7 @@ func (d *Depth) check(p DepthPage, cost PageCost) error {
 }
 
 // costOurs counts what a page of ours reads, and explains the statements that it took.
-func (s *site) costOurs(ctx context.Context, q query.PostQuery) (Counts, Plan, error) {
+func (s *index) costOurs(ctx context.Context, q query.PostQuery) (Counts, Plan, error) {
 	counts, err := s.countOurs(ctx, func(r *query.Reader) error {
 		_, err := r.Posts(ctx, q)
 		return err
@@ -254,7 +254,7 @@ func samePosts(got []query.PostRow, want []listed) error {
 	return nil
 }
 
-func (s *site) depthRival(ctx context.Context, d *Depth, way string, statement func(DepthPage) query.Statement) error {
+func (s *index) depthRival(ctx context.Context, d *Depth, way string, statement func(DepthPage) query.Statement) error {
 	var asks []func(context.Context) error
 	for _, p := range d.Pages {
 		st := statement(p)

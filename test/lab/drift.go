@@ -36,7 +36,7 @@ const (
 const mostPosts = int64(1) << 62
 
 // driftPosts reads the list of driftTag while it changes.
-func (s *site) driftPosts(ctx context.Context, u *churn) (Drift, error) {
+func (s *index) driftPosts(ctx context.Context, u *churn) (Drift, error) {
 	ids, err := s.tagIDs(ctx, []string{driftTag})
 	if err != nil {
 		return Drift{}, err
@@ -62,7 +62,7 @@ func (s *site) driftPosts(ctx context.Context, u *churn) (Drift, error) {
 }
 
 // driftTags reads the list of tags meanwhile.
-func (s *site) driftTags(ctx context.Context, u *churn) (Drift, error) {
+func (s *index) driftTags(ctx context.Context, u *churn) (Drift, error) {
 	stayed := map[string]bool{}
 	all, err := collect(ctx, s.owner, "SELECT name FROM tags WHERE posts > 0", pgx.RowTo[string])
 	if err != nil {
@@ -130,7 +130,7 @@ func readingsOf[R comparable](all []*reading[R], stayed map[R]bool) []Reading {
 	return out
 }
 
-func (s *site) judge(where string, all []Reading) {
+func (s *index) judge(where string, all []Reading) {
 	for _, r := range all {
 		s.miss(r.check(), "%s", where)
 	}

@@ -32,7 +32,7 @@ type filterCase struct {
 	q    query.PostQuery
 }
 
-func (s *site) filterCases(ctx context.Context) ([]filterCase, error) {
+func (s *index) filterCases(ctx context.Context) ([]filterCase, error) {
 	// A point in the middle of the hot tag's list.
 	posts, _, err := s.list(ctx, []string{hotTag})
 	if err != nil {
@@ -60,7 +60,7 @@ func (s *site) filterCases(ctx context.Context) ([]filterCase, error) {
 }
 
 // filters measures filtered lists.
-func (s *site) filters(ctx context.Context) ([]Filter, error) {
+func (s *index) filters(ctx context.Context) ([]Filter, error) {
 	cases, err := s.filterCases(ctx)
 	if err != nil {
 		return nil, err
@@ -78,7 +78,7 @@ func (s *site) filters(ctx context.Context) ([]Filter, error) {
 	return out, nil
 }
 
-func (s *site) filter(ctx context.Context, c filterCase) (Filter, error) {
+func (s *index) filter(ctx context.Context, c filterCase) (Filter, error) {
 	f := Filter{Name: c.name}
 	want, err := s.expected(ctx, c.q)
 	if err != nil {
@@ -119,7 +119,7 @@ func (s *site) filter(ctx context.Context, c filterCase) (Filter, error) {
 }
 
 // expected finds the page by reading all posts.
-func (s *site) expected(ctx context.Context, q query.PostQuery) ([]event.Key, error) {
+func (s *index) expected(ctx context.Context, q query.PostQuery) ([]event.Key, error) {
 	from := newest
 	if q.From.Side != keyset.SideStart {
 		from, _ = q.From.Key[0].UUID()

@@ -12,6 +12,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/test/report"
+	"github.com/tagstream/tagstream/test/site"
 )
 
 // Report is what a run found.
@@ -49,17 +50,15 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	pg, urls, err := startPostgres(ctx, postgresDir(dir))
+	pg, err := startPostgres(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
-		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), pgStop)
-		defer cancel()
-		err = errors.Join(err, pg.Stop(stop))
+		err = errors.Join(err, pg.Stop(ctx))
 	}()
 	r := &Report{Config: cfg, Machine: machine}
-	if err := r.measure(ctx, urls); err != nil {
+	if err := r.measure(ctx, pg); err != nil {
 		return nil, err
 	}
 	r.Machine.LoadPast = report.LoadAverage()
@@ -68,8 +67,8 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 }
 
 // measure fills the database and goes through the sections of the report. Those that change the index come last.
-func (r *Report) measure(ctx context.Context, at urls) error {
-	s, err := openSite(ctx, r.Config, at)
+func (r *Report) measure(ctx context.Context, pg *site.Postgres) error {
+	s, err := openIndex(ctx, r.Config, pg)
 	if err != nil {
 		return err
 	}
@@ -97,7 +96,7 @@ func (r *Report) measure(ctx context.Context, at urls) error {
 }
 
 // drifts changes the index under its readers.
-func (s *site) drifts(ctx context.Context, r *Report) error {
+func (s *index) drifts(ctx context.Context, r *Report) error {
 	return s.withWriter(ctx, func(w *writer) (err error) {
 		s.log.Info("drift")
 		u := newChurn(w, s.corpus, s.drift)
@@ -119,7 +118,7 @@ type Head struct {
 
 // head explains the first page of driftTag. An index-only scan has to look at the table for each row on a page of it that
 // changed, and for no other.
-func (s *site) head(ctx context.Context) (h Head, err error) {
+func (s *index) head(ctx context.Context) (h Head, err error) {
 	var all []query.Statement
 	q := query.PostQuery{Tags: []string{driftTag}, From: keyset.Start(), Limit: page}
 	if _, err := s.reader.TracePosts(ctx, q, func(st query.Statement) { all = append(all, st) }); err != nil {

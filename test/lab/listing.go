@@ -41,7 +41,7 @@ const orTags = `SELECT name, posts FROM tags WHERE posts > 0 AND (-posts > $1 OR
 const offsetTags = `SELECT name, posts FROM tags WHERE posts > 0 ORDER BY (-posts), name LIMIT $1 OFFSET $2`
 
 // listing measures the list of tags inside the tie of those with one post.
-func (s *site) listing(ctx context.Context) (Listing, error) {
+func (s *index) listing(ctx context.Context) (Listing, error) {
 	var l Listing
 	err := s.owner.QueryRow(ctx, "SELECT count(*) FILTER (WHERE posts = 1), count(*) FILTER (WHERE posts > 1) FROM tags").Scan(&l.Tie, &l.Before)
 	if err != nil {
@@ -74,7 +74,7 @@ func (s *site) listing(ctx context.Context) (Listing, error) {
 }
 
 // listingAt asks for the page that follows the tag of a rank, and for the one before it.
-func (s *site) listingAt(ctx context.Context, l *Listing, where string, rank int) error {
+func (s *index) listingAt(ctx context.Context, l *Listing, where string, rank int) error {
 	var at query.TagCount
 	err := s.owner.QueryRow(ctx, "SELECT name, posts FROM tags WHERE posts > 0 ORDER BY posts DESC, name OFFSET $1 LIMIT 1", rank).Scan(&at.Name, &at.Posts)
 	if err != nil {
@@ -127,7 +127,7 @@ func (s *site) listingAt(ctx context.Context, l *Listing, where string, rank int
 
 // planTags explains the list's part of a page: the reader's own statement, which it does not show, has the row behind in it
 // too.
-func (s *site) planTags(ctx context.Context, q query.TagQuery) (Plan, error) {
+func (s *index) planTags(ctx context.Context, q query.TagQuery) (Plan, error) {
 	seek, err := query.TagOrder.Seek(q.Way, q.From, 2)
 	if err != nil {
 		return Plan{}, err
@@ -138,7 +138,7 @@ func (s *site) planTags(ctx context.Context, q query.TagQuery) (Plan, error) {
 	}})
 }
 
-func (s *site) listingPage(ctx context.Context, where, way string, ask func(context.Context, *query.Reader) error) (ListingPage, error) {
+func (s *index) listingPage(ctx context.Context, where, way string, ask func(context.Context, *query.Reader) error) (ListingPage, error) {
 	medians, err := s.timeInTurns(ctx, func(ctx context.Context) error { return ask(ctx, s.reader) })
 	if err != nil {
 		return ListingPage{}, err

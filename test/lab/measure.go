@@ -45,7 +45,7 @@ const recordIndex = "posts_pkey"
 // countOurs counts what the reader reads for do, by the statistics that Postgres keeps of each index: nothing of the
 // reader is looked into. Each count has a connection of its own, which gives its numbers in as it ends; it does the work
 // once and then twice, and the difference is what one more costs, without the start of a connection.
-func (s *site) countOurs(ctx context.Context, do func(*query.Reader) error) (Counts, error) {
+func (s *index) countOurs(ctx context.Context, do func(*query.Reader) error) (Counts, error) {
 	if err := s.quiesce(ctx); err != nil {
 		return Counts{}, err
 	}
@@ -78,7 +78,7 @@ func (s *site) countOurs(ctx context.Context, do func(*query.Reader) error) (Cou
 }
 
 // quiesce ends every connection that may have numbers it has not given in.
-func (s *site) quiesce(ctx context.Context) error {
+func (s *index) quiesce(ctx context.Context) error {
 	s.reader.Close()
 	s.rival.Reset()
 	var err error
@@ -91,7 +91,7 @@ func (s *site) quiesce(ctx context.Context) error {
 	return s.awaitOthersEnd(ctx)
 }
 
-func (s *site) statistics(ctx context.Context) (c Counts, err error) {
+func (s *index) statistics(ctx context.Context) (c Counts, err error) {
 	err = s.owner.QueryRow(ctx, `
 		SELECT coalesce(sum(idx_tup_read) FILTER (WHERE indexrelname = ANY($1)), 0), coalesce(sum(idx_scan) FILTER (WHERE indexrelname = ANY($1)), 0),
 		       coalesce(sum(idx_tup_read) FILTER (WHERE indexrelname = $2), 0)
@@ -103,7 +103,7 @@ func (s *site) statistics(ctx context.Context) (c Counts, err error) {
 }
 
 // awaitOthersEnd returns when the owner's is the only connection to the database.
-func (s *site) awaitOthersEnd(ctx context.Context) error {
+func (s *index) awaitOthersEnd(ctx context.Context) error {
 	const every, limit = 2 * time.Millisecond, 30 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -129,7 +129,7 @@ func (s *site) awaitOthersEnd(ctx context.Context) error {
 }
 
 // countRival counts the same of one statement that is not ours, in its own transaction.
-func (s *site) countRival(ctx context.Context, statement query.Statement) (c Counts, err error) {
+func (s *index) countRival(ctx context.Context, statement query.Statement) (c Counts, err error) {
 	pending := func(conn *pgx.Conn) (c Counts, err error) {
 		err = conn.QueryRow(ctx, `
 			SELECT coalesce(sum(pg_stat_get_xact_tuples_returned(indexrelid)) FILTER (WHERE indexrelid::regclass::text = ANY($1)), 0),
@@ -182,7 +182,7 @@ const minRounds = 3
 
 // timeInTurns times each of the ways to ask, in turns, so that a busy moment of the machine meets all of them: as often as
 // the configuration says or its budget lasts. It returns the medians.
-func (s *site) timeInTurns(ctx context.Context, ask ...func(context.Context) error) ([]time.Duration, error) {
+func (s *index) timeInTurns(ctx context.Context, ask ...func(context.Context) error) ([]time.Duration, error) {
 	took := make([][]time.Duration, len(ask))
 	for _, fn := range ask { // warm caches and plans, not timed
 		if err := fn(ctx); err != nil {

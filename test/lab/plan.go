@@ -153,7 +153,7 @@ func (p Plan) check() error {
 }
 
 // planOurs explains what the reader asked Postgres for one page, in the reader's own settings.
-func (s *site) planOurs(ctx context.Context, all []query.Statement) (Plan, error) {
+func (s *index) planOurs(ctx context.Context, all []query.Statement) (Plan, error) {
 	var p Plan
 	for _, statement := range all {
 		out, err := s.reader.Explain(ctx, statement)
@@ -168,7 +168,7 @@ func (s *site) planOurs(ctx context.Context, all []query.Statement) (Plan, error
 }
 
 // planRival explains a statement that is not ours, prepared as a program's would be, in Postgres's own settings.
-func (s *site) planRival(ctx context.Context, statement query.Statement) (Plan, error) {
+func (s *index) planRival(ctx context.Context, statement query.Statement) (Plan, error) {
 	var p Plan
 	err := s.rivalConn(ctx, func(conn *pgx.Conn) error {
 		const name = "explained"

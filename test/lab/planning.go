@@ -7,6 +7,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/test/site"
 )
 
 // Planning is how often Postgres planned while one connection answered many requests.
@@ -22,8 +23,8 @@ type Planning struct {
 }
 
 // planning asks for pages of every kind, over and over.
-func (s *site) planning(ctx context.Context) (p Planning, err error) {
-	if p.Known = s.urls.statements; !p.Known {
+func (s *index) planning(ctx context.Context) (p Planning, err error) {
+	if p.Known = s.pg.Extension; !p.Known {
 		return p, nil
 	}
 	cases, err := s.filterCases(ctx)
@@ -77,11 +78,11 @@ func (s *site) planning(ctx context.Context) (p Planning, err error) {
 }
 
 // plans reads what has been counted of the reader's statements over our tables.
-func (s *site) plans(ctx context.Context, p *Planning) (plans int, err error) {
+func (s *index) plans(ctx context.Context, p *Planning) (plans int, err error) {
 	var planned, ran float64
 	err = s.owner.QueryRow(ctx, `
 		SELECT count(*), coalesce(sum(calls), 0), coalesce(sum(plans), 0), coalesce(sum(total_plan_time), 0), coalesce(sum(total_exec_time), 0)
-		  FROM public.`+statements+` WHERE userid = $1::regrole AND query ~ '(post_tags|post_langs|posts|tags|langs)'`, readerRole).
+		  FROM public.`+statements+` WHERE userid = $1::regrole AND query ~ '(post_tags|post_langs|posts|tags|langs)'`, site.APIRole).
 		Scan(&p.Statements, &p.Calls, &plans, &planned, &ran)
 	if err != nil {
 		return 0, fmt.Errorf("read %s: %w", statements, err)

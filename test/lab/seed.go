@@ -32,7 +32,7 @@ type Corpus struct {
 }
 
 // seed fills the index and vacuums it.
-func (s *site) seed(ctx context.Context) (out Corpus, err error) {
+func (s *index) seed(ctx context.Context) (out Corpus, err error) {
 	bar := obs.NewBar(s.cfg.Bar, s.log, "seeding", "posts")
 	defer bar.Close()
 	began := time.Now()
@@ -49,7 +49,7 @@ func (s *site) seed(ctx context.Context) (out Corpus, err error) {
 }
 
 // fill writes the corpus, and remembers the posts that are to come and go.
-func (s *site) fill(ctx context.Context, w *writer, bar *obs.Bar, out *Corpus) error {
+func (s *index) fill(ctx context.Context, w *writer, bar *obs.Bar, out *Corpus) error {
 	c := s.corpus
 	var tieAt time.Time
 	tie := 0
@@ -102,7 +102,7 @@ func (w *writer) apply(ctx context.Context, changes write.Changes, at time.Time)
 
 // vacuum makes every row all-visible. That can take more than one try: where the server commits asynchronously, rows whose
 // commit is not on disk yet do not count, nor do those that a snapshot elsewhere may miss.
-func (s *site) vacuum(ctx context.Context) error {
+func (s *index) vacuum(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, vacuumLimit)
 	defer cancel()
 	for {
@@ -129,7 +129,7 @@ func (s *site) vacuum(ctx context.Context) error {
 }
 
 // describe asks the index what is in it.
-func (s *site) describe(ctx context.Context, c *Corpus) error {
+func (s *index) describe(ctx context.Context, c *Corpus) error {
 	err := s.owner.QueryRow(ctx, `
 		SELECT (SELECT count(*) FROM posts), (SELECT count(*) FROM post_tags), (SELECT count(*) FROM tags WHERE posts > 0),
 		       (SELECT count(*) FROM langs WHERE posts > 0), (SELECT count(*) FROM post_langs),

@@ -2,10 +2,8 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -13,111 +11,40 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tagstream/tagstream/pkg/event"
-	"github.com/tagstream/tagstream/pkg/pgserver"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/pkg/store/write"
+	"github.com/tagstream/tagstream/test/site"
 )
 
 const (
-	ownerRole  = "lab_owner"
-	writerRole = "lab_writer"
-	readerRole = "lab_reader"
-
-	pgStop = time.Minute
 	// statements is the extension that counts how often Postgres plans.
 	statements = "pg_stat_statements"
 	// rivalTimeout bounds one statement of the ways that are not ours.
 	rivalTimeout = 5 * time.Minute
 )
 
-// urls are how the lab reaches its database, in the roles of a deployment.
-type urls struct {
-	// owner makes the schema and vacuums, writer changes rows, reader selects.
-	owner, writer, reader string
-	// statements says that pg_stat_statements is loaded and counts plans.
-	statements bool
-}
-
 // startPostgres starts a private server in dir. Nothing runs in it but what the lab does: autovacuum is off, so that no
 // figure depends on when it comes by, and the lab vacuums where a deployment would have.
-func startPostgres(ctx context.Context, dir string) (_ *pgserver.Server, _ urls, err error) {
-	quiet := slog.New(slog.DiscardHandler)
-	binaries, err := pgserver.Find(ctx, pgserver.FindOptions{Dir: dir, Install: true, Logger: quiet})
+func startPostgres(ctx context.Context, dir string) (*site.Postgres, error) {
+	binaries, err := site.FindPostgres(ctx, dir)
 	if err != nil {
-		return nil, urls{}, err
+		return nil, err
 	}
-	cfg := pgserver.Config{
-		Dir: dir, Binaries: binaries, Database: "tagstream", Owner: ownerRole, Roles: []string{ownerRole, writerRole, readerRole},
-		Settings: map[string]string{"autovacuum": "off", "max_wal_size": "8GB", "maintenance_work_mem": "512MB"}, Logger: quiet,
-	}
-	pg, err := pgserver.Start(ctx, cfg)
-	if err != nil {
-		return nil, urls{}, err
-	}
-	// Not every installation has the extension, and a server does not start with a library that is not there: ask first.
-	has, err := hasExtension(ctx, pg.URL(pgserver.Superuser), statements)
-	if err == nil && has {
-		if err = pg.Stop(ctx); err != nil {
-			return nil, urls{}, err
-		}
-		cfg.Settings["shared_preload_libraries"] = statements
-		cfg.Settings[statements+".track_planning"] = "on"
-		if pg, err = pgserver.Start(ctx, cfg); err != nil {
-			return nil, urls{}, err
-		}
-	}
-	if err == nil {
-		err = prepareRoles(ctx, pg.URL(pgserver.Superuser), has)
-	}
-	if err != nil {
-		return nil, urls{}, errors.Join(err, pg.Stop(ctx))
-	}
-	return pg, urls{owner: pg.URL(ownerRole), writer: pg.URL(writerRole), reader: pg.URL(readerRole), statements: has}, nil
-}
-
-func hasExtension(ctx context.Context, url, name string) (has bool, err error) {
-	err = withConn(ctx, url, func(conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = $1)", name).Scan(&has)
+	pg, err := site.StartPostgres(ctx, binaries, dir, statements, map[string]string{
+		"autovacuum": "off", "max_wal_size": "8GB", "maintenance_work_mem": "512MB", statements + ".track_planning": "on",
 	})
-	if err != nil {
-		return false, fmt.Errorf("look for extension %s: %w", name, err)
+	if err == nil && pg.Extension {
+		err = pg.Exec(ctx, "GRANT pg_read_all_stats TO "+site.OwnerRole+"; GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO "+site.OwnerRole)
 	}
-	return has, nil
+	return pg, err
 }
 
-func prepareRoles(ctx context.Context, superuser string, extension bool) error {
-	if err := store.CreateRoles(ctx, store.Options{URL: superuser}, writerRole, readerRole); err != nil {
-		return err
-	}
-	return withConn(ctx, superuser, func(conn *pgx.Conn) error {
-		if !extension {
-			return nil
-		}
-		if _, err := conn.Exec(ctx, "CREATE EXTENSION "+statements); err != nil {
-			return fmt.Errorf("create extension %s: %w", statements, err)
-		}
-		if _, err := conn.Exec(ctx, "GRANT pg_read_all_stats TO "+ownerRole+"; GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO "+ownerRole); err != nil {
-			return fmt.Errorf("let %s read %s: %w", ownerRole, statements, err)
-		}
-		return nil
-	})
-}
-
-func withConn(ctx context.Context, url string, fn func(*pgx.Conn) error) error {
-	conn, err := pgx.Connect(ctx, url)
-	if err != nil {
-		return fmt.Errorf("connect to Postgres: %w", err)
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	return fn(conn)
-}
-
-// site is an index that is open to the lab.
-type site struct {
-	cfg  Config
-	urls urls
-	log  *slog.Logger
+// index is one that is open to the lab.
+type index struct {
+	cfg Config
+	pg  *site.Postgres
+	log *slog.Logger
 
 	reader *query.Reader
 	// rival runs what is not ours, as the same role but under Postgres's own settings for the planner.
@@ -131,41 +58,38 @@ type site struct {
 	missed []error
 }
 
-// openSite migrates the database and connects. Its owner calls close, also after a failure.
-func openSite(ctx context.Context, cfg Config, at urls) (_ *site, err error) {
-	s := &site{cfg: cfg, urls: at, log: cfg.Logger}
+// openIndex connects. Its owner calls close, also after a failure.
+func openIndex(ctx context.Context, cfg Config, pg *site.Postgres) (_ *index, err error) {
+	s := &index{cfg: cfg, pg: pg, log: cfg.Logger}
 	defer func() {
 		if err != nil {
 			s.close()
 		}
 	}()
-	if err := store.Migrate(ctx, store.Options{URL: at.owner}, s.log); err != nil {
-		return nil, err
-	}
 	if s.reader, err = s.openReader(ctx); err != nil {
 		return nil, err
 	}
-	if s.rival, err = openPool(ctx, at.reader, rivalTimeout); err != nil {
+	if s.rival, err = openPool(ctx, pg.URL(site.APIRole), rivalTimeout); err != nil {
 		return nil, err
 	}
-	s.owner, err = openPool(ctx, at.owner, 0)
+	s.owner, err = openPool(ctx, pg.URL(site.OwnerRole), 0)
 	return s, err
 }
 
 // openReader opens a reader with one connection, so that what is prepared and cached is the same for every page.
-func (s *site) openReader(ctx context.Context) (*query.Reader, error) {
-	return query.Open(ctx, store.Options{URL: s.urls.reader, Program: "lab", MaxConns: 1})
+func (s *index) openReader(ctx context.Context) (*query.Reader, error) {
+	return query.Open(ctx, store.Options{URL: s.pg.URL(site.APIRole), Program: "lab", MaxConns: 1})
 }
 
 // miss notes a bar that was not met, if err says so. The run goes on: its report shows the rest.
-func (s *site) miss(err error, format string, args ...any) {
+func (s *index) miss(err error, format string, args ...any) {
 	if err != nil {
 		s.missed = append(s.missed, fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), err))
 	}
 }
 
 // withReader runs fn with a reader of its own.
-func (s *site) withReader(ctx context.Context, fn func(*query.Reader) error) error {
+func (s *index) withReader(ctx context.Context, fn func(*query.Reader) error) error {
 	r, err := s.openReader(ctx)
 	if err != nil {
 		return err
@@ -176,8 +100,8 @@ func (s *site) withReader(ctx context.Context, fn func(*query.Reader) error) err
 
 // withWriter runs fn with a writer that has the lease. Between writes there is none, so that no connection of it has
 // statistics to give in while others are counted.
-func (s *site) withWriter(ctx context.Context, fn func(*writer) error) error {
-	w, err := write.Open(ctx, store.Options{URL: s.urls.writer, Program: "lab", MaxConns: 1}, "lab")
+func (s *index) withWriter(ctx context.Context, fn func(*writer) error) error {
+	w, err := write.Open(ctx, store.Options{URL: s.pg.URL(site.IndexerRole), Program: "lab", MaxConns: 1}, "lab")
 	if err != nil {
 		return err
 	}
@@ -223,7 +147,7 @@ func newPool(ctx context.Context, cfg *pgxpool.Config) (*pgxpool.Pool, error) {
 }
 
 // rivalConn runs fn on the one connection for what is not ours.
-func (s *site) rivalConn(ctx context.Context, fn func(*pgx.Conn) error) error {
+func (s *index) rivalConn(ctx context.Context, fn func(*pgx.Conn) error) error {
 	return s.rival.AcquireFunc(ctx, func(c *pgxpool.Conn) error { return fn(c.Conn()) })
 }
 
@@ -235,7 +159,7 @@ func registerKeys(m *pgtype.Map) {
 	m.RegisterDefaultPgType([]event.Key{}, "_uuid")
 }
 
-func (s *site) close() {
+func (s *index) close() {
 	if s.reader != nil {
 		s.reader.Close()
 	}
@@ -245,5 +169,3 @@ func (s *site) close() {
 		}
 	}
 }
-
-func postgresDir(dir string) string { return filepath.Join(dir, "postgres") }

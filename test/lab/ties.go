@@ -21,7 +21,7 @@ type Ties struct {
 }
 
 // ties reads lists that nothing changes.
-func (s *site) ties(ctx context.Context) (Ties, error) {
+func (s *index) ties(ctx context.Context) (Ties, error) {
 	posts, err := s.tiesOfPosts(ctx)
 	if err != nil {
 		return Ties{}, err
@@ -35,7 +35,7 @@ func (s *site) ties(ctx context.Context) (Ties, error) {
 	return Ties{posts, tags}, nil
 }
 
-func (s *site) tiesOfPosts(ctx context.Context) ([]Reading, error) {
+func (s *index) tiesOfPosts(ctx context.Context) ([]Reading, error) {
 	all, ids, err := s.list(ctx, []string{floodTag})
 	if err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func (s *site) tiesOfPosts(ctx context.Context) ([]Reading, error) {
 	return out, nil
 }
 
-func (s *site) tiesOfTags(ctx context.Context) ([]Reading, error) {
+func (s *index) tiesOfTags(ctx context.Context) ([]Reading, error) {
 	all, err := collect(ctx, s.owner, "SELECT name FROM tags WHERE posts > 0", pgx.RowTo[string])
 	if err != nil {
 		return nil, fmt.Errorf("list tags: %w", err)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -18,6 +17,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/tagstream/tagstream/test/process"
 )
 
 const (
@@ -91,7 +92,7 @@ func (n *Network) StartJetstream(ctx context.Context, cfg JetstreamConfig) (*Jet
 // StartJetstream starts a server and returns at once; WaitReady waits until it answers. It is stopped when ctx ends.
 func StartJetstream(ctx context.Context, cfg JetstreamConfig) (*Jetstream, error) {
 	if cfg.Addr == "" || strings.HasSuffix(cfg.Addr, ":0") {
-		addr, err := freeAddr(ctx)
+		addr, err := process.FreeAddr()
 		if err != nil {
 			return nil, err
 		}
@@ -125,7 +126,7 @@ func (j *Jetstream) start() error {
 	args := append([]string{"--log-format=json", "serve", "--addr", j.cfg.Addr, "--data-dir", j.cfg.DataDir, "--relay-url", j.cfg.RelayURL,
 		"--plc-url", j.cfg.PLCURL, "--client-drain-timeout", drainTimeout.String()}, j.cfg.Args...)
 	cmd := exec.Command(j.cfg.Binary, args...)
-	cmd.SysProcAttr = childAttributes()
+	cmd.SysProcAttr = process.ChildAttributes()
 	// The server refuses variables with its prefix that it does not know, and reads tracing settings from the environment.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "JETSTREAM_") || strings.HasPrefix(v, "OTEL_") })
 	output, err := cmd.StderrPipe()
@@ -295,9 +296,9 @@ func (j *Jetstream) Restart(ctx context.Context) error {
 // signal sends a signal to the running process, or returns os.ErrProcessDone.
 func (j *Jetstream) signal(sig os.Signal) error {
 	j.mu.Lock()
-	process := j.process
+	running := j.process
 	j.mu.Unlock()
-	return process.Signal(sig)
+	return running.Signal(sig)
 }
 
 // Exited returns the channel that is closed when the present process ends.
@@ -312,16 +313,4 @@ func (j *Jetstream) lastError() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.exitErr
-}
-
-// freeAddr finds a loopback port that nobody listens on. Another process can take it before the server does; the server
-// then fails to start and says so.
-func freeAddr(ctx context.Context) (string, error) {
-	var listen net.ListenConfig
-	ln, err := listen.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().String(), nil
 }

@@ -131,18 +131,18 @@ func (s *site) diskFullNATS(rng *rand.Rand) trouble {
 			if d = s.disks["nats"]; d != nil {
 				return
 			}
-			s.must(s.nats.terminate())
+			s.must(s.nats.Terminate())
 			aside := s.natsDir() + ".aside"
 			s.must(os.Rename(s.natsDir(), aside))
 			d, _ = s.disk("nats", s.natsDir(), aside)
 			s.must(os.CopyFS(d.dir, os.DirFS(aside)))
-			s.must(s.nats.start())
+			s.must(s.nats.Start())
 		}),
 		once(time.Second, func() { d.fill() }),
 		{0, func() bool {
-			text, err := os.ReadFile(s.nats.log)
+			text, err := os.ReadFile(s.nats.Log)
 			s.must(err)
-			_, says := s.ingest.ready()
+			_, says := s.ingest.Ready()
 			return bytes.Contains(text, []byte(syscall.ENOSPC.Error())) || strings.Contains(says, stream.ErrFull.Error())
 		}},
 		once(fullFor(rng), func() { d.free() }),

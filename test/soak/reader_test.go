@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/tagstream/tagstream/test/process"
 )
 
 // readerPause is between two requests of the reader.
@@ -27,7 +29,7 @@ func (r *reader) run(ctx context.Context, base string) {
 	defer ticker.Stop()
 	for i := 0; ctx.Err() == nil; i++ {
 		path := paths[i%len(paths)]
-		status, body := fetch(base + path)
+		status, body := process.Fetch(base + path)
 		if ctx.Err() != nil {
 			return
 		}

@@ -22,6 +22,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/test/process"
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
@@ -31,6 +32,30 @@ const (
 
 	ownerRole, indexerRole, apiRole = "tagstream_owner", "tagstream_indexer", "tagstream_api"
 )
+
+// binaries are the paths of everything that runs as a process.
+type binaries struct {
+	ingest, indexer, api, nats, jetstream string
+
+	late func() (string, error) // a Jetstream server that stamps late, built where a run has one
+}
+
+// build builds them; they are gone with the test.
+func build(t *testing.T) binaries {
+	t.Helper()
+	dir := t.TempDir()
+	if err := process.Build(t.Context(), dir, process.Ingest, process.Indexer, process.API, process.NATS); err != nil {
+		t.Fatal(err)
+	}
+	in := func(name string) string { return filepath.Join(dir, name) }
+	b := binaries{ingest: in("ingest"), indexer: in("indexer"), api: in("api"), nats: in("nats-server")}
+	var err error
+	if b.jetstream, err = simnet.BuildJetstream(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	b.late = sync.OnceValues(func() (string, error) { return simnet.BuildLateJetstream(t.Context(), "") })
+	return b
+}
 
 // site is one installation: servers, programs, and the proxies between them.
 type site struct {
@@ -43,7 +68,7 @@ type site struct {
 	network *simnet.Network
 	host    *simnet.Jetstream
 	other   *simnet.Jetstream      // a second host, nil where there is none
-	nats    *program               // nil where there is a cluster
+	nats    *process.Program       // nil where there is a cluster
 	cluster []*natstest.TestServer // nil where there is one server
 	pg      *pgtest.PrivateServer
 	super   *pgxpool.Pool // past every proxy
@@ -53,8 +78,8 @@ type site struct {
 	ingestNATS, indexerNATS, opsNATS *fault.Proxy
 	indexerPG, apiPG, ownerPG        *fault.Proxy
 
-	ingest, indexer, api *program
-	standby              *program // a second ingest or indexer, while there is one
+	ingest, indexer, api *process.Program
+	standby              *process.Program // a second ingest or indexer, while there is one
 	apiURL               string
 	keys                 string
 	started              int // programs
@@ -164,7 +189,7 @@ func (s *site) databaseURL(role string, through *fault.Proxy) string {
 }
 
 func (s *site) openNATS() {
-	addr, err := freeAddr()
+	addr, err := process.FreeAddr()
 	require.NoError(s.t, err)
 	config := filepath.Join(s.dir, "nats.conf")
 	require.NoError(s.t, os.MkdirAll(s.natsDir(), 0o755))
@@ -174,9 +199,9 @@ listen: %q
 max_payload: 4MB
 jetstream { store_dir: %q, sync_interval: always, max_file: 10GB }
 `, addr, s.natsDir()), 0o644))
-	s.nats = &program{name: "nats", path: s.bin.nats, args: []string{"-c", config}, log: filepath.Join(s.dir, "nats.log")}
-	require.NoError(s.t, s.nats.start())
-	s.t.Cleanup(s.nats.end)
+	s.nats = &process.Program{Name: "nats", Path: s.bin.nats, Args: []string{"-c", config}, Log: filepath.Join(s.dir, "nats.log")}
+	require.NoError(s.t, s.nats.Start())
+	s.t.Cleanup(s.nats.End)
 	for _, p := range []**fault.Proxy{&s.ingestNATS, &s.indexerNATS, &s.opsNATS} {
 		*p = fault.New(s.t, fault.NATS, addr, s.log)
 	}
@@ -195,26 +220,23 @@ func (s *site) natsDir() string { return filepath.Join(s.dir, "nats") }
 func (s *site) natsURL(through *fault.Proxy) string { return "nats://" + through.Addr() }
 
 // program makes a program of ours with its own log and addresses.
-func (s *site) program(name, path string, args []string, settings map[string]string) *program {
+func (s *site) program(name, path string, args []string, settings map[string]string) *process.Program {
 	s.started++
-	p := &program{name: name, path: path, args: args, log: filepath.Join(s.dir, fmt.Sprintf("%s-%d.log", name, s.started))}
-	ops, err := freeAddr()
+	p := &process.Program{Name: name, Path: path, Args: args, Log: filepath.Join(s.dir, fmt.Sprintf("%s-%d.log", name, s.started))}
+	var err error
+	p.Ops, err = process.FreeAddr()
 	require.NoError(s.t, err)
-	p.ops = ops
-	for key, value := range settings {
-		p.env = append(p.env, "TAGSTREAM_"+key+"="+value)
-	}
-	p.env = append(p.env, "TAGSTREAM_OPS_LISTEN="+p.ops, "TAGSTREAM_LOG_LEVEL=info")
+	p.Env = append(process.Settings(settings), "TAGSTREAM_OPS_LISTEN="+p.Ops, "TAGSTREAM_LOG_LEVEL=info")
 	s.t.Cleanup(func() {
 		if s.t.Failed() {
-			p.stacks()
+			p.Stacks()
 		}
-		p.end()
+		p.End()
 	})
 	return p
 }
 
-func (s *site) newIngest() *program {
+func (s *site) newIngest() *process.Program {
 	settings := map[string]string{
 		"JETSTREAM_HOSTS": "http://" + s.toHost.Addr(), "JETSTREAM_START": "archive", "NATS_URL": s.natsURL(s.ingestNATS),
 	}
@@ -227,19 +249,19 @@ func (s *site) newIngest() *program {
 	return s.program("ingest", s.bin.ingest, nil, settings)
 }
 
-func (s *site) newIndexer() *program {
+func (s *site) newIndexer() *process.Program {
 	return s.program("indexer", s.bin.indexer, nil, map[string]string{
 		"NATS_URL": s.natsURL(s.indexerNATS), "DATABASE_URL": s.databaseURL(indexerRole, s.indexerPG),
 	})
 }
 
 // ownerTool is one of the indexer's commands that need the owner's role.
-func (s *site) ownerTool(command string) *program {
+func (s *site) ownerTool(command string) *process.Program {
 	return s.tool(s.natsURL(s.opsNATS), s.databaseURL(ownerRole, s.ownerPG), command)
 }
 
 // tool is one of the indexer's commands.
-func (s *site) tool(nats, database string, command ...string) *program {
+func (s *site) tool(nats, database string, command ...string) *process.Program {
 	return s.program("indexer "+command[0], s.bin.indexer, command, map[string]string{"NATS_URL": nats, "DATABASE_URL": database})
 }
 
@@ -247,7 +269,7 @@ func (s *site) tool(nats, database string, command ...string) *program {
 func (s *site) startPrograms() {
 	s.keys = filepath.Join(s.dir, "cursor.keys")
 	require.NoError(s.t, keyset.CreateKeys(s.keys))
-	listen, err := freeAddr()
+	listen, err := process.FreeAddr()
 	require.NoError(s.t, err)
 	s.apiURL = "http://" + listen
 	s.ingest, s.indexer = s.newIngest(), s.newIndexer()
@@ -255,13 +277,13 @@ func (s *site) startPrograms() {
 		"DATABASE_URL": s.databaseURL(apiRole, s.apiPG), "CURSOR_KEYS_FILE": s.keys, "API_LISTEN": listen,
 	})
 	for _, p := range s.programs() {
-		require.NoError(s.t, p.start())
+		require.NoError(s.t, p.Start())
 	}
 }
 
 // programs are those of ours that run now.
-func (s *site) programs() []*program {
-	all := []*program{s.ingest, s.indexer, s.api}
+func (s *site) programs() []*process.Program {
+	all := []*process.Program{s.ingest, s.indexer, s.api}
 	if s.standby != nil {
 		all = append(all, s.standby)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/fault"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/test/process"
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
@@ -206,9 +207,9 @@ func soak(t *testing.T, bin binaries, seed uint64, chosen []maker, sum *totals) 
 	found = append(found, r.wrong...)
 	phase("compare")
 	for _, p := range s.programs() {
-		if text := p.surprise(); text != "" {
-			found = append(found, text)
-		} else if err := p.terminate(); err != nil {
+		if err := p.Alive(); err != nil {
+			found = append(found, err.Error())
+		} else if err := p.Terminate(); err != nil {
 			found = append(found, err.Error())
 		}
 	}
@@ -241,8 +242,8 @@ func (s *site) haveTroubles(chosen []maker, rng *rand.Rand) {
 	for len(waiting)+len(open) > 0 {
 		now := <-ticker.C
 		for _, p := range s.programs() {
-			if text := p.surprise(); text != "" {
-				s.t.Fatal(text)
+			if err := p.Alive(); err != nil {
+				s.t.Fatal(err)
 			}
 		}
 		// What needs a part that another has waits for it.
@@ -292,15 +293,15 @@ func (s *site) settle() {
 	url := fmt.Sprintf("%s/v1/posts/%s/%s", s.apiURL, last.DID, last.Rkey)
 	poll.Until(s.t, settleLimit, func() (bool, string) {
 		for _, p := range s.programs() {
-			if text := p.surprise(); text != "" {
-				s.t.Fatal(text)
+			if err := p.Alive(); err != nil {
+				s.t.Fatal(err)
 			}
 		}
-		status, body := fetch(url)
+		status, body := process.Fetch(url)
 		return status == 200, fmt.Sprintf("the last post: %d %s", status, body)
 	})
 	for _, p := range s.programs() {
-		poll.Until(s.t, settleLimit, p.ready)
+		poll.Until(s.t, settleLimit, p.Ready)
 	}
 	// And what a reader that came back told twice.
 	poll.Until(s.t, settleLimit, func() (bool, string) {

@@ -17,6 +17,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/fault"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+	"github.com/tagstream/tagstream/test/process"
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
@@ -91,13 +92,13 @@ func (s *site) lateReplica(*rand.Rand) trouble {
 		gone            = map[string]string{} // revisions of the deletions, by the post's key
 		before, deleted uint64                // messages: before all that, and the last that says that a post was deleted
 		catchUp         []func()
-		redrive, remake *program
+		redrive, remake *process.Program
 	)
 	return trouble{
 		uses: []string{"owner", "postgres", "nats", "indexer", "indexer-nats", "ingest", "standby", "jetstream"},
 		steps: []step{
 			patiently(func() bool {
-				ready, _ := s.indexer.ready()
+				ready, _ := s.indexer.Ready()
 				_, before = s.last()
 				return ready && before > 0
 			}),
@@ -188,25 +189,25 @@ func (s *site) deadLetters() (n int) {
 }
 
 // succeeds runs a command until it ends well.
-func (s *site) succeeds(tool **program) step {
+func (s *site) succeeds(tool **process.Program) step {
 	tries, since := 0, time.Time{}
 	return patiently(func() bool {
 		p := *tool
-		code, ended := p.ended()
+		code, ended := p.Ended()
 		switch {
 		case ended && tries > 0 && code == 0:
 			return true
 		case !ended && time.Since(since) > toolLimit:
-			p.kill()
+			p.Kill()
 			return false
 		case !ended || time.Since(since) < time.Second:
 			return false
 		}
 		if tries++; tries > rebuildTries {
-			s.t.Fatalf("%s fails again and again: %s", p.name, p.tail())
+			s.t.Fatalf("%s fails again and again: %s", p.Name, p.Tail())
 		}
 		since = time.Now()
-		s.must(p.start())
+		s.must(p.Start())
 		return false
 	})
 }

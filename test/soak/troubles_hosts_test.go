@@ -209,7 +209,7 @@ func (s *site) importTimes(host *simnet.Jetstream, posts []simnet.OpResult) {
 		s.must(err)
 		req.Header.Set("Authorization", "Bearer "+importToken)
 		req.Header.Set("Content-Type", "application/json")
-		res, err := asker.Do(req)
+		res, err := (&http.Client{Timeout: mendLimit}).Do(req)
 		s.must(err)
 		defer res.Body.Close()
 		answer, err := io.ReadAll(res.Body)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tagstream/tagstream/pkg/testkit/fault"
+	"github.com/tagstream/tagstream/test/process"
 )
 
 // outlast is longer than either lease lasts.
@@ -16,7 +17,7 @@ const outlast = 7 * time.Second
 const rebuildTries = 20
 
 // twin is a second program of a kind, and the place of the first.
-func (s *site) twin(name string) (place **program, fresh *program) {
+func (s *site) twin(name string) (place **process.Program, fresh *process.Program) {
 	if name == "ingest" {
 		return &s.ingest, s.newIngest()
 	}
@@ -27,7 +28,7 @@ func (s *site) twin(name string) (place **program, fresh *program) {
 func (s *site) begin(name string) step {
 	return once(0, func() {
 		_, fresh := s.twin(name)
-		s.must(fresh.start())
+		s.must(fresh.Start())
 		s.standby = fresh
 	})
 }
@@ -53,9 +54,9 @@ func (s *site) endOne(name string, first bool, sig syscall.Signal) {
 		leaves, stays = stays, leaves
 	}
 	if sig == syscall.SIGTERM {
-		s.must(leaves.terminate())
+		s.must(leaves.Terminate())
 	} else {
-		leaves.end()
+		leaves.End()
 	}
 	*place, s.standby = stays, nil
 }
@@ -69,8 +70,8 @@ func (s *site) paused(name string, rng *rand.Rand) trouble {
 	}
 	return trouble{uses: []string{name, "standby"}, steps: []step{
 		s.begin(name),
-		once(500*time.Millisecond, func() { (*place).signal(syscall.SIGSTOP) }),
-		once(outlast+time.Duration(rng.Int64N(int64(2*time.Second))), func() { (*place).signal(syscall.SIGCONT) }),
+		once(500*time.Millisecond, func() { (*place).Signal(syscall.SIGSTOP) }),
+		once(outlast+time.Duration(rng.Int64N(int64(2*time.Second))), func() { (*place).Signal(syscall.SIGCONT) }),
 		once(time.Second+time.Duration(rng.Int64N(int64(time.Second))), func() { s.endOne(name, first, sig) }),
 		s.counted("paused " + name + " wakes after losing its lease"),
 	}}
@@ -81,12 +82,12 @@ func (s *site) paused(name string, rng *rand.Rand) trouble {
 func (s *site) pausedInTransaction(rng *rand.Rand) trouble {
 	t := s.strikes(s.indexerPG, fault.Fault{
 		Match: fault.Statement(moveCheckpoint), Nth: 1 + rng.IntN(5), Break: fault.Nothing,
-		Then: func() { s.indexer.signal(syscall.SIGSTOP) },
+		Then: func() { s.indexer.Signal(syscall.SIGSTOP) },
 	}, fault.Failed, "indexer paused in a transaction")
 	const idleLimit = 15 * time.Second // of the writer's transactions
 	t.uses = append(t.uses, "indexer", "standby")
 	t.steps = append([]step{s.begin("indexer")}, append(t.steps,
-		once(idleLimit+outlast, func() { s.indexer.signal(syscall.SIGCONT) }),
+		once(idleLimit+outlast, func() { s.indexer.Signal(syscall.SIGCONT) }),
 		once(time.Second, func() { s.endOne("indexer", rng.IntN(2) == 0, syscall.SIGTERM) }))...)
 	return t
 }
@@ -96,7 +97,7 @@ func (s *site) pausedInTransaction(rng *rand.Rand) trouble {
 func (s *site) rebuild(f fault.Fault, form fault.Form, kind string, kill bool) trouble {
 	tool := s.ownerTool("rebuild")
 	if kill {
-		f.Then = tool.kill
+		f.Then = tool.Kill
 	}
 	t := s.strikes(s.ownerPG, f, form, kind)
 	t.uses = append(t.uses, "owner", "postgres", "nats")
@@ -107,27 +108,27 @@ func (s *site) rebuild(f fault.Fault, form fault.Form, kind string, kill bool) t
 		}
 		// One that was killed has a lease of its own, which must end first.
 		if tries++; tries > rebuildTries {
-			s.t.Fatalf("the rebuild fails again and again: %s", tool.tail())
+			s.t.Fatalf("the rebuild fails again and again: %s", tool.Tail())
 		}
 		next = time.Now().Add(time.Second)
-		s.must(tool.start())
+		s.must(tool.Start())
 	}
 	arm, fired := t.steps[0], t.steps[1].do
 	t.steps = []step{
 		arm,
-		once(0, func() { s.must(tool.start()) }),
+		once(0, func() { s.must(tool.Start()) }),
 		{0, func() bool {
 			if fired() {
 				return true
 			}
 			// There may be no stream yet, say.
-			if _, ended := tool.ended(); ended {
+			if _, ended := tool.Ended(); ended {
 				again()
 			}
 			return false
 		}},
 		{0, func() bool {
-			code, ended := tool.ended()
+			code, ended := tool.Ended()
 			if ended && code == 0 {
 				return true
 			}
@@ -151,18 +152,18 @@ func (s *site) migrate(rng *rand.Rand) {
 	form := pick(rng, fault.Forms...)
 	tool := s.ownerTool("migrate")
 	a := s.ownerPG.Arm(fault.Fault{
-		Kind: "migration killed", Match: fault.Statement(pick(rng, places...)), Nth: 1, Form: form, Then: tool.kill,
+		Kind: "migration killed", Match: fault.Statement(pick(rng, places...)), Nth: 1, Form: form, Then: tool.Kill,
 	})
-	s.must(tool.start())
-	<-tool.done
+	s.must(tool.Start())
+	<-tool.Done()
 	select {
 	case <-a.Fired(): // a moment after the kill
-	case <-time.After(askLimit):
-		s.t.Fatalf("the migration ended before it was killed: %s", tool.tail())
+	case <-time.After(mendLimit):
+		s.t.Fatalf("the migration ended before it was killed: %s", tool.Tail())
 	}
-	s.must(tool.start())
-	<-tool.done
-	if code, _ := tool.ended(); code != 0 {
-		s.t.Fatalf("the migration cannot go on after a kill: %s", tool.tail())
+	s.must(tool.Start())
+	<-tool.Done()
+	if code, _ := tool.Ended(); code != 0 {
+		s.t.Fatalf("the migration cannot go on after a kill: %s", tool.Tail())
 	}
 }

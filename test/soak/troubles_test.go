@@ -8,6 +8,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/fault"
+	"github.com/tagstream/tagstream/test/process"
 )
 
 // trouble is something that goes wrong and, in its last step, is mended.
@@ -119,12 +120,12 @@ func catalogue() []maker {
 		name := map[syscall.Signal]string{syscall.SIGKILL: "kill -9", syscall.SIGTERM: "SIGTERM"}[sig]
 		for _, p := range []struct {
 			name string
-			of   func(s *site) **program
+			of   func(s *site) **process.Program
 		}{
-			{"ingest", func(s *site) **program { return &s.ingest }},
-			{"indexer", func(s *site) **program { return &s.indexer }},
-			{"api", func(s *site) **program { return &s.api }},
-			{"nats", func(s *site) **program { return &s.nats }},
+			{"ingest", func(s *site) **process.Program { return &s.ingest }},
+			{"indexer", func(s *site) **process.Program { return &s.indexer }},
+			{"api", func(s *site) **process.Program { return &s.api }},
+			{"nats", func(s *site) **process.Program { return &s.nats }},
 		} {
 			addWith(needs{single: p.name == "nats"}, name+" of "+p.name, func(s *site, rng *rand.Rand) trouble {
 				steps := s.restart(p.of(s), sig)
@@ -195,30 +196,30 @@ func (s *site) counted(kind string) step {
 }
 
 // killer kills the program that is in a place at that time.
-func (s *site) killer(p **program) func() {
-	return func() { (*p).kill() }
+func (s *site) killer(p **process.Program) func() {
+	return func() { (*p).Kill() }
 }
 
 // startAgain starts a program when it has ended.
-func (s *site) startAgain(p **program) step {
+func (s *site) startAgain(p **process.Program) step {
 	return step{0, func() bool {
-		if _, ended := (*p).ended(); !ended {
+		if _, ended := (*p).Ended(); !ended {
 			return false
 		}
-		s.must((*p).start())
+		s.must((*p).Start())
 		return true
 	}}
 }
 
 // restart ends a program by a signal and starts it again.
-func (s *site) restart(p **program, sig syscall.Signal) []step {
+func (s *site) restart(p **process.Program, sig syscall.Signal) []step {
 	return []step{
 		once(0, func() {
 			if sig == syscall.SIGTERM {
-				s.must((*p).terminate())
+				s.must((*p).Terminate())
 				return
 			}
-			(*p).kill()
+			(*p).Kill()
 		}),
 		s.startAgain(p),
 	}

@@ -1,8 +1,0 @@
-//go:build unix && !linux
-
-package bench
-
-import "syscall"
-
-// childAttributes keeps a terminal's Ctrl-C from a child.
-func childAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

@@ -1,0 +1,281 @@
+// Package process runs programs as an operator does, for tests and measurements: it builds them,
+// starts them again and again, watches and ends them.
+package process
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	// stopLimit is how long a program may take to stop as asked.
+	stopLimit = 30 * time.Second
+	logTail   = 2000 // bytes
+	// askLimit bounds one request to a program.
+	askLimit = 10 * time.Second
+)
+
+// The programs' packages.
+const (
+	Ingest    = "github.com/tagstream/tagstream/services/ingest/cmd/ingest"
+	Indexer   = "github.com/tagstream/tagstream/services/indexer/cmd/indexer"
+	API       = "github.com/tagstream/tagstream/services/api/cmd/api"
+	Tagstream = "github.com/tagstream/tagstream/services/standalone/cmd/tagstream"
+	NATS      = "github.com/nats-io/nats-server/v2"
+)
+
+// Build builds programs into a folder, each under the last word of its package's path.
+func Build(ctx context.Context, dir string, packages ...string) error {
+	args := append([]string{"build", "-o", dir + string(filepath.Separator)}, packages...)
+	if out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w: %s", strings.Join(packages, ", "), err, out)
+	}
+	return nil
+}
+
+// Program is something that runs as a process, and may be started again and again. Signal may be
+// called from any goroutine.
+type Program struct {
+	Name string
+	Path string
+	Args []string
+	Dir  string   // where it runs; empty is here
+	Env  []string // beside PATH and HOME
+	Log  string   // the file that all its runs write to
+	Ops  string   // the address of its ops listener, "" where it has none
+
+	mu       sync.Mutex
+	cmd      *exec.Cmd
+	done     chan struct{} // closed when the process has ended
+	expected bool          // its end was asked for
+}
+
+// Settings are the variables of settings that are given without their prefix.
+func Settings(settings map[string]string) []string {
+	var env []string
+	for key, value := range settings {
+		env = append(env, "TAGSTREAM_"+key+"="+value)
+	}
+	return env
+}
+
+// Start runs the program.
+func (p *Program) Start() error {
+	log, err := os.OpenFile(p.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("open the log of %s: %w", p.Name, err)
+	}
+	if p.cmd != nil {
+		_, _ = fmt.Fprintf(log, "--- %v; started again %s\n", p.cmd.ProcessState, time.Now().UTC().Format(time.RFC3339Nano))
+	}
+	cmd := exec.Command(p.Path, p.Args...)
+	cmd.Dir, cmd.Env = p.Dir, append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, p.Env...)
+	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, ChildAttributes()
+	done, started := make(chan struct{}), make(chan error, 1)
+	go func() {
+		defer log.Close()
+		// A child is killed when the thread that started it ends: it stays.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		if err := cmd.Start(); err != nil {
+			started <- err
+			return
+		}
+		p.mu.Lock()
+		p.cmd, p.done, p.expected = cmd, done, false
+		p.mu.Unlock()
+		started <- nil
+		_ = cmd.Wait() // its state says it all
+		close(done)
+	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("start %s: %w", p.Name, err)
+	}
+	return nil
+}
+
+// PID is the process's.
+func (p *Program) PID() int { return p.cmd.Process.Pid }
+
+// Done is closed when the process has ended.
+func (p *Program) Done() <-chan struct{} { return p.done }
+
+// Signal sends a signal; one that ends the program makes its end expected.
+func (p *Program) Signal(sig syscall.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if sig != syscall.SIGSTOP && sig != syscall.SIGCONT {
+		p.expected = true
+	}
+	_ = p.cmd.Process.Signal(sig) // gone is what most of them want
+}
+
+// Kill ends the process as a crash does.
+func (p *Program) Kill() { p.Signal(syscall.SIGKILL) }
+
+// Ended reports whether the process has ended, and its exit code. One that was not started has.
+func (p *Program) Ended() (code int, ended bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return 0, true
+	}
+	select {
+	case <-p.done:
+		return p.cmd.ProcessState.ExitCode(), true
+	default:
+		return 0, false
+	}
+}
+
+// Alive is an error where the process has ended without being asked to.
+func (p *Program) Alive() error {
+	code, ended := p.Ended()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !ended || p.expected || p.cmd == nil {
+		return nil
+	}
+	return fmt.Errorf("%s ended by itself with code %d: %s", p.Name, code, p.Tail())
+}
+
+// Terminate ends the program as an operator does. Its error is that of an end which was not clean.
+func (p *Program) Terminate() error {
+	if p == nil {
+		return nil
+	}
+	code, ended := p.Ended()
+	if !ended {
+		p.Signal(syscall.SIGCONT)
+		p.Signal(syscall.SIGTERM)
+		select {
+		case <-p.done:
+		case <-time.After(stopLimit):
+			p.Signal(syscall.SIGQUIT) // for its stacks
+			<-p.done
+			return fmt.Errorf("%s does not stop within %v: %s", p.Name, stopLimit, p.Tail())
+		}
+		code, _ = p.Ended()
+	} else if p.expected {
+		return nil
+	}
+	if code != 0 {
+		return fmt.Errorf("%s ended with code %d: %s", p.Name, code, p.Tail())
+	}
+	return nil
+}
+
+// End ends the process for good, whatever its state.
+func (p *Program) End() {
+	if _, ended := p.Ended(); ended {
+		return
+	}
+	p.Kill()
+	<-p.done
+}
+
+// Output is all that the program has printed, in all its runs.
+func (p *Program) Output() string {
+	text, err := os.ReadFile(p.Log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// Tail is the end of the output, for an error.
+func (p *Program) Tail() string {
+	text := []byte(p.Output())
+	return string(bytes.TrimSpace(text[max(0, len(text)-logTail):]))
+}
+
+// Stacks writes what every goroutine of the program does beside its log.
+func (p *Program) Stacks() {
+	if _, ended := p.Ended(); ended || p.Ops == "" {
+		return
+	}
+	_, text := Fetch("http://" + p.Ops + "/debug/pprof/goroutine?debug=2")
+	_, metrics := Fetch("http://" + p.Ops + "/metrics")
+	_ = os.WriteFile(p.Log+".stacks", []byte(text+"\n"+metrics), 0o644) // a help, and no more
+}
+
+// Ready reports whether the ops listener says that the program is ready, and what it says.
+func (p *Program) Ready() (bool, string) {
+	status, body := Fetch("http://" + p.Ops + "/readyz")
+	return status == http.StatusOK, p.Name + ": " + strconv.Itoa(status) + " " + body
+}
+
+// PeakMemory is the most resident memory that the process ever had, in bytes: VmHWM of the kernel.
+func (p *Program) PeakMemory() (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
+	if err != nil {
+		return 0, fmt.Errorf("read the memory of %s: %w", p.Name, err)
+	}
+	for line := range strings.SplitSeq(string(text), "\n") {
+		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kb, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(value, "kB")), 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("read the memory of %s: %q: %w", p.Name, line, err)
+			}
+			return kb << 10, nil
+		}
+	}
+	return 0, fmt.Errorf("read the memory of %s: it has no VmHWM", p.Name)
+}
+
+var asker = http.Client{Timeout: askLimit, Transport: &http.Transport{DisableKeepAlives: true}}
+
+// Fetch returns an answer's status and body; status 0 is none.
+func Fetch(url string) (int, string) {
+	res, err := asker.Get(url)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return res.StatusCode, string(body)
+}
+
+// FreeAddr is a loopback address that nobody listens on and that this process was not given
+// before. It lies below the ports that systems give to outgoing connections, so that none takes it
+// while its program is down.
+func FreeAddr() (string, error) {
+	const first, last, attempts = 20000, 32000, 100
+	given.Lock()
+	defer given.Unlock()
+	for range attempts {
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(first+rand.IntN(last-first)))
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			continue
+		}
+		_ = l.Close()
+		if !given.addrs[addr] {
+			given.addrs[addr] = true
+			return addr, nil
+		}
+	}
+	return "", fmt.Errorf("no free port found between %d and %d", first, last)
+}
+
+var given = struct {
+	sync.Mutex
+	addrs map[string]bool
+}{addrs: map[string]bool{}}

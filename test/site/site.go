@@ -1,0 +1,137 @@
+// Package site starts the servers of an installation for what is neither a test nor a deployment:
+// the benchmarks and the lab. Tests have pkg/testkit for the same; package process runs the programs.
+package site
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/tagstream/tagstream/pkg/pgserver"
+	"github.com/tagstream/tagstream/pkg/store"
+)
+
+// The roles of a deployment.
+const (
+	OwnerRole   = "tagstream_owner"   // makes the schema
+	IndexerRole = "tagstream_indexer" // changes rows
+	APIRole     = "tagstream_api"     // selects
+)
+
+const (
+	natsReady = 30 * time.Second
+	// natsMaxPayload is what a deployment gives its server.
+	natsMaxPayload = 4 << 20
+	pgStop         = time.Minute
+)
+
+// FindPostgres finds or installs the programs of a server; dir keeps what it installs.
+func FindPostgres(ctx context.Context, dir string) (pgserver.Binaries, error) {
+	return pgserver.Find(ctx, pgserver.FindOptions{Dir: filepath.Join(dir, "postgres"), Install: true, Logger: slog.New(slog.DiscardHandler)})
+}
+
+// Postgres is a private server with the roles of a deployment and a migrated database.
+type Postgres struct {
+	*pgserver.Server
+	// Extension says that the extension that was asked for is there.
+	Extension bool
+}
+
+// StartPostgres starts a server in dir. It loads an extension, "" for none, where the installation
+// has it; settings of the extension's own go with it alone.
+func StartPostgres(ctx context.Context, binaries pgserver.Binaries, dir, extension string, settings map[string]string) (p *Postgres, err error) {
+	quiet := slog.New(slog.DiscardHandler)
+	cfg := pgserver.Config{
+		Dir: filepath.Join(dir, "postgres"), Binaries: binaries, Database: "tagstream", Owner: OwnerRole,
+		Roles: []string{OwnerRole, IndexerRole, APIRole}, TCPPort: pgserver.AnyPort, Settings: map[string]string{}, Logger: quiet,
+	}
+	p = &Postgres{}
+	for name, value := range settings {
+		cfg.Settings[name] = value
+	}
+	if p.Server, err = pgserver.Start(ctx, cfg); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Stop(ctx))
+		}
+	}()
+	if extension != "" {
+		// A server does not start with a library that is not there: ask first.
+		err := p.exec(ctx, func(conn *pgx.Conn) error {
+			return conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = $1)", extension).Scan(&p.Extension)
+		})
+		if err != nil {
+			return p, fmt.Errorf("look for extension %s: %w", extension, err)
+		}
+	}
+	if p.Extension {
+		if err := p.Server.Stop(ctx); err != nil {
+			return p, err
+		}
+		cfg.Settings["shared_preload_libraries"] = extension
+		if p.Server, err = pgserver.Start(ctx, cfg); err != nil {
+			return nil, err
+		}
+		err := p.exec(ctx, func(conn *pgx.Conn) error {
+			_, err := conn.Exec(ctx, "CREATE EXTENSION "+extension)
+			return err
+		})
+		if err != nil {
+			return p, fmt.Errorf("create extension %s: %w", extension, err)
+		}
+	}
+	if err := store.CreateRoles(ctx, store.Options{URL: p.URL(pgserver.Superuser)}, IndexerRole, APIRole); err != nil {
+		return p, err
+	}
+	return p, store.Migrate(ctx, store.Options{URL: p.URL(OwnerRole)}, quiet)
+}
+
+// exec runs fn on a connection of the superuser.
+func (p *Postgres) exec(ctx context.Context, fn func(*pgx.Conn) error) error {
+	conn, err := pgx.Connect(ctx, p.URL(pgserver.Superuser))
+	if err != nil {
+		return fmt.Errorf("connect to Postgres: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	return fn(conn)
+}
+
+// Exec runs statements as the superuser.
+func (p *Postgres) Exec(ctx context.Context, sql string) error {
+	return p.exec(ctx, func(conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, sql)
+		return err
+	})
+}
+
+// Stop stops the server, also where ctx has ended.
+func (p *Postgres) Stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pgStop)
+	defer cancel()
+	return p.Server.Stop(ctx)
+}
+
+// StartNATS starts a server in this process that syncs every write, as a deployment's does.
+func StartNATS(dir string) (*server.Server, error) {
+	s, err := server.NewServer(&server.Options{
+		ServerName: "site", Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: dir,
+		SyncAlways: true, MaxPayload: natsMaxPayload, NoSigs: true, NoLog: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the NATS server: %w", err)
+	}
+	s.Start()
+	if !s.ReadyForConnections(natsReady) {
+		s.Shutdown()
+		return nil, fmt.Errorf("the NATS server is not ready within %s", natsReady)
+	}
+	return s, nil
+}
