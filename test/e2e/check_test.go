@@ -61,11 +61,9 @@ func (s *spoiler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func TestTheModelFindsBadAnswers(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
-	api, want := b.api(), model.New()
+	api := b.api()
 	history := model.GenerateMessages(1, 400)
-	for i, m := range history {
-		want.Apply(uint64(i+1), m)
-	}
+	want := model.Fold(history)
 	b.indexer(100)
 	b.await(api, b.publish(history...))
 	model.CheckHTTP(t, api, want, model.Queries(16, 1))

@@ -36,11 +36,7 @@ func fold(t *testing.T, seed uint64) {
 	history := model.GenerateMessages(seed, 2000)
 	for len(history) > 0 {
 		n := min(len(history), 1+rng.IntN(1000))
-		for _, m := range history[:n] {
-			seq++
-			want.Apply(seq, m)
-		}
-		require.Equal(t, seq, b.publish(history[:n]...))
+		seq = b.feed(want, history[:n]...)
 		history = history[n:]
 		b.big = []int{0, 1, 3, 20}[rng.IntN(4)]
 		r := b.indexer(sizes[rng.IntN(len(sizes))])

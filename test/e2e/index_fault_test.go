@@ -37,21 +37,13 @@ func TestIndexerRidesOutItsServers(t *testing.T) {
 	t.Parallel()
 	server := natstest.Server(t)
 	b := newIndexBench(t, server)
-	pg := pgtest.Server(t)
-	b.owner, b.writer, b.reader = store.Options{URL: pg.URL}, store.Options{URL: pg.URL}, store.Options{URL: pg.URL}
-	require.NoError(t, store.Migrate(t.Context(), b.owner, slog.New(slog.DiscardHandler)))
+	pg := b.ownServer()
 	url := b.api()
 	b.indexer(20)
 	want := model.New()
 	history := model.GenerateMessages(3, 1200)
-	next := uint64(0)
-	put := func(n int) uint64 {
-		for _, m := range history[:n] {
-			next++
-			want.Apply(next, m)
-		}
-		last := b.publish(history[:n]...)
-		history = history[n:]
+	put := func(n int) (last uint64) {
+		last, history = b.feed(want, history[:n]...), history[n:]
 		return last
 	}
 
@@ -79,11 +71,8 @@ func TestTwoIndexers(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
 	url := b.api()
-	want := model.New()
 	history := model.GenerateMessages(4, 1500)
-	for i, m := range history {
-		want.Apply(uint64(i+1), m)
-	}
+	want := model.Fold(history)
 	first := b.indexer(10)
 	b.await(url, b.publish(history[:500]...))
 	second := b.indexer(10)
@@ -104,11 +93,8 @@ func TestRebuildWhileServing(t *testing.T) {
 	b := newIndexBench(t, natstest.Server(t))
 	url := b.api()
 	b.indexer(50)
-	want := model.New()
 	history := model.GenerateMessages(5, 3000)
-	for i, m := range history {
-		want.Apply(uint64(i+1), m)
-	}
+	want := model.Fold(history)
 	b.await(url, b.publish(history[:2000]...))
 
 	tag := neturl.QueryEscape(want.TagCounts()[0].Tag)
@@ -160,11 +146,8 @@ func TestRebuildIsResumed(t *testing.T) {
 	b := newIndexBench(t, natstest.Server(t))
 	url := b.api()
 	b.indexer(500)
-	want := model.New()
 	history := model.GenerateMessages(6, 20_000)
-	for i, m := range history {
-		want.Apply(uint64(i+1), m)
-	}
+	want := model.Fold(history)
 	b.await(url, b.publish(history...))
 	query := "/v1/posts?limit=20&tags=" + neturl.QueryEscape(want.TagCounts()[0].Tag)
 	_, token := page(t, url+query)
@@ -285,11 +268,8 @@ func TestIndexerRefusesAnotherStream(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
 	url := b.api()
-	want := model.New()
 	history := model.GenerateMessages(7, 300)
-	for i, m := range history {
-		want.Apply(uint64(i+1), m)
-	}
+	want := model.Fold(history)
 	first := b.indexer(100)
 	b.await(url, b.publish(history...))
 	require.NoError(t, first.stop())
@@ -323,11 +303,8 @@ func TestStreamIsLostWhileIndexing(t *testing.T) {
 			t.Parallel()
 			b := newIndexBench(t, natstest.Server(t))
 			url := b.api()
-			want := model.New()
 			history := model.GenerateMessages(7, 300)
-			for i, m := range history {
-				want.Apply(uint64(i+1), m)
-			}
+			want := model.Fold(history)
 			last := b.publish(history...)
 			logger := b.logger("indexer")
 			health := obs.NewHealth(logger, indexer.HealthDatabase, indexer.HealthStream)
@@ -360,9 +337,7 @@ func TestStreamIsLostWhileIndexing(t *testing.T) {
 func TestIndexerCommitFaults(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
-	pg := pgtest.Server(t) // by TCP
-	b.owner, b.writer, b.reader = store.Options{URL: pg.URL}, store.Options{URL: pg.URL}, store.Options{URL: pg.URL}
-	require.NoError(t, store.Migrate(t.Context(), b.owner, slog.New(slog.DiscardHandler)))
+	pg := b.ownServer() // by TCP
 	url := b.api()
 	target, err := neturl.Parse(pg.URL)
 	require.NoError(t, err)
@@ -373,14 +348,8 @@ func TestIndexerCommitFaults(t *testing.T) {
 	b.indexer(20)
 	want := model.New()
 	history := model.GenerateMessages(10, 1500)
-	next := uint64(0)
-	put := func(n int) uint64 {
-		for _, m := range history[:n] {
-			next++
-			want.Apply(next, m)
-		}
-		last := b.publish(history[:n]...)
-		history = history[n:]
+	put := func(n int) (last uint64) {
+		last, history = b.feed(want, history[:n]...), history[n:]
 		return last
 	}
 	b.await(url, put(100))
@@ -407,16 +376,11 @@ func TestIndexerWhoseDatabaseWentBack(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
 	// Nothing is written out but at a checkpoint.
-	pg := pgtest.Server(t, pgtest.Setting("synchronous_commit", "off"), pgtest.Setting("wal_writer_delay", "10s"))
-	b.owner, b.writer, b.reader = store.Options{URL: pg.URL}, store.Options{URL: pg.URL}, store.Options{URL: pg.URL}
-	require.NoError(t, store.Migrate(t.Context(), b.owner, slog.New(slog.DiscardHandler)))
+	pg := b.ownServer(pgtest.Setting("synchronous_commit", "off"), pgtest.Setting("wal_writer_delay", "10s"))
 	url := b.api()
 	b.indexer(100)
-	want := model.New()
 	history := model.GenerateMessages(9, 900)
-	for i, m := range history {
-		want.Apply(uint64(i+1), m)
-	}
+	want := model.Fold(history)
 	checkpoint := func() (seq int) {
 		require.NoError(t, pg.Pool(t).QueryRow(t.Context(), "SELECT seq FROM tagstream.checkpoint").Scan(&seq))
 		return seq

@@ -27,6 +27,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 	"github.com/tagstream/tagstream/services/api"
 	"github.com/tagstream/tagstream/services/indexer"
+	"github.com/tagstream/tagstream/test/model"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -94,6 +95,26 @@ func (b *indexBench) publish(messages ...[]byte) uint64 {
 		}
 	}
 	return seq
+}
+
+// feed publishes messages, and folds them into the model as well. It returns the last sequence.
+func (b *indexBench) feed(want *model.Index, messages ...[]byte) (last uint64) {
+	b.t.Helper()
+	last = b.publish(messages...)
+	for i, m := range messages {
+		want.Apply(last-uint64(len(messages)-i-1), m)
+	}
+	return last
+}
+
+// ownServer gives the bench a Postgres of its own, which may come to harm, with one role for all.
+func (b *indexBench) ownServer(settings ...pgtest.Option) *pgtest.PrivateServer {
+	b.t.Helper()
+	pg := pgtest.Server(b.t, settings...)
+	b.owner = store.Options{URL: pg.URL}
+	b.writer, b.reader = b.owner, b.owner
+	require.NoError(b.t, store.Migrate(b.t.Context(), b.owner, slog.New(slog.DiscardHandler)))
+	return pg
 }
 
 // run is a service that runs until it is stopped or the test ends.

@@ -126,11 +126,8 @@ func TestPromotedStandby(t *testing.T) {
 	toStandby := at(b.writer, host(standby))
 	b.writer = at(b.writer, host(standby)+","+host(primary))
 	url := b.api()
-	want := model.New()
 	history := model.GenerateMessages(12, 900)
-	for i, m := range history {
-		want.Apply(uint64(i+1), m)
-	}
+	want := model.Fold(history)
 
 	first := b.indexer(20)
 	b.await(url, b.publish(history[:300]...))

@@ -50,11 +50,8 @@ func TestQueries(t *testing.T) {
 	bySeed(t, "queries", *queriesSeed, *queriesSeeds, func(t *testing.T, seed uint64) {
 		b := newIndexBench(t, natstest.Server(t))
 		url := b.api()
-		want := model.New()
 		history := model.GenerateMessages(seed+1000, 1500)
-		for i, m := range history {
-			want.Apply(uint64(i+1), m)
-		}
+		want := model.Fold(history)
 		b.indexer(1 + int(seed*97)%300)
 		b.await(url, b.publish(history...))
 		model.CheckHTTP(t, url, want, model.Queries(*queriesCount, seed))
@@ -75,10 +72,7 @@ func TestQueriesOfACrowd(t *testing.T) {
 		var last uint64
 		for len(events) > 0 {
 			n := min(len(events), 500)
-			for i, e := range events[:n] {
-				want.ApplyEvent(last+uint64(i)+1, e)
-			}
-			last = b.publish(encoded(t, events[:n])...)
+			last = b.feed(want, encoded(t, events[:n])...)
 			events = events[n:]
 			r := b.indexer(40 + n/3)
 			b.await(url, last)

@@ -104,11 +104,7 @@ func rebuildTrimmed(t *testing.T, seed uint64) {
 	}
 	for len(history) > 0 {
 		n := min(len(history), 200+rng.IntN(300))
-		for _, m := range history[:n] {
-			seq++
-			want.Apply(seq, m)
-		}
-		require.Equal(t, seq, b.publish(history[:n]...))
+		seq = b.feed(want, history[:n]...)
 		history = history[n:]
 		b.await(url, seq)
 		if erasing {
@@ -142,11 +138,8 @@ func TestRebuildSaysWhatItCannot(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
 	url := b.api()
-	want := model.New()
 	history := model.GenerateMessages(11, 900)
-	for i, m := range history[:600] {
-		want.Apply(uint64(i+1), m)
-	}
+	want := model.Fold(history[:600])
 	ix := b.indexer(100)
 	b.await(url, b.publish(history[:600]...))
 	require.NoError(t, ix.stop())
@@ -176,11 +169,8 @@ func TestRebuildOfADifferentIndex(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
 	url := b.api()
-	want := model.New()
 	history := model.GenerateMessages(13, 1500)
-	for i, m := range history {
-		want.Apply(uint64(i+1), m)
-	}
+	want := model.Fold(history)
 	b.indexer(100)
 	b.await(url, b.publish(history[:1000]...))
 	pool := pgtest.Pool(t, b.owner.URL)
@@ -212,11 +202,8 @@ func TestRebuildBesideAnIdleIndex(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
 	url := b.api()
-	want := model.New()
 	history := model.GenerateMessages(14, 6000)
-	for i, m := range history {
-		want.Apply(uint64(i+1), m)
-	}
+	want := model.Fold(history)
 	ix := b.indexer(77)
 	b.await(url, b.publish(history[:1000]...))
 	require.NoError(t, ix.stop())
@@ -235,11 +222,8 @@ func TestRebuildWhileTheStreamIsTrimmed(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
 	url := b.api()
-	want := model.New()
 	history := model.GenerateMessages(15, 2000)
-	for i, m := range history {
-		want.Apply(uint64(i+1), m)
-	}
+	want := model.Fold(history)
 	b.indexer(100)
 	seq := b.publish(history...)
 	b.await(url, seq)

@@ -108,11 +108,8 @@ func TestRestorePostgres(t *testing.T) {
 			b := newIndexBench(t, natstest.Server(t))
 			pg := b.deployed()
 			url := b.api()
-			want := model.New()
 			history := model.GenerateMessages(31, 1000)
-			for i, m := range history {
-				want.Apply(uint64(i+1), m)
-			}
+			want := model.Fold(history)
 			backup := filepath.Join(t.TempDir(), "backup")
 			ix := b.indexer(50)
 			b.await(url, b.publish(history[:500]...))
@@ -274,11 +271,8 @@ func TestRestoreBoth(t *testing.T) {
 	b := newIndexBench(t, natstest.Server(t, natstest.With(func(o *server.Options) { dir = o.StoreDir })))
 	b.deployed()
 	url := b.api()
-	want := model.New()
 	history := model.GenerateMessages(32, 900)
-	for i, m := range history {
-		want.Apply(uint64(i+1), m)
-	}
+	want := model.Fold(history)
 	ix := b.indexer(50)
 	b.await(url, b.publish(history[:300]...))
 	dump, copied := filepath.Join(t.TempDir(), "dump"), filepath.Join(t.TempDir(), "nats")
@@ -308,11 +302,8 @@ func TestRebuildFromANewStream(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
 	url := b.api()
-	former := model.New()
 	history := model.GenerateMessages(34, 600)
-	for i, m := range history {
-		former.Apply(uint64(i+1), m)
-	}
+	former := model.Fold(history)
 	ix := b.indexer(50)
 	b.await(url, b.publish(history...))
 	require.NoError(t, ix.stop())

@@ -72,6 +72,15 @@ func New() *Index {
 	}
 }
 
+// Fold folds messages of the stream, from its first one on.
+func Fold(messages [][]byte) *Index {
+	x := New()
+	for i, m := range messages {
+		x.Apply(uint64(i+1), m)
+	}
+	return x
+}
+
 // Apply folds one message of the stream into the index. One that event.Decode refuses is
 // counted, and otherwise as if it had never come.
 func (x *Index) Apply(seq uint64, data []byte) {
