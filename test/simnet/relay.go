@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"net"
 	"net/http"
@@ -29,12 +28,14 @@ const (
 	// writeBatch is how many frames are taken from the network at once.
 	writeBatch = 256
 	// A server drops events of an account with more than 64 waiting for verification. A relay of the real network never
-	// sends so fast; this one keeps each account under paceFrames in each paceWindow.
+	// sends so fast; this one sends at most paceFrames of an account in a paceWindow, and before the next ones
+	// the server has read them.
 	paceFrames = 16
 	paceWindow = 25 * time.Millisecond
-	// A server that gets a commit while it fetches the repository for a #sync of the same account can lose that commit, so
-	// the account's next frame keeps this distance from its #sync.
-	syncHold = 150 * time.Millisecond
+	paceSlack  = 4 // times as long as reading took
+	// While a server fetches the repository for a #sync, the account's events wait there. So they do
+	// here, but not longer than this: one that had the #sync before fetches nothing.
+	fetchHold = 2 * time.Second
 )
 
 // Relay is one loopback address on which the network answers as PLC directory, PDS and relay. Each server gets its own,
@@ -221,7 +222,7 @@ func (r *Relay) send(ctx context.Context, conn *websocket.Conn, position int64) 
 			return fmt.Errorf("write advisory: %w", err)
 		}
 	}
-	var pace pacer
+	pace := pacer{sent: map[string]int{}, holds: map[string]time.Time{}, read: conn.Ping, fetched: func(did string) bool { return !r.owes(did) }}
 	r.sent.Store(position)
 	for {
 		frames, err := r.network.framesAfter(ctx, position, writeBatch)
@@ -259,6 +260,13 @@ func (r *Relay) owe(did string) {
 	r.owed[did] = true
 }
 
+// owes reports whether a server has yet to fetch an account's repository.
+func (r *Relay) owes(did string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.owed[did]
+}
+
 // settle reports whether a repository is owed, and takes the note back.
 func (r *Relay) settle(did string) (owed bool) {
 	r.mu.Lock()
@@ -268,46 +276,56 @@ func (r *Relay) settle(did string) (owed bool) {
 	return owed
 }
 
-// pacer spreads the frames of each account over time; see paceFrames and syncHold.
+// pacer spreads the frames of each account over time; see paceFrames and fetchHold.
 type pacer struct {
-	ends  time.Time // of the present window
-	sent  map[string]int
-	holds map[string]time.Time // when accounts with a recent #sync may go on
+	ends time.Time // of the present window
+	sent map[string]int
+	// read returns when the server has read all that was sent, and fetched says that it has the
+	// repository behind an account's newest #sync.
+	read    func(context.Context) error
+	fetched func(did string) bool
+	holds   map[string]time.Time // how long accounts wait for that
 }
 
 // wait returns when this frame may be sent, or with the context's error. Frames behind it wait too: the order is kept.
 func (p *pacer) wait(ctx context.Context, next frame) error {
-	now := time.Now()
-	until := p.holds[next.did] // the zero time where there is none
-	if now.After(p.ends) {
-		p.begin(now)
-	} else if p.sent[next.did] >= paceFrames && p.ends.After(until) {
-		until = p.ends
-	}
-	if until.After(now) {
-		timer := time.NewTimer(until.Sub(now))
-		defer timer.Stop()
-		select {
-		case now = <-timer.C:
-		case <-ctx.Done():
-			return ctx.Err()
+	for time.Now().Before(p.holds[next.did]) && !p.fetched(next.did) {
+		if err := pause(ctx, holdPoll); err != nil {
+			return err
 		}
-		p.begin(now)
+	}
+	delete(p.holds, next.did)
+	if p.sent[next.did] >= paceFrames {
+		asked := time.Now()
+		if err := p.read(ctx); err != nil {
+			return err
+		}
+		// On a machine that is slow to read, what is read takes its time too.
+		if err := pause(ctx, max(time.Until(p.ends), paceSlack*time.Since(asked))); err != nil {
+			return err
+		}
+		clear(p.sent)
+	}
+	if len(p.sent) == 0 {
+		p.ends = time.Now().Add(paceWindow)
 	}
 	p.sent[next.did]++
 	if next.sync {
-		p.holds[next.did] = now.Add(syncHold)
+		p.holds[next.did] = time.Now().Add(fetchHold)
 	}
 	return nil
 }
 
-// begin opens a window and forgets the holds that are over.
-func (p *pacer) begin(now time.Time) {
-	p.ends, p.sent = now.Add(paceWindow), map[string]int{}
-	if p.holds == nil {
-		p.holds = map[string]time.Time{}
+// pause returns after a while, or with the context's error.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	maps.DeleteFunc(p.holds, func(_ string, until time.Time) bool { return !until.After(now) })
 }
 
 // listHosts names this relay's own address as the only PDS: a server downloads from a loopback host only if it is the
