@@ -39,7 +39,7 @@ var leaves = []leaf{
 }
 
 // certificates makes the authority and what it signs. Its key is needed for
-// nothing else and readable by nobody but root: keep it off the machine if you like.
+// nothing else and readable by no one but root: keep it off the machine if you like.
 func (m *maker) certificates() error {
 	missing, err := m.missing("ca.crt", "ca.key")
 	if err != nil {

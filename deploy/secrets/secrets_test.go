@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// asSelf leaves the files with whoever runs the test.
+// asSelf leaves the files with the user that runs the test.
 func asSelf(t *testing.T) options {
 	return options{dir: filepath.Join(t.TempDir(), "secrets"), programUser: -1, postgresUser: -1, grafanaUser: -1}
 }

@@ -48,7 +48,7 @@ func (k Key) Next() Key {
 
 // SortAt is the time by which a post is ordered: the earlier of what its
 // author claims (createdAt) and when the event that brought it into the index
-// was witnessed (indexedAt), so that nobody can post into the future; not
+// was witnessed (indexedAt), so that no one can post into the future; not
 // before 1970. A createdAt that is not an RFC 3339 time with a zone counts for
 // nothing. The result is UTC, in whole microseconds.
 func SortAt(createdAt string, indexedAt time.Time) time.Time {

@@ -31,7 +31,7 @@ func syncEvent(t *testing.T, text string) *event.Event {
 	return ev
 }
 
-// TestSyncRun: what each event behind a #sync at 3 is to it: y for one that goes on
+// TestSyncRun: what each event behind a #sync at 3 is to it: y for one that continues
 // with it, n for one that does not.
 //
 // Invariant: one rule says which events belong to a #sync, and it uses no time: the creates

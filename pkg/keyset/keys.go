@@ -141,7 +141,7 @@ func decodeSecret(s string) ([]byte, error) {
 }
 
 // LoadKeys reads a keys file; see [ParseKeys] for its format. It refuses a file
-// that everyone can read or that others than its owner can write: whoever has a
+// that everyone can read or that others than its owner can write: anyone with a
 // secret can make tokens. Errors name the file; one for a missing file is
 // [os.ErrNotExist].
 func LoadKeys(path string) ([]Key, error) {

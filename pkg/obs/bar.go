@@ -15,7 +15,7 @@ import (
 // logEvery is how often long work logs its progress where there is no terminal.
 const logEvery = 10 * time.Second
 
-// bars counts those that a terminal shows. Whoever writes to one holds it.
+// bars counts those that a terminal shows. A writer holds it.
 var bars struct {
 	sync.Mutex
 	n int
@@ -32,7 +32,7 @@ func (w besideBars) Write(p []byte) (int, error) {
 	bars.Lock()
 	defer bars.Unlock()
 	if bars.n > 0 {
-		_, _ = io.WriteString(w.Writer, clearLine) // as with the line itself: nobody to tell
+		_, _ = io.WriteString(w.Writer, clearLine) // as with the line itself: no one to tell
 	}
 	return w.Writer.Write(p)
 }
@@ -51,7 +51,7 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// Bar shows the progress of long work: a bar with rate and time to go on a
+// Bar shows the progress of long work: a bar with rate and remaining time on a
 // terminal, a log line now and then otherwise. It is safe for concurrent use.
 type Bar struct {
 	logger *slog.Logger

@@ -50,7 +50,7 @@ func TestBarInAPipe(t *testing.T) {
 	_, pipe, err := os.Pipe()
 	require.NoError(t, err)
 	defer pipe.Close()
-	for _, first := range []uint64{0, 5000} { // from the start, and going on
+	for _, first := range []uint64{0, 5000} { // from the start, and continuing
 		synctest.Test(t, func(t *testing.T) {
 			var log bytes.Buffer
 			b := NewBar(pipe, plainLogger(&log), "rebuilding", "messages")

@@ -66,7 +66,7 @@ func OpsHandler(health *Health, registry prometheus.Gatherer, extra http.Handler
 		if len(why) > 0 {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
-		// The client may be gone; there is nobody else to tell.
+		// The client may be gone; no one else can be told.
 		_ = json.NewEncoder(w).Encode(struct {
 			NotReady   map[string]string `json:"notReady"`
 			Ready      bool              `json:"ready"`

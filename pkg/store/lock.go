@@ -89,7 +89,7 @@ func lockHolder(ctx context.Context, conn *pgx.Conn, key int64) (string, error) 
 }
 
 // awaitLibrary waits until the lock of the library that runs the migrations is free,
-// for which that one would wait for ever.
+// for which that one would wait indefinitely.
 func awaitLibrary(ctx context.Context, conn *pgx.Conn, schema string, logger *slog.Logger) error {
 	id, err := database.GenerateAdvisoryLockId(conn.Config().Database, schema, migrationsTable)
 	if err != nil {

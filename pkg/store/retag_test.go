@@ -34,7 +34,7 @@ func olderTags(i int) []string {
 }
 
 // TestRetag: an index that an older program wrote becomes, step by step, what one is
-// that was rebuilt, whoever reads it meanwhile and however often the indexer begins again.
+// that was rebuilt, whatever reads it meanwhile and however often the indexer begins again.
 func TestRetag(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -88,7 +88,7 @@ func TestRetag(t *testing.T) {
 		compared <- f
 	}()
 
-	// Whoever asks for all the look-alikes, as an API of either version may, gets every
+	// Anyone who asks for all the look-alikes, as an API of either version may, gets every
 	// post, in order.
 	reader := storetest.Reader(t, o)
 	reading, stop := context.WithCancel(t.Context())

@@ -39,7 +39,7 @@ type State int16
 const (
 	// Active accounts' posts are visible.
 	Active State = 0
-	// Hidden accounts' posts are kept but seen by nobody.
+	// Hidden accounts' posts are kept but seen by no one.
 	Hidden State = 1
 	// Deleted accounts' posts were erased; posts that come nevertheless are
 	// kept hidden until the account is active again.

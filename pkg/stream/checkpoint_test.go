@@ -11,7 +11,7 @@ import (
 )
 
 // TestEventsOfAPastWindowDoNotMoveTheCheckpoint: they say where the live ones
-// go on, whatever the stream ends with.
+// continue, whatever the stream ends with.
 func TestEventsOfAPastWindowDoNotMoveTheCheckpoint(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)

@@ -126,7 +126,7 @@ func DeadLetterSeqs(ctx context.Context, js jetstream.JetStream) ([]uint64, erro
 // DeadLettersState is how many letters there are and the room that they take.
 type DeadLettersState struct{ Count, Bytes, MaxBytes uint64 }
 
-// GetDeadLettersState returns it. Letters that no program of ours put count too.
+// GetDeadLettersState returns it. Letters of other programs count too.
 func GetDeadLettersState(ctx context.Context, js jetstream.JetStream) (DeadLettersState, error) {
 	s, err := js.Stream(ctx, DeadLetters)
 	if err != nil {
@@ -173,7 +173,7 @@ func DeleteDeadLetter(ctx context.Context, js jetstream.JetStream, seq uint64) e
 }
 
 // deadLetterSeq reads the number that is a letter's subject. A subject of
-// another form is not of ours.
+// another form is not ours.
 func deadLetterSeq(subject string) (uint64, bool) {
 	token, ok := strings.CutPrefix(subject, deadLetterPrefix)
 	if !ok {

@@ -11,11 +11,11 @@ import (
 )
 
 // Eraser takes messages out of the stream of events for good: the server
-// overwrites them in its files. Readers pass the gaps, see Reader; nobody may
+// overwrites them in its files. Readers pass the gaps, see Reader; no one may
 // take the stream's first message, which tells a gap from trimming, nor its
-// last, which tells the writer where to go on.
+// last, which tells the writer where to continue.
 //
-// The server writes a block of up to 8 MiB anew for each message, under the
+// The server rewrites a block of up to 8 MiB for each message, under the
 // stream's lock: leave it time in between.
 type Eraser struct {
 	js    jetstream.JetStream

@@ -10,7 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// askTimeout bounds a question to a stream's leader, which nobody answers while
+// askTimeout bounds a question to a stream's leader, which no one answers while
 // there is none.
 const askTimeout = 5 * time.Second
 
@@ -28,7 +28,7 @@ type question struct {
 // The client library asks for a direct get, which any replica answers, also one
 // that is behind: it does not find what was just acknowledged, and has an older
 // message as the last one. Here "not found" means that a message is gone, and
-// the last one is where to go on, so only the leader is believed.
+// the last one is where to continue, so only the leader is believed.
 func askLeader(ctx context.Context, js jetstream.JetStream, stream string, q question) (*jetstream.RawStreamMsg, error) {
 	var answer struct {
 		Message *struct {

@@ -175,7 +175,7 @@ func TestLeaseOverOutages(t *testing.T) {
 		p := newProxy(t, s)
 		a := contend(t.Context(), stream.NewLease(p.jetStream(t), "holder"))
 		held := a.requireHeld(t)
-		// Away from the first renewal on, until one was tried in vain.
+		// Away from the first renewal on, until one was tried without success.
 		missed := make(chan struct{})
 		var once sync.Once
 		p.onFrame(func(f frame) verdict {

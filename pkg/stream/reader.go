@@ -46,13 +46,13 @@ const (
 const (
 	// readPull is how long one request for messages stands, and readHeartbeat
 	// how often the server says that it still does: a consumer that is silent
-	// for two of them is made anew.
+	// for two of them is recreated.
 	readPull      = 10 * time.Second
 	readHeartbeat = 2 * time.Second
 	// readStall is how long a consumer may give nothing until it is looked whether
 	// there is something; longer than silence is noticed.
 	readStall = 5 * time.Second
-	// readInactive is how long the server keeps a consumer that nobody asks.
+	// readInactive is how long the server keeps a consumer that no one asks.
 	readInactive = time.Minute
 	readTimeout  = 5 * time.Second
 	readRetryMin = 50 * time.Millisecond
@@ -60,9 +60,9 @@ const (
 )
 
 // Reader reads the stream in order from a sequence number, with a bounded
-// number of messages in memory: when nobody takes them, it stops asking.
+// number of messages in memory: when no one takes them, it stops asking.
 //
-// A server that is away is waited for, and the reading goes on behind the last
+// A server that is away is waited for, and the reading continues behind the last
 // message. No message comes twice, none is left out but those that were erased
 // one by one.
 type Reader struct {
@@ -144,7 +144,7 @@ func openConsumer(ctx context.Context, js jetstream.JetStream, start uint64) (je
 }
 
 // read reads from next on until ctx ends or the stream no longer has what
-// follows. Whatever else becomes of a consumer, another goes on where it
+// follows. Whatever else becomes of a consumer, another continues where it
 // stopped.
 func (r *Reader) read(ctx context.Context, cons jetstream.Consumer, next uint64) error {
 	conn := r.js.Conn()
@@ -179,7 +179,7 @@ func (r *Reader) read(ctx context.Context, cons jetstream.Consumer, next uint64)
 
 // checkLast checks that the stream still has the message that was read last (the
 // one before the start, where none was yet), or has erased it: one that was made
-// anew or restored while nobody looked may have grown past it since.
+// again or restored unobserved may have grown past it since.
 func (r *Reader) checkLast(ctx context.Context) error {
 	if r.last == 0 {
 		return nil
@@ -195,7 +195,7 @@ func (r *Reader) checkLast(ctx context.Context) error {
 }
 
 // consume passes on what a consumer delivers until that breaks off, and returns
-// the sequence number to go on with.
+// the sequence number to continue with.
 func (r *Reader) consume(ctx context.Context, connected <-chan nats.Status, cons jetstream.Consumer, next uint64) uint64 {
 	// Not the client's own limit of bytes: it lets messages get lost.
 	ahead := readAheadBytes / max(r.js.Conn().MaxPayload(), 1)
@@ -265,7 +265,7 @@ func (r *Reader) await(ctx context.Context, it jetstream.MessagesContext, next u
 }
 
 // Trouble returns why the reader cannot read at the moment, nil while it can: it
-// goes on trying, and Next does not tell. It may be called from any goroutine.
+// keeps trying, and Next does not tell. It may be called from any goroutine.
 func (r *Reader) Trouble() error {
 	if err := r.trouble.Load(); err != nil {
 		return *err
@@ -331,7 +331,7 @@ func (r *Reader) gather(ctx context.Context, limit int, wait time.Duration) erro
 // before the first message missing was not trimmed up to there.
 //
 // A deadline of ctx's is for waiting for messages. Where there are some, a server
-// that answers slowly must not keep them back for ever.
+// that answers slowly must not keep them back indefinitely.
 func (r *Reader) checkMissing(ctx context.Context) error {
 	look, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()

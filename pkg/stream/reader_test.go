@@ -269,8 +269,8 @@ func (s *noConsumers) CreateConsumer(ctx context.Context, name string, cfg jetst
 	return s.JetStream.CreateConsumer(ctx, name, cfg) //nolint:wrapcheck // as it is
 }
 
-// TestTroubleIsTold: a reader that the server gives no other consumer says so, and
-// goes on once it does.
+// TestTroubleIsTold: a reader that the server gives no other consumer reports it, and
+// continues once it does.
 func TestTroubleIsTold(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
@@ -344,7 +344,7 @@ func TestSlowReaderHoldsLittle(t *testing.T) {
 	require.NoError(t, err)
 	r := openReader(t, mine, 1)
 	got := requireRead(t, r, 1)
-	// It asks for no more than its share however long nobody takes any.
+	// It asks for no more than its share however long no one takes any.
 	var seen uint64
 	poll.Until(t, patience, func() (bool, string) {
 		st, err := js.Stream(t.Context(), stream.Posts)

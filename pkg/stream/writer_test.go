@@ -307,7 +307,7 @@ func TestSinglePublishIsTriedOnce(t *testing.T) {
 		}
 		return pass
 	})
-	require.NoError(t, direct.DeleteStream(t.Context(), stream.Posts)) // nobody responds
+	require.NoError(t, direct.DeleteStream(t.Context(), stream.Posts)) // no one responds
 	require.ErrorIs(t, w.Append(ctx, numbered(1, 1)), context.Canceled)
 	require.Equal(t, int64(1), atError.Load())
 	require.Equal(t, int64(1), published.Load())

@@ -52,7 +52,7 @@ func (q *queue) exporter() sdktrace.SpanExporter { return queueExporter{q} }
 type queueExporter struct{ q *queue }
 
 // ExportSpans sends a batch. That it failed is counted, and logged once until
-// one gets there again; there is nobody else to tell.
+// one gets there again; no one else can be told.
 func (e queueExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	q := e.q
 	err := q.collector.ExportSpans(ctx, spans)

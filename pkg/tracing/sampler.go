@@ -8,7 +8,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// sampler begins traces at a ratio, goes on with its own, and joins those that
+// sampler begins traces at a ratio, continues with its own, and joins those that
 // others began up to a number a second.
 func sampler(ratio float64) sdktrace.Sampler {
 	return sdktrace.ParentBased(sdktrace.TraceIDRatioBased(ratio),

@@ -148,7 +148,7 @@ func TestTraceparent(t *testing.T) {
 	require.Len(t, tracing.Links(func(yield func(string) bool) { _ = yield("") && yield("x") && yield(text) }), 1)
 }
 
-// TestCallersAreLimited: whoever calls says what is sampled, up to a number a
+// TestCallersAreLimited: callers decide what is sampled, up to a number a
 // second; what no caller asked for does not count.
 func TestCallersAreLimited(t *testing.T) {
 	t.Parallel()

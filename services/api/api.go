@@ -2,7 +2,7 @@
 // role can only select.
 //
 // It keeps no state: any number of instances can run side by side, and one that is killed loses
-// only the answers in progress. While the database is down, requests get 503 and readiness says so.
+// only the answers in progress. While the database is down, requests get 503 and readiness fails.
 package api
 
 import (
@@ -52,7 +52,7 @@ const (
 	writeTimeout = 30 * time.Second
 	idleTimeout  = 2 * time.Minute
 	// maxHeaderBytes leaves room above the longest query string that is read,
-	// so that a longer one gets an answer that says so.
+	// so that a longer one gets an answer with the reason.
 	maxHeaderBytes = 128 << 10
 	// drainTimeout bounds how long requests under way may take at the end.
 	drainTimeout = 10 * time.Second

@@ -301,7 +301,7 @@ func (b *behind) get(t *testing.T, method, target string) *http.Response {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, "http://tags.example", nil)
 	require.NoError(t, err)
-	req.URL.Opaque = b.prefix + target // as it is: nothing is encoded anew
+	req.URL.Opaque = b.prefix + target // as it is: nothing is encoded again
 	a, err := b.client.Do(req)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = a.Body.Close() })

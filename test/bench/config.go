@@ -22,7 +22,7 @@ type Config struct {
 	// last.
 	Histories []int
 	// Rate is how many tagged posts a second are written while freshness is measured, on average, and For how long that
-	// goes on.
+	// continues.
 	Rate float64
 	For  time.Duration
 	// Load is how long the api is asked by many clients at once before its memory is read.

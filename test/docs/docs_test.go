@@ -14,7 +14,7 @@ import (
 
 const root = "../.."
 
-// maxWords is the most that docs may hold together: what nobody has time to read helps nobody.
+// maxWords is the most that docs may hold together: long documents are not read.
 const maxWords = 14_500
 
 // generated are the documents that programs write, with lines of any length.

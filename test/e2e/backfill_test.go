@@ -60,7 +60,7 @@ func (b *ingestBench) liveFromTip(host *simnet.Jetstream) *ingestRun {
 	return run
 }
 
-// checkpoint is where a writer would go on.
+// checkpoint is where a writer would continue.
 func (b *ingestBench) checkpoint() event.Position {
 	b.t.Helper()
 	all := b.all()
@@ -119,7 +119,7 @@ func TestBackfillFillsInWhatALateStartMissed(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(body), &status))
 	require.Equal(t, b.checkpoint().NetworkTime(), status.IndexedThrough.UTC(), "as far as the present was read, not the past")
 
-	// The reader of the present goes on where it was.
+	// The reader of the present continues where it was.
 	before := b.checkpoint()
 	live.halt()
 	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}})

@@ -96,7 +96,7 @@ func (b *indexBench) status() query.Status {
 
 // TestRedrive has Postgres refuse one message in ten of a history full of
 // edges, and redrives the dead letters when it takes them again: in parts,
-// twice over, beside an indexer that goes on. The index becomes what it would
+// twice over, beside an indexer that continues. The index becomes what it would
 // have been without any dead letter, places in the order included.
 func TestRedrive(t *testing.T) {
 	t.Parallel()
@@ -125,7 +125,7 @@ func redrive(t *testing.T, seed uint64) {
 	refused := b.letters()
 	require.Greater(t, len(refused), want.DeadLetters()/2+10, "of the poison something shows")
 
-	// Redriven in vain, it stays.
+	// Redriven without success, it stays.
 	tried := b.redrive(indexer.RedriveConfig{Seqs: refused[:10]})
 	require.Len(t, tried, 10)
 	refused = slices.DeleteFunc(refused, func(seq uint64) bool {

@@ -45,7 +45,7 @@ func (b *indexBench) erase(within time.Duration) (posts, letters int) {
 
 const week = 7 * 24 * time.Hour
 
-// rebuild makes the index anew and switches it in.
+// rebuild rebuilds the index and switches it in.
 func (b *indexBench) rebuild() {
 	b.t.Helper()
 	b.runs++
@@ -76,7 +76,7 @@ func (b *indexBench) stored(last uint64) map[uint64][]byte {
 // that come again under their keys, hidden and erased accounts, syncs, events
 // that come late. The live index stays what it is, and one that is rebuilt from
 // what is left of the stream is the same, places in the order included. Readers
-// that were somewhere in the stream go on.
+// that were somewhere in the stream continue.
 func TestErase(t *testing.T) {
 	t.Parallel()
 	bySeed(t, "erase", *eraseSeed, *eraseSeeds, eraseAlong)
@@ -315,7 +315,7 @@ func TestErasedBytes(t *testing.T) {
 	posts, letters = b.erase(week)
 	require.Zero(t, posts+letters, "again, there is nothing to do")
 
-	// A dead letter that nobody can read goes when the time is over.
+	// A dead letter that no one can read goes when the time is over.
 	_, letters = b.erase(time.Nanosecond)
 	require.Equal(t, 1, letters)
 
@@ -425,7 +425,7 @@ func TestEraseLeavesTheYoung(t *testing.T) {
 		require.NoError(t, pgtest.Pool(t, b.owner.URL).QueryRow(t.Context(), `SELECT erased_through FROM tagstream.heartbeat`).Scan(&through))
 		require.Equal(t, settle > 0, through == 0, through)
 	}
-	// The last message is never erased: ingest goes on behind it.
+	// The last message is never erased: ingest continues behind it.
 	s, err := b.js.Stream(t.Context(), stream.Posts)
 	require.NoError(t, err)
 	_, err = s.GetMsg(t.Context(), last)

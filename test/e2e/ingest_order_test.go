@@ -72,7 +72,7 @@ func TestAccountStatusesOfALateHost(t *testing.T) {
 }
 
 // TestIngestSaysThatASyncIsOver: what follows is of no use to the index, and the
-// account goes on. Where its replacements ended is in the stream, by what was read.
+// account continues. Where its replacements ended is in the stream, by what was read.
 func TestIngestSaysThatASyncIsOver(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 2)

@@ -154,7 +154,7 @@ func TestPrivileges(t *testing.T) {
 }
 
 // publishUnreadable stores messages of a later version, and behind them the one
-// that was the last, which says where ingest goes on.
+// that was the last, which says where ingest continues.
 func (d *deployed) publishUnreadable(js jetstream.JetStream, n int) {
 	d.t.Helper()
 	s, err := js.Stream(d.t.Context(), stream.Posts)

@@ -220,7 +220,7 @@ type readPage struct {
 	}
 }
 
-// ends returns, by direction, whether more follows and the token to go on with.
+// ends returns, by direction, whether more follows and the token to continue with.
 func (p *readPage) ends(newer bool) (more bool, token string) {
 	if newer {
 		return p.Page.HasPrevious, p.Page.Previous

@@ -135,7 +135,7 @@ func TestReconcileAfterAGap(t *testing.T) {
 		require.Equal(t, map[string]event.Kind{deleted.Rkey: event.KindDelete, untagged.Rkey: event.KindRemove}[e.Rkey], e.Kind)
 		require.GreaterOrEqual(t, e.Checkpoint().Seq, position.Seq)
 	}
-	// An index that is made from the stream anew shows the same.
+	// An index that is rebuilt from the stream shows the same.
 	y := newIndexBench(t, b.nats)
 	rebuilt := y.api()
 	y.indexer(7)
@@ -165,7 +165,7 @@ func TestReconcileAfterAGap(t *testing.T) {
 	var printed map[string]any
 	command.decode(&printed)
 	// The margin of a minute covers all that this short network said: the command compares nothing,
-	// and says so.
+	// and reports it.
 	require.Equal(t, false, printed["complete"], printed)
 	require.Contains(t, printed["why"], "nothing was compared")
 	require.Equal(t, fresh.URL(), printed["host"])

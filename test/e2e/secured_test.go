@@ -273,7 +273,7 @@ var rarelyUsed = map[string]string{
 	"indexer $JS.API.CONSUMER.INFO.POSTS.*":                "so does the indexer, if it is not faster to make another consumer",
 }
 
-// unused are the rights that nobody used, and should have.
+// unused are the rights that no one used, and should have.
 func (u *uses) unused() (rights []string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -44,7 +44,7 @@ func TestVersions(t *testing.T) {
 		if i%40 == 0 { // one that means other things by the same names
 			coming = []byte(`{"v":2,"kind":["create"],"source":"https://host 7","tags":{"art":1}}`)
 		}
-		if _, err := event.Decode(coming); err == nil { // the message was none of ours
+		if _, err := event.Decode(coming); err == nil { // the message was not ours
 			continue
 		}
 		history = append(history, coming)

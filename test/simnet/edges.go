@@ -130,7 +130,7 @@ func (e *Edges) goAndComeBack(did string, now time.Time) error {
 	statuses := []string{"deactivated", "suspended", "takendown", "on-leave", "", "deleted"}
 	if e.syncs[did] > 0 {
 		// A server fetches the repository behind a #sync when it gets to it, and tells
-		// of a deletion that came before what it fetched only after it. Nobody behind
+		// of a deletion that came before what it fetched only after it. No one behind
 		// the server can tell which of both is the last word.
 		statuses = statuses[:len(statuses)-1]
 	}

@@ -39,7 +39,7 @@ func limited(t *testing.T) context.Context {
 	return ctx
 }
 
-// read delivers the server's events from its archive on, through the official client, until done says so.
+// read delivers the server's events from its archive on, through the official client, until done returns true.
 func read(ctx context.Context, t *testing.T, j *simnet.Jetstream, done func(jetstream.Event) bool) {
 	t.Helper()
 	client, err := jetstream.Subscribe(j.URL(), jetstream.WithAfterSeq(0))

@@ -35,7 +35,7 @@ func languages() []language {
 // topic is one tag with the spellings people use for it; all of them normalize to the same tag.
 type topic struct{ spellings []string }
 
-// topics returns the tags by falling popularity; beyond them rareTag goes on.
+// topics returns the tags by falling popularity; beyond them rareTag continues.
 func topics() []topic {
 	rows := [][]string{
 		{"art", "art", "art", "Art", "Art", "ART", "aRt", "ａｒｔ"},

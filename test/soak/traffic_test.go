@@ -30,7 +30,7 @@ func newTraffic(network *simnet.Network, seed uint64) *traffic {
 	return &traffic{network: network, edges: edges, seed: seed, rng: rand.New(rand.NewPCG(seed, 15))}
 }
 
-// run goes on until ctx ends.
+// run continues until ctx ends.
 func (tr *traffic) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		tr.slices++

@@ -78,7 +78,7 @@ func (s *site) postgresAway(sig syscall.Signal, name string, rng *rand.Rand) tro
 
 // jetstreamAway ends the Jetstream server and starts it again. One that was
 // killed before it ever stored anything would begin at the newest frame, and
-// lose events that are none of ours: so it is stopped once before.
+// lose events that are not ours: so it is stopped once before.
 func (s *site) jetstreamAway(sig syscall.Signal, name string, rng *rand.Rand) trouble {
 	t := trouble{uses: []string{"jetstream"}}
 	again := func() { s.must(s.host.Restart(s.t.Context())) }

@@ -46,7 +46,7 @@ const HistoryEnds = 500
 //
 // While an account of very many posts is hidden, shown or erased in pieces,
 // Posts and the hours of hourly tags are those of before, and posts that are to
-// go or to come are left out of the rest: nobody sees part of it. First and Last
+// go or to come are left out of the rest: no one sees part of it. First and Last
 // are then sought among the HistoryEnds posts at either end, and each is zero
 // where none of these is in sight.
 func (r *Reader) TagHistory(ctx context.Context, name string) (TagHistory, error) {

@@ -27,7 +27,7 @@ const (
 	// probeWork is what it costs to look an entry up: a descent of the index.
 	probeWork = 6
 	// A search goes in segments, each for more work than the one before. Between
-	// them it looks anew at how dense the lists are, with samples that are a small
+	// them it looks again at how dense the lists are, with samples that are a small
 	// part of the segment's work.
 	firstSegment  = 512
 	segmentGrowth = 4
@@ -36,7 +36,7 @@ const (
 	// progress that is worth it.
 	minRows = 100
 	// maxLeaps is how often in a row the search moves to where the sparsest group
-	// goes on before it looks at every post.
+	// continues before it looks at every post.
 	maxLeaps = 4
 	// mergeRatio is up to how much denser than the sparsest group another one is
 	// read beside it, rather than probed for each of its posts: where both cost

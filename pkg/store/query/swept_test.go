@@ -15,7 +15,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
-// TestQueriesWhileSweeping: whoever is swept, every query gives what the oracle does of
+// TestQueriesWhileSweeping: whichever accounts are swept, every query gives what the oracle does of
 // the posts that are in sight.
 func TestQueriesWhileSweeping(t *testing.T) {
 	t.Parallel()

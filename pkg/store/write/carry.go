@@ -23,7 +23,7 @@ const carryPosts = 2000
 // carried over any more, and comes with the message that changed it. Accounts come
 // first, as they will be: what their floors keep out is gone in the end.
 //
-// An index where it ended early has to be begun anew. The error is ErrLeaseLost or
+// An index where it ended early has to be started again. The error is ErrLeaseLost or
 // the database's.
 func (w *Writer) CarryOver(ctx context.Context, before uint64, carried func(n int)) error {
 	if err := w.holding(ctx, func(tx pgx.Tx, _ time.Time) error {

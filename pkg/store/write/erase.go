@@ -86,7 +86,7 @@ func (w *Writer) Erasure(ctx context.Context) (e Erasure, err error) {
 }
 
 // SetErasure records a complete pass of erasing. Markers of what was removed up
-// to there are not needed for erasing any more. e is what Erasure returned when it began, but
+// to there are no longer needed for erasing. e is what Erasure returned when it began, but
 // for what the pass changes: in an index that was switched in since, nothing was looked at.
 func (w *Writer) SetErasure(ctx context.Context, e Erasure) error {
 	if _, err := w.pool.Exec(ctx, `
@@ -106,7 +106,7 @@ type Removal struct {
 // Recall gives an index that is being rebuilt from a stream with gaps what the
 // live index remembers of posts that were erased from the stream, right before
 // messages are folded in that remove posts or erase accounts (erased): markers,
-// where the post that is removed is not there any more, and accounts' floors.
+// where the post that is removed is no longer there, and accounts' floors.
 // Without them an older event that comes behind would bring a post back. It does
 // so in one transaction, under the lease; again, it changes nothing.
 //
@@ -178,7 +178,7 @@ func (w *Writer) Recall(ctx context.Context, removals []Removal, erased []string
 // #sync, where they are higher: the replacements that they came of may have been erased.
 // What is below a floor is swept away then. It returns how many floors that were. It does
 // so in one transaction, under the lease; again, it changes nothing. While it is called
-// nobody may write the live index.
+// no one may write the live index.
 //
 // The error is ErrLeaseLost or the database's.
 func (w *Writer) RecallFloors(ctx context.Context) (raised int, err error) {

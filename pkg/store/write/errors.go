@@ -9,7 +9,7 @@ import (
 var (
 	// ErrLeaseLost is returned by Writer.Apply when another holder has the
 	// lease, or the schema was switched under it. Nothing was changed. Acquire
-	// again and go on from the checkpoint that Acquire returns.
+	// again and continue from the checkpoint that Acquire returns.
 	ErrLeaseLost = errors.New("the indexer's lease was lost")
 	// ErrLeaseHeld is returned by Writer.Acquire while another holder's lease
 	// lasts. Try again.

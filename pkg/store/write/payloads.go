@@ -89,7 +89,7 @@ func (w *Writer) DuePayloads(ctx context.Context, after, upTo uint64, limit int)
 }
 
 // ForgetPayloads takes out what was erased, and has what turned out to be there still
-// not be due any more.
+// no longer be due.
 func (w *Writer) ForgetPayloads(ctx context.Context, erased, there []uint64) error {
 	_, err := w.pool.Exec(ctx, `DELETE FROM payloads WHERE seq = ANY($1::bigint[])`, erased)
 	if err == nil {

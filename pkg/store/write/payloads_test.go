@@ -12,7 +12,7 @@ import (
 )
 
 // TestNotePayloadsBesideARemoval: a message that is looked at while its post is being
-// removed is due or seen to be gone. Else it would stay in the stream for ever.
+// removed is due or seen to be gone. Else it would stay in the stream indefinitely.
 func TestNotePayloadsBesideARemoval(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)

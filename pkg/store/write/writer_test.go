@@ -32,7 +32,7 @@ func TestLease(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, cp.Seq)
 
-	// The first holder wakes up and goes on: nothing of it may stay.
+	// The first holder wakes up and continues: nothing of it may stay.
 	ran := false
 	err = a.Apply(t.Context(), func(_ *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
 		ran = true
@@ -111,7 +111,7 @@ func TestOutdatedWriter(t *testing.T) {
 }
 
 // An indexer of version 1 of the schema does not ask whether it may write. It is
-// kept from it, while an API of that version goes on.
+// kept from it, while an API of that version continues.
 func TestVersionOneIsKeptFromWriting(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t, storetest.Database(t).URL)

@@ -39,9 +39,9 @@ const (
 	Reset
 	// Torn passes on half of the frame and resets.
 	Torn
-	// Silent loses the frame alone: the connection stays, and nobody is told.
+	// Silent loses the frame alone: the connection stays, without any sign.
 	Silent
-	// Nothing breaks: Fault.Then is all that happens, and the frame goes on.
+	// Nothing breaks: Fault.Then is all that happens, and the frame continues.
 	Nothing
 )
 

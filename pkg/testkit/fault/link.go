@@ -31,7 +31,7 @@ func (l *link) sever(how Break) {
 }
 
 // strike does to the link what the fault says. data is the frame at which it
-// strikes, on its way to dst. It reports whether the link goes on.
+// strikes, on its way to dst. It reports whether the link continues.
 func (l *link) strike(a *Armed, dst net.Conn, data []byte) bool {
 	how := a.fault.Break
 	if how == Torn {
@@ -48,7 +48,7 @@ func (l *link) strike(a *Armed, dst net.Conn, data []byte) bool {
 	return false
 }
 
-// pass writes data when it may flow, and reports whether the link goes on.
+// pass writes data when it may flow, and reports whether the link continues.
 func (l *link) pass(dst net.Conn, data []byte) bool {
 	for {
 		l.proxy.mu.Lock()

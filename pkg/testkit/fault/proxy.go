@@ -154,7 +154,7 @@ func (p *Proxy) Break(how Break) int {
 // Hold stops the flow in both directions: nothing arrives, nothing is closed.
 func (p *Proxy) Hold() { p.setHeld(true) }
 
-// Release lets what was held go on.
+// Release lets what was held continue.
 func (p *Proxy) Release() { p.setHeld(false) }
 
 func (p *Proxy) setHeld(held bool) {

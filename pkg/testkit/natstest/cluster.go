@@ -18,7 +18,7 @@ const (
 	// clusterLimit bounds the forming of a cluster: elections take seconds.
 	clusterLimit = 60 * time.Second
 	clusterPause = 20 * time.Millisecond
-	// clusterAttempt bounds a question, which nobody answers before an election.
+	// clusterAttempt bounds a question, which no one answers before an election.
 	clusterAttempt = time.Second
 )
 
@@ -70,7 +70,7 @@ func Cluster(t testing.TB, size int, options ...Option) []*TestServer {
 	}
 }
 
-// FreePorts returns ports that nobody listens on at the moment.
+// FreePorts returns ports that no one listens on at the moment.
 func FreePorts(t testing.TB, n int) []int {
 	t.Helper()
 	ports := make([]int, n)

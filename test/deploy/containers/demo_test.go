@@ -39,7 +39,7 @@ func TestDemo(t *testing.T) {
 	t.Run("upgrade", func(t *testing.T) { testUpgrade(t, s) })
 }
 
-// testPage waits for a full page, and for traffic to go on.
+// testPage waits for a full page, and for traffic to continue.
 func testPage(t *testing.T, s *stack) {
 	type page struct {
 		Posts []struct {

@@ -54,7 +54,7 @@ type figures struct {
 	restarted, reloaded int
 	done                map[string]int // faults by kind
 	// requests are those while the proxy was there, alone those while the
-	// fault was its own: there is one of it, and nobody to ask instead.
+	// fault was its own: there is one of it, and no one to ask instead.
 	requests, alone requests
 }
 
@@ -178,7 +178,7 @@ func (b *bench) settle(t *testing.T) time.Duration {
 }
 
 // testRollingRestart restarts one container after the other, each when the one
-// before is well. The proxy is told to take its configuration anew instead:
+// before is well. The proxy reloads its configuration instead:
 // there is one of it, and its port is the public one.
 func (b *bench) testRollingRestart(t *testing.T) {
 	l := startLoad(t, b.url)

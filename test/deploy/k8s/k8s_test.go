@@ -128,7 +128,7 @@ func TestPlanted(t *testing.T) {
 	}
 }
 
-// TestDocumented: whoever has to make a secret or a label finds it in the docs.
+// TestDocumented: anyone who has to make a secret or a label finds it in the docs.
 func TestDocumented(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile(filepath.Join(root, "docs/kubernetes.md"))

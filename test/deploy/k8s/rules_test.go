@@ -27,7 +27,7 @@ import (
 	ingest "github.com/tagstream/tagstream/services/ingest/cmd"
 )
 
-// workload is what has pods: of ours, or one that an operator or a chart makes.
+// workload is what has pods: ours, or one that an operator or a chart makes.
 type workload struct {
 	name     string
 	labels   map[string]string

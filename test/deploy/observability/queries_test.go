@@ -25,7 +25,7 @@ var foreign = map[string][]string{
 	"node_filesystem_avail_bytes":    {"mountpoint"}, "node_filesystem_size_bytes": {"mountpoint"}, "node_filesystem_free_bytes": {"mountpoint"},
 	"pg_stat_activity_count": {"state"}, "pg_settings_max_connections": nil, "pg_stat_replication_pg_wal_lsn_diff": nil,
 	"prometheus_rule_evaluation_failures_total": nil,
-	"mountpoint:disk_left:ratio":                {"mountpoint"}, // a rule of ours
+	"mountpoint:disk_left:ratio":                {"mountpoint"}, // our rule
 }
 
 // vocabulary is every metric that queries may name, with its labels and their

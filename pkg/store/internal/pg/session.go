@@ -14,7 +14,7 @@ import (
 // A connection either ends at the server itself, and then its session is ours
 // until it is closed; or there is a pooler between, such as PgBouncer. That one may
 // drop what a connection asks for when it begins, and may give each transaction to
-// another session, in which nothing of ours is set and nothing must be left. So
+// another session, in which none of our settings hold and nothing must be left. So
 // there every transaction brings the settings that it rests on, and no statement
 // has a name (pgx's mode "exec").
 
@@ -130,7 +130,7 @@ var keepalives = Settings{
 // writable lets a connection be made to a server that takes writes only: where the
 // address has several, the next one is tried. A standby's connection outlives the
 // moment in which another server takes its place under the address, so one that
-// turns out to be read-only later is closed, and looked for anew.
+// turns out to be read-only later is closed, and looked for again.
 func writable(cfg *pgx.ConnConfig) {
 	asked := cfg.ValidateConnect
 	cfg.ValidateConnect = func(ctx context.Context, conn *pgconn.PgConn) error {

@@ -18,7 +18,7 @@ type Admin struct {
 	mux atomic.Pointer[mux.Router]
 }
 
-// Use makes h do the work, nil nobody.
+// Use makes h do the work; nil: none.
 func (a *Admin) Use(h *Handler) {
 	if h == nil {
 		a.mux.Store(nil)

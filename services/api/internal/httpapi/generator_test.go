@@ -78,7 +78,7 @@ func TestSkeletonWalk(t *testing.T) {
 	}
 }
 
-// TestSkeletonSearchesOn: where the work of one page finds nothing, the search goes on in the same
+// TestSkeletonSearchesOn: where the work of one page finds nothing, the search continues in the same
 // request, and ends with an error rather than with an empty page.
 func TestSkeletonSearchesOn(t *testing.T) {
 	t.Parallel()

@@ -18,7 +18,7 @@ import (
 type shaky struct {
 	Index
 	fail  error
-	times int // -1 is for ever
+	times int // -1: always
 	asked int
 }
 

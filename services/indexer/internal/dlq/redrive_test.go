@@ -134,7 +134,7 @@ func (b *bench) letters() []uint64 {
 	return seqs
 }
 
-// requireRebuilt makes the index anew with a program that can read everything
+// requireRebuilt rebuilds the index with a program that can read everything
 // but what lies in the dead letters, and compares.
 func (b *bench) requireRebuilt() {
 	b.t.Helper()
@@ -280,7 +280,7 @@ func TestRedriveInOrder(t *testing.T) {
 				require.NoError(t, err)
 				require.NoError(t, stream.PutDeadLetter(t.Context(), b.js, stream.DeadLetter{Seq: c.dead, Payload: m.Data}))
 			}
-			// And it goes on from there.
+			// And it continues from there.
 			b.bury = nil
 			b.put(create("b", "end", 20))
 			require.NoError(t, stream.DeleteDeadLetter(t.Context(), b.js, c.dead))

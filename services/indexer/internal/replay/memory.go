@@ -83,7 +83,7 @@ func (m *memory) recall(ctx context.Context, batch []stream.Message) (int, error
 
 // pass folds in a position in the place of messages up to seq that were erased.
 func (m *memory) pass(ctx context.Context, seq uint64, at event.Position) error {
-	// It ends no #sync: what was erased did not either, and the leader's may go on.
+	// It ends no #sync: what was erased did not either, and the leader's may continue.
 	nothing := event.Event{Kind: event.KindPosition, Source: at, Sync: event.SyncOpen}
 	data, err := nothing.Encode()
 	if err != nil {

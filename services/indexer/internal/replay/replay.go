@@ -180,7 +180,7 @@ func (r *Replay) RecallFloors(ctx context.Context) error {
 // pass moves the index to the leader's checkpoint, where the stream has no
 // message up to there any more.
 func (r *Replay) pass(ctx context.Context, seq uint64) error {
-	// Whoever says that nothing is left must have seen that far itself.
+	// A caller that says that nothing is left must have seen that far itself.
 	st, err := stream.GetState(ctx, r.cfg.JS)
 	if err != nil {
 		return err
