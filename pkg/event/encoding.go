@@ -95,6 +95,9 @@ func (p Position) bad() string {
 	if !p.Resync.IsZero() && !storable(p.Resync) {
 		return "resync"
 	}
+	if s := p.Sync; s != (OpenSync{}) && (!ValidDID(s.DID) || !ValidRev(s.Rev) || s.Fixed != "" && !ValidRev(s.Fixed)) {
+		return "sync"
+	}
 	return ""
 }
 

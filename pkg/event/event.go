@@ -26,7 +26,7 @@ const (
 	// KindAccount is a change of an account's hosting status.
 	KindAccount Kind = "account"
 	// KindSync says that an account's repository was replaced as a whole at
-	// Rev; the posts it still holds follow directly as creates (SyncRun).
+	// Rev; the posts it still holds follow as creates, and then its end (SyncState).
 	KindSync Kind = "sync"
 	// KindPosition carries nothing but how far the writer has read upstream.
 	KindPosition Kind = "position"
@@ -55,6 +55,8 @@ type Position struct {
 	// Mark tells the event at Seq from any other that a host could give that
 	// number to; "" where the event is not known.
 	Mark string `json:"mark,omitempty"`
+	// Sync is the #sync in whose midst the position is.
+	Sync OpenSync `json:"sync,omitzero"`
 	// Resync is set where replacements of a #sync may be missing: the time of the #sync, from
 	// which another host has to be read.
 	Resync time.Time `json:"resync,omitzero"`
@@ -76,7 +78,7 @@ func (p Position) IsZero() bool { return p == Position{} }
 //	create, update   DID Rkey Rev CID Tags Record, optionally Langs CreatedAt
 //	remove, delete   DID Rkey Rev
 //	account          DID Active, optionally Status Upstream
-//	sync             DID Rev
+//	sync             DID Rev, and Sync but for old ones
 //	position         only Source, and Sync but for old ones
 type Event struct {
 	// V is the version of the encoding, set by Encode and checked by Decode.
@@ -114,7 +116,7 @@ type Event struct {
 	// upstream gave no time that can be used, nor in old messages.
 	Upstream *Upstream `json:"upstream,omitempty"`
 
-	// Sync is what a position says of a #sync before it, "" in old messages.
+	// Sync is what a sync or a position says of a #sync, "" in old messages.
 	Sync SyncState `json:"sync,omitempty"`
 
 	// Traceparent is the trace (W3C Trace Context) that the event is part of, ""

@@ -1,20 +1,65 @@
 package event
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
-// SyncState is what a position says of the #sync in the stream before it, if
-// there is one.
+// SyncState is what a message says of a #sync. In the messages of a kind sync:
+//
+//   - SyncOpen begins one. Creates follow, and its end is said: without that, nothing is removed.
+//   - SyncOver ends it. Rev is that of its replacements: what the account had of before is gone.
+//   - None is an old message, behind which the end is not said (SyncRun).
+//
+// In a position they say whether an old #sync before it is over.
 type SyncState string
 
+// The states of a #sync.
 const (
-	// SyncOver: all of its replacements have come.
 	SyncOver SyncState = "over"
-	// SyncOpen: the writer stopped or started where more of them may follow.
 	SyncOpen SyncState = "open"
 )
 
-// SyncRun is a #sync and the replacements behind it, as far as they have come.
-// It is the one place that says which events belong to a #sync:
+// OpenSync is a #sync of a host that is not over where a position stands. The zero value is
+// none.
+type OpenSync struct {
+	DID string `json:"did,omitempty"`
+	// Rev is the #sync's own revision, and Fixed that of its replacements once there is one.
+	Rev   string `json:"rev,omitempty"`
+	Fixed string `json:"fixed,omitempty"`
+}
+
+// After is what is open behind an event of the host, of whatever is read: most of it is
+// dropped. What belongs to a #sync is as in a SyncRun.
+func (s OpenSync) After(ev *Event) OpenSync {
+	run := SyncRun{DID: s.DID, Rev: cmp.Or(s.Fixed, s.Rev), Fixed: s.Fixed != ""}
+	switch {
+	case ev.Kind == KindSync:
+		return OpenSync{DID: ev.DID, Rev: ev.Rev}
+	case !run.Continues(ev):
+		return OpenSync{}
+	case ev.Kind == KindCreate:
+		s.Fixed = ev.Rev
+	}
+	return s
+}
+
+// Over is the message that ends the #sync in whose midst a position is.
+func (p Position) Over() *Event {
+	ev := &Event{V: Version, Kind: KindSync, DID: p.Sync.DID, Rev: cmp.Or(p.Sync.Fixed, p.Sync.Rev), Sync: SyncOver}
+	p.Sync = OpenSync{}
+	ev.Source = p
+	return ev
+}
+
+// EndsBefore reports whether the #sync in whose midst p is is over before the event at
+// next, the next one of the host. Another #sync of the account takes its place.
+func (p Position) EndsBefore(next Position) bool {
+	return p.Sync.DID != "" && p.Sync.DID != next.Sync.DID
+}
+
+// SyncRun is a #sync whose end is not said, and the replacements behind it, as far as they
+// have come. It is the one place that says which events belong to a #sync:
 //
 //   - The replacements are the creates of the same account that follow it
 //     directly. The first fixes their revision, which is the #sync's or, where the
@@ -78,9 +123,9 @@ func (r SyncRun) Continues(ev *Event) bool {
 // After is the run behind an event.
 func (r SyncRun) After(ev *Event) SyncRun {
 	switch {
-	case ev.Kind == KindSync:
+	case ev.Kind == KindSync && ev.Sync == "":
 		return SyncRun{DID: ev.DID, Rev: ev.Rev, Time: ev.Source.Time.UTC()}
-	case !r.Continues(ev):
+	case ev.Kind == KindSync, !r.Continues(ev):
 		return SyncRun{}
 	case ev.Kind == KindCreate:
 		return SyncRun{DID: ev.DID, Rev: ev.Rev, Fixed: true, Time: r.Time}

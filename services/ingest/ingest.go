@@ -137,27 +137,27 @@ func (s *Service) source(ctx context.Context, from event.Position, maxPayload in
 	reader.OnNotice = s.notice
 	reader.OnClientError = func(error) { s.metrics.clientErrors.Inc() }
 	defer s.setReading(false)
-	// Where a #sync is over by what is read, and by what is kept: that goes on until
-	// a position says otherwise, at what was read before.
-	syncs, kept, before := decode.MidwaySyncs(), event.MidwayRun(), event.Position{}
+	before := from
 	return reader.Run(ctx, from, func(ctx context.Context, b firehose.Batch) error {
 		d := decode.Decoder{MaxPayload: maxPayload}
 		out := forward.Batch{Position: b.Last}
+		if len(b.Events) == 0 {
+			before = b.Last // another host or another history begins, or nothing new
+		}
 		received := time.Now()
 		for i := range b.Events {
 			res := d.Decode(&b.Events[i], b.Positions[i])
 			s.tally.event(&b.Events[i], res)
-			syncs.Pass(&b.Events[i])
-			if kept.Open() && !syncs.Open() && !before.IsZero() && (res.Event == nil || kept.Continues(res.Event)) {
-				over := &event.Event{V: event.Version, Kind: event.KindPosition, Source: before, Sync: event.SyncOver}
-				out.Events, kept = append(out.Events, over), kept.After(over)
+			if res.Drop == decode.BadPosition {
+				continue
 			}
+			if before.EndsBefore(b.Positions[i]) {
+				out.Events = append(out.Events, before.Over())
+			}
+			before = b.Positions[i]
 			if res.Event != nil {
 				s.traceEvent(ctx, res.Event, received)
-				out.Events, kept = append(out.Events, res.Event), kept.After(res.Event)
-			}
-			if res.Drop != decode.BadPosition {
-				before = b.Positions[i]
+				out.Events = append(out.Events, res.Event)
 			}
 		}
 		if len(b.Events) > 0 {

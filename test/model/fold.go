@@ -110,7 +110,13 @@ func (x *Index) ApplyEvent(seq uint64, e *event.Event) {
 		x.applyAccount(e)
 	case event.KindSync:
 		x.account(e.DID).syncRev = max(x.account(e.DID).syncRev, e.Rev)
-		x.sync = &pendingSync{did: e.DID, rev: e.Rev, time: e.Source.Time}
+		switch x.sync = nil; e.Sync {
+		case event.SyncOpen: // its end is told
+		case event.SyncOver:
+			x.dropBelow(e.DID, e.Rev)
+		default:
+			x.sync = &pendingSync{did: e.DID, rev: e.Rev, time: e.Source.Time}
+		}
 	case event.KindRemove, event.KindDelete, event.KindPosition:
 	default:
 		panic(fmt.Sprintf("model: event of unknown kind %q", e.Kind))
@@ -261,12 +267,17 @@ func (x *Index) endSync(next *event.Event) {
 	}
 	a := x.account(s.did)
 	a.syncRev = max(a.syncRev, s.rev, s.repo)
+	x.dropBelow(s.did, a.syncRev)
+	x.sync = nil
+}
+
+// dropBelow removes an account's posts of before a rev.
+func (x *Index) dropBelow(did, rev string) {
 	for _, p := range x.posts {
-		if p.DID == s.did && p.Rev < a.syncRev {
+		if p.DID == did && p.Rev < rev {
 			x.drop(p)
 		}
 	}
-	x.sync = nil
 }
 
 // goesOn reports whether an event leaves a sync pending. The repository that was fetched for it

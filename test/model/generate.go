@@ -228,7 +228,8 @@ func (g *generator) resync(a *genAccount) {
 	repo := pick(g.rng, rev, rev, max(g.newRev(a), rev))
 	a.syncRev = rev
 	g.still = g.chance(30) // a host that stamps all of it at once
-	g.emit(event.Event{Kind: event.KindSync, DID: a.did, Rev: tid(rev)})
+	state := pick(g.rng, event.SyncOpen, "")
+	g.emit(event.Event{Kind: event.KindSync, DID: a.did, Rev: tid(rev), Sync: state})
 	for _, key := range a.keys {
 		if g.chance(60) {
 			g.put(event.KindCreate, a, key, repo)
@@ -237,7 +238,7 @@ func (g *generator) resync(a *genAccount) {
 		case p < 6: // a writer that stops within a sync, and another that starts
 			g.emit(event.Event{Kind: event.KindPosition, Sync: event.SyncOpen})
 		case p < 8:
-			g.emit(event.Event{Kind: event.KindSync, DID: a.did, Rev: tid(rev)})
+			g.emit(event.Event{Kind: event.KindSync, DID: a.did, Rev: tid(rev), Sync: state})
 		case p < 10:
 			g.position()
 		case p < 13:
@@ -247,6 +248,9 @@ func (g *generator) resync(a *genAccount) {
 		case p < 18:
 			g.change(pick(g.rng, g.accounts...))
 		}
+	}
+	if state == event.SyncOpen && g.chance(80) { // else its end is never told
+		g.emit(event.Event{Kind: event.KindSync, DID: a.did, Rev: tid(repo), Sync: event.SyncOver})
 	}
 	for g.chance(40) { // the account goes on at once
 		g.put(pick(g.rng, event.KindCreate, event.KindCreate, event.KindUpdate), a, pick(g.rng, a.keys...), g.newRev(a))

@@ -120,6 +120,11 @@ func syncAt(r, second int) event.Event {
 	return later(event.Event{Kind: event.KindSync, DID: did, Rev: rev(r)}, second)
 }
 
+// said is the beginning or the end of a #sync whose end is said.
+func said(r int, state event.SyncState) event.Event {
+	return event.Event{Kind: event.KindSync, DID: did, Rev: rev(r), Sync: state}
+}
+
 // own is an account event that says itself when it was.
 func own(second int, e event.Event) event.Event {
 	e.Upstream = &event.Upstream{Seq: uint64(second), Time: at(second)}
@@ -162,6 +167,14 @@ func TestRules(t *testing.T) {
 			{create("a", 1, "art"), create("b", 2, "art"), create("c", 3, "art")},
 			{{Kind: event.KindSync, DID: did, Rev: rev(9)}, create("b", 9, "art")},
 			{{Kind: event.KindPosition}}}, []string{"b"}},
+		{"a sync whose end is said keeps what comes again, whatever comes between", [][]event.Event{
+			{create("a", 1, "art"), create("b", 2, "art"), create("c", 3, "art")},
+			{said(9, event.SyncOpen), create("b", 11, "art"), {Kind: event.KindPosition}, {Kind: event.KindCreate, DID: "did:plc:other", Rkey: "o", Rev: rev(5), CID: "bafy", Tags: []string{"x"}, Record: []byte("{}")}},
+			{create("a", 11, "art"), said(11, event.SyncOver), create("d", 10, "art")}}, []string{"b", "a"}},
+		{"one whose end is not said removes nothing", [][]event.Event{
+			{create("a", 1, "art"), create("b", 2, "art")}, {said(9, event.SyncOpen), create("b", 9, "art")}, {create("c", 12, "art")}}, []string{"c", "b", "a"}},
+		{"the end of an older one leaves what a newer one has not brought yet", [][]event.Event{
+			{create("a", 1, "art"), create("b", 6, "art")}, {said(9, event.SyncOpen)}, {said(5, event.SyncOpen), said(5, event.SyncOver), create("b", 9, "art")}}, []string{"b"}},
 		{"sync replaced at a newer revision", [][]event.Event{
 			{create("a", 1, "art"), create("b", 2, "art")},
 			{syncAt(9, 60), later(create("a", 11, "art"), 60)}, {later(create("b", 11, "art"), 60)},

@@ -21,6 +21,8 @@ type account struct {
 	maxRev string
 	// swept says that a sweep is to begin.
 	swept bool
+	// syncing says that the end of a #sync is to come.
+	syncing bool
 	// rkeys of the posts and markers that are loaded, whole or not.
 	rkeys map[string]*entry
 }
@@ -39,7 +41,8 @@ type fold struct {
 	taken map[event.Key]write.PostID
 	// places are as Applier.Places.
 	places map[write.PostID]event.Key
-	sync   event.SyncRun
+	// sync is an old #sync, whose end is not said.
+	sync event.SyncRun
 	// recalls says that the rows as loaded are what came of the events that are
 	// folded again, of which the stream may have lost some: payloads of what was
 	// removed. What kept older events out then does so again.
@@ -102,7 +105,8 @@ func (f *fold) apply(seq uint64, ev *event.Event) {
 		f.remove(seq, ev)
 	}
 	if f.sync.Open() && !f.sync.Continues(ev) {
-		f.endSync()
+		a := f.accounts[f.sync.DID]
+		f.endSync(a, max(f.sync.Rev, a.row.SyncRev))
 	}
 	f.sync = f.sync.After(ev)
 	switch ev.Kind {
@@ -112,7 +116,7 @@ func (f *fold) apply(seq uint64, ev *event.Event) {
 	case event.KindAccount:
 		f.accountStatus(seq, ev)
 	case event.KindSync:
-		f.beginSync(seq, ev)
+		f.resync(seq, ev)
 	case event.KindPosition:
 	}
 }
@@ -266,30 +270,32 @@ func (f *fold) erase(a *account) {
 	}
 }
 
-func (f *fold) beginSync(seq uint64, ev *event.Event) {
-	// One that was told before is begun again: its replacements may be of another
-	// moment now.
+// resync begins a #sync or ends it. One that was told before is begun again: its
+// replacements may be of another moment now.
+func (f *fold) resync(seq uint64, ev *event.Event) {
 	a := f.accounts[ev.DID]
 	a.row.SyncRev = max(a.row.SyncRev, ev.Rev)
 	a.touch(seq)
+	if a.syncing = ev.Sync == event.SyncOpen; ev.Sync == event.SyncOver {
+		f.endSync(a, ev.Rev)
+	}
 }
 
-// endSync removes the posts that the #sync did not bring again: all below the
-// revision of its replacements, also those that came after the #sync's own, for
-// what they hold is all that there was by then, and the firehose told nothing in
-// between. They need no markers: the account's SyncRev keeps everything older out.
-func (f *fold) endSync() {
-	a := f.accounts[f.sync.DID]
-	if f.sync.Rev > a.row.SyncRev {
-		a.row.SyncRev, a.changed = f.sync.Rev, true
+// endSync removes the posts that a #sync did not bring again: all below the revision of
+// its replacements, also those that came after the #sync's own, for what they hold is all
+// that there was by then, and the firehose told nothing in between. They need no markers:
+// the account's SyncRev keeps everything older out.
+func (f *fold) endSync(a *account, rev string) {
+	if rev > a.row.SyncRev {
+		a.row.SyncRev, a.changed = rev, true
 	}
 	for _, e := range a.rkeys {
-		if e.post != nil && e.post.Rev < a.row.SyncRev {
+		if e.post != nil && e.post.Rev < rev {
 			f.drop(e)
 		}
 	}
 	if a.big {
-		a.sweep(a.row.SyncRev, false)
+		a.sweep(rev, false)
 	}
 }
 
@@ -367,7 +373,8 @@ func (f *fold) wantWhole(events []numbered) {
 	for _, n := range events {
 		switch n.ev.Kind {
 		case event.KindSync:
-			f.accounts[n.ev.DID].whole = true
+			a := f.accounts[n.ev.DID]
+			a.whole = a.whole || n.ev.Sync != event.SyncOpen
 		case event.KindAccount:
 			// "Active" of an account that is active is by far the commonest
 			// and touches no post.

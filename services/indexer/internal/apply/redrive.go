@@ -126,9 +126,9 @@ func (f *fold) difference(did string) write.Changes {
 		a.row.ErasedRev = max(a.row.ErasedRev, a.before.ErasedRev)
 		a.row.SyncRev = max(a.row.SyncRev, a.before.SyncRev)
 	}
-	if f.recalls && f.sync.DID == "" {
+	if f.recalls && f.sync.DID == "" && !a.syncing {
 		// And it does so for what this history brought in: without the replacements
-		// of a #sync, the last of which was erased, its floor is lower than it was.
+		// of an old #sync, the last of which was erased, its floor is lower than it was.
 		for _, e := range a.rkeys {
 			if e.post != nil && e.post.Rev < a.row.SyncRev {
 				f.drop(e)

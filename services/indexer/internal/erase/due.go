@@ -20,6 +20,8 @@ type around struct {
 	// messages of two accounts, the first of which is did's.
 	blind bool
 	did   string
+	// run is the old #sync that may be under way.
+	run event.SyncRun
 	// due are the messages that are looked for, and what became of them.
 	due map[uint64]outcome
 }
@@ -29,8 +31,8 @@ type outcome int
 
 const (
 	isErased outcome = iota // or was so before
-	isThere                 // it is not of something removed after all
-	stays                   // for now: see decide
+	isThere                 // it is not of something removed after all, or stays for good
+	unknown                 // it is not known what it does to a #sync
 )
 
 // begin prepares to decide about messages from a number on, and returns where to read from.
@@ -40,30 +42,44 @@ func (p *pass) begin(first uint64, due []uint64) (from uint64) {
 	for _, seq := range due {
 		p.due[seq] = isErased
 	}
-	p.sync = group{}
 	return from
 }
 
-// sees takes note of the stream's next message.
-func (p *pass) sees(m message) {
+// decide takes the stream's next message, and reports whether it may be erased: it is gone and
+// does nothing to an old #sync. What fixes the revision of one, or ends it, stays for good.
+func (p *pass) decide(m message) bool {
 	_, due := p.due[m.seq]
 	if due {
-		p.due[m.seq] = map[bool]outcome{true: stays, false: isThere}[m.gone]
+		p.due[m.seq] = isThere
 	}
-	if !p.blind {
-		return
+	ev, err := event.Decode(m.data)
+	if err != nil {
+		return m.gone // no reader sees it: as if it were not there
 	}
-	if m.gone {
-		p.lost = p.lost || due || m.seq > p.looked
-		return
+	if p.blind && ev.Kind == event.KindSync {
+		p.blind = false
 	}
-	if _, err := event.Decode(m.data); err != nil || m.head.Kind == event.KindPosition {
-		return // no reader sees it, or it may go on with any #sync
+	if p.blind {
+		if m.gone {
+			p.lost = p.lost || due || m.seq > p.looked
+			if due {
+				p.due[m.seq] = unknown
+			}
+			return false
+		}
+		if ev.Kind == event.KindPosition {
+			return false // it may go on with any #sync
+		}
+		if p.did == "" {
+			p.did = ev.DID
+		}
+		if p.blind = ev.DID == p.did; p.blind {
+			return false
+		}
 	}
-	if p.did == "" {
-		p.did = m.head.DID
-	}
-	p.blind = m.head.DID == p.did
+	before := p.run
+	p.run = before.After(ev)
+	return m.gone && p.run == before
 }
 
 // readDue looks at the messages that are due, of those that were looked at before.
@@ -100,7 +116,7 @@ func (p *pass) readAround(ctx context.Context, due []uint64) error {
 			erased = append(erased, seq)
 		case isThere:
 			there = append(there, seq)
-		case stays: // it is looked at again by the next pass
+		case unknown: // it is looked at again by the next pass
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)

@@ -13,8 +13,8 @@
 //     index takes the post's place from the first one.
 //   - What has no payload stays: removals, account and sync events, positions. So
 //     do the stream's first and last messages, and everything of the last hour.
-//   - The stream without what was erased folds to the same index: a message that may
-//     end a #sync, or fixes its revision, stays as long as nothing else surely does,
+//   - The stream without what was erased folds to the same index: of an old #sync,
+//     whose end is not said, the first replacement and the message that ends it stay,
 //     and a rebuild asks the live index for the markers and floors that it cannot make
 //     any more (write.Writer.Recall, RecallFloors).
 //   - A pass may end anywhere and be begun anew, by another indexer too. The
@@ -22,9 +22,8 @@
 //
 // What it cannot do: an edited post keeps the payloads of its former versions until
 // it is removed, and one that came again after a #sync took it away those of its former
-// life, if no pass came between. Nor does the first replacement go that fixes a #sync's
-// revision above the #sync's own, where all the others at it are gone too. A server that encrypts its files only
-// unlinks a message until it tidies the file; a clustered one has it in its log
+// life, if no pass came between. Nor do the two messages of an old #sync go. A server
+// that encrypts its files only unlinks a message until it tidies the file; a clustered one has it in its log
 // until that is compacted.
 //
 // How it fails: a server that is away ends the pass, and it is tried again. If no
@@ -38,7 +37,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -213,10 +211,6 @@ func (e *Eraser) Pass(ctx context.Context) (Summary, error) {
 		return p.sum, err
 	}
 	p.sum.Through = p.last
-	if held := p.sync.held; len(held) > 0 {
-		// It is looked at again by the next pass, whose markers have to wait.
-		p.sum.Through = held[0].seq - 1
-	}
 	last.Begun, last.Looked = begun, p.sum.Through
 	if p.lost {
 		last.Looked = 0 // and what shows it to be removed has to wait for that pass
@@ -238,7 +232,6 @@ type pass struct {
 	posts       *stream.Eraser
 	first, last uint64 // the messages to look at, all but the first may be erased
 	letters     letters
-	sync        group
 	// looked is up to where messages are read only around those that are due.
 	looked uint64
 	around
@@ -327,8 +320,7 @@ func (p *pass) readFrom(ctx context.Context) (started bool, err error) {
 	return p.readRange(ctx, p.begin(first, nil), p.last)
 }
 
-// readRange looks at the messages from a number on, up to another one and as far behind it as
-// it takes to decide.
+// readRange looks at the messages from a number on, up to another one.
 func (p *pass) readRange(ctx context.Context, from, to uint64) (started bool, err error) {
 	if to < from || p.last < from {
 		return false, nil
@@ -339,7 +331,7 @@ func (p *pass) readRange(ctx context.Context, from, to uint64) (started bool, er
 	}
 	defer r.Close()
 	// The stream has a message behind the last one to look at, so there is an end.
-	for at := uint64(0); at <= p.last && (at < to || to == p.last || len(p.sync.held) > 0); started = true {
+	for at := uint64(0); at < to; started = true {
 		wait, cancel := context.WithTimeout(ctx, requestTimeout)
 		raw, err := r.Next(wait, batchSize, batchWait)
 		cancel()
@@ -387,13 +379,8 @@ func (p *pass) look(ctx context.Context, raw []stream.Message) error {
 		if m.seq <= p.last {
 			p.sum.Messages++
 		}
-		if p.sees(m); p.blind {
-			continue
-		}
-		// The last one first: wherever that ends, what is left of them begins as all of
-		// them did, and what ends a #sync is among it.
-		for _, out := range slices.Backward(p.decide(m)) {
-			if err := p.erase(ctx, out.seq); err != nil {
+		if p.decide(m) {
+			if err := p.erase(ctx, m.seq); err != nil {
 				return err
 			}
 		}

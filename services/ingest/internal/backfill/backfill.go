@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/bluesky-social/jetstream"
+
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/services/ingest/internal/decode"
 	"github.com/tagstream/tagstream/services/ingest/internal/firehose"
@@ -83,8 +85,8 @@ type Backfill struct {
 	summary Summary
 	// done and total are seconds of history, of all three readings.
 	done, total time.Duration
-	// lateOurs says that the last #sync behind the window is followed.
-	lateOurs bool
+	// syncOurs says that the last #sync was published, and its end is to be.
+	syncOurs bool
 }
 
 // New returns a backfill. It starts nothing. notice may be nil.
@@ -165,23 +167,26 @@ func (b *Backfill) read(ctx context.Context, after event.Position, from, until t
 	reader.OnNotice = b.notice
 	late := map[string]time.Time{}
 	reader.OnLateHistory = func(host string, begins time.Time) error { return b.lateHistory(late, host, begins, cancel) }
-	last, begun, before := after, b.done, event.Position{}
-	var syncs decode.Syncs
+	last, begun, before := after, b.done, after
 	err := reader.Run(ctx, after, func(ctx context.Context, batch firehose.Batch) error {
 		d := decode.Decoder{MaxPayload: b.to.MaxPayload()}
+		if len(batch.Events) == 0 {
+			before = batch.Last
+		}
 		for i := range batch.Events {
-			replaces := syncs.Pass(&batch.Events[i])
-			if !syncs.Open() && !before.IsZero() {
-				if err := b.to.SyncOver(ctx, before); err != nil {
+			at := batch.Positions[i]
+			if b.syncOurs && before.EndsBefore(at) {
+				b.syncOurs = false
+				if err := b.to.Put(ctx, before.Over()); err != nil {
 					return err
 				}
 			}
-			res := d.Decode(&batch.Events[i], batch.Positions[i])
-			if err := handle(ctx, res, batch.Positions[i], replaces); err != nil {
+			res := d.Decode(&batch.Events[i], at)
+			if err := handle(ctx, res, at, at.Sync.DID != "" && batch.Events[i].Kind == jetstream.KindCommit); err != nil {
 				return err
 			}
 			if res.Drop != decode.BadPosition {
-				before = batch.Positions[i]
+				before = at
 			}
 		}
 		last = batch.Last
@@ -275,6 +280,7 @@ func (b *Backfill) publish(ctx context.Context, res decode.Result, at event.Posi
 	case event.KindAccount:
 		b.survey.accounts.add(ev.DID)
 	}
+	b.syncOurs = b.syncOurs || ev.Kind == event.KindSync
 	b.summary.Published[ev.Kind]++
 	return b.to.Put(ctx, ev)
 }
@@ -293,9 +299,9 @@ func (b *Backfill) follow(ctx context.Context, res decode.Result, _ event.Positi
 	ours := b.survey.concerns(ev)
 	switch {
 	case replaces:
-		ours = ours || b.lateOurs || b.written(ev)
+		ours = ours || b.syncOurs || b.written(ev)
 	case ev.Kind == event.KindSync:
-		b.lateOurs = ours
+		b.syncOurs = ours
 	default:
 		ours = ours || ev.Kind == event.KindUpdate && b.written(ev)
 	}

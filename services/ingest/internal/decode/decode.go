@@ -57,7 +57,7 @@ func (d Decoder) Decode(ev *jetstream.Event, pos event.Position) Result {
 		out.Status = strings.Clone(ev.Account.Status)
 		out.Upstream = upstream(ev.Account, pos.Time)
 	case ev.Kind == jetstream.KindSync && ev.Sync != nil:
-		out.Kind = event.KindSync
+		out.Kind, out.Sync = event.KindSync, event.SyncOpen
 		out.Rev = strings.Clone(ev.Sync.Rev)
 		if !event.ValidRev(out.Rev) {
 			return drop(BadRev)

@@ -254,7 +254,7 @@ func TestWhatBecomesOfAccounts(t *testing.T) {
 		},
 		"sync": {
 			change: func(e *jetstream.Event) { e.Kind, e.Sync = jetstream.KindSync, &jetstream.Sync{Rev: testRev} },
-			want:   event.Event{Kind: event.KindSync, Rev: testRev},
+			want:   event.Event{Kind: event.KindSync, Sync: event.SyncOpen, Rev: testRev},
 		},
 		"sync without a revision": {
 			change: func(e *jetstream.Event) { e.Kind, e.Sync = jetstream.KindSync, &jetstream.Sync{} }, drop: BadRev,
@@ -320,45 +320,6 @@ func TestUpstreamTimes(t *testing.T) {
 		require.Equal(t, !tt.want, res.TimeRefused, name)
 		require.Equal(t, tt.want, res.Event.Upstream != nil, name)
 	}
-}
-
-// TestSyncs: a #sync is followed through what is dropped.
-func TestSyncs(t *testing.T) {
-	t.Parallel()
-	sync := func(did, rev string) *jetstream.Event {
-		return &jetstream.Event{DID: did, Kind: jetstream.KindSync, Sync: &jetstream.Sync{Rev: rev}}
-	}
-	commit := func(op jetstream.Operation, did, rev string) *jetstream.Event {
-		return &jetstream.Event{DID: did, Kind: jetstream.KindCommit, Commit: &jetstream.Commit{Operation: op, Collection: "app.bsky.feed.like", Rev: rev}}
-	}
-	const first, later, a, b = "3l3qo2vutsw2b", "3l3qo2vutsw2c", "did:plc:a", "did:plc:b"
-	var s Syncs
-	for i, step := range []struct {
-		ev             *jetstream.Event
-		replaces, open bool
-	}{
-		{commit(jetstream.OpCreate, a, first), false, false},
-		{sync(a, first), false, true},
-		{commit(jetstream.OpCreate, a, later), true, true}, // a like, or a post without tags
-		{commit(jetstream.OpCreate, a, later), true, true},
-		{commit(jetstream.OpUpdate, a, later), false, false},
-		{commit(jetstream.OpCreate, a, later), false, false},
-		{sync(a, first), false, true},
-		{&jetstream.Event{DID: a, Kind: jetstream.KindIdentity}, false, false},
-		{sync(a, first), false, true},
-		{sync(b, first), false, true},
-		{commit(jetstream.OpCreate, a, first), false, false},
-		{sync(a, "none"), false, false},
-		{&jetstream.Event{DID: a, Kind: jetstream.KindCommit}, false, false},
-	} {
-		require.Equal(t, step.replaces, s.Pass(step.ev), i)
-		require.Equal(t, step.open, s.Open(), i)
-	}
-	midway := MidwaySyncs()
-	require.True(t, midway.Open())
-	require.True(t, midway.Pass(commit(jetstream.OpCreate, a, first)))
-	require.False(t, midway.Pass(commit(jetstream.OpCreate, b, first)))
-	require.False(t, midway.Open())
 }
 
 func TestResultSharesNoMemoryWithTheInput(t *testing.T) {

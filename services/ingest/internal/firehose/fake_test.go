@@ -414,6 +414,14 @@ func (s *session) ended() error {
 }
 
 // last is how far was read.
+// firstOf is where reading stood when a host was connected first.
+func (s *session) firstOf(h *fakeHost) event.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.IndexFunc(s.batches, func(b Batch) bool { return b.Host == h.srv.URL })
+	return s.batches[max(i, 0)].Last
+}
+
 func (s *session) last() event.Position {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -12,7 +12,6 @@ import (
 	"github.com/bluesky-social/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/event"
-	"github.com/tagstream/tagstream/services/ingest/internal/decode"
 )
 
 // Config is what to read, and from where.
@@ -109,8 +108,8 @@ type run struct {
 	// pos is the last event that the handler took, or where reading begins.
 	pos   event.Position
 	clock *clock
-	// syncs follows the #syncs, and resync is what another host has to give again.
-	syncs  decode.Syncs
+	// sync is what is open, and resync what another host has to give again.
+	sync   event.OpenSync
 	resync resync
 	// newest is the latest time that an event read gave itself. The clock is behind
 	// it: it believes no single account.
@@ -144,9 +143,9 @@ var errReachedEnd = errors.New("reached the end of the time to read")
 // ends (it returns ctx's error), the handler fails (its error), or StopAfter
 // has passed (nil). Anything else it retries for ever.
 func (rd *Reader) Run(ctx context.Context, from event.Position, handle Handler) error {
-	r := &run{Reader: rd, handle: handle, pos: from, clock: newClock(from), failures: map[string]failure{}}
+	r := &run{Reader: rd, handle: handle, pos: from, clock: newClock(from), sync: from.Sync, failures: map[string]failure{}}
 	if !from.Resync.IsZero() {
-		r.syncs, r.resync = decode.MidwaySyncs(), resync{made: from.Resync, until: r.clock.at}
+		r.resync = resync{made: from.Resync, until: r.clock.at}
 	}
 	switch {
 	case from.Seq > 0:

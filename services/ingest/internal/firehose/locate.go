@@ -45,6 +45,7 @@ func (r *run) locate(ctx context.Context, host string) (event.Position, error) {
 		}
 	}
 	r.clock.begin(back)
+	r.forgetSync()
 	if !r.resync.made.IsZero() {
 		r.resync.until = r.clock.at
 	}

@@ -128,32 +128,10 @@ func (r *run) position(host string, ev *jetstream.Event) event.Position {
 	}
 	create := ev.Commit != nil && ev.Commit.Operation == jetstream.OpCreate
 	p := event.Position{Host: host, Seq: ev.Seq, Time: t, Clock: r.clock.read(id, create), Mark: id.mark()}
-	r.syncs.Pass(ev)
-	r.resync.pass(ev, r.syncs.Open(), p.Clock)
-	p.Resync = r.resync.made
+	r.sync = r.sync.After(outline(ev))
+	r.resync.pass(ev, r.sync.DID != "", p.Clock)
+	p.Sync, p.Resync = r.sync, r.resync.made
 	return p
-}
-
-// resync is a #sync of which replacements may be missing. Another host may have it
-// earlier among the other events, and has to give all of it again.
-type resync struct {
-	// made is the #sync's own time; zero is none.
-	made time.Time
-	// until is the clock at a start or a change of hosts within it; zero where there was
-	// none. Once that is passed, the #sync has come again.
-	until time.Time
-}
-
-func (s *resync) pass(ev *jetstream.Event, open bool, clock time.Time) {
-	made, ok := identityOf(ev).time()
-	switch {
-	case ev.Sync != nil && ok && open:
-		if s.made.IsZero() || s.until.IsZero() || made.Before(s.made) {
-			s.made = made
-		}
-	case !open && (s.until.IsZero() || clock.After(s.until)):
-		*s = resync{}
-	}
 }
 
 // clientError says whether an error that the client yields ends the visit.
@@ -182,6 +160,7 @@ func (r *run) clientError(w *watch, err error) error {
 		u.times = 0
 		return fmt.Errorf("%w, %d times in a row: %w", errBroken, n, err)
 	}
+	r.forgetSync() // what is passed over may be of it
 	r.notify(Notice{What: Skipped, Host: w.pos.Host, Position: r.pos,
 		Detail: fmt.Sprintf("the events after %d could not be read %d times and are skipped; some may be missing: %v", r.pos.Seq, u.times, err)})
 	return nil

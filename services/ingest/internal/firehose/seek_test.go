@@ -252,6 +252,7 @@ func TestFailOverWithinASync(t *testing.T) {
 				return begin
 			}
 			s.await(fmt.Sprint("a:", died+2))
+			require.Equal(t, x, s.last().Sync.DID)
 			begin, last := leave(a), "b"
 			if tt.between {
 				s.await(fmt.Sprint("b:", synced-30))
@@ -259,6 +260,7 @@ func TestFailOverWithinASync(t *testing.T) {
 			}
 			s.await(fmt.Sprintf("%s:%d", last, died+300))
 			require.Contains(t, s.all()[begin:], fmt.Sprintf("%s:%d", last, synced+1))
+			require.Equal(t, event.OpenSync{}, s.firstOf(hosts[1]).Sync, "what the first host gave is not all of it")
 			require.Contains(t, s.all()[begin:], fmt.Sprintf("%s:%d", last, synced+2))
 		})
 	}

@@ -280,7 +280,7 @@ func (f *Forwarder) write(held context.Context) error {
 	defer running.Wait()
 	defer stopSource(nil)
 
-	t := &tenure{Forwarder: f, w: w, pos: from, room: room, live: event.MidwayRun()}
+	t := &tenure{Forwarder: f, w: w, pos: from, room: room}
 	stopReceiving, err := t.receive(f.js.Conn())
 	if err != nil {
 		return err

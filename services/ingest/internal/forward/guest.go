@@ -23,7 +23,6 @@ const GuestSubject = "tagstream.ingest.append"
 const (
 	guestHeader = "Tagstream-Guest" // who asks
 	chunkHeader = "Tagstream-Chunk" // the request's number, from 1; a retry has the same
-	moreHeader  = "Tagstream-More"  // set where what follows belongs to the same #sync
 )
 
 // guestReply answers a request: with how far the live events have come, with
@@ -58,8 +57,7 @@ var (
 )
 
 // Guest appends events of another history to the stream through the program
-// that holds the lease, between its live ones. The events of a #sync stay
-// together. It must be used from one goroutine.
+// that holds the lease, between its live ones. It must be used from one goroutine.
 type Guest struct {
 	nc *nats.Conn
 	id string
@@ -69,13 +67,10 @@ type Guest struct {
 	// that the reason changes ("" when it does).
 	OnWait func(reason string)
 
-	chunk  uint64
-	lines  [][]byte // encoded, not sent yet
-	size   int
-	run    event.SyncRun
-	begin  int  // where in lines the open #sync begins
-	halved bool // the open #sync's beginning was sent
-	live   event.Position
+	chunk uint64
+	lines [][]byte // encoded, not sent yet
+	size  int
+	live  event.Position
 }
 
 // NewGuest returns a guest; id names it and must be unique.
@@ -89,7 +84,7 @@ func (g *Guest) Live() event.Position { return g.live }
 
 // Hello waits until a writer is there to take events, for a minute at most.
 func (g *Guest) Hello(ctx context.Context) error {
-	return g.send(ctx, nil, false, min(g.patience(), helloPatience))
+	return g.send(ctx, nil, min(g.patience(), helloPatience))
 }
 
 func (g *Guest) patience() time.Duration {
@@ -109,82 +104,34 @@ func (g *Guest) Put(ctx context.Context, ev *event.Event) error {
 	if len(line) > g.MaxPayload() {
 		return fmt.Errorf("put %s event of %s: %w", ev.Kind, ev.DID, nats.ErrMaxPayload)
 	}
-	was := g.run.Open()
-	if g.run = g.run.After(ev); was && !g.run.Open() {
-		// The writer waits for the end of a #sync that it has the beginning of.
-		if g.halved {
-			if err := g.Flush(ctx); err != nil {
-				return err
-			}
-		}
-	}
 	if len(g.lines) > 0 && (len(g.lines) == stream.MaxBatch || g.size+len(line) > min(chunkBytes, g.MaxPayload())) {
-		if err := g.makeRoom(ctx, ev); err != nil {
+		if err := g.Flush(ctx); err != nil {
 			return err
 		}
-	}
-	if ev.Kind == event.KindSync && !g.halved {
-		g.begin = len(g.lines)
 	}
 	g.lines, g.size = append(g.lines, line), g.size+len(line)+1
 	return nil
 }
 
-// SyncOver says that the #sync that was put last is over, if it is not by what was
-// put behind it. at is how far was read.
-func (g *Guest) SyncOver(ctx context.Context, at event.Position) error {
-	if !g.run.Open() {
-		return nil
-	}
-	return g.Put(ctx, &event.Event{Kind: event.KindPosition, Source: at, Sync: event.SyncOver})
-}
-
-// makeRoom sends what comes before the open #sync; where nothing does, the
-// beginning of it.
-func (g *Guest) makeRoom(ctx context.Context, next *event.Event) error {
-	if !g.run.Open() || next.Kind == event.KindSync {
-		return g.Flush(ctx)
-	}
-	n := g.begin
-	if more := n == 0; more {
-		n, g.halved = len(g.lines), true
-		if err := g.send(ctx, g.lines, true, g.patience()); err != nil {
-			return err
-		}
-	} else if err := g.send(ctx, g.lines[:n], false, g.patience()); err != nil {
-		return err
-	}
-	g.drop(n)
-	return nil
-}
-
-func (g *Guest) drop(n int) {
-	g.lines, g.begin, g.size = g.lines[n:], 0, 0
-	for _, l := range g.lines {
-		g.size += len(l) + 1
-	}
-}
-
-// Flush stores what was put and ends the #sync that is open.
+// Flush stores what was put.
 func (g *Guest) Flush(ctx context.Context) error {
-	if len(g.lines) == 0 && !g.halved {
+	if len(g.lines) == 0 {
 		return nil
 	}
-	if err := g.send(ctx, g.lines, false, g.patience()); err != nil {
+	if err := g.send(ctx, g.lines, g.patience()); err != nil {
 		return err
 	}
-	g.drop(len(g.lines))
-	g.halved = false
+	g.lines, g.size = nil, 0
 	return nil
 }
 
 // send makes one request until it is answered. A request whose answer is lost
 // may be stored twice, by two writers; no message hurts a second time.
-func (g *Guest) send(ctx context.Context, lines [][]byte, more bool, patience time.Duration) error {
+func (g *Guest) send(ctx context.Context, lines [][]byte, patience time.Duration) error {
 	g.chunk++
 	reason, delay, begun := "", guestRetryMin, time.Now()
 	for {
-		reply, err := g.request(ctx, lines, more)
+		reply, err := g.request(ctx, lines)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -213,16 +160,13 @@ func (g *Guest) send(ctx context.Context, lines [][]byte, more bool, patience ti
 	}
 }
 
-func (g *Guest) request(ctx context.Context, lines [][]byte, more bool) (guestReply, error) {
+func (g *Guest) request(ctx context.Context, lines [][]byte) (guestReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, guestAttempt)
 	defer cancel()
 	msg := nats.NewMsg(GuestSubject)
 	msg.Data = bytes.Join(lines, []byte("\n"))
 	msg.Header.Set(guestHeader, g.id)
 	msg.Header.Set(chunkHeader, strconv.FormatUint(g.chunk, 10))
-	if more {
-		msg.Header.Set(moreHeader, "1")
-	}
 	answer, err := g.nc.RequestMsgWithContext(ctx, msg)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):

@@ -1,7 +1,6 @@
 package forward
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -125,95 +124,6 @@ func TestGuestsEventsDoNotMoveTheLivePosition(t *testing.T) {
 	names, _ = whole(t, js)
 	require.Equal(t, []string{"host 4", "host 5"}, names[2503:])
 	require.Equal(t, []event.Position{{}, at(4)}, u.begun())
-}
-
-func TestGuestWaitsForTheEndOfALiveSync(t *testing.T) {
-	t.Parallel()
-	server := natstest.Server(t)
-	js := server.JetStream(t)
-	sync := syncOf(testHost, 10, "did:plc:a", 3)
-	emitted := make(chan []*event.Event)
-	start(t, js, "a", func(ctx context.Context, _ event.Position, _ int, emit func(context.Context, Batch) error) error {
-		if err := emit(ctx, Batch{Position: at(9)}); err != nil {
-			return err
-		}
-		for {
-			select {
-			case events := <-emitted:
-				if err := emit(ctx, Batch{Events: events, Position: events[len(events)-1].Source}); err != nil {
-					return err
-				}
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-		}
-	}, time.Hour)
-	emitted <- sync[:2]
-	awaitStored(t, js, 2)
-
-	g := NewGuest(server.Conn(t), "guest")
-	require.NoError(t, g.Put(t.Context(), past(1)))
-	done := make(chan error, 1)
-	go func() { done <- g.Flush(t.Context()) }()
-	emitted <- sync[2:3]
-	emitted <- sync[3:]
-	awaitStored(t, js, 4)
-	emitted <- []*event.Event{deletion(20)}
-	require.NoError(t, <-done)
-	names, _ := whole(t, js)
-	require.Equal(t, []string{"host 10", "host 11", "host 12", "host 13", "host 20", "past 1"}, names)
-}
-
-func TestLiveWaitsForTheEndOfAGuestsSync(t *testing.T) {
-	t.Parallel()
-	server := natstest.Server(t)
-	js := server.JetStream(t)
-	u := newUpstream()
-	u.set(1, false)
-	start(t, js, "a", u.source, 50*time.Millisecond) // positions do not come between either
-	awaitLast(t, js, 1)
-	g := NewGuest(server.Conn(t), "guest")
-	const creates = 2500 // in several requests
-	want := []string{"host 1", "past 1"}
-	require.NoError(t, g.Put(t.Context(), past(1)))
-	for i, e := range syncOf(pastHost, 10, "did:plc:past", creates) {
-		require.NoError(t, g.Put(t.Context(), e))
-		want = append(want, fmt.Sprint("past ", 10+i))
-		if i == creates/2 {
-			u.set(5, false)
-		}
-	}
-	require.NoError(t, g.Put(t.Context(), past(5000)))
-	require.NoError(t, g.Flush(t.Context()))
-	names := awaitStored(t, js, creates+8)
-	// The live ones are somewhere behind the group, or between its end and the
-	// last.
-	require.Equal(t, want, names[:creates+3])
-	require.ElementsMatch(t, []string{"past 5000", "host 2", "host 3", "host 4", "host 5"}, names[creates+3:])
-}
-
-func TestGuestThatDiesInASyncDoesNotStopTheLiveEvents(t *testing.T) {
-	t.Parallel()
-	server := natstest.Server(t)
-	js := server.JetStream(t)
-	u := newUpstream()
-	u.set(1, false)
-	start(t, js, "a", u.source, time.Hour)
-	awaitLast(t, js, 1)
-	g := NewGuest(server.Conn(t), "guest")
-	for _, e := range syncOf(pastHost, 10, "did:plc:past", stream.MaxBatch+1) {
-		require.NoError(t, g.Put(t.Context(), e))
-	}
-	require.True(t, g.halved)
-	other := NewGuest(server.Conn(t), "other")
-	reasons := make(chan string, 10)
-	other.OnWait = func(reason string) { reasons <- reason }
-	require.NoError(t, other.Put(t.Context(), past(1)))
-	u.set(2, false)
-	require.NoError(t, other.Flush(t.Context()), "the first one's time is over")
-	require.Contains(t, <-reasons, "another guest")
-	require.Empty(t, <-reasons)
-	awaitStored(t, js, stream.MaxBatch+3)
 }
 
 func TestGuestsRequests(t *testing.T) {

@@ -14,19 +14,30 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
-// TestPositionsSayWhetherASyncIsOver: an idle one says so, those of a writer that
-// starts or stops in the midst of one do not, nor one while more is read.
-func TestPositionsSayWhetherASyncIsOver(t *testing.T) {
+// TestEndOfASyncIsSaid: once nothing is read for a while in the midst of one, and not by who
+// starts, stops or reads on there.
+func TestEndOfASyncIsSaid(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)
-	run := syncOf(testHost, 10, "did:plc:a", 3)
+	const did = "did:plc:a"
+	run := syncOf(testHost, 10, did, 3)
+	for i, e := range run {
+		e.Source.Sync = event.OpenSync{DID: did, Rev: run[0].Rev}
+		if i > 0 {
+			e.Source.Sync.Fixed = e.Rev
+		}
+	}
 	said := func() string {
 		var out strings.Builder
 		for _, e := range all(t, js) {
-			switch e.Kind {
-			case event.KindSync:
+			switch {
+			case e.Kind == event.KindSync && e.Sync == event.SyncOver:
+				require.Equal(t, run[3].Rev, e.Rev)
+				require.Equal(t, event.OpenSync{}, e.Source.Sync)
+				out.WriteString("E")
+			case e.Kind == event.KindSync:
 				out.WriteString("S")
-			case event.KindPosition:
+			case e.Kind == event.KindPosition:
 				out.WriteString(map[event.SyncState]string{event.SyncOver: ")", event.SyncOpen: "("}[e.Sync])
 			default:
 				out.WriteString("c")
@@ -47,7 +58,7 @@ func TestPositionsSayWhetherASyncIsOver(t *testing.T) {
 			}
 		}
 	}
-	give := func(events ...*event.Event) { batches <- Batch{Events: events, Position: at(20)} }
+	give := func(events ...*event.Event) { batches <- Batch{Events: events, Position: events[len(events)-1].Source} }
 	await := func(want string) {
 		t.Helper()
 		poll.Until(t, waitLimit, func() (bool, string) { return said() == want, said() })
@@ -75,7 +86,7 @@ func TestPositionsSayWhetherASyncIsOver(t *testing.T) {
 	giving.Go(func() {
 		for reading.Err() == nil {
 			select {
-			case batches <- Batch{Position: at(22)}:
+			case batches <- Batch{Position: run[3].Source}:
 			case <-reading.Done():
 			}
 			select {
@@ -85,12 +96,12 @@ func TestPositionsSayWhetherASyncIsOver(t *testing.T) {
 		}
 	})
 	poll.Until(t, waitLimit, func() (bool, string) {
-		return strings.HasSuffix(said(), "Sc((((") || strings.HasSuffix(said(), "Sc)"), said()
+		return strings.HasSuffix(said(), "Sc((((") || strings.Contains(said(), "E"), said()
 	})
-	require.NotContains(t, said(), "Sc)")
+	require.NotContains(t, said(), "E")
 	stop()
 	giving.Wait()
-	poll.Until(t, waitLimit, func() (bool, string) { return strings.HasSuffix(said(), "())"), said() })
+	poll.Until(t, waitLimit, func() (bool, string) { return strings.HasSuffix(said(), "(E))"), said() })
 	c.stop()
 	require.NoError(t, c.end())
 }

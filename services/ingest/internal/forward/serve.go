@@ -5,29 +5,19 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-const (
-	// guestQueue is how many requests of guests may wait: each is answered
-	// before the next is made.
-	guestQueue = 8
-	// groupWait is how long the live events wait for the rest of a guest's
-	// #sync.
-	groupWait = 5 * time.Second
-)
+// guestQueue is how many requests of guests may wait: each is answered before the
+// next is made.
+const guestQueue = 8
 
 // visitors is what a tenure knows of its guests.
 type visitors struct {
 	requests chan *nats.Msg
-	// guest has the floor until its #sync is complete, or wait is over; ""
-	// where none has.
-	guest string
-	wait  *time.Timer
 	// done is the last request stored, by guest and number: its retry is
 	// answered and not stored again.
 	done, doneChunk string
@@ -36,8 +26,6 @@ type visitors struct {
 // receive begins to take requests.
 func (t *tenure) receive(nc *nats.Conn) (stop func(), err error) {
 	t.visitors.requests = make(chan *nats.Msg, guestQueue)
-	t.visitors.wait = time.NewTimer(groupWait)
-	t.visitors.wait.Stop()
 	sub, err := nc.ChanSubscribe(GuestSubject, t.visitors.requests)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to %s: %w", GuestSubject, err)
@@ -50,16 +38,13 @@ func (t *tenure) receive(nc *nats.Conn) (stop func(), err error) {
 // whatever the stream ends with. The error is the tenure's.
 func (t *tenure) serve(ctx context.Context, msg *nats.Msg) error {
 	v := &t.visitors
-	guest, chunk, more := msg.Header.Get(guestHeader), msg.Header.Get(chunkHeader), msg.Header.Get(moreHeader) != ""
+	guest, chunk := msg.Header.Get(guestHeader), msg.Header.Get(chunkHeader)
 	switch {
 	case guest == "":
 		t.answer(msg, guestReply{Error: "the request names no guest"})
 		return nil
 	case t.pos.IsZero():
 		t.answer(msg, guestReply{Later: "the ingest service has no position of its own yet"})
-		return nil
-	case v.guest != "" && v.guest != guest:
-		t.answer(msg, guestReply{Later: "the ingest service is storing a #sync of another guest"})
 		return nil
 	case v.done == guest && v.doneChunk == chunk:
 		t.answer(msg, guestReply{Live: t.pos})
@@ -88,12 +73,6 @@ func (t *tenure) serve(ctx context.Context, msg *nats.Msg) error {
 		}
 	}
 	v.done, v.doneChunk = guest, chunk
-	v.guest = ""
-	v.wait.Stop()
-	if more {
-		v.guest = guest
-		v.wait.Reset(groupWait)
-	}
 	t.answer(msg, guestReply{Live: t.pos})
 	return nil
 }

@@ -22,14 +22,11 @@ type tenure struct {
 	// kept is the position that was kept beside the stream last, and keptAt when.
 	kept   event.Position
 	keptAt time.Time
-	// begun says that the first position of the tenure was written.
-	begun bool
+	// begun says that the first batch was taken, and told that a position was written.
+	begun, told bool
 	// room is what the batches that wait take of queueBytes.
 	room     *semaphore.Weighted
 	visitors visitors
-	// live is the #sync that the live events stand in. A tenure may begin in the
-	// midst of one.
-	live event.SyncRun
 	// heard says that something was read since the last event that was stored, or
 	// the last position.
 	heard bool
@@ -42,20 +39,16 @@ func (t *tenure) pump(held, writing context.Context, batches <-chan Batch) error
 	heartbeat := time.NewTimer(t.cfg.Heartbeat)
 	defer heartbeat.Stop()
 	for {
-		// A #sync is not interrupted, neither a live one nor a guest's.
-		live, guests := batches, t.visitors.requests
-		if t.visitors.guest != "" {
-			live = nil
-		} else if t.live.Open() {
-			guests = nil
-		}
 		select {
 		case <-held.Done():
 			return nil
 		case <-heartbeat.C:
-			if reading := t.cfg.Reading == nil || t.cfg.Reading(); reading && t.visitors.guest == "" {
-				if !t.heard && len(batches) == 0 {
-					t.live = event.SyncRun{} // nothing for so long: it is complete
+			if t.cfg.Reading == nil || t.cfg.Reading() {
+				if t.pos.Sync.DID != "" && !t.heard && len(batches) == 0 { // nothing for so long: it is complete
+					if err := t.append(writing, []*event.Event{t.pos.Over()}, t.hooks.Published); err != nil {
+						return err
+					}
+					t.pos.Sync = event.OpenSync{}
 				}
 				t.heard = false
 				if err := t.putPosition(writing); err != nil {
@@ -63,14 +56,11 @@ func (t *tenure) pump(held, writing context.Context, batches <-chan Batch) error
 				}
 			}
 			heartbeat.Reset(t.cfg.Heartbeat)
-		case <-t.visitors.wait.C:
-			t.logger.Warn("a guest does not complete its #sync: going on", "guest", t.visitors.guest)
-			t.visitors.guest = ""
-		case msg := <-guests:
+		case msg := <-t.visitors.requests:
 			if err := t.serve(writing, msg); err != nil {
 				return err
 			}
-		case b, more := <-live:
+		case b, more := <-batches:
 			if !more {
 				return nil
 			}
@@ -82,9 +72,6 @@ func (t *tenure) pump(held, writing context.Context, batches <-chan Batch) error
 					return err
 				}
 				heartbeat.Reset(t.cfg.Heartbeat)
-				for _, e := range b.Events {
-					t.live = t.live.After(e)
-				}
 			}
 			t.heard = len(b.Events) == 0
 			t.room.Release(b.weight)
@@ -165,19 +152,20 @@ func (t *tenure) append(ctx context.Context, events []*event.Event, tell func([]
 	}
 }
 
-// putPosition writes how far was read, so that progress is never only in
-// memory, and whether that is in the midst of a #sync, of whoever.
+// putPosition writes how far was read, so that progress is never only in memory, and
+// whether that may be in the midst of a #sync, of which an older ingest said no end.
 func (t *tenure) putPosition(ctx context.Context) error {
 	if t.pos.IsZero() {
 		return nil
 	}
 	sync := event.SyncOver
-	if t.live.Open() || t.visitors.guest != "" {
+	if t.pos.Sync.DID != "" || !t.told {
 		sync = event.SyncOpen
 	}
 	if err := t.append(ctx, []*event.Event{{V: event.Version, Kind: event.KindPosition, Source: t.pos, Sync: sync}}, t.hooks.Published); err != nil {
 		return err
 	}
+	t.told = true
 	t.keep(ctx)
 	return nil
 }

@@ -123,7 +123,7 @@ func (k *known) fold(ev *event.Event) error {
 			delete(k.posts, id)
 		}
 	case event.KindSync:
-		if a.replaced.below(r) {
+		if ev.Sync != event.SyncOpen && a.replaced.below(r) {
 			a.replaced = r
 		}
 	case event.KindAccount:
