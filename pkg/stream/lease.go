@@ -118,6 +118,12 @@ func (l *Lease) acquire(ctx context.Context) (*holding, error) {
 	}
 }
 
+// Holder returns who has the writer's lease, "" where it is free.
+func Holder(ctx context.Context, js jetstream.JetStream) (string, error) {
+	owner, _, err := (&Lease{js: js}).look(ctx)
+	return owner, err
+}
+
 // FreeLease gives back the lease of a writer that is known to be dead.
 func FreeLease(ctx context.Context, js jetstream.JetStream) error {
 	kv, err := js.KeyValue(ctx, Leases)

@@ -41,9 +41,8 @@ type Config struct {
 	CursorKeys []keyset.Key
 }
 
-// Settings are the settings of the all-in-one program.
+// Settings are the settings of the all-in-one program, but for its data directory.
 type Settings struct {
-	service.Data
 	service.Jetstream
 	service.Window
 	service.Retention
@@ -54,11 +53,11 @@ type Settings struct {
 	service.Shown
 }
 
-// Config makes the configuration of the settings. The error is a
+// Config makes the configuration of the settings, with this data directory. The error is a
 // *service.ConfigError.
-func (s Settings) Config() (Config, error) {
+func (s Settings) Config(dir string) (Config, error) {
 	cfg := Config{
-		DataDir: s.Dir, EraseWithin: s.Erasure.Within, APIListen: s.HTTP.Listen, OpsListen: s.Ops.Listen,
+		DataDir: dir, EraseWithin: s.Erasure.Within, APIListen: s.HTTP.Listen, OpsListen: s.Ops.Listen,
 		PublicURL: s.PublicURL, FeedsFile: s.FeedsFile, Media: s.Media, NATSDomain: s.NATS.Domain,
 	}
 	p := &service.Process{Program: service.Standalone}

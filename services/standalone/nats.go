@@ -24,11 +24,15 @@ const (
 	natsMaxPayload = 4 << 20
 )
 
-// openNATS starts a NATS server inside this process that no network reaches.
-func openNATS(dir string, logger *slog.Logger) (*server.Server, error) {
+// openNATS starts a NATS server inside this process. It listens on the loopback, for
+// operators' commands (Servers), and takes only who knows the secret of this run.
+func openNATS(dir, secret string, logger *slog.Logger) (*server.Server, error) {
 	s, err := server.NewServer(&server.Options{
 		ServerName: "tagstream",
-		DontListen: true,
+		Host:       "127.0.0.1",
+		Port:       server.RANDOM_PORT,
+		Username:   natsUser,
+		Password:   secret,
 		JetStream:  true,
 		StoreDir:   filepath.Join(dir, "nats"),
 		// Without it acknowledged messages live in memory for up to two
@@ -51,8 +55,11 @@ func openNATS(dir string, logger *slog.Logger) (*server.Server, error) {
 	return s, nil
 }
 
-func connectEmbedded(s *server.Server, program string, logger *slog.Logger, changed func(error)) (*nats.Conn, error) {
-	opts := append(service.NATSOptions(logger, changed), nats.Name("tagstream "+program), nats.InProcessServer(s))
+// natsUser is who may use the embedded server.
+const natsUser = "tagstream"
+
+func connectEmbedded(s *server.Server, secret, program string, logger *slog.Logger, changed func(error)) (*nats.Conn, error) {
+	opts := append(service.NATSOptions(logger, changed), nats.Name("tagstream "+program), nats.InProcessServer(s), nats.UserInfo(natsUser, secret))
 	nc, err := nats.Connect("", opts...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the embedded NATS server: %w", err)
@@ -62,8 +69,8 @@ func connectEmbedded(s *server.Server, program string, logger *slog.Logger, chan
 
 // freeLease takes ingest's lease from the run before. The lock of the data directory
 // says that it is dead, so there is nobody to wait for.
-func freeLease(ctx context.Context, s *server.Server, logger *slog.Logger) error {
-	nc, err := connectEmbedded(s, "start", logger, func(error) {})
+func freeLease(ctx context.Context, s *server.Server, secret string, logger *slog.Logger) error {
+	nc, err := connectEmbedded(s, secret, "start", logger, func(error) {})
 	if err != nil {
 		return err
 	}

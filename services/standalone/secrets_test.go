@@ -42,7 +42,7 @@ func FuzzSecrets(f *testing.F) {
 					var s standalone.Settings
 					err := service.Parse(service.Standalone, &s, nil, []string{service.Prefix + setting + "=" + raw})
 					if err == nil {
-						_, err = s.Config()
+						_, err = s.Config("data")
 					}
 					if err == nil && setting == "NATS_URL" {
 						_, err = s.NATS.Servers(&service.Process{})

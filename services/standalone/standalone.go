@@ -9,12 +9,14 @@ package standalone
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -144,6 +146,11 @@ func (p *pipeline) openStores(ctx context.Context) (_ func() error, err error) {
 			err = errors.Join(err, closeAll())
 		}
 	}()
+	var own servers
+	publish := func() error { // first to be closed: what it names goes next
+		closers = append(closers, func() error { return own.remove(p.cfg.DataDir) })
+		return own.write(p.cfg.DataDir)
+	}
 	if p.keys, err = cursorKeys(p.cfg); err != nil {
 		return nil, err
 	}
@@ -161,21 +168,26 @@ func (p *pipeline) openStores(ctx context.Context) (_ func() error, err error) {
 			return pg.Stop(stop)
 		})
 		p.dbs, p.postgres, p.pgErr = dbs, pg.Done(), pg.Err
+		own.Owner, own.Indexer, own.API = dbs.owner.URL, dbs.indexer.URL, dbs.api.URL
 	}
 	p.health.Set(componentPostgres, nil)
 	if p.connect != nil {
-		return closeAll, nil
+		return closeAll, publish()
 	}
-	ns, err := openNATS(p.cfg.DataDir, p.logger)
+	secret := rand.Text()
+	ns, err := openNATS(p.cfg.DataDir, secret, p.logger)
 	if err != nil {
 		return nil, err
 	}
 	closers = append(closers, func() error { closeNATS(ns); return nil })
-	if err := freeLease(ctx, ns, p.logger); err != nil {
+	if err := freeLease(ctx, ns, secret, p.logger); err != nil {
 		return nil, err
 	}
-	p.connect = func(program string) (*nats.Conn, error) { return connectEmbedded(ns, program, p.logger, p.natsChanged) }
-	return closeAll, nil
+	p.connect = func(program string) (*nats.Conn, error) {
+		return connectEmbedded(ns, secret, program, p.logger, p.natsChanged)
+	}
+	own.NATS = (&url.URL{Scheme: "nats", User: url.UserPassword(natsUser, secret), Host: ns.Addr().String()}).String()
+	return closeAll, publish()
 }
 
 // cursorKeys returns the keys that sign page tokens; the file of them in the

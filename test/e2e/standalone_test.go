@@ -153,12 +153,7 @@ func TestStandalone(t *testing.T) {
 	require.NoError(t, err)
 	model.CheckHTTP(t, url, want)
 	requireNoWait(t, p)
-	// As docs/operations.md has it.
-	socket, err := os.ReadFile(filepath.Join(dir, "postgres", "socket.path"))
-	require.NoError(t, err)
-	verified := begin(t, "indexer", []string{"verify", "--alone"},
-		"TAGSTREAM_DATABASE_URL=postgres://tagstream_api@/tagstream?host="+strings.TrimSpace(string(socket)),
-		"TAGSTREAM_DATABASE_PASSWORD_FILE="+filepath.Join(dir, "postgres", "secrets", "tagstream_api"))
+	verified := begin(t, "tagstream", []string{"verify", "--alone"}, env...)
 	require.Zero(t, verified.exit(), verified.out.String())
 	require.NotContains(t, p.out.String(), "errored")
 	require.Zero(t, p.end(syscall.SIGHUP), "a stop as asked is a success")

@@ -224,6 +224,8 @@ type Status struct {
 	SeenAt                               time.Time
 	StreamFirst, StreamLast, StreamBytes uint64
 	DatabaseBytes                        int64
+	// Holder is who indexes, "" where the lease is free.
+	Holder string
 	// Now is the database's clock.
 	Now time.Time
 }
@@ -233,11 +235,12 @@ func (r *Reader) Status(ctx context.Context) (Status, error) {
 	var s Status
 	err := r.ask(ctx, `
 		SELECT c.seq, c.source_host, c.source_seq, c.source_time, c.posts, c.visible_posts, c.tags, c.dead_letters,
-		       h.at, h.stream_first, h.stream_last, h.stream_bytes, h.database_bytes, clock_timestamp(), (SELECT count(*) FROM sweeps)
+		       h.at, h.stream_first, h.stream_last, h.stream_bytes, h.database_bytes, clock_timestamp(), (SELECT count(*) FROM sweeps),
+		       CASE WHEN c.lease_until > clock_timestamp() THEN c.holder ELSE '' END
 		  FROM checkpoint c CROSS JOIN heartbeat h`, nil, func(rows pgx.Rows) error {
 		return scanOne(rows, &s.Checkpoint.Seq, &s.Checkpoint.Source.Host, &s.Checkpoint.Source.Seq, &s.Checkpoint.Source.Time,
 			&s.Posts, &s.VisiblePosts, &s.Tags, &s.DeadLetters,
-			&s.SeenAt, &s.StreamFirst, &s.StreamLast, &s.StreamBytes, &s.DatabaseBytes, &s.Now, &s.Sweeps)
+			&s.SeenAt, &s.StreamFirst, &s.StreamLast, &s.StreamBytes, &s.DatabaseBytes, &s.Now, &s.Sweeps, &s.Holder)
 	})
 	if err != nil {
 		return s, fmt.Errorf("read the status: %w", pg.NotMigrated(err))

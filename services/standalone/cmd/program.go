@@ -1,4 +1,5 @@
-// Package cmd is the command line of the all-in-one program.
+// Package cmd is the command line of the all-in-one program: every verb of the
+// others, on its own servers while it runs.
 package cmd
 
 import (
@@ -6,6 +7,9 @@ import (
 	"fmt"
 
 	"github.com/tagstream/tagstream/pkg/service"
+	api "github.com/tagstream/tagstream/services/api/cmd"
+	indexer "github.com/tagstream/tagstream/services/indexer/cmd"
+	ingest "github.com/tagstream/tagstream/services/ingest/cmd"
 	"github.com/tagstream/tagstream/services/standalone"
 )
 
@@ -14,12 +18,25 @@ func Program() service.Program {
 	return service.Program{
 		Name: service.Standalone,
 		About: "Keeps Bluesky's root posts by hashtag and answers over HTTP, all in one process: " +
-			"an embedded NATS stream, a private Postgres, ingest, indexer and api.",
-		Verbs: &struct {
-			Run Run `cmd:"" default:"withargs" serves:"" help:"run until stopped; the default"`
-			service.Common
-		}{},
+			"an embedded NATS stream, a private Postgres, ingest, indexer and api. " +
+			"The other commands work on that process while it runs, or on the servers that the settings name.",
+		Verbs: &verbs{},
 	}
+}
+
+type verbs struct {
+	service.Data
+	Run Run `cmd:"" default:"withargs" serves:"" help:"run until stopped; the default"`
+	ingest.Verbs
+	Indexer indexer.Verbs `embed:""`
+	API     api.Verbs     `embed:""`
+	service.Common
+}
+
+// AfterApply lets the verbs find the running program's servers.
+func (v *verbs) AfterApply(p *service.Process) error {
+	p.Local = standalone.Servers(v.Dir)
+	return nil
 }
 
 // Run runs everything until it is stopped.
@@ -28,8 +45,8 @@ type Run struct {
 }
 
 // Run runs it.
-func (r *Run) Run(ctx context.Context, p *service.Process) error {
-	cfg, err := r.Config()
+func (r *Run) Run(ctx context.Context, p *service.Process, v *verbs) error {
+	cfg, err := r.Config(v.Dir)
 	if err != nil {
 		return err
 	}
