@@ -21,11 +21,13 @@ build: ## build bin/ingest, bin/indexer, bin/api and bin/tagstream (all in one)
 
 .PHONY: run
 run: build ## run the whole pipeline on this machine against live Bluesky
+	.ci/postgres "$${TAGSTREAM_DATA_DIR:-data}" >/dev/null
 	exec bin/tagstream
 
 .PHONY: demo
 demo: build ## the same offline: a simulated network behind the real Jetstream server
 	go build -o bin/upstream ./test/simnet/cmd/upstream
+	.ci/postgres >/dev/null
 	exec .ci/demo "$(DEMO_DIR)" "$(DEMO_RATE)"
 
 .PHONY: images
@@ -58,6 +60,7 @@ test-observability: ## check metrics, alert rules and the dashboard (needs promt
 
 .PHONY: test
 test: ## run all tests that this machine can run
+	.ci/postgres >/dev/null || echo "Tests that need Postgres are left out, where no other is given." >&2
 	$(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- -timeout 40m work
 
 # Not run again under the race detector: what measures plans and work on one

@@ -5,6 +5,7 @@
 package dirlock
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -43,11 +44,21 @@ func Acquire(dir string) (*flock.Flock, error) {
 	}
 	// The id is only for people: a crash between the lock and the write leaves an older id in the
 	// file, and the lock holds all the same.
-	if err := os.WriteFile(lock.Path(), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
+	if err := writeHolder(lock.Path()); err != nil {
 		_ = lock.Close() // the first error says what is wrong
 		return nil, fmt.Errorf("write the process id to %s: %w", lock.Path(), err)
 	}
 	return lock, nil
+}
+
+// writeHolder writes this process's id over the last one in one piece, so that nobody reads half.
+func writeHolder(path string) error {
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(file, "%-20d\n", os.Getpid())
+	return errors.Join(err, file.Close())
 }
 
 // holder reads a process id, 0 where the file does not tell.

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"syscall"
 )
@@ -20,24 +21,24 @@ type account struct {
 	switched bool
 }
 
-// chooseAccount gives this process's user, or, where that is root, which
-// Postgres refuses: the owner of an existing cluster, else postgres, nobody or
-// daemon. A bare number would not do: initdb wants a user with a name. An empty clusterDir stands for no cluster.
+// chooseAccount gives this process's user, or, where that is root, which Postgres refuses: the owner
+// of an existing cluster, else postgres, nobody or daemon. A bare number would not do: initdb wants
+// a user with a name. An empty clusterDir stands for no cluster.
 func chooseAccount(clusterDir string) (account, error) {
-	uid, gid := os.Geteuid(), os.Getegid()
-	owner, ownerGroup, err := ownerOf(clusterDir)
+	own := account{uid: os.Geteuid(), gid: os.Getegid()}
+	owner, err := ownerOf(clusterDir)
 	exists := err == nil
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return account{}, fmt.Errorf("read the owner of %s: %w", clusterDir, err)
-	}
-	if uid != 0 {
-		if exists && owner != uid {
-			return account{}, fmt.Errorf("%s belongs to user id %d and this process runs as %d: run it as that user, or as root", clusterDir, owner, uid)
-		}
-		return account{uid: uid, gid: gid}, nil
-	}
-	if exists && owner != 0 {
-		return account{uid: owner, gid: ownerGroup, switched: true}, nil
+	case own.uid != 0 && exists && owner.uid != own.uid:
+		return account{}, fmt.Errorf("%s belongs to user id %d and this process runs as %d: run it as that user, or as root", clusterDir, owner.uid, own.uid)
+	case own.uid != 0:
+		return own, nil
+	case runtime.GOOS != "linux":
+		return account{}, errors.New("this process is root, as which Postgres does not run: start it as another user")
+	case exists && owner.uid != 0:
+		return account{uid: owner.uid, gid: owner.gid, switched: true}, nil
 	}
 	for _, name := range []string{"postgres", "nobody", "daemon"} {
 		found, err := user.Lookup(name)
@@ -53,8 +54,20 @@ func chooseAccount(clusterDir string) (account, error) {
 	return account{}, errors.New("this process is root, as which Postgres does not run, and the machine has none of the users postgres, nobody and daemon: add one, or run as another user")
 }
 
-// command prepares a program of Postgres to run as the account, with an
-// environment of its own: variables such as PGPORT would change the server.
+func ownerOf(path string) (account, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return account{}, err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return account{}, fmt.Errorf("the file system does not tell the owner of %s", path)
+	}
+	return account{uid: int(stat.Uid), gid: int(stat.Gid)}, nil
+}
+
+// command prepares a program of Postgres to run as the account. It gets no environment of ours:
+// variables such as PGPORT would change the server.
 func (a account) command(ctx context.Context, path string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Dir = "/"
@@ -69,18 +82,11 @@ func (a account) command(ctx context.Context, path string, args ...string) *exec
 	return cmd
 }
 
-// grant makes path, and what is below it, the account's. It does nothing where
-// the top already is.
+// grant makes path, and what is below it, the account's. It does nothing where the top already is.
 func (a account) grant(path string) error {
-	if !a.switched {
-		return nil
-	}
-	owner, _, err := ownerOf(path)
-	if err != nil {
+	owner, err := ownerOf(path)
+	if err != nil || !a.switched || owner.uid == a.uid {
 		return err
-	}
-	if owner == a.uid {
-		return nil
 	}
 	// The top goes last: a crash half-way leaves a tree that is done again.
 	err = filepath.WalkDir(path, func(name string, _ fs.DirEntry, err error) error {
@@ -95,67 +101,19 @@ func (a account) grant(path string) error {
 	return os.Lchown(path, a.uid, a.gid)
 }
 
-// reaches says whether the account may enter every directory above path, which
-// must be absolute. It reads mode bits alone.
-func (a account) reaches(path string) bool {
-	if !a.switched {
-		return true
-	}
-	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
-		info, err := os.Stat(dir)
-		if err != nil {
-			return false
-		}
-		stat, ok := info.Sys().(*syscall.Stat_t)
-		if !ok {
-			return false
-		}
-		var search fs.FileMode = 0o001
-		switch {
-		case int(stat.Uid) == a.uid:
-			search = 0o100
-		case int(stat.Gid) == a.gid:
-			search = 0o010
-		}
-		if info.Mode()&search == 0 {
-			return false
-		}
-		if dir == filepath.Dir(dir) {
-			return true
-		}
-	}
-}
-
-// pass gives the name by which a command of the account finds path. Where the
-// account cannot enter a directory above, such as /root, the command gets the
-// opened file itself and names it through /proc, which asks only for rights on
-// the file. The returned file, if any, is for closing after the command has
-// started.
+// pass gives the name by which a command of the account finds path. The account may be unable to
+// enter a directory above, such as /root, so the command gets the opened file and names it through
+// /proc, which asks only for rights on the file. The returned file, if any, is for closing after the
+// command has started.
 func (a account) pass(cmd *exec.Cmd, path string) (string, *os.File, error) {
-	if a.reaches(path) {
+	if !a.switched {
 		return path, nil, nil
 	}
 	file, err := os.Open(path)
 	if err != nil {
 		return "", nil, err
 	}
-	if _, err := os.Stat("/proc/self/fd"); err != nil {
-		file.Close()
-		return "", nil, fmt.Errorf("user id %d, which Postgres runs as, cannot enter the directories above %s: choose a data directory that every user can reach, such as one under /var/lib", a.uid, path)
-	}
 	const firstExtra = 3 // after standard input, output and error
 	cmd.ExtraFiles = append(cmd.ExtraFiles, file)
 	return fmt.Sprintf("/proc/self/fd/%d", firstExtra+len(cmd.ExtraFiles)-1), file, nil
-}
-
-func ownerOf(path string) (uid, gid int, err error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return 0, 0, err
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return 0, 0, fmt.Errorf("the file system does not tell the owner of %s", path)
-	}
-	return int(stat.Uid), int(stat.Gid), nil
 }

@@ -1,6 +1,7 @@
 package pgserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 const (
@@ -16,6 +20,8 @@ const (
 	clusterName = "cluster"
 	// newClusterName is where initdb works, until the cluster is whole.
 	newClusterName = "cluster.new"
+	// closeLimit bounds the polite end of one connection.
+	closeLimit = 5 * time.Second
 )
 
 // VersionError says that a cluster was written by another major version of
@@ -100,7 +106,7 @@ func (s *Server) initCluster(ctx context.Context) error {
 }
 
 func (s *Server) runInitdb(ctx context.Context, dir string) error {
-	passwordFile := filepath.Join(dir + ".password")
+	passwordFile := dir + ".password"
 	if err := writeFileSync(passwordFile, s.passwords[Superuser]+"\n"); err != nil {
 		return err
 	}
@@ -111,23 +117,63 @@ func (s *Server) runInitdb(ctx context.Context, dir string) error {
 	cmd := s.account.command(ctx, filepath.Join(s.cfg.Binaries.Dir, "initdb"),
 		"--username="+Superuser, "--auth=scram-sha-256",
 		"--encoding=UTF8", "--locale=C", "--data-checksums", "--no-instructions")
-	dirName, dirFile, err := s.account.pass(cmd, dir)
-	if err != nil {
-		return err
+	for _, arg := range []struct{ name, path string }{{"pgdata", dir}, {"pwfile", passwordFile}} {
+		name, file, err := s.account.pass(cmd, arg.path)
+		if err != nil {
+			return err
+		}
+		defer file.Close() // nil is harmless
+		cmd.Args = append(cmd.Args, "--"+arg.name+"="+name)
 	}
-	defer dirFile.Close() // nil is harmless
-	passwordName, passwordHandle, err := s.account.pass(cmd, passwordFile)
-	if err != nil {
-		return err
-	}
-	defer passwordHandle.Close()
-	cmd.Args = append(cmd.Args, "--pgdata="+dirName, "--pwfile="+passwordName)
 	s.log.Info("initializing the database", "directory", s.clusterDir, "version", s.cfg.Binaries.Version)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		return fmt.Errorf("run %s: %w: %s", cmd.Path, err, lastLines(string(out)))
+	}
+	return nil
+}
+
+// prepareDatabase creates the roles and the database where they are missing and
+// sets every password. A crash half-way is completed by the next start.
+func (s *Server) prepareDatabase(ctx context.Context) error {
+	config, err := pgx.ParseConfig(s.DriverURL(Superuser))
+	if err != nil {
+		return fmt.Errorf("connect as %s: %w", Superuser, err)
+	}
+	config.Database = "postgres" // the other may not exist yet
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return fmt.Errorf("connect as %s: %w", Superuser, err)
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
+		defer cancel()
+		conn.Close(ctx) // nothing is pending on it
+	}()
+	missing := func(catalog, column, name string) (missing bool, err error) {
+		err = conn.QueryRow(ctx, fmt.Sprintf("SELECT NOT EXISTS (SELECT FROM %s WHERE %s = $1)", catalog, column), name).Scan(&missing)
+		return missing, err
+	}
+	// Names match namePattern and passwords are letters and digits, so nothing needs quotes.
+	for _, role := range s.cfg.Roles {
+		create, err := missing("pg_roles", "rolname", role)
+		if err == nil {
+			verb := map[bool]string{true: "CREATE", false: "ALTER"}[create]
+			_, err = conn.Exec(ctx, fmt.Sprintf("%s ROLE %s LOGIN PASSWORD '%s'", verb, pgx.Identifier{role}.Sanitize(), s.passwords[role]))
+		}
+		if err != nil {
+			return fmt.Errorf("prepare role %s: %w", role, err)
+		}
+	}
+	create, err := missing("pg_database", "datname", s.cfg.Database)
+	if err == nil && create {
+		_, err = conn.Exec(ctx, fmt.Sprintf("CREATE DATABASE %s OWNER %s TEMPLATE template0",
+			pgx.Identifier{s.cfg.Database}.Sanitize(), pgx.Identifier{cmp.Or(s.cfg.Owner, Superuser)}.Sanitize()))
+	}
+	if err != nil {
+		return fmt.Errorf("prepare database %s: %w", s.cfg.Database, err)
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package pgserver
 
 import (
-	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -72,15 +71,13 @@ func TestBest(t *testing.T) { //nolint:paralleltest // see above
 		{name: "not to be run", folders: []string{locked, new17}, want: Binaries{new17, "17.10", 17}, unfit: []string{"does not run as user id"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s, err := newSearch(FindOptions{Logger: slog.New(slog.DiscardHandler)})
+			acct, err := chooseAccount("")
 			require.NoError(t, err)
-			s.major = test.major
-			found, ok := s.best(t.Context(), test.folders)
-			require.Equal(t, test.want.Dir != "", ok)
+			found, unfit := newest(t.Context(), acct, test.major, test.folders)
 			require.Equal(t, test.want, found)
-			require.Len(t, s.unfit, len(test.unfit))
+			require.Len(t, unfit, len(test.unfit))
 			for i, want := range test.unfit {
-				require.Contains(t, s.unfit[i], want)
+				require.Contains(t, unfit[i], want)
 			}
 		})
 	}
@@ -100,13 +97,9 @@ func TestCompareVersions(t *testing.T) {
 
 func TestNotFoundSaysWhatToDo(t *testing.T) {
 	t.Parallel()
-	s, err := newSearch(FindOptions{Logger: slog.New(slog.DiscardHandler)})
-	require.NoError(t, err)
-	s.unfit = []string{"/opt/pg is version 12.1"}
-	err = s.notFound([]error{os.ErrDeadlineExceeded})
+	err := notFound("", 0, []string{"/opt/pg is version 12.1"})
 	require.ErrorIs(t, err, ErrNotFound)
-	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-	for _, want := range []string{"15 or newer", "apt-get install postgresql", "npm", "TAGSTREAM_DATABASE_URL", "/opt/pg is version 12.1"} {
-		require.ErrorContains(t, err, want)
-	}
+	require.EqualError(t, err, "no usable Postgres: Postgres 15 or newer is needed: install it (Debian and Ubuntu: apt-get install postgresql; "+
+		"macOS: brew install postgresql@17; in a checkout: .ci/postgres); passed over: /opt/pg is version 12.1")
+	require.ErrorContains(t, notFound("/data/cluster", 16, nil), "Postgres 16, which wrote /data/cluster, is needed: install it (Debian and Ubuntu: apt-get install postgresql; macOS: brew install postgresql@16;")
 }

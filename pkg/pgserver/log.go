@@ -9,6 +9,8 @@ import (
 )
 
 const (
+	// maxLogBytes is the size of postgres.log from which a start begins a new one.
+	maxLogBytes = 8 << 20
 	// tailBytes and tailLines bound what an error repeats of the server's log.
 	tailBytes = 4 << 10
 	tailLines = 8
@@ -28,12 +30,10 @@ func (s *Server) openLog() (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the server's log: %w", err)
 	}
-	info, err := file.Stat()
-	if err != nil {
+	if s.logFrom, err = file.Seek(0, io.SeekEnd); err != nil {
 		file.Close()
 		return nil, fmt.Errorf("open the server's log: %w", err)
 	}
-	s.logFrom = info.Size()
 	return file, nil
 }
 
@@ -44,16 +44,15 @@ func (s *Server) logTail() string {
 		return err.Error()
 	}
 	defer file.Close()
-	info, err := file.Stat()
+	size, err := file.Seek(0, io.SeekEnd)
 	if err != nil {
 		return err.Error()
 	}
-	from := max(s.logFrom, info.Size()-tailBytes)
-	text, err := io.ReadAll(io.NewSectionReader(file, from, tailBytes))
-	if err != nil {
+	text, err := io.ReadAll(io.NewSectionReader(file, max(s.logFrom, size-tailBytes), tailBytes))
+	switch {
+	case err != nil:
 		return err.Error()
-	}
-	if len(text) == 0 {
+	case len(text) == 0:
 		return "it wrote nothing to " + s.logPath()
 	}
 	return lastLines(string(text))

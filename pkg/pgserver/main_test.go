@@ -37,8 +37,7 @@ func TestMain(m *testing.M) {
 
 func child(dir string) int {
 	ctx := context.Background()
-	logger := slog.New(slog.DiscardHandler)
-	found, err := Find(ctx, FindOptions{Dir: dir, Logger: logger})
+	found, err := Find(ctx, dir)
 	if err != nil {
 		fmt.Println("error:", err)
 		return 1
@@ -69,7 +68,7 @@ func testConfig(dir string, binaries Binaries) Config {
 // testBinaries gives the machine's Postgres.
 func testBinaries(t testing.TB) Binaries {
 	t.Helper()
-	found, err := Find(t.Context(), FindOptions{Logger: slog.New(slog.DiscardHandler)})
+	found, err := Find(t.Context(), "")
 	if errors.Is(err, ErrNotFound) && os.Getenv("CI") != "true" {
 		t.Skipf("SKIPPED: %v", err)
 	}
@@ -81,7 +80,7 @@ func testBinaries(t testing.TB) Binaries {
 // second.
 var template = sync.OnceValues(func() (string, error) {
 	ctx := context.Background()
-	found, err := Find(ctx, FindOptions{Logger: slog.New(slog.DiscardHandler)})
+	found, err := Find(ctx, "")
 	if err != nil {
 		return "", err
 	}

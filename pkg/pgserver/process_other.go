@@ -4,7 +4,10 @@ package pgserver
 
 import (
 	"errors"
+	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -14,18 +17,31 @@ import (
 // left behind is ended by the next Start.
 func setParentDeathSignal(*syscall.SysProcAttr, syscall.Signal) {}
 
-// commandLine gives a process's arguments as ps prints them, nil where there is
-// no such process. An argument with a space comes apart, so a directory with a
-// space in its name is not recognized; Postgres's own lock then still holds.
-func commandLine(pid int) ([]string, error) {
-	text, err := exec.Command("ps", "-o", "command=", "-p", strconv.Itoa(pid)).Output()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+// serverProcesses gives the process that Postgres's own file names, if ps shows that it is the first
+// one of our server. An argument with a space comes apart there, so a directory with a space in its
+// name is not recognized; Postgres's own lock then still holds.
+func serverProcesses(clusterDir string) ([]serverProcess, error) {
+	text, err := os.ReadFile(filepath.Join(clusterDir, "postmaster.pid"))
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	return strings.Fields(string(text)), err
+	if err != nil {
+		return nil, err
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	pid, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil {
+		return nil, nil //nolint:nilerr // Postgres says what is wrong with its file
+	}
+	out, err := exec.Command("ps", "-o", "command=", "-p", strconv.Itoa(pid)).Output()
+	args := append(strings.Fields(string(out)), "")
+	if _, first := isServer(args[0]); err != nil || !first || !strings.Contains(string(out), dirSetting+"="+clusterDir+" ") {
+		return nil, nil //nolint:nilerr // ps fails where there is no such process
+	}
+	process, err := os.FindProcess(pid)
+	return []serverProcess{{process, true}}, err
 }
 
-func worksIn(int, string) bool { return false }
-
-func processesIn(string) []int { return nil }
+// removeStalePID leaves the file alone: it names the shared memory by which Postgres sees processes
+// of a killed server, which we cannot list here.
+func (s *Server) removeStalePID(string) error { return nil }

@@ -2,7 +2,6 @@ package pgserver
 
 import (
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,60 +10,42 @@ import (
 	"strings"
 )
 
-// passwordBytes is the strength of a generated password: 256 bits.
-const passwordBytes = 32
-
-// readSecret gives the stored password of a role, or fs.ErrNotExist.
-func readSecret(dir, role string) (string, error) {
-	text, err := os.ReadFile(filepath.Join(dir, role))
-	if err != nil {
-		return "", err
-	}
-	password := strings.TrimSpace(string(text))
-	if password == "" {
-		return "", fmt.Errorf("the password file %s is empty", filepath.Join(dir, role))
-	}
-	return password, nil
-}
-
 // secret gives the stored password of a role, and makes one the first time.
 // After a crash the file is whole or absent.
 func secret(dir, role string) (string, error) {
-	password, err := readSecret(dir, role)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return password, err
+	path := filepath.Join(dir, role)
+	text, err := os.ReadFile(path)
+	password := strings.TrimSpace(string(text))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		password = rand.Text() + rand.Text() // more than 256 bits, letters and digits
+		err = writeFileSync(path, password+"\n")
+	case err == nil && password == "":
+		err = fmt.Errorf("the file %s is empty", path)
 	}
-	random := make([]byte, passwordBytes)
-	rand.Read(random) // never fails, says its documentation
-	password = hex.EncodeToString(random)
-	if err := writeFileSync(filepath.Join(dir, role), password+"\n"); err != nil {
-		return "", fmt.Errorf("store the password of role %s: %w", role, err)
+	if err != nil {
+		return "", fmt.Errorf("keep the password of role %s: %w", role, err)
 	}
 	return password, nil
 }
 
 // writeFileSync writes a file of mode 0600 by way of a temporary one, and
 // returns once name and contents are on disk.
-func writeFileSync(path, text string) (err error) {
-	dir := filepath.Dir(path)
-	file, err := os.CreateTemp(dir, ".new-*")
+func writeFileSync(path, text string) error {
+	file, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			os.Remove(file.Name())
-		}
-	}()
 	_, err = file.WriteString(text)
 	err = errors.Join(err, file.Sync(), file.Close())
+	if err == nil {
+		err = os.Rename(file.Name(), path)
+	}
 	if err != nil {
+		os.Remove(file.Name())
 		return err
 	}
-	if err := os.Rename(file.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
+	return syncDir(filepath.Dir(path))
 }
 
 func syncDir(dir string) error {

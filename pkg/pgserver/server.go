@@ -37,11 +37,7 @@ const (
 	// systems give to outgoing connections, so that none takes the port while
 	// the server restarts.
 	firstPort, lastPort = 15000, 32000
-	// portAttempts is how many ports are tried: between finding a free one and
-	// the server's use of it another process may take it.
-	portAttempts = 10
-	// maxLogBytes is the size of postgres.log from which a start begins anew.
-	maxLogBytes = 8 << 20
+	portAttempts        = 10
 )
 
 // Server is a running Postgres. Its methods are safe for concurrent use.
@@ -57,8 +53,6 @@ type Server struct {
 	process    *process
 	logFrom    int64 // where this run's part of postgres.log begins
 
-	done     chan struct{} // closed once err is set
-	err      error
 	stopping chan struct{} // closed by the first Stop
 	stopOnce sync.Once
 	stopErr  error
@@ -120,7 +114,6 @@ func newServer(cfg Config, lock *flock.Flock) *Server {
 		clusterDir: filepath.Join(cfg.Dir, clusterName),
 		log:        cfg.Logger,
 		lock:       lock,
-		done:       make(chan struct{}),
 		stopping:   make(chan struct{}),
 	}
 }
@@ -142,19 +135,20 @@ func (s *Server) start(ctx context.Context) error {
 	if s.socketDir, err = makeSocketDir(s.account, s.socketRecord()); err != nil {
 		return err
 	}
+	if s.port, err = s.choosePort(); err != nil {
+		return err
+	}
 	if err := s.launch(ctx); err != nil {
 		return err
 	}
-	if err := os.WriteFile(s.serviceFile(), []byte("["+serviceName+"]\n"), 0o600); err != nil {
-		s.end(ctx, true)
-		return err
+	err = os.WriteFile(s.serviceFile(), []byte("["+serviceName+"]\n"), 0o600)
+	if err == nil {
+		err = s.prepareDatabase(ctx)
 	}
-	if err := s.prepareDatabase(ctx); err != nil {
+	if err != nil {
 		s.end(ctx, true)
-		return err
 	}
-	go s.watch()
-	return nil
+	return err
 }
 
 // loadPasswords reads or makes the password of every role.
@@ -163,15 +157,14 @@ func (s *Server) loadPasswords() error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	s.passwords = make(map[string]string)
-	_, err := clusterMajor(s.clusterDir)
-	if err == nil {
-		// A new password would not open an old cluster.
-		if _, err := readSecret(dir, Superuser); err != nil {
+	if _, err := clusterMajor(s.clusterDir); err == nil { // a new password would not open an old cluster
+		if _, err := os.Stat(filepath.Join(dir, Superuser)); err != nil {
 			return fmt.Errorf("the cluster exists and its password does not: put it back, or move %s away and rebuild the index from the stream: %w", s.clusterDir, err)
 		}
 	}
+	s.passwords = make(map[string]string)
 	for _, role := range append([]string{Superuser}, s.cfg.Roles...) {
+		var err error
 		if s.passwords[role], err = secret(dir, role); err != nil {
 			return err
 		}
@@ -179,51 +172,25 @@ func (s *Server) loadPasswords() error {
 	return nil
 }
 
-// launch starts the server and waits until it takes connections, with another
-// port where a chosen one was taken meanwhile.
-func (s *Server) launch(ctx context.Context) error {
-	for attempt := 1; ; attempt++ {
-		if err := s.choosePort(); err != nil {
-			return err
-		}
-		err := s.launchOnce(ctx)
-		if err == nil {
-			return nil
-		}
-		if s.cfg.TCPPort != AnyPort || attempt == portAttempts || portFree(s.port) {
-			return err
-		}
-	}
-}
-
-func (s *Server) choosePort() error {
+// choosePort gives the port for the socket's name and, where asked for, TCP.
+func (s *Server) choosePort() (int, error) {
 	switch s.cfg.TCPPort {
 	case 0:
-		s.port = socketPort
+		return socketPort, nil
 	case AnyPort:
 		for range portAttempts {
-			s.port = firstPort + rand.IntN(lastPort-firstPort)
-			if portFree(s.port) {
-				return nil
+			port := firstPort + rand.IntN(lastPort-firstPort)
+			if listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+				return port, listener.Close()
 			}
 		}
-		return fmt.Errorf("find a free port: none of %d tried between %d and %d is", portAttempts, firstPort, lastPort)
-	default:
-		s.port = s.cfg.TCPPort
+		return 0, fmt.Errorf("find a free port: none of %d tried between %d and %d is", portAttempts, firstPort, lastPort)
 	}
-	return nil
+	return s.cfg.TCPPort, nil
 }
 
-func portFree(port int) bool {
-	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-	if err != nil {
-		return false
-	}
-	listener.Close()
-	return true
-}
-
-func (s *Server) launchOnce(ctx context.Context) error {
+// launch starts the server and waits until it takes connections.
+func (s *Server) launch(ctx context.Context) error {
 	// The server outlives ctx: Stop ends it.
 	cmd := s.account.command(context.WithoutCancel(ctx), filepath.Join(s.cfg.Binaries.Dir, "postgres"))
 	dirName, dirFile, err := s.account.pass(cmd, s.clusterDir)
@@ -296,17 +263,6 @@ func (s *Server) awaitReady(ctx context.Context) error {
 	return err
 }
 
-// watch reports the end of the process.
-func (s *Server) watch() {
-	<-s.process.done
-	select {
-	case <-s.stopping:
-	default:
-		s.err = s.endedError()
-	}
-	close(s.done)
-}
-
 func (s *Server) endedError() error {
 	status := "with status 0"
 	if s.process.err != nil {
@@ -316,14 +272,19 @@ func (s *Server) endedError() error {
 }
 
 // Done is closed when the server has ended, by itself or by Stop.
-func (s *Server) Done() <-chan struct{} { return s.done }
+func (s *Server) Done() <-chan struct{} { return s.process.done }
 
 // Err says why the server ended by itself. It is nil before Done is closed, and
 // after Stop.
 func (s *Server) Err() error {
 	select {
-	case <-s.done:
-		return s.err
+	case <-s.stopping:
+		return nil
+	default:
+	}
+	select {
+	case <-s.process.done:
+		return s.endedError()
 	default:
 		return nil
 	}
@@ -341,19 +302,18 @@ func (s *Server) Port() int {
 }
 
 // URL gives the connection string by which role, one of Config.Roles or
-// Superuser, reaches the database through the socket. Another role's has no
-// password, so connecting with it fails.
+// Superuser, reaches the database: by TCP where the server has a port, else by
+// the socket. Another role's has no password, so connecting with it fails.
 func (s *Server) URL(role string) string {
-	query := url.Values{
-		"host": {s.socketDir},
-		"port": {strconv.Itoa(s.port)},
+	if port := s.Port(); port != 0 {
+		return s.connString(role, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), url.Values{"sslmode": {"disable"}})
 	}
-	return s.connString(role, "", query)
+	return s.connString(role, "", url.Values{"host": {s.socketDir}, "port": {strconv.Itoa(s.port)}})
 }
 
-// DriverURL is URL for pgx, which takes what a connection string leaves out from
-// libpq's environment (PGSERVICE, PGOPTIONS, PGREQUIREAUTH and so on). That is for
-// other servers, so this one leaves nothing out.
+// DriverURL leads pgx to the socket. Pgx takes what a connection string leaves
+// out from libpq's environment (PGSERVICE, PGOPTIONS, PGREQUIREAUTH and so on);
+// that is for other servers, so this one leaves nothing out.
 func (s *Server) DriverURL(role string) string {
 	query := url.Values{"host": {s.socketDir}, "port": {strconv.Itoa(s.port)}}
 	for name, value := range map[string]string{
@@ -373,12 +333,6 @@ func (s *Server) DriverURL(role string) string {
 const serviceName = "tagstream"
 
 func (s *Server) serviceFile() string { return filepath.Join(s.cfg.Dir, "service.conf") }
-
-// TCPURL is like URL, by TCP. It is of no use where Port is 0.
-func (s *Server) TCPURL(role string) string {
-	host := net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port))
-	return s.connString(role, host, url.Values{"sslmode": {"disable"}})
-}
 
 func (s *Server) connString(role, host string, query url.Values) string {
 	u := url.URL{
@@ -400,9 +354,7 @@ func (s *Server) connString(role, host string, query url.Values) string {
 func (s *Server) Stop(ctx context.Context) error {
 	s.stopOnce.Do(func() {
 		close(s.stopping)
-		err := s.end(ctx, false)
-		<-s.done
-		s.stopErr = errors.Join(err, s.release())
+		s.stopErr = errors.Join(s.end(ctx, false), s.release())
 	})
 	return s.stopErr
 }

@@ -123,8 +123,8 @@ func TestTCP(t *testing.T) {
 	cfg := testConfig(dir, binaries)
 	cfg.TCPPort = AnyPort
 	server := start(t, cfg)
-	require.Equal(t, "writer", query(t, server.TCPURL("writer"), "SELECT current_user"))
-	require.Equal(t, "127.0.0.1/32", query(t, server.TCPURL("writer"), "SELECT inet_server_addr()::text"))
+	require.Equal(t, "writer", query(t, server.URL("writer"), "SELECT current_user"))
+	require.Equal(t, "127.0.0.1/32", query(t, server.URL("writer"), "SELECT inet_server_addr()::text"))
 
 	otherDir, _ := testDir(t)
 	other := testConfig(otherDir, binaries)
@@ -238,8 +238,7 @@ func TestOtherMajorVersion(t *testing.T) {
 	require.Equal(t, 14, mismatch.Cluster)
 	require.Equal(t, binaries.Major, mismatch.Binaries)
 
-	cfg := testConfig(dir, binaries)
-	_, err = Find(t.Context(), FindOptions{Dir: dir, Logger: cfg.Logger})
+	_, err = Find(t.Context(), dir)
 	require.ErrorIs(t, err, ErrNotFound)
 	require.ErrorContains(t, err, "Postgres 14, which wrote "+filepath.Join(dir, clusterName))
 }

@@ -10,36 +10,32 @@ import (
 )
 
 const (
-	// maxSocketPath is the longest name of a Unix socket in bytes that every
-	// system takes: 103 on macOS, 107 on Linux.
-	maxSocketPath = 103
-	// socketName is as long as the longest name that Postgres gives a socket.
-	socketName = ".s.PGSQL.65535"
-	// socketPrefix begins the name of each socket folder, and tells ours from
-	// everything else when one is to be removed.
+	// maxSocketDir is the longest path in bytes of a socket's folder: every system takes a socket's
+	// path of 103 bytes, and Postgres's longest name is /.s.PGSQL.65535.
+	maxSocketDir = 103 - len("/.s.PGSQL.65535")
+	// socketPrefix begins the name of each socket folder, and tells ours from everything else when
+	// one is to be removed.
 	socketPrefix = "tagstream-pg-"
 )
 
-// makeSocketDir makes a folder for the server's socket that only the account
-// can enter. It lies in the temporary directory, whose path is short and whose
-// file system takes sockets, and its name is kept in the file at record, so
-// that the next start can remove what a killed process left.
+// makeSocketDir makes a folder for the server's socket that only the account can enter. It lies in a
+// temporary directory, whose path is short and whose file system takes sockets, and its name is kept
+// in the file at record, so that the next start can remove what a killed process left.
 func makeSocketDir(acct account, record string) (string, error) {
 	if err := removeSocketDir(record); err != nil {
 		return "", err
 	}
-	for _, base := range []string{os.TempDir(), "/tmp", "/var/tmp"} {
-		base, err := filepath.Abs(base)
-		if err != nil {
-			continue
-		}
-		const randomDigits = 10 // as many as os.MkdirTemp appends, at most
-		longest := filepath.Join(base, socketPrefix+strings.Repeat("0", randomDigits), socketName)
-		if len(longest) > maxSocketPath || !acct.reaches(filepath.Join(base, socketPrefix)) {
-			continue
-		}
+	bases := []string{"/tmp", "/var/tmp"}
+	if !acct.switched { // another account may be unable to enter ours
+		bases = append([]string{os.TempDir()}, bases...)
+	}
+	for _, base := range bases {
 		dir, err := os.MkdirTemp(base, socketPrefix)
 		if err != nil {
+			continue
+		}
+		if !filepath.IsAbs(dir) || len(dir) > maxSocketDir {
+			os.Remove(dir)
 			continue
 		}
 		// Recorded before anything else, so that a crash here leaves no stray.
@@ -51,7 +47,7 @@ func makeSocketDir(acct account, record string) (string, error) {
 		}
 		return dir, nil
 	}
-	return "", fmt.Errorf("make a folder for the server's socket: none of %s, /tmp and /var/tmp is short (%d bytes with the socket) and open to user id %d: set TMPDIR", os.TempDir(), maxSocketPath, acct.uid)
+	return "", fmt.Errorf("make a folder for the server's socket: none of %s is writable and at most %d bytes long", strings.Join(bases, ", "), maxSocketDir)
 }
 
 // removeSocketDir removes the recorded socket folder, if there is one.

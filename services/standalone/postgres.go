@@ -28,7 +28,7 @@ type databases struct {
 func openPostgres(ctx context.Context, dir string, logger *slog.Logger) (*pgserver.Server, databases, error) {
 	logger = logger.With("service", "postgres")
 	dir = filepath.Join(dir, "postgres")
-	binaries, err := pgserver.Find(ctx, pgserver.FindOptions{Dir: dir, Install: true, Logger: logger})
+	binaries, err := pgserver.Find(ctx, dir)
 	if err != nil {
 		return nil, databases{}, err
 	}

@@ -37,7 +37,7 @@ import (
 
 const (
 	postgresStop = 30 * time.Second
-	startTimeout = 5 * time.Minute // an installation of Postgres is in it
+	startTimeout = 5 * time.Minute // the recovery of Postgres after a crash is in it
 
 	// privateHolder holds the indexer's lease in the private Postgres: one name for every
 	// run, for only one can have the data directory, and so the next goes on with the

@@ -63,7 +63,7 @@ func (s *installation) commonTags(ctx context.Context, n int) ([]string, error) 
 
 // sql runs fn on a connection of the superuser.
 func (s *installation) sql(ctx context.Context, fn func(*pgx.Conn) error) error {
-	conn, err := pgx.Connect(ctx, s.pg.TCPURL(pgserver.Superuser))
+	conn, err := pgx.Connect(ctx, s.pg.URL(pgserver.Superuser))
 	if err != nil {
 		return fmt.Errorf("connect to Postgres: %w", err)
 	}

@@ -85,7 +85,7 @@ func (s *installation) openPostgres(ctx context.Context, binaries pgserver.Binar
 	if s.pg, err = site.StartPostgres(ctx, binaries, s.dir, "", nil); err != nil {
 		return err
 	}
-	s.index, err = query.Open(ctx, store.Options{URL: s.pg.TCPURL(site.APIRole), Program: "bench", MaxConns: 1})
+	s.index, err = query.Open(ctx, store.Options{URL: s.pg.URL(site.APIRole), Program: "bench", MaxConns: 1})
 	return err
 }
 
@@ -166,7 +166,7 @@ func (s *installation) startIngest() (err error) {
 // startIndexer starts the indexer and returns at once.
 func (s *installation) startIndexer() (err error) {
 	s.indexer, err = s.run(service.Indexer, nil, map[string]string{
-		"NATS_URL": s.nats.ClientURL(), "DATABASE_URL": s.pg.TCPURL(site.IndexerRole),
+		"NATS_URL": s.nats.ClientURL(), "DATABASE_URL": s.pg.URL(site.IndexerRole),
 	})
 	return err
 }
@@ -183,7 +183,7 @@ func (s *installation) startAPI(ctx context.Context) error {
 	}
 	s.apiURL = "http://" + listen
 	s.api, err = s.run(service.API, nil, map[string]string{
-		"DATABASE_URL": s.pg.TCPURL(site.APIRole), "CURSOR_KEYS_FILE": keys, "API_LISTEN": listen,
+		"DATABASE_URL": s.pg.URL(site.APIRole), "CURSOR_KEYS_FILE": keys, "API_LISTEN": listen,
 	})
 	if err != nil {
 		return err

@@ -136,10 +136,10 @@ func (s *installation) fold(ctx context.Context) (Pace, error) {
 func (s *installation) rebuild(ctx context.Context) (Pace, error) {
 	ctx, cancel := context.WithTimeout(ctx, paceLimit)
 	defer cancel()
-	owner := write.NewOwner(store.Options{URL: s.pg.TCPURL(site.OwnerRole)})
+	owner := write.NewOwner(store.Options{URL: s.pg.URL(site.OwnerRole)})
 	seen := pacer{began: time.Now()}
 	p, err := s.run(service.Indexer, []string{"rebuild"}, map[string]string{
-		"NATS_URL": s.nats.ClientURL(), "DATABASE_URL": s.pg.TCPURL(site.OwnerRole),
+		"NATS_URL": s.nats.ClientURL(), "DATABASE_URL": s.pg.URL(site.OwnerRole),
 	})
 	if err != nil {
 		return Pace{}, err

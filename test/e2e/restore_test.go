@@ -49,7 +49,7 @@ func replaceTree(t *testing.T, from, to string) {
 // pgRun runs one of Postgres's programs.
 func pgRun(t *testing.T, name string, args ...string) {
 	t.Helper()
-	binaries, err := pgserver.Find(t.Context(), pgserver.FindOptions{Logger: slog.New(slog.DiscardHandler)})
+	binaries, err := pgserver.Find(t.Context(), "")
 	require.NoError(t, err)
 	path := filepath.Join(binaries.Dir, name)
 	if _, err := os.Stat(path); err != nil {

@@ -31,9 +31,9 @@ const (
 	pgStop         = time.Minute
 )
 
-// FindPostgres finds or installs the programs of a server; dir keeps what it installs.
+// FindPostgres finds the programs of a server that the data in dir, if any, can use.
 func FindPostgres(ctx context.Context, dir string) (pgserver.Binaries, error) {
-	return pgserver.Find(ctx, pgserver.FindOptions{Dir: filepath.Join(dir, "postgres"), Install: true, Logger: slog.New(slog.DiscardHandler)})
+	return pgserver.Find(ctx, filepath.Join(dir, "postgres"))
 }
 
 // Postgres is a private server with the roles of a deployment and a migrated database.

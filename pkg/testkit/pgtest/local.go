@@ -50,13 +50,10 @@ func (c *cluster) config(settings map[string]string) pgserver.Config {
 	}
 }
 
-// logger writes to the test binary's standard error.
-func logger(level slog.Level) *slog.Logger {
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-}
-
 // quiet logs warnings alone: a test's output is for the test.
-func quiet() *slog.Logger { return logger(slog.LevelWarn) }
+func quiet() *slog.Logger {
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
 
 func openLocal(ctx context.Context) (source, error) {
 	c, err := newCluster(ctx)
@@ -82,15 +79,14 @@ func newCluster(ctx context.Context) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the test cache: %w", err)
 	}
-	// The lock covers installing, making the template and sweeping, so that
-	// one test binary installs for all, no half-made template is copied and no
-	// new copy is taken for an abandoned one.
+	// The lock covers making the template and sweeping, so that no half-made
+	// template is copied and no new copy is taken for an abandoned one.
 	lock, err := acquire(ctx, cache)
 	if err != nil {
 		return nil, fmt.Errorf("lock the test cache: %w", err)
 	}
 	defer lock.Close()
-	binaries, err := pgserver.Find(ctx, pgserver.FindOptions{Dir: cache, Install: true, Logger: logger(slog.LevelInfo)})
+	binaries, err := pgserver.Find(ctx, "")
 	if errors.Is(err, pgserver.ErrNotFound) {
 		return nil, fmt.Errorf("local binaries: %w: %w", errNoSource, err)
 	}

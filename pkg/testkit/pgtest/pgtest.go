@@ -9,8 +9,7 @@
 // The shared server is, in this order: the one that TEST_DATABASE_URL names (a
 // superuser); a container, where a Docker engine answers and already has the
 // image (postgres:17-alpine, or TEST_POSTGRES_IMAGE); a private cluster from
-// binaries on this machine, which are installed as package pgserver does where
-// there are none. Which one is printed once. A server of ours
+// binaries on this machine. Which one is printed once. A server of ours
 // does not sync to disk, and dies with the test binary, also when that panics
 // or is killed.
 //
@@ -35,8 +34,7 @@ import (
 )
 
 const (
-	// setupLimit bounds making a server, a database or a role, and, on a machine
-	// without Postgres, installing it.
+	// setupLimit bounds making a server, a database or a role.
 	setupLimit = 5 * time.Minute
 	// cleanupLimit bounds removing one.
 	cleanupLimit = 30 * time.Second

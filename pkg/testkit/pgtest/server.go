@@ -74,7 +74,7 @@ func (s *PrivateServer) open(t testing.TB) {
 	s.config.TCPPort = pgserver.AnyPort
 	s.Start(t)
 	s.config.TCPPort = s.server.Port()
-	s.URL = s.server.TCPURL(pgserver.Superuser)
+	s.URL = s.server.URL(pgserver.Superuser)
 }
 
 // Pool connects as the superuser. The pool is closed when the test ends.
