@@ -256,6 +256,7 @@ func TestStandaloneFailsClearly(t *testing.T) {
 		name, file, text, says string
 	}{
 		{"keys that are none", "cursor.keys", "garbage\n", "cursor.keys"},
+		{"a cluster of a Postgres that is not here", "postgres/cluster/PG_VERSION", "14\n", "install it (Debian and Ubuntu: apt-get install postgresql;"},
 		{"a cluster that is none", "postgres/cluster/postgresql.conf", "", "postgres"},
 		{"a stream that is none", "nats/jetstream", "a file, not a folder", "NATS"},
 	} {
