@@ -1,0 +1,76 @@
+package e2e_test
+
+import (
+	"fmt"
+	"math"
+	"net/url"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/testkit/fault"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/services/ingest"
+	"github.com/tagstream/tagstream/test/model"
+	"github.com/tagstream/tagstream/test/simnet"
+)
+
+// TestASyncThatAHostBreaksOff: a host that is late fetches the repository behind a #sync when the
+// account has long gone on, and breaks off in the midst of it. What it did not give is there: the
+// other host tells it, at older revisions than those replacements.
+//
+// Invariant: only a #sync of which all has come removes anything, or keeps anything out up to the
+// revision of its replacements.
+func TestASyncThatAHostBreaksOff(t *testing.T) {
+	t.Parallel()
+	const posts, rate = 300, 60_000
+	b := newIngestBench(t, 2)
+	did := b.net.DIDs()[0]
+	for range posts / 2 {
+		_, err := b.net.Commit(did, simnet.Op{Action: simnet.Create, Record: simnet.NewPost(b.net.Now(), "before", "art")},
+			simnet.Op{Action: simnet.Create, Record: simnet.NewPost(b.net.Now(), "too", "photo")})
+		require.NoError(t, err)
+	}
+	late, other := b.host(), b.host()
+	u, err := url.Parse(late.URL())
+	require.NoError(t, err)
+	var log fault.Log
+	proxy := fault.New(t, fault.Raw, u.Host, &log)
+	x := newIndexBench(t, b.nats)
+	api := x.api()
+	x.indexer(100)
+	b.ingest(ingest.Config{Hosts: []string{"http://" + proxy.Addr(), other.URL()}, Start: "archive"})
+	awaitPost(t, api, b.post("the last before", "art"))
+
+	late.Relay().HoldAfter(b.net.Seq())
+	sync, err := b.net.Sync(did, simnet.Op{Action: simnet.Create, Record: simnet.NewPost(b.net.Now(), "told by no commit", "art")})
+	require.NoError(t, err)
+	require.NoError(t, b.net.Await(b.ctx, other))
+	between, head := b.post("behind the #sync", "art"), b.post("the newest", "art")
+	require.NoError(t, b.net.Await(b.ctx, other))
+
+	proxy.Slow(rate)
+	late.Relay().HoldAfter(sync.Seq)
+	poll.Until(t, ingestWait, func() (bool, string) {
+		came := 0
+		for _, e := range b.events() {
+			require.NotEqual(t, between.Rkey, e.Rkey, "all has come before the host broke off")
+			if e.Kind == event.KindCreate && e.Rev == head.Rev {
+				came++
+			}
+		}
+		return came > 0, fmt.Sprintf("%d replacements", came)
+	})
+	proxy.Refuse(true)
+	require.Positive(t, proxy.Break(fault.Cut))
+
+	last, err := b.net.CreatePost(b.net.DIDs()[1], "", simnet.NewPost(b.net.Now(), "the end", "settled"))
+	require.NoError(t, err)
+	awaitPost(t, api, last)
+	want, err := model.FromNetwork(b.net.Log())
+	require.NoError(t, err)
+	want.SeveralHosts()
+	model.CheckHTTP(t, api, want)
+	late.Relay().HoldAfter(math.MaxInt64)
+}
