@@ -16,9 +16,9 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// TestASyncThatAHostBreaksOff: a host that is late fetches the repository behind a #sync when the
-// account has long gone on, and breaks off in the midst of it. What it did not give is there: the
-// other host tells it, at older revisions than those replacements.
+// TestASyncThatAHostBreaksOff: a host that is late fetches the repository behind a #sync long
+// after the account has moved to later revisions, and breaks off in the midst of it. What it did not
+// deliver is there: the other host delivers it, at older revisions than those replacements.
 //
 // Invariant: only a #sync of which all has come removes anything, or keeps anything out up to the
 // revision of its replacements.
