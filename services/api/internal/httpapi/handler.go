@@ -109,7 +109,10 @@ func New(c Config) *Handler {
 		sending: budget{max: maxSending},
 	}
 	h.feeds.Store(c.Feeds)
-	h.gzips.New = func() any { return gzip.NewWriter(nil) }
+	h.gzips.New = func() any {
+		z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // fails only for a level that is none
+		return z
+	}
 	h.mux = h.serveOnly(h.routes())
 	return h
 }
