@@ -61,7 +61,7 @@ test-observability: ## check metrics, alert rules and the dashboard (needs promt
 .PHONY: test
 test: ## run all tests that this machine can run
 	.ci/postgres >/dev/null || echo "Tests that need Postgres are left out, where no other is given." >&2
-	$(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- -timeout 40m work
+	$(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- -timeout 40m $(TESTFLAGS) work
 
 # Not run again under the race detector: what measures plans and work on one
 # connection with data made for it, more seeds of the same code, and of e2e what
