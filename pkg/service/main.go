@@ -64,7 +64,7 @@ type Local interface {
 // Common is what every program can do.
 type Common struct {
 	Health     Health                       `cmd:"" help:"ask the running program whether it is ready; exit 1 with the reason if not"`
-	Completion kongplete.InstallCompletions `cmd:"" help:"print what makes your login shell complete this program's command lines"`
+	Completion kongplete.InstallCompletions `cmd:"" help:"print the set-up of your login shell for completion"`
 	Help       help                         `cmd:"" help:"print the help of a command"`
 	Version    kong.VersionFlag             `name:"version" help:"print the version"`
 }

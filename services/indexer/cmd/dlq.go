@@ -25,9 +25,9 @@ import (
 
 // DeadLetters are the verbs on messages that could not be applied.
 type DeadLetters struct {
-	List    List    `cmd:"" default:"withargs" help:"list them, the newest first"`
+	List    List    `cmd:"" default:"withargs" help:"list them, newest first"`
 	Show    Show    `cmd:"" help:"show one of them as it is"`
-	Redrive Redrive `cmd:"" help:"apply them at their place in the stream"`
+	Redrive Redrive `cmd:"" help:"apply them at their sequence in the stream"`
 	Drop    Drop    `cmd:"" help:"remove some without applying them"`
 }
 
@@ -46,7 +46,7 @@ func (s *Seq) UnmarshalText(text []byte) error {
 
 // reasonFlag leaves out dead letters.
 type reasonFlag struct {
-	Reason string `placeholder:"REASON" help:"only those with this REASON: unknown_version, invalid or rejected"`
+	Reason string `placeholder:"REASON" help:"with this REASON: unknown_version, invalid or rejected"`
 }
 
 // check refuses a misspelt reason, which would look as if there were no dead letters.

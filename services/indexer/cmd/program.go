@@ -36,7 +36,7 @@ func Program() service.Program {
 type Verbs struct {
 	Migrate Migrate     `cmd:"" help:"create the schema or bring it up to date (owner's role)"`
 	Rebuild Rebuild     `cmd:"" help:"rebuild the index from the stream beside the live one, then switch (owner's role)"`
-	Verify  Verify      `cmd:"" help:"check that the index agrees with itself, and with what a rebuild has made where there is that"`
+	Verify  Verify      `cmd:"" help:"check that the index is consistent, and equal to a rebuilt one if it exists"`
 	Status  Status      `cmd:"" help:"print how far the index and the stream are, and who writes them"`
 	DLQ     DeadLetters `cmd:"" name:"dlq" help:"list, show, redrive or drop the messages that could not be applied"`
 }

@@ -16,8 +16,8 @@ import (
 // JSON object.
 type Reconcile struct {
 	Host     string `placeholder:"URL" help:"compare with the archive of the host at this URL; default: the host that is read now"`
-	MaxShare string `placeholder:"SHARE" default:"5%" help:"publish nothing where more than this SHARE of all posts would be removed"`
-	DryRun   bool   `help:"only say what would be removed"`
+	MaxShare string `placeholder:"SHARE" default:"5%" help:"publish nothing if more than this SHARE of all posts would be removed"`
+	DryRun   bool   `help:"only report what would be removed"`
 	service.Jetstream
 	NATS service.NATS `embed:""`
 	service.Log

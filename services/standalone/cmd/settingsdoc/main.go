@@ -18,23 +18,18 @@ func main() {
 	w := bufio.NewWriter(os.Stdout)
 	fmt.Fprint(w, `# Configuration
 
-Made from `+"`pkg/service/settings.go`"+` by `+"`make generate`"+`; do not edit.
+Generated from `+"`pkg/service/settings.go`"+` by `+"`make generate`"+`; do not edit.
 
-Every setting is an environment variable and a flag: `+"`TAGSTREAM_API_LISTEN`"+` is `+"`--api-listen`"+`. The flag wins. A
-`+"`TAGSTREAM_`"+` variable that is not listed here stops start-up, as does a bad value: one line names it and the exit code is 2.
-A program ignores the settings of the others, so one environment can serve all.
+Every setting is an environment variable and a flag: `+"`TAGSTREAM_API_LISTEN`"+` is `+"`--api-listen`"+`. The
+flag wins. An unknown `+"`TAGSTREAM_`"+` variable or a bad value stops start-up with one line and exit
+code 2. A program ignores settings of other programs, so one environment can serve all.
 
-| variable | default | read by | meaning |
-|---|---|---|---|
 `)
 	programs := []service.Program{ingest.Program(), indexer.Program(), api.Program(), standalone.Program()}
 	for _, f := range service.Settings() {
-		def := "none"
-		switch {
-		case f.Name == "ops-listen":
-			def = "by program"
-		case f.Default != "":
-			def = "`" + strings.ReplaceAll(f.Default, ",", ", ") + "`"
+		def := ""
+		if f.Default != "" && f.Name != "ops-listen" {
+			def = ". Default: `" + strings.ReplaceAll(f.Default, ",", ", ") + "`"
 		}
 		var read []string
 		for _, p := range programs {
@@ -42,7 +37,7 @@ A program ignores the settings of the others, so one environment can serve all.
 				read = append(read, p.Name)
 			}
 		}
-		fmt.Fprintf(w, "| `%s` | %s | %s | %s |\n", service.Variable(f.Name), def, strings.Join(read, ", "), f.Help)
+		fmt.Fprintf(w, "- `%s` (%s): %s%s\n", service.Variable(f.Name), strings.Join(read, ", "), f.Help, def)
 	}
 	if err := w.Flush(); err != nil {
 		fmt.Fprintln(os.Stderr, "settingsdoc:", err)
