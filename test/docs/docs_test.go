@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -21,13 +22,14 @@ const maxWords = 14_000
 var generated = map[string]bool{"bench.md": true, "configuration.md": true, "metrics.md": true, "report.md": true}
 
 var (
-	fence   = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
-	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
-	anchor  = regexp.MustCompile(`<a id="([^"]+)">`)
-	heading = regexp.MustCompile(`(?m)^#+ (.+)$`)
-	named   = regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)`")
-	defined = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
-	invalid = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+	fence    = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
+	link     = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	anchor   = regexp.MustCompile(`<a id="([^"]+)">`)
+	heading  = regexp.MustCompile(`(?m)^#+ (.+)$`)
+	named    = regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)`")
+	defined  = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
+	numbered = regexp.MustCompile(`(?m)^\| (\d\w*) \| `)
+	invalid  = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 )
 
 // documents returns every Markdown file that people read, without its code blocks.
@@ -99,6 +101,18 @@ func TestNamedTests(t *testing.T) {
 		for _, n := range named.FindAllStringSubmatch(text, -1) {
 			require.True(t, exists[n[1]], "%s names the test %s, which does not exist", path, n[1])
 		}
+	}
+}
+
+// TestInvariantsAreTwenty: the rules that everything depends on are few, and numbered in order.
+func TestInvariantsAreTwenty(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(root, "docs", "invariants.md"))
+	require.NoError(t, err)
+	rows := numbered.FindAllStringSubmatch(string(text), -1)
+	require.Len(t, rows, 20)
+	for i, row := range rows {
+		require.Equal(t, strconv.Itoa(i+1), row[1])
 	}
 }
 

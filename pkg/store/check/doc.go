@@ -1,3 +1,3 @@
-// Package check verifies whole indexes: that one agrees with itself, and that two show the
-// same. It changes nothing.
+// Package check verifies whole indexes: that one is consistent, and that two show the same. It
+// changes nothing.
 package check

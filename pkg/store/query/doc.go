@@ -1,4 +1,3 @@
-// Package query answers questions about the index. [Reader] only selects, in read-only
-// transactions with a time-out; of the packages of the store, the API imports this one and
-// pkg/store.
+// Package query answers queries of the index. [Reader] only selects, in read-only transactions with
+// a time-out. Of the store's packages the API imports only this one and pkg/store.
 package query
