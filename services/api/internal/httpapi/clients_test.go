@@ -6,11 +6,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/testkit/npmtest"
 )
 
-// TestOfficialClient reads a skeleton with Bluesky's own client, which checks answers and errors
-// against the lexicons.
+// TestOfficialClient reads skeletons of a feed and of a search with Bluesky's own client, which
+// checks parameters, answers and errors against the lexicons.
 func TestOfficialClient(t *testing.T) {
 	t.Parallel()
 	node := npmtest.Packages(t, "@atproto/api@0.19.19")
@@ -22,6 +23,8 @@ func TestOfficialClient(t *testing.T) {
 		Feeds   []string
 		Posts   []string
 		Unknown string
+		Found   []string
+		Refused string
 	}
 	node.Run(t, `
 		import { AtpAgent } from '@atproto/api'
@@ -41,12 +44,26 @@ func TestOfficialClient(t *testing.T) {
 		} catch (err) {
 			unknown = err.error
 		}
-		console.log(JSON.stringify({ did: described.data.did, feeds: described.data.feeds.map(f => f.uri), posts, unknown }))
+		const found = []
+		let refused = ''
+		do {
+			const page = await agent.app.bsky.unspecced.searchPostsSkeleton({ q: '#Art *', tag: ['ink'], sort: 'latest', limit: 3, cursor })
+			found.push(...page.data.posts.map(p => p.uri))
+			cursor = page.data.cursor
+		} while (cursor)
+		try {
+			await agent.app.bsky.unspecced.searchPostsSkeleton({ q: 'some words' })
+		} catch (err) {
+			refused = err.error
+		}
+		console.log(JSON.stringify({ did: described.data.did, feeds: described.data.feeds.map(f => f.uri), posts, unknown, found, refused }))
 	`, map[string]string{"url": s.url, "feed": "at://" + publisher + "/app.bsky.feed.generator/art"}, &out)
 	require.Contains(t, out.DID, "did:web:127.0.0.1%3A")
 	require.Equal(t, []string{"at://" + publisher + "/app.bsky.feed.generator/art"}, out.Feeds)
 	require.Equal(t, x.list("art"), out.Posts)
 	require.Equal(t, "UnknownFeed", out.Unknown)
+	require.Equal(t, x.listWhere(func(p *write.Post) bool { return hasAny(p, "art") && hasAny(p, "ink") }), out.Found)
+	require.Equal(t, "BadQueryString", out.Refused)
 }
 
 // TestNPMParser reads each format with a parser of the npm registry, field by field, paging links

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
 // Bluesky as a client: the three documents of a feed generator. An AppView resolves the did:web of
@@ -115,52 +116,59 @@ func (h *Handler) feedSkeleton(r *http.Request) (*response, error) {
 	if list == nil {
 		return nil, errUnknownFeed
 	}
-	query, print := list.query, list.print
-	query.From, query.Way = keyset.Start(), keyset.Forward
-	if query.Limit, err = q.limit("limit", defaultLimit); err != nil {
+	asked, print := list.query, list.print
+	asked.From, asked.Way = keyset.Start(), keyset.Forward
+	if asked.Limit, err = q.limit("limit", defaultLimit); err != nil {
 		return nil, err
 	}
 	if token, given := q.get("cursor"); given && token != "" {
-		if query.From, err = position(h.codec, "cursor", token, print); err != nil {
+		if asked.From, err = position(h.codec, "cursor", token, print); err != nil {
 			return nil, err
 		}
 	}
-	// An AppView takes an empty page for the end.
+	page, err := h.foundPage(r, asked)
+	if err != nil {
+		return nil, err
+	}
+	out := struct {
+		Cursor string         `json:"cursor,omitempty"`
+		Feed   []skeletonPost `json:"feed"`
+	}{Feed: make([]skeletonPost, len(page.Rows))}
+	for i, row := range page.Rows {
+		out.Feed[i].Post = event.URI(row.DID, row.Rkey)
+	}
+	if page.HasNext {
+		out.Cursor = h.codec.Encode(page.Next, print)
+	}
+	res := &response{}
+	return res, res.json(out)
+}
+
+// foundPage reads pages until one has posts or the list ends: an AppView takes an empty page for
+// the end. The error is errSearching where none was found in time.
+func (h *Handler) foundPage(r *http.Request, asked query.PostQuery) (query.PostPage, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), skeletonPatience)
 	defer cancel()
 	for {
-		page, err := h.index.Posts(ctx, query)
+		page, err := h.index.Posts(ctx, asked)
 		switch {
 		case err != nil && ctx.Err() != nil && r.Context().Err() == nil:
-			return nil, errSearching
+			return page, errSearching
 		case err != nil:
-			return nil, err
+			return page, err
 		}
 		h.metrics.page(page)
-		if len(page.Rows) == 0 && page.HasNext {
-			query.From = page.Next
-			continue
+		if len(page.Rows) > 0 || !page.HasNext {
+			return page, nil
 		}
-		out := struct {
-			Cursor string         `json:"cursor,omitempty"`
-			Feed   []skeletonPost `json:"feed"`
-		}{Feed: make([]skeletonPost, len(page.Rows))}
-		for i, row := range page.Rows {
-			out.Feed[i].Post = event.URI(row.DID, row.Rkey)
-		}
-		if page.HasNext {
-			out.Cursor = h.codec.Encode(page.Next, print)
-		}
-		res := &response{}
-		return res, res.json(out)
+		asked.From = page.Next
 	}
 }
 
 // xrpcQuery reads the parameters of an XRPC method that are named, each at most once, and ignores
 // the others. The error is a *problem.
 func xrpcQuery(r *http.Request, names ...string) (values, error) {
-	q, err := parseQuery(r.URL.RawQuery, params{single: names, others: true})
-	return q, err
+	return parseQuery(r.URL.RawQuery, params{single: names, others: true})
 }
 
 // xrpcNames are XRPC's names of what is no method's own error.

@@ -365,7 +365,7 @@ func TestRoutesAreDocumented(t *testing.T) {
 	doc, _ := spec()
 	takes := map[string]params{routePosts: postsParams, routeRecent: recentParams, routeTags: tagsParams, routeTagAsk: oneTagParams, routeAdminTags: adminTagsParams,
 		routeFeedRSS: feedParams, routeFeedAtom: feedParams, routeFeedJSON: feedParams, routeFeedOPML: opmlParams,
-		routeSkeleton: {single: []string{"feed", "limit", "cursor"}}}
+		routeSkeleton: {single: []string{"feed", "limit", "cursor"}}, routeSearch: searchParams}
 	h := serve(t, fakeIndex{}).handler
 	routes := slices.Concat(h.routes(), h.adminRoutes())
 	require.Len(t, routes, doc.Paths.Len())

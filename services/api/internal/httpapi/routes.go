@@ -28,6 +28,7 @@ const (
 	routeDID           = "did"
 	routeDescribeFeeds = "describe_feeds"
 	routeSkeleton      = "feed_skeleton"
+	routeSearch        = "search_skeleton"
 	routeNone          = "none" // no such path or method
 
 	routeAdminTags = "admin_tags" // on the operators' listener
@@ -35,7 +36,7 @@ const (
 
 var routeNames = []string{
 	routeIndex, routeOpenAPI, routeRecent, routePosts, routePost, routeTags, routeTag, routeTagAsk, routeStatus, routeFeedRSS, routeFeedAtom, routeFeedJSON, routeFeedOPML,
-	routeDID, routeDescribeFeeds, routeSkeleton, routeNone, routeAdminTags,
+	routeDID, routeDescribeFeeds, routeSkeleton, routeSearch, routeNone, routeAdminTags,
 }
 
 // allowedMethods of every route.
@@ -64,6 +65,7 @@ func (h *Handler) routes() []route {
 		{routeDID, "/.well-known/did.json", "this service's DID document, for Bluesky", h.didDocument},
 		{routeDescribeFeeds, "/xrpc/app.bsky.feed.describeFeedGenerator", "the Bluesky feeds that are declared here", h.describeFeeds},
 		{routeSkeleton, "/xrpc/app.bsky.feed.getFeedSkeleton", "a page of one of them, for AppViews", h.feedSkeleton},
+		{routeSearch, "/xrpc/app.bsky.unspecced.searchPostsSkeleton", "a search by tags, for AppViews", h.searchPosts},
 		{routeStatus, "/v1/status", "how fresh the index is, and how big", h.status},
 	}
 }

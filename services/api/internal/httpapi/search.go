@@ -1,0 +1,154 @@
+package httpapi
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+)
+
+// app.bsky.unspecced.searchPostsSkeleton: what an AppView asks its search backend. This one answers
+// queries of tags, newest first; everything it cannot answer is refused by name, so that an
+// AppView can ask another backend.
+
+const defaultHits = 25
+
+// The method's parameters (lexicon app.bsky.unspecced.searchPostsSkeleton): those that are taken, and
+// those that no index of tags can answer.
+var (
+	searchParams = params{
+		single:   []string{"q", "lang", "since", "until", "sort", "limit", "cursor"},
+		repeated: []string{"tag"},
+		others:   true,
+	}
+	searchRefused = []string{"author", "mentions", "domain", "url"}
+)
+
+// badQuery is the method's own error.
+func badQuery(format string, args ...any) *problem {
+	p := fail(codeInvalidQuery, format, args...)
+	p.Code = "BadQueryString"
+	return p
+}
+
+// searchPosts is app.bsky.unspecced.searchPostsSkeleton.
+func (h *Handler) searchPosts(r *http.Request) (*response, error) {
+	q, list, err := newSearch(r.URL.RawQuery)
+	if err != nil {
+		return nil, err
+	}
+	asked := list.query
+	asked.From, asked.Way = keyset.Start(), keyset.Forward
+	if asked.Limit, err = q.limit("limit", defaultHits); err != nil {
+		return nil, err
+	}
+	if token, given := q.get("cursor"); given && token != "" {
+		if asked.From, err = position(h.codec, "cursor", token, list.print); err != nil {
+			return nil, err
+		}
+	}
+	page, err := h.foundPage(r, asked)
+	if err != nil {
+		return nil, err
+	}
+	type hit struct {
+		URI string `json:"uri"`
+	}
+	out := struct {
+		Cursor string `json:"cursor,omitempty"`
+		Posts  []hit  `json:"posts"`
+	}{Posts: make([]hit, len(page.Rows))}
+	for i, row := range page.Rows {
+		out.Posts[i].URI = event.URI(row.DID, row.Rkey)
+	}
+	if page.HasNext {
+		out.Cursor = h.codec.Encode(page.Next, list.print)
+	}
+	res := &response{}
+	return res, res.json(out)
+}
+
+// newSearch makes a list of what a search asks for: all of it at once. The error is a *problem.
+func newSearch(raw string) (q values, list postList, err error) {
+	allowed := searchParams
+	allowed.single = slices.Concat(allowed.single, searchRefused)
+	if q, err = parseQuery(raw, allowed); err != nil {
+		return q, list, err
+	}
+	if s, given := q.get("sort"); given && s != "top" && s != "latest" {
+		return q, list, fail(codeInvalidQuery, "Give sort as latest or top (answered as latest): it is %s.", quote(s))
+	}
+	s := search{want: values{{"match", "all"}}}
+	for _, p := range q {
+		switch p.name {
+		case "q":
+			for term := range strings.FieldsSeq(p.value) {
+				if err = s.term(term); err != nil {
+					break
+				}
+			}
+		case "tag":
+			s.want = append(s.want, pair{"tags", p.value})
+		case "since", "until", "lang":
+			err = s.filter(p.name, p.value)
+		case "author", "mentions", "domain", "url":
+			err = badQuery("Leave out %s: this backend searches by tags only.", p.name)
+		}
+		if err != nil {
+			return q, list, err
+		}
+	}
+	if !s.want.has("tags") {
+		return q, list, badQuery("Name a tag, as in q=%%23art or tag=art: this backend searches by tags only.")
+	}
+	list, err = newPostList(s.want)
+	var p *problem
+	if errors.As(err, &p) {
+		err = badQuery("%s", p.Detail)
+	}
+	return q, list, err
+}
+
+// search is a search that is being read.
+type search struct {
+	want values // in the parameters of /v1/posts
+}
+
+// term adds a word of q.
+func (s *search) term(term string) error {
+	if term == "*" {
+		return nil
+	}
+	if tag, ok := strings.CutPrefix(term, "#"); ok {
+		s.want = append(s.want, pair{"tags", tag})
+		return nil
+	}
+	if strings.HasPrefix(term, "$") { // a cashtag's facet keeps its sign
+		s.want = append(s.want, pair{"tags", term})
+		return nil
+	}
+	name, value, _ := strings.Cut(term, ":")
+	switch name {
+	case "since", "until", "lang":
+		return s.filter(name, value)
+	}
+	return badQuery("Leave out %s: this backend searches by #tag, $TAG, lang:, since: and until: only.", quote(term))
+}
+
+// filter adds a filter of which there can be one. A date is its first moment in UTC.
+func (s *search) filter(name, value string) error {
+	if _, err := time.Parse(time.DateOnly, value); err == nil && name != "lang" {
+		value += "T00:00:00Z"
+	}
+	if other, given := s.want.get(name); given && other != value {
+		return badQuery("Give %s once: it is there as %s and %s.", name, quote(other), quote(value))
+	}
+	if !s.want.has(name) {
+		s.want = append(s.want, pair{name, value})
+	}
+	return nil
+}

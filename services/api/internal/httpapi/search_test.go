@@ -1,0 +1,58 @@
+package httpapi
+
+import (
+	"net/http"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestSearchSkeleton: every part of a search becomes the same filter of a list, wherever it stands.
+func TestSearchSkeleton(t *testing.T) {
+	t.Parallel()
+	day := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
+	for _, all := range []string{
+		"q=" + url.QueryEscape("#Art $BTC * lang:en since:2026-01-02 until:2026-01-03T00:00:00Z"),
+		"q=*&tag=art&tag=%24btc&lang=en&since=2026-01-02T00:00:00Z&until=2026-01-03&sort=top&whatever=1",
+		"q=" + url.QueryEscape("#art lang:en") + "&tag=$BTC&lang=en&since=2026-01-02&until=2026-01-03",
+	} {
+		_, list, err := newSearch(all)
+		require.NoError(t, err, all)
+		require.Equal(t, []string{"$btc", "art"}, list.query.Tags, all)
+		require.True(t, list.query.All)
+		require.Equal(t, []string{"en"}, list.query.Langs)
+		require.Equal(t, day, list.query.Since)
+		require.Equal(t, day.AddDate(0, 0, 1), list.query.Until)
+	}
+
+	s := serve(t, fakeIndex{})
+	for all, want := range map[string]string{
+		"":                          "BadQueryString", // no tags
+		"q=*":                       "BadQueryString",
+		"q=art":                     "BadQueryString",
+		"q=%23art+free":             "BadQueryString",
+		"q=%23":                     "BadQueryString",
+		"q=%23art+from:me":          "BadQueryString",
+		"q=%23art+from:a.test":      "BadQueryString",
+		"q=%23art+since:soon":       "BadQueryString",
+		"q=%23art+lang:*":           "BadQueryString",
+		"q=%23art&author=did:plc:a": "BadQueryString",
+		"q=%23art&mentions=x":       "BadQueryString",
+		"q=%23art&domain=x":         "BadQueryString",
+		"q=%23art&url=x":            "BadQueryString",
+		"q=%23art+lang:ja&lang=en":  "BadQueryString",
+		"tag=art&sort=best":         "InvalidRequest",
+		"tag=art&limit=101":         "InvalidRequest",
+		"tag=art&cursor=x":          "InvalidRequest",
+		"q=%23art&q=%23ink":         "InvalidRequest",
+	} {
+		a := s.get(t, "/xrpc/app.bsky.unspecced.searchPostsSkeleton?"+all)
+		require.Equal(t, http.StatusBadRequest, a.status, all)
+		var e struct{ Error, Message string }
+		a.json(t, &e)
+		require.Equal(t, want, e.Error, all)
+		require.NotEmpty(t, e.Message)
+	}
+}
