@@ -93,7 +93,8 @@ func rebuildTrimmed(t *testing.T, seed uint64) {
 	b.big = []int{0, 3, 20}[rng.IntN(3)]
 	b.indexer(100)
 	want := model.New()
-	seq, first := uint64(0), uint64(1)
+	var seq uint64
+	first := uint64(1)
 	history := model.GenerateMessages(seed, 1500)
 	erasing := seed%2 == 0
 	if erasing {

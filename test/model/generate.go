@@ -145,14 +145,6 @@ func (g *generator) emit(e event.Event) {
 			// One host stamps it late, another's clock is behind.
 			e.Source.Time = g.now.Add(time.Duration(g.rng.IntN(81)-40) * time.Second)
 		}
-		if g.chance(30) { // it comes late, or at the time of one before
-			at, seq := g.now.Add(-time.Duration(g.rng.IntN(3))*time.Second).Truncate(time.Second), uint64(1+g.rng.IntN(4))
-			if e.Upstream != nil {
-				e.Upstream = &event.Upstream{Seq: seq, Time: at}
-			} else {
-				e.Source.Time, e.Source.Seq = at, seq
-			}
-		}
 	}
 	g.events = append(g.events, &e)
 }
@@ -219,6 +211,17 @@ func (g *generator) status(a *genAccount) {
 	}
 	a.away = !e.Active
 	g.emit(e)
+	if a.revs == 0 && !g.chance(10) {
+		return
+	}
+	// It comes late, or at the time of one before.
+	last := g.events[len(g.events)-1]
+	at, seq := g.now.Add(-time.Duration(g.rng.IntN(3))*time.Second).Truncate(time.Second), uint64(1+g.rng.IntN(4))
+	if last.Upstream != nil {
+		last.Upstream = &event.Upstream{Seq: seq, Time: at}
+	} else {
+		last.Source.Time, last.Source.Seq = at, seq
+	}
 }
 
 // resync emits a sync and some of what follows it: the repository, at the rev that the sync told
@@ -239,13 +242,13 @@ func (g *generator) resync(a *genAccount) {
 			g.emit(event.Event{Kind: event.KindPosition, Sync: event.SyncOpen})
 		case p < 8:
 			g.emit(event.Event{Kind: event.KindSync, DID: a.did, Rev: tid(rev), Sync: state})
-		case p < 10:
-			g.position()
-		case p < 13:
-			g.put(pick(g.rng, event.KindCreate, event.KindUpdate), a, key, repo+uint64(g.rng.IntN(3))-1)
 		case p < 16:
+			g.position()
+		case p < 19:
+			g.put(pick(g.rng, event.KindCreate, event.KindUpdate), a, key, repo+uint64(g.rng.IntN(3))-1)
+		case p < 21:
 			g.gone(a, key, repo)
-		case p < 18:
+		case p < 23:
 			g.change(pick(g.rng, g.accounts...))
 		}
 	}
