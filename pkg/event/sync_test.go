@@ -36,7 +36,7 @@ func syncEvent(t *testing.T, text string) *event.Event {
 //
 // Invariant: one rule says which events belong to a #sync, and it uses no time: the creates
 // behind it at the revision of the first one, until any other event or a position that ends it.
-// See also TestPositionsSayWhetherASyncIsOver and TestFold.
+// See also TestEndOfASyncIsSaid and TestFold.
 func TestSyncRun(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ events, goes string }{

@@ -8,18 +8,17 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/ingest/internal/backfill"
 	"github.com/tagstream/tagstream/services/ingest/internal/firehose"
-	"github.com/tagstream/tagstream/services/ingest/internal/forward"
+	"github.com/tagstream/tagstream/services/ingest/internal/jobs"
 )
 
 // BackfillConfig is what an operator chooses about filling in the past.
 type BackfillConfig struct {
-	// Ingest's Hosts, APIKeyFile and Timing are used.
+	// Of Ingest the Hosts are used; all else is as the ingest that runs has it.
 	Ingest Config
 	// From is where the window begins: an RFC 3339 time, a date or an age such
 	// as "-3d".
@@ -27,7 +26,7 @@ type BackfillConfig struct {
 	// For is how long it is, such as "90m" or "2d"; a window that is not over
 	// yet ends now.
 	For string
-	// Patience is how long to wait for a running ingest; 0 means 10 minutes.
+	// Patience is how long to wait for an ingest that runs; 0 means 10 minutes.
 	Patience time.Duration
 }
 
@@ -37,7 +36,7 @@ type BackfillDeps struct {
 	// Domain is the JetStream domain that the streams are in; "" is the server's own.
 	Domain   string
 	Logger   *slog.Logger
-	Progress backfill.Progress
+	Progress Progress
 }
 
 // BackfillSummary is what a backfill did.
@@ -80,9 +79,13 @@ func (c BackfillConfig) resolve(now time.Time) (backfill.Config, error) {
 	return backfill.Config{Firehose: fh, From: start.Time, Until: until}, nil
 }
 
-// RunBackfill publishes what qualified in a window of the past, through the
-// ingest that runs, whose position it leaves alone. The summary says what was
-// done, also beside an error. Running it twice changes nothing in the index.
+// Progress hears how far a job is.
+type Progress = jobs.Progress
+
+// RunBackfill has the ingest that runs publish what qualified in a window of the past, beside
+// what it reads live. The summary says what was done, also beside an error. It ends with ctx, and
+// the job with it; where this program dies, the job goes on. Running it twice changes nothing in
+// the index.
 func RunBackfill(ctx context.Context, cfg BackfillConfig, deps BackfillDeps) (BackfillSummary, error) {
 	resolved, err := cfg.resolve(time.Now())
 	if err != nil {
@@ -92,53 +95,13 @@ func RunBackfill(ctx context.Context, cfg BackfillConfig, deps BackfillDeps) (Ba
 	if err != nil {
 		return BackfillSummary{}, fmt.Errorf("use the NATS connection: %w", err)
 	}
-	window := fmt.Sprintf("%s to %s", resolved.From.Format(time.RFC3339), resolved.Until.Format(time.RFC3339))
-	putLog(ctx, js, deps.Logger, stream.LogEntry{What: logBackfill, Detail: "begins: " + window})
-	guest := newGuest(deps.NATS, deps.Logger, cfg.Patience)
-	summary, err := backfill.New(resolved, guest, deps.Progress, deps.Logger, func(n firehose.Notice) {
-		if !n.Repeated && n.What == firehose.Skipped {
-			putLog(ctx, js, deps.Logger, stream.LogEntry{What: string(n.What), Host: n.Host, Position: n.Position, Detail: "backfill: " + n.Detail})
-		}
-	}).Run(ctx)
-	detail := "complete: "
-	if err != nil {
-		detail = "not complete: "
+	sum := BackfillSummary{From: resolved.From, Until: resolved.Until}
+	a := jobs.Asker{JS: js, Progress: deps.Progress, Patience: cfg.Patience, Codes: jobErrors}
+	err = a.Ask(ctx, jobs.Backfill, backfillRequest{resolved.From, resolved.Until, resolved.Firehose.Hosts}, &sum)
+	if err != nil && sum.Why == "" {
+		sum.Why = err.Error()
 	}
-	detail += fmt.Sprintf("%s, read %d, published %d, left out %d gone since", window, summary.Read, total(summary.Published), summary.Gone)
-	if err != nil {
-		detail += ": " + err.Error()
-	}
-	putLog(ctx, js, deps.Logger, stream.LogEntry{What: logBackfill, Host: summary.Last.Host, Position: summary.Last, Detail: detail})
-	return summary, err
-}
-
-// Entries of the ingest log for the beginning and the end of the commands.
-const (
-	logBackfill  = "backfill"
-	logReconcile = "reconcile"
-)
-
-// putLog stores an entry of the ingest log, if that is possible.
-func putLog(ctx context.Context, js jetstream.JetStream, logger *slog.Logger, e stream.LogEntry) {
-	e.At = time.Now().UTC()
-	if err := stream.PutLog(context.WithoutCancel(ctx), js, e); err != nil {
-		logger.Debug("an entry of the ingest log is lost", "what", e.What, "err", err)
-	}
-}
-
-// newGuest returns a guest of the ingest that runs, which says what it waits
-// for.
-func newGuest(nc *nats.Conn, logger *slog.Logger, patience time.Duration) *forward.Guest {
-	g := forward.NewGuest(nc, runID())
-	g.Patience = patience
-	g.OnWait = func(reason string) {
-		if reason == "" {
-			logger.Info("the ingest service takes events again")
-		} else {
-			logger.Warn("waiting for the ingest service", "reason", reason)
-		}
-	}
-	return g
+	return sum, err
 }
 
 func total[K comparable](counts map[K]uint64) (n uint64) {

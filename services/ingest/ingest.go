@@ -125,7 +125,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer stop()
 
 	s.log.put(stream.LogEntry{What: "started", Detail: "as " + s.id})
-	f := forward.New(s.js, forward.Config{Stream: s.cfg.Stream, ID: s.id, Heartbeat: s.cfg.Heartbeat, Reading: s.reading.Load}, s.source, s.logger, s.hooks())
+	f := forward.New(s.js, forward.Config{Stream: s.cfg.Stream, ID: s.id, Heartbeat: s.cfg.Heartbeat, Reading: s.reading.Load, Job: s.runJobs}, s.source, s.logger, s.hooks())
 	err := f.Run(ctx)
 	s.summary(began, err)
 	return err
@@ -209,7 +209,7 @@ func (s *Service) hooks() forward.Hooks {
 			s.metrics.appendTime.Observe(took.Seconds())
 			s.metrics.batchEvents.Observe(float64(len(events)))
 		},
-		Guest:     func(events []*event.Event, _ time.Duration) { s.metrics.backfilled.Add(float64(len(events))) },
+		Past:      func(events []*event.Event, _ time.Duration) { s.metrics.backfilled.Add(float64(len(events))) },
 		Holding:   func(held bool) { set(s.metrics.lease, held) },
 		Condition: s.condition,
 		Retry:     func(error) { s.metrics.retries.Inc() },

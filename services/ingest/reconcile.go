@@ -2,7 +2,6 @@ package ingest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/services/ingest/internal/jobs"
 	"github.com/tagstream/tagstream/services/ingest/internal/reconcile"
 )
 
@@ -22,7 +22,7 @@ const DefaultMaxShare = "5%"
 
 // ReconcileConfig is what an operator chooses about mending a gap.
 type ReconcileConfig struct {
-	// Ingest's APIKeyFile and Timing are used.
+	// Ingest is as the ingest that runs has it.
 	Ingest Config
 	// Host is whose archive to compare with; "" is the one that is read now.
 	Host string
@@ -43,7 +43,7 @@ type ReconcileDeps struct {
 	// Domain is the JetStream domain that the streams are in; "" is the server's own.
 	Domain   string
 	Logger   *slog.Logger
-	Progress reconcile.Progress
+	Progress Progress
 }
 
 // ReconcileSummary is what a reconciliation found and did.
@@ -100,16 +100,15 @@ func RunReconcile(ctx context.Context, cfg ReconcileConfig, deps ReconcileDeps) 
 	if err != nil {
 		return ReconcileSummary{}, fmt.Errorf("use the NATS connection: %w", err)
 	}
-	guest := newGuest(deps.NATS, deps.Logger, cfg.Patience)
-	summary, err := reconcile.New(resolved, js, guest, deps.Progress, deps.Logger).Run(ctx)
-	detail := fmt.Sprintf("of %d posts %d are deleted and %d no longer qualify; published %d removals",
-		summary.Posts, summary.Deleted, summary.Unqualified, summary.Published)
-	if err != nil {
-		detail = "not complete: " + detail
+	q := reconcileRequest{MaxShare: resolved.MaxShare, DryRun: cfg.DryRun, Margin: cfg.Margin}
+	if len(resolved.Firehose.Hosts) > 0 {
+		q.Host = resolved.Firehose.Hosts[0]
 	}
-	if err != nil && !errors.Is(err, context.Canceled) {
-		detail += ": " + err.Error()
+	var sum ReconcileSummary
+	a := jobs.Asker{JS: js, Progress: deps.Progress, Patience: cfg.Patience, Codes: jobErrors}
+	err = a.Ask(ctx, jobs.Reconcile, q, &sum)
+	if err != nil && sum.Why == "" {
+		sum.Why = err.Error()
 	}
-	putLog(ctx, js, deps.Logger, stream.LogEntry{What: logReconcile, Host: summary.Host, Detail: detail})
-	return summary, err
+	return sum, err
 }

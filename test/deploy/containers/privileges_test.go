@@ -66,7 +66,7 @@ func testUsers(t *testing.T, s *stack) {
 		{"indexer", "posts.create", "forged", denied},
 		{"indexer", "posts.account", "forged", denied},
 		{"indexer", "ingest_log", "forged", denied},
-		{"indexer", "tagstream.ingest.append", "forged", denied},
+		{"indexer", "$KV.TAGSTREAM_POSITIONS.job", "forged", denied},
 		{"indexer", "$KV.TAGSTREAM_LEASES.ingest", "stolen", denied},
 		{"indexer", "$JS.API.STREAM.INFO.KV_TAGSTREAM_LEASES", "", denied},
 		{"indexer", "$JS.API.STREAM.UPDATE.POSTS", `{"name":"POSTS"}`, denied},

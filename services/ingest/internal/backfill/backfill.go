@@ -35,6 +35,8 @@ type Config struct {
 	Firehose firehose.Config
 	// From and Until are the window: from inclusive, until exclusive.
 	From, Until time.Time
+	// Before, if set, is what Progress was given to keep before a restart.
+	Before *Summary
 }
 
 // Progress hears how far a backfill is.
@@ -43,6 +45,8 @@ type Progress interface {
 	At(done, total uint64)
 	// Say announces a step.
 	Say(step string)
+	// Keep stores what was done: everything that it says is in the stream.
+	Keep(summary any)
 }
 
 // Summary is what a backfill did.
@@ -76,7 +80,7 @@ type Summary struct {
 // Backfill is one run.
 type Backfill struct {
 	cfg      Config
-	to       *forward.Guest
+	to       *forward.Past
 	progress Progress
 	logger   *slog.Logger
 	notice   func(firehose.Notice)
@@ -85,12 +89,14 @@ type Backfill struct {
 	summary Summary
 	// done and total are seconds of history, of all three readings.
 	done, total time.Duration
+	// kept is when progress was kept, zero but while the window is published.
+	kept time.Time
 	// syncOurs says that the last #sync was published, and its end is to be.
 	syncOurs bool
 }
 
 // New returns a backfill. It starts nothing. notice may be nil.
-func New(cfg Config, to *forward.Guest, progress Progress, logger *slog.Logger, notice func(firehose.Notice)) *Backfill {
+func New(cfg Config, to *forward.Past, progress Progress, logger *slog.Logger, notice func(firehose.Notice)) *Backfill {
 	return &Backfill{
 		cfg: cfg, to: to, progress: progress, logger: logger, notice: notice, survey: newSurvey(),
 		summary: Summary{
@@ -114,7 +120,7 @@ func (b *Backfill) Run(ctx context.Context) (Summary, error) {
 }
 
 func (b *Backfill) run(ctx context.Context, now time.Time) error {
-	if err := b.to.Hello(ctx); err != nil {
+	if err := b.to.Flush(ctx); err != nil {
 		return err
 	}
 	b.total = 2 * now.Sub(b.cfg.From) // the last two readings make one
@@ -124,13 +130,24 @@ func (b *Backfill) run(ctx context.Context, now time.Time) error {
 		return fmt.Errorf("survey what became of the window: %w", err)
 	}
 	b.progress.Say("publishing the window")
-	last, err := b.read(ctx, event.Position{}, b.cfg.From, b.cfg.Until, event.Position{}, b.publish)
+	b.kept = time.Now()
+	after, from := event.Position{}, b.cfg.From
+	if b.cfg.Before != nil && !b.cfg.Before.Last.IsZero() {
+		b.summary = *b.cfg.Before
+		after, from = b.summary.Last, later(from, b.summary.Last.NetworkTime())
+		b.syncOurs = after.Sync.DID != ""
+	}
+	last, err := after, error(nil)
+	if from.Before(b.cfg.Until) {
+		last, err = b.read(ctx, after, from, b.cfg.Until, event.Position{}, b.publish)
+	}
 	if err == nil {
 		err = b.to.Flush(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("publish the window: %w", err)
 	}
+	b.kept = time.Time{}
 	if len(b.summary.Published) == 0 {
 		return nil
 	}
@@ -146,6 +163,29 @@ func (b *Backfill) run(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("follow what became of the window: %w", err)
 	}
+	return nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// keepEvery is how often it is kept how far the window is published.
+const keepEvery = 10 * time.Second
+
+// keep has the progress kept now and then, once all that it says is stored.
+func (b *Backfill) keep(ctx context.Context) error {
+	if b.kept.IsZero() || time.Since(b.kept) < keepEvery {
+		return nil
+	}
+	if err := b.to.Flush(ctx); err != nil {
+		return err
+	}
+	b.kept = time.Now()
+	b.progress.Keep(b.summary)
 	return nil
 }
 
@@ -195,7 +235,7 @@ func (b *Backfill) read(ctx context.Context, after event.Position, from, until t
 		if caughtUp(last, live) {
 			return errCaughtUp
 		}
-		return nil
+		return b.keep(ctx)
 	})
 	if errors.Is(err, errCaughtUp) {
 		err = nil

@@ -15,12 +15,31 @@ func (r *run) verify(ctx context.Context, pos event.Position) (foreign string, e
 	if pos.Seq == 0 {
 		return "", r.answers(ctx, pos.Host) // the beginning is part of every history
 	}
-	p, err := r.dial(ctx, pos.Host, &pos.Seq, false)
-	if isTooOld(err) {
+	f, silent, err := r.eventAt(ctx, pos, pos.Seq)
+	switch {
+	case isTooOld(err):
 		return r.verifyArchived(ctx, pos)
-	}
-	if err != nil {
+	case err != nil:
 		return "", err
+	case silent:
+		// A host that knows the cursor answers at once, with that event.
+		return fmt.Sprintf("it is silent at sequence number %d", pos.Seq), nil
+	case f.seq < pos.Seq:
+		return fmt.Sprintf("asked for sequence number %d it gives %d", pos.Seq, f.seq), nil
+	case f.seq == pos.Seq && !f.is(pos):
+		return f.another(), nil
+	case f.seq == pos.Seq && !f.time.Equal(pos.Time):
+		return r.witnessedLater(ctx, pos)
+	}
+	return "", nil
+}
+
+// eventAt returns the first event that the host of a position gives at a cursor, or that it is
+// silent there.
+func (r *run) eventAt(ctx context.Context, pos event.Position, cursor uint64) (f frame, silent bool, err error) {
+	p, err := r.dial(ctx, pos.Host, &cursor, false)
+	if err != nil {
+		return frame{}, false, err
 	}
 	defer p.close()
 	wait, cancel := context.WithTimeout(ctx, r.timing.Verify)
@@ -29,22 +48,14 @@ func (r *run) verify(ctx context.Context, pos event.Position) (foreign string, e
 		f, err := p.next(wait)
 		switch {
 		case err != nil && ctx.Err() != nil:
-			return "", context.Cause(ctx)
+			return frame{}, false, context.Cause(ctx)
 		case errors.Is(err, context.DeadlineExceeded):
-			// A host that knows the cursor answers at once, with that event.
-			return fmt.Sprintf("it is silent at sequence number %d", pos.Seq), nil
+			return frame{}, true, nil
 		case err != nil:
-			return "", fmt.Errorf("verify position %d on %s: %w", pos.Seq, pos.Host, err)
-		case f.info != "":
-			continue
-		case f.seq < pos.Seq:
-			return fmt.Sprintf("asked for sequence number %d it gives %d", pos.Seq, f.seq), nil
-		case f.seq == pos.Seq && !f.is(pos):
-			return f.another(), nil
-		case f.seq == pos.Seq && !f.time.Equal(pos.Time):
-			return r.witnessedLater(ctx, pos)
+			return frame{}, false, fmt.Errorf("verify position %d on %s: %w", pos.Seq, pos.Host, err)
+		case f.info == "":
+			return f, false, nil
 		}
-		return "", nil
 	}
 }
 
@@ -83,29 +94,11 @@ func (r *run) witnessedLater(ctx context.Context, pos event.Position) (foreign s
 	if pos.Time.UnixMicro() < minTimeCursor {
 		return "", nil
 	}
-	cursor := uint64(pos.Time.UnixMicro()) + 1
-	p, err := r.dial(ctx, pos.Host, &cursor, false)
-	if err != nil {
+	f, silent, err := r.eventAt(ctx, pos, uint64(pos.Time.UnixMicro())+1)
+	if err != nil || silent || f.seq > pos.Seq { // silent: nothing is later
 		return "", err
 	}
-	defer p.close()
-	wait, cancel := context.WithTimeout(ctx, r.timing.Verify)
-	defer cancel()
-	for {
-		f, err := p.next(wait)
-		switch {
-		case err != nil && ctx.Err() != nil:
-			return "", context.Cause(ctx)
-		case errors.Is(err, context.DeadlineExceeded):
-			return "", nil // nothing is later
-		case err != nil:
-			return "", fmt.Errorf("verify position %d on %s: %w", pos.Seq, pos.Host, err)
-		case f.info == "" && f.seq <= pos.Seq:
-			return fmt.Sprintf("it witnessed its event %d only after %s", pos.Seq, pos.Time.Format(time.RFC3339Nano)), nil
-		case f.info == "":
-			return "", nil
-		}
-	}
+	return fmt.Sprintf("it witnessed its event %d only after %s", pos.Seq, pos.Time.Format(time.RFC3339Nano)), nil
 }
 
 // unmarkedSlack is how far the time of a position that has no mark may be from

@@ -7,9 +7,8 @@
 // that the stream has not acknowledged. A crash at any point leaves whole
 // batches, and the next run goes on behind the last of them.
 //
-// A program that does not hold the lease can have events of another history
-// appended between the live ones (Guest): the holder stores them for it, so
-// that there is one writer, and marks them with its own position.
+// A job (Config.Job) can have events of another history stored between the live ones (Past):
+// there is one writer, and it marks them with its own position.
 //
 // How it fails: without NATS it waits; without room it stops reading, says so
 // and tries the same batch again; fenced by another writer it stops the source
@@ -34,9 +33,9 @@ import (
 )
 
 const (
-	// queue is how many batches of the source may wait: with one of the
-	// client's 64 events each, about a full batch of the stream.
-	queue = 16
+	// queue is how many batches of the source may wait: a full batch of the stream, also
+	// where each has one event.
+	queue = stream.MaxBatch
 	// queueBytes is how much all of them together may take in memory.
 	queueBytes = 16 << 20
 	// lastWriteTimeout bounds the writes after the context has ended.
@@ -91,14 +90,16 @@ type Config struct {
 	// While it is not, no position is written: it would look like a quiet
 	// network.
 	Reading func() bool
+	// Job, if set, runs beside the source for as long as the lease is held.
+	Job func(ctx context.Context, to *Past)
 }
 
 // Hooks hear of what happens. All may be nil; none may block.
 type Hooks struct {
 	// Published is called after each append, with the events in the stream.
 	Published func(events []*event.Event, took time.Duration)
-	// Guest is called likewise with the events of a guest.
-	Guest func(events []*event.Event, took time.Duration)
+	// Past is called likewise with the events of a job.
+	Past func(events []*event.Event, took time.Duration)
 	// Holding says whether this program has the lease and writes.
 	Holding func(bool)
 	// Condition tells what stands in the way of writing, nil when nothing does.
@@ -134,8 +135,8 @@ func (h Hooks) withDefaults() Hooks {
 	if h.Published == nil {
 		h.Published = func([]*event.Event, time.Duration) {}
 	}
-	if h.Guest == nil {
-		h.Guest = func([]*event.Event, time.Duration) {}
+	if h.Past == nil {
+		h.Past = func([]*event.Event, time.Duration) {}
 	}
 	if h.Holding == nil {
 		h.Holding = func(bool) {}
@@ -222,7 +223,7 @@ func (f *Forwarder) hold(ctx context.Context) error {
 	return lease.Run(ctx, f.write)
 }
 
-// write is one tenure: from reading where the stream ends to the last position.
+// write is one term: from reading where the stream ends to the last position.
 func (f *Forwarder) write(held context.Context) error {
 	changes, err := stream.Adjust(held, f.js, f.cfg.Stream)
 	for _, c := range changes {
@@ -244,7 +245,11 @@ func (f *Forwarder) write(held context.Context) error {
 	}
 	f.hooks.Holding(true)
 	f.hooks.Condition(nil)
-	f.logger.Info("writing to the stream", "stream_seq", w.Seq(), "host", from.Host, "seq", from.Seq)
+	if log := f.logger.With("stream_seq", w.Seq()); from.IsZero() {
+		log.Info("writing to the stream for the first time")
+	} else {
+		log.Info("writing to the stream", "host", from.Host, "seq", from.Seq)
+	}
 
 	// A write under way when ctx ends is finished, unless the lease is lost.
 	writing, stop := context.WithCancelCause(context.WithoutCancel(held))
@@ -280,12 +285,10 @@ func (f *Forwarder) write(held context.Context) error {
 	defer running.Wait()
 	defer stopSource(nil)
 
-	t := &tenure{Forwarder: f, w: w, pos: from, room: room}
-	stopReceiving, err := t.receive(f.js.Conn())
-	if err != nil {
-		return err
+	t := &term{Forwarder: f, w: w, pos: from, room: room, past: make(chan pastRequest)}
+	if f.cfg.Job != nil {
+		running.Go(func() { f.cfg.Job(reading, &Past{requests: t.past, maxPayload: w.MaxPayload()}) })
 	}
-	defer stopReceiving()
 	if err := t.pump(held, writing, batches); err != nil {
 		return err
 	}

@@ -112,7 +112,7 @@ type running struct {
 	wasFull   atomic.Int32
 	holding   atomic.Bool
 	published atomic.Int32
-	guests    atomic.Int32
+	past      atomic.Int32
 	gaps      atomic.Int32
 	condition atomic.Value // string
 }
@@ -128,7 +128,7 @@ func startWith(t *testing.T, js jetstream.JetStream, cfg Config, source Source, 
 	r := &running{t: t, stop: cancel, done: make(chan error, 1)}
 	f := New(js, cfg, source, slog.New(log), Hooks{
 		Published: func(events []*event.Event, _ time.Duration) { r.published.Add(int32(len(events))) },
-		Guest:     func(events []*event.Event, _ time.Duration) { r.guests.Add(int32(len(events))) },
+		Past:      func(events []*event.Event, _ time.Duration) { r.past.Add(int32(len(events))) },
 		Holding:   func(held bool) { r.holding.Store(held) },
 		Condition: func(err error) { r.condition.Store(fmt.Sprint(err)) },
 		Fenced:    func(error) { r.fenced.Add(1) },

@@ -11,7 +11,7 @@
 //
 //	stream  ──► which posts are there, which accounts are hidden     (known)
 //	archive ──► accounts' revisions, which posts are shown           (archive)
-//	stream  ──► the missing ones, by name ──► guest ──► stream
+//	stream  ──► the missing ones, by name ──► job ──► stream
 //
 // It leaves alone the posts of accounts that are hidden or erased, for the
 // archive could not have them; of accounts that it does not show at all, for

@@ -81,7 +81,7 @@ type Summary struct {
 type Reconcile struct {
 	cfg      Config
 	js       jetstream.JetStream
-	to       *forward.Guest
+	to       *forward.Past
 	progress Progress
 	logger   *slog.Logger
 
@@ -99,7 +99,7 @@ type removal struct {
 }
 
 // New returns a run. It starts nothing.
-func New(cfg Config, js jetstream.JetStream, to *forward.Guest, progress Progress, logger *slog.Logger) *Reconcile {
+func New(cfg Config, js jetstream.JetStream, to *forward.Past, progress Progress, logger *slog.Logger) *Reconcile {
 	if cfg.Margin == 0 {
 		cfg.Margin = DefaultMargin
 	}
@@ -135,7 +135,7 @@ func (s *Summary) conclude(dryRun bool, err error) {
 }
 
 func (r *Reconcile) run(ctx context.Context) error {
-	if err := r.to.Hello(ctx); err != nil {
+	if err := r.to.Flush(ctx); err != nil {
 		return err
 	}
 	if len(r.cfg.Firehose.Hosts) == 0 {

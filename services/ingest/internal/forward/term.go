@@ -12,8 +12,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
-// tenure is the state of one holding of the lease, owned by its goroutine.
-type tenure struct {
+// term is the state of one holding of the lease, owned by its goroutine.
+type term struct {
 	*Forwarder
 	w *stream.Writer
 	// pos is how far upstream was read, as far as everything up to there is in
@@ -22,11 +22,13 @@ type tenure struct {
 	// kept is the position that was kept beside the stream last, and keptAt when.
 	kept   event.Position
 	keptAt time.Time
+	unkept bool // it could not be kept, and that was said
 	// begun says that the first batch was taken, and told that a position was written.
 	begun, told bool
 	// room is what the batches that wait take of queueBytes.
-	room     *semaphore.Weighted
-	visitors visitors
+	room *semaphore.Weighted
+	// past are the events that a job has to be stored.
+	past chan pastRequest
 	// heard says that something was read since the last event that was stored, or
 	// the last position.
 	heard bool
@@ -35,10 +37,14 @@ type tenure struct {
 // pump appends batches until the channel is closed or held ends, and returns
 // what keeps it from going on. It reads on only when the stream has
 // acknowledged what was read before.
-func (t *tenure) pump(held, writing context.Context, batches <-chan Batch) error {
+func (t *term) pump(held, writing context.Context, batches <-chan Batch) error {
 	heartbeat := time.NewTimer(t.cfg.Heartbeat)
 	defer heartbeat.Stop()
 	for {
+		past := t.past
+		if t.pos.IsZero() {
+			past = nil // there is no position yet to mark its events with
+		}
 		select {
 		case <-held.Done():
 			return nil
@@ -56,8 +62,8 @@ func (t *tenure) pump(held, writing context.Context, batches <-chan Batch) error
 				}
 			}
 			heartbeat.Reset(t.cfg.Heartbeat)
-		case msg := <-t.visitors.requests:
-			if err := t.serve(writing, msg); err != nil {
+		case p := <-past:
+			if err := t.store(writing, p); err != nil {
 				return err
 			}
 		case b, more := <-batches:
@@ -90,10 +96,26 @@ func (t *tenure) pump(held, writing context.Context, batches <-chan Batch) error
 	}
 }
 
+// store stores events of a job behind what is stored and before anything live. Each gets the
+// live position, where the next term goes on whatever the stream ends with.
+func (t *term) store(ctx context.Context, p pastRequest) error {
+	live := t.pos
+	for _, ev := range p.events {
+		ev.Resume = &live
+	}
+	if len(p.events) > 0 {
+		if err := t.append(ctx, p.events, t.hooks.Past); err != nil {
+			return err
+		}
+	}
+	p.stored <- live
+	return nil
+}
+
 // gather adds to a batch what is already waiting, and waits for nothing: at a
 // low rate each event goes at once, at a high one batches fill up while the one
 // before is being stored.
-func (t *tenure) gather(b Batch, batches <-chan Batch) Batch {
+func (t *term) gather(b Batch, batches <-chan Batch) Batch {
 	for len(b.Events) < stream.MaxBatch {
 		select {
 		case next, more := <-batches:
@@ -114,8 +136,8 @@ func (t *tenure) gather(b Batch, batches <-chan Batch) Batch {
 
 // append stores events and calls tell with what is. While the stream is full it tries again and again, and
 // nothing else is read. A crash in here leaves some whole batches of them; the
-// next tenure reads on behind the last.
-func (t *tenure) append(ctx context.Context, events []*event.Event, tell func([]*event.Event, time.Duration)) error {
+// next term reads on behind the last.
+func (t *term) append(ctx context.Context, events []*event.Event, tell func([]*event.Event, time.Duration)) error {
 	delay := fullRetryMin
 	full := false
 	for {
@@ -154,7 +176,7 @@ func (t *tenure) append(ctx context.Context, events []*event.Event, tell func([]
 
 // putPosition writes how far was read, so that progress is never only in memory, and
 // whether that may be in the midst of a #sync, of which an older ingest said no end.
-func (t *tenure) putPosition(ctx context.Context) error {
+func (t *term) putPosition(ctx context.Context) error {
 	if t.pos.IsZero() {
 		return nil
 	}
@@ -172,14 +194,17 @@ func (t *tenure) putPosition(ctx context.Context) error {
 
 // keep stores the position beside the stream, where trimming cannot reach, as well
 // as it can: an older one makes events come again. A crash before it leaves that.
-func (t *tenure) keep(ctx context.Context) {
+func (t *term) keep(ctx context.Context) {
 	t.keptAt = time.Now()
 	if t.pos == t.kept {
 		return
 	}
 	if err := stream.PutPosition(ctx, t.js, t.pos); err != nil {
-		t.logger.Warn("could not save the position beside the stream: purging the stream now would repeat or lose events", "err", err)
+		if !t.unkept {
+			t.unkept = true
+			t.logger.Warn("could not save the position beside the stream: purging the stream now would repeat or lose events", "err", err)
+		}
 		return
 	}
-	t.kept = t.pos
+	t.kept, t.unkept = t.pos, false
 }

@@ -1,0 +1,65 @@
+package forward
+
+import (
+	"context"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/stream"
+)
+
+const (
+	// pastHeadroom is what Resume adds to a message, at most.
+	pastHeadroom = 2 << 10
+	// pastBytes is about how much is stored at once: live events wait meanwhile.
+	pastBytes = 512 << 10
+)
+
+// Past stores events of another history between the live ones, for a job that runs beside the
+// source. It must be used from one goroutine. Its errors are the context's: what cannot be
+// stored ends the term, and with it the job's context.
+type Past struct {
+	requests   chan<- pastRequest
+	maxPayload int
+
+	events []*event.Event // put and not stored yet
+	bytes  int
+	live   event.Position
+}
+
+// pastRequest is answered with the live position once its events are stored.
+type pastRequest struct {
+	events []*event.Event
+	stored chan<- event.Position
+}
+
+// MaxPayload is the largest encoded event that can be put, in bytes.
+func (p *Past) MaxPayload() int { return p.maxPayload - pastHeadroom }
+
+// Live is how far live reading had come when the last events were stored.
+func (p *Past) Live() event.Position { return p.live }
+
+// Put stores an event, at the latest with the next Flush.
+func (p *Past) Put(ctx context.Context, ev *event.Event) error {
+	p.events, p.bytes = append(p.events, ev), p.bytes+eventBytes+len(ev.Record)
+	if len(p.events) < stream.MaxBatch && p.bytes < pastBytes {
+		return nil
+	}
+	return p.Flush(ctx)
+}
+
+// Flush stores what was put. Where live reading has no position yet, it waits for that.
+func (p *Past) Flush(ctx context.Context) error {
+	stored := make(chan event.Position, 1)
+	select {
+	case p.requests <- pastRequest{p.events, stored}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case p.live = <-stored:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	p.events, p.bytes = nil, 0
+	return nil
+}

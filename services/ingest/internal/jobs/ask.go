@@ -1,0 +1,157 @@
+package jobs
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// pollEvery is how often it is looked how far a job is.
+	pollEvery = 200 * time.Millisecond
+	// beginPatience is how long a job waits for an ingest that leads to take it.
+	beginPatience = time.Minute
+	// DefaultPatience is how long a job may stand still, as long as no ingest leads.
+	DefaultPatience = 10 * time.Minute
+	// stopPatience is how long who asked waits for the end of a job that it stopped.
+	stopPatience = 5 * time.Second
+)
+
+var (
+	// ErrNoWriter is returned where no ingest that leads did anything for the job.
+	ErrNoWriter = errors.New("no ingest service takes the job (is one running, with the same NATS server?)")
+	// ErrBusy is returned where another job is under way.
+	ErrBusy = errors.New("another job is under way")
+)
+
+// Progress hears how far a job is.
+type Progress interface {
+	At(done, total uint64)
+	Say(step string)
+}
+
+// Asker asks for jobs.
+type Asker struct {
+	JS       jetstream.JetStream
+	Progress Progress
+	// Patience is how long a job may stand still; 0 means DefaultPatience.
+	Patience time.Duration
+	// Codes are the errors that callers know.
+	Codes map[string]error
+}
+
+// Ask has a job done and waits for its end. One of the same kind and request that is under way
+// is waited for in its place. Where ctx ends the job is stopped. summary is set to what it did,
+// also beside an error: one of Codes, ErrNoWriter, ErrBusy, ctx's or the server's.
+func (a *Asker) Ask(ctx context.Context, kind Kind, request, summary any) error {
+	if a.Patience == 0 {
+		a.Patience = DefaultPatience
+	}
+	data, err := json.Marshal(request)
+	if err != nil {
+		return fmt.Errorf("encode the request: %w", err)
+	}
+	j, rev, err := Get(ctx, a.JS)
+	switch {
+	case err != nil:
+		return err
+	case j.ID != "" && j.State != Ended:
+		if j.Kind != kind || !slices.Equal(j.Request, data) {
+			return fmt.Errorf("%w: a %s, asked for at %s; to stop it: nats kv del TAGSTREAM_POSITIONS job", ErrBusy, j.Kind, j.Asked.Format(time.RFC3339))
+		}
+	default:
+		j = Job{ID: rand.Text()[:8], Kind: kind, Request: data, State: Asked, Asked: time.Now().UTC()}
+		if rev, err = put(ctx, a.JS, j, rev); err != nil {
+			return fmt.Errorf("ask for a %s: %w", kind, err)
+		}
+	}
+	j, err = a.await(ctx, j, rev)
+	if len(j.Summary) > 0 {
+		if err := json.Unmarshal(j.Summary, summary); err != nil {
+			return fmt.Errorf("read what the job did: %w", err)
+		}
+	}
+	return err
+}
+
+// await waits for the end of a job, and returns it as it is then.
+func (a *Asker) await(ctx context.Context, j Job, rev uint64) (Job, error) {
+	step, moved := "", time.Now()
+	for {
+		if sleep(ctx, pollEvery) != nil {
+			return a.stop(ctx, j), context.Cause(ctx)
+		}
+		now, at, trouble := Get(ctx, a.JS)
+		if trouble == nil {
+			if now.ID != j.ID {
+				return j, fmt.Errorf("%w: it was replaced", ErrStopped)
+			}
+			if at != rev {
+				j, rev, moved = now, at, time.Now()
+			}
+			if now.Step != step {
+				step = now.Step
+				a.Progress.Say(step)
+			}
+			a.Progress.At(now.Done, now.Total)
+			if now.State == Ended {
+				return now, a.errorOf(now)
+			}
+		}
+		patience := a.Patience
+		if j.State == Asked {
+			patience = min(patience, beginPatience)
+		}
+		if time.Since(moved) > patience {
+			return a.stop(ctx, j), errors.Join(fmt.Errorf("%w: waited %s", ErrNoWriter, patience), trouble)
+		}
+	}
+}
+
+// stop has a job stopped, and waits for its end as long as one that runs may take for it.
+func (a *Asker) stop(ctx context.Context, j Job) Job {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
+	defer cancel()
+	for {
+		now, rev, err := Get(ctx, a.JS)
+		switch {
+		case err != nil:
+		case now.ID != j.ID || now.State == Ended:
+			return now
+		case now.State == Asked:
+			now.State, now.Error = Ended, ErrStopped.Error()
+			_, _ = put(ctx, a.JS, now, rev) // else it is looked at again
+		case now.State == Running:
+			now.State = Stopping
+			_, _ = put(ctx, a.JS, now, rev)
+		}
+		if sleep(ctx, pollEvery) != nil {
+			return j
+		}
+	}
+}
+
+func (a *Asker) errorOf(j Job) error {
+	if j.Error == "" {
+		return nil
+	}
+	if known := a.Codes[j.Code]; known != nil {
+		return &failed{j.Error, known}
+	}
+	return errors.New(j.Error)
+}
+
+// failed is an error of a job that callers know.
+type failed struct {
+	text  string
+	known error
+}
+
+func (f *failed) Error() string { return f.text }
+func (f *failed) Unwrap() error { return f.known }

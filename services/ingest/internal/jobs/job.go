@@ -1,0 +1,98 @@
+// Package jobs runs backfills and reconciliations inside the ingest that leads, one at a time.
+//
+// A job is asked for by any program that reaches the stream (Ask): its request is stored beside
+// the writer's position, where the ingest that leads finds it. That stores there how far the job
+// has come, and what came of it:
+//
+//	Ask ──► asked ──► running ──► ended
+//	            ▲         │
+//	            └─────────┘ the lease is lost, or ingest stops
+//
+// So a job survives a restart, and the next ingest that leads goes on with it. Each change names
+// the revision of the record that it follows: of two that change it at once, one reads it again.
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tagstream/tagstream/pkg/stream"
+)
+
+// Kind is what a job does.
+type Kind string
+
+// The kinds.
+const (
+	Backfill  Kind = "backfill"
+	Reconcile Kind = "reconcile"
+)
+
+// State is how far a job is.
+type State string
+
+// The states.
+const (
+	Asked    State = "asked"
+	Running  State = "running"
+	Stopping State = "stopping" // by who asked for it
+	Ended    State = "ended"
+)
+
+// Job is the record of a job.
+type Job struct {
+	ID      string          `json:"id"`
+	Kind    Kind            `json:"kind"`
+	Request json.RawMessage `json:"request"`
+	State   State           `json:"state"`
+	Asked   time.Time       `json:"asked"`
+	// Writer is the ingest that runs it, Step what that does, and Done of Total how far it is.
+	Writer string `json:"writer,omitempty"`
+	Step   string `json:"step,omitempty"`
+	Done   uint64 `json:"done,omitempty"`
+	Total  uint64 `json:"total,omitempty"`
+	// Summary is what it did, as far as it goes on from there after a restart.
+	Summary json.RawMessage `json:"summary,omitempty"`
+	// Error is why it is not complete, and Code which of the errors that callers know that is.
+	Error string `json:"error,omitempty"`
+	Code  string `json:"code,omitempty"`
+}
+
+// ErrStopped is the cause of the end of a job that is not wanted any more.
+var ErrStopped = errors.New("the job was stopped")
+
+// Get returns the newest job and its revision; the zero Job where there never was one.
+func Get(ctx context.Context, js jetstream.JetStream) (j Job, rev uint64, err error) {
+	data, rev, err := stream.GetJob(ctx, js)
+	if err != nil || len(data) == 0 {
+		return Job{}, rev, err
+	}
+	if err := json.Unmarshal(data, &j); err != nil {
+		return Job{}, rev, fmt.Errorf("read the job: %w", err)
+	}
+	return j, rev, nil
+}
+
+func put(ctx context.Context, js jetstream.JetStream, j Job, rev uint64) (uint64, error) {
+	data, err := json.Marshal(j)
+	if err != nil {
+		return 0, fmt.Errorf("encode the job: %w", err)
+	}
+	return stream.PutJob(ctx, js, data, rev)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}
