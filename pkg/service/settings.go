@@ -71,11 +71,15 @@ type Erasure struct {
 
 // HTTP is what the API serves, and where.
 type HTTP struct {
-	Listen    string `name:"api-listen" type:"listen" placeholder:"HOST:PORT" default:"127.0.0.1:8080" help:"address of the API"`
+	Listen   string `name:"api-listen" type:"listen" placeholder:"HOST:PORT" default:"127.0.0.1:8080" help:"address of the API"`
+	Media    string `name:"media" type:"choice" enum:"cdn,link,off" placeholder:"HOW" default:"cdn" help:"pictures in feeds: cdn (Bluesky's CDN), link (links to it) or off"`
+	KeysFile string `name:"cursor-keys-file" placeholder:"FILE" help:"keys for page tokens: the first signs, all verify; bin/tagstream creates one in its data directory"`
+}
+
+// Feeds is what Bluesky finds here.
+type Feeds struct {
 	PublicURL string `name:"public-url" type:"base-url" placeholder:"URL" help:"public absolute URL of the API, with its path if any; default in feeds: the request's host"`
 	FeedsFile string `name:"feeds-file" placeholder:"FILE" help:"Bluesky feeds to serve, as YAML (docs/api.md); reloaded on change"`
-	Media     string `name:"media" type:"choice" enum:"cdn,link,off" placeholder:"HOW" default:"cdn" help:"pictures in feeds: cdn (Bluesky's CDN), link (links to it) or off"`
-	KeysFile  string `name:"cursor-keys-file" placeholder:"FILE" help:"keys for page tokens: the first signs, all verify; bin/tagstream creates one in its data directory"`
 }
 
 // Ops is where a program shows itself to its operators.
@@ -111,6 +115,7 @@ type settings struct {
 	Markers
 	Erasure
 	HTTP
+	Feeds
 	Ops
 	Data
 	Traces

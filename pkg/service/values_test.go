@@ -108,6 +108,7 @@ func TestTypes(t *testing.T) {
 		NATS     service.NATS     `embed:""`
 		Database service.Database `embed:""`
 		HTTP     service.HTTP     `embed:""`
+		Feeds    service.Feeds    `embed:""`
 		Ops      service.Ops      `embed:""`
 		Traces   service.Traces   `embed:""`
 		Log      service.Log      `embed:""`
@@ -148,7 +149,7 @@ func TestTypes(t *testing.T) {
 			bad:  []string{"host", "host:", "host:http", "host:65536", "host:-1", "::1:80", "http://host:80"},
 		},
 		{
-			setting: "PUBLIC_URL", get: func(s all) any { return s.HTTP.PublicURL },
+			setting: "PUBLIC_URL", get: func(s all) any { return s.Feeds.PublicURL },
 			good: map[string]any{"": "", "https://x": "https://x", "http://x:65535/": "http://x:65535", "https://[::1]:1/a/b/": "https://[::1]:1/a/b"},
 			bad: []string{"x", "ftp://x", "https://", "https://:80", "https://x:99999", "https://x:0x1", "https://u@x", "https://x?a", "https://x#a",
 				"//x", "https:/x", "https://x/%zz"},

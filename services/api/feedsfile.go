@@ -24,6 +24,12 @@ type feedsFile struct {
 	info fs.FileInfo
 }
 
+// Feeds are the Bluesky feeds that an operator declares in a file.
+type Feeds = httpapi.Feeds
+
+// LoadFeeds reads a file of feeds. The error names the file and, where it can, the line.
+func LoadFeeds(path string) (*Feeds, error) { return httpapi.LoadFeeds(path) }
+
 // newFeedsFile reads the file that the config names, if it names one. The error is a
 // *service.ConfigError.
 func newFeedsFile(cfg Config, log *slog.Logger) (*feedsFile, error) {

@@ -50,6 +50,7 @@ type Settings struct {
 	Database     service.Database `embed:""`
 	Erasure      service.Erasure  `embed:""`
 	service.HTTP `embed:""`
+	Feeds        service.Feeds `embed:""`
 	service.Shown
 }
 
@@ -58,7 +59,7 @@ type Settings struct {
 func (s Settings) Config(dir string) (Config, error) {
 	cfg := Config{
 		DataDir: dir, EraseWithin: s.Erasure.Within, APIListen: s.HTTP.Listen, OpsListen: s.Ops.Listen,
-		PublicURL: s.PublicURL, FeedsFile: s.FeedsFile, Media: s.Media, NATSDomain: s.NATS.Domain,
+		PublicURL: s.Feeds.PublicURL, FeedsFile: s.Feeds.FeedsFile, Media: s.Media, NATSDomain: s.NATS.Domain,
 	}
 	p := &service.Process{Program: service.Standalone}
 	var err error

@@ -47,6 +47,9 @@ func TestBadConfiguration(t *testing.T) {
 		{"bad ops address", []string{"--ops-listen=nowhere"}, []string{keys, database}, []string{"TAGSTREAM_OPS_LISTEN"}},
 		{"bad level", []string{"--log-level=loud"}, []string{keys, database}, []string{"TAGSTREAM_LOG", "loud"}},
 		{"misspelt variable", nil, []string{keys, database, "TAGSTREAM_API_LISTN=x"}, []string{"TAGSTREAM_API_LISTN"}},
+		{"feeds without a file", []string{"feeds", "check"}, nil, []string{"TAGSTREAM_FEEDS_FILE"}},
+		{"feeds without a URL", []string{"feeds", "record", "art", "--feeds-file=" + good}, nil, []string{"TAGSTREAM_PUBLIC_URL"}},
+		{"no file of feeds", []string{"feeds", "check", "--feeds-file=" + good, "--public-url=https://tags.example"}, nil, []string{"TAGSTREAM_FEEDS_FILE", good}},
 		{"keys without a name", []string{"keys"}, nil, []string{"--out"}},
 		{"keys that exist", []string{"keys", "--out", good}, nil, []string{"--out: " + good + " exists already"}},
 	} {

@@ -28,13 +28,15 @@ func Program() service.Program {
 
 // Verbs are what an operator asks of the api.
 type Verbs struct {
-	Keys Keys `cmd:"" help:"create a file of keys that sign page tokens"`
+	Keys  Keys  `cmd:"" help:"create a file of keys that sign page tokens"`
+	Feeds Feeds `cmd:"" help:"check and publish the Bluesky feeds of FEEDS_FILE"`
 }
 
 // Run serves until it is stopped.
 type Run struct {
 	Database     service.Database `embed:""`
 	service.HTTP `embed:""`
+	Feeds        service.Feeds `embed:""`
 	service.Shown
 }
 
@@ -46,7 +48,7 @@ func (r *Run) Run(ctx context.Context, p *service.Process) error {
 	if err != nil {
 		return err
 	}
-	cfg := api.Config{Database: options, Listen: r.HTTP.Listen, PublicURL: r.PublicURL, FeedsFile: r.FeedsFile, Media: r.Media}
+	cfg := api.Config{Database: options, Listen: r.HTTP.Listen, PublicURL: r.Feeds.PublicURL, FeedsFile: r.Feeds.FeedsFile, Media: r.Media}
 	if r.KeysFile == "" {
 		return service.Bad("CURSOR_KEYS_FILE", errors.New("must be set: "+makeKeys))
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -36,15 +35,26 @@ func (h *Handler) identity(r *http.Request) (base, did string, err error) {
 	if base, err = h.base(r); err != nil {
 		return "", "", err
 	}
-	u, err := url.Parse(base)
-	if err != nil || u.Path != "" {
+	if did, err = webDID(base); err != nil {
 		return "", "", fail(codeNotFound, "A feed generator needs a public URL without a path.")
 	}
-	return base, "did:web:" + strings.ReplaceAll(u.Host, ":", "%3A"), nil
+	return base, did, nil
 }
 
-// didDocument is /.well-known/did.json.
-func (h *Handler) didDocument(r *http.Request) (*response, error) {
+type didService struct {
+	ID       string `json:"id"`
+	Type     string `json:"type"`
+	Endpoint string `json:"serviceEndpoint"`
+}
+
+type didDocument struct {
+	Context  []string     `json:"@context"`
+	ID       string       `json:"id"`
+	Services []didService `json:"service"`
+}
+
+// showDID is /.well-known/did.json.
+func (h *Handler) showDID(r *http.Request) (*response, error) {
 	if h.feeds.Load() == nil {
 		return nil, errNoFeeds
 	}
@@ -52,17 +62,17 @@ func (h *Handler) didDocument(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	type service struct {
-		ID       string `json:"id"`
-		Type     string `json:"type"`
-		Endpoint string `json:"serviceEndpoint"`
-	}
 	res := &response{}
-	return res, res.json(struct {
-		Context  []string  `json:"@context"`
-		ID       string    `json:"id"`
-		Services []service `json:"service"`
-	}{[]string{"https://www.w3.org/ns/did/v1"}, did, []service{{"#bsky_fg", "BskyFeedGenerator", base}}})
+	return res, res.json(didDocument{[]string{"https://www.w3.org/ns/did/v1"}, did, []didService{{"#bsky_fg", "BskyFeedGenerator", base}}})
+}
+
+type feedURI struct {
+	URI string `json:"uri"`
+}
+
+type feedList struct {
+	DID   string    `json:"did"`
+	Feeds []feedURI `json:"feeds"`
 }
 
 // describeFeeds is app.bsky.feed.describeFeedGenerator.
@@ -75,15 +85,9 @@ func (h *Handler) describeFeeds(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	type feed struct {
-		URI string `json:"uri"`
-	}
-	out := struct {
-		DID   string `json:"did"`
-		Feeds []feed `json:"feeds"`
-	}{DID: did}
+	out := feedList{DID: did}
 	for _, f := range feeds.feeds {
-		out.Feeds = append(out.Feeds, feed{feeds.uri(f)})
+		out.Feeds = append(out.Feeds, feedURI{feeds.uri(f)})
 	}
 	res := &response{}
 	return res, res.json(out)
@@ -93,8 +97,13 @@ type skeletonPost struct {
 	Post string `json:"post"`
 }
 
-// feedSkeleton is app.bsky.feed.getFeedSkeleton.
-func (h *Handler) feedSkeleton(r *http.Request) (*response, error) {
+type feedSkeleton struct {
+	Cursor string         `json:"cursor,omitempty"`
+	Feed   []skeletonPost `json:"feed"`
+}
+
+// showSkeleton is app.bsky.feed.getFeedSkeleton.
+func (h *Handler) showSkeleton(r *http.Request) (*response, error) {
 	feeds := h.feeds.Load()
 	if feeds == nil {
 		return nil, errUnknownFeed
@@ -130,10 +139,7 @@ func (h *Handler) feedSkeleton(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := struct {
-		Cursor string         `json:"cursor,omitempty"`
-		Feed   []skeletonPost `json:"feed"`
-	}{Feed: make([]skeletonPost, len(page.Rows))}
+	out := feedSkeleton{Feed: make([]skeletonPost, len(page.Rows))}
 	for i, row := range page.Rows {
 		out.Feed[i].Post = event.URI(row.DID, row.Rkey)
 	}

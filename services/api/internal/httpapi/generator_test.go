@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -138,6 +140,65 @@ func TestFeedGenerator(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, s.get(t, "/.well-known/did.json").status)
 	require.Equal(t, http.StatusNotFound, s.get(t, "/xrpc/app.bsky.feed.describeFeedGenerator").status)
 	require.Contains(t, string(s.get(t, one).body), "UnknownFeed")
+}
+
+// TestFeedsCheck: what an AppView would find wrong is said, document by document.
+func TestFeedsCheck(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	x.fill(t, 3, "art", "ink")
+	s := serve(t, x.open(t), withFeeds(t, "art", "tags=art", "ink", "tags=ink"))
+	declared := s.handler.feeds.Load()
+	problems := func(f *Feeds, base string) map[string]string {
+		out := map[string]string{}
+		for _, c := range f.Check(t.Context(), http.DefaultClient, base) {
+			if c.Problem != "" {
+				out[c.Document] = c.Problem
+			}
+		}
+		return out
+	}
+	https := "AppViews ask by https only"
+	require.Len(t, declared.Check(t.Context(), http.DefaultClient, s.url), 5)
+	require.Equal(t, map[string]string{"public URL": https}, problems(declared, s.url))
+
+	var other Config
+	withFeeds(t, "photo", "tags=photo")(&other)
+	got := problems(other.Feeds, s.url)
+	require.Contains(t, got["list of feeds"], "lacks at://"+publisher+"/app.bsky.feed.generator/photo")
+	require.Contains(t, got["feed photo"], "UnknownFeed")
+
+	s.handler.SetFeeds(nil)
+	got = problems(declared, s.url)
+	require.Contains(t, got["DID document"], "status 404")
+
+	lying := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "did.json"):
+			_, _ = fmt.Fprint(w, `{"id":"did:web:elsewhere.example"}`)
+		case strings.HasSuffix(r.URL.Path, "Generator"):
+			_, _ = fmt.Fprint(w, `<html>`)
+		case strings.Contains(r.URL.RawQuery, "ink"):
+			_, _ = fmt.Fprint(w, `{"feed":[{"post":"https://bsky.app/"}]}`)
+		default:
+			_, _ = fmt.Fprint(w, `{"feed":[],"cursor":"x"}`)
+		}
+	}))
+	t.Cleanup(lying.Close)
+	got = problems(declared, lying.URL)
+	require.Contains(t, got["DID document"], "did:web:elsewhere.example")
+	require.Contains(t, got["list of feeds"], "not the JSON")
+	require.Contains(t, got["feed art"], "empty page with a cursor")
+	require.Contains(t, got["feed ink"], "not the at-uri")
+
+	record, err := declared.Record("https://tags.example", "art", time.Unix(0, 0))
+	require.NoError(t, err)
+	require.JSONEq(t, `{"repo":"`+publisher+`","collection":"app.bsky.feed.generator","rkey":"art","record":{"$type":"app.bsky.feed.generator",
+		"did":"did:web:tags.example","displayName":"Art","description":"d","createdAt":"1970-01-01T00:00:00Z"}}`, string(record))
+	_, err = declared.Record("https://tags.example", "arts", time.Unix(0, 0))
+	require.ErrorContains(t, err, `no feed "arts": it has art, ink`)
+	_, err = declared.Record("https://tags.example/api", "art", time.Unix(0, 0))
+	require.ErrorContains(t, err, "has a path")
 }
 
 func TestFeedsFile(t *testing.T) {

@@ -62,9 +62,9 @@ func (h *Handler) routes() []route {
 		{routeFeedAtom, "/v1/feeds/posts.atom", "the same as Atom", h.feed(atomFeed)},
 		{routeFeedJSON, "/v1/feeds/posts.json", "the same as JSON Feed", h.feed(jsonFeed)},
 		{routeFeedOPML, "/v1/feeds/tags.opml", "a feed for each of several tags, as OPML", h.opml},
-		{routeDID, "/.well-known/did.json", "this service's DID document, for Bluesky", h.didDocument},
+		{routeDID, "/.well-known/did.json", "this service's DID document, for Bluesky", h.showDID},
 		{routeDescribeFeeds, "/xrpc/app.bsky.feed.describeFeedGenerator", "the Bluesky feeds that are declared here", h.describeFeeds},
-		{routeSkeleton, "/xrpc/app.bsky.feed.getFeedSkeleton", "a page of one of them, for AppViews", h.feedSkeleton},
+		{routeSkeleton, "/xrpc/app.bsky.feed.getFeedSkeleton", "a page of one of them, for AppViews", h.showSkeleton},
 		{routeSearch, "/xrpc/app.bsky.unspecced.searchPostsSkeleton", "a search by tags, for AppViews", h.searchPosts},
 		{routeStatus, "/v1/status", "how fresh the index is, and how big", h.status},
 	}

@@ -1,0 +1,87 @@
+package cmd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/service"
+	"github.com/tagstream/tagstream/services/api"
+)
+
+// Feeds is what an operator does with the Bluesky feeds.
+type Feeds struct {
+	Check  CheckFeeds `cmd:"" help:"ask PUBLIC_URL for what AppViews ask, and say what they would find wrong"`
+	Record FeedRecord `cmd:"" help:"print the record that publishes a feed"`
+}
+
+// CheckFeeds asks the public URL.
+type CheckFeeds struct {
+	service.Feeds `embed:""`
+}
+
+// Run asks. The error says that an AppView would find something wrong.
+func (c *CheckFeeds) Run(ctx context.Context, p *service.Process) error {
+	feeds, err := load(c.Feeds)
+	if err != nil {
+		return err
+	}
+	table := p.Table("DOCUMENT", "RESULT", "URL")
+	wrong, all := 0, feeds.Check(ctx, http.DefaultClient, c.PublicURL)
+	for _, found := range all {
+		if found.Problem != "" {
+			wrong++
+		}
+		if err := table.Row(found, found.Document, cmp.Or(found.Problem, "ok"), found.URL); err != nil {
+			return err
+		}
+	}
+	if err := table.Close(); err != nil {
+		return err
+	}
+	if wrong > 0 {
+		return fmt.Errorf("%d of %d documents are not what AppViews want", wrong, len(all))
+	}
+	return nil
+}
+
+// FeedRecord prints a feed's record.
+type FeedRecord struct {
+	service.Feeds `embed:""`
+	Name          string `arg:"" help:"record key of the feed in FEEDS_FILE"`
+}
+
+// Run prints it.
+func (r *FeedRecord) Run(p *service.Process) error {
+	feeds, err := load(r.Feeds)
+	if err != nil {
+		return err
+	}
+	body, err := feeds.Record(r.PublicURL, r.Name, time.Now())
+	if err != nil {
+		return &service.ConfigError{Variable: "feeds record", Err: err}
+	}
+	fmt.Fprintf(p.Stderr, "To publish it, send it to the PDS of %s, signed in as that account:\n"+
+		"  %s feeds record %s | curl -d @- -H 'Content-Type: application/json' -H \"Authorization: Bearer $ACCESS_JWT\" https://PDS/xrpc/com.atproto.repo.putRecord\n",
+		feeds.Publisher(), p.Program, r.Name)
+	_, err = fmt.Fprintf(p.Stdout, "%s\n", body)
+	return err
+}
+
+// load reads the file of feeds. The error is a *service.ConfigError.
+func load(s service.Feeds) (*api.Feeds, error) {
+	switch {
+	case s.FeedsFile == "":
+		return nil, service.Bad("FEEDS_FILE", errors.New("must name the file that declares the feeds"))
+	case s.PublicURL == "":
+		return nil, service.Bad("PUBLIC_URL", errors.New("must be the URL under which AppViews find this service"))
+	}
+	feeds, err := api.LoadFeeds(s.FeedsFile)
+	if err != nil {
+		return nil, service.Bad("FEEDS_FILE", err)
+	}
+	return feeds, nil
+}
