@@ -64,6 +64,11 @@ type Markers struct {
 	Age time.Duration `name:"indexer-marker-age" type:"duration" placeholder:"DURATION" default:"720h" help:"how long removal markers are kept, in upstream time; at least 24h"`
 }
 
+// Changes is how far back the change feed reaches.
+type Changes struct {
+	Age time.Duration `name:"changes-age" type:"duration" placeholder:"DURATION" default:"168h" help:"how far back /v1/changes reaches; followers that are away for longer list everything again; at least 1h"`
+}
+
 // Erasure is when payloads of what was removed leave the stream. Off means never.
 type Erasure struct {
 	Within time.Duration `name:"erase-within" type:"age" placeholder:"DURATION" default:"168h" help:"when payloads of removed posts and accounts leave the stream and the dead letters; at least 24h; 0 or off: never"`
@@ -114,6 +119,7 @@ type settings struct {
 	Database
 	Markers
 	Erasure
+	Changes
 	HTTP
 	Feeds
 	Ops

@@ -62,12 +62,13 @@ type oldStatement struct {
 // that it has to wait: for an old API's long read where it changes tables, for
 // an indexer's transaction where it changes rows.
 var inTheWay = map[int]string{
-	2: "SELECT FROM tagstream.posts, tagstream.tags, tagstream.checkpoint, tagstream.heartbeat LIMIT 1",
-	3: "SELECT FROM tagstream.checkpoint FOR UPDATE",
-	4: "SELECT FROM tagstream.posts LIMIT 1",
-	5: "SELECT FROM tagstream.sweeps, tagstream.heartbeat LIMIT 1",
-	7: "SELECT FROM tagstream.checkpoint LIMIT 1",
-	8: "SELECT FROM tagstream.checkpoint LIMIT 1",
+	2:  "SELECT FROM tagstream.posts, tagstream.tags, tagstream.checkpoint, tagstream.heartbeat LIMIT 1",
+	3:  "SELECT FROM tagstream.checkpoint FOR UPDATE",
+	4:  "SELECT FROM tagstream.posts LIMIT 1",
+	5:  "SELECT FROM tagstream.sweeps, tagstream.heartbeat LIMIT 1",
+	7:  "SELECT FROM tagstream.checkpoint LIMIT 1",
+	8:  "SELECT FROM tagstream.checkpoint LIMIT 1",
+	10: "SELECT FROM tagstream.posts LIMIT 1",
 }
 
 // TestOldAPIServesWhileMigrating: the API of each older version answers every

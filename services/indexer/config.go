@@ -24,6 +24,8 @@ type Config struct {
 	// MarkerAge is how long markers of removed posts are kept, by upstream time;
 	// 0 means 30 days.
 	MarkerAge time.Duration
+	// ChangesAge is how far back the change feed reaches; 0 means 7 days.
+	ChangesAge time.Duration
 	// EraseWithin is the time from the removal of a post or account until its
 	// payloads are erased from the stream; 0 means 7 days, EraseNever never.
 	EraseWithin time.Duration
@@ -41,6 +43,10 @@ const (
 	// comes again reaches back (package prune says what that is): a minute.
 	MinMarkerAge = 24 * time.Hour
 
+	defaultChangesAge = 7 * 24 * time.Hour
+	// MinChangesAge is the least ChangesAge: a follower may be restarted.
+	MinChangesAge = time.Hour
+
 	defaultEraseWithin = 7 * 24 * time.Hour
 	// MinEraseWithin is the least EraseWithin: a pass over the stream takes its time.
 	MinEraseWithin = 24 * time.Hour
@@ -50,6 +56,14 @@ const (
 func CheckErasure(e service.Erasure) error {
 	if e.Within != EraseNever && e.Within < MinEraseWithin {
 		return service.Bad("ERASE_WITHIN", fmt.Errorf("%s is less than %s", e.Within, MinEraseWithin))
+	}
+	return nil
+}
+
+// CheckChanges checks the setting of ChangesAge. The error is a *service.ConfigError.
+func CheckChanges(c service.Changes) error {
+	if c.Age < MinChangesAge {
+		return service.Bad("CHANGES_AGE", fmt.Errorf("%s is less than %s", c.Age, MinChangesAge))
 	}
 	return nil
 }
@@ -76,6 +90,12 @@ func (c *Config) Validate() error {
 	}
 	if c.MarkerAge < MinMarkerAge {
 		return fmt.Errorf("a marker age of %s is less than %s", c.MarkerAge, MinMarkerAge)
+	}
+	if c.ChangesAge == 0 {
+		c.ChangesAge = defaultChangesAge
+	}
+	if c.ChangesAge < MinChangesAge {
+		return fmt.Errorf("a change feed of %s is less than %s", c.ChangesAge, MinChangesAge)
 	}
 	if c.EraseWithin == 0 {
 		c.EraseWithin = defaultEraseWithin

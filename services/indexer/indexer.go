@@ -185,7 +185,7 @@ func (x *Indexer) lead(ctx context.Context, w *write.Writer) error {
 		OnDeadLetter: x.metrics.deadLetter,
 		OnApplied:    x.metrics.applied,
 	}
-	p := prune.New(w, x.cfg.MarkerAge, x.cfg.EraseWithin != EraseNever, x.metrics.pruned)
+	p := prune.New(w, prune.Ages{Markers: x.cfg.MarkerAge, Changes: x.cfg.ChangesAge}, x.cfg.EraseWithin != EraseNever, x.metrics.pruned)
 	if x.cfg.EraseWithin == EraseNever {
 		if err := w.KeepNoPayloads(ctx); err != nil {
 			return err

@@ -29,8 +29,8 @@ type Config struct {
 	ConnectNATS func(logger *slog.Logger, changed func(error)) (*nats.Conn, error)
 	// NATSDomain is the JetStream domain there.
 	NATSDomain string
-	// EraseWithin is as the indexer's.
-	EraseWithin time.Duration
+	// ChangesAge and EraseWithin are as the indexer's.
+	ChangesAge, EraseWithin time.Duration
 	// APIListen and OpsListen are host:port.
 	APIListen, OpsListen string
 	// PublicURL, FeedsFile and Media are as the api's.
@@ -48,6 +48,7 @@ type Settings struct {
 	service.Retention
 	NATS         service.NATS     `embed:""`
 	Database     service.Database `embed:""`
+	Changes      service.Changes  `embed:""`
 	Erasure      service.Erasure  `embed:""`
 	service.HTTP `embed:""`
 	Feeds        service.Feeds `embed:""`
@@ -58,7 +59,7 @@ type Settings struct {
 // *service.ConfigError.
 func (s Settings) Config(dir string) (Config, error) {
 	cfg := Config{
-		DataDir: dir, EraseWithin: s.Erasure.Within, APIListen: s.HTTP.Listen, OpsListen: s.Ops.Listen,
+		DataDir: dir, ChangesAge: s.Changes.Age, EraseWithin: s.Erasure.Within, APIListen: s.HTTP.Listen, OpsListen: s.Ops.Listen,
 		PublicURL: s.Feeds.PublicURL, FeedsFile: s.Feeds.FeedsFile, Media: s.Media, NATSDomain: s.NATS.Domain,
 	}
 	p := &service.Process{Program: service.Standalone}
@@ -70,6 +71,9 @@ func (s Settings) Config(dir string) (Config, error) {
 		if cfg.Database, err = dbsettings.Options(p, s.Database, dbsettings.Owner); err != nil {
 			return cfg, err
 		}
+	}
+	if err = indexer.CheckChanges(s.Changes); err != nil {
+		return cfg, err
 	}
 	if err = indexer.CheckErasure(s.Erasure); err != nil {
 		return cfg, err

@@ -323,7 +323,7 @@ func TestTagHistoryAroundSwitch(t *testing.T) {
 			WHERE wait_event_type = 'Lock' AND datname = current_database()`).Scan(&n))
 		return n == 1, fmt.Sprint(n, " wait")
 	})
-	require.NoError(t, write.NewOwner(o).Switch(t.Context(), nothingMissing))
+	require.NoError(t, write.NewOwner(o).Switch(t.Context(), true, nothingMissing))
 	_, err = conn.Exec(t.Context(), "COMMIT")
 	require.NoError(t, err)
 	got := <-answered

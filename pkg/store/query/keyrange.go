@@ -24,6 +24,10 @@ var (
 
 func (r keyRange) empty() bool { return bytes.Compare(r.lo[:], r.hi[:]) > 0 }
 
+func (r keyRange) holds(key event.Key) bool {
+	return bytes.Compare(r.lo[:], key[:]) <= 0 && bytes.Compare(key[:], r.hi[:]) <= 0
+}
+
 // since leaves out what is sorted before t, until what is not; a zero t leaves
 // out nothing. Keys have whole microseconds: a finer time counts as the next.
 func (r keyRange) since(t time.Time) keyRange {

@@ -51,6 +51,14 @@ type PostQuery struct {
 	Limit int
 }
 
+// check returns an error for a query outside the limits.
+func (q PostQuery) check(limit int) error {
+	if len(q.Tags) < 1 || max(len(q.Tags), len(q.None)) > MaxTags || len(q.Langs) > MaxLangs || limit < 1 || limit > MaxLimit {
+		return fmt.Errorf("%d tags, %d excluded, %d languages or limit %d is out of bounds", len(q.Tags), len(q.None), len(q.Langs), limit)
+	}
+	return nil
+}
+
 // PostPage is a page of posts, newest first whichever way it was read.
 type PostPage struct {
 	Rows []PostRow
@@ -96,8 +104,8 @@ func (r *Reader) Posts(ctx context.Context, q PostQuery) (PostPage, error) {
 // TracePosts is Posts for those who want to see what it asks Postgres: it calls
 // trace, if not nil, with each statement.
 func (r *Reader) TracePosts(ctx context.Context, q PostQuery, trace func(Statement)) (PostPage, error) {
-	if len(q.Tags) < 1 || max(len(q.Tags), len(q.None)) > MaxTags || len(q.Langs) > MaxLangs || q.Limit < 1 || q.Limit > MaxLimit {
-		return PostPage{}, fmt.Errorf("query posts: %d tags, %d excluded, %d languages or limit %d is out of bounds", len(q.Tags), len(q.None), len(q.Langs), q.Limit)
+	if err := q.check(q.Limit); err != nil {
+		return PostPage{}, fmt.Errorf("query posts: %w", err)
 	}
 	var page PostPage
 	err := r.on(ctx, func(conn *pgx.Conn) (now int64, err error) {

@@ -45,7 +45,7 @@ func TestSnapshotAroundSwitch(t *testing.T) {
 		return name
 	}
 	require.Equal(t, "old", names(tx))
-	require.NoError(t, write.NewOwner(o).Switch(t.Context(), nothingMissing))
+	require.NoError(t, write.NewOwner(o).Switch(t.Context(), true, nothingMissing))
 	require.Equal(t, "old", names(tx))
 	require.NoError(t, tx.Rollback(t.Context()))
 	require.Equal(t, "new", names(conn))
@@ -139,7 +139,7 @@ func TestReadersAroundSwitch(t *testing.T) {
 					cp.Seq = 3
 					return cp, nil
 				}))
-				require.NoError(t, write.NewOwner(o).Switch(t.Context(), nothingMissing))
+				require.NoError(t, write.NewOwner(o).Switch(t.Context(), true, nothingMissing))
 			})
 			got, err := c.ask(t.Context(), r)
 			require.NoError(t, err)

@@ -80,6 +80,7 @@ func (t *Tx) Write(ctx context.Context, c Changes) error {
 	if err := t.writeRemoved(ctx, c.Removed); err != nil {
 		return err
 	}
+	t.follow(c.Posts)
 	now, later := parts(c.Posts)
 	for _, p := range now {
 		t.visible += p.visibly()

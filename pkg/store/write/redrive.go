@@ -35,8 +35,8 @@ func (w *Writer) Seize(ctx context.Context) (store.Checkpoint, error) {
 
 // Checkpoint returns how far the fold has come, whoever has the lease.
 func (w *Writer) Checkpoint(ctx context.Context) (store.Checkpoint, error) {
-	cp, _, _, err := readCheckpoint(ctx, w.pool, "")
-	return cp, err
+	cp, err := readCheckpoint(ctx, w.pool, "")
+	return cp.Checkpoint, err
 }
 
 // RecountDeadLetters sets the total of dead letters to what count returns for
@@ -46,7 +46,7 @@ func (w *Writer) Checkpoint(ctx context.Context) (store.Checkpoint, error) {
 // lease: nothing is folded by this number.
 func (w *Writer) RecountDeadLetters(ctx context.Context, count func(ctx context.Context, checkpoint uint64) (int64, error)) error {
 	err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
-		cp, _, _, err := readCheckpoint(ctx, tx, "FOR UPDATE")
+		cp, err := readCheckpoint(ctx, tx, "FOR UPDATE")
 		if err != nil {
 			return err
 		}

@@ -16,10 +16,15 @@ import (
 // beginSweeps begins the accounts' sweeps. A pass that is under way goes on.
 func (t *Tx) beginSweeps(ctx context.Context, accounts []*Account) error {
 	for _, a := range accounts {
+		seen := uint64(0)
+		if a.Sweep.Seen {
+			seen = t.from
+		}
 		if _, err := t.tx.Exec(ctx, `
-			INSERT INTO sweeps (account_id, gone_below, hidden) VALUES ($1, $2, $3)
-			ON CONFLICT (account_id) DO UPDATE SET gone_below = excluded.gone_below, hidden = excluded.hidden, again = sweeps.at IS NOT NULL AND $4`,
-			a.ID, a.Sweep.GoneBelow, a.Sweep.Hidden, a.Sweep.Again); err != nil {
+			INSERT INTO sweeps (account_id, gone_below, hidden, seen_through) VALUES ($1, $2, $3, $5)
+			ON CONFLICT (account_id) DO UPDATE SET gone_below = excluded.gone_below, hidden = excluded.hidden, again = sweeps.at IS NOT NULL AND $4,
+			       seen_through = CASE WHEN sweeps.hidden THEN sweeps.seen_through ELSE excluded.seen_through END`,
+			a.ID, a.Sweep.GoneBelow, a.Sweep.Hidden, a.Sweep.Again, seen); err != nil {
 			return fmt.Errorf("begin to sweep %s: %w", a.DID, err)
 		}
 		t.swept = true
@@ -164,6 +169,11 @@ func (t *Tx) EndSweep(ctx context.Context, a *Account, limit int) (done bool, er
 		return false, fmt.Errorf("end the sweep of %s: %w", a.DID, err)
 	}
 	t.visible += visible
+	if a.Sweep.Hidden && a.State == store.Active {
+		if err := t.announceLater(ctx, a); err != nil {
+			return false, err
+		}
+	}
 	a.Sweep = nil
 	return true, t.countTags(ctx, c)
 }

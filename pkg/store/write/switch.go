@@ -33,8 +33,9 @@ func NewOwner(o store.Options) *Owner { return &Owner{options: o} }
 // does not exist.
 func (o *Owner) CheckpointOf(ctx context.Context, schema string) (cp store.Checkpoint, ok bool, err error) {
 	err = pg.Do(ctx, o.options, pg.Reading, func(conn *pgx.Conn) error {
-		return pg.BeginFunc(ctx, conn, pgx.TxOptions{}, pg.BaseSettings(schema), func(tx pgx.Tx) (err error) {
-			cp, _, _, err = readCheckpoint(ctx, tx, "")
+		return pg.BeginFunc(ctx, conn, pgx.TxOptions{}, pg.BaseSettings(schema), func(tx pgx.Tx) error {
+			row, err := readCheckpoint(ctx, tx, "")
+			cp = row.Checkpoint
 			return err
 		})
 	})
@@ -77,7 +78,7 @@ func (o *Owner) Drop(ctx context.Context, schema string) error {
 // readers find good plans and index-only scans.
 func (o *Owner) Vacuum(ctx context.Context, schema string) error {
 	return pg.Do(ctx, o.options, pg.Owning, func(conn *pgx.Conn) error {
-		for _, table := range []string{"post_tags", "post_langs", "posts", "tags", "langs", "tag_hours", "accounts", "removed_posts"} {
+		for _, table := range []string{"post_tags", "post_langs", "posts", "tags", "langs", "tag_hours", "accounts", "removed_posts", "changes", "change_tags"} {
 			if _, err := conn.Exec(ctx, "VACUUM (ANALYZE) "+pgx.Identifier{schema, table}.Sanitize()); err != nil {
 				return fmt.Errorf("vacuum %s.%s: %w", schema, table, err)
 			}
@@ -95,20 +96,23 @@ func (o *Owner) Vacuum(ctx context.Context, schema string) error {
 // had. So does one that comes later. Readers see the one schema before the
 // commit and the other after it; what they began goes on in the former.
 //
+// same says that the two were compared and are the same up to some message, so that
+// the change feed goes on: whoever follows the live one may follow the rebuilt one.
+//
 // The error is ErrNotCaughtUp, catchUp's, or the database's; then nothing was
 // changed, save that a commit whose answer was lost may have taken effect:
 // Rebuilding is gone after a switch.
-func (o *Owner) Switch(ctx context.Context, catchUp func(ctx context.Context, liveSeq uint64) error) error {
-	return o.change(ctx, catchUp, "INSERT INTO "+store.Rebuilding+".heartbeat SELECT * FROM "+store.Live+".heartbeat")
+func (o *Owner) Switch(ctx context.Context, same bool, catchUp func(ctx context.Context, liveSeq uint64) error) error {
+	return o.change(ctx, same, catchUp, "INSERT INTO "+store.Rebuilding+".heartbeat SELECT * FROM "+store.Live+".heartbeat")
 }
 
 // SwitchStream is Switch for a live index of another stream, to whose checkpoint
 // nothing can be brought. The last erasure was that of the other stream too.
 func (o *Owner) SwitchStream(ctx context.Context) error {
-	return o.change(ctx, nil, "INSERT INTO "+store.Rebuilding+".heartbeat (database_bytes) SELECT database_bytes FROM "+store.Live+".heartbeat")
+	return o.change(ctx, false, nil, "INSERT INTO "+store.Rebuilding+".heartbeat (database_bytes) SELECT database_bytes FROM "+store.Live+".heartbeat")
 }
 
-func (o *Owner) change(ctx context.Context, catchUp func(ctx context.Context, liveSeq uint64) error, heartbeat string) error {
+func (o *Owner) change(ctx context.Context, same bool, catchUp func(ctx context.Context, liveSeq uint64) error, heartbeat string) error {
 	ctx, cancel := context.WithTimeout(ctx, pg.HoldTimeout)
 	defer cancel()
 	return pg.Do(ctx, o.options, pg.Owning, func(conn *pgx.Conn) error {
@@ -130,6 +134,11 @@ func (o *Owner) change(ctx context.Context, catchUp func(ctx context.Context, li
 			}
 			if seq < liveSeq && catchUp != nil {
 				return fmt.Errorf("%w: %d messages to go", ErrNotCaughtUp, liveSeq-seq)
+			}
+			if same {
+				if _, err := switchFeed(ctx, tx); err != nil {
+					return fmt.Errorf("switch schemas: take over the change feed: %w", err)
+				}
 			}
 			for _, stmt := range []string{
 				fmt.Sprintf("UPDATE %s.checkpoint SET epoch = %d, holder = '', lease_until = 'epoch'", store.Rebuilding, max(liveEpoch, epoch)+1),

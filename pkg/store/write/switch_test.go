@@ -60,7 +60,7 @@ func TestApplyDuringSwitch(t *testing.T) {
 		})
 	}
 	switched, applied := make(chan error, 1), make(chan error, 1)
-	go func() { switched <- write.NewOwner(o).Switch(context.WithoutCancel(t.Context()), nothingMissing) }()
+	go func() { switched <- write.NewOwner(o).Switch(context.WithoutCancel(t.Context()), true, nothingMissing) }()
 	awaitWaiters(1)
 	go func() { applied <- storetest.Add(t, live, "did:plc:c", "art", 3) }()
 	awaitWaiters(2)
@@ -96,6 +96,6 @@ func TestSwitchRefusesAnIndexThatIsBehind(t *testing.T) {
 	_, err := live.Acquire(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, storetest.Add(t, live, "did:plc:a", "art", 1))
-	require.ErrorIs(t, write.NewOwner(o).Switch(t.Context(), nothingMissing), write.ErrNotCaughtUp)
+	require.ErrorIs(t, write.NewOwner(o).Switch(t.Context(), true, nothingMissing), write.ErrNotCaughtUp)
 	require.NoError(t, live.Renew(t.Context()), "the live indexer goes on")
 }

@@ -36,8 +36,10 @@ type Account struct {
 // so that one that changes all the time ends its passes nevertheless.
 type Sweep struct {
 	GoneBelow string
-	// Hidden says that readers see none of the account's posts meanwhile.
-	Hidden bool
+	// Hidden says that readers see none of the account's posts meanwhile. Of a sweep that begins
+	// to do so, Seen says that they did before; versions of up to message SeenThrough they saw.
+	Hidden, Seen bool
+	SeenThrough  uint64
 	// Begun says that the pass has begun, and Listing that it lists posts.
 	Begun, Listing bool
 	// Again says that posts are to go that the pass may have passed.
@@ -63,6 +65,11 @@ func (a *Account) Lists() bool {
 		return a.Sweep.Listing
 	}
 	return a.State == store.Active
+}
+
+// InSight reports whether readers see the account's posts.
+func (a *Account) InSight() bool {
+	return a.State == store.Active && (a.Sweep == nil || !a.Sweep.Hidden)
 }
 
 // Post is a row of posts.
@@ -109,6 +116,16 @@ type Tx struct {
 	// swept says that a sweep begins in the transaction, payloads that what is to be
 	// erased is noted.
 	swept, payloads bool
+	// from is the checkpoint's Seq before. live says that this is the live index; of one that
+	// is being rebuilt beside it, leader is the live one's Seq.
+	from   uint64
+	live   bool
+	leader *uint64
+	// followed is to be written into the change feed, and written how many were. announcing
+	// says that posts of a whole account are to follow.
+	followed   []followed
+	written    int64
+	announcing bool
 	// What the transaction adds to the totals.
 	posts, visible, tags, deadLetters int64
 }
@@ -120,7 +137,7 @@ func (t *Tx) CountDeadLetters(n int) { t.deadLetters += int64(n) }
 func (t *Tx) Accounts(ctx context.Context, dids []string) (map[string]*Account, error) {
 	rows, err := t.tx.Query(ctx, `
 		SELECT a.id, a.did, a.state, a.state_time, a.state_source_seq, a.erased_rev, a.sync_rev, a.seq,
-		       w.gone_below, w.hidden, w.at IS NOT NULL, w.listing, w.again
+		       w.gone_below, w.hidden, w.at IS NOT NULL, w.listing, w.again, w.seen_through
 		  FROM accounts a LEFT JOIN sweeps w ON w.account_id = a.id WHERE a.did = ANY($1::text[])`, dids)
 	if err != nil {
 		return nil, fmt.Errorf("load %d accounts: %w", len(dids), err)
@@ -130,12 +147,13 @@ func (t *Tx) Accounts(ctx context.Context, dids []string) (map[string]*Account, 
 	var goneBelow *string
 	var hidden, listing, again *bool
 	var begun bool
+	var seen *uint64
 	_, err = pgx.ForEachRow(rows, []any{&a.ID, &a.DID, &a.State, &a.StateTime, &a.StateSourceSeq, &a.ErasedRev, &a.SyncRev, &a.Seq,
-		&goneBelow, &hidden, &begun, &listing, &again}, func() error {
+		&goneBelow, &hidden, &begun, &listing, &again, &seen}, func() error {
 		row := a
 		row.StateTime = row.StateTime.UTC()
 		if goneBelow != nil {
-			row.Sweep = &Sweep{GoneBelow: *goneBelow, Hidden: *hidden, Begun: begun, Listing: *listing, Again: *again}
+			row.Sweep = &Sweep{GoneBelow: *goneBelow, Hidden: *hidden, Begun: begun, Listing: *listing, Again: *again, SeenThrough: *seen}
 		}
 		out[a.DID] = &row
 		return nil

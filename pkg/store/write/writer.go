@@ -1,8 +1,10 @@
 package write
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,13 +31,17 @@ type Writer struct {
 	swept    int64
 	// retagging says that posts may have tags in an older form.
 	retagging bool
+	// announcing says that posts may have come in sight that the change feed lacks.
+	announcing bool
 	// payloads says that what is to be erased from the stream is noted.
 	payloads bool
+	schema   string
 	// epoch is that of the lease, 0 where none was acquired.
 	epoch  int64
 	holder string
-	// at is the checkpoint's Seq as far as this writer knows.
-	at uint64
+	// at and changes are the checkpoint's as far as this writer knows.
+	at      uint64
+	changes int64
 }
 
 // Open connects as a role that may change rows. holder names this run of
@@ -54,7 +60,7 @@ func Open(ctx context.Context, o store.Options, holder string) (*Writer, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &Writer{pool: pool, tags: newTerms("tags"), langs: newTerms("langs"), holder: holder,
+	return &Writer{pool: pool, tags: newTerms("tags"), langs: newTerms("langs"), holder: holder, schema: cmp.Or(o.Schema, store.Live),
 		// After a switch the first pass looks at all.
 		payloads: o.Schema != store.Rebuilding}, nil
 }
@@ -69,32 +75,35 @@ func (w *Writer) Acquire(ctx context.Context) (store.Checkpoint, error) {
 	// Whoever holds the lease may be inside a transaction: then this waits for
 	// its row, and sees what that transaction made of it.
 	tag, err := w.pool.Exec(ctx, `
-		UPDATE checkpoint
-		   SET epoch = epoch + 1, holder = $1, lease_until = clock_timestamp() + $2
-		 WHERE (holder = $1 OR lease_until < clock_timestamp()) AND writer_version <= $3`,
-		w.holder, LeaseTTL, store.SchemaVersion)
+		WITH taken AS (
+			UPDATE checkpoint
+			   SET epoch = epoch + 1, holder = $1, lease_until = clock_timestamp() + $2
+			 WHERE (holder = $1 OR lease_until < clock_timestamp()) AND writer_version <= $3
+			RETURNING changes)
+		INSERT INTO change_runs (id, begun) SELECT $4, changes FROM taken`,
+		w.holder, LeaseTTL, store.SchemaVersion, rand.Int64())
 	if err != nil {
 		return store.Checkpoint{}, fmt.Errorf("acquire the indexer's lease: %w", pg.NotMigrated(err))
 	}
 	if tag.RowsAffected() == 0 {
-		if _, _, _, err := readCheckpoint(ctx, w.pool, ""); err != nil {
+		if _, err := readCheckpoint(ctx, w.pool, ""); err != nil {
 			return store.Checkpoint{}, err
 		}
 		return store.Checkpoint{}, ErrLeaseHeld
 	}
-	cp, epoch, holder, err := readCheckpoint(ctx, w.pool, "")
+	cp, err := readCheckpoint(ctx, w.pool, "")
 	if err != nil {
 		return store.Checkpoint{}, err
 	}
-	if holder != w.holder {
+	if cp.holder != w.holder {
 		return store.Checkpoint{}, ErrLeaseHeld
 	}
-	w.epoch, w.at = epoch, cp.Seq
-	w.sweeping, w.retagging = true, true // the holder before may have left some
+	w.epoch, w.at, w.changes = cp.epoch, cp.Seq, cp.changes
+	w.sweeping, w.retagging, w.announcing = true, true, true // the holder before may have left some
 	// The schema may be another one than before: a rebuild was switched in.
 	w.tags.forgetAll()
 	w.langs.forgetAll()
-	return cp, nil
+	return cp.Checkpoint, nil
 }
 
 // Renew keeps the lease while there is nothing to apply. The error is
@@ -131,56 +140,69 @@ func (w *Writer) Release(ctx context.Context) error {
 func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from store.Checkpoint) (store.Checkpoint, error)) error {
 	var tx *Tx
 	var at uint64
+	var changes int64
 	err := pgx.BeginFunc(ctx, w.pool, func(ptx pgx.Tx) error {
-		from, epoch, _, err := readCheckpoint(ctx, ptx, "FOR UPDATE")
+		from, err := readCheckpoint(ctx, ptx, "FOR UPDATE")
 		if err != nil {
 			return err
 		}
 		// A database that forgot commits (a crash after asynchronous ones, a
 		// standby that was behind) may have the epoch still: what the batch
 		// builds on is gone.
-		if epoch != w.epoch || from.Seq < w.at {
+		if from.epoch != w.epoch || from.Seq < w.at || from.changes < w.changes {
 			return ErrLeaseLost
 		}
-		tx = &Tx{tx: ptx, payloads: w.payloads, tagTerms: w.tags, langTerms: w.langs, firstHour: keys.Hour(earlier(from.Source.Time, time.Now())) - hoursKept}
-		to, err := fold(tx, from)
+		leader, err := w.leaderOf(ctx, ptx)
 		if err != nil {
+			return err
+		}
+		tx = &Tx{
+			tx: ptx, payloads: w.payloads, tagTerms: w.tags, langTerms: w.langs, firstHour: keys.Hour(earlier(from.Source.Time, time.Now())) - hoursKept,
+			from: from.Seq, live: w.schema == store.Live, leader: leader,
+		}
+		to, err := fold(tx, from.Checkpoint)
+		if err != nil {
+			return err
+		}
+		if err := tx.writeFeed(ctx, from.changes, to.Seq); err != nil {
 			return err
 		}
 		moved, err := ptx.Exec(ctx, `
 			UPDATE checkpoint SET seq = $1, source_host = $2, source_seq = $3, source_time = $4,
 			       sync_did = $5, sync_rev = $6, sync_time = $13, sync_fixed = $14,
 			       applied_at = CASE WHEN seq = $1 THEN applied_at ELSE clock_timestamp() END, lease_until = clock_timestamp() + $7,
-			       posts = posts + $8, visible_posts = visible_posts + $9, tags = tags + $10, dead_letters = dead_letters + $11
+			       posts = posts + $8, visible_posts = visible_posts + $9, tags = tags + $10, dead_letters = dead_letters + $11,
+			       changes = changes + $15
 			 WHERE epoch = $12`,
 			to.Seq, to.Source.Host, to.Source.Seq, to.Source.NetworkTime(), to.Sync.DID, to.Sync.Rev, LeaseTTL,
-			tx.posts, tx.visible, tx.tags, tx.deadLetters, w.epoch, to.Sync.Time, to.Sync.Fixed)
+			tx.posts, tx.visible, tx.tags, tx.deadLetters, w.epoch, to.Sync.Time, to.Sync.Fixed, tx.written)
 		if err != nil {
 			return fmt.Errorf("move the checkpoint to %d: %w", to.Seq, err)
 		}
 		if moved.RowsAffected() != 1 {
 			return ErrLeaseLost // the schema under the name is another one now
 		}
-		at = to.Seq
+		at, changes = to.Seq, from.changes+tx.written
 		return nil
 	})
 	if err != nil {
 		// It may have taken effect.
-		w.sweeping = true
+		w.sweeping, w.announcing = true, true
 		// Ids that the transaction made up are gone with it.
 		w.tags.forgetNew()
 		w.langs.forgetNew()
 		return err
 	}
-	w.at = at
+	w.at, w.changes = at, changes
 	w.tags.keepNew()
 	w.langs.keepNew()
 	w.sweeping = w.sweeping || tx.swept
+	w.announcing = w.announcing || tx.announcing
 	return nil
 }
 
-// Sweeping reports whether there may be accounts to sweep, or posts to retag.
-func (w *Writer) Sweeping() bool { return w.sweeping || w.retagging }
+// Sweeping reports whether there may be accounts to sweep, or posts to retag or to announce.
+func (w *Writer) Sweeping() bool { return w.sweeping || w.retagging || w.announcing }
 
 // DoneSweeping records that there are none.
 func (w *Writer) DoneSweeping() { w.sweeping = false }
@@ -216,17 +238,24 @@ type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-func readCheckpoint(ctx context.Context, q querier, lock string) (cp store.Checkpoint, epoch int64, holder string, err error) {
+// checkpoint is the row as read.
+type checkpoint struct {
+	store.Checkpoint
+	epoch, changes int64
+	holder         string
+}
+
+func readCheckpoint(ctx context.Context, q querier, lock string) (cp checkpoint, err error) {
 	var version int
 	err = q.QueryRow(ctx, `
-		SELECT seq, source_host, source_seq, source_time, sync_did, sync_rev, sync_time, sync_fixed, epoch, holder, writer_version FROM checkpoint `+lock).
-		Scan(&cp.Seq, &cp.Source.Host, &cp.Source.Seq, &cp.Source.Time, &cp.Sync.DID, &cp.Sync.Rev, &cp.Sync.Time, &cp.Sync.Fixed, &epoch, &holder, &version)
+		SELECT seq, source_host, source_seq, source_time, sync_did, sync_rev, sync_time, sync_fixed, epoch, holder, changes, writer_version FROM checkpoint `+lock).
+		Scan(&cp.Seq, &cp.Source.Host, &cp.Source.Seq, &cp.Source.Time, &cp.Sync.DID, &cp.Sync.Rev, &cp.Sync.Time, &cp.Sync.Fixed, &cp.epoch, &cp.holder, &cp.changes, &version)
 	if err != nil {
-		return cp, 0, "", fmt.Errorf("read the checkpoint: %w", pg.NotMigrated(err))
+		return cp, fmt.Errorf("read the checkpoint: %w", pg.NotMigrated(err))
 	}
 	if version > store.SchemaVersion {
-		return cp, 0, "", fmt.Errorf("%w: it must know version %d of the schema, and knows %d", ErrOutdated, version, store.SchemaVersion)
+		return cp, fmt.Errorf("%w: it must know version %d of the schema, and knows %d", ErrOutdated, version, store.SchemaVersion)
 	}
 	cp.Source.Time, cp.Sync.Time = cp.Source.Time.UTC(), cp.Sync.Time.UTC()
-	return cp, epoch, holder, nil
+	return cp, nil
 }

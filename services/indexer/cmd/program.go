@@ -46,6 +46,7 @@ type Run struct {
 	Database service.Database `embed:""`
 	NATS     service.NATS     `embed:""`
 	Markers  service.Markers  `embed:""`
+	Changes  service.Changes  `embed:""`
 	Erasure  service.Erasure  `embed:""`
 	service.Shown
 }
@@ -61,10 +62,13 @@ func (r *Run) Run(ctx context.Context, p *service.Process) error {
 	if r.Markers.Age < indexer.MinMarkerAge {
 		return service.Bad("INDEXER_MARKER_AGE", fmt.Errorf("%s is less than %s", r.Markers.Age, indexer.MinMarkerAge))
 	}
+	if err := indexer.CheckChanges(r.Changes); err != nil {
+		return err
+	}
 	if err := indexer.CheckErasure(r.Erasure); err != nil {
 		return err
 	}
-	cfg := indexer.Config{Database: options, MarkerAge: r.Markers.Age, EraseWithin: r.Erasure.Within}
+	cfg := indexer.Config{Database: options, MarkerAge: r.Markers.Age, ChangesAge: r.Changes.Age, EraseWithin: r.Erasure.Within}
 	return r.Serve(ctx, p, []string{componentNATS, indexer.HealthDatabase, indexer.HealthStream}, func(ctx context.Context, d service.Deps) error {
 		nc, err := r.NATS.Connect(p, d.Logger, func(err error) { d.Health.Set(componentNATS, err) })
 		if err != nil {

@@ -4,6 +4,7 @@ package keys
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"math/bits"
 	"time"
@@ -33,3 +34,10 @@ func Step(k event.Key, by int) event.Key {
 
 // Hour is the number of the hour that t is in, from 1970 on.
 func Hour(t time.Time) int64 { return t.Unix() / 3600 }
+
+// TagHash is how the change feed names a tag: the first 8 bytes of the SHA-256 of its name.
+// Tags whose hashes are the same cost their followers work, and nothing else.
+func TagHash(tag string) int64 {
+	sum := sha256.Sum256([]byte(tag))
+	return int64(binary.BigEndian.Uint64(sum[:8]))
+}

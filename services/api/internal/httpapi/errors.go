@@ -33,6 +33,7 @@ const (
 	codeInvalidPage       code = "invalid_page"
 	codeInvalidCursor     code = "invalid_cursor"
 	codeCursorMismatch    code = "cursor_mismatch"
+	codeCursorExpired     code = "cursor_expired"
 	codeInvalidHost       code = "invalid_host"
 	codeNotFound          code = "not_found"
 	codeMethodNotAllowed  code = "method_not_allowed"
@@ -50,6 +51,8 @@ func (c code) status() int {
 		return http.StatusNotFound
 	case codeMethodNotAllowed:
 		return http.StatusMethodNotAllowed
+	case codeCursorExpired:
+		return http.StatusGone
 	case codeRateLimited:
 		return http.StatusTooManyRequests
 	case codeInternal:
@@ -95,6 +98,8 @@ func problemOf(err error) *problem {
 		return p
 	case errors.Is(err, query.ErrNotFound):
 		return fail(codeNotFound, "There is no such post in the index; it may be deleted, hidden, a reply, or without tags.")
+	case errors.Is(err, query.ErrExpired):
+		return fail(codeCursorExpired, "Begin anew: leave out after to get the position of now, list everything, then follow; changes behind this one are not kept any more.")
 	case store.TooSlow(err):
 		return fail(codeTimeout, "The index took too long to answer; try again in a few seconds.")
 	case store.Unavailable(err):

@@ -49,6 +49,7 @@ const (
 // Index is what the API asks; *query.Reader is the one.
 type Index interface {
 	Posts(context.Context, query.PostQuery) (query.PostPage, error)
+	Changes(context.Context, query.ChangeQuery) (query.ChangePage, error)
 	Post(ctx context.Context, did, rkey string) (query.PostRow, error)
 	Tags(context.Context, query.TagQuery) (query.TagPage, error)
 	TagsWithPrefix(ctx context.Context, prefix string) ([]query.TagCount, error)

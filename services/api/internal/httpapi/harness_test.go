@@ -222,6 +222,10 @@ func (f fakeIndex) Posts(ctx context.Context, q query.PostQuery) (query.PostPage
 	return f.posts(ctx, q)
 }
 
+func (f fakeIndex) Changes(context.Context, query.ChangeQuery) (query.ChangePage, error) {
+	return query.ChangePage{}, nil
+}
+
 func (f fakeIndex) Post(context.Context, string, string) (query.PostRow, error) {
 	return query.PostRow{}, query.ErrNotFound
 }

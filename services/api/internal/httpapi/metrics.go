@@ -20,6 +20,7 @@ type metrics struct {
 	seconds     *prometheus.HistogramVec
 	pageRows    prometheus.Histogram
 	pageEntries prometheus.Histogram
+	changeRows  prometheus.Histogram
 	shortPages  *prometheus.CounterVec
 	inFlight    prometheus.Gauge
 	index       indexMetrics
@@ -59,8 +60,10 @@ func newMetrics(r prometheus.Registerer, maxInFlight int) *metrics {
 		pageEntries: auto.NewHistogram(prometheus.HistogramOpts{
 			Name: "tagstream_api_page_index_entries", Help: "Index entries read per page, estimated.",
 			Buckets: []float64{10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000}}),
+		changeRows: auto.NewHistogram(prometheus.HistogramOpts{
+			Name: "tagstream_api_changes_rows", Help: "Changes per page.", Buckets: []float64{0, 1, 10, 25, 50, 100}}),
 		shortPages: auto.NewCounterVec(prometheus.CounterOpts{
-			Name: "tagstream_api_short_pages_total", Help: "Pages cut short although more posts exist, by exhausted budget."}, []string{"short_of"}),
+			Name: "tagstream_api_short_pages_total", Help: "Pages cut short although there is more, by exhausted budget."}, []string{"short_of"}),
 		inFlight: gauge("requests_in_flight", "Requests in progress."),
 	}
 	gauge("requests_in_flight_limit", "Concurrency limit; further requests get 503.").Set(float64(maxInFlight))
@@ -69,7 +72,7 @@ func newMetrics(r prometheus.Registerer, maxInFlight int) *metrics {
 	}
 	for _, route := range routeNames {
 		m.seconds.WithLabelValues(route)
-		for _, status := range []int{200, 204, 304, 400, 404, 405, statusClientGone, 500, 503} {
+		for _, status := range []int{200, 204, 304, 400, 404, 405, 410, statusClientGone, 500, 503} {
 			m.requests.WithLabelValues(route, strconv.Itoa(status))
 		}
 	}
@@ -80,6 +83,14 @@ func newMetrics(r prometheus.Registerer, maxInFlight int) *metrics {
 func (m *metrics) page(p query.PostPage) {
 	m.pageRows.Observe(float64(len(p.Rows)))
 	m.pageEntries.Observe(float64(p.IndexEntries))
+	if p.Short != "" {
+		m.shortPages.WithLabelValues(string(p.Short)).Inc()
+	}
+}
+
+// changes counts a page of changes.
+func (m *metrics) changes(p query.ChangePage) {
+	m.changeRows.Observe(float64(len(p.Changes)))
 	if p.Short != "" {
 		m.shortPages.WithLabelValues(string(p.Short)).Inc()
 	}

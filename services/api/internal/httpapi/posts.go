@@ -69,7 +69,8 @@ func (t utc) appendJSON(b []byte) []byte {
 // postList is what tells one list of posts from another.
 type postList struct {
 	query query.PostQuery // its tags and filters
-	print keyset.Fingerprint
+	// print is that of its pages' tokens, changes that of its change feed's.
+	print, changes keyset.Fingerprint
 }
 
 // newPostList reads a list's tags and filters. The error is a *problem.
@@ -106,7 +107,7 @@ func newPostList(q values) (postList, error) {
 			filters = append(filters, f)
 		}
 	}
-	l.print = query.PostOrder.Fingerprint(filters...)
+	l.print, l.changes = query.PostOrder.Fingerprint(filters...), query.ChangeOrder.Fingerprint(filters...)
 	return l, nil
 }
 

@@ -348,7 +348,7 @@ func TestCodesAreDocumented(t *testing.T) {
 	var want []string
 	for _, c := range []code{
 		codeInvalidQuery, codeQueryTooLong, codeUnknownParameter, codeRepeatedParameter, codeConflicting, codeMissingTags,
-		codeTooManyTags, codeTagsTooLong, codeInvalidTag, codeInvalidMatch, codeInvalidLang, codeInvalidTime, codeInvalidPrefix, codeInvalidLimit, codeInvalidPage, codeInvalidCursor, codeCursorMismatch, codeInvalidHost, codeNotFound,
+		codeTooManyTags, codeTagsTooLong, codeInvalidTag, codeInvalidMatch, codeInvalidLang, codeInvalidTime, codeInvalidPrefix, codeInvalidLimit, codeInvalidPage, codeInvalidCursor, codeCursorMismatch, codeCursorExpired, codeInvalidHost, codeNotFound,
 		codeMethodNotAllowed, codeRateLimited, codeInternal, codeUnavailable, codeTimeout, codeOverloaded,
 	} {
 		want = append(want, string(c))
@@ -363,7 +363,7 @@ func TestCodesAreDocumented(t *testing.T) {
 func TestRoutesAreDocumented(t *testing.T) {
 	t.Parallel()
 	doc, _ := spec()
-	takes := map[string]params{routePosts: postsParams, routeRecent: recentParams, routeTags: tagsParams, routeTagAsk: oneTagParams, routeAdminTags: adminTagsParams,
+	takes := map[string]params{routePosts: postsParams, routeChanges: changesParams, routeRecent: recentParams, routeTags: tagsParams, routeTagAsk: oneTagParams, routeAdminTags: adminTagsParams,
 		routeFeedRSS: feedParams, routeFeedAtom: feedParams, routeFeedJSON: feedParams, routeFeedOPML: opmlParams,
 		routeSkeleton: {single: []string{"feed", "limit", "cursor"}}, routeSearch: searchParams}
 	h := serve(t, fakeIndex{}).handler

@@ -99,6 +99,13 @@ func (x tracedIndex) Posts(ctx context.Context, q query.PostQuery) (query.PostPa
 	return page, err
 }
 
+func (x tracedIndex) Changes(ctx context.Context, q query.ChangeQuery) (query.ChangePage, error) {
+	ctx, end := x.begin(ctx, "changes")
+	page, err := x.Index.Changes(ctx, q)
+	end(len(page.Changes), err)
+	return page, err
+}
+
 func (x tracedIndex) Post(ctx context.Context, did, rkey string) (query.PostRow, error) {
 	ctx, end := x.begin(ctx, "post")
 	row, err := x.Index.Post(ctx, did, rkey)

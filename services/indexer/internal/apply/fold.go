@@ -245,6 +245,7 @@ func (f *fold) accountStatus(seq uint64, ev *event.Event) {
 // none at all. What was begun before is still to be done.
 func (a *account) sweep(goneBelow string, hidden bool) {
 	a.row.Sweep, a.swept = a.row.Sweep.With(goneBelow, hidden), true
+	a.row.Sweep.Seen = a.row.Sweep.Hidden && a.before != nil && a.before.InSight()
 }
 
 // erase forgets an account's posts and markers; the highest revision that it

@@ -66,6 +66,9 @@ func (a *Applier) Sweep(ctx context.Context) error {
 	if none {
 		a.Writer.DoneSweeping()
 	}
+	if err := a.Writer.Announce(ctx); err != nil {
+		return err
+	}
 	return a.retag(ctx)
 }
 

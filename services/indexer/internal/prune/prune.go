@@ -1,7 +1,7 @@
 // Package prune deletes index rows that are kept only for a time: markers of removed
-// posts, hourly counts that no history shows any more, and names of tags and
-// languages that no visible post has. It works in small transactions under the
-// indexer's lease, between batches, so that batches never wait for it.
+// posts, changes that followers read, hourly counts that no history shows any more, and
+// names of tags and languages that no visible post has. It works in small transactions under
+// the indexer's lease, between batches, so that batches never wait for it.
 //
 // A marker must outlive everything that can enter the stream again without the
 // removal behind it, or an older event would restore its post. Four sources repeat
@@ -47,18 +47,19 @@ const (
 // The tables that are pruned, as they are counted.
 const (
 	Markers = "removed_posts"
+	Changes = "changes"
 	Hours   = "tag_hours"
 	Tags    = "tags"
 	Langs   = "langs"
 )
 
 // Tables lists them, in the order in which they are pruned.
-var Tables = []string{Markers, Hours, Tags, Langs}
+var Tables = []string{Markers, Changes, Hours, Tags, Langs}
 
 // Pruner prunes while one lease lasts.
 type Pruner struct {
 	writer   *write.Writer
-	age      time.Duration
+	ages     Ages
 	erased   bool
 	onPruned func(table string, rows int64)
 
@@ -68,11 +69,14 @@ type Pruner struct {
 	due    time.Time
 }
 
-// New returns a pruner that keeps markers for age by upstream time and, with
-// erased set, until the payloads that they show to be removed are erased. onPruned
-// hears of rows that were deleted.
-func New(w *write.Writer, age time.Duration, erased bool, onPruned func(table string, rows int64)) *Pruner {
-	return &Pruner{writer: w, age: age, erased: erased, onPruned: onPruned}
+// Ages are how long is kept what is pruned by its age: markers by upstream time, changes by the
+// database's clock.
+type Ages struct{ Markers, Changes time.Duration }
+
+// New returns a pruner that keeps markers, with erased set, also until the payloads
+// that they show to be removed are erased. onPruned hears of rows that were deleted.
+func New(w *write.Writer, ages Ages, erased bool, onPruned func(table string, rows int64)) *Pruner {
+	return &Pruner{writer: w, ages: ages, erased: erased, onPruned: onPruned}
 }
 
 // Step does a small piece of the work if one is due at now. The error is
@@ -101,7 +105,9 @@ func (p *Pruner) Step(ctx context.Context, now time.Time) error {
 func (p *Pruner) prune(ctx context.Context, table string) (n int64, done bool, err error) {
 	switch table {
 	case Markers:
-		p.marker, n, done, err = p.writer.PruneMarkers(ctx, p.age, p.erased, p.marker, step)
+		p.marker, n, done, err = p.writer.PruneMarkers(ctx, p.ages.Markers, p.erased, p.marker, step)
+	case Changes:
+		n, done, err = p.writer.PruneChanges(ctx, p.ages.Changes, step)
 	case Hours:
 		n, done, err = p.writer.PruneHours(ctx, step)
 	case Tags:

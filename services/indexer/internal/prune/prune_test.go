@@ -78,7 +78,7 @@ func (x *index) sweep() map[string]int64 {
 	x.t.Helper()
 	out := map[string]int64{}
 	now := time.Unix(0, 0)
-	p := prune.New(x.writer, age, x.erased, func(table string, rows int64) { out[table] += rows })
+	p := prune.New(x.writer, prune.Ages{Markers: age, Changes: age}, x.erased, func(table string, rows int64) { out[table] += rows })
 	for range 20 {
 		require.NoError(x.t, p.Step(x.t.Context(), now))
 		require.NoError(x.t, p.Step(x.t.Context(), now), "not due yet: nothing is done")
@@ -116,7 +116,7 @@ func TestPruneMarkers(t *testing.T) {
 	both(day0, create("old", "a"), create("new", "a"), create("stays", "a"))
 	both(day0.Add(time.Hour), gone("old", "b"))
 	both(day0.Add(50*time.Hour), gone("new", "b"))
-	require.Equal(t, map[string]int64{prune.Markers: 0, prune.Hours: 0, prune.Tags: 0, prune.Langs: 0}, x.sweep())
+	require.Equal(t, map[string]int64{prune.Markers: 0, prune.Changes: 0, prune.Hours: 0, prune.Tags: 0, prune.Langs: 0}, x.sweep())
 
 	both(day0.Add(age+time.Hour), event.Event{Kind: event.KindPosition})
 	require.Zero(t, x.sweep()[prune.Markers], "exactly as old as it may get")
@@ -131,7 +131,7 @@ func TestPruneMarkers(t *testing.T) {
 	// pruned and who has not agree on what comes new.
 	both(day0.Add(age+2*time.Hour), create("new", "a"), create("old", "c"), gone("stays", "c"), create("stays", "b"))
 	same()
-	require.Equal(t, map[string]int64{prune.Markers: 0, prune.Hours: 0, prune.Tags: 0, prune.Langs: 0}, x.sweep())
+	require.Equal(t, map[string]int64{prune.Markers: 0, prune.Changes: 0, prune.Hours: 0, prune.Tags: 0, prune.Langs: 0}, x.sweep())
 }
 
 // TestPruneAfterErasing: where payloads are erased, a marker waits for a complete
@@ -234,7 +234,7 @@ func TestPruneFenced(t *testing.T) {
 	defer w.Close()
 	_, err = w.Seize(t.Context())
 	require.NoError(t, err)
-	p := prune.New(x.writer, age, x.erased, func(table string, rows int64) { require.Fail(t, fmt.Sprint(table, rows)) })
+	p := prune.New(x.writer, prune.Ages{Markers: age, Changes: age}, x.erased, func(table string, rows int64) { require.Fail(t, fmt.Sprint(table, rows)) })
 	require.ErrorIs(t, p.Step(t.Context(), time.Unix(0, 0)), write.ErrLeaseLost)
 	_, _, _, err = x.writer.PruneTags(t.Context(), 0, 100)
 	require.ErrorIs(t, err, write.ErrLeaseLost)
@@ -322,4 +322,34 @@ func TestPruneTagsOfASweep(t *testing.T) {
 	f, err := check.New(o).Check(t.Context(), store.Live)
 	require.NoError(t, err)
 	require.Zero(t, f.N, f.String())
+}
+
+// TestPruneChanges: changes go when they are older than their age by the database's clock, the
+// oldest first, and who follows from before is told so.
+func TestPruneChanges(t *testing.T) {
+	t.Parallel()
+	o := store.Options{URL: pgtest.Database(t).URL}
+	x := open(t, o, "live")
+	r, err := query.Open(t.Context(), o)
+	require.NoError(t, err)
+	defer r.Close()
+	follow := func(after *query.Place) (query.ChangePage, error) {
+		return r.Changes(t.Context(), query.ChangeQuery{List: query.PostQuery{Tags: []string{"art"}}, After: after, Limit: 10})
+	}
+	begin, err := follow(nil)
+	require.NoError(t, err)
+	x.put(day0, create("1", "a"), create("2", "a"))
+	x.put(day0, create("3", "a"))
+	require.Zero(t, x.sweep()[prune.Changes])
+	_, err = pgtest.Pool(t, o.URL).Exec(t.Context(), "UPDATE tagstream.changes SET at = at - $1::interval WHERE pos < 3", age)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, x.sweep()[prune.Changes])
+	require.Equal(t, 1, x.count(o, "changes"))
+	require.Equal(t, 1, x.count(o, "change_tags"))
+	_, err = follow(&begin.Next)
+	require.ErrorIs(t, err, query.ErrExpired)
+	page, err := follow(&query.Place{Change: 2, Run: begin.Next.Run})
+	require.NoError(t, err)
+	require.Len(t, page.Changes, 1)
+	require.Equal(t, "3", page.Changes[0].Rkey)
 }

@@ -79,6 +79,7 @@ func (r *Rebuild) judge(ctx context.Context, found check.Findings, err error) er
 	case errors.Is(err, write.ErrLeaseLost):
 		return err
 	case err == nil && found.N == 0:
+		r.same = true
 		r.Progress.Say("there is no difference")
 		return nil
 	case err != nil:

@@ -69,6 +69,8 @@ type Rebuild struct {
 	plan  plan
 	// recalled says that the live index's floors were.
 	recalled bool
+	// same says that this run found no difference to the live index.
+	same bool
 }
 
 // Run rebuilds and switches. It returns the number of messages replayed.
@@ -175,7 +177,7 @@ func (r *Rebuild) replay(ctx context.Context, p *replay.Replay, w *write.Writer)
 			continue
 		case p.At()+atEnd < st.Last || w.Sweeping():
 		case !r.plan.foreign:
-			return r.switched(ctx, r.owner.Switch(ctx, func(ctx context.Context, seq uint64) error {
+			return r.switched(ctx, r.owner.Switch(ctx, r.same, func(ctx context.Context, seq uint64) error {
 				if err := p.To(ctx, seq); err != nil || r.recalled {
 					return err
 				}

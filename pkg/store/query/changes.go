@@ -1,0 +1,330 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store/internal/keys"
+	"github.com/tagstream/tagstream/pkg/store/internal/pg"
+)
+
+// ErrExpired is returned for a place in the change feed behind which changes are missing: they
+// were pruned, or the index was restored from an older copy, or rebuilt as another one.
+var ErrExpired = errors.New("the place in the change feed is gone")
+
+// ChangeOrder is the order of the change feed.
+var ChangeOrder = keyset.MustOrdering(
+	keyset.Column{Name: "change", Type: keyset.TypeInt64},
+	keyset.Column{Name: "run", Type: keyset.TypeInt64})
+
+// Place is a place in the change feed: behind the change of that number. Run is the holder of the
+// lease who gave it, or a later one: of a restored index, others may have the same numbers.
+type Place struct{ Change, Run int64 }
+
+// Values are the place's in ChangeOrder.
+func (p Place) Values() []keyset.Value {
+	return []keyset.Value{keyset.Int64(p.Change), keyset.Int64(p.Run)}
+}
+
+// PlaceOf is the place in a position of ChangeOrder; ok is false where it is no such position.
+func PlaceOf(p keyset.Position) (place Place, ok bool) {
+	if len(p.Key) != 2 {
+		return place, false
+	}
+	var ok1, ok2 bool
+	place.Change, ok1 = p.Key[0].Int64()
+	place.Run, ok2 = p.Key[1].Int64()
+	return place, ok1 && ok2
+}
+
+// ChangeQuery asks for what became of the posts of a list.
+type ChangeQuery struct {
+	// List is the list, whose From, Way and Limit mean nothing here.
+	List PostQuery
+	// After is where to go on; nil asks for the place of now alone.
+	After *Place
+	// Limit is 1 to MaxLimit.
+	Limit int
+}
+
+// Change is what a follower of a list does about a post: have it as it is here or, where Post is
+// nil, not have it.
+type Change struct {
+	// Place is behind the change.
+	Place     Place
+	DID, Rkey string
+	Post      *PostRow
+}
+
+// ChangePage is a page of changes, in the order of commit.
+type ChangePage struct {
+	Changes []Change
+	// Next is where to go on. It is the place of now unless HasNext says that there may be more
+	// at once; then the page may be short, even empty.
+	Next    Place
+	HasNext bool
+	// Short says what ended the page before its limit, although there is more.
+	Short Shortness
+}
+
+// Changes returns a page of the change feed. Whoever applies all of it, from a place that is older
+// than their listing, holds what a listing gives, whatever happened in between: each change is
+// answered with what the post is now, of which a later one may tell again.
+//
+// The error is ErrExpired, the database's, or that of a query outside the limits.
+func (r *Reader) Changes(ctx context.Context, q ChangeQuery) (ChangePage, error) {
+	return r.TraceChanges(ctx, q, nil)
+}
+
+// TraceChanges is Changes as TracePosts is Posts.
+func (r *Reader) TraceChanges(ctx context.Context, q ChangeQuery, trace func(Statement)) (ChangePage, error) {
+	if err := q.List.check(q.Limit); err != nil {
+		return ChangePage{}, fmt.Errorf("follow posts: %w", err)
+	}
+	var page ChangePage
+	err := r.on(ctx, func(conn *pgx.Conn) (now int64, err error) {
+		page, now, err = changePage(ctx, conn, q, trace)
+		return now, err
+	})
+	if err != nil {
+		return ChangePage{}, fmt.Errorf("follow posts with %d tags: %w", len(q.List.Tags), pg.NotMigrated(err))
+	}
+	return page, nil
+}
+
+// MaxChanges bounds the changes that a page looks at, whatever they turn out to be: each is a
+// look-up of a post, some milliseconds together.
+const MaxChanges = 400
+
+// changed is a change as it was read, with what the post is now.
+type changed struct {
+	number    int64
+	did, rkey string
+	was       bool
+	post      *candidate // nil where it is not in sight
+}
+
+// candidate is what a query says yes or no to.
+type candidate struct {
+	key         event.Key
+	tags, langs []string
+}
+
+// changePage reads a page in one snapshot, as postPage does.
+func changePage(ctx context.Context, conn *pgx.Conn, q ChangeQuery, trace func(Statement)) (page ChangePage, now int64, err error) {
+	head, counts, err := beginFeed(ctx, conn, q)
+	if err != nil {
+		return page, 0, err
+	}
+	page.Next = head.now()
+	var looked []changed
+	switch after := q.After; {
+	case after == nil:
+	case head.expired:
+		if _, _, now, err = readPosts(ctx, conn, nil, keyset.Forward, nil); err == nil {
+			err = ErrExpired
+		}
+		return page, now, err
+	case after.Change > head.last:
+		page.Next = *after // a standby may be behind the one that gave the place
+	case after.Change < head.last:
+		if looked, err = readChanges(ctx, conn, q.List.followed(counts), after.Change, trace); err != nil {
+			return page, 0, err
+		}
+	}
+	keys := page.choose(q, looked, head)
+	posts, cutOff, now, err := readPosts(ctx, conn, keys, keyset.Forward, trace)
+	if err != nil {
+		return page, now, err
+	}
+	page.fill(posts, cutOff)
+	return page, now, nil
+}
+
+// feedHead is the condition of the feed in a snapshot.
+type feedHead struct {
+	last, pruned, run int64
+	expired           bool
+}
+
+func (h feedHead) now() Place { return Place{h.last, h.run} }
+
+// beginFeed begins a snapshot, looks up the feed's end, whether it has all that comes after the
+// place that is asked for, and how many posts the query's tags have.
+func beginFeed(ctx context.Context, conn *pgx.Conn, q ChangeQuery) (h feedHead, counts map[string]int64, err error) {
+	var after Place
+	if q.After != nil {
+		after = *q.After
+	}
+	counts = map[string]int64{}
+	batch := &pgx.Batch{}
+	queueSnapshot(batch, conn)
+	// Of a run that is not the last one, all after the next one's beginning was lost.
+	batch.Queue(`
+		WITH known AS MATERIALIZED (SELECT max(n) AS n FROM change_runs WHERE id = $1),
+		     until AS MATERIALIZED (SELECT r.begun FROM change_runs r, known k WHERE r.n > k.n ORDER BY r.n LIMIT 1)
+		SELECT c.changes, c.changes_pruned, (SELECT id FROM change_runs ORDER BY n DESC LIMIT 1),
+		       k.n IS NULL OR $2 > coalesce((SELECT begun FROM until), $2) OR $2 < c.changes_pruned
+		  FROM checkpoint c CROSS JOIN known k`, after.Run, after.Change).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&h.last, &h.pruned, &h.run, &h.expired)
+	})
+	batch.Queue(`SELECT name, posts FROM tags WHERE name = ANY($1::text[])`, q.List.Tags).Query(func(rows pgx.Rows) error {
+		var name string
+		var n int64
+		_, err := pgx.ForEachRow(rows, []any{&name, &n}, func() error {
+			counts[name] = n
+			return nil
+		})
+		return err
+	})
+	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+		return h, nil, fmt.Errorf("look up the change feed's end: %w", err)
+	}
+	return h, counts, nil
+}
+
+// followed are the tags whose changes are all that a query's posts can have: any of them, or
+// the rarest where each post must have all, since a change is told under every tag that the post
+// had or has.
+func (q PostQuery) followed(counts map[string]int64) []string {
+	if !q.All {
+		return q.Tags
+	}
+	rarest := slices.MinFunc(q.Tags, func(a, b string) int { return int(counts[a] - counts[b]) })
+	return []string{rarest}
+}
+
+// readChanges reads the next changes of posts with these tags, with what the posts are now. Each
+// tag's are in order: however many others there are, they are not read.
+func readChanges(ctx context.Context, conn *pgx.Conn, tags []string, after int64, trace func(Statement)) ([]changed, error) {
+	args := []any{MaxChanges, after}
+	branches := make([]string, padded(len(tags)))
+	for i := range branches {
+		var hash any
+		if i < len(tags) {
+			hash = keys.TagHash(tags[i])
+		}
+		args = append(args, hash)
+		branches[i] = fmt.Sprintf("SELECT pos FROM change_tags WHERE tag = $%d AND pos > $2 ORDER BY pos LIMIT $1", len(args))
+	}
+	stream := branches[0]
+	if len(branches) > 1 {
+		stream = "SELECT DISTINCT ON (pos) pos FROM ((" + strings.Join(branches, ") UNION ALL (") + ")) AS branches ORDER BY pos LIMIT $1"
+	}
+	// OFFSET 0, as in readPosts: a look-up for each, in their order.
+	sql := `
+		SELECT c.pos, c.did, c.rkey, c.was, p.key, p.tags, p.langs
+		  FROM (` + stream + `) AS followed
+		 CROSS JOIN LATERAL (SELECT * FROM changes c WHERE c.pos = followed.pos OFFSET 0) AS c
+		  LEFT JOIN LATERAL (
+			SELECT p.key, p.tags, p.langs FROM accounts a JOIN posts p ON p.account_id = a.id AND p.rkey = c.rkey
+			 WHERE a.did = c.did AND a.state = 0
+			   AND NOT EXISTS (SELECT FROM sweeps w WHERE w.account_id = a.id AND ` + outOfSight + `)
+			OFFSET 0) AS p ON true`
+	if trace != nil {
+		trace(Statement{SQL: sql, Args: args})
+	}
+	rows, err := conn.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, fmt.Errorf("read changes: %w", err)
+	}
+	var all []changed
+	var c changed
+	var key *event.Key
+	var tagsOf, langsOf []string
+	if _, err := pgx.ForEachRow(rows, []any{&c.number, &c.did, &c.rkey, &c.was, &key, &tagsOf, &langsOf}, func() error {
+		if len(all) > 0 && c.number <= all[len(all)-1].number {
+			return errors.New("changes out of order")
+		}
+		one := c
+		if key != nil {
+			one.post = &candidate{*key, tagsOf, langsOf}
+		}
+		all = append(all, one)
+		key, tagsOf, langsOf = nil, nil, nil // not to be written over by the next
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read changes: %w", err)
+	}
+	return all, nil
+}
+
+// choose makes the page of what was looked at, without the posts themselves, whose keys it returns
+// in order. A post that comes several times stands where it comes first: what it is now says all.
+// One that was out of sight before, and is nothing for the query now, is nothing to a follower.
+func (p *ChangePage) choose(q ChangeQuery, looked []changed, head feedHead) (keys []event.Key) {
+	type id struct{ did, rkey string }
+	was := make(map[id]bool, len(looked))
+	for _, c := range looked {
+		i := id{c.did, c.rkey}
+		was[i] = was[i] || c.was
+	}
+	done := make(map[id]bool, len(looked))
+	for n, c := range looked {
+		i := id{c.did, c.rkey}
+		if done[i] {
+			continue
+		}
+		done[i] = true
+		matches := c.post != nil && q.List.matches(c.post)
+		if !matches && !was[i] {
+			continue
+		}
+		if len(p.Changes) == q.Limit {
+			p.Next, p.HasNext = Place{looked[n-1].number, head.run}, true
+			return keys
+		}
+		change := Change{Place: Place{c.number, head.run}, DID: c.did, Rkey: c.rkey}
+		if matches {
+			change.Post = &PostRow{Key: c.post.key}
+			keys = append(keys, c.post.key)
+		}
+		p.Changes = append(p.Changes, change)
+	}
+	if len(looked) == MaxChanges {
+		p.Next, p.HasNext = Place{looked[len(looked)-1].number, head.run}, true
+		if len(p.Changes) < q.Limit {
+			p.Short = ShortOfWork
+		}
+	}
+	return keys
+}
+
+// fill puts the posts into the page, which ends where they do if they were too big together.
+func (p *ChangePage) fill(posts []PostRow, cutOff bool) {
+	for i := range p.Changes {
+		if p.Changes[i].Post == nil {
+			continue
+		}
+		if len(posts) == 0 && cutOff {
+			p.Changes = p.Changes[:i]
+			p.Next, p.HasNext, p.Short = p.Changes[i-1].Place, true, ShortOfBytes
+			return
+		}
+		p.Changes[i].Post, posts = &posts[0], posts[1:]
+	}
+}
+
+// matches reports whether a post that is in sight is one of the query's.
+func (q PostQuery) matches(p *candidate) bool {
+	has := func(tag string) bool { return slices.Contains(p.tags, tag) }
+	switch {
+	case slices.ContainsFunc(q.None, has):
+		return false
+	case q.All && slices.ContainsFunc(q.Tags, func(tag string) bool { return !has(tag) }):
+		return false
+	case !q.All && !slices.ContainsFunc(q.Tags, has):
+		return false
+	case len(q.Langs) > 0 && !slices.ContainsFunc(event.LangRanges(p.langs), func(lang string) bool { return slices.Contains(q.Langs, lang) }):
+		return false
+	}
+	window := wholeList.since(q.Since).until(q.Until)
+	return window.holds(p.key)
+}

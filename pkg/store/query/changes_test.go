@@ -1,0 +1,198 @@
+package query_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/pkg/store/write"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/pkg/testkit/storetest"
+)
+
+// now is the place of now.
+func now(t testing.TB, r *query.Reader, tags ...string) query.Place {
+	t.Helper()
+	page, err := r.Changes(t.Context(), query.ChangeQuery{List: query.PostQuery{Tags: tags}, Limit: 1})
+	require.NoError(t, err)
+	return page.Next
+}
+
+// The plan of a page of changes: no sort, at any depth, and of a tag's changes no more than
+// are looked at, whatever others there are. A rare tag's followers read what it has.
+func TestChangesPlan(t *testing.T) {
+	t.Parallel()
+	o := storetest.Database(t)
+	r, w := storetest.Reader(t, o), storetest.Leader(t, o)
+	begin := now(t, r, "common")
+	const posts, rare = 6000, 40
+	storetest.SeedPosts(t, w, storetest.Seed{
+		Posts: posts, Second: func(i int) int { return i },
+		Tags: func(i int) []string {
+			tags := []string{"common", fmt.Sprint("tenth", i%10)}
+			if i%(posts/rare) == 0 {
+				tags = append(tags, "rare")
+			}
+			return tags
+		},
+	})
+	vacuum(t, o)
+	look := func(q query.PostQuery, after query.Place) (page query.ChangePage, feed, looked, found float64) {
+		t.Helper()
+		page, err := r.TraceChanges(t.Context(), query.ChangeQuery{List: q, After: &after, Limit: 50}, func(s query.Statement) {
+			explain(t, r, s).each(func(n node) {
+				require.NotContains(t, n.Type, "Sort")
+				require.NotContains(t, n.Type, "Seq Scan")
+				switch n.Relation {
+				case "change_tags":
+					require.Equal(t, "Index Only Scan", n.Type)
+					feed += n.Rows * n.Loops
+				case "changes":
+					looked += n.Rows * n.Loops
+				case "posts":
+					found += n.Rows * n.Loops
+				}
+			})
+		})
+		require.NoError(t, err)
+		return page, feed, looked, found
+	}
+	for _, depth := range []int64{0, 100, 4000} {
+		after := begin
+		after.Change += depth
+		for _, c := range []struct {
+			q    query.PostQuery
+			most float64 // changes that are looked at
+		}{
+			{query.PostQuery{Tags: []string{"common"}}, query.MaxChanges},
+			{query.PostQuery{Tags: []string{"tenth3", "tenth5", "rare"}}, query.MaxChanges},
+			{query.PostQuery{Tags: []string{"common", "rare"}, All: true}, rare},
+			{query.PostQuery{Tags: []string{"common"}, None: []string{"tenth1", "tenth2"}}, query.MaxChanges},
+			{query.PostQuery{Tags: []string{"rare"}}, rare},
+			{query.PostQuery{Tags: []string{"nobody's"}}, 0},
+		} {
+			_, feed, looked, found := look(c.q, after)
+			require.LessOrEqual(t, looked, c.most, "%+v", c.q)
+			require.LessOrEqual(t, feed, looked+20, "%+v: entries of the feed", c.q)
+			require.LessOrEqual(t, found, looked+50, "%+v: posts, and those of the page", c.q)
+		}
+	}
+	// A page that looks at much and finds nothing makes progress.
+	q := query.PostQuery{Tags: []string{"common"}, Langs: []string{"xx"}}
+	page, _, looked, _ := look(q, begin)
+	require.Empty(t, page.Changes)
+	require.True(t, page.HasNext)
+	require.Equal(t, query.ShortOfWork, page.Short)
+	require.EqualValues(t, query.MaxChanges, looked)
+	require.Equal(t, begin.Change+query.MaxChanges, page.Next.Change)
+}
+
+// A page of changes whose records are very big is short, and goes on behind them.
+func TestChangesOfBigRecords(t *testing.T) {
+	t.Parallel()
+	o := storetest.Database(t)
+	r, w := storetest.Reader(t, o), storetest.Leader(t, o)
+	place := now(t, r, "big")
+	var c write.Changes
+	account := &write.Account{DID: "did:plc:author", Seq: 1}
+	c.Accounts = append(c.Accounts, account)
+	for i := range 5 {
+		p := &write.Post{
+			Key: event.NewKey(storetest.Epoch, fmt.Sprint(i)), Account: account, Rkey: fmt.Sprint("r", i), Rev: "3abcdefghijkl", CID: "bafy",
+			Tags: []string{"big"}, IndexedAt: storetest.Epoch, Seq: 1, Record: fmt.Appendf(nil, `"%0600000d"`, i),
+		}
+		c.Posts = append(c.Posts, write.PostChange{New: p, NewVisible: true})
+	}
+	require.NoError(t, w.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) { return cp, tx.Write(t.Context(), c) }))
+	var got []string
+	for more, pages := true, 0; more; pages++ {
+		page, err := r.Changes(t.Context(), query.ChangeQuery{List: query.PostQuery{Tags: []string{"big"}}, After: &place, Limit: 100})
+		require.NoError(t, err)
+		if page.HasNext {
+			require.Equal(t, query.ShortOfBytes, page.Short)
+		}
+		require.LessOrEqual(t, len(page.Changes), 2)
+		for _, c := range page.Changes {
+			got = append(got, c.Post.Rkey)
+		}
+		place, more = page.Next, page.HasNext
+		require.Less(t, pages, 5)
+	}
+	require.Equal(t, []string{"r0", "r1", "r2", "r3", "r4"}, got)
+}
+
+// A database that was restored from an older copy, or a standby that was promoted before it had
+// everything, gives numbers again that others had before. Who has one of those begins anew; who
+// has one of the common past goes on, and so does who asks a standby that is behind.
+func TestChangesOfARestoredIndex(t *testing.T) {
+	t.Parallel()
+	o := storetest.Database(t)
+	r, w := storetest.Reader(t, o), storetest.Leader(t, o)
+	post := func(rkey string) {
+		t.Helper()
+		require.NoError(t, w.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+			rows, err := tx.Accounts(t.Context(), []string{"did:plc:author"})
+			if err != nil {
+				return cp, err
+			}
+			var c write.Changes
+			account := rows["did:plc:author"]
+			if account == nil {
+				account = &write.Account{DID: "did:plc:author", Seq: 1}
+				c.Accounts = append(c.Accounts, account)
+			}
+			c.Posts = []write.PostChange{{NewVisible: true, New: &write.Post{
+				Key: event.NewKey(storetest.Epoch, rkey), Account: account, Rkey: rkey, Rev: "3abcdefghijkl", CID: "bafy",
+				Tags: []string{"art"}, IndexedAt: storetest.Epoch, Seq: 1, Record: []byte(`{}`),
+			}}}
+			return cp, tx.Write(t.Context(), c)
+		}))
+	}
+	ask := func(after query.Place) (rkeys []string, err error) {
+		t.Helper()
+		page, err := r.Changes(t.Context(), query.ChangeQuery{List: query.PostQuery{Tags: []string{"art"}}, After: &after, Limit: 10})
+		for _, c := range page.Changes {
+			rkeys = append(rkeys, c.Rkey)
+		}
+		return rkeys, err
+	}
+	first := now(t, r, "art")
+	post("one")
+	common := now(t, r, "art")
+	post("two")
+	lost := now(t, r, "art")
+	pool := pgtest.Pool(t, o.URL)
+	for _, sql := range []string{
+		"DELETE FROM tagstream.changes WHERE pos = 2", "DELETE FROM tagstream.change_tags WHERE pos = 2",
+		"DELETE FROM tagstream.post_tags USING tagstream.posts p WHERE p.key = post_tags.key AND rkey = 'two'", "DELETE FROM tagstream.posts WHERE rkey = 'two'",
+		"UPDATE tagstream.checkpoint SET changes = 1",
+	} {
+		_, err := pool.Exec(t.Context(), sql)
+		require.NoError(t, err)
+	}
+	got, err := ask(lost)
+	require.NoError(t, err, "so is a standby that is behind")
+	require.Empty(t, got)
+	require.ErrorIs(t, w.Apply(context.WithoutCancel(t.Context()), func(_ *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) { return cp, nil }), write.ErrLeaseLost)
+	_, err = w.Acquire(t.Context())
+	require.NoError(t, err)
+	post("three")
+	post("four")
+	_, err = ask(lost)
+	require.ErrorIs(t, err, query.ErrExpired)
+	for _, good := range []query.Place{common, {Change: common.Change, Run: first.Run}} {
+		got, err = ask(good)
+		require.NoError(t, err)
+		require.Equal(t, []string{"three", "four"}, got)
+	}
+	got, err = ask(first)
+	require.NoError(t, err)
+	require.Equal(t, []string{"one", "three", "four"}, got)
+	_, err = ask(query.Place{Change: 1, Run: first.Run + 1})
+	require.ErrorIs(t, err, query.ErrExpired, "of another index")
+}

@@ -1,0 +1,232 @@
+package write
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/internal/keys"
+)
+
+// The change feed: which posts followers of a tag have to look at again, in the order of
+// commit. There is one writer, so its numbers have no gaps that fill later. What a post has
+// become is not in the feed: whoever reads it looks at the post as it is then.
+
+// followed is a post that followers have to look at.
+type followed struct {
+	did, rkey string
+	// was says that it was in sight before.
+	was  bool
+	tags []int64
+}
+
+// follow notes the posts that were in sight before their change, or are now.
+func (t *Tx) follow(changes []PostChange) {
+	for _, p := range changes {
+		f := followed{did: p.account().DID}
+		if p.OldVisible && seen(p.Old) {
+			f.was, f.rkey, f.tags = true, p.Old.Rkey, appendHashes(f.tags, p.Old.Tags)
+		}
+		// What comes in sight at the end of a sweep is announced then.
+		if p.NewVisible && p.account().InSight() {
+			f.rkey, f.tags = p.New.Rkey, appendHashes(f.tags, p.New.Tags)
+		}
+		if len(f.tags) > 0 {
+			slices.Sort(f.tags)
+			f.tags = slices.Compact(f.tags)
+			t.followed = append(t.followed, f)
+		}
+	}
+}
+
+// seen reports whether readers may have seen a post that was listed: those of an account that
+// a sweep keeps out of sight they saw before, if at all.
+func seen(p *Post) bool {
+	s := p.Account.Sweep
+	return s == nil || !s.Hidden || p.Seq <= s.SeenThrough
+}
+
+func appendHashes(to []int64, tags []string) []int64 {
+	for _, tag := range tags {
+		to = append(to, keys.TagHash(tag))
+	}
+	return to
+}
+
+// feeds reports whether what is folded up to a message is written into the feed. Of an index
+// that is being rebuilt that is only what the live one may lack when they are switched: its
+// feed goes on behind the live one's.
+func (t *Tx) feeds(seq uint64) bool { return t.live || t.leader != nil && seq > *t.leader }
+
+// leaderOf looks up how far the live index has come, where another one is being rebuilt.
+func (w *Writer) leaderOf(ctx context.Context, tx pgx.Tx) (*uint64, error) {
+	if w.schema != store.Rebuilding {
+		return nil, nil
+	}
+	var seq uint64
+	if err := tx.QueryRow(ctx, `SELECT seq FROM `+store.Live+`.checkpoint`).Scan(&seq); err != nil {
+		return nil, fmt.Errorf("look up the live index's checkpoint: %w", err)
+	}
+	return &seq, nil
+}
+
+// writeFeed writes what was noted, behind number last.
+func (t *Tx) writeFeed(ctx context.Context, last int64, seq uint64) error {
+	if !t.feeds(seq) || len(t.followed) == 0 {
+		return nil
+	}
+	type entry struct{ tag, pos int64 }
+	n := len(t.followed)
+	dids, rkeys, was, tags := make([]string, n), make([]string, n), make([]bool, n), make([]string, n)
+	var entries []entry
+	for i, f := range t.followed {
+		dids[i], rkeys[i], was[i], tags[i] = f.did, f.rkey, f.was, arrayLiteral(f.tags)
+		for _, tag := range f.tags {
+			entries = append(entries, entry{tag, last + int64(i) + 1})
+		}
+	}
+	// In the order of the index: neighbours share its pages.
+	slices.SortFunc(entries, func(a, b entry) int { return cmp.Or(cmp.Compare(a.tag, b.tag), cmp.Compare(a.pos, b.pos)) })
+	hashes, positions := make([]int64, len(entries)), make([]int64, len(entries))
+	for i, e := range entries {
+		hashes[i], positions[i] = e.tag, e.pos
+	}
+	batch := &pgx.Batch{}
+	batch.Queue(`
+		INSERT INTO changes (pos, did, rkey, was, at, tags)
+		SELECT $1 + n, did, rkey, was, clock_timestamp(), tags::bigint[]
+		  FROM unnest($2::text[], $3::text[], $4::bool[], $5::text[]) WITH ORDINALITY AS i(did, rkey, was, tags, n)`, last, dids, rkeys, was, tags)
+	batch.Queue(`INSERT INTO change_tags (tag, pos) SELECT * FROM unnest($1::bigint[], $2::bigint[])`, hashes, positions)
+	if err := t.tx.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("write %d changes: %w", n, err)
+	}
+	t.written = int64(n)
+	return nil
+}
+
+// arrayLiteral writes numbers as Postgres has arrays of them: an array of arrays would
+// have to be rectangular.
+func arrayLiteral(numbers []int64) string {
+	b := []byte{'{'}
+	for i, n := range numbers {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = fmt.Append(b, n)
+	}
+	return string(append(b, '}'))
+}
+
+// announceLater has all posts of an account written into the feed that came in sight at the
+// end of its sweep: readers saw none of them, and what was written meanwhile said so.
+func (t *Tx) announceLater(ctx context.Context, a *Account) error {
+	if !t.feeds(t.from) {
+		return nil
+	}
+	t.announcing = true
+	if _, err := t.tx.Exec(ctx, `
+		INSERT INTO announcements (account_id) VALUES ($1) ON CONFLICT (account_id) DO UPDATE SET below = NULL`, a.ID); err != nil {
+		return fmt.Errorf("announce the posts of %s: %w", a.DID, err)
+	}
+	return nil
+}
+
+// announcePosts is how many posts one step of an announcement writes.
+const announcePosts = 500
+
+// Announce writes some posts of one account into the feed that came in sight at the end of
+// its sweep, in one transaction under the lease, where there are any. The error is
+// ErrLeaseLost or the database's.
+func (w *Writer) Announce(ctx context.Context) error {
+	if !w.announcing {
+		return nil
+	}
+	none := false
+	err := w.Apply(ctx, func(tx *Tx, cp store.Checkpoint) (_ store.Checkpoint, err error) {
+		none, err = tx.announce(ctx)
+		return cp, err
+	})
+	if err != nil {
+		return fmt.Errorf("announce posts that came in sight: %w", err)
+	}
+	w.announcing = !none
+	return nil
+}
+
+func (t *Tx) announce(ctx context.Context) (none bool, err error) {
+	var account int64
+	var did string
+	below := keys.Last
+	var from *event.Key
+	err = t.tx.QueryRow(ctx, `
+		SELECT n.account_id, a.did, n.below FROM announcements n JOIN accounts a ON a.id = n.account_id ORDER BY n.account_id LIMIT 1`).
+		Scan(&account, &did, &from)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if from != nil {
+		below = *from
+	}
+	rows, err := t.tx.Query(ctx, `
+		SELECT key, rkey, tags FROM posts p WHERE p.account_id >= $1 AND (p.account_id, p.key) < ($1, $2)
+		 ORDER BY p.account_id DESC, p.key DESC LIMIT $3`, account, below, announcePosts)
+	if err != nil {
+		return false, err
+	}
+	var key event.Key
+	var rkey string
+	var tags []string
+	n := 0
+	if _, err := pgx.ForEachRow(rows, []any{&key, &rkey, &tags}, func() error {
+		n++
+		t.followed = append(t.followed, followed{did: did, rkey: rkey, tags: appendHashes(nil, tags)})
+		return nil
+	}); err != nil {
+		return false, err
+	}
+	if n < announcePosts {
+		_, err = t.tx.Exec(ctx, `DELETE FROM announcements WHERE account_id = $1`, account)
+		return false, err
+	}
+	_, err = t.tx.Exec(ctx, `UPDATE announcements SET below = $2 WHERE account_id = $1`, account, key)
+	return false, err
+}
+
+// PruneChanges deletes up to limit changes that are older than age by the database's clock,
+// in one transaction, under the lease: a follower who was away for longer has to begin anew.
+// done says that there are no more. The error is ErrLeaseLost or the database's.
+func (w *Writer) PruneChanges(ctx context.Context, age time.Duration, limit int) (deleted int64, done bool, err error) {
+	err = w.holding(ctx, func(tx pgx.Tx, _ time.Time) error {
+		// From the beginning on without a gap: the number of the last one says what is left.
+		return tx.QueryRow(ctx, `
+			WITH first AS MATERIALIZED (
+				SELECT pos, at, tags FROM changes WHERE pos > (SELECT changes_pruned FROM checkpoint) ORDER BY pos LIMIT $2),
+			old AS MATERIALIZED (
+				SELECT pos, tags FROM first
+				 WHERE pos < coalesce((SELECT min(pos) FROM first WHERE at >= clock_timestamp() - $1::interval), $3)),
+			tags AS (
+				DELETE FROM change_tags t USING (SELECT pos, unnest(tags) AS tag FROM old) AS o WHERE t.tag = o.tag AND t.pos = o.pos),
+			gone AS (
+				DELETE FROM changes c USING old o WHERE c.pos = o.pos),
+			pruned AS (
+				UPDATE checkpoint SET changes_pruned = greatest(changes_pruned, (SELECT max(pos) FROM old)) RETURNING changes_pruned),
+			runs AS (
+				DELETE FROM change_runs r USING pruned p
+				 WHERE EXISTS (SELECT FROM change_runs later WHERE later.n > r.n AND later.begun < p.changes_pruned))
+			SELECT count(*), count(*) < $2 FROM old`, age, limit, int64(1)<<62).Scan(&deleted, &done)
+	})
+	if err != nil {
+		return 0, false, fmt.Errorf("prune changes: %w", err)
+	}
+	return deleted, done, nil
+}

@@ -1,0 +1,104 @@
+package write
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/internal/pg"
+)
+
+// maxSwitchedChanges bounds the changes that a switch writes while the live indexer waits.
+const maxSwitchedChanges = 100_000
+
+// switchFeed gives the rebuilt index the live one's change feed, and puts what only that one
+// lacks behind it: what the rebuilt index folded in beyond it, and posts of accounts that the
+// live one is sweeping or announcing, as the rebuilt one has done with them. It reports false
+// where that would take too long, or a table is in use; then followers of the former index have
+// to begin anew.
+func switchFeed(ctx context.Context, tx pgx.Tx) (kept bool, err error) {
+	err = pgx.BeginFunc(ctx, tx, func(sub pgx.Tx) error {
+		if kept, err = moveFeed(ctx, sub); err == nil && !kept {
+			return errKeptApart
+		}
+		return err
+	})
+	if errors.Is(err, errKeptApart) || pg.IsCode(err, "55P03") { // a backup reads it, say
+		return false, nil
+	}
+	return kept, err
+}
+
+var errKeptApart = errors.New("the change feed stays")
+
+// feedLockTimeout bounds how long the live index waits for a table of the feed, and all that
+// comes after it there.
+const feedLockTimeout = time.Second
+
+func moveFeed(ctx context.Context, sub pgx.Tx) (moved bool, err error) {
+	if _, err := sub.Exec(ctx, "SET LOCAL lock_timeout = "+pg.Millis(feedLockTimeout)); err != nil {
+		return false, err
+	}
+	// A rewrite of tags that is not done is not done again: what it has left came in nobody's feed.
+	var last, more, swept int64
+	var retagging bool
+	if err := sub.QueryRow(ctx, over(`
+		SELECT l.changes, r.changes, l.retag_below IS NOT NULL,
+		       (SELECT count(*) FROM (SELECT FROM LIVE.sweeps w JOIN LIVE.posts p USING (account_id) LIMIT $1) AS p)
+		  FROM LIVE.checkpoint l CROSS JOIN REBUILT.checkpoint r`), maxSwitchedChanges).Scan(&last, &more, &retagging, &swept); err != nil {
+		return false, err
+	}
+	if retagging || more+swept >= maxSwitchedChanges {
+		return false, nil
+	}
+	if _, err := sub.Exec(ctx, over(`
+		INSERT INTO LIVE.changes (pos, did, rkey, was, at, tags)
+		SELECT pos + $1, did, rkey, was, at, tags FROM REBUILT.changes`), last); err != nil {
+		return false, err
+	}
+	if _, err := sub.Exec(ctx, over(`INSERT INTO LIVE.change_tags (tag, pos) SELECT tag, pos + $1 FROM REBUILT.change_tags`), last); err != nil {
+		return false, err
+	}
+	tag, err := sub.Exec(ctx, over(`
+		WITH written AS (
+			INSERT INTO LIVE.changes (pos, did, rkey, was, at, tags)
+			SELECT $1 + row_number() OVER (), a.did, p.rkey, true, clock_timestamp(), ARRAY(
+			       SELECT DISTINCT ('x' || encode(substr(sha256(convert_to(tag, 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint FROM unnest(p.tags) AS tag)
+			  FROM LIVE.sweeps w JOIN LIVE.accounts a ON a.id = w.account_id JOIN LIVE.posts p ON p.account_id = a.id
+			 WHERE EXISTS (SELECT FROM LIVE.tags t JOIN LIVE.post_tags pt ON pt.tag_id = t.id AND pt.key = p.key WHERE t.name = p.tags[1])
+			RETURNING pos, tags)
+		INSERT INTO LIVE.change_tags (tag, pos) SELECT unnest(tags), pos FROM written`), last+more)
+	if err != nil {
+		return false, err
+	}
+	for _, sql := range []string{
+		`INSERT INTO REBUILT.announcements (account_id)
+		 SELECT b.id FROM (SELECT account_id FROM LIVE.sweeps UNION SELECT account_id FROM LIVE.announcements) AS s
+		   JOIN LIVE.accounts a ON a.id = s.account_id JOIN REBUILT.accounts b ON b.did = a.did
+		 ON CONFLICT (account_id) DO UPDATE SET below = NULL`,
+		// More than one change has several tags: the number of the last one is in the table.
+		fmt.Sprintf(`UPDATE REBUILT.checkpoint SET changes_pruned = l.changes_pruned,
+		        changes = CASE WHEN %d > 0 THEN (SELECT max(pos) FROM LIVE.changes) ELSE %d END
+		   FROM LIVE.checkpoint l`, tag.RowsAffected(), last+more),
+		`DROP TABLE REBUILT.changes, REBUILT.change_tags, REBUILT.change_runs`,
+		`ALTER TABLE LIVE.changes SET SCHEMA REBUILT`,
+		`ALTER TABLE LIVE.change_tags SET SCHEMA REBUILT`,
+		`ALTER TABLE LIVE.change_runs SET SCHEMA REBUILT`,
+	} {
+		if _, err := sub.Exec(ctx, over(sql)); err != nil {
+			return false, err
+		}
+	}
+	_, err = sub.Exec(ctx, "SET LOCAL lock_timeout = "+pg.Millis(pg.HoldLockTimeout))
+	return true, err
+}
+
+// over names the two schemas of a switch in a statement.
+func over(sql string) string {
+	return strings.NewReplacer("LIVE.", store.Live+".", "REBUILT.", store.Rebuilding+".", "SCHEMA REBUILT", "SCHEMA "+store.Rebuilding).Replace(sql)
+}

@@ -1,0 +1,137 @@
+package httpapi
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store/query"
+)
+
+// changesParams are those of /v1/posts that say which posts, and where to go on.
+var changesParams = params{
+	single:   []string{"match", "since", "until", "limit", "after"},
+	repeated: []string{"tags", "none", "lang"},
+}
+
+// What a follower does about a post.
+const (
+	opUpsert = "upsert" // have it as it is here
+	opRemove = "remove" // not have it
+)
+
+type changeJSON struct {
+	Op string `json:"op"`
+	// Post is that of an upsert, URI names that of a removal.
+	Post   *postJSON `json:"post,omitempty"`
+	URI    string    `json:"uri,omitempty"`
+	Cursor string    `json:"cursor"`
+}
+
+type changesPageJSON struct {
+	HasNext bool   `json:"hasNext"`
+	Next    string `json:"next"`
+}
+
+type changesJSON struct {
+	Changes []changeJSON    `json:"changes"`
+	Page    changesPageJSON `json:"page"`
+}
+
+// listChanges is /v1/changes: what becomes of the posts of a list, in the order of commit.
+func (h *Handler) listChanges(r *http.Request) (*response, error) {
+	q, err := parseQuery(r.URL.RawQuery, changesParams)
+	if err != nil {
+		return nil, err
+	}
+	list, err := newPostList(q)
+	if err != nil {
+		return nil, err
+	}
+	asked := query.ChangeQuery{List: list.query}
+	if asked.Limit, err = q.limit("limit", defaultLimit); err != nil {
+		return nil, err
+	}
+	if token, given := q.get("after"); given {
+		if asked.After, err = h.changePlace("after", token, list); err != nil {
+			return nil, err
+		}
+	}
+	page, err := h.index.Changes(r.Context(), asked)
+	if err != nil {
+		return nil, err
+	}
+	h.metrics.changes(page)
+	out := changesJSON{Changes: make([]changeJSON, len(page.Changes)), Page: changesPageJSON{page.HasNext, h.changeToken(page.Next, list)}}
+	for i, c := range page.Changes {
+		out.Changes[i] = h.change(c, list)
+	}
+	res := &response{}
+	if page.HasNext {
+		res.link(q.replace([]string{"after"}, nil, pair{"after", out.Page.Next}), "next")
+	}
+	return res, res.changes(out)
+}
+
+// changes makes a page of changes the body, as posts does: records are not looked at again.
+func (r *response) changes(page changesJSON) error {
+	tail, err := encode(struct {
+		Page changesPageJSON `json:"page"`
+	}{page.Page})
+	if err != nil {
+		return fmt.Errorf("encode the answer: %w", err)
+	}
+	b := []byte(`{"changes":[`)
+	for i := range page.Changes {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = page.Changes[i].appendJSON(b)
+	}
+	r.contentType, r.body = contentJSON, append(append(b, "],"...), tail[1:]...)
+	return nil
+}
+
+func (c *changeJSON) appendJSON(b []byte) []byte {
+	b = append(append(b, `{"op":"`...), c.Op...)
+	if c.Post != nil {
+		b = c.Post.appendJSON(append(b, `","post":`...))
+	} else {
+		b = appendString(append(b, `","uri":`...), c.URI)
+	}
+	return append(appendString(append(b, `,"cursor":`...), c.Cursor), '}')
+}
+
+func (h *Handler) change(c query.Change, list postList) changeJSON {
+	out := changeJSON{Op: opRemove, Cursor: h.changeToken(c.Place, list)}
+	if c.Post == nil {
+		out.URI = event.URI(c.DID, c.Rkey)
+		return out
+	}
+	post := h.post(*c.Post, list.print)
+	out.Op, out.Post = opUpsert, &post
+	return out
+}
+
+// changeToken is the token of a place in the change feed of a list.
+func (h *Handler) changeToken(p query.Place, list postList) string {
+	return h.codec.Encode(keyset.At(p.Values()...), list.changes)
+}
+
+// changePlace returns the place in a token. The error is a *problem.
+func (h *Handler) changePlace(name, token string, list postList) (*query.Place, error) {
+	p, err := h.codec.Decode(token, list.changes)
+	if errors.Is(err, keyset.ErrTokenMismatch) {
+		if _, err := h.codec.Decode(token, list.print); err == nil {
+			return nil, fail(codeCursorMismatch, "Send an %s that came from /v1/changes: this one is of a list; leave it out for the position of now.", name)
+		}
+		return nil, fail(codeCursorMismatch, "Keep the tags and filters the same while following, or leave out %s to begin anew: it was made for another query.", name)
+	}
+	place, ok := query.PlaceOf(p)
+	if err != nil || !ok {
+		return nil, fail(codeInvalidCursor, "Send %s exactly as an answer of this service gave it, or leave it out to begin anew.", name)
+	}
+	return &place, nil
+}

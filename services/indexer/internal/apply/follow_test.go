@@ -1,0 +1,262 @@
+package apply_test
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+)
+
+var (
+	followSeed  = flag.Uint64("follow.seed", 0, "run TestFollowers with this seed only")
+	followSeeds = flag.Uint64("follow.seeds", 8, "how many seeds TestFollowers runs")
+)
+
+// followed are the queries of the followers: each kind of condition, alone and together.
+var followed = []query.PostQuery{
+	{Tags: []string{"art"}},
+	{Tags: []string{"t0"}},
+	{Tags: []string{"t1", "t2"}},
+	{Tags: []string{"art", "t1"}, All: true},
+	{Tags: []string{"t0", "t2"}, All: true},
+	{Tags: []string{"art"}, None: []string{"t0"}},
+	{Tags: []string{"art", "t2"}, Langs: []string{"en"}},
+	{Tags: []string{"art"}, Since: at(20), Until: at(70)},
+	{Tags: []string{"never"}},
+}
+
+// follower has a listing and keeps it up to date by the change feed.
+type follower struct {
+	q     query.PostQuery
+	held  map[string]string
+	place query.Place
+	// from is where its listing goes on, nil once it is whole.
+	from *keyset.Position
+}
+
+// TestFollowers: whatever comes, in whatever order, and wherever sweeps are then, each who took
+// the place of now, listed everything and follows the changes holds what a listing gives as soon
+// as nothing is left to read. Until then, what each change says is what a listing says, and
+// nobody is told of a post that was never in sight under a tag of theirs.
+func TestFollowers(t *testing.T) {
+	t.Parallel()
+	first, many := uint64(1), *followSeeds
+	if *followSeed != 0 {
+		first, many = *followSeed, 1
+	}
+	for seed := first; seed < first+many; seed++ {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			t.Parallel()
+			rng := rand.New(rand.NewPCG(seed, 9))
+			w := &followedIndex{index: newIndex(t), rng: rng, rev: 1, seen: map[string]bool{}}
+			w.applier.Big = []int{1, 3, 6, 1 << 30}[rng.IntN(4)]
+			w.pool = pgtest.Pool(t, w.url)
+			var all []*follower
+			for _, q := range followed {
+				all = append(all, w.follow(q), w.follow(q))
+			}
+			for range 60 {
+				w.apply(w.events()...)
+				w.look()
+				for n := rng.IntN(4); n > 0; n-- {
+					if w.sweep(1) == 1 {
+						w.look()
+					}
+					w.turn(all)
+				}
+				switch rng.IntN(12) {
+				case 0: // another takes the lease, or the same again
+					_, err := w.applier.Writer.Acquire(t.Context())
+					require.NoError(t, err)
+				case 1:
+					all[rng.IntN(len(all))] = w.follow(all[rng.IntN(len(all))].q)
+				case 2:
+					w.sweep(1000)
+					w.look()
+					w.settle(all)
+				}
+			}
+			w.sweep(1000)
+			w.look()
+			w.settle(all)
+		})
+	}
+}
+
+// followedIndex is an index that changes at random and is followed.
+type followedIndex struct {
+	*index
+	rng         *rand.Rand
+	rev, second int
+	pool        *pgxpool.Pool
+	seen        map[string]bool // "tag uri" that were in sight
+}
+
+// events makes a batch, of three accounts.
+func (w *followedIndex) events() (events []event.Event) {
+	rng := w.rng
+	for range 1 + rng.IntN(6) {
+		w.second += rng.IntN(3)
+		w.rev += rng.IntN(3)
+		rkey := fmt.Sprint("p", rng.IntN(10))
+		tags := []string{fmt.Sprint("t", rng.IntN(3))}
+		if rng.IntN(3) > 0 {
+			tags = append(tags, "art")
+		}
+		r := max(1, w.rev-rng.IntN(4))
+		ev := create(rkey, r, tags...)
+		switch rng.IntN(16) {
+		case 0, 1:
+			ev = status(false, []string{"suspended", "takendown"}[rng.IntN(2)])
+		case 2, 3, 4:
+			ev = status(true, "")
+		case 5:
+			ev = status(false, "deleted")
+		case 6:
+			ev = event.Event{Kind: event.KindSync, Rev: rev(w.rev)}
+		case 7, 8:
+			ev = gone(rkey, r)
+		case 9, 10:
+			ev.Kind = event.KindUpdate
+		}
+		ev.DID = fmt.Sprint(did, rng.IntN(3))
+		if ev.IsPost() && len(ev.Tags) > 0 {
+			ev.Langs = [][]string{nil, {"en"}, {"en-GB", "de"}, {"de"}}[rng.IntN(4)]
+			// Late posts, whose time is long over, and some that are ahead of theirs.
+			ev.CreatedAt = at(w.second - 40 + rng.IntN(60)).Format(time.RFC3339)
+		}
+		events = append(events, later(ev, w.second))
+		if ev.Kind == event.KindSync {
+			for i := range 10 {
+				if rng.IntN(3) == 0 {
+					again := create(fmt.Sprint("p", i), w.rev, tags...)
+					again.DID = ev.DID
+					events = append(events, later(again, w.second))
+				}
+			}
+		}
+	}
+	return events
+}
+
+// look notes what is in sight.
+func (w *followedIndex) look() {
+	rows, err := w.pool.Query(w.t.Context(), `
+		SELECT a.did, p.rkey, p.tags FROM tagstream.posts p JOIN tagstream.accounts a ON a.id = p.account_id
+		 WHERE a.state = 0 AND NOT EXISTS (SELECT FROM tagstream.sweeps w WHERE w.account_id = a.id AND (w.hidden OR p.rev < w.gone_below))`)
+	require.NoError(w.t, err)
+	var did, rkey string
+	var tags []string
+	_, err = pgx.ForEachRow(rows, []any{&did, &rkey, &tags}, func() error {
+		for _, tag := range tags {
+			w.seen[tag+" "+event.URI(did, rkey)] = true
+		}
+		return nil
+	})
+	require.NoError(w.t, err)
+}
+
+func (w *followedIndex) follow(q query.PostQuery) *follower {
+	page, err := w.reader.Changes(w.t.Context(), query.ChangeQuery{List: q, Limit: 1})
+	require.NoError(w.t, err)
+	require.Empty(w.t, page.Changes)
+	require.False(w.t, page.HasNext)
+	start := keyset.Start()
+	return &follower{q: q, held: map[string]string{}, place: page.Next, from: &start}
+}
+
+// turn lets some followers read a page.
+func (w *followedIndex) turn(all []*follower) {
+	for _, f := range all {
+		if w.rng.IntN(3) == 0 {
+			w.read(f)
+		}
+	}
+}
+
+// settle lets all read to the end, where each holds what a listing gives.
+func (w *followedIndex) settle(all []*follower) {
+	for _, f := range all {
+		for more := true; more; {
+			more = w.read(f)
+		}
+		require.Equal(w.t, w.list(f.q), f.held, "%+v", f.q)
+	}
+}
+
+// read reads a page of the listing, or of changes, and reports whether there is more.
+func (w *followedIndex) read(f *follower) (more bool) {
+	limit := 1 + w.rng.IntN(8)
+	if f.from != nil {
+		q := f.q
+		q.From, q.Limit = *f.from, limit
+		page, err := w.reader.Posts(w.t.Context(), q)
+		require.NoError(w.t, err)
+		for _, p := range page.Rows {
+			f.held[event.URI(p.DID, p.Rkey)] = shown(p)
+		}
+		if f.from = &page.Next; !page.HasNext {
+			f.from = nil
+		}
+		return true
+	}
+	page, err := w.reader.Changes(w.t.Context(), query.ChangeQuery{List: f.q, After: &f.place, Limit: limit})
+	require.NoError(w.t, err)
+	require.LessOrEqual(w.t, len(page.Changes), limit)
+	listed := w.list(f.q)
+	last := f.place
+	for _, c := range page.Changes {
+		uri := event.URI(c.DID, c.Rkey)
+		require.Greater(w.t, c.Place.Change, last.Change)
+		last = c.Place
+		if c.Post == nil {
+			require.NotContains(w.t, listed, uri, "it is to be removed")
+			require.True(w.t, slices.ContainsFunc(f.q.Tags, func(tag string) bool { return w.seen[tag+" "+uri] }), "%s was never in sight", uri)
+			delete(f.held, uri)
+			continue
+		}
+		require.Equal(w.t, uri, event.URI(c.Post.DID, c.Post.Rkey))
+		require.Equal(w.t, listed[uri], shown(*c.Post))
+		f.held[uri] = shown(*c.Post)
+	}
+	if page.HasNext {
+		require.Greater(w.t, page.Next.Change, f.place.Change, "no progress")
+	}
+	require.GreaterOrEqual(w.t, page.Next.Change, last.Change)
+	f.place = page.Next
+	if n := len(page.Changes); n > 0 && w.rng.IntN(4) == 0 {
+		f.place = page.Changes[w.rng.IntN(n)].Place // it read no further, and does again
+		return true
+	}
+	return page.HasNext
+}
+
+// list is the whole list.
+func (w *followedIndex) list(q query.PostQuery) map[string]string {
+	all := map[string]string{}
+	q.From, q.Limit = keyset.Start(), query.MaxLimit
+	for more := true; more; {
+		page, err := w.reader.Posts(w.t.Context(), q)
+		require.NoError(w.t, err)
+		for _, p := range page.Rows {
+			all[event.URI(p.DID, p.Rkey)] = shown(p)
+		}
+		more, q.From = page.HasNext, page.Next
+	}
+	return all
+}
+
+func shown(p query.PostRow) string {
+	return fmt.Sprint(p.Key, p.CID, p.Tags, p.Langs, string(p.Record))
+}
