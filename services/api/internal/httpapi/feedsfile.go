@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -106,9 +107,13 @@ func parseFeeds(data []byte) (*Feeds, error) {
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
+	var wrong *yaml.TypeError
 	switch err := dec.Decode(&file); {
 	case errors.Is(err, io.EOF):
 		return nil, errors.New("is empty")
+	case errors.As(err, &wrong) && len(wrong.Errors) > 0: // several lines, with values and Go's types
+		line, _, _ := strings.Cut(wrong.Errors[0], ":")
+		return nil, fmt.Errorf("%s: the file has publisher, a DID, and feeds, a list", line)
 	case err != nil:
 		return nil, err
 	}
