@@ -79,6 +79,12 @@ func (c BackfillConfig) resolve(now time.Time) (backfill.Config, error) {
 	return backfill.Config{Firehose: fh, From: start.Time, Until: until}, nil
 }
 
+// request is what is asked of the ingest that runs.
+func (c BackfillConfig) request() (backfillRequest, error) {
+	resolved, err := c.resolve(time.Now())
+	return backfillRequest{resolved.From, resolved.Until, resolved.Firehose.Hosts}, err
+}
+
 // Progress hears how far a job is.
 type Progress = jobs.Progress
 
@@ -87,7 +93,7 @@ type Progress = jobs.Progress
 // the job with it; where this program dies, the job goes on. Running it twice changes nothing in
 // the index.
 func RunBackfill(ctx context.Context, cfg BackfillConfig, deps BackfillDeps) (BackfillSummary, error) {
-	resolved, err := cfg.resolve(time.Now())
+	asked, err := cfg.request()
 	if err != nil {
 		return BackfillSummary{}, err
 	}
@@ -95,9 +101,9 @@ func RunBackfill(ctx context.Context, cfg BackfillConfig, deps BackfillDeps) (Ba
 	if err != nil {
 		return BackfillSummary{}, fmt.Errorf("use the NATS connection: %w", err)
 	}
-	sum := BackfillSummary{From: resolved.From, Until: resolved.Until}
+	sum := BackfillSummary{From: asked.From, Until: asked.Until}
 	a := jobs.Asker{JS: js, Progress: deps.Progress, Patience: cfg.Patience, Codes: jobErrors}
-	err = a.Ask(ctx, jobs.Backfill, backfillRequest{resolved.From, resolved.Until, resolved.Firehose.Hosts}, &sum)
+	err = a.Ask(ctx, jobs.Backfill, asked, &sum)
 	if err != nil && sum.Why == "" {
 		sum.Why = err.Error()
 	}

@@ -87,22 +87,28 @@ func (c ReconcileConfig) resolve() (reconcile.Config, error) {
 	return reconcile.Config{Firehose: fh, MaxShare: share / 100, DryRun: c.DryRun, Margin: c.Margin}, nil
 }
 
+// request is what is asked of the ingest that runs.
+func (c ReconcileConfig) request() (reconcileRequest, error) {
+	resolved, err := c.resolve()
+	q := reconcileRequest{MaxShare: resolved.MaxShare, DryRun: c.DryRun, Margin: c.Margin}
+	if len(resolved.Firehose.Hosts) > 0 {
+		q.Host = resolved.Firehose.Hosts[0]
+	}
+	return q, err
+}
+
 // RunReconcile removes posts that were deleted while no host was read that
 // knew of it, as the archive of a host shows, through the ingest that runs. The
 // summary says what was found and done, also beside an error. Running it twice
 // changes nothing in the index.
 func RunReconcile(ctx context.Context, cfg ReconcileConfig, deps ReconcileDeps) (ReconcileSummary, error) {
-	resolved, err := cfg.resolve()
+	q, err := cfg.request()
 	if err != nil {
 		return ReconcileSummary{}, err
 	}
 	js, err := stream.JetStream(deps.NATS, deps.Domain)
 	if err != nil {
 		return ReconcileSummary{}, fmt.Errorf("use the NATS connection: %w", err)
-	}
-	q := reconcileRequest{MaxShare: resolved.MaxShare, DryRun: cfg.DryRun, Margin: cfg.Margin}
-	if len(resolved.Firehose.Hosts) > 0 {
-		q.Host = resolved.Firehose.Hosts[0]
 	}
 	var sum ReconcileSummary
 	a := jobs.Asker{JS: js, Progress: deps.Progress, Patience: cfg.Patience, Codes: jobErrors}

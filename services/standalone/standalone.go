@@ -220,6 +220,7 @@ func (p *pipeline) run(ctx context.Context, ready func(string)) error {
 	if err != nil {
 		return err
 	}
+	in.Handle(p.ops)
 	id := nuid.Next()
 	if p.postgres != nil {
 		id = privateHolder

@@ -62,6 +62,7 @@ func (r *Run) Run(ctx context.Context, p *service.Process) error {
 		if err != nil {
 			return err
 		}
+		s.Handle(d.Ops)
 		return s.Run(ctx)
 	})
 }

@@ -53,23 +53,9 @@ func (a *Asker) Ask(ctx context.Context, kind Kind, request, summary any) error 
 	if a.Patience == 0 {
 		a.Patience = DefaultPatience
 	}
-	data, err := json.Marshal(request)
+	j, rev, err := Begin(ctx, a.JS, kind, request)
 	if err != nil {
-		return fmt.Errorf("encode the request: %w", err)
-	}
-	j, rev, err := Get(ctx, a.JS)
-	switch {
-	case err != nil:
 		return err
-	case j.ID != "" && j.State != Ended:
-		if j.Kind != kind || !slices.Equal(j.Request, data) {
-			return fmt.Errorf("%w: a %s, asked for at %s; to stop it: nats kv del TAGSTREAM_POSITIONS job", ErrBusy, j.Kind, j.Asked.Format(time.RFC3339))
-		}
-	default:
-		j = Job{ID: rand.Text()[:8], Kind: kind, Request: data, State: Asked, Asked: time.Now().UTC()}
-		if rev, err = put(ctx, a.JS, j, rev); err != nil {
-			return fmt.Errorf("ask for a %s: %w", kind, err)
-		}
 	}
 	j, err = a.await(ctx, j, rev)
 	if len(j.Summary) > 0 {
@@ -80,12 +66,35 @@ func (a *Asker) Ask(ctx context.Context, kind Kind, request, summary any) error 
 	return err
 }
 
+// Begin asks for a job, and returns it and its revision: also where one of the same kind and
+// request is under way. The error is ErrBusy where another one is, or the server's.
+func Begin(ctx context.Context, js jetstream.JetStream, kind Kind, request any) (Job, uint64, error) {
+	data, err := json.Marshal(request)
+	if err != nil {
+		return Job{}, 0, fmt.Errorf("encode the request: %w", err)
+	}
+	j, rev, err := Get(ctx, js)
+	switch {
+	case err != nil:
+		return Job{}, 0, err
+	case j.ID != "" && j.State != Ended && j.Kind == kind && slices.Equal(j.Request, data):
+		return j, rev, nil
+	case j.ID != "" && j.State != Ended:
+		return Job{}, 0, fmt.Errorf("%w: a %s, asked for at %s; DELETE /jobs of ingest's TAGSTREAM_OPS_LISTEN stops it", ErrBusy, j.Kind, j.Asked.Format(time.RFC3339))
+	}
+	j = Job{ID: rand.Text()[:8], Kind: kind, Request: data, State: Asked, Asked: time.Now().UTC()}
+	if rev, err = put(ctx, js, j, rev); err != nil {
+		return Job{}, 0, fmt.Errorf("ask for a %s: %w", kind, err)
+	}
+	return j, rev, nil
+}
+
 // await waits for the end of a job, and returns it as it is then.
 func (a *Asker) await(ctx context.Context, j Job, rev uint64) (Job, error) {
 	step, moved := "", time.Now()
 	for {
 		if sleep(ctx, pollEvery) != nil {
-			return a.stop(ctx, j), context.Cause(ctx)
+			return Stop(ctx, a.JS, j), context.Cause(ctx)
 		}
 		now, at, trouble := Get(ctx, a.JS)
 		if trouble == nil {
@@ -109,27 +118,27 @@ func (a *Asker) await(ctx context.Context, j Job, rev uint64) (Job, error) {
 			patience = min(patience, beginPatience)
 		}
 		if time.Since(moved) > patience {
-			return a.stop(ctx, j), errors.Join(fmt.Errorf("%w: waited %s", ErrNoWriter, patience), trouble)
+			return Stop(ctx, a.JS, j), errors.Join(fmt.Errorf("%w: waited %s", ErrNoWriter, patience), trouble)
 		}
 	}
 }
 
-// stop has a job stopped, and waits for its end as long as one that runs may take for it.
-func (a *Asker) stop(ctx context.Context, j Job) Job {
+// Stop has a job stopped, and waits for its end as long as one that runs may take for it.
+func Stop(ctx context.Context, js jetstream.JetStream, j Job) Job {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
 	defer cancel()
 	for {
-		now, rev, err := Get(ctx, a.JS)
+		now, rev, err := Get(ctx, js)
 		switch {
 		case err != nil:
 		case now.ID != j.ID || now.State == Ended:
 			return now
 		case now.State == Asked:
 			now.State, now.Error = Ended, ErrStopped.Error()
-			_, _ = put(ctx, a.JS, now, rev) // else it is looked at again
+			_, _ = put(ctx, js, now, rev) // else it is looked at again
 		case now.State == Running:
 			now.State = Stopping
-			_, _ = put(ctx, a.JS, now, rev)
+			_, _ = put(ctx, js, now, rev)
 		}
 		if sleep(ctx, pollEvery) != nil {
 			return j
