@@ -73,8 +73,8 @@ type numbered struct {
 	ev  *event.Event
 }
 
-// corpse is a message that cannot be applied.
-type corpse struct {
+// rejected is a message that cannot be applied.
+type rejected struct {
 	message stream.Message
 	reason  Reason
 	cause   error
@@ -102,13 +102,13 @@ func (a *Applier) Apply(ctx context.Context, messages []stream.Message) error {
 		}
 		return a.Apply(ctx, messages[half:])
 	case write.Rejected(err):
-		return a.applyOnce(ctx, nil, []corpse{{messages[0], ReasonRejected, err}})
+		return a.applyOnce(ctx, nil, []rejected{{messages[0], ReasonRejected, err}})
 	}
 	return err
 }
 
 // applyOnce applies messages, and buries those that are no events and dead.
-func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead []corpse) (err error) {
+func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead []rejected) (err error) {
 	ctx, end := a.trace(ctx, messages)
 	defer func() { end(err) }()
 	var events []numbered
@@ -126,16 +126,16 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 		case err == nil:
 			events = append(events, numbered{m.Seq, ev})
 		case errors.Is(err, event.ErrUnknownVersion):
-			dead = append(dead, corpse{m, ReasonVersion, err})
+			dead = append(dead, rejected{m, ReasonVersion, err})
 		default:
-			dead = append(dead, corpse{m, ReasonInvalid, err})
+			dead = append(dead, rejected{m, ReasonInvalid, err})
 		}
 	}
 	if err := a.bury(ctx, dead); err != nil {
 		return err
 	}
 	var applied []numbered
-	var buried []corpse
+	var buried []rejected
 	ctx, endTx := a.traceTransaction(ctx)
 	err = a.Writer.Apply(ctx, func(tx *write.Tx, from store.Checkpoint) (store.Checkpoint, error) {
 		to := from
@@ -188,7 +188,7 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 
 // bury puts messages into the dead letters. It comes before the checkpoint
 // moves: a crash in between buries them twice, never not at all.
-func (a *Applier) bury(ctx context.Context, dead []corpse) error {
+func (a *Applier) bury(ctx context.Context, dead []rejected) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(burials)
 	for _, c := range dead {

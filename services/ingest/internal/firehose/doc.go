@@ -29,7 +29,7 @@
 // enough (seek).
 //
 // A message longer than the client accepts would end every connection, so it is removed from the
-// websocket (sift). A host whose history begins after the position lacks the deletions between;
+// websocket (oversizeFilter). A host whose history begins after the position lacks the deletions between;
 // other hosts are preferred for a while, and then a gap is reported (checkYoung).
 //
 // A visit to a host ends with the client's error, or when the watchdog finds the client stalled or

@@ -97,7 +97,7 @@ func New(cfg Config, logger *slog.Logger) *Reader {
 	t := newTransport()
 	return &Reader{
 		cfg: cfg, timing: cfg.Timing.withDefaults(), logger: logger,
-		transport: t, http: &http.Client{Transport: &sift{base: t}},
+		transport: t, http: &http.Client{Transport: &oversizeFilter{base: t}},
 	}
 }
 
@@ -277,7 +277,7 @@ func (r *run) visit(ctx context.Context, host string) error {
 const downloads = 2
 
 func (r *run) subscribe(host string, after uint64) (*jetstream.Client, error) {
-	sifted := &sift{base: r.transport, skipped: func(host string, bytes uint64) {
+	filtered := &oversizeFilter{base: r.transport, skipped: func(host string, bytes uint64) {
 		r.notify(Notice{What: Skipped, Host: host, Detail: fmt.Sprintf("a message of %d bytes is skipped: an event is missing", bytes)})
 	}}
 	opts := []jetstream.Option{
@@ -287,7 +287,7 @@ func (r *run) subscribe(host string, after uint64) (*jetstream.Client, error) {
 		// Records as CBOR: the client's map would round integers.
 		jetstream.WithRawRecords(),
 		jetstream.WithDownloadConcurrency(downloads),
-		jetstream.WithHTTPClient(&http.Client{Transport: &blockwise{base: sifted}}),
+		jetstream.WithHTTPClient(&http.Client{Transport: &blockwise{base: filtered}}),
 		jetstream.WithLogger(r.logger),
 	}
 	if r.cfg.APIKey != "" {

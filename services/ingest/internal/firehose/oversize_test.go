@@ -31,7 +31,7 @@ type readWriteCloser struct {
 	io.WriteCloser
 }
 
-func TestSift(t *testing.T) {
+func TestOversizeFilter(t *testing.T) {
 	t.Parallel()
 	const limit, text, binaryData, ping, begin, end = 70_000, wsFinal | wsText, wsFinal | wsBinary, wsFinal | 0x9, wsText, wsFinal
 	tests := map[string]struct {
@@ -58,7 +58,7 @@ func TestSift(t *testing.T) {
 			}
 			for how, r := range map[string]io.Reader{"whole": bytes.NewReader(in), "byte by byte": iotest.OneByteReader(bytes.NewReader(in))} {
 				var skipped []uint64
-				c := &siftedConn{ReadWriteCloser: readWriteCloser{Reader: r}, in: bufio.NewReader(r), limit: limit, skipped: func(n uint64) { skipped = append(skipped, n) }}
+				c := &filteredConn{ReadWriteCloser: readWriteCloser{Reader: r}, in: bufio.NewReader(r), limit: limit, skipped: func(n uint64) { skipped = append(skipped, n) }}
 				got, err := io.ReadAll(c)
 				require.NoError(t, err, how)
 				require.True(t, bytes.Equal(want, got), "%s: %d bytes, want %d", how, len(got), len(want))

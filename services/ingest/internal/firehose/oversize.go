@@ -7,17 +7,17 @@ import (
 	"net/http"
 )
 
-// sift is a transport whose websockets leave out messages that are longer than
+// oversizeFilter is a transport whose websockets leave out messages that are longer than
 // frameLimit. The client would end the connection at one, and come to it again
 // with the next, for ever.
-type sift struct {
+type oversizeFilter struct {
 	base http.RoundTripper
 	// skipped, if not nil, hears of each message left out. It may be called
 	// from any goroutine.
 	skipped func(host string, bytes uint64)
 }
 
-func (s *sift) RoundTrip(req *http.Request) (*http.Response, error) {
+func (s *oversizeFilter) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := s.base.RoundTrip(req)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		return resp, err
@@ -27,7 +27,7 @@ func (s *sift) RoundTrip(req *http.Request) (*http.Response, error) {
 		return resp, nil
 	}
 	host := req.URL.Scheme + "://" + req.URL.Host
-	resp.Body = &siftedConn{ReadWriteCloser: conn, in: bufio.NewReader(conn), limit: frameLimit, skipped: func(bytes uint64) {
+	resp.Body = &filteredConn{ReadWriteCloser: conn, in: bufio.NewReader(conn), limit: frameLimit, skipped: func(bytes uint64) {
 		if s.skipped != nil {
 			s.skipped(host, bytes)
 		}
@@ -35,9 +35,9 @@ func (s *sift) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// siftedConn reads the frames of a websocket (RFC 6455, section 5.2). A message
+// filteredConn reads the frames of a websocket (RFC 6455, section 5.2). A message
 // in several frames is passed on whatever its length; Jetstream hosts send none.
-type siftedConn struct {
+type filteredConn struct {
 	io.ReadWriteCloser
 	in      *bufio.Reader
 	limit   uint64
@@ -46,7 +46,7 @@ type siftedConn struct {
 	left    uint64 // of its payload, likewise
 }
 
-func (c *siftedConn) Read(p []byte) (int, error) {
+func (c *filteredConn) Read(p []byte) (int, error) {
 	for len(c.head) == 0 && c.left == 0 {
 		if err := c.next(); err != nil {
 			return 0, err
@@ -74,7 +74,7 @@ const (
 )
 
 // next reads the head of the next frame, or passes over the frame.
-func (c *siftedConn) next() error {
+func (c *filteredConn) next() error {
 	head, err := c.in.Peek(2)
 	if err != nil {
 		return err
