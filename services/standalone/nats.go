@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -22,11 +23,25 @@ const (
 	natsReady = 30 * time.Second // recovery of a large stream reads its index
 	// natsMaxPayload is room for the largest records of the network as JSON.
 	natsMaxPayload = 4 << 20
+	// natsLeast is less than a message and its block need.
+	natsLeast = 1 << 20
 )
+
+// embedded is the NATS server inside this process.
+type embedded struct {
+	*server.Server
+	dir, secret string
+	logger      *slog.Logger
+	// full says that a write failed for want of room. The streams take none then until
+	// they are opened again, though there is room.
+	full *atomic.Bool
+	// streams is how they were opened.
+	streams server.JetStreamConfig
+}
 
 // openNATS starts a NATS server inside this process. It listens on the loopback, for
 // operators' commands (Servers), and takes only who knows the secret of this run.
-func openNATS(dir, secret string, logger *slog.Logger) (*server.Server, error) {
+func openNATS(dir, secret string, logger *slog.Logger) (*embedded, error) {
 	s, err := server.NewServer(&server.Options{
 		ServerName: "tagstream",
 		Host:       "127.0.0.1",
@@ -44,7 +59,7 @@ func openNATS(dir, secret string, logger *slog.Logger) (*server.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up the embedded NATS server: %w", err)
 	}
-	log := natsLogger{log: logger.With("service", "nats"), fatal: &atomic.Bool{}, recovers: &atomic.Bool{}}
+	log := natsLogger{log: logger.With("service", "nats"), fatal: &atomic.Bool{}, recovers: &atomic.Bool{}, full: &atomic.Bool{}}
 	s.SetLoggerV2(log, false, false, false)
 	s.Start()
 	// One that gave up is never ready.
@@ -52,14 +67,59 @@ func openNATS(dir, secret string, logger *slog.Logger) (*server.Server, error) {
 		s.Shutdown()
 		return nil, errors.New("the embedded NATS server did not become ready; its log says why")
 	}
-	return s, nil
+	e := &embedded{Server: s, dir: dir, secret: secret, logger: logger, full: log.full, streams: *s.JetStreamConfig()}
+	e.streams.StoreDir = filepath.Join(dir, "nats") // it tells the folder inside
+	return e, nil
+}
+
+// watchRoom opens the streams again once there is room after a write failed for want of
+// it, until ctx ends. changed hears why they wait, and nil when they do not any more.
+func (e *embedded) watchRoom(ctx context.Context, every time.Duration, changed func(error)) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		has, err := freeBytes(e.dir)
+		if err == nil && has < natsLeast {
+			e.full.Store(true)
+		}
+		if !e.full.Load() {
+			continue
+		}
+		if err == nil && has < natsAgain {
+			err = fmt.Errorf("the disk of the data directory is full: the stream takes nothing until %d bytes are available, %d are", natsAgain, has)
+		}
+		if err == nil {
+			err = e.reopen()
+		}
+		changed(err)
+	}
+}
+
+func (e *embedded) reopen() error {
+	e.full.Store(false)
+	err := e.ShutdownJetStream()
+	if err == nil {
+		streams := e.streams
+		err = e.EnableJetStream(&streams)
+	}
+	if err != nil {
+		e.full.Store(true) // the next look tries again
+		return fmt.Errorf("open the streams again: %w", err)
+	}
+	e.logger.Info("the disk has room again; the stream takes writes", "service", "nats")
+	return nil
 }
 
 // natsUser is who may use the embedded server.
 const natsUser = "tagstream"
 
-func connectEmbedded(s *server.Server, secret, program string, logger *slog.Logger, changed func(error)) (*nats.Conn, error) {
-	opts := append(service.NATSOptions(logger, changed), nats.Name("tagstream "+program), nats.InProcessServer(s), nats.UserInfo(natsUser, secret))
+func (e *embedded) connect(program string, changed func(error)) (*nats.Conn, error) {
+	opts := append(service.NATSOptions(e.logger, changed), nats.Name("tagstream "+program), nats.InProcessServer(e), nats.UserInfo(natsUser, e.secret))
 	nc, err := nats.Connect("", opts...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the embedded NATS server: %w", err)
@@ -69,8 +129,8 @@ func connectEmbedded(s *server.Server, secret, program string, logger *slog.Logg
 
 // freeLease takes ingest's lease from the run before. The lock of the data directory
 // says that it is dead, so there is nobody to wait for.
-func freeLease(ctx context.Context, s *server.Server, secret string, logger *slog.Logger) error {
-	nc, err := connectEmbedded(s, secret, "start", logger, func(error) {})
+func freeLease(ctx context.Context, e *embedded) error {
+	nc, err := e.connect("start", func(error) {})
 	if err != nil {
 		return err
 	}
@@ -82,7 +142,7 @@ func freeLease(ctx context.Context, s *server.Server, secret string, logger *slo
 	return stream.FreeLease(ctx, js)
 }
 
-func closeNATS(s *server.Server) {
+func closeNATS(s *embedded) {
 	s.Shutdown()
 	s.WaitForShutdown()
 }
@@ -91,8 +151,8 @@ func closeNATS(s *server.Server) {
 type natsLogger struct {
 	log *slog.Logger
 	// fatal is whether the server said that it cannot go on, recovers whether it had not
-	// been stopped cleanly.
-	fatal, recovers *atomic.Bool
+	// been stopped cleanly, full whether a write failed for want of room.
+	fatal, recovers, full *atomic.Bool
 }
 
 func (l natsLogger) say(level slog.Level, format string, v []any) {
@@ -107,7 +167,11 @@ const indexErrored = "from index errored"
 
 // Warnings are about its own recovery after a crash, which is no trouble here.
 func (l natsLogger) Warnf(format string, v ...any) {
-	if !strings.Contains(fmt.Sprintf(format, v...), indexErrored) {
+	switch text := fmt.Sprintf(format, v...); {
+	case strings.HasPrefix(text, "Plaintext passwords detected"): // the secret of this run, made by ourselves
+		l.say(slog.LevelDebug, format, v)
+		return
+	case !strings.Contains(text, indexErrored):
 		l.say(slog.LevelInfo, format, v)
 		return
 	}
@@ -117,9 +181,16 @@ func (l natsLogger) Warnf(format string, v ...any) {
 	l.say(slog.LevelDebug, format, v)
 }
 
-func (l natsLogger) Errorf(format string, v ...any) { l.say(slog.LevelError, format, v) }
-func (l natsLogger) Debugf(string, ...any)          {}
-func (l natsLogger) Tracef(string, ...any)          {}
+func (l natsLogger) Errorf(format string, v ...any) {
+	// Only the text says it: the server hands on no error.
+	if strings.Contains(fmt.Sprintf(format, v...), syscall.ENOSPC.Error()) {
+		l.full.Store(true)
+	}
+	l.say(slog.LevelError, format, v)
+}
+
+func (l natsLogger) Debugf(string, ...any) {}
+func (l natsLogger) Tracef(string, ...any) {}
 
 func (l natsLogger) Fatalf(format string, v ...any) {
 	l.fatal.Store(true)

@@ -19,7 +19,7 @@ import (
 func TestWarningsOfRecovery(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	l := natsLogger{log: slog.New(slog.NewTextHandler(&out, nil)), fatal: &atomic.Bool{}, recovers: &atomic.Bool{}}
+	l := natsLogger{log: slog.New(slog.NewTextHandler(&out, nil)), fatal: &atomic.Bool{}, recovers: &atomic.Bool{}, full: &atomic.Bool{}}
 	l.Warnf("Filestore [%s] Recovering stream state from index errored: %v", "$G > POSTS", "corrupt state")
 	l.Warnf("Filestore [%s] Recovering TTL state from index errored: %v", "$G > KV_TAGSTREAM_LEASES", "no such file")
 	l.Warnf("JetStream is %s", "slow")

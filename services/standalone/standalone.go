@@ -44,6 +44,9 @@ const (
 	// lease of one that was killed.
 	privateHolder = "the all-in-one program"
 
+	// roomEvery is how often a full disk is looked at again.
+	roomEvery = 2 * time.Second
+
 	componentNATS     = "nats"
 	componentPostgres = "postgres"
 )
@@ -179,12 +182,16 @@ func (p *pipeline) openStores(ctx context.Context) (_ func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	closers = append(closers, func() error { closeNATS(ns); return nil })
-	if err := freeLease(ctx, ns, secret, p.logger); err != nil {
+	watching := begin(context.WithoutCancel(ctx), "the watch of the disk", func(ctx context.Context) error {
+		ns.watchRoom(ctx, roomEvery, p.natsChanged)
+		return nil
+	})
+	closers = append(closers, func() error { err := watching.stop(); closeNATS(ns); return err })
+	if err := freeLease(ctx, ns); err != nil {
 		return nil, err
 	}
 	p.connect = func(program string) (*nats.Conn, error) {
-		return connectEmbedded(ns, secret, program, p.logger, p.natsChanged)
+		return ns.connect(program, p.natsChanged)
 	}
 	own.NATS = (&url.URL{Scheme: "nats", User: url.UserPassword(natsUser, secret), Host: ns.Addr().String()}).String()
 	return closeAll, publish()
