@@ -91,11 +91,26 @@ func GetStorage(ctx context.Context, js jetstream.JetStream) (Storage, error) {
 	return Storage{Bytes: a.Store, Limit: max(a.Limits.MaxStore, 0)}, nil
 }
 
+// CheckIndex checks that an index at message seq, which came from source, is of this stream,
+// whose state was read after that. The error is ErrBehind where the stream ends before that
+// message, or CheckSource's.
+func CheckIndex(ctx context.Context, js jetstream.JetStream, st State, seq uint64, source event.Position) error {
+	if seq > st.Last {
+		return fmt.Errorf("%w: the index is at %d, the last message is %d", ErrBehind, seq, st.Last)
+	}
+	return CheckSource(ctx, js, seq, source)
+}
+
 // CheckSource compares the upstream position in the message at seq, its Source
 // or its Checkpoint, with the one that an index has of it (a store.Checkpoint). A message that is
 // gone or no event says nothing.
 // The error wraps ErrReplaced, or is the server's.
 func CheckSource(ctx context.Context, js jetstream.JetStream, seq uint64, want event.Position) error {
+	// Nothing to compare in a new index, nor where the message is a dead letter: a newer
+	// program may be able to read it.
+	if seq == 0 || want.Seq == 0 {
+		return nil
+	}
 	msg, err := GetMessage(ctx, js, seq)
 	if err != nil || msg == nil {
 		return err

@@ -49,15 +49,13 @@ const (
 
 const (
 	heartbeatEvery = 2 * time.Second
-	renewEvery     = write.LeaseTTL / 3
 	acquireTimeout = 30 * time.Second
 	// sizeEvery is how often the database's size is looked up.
 	sizeEvery = time.Minute
 	// sweepPause is how long a sweep waits for messages between its steps.
-	sweepPause     = time.Millisecond
-	releaseTimeout = 3 * time.Second
-	retryMin       = 100 * time.Millisecond
-	retryMax       = 5 * time.Second
+	sweepPause = time.Millisecond
+	retryMin   = 100 * time.Millisecond
+	retryMax   = 5 * time.Second
 )
 
 // Indexer is the service. Make one with New, run it once.
@@ -153,10 +151,12 @@ func (x *Indexer) lead(ctx context.Context, w *write.Writer) error {
 	if err := store.EnsureMigrated(ctx, x.cfg.Database, x.log); err != nil {
 		return err
 	}
-	cp, err := x.acquire(ctx, w)
-	if err != nil {
-		return err
-	}
+	return w.Lead(ctx, func(ctx context.Context) (store.Checkpoint, error) { return x.acquire(ctx, w) },
+		func(cp store.Checkpoint) error { return x.index(ctx, w, cp) })
+}
+
+// index indexes from a checkpoint on for as long as the lease lasts.
+func (x *Indexer) index(ctx context.Context, w *write.Writer, cp store.Checkpoint) error {
 	x.metrics.leader.Set(1)
 	x.metrics.checkpoint.Set(float64(cp.Seq))
 	if !cp.Source.Time.IsZero() {
@@ -166,13 +166,6 @@ func (x *Indexer) lead(ctx context.Context, w *write.Writer) error {
 	defer func() {
 		x.metrics.leader.Set(0)
 		x.metrics.lag.Set(0)
-		// The context may be over; a lease that is given back saves the next
-		// holder the wait.
-		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
-		defer cancel()
-		if err := w.Release(release); err != nil {
-			x.log.Warn("could not release the lease; it will expire", "err", err)
-		}
 	}()
 	a := &apply.Applier{
 		Writer: w, Logger: x.log, Big: x.cfg.BigAccount, Tracer: x.deps.Tracer,
@@ -231,7 +224,7 @@ func (x *Indexer) acquire(ctx context.Context, w *write.Writer) (store.Checkpoin
 			x.log.Info("another indexer has the lease, standing by")
 			waiting = true
 		}
-		if !sleep(ctx, renewEvery/2+rand.N(renewEvery/2)) {
+		if !sleep(ctx, write.RenewEvery/2+rand.N(write.RenewEvery/2)) {
 			return cp, context.Cause(ctx)
 		}
 	}
@@ -247,7 +240,7 @@ func (x *Indexer) follow(ctx context.Context, w *write.Writer, a *apply.Applier,
 	seq := cp.Seq
 	renewed := time.Now()
 	for {
-		patience := renewEvery
+		patience := write.RenewEvery
 		if w.Sweeping() {
 			patience = sweepPause
 		}
@@ -276,7 +269,7 @@ func (x *Indexer) follow(ctx context.Context, w *write.Writer, a *apply.Applier,
 			}
 			renewed = time.Now()
 		}
-		if time.Since(renewed) >= renewEvery {
+		if time.Since(renewed) >= write.RenewEvery {
 			if err := x.renew(ctx, w); err != nil {
 				return err
 			}
@@ -297,7 +290,7 @@ func (x *Indexer) follow(ctx context.Context, w *write.Writer, a *apply.Applier,
 
 // reachStream reports whether a standby could read the stream.
 func (x *Indexer) reachStream(ctx context.Context) error {
-	attempt, cancel := context.WithTimeout(ctx, renewEvery)
+	attempt, cancel := context.WithTimeout(ctx, write.RenewEvery)
 	defer cancel()
 	_, err := stream.GetState(attempt, x.js)
 	return err
@@ -305,7 +298,7 @@ func (x *Indexer) reachStream(ctx context.Context) error {
 
 func (x *Indexer) openReader(ctx context.Context, cp store.Checkpoint) (*stream.Reader, error) {
 	// No longer than the lease can go without a renewal.
-	ctx, cancel := context.WithTimeout(ctx, renewEvery)
+	ctx, cancel := context.WithTimeout(ctx, write.RenewEvery)
 	defer cancel()
 	start := cp.Seq + 1
 	if cp.Seq == 0 {
@@ -318,31 +311,27 @@ func (x *Indexer) openReader(ctx context.Context, cp store.Checkpoint) (*stream.
 			x.log.Warn("the stream's beginning was trimmed; the new index starts without it", "first", start)
 		}
 	}
-	// Nothing to compare where the message is a dead letter: a newer program may
-	// be able to read it.
-	if cp.Seq > 0 && cp.Source.Seq > 0 {
-		if err := stream.CheckSource(ctx, x.js, cp.Seq, cp.Source); err != nil {
-			return nil, err
-		}
+	if err := stream.CheckSource(ctx, x.js, cp.Seq, cp.Source); err != nil {
+		return nil, err
 	}
 	return stream.OpenReader(ctx, x.js, start)
 }
 
 func (x *Indexer) renew(ctx context.Context, w *write.Writer) error {
-	attempt, cancel := context.WithTimeout(ctx, renewEvery)
+	attempt, cancel := context.WithTimeout(ctx, write.RenewEvery)
 	defer cancel()
 	return w.Renew(attempt)
 }
 
 func (x *Indexer) checkpoint(ctx context.Context, w *write.Writer) (store.Checkpoint, error) {
-	attempt, cancel := context.WithTimeout(ctx, renewEvery)
+	attempt, cancel := context.WithTimeout(ctx, write.RenewEvery)
 	defer cancel()
 	return w.Checkpoint(attempt)
 }
 
 // prune does a piece of the pruning. Unless the lease is lost, it can wait.
 func (x *Indexer) prune(ctx context.Context, p *prune.Pruner) error {
-	attempt, cancel := context.WithTimeout(ctx, renewEvery)
+	attempt, cancel := context.WithTimeout(ctx, write.RenewEvery)
 	defer cancel()
 	err := p.Step(attempt, time.Now())
 	if err == nil || errors.Is(err, write.ErrLeaseLost) {
@@ -359,7 +348,7 @@ func (x *Indexer) heartbeat(ctx context.Context, w *write.Writer, r *stream.Read
 	if time.Since(x.heart) < heartbeatEvery {
 		return
 	}
-	attempt, cancel := context.WithTimeout(ctx, renewEvery)
+	attempt, cancel := context.WithTimeout(ctx, write.RenewEvery)
 	defer cancel()
 	x.heart = time.Now()
 	st, err := stream.GetState(attempt, x.js)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/indexer/internal/rebuild"
@@ -17,9 +18,6 @@ var (
 	ErrDiffers = rebuild.ErrDiffers
 	ErrTrimmed = rebuild.ErrTrimmed
 )
-
-// Progress is told how far a rebuild is.
-type Progress = rebuild.Progress
 
 // RebuildConfig says what to rebuild and how.
 type RebuildConfig struct {
@@ -38,7 +36,7 @@ type RebuildConfig struct {
 
 // Rebuild makes the index anew from the stream beside the live one and switches
 // to it. It returns how many messages it replayed.
-func Rebuild(ctx context.Context, cfg RebuildConfig, nc *nats.Conn, logger *slog.Logger, p Progress) (uint64, error) {
+func Rebuild(ctx context.Context, cfg RebuildConfig, nc *nats.Conn, logger *slog.Logger, p obs.Progress) (uint64, error) {
 	js, err := stream.JetStream(nc, cfg.Domain)
 	if err != nil {
 		return 0, fmt.Errorf("use JetStream: %w", err)

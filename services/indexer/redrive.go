@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
@@ -35,7 +36,7 @@ type RedriveConfig struct {
 // indexer, which stands by meanwhile (package dlq says how), and removes those
 // that it applied. It returns how many those are, and how many stay. It may be
 // run again after any error.
-func Redrive(ctx context.Context, cfg RedriveConfig, nc *nats.Conn, logger *slog.Logger, p Progress) (applied, stayed int, err error) {
+func Redrive(ctx context.Context, cfg RedriveConfig, nc *nats.Conn, logger *slog.Logger, p obs.Progress) (applied, stayed int, err error) {
 	js, err := stream.JetStream(nc, cfg.Domain)
 	if err != nil {
 		return 0, 0, fmt.Errorf("use JetStream: %w", err)

@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/check"
 	"github.com/tagstream/tagstream/pkg/stream"
@@ -34,7 +35,7 @@ type VerifyConfig struct {
 
 // Verify checks an index by itself and, where there is another one, compares
 // the two. It returns a sentence on what it did, and what it found.
-func Verify(ctx context.Context, cfg VerifyConfig, logger *slog.Logger, p Progress) (did string, f check.Findings, err error) {
+func Verify(ctx context.Context, cfg VerifyConfig, logger *slog.Logger, p obs.Progress) (did string, f check.Findings, err error) {
 	if cfg.Schema == "" {
 		cfg.Schema = store.Live
 	}

@@ -154,7 +154,7 @@ func TestRebuildIsResumed(t *testing.T) {
 	second, _ := page(t, url+query+"&after="+token)
 	require.NotEmpty(t, second)
 
-	rebuild := func(ctx context.Context, p indexer.Progress) (uint64, error) {
+	rebuild := func(ctx context.Context, p obs.Progress) (uint64, error) {
 		return indexer.Rebuild(ctx, indexer.RebuildConfig{Database: b.owner, ID: fmt.Sprint("rebuild", time.Now().UnixNano())},
 			b.nats.Conn(t), slog.New(slog.DiscardHandler), p)
 	}

@@ -35,14 +35,14 @@ func TestVerifyWhileIndexing(t *testing.T) {
 		}))
 	require.ErrorIs(t, err, context.Canceled)
 
-	tryVerify := func(cfg indexer.VerifyConfig, p indexer.Progress) (string, check.Findings, error) {
+	tryVerify := func(cfg indexer.VerifyConfig, p obs.Progress) (string, check.Findings, error) {
 		t.Helper()
 		b.runs++
 		cfg.ID = fmt.Sprint("verify-", b.runs)
 		cfg.Connect = func(context.Context) (*nats.Conn, error) { return nats.Connect("", nats.InProcessServer(b.nats)) }
 		return indexer.Verify(t.Context(), cfg, slog.New(slog.DiscardHandler), p)
 	}
-	verify := func(cfg indexer.VerifyConfig, p indexer.Progress) (string, check.Findings) {
+	verify := func(cfg indexer.VerifyConfig, p obs.Progress) (string, check.Findings) {
 		t.Helper()
 		did, f, err := tryVerify(cfg, p)
 		require.NoError(t, err)

@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tagstream/tagstream/pkg/store/internal/keys"
-	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
 // hoursPruned is how far before the checkpoint's time rows of tag_hours are
@@ -108,26 +107,4 @@ func (w *Writer) pruneTerms(ctx context.Context, dict *terms, list, column, and 
 	}
 	dict.forget(names)
 	return next, int64(len(names)), seen < limit, nil
-}
-
-// holding runs fn in a transaction that holds the checkpoint's row under the
-// lease, with the upstream time that the index has come to.
-func (w *Writer) holding(ctx context.Context, fn func(tx pgx.Tx, now time.Time) error) error {
-	return pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
-		var epoch int64
-		var now time.Time
-		err := tx.QueryRow(ctx, `SELECT epoch, LEAST(source_time, clock_timestamp()) FROM checkpoint FOR UPDATE`).Scan(&epoch, &now)
-		if err != nil {
-			return fmt.Errorf("read the checkpoint: %w", pg.NotMigrated(err))
-		}
-		if epoch != w.epoch {
-			return ErrLeaseLost
-		}
-		if err := fn(tx, now); err != nil {
-			return err
-		}
-		// It may have taken longer than the lease, and nobody could renew it.
-		_, err = tx.Exec(ctx, `UPDATE checkpoint SET lease_until = clock_timestamp() + $1`, LeaseTTL)
-		return err
-	})
 }

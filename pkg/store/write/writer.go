@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -13,9 +12,6 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/keys"
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
-
-// LeaseTTL is how long the indexer's lease outlives its last renewal.
-const LeaseTTL = 5 * time.Second
 
 // A writer that stopped in mid-transaction holds the checkpoint's lock:
 // the server ends it so that another can take over.
@@ -67,68 +63,6 @@ func Open(ctx context.Context, o store.Options, holder string) (*Writer, error) 
 
 // Close closes the writer's connections.
 func (w *Writer) Close() { w.pool.Close() }
-
-// Acquire takes the lease if it is free or already this writer's, and returns
-// the checkpoint to go on from. The error is ErrLeaseHeld, ErrOutdated,
-// ErrNotMigrated, or the database's.
-func (w *Writer) Acquire(ctx context.Context) (store.Checkpoint, error) {
-	// Whoever holds the lease may be inside a transaction: then this waits for
-	// its row, and sees what that transaction made of it.
-	tag, err := w.pool.Exec(ctx, `
-		WITH taken AS (
-			UPDATE checkpoint
-			   SET epoch = epoch + 1, holder = $1, lease_until = clock_timestamp() + $2
-			 WHERE (holder = $1 OR lease_until < clock_timestamp()) AND writer_version <= $3
-			RETURNING changes)
-		INSERT INTO change_runs (id, begun) SELECT $4, changes FROM taken`,
-		w.holder, LeaseTTL, store.SchemaVersion, rand.Int64())
-	if err != nil {
-		return store.Checkpoint{}, fmt.Errorf("acquire the indexer's lease: %w", pg.NotMigrated(err))
-	}
-	if tag.RowsAffected() == 0 {
-		if _, err := readCheckpoint(ctx, w.pool, ""); err != nil {
-			return store.Checkpoint{}, err
-		}
-		return store.Checkpoint{}, ErrLeaseHeld
-	}
-	cp, err := readCheckpoint(ctx, w.pool, "")
-	if err != nil {
-		return store.Checkpoint{}, err
-	}
-	if cp.holder != w.holder {
-		return store.Checkpoint{}, ErrLeaseHeld
-	}
-	w.epoch, w.at, w.changes = cp.epoch, cp.Seq, cp.changes
-	w.sweeping, w.retagging, w.announcing = true, true, true // the holder before may have left some
-	// The schema may be another one than before: a rebuild was switched in.
-	w.tags.forgetAll()
-	w.langs.forgetAll()
-	return cp.Checkpoint, nil
-}
-
-// Renew keeps the lease while there is nothing to apply. The error is
-// ErrLeaseLost or the database's.
-func (w *Writer) Renew(ctx context.Context) error {
-	tag, err := w.pool.Exec(ctx, `
-		UPDATE checkpoint SET lease_until = clock_timestamp() + $2 WHERE epoch = $1`, w.epoch, LeaseTTL)
-	if err != nil {
-		return fmt.Errorf("renew the indexer's lease: %w", pg.NotMigrated(err))
-	}
-	if tag.RowsAffected() == 0 {
-		return ErrLeaseLost
-	}
-	return nil
-}
-
-// Release gives the lease back, so that another need not wait for its end.
-func (w *Writer) Release(ctx context.Context) error {
-	_, err := w.pool.Exec(ctx, `
-		UPDATE checkpoint SET holder = '', lease_until = 'epoch' WHERE epoch = $1`, w.epoch)
-	if err != nil {
-		return fmt.Errorf("release the indexer's lease: %w", err)
-	}
-	return nil
-}
 
 // Apply runs fold in one transaction that holds the checkpoint's row, and then
 // moves the checkpoint to what fold returned. Either all of it happens or

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
@@ -31,12 +31,8 @@ var (
 	ErrTooBig = errors.New("the account's history is too big to be folded at once; rebuild the index instead")
 )
 
-const (
-	// nearEnd is how many messages may be left to read under the lease.
-	nearEnd        = 2000
-	renewEvery     = write.LeaseTTL / 3
-	releaseTimeout = 3 * time.Second
-)
+// nearEnd is how many messages may be left to read under the lease.
+const nearEnd = 2000
 
 // Selection says which dead letters to redrive: those with these numbers, or,
 // without any, all; those with this reason where one is given.
@@ -53,18 +49,12 @@ type Result struct {
 	Err error
 }
 
-// Progress is told how far the reading of the stream is.
-type Progress interface {
-	At(done, total uint64)
-	Say(step string)
-}
-
 // Redrive is one run of a redrive.
 type Redrive struct {
 	JS       jetstream.JetStream
 	Writer   *write.Writer // without a lease
 	Logger   *slog.Logger
-	Progress Progress
+	Progress obs.Progress
 	// OnResult hears of each dead letter, once.
 	OnResult func(Result)
 	// MaxHistory bounds what is held in memory, in bytes of messages; 0 is
@@ -258,10 +248,7 @@ func (r *Redrive) once(ctx context.Context, accounts []*account) error {
 		if s.at+nearEnd >= cp.Seq {
 			break
 		}
-		if err := s.until(ctx, cp.Seq, h.add, func() error {
-			r.Progress.At(s.at, cp.Seq)
-			return nil
-		}); err != nil {
+		if err := s.until(ctx, cp.Seq, h.add, func() { r.Progress.At(s.at, cp.Seq) }); err != nil {
 			return err
 		}
 	}
@@ -299,39 +286,25 @@ func foreign(d stream.DeadLetter, data []byte) bool {
 // write seizes the lease, reads the little that is left to read, and folds the
 // accounts' histories.
 func (r *Redrive) write(ctx context.Context, s *scan, h *histories, accounts []*account, whole bool) error {
-	cp, err := r.Writer.Seize(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
-		defer cancel()
-		if err := r.Writer.Release(release); err != nil {
-			r.Logger.Warn("could not release the lease; it will expire", "err", err)
-		}
-	}()
-	renewed := time.Now()
-	if err := s.until(ctx, cp.Seq, h.add, func() error {
-		if time.Since(renewed) < renewEvery {
-			return nil
-		}
-		renewed = time.Now()
-		return r.Writer.Renew(ctx)
-	}); err != nil {
-		return err
-	}
-	for r.Writer.Sweeping() {
-		if err := r.applier().Sweep(ctx); err != nil {
+	return r.Writer.Lead(ctx, r.Writer.Seize, func(cp store.Checkpoint) error {
+		if err := r.Writer.Keep(ctx, func(ctx context.Context) error {
+			return s.until(ctx, cp.Seq, h.add, func() {})
+		}); err != nil {
 			return err
 		}
-	}
-	for _, a := range accounts {
-		if err := r.apply(ctx, a, cp.Seq, whole); err != nil {
-			return err
+		for r.Writer.Sweeping() {
+			if err := r.applier().Sweep(ctx); err != nil {
+				return err
+			}
 		}
-		a.steps = nil
-	}
-	return nil
+		for _, a := range accounts {
+			if err := r.apply(ctx, a, cp.Seq, whole); err != nil {
+				return err
+			}
+			a.steps = nil
+		}
+		return nil
+	})
 }
 
 // checkpoint reads the checkpoint, and checks that it is one of this stream.
@@ -344,16 +317,8 @@ func (r *Redrive) checkpoint(ctx context.Context, st stream.State) (store.Checkp
 		if st, err = stream.GetState(ctx, r.JS); err != nil {
 			return cp, err
 		}
-		if cp.Seq > st.Last {
-			return cp, fmt.Errorf("%w: the index is at %d, the last message is %d", stream.ErrBehind, cp.Seq, st.Last)
-		}
 	}
-	if cp.Source.Seq > 0 { // else the message is a dead letter itself
-		if err := stream.CheckSource(ctx, r.JS, cp.Seq, cp.Source); err != nil {
-			return cp, err
-		}
-	}
-	return cp, nil
+	return cp, stream.CheckIndex(ctx, r.JS, st, cp.Seq, cp.Source)
 }
 
 // apply redrives the dead letters of one account, together or, where Postgres

@@ -124,9 +124,8 @@ func openScan(ctx context.Context, js jetstream.JetStream, from uint64) (*scan, 
 
 func (s *scan) close() { s.reader.Close() }
 
-// until gives fn every message up to number to. step is called now and then,
-// also while nothing comes.
-func (s *scan) until(ctx context.Context, to uint64, fn func(stream.Message) error, step func() error) error {
+// until gives fn every message up to number to. step is called now and then.
+func (s *scan) until(ctx context.Context, to uint64, fn func(stream.Message) error, step func()) error {
 	end, err := s.lastStored(ctx, to)
 	if err != nil {
 		return err
@@ -153,9 +152,7 @@ func (s *scan) until(ctx context.Context, to uint64, fn func(stream.Message) err
 			}
 			s.at, s.ahead = m.Seq, s.ahead[1:]
 		}
-		if err := step(); err != nil {
-			return err
-		}
+		step()
 	}
 	s.at = max(s.at, to)
 	return nil

@@ -35,7 +35,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -277,13 +276,8 @@ func (p *pass) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if cp.Seq > st.Last {
-		return fmt.Errorf("%w: the index is at %d, the last message is %d", stream.ErrBehind, cp.Seq, st.Last)
-	}
-	if cp.Seq > 0 && cp.Source.Seq > 0 {
-		if err := stream.CheckSource(ctx, p.JS, cp.Seq, cp.Source); err != nil {
-			return err
-		}
+	if err := stream.CheckIndex(ctx, p.JS, st, cp.Seq, cp.Source); err != nil {
+		return err
 	}
 	if p.posts, err = stream.OpenEraser(ctx, p.JS); err != nil {
 		return err

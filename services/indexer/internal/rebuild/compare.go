@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
-	"time"
 
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/check"
@@ -17,16 +15,13 @@ import (
 // stays. The new one stays beside it.
 var ErrDiffers = errors.New("the rebuilt index differs from the live one")
 
-// renewEvery is how often the lease is renewed while nothing is written.
-const renewEvery = write.LeaseTTL / 3
-
 // compare compares the two indexes at the live one's checkpoint.
 func (r *Rebuild) compare(ctx context.Context, p *replay.Replay, w *write.Writer) error {
 	r.Progress.Say("comparing the new index with the live one")
 	var found check.Findings
 	v := check.New(r.Database)
 	v.Near = p.Near
-	err := keeping(ctx, w, func(ctx context.Context) (err error) {
+	err := w.Keep(ctx, func(ctx context.Context) (err error) {
 		found, err = v.Compare(ctx, store.Live, store.Rebuilding, func(ctx context.Context, seq uint64) error {
 			if err := p.To(ctx, seq); err != nil {
 				return err
@@ -41,33 +36,6 @@ func (r *Rebuild) compare(ctx context.Context, p *replay.Replay, w *write.Writer
 		return err
 	})
 	return r.judge(ctx, found, err)
-}
-
-// keeping runs fn, which may take long, and keeps the lease of the new index
-// meanwhile. Where that is lost, fn's context ends, and the error is
-// write.ErrLeaseLost.
-func keeping(ctx context.Context, w *write.Writer, fn func(ctx context.Context) error) error {
-	ctx, end := context.WithCancelCause(ctx)
-	var renewing sync.WaitGroup
-	renewing.Go(func() {
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(renewEvery):
-			}
-			if err := w.Renew(ctx); errors.Is(err, write.ErrLeaseLost) {
-				end(err)
-			}
-		}
-	})
-	err := fn(ctx)
-	end(nil)
-	renewing.Wait()
-	if cause := context.Cause(ctx); errors.Is(cause, write.ErrLeaseLost) {
-		return cause
-	}
-	return err
 }
 
 // judge says what was found, and returns whether that keeps the new index from
@@ -113,7 +81,7 @@ func (r *Rebuild) checkConflicts(ctx context.Context, p *replay.Replay, w *write
 		return err
 	}
 	var found check.Findings
-	err := keeping(ctx, w, func(ctx context.Context) (err error) {
+	err := w.Keep(ctx, func(ctx context.Context) (err error) {
 		found, err = check.New(r.Database).Conflicts(ctx, store.Live, store.Rebuilding)
 		return err
 	})

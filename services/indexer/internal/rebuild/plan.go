@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/services/indexer/internal/dlq"
 )
 
 // headStart is the part of a stream that is being trimmed that is not replayed: the
@@ -105,14 +105,8 @@ func (r *Rebuild) drop(ctx context.Context) error {
 
 // isForeign reports whether an index at cp is of another stream than there is.
 func (r *Rebuild) isForeign(ctx context.Context, cp store.Checkpoint, st stream.State) (bool, error) {
-	if cp.Seq > st.Last {
-		return true, nil
-	}
-	if cp.Seq == 0 || cp.Source.Seq == 0 {
-		return false, nil // there is nothing to compare
-	}
-	err := stream.CheckSource(ctx, r.JS, cp.Seq, cp.Source)
-	if errors.Is(err, stream.ErrReplaced) {
+	err := stream.CheckIndex(ctx, r.JS, st, cp.Seq, cp.Source)
+	if errors.Is(err, stream.ErrBehind) || errors.Is(err, stream.ErrReplaced) {
 		return true, nil
 	}
 	return false, err
@@ -123,15 +117,12 @@ func (r *Rebuild) isForeign(ctx context.Context, cp store.Checkpoint, st stream.
 func (r *Rebuild) carryOver(ctx context.Context, w *write.Writer) error {
 	r.Progress.Say(fmt.Sprintf("the stream was trimmed: copying what the live index has from before message %d", r.plan.first))
 	total := 0
-	if err := keeping(ctx, w, func(ctx context.Context) error {
+	if err := w.Keep(ctx, func(ctx context.Context) error {
 		return w.CarryOver(ctx, r.plan.first, func(n int) { total += n })
 	}); err != nil {
 		return err
 	}
-	if err := w.RecountDeadLetters(ctx, func(ctx context.Context, checkpoint uint64) (int64, error) {
-		seqs, err := stream.DeadLetterSeqs(ctx, r.JS)
-		return int64(len(slices.DeleteFunc(seqs, func(seq uint64) bool { return seq > checkpoint }))), err
-	}); err != nil {
+	if err := dlq.Recount(ctx, r.JS, w); err != nil {
 		return err
 	}
 	r.Progress.Say(fmt.Sprintf("copied %d posts", total))

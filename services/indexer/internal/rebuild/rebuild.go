@@ -20,6 +20,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
@@ -38,19 +39,10 @@ const (
 	// vacuumed and switched in; what comes meanwhile is applied after.
 	nearEnd = 10_000
 	// atEnd is how many may be missing when the live indexer is made to wait.
-	atEnd          = 2000
-	releaseTimeout = 3 * time.Second
+	atEnd = 2000
 	// grace is how long requests that began on the former schema may last.
 	grace = 6 * time.Second
 )
-
-// Progress is told how far a rebuild is.
-type Progress interface {
-	// At says that done of total messages are applied; total may grow.
-	At(done, total uint64)
-	// Say announces a step.
-	Say(step string)
-}
 
 // Rebuild is one run of a rebuild.
 type Rebuild struct {
@@ -63,7 +55,7 @@ type Rebuild struct {
 	// one, or has not come as far in upstream time as one of another stream.
 	AcceptDifferences bool
 	Logger            *slog.Logger
-	Progress          Progress
+	Progress          obs.Progress
 
 	owner *write.Owner
 	plan  plan
@@ -98,20 +90,32 @@ func (r *Rebuild) Run(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	defer w.Close()
-	cp, err := w.Acquire(ctx)
+	var replayed uint64
+	err = w.Lead(ctx, w.Acquire, func(cp store.Checkpoint) (err error) {
+		replayed, err = r.lead(ctx, w, cp.Seq)
+		return err
+	})
 	if errors.Is(err, write.ErrLeaseHeld) {
-		return 0, fmt.Errorf("rebuild: %w", errRunning)
+		err = fmt.Errorf("rebuild: %w", errRunning)
 	}
 	if err != nil {
-		return 0, err
+		return replayed, err
 	}
-	defer func() {
-		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
-		defer cancel()
-		// After a switch there is nothing to give back, and else it ends by itself.
-		_ = w.Release(release)
-	}()
-	from := cp.Seq
+	r.Progress.Say("switched; removing the former index")
+	select {
+	case <-ctx.Done():
+		return replayed, nil // the next rebuild removes it
+	case <-time.After(grace):
+	}
+	if err := r.owner.Drop(ctx, store.Retired); err != nil {
+		return replayed, fmt.Errorf("the new index is live, but removing the former one failed: %w", err)
+	}
+	return replayed, nil
+}
+
+// lead fills the new index from a message on and switches it in, and returns how many
+// messages it replayed.
+func (r *Rebuild) lead(ctx context.Context, w *write.Writer, from uint64) (uint64, error) {
 	switch {
 	case from > 0:
 		r.Progress.Say(fmt.Sprintf("continuing an interrupted rebuild from message %d", from))
@@ -133,22 +137,11 @@ func (r *Rebuild) Run(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	defer p.Close()
-	if err := r.replay(ctx, p, w); err != nil {
-		if ctx.Err() != nil {
-			err = fmt.Errorf("rebuild interrupted at message %d; run it again to continue: %w", p.At(), context.Cause(ctx))
-		}
-		return p.At() - from, err
+	err = r.replay(ctx, p, w)
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("rebuild interrupted at message %d; run it again to continue: %w", p.At(), context.Cause(ctx))
 	}
-	r.Progress.Say("switched; removing the former index")
-	select {
-	case <-ctx.Done():
-		return p.At() - from, nil // the next rebuild removes it
-	case <-time.After(grace):
-	}
-	if err := r.owner.Drop(ctx, store.Retired); err != nil {
-		return p.At() - from, fmt.Errorf("the new index is live, but removing the former one failed: %w", err)
-	}
-	return p.At() - from, nil
+	return p.At() - from, err
 }
 
 // replay brings the new index to the stream's end by way of the live one's
@@ -281,7 +274,7 @@ func (r *Rebuild) recallFloors(ctx context.Context, p *replay.Replay) error {
 
 func (r *Rebuild) vacuum(ctx context.Context, w *write.Writer) error {
 	r.Progress.Say("vacuuming the new index")
-	return keeping(ctx, w, func(ctx context.Context) error { return r.owner.Vacuum(ctx, store.Rebuilding) })
+	return w.Keep(ctx, func(ctx context.Context) error { return r.owner.Vacuum(ctx, store.Rebuilding) })
 }
 
 // switched returns the error of a switch. The commit's answer may have been lost:

@@ -9,10 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/check"
 	"github.com/tagstream/tagstream/pkg/store/write"
@@ -20,17 +20,8 @@ import (
 	"github.com/tagstream/tagstream/services/indexer/internal/replay"
 )
 
-const (
-	// nearEnd is how many messages may be applied while the live index waits.
-	nearEnd        = 1000
-	releaseTimeout = 3 * time.Second
-)
-
-// Progress is told how far the work is.
-type Progress interface {
-	At(done, total uint64)
-	Say(step string)
-}
+// nearEnd is how many messages may be applied while the live index waits.
+const nearEnd = 1000
 
 // Verify is one run of a verification.
 type Verify struct {
@@ -40,7 +31,7 @@ type Verify struct {
 	Database store.Options
 	ID       string // unique to the run
 	Logger   *slog.Logger
-	Progress Progress
+	Progress obs.Progress
 }
 
 // Other returns the schema beside the live one that there is to compare it
@@ -138,11 +129,7 @@ func (v *Verify) align(ctx context.Context, schema, other string) (check.Finding
 	if err != nil {
 		return check.Findings{}, err
 	}
-	release := func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
-		defer cancel()
-		_ = w.Release(ctx) // else it ends by itself
-	}
+	release := func() { _ = w.Release(ctx) } // else it ends by itself
 	defer release()
 	r, err := replay.Open(ctx, replay.Config{
 		JS: js, Writer: w, Logger: v.Logger, Database: v.Database, Leader: schema,

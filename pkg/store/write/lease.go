@@ -1,0 +1,177 @@
+package write
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/internal/pg"
+)
+
+const (
+	// LeaseTTL is how long the indexer's lease outlives its last renewal.
+	LeaseTTL = 5 * time.Second
+	// RenewEvery is how often a holder that writes nothing renews it.
+	RenewEvery     = LeaseTTL / 3
+	releaseTimeout = 3 * time.Second
+)
+
+// seized marks the holder of a lease that was seized.
+const seized = "seized by "
+
+// Lead runs fn as the holder of the lease that take, Acquire or Seize, got, and gives that
+// back afterwards. The error is take's or fn's.
+func (w *Writer) Lead(ctx context.Context, take func(context.Context) (store.Checkpoint, error), fn func(from store.Checkpoint) error) error {
+	from, err := take(ctx)
+	if err != nil {
+		return err
+	}
+	// Where that fails, the lease ends by itself; after a switch there is nothing to give back.
+	defer func() { _ = w.Release(ctx) }()
+	return fn(from)
+}
+
+// Keep runs fn, which may take long, and renews the lease meanwhile. Where that is lost, fn's context
+// ends, and the error is ErrLeaseLost. A renewal that fails otherwise is tried again.
+func (w *Writer) Keep(ctx context.Context, fn func(ctx context.Context) error) error {
+	ctx, end := context.WithCancelCause(ctx)
+	var renewing sync.WaitGroup
+	renewing.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(RenewEvery):
+			}
+			if err := w.Renew(ctx); errors.Is(err, ErrLeaseLost) {
+				end(err)
+			}
+		}
+	})
+	err := fn(ctx)
+	end(nil)
+	renewing.Wait()
+	if cause := context.Cause(ctx); errors.Is(cause, ErrLeaseLost) {
+		return cause
+	}
+	return err
+}
+
+// Acquire takes the lease if it is free or already this writer's, and returns
+// the checkpoint to go on from. The error is ErrLeaseHeld, ErrOutdated,
+// ErrNotMigrated, or the database's.
+func (w *Writer) Acquire(ctx context.Context) (store.Checkpoint, error) {
+	// Whoever holds the lease may be inside a transaction: then this waits for
+	// its row, and sees what that transaction made of it.
+	tag, err := w.pool.Exec(ctx, `
+		WITH taken AS (
+			UPDATE checkpoint
+			   SET epoch = epoch + 1, holder = $1, lease_until = clock_timestamp() + $2
+			 WHERE (holder = $1 OR lease_until < clock_timestamp()) AND writer_version <= $3
+			RETURNING changes)
+		INSERT INTO change_runs (id, begun) SELECT $4, changes FROM taken`,
+		w.holder, LeaseTTL, store.SchemaVersion, rand.Int64())
+	if err != nil {
+		return store.Checkpoint{}, fmt.Errorf("acquire the indexer's lease: %w", pg.NotMigrated(err))
+	}
+	if tag.RowsAffected() == 0 {
+		if _, err := readCheckpoint(ctx, w.pool, ""); err != nil {
+			return store.Checkpoint{}, err
+		}
+		return store.Checkpoint{}, ErrLeaseHeld
+	}
+	cp, err := readCheckpoint(ctx, w.pool, "")
+	if err != nil {
+		return store.Checkpoint{}, err
+	}
+	if cp.holder != w.holder {
+		return store.Checkpoint{}, ErrLeaseHeld
+	}
+	w.epoch, w.at, w.changes = cp.epoch, cp.Seq, cp.changes
+	w.sweeping, w.retagging, w.announcing = true, true, true // the holder before may have left some
+	// The schema may be another one than before: a rebuild was switched in.
+	w.tags.forgetAll()
+	w.langs.forgetAll()
+	return cp.Checkpoint, nil
+}
+
+// Renew keeps the lease while there is nothing to apply. The error is
+// ErrLeaseLost or the database's.
+func (w *Writer) Renew(ctx context.Context) error {
+	tag, err := w.pool.Exec(ctx, `
+		UPDATE checkpoint SET lease_until = clock_timestamp() + $2 WHERE epoch = $1`, w.epoch, LeaseTTL)
+	if err != nil {
+		return fmt.Errorf("renew the indexer's lease: %w", pg.NotMigrated(err))
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrLeaseLost
+	}
+	return nil
+}
+
+// Seize takes the lease at once from a holder that waited for it: for an
+// operator's command beside a running indexer, which stands by from then on. A
+// transaction under way is waited for. The error is ErrLeaseHeld while another
+// command has seized it, ErrOutdated, ErrNotMigrated, or the database's.
+func (w *Writer) Seize(ctx context.Context) (store.Checkpoint, error) {
+	if !strings.HasPrefix(w.holder, seized) {
+		w.holder = seized + w.holder
+	}
+	if _, err := w.pool.Exec(ctx, `
+		UPDATE checkpoint
+		   SET epoch = epoch + 1, holder = $1, lease_until = clock_timestamp() + $2
+		 WHERE writer_version <= $3 AND (holder = $1 OR NOT starts_with(holder, $4) OR lease_until < clock_timestamp())`,
+		w.holder, LeaseTTL, store.SchemaVersion, seized); err != nil {
+		return store.Checkpoint{}, fmt.Errorf("seize the indexer's lease: %w", pg.NotMigrated(err))
+	}
+	// It is this holder's now, or Acquire says why not.
+	return w.Acquire(ctx)
+}
+
+// Release gives the lease back, so that another need not wait for its end. It does so also
+// where the context is over.
+func (w *Writer) Release(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	_, err := w.pool.Exec(ctx, `
+		UPDATE checkpoint SET holder = '', lease_until = 'epoch' WHERE epoch = $1`, w.epoch)
+	if err != nil {
+		return fmt.Errorf("release the indexer's lease: %w", err)
+	}
+	return nil
+}
+
+// Checkpoint returns how far the fold has come, whoever has the lease.
+func (w *Writer) Checkpoint(ctx context.Context) (store.Checkpoint, error) {
+	cp, err := readCheckpoint(ctx, w.pool, "")
+	return cp.Checkpoint, err
+}
+
+// holding runs fn in a transaction that holds the checkpoint's row under the
+// lease, with the upstream time that the index has come to.
+func (w *Writer) holding(ctx context.Context, fn func(tx pgx.Tx, now time.Time) error) error {
+	return pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+		var epoch int64
+		var now time.Time
+		err := tx.QueryRow(ctx, `SELECT epoch, LEAST(source_time, clock_timestamp()) FROM checkpoint FOR UPDATE`).Scan(&epoch, &now)
+		if err != nil {
+			return fmt.Errorf("read the checkpoint: %w", pg.NotMigrated(err))
+		}
+		if epoch != w.epoch {
+			return ErrLeaseLost
+		}
+		if err := fn(tx, now); err != nil {
+			return err
+		}
+		// It may have taken longer than the lease, and nobody could renew it.
+		_, err = tx.Exec(ctx, `UPDATE checkpoint SET lease_until = clock_timestamp() + $1`, LeaseTTL)
+		return err
+	})
+}
