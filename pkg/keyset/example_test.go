@@ -15,7 +15,7 @@ func Example() {
 		Key   [16]byte
 		Title string
 	}
-	ordering := keyset.MustOrdering(keyset.Column{Name: "key", Direction: keyset.Desc, Type: keyset.TypeUUID})
+	ordering := keyset.MustOrdering(keyset.Column{Name: "key", Sort: keyset.Desc, Type: keyset.TypeUUID})
 	keyOf := func(p photo) []keyset.Value { return []keyset.Value{keyset.UUID(p.Key)} }
 	signing, _ := keyset.NewKey("2026-11", bytes.Repeat([]byte("s"), keyset.MinSecret))
 	codec, _ := keyset.NewCodec(signing)
@@ -49,8 +49,8 @@ func ExampleOrdering_Seek() {
 		keyset.Column{Name: "name", Type: keyset.TypeText},
 	)
 	page := keyset.Below(keyset.Int64(-12), keyset.Text("art"))
-	for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
-		seek, _ := ordering.Seek(way, page, 1)
+	for _, direction := range []keyset.Direction{keyset.Forward, keyset.Backward} {
+		seek, _ := ordering.Seek(direction, page, 1)
 		fmt.Println("WHERE", seek.Where, "ORDER BY", seek.OrderBy)
 	}
 	// Output:
@@ -61,7 +61,7 @@ func ExampleOrdering_Seek() {
 // Where directions differ, the rows that follow a position lie in several ranges.
 func ExampleSeek_branches() {
 	ordering := keyset.MustOrdering(
-		keyset.Column{Name: "posts", Direction: keyset.Desc, Type: keyset.TypeInt64},
+		keyset.Column{Name: "posts", Sort: keyset.Desc, Type: keyset.TypeInt64},
 		keyset.Column{Name: "name", Type: keyset.TypeText},
 	)
 	seek, _ := ordering.Seek(keyset.Forward, keyset.Below(keyset.Int64(12), keyset.Text("art")), 1)

@@ -87,7 +87,7 @@ func (k sortKey) column() keyset.Column {
 		}
 	}
 	if k.desc {
-		c.Direction = keyset.Desc
+		c.Sort = keyset.Desc
 	}
 	return c
 }
@@ -207,26 +207,26 @@ func (o *oracle) sorted() []row {
 
 // page returns the ids of the page of n rows read from a place, in forward order,
 // and whether there are more.
-func (o *oracle) page(way keyset.Way, from place, n int) (ids []int64, more bool) {
+func (o *oracle) page(direction keyset.Direction, from place, n int) (ids []int64, more bool) {
 	all := o.sorted()
-	if way == keyset.Backward {
+	if direction == keyset.Backward {
 		slices.Reverse(all)
 	}
 	for _, r := range all {
 		var follows bool
 		switch from.side {
 		case keyset.SideStart:
-			follows = way == keyset.Forward
+			follows = direction == keyset.Forward
 		case keyset.SideEnd:
-			follows = way == keyset.Backward
+			follows = direction == keyset.Backward
 		default:
 			c := o.compare(o.key(r), from.key)
-			if way == keyset.Backward {
+			if direction == keyset.Backward {
 				c = -c
 			}
 			follows = c > 0 ||
-				c == 0 && way == keyset.Forward && from.side == keyset.SideAbove ||
-				c == 0 && way == keyset.Backward && from.side == keyset.SideBelow
+				c == 0 && direction == keyset.Forward && from.side == keyset.SideAbove ||
+				c == 0 && direction == keyset.Backward && from.side == keyset.SideBelow
 		}
 		if !follows {
 			continue
@@ -237,7 +237,7 @@ func (o *oracle) page(way keyset.Way, from place, n int) (ids []int64, more bool
 		}
 		ids = append(ids, r.id)
 	}
-	if way == keyset.Backward {
+	if direction == keyset.Backward {
 		slices.Reverse(ids)
 	}
 	return ids, more

@@ -11,12 +11,12 @@ import (
 // MaxColumns is the most columns an [Ordering] may have.
 const MaxColumns = 8
 
-// Direction is the way in which a column's values follow each other.
-type Direction uint8
+// Sort is how a column's values follow each other.
+type Sort uint8
 
-// The two directions. The zero value is Asc, as in SQL.
+// Both sorts. The zero value is Asc, as in SQL.
 const (
-	Asc Direction = iota
+	Asc Sort = iota
 	Desc
 )
 
@@ -41,10 +41,10 @@ type Column struct {
 	// "lower(name)". Empty means Name. It goes into queries as it is: write
 	// it in code, never take it from a request. It is not part of the
 	// fingerprint.
-	Expr      string
-	Direction Direction
-	Nulls     Nulls
-	Type      Type
+	Expr  string
+	Sort  Sort
+	Nulls Nulls
+	Type  Type
 }
 
 // Ordering is a total order of rows: its columns together must be unique, which
@@ -53,10 +53,10 @@ type Column struct {
 // or repeat one of them. An Ordering does not change and is safe for
 // concurrent use.
 type Ordering struct {
-	columns []Column
-	orderBy [2]string // by Way, over expressions
-	names   [2]string // by Way, over output names
-	print   []byte    // unambiguous description, the start of each fingerprint
+	columns     []Column
+	orderBy     [2]string // by Direction, over expressions
+	names       [2]string // by Direction, over output names
+	fingerprint []byte    // unambiguous description, the start of each fingerprint
 }
 
 // NewOrdering checks the columns and returns their ordering.
@@ -79,21 +79,21 @@ func NewOrdering(columns ...Column) (*Ordering, error) {
 		}
 		o.columns[i] = c
 	}
-	for _, way := range []Way{Forward, Backward} {
+	for _, direction := range []Direction{Forward, Backward} {
 		var byExpr, byName []string
 		for _, c := range o.columns {
-			suffix := c.suffix(way)
+			suffix := c.suffix(direction)
 			byExpr = append(byExpr, c.Expr+suffix)
 			byName = append(byName, c.Name+suffix)
 		}
-		o.orderBy[way] = strings.Join(byExpr, ", ")
-		o.names[way] = strings.Join(byName, ", ")
+		o.orderBy[direction] = strings.Join(byExpr, ", ")
+		o.names[direction] = strings.Join(byName, ", ")
 	}
-	o.print = append(o.print, "keyset ordering 1"...)
-	o.print = binary.BigEndian.AppendUint32(o.print, uint32(len(o.columns)))
+	o.fingerprint = append(o.fingerprint, "keyset ordering 1"...)
+	o.fingerprint = binary.BigEndian.AppendUint32(o.fingerprint, uint32(len(o.columns)))
 	for _, c := range o.columns {
-		o.print = appendText(o.print, c.Name)
-		o.print = append(o.print, byte(c.Direction), byte(c.Nulls), byte(c.Type))
+		o.fingerprint = appendText(o.fingerprint, c.Name)
+		o.fingerprint = append(o.fingerprint, byte(c.Sort), byte(c.Nulls), byte(c.Type))
 	}
 	return o, nil
 }
@@ -110,18 +110,18 @@ func MustOrdering(columns ...Column) *Ordering {
 // Columns returns a copy of the ordering's columns, with Expr filled in.
 func (o *Ordering) Columns() []Column { return append([]Column(nil), o.columns...) }
 
-// OrderBy returns the text that follows ORDER BY to read rows in the given way.
+// OrderBy returns the text that follows ORDER BY to read rows in the given direction.
 // Backward is forward reversed in every column and in the place of NULLs, so
 // one index serves both. OrderBy(Forward) is also the column list of that
 // index (put expressions that are not plain columns in parentheses there).
-func (o *Ordering) OrderBy(way Way) string { return o.orderBy[way&1] }
+func (o *Ordering) OrderBy(direction Direction) string { return o.orderBy[direction&1] }
 
 func (c Column) check() error {
 	switch {
 	case c.Name == "":
 		return errors.New("has no name")
-	case c.Direction > Desc:
-		return fmt.Errorf("has unknown direction %d", c.Direction)
+	case c.Sort > Desc:
+		return fmt.Errorf("has unknown direction %d", c.Sort)
 	case c.Nulls > NullsLast:
 		return fmt.Errorf("has unknown place of NULLs %d", c.Nulls)
 	case c.Type < TypeInt64 || c.Type > TypeUUID:
@@ -130,21 +130,23 @@ func (c Column) check() error {
 	return nil
 }
 
-// desc says whether values fall when the column is read in the given way.
-func (c Column) desc(way Way) bool { return (c.Direction == Desc) != (way == Backward) }
+// desc says whether values fall when the column is read in the given direction.
+func (c Column) desc(direction Direction) bool { return (c.Sort == Desc) != (direction == Backward) }
 
-// nullsLast says whether a nullable column's NULLs come last in the given way.
-func (c Column) nullsLast(way Way) bool { return (c.Nulls == NullsLast) != (way == Backward) }
+// nullsLast says whether a nullable column's NULLs come last in the given direction.
+func (c Column) nullsLast(direction Direction) bool {
+	return (c.Nulls == NullsLast) != (direction == Backward)
+}
 
-func (c Column) suffix(way Way) string {
+func (c Column) suffix(direction Direction) string {
 	s := " ASC"
-	if c.desc(way) {
+	if c.desc(direction) {
 		s = " DESC"
 	}
 	switch {
 	case c.Nulls == NotNull:
 		return s // the default of each direction, which every index has
-	case c.nullsLast(way):
+	case c.nullsLast(direction):
 		return s + " NULLS LAST"
 	default:
 		return s + " NULLS FIRST"
@@ -168,7 +170,7 @@ type Filter struct {
 // page's size; put in what tells one list from another with the same columns.
 func (o *Ordering) Fingerprint(filters ...Filter) Fingerprint {
 	var room [512]byte
-	b := append(room[:0], o.print...)
+	b := append(room[:0], o.fingerprint...)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(filters)))
 	for _, f := range filters {
 		b = appendText(b, f.Name)

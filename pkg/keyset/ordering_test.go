@@ -20,7 +20,7 @@ func TestNewOrderingRefuses(t *testing.T) {
 		"no name":           {[]keyset.Column{{Expr: "lower(x)", Type: keyset.TypeText}}, "has no name"},
 		"no type":           {[]keyset.Column{{Name: "x"}}, "unknown type 0"},
 		"unknown type":      {[]keyset.Column{{Name: "x", Type: 99}}, "unknown type 99"},
-		"unknown direction": {[]keyset.Column{{Name: "x", Type: keyset.TypeText, Direction: 2}}, "unknown direction 2"},
+		"unknown direction": {[]keyset.Column{{Name: "x", Type: keyset.TypeText, Sort: 2}}, "unknown direction 2"},
 		"unknown nulls":     {[]keyset.Column{{Name: "x", Type: keyset.TypeText, Nulls: 3}}, "unknown place of NULLs 3"},
 		"twice":             {[]keyset.Column{id, id}, `"id" is named twice`},
 	} {
@@ -36,9 +36,9 @@ func TestNewOrderingRefuses(t *testing.T) {
 func TestOrderBy(t *testing.T) {
 	t.Parallel()
 	o := keyset.MustOrdering(
-		keyset.Column{Name: "a", Direction: keyset.Desc, Type: keyset.TypeInt64},
+		keyset.Column{Name: "a", Sort: keyset.Desc, Type: keyset.TypeInt64},
 		keyset.Column{Name: "b", Expr: "lower(t.b)", Nulls: keyset.NullsFirst, Type: keyset.TypeText},
-		keyset.Column{Name: "c", Direction: keyset.Desc, Nulls: keyset.NullsLast, Type: keyset.TypeTime},
+		keyset.Column{Name: "c", Sort: keyset.Desc, Nulls: keyset.NullsLast, Type: keyset.TypeTime},
 		keyset.Column{Name: "d", Type: keyset.TypeUUID},
 	)
 	require.Equal(t, "a DESC, lower(t.b) ASC NULLS FIRST, c DESC NULLS LAST, d ASC", o.OrderBy(keyset.Forward))
@@ -64,7 +64,7 @@ func TestFingerprint(t *testing.T) {
 	for name, f := range map[string]keyset.Fingerprint{
 		"plain":              plain.Fingerprint(),
 		"another name":       with(func(c *keyset.Column) { c.Name = "b" }).Fingerprint(),
-		"descending":         with(func(c *keyset.Column) { c.Direction = keyset.Desc }).Fingerprint(),
+		"descending":         with(func(c *keyset.Column) { c.Sort = keyset.Desc }).Fingerprint(),
 		"nulls first":        with(func(c *keyset.Column) { c.Nulls = keyset.NullsFirst }).Fingerprint(),
 		"nulls last":         with(func(c *keyset.Column) { c.Nulls = keyset.NullsLast }).Fingerprint(),
 		"another type":       with(func(c *keyset.Column) { c.Type = keyset.TypeText }).Fingerprint(),

@@ -6,11 +6,11 @@ import "slices"
 type Page[R any] struct {
 	Rows []R
 
-	// More says whether the list goes on beyond the page in the way it was
+	// More says whether the list goes on beyond the page in the direction it was
 	// read: below it after Forward, above it after Backward. For the other
-	// side, ask for one row in the reverse way from the page's edge there:
+	// side, ask for one row in the reverse direction from the page's edge there:
 	// Previous after Forward, Next after Backward. Where that position is
-	// Exhausted in that way there is none, without asking.
+	// Exhausted in that direction there is none, without asking.
 	More bool
 
 	// Previous and Next are the page's edges: read Backward from Previous for
@@ -21,17 +21,17 @@ type Page[R any] struct {
 }
 
 // Slice makes a page of at most n rows out of the rows that a query gave when
-// reading in the given way from a position, with a LIMIT of n+1: the row too
+// reading in the given direction from a position, with a LIMIT of n+1: the row too
 // many is the proof that there are more, and is dropped. key returns a row's
 // values in the ordering's columns. Slice takes rows over and reorders them in
 // place.
-func Slice[R any](rows []R, n int, way Way, from Position, key func(R) []Value) Page[R] {
+func Slice[R any](rows []R, n int, direction Direction, from Position, key func(R) []Value) Page[R] {
 	n = max(n, 0)
 	p := Page[R]{Rows: rows}
 	if len(rows) > n {
 		p.Rows, p.More = rows[:n], true
 	}
-	if way == Backward {
+	if direction == Backward {
 		slices.Reverse(p.Rows)
 	}
 	if len(p.Rows) == 0 {
@@ -39,7 +39,7 @@ func Slice[R any](rows []R, n int, way Way, from Position, key func(R) []Value) 
 		// that turning back gives the row.
 		if from.Side == SideAt {
 			from.Side = SideBelow
-			if way == Backward {
+			if direction == Backward {
 				from.Side = SideAbove
 			}
 		}

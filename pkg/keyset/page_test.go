@@ -14,7 +14,7 @@ func TestSlice(t *testing.T) {
 	for name, test := range map[string]struct {
 		rows           []int64 // as the query gave them
 		n              int
-		way            keyset.Way
+		direction      keyset.Direction
 		from           keyset.Position
 		want           []int64
 		more           bool
@@ -35,7 +35,7 @@ func TestSlice(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := keyset.Slice(test.rows, test.n, test.way, test.from, func(r int64) []keyset.Value { return []keyset.Value{v(r)} })
+			p := keyset.Slice(test.rows, test.n, test.direction, test.from, func(r int64) []keyset.Value { return []keyset.Value{v(r)} })
 			require.Equal(t, test.want, p.Rows)
 			require.Equal(t, test.more, p.More)
 			require.True(t, test.previous.Equal(p.Previous), "previous %v", p.Previous)

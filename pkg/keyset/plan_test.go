@@ -42,13 +42,13 @@ func TestPlans(t *testing.T) {
 	}
 
 	key := keyset.Column{Name: "key", Type: keyset.TypeUUID}
-	keyDesc := keyset.Column{Name: "key", Type: keyset.TypeUUID, Direction: keyset.Desc}
+	keyDesc := keyset.Column{Name: "key", Type: keyset.TypeUUID, Sort: keyset.Desc}
 	posts := keyset.Column{Name: "posts", Type: keyset.TypeInt64}
-	postsDesc := keyset.Column{Name: "posts", Type: keyset.TypeInt64, Direction: keyset.Desc}
+	postsDesc := keyset.Column{Name: "posts", Type: keyset.TypeInt64, Sort: keyset.Desc}
 	rank := keyset.Column{Name: "rank", Expr: "(-posts)", Type: keyset.TypeInt64}
 	name := keyset.Column{Name: "name", Type: keyset.TypeText}
 	due := keyset.Column{Name: "due", Type: keyset.TypeInt64, Nulls: keyset.NullsLast}
-	dueDesc := keyset.Column{Name: "due", Type: keyset.TypeInt64, Nulls: keyset.NullsLast, Direction: keyset.Desc}
+	dueDesc := keyset.Column{Name: "due", Type: keyset.TypeInt64, Nulls: keyset.NullsLast, Sort: keyset.Desc}
 	hidden := keyset.Column{Name: "hidden", Type: keyset.TypeBool}
 	middle := keyset.Text("tag-020000") // in the middle of each tie
 
@@ -85,11 +85,11 @@ func TestPlans(t *testing.T) {
 			for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
 				_, err := conn.Exec(t.Context(), "SET plan_cache_mode = "+mode)
 				require.NoError(t, err)
-				for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
+				for _, direction := range []keyset.Direction{keyset.Forward, keyset.Backward} {
 					for _, from := range []keyset.Position{keyset.Above(test.key...), keyset.Below(test.key...), keyset.Start(), keyset.End()} {
-						seek, err := ordering.Seek(way, from, 1)
+						seek, err := ordering.Seek(direction, from, 1)
 						require.NoError(t, err)
-						label := fmt.Sprintf("%s, way %d, side %d", mode, way, from.Side)
+						label := fmt.Sprintf("%s, way %d, side %d", mode, direction, from.Side)
 						tail := fmt.Sprintf(" ORDER BY %s LIMIT %d", seek.OrderBy, limit)
 
 						// One range each: no sort, and no row read but those returned.

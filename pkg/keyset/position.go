@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// Way is the way in which rows are read: along the ordering or against it.
-type Way uint8
+// Direction is how rows are read: along the ordering or against it.
+type Direction uint8
 
-// The two ways. The zero value is Forward.
+// The two directions. The zero value is Forward.
 const (
-	Forward Way = iota
+	Forward Direction = iota
 	Backward
 )
 
-// Reverse returns the other way.
-func (w Way) Reverse() Way { return w ^ 1 }
+// Reverse returns the other direction.
+func (w Direction) Reverse() Direction { return w ^ 1 }
 
 // Side says where a [Position] is, relative to the row whose key it holds.
 type Side uint8
@@ -29,7 +29,7 @@ const (
 	SideEnd               // after the last row, whichever that is
 	SideAbove             // just before the row: forward includes it
 	SideBelow             // just after the row: backward includes it
-	SideAt                // the row itself: left out in both ways
+	SideAt                // the row itself: left out in both directions
 )
 
 // Position is a place in an ordering. It does not need its row to exist, so it
@@ -57,19 +57,19 @@ func Below(key ...Value) Position { return Position{Side: SideBelow, Key: key} }
 // At is the row with this key; it is a row's own cursor.
 func At(key ...Value) Position { return Position{Side: SideAt, Key: key} }
 
-// Includes says whether reading in the given way from p gives the row of p's
+// Includes says whether reading in the given direction from p gives the row of p's
 // key itself: the difference between <= and <.
-func (p Position) Includes(way Way) bool {
-	return way == Forward && p.Side == SideAbove || way == Backward && p.Side == SideBelow
+func (p Position) Includes(direction Direction) bool {
+	return direction == Forward && p.Side == SideAbove || direction == Backward && p.Side == SideBelow
 }
 
-// Unbounded says whether reading in the given way from p leaves nothing out.
-func (p Position) Unbounded(way Way) bool {
-	return way == Forward && p.Side == SideStart || way == Backward && p.Side == SideEnd
+// Unbounded says whether reading in the given direction from p leaves nothing out.
+func (p Position) Unbounded(direction Direction) bool {
+	return direction == Forward && p.Side == SideStart || direction == Backward && p.Side == SideEnd
 }
 
-// Exhausted says whether reading in the given way from p can give nothing.
-func (p Position) Exhausted(way Way) bool { return p.Unbounded(way.Reverse()) }
+// Exhausted says whether reading in the given direction from p can give nothing.
+func (p Position) Exhausted(direction Direction) bool { return p.Unbounded(direction.Reverse()) }
 
 // Equal says whether p and q are the same position.
 func (p Position) Equal(q Position) bool {

@@ -146,22 +146,22 @@ func (l *list) change(t *testing.T) {
 
 // read gets one page by the library, from a token, and checks it against the
 // oracle. It returns the page with its rows' keys.
-func (l *list) read(t *testing.T, way keyset.Way, from place, n int) keyset.Page[row] {
+func (l *list) read(t *testing.T, direction keyset.Direction, from place, n int) keyset.Page[row] {
 	t.Helper()
 	position, err := l.codec.Decode(l.codec.Encode(from.position(), l.print), l.print)
 	require.NoError(t, err)
-	rows := l.query(t, way, position, n+1)
-	page := keyset.Slice(rows, n, way, position, func(r row) []keyset.Value { return place{key: l.oracle.key(r)}.position().Key })
+	rows := l.query(t, direction, position, n+1)
+	page := keyset.Slice(rows, n, direction, position, func(r row) []keyset.Value { return place{key: l.oracle.key(r)}.position().Key })
 
-	want, more := l.oracle.page(way, from, n)
-	require.Equal(t, want, idsOf(page.Rows), "%s: page of %d, way %d, from %v", l.form, n, way, from)
+	want, more := l.oracle.page(direction, from, n)
+	require.Equal(t, want, idsOf(page.Rows), "%s: page of %d, way %d, from %v", l.form, n, direction, from)
 	require.Equal(t, more, page.More)
 	return page
 }
 
-func (l *list) query(t *testing.T, way keyset.Way, from keyset.Position, limit int) []row {
+func (l *list) query(t *testing.T, direction keyset.Direction, from keyset.Position, limit int) []row {
 	t.Helper()
-	seek, err := l.ordering.Seek(way, from, 2)
+	seek, err := l.ordering.Seek(direction, from, 2)
 	require.NoError(t, err)
 	head := "SELECT * FROM " + l.table
 	run := func(sql string, limit int, args []any) []row {
@@ -224,7 +224,7 @@ func (l *list) edge(t *testing.T, got keyset.Position, side keyset.Side, r row) 
 
 // walkWhileChanging reads the whole list in one way while rows come and go. Every
 // row that is there throughout is seen exactly once, and none twice.
-func (l *list) walkWhileChanging(t *testing.T, way keyset.Way) {
+func (l *list) walkWhileChanging(t *testing.T, direction keyset.Direction) {
 	t.Helper()
 	throughout := map[int64]bool{}
 	for id := range l.oracle.rows {
@@ -233,18 +233,18 @@ func (l *list) walkWhileChanging(t *testing.T, way keyset.Way) {
 	goneBefore := len(l.gone)
 	seen := map[int64]int{}
 	from := place{side: keyset.SideStart}
-	if way == keyset.Backward {
+	if direction == keyset.Backward {
 		from.side = keyset.SideEnd
 	}
 	for pages := 0; ; pages++ {
-		page := l.read(t, way, from, 1+l.random.IntN(12))
+		page := l.read(t, direction, from, 1+l.random.IntN(12))
 		for _, r := range page.Rows {
 			seen[r.id]++
 		}
 		if !page.More {
 			break
 		}
-		if way == keyset.Forward {
+		if direction == keyset.Forward {
 			from = l.edge(t, page.Next, keyset.SideBelow, page.Rows[len(page.Rows)-1])
 		} else {
 			from = l.edge(t, page.Previous, keyset.SideAbove, page.Rows[0])
@@ -304,7 +304,7 @@ func (l *list) wander(t *testing.T) {
 		if from.side >= keyset.SideAbove {
 			from.key = l.anyKey()
 		}
-		l.read(t, keyset.Way(l.random.IntN(2)), from, l.random.IntN(10))
+		l.read(t, keyset.Direction(l.random.IntN(2)), from, l.random.IntN(10))
 	}
 }
 
@@ -332,13 +332,13 @@ func (l *list) empty(t *testing.T) {
 	key := l.anyKey()
 	l.exec(t, "DELETE FROM "+l.table)
 	clear(l.oracle.rows)
-	for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
+	for _, direction := range []keyset.Direction{keyset.Forward, keyset.Backward} {
 		for side := keyset.SideStart; side <= keyset.SideAt; side++ {
 			from := place{side: side}
 			if side >= keyset.SideAbove {
 				from.key = key
 			}
-			page := l.read(t, way, from, 3)
+			page := l.read(t, direction, from, 3)
 			require.Empty(t, page.Rows)
 		}
 	}

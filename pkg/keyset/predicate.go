@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Seek is the SQL that reads rows in one way from a position, in two forms that
+// Seek is the SQL that reads rows in one direction from a position, in two forms that
 // select the same rows.
 type Seek struct {
 	// Where is one condition, to be joined to others with AND.
@@ -55,22 +55,22 @@ type Branch struct {
 // of values, a value of another type, or a NULL in a column that has none.
 // A position that came out of [Codec.Decode] with this ordering's fingerprint
 // never fails.
-func (o *Ordering) Seek(way Way, from Position, firstArg int) (Seek, error) {
-	way &= 1
-	s := Seek{OrderBy: o.orderBy[way], outer: o.names[way], NextArg: firstArg}
+func (o *Ordering) Seek(direction Direction, from Position, firstArg int) (Seek, error) {
+	direction &= 1
+	s := Seek{OrderBy: o.orderBy[direction], outer: o.names[direction], NextArg: firstArg}
 	if err := o.check(from); err != nil {
 		return Seek{}, err
 	}
 	switch {
-	case from.Unbounded(way):
+	case from.Unbounded(direction):
 		s.Where, s.Branches = "TRUE", []Branch{{Where: "TRUE"}}
 		return s, nil
-	case from.Exhausted(way):
+	case from.Exhausted(direction):
 		s.Where = "FALSE"
 		return s, nil
 	}
 
-	b := builder{way: way, columns: o.columns, key: from.Key, args: make([]any, 0, len(from.Key))}
+	b := builder{direction: direction, columns: o.columns, key: from.Key, args: make([]any, 0, len(from.Key))}
 	for i, v := range from.Key {
 		if !v.IsNull() {
 			b.placeholder[i] = "$" + strconv.Itoa(s.NextArg)
@@ -80,7 +80,7 @@ func (o *Ordering) Seek(way Way, from Position, firstArg int) (Seek, error) {
 		b.used[i+1] = len(b.args)
 	}
 	s.Args = b.args
-	s.Branches = b.branches(from.Includes(way))
+	s.Branches = b.branches(from.Includes(direction))
 	s.Where = b.where(s.Branches)
 	return s, nil
 }
@@ -147,7 +147,7 @@ func (o *Ordering) check(p Position) error {
 
 // builder writes the conditions of one seek.
 type builder struct {
-	way         Way
+	direction   Direction
 	columns     []Column
 	key         []Value
 	args        []any               // the key's values that are not NULL
@@ -175,7 +175,7 @@ func (b *builder) runStart(end int) int {
 	start := end - 1
 	for last.Nulls == NotNull && start > 0 {
 		c := b.columns[start-1]
-		if c.Nulls != NotNull || c.Direction != last.Direction {
+		if c.Nulls != NotNull || c.Sort != last.Sort {
 			break
 		}
 		start--
@@ -221,7 +221,7 @@ func (b *builder) follows(out []Branch, start, end int, inclusive bool) []Branch
 		add(b.compare(start, end, inclusive), end)
 		return out
 	}
-	switch null, last := b.key[start].IsNull(), c.nullsLast(b.way); {
+	switch null, last := b.key[start].IsNull(), c.nullsLast(b.direction); {
 	case null && last && inclusive:
 		add(c.Expr+" IS NULL", start)
 	case null && last: // nothing follows
@@ -241,7 +241,7 @@ func (b *builder) follows(out []Branch, start, end int, inclusive bool) []Branch
 // compare compares a run of columns with the key, as one row if it is longer than one.
 func (b *builder) compare(start, end int, inclusive bool) string {
 	op := " > "
-	if b.columns[start].desc(b.way) {
+	if b.columns[start].desc(b.direction) {
 		op = " < "
 	}
 	if inclusive {

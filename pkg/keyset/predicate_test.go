@@ -14,8 +14,8 @@ import (
 func hexOf(b []byte) string { return hex.EncodeToString(b) }
 
 // column is a short way to write one: "a", "a desc", with the place of NULLs.
-func column(name string, nulls keyset.Nulls, direction keyset.Direction) keyset.Column {
-	return keyset.Column{Name: name, Nulls: nulls, Direction: direction, Type: keyset.TypeInt64}
+func column(name string, nulls keyset.Nulls, direction keyset.Sort) keyset.Column {
+	return keyset.Column{Name: name, Nulls: nulls, Sort: direction, Type: keyset.TypeInt64}
 }
 
 func TestSeek(t *testing.T) {
@@ -28,12 +28,12 @@ func TestSeek(t *testing.T) {
 	c := column("c", never, asc)
 
 	for name, test := range map[string]struct {
-		columns  []keyset.Column
-		way      keyset.Way
-		from     keyset.Position
-		where    string
-		branches []string
-		args     int
+		columns   []keyset.Column
+		direction keyset.Direction
+		from      keyset.Position
+		where     string
+		branches  []string
+		args      int
 	}{
 		"start":           {[]keyset.Column{a}, keyset.Forward, keyset.Start(), "TRUE", []string{"TRUE"}, 0},
 		"start, backward": {[]keyset.Column{a}, keyset.Backward, keyset.Start(), "FALSE", nil, 0},
@@ -93,7 +93,7 @@ func TestSeek(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := keyset.MustOrdering(test.columns...)
-			s, err := o.Seek(test.way, test.from, 5)
+			s, err := o.Seek(test.direction, test.from, 5)
 			require.NoError(t, err)
 			require.Equal(t, test.where, s.Where)
 			var branches []string
@@ -108,7 +108,7 @@ func TestSeek(t *testing.T) {
 			require.Equal(t, test.branches, branches)
 			require.Len(t, s.Args, test.args)
 			require.Equal(t, 5+test.args, s.NextArg)
-			require.Equal(t, o.OrderBy(test.way), s.OrderBy)
+			require.Equal(t, o.OrderBy(test.direction), s.OrderBy)
 		})
 	}
 }
@@ -129,8 +129,8 @@ func TestSeekRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
-				_, err := o.Seek(way, test.from, 1)
+			for _, direction := range []keyset.Direction{keyset.Forward, keyset.Backward} {
+				_, err := o.Seek(direction, test.from, 1)
 				require.ErrorContains(t, err, test.want)
 			}
 		})
@@ -140,7 +140,7 @@ func TestSeekRefuses(t *testing.T) {
 func TestUnion(t *testing.T) {
 	t.Parallel()
 	o := keyset.MustOrdering(
-		keyset.Column{Name: "posts", Expr: "t.posts", Direction: keyset.Desc, Type: keyset.TypeInt64},
+		keyset.Column{Name: "posts", Expr: "t.posts", Sort: keyset.Desc, Type: keyset.TypeInt64},
 		keyset.Column{Name: "name", Expr: "t.name", Type: keyset.TypeText})
 	const query = "SELECT t.posts, t.name FROM tags t"
 
@@ -162,7 +162,7 @@ func TestUnion(t *testing.T) {
 }
 
 func BenchmarkSeek(b *testing.B) {
-	posts := keyset.MustOrdering(keyset.Column{Name: "key", Direction: keyset.Desc, Type: keyset.TypeUUID})
+	posts := keyset.MustOrdering(keyset.Column{Name: "key", Sort: keyset.Desc, Type: keyset.TypeUUID})
 	tags := keyset.MustOrdering(column("posts", keyset.NotNull, keyset.Desc), column("name", keyset.NotNull, keyset.Asc))
 	for name, test := range map[string]struct {
 		ordering *keyset.Ordering

@@ -76,7 +76,7 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 			continue // an older program did without positions: the writer says what that means
 		}
 		if err != nil && !exists(err) {
-			return fmt.Errorf("create bucket %s: %w", b.Bucket, err)
+			return fmt.Errorf("create bucket %s: %w", b.Bucket, blame(err, js, replicas))
 		}
 	}
 	compression := jetstream.S2Compression
@@ -139,10 +139,22 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 			err = create(ctx, js, s.StreamConfig, s.least)
 		}
 		if err != nil {
-			return fmt.Errorf("create stream %s: %w", s.Name, err)
+			return fmt.Errorf("create stream %s: %w", s.Name, blame(err, js, replicas))
 		}
 	}
 	return nil
+}
+
+// blame names the setting that an error of the server comes of, where that is sure.
+func blame(err error, js jetstream.JetStream, replicas int) error {
+	domain := js.Options().Domain
+	switch {
+	case isCode(err, errCodeReplicasUnclustered):
+		return fmt.Errorf("%w: TAGSTREAM_STREAM_REPLICAS asks for %d servers, and this one is in no cluster", err, replicas)
+	case domain != "" && (errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, nats.ErrNoResponders)):
+		return fmt.Errorf("%w: no server has JetStream in %q, the domain of TAGSTREAM_NATS_DOMAIN", err, domain)
+	}
+	return err
 }
 
 // create creates a stream if it is not there, smaller where the server has no room

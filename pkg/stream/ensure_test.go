@@ -260,3 +260,17 @@ func TestEnsureWithoutRoomForThePosition(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, p.IsZero())
 }
+
+// TestWrongSettingsAreNamed: what the server says of replicas that it cannot have, or of a
+// domain that there is not, names no setting.
+func TestWrongSettingsAreNamed(t *testing.T) {
+	t.Parallel()
+	srv, js := serve(t)
+	require.ErrorContains(t, stream.Ensure(within(t, patience), js, stream.Config{Replicas: 3}), "TAGSTREAM_STREAM_REPLICAS asks for 3 servers")
+	elsewhere, err := stream.JetStream(srv.Conn(t), "elsewhere")
+	require.NoError(t, err)
+	const says = `no server has JetStream in "elsewhere", the domain of TAGSTREAM_NATS_DOMAIN`
+	require.ErrorContains(t, stream.Ensure(within(t, patience), elsewhere, stream.Config{}), says)
+	_, err = stream.GetState(within(t, patience), elsewhere)
+	require.ErrorContains(t, err, says)
+}

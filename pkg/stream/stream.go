@@ -65,7 +65,7 @@ type State struct {
 func GetState(ctx context.Context, js jetstream.JetStream) (State, error) {
 	s, err := js.Stream(ctx, Posts)
 	if err != nil {
-		return State{}, fmt.Errorf("look up stream %s: %w", Posts, err)
+		return State{}, fmt.Errorf("look up stream %s: %w", Posts, blame(err, js, 1))
 	}
 	st, cfg := s.CachedInfo().State, s.CachedInfo().Config
 	state := State{First: max(st.FirstSeq, 1), Last: st.LastSeq, Bytes: st.Bytes, MaxAge: cfg.MaxAge}

@@ -254,7 +254,8 @@ const (
 	errCodeStoreFailed           jetstream.ErrorCode = 10077 // the stream's own limit, under DiscardNew
 	errCodeStreamTooBig          jetstream.ErrorCode = 10122 // the account's limit of one stream
 	// An account wants a size for each stream.
-	errCodeSizeRequired jetstream.ErrorCode = 10113
+	errCodeSizeRequired        jetstream.ErrorCode = 10113
+	errCodeReplicasUnclustered jetstream.ErrorCode = 10074 // more than one without a cluster
 )
 
 func isCode(err error, codes ...jetstream.ErrorCode) bool {

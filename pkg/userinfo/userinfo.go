@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -38,20 +39,30 @@ func Check(raw, ends string) error {
 	return nil
 }
 
-// Strip returns a URL, or a list of them, without all that may be user-info:
-// everything between the first :// and the last @. ok is false where not even that is
-// sure to leave nothing secret.
+// Strip returns a URL, or a list of them, without all that may be secret: what is between
+// the first :// and the last @, and parameters that may be passwords. ok is false where not
+// even that is sure to leave nothing secret.
 func Strip(raw string) (rest string, ok bool) {
 	scheme, rest, found := strings.Cut(raw, "://")
-	if !found || !plainScheme.MatchString(scheme) || strings.Contains(strings.ToLower(lenient(rest)), "pass") {
+	if !found || !plainScheme.MatchString(scheme) {
 		return "", false
 	}
-	at := strings.LastIndex(rest, "@")
-	if at < 0 {
-		return raw, plainHosts.MatchString(rest)
+	if at := strings.LastIndex(rest, "@"); at >= 0 {
+		rest = rest[at+1:]
+	} else if !plainHosts.MatchString(rest) {
+		return "", false
 	}
-	return scheme + "://" + rest[at+1:], true
+	if saysPass(rest) {
+		before, query, _ := strings.Cut(rest, "?")
+		params := slices.DeleteFunc(strings.Split(query, "&"), saysPass)
+		if rest = before + "?" + strings.Join(params, "&"); saysPass(rest) {
+			return "", false
+		}
+	}
+	return scheme + "://" + rest, true
 }
+
+func saysPass(s string) bool { return strings.Contains(strings.ToLower(lenient(s)), "pass") }
 
 var (
 	plainScheme = regexp.MustCompile(`^[a-z]+$`)

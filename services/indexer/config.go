@@ -40,7 +40,7 @@ const (
 	defaultBatchWait = 20 * time.Millisecond
 	defaultMarkerAge = 30 * 24 * time.Hour
 	// MinMarkerAge is the least MarkerAge. It must be longer than anything that
-	// comes again reaches back (package prune says what that is): a minute.
+	// comes again reaches back; package prune says what that is.
 	MinMarkerAge = 24 * time.Hour
 
 	defaultChangesAge = 7 * 24 * time.Hour

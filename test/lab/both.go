@@ -214,13 +214,13 @@ func (s *index) bothAt(ctx context.Context, b *Both, ids []int64, start event.Ke
 		return err
 	}
 	b.By[byUs] = BothCost{medians[0], counts}
-	for i, way := range []simple{probe, merge} {
-		counts, err := s.countRival(ctx, way.keys)
+	for i, direction := range []simple{probe, merge} {
+		counts, err := s.countRival(ctx, direction.keys)
 		if err != nil {
 			return err
 		}
-		if way.behind != nil {
-			behind, err := s.countRival(ctx, *way.behind)
+		if direction.behind != nil {
+			behind, err := s.countRival(ctx, *direction.behind)
 			if err != nil {
 				return err
 			}
@@ -276,13 +276,13 @@ func sameKeys(got, want []event.Key) error {
 
 // simply runs a request by a simple way: one snapshot, the tags' ids, the keys, whether there are more
 // behind, the records.
-func (s *index) simply(ctx context.Context, b *Both, way simple, want []event.Key) error {
+func (s *index) simply(ctx context.Context, b *Both, direction simple, want []event.Key) error {
 	return s.rivalConn(ctx, func(conn *pgx.Conn) error {
 		return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 			if err := drain(ctx, tx, query.Statement{SQL: "SELECT name, id, posts FROM tags WHERE name = ANY($1)", Args: []any{[]string{b.A, b.B}}}); err != nil {
 				return err
 			}
-			found, err := collect(ctx, tx, way.keys.SQL, rowToKey, way.keys.Args...)
+			found, err := collect(ctx, tx, direction.keys.SQL, rowToKey, direction.keys.Args...)
 			if err != nil {
 				return err
 			}
@@ -290,8 +290,8 @@ func (s *index) simply(ctx context.Context, b *Both, way simple, want []event.Ke
 			if err := sameKeys(found, want); err != nil {
 				return err
 			}
-			if way.behind != nil {
-				if err := drain(ctx, tx, *way.behind); err != nil {
+			if direction.behind != nil {
+				if err := drain(ctx, tx, *direction.behind); err != nil {
 					return err
 				}
 			}

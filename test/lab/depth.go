@@ -48,8 +48,8 @@ type PageCost struct {
 }
 
 // Growth is the latency of the deepest page over that of the first, by one way.
-func (d Depth) Growth(way string) float64 {
-	return float64(d.Pages[len(d.Pages)-1].By[way].Latency) / float64(d.Pages[0].By[way].Latency)
+func (d Depth) Growth(direction string) float64 {
+	return float64(d.Pages[len(d.Pages)-1].By[direction].Latency) / float64(d.Pages[0].By[direction].Latency)
 }
 
 // tagSet is some tags and what to call them.
@@ -254,7 +254,7 @@ func samePosts(got []query.PostRow, want []listed) error {
 	return nil
 }
 
-func (s *index) depthRival(ctx context.Context, d *Depth, way string, statement func(DepthPage) query.Statement) error {
+func (s *index) depthRival(ctx context.Context, d *Depth, direction string, statement func(DepthPage) query.Statement) error {
 	var asks []func(context.Context) error
 	for _, p := range d.Pages {
 		st := statement(p)
@@ -262,7 +262,7 @@ func (s *index) depthRival(ctx context.Context, d *Depth, way string, statement 
 	}
 	medians, err := s.timeInTurns(ctx, asks...)
 	if err != nil {
-		return fmt.Errorf("%s: %w", way, err)
+		return fmt.Errorf("%s: %w", direction, err)
 	}
 	for i, p := range d.Pages {
 		cost := PageCost{Latency: medians[i]}
@@ -272,7 +272,7 @@ func (s *index) depthRival(ctx context.Context, d *Depth, way string, statement 
 		if cost.Plan, err = s.planRival(ctx, statement(p)); err != nil {
 			return err
 		}
-		d.Pages[i].By[way] = cost
+		d.Pages[i].By[direction] = cost
 	}
 	return nil
 }

@@ -56,12 +56,12 @@ func TestLab(t *testing.T) {
 			"ties of posts": r.Ties.Posts, "ties of tags": r.Ties.Tags} {
 			exact := 0
 			for _, one := range all {
-				require.Greater(t, one.Pages, 1, "%s, %s", name, one.Way)
+				require.Greater(t, one.Pages, 1, "%s, %s", name, one.Direction)
 				if one.Exact {
 					exact++
 					continue
 				}
-				require.True(t, one.Again > 0 || one.Missed > 0 || one.Stuck, "%s: %s saw every row once", name, one.Way)
+				require.True(t, one.Again > 0 || one.Missed > 0 || one.Stuck, "%s: %s saw every row once", name, one.Direction)
 			}
 			require.Positive(t, exact, name)
 		}
@@ -79,8 +79,8 @@ func TestLab(t *testing.T) {
 	t.Run("list of tags", func(t *testing.T) {
 		require.GreaterOrEqual(t, r.Listing.Tie, cfg.Ties)
 		for _, p := range r.Listing.Pages {
-			if !strings.HasPrefix(p.Way, byUs) {
-				require.Greater(t, p.Read, 5*tagPage, "%s, %s", p.Where, p.Way)
+			if !strings.HasPrefix(p.Direction, byUs) {
+				require.Greater(t, p.Read, 5*tagPage, "%s, %s", p.Where, p.Direction)
 			}
 		}
 	})

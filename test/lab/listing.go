@@ -22,8 +22,8 @@ type Listing struct {
 
 // ListingPage is one page.
 type ListingPage struct {
-	Where, Way string
-	Latency    time.Duration
+	Where, Direction string
+	Latency          time.Duration
 	// Read are the rows read, of the index or of the table, those that were dropped included.
 	Read int
 }
@@ -80,12 +80,12 @@ func (s *index) listingAt(ctx context.Context, l *Listing, where string, rank in
 	if err != nil {
 		return fmt.Errorf("find rank %d: %w", rank, err)
 	}
-	for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
+	for _, direction := range []keyset.Direction{keyset.Forward, keyset.Backward} {
 		name := byUs
-		if way == keyset.Backward {
+		if direction == keyset.Backward {
 			name += ", backward"
 		}
-		q := query.TagQuery{From: keyset.Below(query.TagKey(at)...), Way: way, Limit: tagPage}
+		q := query.TagQuery{From: keyset.Below(query.TagKey(at)...), Direction: direction, Limit: tagPage}
 		p, err := s.listingPage(ctx, where, name, func(ctx context.Context, r *query.Reader) error {
 			got, err := r.Tags(ctx, q)
 			if err == nil && len(got.Rows) != tagPage {
@@ -106,8 +106,8 @@ func (s *index) listingAt(ctx context.Context, l *Listing, where string, rank in
 		s.miss(l.Plan.check(), "list of tags, %s, %s", where, name)
 	}
 	for _, rival := range []struct {
-		way string
-		st  query.Statement
+		direction string
+		st        query.Statement
 	}{
 		{"OR of conditions", query.Statement{SQL: orTags, Args: []any{-at.Posts, at.Name, tagPage + 1}}},
 		{byOffset, query.Statement{SQL: offsetTags, Args: []any{tagPage + 1, rank + 1}}},
@@ -120,7 +120,7 @@ func (s *index) listingAt(ctx context.Context, l *Listing, where string, rank in
 		if err != nil {
 			return err
 		}
-		l.Pages = append(l.Pages, ListingPage{Where: where, Way: rival.way, Latency: medians[0], Read: plan.ListRows})
+		l.Pages = append(l.Pages, ListingPage{Where: where, Direction: rival.direction, Latency: medians[0], Read: plan.ListRows})
 	}
 	return nil
 }
@@ -128,7 +128,7 @@ func (s *index) listingAt(ctx context.Context, l *Listing, where string, rank in
 // planTags explains the list's part of a page: the reader's own statement, which it does not show, has the row behind in it
 // too.
 func (s *index) planTags(ctx context.Context, q query.TagQuery) (Plan, error) {
-	seek, err := query.TagOrder.Seek(q.Way, q.From, 2)
+	seek, err := query.TagOrder.Seek(q.Direction, q.From, 2)
 	if err != nil {
 		return Plan{}, err
 	}
@@ -138,11 +138,11 @@ func (s *index) planTags(ctx context.Context, q query.TagQuery) (Plan, error) {
 	}})
 }
 
-func (s *index) listingPage(ctx context.Context, where, way string, ask func(context.Context, *query.Reader) error) (ListingPage, error) {
+func (s *index) listingPage(ctx context.Context, where, direction string, ask func(context.Context, *query.Reader) error) (ListingPage, error) {
 	medians, err := s.timeInTurns(ctx, func(ctx context.Context) error { return ask(ctx, s.reader) })
 	if err != nil {
 		return ListingPage{}, err
 	}
 	counts, err := s.countOurs(ctx, func(r *query.Reader) error { return ask(ctx, r) })
-	return ListingPage{Where: where, Way: way, Latency: medians[0], Read: counts.Entries}, err
+	return ListingPage{Where: where, Direction: direction, Latency: medians[0], Read: counts.Entries}, err
 }

@@ -60,7 +60,7 @@ func (r *Report) bars(p *report.Printer) {
 	}
 	listed := 0
 	for _, l := range r.Listing.Pages {
-		if strings.HasPrefix(l.Way, byUs) {
+		if strings.HasPrefix(l.Direction, byUs) {
 			listed = max(listed, l.Read)
 		}
 	}
@@ -128,16 +128,16 @@ func (r *Report) depths(p *report.Printer) {
 	var rows [][]string
 	sorts := map[string]int{}
 	for _, d := range r.Depths {
-		for way, c := range d.Pages[len(d.Pages)-1].By {
-			sorts[way] += min(len(c.Sorts), 1)
+		for direction, c := range d.Pages[len(d.Pages)-1].By {
+			sorts[direction] += min(len(c.Sorts), 1)
 		}
 		for i, at := range d.Pages {
 			if i > 0 && i < len(d.Pages)-1 && at.Page != 1000 {
 				continue
 			}
 			row := []string{d.Name, report.Count(at.Page)}
-			for _, way := range []string{byOffset, byAny, byUs} {
-				row = append(row, ms(at.By[way].Latency), report.Count(at.By[way].Entries))
+			for _, direction := range []string{byOffset, byAny, byUs} {
+				row = append(row, ms(at.By[direction].Latency), report.Count(at.By[direction].Entries))
 			}
 			rows = append(rows, row)
 		}
@@ -164,7 +164,7 @@ func (r *Report) walks(p *report.Printer) {
 			if one.Stuck {
 				missed = "the rest"
 			}
-			rows = append(rows, []string{list.name, one.Way, report.Count(one.Rows), report.Count(one.Again), missed})
+			rows = append(rows, []string{list.name, one.Direction, report.Count(one.Rows), report.Count(one.Again), missed})
 		}
 	}
 	p.Table([]string{"list", "read by", "rows", "again", "missed"}, rows...)
@@ -179,8 +179,8 @@ func (r *Report) boths(p *report.Printer) {
 			continue
 		}
 		row := []string{b.Name}
-		for _, way := range []string{byProbe, byMerge, byUs} {
-			row = append(row, report.Count(b.By[way].Work()))
+		for _, direction := range []string{byProbe, byMerge, byUs} {
+			row = append(row, report.Count(b.By[direction].Work()))
 		}
 		rows = append(rows, append(row, fmt.Sprintf("%.2f", b.WorkRatio()), fmt.Sprintf("%.2f", b.LatencyRatio())))
 	}
@@ -201,8 +201,8 @@ func (r *Report) listing(p *report.Printer) {
 	p.Text("\n## The list of tags\n\nPages of %d, by (posts DESC, name ASC), in the middle of the tie of the %s tags with one post, and the bounded admin table.\n", tagPage, report.Count(l.Tie))
 	var rows [][]string
 	for _, page := range append(l.Pages, l.Ranked...) {
-		if page.Where == middleOfTie || strings.HasSuffix(page.Way, "bounded") {
-			rows = append(rows, []string{page.Where, page.Way, report.Count(page.Read), ms(page.Latency)})
+		if page.Where == middleOfTie || strings.HasSuffix(page.Direction, "bounded") {
+			rows = append(rows, []string{page.Where, page.Direction, report.Count(page.Read), ms(page.Latency)})
 		}
 	}
 	p.Table([]string{"page", "way", "rows", "ms"}, rows...)

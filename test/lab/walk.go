@@ -14,7 +14,7 @@ import (
 // Reading is what a reader saw who read a list page by page.
 type Reading struct {
 	// Way is how the reader asked.
-	Way         string
+	Direction   string
 	Pages, Rows int
 	// Again are rows that were shown once more, Missed those that were there throughout and were never shown.
 	Again, Missed int
@@ -27,7 +27,7 @@ type Reading struct {
 // check is an error where a way that must be exact is not.
 func (r Reading) check() error {
 	if r.Exact && (r.Again > 0 || r.Missed > 0 || r.Stuck) {
-		return fmt.Errorf("%s: %d rows came again, %d were missed (stuck: %t) in %d pages", r.Way, r.Again, r.Missed, r.Stuck, r.Pages)
+		return fmt.Errorf("%s: %d rows came again, %d were missed (stuck: %t) in %d pages", r.Direction, r.Again, r.Missed, r.Stuck, r.Pages)
 	}
 	return nil
 }
@@ -42,8 +42,8 @@ type reading[R comparable] struct {
 	done bool
 }
 
-func read[R comparable](way string, exact bool, next func(context.Context) ([]R, bool, error)) *reading[R] {
-	return &reading[R]{Reading: Reading{Way: way, Exact: exact}, next: next, seen: map[R]int{}}
+func read[R comparable](direction string, exact bool, next func(context.Context) ([]R, bool, error)) *reading[R] {
+	return &reading[R]{Reading: Reading{Direction: direction, Exact: exact}, next: next, seen: map[R]int{}}
 }
 
 // turn reads a page.
@@ -53,7 +53,7 @@ func (r *reading[R]) turn(ctx context.Context) error {
 	}
 	rows, last, err := r.next(ctx)
 	if err != nil {
-		return fmt.Errorf("read page %d by %s: %w", r.Pages+1, r.Way, err)
+		return fmt.Errorf("read page %d by %s: %w", r.Pages+1, r.Direction, err)
 	}
 	r.Pages++
 	r.Rows += len(rows)
@@ -81,9 +81,9 @@ func (r *reading[R]) result(throughout map[R]bool) Reading {
 }
 
 // ourPosts reads a list as a client does: from page to page by the edge of the last.
-func ourPosts(r *query.Reader, tags []string, way keyset.Way) func(context.Context) ([]event.Key, bool, error) {
-	q := query.PostQuery{Tags: tags, From: keyset.Start(), Way: way, Limit: page}
-	if way == keyset.Backward {
+func ourPosts(r *query.Reader, tags []string, direction keyset.Direction) func(context.Context) ([]event.Key, bool, error) {
+	q := query.PostQuery{Tags: tags, From: keyset.Start(), Direction: direction, Limit: page}
+	if direction == keyset.Backward {
 		q.From = keyset.End()
 	}
 	return func(ctx context.Context) ([]event.Key, bool, error) {
@@ -97,7 +97,7 @@ func ourPosts(r *query.Reader, tags []string, way keyset.Way) func(context.Conte
 		}
 		more := p.HasNext
 		q.From = p.Next
-		if way == keyset.Backward {
+		if direction == keyset.Backward {
 			more, q.From = p.HasPrevious, p.Previous
 		}
 		return keys, !more, nil
@@ -105,9 +105,9 @@ func ourPosts(r *query.Reader, tags []string, way keyset.Way) func(context.Conte
 }
 
 // ourTags does the same with the list of tags.
-func ourTags(r *query.Reader, way keyset.Way) func(context.Context) ([]string, bool, error) {
-	q := query.TagQuery{From: keyset.Start(), Way: way, Limit: tagPage}
-	if way == keyset.Backward {
+func ourTags(r *query.Reader, direction keyset.Direction) func(context.Context) ([]string, bool, error) {
+	q := query.TagQuery{From: keyset.Start(), Direction: direction, Limit: tagPage}
+	if direction == keyset.Backward {
 		q.From = keyset.End()
 	}
 	return func(ctx context.Context) ([]string, bool, error) {
@@ -121,7 +121,7 @@ func ourTags(r *query.Reader, way keyset.Way) func(context.Context) ([]string, b
 		}
 		more := p.HasNext
 		q.From = p.Next
-		if way == keyset.Backward {
+		if direction == keyset.Backward {
 			more, q.From = p.HasPrevious, p.Previous
 		}
 		return names, !more, nil

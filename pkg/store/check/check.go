@@ -31,7 +31,7 @@ var errEnough = errors.New("enough")
 
 // ErrApart is returned by Verifier.Compare for indexes that are not at the same
 // checkpoint: they are bound to differ.
-var ErrApart = errors.New("the two indexes are not at the same message of the stream")
+var ErrNotAligned = errors.New("the two indexes are not at the same message of the stream")
 
 // ErrSweeping is returned by Verifier for an index in which accounts are being
 // swept all the time: it does not agree with itself until that is over. Compare also
@@ -208,7 +208,7 @@ func (r *verification) open(ctx context.Context, tx pgx.Tx) error {
 		return fmt.Errorf("compare %s with %s: %w", r.x.schema, r.y.schema, ErrSweeping)
 	}
 	if r.y != nil && r.x.seq != r.y.seq {
-		return fmt.Errorf("%w: %s is at %d, %s at %d", ErrApart, r.x.schema, r.x.seq, r.y.schema, r.y.seq)
+		return fmt.Errorf("%w: %s is at %d, %s at %d", ErrNotAligned, r.x.schema, r.x.seq, r.y.schema, r.y.seq)
 	}
 	if r.total == 0 {
 		r.total = r.x.rows()

@@ -162,7 +162,7 @@ func TestVerifyApart(t *testing.T) {
 	require.NoError(t, storetest.Add(t, live, "did:plc:late", "late", 2502))
 	v := check.New(o)
 	_, err := v.Compare(t.Context(), store.Live, store.Rebuilding, nil)
-	require.ErrorIs(t, err, check.ErrApart)
+	require.ErrorIs(t, err, check.ErrNotAligned)
 	require.ErrorContains(t, err, "tagstream is at 2502, tagstream_rebuild at 2501")
 
 	begun := false

@@ -69,37 +69,37 @@ func (r keyRange) above(key event.Key) keyRange {
 	return r
 }
 
-// beyond leaves out key and what comes before it in the way of reading.
-func (r keyRange) beyond(key event.Key, way keyset.Way) keyRange {
-	if way == keyset.Forward {
+// beyond leaves out key and what comes before it in the direction of reading.
+func (r keyRange) beyond(key event.Key, direction keyset.Direction) keyRange {
+	if direction == keyset.Forward {
 		return r.below(key)
 	}
 	return r.above(key)
 }
 
-// startAt leaves out what comes before key in the way of reading.
-func (r keyRange) startAt(key event.Key, way keyset.Way) keyRange {
-	if way == keyset.Forward && before(r.hi, key, way) {
+// startAt leaves out what comes before key in the direction of reading.
+func (r keyRange) startAt(key event.Key, direction keyset.Direction) keyRange {
+	if direction == keyset.Forward && before(r.hi, key, direction) {
 		r.hi = key
 	}
-	if way == keyset.Backward && before(r.lo, key, way) {
+	if direction == keyset.Backward && before(r.lo, key, direction) {
 		r.lo = key
 	}
 	return r
 }
 
-// from is what can be read in a way from a position.
-func (r keyRange) from(p keyset.Position, way keyset.Way) keyRange {
+// from is what can be read in a direction from a position.
+func (r keyRange) from(p keyset.Position, direction keyset.Direction) keyRange {
 	switch {
-	case p.Exhausted(way):
+	case p.Exhausted(direction):
 		return emptyList
-	case p.Unbounded(way):
+	case p.Unbounded(direction):
 		return r
 	}
 	key := positionKey(p)
-	edge := r.beyond(key, way)
-	if p.Includes(way) && bytes.Compare(r.lo[:], key[:]) <= 0 && bytes.Compare(key[:], r.hi[:]) <= 0 {
-		if way == keyset.Forward {
+	edge := r.beyond(key, direction)
+	if p.Includes(direction) && bytes.Compare(r.lo[:], key[:]) <= 0 && bytes.Compare(key[:], r.hi[:]) <= 0 {
+		if direction == keyset.Forward {
 			edge = keyRange{r.lo, key}
 		} else {
 			edge = keyRange{key, r.hi}

@@ -12,8 +12,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/keyset"
 )
 
-// A query is a conjunction of groups of lists, less what it excludes: a post is
-// found that is in one list, at least, of every group, and in none of those
+// A query is a conjunction of clauses of lists, less what it excludes: a post is
+// found that is in one list, at least, of every clause, and in none of those
 // excluded. A list is what a tag or a language has in post_tags or post_langs,
 // in the order of posts.
 
@@ -25,7 +25,7 @@ type list struct {
 	sample sample
 }
 
-// sample is what a list holds next, in the way of reading: up to so many of its
+// sample is what a list holds next, in the direction of reading: up to so many of its
 // keys. It tells how dense the list is from here on. Over all time it may be
 // another: tags come and go.
 type sample struct {
@@ -38,13 +38,13 @@ type sample struct {
 // minSample is the least number of rows of each list that are looked at.
 const minSample = 4
 
-// group is lists of one kind, of which a post must be in one.
-type group struct {
+// clause is lists of one kind, of which a post must be in one.
+type clause struct {
 	langs bool // of post_langs rather than post_tags
 	lists []list
 }
 
-func (g group) ids() []int64 {
+func (g clause) ids() []int64 {
 	ids := make([]int64, len(g.lists))
 	for i, l := range g.lists {
 		ids[i] = l.id
@@ -52,11 +52,11 @@ func (g group) ids() []int64 {
 	return ids
 }
 
-// rate is how many posts the group has by microsecond from its next one on, as
+// rate is how many posts the clause has by microsecond from its next one on, as
 // far as was sampled; where less was left than a sample, up to the range's end.
-func (g group) rate(rng keyRange, way keyset.Way) float64 {
+func (g clause) rate(rng keyRange, direction keyset.Direction) float64 {
 	end := rng.lo
-	if way == keyset.Backward {
+	if direction == keyset.Backward {
 		end = rng.hi
 	}
 	total := 0.0
@@ -72,46 +72,46 @@ func (g group) rate(rng keyRange, way keyset.Way) float64 {
 	return total
 }
 
-// next is the group's next key, ok false where it has none.
-func (g group) next(way keyset.Way) (key event.Key, ok bool) {
+// next is the clause's next key, ok false where it has none.
+func (g clause) next(direction keyset.Direction) (key event.Key, ok bool) {
 	for _, l := range g.lists {
-		if l.sample.n > 0 && (!ok || before(l.sample.first, key, way)) {
+		if l.sample.n > 0 && (!ok || before(l.sample.first, key, direction)) {
 			key, ok = l.sample.first, true
 		}
 	}
 	return key, ok
 }
 
-// sampledBefore reports whether all that was sampled of one of the group's lists
+// sampledBefore reports whether all that was sampled of one of the clause's lists
 // comes before the range, and the list goes on.
-func (g group) sampledBefore(rng keyRange, way keyset.Way) bool {
+func (g clause) sampledBefore(rng keyRange, direction keyset.Direction) bool {
 	start := rng.hi
-	if way == keyset.Backward {
+	if direction == keyset.Backward {
 		start = rng.lo
 	}
 	return slices.ContainsFunc(g.lists, func(l list) bool {
-		return l.sample.full && before(l.sample.last, start, way)
+		return l.sample.full && before(l.sample.last, start, direction)
 	})
 }
 
-// before reports whether a comes before b in the way of reading.
-func before(a, b event.Key, way keyset.Way) bool {
+// before reports whether a comes before b in the direction of reading.
+func before(a, b event.Key, direction keyset.Direction) bool {
 	c := bytes.Compare(a[:], b[:])
-	if way == keyset.Forward {
+	if direction == keyset.Forward {
 		return c > 0
 	}
 	return c < 0
 }
 
-// isMerge reports whether what is in one group is all there is to it.
+// isMerge reports whether what is in one clause is all there is to it.
 func (c conjunction) isMerge() bool {
-	return len(c.groups) == 1 && len(c.none) == 0 && !c.sweeping
+	return len(c.clauses) == 1 && len(c.none) == 0 && !c.sweeping
 }
 
 // conjunction is a query with its names looked up.
 type conjunction struct {
-	groups []group
-	none   []int64
+	clauses []clause
+	none    []int64
 	// sweeping says that accounts are being swept: some posts of the lists are out
 	// of sight. swept are all these accounts, or those nearest to the page.
 	sweeping, sweptAll bool
@@ -171,27 +171,27 @@ func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, err
 	if q.All {
 		c.nothing = len(wanted) < len(q.Tags)
 		for _, l := range wanted {
-			c.groups = append(c.groups, group{lists: []list{l}})
+			c.clauses = append(c.clauses, clause{lists: []list{l}})
 		}
 	} else {
 		c.nothing = len(wanted) == 0
-		c.groups = append(c.groups, group{lists: wanted})
+		c.clauses = append(c.clauses, clause{lists: wanted})
 	}
 	if len(q.Langs) > 0 {
 		spoken := pick(q.Langs, langs)
 		c.nothing = c.nothing || len(spoken) == 0
-		c.groups = append(c.groups, group{langs: true, lists: spoken})
+		c.clauses = append(c.clauses, clause{langs: true, lists: spoken})
 	}
-	c.none = group{lists: pick(q.None, tags)}.ids()
+	c.none = clause{lists: pick(q.None, tags)}.ids()
 	return c, nil
 }
 
-// sense samples every list of the groups from the start of the range.
-func (s *scan) sense(ctx context.Context, rng keyRange, size int) error {
-	order := orderBy(s.way)
+// sense samples every list of the clauses from the start of the range.
+func (s *search) sense(ctx context.Context, rng keyRange, size int) error {
+	order := orderBy(s.direction)
 	for _, langs := range []bool{false, true} {
 		var ids []int64
-		for _, g := range s.groups {
+		for _, g := range s.clauses {
 			if g.langs == langs {
 				ids = append(ids, g.ids()...)
 			}
@@ -222,7 +222,7 @@ func (s *scan) sense(ctx context.Context, rng keyRange, size int) error {
 		}); err != nil {
 			return fmt.Errorf("sample %d lists: %w", len(ids), err)
 		}
-		for _, g := range s.groups {
+		for _, g := range s.clauses {
 			if g.langs != langs {
 				continue
 			}
@@ -241,14 +241,14 @@ func tableOf(langs bool) (table, column string) {
 	return "post_tags", "tag_id"
 }
 
-func orderBy(way keyset.Way) string {
-	if way == keyset.Forward {
+func orderBy(direction keyset.Direction) string {
+	if direction == keyset.Forward {
 		return "key DESC"
 	}
 	return "key"
 }
 
 type rated struct {
-	group
+	clause
 	rate float64
 }

@@ -96,7 +96,7 @@ func TestThroughPoolers(t *testing.T) {
 			{query.PostQuery{Tags: []string{`a\'b`}, None: []string{"日本語 0", "日本語 1"}, Langs: []string{"ja"}}, 100},
 			{query.PostQuery{Tags: []string{"nothing"}}, 0},
 		} {
-			c.q.Limit, c.q.Way = 100, keyset.Forward
+			c.q.Limit, c.q.Direction = 100, keyset.Forward
 			page, err := r.Posts(ctx, c.q)
 			require.NoError(t, err)
 			require.Len(t, page.Rows, c.want)

@@ -15,7 +15,7 @@ import (
 )
 
 // PostOrder is the order of every list of posts: newest first.
-var PostOrder = keyset.MustOrdering(keyset.Column{Name: "key", Direction: keyset.Desc, Type: keyset.TypeUUID})
+var PostOrder = keyset.MustOrdering(keyset.Column{Name: "key", Sort: keyset.Desc, Type: keyset.TypeUUID})
 
 // Limits of a query. They bound what one request can make Postgres read.
 const (
@@ -44,9 +44,9 @@ type PostQuery struct {
 	// Since and Until bound sortAt, Since inclusive, Until exclusive. Zero is no
 	// bound. Keys have whole microseconds: a finer time is rounded up.
 	Since, Until time.Time
-	// From is where to read from and Way which way: Forward goes older.
-	From keyset.Position
-	Way  keyset.Way
+	// From is where to read from and Direction which way: Forward goes older.
+	From      keyset.Position
+	Direction keyset.Direction
 	// Limit is 1 to MaxLimit.
 	Limit int
 }
@@ -131,50 +131,50 @@ func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(State
 	work := maxWork
 	if c.sweeping {
 		work = maxWorkSwept
-		if err := c.nearestSwept(ctx, conn, window.from(q.From, q.Way), q.Way); err != nil {
+		if err := c.nearestSwept(ctx, conn, window.from(q.From, q.Direction), q.Direction); err != nil {
 			return page, 0, err
 		}
 	}
-	ahead := &scan{conjunction: c, conn: conn, way: q.Way, work: work, trace: trace}
-	f, err := ahead.find(ctx, window.from(q.From, q.Way), q.Limit+1)
+	ahead := &search{conjunction: c, conn: conn, direction: q.Direction, work: work, trace: trace}
+	f, err := ahead.find(ctx, window.from(q.From, q.Direction), q.Limit+1)
 	if err != nil {
 		return page, 0, err
 	}
-	p := keyset.Slice(f.keys, q.Limit, q.Way, q.From, keyValues)
+	p := keyset.Slice(f.keys, q.Limit, q.Direction, q.From, keyValues)
 	page = PostPage{Next: p.Next, Previous: p.Previous}
 	more, behind := &page.HasNext, &page.HasPrevious
-	if q.Way == keyset.Backward {
+	if q.Direction == keyset.Backward {
 		more, behind = behind, more
 	}
 	*more = p.More
 	if f.ranOut && !p.More {
 		*more, page.Short = true, ShortOfWork
-		page.goOnBehind(f.last, q.Way)
+		page.goOnBehind(f.last, q.Direction)
 		if len(p.Rows) == 0 {
-			page.watchFrom(f.last, q.Way)
+			page.watchFrom(f.last, q.Direction)
 		}
 	}
 
 	// What is behind the page is what is behind where it was read from: nothing
 	// that matches lies between.
-	back := q.Way.Reverse()
-	other := &scan{conjunction: c, conn: conn, way: back, work: maxWorkBehind, trace: trace}
-	if *behind, err = other.any(ctx, window.from(turned(q.From, q.Way), back)); err != nil {
+	back := q.Direction.Reverse()
+	other := &search{conjunction: c, conn: conn, direction: back, work: maxWorkBehind, trace: trace}
+	if *behind, err = other.any(ctx, window.from(turned(q.From, q.Direction), back)); err != nil {
 		return page, 0, err
 	}
 
 	page.IndexEntries = ahead.read + other.read
 	var cutOff bool
-	if page.Rows, cutOff, now, err = readPosts(ctx, conn, p.Rows, q.Way, trace); err != nil {
+	if page.Rows, cutOff, now, err = readPosts(ctx, conn, p.Rows, q.Direction, trace); err != nil {
 		return page, now, err
 	}
 	if cutOff {
 		*more, page.Short = true, ShortOfBytes
 		last := page.Rows[len(page.Rows)-1]
-		if q.Way == keyset.Backward {
+		if q.Direction == keyset.Backward {
 			last = page.Rows[0]
 		}
-		page.goOnBehind(last.Key, q.Way)
+		page.goOnBehind(last.Key, q.Direction)
 	}
 	page.watchFarEnds()
 	return page, now, nil
@@ -182,8 +182,8 @@ func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(State
 
 // turned is where reading the other way begins, for all to be read that is not
 // read from a position this way: the row that the position is at, too.
-func turned(p keyset.Position, way keyset.Way) keyset.Position {
-	if p.Side == keyset.SideAt && way == keyset.Forward {
+func turned(p keyset.Position, direction keyset.Direction) keyset.Position {
+	if p.Side == keyset.SideAt && direction == keyset.Forward {
 		return keyset.Below(p.Key...)
 	}
 	if p.Side == keyset.SideAt {
@@ -192,9 +192,9 @@ func turned(p keyset.Position, way keyset.Way) keyset.Position {
 	return p
 }
 
-// goOnBehind makes the page end behind a key, in the way of reading.
-func (p *PostPage) goOnBehind(key event.Key, way keyset.Way) {
-	if way == keyset.Forward {
+// goOnBehind makes the page end behind a key, in the direction of reading.
+func (p *PostPage) goOnBehind(key event.Key, direction keyset.Direction) {
+	if direction == keyset.Forward {
 		p.Next = keyset.Below(keyValues(key)...)
 	} else {
 		p.Previous = keyset.Above(keyValues(key)...)
@@ -204,11 +204,11 @@ func (p *PostPage) goOnBehind(key event.Key, way keyset.Way) {
 // watchFrom moves the edge at the end of the list from which an empty page was
 // read to a key that the search came to: nothing lies between, but what is new
 // there later is to be seen.
-func (p *PostPage) watchFrom(key event.Key, way keyset.Way) {
-	if way == keyset.Forward && p.Previous.Side == keyset.SideStart {
+func (p *PostPage) watchFrom(key event.Key, direction keyset.Direction) {
+	if direction == keyset.Forward && p.Previous.Side == keyset.SideStart {
 		p.Previous = keyset.Above(keyValues(key)...)
 	}
-	if way == keyset.Backward && p.Next.Side == keyset.SideEnd {
+	if direction == keyset.Backward && p.Next.Side == keyset.SideEnd {
 		p.Next = keyset.Below(keyValues(key)...)
 	}
 }
@@ -230,10 +230,10 @@ func (p *PostPage) watchFarEnds() {
 
 // readPosts reads the posts with these keys, newest first, and ends the
 // transaction. cutOff says that maxPageBytes ended it before the last one in the
-// way of reading. now is the schema that there is behind the last statement: where
+// direction of reading. now is the schema that there is behind the last statement: where
 // it was switched, an error may come of that.
-func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, way keyset.Way, trace func(Statement)) (posts []PostRow, cutOff bool, now int64, err error) {
-	if len(keys) > 0 && way == keyset.Backward {
+func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, direction keyset.Direction, trace func(Statement)) (posts []PostRow, cutOff bool, now int64, err error) {
+	if len(keys) > 0 && direction == keyset.Backward {
 		keys = slices.Clone(keys)
 		slices.Reverse(keys)
 	}
@@ -270,7 +270,7 @@ func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, way keyset
 	if err != nil {
 		return nil, false, now, fmt.Errorf("read %d posts: %w", len(keys), err)
 	}
-	if way == keyset.Backward {
+	if direction == keyset.Backward {
 		slices.Reverse(posts)
 	}
 	return posts, cutOff, now, nil

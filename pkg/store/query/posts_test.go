@@ -63,9 +63,9 @@ func TestPostsWalk(t *testing.T) {
 				want = append(want, p.Rkey)
 			}
 		}
-		for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
-			t.Run(fmt.Sprint(len(tags), way), func(t *testing.T) {
-				require.Equal(t, want, walk(t, r, tags, way, 97))
+		for _, direction := range []keyset.Direction{keyset.Forward, keyset.Backward} {
+			t.Run(fmt.Sprint(len(tags), direction), func(t *testing.T) {
+				require.Equal(t, want, walk(t, r, tags, direction, 97))
 			})
 		}
 	}
@@ -73,10 +73,10 @@ func TestPostsWalk(t *testing.T) {
 
 // walk reads a whole list page by page and returns its record keys, newest
 // first whichever way it went.
-func walk(t *testing.T, r *query.Reader, tags []string, way keyset.Way, limit int) []string {
+func walk(t *testing.T, r *query.Reader, tags []string, direction keyset.Direction, limit int) []string {
 	t.Helper()
-	q := query.PostQuery{Tags: tags, From: keyset.Start(), Way: way, Limit: limit}
-	if way == keyset.Backward {
+	q := query.PostQuery{Tags: tags, From: keyset.Start(), Direction: direction, Limit: limit}
+	if direction == keyset.Backward {
 		q.From = keyset.End()
 	}
 	var got []string
@@ -88,7 +88,7 @@ func walk(t *testing.T, r *query.Reader, tags []string, way keyset.Way, limit in
 			rkeys = append(rkeys, p.Rkey)
 		}
 		more, behind := page.HasNext, page.HasPrevious
-		if way == keyset.Forward {
+		if direction == keyset.Forward {
 			got = append(got, rkeys...)
 			q.From = page.Next
 		} else {
@@ -106,8 +106,8 @@ func walk(t *testing.T, r *query.Reader, tags []string, way keyset.Way, limit in
 func TestPostsNothing(t *testing.T) {
 	t.Parallel()
 	r := storetest.Reader(t, storetest.Database(t))
-	for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
-		page, err := r.Posts(t.Context(), query.PostQuery{Tags: []string{"art"}, From: keyset.Start(), Way: way, Limit: 10})
+	for _, direction := range []keyset.Direction{keyset.Forward, keyset.Backward} {
+		page, err := r.Posts(t.Context(), query.PostQuery{Tags: []string{"art"}, From: keyset.Start(), Direction: direction, Limit: 10})
 		require.NoError(t, err)
 		require.Empty(t, page.Rows)
 		require.False(t, page.HasNext)
@@ -148,16 +148,16 @@ func TestPostsPlan(t *testing.T) {
 	const limit = 50
 
 	for _, k := range []int{1, 2, 5, 20} {
-		for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
+		for _, direction := range []keyset.Direction{keyset.Forward, keyset.Backward} {
 			for _, depth := range []int{0, 100, 4000} {
-				t.Run(fmt.Sprintf("k=%d/%v/depth=%d", k, way, depth), func(t *testing.T) {
+				t.Run(fmt.Sprintf("k=%d/%v/depth=%d", k, direction, depth), func(t *testing.T) {
 					tags := spreadTags(k)
 					pos := keyset.Below(keyset.UUID(all[depth].Key))
-					if way == keyset.Backward {
+					if direction == keyset.Backward {
 						pos = keyset.Above(keyset.UUID(all[len(all)-1-depth].Key))
 					}
 					var statements []query.Statement
-					page, err := r.TracePosts(t.Context(), query.PostQuery{Tags: tags, From: pos, Way: way, Limit: limit}, func(s query.Statement) {
+					page, err := r.TracePosts(t.Context(), query.PostQuery{Tags: tags, From: pos, Direction: direction, Limit: limit}, func(s query.Statement) {
 						statements = append(statements, s)
 					})
 					require.NoError(t, err)
@@ -186,7 +186,7 @@ func TestPostsPlan(t *testing.T) {
 					// Overlap: how many tags the posts of this page share.
 					overlap := 0.0
 					read := all[depth+1 : depth+1+limit+1]
-					if way == keyset.Backward {
+					if direction == keyset.Backward {
 						read = all[len(all)-1-depth-limit-1 : len(all)-1-depth]
 					}
 					for _, p := range read {
@@ -262,9 +262,9 @@ func TestPostsOfBigRecords(t *testing.T) {
 	}
 	r, sent := openCounted(t, o)
 	const mostBytes = 1<<20 + recordBytes + 64<<10
-	for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
-		q := query.PostQuery{Tags: []string{"big"}, From: keyset.Start(), Way: way, Limit: query.MaxLimit}
-		if way == keyset.Backward {
+	for _, direction := range []keyset.Direction{keyset.Forward, keyset.Backward} {
+		q := query.PostQuery{Tags: []string{"big"}, From: keyset.Start(), Direction: direction, Limit: query.MaxLimit}
+		if direction == keyset.Backward {
 			q.From = keyset.End()
 		}
 		var blocks float64
@@ -277,9 +277,9 @@ func TestPostsOfBigRecords(t *testing.T) {
 		require.Less(t, blocks, 10.0*posts, "blocks that are read to find out where the page ends")
 		require.Len(t, page.Rows, 2)
 		require.Equal(t, query.ShortOfBytes, page.Short)
-		require.Equal(t, way == keyset.Forward, page.HasNext)
-		require.Equal(t, way == keyset.Backward, page.HasPrevious)
-		require.Equal(t, want, walk(t, r, []string{"big"}, way, 50))
+		require.Equal(t, direction == keyset.Forward, page.HasNext)
+		require.Equal(t, direction == keyset.Backward, page.HasPrevious)
+		require.Equal(t, want, walk(t, r, []string{"big"}, direction, 50))
 	}
 	before := sent()
 	_, err := r.Post(t.Context(), account.DID, "r0")
@@ -368,9 +368,9 @@ func TestPostsOrderOfSmallTables(t *testing.T) {
 				require.NoError(t, w.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) { return cp, tx.Write(t.Context(), c) }))
 			}
 			r := storetest.Reader(t, o)
-			for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
+			for _, direction := range []keyset.Direction{keyset.Forward, keyset.Backward} {
 				for _, limit := range []int{3, 30, 50} {
-					require.Equal(t, want, walk(t, r, []string{"few"}, way, limit))
+					require.Equal(t, want, walk(t, r, []string{"few"}, direction, limit))
 				}
 			}
 		})

@@ -29,13 +29,13 @@ const someSwept = "SELECT 3, " + sweptBelow + ", w.account_id, 0 FROM sweeps w O
 
 // nearestSwept takes, where more accounts are swept than can be read beside a list, those
 // whose posts come first in the range.
-func (c *conjunction) nearestSwept(ctx context.Context, conn *pgx.Conn, rng keyRange, way keyset.Way) error {
+func (c *conjunction) nearestSwept(ctx context.Context, conn *pgx.Conn, rng keyRange, direction keyset.Direction) error {
 	if c.sweptAll || rng.empty() {
 		return nil
 	}
-	order := orderBy(way)
+	order := orderBy(direction)
 	rows, err := conn.Query(ctx, `
-		SELECT w.account_id, `+sweptBelow+` FROM sweeps w, LATERAL (`+postsOf("key", "w.account_id", "$1", "$2", "1", way)+`) AS next
+		SELECT w.account_id, `+sweptBelow+` FROM sweeps w, LATERAL (`+postsOf("key", "w.account_id", "$1", "$2", "1", direction)+`) AS next
 		 ORDER BY next.`+order+` LIMIT $3`, rng.lo, rng.hi, maxSwept)
 	if err != nil {
 		return fmt.Errorf("look for swept accounts: %w", err)
@@ -52,14 +52,14 @@ func (c *conjunction) nearestSwept(ctx context.Context, conn *pgx.Conn, rng keyR
 }
 
 // postsOf selects an account's posts of a range, in order.
-func postsOf(columns, account, lo, hi, limit string, way keyset.Way) string {
-	return "SELECT " + columns + " FROM posts WHERE account_id = " + account + " AND key BETWEEN " + lo + " AND " + hi + " ORDER BY " + orderBy(way) + " LIMIT " + limit
+func postsOf(columns, account, lo, hi, limit string, direction keyset.Direction) string {
+	return "SELECT " + columns + " FROM posts WHERE account_id = " + account + " AND key BETWEEN " + lo + " AND " + hi + " ORDER BY " + orderBy(direction) + " LIMIT " + limit
 }
 
 // senseSwept returns how many posts the swept accounts have by microsecond from the start
 // of the range on, whatever their tags.
-func (s *scan) senseSwept(ctx context.Context, rng keyRange, size int) (float64, error) {
-	g := group{}
+func (s *search) senseSwept(ctx context.Context, rng keyRange, size int) (float64, error) {
+	g := clause{}
 	ids := make([]int64, len(s.swept))
 	for i, w := range s.swept {
 		ids[i] = w.account
@@ -68,7 +68,7 @@ func (s *scan) senseSwept(ctx context.Context, rng keyRange, size int) (float64,
 		SELECT n, keys[1], keys[n]
 		  FROM unnest($1::bigint[]) AS i(id),
 		       LATERAL (SELECT count(*)::int AS n, array_agg(key) AS keys
-		                  FROM (`+postsOf("key", "i.id", "$2", "$3", "$4", s.way)+`) AS l) AS s
+		                  FROM (`+postsOf("key", "i.id", "$2", "$3", "$4", s.direction)+`) AS l) AS s
 		 WHERE n > 0`, ids, rng.lo, rng.hi, size)
 	if err != nil {
 		return 0, fmt.Errorf("sample %d accounts: %w", len(ids), err)
@@ -83,24 +83,24 @@ func (s *scan) senseSwept(ctx context.Context, rng keyRange, size int) (float64,
 	}); err != nil {
 		return 0, fmt.Errorf("sample %d accounts: %w", len(ids), err)
 	}
-	return g.rate(rng, s.way), nil
+	return g.rate(rng, s.direction), nil
 }
 
-// besideSwept is the posts of a group in order, with those that swept accounts have
-// between them, and which of all these are in sight and in the group. Both are read side
+// besideSwept is the posts of a clause in order, with those that swept accounts have
+// between them, and which of all these are in sight and in the clause. Both are read side
 // by side, in a full join, as segmentQuery says.
-func (b *builder) besideSwept(g group, swept []swept) string {
+func (b *builder) besideSwept(g clause, swept []swept) string {
 	branches := make([]string, padded(len(swept)))
 	for i := range branches {
 		var account, below any
 		if i < len(swept) {
 			account, below = swept[i].account, swept[i].below
 		}
-		branches[i] = postsOf("key, rev < "+b.arg(below)+"::text AS gone", b.arg(account), "$2", "$3", "$1", b.way)
+		branches[i] = postsOf("key, rev < "+b.arg(below)+"::text AS gone", b.arg(account), "$2", "$3", "$1", b.direction)
 	}
 	hidden := branches[0]
 	if len(branches) > 1 {
-		hidden = "SELECT key, gone FROM ((" + strings.Join(branches, ") UNION ALL (") + ")) AS branches ORDER BY " + orderBy(b.way) + " LIMIT $1"
+		hidden = "SELECT key, gone FROM ((" + strings.Join(branches, ") UNION ALL (") + ")) AS branches ORDER BY " + orderBy(b.direction) + " LIMIT $1"
 	}
 	return "SELECT key, hit, n, count(*) FILTER (WHERE hit) OVER (ROWS UNBOUNDED PRECEDING) AS seen FROM (" +
 		"SELECT coalesce(a.key, b.key) AS key, a.key IS NOT NULL AND NOT coalesce(b.gone, false) AS hit, row_number() OVER () AS n" +

@@ -44,10 +44,10 @@ func TagKey(t TagCount) []keyset.Value {
 
 // TagQuery asks for tags in use.
 type TagQuery struct {
-	// From is where to read from and Way which way: Forward goes to tags with
+	// From is where to read from and Direction which way: Forward goes to tags with
 	// fewer posts.
-	From keyset.Position
-	Way  keyset.Way
+	From      keyset.Position
+	Direction keyset.Direction
 	// Limit is 1 to MaxLimit.
 	Limit int
 }
@@ -91,9 +91,9 @@ func (r *Reader) Tags(ctx context.Context, q TagQuery) (TagPage, error) {
 	}); err != nil {
 		return TagPage{}, fmt.Errorf("query tags: %w", pg.NotMigrated(err))
 	}
-	p := keyset.Slice(ahead, q.Limit, q.Way, q.From, TagKey)
+	p := keyset.Slice(ahead, q.Limit, q.Direction, q.From, TagKey)
 	page := TagPage{Rows: p.Rows, Next: p.Next, Previous: p.Previous, HasNext: p.More, HasPrevious: behind}
-	if q.Way == keyset.Backward {
+	if q.Direction == keyset.Backward {
 		page.HasNext, page.HasPrevious = page.HasPrevious, page.HasNext
 	}
 	page.watchFarEnds()
@@ -119,7 +119,7 @@ func (p *TagPage) watchFarEnds() {
 // reader, if any. It is one statement, so that all of it is of one moment, and
 // costs one round trip.
 func tagsFrom(q TagQuery) (string, []any, error) {
-	ahead, err := TagOrder.Seek(q.Way, q.From, 2) // $1 is the limit
+	ahead, err := TagOrder.Seek(q.Direction, q.From, 2) // $1 is the limit
 	if err != nil {
 		return "", nil, err
 	}
@@ -127,22 +127,22 @@ func tagsFrom(q TagQuery) (string, []any, error) {
 	from := q.From
 	if from.Side == keyset.SideAt {
 		from.Side = keyset.SideBelow
-		if q.Way == keyset.Backward {
+		if q.Direction == keyset.Backward {
 			from.Side = keyset.SideAbove
 		}
 	}
-	behind, err := TagOrder.Seek(q.Way.Reverse(), from, ahead.NextArg)
+	behind, err := TagOrder.Seek(q.Direction.Reverse(), from, ahead.NextArg)
 	if err != nil {
 		return "", nil, err
 	}
 	const tags = ", name, posts FROM tags WHERE posts > 0 AND "
 	var parts []string
 	var args []any
-	if !from.Exhausted(q.Way) {
+	if !from.Exhausted(q.Direction) {
 		parts = append(parts, "(SELECT false"+tags+ahead.Where+" ORDER BY "+ahead.OrderBy+" LIMIT $1)")
 		args = append([]any{q.Limit + 1}, ahead.Args...)
 	}
-	if !from.Exhausted(q.Way.Reverse()) {
+	if !from.Exhausted(q.Direction.Reverse()) {
 		parts = append(parts, "(SELECT true"+tags+behind.Where+" ORDER BY "+behind.OrderBy+" LIMIT 1)")
 		args = append(args, behind.Args...)
 	}

@@ -100,7 +100,7 @@ func TestTagsWalk(t *testing.T) {
 				require.Equal(t, !whole || at+limit < len(want), page.HasNext)
 				q.From = page.Next
 			}
-			q = query.TagQuery{From: page.Next, Way: keyset.Backward, Limit: limit}
+			q = query.TagQuery{From: page.Next, Direction: keyset.Backward, Limit: limit}
 			for at := len(want); at > 0; at -= limit {
 				var err error
 				page, err = r.Tags(t.Context(), q)
@@ -150,14 +150,14 @@ func TestTagsFromAnywhere(t *testing.T) {
 			{keyset.Above(values...), place, place}, {keyset.Below(values...), end, end}, {keyset.At(values...), end, place},
 			{keyset.Start(), 0, 0}, {keyset.End(), len(list), len(list)},
 		} {
-			for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
-				page, err := r.Tags(t.Context(), query.TagQuery{From: c.from, Way: way, Limit: limit})
+			for _, direction := range []keyset.Direction{keyset.Forward, keyset.Backward} {
+				page, err := r.Tags(t.Context(), query.TagQuery{From: c.from, Direction: direction, Limit: limit})
 				require.NoError(t, err)
 				first, last := c.down, min(c.down+limit, len(list))
-				if way == keyset.Backward {
+				if direction == keyset.Backward {
 					first, last = max(c.up-limit, 0), c.up
 				}
-				label := fmt.Sprintf("%v of %q (%d posts), way %d, limit %d", c.from.Side, key.Name, key.Posts, way, limit)
+				label := fmt.Sprintf("%v of %q (%d posts), way %d, limit %d", c.from.Side, key.Name, key.Posts, direction, limit)
 				require.Equal(t, append([]query.TagCount{}, list[first:last]...), append([]query.TagCount{}, page.Rows...), label)
 				require.Equal(t, last < len(list), page.HasNext, label)
 				require.Equal(t, first > 0, page.HasPrevious, label)
@@ -166,7 +166,7 @@ func TestTagsFromAnywhere(t *testing.T) {
 				below, err := r.Tags(t.Context(), query.TagQuery{From: page.Next, Limit: 2})
 				require.NoError(t, err)
 				require.Equal(t, append([]query.TagCount{}, list[last:min(last+2, len(list))]...), append([]query.TagCount{}, below.Rows...), label)
-				above, err := r.Tags(t.Context(), query.TagQuery{From: page.Previous, Way: keyset.Backward, Limit: 2})
+				above, err := r.Tags(t.Context(), query.TagQuery{From: page.Previous, Direction: keyset.Backward, Limit: 2})
 				require.NoError(t, err)
 				require.Equal(t, append([]query.TagCount{}, list[max(0, first-2):first]...), append([]query.TagCount{}, above.Rows...), label)
 			}
@@ -181,7 +181,7 @@ func TestTagsNothing(t *testing.T) {
 	r := storetest.Reader(t, o)
 	var edges []keyset.Position
 	for _, q := range []query.TagQuery{
-		{From: keyset.Start(), Limit: 5}, {From: keyset.End(), Way: keyset.Backward, Limit: 5}, {From: keyset.Below(query.TagKey(query.TagCount{Name: "x", Posts: 3})...), Limit: 5},
+		{From: keyset.Start(), Limit: 5}, {From: keyset.End(), Direction: keyset.Backward, Limit: 5}, {From: keyset.Below(query.TagKey(query.TagCount{Name: "x", Posts: 3})...), Limit: 5},
 	} {
 		page, err := r.Tags(t.Context(), q)
 		require.NoError(t, err)
@@ -191,8 +191,8 @@ func TestTagsNothing(t *testing.T) {
 	}
 	only := []query.TagCount{{Name: "art", Posts: 2}}
 	putTags(t, o, only)
-	for i, way := range []keyset.Way{keyset.Forward, keyset.Backward, keyset.Forward, keyset.Backward} {
-		page, err := r.Tags(t.Context(), query.TagQuery{From: edges[i], Way: way, Limit: 5})
+	for i, direction := range []keyset.Direction{keyset.Forward, keyset.Backward, keyset.Forward, keyset.Backward} {
+		page, err := r.Tags(t.Context(), query.TagQuery{From: edges[i], Direction: direction, Limit: 5})
 		require.NoError(t, err)
 		require.Equal(t, only, page.Rows)
 	}
@@ -232,9 +232,9 @@ func TestTagsWhileCountsMove(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
-	for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
-		q := query.TagQuery{From: keyset.Start(), Way: way, Limit: 1 + rnd.IntN(20)}
-		if way == keyset.Backward {
+	for _, direction := range []keyset.Direction{keyset.Forward, keyset.Backward} {
+		q := query.TagQuery{From: keyset.Start(), Direction: direction, Limit: 1 + rnd.IntN(20)}
+		if direction == keyset.Backward {
 			q.From = keyset.End()
 		}
 		var seen []query.TagCount
@@ -243,14 +243,14 @@ func TestTagsWhileCountsMove(t *testing.T) {
 			page, err := r.Tags(t.Context(), q)
 			require.NoError(t, err)
 			rows := slices.DeleteFunc(page.Rows, func(row query.TagCount) bool { return !slices.Contains(stay, row) })
-			if q.From, more = page.Next, page.HasNext; way == keyset.Backward {
+			if q.From, more = page.Next, page.HasNext; direction == keyset.Backward {
 				q.From, more = page.Previous, page.HasPrevious
 				seen = append(rows, seen...)
 			} else {
 				seen = append(seen, rows...)
 			}
 		}
-		require.Equal(t, stay, seen, "way %d", way)
+		require.Equal(t, stay, seen, "way %d", direction)
 	}
 }
 
@@ -334,13 +334,13 @@ func TestTagsPlan(t *testing.T) {
 	r := storetest.Reader(t, o)
 	list := inOrder(tags)
 	const limit = 50
-	for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
+	for _, direction := range []keyset.Direction{keyset.Forward, keyset.Backward} {
 		for _, at := range []int{0, 49, 2999, 3000, 8000, 12_990, 13_000, 15_999} {
 			for _, from := range []keyset.Position{keyset.Above(query.TagKey(list[at])...), keyset.Below(query.TagKey(list[at])...), keyset.Start(), keyset.End()} {
-				sql, args, err := query.TagsFrom(query.TagQuery{From: from, Way: way, Limit: limit})
+				sql, args, err := query.TagsFrom(query.TagQuery{From: from, Direction: direction, Limit: limit})
 				require.NoError(t, err)
 				got := planOf(t, r, sql, args...)
-				label := fmt.Sprintf("way %d from %d, side %d", way, at, from.Side)
+				label := fmt.Sprintf("way %d from %d, side %d", direction, at, from.Side)
 				for _, kind := range got.types {
 					require.Contains(t, []string{"Append", "Limit", "Subquery Scan", "Index Only Scan"}, kind, label)
 				}

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -147,8 +149,37 @@ func parseURL(url string) (*pgxpool.Config, error) {
 			return nil, err
 		}
 	}
+	switch name := wrongParameter(url); {
+	case name != "":
+		return nil, fmt.Errorf("has a value of %s that Postgres does not know", name)
+	case strings.Contains(url, "://") && !strings.HasPrefix(url, "postgres"):
+		return nil, errOtherScheme
+	}
 	return nil, errBadURL
 }
+
+var (
+	parameter = regexp.MustCompile(`(\w+)\s*=\s*[^\s&'\\]+`)
+	// harmless are parameters of which one that is wrong may be named.
+	harmless = []string{"sslmode", "port", "connect_timeout", "target_session_attrs", "pool_max_conns", "pool_min_conns",
+		"pool_max_conn_lifetime", "pool_max_conn_idle_time", "default_query_exec_mode", "statement_cache_capacity"}
+)
+
+// wrongParameter names a parameter whose value is wrong whatever else there is, "" where
+// there is none.
+func wrongParameter(url string) string {
+	for _, m := range parameter.FindAllStringSubmatch(url, -1) {
+		if !slices.Contains(harmless, m[1]) {
+			continue
+		}
+		if _, err := pgxpool.ParseConfig(m[0]); err != nil {
+			return m[1]
+		}
+	}
+	return ""
+}
+
+var errOtherScheme = errors.New("begins with another scheme than postgres:// or postgresql://")
 
 var errBadURL = errors.New("is not a URL such as postgres://user:password@host:5432/database; in a password each of : / @ % ? # is written as % and two digits")
 

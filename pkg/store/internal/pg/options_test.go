@@ -30,6 +30,26 @@ func TestPoolSize(t *testing.T) {
 	}
 }
 
+// TestWrongURLs: an error says what is wrong with a URL, also of one that has a password.
+func TestWrongURLs(t *testing.T) {
+	t.Parallel()
+	for url, says := range map[string]string{
+		"postgres://u@h/db?password=S3CR3T&sslmode=bogus":     "sslmode is invalid",
+		"postgres://u:S3CR3T@h/db?sslpassword=S3CR3T&port=no": "port",
+		"host=h user=u password=S3CR3T sslmode=bogus":         "has a value of sslmode that Postgres does not know",
+		"host=h password='S3CR 3T' port=no":                   "has a value of port that Postgres does not know",
+		"mysql://u:S3CR3T@h/db?password=S3CR3T":               "begins with another scheme",
+		"mysql://u:S3CR3T@h/db":                               "begins with another scheme",
+		"host=h password=S3CR3T dbname":                       "is not a URL such as",
+	} {
+		t.Run(says, func(t *testing.T) {
+			err := Options{URL: url}.Check()
+			require.ErrorContains(t, err, says)
+			require.NotContains(t, err.Error(), "S3CR")
+		})
+	}
+}
+
 // FuzzURL makes URLs of broken user-info. Nothing of it may stand in an error, nor in
 // what a URL that is accepted leads to: that is named by later errors.
 func FuzzURL(f *testing.F) {

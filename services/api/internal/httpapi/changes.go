@@ -110,7 +110,7 @@ func (h *Handler) change(c query.Change, list postList) changeJSON {
 		out.URI = event.URI(c.DID, c.Rkey)
 		return out
 	}
-	post := h.post(*c.Post, list.print)
+	post := h.post(*c.Post, list.fingerprint)
 	out.Op, out.Post = opUpsert, &post
 	return out
 }
@@ -124,7 +124,7 @@ func (h *Handler) changeToken(p query.Place, list postList) string {
 func (h *Handler) changePlace(name, token string, list postList) (*query.Place, error) {
 	p, err := h.codec.Decode(token, list.changes)
 	if errors.Is(err, keyset.ErrTokenMismatch) {
-		if _, err := h.codec.Decode(token, list.print); err == nil {
+		if _, err := h.codec.Decode(token, list.fingerprint); err == nil {
 			return nil, fail(codeCursorMismatch, "Send an %s that came from /v1/changes: this one is of a list; leave it out for the position of now.", name)
 		}
 		return nil, fail(codeCursorMismatch, "Keep the tags and filters the same while following, or leave out %s to begin anew: it was made for another query.", name)

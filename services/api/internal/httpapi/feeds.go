@@ -51,10 +51,10 @@ func (h *Handler) feed(f feedFormat) func(*http.Request) (*response, error) {
 			Self: here + q.replace(nil, nil), First: without(), Home: base + "/v1/posts?" + q.replace([]string{"after", "before"}, nil),
 		}
 		if page.HasNext {
-			doc.Next = without(pair{"after", h.codec.Encode(page.Next, list.print)})
+			doc.Next = without(pair{"after", h.codec.Encode(page.Next, list.fingerprint)})
 		}
 		if page.HasPrevious {
-			doc.Previous = without(pair{"before", h.codec.Encode(page.Previous, list.print)})
+			doc.Previous = without(pair{"before", h.codec.Encode(page.Previous, list.fingerprint)})
 		}
 		for _, row := range page.Rows {
 			doc.Posts = append(doc.Posts, feeds.Post{

@@ -125,13 +125,13 @@ func (h *Handler) showSkeleton(r *http.Request) (*response, error) {
 	if list == nil {
 		return nil, errUnknownFeed
 	}
-	asked, print := list.query, list.print
-	asked.From, asked.Way = keyset.Start(), keyset.Forward
+	asked, fingerprint := list.query, list.fingerprint
+	asked.From, asked.Direction = keyset.Start(), keyset.Forward
 	if asked.Limit, err = q.limit("limit", defaultLimit); err != nil {
 		return nil, err
 	}
 	if token, given := q.get("cursor"); given && token != "" {
-		if asked.From, err = position(h.codec, "cursor", token, print); err != nil {
+		if asked.From, err = position(h.codec, "cursor", token, fingerprint); err != nil {
 			return nil, err
 		}
 	}
@@ -144,7 +144,7 @@ func (h *Handler) showSkeleton(r *http.Request) (*response, error) {
 		out.Feed[i].Post = event.URI(row.DID, row.Rkey)
 	}
 	if page.HasNext {
-		out.Cursor = h.codec.Encode(page.Next, print)
+		out.Cursor = h.codec.Encode(page.Next, fingerprint)
 	}
 	res := &response{}
 	return res, res.json(out)

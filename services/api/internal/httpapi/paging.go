@@ -6,9 +6,9 @@ import (
 
 // place is where a page begins, which way it goes, and how long it may be.
 type place struct {
-	from  keyset.Position
-	way   keyset.Way
-	limit int
+	from      keyset.Position
+	direction keyset.Direction
+	limit     int
 }
 
 // place reads the parameters limit, after and before, and Relay's first and
@@ -22,13 +22,13 @@ func (q values) place(decode func(name, token string) (keyset.Position, error)) 
 			return place{}, fail(codeConflicting, "Give %s or %s, not both: limit goes with after or before, first with after, last with before.", c.name, c.other)
 		}
 	}
-	p := place{from: keyset.Start(), way: keyset.Forward}
+	p := place{from: keyset.Start(), direction: keyset.Forward}
 	size := "limit"
 	switch {
 	case q.has("first"):
 		size = "first"
 	case q.has("last"):
-		size, p.from, p.way = "last", keyset.End(), keyset.Backward
+		size, p.from, p.direction = "last", keyset.End(), keyset.Backward
 	}
 	var err error
 	if p.limit, err = q.limit(size, defaultLimit); err != nil {
@@ -37,17 +37,17 @@ func (q values) place(decode func(name, token string) (keyset.Position, error)) 
 	if token, given := q.get("after"); given {
 		p.from, err = decode("after", token)
 	} else if token, given := q.get("before"); given {
-		p.way = keyset.Backward
+		p.direction = keyset.Backward
 		p.from, err = decode("before", token)
 	}
 	return p, err
 }
 
 // pages makes the page of a list from its edges, and links to its neighbours.
-func (h *Handler) pages(q values, res *response, print keyset.Fingerprint, next, previous keyset.Position, hasNext, hasPrevious bool) pageJSON {
+func (h *Handler) pages(q values, res *response, fingerprint keyset.Fingerprint, next, previous keyset.Position, hasNext, hasPrevious bool) pageJSON {
 	page := pageJSON{
 		HasNext: hasNext, HasPrevious: hasPrevious,
-		Next: h.codec.Encode(next, print), Previous: h.codec.Encode(previous, print),
+		Next: h.codec.Encode(next, fingerprint), Previous: h.codec.Encode(previous, fingerprint),
 	}
 	tokens := []string{"after", "before"}
 	if hasNext {

@@ -293,8 +293,8 @@ func (q values) limit(name string, byDefault int) (int, error) {
 var anyList = query.PostOrder.Fingerprint()
 
 // position returns the position in a token. The error is a *problem.
-func position(codec *keyset.Codec, name, token string, print keyset.Fingerprint) (keyset.Position, error) {
-	p, err := codec.Decode(token, print)
+func position(codec *keyset.Codec, name, token string, fingerprint keyset.Fingerprint) (keyset.Position, error) {
+	p, err := codec.Decode(token, fingerprint)
 	if errors.Is(err, keyset.ErrTokenMismatch) {
 		if p, err := codec.Decode(token, anyList); err == nil {
 			return p, nil

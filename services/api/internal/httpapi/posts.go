@@ -69,8 +69,8 @@ func (t utc) appendJSON(b []byte) []byte {
 // postList is what tells one list of posts from another.
 type postList struct {
 	query query.PostQuery // its tags and filters
-	// print is that of its pages' tokens, changes that of its change feed's.
-	print, changes keyset.Fingerprint
+	// fingerprint is that of its pages' tokens, changes that of its change feed's.
+	fingerprint, changes keyset.Fingerprint
 }
 
 // newPostList reads a list's tags and filters. The error is a *problem.
@@ -107,7 +107,7 @@ func newPostList(q values) (postList, error) {
 			filters = append(filters, f)
 		}
 	}
-	l.print, l.changes = query.PostOrder.Fingerprint(filters...), query.ChangeOrder.Fingerprint(filters...)
+	l.fingerprint, l.changes = query.PostOrder.Fingerprint(filters...), query.ChangeOrder.Fingerprint(filters...)
 	return l, nil
 }
 
@@ -128,11 +128,13 @@ func (h *Handler) postPage(r *http.Request, allowed params) (q values, list post
 	if err != nil {
 		return q, list, page, err
 	}
-	at, err := q.place(func(name, token string) (keyset.Position, error) { return position(h.codec, name, token, list.print) })
+	at, err := q.place(func(name, token string) (keyset.Position, error) {
+		return position(h.codec, name, token, list.fingerprint)
+	})
 	if err != nil {
 		return q, list, page, err
 	}
-	list.query.From, list.query.Way, list.query.Limit = at.from, at.way, at.limit
+	list.query.From, list.query.Direction, list.query.Limit = at.from, at.direction, at.limit
 	page, err = h.index.Posts(r.Context(), list.query)
 	if err != nil {
 		return q, list, page, err
@@ -152,8 +154,8 @@ func (h *Handler) listPosts(r *http.Request) (*response, error) {
 		return nil, err
 	}
 	res := &response{}
-	return res, res.posts(h.posts(page.Rows, list.print), postsEnd{
-		Page:  h.pages(q, res, list.print, page.Next, page.Previous, page.HasNext, page.HasPrevious),
+	return res, res.posts(h.posts(page.Rows, list.fingerprint), postsEnd{
+		Page:  h.pages(q, res, list.fingerprint, page.Next, page.Previous, page.HasNext, page.HasPrevious),
 		Hints: hints,
 	})
 }
@@ -176,22 +178,22 @@ func (h *Handler) onePost(r *http.Request) (*response, error) {
 	return &response{contentType: contentJSON, body: append(post.appendJSON(nil), '\n')}, nil
 }
 
-func (h *Handler) posts(rows []query.PostRow, print keyset.Fingerprint) []postJSON {
+func (h *Handler) posts(rows []query.PostRow, fingerprint keyset.Fingerprint) []postJSON {
 	out := make([]postJSON, len(rows))
 	for i, row := range rows {
-		out[i] = h.post(row, print)
+		out[i] = h.post(row, fingerprint)
 	}
 	return out
 }
 
-func (h *Handler) post(row query.PostRow, print keyset.Fingerprint) postJSON {
+func (h *Handler) post(row query.PostRow, fingerprint keyset.Fingerprint) postJSON {
 	p := postJSON{
 		URI: event.URI(row.DID, row.Rkey), CID: row.CID, DID: row.DID, Rkey: row.Rkey,
 		Tags: row.Tags, Langs: row.Langs,
 		CreatedAt: createdAt(row.Record),
 		IndexedAt: utc(row.IndexedAt), SortAt: utc(row.Key.SortAt()),
 		Record: row.Record,
-		Cursor: h.codec.Encode(keyset.At(query.PostKey(row)...), print),
+		Cursor: h.codec.Encode(keyset.At(query.PostKey(row)...), fingerprint),
 	}
 	if p.Tags == nil {
 		p.Tags = []string{}

@@ -35,12 +35,12 @@ func (h *Handler) recent(r *http.Request) (*response, error) {
 		return nil, err
 	}
 	pq := list.query
-	pq.From, pq.Way = keyset.Start(), keyset.Forward
+	pq.From, pq.Direction = keyset.Start(), keyset.Forward
 	if pq.Limit, err = q.limit("quantity", defaultQuantity); err != nil {
 		return nil, err
 	}
 	if token, given := q.get("paginator"); given {
-		if pq.From, err = position(h.codec, "paginator", token, list.print); err != nil {
+		if pq.From, err = position(h.codec, "paginator", token, list.fingerprint); err != nil {
 			return nil, err
 		}
 	}
@@ -55,8 +55,8 @@ func (h *Handler) recent(r *http.Request) (*response, error) {
 	}
 	res := &response{}
 	if page.HasNext {
-		end.Paginator = h.codec.Encode(page.Next, list.print)
+		end.Paginator = h.codec.Encode(page.Next, list.fingerprint)
 		res.link(q.replace([]string{"paginator"}, nil, pair{"paginator", end.Paginator}), "next")
 	}
-	return res, res.posts(h.posts(page.Rows, list.print), end)
+	return res, res.posts(h.posts(page.Rows, list.fingerprint), end)
 }

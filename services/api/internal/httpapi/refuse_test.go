@@ -49,7 +49,7 @@ func tokenOf(t testing.TB, key string, q values) string {
 	t.Helper()
 	list, err := newPostList(q)
 	require.NoError(t, err)
-	return testCodec(t, key).Encode(keyset.Below(keyset.UUID(event.NewKey(t0, "at://x"))), list.print)
+	return testCodec(t, key).Encode(keyset.Below(keyset.UUID(event.NewKey(t0, "at://x"))), list.fingerprint)
 }
 
 // TestRefused asks an index that cannot be reached: every refusal comes from

@@ -146,10 +146,10 @@ func (q values) replace(drop []string, rename map[string]string, with ...pair) s
 // a hash of the body, and marked where the body is sent compressed, which gives
 // the same bytes every time.
 func (h *Handler) write(w http.ResponseWriter, r *http.Request, res *response) {
-	zip := acceptsGzip(r.Header.Values("Accept-Encoding"))
+	gzipped := acceptsGzip(r.Header.Values("Accept-Encoding"))
 	sum := sha256.Sum256(res.body)
 	etag := base64.RawURLEncoding.EncodeToString(sum[:16])
-	if zip {
+	if gzipped {
 		etag += "-gzip"
 	}
 	etag = `"` + etag + `"`
@@ -161,7 +161,7 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, res *response) {
 		return
 	}
 	body := res.body
-	if zip {
+	if gzipped {
 		body = h.compress(body)
 	}
 	size := int64(len(body))
@@ -171,7 +171,7 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, res *response) {
 	}
 	defer h.sending.used.Add(-size)
 	res.describe(head, etag)
-	if zip {
+	if gzipped {
 		head.Set("Content-Encoding", "gzip")
 	}
 	head.Set("Content-Type", res.contentType)

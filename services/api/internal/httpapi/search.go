@@ -42,12 +42,12 @@ func (h *Handler) searchPosts(r *http.Request) (*response, error) {
 		return nil, err
 	}
 	asked := list.query
-	asked.From, asked.Way = keyset.Start(), keyset.Forward
+	asked.From, asked.Direction = keyset.Start(), keyset.Forward
 	if asked.Limit, err = q.limit("limit", defaultHits); err != nil {
 		return nil, err
 	}
 	if token, given := q.get("cursor"); given && token != "" {
-		if asked.From, err = position(h.codec, "cursor", token, list.print); err != nil {
+		if asked.From, err = position(h.codec, "cursor", token, list.fingerprint); err != nil {
 			return nil, err
 		}
 	}
@@ -66,7 +66,7 @@ func (h *Handler) searchPosts(r *http.Request) (*response, error) {
 		out.Posts[i].URI = event.URI(row.DID, row.Rkey)
 	}
 	if page.HasNext {
-		out.Cursor = h.codec.Encode(page.Next, list.print)
+		out.Cursor = h.codec.Encode(page.Next, list.fingerprint)
 	}
 	res := &response{}
 	return res, res.json(out)

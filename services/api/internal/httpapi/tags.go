@@ -61,7 +61,7 @@ func (h *Handler) listTags(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	page, err := h.index.Tags(r.Context(), query.TagQuery{From: p.from, Way: p.way, Limit: p.limit})
+	page, err := h.index.Tags(r.Context(), query.TagQuery{From: p.from, Direction: p.direction, Limit: p.limit})
 	if err != nil {
 		return nil, err
 	}

@@ -69,9 +69,9 @@ func TestSweepIsUnseen(t *testing.T) {
 			{Tags: []string{"art", "t0"}, All: true},
 			{Tags: []string{"art"}, None: []string{"t1"}},
 		} {
-			for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
-				q.Limit, q.Way, q.From = 100, way, keyset.Start()
-				if way == keyset.Backward {
+			for _, direction := range []keyset.Direction{keyset.Forward, keyset.Backward} {
+				q.Limit, q.Direction, q.From = 100, direction, keyset.Start()
+				if direction == keyset.Backward {
 					q.From = keyset.End()
 				}
 				got := 0
@@ -84,7 +84,7 @@ func TestSweepIsUnseen(t *testing.T) {
 						}
 					}
 					more, q.From = page.HasNext, page.Next
-					if way == keyset.Backward {
+					if direction == keyset.Backward {
 						more, q.From = page.HasPrevious, page.Previous
 					}
 				}

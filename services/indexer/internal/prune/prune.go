@@ -8,8 +8,8 @@
 // old events, and none of them needs a pruned marker:
 //
 //   - Ingest resumes exactly behind the stream's last message. After a change of
-//     hosts it goes back by one minute of network time and reads everything since,
-//     removals included.
+//     hosts it goes back by a minute of network time, or to where a #sync began that
+//     is not over, and reads everything since, removals included.
 //   - A backfill leaves out what was removed since, and publishes every later change
 //     of what it publishes, up to the live events.
 //   - A redrive folds the whole history of the account, or on a trimmed stream
@@ -18,7 +18,7 @@
 //     nothing, and takes over the live index's markers of posts that were erased from
 //     the stream and the floors of its accounts.
 //
-// So minutes would be enough; the default of 30 days, measured back from the
+// So as long as a #sync takes would be enough; the default of 30 days, measured back from the
 // checkpoint's clock, covers what this list forgets. A clock ahead of the database's
 // own counts as the database's, so upstream cannot make a marker old. An account's
 // floors (erased_rev, sync_rev) are never pruned.

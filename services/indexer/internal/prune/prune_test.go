@@ -262,8 +262,8 @@ func TestPruneTags(t *testing.T) {
 		require.NoError(t, err)
 		return all
 	}
-	page := func(tag string, from keyset.Position, way keyset.Way) query.PostPage {
-		p, err := r.Posts(t.Context(), query.PostQuery{Tags: []string{tag}, From: from, Way: way, Limit: 10})
+	page := func(tag string, from keyset.Position, direction keyset.Direction) query.PostPage {
+		p, err := r.Posts(t.Context(), query.PostQuery{Tags: []string{tag}, From: from, Direction: direction, Limit: 10})
 		require.NoError(t, err)
 		return p
 	}

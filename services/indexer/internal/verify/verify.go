@@ -83,12 +83,12 @@ func (v *Verify) Compare(ctx context.Context, schema, other string) (check.Findi
 			v.Logger.Warn("what differs may be only that nothing could be brought to "+other, "err", err)
 			return f, nil
 		}
-		if !errors.Is(err, check.ErrApart) && !errors.Is(err, check.ErrSweeping) || other == store.Live {
+		if !errors.Is(err, check.ErrNotAligned) && !errors.Is(err, check.ErrSweeping) || other == store.Live {
 			return f, err
 		}
 	case cp.Seq > at.Seq || other == store.Live:
 		return check.Findings{}, fmt.Errorf("%w: %s is at %d, %s at %d; let the one behind catch up, or name it as the other",
-			check.ErrApart, schema, at.Seq, other, cp.Seq)
+			check.ErrNotAligned, schema, at.Seq, other, cp.Seq)
 	}
 	return v.align(ctx, schema, other)
 }

@@ -139,24 +139,24 @@ func TestQueriesAgreeWithOracle(t *testing.T) {
 func agree(t *testing.T, r *query.Reader, rng *rand.Rand, q query.PostQuery, all, want []*write.Post) {
 	t.Helper()
 	q.Limit = 1 + rng.IntN(query.MaxLimit)
-	q.Way = keyset.Way(rng.IntN(2))
-	q.From = []keyset.Position{keyset.Start(), keyset.End()}[q.Way]
+	q.Direction = keyset.Direction(rng.IntN(2))
+	q.From = []keyset.Position{keyset.Start(), keyset.End()}[q.Direction]
 	at := all[rng.IntN(len(all))].Key
 	switch side := rng.IntN(6); side {
 	case 0, 1, 2:
 		q.From = []func(...keyset.Value) keyset.Position{keyset.Above, keyset.Below, keyset.At}[side](keyset.UUID(at))
 	}
 	inWay := slices.Clone(want)
-	if q.Way == keyset.Backward {
+	if q.Direction == keyset.Backward {
 		slices.Reverse(inWay)
 	}
 	passed := 0 // how many of the list lie behind the position
 	for _, p := range inWay {
 		c := slices.Compare(p.Key[:], at[:])
-		if q.Way == keyset.Forward {
+		if q.Direction == keyset.Forward {
 			c = -c
 		}
-		if len(q.From.Key) > 0 && (c < 0 || c == 0 && !q.From.Includes(q.Way)) {
+		if len(q.From.Key) > 0 && (c < 0 || c == 0 && !q.From.Includes(q.Direction)) {
 			passed++
 		}
 	}
@@ -166,7 +166,7 @@ func agree(t *testing.T, r *query.Reader, rng *rand.Rand, q query.PostQuery, all
 		require.NoError(t, err)
 		got := slices.Clone(page.Rows)
 		more, behind, edge := page.HasNext, page.HasPrevious, page.Next
-		if q.Way == keyset.Backward {
+		if q.Direction == keyset.Backward {
 			slices.Reverse(got)
 			more, behind, edge = behind, more, page.Previous
 		}
@@ -235,8 +235,8 @@ func TestConjunctionPlans(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 4))
 			q := randomQuery(rng)
 			q.Limit = 50
-			q.Way = keyset.Way(rng.IntN(2))
-			q.From = []keyset.Position{keyset.Start(), keyset.End()}[q.Way]
+			q.Direction = keyset.Direction(rng.IntN(2))
+			q.From = []keyset.Position{keyset.Start(), keyset.End()}[q.Direction]
 			page, w := workOf(t, r, q)
 			require.Equal(t, float64(len(page.Rows)), w.posts, "records of the page only")
 			require.Less(t, w.tags+w.langs, 30_000.0, "%+v", q)
@@ -315,23 +315,23 @@ func TestWatchFromAnEmptyPage(t *testing.T) {
 	all := storetest.SeedPosts(t, w, apart)
 	r := storetest.Reader(t, o)
 	q := query.PostQuery{Tags: []string{"left", "right"}, All: true, Limit: 50}
-	for _, way := range []keyset.Way{keyset.Forward, keyset.Backward} {
-		q.Way, q.From = way, []keyset.Position{keyset.Start(), keyset.End()}[way]
+	for _, direction := range []keyset.Direction{keyset.Forward, keyset.Backward} {
+		q.Direction, q.From = direction, []keyset.Position{keyset.Start(), keyset.End()}[direction]
 		page, err := r.Posts(t.Context(), q)
 		require.NoError(t, err)
 		require.Empty(t, page.Rows)
 		back, ahead, at := page.Previous, page.HasNext, storetest.Epoch.Add(200_000*time.Second)
-		if way == keyset.Backward {
+		if direction == keyset.Backward {
 			back, ahead, at = page.Next, page.HasPrevious, storetest.Epoch
 		}
 		require.True(t, ahead, "the search ran out")
 
-		both := &write.Post{Account: all[0].Account, Rkey: fmt.Sprint("both", way), Rev: "3abcdefghijkl", CID: "bafy", Tags: q.Tags, IndexedAt: storetest.Epoch, Seq: 1, Record: []byte("{}")}
+		both := &write.Post{Account: all[0].Account, Rkey: fmt.Sprint("both", direction), Rev: "3abcdefghijkl", CID: "bafy", Tags: q.Tags, IndexedAt: storetest.Epoch, Seq: 1, Record: []byte("{}")}
 		both.Key = event.NewKey(at, both.Rkey)
 		require.NoError(t, w.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
 			return cp, tx.Write(t.Context(), write.Changes{Posts: []write.PostChange{{New: both, NewVisible: true}}})
 		}))
-		q.Way, q.From = way.Reverse(), back
+		q.Direction, q.From = direction.Reverse(), back
 		page, err = r.Posts(t.Context(), q)
 		require.NoError(t, err)
 		require.Len(t, page.Rows, 1, "what came later")

@@ -35,35 +35,35 @@ const (
 	// minRows is the least that a segment looks at, so that every request makes
 	// progress that is worth it.
 	minRows = 100
-	// maxLeaps is how often in a row the search moves to where the sparsest group
+	// maxLeaps is how often in a row the search moves to where the sparsest clause
 	// continues before it looks at every post.
 	maxLeaps = 4
-	// mergeRatio is up to how much denser than the sparsest group another one is
+	// mergeRatio is up to how much denser than the sparsest clause another one is
 	// read beside it, rather than probed for each of its posts: where both cost
 	// the same.
 	mergeRatio = 4
 )
 
-// scan finds the posts of a conjunction within one snapshot.
-type scan struct {
+// search finds the posts of a conjunction within one snapshot.
+type search struct {
 	conjunction
-	conn  *pgx.Conn
-	way   keyset.Way
-	work  int // what may still be done
-	read  int // about how many index entries were read
-	trace func(Statement)
+	conn      *pgx.Conn
+	direction keyset.Direction
+	work      int // what may still be done
+	read      int // about how many index entries were read
+	trace     func(Statement)
 }
 
-func (s *scan) query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+func (s *search) query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	if s.trace != nil {
 		s.trace(Statement{SQL: sql, Args: args})
 	}
 	return s.conn.Query(ctx, sql, args...)
 }
 
-// found is what a scan came to.
+// found is what a search came to.
 type found struct {
-	// keys are in the way of reading.
+	// keys are in the direction of reading.
 	keys []event.Key
 	// ranOut says that the work that a request may cause ran out before as many
 	// keys as wanted were found, or the list ended. Everything up to last was
@@ -73,7 +73,7 @@ type found struct {
 }
 
 // find looks for up to want keys of a range.
-func (s *scan) find(ctx context.Context, rng keyRange, want int) (found, error) {
+func (s *search) find(ctx context.Context, rng keyRange, want int) (found, error) {
 	if s.nothing || rng.empty() {
 		return found{}, nil
 	}
@@ -82,7 +82,7 @@ func (s *scan) find(ctx context.Context, rng keyRange, want int) (found, error) 
 	}
 	var f found
 	for work := firstSegment; ; work *= segmentGrowth {
-		p, ok, err := s.plan(ctx, &rng, work)
+		p, ok, err := s.strategy(ctx, &rng, work)
 		if err != nil || !ok {
 			return f, err
 		}
@@ -97,7 +97,7 @@ func (s *scan) find(ctx context.Context, rng keyRange, want int) (found, error) 
 		}
 		s.work -= done
 		f.last = seg.last
-		if rng = rng.beyond(seg.last, s.way); rng.empty() {
+		if rng = rng.beyond(seg.last, s.direction); rng.empty() {
 			return f, nil
 		}
 		if s.work <= 0 {
@@ -107,25 +107,25 @@ func (s *scan) find(ctx context.Context, rng keyRange, want int) (found, error) 
 	}
 }
 
-// merge reads the posts of one group: whatever the depth, it touches no more
+// merge reads the posts of one clause: whatever the depth, it touches no more
 // entries than those, one per list, and the overlap between lists.
-func (s *scan) merge(ctx context.Context, rng keyRange, want int) (found, error) {
-	q := &builder{way: s.way, args: []any{want, rng.lo, rng.hi}}
-	rows, err := s.query(ctx, q.stream(s.groups[0]), q.args...)
+func (s *search) merge(ctx context.Context, rng keyRange, want int) (found, error) {
+	q := &builder{direction: s.direction, args: []any{want, rng.lo, rng.hi}}
+	rows, err := s.query(ctx, q.stream(s.clauses[0]), q.args...)
 	if err != nil {
-		return found{}, fmt.Errorf("merge %d lists: %w", len(s.groups[0].lists), err)
+		return found{}, fmt.Errorf("merge %d lists: %w", len(s.clauses[0].lists), err)
 	}
 	keys, err := pgx.CollectRows(rows, pgx.RowTo[event.Key])
 	if err != nil {
-		return found{}, fmt.Errorf("merge %d lists: %w", len(s.groups[0].lists), err)
+		return found{}, fmt.Errorf("merge %d lists: %w", len(s.clauses[0].lists), err)
 	}
-	s.read += len(keys) + len(s.groups[0].lists) - 1
+	s.read += len(keys) + len(s.clauses[0].lists) - 1
 	return found{keys: keys}, nil
 }
 
 // any reports whether a range holds something. It may be wrong in saying yes
 // where finding out would take more work than is left.
-func (s *scan) any(ctx context.Context, rng keyRange) (bool, error) {
+func (s *search) any(ctx context.Context, rng keyRange) (bool, error) {
 	if s.nothing || rng.empty() {
 		return false, nil
 	}
@@ -135,7 +135,7 @@ func (s *scan) any(ctx context.Context, rng keyRange) (bool, error) {
 	}
 	// One list after the other, the longest first: as a rule its first entry is
 	// the only one touched.
-	g := group{langs: s.groups[0].langs, lists: slices.Clone(s.groups[0].lists)}
+	g := clause{langs: s.clauses[0].langs, lists: slices.Clone(s.clauses[0].lists)}
 	slices.SortFunc(g.lists, func(a, b list) int { return cmp.Compare(b.posts, a.posts) })
 	table, column := tableOf(g.langs)
 	args := []any{rng.lo, rng.hi}
@@ -156,19 +156,19 @@ func (s *scan) any(ctx context.Context, rng keyRange) (bool, error) {
 	return is, nil
 }
 
-// plan is how to go through a segment: the merged groups, one or two, are read
+// strategy is how to go through a segment: the merged clauses, one or two, are read
 // in the order of posts, side by side; the probed ones are asked for each post
 // that is in those. besideSwept says that the accounts that are swept are read beside the
-// one merged group, and their posts left out: of the rows that are looked at, up to probes
+// one merged clause, and their posts left out: of the rows that are looked at, up to probes
 // are in sight and asked for.
-type plan struct {
-	merged, probed []group
+type strategy struct {
+	merged, probed []clause
 	besideSwept    bool
 	rows, probes   int
 }
 
 // share settles how many rows a segment looks at for so much work.
-func (p *plan) share(c conjunction, work int) {
+func (p *strategy) share(c conjunction, work int) {
 	p.rows = max(work/p.cost(c, 1, 1), minRows)
 	p.probes = p.rows
 	if p.besideSwept {
@@ -177,9 +177,9 @@ func (p *plan) share(c conjunction, work int) {
 	}
 }
 
-// cost is the work for rows of what the merged groups give together, of which so many are
-// probed, if the posts are in every list of a group.
-func (p plan) cost(c conjunction, rows, probed int) int {
+// cost is the work for rows of what the merged clauses give together, of which so many are
+// probed, if the posts are in every list of a clause.
+func (p strategy) cost(c conjunction, rows, probed int) int {
 	lists, probes, single := 0, len(c.none), 0
 	for _, g := range p.merged {
 		lists = max(lists, len(g.lists))
@@ -203,20 +203,20 @@ func (p plan) cost(c conjunction, rows, probed int) int {
 
 // probesSweeps reports whether each post has to be asked whether a sweep keeps it out of
 // sight.
-func (p plan) probesSweeps(c conjunction) bool {
+func (p strategy) probesSweeps(c conjunction) bool {
 	return c.sweeping && (!p.besideSwept || !c.sweptAll)
 }
 
-// plan decides by how dense the groups are where the search is now. It moves the
-// near end of the range to where every group has something; ok is false where
+// strategy decides by how dense the clauses are where the search is now. It moves the
+// near end of the range to where every clause has something; ok is false where
 // one has nothing left.
-func (s *scan) plan(ctx context.Context, rng *keyRange, work int) (p plan, ok bool, err error) {
-	if len(s.groups) == 1 && !s.sweeping {
-		return plan{merged: s.groups}, true, nil
+func (s *search) strategy(ctx context.Context, rng *keyRange, work int) (p strategy, ok bool, err error) {
+	if len(s.clauses) == 1 && !s.sweeping {
+		return strategy{merged: s.clauses}, true, nil
 	}
-	groups := make([]rated, len(s.groups))
+	clauses := make([]rated, len(s.clauses))
 	lists := 0
-	for _, g := range s.groups {
+	for _, g := range s.clauses {
 		lists += len(g.lists)
 	}
 	sample := max(min(work, s.work)/sampleShare/lists, minSample)
@@ -224,43 +224,43 @@ func (s *scan) plan(ctx context.Context, rng *keyRange, work int) (p plan, ok bo
 		if err := s.sense(ctx, *rng, sample); err != nil {
 			return p, false, err
 		}
-		for i, g := range s.groups {
-			next, ok := g.next(s.way)
+		for i, g := range s.clauses {
+			next, ok := g.next(s.direction)
 			if !ok {
 				return p, false, nil
 			}
-			groups[i] = rated{g, g.rate(*rng, s.way)}
-			*rng = rng.startAt(next, s.way)
+			clauses[i] = rated{g, g.rate(*rng, s.direction)}
+			*rng = rng.startAt(next, s.direction)
 		}
 		// What was sampled says nothing of what lies behind it.
-		if leaps*lists*sample >= work/2 || leaps == maxLeaps || !slices.ContainsFunc(s.groups, func(g group) bool { return g.sampledBefore(*rng, s.way) }) {
+		if leaps*lists*sample >= work/2 || leaps == maxLeaps || !slices.ContainsFunc(s.clauses, func(g clause) bool { return g.sampledBefore(*rng, s.direction) }) {
 			break
 		}
 	}
-	slices.SortStableFunc(groups, func(a, b rated) int { return cmp.Compare(a.rate, b.rate) })
+	slices.SortStableFunc(clauses, func(a, b rated) int { return cmp.Compare(a.rate, b.rate) })
 	if s.sweeping {
 		rate, err := s.senseSwept(ctx, *rng, sample)
 		if err != nil {
 			return p, false, err
 		}
 		// Beyond that it costs less to ask for each post of the list.
-		p.besideSwept = rate <= probeWork*groups[0].rate
+		p.besideSwept = rate <= probeWork*clauses[0].rate
 	}
-	for i, g := range groups {
-		if i == 0 || i == 1 && !p.besideSwept && g.rate <= mergeRatio*groups[0].rate {
-			p.merged = append(p.merged, g.group)
+	for i, g := range clauses {
+		if i == 0 || i == 1 && !p.besideSwept && g.rate <= mergeRatio*clauses[0].rate {
+			p.merged = append(p.merged, g.clause)
 		} else {
-			p.probed = append(p.probed, g.group)
+			p.probed = append(p.probed, g.clause)
 		}
 	}
 	// In one order, whichever is the sparser: it is the same statement then.
-	slices.SortStableFunc(p.merged, func(a, b group) int {
+	slices.SortStableFunc(p.merged, func(a, b clause) int {
 		return cmp.Or(cmp.Compare(len(a.lists), len(b.lists)), langsLast(a, b))
 	})
 	return p, true, nil
 }
 
-func langsLast(a, b group) int {
+func langsLast(a, b clause) int {
 	switch {
 	case a.langs == b.langs:
 		return 0
@@ -270,10 +270,10 @@ func langsLast(a, b group) int {
 	return 1
 }
 
-// segment looks at the next p.rows posts that are in one of the merged groups, and returns
+// segment looks at the next p.rows posts that are in one of the merged clauses, and returns
 // the work that it was, too.
-func (s *scan) segment(ctx context.Context, p plan, rng keyRange, want int) (f found, looked int, err error) {
-	st := segmentQuery(p, s.conjunction, s.way, rng, want)
+func (s *search) segment(ctx context.Context, p strategy, rng keyRange, want int) (f found, looked int, err error) {
+	st := segmentQuery(p, s.conjunction, s.direction, rng, want)
 	rows, err := s.query(ctx, st.SQL, st.Args...)
 	if err != nil {
 		return found{}, 0, fmt.Errorf("search %d rows: %w", p.rows, err)
@@ -283,7 +283,7 @@ func (s *scan) segment(ctx context.Context, p plan, rng keyRange, want int) (f f
 	var hit bool
 	at := 0
 	if _, err := pgx.ForEachRow(rows, []any{&key, &n, &probed, &hit}, func() error {
-		if at++; n < at || at > 1 && !before(f.last, key, s.way) {
+		if at++; n < at || at > 1 && !before(f.last, key, s.direction) {
 			return errors.New("rows out of order")
 		}
 		if f.ranOut {
@@ -302,18 +302,18 @@ func (s *scan) segment(ctx context.Context, p plan, rng keyRange, want int) (f f
 	return f, looked, nil
 }
 
-// segmentQuery returns the posts among the next p.rows that are in all groups and
+// segmentQuery returns the posts among the next p.rows that are in all clauses and
 // not excluded, up to want, and the last one looked at, whatever it is.
 //
-// Two merged groups meet in a full join: of all joins it is the one that Postgres
+// Two merged clauses meet in a full join: of all joins it is the one that Postgres
 // can only do by reading both in order, side by side, and it gives what is in
 // either, so that the number of rows says how far it came. Whatever is in the
-// first so many rows is within as many rows of each group.
+// first so many rows is within as many rows of each clause.
 //
 // A probe is a subquery with OFFSET 0. That keeps it one: Postgres would make a
 // join of it, in an order of its own choice.
-func segmentQuery(p plan, c conjunction, way keyset.Way, rng keyRange, want int) Statement {
-	q := &builder{way: way, args: []any{p.rows, rng.lo, rng.hi, want}}
+func segmentQuery(p strategy, c conjunction, direction keyset.Direction, rng keyRange, want int) Statement {
+	q := &builder{direction: direction, args: []any{p.rows, rng.lo, rng.hi, want}}
 	var from string
 	hit := []string{"s.hit"}
 	probed, end := "n", "n = $1"
@@ -365,8 +365,8 @@ func segmentQuery(p plan, c conjunction, way keyset.Way, rng keyRange, want int)
 // builder writes the parts of a statement. Its arguments are: $1, how many rows
 // of a stream; $2 and $3, the first and the last key.
 type builder struct {
-	way  keyset.Way
-	args []any
+	direction keyset.Direction
+	args      []any
 }
 
 func (b *builder) arg(v any) string {
@@ -374,19 +374,19 @@ func (b *builder) arg(v any) string {
 	return fmt.Sprintf("$%d", len(b.args))
 }
 
-// stream is the posts of a group in the order of posts: one ordered branch per
+// stream is the posts of a clause in the order of posts: one ordered branch per
 // list, each with a LIMIT of its own, merge into one that stops when enough is
 // read.
-func (b *builder) stream(g group) string {
+func (b *builder) stream(g clause) string {
 	table, column := tableOf(g.langs)
 	branches := make([]string, padded(len(g.lists)))
 	for i := range branches {
-		branches[i] = fmt.Sprintf("SELECT key FROM %s WHERE %s = %s AND key BETWEEN $2 AND $3 ORDER BY %s LIMIT $1", table, column, b.arg(idOf(g, i)), orderBy(b.way))
+		branches[i] = fmt.Sprintf("SELECT key FROM %s WHERE %s = %s AND key BETWEEN $2 AND $3 ORDER BY %s LIMIT $1", table, column, b.arg(idOf(g, i)), orderBy(b.direction))
 	}
 	if len(branches) == 1 {
 		return branches[0]
 	}
-	return "SELECT DISTINCT ON (key) key FROM ((" + strings.Join(branches, ") UNION ALL (") + ")) AS branches ORDER BY " + orderBy(b.way) + " LIMIT $1"
+	return "SELECT DISTINCT ON (key) key FROM ((" + strings.Join(branches, ") UNION ALL (") + ")) AS branches ORDER BY " + orderBy(b.direction) + " LIMIT $1"
 }
 
 // padded rounds a number of lists up, so that there are few statements for
@@ -401,7 +401,7 @@ func padded(n int) int {
 	return sizes[i]
 }
 
-func idOf(g group, i int) any {
+func idOf(g clause, i int) any {
 	if i < len(g.lists) {
 		return g.lists[i].id
 	}
