@@ -29,7 +29,7 @@ const (
 // errEnough ends a verification that has found enough.
 var errEnough = errors.New("enough")
 
-// ErrApart is returned by Verifier.Compare for indexes that are not at the same
+// ErrNotAligned is returned by Verifier.Compare for indexes that are not at the same
 // checkpoint: they are bound to differ.
 var ErrNotAligned = errors.New("the two indexes are not at the same message of the stream")
 
@@ -109,7 +109,7 @@ func (v *Verifier) Check(ctx context.Context, schema string) (Findings, error) {
 //
 // Both have to be at the same checkpoint, whenever a slice begins. Where align is not nil,
 // a's is held and align called to bring b to it, as write.Owner.Switch does, with the right to
-// change rows. The error is ErrApart, ErrSweeping, Near's, align's, or the database's.
+// change rows. The error is ErrNotAligned, ErrSweeping, Near's, align's, or the database's.
 func (v *Verifier) Compare(ctx context.Context, a, b string, align func(ctx context.Context, seq uint64) error) (Findings, error) {
 	r := &verification{Verifier: v, align: align}
 	r.x, r.y = r.inspect(a), r.inspect(b)
