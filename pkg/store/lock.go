@@ -57,16 +57,13 @@ func lock(ctx context.Context, conn *pgx.Conn, key int64, logger *slog.Logger) e
 
 // lockHolder says who has an advisory lock. What this role may not see is left out.
 func lockHolder(ctx context.Context, conn *pgx.Conn, key int64) (string, error) {
-	rows, err := conn.Query(ctx, `
+	rows, _ := conn.Query(ctx, `
 		SELECT l.pid, coalesce(a.usename, ''), coalesce(a.application_name, ''), coalesce(host(a.client_addr), ''),
 		       coalesce(to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SS TZ'), '')
 		  FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
 		 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 		   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 		   AND l.classid::bigint = ($1::bigint >> 32) & 4294967295 AND l.objid::bigint = $1::bigint & 4294967295`, key)
-	if err != nil {
-		return "", err
-	}
 	var pid int
 	var role, program, address, since string
 	var holders []string

@@ -95,13 +95,10 @@ func (x *inspection) find(format string, args ...any) error {
 
 // readPosts reads a piece of the posts from a key on.
 func (x *inspection) readPosts(ctx context.Context, from event.Key) ([]inspected, error) {
-	rows, err := x.tx.Query(ctx, `
+	rows, _ := x.tx.Query(ctx, `
 		SELECT p.key, COALESCE(a.did, ''), p.rkey, COALESCE(a.state, 0), a.id IS NULL, p.rev, p.cid, p.tags, p.langs, p.indexed_at, md5(p.record)
 		  FROM `+x.table("posts")+` p LEFT JOIN `+x.table("accounts")+` a ON a.id = p.account_id
 		 WHERE p.key >= $1 ORDER BY p.key LIMIT $2`, from, verifyPosts)
-	if err != nil {
-		return nil, fmt.Errorf("read the posts of %s: %w", x.schema, err)
-	}
 	posts, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (inspected, error) {
 		var p inspected
 		err := row.Scan((*[16]byte)(&p.key), &p.did, &p.rkey, &p.state, &p.orphan, &p.rev, &p.cid, &p.tags, &p.langs, &p.indexedAt, &p.record)
@@ -152,13 +149,10 @@ func (x *inspection) checkListed(ctx context.Context, by *terming, want listings
 	if len(want.names) == 0 {
 		return nil
 	}
-	rows, err := x.tx.Query(ctx, `
+	rows, _ := x.tx.Query(ctx, `
 		SELECT i.n FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS i(key, name, n)
 		 WHERE (SELECT count(*) FROM `+x.table(by.terms)+` t JOIN `+x.table(by.list)+` l ON l.`+by.column+` = t.id AND l.key = i.key
 		         WHERE t.name = i.name) = 0 ORDER BY i.n`, want.keys, want.names)
-	if err != nil {
-		return fmt.Errorf("look up rows of %s: %w", x.table(by.list), err)
-	}
 	missing, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	if err != nil {
 		return fmt.Errorf("look up rows of %s: %w", x.table(by.list), err)
@@ -186,12 +180,9 @@ func (x *inspection) checkTerms(ctx context.Context, by *terming) (done bool, er
 	if by == byTag {
 		isHourly = "t.hourly"
 	}
-	rows, err := x.tx.Query(ctx, `
+	rows, _ := x.tx.Query(ctx, `
 		SELECT t.id, t.name, t.posts, `+isHourly+`, (SELECT count(*) FROM `+x.table(by.list)+` l WHERE l.`+by.column+` = t.id)
 		  FROM `+x.table(by.terms)+` t WHERE t.name > $1 ORDER BY t.name LIMIT $2`, x.after[by], verifyTerms)
-	if err != nil {
-		return false, fmt.Errorf("read %s: %w", x.table(by.terms), err)
-	}
 	var t term
 	var said, seen int64
 	var hourly bool
@@ -219,14 +210,11 @@ func (x *inspection) checkTerms(ctx context.Context, by *terming) (done bool, er
 // visible post that has the term.
 func (x *inspection) checkListings(ctx context.Context, by *terming) (done bool, err error) {
 	from := x.listed[by]
-	rows, err := x.tx.Query(ctx, `
+	rows, _ := x.tx.Query(ctx, `
 		SELECT l.id, l.key, t.name, p.rkey, a.did, a.state, p.tags, p.langs
 		  FROM (SELECT `+by.column+` AS id, key FROM `+x.table(by.list)+` WHERE (`+by.column+`, key) > ($1, $2) ORDER BY `+by.column+`, key LIMIT $3) AS l
 		  LEFT JOIN `+x.table(by.terms)+` t ON t.id = l.id LEFT JOIN `+x.table("posts")+` p ON p.key = l.key LEFT JOIN `+x.table("accounts")+` a ON a.id = p.account_id
 		 ORDER BY l.id, l.key`, from.id, from.key, verifyListings)
-	if err != nil {
-		return false, fmt.Errorf("read %s: %w", x.table(by.list), err)
-	}
 	var at row
 	var name, rkey, did *string
 	var state *store.State

@@ -176,7 +176,9 @@ func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(State
 		}
 		page.goOnBehind(last.Key, q.Direction)
 	}
-	page.watchFarEnds()
+	if len(page.Rows) == 0 && !page.HasNext && !page.HasPrevious {
+		watchFarEnds(&page.Next, &page.Previous)
+	}
 	return page, now, nil
 }
 
@@ -216,15 +218,12 @@ func (p *PostPage) watchFrom(key event.Key, direction keyset.Direction) {
 // watchFarEnds changes the edges of a list that is empty. Every position in it is
 // the same one, but not for what comes later: newer than the start, or older
 // than the end, there will never be anything.
-func (p *PostPage) watchFarEnds() {
-	if len(p.Rows) > 0 || p.HasNext || p.HasPrevious {
-		return
+func watchFarEnds(next, previous *keyset.Position) {
+	if next.Side == keyset.SideEnd {
+		*next = keyset.Start()
 	}
-	if p.Next.Side == keyset.SideEnd {
-		p.Next = keyset.Start()
-	}
-	if p.Previous.Side == keyset.SideStart {
-		p.Previous = keyset.End()
+	if previous.Side == keyset.SideStart {
+		*previous = keyset.End()
 	}
 }
 

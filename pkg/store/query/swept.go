@@ -34,12 +34,9 @@ func (c *conjunction) nearestSwept(ctx context.Context, conn *pgx.Conn, rng keyR
 		return nil
 	}
 	order := orderBy(direction)
-	rows, err := conn.Query(ctx, `
+	rows, _ := conn.Query(ctx, `
 		SELECT w.account_id, `+sweptBelow+` FROM sweeps w, LATERAL (`+postsOf("key", "w.account_id", "$1", "$2", "1", direction)+`) AS next
 		 ORDER BY next.`+order+` LIMIT $3`, rng.lo, rng.hi, maxSwept)
-	if err != nil {
-		return fmt.Errorf("look for swept accounts: %w", err)
-	}
 	c.swept = c.swept[:0]
 	var w swept
 	if _, err := pgx.ForEachRow(rows, []any{&w.account, &w.below}, func() error {
@@ -64,15 +61,12 @@ func (s *search) senseSwept(ctx context.Context, rng keyRange, size int) (float6
 	for i, w := range s.swept {
 		ids[i] = w.account
 	}
-	rows, err := s.query(ctx, `
+	rows, _ := s.query(ctx, `
 		SELECT n, keys[1], keys[n]
 		  FROM unnest($1::bigint[]) AS i(id),
 		       LATERAL (SELECT count(*)::int AS n, array_agg(key) AS keys
 		                  FROM (`+postsOf("key", "i.id", "$2", "$3", "$4", s.direction)+`) AS l) AS s
 		 WHERE n > 0`, ids, rng.lo, rng.hi, size)
-	if err != nil {
-		return 0, fmt.Errorf("sample %d accounts: %w", len(ids), err)
-	}
 	var one sample
 	if _, err := pgx.ForEachRow(rows, []any{&one.n, &one.first, &one.last}, func() error {
 		one.full = one.n == size

@@ -96,23 +96,10 @@ func (r *Reader) Tags(ctx context.Context, q TagQuery) (TagPage, error) {
 	if q.Direction == keyset.Backward {
 		page.HasNext, page.HasPrevious = page.HasPrevious, page.HasNext
 	}
-	page.watchFarEnds()
+	if len(page.Rows) == 0 && !page.HasNext && !page.HasPrevious {
+		watchFarEnds(&page.Next, &page.Previous)
+	}
 	return page, nil
-}
-
-// watchFarEnds changes the edges of a list that is empty. Every position in it is
-// the same one, but not for what comes later: before the start, or behind the
-// end, there will never be anything.
-func (p *TagPage) watchFarEnds() {
-	if len(p.Rows) > 0 || p.HasNext || p.HasPrevious {
-		return
-	}
-	if p.Next.Side == keyset.SideEnd {
-		p.Next = keyset.Start()
-	}
-	if p.Previous.Side == keyset.SideStart {
-		p.Previous = keyset.End()
-	}
 }
 
 // tagsFrom returns the query for a page, a row more, and the row behind the

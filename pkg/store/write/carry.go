@@ -70,14 +70,11 @@ func (w *Writer) CarryOver(ctx context.Context, before uint64, carried func(n in
 func (w *Writer) carryPosts(ctx context.Context, before uint64, after event.Key) (n int, last event.Key, err error) {
 	err = w.Apply(ctx, func(tx *Tx, cp store.Checkpoint) (store.Checkpoint, error) {
 		n = 0
-		rows, err := tx.tx.Query(ctx, `
+		rows, _ := tx.tx.Query(ctx, `
 			SELECT p.key, a.did, p.rkey, p.rev, p.removed_rev, p.cid, p.tags, p.langs, p.indexed_at, p.seq, p.record
 			  FROM `+store.Live+`.posts p JOIN `+store.Live+`.accounts a ON a.id = p.account_id JOIN accounts b ON b.did = a.did
 			 WHERE p.key > $1 AND p.seq < $2 AND p.rev > b.erased_rev AND p.rev >= b.sync_rev
 			 ORDER BY p.key LIMIT $3`, after, before, carryPosts)
-		if err != nil {
-			return cp, err
-		}
 		var posts []*Post
 		var dids []string
 		var p Post

@@ -223,7 +223,7 @@ func (t *Tx) insertPosts(ctx context.Context, changes []PostChange) error {
 		}
 		// In key order, so that neighbours share pages of the index.
 		slices.SortFunc(posts, func(a, b *Post) int { return bytes.Compare(a.Key[:], b.Key[:]) })
-		rows, err := t.tx.Query(ctx, `
+		rows, _ := t.tx.Query(ctx, `
 			INSERT INTO posts (key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record, removed_rev)
 			SELECT key, account_id, rkey, rev, cid,
 			       ARRAY(SELECT json_array_elements_text(tags)), ARRAY(SELECT json_array_elements_text(langs)),
@@ -233,9 +233,6 @@ func (t *Tx) insertPosts(ctx context.Context, changes []PostChange) error {
 			    AS i(key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record, removed_rev)
 			ON CONFLICT (key) DO NOTHING
 			RETURNING key`, columns(posts)...)
-		if err != nil {
-			return fmt.Errorf("insert %d posts: %w", len(posts), err)
-		}
 		in := make(map[event.Key]bool, len(posts))
 		var key event.Key
 		if _, err := pgx.ForEachRow(rows, []any{&key}, func() error {

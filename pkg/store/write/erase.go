@@ -133,7 +133,7 @@ func (w *Writer) Recall(ctx context.Context, removals []Removal, erased []string
 		if n == 0 {
 			return nil
 		}
-		rows, err := tx.Query(ctx, `
+		rows, _ := tx.Query(ctx, `
 			SELECT DISTINCT ON (i.did, i.rkey) i.n
 			  FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS i(did, rkey, rev, n)
 			  JOIN `+store.Live+`.accounts a ON a.did = i.did
@@ -142,9 +142,6 @@ func (w *Writer) Recall(ctx context.Context, removals []Removal, erased []string
 			   AND NOT EXISTS (SELECT FROM accounts o JOIN posts p ON p.account_id = o.id AND p.rkey = i.rkey
 			                    WHERE o.did = i.did)
 			 ORDER BY i.did, i.rkey, i.rev COLLATE "C" DESC`, dids, rkeys, revs)
-		if err != nil {
-			return err
-		}
 		lost, err := pgx.CollectRows(rows, pgx.RowTo[int])
 		if err != nil || len(lost) == 0 {
 			return err

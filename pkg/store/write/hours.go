@@ -52,11 +52,8 @@ func (t *Tx) beginHours(ctx context.Context, tags []int64) error {
 	if _, err := t.tx.Exec(ctx, `UPDATE tags SET hourly = true WHERE id = ANY($1::bigint[])`, tags); err != nil {
 		return fmt.Errorf("begin the hourly counts of %d tags: %w", len(tags), err)
 	}
-	rows, err := t.tx.Query(ctx, `SELECT tag_id, key FROM post_tags WHERE tag_id = ANY($1::bigint[]) AND key >= $2`,
+	rows, _ := t.tx.Query(ctx, `SELECT tag_id, key FROM post_tags WHERE tag_id = ANY($1::bigint[]) AND key >= $2`,
 		tags, event.FirstKey(time.Unix(max(t.firstHour, 0)*3600, 0)))
-	if err != nil {
-		return fmt.Errorf("begin the hourly counts of %d tags: %w", len(tags), err)
-	}
 	hours := hourCounts{}
 	var p posting
 	if _, err := pgx.ForEachRow(rows, []any{&p.id, &p.key}, func() error {

@@ -46,12 +46,9 @@ func (t *Tx) retag(ctx context.Context) (begun, done bool, err error) {
 		return true, true, nil
 	}
 	begun = *below == keys.Last
-	rows, err := t.tx.Query(ctx, `
+	rows, _ := t.tx.Query(ctx, `
 		SELECT p.key, a.did, p.rkey, p.tags FROM posts p JOIN accounts a ON a.id = p.account_id
 		 WHERE p.key < $1 ORDER BY p.key DESC LIMIT $2`, *below, retagPosts)
-	if err != nil {
-		return false, false, fmt.Errorf("look for tags to rewrite: %w", err)
-	}
 	var ids []PostID
 	var id PostID
 	var last event.Key

@@ -140,14 +140,11 @@ func (t *Tx) EndSweep(ctx context.Context, a *Account, limit int) (done bool, er
 		}
 		return false, nil
 	}
-	rows, err := t.tx.Query(ctx, `
+	rows, _ := t.tx.Query(ctx, `
 		DELETE FROM sweep_counts s
 		 USING (SELECT account_id, tag_id, hour FROM sweep_counts WHERE account_id = $1 ORDER BY tag_id, hour LIMIT $2) AS first
 		 WHERE s.account_id = first.account_id AND s.tag_id = first.tag_id AND s.hour = first.hour
 		RETURNING s.tag_id, s.hour, s.posts`, a.ID, limit)
-	if err != nil {
-		return false, fmt.Errorf("end the sweep of %s: %w", a.DID, err)
-	}
 	c := newTally()
 	var tag, hour, n int64
 	counted := 0
@@ -189,15 +186,12 @@ func (t *Tx) Big(ctx context.Context, accounts []*Account, limit int) (map[*Acco
 		}
 		ids = append(ids, a.ID)
 	}
-	rows, err := t.tx.Query(ctx, `
+	rows, _ := t.tx.Query(ctx, `
 		SELECT id FROM unnest($1::bigint[]) AS a(id)
 		 WHERE (SELECT count(*) FROM (SELECT FROM posts WHERE account_id = id LIMIT $2) AS p) >= $2
 		    OR (SELECT count(*) FROM (SELECT FROM removed_posts WHERE account_id = id LIMIT $2) AS r) >= $2`, ids, limit)
-	if err != nil {
-		return nil, fmt.Errorf("size %d accounts: %w", len(accounts), err)
-	}
 	var id int64
-	_, err = pgx.ForEachRow(rows, []any{&id}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id}, func() error {
 		big[accounts[slices.Index(ids, id)]] = true
 		return nil
 	})

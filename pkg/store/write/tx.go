@@ -135,20 +135,17 @@ func (t *Tx) CountDeadLetters(n int) { t.deadLetters += int64(n) }
 
 // Accounts returns the rows of those of dids that have one, by DID.
 func (t *Tx) Accounts(ctx context.Context, dids []string) (map[string]*Account, error) {
-	rows, err := t.tx.Query(ctx, `
+	rows, _ := t.tx.Query(ctx, `
 		SELECT a.id, a.did, a.state, a.state_time, a.state_source_seq, a.erased_rev, a.sync_rev, a.seq,
 		       w.gone_below, w.hidden, w.at IS NOT NULL, w.listing, w.again, w.seen_through
 		  FROM accounts a LEFT JOIN sweeps w ON w.account_id = a.id WHERE a.did = ANY($1::text[])`, dids)
-	if err != nil {
-		return nil, fmt.Errorf("load %d accounts: %w", len(dids), err)
-	}
 	out := make(map[string]*Account, len(dids))
 	var a Account
 	var goneBelow *string
 	var hidden, listing, again *bool
 	var begun bool
 	var seen *uint64
-	_, err = pgx.ForEachRow(rows, []any{&a.ID, &a.DID, &a.State, &a.StateTime, &a.StateSourceSeq, &a.ErasedRev, &a.SyncRev, &a.Seq,
+	_, err := pgx.ForEachRow(rows, []any{&a.ID, &a.DID, &a.State, &a.StateTime, &a.StateSourceSeq, &a.ErasedRev, &a.SyncRev, &a.Seq,
 		&goneBelow, &hidden, &begun, &listing, &again, &seen}, func() error {
 		row := a
 		row.StateTime = row.StateTime.UTC()

@@ -137,6 +137,8 @@ func parseURL(url string) (*pgxpool.Config, error) {
 		if err := userinfo.Check(url, "/"); err != nil {
 			return nil, err
 		}
+	} else if scheme, _, ok := strings.Cut(url, "://"); ok && !strings.ContainsAny(scheme, " =") {
+		return nil, errOtherScheme // pgx takes some such for a list of parameters
 	}
 	cfg, err := pgxpool.ParseConfig(url)
 	if err == nil {
@@ -149,11 +151,8 @@ func parseURL(url string) (*pgxpool.Config, error) {
 			return nil, err
 		}
 	}
-	switch name := wrongParameter(url); {
-	case name != "":
+	if name := wrongParameter(url); name != "" {
 		return nil, fmt.Errorf("has a value of %s that Postgres does not know", name)
-	case strings.Contains(url, "://") && !strings.HasPrefix(url, "postgres"):
-		return nil, errOtherScheme
 	}
 	return nil, errBadURL
 }
@@ -172,7 +171,7 @@ func wrongParameter(url string) string {
 		if !slices.Contains(harmless, m[1]) {
 			continue
 		}
-		if _, err := pgxpool.ParseConfig(m[0]); err != nil {
+		if _, err := pgxpool.ParseConfig("host=any " + m[0]); err != nil {
 			return m[1]
 		}
 	}
