@@ -78,6 +78,6 @@ func TestVerifyWhileIndexing(t *testing.T) {
 	require.NoError(t, err)
 	b.await(url, b.publish(history[len(history)-1])) // it has to be brought to that
 	_, _, err = tryVerify(indexer.VerifyConfig{Database: b.owner}, more)
-	require.ErrorContains(t, err, "tagstream_rebuild is of an older version of the program")
+	require.ErrorContains(t, err, "tagstream_rebuild is of an older program version")
 	b.await(url, uint64(published))
 }
