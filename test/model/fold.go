@@ -109,12 +109,14 @@ func (x *Index) ApplyEvent(seq uint64, e *event.Event) {
 	case event.KindAccount:
 		x.applyAccount(e)
 	case event.KindSync:
+		x.sync = nil
+		if e.Sync == event.SyncOpen {
+			return // its end is told, or it changes nothing
+		}
 		x.account(e.DID).syncRev = max(x.account(e.DID).syncRev, e.Rev)
-		switch x.sync = nil; e.Sync {
-		case event.SyncOpen: // its end is told
-		case event.SyncOver:
+		if e.Sync == event.SyncOver {
 			x.dropBelow(e.DID, e.Rev)
-		default:
+		} else {
 			x.sync = &pendingSync{did: e.DID, rev: e.Rev, time: e.Source.Time}
 		}
 	case event.KindRemove, event.KindDelete, event.KindPosition:

@@ -173,6 +173,8 @@ func TestRules(t *testing.T) {
 			{create("a", 11, "art"), said(11, event.SyncOver), create("d", 10, "art")}}, []string{"b", "a"}},
 		{"one whose end is not said removes nothing", [][]event.Event{
 			{create("a", 1, "art"), create("b", 2, "art")}, {said(9, event.SyncOpen), create("b", 9, "art")}, {create("c", 12, "art")}}, []string{"c", "b", "a"}},
+		{"and keeps nothing out", [][]event.Event{
+			{create("a", 1, "art")}, {said(9, event.SyncOpen)}, {create("b", 5, "art")}}, []string{"b", "a"}},
 		{"the end of an older one leaves what a newer one has not brought yet", [][]event.Event{
 			{create("a", 1, "art"), create("b", 6, "art")}, {said(9, event.SyncOpen)}, {said(5, event.SyncOpen), said(5, event.SyncOver), create("b", 9, "art")}}, []string{"b"}},
 		{"sync replaced at a newer revision", [][]event.Event{

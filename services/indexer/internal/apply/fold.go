@@ -272,12 +272,16 @@ func (f *fold) erase(a *account) {
 }
 
 // resync begins a #sync or ends it. One that was told before is begun again: its
-// replacements may be of another moment now.
+// replacements may be of another moment now. The beginning alone keeps nothing out: the
+// end may never come, and then what the account has stays right.
 func (f *fold) resync(seq uint64, ev *event.Event) {
 	a := f.accounts[ev.DID]
+	if a.syncing = ev.Sync == event.SyncOpen; a.syncing {
+		return
+	}
 	a.row.SyncRev = max(a.row.SyncRev, ev.Rev)
 	a.touch(seq)
-	if a.syncing = ev.Sync == event.SyncOpen; ev.Sync == event.SyncOver {
+	if ev.Sync == event.SyncOver {
 		f.endSync(a, ev.Rev)
 	}
 }
