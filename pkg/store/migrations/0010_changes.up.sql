@@ -1,4 +1,4 @@
--- The change feed, and what posts are filtered by. Takes no time: an API of an older
+-- The change feed. Takes no time: an API of an older
 -- version answers meanwhile. Every statement can run twice.
 
 BEGIN;
@@ -15,15 +15,6 @@ UPDATE checkpoint SET writer_version = 10;
 -- The number of the last change, and of the last one that was pruned.
 ALTER TABLE checkpoint ADD COLUMN IF NOT EXISTS changes bigint NOT NULL DEFAULT 0;
 ALTER TABLE checkpoint ADD COLUMN IF NOT EXISTS changes_pruned bigint NOT NULL DEFAULT 0;
-
--- The key below which posts may lack traits, NULL where none does: the newest are filled
--- in first.
-ALTER TABLE checkpoint ADD COLUMN IF NOT EXISTS traits_below uuid;
-UPDATE checkpoint SET traits_below = 'ffffffff-ffff-ffff-ffff-ffffffffffff' WHERE EXISTS (SELECT FROM posts);
-
--- What is attached to the post, and whether its author labelled it; see event.Traits.
--- NULL until it is filled in.
-ALTER TABLE posts ADD COLUMN IF NOT EXISTS traits smallint;
 
 -- Posts that followers have to look at again, in the order of commit: each was in sight
 -- before or is now. It outlives a rebuild of everything else, so it names accounts and
