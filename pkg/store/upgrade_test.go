@@ -68,7 +68,7 @@ var inTheWay = map[int]string{
 	5:  "SELECT FROM tagstream.sweeps, tagstream.heartbeat LIMIT 1",
 	7:  "SELECT FROM tagstream.checkpoint LIMIT 1",
 	8:  "SELECT FROM tagstream.checkpoint LIMIT 1",
-	10: "SELECT FROM tagstream.posts LIMIT 1",
+	10: "SELECT FROM tagstream.checkpoint, tagstream.sweeps LIMIT 1",
 }
 
 // TestOldAPIServesWhileMigrating: the API of each older version answers every
