@@ -62,6 +62,7 @@ type Program struct {
 	cmd      *exec.Cmd
 	done     chan struct{} // closed when the process has ended
 	expected bool          // its end was asked for
+	killed   bool          // and not a clean one
 }
 
 // Settings are the variables of settings that are given without their prefix.
@@ -96,7 +97,7 @@ func (p *Program) Start() error {
 			return
 		}
 		p.mu.Lock()
-		p.cmd, p.done, p.expected = cmd, done, false
+		p.cmd, p.done, p.expected, p.killed = cmd, done, false, false
 		p.mu.Unlock()
 		started <- nil
 		_ = cmd.Wait() // its state says it all
@@ -121,6 +122,7 @@ func (p *Program) Signal(sig syscall.Signal) {
 	if sig != syscall.SIGSTOP && sig != syscall.SIGCONT {
 		p.expected = true
 	}
+	p.killed = p.killed || sig == syscall.SIGKILL
 	_ = p.cmd.Process.Signal(sig) // gone is what most of them want
 }
 
@@ -153,7 +155,8 @@ func (p *Program) Alive() error {
 	return fmt.Errorf("%s ended by itself with code %d: %s", p.Name, code, p.Tail())
 }
 
-// Terminate ends the program as an operator does. Its error is that of an end which was not clean.
+// Terminate ends the program as an operator does. Its error is that of an end which was not clean,
+// other than by a Kill at the same time.
 func (p *Program) Terminate() error {
 	if p == nil {
 		return nil
@@ -173,7 +176,9 @@ func (p *Program) Terminate() error {
 	} else if p.expected {
 		return nil
 	}
-	if code != 0 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if code != 0 && !p.killed {
 		return fmt.Errorf("%s ended with code %d: %s", p.Name, code, p.Tail())
 	}
 	return nil
