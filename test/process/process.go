@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -45,6 +46,13 @@ func Build(ctx context.Context, dir string, packages ...string) error {
 		return fmt.Errorf("build %s: %w: %s", strings.Join(packages, ", "), err, out)
 	}
 	return nil
+}
+
+// Under nohup this process ignores SIGHUP, and its children would, too.
+func init() {
+	if signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
 }
 
 // Program is something that runs as a process, and may be started again and again. Signal may be
