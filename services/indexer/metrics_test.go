@@ -10,6 +10,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
+	"github.com/tagstream/tagstream/services/indexer/internal/prune"
 )
 
 func TestEverySeriesExistsAtZero(t *testing.T) {
@@ -18,7 +19,7 @@ func TestEverySeriesExistsAtZero(t *testing.T) {
 	m := newMetrics(reg, time.Hour)
 	require.Equal(t, len(event.Kinds), testutil.CollectAndCount(m.events))
 	require.Equal(t, len(apply.Reasons), testutil.CollectAndCount(m.deadLetters))
-	require.Equal(t, 4, testutil.CollectAndCount(m.prunedRows))
+	require.Equal(t, len(prune.Tables), testutil.CollectAndCount(m.prunedRows))
 	require.Equal(t, 3, testutil.CollectAndCount(m.erasedPayloads))
 	problems, err := testutil.GatherAndLint(reg)
 	require.NoError(t, err)
