@@ -87,11 +87,12 @@ func TestSilentHostIsNotPreferredUntilItHasMore(t *testing.T) {
 	// It hears again: it has what the other one had not.
 	a.emit(past.Add(3*time.Second), 4, 5)
 	s.await("a:4", "a:5")
+	silent := s.count(Silent) // it may have been at b once more, and left it for this
 	b.change(func() { b.status = 0 })
 	b.emit(past.Add(4*time.Second), 505)
 	before = asked(b.dialed())
 	s.awaitThat("a question that leads nowhere", func() bool { return asked(b.dialed()) >= before+2 })
-	require.Equal(t, 1, s.count(Silent), "nobody has more: nothing leads away")
+	require.Equal(t, silent, s.count(Silent), "nobody has more: nothing leads away")
 }
 
 func TestQuietNetworkIsNoSilentHost(t *testing.T) {
