@@ -402,7 +402,7 @@ func TestTokensOfEmptyPages(t *testing.T) {
 func TestFilters(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
-	x.fill(t, 200, "art", "photo", "a,b", "c++")
+	x.fill(t, 600, "art", "photo", "a,b", "c++") // so many that each filter finds some
 	for i, p := range slices.Collect(maps.Values(x.posts)) {
 		uri, change := x.newPost(fmt.Sprintf("en%d", i), p.Key.SortAt(), p.Tags...)
 		change.New.Langs = []string{"en-US", "pt"}[i%2 : i%2+1]
