@@ -51,7 +51,7 @@ func Acquire(dir string) (*flock.Flock, error) {
 	return lock, nil
 }
 
-// writeHolder writes this process's id over the last one in one piece, so that nobody reads half.
+// writeHolder writes this process's id over the last one in one write, so that no reader sees half of it.
 func writeHolder(path string) error {
 	file, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {

@@ -29,8 +29,8 @@ type OpenSync struct {
 	Fixed string `json:"fixed,omitempty"`
 }
 
-// After is what is open behind an event of the host, of whatever is read: most of it is
-// dropped. What belongs to a #sync is as in a SyncRun.
+// After is what is open behind an event of the host, also behind one that ingest drops.
+// What belongs to a #sync is as in a SyncRun.
 func (s OpenSync) After(ev *Event) OpenSync {
 	run := SyncRun{DID: s.DID, Rev: cmp.Or(s.Fixed, s.Rev), Fixed: s.Fixed != ""}
 	switch {
@@ -64,10 +64,10 @@ func (p Position) EndsBefore(next Position) bool {
 //   - The replacements are the creates of the same account that follow it
 //     directly. The first fixes their revision, which is the #sync's or, where the
 //     account went on before its repository was fetched, a later one. Only creates
-//     at exactly that revision go on.
+//     at exactly that revision continue it.
 //   - Another #sync of the account takes the place of this one.
-//   - A position goes on with it or ends it, as it says. One of a writer that did
-//     not say yet goes on with it if it has the #sync's time.
+//   - A position says whether it continues or ends it. One of an older writer says
+//     neither, and continues it if it has the #sync's time.
 //   - Any other event ends it.
 //
 // Times decide nothing else: they are for display, may be imported, and a host may

@@ -127,11 +127,11 @@ func (h *Handler) changePlace(name, token string, list postList) (*query.Place, 
 		if _, err := h.codec.Decode(token, list.fingerprint); err == nil {
 			return nil, fail(codeCursorMismatch, "Send an %s that came from /v1/changes: this one is of a list; leave it out for the position of now.", name)
 		}
-		return nil, fail(codeCursorMismatch, "Keep the tags and filters the same while following, or leave out %s to begin anew: it was made for another query.", name)
+		return nil, fail(codeCursorMismatch, "Keep the tags and filters the same while following, or leave out %s to start again: it was made for another query.", name)
 	}
 	place, ok := query.PlaceOf(p)
 	if err != nil || !ok {
-		return nil, fail(codeInvalidCursor, "Send %s exactly as an answer of this service gave it, or leave it out to begin anew.", name)
+		return nil, fail(codeInvalidCursor, "Send %s exactly as an answer of this service gave it, or leave it out to start again.", name)
 	}
 	return &place, nil
 }
