@@ -9,8 +9,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// ErrLeaseLost is the cause of the context that Lease.Run gave to its
-// function, once another holder may have the lease.
+// ErrLeaseLost is the cause of the context that Lease.Acquire returned, once another holder may
+// have the lease.
 var ErrLeaseLost = errors.New("the writer's lease was lost")
 
 // leaseKey is the key of the writer's lease in the bucket of leases.
@@ -49,35 +49,35 @@ type holding struct {
 	until time.Time
 }
 
-// Run waits for the lease, calls fn with a context that ends (with the cause
-// ErrLeaseLost) when the lease is no longer surely held, gives the lease back,
-// and returns fn's error. It returns ctx's error if ctx ends before.
-func (l *Lease) Run(ctx context.Context, fn func(ctx context.Context) error) error {
-	h, err := l.acquire(ctx)
+// Acquire waits for the lease and renews it from then on. held ends, with the cause ErrLeaseLost,
+// when the lease is no longer surely held; release ends it too, and gives the lease back. The
+// error is that of ctx, which ends the wait and held alike.
+func (l *Lease) Acquire(ctx context.Context) (held context.Context, release func(), err error) {
+	h, err := l.await(ctx)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	held, lose := context.WithCancelCause(ctx)
-	done := make(chan struct{})
+	held, end := context.WithCancelCause(ctx)
+	renewing := make(chan struct{})
 	go func() {
-		defer close(done)
+		defer close(renewing)
 		if err := l.keep(held, h); err != nil {
-			lose(err)
+			end(err)
 		}
 	}()
-	err = fn(held)
-	lose(context.Canceled)
-	<-done
-	l.release(context.WithoutCancel(ctx), h.kv)
-	return err
+	return held, func() {
+		end(context.Canceled)
+		<-renewing
+		l.giveBack(context.WithoutCancel(ctx), h.kv)
+	}, nil
 }
 
 // attemptTimeout bounds one exchange with the server: two more fit into the
 // time that a lease lasts.
 func (l *Lease) attemptTimeout() time.Duration { return l.ttl / 3 }
 
-// acquire waits until it has the lease.
-func (l *Lease) acquire(ctx context.Context) (*holding, error) {
+// await waits until it has the lease.
+func (l *Lease) await(ctx context.Context) (*holding, error) {
 	reason := "unset"
 	say := func(r string, elsewhere bool) {
 		if r != reason && l.OnWait != nil {
@@ -265,9 +265,9 @@ func (l *Lease) renew(ctx context.Context, h *holding) error {
 	return err
 }
 
-// release gives the lease back if it is still ours. It is a courtesy: without
-// it the lease ends by itself.
-func (l *Lease) release(ctx context.Context, kv jetstream.KeyValue) {
+// giveBack frees the lease if it is still ours. It is a courtesy: without it the lease ends by
+// itself.
+func (l *Lease) giveBack(ctx context.Context, kv jetstream.KeyValue) {
 	ctx, cancel := context.WithTimeout(ctx, l.attemptTimeout())
 	defer cancel()
 	owner, rev, err := l.look(ctx)

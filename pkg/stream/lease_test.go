@@ -29,6 +29,16 @@ func leases(t testing.TB, js jetstream.JetStream, ttl time.Duration) {
 	require.NoError(t, err)
 }
 
+// hold runs fn for as long as it has the lease.
+func hold(ctx context.Context, l *stream.Lease, fn func(context.Context) error) error {
+	held, release, err := l.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return fn(held)
+}
+
 // contender is a run of a lease.
 type contender struct {
 	held   chan context.Context // receives once, when the lease is held
@@ -40,7 +50,7 @@ type contender struct {
 func contend(ctx context.Context, l *stream.Lease) *contender {
 	c := &contender{held: make(chan context.Context, 1), end: make(chan struct{}), result: make(chan error, 1)}
 	go func() {
-		c.result <- l.Run(ctx, func(ctx context.Context) error {
+		c.result <- hold(ctx, l, func(ctx context.Context) error {
 			c.began = time.Now()
 			c.held <- ctx
 			select {
@@ -147,7 +157,7 @@ func TestLeaseIsHeldByOne(t *testing.T) {
 		wg.Go(func() {
 			for round := range 5 {
 				l := stream.NewShortLease(js, fmt.Sprintf("%d.%d", i, round), shortTTL)
-				err := l.Run(within(t, patience), func(context.Context) error {
+				err := hold(within(t, patience), l, func(context.Context) error {
 					held.Add(1)
 					if n := holding.Add(1); n != 1 {
 						t.Errorf("held by %d", n)

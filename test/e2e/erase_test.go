@@ -57,16 +57,11 @@ func (b *indexBench) rebuild() {
 // stored returns the stream's messages by number.
 func (b *indexBench) stored(last uint64) map[uint64][]byte {
 	b.t.Helper()
-	r, err := stream.OpenReader(b.t.Context(), b.js, 1)
-	require.NoError(b.t, err)
-	defer r.Close()
 	out := map[uint64][]byte{}
-	for at := uint64(0); at < last; {
-		batch, err := r.Next(b.t.Context(), 1000, time.Millisecond)
+	for batch, err := range stream.Range(b.t.Context(), b.js, 1, last) {
 		require.NoError(b.t, err)
 		for _, m := range batch {
-			require.Greater(b.t, m.Seq, at)
-			out[m.Seq], at = m.Data, m.Seq
+			out[m.Seq] = m.Data
 		}
 	}
 	return out

@@ -110,15 +110,8 @@ func foldStream(ctx context.Context, js jetstream.JetStream) (*model.Index, uint
 
 // eachMessage reads the messages from one to another, none of which may be missing.
 func eachMessage(ctx context.Context, js jetstream.JetStream, from, last uint64, fn func(stream.Message) error) error {
-	r, err := stream.OpenReader(ctx, js, from)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	for next := from; next <= last; {
-		wait, cancel := context.WithTimeout(ctx, readTimeout)
-		batch, err := r.Next(wait, stream.MaxBatch, 0)
-		cancel()
+	next := from
+	for batch, err := range stream.Range(ctx, js, from, last) {
 		if err != nil {
 			return fmt.Errorf("read from %d of %d: %w", next, last, err)
 		}
@@ -131,6 +124,9 @@ func eachMessage(ctx context.Context, js jetstream.JetStream, from, last uint64,
 			}
 			next++
 		}
+	}
+	if next <= last {
+		return fmt.Errorf("message %d is missing", next)
 	}
 	return nil
 }

@@ -234,27 +234,22 @@ func (r *Redrive) once(ctx context.Context, accounts []*account) error {
 			from = min(from, a.letters[0])
 		}
 	}
-	s, err := openScan(ctx, r.JS, from)
-	if err != nil {
-		return err
-	}
-	defer s.close()
-	h := newHistories(accounts, cmp.Or(r.MaxHistory, maxHistory), func(m stream.Message) (bool, error) { return r.staysDead(ctx, m) })
+	h := newHistories(accounts, from, cmp.Or(r.MaxHistory, maxHistory), func(m stream.Message) (bool, error) { return r.staysDead(ctx, m) })
 	for {
 		cp, err := r.checkpoint(ctx, st)
 		if err != nil {
 			return err
 		}
-		if s.at+nearEnd >= cp.Seq {
+		if h.at+nearEnd >= cp.Seq {
 			break
 		}
-		if err := s.until(ctx, cp.Seq, h.add, func() { r.Progress.At(s.at, cp.Seq) }); err != nil {
+		if err := h.read(ctx, r.JS, cp.Seq, func() { r.Progress.At(h.at, cp.Seq) }); err != nil {
 			return err
 		}
 	}
 	r.Progress.Say("writing")
 	r.settled = nil
-	err = r.write(ctx, s, h, accounts, whole)
+	err = r.write(ctx, h, accounts, whole)
 	// What was committed is so, whatever came after it.
 	for _, res := range r.settled {
 		if err := r.settle(ctx, res); err != nil {
@@ -285,10 +280,10 @@ func foreign(d stream.DeadLetter, data []byte) bool {
 
 // write seizes the lease, reads the little that is left to read, and folds the
 // accounts' histories.
-func (r *Redrive) write(ctx context.Context, s *scan, h *histories, accounts []*account, whole bool) error {
+func (r *Redrive) write(ctx context.Context, h *histories, accounts []*account, whole bool) error {
 	return r.Writer.Lead(ctx, r.Writer.Seize, func(cp store.Checkpoint) error {
 		if err := r.Writer.Keep(ctx, func(ctx context.Context) error {
-			return s.until(ctx, cp.Seq, h.add, func() {})
+			return h.read(ctx, r.JS, cp.Seq, nil)
 		}); err != nil {
 			return err
 		}

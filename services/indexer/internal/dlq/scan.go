@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -13,14 +12,9 @@ import (
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
 )
 
-const (
-	scanBatch = 2000
-	scanWait  = 20 * time.Millisecond
-	idleWait  = 500 * time.Millisecond
-	// maxHistory bounds what the histories of one pass take in memory, as
-	// messages; decoded they are about twice as big.
-	maxHistory = 128 << 20
-)
+// maxHistory bounds what the histories of one pass take in memory, as messages; decoded they are
+// about twice as big.
+const maxHistory = 128 << 20
 
 // errTooBig is returned where the accounts of a pass have more history than
 // that.
@@ -42,15 +36,37 @@ type histories struct {
 	open  map[string]*account
 	bytes int
 	limit int
+	// at is the last message that was read up to.
+	at uint64
 }
 
-func newHistories(accounts []*account, limit int, stays func(stream.Message) (bool, error)) *histories {
-	h := &histories{accounts: map[string]*account{}, stays: stays, open: map[string]*account{}, limit: limit}
+func newHistories(accounts []*account, from uint64, limit int, stays func(stream.Message) (bool, error)) *histories {
+	h := &histories{accounts: map[string]*account{}, stays: stays, open: map[string]*account{}, limit: limit, at: from - 1}
 	for _, a := range accounts {
 		a.steps = nil
 		h.accounts[a.did] = a
 	}
 	return h
+}
+
+// read takes the stream's messages up to number to. step, if not nil, is called now and then.
+func (h *histories) read(ctx context.Context, js jetstream.JetStream, to uint64, step func()) error {
+	for batch, err := range stream.Range(ctx, js, h.at+1, to) {
+		if err != nil {
+			return err
+		}
+		for _, m := range batch {
+			if err := h.add(m); err != nil {
+				return err
+			}
+			h.at = m.Seq
+		}
+		if step != nil {
+			step()
+		}
+	}
+	h.at = max(h.at, to)
+	return nil
 }
 
 // add takes the stream's next message.
@@ -102,74 +118,4 @@ func (h *histories) mentions(data []byte) bool {
 		}
 		data = data[len("did:"):]
 	}
-}
-
-// scan reads the stream in order, in stages.
-type scan struct {
-	js     jetstream.JetStream
-	reader *stream.Reader
-	// at is the last number that was read up to; ahead is what was fetched and
-	// not asked for yet.
-	at    uint64
-	ahead []stream.Message
-}
-
-func openScan(ctx context.Context, js jetstream.JetStream, from uint64) (*scan, error) {
-	reader, err := stream.OpenReader(ctx, js, from)
-	if err != nil {
-		return nil, err
-	}
-	return &scan{js: js, reader: reader, at: from - 1}, nil
-}
-
-func (s *scan) close() { s.reader.Close() }
-
-// until gives fn every message up to number to. step is called now and then.
-func (s *scan) until(ctx context.Context, to uint64, fn func(stream.Message) error, step func()) error {
-	end, err := s.lastStored(ctx, to)
-	if err != nil {
-		return err
-	}
-	for s.at < end {
-		if len(s.ahead) == 0 {
-			wait, cancel := context.WithTimeout(ctx, idleWait)
-			s.ahead, err = s.reader.Next(wait, scanBatch, scanWait)
-			cancel()
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-				return err
-			}
-		}
-		for len(s.ahead) > 0 && s.at < end {
-			m := s.ahead[0]
-			if m.Seq > to {
-				break
-			}
-			if err := fn(m); err != nil {
-				return err
-			}
-			s.at, s.ahead = m.Seq, s.ahead[1:]
-		}
-		step()
-	}
-	s.at = max(s.at, to)
-	return nil
-}
-
-// lastStored returns the number of the last message that the stream has of
-// those behind s.at and up to number to, or s.at where it has none: some may
-// have been erased, and nothing would come of waiting for them.
-func (s *scan) lastStored(ctx context.Context, to uint64) (uint64, error) {
-	for seq := to; seq > s.at; seq-- {
-		msg, err := stream.GetMessage(ctx, s.js, seq)
-		if err != nil {
-			return 0, err
-		}
-		if msg != nil {
-			return seq, nil
-		}
-	}
-	return s.at, nil
 }

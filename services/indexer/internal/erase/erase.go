@@ -63,8 +63,6 @@ const (
 	lookEvery = time.Minute
 	sayEvery  = time.Hour
 
-	batchSize = 1000
-	batchWait = 20 * time.Millisecond
 	// maxPause bounds the pauses, which are as long as the work between them, so
 	// that the pass takes at most half of a core or a disk.
 	maxPause = time.Second
@@ -319,22 +317,13 @@ func (p *pass) readRange(ctx context.Context, from, to uint64) (started bool, er
 	if to < from || p.last < from {
 		return false, nil
 	}
-	r, err := stream.OpenReader(ctx, p.JS, from)
-	if err != nil {
-		return false, err
-	}
-	defer r.Close()
-	// The stream has a message behind the last one to look at, so there is an end.
-	for at := uint64(0); at < to; started = true {
-		wait, cancel := context.WithTimeout(ctx, requestTimeout)
-		raw, err := r.Next(wait, batchSize, batchWait)
-		cancel()
+	for batch, err := range stream.Range(ctx, p.JS, from, to) {
 		if err != nil {
 			return started, err
 		}
 		begun := time.Now()
-		at = raw[len(raw)-1].Seq
-		if err := p.look(ctx, raw); err != nil {
+		started = true
+		if err := p.look(ctx, batch); err != nil {
 			return true, err
 		}
 		if !pause(ctx, min(time.Since(begun), maxPause)) {

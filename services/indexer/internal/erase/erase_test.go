@@ -104,11 +104,7 @@ func (s *site) pass() (left []uint64, sum erase.Summary) {
 
 func (s *site) read() (all []stream.Message) {
 	s.t.Helper()
-	r, err := stream.OpenReader(s.t.Context(), s.js, 1)
-	require.NoError(s.t, err)
-	defer r.Close()
-	for len(all) == 0 || all[len(all)-1].Seq < s.last {
-		batch, err := r.Next(s.t.Context(), 1000, time.Millisecond)
+	for batch, err := range stream.Range(s.t.Context(), s.js, 1, s.last) {
 		require.NoError(s.t, err)
 		all = append(all, batch...)
 	}

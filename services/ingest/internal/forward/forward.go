@@ -220,7 +220,12 @@ func (f *Forwarder) hold(ctx context.Context) error {
 		}
 		f.hooks.Condition(err)
 	}
-	return lease.Run(ctx, f.write)
+	held, release, err := lease.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return f.write(held)
 }
 
 // write is one term: from reading where the stream ends to the last position.

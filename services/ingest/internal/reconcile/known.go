@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -13,14 +12,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
-const (
-	// maxKnown is how many posts and accounts are in mind at a time, of some 100
-	// bytes each.
-	maxKnown = 500_000
-
-	readBatch = 1000
-	readWait  = 10 * time.Millisecond
-)
+// maxKnown is how many posts and accounts are in memory at a time, of some 100 bytes each.
+const maxKnown = 500_000
 
 // errFull says that there are more posts than a part may have.
 var errFull = errors.New("too many posts for one part")
@@ -154,20 +147,11 @@ func readStream(ctx context.Context, js jetstream.JetStream, last uint64, fn fun
 	if err != nil || st.First > last {
 		return err
 	}
-	r, err := stream.OpenReader(ctx, js, st.First)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	for {
-		batch, err := r.Next(ctx, readBatch, readWait)
+	for batch, err := range stream.Range(ctx, js, st.First, last) {
 		if err != nil {
 			return err
 		}
 		for _, m := range batch {
-			if m.Seq > last {
-				return nil
-			}
 			ev, err := event.Decode(m.Data)
 			if err == nil {
 				err = fn(ev)
@@ -177,9 +161,7 @@ func readStream(ctx context.Context, js jetstream.JetStream, last uint64, fn fun
 			if err != nil {
 				return fmt.Errorf("message %d: %w", m.Seq, err)
 			}
-			if m.Seq == last {
-				return nil
-			}
 		}
 	}
+	return nil
 }
