@@ -6,9 +6,9 @@
 //	--- a/pkg/store/writer.go
 //	...
 //
-// The command copies the tree to a temporary folder, so the tree itself never changes. There it
-// first runs all named tests without a bug, and then, bug by bug, the test that must find it. It
-// prints a table and exits with 1 if a bug was not found, a patch does not apply or compile, or a
+// The command copies the tree to temporary folders, so the tree itself never changes. There it
+// first runs all named tests without a bug, and then, bug by bug, the test that must find it, in
+// as many copies at once as -jobs says. It prints a table and exits with 1 if a bug was not found, a patch does not apply or compile, or a
 // test fails without any bug.
 package main
 
@@ -25,8 +25,11 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // testLimit bounds one test. A bug may make it wait for what never comes; that is
@@ -39,11 +42,11 @@ const tailBytes = 2000
 func main() {
 	only := flag.String("run", "", "only patches whose names match this `regexp`")
 	dir := flag.String("patches", "test/mutants", "where the patches are")
-	keep := flag.Bool("keep", false, "keep the copy of the tree")
+	jobs := flag.Int("jobs", 2, "how many bugs are tried at once, each in its copy of the tree")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ok, err := run(ctx, *dir, *only, *keep)
+	ok, err := run(ctx, *dir, *only, *jobs)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 	}
@@ -61,7 +64,7 @@ type mutant struct {
 	pkg, test string // of the test that must find it
 }
 
-func run(ctx context.Context, dir, only string, keep bool) (ok bool, err error) {
+func run(ctx context.Context, dir, only string, jobs int) (ok bool, err error) {
 	begun := time.Now()
 	mutants, err := load(dir, only)
 	if err != nil {
@@ -70,38 +73,55 @@ func run(ctx context.Context, dir, only string, keep bool) (ok bool, err error) 
 	if len(mutants) == 0 {
 		return false, errors.New("no patch matches")
 	}
-	tree, err := os.MkdirTemp("", "tagstream-mutants-")
+	if jobs < 1 {
+		return false, fmt.Errorf("-jobs %d: at least 1", jobs)
+	}
+	top, err := os.MkdirTemp("", "tagstream-mutants-")
 	if err != nil {
 		return false, err
 	}
-	if keep {
-		fmt.Println("the copy is in", tree)
-	} else {
-		defer os.RemoveAll(tree)
-	}
-	if err := copyTree(ctx, tree); err != nil {
-		return false, err
-	}
-	sound, err := baseline(ctx, tree, mutants)
-	if err != nil {
-		return false, err
-	}
-	found := 0
-	for _, m := range mutants {
-		verdict, detail, err := try(ctx, tree, m)
-		if err != nil {
+	defer os.RemoveAll(top)
+	trees := make([]string, min(jobs, len(mutants)))
+	for i := range trees {
+		trees[i] = filepath.Join(top, fmt.Sprint(i))
+		if err := copyTree(ctx, trees[i]); err != nil {
 			return false, err
 		}
-		if !sound[m.pkg+" "+m.test] && verdict == caught {
-			verdict, detail = "UNPROVEN", "the test fails without a bug, too"
-		}
-		if verdict == caught {
-			found++
-		}
-		fmt.Printf("%-9s %-34s %s (%s %s) %s\n", verdict, m.name, m.bug, m.pkg, m.test, detail)
 	}
-	fmt.Printf("%d of %d planted bugs caught in %v\n", found, len(mutants), time.Since(begun).Round(time.Second))
-	return found == len(mutants), nil
+	sound, err := baseline(ctx, trees[0], mutants)
+	if err != nil {
+		return false, err
+	}
+	next := make(chan mutant, len(mutants))
+	for _, m := range mutants {
+		next <- m
+	}
+	close(next)
+	var found atomic.Int64
+	group, ctx := errgroup.WithContext(ctx)
+	for _, tree := range trees {
+		group.Go(func() error {
+			for m := range next {
+				verdict, detail, err := try(ctx, tree, m)
+				if err != nil {
+					return err
+				}
+				if !sound[m.pkg+" "+m.test] && verdict == caught {
+					verdict, detail = "UNPROVEN", "the test fails without a bug, too"
+				}
+				if verdict == caught {
+					found.Add(1)
+				}
+				fmt.Printf("%-9s %-34s %s (%s %s) %s\n", verdict, m.name, m.bug, m.pkg, m.test, detail)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return false, err
+	}
+	fmt.Printf("%d of %d planted bugs caught in %v\n", found.Load(), len(mutants), time.Since(begun).Round(time.Second))
+	return found.Load() == int64(len(mutants)), nil
 }
 
 // load reads the patches' headers.
@@ -212,7 +232,7 @@ func try(ctx context.Context, tree string, m mutant) (verdict, detail string, er
 		if ctx.Err() != nil {
 			return "", "", ctx.Err()
 		}
-		return "STALE", "the patch does not apply any more, make it anew: " + string(tail(out)), nil
+		return "STALE", "the patch does not apply any more, cut it again: " + string(tail(out)), nil
 	}
 	defer func() {
 		if out, undo := apply("-R"); undo != nil && err == nil {
