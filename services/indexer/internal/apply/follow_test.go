@@ -66,7 +66,8 @@ func TestFollowers(t *testing.T) {
 			for _, q := range followed {
 				all = append(all, w.follow(q), w.follow(q))
 			}
-			for range 60 {
+			for round := range 60 {
+				w.first = round / 2
 				w.apply(w.events()...)
 				w.look()
 				for n := rng.IntN(4); n > 0; n-- {
@@ -99,6 +100,7 @@ type followedIndex struct {
 	*index
 	rng         *rand.Rand
 	rev, second int
+	first       int // of the posts that events are about: new ones come all the time
 	pool        *pgxpool.Pool
 	seen        map[string]bool // "tag uri" that were in sight
 }
@@ -109,7 +111,7 @@ func (w *followedIndex) events() (events []event.Event) {
 	for range 1 + rng.IntN(6) {
 		w.second += rng.IntN(3)
 		w.rev += rng.IntN(3)
-		rkey := fmt.Sprint("p", rng.IntN(10))
+		rkey := fmt.Sprint("p", w.first+rng.IntN(5))
 		tags := []string{fmt.Sprint("t", rng.IntN(3))}
 		if rng.IntN(3) > 0 {
 			tags = append(tags, "art")
@@ -138,9 +140,9 @@ func (w *followedIndex) events() (events []event.Event) {
 		}
 		events = append(events, later(ev, w.second))
 		if ev.Kind == event.KindSync {
-			for i := range 10 {
+			for i := range 5 {
 				if rng.IntN(3) == 0 {
-					again := create(fmt.Sprint("p", i), w.rev, tags...)
+					again := create(fmt.Sprint("p", w.first+i), w.rev, tags...)
 					again.DID = ev.DID
 					events = append(events, later(again, w.second))
 				}
