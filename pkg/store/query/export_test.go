@@ -10,6 +10,8 @@ import (
 var (
 	TagsFrom  = tagsFrom
 	PrefixEnd = prefixEnd
+	// PopularQuery is made of parts.
+	PopularQuery = popularQuery
 )
 
 const (
@@ -18,6 +20,7 @@ const (
 	RankedQuery     = rankedQuery
 	HistoryQuery    = historyQuery
 	HistoryScan     = historyScan
+	PopularScan     = popularScan
 )
 
 // Asked runs a statement as a reader's questions are, and returns its first column.

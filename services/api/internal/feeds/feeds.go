@@ -11,7 +11,6 @@ import (
 	"encoding/xml"
 	"fmt"
 	"html"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -77,29 +76,11 @@ func (m Media) items(posts []Post) []item {
 	return items
 }
 
-const site = "https://bsky.app"
-
-func profileURL(did string) string { return site + "/profile/" + url.PathEscape(did) }
-
-// postURL is where bsky.app shows a post, and "" for what is no post's at-uri.
-func postURL(uri string) string {
-	did, rkey, ok := strings.Cut(strings.TrimPrefix(uri, "at://"), "/"+event.Collection+"/")
-	if !ok || !event.ValidDID(did) || !event.ValidRkey(rkey) {
-		return ""
-	}
-	return profileURL(did) + "/post/" + url.PathEscape(rkey)
-}
-
-// imageURL is a picture on Bluesky's CDN, in one of its sizes.
-func imageURL(size, did, cid string) string {
-	return "https://cdn.bsky.app/img/" + size + "/plain/" + url.PathEscape(did) + "/" + cid
-}
-
 func (m Media) item(p Post) item {
 	rec := record.Parse(p.Record)
 	uri := event.URI(p.DID, p.Rkey)
 	it := item{
-		id: uri, link: postURL(uri), text: clean(rec.Text()), author: p.DID, profile: profileURL(p.DID), post: p,
+		id: uri, link: record.PostURL(uri), text: clean(rec.Text()), author: p.DID, profile: record.ProfileURL(p.DID), post: p,
 	}
 	for _, tag := range p.Tags {
 		if tag = clean(tag); tag != "" {
@@ -126,7 +107,7 @@ func (m Media) item(p Post) item {
 func (it *item) media(b *strings.Builder, m Media, rec *record.Post) {
 	covered := strings.Join(rec.Labels, ", ")
 	show := func(cid, alt string) {
-		full := imageURL("feed_fullsize", it.post.DID, cid)
+		full := record.ImageURL(record.Fullsize, it.post.DID, cid)
 		words := alt
 		if covered != "" {
 			words = strings.TrimSuffix("Labelled "+covered+" by its author: "+alt, ": ")
@@ -154,7 +135,7 @@ func (it *item) media(b *strings.Builder, m Media, rec *record.Post) {
 	}
 	if l := rec.Link; l != nil {
 		if l.Thumb != "" && covered == "" && m == MediaCDN {
-			thumb := imageURL("feed_thumbnail", it.post.DID, l.Thumb)
+			thumb := record.ImageURL(record.Thumbnail, it.post.DID, l.Thumb)
 			fmt.Fprintf(b, `<p><img src="%s" alt=""></p>`, thumb)
 			it.pictures = append(it.pictures, picture{url: thumb})
 		}
@@ -168,7 +149,7 @@ func (it *item) media(b *strings.Builder, m Media, rec *record.Post) {
 		}
 		b.WriteString("</blockquote>")
 	}
-	if quote := postURL(rec.Quote); quote != "" {
+	if quote := record.PostURL(rec.Quote); quote != "" {
 		fmt.Fprintf(b, `<p><a href="%s" rel="nofollow ugc noopener">Quoted post</a></p>`, html.EscapeString(quote))
 	}
 }
@@ -180,9 +161,9 @@ func spanHTML(s record.Span) string {
 	case record.URL:
 		target = s.Target
 	case record.Mention:
-		target = profileURL(s.Target)
+		target = record.ProfileURL(s.Target)
 	case record.Tag:
-		target = site + "/hashtag/" + url.PathEscape(s.Target)
+		target = record.HashtagURL(s.Target)
 	default:
 		return text
 	}

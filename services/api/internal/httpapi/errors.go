@@ -28,6 +28,7 @@ const (
 	codeInvalidMatch      code = "invalid_match"
 	codeInvalidLang       code = "invalid_lang"
 	codeInvalidTime       code = "invalid_time"
+	codeInvalidWindow     code = "invalid_window"
 	codeInvalidPrefix     code = "invalid_prefix"
 	codeInvalidLimit      code = "invalid_limit"
 	codeInvalidPage       code = "invalid_page"

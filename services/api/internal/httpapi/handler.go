@@ -54,6 +54,7 @@ type Index interface {
 	Tags(context.Context, query.TagQuery) (query.TagPage, error)
 	TagsWithPrefix(ctx context.Context, prefix string) ([]query.TagCount, error)
 	TagHistory(ctx context.Context, tag string) (query.TagHistory, error)
+	Popular(ctx context.Context, hours int) (query.Popularity, error)
 	TagsInUse(ctx context.Context, names []string) ([]string, error)
 	RankedTags(ctx context.Context, offset, limit int) (tags []query.TagCount, total int64, err error)
 	Status(context.Context) (query.Status, error)
@@ -82,20 +83,21 @@ type Config struct {
 
 // Handler answers the API's requests. It is safe for concurrent use.
 type Handler struct {
-	index     Index
-	codec     *keyset.Codec
-	logger    *slog.Logger
-	metrics   *metrics
-	version   string
-	publicURL string
-	media     feeds.Media
-	feeds     atomic.Pointer[Feeds]
-	tracer    trace.Tracer // nil is off
-	slots     chan struct{}
-	sending   budget
-	gzips     sync.Pool // of *gzip.Writer
-	freshness freshness
-	mux       http.Handler
+	index      Index
+	codec      *keyset.Codec
+	logger     *slog.Logger
+	metrics    *metrics
+	version    string
+	publicURL  string
+	media      feeds.Media
+	feeds      atomic.Pointer[Feeds]
+	tracer     trace.Tracer // nil is off
+	slots      chan struct{}
+	sending    budget
+	gzips      sync.Pool // of *gzip.Writer
+	freshness  freshness
+	popularity popularity
+	mux        http.Handler
 }
 
 // New returns a handler and registers its metrics.

@@ -348,7 +348,7 @@ func TestCodesAreDocumented(t *testing.T) {
 	var want []string
 	for _, c := range []code{
 		codeInvalidQuery, codeQueryTooLong, codeUnknownParameter, codeRepeatedParameter, codeConflicting, codeMissingTags,
-		codeTooManyTags, codeTagsTooLong, codeInvalidTag, codeInvalidMatch, codeInvalidLang, codeInvalidTime, codeInvalidPrefix, codeInvalidLimit, codeInvalidPage, codeInvalidCursor, codeCursorMismatch, codeCursorExpired, codeInvalidHost, codeNotFound,
+		codeTooManyTags, codeTagsTooLong, codeInvalidTag, codeInvalidMatch, codeInvalidLang, codeInvalidTime, codeInvalidWindow, codeInvalidPrefix, codeInvalidLimit, codeInvalidPage, codeInvalidCursor, codeCursorMismatch, codeCursorExpired, codeInvalidHost, codeNotFound,
 		codeMethodNotAllowed, codeRateLimited, codeInternal, codeUnavailable, codeTimeout, codeOverloaded,
 	} {
 		want = append(want, string(c))

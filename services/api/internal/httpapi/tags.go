@@ -16,7 +16,7 @@ import (
 
 var oneTagParams = params{single: []string{"tag"}}
 
-var tagsParams = params{single: []string{"limit", "after", "before", "first", "last", "prefix"}}
+var tagsParams = params{single: []string{"limit", "after", "before", "first", "last", "prefix", "window"}}
 
 // allTags is the fingerprint of tokens of the list of tags. It has no filters:
 // the name keeps it apart from other lists that may come in the same order.
@@ -45,7 +45,7 @@ type hourJSON struct {
 	Posts int64 `json:"posts"`
 }
 
-// listTags is /v1/tags: a page of all tags, or the completions of a prefix.
+// listTags is /v1/tags: a page of all tags, the completions of a prefix, or the popular tags.
 func (h *Handler) listTags(r *http.Request) (*response, error) {
 	q, err := parseQuery(r.URL.RawQuery, tagsParams)
 	if err != nil {
@@ -56,6 +56,9 @@ func (h *Handler) listTags(r *http.Request) (*response, error) {
 			return nil, fail(codeConflicting, "Give prefix alone: it returns the %d most used tags with that prefix, without pages.", query.MaxCompletions)
 		}
 		return h.completeTag(r, prefix)
+	}
+	if window, given := q.get("window"); given {
+		return h.listPopular(r, q, window)
 	}
 	p, err := q.place(h.tagPosition)
 	if err != nil {

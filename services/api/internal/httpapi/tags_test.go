@@ -34,6 +34,10 @@ func (f fakeIndex) TagHistory(context.Context, string) (query.TagHistory, error)
 	return query.TagHistory{}, query.ErrNotFound
 }
 
+func (f fakeIndex) Popular(context.Context, int) (query.Popularity, error) {
+	return query.Popularity{}, nil
+}
+
 func (f fakeIndex) TagsInUse(context.Context, []string) ([]string, error) { return nil, nil }
 
 func (f fakeIndex) RankedTags(context.Context, int, int) ([]query.TagCount, int64, error) {

@@ -134,6 +134,13 @@ func (x tracedIndex) TagHistory(ctx context.Context, tag string) (query.TagHisto
 	return history, err
 }
 
+func (x tracedIndex) Popular(ctx context.Context, hours int) (query.Popularity, error) {
+	ctx, end := x.begin(ctx, "popular tags")
+	found, err := x.Index.Popular(ctx, hours)
+	end(len(found.Tags), err)
+	return found, err
+}
+
 func (x tracedIndex) TagsInUse(ctx context.Context, names []string) ([]string, error) {
 	ctx, end := x.begin(ctx, "tags in use")
 	used, err := x.Index.TagsInUse(ctx, names)

@@ -1,0 +1,112 @@
+package query
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/internal/pg"
+)
+
+const (
+	// MaxPopular is how many tags Popular returns at most.
+	MaxPopular = 300
+	// popularScan bounds how many tags without hourly counts Popular looks at.
+	popularScan = 2000
+)
+
+// Popularity says which tags are used much in a window of whole hours.
+type Popularity struct {
+	// From is where the window begins; it ends with the hour under way, and Before is where the
+	// hours before it begin.
+	From, Before time.Time
+	// Tags are those with most posts in the window, and by name where they tie.
+	Tags []PopularTag
+}
+
+// PopularTag is a tag, its visible posts in the window, and those in the hours before.
+type PopularTag struct {
+	Name          string
+	Posts, Before int64
+}
+
+// Popular returns the MaxPopular tags with most posts placed (by sortAt) in the last hours, the one
+// under way included, and what they had in the rest of the last store.HistoryHours. The numbers are
+// those of TagHistory.
+//
+// It reads a count for each hour and tag that has them. Tags without, which never had
+// store.HourlyTag posts, are looked at while they could be among the list: if there are more than
+// 2,000, the most used of them. The error is the database's, or that of hours out of bounds.
+func (r *Reader) Popular(ctx context.Context, hours int) (Popularity, error) {
+	if hours < 1 || hours >= store.HistoryHours {
+		return Popularity{}, fmt.Errorf("list popular tags: %d hours are out of bounds", hours)
+	}
+	var p Popularity
+	var lastHour int64
+	args := []any{hours, store.HistoryHours, MaxPopular, popularScan, historyScan}
+	err := r.ask(ctx, popularQuery, args, func(rows pgx.Rows) error {
+		p.Tags = nil
+		var name *string
+		var posts, before *int64
+		_, err := pgx.ForEachRow(rows, []any{&lastHour, &name, &posts, &before}, func() error {
+			if name != nil {
+				p.Tags = append(p.Tags, PopularTag{*name, *posts, *before})
+			}
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		return Popularity{}, fmt.Errorf("list popular tags: %w", pg.NotMigrated(err))
+	}
+	p.From = time.Unix((lastHour-int64(hours)+1)*3600, 0).UTC()
+	p.Before = time.Unix((lastHour-store.HistoryHours+1)*3600, 0).UTC()
+	return p, nil
+}
+
+// hourKey is the first key of the hour that begins so many hours after 1970.
+func hourKey(hour string) string {
+	return `(lpad(to_hex(greatest(` + hour + `, 0) * 3600000000), 16, '0') || repeat('0', 16))::uuid`
+}
+
+// popularQuery is one statement, so that all of it is of one moment. Of a tag that is not hourly the
+// posts themselves are counted; one with fewer posts in all than the last of the others cannot be
+// among the list. Every row has the last hour, one row of it alone where there are no tags.
+var popularQuery = `
+	WITH w AS MATERIALIZED (
+		SELECT last_hour, last_hour - $1::bigint + 1 AS from_hour,
+		       ` + hourKey("last_hour - $2::bigint + 1") + ` AS before_key, ` + hourKey("last_hour - $1::bigint + 1") + ` AS from_key, ` + hourKey("last_hour + 1") + ` AS end_key
+		  FROM (SELECT floor(extract(epoch FROM LEAST(source_time, statement_timestamp())) / 3600)::bigint AS last_hour FROM checkpoint WHERE singleton) AS c),
+	counted AS MATERIALIZED (
+		SELECT h.tag_id AS id, sum(h.posts)::bigint AS posts
+		  FROM w JOIN tag_hours h ON h.hour BETWEEN w.from_hour AND w.last_hour
+		 GROUP BY h.tag_id HAVING sum(h.posts) > 0
+		 ORDER BY posts DESC LIMIT $3),
+	rare AS MATERIALIZED (
+		SELECT t.id, n.posts
+		  FROM w
+		 CROSS JOIN (SELECT id FROM tags
+		              WHERE (-posts) > -$5::bigint AND posts > 0 AND NOT hourly
+		                AND posts >= COALESCE((SELECT min(posts) FROM counted HAVING count(*) = $3::bigint), 1)
+		              ORDER BY (-posts), name LIMIT $4) AS t
+		 CROSS JOIN LATERAL (SELECT count(*) AS posts FROM post_tags s
+		                      WHERE s.tag_id = t.id AND s.key >= w.from_key AND s.key < w.end_key AND ` + inSight + `) AS n
+		 WHERE n.posts > 0),
+	most AS MATERIALIZED (
+		SELECT t.id, t.name, t.hourly, a.posts
+		  FROM (SELECT id, posts FROM counted UNION ALL SELECT id, posts FROM rare) AS a JOIN tags t ON t.id = a.id
+		 WHERE t.posts > 0
+		 ORDER BY a.posts DESC, t.name LIMIT $3)
+	SELECT w.last_hour, m.name, m.posts,
+	       CASE WHEN m.hourly
+	            THEN (SELECT COALESCE(sum(h.posts), 0)::bigint
+	                    FROM generate_series(w.last_hour - $2::bigint + 1, w.from_hour - 1) AS hours(hour)
+	                    JOIN LATERAL (SELECT posts FROM tag_hours WHERE hour = hours.hour AND tag_id = m.id OFFSET 0) AS h ON true)
+	            ELSE (SELECT count(*) FROM post_tags s
+	                   WHERE s.tag_id = m.id AND s.key >= w.before_key AND s.key < w.from_key AND ` + inSight + `)
+	       END
+	  FROM w LEFT JOIN most m ON true
+	 ORDER BY m.posts DESC, m.name`
