@@ -18,6 +18,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"os"
 	"sync"
@@ -125,46 +126,43 @@ func (s *Service) Run(ctx context.Context) error {
 	defer stop()
 
 	s.log.put(stream.LogEntry{What: "started", Detail: "as " + s.id})
-	f := forward.New(s.js, forward.Config{Stream: s.cfg.Stream, ID: s.id, Heartbeat: s.cfg.Heartbeat, Reading: s.reading.Load, Job: s.runJobs}, s.source, s.logger, s.hooks())
-	err := f.Run(ctx)
+	write := forward.Config{Stream: s.cfg.Stream, ID: s.id, Heartbeat: s.cfg.Heartbeat, Reading: s.reading.Load, Job: s.runJobs}
+	err := forward.New(s.js, write, s.read, s.logger, &observer{Service: s}).Run(ctx)
 	s.summary(began, err)
 	return err
 }
 
-// source reads the firehose and decodes what it gives.
-func (s *Service) source(ctx context.Context, from event.Position, maxPayload int, emit func(context.Context, forward.Batch) error) error {
+// read is the live source: it reads the firehose behind from, decodes it and counts.
+func (s *Service) read(ctx context.Context, from event.Position, maxPayload int) iter.Seq2[forward.Batch, error] {
 	reader := firehose.New(s.firehose, s.logger)
 	reader.OnNotice = s.notice
 	reader.OnClientError = func(error) { s.metrics.clientErrors.Inc() }
-	defer s.setReading(false)
-	before := from
-	return reader.Run(ctx, from, func(ctx context.Context, b firehose.Batch) error {
-		d := decode.Decoder{MaxPayload: maxPayload}
-		out := forward.Batch{Position: b.Last}
-		if len(b.Events) == 0 {
-			before = b.Last // another host or another history begins, or nothing new
-		}
-		received := time.Now()
-		for i := range b.Events {
-			res := d.Decode(&b.Events[i], b.Positions[i])
-			s.tally.event(&b.Events[i], res)
-			if res.Drop == decode.BadPosition {
-				continue
+	return func(yield func(forward.Batch, error) bool) {
+		defer s.setReading(false)
+		for b, err := range (decode.Decoder{MaxPayload: maxPayload}).Read(reader.Read(ctx, from)) {
+			if err != nil {
+				yield(forward.Batch{}, err)
+				return
 			}
-			if before.EndsBefore(b.Positions[i]) {
-				out.Events = append(out.Events, before.Over())
+			out := forward.Batch{Position: b.Last}
+			for it := range b.Items {
+				s.tally.event(it.Upstream, it.Result)
+				if it.SyncEnd != nil {
+					out.Events = append(out.Events, it.SyncEnd)
+				}
+				if it.Event != nil {
+					s.traceEvent(ctx, it.Event, b.Received)
+					out.Events = append(out.Events, it.Event)
+				}
 			}
-			before = b.Positions[i]
-			if res.Event != nil {
-				s.traceEvent(ctx, res.Event, received)
-				out.Events = append(out.Events, res.Event)
+			if len(b.Positions) > 0 {
+				s.tally.progress(b.Positions[0], b.Last, time.Now())
+			}
+			if !yield(out, nil) {
+				return
 			}
 		}
-		if len(b.Events) > 0 {
-			s.tally.progress(b.Positions[0], b.Last, time.Now())
-		}
-		return emit(ctx, out)
-	})
+	}
 }
 
 func (s *Service) setReading(yes bool) {
@@ -174,8 +172,8 @@ func (s *Service) setReading(yes bool) {
 
 // notice passes a notice of the firehose to metrics, readiness and the log.
 func (s *Service) notice(n firehose.Notice) {
-	s.metrics.connections.WithLabelValues(string(n.What)).Inc()
-	switch n.What {
+	s.metrics.connections.WithLabelValues(string(n.Kind)).Inc()
+	switch n.Kind {
 	case firehose.Connected:
 		s.setReading(true)
 		s.ready(ComponentFirehose, nil)
@@ -188,44 +186,51 @@ func (s *Service) notice(n firehose.Notice) {
 	if n.Repeated {
 		return
 	}
-	s.log.put(stream.LogEntry{What: string(n.What), Host: n.Host, Position: n.Position, Detail: n.Detail})
+	s.log.put(stream.LogEntry{What: string(n.Kind), Host: n.Host, Position: n.Position, Detail: n.Detail})
 }
 
-// condition passes what stands in the way of writing on to readiness. A program that
-// stands by has no firehose to be ready for.
-func (s *Service) condition(err error) {
-	if errors.Is(err, forward.ErrStandingBy) {
+// observer passes what happens to the stream to metrics, readiness and the log.
+type observer struct {
+	*Service
+	full bool // and that was logged
+}
+
+func (o *observer) Stored(events []*event.Event, took time.Duration) {
+	if events[0].Resume != nil { // a job's
+		o.metrics.backfilled.Add(float64(len(events)))
+		return
+	}
+	o.tally.publish(events)
+	o.traceAppend(events, took)
+	o.metrics.appendTime.Observe(took.Seconds())
+	o.metrics.batchEvents.Observe(float64(len(events)))
+}
+
+func (o *observer) Holding(held bool) { set(o.metrics.lease, held) }
+
+func (o *observer) Condition(err error) {
+	full := errors.Is(err, stream.ErrFull)
+	switch {
+	case full && !o.full:
+		o.log.put(stream.LogEntry{What: "failed", Detail: "the stream has no room"})
+	case errors.Is(err, forward.ErrRetrying):
+		o.metrics.retries.Inc()
+	case errors.Is(err, stream.ErrFenced):
+		o.metrics.fenced.Inc()
+		o.log.put(stream.LogEntry{What: "fenced", Detail: err.Error()})
+	case errors.Is(err, forward.ErrStandingBy):
+		// A program that stands by has no firehose to be ready for.
 		err = obs.StandingBy(err)
-		s.ready(ComponentFirehose, err)
+		o.ready(ComponentFirehose, err)
 	}
-	s.ready(ComponentStream, err)
+	if full || err == nil {
+		o.full = full
+		set(o.metrics.full, full)
+	}
+	o.ready(ComponentStream, err)
 }
 
-func (s *Service) hooks() forward.Hooks {
-	return forward.Hooks{
-		Published: func(events []*event.Event, took time.Duration) {
-			s.tally.publish(events)
-			s.traceAppend(events, took)
-			s.metrics.appendTime.Observe(took.Seconds())
-			s.metrics.batchEvents.Observe(float64(len(events)))
-		},
-		Past:      func(events []*event.Event, _ time.Duration) { s.metrics.backfilled.Add(float64(len(events))) },
-		Holding:   func(held bool) { set(s.metrics.lease, held) },
-		Condition: s.condition,
-		Retry:     func(error) { s.metrics.retries.Inc() },
-		Gap: func(detail string) {
-			s.logger.Error(detail)
-			s.notice(firehose.Notice{What: firehose.Gap, Detail: detail})
-		},
-		Full: func(full bool) {
-			set(s.metrics.full, full)
-			if full {
-				s.log.put(stream.LogEntry{What: "failed", Detail: "the stream has no room"})
-			}
-		},
-		Fenced: func(err error) {
-			s.metrics.fenced.Inc()
-			s.log.put(stream.LogEntry{What: "fenced", Detail: err.Error()})
-		},
-	}
+func (o *observer) Gap(detail string) {
+	o.logger.Error(detail)
+	o.notice(firehose.Notice{Kind: firehose.Gap, Detail: detail})
 }

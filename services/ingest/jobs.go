@@ -80,8 +80,8 @@ func (s *Service) doJob(ctx context.Context, j jobs.Job, run *jobs.Run, to *forw
 		window := fmt.Sprintf("%s to %s", q.From.Format(time.RFC3339), q.Until.Format(time.RFC3339))
 		s.log.put(stream.LogEntry{What: string(j.Kind), Detail: "begins: " + window})
 		sum, err := backfill.New(cfg, to, run, s.logger, func(n firehose.Notice) {
-			if !n.Repeated && n.What == firehose.Skipped {
-				s.log.put(stream.LogEntry{What: string(n.What), Host: n.Host, Position: n.Position, Detail: "backfill: " + n.Detail})
+			if !n.Repeated && n.Kind == firehose.Skipped {
+				s.log.put(stream.LogEntry{What: string(n.Kind), Host: n.Host, Position: n.Position, Detail: "backfill: " + n.Detail})
 			}
 		}).Run(ctx)
 		*detail = fmt.Sprintf("%s, read %d, published %d, left out %d gone since", window, sum.Read, total(sum.Published), sum.Gone)

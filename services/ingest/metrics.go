@@ -78,7 +78,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		backfilled:   counter("events_backfilled_total", "Events published by backfill."),
 		tagsDropped:  counter("tags_dropped_total", "Malformed, oversize or excess tags of published posts."),
 		timesRefused: counter("account_times_refused_total", "Account events without a usable upstream time, ordered by host time instead."),
-		connections:  vec("connections_total", "Connection events of Jetstream hosts.", "what", names(firehose.Whats)),
+		connections:  vec("connections_total", "Connection events of Jetstream hosts.", "what", names(firehose.NoticeKinds)),
 		clientErrors: counter("client_errors_total", "Errors from which the Jetstream client recovered."),
 		connected:    gauge("connected", "1 while connected to a Jetstream host."),
 		upstreamSeq:  gauge("upstream_sequence", "Host sequence of the last event read."),

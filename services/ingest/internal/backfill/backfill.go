@@ -9,8 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/bluesky-social/jetstream"
-
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/services/ingest/internal/decode"
 	"github.com/tagstream/tagstream/services/ingest/internal/firehose"
@@ -26,7 +24,6 @@ var (
 	// ErrBeforeHistory is returned where no host knows anything of the window.
 	ErrBeforeHistory = errors.New("the window is before the host's history")
 	errLater         = errors.New("the host's history begins later")
-	errCaughtUp      = errors.New("as far as the live events")
 )
 
 // Config is what to fill in.
@@ -192,13 +189,11 @@ func (b *Backfill) keep(ctx context.Context) error {
 // caughtUp reports whether pos is as far as live, where that can be told.
 func caughtUp(pos, live event.Position) bool { return pos.Host == live.Host && pos.Seq >= live.Seq }
 
-// handler takes an upstream event as decoded, and where it stands; replaces says that
-// it is one of the replacements behind a #sync.
-type handler func(ctx context.Context, res decode.Result, at event.Position, replaces bool) error
-
-// read reads from a position, or from a time where it is zero, until a time or a
-// position, and returns how far it came. Times are the network's.
-func (b *Backfill) read(ctx context.Context, after event.Position, from, until time.Time, live event.Position, handle handler) (event.Position, error) {
+// read gives take what there is from a position on, or from a time where it is zero, until a time
+// or a live position, and returns how far it came. Times are the network's.
+func (b *Backfill) read(ctx context.Context, after event.Position, from, until time.Time, live event.Position,
+	take func(context.Context, decode.Item) error,
+) (last event.Position, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	cfg := b.cfg.Firehose
@@ -207,41 +202,34 @@ func (b *Backfill) read(ctx context.Context, after event.Position, from, until t
 	reader.OnNotice = b.notice
 	late := map[string]time.Time{}
 	reader.OnLateHistory = func(host string, begins time.Time) error { return b.lateHistory(late, host, begins, cancel) }
-	last, begun, before := after, b.done, after
-	err := reader.Run(ctx, after, func(ctx context.Context, batch firehose.Batch) error {
-		d := decode.Decoder{MaxPayload: b.to.MaxPayload()}
-		if len(batch.Events) == 0 {
-			before = batch.Last
+	begun, last := b.done, after
+	defer func() { b.done = begun + until.Sub(from) }()
+	for batch, err := range (decode.Decoder{MaxPayload: b.to.MaxPayload()}).Read(reader.Read(ctx, after)) {
+		if err != nil {
+			return last, err
 		}
-		for i := range batch.Events {
-			at := batch.Positions[i]
-			if b.syncOurs && before.EndsBefore(at) {
+		for it := range batch.Items {
+			if b.syncOurs && it.SyncEnd != nil {
 				b.syncOurs = false
-				if err := b.to.Put(ctx, before.Over()); err != nil {
-					return err
+				if err := b.to.Put(ctx, it.SyncEnd); err != nil {
+					return last, err
 				}
 			}
-			res := d.Decode(&batch.Events[i], at)
-			if err := handle(ctx, res, at, at.Sync.DID != "" && batch.Events[i].Kind == jetstream.KindCommit); err != nil {
-				return err
-			}
-			if res.Drop != decode.BadPosition {
-				before = at
+			if err := take(ctx, it); err != nil {
+				return last, err
 			}
 		}
 		last = batch.Last
 		b.done = max(b.done, begun+last.NetworkTime().Sub(from))
 		b.progress.At(uint64(b.done.Seconds()), uint64(max(b.total, b.done).Seconds()))
 		if caughtUp(last, live) {
-			return errCaughtUp
+			break
 		}
-		return b.keep(ctx)
-	})
-	if errors.Is(err, errCaughtUp) {
-		err = nil
+		if err := b.keep(ctx); err != nil {
+			return last, err
+		}
 	}
-	b.done = begun + until.Sub(from)
-	return last, err
+	return last, nil
 }
 
 // lateHistory hears that a host's history begins only within the window or behind
@@ -275,22 +263,22 @@ func (b *Backfill) beyond(at event.Position, ev *event.Event) bool {
 }
 
 // look surveys.
-func (b *Backfill) look(_ context.Context, res decode.Result, at event.Position, replaces bool) error {
-	if res.Event == nil {
+func (b *Backfill) look(_ context.Context, it decode.Item) error {
+	if it.Event == nil {
 		return nil
 	}
-	return b.survey.note(res.Event, !b.beyond(at, res.Event), replaces)
+	return b.survey.note(it.Event, !b.beyond(it.At, it.Event), it.Replaces())
 }
 
 // publish publishes what qualifies.
-func (b *Backfill) publish(ctx context.Context, res decode.Result, at event.Position, replaces bool) error {
-	ev := res.Event
-	if ev != nil && b.beyond(at, ev) {
-		return b.follow(ctx, res, at, replaces)
+func (b *Backfill) publish(ctx context.Context, it decode.Item) error {
+	ev := it.Event
+	if ev != nil && b.beyond(it.At, ev) {
+		return b.follow(ctx, it)
 	}
 	b.summary.Read++
 	if ev == nil {
-		b.summary.Dropped[res.Drop]++
+		b.summary.Dropped[it.Drop]++
 		return nil
 	}
 	if b.summary.First.IsZero() {
@@ -331,14 +319,14 @@ func (b *Backfill) publish(ctx context.Context, res decode.Result, at event.Posi
 // The host may have forgotten the window's version of a post that was edited
 // since, or whose repository was replaced. The one that there is now counts for
 // it, where the post says that it was written in the window.
-func (b *Backfill) follow(ctx context.Context, res decode.Result, _ event.Position, replaces bool) error {
-	ev := res.Event
+func (b *Backfill) follow(ctx context.Context, it decode.Item) error {
+	ev := it.Event
 	if ev == nil {
 		return nil
 	}
 	ours := b.survey.concerns(ev)
 	switch {
-	case replaces:
+	case it.Replaces():
 		ours = ours || b.syncOurs || b.written(ev)
 	case ev.Kind == event.KindSync:
 		b.syncOurs = ours

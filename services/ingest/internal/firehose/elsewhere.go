@@ -71,7 +71,7 @@ func (w *watch) lookElsewhere(ctx context.Context) error {
 		if len(r.cfg.Hosts) == 1 {
 			others = "there is no other host to ask"
 		}
-		r.notify(Notice{What: Quiet, Host: pos.Host, Position: pos, Detail: fmt.Sprintf(
+		r.notify(Notice{Kind: Quiet, Host: pos.Host, Position: pos, Detail: fmt.Sprintf(
 			"nothing newer than %s arrives, and %s", newest.Format(time.RFC3339Nano), others)})
 	}
 	return nil
@@ -82,7 +82,7 @@ func (w *watch) lookElsewhere(ctx context.Context) error {
 func (r *run) hasNews(ctx context.Context, host string) bool {
 	_, ok := r.newer(ctx, host, r.newest)
 	if !ok && ctx.Err() == nil {
-		r.notify(Notice{What: Failed, Host: host, Position: r.pos,
+		r.notify(Notice{Kind: Failed, Host: host, Position: r.pos,
 			Detail: "it has nothing newer than another host had: " + r.newest.Format(time.RFC3339Nano)})
 	}
 	return ok

@@ -67,7 +67,7 @@ func TestSilentHostIsNotPreferredUntilItHasMore(t *testing.T) {
 	s.awaitThat("the silent host to be asked twice", func() bool { return asked(a.dialed()) >= before+2 })
 	s.mu.Lock()
 	for _, n := range s.notices {
-		require.False(t, n.What == Connected && n.Host == a.srv.URL && n.Position.Seq > 0, "%+v", n)
+		require.False(t, n.Kind == Connected && n.Host == a.srv.URL && n.Position.Seq > 0, "%+v", n)
 	}
 	s.mu.Unlock()
 
@@ -128,7 +128,7 @@ func TestSilentHostWithoutAnother(t *testing.T) {
 	s.await("a:3")
 	s.awaitThat("silence to be said", func() bool {
 		for _, n := range s.notices {
-			if n.What == Quiet {
+			if n.Kind == Quiet {
 				require.Contains(t, n.Detail, "there is no other host to ask")
 				return true
 			}

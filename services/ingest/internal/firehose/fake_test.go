@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -337,7 +338,7 @@ func read(t *testing.T, from event.Position, cfg Config, hosts ...*fakeHost) *se
 	r.OnNotice = func(n Notice) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		t.Logf("%s %s at %d: %s", n.What, names[n.Host], n.Position.Seq, n.Detail)
+		t.Logf("%s %s at %d: %s", n.Kind, names[n.Host], n.Position.Seq, n.Detail)
 		s.notices = append(s.notices, n)
 	}
 	r.OnLateHistory = func(_ string, begins time.Time) error {
@@ -347,7 +348,7 @@ func read(t *testing.T, from event.Position, cfg Config, hosts ...*fakeHost) *se
 		return nil
 	}
 	go func() {
-		s.done <- r.Run(ctx, from, func(_ context.Context, b Batch) error {
+		s.done <- each(r.Read(ctx, from), func(b Batch) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			for _, e := range b.Events {
@@ -359,7 +360,6 @@ func read(t *testing.T, from event.Position, cfg Config, hosts ...*fakeHost) *se
 			case s.changed <- struct{}{}:
 			default:
 			}
-			return nil
 		})
 	}()
 	t.Cleanup(func() {
@@ -367,6 +367,17 @@ func read(t *testing.T, from event.Position, cfg Config, hosts ...*fakeHost) *se
 		<-s.done
 	})
 	return s
+}
+
+// each calls take with each batch, and returns the error that comes last.
+func each(batches iter.Seq2[Batch, error], take func(Batch)) error {
+	for b, err := range batches {
+		if err != nil {
+			return err
+		}
+		take(b)
+	}
+	return nil
 }
 
 const waitLimit = time.Minute
@@ -428,12 +439,12 @@ func (s *session) last() event.Position {
 	return s.batches[len(s.batches)-1].Last
 }
 
-func (s *session) count(what What) int {
+func (s *session) count(kind NoticeKind) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0
 	for _, notice := range s.notices {
-		if notice.What == what {
+		if notice.Kind == kind {
 			n++
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -20,7 +21,7 @@ type Config struct {
 	Hosts []string
 	// Start is used where there is no position to resume from.
 	Start Start
-	// StopAfter ends Run after this much upstream time, counted from where it
+	// StopAfter ends Read after this much upstream time, counted from where it
 	// began; 0 is never.
 	StopAfter time.Duration
 	// APIKey is sent with requests for the archive; "" sends none.
@@ -33,41 +34,36 @@ type Config struct {
 // each connection has no events.
 type Batch struct {
 	Host string
-	// Events are valid until the handler returns. There may be none of those read.
+	// Events are valid until the next batch is asked for. There may be none of those read.
 	Events []jetstream.Event
 	// Positions are where they stand, one for each.
 	Positions []event.Position
-	// Last is how far reading has come with this batch: everything up to it was
-	// handed over. After a change of host it stays on the old one until the new
-	// one gives an event.
+	// Last is how far reading has come with this batch. After a change of host it stays on the
+	// old one until the new one gives an event.
 	Last event.Position
 }
 
-// Handler takes a batch. While it runs nothing more is read, so a slow handler
-// slows the host. Its error ends Run.
-type Handler func(ctx context.Context, b Batch) error
-
-// What is a kind of notice.
-type What string
+// NoticeKind is a kind of notice.
+type NoticeKind string
 
 // The kinds of notices.
 const (
-	Connected    What = "connected"
-	Disconnected What = "disconnected" // a connection ended that had been reading
-	Silent       What = "silent"       // a host gave nothing new while another one had something: it is left
-	Quiet        What = "quiet"        // nothing new is heard, from any host
-	Switched     What = "switched"     // reading goes on in another history
-	Failed       What = "failed"       // a host could not be connected to
-	Skipped      What = "skipped"      // something that could not be read was passed over
-	Gap          What = "gap"          // reading goes on where deletions may be missing
+	Connected    NoticeKind = "connected"
+	Disconnected NoticeKind = "disconnected" // a connection ended that had been reading
+	Silent       NoticeKind = "silent"       // a host gave nothing new while another one had something: it is left
+	Quiet        NoticeKind = "quiet"        // nothing new is heard, from any host
+	Switched     NoticeKind = "switched"     // reading continues in another history
+	Failed       NoticeKind = "failed"       // a host could not be connected to
+	Skipped      NoticeKind = "skipped"      // something that could not be read was passed over
+	Gap          NoticeKind = "gap"          // reading continues where deletions may be missing
 )
 
-// Whats lists the kinds of notices.
-var Whats = []What{Connected, Disconnected, Silent, Quiet, Switched, Failed, Skipped, Gap}
+// NoticeKinds lists them.
+var NoticeKinds = []NoticeKind{Connected, Disconnected, Silent, Quiet, Switched, Failed, Skipped, Gap}
 
 // Notice is something that an operator may want to know of a connection.
 type Notice struct {
-	What     What
+	Kind     NoticeKind
 	Host     string
 	Position event.Position
 	Detail   string
@@ -101,11 +97,12 @@ func New(cfg Config, logger *slog.Logger) *Reader {
 	}
 }
 
-// run is the state of one Run, owned by its goroutine.
+// run is the state of one Read, owned by its goroutine.
 type run struct {
 	*Reader
-	handle Handler
-	// pos is the last event that the handler took, or where reading begins.
+	// give hands a batch to the caller, and reports whether that wants more.
+	give func(Batch) bool
+	// pos is the last event that the caller took, or where reading begins.
 	pos   event.Position
 	clock *clock
 	// sync is what is open, and resync what another host has to give again.
@@ -116,8 +113,8 @@ type run struct {
 	newest time.Time
 	// quiet is when it was last said that nothing new is heard; the watchdog's.
 	quiet time.Time
-	// places are the positions of the batch in hand.
-	places []event.Position
+	// positions are those of the batch in hand.
+	positions []event.Position
 	// origin is the time at which the very first start began, where that was
 	// in this run, and start the same where it is Config.Start's.
 	origin, start time.Time
@@ -136,61 +133,71 @@ type run struct {
 	}
 }
 
-// errReachedEnd says that StopAfter has passed.
-var errReachedEnd = errors.New("reached the end of the time to read")
+// Why reading ends for good, besides its context.
+var (
+	errReachedEnd = errors.New("reached the end of the time to read")
+	errStopped    = errors.New("no more batches are wanted")
+)
 
-// Run reads behind from, or from Config.Start where from is zero, until ctx
-// ends (it returns ctx's error), the handler fails (its error), or StopAfter
-// has passed (nil). Anything else it retries for ever.
-func (rd *Reader) Run(ctx context.Context, from event.Position, handle Handler) error {
-	r := &run{Reader: rd, handle: handle, pos: from, clock: newClock(from), sync: from.Sync, failures: map[string]failure{}}
+func isFinal(err error) bool { return errors.Is(err, errReachedEnd) || errors.Is(err, errStopped) }
+
+// Read gives what is behind from, or behind Config.Start where from is zero. While the caller has a
+// batch nothing more is read, so a slow one slows the host. It ends when StopAfter has passed or,
+// with its error, when ctx ends. Everything else it retries for ever.
+func (rd *Reader) Read(ctx context.Context, from event.Position) iter.Seq2[Batch, error] {
+	return func(yield func(Batch, error) bool) {
+		r := &run{
+			Reader: rd, pos: from, clock: newClock(from), sync: from.Sync, failures: map[string]failure{},
+			give: func(b Batch) bool { return yield(b, nil) },
+		}
+		if err := r.visits(ctx); !isFinal(err) {
+			yield(Batch{}, err)
+		}
+	}
+}
+
+// visits reads from one host after the other, and says why it ended.
+func (r *run) visits(ctx context.Context) error {
+	from := r.pos
 	if !from.Resync.IsZero() {
 		r.resync = resync{made: from.Resync, until: r.clock.at}
 	}
 	switch {
 	case from.Seq > 0:
 		r.setEnd(from.NetworkTime())
-	case from.IsZero() && !rd.cfg.Start.Time.IsZero():
-		r.setOrigin(rd.cfg.Start.Time)
+	case from.IsZero() && !r.cfg.Start.Time.IsZero():
+		r.setOrigin(r.cfg.Start.Time)
 		r.start = r.origin
 	}
 	// What an earlier run read is not new. Hosts stamp no event before it is made.
 	r.heard(from.NetworkTime())
 	r.heard(from.Time)
-	hosts := newRotation(len(rd.cfg.Hosts), rd.timing)
-	hosts.doubt(slices.Index(rd.cfg.Hosts, from.Host))
+	hosts := newRotation(len(r.cfg.Hosts), r.timing)
+	hosts.doubt(slices.Index(r.cfg.Hosts, from.Host))
 	for {
 		next, pause := hosts.next()
 		if err := sleep(ctx, pause); err != nil {
 			return err
 		}
-		if hosts.asks(next) && !hosts.answered(next, r.hasNews(ctx, rd.cfg.Hosts[next])) {
+		if hosts.asks(next) && !hosts.answered(next, r.hasNews(ctx, r.cfg.Hosts[next])) {
 			hosts.ended(false, true)
 			continue
 		}
 		before := r.pos
-		err := r.visit(ctx, rd.cfg.Hosts[next])
-		var handler *handlerError
-		var silent *silentError
-		switch {
-		case ctx.Err() != nil:
+		err := r.visit(ctx, r.cfg.Hosts[next])
+		if isFinal(err) {
+			return err
+		}
+		if ctx.Err() != nil {
 			return context.Cause(ctx)
-		case errors.Is(err, errReachedEnd):
-			return nil
-		case errors.As(err, &handler):
-			return handler.err
 		}
 		hosts.ended(r.pos != before, errors.Is(err, errAway))
+		var silent *silentError
 		if errors.As(err, &silent) {
 			hosts.fellSilent(silent.other)
 		}
 	}
 }
-
-// handlerError tells the handler's errors from the host's.
-type handlerError struct{ err error }
-
-func (e *handlerError) Error() string { return e.err.Error() }
 
 func (r *run) setOrigin(t time.Time) {
 	r.origin = t.UTC().Truncate(time.Microsecond)
@@ -216,7 +223,7 @@ const sayAgain = 10 * time.Minute
 // Skipped and Quiet notices, which touch nothing of the run.
 func (r *run) notify(n Notice) {
 	level := slog.LevelInfo
-	switch n.What {
+	switch n.Kind {
 	case Connected:
 		delete(r.failures, n.Host)
 	case Failed:
@@ -232,7 +239,7 @@ func (r *run) notify(n Notice) {
 	case Skipped, Gap:
 		level = slog.LevelError
 	}
-	r.logger.Log(context.Background(), level, "firehose "+string(n.What),
+	r.logger.Log(context.Background(), level, "firehose "+string(n.Kind),
 		"host", n.Host, "seq", n.Position.Seq, "detail", n.Detail)
 	if r.OnNotice != nil {
 		r.OnNotice(n)
@@ -245,29 +252,28 @@ func (r *run) visit(ctx context.Context, host string) error {
 	at, err := r.locate(ctx, host)
 	if err != nil {
 		if ctx.Err() == nil {
-			r.notify(Notice{What: Failed, Host: host, Position: r.pos, Detail: err.Error()})
+			r.notify(Notice{Kind: Failed, Host: host, Position: r.pos, Detail: err.Error()})
 		}
 		return err
 	}
 	client, err := r.subscribe(host, at.Seq)
 	if err != nil {
-		r.notify(Notice{What: Failed, Host: host, Position: r.pos, Detail: err.Error()})
+		r.notify(Notice{Kind: Failed, Host: host, Position: r.pos, Detail: err.Error()})
 		return err
 	}
 	defer func() { _ = client.Close() }()
-	r.notify(Notice{What: Connected, Host: host, Position: at, Detail: fmt.Sprintf("reading behind %d", at.Seq)})
-	if err := r.handle(ctx, Batch{Host: host, Last: r.pos}); err != nil {
-		return &handlerError{err}
+	r.notify(Notice{Kind: Connected, Host: host, Position: at, Detail: fmt.Sprintf("reading behind %d", at.Seq)})
+	if !r.give(Batch{Host: host, Last: r.pos}) {
+		return errStopped
 	}
 	err = r.read(ctx, client, at)
-	what := Disconnected
-	var handler *handlerError
+	kind := Disconnected
 	var silent *silentError
 	if errors.As(err, &silent) {
-		what = Silent
+		kind = Silent
 	}
-	if ctx.Err() == nil && !errors.Is(err, errReachedEnd) && !errors.As(err, &handler) {
-		r.notify(Notice{What: what, Host: host, Position: r.pos, Detail: err.Error()})
+	if ctx.Err() == nil && !isFinal(err) {
+		r.notify(Notice{Kind: kind, Host: host, Position: r.pos, Detail: err.Error()})
 	}
 	return err
 }
@@ -278,7 +284,7 @@ const downloads = 2
 
 func (r *run) subscribe(host string, after uint64) (*jetstream.Client, error) {
 	filtered := &oversizeFilter{base: r.transport, skipped: func(host string, bytes uint64) {
-		r.notify(Notice{What: Skipped, Host: host, Detail: fmt.Sprintf("a message of %d bytes is skipped: an event is missing", bytes)})
+		r.notify(Notice{Kind: Skipped, Host: host, Detail: fmt.Sprintf("a message of %d bytes is skipped: an event is missing", bytes)})
 	}}
 	opts := []jetstream.Option{
 		jetstream.WithAfterSeq(after),

@@ -2,7 +2,6 @@ package firehose
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"testing"
@@ -174,7 +173,7 @@ func TestAllHostsAwayThenBack(t *testing.T) {
 	s.awaitThat("several failures", func() bool {
 		n := 0
 		for _, notice := range s.notices {
-			if notice.What != Connected {
+			if notice.Kind != Connected {
 				n++
 			}
 		}
@@ -187,7 +186,7 @@ func TestAllHostsAwayThenBack(t *testing.T) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, n := range s.notices {
-		if n.What == Failed && !n.Repeated {
+		if n.Kind == Failed && !n.Repeated {
 			said[n.Host]++
 		}
 	}
@@ -364,19 +363,22 @@ func TestStopAfter(t *testing.T) {
 	})
 }
 
-func TestHandlerErrorEndsRun(t *testing.T) {
+func TestReadingEndsWhereNoMoreIsWanted(t *testing.T) {
 	t.Parallel()
 	h := newFakeHost(t)
-	h.emit(past, 1)
-	boom := errors.New("boom")
+	h.emit(past, 1, 2)
 	r := New(Config{Hosts: []string{h.srv.URL}, Start: Start{Archive: true}, Timing: impatient()}, discard())
-	err := r.Run(t.Context(), event.Position{}, func(_ context.Context, b Batch) error {
-		if len(b.Events) > 0 {
-			return boom
+	var notices []NoticeKind
+	r.OnNotice = func(n Notice) { notices = append(notices, n.Kind) }
+	read := 0
+	for b, err := range r.Read(t.Context(), event.Position{}) {
+		require.NoError(t, err)
+		if read += len(b.Events); read > 0 {
+			break
 		}
-		return nil
-	})
-	require.ErrorIs(t, err, boom)
+	}
+	require.Positive(t, read)
+	require.Equal(t, []NoticeKind{Connected}, notices, "it is no failure of the host")
 }
 
 func TestSlowHandlerIsNoSilence(t *testing.T) {
@@ -391,12 +393,11 @@ func TestSlowHandlerIsNoSilence(t *testing.T) {
 	done := make(chan error, 1)
 	handling := make(chan struct{}, 10)
 	go func() {
-		done <- r.Run(ctx, event.Position{}, func(_ context.Context, b Batch) error {
+		done <- each(r.Read(ctx, event.Position{}), func(b Batch) {
 			if len(b.Events) > 0 {
 				handling <- struct{}{}
 				<-release
 			}
-			return nil
 		})
 	}()
 	<-handling

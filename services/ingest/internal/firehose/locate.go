@@ -23,10 +23,10 @@ func (r *run) locate(ctx context.Context, host string) (event.Position, error) {
 		if foreign == "" {
 			return r.pos, nil
 		}
-		r.notify(Notice{What: Switched, Host: host, Position: r.pos,
+		r.notify(Notice{Kind: Switched, Host: host, Position: r.pos,
 			Detail: "the host's history is not the one read before: " + foreign})
 	} else {
-		r.notify(Notice{What: Switched, Host: host, Position: r.pos, Detail: "coming from " + r.pos.Host})
+		r.notify(Notice{Kind: Switched, Host: host, Position: r.pos, Detail: "coming from " + r.pos.Host})
 	}
 	var back time.Time // of a bulk nothing is covered: read from origin, or everything
 	if !inBulk(r.pos) {
@@ -97,7 +97,7 @@ func (r *run) checkYoung(ctx context.Context, host string) error {
 	}
 	if !r.gap {
 		r.gap = true
-		r.notify(Notice{What: Gap, Host: host, Position: r.pos,
+		r.notify(Notice{Kind: Gap, Host: host, Position: r.pos,
 			Detail: "deletions and changes of accounts may be missing: " + detail})
 	}
 	return nil

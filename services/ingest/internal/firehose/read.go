@@ -51,14 +51,14 @@ func (r *run) read(ctx context.Context, client *jetstream.Client, at event.Posit
 			}
 		} else {
 			w.busy()
-			if why = r.deliver(ctx, at.Host, batch.Events()); why != nil {
+			if why = r.deliver(at.Host, batch.Events()); why != nil {
 				break
 			}
 			w.idle(r.pos, r.newest, r.end)
 		}
 		why = errEnded
 	}
-	if cause := context.Cause(visit); cause != nil {
+	if cause := context.Cause(visit); cause != nil && !isFinal(why) {
 		why = cause // the watchdog's, or the caller's
 	}
 	end(nil)
@@ -66,11 +66,11 @@ func (r *run) read(ctx context.Context, client *jetstream.Client, at event.Posit
 	return why
 }
 
-// deliver hands events to the handler and moves the position behind them.
-func (r *run) deliver(ctx context.Context, host string, events []jetstream.Event) error {
+// deliver hands events to the caller and moves the position behind them.
+func (r *run) deliver(host string, events []jetstream.Event) error {
 	var ended error
 	var last event.Position
-	r.places = r.places[:0]
+	r.positions = r.positions[:0]
 	kept := events[:0]
 	for i := range events {
 		p := r.position(host, &events[i])
@@ -82,12 +82,12 @@ func (r *run) deliver(ctx context.Context, host string, events []jetstream.Event
 			}
 		}
 		if last = p; !r.early(p, &events[i]) {
-			kept, r.places = append(kept, events[i]), append(r.places, p)
+			kept, r.positions = append(kept, events[i]), append(r.positions, p)
 		}
 	}
 	if last.Seq > 0 {
-		if err := r.handle(ctx, Batch{Host: host, Events: kept, Positions: r.places, Last: last}); err != nil {
-			return &handlerError{err}
+		if !r.give(Batch{Host: host, Events: kept, Positions: r.positions, Last: last}) {
+			return errStopped
 		}
 		r.pos, r.young, r.gap = last, time.Time{}, false
 	}
@@ -161,7 +161,7 @@ func (r *run) clientError(w *watch, err error) error {
 		return fmt.Errorf("%w, %d times in a row: %w", errBroken, n, err)
 	}
 	r.forgetSync() // what is passed over may be of it
-	r.notify(Notice{What: Skipped, Host: w.pos.Host, Position: r.pos,
+	r.notify(Notice{Kind: Skipped, Host: w.pos.Host, Position: r.pos,
 		Detail: fmt.Sprintf("the events after %d could not be read %d times and are skipped; some may be missing: %v", r.pos.Seq, u.times, err)})
 	return nil
 }

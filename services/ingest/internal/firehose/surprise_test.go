@@ -64,7 +64,7 @@ func TestAMessageThatIsTooLongIsPassedOver(t *testing.T) {
 	})
 	s.await("a:1", "a:2")
 	s.awaitThat("it to be passed over", func() bool {
-		return slices.ContainsFunc(s.notices, func(n Notice) bool { return n.What == Skipped })
+		return slices.ContainsFunc(s.notices, func(n Notice) bool { return n.Kind == Skipped })
 	})
 	// Also where it is the first thing that a new connection gets.
 	h.cutAll()

@@ -117,33 +117,45 @@ type running struct {
 	condition atomic.Value // string
 }
 
-func start(t *testing.T, js jetstream.JetStream, id string, source Source, heartbeat time.Duration) *running {
+func start(t *testing.T, js jetstream.JetStream, id string, source script, heartbeat time.Duration) *running {
 	t.Helper()
 	return startWith(t, js, Config{ID: id, Heartbeat: heartbeat}, source, slog.DiscardHandler)
 }
 
-func startWith(t *testing.T, js jetstream.JetStream, cfg Config, source Source, log slog.Handler) *running {
+func startWith(t *testing.T, js jetstream.JetStream, cfg Config, source script, log slog.Handler) *running {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	r := &running{t: t, stop: cancel, done: make(chan error, 1)}
-	f := New(js, cfg, source, slog.New(log), Hooks{
-		Published: func(events []*event.Event, _ time.Duration) { r.published.Add(int32(len(events))) },
-		Past:      func(events []*event.Event, _ time.Duration) { r.past.Add(int32(len(events))) },
-		Holding:   func(held bool) { r.holding.Store(held) },
-		Condition: func(err error) { r.condition.Store(fmt.Sprint(err)) },
-		Fenced:    func(error) { r.fenced.Add(1) },
-		Retry:     func(error) { r.retries.Add(1) },
-		Gap:       func(string) { r.gaps.Add(1) },
-		Full: func(full bool) {
-			r.full.Store(full)
-			if full {
-				r.wasFull.Add(1)
-			}
-		},
-	})
+	f := New(js, cfg, source.source, slog.New(log), r)
 	go func() { r.done <- f.Run(ctx) }()
 	t.Cleanup(func() { r.stop(); _ = r.end() })
 	return r
+}
+
+// Stored, Holding, Condition and Gap make it an Observer.
+func (r *running) Stored(events []*event.Event, _ time.Duration) {
+	if events[0].Resume != nil {
+		r.past.Add(int32(len(events)))
+	} else {
+		r.published.Add(int32(len(events)))
+	}
+}
+
+func (r *running) Holding(held bool) { r.holding.Store(held) }
+func (r *running) Gap(string)        { r.gaps.Add(1) }
+
+func (r *running) Condition(err error) {
+	r.condition.Store(fmt.Sprint(err))
+	switch {
+	case err == nil:
+		r.full.Store(false)
+	case errors.Is(err, ErrRetrying):
+		r.retries.Add(1)
+	case errors.Is(err, stream.ErrFenced):
+		r.fenced.Add(1)
+	case errors.Is(err, stream.ErrFull) && !r.full.Swap(true):
+		r.wasFull.Add(1)
+	}
 }
 
 // end waits for Run to return.
@@ -338,7 +350,7 @@ func TestStreamAwayAndBack(t *testing.T) {
 	s.Shutdown()
 	u.set(10_000, false)
 	r.await("trouble to be noticed", func() bool { return r.condition.Load() != "<nil>" })
-	require.LessOrEqual(t, u.emitted.Load(), int64(10+2*queue+1000), "back-pressure reaches the source")
+	require.LessOrEqual(t, u.emitted.Load(), int64(10+2*queueBatches+1000), "back-pressure reaches the source")
 
 	s.Restart(t)
 	awaitLast(t, js, 10_000)
@@ -431,7 +443,7 @@ func TestDoesNotWriteBehindANewerVersion(t *testing.T) {
 	require.Empty(t, u.begun())
 }
 
-func TestSourceErrorStartsANewTenure(t *testing.T) {
+func TestSourceErrorStartsANewTerm(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)
 	var tries atomic.Int32

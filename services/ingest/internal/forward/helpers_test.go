@@ -1,8 +1,11 @@
 package forward
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +17,24 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
+
+// script is a source that gives batches to emit, whose error ends it.
+type script func(ctx context.Context, from event.Position, maxPayload int, emit func(context.Context, Batch) error) error
+
+func (s script) source(ctx context.Context, from event.Position, maxPayload int) iter.Seq2[Batch, error] {
+	return func(yield func(Batch, error) bool) {
+		stopped := errors.New("nothing more is taken")
+		err := s(ctx, from, maxPayload, func(_ context.Context, b Batch) error {
+			if !yield(b, nil) {
+				return stopped
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, stopped) {
+			yield(Batch{}, err)
+		}
+	}
+}
 
 const pastHost = "https://past.example"
 

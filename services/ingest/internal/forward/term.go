@@ -4,16 +4,105 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
-	"golang.org/x/sync/semaphore"
+	"github.com/nats-io/nats.go"
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
-// term is the state of one holding of the lease, owned by its goroutine.
-type term struct {
+// term is one term of leadership: it waits for the lease, finds where the stream ends, and stores
+// what the live source and the job give, in order, one acknowledged batch after the other. The
+// sources read on only as far as their bounded queues take what is not stored yet.
+func (f *Forwarder) term(ctx context.Context) error {
+	if !f.js.Conn().IsConnected() {
+		return nats.ErrDisconnected // else requests fail for want of a buffer
+	}
+	// Without its bucket there is no lease to wait for. Only its holder changes what is there.
+	if err := stream.Ensure(ctx, f.js, f.cfg.Stream); err != nil {
+		return err
+	}
+	held, release, err := f.lead(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	w, err := stream.OpenWriter(held, f.js, f.cfg.ID, func(err error) {
+		f.observer.Condition(fmt.Errorf("%w: %w", ErrRetrying, err))
+	})
+	if err != nil {
+		return err
+	}
+	from, err := f.resume(held, w)
+	if err != nil {
+		return err
+	}
+	f.observer.Holding(true)
+	f.observer.Condition(nil)
+
+	writing, stopWriting := finishing(held)
+	defer stopWriting()
+	reading, stopReading := context.WithCancel(held)
+	var sources sync.WaitGroup
+	defer sources.Wait()
+	defer stopReading()
+	live, past := newQueue(), make(chan pastRequest)
+	sources.Go(func() { live.fill(reading, f.source(reading, from, w.MaxPayload())) })
+	if f.cfg.Job != nil {
+		sources.Go(func() { f.cfg.Job(reading, &Past{requests: past, maxPayload: w.MaxPayload()}) })
+	}
+
+	t := &tail{Forwarder: f, w: w, pos: from}
+	heartbeat := time.NewTimer(f.cfg.Heartbeat)
+	defer heartbeat.Stop()
+	for more := true; more && held.Err() == nil; {
+		fromJob := past
+		if t.pos.IsZero() {
+			fromJob = nil // there is no live position yet to mark its events with
+		}
+		var b Batch
+		select {
+		case <-held.Done():
+		case <-heartbeat.C:
+			err = t.beat(writing, len(live.batches) > 0)
+			heartbeat.Reset(f.cfg.Heartbeat)
+		case p := <-fromJob:
+			err = t.past(writing, p)
+		case b, more = <-live.batches:
+			if more && t.begun {
+				b = live.gather(b)
+			}
+			if more {
+				err = t.live(writing, b)
+				live.stored(b)
+			}
+			if len(b.Events) > 0 {
+				heartbeat.Reset(f.cfg.Heartbeat)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	switch cause := context.Cause(held); {
+	case errors.Is(cause, stream.ErrLeaseLost):
+		return cause
+	case cause == nil && live.err != nil:
+		return fmt.Errorf("read upstream: %w", live.err)
+	}
+	if err := t.position(writing); err != nil {
+		f.logger.Warn("could not write the last position: events after it will be read again", "err", err)
+	}
+	if held.Err() != nil {
+		return context.Cause(held)
+	}
+	return errSourceDone
+}
+
+// tail is the stream's end as a term writes it, owned by its goroutine.
+type tail struct {
 	*Forwarder
 	w *stream.Writer
 	// pos is how far upstream was read, as far as everything up to there is in
@@ -23,88 +112,43 @@ type term struct {
 	kept   event.Position
 	keptAt time.Time
 	unkept bool // it could not be kept, and that was said
-	// begun says that the first batch was taken, and told that a position was written.
-	begun, told bool
-	// room is what the batches that wait take of queueBytes.
-	room *semaphore.Weighted
-	// past are the events that a job has to be stored.
-	past chan pastRequest
+	// begun says that the first live batch was taken, and positioned that a position was written.
+	begun, positioned bool
 	// heard says that something was read since the last event that was stored, or
 	// the last position.
 	heard bool
 }
 
-// pump appends batches until the channel is closed or held ends, and returns
-// what keeps it from going on. It reads on only when the stream has
-// acknowledged what was read before.
-func (t *term) pump(held, writing context.Context, batches <-chan Batch) error {
-	heartbeat := time.NewTimer(t.cfg.Heartbeat)
-	defer heartbeat.Stop()
-	for {
-		past := t.past
-		if t.pos.IsZero() {
-			past = nil // there is no position yet to mark its events with
-		}
-		select {
-		case <-held.Done():
-			return nil
-		case <-heartbeat.C:
-			if t.cfg.Reading == nil || t.cfg.Reading() {
-				if t.pos.Sync.DID != "" && !t.heard && len(batches) == 0 { // nothing for so long: it is complete
-					if err := t.append(writing, []*event.Event{t.pos.Over()}, t.hooks.Published); err != nil {
-						return err
-					}
-					t.pos.Sync = event.OpenSync{}
-				}
-				t.heard = false
-				if err := t.putPosition(writing); err != nil {
-					return err
-				}
-			}
-			heartbeat.Reset(t.cfg.Heartbeat)
-		case p := <-past:
-			if err := t.store(writing, p); err != nil {
-				return err
-			}
-		case b, more := <-batches:
-			if !more {
-				return nil
-			}
-			if t.begun {
-				b = t.gather(b, batches)
-			}
-			if len(b.Events) > 0 {
-				if err := t.append(writing, b.Events, t.hooks.Published); err != nil {
-					return err
-				}
-				heartbeat.Reset(t.cfg.Heartbeat)
-			}
-			t.heard = len(b.Events) == 0
-			t.room.Release(b.weight)
-			if !b.Position.IsZero() {
-				t.pos = b.Position
-			}
-			if !t.begun {
-				t.begun = true
-				if err := t.putPosition(writing); err != nil {
-					return err
-				}
-			} else if time.Since(t.keptAt) >= t.cfg.Heartbeat {
-				t.keep(writing)
-			}
+// live stores a batch of the live source, and a position behind the first one.
+func (t *tail) live(ctx context.Context, b Batch) error {
+	if len(b.Events) > 0 {
+		if err := t.append(ctx, b.Events); err != nil {
+			return err
 		}
 	}
+	t.heard = len(b.Events) == 0
+	if !b.Position.IsZero() {
+		t.pos = b.Position
+	}
+	if !t.begun {
+		t.begun = true
+		return t.position(ctx)
+	}
+	if time.Since(t.keptAt) >= t.cfg.Heartbeat {
+		t.keep(ctx)
+	}
+	return nil
 }
 
-// store stores events of a job behind what is stored and before anything live. Each gets the
-// live position, where the next term goes on whatever the stream ends with.
-func (t *term) store(ctx context.Context, p pastRequest) error {
+// past stores events of a job behind what is stored and before anything live. Each gets the live
+// position, from which the next term resumes whatever the stream ends with.
+func (t *tail) past(ctx context.Context, p pastRequest) error {
 	live := t.pos
 	for _, ev := range p.events {
 		ev.Resume = &live
 	}
 	if len(p.events) > 0 {
-		if err := t.append(ctx, p.events, t.hooks.Past); err != nil {
+		if err := t.append(ctx, p.events); err != nil {
 			return err
 		}
 	}
@@ -112,48 +156,39 @@ func (t *term) store(ctx context.Context, p pastRequest) error {
 	return nil
 }
 
-// gather adds to a batch what is already waiting, and waits for nothing: at a
-// low rate each event goes at once, at a high one batches fill up while the one
-// before is being stored.
-func (t *term) gather(b Batch, batches <-chan Batch) Batch {
-	for len(b.Events) < stream.MaxBatch {
-		select {
-		case next, more := <-batches:
-			if !more {
-				return b
-			}
-			b.Events = append(b.Events, next.Events...)
-			b.weight += next.weight
-			if !next.Position.IsZero() {
-				b.Position = next.Position
-			}
-		default:
-			return b
-		}
+// beat is called where nothing live was stored for a heartbeat: it writes the position and, where
+// nothing was read either and nothing waits, the end of a #sync, which is complete then.
+func (t *tail) beat(ctx context.Context, waiting bool) error {
+	if !t.cfg.Reading() {
+		return nil
 	}
-	return b
+	if t.pos.Sync.DID != "" && !t.heard && !waiting {
+		if err := t.append(ctx, []*event.Event{t.pos.Over()}); err != nil {
+			return err
+		}
+		t.pos.Sync = event.OpenSync{}
+	}
+	t.heard = false
+	return t.position(ctx)
 }
 
-// append stores events and calls tell with what is. While the stream is full it tries again and again, and
-// nothing else is read. A crash in here leaves some whole batches of them; the
-// next term reads on behind the last.
-func (t *term) append(ctx context.Context, events []*event.Event, tell func([]*event.Event, time.Duration)) error {
+// append stores events. While the stream is full it tries again and again, and nothing else is
+// read. A crash in here leaves some whole batches of them; the next term resumes behind the last.
+func (t *tail) append(ctx context.Context, events []*event.Event) error {
 	delay := fullRetryMin
 	full := false
 	for {
 		before, began := t.w.Seq(), time.Now()
 		err := t.w.Append(ctx, events)
-		stored := int(t.w.Seq() - before)
-		if stored > 0 {
-			tell(events[:stored], time.Since(began))
+		if stored := int(t.w.Seq() - before); stored > 0 {
+			t.observer.Stored(events[:stored], time.Since(began))
 			events = events[stored:]
 		}
 		if err == nil {
 			if full {
 				t.logger.Info("the stream has room again")
-				t.hooks.Full(false)
 			}
-			t.hooks.Condition(nil)
+			t.observer.Condition(nil)
 			return nil
 		}
 		if !errors.Is(err, stream.ErrFull) {
@@ -162,9 +197,8 @@ func (t *term) append(ctx context.Context, events []*event.Event, tell func([]*e
 		if !full {
 			full = true
 			t.logger.Error("the stream has no room: reading waits until there is some", "err", err)
-			t.hooks.Full(true)
 		}
-		t.hooks.Condition(err)
+		t.observer.Condition(err)
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("append %d events: %w", len(events), context.Cause(ctx))
@@ -174,27 +208,27 @@ func (t *term) append(ctx context.Context, events []*event.Event, tell func([]*e
 	}
 }
 
-// putPosition writes how far was read, so that progress is never only in memory, and
-// whether that may be in the midst of a #sync, of which an older ingest said no end.
-func (t *term) putPosition(ctx context.Context) error {
+// position writes how far was read, so that progress is never only in memory, and whether that may
+// be within a #sync whose end an older ingest did not write.
+func (t *tail) position(ctx context.Context) error {
 	if t.pos.IsZero() {
 		return nil
 	}
 	sync := event.SyncOver
-	if t.pos.Sync.DID != "" || !t.told {
+	if t.pos.Sync.DID != "" || !t.positioned {
 		sync = event.SyncOpen
 	}
-	if err := t.append(ctx, []*event.Event{{V: event.Version, Kind: event.KindPosition, Source: t.pos, Sync: sync}}, t.hooks.Published); err != nil {
+	if err := t.append(ctx, []*event.Event{{V: event.Version, Kind: event.KindPosition, Source: t.pos, Sync: sync}}); err != nil {
 		return err
 	}
-	t.told = true
+	t.positioned = true
 	t.keep(ctx)
 	return nil
 }
 
 // keep stores the position beside the stream, where trimming cannot reach, as well
 // as it can: an older one makes events come again. A crash before it leaves that.
-func (t *term) keep(ctx context.Context) {
+func (t *tail) keep(ctx context.Context) {
 	t.keptAt = time.Now()
 	if t.pos == t.kept {
 		return

@@ -23,17 +23,19 @@ type archive struct {
 
 // read reads a host's history from its beginning to the present.
 func (b *archive) read(ctx context.Context, reader *firehose.Reader, maxPayload int) error {
-	err := reader.Run(ctx, event.Position{}, func(_ context.Context, batch firehose.Batch) error {
-		d := decode.Decoder{MaxPayload: maxPayload}
+	d := decode.Decoder{MaxPayload: maxPayload}
+	for batch, err := range reader.Read(ctx, event.Position{}) {
+		if err != nil {
+			return err
+		}
 		for i := range batch.Events {
 			b.event(d, &batch.Events[i], batch.Positions[i])
 		}
-		return nil
-	})
-	if err == nil && !b.ended {
+	}
+	if !b.ended {
 		b.end(time.Now())
 	}
-	return err
+	return nil
 }
 
 // event takes in one event of the archive. The first that is no create is a

@@ -1,0 +1,95 @@
+package forward
+
+import (
+	"context"
+	"iter"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/stream"
+)
+
+const (
+	// queueBatches is how many batches of the live source may wait: a full batch of the stream,
+	// also where each has one event.
+	queueBatches = stream.MaxBatch
+	// queueBytes is how much all of them together may take in memory.
+	queueBytes = 16 << 20
+	// eventBytes is about what an event takes without its record.
+	eventBytes = 512
+)
+
+// Batch is what a source gives: events, and how far upstream was read with them. Both may be
+// empty.
+type Batch struct {
+	Events   []*event.Event
+	Position event.Position
+	// weight is what the batch takes of queueBytes.
+	weight int64
+}
+
+// weigh returns about how much memory the batch takes. One that is over the limit by itself
+// passes when nothing else is there.
+func (b Batch) weigh() int64 {
+	n := 0
+	for _, e := range b.Events {
+		n += eventBytes + len(e.Record)
+	}
+	return int64(min(n, queueBytes))
+}
+
+// queue has the batches that the live source gave and that are not stored yet.
+type queue struct {
+	batches chan Batch
+	room    *semaphore.Weighted
+	err     error // the source's, set before batches is closed
+}
+
+func newQueue() *queue {
+	return &queue{batches: make(chan Batch, queueBatches), room: semaphore.NewWeighted(queueBytes)}
+}
+
+// fill takes what a source gives until that or ctx ends, and closes the queue.
+func (q *queue) fill(ctx context.Context, source iter.Seq2[Batch, error]) {
+	defer close(q.batches)
+	for b, err := range source {
+		if err != nil {
+			q.err = err
+			return
+		}
+		b.weight = b.weigh()
+		if q.room.Acquire(ctx, b.weight) != nil {
+			return
+		}
+		select {
+		case q.batches <- b:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// gather adds to a batch what is already waiting, and waits for nothing: at a low rate each event
+// is stored at once, at a high one batches fill up while the one before is being stored.
+func (q *queue) gather(b Batch) Batch {
+	for len(b.Events) < stream.MaxBatch {
+		select {
+		case next, more := <-q.batches:
+			if !more {
+				return b
+			}
+			b.Events = append(b.Events, next.Events...)
+			b.weight += next.weight
+			if !next.Position.IsZero() {
+				b.Position = next.Position
+			}
+		default:
+			return b
+		}
+	}
+	return b
+}
+
+// stored gives back the room of a batch.
+func (q *queue) stored(b Batch) { q.room.Release(b.weight) }
