@@ -4,21 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
-
-	"github.com/nats-io/nats.go"
 
 	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/ingest/internal/backfill"
 	"github.com/tagstream/tagstream/services/ingest/internal/firehose"
+	"github.com/tagstream/tagstream/services/ingest/internal/forward"
 	"github.com/tagstream/tagstream/services/ingest/internal/jobs"
 )
 
 // BackfillConfig is what an operator chooses about filling in the past.
 type BackfillConfig struct {
-	// Of Ingest the Hosts are used; all else is as the ingest that runs has it.
+	// Of Ingest the Hosts are used; all else is as the running ingest has it.
 	Ingest Config
 	// From is where the window begins: an RFC 3339 time, a date or an age such
 	// as "-3d".
@@ -26,17 +24,6 @@ type BackfillConfig struct {
 	// For is how long it is, such as "90m" or "2d"; a window that is not over
 	// yet ends now.
 	For string
-	// Patience is how long to wait for an ingest that runs; 0 means 10 minutes.
-	Patience time.Duration
-}
-
-// BackfillDeps are what a backfill needs of its program.
-type BackfillDeps struct {
-	NATS *nats.Conn
-	// Domain is the JetStream domain that the streams are in; "" is the server's own.
-	Domain   string
-	Logger   *slog.Logger
-	Progress Progress
 }
 
 // BackfillSummary is what a backfill did.
@@ -45,21 +32,19 @@ type BackfillSummary = backfill.Summary
 // Validate checks the configuration. The error is a *service.ConfigError that
 // names the variable or the flag.
 func (c BackfillConfig) Validate() error {
-	_, err := c.resolve(time.Now())
+	_, err := c.request(time.Now())
 	return err
 }
 
-// resolve checks the configuration. The error is a *service.ConfigError.
-func (c BackfillConfig) resolve(now time.Time) (backfill.Config, error) {
-	bad := func(flag string, err error) (backfill.Config, error) {
-		return backfill.Config{}, &service.ConfigError{Variable: flag, Err: err}
+// request is what is asked of the running ingest. The error is a *service.ConfigError.
+func (c BackfillConfig) request(now time.Time) (backfill.Request, error) {
+	bad := func(flag string, err error) (backfill.Request, error) {
+		return backfill.Request{}, &service.ConfigError{Variable: flag, Err: err}
 	}
-	// What these two say is for the reader of the present.
-	ingest := c.Ingest
-	ingest.Start, ingest.StopAfter = "", 0
-	fh, err := ingest.resolve(now)
+	c.Ingest.Start, c.Ingest.StopAfter = "", 0 // of the live reader
+	fh, err := c.Ingest.resolve(now)
 	if err != nil {
-		return backfill.Config{}, err
+		return backfill.Request{}, err
 	}
 	start, err := firehose.ParseStart(c.From, now)
 	if err == nil && start.Time.IsZero() || errors.Is(err, firehose.ErrNoStart) {
@@ -76,43 +61,47 @@ func (c BackfillConfig) resolve(now time.Time) (backfill.Config, error) {
 	if now = now.UTC().Truncate(time.Microsecond); until.After(now) {
 		until = now
 	}
-	return backfill.Config{Firehose: fh, From: start.Time, Until: until}, nil
+	return backfill.Request{From: start.Time, Until: until, Hosts: fh.Hosts}, nil
 }
 
-// request is what is asked of the ingest that runs.
-func (c BackfillConfig) request() (backfillRequest, error) {
-	resolved, err := c.resolve(time.Now())
-	return backfillRequest{resolved.From, resolved.Until, resolved.Firehose.Hosts}, err
-}
-
-// Progress hears how far a job is.
-type Progress = jobs.Progress
-
-// RunBackfill has the ingest that runs publish what qualified in a window of the past, beside
-// what it reads live. The summary says what was done, also beside an error. It ends with ctx, and
-// the job with it; where this program dies, the job goes on. Running it twice changes nothing in
+// RunBackfill has the running ingest publish what qualified in a past window, beside what it reads
+// live. The summary says what was done, also beside an error. Running it twice changes nothing in
 // the index.
-func RunBackfill(ctx context.Context, cfg BackfillConfig, deps BackfillDeps) (BackfillSummary, error) {
-	asked, err := cfg.request()
+func RunBackfill(ctx context.Context, cfg BackfillConfig, deps JobDeps) (BackfillSummary, error) {
+	asked, err := cfg.request(time.Now())
 	if err != nil {
 		return BackfillSummary{}, err
 	}
-	js, err := stream.JetStream(deps.NATS, deps.Domain)
-	if err != nil {
-		return BackfillSummary{}, fmt.Errorf("use the NATS connection: %w", err)
-	}
 	sum := BackfillSummary{From: asked.From, Until: asked.Until}
-	a := jobs.Asker{JS: js, Progress: deps.Progress, Patience: cfg.Patience, Codes: jobErrors}
-	err = a.Ask(ctx, jobs.Backfill, asked, &sum)
+	err = deps.ask(ctx, jobs.Backfill, asked, &sum)
 	if err != nil && sum.Why == "" {
 		sum.Why = err.Error()
 	}
 	return sum, err
 }
 
-func total[K comparable](counts map[K]uint64) (n uint64) {
-	for _, c := range counts {
-		n += c
+// backfill does a job. detail is a sentence about it.
+func (s *Service) backfill(ctx context.Context, j jobs.Job, run *jobs.Run, to *forward.Past) (sum BackfillSummary, detail string, err error) {
+	cfg := backfill.Config{Firehose: s.firehose}
+	if err := readJob("the request", j.Request, &cfg.Request); err != nil {
+		return sum, "", err
 	}
-	return n
+	if len(j.Summary) > 0 {
+		cfg.Before = &backfill.Summary{}
+		if err := readJob("the progress", j.Summary, cfg.Before); err != nil {
+			return sum, "", err
+		}
+	}
+	window := fmt.Sprintf("%s to %s", cfg.From.Format(time.RFC3339), cfg.Until.Format(time.RFC3339))
+	s.log.put(stream.LogEntry{What: string(j.Kind), Detail: "begins: " + window})
+	sum, err = backfill.New(cfg, to, run, s.logger, func(n firehose.Notice) {
+		if !n.Repeated && n.Kind == firehose.Skipped {
+			s.log.put(stream.LogEntry{What: string(n.Kind), Host: n.Host, Position: n.Position, Detail: "backfill: " + n.Detail})
+		}
+	}).Run(ctx)
+	var published uint64
+	for _, n := range sum.Published {
+		published += n
+	}
+	return sum, fmt.Sprintf("%s, read %d, published %d, left out %d gone since", window, sum.Read, published, sum.Gone), err
 }

@@ -120,7 +120,7 @@ func TestBackfillConfigResolves(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := tt.cfg.resolve(now)
+			got, err := tt.cfg.request(now)
 			if tt.bad != "" {
 				var bad *service.ConfigError
 				require.ErrorAs(t, err, &bad)
@@ -130,7 +130,7 @@ func TestBackfillConfigResolves(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, tt.from, got.From)
 			require.Equal(t, tt.until, got.Until)
-			require.Equal(t, []string{"https://a.example"}, got.Firehose.Hosts)
+			require.Equal(t, []string{"https://a.example"}, got.Hosts)
 		})
 	}
 }

@@ -7,15 +7,16 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/ingest/internal/backfill"
-	"github.com/tagstream/tagstream/services/ingest/internal/firehose"
 	"github.com/tagstream/tagstream/services/ingest/internal/forward"
 	"github.com/tagstream/tagstream/services/ingest/internal/jobs"
 	"github.com/tagstream/tagstream/services/ingest/internal/reconcile"
 )
 
-// ErrNoWriter is returned by RunBackfill and RunReconcile where no ingest that runs took the job.
+// ErrNoWriter is returned by RunBackfill and RunReconcile where no running ingest took the job.
 var ErrNoWriter = jobs.ErrNoWriter
 
 // jobErrors are the errors of jobs that callers know.
@@ -26,32 +27,48 @@ var jobErrors = map[string]error{
 	"stopped":           jobs.ErrStopped,
 }
 
-// backfillRequest and reconcileRequest are what is asked for. Hosts are addresses without
-// anything secret; keys are those of the ingest that runs.
-type backfillRequest struct {
-	From  time.Time `json:"from"`
-	Until time.Time `json:"until"`
-	Hosts []string  `json:"hosts"`
+// Progress hears how far a job is.
+type Progress = jobs.Progress
+
+// JobDeps are what a job needs of the program that asks for it.
+type JobDeps struct {
+	NATS *nats.Conn
+	// Domain is the JetStream domain that the streams are in; "" is the server's own.
+	Domain   string
+	Progress Progress
+	// Patience is how long to wait for a running ingest; 0 means 10 minutes.
+	Patience time.Duration
 }
 
-type reconcileRequest struct {
-	Host     string        `json:"host,omitempty"`
-	MaxShare float64       `json:"maxShare"`
-	DryRun   bool          `json:"dryRun,omitempty"`
-	Margin   time.Duration `json:"margin,omitempty"`
+// ask has the running ingest do a job and waits for its end. summary is set also beside an error.
+// The job ends with ctx; if this program dies, the job continues.
+func (d JobDeps) ask(ctx context.Context, kind jobs.Kind, request, summary any) error {
+	js, err := stream.JetStream(d.NATS, d.Domain)
+	if err != nil {
+		return fmt.Errorf("use the NATS connection: %w", err)
+	}
+	a := jobs.Asker{JS: js, Progress: d.Progress, Patience: d.Patience, Codes: jobErrors}
+	return a.Ask(ctx, kind, request, summary)
 }
 
-// runJobs does what is asked for while this program leads.
+// runJobs does the jobs that are asked for while this program leads.
 func (s *Service) runJobs(ctx context.Context, to *forward.Past) {
 	r := jobs.Runner{JS: s.js, ID: s.id, Logger: s.logger, Codes: jobErrors}
-	r.Run(ctx, func(ctx context.Context, j jobs.Job, run *jobs.Run) (any, error) {
-		var detail string
-		summary, err := s.doJob(ctx, j, run, to, &detail)
+	r.Run(ctx, func(ctx context.Context, j jobs.Job, run *jobs.Run) (summary any, err error) {
+		var detail string // a sentence about what the job did, or is to do
+		switch j.Kind {
+		case jobs.Backfill:
+			summary, detail, err = s.backfill(ctx, j, run, to)
+		case jobs.Reconcile:
+			summary, detail, err = s.reconcile(ctx, j, run, to)
+		default:
+			err = fmt.Errorf("no program of this version does a %q", j.Kind)
+		}
 		switch {
 		case err == nil:
 			detail = "complete: " + detail
 		case ctx.Err() != nil && !errors.Is(err, jobs.ErrStopped):
-			detail = "interrupted: the next ingest that leads goes on with it"
+			detail = "interrupted: the next ingest that leads continues it"
 		default:
 			detail = fmt.Sprintf("not complete: %s: %v", detail, err)
 		}
@@ -60,48 +77,10 @@ func (s *Service) runJobs(ctx context.Context, to *forward.Past) {
 	})
 }
 
-// doJob does one job. detail is a sentence about what it did, or is to do.
-func (s *Service) doJob(ctx context.Context, j jobs.Job, run *jobs.Run, to *forward.Past, detail *string) (any, error) {
-	fh := s.firehose
-	switch j.Kind {
-	case jobs.Backfill:
-		var q backfillRequest
-		if err := json.Unmarshal(j.Request, &q); err != nil {
-			return nil, fmt.Errorf("read the request: %w", err)
-		}
-		fh.Hosts = q.Hosts
-		cfg := backfill.Config{Firehose: fh, From: q.From, Until: q.Until}
-		if len(j.Summary) > 0 {
-			cfg.Before = &backfill.Summary{}
-			if err := json.Unmarshal(j.Summary, cfg.Before); err != nil {
-				return nil, fmt.Errorf("read how far it was: %w", err)
-			}
-		}
-		window := fmt.Sprintf("%s to %s", q.From.Format(time.RFC3339), q.Until.Format(time.RFC3339))
-		s.log.put(stream.LogEntry{What: string(j.Kind), Detail: "begins: " + window})
-		sum, err := backfill.New(cfg, to, run, s.logger, func(n firehose.Notice) {
-			if !n.Repeated && n.Kind == firehose.Skipped {
-				s.log.put(stream.LogEntry{What: string(n.Kind), Host: n.Host, Position: n.Position, Detail: "backfill: " + n.Detail})
-			}
-		}).Run(ctx)
-		*detail = fmt.Sprintf("%s, read %d, published %d, left out %d gone since", window, sum.Read, total(sum.Published), sum.Gone)
-		return sum, err
-	case jobs.Reconcile:
-		var q reconcileRequest
-		if err := json.Unmarshal(j.Request, &q); err != nil {
-			return nil, fmt.Errorf("read the request: %w", err)
-		}
-		fh.Hosts = nil
-		if q.Host != "" {
-			fh.Hosts = []string{q.Host}
-		}
-		cfg := reconcile.Config{Firehose: fh, MaxShare: q.MaxShare, DryRun: q.DryRun, Margin: q.Margin}
-		sum, err := reconcile.New(cfg, s.js, to, run, s.logger).Run(ctx)
-		*detail = fmt.Sprintf("of %d posts %d are deleted and %d do not qualify any more; published %d removals", sum.Posts, sum.Deleted, sum.Unqualified, sum.Published)
-		if q.DryRun {
-			*detail = "dry run: " + *detail
-		}
-		return sum, err
+// readJob reads part of a job's record.
+func readJob(what string, data json.RawMessage, into any) error {
+	if err := json.Unmarshal(data, into); err != nil {
+		return fmt.Errorf("read %s of the job: %w", what, err)
 	}
-	return nil, fmt.Errorf("no program of this version does a %q", j.Kind)
+	return nil
 }

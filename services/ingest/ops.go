@@ -47,12 +47,8 @@ func (s *Service) Handle(mux *http.ServeMux) {
 		if len(q.Hosts) > 0 {
 			cfg.Ingest.Hosts = q.Hosts
 		}
-		asked, err := cfg.request()
-		if err != nil {
-			return nil, err
-		}
-		j, _, err := jobs.Begin(ctx, s.js, jobs.Backfill, asked)
-		return j, err
+		asked, err := cfg.request(time.Now())
+		return s.begin(ctx, jobs.Backfill, asked, err)
 	}))
 	mux.HandleFunc("POST /jobs/reconcile", s.answer(func(ctx context.Context, r *http.Request) (any, error) {
 		var q struct {
@@ -63,12 +59,17 @@ func (s *Service) Handle(mux *http.ServeMux) {
 			return nil, err
 		}
 		asked, err := ReconcileConfig{Ingest: s.cfg, Host: q.Host, MaxShare: q.MaxShare, DryRun: q.DryRun}.request()
-		if err != nil {
-			return nil, err
-		}
-		j, _, err := jobs.Begin(ctx, s.js, jobs.Reconcile, asked)
-		return j, err
+		return s.begin(ctx, jobs.Reconcile, asked, err)
 	}))
+}
+
+// begin asks for a job, unless its request is bad.
+func (s *Service) begin(ctx context.Context, kind jobs.Kind, request any, bad error) (any, error) {
+	if bad != nil {
+		return nil, bad
+	}
+	j, _, err := jobs.Begin(ctx, s.js, kind, request)
+	return j, err
 }
 
 // errBody is of a body that cannot be read.

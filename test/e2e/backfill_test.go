@@ -32,8 +32,8 @@ func (b *ingestBench) backfillFrom(ctx context.Context, hosts []string, from, un
 	ingestPatience(&cfg)
 	logger := slog.New(slog.NewTextHandler(testWriter{b.t, "backfill: "}, nil))
 	return ingest.RunBackfill(ctx, ingest.BackfillConfig{
-		Ingest: cfg, From: from.UTC().Format(time.RFC3339Nano), For: until.Sub(from).String(), Patience: ingestWait,
-	}, ingest.BackfillDeps{NATS: b.nats.Conn(b.t), Logger: logger, Progress: progress{logger}})
+		Ingest: cfg, From: from.UTC().Format(time.RFC3339Nano), For: until.Sub(from).String(),
+	}, ingest.JobDeps{NATS: b.nats.Conn(b.t), Progress: progress{logger}, Patience: ingestWait})
 }
 
 type progress struct{ logger *slog.Logger }

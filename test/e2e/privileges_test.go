@@ -95,16 +95,15 @@ func TestPrivileges(t *testing.T) {
 	}
 	require.Contains(t, once(0, "ingest", "log", ingestEnv), `"what":"connected"`)
 
-	// Guests of the ingest that runs.
-	logger := slog.New(slog.NewTextHandler(testWriter{t, "guest: "}, nil))
-	guest := ingest.Config{Hosts: []string{host.URL()}}
-	ingestPatience(&guest)
-	filled, err := ingest.RunBackfill(b.ctx, ingest.BackfillConfig{Ingest: guest, From: "-1h", For: "59m59s", Patience: ingestWait},
-		ingest.BackfillDeps{NATS: d.nats("ingest"), Logger: logger, Progress: progress{logger}})
+	// Jobs of the running ingest.
+	logger := slog.New(slog.NewTextHandler(testWriter{t, "job: "}, nil))
+	deps := ingest.JobDeps{NATS: d.nats("ingest"), Progress: progress{logger}, Patience: ingestWait}
+	settings := ingest.Config{Hosts: []string{host.URL()}}
+	ingestPatience(&settings)
+	filled, err := ingest.RunBackfill(b.ctx, ingest.BackfillConfig{Ingest: settings, From: "-1h", For: "59m59s"}, deps)
 	require.NoError(t, err)
 	t.Logf("%+v", filled)
-	_, err = ingest.RunReconcile(b.ctx, ingest.ReconcileConfig{Ingest: guest, Margin: time.Microsecond, Patience: ingestWait},
-		ingest.ReconcileDeps{NATS: d.nats("ingest"), Logger: logger, Progress: progress{logger}})
+	_, err = ingest.RunReconcile(b.ctx, ingest.ReconcileConfig{Ingest: settings, Margin: time.Microsecond}, deps)
 	require.NoError(t, err)
 
 	// What was removed is erased, as the indexer does after hours.

@@ -25,9 +25,9 @@ func (b *ingestBench) reconcile(cfg ingest.ReconcileConfig) (ingest.ReconcileSum
 	cfg.Ingest.Hosts = []string{"https://not.asked.example"}
 	ingestPatience(&cfg.Ingest)
 	// On this network the first live event is seconds behind the downloads.
-	cfg.Margin, cfg.Patience = time.Microsecond, ingestWait
+	cfg.Margin = time.Microsecond
 	logger := slog.New(slog.NewTextHandler(testWriter{b.t, "reconcile: "}, nil))
-	return ingest.RunReconcile(b.ctx, cfg, ingest.ReconcileDeps{NATS: b.nats.Conn(b.t), Logger: logger, Progress: progress{logger}})
+	return ingest.RunReconcile(b.ctx, cfg, ingest.JobDeps{NATS: b.nats.Conn(b.t), Progress: progress{logger}, Patience: ingestWait})
 }
 
 // TestReconcileAfterAGap has the only host wiped: the one in its place knows what

@@ -38,7 +38,7 @@ func (b *Backfill) Run(ctx context.Context, p *service.Process) error {
 	}
 	defer nc.Close()
 	bar := obs.NewBar(os.Stderr, logger, "filling in", "s of history")
-	summary, err := ingest.RunBackfill(ctx, cfg, ingest.BackfillDeps{NATS: nc, Domain: b.NATS.Domain, Logger: logger, Progress: bar})
+	summary, err := ingest.RunBackfill(ctx, cfg, ingest.JobDeps{NATS: nc, Domain: b.NATS.Domain, Progress: bar})
 	bar.Close()
 	if err = errors.Join(err, printBackfill(p, summary)); err != nil {
 		return fmt.Errorf("the window is not filled in (running this again is safe): %w", err)

@@ -36,7 +36,7 @@ func (r *Reconcile) Run(ctx context.Context, p *service.Process) error {
 	}
 	defer nc.Close()
 	bar := obs.NewBar(os.Stderr, logger, "reconciling", "posts")
-	summary, err := ingest.RunReconcile(ctx, cfg, ingest.ReconcileDeps{NATS: nc, Domain: r.NATS.Domain, Logger: logger, Progress: bar})
+	summary, err := ingest.RunReconcile(ctx, cfg, ingest.JobDeps{NATS: nc, Domain: r.NATS.Domain, Progress: bar})
 	bar.Close()
 	err = errors.Join(err, printReconciled(p, summary))
 	if errors.Is(err, ingest.ErrTooManyRemovals) {

@@ -26,12 +26,20 @@ var (
 	errLater         = errors.New("the host's history begins later")
 )
 
-// Config is what to fill in.
-type Config struct {
-	// Firehose says from where; its Start and StopAfter are not used.
-	Firehose firehose.Config
+// Request is what to fill in, as it is stored with the job.
+type Request struct {
 	// From and Until are the window: from inclusive, until exclusive.
-	From, Until time.Time
+	From  time.Time `json:"from"`
+	Until time.Time `json:"until"`
+	// Hosts are whom to read, by addresses without anything secret.
+	Hosts []string `json:"hosts"`
+}
+
+// Config is how to fill in.
+type Config struct {
+	Request
+	// Firehose says how to read; its Hosts, Start and StopAfter are not used.
+	Firehose firehose.Config
 	// Before, if set, is what Progress was given to keep before a restart.
 	Before *Summary
 }
@@ -197,7 +205,7 @@ func (b *Backfill) read(ctx context.Context, after event.Position, from, until t
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	cfg := b.cfg.Firehose
-	cfg.Start, cfg.StopAfter = firehose.Start{Time: from}, until.Sub(from)
+	cfg.Hosts, cfg.Start, cfg.StopAfter = b.cfg.Hosts, firehose.Start{Time: from}, until.Sub(from)
 	reader := firehose.New(cfg, b.logger)
 	reader.OnNotice = b.notice
 	late := map[string]time.Time{}
@@ -239,7 +247,7 @@ func (b *Backfill) read(ctx context.Context, after event.Position, from, until t
 func (b *Backfill) lateHistory(late map[string]time.Time, host string, begins time.Time, cancel context.CancelCauseFunc) error {
 	_, again := late[host]
 	late[host] = begins
-	if !again && len(b.cfg.Firehose.Hosts) > 1 || begins.After(slices.MinFunc(slices.Collect(maps.Values(late)), time.Time.Compare)) {
+	if !again && len(b.cfg.Hosts) > 1 || begins.After(slices.MinFunc(slices.Collect(maps.Values(late)), time.Time.Compare)) {
 		return fmt.Errorf("%w, at %s", errLater, begins.Format(time.RFC3339))
 	}
 	b.summary.HistoryBegins = begins

@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/tagstream/tagstream/services/ingest/internal/firehose"
 )
 
 // TestLateHistories asks hosts in turn, as a reader does, until one is used. A
@@ -35,7 +33,7 @@ func TestLateHistories(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			hosts := make([]string, len(tt.histories))
-			b := New(Config{Firehose: firehose.Config{Hosts: hosts}, From: from, Until: until}, nil, nil, slog.New(slog.DiscardHandler), nil)
+			b := New(Config{Request: Request{From: from, Until: until, Hosts: hosts}}, nil, nil, slog.New(slog.DiscardHandler), nil)
 			for range 2 { // what one reading heard is nothing to the next
 				late := map[string]time.Time{}
 				var ended error

@@ -13,13 +13,13 @@ import (
 )
 
 const (
-	// pollEvery is how often it is looked how far a job is.
+	// pollEvery is how often a job's progress is looked up.
 	pollEvery = 200 * time.Millisecond
 	// beginPatience is how long a job waits for an ingest that leads to take it.
 	beginPatience = time.Minute
-	// DefaultPatience is how long a job may stand still, as long as no ingest leads.
+	// DefaultPatience is how long a job may make no progress, as while no ingest leads.
 	DefaultPatience = 10 * time.Minute
-	// stopPatience is how long who asked waits for the end of a job that it stopped.
+	// stopPatience is how long Stop waits for the end of a job.
 	stopPatience = 5 * time.Second
 )
 
@@ -40,7 +40,7 @@ type Progress interface {
 type Asker struct {
 	JS       jetstream.JetStream
 	Progress Progress
-	// Patience is how long a job may stand still; 0 means DefaultPatience.
+	// Patience is how long a job may make no progress; 0 means DefaultPatience.
 	Patience time.Duration
 	// Codes are the errors that callers know.
 	Codes map[string]error
@@ -123,22 +123,24 @@ func (a *Asker) await(ctx context.Context, j Job, rev uint64) (Job, error) {
 	}
 }
 
-// Stop has a job stopped, and waits for its end as long as one that runs may take for it.
+// Stop stops a job, and waits for its end as long as one that runs may take.
 func Stop(ctx context.Context, js jetstream.JetStream, j Job) Job {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
 	defer cancel()
 	for {
-		now, rev, err := Get(ctx, js)
-		switch {
-		case err != nil:
-		case now.ID != j.ID || now.State == Ended:
+		now, err := change(ctx, js, j.ID, func(j *Job) bool {
+			switch j.State {
+			case Asked:
+				j.State, j.Error = Ended, ErrStopped.Error()
+			case Running:
+				j.State = Stopping
+			case Stopping, Ended:
+				return false
+			}
+			return true
+		})
+		if err == nil && now.State == Ended || errors.Is(err, ErrStopped) {
 			return now
-		case now.State == Asked:
-			now.State, now.Error = Ended, ErrStopped.Error()
-			_, _ = put(ctx, js, now, rev) // else it is looked at again
-		case now.State == Running:
-			now.State = Stopping
-			_, _ = put(ctx, js, now, rev)
 		}
 		if sleep(ctx, pollEvery) != nil {
 			return j

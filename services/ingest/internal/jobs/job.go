@@ -1,15 +1,15 @@
 // Package jobs runs backfills and reconciliations inside the ingest that leads, one at a time.
 //
-// A job is asked for by any program that reaches the stream (Ask): its request is stored beside
-// the writer's position, where the ingest that leads finds it. That stores there how far the job
-// has come, and what came of it:
+// Any program that reaches the stream can ask for a job (Ask): its request is stored beside the
+// writer's position, where the ingest that leads finds it, and stores the job's progress and
+// result:
 //
 //	Ask ──► asked ──► running ──► ended
 //	            ▲         │
 //	            └─────────┘ the lease is lost, or ingest stops
 //
-// So a job survives a restart, and the next ingest that leads goes on with it. Each change names
-// the revision of the record that it follows: of two that change it at once, one reads it again.
+// So a job survives a restart, and the next ingest that leads continues it. Each change names the
+// revision of the record that it follows: of two that change it at once, one reads it again.
 package jobs
 
 import (
@@ -40,7 +40,7 @@ type State string
 const (
 	Asked    State = "asked"
 	Running  State = "running"
-	Stopping State = "stopping" // by who asked for it
+	Stopping State = "stopping" // on request
 	Ended    State = "ended"
 )
 
@@ -51,19 +51,19 @@ type Job struct {
 	Request json.RawMessage `json:"request"`
 	State   State           `json:"state"`
 	Asked   time.Time       `json:"asked"`
-	// Writer is the ingest that runs it, Step what that does, and Done of Total how far it is.
+	// Writer is the ingest that runs it, Step what it is doing, and Done of Total how far it is.
 	Writer string `json:"writer,omitempty"`
 	Step   string `json:"step,omitempty"`
 	Done   uint64 `json:"done,omitempty"`
 	Total  uint64 `json:"total,omitempty"`
-	// Summary is what it did, as far as it goes on from there after a restart.
+	// Summary is what it did, and where it continues after a restart.
 	Summary json.RawMessage `json:"summary,omitempty"`
-	// Error is why it is not complete, and Code which of the errors that callers know that is.
+	// Error is why it is not complete, and Code tells which of the errors that callers know it is.
 	Error string `json:"error,omitempty"`
 	Code  string `json:"code,omitempty"`
 }
 
-// ErrStopped is the cause of the end of a job that is not wanted any more.
+// ErrStopped is why a job ends that is no longer wanted.
 var ErrStopped = errors.New("the job was stopped")
 
 // Get returns the newest job and its revision; the zero Job where there never was one.
@@ -76,6 +76,23 @@ func Get(ctx context.Context, js jetstream.JetStream) (j Job, rev uint64, err er
 		return Job{}, rev, fmt.Errorf("read the job: %w", err)
 	}
 	return j, rev, nil
+}
+
+// change has with change a job as it is stored now, unless that returns false, and returns the job.
+// Of two that change it at once, one fails, as does an attempt that took effect: then it is to be
+// called again. The error is ErrStopped where another job has replaced it, or the server's.
+func change(ctx context.Context, js jetstream.JetStream, id string, with func(*Job) bool) (Job, error) {
+	j, rev, err := Get(ctx, js)
+	switch {
+	case err != nil:
+		return j, err
+	case j.ID != id:
+		return j, fmt.Errorf("%w: it was replaced", ErrStopped)
+	case !with(&j):
+		return j, nil
+	}
+	_, err = put(ctx, js, j, rev)
+	return j, err
 }
 
 func put(ctx context.Context, js jetstream.JetStream, j Job, rev uint64) (uint64, error) {

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// lookEvery is how often an ingest that leads looks for a job, and keepEvery how often it
-	// stores how far one is.
+	// lookEvery is how often the ingest that leads looks for a job, and keepEvery how often it
+	// stores the job's progress.
 	lookEvery = time.Second
 	keepEvery = time.Second
 )
@@ -27,34 +27,31 @@ type Runner struct {
 	Codes map[string]error
 }
 
-// Func does a job. It stores how far it is through r, and returns its summary beside an error.
+// Func does a job. It stores its progress through r, and returns its summary beside an error.
 type Func func(ctx context.Context, j Job, r *Run) (summary any, err error)
 
 // Run looks for jobs and does them until ctx ends. What is under way then stays as it is.
 func (r *Runner) Run(ctx context.Context, do Func) {
 	for sleep(ctx, lookEvery) == nil {
-		j, rev, err := Get(ctx, r.JS)
+		j, _, err := Get(ctx, r.JS)
 		switch {
 		case err != nil:
 			r.Logger.Debug("could not look for a job", "err", err)
 		case j.ID != "" && j.State != Ended:
-			r.run(ctx, j, rev, do)
+			r.run(ctx, j, do)
 		}
 	}
 }
 
-func (r *Runner) run(ctx context.Context, j Job, rev uint64, do Func) {
+func (r *Runner) run(ctx context.Context, j Job, do Func) {
+	r.Logger.Info("a job begins", "kind", j.Kind, "job", j.ID, "continued", len(j.Summary) > 0)
 	doing, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	run := &Run{job: j, rev: rev}
-	if j.State == Stopping {
-		stop(ErrStopped)
-	}
+	run := &Run{job: j}
 	run.job.State, run.job.Writer = Running, r.ID
-	r.Logger.Info("a job begins", "kind", j.Kind, "job", j.ID, "goes_on", len(j.Summary) > 0)
-	var keeping sync.WaitGroup
 	kept, end := context.WithCancel(doing)
-	r.keep(kept, run, stop) // who asked may have stopped it meanwhile
+	r.keep(kept, run, stop) // it may have been stopped meanwhile
+	var keeping sync.WaitGroup
 	keeping.Go(func() {
 		for sleep(kept, keepEvery) == nil {
 			r.keep(kept, run, stop)
@@ -64,37 +61,31 @@ func (r *Runner) run(ctx context.Context, j Job, rev uint64, do Func) {
 	end()
 	keeping.Wait()
 	if ctx.Err() != nil {
-		r.Logger.Info("a job stops: the next ingest that leads goes on with it", "kind", j.Kind, "job", j.ID)
+		r.Logger.Info("a job is interrupted: the next ingest that leads continues it", "kind", j.Kind, "job", j.ID)
 		return
 	}
-	r.conclude(ctx, run, summary, err)
+	r.conclude(ctx, run.job, summary, err)
 }
 
-// keep stores how far a job is.
+// keep stores how far a job is, and stops it where it is no longer wanted.
 func (r *Runner) keep(ctx context.Context, run *Run, stop context.CancelCauseFunc) {
 	run.mu.Lock()
-	j, rev := run.job, run.rev
+	j := run.job
 	run.mu.Unlock()
-	rev, err := put(ctx, r.JS, j, rev)
-	if err != nil {
-		// Who asked has changed it, or an attempt that failed took effect.
-		now, at, getErr := Get(ctx, r.JS)
-		switch {
-		case getErr != nil:
-			return
-		case now.ID != j.ID || now.State == Stopping || now.State == Ended:
-			stop(ErrStopped)
+	now, err := change(ctx, r.JS, j.ID, func(now *Job) bool {
+		wanted := now.State == Asked || now.State == Running
+		if wanted {
+			*now = j
 		}
-		rev = at
+		return wanted
+	})
+	if errors.Is(err, ErrStopped) || now.State == Stopping || now.State == Ended {
+		stop(ErrStopped)
 	}
-	run.mu.Lock()
-	run.rev = rev
-	run.mu.Unlock()
 }
 
-// conclude stores what came of a job, as long as ctx lasts.
-func (r *Runner) conclude(ctx context.Context, run *Run, summary any, err error) {
-	j := run.job
+// conclude stores the result of a job, as long as ctx lasts.
+func (r *Runner) conclude(ctx context.Context, j Job, summary any, err error) {
 	j.State = Ended
 	if err != nil {
 		j.Error = err.Error()
@@ -109,16 +100,15 @@ func (r *Runner) conclude(ctx context.Context, run *Run, summary any, err error)
 	}
 	r.Logger.Info("a job ends", "kind", j.Kind, "job", j.ID, "err", err)
 	for {
-		now, rev, getErr := Get(ctx, r.JS)
-		if getErr == nil && (now.ID != j.ID || now.State == Ended) {
+		_, err := change(ctx, r.JS, j.ID, func(now *Job) bool {
+			open := now.State != Ended
+			*now = j
+			return open
+		})
+		if err == nil || errors.Is(err, ErrStopped) {
 			return
 		}
-		if getErr == nil {
-			if _, getErr = put(ctx, r.JS, j, rev); getErr == nil {
-				return
-			}
-		}
-		r.Logger.Warn("could not store what came of a job: trying again", "job", j.ID, "err", getErr)
+		r.Logger.Warn("could not store the result of a job: trying again", "job", j.ID, "err", err)
 		if sleep(ctx, keepEvery) != nil {
 			return
 		}
@@ -129,7 +119,6 @@ func (r *Runner) conclude(ctx context.Context, run *Run, summary any, err error)
 type Run struct {
 	mu  sync.Mutex // guards what follows
 	job Job
-	rev uint64
 }
 
 // At says that done of total is done.
@@ -146,11 +135,11 @@ func (r *Run) Say(step string) {
 	r.job.Step = step
 }
 
-// Keep says from where to go on after a restart. All that the summary says must be stored.
+// Keep says where to continue after a restart. All that the summary says must be stored.
 func (r *Run) Keep(summary any) {
 	data, err := json.Marshal(summary)
 	if err != nil {
-		return // it begins at the last one again
+		return // it continues from the one before
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -34,16 +34,23 @@ var (
 	errAgain   = errors.New("more parts are needed")
 )
 
-// Config is what to compare with.
-type Config struct {
-	// Firehose names one host; its Start and StopAfter are not used.
-	Firehose firehose.Config
+// Request is what to compare, as it is stored with the job.
+type Request struct {
+	// Host is whose archive to compare with; "" is the host that is read live.
+	Host string `json:"host,omitempty"`
 	// MaxShare is the share of the visible posts that may be removed, 0 to 1.
-	MaxShare float64
+	MaxShare float64 `json:"maxShare"`
 	// DryRun publishes nothing.
-	DryRun bool
+	DryRun bool `json:"dryRun,omitempty"`
 	// Margin; 0 means DefaultMargin.
-	Margin time.Duration
+	Margin time.Duration `json:"margin,omitempty"`
+}
+
+// Config is how to compare.
+type Config struct {
+	Request
+	// Firehose says how to read; its Hosts, Start and StopAfter are not used.
+	Firehose firehose.Config
 	// limit is maxKnown, but for tests.
 	limit int
 }
@@ -138,8 +145,8 @@ func (r *Reconcile) run(ctx context.Context) error {
 	if err := r.to.Flush(ctx); err != nil {
 		return err
 	}
-	if len(r.cfg.Firehose.Hosts) == 0 {
-		r.cfg.Firehose.Hosts = []string{r.to.Live().Host}
+	if r.cfg.Host == "" {
+		r.cfg.Host = r.to.Live().Host
 	}
 	st, err := stream.GetState(ctx, r.js)
 	if err != nil {
@@ -150,7 +157,7 @@ func (r *Reconcile) run(ctx context.Context) error {
 		if parts > maxParts {
 			return fmt.Errorf("%w: the stream has too many posts to compare", errFull)
 		}
-		r.summary, r.removals = Summary{Host: r.cfg.Firehose.Hosts[0]}, map[uint64]removal{}
+		r.summary, r.removals = Summary{Host: r.cfg.Host}, map[uint64]removal{}
 		if err := r.compare(ctx, parts); !errors.Is(err, errAgain) {
 			if err != nil {
 				return err
@@ -184,7 +191,7 @@ func (r *Reconcile) compare(ctx context.Context, parts uint64) error {
 		r.progress.Say(fmt.Sprintf("reading the archive of %s, part %d of %d", r.summary.Host, part+1, parts))
 		cfg := r.cfg.Firehose
 		epoch := time.Unix(0, 0).UTC()
-		cfg.Start, cfg.StopAfter = firehose.Start{Time: epoch}, time.Since(epoch)
+		cfg.Hosts, cfg.Start, cfg.StopAfter = []string{r.cfg.Host}, firehose.Start{Time: epoch}, time.Since(epoch)
 		a := &archive{k: k, margin: r.cfg.Margin}
 		if err := a.read(ctx, firehose.New(cfg, r.logger), int(r.js.Conn().MaxPayload())); err != nil {
 			return fmt.Errorf("read the archive of %s: %w", r.summary.Host, err)
