@@ -2,6 +2,7 @@ package firehose
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -103,19 +104,11 @@ func (r *run) newer(ctx context.Context, host string, t time.Time) (time.Time, b
 // newerBehind reads from a cursor until there is an event that was made after t,
 // for as long as Timing.Ask; the time is zero where there is none by then.
 func (r *run) newerBehind(ctx context.Context, host string, cursor *uint64, t time.Time) (time.Time, error) {
-	p, err := r.dial(ctx, host, cursor, true)
-	if err != nil {
-		return time.Time{}, err
-	}
-	defer p.close()
-	wait, cancel := context.WithTimeout(ctx, r.timing.Ask)
-	defer cancel()
-	for {
-		f, err := p.next(wait)
-		switch {
-		case err != nil && wait.Err() != nil:
+	for f, err := range r.frames(ctx, host, cursor, true, r.timing.Ask) {
+		if errors.Is(err, errSilent) {
 			return time.Time{}, nil
-		case err != nil:
+		}
+		if err != nil {
 			return time.Time{}, err
 		}
 		// What claims to come from the future proves nothing.
@@ -124,4 +117,5 @@ func (r *run) newerBehind(ctx context.Context, host string, cursor *uint64, t ti
 			return own, nil
 		}
 	}
+	return time.Time{}, nil
 }

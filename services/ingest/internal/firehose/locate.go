@@ -112,15 +112,7 @@ func (r *run) begins(ctx context.Context, host string) (time.Time, error) {
 	if len(page.Segments) > 0 {
 		return time.UnixMicro(page.Segments[0].MinWitnessedAt).UTC(), nil
 	}
-	var first uint64
-	p, err := r.dial(ctx, host, &first, false)
-	if err != nil {
-		return time.Time{}, err
-	}
-	defer p.close()
-	wait, cancel := context.WithTimeout(ctx, r.timing.Verify)
-	defer cancel()
-	f, err := p.next(wait)
+	f, err := r.eventAt(ctx, host, 0)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("read the first event of %s: %w", host, err)
 	}
@@ -213,21 +205,13 @@ func (r *run) markOf(ctx context.Context, host string, seq uint64) (string, erro
 	if seq == 0 {
 		return "", nil
 	}
-	p, err := r.dial(ctx, host, &seq, false)
-	if isTooOld(err) {
+	f, err := r.eventAt(ctx, host, seq)
+	switch {
+	case isTooOld(err):
 		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	defer p.close()
-	wait, cancel := context.WithTimeout(ctx, r.timing.Verify)
-	defer cancel()
-	f, err := p.next(wait)
-	if err != nil {
+	case err != nil:
 		return "", fmt.Errorf("read event %d of %s: %w", seq, host, err)
-	}
-	if f.info != "" || f.seq != seq {
+	case f.seq != seq:
 		return "", nil
 	}
 	return f.id.mark(), nil
@@ -241,12 +225,6 @@ func (r *run) answers(ctx context.Context, host string) error {
 		p.close()
 	}
 	return err
-}
-
-func (r *run) dial(ctx context.Context, host string, cursor *uint64, filtered bool) (*probe, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.timing.Dial)
-	defer cancel()
-	return dial(ctx, r.http, host, cursor, filtered)
 }
 
 // patience is how long to wait for an event of a host that answers but has

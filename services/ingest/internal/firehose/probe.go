@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"net/url"
 	"slices"
@@ -167,3 +168,49 @@ func (p *probe) next(ctx context.Context) (frame, error) {
 }
 
 func (p *probe) close() { _ = p.conn.CloseNow() }
+
+// errSilent is of a host that gives nothing at a cursor for as long as it has.
+var errSilent = errors.New("the host is silent")
+
+// frames gives the events that a host has from a cursor on, nil being its tip. An error comes
+// last: that of dial, errSilent where patience is over, or ctx's.
+func (r *run) frames(ctx context.Context, host string, cursor *uint64, filtered bool, patience time.Duration) iter.Seq2[frame, error] {
+	return func(yield func(frame, error) bool) {
+		p, err := r.dial(ctx, host, cursor, filtered)
+		if err != nil {
+			yield(frame{}, err)
+			return
+		}
+		defer p.close()
+		wait, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		for {
+			f, err := p.next(wait)
+			switch {
+			case err != nil && ctx.Err() != nil:
+				err = context.Cause(ctx)
+			case err != nil && wait.Err() != nil:
+				err = errSilent
+			case err == nil && f.info != "":
+				continue
+			}
+			if !yield(f, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// eventAt returns the first event that a host gives at a cursor. The error is as with frames.
+func (r *run) eventAt(ctx context.Context, host string, cursor uint64) (f frame, err error) {
+	for f, err = range r.frames(ctx, host, &cursor, false, r.timing.Verify) {
+		break
+	}
+	return f, err
+}
+
+func (r *run) dial(ctx context.Context, host string, cursor *uint64, filtered bool) (*probe, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.timing.Dial)
+	defer cancel()
+	return dial(ctx, r.http, host, cursor, filtered)
+}

@@ -15,15 +15,15 @@ func (r *run) verify(ctx context.Context, pos event.Position) (foreign string, e
 	if pos.Seq == 0 {
 		return "", r.answers(ctx, pos.Host) // the beginning is part of every history
 	}
-	f, silent, err := r.eventAt(ctx, pos, pos.Seq)
+	f, err := r.eventAt(ctx, pos.Host, pos.Seq)
 	switch {
 	case isTooOld(err):
 		return r.verifyArchived(ctx, pos)
-	case err != nil:
-		return "", err
-	case silent:
+	case errors.Is(err, errSilent):
 		// A host that knows the cursor answers at once, with that event.
 		return fmt.Sprintf("it is silent at sequence number %d", pos.Seq), nil
+	case err != nil:
+		return "", fmt.Errorf("verify position %d on %s: %w", pos.Seq, pos.Host, err)
 	case f.seq < pos.Seq:
 		return fmt.Sprintf("asked for sequence number %d it gives %d", pos.Seq, f.seq), nil
 	case f.seq == pos.Seq && !f.is(pos):
@@ -32,31 +32,6 @@ func (r *run) verify(ctx context.Context, pos event.Position) (foreign string, e
 		return r.witnessedLater(ctx, pos)
 	}
 	return "", nil
-}
-
-// eventAt returns the first event that the host of a position gives at a cursor, or that it is
-// silent there.
-func (r *run) eventAt(ctx context.Context, pos event.Position, cursor uint64) (f frame, silent bool, err error) {
-	p, err := r.dial(ctx, pos.Host, &cursor, false)
-	if err != nil {
-		return frame{}, false, err
-	}
-	defer p.close()
-	wait, cancel := context.WithTimeout(ctx, r.timing.Verify)
-	defer cancel()
-	for {
-		f, err := p.next(wait)
-		switch {
-		case err != nil && ctx.Err() != nil:
-			return frame{}, false, context.Cause(ctx)
-		case errors.Is(err, context.DeadlineExceeded):
-			return frame{}, true, nil
-		case err != nil:
-			return frame{}, false, fmt.Errorf("verify position %d on %s: %w", pos.Seq, pos.Host, err)
-		case f.info == "":
-			return f, false, nil
-		}
-	}
 }
 
 // verifyArchived is verify for a position that is older than the host's live
@@ -94,9 +69,12 @@ func (r *run) witnessedLater(ctx context.Context, pos event.Position) (foreign s
 	if pos.Time.UnixMicro() < minTimeCursor {
 		return "", nil
 	}
-	f, silent, err := r.eventAt(ctx, pos, uint64(pos.Time.UnixMicro())+1)
-	if err != nil || silent || f.seq > pos.Seq { // silent: nothing is later
-		return "", err
+	f, err := r.eventAt(ctx, pos.Host, uint64(pos.Time.UnixMicro())+1)
+	if err == nil && f.seq > pos.Seq || errors.Is(err, errSilent) { // silent: nothing is later
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("verify position %d on %s: %w", pos.Seq, pos.Host, err)
 	}
 	return fmt.Sprintf("it witnessed its event %d only after %s", pos.Seq, pos.Time.Format(time.RFC3339Nano)), nil
 }

@@ -2,6 +2,7 @@ package firehose
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -144,26 +145,16 @@ func (w *watch) look(ctx context.Context) error {
 // delivered, and returns its sequence number, 0 where there is none. The error
 // wraps errAway or errForeign.
 func (w *watch) beyond(ctx context.Context, pos event.Position) (uint64, error) {
-	p, err := w.run.dial(ctx, pos.Host, &pos.Seq, true)
-	if isTooOld(err) {
-		// Quiet for longer than the live window: a new client reads the
-		// archive for what may be there.
-		return pos.Seq + 1, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", errAway, err)
-	}
-	defer p.close()
-	wait, cancel := context.WithTimeout(ctx, w.run.timing.Ask)
-	defer cancel()
-	for {
-		f, err := p.next(wait)
+	for f, err := range w.run.frames(ctx, pos.Host, &pos.Seq, true, w.run.timing.Ask) {
 		switch {
-		case err != nil && wait.Err() != nil:
+		case isTooOld(err):
+			// Quiet for longer than the live window: a new client reads the archive for what may
+			// be there.
+			return pos.Seq + 1, nil
+		case errors.Is(err, errSilent):
 			return 0, nil // nothing to say
 		case err != nil:
 			return 0, fmt.Errorf("%w: %w", errAway, err)
-		case f.info != "":
 		case f.seq < pos.Seq:
 			return 0, fmt.Errorf("%w: asked for sequence number %d it gives %d", errForeign, pos.Seq, f.seq)
 		case f.seq == pos.Seq && pos.Mark != "" && f.id.mark() != pos.Mark:
@@ -172,6 +163,7 @@ func (w *watch) beyond(ctx context.Context, pos event.Position) (uint64, error) 
 			return f.seq, nil
 		}
 	}
+	return 0, nil
 }
 
 // awaits reports whether arrived holds before Timing.Ask is over. It is called
