@@ -86,4 +86,10 @@ func (s *Service) summary(began time.Time, err error) {
 	s.log.put(stream.LogEntry{What: "stopped", Host: last.Host, Position: last, Detail: detail})
 }
 
-func stamp(p event.Position) string { return p.NetworkTime().Format(time.RFC3339Nano) }
+// stamp is a position's time, "-" where that is not known, as before all history.
+func stamp(p event.Position) string {
+	if t := p.NetworkTime(); t.After(time.Unix(0, 0)) {
+		return t.Format(time.RFC3339Nano)
+	}
+	return "-"
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/stream"
 )
@@ -38,9 +39,34 @@ func logTable(p *service.Process) *service.Table {
 }
 
 func logRow(t *service.Table, e stream.LogEntry) error {
-	seq := ""
-	if !e.Position.IsZero() {
-		seq = fmt.Sprint(e.Position.Seq)
+	at, seq := "-", ""
+	if known(e.At) != nil {
+		at = e.At.Format(time.DateTime)
 	}
-	return t.Row(e, e.At.Format(time.DateTime), e.What, e.Host, seq, e.Detail)
+	out := entry{LogEntry: e, At: known(e.At)}
+	if p := e.Position; !p.IsZero() {
+		seq = fmt.Sprint(p.Seq)
+		out.Position = &position{p, known(p.Time)}
+	}
+	return t.Row(out, at, e.What, e.Host, seq, e.Detail)
+}
+
+// entry is a log entry in JSON, where times that are not known are null.
+type entry struct {
+	At *time.Time `json:"at"`
+	stream.LogEntry
+	Position *position `json:"position,omitempty"`
+}
+
+type position struct {
+	event.Position
+	Time *time.Time `json:"time"`
+}
+
+// known returns nil for a time that is not known: a position before all history has 1970's.
+func known(t time.Time) *time.Time {
+	if !t.After(time.Unix(0, 0)) {
+		return nil
+	}
+	return &t
 }

@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 	"time"
 
@@ -72,8 +73,18 @@ func TestLogFormats(t *testing.T) {
 		"2026-08-31 12:00:00  connected  https://a.example  42   a <b>.[2J\n", out.String())
 	out.Reset()
 	require.NoError(t, logRow(logTable(pipe), entry))
-	require.Equal(t, `{"at":"2026-08-31T12:00:00Z","what":"connected","host":"https://a.example",`+
-		`"position":{"host":"https://a.example","seq":42,"time":"2026-08-31T11:00:00Z"},"detail":"a <b>\u001b[2J"}`+"\n", out.String())
+	require.JSONEq(t, `{"at":"2026-08-31T12:00:00Z","what":"connected","host":"https://a.example",`+
+		`"position":{"host":"https://a.example","seq":42,"time":"2026-08-31T11:00:00Z"},"detail":"a <b>\u001b[2J"}`, out.String())
+
+	// Before all history no time is known.
+	entry = stream.LogEntry{What: "gap", Position: event.Position{Host: "https://a.example", Time: time.Unix(0, 0).UTC()}}
+	out.Reset()
+	table = logTable(person)
+	require.NoError(t, errors.Join(logRow(table, entry), logRow(table, stream.LogEntry{What: "started"}), table.Close()))
+	require.Equal(t, "AT  WHAT     HOST  SEQ  DETAIL\n-   gap            0    \n-   started             \n", out.String())
+	out.Reset()
+	require.NoError(t, logRow(logTable(pipe), entry))
+	require.JSONEq(t, `{"at":null,"what":"gap","position":{"host":"https://a.example","seq":0,"time":null}}`, out.String())
 }
 
 func TestBackfillSummaries(t *testing.T) {

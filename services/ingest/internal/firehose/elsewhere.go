@@ -19,7 +19,7 @@ type silentError struct {
 
 func (e *silentError) Error() string {
 	return fmt.Sprintf("the host delivers nothing newer than %s, but %s has an event of %s",
-		e.newest.Format(time.RFC3339Nano), e.host, e.newer.Format(time.RFC3339Nano))
+		inWords(e.newest), e.host, inWords(e.newer))
 }
 
 // heard takes note of an event's own time. One ahead of this machine's clock
@@ -73,7 +73,7 @@ func (w *watch) lookElsewhere(ctx context.Context) error {
 			others = "there is no other host to ask"
 		}
 		r.notify(Notice{Kind: Quiet, Host: pos.Host, Position: pos, Detail: fmt.Sprintf(
-			"nothing newer than %s arrives, and %s", newest.Format(time.RFC3339Nano), others)})
+			"nothing newer than %s arrives, and %s", inWords(newest), others)})
 	}
 	return nil
 }
@@ -84,7 +84,7 @@ func (r *run) hasNews(ctx context.Context, host string) bool {
 	_, ok := r.newer(ctx, host, r.newest)
 	if !ok && ctx.Err() == nil {
 		r.notify(Notice{Kind: Failed, Host: host, Position: r.pos,
-			Detail: "it has nothing newer than another host had: " + r.newest.Format(time.RFC3339Nano)})
+			Detail: "it has nothing newer than another host had: " + inWords(r.newest)})
 	}
 	return ok
 }

@@ -88,7 +88,7 @@ func (r *run) checkYoung(ctx context.Context, host string) error {
 	if err != nil || !begins.After(r.pos.NetworkTime()) {
 		return err
 	}
-	detail := fmt.Sprintf("its history begins at %s, the last position is of %s", begins.Format(time.RFC3339), r.pos.NetworkTime().Format(time.RFC3339))
+	detail := fmt.Sprintf("its history begins at %s, the last position is of %s", inWords(begins), inWords(r.pos.NetworkTime()))
 	if r.young.IsZero() {
 		r.young = time.Now()
 	}

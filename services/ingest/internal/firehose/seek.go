@@ -58,7 +58,7 @@ func (r *run) seek(ctx context.Context, host string, t time.Time) (uint64, error
 		case err != nil && ctx.Err() != nil:
 			return 0, context.Cause(ctx)
 		case err != nil:
-			return 0, fmt.Errorf("find %s on %s: %w", t.Format(time.RFC3339Nano), host, err)
+			return 0, fmt.Errorf("find %s on %s: %w", inWords(t), host, err)
 		case s.seq <= 1:
 			return 0, nil
 		case !s.late(t):
@@ -91,7 +91,7 @@ func (r *run) approach(ctx context.Context, host string, s sample, t time.Time) 
 			return 0, context.Cause(ctx)
 		}
 		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-			return 0, fmt.Errorf("find %s on %s: %w", t.Format(time.RFC3339Nano), host, err)
+			return 0, fmt.Errorf("find %s on %s: %w", inWords(t), host, err)
 		}
 		// Above its tip a host is silent, or gives what comes next.
 		if err != nil || next.seq < probe || next.late(t) {

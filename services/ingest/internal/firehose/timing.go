@@ -75,3 +75,11 @@ func (t Timing) withDefaults() Timing {
 	}
 	return t
 }
+
+// inWords is a time for a person. What a position before all history has is none.
+func inWords(t time.Time) string {
+	if !t.After(time.Unix(0, 0)) {
+		return "an unknown time"
+	}
+	return t.Format(time.RFC3339Nano)
+}

@@ -55,7 +55,7 @@ func (r *run) verifyArchived(ctx context.Context, pos event.Position) (foreign s
 		return "", fmt.Errorf("verify position %d on %s: %w", pos.Seq, pos.Host, err)
 	}
 	if begins.After(pos.NetworkTime()) && begins.After(pos.Time) {
-		return fmt.Sprintf("it begins at %s, the position is of %s", begins.Format(time.RFC3339), pos.NetworkTime().Format(time.RFC3339)), nil
+		return fmt.Sprintf("it begins at %s, the position is of %s", inWords(begins), inWords(pos.NetworkTime())), nil
 	}
 	return "", nil
 }
@@ -76,7 +76,7 @@ func (r *run) witnessedLater(ctx context.Context, pos event.Position) (foreign s
 	if err != nil {
 		return "", fmt.Errorf("verify position %d on %s: %w", pos.Seq, pos.Host, err)
 	}
-	return fmt.Sprintf("it witnessed its event %d only after %s", pos.Seq, pos.Time.Format(time.RFC3339Nano)), nil
+	return fmt.Sprintf("it witnessed its event %d only after %s", pos.Seq, inWords(pos.Time)), nil
 }
 
 // unmarkedSlack is how far the time of a position that has no mark may be from
@@ -95,9 +95,6 @@ func (f frame) is(pos event.Position) bool {
 
 // another says that f is not the event expected.
 func (f frame) another() string {
-	made := "unknown time"
-	if own, ok := f.id.time(); ok {
-		made = own.Format(time.RFC3339Nano)
-	}
-	return fmt.Sprintf("its event %d is another one, of %s at %s", f.seq, f.id.did, made)
+	own, _ := f.id.time()
+	return fmt.Sprintf("its event %d is another one, of %s at %s", f.seq, f.id.did, inWords(own))
 }
