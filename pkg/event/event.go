@@ -55,7 +55,7 @@ type Position struct {
 	// Mark tells the event at Seq from any other that a host could give that
 	// number to; "" where the event is not known.
 	Mark string `json:"mark,omitempty"`
-	// Sync is the #sync in whose midst the position is.
+	// Sync is the #sync that is open at the position.
 	Sync OpenSync `json:"sync,omitzero"`
 	// Resync is set where replacements of a #sync may be missing: the time of the #sync, from
 	// which another host has to be read.

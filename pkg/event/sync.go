@@ -5,13 +5,26 @@ import (
 	"time"
 )
 
-// SyncState is what a message says of a #sync. In the messages of a kind sync:
+// SyncState is what a message says of a #sync, which replaces an account's repository:
 //
-//   - SyncOpen begins one. Creates follow, and its end is said: without that, nothing is removed.
+//   - SyncOpen begins one. Its replacements follow as creates, and then a message that ends it:
+//     without that, nothing is removed.
 //   - SyncOver ends it. Rev is that of its replacements: what the account had of before is gone.
-//   - None is an old message, behind which the end is not said (SyncRun).
+//   - None begins one in an old message, behind which no message ends it.
 //
-// In a position they say whether an old #sync before it is over.
+// In a position it says whether an old #sync before it is over. Which events belong to a #sync is
+// stated here, and decided by SyncRun.Continues:
+//
+//   - The replacements are the creates of the same account that follow it directly. The first
+//     fixes their revision: that of the #sync or, if the account wrote more before its repository
+//     was fetched, a later one. Only creates at exactly that revision belong to it.
+//   - Another #sync of the account takes its place.
+//   - A position says whether it is over. One of an older writer does not, and leaves it open if
+//     it has the #sync's time.
+//   - Any other event ends it.
+//
+// Times decide nothing else: they are for display, may be imported, and a host may stamp each event
+// of a #sync with its own.
 type SyncState string
 
 // The states of a #sync.
@@ -20,8 +33,8 @@ const (
 	SyncOpen SyncState = "open"
 )
 
-// OpenSync is a #sync of a host that is not over where a position stands. The zero value is
-// none.
+// OpenSync is the #sync that is open at a position, as ingest follows it to write its end. The zero
+// value is none.
 type OpenSync struct {
 	DID string `json:"did,omitempty"`
 	// Rev is the #sync's own revision, and Fixed that of its replacements once there is one.
@@ -30,7 +43,6 @@ type OpenSync struct {
 }
 
 // After is what is open behind an event of the host, also behind one that ingest drops.
-// What belongs to a #sync is as in a SyncRun.
 func (s OpenSync) After(ev *Event) OpenSync {
 	run := SyncRun{DID: s.DID, Rev: cmp.Or(s.Fixed, s.Rev), Fixed: s.Fixed != ""}
 	switch {
@@ -44,7 +56,7 @@ func (s OpenSync) After(ev *Event) OpenSync {
 	return s
 }
 
-// Over is the message that ends the #sync in whose midst a position is.
+// Over is the message that ends the #sync that is open at a position.
 func (p Position) Over() *Event {
 	ev := &Event{V: Version, Kind: KindSync, DID: p.Sync.DID, Rev: cmp.Or(p.Sync.Fixed, p.Sync.Rev), Sync: SyncOver}
 	p.Sync = OpenSync{}
@@ -52,26 +64,14 @@ func (p Position) Over() *Event {
 	return ev
 }
 
-// EndsBefore reports whether the #sync in whose midst p is is over before the event at
-// next, the next one of the host. Another #sync of the account takes its place.
+// EndsBefore reports whether the #sync that is open at p is over before the event at next, the next
+// one of the host.
 func (p Position) EndsBefore(next Position) bool {
 	return p.Sync.DID != "" && p.Sync.DID != next.Sync.DID
 }
 
-// SyncRun is a #sync whose end is not said, and the replacements behind it, as far as they
-// have come. It is the one place that says which events belong to a #sync:
-//
-//   - The replacements are the creates of the same account that follow it
-//     directly. The first fixes their revision, which is the #sync's or, where the
-//     account went on before its repository was fetched, a later one. Only creates
-//     at exactly that revision continue it.
-//   - Another #sync of the account takes the place of this one.
-//   - A position says whether it continues or ends it. One of an older writer says
-//     neither, and continues it if it has the #sync's time.
-//   - Any other event ends it.
-//
-// Times decide nothing else: they are for display, may be imported, and a host may
-// stamp each event of a #sync with its own. The zero value is no #sync.
+// SyncRun is a #sync in stored messages that do not say where it ends, and the replacements of it
+// that came. The zero value is none.
 type SyncRun struct {
 	// DID is the account, "" where no #sync is open.
 	DID string
@@ -84,8 +84,8 @@ type SyncRun struct {
 	midway bool
 }
 
-// MidwayRun is what is known where events are followed from some place on: they
-// may begin with replacements of a #sync before it.
+// MidwayRun is what is known where events are followed from the middle of a stream: they may begin
+// with replacements of a #sync before it.
 func MidwayRun() SyncRun { return SyncRun{midway: true} }
 
 // Open reports whether replacements may follow.
