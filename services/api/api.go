@@ -121,7 +121,7 @@ func (a *API) Run(ctx context.Context) error {
 	defer reader.Close()
 	handler := httpapi.New(httpapi.Config{
 		Index: reader, Codec: a.codec, Logger: a.log, Registry: a.deps.Registry,
-		MaxInFlight: a.cfg.MaxInFlight, Version: service.Version(), PublicURL: a.cfg.PublicURL, Media: feeds.Media(a.cfg.Media), Feeds: a.feeds.now, Tracer: a.deps.Tracer,
+		MaxInFlight: a.cfg.MaxInFlight, MaxFollowers: a.cfg.MaxFollowers, Version: service.Version(), PublicURL: a.cfg.PublicURL, Media: feeds.Media(a.cfg.Media), Feeds: a.feeds.now, Tracer: a.deps.Tracer,
 	})
 	a.admin.Use(handler)
 	defer a.admin.Use(nil) // before the reader is closed
@@ -129,6 +129,7 @@ func (a *API) Run(ctx context.Context) error {
 	checking, stopChecking := context.WithCancel(ctx)
 	var helpers sync.WaitGroup
 	helpers.Go(func() { a.check(checking, handler) })
+	helpers.Go(func() { handler.Follow(checking) })
 	helpers.Go(func() { a.feeds.watch(checking, a.log, handler.SetFeeds) })
 	defer func() {
 		stopChecking()

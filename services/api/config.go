@@ -34,12 +34,17 @@ type Config struct {
 	// told to come back; 0 means 256. Those beyond the connections of Database
 	// wait for one.
 	MaxInFlight int
+	// MaxFollowers is how many connections /v1/stream has at once; 0 means 5000.
+	MaxFollowers int
 }
 
 const (
 	defaultConns       = 8
 	defaultMaxInFlight = 256
 	maxMaxInFlight     = 10_000
+
+	defaultMaxFollowers = 5000
+	maxMaxFollowers     = 1_000_000
 )
 
 // Validate checks the config and fills in what was left at zero.
@@ -71,6 +76,12 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxInFlight < 1 || c.MaxInFlight > maxMaxInFlight {
 		return fmt.Errorf("%d requests in flight are not from 1 to %d", c.MaxInFlight, maxMaxInFlight)
+	}
+	if c.MaxFollowers == 0 {
+		c.MaxFollowers = defaultMaxFollowers
+	}
+	if c.MaxFollowers < 1 || c.MaxFollowers > maxMaxFollowers {
+		return fmt.Errorf("%d followers are not from 1 to %d", c.MaxFollowers, maxMaxFollowers)
 	}
 	return nil
 }

@@ -104,6 +104,65 @@ func TestProxyPassesOn(t *testing.T) {
 	require.Contains(t, string(body), "unknown_parameter", "an encoded slash stays one")
 }
 
+// TestProxyStreams: an event of /v1/stream comes through the proxy, and through nginx in the
+// configuration of docs/deployment.md, at once, with HTTP/2 too; a silence longer than that of other
+// answers does not end it.
+func TestProxyStreams(t *testing.T) {
+	t.Parallel()
+	events := make(chan string)
+	ended := make(chan struct{})
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v1/stream" {
+			return
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("X-Accel-Buffering", "no")
+		for text := ""; ; {
+			_, _ = io.WriteString(w, text)
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case text = <-events:
+			case <-r.Context().Done():
+				ended <- struct{}{}
+				return
+			}
+		}
+	}))
+	t.Cleanup(backend.Close)
+	address := backend.Listener.Addr().String()
+	proxy, nginx := startProxy(t, address, 1000), startNginx(t, address)
+	two := &http.Transport{DialContext: proxy.client.Transport.(*http.Transport).DialContext, Protocols: new(http.Protocols)}
+	two.Protocols.SetUnencryptedHTTP2(true)
+	t.Cleanup(two.CloseIdleConnections)
+	proxy.until(t, http.StatusOK)
+	nginx.until(t, http.StatusOK)
+	for name, way := range map[string]*behind{"proxy": proxy, "HTTP/2": {&http.Client{Transport: two}, ""}, "nginx": nginx} {
+		ctx, cancel := context.WithCancel(t.Context())
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://tags.example"+way.prefix+"/v1/stream?tags=art", nil)
+		require.NoError(t, err)
+		req.Header.Set("Accept-Encoding", "gzip")
+		a, err := way.client.Do(req)
+		require.NoError(t, err, name)
+		require.Equal(t, http.StatusOK, a.StatusCode, name)
+		require.Empty(t, a.Header.Get("Content-Encoding"))
+		buffer := make([]byte, 100)
+		for _, text := range []string{"data: one\n\n", "data: two\n\n"} {
+			select {
+			case <-time.After(2 * proxyTimeout):
+			case <-ended:
+				require.Fail(t, "a silent stream was ended", name)
+			}
+			events <- text
+			n, err := a.Body.Read(buffer)
+			require.NoError(t, err, name)
+			require.Equal(t, text, string(buffer[:n]), name)
+		}
+		cancel()
+		_ = a.Body.Close()
+		<-ended // the server learns of it
+	}
+}
+
 // TestBehindAPath asks an API that nginx has under a path, in the configuration of
 // docs/deployment.md: links lead on, and every tag can be asked for.
 func TestBehindAPath(t *testing.T) {
@@ -216,6 +275,9 @@ func startNginx(t *testing.T, address string) *behind {
 	return overSocket(filepath.Join(dir, "public"), "/tags-api")
 }
 
+// proxyTimeout is the proxy's for a server's answers, in tests.
+const proxyTimeout = 300 * time.Millisecond
+
 // behind is a way to an API through a server that stands before it.
 type behind struct {
 	client *http.Client
@@ -237,13 +299,14 @@ func startProxy(t *testing.T, address string, rate int) *behind {
 	_, port, err := net.SplitHostPort(address)
 	require.NoError(t, err)
 	for old, changed := range map[string]string{
-		"/etc/tagstream/":                 source + "/",
-		"bind :8080":                      "bind unix@" + dir + "/public",
-		"bind :8404":                      "bind unix@" + dir + "/operators",
-		"server-template api 10 api:8080": "server api1 " + address,
-		"check port 9093":                 "check port " + port,
-		"meth GET uri /readyz":            "meth GET uri /",
-		"timeout server 15s":              "timeout server 300ms",
+		"/etc/tagstream/":                    source + "/",
+		"bind :8080":                         "bind unix@" + dir + "/public",
+		"bind :8404":                         "bind unix@" + dir + "/operators",
+		"server-template api 10 api:8080":    "server api1 " + address,
+		"server-template stream 10 api:8080": "server stream1 " + address,
+		"check port 9093":                    "check port " + port,
+		"meth GET uri /readyz":               "meth GET uri /",
+		"timeout server 15s":                 "timeout server " + proxyTimeout.String(),
 		// A socket of a file system has no address to limit: all of it is one caller.
 		"track-sc0 src": "track-sc0 ipv6(::1)",
 	} {

@@ -33,8 +33,9 @@ type Config struct {
 	ChangesAge, EraseWithin time.Duration
 	// APIListen and OpsListen are host:port.
 	APIListen, OpsListen string
-	// PublicURL, FeedsFile and Media are as the api's.
+	// PublicURL, FeedsFile, Media and MaxFollowers are as the api's.
 	PublicURL, FeedsFile, Media string
+	MaxFollowers                int
 	// Tracing says whether and how to trace.
 	Tracing tracing.Config
 	// CursorKeys sign page tokens; without any, a file of them is kept in DataDir.
@@ -60,7 +61,7 @@ type Settings struct {
 func (s Settings) Config(dir string) (Config, error) {
 	cfg := Config{
 		DataDir: dir, ChangesAge: s.Changes.Age, EraseWithin: s.Erasure.Within, APIListen: s.HTTP.Listen, OpsListen: s.Ops.Listen,
-		PublicURL: s.Feeds.PublicURL, FeedsFile: s.Feeds.FeedsFile, Media: s.Media, NATSDomain: s.NATS.Domain,
+		PublicURL: s.Feeds.PublicURL, FeedsFile: s.Feeds.FeedsFile, Media: s.Media, MaxFollowers: s.Followers, NATSDomain: s.NATS.Domain,
 	}
 	p := &service.Process{Program: service.Standalone}
 	var err error

@@ -237,7 +237,7 @@ func (p *pipeline) run(ctx context.Context, ready func(string)) error {
 	if err != nil {
 		return err
 	}
-	ap, err := api.New(api.Config{Database: p.dbs.api, CursorKeys: p.keys, PublicURL: p.cfg.PublicURL, FeedsFile: p.cfg.FeedsFile, Media: p.cfg.Media},
+	ap, err := api.New(api.Config{Database: p.dbs.api, CursorKeys: p.keys, PublicURL: p.cfg.PublicURL, FeedsFile: p.cfg.FeedsFile, Media: p.cfg.Media, MaxFollowers: p.cfg.MaxFollowers},
 		api.Deps{Logger: p.logger, Registry: p.registry, Health: p.health, Listener: p.apiListener, Tracer: p.traces.Tracer("api")})
 	if err != nil {
 		return err

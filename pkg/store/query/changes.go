@@ -15,9 +15,34 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
-// ErrExpired is returned for a place in the change feed behind which changes are missing: they
-// were pruned, or the index was restored from an older copy, or rebuilt as another one.
+// ErrExpired is returned, as an *Expired, for a place in the change feed behind which changes are
+// missing.
 var ErrExpired = errors.New("the place in the change feed is gone")
+
+// Expiry says why changes behind a place are missing.
+type Expiry string
+
+// The reasons.
+const (
+	ExpiredPruned   Expiry = "pruned"   // they are older than the feed keeps them
+	ExpiredRestored Expiry = "restored" // the index was restored from a copy that lacks them
+	ExpiredReplaced Expiry = "replaced" // the index is another one, whose feed begins later
+)
+
+// Expiries are all of them.
+var Expiries = []Expiry{ExpiredPruned, ExpiredRestored, ExpiredReplaced}
+
+// Expired is the error for a place that is gone.
+type Expired struct {
+	Reason Expiry
+	// Now is the place of now, from where to begin again.
+	Now Place
+}
+
+func (e *Expired) Error() string { return ErrExpired.Error() + ": " + string(e.Reason) }
+
+// Is makes it an ErrExpired.
+func (e *Expired) Is(target error) bool { return target == ErrExpired }
 
 // ChangeOrder is the order of the change feed.
 var ChangeOrder = keyset.MustOrdering(
@@ -58,7 +83,10 @@ type ChangeQuery struct {
 // nil, not have it.
 type Change struct {
 	// Place is behind the change.
-	Place     Place
+	Place Place
+	// Through is the number of the last change that it covers: those of one post on one page are
+	// one, at the place of the first.
+	Through   int64
 	DID, Rkey string
 	Post      *PostRow
 }
@@ -127,9 +155,9 @@ func changePage(ctx context.Context, conn *pgx.Conn, q ChangeQuery, trace func(S
 	var looked []changed
 	switch after := q.After; {
 	case after == nil:
-	case head.expired:
+	case head.expired != "":
 		if _, _, now, err = readPosts(ctx, conn, nil, keyset.Forward, nil); err == nil {
-			err = ErrExpired
+			err = &Expired{head.expired, head.now()}
 		}
 		return page, now, err
 	case after.Change > head.last:
@@ -150,8 +178,8 @@ func changePage(ctx context.Context, conn *pgx.Conn, q ChangeQuery, trace func(S
 
 // feedHead is the condition of the feed in a snapshot.
 type feedHead struct {
-	last, pruned, run int64
-	expired           bool
+	last, run int64
+	expired   Expiry // "" where all is there
 }
 
 func (h feedHead) now() Place { return Place{h.last, h.run} }
@@ -170,10 +198,11 @@ func beginFeed(ctx context.Context, conn *pgx.Conn, q ChangeQuery) (h feedHead, 
 	batch.Queue(`
 		WITH known AS MATERIALIZED (SELECT max(n) AS n FROM change_runs WHERE id = $1),
 		     until AS MATERIALIZED (SELECT r.begun FROM change_runs r, known k WHERE r.n > k.n ORDER BY r.n LIMIT 1)
-		SELECT c.changes, c.changes_pruned, (SELECT id FROM change_runs ORDER BY n DESC LIMIT 1),
-		       k.n IS NULL OR $2 > coalesce((SELECT begun FROM until), $2) OR $2 < c.changes_pruned
+		SELECT c.changes, (SELECT id FROM change_runs ORDER BY n DESC LIMIT 1),
+		       CASE WHEN $2 < c.changes_pruned THEN 'pruned' WHEN k.n IS NULL THEN 'replaced'
+		            WHEN $2 > coalesce((SELECT begun FROM until), $2) THEN 'restored' ELSE '' END
 		  FROM checkpoint c CROSS JOIN known k`, after.Run, after.Change).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&h.last, &h.pruned, &h.run, &h.expired)
+		return row.Scan(&h.last, &h.run, &h.expired)
 	})
 	batch.Queue(`SELECT name, posts FROM tags WHERE name = ANY($1::text[])`, q.List.Tags).Query(func(rows pgx.Rows) error {
 		var name string
@@ -261,10 +290,10 @@ func readChanges(ctx context.Context, conn *pgx.Conn, tags []string, after int64
 // One that was out of sight before, and is nothing for the query now, is nothing to a follower.
 func (p *ChangePage) choose(q ChangeQuery, looked []changed, head feedHead) (keys []event.Key) {
 	type id struct{ did, rkey string }
-	was := make(map[id]bool, len(looked))
+	was, last := make(map[id]bool, len(looked)), make(map[id]int64, len(looked))
 	for _, c := range looked {
 		i := id{c.did, c.rkey}
-		was[i] = was[i] || c.was
+		was[i], last[i] = was[i] || c.was, c.number
 	}
 	done := make(map[id]bool, len(looked))
 	for n, c := range looked {
@@ -281,7 +310,7 @@ func (p *ChangePage) choose(q ChangeQuery, looked []changed, head feedHead) (key
 			p.Next, p.HasNext = Place{looked[n-1].number, head.run}, true
 			return keys
 		}
-		change := Change{Place: Place{c.number, head.run}, DID: c.did, Rkey: c.rkey}
+		change := Change{Place: Place{c.number, head.run}, Through: last[i], DID: c.did, Rkey: c.rkey}
 		if matches {
 			change.Post = &PostRow{Key: c.post.key}
 			keys = append(keys, c.post.key)

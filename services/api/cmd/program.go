@@ -48,7 +48,7 @@ func (r *Run) Run(ctx context.Context, p *service.Process) error {
 	if err != nil {
 		return err
 	}
-	cfg := api.Config{Database: options, Listen: r.HTTP.Listen, PublicURL: r.Feeds.PublicURL, FeedsFile: r.Feeds.FeedsFile, Media: r.Media}
+	cfg := api.Config{Database: options, Listen: r.HTTP.Listen, PublicURL: r.Feeds.PublicURL, FeedsFile: r.Feeds.FeedsFile, Media: r.Media, MaxFollowers: r.Followers}
 	if r.KeysFile == "" {
 		return service.Bad("CURSOR_KEYS_FILE", errors.New("must be set: "+makeKeys))
 	}

@@ -61,6 +61,7 @@ func (h *Handler) listChanges(r *http.Request) (*response, error) {
 	}
 	page, err := h.index.Changes(r.Context(), asked)
 	if err != nil {
+		h.metrics.expired(err)
 		return nil, err
 	}
 	h.metrics.changes(page)

@@ -50,6 +50,7 @@ const (
 type Index interface {
 	Posts(context.Context, query.PostQuery) (query.PostPage, error)
 	Changes(context.Context, query.ChangeQuery) (query.ChangePage, error)
+	News(ctx context.Context, after query.Place) (query.News, error)
 	Post(ctx context.Context, did, rkey string) (query.PostRow, error)
 	Tags(context.Context, query.TagQuery) (query.TagPage, error)
 	TagsWithPrefix(ctx context.Context, prefix string) ([]query.TagCount, error)
@@ -68,6 +69,8 @@ type Config struct {
 	Registry prometheus.Registerer
 	// MaxInFlight bounds the requests that are worked on at once, above 0.
 	MaxInFlight int
+	// MaxFollowers bounds the connections of /v1/stream, above 0.
+	MaxFollowers int
 	// Version of the program, for answers.
 	Version string
 	// PublicURL is where the world sees the service, without a slash at its end; "" is the host of
@@ -83,17 +86,21 @@ type Config struct {
 
 // Handler answers the API's requests. It is safe for concurrent use.
 type Handler struct {
-	index      Index
-	codec      *keyset.Codec
-	logger     *slog.Logger
-	metrics    *metrics
-	version    string
-	publicURL  string
-	media      feeds.Media
-	feeds      atomic.Pointer[Feeds]
-	tracer     trace.Tracer // nil is off
-	slots      chan struct{}
-	sending    budget
+	index     Index
+	codec     *keyset.Codec
+	logger    *slog.Logger
+	metrics   *metrics
+	version   string
+	publicURL string
+	media     feeds.Media
+	feeds     atomic.Pointer[Feeds]
+	tracer    trace.Tracer // nil is off
+	slots     chan struct{}
+	sending   budget
+	followers *followers
+	// catchingUp and catchUps bound the reads of followers by themselves, and their bytes.
+	catchingUp chan struct{}
+	catchUps   budget
 	gzips      sync.Pool // of *gzip.Writer
 	freshness  freshness
 	popularity popularity
@@ -107,9 +114,15 @@ func New(c Config) *Handler {
 	}
 	h := &Handler{
 		index: c.Index, codec: c.Codec, logger: c.Logger, version: c.Version, publicURL: c.PublicURL, media: c.Media, tracer: c.Tracer,
-		metrics: newMetrics(c.Registry, c.MaxInFlight),
-		slots:   make(chan struct{}, c.MaxInFlight),
-		sending: budget{max: maxSending},
+		metrics:    newMetrics(c.Registry, c.MaxInFlight, c.MaxFollowers),
+		slots:      make(chan struct{}, c.MaxInFlight),
+		sending:    budget{max: maxSending},
+		catchingUp: make(chan struct{}, feedReads),
+		catchUps:   budget{max: maxCatchingUp},
+	}
+	h.followers = &followers{
+		index: c.Index, metrics: h.metrics, logger: c.Logger, encode: h.changeEvent, reset: h.resetEvent, max: c.MaxFollowers,
+		woken: make(chan struct{}, 1), stopped: make(chan struct{}), lists: map[keyset.Fingerprint]*followedList{},
 	}
 	h.feeds.Store(c.Feeds)
 	h.gzips.New = func() any {
@@ -130,7 +143,7 @@ func (h *Handler) handle(route string, answer func(*http.Request) (*response, er
 		h.metrics.inFlight.Inc()
 		w := &recorder{ResponseWriter: rw}
 		r, endTrace := h.trace(r)
-		defer func() {
+		done := sync.OnceFunc(func() {
 			h.metrics.inFlight.Dec()
 			if w.status == 0 { // it panicked; net/http cuts the connection
 				w.status = http.StatusInternalServerError
@@ -140,7 +153,8 @@ func (h *Handler) handle(route string, answer func(*http.Request) (*response, er
 			h.metrics.answered(route, w.status, took)
 			h.logger.Debug("request", "route", route, "method", r.Method, "path", r.URL.Path,
 				"query", r.URL.RawQuery[:min(maxLogged, len(r.URL.RawQuery))], "status", w.status, "bytes", w.bytes, "took", took)
-		}()
+		})
+		defer done()
 		head := w.Header()
 		if route != routeAdminTags { // no web page has business with that
 			head.Set("Access-Control-Allow-Origin", "*")
@@ -157,6 +171,10 @@ func (h *Handler) handle(route string, answer func(*http.Request) (*response, er
 			return
 		}
 		res, err := h.work(r, answer)
+		if err == nil && res.stream != nil {
+			h.push(w, r, res.stream, done)
+			return
+		}
 		if err == nil {
 			h.write(w, r, res)
 			return

@@ -66,19 +66,29 @@ type site struct {
 
 func serve(t testing.TB, index Index, change ...func(*Config)) *site {
 	t.Helper()
-	s := &site{registry: prometheus.NewRegistry()}
+	s := &site{}
+	s.handler, s.registry = newHandler(t, index, change...)
+	srv := httptest.NewServer(s.handler)
+	t.Cleanup(srv.Close)
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	var following sync.WaitGroup
+	following.Go(func() { s.handler.Follow(ctx) })
+	t.Cleanup(func() { stop(); following.Wait() })
+	s.url = srv.URL
+	return s
+}
+
+func newHandler(t testing.TB, index Index, change ...func(*Config)) (*Handler, *prometheus.Registry) {
+	t.Helper()
+	registry := prometheus.NewRegistry()
 	c := Config{
-		Index: index, Codec: testCodec(t, "k1"), Logger: slog.New(slog.DiscardHandler), Registry: s.registry,
-		MaxInFlight: 50, Version: "test",
+		Index: index, Codec: testCodec(t, "k1"), Logger: slog.New(slog.DiscardHandler), Registry: registry,
+		MaxInFlight: 50, MaxFollowers: 20, Version: "test",
 	}
 	for _, f := range change {
 		f(&c)
 	}
-	s.handler = New(c)
-	srv := httptest.NewServer(s.handler)
-	t.Cleanup(srv.Close)
-	s.url = srv.URL
-	return s
+	return New(c), registry
 }
 
 // answer is what came back, the body unpacked.
@@ -225,6 +235,8 @@ func (f fakeIndex) Posts(ctx context.Context, q query.PostQuery) (query.PostPage
 func (f fakeIndex) Changes(context.Context, query.ChangeQuery) (query.ChangePage, error) {
 	return query.ChangePage{}, nil
 }
+
+func (f fakeIndex) News(context.Context, query.Place) (query.News, error) { return query.News{}, nil }
 
 func (f fakeIndex) Post(context.Context, string, string) (query.PostRow, error) {
 	return query.PostRow{}, query.ErrNotFound

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"errors"
 	"strconv"
 	"time"
 
@@ -16,14 +17,16 @@ const statusClientGone = 499
 
 // metrics has closed label sets, so that every series exists from the start.
 type metrics struct {
-	requests    *prometheus.CounterVec
-	seconds     *prometheus.HistogramVec
-	pageRows    prometheus.Histogram
-	pageEntries prometheus.Histogram
-	changeRows  prometheus.Histogram
-	shortPages  *prometheus.CounterVec
-	inFlight    prometheus.Gauge
-	index       indexMetrics
+	requests                    *prometheus.CounterVec
+	seconds                     *prometheus.HistogramVec
+	pageRows                    prometheus.Histogram
+	pageEntries                 prometheus.Histogram
+	changeRows                  prometheus.Histogram
+	shortPages                  *prometheus.CounterVec
+	inFlight                    prometheus.Gauge
+	followers, followedLists    prometheus.Gauge
+	followersEnded, feedExpired *prometheus.CounterVec
+	index                       indexMetrics
 }
 
 // indexMetrics are what the last look at the index's condition showed. They stay
@@ -34,7 +37,7 @@ type indexMetrics struct {
 	posts, visible, tags, sweepings prometheus.Gauge
 }
 
-func newMetrics(r prometheus.Registerer, maxInFlight int) *metrics {
+func newMetrics(r prometheus.Registerer, maxInFlight, maxFollowers int) *metrics {
 	auto := promauto.With(r)
 	gauge := func(name, help string) prometheus.Gauge {
 		return auto.NewGauge(prometheus.GaugeOpts{Name: "tagstream_api_" + name, Help: help})
@@ -64,7 +67,20 @@ func newMetrics(r prometheus.Registerer, maxInFlight int) *metrics {
 			Name: "tagstream_api_changes_rows", Help: "Changes per page.", Buckets: []float64{0, 1, 10, 25, 50, 100}}),
 		shortPages: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "tagstream_api_short_pages_total", Help: "Pages cut short although there is more, by exhausted budget."}, []string{"short_of"}),
-		inFlight: gauge("requests_in_flight", "Requests in progress."),
+		inFlight:      gauge("requests_in_flight", "Requests in progress, without /v1/stream."),
+		followers:     gauge("followers", "Connections of /v1/stream."),
+		followedLists: gauge("followed_lists", "Different lists followed on /v1/stream."),
+		followersEnded: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "tagstream_api_followers_ended_total", Help: "Connections of /v1/stream that ended, by reason."}, []string{"reason"}),
+		feedExpired: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "tagstream_api_changes_expired_total", Help: "Positions in the change feed that were gone, by reason."}, []string{"reason"}),
+	}
+	gauge("followers_limit", "Limit of these connections; further ones get 503.").Set(float64(maxFollowers))
+	for _, end := range streamEnds {
+		m.followersEnded.WithLabelValues(end)
+	}
+	for _, why := range query.Expiries {
+		m.feedExpired.WithLabelValues(string(why))
 	}
 	gauge("requests_in_flight_limit", "Concurrency limit; further requests get 503.").Set(float64(maxInFlight))
 	for _, s := range query.Shortnesses {
@@ -93,6 +109,14 @@ func (m *metrics) changes(p query.ChangePage) {
 	m.changeRows.Observe(float64(len(p.Changes)))
 	if p.Short != "" {
 		m.shortPages.WithLabelValues(string(p.Short)).Inc()
+	}
+}
+
+// expired counts an error that is a *query.Expired.
+func (m *metrics) expired(err error) {
+	var e *query.Expired
+	if errors.As(err, &e) {
+		m.feedExpired.WithLabelValues(string(e.Reason)).Inc()
 	}
 }
 

@@ -26,6 +26,8 @@ type response struct {
 	links       []string
 	// cache is the Cache-Control; "" means that a copy must be asked about before it is used.
 	cache string
+	// stream, if not nil, is pushed in place of a body.
+	stream *stream
 }
 
 // json makes v the body.

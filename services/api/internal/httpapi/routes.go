@@ -18,6 +18,7 @@ const (
 	routePosts         = "posts"
 	routePost          = "post"
 	routeChanges       = "changes"
+	routeStream        = "stream"
 	routeTags          = "tags"
 	routeTag           = "tag"
 	routeTagAsk        = "tag_by_query"
@@ -36,7 +37,7 @@ const (
 )
 
 var routeNames = []string{
-	routeIndex, routeOpenAPI, routeRecent, routePosts, routePost, routeChanges, routeTags, routeTag, routeTagAsk, routeStatus, routeFeedRSS, routeFeedAtom, routeFeedJSON, routeFeedOPML,
+	routeIndex, routeOpenAPI, routeRecent, routePosts, routePost, routeChanges, routeStream, routeTags, routeTag, routeTagAsk, routeStatus, routeFeedRSS, routeFeedAtom, routeFeedJSON, routeFeedOPML,
 	routeDID, routeDescribeFeeds, routeSkeleton, routeSearch, routeNone, routeAdminTags,
 }
 
@@ -57,6 +58,7 @@ func (h *Handler) routes() []route {
 		{routePosts, "/v1/posts", "root posts with any or all of the tags, filtered, paged both ways", h.listPosts},
 		{routePost, "/v1/posts/{did}/{rkey}", "one post", h.onePost},
 		{routeChanges, "/v1/changes", "what becomes of the posts of a list: take a position, list everything, then follow", h.listChanges},
+		{routeStream, "/v1/stream", "the same pushed, as Server-Sent Events", h.openStream},
 		{routeTags, "/v1/tags", "tags in use, the most used first, paged both ways; or those that begin with a prefix", h.listTags},
 		{routeTag, "/v1/tags/{tag}", "one tag: its posts, first and last, and by hour", h.oneTag},
 		{routeTagAsk, "/v1/tag", "the same with ?tag=, where the way here decodes paths", h.oneTagByQuery},

@@ -1,0 +1,72 @@
+package query
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tagstream/tagstream/pkg/store/internal/keys"
+	"github.com/tagstream/tagstream/pkg/store/internal/pg"
+)
+
+// News says of which lists there may be changes behind a place: one cheap look for all that are
+// followed.
+type News struct {
+	// Now is the end of the feed.
+	Now  Place
+	all  bool
+	tags map[int64]bool
+}
+
+// maxNews bounds the changes that a look takes in; beyond, every list may have some.
+const maxNews = 1000
+
+// Of reports whether there may be changes of a list with these FeedTags.
+func (n News) Of(tags []int64) bool {
+	if n.all {
+		return true
+	}
+	for _, tag := range tags {
+		if n.tags[tag] {
+			return true
+		}
+	}
+	return false
+}
+
+// FeedTags are the tags under which the feed has all changes of a query's posts.
+func (q PostQuery) FeedTags() []int64 {
+	var tags []int64
+	for _, tag := range q.followed(nil) {
+		tags = append(tags, keys.TagHash(tag))
+	}
+	return tags
+}
+
+// News looks at what is behind a place. Of a place that is none, or of another run than the last
+// one, everything is news.
+func (r *Reader) News(ctx context.Context, after Place) (News, error) {
+	var n News
+	err := r.ask(ctx, `
+		SELECT c.changes, r.id, ARRAY(
+			SELECT DISTINCT tag FROM (
+				SELECT tags FROM changes WHERE r.id = $2 AND pos > $1 AND c.changes <= $1 + $3 ORDER BY pos LIMIT $3) AS l, unnest(l.tags) AS tag)
+		  FROM checkpoint c CROSS JOIN LATERAL (SELECT id FROM change_runs ORDER BY n DESC LIMIT 1) AS r`,
+		[]any{after.Change, after.Run, int64(maxNews)}, func(rows pgx.Rows) error {
+			var tags []int64
+			if err := scanOne(rows, &n.Now.Change, &n.Now.Run, &tags); err != nil {
+				return err
+			}
+			n.all = n.Now.Run != after.Run || n.Now.Change > after.Change+maxNews
+			n.tags = make(map[int64]bool, len(tags))
+			for _, tag := range tags {
+				n.tags[tag] = true
+			}
+			return nil
+		})
+	if err != nil {
+		return n, fmt.Errorf("look at the change feed's end: %w", pg.NotMigrated(err))
+	}
+	return n, nil
+}

@@ -1,0 +1,333 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store/query"
+)
+
+const (
+	// pollEvery is how often the end of the change feed is looked at while there are followers:
+	// most of the delay between a commit and a follower.
+	pollEvery = 100 * time.Millisecond
+	// maxFollowedLists bounds the different lists that are followed at once: each may be read at
+	// every poll.
+	maxFollowedLists = 1000
+	// feedReads is how many reads of the feed run at once for the followers of shared lists, and as
+	// many for those that are catching up.
+	feedReads = 4
+	// maxUnsent bounds the bytes of a list that its slowest follower has not taken yet,
+	// maxUnsentTogether those of all lists.
+	maxUnsent         = 1 << 20
+	maxUnsentTogether = 64 << 20
+)
+
+// followers reads the change feed for all followers of a process: one look at its end for all of
+// them, then one read for each list that has news. Followers of one list get the same bytes.
+//
+// A list's events are a chain of batches. Each follower waits for the next batch of its own, so
+// the chain holds nothing that all have taken. Who has not taken a batch within the bounds above
+// finds it empty, and is dropped.
+type followers struct {
+	index   Index
+	metrics *metrics
+	logger  *slog.Logger
+	encode  func(query.Change, postList) pushed
+	reset   func(query.Place, postList) []byte
+	max     int
+
+	woken   chan struct{} // there is a follower
+	stopped chan struct{} // closed when no more comes
+
+	mu      sync.Mutex // guards what follows, and the lists
+	running bool
+	count   int
+	lists   map[keyset.Fingerprint]*followedList
+	unsent  int // bytes
+	// now is the end of the feed as it was seen last.
+	now query.Place
+}
+
+// followedList is a list that somebody follows.
+type followedList struct {
+	list      postList
+	tags      []int64
+	followers int
+	// next is the batch that comes next, nil while nobody has caught up with the feed.
+	next *batch
+	// head is how far the feed was read, need how far it has to be; more says that the last read
+	// was cut short.
+	head, need query.Place
+	more       bool
+	// unsent are batches that some may still have to take.
+	unsent []*batch
+}
+
+// batch is what one read of the feed gave, once ready is closed.
+type batch struct {
+	ready   chan struct{}
+	next    *batch
+	at      time.Time
+	content atomic.Pointer[content] // nil: too late
+}
+
+// content is the events of a batch, as they are sent.
+type content struct {
+	after, through query.Place
+	events         []pushed
+	text           []byte // of all events
+	reset          bool
+}
+
+// pushed is one event.
+type pushed struct {
+	text []byte
+	// through is the number of the last change that it covers.
+	through int64
+}
+
+// behind is what a follower gets who has all up to a place: a batch may have been read from an
+// earlier one.
+func (c *content) behind(place query.Place) []byte {
+	if c.reset || place.Change <= c.after.Change {
+		return c.text
+	}
+	var text []byte
+	for _, e := range c.events {
+		if e.through > place.Change {
+			text = append(text, e.text...)
+		}
+	}
+	return text
+}
+
+func newBatch() *batch { return &batch{ready: make(chan struct{})} }
+
+// enter admits a follower, until leave. The error is a *problem.
+func (f *followers) enter(list postList) (*followedList, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l := f.lists[list.changes]
+	switch {
+	case !f.running:
+		return nil, fail(codeUnavailable, "This server is stopping or starting; try again in a few seconds.")
+	case f.count >= f.max, l == nil && len(f.lists) >= maxFollowedLists:
+		return nil, fail(codeOverloaded, "Too many clients follow lists here; try again in a few seconds, or poll /v1/changes.")
+	}
+	if l == nil {
+		l = &followedList{list: list, tags: list.query.FeedTags()}
+		f.lists[list.changes] = l
+	}
+	l.followers++
+	f.count++
+	f.show()
+	select {
+	case f.woken <- struct{}{}:
+	default:
+	}
+	return l, nil
+}
+
+func (f *followers) leave(l *followedList) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.count--
+	if l.followers--; l.followers == 0 {
+		f.forget(l, 0)
+		delete(f.lists, l.list.changes)
+	}
+	f.show()
+}
+
+func (f *followers) show() {
+	f.metrics.followers.Set(float64(f.count))
+	f.metrics.followedLists.Set(float64(len(f.lists)))
+}
+
+// join returns the batch to wait for by a follower who has all up to a place; nil where the others
+// are ahead: read more, and try again.
+func (f *followers) join(l *followedList, place query.Place) *batch {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if l.next == nil {
+		l.next, l.head, l.need = newBatch(), place, f.now // what it was read from may be behind the last look
+	}
+	if l.head.Run != place.Run || place.Change < l.head.Change {
+		return nil
+	}
+	return l.next
+}
+
+// place is how far a follower has come who has all up to a place and waits for a batch: without
+// any change of its list, the feed moves on.
+func (f *followers) place(l *followedList, waits *batch, place query.Place) query.Place {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if l.next == waits && l.head.Change > place.Change {
+		return l.head
+	}
+	return place
+}
+
+// run reads for followers until ctx ends; then all are dropped.
+func (f *followers) run(ctx context.Context) {
+	f.mu.Lock()
+	f.running = true
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.running = false
+		close(f.stopped)
+	}()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		f.mu.Lock()
+		idle := f.count == 0
+		f.mu.Unlock()
+		wake := tick.C
+		if idle {
+			wake = nil
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.woken:
+		case <-wake:
+			f.poll(ctx)
+		}
+	}
+}
+
+// poll looks at the end of the feed, and reads the lists that have news.
+func (f *followers) poll(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	f.mu.Lock()
+	seen := f.now
+	f.mu.Unlock()
+	news, err := f.index.News(ctx, seen)
+	if err != nil {
+		f.logger.Debug("looking for changes failed", "err", err) // the health report says so
+		return
+	}
+	var reads sync.WaitGroup
+	var expired atomic.Pointer[query.Expired]
+	var resets atomic.Int64
+	slots := make(chan struct{}, feedReads)
+	for _, l := range f.due(news) {
+		slots <- struct{}{}
+		reads.Go(func() {
+			defer func() { <-slots }()
+			if e := f.read(ctx, l); e != nil {
+				expired.Store(e)
+				resets.Add(1)
+			}
+		})
+	}
+	reads.Wait()
+	if e := expired.Load(); e != nil {
+		f.logger.Warn("the change feed broke off: followers list everything again", "reason", e.Reason, "lists", resets.Load())
+	}
+}
+
+// due notes the news and returns the lists that have to be read. The rest have come to the end.
+func (f *followers) due(news query.News) (due []*followedList) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if news.Now.Run == f.now.Run && news.Now.Change < f.now.Change {
+		news.Now = f.now // a standby that is behind
+	}
+	f.now = news.Now
+	for _, l := range f.lists {
+		f.forget(l, streamWriteTimeout)
+		switch {
+		case l.next == nil:
+		case news.Of(l.tags):
+			l.need = f.now
+			due = append(due, l)
+		case l.unread():
+			due = append(due, l)
+		case l.head.Change < f.now.Change:
+			l.head = f.now
+		}
+	}
+	return due
+}
+
+// unread reports whether the feed must be read further. What reads it may be a standby that is
+// behind what was seen.
+func (l *followedList) unread() bool {
+	return l.more || l.head.Run != l.need.Run || l.head.Change < l.need.Change
+}
+
+// read reads the feed once for a list.
+func (f *followers) read(ctx context.Context, l *followedList) *query.Expired {
+	f.mu.Lock()
+	after := l.head
+	f.mu.Unlock()
+	page, err := f.index.Changes(ctx, query.ChangeQuery{List: l.list.query, After: &after, Limit: query.MaxLimit})
+	var expired *query.Expired
+	c := &content{after: after, through: page.Next}
+	switch {
+	case errors.As(err, &expired):
+		f.metrics.expired(err)
+		c.through, c.reset, c.text = expired.Now, true, f.reset(expired.Now, l.list)
+	case err != nil:
+		f.logger.Debug("reading changes failed", "err", err)
+		return nil
+	default:
+		f.metrics.changes(page)
+		for _, change := range page.Changes {
+			e := f.encode(change, l.list)
+			c.events = append(c.events, e)
+			c.text = append(c.text, e.text...)
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l.head, l.more = c.through, page.HasNext
+	if len(c.text) > 0 {
+		f.publish(l, c)
+	}
+	return expired
+}
+
+// publish hands a batch to those who wait for it.
+func (f *followers) publish(l *followedList, c *content) {
+	b := l.next
+	b.next, b.at = newBatch(), time.Now()
+	b.content.Store(c)
+	l.next = b.next
+	l.unsent = append(l.unsent, b)
+	f.unsent += len(c.text)
+	size := 0
+	for _, b := range l.unsent {
+		size += len(b.content.Load().text)
+	}
+	for len(l.unsent) > 0 && (size > maxUnsent && len(l.unsent) > 1 || f.unsent > maxUnsentTogether) {
+		size -= f.forgetFirst(l)
+	}
+	close(b.ready)
+}
+
+// forget empties the batches that are older than age.
+func (f *followers) forget(l *followedList, age time.Duration) {
+	for len(l.unsent) > 0 && time.Since(l.unsent[0].at) >= age {
+		f.forgetFirst(l)
+	}
+}
+
+func (f *followers) forgetFirst(l *followedList) (size int) {
+	size = len(l.unsent[0].content.Swap(nil).text)
+	f.unsent -= size
+	l.unsent = l.unsent[1:]
+	return size
+}

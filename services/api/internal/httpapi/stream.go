@@ -1,0 +1,316 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/query"
+)
+
+const (
+	// streamBeat is how often a follower hears something, so that both ends and all between them
+	// know that the other is there.
+	streamBeat = 15 * time.Second
+	// streamWriteTimeout is how long a follower may take for what it is sent.
+	streamWriteTimeout = 10 * time.Second
+	// streamRetry is when a follower whose connection broke comes back, streamSpread over how long
+	// those come back that were sent away together.
+	streamRetry  = 3 * time.Second
+	streamSpread = 7 * time.Second
+	// streamPause is between two reads that did not bring a follower to where the others are,
+	// streamAway between two that failed.
+	streamPause = 250 * time.Millisecond
+	streamAway  = 2 * time.Second
+	// maxCatchingUp bounds the bytes on their way to followers that read by themselves.
+	maxCatchingUp = 32 << 20
+	// catchUpLimit is how many changes a follower reads at once by itself: each has its own copy.
+	catchUpLimit = 20
+)
+
+// streamParams are those of a list, and where to go on.
+var streamParams = params{
+	single:   slices.DeleteFunc(slices.Clone(changesParams.single), func(name string) bool { return name == "limit" }),
+	repeated: changesParams.repeated,
+}
+
+// What a follower is told beside opUpsert and opRemove: read everything again.
+const eventReset = "reset"
+
+// Why a follower is dropped.
+const (
+	endGone    = "gone"    // it went away
+	endSlow    = "slow"    // it does not take what it is sent
+	endStopped = "stopped" // the server stops
+	endFailed  = "failed"  // something failed on our side
+)
+
+var streamEnds = []string{endGone, endSlow, endStopped, endFailed}
+
+// openStream is /v1/stream: /v1/changes, pushed.
+func (h *Handler) openStream(r *http.Request) (*response, error) {
+	q, err := parseQuery(r.URL.RawQuery, streamParams)
+	if err != nil {
+		return nil, err
+	}
+	list, err := newPostList(q)
+	if err != nil {
+		return nil, err
+	}
+	asked := query.ChangeQuery{List: list.query, Limit: catchUpLimit}
+	name, token := "Last-Event-ID", r.Header.Get("Last-Event-ID")
+	if token == "" {
+		name = "after"
+		token, _ = q.get(name)
+	}
+	if token != "" {
+		if asked.After, err = h.changePlace(name, token, list); err != nil {
+			return nil, err
+		}
+	}
+	s := &stream{h: h, list: list}
+	if s.shared, err = h.followers.enter(list); err != nil {
+		return nil, err
+	}
+	if err := s.read(r.Context(), asked); err != nil {
+		h.followers.leave(s.shared)
+		return nil, err
+	}
+	return &response{stream: s}, nil
+}
+
+// stream is one follower's connection.
+type stream struct {
+	h      *Handler
+	list   postList
+	shared *followedList
+	// place is up to where the follower has all once unsent is sent; more says that there is more
+	// at once.
+	place  query.Place
+	more   bool
+	unsent []byte
+	// next is the batch that the follower waits for, nil while it reads by itself.
+	next *batch
+	// told is the position that it was sent last.
+	told query.Place
+
+	w   http.ResponseWriter
+	out *http.ResponseController
+}
+
+// read reads what is behind a place for this follower alone, and joins the others if there is no
+// more. A place that is gone gives a reset. Nothing has changed after an error.
+func (s *stream) read(ctx context.Context, asked query.ChangeQuery) error {
+	page, err := s.h.index.Changes(ctx, asked)
+	var expired *query.Expired
+	var text []byte
+	switch {
+	case errors.As(err, &expired):
+		s.h.metrics.expired(err)
+		page.Next, text = expired.Now, s.h.resetEvent(expired.Now, s.list)
+	case err != nil:
+		return err
+	case asked.After == nil: // a broken connection loses nothing, also before the first change
+		text = s.h.positionEvent(page.Next, s.list)
+	default:
+		s.h.metrics.changes(page)
+		for _, c := range page.Changes {
+			text = append(text, s.h.changeEvent(c, s.list).text...)
+		}
+	}
+	if !s.h.catchUps.take(int64(len(text))) {
+		return errOverloaded
+	}
+	s.place, s.more, s.unsent = page.Next, page.HasNext, text
+	if !s.more {
+		s.next = s.h.followers.join(s.shared, s.place)
+	}
+	return nil
+}
+
+// flush sends what read left.
+func (s *stream) flush(prefix string) (end string) {
+	defer s.drop()
+	return s.send(append([]byte(prefix), s.unsent...))
+}
+
+// drop gives back what read took.
+func (s *stream) drop() {
+	s.h.catchUps.used.Add(-int64(len(s.unsent)))
+	s.unsent = nil
+}
+
+// catchUp reads for this follower alone. After it comes a pause, unless there is more.
+func (s *stream) catchUp(ctx context.Context) (end string, pause time.Duration) {
+	select {
+	case s.h.catchingUp <- struct{}{}:
+	case <-ctx.Done():
+		return endGone, 0
+	}
+	reading, cancel := context.WithTimeout(ctx, requestTimeout)
+	err := s.read(reading, query.ChangeQuery{List: s.list.query, After: &s.place, Limit: catchUpLimit})
+	cancel()
+	<-s.h.catchingUp
+	var p *problem
+	switch {
+	case err == nil:
+		end = s.flush("")
+	case ctx.Err() != nil:
+		return endGone, 0
+	case errors.As(err, &p), store.Unavailable(err):
+		return "", streamAway
+	default:
+		s.h.logFailure(routeStream, problemOf(err), err)
+		return endFailed, 0
+	}
+	if s.more {
+		return end, 0
+	}
+	return end, streamPause
+}
+
+// serve sends until the follower goes or is dropped, and returns why.
+func (s *stream) serve(ctx context.Context, w http.ResponseWriter) (end string) {
+	s.w, s.out = w, http.NewResponseController(w)
+	// The server's time-outs are for answers that end. What has none (a test's) does not matter.
+	_ = s.out.SetReadDeadline(time.Time{})
+	_ = s.out.SetWriteDeadline(time.Time{})
+	if end := s.flush(fmt.Sprintf("retry: %d\n\n", streamRetry.Milliseconds())); end != "" {
+		return end
+	}
+	beat := time.NewTicker(streamBeat)
+	defer beat.Stop()
+	for {
+		var ready <-chan struct{}
+		var paused <-chan time.Time
+		if s.next == nil {
+			end, pause := s.catchUp(ctx)
+			if end != "" {
+				return end
+			}
+			paused = time.After(pause)
+		}
+		if s.next != nil {
+			ready, paused = s.next.ready, nil
+		}
+		select {
+		case <-ctx.Done():
+			end = endGone
+		case <-s.h.followers.stopped:
+			// All of them at once would come back at once.
+			retry := streamRetry + rand.N(streamSpread)
+			_ = s.send(fmt.Appendf(nil, ": the server stops\nretry: %d\n\n", retry.Milliseconds()))
+			end = endStopped
+		case <-paused:
+		case <-beat.C:
+			end = s.beat()
+		case <-ready:
+			end = s.take()
+		}
+		if end != "" {
+			return end
+		}
+	}
+}
+
+// beat sends a comment, with the position if that moved on without changes: one that is old
+// expires, however seldom the list changes.
+func (s *stream) beat() (end string) {
+	text := []byte(":\n\n")
+	if s.next != nil {
+		s.place = s.h.followers.place(s.shared, s.next, s.place)
+		if s.place != s.told {
+			s.told, text = s.place, s.h.positionEvent(s.place, s.list)
+		}
+	}
+	return s.send(text)
+}
+
+// take sends the batch that is ready.
+func (s *stream) take() (end string) {
+	c := s.next.content.Load()
+	if c == nil {
+		_ = s.send([]byte(": too slow: connect again with Last-Event-ID\n\n"))
+		return endSlow
+	}
+	end = s.send(c.behind(s.place))
+	s.next = s.next.next
+	if c.reset || c.through.Change > s.place.Change {
+		s.place = c.through
+	}
+	return end
+}
+
+// send sends in bounded time.
+func (s *stream) send(text []byte) (end string) {
+	if len(text) == 0 {
+		return ""
+	}
+	late := time.Now().Add(streamWriteTimeout)
+	_ = s.out.SetWriteDeadline(late)
+	_, err := s.w.Write(text)
+	if err == nil {
+		err = s.out.Flush()
+	}
+	_ = s.out.SetWriteDeadline(time.Time{}) // with HTTP/2 it would end a connection that is silent
+	switch {
+	case err == nil:
+		return ""
+	case time.Now().Before(late):
+		return endGone
+	}
+	return endSlow
+}
+
+// push makes a connection of a follower.
+func (h *Handler) push(w http.ResponseWriter, r *http.Request, s *stream, opened func()) {
+	defer h.followers.leave(s.shared)
+	head := w.Header()
+	head.Set("Content-Type", "text/event-stream")
+	head.Set("Cache-Control", "no-store")
+	head.Set("X-Accel-Buffering", "no") // nginx and what takes after it
+	w.WriteHeader(http.StatusOK)
+	opened()
+	if r.Method == http.MethodHead {
+		s.drop()
+		return
+	}
+	end := endFailed
+	defer func() { h.metrics.followersEnded.WithLabelValues(end).Inc() }()
+	end = s.serve(r.Context(), w)
+}
+
+// Follow reads for the clients of /v1/stream until ctx ends; then they are sent away. It is to be
+// called once; before and after there are none.
+func (h *Handler) Follow(ctx context.Context) { h.followers.run(ctx) }
+
+// changeEvent is a change as an event: the same JSON as in /v1/changes.
+func (h *Handler) changeEvent(c query.Change, list postList) pushed {
+	j := h.change(c, list)
+	b := append(append([]byte("event: "), j.Op...), "\nid: "...)
+	b = append(append(b, j.Cursor...), "\ndata: "...)
+	from := len(b)
+	b = j.appendJSON(b)
+	for i := from; i < len(b); i++ { // between a record's tokens; a line ends an event's data
+		if b[i] == '\n' || b[i] == '\r' {
+			b[i] = ' '
+		}
+	}
+	return pushed{append(b, "\n\n"...), c.Through}
+}
+
+// resetEvent tells a follower to read everything again, and then follow from a place.
+func (h *Handler) resetEvent(p query.Place, list postList) []byte {
+	token := h.changeToken(p, list)
+	return fmt.Appendf(nil, "event: %s\nid: %s\ndata: {\"op\":%q,\"cursor\":%q}\n\n", eventReset, token, eventReset, token)
+}
+
+// positionEvent moves a follower's Last-Event-ID; nothing is dispatched.
+func (h *Handler) positionEvent(p query.Place, list postList) []byte {
+	return fmt.Appendf(nil, ":\nid: %s\n\n", h.changeToken(p, list))
+}

@@ -1,0 +1,384 @@
+package httpapi
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/pkg/store/write"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+)
+
+// streamWait bounds the wait for an event.
+const streamWait = 20 * time.Second
+
+// sse is a connection of /v1/stream, read as an EventSource does.
+type sse struct {
+	header http.Header
+	lines  chan string
+	close  func()
+	lastID string
+	retry  string
+}
+
+// sseEvent is an event that was dispatched.
+type sseEvent struct{ name, data string }
+
+func (s *site) stream(t testing.TB, query string, headers ...string) *sse {
+	t.Helper()
+	return openSSE(t, http.DefaultTransport, s.url+"/v1/stream?"+query, headers...)
+}
+
+func openSSE(t testing.TB, via http.RoundTripper, url string, headers ...string) *sse {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	require.NoError(t, err)
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Add(headers[i], headers[i+1])
+	}
+	res, err := via.RoundTrip(req)
+	require.NoError(t, err)
+	if res.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(res.Body)
+		require.Fail(t, res.Status, "%s", body)
+	}
+	e := &sse{header: res.Header, lines: make(chan string), close: func() { cancel(); _ = res.Body.Close() }}
+	t.Cleanup(e.close)
+	go func() {
+		defer close(e.lines)
+		for in := bufio.NewReader(res.Body); ; {
+			line, err := in.ReadString('\n')
+			if err != nil {
+				return
+			}
+			select {
+			case e.lines <- strings.TrimSuffix(line, "\n"):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return e
+}
+
+// next returns the next event; ok is false at the end. A comment that is not empty is one, too.
+func (e *sse) next(t testing.TB) (got sseEvent, ok bool) {
+	t.Helper()
+	late := time.After(streamWait)
+	id := e.lastID
+	for {
+		select {
+		case line, more := <-e.lines:
+			if !more {
+				return got, false
+			}
+			field, value, _ := strings.Cut(line, ":")
+			value = strings.TrimPrefix(value, " ")
+			switch field {
+			case "event":
+				got.name = value
+			case "data":
+				got.data += value
+			case "id":
+				id = value
+			case "retry":
+				e.retry = value
+			case "":
+				if line != "" {
+					if value != "" {
+						return sseEvent{data: value}, true
+					}
+					continue
+				}
+				e.lastID = id
+				if got.data != "" {
+					return got, true
+				}
+				got = sseEvent{}
+			default:
+				require.Fail(t, "what is this?", line)
+			}
+		case <-late:
+			require.Fail(t, "no event comes")
+		}
+	}
+}
+
+// said is the next n events in short, as that of a page of changes.
+func (e *sse) said(t testing.TB, n int) (out []string) {
+	t.Helper()
+	for range n {
+		got, ok := e.next(t)
+		require.True(t, ok, "the connection ended after %v", out)
+		if got.name == eventReset {
+			out = append(out, eventReset)
+			continue
+		}
+		var c changeJSON
+		require.NoError(t, json.Unmarshal([]byte(got.data), &c), got.data)
+		require.Equal(t, c.Op, got.name)
+		require.Equal(t, c.Cursor, e.lastID)
+		out = append(out, changesJSON{Changes: []changeJSON{c}}.said()...)
+	}
+	return out
+}
+
+func (s *site) awaitFollowers(t testing.TB, n int) {
+	t.Helper()
+	poll.Until(t, streamWait, func() (bool, string) {
+		got := testutil.ToFloat64(s.handler.metrics.followers)
+		return int(got) == n, "followers"
+	})
+}
+
+// TestStream: what /v1/changes tells comes by itself, in the same order and form; a connection that
+// broke goes on where it was.
+func TestStream(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	old := x.add(t, "old", t0, "art")
+	s := serve(t, x.open(t))
+	art, photo := s.stream(t, "tags=art"), s.stream(t, "tags=photo&none=ink")
+	require.Equal(t, "text/event-stream", art.header.Get("Content-Type"))
+	require.Equal(t, "no", art.header.Get("X-Accel-Buffering"))
+	require.Equal(t, "*", art.header.Get("Access-Control-Allow-Origin"))
+	require.Equal(t, "no-store", art.header.Get("Cache-Control"))
+	s.awaitFollowers(t, 2)
+	begun := s.changes(t, "tags=art").Page.Next
+
+	late := x.add(t, "late", t0.Add(-24*time.Hour), "art")
+	x.add(t, "other", t0, "photo")
+	x.add(t, "inked", t0, "photo", "ink")
+	require.Equal(t, []string{"+late"}, art.said(t, 1))
+	require.Equal(t, "3000", art.retry)
+	x.remove(t, old)
+	require.Equal(t, []string{"-old"}, art.said(t, 1))
+	x.add(t, "second", t0, "photo", "art")
+	require.Equal(t, []string{"+second"}, art.said(t, 1))
+	require.Equal(t, []string{"+other", "+second"}, photo.said(t, 2), "and nothing of other lists")
+
+	// Resumed, by the header or the parameter; the header is newer, as browsers keep the URL.
+	first := s.changes(t, "tags=art&limit=1&after="+begun).Page.Next
+	for _, again := range []*sse{
+		s.stream(t, "tags=art&after="+begun), s.stream(t, "tags=art", "Last-Event-ID", begun), s.stream(t, "tags=art&after="+art.lastID, "Last-Event-ID", begun),
+	} {
+		require.Equal(t, []string{"+late", "-old", "+second"}, again.said(t, 3))
+	}
+	require.Equal(t, []string{"-old", "+second"}, s.stream(t, "tags=%23Art&after="+first).said(t, 2))
+	x.remove(t, late)
+	require.Equal(t, []string{"-late"}, art.said(t, 1))
+
+	// From the position that came before the first change.
+	ink := s.stream(t, "tags=ink")
+	var id string
+	for id == "" {
+		line := <-ink.lines
+		id, _ = strings.CutPrefix(line, "id: ")
+		if id == line {
+			id = ""
+		}
+	}
+	ink.close()
+	x.add(t, "missed", t0, "ink")
+	require.Equal(t, []string{"+missed"}, s.stream(t, "tags=ink", "Last-Event-ID", id).said(t, 1))
+
+	for _, c := range []struct {
+		query string
+		want  code
+	}{
+		{"after=" + begun, codeMissingTags},
+		{"tags=art&limit=10", codeUnknownParameter},
+		{"tags=photo&after=" + begun, codeCursorMismatch},
+		{"tags=art&after=x" + begun, codeInvalidCursor},
+	} {
+		s.get(t, "/v1/stream?"+c.query).requireProblem(t, c.want)
+	}
+	head, err := http.Head(s.url + "/v1/stream?tags=art")
+	require.NoError(t, err)
+	require.NoError(t, head.Body.Close())
+	require.Equal(t, http.StatusOK, head.StatusCode)
+}
+
+// TestStreamReset: who asks with a position that is gone, or follows while it goes, is told to list
+// everything again, and then gets what comes behind the position it is given.
+func TestStreamReset(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	s := serve(t, x.open(t))
+	begun := s.changes(t, "tags=art").Page.Next
+	live := s.stream(t, "tags=art")
+	x.add(t, "one", t0, "art")
+	require.Equal(t, []string{"+one"}, live.said(t, 1))
+	pool := pgtest.Pool(t, x.db.URL)
+	_, err := pool.Exec(t.Context(), "UPDATE tagstream.changes SET at = at - interval '8 days'")
+	require.NoError(t, err)
+	_, _, err = x.writer.PruneChanges(t.Context(), 7*24*time.Hour, 1000)
+	require.NoError(t, err)
+	away := s.stream(t, "tags=art&after="+begun)
+	require.Equal(t, []string{eventReset}, away.said(t, 1))
+	s.get(t, "/v1/changes?tags=art&after="+begun).requireProblem(t, codeCursorExpired)
+
+	x.add(t, "two", t0, "art")
+	require.Equal(t, []string{"+two"}, away.said(t, 1))
+	require.Equal(t, []string{"+two"}, live.said(t, 1))
+	// Another index, whose feed knows nothing of this one's.
+	for _, sql := range []string{"DELETE FROM tagstream.change_runs", "INSERT INTO tagstream.change_runs (id, begun) VALUES (77, 2)"} {
+		_, err = pool.Exec(t.Context(), sql)
+		require.NoError(t, err)
+	}
+	require.Equal(t, []string{eventReset}, live.said(t, 1))
+	require.Equal(t, []string{eventReset}, away.said(t, 1))
+	x.add(t, "three", t0, "art")
+	require.Equal(t, []string{"+three"}, live.said(t, 1))
+	resumed := s.stream(t, "tags=art", "Last-Event-ID", away.lastID)
+	require.Equal(t, []string{"+three"}, resumed.said(t, 1))
+	require.EqualValues(t, 2, testutil.ToFloat64(s.handler.metrics.feedExpired.WithLabelValues("pruned")))
+	require.EqualValues(t, 1, testutil.ToFloat64(s.handler.metrics.feedExpired.WithLabelValues("replaced")))
+}
+
+// TestStreamBounds: connections and lists are bounded, and a place is free again once it is left.
+func TestStreamBounds(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	s := serve(t, x.open(t), func(c *Config) { c.MaxFollowers = 2 })
+	one := s.stream(t, "tags=art")
+	s.stream(t, "tags=art")
+	s.get(t, "/v1/stream?tags=art").requireProblem(t, codeOverloaded)
+	one.close()
+	s.awaitFollowers(t, 1)
+	s.stream(t, "tags=photo")
+	require.EqualValues(t, 2, testutil.ToFloat64(s.handler.metrics.followedLists))
+}
+
+// TestSlowFollower: who takes nothing is dropped, for what it could not be sent would have to be
+// kept; the others of its list notice nothing.
+func TestSlowFollower(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	s := serve(t, x.open(t))
+	slow, quick := s.stream(t, "tags=art"), s.stream(t, "tags=art")
+	poll.Until(t, streamWait, func() (bool, string) {
+		s.handler.followers.mu.Lock()
+		defer s.handler.followers.mu.Unlock()
+		return s.handler.followers.count == 2, "followers"
+	})
+	slowEnded := func() bool {
+		return testutil.ToFloat64(s.handler.metrics.followersEnded.WithLabelValues(endSlow)) == 1
+	}
+	for i := range 400 {
+		if slowEnded() {
+			break
+		}
+		uri, c := x.newPost(strings.Repeat("r", 1+i), t0, "art")
+		c.New.Record = []byte(`{"text":"` + strings.Repeat("x", 300<<10) + `"}`)
+		x.posts[uri] = c.New
+		x.write(t, c)
+		got, ok := quick.next(t)
+		require.True(t, ok)
+		require.Equal(t, opUpsert, got.name)
+	}
+	poll.Until(t, streamWait, func() (bool, string) { return slowEnded(), "the slow one is dropped" })
+	s.handler.followers.mu.Lock()
+	require.LessOrEqual(t, s.handler.followers.unsent, maxUnsent)
+	s.handler.followers.mu.Unlock()
+	slow.close()
+}
+
+// TestStreamEnds: at the end of the server each follower hears when to come back, and its connection
+// ends; what then asks is told to come back, too.
+func TestStreamEnds(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	h, _ := newHandler(t, x.open(t))
+	srv := httptest.NewUnstartedServer(h)
+	srv.Config.WriteTimeout, srv.Config.ReadTimeout = time.Second, time.Second
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); h.Follow(ctx) }()
+	begun := time.Now()
+	var all []*sse
+	for _, two := range []bool{true, false} {
+		transport := &http.Transport{TLSClientConfig: srv.Client().Transport.(*http.Transport).TLSClientConfig.Clone(), ForceAttemptHTTP2: two}
+		if !two {
+			transport.TLSClientConfig.NextProtos = []string{"http/1.1"}
+		}
+		t.Cleanup(transport.CloseIdleConnections)
+		all = append(all, openSSE(t, transport, srv.URL+"/v1/stream?tags=art"))
+	}
+	// Beyond the time-outs for answers that end.
+	for i := 0; time.Since(begun) < 2500*time.Millisecond; i++ {
+		rkey := fmt.Sprint("post", i)
+		x.add(t, rkey, t0, "art")
+		for _, e := range all {
+			require.Equal(t, []string{"+" + rkey}, e.said(t, 1))
+		}
+	}
+	stop()
+	<-ended
+	for _, e := range all {
+		got, ok := e.next(t)
+		require.True(t, ok)
+		require.Equal(t, "the server stops", got.data)
+		_, ok = e.next(t)
+		require.False(t, ok)
+		require.NotEqual(t, "3000", e.retry)
+	}
+	res, err := srv.Client().Get(srv.URL + "/v1/stream?tags=art")
+	require.NoError(t, err)
+	defer res.Body.Close()
+	require.Equal(t, http.StatusServiceUnavailable, res.StatusCode)
+}
+
+// A batch has one event of a post that changed several times, at the place of the first. Who joins
+// behind that place still gets it if the last change is behind theirs.
+func TestJoiningFollowers(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	h, _ := newHandler(t, x.open(t))
+	f := h.followers
+	f.running = true
+	list, err := newPostList(values{{"tags", "art"}})
+	require.NoError(t, err)
+	l, err := f.enter(list)
+	require.NoError(t, err)
+	now := func() query.Place {
+		page, err := h.index.Changes(t.Context(), query.ChangeQuery{List: list.query, Limit: 1})
+		require.NoError(t, err)
+		return page.Next
+	}
+	begun := now()
+	next := f.join(l, begun)
+	uri := x.add(t, "one", t0, "art")
+	created := now()
+	require.Same(t, next, f.join(l, created))
+	was := x.posts[uri]
+	edited := *was
+	edited.CID, edited.Rev = "bafyedited", was.Rev+"a"
+	x.write(t, write.PostChange{Old: was, New: &edited, OldVisible: true, NewVisible: true})
+	changed := now()
+	require.Nil(t, f.read(t.Context(), l))
+	<-next.ready
+	for _, place := range []query.Place{begun, created} {
+		require.Contains(t, string(next.content.Load().behind(place)), edited.CID)
+	}
+	require.Empty(t, next.content.Load().behind(changed))
+	require.Nil(t, f.join(l, created), "the others are ahead")
+	require.Same(t, next.next, f.join(l, changed))
+	require.Equal(t, changed, f.place(l, next.next, begun))
+}
