@@ -89,7 +89,7 @@ func TestPlans(t *testing.T) {
 					for _, from := range []keyset.Position{keyset.Above(test.key...), keyset.Below(test.key...), keyset.Start(), keyset.End()} {
 						seek, err := ordering.Seek(direction, from, 1)
 						require.NoError(t, err)
-						label := fmt.Sprintf("%s, way %d, side %d", mode, direction, from.Side)
+						label := fmt.Sprintf("%s, direction %d, side %d", mode, direction, from.Side)
 						tail := fmt.Sprintf(" ORDER BY %s LIMIT %d", seek.OrderBy, limit)
 
 						// One range each: no sort, and no row read but those returned.

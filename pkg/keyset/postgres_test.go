@@ -58,16 +58,16 @@ func TestPagesMatchTheOracle(t *testing.T) {
 
 // list is a table in Postgres and the oracle beside it.
 type list struct {
-	random   *rand.Rand
-	pool     *pgxpool.Pool
-	table    string
-	ordering *keyset.Ordering
-	oracle   *oracle
-	codec    *keyset.Codec
-	print    keyset.Fingerprint
-	nextID   int64
-	form     string // of the SQL
-	gone     []row  // deleted rows, whose keys stay good places
+	random      *rand.Rand
+	pool        *pgxpool.Pool
+	table       string
+	ordering    *keyset.Ordering
+	oracle      *oracle
+	codec       *keyset.Codec
+	fingerprint keyset.Fingerprint
+	nextID      int64
+	form        string // of the SQL
+	gone        []row  // deleted rows, whose keys stay good places
 }
 
 func newList(t *testing.T, pool *pgxpool.Pool, seed uint64) *list {
@@ -84,7 +84,7 @@ func newList(t *testing.T, pool *pgxpool.Pool, seed uint64) *list {
 	}
 	l.ordering, err = keyset.NewOrdering(columns...)
 	require.NoError(t, err)
-	l.print = l.ordering.Fingerprint()
+	l.fingerprint = l.ordering.Fingerprint()
 
 	definition := "id bigint PRIMARY KEY"
 	for _, f := range fields() {
@@ -148,13 +148,13 @@ func (l *list) change(t *testing.T) {
 // oracle. It returns the page with its rows' keys.
 func (l *list) read(t *testing.T, direction keyset.Direction, from place, n int) keyset.Page[row] {
 	t.Helper()
-	position, err := l.codec.Decode(l.codec.Encode(from.position(), l.print), l.print)
+	position, err := l.codec.Decode(l.codec.Encode(from.position(), l.fingerprint), l.fingerprint)
 	require.NoError(t, err)
 	rows := l.query(t, direction, position, n+1)
 	page := keyset.Slice(rows, n, direction, position, func(r row) []keyset.Value { return place{key: l.oracle.key(r)}.position().Key })
 
 	want, more := l.oracle.page(direction, from, n)
-	require.Equal(t, want, idsOf(page.Rows), "%s: page of %d, way %d, from %v", l.form, n, direction, from)
+	require.Equal(t, want, idsOf(page.Rows), "%s: page of %d, direction %d, from %v", l.form, n, direction, from)
 	require.Equal(t, more, page.More)
 	return page
 }

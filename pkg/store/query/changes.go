@@ -98,8 +98,8 @@ type ChangePage struct {
 	// at once; then the page may be short, even empty.
 	Next    Place
 	HasNext bool
-	// Short says what ended the page before its limit, although there is more.
-	Short Shortness
+	// Cut says what ended the page before its limit, although there is more.
+	Cut CutReason
 }
 
 // Changes returns a page of the change feed. Whoever applies all of it, from a place that is older
@@ -320,7 +320,7 @@ func (p *ChangePage) choose(q ChangeQuery, looked []changed, head feedHead) (key
 	if len(looked) == MaxChanges {
 		p.Next, p.HasNext = Place{looked[len(looked)-1].number, head.run}, true
 		if len(p.Changes) < q.Limit {
-			p.Short = ShortOfWork
+			p.Cut = CutByWork
 		}
 	}
 	return keys
@@ -334,7 +334,7 @@ func (p *ChangePage) fill(posts []PostRow, cutOff bool) {
 		}
 		if len(posts) == 0 && cutOff {
 			p.Changes = p.Changes[:i]
-			p.Next, p.HasNext, p.Short = p.Changes[i-1].Place, true, ShortOfBytes
+			p.Next, p.HasNext, p.Cut = p.Changes[i-1].Place, true, CutByBytes
 			return
 		}
 		p.Changes[i].Post, posts = &posts[0], posts[1:]

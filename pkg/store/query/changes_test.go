@@ -87,7 +87,7 @@ func TestChangesPlan(t *testing.T) {
 	page, _, looked, _ := look(q, begin)
 	require.Empty(t, page.Changes)
 	require.True(t, page.HasNext)
-	require.Equal(t, query.ShortOfWork, page.Short)
+	require.Equal(t, query.CutByWork, page.Cut)
 	require.EqualValues(t, query.MaxChanges, looked)
 	require.Equal(t, begin.Change+query.MaxChanges, page.Next.Change)
 }
@@ -114,7 +114,7 @@ func TestChangesOfBigRecords(t *testing.T) {
 		page, err := r.Changes(t.Context(), query.ChangeQuery{List: query.PostQuery{Tags: []string{"big"}}, After: &place, Limit: 100})
 		require.NoError(t, err)
 		if page.HasNext {
-			require.Equal(t, query.ShortOfBytes, page.Short)
+			require.Equal(t, query.CutByBytes, page.Cut)
 		}
 		require.LessOrEqual(t, len(page.Changes), 2)
 		for _, c := range page.Changes {

@@ -73,22 +73,22 @@ type PostPage struct {
 	// IndexEntries is about how many entries of indexes were read to find the
 	// rows and what is around them: what a page costs.
 	IndexEntries int
-	// Short says what ended the page before its limit, although there is more.
-	Short Shortness
+	// Cut says what ended the page before its limit, although there is more.
+	Cut CutReason
 }
 
-// Shortness is why a page has fewer rows than it could have.
-type Shortness string
+// CutReason is why a page has fewer rows than it could have.
+type CutReason string
 
 const (
-	// ShortOfWork pages end where the work ran out that one request may cause.
-	ShortOfWork Shortness = "work"
-	// ShortOfBytes pages end where their records are too big together.
-	ShortOfBytes Shortness = "bytes"
+	// CutByWork pages end where the work ran out that one request may cause.
+	CutByWork CutReason = "work"
+	// CutByBytes pages end where their records are too big together.
+	CutByBytes CutReason = "bytes"
 )
 
-// Shortnesses lists them.
-var Shortnesses = []Shortness{ShortOfWork, ShortOfBytes}
+// CutReasons lists them.
+var CutReasons = []CutReason{CutByWork, CutByBytes}
 
 // PostKey is a post's position values in PostOrder.
 func PostKey(p PostRow) []keyset.Value { return keyValues(p.Key) }
@@ -148,7 +148,7 @@ func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(State
 	}
 	*more = p.More
 	if f.ranOut && !p.More {
-		*more, page.Short = true, ShortOfWork
+		*more, page.Cut = true, CutByWork
 		page.goOnBehind(f.last, q.Direction)
 		if len(p.Rows) == 0 {
 			page.watchFrom(f.last, q.Direction)
@@ -169,7 +169,7 @@ func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(State
 		return page, now, err
 	}
 	if cutOff {
-		*more, page.Short = true, ShortOfBytes
+		*more, page.Cut = true, CutByBytes
 		last := page.Rows[len(page.Rows)-1]
 		if q.Direction == keyset.Backward {
 			last = page.Rows[0]

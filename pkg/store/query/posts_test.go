@@ -276,7 +276,7 @@ func TestPostsOfBigRecords(t *testing.T) {
 		require.Less(t, sent()-before, int64(mostBytes), "bytes that Postgres sends for a page")
 		require.Less(t, blocks, 10.0*posts, "blocks that are read to find out where the page ends")
 		require.Len(t, page.Rows, 2)
-		require.Equal(t, query.ShortOfBytes, page.Short)
+		require.Equal(t, query.CutByBytes, page.Cut)
 		require.Equal(t, direction == keyset.Forward, page.HasNext)
 		require.Equal(t, direction == keyset.Backward, page.HasPrevious)
 		require.Equal(t, want, walk(t, r, []string{"big"}, direction, 50))
@@ -315,7 +315,7 @@ func TestPostsOfBigTags(t *testing.T) {
 	page, err := r.Posts(t.Context(), query.PostQuery{Tags: []string{"big"}, From: keyset.Start(), Limit: query.MaxLimit})
 	require.NoError(t, err)
 	require.Less(t, sent()-before, int64(2<<20), "bytes that Postgres sends for a page")
-	require.Equal(t, query.ShortOfBytes, page.Short)
+	require.Equal(t, query.CutByBytes, page.Cut)
 	require.Greater(t, len(page.Rows), 15)
 	require.Len(t, walk(t, r, []string{"big"}, keyset.Backward, query.MaxLimit), 100)
 }

@@ -395,7 +395,7 @@ func TestWorkIsBounded(t *testing.T) {
 				page, err := r.Posts(t.Context(), q)
 				require.NoError(t, err)
 				require.Empty(t, page.Rows)
-				require.Equal(t, page.HasNext, page.Short == query.ShortOfWork)
+				require.Equal(t, page.HasNext, page.Cut == query.CutByWork)
 				if !page.HasNext {
 					break
 				}

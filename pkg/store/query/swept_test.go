@@ -110,7 +110,7 @@ func TestPageOfASweptHead(t *testing.T) {
 				require.Equal(t, "r200", page.Rows[0].Rkey)
 				require.True(t, page.HasNext)
 				require.False(t, page.HasPrevious)
-				require.Empty(t, page.Short)
+				require.Empty(t, page.Cut)
 				require.Equal(t, 50.0, posts, "records of the page only")
 				require.Less(t, entries, 3.6*swept, "each list once, and samples")
 				require.LessOrEqual(t, page.IndexEntries, 120_000)

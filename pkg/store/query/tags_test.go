@@ -157,7 +157,7 @@ func TestTagsFromAnywhere(t *testing.T) {
 				if direction == keyset.Backward {
 					first, last = max(c.up-limit, 0), c.up
 				}
-				label := fmt.Sprintf("%v of %q (%d posts), way %d, limit %d", c.from.Side, key.Name, key.Posts, direction, limit)
+				label := fmt.Sprintf("%v of %q (%d posts), direction %d, limit %d", c.from.Side, key.Name, key.Posts, direction, limit)
 				require.Equal(t, append([]query.TagCount{}, list[first:last]...), append([]query.TagCount{}, page.Rows...), label)
 				require.Equal(t, last < len(list), page.HasNext, label)
 				require.Equal(t, first > 0, page.HasPrevious, label)
@@ -250,7 +250,7 @@ func TestTagsWhileCountsMove(t *testing.T) {
 				seen = append(seen, rows...)
 			}
 		}
-		require.Equal(t, stay, seen, "way %d", direction)
+		require.Equal(t, stay, seen, "direction %d", direction)
 	}
 }
 
@@ -340,7 +340,7 @@ func TestTagsPlan(t *testing.T) {
 				sql, args, err := query.TagsFrom(query.TagQuery{From: from, Direction: direction, Limit: limit})
 				require.NoError(t, err)
 				got := planOf(t, r, sql, args...)
-				label := fmt.Sprintf("way %d from %d, side %d", direction, at, from.Side)
+				label := fmt.Sprintf("direction %d from %d, side %d", direction, at, from.Side)
 				for _, kind := range got.types {
 					require.Contains(t, []string{"Append", "Limit", "Subquery Scan", "Index Only Scan"}, kind, label)
 				}

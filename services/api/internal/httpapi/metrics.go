@@ -83,7 +83,7 @@ func newMetrics(r prometheus.Registerer, maxInFlight, maxFollowers int) *metrics
 		m.feedExpired.WithLabelValues(string(why))
 	}
 	gauge("requests_in_flight_limit", "Concurrency limit; further requests get 503.").Set(float64(maxInFlight))
-	for _, s := range query.Shortnesses {
+	for _, s := range query.CutReasons {
 		m.shortPages.WithLabelValues(string(s))
 	}
 	for _, route := range routeNames {
@@ -99,16 +99,16 @@ func newMetrics(r prometheus.Registerer, maxInFlight, maxFollowers int) *metrics
 func (m *metrics) page(p query.PostPage) {
 	m.pageRows.Observe(float64(len(p.Rows)))
 	m.pageEntries.Observe(float64(p.IndexEntries))
-	if p.Short != "" {
-		m.shortPages.WithLabelValues(string(p.Short)).Inc()
+	if p.Cut != "" {
+		m.shortPages.WithLabelValues(string(p.Cut)).Inc()
 	}
 }
 
 // changes counts a page of changes.
 func (m *metrics) changes(p query.ChangePage) {
 	m.changeRows.Observe(float64(len(p.Changes)))
-	if p.Short != "" {
-		m.shortPages.WithLabelValues(string(p.Short)).Inc()
+	if p.Cut != "" {
+		m.shortPages.WithLabelValues(string(p.Cut)).Inc()
 	}
 }
 

@@ -314,7 +314,7 @@ func TestMetricsExistAtZero(t *testing.T) {
 		"tagstream_api_request_duration_seconds": len(routeNames),
 		"tagstream_api_page_rows":                1,
 		"tagstream_api_page_index_entries":       1,
-		"tagstream_api_short_pages_total":        len(query.Shortnesses),
+		"tagstream_api_short_pages_total":        len(query.CutReasons),
 		"tagstream_api_requests_in_flight":       1,
 	} {
 		n, err := testutil.GatherAndCount(s.registry, name)

@@ -20,7 +20,7 @@ func newBloom() *bloom { return &bloom{maphash.MakeSeed(), make([]uint64, bloomB
 func (b *bloom) add(s string) {
 	h := maphash.String(b.seed, s)
 	for i := range uint64(bloomHashes) {
-		n := b.place(h, i)
+		n := bit(h, i)
 		b.bits[n/64] |= 1 << (n % 64)
 	}
 }
@@ -28,7 +28,7 @@ func (b *bloom) add(s string) {
 func (b *bloom) has(s string) bool {
 	h := maphash.String(b.seed, s)
 	for i := range uint64(bloomHashes) {
-		n := b.place(h, i)
+		n := bit(h, i)
 		if b.bits[n/64]&(1<<(n%64)) == 0 {
 			return false
 		}
@@ -36,8 +36,7 @@ func (b *bloom) has(s string) bool {
 	return true
 }
 
-// place is the i-th of the bits for a hash (Kirsch and Mitzenmacher: two hashes
-// make all).
-func (b *bloom) place(h, i uint64) uint64 {
+// bit is the i-th of the bits for a hash (Kirsch and Mitzenmacher: two hashes make all).
+func bit(h, i uint64) uint64 {
 	return (h + i*(h>>32|1)) % (bloomBytes * 8)
 }
