@@ -100,8 +100,8 @@ fuzz: ## fuzz every decoder and token for FUZZTIME each (30s)
 	.ci/fuzz $(or $(FUZZTIME),30s)
 
 .PHONY: bench
-bench: ## run the benchmarks; results go to docs/bench.md
-	go run ./test/bench/cmd/bench -out docs/bench.md
+bench: ## run the benchmarks; all of them go to docs/bench.md (BENCH=ingest,api for parts, BENCHFLAGS=-quick for 2 minutes)
+	go run ./test/bench/cmd/bench $(if $(BENCH)$(BENCHFLAGS),,-out docs/bench.md) $(if $(BENCH),-parts $(BENCH)) $(BENCHFLAGS)
 
 .PHONY: lab
 lab: ## measure paging by key against OFFSET and others; the report goes to docs/lab (LABFLAGS="-posts 3000000")

@@ -8,62 +8,83 @@ import (
 	"time"
 )
 
-// Limits that the project has set itself; the report says whether they are met.
+// The parts of a run, in the order in which they run. Each needs what those before it leave, which
+// is made without measuring where they are not asked for.
 const (
-	// FreshnessLimit bounds the 99th percentile from arrival to answer.
-	FreshnessLimit = 500 * time.Millisecond
-	// MemoryLimit bounds the peak resident size of ingest and of the api, in bytes.
-	MemoryLimit = 100 << 20
+	PartIngest    = "ingest"
+	PartIndexer   = "indexer"
+	PartSize      = "size"
+	PartAPI       = "api"
+	PartRebuild   = "rebuild"
+	PartFreshness = "freshness"
 )
+
+// Parts lists them.
+var Parts = []string{PartIngest, PartIndexer, PartSize, PartAPI, PartRebuild, PartFreshness}
 
 // Config says how much is measured, and so how long a run takes.
 type Config struct {
-	// Histories are the sizes of the backlogs, in tagged posts, rising. Memory is measured at each; everything else at the
-	// last.
-	Histories []int
-	// Rate is how many tagged posts a second are written while freshness is measured, on average, and For how long that
-	// continues.
-	Rate float64
-	For  time.Duration
-	// Load is how long the api is asked by many clients at once before its memory is read.
-	Load time.Duration
-	// Pages is how long each kind of page is asked for.
-	Pages time.Duration
+	// Parts are what is measured.
+	Parts []string
+	// Events are how many the archive has.
+	Events int
+	// Rounds is how often each figure and its peer take their turns, Turn how long one of pages lasts.
+	Rounds int
+	Turn   time.Duration
+	// Clients are how many ask for pages at once, one figure each.
+	Clients []int
 	// Depth is how many posts lie before a deep page, where the list is that long.
 	Depth int
+	// Rates are how many posts a second freshness is measured at, each for the time For.
+	Rates []float64
+	For   time.Duration
 	// Seed fixes what is posted.
 	Seed uint64
-	// Dir is where data is kept while the run lasts; a folder is made in it and removed. Empty means the system's.
+	// Dir is where data is kept while the run lasts; a folder is made in it and removed. Empty
+	// means the system's.
 	Dir string
 	// Progress gets a line for each step.
 	Progress io.Writer
 }
 
-// Default is the full run: less than four minutes on two cores that have nothing else to do.
+// Default is the full run: less than ten minutes on two cores that have nothing else to do.
 func Default() Config {
-	return Config{Histories: []int{50_000, 200_000}, Rate: 100, For: time.Minute, Load: 5 * time.Second, Pages: 6 * time.Second,
-		Depth: 40_000, Seed: 1, Progress: io.Discard}
+	return Config{Parts: Parts, Events: 600_000, Rounds: 3, Turn: 2 * time.Second, Clients: []int{1, 2, 8, 64}, Depth: 25_000,
+		Rates: []float64{10, 100, 1000}, For: 20 * time.Second, Seed: 1, Progress: io.Discard}
+}
+
+// Quick takes less than two minutes; it is good for a first look at a change.
+func Quick() Config {
+	c := Default()
+	c.Events, c.Rounds, c.Turn, c.Clients, c.Rates, c.For = 200_000, 1, time.Second, []int{8}, []float64{100}, 10*time.Second
+	return c
 }
 
 // Short is a run that shows that everything still works; its figures mean little.
 func Short() Config {
-	return Config{Histories: []int{1_000, 4_000}, Rate: 100, For: 2 * time.Second, Load: 500 * time.Millisecond, Pages: 500 * time.Millisecond,
-		Depth: 500, Seed: 1, Progress: io.Discard}
+	c := Quick()
+	c.Events, c.Turn, c.Clients, c.Depth, c.For = 10_000, 300*time.Millisecond, []int{2}, 100, 2*time.Second
+	return c
 }
 
+// minEvents leaves the commonest tags a few pages.
+const minEvents = 5000
+
 func (c Config) validate() error {
+	for _, p := range c.Parts {
+		if !slices.Contains(Parts, p) {
+			return fmt.Errorf("no part is called %q; there are %v", p, Parts)
+		}
+	}
 	switch {
-	case len(c.Histories) == 0 || c.Histories[0] < minHistory:
-		return fmt.Errorf("histories are %v, must be at least one, of at least %d posts", c.Histories, minHistory)
-	case !slices.IsSorted(c.Histories):
-		return fmt.Errorf("histories are %v, must rise", c.Histories)
-	case c.Rate <= 0 || c.For <= 0 || c.Load <= 0 || c.Pages <= 0:
-		return errors.New("rate and durations must be positive")
-	case c.Depth < 1:
-		return fmt.Errorf("depth is %d, must be at least 1", c.Depth)
+	case len(c.Parts) == 0 || len(c.Clients) == 0 || len(c.Rates) == 0:
+		return errors.New("parts, clients and rates must not be empty")
+	case c.Events < minEvents:
+		return fmt.Errorf("events are %d, must be at least %d", c.Events, minEvents)
+	case c.Rounds < 1 || c.Turn <= 0 || c.For <= 0 || c.Depth < 1:
+		return errors.New("rounds, durations and depth must be positive")
 	}
 	return nil
 }
 
-// minHistory leaves the commonest tags a few pages.
-const minHistory = 500
+func (c Config) has(part string) bool { return slices.Contains(c.Parts, part) }

@@ -1,18 +1,17 @@
-// Package bench measures the whole pipeline on one machine and writes a report.
+// Package bench measures the whole pipeline on one machine beside what somebody would use instead,
+// and writes a report.
 //
-//	simnet ── real Jetstream ──> bin/ingest ──> NATS ──> bin/indexer ──> Postgres ──> bin/api ──> this package
-//	                   └──────────> an official client of our own: when did the event arrive? ─────────┘
+//	archive, simnet ── real Jetstream ──> ingest ──> NATS ──> indexer ──> Postgres ──> api ──> this package
 //
-// The three services run as the separate binaries, built from this workspace, over loopback TCP, with the database
-// roles of a deployment. NATS is embedded in this process and syncs every write; Postgres is a private cluster with
-// fsync on. What is measured:
+// Every server and service is a process, over loopback TCP, with the database roles of a
+// deployment; NATS syncs every write, Postgres has fsync on. Each figure is taken in turns with its
+// peer, so that a busy moment of the machine meets both; the median of the rounds stands in the
+// report with its spread, and beside it what the processes worked for each piece. Trust the ratios
+// and the work: absolute speeds are those of one machine at one moment.
 //
-//   - freshness: from an event's arrival at a client to the first HTTP answer that shows the post;
-//   - memory: the peak resident size of each service, after histories of several sizes;
-//   - throughput: archive replay, indexing, rebuild, and pages near and far;
-//   - cost: bytes on disk for each million posts.
+// The archive is made of a realistic mix (archive.go) and put into the Jetstream server's folder;
+// what is timed on its way goes through the simulated network.
 //
-// It promises that every figure stands beside what it means and how it was obtained, and that a run is bounded in time.
-// It fails, rather than report a figure, where a service ends, loses a post, or does not get there in time; the error
-// then carries the end of the service's log. Absolute speeds are those of one machine at one moment: trust the ratios.
+// A run fails, rather than report a figure, where a service ends, loses a post, or does not get
+// there in time; the error then carries the end of the service's log.
 package bench

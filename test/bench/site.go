@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
+	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -26,75 +28,100 @@ import (
 const (
 	readyLimit = 60 * time.Second
 	readyPoll  = 20 * time.Millisecond
+	// maxPayload is what deploy/nats/server.conf gives its server.
+	maxPayload = "1MB"
+	// self is this package's command, of which the peers are parts.
+	self = "github.com/tagstream/tagstream/test/bench/cmd/bench"
 )
 
-// installation is one with a history of its own upstream: a Jetstream server, NATS and Postgres from the start, and
-// the services as they are started. Its owner calls close, also after a failure.
+// installation is the servers, and the services as they are started. Its owner calls close, also
+// after a failure.
 type installation struct {
 	dir, bin string
-	posts    int // of the history
+	archive  archive
 
 	network  *simnet.Network
 	upstream *simnet.Jetstream
-	nats     *server.Server
+	nats     *process.Program
+	natsURL  string
 	conn     *nats.Conn
 	js       jetstream.JetStream
 	pg       *site.Postgres
+	binaries pgserver.Binaries
 	index    *query.Reader
 
-	ingest, indexer, api *process.Program
-	apiURL               string
+	ingest, indexer, api, handler *process.Program
+	apiURL, handlerURL            string
 }
 
-// tools are what all sites of a run share.
-type tools struct {
-	bin       string // folder of the services' binaries
-	jetstream string // the Jetstream server's binary
-	postgres  pgserver.Binaries
-	author    *author
-}
-
-// openSite makes an installation in dir whose upstream has a history of so many posts. It starts no service.
-func openSite(ctx context.Context, t tools, dir string, seed uint64, posts int) (s *installation, err error) {
-	s = &installation{dir: dir, bin: t.bin, posts: posts}
+// openSite builds everything and starts the servers, with an archive. It starts no service.
+func openSite(ctx context.Context, cfg Config, dir string, a *author) (s *installation, err error) {
+	s = &installation{dir: dir, bin: filepath.Join(dir, "bin")}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close(ctx))
 		}
 	}()
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return s, fmt.Errorf("make the site's folder: %w", err)
-	}
-	if err := s.openPostgres(ctx, t.postgres); err != nil {
+	if err := process.Build(ctx, s.bin, process.Ingest, process.Indexer, process.API, process.NATS, self); err != nil {
 		return s, err
 	}
-	if err := s.openNATS(); err != nil {
-		return s, err
-	}
-	if s.network, err = newHistory(ctx, seed, posts, t.author); err != nil {
-		return s, err
-	}
-	s.upstream, err = s.network.StartJetstream(ctx, simnet.JetstreamConfig{Binary: t.jetstream, DataDir: filepath.Join(dir, "jetstream")})
+	binary, err := simnet.BuildJetstream(ctx, "")
 	if err != nil {
+		return s, err
+	}
+	if s.binaries, err = site.FindPostgres(ctx, dir); err != nil {
+		return s, err
+	}
+	if s.pg, err = site.StartPostgres(ctx, s.binaries, dir, "", nil); err != nil {
+		return s, err
+	}
+	if s.index, err = query.Open(ctx, store.Options{URL: s.pg.URL(site.APIRole), Program: "bench", MaxConns: 1}); err != nil {
+		return s, err
+	}
+	if err := s.startNATS(ctx); err != nil {
+		return s, err
+	}
+	if s.network, err = simnet.New(simnet.Config{Seed: cfg.Seed, Accounts: accounts, History: keptFrames, LogLimit: -1}); err != nil {
+		return s, fmt.Errorf("make the network: %w", err)
+	}
+	data := filepath.Join(dir, "jetstream")
+	if s.upstream, err = s.network.StartJetstream(ctx, simnet.JetstreamConfig{Binary: binary, DataDir: data}); err != nil {
 		return s, fmt.Errorf("start the Jetstream server: %w", err)
 	}
-	return s, nil
+	if err := s.upstream.Stop(); err != nil {
+		return s, err
+	}
+	if s.archive, err = writeArchive(ctx, a, data, cfg.Events); err != nil {
+		return s, err
+	}
+	if err := s.upstream.Restart(ctx); err != nil {
+		return s, fmt.Errorf("start the Jetstream server again: %w", err)
+	}
+	return s, s.upstream.WaitAttached(ctx)
 }
 
-func (s *installation) openPostgres(ctx context.Context, binaries pgserver.Binaries) (err error) {
-	if s.pg, err = site.StartPostgres(ctx, binaries, s.dir, "", nil); err != nil {
+func (s *installation) startNATS(ctx context.Context) error {
+	addr, err := process.FreeAddr()
+	if err != nil {
 		return err
 	}
-	s.index, err = query.Open(ctx, store.Options{URL: s.pg.URL(site.APIRole), Program: "bench", MaxConns: 1})
-	return err
-}
-
-func (s *installation) openNATS() (err error) {
-	if s.nats, err = site.StartNATS(s.natsDir()); err != nil {
+	conf := filepath.Join(s.dir, "nats.conf")
+	text := fmt.Sprintf("listen: %q\nmax_payload: %s\njetstream { store_dir: %q, sync_interval: always }\n", addr, maxPayload, s.natsDir())
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		return fmt.Errorf("write the NATS server's configuration: %w", err)
+	}
+	s.natsURL = "nats://" + addr
+	s.nats = &process.Program{Name: "nats", Path: filepath.Join(s.bin, "nats-server"), Args: []string{"-c", conf}, Log: filepath.Join(s.dir, "nats.log")}
+	if err := s.nats.Start(); err != nil {
 		return err
 	}
-	if s.conn, err = nats.Connect(s.nats.ClientURL()); err != nil {
-		return fmt.Errorf("connect to the NATS server: %w", err)
+	ctx, cancel := context.WithTimeout(ctx, readyLimit)
+	defer cancel()
+	if err := until(ctx, readyPoll, func() (bool, error) {
+		s.conn, err = nats.Connect(s.natsURL)
+		return err == nil, s.nats.Alive()
+	}); err != nil {
+		return fmt.Errorf("wait for the NATS server: %w: %s", err, s.nats.Tail())
 	}
 	if s.js, err = jetstream.New(s.conn); err != nil {
 		return fmt.Errorf("use JetStream: %w", err)
@@ -104,9 +131,28 @@ func (s *installation) openNATS() (err error) {
 
 func (s *installation) natsDir() string { return filepath.Join(s.dir, "nats") }
 
+// emptyStreams takes everything away that is in NATS.
+func (s *installation) emptyStreams(ctx context.Context) error {
+	names := s.js.StreamNames(ctx)
+	for name := range names.Name() {
+		if err := s.js.DeleteStream(ctx, name); err != nil {
+			return fmt.Errorf("delete stream %s: %w", name, err)
+		}
+	}
+	return names.Err()
+}
+
+// emptyIndex makes the index anew.
+func (s *installation) emptyIndex(ctx context.Context) error {
+	if err := s.pg.Exec(ctx, "DROP SCHEMA IF EXISTS "+store.Live+" CASCADE; CHECKPOINT"); err != nil {
+		return err
+	}
+	return store.Migrate(ctx, store.Options{URL: s.pg.URL(site.OwnerRole)}, slog.New(slog.DiscardHandler))
+}
+
 // close stops everything. It may be called on a site that is open in part.
 func (s *installation) close(ctx context.Context) error {
-	errs := []error{s.api.Terminate(), s.indexer.Terminate(), s.ingest.Terminate()}
+	errs := []error{s.handler.Terminate(), s.api.Terminate(), s.indexer.Terminate(), s.ingest.Terminate()}
 	if s.upstream != nil {
 		errs = append(errs, s.upstream.Stop())
 		s.upstream.Relay().Close()
@@ -117,10 +163,7 @@ func (s *installation) close(ctx context.Context) error {
 	if s.conn != nil {
 		s.conn.Close()
 	}
-	if s.nats != nil {
-		s.nats.Shutdown()
-		s.nats.WaitForShutdown()
-	}
+	errs = append(errs, s.nats.Terminate())
 	if s.pg != nil {
 		errs = append(errs, s.pg.Stop(ctx))
 	}
@@ -133,9 +176,18 @@ func (s *installation) run(name string, args []string, settings map[string]strin
 	if err != nil {
 		return nil, err
 	}
-	settings["LOG_LEVEL"], settings["OPS_LISTEN"] = "info", ops
+	settings["LOG_LEVEL"], settings["LOG_FORMAT"], settings["OPS_LISTEN"] = "info", "json", ops
 	log := filepath.Join(s.dir, strings.Join(append([]string{name}, args...), "-")+".log")
 	p := &process.Program{Name: name, Path: filepath.Join(s.bin, name), Dir: s.dir, Args: args, Env: process.Settings(settings), Log: log, Ops: ops}
+	return p, p.Start()
+}
+
+// peer starts a part of this package as a process of its own.
+func (s *installation) peer(args ...string) (*process.Program, error) {
+	p := &process.Program{Name: args[0], Path: filepath.Join(s.bin, "bench"), Dir: s.dir, Args: append([]string{"-peer"}, args...), Log: filepath.Join(s.dir, args[0]+".log")}
+	if err := os.Remove(p.Log); err != nil && !os.IsNotExist(err) {
+		return nil, err
+	}
 	return p, p.Start()
 }
 
@@ -155,23 +207,21 @@ func until(ctx context.Context, every time.Duration, done func() (bool, error)) 
 	}
 }
 
-// startIngest starts ingest on the whole history and returns at once, so that the replay can be watched.
+// startIngest starts ingest on the whole archive and returns at once.
 func (s *installation) startIngest() (err error) {
 	s.ingest, err = s.run(service.Ingest, nil, map[string]string{
-		"JETSTREAM_HOSTS": s.upstream.URL(), "JETSTREAM_START": "archive", "NATS_URL": s.nats.ClientURL(),
+		"JETSTREAM_HOSTS": s.upstream.URL(), "JETSTREAM_START": "archive", "NATS_URL": s.natsURL,
 	})
 	return err
 }
 
 // startIndexer starts the indexer and returns at once.
 func (s *installation) startIndexer() (err error) {
-	s.indexer, err = s.run(service.Indexer, nil, map[string]string{
-		"NATS_URL": s.nats.ClientURL(), "DATABASE_URL": s.pg.URL(site.IndexerRole),
-	})
+	s.indexer, err = s.run(service.Indexer, nil, map[string]string{"NATS_URL": s.natsURL, "DATABASE_URL": s.pg.URL(site.IndexerRole)})
 	return err
 }
 
-// startAPI starts the api and returns when it is ready.
+// startAPI starts the api and the handler that is its peer, and returns when both are ready.
 func (s *installation) startAPI(ctx context.Context) error {
 	keys := filepath.Join(s.dir, "cursor-keys")
 	if err := keyset.CreateKeys(keys); err != nil {
@@ -182,20 +232,36 @@ func (s *installation) startAPI(ctx context.Context) error {
 		return err
 	}
 	s.apiURL = "http://" + listen
-	s.api, err = s.run(service.API, nil, map[string]string{
-		"DATABASE_URL": s.pg.URL(site.APIRole), "CURSOR_KEYS_FILE": keys, "API_LISTEN": listen,
-	})
+	s.api, err = s.run(service.API, nil, map[string]string{"DATABASE_URL": s.pg.URL(site.APIRole), "CURSOR_KEYS_FILE": keys, "API_LISTEN": listen})
 	if err != nil {
+		return err
+	}
+	if listen, err = process.FreeAddr(); err != nil {
+		return err
+	}
+	s.handlerURL = "http://" + listen
+	if s.handler, err = s.peer(peerHandler, s.pg.URL(site.APIRole), listen); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyLimit)
 	defer cancel()
 	err = until(ctx, readyPoll, func() (bool, error) {
 		ready, _ := s.api.Ready()
-		return ready, s.api.Alive()
+		status, _ := process.Fetch(s.handlerURL)
+		return ready && status == http.StatusOK, errors.Join(s.api.Alive(), s.handler.Alive())
 	})
 	if err != nil {
 		return fmt.Errorf("wait until the api is ready: %w: %s", err, s.api.Tail())
 	}
 	return nil
+}
+
+// sql runs fn on a connection of the superuser.
+func (s *installation) sql(ctx context.Context, fn func(*pgx.Conn) error) error {
+	conn, err := pgx.Connect(ctx, s.pg.URL(pgserver.Superuser))
+	if err != nil {
+		return fmt.Errorf("connect to Postgres: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	return fn(conn)
 }

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/tagstream/tagstream/pkg/pgserver"
 	"github.com/tagstream/tagstream/pkg/store"
@@ -24,12 +23,7 @@ const (
 	APIRole     = "tagstream_api"     // selects
 )
 
-const (
-	natsReady = 30 * time.Second
-	// natsMaxPayload is what a deployment gives its server.
-	natsMaxPayload = 4 << 20
-	pgStop         = time.Minute
-)
+const pgStop = time.Minute
 
 // FindPostgres finds the programs of a server that the data in dir, if any, can use.
 func FindPostgres(ctx context.Context, dir string) (pgserver.Binaries, error) {
@@ -117,21 +111,4 @@ func (p *Postgres) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pgStop)
 	defer cancel()
 	return p.Server.Stop(ctx)
-}
-
-// StartNATS starts a server in this process that syncs every write, as a deployment's does.
-func StartNATS(dir string) (*server.Server, error) {
-	s, err := server.NewServer(&server.Options{
-		ServerName: "site", Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: dir,
-		SyncAlways: true, MaxPayload: natsMaxPayload, NoSigs: true, NoLog: true,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("make the NATS server: %w", err)
-	}
-	s.Start()
-	if !s.ReadyForConnections(natsReady) {
-		s.Shutdown()
-		return nil, fmt.Errorf("the NATS server is not ready within %s", natsReady)
-	}
-	return s, nil
 }

@@ -20,34 +20,63 @@ type Statement struct {
 // of it. The plan is the generic one that queries use, not one for these
 // arguments, which a plain EXPLAIN would make.
 func (r *Reader) Explain(ctx context.Context, s Statement) ([]byte, error) {
-	const name = "explained"
 	var out []byte
 	err := r.snapshot(ctx, func(tx pgx.Tx) error {
-		conn := tx.Conn()
-		prepared, err := conn.Prepare(ctx, name, s.SQL)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = conn.Deallocate(ctx, name) }()
-		params := make([]string, len(prepared.ParamOIDs))
-		for i, oid := range prepared.ParamOIDs {
-			text, err := conn.TypeMap().Encode(oid, pgtype.TextFormatCode, s.Args[i], []byte{})
-			if err != nil {
-				return err
+		return prepared(ctx, tx.Conn(), s, func(name string, _ []uint32, args []string) error {
+			sql := "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE " + name
+			if len(args) > 0 {
+				sql += "(" + strings.Join(args, ", ") + ")"
 			}
-			params[i] = "NULL"
-			if text != nil {
-				params[i] = "'" + strings.ReplaceAll(string(text), "'", "''") + "'"
-			}
-		}
-		sql := "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE " + name
-		if len(params) > 0 {
-			sql += "(" + strings.Join(params, ", ") + ")"
-		}
-		return conn.QueryRow(ctx, sql, pgx.QueryExecModeSimpleProtocol).Scan(&out)
+			return tx.QueryRow(ctx, sql, pgx.QueryExecModeSimpleProtocol).Scan(&out)
+		})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("explain a statement: %w", err)
 	}
 	return out, nil
+}
+
+// Literal returns a statement that TracePosts showed with its arguments written into it, for
+// other clients to run.
+func (r *Reader) Literal(ctx context.Context, s Statement) (sql string, err error) {
+	sql = s.SQL
+	err = r.snapshot(ctx, func(tx pgx.Tx) error {
+		return prepared(ctx, tx.Conn(), s, func(_ string, types []uint32, args []string) error {
+			for i := len(args) - 1; i >= 0; i-- { // $10 before $1
+				var name string
+				if err := tx.QueryRow(ctx, "SELECT format_type($1, NULL)", types[i]).Scan(&name); err != nil {
+					return err
+				}
+				sql = strings.ReplaceAll(sql, fmt.Sprint("$", i+1), args[i]+"::"+name)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return "", fmt.Errorf("write a statement's arguments into it: %w", err)
+	}
+	return sql, nil
+}
+
+// prepared calls fn with the name of a statement that is prepared, and its arguments' types and
+// literals.
+func prepared(ctx context.Context, conn *pgx.Conn, s Statement, fn func(name string, types []uint32, args []string) error) error {
+	const name = "explained"
+	p, err := conn.Prepare(ctx, name, s.SQL)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Deallocate(ctx, name) }()
+	args := make([]string, len(p.ParamOIDs))
+	for i, oid := range p.ParamOIDs {
+		text, err := conn.TypeMap().Encode(oid, pgtype.TextFormatCode, s.Args[i], []byte{})
+		if err != nil {
+			return err
+		}
+		args[i] = "NULL"
+		if text != nil {
+			args[i] = "'" + strings.ReplaceAll(string(text), "'", "''") + "'"
+		}
+	}
+	return fn(name, p.ParamOIDs, args)
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/tagstream/tagstream/test/bench"
@@ -24,6 +25,15 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // run is main with its exit code as a value.
 func run(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if len(args) > 0 && args[0] == "-peer" { // one of the run's own processes
+		if err := bench.Peer(ctx, args[1:], stdout); err != nil {
+			_, _ = fmt.Fprintln(stderr, "bench:", err)
+			return exitFailure
+		}
+		return 0
+	}
 	cfg, out, err := parse(args, stderr)
 	if errors.Is(err, flag.ErrHelp) {
 		return 0
@@ -32,8 +42,6 @@ func run(args []string, stdout, stderr io.Writer) int {
 		_, _ = fmt.Fprintln(stderr, "bench:", err)
 		return exitConfig
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	if err := measure(ctx, cfg, out, stdout); err != nil {
 		_, _ = fmt.Fprintln(stderr, "bench:", err)
 		return exitFailure
@@ -41,7 +49,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// parse reads the command line: -short or not, and what is then chosen otherwise.
+// parse reads the command line: -quick or not, and what is then chosen otherwise.
 func parse(args []string, stderr io.Writer) (cfg bench.Config, out string, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -49,10 +57,10 @@ func parse(args []string, stderr io.Writer) (cfg bench.Config, out string, err e
 		_, _ = fmt.Fprintln(stderr, "bench measures the whole pipeline on this machine and writes a report. Flags (0 means the run's own):")
 		flags.PrintDefaults()
 	}
-	short := flags.Bool("short", false, "a run of seconds, to see that everything works")
-	posts := flags.Int("posts", 0, "tagged posts of the largest history; memory is also measured at a quarter of them")
-	rate := flags.Float64("rate", 0, "tagged posts a second while freshness is measured")
-	duration := flags.Duration("for", 0, "how long freshness is measured")
+	quick := flags.Bool("quick", false, "less than two minutes, one round of each figure")
+	parts := flags.String("parts", "", "what to measure, by commas: "+strings.Join(bench.Parts, ", ")+" (default: all)")
+	events := flags.Int("events", 0, "events of the archive")
+	rounds := flags.Int("rounds", 0, "how often each figure takes its turn")
 	seed := flags.Uint64("seed", 1, "seed of what is posted")
 	dir := flags.String("dir", "", "where to keep data while the run lasts (default: the system's temporary folder)")
 	flags.StringVar(&out, "out", "", "file for the report (default: standard output)")
@@ -63,17 +71,17 @@ func parse(args []string, stderr io.Writer) (cfg bench.Config, out string, err e
 		return cfg, "", fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
 	cfg = bench.Default()
-	if *short {
-		cfg = bench.Short()
+	if *quick {
+		cfg = bench.Quick()
 	}
-	if *posts != 0 {
-		cfg.Histories = []int{*posts / 4, *posts}
+	if *parts != "" {
+		cfg.Parts = strings.Split(*parts, ",")
 	}
-	if *rate != 0 {
-		cfg.Rate = *rate
+	if *events != 0 {
+		cfg.Events = *events
 	}
-	if *duration != 0 {
-		cfg.For = *duration
+	if *rounds != 0 {
+		cfg.Rounds = *rounds
 	}
 	cfg.Seed, cfg.Dir, cfg.Progress = *seed, *dir, stderr
 	return cfg, out, nil

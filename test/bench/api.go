@@ -1,0 +1,341 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/test/process"
+	"github.com/tagstream/tagstream/test/site"
+)
+
+const (
+	// pagePosts is the api's own default, pageLimit the most.
+	pagePosts, pageLimit = 50, 100
+	// mainClients is of how many clients the bars are; Quick and others have it or none.
+	mainClients = 8
+	askLimit    = 10 * time.Second
+)
+
+// asked is what clients of one server got in one turn.
+type asked struct {
+	n    int
+	took time.Duration
+	all  []time.Duration
+}
+
+func (a asked) perSecond() float64 { return float64(a.n) / a.took.Seconds() }
+
+func (a asked) p99() float64 {
+	slices.Sort(a.all)
+	return float64(a.all[(len(a.all)*99+99)/100-1]) / float64(time.Millisecond)
+}
+
+// ask lets clients ask for one path for some time, each again when it has the answer. They read no
+// more of answers than where they end: the machine's cores are for the servers.
+func ask(ctx context.Context, base, path string, gzip bool, clients int, how time.Duration) (out asked, err error) {
+	addr := strings.TrimPrefix(base, "http://")
+	request := "GET " + path + " HTTP/1.1\r\nHost: " + addr + "\r\n"
+	if gzip {
+		request += "Accept-Encoding: gzip\r\n"
+	}
+	request += "\r\n"
+	var mu sync.Mutex
+	group, ctx := errgroup.WithContext(ctx)
+	began := time.Now()
+	for range clients {
+		group.Go(func() error {
+			var dialer net.Dialer
+			conn, err := dialer.DialContext(ctx, "tcp", addr)
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			in := bufio.NewReaderSize(conn, 64<<10)
+			var times []time.Duration
+			for now := time.Now(); now.Sub(began) < how && ctx.Err() == nil; {
+				if err := conn.SetDeadline(now.Add(askLimit)); err != nil {
+					return err
+				}
+				if _, err := io.WriteString(conn, request); err != nil {
+					return err
+				}
+				if err := skipAnswer(in); err != nil {
+					return err
+				}
+				then := time.Now()
+				times, now = append(times, then.Sub(now)), then
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			out.all = append(out.all, times...)
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return out, fmt.Errorf("ask for %s%s: %w", base, path, err)
+	}
+	out.n, out.took = len(out.all), time.Since(began)
+	if out.n == 0 {
+		return out, errors.New("no answer came in time")
+	}
+	return out, nil
+}
+
+// skipAnswer reads past one answer, which must be 200.
+func skipAnswer(in *bufio.Reader) error {
+	length, chunked := 0, false
+	for first := true; ; first = false {
+		line, err := in.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		text := strings.TrimSpace(string(line))
+		if first && !strings.Contains(text, " 200 ") {
+			return fmt.Errorf("the answer is %s", text)
+		}
+		if text == "" {
+			break
+		}
+		if value, ok := strings.CutPrefix(text, "Content-Length: "); ok {
+			if length, err = strconv.Atoi(value); err != nil {
+				return err
+			}
+		}
+		chunked = chunked || text == "Transfer-Encoding: chunked"
+	}
+	for chunked {
+		line, err := in.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		size, err := strconv.ParseInt(strings.TrimSpace(string(line)), 16, 32)
+		if err != nil {
+			return err
+		}
+		if _, err := in.Discard(int(size) + 2); err != nil {
+			return err
+		}
+		chunked = size > 0
+	}
+	_, err := in.Discard(length)
+	return err
+}
+
+// page is what this package reads of an answer of /v1/posts.
+type page struct {
+	Posts []struct {
+		URI    string `json:"uri"`
+		Cursor string `json:"cursor"`
+	} `json:"posts"`
+	Page struct {
+		HasNext  bool   `json:"hasNext"`
+		Next     string `json:"next"`
+		Previous string `json:"previous"`
+	} `json:"page"`
+}
+
+func getPage(api, query string) (p page, err error) {
+	status, body := process.Fetch(api + pathOf(query))
+	if status != 200 {
+		return p, fmt.Errorf("ask the api for %s: status %d: %s", query, status, body)
+	}
+	if err := json.Unmarshal([]byte(body), &p); err != nil {
+		return p, fmt.Errorf("read the api's answer to %s: %w", query, err)
+	}
+	return p, nil
+}
+
+func pathOf(query string) string { return "/v1/posts?" + query }
+
+// queryOf is a list's tags with, where they are not empty, a parameter and its value.
+func queryOf(tags []string, limit int, name, value string) string {
+	v := url.Values{"tags": tags, "limit": {strconv.Itoa(limit)}}
+	if value != "" {
+		v.Set(name, value)
+	}
+	return v.Encode()
+}
+
+// measureAPI measures pages beside a minimal handler's, and beside what pgbench gets from the same
+// statements.
+func (r *runner) measureAPI(ctx context.Context) error {
+	if err := r.sql(ctx, func(conn *pgx.Conn) error { _, err := conn.Exec(ctx, "VACUUM ANALYZE"); return err }); err != nil {
+		return err
+	}
+	if err := r.startAPI(ctx); err != nil {
+		return err
+	}
+	var tags []string
+	if err := r.sql(ctx, func(conn *pgx.Conn) (err error) {
+		rows, _ := conn.Query(ctx, "SELECT name FROM tagstream.tags ORDER BY posts DESC, name LIMIT 5")
+		tags, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	}); err != nil {
+		return fmt.Errorf("look up the commonest tags: %w", err)
+	}
+	for _, n := range []int{1, len(tags)} {
+		for _, clients := range r.cfg.Clients {
+			if err := r.measurePages(ctx, tags[:n], clients); err != nil {
+				return err
+			}
+		}
+	}
+	return r.measureDepth(ctx, tags[:1])
+}
+
+// measurePages measures first pages of one list for so many clients.
+func (r *runner) measurePages(ctx context.Context, tags []string, clients int) error {
+	script, err := r.pgbenchScript(ctx, tags)
+	if err != nil {
+		return err
+	}
+	path := pathOf(queryOf(tags, pagePosts, "", ""))
+	kind := fmt.Sprintf("pages of %d posts, %s, c=%d", pagePosts, map[bool]string{true: "one tag", false: "any of five"}[len(tags) == 1], clients)
+	ofBench := Figure{Name: kind, Unit: "/s", Peer: "pgbench, the same statements"}
+	ofHandler := Figure{Name: kind, Unit: "/s", Peer: "a minimal handler of one statement"}
+	tail := Figure{Name: kind + ", p99", Unit: " ms", Peer: "the minimal handler's"}
+	zipped := Figure{Name: kind + ", gzip", Unit: "/s", Peer: "our plain page"}
+	if clients == mainClients {
+		ofBench.Bar, ofHandler.Bar, tail.Bar, tail.AtMost, zipped.Bar = .75, .9, 1.2, true, .9
+		if len(tags) == 1 {
+			ofBench.Bar = .65
+		}
+	}
+	turn := func(base string, gzip bool, program *process.Program, into *[]float64) (asked, error) {
+		var got asked
+		worked, err := r.worked(func() (err error) {
+			got, err = ask(ctx, base, path, gzip, clients, r.cfg.Turn)
+			return err
+		}, func() *process.Program { return program })
+		if err != nil {
+			return got, err
+		}
+		*into = append(*into, got.perSecond())
+		if clients == mainClients || len(r.cfg.Clients) == 1 {
+			what := fmt.Sprintf("page of %d tags by the %s", len(tags), program.Name)
+			if gzip {
+				what += ", gzip"
+			}
+			r.spend(what, got.n, worked)
+		}
+		return got, nil
+	}
+	err = r.turns(ctx, func() error {
+		ours, err := turn(r.apiURL, false, r.api, &ofHandler.Ours)
+		if err != nil {
+			return err
+		}
+		theirs, err := turn(r.handlerURL, false, r.handler, &ofHandler.Theirs)
+		if err != nil {
+			return err
+		}
+		tail.Ours, tail.Theirs = append(tail.Ours, ours.p99()), append(tail.Theirs, theirs.p99())
+		var rate float64
+		worked, err := r.worked(func() (err error) {
+			rate, err = r.pgbench(ctx, script, clients)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		r.spend(fmt.Sprintf("page of %d tags by pgbench", len(tags)), int(rate*r.benchTurn().Seconds()), worked)
+		ofBench.Ours, ofBench.Theirs = append(ofBench.Ours, ours.perSecond()), append(ofBench.Theirs, rate)
+		zipped.Theirs = append(zipped.Theirs, ours.perSecond())
+		_, err = turn(r.apiURL, true, r.api, &zipped.Ours)
+		return err
+	})
+	for _, f := range []Figure{ofBench, ofHandler, tail, zipped} {
+		r.figure(f)
+	}
+	return err
+}
+
+// measureDepth measures a page far down beside the first.
+func (r *runner) measureDepth(ctx context.Context, tags []string) error {
+	token, passed, deep := "", 0, ""
+	for passed <= r.cfg.Depth {
+		p, err := getPage(r.apiURL, queryOf(tags, pageLimit, "after", token))
+		if err != nil {
+			return err
+		}
+		if len(p.Posts) == pageLimit {
+			deep = queryOf(tags, pagePosts, "after", token)
+		}
+		passed += len(p.Posts)
+		if token = p.Page.Next; !p.Page.HasNext {
+			break
+		}
+	}
+	f := Figure{Name: fmt.Sprintf("page behind %d posts", passed), Unit: "/s", Peer: "the first page", Bar: .9}
+	err := r.turns(ctx, func() error {
+		ours, err := ask(ctx, r.apiURL, pathOf(deep), false, mainClients, r.cfg.Turn)
+		if err != nil {
+			return err
+		}
+		theirs, err := ask(ctx, r.apiURL, pathOf(queryOf(tags, pagePosts, "", "")), false, mainClients, r.cfg.Turn)
+		f.Ours, f.Theirs = append(f.Ours, ours.perSecond()), append(f.Theirs, theirs.perSecond())
+		return err
+	})
+	r.figure(f)
+	return err
+}
+
+// pgbenchScript writes the statements of a first page, as the api sends them, for pgbench.
+func (r *runner) pgbenchScript(ctx context.Context, tags []string) (path string, err error) {
+	var statements []query.Statement
+	q := query.PostQuery{Tags: tags, From: keyset.Start(), Direction: keyset.Forward, Limit: pagePosts}
+	if _, err := r.index.TracePosts(ctx, q, func(s query.Statement) { statements = append(statements, s) }); err != nil {
+		return "", err
+	}
+	text := "\\startpipeline\n"
+	for _, s := range statements {
+		sql, err := r.index.Literal(ctx, s)
+		if err != nil {
+			return "", err
+		}
+		text += strings.Join(strings.Fields(sql), " ") + ";\n"
+	}
+	text += "\\endpipeline\n"
+	path = filepath.Join(r.dir, fmt.Sprint("page-", len(tags), ".sql"))
+	return path, os.WriteFile(path, []byte(text), 0o600)
+}
+
+// benchTurn is how long pgbench runs: it counts whole seconds.
+func (r *runner) benchTurn() time.Duration { return max(r.cfg.Turn.Round(time.Second), time.Second) }
+
+// pgbench returns how often a second it runs a script, in the settings of the api's sessions.
+func (r *runner) pgbench(ctx context.Context, script string, clients int) (float64, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(r.binaries.Dir, "pgbench"), "-n", "-M", "prepared", "-f", script, "-c", strconv.Itoa(clients), "-j", "2",
+		"-T", strconv.Itoa(int(r.benchTurn().Seconds())), r.pg.URL(site.APIRole))
+	cmd.Env = append(os.Environ(), "PGOPTIONS=-c search_path=tagstream -c default_transaction_read_only=on -c default_transaction_isolation=repeatable\\ read"+
+		" -c jit=off -c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_sort=off -c max_parallel_workers_per_gather=0")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return 0, fmt.Errorf("run pgbench: %w: %s", err, out)
+	}
+	for line := range strings.SplitSeq(string(out), "\n") {
+		if value, ok := strings.CutPrefix(line, "tps = "); ok {
+			return strconv.ParseFloat(strings.Fields(value)[0], 64)
+		}
+	}
+	return 0, fmt.Errorf("pgbench gives no rate: %s", out)
+}
