@@ -134,7 +134,7 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	} {
 		err := create(ctx, js, s.StreamConfig, s.least)
 		if isCode(err, errCodeSizeRequired) {
-			// All that is left: what is not the stream's is nobody's here.
+			// All that is left: everything else has its room already.
 			s.MaxBytes, s.least = roomLeft(ctx, js, replicas), postsMinBytes
 			err = create(ctx, js, s.StreamConfig, s.least)
 		}
@@ -207,7 +207,7 @@ type Change struct{ Stream, Setting, From, To string }
 // Adjust changes what cfg says of the streams, and what the programs cannot do
 // without, and returns what it changed. All else is left as the operator has it,
 // and there are never fewer copies than before. Only the holder of the lease may
-// call it: programs that were told different things would undo each other's.
+// call it: programs with different settings would undo each other's.
 func Adjust(ctx context.Context, js jetstream.JetStream, cfg Config) ([]Change, error) {
 	var done []Change
 	for _, name := range []string{Posts, DeadLetters, IngestLog, leaseStream, positionStream} {

@@ -87,7 +87,7 @@ func TestEnsureAndAdjust(t *testing.T) {
 }
 
 // TestTheStreamIsTheOperators edits the streams of a cluster as an operator does,
-// and checks that a start changes only what it was told to.
+// and checks that a start changes only what is configured.
 //
 // Invariant: stream settings belong to the operator: a standby changes none, a leader only those
 // that are configured or indispensable, and logs each change. See also
@@ -203,7 +203,7 @@ no_auth_user: a`, map[bool]string{true: "", false: ", " + limits}[limits == ""])
 				require.Positive(t, configOf(t, js, name)["max_bytes"], name)
 			}
 			cfg := configOf(t, js, stream.Posts)
-			require.Equal(t, "new", cfg["discard"], "nobody chose to trim by size")
+			require.Equal(t, "new", cfg["discard"], "trimming by size was not chosen")
 			require.Greater(t, cfg["max_bytes"], float64(16<<20))
 			changes, err := stream.Adjust(t.Context(), js, stream.Config{MaxAge: time.Hour})
 			require.NoError(t, err)
@@ -239,7 +239,7 @@ func TestCheckServer(t *testing.T) {
 }
 
 // TestEnsureWithoutRoomForThePosition: an older program's streams left no room for the
-// bucket of positions. Then ingest goes on as that one did.
+// bucket of positions. Then ingest continues as that one did.
 func TestEnsureWithoutRoomForThePosition(t *testing.T) {
 	t.Parallel()
 	const room = 64 << 20

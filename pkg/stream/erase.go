@@ -11,9 +11,9 @@ import (
 )
 
 // Eraser takes messages out of the stream of events for good: the server
-// overwrites them in its files. Readers pass the gaps, see Reader; no one may
-// take the stream's first message, which tells a gap from trimming, nor its
-// last, which tells the writer where to continue.
+// overwrites them in its files. Readers pass the gaps, see Reader. The stream's
+// first message must stay, which tells a gap from trimming, and its last, which tells the writer
+// where to continue.
 //
 // The server rewrites a block of up to 8 MiB for each message, under the
 // stream's lock: leave it time in between.

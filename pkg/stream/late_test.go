@@ -39,7 +39,7 @@ func late(t *testing.T, servers []*natstest.TestServer, name string, put func(je
 			behind, follower = js, s
 		}
 	}
-	require.NotNil(t, leader, "nobody leads")
+	require.NotNil(t, leader, "there is no leader")
 	poll.Until(t, patience, func() (bool, string) {
 		catchUp := follower.MakeLate(t, name)
 		put(leader)

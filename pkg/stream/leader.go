@@ -10,8 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// askTimeout bounds a question to a stream's leader, which no one answers while
-// there is none.
+// askTimeout bounds a question to a stream's leader: without one there is no answer.
 const askTimeout = 5 * time.Second
 
 // question says which message of a stream is meant: that at a number, the last

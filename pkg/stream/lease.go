@@ -189,8 +189,7 @@ func (l *Lease) tryAcquire(ctx context.Context) (h *holding, holder string, err 
 	if owner != "" && owner != l.id {
 		return nil, owner, nil
 	}
-	// Nobody's, or ours: an attempt that failed but took effect, some time ago. From
-	// now on.
+	// Free, or ours: an earlier attempt failed but took effect. Its time counts from now.
 	until := time.Now().Add(l.ttl)
 	if rev, err = kv.Update(ctx, leaseKey, []byte(l.id), rev); err != nil {
 		if owner, _, lookErr := l.look(ctx); lookErr == nil && owner != "" && owner != l.id {
@@ -201,8 +200,8 @@ func (l *Lease) tryAcquire(ctx context.Context) (h *holding, holder string, err 
 	return &holding{kv, rev, until}, "", nil
 }
 
-// look reads whose the lease is, "" for nobody's, and the revision that the next
-// write of it builds on. A key that was deleted has no value.
+// look reads who has the lease, "" if it is free, and the revision that the next write of it must
+// name. A key that was deleted has no value.
 func (l *Lease) look(ctx context.Context) (owner string, rev uint64, err error) {
 	msg, err := askLeader(ctx, l.js, leaseStream, question{LastFor: leaseSubject})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {

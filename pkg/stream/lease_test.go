@@ -108,7 +108,7 @@ func TestLeaseIsHandedOver(t *testing.T) {
 	b.requireHeld(t)
 	took := b.began.Sub(released)
 	t.Logf("taken over %v after the release began", took)
-	require.Less(t, took, stream.LeaseTTL/4, "the waiter is told; it does not poll")
+	require.Less(t, took, stream.LeaseTTL/4, "the waiter gets a notice; it does not poll")
 	require.Equal(t, "", <-waits)
 	require.NoError(t, receive(t, a.result))
 

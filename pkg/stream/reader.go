@@ -52,7 +52,7 @@ const (
 	// readStall is how long a consumer may give nothing until it is looked whether
 	// there is something; longer than silence is noticed.
 	readStall = 5 * time.Second
-	// readInactive is how long the server keeps a consumer that no one asks.
+	// readInactive is how long the server keeps a consumer without requests.
 	readInactive = time.Minute
 	readTimeout  = 5 * time.Second
 	readRetryMin = 50 * time.Millisecond
@@ -60,7 +60,7 @@ const (
 )
 
 // Reader reads the stream in order from a sequence number, with a bounded
-// number of messages in memory: when no one takes them, it stops asking.
+// number of messages in memory: when they are not taken, it stops asking.
 //
 // A server that is away is waited for, and the reading continues behind the last
 // message. No message comes twice, none is left out but those that were erased

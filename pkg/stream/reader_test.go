@@ -344,7 +344,7 @@ func TestSlowReaderHoldsLittle(t *testing.T) {
 	require.NoError(t, err)
 	r := openReader(t, mine, 1)
 	got := requireRead(t, r, 1)
-	// It asks for no more than its share however long no one takes any.
+	// It asks for no more than its share, however long none is taken.
 	var seen uint64
 	poll.Until(t, patience, func() (bool, string) {
 		st, err := js.Stream(t.Context(), stream.Posts)
@@ -358,7 +358,7 @@ func TestSlowReaderHoldsLittle(t *testing.T) {
 		return stable, fmt.Sprint(delivered)
 	})
 	require.LessOrEqual(t, seen, uint64(2000))
-	require.Equal(t, upTo(1, 5000), append(got, requireRead(t, r, 5000)...), "and goes on")
+	require.Equal(t, upTo(1, 5000), append(got, requireRead(t, r, 5000)...), "and continues")
 }
 
 func TestCloseIsPrompt(t *testing.T) {

@@ -35,7 +35,7 @@ func TestReadPastAConsumerThatStandsStill(t *testing.T) {
 	require.Equal(t, upTo(6, 10), requireRead(t, r, 10))
 }
 
-// Copies are not compressed; a stream that was is told so.
+// Copies are not compressed; a stream that was gets a log line.
 func TestCompression(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)

@@ -22,7 +22,7 @@ const (
 	IngestLog = "INGEST_LOG"
 	// Leases is the key-value bucket of the writer's lease.
 	Leases = "TAGSTREAM_LEASES"
-	// Positions is the key-value bucket of the position that the writer goes on
+	// Positions is the key-value bucket of the position that the writer resumes
 	// from where the stream is empty.
 	Positions = "TAGSTREAM_POSITIONS"
 
@@ -32,7 +32,7 @@ const (
 )
 
 // LeaseTTL is how long a lease outlives its holder's last renewal: the longest
-// time for which nobody writes after a writer died.
+// time without a writer after one died.
 const LeaseTTL = 6 * time.Second
 
 // Subject is where events of a kind are published. The kind is the only token
@@ -78,7 +78,7 @@ func GetState(ctx context.Context, js jetstream.JetStream) (State, error) {
 // Storage is what the account that the streams are in takes of the server's disk.
 type Storage struct {
 	Bytes uint64
-	// Limit is how much it may take, 0 where the account has no limit of its own.
+	// Limit is how much it may take, 0 where the account has no limit.
 	Limit int64
 }
 

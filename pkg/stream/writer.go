@@ -17,7 +17,7 @@ import (
 
 var (
 	// ErrFenced is returned by Append when another writer has appended since.
-	// The writer must stop, win the lease again, and go on from a new
+	// The writer must stop, win the lease again, and continue with a new
 	// OpenWriter, which reads what of the batch is stored: nothing, or all of
 	// it in front of the other's.
 	ErrFenced = errors.New("another writer has appended to the stream")
@@ -81,7 +81,7 @@ func OpenWriter(ctx context.Context, js jetstream.JetStream, id string, onError 
 func (w *Writer) Seq() uint64 { return w.seq }
 
 // Last is the checkpoint of the stream's last message, zero where the
-// stream holds none: where reading upstream goes on. Where the last messages
+// stream holds none: where reading upstream resumes. Where the last messages
 // were erased it is that of the last one left, and some events come again.
 func (w *Writer) Last() event.Position { return w.last }
 
@@ -219,7 +219,7 @@ func (w *Writer) publish(ctx context.Context, msgs []*nats.Msg, batch string) (u
 	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
 	for i, m := range msgs {
-		// Made anew for each attempt, which adds headers of its own.
+		// New for each attempt, which adds its own headers.
 		traced := m.Header.Get(traceHeader)
 		m.Header = nats.Header{batchHeader: {batch}, jetstream.ExpectedStreamHeader: {Posts}}
 		if traced != "" {

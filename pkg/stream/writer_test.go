@@ -37,7 +37,7 @@ func TestAppend(t *testing.T) {
 	requireStored(t, js, done)
 
 	w = openWriter(t, js)
-	require.Equal(t, uint64(done), w.Seq(), "it goes on where the stream ends")
+	require.Equal(t, uint64(done), w.Seq(), "it continues where the stream ends")
 	require.Equal(t, sourceOf(done), w.Last())
 	require.NoError(t, w.Append(t.Context(), numbered(done+1, 3)))
 	requireStored(t, js, done+3)
@@ -224,7 +224,7 @@ func TestMaxPayload(t *testing.T) {
 	require.NoError(t, w.Append(t.Context(), []*event.Event{big(t, 1, limit)}))
 	require.NoError(t, w.Append(t.Context(), []*event.Event{big(t, 2, limit), big(t, 3, limit)}))
 	for _, events := range [][]*event.Event{{big(t, 4, 65<<10)}, {big(t, 4, 10_000), big(t, 5, 65<<10)}, {big(t, 4, 65<<10), big(t, 5, 10_000)}} {
-		require.ErrorIs(t, w.Append(within(t, patience), events), nats.ErrMaxPayload, "it is not tried for ever")
+		require.ErrorIs(t, w.Append(within(t, patience), events), nats.ErrMaxPayload, "it is not retried")
 	}
 	require.NoError(t, w.Append(within(t, patience), numbered(4, 2)))
 	requireStored(t, js, 5)
@@ -261,7 +261,7 @@ func TestOpenWriter(t *testing.T) {
 		require.NoError(t, s.SecureDeleteMsg(t.Context(), 5))
 		w := openWriter(t, js)
 		require.Equal(t, uint64(5), w.Seq())
-		require.Equal(t, sourceOf(3), w.Last(), "reading goes on from what is left")
+		require.Equal(t, sourceOf(3), w.Last(), "reading resumes from what is left")
 		require.NoError(t, w.Append(t.Context(), numbered(4, 2)))
 		require.Equal(t, uint64(7), w.Seq())
 	})
@@ -307,7 +307,7 @@ func TestSinglePublishIsTriedOnce(t *testing.T) {
 		}
 		return pass
 	})
-	require.NoError(t, direct.DeleteStream(t.Context(), stream.Posts)) // no one responds
+	require.NoError(t, direct.DeleteStream(t.Context(), stream.Posts)) // there is no answer
 	require.ErrorIs(t, w.Append(ctx, numbered(1, 1)), context.Canceled)
 	require.Equal(t, int64(1), atError.Load())
 	require.Equal(t, int64(1), published.Load())

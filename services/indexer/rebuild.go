@@ -34,7 +34,7 @@ type RebuildConfig struct {
 	Domain string
 }
 
-// Rebuild makes the index anew from the stream beside the live one and switches
+// Rebuild makes a new index from the stream beside the live one and switches
 // to it. It returns how many messages it replayed.
 func Rebuild(ctx context.Context, cfg RebuildConfig, nc *nats.Conn, logger *slog.Logger, p obs.Progress) (uint64, error) {
 	js, err := stream.JetStream(nc, cfg.Domain)

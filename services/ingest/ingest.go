@@ -6,7 +6,7 @@
 // means) and forward (into the stream, under a lease); this package wires
 // them together. The stream is its only state: each message carries the
 // upstream position that it came from, so that data and position are one
-// write, and a new run goes on behind the stream's last message.
+// write, and a new run resumes behind the stream's last message.
 //
 // Run ends with its context, after StopAfter, or on a stream that a newer
 // version wrote. Everything else (hosts away, the stream away, full, or
@@ -48,7 +48,7 @@ const (
 
 // Deps are what ingest needs of its program.
 type Deps struct {
-	// NATS must reconnect for ever (service.NATSOptions).
+	// NATS must reconnect indefinitely (service.NATSOptions).
 	NATS *nats.Conn
 	// Domain is the JetStream domain that the streams are in; "" is the server's own.
 	Domain string

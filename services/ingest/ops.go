@@ -17,7 +17,7 @@ const (
 	opsBody    = 64 << 10
 )
 
-// Handle adds jobs to an operators' listener, which whoever leads does:
+// Handle adds jobs to an operators' listener. The ingest that leads does them:
 //
 //	GET /jobs             the newest job, how far it is and what came of it
 //	POST /jobs/backfill   asks for one: {"from":"-3d","for":"2d"}, optionally "hosts"
@@ -118,6 +118,6 @@ func (s *Service) answer(do func(context.Context, *http.Request) (any, error)) h
 		}
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
-		_ = json.NewEncoder(w).Encode(out) // the client may be gone; no one else can be told
+		_ = json.NewEncoder(w).Encode(out) // the client may be gone
 	}
 }

@@ -124,7 +124,7 @@ func TestBackfillFillsInWhatALateStartMissed(t *testing.T) {
 	live.halt()
 	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}})
 	b.settle(host, url)
-	require.Less(t, run.counter("events_read_total", "create"), 10.0, "it did not begin anew")
+	require.Less(t, run.counter("events_read_total", "create"), 10.0, "it did not start over")
 	require.GreaterOrEqual(t, b.checkpoint().Seq, before.Seq)
 	for _, entry := range b.log() {
 		require.NotEqual(t, "switched", entry.What, "%+v", entry)
@@ -312,7 +312,7 @@ func TestBackfillSurvivesItsWriters(t *testing.T) {
 	last := b.post("last", "art")
 	poll.Until(t, ingestWait, func() (bool, string) {
 		events := b.events()
-		return events[len(events)-1].Rkey == last.Rkey, "the reader of the present does not go on"
+		return events[len(events)-1].Rkey == last.Rkey, "the live reader does not continue"
 	})
 	seen := map[string]bool{}
 	var live []uint64

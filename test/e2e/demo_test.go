@@ -30,7 +30,7 @@ func clone(t *testing.T) string {
 	return dir
 }
 
-// makeIn runs make in a folder, in a process group of its own, as a terminal does.
+// makeIn runs make in a folder, in its own process group, as a terminal does.
 func makeIn(t *testing.T, dir, target string, env ...string) *program {
 	t.Helper()
 	path, err := exec.LookPath("make")

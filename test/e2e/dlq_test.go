@@ -160,7 +160,7 @@ func redrive(t *testing.T, seed uint64) {
 }
 
 // TestRedriveTwiceAtOnce: two redrives beside two indexers take the lease from
-// the indexers, not from each other; who comes second is told so.
+// the indexers, not from each other; the second gets an error.
 func TestRedriveTwiceAtOnce(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))

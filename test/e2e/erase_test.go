@@ -174,7 +174,7 @@ func eraseAlong(t *testing.T, seed uint64) {
 				interrupt()
 			}
 		}))
-	// On a slow machine the rebuild's last step may come before it is told to stop:
+	// On a slow machine the rebuild's last step may come before it is stopped:
 	// then the new index is live, and what the API answers is compared alone.
 	if err != nil {
 		did, findings, err := indexer.Verify(t.Context(), indexer.VerifyConfig{Database: b.owner, ID: "verify"}, slog.New(slog.DiscardHandler), quietProgress{})
@@ -310,7 +310,7 @@ func TestErasedBytes(t *testing.T) {
 	posts, letters = b.erase(week)
 	require.Zero(t, posts+letters, "again, there is nothing to do")
 
-	// A dead letter that no one can read goes when the time is over.
+	// An unreadable dead letter goes when the time is over.
 	_, letters = b.erase(time.Nanosecond)
 	require.Equal(t, 1, letters)
 
@@ -339,7 +339,7 @@ func mustEncode(t *testing.T, ev event.Event) []byte {
 }
 
 // TestRebuildAfterErasing: of what was erased the live index remembers what keeps out
-// events that are told again.
+// events that come again.
 func TestRebuildAfterErasing(t *testing.T) {
 	t.Parallel()
 	at := func(n int, ev event.Event) event.Event {

@@ -34,7 +34,7 @@ func readFreshness(t *testing.T, url string) freshStatus {
 }
 
 // TestHostThatLostItsRelay takes the relay from behind the host that is read. It
-// answers as ever and is silent, while another host has what is new.
+// answers as before and is silent, while another host has what is new.
 func TestHostThatLostItsRelay(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 1)

@@ -142,7 +142,7 @@ func TestFailOverBetweenHostsOfWhichOneIsLate(t *testing.T) {
 			if tt.lateFirst {
 				made, ok := event.RevTime(last.Rev)
 				require.True(t, ok)
-				require.Greater(t, last.Source.Time.Sub(made), 2*margin, "by its stamps reading would go on behind what is missing")
+				require.Greater(t, last.Source.Time.Sub(made), 2*margin, "by its stamps reading would continue behind what is missing")
 			}
 			require.NoError(t, first.Stop())
 			second.Relay().HoldAfter(math.MaxInt64)

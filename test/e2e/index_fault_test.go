@@ -240,7 +240,7 @@ func TestReadiness(t *testing.T) {
 	b.start(x.Run)
 	poll.Until(t, indexWait, func() (bool, string) { return len(health.NotReady()) == 0, fmt.Sprint(health.NotReady()) })
 
-	// Dead letters cannot be stored: nothing goes on, and the log says so once.
+	// Dead letters cannot be stored: indexing stops, and the log says so once.
 	b2 := newIndexBench(t, natstest.Server(t))
 	b2.publish([]byte("not an event"))
 	require.NoError(t, b2.js.DeleteStream(t.Context(), stream.DeadLetters))
@@ -261,7 +261,7 @@ func TestReadiness(t *testing.T) {
 	require.LessOrEqual(t, strings.Count(log.String(), "ready again"), 2, log.String())
 }
 
-// TestIndexerRefusesAnotherStream: a stream that was made anew is not mixed
+// TestIndexerRefusesAnotherStream: a stream that was created again is not mixed
 // into the index of the former one, even where it has grown past the
 // checkpoint.
 func TestIndexerRefusesAnotherStream(t *testing.T) {

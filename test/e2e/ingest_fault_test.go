@@ -14,7 +14,7 @@ import (
 	"github.com/tagstream/tagstream/services/ingest"
 )
 
-// stallProxy passes TCP connections on to a server, until it is told to hold
+// stallProxy passes TCP connections on to a server, until it has to hold
 // them: then nothing comes through any more, and nothing is closed.
 type stallProxy struct {
 	listener net.Listener

@@ -175,7 +175,7 @@ func TestIngestDetectsAWipedServer(t *testing.T) {
 	b.awaitEvents(30)
 	run.halt()
 
-	// Another server under the same address, with an archive of its own.
+	// Another server under the same address, with another archive.
 	require.NoError(t, host.Stop())
 	binary, err := simnet.BuildJetstream(b.ctx, "")
 	require.NoError(t, err)

@@ -42,7 +42,7 @@ func TestIngestResumesBelowTheLiveWindow(t *testing.T) {
 	b.post("in another segment", "art")
 	all := b.awaitEvents(11)
 
-	// Another stream ends in the midst of them.
+	// Another stream ends between them.
 	const read = 4
 	other := b.on(natstest.Server(t))
 	require.NoError(t, stream.Ensure(b.ctx, other.js, stream.Config{}))

@@ -82,7 +82,7 @@ func TestProgramsThroughPgBouncer(t *testing.T) {
 					}
 				}
 				b.settle(host, url)
-				if round == 1 { // the programs go on with another index
+				if round == 1 { // the programs continue with another index
 					require.Contains(t, once(1, "rebuild", owner), "connect directly to Postgres")
 					once(0, "rebuild", direct)
 					b.settle(host, url)
@@ -106,7 +106,7 @@ func TestProgramsThroughPgBouncer(t *testing.T) {
 const foundWithin = 30 * time.Second
 
 // TestPromotedStandby takes the primary away and promotes the standby that follows it.
-// An indexer whose address names both goes on there, and so does one that was led to the
+// An indexer whose address names both continues there, and so does one that was led to the
 // standby all along.
 func TestPromotedStandby(t *testing.T) {
 	t.Parallel()

@@ -149,7 +149,7 @@ func TestPrivileges(t *testing.T) {
 	running = api
 	stop()
 	d.requireNoRefusal()
-	require.Empty(t, rights.unused(), "rights that nobody needs")
+	require.Empty(t, rights.unused(), "rights that are not needed")
 }
 
 // publishUnreadable stores messages of a later version, and behind them the one

@@ -154,7 +154,7 @@ func TestRebuildSaysWhatItCannot(t *testing.T) {
 	require.ErrorContains(t, err, "Restore the stream")
 	model.CheckHTTP(t, url, want)
 
-	// A stream that was made anew, and trimmed since.
+	// A stream that was created again, and trimmed since.
 	require.NoError(t, b.js.DeleteStream(t.Context(), stream.Posts))
 	b.publish(model.GenerateMessages(12, 800)...)
 	b.purge(100)
@@ -198,7 +198,7 @@ func TestRebuildOfADifferentIndex(t *testing.T) {
 }
 
 // TestRebuildBesideAnIdleIndex: the live index stands still behind the stream's
-// end; it is compared where it is, before the new one goes on.
+// end; it is compared where it is, before the new one continues.
 func TestRebuildBesideAnIdleIndex(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))

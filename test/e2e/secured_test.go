@@ -264,16 +264,16 @@ func (u *uses) await(t *testing.T) {
 // rarelyUsed are rights that no quiet run needs.
 var rarelyUsed = map[string]string{
 	"ingest $JS.API.STREAM.UPDATE.POSTS_DLQ":               "more copies are made of it in a cluster",
-	"ingest $JS.API.STREAM.UPDATE.INGEST_LOG":              "likewise",
-	"ingest $JS.API.STREAM.UPDATE.KV_TAGSTREAM_LEASES":     "likewise",
-	"ingest $JS.API.STREAM.UPDATE.KV_TAGSTREAM_POSITIONS":  "likewise",
+	"ingest $JS.API.STREAM.UPDATE.INGEST_LOG":              "the same",
+	"ingest $JS.API.STREAM.UPDATE.KV_TAGSTREAM_LEASES":     "the same",
+	"ingest $JS.API.STREAM.UPDATE.KV_TAGSTREAM_POSITIONS":  "the same",
 	"ingest $JS.API.STREAM.MSG.GET.KV_TAGSTREAM_POSITIONS": "it is read where the stream was emptied",
 	"ingest $JS.FC.KV_TAGSTREAM_LEASES.>":                  "what is sent there asks for no answer, so it is not told whose it is",
 	"ingest $JS.API.CONSUMER.INFO.POSTS.*":                 "a reconcile that loses its connection asks",
 	"indexer $JS.API.CONSUMER.INFO.POSTS.*":                "so does the indexer, if it is not faster to make another consumer",
 }
 
-// unused are the rights that no one used, and should have.
+// unused are the rights that were not used, and should have been.
 func (u *uses) unused() (rights []string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

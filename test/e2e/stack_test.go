@@ -40,7 +40,7 @@ func TestStackSaysWhatIsMissing(t *testing.T) {
 		if err != nil {
 			require.ErrorAs(t, err, new(*exec.ExitError))
 		}
-		data, _ := os.ReadFile(log) // none where it was told nothing
+		data, _ := os.ReadFile(log) // none where it has no log
 		return string(out), string(data), cmd.ProcessState.ExitCode()
 	}
 	with := bin + ":" + os.Getenv("PATH")

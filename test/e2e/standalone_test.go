@@ -88,7 +88,7 @@ func (p *program) exit() int {
 	return code
 }
 
-// freeAddr is an address that nobody listened on a moment ago.
+// freeAddr is an address that nothing listened on a moment ago.
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	addr, err := process.FreeAddr()
@@ -110,7 +110,7 @@ func awaitAnswer(t *testing.T, url string) {
 // Nothing may be lost, doubled or left running.
 //
 // Invariant: the all-in-one survives kill -9 without loss, leaves no process behind, and never
-// waits for a lease of its own dead process. If it cannot start, one line says why. See also
+// waits for the lease of its dead predecessor. If it cannot start, one line says why. See also
 // TestStandaloneFailsClearly and TestCheckRoom.
 func TestStandalone(t *testing.T) {
 	t.Parallel()
@@ -304,7 +304,7 @@ func TestStandaloneFailsClearly(t *testing.T) {
 	})
 }
 
-// smallDisk returns a directory on a disk of its own.
+// smallDisk returns a directory on its own small disk.
 func smallDisk(t *testing.T, size int) string {
 	t.Helper()
 	dir := t.TempDir()

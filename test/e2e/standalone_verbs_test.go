@@ -88,8 +88,8 @@ func TestStandaloneVerbs(t *testing.T) {
 	verb(1, "status")
 }
 
-// ownNATS connects to the embedded NATS server as the verbs do. Nobody else can read its
-// secret, and without the secret it takes nobody.
+// ownNATS connects to the embedded NATS server as the verbs do. Other users cannot read its
+// secret, and it refuses connections without it.
 func ownNATS(t *testing.T, dir string) (*nats.Conn, jetstream.JetStream) {
 	t.Helper()
 	file := filepath.Join(dir, "servers.json")

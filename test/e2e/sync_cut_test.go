@@ -17,7 +17,7 @@ import (
 )
 
 // TestASyncThatAHostBreaksOff: a host that is late fetches the repository behind a #sync long
-// after the account has moved to later revisions, and breaks off in the midst of it. What it did not
+// after the account has moved to later revisions, and breaks off within it. What it did not
 // deliver is there: the other host delivers it, at older revisions than those replacements.
 //
 // Invariant: only a #sync of which all has come removes anything, or keeps anything out up to the

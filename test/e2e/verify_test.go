@@ -17,7 +17,7 @@ import (
 	"github.com/tagstream/tagstream/test/model"
 )
 
-// TestVerifyWhileIndexing compares a live index that goes on with what an
+// TestVerifyWhileIndexing compares a live index that continues with what an
 // interrupted rebuild left, which is brought to the same message for it; and the
 // live one by itself, by who may only read.
 func TestVerifyWhileIndexing(t *testing.T) {

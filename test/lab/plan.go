@@ -94,7 +94,7 @@ func (p *Plan) add(root node) {
 	p.Outline += strings.Join(outline(root, 0), "\n") + "\n"
 }
 
-// outline is a plan as lines. Branches that are alike but for their numbers are told of once.
+// outline is a plan as lines. Branches that are alike but for their numbers are listed once.
 func outline(n node, depth int) []string {
 	name := n.name()
 	if n.Index != "" {

@@ -81,14 +81,14 @@ func (s *index) openReader(ctx context.Context) (*query.Reader, error) {
 	return query.Open(ctx, store.Options{URL: s.pg.URL(site.APIRole), Program: "lab", MaxConns: 1})
 }
 
-// miss notes a bar that was not met, if err says so. The run goes on: its report shows the rest.
+// miss notes a bar that was not met, if err says so. The run continues: its report shows the rest.
 func (s *index) miss(err error, format string, args ...any) {
 	if err != nil {
 		s.missed = append(s.missed, fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), err))
 	}
 }
 
-// withReader runs fn with a reader of its own.
+// withReader runs fn with its own reader.
 func (s *index) withReader(ctx context.Context, fn func(*query.Reader) error) error {
 	r, err := s.openReader(ctx)
 	if err != nil {

@@ -18,7 +18,7 @@ type Reading struct {
 	Pages, Rows int
 	// Again are rows that were shown once more, Missed those that were there throughout and were never shown.
 	Again, Missed int
-	// Stuck says that a page came that had come before, as it would for ever.
+	// Stuck says that a page came that had come before, as it would endlessly.
 	Stuck bool
 	// Exact says that this way must see every row once.
 	Exact bool

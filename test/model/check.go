@@ -31,7 +31,7 @@ const timeFormat = "2006-01-02T15:04:05.000000Z"
 // Option changes what CheckHTTP does.
 type Option func(*checker)
 
-// ShortPages lets pages of posts be short, even empty, where they say that the list goes on, and
+// ShortPages lets pages of posts be short, even empty, where they say that the list continues, and
 // counts them. Without it every page must be full, unless its posts are too big together: no list
 // of a small index costs more than a request may. With it, what lies behind the reader may also be
 // said to be there when it is not.

@@ -111,7 +111,7 @@ func (x *Index) ApplyEvent(seq uint64, e *event.Event) {
 	case event.KindSync:
 		x.sync = nil
 		if e.Sync == event.SyncOpen {
-			return // its end is told, or it changes nothing
+			return // its end comes, or it changes nothing
 		}
 		x.account(e.DID).syncRev = max(x.account(e.DID).syncRev, e.Rev)
 		if e.Sync == event.SyncOver {

@@ -255,7 +255,7 @@ func (g *generator) resync(a *genAccount) {
 	if state == event.SyncOpen && g.chance(80) { // else its end is never told
 		g.emit(event.Event{Kind: event.KindSync, DID: a.did, Rev: tid(repo), Sync: event.SyncOver})
 	}
-	for g.chance(40) { // the account goes on at once
+	for g.chance(40) { // the account writes more at once
 		g.put(pick(g.rng, event.KindCreate, event.KindCreate, event.KindUpdate), a, pick(g.rng, a.keys...), g.newRev(a))
 	}
 	g.still = false

@@ -71,7 +71,7 @@ const (
 	newer                  // with before
 )
 
-// ahead returns whether the page says that more follows in a direction, the token to go on with,
+// ahead returns whether the page says that more follows in a direction, the token to continue with,
 // and the place that it stands for.
 func (p *page) ahead(d direction) (more bool, token string, at int) {
 	if d == older {
@@ -310,7 +310,7 @@ func (l *list) glance(ctx context.Context) error {
 	return nil
 }
 
-// fromRows goes on from the cursors of the first page's rows, and from that of a post that came
+// fromRows continues from the cursors of the first page's rows, and from that of a post that came
 // alone, in this list or not, both ways and then back. A row's cursor leaves the row out.
 func (l *list) fromRows(ctx context.Context) error {
 	rows := slices.Clone(sample(l.first.Posts, 3))

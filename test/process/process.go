@@ -266,7 +266,7 @@ func Fetch(url string) (int, string) {
 	return res.StatusCode, string(body)
 }
 
-// FreeAddr is a loopback address that nobody listens on and that this process was not given
+// FreeAddr is a loopback address that nothing listens on and that this process was not given
 // before. It lies below the ports that systems give to outgoing connections, so that none takes it
 // while its program is down.
 func FreeAddr() (string, error) {

@@ -271,10 +271,10 @@ func (j *Jetstream) Kill() {
 }
 
 // Hang stops the server's process in its tracks (SIGSTOP): its connections stay open, and nothing is answered any more.
-// Resume lets it go on.
+// Resume lets it continue.
 func (j *Jetstream) Hang() error { return j.signal(syscall.SIGSTOP) }
 
-// Resume lets a server that hangs go on.
+// Resume lets a server that hangs continue.
 func (j *Jetstream) Resume() error { return j.signal(syscall.SIGCONT) }
 
 // Restart starts an ended server again, on the same address and folder, and waits as WaitAttached does.

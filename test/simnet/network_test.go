@@ -115,7 +115,7 @@ func TestWrongChangesAreRefusedAndEmitNothing(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, before, after)
 			require.Equal(t, int64(1), n.Seq())
-			_, err = n.CreatePost(did, "next", NewPost(n.Now(), "goes on"))
+			_, err = n.CreatePost(did, "next", NewPost(n.Now(), "continues"))
 			require.NoError(t, err)
 		})
 	}

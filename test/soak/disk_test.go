@@ -152,7 +152,7 @@ func (s *site) diskFullNATS(rng *rand.Rand) trouble {
 	return t
 }
 
-// diskFullTables moves the index to a small disk and fills it: Postgres goes on
+// diskFullTables moves the index to a small disk and fills it: Postgres continues
 // and refuses what needs room.
 func (s *site) diskFullTables(rng *rand.Rand) trouble {
 	if !canMount() {

@@ -46,7 +46,7 @@ func TestPlansHaveEverything(t *testing.T) {
 		missing[m.kind] = true
 	}
 	n := len(missing)
-	require.Len(t, catalogue(), n, "each has a name of its own")
+	require.Len(t, catalogue(), n, "each has its own name")
 	for seed := range n {
 		for _, m := range plan(uint64(seed)) {
 			delete(missing, m.kind)

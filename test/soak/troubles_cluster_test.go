@@ -32,7 +32,7 @@ const (
 )
 
 // openCluster starts a NATS cluster, inside this process: its replicas can be made
-// late. Every program asks a member of its own.
+// late. Every program asks its own member.
 func (s *site) openCluster() {
 	s.cluster = natstest.Cluster(s.t, 3, natstest.With(func(o *server.Options) {
 		o.MaxPayload = 4 << 20

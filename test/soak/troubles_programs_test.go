@@ -92,7 +92,7 @@ func (s *site) pausedInTransaction(rng *rand.Rand) trouble {
 	return t
 }
 
-// rebuild makes the index anew with a fault in it, and runs the command until it
+// rebuild rebuilds the index with a fault in it, and runs the command until it
 // succeeds, as an operator does.
 func (s *site) rebuild(f fault.Fault, form fault.Form, kind string, kill bool) trouble {
 	tool := s.ownerTool("rebuild")
@@ -106,7 +106,7 @@ func (s *site) rebuild(f fault.Fault, form fault.Form, kind string, kill bool) t
 		if time.Now().Before(next) {
 			return
 		}
-		// One that was killed has a lease of its own, which must end first.
+		// One that was killed has its own lease, which must end first.
 		if tries++; tries > rebuildTries {
 			s.t.Fatalf("the rebuild fails again and again: %s", tool.Tail())
 		}
@@ -164,6 +164,6 @@ func (s *site) migrate(rng *rand.Rand) {
 	s.must(tool.Start())
 	<-tool.Done()
 	if code, _ := tool.Ended(); code != 0 {
-		s.t.Fatalf("the migration cannot go on after a kill: %s", tool.Tail())
+		s.t.Fatalf("the migration cannot continue after a kill: %s", tool.Tail())
 	}
 }

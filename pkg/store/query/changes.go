@@ -73,7 +73,7 @@ func PlaceOf(p keyset.Position) (place Place, ok bool) {
 type ChangeQuery struct {
 	// List is the list, whose From, Way and Limit mean nothing here.
 	List PostQuery
-	// After is where to go on; nil asks for the place of now alone.
+	// After is where to continue; nil asks for the present position only.
 	After *Place
 	// Limit is 1 to MaxLimit.
 	Limit int
@@ -94,7 +94,7 @@ type Change struct {
 // ChangePage is a page of changes, in the order of commit.
 type ChangePage struct {
 	Changes []Change
-	// Next is where to go on. It is the place of now unless HasNext says that there may be more
+	// Next is where to continue. It is the present position unless HasNext says that there may be more
 	// at once; then the page may be short, even empty.
 	Next    Place
 	HasNext bool

@@ -92,7 +92,7 @@ func TestChangesPlan(t *testing.T) {
 	require.Equal(t, begin.Change+query.MaxChanges, page.Next.Change)
 }
 
-// A page of changes whose records are very big is short, and goes on behind them.
+// A page of changes whose records are very big is short, and the next continues behind them.
 func TestChangesOfBigRecords(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -127,8 +127,8 @@ func TestChangesOfBigRecords(t *testing.T) {
 }
 
 // A database that was restored from an older copy, or a standby that was promoted before it had
-// everything, gives numbers again that others had before. Who has one of those begins anew; who
-// has one of the common past goes on, and so does who asks a standby that is behind.
+// everything, gives numbers again that others had before. A follower with one of those starts over;
+// one with a number of the common past continues, as does one that asks a standby that is behind.
 func TestChangesOfARestoredIndex(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)

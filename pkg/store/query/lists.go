@@ -31,7 +31,7 @@ type list struct {
 type sample struct {
 	n           int
 	first, last event.Key
-	// full says that the list goes on behind the last.
+	// full says that the list continues behind the last.
 	full bool
 }
 
@@ -83,7 +83,7 @@ func (g clause) next(direction keyset.Direction) (key event.Key, ok bool) {
 }
 
 // sampledBefore reports whether all that was sampled of one of the clause's lists
-// comes before the range, and the list goes on.
+// comes before the range, and the list continues.
 func (g clause) sampledBefore(rng keyRange, direction keyset.Direction) bool {
 	start := rng.hi
 	if direction == keyset.Backward {
@@ -116,7 +116,7 @@ type conjunction struct {
 	// of sight. swept are all these accounts, or those nearest to the page.
 	sweeping, sweptAll bool
 	swept              []swept
-	// nothing says that a name which every post must have is nobody's.
+	// nothing says that no post has a name which every post must have.
 	nothing bool
 }
 
@@ -165,7 +165,7 @@ func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, err
 		}
 		return out
 	}
-	// What must be there and must not be is nobody's.
+	// No post has a name that must be there and must not.
 	asked := slices.DeleteFunc(slices.Clone(q.Tags), func(tag string) bool { return slices.Contains(q.None, tag) })
 	wanted := pick(asked, tags)
 	if q.All {

@@ -234,7 +234,7 @@ func explain(t *testing.T, r *query.Reader, s query.Statement) node {
 	return plans[0].Plan
 }
 
-// A page of records that are very big is short, and a walk goes on behind it.
+// A page of records that are very big is short, and a walk continues behind it.
 // Postgres neither reads nor sends more of the records than the page holds.
 func TestPostsOfBigRecords(t *testing.T) {
 	t.Parallel()

@@ -65,8 +65,8 @@ const readerStatements = 256
 // Close closes the reader's connections.
 func (r *Reader) Close() { r.pool.Close() }
 
-// maxSwitches bounds how often a query is begun anew because of a switch: one that
-// got a connection of before another had the pool made anew may have to.
+// maxSwitches bounds how often a query is begun again because of a switch: one that got a connection
+// from before another query replaced the pool may have to.
 const maxSwitches = 5
 
 const schemaKey = "tagstream schema"

@@ -302,7 +302,7 @@ func (s *search) segment(ctx context.Context, p strategy, rng keyRange, want int
 // first so many rows is within as many rows of each clause.
 //
 // A probe is a subquery with OFFSET 0. That keeps it one: Postgres would make a
-// join of it, in an order of its own choice.
+// join of it, in any order.
 func segmentQuery(p strategy, c conjunction, direction keyset.Direction, rng keyRange, want int) Statement {
 	q := &builder{direction: direction, args: []any{p.rows, rng.lo, rng.hi, want}}
 	var from string

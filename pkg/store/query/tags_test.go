@@ -162,7 +162,7 @@ func TestTagsFromAnywhere(t *testing.T) {
 				require.Equal(t, last < len(list), page.HasNext, label)
 				require.Equal(t, first > 0, page.HasPrevious, label)
 
-				// From the edges the list goes on on both sides.
+				// From the edges the list continues on both sides.
 				below, err := r.Tags(t.Context(), query.TagQuery{From: page.Next, Limit: 2})
 				require.NoError(t, err)
 				require.Equal(t, append([]query.TagCount{}, list[last:min(last+2, len(list))]...), append([]query.TagCount{}, below.Rows...), label)
@@ -319,7 +319,7 @@ func vacuumTags(t *testing.T, o store.Options) {
 	})
 }
 
-// A page in the midst of a tie of 10,000 reads its rows, one more to know
+// A page within a tie of 10,000 reads its rows, one more to know
 // whether there are others, and one behind it for the same reason; from the
 // index alone, and without a sort.
 //

@@ -37,7 +37,7 @@ func TestExitCodes(t *testing.T) {
 		"backfill of nothing":   {args: []string{"backfill"}, code: 2, stderr: "--from"},
 		"backfill from the tip": {args: []string{"backfill", "--from=tip", "--for=1h"}, code: 2, stderr: "--from"},
 		"backfill from a word":  {args: []string{"backfill", "--from=yesterday", "--for=1h"}, code: 2, stderr: "--from: must be an RFC 3339 time"},
-		"backfill for ever":     {args: []string{"backfill", "--from=-3d", "--for=0s"}, code: 2, stderr: "--for"},
+		"an empty window":       {args: []string{"backfill", "--from=-3d", "--for=0s"}, code: 2, stderr: "--for"},
 		"backfill with a bad host": {
 			args: []string{"backfill", "--from=-3d", "--for=1d"}, environ: []string{"TAGSTREAM_JETSTREAM_HOSTS=wss://x"}, code: 2, stderr: "TAGSTREAM_JETSTREAM_HOSTS",
 		},

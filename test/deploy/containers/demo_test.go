@@ -252,7 +252,7 @@ func testUpgrade(t *testing.T, s *stack) {
 	sum, _ := l.end()
 	t.Log(sum)
 	require.Empty(t, sum.failed)
-	require.Empty(t, sum.again, "what is told to stop finishes its answers")
+	require.Empty(t, sum.again, "what is stopped finishes its answers")
 	s.awaitWell(t)
 	for _, b := range s.boxes() {
 		require.False(t, before[b.id], "%s was not replaced", b.name)

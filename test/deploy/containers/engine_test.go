@@ -138,7 +138,7 @@ func (b *box) kill(t testing.TB) {
 		})
 		return
 	}
-	// What an engine was told to kill it does not start again by itself.
+	// An engine does not restart by itself what it was asked to kill.
 	_, err := b.engine.ContainerKill(t.Context(), b.id, client.ContainerKillOptions{Signal: "KILL"})
 	require.NoError(t, err, b.name)
 	_, err = b.engine.ContainerStart(t.Context(), b.id, client.ContainerStartOptions{})

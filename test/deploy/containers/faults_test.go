@@ -54,7 +54,7 @@ type figures struct {
 	restarted, reloaded int
 	done                map[string]int // faults by kind
 	// requests are those while the proxy was there, alone those while the
-	// fault was its own: there is one of it, and no one to ask instead.
+	// fault was its own: there is one of it, and nothing to ask instead.
 	requests, alone requests
 }
 
@@ -203,7 +203,7 @@ func (b *bench) testRollingRestart(t *testing.T) {
 	b.sum.requests = b.sum.requests.plus(sum)
 	t.Logf("%d restarted, %d reloaded; %s, the slowest took %.1f s", b.sum.restarted, b.sum.reloaded, sum, slowest.Seconds())
 	require.Empty(t, sum.failed)
-	require.Empty(t, sum.again, "what is told to stop finishes its answers")
+	require.Empty(t, sum.again, "what is stopped finishes its answers")
 	require.Greater(t, sum.asked, 1000, "too few to say anything")
 }
 

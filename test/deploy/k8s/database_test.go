@@ -142,14 +142,14 @@ func urlProblems(workload, address string, c *clusterSpec) []string {
 		}
 	}
 	if !slices.Contains(roles, role) {
-		out = append(out, fmt.Sprintf("%s: nobody makes the role %s", workload, role))
+		out = append(out, fmt.Sprintf("%s: nothing makes the role %s", workload, role))
 	}
 	if database != c.Bootstrap.InitDB.Database {
-		out = append(out, fmt.Sprintf("%s: nobody makes the database %s", workload, database))
+		out = append(out, fmt.Sprintf("%s: nothing makes the database %s", workload, database))
 	}
 	for _, host := range hosts {
 		if host != "postgres-rw:5432" && host != "postgres-ro:5432" {
-			out = append(out, fmt.Sprintf("%s: nobody makes the Service %s", workload, host))
+			out = append(out, fmt.Sprintf("%s: nothing makes the Service %s", workload, host))
 		}
 	}
 	if workload != "api" && (hosts[0] != "postgres-rw:5432" || !strings.Contains(options, "target_session_attrs=read-write")) {

@@ -21,7 +21,7 @@ const (
 // world stands for an address outside.
 const world = "the world"
 
-// mayReach is who may open which ports of whom, and no one else any other: the
+// mayReach is who may open which ports of whom, and only those: the
 // separation of docker-compose.yml's networks.
 var mayReach = map[[2]string][]int32{
 	{"ingest", "nats"}:       {4222},

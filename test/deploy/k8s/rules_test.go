@@ -120,7 +120,7 @@ func podProblems(t testing.TB, all manifests) []string {
 		}
 		account := all.get("ServiceAccount", spec.ServiceAccountName)
 		if account == nil || account.Object["automountServiceAccountToken"] != false || spec.AutomountServiceAccountToken == nil || *spec.AutomountServiceAccountToken {
-			say("has a token, or no account of its own")
+			say("has a token, or no own account")
 		}
 		if account != nil && account.GetLabels()[nameLabel] != w.name {
 			say("its account is not applied with it (docs/kubernetes.md, upgrading)")

@@ -12,7 +12,7 @@ import (
 // theirs are secrets that an operator makes, and what programs may see of them.
 var theirs = map[string]string{"postgres-ca": "ca.crt"}
 
-// secretProblems follows every file that a program is told of to the secret it
+// secretProblems follows every file that a program reads to the secret it
 // comes from, and every secret to who makes it.
 func secretProblems(t testing.TB, all, secrets manifests) []string {
 	t.Helper()
@@ -47,7 +47,7 @@ func secretProblems(t testing.TB, all, secrets manifests) []string {
 					}
 					switch object := secrets.get(kind, name); {
 					case object == nil:
-						say("nobody makes %s %s", kind, name)
+						say("nothing makes %s %s", kind, name)
 					case object.Object["data"].(map[string]any)[item.Key] == nil:
 						say("%s %s has no key %s", kind, name, item.Key)
 					}

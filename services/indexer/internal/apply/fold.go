@@ -271,7 +271,7 @@ func (f *fold) erase(a *account) {
 	}
 }
 
-// resync begins a #sync or ends it. One that was told before is begun again: its
+// resync begins a #sync or ends it. One that came before is begun again: its
 // replacements may be of another moment now. The beginning alone keeps nothing out: the
 // end may never come, and then what the account has stays right.
 func (f *fold) resync(seq uint64, ev *event.Event) {

@@ -41,7 +41,7 @@ type follower struct {
 	q     query.PostQuery
 	held  map[string]string
 	place query.Place
-	// from is where its listing goes on, nil once it is whole.
+	// from is where its listing continues, nil once it is whole.
 	from *keyset.Position
 }
 

@@ -27,7 +27,7 @@ func End(seq uint64) Step {
 type History struct {
 	DID string
 	// Steps are its events in the order of the stream up to Through, with an
-	// End wherever others' events came between.
+	// End where others' events came between.
 	Steps   []Step
 	Through uint64
 	// Whole says that Steps go back to the beginning of the stream, which was

@@ -76,13 +76,13 @@ func (h *histories) add(m stream.Message) error {
 	}
 	ev, err := event.Decode(m.Data)
 	if err != nil {
-		return nil //nolint:nilerr // a dead letter that nobody redrives: as when it was passed
+		return nil //nolint:nilerr // a dead letter that is not redriven: as when it was passed
 	}
 	for did, a := range h.open {
 		switch {
 		case did == ev.DID:
 		case ev.Kind == event.KindPosition:
-			// It may come in the midst of a #sync's replacements.
+			// It may come between the replacements of a #sync.
 			a.steps = append(a.steps, apply.Step{Seq: m.Seq, Event: ev})
 		default:
 			a.steps = append(a.steps, apply.End(m.Seq))

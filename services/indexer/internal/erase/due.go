@@ -68,7 +68,7 @@ func (p *pass) decide(m message) bool {
 			return false
 		}
 		if ev.Kind == event.KindPosition {
-			return false // it may go on with any #sync
+			return false // it may continue any #sync
 		}
 		if p.did == "" {
 			p.did = ev.DID

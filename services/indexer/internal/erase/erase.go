@@ -17,7 +17,7 @@
 //     whose end is not said, the first replacement and the message that ends it stay,
 //     and a rebuild asks the live index for the markers and floors that it cannot make
 //     any more (write.Writer.Recall, RecallFloors).
-//   - A pass may end anywhere and be begun anew, by another indexer too. The
+//   - A pass may end anywhere and be begun again, by another indexer too. The
 //     evidence stays true, so it needs no fencing.
 //
 // What it cannot do: an edited post keeps the payloads of its former versions until

@@ -245,7 +245,7 @@ func TestPass(t *testing.T) {
 }
 
 // TestPassLeavesTheEnds: neither the first message, which tells gaps from
-// trimming, nor the last, behind which ingest goes on, nor what was not folded in.
+// trimming, nor the last, behind which ingest resumes, nor what was not folded in.
 func TestPassLeavesTheEnds(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

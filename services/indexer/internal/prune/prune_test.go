@@ -95,7 +95,7 @@ func (x *index) count(o store.Options, table string) (n int) {
 
 // TestPruneMarkers: markers go when the upstream time has come so far, not before;
 // until then an older event does not bring a post back; and an index that is
-// made anew shows the same.
+// that is rebuilt shows the same.
 func TestPruneMarkers(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
@@ -284,7 +284,7 @@ func TestPruneTags(t *testing.T) {
 	require.Empty(t, page("secret", before.Next, keyset.Forward).Rows)
 	require.Empty(t, page("secret", before.Previous, keyset.Backward).Rows)
 
-	// The writer made their rows and remembers the ids, which are nobody's now.
+	// The writer made their rows and remembers the ids, which are free now.
 	x.put(day0.Add(time.Hour), with(create("5", "a"), "did:plc:d", "secret"), event.Event{Kind: event.KindAccount, DID: "did:plc:c", Active: true})
 	later := page("secret", before.Previous, keyset.Backward)
 	require.Len(t, later.Rows, 1)
@@ -304,7 +304,7 @@ func TestPruneTagsOfASweep(t *testing.T) {
 	a := apply.Applier{Writer: x.writer, Logger: quiet}
 	x.put(day0, create("1", "a"))
 	pool := pgtest.Pool(t, o.URL)
-	// As in the midst of one: unlisted, and listed again.
+	// As within one: unlisted, and listed again.
 	_, err := pool.Exec(t.Context(), `
 		INSERT INTO tagstream.sweeps (account_id, hidden) SELECT id, true FROM tagstream.accounts;
 		INSERT INTO tagstream.sweep_counts (account_id, tag_id, hour, posts) SELECT a.id, t.id, -1, 1 FROM tagstream.accounts a, tagstream.tags t;
@@ -325,7 +325,7 @@ func TestPruneTagsOfASweep(t *testing.T) {
 }
 
 // TestPruneChanges: changes go when they are older than their age by the database's clock, the
-// oldest first, and who follows from before is told so.
+// oldest first, and a follower from before gets an error.
 func TestPruneChanges(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}

@@ -22,7 +22,7 @@ type plan struct {
 	// live is the live index's checkpoint when the rebuild began.
 	live store.Checkpoint
 	// foreign says that the live index is of another stream: this one was restored
-	// from an older copy, or made anew.
+	// from an older copy, or created again.
 	foreign bool
 	// first is the first message that is replayed, and carry says that the live
 	// index has to say what was before: the stream does not begin at 1.

@@ -49,7 +49,7 @@ type Rebuild struct {
 	JS       jetstream.JetStream
 	Database store.Options // with the owner's role
 	ID       string        // unique to the run
-	// Restart drops what an interrupted run left, instead of going on from it.
+	// Restart drops what an interrupted run left, instead of continuing it.
 	Restart bool
 	// AcceptDifferences switches to the new index though it differs from the live
 	// one, or has not come as far in upstream time as one of another stream.

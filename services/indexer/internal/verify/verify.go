@@ -72,7 +72,7 @@ func (v *Verify) Compare(ctx context.Context, schema, other string) (check.Findi
 	case err != nil:
 		return check.Findings{}, err
 	case cp.Seq == at.Seq:
-		// If nobody writes, it stays so.
+		// Without a writer it stays so.
 		f, err := v.verifier().Compare(ctx, schema, other, nil)
 		if err == nil && f.N > 0 && other != store.Live {
 			// Perhaps only the last of what it is brought to is missing.

@@ -4,7 +4,7 @@
 //
 // What is published late must not bring back what is gone. The reader of the
 // present passes over deletions of posts that the index never had, so their
-// creates alone would stay for ever; and a host forgets, hours later, versions
+// creates alone would stay; and a host forgets, hours later, versions
 // that were replaced or deleted, but not the deletions. So history is read
 // from the window's beginning to the present, twice:
 //

@@ -71,7 +71,7 @@ func TestSurvey(t *testing.T) {
 		"the last status":              {history: []*event.Event{account(5, "b", true, ""), account(20, "b", false, "new")}, ask: account(20, "b", false, "new"), hidden: true},
 		"replaced without it":          {history: []*event.Event{ev(20, event.KindSync, "a", ""), ev(21, event.KindCreate, "a", "q")}, gone: true},
 		"replaced with it":             {history: []*event.Event{ev(20, event.KindSync, "a", ""), at(20, ev(21, event.KindCreate, "a", "p"))}},
-		"replaced, then written anew":  {history: []*event.Event{ev(20, event.KindSync, "a", ""), ev(20, event.KindCreate, "a", "q"), ev(21, event.KindCreate, "a", "p")}, gone: true},
+		"replaced, then written again": {history: []*event.Event{ev(20, event.KindSync, "a", ""), ev(20, event.KindCreate, "a", "q"), ev(21, event.KindCreate, "a", "p")}, gone: true},
 		"replaced at a later revision": {history: []*event.Event{ev(20, event.KindSync, "a", ""), ev(23, event.KindCreate, "a", "p")}},
 		"of another's #sync":           {history: []*event.Event{ev(20, event.KindSync, "a", ""), ev(21, event.KindSync, "z", ""), ev(23, event.KindCreate, "a", "p")}, gone: true},
 		"replaced twice":               {history: []*event.Event{ev(20, event.KindSync, "a", ""), at(20, ev(20, event.KindCreate, "a", "p")), ev(22, event.KindSync, "a", "")}, gone: true},

@@ -34,8 +34,8 @@ type Result struct {
 	// TagsDropped counts the tags of a kept post that were not: malformed,
 	// empty, too long, or past the limit of a post.
 	TagsDropped int
-	// TimeRefused says that a kept account event has no upstream time of its own that
-	// can be used: it is ordered by the host's.
+	// TimeRefused says that a kept account event has no usable upstream time: it is
+	// ordered by the host's.
 	TimeRefused bool
 }
 
@@ -73,11 +73,11 @@ func (d Decoder) Decode(ev *jetstream.Event, pos event.Position) Result {
 
 // maxAhead is how far an account event's own time may be ahead of when the host saw
 // it, which differs by the clocks of two servers: hosts refuse revisions that are
-// farther ahead. Whoever could name any time would outlast all statuses to come.
+// farther ahead. Without a limit, one status could outlast all later ones.
 const maxAhead = 5 * time.Minute
 
-// upstream returns where an account event stands by its own account, nil where that
-// is of no use. seen is when the host saw it: nobody imports times for such events.
+// upstream returns the place of an account event by its own account, nil where that cannot be used.
+// seen is when the host saw it: times of such events are not imported.
 func upstream(a *jetstream.Account, seen time.Time) *event.Upstream {
 	t, ok := event.ParseTime(a.Time)
 	if !ok || a.Seq < 0 || t.Before(time.Unix(0, 0)) || t.After(seen.Add(maxAhead)) {

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 // TestGolden decodes recorded events and compares the results with the golden
 // files. testdata/simulated.jsonl was recorded from the real Jetstream server

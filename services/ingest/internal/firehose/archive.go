@@ -32,7 +32,7 @@ var errChanged = errors.New("the segment was rewritten during the read")
 
 // blockwise is the transport of one client. Left to itself the client fetches
 // whole segment files of some 280 MB, up to three at a time, into memory
-// wherever most blocks of a segment match, and so they do here. blockwise
+// where most blocks of a segment match, as they do here. blockwise
 // changes the plans that the host gives: whole segments become the list of all
 // their blocks, which are fetched one by one and let go; and plans are cut to
 // pageSegments, which the client takes for a page and asks for the next.
@@ -47,7 +47,7 @@ type blockwise struct {
 }
 
 // newTransport is the transport of all connections to hosts. There is no limit
-// to a whole request, since some last for ever; the watchdog bounds them.
+// to a whole request, since some last indefinitely; the watchdog bounds them.
 func newTransport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.ResponseHeaderTimeout = archiveHeaders

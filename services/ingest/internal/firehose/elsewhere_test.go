@@ -71,7 +71,7 @@ func TestSilentHostIsNotPreferredUntilItHasMore(t *testing.T) {
 	}
 	s.mu.Unlock()
 
-	// A reader that begins anew where this one is does not take the silent host either.
+	// A new reader that begins where this one is does not take the silent host either.
 	s.mu.Lock()
 	last := s.batches[len(s.batches)-1].Last
 	s.mu.Unlock()
@@ -92,7 +92,7 @@ func TestSilentHostIsNotPreferredUntilItHasMore(t *testing.T) {
 	b.emit(past.Add(4*time.Second), 505)
 	before = asked(b.dialed())
 	s.awaitThat("a question that leads nowhere", func() bool { return asked(b.dialed()) >= before+2 })
-	require.Equal(t, silent, s.count(Silent), "nobody has more: nothing leads away")
+	require.Equal(t, silent, s.count(Silent), "no host has more: nothing leads away")
 }
 
 func TestQuietNetworkIsNoSilentHost(t *testing.T) {
@@ -110,7 +110,7 @@ func TestQuietNetworkIsNoSilentHost(t *testing.T) {
 	require.Zero(t, s.count(Silent)+s.count(Disconnected)+s.count(Switched))
 	require.Equal(t, 1, s.count(Quiet), "said once")
 
-	// What both have, a reader that begins anew does not take for new either.
+	// A new reader does not take what both have for new either.
 	s.mu.Lock()
 	last := s.batches[len(s.batches)-1].Last
 	s.mu.Unlock()

@@ -143,7 +143,8 @@ func isFinal(err error) bool { return errors.Is(err, errReachedEnd) || errors.Is
 
 // Read gives what is behind from, or behind Config.Start where from is zero. While the caller has a
 // batch nothing more is read, so a slow one slows the host. It ends when StopAfter has passed or,
-// with its error, when ctx ends. Everything else it retries for ever.
+// with its error, when ctx ends. It retries everything else
+// indefinitely.
 func (rd *Reader) Read(ctx context.Context, from event.Position) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		r := &run{

@@ -320,7 +320,7 @@ func TestUnreadableArchiveIsNotPassedOverInSilence(t *testing.T) {
 	t.Parallel()
 	h := newFakeHost(t)
 	h.emit(past, seqs(1, 5)...)
-	// getBlock is not served: the client reports that and would go on.
+	// getBlock is not served: the client reports that and would continue.
 	h.change(func() {
 		h.sealed = 3
 		h.plan = `[{"name":"seg_0000000000.jss","index":0,"checksum":"0","minSeq":1,"maxSeq":3,"mode":"blocks","blocks":[{"first":0,"last":0}]}]`

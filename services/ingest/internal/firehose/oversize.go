@@ -9,7 +9,7 @@ import (
 
 // oversizeFilter is a transport whose websockets leave out messages that are longer than
 // frameLimit. The client would end the connection at one, and come to it again
-// with the next, for ever.
+// with the next, endlessly.
 type oversizeFilter struct {
 	base http.RoundTripper
 	// skipped, if not nil, hears of each message left out. It may be called
@@ -43,7 +43,7 @@ type filteredConn struct {
 	limit   uint64
 	skipped func(bytes uint64)
 	head    []byte // of the present frame, as far as not passed on
-	left    uint64 // of its payload, likewise
+	left    uint64 // the same of its payload
 }
 
 func (c *filteredConn) Read(p []byte) (int, error) {

@@ -135,7 +135,7 @@ func (r *run) position(host string, ev *jetstream.Event) event.Position {
 }
 
 // clientError says whether an error that the client yields ends the visit.
-// It nearly always does, although the client would go on by itself: behind an
+// It nearly always does, although the client would continue by itself: behind an
 // archive block that it could not read; or, after a dropped connection, from
 // its last sequence number, which a host that crashed may have given to
 // another event meanwhile. A new visit verifies that first.

@@ -38,7 +38,7 @@ func TestFailOver(t *testing.T) {
 		from, latest int           // reading begins between these of the network's seconds
 	}{
 		"both are in time": {read: 20 * minute, from: 18 * minute, latest: 19 * minute},
-		// By stamps reading would go on some 540 events behind the last one.
+		// By stamps reading would continue some 540 events behind the last one.
 		"the first is ten minutes late":             {read: 5, lagA: 10 * time.Minute, from: 0, latest: 0},
 		"the first is ten minutes late, further on": {read: 20 * minute, lagA: 10 * time.Minute, from: 18 * minute, latest: 19 * minute},
 		"the second is ten minutes late":            {read: 20 * minute, lagB: 10 * time.Minute, from: 8 * minute, latest: 19 * minute},
@@ -158,7 +158,7 @@ func (h *fakeHost) bulk(n int, at time.Time) {
 	})
 }
 
-// A host that dies in the midst of its bulk covers nothing: another one is read whole.
+// A host that dies within its bulk covers nothing: another one is read whole.
 func TestFailOverWithinTheBulk(t *testing.T) {
 	t.Parallel()
 	const bulk, live = 400, 600
@@ -205,7 +205,7 @@ func TestBulkMovesNoClock(t *testing.T) {
 	require.Equal(t, clock, s.last().Clock)
 }
 
-// A host that dies in the midst of a #sync leaves replacements that mean nothing
+// A host that dies within a #sync leaves replacements that mean nothing
 // without it. The next host gives all of it again, however much earlier it has it, also
 // where a host between them dies before it does, and where the reader stops meanwhile.
 func TestFailOverWithinASync(t *testing.T) {

@@ -33,7 +33,7 @@ func TestUnknownKindsAndFields(t *testing.T) {
 			raw(4, "gossip", ""))
 	})
 	s.await("a:1", "a:3")
-	// The host's last event is one that nobody reads. That is no stall.
+	// The host's last event is one that is not followed. That is no stall.
 	asked := len(h.dialed())
 	s.awaitThat("the watchdog to have asked thrice", func() bool { return len(h.dialed()) >= asked+3 })
 	require.Zero(t, s.count(Disconnected))

@@ -132,7 +132,7 @@ func (f *Forwarder) Run(ctx context.Context) error {
 	}
 }
 
-// lead waits for the writer's lease and makes what this program was told of the streams so.
+// lead waits for the writer's lease and then applies the configured settings of the streams.
 func (f *Forwarder) lead(ctx context.Context) (held context.Context, release func(), err error) {
 	lease := stream.NewLease(f.js, f.cfg.ID)
 	lease.OnWait = func(reason string, elsewhere bool) {

@@ -292,7 +292,7 @@ func TestFencedByAnotherWriter(t *testing.T) {
 	u.set(20, false)
 	awaitLast(t, js, 20)
 	events, _ := stored(t, js)
-	require.Equal(t, upTo(20), events, "it goes on behind what the other wrote")
+	require.Equal(t, upTo(20), events, "it continues behind what the other wrote")
 	require.Equal(t, int32(1), r.fenced.Load())
 	require.Equal(t, []event.Position{{}, at(12)}, u.begun())
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
-// TestEndOfASyncIsSaid: once nothing is read for a while in the midst of one, and not by who
-// starts, stops or reads on there.
+// TestEndOfASyncIsSaid: the end is written once nothing is read for a while within a #sync, and not
+// where ingest starts, stops or reads on there.
 func TestEndOfASyncIsSaid(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)

@@ -18,7 +18,7 @@ import (
 )
 
 // empty takes all messages out of the stream, as an operator's purge does, or as
-// trimming does while nobody writes.
+// trimming does while there is no writer.
 func empty(t *testing.T, js jetstream.JetStream) {
 	t.Helper()
 	s, err := js.Stream(t.Context(), stream.Posts)
@@ -94,8 +94,8 @@ func TestPositionIsKeptWhileBusy(t *testing.T) {
 	})
 }
 
-// TestStandbyLeavesTheStreamAlone: what a program that does not lead was told of the
-// stream does not reach it; who leads changes it, and says so.
+// TestStandbyLeavesTheStreamAlone: the stream's settings of a program that stands by do not reach
+// the stream; those of the leader do, with a line in the log.
 func TestStandbyLeavesTheStreamAlone(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)

@@ -78,9 +78,9 @@ func TestJobGoesOnAfterARestart(t *testing.T) {
 	first()
 	j, _, err := jobs.Get(t.Context(), js)
 	require.NoError(t, err)
-	require.Equal(t, jobs.Running, j.State, "nobody has ended it")
+	require.Equal(t, jobs.Running, j.State, "it has not ended")
 	lead(t, js, func(_ context.Context, j jobs.Job, _ *jobs.Run) (any, error) {
-		require.JSONEq(t, `{"N":1}`, string(j.Summary), "it goes on from there")
+		require.JSONEq(t, `{"N":1}`, string(j.Summary), "it continues from there")
 		return done{N: 2}, nil
 	})
 	require.NoError(t, <-ended)

@@ -25,7 +25,7 @@ const (
 	exitConfig  = 2
 	// backlogAge is how far back the posts of the backlog claim to reach.
 	backlogAge = 72 * time.Hour
-	// keptEntries is how much of the network's log is kept: no one reads it here.
+	// keptEntries is how much of the network's log is kept: it is not read here.
 	keptEntries = -1
 	// markerName is the file that says that a folder was made by this command and may be emptied by it.
 	markerName = ".tagstream-upstream"
