@@ -9,31 +9,83 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// TestStatusOrder: what an account event says of itself counts before what the host
-// that told it says.
+// TestStatusOrder has a line for each part of the order: of one host its numbers count, of
+// different hosts the upstream time and number, which the host's stand in for.
 func TestStatusOrder(t *testing.T) {
 	t.Parallel()
-	at := func(second int) time.Time { return time.Unix(int64(second), 0).UTC() }
-	status := func(seen, seq int, upstream ...int) event.StatusOrder {
-		ev := &event.Event{Kind: event.KindAccount, Source: event.Position{Seq: uint64(seq), Time: at(seen)}}
+	// status is told by a host as its event seq, at its time, with an upstream time and number.
+	status := func(host string, seq, at int, upstream ...int) event.StatusOrder {
+		second := func(n int) time.Time { return time.Unix(int64(n), 0).UTC() }
+		ev := &event.Event{Kind: event.KindAccount, Source: event.Position{Host: host, Seq: uint64(seq), Time: second(at)}}
 		if upstream != nil {
-			ev.Upstream = &event.Upstream{Time: at(upstream[0]), Seq: uint64(upstream[1])}
+			ev.Upstream = &event.Upstream{Time: second(upstream[0]), Seq: uint64(upstream[1])}
 		}
 		return ev.StatusOrder()
 	}
-	for name, c := range map[string]struct{ newer, older event.StatusOrder }{
-		"by the host's time":             {status(2, 1), status(1, 2)},
-		"by its number at one time":      {status(1, 2), status(1, 1)},
-		"by the upstream time":           {status(1, 1, 6, 1), status(2, 2, 5, 2)},
-		"by its number at one time, too": {status(1, 1, 5, 2), status(2, 2, 5, 1)},
-		"an old message by the host's":   {status(7, 1), status(9, 2, 6, 9)},
-		"a new one, of an older message": {status(9, 2, 6, 9), status(5, 1)},
-		"any is newer than none":         {status(0, 1), event.StatusOrder{}},
-	} {
-		require.True(t, c.newer.After(c.older), name)
-		require.False(t, c.older.After(c.newer), name)
+	old := func(at, seq int) event.StatusOrder { // of a row without a host
+		return event.StatusOrder{Time: time.Unix(int64(at), 0).UTC(), Seq: uint64(seq)}
 	}
-	require.False(t, status(1, 1, 5, 2).After(status(3, 3, 5, 2)), "the same, by two hosts")
+	const newer, again, older = "newer", "again", "older"
+	for _, c := range []struct {
+		name       string
+		last, next event.StatusOrder
+		want       string
+	}{
+		{"anything after nothing", event.StatusOrder{}, status("a", 1, 0), newer},
+
+		{"one host, by its numbers", status("a", 1, 1, 5, 1), status("a", 2, 2, 6, 2), newer},
+		{"though the clock upstream went back", status("a", 474, 100, 100, 10), status("a", 2887, 40, 40, 60), newer},
+		{"and the relay was exchanged in between", status("a", 474, 100, 100, 60), status("a", 2887, 40, 40, 10), newer},
+		{"its past, whose time is later", status("a", 2887, 40, 40, 60), status("a", 474, 100, 100, 10), older},
+		{"its past", status("a", 2, 2, 6, 2), status("a", 1, 1, 5, 1), older},
+		{"by its numbers, without upstream's", status("a", 1, 9), status("a", 2, 7), newer},
+		{"one with upstream's and one without", status("a", 1, 1, 5, 1), status("a", 2, 2), newer},
+		{"the same event", status("a", 1, 1, 5, 1), status("a", 1, 1, 5, 1), again},
+		{"the same event, without upstream's", status("a", 1, 1), status("a", 1, 1), again},
+		{"the same upstream event under another number", status("a", 1, 1, 5, 1), status("a", 2, 2, 5, 1), again},
+
+		{"a wiped host, that counts from the start", status("a", 2887, 40, 40, 60), status("a", 3, 50, 50, 70), newer},
+		{"without upstream's", status("a", 2887, 40), status("a", 3, 50), newer},
+		{"that tells the last status again", status("a", 2887, 40, 40, 60), status("a", 3, 50, 40, 60), again},
+		{"or an older one", status("a", 2887, 40, 40, 60), status("a", 3, 50, 30, 50), older},
+
+		{"two hosts, by the upstream time", status("a", 9, 9, 5, 1), status("b", 1, 1, 6, 1), newer},
+		{"whatever their numbers", status("a", 1, 1, 6, 1), status("b", 9, 9, 5, 2), older},
+		{"at one time by its number", status("a", 9, 9, 5, 1), status("b", 1, 1, 5, 2), newer},
+		{"at one time by its number, older", status("a", 1, 1, 5, 2), status("b", 9, 9, 5, 1), older},
+		{"the same upstream event", status("a", 1, 1, 5, 1), status("b", 9, 9, 5, 1), again},
+		{"without upstream's by the hosts' times", status("a", 9, 1), status("b", 1, 2), newer},
+		{"whose numbers say nothing", status("a", 1, 1), status("b", 2, 1), older},
+		{"one with upstream's and one without, by time", status("b", 5, 9, 6, 9), status("a", 1, 7), newer},
+
+		{"a row without a host, by time", old(5, 1), status("a", 1, 1, 6, 1), newer},
+		{"then by number", old(5, 1), status("a", 1, 1, 5, 2), newer},
+		{"else it stays", old(5, 1), status("a", 9, 9, 4, 9), older},
+		{"its event, told again", old(5, 1), status("a", 1, 1, 5, 1), again},
+	} {
+		got, at := older, c.last
+		isNewer, isAgain := at.Follow(c.next)
+		switch {
+		case isNewer && isAgain:
+			t.Error(c.name, "both newer and told again")
+		case isNewer:
+			got = newer
+		case isAgain:
+			got = again
+		}
+		require.Equal(t, c.want, got, c.name)
+		if got == older {
+			require.Equal(t, c.last, at, c.name)
+		} else {
+			require.Equal(t, c.next, at, c.name)
+		}
+	}
+
+	// The host that told it last is the one whose numbers count.
+	at := status("a", 5, 100, 100, 10)
+	at.Follow(status("b", 300, 100, 100, 10))
+	isNewer, _ := at.Follow(status("b", 301, 40, 40, 11))
+	require.True(t, isNewer)
 }
 
 func TestStatusMeaning(t *testing.T) {

@@ -47,13 +47,10 @@ type Index struct {
 
 type account struct {
 	inactive bool
-	deleted  bool // the last account event that applied was a deletion
-	// lastTime and lastSeq are of the last account event that applied: the network's own, or the
-	// host's where the event has none of the network's.
-	lastTime time.Time
-	lastSeq  uint64
-	floor    string // the highest rev that the account's erased posts had
-	syncRev  string // below it nothing of the account is taken any more
+	deleted  bool         // the last account event that applied was a deletion
+	last     *event.Event // the account event that its status comes from, as it was told last
+	floor    string       // the highest rev that the account's erased posts had
+	syncRev  string       // below it nothing of the account is taken any more
 }
 
 // pendingSync is a sync event whose repository is still coming.
@@ -215,25 +212,66 @@ func (x *Index) taken(place Place) bool {
 	return false
 }
 
-// applyAccount follows a change of an account's hosting status. They are ordered by the
-// network's own time and number, by the host's where an event has none.
+// applyAccount follows a change of an account's hosting status.
 func (x *Index) applyAccount(e *event.Event) {
 	if e.Status == "throttled" || e.Status == "desynchronized" {
 		return
 	}
-	a, t, seq := x.account(e.DID), e.Source.Time, e.Source.Seq
-	if e.Upstream != nil {
-		t, seq = e.Upstream.Time, e.Upstream.Seq
-	}
+	a := x.account(e.DID)
 	deleted := !e.Active && e.Status == "deleted"
-	again := t.Equal(a.lastTime) && seq == a.lastSeq && a.deleted && deleted // with what came since
-	if !again && (t.Before(a.lastTime) || t.Equal(a.lastTime) && seq <= a.lastSeq) {
+	switch how := compareStatuses(e, a.last); {
+	case how == olderStatus:
+		return
+	case how == toldAgain && !(a.deleted && deleted):
+		a.last = e // the next one is compared with it as it was told now
 		return
 	}
-	a.lastTime, a.lastSeq, a.inactive, a.deleted = t, seq, !e.Active, deleted
+	// A deletion told again takes what came since with it.
+	a.last, a.inactive, a.deleted = e, !e.Active, deleted
 	if deleted {
 		x.erase(e.DID)
 	}
+}
+
+// comparison is what one status is to another that came before it.
+type comparison int
+
+const (
+	olderStatus comparison = iota
+	toldAgain
+	newerStatus
+)
+
+// compareStatuses says what a status is to the last one that counted. Of two by one host the one
+// with the greater number of that host is newer. A lower number is the host's past, unless the
+// host has lost its data and begun from the start: then both the time and the number that the
+// network gave, as far as there is one, are greater. Statuses of two hosts go by the network's
+// time and number. A time is the network's or, where it gave none, the host's.
+func compareStatuses(e, last *event.Event) comparison {
+	if last == nil {
+		return newerStatus
+	}
+	when := func(e *event.Event) (time.Time, uint64) {
+		if e.Upstream == nil {
+			return e.Source.Time, 0
+		}
+		return e.Upstream.Time, e.Upstream.Seq
+	}
+	t, n := when(e)
+	lastT, lastN := when(last)
+	oneHost := e.Source.Host != "" && e.Source.Host == last.Source.Host
+	atOnce := t.Equal(lastT) && n == lastN
+	switch {
+	case atOnce && n != 0, atOnce && e.Source.Host == last.Source.Host && e.Source.Seq == last.Source.Seq:
+		return toldAgain
+	case oneHost && e.Source.Seq > last.Source.Seq:
+		return newerStatus
+	case t.Before(lastT), t.Equal(lastT) && (oneHost || n <= lastN):
+		return olderStatus
+	case oneHost && n != 0 && lastN != 0 && n <= lastN:
+		return olderStatus
+	}
+	return newerStatus
 }
 
 // erase forgets an account's posts and markers, but for the floor.

@@ -70,6 +70,8 @@ func brokenMessage(rng *rand.Rand, e *event.Event) []byte {
 	return mustEncode(&bad)
 }
 
+const otherHost = "https://jetstream.two.example"
+
 type generator struct {
 	rng      *rand.Rand
 	host     string
@@ -144,6 +146,12 @@ func (g *generator) emit(e event.Event) {
 			e.Upstream = &event.Upstream{Seq: g.network, Time: g.now}
 			// One host stamps it late, another's clock is behind.
 			e.Source.Time = g.now.Add(time.Duration(g.rng.IntN(81)-40) * time.Second)
+			if g.chance(15) { // the network's clock has stepped back
+				e.Upstream.Time = g.now.Add(-time.Duration(g.rng.IntN(60)) * time.Second)
+			}
+		}
+		if g.chance(25) {
+			e.Source.Host = otherHost
 		}
 	}
 	g.events = append(g.events, &e)
@@ -222,6 +230,9 @@ func (g *generator) status(a *genAccount) {
 	} else {
 		last.Source.Time, last.Source.Seq = at, seq
 	}
+	if g.chance(30) { // from a host that counts from the start, or by its past
+		last.Source.Seq = uint64(1 + g.rng.IntN(4))
+	}
 }
 
 // resync emits a sync and some of what follows it: the repository, at the rev that the sync told
@@ -275,7 +286,7 @@ func (g *generator) replay() {
 			g.events = append(g.events, &e)
 		case 1:
 			g.seq++
-			e.Source.Host, e.Source.Seq = "https://jetstream.two.example", g.seq
+			e.Source.Host, e.Source.Seq = otherHost, g.seq
 			g.events = append(g.events, &e)
 		default:
 			e.Upstream = nil

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"testing"
 	"time"
 
@@ -67,11 +68,11 @@ func TestGeneratorReaches(t *testing.T) {
 			x.ApplyEvent(uint64(i+1), e)
 			p, has := x.posts[uri]
 			applied := has && p.Seq == uint64(i+1)
-			own := e.Source.Time // by which a status is ordered
-			if e.Upstream != nil {
-				own = e.Upstream.Time
+			how, last := comparison(-1), cmp.Or(a.last, e)
+			if e.ChangesStatus() && a.last != nil {
+				how = compareStatuses(e, a.last)
 			}
-			early := e.Kind == event.KindAccount && own.Before(a.lastTime)
+			oneHost, own, lastOwn := e.Source.Host == last.Source.Host, e.StatusOrder().Time, last.StatusOrder().Time
 			for what, is := range map[string]bool{
 				string(e.Kind): true, "enters": applied && !had, "edited": applied && had, "comes back": applied && marked, "leaves": had && !has,
 				"stopped by rev":          e.IsPost() && had && has && !applied,
@@ -84,8 +85,12 @@ func TestGeneratorReaches(t *testing.T) {
 				"swept":                   pending && x.sync == nil && len(x.posts) < posts,
 				"place before 1970":       applied && p.Place.Micros == 0,
 				"a hundred tags":          applied && len(p.Tags) == 100,
-				"status too late":         early && e.Upstream == nil,
-				"status told late":        early && e.Upstream != nil && e.Source.Time.After(a.lastTime),
+				"status too late":         how == olderStatus && !oneHost && e.Upstream == nil,
+				"status told late":        how == olderStatus && !oneHost && e.Upstream != nil && e.Source.Time.After(lastOwn),
+				"status after a step":     how == newerStatus && oneHost && own.Before(lastOwn),
+				"status of the past":      how == olderStatus && oneHost && own.After(lastOwn),
+				"status of a wiped host":  how == newerStatus && oneHost && e.Source.Seq < last.Source.Seq,
+				"status told by another":  how == toldAgain && !oneHost,
 				"replaced":                x.sync != nil && x.sync.repo == x.sync.rev && applied,
 				"replaced at a later rev": x.sync != nil && x.sync.repo > x.sync.rev && applied,
 				"interrupted":             pending && x.sync != nil && e.Kind == event.KindPosition,

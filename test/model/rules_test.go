@@ -22,7 +22,7 @@ var base = time.Date(2026, 8, 20, 12, 0, 0, 0, time.UTC)
 //
 //	create a/1 @3 #art #photo created=2 (key 1 of did:plc:a, rev 3, two seconds after base)
 //	delete a/1 @4
-//	account a suspended (or active, or active+suspended) at=2 seq=9
+//	account a suspended (or active, or active+suspended) at=2 seq=9 host=two
 //	sync a @5
 //	position
 func parseHistory(t testing.TB, text string) []*event.Event {
@@ -45,6 +45,8 @@ func parseHistory(t testing.TB, text string) []*event.Event {
 				e.Tags = append(e.Tags, w[1:])
 			case name == "at":
 				e.Source.Time = base.Add(time.Duration(number) * time.Second)
+			case name == "host":
+				e.Source.Host = value
 			case name == "seq":
 				e.Source.Seq = uint64(number)
 			case name == "created":
@@ -172,14 +174,21 @@ func TestFoldRules(t *testing.T) {
 		{"active counts before the status", "create a/1 @1; account a active+deleted", "a/1@1~1"},
 		{"posts arrive hidden", "account a suspended; create a/1 @1", "(a/1@1~2)"},
 		{"and are edited and deleted hidden", "account a suspended; create a/1 @1; create a/2 @1; update a/1 @2; delete a/2 @2; account a active", "a/1@2~2 -a/2@2"},
-		{"an earlier account event changes nothing", "account a suspended at=9; account a active at=8; create a/1 @1", "(a/1@1~3)"},
+		{"an earlier account event changes nothing", "account a suspended at=9; account a active at=8 host=two; create a/1 @1", "(a/1@1~3)"},
 		{"nor the same one", "account a active at=9 seq=5; account a suspended at=9 seq=5; create a/1 @1", "a/1@1~3"},
 		{"at one time the sequence number decides", "account a suspended at=9 seq=5; account a active at=9 seq=6; account a suspended at=9 seq=4; create a/1 @1", "a/1@1~4"},
 		{"the network's time counts before the host's", "account a active own=9 at=50; account a suspended own=12 at=13; create a/1 @1", "(a/1@1~3)"},
-		{"so what a host tells late changes nothing", "account a suspended own=12 at=13; account a active own=9 at=50; create a/1 @1", "(a/1@1~3)"},
-		{"nor the same from another host", "account a suspended own=9 ownseq=5 at=9; account a active own=9 ownseq=5 at=50; create a/1 @1", "(a/1@1~3)"},
-		{"at one time the network's number decides", "account a suspended own=9 ownseq=6; account a active own=9 ownseq=5; create a/1 @1", "(a/1@1~3)"},
-		{"the host's where there is no other", "account a suspended own=12 at=50; account a active at=20; create a/1 @1", "a/1@1~3"},
+		{"so what a host tells late changes nothing", "account a suspended own=12 at=13; account a active own=9 at=50 host=two; create a/1 @1", "(a/1@1~3)"},
+		{"nor the same from another host", "account a suspended own=9 ownseq=5 at=9; account a active own=9 ownseq=5 at=50 host=two; create a/1 @1", "(a/1@1~3)"},
+		{"at one time the network's number decides", "account a suspended own=9 ownseq=6; account a active own=9 ownseq=5 host=two; create a/1 @1", "(a/1@1~3)"},
+		{"the host's where there is no other", "account a suspended own=12 at=50; account a active at=20 host=two; create a/1 @1", "a/1@1~3"},
+		{"of one host its numbers decide before any time", "account a deactivated own=12; account a active own=9; create a/1 @1", "a/1@1~3"},
+		{"also before its own times", "account a deactivated at=12; account a active at=9; create a/1 @1", "a/1@1~3"},
+		{"so its past changes nothing", "account a deactivated own=12; account a active own=9; account a deactivated own=12 ownseq=1 seq=1; create a/1 @1", "a/1@1~4"},
+		{"another host's does, as it is later", "account a deactivated own=12; account a active own=9 host=two; create a/1 @1", "(a/1@1~3)"},
+		{"a host that begins from the start is known by both of the network's", "account a deactivated own=12 seq=90; account a active own=13 seq=2; create a/1 @1", "a/1@1~3"},
+		{"or by its time where there is no other", "account a deactivated at=12 seq=90; account a active at=13 seq=2; create a/1 @1", "a/1@1~3"},
+		{"of the host that tells a status again the numbers count", "account a deactivated own=12 ownseq=7; account a deactivated own=12 ownseq=7 host=two; account a active own=9 host=two; create a/1 @1", "a/1@1~4"},
 		{"each account has its own clock", "account a suspended at=9; account b suspended at=3; create a/1 @1; create b/1 @1", "(b/1@1~4) (a/1@1~3)"},
 		{"deleted erases posts and leaves a floor", "create a/1 @1; create a/2 @3; account a deleted", "a>3"},
 		{"markers count for the floor", "create a/1 @1; create a/2 @3; delete a/1 @7; account a deleted", "a>7"},
@@ -191,7 +200,7 @@ func TestFoldRules(t *testing.T) {
 		{"deleted of an account without posts leaves no floor", "account a deleted; create a/1 @1", "(a/1@1~2)"},
 		{"a deletion told again erases what came before it", "create a/1 @1; account a deleted own=9 ownseq=5; create a/1 @2; account a deleted own=9 ownseq=5; account a active own=10", "a>2"},
 		{"which a hidden account's is not", "create a/1 @1; account a suspended own=9 ownseq=5; account a deleted own=9 ownseq=5", "(a/1@1~1)"},
-		{"an earlier deleted erases nothing", "create a/1 @1; account a active at=9; account a deleted at=8", "a/1@1~1"},
+		{"an earlier deleted erases nothing", "create a/1 @1; account a active at=9; account a deleted at=8 host=two", "a/1@1~1"},
 
 		// Sync.
 		{"before the next message the stale post is there", "create a/1 @1; sync a @5", "a/1@1~1"},

@@ -115,6 +115,8 @@ func TestVerifyFinds(t *testing.T) {
 		"place": {"UPDATE tagstream_rebuild.post_tags " + moved + "; UPDATE tagstream_rebuild.post_langs " + moved + "; UPDATE tagstream_rebuild.posts " + moved,
 			"post " + uri + " is sorted at 2026-11-01T00:01:25Z (key ", 2},
 		"hidden one": {"UPDATE tagstream_rebuild.accounts SET state = 2 WHERE did = 'did:plc:hidden'", "account did:plc:hidden is hidden in tagstream and deleted in tagstream_rebuild", 1},
+		"status": {"UPDATE tagstream_rebuild.accounts SET state_host = 'h', state_host_seq = 2; UPDATE tagstream.accounts SET state_host = 'h', state_host_seq = 1 WHERE did = 'did:plc:hidden'",
+			"account did:plc:hidden has the status that h told as number 1 in tagstream, and that of h, number 2, in tagstream_rebuild", 1},
 		"listed though hidden": {both("INSERT INTO %s.post_tags SELECT t.id, p.key FROM tagstream.posts p, tagstream.tags t WHERE p.rkey = 'secret' AND t.name = 'secret'"),
 			`tag "secret" is said to have 0 visible posts and has 1 in tagstream`, 3},
 		"count":         {"UPDATE tagstream_rebuild.tags SET posts = 7 WHERE name = 'fifth'", `tag "fifth" is said to have 7 visible posts and has 500 in tagstream_rebuild`, 1},

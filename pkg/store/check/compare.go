@@ -147,22 +147,29 @@ func (r *verification) compareAccounts(ctx context.Context) (done bool, err erro
 	}
 	for a, b := pieces[0], pieces[1]; len(a)+len(b) > 0; {
 		var did string
-		var s, t store.State // active
+		var s, t accountState // active
 		switch {
 		case len(b) == 0 || len(a) > 0 && a[0].did < b[0].did:
-			did, s, a = a[0].did, a[0].state, a[1:]
+			did, s, a = a[0].did, a[0], a[1:]
 		case len(a) == 0 || b[0].did < a[0].did:
-			did, t, b = b[0].did, b[0].state, b[1:]
+			did, t, b = b[0].did, b[0], b[1:]
 		default:
-			did, s, t, a, b = a[0].did, a[0].state, b[0].state, a[1:], b[1:]
+			did, s, t, a, b = a[0].did, a[0], b[0], a[1:], b[1:]
 		}
 		if !done && did > upTo {
 			break // one of the two was not read so far
 		}
-		if s != t {
-			if err := r.findings.add("account %s is %s in %s and %s in %s", did, names[s], r.x.schema, names[t], r.y.schema); err != nil {
-				return false, err
-			}
+		var err error
+		switch {
+		case s.state != t.state:
+			err = r.findings.add("account %s is %s in %s and %s in %s", did, names[s.state], r.x.schema, names[t.state], r.y.schema)
+		case s.host != "" && t.host != "" && (s.host != t.host || s.number != t.number):
+			// Which is not known of statuses of before this was kept.
+			err = r.findings.add("account %s has the status that %s told as number %d in %s, and that of %s, number %d, in %s",
+				did, s.host, s.number, r.x.schema, t.host, t.number, r.y.schema)
+		}
+		if err != nil {
+			return false, err
 		}
 	}
 	r.lastDID = upTo
@@ -172,14 +179,17 @@ func (r *verification) compareAccounts(ctx context.Context) (done bool, err erro
 type accountState struct {
 	did   string
 	state store.State
+	// host told the state as its event number, "" where that is not known.
+	host   string
+	number int64
 }
 
 // accounts returns the next piece of accounts.
 func (x *inspection) accounts(ctx context.Context, after string) ([]accountState, error) {
-	rows, _ := x.tx.Query(ctx, `SELECT did, state FROM `+x.table("accounts")+` WHERE did > $1 ORDER BY did LIMIT $2`, after, verifyAccounts)
+	rows, _ := x.tx.Query(ctx, `SELECT did, state, state_host, state_host_seq FROM `+x.table("accounts")+` WHERE did > $1 ORDER BY did LIMIT $2`, after, verifyAccounts)
 	accounts, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (accountState, error) {
 		var a accountState
-		err := row.Scan(&a.did, &a.state)
+		err := row.Scan(&a.did, &a.state, &a.host, &a.number)
 		return a, err
 	})
 	if err != nil {

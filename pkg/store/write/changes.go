@@ -151,20 +151,23 @@ func (t *Tx) writeAccounts(ctx context.Context, accounts []*Account) error {
 	slices.SortFunc(accounts, func(a, b *Account) int { return cmp.Compare(a.DID, b.DID) })
 	n := len(accounts)
 	dids, states, times := make([]string, n), make([]int16, n), make([]time.Time, n)
-	srcs, erased, syncs, seqs := make([]int64, n), make([]string, n), make([]string, n), make([]int64, n)
+	numbers, hosts, hostNumbers := make([]int64, n), make([]string, n), make([]int64, n)
+	erased, syncs, seqs := make([]string, n), make([]string, n), make([]int64, n)
 	byDID := make(map[string]*Account, n)
 	for i, a := range accounts {
-		dids[i], states[i], times[i], srcs[i] = a.DID, int16(a.State), a.StateTime, int64(a.StateSourceSeq)
+		dids[i], states[i] = a.DID, int16(a.State)
+		times[i], numbers[i], hosts[i], hostNumbers[i] = a.Status.Time, int64(a.Status.Seq), a.Status.Host, int64(a.Status.HostSeq)
 		erased[i], syncs[i], seqs[i] = a.ErasedRev, a.SyncRev, int64(a.Seq)
 		byDID[a.DID] = a
 	}
 	rows, err := t.tx.Query(ctx, `
-		INSERT INTO accounts (did, state, state_time, state_source_seq, erased_rev, sync_rev, seq)
-		SELECT * FROM unnest($1::text[], $2::smallint[], $3::timestamptz[], $4::bigint[], $5::text[], $6::text[], $7::bigint[])
+		INSERT INTO accounts (did, state, state_time, state_source_seq, state_host, state_host_seq, erased_rev, sync_rev, seq)
+		SELECT * FROM unnest($1::text[], $2::smallint[], $3::timestamptz[], $4::bigint[], $5::text[], $6::bigint[], $7::text[], $8::text[], $9::bigint[])
 		ON CONFLICT (did) DO UPDATE SET state = excluded.state, state_time = excluded.state_time,
-		    state_source_seq = excluded.state_source_seq, erased_rev = excluded.erased_rev,
+		    state_source_seq = excluded.state_source_seq, state_host = excluded.state_host,
+		    state_host_seq = excluded.state_host_seq, erased_rev = excluded.erased_rev,
 		    sync_rev = excluded.sync_rev, seq = excluded.seq
-		RETURNING id, did`, dids, states, times, srcs, erased, syncs, seqs)
+		RETURNING id, did`, dids, states, times, numbers, hosts, hostNumbers, erased, syncs, seqs)
 	if err != nil {
 		return fmt.Errorf("write %d accounts: %w", n, err)
 	}

@@ -17,12 +17,11 @@ type Account struct {
 	ID    int64
 	DID   string
 	State store.State
-	// StateTime and StateSourceSeq order status events.
-	StateTime      time.Time
-	StateSourceSeq uint64
-	ErasedRev      string
-	SyncRev        string
-	Seq            uint64
+	// Status is where its last status stands.
+	Status    event.StatusOrder
+	ErasedRev string
+	SyncRev   string
+	Seq       uint64
 	// Sweep is nil unless the account is being swept.
 	Sweep *Sweep
 }
@@ -136,7 +135,7 @@ func (t *Tx) CountDeadLetters(n int) { t.deadLetters += int64(n) }
 // Accounts returns the rows of those of dids that have one, by DID.
 func (t *Tx) Accounts(ctx context.Context, dids []string) (map[string]*Account, error) {
 	rows, _ := t.tx.Query(ctx, `
-		SELECT a.id, a.did, a.state, a.state_time, a.state_source_seq, a.erased_rev, a.sync_rev, a.seq,
+		SELECT a.id, a.did, a.state, a.state_time, a.state_source_seq, a.state_host, a.state_host_seq, a.erased_rev, a.sync_rev, a.seq,
 		       w.gone_below, w.hidden, w.at IS NOT NULL, w.listing, w.again, w.seen_through
 		  FROM accounts a LEFT JOIN sweeps w ON w.account_id = a.id WHERE a.did = ANY($1::text[])`, dids)
 	out := make(map[string]*Account, len(dids))
@@ -145,10 +144,10 @@ func (t *Tx) Accounts(ctx context.Context, dids []string) (map[string]*Account, 
 	var hidden, listing, again *bool
 	var begun bool
 	var seen *uint64
-	_, err := pgx.ForEachRow(rows, []any{&a.ID, &a.DID, &a.State, &a.StateTime, &a.StateSourceSeq, &a.ErasedRev, &a.SyncRev, &a.Seq,
+	_, err := pgx.ForEachRow(rows, []any{&a.ID, &a.DID, &a.State, &a.Status.Time, &a.Status.Seq, &a.Status.Host, &a.Status.HostSeq, &a.ErasedRev, &a.SyncRev, &a.Seq,
 		&goneBelow, &hidden, &begun, &listing, &again, &seen}, func() error {
 		row := a
-		row.StateTime = row.StateTime.UTC()
+		row.Status.Time = row.Status.Time.UTC()
 		if goneBelow != nil {
 			row.Sweep = &Sweep{GoneBelow: *goneBelow, Hidden: *hidden, Begun: begun, Listing: *listing, Again: *again, SeenThrough: *seen}
 		}

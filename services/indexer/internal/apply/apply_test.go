@@ -136,6 +136,19 @@ func later(e event.Event, second int) event.Event {
 	return e
 }
 
+// relayed is an account event with that upstream number.
+func relayed(number uint64, e event.Event) event.Event {
+	e.Upstream.Seq = number
+	return e
+}
+
+// byOther is by another host than later.
+func byOther(e event.Event, second int) event.Event {
+	e = later(e, second)
+	e.Source.Host = "https://other.example"
+	return e
+}
+
 func TestRules(t *testing.T) {
 	t.Parallel()
 	nul := func(e event.Event) event.Event {
@@ -213,9 +226,14 @@ func TestRules(t *testing.T) {
 			{later(event.Event{Kind: event.KindPosition, Sync: event.SyncOpen}, 70), later(event.Event{Kind: event.KindPosition, Sync: event.SyncOpen}, 70)},
 			{later(create("b", 9, "art"), 60)}, {later(event.Event{Kind: event.KindPosition, Sync: event.SyncOver}, 70)}}, []string{"b", "a"}},
 		{"a take-down that a host behind its time tells", [][]event.Event{
-			{create("a", 1, "art")}, {own(40, later(status(true, ""), 150))}, {own(130, later(status(false, "takendown"), 130))}}, []string{}},
+			{create("a", 1, "art")}, {own(40, later(status(true, ""), 150))}, {own(130, byOther(status(false, "takendown"), 130))}}, []string{}},
 		{"what a host that is behind tells again", [][]event.Event{
-			{create("a", 1, "art")}, {own(130, later(status(false, "takendown"), 130))}, {own(40, later(status(true, ""), 150))}}, []string{}},
+			{create("a", 1, "art")}, {own(130, later(status(false, "takendown"), 130))}, {own(40, byOther(status(true, ""), 150))}}, []string{}},
+		{"of one host its numbers count, whatever the time", [][]event.Event{
+			{create("a", 1, "art")}, {own(130, later(status(false, "takendown"), 60))}, {own(40, later(status(true, ""), 70))}}, []string{"a"}},
+		{"also in one batch, and its past is told again", [][]event.Event{
+			{create("a", 1, "art"), relayed(1, own(130, later(status(false, "deleted"), 60))), own(40, later(status(true, ""), 70))},
+			{create("b", 2, "art")}, {relayed(1, own(130, later(status(false, "deleted"), 60)))}}, []string{"b"}},
 		{"a position within a sync does not end it", [][]event.Event{
 			{create("a", 1, "art"), create("b", 2, "art")},
 			{syncAt(9, 60), later(create("a", 9, "art"), 60)}, {later(event.Event{Kind: event.KindPosition}, 60)}}, []string{"b", "a"}},
@@ -242,6 +260,30 @@ func TestRules(t *testing.T) {
 			x.checkTotals()
 		})
 	}
+}
+
+// TestStatusesBeforeACarriedRow: an account's row that a rebuild carried over is ahead of the
+// stream. The statuses before it are not folded over it, where the order of three of them goes
+// round.
+func TestStatusesBeforeACarriedRow(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	told := []event.Event{
+		create("a", 1, "art"),
+		relayed(1, own(90, later(status(false, "deactivated"), 10))),
+		relayed(1, own(50, byOther(status(false, "deactivated"), 11))), // older than the one before, newer than the next
+		relayed(2, own(40, later(status(true, ""), 20))),
+	}
+	x.apply(told...)
+	require.Equal(t, []string{"a"}, x.posts("art"))
+	require.NoError(t, x.applier.Writer.Apply(t.Context(), func(_ *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+		cp.Seq = 0
+		return cp, nil
+	}))
+	x.seq = 0
+	x.apply(told...)
+	require.Equal(t, []string{"a"}, x.posts("art"))
+	x.checkTotals()
 }
 
 // TestRedriveBelowAnErasedFloor: the replacements that told a #sync's revision were

@@ -13,8 +13,9 @@
 //     older event cannot restore it.
 //   - An edit of a post in the index keeps its key; a post that enters gets its key from the event
 //     that brought it.
-//   - Account events are ordered by upstream time (event.StatusOrder). Hiding keeps the posts,
-//     deletion erases them and leaves the highest revision as a floor.
+//   - Account events of one host are ordered by its numbers, those of different hosts by upstream
+//     time (event.StatusOrder). Hiding keeps the posts, deletion erases them and leaves the highest
+//     revision as a floor.
 //   - #sync at R makes the account's posts below R stale, and below the revision of the
 //     replacements if that is newer. They stay until all replacements, which follow directly, have
 //     come (event.SyncRun).

@@ -47,6 +47,8 @@ type fold struct {
 	// folded again, of which the stream may have lost some: payloads of what was
 	// removed. What kept older events out then does so again.
 	recalls bool
+	// redriven says that events may come that were passed over before.
+	redriven bool
 }
 
 func newFold(sync event.SyncRun) *fold {
@@ -212,18 +214,23 @@ func (f *fold) drop(e *entry) {
 
 func (f *fold) accountStatus(seq uint64, ev *event.Event) {
 	a := f.accounts[ev.DID]
-	at, last := ev.StatusOrder(), event.StatusOrder{Time: a.row.StateTime, Seq: a.row.StateSourceSeq}
-	if ev.Erases() && a.row.State == store.Deleted && !at.After(last) && !last.After(at) {
-		// Another host tells the same deletion, and before it what it had of the
-		// account, at a later revision than all that was erased.
-		f.erase(a)
+	// A row that was carried over is ahead of the stream: it has this status. Folded over a
+	// later one it might win, as an order of three hosts goes round.
+	if !ev.ChangesStatus() || seq <= a.row.Seq && !f.redriven {
+		return
+	}
+	newer, again := a.row.Status.Follow(ev.StatusOrder())
+	if again {
+		if ev.Erases() && a.row.State == store.Deleted {
+			// Another host tells the same deletion, and before it what it had of the
+			// account, at a later revision than all that was erased.
+			f.erase(a)
+		}
 		a.touch(seq)
+	}
+	if !newer {
 		return
 	}
-	if !ev.ChangesStatus() || !at.After(last) {
-		return
-	}
-	a.row.StateTime, a.row.StateSourceSeq = at.Time, at.Seq
 	before := a.row.State
 	switch {
 	case ev.Active:
@@ -305,7 +312,7 @@ func (f *fold) endSync(a *account, rev string) {
 }
 
 func (a *account) touch(seq uint64) {
-	a.row.Seq, a.changed = seq, true
+	a.row.Seq, a.changed = max(a.row.Seq, seq), true
 }
 
 // changes returns the difference between what was loaded and what is now.

@@ -78,6 +78,7 @@ func (a *Applier) Redrive(ctx context.Context, h History) error {
 // load returns the fold that the steps begin with.
 func (h History) load(ctx context.Context, tx *write.Tx) (*fold, error) {
 	f := newFold(event.SyncRun{})
+	f.redriven = true
 	rows, err := tx.Accounts(ctx, []string{h.DID})
 	if err != nil {
 		return nil, err

@@ -86,12 +86,10 @@ func (l *letters) hear(m message) {
 	case event.KindDelete, event.KindRemove:
 		removes = func(d *letter) bool { return d.version.Rkey == ev.Rkey && d.version.Rev <= ev.Rev }
 	case event.KindAccount:
-		at := ev.StatusOrder()
-		if !ev.ChangesStatus() || !at.After(a.status) {
+		if !ev.ChangesStatus() {
 			return
 		}
-		a.status = at
-		if !ev.Erases() {
+		if newer, _ := a.status.Follow(ev.StatusOrder()); !newer || !ev.Erases() {
 			return
 		}
 		removes = func(*letter) bool { return true }

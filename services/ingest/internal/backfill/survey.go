@@ -113,11 +113,13 @@ func (s *survey) status(ev *event.Event, inside bool) {
 	} else if !s.accounts.has(ev.DID) {
 		return
 	}
-	account, at := maphash.String(s.seed, ev.DID), ev.StatusOrder()
-	if !at.After(s.latest[account]) {
+	account := maphash.String(s.seed, ev.DID)
+	at := s.latest[account]
+	newer, _ := at.Follow(ev.StatusOrder())
+	s.latest[account] = at
+	if !newer {
 		return
 	}
-	s.latest[account] = at
 	delete(s.hidden, ev.DID)
 	switch {
 	case ev.Active:

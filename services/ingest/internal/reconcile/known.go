@@ -130,11 +130,13 @@ func (k *known) fold(ev *event.Event) error {
 }
 
 func (a *account) setStatus(ev *event.Event) {
-	at := ev.StatusOrder()
-	if !ev.ChangesStatus() || !at.After(a.status) {
+	if !ev.ChangesStatus() {
 		return
 	}
-	a.status, a.hidden = at, !ev.Active
+	if newer, _ := a.status.Follow(ev.StatusOrder()); !newer {
+		return
+	}
+	a.hidden = !ev.Active
 	if ev.Erases() {
 		a.erased = a.highest
 	}
