@@ -67,7 +67,7 @@ func TestSurvey(t *testing.T) {
 		"taken down and back":          {history: []*event.Event{account(20, "a", false, "takendown"), account(21, "a", true, "")}},
 		"throttled":                    {history: []*event.Event{account(20, "a", false, "throttled")}},
 		"a status that is outdated":    {history: []*event.Event{account(5, "b", false, "deleted"), account(20, "b", true, "")}, ask: account(5, "b", false, "deleted"), outdated: true},
-		"a status that comes late":     {history: []*event.Event{by(30, account(20, "a", true, "")), by(25, account(21, "a", false, "deleted"))}, ask: by(25, account(21, "a", false, "deleted")), outdated: true},
+		"a clock that goes back":       {history: []*event.Event{by(30, account(20, "a", false, "deleted")), by(25, account(21, "a", true, ""))}, ask: by(30, account(20, "a", false, "deleted")), outdated: true},
 		"the last status":              {history: []*event.Event{account(5, "b", true, ""), account(20, "b", false, "new")}, ask: account(20, "b", false, "new"), hidden: true},
 		"replaced without it":          {history: []*event.Event{ev(20, event.KindSync, "a", ""), ev(21, event.KindCreate, "a", "q")}, gone: true},
 		"replaced with it":             {history: []*event.Event{ev(20, event.KindSync, "a", ""), at(20, ev(21, event.KindCreate, "a", "p"))}},
