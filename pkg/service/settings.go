@@ -77,7 +77,7 @@ type Erasure struct {
 // HTTP is what the API serves, and where.
 type HTTP struct {
 	Listen    string `name:"api-listen" type:"listen" placeholder:"HOST:PORT" default:"127.0.0.1:8080" help:"address of the API"`
-	Media     string `name:"media" type:"choice" enum:"cdn,link,off" placeholder:"HOW" default:"cdn" help:"pictures in feeds: cdn (Bluesky's CDN), link (links to it) or off"`
+	Media     string `name:"media" type:"choice" enum:"cdn,link,off" placeholder:"HOW" default:"cdn" help:"pictures in feeds and pages: cdn (Bluesky's CDN), link (links to it) or off"`
 	Followers int    `name:"followers" type:"count" placeholder:"N" default:"5000" help:"connections of /v1/stream at once; further ones get 503"`
 	KeysFile  string `name:"cursor-keys-file" placeholder:"FILE" help:"keys for page tokens: the first signs, all verify; bin/tagstream creates one in its data directory"`
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // changes asks for a page of /v1/changes.
-func (s *site) changes(t testing.TB, query string, more ...string) changesJSON {
+func (s *served) changes(t testing.TB, query string, more ...string) changesJSON {
 	t.Helper()
 	a := s.get(t, "/v1/changes?"+query+strings.Join(more, ""))
 	require.Equal(t, http.StatusOK, a.status, "%s", a.body)

@@ -54,7 +54,7 @@ func TestFeedsWalk(t *testing.T) {
 }
 
 // nextPage is the path of the page that a feed names as the next.
-func nextPage(t *testing.T, s *site, format string, body []byte) string {
+func nextPage(t *testing.T, s *served, format string, body []byte) string {
 	t.Helper()
 	target := ""
 	if format == "json" {

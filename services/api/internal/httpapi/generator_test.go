@@ -39,7 +39,7 @@ type skeletonJSON struct {
 	Cursor string `json:"cursor"`
 }
 
-func (s *site) skeleton(t testing.TB, feed, limit, cursor string) skeletonJSON {
+func (s *served) skeleton(t testing.TB, feed, limit, cursor string) skeletonJSON {
 	t.Helper()
 	q := url.Values{"feed": {"at://" + publisher + "/app.bsky.feed.generator/" + feed}, "limit": {limit}}
 	if cursor != "" {

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,6 +29,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/services/api/internal/feeds"
+	"github.com/tagstream/tagstream/services/api/internal/site"
 )
 
 const (
@@ -104,6 +106,7 @@ type Handler struct {
 	gzips      sync.Pool // of *gzip.Writer
 	freshness  freshness
 	popularity popularity
+	site       *site.Site
 	mux        http.Handler
 }
 
@@ -125,11 +128,12 @@ func New(c Config) *Handler {
 		woken: make(chan struct{}, 1), stopped: make(chan struct{}), lists: map[keyset.Fingerprint]*followedList{},
 	}
 	h.feeds.Store(c.Feeds)
+	h.site = site.New(c.Media)
 	h.gzips.New = func() any {
 		z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // fails only for a level that is none
 		return z
 	}
-	h.mux = h.serveOnly(h.routes())
+	h.mux = h.serveOnly(slices.Concat(h.routes(), h.pageRoutes()))
 	return h
 }
 
@@ -161,6 +165,9 @@ func (h *Handler) handle(route string, answer func(*http.Request) (*response, er
 			head.Set("Access-Control-Expose-Headers", "ETag, Link, Retry-After")
 		}
 		head.Set("Vary", "Accept-Encoding")
+		if route == routeIndex || route == routeNone {
+			head.Set("Vary", "Accept-Encoding, Accept")
+		}
 		head.Set("X-Content-Type-Options", "nosniff")
 		if r.Method == http.MethodOptions && route != routeNone {
 			head.Set("Allow", allowedMethods)
@@ -188,6 +195,12 @@ func (h *Handler) handle(route string, answer func(*http.Request) (*response, er
 		if strings.HasPrefix(r.URL.Path, "/xrpc/") {
 			writeXRPCError(w, p)
 			return
+		}
+		if showsPage(route, r) {
+			if res, err := h.errorPage(r, p); err == nil {
+				h.write(w, r, res)
+				return
+			}
 		}
 		writeProblem(w, p)
 	})

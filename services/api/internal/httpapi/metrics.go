@@ -88,7 +88,7 @@ func newMetrics(r prometheus.Registerer, maxInFlight, maxFollowers int) *metrics
 	}
 	for _, route := range routeNames {
 		m.seconds.WithLabelValues(route)
-		for _, status := range []int{200, 204, 304, 400, 404, 405, 410, statusClientGone, 500, 503} {
+		for _, status := range []int{200, 204, 303, 304, 400, 404, 405, 410, statusClientGone, 500, 503} {
 			m.requests.WithLabelValues(route, strconv.Itoa(status))
 		}
 	}

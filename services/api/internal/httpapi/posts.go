@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -124,23 +125,29 @@ func (h *Handler) postPage(r *http.Request, allowed params) (q values, list post
 	if err != nil {
 		return q, list, page, err
 	}
+	list, page, err = h.postsOf(r.Context(), q)
+	return q, list, page, err
+}
+
+// postsOf reads the page of posts that parameters ask for.
+func (h *Handler) postsOf(ctx context.Context, q values) (list postList, page query.PostPage, err error) {
 	list, err = newPostList(q)
 	if err != nil {
-		return q, list, page, err
+		return list, page, err
 	}
 	at, err := q.place(func(name, token string) (keyset.Position, error) {
 		return position(h.codec, name, token, list.fingerprint)
 	})
 	if err != nil {
-		return q, list, page, err
+		return list, page, err
 	}
 	list.query.From, list.query.Direction, list.query.Limit = at.from, at.direction, at.limit
-	page, err = h.index.Posts(r.Context(), list.query)
+	page, err = h.index.Posts(ctx, list.query)
 	if err != nil {
-		return q, list, page, err
+		return list, page, err
 	}
 	h.metrics.page(page)
-	return q, list, page, nil
+	return list, page, nil
 }
 
 // listPosts is /v1/posts: a page of the posts that match, either way.
@@ -165,17 +172,22 @@ func (h *Handler) onePost(r *http.Request) (*response, error) {
 	if _, err := parseQuery(r.URL.RawQuery, params{}); err != nil {
 		return nil, err
 	}
-	did, err1 := url.PathUnescape(mux.Vars(r)["did"])
-	rkey, err2 := url.PathUnescape(mux.Vars(r)["rkey"])
-	if err1 != nil || err2 != nil || !event.ValidDID(did) || !event.ValidRkey(rkey) {
-		return nil, fail(codeNotFound, "No such post can exist: the path is /v1/posts/{did}/{rkey}, with a DID such as did:plc:ewvi7nxzyoun6zhxrhs64oiz and a record key.")
-	}
-	row, err := h.index.Post(r.Context(), did, rkey)
+	row, err := h.postAt(r)
 	if err != nil {
 		return nil, err
 	}
 	post := h.post(row, anyList)
 	return &response{contentType: contentJSON, body: append(post.appendJSON(nil), '\n')}, nil
+}
+
+// postAt reads the post that a path names.
+func (h *Handler) postAt(r *http.Request) (row query.PostRow, err error) {
+	did, err1 := url.PathUnescape(mux.Vars(r)["did"])
+	rkey, err2 := url.PathUnescape(mux.Vars(r)["rkey"])
+	if err1 != nil || err2 != nil || !event.ValidDID(did) || !event.ValidRkey(rkey) {
+		return row, fail(codeNotFound, "No such post can exist: the path is /v1/posts/{did}/{rkey}, with a DID such as did:plc:ewvi7nxzyoun6zhxrhs64oiz and a record key.")
+	}
+	return h.index.Post(r.Context(), did, rkey)
 }
 
 func (h *Handler) posts(rows []query.PostRow, fingerprint keyset.Fingerprint) []postJSON {

@@ -23,7 +23,7 @@ import (
 
 // page asks for a page of /v1/posts with tags, and what else is given as
 // "name=value".
-func (s *site) page(t testing.TB, tags []string, more ...string) (postsJSON, answer) {
+func (s *served) page(t testing.TB, tags []string, more ...string) (postsJSON, answer) {
 	t.Helper()
 	q := url.Values{"tags": tags}
 	for _, m := range more {
@@ -96,7 +96,7 @@ func TestPaging(t *testing.T) {
 }
 
 // walk pages a list to its end and back, and checks every page in full.
-func walk(t *testing.T, s *site, tags []string, limit int, want []string) {
+func walk(t *testing.T, s *served, tags []string, limit int, want []string) {
 	size := "limit=" + strconv.Itoa(limit)
 	check := func(p postsJSON, from, to int) {
 		t.Helper()

@@ -28,6 +28,9 @@ type response struct {
 	cache string
 	// stream, if not nil, is pushed in place of a body.
 	stream *stream
+	// status is 200 where it is 0; header has further headers.
+	status int
+	header map[string]string
 }
 
 // json makes v the body.
@@ -157,6 +160,11 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, res *response) {
 	etag = `"` + etag + `"`
 
 	head := w.Header()
+	if res.status == http.StatusSeeOther {
+		res.describe(head, etag)
+		w.WriteHeader(res.status)
+		return
+	}
 	if matches(r.Header.Values("If-None-Match"), etag) {
 		res.describe(head, etag)
 		w.WriteHeader(http.StatusNotModified)
@@ -178,12 +186,15 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, res *response) {
 	}
 	head.Set("Content-Type", res.contentType)
 	head.Set("Content-Length", strconv.FormatInt(size, 10))
-	w.WriteHeader(http.StatusOK)
+	w.WriteHeader(cmp.Or(res.status, http.StatusOK))
 	_, _ = w.Write(body) // the client may be gone; there is nobody else to tell
 }
 
 // describe sets the headers that 200 and 304 have in common.
 func (r *response) describe(head http.Header, etag string) {
+	for name, value := range r.header {
+		head.Set(name, value)
+	}
 	head.Set("ETag", etag)
 	head.Set("Cache-Control", cmp.Or(r.cache, "no-cache"))
 	if len(r.links) > 0 {

@@ -310,7 +310,7 @@ func TestMetricsExistAtZero(t *testing.T) {
 	t.Parallel()
 	s := serve(t, fakeIndex{})
 	for name, want := range map[string]int{
-		"tagstream_api_requests_total":           len(routeNames) * 10,
+		"tagstream_api_requests_total":           len(routeNames) * 11,
 		"tagstream_api_request_duration_seconds": len(routeNames),
 		"tagstream_api_page_rows":                1,
 		"tagstream_api_page_index_entries":       1,

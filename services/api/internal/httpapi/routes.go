@@ -39,6 +39,7 @@ const (
 var routeNames = []string{
 	routeIndex, routeOpenAPI, routeRecent, routePosts, routePost, routeChanges, routeStream, routeTags, routeTag, routeTagAsk, routeStatus, routeFeedRSS, routeFeedAtom, routeFeedJSON, routeFeedOPML,
 	routeDID, routeDescribeFeeds, routeSkeleton, routeSearch, routeNone, routeAdminTags,
+	routePageSearch, routePageTag, routePageTagAsk, routePagePost, routeAsset, routeRobots,
 }
 
 // allowedMethods of every route.
@@ -52,7 +53,7 @@ type route struct {
 
 func (h *Handler) routes() []route {
 	return []route{
-		{routeIndex, "/", "this list", h.listRoutes},
+		{routeIndex, "/", "this list; a page for browsers", h.first},
 		{routeOpenAPI, "/openapi.yaml", "the description of this API", h.spec},
 		{routeRecent, "/v1/getRecentRootPostsWithTags", "the newest root posts with any of the tags, page after page", h.recent},
 		{routePosts, "/v1/posts", "root posts with any or all of the tags, filtered, paged both ways", h.listPosts},

@@ -36,7 +36,7 @@ type sse struct {
 // sseEvent is an event that was dispatched.
 type sseEvent struct{ name, data string }
 
-func (s *site) stream(t testing.TB, query string, headers ...string) *sse {
+func (s *served) stream(t testing.TB, query string, headers ...string) *sse {
 	t.Helper()
 	return openSSE(t, http.DefaultTransport, s.url+"/v1/stream?"+query, headers...)
 }
@@ -136,7 +136,7 @@ func (e *sse) said(t testing.TB, n int) (out []string) {
 	return out
 }
 
-func (s *site) awaitFollowers(t testing.TB, n int) {
+func (s *served) awaitFollowers(t testing.TB, n int) {
 	t.Helper()
 	poll.Until(t, streamWait, func() (bool, string) {
 		got := testutil.ToFloat64(s.handler.metrics.followers)

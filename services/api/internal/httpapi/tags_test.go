@@ -45,7 +45,7 @@ func (f fakeIndex) RankedTags(context.Context, int, int) ([]query.TagCount, int6
 }
 
 // tagPage asks for a page of /v1/tags.
-func (s *site) tagPage(t testing.TB, parameters ...string) (tagsJSON, answer) {
+func (s *served) tagPage(t testing.TB, parameters ...string) (tagsJSON, answer) {
 	t.Helper()
 	a := s.get(t, "/v1/tags?"+strings.Join(parameters, "&"))
 	require.Equal(t, http.StatusOK, a.status, "%s", a.body)
@@ -291,7 +291,7 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
-func (s *site) tag(t testing.TB, segment string) tagHistoryJSON {
+func (s *served) tag(t testing.TB, segment string) tagHistoryJSON {
 	t.Helper()
 	a := s.get(t, "/v1/tags/"+segment)
 	require.Equal(t, http.StatusOK, a.status, "%s: %s", segment, a.body)

@@ -1,0 +1,140 @@
+package httpapi
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tagstream/tagstream/services/api/internal/site"
+)
+
+// listParams are those of /v1/posts that say which posts; pageParams those of the site's pages of
+// posts, which have one size.
+var (
+	listParams = postsParams.without("limit", "after", "before", "first", "last")
+	pageParams = params{single: append(slices.Clone(listParams.single), "after", "before"), repeated: listParams.repeated}
+	// formParams are what the search bar sends: also empty fields, which mean nothing, and those that
+	// become others.
+	formParams = params{single: append(slices.Clone(pageParams.single), "q", "as", "window"), repeated: listParams.repeated}
+)
+
+func (p params) without(names ...string) params {
+	gone := func(name string) bool { return slices.Contains(names, name) }
+	return params{single: slices.DeleteFunc(slices.Clone(p.single), gone), repeated: slices.DeleteFunc(slices.Clone(p.repeated), gone)}
+}
+
+func (p params) takes(name string) bool {
+	return slices.Contains(p.single, name) || slices.Contains(p.repeated, name)
+}
+
+// formWindows are the spans that the search bar offers.
+var formWindows = map[string]time.Duration{"hour": time.Hour, "day": 24 * time.Hour, "week": 7 * 24 * time.Hour}
+
+// formTime is how browsers send a time, which is taken for one in UTC.
+const formTime = "2006-01-02T15:04"
+
+// canonical turns what the search bar sent into the parameters of a list. It returns the query of
+// the page that the browser should be at, and whether that is another.
+func canonical(form values, now time.Time) (q values, changed bool) {
+	add := func(name, value string) {
+		if value != "" && !slices.Contains(q, pair{name, value}) {
+			q = append(q, pair{name, value})
+		}
+	}
+	as, _ := form.get("as")
+	for _, p := range form {
+		value := strings.TrimSpace(p.value)
+		switch p.name {
+		case "as":
+		case "q":
+			for _, word := range words(value) {
+				name := as
+				switch word[0] {
+				case '-':
+					name, word = "none", word[1:]
+				case '+':
+					name, word = "all", word[1:]
+				}
+				if !formRoles.has(name) {
+					name = "tags"
+				}
+				add(name, strings.TrimLeft(word, "#"))
+			}
+		case "window":
+			if span, ok := formWindows[value]; ok && !q.has("since") {
+				add("since", now.Add(-span).UTC().Truncate(time.Minute).Format(time.RFC3339))
+			}
+		case "lang", "author", "notAuthor":
+			for _, word := range words(value) {
+				add(p.name, word)
+			}
+		case "since", "until":
+			if t, err := time.Parse(formTime, value); err == nil {
+				value = t.Format(time.RFC3339)
+			}
+			add(p.name, value)
+		default:
+			add(p.name, value)
+		}
+	}
+	return q, !slices.Equal(q, form)
+}
+
+// words are what is between white space and commas.
+func words(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' || r == '\u3000' })
+}
+
+type role struct{ name, words string }
+
+type roles []role
+
+// formRoles are the parameters that hold tags, in words.
+var formRoles = roles{{"tags", "any"}, {"all", "all"}, {"none", "not"}}
+
+func (r roles) has(name string) bool {
+	return listParams.takes(name) && slices.ContainsFunc(r, func(one role) bool { return one.name == name })
+}
+
+var formFields = []site.Field{
+	{Name: "lang", Label: "Language", Type: "text", Hint: "en pt-BR"},
+	{Name: "author", Label: "Author", Type: "text", Hint: "did:plc:…"},
+	{Name: "media", Label: "Media", Options: []site.Option{{Value: "", Label: "any or none"}, {Value: "any", Label: "some"}, {Value: "image", Label: "image"}, {Value: "gallery", Label: "gallery"},
+		{Value: "video", Label: "video"}, {Value: "link", Label: "link"}, {Value: "none", Label: "none"}}},
+	{Name: "maxTags", Label: "At most N tags", Type: "number", Hint: "no limit"},
+	{Name: "selfLabels", Label: "Labelled by the author", Options: []site.Option{{Value: "", Label: "also"}, {Value: "exclude", Label: "not"}, {Value: "only", Label: "only"}}},
+	{Name: "window", Label: "Window", Options: []site.Option{{Value: "", Label: "any time"}, {Value: "hour", Label: "last hour"}, {Value: "day", Label: "last day"}, {Value: "week", Label: "last week"}}},
+	{Name: "since", Label: "Since (UTC)", Type: "datetime-local"},
+	{Name: "until", Label: "Until (UTC)", Type: "datetime-local"},
+}
+
+// searchBar shows a query in the search bar.
+func searchBar(q values) site.Search {
+	bar := site.Search{HasAll: formRoles.has("all")}
+	for i, p := range q {
+		for _, role := range formRoles {
+			if role.name == p.name {
+				rest := slices.Delete(slices.Clone(q), i, i+1)
+				bar.Chips = append(bar.Chips, site.Chip{Name: p.name, Value: p.value, Role: role.words, Without: "?" + rest.replace([]string{"after", "before"}, nil)})
+			}
+		}
+	}
+	for _, f := range formFields {
+		if !formParams.takes(f.Name) {
+			continue
+		}
+		var given []string
+		for _, p := range q {
+			if p.name == f.Name {
+				given = append(given, p.value)
+			}
+		}
+		f.Value = strings.Join(given, " ")
+		if t, err := time.Parse(time.RFC3339, f.Value); err == nil && f.Type == "datetime-local" {
+			f.Value = t.UTC().Format(formTime)
+		}
+		bar.Open = bar.Open || f.Value != ""
+		bar.Fields = append(bar.Fields, f)
+	}
+	return bar
+}

@@ -1,0 +1,373 @@
+package httpapi
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/html"
+
+	"github.com/tagstream/tagstream/services/api/internal/feeds"
+)
+
+const browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+// visit asks for a page as a browser does, and follows redirects.
+func (s *served) visit(t testing.TB, target string) pageAnswer {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+target, nil)
+	require.NoError(t, err)
+	req.Header.Set("Accept", browser)
+	res, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	a := pageAnswer{status: res.StatusCode, header: res.Header, url: res.Request.URL, body: string(body)}
+	require.Equal(t, contentHTML, a.header.Get("Content-Type"), "%s", body)
+	policy := a.header.Get("Content-Security-Policy")
+	require.Contains(t, policy, "default-src 'none'; script-src 'self'; style-src 'self'; ")
+	require.NotContains(t, policy, "unsafe")
+	require.Empty(t, res.Cookies())
+	a.root, err = html.Parse(strings.NewReader(a.body))
+	require.NoError(t, err)
+	a.check(t)
+	return a
+}
+
+type pageAnswer struct {
+	status int
+	header http.Header
+	url    *url.URL
+	body   string
+	root   *html.Node
+}
+
+// check checks what holds for every page: no inline script or style, nothing from elsewhere but
+// pictures, and links that leave say so.
+func (a pageAnswer) check(t testing.TB) {
+	t.Helper()
+	for n := range a.root.Descendants() {
+		if n.Type != html.ElementNode {
+			continue
+		}
+		switch n.Data {
+		case "script":
+			require.NotEmpty(t, attr(n, "src"))
+			require.Nil(t, n.FirstChild, "no inline script")
+		case "style", "iframe", "object", "embed", "base":
+			t.Errorf("a page has <%s>", n.Data)
+		case "a":
+			target := attr(n, "href")
+			require.NotContains(t, target, "ZgotmplZ")
+			if u, err := a.url.Parse(target); err == nil && u.Host != a.url.Host {
+				require.Contains(t, []string{"http", "https"}, u.Scheme)
+				require.Equal(t, "nofollow ugc noopener", attr(n, "rel"), target)
+			}
+		}
+		for _, at := range n.Attr {
+			require.False(t, strings.HasPrefix(at.Key, "on") || at.Key == "style", "%s=%q", at.Key, at.Val)
+			if at.Key == "src" || at.Key == "href" && n.Data == "link" {
+				require.True(t, !strings.Contains(at.Val, "//") || n.Data == "img" && strings.HasPrefix(at.Val, "https://cdn.bsky.app/img/"), "%s loads %s", n.Data, at.Val)
+			}
+		}
+	}
+}
+
+func attr(n *html.Node, name string) string {
+	for _, a := range n.Attr {
+		if a.Key == name {
+			return a.Val
+		}
+	}
+	return ""
+}
+
+func text(n *html.Node) string {
+	var b strings.Builder
+	for d := range n.Descendants() {
+		if d.Type == html.TextNode {
+			b.WriteString(d.Data)
+		}
+	}
+	return b.String()
+}
+
+// all returns the elements with a class.
+func (a pageAnswer) all(class string) (out []*html.Node) {
+	for n := range a.root.Descendants() {
+		if n.Type == html.ElementNode && strings.Contains(" "+attr(n, "class")+" ", " "+class+" ") {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// shown are the at-uris of the cards.
+func (a pageAnswer) shown() (uris []string) {
+	for _, card := range a.all("card") {
+		uris = append(uris, attr(card, "id"))
+	}
+	return uris
+}
+
+// link is the URL of the one link with these words, relative to the site.
+func (a pageAnswer) link(t testing.TB, words string) string {
+	t.Helper()
+	for n := range a.root.Descendants() {
+		if n.Type == html.ElementNode && n.Data == "a" && text(n) == words {
+			u, err := a.url.Parse(attr(n, "href"))
+			require.NoError(t, err)
+			return u.RequestURI()
+		}
+	}
+	t.Fatalf("%s has no link %q", a.url, words)
+	return ""
+}
+
+// rich writes a post with this record.
+func (x *index) rich(t testing.TB, rkey string, sortAt time.Time, record string, tags ...string) string {
+	t.Helper()
+	uri, c := x.newPost(rkey, sortAt, tags...)
+	c.New.Record = []byte(record)
+	x.write(t, c)
+	return uri
+}
+
+// TestHome: "/" is a page for those who ask for HTML by name, and the list of routes for the rest.
+func TestHome(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	s := serve(t, x.open(t))
+	require.Contains(t, s.visit(t, "/").body, "Nothing is indexed yet.")
+	for i := range 30 {
+		x.add(t, fmt.Sprint("p", i), t0.Add(time.Duration(i)*time.Second), "art", fmt.Sprint("t", i%3))
+	}
+	s = serve(t, x.open(t))
+	for _, accept := range []string{"", "*/*", "application/json", "application/json, text/html;q=0.9", "text/html;q=0", "text/*"} {
+		a := s.get(t, "/", "Accept", accept)
+		require.Equal(t, contentJSON, a.header.Get("Content-Type"), accept)
+		require.Equal(t, "Accept-Encoding, Accept", a.header.Get("Vary"))
+	}
+	home := s.visit(t, "/")
+	require.Equal(t, http.StatusOK, home.status)
+	require.Len(t, home.shown(), homePosts)
+	require.Contains(t, home.body, "Popular in the last day")
+	require.Contains(t, text(home.all("fresh")[0]), "30 posts with 4 tags")
+	require.Equal(t, http.StatusOK, s.visit(t, home.link(t, "#art")).status)
+	require.Len(t, s.visit(t, home.link(t, "More of these")).shown(), pageSize)
+}
+
+// TestSearchPages: the pages of a search are those of the list, by their links alone.
+func TestSearchPages(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	var want []string
+	for i := range 60 {
+		tags := []string{"art"}
+		if i%2 == 0 {
+			tags = append(tags, "a/b?c&d")
+		}
+		want = append([]string{x.add(t, fmt.Sprint("p", i), t0.Add(time.Duration(i)*time.Minute), tags...)}, want...)
+	}
+	s := serve(t, x.open(t))
+	page := s.visit(t, "/search?q=art")
+	require.Equal(t, "/search?tags=art", page.url.RequestURI(), "the state is the URL")
+	require.Empty(t, page.all("newer"))
+	seen := page.shown()
+	for len(page.all("older")) > 0 {
+		page = s.visit(t, page.link(t, "Older posts"))
+		seen = append(seen, page.shown()...)
+	}
+	require.Equal(t, want, seen)
+	require.Contains(t, page.body, "That is all.")
+	require.Equal(t, want[pageSize:2*pageSize], s.visit(t, page.link(t, "Newer posts")).shown())
+
+	require.Len(t, s.visit(t, "/search?tags=art&none=a%2Fb%3Fc%26d").shown(), pageSize)
+	var out postsJSON
+	s.get(t, page.link(t, "JSON")).json(t, &out)
+	require.Equal(t, want[:50], uris(out.Posts))
+	require.Equal(t, feeds.RSSType, s.get(t, page.link(t, "Feed")).header.Get("Content-Type"))
+}
+
+// TestSearchForm: what the search bar sends becomes the URL of a list.
+func TestSearchForm(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	x.add(t, "one", t0, "art")
+	s := serve(t, x.open(t))
+	for form, want := range map[string]string{
+		"q=&as=tags&lang=&since=&until=":           "",
+		"q=%23Art,+photo++-nsfw":                   "tags=Art&tags=photo&none=nsfw",
+		"tags=art&q=nsfw&as=none":                  "tags=art&none=nsfw",
+		"tags=art&q=art":                           "tags=art",
+		"tags=art&lang=en,pt-BR":                   "tags=art&lang=en&lang=pt-BR",
+		"tags=art&since=2026-11-01T12%3A00&until=": "tags=art&since=2026-11-01T12%3A00%3A00Z",
+	} {
+		page := s.visit(t, "/search?"+form)
+		require.Equal(t, want, page.url.RawQuery, form)
+	}
+	recent := s.visit(t, "/search?tags=art&window=day").url.Query().Get("since")
+	since, err := time.Parse(time.RFC3339, recent)
+	require.NoError(t, err)
+	require.WithinDuration(t, time.Now().Add(-24*time.Hour), since, 2*time.Minute)
+
+	wrong := s.visit(t, "/search?tags=art&since=yesterday")
+	require.Equal(t, http.StatusBadRequest, wrong.status)
+	require.Contains(t, text(wrong.all("problem")[0]), "RFC 3339")
+	chips := s.visit(t, "/search?tags=art&tags=photo&none=nsfw").all("chip")
+	require.Len(t, chips, 3)
+	require.Contains(t, text(chips[2]), "not #nsfw")
+	require.Equal(t, http.StatusBadRequest, s.visit(t, "/search?tags=art&x=1").status)
+}
+
+// TestTagPages: a tag's page has its numbers, its posts and its feeds, whatever the tag.
+func TestTagPages(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	names := []string{"art", "a/b", "..", "%2f", "a?b&c", "日本", "<b>", `"x"`}
+	for i, name := range names {
+		x.add(t, fmt.Sprint("p", i), t0.Add(time.Duration(i)*time.Second), name, "beside")
+	}
+	s := serve(t, x.open(t))
+	beside := s.visit(t, "/tag/beside")
+	require.Contains(t, text(beside.all("numbers")[0]), "8 posts")
+	require.Len(t, beside.all("line"), 1, "a history is drawn")
+	for _, name := range names {
+		page := s.visit(t, beside.link(t, "#"+name))
+		require.Equal(t, "#"+name, strings.TrimSpace(text(page.all("tagname")[0])))
+		require.Len(t, page.shown(), 1)
+		require.Equal(t, "/tag/beside", page.link(t, "#beside"))
+	}
+	require.Equal(t, http.StatusNotFound, s.visit(t, "/tag/nothing").status)
+	require.Equal(t, http.StatusBadRequest, s.visit(t, "/tag?tag=").status)
+	kinds := regexp.MustCompile(`<link rel="alternate" type="([^"]+)" title="Posts tagged #beside" href="\.\./v1/feeds/posts\.(\w+)\?tags=beside">`).FindAllStringSubmatch(beside.body, -1)
+	require.Len(t, kinds, 3)
+}
+
+// TestCards: what a post has is on its card, and no more than a card can hold.
+func TestCards(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	image := func(n int) string {
+		one := `{"alt":"<alt> & \"more\"","image":{"ref":{"$link":"bafkimage"}},"aspectRatio":{"width":4,"height":3}}`
+		return `{"$type":"app.bsky.embed.images","images":[` + strings.TrimSuffix(strings.Repeat(one+",", n), ",") + `]}`
+	}
+	posts := map[string]string{}
+	add := func(rkey, record string, tags ...string) {
+		posts[rkey] = x.rich(t, rkey, t0.Add(time.Duration(len(posts))*time.Second), record, append(tags, "art")...)
+	}
+	add("pictures", `{"text":"six","embed":`+image(6)+`}`)
+	add("labelled", `{"text":"one","embed":`+image(1)+`,"labels":{"values":[{"val":"<porn>"}]}}`)
+	add("facets", `{"text":"see x #y @z","facets":[
+		{"index":{"byteStart":4,"byteEnd":5},"features":[{"$type":"app.bsky.richtext.facet#link","uri":"javascript:alert(1)"}]},
+		{"index":{"byteStart":6,"byteEnd":8},"features":[{"$type":"app.bsky.richtext.facet#tag","tag":"y"}]},
+		{"index":{"byteStart":9,"byteEnd":11},"features":[{"$type":"app.bsky.richtext.facet#mention","did":"did:plc:friend"}]}]}`)
+	add("card", `{"embed":{"$type":"app.bsky.embed.external","external":{"uri":"https://shop.example/a","title":"<Shop>","description":"d","thumb":{"ref":{"$link":"bafkthumb"}}}}}`)
+	add("quote", `{"text":"q","embed":{"$type":"app.bsky.embed.record","record":{"uri":"at://did:plc:friend/app.bsky.feed.post/3lb2wjkv5nk2e"}}}`)
+	add("video", `{"embed":{"$type":"app.bsky.embed.video","alt":"a cat","video":{"ref":{"$link":"bafkvideo"}}}}`)
+	add("tags", `{"text":"many"}`, "t1", "t2", "t3", "t4")
+	add("long", `{"text":"`+strings.Repeat("x", 64<<10)+`"}`)
+	s := serve(t, x.open(t), func(c *Config) { c.Media = feeds.MediaCDN })
+	card := func(s *served, rkey string) (pageAnswer, string) {
+		a := s.visit(t, "/post/"+author+"/"+rkey)
+		require.Equal(t, []string{posts[rkey]}, a.shown())
+		return a, text(a.root)
+	}
+	a, _ := card(s, "pictures")
+	require.Contains(t, a.body, `<img src="https://cdn.bsky.app/img/feed_thumbnail/plain/did:plc:author/bafkimage" alt="&lt;alt&gt; &amp; &#34;more&#34;" loading="lazy" width="4" height="3">`)
+	require.Equal(t, 4, strings.Count(a.body, "<img "))
+	require.Equal(t, "+2", text(a.all("plus")[0]))
+	a, _ = card(s, "labelled")
+	require.Contains(t, text(a.all("covered")[0]), "Labelled <porn> by its author.")
+	a, words := card(s, "facets")
+	require.NotContains(t, a.body, "javascript")
+	require.Contains(t, words, "see x #y @z")
+	require.Equal(t, "/tag/y", a.link(t, "#y"))
+	require.Equal(t, "/profile/did:plc:friend", a.link(t, "@z"))
+	a, words = card(s, "card")
+	require.Contains(t, words, "shop.example<Shop>d")
+	require.Contains(t, a.body, "feed_thumbnail/plain/did:plc:author/bafkthumb")
+	a, _ = card(s, "quote")
+	require.Equal(t, "/profile/did:plc:friend/post/3lb2wjkv5nk2e", a.link(t, "Quoted post"))
+	a, _ = card(s, "video")
+	require.Contains(t, text(a.all("video")[0]), "a cat")
+	a, _ = card(s, "tags")
+	require.Equal(t, "+2#t4#art", text(a.all("moretags")[0]))
+	a, _ = card(s, "long")
+	require.Less(t, len(a.body), 8<<10)
+
+	for media, want := range map[feeds.Media]string{feeds.MediaLink: `<p class="words"><a href="https://cdn.bsky.app/`, feeds.MediaOff: `<p class="words">[&lt;alt&gt;`} {
+		s := serve(t, x.open(t), func(c *Config) { c.Media = media })
+		a, _ := card(s, "pictures")
+		require.NotContains(t, a.body, "<img")
+		require.Contains(t, a.body, want)
+		require.NotContains(t, a.header.Get("Content-Security-Policy"), "cdn.bsky.app")
+	}
+}
+
+// TestPagesStayHidden: a page shows no post that a list does not.
+func TestPagesStayHidden(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	uri := x.add(t, "one", t0, "art")
+	s := serve(t, x.open(t))
+	require.Equal(t, []string{uri}, s.visit(t, "/search?tags=art").shown())
+	x.remove(t, uri)
+	require.Empty(t, s.visit(t, "/search?tags=art").shown())
+	require.Equal(t, http.StatusNotFound, s.visit(t, "/tag/art").status)
+	require.Equal(t, http.StatusNotFound, s.visit(t, "/post/"+author+"/one").status)
+}
+
+// TestPageErrors: failures are pages, with the status that programs get.
+func TestPageErrors(t *testing.T) {
+	t.Parallel()
+	s := serve(t, deadIndex(t))
+	for target, status := range map[string]int{
+		"/": http.StatusServiceUnavailable, "/search?tags=art": http.StatusServiceUnavailable, "/tag/art": http.StatusServiceUnavailable,
+		"/search?tags=art&after=zzz": http.StatusBadRequest, "/no/such/page": http.StatusNotFound, "/post/a/b": http.StatusNotFound, "/tag/art?x=1": http.StatusBadRequest,
+	} {
+		a := s.visit(t, target)
+		require.Equal(t, status, a.status, target)
+		require.NotEmpty(t, a.all("problem"), target)
+		require.Equal(t, "no-store", a.header.Get("Cache-Control"), target)
+	}
+	s.get(t, "/no/such/page").requireProblem(t, codeNotFound)
+}
+
+// TestAssets: files of the pages are kept under the name of their version.
+func TestAssets(t *testing.T) {
+	t.Parallel()
+	s := serve(t, fakeIndex{})
+	home := s.visit(t, "/")
+	files := regexp.MustCompile(`(?:href|src)="(\./static/[^"]+)"`).FindAllStringSubmatch(home.body, -1)
+	require.Len(t, files, 3)
+	for _, f := range files {
+		res, err := http.Get(s.url + strings.TrimPrefix(f[1], "."))
+		require.NoError(t, err)
+		res.Body.Close()
+		require.Equal(t, http.StatusOK, res.StatusCode)
+		require.Equal(t, assetAge, res.Header.Get("Cache-Control"), f[1])
+		require.NotEmpty(t, res.Header.Get("Content-Type"))
+	}
+	a, err := http.Get(s.url + "/static/site.css")
+	require.NoError(t, err)
+	a.Body.Close()
+	require.Equal(t, "no-cache", a.Header.Get("Cache-Control"))
+	a, err = http.Get(s.url + "/robots.txt")
+	require.NoError(t, err)
+	defer a.Body.Close()
+	body, err := io.ReadAll(a.Body)
+	require.NoError(t, err)
+	require.Contains(t, string(body), "Disallow: /*after=")
+	res, err := http.Get(s.url + "/static/nothing.css")
+	require.NoError(t, err)
+	res.Body.Close()
+	require.Equal(t, http.StatusNotFound, res.StatusCode)
+}

@@ -1,0 +1,224 @@
+package site
+
+import (
+	"cmp"
+	"hash/fnv"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/services/api/internal/feeds"
+	"github.com/tagstream/tagstream/services/api/internal/record"
+)
+
+// Limits of what a card shows. Bluesky's own posts have at most 3,000 bytes of text and 300
+// characters; records of others can have much more.
+const (
+	maxText     = 3000
+	maxLinks    = 60
+	maxShort    = 300 // names, titles and alt texts
+	maxTags     = 20
+	openTags    = 3
+	gridOf      = 4
+	avatarHues  = 8
+	shortDIDEnd = 3
+)
+
+// Post is a post to draw.
+type Post struct {
+	DID, Rkey, CID string
+	Author         Author
+	Tags, Langs    []string
+	SortAt         time.Time
+	Record         []byte
+}
+
+// Author is what is known of an account; all of it may be "".
+type Author struct{ Handle, DisplayName, Avatar string }
+
+// Card is a post as it is drawn.
+type Card struct {
+	URI, CID, Lang        string
+	Name, Handle, Profile string
+	Avatar                string // a URL, "" for the initial
+	Initial               string
+	Hue                   int
+	Time                  Time
+	// Link is the post on bsky.app, Page its own page here.
+	Link, Page string
+	Text       []Text
+	Cut        bool
+	// Covered names the labels that cover the media, "" for none.
+	Covered          string
+	Media            Media
+	Quote            string
+	Tags, FoldedTags []Tag
+	MoreTags         int
+}
+
+// Text is a run of a post's text, Href "" where it is no link.
+type Text struct{ Text, Href string }
+
+// Tag is a tag with its page here.
+type Tag struct{ Name, URL string }
+
+// Media is what is attached to a post.
+type Media struct {
+	// Pictures are drawn; of more than four, More are not.
+	Pictures []Picture
+	More     int
+	// Words stand for pictures that are not drawn: linked, or where URL is "" described.
+	Words []Picture
+	Video *Picture
+	Card  *LinkCard
+}
+
+// Picture is one picture.
+type Picture struct {
+	Thumb, URL, Alt string
+	Width, Height   int
+}
+
+// LinkCard is a card for a page of the web.
+type LinkCard struct{ URL, Title, Description, Host, Thumb string }
+
+// Any reports whether there is something to show.
+func (m Media) Any() bool {
+	return len(m.Pictures)+len(m.Words) > 0 || m.Video != nil || m.Card != nil
+}
+
+// Card makes the card of a post for a page whose root is there.
+func (s *Site) Card(p Post, root string, now time.Time) Card {
+	rec := record.Parse(p.Record)
+	uri := event.URI(p.DID, p.Rkey)
+	c := Card{
+		URI: uri, CID: p.CID, Profile: record.ProfileURL(p.DID), Time: At(p.SortAt, now),
+		Link: record.PostURL(uri), Page: root + "post/" + url.PathEscape(p.DID) + "/" + url.PathEscape(p.Rkey),
+		Covered: brief(strings.Join(rec.Labels, ", ")), Quote: record.PostURL(rec.Quote),
+	}
+	c.author(p, s.media == feeds.MediaCDN)
+	if len(p.Langs) > 0 {
+		c.Lang = p.Langs[0]
+	}
+	c.text(rec.Spans, root)
+	for i, tag := range p.Tags[:min(len(p.Tags), maxTags)] {
+		t := Tag{brief(tag), TagURL(root, tag)}
+		if i < openTags {
+			c.Tags = append(c.Tags, t)
+		} else {
+			c.FoldedTags = append(c.FoldedTags, t)
+		}
+	}
+	c.MoreTags = len(p.Tags) - len(c.Tags)
+	c.Media = s.attached(p.DID, c.Link, rec)
+	return c
+}
+
+func (c *Card) author(p Post, pictures bool) {
+	id := p.DID[strings.LastIndexByte(p.DID, ':')+1:]
+	c.Handle = brief(p.Author.Handle)
+	if c.Handle == "" || c.Handle == "handle.invalid" {
+		c.Handle = shortDID(p.DID)
+	}
+	c.Name = brief(cmp.Or(strings.TrimSpace(p.Author.DisplayName), c.Handle))
+	initial := cmp.Or(strings.TrimSpace(p.Author.DisplayName), strings.TrimSpace(p.Author.Handle), id)
+	r, _ := utf8.DecodeRuneInString(initial)
+	c.Initial = strings.ToUpper(string(r))
+	sum := fnv.New32a()
+	_, _ = sum.Write([]byte(p.DID)) // never fails
+	c.Hue = int(sum.Sum32() % avatarHues)
+	if pictures {
+		c.Avatar = p.Author.Avatar
+	}
+}
+
+// shortDID is a DID that people can tell apart at a glance.
+func shortDID(did string) string {
+	const plc, begin = "did:plc:", 6
+	id, ok := strings.CutPrefix(did, plc)
+	if !ok || len(id) <= begin+shortDIDEnd {
+		return brief(did)
+	}
+	return plc + id[:begin] + "…" + id[len(id)-shortDIDEnd:]
+}
+
+// brief cuts what is meant to be short.
+func brief(s string) string {
+	if s, cut := cutText(s, maxShort); cut {
+		return s + "…"
+	}
+	return s
+}
+
+// text adds the text, as much as a card shows. Beyond maxLinks, links are plain text.
+func (c *Card) text(spans []record.Span, root string) {
+	left, links := maxText, 0
+	for _, span := range spans {
+		words, cut := cutText(span.Text, left)
+		left -= len(words)
+		t := Text{Text: words}
+		if span.Kind != record.Plain && links < maxLinks {
+			links++
+			switch span.Kind {
+			case record.URL:
+				t.Href = span.Target
+			case record.Mention:
+				t.Href = record.ProfileURL(span.Target)
+			case record.Tag:
+				t.Href = TagURL(root, span.Target)
+			}
+		}
+		if n := len(c.Text); n > 0 && t.Href == "" && c.Text[n-1].Href == "" {
+			c.Text[n-1].Text += words
+		} else if words != "" {
+			c.Text = append(c.Text, t)
+		}
+		if cut {
+			c.Cut = true
+			return
+		}
+	}
+}
+
+// attached returns what a post has attached, as the operator wants pictures shown.
+func (s *Site) attached(did, link string, rec *record.Post) (m Media) {
+	for _, im := range rec.Images {
+		p := Picture{
+			Thumb: record.ImageURL(record.Thumbnail, did, im.CID), URL: record.ImageURL(record.Fullsize, did, im.CID),
+			Alt: brief(im.Alt), Width: im.Width, Height: im.Height,
+		}
+		switch {
+		case s.media == feeds.MediaOff:
+			m.Words = append(m.Words, Picture{Alt: p.Alt})
+		case s.media == feeds.MediaLink:
+			m.Words = append(m.Words, p)
+		case len(m.Pictures) < gridOf:
+			m.Pictures = append(m.Pictures, p)
+		default:
+			m.More++
+		}
+	}
+	if v := rec.Video; v != nil {
+		m.Video = &Picture{URL: link, Alt: brief(v.Alt)}
+	}
+	if l := rec.Link; l != nil {
+		m.Card = &LinkCard{URL: l.URL, Title: brief(l.Title), Description: brief(l.Description)}
+		if u, err := url.Parse(l.URL); err == nil {
+			m.Card.Host = brief(u.Hostname())
+		}
+		m.Card.Title = cmp.Or(m.Card.Title, m.Card.Host)
+		if l.Thumb != "" && s.media == feeds.MediaCDN {
+			m.Card.Thumb = record.ImageURL(record.Thumbnail, did, l.Thumb)
+		}
+	}
+	return m
+}
+
+// Grid names the arrangement of the pictures.
+func (m Media) Grid() string { return "grid grid" + strconv.Itoa(len(m.Pictures)) }
+
+// MoreWords says how many pictures are not drawn.
+func (m Media) MoreWords() string { return "+" + strconv.Itoa(m.More) }
