@@ -257,17 +257,19 @@ func randomQuery(rng *rand.Rand) (model.Query, neturl.Values) {
 	tags := model.CrowdTags()
 	rng.Shuffle(len(tags), func(i, j int) { tags[i], tags[j] = tags[j], tags[i] })
 	n := 1 + rng.IntN(3)
-	q := model.Query{Tags: tags[:n], All: rng.IntN(4) == 0}
+	q := model.Query{Tags: tags[:n]}
 	params := neturl.Values{}
 	if rng.IntN(4) == 0 {
 		q.Tags = append(q.Tags[:n:n], fmt.Sprintf("rare%d", rng.IntN(300)))
 	}
-	if q.All {
-		q.Tags = q.Tags[:min(n, 2)]
-		params.Set("match", "all")
+	switch rng.IntN(5) {
+	case 0:
+		q.All, q.Tags = q.Tags[:min(n, 2)], nil
+	case 1:
+		q.All = tags[n : n+1]
 	}
 	if rng.IntN(4) == 0 {
-		q.None = tags[n : n+1+rng.IntN(2)]
+		q.None = tags[n+1 : n+2+rng.IntN(2)]
 	}
 	if rng.IntN(4) == 0 {
 		q.Langs = [][]string{{"en"}, {"pt", "ja"}, {"en-us", "es"}}[rng.IntN(3)]
@@ -283,8 +285,7 @@ func randomQuery(rng *rand.Rand) (model.Query, neturl.Values) {
 		q.Until = at()
 		params.Set("until", q.Until.Format(time.RFC3339))
 	}
-	params["tags"] = q.Tags
-	for name, values := range map[string][]string{"none": q.None, "lang": q.Langs} {
+	for name, values := range map[string][]string{"tags": q.Tags, "all": q.All, "none": q.None, "lang": q.Langs} {
 		if values != nil {
 			params[name] = values
 		}

@@ -185,7 +185,7 @@ func (s *index) bothAt(ctx context.Context, b *Both, ids []int64, start event.Ke
 	common = common[:min(page, len(common))]
 	b.Found = len(common)
 
-	q := query.PostQuery{Tags: []string{b.A, b.B}, All: true, From: keyset.Below(keyset.UUID(start)), Limit: page}
+	q := query.PostQuery{All: []string{b.A, b.B}, From: keyset.Below(keyset.UUID(start)), Limit: page}
 	if start == newest {
 		q.From = keyset.Start()
 	}

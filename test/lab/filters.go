@@ -54,8 +54,8 @@ func (s *index) filterCases(ctx context.Context) ([]filterCase, error) {
 		{"2 languages, any of 5", query.PostQuery{Tags: depthSets()[2].tags, Langs: []string{"de", "pt"}, From: start}},
 		{"since and until", query.PostQuery{Tags: []string{hotTag}, Since: since, Until: until, From: start}},
 		{"the same, in the middle", query.PostQuery{Tags: []string{hotTag}, Since: since, Until: until, From: at}},
-		{"all of 3", query.PostQuery{Tags: []string{floodTag, hotTag, wordTag(0)}, All: true, From: start}},
-		{"all at once", query.PostQuery{Tags: []string{floodTag, hotTag}, All: true, None: []string{wordTag(0)}, Langs: []string{"ja"}, Since: since, Until: until, From: at}},
+		{"all of 3", query.PostQuery{All: []string{floodTag, hotTag, wordTag(0)}, From: start}},
+		{"all at once", query.PostQuery{All: []string{floodTag, hotTag}, None: []string{wordTag(0)}, Langs: []string{"ja"}, Since: since, Until: until, From: at}},
 	}, nil
 }
 
@@ -131,22 +131,12 @@ func (s *index) expected(ctx context.Context, q query.PostQuery) ([]event.Key, e
 	if !q.Until.IsZero() {
 		hi = event.FirstKey(q.Until)
 	}
-	tags := "tags && $1::text[]"
-	if q.All {
-		tags = "tags @> $1::text[]"
-	}
-	none, langs := q.None, q.Langs
-	if none == nil {
-		none = []string{}
-	}
-	if langs == nil {
-		langs = []string{}
-	}
+	some := func(names []string) []string { return append([]string{}, names...) } // not NULL
 	keys, err := collect(ctx, s.owner, `
 		SELECT key FROM posts p
-		 WHERE `+tags+` AND NOT tags && $2::text[] AND key < $3 AND key >= $4 AND key < $5
+		 WHERE (cardinality($1::text[]) = 0 OR tags && $1::text[]) AND tags @> $8::text[] AND NOT tags && $2::text[] AND key < $3 AND key >= $4 AND key < $5
 		   AND (cardinality($6::text[]) = 0 OR EXISTS (SELECT FROM unnest(langs) AS l, unnest($6::text[]) AS r WHERE lower(l) = r OR lower(l) LIKE r || '-%'))
-		 ORDER BY key DESC LIMIT $7`, rowToKey, q.Tags, none, from, lo, hi, langs, page)
+		 ORDER BY key DESC LIMIT $7`, rowToKey, some(q.Tags), some(q.None), from, lo, hi, some(q.Langs), page, some(q.All))
 	if err != nil {
 		return nil, fmt.Errorf("find the page otherwise: %w", err)
 	}

@@ -132,7 +132,7 @@ func (c *checker) checkQueries(ctx context.Context) error {
 }
 
 func (c *checker) randomQuery(all, none, langs, window bool) Query {
-	q := Query{All: all}
+	var q Query
 	var like Post // a post that the query shall find, if there are any
 	if len(c.posts) > 0 {
 		like = pick(c.rng, c.posts...)
@@ -151,6 +151,21 @@ func (c *checker) randomQuery(all, none, langs, window bool) Query {
 	}
 	if all && c.rng.IntN(6) == 0 {
 		q.Tags = with(q.Tags, c.anyTag())
+	}
+	if all { // of some, now and then, and any of the others
+		n := len(q.Tags)
+		if c.rng.IntN(3) == 0 {
+			n = 1 + c.rng.IntN(n)
+		}
+		if q.All, q.Tags = q.Tags[:n:n], q.Tags[n:]; len(q.Tags) > 0 {
+			q.Tags = with(q.Tags, c.anyTag())
+		}
+	}
+	switch c.rng.IntN(8) {
+	case 0, 1:
+		q.By = c.randomAuthors(like)
+	case 2:
+		q.NotBy = c.randomAuthors(pick(c.rng, append([]Post{like}, sample(c.posts, 50)...)...))
 	}
 	if none {
 		found := q.list(c.posts) // some of which shall be excluded
@@ -174,6 +189,20 @@ func (c *checker) randomQuery(all, none, langs, window bool) Query {
 		q.Since, q.Until = c.randomWindow(q.list(c.posts))
 	}
 	return q
+}
+
+// randomAuthors are that of a post and up to two others.
+func (c *checker) randomAuthors(like Post) []string {
+	dids := []string{"did:plc:unknown"}
+	if like.DID != "" {
+		dids[0] = like.DID
+	}
+	for _, p := range sample(c.posts, c.rng.IntN(3)) {
+		if !slices.Contains(dids, p.DID) {
+			dids = append(dids, p.DID)
+		}
+	}
+	return dids
 }
 
 // randomLangs are one range or several, mostly of languages that posts declare.

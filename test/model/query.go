@@ -42,11 +42,13 @@ func (x *Index) Absent() []string {
 func (x *Index) DeadLetters() int { return x.deadLetters }
 
 // Query says which posts a list holds. Tags are raw: they are normalized here. Empty fields ask
-// for nothing, but a query without a tag in Tags matches no post.
+// for nothing, but a query without a tag in Tags or All matches no post.
 type Query struct {
-	Tags  []string
-	All   bool // all of Tags rather than any
+	Tags  []string // any of them
+	All   []string // every one of them
 	None  []string
+	By    []string  // DIDs of authors, any of them
+	NotBy []string  // DIDs of authors, none of them
 	Langs []string  // basic ranges of RFC 4647 other than "*", any of them
 	Since time.Time // of sortAt, inclusive
 	Until time.Time // exclusive
@@ -54,10 +56,7 @@ type Query struct {
 
 // String is the query as a URL has it, for messages.
 func (q Query) String() string {
-	params := url.Values{"tags": q.Tags, "none": q.None, "lang": q.Langs}
-	if q.All {
-		params.Set("match", "all")
-	}
+	params := url.Values{"tags": q.Tags, "all": q.All, "none": q.None, "lang": q.Langs, "author": q.By, "notAuthor": q.NotBy}
 	for name, at := range map[string]time.Time{"since": q.Since, "until": q.Until} {
 		if !at.IsZero() {
 			params.Set(name, at.Format(time.RFC3339Nano))
@@ -74,7 +73,7 @@ func (q Query) list(posts []Post) []Post {
 
 // normal is the query with its tags normalized. One that cannot be a tag matches nothing.
 func (q Query) normal() Query {
-	for _, tags := range []*[]string{&q.Tags, &q.None} {
+	for _, tags := range []*[]string{&q.Tags, &q.All, &q.None} {
 		*tags = slices.Clone(*tags)
 		for i, raw := range *tags {
 			if tag, ok := normalTag(raw); ok {
@@ -93,8 +92,11 @@ func (q Query) matches(p *Post) bool {
 	}
 	at := p.SortAt()
 	switch {
-	case !slices.ContainsFunc(q.Tags, has),
-		q.All && slices.ContainsFunc(q.Tags, lacks),
+	case len(q.Tags)+len(q.All) == 0,
+		len(q.Tags) > 0 && !slices.ContainsFunc(q.Tags, has),
+		slices.ContainsFunc(q.All, lacks),
+		len(q.By) > 0 && !slices.Contains(q.By, p.DID),
+		slices.Contains(q.NotBy, p.DID),
 		slices.ContainsFunc(q.None, has),
 		len(q.Langs) > 0 && !slices.ContainsFunc(q.Langs, speaks),
 		!q.Since.IsZero() && at.Before(q.Since),

@@ -12,19 +12,28 @@ import (
 // and with number signs, times in any zone, defaults given or not. All spellings of a query are
 // one list, with the same tokens. The names must be in normal form.
 func spell(rng *rand.Rand, q Query) url.Values {
-	params := url.Values{"tags": spellAll(rng, q.Tags, spellTag)}
+	params := url.Values{}
+	tags, all := q.Tags, q.All
 	switch {
-	case q.All:
+	case len(tags) == 0 && rng.IntN(2) == 0: // two ways to say the same
+		n := rng.IntN(len(all)) + 1
+		tags, all = all[:n], all[n:]
 		params.Set("match", "all")
 	case rng.IntN(2) == 0:
 		params.Set("match", "any")
 	}
-	if len(q.None) > 0 {
-		params["none"] = spellAll(rng, q.None, spellTag)
+	repeated := func(name string, names []string, spellOne func(*rand.Rand, string) string) {
+		if len(names) > 0 {
+			params[name] = spellAll(rng, names, spellOne)
+		}
 	}
-	if len(q.Langs) > 0 {
-		params["lang"] = spellAll(rng, q.Langs, spellLang)
-	}
+	as := func(_ *rand.Rand, name string) string { return name }
+	repeated("tags", tags, spellTag)
+	repeated("all", all, spellTag)
+	repeated("none", q.None, spellTag)
+	repeated("lang", q.Langs, spellLang)
+	repeated("author", q.By, as)
+	repeated("notAuthor", q.NotBy, as)
 	if !q.Since.IsZero() {
 		params.Set("since", spellTime(rng, q.Since))
 	}
@@ -85,20 +94,31 @@ func variants(rng *rand.Rand, q Query) (out []Query) {
 	add := func(is bool, change func(*Query)) {
 		if is {
 			other := q
-			other.Tags, other.None, other.Langs = slices.Clone(q.Tags), slices.Clone(q.None), slices.Clone(q.Langs)
+			for _, names := range []*[]string{&other.Tags, &other.All, &other.None, &other.Langs, &other.By, &other.NotBy} {
+				*names = slices.Clone(*names)
+			}
 			change(&other)
 			out = append(out, other)
 		}
 	}
 	some := func(names []string) int { return rng.IntN(max(len(names), 1)) }
-	i, j, k := some(q.Tags), some(q.None), some(q.Langs)
-	several, excludes, speaks := len(q.Tags) > 1, len(q.None) > 0, len(q.Langs) > 0
-	tagRoom, noneRoom := len(q.Tags) < maxQueryTags, len(q.None) < maxQueryTags
+	i, j, k, l := some(q.Tags), some(q.None), some(q.Langs), some(q.All)
+	has, several, requires, excludes, speaks := len(q.Tags) > 0, len(q.Tags) > 1, len(q.All) > 0, len(q.None) > 0, len(q.Langs) > 0
+	room := len(q.Tags)+len(q.All)+len(q.None) < maxQueryTagsTogether
+	tagRoom, allRoom, noneRoom := room && len(q.Tags) < maxQueryTags, room && len(q.All) < maxQueryTags, room && len(q.None) < maxQueryTags
 	const other = "another tag"
-	add(true, func(o *Query) { o.Tags[i] = other })
+	add(has, func(o *Query) { o.Tags[i] = other })
 	add(tagRoom, func(o *Query) { o.Tags = append(o.Tags, other) })
 	add(several, func(o *Query) { o.Tags = slices.Delete(o.Tags, i, i+1) })
-	add(several, func(o *Query) { o.All = !o.All })
+	add(requires, func(o *Query) { o.All[l] = other })
+	add(allRoom, func(o *Query) { o.All = append(o.All, other) })
+	add(requires && len(q.Tags)+len(q.All) > 1, func(o *Query) { o.All = slices.Delete(o.All, l, l+1) })
+	add(!slices.Equal(q.Tags, q.All), func(o *Query) { o.Tags, o.All = o.All, o.Tags })
+	add(len(q.By) == 0, func(o *Query) { o.By = []string{"did:plc:another"} })
+	add(len(q.NotBy) == 0, func(o *Query) { o.NotBy = []string{"did:plc:another"} })
+	add(len(q.By) > 0, func(o *Query) { o.By = o.By[1:] })
+	add(len(q.NotBy) > 0, func(o *Query) { o.NotBy = o.NotBy[1:] })
+	add(!slices.Equal(q.By, q.NotBy), func(o *Query) { o.By, o.NotBy = o.NotBy, o.By })
 	add(several && noneRoom, func(o *Query) { o.None, o.Tags = append(o.None, o.Tags[i]), slices.Delete(o.Tags, i, i+1) })
 	add(noneRoom, func(o *Query) { o.None = append(o.None, other) })
 	add(excludes, func(o *Query) { o.None[j] = other })

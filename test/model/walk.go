@@ -12,11 +12,12 @@ import (
 
 // Limits of a query, from the contract.
 const (
-	maxQueryTags     = 20
-	maxQueryLangs    = 20
-	maxQueryTagBytes = 4 << 10
-	maxLimit         = 100
-	defaultLimit     = 50
+	maxQueryTags         = 20
+	maxQueryTagsTogether = 40
+	maxQueryLangs        = 20
+	maxQueryTagBytes     = 4 << 10
+	maxLimit             = 100
+	defaultLimit         = 50
 )
 
 // maxEmptyPages bounds how many pages in a row can have no row, so that a list that never ends is
@@ -348,7 +349,7 @@ func (l *list) fromRows(ctx context.Context) error {
 
 // recent walks a list of any tags on the other endpoint, whose first paginator this one takes too.
 func (l *list) recent(ctx context.Context) error {
-	if l.q.All || len(l.q.None)+len(l.q.Langs) > 0 || !l.q.Since.IsZero() || !l.q.Until.IsZero() {
+	if len(l.q.All)+len(l.q.None)+len(l.q.Langs)+len(l.q.By)+len(l.q.NotBy) > 0 || !l.q.Since.IsZero() || !l.q.Until.IsZero() {
 		return nil
 	}
 	params := url.Values{"tags": spell(l.rng, l.q)["tags"], "quantity": {strconv.Itoa(l.limit)}}

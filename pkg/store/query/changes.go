@@ -1,6 +1,7 @@
 package query
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -122,7 +123,7 @@ func (r *Reader) TraceChanges(ctx context.Context, q ChangeQuery, trace func(Sta
 		return now, err
 	})
 	if err != nil {
-		return ChangePage{}, fmt.Errorf("follow posts with %d tags: %w", len(q.List.Tags), pg.NotMigrated(err))
+		return ChangePage{}, fmt.Errorf("follow posts with %d tags: %w", len(q.List.Tags)+len(q.List.All), pg.NotMigrated(err))
 	}
 	return page, nil
 }
@@ -204,7 +205,7 @@ func beginFeed(ctx context.Context, conn *pgx.Conn, q ChangeQuery) (h feedHead, 
 		  FROM checkpoint c CROSS JOIN known k`, after.Run, after.Change).QueryRow(func(row pgx.Row) error {
 		return row.Scan(&h.last, &h.run, &h.expired)
 	})
-	batch.Queue(`SELECT name, posts FROM tags WHERE name = ANY($1::text[])`, q.List.Tags).Query(func(rows pgx.Rows) error {
+	batch.Queue(`SELECT name, posts FROM tags WHERE name = ANY($1::text[])`, slices.Concat(q.List.Tags, q.List.All)).Query(func(rows pgx.Rows) error {
 		var name string
 		var n int64
 		_, err := pgx.ForEachRow(rows, []any{&name, &n}, func() error {
@@ -221,12 +222,19 @@ func beginFeed(ctx context.Context, conn *pgx.Conn, q ChangeQuery) (h feedHead, 
 
 // followed are the tags whose changes are all that a query's posts can have: any of them, or
 // the rarest where each post must have all, since a change is told under every tag that the post
-// had or has.
+// had or has. Where a query has both, it is what has fewer posts.
 func (q PostQuery) followed(counts map[string]int64) []string {
-	if !q.All {
+	if len(q.All) == 0 {
 		return q.Tags
 	}
-	rarest := slices.MinFunc(q.Tags, func(a, b string) int { return int(counts[a] - counts[b]) })
+	rarest := slices.MinFunc(q.All, func(a, b string) int { return cmp.Compare(counts[a], counts[b]) })
+	several := int64(0)
+	for _, tag := range q.Tags {
+		several += counts[tag]
+	}
+	if len(q.Tags) > 0 && several < counts[rarest] {
+		return q.Tags
+	}
 	return []string{rarest}
 }
 
@@ -298,7 +306,7 @@ func (p *ChangePage) choose(q ChangeQuery, looked []changed, head feedHead) (key
 	done := make(map[id]bool, len(looked))
 	for n, c := range looked {
 		i := id{c.did, c.rkey}
-		if done[i] {
+		if done[i] || !q.List.mayBeBy(c.did) {
 			continue
 		}
 		done[i] = true
@@ -341,15 +349,21 @@ func (p *ChangePage) fill(posts []PostRow, cutOff bool) {
 	}
 }
 
-// matches reports whether a post that is in sight is one of the query's.
+// mayBeBy reports whether posts of an account can be among the query's, now or ever.
+func (q PostQuery) mayBeBy(did string) bool {
+	return (len(q.Authors) == 0 || slices.Contains(q.Authors, did)) && !slices.Contains(q.NotAuthors, did)
+}
+
+// matches reports whether a post that is in sight, of an account that it may be by, is one of the
+// query's.
 func (q PostQuery) matches(p *candidate) bool {
 	has := func(tag string) bool { return slices.Contains(p.tags, tag) }
 	switch {
 	case slices.ContainsFunc(q.None, has):
 		return false
-	case q.All && slices.ContainsFunc(q.Tags, func(tag string) bool { return !has(tag) }):
+	case slices.ContainsFunc(q.All, func(tag string) bool { return !has(tag) }):
 		return false
-	case !q.All && !slices.ContainsFunc(q.Tags, has):
+	case len(q.Tags) > 0 && !slices.ContainsFunc(q.Tags, has):
 		return false
 	case len(q.Langs) > 0 && !slices.ContainsFunc(event.LangRanges(p.langs), func(lang string) bool { return slices.Contains(q.Langs, lang) }):
 		return false

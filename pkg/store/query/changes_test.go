@@ -71,7 +71,7 @@ func TestChangesPlan(t *testing.T) {
 		}{
 			{query.PostQuery{Tags: []string{"common"}}, query.MaxChanges},
 			{query.PostQuery{Tags: []string{"tenth3", "tenth5", "rare"}}, query.MaxChanges},
-			{query.PostQuery{Tags: []string{"common", "rare"}, All: true}, rare},
+			{query.PostQuery{All: []string{"common", "rare"}}, rare},
 			{query.PostQuery{Tags: []string{"common"}, None: []string{"tenth1", "tenth2"}}, query.MaxChanges},
 			{query.PostQuery{Tags: []string{"rare"}}, rare},
 			{query.PostQuery{Tags: []string{"nobody's"}}, 0},

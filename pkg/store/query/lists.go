@@ -14,8 +14,22 @@ import (
 
 // A query is a conjunction of clauses of lists, less what it excludes: a post is
 // found that is in one list, at least, of every clause, and in none of those
-// excluded. A list is what a tag or a language has in post_tags or post_langs,
-// in the order of posts.
+// excluded. A list is what a tag, a language or an author has in an index, in the
+// order of posts.
+
+// kind is what a list is of.
+type kind int
+
+const (
+	ofTag kind = iota
+	ofLang
+	ofAuthor // also posts that are not in sight: some list of a tag goes with it
+)
+
+// index is the table, and the column before key in its index.
+func (k kind) index() (table, column string) {
+	return []string{"post_tags", "post_langs", "posts"}[k], []string{"tag_id", "lang_id", "account_id"}[k]
+}
 
 // list is the posts under one term.
 type list struct {
@@ -40,7 +54,7 @@ const minSample = 4
 
 // clause is lists of one kind, of which a post must be in one.
 type clause struct {
-	langs bool // of post_langs rather than post_tags
+	kind  kind
 	lists []list
 }
 
@@ -105,13 +119,15 @@ func before(a, b event.Key, direction keyset.Direction) bool {
 
 // isMerge reports whether what is in one clause is all there is to it.
 func (c conjunction) isMerge() bool {
-	return len(c.clauses) == 1 && len(c.none) == 0 && !c.sweeping
+	return len(c.clauses) == 1 && len(c.none) == 0 && len(c.notBy) == 0 && !c.sweeping
 }
 
 // conjunction is a query with its names looked up.
 type conjunction struct {
 	clauses []clause
 	none    []int64
+	// notBy are the accounts that posts must not be from.
+	notBy []int64
 	// sweeping says that accounts are being swept: some posts of the lists are out
 	// of sight. swept are all these accounts, or those nearest to the page.
 	sweeping, sweptAll bool
@@ -124,15 +140,16 @@ type conjunction struct {
 // are left out.
 func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, error) {
 	var c conjunction
-	tags, langs := map[string]list{}, map[string]list{}
+	tags, langs, authors := map[string]list{}, map[string]list{}, map[string]list{}
 	batch := &pgx.Batch{}
 	queueSnapshot(batch, conn)
 	batch.Queue(`
 		SELECT 0, '', 0::bigint, (SELECT count(*) FROM sweeps)
 		UNION ALL SELECT 1, name, id, posts FROM tags WHERE name = ANY($1::text[])
 		UNION ALL SELECT 2, name, id, posts FROM langs WHERE name = ANY($2::text[])
-		UNION ALL (`+someSwept+`)`,
-		slices.Concat(q.Tags, q.None), slices.Concat(q.Langs), maxSwept).Query(func(rows pgx.Rows) error {
+		UNION ALL (`+someSwept+`)
+		UNION ALL SELECT 4, did, id, 1 FROM accounts WHERE did = ANY($4::text[]) AND state = 0`,
+		slices.Concat(q.Tags, q.All, q.None), slices.Concat(q.Langs), maxSwept, slices.Concat(q.Authors, q.NotAuthors)).Query(func(rows pgx.Rows) error {
 		sweeps := int64(0)
 		var kind int
 		var l list
@@ -145,8 +162,10 @@ func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, err
 			case l.posts == 0:
 			case kind == 1:
 				tags[l.name] = l
-			default:
+			case kind == 2:
 				langs[l.name] = l
+			default:
+				authors[l.name] = l
 			}
 			return nil
 		})
@@ -156,50 +175,57 @@ func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, err
 	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
 		return c, fmt.Errorf("look up the query's names: %w", err)
 	}
-	pick := func(names []string, from map[string]list) []list {
-		var out []list
+	pick := func(names []string, from map[string]list) clause {
+		var g clause
 		for _, n := range names {
 			if l, ok := from[n]; ok {
-				out = append(out, l)
+				g.lists = append(g.lists, l)
 			}
 		}
-		return out
+		return g
 	}
-	// No post has a name that must be there and must not.
-	asked := slices.DeleteFunc(slices.Clone(q.Tags), func(tag string) bool { return slices.Contains(q.None, tag) })
-	wanted := pick(asked, tags)
-	if q.All {
-		c.nothing = len(wanted) < len(q.Tags)
-		for _, l := range wanted {
-			c.clauses = append(c.clauses, clause{lists: []list{l}})
-		}
-	} else {
-		c.nothing = len(wanted) == 0
-		c.clauses = append(c.clauses, clause{lists: wanted})
+	// must adds a clause: with no list in it, no post matches.
+	must := func(kind kind, g clause) {
+		g.kind, c.nothing = kind, c.nothing || len(g.lists) == 0
+		c.clauses = append(c.clauses, g)
+	}
+	for _, tag := range q.All {
+		must(ofTag, pick(without([]string{tag}, q.None), tags))
+	}
+	if len(q.Tags) > 0 && len(without(q.Tags, q.All)) == len(q.Tags) { // else one of All is enough
+		must(ofTag, pick(without(q.Tags, q.None), tags))
 	}
 	if len(q.Langs) > 0 {
-		spoken := pick(q.Langs, langs)
-		c.nothing = c.nothing || len(spoken) == 0
-		c.clauses = append(c.clauses, clause{langs: true, lists: spoken})
+		must(ofLang, pick(q.Langs, langs))
 	}
-	c.none = clause{lists: pick(q.None, tags)}.ids()
+	c.none = pick(q.None, tags).ids()
+	if len(q.Authors) > 0 {
+		must(ofAuthor, pick(without(q.Authors, q.NotAuthors), authors))
+	} else {
+		c.notBy = pick(q.NotAuthors, authors).ids()
+	}
 	return c, nil
+}
+
+// without is those of the names that are not among others.
+func without(names, others []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(others, name) })
 }
 
 // sense samples every list of the clauses from the start of the range.
 func (s *search) sense(ctx context.Context, rng keyRange, size int) error {
 	order := orderBy(s.direction)
-	for _, langs := range []bool{false, true} {
+	for _, kind := range []kind{ofTag, ofLang, ofAuthor} {
 		var ids []int64
 		for _, g := range s.clauses {
-			if g.langs == langs {
+			if g.kind == kind {
 				ids = append(ids, g.ids()...)
 			}
 		}
 		if len(ids) == 0 {
 			continue
 		}
-		table, column := tableOf(langs)
+		table, column := kind.index()
 		sql := fmt.Sprintf(`
 			SELECT i.id, s.n, s.keys[1], s.keys[s.n]
 			  FROM unnest($1::bigint[]) AS i(id),
@@ -220,7 +246,7 @@ func (s *search) sense(ctx context.Context, rng keyRange, size int) error {
 			return fmt.Errorf("sample %d lists: %w", len(ids), err)
 		}
 		for _, g := range s.clauses {
-			if g.langs != langs {
+			if g.kind != kind {
 				continue
 			}
 			for i := range g.lists {
@@ -229,13 +255,6 @@ func (s *search) sense(ctx context.Context, rng keyRange, size int) error {
 		}
 	}
 	return nil
-}
-
-func tableOf(langs bool) (table, column string) {
-	if langs {
-		return "post_langs", "lang_id"
-	}
-	return "post_tags", "tag_id"
 }
 
 func orderBy(direction keyset.Direction) string {

@@ -92,7 +92,7 @@ func TestThroughPoolers(t *testing.T) {
 			want int
 		}{
 			{query.PostQuery{Tags: []string{"art"}}, 100},
-			{query.PostQuery{Tags: []string{"日本語 1", "art"}, All: true}, 100},
+			{query.PostQuery{All: []string{"日本語 1", "art"}}, 100},
 			{query.PostQuery{Tags: []string{`a\'b`}, None: []string{"日本語 0", "日本語 1"}, Langs: []string{"ja"}}, 100},
 			{query.PostQuery{Tags: []string{"nothing"}}, 0},
 		} {

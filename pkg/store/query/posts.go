@@ -19,9 +19,11 @@ var PostOrder = keyset.MustOrdering(keyset.Column{Name: "key", Sort: keyset.Desc
 
 // Limits of a query. They bound what one request can make Postgres read.
 const (
-	MaxTags  = 20
-	MaxLangs = 20
-	MaxLimit = 100
+	MaxTags         = 20 // of each kind
+	MaxTagsTogether = 40
+	MaxLangs        = 20
+	MaxAuthors      = 20
+	MaxLimit        = 100
 	// maxPageBytes bounds the records and tags of a page: the post that goes beyond
 	// it is the last one. Records can have a megabyte, and anybody can post a hundred
 	// of them; a full page of usual ones has a fifth of this. A tag counts as long as
@@ -29,15 +31,15 @@ const (
 	maxPageBytes = 1 << 20
 )
 
-// PostQuery asks for posts with any of Tags, or with all of them.
+// PostQuery asks for posts that have any of Tags, every one of All, and none of None, and that
+// pass the filters. An empty field asks for nothing.
 type PostQuery struct {
-	// Tags are normalized, distinct, 1 to MaxTags.
-	Tags []string
-	// All asks for all of Tags rather than any.
-	All bool
-	// None are tags that posts must not have: normalized, distinct, at most
-	// MaxTags.
-	None []string
+	// Tags are normalized and distinct, as All and None: at most MaxTags each, and
+	// MaxTagsTogether; at least one of Tags and All.
+	Tags, All, None []string
+	// Authors are the DIDs of the accounts that posts may be from, NotAuthors of those that they
+	// must not be from: distinct, at most MaxAuthors each.
+	Authors, NotAuthors []string
 	// Langs are language ranges as of event.NormalizeLang, at most MaxLangs: of
 	// one of them a post must declare a language. None asks for nothing.
 	Langs []string
@@ -53,8 +55,11 @@ type PostQuery struct {
 
 // check returns an error for a query outside the limits.
 func (q PostQuery) check(limit int) error {
-	if len(q.Tags) < 1 || max(len(q.Tags), len(q.None)) > MaxTags || len(q.Langs) > MaxLangs || limit < 1 || limit > MaxLimit {
-		return fmt.Errorf("%d tags, %d excluded, %d languages or limit %d is out of bounds", len(q.Tags), len(q.None), len(q.Langs), limit)
+	tags := len(q.Tags) + len(q.All)
+	if tags < 1 || max(len(q.Tags), len(q.All), len(q.None)) > MaxTags || tags+len(q.None) > MaxTagsTogether ||
+		len(q.Langs) > MaxLangs || max(len(q.Authors), len(q.NotAuthors)) > MaxAuthors || limit < 1 || limit > MaxLimit {
+		return fmt.Errorf("%d tags, %d required, %d excluded, %d languages, %d and %d authors or limit %d is out of bounds",
+			len(q.Tags), len(q.All), len(q.None), len(q.Langs), len(q.Authors), len(q.NotAuthors), limit)
 	}
 	return nil
 }
@@ -113,7 +118,7 @@ func (r *Reader) TracePosts(ctx context.Context, q PostQuery, trace func(Stateme
 		return now, err
 	})
 	if err != nil {
-		return PostPage{}, fmt.Errorf("query posts with %d tags: %w", len(q.Tags), pg.NotMigrated(err))
+		return PostPage{}, fmt.Errorf("query posts with %d tags: %w", len(q.Tags)+len(q.All), pg.NotMigrated(err))
 	}
 	return page, nil
 }

@@ -119,6 +119,7 @@ func TestPostsNothing(t *testing.T) {
 type node struct {
 	Type      string  `json:"Node Type"`
 	Relation  string  `json:"Relation Name"`
+	Index     string  `json:"Index Name"`
 	Rows      float64 `json:"Actual Rows"`
 	Loops     float64 `json:"Actual Loops"`
 	Filtered  float64 `json:"Rows Removed by Filter"`

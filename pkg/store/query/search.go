@@ -26,6 +26,8 @@ const (
 	maxWorkBehind = 10_000
 	// probeWork is what it costs to look an entry up: a descent of the index.
 	probeWork = 6
+	// rowProbes is what it costs to look at a post's own row, in look-ups: the row is read, too.
+	rowProbes = 2
 	// A search goes in segments, each for more work than the one before. Between
 	// them it looks again at how dense the lists are, with samples that are a small
 	// part of the segment's work.
@@ -132,9 +134,9 @@ func (s *search) any(ctx context.Context, rng keyRange) (bool, error) {
 	}
 	// One list after the other, the longest first: as a rule its first entry is
 	// the only one touched.
-	g := clause{langs: s.clauses[0].langs, lists: slices.Clone(s.clauses[0].lists)}
+	g := clause{kind: s.clauses[0].kind, lists: slices.Clone(s.clauses[0].lists)}
 	slices.SortFunc(g.lists, func(a, b list) int { return cmp.Compare(b.posts, a.posts) })
-	table, column := tableOf(g.langs)
+	table, column := g.kind.index()
 	args := []any{rng.lo, rng.hi}
 	var checks []string
 	for i := range padded(len(g.lists)) {
@@ -179,13 +181,18 @@ func (p strategy) cost(c conjunction, rows, probed int) int {
 		lists = max(lists, len(g.lists))
 	}
 	for _, g := range p.probed {
-		if len(g.lists) > 1 {
+		switch {
+		case g.kind == ofAuthor:
+		case len(g.lists) > 1:
 			probes += len(g.lists)
-		} else {
+		default:
 			single++
 		}
 	}
 	probes += min(single, 2) // the first that a post is not in is the last
+	if p.looksAtRows(c) {
+		probes += rowProbes
+	}
 	if p.probesSweeps(c) {
 		probes++
 	}
@@ -193,6 +200,11 @@ func (p strategy) cost(c conjunction, rows, probed int) int {
 		probes = (probes + 1) / 2 // not all posts are in both
 	}
 	return lists*rows + probeWork*probes*probed
+}
+
+// looksAtRows reports whether each post's own row is looked at.
+func (p strategy) looksAtRows(c conjunction) bool {
+	return len(c.notBy) > 0 || slices.ContainsFunc(p.probed, func(g clause) bool { return g.kind == ofAuthor })
 }
 
 // probesSweeps reports whether each post has to be asked whether a sweep keeps it out of
@@ -249,19 +261,9 @@ func (s *search) strategy(ctx context.Context, rng *keyRange, work int) (p strat
 	}
 	// In one order, whichever is the sparser: it is the same statement then.
 	slices.SortStableFunc(p.merged, func(a, b clause) int {
-		return cmp.Or(cmp.Compare(len(a.lists), len(b.lists)), langsLast(a, b))
+		return cmp.Or(cmp.Compare(len(a.lists), len(b.lists)), cmp.Compare(a.kind, b.kind))
 	})
 	return p, true, nil
-}
-
-func langsLast(a, b clause) int {
-	switch {
-	case a.langs == b.langs:
-		return 0
-	case b.langs:
-		return -1
-	}
-	return 1
 }
 
 // segment looks at the next p.rows posts that are in one of the merged clauses, and returns
@@ -324,11 +326,15 @@ func segmentQuery(p strategy, c conjunction, direction keyset.Direction, rng key
 	}
 	oneOf := func(ids []int64) string { return "ANY(" + q.arg(ids) + "::bigint[])" }
 	var single []int64
+	var row []string // conditions on the post's own row
 	for _, g := range p.probed {
-		table, column := tableOf(g.langs)
-		if g.langs || len(g.lists) > 1 {
+		table, column := g.kind.index()
+		switch {
+		case g.kind == ofAuthor:
+			row = append(row, "p.account_id = "+oneOf(g.ids()))
+		case g.kind == ofLang || len(g.lists) > 1:
 			hit = append(hit, probe(table, column, oneOf(g.ids())))
-		} else {
+		default:
 			single = append(single, g.lists[0].id)
 		}
 	}
@@ -342,6 +348,12 @@ func segmentQuery(p strategy, c conjunction, direction keyset.Direction, rng key
 	}
 	if len(c.none) > 0 {
 		hit = append(hit, "NOT "+probe("post_tags", "tag_id", oneOf(c.none)))
+	}
+	if len(c.notBy) > 0 {
+		row = append(row, "p.account_id <> ALL("+q.arg(c.notBy)+"::bigint[])")
+	}
+	if len(row) > 0 {
+		hit = append(hit, "EXISTS (SELECT FROM posts p WHERE p.key = s.key AND "+strings.Join(row, " AND ")+" OFFSET 0)")
 	}
 	if p.probesSweeps(c) {
 		hit = append(hit, "NOT EXISTS (SELECT FROM posts p JOIN sweeps w USING (account_id) WHERE p.key = s.key AND "+outOfSight+" OFFSET 0)")
@@ -369,7 +381,7 @@ func (b *builder) arg(v any) string {
 // list, each with a LIMIT of its own, merge into one that stops when enough is
 // read.
 func (b *builder) stream(g clause) string {
-	table, column := tableOf(g.langs)
+	table, column := g.kind.index()
 	branches := make([]string, padded(len(g.lists)))
 	for i := range branches {
 		branches[i] = fmt.Sprintf("SELECT key FROM %s WHERE %s = %s AND key BETWEEN $2 AND $3 ORDER BY %s LIMIT $1", table, column, b.arg(idOf(g, i)), orderBy(b.direction))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,6 +54,14 @@ var mixed = storetest.Seed{
 		}
 		return []string{"EN"}
 	},
+	Author: func(i int) string {
+		for _, n := range []int{3000, 500, 30, 4} {
+			if i%n == 2 {
+				return fmt.Sprint("did:plc:a", n)
+			}
+		}
+		return "did:plc:author"
+	},
 	Second: func(i int) int { return i / 7 },
 }
 
@@ -61,10 +70,13 @@ func oracle(all []*write.Post, q query.PostQuery) []*write.Post {
 	var out []*write.Post
 	for _, p := range all {
 		has := func(tag string) bool { return slices.Contains(p.Tags, tag) }
-		if !slices.ContainsFunc(q.Tags, has) || slices.ContainsFunc(q.None, has) {
+		if len(q.Tags) > 0 && !slices.ContainsFunc(q.Tags, has) || slices.ContainsFunc(q.None, has) {
 			continue
 		}
-		if q.All && slices.ContainsFunc(q.Tags, func(tag string) bool { return !has(tag) }) {
+		if slices.ContainsFunc(q.All, func(tag string) bool { return !has(tag) }) {
+			continue
+		}
+		if len(q.Authors) > 0 && !slices.Contains(q.Authors, p.Account.DID) || slices.Contains(q.NotAuthors, p.Account.DID) {
 			continue
 		}
 		ranges := event.LangRanges(p.Langs)
@@ -89,14 +101,40 @@ func randomQuery(rng *rand.Rand) query.PostQuery {
 		}
 		return out
 	}
-	q := query.PostQuery{Tags: append(pick(4), names[rng.IntN(len(names)-1)]), All: rng.IntN(2) == 0}
+	one := func() string { return names[rng.IntN(len(names)-1)] }
+	var q query.PostQuery
+	switch rng.IntN(5) {
+	case 0, 1:
+		q.Tags = append(pick(4), one())
+	case 2, 3:
+		q.All = append(pick(4), one())
+	default:
+		q.Tags, q.All = append(pick(4), one()), append(pick(2), one())
+	}
 	if rng.IntN(10) == 0 {
 		q.Tags = append(q.Tags, pick(15)...)
 	}
-	slices.Sort(q.Tags)
-	q.Tags = slices.Compact(q.Tags)
+	for _, tags := range []*[]string{&q.Tags, &q.All} {
+		slices.Sort(*tags)
+		*tags = slices.Compact(*tags)
+	}
 	if rng.IntN(2) == 0 {
 		q.None = pick(3)
+	}
+	authors := []string{"did:plc:author", "did:plc:a4", "did:plc:a30", "did:plc:a500", "did:plc:a3000", "did:plc:nobody"}
+	some := func() (out []string) {
+		for _, i := range rng.Perm(len(authors))[:1+rng.IntN(3)] {
+			out = append(out, authors[i])
+		}
+		return out
+	}
+	switch rng.IntN(6) {
+	case 0:
+		q.Authors = some()
+	case 1:
+		q.NotAuthors = some()
+	case 2:
+		q.Authors, q.NotAuthors = some(), some()[:1]
 	}
 	if rng.IntN(3) == 0 {
 		langs := []string{"en", "eu", "pt", "pt-br", "en-gb", "xx"}
@@ -194,8 +232,10 @@ func agree(t *testing.T, r *query.Reader, rng *rand.Rand, q query.PostQuery, all
 
 // work is what a request made Postgres do, by the plans of its statements.
 type work struct {
-	tags, langs, posts float64 // index entries of post_tags and post_langs, rows of posts
-	heap               float64
+	tags, langs, authors float64 // index entries of post_tags, post_langs and posts
+	looked               float64 // rows of posts that were looked at
+	posts                float64 // rows of posts that were read
+	heap                 float64
 }
 
 func workOf(t *testing.T, r *query.Reader, q query.PostQuery) (query.PostPage, work) {
@@ -215,7 +255,17 @@ func workOf(t *testing.T, r *query.Reader, q query.PostQuery) (query.PostPage, w
 				require.Equal(t, "Index Only Scan", n.Type)
 				w.langs += n.Rows * n.Loops
 			case "posts":
-				w.posts += n.Rows * n.Loops
+				switch {
+				case strings.Contains(s.SQL, "p.record"):
+					w.posts += n.Rows * n.Loops
+				case n.Type == "Index Only Scan":
+					require.Equal(t, "posts_account_key_idx", n.Index)
+					w.authors += n.Rows * n.Loops
+					w.heap += n.HeapFetch
+				default:
+					require.Equal(t, "posts_pkey", n.Index, s.SQL)
+					w.looked += (n.Rows + n.Filtered) * n.Loops
+				}
 			}
 		})
 	})
@@ -239,7 +289,11 @@ func TestConjunctionPlans(t *testing.T) {
 			q.From = []keyset.Position{keyset.Start(), keyset.End()}[q.Direction]
 			page, w := workOf(t, r, q)
 			require.Equal(t, float64(len(page.Rows)), w.posts, "records of the page only")
-			require.Less(t, w.tags+w.langs, 30_000.0, "%+v", q)
+			require.Less(t, w.tags+w.langs+w.authors, 30_000.0, "%+v", q)
+			require.LessOrEqual(t, w.looked, 12_000.0, "%+v", q)
+			if len(q.Authors)+len(q.NotAuthors) == 0 {
+				require.Zero(t, w.authors+w.looked)
+			}
 			require.Zero(t, w.heap)
 		})
 	}
@@ -247,7 +301,7 @@ func TestConjunctionPlans(t *testing.T) {
 
 // Reading two tags together never costs more than twice what the better way would
 // for the same page, but for a few samples: looking each post of the one up in the
-// other, or reading both side by side. Work is counted as scan.go does: entries
+// other, or reading both side by side. Work is counted as search.go does: entries
 // read, and six for each that is looked up.
 func TestPairsCost(t *testing.T) {
 	t.Parallel()
@@ -261,7 +315,7 @@ func TestPairsCost(t *testing.T) {
 		{"old", "young"}, {"even", "odd"}, {"m4", "m5"}, {"m4", "t3"}, {"old", "t5000"}, {"young", "t400"},
 	} {
 		t.Run(fmt.Sprint(pair), func(t *testing.T) {
-			q := query.PostQuery{Tags: pair, All: true, From: keyset.Start(), Limit: 50}
+			q := query.PostQuery{All: pair, From: keyset.Start(), Limit: 50}
 			var ours float64
 			page, err := r.TracePosts(t.Context(), q, func(s query.Statement) {
 				explain(t, r, s).each(func(n node) {
@@ -301,6 +355,43 @@ func TestPairsCost(t *testing.T) {
 	}
 }
 
+// TestAuthorPlans: a page of a tag by an author reads by whichever of the two has fewer posts, and
+// looks at no more than these.
+func TestAuthorPlans(t *testing.T) {
+	t.Parallel()
+	o := storetest.Database(t)
+	storetest.SeedPosts(t, storetest.Leader(t, o), mixed)
+	vacuum(t, o)
+	r := storetest.Reader(t, o)
+	for _, c := range []struct {
+		name            string
+		q               query.PostQuery
+		entries, looked float64 // at most
+	}{
+		{"a rare author of a common tag", query.PostQuery{Tags: []string{"all"}, Authors: []string{"did:plc:a3000"}}, 300, 0},
+		{"two rare authors of common tags", query.PostQuery{Tags: []string{"all", "t2"}, Authors: []string{"did:plc:a3000", "did:plc:a500"}}, 600, 0},
+		{"a rare tag of a common author", query.PostQuery{Tags: []string{"t5000"}, Authors: []string{"did:plc:author"}}, 300, 10},
+		{"as common as each other", query.PostQuery{Tags: []string{"t3"}, Authors: []string{"did:plc:a4"}}, 3000, 0},
+		{"all of two by an author", query.PostQuery{All: []string{"t3", "t5"}, Authors: []string{"did:plc:a4"}}, 3000, 1000},
+		{"without the commonest author", query.PostQuery{Tags: []string{"all"}, NotAuthors: []string{"did:plc:author"}}, 2000, 1000},
+		{"without 6 authors, most of whom are rare", query.PostQuery{Tags: []string{"t2", "t3"}, NotAuthors: []string{"did:plc:a4", "did:plc:a30", "did:plc:a500", "did:plc:a3000", "did:plc:nobody"}}, 2000, 1000},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.q.Limit = 50
+			for _, direction := range []keyset.Direction{keyset.Forward, keyset.Backward} {
+				c.q.Direction, c.q.From = direction, []keyset.Position{keyset.Start(), keyset.End()}[direction]
+				page, w := workOf(t, r, c.q)
+				t.Logf("%d posts: %.0f entries, %.0f rows looked at", len(page.Rows), w.tags+w.authors, w.looked)
+				require.NotEmpty(t, page.Rows)
+				require.Empty(t, page.Cut)
+				require.LessOrEqual(t, w.tags+w.authors, c.entries)
+				require.LessOrEqual(t, w.looked, c.looked)
+				require.Zero(t, w.heap)
+			}
+		})
+	}
+}
+
 // Who comes to an empty first page because its search ran out can wait at its
 // edges: what is new there is seen, at either end.
 func TestWatchFromAnEmptyPage(t *testing.T) {
@@ -314,7 +405,7 @@ func TestWatchFromAnEmptyPage(t *testing.T) {
 	}
 	all := storetest.SeedPosts(t, w, apart)
 	r := storetest.Reader(t, o)
-	q := query.PostQuery{Tags: []string{"left", "right"}, All: true, Limit: 50}
+	q := query.PostQuery{All: []string{"left", "right"}, Limit: 50}
 	for _, direction := range []keyset.Direction{keyset.Forward, keyset.Backward} {
 		q.Direction, q.From = direction, []keyset.Position{keyset.Start(), keyset.End()}[direction]
 		page, err := r.Posts(t.Context(), q)
@@ -362,6 +453,7 @@ func TestWorkIsBounded(t *testing.T) {
 			}
 			return nil
 		},
+		Author: func(i int) string { return "did:plc:" + []string{"even", "odd"}[i%2] },
 		Second: func(i int) int { return i },
 	}
 	storetest.SeedPosts(t, storetest.Leader(t, o), together)
@@ -377,11 +469,14 @@ func TestWorkIsBounded(t *testing.T) {
 		q        query.PostQuery
 		requests int // to the end of the list, at most
 	}{
-		{"all of two that never meet", query.PostQuery{Tags: []string{"even", "odd"}, All: true}, 2},
+		{"all of two that never meet", query.PostQuery{All: []string{"even", "odd"}}, 2},
 		{"any of 20 that go together, none that covers them", query.PostQuery{Tags: kits, None: []string{"even"}}, 10},
 		{"any of 20, in languages that they are never in", query.PostQuery{Tags: kits, Langs: langs}, 40},
-		{"all of 20, in languages that they are never in", query.PostQuery{Tags: kits, All: true, Langs: langs}, 40},
+		{"all of 20, in languages that they are never in", query.PostQuery{All: kits, Langs: langs}, 40},
 		{"one without 20 that cover half of it and one that does the rest", query.PostQuery{Tags: []string{"every"}, None: append([]string{"odd"}, kits[:19]...)}, 100},
+		{"a tag and an author that never meet", query.PostQuery{Tags: []string{"even"}, Authors: []string{"did:plc:odd"}}, 2},
+		{"any of 20 that go together and an author that never has them", query.PostQuery{Tags: kits, Authors: []string{"did:plc:odd"}}, 20},
+		{"a tag without its only author", query.PostQuery{Tags: []string{"even"}, NotAuthors: []string{"did:plc:even"}}, 6},
 		{"one without itself", query.PostQuery{Tags: []string{"every"}, None: []string{"every"}}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -389,7 +484,8 @@ func TestWorkIsBounded(t *testing.T) {
 			q.Limit, q.From = 50, keyset.Start()
 			slices.Sort(q.Tags)
 			_, w := workOf(t, r, q)
-			require.Less(t, w.tags+w.langs, 150_000.0)
+			require.Less(t, w.tags+w.langs+w.authors, 150_000.0)
+			require.LessOrEqual(t, w.looked, 60_000.0/6)
 			for requests := 1; ; requests++ {
 				require.LessOrEqual(t, requests, tt.requests)
 				page, err := r.Posts(t.Context(), q)

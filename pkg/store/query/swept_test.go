@@ -41,6 +41,18 @@ func TestQueriesWhileSweeping(t *testing.T) {
 			})
 			require.NoError(t, err)
 			require.NotEmpty(t, hidden)
+			rows, err = pool.Query(t.Context(), `SELECT p.rkey, a.did FROM tagstream.posts p JOIN tagstream.accounts a ON a.id = p.account_id`)
+			require.NoError(t, err)
+			dids := map[string]string{}
+			var did string
+			_, err = pgx.ForEachRow(rows, []any{&rkey, &did}, func() error {
+				dids[rkey] = did
+				return nil
+			})
+			require.NoError(t, err)
+			for _, p := range all {
+				p.Account = &write.Account{DID: dids[p.Rkey]}
+			}
 			r := storetest.Reader(t, o)
 			for seed := range uint64(25) {
 				rng := rand.New(rand.NewPCG(seed, 7))
@@ -86,7 +98,7 @@ func TestPageOfASweptHead(t *testing.T) {
 		for what, q := range map[string]query.PostQuery{
 			"one":  {Tags: []string{"art"}},
 			"any":  {Tags: []string{"art", "photo"}},
-			"all":  {Tags: []string{"art", "photo"}, All: true},
+			"all":  {All: []string{"art", "photo"}},
 			"none": {Tags: []string{"art"}, None: []string{"none"}},
 			"lang": {Tags: []string{"art"}, Langs: []string{"en"}},
 		} {

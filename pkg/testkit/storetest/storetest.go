@@ -63,6 +63,8 @@ type Seed struct {
 	Tags func(i int) []string
 	// Langs of post number i, nil for none of any.
 	Langs func(i int) []string
+	// Author of post number i, nil for one of all.
+	Author func(i int) string
 	// Second of post number i; several may share one.
 	Second func(i int) int
 }
@@ -75,14 +77,20 @@ var Epoch = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 func SeedPosts(t testing.TB, w *write.Writer, s Seed) []*write.Post {
 	t.Helper()
 	const batch = 1000
-	account := &write.Account{DID: "did:plc:author", Seq: 1}
+	accounts := map[string]*write.Account{}
 	var all []*write.Post
 	for from := 0; from < s.Posts; from += batch {
 		var c write.Changes
-		if from == 0 {
-			c.Accounts = []*write.Account{account}
-		}
 		for i := from; i < min(from+batch, s.Posts); i++ {
+			did := "did:plc:author"
+			if s.Author != nil {
+				did = s.Author(i)
+			}
+			account := accounts[did]
+			if account == nil {
+				account = &write.Account{DID: did, Seq: 1}
+				accounts[did], c.Accounts = account, append(c.Accounts, account)
+			}
 			p := &write.Post{
 				Account: account, Rkey: fmt.Sprintf("rkey%06d", i), Rev: "3abcdefghijkl", CID: "bafy", Tags: s.Tags(i),
 				IndexedAt: Epoch, Seq: uint64(i + 1), Record: []byte(`{"text":"hello"}`),

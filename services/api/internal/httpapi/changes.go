@@ -11,10 +11,7 @@ import (
 )
 
 // changesParams are those of /v1/posts that say which posts, and where to go on.
-var changesParams = params{
-	single:   []string{"match", "since", "until", "limit", "after"},
-	repeated: []string{"tags", "none", "lang"},
-}
+var changesParams = filters.and("limit", "after")
 
 // What a follower does about a post.
 const (

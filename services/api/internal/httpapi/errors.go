@@ -27,6 +27,7 @@ const (
 	codeInvalidTag        code = "invalid_tag"
 	codeInvalidMatch      code = "invalid_match"
 	codeInvalidLang       code = "invalid_lang"
+	codeInvalidAuthor     code = "invalid_author"
 	codeInvalidTime       code = "invalid_time"
 	codeInvalidWindow     code = "invalid_window"
 	codeInvalidPrefix     code = "invalid_prefix"

@@ -12,10 +12,7 @@ import (
 )
 
 // feedParams are those of /v1/posts that mean something to a feed reader.
-var feedParams = params{
-	single:   []string{"match", "since", "until", "limit", "after", "before"},
-	repeated: []string{"tags", "none", "lang"},
-}
+var feedParams = filters.and("limit", "after", "before")
 
 // feedAge is how long a feed may be kept: readers ask in minutes, and many ask for the same.
 const feedAge = "max-age=60"
@@ -80,16 +77,26 @@ func latest(a, b time.Time) time.Time {
 
 // title says in words what a list is of.
 func (l *postList) title() string {
-	word := " or "
-	if l.query.All {
-		word = " and "
+	q := l.query
+	title := "Posts tagged "
+	switch {
+	case len(q.All) == 0:
+		title += hashed(q.Tags, " or ")
+	case len(q.Tags) == 0:
+		title += hashed(q.All, " and ")
+	default:
+		title += hashed(q.All, " and ") + ", and " + hashed(q.Tags, " or ")
 	}
-	title := "Posts tagged " + hashed(l.query.Tags, word)
-	if len(l.query.None) > 0 {
-		title += ", without " + hashed(l.query.None, " or ")
+	if len(q.None) > 0 {
+		title += ", without " + hashed(q.None, " or ")
 	}
-	if len(l.query.Langs) > 0 {
-		title += ", in " + strings.Join(l.query.Langs, " or ")
+	for _, part := range []struct {
+		before string
+		names  []string
+	}{{", in ", q.Langs}, {", by ", q.Authors}, {", not by ", q.NotAuthors}} {
+		if len(part.names) > 0 {
+			title += part.before + strings.Join(part.names, " or ")
+		}
 	}
 	return title
 }
@@ -104,7 +111,7 @@ func (h *Handler) opml(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	tags, _, err := q.tags()
+	tags, _, _, err := q.tags()
 	if err != nil {
 		return nil, err
 	}

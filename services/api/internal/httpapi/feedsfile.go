@@ -40,9 +40,6 @@ func (f *Feeds) uri(n namedFeed) string {
 	return "at://" + f.publisher + "/" + generatorCollection + "/" + n.rkey
 }
 
-// feedParameters are those of /v1/posts that a feed's query may have.
-var feedParameters = params{single: []string{"match", "since", "until"}, repeated: []string{"tags", "none", "lang"}}
-
 // LoadFeeds reads a file of feeds. The error names the file and, where it can, the line.
 func LoadFeeds(path string) (*Feeds, error) {
 	data, err := readBounded(path, maxFeedsFile)
@@ -138,7 +135,7 @@ func parseFeeds(data []byte) (*Feeds, error) {
 			return nil, bad("name: %q is not 1 to %d characters", e.Name, maxFeedName)
 		}
 		seen[e.Rkey] = e.line
-		q, err := parseQuery(e.Query, feedParameters)
+		q, err := parseQuery(e.Query, filters)
 		if err != nil {
 			return nil, bad("query: %w", detail(err))
 		}

@@ -26,12 +26,21 @@ func (h *Handler) hints(ctx context.Context, q values, asked query.PostQuery, pa
 		hints = append(hints, fmt.Sprintf("Give a since that is before until: no time is at or after %s and before %s.",
 			asked.Since.Format(time.RFC3339Nano), asked.Until.Format(time.RFC3339Nano)))
 	}
-	for _, tag := range asked.Tags {
-		if slices.Contains(asked.None, tag) {
-			hints = append(hints, fmt.Sprintf("Name %s in tags or in none, not in both: posts that have it are left out.", quote(tag)))
+	both := func(name string, names []string, not string, nots []string, posts string) {
+		for _, n := range names {
+			if slices.Contains(nots, n) {
+				hints = append(hints, fmt.Sprintf("Name %s in %s or in %s, not in both: %s are left out.", quote(n), name, not, posts))
+			}
 		}
 	}
-	joined, err := h.joined(ctx, asked.Tags)
+	required := "all"
+	if q.has("match") && len(asked.Tags) == 0 {
+		required = "tags"
+	}
+	both("tags", asked.Tags, "none", asked.None, "posts that have it")
+	both(required, asked.All, "none", asked.None, "posts that have it")
+	both("author", asked.Authors, "notAuthor", asked.NotAuthors, "the account's posts")
+	joined, err := h.joined(ctx, slices.Concat(asked.Tags, asked.All))
 	return append(hints, joined...), err
 }
 

@@ -18,7 +18,7 @@ import (
 const (
 	// maxRawQuery bounds the query string as sent.
 	maxRawQuery = 16 << 10
-	// maxTagsBytes bounds all values of tags and none together, decoded.
+	// maxTagsBytes bounds all values of tags, all and none together, decoded.
 	maxTagsBytes = 4 << 10
 	// maxQuoted bounds what of a client's text is quoted back to it.
 	maxQuoted = 60
@@ -34,6 +34,18 @@ type params struct {
 	repeated []string
 	// others says that unknown parameters are ignored.
 	others bool
+}
+
+// filters are the parameters that say which posts a list has, wherever one is asked for.
+var filters = params{
+	single:   []string{"match", "since", "until"},
+	repeated: []string{"tags", "all", "none", "lang", "author", "notAuthor"},
+}
+
+// and is p with more that may be given once.
+func (p params) and(single ...string) params {
+	p.single = slices.Concat(p.single, single)
+	return p
 }
 
 // values is the parameters of a request, decoded, in the order of the URL.
@@ -112,29 +124,40 @@ func (q values) has(name string) bool {
 	return given
 }
 
-// tags returns the tags that posts shall have and those that they shall not,
-// each normalized, without repeats, sorted: 1 to query.MaxTags of the first, and
-// up to that of the second. The error is a *problem.
-func (q values) tags() (tags, none []string, err error) {
+// tags returns the tags of which posts shall have any, those of which they shall have every one,
+// and those that they shall not have, each normalized, without repeats, sorted: within the limits
+// of query.PostQuery. The error is a *problem.
+func (q values) tags() (tags, all, none []string, err error) {
 	total := 0
 	for _, p := range q {
-		if p.name == "tags" || p.name == "none" {
+		if p.name == "tags" || p.name == "all" || p.name == "none" {
 			total += len(p.value)
 		}
 	}
 	if total > maxTagsBytes {
-		return nil, nil, fail(codeTagsTooLong, "Ask for fewer or shorter tags: together they have %d bytes, and at most %d are allowed.", total, maxTagsBytes)
+		return nil, nil, nil, fail(codeTagsTooLong, "Ask for fewer or shorter tags: together they have %d bytes, and at most %d are allowed.", total, maxTagsBytes)
 	}
-	if tags, err = q.tagsIn("tags"); err != nil {
-		return nil, nil, err
+	matchAll, err := q.matchAll()
+	if err != nil {
+		return nil, nil, nil, err
 	}
-	if none, err = q.tagsIn("none"); err != nil {
-		return nil, nil, err
+	if matchAll {
+		all, err = q.tagsIn("all", "tags")
+	} else if tags, err = q.tagsIn("tags"); err == nil {
+		all, err = q.tagsIn("all")
 	}
-	if len(tags) == 0 {
-		return nil, nil, fail(codeMissingTags, "Name 1 to %d tags, as in tags=art&tags=photo.", query.MaxTags)
+	if err == nil {
+		none, err = q.tagsIn("none")
 	}
-	return tags, none, nil
+	together := len(tags) + len(all) + len(none)
+	switch {
+	case err != nil:
+	case len(tags)+len(all) == 0:
+		err = fail(codeMissingTags, "Name 1 to %d tags, as in tags=art&tags=photo.", query.MaxTags)
+	case together > query.MaxTagsTogether:
+		err = fail(codeTooManyTags, "Name at most %d tags in tags, all and none together: there are %d.", query.MaxTagsTogether, together)
+	}
+	return tags, all, none, err
 }
 
 // normalTag returns a tag as posts have it. The error is a *problem.
@@ -151,11 +174,11 @@ func normalTag(s string) (string, error) {
 	return tag, nil
 }
 
-// tagsIn returns the tags in a parameter.
-func (q values) tagsIn(name string) ([]string, error) {
+// tagsIn returns the tags in parameters.
+func (q values) tagsIn(names ...string) ([]string, error) {
 	var tags []string
 	for _, p := range q {
-		if p.name != name {
+		if !slices.Contains(names, p.name) {
 			continue
 		}
 		tag, err := normalTag(p.value)
@@ -167,7 +190,7 @@ func (q values) tagsIn(name string) ([]string, error) {
 	slices.Sort(tags)
 	tags = slices.Compact(tags)
 	if len(tags) > query.MaxTags {
-		return nil, fail(codeTooManyTags, "Name at most %d tags in %s: there are %d different ones.", query.MaxTags, name, len(tags))
+		return nil, fail(codeTooManyTags, "Name at most %d tags in %s: there are %d different ones.", query.MaxTags, strings.Join(names, " and "), len(tags))
 	}
 	return tags, nil
 }
@@ -204,6 +227,26 @@ func (q values) langs() ([]string, error) {
 		return nil, fail(codeInvalidLang, "Name at most %d languages: there are %d different ones.", query.MaxLangs, len(langs))
 	}
 	return langs, nil
+}
+
+// authors returns the accounts in a parameter, without repeats, sorted. The error is a *problem.
+func (q values) authors(name string) ([]string, error) {
+	var dids []string
+	for _, p := range q {
+		if p.name != name {
+			continue
+		}
+		if !event.ValidDID(p.value) {
+			return nil, fail(codeInvalidAuthor, "Give %s as a DID such as did:plc:ewvi7nxzyoun6zhxrhs64oiz: %s is not one.", name, quote(p.value))
+		}
+		dids = append(dids, p.value)
+	}
+	slices.Sort(dids)
+	dids = slices.Compact(dids)
+	if len(dids) > query.MaxAuthors {
+		return nil, fail(codeInvalidAuthor, "Name at most %d accounts in %s: there are %d different ones.", query.MaxAuthors, name, len(dids))
+	}
+	return dids, nil
 }
 
 // badLang says what to send instead of what is no language.

@@ -16,10 +16,7 @@ import (
 
 const defaultLimit = 50
 
-var postsParams = params{
-	single:   []string{"match", "since", "until", "limit", "after", "before", "first", "last"},
-	repeated: []string{"tags", "none", "lang"},
-}
+var postsParams = filters.and("limit", "after", "before", "first", "last")
 
 // postJSON is a post as clients see it. Its arrays are never null.
 type postJSON struct {
@@ -78,13 +75,16 @@ type postList struct {
 func newPostList(q values) (postList, error) {
 	var l postList
 	var err error
-	if l.query.Tags, l.query.None, err = q.tags(); err != nil {
-		return l, err
-	}
-	if l.query.All, err = q.matchAll(); err != nil {
+	if l.query.Tags, l.query.All, l.query.None, err = q.tags(); err != nil {
 		return l, err
 	}
 	if l.query.Langs, err = q.langs(); err != nil {
+		return l, err
+	}
+	if l.query.Authors, err = q.authors("author"); err != nil {
+		return l, err
+	}
+	if l.query.NotAuthors, err = q.authors("notAuthor"); err != nil {
 		return l, err
 	}
 	if l.query.Since, err = q.time("since"); err != nil {
@@ -93,16 +93,18 @@ func newPostList(q values) (postList, error) {
 	if l.query.Until, err = q.time("until"); err != nil {
 		return l, err
 	}
-	match := "any"
-	if l.query.All {
-		match = "all"
+	// Tokens live for ever: a filter is left out where it is not given, and so must be every one
+	// that is added here later. A query of all alone has the form of match=all, which is older.
+	tags, all, match := l.query.Tags, l.query.All, "any"
+	if len(tags) == 0 {
+		tags, all, match = all, nil, "all"
 	}
-	// Tokens live for ever: a filter is left out where it is not given, and so
-	// must be every one that is added here later.
-	filters := []keyset.Filter{{Name: "tags", Values: l.query.Tags}, {Name: "match", Values: []string{match}}}
+	filters := []keyset.Filter{{Name: "tags", Values: tags}, {Name: "match", Values: []string{match}}}
 	for _, f := range []keyset.Filter{
 		{Name: "none", Values: l.query.None}, {Name: "lang", Values: l.query.Langs},
 		{Name: "since", Values: stamp(l.query.Since)}, {Name: "until", Values: stamp(l.query.Until)},
+		{Name: "all", Values: all},
+		{Name: "author", Values: l.query.Authors}, {Name: "notAuthor", Values: l.query.NotAuthors},
 	} {
 		if len(f.Values) > 0 {
 			filters = append(filters, f)

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -16,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/pkg/store/write"
@@ -28,7 +30,7 @@ func (s *served) page(t testing.TB, tags []string, more ...string) (postsJSON, a
 	q := url.Values{"tags": tags}
 	for _, m := range more {
 		name, value, _ := strings.Cut(m, "=")
-		q.Set(name, value)
+		q.Add(name, value)
 	}
 	a := s.get(t, "/v1/posts?"+q.Encode())
 	require.Equal(t, http.StatusOK, a.status, "%s", a.body)
@@ -52,7 +54,7 @@ func (x *index) listWhere(matches func(*write.Post) bool) []string {
 	var out []string
 	for _, p := range posts {
 		if matches(p) {
-			out = append(out, event.URI(author, p.Rkey))
+			out = append(out, event.URI(p.Account.DID, p.Rkey))
 		}
 	}
 	return out
@@ -403,9 +405,16 @@ func TestFilters(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
 	x.fill(t, 600, "art", "photo", "a,b", "c++") // so many that each filter finds some
+	other := &write.Account{DID: "did:plc:other"}
+	require.NoError(t, x.writer.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+		return cp, tx.Write(t.Context(), write.Changes{Accounts: []*write.Account{other}})
+	}))
 	for i, p := range slices.Collect(maps.Values(x.posts)) {
 		uri, change := x.newPost(fmt.Sprintf("en%d", i), p.Key.SortAt(), p.Tags...)
 		change.New.Langs = []string{"en-US", "pt"}[i%2 : i%2+1]
+		if i%3 == 0 {
+			change.New.Account = other
+		}
 		x.posts[uri] = change.New
 		x.write(t, change)
 	}
@@ -418,6 +427,12 @@ func TestFilters(t *testing.T) {
 		matches func(p *write.Post) bool
 	}{
 		{"all", []string{"art", "photo"}, []string{"match=all"}, func(p *write.Post) bool { return hasAll(p, "art", "photo") }},
+		{"all, as a parameter", nil, []string{"all=photo", "all=art"}, func(p *write.Post) bool { return hasAll(p, "art", "photo") }},
+		{"any and all", []string{"art", "photo"}, []string{"all=c++"}, func(p *write.Post) bool { return hasAny(p, "art", "photo") && hasAll(p, "c++") }},
+		{"all in both ways", []string{"art"}, []string{"all=c++", "match=all"}, func(p *write.Post) bool { return hasAll(p, "art", "c++") }},
+		{"author", []string{"art"}, []string{"author=did:plc:other"}, func(p *write.Post) bool { return hasAny(p, "art") && p.Account == other }},
+		{"two authors", []string{"art"}, []string{"author=did:plc:other", "author=did:plc:nobody"}, func(p *write.Post) bool { return hasAny(p, "art") && p.Account == other }},
+		{"notAuthor", []string{"art"}, []string{"notAuthor=did:plc:other"}, func(p *write.Post) bool { return hasAny(p, "art") && p.Account != other }},
 		{"any, said", []string{"art", "photo"}, []string{"match=any"}, func(p *write.Post) bool { return hasAny(p, "art", "photo") }},
 		{"none", []string{"art"}, []string{"none=Photo"}, func(p *write.Post) bool { return hasAny(p, "art") && !hasAny(p, "photo") }},
 		{"lang", []string{"art"}, []string{"lang=EN"}, func(p *write.Post) bool { return hasAny(p, "art") && slices.Contains(p.Langs, "en-US") }},
@@ -452,6 +467,50 @@ func TestFilters(t *testing.T) {
 			}
 			require.Equal(t, want, got)
 		})
+	}
+}
+
+// TestTokensOfBefore: a query that could be asked before there were more filters has the same
+// tokens as then, in every spelling.
+func TestTokensOfBefore(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ queries, posts, changes string }{
+		{"tags=art", "1c5e3a0543ca77870d87a740bbb05815", "76aab00989dbea53035e67efa9092137"},
+		{"tags=art&tags=photo&match=any", "c9c2da67e48825a8ed83f17bb090e92b", "ec2f7c27be7ce3dc11b6e05b80b6662e"},
+		{"tags=photo&tags=Art&match=all all=art&all=photo tags=art&all=photo&match=all", "3ae950dbd4a2d3294844f94a385fd46f", "fa74d24143267ea42c38032bbed5e486"},
+		{"tags=art&match=all all=art", "1cd5629ccbf49e391de598d60588da51", "c5fa578f5b75e20e2ad9c42de30b3a8e"},
+		{"tags=art&tags=photo&none=ink&none=old&match=all&lang=en&lang=pt-BR&since=2026-11-01T00:00:00Z&until=2026-11-02T00:00:00Z", "33185f5c1be76976c4aa8b2986429a57", "66d4e2340e7e9094ae144735f8749f5f"},
+		{"tags=art&none=ink", "ebbaf7f4490ae441ea8478fff7ae9515", "ba9eaa883ea69cba82e5be37dc0506fb"},
+		{"tags=art&lang=en", "eeae41eccbf77fb2b92f3da0d44120af", "8c95933c3a72125d31d20f2ae7f6ccfb"},
+	} {
+		for raw := range strings.FieldsSeq(c.queries) {
+			q, err := parseQuery(raw, postsParams)
+			require.NoError(t, err)
+			list, err := newPostList(q)
+			require.NoError(t, err)
+			require.Equal(t, c.posts, hex.EncodeToString(list.fingerprint[:]), raw)
+			require.Equal(t, c.changes, hex.EncodeToString(list.changes[:]), raw)
+		}
+	}
+}
+
+// TestTokensOfFilters: each filter that differs makes another list.
+func TestTokensOfFilters(t *testing.T) {
+	t.Parallel()
+	seen := map[keyset.Fingerprint]string{}
+	for _, raw := range []string{
+		"tags=a", "tags=a&tags=b", "all=a", "all=a&all=b", "tags=a&all=b", "tags=b&all=a", "tags=a&none=b", "tags=a&lang=b",
+		"tags=a&since=2026-11-01T00:00:00Z", "tags=a&until=2026-11-01T00:00:00Z",
+		"tags=a&author=did:plc:a", "tags=a&author=did:plc:b", "tags=a&author=did:plc:a&author=did:plc:b", "tags=a&notAuthor=did:plc:a",
+	} {
+		q, err := parseQuery(raw, postsParams)
+		require.NoError(t, err)
+		list, err := newPostList(q)
+		require.NoError(t, err)
+		for _, fingerprint := range []keyset.Fingerprint{list.fingerprint, list.changes} {
+			require.Empty(t, seen[fingerprint], raw)
+			seen[fingerprint] = raw
+		}
 	}
 }
 

@@ -24,6 +24,14 @@ func manyTags(n int) string {
 	return b.String()[1:]
 }
 
+func manyDIDs(n int, name string) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "&%s=did:plc:a%d", name, i)
+	}
+	return b.String()
+}
+
 // tokenFor makes a token for a list, with the keys of testCodec.
 func tokenFor(t testing.TB, key string, tags ...string) string {
 	t.Helper()
@@ -102,6 +110,20 @@ func TestRefused(t *testing.T) {
 		{"none alone", posts + "none=nsfw", codeMissingTags},
 		{"21 in none", posts + "tags=art&" + strings.ReplaceAll(manyTags(21), "tags", "none"), codeTooManyTags},
 		{"tags and none over 4 KB together", posts + "tags=art" + strings.Repeat("&none="+strings.Repeat("a", 64), 64), codeTagsTooLong},
+		{"21 in all", posts + strings.ReplaceAll(manyTags(21), "tags", "all"), codeTooManyTags},
+		{"21 in tags and all, which mean the same", posts + manyTags(20) + "&all=b&match=all", codeTooManyTags},
+		{"41 tags together", posts + manyTags(20) + "&" + strings.ReplaceAll(manyTags(20), "tags", "none") + "&all=b", codeTooManyTags},
+		{"all empty", posts + "tags=art&all=", codeInvalidTag},
+		{"tags, all and none over 4 KB together", posts + "tags=art" + strings.Repeat("&all="+strings.Repeat("a", 64), 32) + strings.Repeat("&none="+strings.Repeat("a", 64), 32), codeTagsTooLong},
+		{"author of a handle", posts + "tags=art&author=alice.example", codeInvalidAuthor},
+		{"author empty", posts + "tags=art&author=", codeInvalidAuthor},
+		{"author alone", posts + "author=did:plc:a", codeMissingTags},
+		{"21 authors", posts + "tags=art" + manyDIDs(21, "author"), codeInvalidAuthor},
+		{"21 authors left out", posts + "tags=art" + manyDIDs(21, "notAuthor"), codeInvalidAuthor},
+		{"token with a tag required", posts + "tags=art&all=ink&after=" + good, codeCursorMismatch},
+		{"token with an author", posts + "tags=art&author=did:plc:a&after=" + good, codeCursorMismatch},
+		{"token of another author", posts + "tags=art&author=did:plc:a&after=" + filtered("author=did:plc:b"), codeCursorMismatch},
+		{"token of an author left out", posts + "tags=art&author=did:plc:a&after=" + filtered("notAuthor=did:plc:a"), codeCursorMismatch},
 		{"any language", posts + "tags=art&lang=*", codeInvalidLang},
 		{"lang empty", posts + "tags=art&lang=", codeInvalidLang},
 		{"lang with an underscore", posts + "tags=art&lang=en_US", codeInvalidLang},
@@ -259,7 +281,7 @@ func TestPlus(t *testing.T) {
 			t.Parallel()
 			q, err := parseQuery(c.query, postsParams)
 			require.NoError(t, err)
-			tags, _, err := q.tags()
+			tags, _, _, err := q.tags()
 			require.NoError(t, err)
 			require.Equal(t, c.want, tags)
 		})
@@ -348,7 +370,7 @@ func TestCodesAreDocumented(t *testing.T) {
 	var want []string
 	for _, c := range []code{
 		codeInvalidQuery, codeQueryTooLong, codeUnknownParameter, codeRepeatedParameter, codeConflicting, codeMissingTags,
-		codeTooManyTags, codeTagsTooLong, codeInvalidTag, codeInvalidMatch, codeInvalidLang, codeInvalidTime, codeInvalidWindow, codeInvalidPrefix, codeInvalidLimit, codeInvalidPage, codeInvalidCursor, codeCursorMismatch, codeCursorExpired, codeInvalidHost, codeNotFound,
+		codeTooManyTags, codeTagsTooLong, codeInvalidTag, codeInvalidMatch, codeInvalidLang, codeInvalidAuthor, codeInvalidTime, codeInvalidWindow, codeInvalidPrefix, codeInvalidLimit, codeInvalidPage, codeInvalidCursor, codeCursorMismatch, codeCursorExpired, codeInvalidHost, codeNotFound,
 		codeMethodNotAllowed, codeRateLimited, codeInternal, codeUnavailable, codeTimeout, codeOverloaded,
 	} {
 		want = append(want, string(c))

@@ -21,11 +21,11 @@ const defaultHits = 25
 // those that no index of tags can answer.
 var (
 	searchParams = params{
-		single:   []string{"q", "lang", "since", "until", "sort", "limit", "cursor"},
+		single:   []string{"q", "author", "lang", "since", "until", "sort", "limit", "cursor"},
 		repeated: []string{"tag"},
 		others:   true,
 	}
-	searchRefused = []string{"author", "mentions", "domain", "url"}
+	searchRefused = []string{"mentions", "domain", "url"}
 )
 
 // badQuery is the method's own error.
@@ -93,9 +93,9 @@ func newSearch(raw string) (q values, list postList, err error) {
 			}
 		case "tag":
 			s.want = append(s.want, pair{"tags", p.value})
-		case "since", "until", "lang":
+		case "since", "until", "lang", "author":
 			err = s.filter(p.name, p.value)
-		case "author", "mentions", "domain", "url":
+		case "mentions", "domain", "url":
 			err = badQuery("Leave out %s: this backend searches by tags only.", p.name)
 		}
 		if err != nil {
@@ -133,15 +133,17 @@ func (s *search) term(term string) error {
 	}
 	name, value, _ := strings.Cut(term, ":")
 	switch name {
+	case "from":
+		return s.filter("author", value)
 	case "since", "until", "lang":
 		return s.filter(name, value)
 	}
-	return badQuery("Leave out %s: this backend searches by #tag, $TAG, lang:, since: and until: only.", quote(term))
+	return badQuery("Leave out %s: this backend searches by #tag, $TAG, from:, lang:, since: and until: only.", quote(term))
 }
 
 // filter adds a filter of which there can be one. A date is its first moment in UTC.
 func (s *search) filter(name, value string) error {
-	if _, err := time.Parse(time.DateOnly, value); err == nil && name != "lang" {
+	if _, err := time.Parse(time.DateOnly, value); err == nil && (name == "since" || name == "until") {
 		value += "T00:00:00Z"
 	}
 	if other, given := s.want.get(name); given && other != value {

@@ -142,7 +142,7 @@ func TestSpecExamples(t *testing.T) {
 			case p.In == "path":
 				path = strings.Replace(path, "{"+p.Name+"}", url.PathEscape(values.Get(p.Name)), 1)
 				continue
-			case p.Required:
+			case p.Required || p.Name == "tags":
 				maps.Copy(required, values)
 			default:
 				optional = append(optional, values)

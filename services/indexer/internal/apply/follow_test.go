@@ -28,11 +28,14 @@ var followed = []query.PostQuery{
 	{Tags: []string{"art"}},
 	{Tags: []string{"t0"}},
 	{Tags: []string{"t1", "t2"}},
-	{Tags: []string{"art", "t1"}, All: true},
-	{Tags: []string{"t0", "t2"}, All: true},
+	{All: []string{"art", "t1"}},
+	{All: []string{"t0", "t2"}},
 	{Tags: []string{"art"}, None: []string{"t0"}},
 	{Tags: []string{"art", "t2"}, Langs: []string{"en"}},
 	{Tags: []string{"art"}, Since: at(20), Until: at(70)},
+	{Tags: []string{"t1", "t2"}, All: []string{"art"}},
+	{Tags: []string{"art"}, Authors: []string{did + "0", did + "2"}},
+	{Tags: []string{"t0", "art"}, NotAuthors: []string{did + "1"}},
 	{Tags: []string{"never"}},
 }
 
@@ -224,7 +227,8 @@ func (w *followedIndex) read(f *follower) (more bool) {
 		last = c.Place
 		if c.Post == nil {
 			require.NotContains(w.t, listed, uri, "it is to be removed")
-			require.True(w.t, slices.ContainsFunc(f.q.Tags, func(tag string) bool { return w.seen[tag+" "+uri] }), "%s was never in sight", uri)
+			require.True(w.t, slices.ContainsFunc(slices.Concat(f.q.Tags, f.q.All), func(tag string) bool { return w.seen[tag+" "+uri] }), "%s was never in sight", uri)
+			require.True(w.t, (len(f.q.Authors) == 0 || slices.Contains(f.q.Authors, c.DID)) && !slices.Contains(f.q.NotAuthors, c.DID), "%s is not theirs", uri)
 			delete(f.held, uri)
 			continue
 		}

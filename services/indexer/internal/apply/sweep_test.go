@@ -66,7 +66,7 @@ func TestSweepIsUnseen(t *testing.T) {
 		for _, q := range []query.PostQuery{
 			{Tags: []string{"art"}},
 			{Tags: []string{"art", "t0", "t1"}},
-			{Tags: []string{"art", "t0"}, All: true},
+			{All: []string{"art", "t0"}},
 			{Tags: []string{"art"}, None: []string{"t1"}},
 		} {
 			for _, direction := range []keyset.Direction{keyset.Forward, keyset.Backward} {
