@@ -22,10 +22,10 @@ var (
 // maxTime bounds the times that fit both a sort key and Postgres with room.
 var maxTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 
-// Encode returns the event's JSON form in the current version. It sets e.V.
+// Encode returns the event's JSON form in the version that its kind needs. It sets e.V.
 // The characters <, > and & stay as they are, for whoever reads the stream.
 func (e *Event) Encode() ([]byte, error) {
-	e.V = Version
+	e.V = e.version()
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
@@ -61,6 +61,7 @@ func Decode(data []byte) (*Event, error) {
 		return nil, err
 	}
 	e.Tags, _ = Tags(e.Tags)
+	e.normalizeAuthor()
 	e.Source.normalize()
 	if e.Resume != nil {
 		e.Resume.normalize()
@@ -118,7 +119,7 @@ func storable(t time.Time) bool { return !t.Before(time.Unix(0, 0)) && !t.After(
 // ErrInvalid and names the field.
 func (e *Event) Validate() error {
 	bad := func(field string) error { return fmt.Errorf("%w: %s event: bad %s", ErrInvalid, e.Kind, field) }
-	if e.V != Version {
+	if e.V < e.version() || e.V > Version {
 		return bad("v")
 	}
 	if field := e.Source.bad(); field != "" {
@@ -140,6 +141,11 @@ func (e *Event) Validate() error {
 	case KindAccount:
 		if !ValidDID(e.DID) {
 			return bad("did")
+		}
+		return nil
+	case KindAuthor:
+		if field := e.badAuthor(); field != "" {
+			return bad(field)
 		}
 		return nil
 	case KindSync:

@@ -57,6 +57,16 @@ func examples() map[string]*event.Event {
 			Kind: event.KindAccount, Source: source(1007), DID: aliceDID, Status: "takendown",
 			Upstream: &event.Upstream{Seq: 500, Time: time.Date(2026, 8, 20, 11, 59, 20, 500000000, time.UTC)},
 		},
+		"author": {
+			Kind: event.KindAuthor, Source: source(1008), DID: aliceDID, Rev: aRev,
+			Profile: &event.Profile{DisplayName: "Alice <3 猫", Avatar: aCID, OptedOut: true},
+			Handle:  &event.Handle{Name: "alice.example", Time: time.Date(2026, 8, 20, 11, 59, 20, 500000000, time.UTC)},
+		},
+		"author-gone": {Kind: event.KindAuthor, Source: source(1008), DID: aliceDID, Rev: aRev, Profile: &event.Profile{}},
+		"author-renamed": {
+			Kind: event.KindAuthor, Source: source(1008), DID: aliceDID,
+			Handle: &event.Handle{Name: "alice.example", Time: time.Date(2026, 8, 20, 11, 59, 20, 500000000, time.UTC)},
+		},
 		"sync":            {Kind: event.KindSync, Source: source(1008), DID: aliceDID, Rev: aRev},
 		"position":        {Kind: event.KindPosition, Source: source(1009)},
 		"position-over":   {Kind: event.KindPosition, Source: source(1009), Sync: event.SyncOver},
@@ -126,6 +136,13 @@ func TestDecodeRefuses(t *testing.T) {
 		require.NoError(t, err)
 		return string(data)
 	}
+	author := func(change func(e *event.Event)) string {
+		e := examples()["author"]
+		change(e)
+		data, err := e.Encode()
+		require.NoError(t, err)
+		return string(data)
+	}
 	for _, c := range []struct {
 		name, data string
 		err        error
@@ -141,10 +158,10 @@ func TestDecodeRefuses(t *testing.T) {
 		{name: "no version", data: `{"kind":"position",` + source + `}`, err: event.ErrInvalid, says: "bad v"},
 		{name: "version 0", data: `{"v":0,"kind":"position",` + source + `}`, err: event.ErrInvalid},
 		{name: "negative version", data: `{"v":-1,"kind":"position",` + source + `}`, err: event.ErrInvalid},
-		{name: "newer version", data: `{"v":2,"kind":"position",` + source + `}`, err: event.ErrUnknownVersion, says: "unknown event version 2"},
+		{name: "newer version", data: `{"v":3,"kind":"position",` + source + `}`, err: event.ErrUnknownVersion, says: "unknown event version 3"},
 		{name: "newer version of a new kind", data: `{"v":3,"kind":"like"}`, err: event.ErrUnknownVersion},
-		{name: "newer version, types changed", data: `{"v":2,"kind":7,"source":"h:1","tags":{"a":1},"record":[]}`, err: event.ErrUnknownVersion},
-		{name: "newer version, times changed", data: `{"v":2,"kind":"position","source":{"host":"h","seq":-1,"time":17}}`, err: event.ErrUnknownVersion},
+		{name: "newer version, types changed", data: `{"v":3,"kind":7,"source":"h:1","tags":{"a":1},"record":[]}`, err: event.ErrUnknownVersion},
+		{name: "newer version, times changed", data: `{"v":3,"kind":"position","source":{"host":"h","seq":-1,"time":17}}`, err: event.ErrUnknownVersion},
 		{name: "this version, types changed", data: `{"v":1,"kind":7}`, err: event.ErrInvalid},
 		{name: "version of another type", data: `{"v":"2"}`, err: event.ErrInvalid},
 
@@ -163,6 +180,16 @@ func TestDecodeRefuses(t *testing.T) {
 		{name: "upstream without time", data: `{"v":1,"kind":"account",` + source + `,"did":"` + aliceDID + `","upstream":{"seq":1}}`, err: event.ErrInvalid, says: "bad upstream.time"},
 		{name: "upstream seq over a bigint", data: `{"v":1,"kind":"account",` + source + `,"did":"` + aliceDID + `","upstream":{"seq":9223372036854775808,"time":"2026-08-20T12:00:00Z"}}`, err: event.ErrInvalid, says: "bad upstream.seq"},
 		{name: "account without DID", data: `{"v":1,"kind":"account",` + source + `}`, err: event.ErrInvalid, says: "bad did"},
+		{name: "author of version 1", data: `{"v":1,"kind":"author",` + source + `,"did":"` + aliceDID + `","rev":"` + aRev + `","profile":{}}`, err: event.ErrInvalid, says: "bad v"},
+		{name: "author without DID", data: author(func(e *event.Event) { e.DID = "" }), err: event.ErrInvalid, says: "bad did"},
+		{name: "author without anything", data: author(func(e *event.Event) { e.Profile, e.Handle = nil, nil }), err: event.ErrInvalid, says: "bad profile"},
+		{name: "profile without rev", data: author(func(e *event.Event) { e.Rev = "" }), err: event.ErrInvalid, says: "bad rev"},
+		{name: "name with NUL", data: author(func(e *event.Event) { e.Profile.DisplayName = "a\x00" }), err: event.ErrInvalid, says: "bad profile.displayName"},
+		{name: "name too long", data: author(func(e *event.Event) { e.Profile.DisplayName = strings.Repeat("a", 641) }), err: event.ErrInvalid, says: "bad profile.displayName"},
+		{name: "avatar of other characters", data: author(func(e *event.Event) { e.Profile.Avatar = "a/../\"b" }), err: event.ErrInvalid, says: "bad profile.avatar"},
+		{name: "handle that is none", data: author(func(e *event.Event) { e.Handle.Name = "alice" }), err: event.ErrInvalid, says: "bad handle.name"},
+		{name: "handle not in lower case", data: author(func(e *event.Event) { e.Handle.Name = "Alice.example" }), err: event.ErrInvalid, says: "bad handle.name"},
+		{name: "handle without time", data: author(func(e *event.Event) { e.Handle.Time = time.Time{} }), err: event.ErrInvalid, says: "bad handle.time"},
 		{name: "sync without DID", data: `{"v":1,"kind":"sync",` + source + `,"rev":"` + aRev + `"}`, err: event.ErrInvalid, says: "bad did"},
 		{name: "sync without rev", data: `{"v":1,"kind":"sync",` + source + `,"did":"` + aliceDID + `"}`, err: event.ErrInvalid, says: "bad rev"},
 		{name: "delete without rkey", data: `{"v":1,"kind":"delete",` + source + `,"did":"` + aliceDID + `","rev":"` + aRev + `"}`, err: event.ErrInvalid, says: "bad rkey"},
@@ -240,7 +267,8 @@ func FuzzDecode(f *testing.F) {
 		require.NoError(f, err)
 		f.Add(data)
 	}
-	f.Add([]byte(`{"v":2,"kind":[]}`))
+	f.Add([]byte(`{"v":3,"kind":[]}`))
+	f.Add([]byte(`{"v":2,"kind":"author","source":{"host":"h","time":"2026-08-20T12:00:00+01:00"},"did":"did:plc:a","handle":{"time":"2026-08-20T12:00:00+01:00"}}`))
 	f.Add([]byte(`{"V":1,"KIND":"position","source":{"Host":"h","time":"2026-08-20T12:00:00+01:00"},"tags":[],"record":null}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		ev, err := event.Decode(data)

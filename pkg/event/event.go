@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// Version is the version that [Event.Encode] writes.
-const Version = 1
+// Version is the newest version that [Event.Encode] writes. A message has the lowest that
+// knows its kind, so that older readers miss nothing else.
+const Version = 2
 
 // Kind says what an event did to a post or to an account.
 type Kind string
@@ -30,10 +31,12 @@ const (
 	KindSync Kind = "sync"
 	// KindPosition carries nothing but how far the writer has read upstream.
 	KindPosition Kind = "position"
+	// KindAuthor says what an account's profile or handle became. Since version 2.
+	KindAuthor Kind = "author"
 )
 
 // Kinds lists every kind, in the order of the constants.
-var Kinds = []Kind{KindCreate, KindUpdate, KindRemove, KindDelete, KindAccount, KindSync, KindPosition}
+var Kinds = []Kind{KindCreate, KindUpdate, KindRemove, KindDelete, KindAccount, KindSync, KindPosition, KindAuthor}
 
 // Position is a place in one firehose host's history. Sequence numbers belong
 // to one host: two positions compare only when their hosts are equal.
@@ -80,6 +83,7 @@ func (p Position) IsZero() bool { return p == Position{} }
 //	account          DID Active, optionally Status Upstream
 //	sync             DID Rev, and Sync but for old ones
 //	position         only Source, and Sync but for old ones
+//	author           DID, and Profile with Rev, or Handle, or both
 type Event struct {
 	// V is the version of the encoding, set by Encode and checked by Decode.
 	V    int  `json:"v"`
@@ -119,10 +123,22 @@ type Event struct {
 	// Sync is what a sync or a position says of a #sync, "" in old messages.
 	Sync SyncState `json:"sync,omitempty"`
 
+	// Profile is the author's as of Rev, and Handle as of its own time.
+	Profile *Profile `json:"profile,omitempty"`
+	Handle  *Handle  `json:"handle,omitempty"`
+
 	// Traceparent is the trace (W3C Trace Context) that the event is part of, ""
 	// for nearly all. It is not in the encoding but in a header beside it, and
 	// means nothing to the index.
 	Traceparent string `json:"-"`
+}
+
+// version is the lowest version that knows the event's kind.
+func (e *Event) version() int {
+	if e.Kind == KindAuthor {
+		return 2
+	}
+	return 1
 }
 
 // Checkpoint is how far upstream a stream that ends with the event was read: a

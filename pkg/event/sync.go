@@ -21,6 +21,7 @@ import (
 //   - Another #sync of the account takes its place.
 //   - A position says whether it is over. One of an older writer does not, and leaves it open if
 //     it has the #sync's time.
+//   - The account's profile is a part of its repository, and stands anywhere among them.
 //   - Any other event ends it.
 //
 // Times decide nothing else: they are for display, may be imported, and a host may stamp each event
@@ -106,13 +107,13 @@ func (r SyncRun) Continues(ev *Event) bool {
 		return r.midway || ev.Source.Time.Equal(r.Time)
 	}
 	if r.midway {
-		return ev.Kind == KindCreate
+		return ev.Kind == KindCreate || ev.Kind == KindAuthor
 	}
 	if ev.DID != r.DID {
 		return false
 	}
 	switch ev.Kind {
-	case KindSync:
+	case KindSync, KindAuthor:
 		return true
 	case KindCreate:
 		return ev.Rev == r.Rev || !r.Fixed && ev.Rev > r.Rev

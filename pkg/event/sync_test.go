@@ -49,6 +49,8 @@ func TestSyncRun(t *testing.T) {
 		"no update":                           {"update a 3", "n"},
 		"no deletion":                         {"delete a 3; create a 3", "nn"},
 		"no removal":                          {"remove a 3", "n"},
+		"its profile":                         {"author a 3; create a 3", "yy"},
+		"another's profile":                   {"author b 3; create a 3", "nn"},
 		"no status":                           {"account a; create a 3", "nn"},
 		"another account":                     {"create b 3; create a 3", "nn"},
 		"another's #sync":                     {"sync b 4; create a 4; create b 4", "nnn"},

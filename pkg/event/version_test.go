@@ -20,6 +20,7 @@ import (
 // they never change: a new version of the encoding adds a folder and a sum.
 var stored = map[int]string{
 	1: "d8292f6e6319d4caa9d005f2e06aa72946687443ea987d0b6bf3073b1d30588b",
+	2: "9b43570e93b4825e76cc8803ae177d89c53f34d4a25f0375f852617f5482c61c",
 }
 
 // TestEveryStoredVersionIsRead: what any version has written can be read by this

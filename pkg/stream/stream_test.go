@@ -23,7 +23,7 @@ func TestEveryKindHasItsSubject(t *testing.T) {
 	var events []*event.Event
 	for i, kind := range event.Kinds {
 		ev := big(t, i+1, 1000)
-		ev.Kind = kind
+		ev.Kind, ev.Profile = kind, &event.Profile{}
 		events = append(events, ev)
 		require.Equal(t, "posts."+string(kind), stream.Subject(kind))
 	}

@@ -116,7 +116,7 @@ func (x *Index) ApplyEvent(seq uint64, e *event.Event) {
 		} else {
 			x.sync = &pendingSync{did: e.DID, rev: e.Rev, time: e.Source.Time}
 		}
-	case event.KindRemove, event.KindDelete, event.KindPosition:
+	case event.KindRemove, event.KindDelete, event.KindPosition, event.KindAuthor:
 	default:
 		panic(fmt.Sprintf("model: event of unknown kind %q", e.Kind))
 	}

@@ -119,7 +119,7 @@ func (f *fold) apply(seq uint64, ev *event.Event) {
 		f.accountStatus(seq, ev)
 	case event.KindSync:
 		f.resync(seq, ev)
-	case event.KindPosition:
+	case event.KindPosition, event.KindAuthor:
 	}
 }
 

@@ -51,7 +51,7 @@ func (l *letters) load(ctx context.Context, e *Eraser, last uint64) error {
 		var h head
 		if err := json.Unmarshal(d.Payload, &h); err != nil || !h.carries() {
 			if err != nil || h.Kind != event.KindDelete && h.Kind != event.KindRemove && h.Kind != event.KindAccount &&
-				h.Kind != event.KindSync && h.Kind != event.KindPosition {
+				h.Kind != event.KindSync && h.Kind != event.KindPosition && h.Kind != event.KindAuthor {
 				l.unreadable = append(l.unreadable, unreadable{d.Seq, d.At})
 			}
 			return nil

@@ -88,7 +88,7 @@ func (s *survey) note(ev *event.Event, inside, replaces bool) error {
 			s.coming = &replacement{ev.Rev, map[uint64]struct{}{}}
 			s.replaced[ev.DID] = s.coming
 		}
-	case event.KindPosition:
+	case event.KindPosition, event.KindAuthor:
 	}
 	if n := len(s.removed) + len(s.latest) + len(s.erased) + len(s.hidden) + len(s.replaced) + s.kept; n > s.limit {
 		return fmt.Errorf("%w (%d)", ErrTooMuch, n)

@@ -121,7 +121,7 @@ func (k *known) fold(ev *event.Event) error {
 		}
 	case event.KindAccount:
 		a.setStatus(ev)
-	case event.KindPosition:
+	case event.KindPosition, event.KindAuthor:
 	}
 	if len(k.posts)+len(k.accounts) > k.limit {
 		return errFull
