@@ -81,16 +81,10 @@ type SyncRun struct {
 	Fixed bool
 	// Time is the #sync's.
 	Time time.Time
-	// midway says that what came before is not known.
-	midway bool
 }
 
-// MidwayRun is what is known where events are followed from the middle of a stream: they may begin
-// with replacements of a #sync before it.
-func MidwayRun() SyncRun { return SyncRun{midway: true} }
-
 // Open reports whether replacements may follow.
-func (r SyncRun) Open() bool { return r.DID != "" || r.midway }
+func (r SyncRun) Open() bool { return r.DID != "" }
 
 // Continues reports whether an event leaves the #sync open.
 func (r SyncRun) Continues(ev *Event) bool {
@@ -104,10 +98,7 @@ func (r SyncRun) Continues(ev *Event) bool {
 		case SyncOpen:
 			return true
 		}
-		return r.midway || ev.Source.Time.Equal(r.Time)
-	}
-	if r.midway {
-		return ev.Kind == KindCreate || ev.Kind == KindAuthor
+		return ev.Source.Time.Equal(r.Time)
 	}
 	if ev.DID != r.DID {
 		return false

@@ -39,6 +39,8 @@ func syncEvent(t *testing.T, text string) *event.Event {
 // See also TestEndOfASyncIsSaid and TestFold.
 func TestSyncRun(t *testing.T) {
 	t.Parallel()
+	require.False(t, event.SyncRun{}.Open())
+	require.False(t, event.SyncRun{}.Continues(syncEvent(t, "open")))
 	for name, c := range map[string]struct{ events, goes string }{
 		"replacements at its revision":        {"create a 3; create a 3", "yy"},
 		"at a later one":                      {"create a 5; create a 5", "yy"},
@@ -54,7 +56,7 @@ func TestSyncRun(t *testing.T) {
 		"no status":                           {"account a; create a 3", "nn"},
 		"another account":                     {"create b 3; create a 3", "nn"},
 		"another's #sync":                     {"sync b 4; create a 4; create b 4", "nnn"},
-		"another's #sync, gone on with":       {"sync b 4; create b 4; create b 4", "nyy"},
+		"another's #sync, continued":          {"sync b 4; create b 4; create b 4", "nyy"},
 		"itself again":                        {"create a 3; sync a 3; create a 5; create a 5", "yyyy"},
 		"an older one of it":                  {"create a 5; sync a 2; create a 2", "yyy"},
 		"times say nothing":                   {"create a 3 @7; create a 3 @2; create a 4 @1", "yyn"},
@@ -80,22 +82,4 @@ func TestSyncRun(t *testing.T) {
 			require.Equal(t, c.goes, got)
 		})
 	}
-}
-
-// TestMidwayRun: who begins to follow somewhere takes creates for replacements.
-func TestMidwayRun(t *testing.T) {
-	t.Parallel()
-	for text, open := range map[string]bool{
-		"create a 3": true, "create a 3; create a 3": true, "create a 3; create a 4": false, "create a 3; create b 3": false,
-		"delete a 3": false, "sync a 3": true, "position @1": true, "open": true, "over": false, "account a": false,
-	} {
-		run := event.MidwayRun()
-		require.True(t, run.Open())
-		for one := range strings.SplitSeq(text, ";") {
-			run = run.After(syncEvent(t, one))
-		}
-		require.Equal(t, open, run.Open(), text)
-	}
-	require.False(t, event.SyncRun{}.Open())
-	require.False(t, event.SyncRun{}.Continues(syncEvent(t, "open")))
 }

@@ -136,9 +136,6 @@ type Verdict struct {
 	Repeated, Missed, Foreign, Disordered int
 }
 
-// Wrong is how many rows were wrong in any way.
-func (v Verdict) Wrong() int { return v.Repeated + v.Missed + v.Foreign + v.Disordered }
-
 // Add adds up verdicts.
 func (v *Verdict) Add(w Verdict) {
 	v.Walks, v.Rows, v.Due = v.Walks+w.Walks, v.Rows+w.Rows, v.Due+w.Due

@@ -18,5 +18,5 @@
 //     revision as a floor.
 //   - #sync at R makes the account's posts below R stale, and below the revision of the
 //     replacements if that is newer. They stay until all replacements, which follow directly, have
-//     come (event.SyncRun).
+//     come (event.SyncState).
 package apply
