@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/ingest/internal/backfill"
 	"github.com/tagstream/tagstream/services/ingest/internal/forward"
@@ -27,15 +28,12 @@ var jobErrors = map[string]error{
 	"stopped":           jobs.ErrStopped,
 }
 
-// Progress hears how far a job is.
-type Progress = jobs.Progress
-
 // JobDeps are what a job needs of the program that asks for it.
 type JobDeps struct {
 	NATS *nats.Conn
 	// Domain is the JetStream domain that the streams are in; "" is the server's own.
 	Domain   string
-	Progress Progress
+	Progress obs.Progress
 	// Patience is how long to wait for a running ingest; 0 means 10 minutes.
 	Patience time.Duration
 }

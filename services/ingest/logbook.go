@@ -21,9 +21,8 @@ const (
 	logDrain = 3 * time.Second
 )
 
-// logbook stores entries of the ingest log, one after the other, as well as it
-// can. It never holds anybody up: when it cannot keep pace, entries are lost
-// and counted.
+// logbook stores entries of the ingest log, one after the other, as well as it can. Nothing waits
+// for it: when it cannot keep pace, entries are lost and counted.
 type logbook struct {
 	js      jetstream.JetStream
 	logger  *slog.Logger
@@ -40,48 +39,38 @@ func (l *logbook) put(e stream.LogEntry) {
 	}
 }
 
-// run stores entries until ctx ends, and then what still waits.
+// run stores entries until ctx ends, and then, for logDrain, what still waits.
 func (l *logbook) run(ctx context.Context) {
+	storing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(logDrain, stop) })()
 	for {
 		select {
 		case e := <-l.entries:
-			l.store(ctx, e)
+			l.store(storing, e)
 			continue
-		case <-ctx.Done():
+		default:
 		}
-		break
-	}
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), logDrain)
-	defer cancel()
-	for {
 		select {
 		case e := <-l.entries:
-			l.store(drain, e)
-		default:
+			l.store(storing, e)
+		case <-ctx.Done():
 			return
 		}
 	}
 }
 
 func (l *logbook) store(ctx context.Context, e stream.LogEntry) {
-	// An entry under way when ctx ends is finished.
-	attempt := context.WithoutCancel(ctx)
-	for n := 1; ; n++ {
-		once, cancel := context.WithTimeout(attempt, logDrain)
-		err := stream.PutLog(once, l.js, e)
-		cancel()
-		if err == nil {
+	var err error
+	for range logAttempts {
+		if err = stream.PutLog(ctx, l.js, e); err == nil {
 			return
 		}
-		if n < logAttempts {
-			select {
-			case <-time.After(logPause):
-				continue
-			case <-ctx.Done():
-			}
+		select {
+		case <-time.After(logPause):
+		case <-ctx.Done():
 		}
-		l.metrics.logDropped.Inc()
-		l.logger.Debug("an entry of the ingest log is lost", "what", e.What, "err", err)
-		return
 	}
+	l.metrics.logDropped.Inc()
+	l.logger.Debug("an entry of the ingest log is lost", "what", e.What, "err", err)
 }

@@ -94,15 +94,15 @@ func (s *Service) answer(do func(context.Context, *http.Request) (any, error)) h
 		defer cancel()
 		r.Body = http.MaxBytesReader(w, r.Body, opsBody)
 		var out any
-		foreign := sameOrigin.Check(r)
-		err := foreign
+		crossOrigin := sameOrigin.Check(r)
+		err := crossOrigin
 		if err == nil {
 			out, err = do(ctx, r)
 		}
 		status := http.StatusOK
 		var bad *service.ConfigError
 		switch {
-		case foreign != nil:
+		case crossOrigin != nil:
 			status = http.StatusForbidden
 		case errors.Is(err, errBody), errors.As(err, &bad):
 			status = http.StatusBadRequest

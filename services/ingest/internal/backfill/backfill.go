@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/services/ingest/internal/decode"
 	"github.com/tagstream/tagstream/services/ingest/internal/firehose"
 	"github.com/tagstream/tagstream/services/ingest/internal/forward"
@@ -44,12 +45,9 @@ type Config struct {
 	Before *Summary
 }
 
-// Progress hears how far a backfill is.
+// Progress hears how far a backfill is, in seconds of history.
 type Progress interface {
-	// At says that done of total seconds of history were read.
-	At(done, total uint64)
-	// Say announces a step.
-	Say(step string)
+	obs.Progress
 	// Keep stores what was done: everything that it says is in the stream.
 	Keep(summary any)
 }
@@ -112,8 +110,7 @@ func New(cfg Config, to *forward.Past, progress Progress, logger *slog.Logger, n
 }
 
 // Run fills in the window. The summary says what was done, also beside an
-// error: ctx's, ErrTooMuch, ErrBeforeHistory, or the guest's. Hosts that are away are
-// waited for.
+// error: ctx's, ErrTooMuch or ErrBeforeHistory. Hosts that are away are waited for.
 func (b *Backfill) Run(ctx context.Context) (Summary, error) {
 	began := time.Now()
 	err := b.run(ctx, began)

@@ -15,8 +15,8 @@ import (
 // identity is what an event is on every host, unlike its number and its times.
 type identity struct {
 	did, rkey, rev string
-	// told is an account event's own time, as its server gave it.
-	told string
+	// accountTime is an account event's own time, as its server gave it.
+	accountTime string
 }
 
 func identityOf(ev *jetstream.Event) identity {
@@ -25,7 +25,7 @@ func identityOf(ev *jetstream.Event) identity {
 	case ev.Commit != nil:
 		id.rkey, id.rev = ev.Commit.Rkey, ev.Commit.Rev
 	case ev.Account != nil:
-		id.told = ev.Account.Time
+		id.accountTime = ev.Account.Time
 	case ev.Sync != nil:
 		id.rev = ev.Sync.Rev
 	}
@@ -38,7 +38,7 @@ const markBytes = 6
 // mark is the identity in as few characters as tell it from another.
 func (id identity) mark() string {
 	var b []byte
-	for _, s := range []string{id.did, id.rkey, id.rev, id.told} {
+	for _, s := range []string{id.did, id.rkey, id.rev, id.accountTime} {
 		b = append(append(b, s...), 0)
 	}
 	sum := sha256.Sum256(b)
@@ -51,7 +51,7 @@ func (id identity) time() (time.Time, bool) {
 	if t, ok := event.RevTime(id.rev); ok {
 		return t, true
 	}
-	t, err := time.Parse(time.RFC3339Nano, id.told)
+	t, err := time.Parse(time.RFC3339Nano, id.accountTime)
 	return t.UTC(), err == nil && !t.Before(time.Unix(0, 0))
 }
 
@@ -74,7 +74,7 @@ const (
 // A host's bulk, which is what it downloaded when it was new, is in no order and says
 // nothing of what was read before. The clock stands still in it.
 type clock struct {
-	jury
+	accountTimes
 
 	at time.Time
 	// need is how many accounts it takes to move it.
@@ -106,7 +106,7 @@ func (c *clock) begin(t time.Time) {
 
 // renew forgets what the accounts said.
 func (c *clock) renew() {
-	c.jury, c.need = newJury(), minVotes
+	c.accountTimes, c.need = newAccountTimes(), minVotes
 	if c.at.IsZero() {
 		c.need = 1 // anything is better than none
 	}
@@ -119,7 +119,7 @@ func (c *clock) read(id identity, create bool) time.Time {
 		c.renew()
 		c.bulk = false
 	}
-	if !c.hear(id) {
+	if !c.add(id) {
 		return c.at
 	}
 	at := c.median()
@@ -148,8 +148,8 @@ func (c *clock) advance(to time.Time) {
 	}
 }
 
-// jury are the times of the last events of some accounts.
-type jury struct {
+// accountTimes are the times of the last events of some accounts.
+type accountTimes struct {
 	seed  maphash.Seed
 	votes []vote // the newest at the end
 }
@@ -160,16 +160,18 @@ type vote struct {
 	micros  int64
 }
 
-func newJury() jury { return jury{seed: maphash.MakeSeed(), votes: make([]vote, 0, clockAccounts+1)} }
+func newAccountTimes() accountTimes {
+	return accountTimes{seed: maphash.MakeSeed(), votes: make([]vote, 0, clockAccounts+1)}
+}
 
 // has reports whether an account has a vote.
-func (j *jury) has(did string) bool {
+func (j *accountTimes) has(did string) bool {
 	account := maphash.String(j.seed, did)
 	return slices.ContainsFunc(j.votes, func(v vote) bool { return v.account == account })
 }
 
-// hear takes in an event, and reports whether it tells a time.
-func (j *jury) hear(id identity) bool {
+// add takes in an event, and reports whether it has a time.
+func (j *accountTimes) add(id identity) bool {
 	t, ok := id.time()
 	if !ok {
 		return false
@@ -182,11 +184,11 @@ func (j *jury) hear(id identity) bool {
 	return true
 }
 
-func (j *jury) full() bool { return len(j.votes) == clockAccounts }
+func (j *accountTimes) full() bool { return len(j.votes) == clockAccounts }
 
 // median is the middle one of the times, the earlier of two; zero where there are
 // none.
-func (j *jury) median() time.Time {
+func (j *accountTimes) median() time.Time {
 	if len(j.votes) == 0 {
 		return time.Time{}
 	}

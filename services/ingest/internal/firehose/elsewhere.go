@@ -61,7 +61,7 @@ func (w *watch) lookElsewhere(ctx context.Context) error {
 			return nil
 		case !ok:
 			continue
-		case w.awaits(ctx, func() bool { return w.newest.After(newest) }), w.isBusy():
+		case w.arrives(ctx, func() bool { return w.newest.After(newest) }), w.isBusy():
 			return nil
 		}
 		return &silentError{newest, i, host, newer}

@@ -16,15 +16,15 @@ func (r *run) locate(ctx context.Context, host string) (event.Position, error) {
 		return r.first(ctx, host)
 	}
 	if r.pos.Host == host {
-		foreign, err := r.verify(ctx, r.pos)
+		mismatch, err := r.verify(ctx, r.pos)
 		if err != nil {
 			return event.Position{}, err
 		}
-		if foreign == "" {
+		if mismatch == "" {
 			return r.pos, nil
 		}
 		r.notify(Notice{Kind: Switched, Host: host, Position: r.pos,
-			Detail: "the host's history is not the one read before: " + foreign})
+			Detail: "the host's history is not the one read before: " + mismatch})
 	} else {
 		r.notify(Notice{Kind: Switched, Host: host, Position: r.pos, Detail: "coming from " + r.pos.Host})
 	}

@@ -159,7 +159,7 @@ func (p *probe) next(ctx context.Context) (frame, error) {
 			_, kind, _ := strings.Cut(f.Payload.Type, "#")
 			return frame{
 				seq: uint64(f.Payload.Seq), time: t.UTC(), followed: slices.Contains(kinds[:], jetstream.Kind(kind)),
-				id: identity{did: f.Payload.DID, rkey: f.Payload.Rkey, rev: f.Payload.Rev + f.Payload.Sync.Rev, told: f.Payload.Account.Time},
+				id: identity{did: f.Payload.DID, rkey: f.Payload.Rkey, rev: f.Payload.Rev + f.Payload.Sync.Rev, accountTime: f.Payload.Account.Time},
 			}, nil
 		case f.Payload.Name != "":
 			return frame{info: f.Payload.Name}, nil

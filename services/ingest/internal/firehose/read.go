@@ -22,12 +22,12 @@ const (
 
 // Why a visit ends, besides what the client says.
 var (
-	errStalled     = errors.New("the client is stalled: the host has events that the client does not deliver")
-	errForeign     = errors.New("the host's history has changed")
-	errAway        = errors.New("the client is silent and so is the host")
-	errSlowArchive = errors.New("the archive delivered nothing for too long")
-	errBroken      = errors.New("the client reports an error")
-	errEnded       = errors.New("the client ended")
+	errStalled      = errors.New("the client is stalled: the host has events that the client does not deliver")
+	errOtherHistory = errors.New("the host's history has changed")
+	errAway         = errors.New("the client is silent and so is the host")
+	errSlowArchive  = errors.New("the archive delivered nothing for too long")
+	errBroken       = errors.New("the client reports an error")
+	errEnded        = errors.New("the client ended")
 )
 
 // read iterates over one client and says why it ended. A client is iterated

@@ -112,7 +112,7 @@ func (r *run) sample(ctx context.Context, host string, cursor uint64, patience t
 		return sample{}, err
 	}
 	defer p.close()
-	s, accounts := sample{}, newJury()
+	s, accounts := sample{}, newAccountTimes()
 	until := time.Now().Add(patience)
 	for range sampleFrames {
 		wait, cancel := context.WithDeadline(ctx, until)
@@ -132,7 +132,7 @@ func (r *run) sample(ctx context.Context, host string, cursor uint64, patience t
 			until = time.Now().Add(r.timing.Ask / 5) // what follows is there, or not
 		}
 		if !accounts.has(f.id.did) { // its first event here, the closest to the place
-			accounts.hear(f.id)
+			accounts.add(f.id)
 		}
 		if s.at = accounts.median(); accounts.full() {
 			break
@@ -168,14 +168,14 @@ func (r *run) archived(ctx context.Context, host string, after uint64) (sample, 
 		if len(events) == 0 {
 			continue
 		}
-		s, accounts := sample{}, newJury()
+		s, accounts := sample{}, newAccountTimes()
 		for i := range events {
 			id := identityOf(&events[i])
 			if i == 0 {
 				s.seq, s.first, s.shown = events[i].Seq, id, time.UnixMicro(events[i].TimeUS).UTC()
 			}
 			if !accounts.full() && !accounts.has(id.did) {
-				accounts.hear(id)
+				accounts.add(id)
 			}
 		}
 		s.at = accounts.median()

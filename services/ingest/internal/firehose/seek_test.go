@@ -101,7 +101,7 @@ func TestAWipedHostThatOutgrewThePosition(t *testing.T) {
 	const gone = 19 // replaced since
 	a := newFakeArchive(t, 3, gone)
 	own := func(seq uint64) identity {
-		return identity{did: "did:plc:a", told: past.Add(time.Duration(seq) * time.Second).Format(time.RFC3339Nano)}
+		return identity{did: "did:plc:a", accountTime: past.Add(time.Duration(seq) * time.Second).Format(time.RFC3339Nano)}
 	}
 	for name, tt := range map[string]struct {
 		pos      event.Position

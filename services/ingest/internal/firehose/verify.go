@@ -11,7 +11,7 @@ import (
 
 // verify reports why the host's history is not the one that pos is from; ""
 // where it is, as far as can be told.
-func (r *run) verify(ctx context.Context, pos event.Position) (foreign string, err error) {
+func (r *run) verify(ctx context.Context, pos event.Position) (mismatch string, err error) {
 	if pos.Seq == 0 {
 		return "", r.answers(ctx, pos.Host) // the beginning is part of every history
 	}
@@ -36,7 +36,7 @@ func (r *run) verify(ctx context.Context, pos event.Position) (foreign string, e
 
 // verifyArchived is verify for a position that is older than the host's live
 // window: it may be of a former history, whose numbers the host has outgrown.
-func (r *run) verifyArchived(ctx context.Context, pos event.Position) (foreign string, err error) {
+func (r *run) verifyArchived(ctx context.Context, pos event.Position) (mismatch string, err error) {
 	s, err := r.archived(ctx, pos.Host, pos.Seq-1)
 	if err != nil {
 		return "", fmt.Errorf("verify position %d on %s: %w", pos.Seq, pos.Host, err)
@@ -65,7 +65,7 @@ func (r *run) verifyArchived(ctx context.Context, pos event.Position) (foreign s
 // history in which the same event came to the same place. Hosts seek times among
 // those of witnessing, which no import changes: in the history that was read,
 // nothing up to the position is later than its time.
-func (r *run) witnessedLater(ctx context.Context, pos event.Position) (foreign string, err error) {
+func (r *run) witnessedLater(ctx context.Context, pos event.Position) (mismatch string, err error) {
 	if pos.Time.UnixMicro() < minTimeCursor {
 		return "", nil
 	}

@@ -127,7 +127,7 @@ func (w *watch) look(ctx context.Context) error {
 		switch {
 		case err != nil:
 			return err
-		case beyond > 0 && w.awaits(ctx, func() bool { return w.handling || w.pos.Seq >= beyond }):
+		case beyond > 0 && w.arrives(ctx, func() bool { return w.handling || w.pos.Seq >= beyond }):
 			return nil
 		case beyond > 0:
 			return errStalled
@@ -143,7 +143,7 @@ func (w *watch) look(ctx context.Context) error {
 
 // beyond asks the host for an event behind pos that the client should have
 // delivered, and returns its sequence number, 0 where there is none. The error
-// wraps errAway or errForeign.
+// wraps errAway or errOtherHistory.
 func (w *watch) beyond(ctx context.Context, pos event.Position) (uint64, error) {
 	for f, err := range w.run.frames(ctx, pos.Host, &pos.Seq, true, w.run.timing.Ask) {
 		switch {
@@ -156,9 +156,9 @@ func (w *watch) beyond(ctx context.Context, pos event.Position) (uint64, error) 
 		case err != nil:
 			return 0, fmt.Errorf("%w: %w", errAway, err)
 		case f.seq < pos.Seq:
-			return 0, fmt.Errorf("%w: asked for sequence number %d it gives %d", errForeign, pos.Seq, f.seq)
+			return 0, fmt.Errorf("%w: asked for sequence number %d it gives %d", errOtherHistory, pos.Seq, f.seq)
 		case f.seq == pos.Seq && pos.Mark != "" && f.id.mark() != pos.Mark:
-			return 0, fmt.Errorf("%w: %s", errForeign, f.another())
+			return 0, fmt.Errorf("%w: %s", errOtherHistory, f.another())
 		case f.seq > pos.Seq && f.followed: // what is not, the client passes over
 			return f.seq, nil
 		}
@@ -166,9 +166,9 @@ func (w *watch) beyond(ctx context.Context, pos event.Position) (uint64, error) 
 	return 0, nil
 }
 
-// awaits reports whether arrived holds before Timing.Ask is over. It is called
+// arrives reports whether arrived holds before Timing.Ask is over. It is called
 // with the lock held.
-func (w *watch) awaits(ctx context.Context, arrived func() bool) bool {
+func (w *watch) arrives(ctx context.Context, arrived func() bool) bool {
 	until := time.NewTimer(w.run.timing.Ask)
 	defer until.Stop()
 	tick := time.NewTicker(w.run.timing.Ask / 20)

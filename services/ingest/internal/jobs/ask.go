@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tagstream/tagstream/pkg/obs"
 )
 
 const (
@@ -30,16 +32,10 @@ var (
 	ErrBusy = errors.New("another job is under way")
 )
 
-// Progress hears how far a job is.
-type Progress interface {
-	At(done, total uint64)
-	Say(step string)
-}
-
 // Asker asks for jobs.
 type Asker struct {
 	JS       jetstream.JetStream
-	Progress Progress
+	Progress obs.Progress
 	// Patience is how long a job may make no progress; 0 means DefaultPatience.
 	Patience time.Duration
 	// Codes are the errors that callers know.

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/ingest/internal/firehose"
 	"github.com/tagstream/tagstream/services/ingest/internal/forward"
@@ -55,9 +56,6 @@ type Config struct {
 	limit int
 }
 
-// Progress hears what is being done.
-type Progress interface{ Say(step string) }
-
 // Summary is what was found and done.
 type Summary struct {
 	Host string `json:"host"`
@@ -89,7 +87,7 @@ type Reconcile struct {
 	cfg      Config
 	js       jetstream.JetStream
 	to       *forward.Past
-	progress Progress
+	progress obs.Progress
 	logger   *slog.Logger
 
 	seed     maphash.Seed
@@ -106,7 +104,7 @@ type removal struct {
 }
 
 // New returns a run. It starts nothing.
-func New(cfg Config, js jetstream.JetStream, to *forward.Past, progress Progress, logger *slog.Logger) *Reconcile {
+func New(cfg Config, js jetstream.JetStream, to *forward.Past, progress obs.Progress, logger *slog.Logger) *Reconcile {
 	if cfg.Margin == 0 {
 		cfg.Margin = DefaultMargin
 	}
@@ -117,8 +115,8 @@ func New(cfg Config, js jetstream.JetStream, to *forward.Past, progress Progress
 }
 
 // Run compares and publishes. The summary says what was found, also beside an
-// error: ErrTooMany, ctx's, the stream's or the guest's. A run that was
-// interrupted is run again: what it has published then changes nothing.
+// error: ErrTooMany, ctx's or the stream's. A run that was interrupted is run again: what it
+// has published then changes nothing.
 func (r *Reconcile) Run(ctx context.Context) (Summary, error) {
 	began := time.Now()
 	err := r.run(ctx)
