@@ -14,8 +14,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Config is what an operator has set about the streams. What is zero was not set,
-// and is left as it is on the server.
+// Config has an operator's settings of the streams. What is zero was not set, and stays as it is on
+// the server.
 type Config struct {
 	// MaxBytes and MaxAge bound the stream by trimming its oldest messages; below
 	// 0 is no bound. Without bounds nothing is ever trimmed, and a full disk stops
@@ -41,7 +41,7 @@ const (
 // MinServer is the oldest NATS server with atomic batches.
 const MinServer = "2.12"
 
-// ErrOldServer is of a server that is older.
+// ErrOldServer is the error of an older server.
 var ErrOldServer = errors.New("needs " + MinServer + " or newer")
 
 // CheckServer returns an error if the server that nc is connected to is too old.
@@ -145,7 +145,7 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	return nil
 }
 
-// blame names the setting that an error of the server comes of, where that is sure.
+// blame names the setting that causes an error of the server, where that is certain.
 func blame(err error, js jetstream.JetStream, replicas int) error {
 	domain := js.Options().Domain
 	switch {

@@ -128,7 +128,7 @@ func TidyDeadLetters(ctx context.Context, js jetstream.JetStream) error {
 	if st.Msgs > 0 || st.LastSeq == 0 {
 		return nil
 	}
-	// Up to there and no farther: one may be put this moment.
+	// Only up to there: one may be put at this moment.
 	if err := s.Purge(ctx, jetstream.WithPurgeSequence(st.LastSeq+1)); err != nil {
 		return fmt.Errorf("purge stream %s: %w", DeadLetters, err)
 	}

@@ -29,9 +29,8 @@ type Lease struct {
 	js  jetstream.JetStream
 	id  string
 	ttl time.Duration // that of the bucket; tests have less patience
-	// OnWait, if set, hears why the lease could not be taken, each time that
-	// the reason changes ("" when it is held). elsewhere says that all is well, but
-	// another program holds it.
+	// OnWait, if set, is called with why the lease could not be taken, each time that the reason
+	// changes ("" when it is held). elsewhere says that another program holds it.
 	OnWait func(reason string, elsewhere bool)
 }
 

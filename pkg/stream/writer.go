@@ -60,7 +60,7 @@ type Writer struct {
 
 // OpenWriter reads where the stream ends and returns a writer that appends
 // there. id names this run of the program in the messages' headers. onError, if
-// not nil, hears of each failed attempt that will be retried.
+// not nil, is called with each failed attempt that will be retried.
 func OpenWriter(ctx context.Context, js jetstream.JetStream, id string, onError func(error)) (*Writer, error) {
 	if onError == nil {
 		onError = func(error) {}

@@ -31,8 +31,8 @@ type Config struct {
 	StopAfter time.Duration
 	// APIKeyFile holds the key for archive downloads; "" means none is needed.
 	APIKeyFile string
-	// Stream is what is said of the streams on the NATS server; its zero value
-	// creates one that is not trimmed, and changes nothing.
+	// Stream has the settings of the streams on the NATS server; its zero value creates one that is
+	// not trimmed, and changes nothing.
 	Stream stream.Config
 
 	// Heartbeat is how long nothing may be published before a position message
@@ -45,7 +45,7 @@ type Config struct {
 	Timing firehose.Timing
 }
 
-// Less than these is a slip of who wrote it, and what is trimmed does not come back.
+// Less than these is a typing error, and what is trimmed does not come back.
 const (
 	minMaxBytes = 10_000_000
 	minMaxAge   = time.Hour

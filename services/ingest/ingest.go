@@ -38,7 +38,7 @@ import (
 	"github.com/tagstream/tagstream/services/ingest/internal/forward"
 )
 
-// Components of readiness, as Deps.Ready hears of them.
+// Components of readiness, as Deps.Ready gets them.
 const (
 	// ComponentFirehose is well while a Jetstream host is being read.
 	ComponentFirehose = "ingest.firehose"
@@ -55,8 +55,8 @@ type Deps struct {
 	Logger *slog.Logger
 	// Registry gets the metrics; nil registers none.
 	Registry prometheus.Registerer
-	// Ready, if not nil, hears of each component's condition, nil when well.
-	// It is called often with the same.
+	// Ready, if not nil, gets each component's condition, nil when well. It is called often with
+	// the same one.
 	Ready func(component string, err error)
 	// Tracer traces events; nil traces none.
 	Tracer trace.Tracer

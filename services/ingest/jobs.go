@@ -49,7 +49,7 @@ func (d JobDeps) ask(ctx context.Context, kind jobs.Kind, request, summary any) 
 	return a.Ask(ctx, kind, request, summary)
 }
 
-// runJobs does the jobs that are asked for while this program leads.
+// runJobs does jobs while this program leads.
 func (s *Service) runJobs(ctx context.Context, to *forward.Past) {
 	r := jobs.Runner{JS: s.js, ID: s.id, Logger: s.logger, Codes: jobErrors}
 	r.Run(ctx, func(ctx context.Context, j jobs.Job, run *jobs.Run) (summary any, err error) {

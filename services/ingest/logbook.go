@@ -21,8 +21,8 @@ const (
 	logDrain = 3 * time.Second
 )
 
-// logbook stores entries of the ingest log, one after the other, as well as it can. Nothing waits
-// for it: when it cannot keep pace, entries are lost and counted.
+// logbook stores entries of the ingest log, one after the other. Nothing waits for it: when it cannot
+// keep pace, entries are lost and counted.
 type logbook struct {
 	js      jetstream.JetStream
 	logger  *slog.Logger

@@ -17,12 +17,12 @@ const (
 	opsBody    = 64 << 10
 )
 
-// Handle adds jobs to an operators' listener. The ingest that leads does them:
+// Handle adds jobs to an operators' listener. The leading ingest does them:
 //
-//	GET /jobs             the newest job, how far it is and what came of it
+//	GET /jobs             the newest job, with its progress and result
 //	POST /jobs/backfill   asks for one: {"from":"-3d","for":"2d"}, optionally "hosts"
 //	POST /jobs/reconcile  {"host":"…","maxShare":"5%","dryRun":true}, all optional
-//	DELETE /jobs          stops the one that is under way
+//	DELETE /jobs          stops the running one
 func (s *Service) Handle(mux *http.ServeMux) {
 	mux.HandleFunc("GET /jobs", s.answer(func(ctx context.Context, _ *http.Request) (any, error) {
 		j, _, err := jobs.Get(ctx, s.js)
@@ -72,7 +72,7 @@ func (s *Service) begin(ctx context.Context, kind jobs.Kind, request any, bad er
 	return j, err
 }
 
-// errBody is of a body that cannot be read.
+// errBody is the error of a body that cannot be read.
 var errBody = errors.New("the body is not the JSON of a request")
 
 func body(r *http.Request, into any) error {

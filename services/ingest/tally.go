@@ -28,7 +28,7 @@ type counts struct {
 	dropped                            map[decode.DropReason]uint64
 }
 
-// event counts one event read and what became of it.
+// event counts one event read and its outcome.
 func (t *tally) event(ev *jetstream.Event, res decode.Result) {
 	t.metrics.read.WithLabelValues(readKind(ev)).Inc()
 	t.metrics.tagsDropped.Add(float64(res.TagsDropped))
@@ -50,7 +50,7 @@ func (t *tally) event(ev *jetstream.Event, res decode.Result) {
 	t.counts.dropped[res.Drop]++
 }
 
-// progress records how far was read with a batch that began at first.
+// progress records a batch from first to last.
 func (t *tally) progress(first, last event.Position, now time.Time) {
 	t.metrics.upstreamSeq.Set(float64(last.Seq))
 	t.metrics.eventTime.Set(float64(last.NetworkTime().UnixMicro()) / 1e6)

@@ -15,7 +15,7 @@ import (
 
 // traceEvent begins an event's trace, where it is sampled: a span from when the
 // firehose gave it to when it was ready to be published, and the traceparent
-// that it takes along. Who it is about is not in the span (package tracing).
+// that it carries. The span does not say whom it is about (package tracing).
 func (s *Service) traceEvent(ctx context.Context, ev *event.Event, received time.Time) {
 	if s.tracer == nil {
 		return

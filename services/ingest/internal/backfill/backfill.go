@@ -191,7 +191,7 @@ func (b *Backfill) keep(ctx context.Context) error {
 	return nil
 }
 
-// caughtUp reports whether pos is as far as live, where that can be told.
+// caughtUp reports whether pos is as far as live, which only positions of one host tell.
 func caughtUp(pos, live event.Position) bool { return pos.Host == live.Host && pos.Seq >= live.Seq }
 
 // read gives take what there is from a position on, or from a time where it is zero, until a time
@@ -259,7 +259,7 @@ func (b *Backfill) lateHistory(late map[string]time.Time, host string, begins ti
 // lateSlack is how far the clock may be behind what was just made.
 const lateSlack = time.Minute
 
-// beyond reports whether an event is of after the window, which its own time shows
+// beyond reports whether an event comes after the window, which its own time shows
 // before the clock does. Of an account that the host downloaded when it was new
 // the time may be any: then the clock counts.
 func (b *Backfill) beyond(at event.Position, ev *event.Event) bool {

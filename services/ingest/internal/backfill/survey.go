@@ -15,7 +15,7 @@ var ErrTooMuch = errors.New("too much of the window changed since: choose a shor
 // maxChanges is how many changes a survey remembers, of some 50 bytes each.
 const maxChanges = 1_000_000
 
-// survey is what became of the window's posts and accounts.
+// survey is what happened to the window's posts and accounts since.
 type survey struct {
 	seed maphash.Seed
 	// posts and accounts that the window has: accounts with a post or a status.
@@ -58,7 +58,7 @@ func newSurvey() *survey {
 
 func (s *survey) key(ev *event.Event) uint64 { return maphash.String(s.seed, ev.URI()) }
 
-// note takes note of an event, in upstream order; inside says that it is of the
+// note adds an event, in upstream order; inside says that it is of the
 // window, and replaces that it is one of the replacements behind the last #sync. The
 // error is ErrTooMuch.
 func (s *survey) note(ev *event.Event, inside, replaces bool) error {

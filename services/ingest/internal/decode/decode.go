@@ -25,7 +25,7 @@ type Decoder struct {
 	MaxPayload int
 }
 
-// Result is what became of one event.
+// Result is the outcome of one event.
 type Result struct {
 	// Event is what goes to the stream, nil where Drop is not Kept. It shares
 	// no memory with the input.
@@ -41,7 +41,7 @@ type Result struct {
 
 func drop(why DropReason) Result { return Result{Drop: why} }
 
-// Decode returns what becomes of ev, which stands at pos. The input needs its
+// Decode decodes ev, which stands at pos. The input needs its
 // record as CBOR (jetstream.WithRawRecords).
 func (d Decoder) Decode(ev *jetstream.Event, pos event.Position) Result {
 	if probe := (event.Event{V: event.Version, Kind: event.KindPosition, Source: pos}); probe.Validate() != nil {

@@ -20,13 +20,13 @@ type Batch struct {
 	Received  time.Time
 }
 
-// Item is one event of the firehose and what becomes of it.
+// Item is one event of the firehose and its outcome.
 type Item struct {
 	Result
 	Upstream *jetstream.Event
 	At       event.Position
-	// SyncEnd is the end of a #sync, where this event shows that it is over, else nil. It goes
-	// before Event.
+	// SyncEnd is the end of a #sync, if this event shows that it is over, else nil. It comes before
+	// Event.
 	SyncEnd *event.Event
 }
 

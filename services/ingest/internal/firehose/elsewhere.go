@@ -22,9 +22,8 @@ func (e *silentError) Error() string {
 		inWords(e.newest), e.host, inWords(e.newer))
 }
 
-// heard takes note of an event's own time. One ahead of this machine's clock
-// counts as that clock: an author with a wrong one must not make all that others
-// say look old.
+// heard records an event's own time. One ahead of this machine's clock counts as that clock: one
+// wrong clock must not make all other events look old.
 func (r *run) heard(own time.Time) {
 	if limit := time.Now().Add(clockAhead).UTC(); own.After(limit) {
 		own = limit

@@ -76,13 +76,12 @@ type Reader struct {
 	cfg    Config
 	timing Timing
 	logger *slog.Logger
-	// transport is of all connections; http is that of what is no client's.
+	// transport is that of all connections; http is for requests beside the client's.
 	transport http.RoundTripper
 	http      *http.Client
-	// OnNotice, if set, hears of connections and failures; OnClientError of
-	// each error that the client mends by itself; OnLateHistory of a host whose
-	// history begins later than Config.Start, which its error passes over. They
-	// must not block.
+	// If set, OnNotice gets connections and failures, OnClientError each error from which the
+	// client recovers, and OnLateHistory each host whose history begins after Config.Start: its
+	// error skips the host. They must not block.
 	OnNotice      func(Notice)
 	OnClientError func(error)
 	OnLateHistory func(host string, begins time.Time) error
@@ -211,13 +210,13 @@ func (r *run) setEnd(begin time.Time) {
 	}
 }
 
-// failure is a notice that need not be given again and again.
+// failure is the last failure of a host that was reported.
 type failure struct {
 	detail string
 	at     time.Time
 }
 
-// sayAgain is when a host that keeps failing in one way is worth a new line.
+// sayAgain is how long a repeated failure is not reported again.
 const sayAgain = 10 * time.Minute
 
 // notify logs a notice and passes it on. It is the run's goroutine's, but for

@@ -12,8 +12,7 @@ import (
 // with the next, endlessly.
 type oversizeFilter struct {
 	base http.RoundTripper
-	// skipped, if not nil, hears of each message left out. It may be called
-	// from any goroutine.
+	// skipped, if not nil, is called for each message left out, from any goroutine.
 	skipped func(host string, bytes uint64)
 }
 

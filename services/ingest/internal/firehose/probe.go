@@ -169,7 +169,7 @@ func (p *probe) next(ctx context.Context) (frame, error) {
 
 func (p *probe) close() { _ = p.conn.CloseNow() }
 
-// errSilent is of a host that gives nothing at a cursor for as long as it has.
+// errSilent is the error of a host that gives nothing at a cursor in time.
 var errSilent = errors.New("the host is silent")
 
 // frames gives the events that a host has from a cursor on, nil being its tip. An error comes

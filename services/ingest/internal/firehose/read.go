@@ -94,8 +94,8 @@ func (r *run) deliver(host string, events []jetstream.Event) error {
 	return ended
 }
 
-// early reports whether an event is of before the time that the very first start
-// begins at: hosts are read from somewhat earlier. Both the clock and the event's own
+// early reports whether an event is older than the start of the very first run: hosts are read from
+// somewhat earlier. Both the clock and the event's own
 // time must say so: what a host downloaded when it was new is in no order. A later
 // start drops nothing: an age such as -2h is another time then.
 func (r *run) early(p event.Position, ev *jetstream.Event) bool {
@@ -111,9 +111,8 @@ func (r *run) early(p event.Position, ev *jetstream.Event) bool {
 var maxTimeUS = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).UnixMicro()
 
 // position is where the next event stands. A host's operator may import times
-// that no text has: such an event is shown with its own or, where it tells none, with
-// that of the position before. A position that cannot be stored would be the end of
-// the stream.
+// that no text has: such an event is shown with its own or, where it has none, with
+// that of the position before. A position that cannot be stored would stop ingest.
 func (r *run) position(host string, ev *jetstream.Event) event.Position {
 	id := identityOf(ev)
 	own, ok := id.time()

@@ -5,14 +5,13 @@ import (
 	"time"
 )
 
-// retries is how often a host that was being read is tried again before the
-// next one has its turn: servers restart.
+// retries is how often a host that was being read is tried again before the next one: servers
+// restart.
 const retries = 4
 
-// rotation decides which host has its turn. A host that was of use gets a few
-// more tries; then all others have one, the preferred first; then there is a
-// pause, longer each time, and a new round begins. Hosts that were left silent
-// come last in each round.
+// rotation decides which host is next. One that delivered events is retried a few times; then each
+// other host is tried once, the preferred first; then a new round begins after a pause, which grows.
+// Hosts that were left because they were silent come last in each round.
 type rotation struct {
 	timing Timing
 	tried  []bool // in this round
@@ -33,16 +32,15 @@ func newRotation(hosts int, timing Timing) rotation {
 	return rotation{timing: timing, tried: make([]bool, hosts), silent: make([]bool, hosts), doubted: make([]bool, hosts), wanted: -1}
 }
 
-// doubt takes note that an earlier run ended on the host last, and so away from
-// those that are preferred to it; below 0 is none of the hosts.
+// doubt marks the hosts that are preferred to last, on which an earlier run ended; below 0 is none.
 func (r *rotation) doubt(last int) {
 	for i := range last {
 		r.doubted[i] = true
 	}
 }
 
-// asks reports whether a host is to be asked for something newer before it is
-// visited; answered takes note of the answer, and returns it.
+// asks reports whether a host is to be asked for something newer before it is visited; answered
+// records the answer, and returns it.
 func (r *rotation) asks(host int) bool { return r.silent[host] || r.doubted[host] }
 
 func (r *rotation) answered(host int, newer bool) bool {
@@ -81,8 +79,7 @@ func (r *rotation) pick() bool {
 	return false
 }
 
-// ended takes note of how the visit went: whether something was read, and
-// whether the host was found to be away.
+// ended records how the visit went: whether something was read, and whether the host was away.
 func (r *rotation) ended(useful, away bool) {
 	if useful {
 		clear(r.tried)
@@ -96,8 +93,7 @@ func (r *rotation) ended(useful, away bool) {
 	}
 }
 
-// fellSilent takes note that the visit ended since another host has something
-// newer.
+// fellSilent records that the visit ended because another host has something newer.
 func (r *rotation) fellSilent(other int) {
 	r.silent[r.current], r.silent[other] = true, false
 	r.left, r.wanted = 0, other

@@ -11,8 +11,8 @@ const (
 	// sampleFrames is how many events of a place on a host are looked at, at
 	// most, for the network's time there.
 	sampleFrames = 200
-	// nearEnough is how much earlier than need be reading may begin, rather than
-	// to look for a closer place.
+	// nearEnough is how much earlier than necessary reading may begin, instead of
+	// searching for a closer place.
 	nearEnough = 5 * time.Minute
 	// liveLag is how late a host may have witnessed what it reads live. What it
 	// witnessed later than that, it may have downloaded when it was new.
@@ -40,14 +40,14 @@ func (s sample) late(t time.Time) bool { return s.at.After(t) }
 
 // seek returns the sequence number behind which the host has all that the network
 // did from t on, or 0 where its history begins later or is to be read whole. The
-// number may be lower than need be.
+// number may be lower than necessary.
 //
 // The host is asked by its own stamps, which may be anything: it lags, its clock
 // is wrong. So the revisions of what it has there are looked at, and where they
 // are too late it is asked for what is further back.
 func (r *run) seek(ctx context.Context, host string, t time.Time) (uint64, error) {
 	back := r.timing.Margin
-	// Somewhat earlier than need be: what follows must show that the network's time
+	// Somewhat earlier than necessary: what follows must show that the network's time
 	// there is not later.
 	for stamp := t.Add(-back / 2); stamp.UnixMicro() >= minTimeCursor; {
 		s, err := r.sample(ctx, host, uint64(stamp.UnixMicro()), r.patience())

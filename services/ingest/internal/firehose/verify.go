@@ -9,8 +9,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// verify reports why the host's history is not the one that pos is from; ""
-// where it is, as far as can be told.
+// verify reports why the host's history is not the one that pos is from; "" if nothing speaks against
+// it.
 func (r *run) verify(ctx context.Context, pos event.Position) (mismatch string, err error) {
 	if pos.Seq == 0 {
 		return "", r.answers(ctx, pos.Host) // the beginning is part of every history

@@ -12,11 +12,10 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// watch is the watchdog of one client. A silent client is one of four: on a
-// quiet network, in front of a host that is away, stalled, or in front of a host
-// that hears nothing itself. The host can tell the first from the next two, and
-// only other hosts from the last. Time during which the handler is busy counts
-// for nothing.
+// watch is the watchdog of one client. A client is silent for one of four reasons: the network is
+// quiet, the host is away, the client is stalled, or the host itself receives nothing. Asking the
+// host rules out the second and third, and only asking other hosts rules out the last. Time in which
+// the caller has a batch does not count.
 type watch struct {
 	run    *run
 	client *jetstream.Client
@@ -35,7 +34,7 @@ type watch struct {
 	asked    time.Time // when other hosts last were
 }
 
-// busy says that the handler has a batch.
+// busy says that the caller has a batch.
 func (w *watch) busy() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -48,8 +47,8 @@ func (w *watch) isBusy() bool {
 	return w.handling
 }
 
-// idle says that the handler took events up to pos and the client is waited
-// for again. newest is the latest time that an event gave itself.
+// idle says that the caller took events up to pos, and reading waits for the client again. newest is
+// the latest of the events' own times.
 func (w *watch) idle(pos event.Position, newest, deadline time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -80,7 +79,7 @@ func (w *watch) replaying() bool {
 	return s.Pages == 0 || s.ResidualGap > 0
 }
 
-// watch looks after the client until ctx ends, and ends it with a cause.
+// watch checks the client until ctx ends, and ends it with a cause.
 func (w *watch) watch(ctx context.Context, end context.CancelCauseFunc) {
 	tick := time.NewTicker(w.run.timing.Tick)
 	defer tick.Stop()

@@ -111,7 +111,7 @@ type tail struct {
 	// kept is the position that was kept beside the stream last, and keptAt when.
 	kept   event.Position
 	keptAt time.Time
-	unkept bool // it could not be kept, and that was said
+	unkept bool // it could not be kept, and that was logged
 	// begun says that the first live batch was taken, and positioned that a position was written.
 	begun, positioned bool
 	// heard says that something was read since the last event that was stored, or

@@ -90,8 +90,8 @@ func madeAt(ev *jetstream.Event, pos event.Position) time.Time {
 	return pos.NetworkTime()
 }
 
-// end is called with the network's time at the first live event. What was made
-// shortly before it may be live as well.
+// end is called with the network's time at the first live event. What was made shortly before it may
+// be live as well.
 func (b *archive) end(t time.Time) {
 	b.ended = true
 	for _, a := range b.k.accounts {
