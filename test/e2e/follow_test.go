@@ -2,21 +2,37 @@ package e2e_test
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
-	"net/http"
 	neturl "net/url"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tagstream/tagstream/pkg/keyset"
+	"github.com/tagstream/tagstream/pkg/obs"
+	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/services/api"
 	"github.com/tagstream/tagstream/services/indexer"
+	"github.com/tagstream/tagstream/services/ingest"
 	"github.com/tagstream/tagstream/test/model"
+	"github.com/tagstream/tagstream/test/process"
+	"github.com/tagstream/tagstream/test/simnet"
 )
 
 var (
@@ -24,237 +40,255 @@ var (
 	followSeeds = flag.Uint64("follow.seeds", 2, "how many seeds TestFollow runs")
 )
 
-// followersEach is how many follow each query.
-const followersEach = 2
+const (
+	followedQueries = 10
+	// followersEach follow each query, half of them pushed.
+	followersEach = 10
+	followRounds  = 3
+	// followSettled bounds the wait until a follower holds what it must.
+	followSettled = 60 * time.Second
+)
 
-// TestFollow lets programs follow lists over HTTP while histories full of edges are folded in,
-// indexers are stopped and take over from each other, and the index is rebuilt and switched under
-// them. Whenever nothing is left to do, each holds what the list has, and the list has what the
-// model has. No position expires meanwhile.
+// TestFollow lets programs follow lists, by /v1/changes and by /v1/stream, whose connections are cut
+// at any byte, while everything that can happen to a post comes through the whole pipeline, and api
+// and indexer are killed, the index is rebuilt and switched, and the database crashes or hands over
+// to a standby that lacks its last transactions. Whenever nothing is left to do, each holds exactly
+// what the model lists.
 func TestFollow(t *testing.T) {
 	t.Parallel()
 	bySeed(t, "follow", *followSeed, *followSeeds, follow)
 }
 
 func follow(t *testing.T, seed uint64) {
-	rng := rand.New(rand.NewPCG(seed, 11))
-	b := newIndexBench(t, natstest.Server(t))
-	url := b.api()
-	want := model.New()
-	history := model.GenerateMessages(seed, 1500)
-	lists := followedLists(rng, history)
-	seq := uint64(0)
-	var followers []*httpFollower
-	ctx, stop := context.WithCancel(t.Context())
+	b := newFollowBench(t, seed)
+	run, stop := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	defer group.Wait()
 	defer stop()
-	for round := 0; len(history) > 0; round++ {
-		if round < 2 { // some begin in an empty index, some later
-			for _, params := range lists {
-				for range followersEach / 2 {
-					followers = append(followers, &httpFollower{url: url, params: params, rng: rand.New(rand.NewPCG(seed, uint64(len(followers)+20)))})
+	var followers []*follower
+	for round := range followRounds {
+		if round < 2 { // some begin before there is anything, some later
+			for i, q := range b.queries {
+				params, err := neturl.ParseQuery(q.String())
+				require.NoError(t, err)
+				for n := range followersEach / 2 {
+					f := &follower{url: b.url, params: params, pushed: n%2 == round, rng: rand.New(rand.NewPCG(seed, uint64(round*1000+i*100+n)))}
+					followers = append(followers, f)
+					group.Go(func() {
+						if err := f.follow(run); err != nil {
+							t.Error(err)
+						}
+					})
 				}
 			}
 		}
-		polling, rest := context.WithCancel(ctx)
-		var group sync.WaitGroup
-		for _, f := range followers {
-			group.Go(func() {
-				for polling.Err() == nil {
-					if _, err := f.poll(t.Context()); err != nil {
-						t.Errorf("%v: %v", f.params, err)
-						return
-					}
-				}
+		for slice := range 4 {
+			b.happen(uint64(round*10+slice), 50, 8)
+			b.trouble()
+		}
+		b.quiet()
+		want, err := model.FromNetwork(b.net.Log())
+		require.NoError(t, err)
+		model.CheckHTTP(t, b.url, want, model.Queries(1, seed)) // it also learns times that the network does not know
+		model.CheckQueries(t, b.url, want, b.queries, 100)
+		lists := map[string]map[string]string{}
+		for i, f := range followers {
+			key := f.params.Encode()
+			if lists[key] == nil {
+				lists[key], err = (&follower{url: b.url, params: f.params}).list(t.Context())
+				require.NoError(t, err)
+			}
+			poll.Until(t, followSettled, func() (bool, string) {
+				differs := f.differs(lists[key])
+				return differs == "" || t.Failed(), fmt.Sprintf("follower %d of %s, pushed %t, round %d (%v): %s", i, key, f.pushed, round, &f.did, differs)
 			})
 		}
-		n := min(len(history), 100+rng.IntN(400))
-		for _, m := range history[:n] {
-			seq++
-			want.Apply(seq, m)
-		}
-		b.big = []int{0, 1, 3, 20}[rng.IntN(4)]
-		r := b.indexer(1 + rng.IntN(60))
-		require.Equal(t, seq, b.publish(history[:n]...))
-		history = history[n:]
-		rebuilding := rng.IntN(2) == 0
-		if rebuilding { // beside the indexer, which may be behind it or not
-			if rng.IntN(2) == 0 {
-				require.NoError(t, r.stop())
-			}
-			_, err := indexer.Rebuild(t.Context(), indexer.RebuildConfig{Database: b.owner, ID: fmt.Sprint("rebuild-", round)}, b.nats.Conn(t), b.logger("rebuild"), quietProgress{})
-			require.NoError(t, err)
-		}
-		require.NoError(t, r.stop())
-		r = b.indexer(1 + rng.IntN(60))
-		b.await(url, seq)
-		b.awaitAnnounced()
-		require.NoError(t, r.stop())
-		rest()
-		group.Wait()
-		for _, f := range followers {
-			require.NoError(t, f.settle(t.Context()))
-			held, err := f.list(t.Context())
-			require.NoError(t, err)
-			require.Equal(t, held, f.held, "%v", f.params)
-		}
-		if t.Failed() {
-			return
-		}
+		require.False(t, t.Failed())
 	}
-	model.CheckHTTP(t, url, want)
+	stop()
+	group.Wait()
+	var all followed
+	held := 0
+	for _, f := range followers {
+		all.add(&f.did)
+		held += len(f.held)
+	}
+	require.Positive(t, all.events.Load())
+	t.Logf("%d followers compared %d times, 0 differences; %d posts held; %v; troubles: %v", len(followers), followRounds, held, &all, b.troubles)
 }
 
-// followedLists are random queries for tags that a history has in the end.
-func followedLists(rng *rand.Rand, history [][]byte) (lists []neturl.Values) {
-	end := model.New()
-	for i, m := range history {
-		end.Apply(uint64(i+1), m)
+// followBench is the whole pipeline. Api and indexer are processes, so that they can be killed.
+type followBench struct {
+	*ingestBench
+	index    *indexBench
+	rng      *rand.Rand
+	seed     uint64
+	host     *simnet.Jetstream
+	edges    *simnet.Edges
+	queries  []model.Query
+	url      string
+	primary  *pgtest.PrivateServer
+	standby  *pgtest.PrivateServer // until it is promoted
+	api      *program
+	indexer  *program
+	troubles map[string]int
+}
+
+func newFollowBench(t *testing.T, seed uint64) *followBench {
+	b := &followBench{ingestBench: newIngestBench(t, 25, natstest.Listen()), seed: seed, rng: rand.New(rand.NewPCG(seed, 11)), troubles: map[string]int{}}
+	require.NoError(t, simnet.Traffic{Count: 150, Seed: seed, TagsOnly: true}.Run(b.ctx, b.net))
+	b.host = b.ingestBench.host()
+	b.edges = simnet.NewEdges(b.net, seed)
+	b.index = newIndexBench(t, b.nats)
+	b.primary = b.index.deployed()
+	b.standby = b.primary.Standby(t)
+	at := func(o store.Options, servers ...*pgtest.PrivateServer) store.Options {
+		var hosts []string
+		for _, s := range servers {
+			u, err := neturl.Parse(s.URL)
+			require.NoError(t, err)
+			hosts = append(hosts, u.Host)
+		}
+		u, err := neturl.Parse(o.URL)
+		require.NoError(t, err)
+		u.Host = strings.Join(hosts, ",")
+		return store.Options{URL: u.String()}
 	}
-	counts := end.TagCounts()
-	counts = counts[:min(len(counts), 12)] // the most used
-	for i := range 10 {
+	b.index.owner, b.index.writer = at(b.index.owner, b.primary, b.standby), at(b.index.writer, b.primary, b.standby)
+	b.index.reader = at(b.index.reader, b.primary, b.standby)
+	if seed%2 == 0 { // the api reads the standby
+		b.index.reader = at(b.index.reader, b.standby, b.primary)
+	}
+	want, err := model.FromNetwork(b.net.Log())
+	require.NoError(t, err)
+	b.queries = followedLists(b.rng, want.TagCounts())
+	listen := freeAddr(t)
+	b.url = "http://" + listen
+	b.ingest(ingest.Config{Hosts: []string{b.host.URL()}, Start: "archive"})
+	child := func(service string, o store.Options, env ...string) *program {
+		return running(t, &process.Program{Name: service, Path: os.Args[0], Env: append(env, followChild+"="+service, "DATABASE="+o.URL)})
+	}
+	b.api = child("api", b.index.reader, "LISTEN="+listen)
+	b.indexer = child("indexer", b.index.writer, "NATS="+b.nats.URL(), fmt.Sprint("BATCH=", 1+b.rng.IntN(60)), fmt.Sprint("BIG=", []int{1, 3, 20}[b.rng.IntN(3)]))
+	return b
+}
+
+// happen lets things happen on the network.
+func (b *followBench) happen(part uint64, count, edges int) {
+	b.t.Helper()
+	require.NoError(b.t, simnet.Traffic{Count: count * 5, Seed: b.seed<<16 + part}.Run(b.ctx, b.net))
+	for range edges {
+		require.NoError(b.t, b.edges.Act())
+	}
+}
+
+// trouble lets something go wrong, perhaps.
+func (b *followBench) trouble() {
+	b.t.Helper()
+	again := func(p *program) {
+		p.end(syscall.SIGKILL)
+		require.NoError(b.t, p.Start())
+	}
+	what := []string{"api", "indexer", "rebuild", "database", "none"}[b.rng.IntN(5)]
+	b.troubles[what]++
+	switch what {
+	case "api":
+		again(b.api)
+	case "indexer":
+		again(b.indexer)
+	case "rebuild":
+		_, err := indexer.Rebuild(b.t.Context(), indexer.RebuildConfig{Database: b.index.owner, ID: fmt.Sprint("rebuild-", len(b.troubles))}, b.nats.Conn(b.t), b.index.logger("rebuild"), quietProgress{})
+		require.NoError(b.t, err)
+	case "database":
+		b.primary.Kill(b.t)
+		if b.standby == nil {
+			b.primary.Start(b.t)
+			return
+		}
+		b.standby.Promote(b.t)
+		b.primary, b.standby = b.standby, nil
+	}
+}
+
+// quiet returns when everything that happened is in the index, and in its change feed.
+func (b *followBench) quiet() {
+	b.t.Helper()
+	b.settle(b.host, b.url)
+	var left int
+	poll.Until(b.t, indexWait, func() (bool, string) {
+		conn, err := pgx.Connect(b.ctx, b.index.owner.URL)
+		if err != nil {
+			return false, err.Error()
+		}
+		defer conn.Close(b.ctx)
+		err = conn.QueryRow(b.ctx, `SELECT (SELECT count(*) FROM tagstream.announcements) + (SELECT count(*) FROM tagstream.sweeps)`).Scan(&left)
+		return err == nil && left == 0, fmt.Sprint(left, " accounts are being swept or announced: ", err)
+	})
+	// The api may read a standby, which comes behind.
+	b.settle(b.host, b.url)
+}
+
+// followedLists are random queries for the tags that are used most.
+func followedLists(rng *rand.Rand, counts []model.TagCount) (lists []model.Query) {
+	counts = counts[:min(len(counts), 12)]
+	for i := range followedQueries {
 		rng.Shuffle(len(counts), func(i, j int) { counts[i], counts[j] = counts[j], counts[i] })
-		params := neturl.Values{}
+		var q model.Query
 		for _, c := range counts[:1+rng.IntN(3)] {
-			params.Add("tags", c.Tag)
+			q.Tags = append(q.Tags, c.Tag)
 		}
 		switch i % 5 {
 		case 1:
-			params.Set("match", "all")
+			q.All, q.Tags = true, q.Tags[:min(len(q.Tags), 2)]
 		case 2:
-			params.Set("none", counts[3].Tag)
+			q.None = []string{counts[3].Tag}
 		case 3:
-			params["lang"] = []string{"en", "pt"}
+			q.Langs = []string{"en", "pt"}
 		}
-		lists = append(lists, params)
+		lists = append(lists, q)
 	}
 	return lists
 }
 
-// awaitAnnounced returns when all that came in sight is in the change feed.
-func (b *indexBench) awaitAnnounced() {
-	b.t.Helper()
-	conn := connect(b.t, b.owner)
-	var left int
-	require.Eventually(b.t, func() bool {
-		require.NoError(b.t, conn.QueryRow(b.t.Context(), `SELECT count(*) FROM tagstream.announcements`).Scan(&left))
-		return left == 0
-	}, indexWait, 10*time.Millisecond)
-}
+// followChild is the variable that makes this program one of the services, with bounds so small that
+// every account is a big one.
+const followChild = "FOLLOW_CHILD"
 
-// httpFollower keeps a copy of a list, as docs/api.md says.
-type httpFollower struct {
-	url    string
-	params neturl.Values
-	rng    *rand.Rand
-	held   map[string]string // the posts as they came, without their cursors, by at-uri
-	after  string
-	begun  bool
-}
-
-type followedPost map[string]json.RawMessage
-
-func (p followedPost) put(into map[string]string) error {
-	var uri string
-	if err := json.Unmarshal(p["uri"], &uri); err != nil {
-		return err
-	}
-	delete(p, "cursor")
-	text, err := json.Marshal(p)
-	into[uri] = string(text)
-	return err
-}
-
-func (f *httpFollower) get(ctx context.Context, path string, into any, more ...string) error {
-	params := neturl.Values{}
-	for name, values := range f.params {
-		params[name] = values
-	}
-	for i := 0; i < len(more); i += 2 {
-		params.Set(more[i], more[i+1])
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url+path+"?"+params.Encode(), nil)
-	if err != nil {
-		return err
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET %s: %s", req.URL.RequestURI(), res.Status)
-	}
-	return json.NewDecoder(res.Body).Decode(into)
-}
-
-type changesPage struct {
-	Changes []struct {
-		Op, URI, Cursor string
-		Post            followedPost
-	}
-	Page struct {
-		HasNext bool
-		Next    string
-	}
-}
-
-// poll takes a page of changes in, and the list before the first.
-func (f *httpFollower) poll(ctx context.Context) (more bool, err error) {
-	if !f.begun {
-		var now changesPage
-		if err := f.get(ctx, "/v1/changes", &now); err != nil {
-			return false, err
-		}
-		f.after, f.begun = now.Page.Next, true
-		f.held, err = f.list(ctx)
-		return true, err
-	}
-	var page changesPage
-	if err := f.get(ctx, "/v1/changes", &page, "after", f.after, "limit", fmt.Sprint(1+f.rng.IntN(20))); err != nil {
-		return false, err
-	}
-	for _, c := range page.Changes {
-		if c.Op == "remove" {
-			delete(f.held, c.URI)
-		} else if err := c.Post.put(f.held); err != nil {
-			return false, err
-		}
-	}
-	f.after = page.Page.Next
-	return page.Page.HasNext, nil
-}
-
-// settle polls until there is nothing.
-func (f *httpFollower) settle(ctx context.Context) error {
-	for {
-		if more, err := f.poll(ctx); err != nil || !more {
+// serveFollow is that service.
+func serveFollow(service string) error {
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer cancel()
+	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	database, health, registry := store.Options{URL: os.Getenv("DATABASE")}, obs.NewHealth(logger), prometheus.NewRegistry()
+	if service == "api" {
+		key, err := keyset.NewKey("test", []byte(strings.Repeat("k", keyset.MinSecret)))
+		if err != nil {
 			return err
 		}
+		a, err := api.New(api.Config{Database: database, Listen: os.Getenv("LISTEN"), CursorKeys: []keyset.Key{key}}, api.Deps{Logger: logger, Registry: registry, Health: health})
+		if err != nil {
+			return err
+		}
+		return a.Run(ctx)
 	}
-}
-
-// list reads the whole list.
-func (f *httpFollower) list(ctx context.Context) (map[string]string, error) {
-	all := map[string]string{}
-	for token := ""; ; {
-		var page struct {
-			Posts []followedPost
-			Page  struct {
-				HasNext bool
-				Next    string
-			}
-		}
-		if err := f.get(ctx, "/v1/posts", &page, "after", token, "limit", "100"); err != nil {
-			return nil, err
-		}
-		for _, p := range page.Posts {
-			if err := p.put(all); err != nil {
-				return nil, err
-			}
-		}
-		if token = page.Page.Next; !page.Page.HasNext {
-			return all, nil
-		}
+	conn, err := nats.Connect(os.Getenv("NATS"), nats.MaxReconnects(-1))
+	if err != nil {
+		return err
 	}
+	defer conn.Close()
+	batch, err := strconv.Atoi(os.Getenv("BATCH"))
+	if err != nil {
+		return err
+	}
+	big, err := strconv.Atoi(os.Getenv("BIG"))
+	if err != nil {
+		return err
+	}
+	x, err := indexer.New(indexer.Config{Database: database, BatchSize: batch, BigAccount: big}, indexer.Deps{
+		NATS: conn, Logger: logger, Registry: registry, Health: health, ID: fmt.Sprint("indexer-", os.Getpid()),
+	})
+	if err != nil {
+		return err
+	}
+	return x.Run(ctx)
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -30,7 +31,16 @@ import (
 	"github.com/tagstream/tagstream/test/model"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+func TestMain(m *testing.M) {
+	if service := os.Getenv(followChild); service != "" {
+		if err := serveFollow(service); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	pgtest.Main(m)
+}
 
 // indexWait bounds one wait for the index to get somewhere.
 const indexWait = 60 * time.Second
