@@ -24,7 +24,11 @@ const retireLockTimeout = 30 * time.Second
 // whole schemas.
 type Owner struct {
 	options store.Options
+	loss    FeedLoss
 }
+
+// FeedLoss says why the last switch did not keep the change feed; "" means that it did.
+func (o *Owner) FeedLoss() FeedLoss { return o.loss }
 
 // NewOwner returns an Owner that connects with o for each thing it does.
 func NewOwner(o store.Options) *Owner { return &Owner{options: o} }
@@ -135,8 +139,10 @@ func (o *Owner) change(ctx context.Context, same bool, catchUp func(ctx context.
 			if seq < liveSeq && catchUp != nil {
 				return fmt.Errorf("%w: %d messages to go", ErrNotCaughtUp, liveSeq-seq)
 			}
+			o.loss = FeedDiffers
 			if same {
-				if _, err := switchFeed(ctx, tx); err != nil {
+				var err error
+				if o.loss, err = switchFeed(ctx, tx); err != nil {
 					return fmt.Errorf("switch schemas: take over the change feed: %w", err)
 				}
 			}

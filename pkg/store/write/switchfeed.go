@@ -18,31 +18,44 @@ const maxSwitchedChanges = 100_000
 
 // switchFeed gives the rebuilt index the live one's change feed, and puts what only that one
 // lacks behind it: what the rebuilt index folded in beyond it, and posts of accounts that the
-// live one is sweeping or announcing, as the rebuilt one has done with them. It reports false
-// where that would take too long, or a table is in use; then followers of the former index have
-// to begin anew.
-func switchFeed(ctx context.Context, tx pgx.Tx) (kept bool, err error) {
+// live one is sweeping or announcing, as the rebuilt one has done with them. Where that cannot be,
+// it says why: then followers of the former index have to list everything again.
+func switchFeed(ctx context.Context, tx pgx.Tx) (loss FeedLoss, err error) {
 	err = pgx.BeginFunc(ctx, tx, func(sub pgx.Tx) error {
-		if kept, err = moveFeed(ctx, sub); err == nil && !kept {
+		if loss, err = moveFeed(ctx, sub); err == nil && loss != "" {
 			return errKeptApart
 		}
 		return err
 	})
-	if errors.Is(err, errKeptApart) || pg.IsCode(err, "55P03") { // a backup reads it, say
-		return false, nil
+	switch {
+	case errors.Is(err, errKeptApart):
+		return loss, nil
+	case pg.IsCode(err, "55P03"): // a backup reads it, say
+		return FeedInUse, nil
 	}
-	return kept, err
+	return "", err
 }
 
 var errKeptApart = errors.New("the change feed stays")
+
+// FeedLoss says why a switch did not keep the change feed.
+type FeedLoss string
+
+// The reasons.
+const (
+	FeedDiffers   FeedLoss = "the indexes were not found to be the same"
+	FeedTooLong   FeedLoss = "too many changes had to be taken over"
+	FeedRetagging FeedLoss = "tags were being rewritten"
+	FeedInUse     FeedLoss = "a table of it was in use"
+)
 
 // feedLockTimeout bounds how long the live index waits for a table of the feed, and all that
 // comes after it there.
 const feedLockTimeout = time.Second
 
-func moveFeed(ctx context.Context, sub pgx.Tx) (moved bool, err error) {
+func moveFeed(ctx context.Context, sub pgx.Tx) (loss FeedLoss, err error) {
 	if _, err := sub.Exec(ctx, "SET LOCAL lock_timeout = "+pg.Millis(feedLockTimeout)); err != nil {
-		return false, err
+		return "", err
 	}
 	// A rewrite of tags that is not done is not done again: what it has left came in nobody's feed.
 	var last, more, swept int64
@@ -51,18 +64,21 @@ func moveFeed(ctx context.Context, sub pgx.Tx) (moved bool, err error) {
 		SELECT l.changes, r.changes, l.retag_below IS NOT NULL,
 		       (SELECT count(*) FROM (SELECT FROM LIVE.sweeps w JOIN LIVE.posts p USING (account_id) LIMIT $1) AS p)
 		  FROM LIVE.checkpoint l CROSS JOIN REBUILT.checkpoint r`), maxSwitchedChanges).Scan(&last, &more, &retagging, &swept); err != nil {
-		return false, err
+		return "", err
 	}
-	if retagging || more+swept >= maxSwitchedChanges {
-		return false, nil
+	switch {
+	case retagging:
+		return FeedRetagging, nil
+	case more+swept >= maxSwitchedChanges:
+		return FeedTooLong, nil
 	}
 	if _, err := sub.Exec(ctx, over(`
 		INSERT INTO LIVE.changes (pos, did, rkey, was, at, tags)
 		SELECT pos + $1, did, rkey, was, at, tags FROM REBUILT.changes`), last); err != nil {
-		return false, err
+		return "", err
 	}
 	if _, err := sub.Exec(ctx, over(`INSERT INTO LIVE.change_tags (tag, pos) SELECT tag, pos + $1 FROM REBUILT.change_tags`), last); err != nil {
-		return false, err
+		return "", err
 	}
 	tag, err := sub.Exec(ctx, over(`
 		WITH written AS (
@@ -74,7 +90,7 @@ func moveFeed(ctx context.Context, sub pgx.Tx) (moved bool, err error) {
 			RETURNING pos, tags)
 		INSERT INTO LIVE.change_tags (tag, pos) SELECT unnest(tags), pos FROM written`), last+more)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	for _, sql := range []string{
 		`INSERT INTO REBUILT.announcements (account_id)
@@ -91,11 +107,11 @@ func moveFeed(ctx context.Context, sub pgx.Tx) (moved bool, err error) {
 		`ALTER TABLE LIVE.change_runs SET SCHEMA REBUILT`,
 	} {
 		if _, err := sub.Exec(ctx, over(sql)); err != nil {
-			return false, err
+			return "", err
 		}
 	}
 	_, err = sub.Exec(ctx, "SET LOCAL lock_timeout = "+pg.Millis(pg.HoldLockTimeout))
-	return true, err
+	return "", err
 }
 
 // over names the two schemas of a switch in a statement.

@@ -45,12 +45,15 @@ func TestSwitchKeepsTheFeed(t *testing.T) {
 			DELETE FROM tagstream_rebuild.post_tags USING tagstream_rebuild.tags WHERE id = tag_id AND name = 'ärt'`)
 		require.NoError(t, err)
 		require.NoError(t, storetest.Add(t, rebuilt, "did:plc:c", "art", 3))
-		require.NoError(t, write.NewOwner(o).Switch(t.Context(), same, nothingMissing))
+		owner := write.NewOwner(o)
+		require.NoError(t, owner.Switch(t.Context(), same, nothingMissing))
 		if !same {
+			require.Equal(t, write.FeedDiffers, owner.FeedLoss())
 			_, _, err = follow("art", &art)
 			require.ErrorIs(t, err, query.ErrExpired)
 			continue
 		}
+		require.Empty(t, owner.FeedLoss())
 		told, next, err := follow("art", &art)
 		require.NoError(t, err)
 		require.Equal(t, []string{"did:plc:c"}, told)

@@ -280,11 +280,13 @@ func (r *Rebuild) vacuum(ctx context.Context, w *write.Writer) error {
 // switched returns the error of a switch. The commit's answer may have been lost:
 // the schema's name tells.
 func (r *Rebuild) switched(ctx context.Context, err error) error {
-	if err == nil {
-		return nil
+	if err != nil {
+		if _, exists, lookErr := r.owner.CheckpointOf(ctx, store.Rebuilding); lookErr != nil || exists {
+			return err
+		}
 	}
-	if _, exists, lookErr := r.owner.CheckpointOf(ctx, store.Rebuilding); lookErr == nil && !exists {
-		return nil
+	if loss := r.owner.FeedLoss(); loss != "" {
+		r.Logger.Warn("the change feed of the former index was not kept: all followers list everything again", "reason", loss)
 	}
-	return err
+	return nil
 }
