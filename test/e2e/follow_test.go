@@ -239,7 +239,7 @@ func followedLists(rng *rand.Rand, counts []model.TagCount) (lists []model.Query
 		}
 		switch i % 5 {
 		case 1:
-			q.All, q.Tags = true, q.Tags[:min(len(q.Tags), 2)]
+			q.All, q.Tags = q.Tags[:min(len(q.Tags), 2)], nil
 		case 2:
 			q.None = []string{counts[3].Tag}
 		case 3:

@@ -337,7 +337,7 @@ func TestStreamEnds(t *testing.T) {
 		require.Equal(t, "the server stops", got.data)
 		_, ok = e.next(t)
 		require.False(t, ok)
-		require.NotEqual(t, "3000", e.retry)
+		require.NotEqual(t, "3000", e.retry, "%v", e.header)
 	}
 	res, err := srv.Client().Get(srv.URL + "/v1/stream?tags=art")
 	require.NoError(t, err)
