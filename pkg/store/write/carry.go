@@ -106,8 +106,8 @@ func (w *Writer) carryPosts(ctx context.Context, before uint64, after event.Key)
 	return n, last, err
 }
 
-// LivePlaces returns the places that posts have in the live index.
-func (w *Writer) LivePlaces(ctx context.Context, ids []PostID) (map[PostID]event.Key, error) {
+// LiveKeys returns the keys that posts have in the live index.
+func (w *Writer) LiveKeys(ctx context.Context, ids []PostID) (map[PostID]event.Key, error) {
 	dids, rkeys := make([]string, len(ids)), make([]string, len(ids))
 	for i, id := range ids {
 		dids[i], rkeys[i] = id.DID, id.Rkey
@@ -125,7 +125,7 @@ func (w *Writer) LivePlaces(ctx context.Context, ids []PostID) (map[PostID]event
 		})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look up the places of %d posts in the live index: %w", len(ids), err)
+		return nil, fmt.Errorf("look up the keys of %d posts in the live index: %w", len(ids), err)
 	}
 	return out, nil
 }

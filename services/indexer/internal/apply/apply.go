@@ -41,8 +41,8 @@ const (
 	singleTimeout = 10 * time.Minute
 	// DefaultBig is from how many posts on an account is swept.
 	DefaultBig = 2000
-	// burials is how many dead letters are put at once: each waits for a disk.
-	burials = 32
+	// deadLetterPuts is how many dead letters are put at once: each waits for a disk.
+	deadLetterPuts = 32
 )
 
 // Applier folds batches of messages into the index through one write.Writer.
@@ -55,9 +55,9 @@ type Applier struct {
 	// Big is from how many posts on an account is not hidden, shown or erased in
 	// one transaction, but swept: see Sweep. 0 means DefaultBig.
 	Big int
-	// Places, if set, are the places that posts take that enter the index, of those
-	// that it knows, whatever the event says that brings them in.
-	Places func(ctx context.Context, ids []write.PostID) (map[write.PostID]event.Key, error)
+	// LiveKeys, if set, returns the keys of the posts that it knows: they get these when they enter
+	// the index, and not those of the events that bring them.
+	LiveKeys func(ctx context.Context, ids []write.PostID) (map[write.PostID]event.Key, error)
 	// OnDeadLetter, if set, counts dead letters, after the commit.
 	OnDeadLetter func(Reason)
 	// OnApplied, if set, hears of each event that was folded in, after the
@@ -107,7 +107,7 @@ func (a *Applier) Apply(ctx context.Context, messages []stream.Message) error {
 	return err
 }
 
-// applyOnce applies messages, and buries those that are no events and dead.
+// applyOnce applies messages, and puts those that are no events, and dead, into the dead letters.
 func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead []rejected) (err error) {
 	ctx, end := a.trace(ctx, messages)
 	defer func() { end(err) }()
@@ -131,7 +131,7 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 			dead = append(dead, rejected{m, ReasonInvalid, err})
 		}
 	}
-	if err := a.bury(ctx, dead); err != nil {
+	if err := a.putDeadLetters(ctx, dead); err != nil {
 		return err
 	}
 	var applied []numbered
@@ -186,11 +186,11 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 	return nil
 }
 
-// bury puts messages into the dead letters. It comes before the checkpoint
+// putDeadLetters puts messages into the dead letters. It comes before the checkpoint
 // moves: a crash in between buries them twice, never not at all.
-func (a *Applier) bury(ctx context.Context, dead []rejected) error {
+func (a *Applier) putDeadLetters(ctx context.Context, dead []rejected) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(burials)
+	g.SetLimit(deadLetterPuts)
 	for _, c := range dead {
 		g.Go(func() error {
 			return a.PutDeadLetter(ctx, stream.DeadLetter{
@@ -221,8 +221,8 @@ func (a *Applier) foldInto(ctx context.Context, tx *write.Tx, sync event.SyncRun
 	if err := tx.Removed(ctx, rows, w.ids, whole, f.addRemoved); err != nil {
 		return sync, err
 	}
-	if a.Places != nil {
-		if f.places, err = a.Places(ctx, w.ids); err != nil {
+	if a.LiveKeys != nil {
+		if f.liveKeys, err = a.LiveKeys(ctx, w.ids); err != nil {
 			return sync, err
 		}
 	}

@@ -39,8 +39,8 @@ type fold struct {
 	accounts map[string]*account
 	// taken says which posts have which keys, of those loaded.
 	taken map[event.Key]write.PostID
-	// places are as Applier.Places.
-	places map[write.PostID]event.Key
+	// liveKeys are those of Applier.LiveKeys.
+	liveKeys map[write.PostID]event.Key
 	// sync is an old #sync, whose end is not said.
 	sync event.SyncRun
 	// recalls says that the rows as loaded are what came of the events that are
@@ -158,20 +158,20 @@ func (f *fold) put(seq uint64, ev *event.Event) {
 	case e.post != nil: // an edit keeps the place
 		post.Key, post.RemovedRev = e.post.Key, e.post.RemovedRev
 	case e.removed != nil:
-		post.Key, post.RemovedRev = f.place(ev), e.removed.Rev
+		post.Key, post.RemovedRev = f.key(ev), e.removed.Rev
 	default:
-		post.Key = f.place(ev)
+		post.Key = f.key(ev)
 	}
 	e.post, e.removed = post, nil
 	a.touch(seq)
 }
 
-// place returns the key of a post that enters the index: its own, or the next
+// key returns the key of a post that enters the index: its own, or the next
 // one that no other post has. Keys of posts that are not loaded are the
 // store's to avoid.
-func (f *fold) place(ev *event.Event) event.Key {
+func (f *fold) key(ev *event.Event) event.Key {
 	id := write.PostID{DID: ev.DID, Rkey: ev.Rkey}
-	key, known := f.places[id]
+	key, known := f.liveKeys[id]
 	if !known {
 		key = event.NewKey(event.SortAt(ev.CreatedAt, ev.Source.Time), ev.URI())
 	}

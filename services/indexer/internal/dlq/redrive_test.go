@@ -38,13 +38,13 @@ type bench struct {
 	live     *apply.Applier
 	writer   *write.Writer // of a redrive
 	seq      uint64
-	bury     map[uint64]bool
+	dead     map[uint64]bool
 	limit    int
 }
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	b := &bench{t: t, js: natstest.Server(t).JetStream(t), database: store.Options{URL: pgtest.Database(t).URL}, bury: map[uint64]bool{}}
+	b := &bench{t: t, js: natstest.Server(t).JetStream(t), database: store.Options{URL: pgtest.Database(t).URL}, dead: map[uint64]bool{}}
 	require.NoError(t, stream.Ensure(t.Context(), b.js, stream.Config{}))
 	b.live = &apply.Applier{Writer: b.open(store.Live, "live"), Logger: quiet}
 	var err error
@@ -67,7 +67,7 @@ func (b *bench) open(schema, holder string) *write.Writer {
 	return w
 }
 
-// put stores events and folds them into the live index; a message in b.bury it
+// put stores events and folds them into the live index; a message in b.dead it
 // cannot read.
 func (b *bench) put(events ...event.Event) {
 	b.t.Helper()
@@ -97,7 +97,7 @@ func (b *bench) apply(m stream.Message) {
 		d.Payload = data
 		return stream.PutDeadLetter(ctx, b.js, d)
 	}
-	if b.bury[m.Seq] {
+	if b.dead[m.Seq] {
 		m.Data = []byte(`{"v":999}`)
 	}
 	require.NoError(b.t, b.live.Apply(b.t.Context(), []stream.Message{m}))
@@ -264,7 +264,7 @@ func TestRedriveInOrder(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t)
-			b.bury[c.dead] = true
+			b.dead[c.dead] = true
 			b.put(c.history...)
 			require.Equal(t, []uint64{c.dead}, b.letters())
 			require.EqualValues(t, 1, b.total())
@@ -281,7 +281,7 @@ func TestRedriveInOrder(t *testing.T) {
 				require.NoError(t, stream.PutDeadLetter(t.Context(), b.js, stream.DeadLetter{Seq: c.dead, Payload: m.Data}))
 			}
 			// And it continues from there.
-			b.bury = nil
+			b.dead = nil
 			b.put(create("b", "end", 20))
 			require.NoError(t, stream.DeleteDeadLetter(t.Context(), b.js, c.dead))
 			b.requireRebuilt()
@@ -298,7 +298,7 @@ func TestRedriveKeepsOutWhatWasErased(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	for _, seq := range []uint64{4, 8} {
-		b.bury[seq] = true
+		b.dead[seq] = true
 	}
 	b.put(create("b", "stays", 1),
 		create("a", "x", 1), gone("a", "x", 3), create("a", "x", 2),
@@ -332,7 +332,7 @@ func TestRedriveOfATrimmedStream(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	for _, seq := range []uint64{2, 5, 6} {
-		b.bury[seq] = true
+		b.dead[seq] = true
 	}
 	b.put(create("a", "before", 1), create("a", "lost", 2), create("b", "1", 1), create("a", "2", 3), // 4
 		create("a", "shown", 4), create("a", "deleted", 5), gone("a", "deleted", 6), create("b", "2", 2))
@@ -363,7 +363,7 @@ func TestRedriveSelection(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	for _, seq := range []uint64{1, 2, 4} {
-		b.bury[seq] = true
+		b.dead[seq] = true
 	}
 	b.put(create("a", "1", 1), create("a", "2", 2), create("b", "1", 1), gone("b", "1", 2))
 	b.store([]byte("never an event"))
@@ -410,7 +410,7 @@ func TestRedriveFailsAgain(t *testing.T) {
 func TestRedriveOfForeignLetters(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.bury[3] = true
+	b.dead[3] = true
 	b.put(create("a", "1", 1), create("a", "2", 2), create("a", "3", 3))
 	for _, seq := range []uint64{1, 99} {
 		require.NoError(t, stream.PutDeadLetter(t.Context(), b.js, stream.DeadLetter{Seq: seq, Payload: []byte("other")}))
@@ -427,7 +427,7 @@ func TestRedriveOfForeignLetters(t *testing.T) {
 func TestRedriveOfErased(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.bury[2] = true
+	b.dead[2] = true
 	b.put(create("a", "1", 1), create("a", "2", 2), gone("a", "2", 3))
 	s, err := b.js.Stream(t.Context(), stream.Posts)
 	require.NoError(t, err)
@@ -437,7 +437,7 @@ func TestRedriveOfErased(t *testing.T) {
 	b.requireRebuilt()
 
 	// The last message that the index has seen, too, may be gone.
-	b.bury[5] = true
+	b.dead[5] = true
 	b.put(create("a", "4", 4), create("a", "5", 5), create("b", "1", 1))
 	require.NoError(t, s.SecureDeleteMsg(t.Context(), 6))
 	require.Equal(t, map[uint64]string{5: ""}, b.redrive(dlq.Selection{}))
@@ -457,7 +457,7 @@ func TestRedriveAheadOfTheIndexer(t *testing.T) {
 	require.NoError(t, stream.PutDeadLetter(t.Context(), b.js, stream.DeadLetter{Seq: 2, Payload: data}))
 	require.Equal(t, map[uint64]string{2: dlq.ErrAhead.Error()}, b.redrive(dlq.Selection{}))
 	require.Zero(t, b.total())
-	b.bury[2] = true
+	b.dead[2] = true
 	b.seq = 2
 	b.apply(stream.Message{Seq: 2, Data: data})
 	require.EqualValues(t, 1, b.total())
@@ -473,7 +473,7 @@ func TestRedriveInManyPasses(t *testing.T) {
 	b.limit = 4000
 	dids := strings.Split("abcdefg", "")
 	for i, did := range dids {
-		b.bury[uint64(i+1)] = true
+		b.dead[uint64(i+1)] = true
 		b.put(create(did, "1", 1))
 	}
 	for range 5 {

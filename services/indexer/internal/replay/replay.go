@@ -51,7 +51,7 @@ type Replay struct {
 // Open begins to read behind message at, which is the index's checkpoint.
 //
 // Where the stream's beginning was trimmed off and the leader is the live index,
-// that is asked for the places of posts that came in before and are edited now, until
+// that is asked for the keys of posts that came in before and are edited now, until
 // Forget. It must have folded in every message that is replayed until then.
 func Open(ctx context.Context, cfg Config, at uint64) (*Replay, error) {
 	st, err := stream.GetState(ctx, cfg.JS)
@@ -65,14 +65,14 @@ func Open(ctx context.Context, cfg Config, at uint64) (*Replay, error) {
 	a := &apply.Applier{Writer: cfg.Writer, Logger: cfg.Logger, PutDeadLetter: cfg.PutDeadLetter}
 	m := memory{js: cfg.JS, writer: cfg.Writer, applier: a}
 	if st.First > 1 && cfg.Leader == store.Live {
-		m.gaps, a.Places = true, cfg.Writer.LivePlaces
+		m.gaps, a.LiveKeys = true, cfg.Writer.LiveKeys
 	}
 	return &Replay{cfg: cfg, reader: reader, at: at, memory: m}, nil
 }
 
 // Forget ends what Open says of a trimmed stream, where the index has become what
 // the leader is.
-func (r *Replay) Forget() { r.memory.gaps, r.memory.applier.Places = false, nil }
+func (r *Replay) Forget() { r.memory.gaps, r.memory.applier.LiveKeys = false, nil }
 
 // Close stops reading.
 func (r *Replay) Close() { r.reader.Close() }
