@@ -66,11 +66,34 @@ type Program struct {
 	Log  string   // the file that all its runs write to
 	Ops  string   // the address of its ops listener, "" where it has none
 
-	mu       sync.Mutex
+	mu  sync.Mutex
+	run *run // the last one, nil before the first
+}
+
+// run is one run of a program. What was asked of it is guarded by the program's mutex: another
+// goroutine may have started the next run meanwhile.
+type run struct {
 	cmd      *exec.Cmd
 	done     chan struct{} // closed when the process has ended
 	expected bool          // its end was asked for
 	killed   bool          // and not a clean one
+}
+
+// ended reports whether the process has ended, and its exit code.
+func (r *run) ended() (code int, ended bool) {
+	select {
+	case <-r.done:
+		return r.cmd.ProcessState.ExitCode(), true
+	default:
+		return 0, false
+	}
+}
+
+// last returns the last run.
+func (p *Program) last() *run {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.run
 }
 
 // Settings are the variables of settings that are given without their prefix.
@@ -88,8 +111,8 @@ func (p *Program) Start() error {
 	if err != nil {
 		return fmt.Errorf("open the log of %s: %w", p.Name, err)
 	}
-	if p.cmd != nil {
-		_, _ = fmt.Fprintf(log, "--- %v; started again %s\n", p.cmd.ProcessState, time.Now().UTC().Format(time.RFC3339Nano))
+	if r := p.last(); r != nil {
+		_, _ = fmt.Fprintf(log, "--- %v; started again %s\n", r.cmd.ProcessState, time.Now().UTC().Format(time.RFC3339Nano))
 	}
 	cmd := exec.Command(p.Path, p.Args...)
 	cmd.Dir, cmd.Env = p.Dir, append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, p.Env...)
@@ -105,7 +128,7 @@ func (p *Program) Start() error {
 			return
 		}
 		p.mu.Lock()
-		p.cmd, p.done, p.expected, p.killed = cmd, done, false, false
+		p.run = &run{cmd: cmd, done: done}
 		p.mu.Unlock()
 		started <- nil
 		_ = cmd.Wait() // its state says it all
@@ -118,20 +141,22 @@ func (p *Program) Start() error {
 }
 
 // PID is the process's.
-func (p *Program) PID() int { return p.cmd.Process.Pid }
+func (p *Program) PID() int { return p.last().cmd.Process.Pid }
 
 // Done is closed when the process has ended.
-func (p *Program) Done() <-chan struct{} { return p.done }
+func (p *Program) Done() <-chan struct{} { return p.last().done }
 
 // Signal sends a signal; one that ends the program makes its end expected.
-func (p *Program) Signal(sig syscall.Signal) {
+func (p *Program) Signal(sig syscall.Signal) { p.signal(p.last(), sig) }
+
+func (p *Program) signal(r *run, sig syscall.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if sig != syscall.SIGSTOP && sig != syscall.SIGCONT {
-		p.expected = true
+		r.expected = true
 	}
-	p.killed = p.killed || sig == syscall.SIGKILL
-	_ = p.cmd.Process.Signal(sig) // gone is what most of them want
+	r.killed = r.killed || sig == syscall.SIGKILL
+	_ = r.cmd.Process.Signal(sig) // gone is what most of them want
 }
 
 // Kill ends the process as a crash does.
@@ -139,25 +164,23 @@ func (p *Program) Kill() { p.Signal(syscall.SIGKILL) }
 
 // Ended reports whether the process has ended, and its exit code. One that was not started has.
 func (p *Program) Ended() (code int, ended bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.cmd == nil {
+	r := p.last()
+	if r == nil {
 		return 0, true
 	}
-	select {
-	case <-p.done:
-		return p.cmd.ProcessState.ExitCode(), true
-	default:
-		return 0, false
-	}
+	return r.ended()
 }
 
 // Alive is an error where the process has ended without being asked to.
 func (p *Program) Alive() error {
-	code, ended := p.Ended()
+	r := p.last()
+	if r == nil {
+		return nil
+	}
+	code, ended := r.ended()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !ended || p.expected || p.cmd == nil {
+	if !ended || r.expected {
 		return nil
 	}
 	return fmt.Errorf("%s ended by itself with code %d: %s", p.Name, code, p.Tail())
@@ -169,24 +192,26 @@ func (p *Program) Terminate() error {
 	if p == nil {
 		return nil
 	}
-	code, ended := p.Ended()
-	if !ended {
-		p.Signal(syscall.SIGCONT)
-		p.Signal(syscall.SIGTERM)
-		select {
-		case <-p.done:
-		case <-time.After(stopLimit):
-			p.Signal(syscall.SIGQUIT) // for its stacks
-			<-p.done
-			return fmt.Errorf("%s does not stop within %v: %s", p.Name, stopLimit, p.Tail())
-		}
-		code, _ = p.Ended()
-	} else if p.expected {
+	r := p.last()
+	if r == nil {
 		return nil
 	}
+	_, ended := r.ended()
+	if !ended {
+		p.signal(r, syscall.SIGCONT)
+		p.signal(r, syscall.SIGTERM)
+		select {
+		case <-r.done:
+		case <-time.After(stopLimit):
+			p.signal(r, syscall.SIGQUIT) // for its stacks
+			<-r.done
+			return fmt.Errorf("%s does not stop within %v: %s", p.Name, stopLimit, p.Tail())
+		}
+	}
+	code, _ := r.ended()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if code != 0 && !p.killed {
+	if code != 0 && !r.killed && !(ended && r.expected) {
 		return fmt.Errorf("%s ended with code %d: %s", p.Name, code, p.Tail())
 	}
 	return nil
@@ -198,7 +223,7 @@ func (p *Program) End() {
 		return
 	}
 	p.Kill()
-	<-p.done
+	<-p.Done()
 }
 
 // Output is all that the program has printed, in all its runs.
