@@ -45,6 +45,8 @@ const (
 	// followersEach follow each query, half of them pushed.
 	followersEach = 10
 	followRounds  = 3
+	// followLimit bounds one seed, on a busy machine.
+	followLimit = 10 * time.Minute
 	// followSettled bounds the wait until a follower holds what it must.
 	followSettled = 60 * time.Second
 )
@@ -136,6 +138,9 @@ type followBench struct {
 
 func newFollowBench(t *testing.T, seed uint64) *followBench {
 	b := &followBench{ingestBench: newIngestBench(t, 25, natstest.Listen()), seed: seed, rng: rand.New(rand.NewPCG(seed, 11)), troubles: map[string]int{}}
+	var cancel context.CancelFunc
+	b.ctx, cancel = context.WithTimeout(t.Context(), followLimit)
+	t.Cleanup(cancel)
 	require.NoError(t, simnet.Traffic{Count: 150, Seed: seed, TagsOnly: true}.Run(b.ctx, b.net))
 	b.host = b.ingestBench.host()
 	b.edges = simnet.NewEdges(b.net, seed)
@@ -265,7 +270,7 @@ func serveFollow(service string) error {
 		if err != nil {
 			return err
 		}
-		a, err := api.New(api.Config{Database: database, Listen: os.Getenv("LISTEN"), CursorKeys: []keyset.Key{key}}, api.Deps{Logger: logger, Registry: registry, Health: health})
+		a, err := api.New(api.Config{Database: database, Listen: os.Getenv("LISTEN"), CursorKeys: []keyset.Key{key}, MaxFollowers: 20_000}, api.Deps{Logger: logger, Registry: registry, Health: health})
 		if err != nil {
 			return err
 		}

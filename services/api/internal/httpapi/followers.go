@@ -44,6 +44,7 @@ type followers struct {
 
 	woken   chan struct{} // there is a follower
 	stopped chan struct{} // closed when no more comes
+	left    chan struct{} // one has left
 
 	mu      sync.Mutex // guards what follows, and the lists
 	running bool
@@ -143,6 +144,10 @@ func (f *followers) leave(l *followedList) {
 		delete(f.lists, l.list.changes)
 	}
 	f.show()
+	select {
+	case f.left <- struct{}{}:
+	default:
+	}
 }
 
 func (f *followers) show() {
@@ -175,16 +180,24 @@ func (f *followers) place(l *followedList, waits *batch, place query.Place) quer
 	return place
 }
 
-// run reads for followers until ctx ends; then all are dropped.
+// run reads for followers until ctx ends. Then all are sent away, and it waits for them: none takes
+// longer than streamWriteTimeout.
 func (f *followers) run(ctx context.Context) {
 	f.mu.Lock()
 	f.running = true
 	f.mu.Unlock()
 	defer func() {
 		f.mu.Lock()
-		defer f.mu.Unlock()
 		f.running = false
+		count := f.count
+		f.mu.Unlock()
 		close(f.stopped)
+		for count > 0 {
+			<-f.left
+			f.mu.Lock()
+			count = f.count
+			f.mu.Unlock()
+		}
 	}()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()

@@ -125,7 +125,7 @@ func New(c Config) *Handler {
 	}
 	h.followers = &followers{
 		index: c.Index, metrics: h.metrics, logger: c.Logger, encode: h.changeEvent, reset: h.resetEvent, max: c.MaxFollowers,
-		woken: make(chan struct{}, 1), stopped: make(chan struct{}), lists: map[keyset.Fingerprint]*followedList{},
+		woken: make(chan struct{}, 1), stopped: make(chan struct{}), left: make(chan struct{}, 1), lists: map[keyset.Fingerprint]*followedList{},
 	}
 	h.feeds.Store(c.Feeds)
 	h.site = site.New(c.Media)

@@ -1,11 +1,14 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -99,8 +102,7 @@ type stream struct {
 	// told is the position that it was sent last.
 	told query.Place
 
-	w   http.ResponseWriter
-	out *http.ResponseController
+	way way
 }
 
 // read reads what is behind a place for this follower alone, and joins the others if there is no
@@ -175,12 +177,8 @@ func (s *stream) catchUp(ctx context.Context) (end string, pause time.Duration) 
 }
 
 // serve sends until the follower goes or is dropped, and returns why.
-func (s *stream) serve(ctx context.Context, w http.ResponseWriter) (end string) {
-	s.w, s.out = w, http.NewResponseController(w)
-	// The server's time-outs are for answers that end. What has none (a test's) does not matter.
-	_ = s.out.SetReadDeadline(time.Time{})
-	_ = s.out.SetWriteDeadline(time.Time{})
-	if end := s.flush(fmt.Sprintf("retry: %d\n\n", streamRetry.Milliseconds())); end != "" {
+func (s *stream) serve(ctx context.Context, head string) (end string) {
+	if end := s.flush(fmt.Sprintf("%sretry: %d\n\n", head, streamRetry.Milliseconds())); end != "" {
 		return end
 	}
 	beat := time.NewTicker(streamBeat)
@@ -252,12 +250,7 @@ func (s *stream) send(text []byte) (end string) {
 		return ""
 	}
 	late := time.Now().Add(streamWriteTimeout)
-	_ = s.out.SetWriteDeadline(late)
-	_, err := s.w.Write(text)
-	if err == nil {
-		err = s.out.Flush()
-	}
-	_ = s.out.SetWriteDeadline(time.Time{}) // with HTTP/2 it would end a connection that is silent
+	err := s.way.send(text, late)
 	switch {
 	case err == nil:
 		return ""
@@ -267,22 +260,101 @@ func (s *stream) send(text []byte) (end string) {
 	return endSlow
 }
 
-// push makes a connection of a follower.
-func (h *Handler) push(w http.ResponseWriter, r *http.Request, s *stream, opened func()) {
-	defer h.followers.leave(s.shared)
+// way is how a follower's connection is written to.
+type way interface {
+	// send sends text until a time at the latest.
+	send(text []byte, late time.Time) error
+}
+
+// answerWay is a request's answer: HTTP/2.
+type answerWay struct {
+	w   http.ResponseWriter
+	out *http.ResponseController
+}
+
+func (a answerWay) send(text []byte, late time.Time) error {
+	_ = a.out.SetWriteDeadline(late)
+	_, err := a.w.Write(text)
+	if err == nil {
+		err = a.out.Flush()
+	}
+	_ = a.out.SetWriteDeadline(time.Time{}) // it would end a connection that is silent
+	return err
+}
+
+// connWay is a connection of HTTP/1 for itself.
+type connWay struct{ net.Conn }
+
+func (c connWay) send(text []byte, late time.Time) error {
+	_ = c.SetWriteDeadline(late)
+	_, err := c.Write(text)
+	return err
+}
+
+// push makes a connection of a follower. One of HTTP/1 is taken from the server, which has buffers
+// of 10 KB for each: its end is that of the events.
+func (h *Handler) push(w *recorder, r *http.Request, s *stream, opened func()) {
 	head := w.Header()
 	head.Set("Content-Type", "text/event-stream")
 	head.Set("Cache-Control", "no-store")
 	head.Set("X-Accel-Buffering", "no") // nginx and what takes after it
-	w.WriteHeader(http.StatusOK)
-	opened()
+	out := http.NewResponseController(w)
+	w.status = http.StatusOK
 	if r.Method == http.MethodHead {
+		w.WriteHeader(http.StatusOK)
 		s.drop()
+		h.followers.leave(s.shared)
 		return
 	}
+	conn, _, err := out.Hijack()
+	opened()
+	if err == nil {
+		var text bytes.Buffer
+		head.Set("Connection", "close")
+		head.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+		text.WriteString("HTTP/1.1 200 OK\r\n")
+		_ = head.Write(&text) // no buffer fails
+		text.WriteString("\r\n")
+		go h.serveConn(conn, s, text.String())
+		return
+	}
+	// The server's time-outs are for answers that end. What has none (a test's) does not matter.
+	_ = out.SetReadDeadline(time.Time{})
+	_ = out.SetWriteDeadline(time.Time{})
+	w.WriteHeader(http.StatusOK)
+	s.way = answerWay{w, out}
+	h.serveFollower(r.Context(), s, "")
+}
+
+// serveConn serves a follower until one of the two ends the connection.
+func (h *Handler) serveConn(conn net.Conn, s *stream, head string) {
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Time{})
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() { // until the connection is closed
+		defer cancel()
+		for ignored := make([]byte, 16); ; {
+			if _, err := conn.Read(ignored); err != nil {
+				return
+			}
+		}
+	}()
+	s.way = connWay{conn}
+	h.serveFollower(ctx, s, head)
+}
+
+func (h *Handler) serveFollower(ctx context.Context, s *stream, head string) {
 	end := endFailed
-	defer func() { h.metrics.followersEnded.WithLabelValues(end).Inc() }()
-	end = s.serve(r.Context(), w)
+	defer func() {
+		if v := recover(); v != nil {
+			h.logger.Error("serving a follower failed", "err", fmt.Errorf("panic: %v\n%s", v, debug.Stack()))
+		}
+		s.drop()
+		h.metrics.followersEnded.WithLabelValues(end).Inc()
+		h.followers.leave(s.shared)
+	}()
+	end = s.serve(ctx, head)
 }
 
 // Follow reads for the clients of /v1/stream until ctx ends; then they are sent away. It is to be

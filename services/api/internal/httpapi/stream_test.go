@@ -24,6 +24,9 @@ import (
 // streamWait bounds the wait for an event.
 const streamWait = 20 * time.Second
 
+// serverTimeout is what a server gives answers that end, in tests of those that do not.
+const serverTimeout = 3 * time.Second
+
 // sse is a connection of /v1/stream, read as an EventSource does.
 type sse struct {
 	header http.Header
@@ -304,7 +307,7 @@ func TestStreamEnds(t *testing.T) {
 	x := newIndex(t)
 	h, _ := newHandler(t, x.open(t))
 	srv := httptest.NewUnstartedServer(h)
-	srv.Config.WriteTimeout, srv.Config.ReadTimeout = time.Second, time.Second
+	srv.Config.WriteTimeout, srv.Config.ReadTimeout = serverTimeout, serverTimeout
 	srv.EnableHTTP2 = true
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
@@ -322,7 +325,8 @@ func TestStreamEnds(t *testing.T) {
 		all = append(all, openSSE(t, transport, srv.URL+"/v1/stream?tags=art"))
 	}
 	// Beyond the time-outs for answers that end.
-	for i := 0; time.Since(begun) < 2500*time.Millisecond; i++ {
+	for i := 0; time.Since(begun) < 2*serverTimeout; i++ {
+		<-time.After(serverTimeout / 20)
 		rkey := fmt.Sprint("post", i)
 		x.add(t, rkey, t0, "art")
 		for _, e := range all {
