@@ -239,6 +239,11 @@ func (r *runner) measurePages(ctx context.Context, tags []string, clients int) e
 		}
 		return got, nil
 	}
+	for _, base := range []string{r.apiURL, r.handlerURL} { // connections, and plans of the statements
+		if _, err := ask(ctx, base, path, false, clients, r.cfg.Turn/2); err != nil {
+			return err
+		}
+	}
 	err = r.turns(ctx, func() error {
 		ours, err := turn(r.apiURL, false, r.api, &ofHandler.Ours)
 		if err != nil {
