@@ -128,6 +128,9 @@ func (d Decoder) commit(out *event.Event, c *jetstream.Commit) Result {
 // post fills out from the commit's record, or says why the post does not
 // qualify.
 func (d Decoder) post(out *event.Event, c *jetstream.Commit) (tagsDropped int, why DropReason) {
+	if why := glance(c.RecordCBOR); why != Kept {
+		return 0, why
+	}
 	value, err := cbor.UnmarshalNoCopy(c.RecordCBOR)
 	if err != nil {
 		return 0, BadRecord

@@ -8,9 +8,9 @@ type DropReason string
 const (
 	// Kept is the absence of a reason: the event goes to the stream.
 	Kept DropReason = ""
-	// Reply is a create of a post that answers another.
-	Reply DropReason = "reply"
-	// NoTags is a create of a root post without a tag that can be kept.
+	// Reply is a create of a post that answers another, NoTags one of a root post without a tag that
+	// can be kept, whatever else is wrong with them.
+	Reply  DropReason = "reply"
 	NoTags DropReason = "no_tags"
 	// BadRecord is a create whose record is not an object of the atproto data
 	// model.

@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -12,6 +13,46 @@ import (
 
 // tagFeature is the $type of a facet's feature that carries a tag.
 const tagFeature = "app.bsky.richtext.facet#tag"
+
+// cborNull is CBOR's null.
+const cborNull = 0xf6
+
+// glance says that a post does not qualify where a look at the names of its fields shows that, as it
+// does for nine of ten: a record is built only of the others. What else is wrong with a record that
+// is a reply, or has no tags, is not looked for.
+func glance(raw []byte) DropReason {
+	fields, pos, err := cbor.ReadMapHeader(raw, 0)
+	if err != nil {
+		return Kept // decoding it says what it is
+	}
+	reply, tags := false, false
+	for range fields {
+		from, to, value, err := cbor.ReadTextKey(raw, pos)
+		if err != nil {
+			return Kept
+		}
+		if pos, err = cbor.SkipValue(raw, value); err != nil {
+			return Kept
+		}
+		switch string(raw[from:to]) {
+		case "reply":
+			reply = raw[value] != cborNull
+		case "tags":
+			tags = true
+		case "facets":
+			tags = tags || bytes.Contains(raw[value:pos], []byte(tagFeature))
+		}
+	}
+	switch {
+	case pos != len(raw):
+		return Kept
+	case reply:
+		return Reply
+	case !tags:
+		return NoTags
+	}
+	return Kept
+}
 
 // rawTags returns a record's tags as written: those of its facets in order,
 // then those of its tags field. malformed counts what should have been a tag
