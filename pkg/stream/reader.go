@@ -9,6 +9,9 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/tagstream/tagstream/pkg/event"
 )
 
 var (
@@ -32,6 +35,18 @@ type Message struct {
 	Data []byte
 	// Traceparent is the trace that the message is part of (event.Event).
 	Traceparent string
+
+	// What Data says, where a reader has decoded it: meanwhile another batch is worked on.
+	event *event.Event
+	err   error
+}
+
+// Event decodes the message, as event.Decode does. It must not be changed.
+func (m Message) Event() (*event.Event, error) {
+	if m.event != nil || m.err != nil {
+		return m.event, m.err
+	}
+	return event.Decode(m.Data)
 }
 
 // What a reader holds in memory at most, between what it asks the server for
@@ -41,7 +56,14 @@ const (
 	readAheadMin   = 32        // messages, however big
 	readAheadMax   = 512       // messages, however small
 	nextMaxBytes   = 8 << 20   // Next ends a batch that has become this big
+	// What waits for Next besides, by the bytes that the messages have.
+	queueBytes    = 4 << 20
+	queueMessages = 1024
 )
+
+// tipWait is how long Next waits for more behind the stream's last message: of many that come at
+// once the first ones wait longer for the write before than for one another.
+const tipWait = time.Millisecond
 
 const (
 	// readPull is how long one request for messages stands, and readHeartbeat
@@ -68,6 +90,7 @@ const (
 type Reader struct {
 	js       jetstream.JetStream
 	messages chan message
+	room     *semaphore.Weighted // what the messages in the queue take of queueBytes
 	done     chan struct{}
 	err      error // set before done is closed
 	stop     context.CancelFunc
@@ -85,7 +108,12 @@ type Reader struct {
 type message struct {
 	Message
 	missing uint64
+	// tip says that it was the stream's last one when the server sent it.
+	tip bool
 }
+
+// weight is what the message takes of queueBytes. One that is over it passes alone.
+func (m message) weight() int64 { return min(int64(len(m.Data)), queueBytes) }
 
 // OpenReader starts to read at sequence number start (the checkpoint plus
 // one), 1 or more. The error wraps ErrTrimmed, ErrBehind, or the server's own.
@@ -94,7 +122,7 @@ func OpenReader(ctx context.Context, js jetstream.JetStream, start uint64) (*Rea
 	if err != nil {
 		return nil, err
 	}
-	r := &Reader{js: js, messages: make(chan message), done: make(chan struct{})}
+	r := &Reader{js: js, messages: make(chan message, queueMessages), room: semaphore.NewWeighted(queueBytes), done: make(chan struct{})}
 	if start > 1 {
 		before, err := GetMessage(ctx, js, start-1)
 		if err != nil {
@@ -227,15 +255,21 @@ func (r *Reader) consume(ctx context.Context, connected <-chan nats.Status, cons
 		if err != nil || meta.Sequence.Consumer != delivered || meta.Sequence.Stream < next {
 			return next
 		}
-		m := message{Message: Message{Seq: meta.Sequence.Stream, Data: msg.Data(), Traceparent: msg.Headers().Get(traceHeader)}}
+		m := message{Message: Message{Seq: meta.Sequence.Stream, Data: msg.Data(), Traceparent: msg.Headers().Get(traceHeader)},
+			tip: meta.NumPending == 0}
+		m.event, m.err = event.Decode(m.Data)
 		if m.Seq > next {
 			m.missing = next
+		}
+		if r.room.Acquire(ctx, m.weight()) != nil {
+			return next
 		}
 		select {
 		case r.messages <- m:
 			next = m.Seq + 1
 			r.last, r.stored = m.Seq, meta.Timestamp
 		case <-ctx.Done():
+			r.room.Release(m.weight())
 			return next
 		}
 	}
@@ -273,8 +307,8 @@ func (r *Reader) Trouble() error {
 	return nil
 }
 
-// Next waits for a message and returns it with those that follow within wait,
-// at most limit of them and a few megabytes. It returns ctx's error, ErrTrimmed,
+// Next waits for a message and returns it with those that follow within wait, or are there already
+// where one was the stream's last, at most limit of them and a few megabytes. It returns ctx's error, ErrTrimmed,
 // ErrBehind or ErrReplaced, or why the reader ended otherwise. It must be called from one
 // goroutine.
 func (r *Reader) Next(ctx context.Context, limit int, wait time.Duration) ([]Message, error) {
@@ -298,20 +332,31 @@ func (r *Reader) Next(ctx context.Context, limit int, wait time.Duration) ([]Mes
 func (r *Reader) gather(ctx context.Context, limit int, wait time.Duration) error {
 	bytes := 0
 	take := func(m message) {
+		r.room.Release(m.weight())
 		r.batch = append(r.batch, m)
 		bytes += len(m.Data)
 	}
 	select {
 	case m := <-r.messages:
 		take(m)
-	case <-r.done:
-		return r.err
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	default: // what was read comes before the reader's end
+		select {
+		case m := <-r.messages:
+			take(m)
+		case <-r.done:
+			return r.err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
+	begun := time.Now()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	for len(r.batch) < limit && bytes < nextMaxBytes {
+	for atTip := false; len(r.batch) < limit && bytes < nextMaxBytes; {
+		if !atTip && r.batch[len(r.batch)-1].tip {
+			atTip = true
+			timer.Reset(max(0, min(tipWait, wait-time.Since(begun))))
+		}
 		select {
 		case m := <-r.messages:
 			take(m)

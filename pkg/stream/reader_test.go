@@ -117,10 +117,32 @@ func TestNextLimits(t *testing.T) {
 		events = append(events, big(t, 11+seq, 1_000_000))
 	}
 	require.NoError(t, w.Append(t.Context(), events))
+	r = openReader(t, js, 11) // none of these was the last one when it was sent
 	batch, err = r.Next(within(t, patience), 1000, patience)
 	require.NoError(t, err)
 	require.Len(t, batch, 9, "a few megabytes end it")
 	require.Equal(t, upTo(20, 22), requireRead(t, r, 22))
+}
+
+// Behind the stream's last message nothing is waited for: a post is in the index at once, however
+// long a batch may wait for more.
+func TestNextDoesNotWaitAtTheTip(t *testing.T) {
+	t.Parallel()
+	_, js := serve(t)
+	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 3)))
+	r := openReader(t, js, 1)
+	var got []uint64
+	for len(got) < 3 {
+		batch, err := r.Next(within(t, patience), 100, 10*patience)
+		require.NoError(t, err)
+		for _, m := range batch {
+			ev, err := m.Event()
+			require.NoError(t, err)
+			require.Equal(t, m.Seq, ev.Source.Seq)
+			got = append(got, m.Seq)
+		}
+	}
+	require.Equal(t, upTo(1, 3), got)
 }
 
 func TestReadOverErasedMessages(t *testing.T) {

@@ -121,7 +121,7 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 			first = m.Seq
 		}
 		last = m.Seq
-		ev, err := event.Decode(m.Data)
+		ev, err := m.Event()
 		switch {
 		case err == nil:
 			events = append(events, numbered{m.Seq, ev})

@@ -60,7 +60,7 @@ func (m *memory) recall(ctx context.Context, batch []stream.Message) (int, error
 	for n < len(batch) && erased == nil {
 		msg := batch[n]
 		n++
-		ev, err := event.Decode(msg.Data)
+		ev, err := msg.Event()
 		if err != nil {
 			continue
 		}
