@@ -229,9 +229,8 @@ func (t *Tx) insertPosts(ctx context.Context, changes []PostChange) error {
 		rows, _ := t.tx.Query(ctx, `
 			INSERT INTO posts (key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record, removed_rev)
 			SELECT key, account_id, rkey, rev, cid,
-			       ARRAY(SELECT json_array_elements_text(tags)), ARRAY(SELECT json_array_elements_text(langs)),
-			       indexed_at, seq, record, removed_rev
-			  FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::json[], $7::json[],
+			       tags::text[], langs::text[], indexed_at, seq, record, removed_rev
+			  FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
 			              $8::timestamptz[], $9::bigint[], $10::text[], $11::text[])
 			    AS i(key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record, removed_rev)
 			ON CONFLICT (key) DO NOTHING
@@ -272,8 +271,8 @@ func (t *Tx) updatePosts(ctx context.Context, changes []PostChange) error {
 	if _, err := t.tx.Exec(ctx, `
 		UPDATE posts p
 		   SET rev = i.rev, cid = i.cid, indexed_at = i.indexed_at, seq = i.seq, record = i.record, removed_rev = i.removed_rev,
-		       tags = ARRAY(SELECT json_array_elements_text(i.tags)), langs = ARRAY(SELECT json_array_elements_text(i.langs))
-		  FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::json[], $7::json[],
+		       tags = i.tags::text[], langs = i.langs::text[]
+		  FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
 		              $8::timestamptz[], $9::bigint[], $10::text[], $11::text[])
 		    AS i(key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record, removed_rev)
 		 WHERE p.key = i.key`, columns(posts)...); err != nil {

@@ -1,36 +1,44 @@
 package write
 
 import (
-	"encoding/json"
+	"strings"
 	"time"
 
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
 // columns gives posts as the arrays of one statement. Arrays of arrays have to
-// be rectangular in Postgres, so tags and langs travel as JSON.
+// be rectangular in Postgres, so tags and langs travel as what Postgres reads arrays from.
 func columns(posts []*Post) []any {
 	n := len(posts)
 	keys, accounts, seqs := make([]event.Key, n), make([]int64, n), make([]int64, n)
 	rkeys, revs, cids, records, removed := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
-	tags, langs := make([]json.RawMessage, n), make([]json.RawMessage, n)
+	tags, langs := make([]string, n), make([]string, n)
 	times := make([]time.Time, n)
 	for i, p := range posts {
 		keys[i], accounts[i], seqs[i] = p.Key, p.Account.ID, int64(p.Seq)
 		rkeys[i], revs[i], cids[i], records[i] = p.Rkey, p.Rev, p.CID, string(p.Record)
-		tags[i], langs[i] = jsonArray(p.Tags), jsonArray(p.Langs)
+		tags[i], langs[i] = textArray(p.Tags), textArray(p.Langs)
 		times[i], removed[i] = p.IndexedAt, p.RemovedRev
 	}
 	return []any{keys, accounts, rkeys, revs, cids, tags, langs, times, seqs, records, removed}
 }
 
-func jsonArray(s []string) json.RawMessage {
-	if len(s) == 0 {
-		return json.RawMessage("[]")
+// arrayEscapes are of what ends an element that is quoted.
+var arrayEscapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
+// textArray is an array of texts as Postgres reads it.
+func textArray(all []string) string {
+	var b strings.Builder
+	b.WriteByte('{')
+	for i, s := range all {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteByte('"')
+		_, _ = arrayEscapes.WriteString(&b, s) // a builder takes all
+		b.WriteByte('"')
 	}
-	b, err := json.Marshal(s)
-	if err != nil {
-		panic(err) // strings always marshal
-	}
-	return b
+	b.WriteByte('}')
+	return b.String()
 }

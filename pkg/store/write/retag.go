@@ -111,10 +111,10 @@ func (t *Tx) rewriteTags(ctx context.Context, ids []PostID) error {
 	}
 	keys, tags := make([]event.Key, len(posts)), make([]string, len(posts))
 	for i, p := range posts {
-		keys[i], tags[i] = p.Key, string(jsonArray(p.Tags))
+		keys[i], tags[i] = p.Key, textArray(p.Tags)
 	}
 	if _, err := t.tx.Exec(ctx, `
-		UPDATE posts p SET tags = ARRAY(SELECT json_array_elements_text(i.tags::json))
+		UPDATE posts p SET tags = i.tags::text[]
 		  FROM unnest($1::uuid[], $2::text[]) AS i(key, tags) WHERE p.key = i.key`, keys, tags); err != nil {
 		return fmt.Errorf("rewrite the tags of %d posts: %w", len(posts), err)
 	}
