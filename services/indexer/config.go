@@ -13,7 +13,7 @@ import (
 type Config struct {
 	// Database is where the index lives, with a role that may change rows.
 	Database store.Options
-	// BatchSize is the most messages of one transaction; 0 means 1000.
+	// BatchSize is the most messages of one transaction; 0 means 4000.
 	BatchSize int
 	// BatchWait is how long a batch waits for more messages after its first;
 	// 0 means 20 ms.
@@ -35,7 +35,7 @@ type Config struct {
 const EraseNever time.Duration = service.Off
 
 const (
-	defaultBatchSize = 1000
+	defaultBatchSize = 4000
 	maxBatchSize     = 10_000
 	defaultBatchWait = 20 * time.Millisecond
 	defaultMarkerAge = 30 * 24 * time.Hour

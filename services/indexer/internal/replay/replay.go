@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	batchSize = 2000
+	batchSize = 10_000
 	batchWait = 20 * time.Millisecond
 	idleWait  = 200 * time.Millisecond
 )
