@@ -117,11 +117,6 @@ func before(a, b event.Key, direction keyset.Direction) bool {
 	return c < 0
 }
 
-// isMerge reports whether what is in one clause is all there is to it.
-func (c conjunction) isMerge() bool {
-	return len(c.clauses) == 1 && len(c.none) == 0 && len(c.notBy) == 0 && !c.sweeping
-}
-
 // conjunction is a query with its names looked up.
 type conjunction struct {
 	clauses []clause

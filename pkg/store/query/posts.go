@@ -114,6 +114,12 @@ func (r *Reader) TracePosts(ctx context.Context, q PostQuery, trace func(Stateme
 	}
 	var page PostPage
 	err := r.on(ctx, func(conn *pgx.Conn) (now int64, err error) {
+		if plain, ok := q.plain(); ok {
+			var sweeping bool
+			if page, sweeping, now, err = plainPage(ctx, conn, plain, trace); err != nil || !sweeping {
+				return now, err
+			}
+		}
 		page, now, err = postPage(ctx, conn, q, trace)
 		return now, err
 	})
@@ -173,18 +179,27 @@ func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(State
 	if page.Rows, cutOff, now, err = readPosts(ctx, conn, p.Rows, q.Direction, trace); err != nil {
 		return page, now, err
 	}
-	if cutOff {
-		*more, page.Cut = true, CutByBytes
-		last := page.Rows[len(page.Rows)-1]
-		if q.Direction == keyset.Backward {
-			last = page.Rows[0]
-		}
-		page.goOnBehind(last.Key, q.Direction)
-	}
-	if len(page.Rows) == 0 && !page.HasNext && !page.HasPrevious {
-		watchFarEnds(&page.Next, &page.Previous)
-	}
+	page.settle(q.Direction, cutOff)
 	return page, now, nil
+}
+
+// settle corrects the page's ends when its rows are known: cutOff says that they were too big for
+// the others.
+func (p *PostPage) settle(direction keyset.Direction, cutOff bool) {
+	if cutOff {
+		p.Cut = CutByBytes
+		last := p.Rows[len(p.Rows)-1]
+		if direction == keyset.Backward {
+			last = p.Rows[0]
+			p.HasPrevious = true
+		} else {
+			p.HasNext = true
+		}
+		p.goOnBehind(last.Key, direction)
+	}
+	if len(p.Rows) == 0 && !p.HasNext && !p.HasPrevious {
+		watchFarEnds(&p.Next, &p.Previous)
+	}
 }
 
 // turned is where reading the other way begins, for all to be read that is not
@@ -241,29 +256,15 @@ func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, direction 
 		keys = slices.Clone(keys)
 		slices.Reverse(keys)
 	}
-	// OFFSET 0 keeps the look-up of one post a subquery, which can only run once
-	// for each key, in the order of the keys. A plain join's order is the planner's
-	// choice: where the tables are small it begins with the accounts.
-	//
-	// The length of a record that is stored out of line stands where it is referred
-	// to: Postgres neither reads nor sends the records behind the page's last one.
-	const sql = `
-		SELECT key, did, rkey, cid, tags, langs, indexed_at, record
-		  FROM (SELECT post.*, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) - bytes AS before
-		          FROM unnest($1::uuid[]) AS page(key)
-		         CROSS JOIN LATERAL (
-			SELECT ` + postColumns + `, octet_length(p.record) + $3 * cardinality(p.tags) AS bytes
-			  FROM posts p JOIN accounts a ON a.id = p.account_id
-			 WHERE p.key = page.key
-			OFFSET 0) AS post) AS measured
-		 WHERE before <= $2`
-	args := []any{keys, maxPageBytes, event.MaxTagBytes}
+	b := &builder{args: []any{keys}}
+	sql := postsSQL("(SELECT key, cardinality($1) AS total FROM unnest($1::uuid[]) AS given(key))", b)
 	if trace != nil {
-		trace(Statement{SQL: sql, Args: args})
+		trace(Statement{SQL: sql, Args: b.args})
 	}
+	var f foundPosts
 	batch := &pgx.Batch{}
-	batch.Queue(sql, args...).Query(func(rows pgx.Rows) error {
-		posts, cutOff, err = scanPosts(rows, keys)
+	batch.Queue(sql, b.args...).Query(func(rows pgx.Rows) error {
+		f, err = scanPosts(rows, len(keys), func(at int, key event.Key) bool { return key == keys[at] })
 		return nil // what failed may have to be read again
 	})
 	batch.Queue(pg.SchemaNow).QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
@@ -275,33 +276,65 @@ func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, direction 
 		return nil, false, now, fmt.Errorf("read %d posts: %w", len(keys), err)
 	}
 	if direction == keyset.Backward {
-		slices.Reverse(posts)
+		slices.Reverse(f.rows)
 	}
-	return posts, cutOff, now, nil
+	return f.rows, f.cutOff, now, nil
 }
 
-// scanPosts reads the rows of the posts with these keys, in their order. cutOff says
-// that there are fewer since they would be too big together.
-func scanPosts(rows pgx.Rows, keys []event.Key) (posts []PostRow, cutOff bool, err error) {
+// postsSQL reads the posts of a page, in its order: page is a table of their keys, with the total
+// of all that were found, one more, maybe, than the page has.
+//
+// OFFSET 0 keeps the look-up of one post a subquery, which can only run once
+// for each key, in the order of the keys. A plain join's order is the planner's
+// choice: where the tables are small it begins with the accounts.
+//
+// The length of a record that is stored out of line stands where it is referred
+// to: Postgres neither reads nor sends the records behind the page's last one.
+func postsSQL(page string, b *builder) string {
+	return `
+		SELECT total, key, did, rkey, cid, tags, langs, indexed_at, record
+		  FROM (SELECT page.total, post.*, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) - bytes AS before
+		          FROM ` + page + ` AS page
+		         CROSS JOIN LATERAL (
+			SELECT ` + postColumns + `, octet_length(p.record) + ` + b.arg(event.MaxTagBytes) + `::bigint * cardinality(p.tags) AS bytes
+			  FROM posts p JOIN accounts a ON a.id = p.account_id
+			 WHERE p.key = page.key
+			OFFSET 0) AS post) AS measured
+		 WHERE before <= ` + b.arg(maxPageBytes)
+}
+
+// foundPosts are posts in the direction of reading.
+type foundPosts struct {
+	rows []PostRow
+	// total is how many were found, up to one more than the page takes.
+	total int
+	// cutOff says that maxPageBytes ended the page before its limit.
+	cutOff bool
+}
+
+// scanPosts reads the rows of postsSQL, for a page of up to limit posts. follows says whether a key
+// can be the next one.
+func scanPosts(rows pgx.Rows, limit int, follows func(at int, key event.Key) bool) (f foundPosts, err error) {
 	bytes := 0
 	for rows.Next() {
 		var p PostRow
-		if err := rows.Scan(p.targets()...); err != nil {
-			return nil, false, err
+		if err := rows.Scan(append([]any{&f.total}, p.targets()...)...); err != nil {
+			return f, err
 		}
-		if len(posts) == len(keys) || p.Key != keys[len(posts)] {
-			return nil, false, errors.New("one is missing, or out of order")
+		if len(f.rows) == limit || !follows(len(f.rows), p.Key) {
+			return f, errors.New("one is missing, or out of order")
 		}
 		p.IndexedAt = p.IndexedAt.UTC()
 		bytes += len(p.Record) + event.MaxTagBytes*len(p.Tags)
-		posts = append(posts, p)
+		f.rows = append(f.rows, p)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, false, err
+		return f, err
 	}
-	cutOff = bytes > maxPageBytes && len(posts) < len(keys)
-	if len(posts) < len(keys) && !cutOff {
-		return nil, false, fmt.Errorf("%d are missing", len(keys)-len(posts))
+	missing := min(f.total, limit) - len(f.rows)
+	f.cutOff = bytes > maxPageBytes && missing > 0
+	if missing > 0 && !f.cutOff {
+		return f, fmt.Errorf("%d are missing", missing)
 	}
-	return posts, cutOff, nil
+	return f, nil
 }

@@ -79,9 +79,6 @@ func (s *search) find(ctx context.Context, rng keyRange, want int) (found, error
 	if s.nothing || rng.empty() {
 		return found{}, nil
 	}
-	if s.isMerge() {
-		return s.merge(ctx, rng, want)
-	}
 	var f found
 	for work := firstSegment; ; work *= segmentGrowth {
 		p, ok, err := s.strategy(ctx, &rng, work)
@@ -109,47 +106,11 @@ func (s *search) find(ctx context.Context, rng keyRange, want int) (found, error
 	}
 }
 
-// merge reads the posts of one clause: whatever the depth, it touches no more
-// entries than those, one per list, and the overlap between lists.
-func (s *search) merge(ctx context.Context, rng keyRange, want int) (found, error) {
-	q := &builder{direction: s.direction, args: []any{want, rng.lo, rng.hi}}
-	rows, _ := s.query(ctx, q.stream(s.clauses[0]), q.args...)
-	keys, err := pgx.CollectRows(rows, pgx.RowTo[event.Key])
-	if err != nil {
-		return found{}, fmt.Errorf("merge %d lists: %w", len(s.clauses[0].lists), err)
-	}
-	s.read += len(keys) + len(s.clauses[0].lists) - 1
-	return found{keys: keys}, nil
-}
-
 // any reports whether a range holds something. It may be wrong in saying yes
 // where finding out would take more work than is left.
 func (s *search) any(ctx context.Context, rng keyRange) (bool, error) {
-	if s.nothing || rng.empty() {
-		return false, nil
-	}
-	if !s.isMerge() {
-		f, err := s.find(ctx, rng, 1)
-		return len(f.keys) > 0 || f.ranOut, err
-	}
-	// One list after the other, the longest first: as a rule its first entry is
-	// the only one touched.
-	g := clause{kind: s.clauses[0].kind, lists: slices.Clone(s.clauses[0].lists)}
-	slices.SortFunc(g.lists, func(a, b list) int { return cmp.Compare(b.posts, a.posts) })
-	table, column := g.kind.index()
-	args := []any{rng.lo, rng.hi}
-	var checks []string
-	for i := range padded(len(g.lists)) {
-		args = append(args, idOf(g, i))
-		checks = append(checks, fmt.Sprintf("EXISTS (SELECT FROM %s WHERE %s = $%d AND key BETWEEN $1 AND $2)", table, column, len(args)))
-	}
-	rows, _ := s.query(ctx, "SELECT "+strings.Join(checks, " OR "), args...)
-	is, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
-	if err != nil {
-		return false, fmt.Errorf("look into %d lists: %w", len(g.lists), err)
-	}
-	s.read++
-	return is, nil
+	f, err := s.find(ctx, rng, 1)
+	return len(f.keys) > 0 || f.ranOut, err
 }
 
 // strategy is how to go through a segment: the merged clauses, one or two, are read
@@ -377,14 +338,22 @@ func (b *builder) arg(v any) string {
 	return fmt.Sprintf("$%d", len(b.args))
 }
 
-// stream is the posts of a clause in the order of posts: one ordered branch per
-// list, each with a LIMIT of its own, merge into one that stops when enough is
-// read.
+// stream is the posts of a clause in the order of posts.
 func (b *builder) stream(g clause) string {
 	table, column := g.kind.index()
-	branches := make([]string, padded(len(g.lists)))
-	for i := range branches {
-		branches[i] = fmt.Sprintf("SELECT key FROM %s WHERE %s = %s AND key BETWEEN $2 AND $3 ORDER BY %s LIMIT $1", table, column, b.arg(idOf(g, i)), orderBy(b.direction))
+	ids := make([]string, padded(len(g.lists)))
+	for i := range ids {
+		ids[i] = b.arg(idOf(g, i))
+	}
+	return b.merged(table, column, ids)
+}
+
+// merged is the posts of some lists in the order of posts: one ordered branch per list, each with
+// a LIMIT of its own, merge into one that stops when enough is read.
+func (b *builder) merged(table, column string, ids []string) string {
+	branches := make([]string, len(ids))
+	for i, id := range ids {
+		branches[i] = fmt.Sprintf("SELECT key FROM %s WHERE %s = %s AND key BETWEEN $2 AND $3 ORDER BY %s LIMIT $1", table, column, id, orderBy(b.direction))
 	}
 	if len(branches) == 1 {
 		return branches[0]

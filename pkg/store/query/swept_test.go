@@ -109,6 +109,7 @@ func TestPageOfASweptHead(t *testing.T) {
 					explain(t, r, s).each(func(n node) {
 						require.NotContains(t, n.Type, "Sort", "in the plan of %s", s.SQL)
 						switch {
+						case n.Relation == "sweeps": // few, and always changing
 						case n.Type == "Index Only Scan":
 							entries += n.Rows * n.Loops
 							require.Zero(t, n.HeapFetch, n.Relation)

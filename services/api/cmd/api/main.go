@@ -6,4 +6,7 @@ import (
 	"github.com/tagstream/tagstream/services/api/cmd"
 )
 
-func main() { service.Main(cmd.Program()) }
+func main() {
+	service.UseMemory()
+	service.Main(cmd.Program())
+}
