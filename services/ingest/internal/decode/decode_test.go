@@ -116,6 +116,36 @@ func TestTags(t *testing.T) {
 	}
 }
 
+// A glance may only turn away what building the record turns away, too.
+func TestGlance(t *testing.T) {
+	t.Parallel()
+	mention := object{"features": []any{object{"$type": "app.bsky.richtext.facet#mention", "did": "did:plc:x"}}}
+	parent := object{"parent": object{"uri": "at://x"}}
+	for name, c := range map[string]struct {
+		record any
+		want   DropReason
+	}{
+		"no field of tags":             {post(object{}), NoTags},
+		"a mention":                    {post(object{"facets": []any{mention}}), NoTags},
+		"a reply":                      {post(object{"reply": parent, "tags": []any{"art"}}), Reply},
+		"a reply without tags":         {post(object{"reply": parent}), Reply},
+		"no reply, said":               {post(object{"reply": nil, "tags": []any{"art"}}), Kept},
+		"tags of other kinds of value": {post(object{"tags": "art"}), Kept},
+		"a tag in a facet":             {post(object{"facets": []any{mention, tagFacet("art")}}), Kept},
+		"the name of a tag's kind":     {post(object{"text": "app.bsky.richtext.facet#tag tags"}), NoTags},
+		"no object":                    {[]any{"tags"}, Kept},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			raw, err := cbor.Marshal(c.record)
+			require.NoError(t, err)
+			require.Equal(t, c.want, glance(raw))
+			require.Equal(t, Kept, glance(raw[:len(raw)-1]), "cut off")
+			require.Equal(t, Kept, glance(append(raw, 0)), "with something behind it")
+		})
+	}
+}
+
 func TestFields(t *testing.T) {
 	t.Parallel()
 	link := cbor.ComputeCID(cbor.CodecRaw, []byte("blob"))
