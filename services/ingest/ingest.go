@@ -139,19 +139,21 @@ func (s *Service) read(ctx context.Context, from event.Position, maxPayload int)
 	reader.OnClientError = func(error) { s.metrics.clientErrors.Inc() }
 	return func(yield func(forward.Batch, error) bool) {
 		defer s.setReading(false)
-		for b, err := range (decode.Decoder{MaxPayload: maxPayload}).Read(reader.Read(ctx, from)) {
+		d := decode.Reading{Decoder: decode.Decoder{MaxPayload: maxPayload}}
+		for b, err := range reader.Read(ctx, from) {
 			if err != nil {
 				yield(forward.Batch{}, err)
 				return
 			}
+			received := time.Now()
 			out := forward.Batch{Position: b.Last}
-			for it := range b.Items {
+			for it := range d.Items(b) {
 				s.tally.event(it.Upstream, it.Result)
 				if it.SyncEnd != nil {
 					out.Events = append(out.Events, it.SyncEnd)
 				}
 				if it.Event != nil {
-					s.traceEvent(ctx, it.Event, b.Received)
+					s.traceEvent(ctx, it.Event, received)
 					out.Events = append(out.Events, it.Event)
 				}
 			}

@@ -209,11 +209,12 @@ func (b *Backfill) read(ctx context.Context, after event.Position, from, until t
 	reader.OnLateHistory = func(host string, begins time.Time) error { return b.lateHistory(late, host, begins, cancel) }
 	begun, last := b.done, after
 	defer func() { b.done = begun + until.Sub(from) }()
-	for batch, err := range (decode.Decoder{MaxPayload: b.to.MaxPayload()}).Read(reader.Read(ctx, after)) {
+	d := decode.Reading{Decoder: decode.Decoder{MaxPayload: b.to.MaxPayload()}}
+	for batch, err := range reader.Read(ctx, after) {
 		if err != nil {
 			return last, err
 		}
-		for it := range batch.Items {
+		for it := range d.Items(batch) {
 			if b.syncOurs && it.SyncEnd != nil {
 				b.syncOurs = false
 				if err := b.to.Put(ctx, it.SyncEnd); err != nil {
