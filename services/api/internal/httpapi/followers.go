@@ -46,11 +46,11 @@ type followers struct {
 	stopped chan struct{} // closed when no more comes
 	left    chan struct{} // one has left
 
-	mu      sync.Mutex // guards what follows, and the lists
-	running bool
-	count   int
-	lists   map[keyset.Fingerprint]*followedList
-	unsent  int // bytes
+	mu     sync.Mutex // guards what follows, and the lists
+	over   bool
+	count  int
+	lists  map[keyset.Fingerprint]*followedList
+	unsent int // bytes
 	// now is the end of the feed as it was seen last.
 	now query.Place
 }
@@ -116,8 +116,8 @@ func (f *followers) enter(list postList) (*followedList, error) {
 	defer f.mu.Unlock()
 	l := f.lists[list.changes]
 	switch {
-	case !f.running:
-		return nil, fail(codeUnavailable, "This server is stopping or starting; try again in a few seconds.")
+	case f.over:
+		return nil, fail(codeUnavailable, "This server is stopping; try again in a few seconds.")
 	case f.count >= f.max, l == nil && len(f.lists) >= maxFollowedLists:
 		return nil, fail(codeOverloaded, "Too many clients follow lists here; try again in a few seconds, or poll /v1/changes.")
 	}
@@ -183,12 +183,9 @@ func (f *followers) place(l *followedList, waits *batch, place query.Place) quer
 // run reads for followers until ctx ends. Then all are sent away, and it waits for them: none takes
 // longer than streamWriteTimeout.
 func (f *followers) run(ctx context.Context) {
-	f.mu.Lock()
-	f.running = true
-	f.mu.Unlock()
 	defer func() {
 		f.mu.Lock()
-		f.running = false
+		f.over = true
 		count := f.count
 		f.mu.Unlock()
 		close(f.stopped)

@@ -358,7 +358,7 @@ func (h *Handler) serveFollower(ctx context.Context, s *stream, head string) {
 }
 
 // Follow reads for the clients of /v1/stream until ctx ends; then they are sent away. It is to be
-// called once; before and after there are none.
+// called once.
 func (h *Handler) Follow(ctx context.Context) { h.followers.run(ctx) }
 
 // changeEvent is a change as an event: the same JSON as in /v1/changes.

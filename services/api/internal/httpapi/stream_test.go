@@ -25,7 +25,7 @@ import (
 const streamWait = 20 * time.Second
 
 // serverTimeout is what a server gives answers that end, in tests of those that do not.
-const serverTimeout = 3 * time.Second
+const serverTimeout = 5 * time.Second
 
 // sse is a connection of /v1/stream, read as an EventSource does.
 type sse struct {
@@ -325,7 +325,7 @@ func TestStreamEnds(t *testing.T) {
 		all = append(all, openSSE(t, transport, srv.URL+"/v1/stream?tags=art"))
 	}
 	// Beyond the time-outs for answers that end.
-	for i := 0; time.Since(begun) < 2*serverTimeout; i++ {
+	for i := 0; time.Since(begun) < serverTimeout*3/2; i++ {
 		<-time.After(serverTimeout / 20)
 		rkey := fmt.Sprint("post", i)
 		x.add(t, rkey, t0, "art")
@@ -356,7 +356,6 @@ func TestJoiningFollowers(t *testing.T) {
 	x := newIndex(t)
 	h, _ := newHandler(t, x.open(t))
 	f := h.followers
-	f.running = true
 	list, err := newPostList(values{{"tags", "art"}})
 	require.NoError(t, err)
 	l, err := f.enter(list)
