@@ -25,7 +25,7 @@ import (
 var migrations embed.FS
 
 // SchemaVersion is the newest migration. A test compares it with the files.
-const SchemaVersion = 11
+const SchemaVersion = 12
 
 const (
 	migrationsTable = "schema_migrations"

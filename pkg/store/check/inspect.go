@@ -1,7 +1,10 @@
 package check
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"time"
@@ -34,6 +37,8 @@ type inspection struct {
 	posts, visible, tags int64
 	// retagging says that some tags are in an older form.
 	retagging bool
+	// traitsFrom is the first key from which posts must have their traits.
+	traitsFrom event.Key
 
 	// How far each kind was looked through, and the tags that have hourly counts.
 	after  map[*terming]string
@@ -61,7 +66,9 @@ type inspected struct {
 	tags, langs []string
 	indexedAt   time.Time
 	record      string // its digest
-	orphan      bool   // of no account
+	traits      event.Traits
+	wantTraits  event.Traits // by its record
+	orphan      bool         // of no account
 }
 
 func (p *inspected) uri() string   { return event.URI(p.did, p.rkey) }
@@ -72,9 +79,10 @@ func (x *inspection) open(ctx context.Context, tx pgx.Tx) error {
 	x.tx = tx
 	var sweeping bool
 	err := tx.QueryRow(ctx, `
-		SELECT seq, source_time, sync_did, sync_rev, sync_fixed, posts, visible_posts, tags, retag_below IS NOT NULL, EXISTS (SELECT FROM `+x.table("sweeps")+`)
+		SELECT seq, source_time, sync_did, sync_rev, sync_fixed, posts, visible_posts, tags, retag_below IS NOT NULL,
+		       COALESCE(traits_below, '00000000-0000-0000-0000-000000000000'), EXISTS (SELECT FROM `+x.table("sweeps")+`)
 		  FROM `+x.table("checkpoint")).
-		Scan(&x.seq, &x.time, &x.sync.DID, &x.sync.Rev, &x.sync.Fixed, &x.posts, &x.visible, &x.tags, &x.retagging, &sweeping)
+		Scan(&x.seq, &x.time, &x.sync.DID, &x.sync.Rev, &x.sync.Fixed, &x.posts, &x.visible, &x.tags, &x.retagging, (*[16]byte)(&x.traitsFrom), &sweeping)
 	if err != nil {
 		return fmt.Errorf("read the checkpoint of %s: %w", x.schema, pg.NotMigrated(err))
 	}
@@ -96,12 +104,15 @@ func (x *inspection) find(format string, args ...any) error {
 // readPosts reads a piece of the posts from a key on.
 func (x *inspection) readPosts(ctx context.Context, from event.Key) ([]inspected, error) {
 	rows, _ := x.tx.Query(ctx, `
-		SELECT p.key, COALESCE(a.did, ''), p.rkey, COALESCE(a.state, 0), a.id IS NULL, p.rev, p.cid, p.tags, p.langs, p.indexed_at, md5(p.record)
+		SELECT p.key, COALESCE(a.did, ''), p.rkey, COALESCE(a.state, 0), a.id IS NULL, p.rev, p.cid, p.tags, p.langs, p.indexed_at, p.record, p.traits
 		  FROM `+x.table("posts")+` p LEFT JOIN `+x.table("accounts")+` a ON a.id = p.account_id
 		 WHERE p.key >= $1 ORDER BY p.key LIMIT $2`, from, verifyPosts)
 	posts, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (inspected, error) {
 		var p inspected
-		err := row.Scan((*[16]byte)(&p.key), &p.did, &p.rkey, &p.state, &p.orphan, &p.rev, &p.cid, &p.tags, &p.langs, &p.indexedAt, &p.record)
+		var record []byte
+		err := row.Scan((*[16]byte)(&p.key), &p.did, &p.rkey, &p.state, &p.orphan, &p.rev, &p.cid, &p.tags, &p.langs, &p.indexedAt, &record, &p.traits)
+		digest := sha256.Sum256(record)
+		p.record, p.wantTraits = hex.EncodeToString(digest[:16]), event.TraitsOf(record)
 		p.indexedAt = p.indexedAt.UTC()
 		return p, err
 	})
@@ -111,11 +122,17 @@ func (x *inspection) readPosts(ctx context.Context, from event.Key) ([]inspected
 	return posts, nil
 }
 
-// checkPosts checks that posts are listed wherever they should be.
+// checkPosts checks that posts are listed wherever they should be, and have the traits of their
+// records.
 func (x *inspection) checkPosts(ctx context.Context, posts []inspected) error {
 	var tags, langs listings
 	for i := range posts {
 		p := &posts[i]
+		if p.traits != p.wantTraits && bytes.Compare(p.key[:], x.traitsFrom[:]) >= 0 {
+			if err := x.find("post %s has the traits %d, and its record %d", p.uri(), p.traits, p.wantTraits); err != nil {
+				return err
+			}
+		}
 		switch {
 		case p.orphan:
 			if err := x.find("the post with key %x and record key %s is of no account", p.key, p.rkey); err != nil {

@@ -144,6 +144,7 @@ type changed struct {
 type candidate struct {
 	key         event.Key
 	tags, langs []string
+	traits      event.Traits
 }
 
 // changePage reads a page in one snapshot, as postPage does.
@@ -155,6 +156,11 @@ func changePage(ctx context.Context, conn *pgx.Conn, q ChangeQuery, trace func(S
 	page.Next = head.now()
 	var looked []changed
 	switch after := q.After; {
+	case head.filling:
+		if _, _, now, err = readPosts(ctx, conn, nil, keyset.Forward, nil); err == nil {
+			err = ErrFilling
+		}
+		return page, now, err
 	case after == nil:
 	case head.expired != "":
 		if _, _, now, err = readPosts(ctx, conn, nil, keyset.Forward, nil); err == nil {
@@ -164,7 +170,7 @@ func changePage(ctx context.Context, conn *pgx.Conn, q ChangeQuery, trace func(S
 	case after.Change > head.last:
 		page.Next = *after // a standby may be behind the one that gave the place
 	case after.Change < head.last:
-		if looked, err = readChanges(ctx, conn, q.List.followed(counts), after.Change, trace); err != nil {
+		if looked, err = readChanges(ctx, conn, q.List, q.List.followed(counts), after.Change, trace); err != nil {
 			return page, 0, err
 		}
 	}
@@ -181,6 +187,7 @@ func changePage(ctx context.Context, conn *pgx.Conn, q ChangeQuery, trace func(S
 type feedHead struct {
 	last, run int64
 	expired   Expiry // "" where all is there
+	filling   bool   // as of a conjunction
 }
 
 func (h feedHead) now() Place { return Place{h.last, h.run} }
@@ -195,6 +202,7 @@ func beginFeed(ctx context.Context, conn *pgx.Conn, q ChangeQuery) (h feedHead, 
 	counts = map[string]int64{}
 	batch := &pgx.Batch{}
 	queueSnapshot(batch, conn)
+	queueFilling(batch, q.List, &h.filling)
 	// Of a run that is not the last one, all after the next one's beginning was lost.
 	batch.Queue(`
 		WITH known AS MATERIALIZED (SELECT max(n) AS n FROM change_runs WHERE id = $1),
@@ -240,7 +248,7 @@ func (q PostQuery) followed(counts map[string]int64) []string {
 
 // readChanges reads the next changes of posts with these tags, with what the posts are now. Each
 // tag's are in order: however many others there are, they are not read.
-func readChanges(ctx context.Context, conn *pgx.Conn, tags []string, after int64, trace func(Statement)) ([]changed, error) {
+func readChanges(ctx context.Context, conn *pgx.Conn, q PostQuery, tags []string, after int64, trace func(Statement)) ([]changed, error) {
 	args := []any{MaxChanges, after}
 	branches := make([]string, padded(len(tags)))
 	for i := range branches {
@@ -255,13 +263,17 @@ func readChanges(ctx context.Context, conn *pgx.Conn, tags []string, after int64
 	if len(branches) > 1 {
 		stream = "SELECT DISTINCT ON (pos) pos FROM ((" + strings.Join(branches, ") UNION ALL (") + ")) AS branches ORDER BY pos LIMIT $1"
 	}
+	traits := "0::smallint"
+	if q.usesTraits() {
+		traits = "p.traits" // which an index of an older version lacks
+	}
 	// OFFSET 0, as in readPosts: a look-up for each, in their order.
 	sql := `
-		SELECT c.pos, c.did, c.rkey, c.was, p.key, p.tags, p.langs
+		SELECT c.pos, c.did, c.rkey, c.was, p.key, p.tags, p.langs, p.traits
 		  FROM (` + stream + `) AS followed
 		 CROSS JOIN LATERAL (SELECT * FROM changes c WHERE c.pos = followed.pos OFFSET 0) AS c
 		  LEFT JOIN LATERAL (
-			SELECT p.key, p.tags, p.langs FROM accounts a JOIN posts p ON p.account_id = a.id AND p.rkey = c.rkey
+			SELECT p.key, p.tags, p.langs, ` + traits + ` AS traits FROM accounts a JOIN posts p ON p.account_id = a.id AND p.rkey = c.rkey
 			 WHERE a.did = c.did AND a.state = 0
 			   AND NOT EXISTS (SELECT FROM sweeps w WHERE w.account_id = a.id AND ` + outOfSight + `)
 			OFFSET 0) AS p ON true`
@@ -276,13 +288,14 @@ func readChanges(ctx context.Context, conn *pgx.Conn, tags []string, after int64
 	var c changed
 	var key *event.Key
 	var tagsOf, langsOf []string
-	if _, err := pgx.ForEachRow(rows, []any{&c.number, &c.did, &c.rkey, &c.was, &key, &tagsOf, &langsOf}, func() error {
+	var traitsOf *event.Traits
+	if _, err := pgx.ForEachRow(rows, []any{&c.number, &c.did, &c.rkey, &c.was, &key, &tagsOf, &langsOf, &traitsOf}, func() error {
 		if len(all) > 0 && c.number <= all[len(all)-1].number {
 			return errors.New("changes out of order")
 		}
 		one := c
 		if key != nil {
-			one.post = &candidate{*key, tagsOf, langsOf}
+			one.post = &candidate{*key, tagsOf, langsOf, *traitsOf}
 		}
 		all = append(all, one)
 		key, tagsOf, langsOf = nil, nil, nil // not to be written over by the next
@@ -359,7 +372,7 @@ func (q PostQuery) mayBeBy(did string) bool {
 func (q PostQuery) matches(p *candidate) bool {
 	has := func(tag string) bool { return slices.Contains(p.tags, tag) }
 	switch {
-	case slices.ContainsFunc(q.None, has):
+	case slices.ContainsFunc(q.None, has), q.MaxTags > 0 && len(p.tags) > q.MaxTags, !q.hasTraits(p.traits):
 		return false
 	case slices.ContainsFunc(q.All, func(tag string) bool { return !has(tag) }):
 		return false

@@ -74,6 +74,7 @@ func TestChangesPlan(t *testing.T) {
 			{query.PostQuery{All: []string{"common", "rare"}}, rare},
 			{query.PostQuery{Tags: []string{"common"}, None: []string{"tenth1", "tenth2"}}, query.MaxChanges},
 			{query.PostQuery{Tags: []string{"rare"}}, rare},
+			{query.PostQuery{Tags: []string{"rare"}, Media: event.HasImage, MaxTags: 2}, rare},
 			{query.PostQuery{Tags: []string{"nobody's"}}, 0},
 		} {
 			_, feed, looked, found := look(c.q, after)

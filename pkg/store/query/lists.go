@@ -121,8 +121,12 @@ func before(a, b event.Key, direction keyset.Direction) bool {
 type conjunction struct {
 	clauses []clause
 	none    []int64
-	// notBy are the accounts that posts must not be from.
-	notBy []int64
+	// notBy are the accounts that posts must not be from, and filter has what else is asked of a
+	// post's own row.
+	notBy  []int64
+	filter PostQuery
+	// filling says that the filter needs traits that are not filled in yet.
+	filling bool
 	// sweeping says that accounts are being swept: some posts of the lists are out
 	// of sight. swept are all these accounts, or those nearest to the page.
 	sweeping, sweptAll bool
@@ -131,13 +135,19 @@ type conjunction struct {
 	nothing bool
 }
 
+// byRow reports whether something is asked of each post's own row.
+func (c conjunction) byRow() bool {
+	return len(c.notBy) > 0 || c.filter.MaxTags > 0 || c.filter.usesTraits()
+}
+
 // resolve begins a transaction and looks up a query's names. Lists without posts
 // are left out.
 func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, error) {
-	var c conjunction
+	c := conjunction{filter: q}
 	tags, langs, authors := map[string]list{}, map[string]list{}, map[string]list{}
 	batch := &pgx.Batch{}
 	queueSnapshot(batch, conn)
+	queueFilling(batch, q, &c.filling)
 	batch.Queue(`
 		SELECT 0, '', 0::bigint, (SELECT count(*) FROM sweeps)
 		UNION ALL SELECT 1, name, id, posts FROM tags WHERE name = ANY($1::text[])
@@ -200,6 +210,13 @@ func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, err
 		c.notBy = pick(q.NotAuthors, authors).ids()
 	}
 	return c, nil
+}
+
+// queueFilling looks up whether the traits that a query needs are still being filled in.
+func queueFilling(batch *pgx.Batch, q PostQuery, filling *bool) {
+	if q.usesTraits() {
+		batch.Queue(`SELECT traits_below IS NOT NULL FROM checkpoint`).QueryRow(func(row pgx.Row) error { return row.Scan(filling) })
+	}
 }
 
 // without is those of the names that are not among others.

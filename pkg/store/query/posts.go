@@ -40,6 +40,14 @@ type PostQuery struct {
 	// Authors are the DIDs of the accounts that posts may be from, NotAuthors of those that they
 	// must not be from: distinct, at most MaxAuthors each.
 	Authors, NotAuthors []string
+	// MaxTags is up to how many tags posts have, 0 for any number.
+	MaxTags int
+	// Media are kinds of media of which posts must have one; with NoMedia, posts without any are
+	// found, too, or alone.
+	Media   event.Traits
+	NoMedia bool
+	// SelfLabels says what becomes of posts that their authors labelled.
+	SelfLabels SelfLabels
 	// Langs are language ranges as of event.NormalizeLang, at most MaxLangs: of
 	// one of them a post must declare a language. None asks for nothing.
 	Langs []string
@@ -53,9 +61,46 @@ type PostQuery struct {
 	Limit int
 }
 
+// SelfLabels is a filter by the labels that authors give to their posts.
+type SelfLabels int
+
+// The filters by self-labels.
+const (
+	AnySelfLabels     SelfLabels = iota
+	ExcludeSelfLabels            // only posts without
+	OnlySelfLabels               // only posts with
+)
+
+// ErrFilling is returned for a query by media or self-labels while the indexer still works out what
+// posts have of them, after an upgrade.
+var ErrFilling = errors.New("the traits of stored posts are being filled in")
+
+// usesTraits reports whether the query can be answered only once all posts have their traits.
+func (q PostQuery) usesTraits() bool {
+	return q.byMedia() || q.SelfLabels != AnySelfLabels
+}
+
+func (q PostQuery) byMedia() bool { return q.Media != 0 || q.NoMedia }
+
+// hasTraits reports whether a post with these traits passes the filters by them.
+func (q PostQuery) hasTraits(t event.Traits) bool {
+	switch {
+	case q.byMedia() && t&q.Media == 0 && !(q.NoMedia && t&event.HasMedia == 0):
+		return false
+	case q.SelfLabels == ExcludeSelfLabels:
+		return t&event.SelfLabelled == 0
+	case q.SelfLabels == OnlySelfLabels:
+		return t&event.SelfLabelled != 0
+	}
+	return true
+}
+
 // check returns an error for a query outside the limits.
 func (q PostQuery) check(limit int) error {
 	tags := len(q.Tags) + len(q.All)
+	if q.MaxTags < 0 || q.MaxTags > event.MaxTagsPerPost || q.Media&^event.HasMedia != 0 {
+		return fmt.Errorf("%d tags at most or media %d is out of bounds", q.MaxTags, q.Media)
+	}
 	if tags < 1 || max(len(q.Tags), len(q.All), len(q.None)) > MaxTags || tags+len(q.None) > MaxTagsTogether ||
 		len(q.Langs) > MaxLangs || max(len(q.Authors), len(q.NotAuthors)) > MaxAuthors || limit < 1 || limit > MaxLimit {
 		return fmt.Errorf("%d tags, %d required, %d excluded, %d languages, %d and %d authors or limit %d is out of bounds",
@@ -135,8 +180,14 @@ func (r *Reader) TracePosts(ctx context.Context, q PostQuery, trace func(Stateme
 // it ended with, 0 where it did not come to that.
 func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(Statement)) (page PostPage, now int64, err error) {
 	c, err := resolve(ctx, conn, q)
-	if err != nil {
+	switch {
+	case err != nil:
 		return page, 0, err
+	case c.filling:
+		if _, _, now, err = readPosts(ctx, conn, nil, keyset.Forward, nil); err == nil {
+			err = ErrFilling
+		}
+		return page, now, err
 	}
 	window := wholeList.since(q.Since).until(q.Until)
 	work := maxWork

@@ -165,7 +165,7 @@ func (p strategy) cost(c conjunction, rows, probed int) int {
 
 // looksAtRows reports whether each post's own row is looked at.
 func (p strategy) looksAtRows(c conjunction) bool {
-	return len(c.notBy) > 0 || slices.ContainsFunc(p.probed, func(g clause) bool { return g.kind == ofAuthor })
+	return c.byRow() || slices.ContainsFunc(p.probed, func(g clause) bool { return g.kind == ofAuthor })
 }
 
 // probesSweeps reports whether each post has to be asked whether a sweep keeps it out of
@@ -310,9 +310,7 @@ func segmentQuery(p strategy, c conjunction, direction keyset.Direction, rng key
 	if len(c.none) > 0 {
 		hit = append(hit, "NOT "+probe("post_tags", "tag_id", oneOf(c.none)))
 	}
-	if len(c.notBy) > 0 {
-		row = append(row, "p.account_id <> ALL("+q.arg(c.notBy)+"::bigint[])")
-	}
+	row = append(row, c.ofRow(q)...)
 	if len(row) > 0 {
 		hit = append(hit, "EXISTS (SELECT FROM posts p WHERE p.key = s.key AND "+strings.Join(row, " AND ")+" OFFSET 0)")
 	}
@@ -324,6 +322,30 @@ func segmentQuery(p strategy, c conjunction, direction keyset.Direction, rng key
 			" WHERE hit OR " + end + " LIMIT $4",
 		Args: q.args,
 	}
+}
+
+// ofRow is what is asked of a post's own row p, but for its author.
+func (c conjunction) ofRow(q *builder) (row []string) {
+	has := func(traits event.Traits) string { return "p.traits & " + q.arg(traits) + "::smallint <> 0" }
+	if len(c.notBy) > 0 {
+		row = append(row, "p.account_id <> ALL("+q.arg(c.notBy)+"::bigint[])")
+	}
+	if c.filter.MaxTags > 0 {
+		row = append(row, "cardinality(p.tags) <= "+q.arg(c.filter.MaxTags))
+	}
+	switch {
+	case c.filter.NoMedia:
+		row = append(row, "("+has(c.filter.Media)+" OR NOT "+has(event.HasMedia)+")")
+	case c.filter.Media != 0:
+		row = append(row, has(c.filter.Media))
+	}
+	switch c.filter.SelfLabels {
+	case ExcludeSelfLabels:
+		row = append(row, "NOT "+has(event.SelfLabelled))
+	case OnlySelfLabels:
+		row = append(row, has(event.SelfLabelled))
+	}
+	return row
 }
 
 // builder writes the parts of a statement. Its arguments are: $1, how many rows

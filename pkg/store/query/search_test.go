@@ -62,6 +62,14 @@ var mixed = storetest.Seed{
 		}
 		return "did:plc:author"
 	},
+	Record: func(i int) string {
+		media := []string{"", "images", "video", "images", "gallery", "external", "record"}[i*i%7]
+		labels := ""
+		if i%9 == 5 {
+			labels = `{"val":"nudity"}`
+		}
+		return fmt.Sprintf(`{"embed":{"$type":"app.bsky.embed.%s"},"labels":{"values":[%s]}}`, media, labels)
+	},
 	Second: func(i int) int { return i / 7 },
 }
 
@@ -77,6 +85,16 @@ func oracle(all []*write.Post, q query.PostQuery) []*write.Post {
 			continue
 		}
 		if len(q.Authors) > 0 && !slices.Contains(q.Authors, p.Account.DID) || slices.Contains(q.NotAuthors, p.Account.DID) {
+			continue
+		}
+		if q.MaxTags > 0 && len(p.Tags) > q.MaxTags {
+			continue
+		}
+		traits := event.TraitsOf(p.Record)
+		if (q.Media != 0 || q.NoMedia) && !(q.NoMedia && traits&event.HasMedia == 0) && traits&q.Media == 0 {
+			continue
+		}
+		if q.SelfLabels != query.AnySelfLabels && (q.SelfLabels == query.OnlySelfLabels) != (traits&event.SelfLabelled != 0) {
 			continue
 		}
 		ranges := event.LangRanges(p.Langs)
@@ -135,6 +153,17 @@ func randomQuery(rng *rand.Rand) query.PostQuery {
 		q.NotAuthors = some()
 	case 2:
 		q.Authors, q.NotAuthors = some(), some()[:1]
+	}
+	if rng.IntN(5) == 0 {
+		q.MaxTags = 1 + rng.IntN(8)
+	}
+	switch rng.IntN(8) {
+	case 0:
+		q.Media = event.Traits(1 << rng.IntN(4))
+	case 1:
+		q.Media, q.NoMedia = event.Traits(rng.IntN(int(event.HasMedia)+1)), true
+	case 2:
+		q.SelfLabels = query.SelfLabels(1 + rng.IntN(2))
 	}
 	if rng.IntN(3) == 0 {
 		langs := []string{"en", "eu", "pt", "pt-br", "en-gb", "xx"}
@@ -291,8 +320,11 @@ func TestConjunctionPlans(t *testing.T) {
 			require.Equal(t, float64(len(page.Rows)), w.posts, "records of the page only")
 			require.Less(t, w.tags+w.langs+w.authors, 30_000.0, "%+v", q)
 			require.LessOrEqual(t, w.looked, 12_000.0, "%+v", q)
-			if len(q.Authors)+len(q.NotAuthors) == 0 {
-				require.Zero(t, w.authors+w.looked)
+			if len(q.Authors) == 0 {
+				require.Zero(t, w.authors)
+			}
+			if len(q.Authors)+len(q.NotAuthors)+q.MaxTags+int(q.Media)+int(q.SelfLabels) == 0 && !q.NoMedia {
+				require.Zero(t, w.looked)
 			}
 			require.Zero(t, w.heap)
 		})
@@ -355,9 +387,9 @@ func TestPairsCost(t *testing.T) {
 	}
 }
 
-// TestAuthorPlans: a page of a tag by an author reads by whichever of the two has fewer posts, and
-// looks at no more than these.
-func TestAuthorPlans(t *testing.T) {
+// TestFilterPlans: a page of a tag by an author reads by whichever of the two has fewer posts, and
+// what is asked of a post's own row is looked up for the posts of the walk and for no others.
+func TestFilterPlans(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
 	storetest.SeedPosts(t, storetest.Leader(t, o), mixed)
@@ -373,6 +405,11 @@ func TestAuthorPlans(t *testing.T) {
 		{"a rare tag of a common author", query.PostQuery{Tags: []string{"t5000"}, Authors: []string{"did:plc:author"}}, 300, 10},
 		{"as common as each other", query.PostQuery{Tags: []string{"t3"}, Authors: []string{"did:plc:a4"}}, 3000, 0},
 		{"all of two by an author", query.PostQuery{All: []string{"t3", "t5"}, Authors: []string{"did:plc:a4"}}, 3000, 1000},
+		{"few tags", query.PostQuery{Tags: []string{"all"}, MaxTags: 3}, 2000, 1000},
+		{"a kind of media", query.PostQuery{Tags: []string{"t2"}, Media: event.HasVideo}, 2000, 1000},
+		{"no media and no label", query.PostQuery{Tags: []string{"t2", "t3"}, NoMedia: true, SelfLabels: query.ExcludeSelfLabels}, 2000, 1000},
+		{"all that can be asked of a row", query.PostQuery{All: []string{"t2"}, MaxTags: 4, Media: event.HasImage, SelfLabels: query.ExcludeSelfLabels, NotAuthors: []string{"did:plc:a4"}}, 2000, 1000},
+		{"a label of a rare author", query.PostQuery{Tags: []string{"all"}, Authors: []string{"did:plc:a30"}, SelfLabels: query.OnlySelfLabels}, 2000, 500},
 		{"without the commonest author", query.PostQuery{Tags: []string{"all"}, NotAuthors: []string{"did:plc:author"}}, 2000, 1000},
 		{"without 6 authors, most of whom are rare", query.PostQuery{Tags: []string{"t2", "t3"}, NotAuthors: []string{"did:plc:a4", "did:plc:a30", "did:plc:a500", "did:plc:a3000", "did:plc:nobody"}}, 2000, 1000},
 	} {
@@ -475,8 +512,11 @@ func TestWorkIsBounded(t *testing.T) {
 		{"all of 20, in languages that they are never in", query.PostQuery{All: kits, Langs: langs}, 40},
 		{"one without 20 that cover half of it and one that does the rest", query.PostQuery{Tags: []string{"every"}, None: append([]string{"odd"}, kits[:19]...)}, 100},
 		{"a tag and an author that never meet", query.PostQuery{Tags: []string{"even"}, Authors: []string{"did:plc:odd"}}, 2},
-		{"any of 20 that go together and an author that never has them", query.PostQuery{Tags: kits, Authors: []string{"did:plc:odd"}}, 20},
+		{"any of 20 that go together and an author that never has them", query.PostQuery{Tags: kits, Authors: []string{"did:plc:odd"}}, 40},
 		{"a tag without its only author", query.PostQuery{Tags: []string{"even"}, NotAuthors: []string{"did:plc:even"}}, 6},
+		{"one without what it always has", query.PostQuery{Tags: []string{"even"}, MaxTags: 2}, 6},
+		{"one with what it never has", query.PostQuery{Tags: kits, Media: event.HasVideo}, 20},
+		{"all of 20 and no label", query.PostQuery{All: kits, SelfLabels: query.OnlySelfLabels}, 40},
 		{"one without itself", query.PostQuery{Tags: []string{"every"}, None: []string{"every"}}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

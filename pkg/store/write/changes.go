@@ -227,12 +227,12 @@ func (t *Tx) insertPosts(ctx context.Context, changes []PostChange) error {
 		// In key order, so that neighbours share pages of the index.
 		slices.SortFunc(posts, func(a, b *Post) int { return bytes.Compare(a.Key[:], b.Key[:]) })
 		rows, _ := t.tx.Query(ctx, `
-			INSERT INTO posts (key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record, removed_rev)
+			INSERT INTO posts (key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record, removed_rev, traits)
 			SELECT key, account_id, rkey, rev, cid,
-			       tags::text[], langs::text[], indexed_at, seq, record, removed_rev
+			       tags::text[], langs::text[], indexed_at, seq, record, removed_rev, traits
 			  FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-			              $8::timestamptz[], $9::bigint[], $10::text[], $11::text[])
-			    AS i(key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record, removed_rev)
+			              $8::timestamptz[], $9::bigint[], $10::text[], $11::text[], $12::smallint[])
+			    AS i(key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record, removed_rev, traits)
 			ON CONFLICT (key) DO NOTHING
 			RETURNING key`, columns(posts)...)
 		in := make(map[event.Key]bool, len(posts))
@@ -270,11 +270,11 @@ func (t *Tx) updatePosts(ctx context.Context, changes []PostChange) error {
 	}
 	if _, err := t.tx.Exec(ctx, `
 		UPDATE posts p
-		   SET rev = i.rev, cid = i.cid, indexed_at = i.indexed_at, seq = i.seq, record = i.record, removed_rev = i.removed_rev,
+		   SET rev = i.rev, cid = i.cid, indexed_at = i.indexed_at, seq = i.seq, record = i.record, removed_rev = i.removed_rev, traits = i.traits,
 		       tags = i.tags::text[], langs = i.langs::text[]
 		  FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-		              $8::timestamptz[], $9::bigint[], $10::text[], $11::text[])
-		    AS i(key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record, removed_rev)
+		              $8::timestamptz[], $9::bigint[], $10::text[], $11::text[], $12::smallint[])
+		    AS i(key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record, removed_rev, traits)
 		 WHERE p.key = i.key`, columns(posts)...); err != nil {
 		return fmt.Errorf("update %d posts: %w", len(posts), err)
 	}

@@ -15,13 +15,14 @@ func columns(posts []*Post) []any {
 	rkeys, revs, cids, records, removed := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	tags, langs := make([]string, n), make([]string, n)
 	times := make([]time.Time, n)
+	traits := make([]event.Traits, n)
 	for i, p := range posts {
 		keys[i], accounts[i], seqs[i] = p.Key, p.Account.ID, int64(p.Seq)
 		rkeys[i], revs[i], cids[i], records[i] = p.Rkey, p.Rev, p.CID, string(p.Record)
 		tags[i], langs[i] = textArray(p.Tags), textArray(p.Langs)
-		times[i], removed[i] = p.IndexedAt, p.RemovedRev
+		times[i], removed[i], traits[i] = p.IndexedAt, p.RemovedRev, event.TraitsOf(p.Record)
 	}
-	return []any{keys, accounts, rkeys, revs, cids, tags, langs, times, seqs, records, removed}
+	return []any{keys, accounts, rkeys, revs, cids, tags, langs, times, seqs, records, removed, traits}
 }
 
 // arrayEscapes are of what ends an element that is quoted.

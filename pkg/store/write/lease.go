@@ -95,7 +95,7 @@ func (w *Writer) Acquire(ctx context.Context) (store.Checkpoint, error) {
 		return store.Checkpoint{}, ErrLeaseHeld
 	}
 	w.epoch, w.at, w.changes = cp.epoch, cp.Seq, cp.changes
-	w.sweeping, w.retagging, w.announcing = true, true, true // the holder before may have left some
+	w.sweeping, w.retagging, w.filling, w.announcing = true, true, true, true // the holder before may have left some
 	// The schema may be another one than before: a rebuild was switched in.
 	w.tags.forgetAll()
 	w.langs.forgetAll()

@@ -27,6 +27,8 @@ type Writer struct {
 	swept    int64
 	// retagging says that posts may have tags in an older form.
 	retagging bool
+	// filling says that posts may lack their traits.
+	filling bool
 	// announcing says that posts may have come in sight that the change feed lacks.
 	announcing bool
 	// payloads says that what is to be erased from the stream is noted.
@@ -135,8 +137,9 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from store.Checkpo
 	return nil
 }
 
-// Sweeping reports whether there may be accounts to sweep, or posts to retag or to announce.
-func (w *Writer) Sweeping() bool { return w.sweeping || w.retagging || w.announcing }
+// Sweeping reports whether there may be accounts to sweep, or posts to retag, to fill
+// in, or to announce.
+func (w *Writer) Sweeping() bool { return w.sweeping || w.retagging || w.filling || w.announcing }
 
 // DoneSweeping records that there are none.
 func (w *Writer) DoneSweeping() { w.sweeping = false }

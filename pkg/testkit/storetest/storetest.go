@@ -65,6 +65,8 @@ type Seed struct {
 	Langs func(i int) []string
 	// Author of post number i, nil for one of all.
 	Author func(i int) string
+	// Record of post number i, nil for a text.
+	Record func(i int) string
 	// Second of post number i; several may share one.
 	Second func(i int) int
 }
@@ -94,6 +96,9 @@ func SeedPosts(t testing.TB, w *write.Writer, s Seed) []*write.Post {
 			p := &write.Post{
 				Account: account, Rkey: fmt.Sprintf("rkey%06d", i), Rev: "3abcdefghijkl", CID: "bafy", Tags: s.Tags(i),
 				IndexedAt: Epoch, Seq: uint64(i + 1), Record: []byte(`{"text":"hello"}`),
+			}
+			if s.Record != nil {
+				p.Record = []byte(s.Record(i))
 			}
 			if s.Langs != nil {
 				p.Langs = s.Langs(i)

@@ -28,6 +28,9 @@ const (
 	codeInvalidMatch      code = "invalid_match"
 	codeInvalidLang       code = "invalid_lang"
 	codeInvalidAuthor     code = "invalid_author"
+	codeInvalidMaxTags    code = "invalid_max_tags"
+	codeInvalidMedia      code = "invalid_media"
+	codeInvalidSelfLabels code = "invalid_self_labels"
 	codeInvalidTime       code = "invalid_time"
 	codeInvalidWindow     code = "invalid_window"
 	codeInvalidPrefix     code = "invalid_prefix"
@@ -44,6 +47,7 @@ const (
 	codeUnavailable       code = "unavailable"
 	codeTimeout           code = "timeout"
 	codeOverloaded        code = "overloaded"
+	codeFilterNotReady    code = "filter_not_ready"
 )
 
 // status is the HTTP status of the answers with this code.
@@ -59,15 +63,28 @@ func (c code) status() int {
 		return http.StatusTooManyRequests
 	case codeInternal:
 		return http.StatusInternalServerError
-	case codeUnavailable, codeTimeout, codeOverloaded:
+	case codeUnavailable, codeTimeout, codeOverloaded, codeFilterNotReady:
 		return http.StatusServiceUnavailable
 	default:
 		return http.StatusBadRequest
 	}
 }
 
-// retryAfter is when a 503 asks clients to come back.
-const retryAfter = 2 * time.Second
+// When a 503 asks clients to come back: as a rule, and where a filter is being prepared, which takes
+// minutes or hours.
+const (
+	retryAfter   = 2 * time.Second
+	fillingAfter = time.Minute
+)
+
+// retryAfter is the Retry-After header of a 503, in seconds.
+func (p *problem) retryAfter() string {
+	after := retryAfter
+	if p.Code == codeFilterNotReady {
+		after = fillingAfter
+	}
+	return strconv.Itoa(int(after.Seconds()))
+}
 
 // problem is an error as the client sees it: RFC 9457, with no word about our
 // insides. Its type is about:blank, for which the title is the status's phrase;
@@ -102,6 +119,8 @@ func problemOf(err error) *problem {
 		return fail(codeNotFound, "There is no such post in the index; it may be deleted, hidden, a reply, or without tags.")
 	case errors.Is(err, query.ErrExpired):
 		return fail(codeCursorExpired, "Begin anew: leave out after to get the position of now, list everything, then follow; changes behind this one are not kept any more.")
+	case errors.Is(err, query.ErrFilling):
+		return fail(codeFilterNotReady, "Leave out media and selfLabels, or try again later: after an upgrade the index still works out which posts they find.")
 	case store.TooSlow(err):
 		return fail(codeTimeout, "The index took too long to answer; try again in a few seconds.")
 	case store.Unavailable(err):
@@ -122,7 +141,7 @@ func writeProblem(w http.ResponseWriter, p *problem) {
 	h.Set("Cache-Control", "no-store")
 	switch p.Status {
 	case http.StatusServiceUnavailable:
-		h.Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))
+		h.Set("Retry-After", p.retryAfter())
 	case http.StatusMethodNotAllowed:
 		h.Set("Allow", allowedMethods)
 	}

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/services/api/internal/feeds"
 )
 
@@ -98,6 +100,18 @@ func (l *postList) title() string {
 			title += part.before + strings.Join(part.names, " or ")
 		}
 	}
+	if q.MaxTags > 0 {
+		title += fmt.Sprintf(", with at most %d tags", q.MaxTags)
+	}
+	if len(l.media) > 0 {
+		title += ", with " + strings.Join(l.media, " or ") + " media"
+	}
+	switch q.SelfLabels {
+	case query.ExcludeSelfLabels:
+		title += ", without labels of their authors"
+	case query.OnlySelfLabels:
+		title += ", with labels of their authors"
+	}
 	return title
 }
 
@@ -121,8 +135,8 @@ func (h *Handler) opml(r *http.Request) (*response, error) {
 	}
 	var list []feeds.Subscription
 	for _, tag := range tags {
-		query := "?tags=" + url.QueryEscape(tag)
-		list = append(list, feeds.Subscription{Title: "#" + tag, Feed: base + "/v1/feeds/posts.rss" + query, Home: base + "/v1/posts" + query})
+		asked := "?tags=" + url.QueryEscape(tag)
+		list = append(list, feeds.Subscription{Title: "#" + tag, Feed: base + "/v1/feeds/posts.rss" + asked, Home: base + "/v1/posts" + asked})
 	}
 	body, err := feeds.OPML("Posts tagged "+hashed(tags, ", "), list)
 	if err != nil {

@@ -201,7 +201,7 @@ func writeXRPCError(w http.ResponseWriter, p *problem) {
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")
 	if p.Status == http.StatusServiceUnavailable {
-		h.Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))
+		h.Set("Retry-After", p.retryAfter())
 	}
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(body) // the client may be gone; there is nobody else to tell

@@ -40,6 +40,9 @@ func (h *Handler) hints(ctx context.Context, q values, asked query.PostQuery, pa
 	both("tags", asked.Tags, "none", asked.None, "posts that have it")
 	both(required, asked.All, "none", asked.None, "posts that have it")
 	both("author", asked.Authors, "notAuthor", asked.NotAuthors, "the account's posts")
+	if n := len(asked.All); asked.MaxTags > 0 && n > asked.MaxTags {
+		hints = append(hints, fmt.Sprintf("Give maxTags as %d or more: posts with all of these tags have as many.", n))
+	}
 	joined, err := h.joined(ctx, slices.Concat(asked.Tags, asked.All))
 	return append(hints, joined...), err
 }

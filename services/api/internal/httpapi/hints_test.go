@@ -47,6 +47,7 @@ func TestHints(t *testing.T) {
 		{"required and left out", "all=art&all=ink&none=art", []string{`Name "art" in all or in none, not in both: posts that have it are left out.`}},
 		{"with match=all", "tags=art&tags=ink&none=art&match=all", []string{both}},
 		{"an author in both", "tags=art&author=did:plc:a&notAuthor=did:plc:a", []string{`Name "did:plc:a" in author or in notAuthor, not in both: the account's posts are left out.`}},
+		{"more required than allowed", "all=art&all=ink&all=sky&maxTags=2", []string{"Give maxTags as 3 or more: posts with all of these tags have as many."}},
 		{"comma in all", "all=art,photo", []string{comma}},
 		{"the oldest page", "tags=art,photo&last=5", []string{comma}},
 		{"not empty", "tags=art&tags=art,photo", nil},

@@ -38,8 +38,8 @@ type params struct {
 
 // filters are the parameters that say which posts a list has, wherever one is asked for.
 var filters = params{
-	single:   []string{"match", "since", "until"},
-	repeated: []string{"tags", "all", "none", "lang", "author", "notAuthor"},
+	single:   []string{"match", "maxTags", "selfLabels", "since", "until"},
+	repeated: []string{"tags", "all", "none", "lang", "author", "notAuthor", "media"},
 }
 
 // and is p with more that may be given once.
@@ -117,6 +117,16 @@ func (q values) get(name string) (string, bool) {
 		return "", false
 	}
 	return q[i].value, true
+}
+
+// all returns the values of a parameter.
+func (q values) all(name string) (all []string) {
+	for _, p := range q {
+		if p.name == name {
+			all = append(all, p.value)
+		}
+	}
+	return all
 }
 
 func (q values) has(name string) bool {
@@ -247,6 +257,56 @@ func (q values) authors(name string) ([]string, error) {
 		return nil, fail(codeInvalidAuthor, "Name at most %d accounts in %s: there are %d different ones.", query.MaxAuthors, name, len(dids))
 	}
 	return dids, nil
+}
+
+// maxTags returns the most tags that posts may have, 0 where it is not given. The error is a
+// *problem.
+func (q values) maxTags() (int, error) {
+	s, given := q.get("maxTags")
+	if !given {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n > event.MaxTagsPerPost || !isNumber(s) {
+		return 0, fail(codeInvalidMaxTags, "Give maxTags as a whole number from 1 to %d, in digits without leading zeros: it is %s%s.", event.MaxTagsPerPost, quote(s), plusHint(s))
+	}
+	return n, nil
+}
+
+// mediaKinds are the values of media, but for none.
+var mediaKinds = map[string]event.Traits{
+	"image": event.HasImage, "video": event.HasVideo, "gallery": event.HasGallery, "link": event.HasLink, "any": event.HasMedia,
+}
+
+// media returns the kinds of media that are asked for, sorted, and as traits, and whether posts
+// without any are, too. The error is a *problem.
+func (q values) media() (names []string, kinds event.Traits, none bool, err error) {
+	for _, p := range q {
+		if p.name != "media" {
+			continue
+		}
+		kind, ok := mediaKinds[p.value]
+		if !ok && p.value != "none" {
+			return nil, 0, false, fail(codeInvalidMedia, "Give media as image, video, gallery, link, any or none: it is %s.", quote(p.value))
+		}
+		names, kinds, none = append(names, p.value), kinds|kind, none || !ok
+	}
+	slices.Sort(names)
+	return slices.Compact(names), kinds, none, nil
+}
+
+// selfLabels reads selfLabels. The error is a *problem.
+func (q values) selfLabels() (query.SelfLabels, error) {
+	s, given := q.get("selfLabels")
+	switch {
+	case !given:
+		return query.AnySelfLabels, nil
+	case s == "exclude":
+		return query.ExcludeSelfLabels, nil
+	case s == "only":
+		return query.OnlySelfLabels, nil
+	}
+	return 0, fail(codeInvalidSelfLabels, "Give selfLabels as exclude or only, or leave it out: it is %s.", quote(s))
 }
 
 // badLang says what to send instead of what is no language.

@@ -67,6 +67,7 @@ func (t utc) appendJSON(b []byte) []byte {
 // postList is what tells one list of posts from another.
 type postList struct {
 	query query.PostQuery // its tags and filters
+	media []string        // as the filter names them
 	// fingerprint is that of its pages' tokens, changes that of its change feed's.
 	fingerprint, changes keyset.Fingerprint
 }
@@ -87,6 +88,15 @@ func newPostList(q values) (postList, error) {
 	if l.query.NotAuthors, err = q.authors("notAuthor"); err != nil {
 		return l, err
 	}
+	if l.query.MaxTags, err = q.maxTags(); err != nil {
+		return l, err
+	}
+	if l.media, l.query.Media, l.query.NoMedia, err = q.media(); err != nil {
+		return l, err
+	}
+	if l.query.SelfLabels, err = q.selfLabels(); err != nil {
+		return l, err
+	}
 	if l.query.Since, err = q.time("since"); err != nil {
 		return l, err
 	}
@@ -105,6 +115,7 @@ func newPostList(q values) (postList, error) {
 		{Name: "since", Values: stamp(l.query.Since)}, {Name: "until", Values: stamp(l.query.Until)},
 		{Name: "all", Values: all},
 		{Name: "author", Values: l.query.Authors}, {Name: "notAuthor", Values: l.query.NotAuthors},
+		{Name: "maxTags", Values: q.all("maxTags")}, {Name: "media", Values: l.media}, {Name: "selfLabels", Values: q.all("selfLabels")},
 	} {
 		if len(f.Values) > 0 {
 			filters = append(filters, f)

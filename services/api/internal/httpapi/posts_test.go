@@ -415,6 +415,8 @@ func TestFilters(t *testing.T) {
 		if i%3 == 0 {
 			change.New.Account = other
 		}
+		change.New.Record = []byte(fmt.Sprintf(`{"embed":{"$type":"app.bsky.embed.%s","media":{"$type":"app.bsky.embed.images"}},"labels":{"values":[%s]}}`,
+			[]string{"recordWithMedia", "video", "record"}[i/2%3], []string{`{"val":"nudity"}`, ""}[i/6%2]))
 		x.posts[uri] = change.New
 		x.write(t, change)
 	}
@@ -433,6 +435,16 @@ func TestFilters(t *testing.T) {
 		{"author", []string{"art"}, []string{"author=did:plc:other"}, func(p *write.Post) bool { return hasAny(p, "art") && p.Account == other }},
 		{"two authors", []string{"art"}, []string{"author=did:plc:other", "author=did:plc:nobody"}, func(p *write.Post) bool { return hasAny(p, "art") && p.Account == other }},
 		{"notAuthor", []string{"art"}, []string{"notAuthor=did:plc:other"}, func(p *write.Post) bool { return hasAny(p, "art") && p.Account != other }},
+		{"maxTags", []string{"art"}, []string{"maxTags=2"}, func(p *write.Post) bool { return hasAny(p, "art") && len(p.Tags) <= 2 }},
+		{"image", []string{"art"}, []string{"media=image"}, func(p *write.Post) bool { return hasAny(p, "art") && hasTrait(p, event.HasImage) }},
+		{"image or video", []string{"art"}, []string{"media=video", "media=image"}, func(p *write.Post) bool { return hasAny(p, "art") && hasTrait(p, event.HasMedia) }},
+		{"any media", []string{"art"}, []string{"media=any"}, func(p *write.Post) bool { return hasAny(p, "art") && hasTrait(p, event.HasMedia) }},
+		{"no media", []string{"art"}, []string{"media=none"}, func(p *write.Post) bool { return hasAny(p, "art") && !hasTrait(p, event.HasMedia) }},
+		{"no media, or a video", []string{"art"}, []string{"media=none", "media=video"}, func(p *write.Post) bool { return hasAny(p, "art") && !hasTrait(p, event.HasImage) }},
+		{"labelled", []string{"art"}, []string{"selfLabels=only"}, func(p *write.Post) bool { return hasAny(p, "art") && hasTrait(p, event.SelfLabelled) }},
+		{"not labelled", []string{"art"}, []string{"selfLabels=exclude", "media=any"}, func(p *write.Post) bool {
+			return hasAny(p, "art") && !hasTrait(p, event.SelfLabelled) && hasTrait(p, event.HasMedia)
+		}},
 		{"any, said", []string{"art", "photo"}, []string{"match=any"}, func(p *write.Post) bool { return hasAny(p, "art", "photo") }},
 		{"none", []string{"art"}, []string{"none=Photo"}, func(p *write.Post) bool { return hasAny(p, "art") && !hasAny(p, "photo") }},
 		{"lang", []string{"art"}, []string{"lang=EN"}, func(p *write.Post) bool { return hasAny(p, "art") && slices.Contains(p.Langs, "en-US") }},
@@ -502,6 +514,8 @@ func TestTokensOfFilters(t *testing.T) {
 		"tags=a", "tags=a&tags=b", "all=a", "all=a&all=b", "tags=a&all=b", "tags=b&all=a", "tags=a&none=b", "tags=a&lang=b",
 		"tags=a&since=2026-11-01T00:00:00Z", "tags=a&until=2026-11-01T00:00:00Z",
 		"tags=a&author=did:plc:a", "tags=a&author=did:plc:b", "tags=a&author=did:plc:a&author=did:plc:b", "tags=a&notAuthor=did:plc:a",
+		"tags=a&maxTags=1", "tags=a&maxTags=10", "tags=a&media=any", "tags=a&media=image", "tags=a&media=none", "tags=a&media=none&media=image",
+		"tags=a&selfLabels=exclude", "tags=a&selfLabels=only",
 	} {
 		q, err := parseQuery(raw, postsParams)
 		require.NoError(t, err)
@@ -517,6 +531,8 @@ func TestTokensOfFilters(t *testing.T) {
 func hasAny(p *write.Post, tags ...string) bool {
 	return slices.ContainsFunc(tags, func(tag string) bool { return slices.Contains(p.Tags, tag) })
 }
+
+func hasTrait(p *write.Post, trait event.Traits) bool { return event.TraitsOf(p.Record)&trait != 0 }
 
 func hasAll(p *write.Post, tags ...string) bool {
 	return !slices.ContainsFunc(tags, func(tag string) bool { return !slices.Contains(p.Tags, tag) })

@@ -124,6 +124,16 @@ func TestRefused(t *testing.T) {
 		{"token with an author", posts + "tags=art&author=did:plc:a&after=" + good, codeCursorMismatch},
 		{"token of another author", posts + "tags=art&author=did:plc:a&after=" + filtered("author=did:plc:b"), codeCursorMismatch},
 		{"token of an author left out", posts + "tags=art&author=did:plc:a&after=" + filtered("notAuthor=did:plc:a"), codeCursorMismatch},
+		{"maxTags 0", posts + "tags=art&maxTags=0", codeInvalidMaxTags},
+		{"maxTags 101", posts + "tags=art&maxTags=101", codeInvalidMaxTags},
+		{"maxTags in words", posts + "tags=art&maxTags=five", codeInvalidMaxTags},
+		{"maxTags twice", posts + "tags=art&maxTags=5&maxTags=5", codeRepeatedParameter},
+		{"media of another kind", posts + "tags=art&media=audio", codeInvalidMedia},
+		{"media empty", posts + "tags=art&media=", codeInvalidMedia},
+		{"selfLabels of another kind", posts + "tags=art&selfLabels=include", codeInvalidSelfLabels},
+		{"token with fewer tags", posts + "tags=art&maxTags=5&after=" + filtered("maxTags=6"), codeCursorMismatch},
+		{"token with media", posts + "tags=art&media=image&after=" + filtered("media=any"), codeCursorMismatch},
+		{"token with self-labels", posts + "tags=art&selfLabels=only&after=" + filtered("selfLabels=exclude"), codeCursorMismatch},
 		{"any language", posts + "tags=art&lang=*", codeInvalidLang},
 		{"lang empty", posts + "tags=art&lang=", codeInvalidLang},
 		{"lang with an underscore", posts + "tags=art&lang=en_US", codeInvalidLang},
@@ -370,8 +380,8 @@ func TestCodesAreDocumented(t *testing.T) {
 	var want []string
 	for _, c := range []code{
 		codeInvalidQuery, codeQueryTooLong, codeUnknownParameter, codeRepeatedParameter, codeConflicting, codeMissingTags,
-		codeTooManyTags, codeTagsTooLong, codeInvalidTag, codeInvalidMatch, codeInvalidLang, codeInvalidAuthor, codeInvalidTime, codeInvalidWindow, codeInvalidPrefix, codeInvalidLimit, codeInvalidPage, codeInvalidCursor, codeCursorMismatch, codeCursorExpired, codeInvalidHost, codeNotFound,
-		codeMethodNotAllowed, codeRateLimited, codeInternal, codeUnavailable, codeTimeout, codeOverloaded,
+		codeTooManyTags, codeTagsTooLong, codeInvalidTag, codeInvalidMatch, codeInvalidLang, codeInvalidAuthor, codeInvalidMaxTags, codeInvalidMedia, codeInvalidSelfLabels, codeInvalidTime, codeInvalidWindow, codeInvalidPrefix, codeInvalidLimit, codeInvalidPage, codeInvalidCursor, codeCursorMismatch, codeCursorExpired, codeInvalidHost, codeNotFound,
+		codeMethodNotAllowed, codeRateLimited, codeInternal, codeUnavailable, codeTimeout, codeOverloaded, codeFilterNotReady,
 	} {
 		want = append(want, string(c))
 		require.Contains(t, doc.Info.Description, fmt.Sprintf("| `%s` | %d |", c, c.status()))

@@ -100,6 +100,7 @@ func TestSpecExamples(t *testing.T) {
 	at := time.Date(2026, 11, 20, 21, 44, 58, 201e6, time.UTC)
 	_, c := x.newPost(example(one, "rkey"), at, "art", "ink")
 	c.New.Key, c.New.Langs = event.NewKey(at, event.URI(x.author.DID, c.New.Rkey)), []string{"en"}
+	c.New.Record = []byte(strings.Replace(string(c.New.Record), "{", `{"embed":{"$type":"app.bsky.embed.images","images":[]},`, 1))
 	x.write(t, c)
 	s := serve(t, x.open(t), withFeeds(t, "art", "tags=art"))
 	var admin Admin

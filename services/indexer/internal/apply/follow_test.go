@@ -36,6 +36,10 @@ var followed = []query.PostQuery{
 	{Tags: []string{"t1", "t2"}, All: []string{"art"}},
 	{Tags: []string{"art"}, Authors: []string{did + "0", did + "2"}},
 	{Tags: []string{"t0", "art"}, NotAuthors: []string{did + "1"}},
+	{Tags: []string{"art"}, MaxTags: 1},
+	{Tags: []string{"art", "t0"}, Media: event.HasImage | event.HasVideo},
+	{Tags: []string{"art"}, NoMedia: true, SelfLabels: query.ExcludeSelfLabels},
+	{All: []string{"art"}, SelfLabels: query.OnlySelfLabels},
 	{Tags: []string{"never"}},
 }
 
@@ -137,6 +141,8 @@ func (w *followedIndex) events() (events []event.Event) {
 		}
 		ev.DID = fmt.Sprint(did, rng.IntN(3))
 		if ev.IsPost() && len(ev.Tags) > 0 {
+			ev.Record = fmt.Appendf(nil, `{"embed":{"$type":"app.bsky.embed.%s"},"labels":{"values":[%s]},"n":%d}`,
+				[]string{"images", "video", "record"}[rng.IntN(3)], []string{"", "", `{"val":"nudity"}`}[rng.IntN(3)], w.rev)
 			ev.Langs = [][]string{nil, {"en"}, {"en-GB", "de"}, {"de"}}[rng.IntN(4)]
 			// Late posts, whose time is long over, and some that are ahead of theirs.
 			ev.CreatedAt = at(w.second - 40 + rng.IntN(60)).Format(time.RFC3339)

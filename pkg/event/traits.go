@@ -1,0 +1,216 @@
+package event
+
+import (
+	"bytes"
+	"encoding/json"
+)
+
+// Traits are what filters ask of a post's record, as bits. They are stored: a bit keeps its meaning.
+type Traits int16
+
+// The traits of a post: what is attached to it, and whether its author labelled it.
+const (
+	HasImage     Traits = 1 << iota // app.bsky.embed.images
+	HasVideo                        // app.bsky.embed.video
+	HasGallery                      // app.bsky.embed.gallery
+	HasLink                         // app.bsky.embed.external
+	SelfLabelled                    // com.atproto.label.defs#selfLabels with a value
+
+	// HasMedia are all kinds of attachments.
+	HasMedia = HasImage | HasVideo | HasGallery | HasLink
+)
+
+// recordWithMedia is the embed that has another one beside a quoted post.
+const recordWithMedia = "app.bsky.embed.recordWithMedia"
+
+// TraitsOf reads a record as JSON. What does not match the lexicon has no trait.
+//
+// It reads the few fields that it needs and passes the rest over: decoding whole records would cost
+// the indexer several times as much.
+func TraitsOf(record []byte) (t Traits) {
+	fields(record, func(name string, value []byte) {
+		switch name {
+		case "embed":
+			t = t&^HasMedia | mediaOf(value, true)
+		case "labels":
+			if t &^= SelfLabelled; labelled(value) {
+				t |= SelfLabelled
+			}
+		}
+	})
+	return t
+}
+
+// mediaOf is the kind of an embed, or of the media in it.
+func mediaOf(embed []byte, outer bool) Traits {
+	var kind string
+	var media []byte
+	fields(embed, func(name string, value []byte) {
+		switch name {
+		case "$type":
+			kind = text(value)
+		case "media":
+			media = value
+		}
+	})
+	switch kind {
+	case "app.bsky.embed.images":
+		return HasImage
+	case "app.bsky.embed.video":
+		return HasVideo
+	case "app.bsky.embed.gallery":
+		return HasGallery
+	case "app.bsky.embed.external":
+		return HasLink
+	case recordWithMedia:
+		if outer {
+			return mediaOf(media, false)
+		}
+	}
+	return 0
+}
+
+// labelled reports whether there is a label among the values.
+func labelled(labels []byte) (is bool) {
+	fields(labels, func(name string, values []byte) {
+		if name == "values" {
+			is = false
+			elements(values, func(value []byte) {
+				val := ""
+				fields(value, func(name string, value []byte) {
+					if name == "val" {
+						val = text(value)
+					}
+				})
+				is = is || val != ""
+			})
+		}
+	})
+	return is
+}
+
+// fields calls fn with the fields of a JSON object, in order; anything else has none. The text is
+// valid JSON, or what is found of it is arbitrary.
+func fields(object []byte, fn func(name string, value []byte)) {
+	b := trimSpace(object)
+	if len(b) == 0 || b[0] != '{' {
+		return
+	}
+	for b = b[1:]; ; b = b[1:] {
+		b = trimSpace(b)
+		n := valueEnd(b)
+		if n == 0 || b[0] != '"' {
+			return
+		}
+		name := b[:n]
+		b = trimSpace(b[n:])
+		if len(b) == 0 || b[0] != ':' {
+			return
+		}
+		b = trimSpace(b[1:])
+		if n = valueEnd(b); n == 0 {
+			return
+		}
+		fn(text(name), b[:n])
+		if b = trimSpace(b[n:]); len(b) == 0 || b[0] != ',' {
+			return
+		}
+	}
+}
+
+// elements calls fn with the elements of a JSON array, as fields.
+func elements(array []byte, fn func(value []byte)) {
+	b := trimSpace(array)
+	if len(b) == 0 || b[0] != '[' {
+		return
+	}
+	for b = b[1:]; ; b = b[1:] {
+		b = trimSpace(b)
+		n := valueEnd(b)
+		if n == 0 {
+			return
+		}
+		fn(b[:n])
+		if b = trimSpace(b[n:]); len(b) == 0 || b[0] != ',' {
+			return
+		}
+	}
+}
+
+func trimSpace(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\n' || b[0] == '\t' || b[0] == '\r') {
+		b = b[1:]
+	}
+	return b
+}
+
+// valueEnd is where the JSON value ends that b begins with, 0 where there is none.
+func valueEnd(b []byte) int {
+	depth := 0
+	for i := 0; i < len(b); i++ {
+		switch b[i] {
+		case '"':
+			n := stringEnd(b[i:])
+			if n == 0 {
+				return 0
+			}
+			i += n - 1
+		case '{', '[':
+			depth++
+			continue
+		case '}', ']':
+			if depth == 0 {
+				return i
+			}
+			depth--
+		case ',', ':', ' ', '\t', '\r', '\n':
+			if depth == 0 {
+				return i
+			}
+			continue
+		default:
+			continue
+		}
+		if depth == 0 {
+			return i + 1
+		}
+	}
+	if depth == 0 {
+		return len(b)
+	}
+	return 0
+}
+
+// stringEnd is where the string ends that b begins with, 0 where it does not.
+func stringEnd(b []byte) int {
+	for i := 1; i < len(b); i++ {
+		n := bytes.IndexByte(b[i:], '"')
+		if n < 0 {
+			return 0
+		}
+		i += n
+		escapes := 0
+		for b[i-1-escapes] == '\\' {
+			escapes++
+		}
+		if escapes%2 == 0 {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// text is the string in a JSON value, "" where it is none.
+func text(value []byte) string {
+	if len(value) < 2 || value[0] != '"' {
+		return ""
+	}
+	if in := value[1 : len(value)-1]; bytes.IndexByte(in, '\\') < 0 {
+		return string(in)
+	}
+	var s string
+	if json.Unmarshal(value, &s) != nil {
+		return ""
+	}
+	return s
+}
