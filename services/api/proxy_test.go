@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"html"
 	"io"
 	"net"
 	"net/http"
@@ -246,6 +247,19 @@ func TestBehindAPath(t *testing.T) {
 		}
 	}
 	require.Equal(t, 3, tags)
+	reference := regexp.MustCompile(`(?:href|src|action)="([^"]*)"`)
+	for _, path := range []string{"search?tags=art", "tag/art", "tag?tag=ac%2Fdc", "post/did:plc:author/post0", "wall?tags=art", "embed?tags=art", "status", "docs"} {
+		at := follow(here, path)
+		a := nginx.get(t, http.MethodGet, strings.TrimPrefix(at.RequestURI(), nginx.prefix))
+		page, err := io.ReadAll(a.Body)
+		require.NoError(t, err)
+		require.Equal(t, http.StatusOK, a.StatusCode, path)
+		for _, m := range reference.FindAllStringSubmatch(string(page), -1) {
+			if to := html.UnescapeString(m[1]); !strings.HasPrefix(to, "https://bsky.app/") {
+				follow(at, to)
+			}
+		}
+	}
 	var post struct{ Rkey string }
 	ask(follow(here, "v1/posts/did:plc:author/post0"), &post)
 	require.Equal(t, "post0", post.Rkey)

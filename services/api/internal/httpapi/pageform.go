@@ -8,20 +8,12 @@ import (
 	"github.com/tagstream/tagstream/services/api/internal/site"
 )
 
-// listParams are those of /v1/posts that say which posts; pageParams those of the site's pages of
-// posts, which have one size.
+// pageParams are those of the site's pages of posts, formParams what the search bar sends: also empty
+// fields, which mean nothing, and those that become others.
 var (
-	listParams = postsParams.without("limit", "after", "before", "first", "last")
-	pageParams = params{single: append(slices.Clone(listParams.single), "after", "before"), repeated: listParams.repeated}
-	// formParams are what the search bar sends: also empty fields, which mean nothing, and those that
-	// become others.
-	formParams = params{single: append(slices.Clone(pageParams.single), "q", "as", "window"), repeated: listParams.repeated}
+	pageParams = filters.and("after", "before")
+	formParams = pageParams.and("q", "as", "window")
 )
-
-func (p params) without(names ...string) params {
-	gone := func(name string) bool { return slices.Contains(names, name) }
-	return params{single: slices.DeleteFunc(slices.Clone(p.single), gone), repeated: slices.DeleteFunc(slices.Clone(p.repeated), gone)}
-}
 
 func (p params) takes(name string) bool {
 	return slices.Contains(p.single, name) || slices.Contains(p.repeated, name)
@@ -42,10 +34,20 @@ func canonical(form values, now time.Time) (q values, changed bool) {
 		}
 	}
 	as, _ := form.get("as")
+	match, _ := form.get("match")
 	for _, p := range form {
 		value := strings.TrimSpace(p.value)
 		switch p.name {
 		case "as":
+		case "match":
+			if value != "all" && value != "any" {
+				add(p.name, value)
+			}
+		case "tags":
+			if match == "all" {
+				p.name = "all"
+			}
+			add(p.name, value)
 		case "q":
 			for _, word := range words(value) {
 				name := as
@@ -93,7 +95,7 @@ type roles []role
 var formRoles = roles{{"tags", "any"}, {"all", "all"}, {"none", "not"}}
 
 func (r roles) has(name string) bool {
-	return listParams.takes(name) && slices.ContainsFunc(r, func(one role) bool { return one.name == name })
+	return slices.ContainsFunc(r, func(one role) bool { return one.name == name })
 }
 
 var formFields = []site.Field{
@@ -110,7 +112,7 @@ var formFields = []site.Field{
 
 // searchBar shows a query in the search bar.
 func searchBar(q values) site.Search {
-	bar := site.Search{HasAll: formRoles.has("all")}
+	var bar site.Search
 	for i, p := range q {
 		for _, role := range formRoles {
 			if role.name == p.name {

@@ -24,7 +24,7 @@ func (h *Handler) first(r *http.Request) (*response, error) {
 }
 
 const (
-	homeTags  = 10
+	homeTags  = 8
 	homeMixed = 4 // of so many tags the first page shows posts
 	homePosts = 12
 )
@@ -108,7 +108,8 @@ func (h *Handler) freshWords(s query.Status) string {
 
 // found is a list that a page shows.
 type found struct {
-	q    values // its parameters
+	form values // all parameters
+	q    values // those of the list
 	list postList
 	body site.Found
 	// query is that of the list alone, without a place in it.
@@ -129,7 +130,7 @@ func (h *Handler) find(r *http.Request, extra ...string) (f found, elsewhere *re
 	if changed {
 		return f, &response{status: http.StatusSeeOther, header: map[string]string{"Location": "?" + q.replace(nil, nil)}}, nil
 	}
-	f.q = slices.DeleteFunc(slices.Clone(q), func(p pair) bool { return slices.Contains(extra, p.name) })
+	f.form, f.q = q, slices.DeleteFunc(slices.Clone(q), func(p pair) bool { return slices.Contains(extra, p.name) })
 	f.query = f.q.replace([]string{"after", "before"}, nil)
 	f.body.Search = searchBar(f.q)
 	f.list, f.body.List, f.page, err = h.pageOfPosts(r, f.q, q, "./")
@@ -138,6 +139,9 @@ func (h *Handler) find(r *http.Request, extra ...string) (f found, elsewhere *re
 	}
 	return f, nil, err
 }
+
+// isNewest reports whether the page is the newest of its list, which the live tail goes on with.
+func (f *found) isNewest() bool { return !f.q.has("after") && !f.q.has("before") }
 
 // searchPage is /search.
 func (h *Handler) searchPage(r *http.Request) (*response, error) {
@@ -161,8 +165,11 @@ func (h *Handler) searchPage(r *http.Request) (*response, error) {
 		f.body.Asked, f.body.Heading, f.body.Links = true, f.list.title(), listLinks(root, f.query)
 		p.Title, p.URL, p.Feeds = f.body.Heading, h.address(r), siteFeeds(root, f.body.Heading, f.query)
 	}
-	if !f.q.has("after") && !f.q.has("before") {
+	if f.isNewest() {
 		f.body.Newer = ""
+		if f.body.Asked {
+			p.Stream = f.query
+		}
 	}
 	p.Body = f.body
 	res, err := h.page("search", p)

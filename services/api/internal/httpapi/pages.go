@@ -23,6 +23,11 @@ const (
 	routePageTag    = "page_tag"
 	routePageTagAsk = "page_tag_by_query"
 	routePagePost   = "page_post"
+	routePageWall   = "page_wall"
+	routePageEmbed  = "page_embed"
+	routePageStatus = "page_status"
+	routePageDocs   = "page_docs"
+	routeEmbedJS    = "embed_script"
 	routeAsset      = "asset"
 	routeRobots     = "robots"
 )
@@ -42,6 +47,11 @@ func (h *Handler) pageRoutes() []route {
 		{routePageTag, "/tag/{tag}", "one tag, for people", h.tagPage},
 		{routePageTagAsk, "/tag", "the same with ?tag=", h.tagPageByQuery},
 		{routePagePost, "/post/{did}/{rkey}", "one post, for people", h.postPageOne},
+		{routePageWall, "/wall", "posts as they come, on a big screen", h.show("wall")},
+		{routePageEmbed, "/embed", "posts as they come, within another site's page", h.show("embed")},
+		{routePageStatus, "/status", "how fresh the index is, in words", h.statusPage},
+		{routePageDocs, "/docs", "every route with a form that asks it", h.docsPage},
+		{routeEmbedJS, "/embed.js", "the line of script that makes an embed", h.embedScript},
 		{routeAsset, "/static/{file}", "what the pages load", h.asset},
 		{routeRobots, "/robots.txt", "what crawlers may read", h.robots},
 	}
@@ -164,6 +174,9 @@ func listLinks(root, query string) []site.Link {
 	return []site.Link{
 		{Name: "Feed", URL: root + "v1/feeds/posts.rss?" + query},
 		{Name: "JSON", URL: root + "v1/posts?" + query},
+		{Name: "Live", URL: root + "v1/stream?" + query},
+		{Name: "Wall", URL: root + "wall?" + query},
+		{Name: "Embed", URL: root + "embed?" + query},
 	}
 }
 
@@ -204,6 +217,10 @@ func (h *Handler) showTag(r *http.Request, here values, raw, root string) (*resp
 	if err != nil {
 		return nil, err
 	}
+	newest := !here.has("after") && !here.has("before")
+	if newest {
+		posts.Newer = ""
+	}
 	now, only := time.Now(), values{{"tags", name}}.replace(nil, nil)
 	body := site.TagPage{List: posts, Name: name, Count: history.Posts, Week: site.DrawWeek(history.Hours), Links: listLinks(root, only)}
 	if !history.First.IsZero() {
@@ -215,10 +232,14 @@ func (h *Handler) showTag(r *http.Request, here values, raw, root string) (*resp
 		body.Last = &last
 	}
 	body.Related = siteTags(root, related(page.Rows, name)...)
-	return h.page("tag", &site.Page{
+	p := &site.Page{
 		Root: root, URL: h.address(r), Title: "#" + name, Description: site.Count(history.Posts) + " posts on Bluesky tagged #" + name + ", newest first.",
 		NoIndex: len(here) > 0, Feeds: siteFeeds(root, list.title(), only), Body: body,
-	})
+	}
+	if newest {
+		p.Stream = only
+	}
+	return h.page("tag", p)
 }
 
 const maxRelated = 12

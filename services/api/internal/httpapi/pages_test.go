@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -61,7 +62,9 @@ func (a pageAnswer) check(t testing.TB) {
 		case "script":
 			require.NotEmpty(t, attr(n, "src"))
 			require.Nil(t, n.FirstChild, "no inline script")
-		case "style", "iframe", "object", "embed", "base":
+		case "base":
+			require.Empty(t, attr(n, "href"))
+		case "style", "iframe", "object", "embed":
 			t.Errorf("a page has <%s>", n.Data)
 		case "a":
 			target := attr(n, "href")
@@ -207,6 +210,8 @@ func TestSearchForm(t *testing.T) {
 		"q=%23Art,+photo++-nsfw":                   "tags=Art&tags=photo&none=nsfw",
 		"tags=art&q=nsfw&as=none":                  "tags=art&none=nsfw",
 		"tags=art&q=art":                           "tags=art",
+		"tags=art&tags=photo&match=all":            "all=art&all=photo",
+		"q=art+%2Bphoto+-%23nsfw&as=all":           "all=art&all=photo&none=nsfw",
 		"tags=art&lang=en,pt-BR":                   "tags=art&lang=en&lang=pt-BR",
 		"tags=art&since=2026-11-01T12%3A00&until=": "tags=art&since=2026-11-01T12%3A00%3A00Z",
 	} {
@@ -370,4 +375,69 @@ func TestAssets(t *testing.T) {
 	require.NoError(t, err)
 	res.Body.Close()
 	require.Equal(t, http.StatusNotFound, res.StatusCode)
+}
+
+// TestShows: a wall and an embed are the newest page of a list that follows the live tail; only
+// embeds may be framed.
+func TestShows(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	uri := x.add(t, "one", t0, "art")
+	s := serve(t, x.open(t))
+	for path, framed := range map[string]bool{"/wall": false, "/embed": true} {
+		a := s.visit(t, path+"?tags=art&theme=dark&accent=pink&size=large")
+		require.Equal(t, []string{uri}, a.shown())
+		require.Contains(t, a.body, `<html lang="en" data-theme="dark" data-accent="pink" data-size="large">`)
+		require.Contains(t, a.body, `data-stream="tags=art"`)
+		require.Equal(t, framed, strings.Contains(a.header.Get("Content-Security-Policy"), "frame-ancestors *"), path)
+		require.Equal(t, http.StatusBadRequest, s.visit(t, path+"?tags=art&theme=x%22").status)
+		require.Equal(t, http.StatusBadRequest, s.visit(t, path).status)
+	}
+	res, err := http.Get(s.url + "/embed.js")
+	require.NoError(t, err)
+	res.Body.Close()
+	require.Contains(t, res.Header.Get("Content-Type"), "javascript")
+}
+
+// TestStatusPage: the index's condition in words.
+func TestStatusPage(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	s := serve(t, x.open(t))
+	require.Contains(t, s.visit(t, "/status").body, "Nothing is indexed yet.")
+	x.add(t, "one", t0, "art")
+	require.Contains(t, text(s.visit(t, "/status").root), "1 post with 1 tag")
+}
+
+// TestDocsPage: each route has a form, and what it is filled in with answers.
+func TestDocsPage(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	x.add(t, "one", t0, "art")
+	s := serve(t, x.open(t), withFeeds(t, "art", "tags=art"))
+	a := s.visit(t, "/docs")
+	forms := 0
+	for form := range a.root.Descendants() {
+		if form.Type != html.ElementNode || form.Data != "form" || attr(form, "class") != "try" {
+			continue
+		}
+		forms++
+		sent := url.Values{}
+		for n := range form.Descendants() {
+			if name := attr(n, "name"); name != "" {
+				sent.Set(name, attr(n, "value"))
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/docs?"+sent.Encode(), nil)
+		require.NoError(t, err)
+		res, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		require.Equal(t, http.StatusOK, res.StatusCode, "%s", res.Request.URL)
+		require.NotEqual(t, contentHTML, res.Header.Get("Content-Type"), "%s", res.Request.URL)
+		cancel() // the stream's goes on
+		res.Body.Close()
+	}
+	require.Equal(t, len(s.handler.routes()), forms)
+	require.Equal(t, http.StatusNotFound, s.visit(t, "/docs?route=nothing").status)
 }

@@ -39,7 +39,7 @@ const (
 var routeNames = []string{
 	routeIndex, routeOpenAPI, routeRecent, routePosts, routePost, routeChanges, routeStream, routeTags, routeTag, routeTagAsk, routeStatus, routeFeedRSS, routeFeedAtom, routeFeedJSON, routeFeedOPML,
 	routeDID, routeDescribeFeeds, routeSkeleton, routeSearch, routeNone, routeAdminTags,
-	routePageSearch, routePageTag, routePageTagAsk, routePagePost, routeAsset, routeRobots,
+	routePageSearch, routePageTag, routePageTagAsk, routePagePost, routePageWall, routePageEmbed, routePageStatus, routePageDocs, routeEmbedJS, routeAsset, routeRobots,
 }
 
 // allowedMethods of every route.

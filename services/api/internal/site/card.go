@@ -14,10 +14,11 @@ import (
 	"github.com/tagstream/tagstream/services/api/internal/record"
 )
 
-// Limits of what a card shows. Bluesky's own posts have at most 3,000 bytes of text and 300
-// characters; records of others can have much more.
+// Limits of what a card shows. Bluesky's own posts have at most 3,000 bytes of text; of records that
+// have more, only the beginning is shown.
 const (
 	maxText     = 3000
+	beginning   = 1000
 	maxLinks    = 60
 	maxShort    = 300 // names, titles and alt texts
 	maxTags     = 20
@@ -155,7 +156,13 @@ func brief(s string) string {
 
 // text adds the text, as much as a card shows. Beyond maxLinks, links are plain text.
 func (c *Card) text(spans []record.Span, root string) {
-	left, links := maxText, 0
+	left, links := 0, 0
+	for _, span := range spans {
+		left += len(span.Text)
+	}
+	if left > maxText {
+		left = beginning
+	}
 	for _, span := range spans {
 		words, cut := cutText(span.Text, left)
 		left -= len(words)

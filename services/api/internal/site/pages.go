@@ -23,8 +23,6 @@ type Search struct {
 	Chips []Chip
 	// Typed is what was typed and is not understood.
 	Typed string
-	// HasAll says that "all of" is on offer.
-	HasAll bool
 	// Open shows the filters.
 	Open   bool
 	Fields []Field
@@ -75,6 +73,37 @@ type Found struct {
 	Problem string
 	Hints   []string
 	Links   []Link
+}
+
+// Show is a list without the rest: a wall or an embed. Plain leads to the search.
+type Show struct {
+	List
+	Plain string
+}
+
+// Status is the index's condition in words.
+type Status struct {
+	Fresh   string
+	Words   []string
+	Figures []Figure
+}
+
+// Figure is a number with its name.
+type Figure struct{ Name, Value string }
+
+// Route is a route of the API with a form that asks it.
+type Route struct {
+	Name, Path, About string
+	// Asked is the path to ask, relative to the root.
+	Asked  string
+	Inputs []Input
+}
+
+// Input is a parameter in the form of a route.
+type Input struct {
+	Name, Value, Hint string
+	Required          bool
+	Options           []string
 }
 
 // TagPage is the page of a tag.
@@ -138,7 +167,7 @@ func Factor(posts int64, expected float64) string {
 // Fresh says how fresh the index is: lag is how far behind the network, and negative before anything
 // was indexed; silent says that nothing new comes in.
 func Fresh(lag time.Duration, silent bool, posts, tags int64) string {
-	size := fmt.Sprintf("%s posts with %s tags", Count(posts), Count(tags))
+	size := fmt.Sprintf("%s %s with %s %s", Count(posts), plural(posts, "post"), Count(tags), plural(tags, "tag"))
 	switch {
 	case lag < 0:
 		return "Nothing is indexed yet."
