@@ -66,10 +66,18 @@ func Check(ctx context.Context, baseURL string, want *Index, options ...Option) 
 // The names in the queries must be in normal form.
 func CheckQueries(t testing.TB, baseURL string, want *Index, queries []Query, limit int, options ...Option) {
 	t.Helper()
+	report(t, Lists(t.Context(), baseURL, want, queries, limit, options...))
+}
+
+// Lists is CheckQueries that returns the first difference.
+func Lists(ctx context.Context, baseURL string, want *Index, queries []Query, limit int, options ...Option) error {
 	c := newChecker(baseURL, want, options)
 	for _, q := range queries {
-		report(t, c.walkPosts(t.Context(), q, limit, everyStep))
+		if err := c.walkPosts(ctx, q, limit, everyStep); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 // CheckTags is CheckHTTP of the tags alone: their list, completions, and numbers.
