@@ -133,8 +133,10 @@ func TestNextDoesNotWaitAtTheTip(t *testing.T) {
 	r := openReader(t, js, 1)
 	var got []uint64
 	for len(got) < 3 {
-		batch, err := r.Next(within(t, patience), 100, 10*patience)
+		ctx := within(t, patience)
+		batch, err := r.Next(ctx, 100, 10*patience)
 		require.NoError(t, err)
+		require.NoError(t, ctx.Err(), "it waited for as long as it may")
 		for _, m := range batch {
 			ev, err := m.Event()
 			require.NoError(t, err)
