@@ -131,7 +131,7 @@ func (e *Event) badAuthor() string {
 		return "rev"
 	case p != nil && (len(p.DisplayName) > MaxNameBytes || !utf8.ValidString(p.DisplayName) || strings.ContainsRune(p.DisplayName, 0)):
 		return "profile.displayName"
-	case p != nil && p.Avatar != "" && !validCID(p.Avatar):
+	case p != nil && p.Avatar != "" && !ValidCID(p.Avatar):
 		return "profile.avatar"
 	case h != nil && h.Name != "" && NormalizeHandle(h.Name) != h.Name:
 		return "handle.name"

@@ -190,7 +190,7 @@ func (e *Event) Validate() error {
 			return bad("langs")
 		}
 	}
-	if !validCID(e.CID) {
+	if !ValidCID(e.CID) {
 		return bad("cid")
 	}
 	// The schema keeps it as text, and JSON checks no encoding.

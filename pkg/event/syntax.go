@@ -91,9 +91,9 @@ func validLang(s string) bool {
 	return s != "" && len(s) <= maxLangBytes && !strings.ContainsRune(s, 0) && utf8.ValidString(s)
 }
 
-// validCID keeps out what no multibase text has. That it is the record's hash
+// ValidCID keeps out what no multibase text has. That it is the record's hash
 // is upstream's promise.
-func validCID(s string) bool {
+func ValidCID(s string) bool {
 	if s == "" || len(s) > maxCIDBytes {
 		return false
 	}

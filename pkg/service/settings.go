@@ -69,6 +69,14 @@ type Changes struct {
 	Age time.Duration `name:"changes-age" type:"duration" placeholder:"DURATION" default:"168h" help:"how far back /v1/changes reaches; followers that are away for longer list everything again; at least 1h"`
 }
 
+// Consent is whether authors who have opted out are obeyed.
+type Consent struct {
+	Consent string `name:"consent" type:"choice" enum:"respect,ignore" placeholder:"HOW" default:"respect" help:"accounts with the self-label !no-unauthenticated: respect (hide) or ignore (show)"`
+}
+
+// Ignored reports whether they are not.
+func (c Consent) Ignored() bool { return c.Consent == "ignore" }
+
 // Erasure is when payloads of what was removed leave the stream. Off means never.
 type Erasure struct {
 	Within time.Duration `name:"erase-within" type:"age" placeholder:"DURATION" default:"168h" help:"when payloads of removed posts and accounts leave the stream and the dead letters; at least 24h; 0 or off: never"`
@@ -121,6 +129,7 @@ type settings struct {
 	Markers
 	Erasure
 	Changes
+	Consent
 	HTTP
 	Feeds
 	Ops

@@ -26,6 +26,9 @@ type Config struct {
 	MarkerAge time.Duration
 	// ChangesAge is how far back the change feed reaches; 0 means 7 days.
 	ChangesAge time.Duration
+	// IgnoreConsent shows accounts that have opted out of being shown to readers who are not
+	// logged in.
+	IgnoreConsent bool
 	// EraseWithin is the time from the removal of a post or account until its
 	// payloads are erased from the stream; 0 means 7 days, EraseNever never.
 	EraseWithin time.Duration

@@ -178,6 +178,9 @@ func (x *Indexer) index(ctx context.Context, w *write.Writer, cp store.Checkpoin
 		OnDeadLetter: x.metrics.deadLetter,
 		OnApplied:    x.metrics.applied,
 	}
+	if err := a.Consent(ctx, x.cfg.IgnoreConsent); err != nil {
+		return err
+	}
 	p := prune.New(w, prune.Ages{Markers: x.cfg.MarkerAge, Changes: x.cfg.ChangesAge}, x.cfg.EraseWithin != EraseNever, x.metrics.pruned)
 	if x.cfg.EraseWithin == EraseNever {
 		if err := w.KeepNoPayloads(ctx); err != nil {

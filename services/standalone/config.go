@@ -29,8 +29,9 @@ type Config struct {
 	ConnectNATS func(logger *slog.Logger, changed func(error)) (*nats.Conn, error)
 	// NATSDomain is the JetStream domain there.
 	NATSDomain string
-	// ChangesAge and EraseWithin are as the indexer's.
+	// ChangesAge, EraseWithin and IgnoreConsent are as the indexer's.
 	ChangesAge, EraseWithin time.Duration
+	IgnoreConsent           bool
 	// APIListen and OpsListen are host:port.
 	APIListen, OpsListen string
 	// PublicURL, FeedsFile, Media and MaxFollowers are as the api's.
@@ -50,6 +51,7 @@ type Settings struct {
 	NATS         service.NATS     `embed:""`
 	Database     service.Database `embed:""`
 	Changes      service.Changes  `embed:""`
+	Consent      service.Consent  `embed:""`
 	Erasure      service.Erasure  `embed:""`
 	service.HTTP `embed:""`
 	Feeds        service.Feeds `embed:""`
@@ -60,7 +62,7 @@ type Settings struct {
 // *service.ConfigError.
 func (s Settings) Config(dir string) (Config, error) {
 	cfg := Config{
-		DataDir: dir, ChangesAge: s.Changes.Age, EraseWithin: s.Erasure.Within, APIListen: s.HTTP.Listen, OpsListen: s.Ops.Listen,
+		DataDir: dir, ChangesAge: s.Changes.Age, EraseWithin: s.Erasure.Within, IgnoreConsent: s.Consent.Ignored(), APIListen: s.HTTP.Listen, OpsListen: s.Ops.Listen,
 		PublicURL: s.Feeds.PublicURL, FeedsFile: s.Feeds.FeedsFile, Media: s.Media, MaxFollowers: s.Followers, NATSDomain: s.NATS.Domain,
 	}
 	p := &service.Process{Program: service.Standalone}

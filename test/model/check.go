@@ -215,6 +215,7 @@ func (c *checker) checkPosts(ctx context.Context) error {
 		if err := c.want.adopt(stored, indexedAt, sortAt); err != nil {
 			return fmt.Errorf("post %s: %w", p.URI, err)
 		}
+		stored.Author = p.Author // which the account has
 		if err := got.differs(stored); err != nil {
 			return err
 		}
@@ -272,6 +273,7 @@ type postAnswer struct {
 	CID       string          `json:"cid"`
 	DID       string          `json:"did"`
 	Rkey      string          `json:"rkey"`
+	Author    authorAnswer    `json:"author"`
 	Tags      []string        `json:"tags"`
 	Langs     []string        `json:"langs"`
 	CreatedAt json.RawMessage `json:"createdAt"`
@@ -281,12 +283,42 @@ type postAnswer struct {
 	Cursor    string          `json:"cursor"`
 }
 
+// authorAnswer is who wrote a post, null where that is not known.
+type authorAnswer struct {
+	DID         string  `json:"did"`
+	Handle      *string `json:"handle"`
+	DisplayName *string `json:"displayName"`
+	Avatar      *string `json:"avatar"`
+}
+
+func (a authorAnswer) String() string {
+	known := func(s *string) string {
+		if s == nil {
+			return "null"
+		}
+		return strconv.Quote(*s)
+	}
+	return fmt.Sprintf("%s %s %s %s", a.DID, known(a.Handle), known(a.DisplayName), known(a.Avatar))
+}
+
+// answer is the author of a post as the API gives it.
+func (a Author) answer(did string) authorAnswer {
+	known := func(s string) *string {
+		if s == "" {
+			return nil
+		}
+		return &s
+	}
+	return authorAnswer{did, known(a.Handle), known(a.DisplayName), known(a.Avatar)}
+}
+
 // differs says how the answer is not the post, nil when it is.
 func (got *postAnswer) differs(want *Post) error {
 	for _, f := range []struct{ name, got, want string }{
 		{"uri", got.URI, want.URI},
 		{"did", got.DID, want.DID},
 		{"rkey", got.Rkey, want.Rkey},
+		{"author", got.Author.String(), want.Author.answer(want.DID).String()},
 		{"cid", got.CID, want.CID},
 		{"tags", fmt.Sprintf("%q", got.Tags), fmt.Sprintf("%q", want.Tags)},
 		{"langs", fmt.Sprintf("%q", got.Langs), fmt.Sprintf("%q", want.Langs)},

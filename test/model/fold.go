@@ -21,7 +21,8 @@ type Post struct {
 	IndexedAt      time.Time
 	Place          Place  // from when the post entered the index
 	Seq            uint64 // of the message that made this version
-	Hidden         bool   // its account is not active: readers do not see the post
+	Hidden         bool   // its account is not active, or opted out: readers do not see the post
+	Author         Author // as the account's is
 
 	entered entry
 }
@@ -45,8 +46,18 @@ type Index struct {
 	severalHosts bool
 }
 
+// Author is what the index knows of who wrote a post, "" where nothing.
+type Author struct {
+	Handle, DisplayName, Avatar string
+}
+
 type account struct {
+	known    bool // something came of it that is kept
 	inactive bool
+	optedOut bool
+	author   Author
+	rev      string       // that its profile is of
+	named    time.Time    // that its handle is of
 	deleted  bool         // the last account event that applied was a deletion
 	last     *event.Event // the account event that its status comes from, as it was told last
 	floor    string       // the highest rev that the account's erased posts had
@@ -110,13 +121,16 @@ func (x *Index) ApplyEvent(seq uint64, e *event.Event) {
 		if e.Sync == event.SyncOpen {
 			return // its end comes, or it changes nothing
 		}
+		x.account(e.DID).known = true
 		x.account(e.DID).syncRev = max(x.account(e.DID).syncRev, e.Rev)
 		if e.Sync == event.SyncOver {
 			x.dropBelow(e.DID, e.Rev)
 		} else {
 			x.sync = &pendingSync{did: e.DID, rev: e.Rev, time: e.Source.Time}
 		}
-	case event.KindRemove, event.KindDelete, event.KindPosition, event.KindAuthor:
+	case event.KindAuthor:
+		x.applyAuthor(e)
+	case event.KindRemove, event.KindDelete, event.KindPosition:
 	default:
 		panic(fmt.Sprintf("model: event of unknown kind %q", e.Kind))
 	}
@@ -146,6 +160,7 @@ func (x *Index) put(seq uint64, e *event.Event) {
 	if !slices.Equal(olderTags(e.Tags), e.Tags) { // which holds for today's too
 		x.complaints = append(x.complaints, fmt.Sprintf("message %d has tags that are not normalized: %q", seq, e.Tags))
 	}
+	x.account(e.DID).known = true
 	old := x.posts[uri]
 	tags := normalTags(e.Tags) // whatever the rule was when they were stored
 	if len(tags) == 0 {
@@ -227,11 +242,29 @@ func (x *Index) applyAccount(e *event.Event) {
 		return
 	}
 	// A deletion told again takes what came since with it.
-	a.last, a.inactive, a.deleted = e, !e.Active, deleted
+	a.known, a.last, a.inactive, a.deleted = true, e, !e.Active, deleted
 	if deleted {
 		x.erase(e.DID)
+		a.author = Author{} // until a profile of a later rev, or a later handle
 	}
 }
+
+// applyAuthor takes a profile or a handle. Of the profiles the one of the greatest rev counts, of
+// the handles that of the latest time. Of accounts of which nothing is kept they are not kept
+// either, but for a profile that opts out: from then on the account is one of which something is.
+func (x *Index) applyAuthor(e *event.Event) {
+	a := x.account(e.DID)
+	if p := e.Profile; p != nil && e.Rev > a.rev && (a.known || p.OptedOut) {
+		a.known, a.rev, a.optedOut = true, e.Rev, p.OptedOut
+		a.author.DisplayName, a.author.Avatar = p.DisplayName, p.Avatar
+	}
+	if h := e.Handle; h != nil && a.known && h.Time.After(a.named) {
+		a.author.Handle, a.named = h.Name, h.Time
+	}
+}
+
+// hidden reports whether readers see nothing of the account.
+func (a *account) hidden() bool { return a.inactive || a.optedOut }
 
 // comparison is what one status is to another that came before it.
 type comparison int
@@ -332,6 +365,8 @@ func (s *pendingSync) goesOn(e *event.Event) bool {
 		return e.Sync == event.SyncOpen
 	case e.DID != s.did:
 		return false
+	case e.Kind == event.KindAuthor: // a record of the repository, and none of the index
+		return true
 	case e.Kind == event.KindSync: // told again: another repository follows
 		return true
 	case e.Kind != event.KindCreate:

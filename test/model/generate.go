@@ -193,8 +193,10 @@ func (g *generator) change(a *genAccount) {
 		case p < 80: // deleted and made again
 			g.gone(a, key, rev)
 			g.put(pick(g.rng, event.KindCreate, event.KindUpdate), a, key, g.newRev(a))
-		case p < 92:
+		case p < 88:
 			g.status(a)
+		case p < 92:
+			g.author(a, rev)
 		default:
 			g.position()
 		}
@@ -233,6 +235,21 @@ func (g *generator) status(a *genAccount) {
 	if g.chance(30) { // from a host that counts from the start, or by its past
 		last.Source.Seq = uint64(1 + g.rng.IntN(4))
 	}
+}
+
+// author emits a profile at a rev, which mostly opts nobody out, a handle, or both.
+func (g *generator) author(a *genAccount, rev uint64) {
+	e := event.Event{Kind: event.KindAuthor, DID: a.did}
+	if g.chance(70) {
+		e.Rev, e.Profile = tid(rev), &event.Profile{DisplayName: pick(g.rng, "", "Alice", "漢字 🏳️‍🌈", "<b>&"), OptedOut: g.chance(30)}
+		if g.chance(70) {
+			e.Profile.Avatar = fmt.Sprintf("bafkrei%d", g.rng.IntN(9))
+		}
+	}
+	if e.Profile == nil || g.chance(30) {
+		e.Handle = &event.Handle{Name: pick(g.rng, "", "alice.example", "bob.example"), Time: g.now.Add(-time.Duration(g.rng.IntN(3)) * time.Second)}
+	}
+	g.emit(e)
 }
 
 // resync emits a sync and some of what follows it: the repository, at the rev that the sync told
@@ -302,6 +319,9 @@ func (g *generator) scene() {
 	a := newGenAccount(1_000 + len(g.events))
 	a.keys, a.revs = a.keys[:2], g.rev+1
 	g.rev += 10
+	if g.chance(20) {
+		g.author(a, g.newRev(a)) // before anything else is known of it
+	}
 	about := g.rng.IntN(3)
 	g.still = g.chance(50) // statuses of few times
 	g.put(event.KindCreate, a, a.keys[0], a.revs+2)
@@ -310,6 +330,8 @@ func (g *generator) scene() {
 		switch p := g.rng.IntN(100); {
 		case about == 1 && p < 50:
 			g.status(a)
+		case about == 1 && p < 60:
+			g.author(a, rev)
 		case about == 2 && p < 30:
 			g.emit(event.Event{Kind: event.KindSync, DID: a.did, Rev: tid(rev)})
 		case about == 2 && p < 40:
@@ -321,6 +343,9 @@ func (g *generator) scene() {
 		}
 	}
 	g.still = false
+	if about != 0 && g.chance(50) { // so that others are seen, too
+		g.emit(event.Event{Kind: event.KindAuthor, DID: a.did, Rev: tid(a.revs + 8), Profile: &event.Profile{}})
+	}
 	if about == 1 && g.chance(50) { // what came of the account is seen
 		g.emit(event.Event{Kind: event.KindAccount, DID: a.did, Active: true})
 	}

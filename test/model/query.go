@@ -14,7 +14,7 @@ func (x *Index) All() []Post {
 	var all []Post
 	for _, p := range x.posts {
 		c := *p
-		c.Hidden = x.account(p.DID).inactive
+		c.Hidden, c.Author = x.account(p.DID).hidden(), x.account(p.DID).author
 		all = append(all, c)
 	}
 	slices.SortFunc(all, func(a, b Post) int { return b.Place.Compare(a.Place) })

@@ -55,6 +55,14 @@ func parseHistory(t testing.TB, text string) []*event.Event {
 				e.Upstream = &event.Upstream{Seq: uint64(n), Time: base.Add(time.Duration(number) * time.Second)}
 			case name == "ownseq":
 				e.Upstream.Seq = uint64(number)
+			case name == "name": // of a profile; handle= is of n seconds after base, or named= says
+				e.Profile = &event.Profile{DisplayName: value}
+			case w == "out":
+				e.Profile.OptedOut = true
+			case name == "handle":
+				e.Handle = &event.Handle{Name: value, Time: e.Source.Time}
+			case name == "named":
+				e.Handle.Time = base.Add(time.Duration(number) * time.Second)
 			case e.Kind == event.KindPosition:
 				e.Sync = event.SyncState(w)
 			case e.DID == "":
@@ -202,6 +210,16 @@ func TestFoldRules(t *testing.T) {
 		{"which a hidden account's is not", "create a/1 @1; account a suspended own=9 ownseq=5; account a deleted own=9 ownseq=5", "(a/1@1~1)"},
 		{"an earlier deleted erases nothing", "create a/1 @1; account a active at=9; account a deleted at=8 host=two", "a/1@1~1"},
 
+		// Authors.
+		{"opted out hides", "create a/1 @1; author a @2 name=A out", "(a/1@1~1)"},
+		{"also what comes later", "author a @2 name=A out; create a/1 @1", "(a/1@1~2)"},
+		{"until the label goes", "create a/1 @1; author a @2 name=A out; author a @3 name=A", "a/1@1~1"},
+		{"not by an older profile", "create a/1 @1; author a @3 name=A out; author a @2 name=A", "(a/1@1~1)"},
+		{"active is no consent", "create a/1 @1; author a @2 name=A out; account a active", "(a/1@1~1)"},
+		{"consent is not active", "create a/1 @1; account a suspended; author a @2 name=A out; author a @3 name=A", "(a/1@1~1)"},
+		{"a name says nothing of that", "create a/1 @1; author a @2 name=A handle=a.example", "a/1@1~1"},
+		{"nor within a sync", "create a/1 @1; create a/2 @1; sync a @5; author a @5 name=A; create a/2 @5; position", "a/2@5~2"},
+
 		// Sync.
 		{"before the next message the stale post is there", "create a/1 @1; sync a @5", "a/1@1~1"},
 		{"the next message removes it", "create a/1 @1; sync a @5; position", ""},
@@ -245,6 +263,27 @@ func TestFoldRules(t *testing.T) {
 			t.Parallel()
 			require.Equal(t, c.want, state(fold(parseHistory(t, c.history))))
 		})
+	}
+}
+
+// TestAuthorRules has a line for each rule of names.
+func TestAuthorRules(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, history, want string }{
+		{"of a known account", "create a/1 @1; author a @2 name=A handle=a.example", "A a.example"},
+		{"of an unknown one", "author a @2 name=A handle=a.example; create a/1 @1", " "},
+		{"that opts out, and in", "author a @2 name=A out handle=a.example; author a @3 name=B; create a/1 @1", "B a.example"},
+		{"the newest profile", "create a/1 @1; author a @3 name=B; author a @2 name=A; author a @3 name=C", "B "},
+		{"the latest handle", "create a/1 @1; author a handle=b.example named=9; author a handle=a.example named=8; author a handle=c.example named=9", " b.example"},
+		{"a handle that is lost", "create a/1 @1; author a handle=b.example named=8; author a handle= named=9", " "},
+		{"taken by a deletion", "create a/1 @1; author a @2 name=A handle=a.example; account a deleted; account a active; create a/1 @9", " "},
+	} {
+		x := fold(parseHistory(t, c.history))
+		a := x.account("did:plc:a").author
+		require.Equal(t, c.want, a.DisplayName+" "+a.Handle, c.name)
+		for _, p := range x.All() {
+			require.Equal(t, a, p.Author, c.name)
+		}
 	}
 }
 

@@ -56,7 +56,7 @@ func (t *Timeline) ApplyEvent(seq uint64, e *event.Event) {
 	used := map[string]int64{} // posts more, by tag
 	for _, uri := range touched {
 		was, now := current(t.posts[uri]), t.index.posts[uri]
-		if now != nil && t.index.account(now.DID).inactive {
+		if now != nil && t.index.account(now.DID).hidden() {
 			now = nil
 		}
 		if was == nil && now == nil || was != nil && now != nil && was.post.Place == now.Place &&

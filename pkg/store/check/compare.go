@@ -167,6 +167,10 @@ func (r *verification) compareAccounts(ctx context.Context) (done bool, err erro
 			// Which is not known of statuses of before this was kept.
 			err = r.findings.add("account %s has the status that %s told as number %d in %s, and that of %s, number %d, in %s",
 				did, s.host, s.number, r.x.schema, t.host, t.number, r.y.schema)
+		case s.profileRev == t.profileRev && s.profile != t.profile:
+			err = r.findings.add("account %s has another profile in %s than in %s, of one revision", did, r.x.schema, r.y.schema)
+		case s.handleTime.Equal(t.handleTime) && s.handle != t.handle:
+			err = r.findings.add("account %s has another handle in %s than in %s, of one time", did, r.x.schema, r.y.schema)
 		}
 		if err != nil {
 			return false, err
@@ -182,14 +186,22 @@ type accountState struct {
 	// host told the state as its event number, "" where that is not known.
 	host   string
 	number int64
+	// profile and handle are hints of their revision and time: an index that did not know the
+	// account when they came has none.
+	profile    [3]string
+	profileRev string
+	handle     string
+	handleTime time.Time
 }
 
 // accounts returns the next piece of accounts.
 func (x *inspection) accounts(ctx context.Context, after string) ([]accountState, error) {
-	rows, _ := x.tx.Query(ctx, `SELECT did, state, state_host, state_host_seq FROM `+x.table("accounts")+` WHERE did > $1 ORDER BY did LIMIT $2`, after, verifyAccounts)
+	rows, _ := x.tx.Query(ctx, `SELECT did, state, state_host, state_host_seq,
+			display_name, avatar, opted_out::text, profile_rev, handle, handle_time FROM `+x.table("accounts")+` WHERE did > $1 ORDER BY did LIMIT $2`, after, verifyAccounts)
 	accounts, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (accountState, error) {
 		var a accountState
-		err := row.Scan(&a.did, &a.state, &a.host, &a.number)
+		err := row.Scan(&a.did, &a.state, &a.host, &a.number,
+			&a.profile[0], &a.profile[1], &a.profile[2], &a.profileRev, &a.handle, &a.handleTime)
 		return a, err
 	})
 	if err != nil {

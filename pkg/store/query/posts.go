@@ -343,7 +343,7 @@ func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, direction 
 // to: Postgres neither reads nor sends the records behind the page's last one.
 func postsSQL(page string, b *builder) string {
 	return `
-		SELECT total, key, did, rkey, cid, tags, langs, indexed_at, record
+		SELECT total, key, did, rkey, cid, tags, langs, indexed_at, handle, display_name, avatar, record
 		  FROM (SELECT page.total, post.*, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) - bytes AS before
 		          FROM ` + page + ` AS page
 		         CROSS JOIN LATERAL (

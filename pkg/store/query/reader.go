@@ -163,14 +163,16 @@ type PostRow struct {
 	Tags      []string
 	Langs     []string
 	IndexedAt time.Time
+	// Handle, DisplayName and Avatar (a CID) are the author's, "" where not known.
+	Handle, DisplayName, Avatar string
 	// Record is the record as received, as JSON.
 	Record []byte
 }
 
-const postColumns = `p.key, a.did, p.rkey, p.cid, p.tags, p.langs, p.indexed_at, p.record`
+const postColumns = `p.key, a.did, p.rkey, p.cid, p.tags, p.langs, p.indexed_at, a.handle, a.display_name, a.avatar, p.record`
 
 func (p *PostRow) targets() []any {
-	return []any{(*[16]byte)(&p.Key), &p.DID, &p.Rkey, &p.CID, &p.Tags, &p.Langs, &p.IndexedAt, &p.Record}
+	return []any{(*[16]byte)(&p.Key), &p.DID, &p.Rkey, &p.CID, &p.Tags, &p.Langs, &p.IndexedAt, &p.Handle, &p.DisplayName, &p.Avatar, &p.Record}
 }
 
 // outOfSight is true of a post p that a sweep w keeps from readers.

@@ -29,8 +29,10 @@ func (w *Writer) CarryOver(ctx context.Context, before uint64, carried func(n in
 	if err := w.holding(ctx, func(tx pgx.Tx, _ time.Time) error {
 		// A #sync that is not over has its message still to come.
 		_, err := tx.Exec(ctx, `
-			INSERT INTO accounts (did, state, state_time, state_source_seq, state_host, state_host_seq, erased_rev, sync_rev, seq)
-			SELECT a.did, a.state, a.state_time, a.state_source_seq, a.state_host, a.state_host_seq, a.erased_rev,
+			INSERT INTO accounts (did, state, told, state_time, state_source_seq, state_host, state_host_seq,
+			       display_name, avatar, opted_out, profile_rev, handle, handle_time, erased_rev, sync_rev, seq)
+			SELECT a.did, a.state, a.told, a.state_time, a.state_source_seq, a.state_host, a.state_host_seq,
+			       a.display_name, a.avatar, a.opted_out, a.profile_rev, a.handle, a.handle_time, a.erased_rev,
 			       CASE WHEN a.did = c.sync_did AND a.seq >= $1 THEN '' ELSE a.sync_rev END, a.seq
 			  FROM `+store.Live+`.accounts a CROSS JOIN `+store.Live+`.checkpoint c`, before)
 		return err

@@ -150,24 +150,34 @@ func (t *Tx) writeAccounts(ctx context.Context, accounts []*Account) error {
 	}
 	slices.SortFunc(accounts, func(a, b *Account) int { return cmp.Compare(a.DID, b.DID) })
 	n := len(accounts)
-	dids, states, times := make([]string, n), make([]int16, n), make([]time.Time, n)
-	numbers, hosts, hostNumbers := make([]int64, n), make([]string, n), make([]int64, n)
-	erased, syncs, seqs := make([]string, n), make([]string, n), make([]int64, n)
+	var (
+		dids, hosts, names, avatars, profileRevs, handles, erased, syncs = texts(n), texts(n), texts(n), texts(n), texts(n), texts(n), texts(n), texts(n)
+		states, told                                                     = make([]int16, n), make([]int16, n)
+		times, handleTimes                                               = make([]time.Time, n), make([]time.Time, n)
+		numbers, hostNumbers, seqs                                       = make([]int64, n), make([]int64, n), make([]int64, n)
+		optedOut                                                         = make([]bool, n)
+	)
 	byDID := make(map[string]*Account, n)
 	for i, a := range accounts {
-		dids[i], states[i] = a.DID, int16(a.State)
+		dids[i], states[i], told[i] = a.DID, int16(a.State), int16(a.Told)
 		times[i], numbers[i], hosts[i], hostNumbers[i] = a.Status.Time, int64(a.Status.Seq), a.Status.Host, int64(a.Status.HostSeq)
+		names[i], avatars[i], optedOut[i], profileRevs[i] = a.Author.DisplayName, a.Author.Avatar, a.Author.OptedOut, a.Author.ProfileRev
+		handles[i], handleTimes[i] = a.Author.Handle, a.Author.HandleTime
 		erased[i], syncs[i], seqs[i] = a.ErasedRev, a.SyncRev, int64(a.Seq)
 		byDID[a.DID] = a
 	}
 	rows, err := t.tx.Query(ctx, `
-		INSERT INTO accounts (did, state, state_time, state_source_seq, state_host, state_host_seq, erased_rev, sync_rev, seq)
-		SELECT * FROM unnest($1::text[], $2::smallint[], $3::timestamptz[], $4::bigint[], $5::text[], $6::bigint[], $7::text[], $8::text[], $9::bigint[])
-		ON CONFLICT (did) DO UPDATE SET state = excluded.state, state_time = excluded.state_time,
-		    state_source_seq = excluded.state_source_seq, state_host = excluded.state_host,
-		    state_host_seq = excluded.state_host_seq, erased_rev = excluded.erased_rev,
-		    sync_rev = excluded.sync_rev, seq = excluded.seq
-		RETURNING id, did`, dids, states, times, numbers, hosts, hostNumbers, erased, syncs, seqs)
+		INSERT INTO accounts (did, state, told, state_time, state_source_seq, state_host, state_host_seq,
+		       display_name, avatar, opted_out, profile_rev, handle, handle_time, erased_rev, sync_rev, seq)
+		SELECT * FROM unnest($1::text[], $2::smallint[], $3::smallint[], $4::timestamptz[], $5::bigint[], $6::text[], $7::bigint[],
+		       $8::text[], $9::text[], $10::boolean[], $11::text[], $12::text[], $13::timestamptz[], $14::text[], $15::text[], $16::bigint[])
+		ON CONFLICT (did) DO UPDATE SET state = excluded.state, told = excluded.told, state_time = excluded.state_time,
+		    state_source_seq = excluded.state_source_seq, state_host = excluded.state_host, state_host_seq = excluded.state_host_seq,
+		    display_name = excluded.display_name, avatar = excluded.avatar, opted_out = excluded.opted_out,
+		    profile_rev = excluded.profile_rev, handle = excluded.handle, handle_time = excluded.handle_time,
+		    erased_rev = excluded.erased_rev, sync_rev = excluded.sync_rev, seq = excluded.seq
+		RETURNING id, did`, dids, states, told, times, numbers, hosts, hostNumbers,
+		names, avatars, optedOut, profileRevs, handles, handleTimes, erased, syncs, seqs)
 	if err != nil {
 		return fmt.Errorf("write %d accounts: %w", n, err)
 	}
@@ -181,6 +191,8 @@ func (t *Tx) writeAccounts(ctx context.Context, accounts []*Account) error {
 	}
 	return nil
 }
+
+func texts(n int) []string { return make([]string, n) }
 
 // moved reports whether the post's row at its old key has to go.
 func (p PostChange) moved() bool {

@@ -14,16 +14,39 @@ import (
 // Account is a row of accounts.
 type Account struct {
 	// ID is 0 until the account was written.
-	ID    int64
-	DID   string
-	State store.State
+	ID  int64
+	DID string
+	// State is what readers go by: Told, which the network told, or Hidden where the author has
+	// opted out.
+	State, Told store.State
 	// Status is where its last status stands.
 	Status    event.StatusOrder
+	Author    Author
 	ErasedRev string
 	SyncRev   string
 	Seq       uint64
 	// Sweep is nil unless the account is being swept.
 	Sweep *Sweep
+}
+
+// Author is what an account's profile said as of ProfileRev, and its handle as of HandleTime.
+type Author struct {
+	DisplayName, Avatar string
+	OptedOut            bool
+	ProfileRev          string
+	Handle              string
+	HandleTime          time.Time
+}
+
+// Newer returns of each part of two authors the newer one.
+func (a Author) Newer(b Author) Author {
+	if b.ProfileRev > a.ProfileRev {
+		a.DisplayName, a.Avatar, a.OptedOut, a.ProfileRev = b.DisplayName, b.Avatar, b.OptedOut, b.ProfileRev
+	}
+	if b.HandleTime.After(a.HandleTime) {
+		a.Handle, a.HandleTime = b.Handle, b.HandleTime
+	}
+	return a
 }
 
 // Sweep says that an account's posts are many and are changed in pieces, each in
@@ -117,9 +140,10 @@ type Tx struct {
 	swept, payloads bool
 	// from is the checkpoint's Seq before. live says that this is the live index; of one that
 	// is being rebuilt beside it, leader is the live one's Seq.
-	from   uint64
-	live   bool
-	leader *uint64
+	from          uint64
+	live          bool
+	leader        *uint64
+	ignoreConsent bool
 	// followed is to be written into the change feed, and written how many were. announcing
 	// says that posts of a whole account are to follow.
 	followed   []followed
@@ -135,7 +159,8 @@ func (t *Tx) CountDeadLetters(n int) { t.deadLetters += int64(n) }
 // Accounts returns the rows of those of dids that have one, by DID.
 func (t *Tx) Accounts(ctx context.Context, dids []string) (map[string]*Account, error) {
 	rows, _ := t.tx.Query(ctx, `
-		SELECT a.id, a.did, a.state, a.state_time, a.state_source_seq, a.state_host, a.state_host_seq, a.erased_rev, a.sync_rev, a.seq,
+		SELECT a.id, a.did, a.state, COALESCE(a.told, a.state), a.state_time, a.state_source_seq, a.state_host, a.state_host_seq,
+		       a.display_name, a.avatar, a.opted_out, a.profile_rev, a.handle, a.handle_time, a.erased_rev, a.sync_rev, a.seq,
 		       w.gone_below, w.hidden, w.at IS NOT NULL, w.listing, w.again, w.seen_through
 		  FROM accounts a LEFT JOIN sweeps w ON w.account_id = a.id WHERE a.did = ANY($1::text[])`, dids)
 	out := make(map[string]*Account, len(dids))
@@ -144,10 +169,12 @@ func (t *Tx) Accounts(ctx context.Context, dids []string) (map[string]*Account, 
 	var hidden, listing, again *bool
 	var begun bool
 	var seen *uint64
-	_, err := pgx.ForEachRow(rows, []any{&a.ID, &a.DID, &a.State, &a.Status.Time, &a.Status.Seq, &a.Status.Host, &a.Status.HostSeq, &a.ErasedRev, &a.SyncRev, &a.Seq,
+	_, err := pgx.ForEachRow(rows, []any{&a.ID, &a.DID, &a.State, &a.Told, &a.Status.Time, &a.Status.Seq, &a.Status.Host, &a.Status.HostSeq,
+		&a.Author.DisplayName, &a.Author.Avatar, &a.Author.OptedOut, &a.Author.ProfileRev, &a.Author.Handle, &a.Author.HandleTime,
+		&a.ErasedRev, &a.SyncRev, &a.Seq,
 		&goneBelow, &hidden, &begun, &listing, &again, &seen}, func() error {
 		row := a
-		row.Status.Time = row.Status.Time.UTC()
+		row.Status.Time, row.Author.HandleTime = row.Status.Time.UTC(), row.Author.HandleTime.UTC()
 		if goneBelow != nil {
 			row.Sweep = &Sweep{GoneBelow: *goneBelow, Hidden: *hidden, Begun: begun, Listing: *listing, Again: *again, SeenThrough: *seen}
 		}

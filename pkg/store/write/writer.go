@@ -94,7 +94,7 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from store.Checkpo
 		}
 		tx = &Tx{
 			tx: ptx, payloads: w.payloads, tagTerms: w.tags, langTerms: w.langs, firstHour: keys.Hour(earlier(from.Source.Time, time.Now())) - hoursKept,
-			from: from.Seq, live: w.schema == store.Live, leader: leader,
+			ignoreConsent: from.ignoreConsent, from: from.Seq, live: w.schema == store.Live, leader: leader,
 		}
 		to, err := fold(tx, from.Checkpoint)
 		if err != nil {
@@ -180,13 +180,14 @@ type checkpoint struct {
 	store.Checkpoint
 	epoch, changes int64
 	holder         string
+	ignoreConsent  bool
 }
 
 func readCheckpoint(ctx context.Context, q querier, lock string) (cp checkpoint, err error) {
 	var version int
 	err = q.QueryRow(ctx, `
-		SELECT seq, source_host, source_seq, source_time, sync_did, sync_rev, sync_time, sync_fixed, epoch, holder, changes, writer_version FROM checkpoint `+lock).
-		Scan(&cp.Seq, &cp.Source.Host, &cp.Source.Seq, &cp.Source.Time, &cp.Sync.DID, &cp.Sync.Rev, &cp.Sync.Time, &cp.Sync.Fixed, &cp.epoch, &cp.holder, &cp.changes, &version)
+		SELECT seq, source_host, source_seq, source_time, sync_did, sync_rev, sync_time, sync_fixed, epoch, holder, changes, ignore_consent, writer_version FROM checkpoint `+lock).
+		Scan(&cp.Seq, &cp.Source.Host, &cp.Source.Seq, &cp.Source.Time, &cp.Sync.DID, &cp.Sync.Rev, &cp.Sync.Time, &cp.Sync.Fixed, &cp.epoch, &cp.holder, &cp.changes, &cp.ignoreConsent, &version)
 	if err != nil {
 		return cp, fmt.Errorf("read the checkpoint: %w", pg.NotMigrated(err))
 	}

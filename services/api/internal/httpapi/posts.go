@@ -24,6 +24,7 @@ type postJSON struct {
 	CID       string          `json:"cid"`
 	DID       string          `json:"did"`
 	Rkey      string          `json:"rkey"`
+	Author    authorJSON      `json:"author"`
 	Tags      []string        `json:"tags"`
 	Langs     []string        `json:"langs"`
 	CreatedAt json.RawMessage `json:"createdAt"` // the record's own string, or null
@@ -34,6 +35,23 @@ type postJSON struct {
 	// row out. It is good in the list that the row came in, and that of a post
 	// that came alone in every list.
 	Cursor string `json:"cursor"`
+}
+
+// authorJSON is who wrote a post: hints for display, null where not known.
+type authorJSON struct {
+	DID         string  `json:"did"`
+	Handle      *string `json:"handle"`
+	DisplayName *string `json:"displayName"`
+	// Avatar is the picture's CID.
+	Avatar *string `json:"avatar"`
+}
+
+// known is a text, or nil where it is not known.
+func known(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
 }
 
 type pageJSON struct {
@@ -214,7 +232,8 @@ func (h *Handler) posts(rows []query.PostRow, fingerprint keyset.Fingerprint) []
 func (h *Handler) post(row query.PostRow, fingerprint keyset.Fingerprint) postJSON {
 	p := postJSON{
 		URI: event.URI(row.DID, row.Rkey), CID: row.CID, DID: row.DID, Rkey: row.Rkey,
-		Tags: row.Tags, Langs: row.Langs,
+		Author: authorJSON{row.DID, known(row.Handle), known(row.DisplayName), known(row.Avatar)},
+		Tags:   row.Tags, Langs: row.Langs,
 		CreatedAt: createdAt(row.Record),
 		IndexedAt: utc(row.IndexedAt), SortAt: utc(row.Key.SortAt()),
 		Record: row.Record,

@@ -76,6 +76,10 @@ func (p *postJSON) appendJSON(b []byte) []byte {
 	b = appendString(append(b, `,"cid":`...), p.CID)
 	b = appendString(append(b, `,"did":`...), p.DID)
 	b = appendString(append(b, `,"rkey":`...), p.Rkey)
+	b = appendString(append(b, `,"author":{"did":`...), p.Author.DID)
+	b = appendKnown(append(b, `,"handle":`...), p.Author.Handle)
+	b = appendKnown(append(b, `,"displayName":`...), p.Author.DisplayName)
+	b = append(appendKnown(append(b, `,"avatar":`...), p.Author.Avatar), '}')
 	b = appendStrings(append(b, `,"tags":`...), p.Tags)
 	b = appendStrings(append(b, `,"langs":`...), p.Langs)
 	b = append(append(b, `,"createdAt":`...), p.CreatedAt...)
@@ -95,6 +99,13 @@ func appendStrings(b []byte, all []string) []byte {
 		b = appendString(b, s)
 	}
 	return append(b, ']')
+}
+
+func appendKnown(b []byte, s *string) []byte {
+	if s == nil {
+		return append(b, "null"...)
+	}
+	return appendString(b, *s)
 }
 
 // appendString appends s as a JSON string.

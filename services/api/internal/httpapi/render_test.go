@@ -56,7 +56,7 @@ func TestPostsAreWrittenAsJSON(t *testing.T) {
 	for i, s := range hostile {
 		at := utc(time.Unix(int64(i), 123456789))
 		posts = append(posts, postJSON{
-			URI: "at://" + s, CID: s, DID: s, Rkey: s, Tags: hostile[:i], Langs: hostile[i:], CreatedAt: null,
+			URI: "at://" + s, CID: s, DID: s, Rkey: s, Author: authorJSON{s, known(s), known(hostile[0]), &s}, Tags: hostile[:i], Langs: hostile[i:], CreatedAt: null,
 			IndexedAt: at, SortAt: at, Record: json.RawMessage(`{"n":1.50,"a":["<&>"]}`), Cursor: s,
 		})
 		posts[i].Tags = append([]string{}, posts[i].Tags...)

@@ -203,6 +203,7 @@ func (a *Applier) putDeadLetters(ctx context.Context, dead []rejected) error {
 
 func (a *Applier) foldInto(ctx context.Context, tx *write.Tx, sync event.SyncRun, events []numbered) (event.SyncRun, error) {
 	f := newFold(sync)
+	f.ignoreConsent = tx.IgnoresConsent()
 	w := wanted(events, sync)
 	rows, err := tx.Accounts(ctx, w.dids)
 	if err != nil {

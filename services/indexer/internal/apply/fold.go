@@ -49,6 +49,8 @@ type fold struct {
 	recalls bool
 	// redriven says that events may come that were passed over before.
 	redriven bool
+	// ignoreConsent shows accounts that have opted out all the same.
+	ignoreConsent bool
 }
 
 func newFold(sync event.SyncRun) *fold {
@@ -119,7 +121,9 @@ func (f *fold) apply(seq uint64, ev *event.Event) {
 		f.accountStatus(seq, ev)
 	case event.KindSync:
 		f.resync(seq, ev)
-	case event.KindPosition, event.KindAuthor:
+	case event.KindAuthor:
+		f.author(seq, ev)
+	case event.KindPosition:
 	}
 }
 
@@ -221,7 +225,7 @@ func (f *fold) accountStatus(seq uint64, ev *event.Event) {
 	}
 	newer, again := a.row.Status.Follow(ev.StatusOrder())
 	if again {
-		if ev.Erases() && a.row.State == store.Deleted {
+		if ev.Erases() && a.row.Told == store.Deleted {
 			// Another host tells the same deletion, and before it what it had of the
 			// account, at a later revision than all that was erased.
 			f.erase(a)
@@ -231,20 +235,53 @@ func (f *fold) accountStatus(seq uint64, ev *event.Event) {
 	if !newer {
 		return
 	}
-	before := a.row.State
 	switch {
 	case ev.Active:
-		a.row.State = store.Active
+		a.row.Told = store.Active
 	case ev.Erases():
-		a.row.State = store.Deleted
+		a.row.Told = store.Deleted
 		f.erase(a)
 	default:
-		a.row.State = store.Hidden
+		a.row.Told = store.Hidden
 	}
+	f.settle(a)
+	a.touch(seq)
+}
+
+// author takes what a profile or a handle became. Accounts that the index does not know are
+// passed over, unless they opt out: that must hold for the posts to come.
+func (f *fold) author(seq uint64, ev *event.Event) {
+	a := f.accounts[ev.DID]
+	now := a.row.Author
+	if p := ev.Profile; p != nil {
+		now = now.Newer(write.Author{DisplayName: p.DisplayName, Avatar: p.Avatar, OptedOut: p.OptedOut, ProfileRev: ev.Rev})
+	}
+	if h := ev.Handle; h != nil {
+		now = now.Newer(write.Author{Handle: h.Name, HandleTime: h.Time})
+	}
+	if known := a.before != nil || a.changed; now == a.row.Author || !known && !now.OptedOut {
+		return
+	}
+	a.row.Author = now
+	f.settle(a)
+	a.touch(seq)
+}
+
+// settle makes an account's state that which was told or, where its author has opted out, hidden.
+func (f *fold) settle(a *account) {
+	before := a.row.State
+	a.row.State = consented(&a.row, f.ignoreConsent)
 	if a.big && (before == store.Active) != (a.row.State == store.Active) {
 		a.sweep("", true)
 	}
-	a.touch(seq)
+}
+
+// consented is the state that readers of an account go by.
+func consented(row *write.Account, ignore bool) store.State {
+	if row.Told == store.Active && row.Author.OptedOut && !ignore {
+		return store.Hidden
+	}
+	return row.Told
 }
 
 // sweep lets the account's posts become what its row says by and by, those below
@@ -271,6 +308,8 @@ func (f *fold) erase(a *account) {
 		f.drop(e)
 		e.removed = nil
 	}
+	// A profile that comes again with the account has a later revision.
+	a.row.Author.DisplayName, a.row.Author.Avatar, a.row.Author.Handle = "", "", ""
 	if a.big {
 		a.row.ErasedRev = max(a.row.ErasedRev, a.maxRev)
 		// Below what is above it: no revision is a part of another.
@@ -394,6 +433,9 @@ func (f *fold) wantWhole(events []numbered) {
 			if n.ev.ChangesStatus() && (!n.ev.Active || a.row.State != store.Active) {
 				a.whole = true
 			}
+		case event.KindAuthor:
+			a := f.accounts[n.ev.DID]
+			a.whole = a.whole || n.ev.Profile != nil && n.ev.Profile.OptedOut != a.row.Author.OptedOut
 		}
 	}
 }

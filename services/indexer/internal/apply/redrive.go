@@ -59,6 +59,7 @@ func (a *Applier) Redrive(ctx context.Context, h History) error {
 		if err != nil {
 			return to, err
 		}
+		f.ignoreConsent = tx.IgnoresConsent()
 		for _, s := range h.Steps {
 			f.apply(s.Seq, s.Event)
 		}
@@ -126,6 +127,8 @@ func (f *fold) difference(did string) write.Changes {
 		// same: the revisions of posts that were erased from it.
 		a.row.ErasedRev = max(a.row.ErasedRev, a.before.ErasedRev)
 		a.row.SyncRev = max(a.row.SyncRev, a.before.SyncRev)
+		a.row.Author = a.row.Author.Newer(a.before.Author)
+		f.settle(a)
 	}
 	if f.recalls && f.sync.DID == "" && !a.syncing {
 		// And it does so for what this history brought in: without the replacements

@@ -31,6 +31,9 @@ func (r *Rebuild) compare(ctx context.Context, p *replay.Replay, w *write.Writer
 			}
 			err := p.RecallFloors(ctx)
 			r.recalled = err == nil
+			if err == nil {
+				err = w.RecallAuthors(ctx)
+			}
 			return err
 		})
 		return err

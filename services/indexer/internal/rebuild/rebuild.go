@@ -24,6 +24,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/services/indexer/internal/apply"
 	"github.com/tagstream/tagstream/services/indexer/internal/replay"
 )
 
@@ -126,6 +127,15 @@ func (r *Rebuild) lead(ctx context.Context, w *write.Writer, from uint64) (uint6
 		fallthrough
 	default:
 		from = r.plan.first - 1
+	}
+	if !r.plan.foreign {
+		ignore, err := w.LiveIgnoresConsent(ctx)
+		if err == nil {
+			err = (&apply.Applier{Writer: w, Logger: r.Logger}).Consent(ctx, ignore)
+		}
+		if err != nil {
+			return 0, err
+		}
 	}
 	p, err := replay.Open(ctx, replay.Config{
 		JS: r.JS, Writer: w, Logger: r.Logger, Database: r.Database, Leader: store.Live,
