@@ -13,6 +13,9 @@ type account struct {
 	row     write.Account // as it is now
 	before  *write.Account
 	changed bool
+	// known says that an event has left something of it in the index. A row that a rebuild made of
+	// what the stream lost has no Seq until one does.
+	known bool
 	// whole says that all its posts and markers are loaded, which events of
 	// the account as a whole need, and big that they are too many for that: such
 	// events begin a sweep.
@@ -60,7 +63,7 @@ func newFold(sync event.SyncRun) *fold {
 func (f *fold) addAccount(did string, row *write.Account) *account {
 	a := &account{row: write.Account{DID: did}, before: row, rkeys: map[string]*entry{}}
 	if row != nil {
-		a.row = *row
+		a.row, a.known = *row, row.Seq > 0
 	}
 	f.accounts[did] = a
 	return a
@@ -219,7 +222,8 @@ func (f *fold) drop(e *entry) {
 func (f *fold) accountStatus(seq uint64, ev *event.Event) {
 	a := f.accounts[ev.DID]
 	// A row that was carried over is ahead of the stream: it has this status. Folded over a
-	// later one it might win, as an order of three hosts goes round.
+	// later one it might win, as an order of three hosts goes round. So it is with authors,
+	// whom it may have passed over.
 	if !ev.ChangesStatus() || seq <= a.row.Seq && !f.redriven {
 		return
 	}
@@ -259,7 +263,7 @@ func (f *fold) author(seq uint64, ev *event.Event) {
 	if h := ev.Handle; h != nil {
 		now = now.Newer(write.Author{Handle: h.Name, HandleTime: h.Time})
 	}
-	if known := a.before != nil || a.changed; now == a.row.Author || !known && !now.OptedOut {
+	if now == a.row.Author || !a.known && !now.OptedOut || seq <= a.row.Seq && !f.redriven {
 		return
 	}
 	a.row.Author = now
@@ -351,7 +355,7 @@ func (f *fold) endSync(a *account, rev string) {
 }
 
 func (a *account) touch(seq uint64) {
-	a.row.Seq, a.changed = max(a.row.Seq, seq), true
+	a.row.Seq, a.changed, a.known = max(a.row.Seq, seq), true, true
 }
 
 // changes returns the difference between what was loaded and what is now.
@@ -360,7 +364,7 @@ func (f *fold) changes() write.Changes {
 	for _, a := range f.accounts {
 		// A post's change alone writes the account's row only if it is new: it
 		// needs the id.
-		if a.changed && (a.before == nil || a.stateChanged()) {
+		if a.changed && (a.before == nil || a.before.Seq == 0 || a.stateChanged()) {
 			c.Accounts = append(c.Accounts, &a.row)
 		}
 		if a.swept {

@@ -115,7 +115,7 @@ func (f *fold) forget(a *account) {
 		e.removed = nil
 	}
 	a.row = write.Account{ID: a.row.ID, DID: a.row.DID}
-	a.changed = true
+	a.changed, a.known = true, false
 }
 
 // difference returns what a fold of one account from nothing changes, without
