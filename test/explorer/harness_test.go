@@ -24,6 +24,7 @@ import (
 	"github.com/chromedp/cdproto/fetch"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/prometheus/client_golang/prometheus"
@@ -190,7 +191,7 @@ func (x *explorer) browse(t testing.TB, o options) *tab {
 	if o.dark {
 		scheme = "dark"
 	}
-	b.run(network.Enable(), runtime.Enable(), log.Enable(), fetch.Enable().WithPatterns([]*fetch.RequestPattern{{URLPattern: "https://cdn.bsky.app/*"}}),
+	b.run(page.BringToFront(), network.Enable(), runtime.Enable(), log.Enable(), fetch.Enable().WithPatterns([]*fetch.RequestPattern{{URLPattern: "https://cdn.bsky.app/*"}}),
 		emulation.SetDeviceMetricsOverride(o.width, o.height, 1, o.width < 600),
 		emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}}),
 		emulation.SetScriptExecutionDisabled(o.noScript))

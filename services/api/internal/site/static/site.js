@@ -52,7 +52,7 @@ function complete({ target }) {
 }
 
 // Older posts, as one scrolls; the link behind it stays for those who follow it.
-const autoPages = 20
+const autoPages = 20, ahead = 600 // pixels below the screen
 let loaded = 0, loading = false
 async function loadOlder() {
   const link = byId('older')
@@ -71,8 +71,10 @@ async function loadOlder() {
   } catch { loaded = autoPages } // the link is still there
   for (const w of wait) w.remove()
   loading = false
-  if (byId('older') && link.getBoundingClientRect().top < innerHeight) loadOlder()
+  nearEnd()
 }
+// Not an observer: one that sees no frame between two ends would stay silent.
+const nearEnd = () => byId('older')?.getBoundingClientRect().top < innerHeight + ahead && loadOlder()
 
 // The live tail. Changes are applied one after the other.
 const auto = list && list.dataset.auto !== undefined // shows what is new at once
@@ -235,4 +237,4 @@ document.addEventListener('keydown', pressed)
 for (const form of document.querySelectorAll('form.try')) form.addEventListener('submit', tryOut)
 if (byId('pause')) byId('pause').onclick = pause
 if (list && stream !== undefined) follow()
-if (list && byId('older')) new IntersectionObserver(([e]) => { if (e.isIntersecting) loadOlder() }, { rootMargin: '600px' }).observe(byId('older'))
+if (list) addEventListener('scroll', nearEnd, { passive: true }), nearEnd()
