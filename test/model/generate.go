@@ -375,6 +375,7 @@ func (g *generator) put(kind event.Kind, a *genAccount, key string, rev uint64) 
 	if g.chance(30) {
 		record["extra"] = map[string]any{"big": json.Number("12345678901234567890"), "small": 1e-7, "list": []any{nil, true, []any{}}}
 	}
+	attach(record, rev)
 	var err error
 	if e.Record, err = json.Marshal(record); err != nil {
 		panic(fmt.Sprintf("model: %v", err))

@@ -167,6 +167,17 @@ func (c *checker) randomQuery(all, none, langs, window bool) Query {
 	case 2:
 		q.NotBy = c.randomAuthors(pick(c.rng, append([]Post{like}, sample(c.posts, 50)...)...))
 	}
+	switch c.rng.IntN(9) {
+	case 0:
+		q.MaxTags = max(1, len(like.Tags)-c.rng.IntN(2))
+	case 1:
+		q.Media = []string{pick(c.rng, like.media(), "any", "none")}
+	case 2:
+		q.Media = []string{"image", "video"}
+		q.SelfLabels = "exclude"
+	case 3:
+		q.SelfLabels = pick(c.rng, "exclude", "only")
+	}
 	if none {
 		found := q.list(c.posts) // some of which shall be excluded
 		for range 1 + c.rng.IntN(4) {

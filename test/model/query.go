@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -47,22 +48,41 @@ type Query struct {
 	Tags  []string // any of them
 	All   []string // every one of them
 	None  []string
-	By    []string  // DIDs of authors, any of them
-	NotBy []string  // DIDs of authors, none of them
-	Langs []string  // basic ranges of RFC 4647 other than "*", any of them
-	Since time.Time // of sortAt, inclusive
-	Until time.Time // exclusive
+	By    []string // DIDs of authors, any of them
+	NotBy []string // DIDs of authors, none of them
+	Media []string // kinds of media, any of them
+	// MaxTags and SelfLabels are as in a URL.
+	MaxTags    int
+	SelfLabels string
+	Langs      []string  // basic ranges of RFC 4647 other than "*", any of them
+	Since      time.Time // of sortAt, inclusive
+	Until      time.Time // exclusive
 }
 
 // String is the query as a URL has it, for messages.
 func (q Query) String() string {
-	params := url.Values{"tags": q.Tags, "all": q.All, "none": q.None, "lang": q.Langs, "author": q.By, "notAuthor": q.NotBy}
+	params := url.Values{"tags": q.Tags, "all": q.All, "none": q.None, "lang": q.Langs, "author": q.By, "notAuthor": q.NotBy, "media": q.Media}
+	for name, value := range q.single() {
+		params.Set(name, value)
+	}
 	for name, at := range map[string]time.Time{"since": q.Since, "until": q.Until} {
 		if !at.IsZero() {
 			params.Set(name, at.Format(time.RFC3339Nano))
 		}
 	}
 	return params.Encode()
+}
+
+// single are the filters that are given once, but for times.
+func (q Query) single() map[string]string {
+	params := map[string]string{}
+	if q.MaxTags > 0 {
+		params["maxTags"] = strconv.Itoa(q.MaxTags)
+	}
+	if q.SelfLabels != "" {
+		params["selfLabels"] = q.SelfLabels
+	}
+	return params
 }
 
 // list returns those of the posts that the query matches.
@@ -97,6 +117,10 @@ func (q Query) matches(p *Post) bool {
 		slices.ContainsFunc(q.All, lacks),
 		len(q.By) > 0 && !slices.Contains(q.By, p.DID),
 		slices.Contains(q.NotBy, p.DID),
+		q.MaxTags > 0 && len(p.Tags) > q.MaxTags,
+		len(q.Media) > 0 && !slices.Contains(q.Media, p.media()) && (p.media() == "none" || !slices.Contains(q.Media, "any")),
+		q.SelfLabels == "exclude" && p.labelled(),
+		q.SelfLabels == "only" && !p.labelled(),
 		slices.ContainsFunc(q.None, has),
 		len(q.Langs) > 0 && !slices.ContainsFunc(q.Langs, speaks),
 		!q.Since.IsZero() && at.Before(q.Since),

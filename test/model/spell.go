@@ -34,6 +34,10 @@ func spell(rng *rand.Rand, q Query) url.Values {
 	repeated("lang", q.Langs, spellLang)
 	repeated("author", q.By, as)
 	repeated("notAuthor", q.NotBy, as)
+	repeated("media", q.Media, as)
+	for name, value := range q.single() {
+		params.Set(name, value)
+	}
 	if !q.Since.IsZero() {
 		params.Set("since", spellTime(rng, q.Since))
 	}
@@ -94,7 +98,7 @@ func variants(rng *rand.Rand, q Query) (out []Query) {
 	add := func(is bool, change func(*Query)) {
 		if is {
 			other := q
-			for _, names := range []*[]string{&other.Tags, &other.All, &other.None, &other.Langs, &other.By, &other.NotBy} {
+			for _, names := range []*[]string{&other.Tags, &other.All, &other.None, &other.Langs, &other.By, &other.NotBy, &other.Media} {
 				*names = slices.Clone(*names)
 			}
 			change(&other)
@@ -114,6 +118,12 @@ func variants(rng *rand.Rand, q Query) (out []Query) {
 	add(allRoom, func(o *Query) { o.All = append(o.All, other) })
 	add(requires && len(q.Tags)+len(q.All) > 1, func(o *Query) { o.All = slices.Delete(o.All, l, l+1) })
 	add(!slices.Equal(q.Tags, q.All), func(o *Query) { o.Tags, o.All = o.All, o.Tags })
+	add(true, func(o *Query) { o.MaxTags = o.MaxTags%100 + 1 })
+	add(true, func(o *Query) {
+		o.SelfLabels = map[string]string{"": "only", "only": "exclude", "exclude": ""}[o.SelfLabels]
+	})
+	add(!slices.Contains(q.Media, "none"), func(o *Query) { o.Media = append(o.Media, "none") })
+	add(len(q.Media) > 0, func(o *Query) { o.Media = o.Media[1:] })
 	add(len(q.By) == 0, func(o *Query) { o.By = []string{"did:plc:another"} })
 	add(len(q.NotBy) == 0, func(o *Query) { o.NotBy = []string{"did:plc:another"} })
 	add(len(q.By) > 0, func(o *Query) { o.By = o.By[1:] })

@@ -349,7 +349,7 @@ func (l *list) fromRows(ctx context.Context) error {
 
 // recent walks a list of any tags on the other endpoint, whose first paginator this one takes too.
 func (l *list) recent(ctx context.Context) error {
-	if len(l.q.All)+len(l.q.None)+len(l.q.Langs)+len(l.q.By)+len(l.q.NotBy) > 0 || !l.q.Since.IsZero() || !l.q.Until.IsZero() {
+	if len(l.q.All)+len(l.q.None)+len(l.q.Langs)+len(l.q.By)+len(l.q.NotBy)+len(l.q.Media)+len(l.q.single()) > 0 || !l.q.Since.IsZero() || !l.q.Until.IsZero() {
 		return nil
 	}
 	params := url.Values{"tags": spell(l.rng, l.q)["tags"], "quantity": {strconv.Itoa(l.limit)}}

@@ -109,7 +109,8 @@ type followedIndex struct {
 	rev, second int
 	first       int // of the posts that events are about: new ones come all the time
 	pool        *pgxpool.Pool
-	seen        map[string]bool // "tag uri" that were in sight
+	seen        map[string]bool              // "tag uri" that were in sight
+	lists       map[string]map[string]string // as of the last look
 }
 
 // events makes a batch, of three accounts.
@@ -163,6 +164,7 @@ func (w *followedIndex) events() (events []event.Event) {
 
 // look notes what is in sight.
 func (w *followedIndex) look() {
+	w.lists = map[string]map[string]string{}
 	rows, err := w.pool.Query(w.t.Context(), `
 		SELECT a.did, p.rkey, p.tags FROM tagstream.posts p JOIN tagstream.accounts a ON a.id = p.account_id
 		 WHERE a.state = 0 AND NOT EXISTS (SELECT FROM tagstream.sweeps w WHERE w.account_id = a.id AND (w.hidden OR p.rev < w.gone_below))`)
@@ -254,9 +256,14 @@ func (w *followedIndex) read(f *follower) (more bool) {
 	return page.HasNext
 }
 
-// list is the whole list.
+// list is the whole list, read once between two looks: nothing changes it there.
 func (w *followedIndex) list(q query.PostQuery) map[string]string {
+	name := fmt.Sprintf("%+v", q)
+	if all, ok := w.lists[name]; ok {
+		return all
+	}
 	all := map[string]string{}
+	w.lists[name] = all
 	q.From, q.Limit = keyset.Start(), query.MaxLimit
 	for more := true; more; {
 		page, err := w.reader.Posts(w.t.Context(), q)
