@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
@@ -16,11 +15,8 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-const (
-	readTimeout = 10 * time.Second
-	// queries of a comparison: a run compares twice, and there are many runs.
-	queries = 6
-)
+// queries of a comparison: a run compares twice, and there are many runs.
+const queries = 6
 
 // differences compares what the installation came to with what it should be.
 // Nothing may be under way any more.
