@@ -126,7 +126,7 @@ func (h *Handler) cards(rows []query.PostRow, root string) []site.Card {
 	out, now := make([]site.Card, len(rows)), time.Now()
 	for i, row := range rows {
 		out[i] = h.site.Card(site.Post{
-			DID: row.DID, Rkey: row.Rkey, CID: row.CID, Tags: row.Tags, Langs: row.Langs, SortAt: row.Key.SortAt(), Record: row.Record,
+			DID: row.DID, Rkey: row.Rkey, CID: row.CID, Author: site.Author{Handle: row.Handle, DisplayName: row.DisplayName, Avatar: row.Avatar}, Tags: row.Tags, Langs: row.Langs, SortAt: row.Key.SortAt(), Record: row.Record,
 		}, root, now)
 	}
 	return out

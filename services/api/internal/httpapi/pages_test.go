@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/html"
 
+	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/services/api/internal/feeds"
 )
 
@@ -315,6 +316,20 @@ func TestCards(t *testing.T) {
 		require.Contains(t, a.body, want)
 		require.NotContains(t, a.header.Get("Content-Security-Policy"), "cdn.bsky.app")
 	}
+}
+
+// TestAuthorsOnCards: a card names its author; without a name, by the handle, and without one by the
+// DID's short form.
+func TestAuthorsOnCards(t *testing.T) {
+	t.Parallel()
+	row := func(handle, name, avatar string) query.PostRow {
+		return query.PostRow{DID: "did:plc:ewvi7nxzyoun6zhxrhs64oiz", Rkey: "3lb2wjkv5nk2e", Handle: handle, DisplayName: name, Avatar: avatar, Record: []byte(`{}`)}
+	}
+	h := serve(t, fakeIndex{}, func(c *Config) { c.Media = feeds.MediaCDN }).handler
+	cards := h.cards([]query.PostRow{row("alice.example", "Alice", "bafkavatar"), row("alice.example", "", ""), row("handle.invalid", "", "")}, "./")
+	require.Equal(t, [3]string{"Alice", "alice.example", "https://cdn.bsky.app/img/avatar/plain/did:plc:ewvi7nxzyoun6zhxrhs64oiz/bafkavatar"}, [3]string{cards[0].Name, cards[0].Handle, cards[0].Avatar})
+	require.Equal(t, [3]string{"alice.example", "alice.example", ""}, [3]string{cards[1].Name, cards[1].Handle, cards[1].Avatar})
+	require.Equal(t, "did:plc:ewvi7n…oiz", cards[2].Name)
 }
 
 // TestPagesStayHidden: a page shows no post that a list does not.

@@ -16,6 +16,7 @@ const CDN = "https://cdn.bsky.app"
 const (
 	Thumbnail = "feed_thumbnail"
 	Fullsize  = "feed_fullsize"
+	Avatar    = "avatar"
 )
 
 // ImageURL is a picture on Bluesky's CDN, in one of its sizes.

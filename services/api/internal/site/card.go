@@ -37,7 +37,7 @@ type Post struct {
 	Record         []byte
 }
 
-// Author is what is known of an account; all of it may be "".
+// Author is what is known of an account; all of it may be "". Avatar is the picture's CID.
 type Author struct{ Handle, DisplayName, Avatar string }
 
 // Card is a post as it is drawn.
@@ -131,8 +131,8 @@ func (c *Card) author(p Post, pictures bool) {
 	sum := fnv.New32a()
 	_, _ = sum.Write([]byte(p.DID)) // never fails
 	c.Hue = int(sum.Sum32() % avatarHues)
-	if pictures {
-		c.Avatar = p.Author.Avatar
+	if pictures && p.Author.Avatar != "" {
+		c.Avatar = record.ImageURL(record.Avatar, p.DID, url.PathEscape(p.Author.Avatar))
 	}
 }
 
