@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/check"
@@ -95,6 +96,9 @@ func TestThroughPoolers(t *testing.T) {
 			{query.PostQuery{All: []string{"日本語 1", "art"}}, 100},
 			{query.PostQuery{Tags: []string{`a\'b`}, None: []string{"日本語 0", "日本語 1"}, Langs: []string{"ja"}}, 100},
 			{query.PostQuery{Tags: []string{"nothing"}}, 0},
+			{query.PostQuery{Tags: []string{"art"}, Authors: []string{"did:plc:author"}, MaxTags: 3, NoMedia: true, SelfLabels: query.ExcludeSelfLabels}, 100},
+			{query.PostQuery{Tags: []string{"art"}, NotAuthors: []string{"did:plc:author"}}, 0},
+			{query.PostQuery{Tags: []string{"art"}, Media: event.HasImage, SelfLabels: query.OnlySelfLabels}, 0},
 		} {
 			c.q.Limit, c.q.Direction = 100, keyset.Forward
 			page, err := r.Posts(ctx, c.q)
@@ -106,6 +110,20 @@ func TestThroughPoolers(t *testing.T) {
 		require.Len(t, tags, 3)
 		_, err = r.TagHistory(ctx, "art")
 		require.NoError(t, err)
+		_, err = r.Popular(ctx, 24)
+		require.NoError(t, err)
+		_, err = r.Post(ctx, "did:plc:author", want[0].Rkey)
+		require.NoError(t, err)
+		changes, err := r.Changes(ctx, query.ChangeQuery{List: query.PostQuery{Tags: []string{"art"}, Media: event.HasImage}, Limit: 10})
+		require.NoError(t, err)
+		start := changes.Next
+		start.Change = 0
+		changes, err = r.Changes(ctx, query.ChangeQuery{List: query.PostQuery{Tags: []string{"art"}}, After: &start, Limit: 10})
+		require.NoError(t, err)
+		require.Len(t, changes.Changes, 10)
+		news, err := r.News(ctx, start)
+		require.NoError(t, err)
+		require.NotEmpty(t, news)
 		status, err := r.Status(ctx)
 		require.NoError(t, err)
 		require.EqualValues(t, 300, status.Posts)

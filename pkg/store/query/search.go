@@ -326,7 +326,7 @@ func segmentQuery(p strategy, c conjunction, direction keyset.Direction, rng key
 
 // ofRow is what is asked of a post's own row p, but for its author.
 func (c conjunction) ofRow(q *builder) (row []string) {
-	has := func(traits event.Traits) string { return "p.traits & " + q.arg(traits) + "::smallint <> 0" }
+	has := func(traits event.Traits) string { return "p.traits & " + q.arg(int16(traits)) + "::smallint <> 0" }
 	if len(c.notBy) > 0 {
 		row = append(row, "p.account_id <> ALL("+q.arg(c.notBy)+"::bigint[])")
 	}

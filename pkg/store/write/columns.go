@@ -15,12 +15,12 @@ func columns(posts []*Post) []any {
 	rkeys, revs, cids, records, removed := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	tags, langs := make([]string, n), make([]string, n)
 	times := make([]time.Time, n)
-	traits := make([]event.Traits, n)
+	traits := make([]int16, n) // no type of ours: a pooled connection cannot look its array up
 	for i, p := range posts {
 		keys[i], accounts[i], seqs[i] = p.Key, p.Account.ID, int64(p.Seq)
 		rkeys[i], revs[i], cids[i], records[i] = p.Rkey, p.Rev, p.CID, string(p.Record)
 		tags[i], langs[i] = textArray(p.Tags), textArray(p.Langs)
-		times[i], removed[i], traits[i] = p.IndexedAt, p.RemovedRev, event.TraitsOf(p.Record)
+		times[i], removed[i], traits[i] = p.IndexedAt, p.RemovedRev, int16(event.TraitsOf(p.Record))
 	}
 	return []any{keys, accounts, rkeys, revs, cids, tags, langs, times, seqs, records, removed, traits}
 }

@@ -43,12 +43,12 @@ func (t *Tx) fillTraits(ctx context.Context) (begun, done bool, err error) {
 	var has event.Traits
 	var record []byte
 	var filled []event.Key
-	var traits []event.Traits
+	var traits []int16
 	n := 0
 	if _, err := pgx.ForEachRow(rows, []any{(*[16]byte)(&last), &has, &record}, func() error {
 		n++
 		if now := event.TraitsOf(record); now != has {
-			filled, traits = append(filled, last), append(traits, now)
+			filled, traits = append(filled, last), append(traits, int16(now))
 		}
 		return nil
 	}); err != nil {

@@ -44,6 +44,7 @@ func TestPostForm(t *testing.T) {
 	cursor := out.Posts[0].Cursor
 	body, _, _ := strings.Cut(string(a.body), `,"page"`)
 	require.Equal(t, `{"posts":[{"uri":"at://did:plc:author/app.bsky.feed.post/x","cid":"bafy","did":"did:plc:author","rkey":"x",`+
+		`"author":{"did":"did:plc:author","handle":null,"displayName":null,"avatar":null},`+
 		`"tags":["art"],"langs":[],"createdAt":"yesterday","indexedAt":"2026-01-02T02:04:05.000000Z","sortAt":"2026-01-02T02:04:05.000000Z",`+
 		`"record":`+record+`,"cursor":"`+cursor+`"}]`, body)
 }
