@@ -141,10 +141,10 @@ func TestOlderProgramLeavesANewerRunAlone(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
 	pool := pgtest.Pool(t, o.URL)
-	_, err := pool.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET version = 11, dirty = true")
+	_, err := pool.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET version = 999, dirty = true")
 	require.NoError(t, err)
 	for range 2 {
-		require.ErrorContains(t, store.EnsureMigrated(t.Context(), o, storetest.Quiet), "newer program's migration 11 is unfinished")
+		require.ErrorContains(t, store.EnsureMigrated(t.Context(), o, storetest.Quiet), "newer program's migration 999 is unfinished")
 	}
 	_, err = pool.Exec(t.Context(), "UPDATE tagstream.schema_migrations SET dirty = false")
 	require.NoError(t, err)

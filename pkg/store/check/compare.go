@@ -180,6 +180,12 @@ func (r *verification) compareAccounts(ctx context.Context) (done bool, err erro
 	return done, nil
 }
 
+type profile struct {
+	name, avatar string
+	optedOut     bool
+}
+
+// accountState is zero for an account that an index does not know, which is shown.
 type accountState struct {
 	did   string
 	state store.State
@@ -188,7 +194,7 @@ type accountState struct {
 	number int64
 	// profile and handle are hints of their revision and time: an index that did not know the
 	// account when they came has none.
-	profile    [3]string
+	profile    profile
 	profileRev string
 	handle     string
 	handleTime time.Time
@@ -197,11 +203,11 @@ type accountState struct {
 // accounts returns the next piece of accounts.
 func (x *inspection) accounts(ctx context.Context, after string) ([]accountState, error) {
 	rows, _ := x.tx.Query(ctx, `SELECT did, state, state_host, state_host_seq,
-			display_name, avatar, opted_out::text, profile_rev, handle, handle_time FROM `+x.table("accounts")+` WHERE did > $1 ORDER BY did LIMIT $2`, after, verifyAccounts)
+			display_name, avatar, opted_out, profile_rev, handle, handle_time FROM `+x.table("accounts")+` WHERE did > $1 ORDER BY did LIMIT $2`, after, verifyAccounts)
 	accounts, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (accountState, error) {
 		var a accountState
 		err := row.Scan(&a.did, &a.state, &a.host, &a.number,
-			&a.profile[0], &a.profile[1], &a.profile[2], &a.profileRev, &a.handle, &a.handleTime)
+			&a.profile.name, &a.profile.avatar, &a.profile.optedOut, &a.profileRev, &a.handle, &a.handleTime)
 		return a, err
 	})
 	if err != nil {

@@ -454,7 +454,7 @@ func TestWatchFromAnEmptyPage(t *testing.T) {
 		}
 		require.True(t, ahead, "the search ran out")
 
-		both := &write.Post{Account: all[0].Account, Rkey: fmt.Sprint("both", direction), Rev: "3abcdefghijkl", CID: "bafy", Tags: q.Tags, IndexedAt: storetest.Epoch, Seq: 1, Record: []byte("{}")}
+		both := &write.Post{Account: all[0].Account, Rkey: fmt.Sprint("both", direction), Rev: "3abcdefghijkl", CID: "bafy", Tags: q.All, IndexedAt: storetest.Epoch, Seq: 1, Record: []byte("{}")}
 		both.Key = event.NewKey(at, both.Rkey)
 		require.NoError(t, w.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
 			return cp, tx.Write(t.Context(), write.Changes{Posts: []write.PostChange{{New: both, NewVisible: true}}})
