@@ -265,7 +265,7 @@ func TestOpenWriter(t *testing.T) {
 		require.NoError(t, w.Append(t.Context(), numbered(4, 2)))
 		require.Equal(t, uint64(7), w.Seq())
 	})
-	for name, data := range map[string]string{"foreign": "hello", "newer": `{"v":2}`} {
+	for name, data := range map[string]string{"foreign": "hello", "newer": `{"v":3}`} {
 		t.Run("last message is "+name, func(t *testing.T) {
 			t.Parallel()
 			_, js := serve(t)
