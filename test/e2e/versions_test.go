@@ -40,9 +40,9 @@ func TestVersions(t *testing.T) {
 		old, err := os.ReadFile(stored[(i/20)%len(stored)])
 		require.NoError(t, err)
 		history = append(history, bytes.TrimSpace(old))
-		coming := bytes.Replace(m, []byte(`"v":1`), []byte(`"v":2`), 1)
+		coming := bytes.Replace(m, []byte(`"v":1`), []byte(`"v":3`), 1)
 		if i%40 == 0 { // one that means other things by the same names
-			coming = []byte(`{"v":2,"kind":["create"],"source":"https://host 7","tags":{"art":1}}`)
+			coming = []byte(`{"v":3,"kind":["create"],"source":"https://host 7","tags":{"art":1}}`)
 		}
 		if _, err := event.Decode(coming); err == nil { // the message was not ours
 			continue
@@ -52,7 +52,7 @@ func TestVersions(t *testing.T) {
 	want := model.New()
 	for i, m := range history {
 		want.Apply(uint64(i+1), m)
-		if bytes.Contains(m, []byte(`"v":2,`)) || bytes.Contains(m, []byte(`"v":999`)) { // the generator's
+		if bytes.Contains(m, []byte(`"v":3,`)) || bytes.Contains(m, []byte(`"v":999`)) { // the generator's
 			future = append(future, uint64(i+1))
 		}
 	}
