@@ -67,8 +67,11 @@ type Plan struct {
 	Outline string
 }
 
-// lists are the tables whose rows are only ever read through an index that has all of them.
+// lists are the tables whose rows are only ever read through an index that has all of them, but
+// for the look-up of a tag's id by its name.
 var lists = []string{"post_tags", "post_langs", "tags"}
+
+const tagByName = "tags_name_key"
 
 // add counts a statement's plan in.
 func (p *Plan) add(root node) {
@@ -80,7 +83,7 @@ func (p *Plan) add(root node) {
 		switch {
 		case strings.Contains(n.Type, "Sort"), strings.Contains(strings.ToLower(n.name()), "hash"):
 			p.Sorts = append(p.Sorts, n.name())
-		case slices.Contains(lists, n.Relation):
+		case slices.Contains(lists, n.Relation) && n.Index != tagByName:
 			p.ListRows += int((n.Rows + n.Filtered) * loops)
 			p.Heap += int(n.Heap)
 			if !slices.Contains(p.Access, n.Type) {
