@@ -123,7 +123,7 @@ type Event struct {
 	// Sync is what a sync or a position says of a #sync, "" in old messages.
 	Sync SyncState `json:"sync,omitempty"`
 
-	// Profile is the author's as of Rev, and Handle as of its own time.
+	// Profile is the author's as of Rev, and Handle as of the handle's time.
 	Profile *Profile `json:"profile,omitempty"`
 	Handle  *Handle  `json:"handle,omitempty"`
 

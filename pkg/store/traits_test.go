@@ -17,7 +17,7 @@ import (
 )
 
 // TestFillTraits: an index that an older program wrote learns the traits of its posts step by step,
-// however often the indexer begins again and whatever comes meanwhile. Until it is done, what needs
+// however often the indexer restarts and whatever arrives. Until it is done, what needs
 // them is refused, and nothing else is.
 //
 // Invariant: a filter by media or self-labels gives all that it should, or is refused.

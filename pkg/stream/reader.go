@@ -36,7 +36,7 @@ type Message struct {
 	// Traceparent is the trace that the message is part of (event.Event).
 	Traceparent string
 
-	// What Data says, where a reader has decoded it: meanwhile another batch is worked on.
+	// What Data says, where a reader has decoded it, while another batch is being worked on.
 	event *event.Event
 	err   error
 }

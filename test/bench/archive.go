@@ -25,9 +25,9 @@ const (
 	// accounts is how many people write on the simulated network, archived how many did before.
 	accounts = 200
 	archived = 5000
-	// samples is how many different posts there are but for their times and words of their own.
+	// samples is how many different posts there are but for their times and their own words.
 	samples = 4_000
-	// vocabulary is how many words there are, and ownWords how many a post has of its own on average.
+	// vocabulary is how many words there are, and ownWords how many a post has to itself on average.
 	vocabulary = 5_000
 	ownWords   = 8
 	// archiveAge is how far back the archive reaches; its events are spread evenly.
@@ -47,7 +47,7 @@ const (
 	tagged, replies            = 100, 500
 )
 
-// author writes posts. They are as those of simnet's traffic, with words of their own behind the
+// author writes posts. They are as those of simnet's traffic, with their own words behind the
 // text, so that no two are alike and compression finds no more in them than in what people write.
 // One goroutine uses it.
 type author struct {
@@ -139,7 +139,7 @@ type archivedPost struct {
 }
 
 // writeArchive appends events to the segment of a Jetstream server that is stopped, and seals it.
-// The server goes on behind it.
+// The server continues behind it.
 func writeArchive(ctx context.Context, a *author, dataDir string, events int) (out archive, err error) {
 	files, err := filepath.Glob(filepath.Join(dataDir, "segments", "*"))
 	if err != nil || len(files) == 0 {

@@ -36,7 +36,7 @@ type runner struct {
 	report Report
 }
 
-// Run measures. It keeps its data in a folder of its own, which is removed, and stops every process
+// Run measures. It keeps its data in its own folder, which is removed, and stops every process
 // that it starts.
 func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	if err := cfg.validate(); err != nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// The peers that are processes of their own, started by the command with -peer.
+// The peers that are separate processes, started by the command with -peer.
 const (
 	peerClient  = "client"
 	peerHandler = "handler"

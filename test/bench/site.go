@@ -142,7 +142,7 @@ func (s *installation) emptyStreams(ctx context.Context) error {
 	return names.Err()
 }
 
-// emptyIndex makes the index anew.
+// emptyIndex makes the index again, empty.
 func (s *installation) emptyIndex(ctx context.Context) error {
 	if err := s.pg.Exec(ctx, "DROP SCHEMA IF EXISTS "+store.Live+" CASCADE; CHECKPOINT"); err != nil {
 		return err
@@ -182,7 +182,7 @@ func (s *installation) run(name string, args []string, settings map[string]strin
 	return p, p.Start()
 }
 
-// peer starts a part of this package as a process of its own.
+// peer starts a part of this package as a separate process.
 func (s *installation) peer(args ...string) (*process.Program, error) {
 	p := &process.Program{Name: args[0], Path: filepath.Join(s.bin, "bench"), Dir: s.dir, Args: append([]string{"-peer"}, args...), Log: filepath.Join(s.dir, args[0]+".log")}
 	if err := os.Remove(p.Log); err != nil && !os.IsNotExist(err) {

@@ -112,7 +112,7 @@ func streamFiles(dir string) (int64, error) {
 				sum += info.Size()
 			}
 		}
-		if os.IsNotExist(err) { // the server has removed it meanwhile
+		if os.IsNotExist(err) { // the server has removed it since
 			return nil
 		}
 		return err

@@ -237,7 +237,7 @@ func (g *generator) status(a *genAccount) {
 	}
 }
 
-// author emits a profile at a rev, which mostly opts nobody out, a handle, or both.
+// author emits a profile at a rev, which mostly opts no account out, a handle, or both.
 func (g *generator) author(a *genAccount, rev uint64) {
 	e := event.Event{Kind: event.KindAuthor, DID: a.did}
 	if g.chance(70) {

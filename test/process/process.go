@@ -71,7 +71,7 @@ type Program struct {
 }
 
 // run is one run of a program. What was asked of it is guarded by the program's mutex: another
-// goroutine may have started the next run meanwhile.
+// goroutine may have started the next run by then.
 type run struct {
 	cmd      *exec.Cmd
 	done     chan struct{} // closed when the process has ended

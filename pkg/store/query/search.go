@@ -371,7 +371,7 @@ func (b *builder) stream(g clause) string {
 }
 
 // merged is the posts of some lists in the order of posts: one ordered branch per list, each with
-// a LIMIT of its own, merge into one that stops when enough is read.
+// their own LIMIT, merge into one that stops when enough is read.
 func (b *builder) merged(table, column string, ids []string) string {
 	branches := make([]string, len(ids))
 	for i, id := range ids {

@@ -18,7 +18,7 @@ const fillPosts = 1000
 func (w *Writer) Filling() bool { return w.filling }
 
 // FillTraits works out the traits of some posts, in one transaction under the lease, the newest
-// first; checkpoint.traits_below says how far that has come. What comes in meanwhile has its traits
+// first; checkpoint.traits_below says how far that has come. What arrives in between has its traits
 // already. begun, done and the error are as of Retag.
 func (w *Writer) FillTraits(ctx context.Context) (begun, done bool, err error) {
 	err = w.Apply(ctx, func(tx *Tx, cp store.Checkpoint) (store.Checkpoint, error) {

@@ -31,7 +31,7 @@ const (
 // followers reads the change feed for all followers of a process: one look at its end for all of
 // them, then one read for each list that has news. Followers of one list get the same bytes.
 //
-// A list's events are a chain of batches. Each follower waits for the next batch of its own, so
+// A list's events are a chain of batches. Each follower waits for its own next batch, so
 // the chain holds nothing that all have taken. Who has not taken a batch within the bounds above
 // finds it empty, and is dropped.
 type followers struct {
@@ -60,7 +60,7 @@ type followedList struct {
 	list      postList
 	tags      []int64
 	followers int
-	// next is the batch that comes next, nil while nobody has caught up with the feed.
+	// next is the batch that comes next, nil while no follower has caught up with the feed.
 	next *batch
 	// head is how far the feed was read, need how far it has to be; more says that the last read
 	// was cut short.

@@ -140,7 +140,7 @@ func (h *Handler) find(r *http.Request, extra ...string) (f found, elsewhere *re
 	return f, nil, err
 }
 
-// isNewest reports whether the page is the newest of its list, which the live tail goes on with.
+// isNewest reports whether the page is the newest of its list, which the live tail continues.
 func (f *found) isNewest() bool { return !f.q.has("after") && !f.q.has("before") }
 
 // searchPage is /search.

@@ -450,7 +450,7 @@ func TestDocsPage(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, http.StatusOK, res.StatusCode, "%s", res.Request.URL)
 		require.NotEqual(t, contentHTML, res.Header.Get("Content-Type"), "%s", res.Request.URL)
-		cancel() // the stream's goes on
+		cancel() // the stream's continues
 		res.Body.Close()
 	}
 	require.Equal(t, len(s.handler.routes()), forms)

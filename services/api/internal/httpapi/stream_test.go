@@ -148,7 +148,7 @@ func (s *served) awaitFollowers(t testing.TB, n int) {
 }
 
 // TestStream: what /v1/changes tells comes by itself, in the same order and form; a connection that
-// broke goes on where it was.
+// broke continues where it was.
 func TestStream(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)

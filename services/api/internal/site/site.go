@@ -92,7 +92,7 @@ type Page struct {
 	NoIndex bool
 	// Feeds are for autodiscovery.
 	Feeds []Feed
-	// OwnSearch says that the page has a search bar of its own.
+	// OwnSearch says that the page has its own search bar.
 	OwnSearch bool
 	// Theme is "", "light" or "dark"; Accent and Size are those of embeds.
 	Theme, Accent, Size string

@@ -13,7 +13,7 @@ import (
 const decided = 500
 
 // Consent says whether accounts that have opted out are shown all the same, and decides again of
-// those that are there: their posts change in sweeps. A run that was stopped goes on where it was.
+// those that are there: their posts change in sweeps. A stopped run continues where it was.
 func (a *Applier) Consent(ctx context.Context, ignore bool) error {
 	for n := decided; n == decided; {
 		err := a.Writer.Apply(ctx, func(tx *write.Tx, from store.Checkpoint) (store.Checkpoint, error) {

@@ -50,7 +50,7 @@ func (r *Runner) run(ctx context.Context, j Job, do Func) {
 	run := &Run{job: j}
 	run.job.State, run.job.Writer = Running, r.ID
 	kept, end := context.WithCancel(doing)
-	r.keep(kept, run, stop) // it may have been stopped meanwhile
+	r.keep(kept, run, stop) // it may have been stopped by now
 	var keeping sync.WaitGroup
 	keeping.Go(func() {
 		for sleep(kept, keepEvery) == nil {
