@@ -9,6 +9,7 @@ import (
 	neturl "net/url"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -174,7 +175,7 @@ func newFollowBench(t *testing.T, seed uint64) *followBench {
 	}
 	want, err := model.FromNetwork(b.net.Log())
 	require.NoError(t, err)
-	b.queries = followedLists(b.rng, want.TagCounts())
+	b.queries = followedLists(b.rng, want.TagCounts(), b.net.DIDs())
 	listen := freeAddr(t)
 	b.url = "http://" + listen
 	b.ingest(ingest.Config{Hosts: []string{b.host.URL()}, Start: "archive"})
@@ -241,22 +242,43 @@ func (b *followBench) quiet() {
 	b.settle(b.host, b.url)
 }
 
-// followedLists are random queries for the tags that are used most.
-func followedLists(rng *rand.Rand, counts []model.TagCount) (lists []model.Query) {
+// followedLists are random queries for the tags that are used most and of the accounts, by every
+// filter that an edit moves posts in and out of.
+func followedLists(rng *rand.Rand, counts []model.TagCount, dids []string) (lists []model.Query) {
 	counts = counts[:min(len(counts), 12)]
+	some := func(of []string, n int) []string {
+		rng.Shuffle(len(of), func(i, j int) { of[i], of[j] = of[j], of[i] })
+		return slices.Clone(of[:n])
+	}
 	for i := range followedQueries {
 		rng.Shuffle(len(counts), func(i, j int) { counts[i], counts[j] = counts[j], counts[i] })
 		var q model.Query
 		for _, c := range counts[:1+rng.IntN(3)] {
 			q.Tags = append(q.Tags, c.Tag)
 		}
-		switch i % 5 {
+		if i > 4 { // the tags of edges, which have media and labels
+			q.Tags = slices.Compact(slices.Sorted(slices.Values(append(q.Tags[:1], "art", "photo"))))
+		}
+		switch i {
 		case 1:
 			q.All, q.Tags = q.Tags[:min(len(q.Tags), 2)], nil
 		case 2:
 			q.None = []string{counts[3].Tag}
 		case 3:
 			q.Langs = []string{"en", "pt"}
+		case 4:
+			q.By = some(dids, 6)
+		case 5:
+			q.NotBy = some(dids, 6)
+		case 6:
+			q.MaxTags = 1 + rng.IntN(3)
+		case 7:
+			q.Media = some([]string{"image", "video", "gallery", "link"}, 1+rng.IntN(2))
+		case 8:
+			q.SelfLabels = []string{"exclude", "only"}[rng.IntN(2)]
+		case 9:
+			q.All, q.Tags = []string{"art"}, nil
+			q.NotBy, q.Media, q.SelfLabels, q.MaxTags = some(dids, 2), []string{[]string{"any", "none"}[rng.IntN(2)]}, "exclude", 2+rng.IntN(3)
 		}
 		lists = append(lists, q)
 	}

@@ -3,6 +3,7 @@ package simnet
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -13,8 +14,9 @@ const syncsEach = 2
 // Edges does what ordinary traffic does too rarely: posts made again under the
 // key of a deleted one, at once; edits out of the index and in again; every
 // status of an account; #sync; malformed records; ties; times long ago and in the
-// future; commits of several posts. What it does follows from its seed and from
-// what is on the network. It is used from one goroutine.
+// future; commits of several posts; media and labels, which edits change. What it
+// does follows from its seed and from what is on the network. It is used from one
+// goroutine.
 type Edges struct {
 	// DeletedStay keeps accounts that were deleted from coming back. It is for
 	// servers that are killed: such a one may tell old events again, with new times,
@@ -40,7 +42,7 @@ func (e *Edges) Act() error {
 	}
 	did := dids[e.rng.IntN(len(dids))]
 	now := e.network.Now()
-	switch e.rng.IntN(9) {
+	switch e.rng.IntN(11) {
 	case 0:
 		return e.recreate(did, now)
 	case 1:
@@ -60,6 +62,8 @@ func (e *Edges) Act() error {
 		at := choose(e.rng, now.AddDate(-3, 0, 0), now.Add(time.Hour), now.AddDate(5, 0, 0), time.Date(1960, 1, 1, 0, 0, 0, 0, time.UTC))
 		_, err := e.network.CreatePost(did, "", e.post(at, "art", "time"))
 		return err
+	case 8, 9:
+		return e.redress(did, now)
 	default:
 		return e.mixed(did, now)
 	}
@@ -85,8 +89,45 @@ func (e *Edges) active() (dids []string) {
 	return dids
 }
 
+// post is a post with any media and labels.
 func (e *Edges) post(at time.Time, tags ...string) map[string]any {
-	return NewPost(at, fmt.Sprint("an edge, ", e.rng.IntN(1_000_000)), tags...)
+	record := NewPost(at, fmt.Sprint("an edge, ", e.rng.IntN(1_000_000)), tags...)
+	of := func(kind string) map[string]any { return map[string]any{"$type": "app.bsky.embed." + kind} }
+	switch kind := choose(e.rng, "", "", "images", "video", "gallery", "external", "record", "recordWithMedia"); kind {
+	case "":
+	case "recordWithMedia":
+		both := of(kind)
+		both["record"], both["media"] = of("record"), of(choose(e.rng, "images", "video", "external"))
+		record["embed"] = both
+	default:
+		record["embed"] = of(kind)
+	}
+	if n := e.rng.IntN(4); n < 2 {
+		labels := []any{map[string]any{"val": "nudity"}}
+		record["labels"] = map[string]any{"$type": "com.atproto.label.defs#selfLabels", "values": labels[:n]}
+	}
+	return record
+}
+
+// redress edits any post of an account, once or several times: its tags and their number, its
+// media, its labels.
+func (e *Edges) redress(did string, now time.Time) error {
+	records, err := e.network.Records(did)
+	if err != nil {
+		return err
+	}
+	records = slices.DeleteFunc(records, func(r OpResult) bool { return r.Collection != PostCollection })
+	if len(records) == 0 {
+		_, err = e.network.CreatePost(did, "", e.post(now, "art", "dressed"))
+		return err
+	}
+	for range 1 + e.rng.IntN(2) {
+		tags := []string{"art", "photo", "dressed", "one", "more"}
+		if _, err = e.network.UpdatePost(did, choose(e.rng, records...).Rkey, e.post(now, tags[:1+e.rng.IntN(len(tags))]...)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // recreate deletes a post and makes others under its key, at once.
