@@ -13,15 +13,17 @@ const metricsPrefix = "tagstream_ingest_"
 
 // Kinds of upstream events, as counted when read.
 const (
-	readCreate  = "create"
-	readUpdate  = "update"
-	readDelete  = "delete"
-	readAccount = "account"
-	readSync    = "sync"
-	readOther   = "other"
+	readCreate   = "create"
+	readUpdate   = "update"
+	readDelete   = "delete"
+	readProfile  = "profile"
+	readIdentity = "identity"
+	readAccount  = "account"
+	readSync     = "sync"
+	readOther    = "other"
 )
 
-var readKinds = []string{readCreate, readUpdate, readDelete, readAccount, readSync, readOther}
+var readKinds = []string{readCreate, readUpdate, readDelete, readProfile, readIdentity, readAccount, readSync, readOther}
 
 // metrics are the series of ingest. Every label's values are known at start.
 type metrics struct {

@@ -118,8 +118,12 @@ func readKind(ev *jetstream.Event) string {
 		return readAccount
 	case ev.Kind == jetstream.KindSync:
 		return readSync
+	case ev.Kind == jetstream.KindIdentity:
+		return readIdentity
 	case ev.Kind != jetstream.KindCommit || ev.Commit == nil:
 		return readOther
+	case ev.Commit.Collection == event.ProfileCollection:
+		return readProfile
 	}
 	switch ev.Commit.Operation {
 	case jetstream.OpCreate:

@@ -215,7 +215,8 @@ func (c *checker) checkPosts(ctx context.Context) error {
 		if err := c.want.adopt(stored, indexedAt, sortAt); err != nil {
 			return fmt.Errorf("post %s: %w", p.URI, err)
 		}
-		stored.Author = p.Author // which the account has
+		c.want.adoptAuthor(p.DID, got.Author)
+		stored.Author = c.want.account(p.DID).author
 		if err := got.differs(stored); err != nil {
 			return err
 		}

@@ -56,6 +56,7 @@ type account struct {
 	inactive bool
 	optedOut bool
 	author   Author
+	told     Author       // what was told of it last, known or not
 	rev      string       // that its profile is of
 	named    time.Time    // that its handle is of
 	deleted  bool         // the last account event that applied was a deletion
@@ -254,6 +255,12 @@ func (x *Index) applyAccount(e *event.Event) {
 // either, but for a profile that opts out: from then on the account is one of which something is.
 func (x *Index) applyAuthor(e *event.Event) {
 	a := x.account(e.DID)
+	if p := e.Profile; p != nil {
+		a.told.DisplayName, a.told.Avatar = p.DisplayName, p.Avatar
+	}
+	if h := e.Handle; h != nil {
+		a.told.Handle = h.Name
+	}
 	if p := e.Profile; p != nil && e.Rev > a.rev && (a.known || p.OptedOut) {
 		a.known, a.rev, a.optedOut = true, e.Rev, p.OptedOut
 		a.author.DisplayName, a.author.Avatar = p.DisplayName, p.Avatar

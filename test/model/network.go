@@ -38,15 +38,22 @@ func FromNetwork(log []simnet.Entry) (*Index, error) {
 			x.network.synced[entry.DID] = true
 			apply(entry.Time, event.Event{Kind: event.KindSync, DID: entry.DID, Rev: entry.Rev})
 		case simnet.KindIdentity:
+			apply(entry.Time, event.Event{Kind: event.KindAuthor, DID: entry.DID, Handle: &event.Handle{Name: entry.Handle, Time: entry.Time}})
 			continue
 		default:
 			return nil, fmt.Errorf("entry %d is of unknown kind %q", entry.Seq, entry.Kind)
 		}
 		for _, op := range entry.Ops {
-			if op.Collection != simnet.PostCollection {
+			var e event.Event
+			var err error
+			switch op.Collection {
+			case simnet.PostCollection:
+				e, err = postEvent(entry, op)
+			case simnet.ProfileCollection:
+				e, err = profileEvent(entry, op)
+			default:
 				continue
 			}
-			e, err := postEvent(entry, op)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", op.URI, err)
 			}
@@ -89,6 +96,28 @@ func postEvent(entry simnet.Entry, op simnet.OpResult) (event.Event, error) {
 		e.Kind = event.KindCreate
 	default:
 		e.Kind = event.KindUpdate
+	}
+	return e, nil
+}
+
+// profileEvent is what an operation on a profile comes to. Names of simulated people need no
+// cleaning.
+func profileEvent(entry simnet.Entry, op simnet.OpResult) (event.Event, error) {
+	e := event.Event{Kind: event.KindAuthor, DID: entry.DID, Rev: entry.Rev, Profile: &event.Profile{}}
+	if op.Action == simnet.Delete {
+		return e, nil
+	}
+	value, err := cbor.Unmarshal(op.Record)
+	if err != nil {
+		return e, err
+	}
+	record, _ := value.(map[string]any)
+	e.Profile.DisplayName, _ = record["displayName"].(string)
+	labels, _ := record["labels"].(map[string]any)
+	values, _ := labels["values"].([]any)
+	for _, v := range values {
+		label, _ := v.(map[string]any)
+		e.Profile.OptedOut = e.Profile.OptedOut || label["val"] == "!no-unauthenticated"
 	}
 	return e, nil
 }
@@ -165,6 +194,29 @@ func (n *networkTimes) left(p *Post) {
 // SeveralHosts says that the changes came by hosts whose times have nothing to do with each
 // other: what came first may have the later time.
 func (x *Index) SeveralHosts() { x.severalHosts = true }
+
+// adoptAuthor takes what an API shows of a post's author where the account was told it before
+// anything was known of it. Of such an account nothing is kept, but upstream may have told it
+// again, after a change of hosts or a restart.
+func (x *Index) adoptAuthor(did string, shown authorAnswer) {
+	a := x.account(did)
+	if x.network == nil {
+		return
+	}
+	for _, f := range []struct {
+		shown *string
+		told  string
+		known *string
+	}{
+		{shown.Handle, a.told.Handle, &a.author.Handle},
+		{shown.DisplayName, a.told.DisplayName, &a.author.DisplayName},
+		{shown.Avatar, a.told.Avatar, &a.author.Avatar},
+	} {
+		if *f.known == "" && f.shown != nil && *f.shown == f.told {
+			*f.known = f.told
+		}
+	}
+}
 
 // adopt gives a post the times that an API shows for it, where its own are not known, or says
 // why they cannot be right.

@@ -13,8 +13,13 @@ import (
 	"github.com/jcalabro/atmos/cbor"
 )
 
-// PostCollection is the collection of posts.
-const PostCollection = "app.bsky.feed.post"
+// PostCollection is the collection of posts, and ProfileCollection that of an account's profile,
+// whose record key is ProfileRkey.
+const (
+	PostCollection    = "app.bsky.feed.post"
+	ProfileCollection = "app.bsky.actor.profile"
+	ProfileRkey       = "self"
+)
 
 // DefaultHistory is how many frames a relay can replay when Config.History is zero.
 const DefaultHistory = 65_536
@@ -178,14 +183,39 @@ func (n *Network) CreateAccount() (string, error) {
 		return "", err
 	}
 	acc := n.accounts[did]
-	at := n.Now()
-	frame, err := identityFrame(did, n.seq+1, at, acc.handle)
-	if err != nil {
+	if _, err := n.emitIdentity(did, acc); err != nil {
 		return "", err
 	}
-	n.emit(frame, Entry{Time: at, Kind: KindIdentity, DID: did, Handle: acc.handle})
 	_, err = n.emitAccount(did, acc)
 	return did, err
+}
+
+// Rename gives an account another handle and emits its identity.
+func (n *Network) Rename(did, handle string) (Entry, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	acc, ok := n.accounts[did]
+	if !ok {
+		return Entry{}, fmt.Errorf("rename %s: %w", did, ErrUnknownAccount)
+	}
+	acc.handle = handle
+	return n.emitIdentity(did, acc)
+}
+
+// SetProfile writes an account's profile, for the first time or again, and emits that. record is as in Op.
+func (n *Network) SetProfile(did string, record any) (Entry, error) {
+	op := Op{Action: Create, Collection: ProfileCollection, Rkey: ProfileRkey, Record: record}
+	entry, err := n.Commit(did, op)
+	if errors.Is(err, ErrRecordExists) {
+		op.Action = Update
+		entry, err = n.Commit(did, op)
+	}
+	return entry, err
+}
+
+// DeleteProfile removes an account's profile and emits that.
+func (n *Network) DeleteProfile(did string) (Entry, error) {
+	return n.Commit(did, Op{Action: Delete, Collection: ProfileCollection, Rkey: ProfileRkey})
 }
 
 // addAccount makes an account with an empty repository; New calls it before anything else can.
@@ -321,6 +351,16 @@ func (n *Network) emitAccount(did string, acc *account) (Entry, error) {
 		return Entry{}, err
 	}
 	return n.emit(frame, Entry{Time: at, Kind: KindAccount, DID: did, Active: acc.active, Status: acc.status}), nil
+}
+
+// emitIdentity emits an account's handle.
+func (n *Network) emitIdentity(did string, acc *account) (Entry, error) {
+	at := n.Now()
+	frame, err := identityFrame(did, n.seq+1, at, acc.handle)
+	if err != nil {
+		return Entry{}, err
+	}
+	return n.emit(frame, Entry{Time: at, Kind: KindIdentity, DID: did, Handle: acc.handle}), nil
 }
 
 // apply fills in what the operations leave open and applies them at a fresh revision.

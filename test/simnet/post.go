@@ -24,6 +24,16 @@ func NewPost(at time.Time, text string, tags ...string) map[string]any {
 	return record
 }
 
+// NewProfile builds a profile's record. One that is not public asks not to be shown to readers who are not logged in.
+func NewProfile(displayName string, public bool) map[string]any {
+	record := map[string]any{"$type": ProfileCollection, "displayName": displayName, "description": "Just trying things out."}
+	if !public {
+		record["labels"] = map[string]any{"$type": "com.atproto.label.defs#selfLabels",
+			"values": []any{map[string]any{"val": "!no-unauthenticated"}}}
+	}
+	return record
+}
+
 // facet marks the bytes from start to end, exclusive, of a text.
 func facet(start, end int, features ...any) map[string]any {
 	return map[string]any{"$type": "app.bsky.richtext.facet", "index": map[string]any{"byteStart": start, "byteEnd": end}, "features": features}

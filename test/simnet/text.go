@@ -1,8 +1,10 @@
 package simnet
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 )
 
@@ -66,6 +68,24 @@ type author struct {
 	total   int
 	topics  []topic
 	ranking *rand.Zipf
+}
+
+// name is what an author may be called.
+func (a *author) name() string {
+	first := []string{"Ada", "Bruno", "Chiyo", "Dara", "Émile", "Fatma", "Goran", "Hana", "Iris", "Jun", "Kofi", "Lena", "Mateo", "Nadia", "Олена", "Priya"}
+	last := []string{"", " Okafor", " Lindqvist", " Moreau", " (commissions open)", " 🎨", " of the North", " 🏳️‍🌈", " Tanaka", " Silva"}
+	return first[a.rng.IntN(len(first))] + last[a.rng.IntN(len(last))]
+}
+
+// handleName is a name's letters, as a handle may have them.
+func handleName(name string) string {
+	letters := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' {
+			return r
+		}
+		return -1
+	}, strings.ToLower(name))
+	return cmp.Or(letters, "someone")
 }
 
 // rareTags is how many tags the long tail has.

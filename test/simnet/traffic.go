@@ -2,6 +2,7 @@ package simnet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -46,6 +47,7 @@ type actor struct {
 	author   *author
 	active   []string // accounts that write
 	inactive []string // accounts that may come back
+	private  []string // accounts that opted out of being shown, the first one longest ago
 	posts    []livePost
 	deleted  []livePost
 	age      time.Duration // how long ago posts claim to have been written; see Spread
@@ -134,8 +136,10 @@ func (a *actor) act() error {
 		return a.remove()
 	case pick < 94:
 		return a.bringBack()
-	case pick < 97:
+	case pick < 95.5:
 		return a.like()
+	case pick < 97:
+		return a.introduce()
 	case pick < 98.5:
 		return a.batch()
 	case pick < 99.3:
@@ -254,6 +258,32 @@ func (a *actor) like() error {
 	target := a.posts[a.rng.IntN(len(a.posts))]
 	_, err := a.network.Commit(a.writer(), Op{Action: Create, Collection: likeCollection, Record: map[string]any{
 		"$type": likeCollection, "subject": strongRef(target.uri, target.cid), "createdAt": a.network.Now().Format(recordTime)}})
+	return err
+}
+
+// introduce changes what is known of an author: a handle or a profile. Few opt out of being shown,
+// and they come back.
+func (a *actor) introduce() error {
+	did := a.writer()
+	name := a.author.name()
+	switch pick := a.rng.IntN(20); {
+	case len(a.private) > len(a.active)/10:
+		did, a.private = a.private[0], a.private[1:]
+		_, err := a.network.SetProfile(did, NewProfile(name, true))
+		return err
+	case pick < 7:
+		_, err := a.network.Rename(did, fmt.Sprintf("%s-%d.test", handleName(name), a.rng.IntN(1000)))
+		return err
+	case pick == 7:
+		if _, err := a.network.DeleteProfile(did); !errors.Is(err, ErrNoRecord) {
+			return err
+		}
+	case pick == 8:
+		a.private = append(a.private, did)
+		_, err := a.network.SetProfile(did, NewProfile(name, false))
+		return err
+	}
+	_, err := a.network.SetProfile(did, NewProfile(name, true))
 	return err
 }
 

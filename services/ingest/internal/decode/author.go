@@ -14,42 +14,17 @@ import (
 // not logged in.
 const noUnauthenticated = "!no-unauthenticated"
 
-// Author returns what a profile commit or an identity event says of an author, or why it says
-// nothing. A field of a profile that is malformed costs that field. A profile that cannot be read
-// as a whole is dropped, so that what was known before stands, opting out above all.
-func (d Decoder) Author(ev *jetstream.Event, pos event.Position) Result {
-	if probe := (event.Event{V: event.Version, Kind: event.KindPosition, Source: pos}); probe.Validate() != nil {
-		return drop(BadPosition)
-	}
-	out := &event.Event{V: event.Version, Kind: event.KindAuthor, Source: pos, DID: strings.Clone(ev.DID)}
-	var why DropReason
-	switch {
-	case ev.Kind == jetstream.KindCommit && ev.Commit != nil:
-		why = profile(out, ev.Commit)
-	case ev.Kind == jetstream.KindIdentity && ev.Identity != nil:
-		why = handle(out, ev.Identity, pos.Time)
-	default:
-		why = OtherKind
-	}
-	if why == Kept && !event.ValidDID(out.DID) {
-		why = BadDID
-	}
-	if why != Kept {
-		return drop(why)
-	}
-	return Result{Event: out}
-}
-
+// profile takes what a commit says of an author's profile. A field that is malformed costs that
+// field. A profile that cannot be read as a whole is dropped, so that what was known before stands,
+// opting out above all.
 func profile(out *event.Event, c *jetstream.Commit) DropReason {
 	switch {
-	case c.Collection != event.ProfileCollection:
-		return OtherCollection
 	case c.Rkey != event.ProfileRkey:
 		return BadRkey
 	case !event.ValidRev(c.Rev):
 		return BadRev
 	}
-	out.Rev, out.Profile = strings.Clone(c.Rev), &event.Profile{}
+	out.Kind, out.Rev, out.Profile = event.KindAuthor, strings.Clone(c.Rev), &event.Profile{}
 	switch c.Operation {
 	case jetstream.OpDelete:
 		return Kept
@@ -98,12 +73,12 @@ func blob(v any) string {
 // stands in for it.
 func handle(out *event.Event, id *jetstream.Identity, seen time.Time) DropReason {
 	if id.Handle == "" {
-		return OtherKind
+		return NoHandle
 	}
 	at := seen
 	if up := upstream(&jetstream.Account{Time: id.Time, Seq: id.Seq}, seen); up != nil {
 		at = up.Time
 	}
-	out.Handle = &event.Handle{Name: strings.Clone(event.NormalizeHandle(id.Handle)), Time: at.UTC()}
+	out.Kind, out.Handle = event.KindAuthor, &event.Handle{Name: strings.Clone(event.NormalizeHandle(id.Handle)), Time: at.UTC()}
 	return Kept
 }

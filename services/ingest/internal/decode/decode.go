@@ -49,8 +49,16 @@ func (d Decoder) Decode(ev *jetstream.Event, pos event.Position) Result {
 	}
 	out := &event.Event{V: event.Version, Source: pos, DID: strings.Clone(ev.DID)}
 	switch {
+	case ev.Kind == jetstream.KindCommit && ev.Commit != nil && ev.Commit.Collection == event.ProfileCollection:
+		if why := profile(out, ev.Commit); why != Kept {
+			return drop(why)
+		}
 	case ev.Kind == jetstream.KindCommit && ev.Commit != nil:
 		return d.commit(out, ev.Commit)
+	case ev.Kind == jetstream.KindIdentity && ev.Identity != nil:
+		if why := handle(out, ev.Identity, pos.Time); why != Kept {
+			return drop(why)
+		}
 	case ev.Kind == jetstream.KindAccount && ev.Account != nil:
 		out.Kind = event.KindAccount
 		out.Active = ev.Account.Active

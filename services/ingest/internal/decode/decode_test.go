@@ -294,9 +294,6 @@ func TestWhatBecomesOfAccounts(t *testing.T) {
 				e.Kind, e.Account, e.DID = jetstream.KindAccount, &jetstream.Account{}, ""
 			}, drop: BadDID,
 		},
-		"identity": {
-			change: func(e *jetstream.Event) { e.Kind, e.Identity = jetstream.KindIdentity, &jetstream.Identity{} }, drop: OtherKind,
-		},
 		"a kind of tomorrow": {change: func(e *jetstream.Event) { e.Kind = "label" }, drop: OtherKind},
 		"nothing inside":     {change: func(e *jetstream.Event) { e.Kind = jetstream.KindSync }, drop: OtherKind},
 	}

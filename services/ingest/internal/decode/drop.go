@@ -17,8 +17,10 @@ const (
 	BadRecord DropReason = "bad_record"
 	// TooBig is a create over the server's payload limit.
 	TooBig DropReason = "too_big"
-	// OtherKind is an event of a kind that Tagstream does not follow: identity,
-	// and whatever a newer host may send.
+	// NoHandle is an identity event that says nothing of a handle.
+	NoHandle DropReason = "no_handle"
+	// OtherKind is an event of a kind that Tagstream does not follow: whatever a newer host may
+	// send.
 	OtherKind DropReason = "other_kind"
 	// OtherCollection is a commit of some other record type.
 	OtherCollection DropReason = "other_collection"
@@ -34,6 +36,6 @@ const (
 
 // DropReasons lists every reason but Kept.
 var DropReasons = []DropReason{
-	Reply, NoTags, BadRecord, TooBig, OtherKind, OtherCollection,
+	Reply, NoTags, BadRecord, TooBig, NoHandle, OtherKind, OtherCollection,
 	BadOperation, BadDID, BadRkey, BadRev, BadPosition,
 }

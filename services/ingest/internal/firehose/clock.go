@@ -15,8 +15,9 @@ import (
 // identity is what an event is on every host, unlike its number and its times.
 type identity struct {
 	did, rkey, rev string
-	// accountTime is an account event's own time, as its server gave it.
-	accountTime string
+	// accountTime and handleTime are the own time of an account or an identity event, as its
+	// server gave it.
+	accountTime, handleTime string
 }
 
 func identityOf(ev *jetstream.Event) identity {
@@ -28,6 +29,8 @@ func identityOf(ev *jetstream.Event) identity {
 		id.accountTime = ev.Account.Time
 	case ev.Sync != nil:
 		id.rev = ev.Sync.Rev
+	case ev.Identity != nil:
+		id.handleTime = ev.Identity.Time
 	}
 	return id
 }
@@ -41,6 +44,7 @@ func (id identity) mark() string {
 	for _, s := range []string{id.did, id.rkey, id.rev, id.accountTime} {
 		b = append(append(b, s...), 0)
 	}
+	b = append(b, id.handleTime...) // last, and without an end: marks of other events stay what they were
 	sum := sha256.Sum256(b)
 	return base64.RawURLEncoding.EncodeToString(sum[:markBytes])
 }
@@ -51,7 +55,7 @@ func (id identity) time() (time.Time, bool) {
 	if t, ok := event.RevTime(id.rev); ok {
 		return t, true
 	}
-	t, err := time.Parse(time.RFC3339Nano, id.accountTime)
+	t, err := time.Parse(time.RFC3339Nano, id.accountTime+id.handleTime) // at most one is set
 	return t.UTC(), err == nil && !t.Before(time.Unix(0, 0))
 }
 

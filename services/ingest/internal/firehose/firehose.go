@@ -289,7 +289,7 @@ func (r *run) subscribe(host string, after uint64) (*jetstream.Client, error) {
 	opts := []jetstream.Option{
 		jetstream.WithAfterSeq(after),
 		jetstream.WithKinds(kinds[:]),
-		jetstream.WithCollection(event.Collection),
+		jetstream.WithCollections(collections[:]),
 		// Records as CBOR: the client's map would round integers.
 		jetstream.WithRawRecords(),
 		jetstream.WithDownloadConcurrency(downloads),

@@ -27,8 +27,11 @@ const (
 	frameLimit = 32 << 20
 )
 
-// kinds are what Tagstream follows. The collection filter drops other commits.
-var kinds = [...]jetstream.Kind{jetstream.KindCommit, jetstream.KindAccount, jetstream.KindSync}
+// kinds are what Tagstream follows, and collections what commits of.
+var (
+	kinds       = [...]jetstream.Kind{jetstream.KindCommit, jetstream.KindAccount, jetstream.KindSync, jetstream.KindIdentity}
+	collections = [...]string{event.Collection, event.ProfileCollection}
+)
 
 // rejectedError is a host's refusal of a websocket: the error's name is from
 // the lexicon of subscribeEvents.
@@ -80,7 +83,9 @@ func dial(ctx context.Context, client *http.Client, host string, cursor *uint64,
 		for _, k := range kinds {
 			q.Add("kinds", string(k))
 		}
-		q.Set("collections", event.Collection)
+		for _, c := range collections {
+			q.Add("collections", c)
+		}
 	}
 	//nolint:bodyclose // the library closes it, or keeps its beginning in memory
 	conn, resp, err := websocket.Dial(ctx, host+subscribePath+"?"+q.Encode(), &websocket.DialOptions{
@@ -141,6 +146,9 @@ func (p *probe) next(ctx context.Context) (frame, error) {
 				Account struct {
 					Time string `json:"time"`
 				} `json:"account"`
+				Identity struct {
+					Time string `json:"time"`
+				} `json:"identity"`
 			} `json:"payload"`
 		}
 		err = json.Unmarshal(data, &f)
@@ -159,7 +167,10 @@ func (p *probe) next(ctx context.Context) (frame, error) {
 			_, kind, _ := strings.Cut(f.Payload.Type, "#")
 			return frame{
 				seq: uint64(f.Payload.Seq), time: t.UTC(), followed: slices.Contains(kinds[:], jetstream.Kind(kind)),
-				id: identity{did: f.Payload.DID, rkey: f.Payload.Rkey, rev: f.Payload.Rev + f.Payload.Sync.Rev, accountTime: f.Payload.Account.Time},
+				id: identity{
+					did: f.Payload.DID, rkey: f.Payload.Rkey, rev: f.Payload.Rev + f.Payload.Sync.Rev,
+					accountTime: f.Payload.Account.Time, handleTime: f.Payload.Identity.Time,
+				},
 			}, nil
 		case f.Payload.Name != "":
 			return frame{info: f.Payload.Name}, nil
