@@ -1,10 +1,12 @@
 package e2e_test
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -98,4 +100,88 @@ func get(t *testing.T, url string) (int, string) {
 		return 0, err.Error()
 	}
 	return res.StatusCode, string(body)
+}
+
+// TestConsent: an account whose profile opts out of readers who are not logged in vanishes, by the
+// real Jetstream server, from post, list, feed, counts and change feed; it returns with its
+// posts when the label goes, under its name and handle.
+func TestConsent(t *testing.T) {
+	t.Parallel()
+	b := newIngestBench(t, 2)
+	host := b.host()
+	x := newIndexBench(t, b.nats)
+	url := x.api()
+	b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive"})
+	x.indexer(200)
+	shy, open := b.net.DIDs()[0], b.net.DIDs()[1]
+	create := func(did string) simnet.Post {
+		p, err := b.net.CreatePost(did, "", simnet.NewPost(b.net.Now(), "seen", "consent"))
+		require.NoError(t, err)
+		return p
+	}
+	kept, mine := create(open), create(shy)
+	awaitPost(t, url, kept)
+	awaitPost(t, url, mine)
+	var changes struct {
+		Page struct {
+			Next string `json:"next"`
+		} `json:"page"`
+	}
+	_, body := get(t, url+"/v1/changes?tags=consent")
+	require.NoError(t, json.Unmarshal([]byte(body), &changes))
+
+	// Where the post must be seen, or must not.
+	places := []string{
+		"/v1/posts?tags=consent", "/v1/posts?tags=consent&author=" + shy, "/v1/feeds/posts.atom?tags=consent",
+		"/v1/feeds/posts.rss?tags=consent", "/v1/posts/" + mine.DID + "/" + mine.Rkey,
+		"/xrpc/app.bsky.unspecced.searchPostsSkeleton?q=%23consent", "/tag/consent",
+	}
+	await := func(seen bool) {
+		t.Helper()
+		for _, place := range places {
+			poll.Until(t, ingestWait, func() (bool, string) {
+				_, body := get(t, url+place)
+				return strings.Contains(body, mine.Rkey) == seen, fmt.Sprintf("%s: seen %v is not so: %s", place, seen, body)
+			})
+		}
+		poll.Until(t, ingestWait, func() (bool, string) {
+			_, body := get(t, url+"/v1/tags/consent")
+			posts := 1
+			if seen {
+				posts = 2
+			}
+			return strings.Contains(body, fmt.Sprintf(`"posts":%d`, posts)), body
+		})
+	}
+	change := func(record map[string]any) {
+		t.Helper()
+		_, err := b.net.SetProfile(shy, record)
+		require.NoError(t, err)
+	}
+	await(true)
+	change(simnet.NewProfile("Shy", false))
+	await(false)
+	_, body = get(t, url+"/v1/changes?tags=consent&after="+changes.Page.Next)
+	require.Contains(t, body, `"op":"remove","uri":"`+mine.URI+`"`)
+	require.NotContains(t, body, "Shy")
+	later := create(shy)
+	_, err := b.net.Rename(shy, "shy.example")
+	require.NoError(t, err)
+	awaitPost(t, url, create(open)) // what came before it is in the index too
+	status, _ := get(t, fmt.Sprintf("%s/v1/posts/%s/%s", url, later.DID, later.Rkey))
+	require.Equal(t, http.StatusNotFound, status)
+
+	change(simnet.NewProfile("Not shy", true))
+	awaitPost(t, url, later)
+	awaitPost(t, url, mine)
+	_, body = get(t, fmt.Sprintf("%s/v1/posts/%s/%s", url, mine.DID, mine.Rkey))
+	require.Contains(t, body, `"author":{"did":"`+shy+`","handle":"shy.example","displayName":"Not shy","avatar":null}`)
+	_, body = get(t, url+"/v1/tags/consent")
+	require.Contains(t, body, `"posts":4`)
+	_, err = b.net.DeleteProfile(shy)
+	require.NoError(t, err)
+	poll.Until(t, ingestWait, func() (bool, string) {
+		_, body := get(t, fmt.Sprintf("%s/v1/posts/%s/%s", url, mine.DID, mine.Rkey))
+		return strings.Contains(body, `"handle":"shy.example","displayName":null`), body
+	})
 }

@@ -104,6 +104,7 @@ func TestIdentity(t *testing.T) {
 		{DID: "did:plc:a", Sync: &jetstream.Sync{Rev: revOf(past)}},
 		{DID: "did:plc:a", Account: &jetstream.Account{Time: past.Format(time.RFC3339Nano)}},
 		{DID: "did:plc:a", Account: &jetstream.Account{Time: past.Add(time.Second).Format(time.RFC3339Nano)}},
+		{DID: "did:plc:a", Identity: &jetstream.Identity{Time: past.Format(time.RFC3339Nano)}},
 	}
 	marks := map[string]bool{}
 	for _, ev := range events {
@@ -117,6 +118,7 @@ func TestIdentity(t *testing.T) {
 		require.Equal(t, id.mark(), identityOf(&again).mark(), "numbers and times are the host's")
 	}
 	require.Len(t, marks, len(events), "all differ")
+	require.Equal(t, "Vh1Wu97u", identity{did: "did:plc:a", rkey: "p", rev: "3l3qo2vutsw2b"}.mark(), "as in stored positions")
 	_, ok := identityOf(&jetstream.Event{DID: "did:plc:a", Sync: &jetstream.Sync{}}).time()
 	require.False(t, ok)
 }
