@@ -162,6 +162,8 @@ func changePage(ctx context.Context, conn *pgx.Conn, q ChangeQuery, trace func(S
 		}
 		return page, now, err
 	case after == nil:
+	case head.expired == toCome:
+		page.Next = *after
 	case head.expired != "":
 		if _, _, now, err = readPosts(ctx, conn, nil, keyset.Forward, nil); err == nil {
 			err = &Expired{head.expired, head.now()}
@@ -183,6 +185,9 @@ func changePage(ctx context.Context, conn *pgx.Conn, q ChangeQuery, trace func(S
 	return page, now, nil
 }
 
+// toCome is the Expiry of a place that a standby does not have yet, and nothing that leaves the package.
+const toCome Expiry = "to come"
+
 // feedHead is the condition of the feed in a snapshot.
 type feedHead struct {
 	last, run int64
@@ -203,14 +208,19 @@ func beginFeed(ctx context.Context, conn *pgx.Conn, q ChangeQuery) (h feedHead, 
 	batch := &pgx.Batch{}
 	queueSnapshot(batch, conn)
 	queueFilling(batch, q.List, &h.filling)
-	// Of a run that is not the last one, all after the next one's beginning was lost.
+	// Of a run that is not the last one, all after the next one's beginning was lost. A standby has all
+	// runs that began before what it replayed last; commits overtake each other by moments.
 	batch.Queue(`
 		WITH known AS MATERIALIZED (SELECT max(n) AS n FROM change_runs WHERE id = $1),
 		     until AS MATERIALIZED (SELECT r.begun FROM change_runs r, known k WHERE r.n > k.n ORDER BY r.n LIMIT 1)
 		SELECT c.changes, (SELECT id FROM change_runs ORDER BY n DESC LIMIT 1),
-		       CASE WHEN $2 < c.changes_pruned THEN 'pruned' WHEN k.n IS NULL THEN 'replaced'
+		       CASE WHEN $2 < c.changes_pruned THEN 'pruned'
+		            WHEN k.n IS NULL AND pg_is_in_recovery()
+		             AND to_timestamp($1 >> $3) > coalesce(pg_last_xact_replay_timestamp(), '-infinity') - interval '10 s'
+		             AND to_timestamp($1 >> $3) < clock_timestamp() + interval '1 h' THEN $4
+		            WHEN k.n IS NULL THEN 'replaced'
 		            WHEN $2 > coalesce((SELECT begun FROM until), $2) THEN 'restored' ELSE '' END
-		  FROM checkpoint c CROSS JOIN known k`, after.Run, after.Change).QueryRow(func(row pgx.Row) error {
+		  FROM checkpoint c CROSS JOIN known k`, after.Run, after.Change, keys.RunBits, toCome).QueryRow(func(row pgx.Row) error {
 		return row.Scan(&h.last, &h.run, &h.expired)
 	})
 	batch.Queue(`SELECT name, posts FROM tags WHERE name = ANY($1::text[])`, slices.Concat(q.List.Tags, q.List.All)).Query(func(rows pgx.Rows) error {

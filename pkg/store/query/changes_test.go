@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
@@ -196,4 +198,66 @@ func TestChangesOfARestoredIndex(t *testing.T) {
 	require.Equal(t, []string{"one", "three", "four"}, got)
 	_, err = ask(query.Place{Change: 1, Run: first.Run + 1})
 	require.ErrorIs(t, err, query.ErrExpired, "of another index")
+}
+
+// A standby that has not heard of the indexer that gave a place has nothing behind it yet, and then
+// what came. A place of an index that was there before is gone for it too.
+func TestChangesOfALaterRun(t *testing.T) {
+	t.Parallel()
+	primary := pgtest.Server(t)
+	standby := primary.Standby(t)
+	o := store.Options{URL: primary.URL}
+	require.NoError(t, store.Migrate(t.Context(), o, storetest.Quiet))
+	first := storetest.Leader(t, o)
+	require.NoError(t, storetest.Add(t, first, "did:plc:a", "art", 1))
+	here, there := storetest.Reader(t, o), storetest.Reader(t, store.Options{URL: standby.URL})
+	place := now(t, here, "art")
+	ask := func(r *query.Reader, after query.Place) (dids []string, next query.Place, err error) {
+		page, err := r.Changes(t.Context(), query.ChangeQuery{List: query.PostQuery{Tags: []string{"art"}}, After: &after, Limit: 10})
+		for _, c := range page.Changes {
+			dids = append(dids, c.DID)
+		}
+		return dids, page.Next, err
+	}
+	poll.NoError(t, time.Minute, func() error {
+		_, next, err := ask(there, place)
+		if err == nil && next != place {
+			err = fmt.Errorf("the standby is at %v", next)
+		}
+		return err
+	})
+	pool := standby.Pool(t)
+	_, err := pool.Exec(t.Context(), "SELECT pg_wal_replay_pause()")
+	require.NoError(t, err)
+	poll.Until(t, time.Minute, func() (bool, string) {
+		var state string
+		require.NoError(t, pool.QueryRow(t.Context(), "SELECT pg_get_wal_replay_pause_state()").Scan(&state))
+		return state == "paused", state
+	})
+	_, err = first.Acquire(t.Context()) // as an indexer that starts again
+	require.NoError(t, err)
+	begun := now(t, here, "art")
+	require.NotEqual(t, place.Run, begun.Run)
+	require.NoError(t, storetest.Add(t, first, "did:plc:b", "art", 2))
+	later := now(t, here, "art")
+	for _, after := range []query.Place{begun, later, {Change: 0, Run: later.Run}} {
+		dids, next, err := ask(there, after)
+		require.NoError(t, err, "%v", after)
+		require.Empty(t, dids)
+		require.Equal(t, after, next)
+	}
+	replaced := []query.Place{{Change: 1, Run: place.Run - 1<<40}, {Change: 1, Run: later.Run + 1<<50}, {Change: 1, Run: -5}}
+	for _, after := range replaced {
+		for _, r := range []*query.Reader{here, there} {
+			_, _, err = ask(r, after)
+			require.ErrorIs(t, err, query.ErrExpired)
+		}
+	}
+	_, err = pool.Exec(t.Context(), "SELECT pg_wal_replay_resume()")
+	require.NoError(t, err)
+	poll.Until(t, time.Minute, func() (bool, string) {
+		dids, next, err := ask(there, begun)
+		require.NoError(t, err)
+		return len(dids) == 1 && dids[0] == "did:plc:b" && next == later, fmt.Sprint(dids, next)
+	})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/internal/keys"
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
@@ -70,18 +71,29 @@ func (w *Writer) Keep(ctx context.Context, fn func(ctx context.Context) error) e
 func (w *Writer) Acquire(ctx context.Context) (store.Checkpoint, error) {
 	// Whoever holds the lease may be inside a transaction: then this waits for
 	// its row, and sees what that transaction made of it.
-	tag, err := w.pool.Exec(ctx, `
-		WITH taken AS (
+	// It waits without change_runs, which a switch that holds the row wants for itself.
+	err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+		var epoch int64
+		if err := tx.QueryRow(ctx, `
 			UPDATE checkpoint
 			   SET epoch = epoch + 1, holder = $1, lease_until = clock_timestamp() + $2
 			 WHERE (holder = $1 OR lease_until < clock_timestamp()) AND writer_version <= $3
-			RETURNING changes)
-		INSERT INTO change_runs (id, begun) SELECT $4, changes FROM taken`,
-		w.holder, LeaseTTL, store.SchemaVersion, rand.Int64())
-	if err != nil {
+			RETURNING epoch`, w.holder, LeaseTTL, store.SchemaVersion).Scan(&epoch); err != nil {
+			return err
+		}
+		tag, err := tx.Exec(ctx, `
+			INSERT INTO change_runs (id, begun)
+			SELECT floor(extract(epoch FROM clock_timestamp()))::bigint << $1 | $2, changes FROM checkpoint WHERE epoch = $3`,
+			keys.RunBits, rand.Int64N(1<<keys.RunBits), epoch)
+		if err == nil && tag.RowsAffected() == 0 {
+			return pgx.ErrNoRows // the index was switched meanwhile: the row was the former one's
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return store.Checkpoint{}, fmt.Errorf("acquire the indexer's lease: %w", pg.NotMigrated(err))
 	}
-	if tag.RowsAffected() == 0 {
+	if err != nil {
 		if _, err := readCheckpoint(ctx, w.pool, ""); err != nil {
 			return store.Checkpoint{}, err
 		}

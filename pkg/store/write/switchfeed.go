@@ -30,7 +30,7 @@ func switchFeed(ctx context.Context, tx pgx.Tx) (loss FeedLoss, err error) {
 	switch {
 	case errors.Is(err, errKeptApart):
 		return loss, nil
-	case pg.IsCode(err, "55P03"): // a backup reads it, say
+	case taken(err): // a backup reads it, say
 		return FeedInUse, nil
 	}
 	return "", err
@@ -49,9 +49,37 @@ const (
 	FeedInUse     FeedLoss = "a table of it was in use"
 )
 
-// feedLockTimeout bounds how long the live index waits for a table of the feed, and all that
-// comes after it there.
-const feedLockTimeout = time.Second
+const (
+	// feedLockTimeout bounds how long a switch waits at a time for those who read the feed: those who
+	// come later wait behind it, and must not give up. It is more than Postgres's deadlock_timeout,
+	// after which a vacuum gives way.
+	feedLockTimeout = 2 * time.Second
+	// A reader that is slow is over when the lock is tried again.
+	feedLockTries = 6
+	feedLockPause = 200 * time.Millisecond
+)
+
+// lockFeed keeps all others from the feed, for which none waits with part of it: readers take the
+// tables in this order too, and writers the checkpoint first.
+func lockFeed(ctx context.Context, sub pgx.Tx) error {
+	for try := 1; ; try++ {
+		err := pgx.BeginFunc(ctx, sub, func(tx pgx.Tx) error { // what it has locked is free again after a failure
+			_, err := tx.Exec(ctx, over("LOCK TABLE LIVE.change_runs, LIVE.change_tags, LIVE.changes IN ACCESS EXCLUSIVE MODE"))
+			return err
+		})
+		if !taken(err) || try == feedLockTries {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(feedLockPause):
+		}
+	}
+}
+
+// taken reports whether a lock was not to be had.
+func taken(err error) bool { return pg.IsCode(err, "55P03", "40P01") }
 
 func moveFeed(ctx context.Context, sub pgx.Tx) (loss FeedLoss, err error) {
 	if _, err := sub.Exec(ctx, "SET LOCAL lock_timeout = "+pg.Millis(feedLockTimeout)); err != nil {
@@ -90,6 +118,9 @@ func moveFeed(ctx context.Context, sub pgx.Tx) (loss FeedLoss, err error) {
 			RETURNING pos, tags)
 		INSERT INTO LIVE.change_tags (tag, pos) SELECT unnest(tags), pos FROM written`), last+more)
 	if err != nil {
+		return "", err
+	}
+	if err := lockFeed(ctx, sub); err != nil {
 		return "", err
 	}
 	for _, sql := range []string{

@@ -1,13 +1,18 @@
 package write_test
 
 import (
+	"context"
+	"fmt"
 	"testing"
+	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
@@ -76,5 +81,66 @@ func TestSwitchKeepsTheFeed(t *testing.T) {
 			require.NoError(t, err)
 		}
 		require.EqualValues(t, 6, next.Change)
+	}
+}
+
+// TestSwitchWaitsForReadersOfTheFeed: a reader who is slow costs followers nothing, nor does an
+// indexer that waits for the lease; a backup does.
+func TestSwitchWaitsForReadersOfTheFeed(t *testing.T) {
+	t.Parallel()
+	for name, stays := range map[string]bool{"slow": false, "stays": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := storetest.Database(t)
+			live, rebuilt := storetest.Leader(t, o), storetest.Rebuilding(t, o)
+			for _, w := range []*write.Writer{live, rebuilt} {
+				require.NoError(t, storetest.Add(t, w, "did:plc:a", "art", 1))
+			}
+			pool := pgtest.Pool(t, o.URL)
+			reader, err := pool.Begin(t.Context())
+			require.NoError(t, err)
+			defer reader.Rollback(context.WithoutCancel(t.Context()))
+			_, err = reader.Exec(t.Context(), "SELECT FROM tagstream.change_tags")
+			require.NoError(t, err)
+			owner := write.NewOwner(o)
+			switched, acquired := make(chan error, 1), make(chan error, 1)
+			go func() { switched <- owner.Switch(context.WithoutCancel(t.Context()), true, nothingMissing) }()
+			// Each wait of the switch is another statement.
+			waits := map[time.Time]bool{}
+			awaitTry := func(n int) {
+				poll.Until(t, time.Minute, func() (bool, string) {
+					rows, err := pool.Query(t.Context(), `SELECT query_start FROM pg_stat_activity
+						WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE 'LOCK TABLE%'`)
+					require.NoError(t, err)
+					var at time.Time
+					_, err = pgx.ForEachRow(rows, []any{&at}, func() error {
+						waits[at] = true
+						return nil
+					})
+					require.NoError(t, err)
+					return len(waits) >= n || len(switched) > 0, fmt.Sprint(len(waits), " waits")
+				})
+				require.Empty(t, switched)
+			}
+			awaitTry(1)
+			go func() {
+				_, err := live.Acquire(context.WithoutCancel(t.Context()))
+				acquired <- err
+			}()
+			awaitTry(2)
+			if !stays {
+				require.NoError(t, reader.Rollback(t.Context()))
+			}
+			require.NoError(t, <-switched)
+			require.ErrorIs(t, <-acquired, write.ErrLeaseHeld, "by nobody: it asked for the former index's")
+			var runs int
+			require.NoError(t, pool.QueryRow(t.Context(), "SELECT count(*) FROM tagstream.change_runs").Scan(&runs))
+			require.Equal(t, 2, runs, "that of the migration, and an indexer's")
+			if stays {
+				require.Equal(t, write.FeedInUse, owner.FeedLoss())
+			} else {
+				require.Empty(t, owner.FeedLoss())
+			}
+		})
 	}
 }

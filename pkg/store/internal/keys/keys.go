@@ -41,3 +41,8 @@ func TagHash(tag string) int64 {
 	sum := sha256.Sum256([]byte(tag))
 	return int64(binary.BigEndian.Uint64(sum[:8]))
 }
+
+// RunBits is how many bits of a run's id in the change feed are at random. Those above are the second
+// in which it began, by the primary's clock: a standby that knows no such run tells by it whether the
+// run is still to come.
+const RunBits = 30
