@@ -101,9 +101,32 @@ func (c *corpus) post(at time.Time, tags []string) *write.Post {
 	return &write.Post{
 		Account: account, Rkey: rkey, Rev: rkey, CID: "bafyreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku",
 		Key: event.NewKey(at, event.URI(account.DID, rkey)), Tags: tags, Langs: langs, IndexedAt: at, Seq: uint64(c.made + 1),
-		Record: fmt.Appendf(nil, `{"$type":"app.bsky.feed.post","text":%q,"langs":["%s"],"tags":["%s"],"createdAt":%q}`,
-			filler[c.rng.IntN(100):][:60+c.rng.IntN(240)], strings.Join(langs, `","`), strings.Join(tags, `","`), at.Format("2006-01-02T15:04:05.000000Z")),
+		Record: fmt.Appendf(nil, `{"$type":"app.bsky.feed.post","text":%q,"langs":["%s"],"tags":["%s"],"createdAt":%q%s}`,
+			filler[c.rng.IntN(100):][:60+c.rng.IntN(240)], strings.Join(langs, `","`), strings.Join(tags, `","`), at.Format("2006-01-02T15:04:05.000000Z"),
+			traitsOf(c.made)),
 	}
+}
+
+// traitsOf are the fields of a record for media and labels: of three posts one has pictures, of a
+// hundred a few have a link or labels, of a thousand one has a gallery.
+func traitsOf(n int) string {
+	n = int(uint64(n) * 0x9e3779b97f4a7c15 >> 33)
+	fields, kind := "", ""
+	switch u := n % 1000; {
+	case u < 1:
+		kind = "gallery"
+	case u < 330:
+		kind = "images"
+	case u < 400:
+		kind = "external"
+	}
+	if kind != "" {
+		fields = `,"embed":{"$type":"app.bsky.embed.` + kind + `"}`
+	}
+	if n/1000%50 == 0 {
+		fields += `,"labels":{"$type":"com.atproto.label.defs#selfLabels","values":[{"val":"nudity"}]}`
+	}
+	return fields
 }
 
 // filler is what texts are cut from.

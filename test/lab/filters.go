@@ -14,6 +14,9 @@ import (
 // is behind it, and room for what comes before a budget is spent.
 const requestBound = 80_000
 
+// recordBound is how many posts' own rows one request may look at: each is work of 12, beside the page's.
+const recordBound = 60_000/12 + 10_000/12 + 2*page
+
 // Filter is what a page of a filtered list costs.
 type Filter struct {
 	Name     string
@@ -21,9 +24,9 @@ type Filter struct {
 	Requests int
 	Latency  time.Duration // of all of them, median
 	Counts                 // of all of them
-	// Most is the work of the request that did most.
-	Most int
-	Plan Plan // of the first request
+	// Most is the work of the request that did most, Looked at how many records one looked at most.
+	Most, Looked int
+	Plan         Plan // of the first request
 }
 
 // filterCase is a query and where in its list a page is asked for.
@@ -43,18 +46,28 @@ func (s *index) filterCases(ctx context.Context) ([]filterCase, error) {
 	since, until := posts[len(posts)*6/10].key.SortAt(), posts[len(posts)*4/10].key.SortAt()
 	start := keyset.Start()
 	dense := pairs()[2]
+	var authors []string
+	for _, a := range s.corpus.accounts[:query.MaxAuthors] {
+		authors = append(authors, a.DID)
+	}
 	return []filterCase{
 		{"any of 2, none of 1", query.PostQuery{Tags: []string{hotTag, wordTag(0)}, None: []string{floodTag}, From: start}},
-		{"the same, in the middle", query.PostQuery{Tags: []string{hotTag, wordTag(0)}, None: []string{floodTag}, From: at}},
+		{"the same, deeper", query.PostQuery{Tags: []string{hotTag, wordTag(0)}, None: []string{floodTag}, From: at}},
 		{"any of 1, none of 20", query.PostQuery{Tags: []string{floodTag}, None: depthSets()[3].tags[1:], From: start}},
 		{"none leaves one in twenty", query.PostQuery{Tags: []string{dense.A}, None: []string{dense.B}, From: start}},
 		{"a common language", query.PostQuery{Tags: []string{hotTag}, Langs: []string{"en"}, From: start}},
-		{"the same, in the middle", query.PostQuery{Tags: []string{hotTag}, Langs: []string{"en"}, From: at}},
+		{"the same, deeper", query.PostQuery{Tags: []string{hotTag}, Langs: []string{"en"}, From: at}},
 		{"a rare language", query.PostQuery{Tags: []string{hotTag}, Langs: []string{"eu"}, From: start}},
 		{"2 languages, any of 5", query.PostQuery{Tags: depthSets()[2].tags, Langs: []string{"de", "pt"}, From: start}},
 		{"since and until", query.PostQuery{Tags: []string{hotTag}, Since: since, Until: until, From: start}},
-		{"the same, in the middle", query.PostQuery{Tags: []string{hotTag}, Since: since, Until: until, From: at}},
+		{"the same, deeper", query.PostQuery{Tags: []string{hotTag}, Since: since, Until: until, From: at}},
 		{"all of 3", query.PostQuery{All: []string{floodTag, hotTag, wordTag(0)}, From: start}},
+		{"author", query.PostQuery{Tags: []string{hotTag}, Authors: authors[:1], From: start}},
+		{"20 authors", query.PostQuery{Tags: depthSets()[2].tags, Authors: authors, From: at}},
+		{"not 20 authors", query.PostQuery{All: []string{floodTag, hotTag}, NotAuthors: authors, From: start}},
+		{"few tags", query.PostQuery{Tags: []string{hotTag}, MaxTags: 2, From: start}},
+		{"unlabelled pictures", query.PostQuery{Tags: []string{hotTag}, Media: event.HasImage, SelfLabels: query.ExcludeSelfLabels, MaxTags: 4, From: at}},
+		{"rare, labelled media", query.PostQuery{Tags: []string{floodTag}, Media: event.HasGallery | event.HasLink, SelfLabels: query.OnlySelfLabels, From: start}},
 		{"all at once", query.PostQuery{All: []string{floodTag, hotTag}, None: []string{wordTag(0)}, Langs: []string{"ja"}, Since: since, Until: until, From: at}},
 	}, nil
 }
@@ -109,11 +122,14 @@ func (s *index) filter(ctx context.Context, c filterCase) (Filter, error) {
 		if i == 0 {
 			f.Plan = plan
 		}
-		f.Most = max(f.Most, counts.Work())
+		f.Most, f.Looked = max(f.Most, counts.Work()), max(f.Looked, counts.Records)
 		s.miss(plan.check(), "filters, %s, request %d", c.name, i+1)
 	}
 	if f.Most > requestBound {
 		s.miss(fmt.Errorf("one request did work of %d, the bound is %d", f.Most, requestBound), "filters, %s", c.name)
+	}
+	if f.Looked > recordBound {
+		s.miss(fmt.Errorf("one request looked at %d records, the bound is %d", f.Looked, recordBound), "filters, %s", c.name)
 	}
 	return f, nil
 }
@@ -131,12 +147,27 @@ func (s *index) expected(ctx context.Context, q query.PostQuery) ([]event.Key, e
 	if !q.Until.IsZero() {
 		hi = event.FirstKey(q.Until)
 	}
+	media := []string{}
+	for kind, trait := range map[string]event.Traits{"images": event.HasImage, "video": event.HasVideo, "gallery": event.HasGallery, "external": event.HasLink} {
+		if q.Media&trait != 0 {
+			media = append(media, "app.bsky.embed."+kind)
+		}
+	}
+	if q.NoMedia {
+		media = append(media, "")
+	}
 	some := func(names []string) []string { return append([]string{}, names...) } // not NULL
 	keys, err := collect(ctx, s.owner, `
 		SELECT key FROM posts p
 		 WHERE (cardinality($1::text[]) = 0 OR tags && $1::text[]) AND tags @> $8::text[] AND NOT tags && $2::text[] AND key < $3 AND key >= $4 AND key < $5
 		   AND (cardinality($6::text[]) = 0 OR EXISTS (SELECT FROM unnest(langs) AS l, unnest($6::text[]) AS r WHERE lower(l) = r OR lower(l) LIKE r || '-%'))
-		 ORDER BY key DESC LIMIT $7`, rowToKey, some(q.Tags), some(q.None), from, lo, hi, some(q.Langs), page, some(q.All))
+		   AND (cardinality($9::text[]) = 0 OR account_id = ANY(ARRAY(SELECT id FROM accounts WHERE did = ANY($9::text[]))))
+		   AND NOT account_id = ANY(ARRAY(SELECT id FROM accounts WHERE did = ANY($10::text[])))
+		   AND ($11 = 0 OR cardinality(tags) <= $11)
+		   AND (cardinality($12::text[]) = 0 OR coalesce(record::json->'embed'->>'$type', '') = ANY($12::text[]))
+		   AND ($13 = 0 OR (json_array_length(record::json->'labels'->'values') > 0) IS TRUE = ($13 = $14))
+		 ORDER BY key DESC LIMIT $7`, rowToKey, some(q.Tags), some(q.None), from, lo, hi, some(q.Langs), page, some(q.All),
+		some(q.Authors), some(q.NotAuthors), q.MaxTags, media, q.SelfLabels, query.OnlySelfLabels)
 	if err != nil {
 		return nil, fmt.Errorf("find the page otherwise: %w", err)
 	}

@@ -76,6 +76,12 @@ func TestLab(t *testing.T) {
 			require.Positive(t, b.Requests, b.Name)
 		}
 	})
+	t.Run("filters", func(t *testing.T) {
+		require.NotEmpty(t, r.Filters)
+		for _, f := range r.Filters {
+			require.Positive(t, f.Found, f.Name)
+		}
+	})
 	t.Run("list of tags", func(t *testing.T) {
 		require.GreaterOrEqual(t, r.Listing.Tie, cfg.Ties)
 		for _, p := range r.Listing.Pages {

@@ -188,7 +188,7 @@ func (r *Report) boths(p *report.Printer) {
 }
 
 func (r *Report) filters(p *report.Printer) {
-	p.Text("\n## Filters\n\nEvery answer is compared with one found by reading all posts, and no plan sorts.\n")
+	p.Text("\n## Filters\n\nNo plan sorts, and answers equal those found by reading all posts.\n")
 	var rows [][]string
 	for _, f := range r.Filters {
 		rows = append(rows, []string{f.Name, report.Count(f.Most), ms(f.Latency)})
