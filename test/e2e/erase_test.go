@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -140,6 +141,7 @@ func eraseAlong(t *testing.T, seed uint64) {
 		require.Contains(t, left, p.Seq, "the version of %s that is shown", p.URI)
 	}
 	removed := map[string]string{}
+	called := map[string]bool{} // what authors are called, and whether a message says so
 	payloads, stale := 0, 0
 	for i := len(all) - 1; i >= 0; i-- {
 		ev := all[i]
@@ -156,6 +158,14 @@ func eraseAlong(t *testing.T, seed uint64) {
 			if stays && !kept[ev.URI()] && removed[ev.URI()] >= ev.Rev {
 				stale++
 			}
+		case event.KindAuthor:
+			payloads++
+			for _, is := range want.IsCalled(ev) {
+				called[is] = called[is] || stays
+			}
+			if stays && len(want.IsCalled(ev)) == 0 {
+				stale++
+			}
 		default:
 			require.True(t, stays)
 		}
@@ -163,6 +173,7 @@ func eraseAlong(t *testing.T, seed uint64) {
 	t.Logf("of %d payloads %d were erased; %d of removed posts are left", payloads, erased, stale)
 	require.Equal(t, payloads+len(all)-len(left), payloads+erased)
 	require.Positive(t, erased)
+	require.NotContains(t, slices.Collect(maps.Values(called)), false, "what authors are called: %v", called)
 	require.LessOrEqual(t, stale, payloads/20, "only what may end a #sync stays, of which there are many here")
 
 	// The one that a rebuild makes, compared with the live one, and then live.

@@ -270,6 +270,21 @@ func (x *Index) applyAuthor(e *event.Event) {
 	}
 }
 
+// IsCalled returns what the index has of the profile and the handle that an event tells.
+func (x *Index) IsCalled(e *event.Event) (is []string) {
+	a := x.account(e.DID)
+	if !a.known || a.deleted {
+		return nil
+	}
+	if e.Profile != nil && e.Rev == a.rev {
+		is = append(is, "profile "+e.Rev+" of "+e.DID)
+	}
+	if e.Handle != nil && e.Handle.Time.Equal(a.named) {
+		is = append(is, "handle "+e.Handle.Name+" of "+e.DID)
+	}
+	return is
+}
+
 // hidden reports whether readers see nothing of the account.
 func (a *account) hidden() bool { return a.inactive || a.optedOut }
 

@@ -157,6 +157,9 @@ func (t *Tx) writeAccounts(ctx context.Context, accounts []*Account) error {
 		numbers, hostNumbers, seqs                                       = make([]int64, n), make([]int64, n), make([]int64, n)
 		optedOut                                                         = make([]bool, n)
 	)
+	if err := t.noteAuthors(ctx, accounts); err != nil {
+		return err
+	}
 	byDID := make(map[string]*Account, n)
 	for i, a := range accounts {
 		dids[i], states[i], told[i] = a.DID, int16(a.State), int16(a.Told)

@@ -13,9 +13,11 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
-// Version names one version of a post: what one create or update says.
+// Version names what one message says: a version of a post or, with an empty Rkey, an author's
+// profile as of Rev, "" for none, and handle as of At, zero for none.
 type Version struct {
 	DID, Rkey, Rev string
+	At             time.Time
 }
 
 // Gone returns for each of the versions whether the index shows that it is of
@@ -24,6 +26,9 @@ type Version struct {
 // was erased. A version of a post that is there, hidden or not, is not gone,
 // however old, unless it is of a life before its removal; nor is one of which
 // nothing is known.
+//
+// An author's profile and handle are gone where the index does not have them: it has later ones,
+// the account was deleted, or it knew nothing of the account when they came.
 //
 // What is gone never comes back: a post that comes again has a higher revision. It
 // remembers its removal, but not that a #sync took it away: then its former life counts
@@ -34,27 +39,32 @@ func (w *Writer) Gone(ctx context.Context, versions []Version) ([]bool, error) {
 	if n == 0 {
 		return gone, nil
 	}
-	dids, rkeys, revs := make([]string, n), make([]string, n), make([]string, n)
+	dids, rkeys, revs, times := make([]string, n), make([]string, n), make([]string, n), make([]*time.Time, n)
 	for i, v := range versions {
 		dids[i], rkeys[i], revs[i] = v.DID, v.Rkey, v.Rev
+		if !v.At.IsZero() {
+			times[i] = &v.At
+		}
 	}
 	rows, err := w.pool.Query(ctx, `
-		SELECT i.n FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS i(did, rkey, rev, n)
-		  JOIN accounts a ON a.did = i.did
-		 WHERE a.erased_rev >= i.rev
+		SELECT i.n FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) WITH ORDINALITY AS i(did, rkey, rev, at, n)
+		  LEFT JOIN accounts a ON a.did = i.did
+		 WHERE CASE WHEN i.rkey = ''
+		  THEN (COALESCE(a.told, a.state) <> $5 AND (i.rev > '' AND a.profile_rev = i.rev OR a.handle_time = i.at)) IS NOT TRUE
+		  ELSE a.erased_rev >= i.rev
 		    OR EXISTS (SELECT FROM posts p WHERE p.account_id = a.id AND p.rkey = i.rkey AND p.removed_rev >= i.rev)
 		    OR (a.sync_rev > i.rev
 		        OR EXISTS (SELECT FROM removed_posts r WHERE r.account_id = a.id AND r.rkey = i.rkey AND r.rev >= i.rev))
-		   AND NOT EXISTS (SELECT FROM posts p WHERE p.account_id = a.id AND p.rkey = i.rkey)`, dids, rkeys, revs)
+		   AND NOT EXISTS (SELECT FROM posts p WHERE p.account_id = a.id AND p.rkey = i.rkey) END`, dids, rkeys, revs, times, store.Deleted)
 	if err != nil {
-		return nil, fmt.Errorf("look for what is gone of %d posts: %w", n, pg.NotMigrated(err))
+		return nil, fmt.Errorf("look for what is gone of %d messages: %w", n, pg.NotMigrated(err))
 	}
 	var i int
 	if _, err := pgx.ForEachRow(rows, []any{&i}, func() error {
 		gone[i-1] = true
 		return nil
 	}); err != nil {
-		return nil, fmt.Errorf("look for what is gone of %d posts: %w", n, pg.NotMigrated(err))
+		return nil, fmt.Errorf("look for what is gone of %d messages: %w", n, pg.NotMigrated(err))
 	}
 	return gone, nil
 }

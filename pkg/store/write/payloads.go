@@ -13,7 +13,8 @@ import (
 // The table payloads says where in the stream there is something to erase, so that a pass
 // need not read all of it: every message up to Erasure.Looked that has a payload is either the
 // present version of a post, which posts.seq names, or has a row, or is erased. A row is due
-// once its post was removed.
+// once its post was removed. One without a record key is of an author, and due once the author
+// has another profile or handle, or none.
 
 // notePayloads notes the messages whose version of a post a transaction replaces, and has
 // those become due whose post it removes.
@@ -47,8 +48,29 @@ func (t *Tx) notePayloads(ctx context.Context, changes []PostChange) error {
 	return nil
 }
 
+// noteAuthors has the messages of authors become due whom a transaction changes.
+func (t *Tx) noteAuthors(ctx context.Context, accounts []*Account) error {
+	if !t.payloads {
+		return nil
+	}
+	var changed []int64
+	for _, a := range accounts {
+		if a.ID != 0 && a.Author != a.loaded {
+			changed = append(changed, a.ID)
+		}
+	}
+	if len(changed) == 0 {
+		return nil
+	}
+	if _, err := t.tx.Exec(ctx, `
+		UPDATE payloads SET due = true WHERE NOT due AND rkey = '' AND account_id = ANY($1::bigint[])`, changed); err != nil {
+		return fmt.Errorf("note the payloads of %d authors: %w", len(changed), err)
+	}
+	return nil
+}
+
 // NotePayloads notes those of messages that say a version of a post that is there, but are not
-// where it came from. It comes before Gone is asked of them: a post that is removed
+// where it came from, and those of authors that are known. It comes before Gone is asked of them: a post that is removed
 // in between is gone then, and one that is being removed meanwhile is waited for.
 func (w *Writer) NotePayloads(ctx context.Context, versions []Version, seqs []uint64) error {
 	dids, rkeys, numbers := make([]string, len(versions)), make([]string, len(versions)), make([]int64, len(versions))
@@ -64,8 +86,8 @@ func (w *Writer) NotePayloads(ctx context.Context, versions []Version, seqs []ui
 		_, err := tx.Exec(ctx, `
 			INSERT INTO payloads (seq, account_id, rkey, due)
 			SELECT i.seq, a.id, i.rkey, false FROM unnest($1::bigint[], $2::text[], $3::text[]) AS i(seq, did, rkey)
-			  JOIN accounts a ON a.did = i.did JOIN posts p ON p.account_id = a.id AND p.rkey = i.rkey
-			 WHERE p.seq <> i.seq ORDER BY i.seq
+			  JOIN accounts a ON a.did = i.did LEFT JOIN posts p ON p.account_id = a.id AND p.rkey = i.rkey
+			 WHERE p.seq <> i.seq OR i.rkey = '' ORDER BY i.seq
 			ON CONFLICT DO NOTHING`, numbers, dids, rkeys)
 		return err
 	})

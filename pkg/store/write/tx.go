@@ -22,6 +22,7 @@ type Account struct {
 	// Status is where its last status stands.
 	Status    event.StatusOrder
 	Author    Author
+	loaded    Author // as Accounts found it
 	ErasedRev string
 	SyncRev   string
 	Seq       uint64
@@ -175,6 +176,7 @@ func (t *Tx) Accounts(ctx context.Context, dids []string) (map[string]*Account, 
 		&goneBelow, &hidden, &begun, &listing, &again, &seen}, func() error {
 		row := a
 		row.Status.Time, row.Author.HandleTime = row.Status.Time.UTC(), row.Author.HandleTime.UTC()
+		row.loaded = row.Author
 		if goneBelow != nil {
 			row.Sweep = &Sweep{GoneBelow: *goneBelow, Hidden: *hidden, Begun: begun, Listing: *listing, Again: *again, SeenThrough: *seen}
 		}

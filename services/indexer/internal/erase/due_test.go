@@ -67,6 +67,22 @@ func TestPassReadsWhatIsDue(t *testing.T) {
 	_, sum = s.pass()
 	require.Equal(t, 3, sum.Erased[erase.Posts], "three versions of y")
 
+	s.add(named(b, 'b', false), named("did:plc:m1", 'b', false), handled("did:plc:m1", 1), position)
+	_, sum = s.pass()
+	require.Equal(t, 0, sum.Erased[erase.Posts], "b is known by the post that it removed")
+	s.add(handled("did:plc:m1", 2), position)
+	_, sum = s.pass()
+	require.Equal(t, 1, sum.Erased[erase.Posts], "the former handle")
+	s.add(status("did:plc:m1", "deleted"), status(b, "deleted"), position)
+	posts := 0
+	for i := range 3000 {
+		if i%7 == 1 {
+			posts++
+		}
+	}
+	_, sum = s.pass()
+	require.Equal(t, posts+3, sum.Erased[erase.Posts], "posts, two names and a handle")
+
 	e, err := s.writer.Erasure(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, s.last-1, e.Looked)

@@ -1,12 +1,12 @@
-// Package erase takes the payloads of removed posts and erased accounts out of
-// the stream of events and the dead letters, within a stated time of their
-// removal. Their bytes leave the server's files, not only its answers.
+// Package erase takes the payloads of removed posts, of erased accounts and of authors' former
+// profiles and handles out of the stream of events and the dead letters, within a stated time of
+// their removal. Their bytes leave the server's files, not only its answers.
 //
-// A pass reads the stream up to shortly before its end: what is new since the last pass,
-// and of what was looked at before only where the index says that something was removed
-// (package store, payloads). The first pass, the first after a rebuild, and those for which dead letters wait
-// read all. For every create and update that it reads it asks the live index for evidence that what it says
-// is gone (write.Writer.Gone), and erases what is. It promises:
+// A pass reads the stream up to shortly before its end: what is new since the last pass, and of
+// what was looked at before only where the index says that something was removed (package store,
+// payloads). The first pass, the first after a rebuild, and those for which dead letters wait read
+// all. For every create, update and author that it reads it asks the live index for evidence that
+// what it says is gone (write.Writer.Gone), and erases what is. It promises:
 //
 //   - Nothing is erased without evidence. A version of a post that is there stays,
 //     hidden or not, however old, back to when it came in or came again: a rebuilt
@@ -261,6 +261,25 @@ func (h *head) carries() bool {
 
 func (h *head) version() write.Version { return write.Version{DID: h.DID, Rkey: h.Rkey, Rev: h.Rev} }
 
+// version is what the message says of a post or an author, if it does.
+func (m *message) version() (v write.Version, ok bool) {
+	switch m.head.Kind {
+	case event.KindCreate, event.KindUpdate:
+		return m.head.version(), m.head.carries()
+	case event.KindAuthor:
+		ev, err := event.Decode(m.data)
+		if err != nil {
+			return v, false
+		}
+		v.DID, v.Rev = ev.DID, ev.Rev
+		if ev.Handle != nil {
+			v.At = ev.Handle.Time
+		}
+		return v, true
+	}
+	return v, false
+}
+
 // open finds out which messages to look at, and whether the index is of this
 // stream at all.
 func (p *pass) open(ctx context.Context) error {
@@ -344,8 +363,8 @@ func (p *pass) look(ctx context.Context, raw []stream.Message) error {
 			msg.head = head{} // not to be told whose it is
 		}
 		messages[i] = msg
-		if m.Seq > p.first && m.Seq <= p.last && (msg.head.Kind == event.KindCreate || msg.head.Kind == event.KindUpdate) && msg.head.carries() {
-			asked, versions = append(asked, i), append(versions, msg.head.version())
+		if v, ok := msg.version(); ok && m.Seq > p.first && m.Seq <= p.last {
+			asked, versions = append(asked, i), append(versions, v)
 		}
 	}
 	if err := p.note(ctx, messages, asked, versions); err != nil {

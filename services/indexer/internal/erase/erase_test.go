@@ -144,6 +144,15 @@ func gone(did, rkey string, r byte) event.Event {
 	return event.Event{Kind: event.KindDelete, DID: did, Rkey: rkey, Rev: rev(r)}
 }
 
+// named is a profile as of a revision, and handled a handle as of a second.
+func named(did string, r byte, optedOut bool) event.Event {
+	return event.Event{Kind: event.KindAuthor, DID: did, Rev: rev(r), Profile: &event.Profile{DisplayName: "name " + string(r), OptedOut: optedOut}}
+}
+
+func handled(did string, n int) event.Event {
+	return event.Event{Kind: event.KindAuthor, DID: did, Handle: &event.Handle{Name: fmt.Sprintf("h%d.example", n), Time: second(n).Time}}
+}
+
 func status(did, s string) event.Event {
 	return event.Event{Kind: event.KindAccount, DID: did, Active: s == "", Status: s}
 }
@@ -188,6 +197,13 @@ func TestPass(t *testing.T) {
 		{"hidden", []event.Event{create(a, "x", 'b'), status(a, "takendown"), create(a, "y", 'c')}, []uint64{1, 2, 3, 4, 5}},
 		{"erased account", []event.Event{create(a, "x", 'b'), create(b, "x", 'b'), status(a, "deleted")}, []uint64{1, 3, 4, 5}},
 		{"erased account that came back", []event.Event{create(a, "x", 'b'), status(a, "deleted"), status(a, ""), create(a, "x", 'c'), create(a, "y", 'b')}, []uint64{1, 3, 4, 5, 7}},
+		{"an author", []event.Event{create(a, "x", 'b'), named(a, 'c', false), handled(a, 1)}, []uint64{1, 2, 3, 4, 5}},
+		{"who has another profile and handle", []event.Event{create(a, "x", 'b'), named(a, 'c', false), handled(a, 1), handled(a, 2), named(a, 'd', true)}, []uint64{1, 2, 5, 6, 7}},
+		{"or had them before", []event.Event{create(a, "x", 'b'), named(a, 'c', true), handled(a, 2), handled(a, 1), named(a, 'b', false)}, []uint64{1, 2, 3, 4, 7}},
+		{"who is not known", []event.Event{named(a, 'c', false), handled(a, 1), named(b, 'c', true), handled(b, 1), create(b, "x", 'd')}, []uint64{1, 4, 5, 6, 7}},
+		{"who was not known then", []event.Event{named(a, 'c', false), handled(a, 1), create(a, "x", 'b'), create(a, "y", 'b')}, []uint64{1, 4, 5, 6}},
+		{"who is deleted", []event.Event{create(a, "x", 'b'), named(a, 'c', true), handled(a, 1), create(b, "x", 'b'), status(a, "deleted")}, []uint64{1, 5, 6, 7}},
+		{"who is hidden", []event.Event{create(a, "x", 'b'), named(a, 'c', false), handled(a, 1), status(a, "takendown")}, []uint64{1, 2, 3, 4, 5, 6}},
 		{"a #sync", []event.Event{create(a, "lost", 'b'), create(a, "kept", 'b'), create(a, "more", 'b'), syncAt(a, 'd', 30), at(30, create(a, "kept", 'd')), at(30, create(a, "more", 'd'))}, []uint64{1, 3, 4, 5, 6, 7, 8}},
 		{"a #sync whose end is said",
 			[]event.Event{
