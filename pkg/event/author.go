@@ -15,6 +15,10 @@ const (
 	ProfileRkey       = "self"
 )
 
+// NoUnauthenticated is the self-label by which an author opts out of being shown to readers who are
+// not logged in.
+const NoUnauthenticated = "!no-unauthenticated"
+
 // Limits of what is kept of an author: those of the lexicon app.bsky.actor.profile, and of the
 // specification of handles.
 const (

@@ -92,8 +92,8 @@ type Event struct {
 	// it is also the writer's checkpoint: a writer resumes behind the
 	// Checkpoint of the stream's last message.
 	Source Position `json:"source"`
-	// Resume is set on events of a past window, which are published between
-	// the live ones: how far the live ones have come with it. It is then the
+	// Resume is set on events of a past window and of authors who were looked up, which
+	// are published between the live ones: how far the live ones have come with it. It is then the
 	// writer's checkpoint, and Source is not.
 	Resume *Position `json:"resume,omitempty"`
 
@@ -139,6 +139,12 @@ func (e *Event) version() int {
 		return 2
 	}
 	return 1
+}
+
+// LookedUp reports whether an author event came from an answer of Source.Host to the writer's own
+// question at Source.Time, and not from the firehose, whose sequence numbers begin with 1.
+func (e *Event) LookedUp() bool {
+	return e.Kind == KindAuthor && e.Source.Host != "" && e.Source.Seq == 0
 }
 
 // Checkpoint is how far upstream a stream that ends with the event was read: a

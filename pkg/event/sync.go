@@ -21,7 +21,8 @@ import (
 //   - Another #sync of the account takes its place.
 //   - A position says whether it is over. One of an older writer does not, and leaves it open if
 //     it has the #sync's time.
-//   - The account's profile is a part of its repository, and stands anywhere among them.
+//   - The account's profile is a part of its repository, and stands anywhere among them; so does
+//     any author who was looked up.
 //   - Any other event ends it.
 //
 // Times decide nothing else: they are for display, may be imported, and a host may stamp each event
@@ -99,6 +100,9 @@ func (r SyncRun) Continues(ev *Event) bool {
 			return true
 		}
 		return ev.Source.Time.Equal(r.Time)
+	}
+	if ev.LookedUp() {
+		return true
 	}
 	if ev.DID != r.DID {
 		return false

@@ -18,6 +18,8 @@ func syncEvent(t *testing.T, text string) *event.Event {
 		switch {
 		case i == 0 && (word == "over" || word == "open"):
 			ev.Kind, ev.Sync = event.KindPosition, event.SyncState(word)
+		case i == 0 && word == "lookup":
+			ev.Kind, ev.Source.Host = event.KindAuthor, "https://appview.example"
 		case i == 0:
 			ev.Kind = event.Kind(word)
 		case i == 1 && ev.Kind != event.KindPosition:
@@ -53,6 +55,7 @@ func TestSyncRun(t *testing.T) {
 		"no removal":                          {"remove a 3", "n"},
 		"its profile":                         {"author a 3; create a 3", "yy"},
 		"another's profile":                   {"author b 3; create a 3", "nn"},
+		"another's that was looked up":        {"lookup b 3; create a 3", "yy"},
 		"no status":                           {"account a; create a 3", "nn"},
 		"another account":                     {"create b 3; create a 3", "nn"},
 		"another's #sync":                     {"sync b 4; create a 4; create b 4", "nnn"},

@@ -71,16 +71,32 @@ func ValidRev(s string) bool {
 	return true
 }
 
+const (
+	revDigits = "234567abcdefghijklmnopqrstuvwxyz"
+	// clockIDBits are the lowest bits of a TID: which of several clocks it is of.
+	clockIDBits = 10
+)
+
+// RevAt is the first revision that a server can make at a time, which is not before 1970.
+func RevAt(t time.Time) string {
+	n := uint64(t.UnixMicro()) << clockIDBits
+	var rev [revBytes]byte
+	for i := range rev {
+		rev[revBytes-1-i] = revDigits[n&31]
+		n >>= 5
+	}
+	return string(rev[:])
+}
+
 // RevTime is the time that a revision is of: the first 53 bits of a TID are
 // microseconds since 1970. It is the clock of the server that made the revision.
 func RevTime(rev string) (time.Time, bool) {
-	const digits, clockIDBits = "234567abcdefghijklmnopqrstuvwxyz", 10
 	if !ValidRev(rev) {
 		return time.Time{}, false
 	}
 	var n uint64
 	for _, c := range []byte(rev) {
-		n = n<<5 | uint64(strings.IndexByte(digits, c))
+		n = n<<5 | uint64(strings.IndexByte(revDigits, c))
 	}
 	return time.UnixMicro(int64(n >> clockIDBits)).UTC(), true
 }

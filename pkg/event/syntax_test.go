@@ -113,6 +113,10 @@ func TestRevTime(t *testing.T) {
 		got, ok := event.RevTime(rev)
 		require.True(t, ok)
 		require.Equal(t, want, got.Format(time.RFC3339Nano), rev)
+		first := event.RevAt(got)
+		require.True(t, event.ValidRev(first), first)
+		require.LessOrEqual(t, first, rev, "the first of its microsecond")
+		require.Greater(t, event.RevAt(got.Add(time.Microsecond)), rev)
 	}
 	for _, bad := range []string{"", "3l3qo2vutsw2", "3l3qo2vutsw2b2", "zl3qo2vutsw2b", "3L3qo2vutsw2b", "3l3qo2vutsw21"} {
 		_, ok := event.RevTime(bad)

@@ -63,6 +63,7 @@ var parsers = []kong.Option{
 	kong.NamedMapper("share", parser(parseShare)),
 	kong.NamedMapper("listen", parser(parseListen)),
 	kong.NamedMapper("base-url", parser(parseBaseURL)),
+	kong.NamedMapper("server-or-off", parser(parseServerOrOff)),
 	kong.NamedMapper("choice", parser(parseChoice)),
 	kong.NamedMapper("file", parser(parseFile)),
 	kong.NamedMapper("secret", parser(parseSecret)),
@@ -193,6 +194,18 @@ func parseBaseURL(s string, _ *kong.Value) (string, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
 		u.Port() != "" && !isPort(u.Port()) {
 		return "", errors.New("is not an absolute URL such as https://tags.example or https://example.com/tags")
+	}
+	return s, nil
+}
+
+// parseServerOrOff wants a base URL without a path, and makes "" of off.
+func parseServerOrOff(s string, v *kong.Value) (string, error) {
+	if s == "off" {
+		return "", nil
+	}
+	s, err := parseBaseURL(s, v)
+	if err != nil || strings.Count(s, "/") > 2 {
+		return "", errors.New("is not a server's URL such as https://public.api.bsky.app")
 	}
 	return s, nil
 }

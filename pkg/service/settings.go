@@ -29,6 +29,11 @@ type Window struct {
 	StopAfter time.Duration `name:"jetstream-stop-after" type:"duration" placeholder:"DURATION" help:"stop cleanly after this much upstream time, such as 30m"`
 }
 
+// Profiles is where ingest looks authors up, "" for nowhere.
+type Profiles struct {
+	URL string `name:"profiles-url" type:"server-or-off" placeholder:"URL" default:"https://public.api.bsky.app" help:"AppView where names and consent of authors are looked up; off: nowhere"`
+}
+
 // Retention is how much the stream keeps. Off means that it is not trimmed.
 type Retention struct {
 	MaxBytes int64         `name:"stream-max-bytes" type:"size" placeholder:"SIZE" help:"trim the stream beyond this size, such as 200GiB (at least 10MB); off removes an existing limit, unset keeps it"`
@@ -122,6 +127,7 @@ type Log struct {
 type settings struct {
 	Jetstream
 	Window
+	Profiles
 	Retention
 	Copies
 	NATS

@@ -105,6 +105,7 @@ func TestTypes(t *testing.T) {
 		service.Window
 		service.Retention
 		service.Copies
+		Profiles service.Profiles `embed:""`
 		NATS     service.NATS     `embed:""`
 		Database service.Database `embed:""`
 		HTTP     service.HTTP     `embed:""`
@@ -153,6 +154,11 @@ func TestTypes(t *testing.T) {
 			good: map[string]any{"": "", "https://x": "https://x", "http://x:65535/": "http://x:65535", "https://[::1]:1/a/b/": "https://[::1]:1/a/b"},
 			bad: []string{"x", "ftp://x", "https://", "https://:80", "https://x:99999", "https://x:0x1", "https://u@x", "https://x?a", "https://x#a",
 				"//x", "https:/x", "https://x/%zz"},
+		},
+		{
+			setting: "PROFILES_URL", get: func(s all) any { return s.Profiles.URL },
+			good: map[string]any{"": "https://public.api.bsky.app", "off": "", "http://127.0.0.1:2584/": "http://127.0.0.1:2584"},
+			bad:  []string{"0", "OFF", "public.api.bsky.app", "https://u@x", "https://x/a", "https://x?a", "https://x:/1@y"},
 		},
 		{
 			setting: "JETSTREAM_HOSTS", get: func(s all) any { return s.Hosts },

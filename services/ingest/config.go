@@ -14,6 +14,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/ingest/internal/firehose"
 	"github.com/tagstream/tagstream/services/ingest/internal/forward"
+	"github.com/tagstream/tagstream/services/ingest/internal/profiles"
 )
 
 // DefaultReport is how often the log says what was read and published.
@@ -35,6 +36,9 @@ type Config struct {
 	// not trimmed, and changes nothing.
 	Stream stream.Config
 
+	// ProfilesURL is the base URL of the AppView at which authors are looked up; "" means none.
+	ProfilesURL string
+
 	// Heartbeat is how long nothing may be published before a position message
 	// is; 0 means forward.DefaultHeartbeat, 10 s.
 	Heartbeat time.Duration
@@ -43,6 +47,8 @@ type Config struct {
 	// Timing is the patience with hosts, for tests; its zero value means the
 	// defaults.
 	Timing firehose.Timing
+	// ProfilesTiming is the patience with the AppView, the same way.
+	ProfilesTiming profiles.Timing
 }
 
 // Less than these is a typing error, and what is trimmed does not come back.

@@ -3,8 +3,8 @@
 // their updates and deletions, account and sync events, in upstream order.
 //
 // Its parts are firehose (which host, from where), decode (what an event
-// means) and forward (into the stream, under a lease); this package wires
-// them together. The stream is its only state: each message carries the
+// means), forward (into the stream, under a lease) and profiles (who the authors
+// are); this package wires them together. The stream is its only state: each message carries the
 // upstream position that it came from, so that data and position are one
 // write, and a new run resumes behind the stream's last message.
 //
@@ -36,6 +36,7 @@ import (
 	"github.com/tagstream/tagstream/services/ingest/internal/decode"
 	"github.com/tagstream/tagstream/services/ingest/internal/firehose"
 	"github.com/tagstream/tagstream/services/ingest/internal/forward"
+	"github.com/tagstream/tagstream/services/ingest/internal/profiles"
 )
 
 // Components of readiness, as Deps.Ready gets them.
@@ -73,7 +74,8 @@ type Service struct {
 	tally    *tally
 	log      *logbook
 	id       string
-	tracer   trace.Tracer // nil is off
+	tracer   trace.Tracer       // nil is off
+	profiles *profiles.Profiles // nil is off
 	// reading says that a host is connected and being read.
 	reading atomic.Bool
 }
@@ -96,12 +98,16 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if deps.Ready == nil {
 		deps.Ready = func(string, error) {}
 	}
-	return &Service{
+	s := &Service{
 		cfg: cfg.withDefaults(), firehose: fh, js: js, logger: deps.Logger, ready: deps.Ready, metrics: m,
 		tally: &tally{metrics: m},
 		log:   &logbook{js: js, logger: deps.Logger, metrics: m, entries: make(chan stream.LogEntry, logQueue)},
 		id:    runID(), tracer: deps.Tracer,
-	}, nil
+	}
+	if cfg.ProfilesURL != "" {
+		s.profiles = profiles.New(cfg.ProfilesURL, cfg.ProfilesTiming, deps.Logger, m)
+	}
+	return s, nil
 }
 
 // runID names this run of the program.
@@ -126,10 +132,37 @@ func (s *Service) Run(ctx context.Context) error {
 	defer stop()
 
 	s.log.put(stream.LogEntry{What: "started", Detail: "as " + s.id})
-	write := forward.Config{Stream: s.cfg.Stream, ID: s.id, Heartbeat: s.cfg.Heartbeat, Reading: s.reading.Load, Job: s.runJobs}
+	write := forward.Config{Stream: s.cfg.Stream, ID: s.id, Heartbeat: s.cfg.Heartbeat, Reading: s.reading.Load, Beside: []func(context.Context, *forward.Past){s.runJobs}}
+	if s.profiles != nil {
+		write.Beside = append(write.Beside, s.lookUp)
+	}
 	err := forward.New(s.js, write, s.read, s.logger, &observer{Service: s}).Run(ctx)
 	s.summary(began, err)
 	return err
+}
+
+// lookUp looks authors up while this program leads.
+func (s *Service) lookUp(ctx context.Context, to *forward.Past) {
+	s.profiles.Run(ctx, func(ctx context.Context, events []*event.Event) error {
+		for _, ev := range events {
+			if err := to.Put(ctx, ev); err != nil {
+				return err
+			}
+		}
+		return to.Flush(ctx)
+	})
+}
+
+// offer has the authors of stored posts looked up: the index knows them by then.
+func (s *Service) offer(events []*event.Event) {
+	if s.profiles == nil {
+		return
+	}
+	for _, ev := range events {
+		if ev.Kind == event.KindCreate || ev.Kind == event.KindUpdate {
+			s.profiles.Offer(ev.DID)
+		}
+	}
 }
 
 // read is the live source: it reads the firehose behind from, decodes it and counts.
@@ -198,7 +231,11 @@ type observer struct {
 }
 
 func (o *observer) Stored(events []*event.Event, took time.Duration) {
-	if events[0].Resume != nil { // a job's
+	o.offer(events)
+	switch {
+	case events[0].LookedUp(): // and counted there
+		return
+	case events[0].Resume != nil: // a job's
 		o.metrics.backfilled.Add(float64(len(events)))
 		return
 	}

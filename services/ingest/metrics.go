@@ -7,6 +7,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/services/ingest/internal/decode"
 	"github.com/tagstream/tagstream/services/ingest/internal/firehose"
+	"github.com/tagstream/tagstream/services/ingest/internal/profiles"
 )
 
 const metricsPrefix = "tagstream_ingest_"
@@ -53,6 +54,17 @@ type metrics struct {
 	storage      prometheus.Gauge
 	storageMax   prometheus.Gauge
 	logDropped   prometheus.Counter
+	authors      *prometheus.CounterVec // looked up, by fate
+	lookUps      *prometheus.CounterVec // by outcome
+}
+
+// Author and Request make it a profiles.Observer.
+func (m *metrics) Author(fate profiles.Fate, n int) {
+	m.authors.WithLabelValues(string(fate)).Add(float64(n))
+}
+
+func (m *metrics) Request(outcome profiles.Outcome) {
+	m.lookUps.WithLabelValues(string(outcome)).Inc()
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -100,6 +112,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		storage:      gauge("storage_bytes", "Disk used by all streams of the NATS account."),
 		storageMax:   gauge("storage_limit_bytes", "The account's disk limit; 0: none."),
 		logDropped:   counter("log_entries_dropped_total", "Ingest log entries that could not be stored."),
+		authors:      vec("authors_total", "Authors to look up, by fate.", "fate", names(profiles.Fates)),
+		lookUps:      vec("author_requests_total", "Requests for authors, by outcome.", "outcome", names(profiles.Outcomes)),
 	}
 }
 

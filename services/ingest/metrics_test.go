@@ -10,6 +10,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/services/ingest/internal/decode"
+	"github.com/tagstream/tagstream/services/ingest/internal/profiles"
 )
 
 func TestEverySeriesExistsAtZero(t *testing.T) {
@@ -18,6 +19,8 @@ func TestEverySeriesExistsAtZero(t *testing.T) {
 	m := newMetrics(reg)
 	require.Equal(t, len(decode.DropReasons), testutil.CollectAndCount(m.dropped))
 	require.Equal(t, len(event.Kinds), testutil.CollectAndCount(m.published))
+	require.Equal(t, len(profiles.Fates), testutil.CollectAndCount(m.authors))
+	require.Equal(t, len(profiles.Outcomes), testutil.CollectAndCount(m.lookUps))
 	families, err := reg.Gather()
 	require.NoError(t, err)
 	for _, f := range families {

@@ -48,6 +48,7 @@ type Settings struct {
 	service.Jetstream
 	service.Window
 	service.Retention
+	Profiles     service.Profiles `embed:""`
 	NATS         service.NATS     `embed:""`
 	Database     service.Database `embed:""`
 	Changes      service.Changes  `embed:""`
@@ -70,6 +71,7 @@ func (s Settings) Config(dir string) (Config, error) {
 	if cfg.Ingest, err = ingest.ConfigFrom(s.Jetstream, s.Window, s.Retention); err != nil {
 		return cfg, err
 	}
+	cfg.Ingest.ProfilesURL = s.Profiles.URL
 	if s.Database.URL != "" {
 		if cfg.Database, err = dbsettings.Options(p, s.Database, dbsettings.Owner); err != nil {
 			return cfg, err

@@ -385,6 +385,8 @@ func (s *pendingSync) goesOn(e *event.Event) bool {
 		return e.Source.Time.Equal(s.time)
 	case e.Kind == event.KindPosition:
 		return e.Sync == event.SyncOpen
+	case e.Kind == event.KindAuthor && e.Source.Seq == 0: // the writer's own question
+		return true
 	case e.DID != s.did:
 		return false
 	case e.Kind == event.KindAuthor: // a record of the repository, and none of the index

@@ -30,6 +30,9 @@ const (
 	askLimit = 10 * time.Second
 )
 
+// noLookUps keeps programs from asking the world for authors, unless their Env says where.
+const noLookUps = "TAGSTREAM_PROFILES_URL=off"
+
 // The programs' packages.
 const (
 	Ingest    = "github.com/tagstream/tagstream/services/ingest/cmd/ingest"
@@ -62,7 +65,7 @@ type Program struct {
 	Path string
 	Args []string
 	Dir  string   // where it runs; empty is here
-	Env  []string // beside PATH and HOME
+	Env  []string // beside PATH, HOME and noLookUps
 	Log  string   // the file that all its runs write to
 	Ops  string   // the address of its ops listener, "" where it has none
 
@@ -115,7 +118,7 @@ func (p *Program) Start() error {
 		_, _ = fmt.Fprintf(log, "--- %v; started again %s\n", r.cmd.ProcessState, time.Now().UTC().Format(time.RFC3339Nano))
 	}
 	cmd := exec.Command(p.Path, p.Args...)
-	cmd.Dir, cmd.Env = p.Dir, append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, p.Env...)
+	cmd.Dir, cmd.Env = p.Dir, append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), noLookUps}, p.Env...)
 	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, ChildAttributes()
 	done, started := make(chan struct{}), make(chan error, 1)
 	go func() {

@@ -36,7 +36,8 @@ type Run struct {
 	service.Window
 	service.Retention
 	service.Copies
-	NATS service.NATS `embed:""`
+	Profiles service.Profiles `embed:""`
+	NATS     service.NATS     `embed:""`
 	service.Shown
 }
 
@@ -52,6 +53,7 @@ func (r *Run) Run(ctx context.Context, p *service.Process) error {
 		return service.Bad("STREAM_REPLICAS", fmt.Errorf("%d is not 1, 3 or 5", n))
 	}
 	cfg.Stream.Replicas = r.Replicas
+	cfg.ProfilesURL = r.Profiles.URL
 	return r.Serve(ctx, p, []string{componentNATS, ingest.ComponentStream, ingest.ComponentFirehose}, func(ctx context.Context, d service.Deps) error {
 		nc, err := r.NATS.Connect(p, d.Logger, func(err error) { d.Health.Set(componentNATS, err) })
 		if err != nil {

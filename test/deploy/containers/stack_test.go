@@ -67,6 +67,7 @@ func up(t *testing.T, profiles []string, settings map[string]string, services ..
 	env := map[string]string{
 		"SECRETS_DIR": s.secrets, "API_PORT": fmt.Sprint(port), "RATE_PER_10S": "1000000",
 		"COMPOSE_PROJECT_NAME": s.project, "IMAGE_PREFIX": os.Getenv("IMAGE_PREFIX"), "IMAGE_TAG": os.Getenv("IMAGE_TAG"),
+		"TAGSTREAM_PROFILES_URL": "off",
 	}
 	for _, profile := range profiles {
 		maps.Copy(env, readEnv(t, filepath.Join(root, "deploy", "profiles", profile+".env")))

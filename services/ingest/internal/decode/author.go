@@ -10,10 +10,6 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// noUnauthenticated is the label by which an author opts out of being shown to readers who are
-// not logged in.
-const noUnauthenticated = "!no-unauthenticated"
-
 // profile takes what a commit says of an author's profile. A field that is malformed costs that
 // field. A profile that cannot be read as a whole is dropped, so that what was known before stands,
 // opting out above all.
@@ -47,7 +43,7 @@ func profile(out *event.Event, c *jetstream.Commit) DropReason {
 	labels, _ := record["labels"].(map[string]any)
 	for _, item := range list(labels["values"]) {
 		label, _ := item.(map[string]any)
-		out.Profile.OptedOut = out.Profile.OptedOut || label["val"] == noUnauthenticated
+		out.Profile.OptedOut = out.Profile.OptedOut || label["val"] == event.NoUnauthenticated
 	}
 	return Kept
 }

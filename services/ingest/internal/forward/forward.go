@@ -56,14 +56,14 @@ type Config struct {
 	// While it is not, no position is written: it would look like a quiet
 	// network.
 	Reading func() bool
-	// Job, if set, runs beside the live source for as long as the lease is held.
-	Job func(ctx context.Context, to *Past)
+	// Beside are run beside the live source for as long as the lease is held.
+	Beside []func(ctx context.Context, to *Past)
 }
 
 // Observer hears what happens. None of its methods may block; all are called from one goroutine.
 type Observer interface {
 	// Stored is called after each append, with the events that are in the stream now, one or
-	// more: all of the live source or, with Resume set, all of a job.
+	// more: all of the live source or, with Resume set, all of one of Beside.
 	Stored(events []*event.Event, took time.Duration)
 	// Holding says whether this program has the lease and writes.
 	Holding(bool)

@@ -14,9 +14,9 @@ const (
 	pastBytes = 512 << 10
 )
 
-// Past stores events of another history between the live ones, for a job that runs beside the
-// source. It must be used from one goroutine. Its errors are the context's: what cannot be
-// stored ends the term, and with it the job's context.
+// Past stores events of another history between the live ones, for what runs beside the live source,
+// such as a job. It must be used from one goroutine. Its errors are the context's: what cannot be
+// stored ends the term, and with it that context.
 type Past struct {
 	requests   chan<- pastRequest
 	maxPayload int

@@ -40,7 +40,7 @@ func TestPastEventsDoNotMoveTheLivePosition(t *testing.T) {
 			return to.Flush(ctx)
 		}()
 	}
-	a := startWith(t, js, Config{ID: "a", Heartbeat: time.Hour, Job: job}, u.source, slog.DiscardHandler)
+	a := startWith(t, js, Config{ID: "a", Heartbeat: time.Hour, Beside: []func(context.Context, *Past){job}}, u.source, slog.DiscardHandler)
 	require.NoError(t, <-stored)
 	names, events := whole(t, js)
 	require.Equal(t, n+3, len(names))
@@ -92,7 +92,7 @@ func TestJobsTerm(t *testing.T) {
 		return context.Cause(ctx)
 	}
 	begun, flushed := make(chan struct{}), make(chan struct{})
-	a := startWith(t, js, Config{ID: "a", Heartbeat: time.Hour, Job: func(ctx context.Context, to *Past) {
+	a := startWith(t, js, Config{ID: "a", Heartbeat: time.Hour, Beside: []func(context.Context, *Past){func(ctx context.Context, to *Past) {
 		close(begun)
 		if err := to.Flush(ctx); err != nil {
 			ended <- err
@@ -104,7 +104,7 @@ func TestJobsTerm(t *testing.T) {
 		close(flushed)
 		<-ctx.Done()
 		ended <- to.Flush(ctx)
-	}}, source, slog.DiscardHandler)
+	}}}, source, slog.DiscardHandler)
 	<-begun
 	close(emit)
 	<-flushed

@@ -14,7 +14,7 @@ import (
 )
 
 // term is one term of leadership: it waits for the lease, finds where the stream ends, and stores
-// what the live source and the job give, in order, one acknowledged batch after the other. The
+// what the live source and those beside it give, in order, one acknowledged batch after the other. The
 // sources read on only as far as their bounded queues take what is not stored yet.
 func (f *Forwarder) term(ctx context.Context) error {
 	if !f.js.Conn().IsConnected() {
@@ -50,17 +50,17 @@ func (f *Forwarder) term(ctx context.Context) error {
 	defer stopReading()
 	live, past := newQueue(), make(chan pastRequest)
 	sources.Go(func() { live.fill(reading, f.source(reading, from, w.MaxPayload())) })
-	if f.cfg.Job != nil {
-		sources.Go(func() { f.cfg.Job(reading, &Past{requests: past, maxPayload: w.MaxPayload()}) })
+	for _, beside := range f.cfg.Beside {
+		sources.Go(func() { beside(reading, &Past{requests: past, maxPayload: w.MaxPayload()}) })
 	}
 
 	t := &tail{Forwarder: f, w: w, pos: from}
 	heartbeat := time.NewTimer(f.cfg.Heartbeat)
 	defer heartbeat.Stop()
 	for more := true; more && held.Err() == nil; {
-		fromJob := past
+		fromBeside := past
 		if t.pos.IsZero() {
-			fromJob = nil // there is no live position yet to mark its events with
+			fromBeside = nil // there is no live position yet to mark its events with
 		}
 		var b Batch
 		select {
@@ -68,7 +68,7 @@ func (f *Forwarder) term(ctx context.Context) error {
 		case <-heartbeat.C:
 			err = t.beat(writing, len(live.batches) > 0)
 			heartbeat.Reset(f.cfg.Heartbeat)
-		case p := <-fromJob:
+		case p := <-fromBeside:
 			err = t.past(writing, p)
 		case b, more = <-live.batches:
 			if more && t.begun {
@@ -140,8 +140,8 @@ func (t *tail) live(ctx context.Context, b Batch) error {
 	return nil
 }
 
-// past stores events of a job behind what is stored and before anything live. Each gets the live
-// position, from which the next term resumes whatever the stream ends with.
+// past stores events from beside the live source, behind what is stored and before anything live.
+// Each gets the live position, from which the next term resumes whatever the stream ends with.
 func (t *tail) past(ctx context.Context, p pastRequest) error {
 	live := t.pos
 	for _, ev := range p.events {
