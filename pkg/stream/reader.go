@@ -56,9 +56,10 @@ const (
 	readAheadMin   = 32        // messages, however big
 	readAheadMax   = 512       // messages, however small
 	nextMaxBytes   = 8 << 20   // Next ends a batch that has become this big
-	// What waits for Next besides, by the bytes that the messages have.
+	// What waits for Next besides, by the bytes that the messages have: about a batch, so that one
+	// is read while another is written.
 	queueBytes    = 4 << 20
-	queueMessages = 1024
+	queueMessages = 2048
 )
 
 // tipWait is how long Next waits for more behind the stream's last message: of many that come at

@@ -15,8 +15,8 @@ type Config struct {
 	Database store.Options
 	// BatchSize is the most messages of one transaction; 0 means 4000.
 	BatchSize int
-	// BatchWait is how long a batch waits for more messages after its first;
-	// 0 means 20 ms.
+	// BatchWait is how long a batch waits after its first message for more that are known to
+	// follow; 0 means 100 ms.
 	BatchWait time.Duration
 	// BigAccount is from how many posts on an account is hidden, shown or erased
 	// in pieces, between batches; 0 means 2000.
@@ -40,7 +40,7 @@ const EraseNever time.Duration = service.Off
 const (
 	defaultBatchSize = 4000
 	maxBatchSize     = 10_000
-	defaultBatchWait = 20 * time.Millisecond
+	defaultBatchWait = 100 * time.Millisecond
 	defaultMarkerAge = 30 * 24 * time.Hour
 	// MinMarkerAge is the least MarkerAge. It must be longer than anything that
 	// comes again reaches back; package prune says what that is.
