@@ -25,7 +25,7 @@ import (
 var migrations embed.FS
 
 // SchemaVersion is the newest migration. A test compares it with the files.
-const SchemaVersion = 13
+const SchemaVersion = 14
 
 const (
 	migrationsTable = "schema_migrations"

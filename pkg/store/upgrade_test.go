@@ -72,6 +72,7 @@ var inTheWay = map[int]string{
 	11: "SELECT FROM tagstream.checkpoint, tagstream.accounts LIMIT 1",
 	12: "SELECT FROM tagstream.checkpoint, tagstream.posts LIMIT 1",
 	13: "SELECT FROM tagstream.checkpoint, tagstream.accounts LIMIT 1",
+	14: "SELECT FROM tagstream.checkpoint LIMIT 1",
 }
 
 // TestOldAPIServesWhileMigrating: the API of each older version answers every

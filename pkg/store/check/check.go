@@ -38,6 +38,9 @@ var ErrNotAligned = errors.New("the two indexes are not at the same message of t
 // returns it while stored tags are brought into their present form.
 var ErrSweeping = errors.New("an account of very many posts is being hidden, shown or erased, or stored tags are being rewritten")
 
+// ErrUnlisted is returned by Verifier for an index that is being rebuilt and lists no posts yet.
+var ErrUnlisted = errors.New("the index is being rebuilt: its lists are made at the end")
+
 // Findings are what a verification found to be wrong.
 type Findings struct {
 	// First is a sentence on the first one, "" where there are none.

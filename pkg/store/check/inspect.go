@@ -77,14 +77,17 @@ func (p *inspected) visible() bool { return p.state == store.Active && !p.orphan
 // open begins a slice in a snapshot, with the schema's checkpoint.
 func (x *inspection) open(ctx context.Context, tx pgx.Tx) error {
 	x.tx = tx
-	var sweeping bool
+	var sweeping, unlisted bool
 	err := tx.QueryRow(ctx, `
 		SELECT seq, source_time, sync_did, sync_rev, sync_fixed, posts, visible_posts, tags, retag_below IS NOT NULL,
-		       COALESCE(traits_below, '00000000-0000-0000-0000-000000000000'), EXISTS (SELECT FROM `+x.table("sweeps")+`)
+		       COALESCE(traits_below, '00000000-0000-0000-0000-000000000000'), EXISTS (SELECT FROM `+x.table("sweeps")+`), unlisted_from IS NOT NULL
 		  FROM `+x.table("checkpoint")).
-		Scan(&x.seq, &x.time, &x.sync.DID, &x.sync.Rev, &x.sync.Fixed, &x.posts, &x.visible, &x.tags, &x.retagging, (*[16]byte)(&x.traitsFrom), &sweeping)
+		Scan(&x.seq, &x.time, &x.sync.DID, &x.sync.Rev, &x.sync.Fixed, &x.posts, &x.visible, &x.tags, &x.retagging, (*[16]byte)(&x.traitsFrom), &sweeping, &unlisted)
 	if err != nil {
 		return fmt.Errorf("read the checkpoint of %s: %w", x.schema, pg.NotMigrated(err))
+	}
+	if unlisted {
+		return fmt.Errorf("verify %s: %w", x.schema, ErrUnlisted)
 	}
 	if sweeping {
 		return fmt.Errorf("verify %s: %w", x.schema, ErrSweeping)

@@ -74,10 +74,16 @@ func (t *Tx) Write(ctx context.Context, c Changes) error {
 	if err := t.updatePosts(ctx, c.Posts); err != nil {
 		return err
 	}
-	if err := t.writePostings(ctx, c.Posts); err != nil {
+	if err := t.writeRemoved(ctx, c.Removed); err != nil {
 		return err
 	}
-	if err := t.writeRemoved(ctx, c.Removed); err != nil {
+	for _, p := range c.Posts {
+		t.posts += count(p.New != nil) - count(p.Old != nil)
+	}
+	if t.unlisted {
+		return nil // no reader has seen any of it
+	}
+	if err := t.writePostings(ctx, c.Posts); err != nil {
 		return err
 	}
 	t.follow(c.Posts)
@@ -93,9 +99,6 @@ func (t *Tx) Write(ctx context.Context, c Changes) error {
 		if err := t.countVisibleLater(ctx, id, by); err != nil {
 			return err
 		}
-	}
-	for _, p := range c.Posts {
-		t.posts += count(p.New != nil) - count(p.Old != nil)
 	}
 	return nil
 }

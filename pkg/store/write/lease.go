@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/internal/keys"
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
@@ -106,7 +107,7 @@ func (w *Writer) Acquire(ctx context.Context) (store.Checkpoint, error) {
 	if cp.holder != w.holder {
 		return store.Checkpoint{}, ErrLeaseHeld
 	}
-	w.epoch, w.at, w.changes = cp.epoch, cp.Seq, cp.changes
+	w.epoch, w.at, w.changes, w.unlisted = cp.epoch, cp.Seq, cp.changes, (*event.Key)(cp.unlisted)
 	w.sweeping, w.retagging, w.filling, w.announcing = true, true, true, true // the holder before may have left some
 	// The schema may be another one than before: a rebuild was switched in.
 	w.tags.forgetAll()

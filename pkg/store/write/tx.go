@@ -137,8 +137,8 @@ type Tx struct {
 	// firstHour is the first hour that tag_hours counts.
 	firstHour int64
 	// swept says that a sweep begins in the transaction, payloads that what is to be
-	// erased is noted.
-	swept, payloads bool
+	// erased is noted, unlisted that List makes the lists and counts.
+	swept, payloads, unlisted bool
 	// from is the checkpoint's Seq before. live says that this is the live index; of one that
 	// is being rebuilt beside it, leader is the live one's Seq.
 	from          uint64

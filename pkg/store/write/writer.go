@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/internal/keys"
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
@@ -33,7 +34,11 @@ type Writer struct {
 	announcing bool
 	// payloads says that what is to be erased from the stream is noted.
 	payloads bool
-	schema   string
+	// unlisted is the checkpoint's unlisted_from; see List.
+	unlisted  *event.Key
+	listPosts int
+	listTerms int64
+	schema    string
 	// epoch is that of the lease, 0 where none was acquired.
 	epoch  int64
 	holder string
@@ -59,6 +64,7 @@ func Open(ctx context.Context, o store.Options, holder string) (*Writer, error) 
 		return nil, err
 	}
 	return &Writer{pool: pool, tags: newTerms("tags"), langs: newTerms("langs"), holder: holder, schema: cmp.Or(o.Schema, store.Live),
+		listPosts: listPosts, listTerms: listTerms,
 		// After a switch the first pass looks at all.
 		payloads: o.Schema != store.Rebuilding}, nil
 }
@@ -88,13 +94,16 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from store.Checkpo
 		if from.epoch != w.epoch || from.Seq < w.at || from.changes < w.changes {
 			return ErrLeaseLost
 		}
+		if w.Listing() {
+			return errListing
+		}
 		leader, err := w.leaderOf(ctx, ptx)
 		if err != nil {
 			return err
 		}
 		tx = &Tx{
 			tx: ptx, payloads: w.payloads, tagTerms: w.tags, langTerms: w.langs, firstHour: keys.Hour(earlier(from.Source.Time, time.Now())) - hoursKept,
-			ignoreConsent: from.ignoreConsent, from: from.Seq, live: w.schema == store.Live, leader: leader,
+			ignoreConsent: from.ignoreConsent, unlisted: w.Unlisted(), from: from.Seq, live: w.schema == store.Live, leader: leader,
 		}
 		to, err := fold(tx, from.Checkpoint)
 		if err != nil {
@@ -181,13 +190,14 @@ type checkpoint struct {
 	epoch, changes int64
 	holder         string
 	ignoreConsent  bool
+	unlisted       *[16]byte
 }
 
 func readCheckpoint(ctx context.Context, q querier, lock string) (cp checkpoint, err error) {
 	var version int
 	err = q.QueryRow(ctx, `
-		SELECT seq, source_host, source_seq, source_time, sync_did, sync_rev, sync_time, sync_fixed, epoch, holder, changes, ignore_consent, writer_version FROM checkpoint `+lock).
-		Scan(&cp.Seq, &cp.Source.Host, &cp.Source.Seq, &cp.Source.Time, &cp.Sync.DID, &cp.Sync.Rev, &cp.Sync.Time, &cp.Sync.Fixed, &cp.epoch, &cp.holder, &cp.changes, &cp.ignoreConsent, &version)
+		SELECT seq, source_host, source_seq, source_time, sync_did, sync_rev, sync_time, sync_fixed, epoch, holder, changes, ignore_consent, unlisted_from, writer_version FROM checkpoint `+lock).
+		Scan(&cp.Seq, &cp.Source.Host, &cp.Source.Seq, &cp.Source.Time, &cp.Sync.DID, &cp.Sync.Rev, &cp.Sync.Time, &cp.Sync.Fixed, &cp.epoch, &cp.holder, &cp.changes, &cp.ignoreConsent, &cp.unlisted, &version)
 	if err != nil {
 		return cp, fmt.Errorf("read the checkpoint: %w", pg.NotMigrated(err))
 	}

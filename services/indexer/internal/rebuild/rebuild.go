@@ -117,6 +117,11 @@ func (r *Rebuild) Run(ctx context.Context) (uint64, error) {
 // lead fills the new index from a message on and switches it in, and returns how many
 // messages it replayed.
 func (r *Rebuild) lead(ctx context.Context, w *write.Writer, from uint64) (uint64, error) {
+	if from == 0 && !r.plan.foreign {
+		if err := w.ListLater(ctx); err != nil {
+			return 0, err
+		}
+	}
 	switch {
 	case from > 0:
 		r.Progress.Say(fmt.Sprintf("continuing an interrupted rebuild from message %d", from))
@@ -147,6 +152,11 @@ func (r *Rebuild) lead(ctx context.Context, w *write.Writer, from uint64) (uint6
 		return 0, err
 	}
 	defer p.Close()
+	if w.Listing() || r.plan.foreign {
+		if err := r.list(ctx, p, w); err != nil {
+			return 0, err
+		}
+	}
 	err = r.replay(ctx, p, w)
 	if err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("rebuild interrupted at message %d; run it again to continue: %w", p.At(), context.Cause(ctx))
@@ -239,6 +249,9 @@ func (r *Rebuild) meet(ctx context.Context, p *replay.Replay, w *write.Writer) e
 		switch {
 		case more && p.At()+atEnd < live.Seq:
 		case !vacuumed:
+			if err := r.list(ctx, p, w); err != nil {
+				return err
+			}
 			if err := r.vacuum(ctx, w); err != nil {
 				return err
 			}
@@ -280,6 +293,15 @@ func (r *Rebuild) recallFloors(ctx context.Context, p *replay.Replay) error {
 	}
 	r.Logger.Warn("the live index's floors could not be taken over, which was accepted", "err", err)
 	return nil
+}
+
+// list makes the lists of the new index, where they were left for later.
+func (r *Rebuild) list(ctx context.Context, p *replay.Replay, w *write.Writer) error {
+	if !w.Unlisted() {
+		return nil
+	}
+	r.Progress.Say("making the new index's lists")
+	return p.List(ctx)
 }
 
 func (r *Rebuild) vacuum(ctx context.Context, w *write.Writer) error {

@@ -20,7 +20,8 @@ import (
 
 const (
 	batchSize = 10_000
-	batchWait = 20 * time.Millisecond
+	// batchWait is for messages that are known to follow: at the stream's end a batch ends at once.
+	batchWait = 200 * time.Millisecond
 	idleWait  = 200 * time.Millisecond
 )
 
@@ -146,6 +147,19 @@ func (r *Replay) Settle(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// List makes the lists and counts that were left for later, where there are any.
+func (r *Replay) List(ctx context.Context) error {
+	if !r.cfg.Writer.Unlisted() {
+		return nil
+	}
+	if !r.cfg.Writer.Listing() {
+		if err := r.Settle(ctx); err != nil {
+			return err
+		}
+	}
+	return r.cfg.Writer.Keep(ctx, r.cfg.Writer.List)
 }
 
 // Sweep does a step of a sweep, where there is any.

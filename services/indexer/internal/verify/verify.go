@@ -83,7 +83,7 @@ func (v *Verify) Compare(ctx context.Context, schema, other string) (check.Findi
 			v.Logger.Warn("what differs may be only that nothing could be brought to "+other, "err", err)
 			return f, nil
 		}
-		if !errors.Is(err, check.ErrNotAligned) && !errors.Is(err, check.ErrSweeping) || other == store.Live {
+		if !errors.Is(err, check.ErrNotAligned) && !errors.Is(err, check.ErrSweeping) && !errors.Is(err, check.ErrUnlisted) || other == store.Live {
 			return f, err
 		}
 	case cp.Seq > at.Seq || other == store.Live:
@@ -140,6 +140,9 @@ func (v *Verify) align(ctx context.Context, schema, other string) (check.Finding
 		return check.Findings{}, err
 	}
 	defer r.Close()
+	if err := r.List(ctx); err != nil {
+		return check.Findings{}, err
+	}
 	v.Progress.Say("bringing " + other + " to the same message")
 	for {
 		at, err := v.checkpoint(ctx, schema)
