@@ -116,11 +116,17 @@ func (v *Verifier) Check(ctx context.Context, schema string) (Findings, error) {
 func (v *Verifier) Compare(ctx context.Context, a, b string, align func(ctx context.Context, seq uint64) error) (Findings, error) {
 	r := &verification{Verifier: v, align: align}
 	r.x, r.y = r.inspect(a), r.inspect(b)
+	err := r.compareDigests(ctx)
+	if !errors.Is(err, errDiffer) {
+		return r.findings, enough(err)
+	}
+	r = &verification{Verifier: v, align: align, done: r.done, total: r.total + r.done}
+	r.x, r.y = r.inspect(a), r.inspect(b)
 	steps := []check{r.comparePosts, r.compareAccounts, r.compareSyncs}
-	for _, x := range []*inspection{r.x, r.y} {
+	for _, x := range r.both() {
 		steps = append(steps, x.checkTags, x.checkLangs, x.checkTagged, x.checkSpoken, x.checkHours, x.checkTotals)
 	}
-	err := r.run(ctx, steps)
+	err = r.run(ctx, steps)
 	return r.findings, enough(err)
 }
 

@@ -130,6 +130,9 @@ func TestVerifyFinds(t *testing.T) {
 		"row of no tag": {"INSERT INTO tagstream.post_tags VALUES (999, '00000000-0000-0000-0000-000000000001')", "post_tags has a row of no tag in tagstream", 1},
 		"other tag": {"INSERT INTO tagstream.post_tags SELECT t.id, p.key FROM tagstream.tags t, tagstream.posts p WHERE t.name = 'fifth' AND p.rkey = 'rkey000006'; UPDATE tagstream.tags SET posts = posts + 1 WHERE name = 'fifth'",
 			`post at://did:plc:author/app.bsky.feed.post/rkey000006 is listed under tag "fifth", where it should not be in tagstream`, 1},
+		"another post in both": {both(`UPDATE %[1]s.post_tags SET key = (SELECT key FROM %[1]s.posts WHERE rkey = 'rkey000006')
+			 WHERE tag_id = (SELECT id FROM %[1]s.tags WHERE name = 'fifth') AND key = (SELECT key FROM %[1]s.posts WHERE rkey = 'rkey000005')`),
+			"post " + uri + ` is visible but not listed under tag "fifth" in tagstream`, 4},
 		"hour": {"UPDATE tagstream.tag_hours SET posts = posts - 1 WHERE hour = extract(epoch FROM timestamptz '2026-11-01T03:00:00Z') / 3600",
 			`tag "all" is said to have 211 visible posts in the hour from 2026-11-01T03:00:00Z and has 212 in tagstream`, 1},
 		"old hour":       {"INSERT INTO tagstream.tag_hours SELECT 7, id, 5 FROM tagstream.tags WHERE name = 'all'", "", 0},
