@@ -141,7 +141,23 @@ func TestTheModelFindsBadAnswers(t *testing.T) {
 				a["paginator"] = "x"
 			}
 		}),
-		"no paginator":            answered("/v1/getRecent", func(a map[string]any) { delete(a, "paginator") }),
+		"no paginator": answered("/v1/getRecent", func(a map[string]any) { delete(a, "paginator") }),
+		"a hit missing": answered("/xrpc/", func(a map[string]any) {
+			if list, ok := a["posts"].([]any); ok && len(list) > 0 {
+				a["posts"] = cut(list)
+			}
+		}),
+		"no cursor of a search": answered("/xrpc/", func(a map[string]any) { delete(a, "cursor") }),
+		"a tag's hours before": answered("/v1/tags", func(a map[string]any) {
+			if list, ok := a["tags"].([]any); ok && a["comparedSince"] != nil && len(list) > 0 {
+				list[len(list)-1].(map[string]any)["before"] = json.Number("-1")
+			}
+		}),
+		"no tags of a window": answered("/v1/tags", func(a map[string]any) {
+			if a["comparedSince"] != nil {
+				a["tags"] = []any{}
+			}
+		}),
 		"firstSeen":               answered("/v1/tag", func(a map[string]any) { a["firstSeen"] = a["lastSeen"] }),
 		"what is hidden is found": refusal(http.StatusNotFound, map[string]any{}),
 		"tokens of any list":      refusal(http.StatusBadRequest, map[string]any{"posts": []any{}}),

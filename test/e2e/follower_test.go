@@ -230,7 +230,8 @@ func (f *follower) differs(list map[string]string) string {
 	return fmt.Sprintf("%d differences: %.2000s", len(all), all[0])
 }
 
-// followedPost is a post as it came, without its cursor.
+// followedPost is a post as it came, without its cursor, and without its author's names, whose change
+// is none of the post.
 type followedPost map[string]json.RawMessage
 
 func (p followedPost) put(into map[string]string) error {
@@ -239,6 +240,7 @@ func (p followedPost) put(into map[string]string) error {
 		return err
 	}
 	delete(p, "cursor")
+	delete(p, "author")
 	text, err := json.Marshal(p)
 	into[uri] = string(text)
 	return err

@@ -45,8 +45,8 @@ func Queries(n int, seed uint64) Option {
 
 // CheckHTTP compares everything that the API at baseURL answers with the index, which must not
 // change meanwhile: each post by itself, hidden and removed ones (404), the list of each tag and
-// of random queries walked to its end and back, the tags, and the totals. It stops the test at the
-// first difference.
+// of random queries walked to its end and back, searches as AppViews make them, the tags, those of
+// windows, and the totals. It stops the test at the first difference.
 func CheckHTTP(t testing.TB, baseURL string, want *Index, options ...Option) {
 	t.Helper()
 	report(t, Check(t.Context(), baseURL, want, options...))
@@ -58,8 +58,8 @@ func Check(ctx context.Context, baseURL string, want *Index, options ...Option) 
 		return fmt.Errorf("the history itself breaks the contract: %s", want.complaints[0])
 	}
 	c := newChecker(baseURL, want, options)
-	return c.run(ctx, c.checkPosts, c.checkAbsent, c.checkTags, c.checkCorners, c.checkQueries, c.checkRefused,
-		c.checkTagList, c.checkCompletions, c.checkTagInfos, c.checkStatus)
+	return c.run(ctx, c.checkPosts, c.checkAbsent, c.checkTags, c.checkCorners, c.checkQueries, c.checkRefused, c.checkSearch,
+		c.checkTagList, c.checkCompletions, c.checkTagInfos, c.checkPopular, c.checkStatus)
 }
 
 // CheckQueries is CheckHTTP of the lists of these queries alone, in pages of about limit posts.
@@ -128,7 +128,16 @@ func (c *checker) run(ctx context.Context, steps ...func(context.Context) error)
 }
 
 // get asks for a path with its query and reads the JSON answer into out, which may be nil.
-func (c *checker) get(ctx context.Context, target string, status int, out any) (header http.Header, err error) {
+func (c *checker) get(ctx context.Context, target string, status int, out any) (http.Header, error) {
+	kind := "application/json"
+	if status >= 400 {
+		kind = "application/problem+json"
+	}
+	return c.ask(ctx, target, status, kind, out)
+}
+
+// ask is get of an answer of a content type.
+func (c *checker) ask(ctx context.Context, target string, status int, kind string, out any) (header http.Header, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("GET %s: %w", target, err)
@@ -151,10 +160,6 @@ func (c *checker) get(ctx context.Context, target string, status int, out any) (
 	}
 	if res.StatusCode != status {
 		return nil, fmt.Errorf("status %d, want %d: %.300s", res.StatusCode, status, body)
-	}
-	kind := "application/json"
-	if status >= 400 {
-		kind = "application/problem+json"
 	}
 	if got, _, _ := strings.Cut(res.Header.Get("Content-Type"), ";"); got != kind {
 		return nil, fmt.Errorf("content type %q, want %q", got, kind)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 const unknownTag = "no post has this tag"
@@ -296,4 +297,91 @@ func (c *checker) checkRefused(ctx context.Context) error {
 		_, err = l.recentPage(ctx, params, 0, maxLimit)
 	}
 	return err
+}
+
+const searchPath = "/xrpc/app.bsky.unspecced.searchPostsSkeleton"
+
+// checkSearch walks what AppViews ask their search backend for to the end: the words of a search and
+// its parameters all narrow one list. A search without a tag is refused.
+func (c *checker) checkSearch(ctx context.Context) error {
+	for i := range c.queries {
+		q := c.randomQuery(true, false, false, i%3 == 0)
+		q = Query{All: slices.Compact(slices.Sorted(slices.Values(slices.Concat(q.All, q.Tags)))), Since: q.Since, Until: q.Until}
+		if found := q.list(c.posts); len(found) > 0 && c.rng.IntN(2) == 0 {
+			one := pick(c.rng, found...)
+			q.By = []string{one.DID}
+			if ranges := rangesOf(one.Langs); len(ranges) > 0 {
+				q.Langs = []string{pick(c.rng, ranges...)}
+			}
+		}
+		if err := c.walkSearch(ctx, q, 1+c.rng.IntN(maxLimit)); err != nil {
+			return fmt.Errorf("search for %v: %w", q, err)
+		}
+	}
+	for _, params := range []url.Values{{}, {"q": {"*"}}, {"q": {"words"}}, {"author": {"did:plc:a"}}, {"q": {"from:did:plc:a"}}, {"q": {"lang:en"}}} {
+		got := struct{ Error, Message string }{}
+		if _, err := c.ask(ctx, searchPath+"?"+params.Encode(), http.StatusBadRequest, "application/json", &got); err != nil {
+			return err
+		}
+		if got.Error != "BadQueryString" {
+			return fmt.Errorf("search for %v: the error is %q", params, got.Error)
+		}
+	}
+	return nil
+}
+
+func (c *checker) walkSearch(ctx context.Context, q Query, limit int) error {
+	params := url.Values{"limit": {fmt.Sprint(limit)}, "sort": {pick(c.rng, "latest", "top")}}
+	words := []string{"*"}
+	add := func(name, word, value string) {
+		if c.rng.IntN(2) == 0 && !strings.ContainsFunc(value, unicode.IsSpace) {
+			words = append(words, word+value)
+		} else {
+			params.Add(name, value)
+		}
+	}
+	for _, tag := range q.All {
+		add("tag", "#", tag)
+	}
+	for _, did := range q.By {
+		add("author", "from:", did)
+	}
+	for _, lang := range q.Langs {
+		add("lang", "lang:", lang)
+	}
+	for name, at := range map[string]time.Time{"since": q.Since, "until": q.Until} {
+		if !at.IsZero() {
+			add(name, name+":", at.UTC().Format(time.RFC3339Nano))
+		}
+	}
+	c.rng.Shuffle(len(words), func(i, j int) { words[i], words[j] = words[j], words[i] })
+	params.Set("q", strings.Join(words, " "))
+	var got, want []string
+	for _, p := range q.list(c.posts) {
+		want = append(want, p.URI)
+	}
+	for {
+		var page struct {
+			Posts  []struct{ URI string }
+			Cursor *string
+		}
+		target := searchPath + "?" + params.Encode()
+		if _, err := c.get(ctx, target, http.StatusOK, &page); err != nil {
+			return err
+		}
+		for _, p := range page.Posts {
+			got = append(got, p.URI)
+		}
+		switch {
+		case page.Posts == nil || len(page.Posts) > limit:
+			return fmt.Errorf("GET %s: posts is null, or more than were asked for", target)
+		case page.Cursor == nil && slices.Equal(got, want):
+			return nil
+		case page.Cursor == nil:
+			return fmt.Errorf("GET %s: the walk found %q, want %q", target, got, want)
+		case len(page.Posts) == 0 || *page.Cursor == "" || len(got) > len(want):
+			return fmt.Errorf("GET %s: there is a cursor behind an empty page, or the walk does not end", target)
+		}
+		params.Set("cursor", *page.Cursor)
+	}
 }

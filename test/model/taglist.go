@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -11,11 +12,15 @@ import (
 	"unicode/utf8"
 )
 
+// popularAge bounds how old the tags of a window are that are answered, with a margin.
+const popularAge = 13 * time.Second
+
 // Bounds of one check.
 const (
 	tagPagesChecked    = 12 // pages of one walk of the list of tags
 	completionsChecked = 40 // prefixes completed
 	tagInfosChecked    = 40 // tags asked for by themselves, and as many odd ones
+	popularTagsChecked = 2000
 )
 
 // tagInfoAnswer is GET /v1/tags/{tag}.
@@ -162,4 +167,97 @@ func tagPaths(tag string) []string {
 		paths = append(paths, "/v1/tags/"+encoded)
 	}
 	return paths
+}
+
+// popularAnswer is GET /v1/tags?window=.
+type popularAnswer struct {
+	Tags          []popularTag `json:"tags"`
+	Rising        []popularTag `json:"rising"`
+	Since         time.Time    `json:"since"`
+	ComparedSince time.Time    `json:"comparedSince"`
+}
+
+type popularTag struct {
+	TagCount
+	Before int `json:"before"`
+}
+
+// checkPopular asks for the tags of each window. An answer may be one of before the last changes.
+func (c *checker) checkPopular(ctx context.Context) error {
+	if len(c.counts) > popularTagsChecked {
+		return nil // of very many rare tags the API looks at some
+	}
+	kept := time.NewTimer(popularAge)
+	defer kept.Stop()
+	tick := time.NewTicker(popularAge / 50)
+	defer tick.Stop()
+	for name, hours := range map[string]int{"1h": 1, "6h": 6, "24h": 24, "72h": 72} {
+		for {
+			err := c.popular(ctx, name, hours)
+			if err == nil {
+				break
+			}
+			select {
+			case <-kept.C:
+				return err
+			case <-ctx.Done():
+				return err
+			case <-tick.C:
+			}
+		}
+	}
+	return nil
+}
+
+func (c *checker) popular(ctx context.Context, window string, hours int) error {
+	limit := 1 + c.rng.IntN(maxLimit)
+	target := fmt.Sprintf("/v1/tags?window=%s&limit=%d", window, limit)
+	var got popularAnswer
+	if _, err := c.get(ctx, target, http.StatusOK, &got); err != nil {
+		return err
+	}
+	status, err := c.status(ctx)
+	if err != nil {
+		return err
+	}
+	var through time.Time
+	if err := decodeJSON(status["indexedThrough"], &through); err != nil {
+		return fmt.Errorf("GET /v1/status: indexedThrough: %w", err)
+	}
+	hour := through.UTC().Truncate(time.Hour)
+	since, compared := hour.Add(-time.Duration(hours-1)*time.Hour), hour.Add(-167*time.Hour)
+	if len(c.counts) > 0 && (!got.Since.Equal(since) || !got.ComparedSince.Equal(compared)) {
+		return fmt.Errorf("GET %s: since %v, compared with what was since %v, want %v and %v", target, got.Since, got.ComparedSince, since, compared)
+	}
+	by := map[string]popularTag{}
+	for _, p := range c.posts {
+		at := p.SortAt()
+		for _, tag := range p.Tags {
+			t := by[tag]
+			switch t.Tag = tag; {
+			case at.Before(compared) || !at.Before(hour.Add(time.Hour)):
+			case at.Before(since):
+				t.Before++
+			default:
+				t.Posts++
+			}
+			by[tag] = t
+		}
+	}
+	var want []popularTag
+	for _, t := range by {
+		if t.Posts > 0 {
+			want = append(want, t)
+		}
+	}
+	slices.SortFunc(want, func(a, b popularTag) int { return cmp.Or(cmp.Compare(b.Posts, a.Posts), cmp.Compare(a.Tag, b.Tag)) })
+	if want = want[:min(len(want), limit)]; got.Tags == nil || !slices.Equal(got.Tags, want) {
+		return fmt.Errorf("GET %s: %v, want %v", target, got.Tags, want)
+	}
+	for _, t := range got.Rising {
+		if t != by[t.Tag] {
+			return fmt.Errorf("GET %s: %v is rising, and is %v", target, t, by[t.Tag])
+		}
+	}
+	return nil
 }
