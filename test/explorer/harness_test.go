@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -97,8 +98,10 @@ func (x *explorer) write(t testing.TB, changes ...write.PostChange) {
 	x.seq++
 	require.NoError(t, x.writer.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
 		c := write.Changes{Posts: changes}
-		if x.author.ID == 0 {
-			c.Accounts = []*write.Account{x.author}
+		for _, p := range changes {
+			if p.New != nil && p.New.Account.ID == 0 && !slices.Contains(c.Accounts, p.New.Account) {
+				c.Accounts = append(c.Accounts, p.New.Account)
+			}
 		}
 		cp.Seq = x.seq
 		cp.Source = event.Position{Host: "https://upstream.test", Seq: x.seq, Time: time.Now()}

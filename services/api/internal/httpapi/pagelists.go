@@ -155,7 +155,7 @@ func (h *Handler) searchPage(r *http.Request) (*response, error) {
 	var wrong *problem
 	switch {
 	case errors.As(err, &wrong) && wrong.Code == codeMissingTags && len(f.q) == 0:
-		f.body.Heading = "Search by tags"
+		f.body.Heading, f.body.Search.Open = "Search by tags", true
 	case errors.As(err, &wrong) && wrong.Status < http.StatusInternalServerError:
 		f.body.Heading, f.body.Problem, status = "Search by tags", wrong.Detail, wrong.Status
 		f.body.Search.Open = true
