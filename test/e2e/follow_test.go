@@ -25,6 +25,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
@@ -211,6 +212,10 @@ func (b *followBench) trouble() {
 	case "indexer":
 		again(b.indexer)
 	case "rebuild":
+		poll.NoError(b.t, ingestWait, func() error { // that ingest has made the stream
+			_, err := stream.GetState(b.t.Context(), b.index.js)
+			return err
+		})
 		_, err := indexer.Rebuild(b.t.Context(), indexer.RebuildConfig{Database: b.index.owner, ID: fmt.Sprint("rebuild-", len(b.troubles))}, b.nats.Conn(b.t), b.index.logger("rebuild"), quietProgress{})
 		require.NoError(b.t, err)
 	case "database":

@@ -43,14 +43,65 @@ type list struct {
 
 	q     Query  // of a list of posts
 	posts []Post // its rows
+	cost  int    // 1 more than the work that it may be, 0 where that is not known
 
 	first, last *page // of the forward walk
 }
 
-// mayRunOut reports whether a request's work may run out in the list. What is asked of posts' own
-// rows costs so much that some hundred posts suffice.
-func (l *list) mayRunOut() bool {
-	return l.short != nil || len(l.q.NotBy)+len(l.q.Media) > 0 || l.q.MaxTags > 0 || l.q.SelfLabels != ""
+// What one request may do in work: for its page, and to find out what is behind it. In a list that costs
+// less it looks at everything.
+const (
+	workAhead  = 60_000
+	workBehind = 10_000
+)
+
+// mayRunOut reports whether so much work may run out in the list. Without filters that look at posts'
+// own rows, no list of a small index costs so much.
+func (l *list) mayRunOut(work int) bool {
+	if l.short != nil {
+		return true
+	}
+	if len(l.q.NotBy)+len(l.q.Media) == 0 && l.q.MaxTags == 0 && l.q.SelfLabels == "" {
+		return false
+	}
+	if l.cost == 0 {
+		l.cost = 1 + l.q.normal().cost(l.checker.posts)
+	}
+	return l.cost > work
+}
+
+// cost bounds the work of looking at all that a query asks for: posts are read from one or two of its
+// clauses, 1 for each list that has them, and looked up in the others, for 6, and in their own rows,
+// for 12.
+func (q Query) cost(posts []Post) (most int) {
+	lookUps, lists, several := len(q.None)+2, 1, 0
+	clause := func(n int, in func(*Post) bool) {
+		size := 0
+		for i := range posts {
+			if in(&posts[i]) {
+				size++
+			}
+		}
+		most, several, lists = max(most, size), several+n, max(lists, n)
+	}
+	tagged := func(tags ...string) func(*Post) bool {
+		return func(p *Post) bool {
+			return slices.ContainsFunc(tags, func(tag string) bool { return slices.Contains(p.Tags, tag) })
+		}
+	}
+	if len(q.Tags) > 0 {
+		clause(len(q.Tags), tagged(q.Tags...))
+	}
+	for _, tag := range q.All {
+		clause(0, tagged(tag))
+	}
+	if len(q.Langs) > 0 {
+		clause(len(q.Langs), func(p *Post) bool { return Query{Tags: p.Tags, Langs: q.Langs}.matches(p) })
+	}
+	if len(q.By) > 0 {
+		clause(len(q.By), func(p *Post) bool { return slices.Contains(q.By, p.DID) })
+	}
+	return most * (2*lists + 6*(lookUps+several+min(len(q.All), 2)))
 }
 
 // page is one page of a list.
@@ -114,7 +165,7 @@ func (l *list) page(ctx context.Context, params url.Values, d direction, at int)
 		limit = defaultLimit
 	}
 	if err = l.compare(p, d, at, limit); err == nil {
-		err = l.compareEnds(p, header.Get("Link"))
+		err = l.compareEnds(p, d, header.Get("Link"))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("GET %s: from row %d of %d: %w", target, at, l.n, err)
@@ -133,7 +184,7 @@ func (l *list) compare(p *page, d direction, at, limit int) error {
 		p.from, p.to = max(at-limit, 0), at
 	}
 	more, _, _ := p.ahead(d)
-	if missing := p.to - p.from - got; missing > 0 && more && (l.mayRunOut() || p.isBig()) {
+	if missing := p.to - p.from - got; missing > 0 && more && (l.mayRunOut(workAhead) || p.isBig()) {
 		if l.short != nil {
 			*l.short++
 		}
@@ -155,13 +206,15 @@ func (l *list) compare(p *page, d direction, at, limit int) error {
 }
 
 // compareEnds compares what a page says of the list on both sides of it.
-func (l *list) compareEnds(p *page, link string) error {
+func (l *list) compareEnds(p *page, d direction, link string) error {
+	work := [2]int{workAhead, workBehind}
 	for _, end := range []struct {
 		name       string
 		says, want bool
-	}{{"hasNext", p.Page.HasNext, p.to < l.n}, {"hasPrevious", p.Page.HasPrevious, p.from > 0}} {
+		work       int
+	}{{"hasNext", p.Page.HasNext, p.to < l.n, work[d]}, {"hasPrevious", p.Page.HasPrevious, p.from > 0, work[1-d]}} {
 		// Where a request's work ran out, more is said to follow, and behind.
-		if end.says != end.want && !(l.mayRunOut() && end.says) {
+		if end.says != end.want && !(end.says && l.mayRunOut(end.work)) {
 			return fmt.Errorf("%s is %t, want %t", end.name, end.says, end.want)
 		}
 	}
@@ -384,7 +437,7 @@ func (l *list) recentPage(ctx context.Context, params url.Values, at, limit int)
 	}
 	p.Page.HasNext = p.Paginator != nil
 	err := l.compare(p, older, at, limit)
-	if more := p.to < l.n; err == nil && p.Page.HasNext != more && !(l.mayRunOut() && p.Page.HasNext) {
+	if more := p.to < l.n; err == nil && p.Page.HasNext != more && !(p.Page.HasNext && l.mayRunOut(workAhead)) {
 		err = fmt.Errorf("a paginator is given: %t, want %t", p.Page.HasNext, more)
 	}
 	if err != nil {
