@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"time"
 	"unicode/utf8"
 )
@@ -43,6 +45,15 @@ func (e *Event) Encode() ([]byte, error) {
 // of which none is left counts as the removal of its post.
 func Decode(data []byte) (*Event, error) {
 	var e Event
+	if e.parse(data) {
+		return e.decoded()
+	}
+	return decodePlainly(data)
+}
+
+// decodePlainly is Decode by encoding/json alone.
+func decodePlainly(data []byte) (*Event, error) {
+	var e Event
 	if err := json.Unmarshal(data, &e); err != nil {
 		// A newer version may have changed a field's type: look at the
 		// version alone before calling the message invalid.
@@ -54,6 +65,11 @@ func Decode(data []byte) (*Event, error) {
 		}
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
+	return e.decoded()
+}
+
+// decoded checks an event that was read, and gives it today's form.
+func (e *Event) decoded() (*Event, error) {
 	if e.V > Version {
 		return nil, fmt.Errorf("%w %d", ErrUnknownVersion, e.V)
 	}
@@ -69,7 +85,101 @@ func Decode(data []byte) (*Event, error) {
 	if e.Upstream != nil {
 		e.Upstream.Time = e.Upstream.Time.UTC().Truncate(time.Microsecond)
 	}
-	return &e, nil
+	return e, nil
+}
+
+// parse reads a message as encoding/json does, in a third of the time, and reports whether it could:
+// what is unusual, or wrong, is left to that. The record is not copied.
+func (e *Event) parse(data []byte) (ok bool) {
+	if !json.Valid(data) || !utf8.Valid(data) {
+		return false
+	}
+	return eachOnce(data, func(name string, value []byte) bool {
+		switch name {
+		case "v":
+			n, err := strconv.Atoi(string(value))
+			e.V = n
+			return err == nil && value[0] != '-'
+		case "kind":
+			e.Kind = Kind(text(value))
+			return value[0] == '"'
+		case "source":
+			return e.Source.parse(value)
+		case "resume":
+			e.Resume = new(Position)
+			return e.Resume.parse(value)
+		case "did":
+			return parseText(value, &e.DID)
+		case "rkey":
+			return parseText(value, &e.Rkey)
+		case "rev":
+			return parseText(value, &e.Rev)
+		case "cid":
+			return parseText(value, &e.CID)
+		case "createdAt":
+			return parseText(value, &e.CreatedAt)
+		case "tags":
+			return parseTexts(value, &e.Tags)
+		case "langs":
+			return parseTexts(value, &e.Langs)
+		case "record":
+			e.Record = value[:len(value):len(value)]
+			return true
+		}
+		return false
+	})
+}
+
+func (p *Position) parse(data []byte) (ok bool) {
+	return eachOnce(data, func(name string, value []byte) bool {
+		switch name {
+		case "host":
+			return parseText(value, &p.Host)
+		case "seq":
+			n, err := strconv.ParseUint(string(value), 10, 64)
+			p.Seq = n
+			return err == nil
+		case "time":
+			return value[0] == '"' && p.Time.UnmarshalJSON(value) == nil
+		case "clock":
+			return value[0] == '"' && p.Clock.UnmarshalJSON(value) == nil
+		case "mark":
+			return parseText(value, &p.Mark)
+		}
+		return false
+	})
+}
+
+// eachOnce calls fn with the fields of an object, until it returns false. It reports whether it
+// never did, and no name came twice.
+func eachOnce(object []byte, fn func(name string, value []byte) bool) bool {
+	if len(object) == 0 || object[0] != '{' {
+		return false
+	}
+	ok := true
+	var names [16]string
+	n := 0
+	fields(object, func(name string, value []byte) {
+		if ok = ok && n < len(names) && !slices.Contains(names[:n], name) && fn(name, value); ok {
+			names[n] = name
+			n++
+		}
+	})
+	return ok
+}
+
+func parseText(value []byte, s *string) bool {
+	*s = text(value)
+	return value[0] == '"'
+}
+
+func parseTexts(value []byte, all *[]string) bool {
+	ok := value[0] == '['
+	elements(value, func(value []byte) {
+		ok = ok && value[0] == '"'
+		*all = append(*all, text(value))
+	})
+	return ok && len(*all) > 0
 }
 
 func (p *Position) normalize() {

@@ -258,7 +258,7 @@ func TestEventIsPost(t *testing.T) {
 }
 
 // FuzzDecode: whatever comes, Decode gives an error of one of the two families
-// or an event that validates and survives another round.
+// or an event that validates and survives another round. It reads what encoding/json does.
 func FuzzDecode(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.json")
 	require.NoError(f, err)
@@ -269,9 +269,23 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add([]byte(`{"v":3,"kind":[]}`))
 	f.Add([]byte(`{"v":2,"kind":"author","source":{"host":"h","time":"2026-08-20T12:00:00+01:00"},"did":"did:plc:a","handle":{"time":"2026-08-20T12:00:00+01:00"}}`))
+	const post = `{"v":1,"kind":"create","source":{"host":"h","seq":7,"time":"2026-08-20T12:00:00Z","clock":"2026-08-20T12:00:01Z","mark":"m"},"did":"did:plc:aaaaaaaaaaaaaaaaaaaaaaaa","rkey":"3abcdefghijkl","rev":"3abcdefghijkl","cid":"bafyreia","tags":["art"],"langs":["en"],"createdAt":"x","record":{"a":[1,"\\u0041"]}}`
+	f.Add([]byte(post))
+	for _, c := range [][2]string{ // what encoding/json reads in its own way
+		{`"v":1`, `"v":1.0`}, {`"v":1`, `"v":-0`}, {`"v":1`, `"v":null`}, {`"kind":"create"`, `"kind":null`}, {`"tags":["art"]`, `"tags":[null]`}, {`"tags":["art"]`, `"tags":["a\u0072t"]`},
+		{`"tags":["art"]`, `"tags":[]`}, {`"langs":["en"]`, `"langs":[]`}, {`"langs":["en"]`, `"langs":null`}, {`"rkey"`, `"Rkey"`}, {`"rkey"`, `"rk\u0065y"`}, {`"seq":7`, `"seq":7e0`}, {`"seq":7`, `"seq":+7`},
+		{`"seq":7`, `"seq":007`}, {`"mark":"m"`, `"mark":"m","mark":"n"`}, {`"mark":"m"`, `"mark":"\xff"`}, {`"mark":"m"`, `"mark":"\ud800"`}, {`"time":"2026-08-20T12:00:00Z"`, `"time":null`},
+		{`"clock":"2026-08-20T12:00:01Z"`, `"clock":"2026-08-20T12:00:01+01:00"`}, {`"clock":"2026-08-20T12:00:01Z"`, `"clock":""`}, {`"createdAt":"x"`, `"createdAt":7`}, {`"createdAt":"x"`, `"other":7`},
+		{`"record":{`, `"record": {`}, {`{"v"`, ` {"v"`}, {`"record"`, `"resume":{"host":"h","seq":7,"time":"2026-08-20T12:00:00Z"},"record"`}, {`"record"`, `"resume":null,"record"`}, {`"did"`, `"upstream":{"seq":1},"did"`},
+	} {
+		f.Add([]byte(strings.Replace(post, c[0], c[1], 1)))
+	}
 	f.Add([]byte(`{"V":1,"KIND":"position","source":{"Host":"h","time":"2026-08-20T12:00:00+01:00"},"tags":[],"record":null}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		ev, err := event.Decode(data)
+		plain, plainErr := event.DecodePlainly(data)
+		require.Equal(t, plain, ev)
+		require.Equal(t, plainErr, err)
 		if err != nil {
 			require.Nil(t, ev)
 			require.True(t, errorIsOne(err), "%v", err)

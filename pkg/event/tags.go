@@ -47,6 +47,9 @@ func wasNormal(tag string) bool {
 }
 
 func normalize(raw string, drop func(string) string) (string, error) {
+	if plain(raw) {
+		return raw, nil
+	}
 	s := raw
 	// One pass settles nearly every tag. A second is needed where a step makes
 	// room for an earlier one ("# #art"), so repeat until nothing changes; each
@@ -64,10 +67,20 @@ func normalize(raw string, drop func(string) string) (string, error) {
 		return "", ErrTagEmpty
 	case strings.ContainsRune(s, 0):
 		return "", ErrTagNUL
-	case len(s) > MaxTagBytes, uniseg.GraphemeClusterCount(s) > MaxTagGraphemes:
+	case len(s) > MaxTagBytes, len(s) > MaxTagGraphemes && uniseg.GraphemeClusterCount(s) > MaxTagGraphemes:
 		return "", ErrTagTooLong
 	}
 	return s, nil
+}
+
+// plain reports whether a tag is of small letters and digits of ASCII, which are what they become.
+func plain(tag string) bool {
+	for i := range len(tag) {
+		if c := tag[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return tag != "" && len(tag) <= MaxTagGraphemes
 }
 
 func normalizeOnce(s string, drop func(string) string) string {

@@ -1,0 +1,4 @@
+package event
+
+// DecodePlainly is Decode by encoding/json alone.
+var DecodePlainly = decodePlainly
