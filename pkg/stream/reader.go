@@ -59,7 +59,7 @@ const (
 	// What waits for Next besides, by the bytes that the messages have: about a batch, so that one
 	// is read while another is written.
 	queueBytes    = 4 << 20
-	queueMessages = 2048
+	queueMessages = 3072
 )
 
 // tipWait is how long Next waits for more behind the stream's last message: of many that come at

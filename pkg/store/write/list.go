@@ -63,10 +63,6 @@ func (w *Writer) List(ctx context.Context) error {
 }
 
 func (w *Writer) list(ctx context.Context) error {
-	// A role that does not own the tables is told so and goes on.
-	if _, err := w.pool.Exec(ctx, `ANALYZE posts, accounts`); err != nil {
-		return err
-	}
 	for more := true; more; {
 		var err error
 		if more, err = w.listSome(ctx); err != nil {

@@ -66,39 +66,47 @@ func (t *Tx) diff(ctx context.Context, dict *terms, table, column string, change
 		term string
 		key  event.Key
 	}
-	before, after := map[row]bool{}, map[row]bool{}
+	var before, after []row
 	var names []string
-	collect := func(into map[row]bool, p *Post) {
-		for _, term := range of(p) {
-			into[row{term, p.Key}] = true
-			names = append(names, term)
+	collect := func(into *[]row, p *Post, terms, both []string) {
+		for _, term := range terms {
+			if !slices.Contains(both, term) {
+				*into, names = append(*into, row{term, p.Key}), append(names, term)
+			}
 		}
 	}
 	for _, p := range changes {
+		var old, now []string
 		if p.OldVisible {
-			collect(before, p.Old)
+			old = of(p.Old)
 		}
 		if p.NewVisible {
-			collect(after, p.New)
+			now = of(p.New)
 		}
+		if old == nil || now == nil || p.Old.Key != p.New.Key {
+			collect(&before, p.Old, old, nil)
+			collect(&after, p.New, now, nil)
+			continue
+		}
+		collect(&before, p.Old, old, now)
+		collect(&after, p.New, now, old)
 	}
 	if err := dict.resolve(ctx, t.tx, names); err != nil {
 		return nil, nil, err
 	}
-	without := func(a, b map[row]bool) []posting {
-		var rows []posting
-		for r := range a {
-			if !b[r] {
-				id, _ := dict.get(r.term)
-				rows = append(rows, posting{id, r.key})
-			}
+	sorted := func(rows []row) []posting {
+		out := make([]posting, len(rows))
+		for i, r := range rows {
+			out[i].id, _ = dict.get(r.term)
+			out[i].key = r.key
 		}
-		slices.SortFunc(rows, func(x, y posting) int {
+		slices.SortFunc(out, func(x, y posting) int {
 			return cmp.Or(cmp.Compare(x.id, y.id), bytes.Compare(x.key[:], y.key[:]))
 		})
-		return rows
+		return slices.Compact(out)
 	}
-	gone, entered = without(before, after), without(after, before)
+	// A row may leave with one post and enter with another: it does both.
+	gone, entered = sorted(before), sorted(after)
 	if len(gone) > 0 {
 		ids, keys := arrays(gone)
 		if _, err := t.tx.Exec(ctx, `
