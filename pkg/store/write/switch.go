@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
@@ -78,17 +79,22 @@ func (o *Owner) Drop(ctx context.Context, schema string) error {
 	})
 }
 
-// Vacuum vacuums and analyzes the tables of a schema, so that its first
+// Vacuum vacuums and analyzes the tables of a schema, two at a time, so that its first
 // readers find good plans and index-only scans.
 func (o *Owner) Vacuum(ctx context.Context, schema string) error {
-	return pg.Do(ctx, o.options, pg.Owning, func(conn *pgx.Conn) error {
-		for _, table := range []string{"post_tags", "post_langs", "posts", "tags", "langs", "tag_hours", "accounts", "removed_posts", "changes", "change_tags"} {
-			if _, err := conn.Exec(ctx, "VACUUM (ANALYZE) "+pgx.Identifier{schema, table}.Sanitize()); err != nil {
-				return fmt.Errorf("vacuum %s.%s: %w", schema, table, err)
-			}
-		}
-		return nil
-	})
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(2)
+	for _, table := range []string{"posts", "post_tags", "post_langs", "tags", "langs", "tag_hours", "accounts", "removed_posts", "changes", "change_tags"} {
+		g.Go(func() error {
+			return pg.Do(ctx, o.options, pg.Owning, func(conn *pgx.Conn) error {
+				if _, err := conn.Exec(ctx, "VACUUM (ANALYZE) "+pgx.Identifier{schema, table}.Sanitize()); err != nil {
+					return fmt.Errorf("vacuum %s.%s: %w", schema, table, err)
+				}
+				return nil
+			})
+		})
+	}
+	return g.Wait()
 }
 
 // Switch makes the rebuilt schema the live one and the live one the retired
