@@ -360,7 +360,7 @@ func TestSlowReaderHoldsLittle(t *testing.T) {
 	t.Parallel()
 	s, js := serve(t)
 	w := openWriter(t, js)
-	for i := range 5 {
+	for i := range 8 {
 		require.NoError(t, w.Append(t.Context(), numbered(i*1000+1, 1000)))
 	}
 	nc := s.Conn(t)
@@ -381,8 +381,8 @@ func TestSlowReaderHoldsLittle(t *testing.T) {
 		seen = delivered
 		return stable, fmt.Sprint(delivered)
 	})
-	require.LessOrEqual(t, seen, uint64(2000))
-	require.Equal(t, upTo(1, 5000), append(got, requireRead(t, r, 5000)...), "and continues")
+	require.LessOrEqual(t, seen, uint64(4000))
+	require.Equal(t, upTo(1, 8000), append(got, requireRead(t, r, 8000)...), "and continues")
 }
 
 func TestCloseIsPrompt(t *testing.T) {
@@ -402,8 +402,11 @@ func TestCloseIsPrompt(t *testing.T) {
 			t.Parallel()
 			s, js := serve(t, natstest.Listen())
 			p := newProxy(t, s)
-			require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 2000)))
-			idle, blocked := openReader(t, p.jetStream(t), 2001), openReader(t, p.jetStream(t), 1)
+			w := openWriter(t, js)
+			for i := range 5 { // more than is read ahead
+				require.NoError(t, w.Append(t.Context(), numbered(i*1000+1, 1000)))
+			}
+			idle, blocked := openReader(t, p.jetStream(t), 5001), openReader(t, p.jetStream(t), 1)
 			requireRead(t, blocked, 1)
 			waiting := make(chan error, 1)
 			go func() {
