@@ -105,7 +105,8 @@ type ChangePage struct {
 
 // Changes returns a page of the change feed. Whoever applies all of it, from a place that is older
 // than their listing, holds what a listing gives, whatever happened in between: each change is
-// answered with what the post is now, of which a later one may tell again.
+// answered with what the post is now, of which a later one may tell again. A standby may list what is
+// older than a place that its primary gave.
 //
 // The error is ErrExpired, the database's, or that of a query outside the limits.
 func (r *Reader) Changes(ctx context.Context, q ChangeQuery) (ChangePage, error) {
