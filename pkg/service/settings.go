@@ -74,9 +74,10 @@ type Changes struct {
 	Age time.Duration `name:"changes-age" type:"duration" placeholder:"DURATION" default:"168h" help:"how far back /v1/changes reaches; followers that are away for longer list everything again; at least 1h"`
 }
 
-// Consent is whether authors who have opted out are obeyed.
+// Consent is whether authors who have opted out are obeyed, and what the operator does not show.
 type Consent struct {
-	Consent string `name:"consent" type:"choice" enum:"respect,ignore" placeholder:"HOW" default:"respect" help:"accounts with the self-label !no-unauthenticated: respect (hide) or ignore (show)"`
+	Consent  string `name:"consent" type:"choice" enum:"respect,ignore" placeholder:"HOW" default:"respect" help:"accounts with the self-label !no-unauthenticated: respect (hide) or ignore (show)"`
+	DenyFile string `name:"deny-file" placeholder:"FILE" help:"accounts and tags never to be shown, as YAML (docs/operations.md); reloaded on change"`
 }
 
 // Ignored reports whether they are not.

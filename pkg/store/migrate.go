@@ -25,7 +25,7 @@ import (
 var migrations embed.FS
 
 // SchemaVersion is the newest migration. A test compares it with the files.
-const SchemaVersion = 14
+const SchemaVersion = 15
 
 const (
 	migrationsTable = "schema_migrations"

@@ -73,6 +73,7 @@ var inTheWay = map[int]string{
 	12: "SELECT FROM tagstream.checkpoint, tagstream.posts LIMIT 1",
 	13: "SELECT FROM tagstream.checkpoint, tagstream.accounts LIMIT 1",
 	14: "SELECT FROM tagstream.checkpoint LIMIT 1",
+	15: "SELECT FROM tagstream.checkpoint LIMIT 1",
 }
 
 // TestOldAPIServesWhileMigrating: the API of each older version answers every

@@ -29,6 +29,9 @@ type Config struct {
 	// IgnoreConsent shows accounts that have opted out of being shown to readers who are not
 	// logged in.
 	IgnoreConsent bool
+	// DenyFile names accounts and tags that are not shown; "" means none. It is read again when it
+	// changes.
+	DenyFile string
 	// EraseWithin is the time from the removal of a post or account until its
 	// payloads are erased from the stream; 0 means 7 days, EraseNever never.
 	EraseWithin time.Duration

@@ -61,6 +61,7 @@ const (
 // Indexer is the service. Make one with New, run it once.
 type Indexer struct {
 	cfg     Config
+	deny    *denyFile
 	deps    Deps
 	log     *slog.Logger
 	js      jetstream.JetStream
@@ -78,9 +79,13 @@ func New(cfg Config, deps Deps) (*Indexer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
+	log := deps.Logger.With("service", "indexer")
+	deny, err := openDenyFile(cfg.DenyFile, log)
+	if err != nil {
+		return nil, err
+	}
 	return &Indexer{
-		cfg: cfg, deps: deps, js: js,
-		log:     deps.Logger.With("service", "indexer"),
+		cfg: cfg, deps: deps, js: js, deny: deny, log: log,
 		metrics: newMetrics(deps.Registry, cfg.EraseWithin),
 	}, nil
 }
@@ -178,7 +183,7 @@ func (x *Indexer) index(ctx context.Context, w *write.Writer, cp store.Checkpoin
 		OnDeadLetter: x.metrics.deadLetter,
 		OnApplied:    x.metrics.applied,
 	}
-	if err := a.Consent(ctx, x.cfg.IgnoreConsent); err != nil {
+	if err := a.Consent(ctx, x.cfg.IgnoreConsent, x.deny.now); err != nil {
 		return err
 	}
 	p := prune.New(w, prune.Ages{Markers: x.cfg.MarkerAge, Changes: x.cfg.ChangesAge}, x.cfg.EraseWithin != EraseNever, x.metrics.pruned)
@@ -244,6 +249,9 @@ func (x *Indexer) follow(ctx context.Context, w *write.Writer, a *apply.Applier,
 	renewed := time.Now()
 	for {
 		patience := write.RenewEvery
+		if x.deny.path != "" {
+			patience = min(patience, denyEvery)
+		}
 		if w.Sweeping() {
 			patience = sweepPause
 		}
@@ -265,6 +273,12 @@ func (x *Indexer) follow(ctx context.Context, w *write.Writer, a *apply.Applier,
 			x.metrics.batch.Observe(time.Since(begun).Seconds())
 			seq = batch[len(batch)-1].Seq
 			x.metrics.checkpoint.Set(float64(seq))
+		}
+		if x.deny.changed() {
+			if err := a.Consent(ctx, x.cfg.IgnoreConsent, x.deny.now); err != nil {
+				return err
+			}
+			renewed = time.Now()
 		}
 		if w.Sweeping() {
 			if err := a.Sweep(ctx); err != nil {

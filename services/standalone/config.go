@@ -29,9 +29,10 @@ type Config struct {
 	ConnectNATS func(logger *slog.Logger, changed func(error)) (*nats.Conn, error)
 	// NATSDomain is the JetStream domain there.
 	NATSDomain string
-	// ChangesAge, EraseWithin and IgnoreConsent are as the indexer's.
+	// ChangesAge, EraseWithin, IgnoreConsent and DenyFile are as the indexer's.
 	ChangesAge, EraseWithin time.Duration
 	IgnoreConsent           bool
+	DenyFile                string
 	// APIListen and OpsListen are host:port.
 	APIListen, OpsListen string
 	// PublicURL, FeedsFile, Media and MaxFollowers are as the api's.
@@ -63,7 +64,7 @@ type Settings struct {
 // *service.ConfigError.
 func (s Settings) Config(dir string) (Config, error) {
 	cfg := Config{
-		DataDir: dir, ChangesAge: s.Changes.Age, EraseWithin: s.Erasure.Within, IgnoreConsent: s.Consent.Ignored(), APIListen: s.HTTP.Listen, OpsListen: s.Ops.Listen,
+		DataDir: dir, ChangesAge: s.Changes.Age, EraseWithin: s.Erasure.Within, IgnoreConsent: s.Consent.Ignored(), DenyFile: s.Consent.DenyFile, APIListen: s.HTTP.Listen, OpsListen: s.Ops.Listen,
 		PublicURL: s.Feeds.PublicURL, FeedsFile: s.Feeds.FeedsFile, Media: s.Media, MaxFollowers: s.Followers, NATSDomain: s.NATS.Domain,
 	}
 	p := &service.Process{Program: service.Standalone}

@@ -56,6 +56,8 @@ type indexBench struct {
 	runs                  int
 	// big is the indexers' BigAccount.
 	big int
+	// deny is their DenyFile.
+	deny string
 	// tracer is that of the indexers and APIs; nil is off.
 	tracer trace.Tracer
 }
@@ -154,7 +156,7 @@ func (b *indexBench) logger(what string) *slog.Logger {
 func (b *indexBench) indexer(size int) *run {
 	b.t.Helper()
 	logger := b.logger("indexer")
-	x, err := indexer.New(indexer.Config{Database: b.writer, BatchSize: size, BigAccount: b.big}, indexer.Deps{
+	x, err := indexer.New(indexer.Config{Database: b.writer, BatchSize: size, BigAccount: b.big, DenyFile: b.deny}, indexer.Deps{
 		NATS: b.nats.Conn(b.t), Logger: logger, Registry: prometheus.NewRegistry(), Health: obs.NewHealth(logger), ID: fmt.Sprint("test-", b.runs), Tracer: b.tracer,
 	})
 	require.NoError(b.t, err)

@@ -192,8 +192,9 @@ const toCome Expiry = "to come"
 // feedHead is the condition of the feed in a snapshot.
 type feedHead struct {
 	last, run int64
-	expired   Expiry // "" where all is there
-	filling   bool   // as of a conjunction
+	expired   Expiry   // "" where all is there
+	filling   bool     // as of a conjunction
+	denied    []string // of the query's tags
 }
 
 func (h feedHead) now() Place { return Place{h.last, h.run} }
@@ -206,6 +207,7 @@ func beginFeed(ctx context.Context, conn *pgx.Conn, q ChangeQuery) (h feedHead, 
 		after = *q.After
 	}
 	counts = map[string]int64{}
+	named := slices.Concat(q.List.Tags, q.List.All)
 	batch := &pgx.Batch{}
 	queueSnapshot(batch, conn)
 	queueFilling(batch, q.List, &h.filling)
@@ -224,7 +226,7 @@ func beginFeed(ctx context.Context, conn *pgx.Conn, q ChangeQuery) (h feedHead, 
 		  FROM checkpoint c CROSS JOIN known k`, after.Run, after.Change, keys.RunBits, toCome).QueryRow(func(row pgx.Row) error {
 		return row.Scan(&h.last, &h.run, &h.expired)
 	})
-	batch.Queue(`SELECT name, posts FROM tags WHERE name = ANY($1::text[])`, slices.Concat(q.List.Tags, q.List.All)).Query(func(rows pgx.Rows) error {
+	batch.Queue(`SELECT name, posts FROM tags WHERE name = ANY($1::text[])`, named).Query(func(rows pgx.Rows) error {
 		var name string
 		var n int64
 		_, err := pgx.ForEachRow(rows, []any{&name, &n}, func() error {
@@ -232,6 +234,9 @@ func beginFeed(ctx context.Context, conn *pgx.Conn, q ChangeQuery) (h feedHead, 
 			return nil
 		})
 		return err
+	})
+	batch.Queue(`SELECT ARRAY(SELECT name FROM denied_tags WHERE name = ANY($1::text[]))`, named).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&h.denied)
 	})
 	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
 		return h, nil, fmt.Errorf("look up the change feed's end: %w", err)
@@ -334,7 +339,7 @@ func (p *ChangePage) choose(q ChangeQuery, looked []changed, head feedHead) (key
 			continue
 		}
 		done[i] = true
-		matches := c.post != nil && q.List.matches(c.post)
+		matches := c.post != nil && q.List.matches(c.post, head.denied)
 		if !matches && !was[i] {
 			continue
 		}
@@ -379,15 +384,16 @@ func (q PostQuery) mayBeBy(did string) bool {
 }
 
 // matches reports whether a post that is in sight, of an account that it may be by, is one of the
-// query's.
-func (q PostQuery) matches(p *candidate) bool {
+// query's. Nothing is found by denied tags.
+func (q PostQuery) matches(p *candidate, denied []string) bool {
 	has := func(tag string) bool { return slices.Contains(p.tags, tag) }
+	finds := func(tag string) bool { return has(tag) && !slices.Contains(denied, tag) }
 	switch {
 	case slices.ContainsFunc(q.None, has), q.MaxTags > 0 && len(p.tags) > q.MaxTags, !q.hasTraits(p.traits):
 		return false
-	case slices.ContainsFunc(q.All, func(tag string) bool { return !has(tag) }):
+	case slices.ContainsFunc(q.All, func(tag string) bool { return !finds(tag) }):
 		return false
-	case len(q.Tags) > 0 && !slices.ContainsFunc(q.Tags, has):
+	case len(q.Tags) > 0 && !slices.ContainsFunc(q.Tags, finds):
 		return false
 	case len(q.Langs) > 0 && !slices.ContainsFunc(event.LangRanges(p.langs), func(lang string) bool { return slices.Contains(q.Langs, lang) }):
 		return false

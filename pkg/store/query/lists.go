@@ -150,11 +150,11 @@ func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, err
 	queueFilling(batch, q, &c.filling)
 	batch.Queue(`
 		SELECT 0, '', 0::bigint, (SELECT count(*) FROM sweeps)
-		UNION ALL SELECT 1, name, id, posts FROM tags WHERE name = ANY($1::text[])
+		UNION ALL SELECT 1, name, id, posts FROM tags WHERE name = ANY($1::text[]) AND (name = ANY($5::text[]) OR `+served+`)
 		UNION ALL SELECT 2, name, id, posts FROM langs WHERE name = ANY($2::text[])
 		UNION ALL (`+someSwept+`)
 		UNION ALL SELECT 4, did, id, 1 FROM accounts WHERE did = ANY($4::text[]) AND state = 0`,
-		slices.Concat(q.Tags, q.All, q.None), slices.Concat(q.Langs), maxSwept, slices.Concat(q.Authors, q.NotAuthors)).Query(func(rows pgx.Rows) error {
+		slices.Concat(q.Tags, q.All, q.None), slices.Concat(q.Langs), maxSwept, slices.Concat(q.Authors, q.NotAuthors), slices.Concat(q.None)).Query(func(rows pgx.Rows) error {
 		sweeps := int64(0)
 		var kind int
 		var l list

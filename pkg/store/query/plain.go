@@ -114,7 +114,7 @@ func (b *builder) idsOf(tags []string) []string {
 		if i < len(tags) {
 			name = tags[i]
 		}
-		ids[i] = "(SELECT id FROM tags WHERE name = " + b.arg(name) + "::text)"
+		ids[i] = "(SELECT id FROM tags WHERE name = " + b.arg(name) + "::text AND " + served + ")"
 	}
 	return ids
 }

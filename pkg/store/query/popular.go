@@ -98,7 +98,7 @@ var popularQuery = `
 	most AS MATERIALIZED (
 		SELECT t.id, t.name, t.hourly, a.posts
 		  FROM (SELECT id, posts FROM counted UNION ALL SELECT id, posts FROM rare) AS a JOIN tags t ON t.id = a.id
-		 WHERE t.posts > 0
+		 WHERE t.posts > 0 AND ` + served + `
 		 ORDER BY a.posts DESC, t.name LIMIT $3)
 	SELECT w.last_hour, m.name, m.posts,
 	       CASE WHEN m.hourly

@@ -122,7 +122,7 @@ func tagsFrom(q TagQuery) (string, []any, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	const tags = ", name, posts FROM tags WHERE posts > 0 AND "
+	const tags = ", name, posts FROM tags WHERE posts > 0 AND " + served + " AND "
 	var parts []string
 	var args []any
 	if !from.Exhausted(q.Direction) {
@@ -160,13 +160,13 @@ func (r *Reader) TagsWithPrefix(ctx context.Context, prefix string) ([]TagCount,
 const completionQuery = `
 	WITH top AS MATERIALIZED (
 		SELECT name, posts
-		  FROM (SELECT name, posts FROM tags WHERE posts > 0 ORDER BY (-posts), name LIMIT $4) AS most_used
+		  FROM (SELECT name, posts FROM tags WHERE posts > 0 AND ` + served + ` ORDER BY (-posts), name LIMIT $4) AS most_used
 		 WHERE name >= $1 AND name < $2
 		 LIMIT $3)
 	SELECT name, posts FROM top
 	UNION
 	SELECT name, posts
-	  FROM (SELECT name, posts FROM tags WHERE name >= $1 AND name < $2 ORDER BY name LIMIT $4) AS named_so
+	  FROM (SELECT name, posts FROM tags WHERE name >= $1 AND name < $2 AND ` + served + ` ORDER BY name LIMIT $4) AS named_so
 	 WHERE posts > 0 AND (SELECT count(*) FROM top) < $3
 	 ORDER BY posts DESC, name
 	 LIMIT $3`
@@ -190,10 +190,14 @@ func prefixEnd(prefix string) string {
 	return strings.Repeat(string(utf8.MaxRune), event.MaxTagBytes)
 }
 
+// served is true of a tag that the operator's deny list does not name. The list is short, and read
+// once for a statement.
+const served = "name <> ALL(ARRAY(SELECT d.name FROM denied_tags d))"
+
 // TagsInUse returns those of the names that are tags of visible posts, in no order.
 func (r *Reader) TagsInUse(ctx context.Context, names []string) ([]string, error) {
 	var used []string
-	err := r.ask(ctx, `SELECT name FROM tags WHERE name = ANY($1::text[]) AND posts > 0`, []any{names}, func(rows pgx.Rows) (err error) {
+	err := r.ask(ctx, `SELECT name FROM tags WHERE name = ANY($1::text[]) AND posts > 0 AND `+served, []any{names}, func(rows pgx.Rows) (err error) {
 		used, err = pgx.CollectRows(rows, pgx.RowTo[string])
 		return err
 	})

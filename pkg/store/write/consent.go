@@ -25,15 +25,60 @@ func (t *Tx) IgnoreConsent(ctx context.Context, ignore bool) error {
 	return nil
 }
 
-// Undecided returns up to limit accounts that have opted out and are shown, or hidden, as the
-// setting was before.
+// Denied returns those of the accounts that the operator's deny list names.
+func (t *Tx) Denied(ctx context.Context, dids []string) (map[string]bool, error) {
+	if !t.denies {
+		return nil, nil
+	}
+	rows, _ := t.tx.Query(ctx, `SELECT did FROM denied_accounts WHERE did = ANY($1::text[])`, dids)
+	denied := map[string]bool{}
+	var did string
+	if _, err := pgx.ForEachRow(rows, []any{&did}, func() error { denied[did] = true; return nil }); err != nil {
+		return nil, fmt.Errorf("look %d accounts up in the deny list: %w", len(dids), err)
+	}
+	return denied, nil
+}
+
+// Deny makes the deny list these accounts and tags from now on, and reports whether it changed.
+// Accounts that are there are the caller's to decide again (Undecided).
+func (t *Tx) Deny(ctx context.Context, dids, tags []string) (changed bool, err error) {
+	for table, of := range map[string]struct {
+		column string
+		names  []string
+	}{"denied_accounts": {"did", dids}, "denied_tags": {"name", tags}} {
+		gone, err := t.tx.Exec(ctx, `DELETE FROM `+table+` WHERE `+of.column+` <> ALL($1::text[])`, append([]string{}, of.names...))
+		if err != nil {
+			return false, fmt.Errorf("shorten the deny list: %w", err)
+		}
+		come, err := t.tx.Exec(ctx, `INSERT INTO `+table+` SELECT unnest($1::text[]) ON CONFLICT DO NOTHING`, append([]string{}, of.names...))
+		if err != nil {
+			return false, fmt.Errorf("extend the deny list: %w", err)
+		}
+		changed = changed || gone.RowsAffected()+come.RowsAffected() > 0
+	}
+	t.denies = len(dids) > 0
+	return changed, nil
+}
+
+// Undecided returns up to limit accounts that are shown and should not be, because they have opted
+// out or are denied, or the other way round: as settings were before.
 func (t *Tx) Undecided(ctx context.Context, limit int) (map[string]*Account, error) {
 	rows, _ := t.tx.Query(ctx, `
-		SELECT did FROM accounts WHERE opted_out AND COALESCE(told, state) = $1 AND (state = $1) <> $2 LIMIT $3`,
+		SELECT did FROM (
+			SELECT a.did FROM denied_accounts d JOIN accounts a USING (did) WHERE COALESCE(a.told, a.state) = $1 AND a.state = $1
+			UNION ALL
+			SELECT a.did FROM accounts a
+			 WHERE a.opted_out AND COALESCE(a.told, a.state) = $1 AND a.state = $1 AND NOT $2
+			   AND NOT EXISTS (SELECT FROM denied_accounts d WHERE d.did = a.did)
+			UNION ALL
+			SELECT a.did FROM accounts a
+			 WHERE a.state <> a.told AND a.told = $1 AND ($2 OR NOT a.opted_out)
+			   AND NOT EXISTS (SELECT FROM denied_accounts d WHERE d.did = a.did)) AS undecided
+		 LIMIT $3`,
 		store.Active, t.ignoreConsent, limit)
 	dids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return nil, fmt.Errorf("look for accounts that have opted out: %w", err)
+		return nil, fmt.Errorf("look for accounts that are to be hidden or shown: %w", err)
 	}
 	return t.Accounts(ctx, dids)
 }
@@ -44,6 +89,15 @@ func (w *Writer) LiveIgnoresConsent(ctx context.Context) (ignore bool, err error
 		return false, fmt.Errorf("read whether the live index ignores consent: %w", err)
 	}
 	return ignore, nil
+}
+
+// LiveDenied returns the deny list of the live index.
+func (w *Writer) LiveDenied(ctx context.Context) (dids, tags []string, err error) {
+	if err := w.pool.QueryRow(ctx, `
+		SELECT ARRAY(SELECT did FROM `+store.Live+`.denied_accounts ORDER BY did), ARRAY(SELECT name FROM `+store.Live+`.denied_tags ORDER BY name)`).Scan(&dids, &tags); err != nil {
+		return nil, nil, fmt.Errorf("read the live index's deny list: %w", err)
+	}
+	return dids, tags, nil
 }
 
 // RecallAuthors gives an index that is rebuilt the profiles and handles that the live one took

@@ -145,6 +145,8 @@ type Tx struct {
 	live          bool
 	leader        *uint64
 	ignoreConsent bool
+	// denies says that accounts are denied.
+	denies bool
 	// followed is to be written into the change feed, and written how many were. announcing
 	// says that posts of a whole account are to follow.
 	followed   []followed

@@ -103,7 +103,7 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from store.Checkpo
 		}
 		tx = &Tx{
 			tx: ptx, payloads: w.payloads, tagTerms: w.tags, langTerms: w.langs, firstHour: keys.Hour(earlier(from.Source.Time, time.Now())) - hoursKept,
-			ignoreConsent: from.ignoreConsent, unlisted: w.Unlisted(), from: from.Seq, live: w.schema == store.Live, leader: leader,
+			ignoreConsent: from.ignoreConsent, denies: from.denies, unlisted: w.Unlisted(), from: from.Seq, live: w.schema == store.Live, leader: leader,
 		}
 		to, err := fold(tx, from.Checkpoint)
 		if err != nil {
@@ -190,14 +190,16 @@ type checkpoint struct {
 	epoch, changes int64
 	holder         string
 	ignoreConsent  bool
+	denies         bool
 	unlisted       *[16]byte
 }
 
 func readCheckpoint(ctx context.Context, q querier, lock string) (cp checkpoint, err error) {
 	var version int
 	err = q.QueryRow(ctx, `
-		SELECT seq, source_host, source_seq, source_time, sync_did, sync_rev, sync_time, sync_fixed, epoch, holder, changes, ignore_consent, unlisted_from, writer_version FROM checkpoint `+lock).
-		Scan(&cp.Seq, &cp.Source.Host, &cp.Source.Seq, &cp.Source.Time, &cp.Sync.DID, &cp.Sync.Rev, &cp.Sync.Time, &cp.Sync.Fixed, &cp.epoch, &cp.holder, &cp.changes, &cp.ignoreConsent, &cp.unlisted, &version)
+		SELECT seq, source_host, source_seq, source_time, sync_did, sync_rev, sync_time, sync_fixed, epoch, holder, changes, ignore_consent, unlisted_from, writer_version,
+		       EXISTS (SELECT FROM denied_accounts) FROM checkpoint `+lock).
+		Scan(&cp.Seq, &cp.Source.Host, &cp.Source.Seq, &cp.Source.Time, &cp.Sync.DID, &cp.Sync.Rev, &cp.Sync.Time, &cp.Sync.Fixed, &cp.epoch, &cp.holder, &cp.changes, &cp.ignoreConsent, &cp.unlisted, &version, &cp.denies)
 	if err != nil {
 		return cp, fmt.Errorf("read the checkpoint: %w", pg.NotMigrated(err))
 	}

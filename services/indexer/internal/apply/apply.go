@@ -203,8 +203,10 @@ func (a *Applier) putDeadLetters(ctx context.Context, dead []rejected) error {
 
 func (a *Applier) foldInto(ctx context.Context, tx *write.Tx, sync event.SyncRun, events []numbered) (event.SyncRun, error) {
 	f := newFold(sync)
-	f.ignoreConsent = tx.IgnoresConsent()
 	w := wanted(events, sync)
+	if err := f.consent(ctx, tx, w.dids...); err != nil {
+		return sync, err
+	}
 	rows, err := tx.Accounts(ctx, w.dids)
 	if err != nil {
 		return sync, err

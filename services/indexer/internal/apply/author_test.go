@@ -111,7 +111,7 @@ func TestConsent(t *testing.T) {
 		of("2", create("away", 1, "art")), of("2", profile(2, "B", true)), of("2", status(false, "suspended")))
 	require.Equal(t, []string{"plain"}, x.posts("art"))
 	for range 2 { // again, it changes nothing
-		require.NoError(t, x.applier.Consent(t.Context(), true))
+		require.NoError(t, x.applier.Consent(t.Context(), true, apply.Deny{}))
 		x.settle()
 		require.Equal(t, []string{"out", "plain"}, x.posts("art"))
 		x.checkTotals()
@@ -119,7 +119,7 @@ func TestConsent(t *testing.T) {
 	x.apply(of("3", create("new", 1, "art")), of("3", profile(2, "C", true)))
 	require.Equal(t, []string{"new", "out", "plain"}, x.posts("art"), "the index keeps the setting")
 
-	require.NoError(t, x.applier.Consent(t.Context(), false))
+	require.NoError(t, x.applier.Consent(t.Context(), false, apply.Deny{}))
 	require.Equal(t, []string{"plain"}, x.posts("art"), "at once")
 	x.settle()
 	require.Equal(t, []string{"plain"}, x.posts("art"))
@@ -147,4 +147,49 @@ func TestRedriveKeepsAuthors(t *testing.T) {
 	require.Equal(t, "B bafyB a.example", x.author())
 	require.Equal(t, []string{"a"}, x.posts("art"))
 	x.checkTotals()
+}
+
+// TestDeny: an account on the deny list is hidden, whether the index knows it or not and whatever
+// it says itself, and comes back in its old places when it leaves the list.
+//
+// Invariant: a denied account is as hidden as one that opted out, by the same state, and nothing
+// that the network tells shows it.
+func TestDeny(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	of := func(who string, ev event.Event) event.Event {
+		ev.DID = did + who
+		return ev
+	}
+	decide := func(ignore bool, accounts ...string) {
+		t.Helper()
+		require.NoError(t, x.applier.Consent(t.Context(), ignore, apply.Deny{Accounts: accounts}))
+		x.settle()
+		x.checkTotals()
+	}
+	x.apply(create("plain", 1, "art"), of("1", create("known", 1, "art")), of("2", create("out", 1, "art")), of("2", profile(2, "A", true)))
+	for range 2 {
+		decide(false, did+"1", did+"2", did+"3")
+		require.Equal(t, []string{"plain"}, x.posts("art"))
+	}
+	decide(true, did+"1", did+"2", did+"3")
+	require.Equal(t, []string{"plain"}, x.posts("art"), "no consent undoes it")
+
+	x.apply(of("1", create("more", 2, "art")), of("1", status(false, "suspended")), of("1", status(true, "")), of("1", profile(3, "B", false)),
+		of("3", create("unknown", 1, "art")), of("3", create("again", 2, "art")))
+	x.settle()
+	x.checkTotals()
+	require.Equal(t, []string{"plain"}, x.posts("art"))
+
+	told := of("1", create("known", 1, "art"))
+	told.Source = event.Position{Host: "https://host.example", Seq: 1, Time: at(1)}
+	require.NoError(t, x.applier.Redrive(t.Context(), apply.History{DID: did + "1", Through: x.seq, Steps: []apply.Step{{Seq: 1, Event: &told}}}))
+	require.Equal(t, []string{"plain"}, x.posts("art"))
+
+	decide(true, did+"2")
+	require.ElementsMatch(t, []string{"again", "known", "more", "plain", "unknown"}, x.posts("art"))
+	decide(false)
+	require.ElementsMatch(t, []string{"again", "known", "more", "plain", "unknown"}, x.posts("art"), "one opted out")
+	decide(true)
+	require.ElementsMatch(t, []string{"again", "known", "more", "out", "plain", "unknown"}, x.posts("art"))
 }

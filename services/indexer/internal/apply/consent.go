@@ -3,6 +3,8 @@ package apply
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/store"
@@ -12,13 +14,27 @@ import (
 // decided is how many accounts are decided again in one transaction.
 const decided = 500
 
-// Consent says whether accounts that have opted out are shown all the same, and decides again of
-// those that are there: their posts change in sweeps. A stopped run continues where it was.
-func (a *Applier) Consent(ctx context.Context, ignore bool) error {
+// Deny is what the operator's deny list names: accounts that are hidden, known or not, and tags
+// that are not served.
+type Deny struct {
+	Accounts, Tags []string
+}
+
+// Consent says whether accounts that have opted out are shown all the same, and whom and what the
+// operator denies. It decides again of the accounts that are there: their posts change in sweeps. A
+// stopped run continues where it was.
+func (a *Applier) Consent(ctx context.Context, ignore bool, deny Deny) error {
 	for n := decided; n == decided; {
 		err := a.Writer.Apply(ctx, func(tx *write.Tx, from store.Checkpoint) (store.Checkpoint, error) {
 			if err := tx.IgnoreConsent(ctx, ignore); err != nil {
 				return from, err
+			}
+			changed, err := tx.Deny(ctx, deny.Accounts, deny.Tags)
+			if err != nil {
+				return from, err
+			}
+			if changed {
+				a.Logger.Info("the deny list has changed", "accounts", len(deny.Accounts), "tags", len(deny.Tags))
 			}
 			rows, err := tx.Undecided(ctx, decided)
 			if err != nil {
@@ -26,7 +42,9 @@ func (a *Applier) Consent(ctx context.Context, ignore bool) error {
 			}
 			n = len(rows)
 			f := newFold(event.SyncRun{})
-			f.ignoreConsent = ignore
+			if err := f.consent(ctx, tx, slices.Collect(maps.Keys(rows))...); err != nil {
+				return from, err
+			}
 			for did, row := range rows {
 				acc := f.addAccount(did, row)
 				acc.big, acc.changed = true, true // none of its posts are loaded
@@ -38,8 +56,16 @@ func (a *Applier) Consent(ctx context.Context, ignore bool) error {
 			return fmt.Errorf("decide again which accounts are shown: %w", err)
 		}
 		if n > 0 {
-			a.Logger.Info("decided again of accounts that have opted out", "accounts", n, "shown", ignore)
+			a.Logger.Info("decided again of accounts that have opted out or are denied", "accounts", n)
 		}
 	}
 	return nil
+}
+
+// consent has the fold obey what the index has of consent and of these accounts being denied. It
+// comes before them.
+func (f *fold) consent(ctx context.Context, tx *write.Tx, dids ...string) (err error) {
+	f.ignoreConsent = tx.IgnoresConsent()
+	f.denied, err = tx.Denied(ctx, dids)
+	return err
 }

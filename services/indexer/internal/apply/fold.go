@@ -54,6 +54,8 @@ type fold struct {
 	redriven bool
 	// ignoreConsent shows accounts that have opted out all the same.
 	ignoreConsent bool
+	// denied are accounts that the operator does not show.
+	denied map[string]bool
 }
 
 func newFold(sync event.SyncRun) *fold {
@@ -64,6 +66,8 @@ func (f *fold) addAccount(did string, row *write.Account) *account {
 	a := &account{row: write.Account{DID: did}, before: row, rkeys: map[string]*entry{}}
 	if row != nil {
 		a.row, a.known = *row, row.Seq > 0
+	} else {
+		a.row.State = f.decide(&a.row)
 	}
 	f.accounts[did] = a
 	return a
@@ -271,18 +275,19 @@ func (f *fold) author(seq uint64, ev *event.Event) {
 	a.touch(seq)
 }
 
-// settle makes an account's state that which was told or, where its author has opted out, hidden.
+// settle makes an account's state that which was told or, where its author has opted out or is
+// denied, hidden.
 func (f *fold) settle(a *account) {
 	before := a.row.State
-	a.row.State = consented(&a.row, f.ignoreConsent)
+	a.row.State = f.decide(&a.row)
 	if a.big && (before == store.Active) != (a.row.State == store.Active) {
 		a.sweep("", true)
 	}
 }
 
-// consented is the state that readers of an account go by.
-func consented(row *write.Account, ignore bool) store.State {
-	if row.Told == store.Active && row.Author.OptedOut && !ignore {
+// decide returns the state that readers of an account go by.
+func (f *fold) decide(row *write.Account) store.State {
+	if row.Told == store.Active && (f.denied[row.DID] || row.Author.OptedOut && !f.ignoreConsent) {
 		return store.Hidden
 	}
 	return row.Told

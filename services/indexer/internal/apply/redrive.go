@@ -59,7 +59,6 @@ func (a *Applier) Redrive(ctx context.Context, h History) error {
 		if err != nil {
 			return to, err
 		}
-		f.ignoreConsent = tx.IgnoresConsent()
 		for _, s := range h.Steps {
 			f.apply(s.Seq, s.Event)
 		}
@@ -80,6 +79,9 @@ func (a *Applier) Redrive(ctx context.Context, h History) error {
 func (h History) load(ctx context.Context, tx *write.Tx) (*fold, error) {
 	f := newFold(event.SyncRun{})
 	f.redriven = true
+	if err := f.consent(ctx, tx, h.DID); err != nil {
+		return nil, err
+	}
 	rows, err := tx.Accounts(ctx, []string{h.DID})
 	if err != nil {
 		return nil, err

@@ -135,10 +135,14 @@ func (r *Rebuild) lead(ctx context.Context, w *write.Writer, from uint64) (uint6
 	}
 	if !r.plan.foreign {
 		ignore, err := w.LiveIgnoresConsent(ctx)
-		if err == nil {
-			err = (&apply.Applier{Writer: w, Logger: r.Logger}).Consent(ctx, ignore)
-		}
 		if err != nil {
+			return 0, err
+		}
+		var deny apply.Deny
+		if deny.Accounts, deny.Tags, err = w.LiveDenied(ctx); err != nil {
+			return 0, err
+		}
+		if err := (&apply.Applier{Writer: w, Logger: r.Logger}).Consent(ctx, ignore, deny); err != nil {
 			return 0, err
 		}
 	}

@@ -1,0 +1,126 @@
+package indexer
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/service"
+	"github.com/tagstream/tagstream/services/indexer/internal/apply"
+)
+
+const (
+	// denyEvery is how often the deny file is looked at.
+	denyEvery = time.Second
+	// What a deny file holds at most: every list of tags looks at the tags.
+	maxDenyFile       = 1 << 20
+	maxDeniedAccounts = 10_000
+	maxDeniedTags     = 1000
+)
+
+// denyFile is the operator's file of what is not shown, and what it held when it was last good. It
+// must be used from one goroutine.
+type denyFile struct {
+	path   string
+	log    *slog.Logger
+	now    apply.Deny
+	info   fs.FileInfo
+	looked time.Time
+	said   string // the error that was logged last
+}
+
+// openDenyFile reads the file; without a path nothing is denied. The error is a
+// *service.ConfigError.
+func openDenyFile(path string, log *slog.Logger) (*denyFile, error) {
+	f := &denyFile{path: path, log: log}
+	if path != "" {
+		if _, err := f.read(); err != nil {
+			return nil, service.Bad("DENY_FILE", err)
+		}
+	}
+	return f, nil
+}
+
+// changed reads the file again if it has changed, and reports whether it has. One that is bad or
+// gone is logged, and leaves all as it was.
+func (f *denyFile) changed() bool {
+	if f.path == "" || time.Since(f.looked) < denyEvery {
+		return false
+	}
+	changed, err := f.read()
+	switch {
+	case err == nil:
+		if changed {
+			f.said = ""
+		}
+	case err.Error() != f.said:
+		f.said = err.Error()
+		f.log.Error("the deny file is not usable: what it said before stays", "err", err)
+	}
+	return changed
+}
+
+// read reads the file if it has changed, and reports whether it has.
+func (f *denyFile) read() (changed bool, err error) {
+	f.looked = time.Now()
+	info, err := os.Stat(f.path)
+	if err != nil {
+		return false, err
+	}
+	if f.info != nil && os.SameFile(info, f.info) && info.ModTime().Equal(f.info.ModTime()) && info.Size() == f.info.Size() {
+		return false, nil
+	}
+	if info.Size() > maxDenyFile {
+		return false, fmt.Errorf("%s is over %d bytes", f.path, maxDenyFile)
+	}
+	data, err := os.ReadFile(f.path)
+	if err != nil {
+		return false, err
+	}
+	f.info = info
+	now, err := parseDeny(data)
+	if err != nil {
+		return false, fmt.Errorf("deny file %s: %w", f.path, err)
+	}
+	f.now = now
+	return true, nil
+}
+
+// parseDeny reads a deny file. Tags may be in any form. An empty file denies nothing.
+func parseDeny(data []byte) (apply.Deny, error) {
+	var raw struct {
+		Accounts []yaml.Node
+		Tags     []yaml.Node
+	}
+	var out apply.Deny
+	d := yaml.NewDecoder(bytes.NewReader(data))
+	d.KnownFields(true)
+	if err := d.Decode(&raw); err != nil && !errors.Is(err, io.EOF) {
+		return out, err
+	}
+	if len(raw.Accounts) > maxDeniedAccounts || len(raw.Tags) > maxDeniedTags {
+		return out, fmt.Errorf("more than %d accounts or %d tags", maxDeniedAccounts, maxDeniedTags)
+	}
+	for _, n := range raw.Accounts {
+		if n.Kind != yaml.ScalarNode || !event.ValidDID(n.Value) {
+			return out, fmt.Errorf("line %d: %q is no DID such as did:plc:ewvi7nxzyoun6zhxrhs64oiz", n.Line, n.Value)
+		}
+		out.Accounts = append(out.Accounts, n.Value)
+	}
+	for _, n := range raw.Tags {
+		tag, err := event.NormalizeTag(n.Value)
+		if n.Kind != yaml.ScalarNode || n.Tag == "!!null" || err != nil {
+			return out, fmt.Errorf("line %d: no tag; one with a # before it needs quotes", n.Line)
+		}
+		out.Tags = append(out.Tags, tag)
+	}
+	return out, nil
+}

@@ -1,0 +1,89 @@
+package indexer
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/service"
+	"github.com/tagstream/tagstream/services/indexer/internal/apply"
+)
+
+func TestParseDeny(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]apply.Deny{
+		"":                                     {},
+		"# nothing\n":                          {},
+		"accounts: []\n":                       {},
+		"tags:\n":                              {},
+		"accounts: [did:plc:a]\ntags: [art]\n": {Accounts: []string{"did:plc:a"}, Tags: []string{"art"}},
+		"accounts:\n- did:web:a.example # spam\n- 'did:plc:b'\n":    {Accounts: []string{"did:web:a.example", "did:plc:b"}},
+		"tags:\n  - Art\n  - '#Photo'\n  - 2024\n  - \"did:x y\"\n": {Tags: []string{"art", "photo", "2024", "did:x y"}},
+	} {
+		got, err := parseDeny([]byte(text))
+		require.NoError(t, err, text)
+		require.Equal(t, want, got, text)
+	}
+	for text, says := range map[string]string{
+		"accounts: [alice.example]":   "line 1: \"alice.example\" is no DID",
+		"accounts:\n- did:plc:a\n- x": "line 3",
+		"accounts: did:plc:a":         "line 1",
+		"accounts: [{a: b}]":          "line 1",
+		"tags:\n- #art":               "line 2: no tag",
+		"tags: ['  ']":                "line 1: no tag",
+		"tags: [[a]]":                 "line 1: no tag",
+		"tag: [art]":                  "line 1",
+		"did:plc:a":                   "line 1",
+		"tags: [" + strings.Repeat("a,", 1001) + "]": "more than",
+	} {
+		_, err := parseDeny([]byte(text))
+		require.ErrorContains(t, err, says, text)
+	}
+}
+
+// TestDenyFile: a file that is changed is read again; one that is bad, too big or gone is refused,
+// and what it said before stays.
+func TestDenyFile(t *testing.T) {
+	t.Parallel()
+	path, log := filepath.Join(t.TempDir(), "deny.yaml"), slog.New(slog.DiscardHandler)
+	_, err := openDenyFile(path, log)
+	var bad *service.ConfigError
+	require.ErrorAs(t, err, &bad)
+	require.Equal(t, "TAGSTREAM_DENY_FILE", bad.Variable)
+	none, err := openDenyFile("", log)
+	require.NoError(t, err)
+	require.False(t, none.changed())
+
+	write := func(text string) {
+		// Beside it and moved there, as by an editor.
+		require.NoError(t, os.WriteFile(path+".new", []byte(text), 0o600))
+		require.NoError(t, os.Rename(path+".new", path))
+	}
+	write("tags: [art]")
+	f, err := openDenyFile(path, log)
+	require.NoError(t, err)
+	look := func() bool { f.looked = time.Time{}; return f.changed() }
+	require.False(t, look())
+	require.Equal(t, []string{"art"}, f.now.Tags)
+	write("tags: [ink]")
+	require.False(t, f.changed(), "not looked at all the time")
+	require.True(t, look())
+	require.Equal(t, []string{"ink"}, f.now.Tags)
+	for _, text := range []string{"tags: [ink", "accounts: [x]", strings.Repeat("#", maxDenyFile+1)} {
+		write(text)
+		require.False(t, look())
+		require.NotEmpty(t, f.said)
+		require.Equal(t, []string{"ink"}, f.now.Tags)
+	}
+	require.NoError(t, os.Remove(path))
+	require.False(t, look())
+	require.Equal(t, []string{"ink"}, f.now.Tags)
+	write("")
+	require.True(t, look())
+	require.Equal(t, apply.Deny{}, f.now)
+}

@@ -1,0 +1,136 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/services/indexer"
+)
+
+// TestDenyFile: what the operator's file names is not served, from when the file changes, and comes
+// back when it leaves the file. A bad file changes nothing. A rebuild keeps to it.
+func TestDenyFile(t *testing.T) {
+	t.Parallel()
+	x := newIndexBench(t, natstest.Server(t))
+	x.deny = filepath.Join(t.TempDir(), "deny.yaml")
+	write := func(text string) {
+		require.NoError(t, os.WriteFile(x.deny+".new", []byte(text), 0o600))
+		require.NoError(t, os.Rename(x.deny+".new", x.deny))
+	}
+	var n uint64
+	post := func(did, rkey string, tags ...string) []byte {
+		n++
+		now := time.Now().UTC().Add(-time.Minute).Add(time.Duration(n) * time.Second).Truncate(time.Microsecond)
+		ev := event.Event{Kind: event.KindCreate, Source: event.Position{Host: "https://host.example", Seq: n, Time: now}, DID: did, Rkey: rkey,
+			Rev: event.RevAt(now), CID: "bafyreid", Tags: tags, Record: json.RawMessage(`{"text":"x"}`)}
+		data, err := ev.Encode()
+		require.NoError(t, err)
+		return data
+	}
+	api := x.api()
+	// posts are the record keys in an answer, newest first.
+	posts := func(query string) string {
+		status, body := get(t, api+"/v1/posts?"+query)
+		require.Equal(t, http.StatusOK, status, body)
+		var got struct{ Posts []struct{ Rkey string } }
+		require.NoError(t, json.Unmarshal([]byte(body), &got))
+		var keys []string
+		for _, p := range got.Posts {
+			keys = append(keys, p.Rkey)
+		}
+		return strings.Join(keys, " ")
+	}
+	tags := func(query string) string {
+		_, body := get(t, api+"/v1/tags?"+query)
+		var got struct{ Tags []struct{ Tag string } }
+		require.NoError(t, json.Unmarshal([]byte(body), &got), body)
+		var names []string
+		for _, tag := range got.Tags {
+			names = append(names, tag.Tag)
+		}
+		return strings.Join(names, " ")
+	}
+	await := func(query, want string) {
+		t.Helper()
+		poll.Until(t, indexWait, func() (bool, string) { got := posts(query); return got == want, got })
+	}
+	changes := func(tag, after string) (ops []string, next string) {
+		status, body := get(t, api+"/v1/changes?tags="+tag+"&after="+url.QueryEscape(after))
+		require.Equal(t, http.StatusOK, status, body)
+		var got struct {
+			Changes []struct{ Op string }
+			Page    struct{ Next string }
+		}
+		require.NoError(t, json.Unmarshal([]byte(body), &got))
+		for _, c := range got.Changes {
+			ops = append(ops, c.Op)
+		}
+		return ops, got.Page.Next
+	}
+	now := func(tag string) string {
+		_, body := get(t, api+"/v1/changes?tags="+tag)
+		var got struct{ Page struct{ Next string } }
+		require.NoError(t, json.Unmarshal([]byte(body), &got), body)
+		return got.Page.Next
+	}
+
+	write("accounts: [did:plc:c]\n")
+	ix := x.indexer(100)
+	last := x.publish(post("did:plc:a", "a1", "art"), post("did:plc:b", "b1", "art", "bad"), post("did:plc:c", "c1", "art"))
+	x.await(api, last)
+	require.Equal(t, "b1 a1", posts("tags=art"))
+	require.Equal(t, "art bad", tags("limit=10"))
+	place := now("art")
+
+	write("accounts: [did:plc:a]\ntags: ['#Bad']\n")
+	await("tags=art", "c1 b1")
+	poll.Until(t, indexWait, func() (bool, string) { // what is shown again is told once its sweep is over
+		ops, _ := changes("art", place)
+		return slices.Equal(slices.Sorted(slices.Values(ops)), []string{"remove", "upsert"}), strings.Join(ops, " ")
+	})
+	require.Equal(t, "", posts("tags=bad"))
+	require.Equal(t, "", posts("all=bad&tags=art"))
+	require.Equal(t, "c1 b1", posts("tags=bad&tags=art"))
+	require.Equal(t, "", posts("tags=bad&lang=en"))
+	require.Equal(t, "c1", posts("tags=art&none=bad"), "it can be left out")
+	for _, query := range []string{"limit=10", "window=24h"} {
+		require.Equal(t, "art", tags(query), query)
+	}
+	require.Equal(t, "", tags("prefix=ba"))
+	status, _ := get(t, api+"/v1/tags/bad")
+	require.Equal(t, http.StatusNotFound, status)
+	place = now("bad")
+	x.await(api, x.publish(post("did:plc:b", "b2", "bad"), post("did:plc:a", "a2", "art")))
+	require.Equal(t, "c1 b1", posts("tags=art"))
+	ops, _ := changes("bad", place)
+	require.Empty(t, ops)
+	status, _ = get(t, api+"/v1/posts/did:plc:b/b2")
+	require.Equal(t, http.StatusOK, status, "a post is not a list of its tags")
+
+	write("accounts: [nobody]\n")
+	require.NoError(t, ix.stop())
+	_, err := indexer.New(indexer.Config{Database: x.writer, DenyFile: x.deny}, indexer.Deps{NATS: x.nats.Conn(t), Logger: x.logger("indexer")})
+	require.ErrorContains(t, err, "TAGSTREAM_DENY_FILE")
+	said, err := x.tryRebuild(t.Context(), indexer.RebuildConfig{}, &steps{})
+	require.NoError(t, err, said)
+	require.Equal(t, "c1 b1", posts("tags=art"))
+	require.Equal(t, "", posts("tags=bad"))
+
+	write("")
+	x.indexer(100)
+	await("tags=art", "a2 c1 b1 a1")
+	require.Equal(t, "b2 b1", posts("tags=bad"))
+	require.Equal(t, "art bad", tags("limit=10"))
+}
