@@ -38,7 +38,7 @@ const (
 	fetchHold = 2 * time.Second
 )
 
-// Relay is one loopback address on which the network answers as PLC directory, PDS and relay. Each server gets its own,
+// Relay is one loopback address on which the network answers as PLC directory, PDS, relay and AppView. Each server gets its own,
 // so that it can be seen which server is attached. Every relay serves the same frames with the same sequence numbers.
 type Relay struct {
 	network *Network
@@ -78,6 +78,7 @@ func (n *Network) Listen(ctx context.Context) (*Relay, error) {
 	mux.HandleFunc("GET /xrpc/com.atproto.sync.listHosts", r.listHosts)
 	mux.HandleFunc("GET /xrpc/com.atproto.sync.listRepos", r.listRepos)
 	mux.HandleFunc("GET /xrpc/com.atproto.sync.getRepo", r.getRepo)
+	mux.HandleFunc("GET /xrpc/app.bsky.actor.getProfiles", r.getProfiles)
 	mux.HandleFunc("GET /{did}", r.didDocument)
 	r.server = &http.Server{Handler: mux, ReadHeaderTimeout: readHeaderTimeout, BaseContext: func(net.Listener) context.Context { return ctx }}
 	go func() {
@@ -90,7 +91,7 @@ func (n *Network) Listen(ctx context.Context) (*Relay, error) {
 	return r, nil
 }
 
-// URL is the base address for all three roles: a Jetstream server takes it as relay and as PLC directory.
+// URL is the base address for all four roles: a Jetstream server takes it as relay and as PLC directory.
 func (r *Relay) URL() string { return r.url }
 
 // Close ends the relay and its connections. A second call does nothing.

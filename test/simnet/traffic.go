@@ -261,6 +261,21 @@ func (a *actor) like() error {
 	return err
 }
 
+// Introduce gives every account of a network a handle and a profile.
+func Introduce(n *Network, seed uint64) error {
+	author := newAuthor(rand.New(rand.NewPCG(seed, 0x6e616d6573)))
+	for i, did := range n.DIDs() {
+		name := author.name()
+		if _, err := n.Rename(did, fmt.Sprintf("%s-%d.test", handleName(name), i)); err != nil {
+			return err
+		}
+		if _, err := n.SetProfile(did, NewProfile(name, true)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // introduce changes what is known of an author: a handle or a profile. Few opt out of being shown,
 // and they come back.
 func (a *actor) introduce() error {

@@ -124,6 +124,9 @@ func serve(ctx context.Context, cfg config, stdout, stderr io.Writer) (err error
 	if err != nil {
 		return fmt.Errorf("make network: %w", err)
 	}
+	if err := simnet.Introduce(network, cfg.seed); err != nil {
+		return fmt.Errorf("name accounts: %w", err)
+	}
 	if cfg.backlog > 0 {
 		backlog := simnet.Traffic{Count: cfg.backlog, Seed: cfg.seed, MaxPosts: cfg.backlog, TagsOnly: true, Spread: backlogAge}
 		if err := backlog.Run(ctx, network); err != nil {
@@ -143,6 +146,7 @@ func serve(ctx context.Context, cfg config, stdout, stderr io.Writer) (err error
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
 	_, _ = fmt.Fprintf(stdout, "Jetstream ready at %s (%d accounts, %d posts in its archive, %g actions per second)\n", server.URL(), cfg.accounts, cfg.backlog, cfg.rate)
+	_, _ = fmt.Fprintf(stdout, "Profiles of them at %s\n", server.Relay().URL())
 
 	trafficCtx, stopTraffic := context.WithCancel(ctx)
 	defer stopTraffic()
