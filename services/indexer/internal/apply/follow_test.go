@@ -102,6 +102,32 @@ func TestFollowers(t *testing.T) {
 	}
 }
 
+// TestRemovalOutOfSight: a post that came and went while a sweep kept its account out of sight is
+// not told to anybody.
+func TestRemovalOutOfSight(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	x.applier.Big = 1
+	x.apply(create("seen", 1, "art"))
+	q := query.ChangeQuery{List: query.PostQuery{Tags: []string{"art"}}, Limit: 100}
+	now, err := x.reader.Changes(t.Context(), q)
+	require.NoError(t, err)
+	q.After = &now.Next
+	x.apply(status(false, "suspended"))
+	x.apply(status(true, ""))
+	x.apply(create("unseen", 2, "art"))
+	x.apply(gone("unseen", 3), gone("seen", 4))
+	x.sweep(1000)
+	page, err := x.reader.Changes(t.Context(), q)
+	require.NoError(t, err)
+	require.False(t, page.HasNext)
+	require.NotEmpty(t, page.Changes)
+	for _, c := range page.Changes {
+		require.Equal(t, "seen", c.Rkey)
+		require.Nil(t, c.Post)
+	}
+}
+
 // followedIndex is an index that changes at random and is followed.
 type followedIndex struct {
 	*index
