@@ -32,7 +32,8 @@ type denyFile struct {
 	path   string
 	log    *slog.Logger
 	now    apply.Deny
-	info   fs.FileInfo
+	info   fs.FileInfo // of what was read, and seen of the last look
+	seen   fs.FileInfo
 	looked time.Time
 	said   string // the error that was logged last
 }
@@ -75,8 +76,13 @@ func (f *denyFile) read() (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if f.info != nil && os.SameFile(info, f.info) && info.ModTime().Equal(f.info.ModTime()) && info.Size() == f.info.Size() {
-		return false, nil
+	if f.info != nil {
+		// It may be half written until it looks the same twice, or is older.
+		written := same(info, f.seen) || time.Since(info.ModTime()) > 2*denyEvery
+		f.seen = info
+		if !written || same(info, f.info) {
+			return false, nil
+		}
 	}
 	if info.Size() > maxDenyFile {
 		return false, fmt.Errorf("%s is over %d bytes", f.path, maxDenyFile)
@@ -85,13 +91,18 @@ func (f *denyFile) read() (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	f.info = info
+	f.info, f.seen = info, info
 	now, err := parseDeny(data)
 	if err != nil {
 		return false, fmt.Errorf("deny file %s: %w", f.path, err)
 	}
 	f.now = now
 	return true, nil
+}
+
+// same reports whether a file has not changed between two looks.
+func same(a, b fs.FileInfo) bool {
+	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
 
 // parseDeny reads a deny file. Tags may be in any form. An empty file denies nothing.
@@ -105,6 +116,9 @@ func parseDeny(data []byte) (apply.Deny, error) {
 	d.KnownFields(true)
 	if err := d.Decode(&raw); err != nil && !errors.Is(err, io.EOF) {
 		return out, err
+	}
+	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return out, errors.New("more than one document")
 	}
 	if len(raw.Accounts) > maxDeniedAccounts || len(raw.Tags) > maxDeniedTags {
 		return out, fmt.Errorf("more than %d accounts or %d tags", maxDeniedAccounts, maxDeniedTags)

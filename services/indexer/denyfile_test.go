@@ -67,14 +67,18 @@ func TestDenyFile(t *testing.T) {
 	write("tags: [art]")
 	f, err := openDenyFile(path, log)
 	require.NoError(t, err)
-	look := func() bool { f.looked = time.Time{}; return f.changed() }
+	once := func() bool { f.looked = time.Time{}; return f.changed() }
+	look := func() bool {
+		require.False(t, once(), "it may be half written")
+		return once()
+	}
 	require.False(t, look())
 	require.Equal(t, []string{"art"}, f.now.Tags)
 	write("tags: [ink]")
 	require.False(t, f.changed(), "not looked at all the time")
 	require.True(t, look())
 	require.Equal(t, []string{"ink"}, f.now.Tags)
-	for _, text := range []string{"tags: [ink", "accounts: [x]", strings.Repeat("#", maxDenyFile+1)} {
+	for _, text := range []string{"tags: [ink", "accounts: [x]", "tags: [a]\n---\ntags: [b]", strings.Repeat("#", maxDenyFile+1)} {
 		write(text)
 		require.False(t, look())
 		require.NotEmpty(t, f.said)
@@ -86,4 +90,10 @@ func TestDenyFile(t *testing.T) {
 	write("")
 	require.True(t, look())
 	require.Equal(t, apply.Deny{}, f.now)
+
+	// As a program that did not look for long finds it.
+	write("tags: [late]")
+	require.NoError(t, os.Chtimes(path, time.Time{}, time.Now().Add(-time.Hour)))
+	require.True(t, once())
+	require.Equal(t, []string{"late"}, f.now.Tags)
 }

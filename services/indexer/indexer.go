@@ -183,6 +183,7 @@ func (x *Indexer) index(ctx context.Context, w *write.Writer, cp store.Checkpoin
 		OnDeadLetter: x.metrics.deadLetter,
 		OnApplied:    x.metrics.applied,
 	}
+	x.deny.changed() // a standby has not looked
 	if err := a.Consent(ctx, x.cfg.IgnoreConsent, x.deny.now); err != nil {
 		return err
 	}

@@ -170,6 +170,19 @@ func TestRebuildIsResumed(t *testing.T) {
 	require.True(t, exists)
 	require.Positive(t, cp.Seq)
 
+	ctx, interrupt = context.WithCancel(t.Context())
+	defer interrupt()
+	_, err = rebuild(ctx, sayFunc(func(what string) {
+		if what == "making the new index's lists" {
+			interrupt()
+		}
+	}))
+	require.ErrorIs(t, err, context.Canceled)
+	cp, _, err = write.NewOwner(b.owner).CheckpointOf(t.Context(), store.Rebuilding)
+	require.NoError(t, err)
+	_, err = pgtest.Pool(t, b.owner.URL).Exec(t.Context(), `UPDATE `+store.Rebuilding+`.checkpoint SET unlisted_from = '00000000-0000-0000-0000-000000000001'`)
+	require.NoError(t, err, "as behind a piece of lists that was made, without a post")
+
 	replayed, err := rebuild(t.Context(), quietProgress{})
 	require.NoError(t, err)
 	require.Equal(t, uint64(len(history))-cp.Seq, replayed)
@@ -198,6 +211,11 @@ type progressFunc func(done uint64)
 
 func (f progressFunc) At(done, _ uint64) { f(done) }
 func (f progressFunc) Say(string)        {}
+
+type sayFunc func(what string)
+
+func (f sayFunc) At(uint64, uint64) {}
+func (f sayFunc) Say(what string)   { f(what) }
 
 // TestRebuildBuriesWhatLiveNeverSaw: a rebuild that overtakes the live index
 // stores the dead letters that it finds.

@@ -102,13 +102,15 @@ func (w *Writer) LiveDenied(ctx context.Context) (dids, tags []string, err error
 
 // RecallAuthors gives an index that is rebuilt the profiles and handles that the live one took
 // from accounts that it knew then: of an account whose posts were erased from the stream, this one
-// did not know at that place. What a deleted account had said was erased itself.
+// did not know at that place. What a deleted account had said was erased itself, also that it
+// opted out: who did so is the caller's to decide again (Undecided).
 func (w *Writer) RecallAuthors(ctx context.Context) error {
 	_, err := w.pool.Exec(ctx, `
 		UPDATE accounts b SET display_name = a.display_name, avatar = a.avatar, profile_rev = a.profile_rev, opted_out = a.opted_out
 		  FROM `+store.Live+`.accounts a
 		 WHERE a.did = b.did AND a.profile_rev > b.profile_rev
-		   AND (a.opted_out = b.opted_out OR COALESCE(a.told, a.state) = $1 AND COALESCE(b.told, b.state) = $1)`, store.Deleted)
+		   AND (a.opted_out = b.opted_out OR a.opted_out
+		        OR COALESCE(a.told, a.state) = $1 AND COALESCE(b.told, b.state) = $1)`, store.Deleted)
 	if err == nil {
 		_, err = w.pool.Exec(ctx, `
 			UPDATE accounts b SET handle = a.handle, handle_time = a.handle_time

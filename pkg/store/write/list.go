@@ -18,7 +18,7 @@ import (
 // cheaper than a change of each with every batch.
 
 // errListing is returned by Apply for an index whose lists are partly made: List comes first.
-var errListing = errors.New("the lists of this index are being made: that has to be ended first")
+var errListing = errors.New("the lists of this index are partly made: run the rebuild again to finish them")
 
 // How much one transaction of List does.
 const (

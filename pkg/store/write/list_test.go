@@ -42,7 +42,7 @@ func TestList(t *testing.T) {
 	_, err = rebuilt.Acquire(t.Context())
 	require.NoError(t, err)
 	require.True(t, rebuilt.Listing())
-	require.ErrorContains(t, storetest.Add(t, rebuilt, "did:plc:a", "art", 9999), "being made")
+	require.ErrorContains(t, storetest.Add(t, rebuilt, "did:plc:a", "art", 9999), "partly made")
 	require.NoError(t, rebuilt.ListLater(t.Context()))
 	require.True(t, rebuilt.Listing(), "what is not empty goes on")
 	require.NoError(t, rebuilt.List(t.Context()))

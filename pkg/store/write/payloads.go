@@ -70,8 +70,8 @@ func (t *Tx) noteAuthors(ctx context.Context, accounts []*Account) error {
 }
 
 // NotePayloads notes those of messages that say a version of a post that is there, but are not
-// where it came from, and those of authors that are known. It comes before Gone is asked of them: a post that is removed
-// in between is gone then, and one that is being removed meanwhile is waited for.
+// where it came from, and those of authors that are known. NotePayloads comes before Gone: a post
+// that is removed in between is gone then, and one that is being removed meanwhile is waited for.
 func (w *Writer) NotePayloads(ctx context.Context, versions []Version, seqs []uint64) error {
 	dids, rkeys, numbers := make([]string, len(versions)), make([]string, len(versions)), make([]int64, len(versions))
 	for i, v := range versions {

@@ -67,7 +67,7 @@ func (p *pass) decide(m message) bool {
 			}
 			return false
 		}
-		if ev.Kind == event.KindPosition {
+		if ev.Kind == event.KindPosition || ev.LookedUp() {
 			return false // it may continue any #sync
 		}
 		if p.did == "" {

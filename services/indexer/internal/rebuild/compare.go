@@ -34,6 +34,12 @@ func (r *Rebuild) compare(ctx context.Context, p *replay.Replay, w *write.Writer
 			if err == nil {
 				err = w.RecallAuthors(ctx)
 			}
+			if err == nil { // the settings may have changed since the beginning
+				err = r.consent(ctx, w)
+			}
+			if err == nil {
+				err = p.Settle(ctx)
+			}
 			return err
 		})
 		return err

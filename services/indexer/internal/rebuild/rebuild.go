@@ -133,16 +133,8 @@ func (r *Rebuild) lead(ctx context.Context, w *write.Writer, from uint64) (uint6
 	default:
 		from = r.plan.first - 1
 	}
-	if !r.plan.foreign {
-		ignore, err := w.LiveIgnoresConsent(ctx)
-		if err != nil {
-			return 0, err
-		}
-		var deny apply.Deny
-		if deny.Accounts, deny.Tags, err = w.LiveDenied(ctx); err != nil {
-			return 0, err
-		}
-		if err := (&apply.Applier{Writer: w, Logger: r.Logger}).Consent(ctx, ignore, deny); err != nil {
+	if !w.Listing() { // else it was done before the interruption
+		if err := r.consent(ctx, w); err != nil {
 			return 0, err
 		}
 	}
@@ -166,6 +158,20 @@ func (r *Rebuild) lead(ctx context.Context, w *write.Writer, from uint64) (uint6
 		err = fmt.Errorf("rebuild interrupted at message %d; run it again to continue: %w", p.At(), context.Cause(ctx))
 	}
 	return p.At() - from, err
+}
+
+// consent has the new index hide what the live one hides by its settings: accounts that have opted
+// out, and what the operator denies.
+func (r *Rebuild) consent(ctx context.Context, w *write.Writer) error {
+	ignore, err := w.LiveIgnoresConsent(ctx)
+	if err != nil {
+		return err
+	}
+	var deny apply.Deny
+	if deny.Accounts, deny.Tags, err = w.LiveDenied(ctx); err != nil {
+		return err
+	}
+	return (&apply.Applier{Writer: w, Logger: r.Logger}).Consent(ctx, ignore, deny)
 }
 
 // replay brings the new index to the stream's end by way of the live one's

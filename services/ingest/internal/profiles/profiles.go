@@ -81,7 +81,7 @@ type Fate string
 
 // The fates; the list is closed.
 const (
-	// Found: the answer is in the stream.
+	// Found: the answer is in the stream, or says what the last one there said.
 	Found Fate = "found"
 	// Absent: the service does not know the author, or does not show it.
 	Absent Fate = "absent"
@@ -221,10 +221,19 @@ func (p *Profiles) lookUp(ctx context.Context, dids []string, store func(context
 }
 
 func (p *Profiles) keep(ctx context.Context, read answer, store func(context.Context, []*event.Event) error) bool {
-	if len(read.events) > 0 {
-		if store(ctx, read.events) != nil {
+	var news []*event.Event
+	for _, ev := range read.events {
+		if !p.asked.repeats(ev) {
+			news = append(news, ev)
+		}
+	}
+	if len(news) > 0 {
+		if store(ctx, news) != nil {
 			return false
 		}
+	}
+	for _, ev := range news {
+		p.asked.stored(ev)
 	}
 	for fate, n := range map[Fate]int{Found: len(read.events), Absent: read.absent, Malformed: read.malformed, Unasked: read.unasked} {
 		if n > 0 {

@@ -271,14 +271,25 @@ func TestAskedIsBounded(t *testing.T) {
 	for i := range limit + 5 {
 		put(fmt.Sprint(i))
 	}
-	require.LessOrEqual(t, len(a.at), limit)
+	require.LessOrEqual(t, len(a.of), limit)
 	require.Len(t, a.order, limit)
 	require.False(t, a.within("first", now))
 	require.False(t, a.within("0", now))
 	require.True(t, a.within(fmt.Sprint(limit), now))
 	require.False(t, a.within("nobody", now.Add(askedFor)))
-	require.Empty(t, a.at)
-	require.Empty(t, a.order)
+	last := fmt.Sprint(limit)
+	require.False(t, a.within(last, now.Add(askedFor)))
+	says := func(name string, optedOut bool) *event.Event {
+		return &event.Event{DID: last, Profile: &event.Profile{DisplayName: name, OptedOut: optedOut}, Handle: &event.Handle{Name: "a.example"}}
+	}
+	require.False(t, a.repeats(says("A", false)))
+	a.stored(says("A", false))
+	a.put(last, now.Add(askedFor))
+	require.True(t, a.repeats(says("A", false)), "it is in the stream already")
+	require.False(t, a.repeats(says("B", false)))
+	a.stored(says("A", true))
+	require.False(t, a.repeats(says("A", true)), "what opts out is told again")
+	require.False(t, a.repeats(says("A", false)))
 }
 
 // TestTroubles: a service that is away, slow or asks for patience is asked again until it answers;
