@@ -126,6 +126,7 @@ func (x *Index) ApplyEvent(seq uint64, e *event.Event) {
 		x.account(e.DID).syncRev = max(x.account(e.DID).syncRev, e.Rev)
 		if e.Sync == event.SyncOver {
 			x.dropBelow(e.DID, e.Rev)
+			x.account(e.DID).noProfile(e.Rev)
 		} else {
 			x.sync = &pendingSync{did: e.DID, rev: e.Rev, time: e.Source.Time}
 		}
@@ -283,6 +284,13 @@ func (x *Index) IsCalled(e *event.Event) (is []string) {
 		is = append(is, "handle "+e.Handle.Name+" of "+e.DID)
 	}
 	return is
+}
+
+// noProfile: behind a sync an older profile is not there any more, but for one that opts out.
+func (a *account) noProfile(rev string) {
+	if a.rev != "" && a.rev < rev && !a.optedOut {
+		a.author.DisplayName, a.author.Avatar, a.rev = "", "", rev
+	}
 }
 
 // hidden reports whether readers see nothing of the account.

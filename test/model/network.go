@@ -36,7 +36,7 @@ func FromNetwork(log []simnet.Entry) (*Index, error) {
 				continue // the server knew this state already
 			}
 			x.network.synced[entry.DID] = true
-			apply(entry.Time, event.Event{Kind: event.KindSync, DID: entry.DID, Rev: entry.Rev})
+			apply(entry.Time, event.Event{Kind: event.KindSync, DID: entry.DID, Rev: entry.Rev, Sync: event.SyncOpen})
 		case simnet.KindIdentity:
 			apply(entry.Time, event.Event{Kind: event.KindAuthor, DID: entry.DID, Handle: &event.Handle{Name: entry.Handle, Time: entry.Time}})
 			continue
@@ -60,7 +60,7 @@ func FromNetwork(log []simnet.Entry) (*Index, error) {
 			apply(entry.Time, e)
 		}
 		if entry.Kind == simnet.KindSync {
-			apply(entry.Time, event.Event{Kind: event.KindPosition, Sync: event.SyncOver})
+			apply(entry.Time, event.Event{Kind: event.KindSync, DID: entry.DID, Rev: entry.Rev, Sync: event.SyncOver})
 		}
 	}
 	return x, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -289,7 +290,7 @@ func (a *actor) introduce() error {
 	case pick < 7:
 		_, err := a.network.Rename(did, fmt.Sprintf("%s-%d.test", handleName(name), a.rng.IntN(1000)))
 		return err
-	case pick == 7:
+	case pick == 7 && !slices.Contains(a.private, did):
 		if _, err := a.network.DeleteProfile(did); !errors.Is(err, ErrNoRecord) {
 			return err
 		}

@@ -77,6 +77,10 @@ func TestAuthors(t *testing.T) {
 		{"active is no consent", [][]event.Event{{post, profile(2, "A", true)}, {status(false, "deactivated")}, {status(true, "")}}, "A bafyA ", hidden},
 		{"consent is not active", [][]event.Event{{post, profile(2, "A", true)}, {status(false, "suspended")}, {profile(3, "A", false)}}, "A bafyA ", hidden},
 		{"both", [][]event.Event{{post, profile(2, "A", true)}, {status(false, "suspended")}, {profile(3, "A", false)}, {status(true, "")}}, "A bafyA ", shown},
+		{"a #sync without the profile", [][]event.Event{{post, profile(2, "A", false), handle(9, "a.example")}, {said(5, event.SyncOpen), create("a", 5, "art"), said(5, event.SyncOver)}, {profile(4, "B", false)}}, "  a.example", shown},
+		{"one that brings it", [][]event.Event{{post, profile(2, "A", false)}, {said(5, event.SyncOpen), profile(5, "B", false), create("a", 5, "art"), said(5, event.SyncOver)}}, "B bafyB ", shown},
+		{"one of before it", [][]event.Event{{post, profile(6, "A", false)}, {said(5, event.SyncOpen), create("a", 5, "art"), said(5, event.SyncOver)}}, "A bafyA ", shown},
+		{"none opts in", [][]event.Event{{post, profile(2, "A", true)}, {said(5, event.SyncOpen), create("a", 5, "art"), said(5, event.SyncOver)}}, "A bafyA ", hidden},
 		{"a deletion takes the names", [][]event.Event{{post, profile(2, "A", false), handle(9, "a.example")}, {status(false, "deleted")}}, "  ", hidden},
 		{"which an older profile does not bring back", [][]event.Event{{post, profile(2, "A", false)}, {status(false, "deleted")}, {status(true, ""), profile(2, "A", false)}}, "  ", hidden},
 	} {

@@ -338,6 +338,10 @@ func (f *fold) resync(seq uint64, ev *event.Event) {
 	a.touch(seq)
 	if ev.Sync == event.SyncOver {
 		f.endSync(a, ev.Rev)
+		// Who has opted out stays so: an ingest of before there were author events tells no profile.
+		if now := &a.row.Author; now.ProfileRev != "" && now.ProfileRev < ev.Rev && !now.OptedOut {
+			now.DisplayName, now.Avatar, now.ProfileRev = "", "", ev.Rev
+		}
 	}
 }
 
