@@ -38,7 +38,8 @@ func FromNetwork(log []simnet.Entry) (*Index, error) {
 			x.network.synced[entry.DID] = true
 			apply(entry.Time, event.Event{Kind: event.KindSync, DID: entry.DID, Rev: entry.Rev, Sync: event.SyncOpen})
 		case simnet.KindIdentity:
-			apply(entry.Time, event.Event{Kind: event.KindAuthor, DID: entry.DID, Handle: &event.Handle{Name: entry.Handle, Time: entry.Time}})
+			at := entry.Time.Truncate(time.Millisecond) // as the frame has it
+			apply(entry.Time, event.Event{Kind: event.KindAuthor, DID: entry.DID, Handle: &event.Handle{Name: entry.Handle, Time: at}})
 			continue
 		default:
 			return nil, fmt.Errorf("entry %d is of unknown kind %q", entry.Seq, entry.Kind)
