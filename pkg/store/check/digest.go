@@ -20,8 +20,8 @@ import (
 // in a range of keys, and of the keys under a term. Only where one differs is everything read and
 // told apart.
 //
-// That both say the same does not say that they are right. So one of them, which nobody writes
-// meanwhile, is also checked by itself, again by digests: of what its posts ask to be listed, and
+// Two indexes that agree may both be wrong. So the one that is not written at the time is also
+// checked by itself, again by digests: of what its posts ask to be listed, and
 // of what is listed.
 
 // errDiffer ends a comparison by digests.
@@ -275,7 +275,7 @@ func (d *digests) want(by *terming, names []string, key int64) {
 	d.wanted[by] = w
 }
 
-// weigh is a hash of a term that nobody can know before.
+// weigh is a hash of a term that cannot be predicted.
 func (d *digests) weigh(name string) uint64 { return maphash.String(d.seed, name) }
 
 // readTerms adds up what is listed under the next terms.

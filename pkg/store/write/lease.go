@@ -87,7 +87,7 @@ func (w *Writer) Acquire(ctx context.Context) (store.Checkpoint, error) {
 			SELECT floor(extract(epoch FROM clock_timestamp()))::bigint << $1 | $2, changes FROM checkpoint WHERE epoch = $3`,
 			keys.RunBits, rand.Int64N(1<<keys.RunBits), epoch)
 		if err == nil && tag.RowsAffected() == 0 {
-			return pgx.ErrNoRows // the index was switched meanwhile: the row was the former one's
+			return pgx.ErrNoRows // the index was switched: the row was the former one's
 		}
 		return err
 	})

@@ -13,7 +13,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/keys"
 )
 
-// An index that nobody reads yet is filled without its lists, post_tags and post_langs, and
+// An index without readers is filled without its lists, post_tags and post_langs, and
 // without counts; they are made from posts at the end, in the order of their keys. That is
 // cheaper than a change of each with every batch.
 
@@ -48,7 +48,7 @@ func (w *Writer) Unlisted() bool { return w.unlisted != nil }
 func (w *Writer) Listing() bool  { return w.unlisted != nil && *w.unlisted != event.Key{} }
 
 // List makes the lists and counts that ListLater left out, in transactions of some seconds under
-// the lease. It can be interrupted and goes on where it was. No account may be being swept. The
+// the lease. It can be interrupted and continues where it was. No account may be being swept. The
 // error is ErrLeaseLost or the database's.
 func (w *Writer) List(ctx context.Context) error {
 	if !w.Unlisted() {
@@ -121,7 +121,7 @@ func (w *Writer) listSome(ctx context.Context) (more bool, err error) {
 	return n > 0, nil
 }
 
-// listPiece lists the next posts and returns how many, and the key to go on from.
+// listPiece lists the next posts and returns how many, and the key to continue from.
 func (w *Writer) listPiece(ctx context.Context, tx pgx.Tx) (n int, next event.Key, err error) {
 	var from, last event.Key
 	var sweeping bool

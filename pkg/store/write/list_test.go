@@ -19,7 +19,7 @@ import (
 // that is interrupted.
 //
 // Invariant: an index whose lists are made at the end is the one that lists all the time; until
-// then nobody takes it for complete, and nothing is applied to one that is partly listed.
+// then it does not look complete, and nothing is applied to one that is partly listed.
 func TestList(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -44,7 +44,7 @@ func TestList(t *testing.T) {
 	require.True(t, rebuilt.Listing())
 	require.ErrorContains(t, storetest.Add(t, rebuilt, "did:plc:a", "art", 9999), "partly made")
 	require.NoError(t, rebuilt.ListLater(t.Context()))
-	require.True(t, rebuilt.Listing(), "what is not empty goes on")
+	require.True(t, rebuilt.Listing(), "what is not empty continues")
 	require.NoError(t, rebuilt.List(t.Context()))
 	require.False(t, rebuilt.Unlisted())
 

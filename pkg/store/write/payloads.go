@@ -71,7 +71,7 @@ func (t *Tx) noteAuthors(ctx context.Context, accounts []*Account) error {
 
 // NotePayloads notes those of messages that say a version of a post that is there, but are not
 // where it came from, and those of authors that are known. NotePayloads comes before Gone: a post
-// that is removed in between is gone then, and one that is being removed meanwhile is waited for.
+// that is removed in between is gone then, and one that is being removed is waited for.
 func (w *Writer) NotePayloads(ctx context.Context, versions []Version, seqs []uint64) error {
 	dids, rkeys, numbers := make([]string, len(versions)), make([]string, len(versions)), make([]int64, len(versions))
 	for i, v := range versions {

@@ -141,7 +141,7 @@ func (p *Profiles) Offer(did string) {
 		p.observer.Author(PassedOver, 1)
 	default:
 		p.asked.put(did, now)
-		p.queue <- did // there is room, and nobody else puts
+		p.queue <- did // there is room, and only this goroutine puts
 	}
 }
 
