@@ -24,6 +24,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/obs"
+	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
@@ -295,12 +296,13 @@ func followedLists(rng *rand.Rand, counts []model.TagCount, dids []string) (list
 const followChild = "FOLLOW_CHILD"
 
 // serveFollow is that service.
-func serveFollow(service string) error {
+func serveFollow(name string) error {
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
 	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	database, health, registry := store.Options{URL: os.Getenv("DATABASE")}, obs.NewHealth(logger), prometheus.NewRegistry()
-	if service == "api" {
+	if name == "api" {
+		service.UseMemory() // as its command does
 		key, err := keyset.NewKey("test", []byte(strings.Repeat("k", keyset.MinSecret)))
 		if err != nil {
 			return err

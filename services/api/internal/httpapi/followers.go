@@ -40,7 +40,10 @@ type followers struct {
 	logger  *slog.Logger
 	encode  func(query.Change, postList) pushed
 	reset   func(query.Place, postList) []byte
+	moved   func(query.Place, postList) []byte
 	max     int
+	// positionAge is how old a position may be that a follower is sent.
+	positionAge time.Duration
 
 	woken   chan struct{} // there is a follower
 	stopped chan struct{} // closed when no more comes
@@ -66,6 +69,10 @@ type followedList struct {
 	// was cut short.
 	head, need query.Place
 	more       bool
+	// position was the head at positionAt, positionEvent tells it.
+	position      query.Place
+	positionAt    time.Time
+	positionEvent []byte
 	// unsent are batches that some may still have to take.
 	unsent []*batch
 }
@@ -169,15 +176,18 @@ func (f *followers) join(l *followedList, place query.Place) *batch {
 	return l.next
 }
 
-// place is how far a follower has come who has all up to a place and waits for a batch: without
-// any change of its list, the feed moves on.
-func (f *followers) place(l *followedList, waits *batch, place query.Place) query.Place {
+// position is how far a follower has come who has all up to a place and waits for a batch, and the
+// event that says so: without any change of its list, the feed moves on.
+func (f *followers) position(l *followedList, waits *batch, place query.Place) (at query.Place, event []byte, moved bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if l.next == waits && l.head.Change > place.Change {
-		return l.head
+	if l.next != waits {
+		return place, nil, false // there is news for it
 	}
-	return place
+	if l.position != l.head && time.Since(l.positionAt) >= f.positionAge {
+		l.position, l.positionAt, l.positionEvent = l.head, time.Now(), f.moved(l.head, l.list)
+	}
+	return l.position, l.positionEvent, l.position.Run == place.Run && l.position.Change > place.Change
 }
 
 // run reads for followers until ctx ends. Then all are sent away, and it waits for them: none takes

@@ -103,6 +103,7 @@ type Handler struct {
 	// catchingUp and catchUps bound the reads of followers by themselves, and their bytes.
 	catchingUp chan struct{}
 	catchUps   budget
+	streamBeat time.Duration
 	gzips      sync.Pool // of *gzip.Writer
 	freshness  freshness
 	popularity popularity
@@ -122,9 +123,10 @@ func New(c Config) *Handler {
 		sending:    budget{max: maxSending},
 		catchingUp: make(chan struct{}, feedReads),
 		catchUps:   budget{max: maxCatchingUp},
+		streamBeat: streamBeat,
 	}
 	h.followers = &followers{
-		index: c.Index, metrics: h.metrics, logger: c.Logger, encode: h.changeEvent, reset: h.resetEvent, max: c.MaxFollowers,
+		index: c.Index, metrics: h.metrics, logger: c.Logger, encode: h.changeEvent, reset: h.resetEvent, moved: h.positionEvent, max: c.MaxFollowers, positionAge: positionAge,
 		woken: make(chan struct{}, 1), stopped: make(chan struct{}), left: make(chan struct{}, 1), lists: map[keyset.Fingerprint]*followedList{},
 	}
 	h.feeds.Store(c.Feeds)

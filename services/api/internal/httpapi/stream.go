@@ -26,6 +26,9 @@ const (
 	// those come back that were sent away together.
 	streamRetry  = 3 * time.Second
 	streamSpread = 7 * time.Second
+	// positionAge is how old the position may be that a follower is sent with that: followers of one
+	// list share it.
+	positionAge = streamBeat / 3
 	// streamPause is between two reads that did not bring a follower to where the others are,
 	// streamAway between two that failed.
 	streamPause = 250 * time.Millisecond
@@ -99,8 +102,6 @@ type stream struct {
 	unsent []byte
 	// next is the batch that the follower waits for, nil while it reads by itself.
 	next *batch
-	// told is the position that it was sent last.
-	told query.Place
 
 	way way
 }
@@ -181,7 +182,7 @@ func (s *stream) serve(ctx context.Context, head string) (end string) {
 	if end := s.flush(fmt.Sprintf("%sretry: %d\n\n", head, streamRetry.Milliseconds())); end != "" {
 		return end
 	}
-	beat := time.NewTicker(streamBeat)
+	beat := time.NewTicker(s.h.streamBeat)
 	defer beat.Stop()
 	for {
 		var ready <-chan struct{}
@@ -221,9 +222,8 @@ func (s *stream) serve(ctx context.Context, head string) (end string) {
 func (s *stream) beat() (end string) {
 	text := []byte(":\n\n")
 	if s.next != nil {
-		s.place = s.h.followers.place(s.shared, s.next, s.place)
-		if s.place != s.told {
-			s.told, text = s.place, s.h.positionEvent(s.place, s.list)
+		if place, event, moved := s.h.followers.position(s.shared, s.next, s.place); moved {
+			s.place, text = place, event
 		}
 	}
 	return s.send(text)

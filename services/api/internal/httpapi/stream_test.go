@@ -139,6 +139,23 @@ func (e *sse) said(t testing.TB, n int) (out []string) {
 	return out
 }
 
+// position is the next one that it is told, with or without an event.
+func (e *sse) position(t testing.TB) string {
+	t.Helper()
+	late := time.After(streamWait)
+	for {
+		select {
+		case line, more := <-e.lines:
+			require.True(t, more, "the connection ended")
+			if id, is := strings.CutPrefix(line, "id: "); is {
+				return id
+			}
+		case <-late:
+			require.Fail(t, "no position comes")
+		}
+	}
+}
+
 func (s *served) awaitFollowers(t testing.TB, n int) {
 	t.Helper()
 	poll.Until(t, streamWait, func() (bool, string) {
@@ -186,14 +203,7 @@ func TestStream(t *testing.T) {
 
 	// From the position that came before the first change.
 	ink := s.stream(t, "tags=ink")
-	var id string
-	for id == "" {
-		line := <-ink.lines
-		id, _ = strings.CutPrefix(line, "id: ")
-		if id == line {
-			id = ""
-		}
-	}
+	id := ink.position(t)
 	ink.close()
 	x.add(t, "missed", t0, "ink")
 	require.Equal(t, []string{"+missed"}, s.stream(t, "tags=ink", "Last-Event-ID", id).said(t, 1))
@@ -213,6 +223,35 @@ func TestStream(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, head.Body.Close())
 	require.Equal(t, http.StatusOK, head.StatusCode)
+}
+
+// TestStreamMoves: a follower whose list does not change is moved along with the feed, so that its
+// position does not expire; nobody is moved beyond what is still to come.
+func TestStreamMoves(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	s := serve(t, x.open(t))
+	s.handler.streamBeat, s.handler.followers.positionAge = 20*time.Millisecond, 0
+	silent, also := s.stream(t, "tags=art"), s.stream(t, "tags=art")
+	begun := silent.position(t)
+	require.NotEmpty(t, also.position(t))
+	x.add(t, "other", t0, "photo")
+	moved := silent.position(t)
+	require.Equal(t, moved, also.position(t), "one position for all of a list")
+
+	pool := pgtest.Pool(t, x.db.URL)
+	_, err := pool.Exec(t.Context(), "UPDATE tagstream.changes SET at = at - interval '8 days'")
+	require.NoError(t, err)
+	_, _, err = x.writer.PruneChanges(t.Context(), 7*24*time.Hour, 1000)
+	require.NoError(t, err)
+	require.Equal(t, []string{eventReset}, s.stream(t, "tags=art", "Last-Event-ID", begun).said(t, 1))
+	resumed := s.stream(t, "tags=art", "Last-Event-ID", moved)
+	one := x.add(t, "one", t0, "art")
+	for _, e := range []*sse{silent, also, resumed} {
+		require.Equal(t, []string{"+one"}, e.said(t, 1))
+	}
+	x.remove(t, one)
+	require.Equal(t, []string{"-one"}, s.stream(t, "tags=art", "Last-Event-ID", silent.lastID).said(t, 1))
 }
 
 // TestStreamReset: who asks with a position that is gone, or follows while it goes, is told to list
@@ -383,5 +422,12 @@ func TestJoiningFollowers(t *testing.T) {
 	require.Empty(t, next.content.Load().behind(changed))
 	require.Nil(t, f.join(l, created), "the others are ahead")
 	require.Same(t, next.next, f.join(l, changed))
-	require.Equal(t, changed, f.place(l, next.next, begun))
+	at, event, moved := f.position(l, next.next, begun)
+	require.True(t, moved)
+	require.Equal(t, changed, at)
+	require.Equal(t, h.positionEvent(changed, list), event)
+	_, _, moved = f.position(l, next, begun)
+	require.False(t, moved, "who has not taken the batch is not moved behind it")
+	_, _, moved = f.position(l, next.next, changed)
+	require.False(t, moved, "it is there")
 }
