@@ -20,6 +20,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tagstream/tagstream/pkg/obs"
+	"github.com/tagstream/tagstream/pkg/pause"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
@@ -124,7 +125,7 @@ func (x *Indexer) Run(ctx context.Context) error {
 		} else {
 			x.log.Warn("lost the lease, standing by")
 		}
-		if !sleep(ctx, delay/2+rand.N(delay)) {
+		if pause.For(ctx, delay/2+rand.N(delay)) != nil {
 			return nil
 		}
 		delay = min(2*delay, retryMax)
@@ -206,7 +207,7 @@ func (x *Indexer) index(ctx context.Context, w *write.Writer, cp store.Checkpoin
 		}
 		// The stream is away, the lease is not: keep it.
 		x.deps.Health.Set(HealthStream, away.err)
-		if !sleep(ctx, retryMin+rand.N(2*retryMin)) {
+		if pause.For(ctx, retryMin+rand.N(2*retryMin)) != nil {
 			return context.Cause(ctx)
 		}
 		if err := x.renew(ctx, w); err != nil {
@@ -233,7 +234,7 @@ func (x *Indexer) acquire(ctx context.Context, w *write.Writer) (store.Checkpoin
 			x.log.Info("another indexer has the lease, standing by")
 			waiting = true
 		}
-		if !sleep(ctx, write.RenewEvery/2+rand.N(write.RenewEvery/2)) {
+		if pause.For(ctx, write.RenewEvery/2+rand.N(write.RenewEvery/2)) != nil {
 			return cp, context.Cause(ctx)
 		}
 	}
@@ -396,13 +397,4 @@ func (x *Indexer) heartbeat(ctx context.Context, w *write.Writer, r *stream.Read
 		return
 	}
 	x.metrics.letters(letters)
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
 }

@@ -41,6 +41,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/pause"
 	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 )
@@ -150,7 +151,7 @@ func (e *Eraser) Run(ctx context.Context) {
 				next = begun.Add(interval)
 			}
 		}
-		if !pause(ctx, min(lookEvery, max(time.Until(next), time.Second))) {
+		if pause.For(ctx, min(lookEvery, max(time.Until(next), time.Second))) != nil {
 			return
 		}
 	}
@@ -345,7 +346,7 @@ func (p *pass) readRange(ctx context.Context, from, to uint64) (started bool, er
 		if err := p.look(ctx, batch); err != nil {
 			return true, err
 		}
-		if !pause(ctx, min(time.Since(begun), maxPause)) {
+		if pause.For(ctx, min(time.Since(begun), maxPause)) != nil {
 			return true, context.Cause(ctx)
 		}
 	}
@@ -425,7 +426,7 @@ func (p *pass) erase(ctx context.Context, seq uint64) error {
 		p.due[seq] = isErased
 	}
 	p.count(Posts)
-	if !pause(ctx, min(time.Since(begun), maxPause)) {
+	if pause.For(ctx, min(time.Since(begun), maxPause)) != nil {
 		return context.Cause(ctx)
 	}
 	return nil
@@ -435,18 +436,6 @@ func (p *pass) count(kind string) {
 	p.sum.Erased[kind]++
 	if p.OnErased != nil {
 		p.OnErased(kind)
-	}
-}
-
-// pause waits, and reports whether ctx still lasts.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/bluesky-social/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/pause"
 )
 
 // Config is what to read, and from where.
@@ -175,8 +176,8 @@ func (r *run) visits(ctx context.Context) error {
 	hosts := newRotation(len(r.cfg.Hosts), r.timing)
 	hosts.doubt(slices.Index(r.cfg.Hosts, from.Host))
 	for {
-		next, pause := hosts.next()
-		if err := sleep(ctx, pause); err != nil {
+		next, wait := hosts.next()
+		if err := pause.For(ctx, wait); err != nil {
 			return err
 		}
 		if hosts.asks(next) && !hosts.answered(next, r.hasNews(ctx, r.cfg.Hosts[next])) {
@@ -304,15 +305,4 @@ func (r *run) subscribe(host string, after uint64) (*jetstream.Client, error) {
 		return nil, fmt.Errorf("make a client for %s: %w", host, err)
 	}
 	return client, nil
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagstream/tagstream/pkg/obs"
+	"github.com/tagstream/tagstream/pkg/pause"
 )
 
 const (
@@ -89,7 +90,7 @@ func Begin(ctx context.Context, js jetstream.JetStream, kind Kind, request any) 
 func (a *Asker) await(ctx context.Context, j Job, rev uint64) (Job, error) {
 	step, moved := "", time.Now()
 	for {
-		if sleep(ctx, pollEvery) != nil {
+		if pause.For(ctx, pollEvery) != nil {
 			return Stop(ctx, a.JS, j), context.Cause(ctx)
 		}
 		now, at, trouble := Get(ctx, a.JS)
@@ -138,7 +139,7 @@ func Stop(ctx context.Context, js jetstream.JetStream, j Job) Job {
 		if err == nil && now.State == Ended || errors.Is(err, ErrStopped) {
 			return now
 		}
-		if sleep(ctx, pollEvery) != nil {
+		if pause.For(ctx, pollEvery) != nil {
 			return j
 		}
 	}

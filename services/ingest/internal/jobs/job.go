@@ -102,14 +102,3 @@ func put(ctx context.Context, js jetstream.JetStream, j Job, rev uint64) (uint64
 	}
 	return stream.PutJob(ctx, js, data, rev)
 }
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
-}

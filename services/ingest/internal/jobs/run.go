@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tagstream/tagstream/pkg/pause"
 )
 
 const (
@@ -32,7 +34,7 @@ type Func func(ctx context.Context, j Job, r *Run) (summary any, err error)
 
 // Run looks for jobs and does them until ctx ends. What is under way then stays as it is.
 func (r *Runner) Run(ctx context.Context, do Func) {
-	for sleep(ctx, lookEvery) == nil {
+	for pause.For(ctx, lookEvery) == nil {
 		j, _, err := Get(ctx, r.JS)
 		switch {
 		case err != nil:
@@ -53,7 +55,7 @@ func (r *Runner) run(ctx context.Context, j Job, do Func) {
 	r.keep(kept, run, stop) // it may have been stopped by now
 	var keeping sync.WaitGroup
 	keeping.Go(func() {
-		for sleep(kept, keepEvery) == nil {
+		for pause.For(kept, keepEvery) == nil {
 			r.keep(kept, run, stop)
 		}
 	})
@@ -109,7 +111,7 @@ func (r *Runner) conclude(ctx context.Context, j Job, summary any, err error) {
 			return
 		}
 		r.Logger.Warn("could not store the result of a job: trying again", "job", j.ID, "err", err)
-		if sleep(ctx, keepEvery) != nil {
+		if pause.For(ctx, keepEvery) != nil {
 			return
 		}
 	}

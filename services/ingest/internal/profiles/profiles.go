@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/pause"
 )
 
 const (
@@ -154,7 +155,7 @@ func (p *Profiles) Run(ctx context.Context, store func(context.Context, []*event
 			p.asked.forget(dids...) // whoever leads next asks
 			return
 		}
-		if !sleep(ctx, p.timing.Pace) {
+		if pause.For(ctx, p.timing.Pace) != nil {
 			return
 		}
 	}
@@ -202,19 +203,19 @@ func (p *Profiles) lookUp(ctx context.Context, dids []string, store func(context
 			return p.keep(ctx, read, store)
 		}
 		p.observer.Request(failed.outcome)
-		pause := p.unwell(failed)
+		wait := p.unwell(failed)
 		switch {
 		case failed.outcome == Refused:
 			p.observer.Author(GivenUp, len(dids)) // and not asked for again today
-			return sleep(ctx, pause)
+			return pause.For(ctx, wait) == nil
 		case failed.outcome == RateLimited:
 			attempt-- // no fault of the question
 		case attempt == attempts:
 			p.asked.forget(dids...)
 			p.observer.Author(GivenUp, len(dids))
-			return sleep(ctx, pause)
+			return pause.For(ctx, wait) == nil
 		}
-		if !sleep(ctx, pause) {
+		if pause.For(ctx, wait) != nil {
 			return false
 		}
 	}
@@ -253,26 +254,15 @@ func (p *Profiles) well() {
 }
 
 func (p *Profiles) unwell(err *requestError) time.Duration {
-	pause := p.pause/2 + rand.N(p.pause/2+1)
+	wait := p.pause/2 + rand.N(p.pause/2+1)
 	p.pause = min(2*p.pause, p.timing.RetryMax)
 	if err.retryAfter > 0 {
 		// Not all at once.
-		pause = max(pause, err.retryAfter+rand.N(p.timing.RetryMin))
+		wait = max(wait, err.retryAfter+rand.N(p.timing.RetryMin))
 	}
 	if !p.failing {
 		p.failing = true
 		p.logger.Warn("authors cannot be looked up; trying again", "url", p.base, "err", err)
 	}
-	return pause
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
+	return wait
 }
