@@ -3,7 +3,6 @@ package query
 import (
 	"context"
 	"fmt"
-	"reflect"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -17,23 +16,13 @@ import (
 // since nothing has to be known before they are asked for: the names are looked up where they
 // stand, and the posts are read where their keys are found.
 
-// plain returns the query in its plain form, if it is one of those. A filter that is new here makes
-// it another.
+// plain returns the query in its plain form, if it has one.
 func (q PostQuery) plain() (PostQuery, bool) {
 	if len(q.Tags) == 0 && len(q.All) == 1 {
 		q.Tags, q.All = q.All, nil
 	}
-	v := reflect.ValueOf(q)
-	for i := range v.NumField() {
-		switch v.Type().Field(i).Name {
-		case "Tags", "Since", "Until", "From", "Direction", "Limit":
-			continue
-		}
-		if f := v.Field(i); !f.IsZero() && (f.Kind() != reflect.Slice || f.Len() > 0) {
-			return q, false
-		}
-	}
-	return q, len(q.Tags) > 0
+	filters := len(q.All) + len(q.None) + len(q.Authors) + len(q.NotAuthors) + len(q.Langs) + q.MaxTags
+	return q, len(q.Tags) > 0 && filters == 0 && !q.usesTraits()
 }
 
 // plainPage reads a page of a plain query. Its statements are one transaction, which ends with the
