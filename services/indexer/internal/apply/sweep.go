@@ -69,43 +69,32 @@ func (a *Applier) Sweep(ctx context.Context) error {
 	if err := a.Writer.Announce(ctx); err != nil {
 		return err
 	}
-	if err := a.retag(ctx); err != nil {
-		return err
-	}
-	return a.fillTraits(ctx)
+	return a.upgrade(ctx)
 }
 
-// retag does a step of bringing stored tags into their present form, where an older
-// program wrote them.
-func (a *Applier) retag(ctx context.Context) error {
-	if !a.Writer.Retagging() {
-		return nil
+// upgrade does a step of bringing into its present form what an older program wrote.
+func (a *Applier) upgrade(ctx context.Context) error {
+	if a.Writer.Retagging() {
+		begun, done, err := a.Writer.Retag(ctx)
+		switch {
+		case err != nil:
+			return fmt.Errorf("rewrite stored tags in their current normal form: %w", err)
+		case begun && !done:
+			a.Logger.Info("rewriting stored tags in their current normal form; queries continue")
+		case done && !begun:
+			a.Logger.Info("stored tags have their current normal form")
+		}
 	}
-	begun, done, err := a.Writer.Retag(ctx)
-	switch {
-	case err != nil:
-		return fmt.Errorf("rewrite stored tags in their current normal form: %w", err)
-	case begun && !done:
-		a.Logger.Info("rewriting stored tags in their current normal form; queries continue")
-	case done && !begun:
-		a.Logger.Info("stored tags have their current normal form")
-	}
-	return nil
-}
-
-// fillTraits does a step of filling in the traits of posts, where an older program left them out.
-func (a *Applier) fillTraits(ctx context.Context) error {
-	if !a.Writer.Filling() {
-		return nil
-	}
-	begun, done, err := a.Writer.FillTraits(ctx)
-	switch {
-	case err != nil:
-		return fmt.Errorf("fill in the traits of stored posts: %w", err)
-	case begun && !done:
-		a.Logger.Info("working out what filters by media and self-labels need; they are refused until it is done, other queries continue")
-	case done && !begun:
-		a.Logger.Info("filters by media and self-labels work")
+	if a.Writer.Filling() {
+		begun, done, err := a.Writer.FillTraits(ctx)
+		switch {
+		case err != nil:
+			return fmt.Errorf("fill in the traits of stored posts: %w", err)
+		case begun && !done:
+			a.Logger.Info("working out what filters by media and self-labels need; they are refused until it is done, other queries continue")
+		case done && !begun:
+			a.Logger.Info("filters by media and self-labels work")
+		}
 	}
 	return nil
 }
