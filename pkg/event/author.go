@@ -9,18 +9,18 @@ import (
 	"github.com/rivo/uniseg"
 )
 
-// Where an author's profile is in a repository.
+// Where a repository keeps its author's profile.
 const (
 	ProfileCollection = "app.bsky.actor.profile"
 	ProfileRkey       = "self"
 )
 
-// NoUnauthenticated is the self-label by which an author opts out of being shown to readers who are
-// not logged in.
+// NoUnauthenticated is the self-label by which authors ask not to be shown to readers who are not
+// logged in.
 const NoUnauthenticated = "!no-unauthenticated"
 
-// Limits of what is kept of an author: those of the lexicon app.bsky.actor.profile, and of the
-// specification of handles.
+// Limits of an author's stored fields: those of the lexicon app.bsky.actor.profile and of the
+// handle specification.
 const (
 	MaxNameBytes     = 640
 	MaxNameGraphemes = 64
@@ -28,33 +28,33 @@ const (
 	maxHandleLabel   = 63
 )
 
-// Profile is what is kept of an author's profile at a revision: the zero value of one that is
-// gone. Nothing else of it is.
+// Profile is the stored part of an author's profile at a revision. The zero value stands for a
+// deleted profile.
 type Profile struct {
 	DisplayName string `json:"displayName,omitempty"`
-	// Avatar is the CID of the picture, "" for none.
+	// Avatar is the CID of the picture, "" if there is none.
 	Avatar string `json:"avatar,omitempty"`
-	// OptedOut says that the profile carries the self-label !no-unauthenticated: the author
-	// is not to be shown to readers who are not logged in.
+	// OptedOut reports the self-label !no-unauthenticated: the author must not be shown to readers
+	// who are not logged in.
 	OptedOut bool `json:"optedOut,omitempty"`
 }
 
-// Handle is an author's name in the network at a time, "" where it has none that is valid.
+// Handle is an author's handle at a time. Name is "" if the author has no valid handle.
 type Handle struct {
 	Name string    `json:"name,omitempty"`
 	Time time.Time `json:"time"`
 }
 
-// joiner reports whether a character is one of the formatting characters
-// that a name may need: those that join letters or emoji, and the tags of flags.
+// joiner reports whether a character is a formatting character that names may contain: those that
+// join letters or emoji, and the tags of flags.
 func joiner(r rune) bool {
 	return r == zwj || r == '\u200C' || r >= firstTagChar && r <= endOfTagChars
 }
 
-// DisplayName returns a display name as it is kept: without control characters and formatting
-// characters, such as those that turn the direction of text around it; white space is one space
-// between words; as much as MaxNameBytes and MaxNameGraphemes allow. It is "" where nothing of
-// the name shows. It is idempotent, and for display only.
+// DisplayName returns a display name in its stored form: without control characters and formatting
+// characters (which could, for example, reverse the text around the name), with white space reduced
+// to single spaces between words, and cut to MaxNameBytes and MaxNameGraphemes. It is "" if no
+// visible character remains. DisplayName is idempotent. The result is for display only.
 func DisplayName(raw string) string {
 	s := strings.Map(func(r rune) rune {
 		switch {
@@ -72,7 +72,7 @@ func DisplayName(raw string) string {
 	return s
 }
 
-// cutName cuts a name between two graphemes to what is kept.
+// cutName cuts a name between two graphemes so that it fits the limits.
 func cutName(s string) string {
 	if len(s) <= MaxNameGraphemes {
 		return s
@@ -89,8 +89,8 @@ func cutName(s string) string {
 	return s
 }
 
-// NormalizeHandle returns a handle (https://atproto.com/specs/handle) in lower case, or "" where
-// it is none or says that there is none (handle.invalid).
+// NormalizeHandle returns a handle (https://atproto.com/specs/handle) in lower case, or "" if it is
+// invalid or handle.invalid, which means that there is none.
 func NormalizeHandle(raw string) string {
 	s := lowerASCII(raw)
 	if len(s) > maxHandleBytes || s == "handle.invalid" {
@@ -113,7 +113,7 @@ func NormalizeHandle(raw string) string {
 	return s
 }
 
-// normalizeAuthor brings what an older writer kept into today's form.
+// normalizeAuthor converts what an older writer stored to today's form.
 func (e *Event) normalizeAuthor() {
 	if e.Profile != nil {
 		e.Profile.DisplayName = DisplayName(e.Profile.DisplayName)
@@ -123,7 +123,7 @@ func (e *Event) normalizeAuthor() {
 	}
 }
 
-// badAuthor names the field of an author event that cannot be stored, "" where none is.
+// badAuthor names the field of an author event that cannot be stored, or returns "".
 func (e *Event) badAuthor() string {
 	p, h := e.Profile, e.Handle
 	switch {

@@ -12,20 +12,20 @@ import (
 )
 
 var (
-	// ErrUnknownVersion is returned by Decode for a message whose version this
-	// program does not know: it was written by a newer one. Upgrade, then
-	// redrive the message.
+	// ErrUnknownVersion is returned by Decode for a message of a version that this program does not
+	// know, so a newer program wrote it. Upgrade, then redrive the message.
 	ErrUnknownVersion = errors.New("unknown event version")
-	// ErrInvalid is returned by Decode and Validate for a message that no
-	// version of the writer makes. It will never become valid.
+	// ErrInvalid is returned by Decode and Validate for a message that no version of the writer
+	// produces. It never becomes valid.
 	ErrInvalid = errors.New("invalid event")
 )
 
-// maxTime bounds the times that fit both a sort key and Postgres with room.
+// maxTime is the latest time that is accepted. It fits a sort key and a Postgres timestamp with
+// room to spare.
 var maxTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 
-// Encode returns the event's JSON form in the version that its kind needs. It sets e.V.
-// The characters <, > and & stay as they are, for whoever reads the stream.
+// Encode returns the event's JSON form in the version that its kind needs, and sets e.V. The
+// characters <, > and & are not escaped, so that the stream stays readable.
 func (e *Event) Encode() ([]byte, error) {
 	e.V = e.version()
 	var b bytes.Buffer
@@ -37,12 +37,11 @@ func (e *Event) Encode() ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
-// Decode reads one message of the stream and validates it. The error wraps
-// ErrUnknownVersion or ErrInvalid; either way the message cannot be applied
-// by this program and belongs in the dead letters.
+// Decode decodes and validates one message of the stream. The error wraps ErrUnknownVersion or
+// ErrInvalid; either way this program cannot apply the message, and it belongs in the dead letters.
 //
-// Tags come in today's normal form, whatever the writer's was. A create or update
-// of which none is left counts as the removal of its post.
+// Tags are returned in today's normal form, whatever the writer's was. A create or update that
+// loses all its tags this way removes its post.
 func Decode(data []byte) (*Event, error) {
 	var e Event
 	if e.parse(data) {
@@ -51,12 +50,12 @@ func Decode(data []byte) (*Event, error) {
 	return decodePlainly(data)
 }
 
-// decodePlainly is Decode by encoding/json alone.
+// decodePlainly does what Decode does with encoding/json alone.
 func decodePlainly(data []byte) (*Event, error) {
 	var e Event
 	if err := json.Unmarshal(data, &e); err != nil {
-		// A newer version may have changed a field's type: look at the
-		// version alone before calling the message invalid.
+		// A newer version may have changed a field's type: check the version before calling the
+		// message invalid.
 		var v struct {
 			V int `json:"v"`
 		}
@@ -68,7 +67,7 @@ func decodePlainly(data []byte) (*Event, error) {
 	return e.decoded()
 }
 
-// decoded checks an event that was read, and gives it today's form.
+// decoded validates a decoded event and converts it to today's form.
 func (e *Event) decoded() (*Event, error) {
 	if e.V > Version {
 		return nil, fmt.Errorf("%w %d", ErrUnknownVersion, e.V)
@@ -88,8 +87,8 @@ func (e *Event) decoded() (*Event, error) {
 	return e, nil
 }
 
-// parse reads a message as encoding/json does, in a third of the time, and reports whether it could:
-// what is unusual, or wrong, is left to that. The record is not copied.
+// parse decodes a message like encoding/json, in a third of the time. It returns false for anything
+// unusual or wrong, which is left to encoding/json. The record is not copied.
 func (e *Event) parse(data []byte) (ok bool) {
 	if !json.Valid(data) || !utf8.Valid(data) {
 		return false
@@ -150,8 +149,8 @@ func (p *Position) parse(data []byte) (ok bool) {
 	})
 }
 
-// eachOnce calls fn with the fields of an object, until it returns false. It reports whether it
-// never did, and no name came twice.
+// eachOnce calls fn with each field of an object until fn returns false. It reports whether fn
+// never returned false and no name was repeated.
 func eachOnce(object []byte, fn func(name string, value []byte) bool) bool {
 	if len(object) == 0 || object[0] != '{' {
 		return false
@@ -191,7 +190,7 @@ func (p *Position) normalize() {
 	}
 }
 
-// bad names the field that cannot be stored, "" where none is.
+// bad names the field that cannot be stored, or returns "".
 func (p Position) bad() string {
 	switch {
 	case p.Host == "":
@@ -212,7 +211,7 @@ func (p Position) bad() string {
 	return ""
 }
 
-// badPlace names the one of a sequence number and its time that cannot be stored.
+// badPlace names which of a sequence number and its time cannot be stored, or returns "".
 func badPlace(seq uint64, t time.Time) string {
 	switch {
 	case seq > 1<<63-1: // they become Postgres bigints
@@ -225,8 +224,8 @@ func badPlace(seq uint64, t time.Time) string {
 
 func storable(t time.Time) bool { return !t.Before(time.Unix(0, 0)) && !t.After(maxTime) }
 
-// Validate checks what the fold and the schema rely on. The error wraps
-// ErrInvalid and names the field.
+// Validate checks what the fold and the schema rely on. The error wraps ErrInvalid and names the
+// field.
 func (e *Event) Validate() error {
 	bad := func(field string) error { return fmt.Errorf("%w: %s event: bad %s", ErrInvalid, e.Kind, field) }
 	if e.V < e.version() || e.V > Version {
@@ -303,7 +302,7 @@ func (e *Event) Validate() error {
 	if !ValidCID(e.CID) {
 		return bad("cid")
 	}
-	// The schema keeps it as text, and JSON checks no encoding.
+	// The schema stores the record as text, and JSON decoding does not check its encoding.
 	if !bytes.HasPrefix(bytes.TrimLeft(e.Record, " \t\r\n"), []byte("{")) || !utf8.Valid(e.Record) {
 		return bad("record")
 	}

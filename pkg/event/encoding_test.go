@@ -24,7 +24,7 @@ const (
 	aCID     = "bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a"
 )
 
-// examples has one event of each kind, as docs/stream.md shows them.
+// examples returns one event of each kind, as docs/stream.md shows them.
 func examples() map[string]*event.Event {
 	source := func(seq uint64) event.Position {
 		return event.Position{
@@ -218,7 +218,7 @@ func TestDecodeRefuses(t *testing.T) {
 			require.Nil(t, ev)
 			require.ErrorIs(t, err, c.err)
 			require.ErrorContains(t, err, c.says)
-			// The dead letters are counted by which of the two it is.
+			// Dead letters are counted by which of the two errors it is.
 			require.NotEqual(t, errors.Is(c.err, event.ErrInvalid), strings.Contains(err.Error(), event.ErrUnknownVersion.Error()))
 		})
 	}
@@ -257,8 +257,8 @@ func TestEventIsPost(t *testing.T) {
 	require.Equal(t, "at://did:plc:a/app.bsky.feed.post/b", (&event.Event{DID: "did:plc:a", Rkey: "b"}).URI())
 }
 
-// FuzzDecode: whatever comes, Decode gives an error of one of the two families
-// or an event that validates and survives another round. It reads what encoding/json does.
+// FuzzDecode: for any input, Decode returns an error of one of the two families, or an event that
+// validates and survives a round trip. It agrees with encoding/json.
 func FuzzDecode(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.json")
 	require.NoError(f, err)
@@ -310,8 +310,8 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// TestTagsOfOlderWriters: tags that were normalized by an older rule come in today's
-// form, those that no rule gives are invalid.
+// TestTagsOfOlderWriters: tags that an older rule normalized are returned in today's form; tags
+// that no rule produces are invalid.
 func TestTagsOfOlderWriters(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

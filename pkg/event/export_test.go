@@ -1,4 +1,4 @@
 package event
 
-// DecodePlainly is Decode by encoding/json alone.
+// DecodePlainly does what Decode does with encoding/json alone.
 var DecodePlainly = decodePlainly

@@ -8,7 +8,7 @@ import (
 	"github.com/rivo/uniseg"
 )
 
-// Characters of emoji that have a meaning to the rules of tags.
+// Characters in emoji that the rules for tags must know.
 const (
 	zwj           = '\u200D'
 	keycap        = '\u20E3'
@@ -21,16 +21,15 @@ const (
 	blankBraille  = '\u2800'
 )
 
-// shown are the characters of class Cf that are not ignorable: signs that span
-// those behind them, interlinear annotations, and how hieroglyphs are arranged.
+// shown are the characters of class Cf that are not ignorable: signs that span the characters after
+// them, interlinear annotations, and the layout of hieroglyphs.
 var shown = &unicode.RangeTable{
 	R16: []unicode.Range16{{Lo: 0xFFF9, Hi: 0xFFFB, Stride: 1}},
 	R32: []unicode.Range32{{Lo: 0x13430, Hi: 0x13440, Stride: 1}},
 }
 
-// invisible reports whether a character shows nothing by itself: it is a
-// Default_Ignorable_Code_Point, as Unicode derives that property, or the Braille
-// pattern without dots.
+// invisible reports whether a character alone shows nothing: it is a Default_Ignorable_Code_Point,
+// as Unicode derives that property, or the Braille pattern without dots.
 func invisible(r rune) bool {
 	if r < 0x80 {
 		return false
@@ -40,10 +39,10 @@ func invisible(r rune) bool {
 			!unicode.In(r, unicode.White_Space, unicode.Prepended_Concatenation_Mark, shown)
 }
 
-// dropInvisible drops the invisible characters but for those that make one emoji of
-// several characters: a zero width joiner between two emoji, and tag characters with
-// their end (U+E007F) behind one, as in the flag of Wales. The emoji before may have
-// a skin tone. Other invisible characters do not part them.
+// dropInvisible drops invisible characters except those that make one emoji of several characters:
+// a zero width joiner between two emoji, and tag characters with their terminator (U+E007F) after
+// an emoji, as in the flag of Wales. The emoji before them may have a skin tone. Other invisible
+// characters between them do not break the sequence.
 func dropInvisible(s string) string {
 	if strings.IndexFunc(s, invisible) < 0 {
 		return s
@@ -56,7 +55,7 @@ func dropInvisible(s string) string {
 	}, s)))
 }
 
-// dropTagChars drops tag characters that are not behind an emoji, or not ended.
+// dropTagChars drops tag characters that do not follow an emoji or have no terminator.
 func dropTagChars(s string) string {
 	var b strings.Builder
 	for s != "" {
@@ -92,7 +91,7 @@ func dropJoiners(s string) string {
 	return b.String()
 }
 
-// endsInEmoji reports whether a text ends in an emoji, with a skin tone or without.
+// endsInEmoji reports whether a text ends in an emoji, with or without a skin tone.
 func endsInEmoji(s string) bool {
 	r, size := utf8.DecodeLastRuneInString(s)
 	if isEmoji(r) {
@@ -105,9 +104,8 @@ func endsInEmoji(s string) bool {
 	return isEmoji(r)
 }
 
-// isEmoji reports whether a character is an Extended_Pictographic, of which the
-// standard library has no table: only then a joiner makes one cluster of it and an
-// emoji.
+// isEmoji reports whether a character is an Extended_Pictographic, for which the standard library
+// has no table. Only then does a joiner make one cluster of it and an emoji.
 func isEmoji(r rune) bool {
 	return r >= 0x80 && uniseg.GraphemeClusterCount(string(r)+string(zwj)+"❤") == 1
 }

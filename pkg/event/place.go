@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// Key is a post's place in the order, newest last as bytes: 8 bytes of sortAt
-// in microseconds since 1970, big-endian, then the first 8 bytes of the
-// SHA-256 of its at-uri. It depends on the event alone, so a rebuilt index
-// gives the same keys and page tokens survive it.
+// Key is a post's place in the order of posts; as bytes, the newest is last. It is 8 bytes of
+// sortAt in microseconds since 1970, big-endian, then the first 8 bytes of the SHA-256 of the
+// at-uri. It depends on the event alone, so a rebuilt index has the same keys and page tokens stay
+// valid.
 type Key [16]byte
 
-// NewKey returns the key of the post with that at-uri at that sortAt.
+// NewKey returns the key of the post with that at-uri and sortAt.
 func NewKey(sortAt time.Time, uri string) Key {
 	var k Key
 	binary.BigEndian.PutUint64(k[:8], uint64(sortAt.UnixMicro()))
@@ -23,8 +23,8 @@ func NewKey(sortAt time.Time, uri string) Key {
 	return k
 }
 
-// FirstKey is the first key that a post at t, or up to a microsecond later, can
-// have: no post that is sorted before t has a higher one.
+// FirstKey returns the lowest key of a post at t, or up to a microsecond later. Every post that
+// sorts before t has a lower key.
 func FirstKey(t time.Time) Key {
 	var k Key
 	if us := t.UnixMicro(); us > 0 {
@@ -33,28 +33,27 @@ func FirstKey(t time.Time) Key {
 	return k
 }
 
-// SortAt is the time inside the key.
+// SortAt returns the time in the key.
 func (k Key) SortAt() time.Time {
 	return time.UnixMicro(int64(binary.BigEndian.Uint64(k[:8]))).UTC()
 }
 
-// Next is the key just above k within the same microsecond, wrapping at the
-// end of it: where a post goes whose own key is taken by another post. Keys
-// that collide can be made on purpose, so this is a path that must work.
+// Next returns the key just above k within the same microsecond, wrapping at its end. It is used
+// for a post whose own key is taken by another post. Colliding keys can be made on purpose, so this
+// path must work.
 func (k Key) Next() Key {
 	binary.BigEndian.PutUint64(k[8:], binary.BigEndian.Uint64(k[8:])+1)
 	return k
 }
 
-// SortAt is the time by which a post is ordered: the earlier of what its
-// author claims (createdAt) and when the event that brought it into the index
-// was witnessed (indexedAt), so that no one can post into the future; not
-// before 1970. A createdAt that is not an RFC 3339 time with a zone counts for
-// nothing. The result is UTC, in whole microseconds.
+// SortAt returns the time by which a post is ordered: the earlier of the time that its author
+// claims (createdAt) and the time when the event that brought it into the index was witnessed
+// (indexedAt), so that no post lies in the future; never before 1970. A createdAt that is not an
+// RFC 3339 time with a zone is ignored. The result is UTC, in whole microseconds.
 func SortAt(createdAt string, indexedAt time.Time) time.Time {
 	at := indexedAt.UTC().Truncate(time.Microsecond)
 	if created, ok := ParseTime(createdAt); ok {
-		// Truncate rounds towards the zero time, which is down for every year here.
+		// Truncate rounds towards the zero time, which is down for every year that occurs here.
 		if created = created.UTC().Truncate(time.Microsecond); created.Before(at) {
 			at = created
 		}
@@ -65,12 +64,12 @@ func SortAt(createdAt string, indexedAt time.Time) time.Time {
 	return at
 }
 
-// rfc3339 is the date-time of RFC 3339 section 5.6. time.Parse alone is wider
-// (a comma before the fraction, an offset of 24:00) and narrower (it wants
-// capital T and Z). Of leap seconds it knows nothing: they count as no time.
+// rfc3339 is the date-time of RFC 3339, section 5.6. time.Parse alone accepts more (a comma before
+// the fraction, an offset of 24:00) and less (only capital T and Z). It rejects leap seconds: they
+// count as invalid.
 var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
 
-// ParseTime reads an RFC 3339 time; ok is false for anything else.
+// ParseTime parses an RFC 3339 time; ok is false for anything else.
 func ParseTime(s string) (t time.Time, ok bool) {
 	if !rfc3339.MatchString(s) {
 		return time.Time{}, false

@@ -5,24 +5,24 @@ import (
 	"time"
 )
 
-// SyncState is what a message says of a #sync, which replaces an account's repository:
+// SyncState is what a message says about a #sync, which replaces an account's repository:
 //
-//   - SyncOpen begins one. Its replacements follow as creates, and then a message that ends it:
-//     without that, nothing is removed.
-//   - SyncOver ends it. Rev is that of its replacements: what the account had of before is gone.
-//   - None begins one in an old message, behind which no message ends it.
+//   - SyncOpen begins a #sync. Its replacements follow as creates, then a message that ends it.
+//     Without that message, nothing is removed.
+//   - SyncOver ends it. Rev is that of its replacements: the account's older posts are gone.
+//   - None begins a #sync in an old message; no message ends it.
 //
-// In a position it says whether an old #sync before it is over. Which events belong to a #sync is
-// stated here, and decided by SyncRun.Continues:
+// In a position it says whether an old #sync before it is over. The rules for which events belong
+// to a #sync are stated here and implemented by SyncRun.Continues:
 //
-//   - The replacements are the creates of the same account that follow it directly. The first
+//   - The replacements are the creates of the same account that follow it directly. The first one
 //     fixes their revision: that of the #sync or, if the account wrote more before its repository
 //     was fetched, a later one. Only creates at exactly that revision belong to it.
-//   - Another #sync of the account takes its place.
-//   - A position says whether it is over. One of an older writer does not, and leaves it open if
-//     it has the #sync's time.
-//   - The account's profile is a part of its repository, and stands anywhere among them; so does
-//     any author who was looked up.
+//   - Another #sync of the account replaces it.
+//   - A position says whether the #sync is over. A position of an older writer does not say, and
+//     leaves it open if it has the #sync's time.
+//   - The account's profile is part of its repository and may stand anywhere among the
+//     replacements; so may any author look-up.
 //   - Any other event ends it.
 //
 // Times decide nothing else: they are for display, may be imported, and a host may stamp each event
@@ -35,16 +35,17 @@ const (
 	SyncOpen SyncState = "open"
 )
 
-// OpenSync is the #sync that is open at a position, as ingest follows it to write its end. The zero
-// value is none.
+// OpenSync is the #sync that is open at a position. Ingest tracks it to write its end. The zero
+// value means that no #sync is open.
 type OpenSync struct {
 	DID string `json:"did,omitempty"`
-	// Rev is the #sync's own revision, and Fixed that of its replacements once there is one.
+	// Rev is the #sync's own revision. Fixed is the revision of its replacements, once there is
+	// one.
 	Rev   string `json:"rev,omitempty"`
 	Fixed string `json:"fixed,omitempty"`
 }
 
-// After is what is open behind an event of the host, also behind one that ingest drops.
+// After returns what is open after an event of the host, including events that ingest drops.
 func (s OpenSync) After(ev *Event) OpenSync {
 	run := SyncRun{DID: s.DID, Rev: cmp.Or(s.Fixed, s.Rev), Fixed: s.Fixed != ""}
 	switch {
@@ -58,7 +59,7 @@ func (s OpenSync) After(ev *Event) OpenSync {
 	return s
 }
 
-// Over is the message that ends the #sync that is open at a position.
+// Over returns the message that ends the #sync that is open at the position.
 func (p Position) Over() *Event {
 	ev := &Event{V: Version, Kind: KindSync, DID: p.Sync.DID, Rev: cmp.Or(p.Sync.Fixed, p.Sync.Rev), Sync: SyncOver}
 	p.Sync = OpenSync{}
@@ -66,21 +67,21 @@ func (p Position) Over() *Event {
 	return ev
 }
 
-// EndsBefore reports whether the #sync that is open at p is over before the event at next, the next
-// one of the host.
+// EndsBefore reports whether the #sync that is open at p ends before the event at next, the host's
+// next event.
 func (p Position) EndsBefore(next Position) bool {
 	return p.Sync.DID != "" && p.Sync.DID != next.Sync.DID
 }
 
-// SyncRun is a #sync in stored messages that do not say where it ends, and the replacements of it
-// that came. The zero value is none.
+// SyncRun is a #sync in stored messages that do not say where it ends, with the replacements read
+// so far. The zero value means that no #sync is open.
 type SyncRun struct {
-	// DID is the account, "" where no #sync is open.
+	// DID is the account, "" if no #sync is open.
 	DID string
 	// Rev is the revision of the #sync or, once Fixed is set, of its replacements.
 	Rev   string
 	Fixed bool
-	// Time is the #sync's.
+	// Time is the time of the #sync.
 	Time time.Time
 }
 
@@ -116,7 +117,7 @@ func (r SyncRun) Continues(ev *Event) bool {
 	return false
 }
 
-// After is the run behind an event.
+// After returns the run after an event.
 func (r SyncRun) After(ev *Event) SyncRun {
 	switch {
 	case ev.Kind == KindSync && ev.Sync == "":

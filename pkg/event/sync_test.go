@@ -10,7 +10,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// syncEvent reads "kind account rev @second": times decide only about old positions.
+// syncEvent parses "kind account rev @second". Times matter only for old positions.
 func syncEvent(t *testing.T, text string) *event.Event {
 	t.Helper()
 	ev := &event.Event{}
@@ -33,12 +33,11 @@ func syncEvent(t *testing.T, text string) *event.Event {
 	return ev
 }
 
-// TestSyncRun: what each event behind a #sync at 3 is to it: y for one that continues
-// with it, n for one that does not.
+// TestSyncRun: each event after a #sync at revision 3 either leaves it open (y) or ends it (n).
 //
-// Invariant: one rule says which events belong to a #sync, and it uses no time: the creates
-// behind it at the revision of the first one, until any other event or a position that ends it.
-// See also TestEndOfASyncIsSaid and TestFold.
+// Invariant: one rule says which events belong to a #sync, and it uses no time: the creates after
+// it at the revision of the first one, until any other event or a position that ends it. See also
+// TestEndOfASyncIsSaid and TestFold.
 func TestSyncRun(t *testing.T) {
 	t.Parallel()
 	require.False(t, event.SyncRun{}.Open())

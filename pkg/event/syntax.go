@@ -17,9 +17,8 @@ const (
 	maxCIDBytes  = 256
 )
 
-// ValidDID reports whether s has the syntax of an atproto DID
-// (https://atproto.com/specs/did): it is what keeps NULs, spaces and slashes
-// out of keys and at-uris, not a check that the DID exists.
+// ValidDID reports whether s has the syntax of an atproto DID (https://atproto.com/specs/did). This
+// keeps NULs, spaces and slashes out of keys and at-uris; it does not check that the DID exists.
 func ValidDID(s string) bool {
 	if len(s) > maxDIDBytes || !strings.HasPrefix(s, "did:") {
 		return false
@@ -56,9 +55,8 @@ func ValidRkey(s string) bool {
 	return true
 }
 
-// ValidRev reports whether s has the syntax of a TID
-// (https://atproto.com/specs/tid), which every repository revision is. TIDs
-// of the same length compare as bytes.
+// ValidRev reports whether s has the syntax of a TID (https://atproto.com/specs/tid), as every
+// repository revision has. TIDs have one length and compare as bytes.
 func ValidRev(s string) bool {
 	if len(s) != revBytes || !strings.ContainsRune("234567abcdefghij", rune(s[0])) {
 		return false
@@ -73,11 +71,11 @@ func ValidRev(s string) bool {
 
 const (
 	revDigits = "234567abcdefghijklmnopqrstuvwxyz"
-	// clockIDBits are the lowest bits of a TID: which of several clocks it is of.
+	// clockIDBits is the number of low bits of a TID that identify the clock which made it.
 	clockIDBits = 10
 )
 
-// RevAt is the first revision that a server can make at a time, which is not before 1970.
+// RevAt returns the first revision that a server can make at t, which must not be before 1970.
 func RevAt(t time.Time) string {
 	n := uint64(t.UnixMicro()) << clockIDBits
 	var rev [revBytes]byte
@@ -88,8 +86,8 @@ func RevAt(t time.Time) string {
 	return string(rev[:])
 }
 
-// RevTime is the time that a revision is of: the first 53 bits of a TID are
-// microseconds since 1970. It is the clock of the server that made the revision.
+// RevTime returns the time of a revision: the first 53 bits of a TID are microseconds since 1970,
+// by the clock of the server that made it.
 func RevTime(rev string) (time.Time, bool) {
 	if !ValidRev(rev) {
 		return time.Time{}, false
@@ -101,14 +99,13 @@ func RevTime(rev string) (time.Time, bool) {
 	return time.UnixMicro(int64(n >> clockIDBits)).UTC(), true
 }
 
-// validLang keeps out what Postgres text cannot hold; whether the language
-// exists is the reader's business.
+// validLang rejects what Postgres text cannot hold. It does not check that the language exists.
 func validLang(s string) bool {
 	return s != "" && len(s) <= maxLangBytes && !strings.ContainsRune(s, 0) && utf8.ValidString(s)
 }
 
-// ValidCID keeps out what no multibase text has. That it is the record's hash
-// is upstream's promise.
+// ValidCID rejects what no multibase text contains. Upstream guarantees that the CID is the
+// record's hash.
 func ValidCID(s string) bool {
 	if s == "" || len(s) > maxCIDBytes {
 		return false
@@ -121,12 +118,11 @@ func ValidCID(s string) bool {
 	return true
 }
 
-// MaxLangsPerPost is how many languages of a post are kept; the lexicon
-// allows three.
+// MaxLangsPerPost is how many languages of a post are stored; the lexicon allows three.
 const MaxLangsPerPost = 20
 
-// Langs returns the languages that are kept of those a record declares: the
-// first MaxLangsPerPost that can be stored, as written.
+// Langs returns the declared languages that are stored: the first MaxLangsPerPost valid ones, as
+// written.
 func Langs(raw []string) []string {
 	var out []string
 	for _, lang := range raw {
@@ -144,12 +140,12 @@ func isAlnum(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 }
 
-// MaxLangRanges is how many language ranges a post is found under.
+// MaxLangRanges is the most language ranges under which a post is listed.
 const MaxLangRanges = 100
 
-// NormalizeLang returns a basic language range of RFC 4647, section 2.1, in
-// lower case, as posts are found under it. The range "*" is none of them: it asks
-// for every language. ok is false for text of another form.
+// NormalizeLang returns a basic language range (RFC 4647, section 2.1) in lower case, the form
+// under which posts are listed. The range "*" is refused, since it means every language. ok is
+// false for any other text.
 func NormalizeLang(s string) (lang string, ok bool) {
 	lang = lowerASCII(s)
 	for i, part := range strings.Split(lang, "-") {
@@ -165,9 +161,9 @@ func NormalizeLang(s string) (lang string, ok bool) {
 	return lang, true
 }
 
-// LangRanges returns the ranges that match one of the languages by the basic
-// filtering of RFC 4647, section 3.3.1: each language itself and what it begins
-// with up to a hyphen, in lower case, without repeats, the first MaxLangRanges.
+// LangRanges returns the ranges that match one of the languages by basic filtering (RFC 4647,
+// section 3.3.1): each language and each of its prefixes that end at a hyphen, in lower case,
+// without repeats, the first MaxLangRanges.
 func LangRanges(langs []string) []string {
 	var out []string
 	for _, lang := range langs {

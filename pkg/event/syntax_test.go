@@ -10,7 +10,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// The examples are those of the specifications, and what breaks keys.
+// The examples are from the specifications, plus inputs that would break keys.
 
 func TestValidDID(t *testing.T) {
 	t.Parallel()

@@ -17,30 +17,29 @@ const (
 	MaxTagBytes = 640
 	// MaxTagGraphemes is the longest tag in grapheme clusters.
 	MaxTagGraphemes = 64
-	// MaxTagsPerPost is how many tags of one post are kept.
+	// MaxTagsPerPost is how many tags of one post are stored.
 	MaxTagsPerPost = 100
 )
 
-// Why a tag is not kept, returned by NormalizeTag.
+// Reasons to refuse a tag, returned by NormalizeTag.
 var (
 	ErrTagEmpty   = errors.New("the tag is empty")
 	ErrTagTooLong = errors.New("the tag is longer than 640 bytes or 64 graphemes")
 	ErrTagNUL     = errors.New("the tag has a NUL character")
 )
 
-// NormalizeTag returns the form under which a tag is stored and looked up:
-// Unicode NFKC, lower-cased rune by rune (no locale, accents kept), white
-// space trimmed, leading '#' stripped, invisible characters dropped (see
-// dropInvisible), NFC. A '#' that begins the keycap emoji (followed by U+FE0F or
-// U+20E3) stays. Bytes that are not UTF-8 become U+FFFD.
+// NormalizeTag returns the form under which a tag is stored and looked up: Unicode NFKC,
+// lower-cased rune by rune (no locale, accents stay), white space trimmed, leading '#' stripped,
+// invisible characters dropped (see dropInvisible), NFC. A '#' that begins the keycap emoji
+// (followed by U+FE0F or U+20E3) stays. Bytes that are not UTF-8 become U+FFFD.
 //
 // It is idempotent: NormalizeTag(NormalizeTag(x)) = NormalizeTag(x).
 //
 // The error is ErrTagEmpty, ErrTagTooLong or ErrTagNUL.
 func NormalizeTag(raw string) (string, error) { return normalize(raw, dropInvisible) }
 
-// wasNormal reports whether a tag is what this program's NormalizeTag gives, or
-// that of programs up to October 2026, which kept invisible characters.
+// wasNormal reports whether a tag is in the normal form of this program, or of programs up to
+// October 2026, which kept invisible characters.
 func wasNormal(tag string) bool {
 	n, err := normalize(tag, func(s string) string { return s })
 	return err == nil && n == tag
@@ -51,10 +50,9 @@ func normalize(raw string, drop func(string) string) (string, error) {
 		return raw, nil
 	}
 	s := raw
-	// One pass settles nearly every tag. A second is needed where a step makes
-	// room for an earlier one ("# #art"), so repeat until nothing changes; each
-	// pass after the first shortens or composes, so this ends. The bound only
-	// guards against a mistake here.
+	// One pass settles nearly every tag. A second is needed if a step makes room for an earlier one
+	// ("# #art"), so repeat until nothing changes. Each pass after the first shortens or composes
+	// the tag, so this ends. The bound only guards against a mistake here.
 	for range 10 {
 		next := normalizeOnce(s, drop)
 		if next == s {
@@ -73,7 +71,8 @@ func normalize(raw string, drop func(string) string) (string, error) {
 	return s, nil
 }
 
-// plain reports whether a tag is of small letters and digits of ASCII, which are what they become.
+// plain reports whether a tag consists of lower-case ASCII letters and digits, which normalizing
+// leaves unchanged.
 func plain(tag string) bool {
 	for i := range len(tag) {
 		if c := tag[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
@@ -101,10 +100,9 @@ func normalizeOnce(s string, drop func(string) string) string {
 	return norm.NFC.String(drop(s))
 }
 
-// Tags returns the tags of a post: raw tags normalized, without those that
-// NormalizeTag refuses, without repeats, in the order of first appearance, at
-// most MaxTagsPerPost. dropped counts the refused ones and those past the
-// limit; repeats are not counted.
+// Tags returns the tags of a post: raw tags normalized, without those that NormalizeTag refuses,
+// without repeats, in the order of first appearance, at most MaxTagsPerPost. dropped counts refused
+// tags and those over the limit, not repeats.
 func Tags(raw []string) (tags []string, dropped int) {
 	seen := make(map[string]struct{}, len(raw))
 	for _, r := range raw {

@@ -112,10 +112,10 @@ func TestNormalizeTag(t *testing.T) {
 	}
 }
 
-// TestLookAlikes: what looks the same is one tag, and what shows nothing is none.
+// TestLookAlikes: tags that look the same are one tag, and text that shows nothing is no tag.
 //
 // Invariant: tags that look the same are one tag, N(N(x)) = N(x), and an index made by an older
-// rule becomes, in steps, what a rebuild makes, while it is read and written. See also
+// rule is converted in steps, while it is read and written, to what a rebuild makes. See also
 // FuzzNormalizeTag, FuzzTagsAgree, TestRetag and TestRetagsChangeNothing.
 func TestLookAlikes(t *testing.T) {
 	t.Parallel()
@@ -130,8 +130,8 @@ func TestLookAlikes(t *testing.T) {
 	}
 }
 
-// TestInvisible compares what is dropped with the number of code points that
-// Unicode's DerivedCoreProperties.txt gives Default_Ignorable_Code_Point since 14.0.
+// TestInvisible compares the number of dropped code points with the number that Unicode's
+// DerivedCoreProperties.txt lists as Default_Ignorable_Code_Point since 14.0.
 func TestInvisible(t *testing.T) {
 	t.Parallel()
 	n := 0
@@ -143,8 +143,8 @@ func TestInvisible(t *testing.T) {
 	require.Equal(t, 4174+1, n, "with U+2800")
 }
 
-// TestNormalizeTagOfEveryRune holds N(N(x)) = N(x) for every character that a
-// step changes, alone and beside those that make trouble.
+// TestNormalizeTagOfEveryRune checks N(N(x)) = N(x) for every character that a step changes, alone
+// and next to characters that cause trouble.
 func TestNormalizeTagOfEveryRune(t *testing.T) {
 	t.Parallel()
 	around := []string{"❤%s🔥", "🔥%s\u200d❤", "🏽%s\U000E0067\U000E007F", "%s", "#%s", "# %s#", "a%s", "%s\u0301", "\u0345%s\u0323", "%s\ufe0f", "%[1]s%[1]s"}

@@ -5,10 +5,11 @@ import (
 	"encoding/json"
 )
 
-// Traits are what filters ask of a post's record, as bits. They are stored: a bit keeps its meaning.
+// Traits are the properties of a record that filters test, as bits. They are stored, so a bit never
+// changes its meaning.
 type Traits int16
 
-// The traits of a post: what is attached to it, and whether its author labelled it.
+// The traits of a post: what is attached, and whether its author labelled it.
 const (
 	HasImage     Traits = 1 << iota // app.bsky.embed.images
 	HasVideo                        // app.bsky.embed.video
@@ -16,17 +17,17 @@ const (
 	HasLink                         // app.bsky.embed.external
 	SelfLabelled                    // com.atproto.label.defs#selfLabels with a value
 
-	// HasMedia are all kinds of attachments.
+	// HasMedia is every kind of attachment.
 	HasMedia = HasImage | HasVideo | HasGallery | HasLink
 )
 
-// recordWithMedia is the embed that has another one beside a quoted post.
+// recordWithMedia is the embed that has another embed next to a quoted post.
 const recordWithMedia = "app.bsky.embed.recordWithMedia"
 
-// TraitsOf reads a record as JSON. What does not match the lexicon has no trait.
+// TraitsOf returns the traits of a JSON record. What does not match the lexicon has no trait.
 //
-// It reads the few fields that it needs and passes the rest over: decoding whole records would cost
-// the indexer several times as much.
+// It reads only the few fields that it needs: decoding whole records would cost the indexer several
+// times as much.
 func TraitsOf(record []byte) (t Traits) {
 	fields(record, func(name string, value []byte) {
 		switch name {
@@ -41,7 +42,7 @@ func TraitsOf(record []byte) (t Traits) {
 	return t
 }
 
-// mediaOf is the kind of an embed, or of the media in it.
+// mediaOf returns the kind of an embed, or of the media in it.
 func mediaOf(embed []byte, outer bool) Traits {
 	var kind string
 	var media []byte
@@ -70,7 +71,7 @@ func mediaOf(embed []byte, outer bool) Traits {
 	return 0
 }
 
-// labelled reports whether there is a label among the values.
+// labelled reports whether the values contain a label.
 func labelled(labels []byte) (is bool) {
 	fields(labels, func(name string, values []byte) {
 		if name == "values" {
@@ -89,8 +90,8 @@ func labelled(labels []byte) (is bool) {
 	return is
 }
 
-// fields calls fn with the fields of a JSON object, in order; anything else has none. The text is
-// valid JSON, or what is found of it is arbitrary.
+// fields calls fn with the fields of a JSON object, in order. Other values have no fields. For text
+// that is not valid JSON the calls are arbitrary.
 func fields(object []byte, fn func(name string, value []byte)) {
 	b := trimSpace(object)
 	if len(b) == 0 || b[0] != '{' {
@@ -118,7 +119,7 @@ func fields(object []byte, fn func(name string, value []byte)) {
 	}
 }
 
-// elements calls fn with the elements of a JSON array, as fields.
+// elements calls fn with the elements of a JSON array, like fields.
 func elements(array []byte, fn func(value []byte)) {
 	b := trimSpace(array)
 	if len(b) == 0 || b[0] != '[' {
@@ -144,7 +145,7 @@ func trimSpace(b []byte) []byte {
 	return b
 }
 
-// valueEnd is where the JSON value ends that b begins with, 0 where there is none.
+// valueEnd returns the end of the JSON value at the start of b, or 0 if there is none.
 func valueEnd(b []byte) int {
 	depth := 0
 	for i := 0; i < len(b); i++ {
@@ -181,7 +182,7 @@ func valueEnd(b []byte) int {
 	return 0
 }
 
-// stringEnd is where the string ends that b begins with, 0 where it does not.
+// stringEnd returns the end of the string at the start of b, or 0 if it has none.
 func stringEnd(b []byte) int {
 	for i := 1; i < len(b); i++ {
 		n := bytes.IndexByte(b[i:], '"')
@@ -200,7 +201,7 @@ func stringEnd(b []byte) int {
 	return 0
 }
 
-// text is the string in a JSON value, "" where it is none.
+// text returns the string in a JSON value, or "" if it is not a string.
 func text(value []byte) string {
 	if len(value) < 2 || value[0] != '"' {
 		return ""

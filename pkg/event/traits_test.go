@@ -9,10 +9,10 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// TestTraitsOf is the table of what filters see in a record.
+// TestTraitsOf lists what filters see in a record.
 //
-// Invariant: what a filter by media or self-labels sees of a record is worked out in one place, for
-// new posts, stored ones, and those of a rebuild. See also FuzzTraitsOf and TestFillTraits.
+// Invariant: the traits of a record are computed in one place, for new posts, stored posts and
+// those of a rebuild. See also FuzzTraitsOf and TestFillTraits.
 func TestTraitsOf(t *testing.T) {
 	t.Parallel()
 	for record, want := range map[string]event.Traits{
@@ -53,7 +53,7 @@ func TestTraitsOf(t *testing.T) {
 	}
 }
 
-// FuzzTraitsOf compares with a plain reading of the whole record.
+// FuzzTraitsOf compares TraitsOf with a plain decoding of the whole record.
 func FuzzTraitsOf(f *testing.F) {
 	for _, seed := range []string{
 		`{"embed":{"$type":"app.bsky.embed.images"}}`,

@@ -15,16 +15,16 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// stored are the sums of testdata/v<version>: messages as that version of the
-// writer stored them, and as they still are in streams. No flag writes them, and
-// they never change: a new version of the encoding adds a folder and a sum.
+// stored are the checksums of testdata/v<version>: messages as that version of the writer stored
+// them, and as streams still hold them. No flag rewrites them, and they never change: a new version
+// of the encoding adds a folder and a checksum.
 var stored = map[int]string{
 	1: "d8292f6e6319d4caa9d005f2e06aa72946687443ea987d0b6bf3073b1d30588b",
 	2: "9b43570e93b4825e76cc8803ae177d89c53f34d4a25f0375f852617f5482c61c",
 }
 
-// TestEveryStoredVersionIsRead: what any version has written can be read by this
-// program, and means what it did.
+// TestEveryStoredVersionIsRead: this program reads what any version has written, with the same
+// meaning.
 func TestEveryStoredVersionIsRead(t *testing.T) {
 	t.Parallel()
 	require.Len(t, stored, event.Version, "messages of every version")

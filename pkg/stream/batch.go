@@ -12,15 +12,15 @@ import (
 	"github.com/nats-io/nuid"
 )
 
-// Headers of the server's atomic batches (nats-architecture-and-design,
-// ADR-50). The server gives up a batch to which nothing is added for 10 s.
+// Headers of the server's atomic batches (nats-architecture-and-design, ADR-50). The server
+// abandons a batch that receives no message for 10 s.
 const (
 	batchIDHeader     = "Nats-Batch-Id"
 	batchSeqHeader    = "Nats-Batch-Sequence"
 	batchCommitHeader = "Nats-Batch-Commit"
 )
 
-// batchReply is the server's answer to the messages that ask for one.
+// batchReply is the server's answer to a message that requests one.
 type batchReply struct {
 	Stream string              `json:"stream"`
 	Seq    uint64              `json:"seq"`
@@ -29,22 +29,20 @@ type batchReply struct {
 	Error  *jetstream.APIError `json:"error"`
 }
 
-// errCodeIncomplete is the server's for a batch of which it lacks a message.
+// errCodeIncomplete is the server's code for a batch with a missing message.
 const errCodeIncomplete jetstream.ErrorCode = 10176
 
-// errNotStaged says that the server could not keep a batch's first message,
-// which is how a disk that is full shows.
+// errNotStaged says that the server could not store a batch's first message, which is the symptom
+// of a full disk.
 var errNotStaged = errors.New("the server cannot stage a batch")
 
 var errBadAnswer = errors.New("the server's answer is not that to a batch")
 
-// publishBatch stores msgs, two or more, whole or not at all, and returns the
-// sequence number of the last. The client library's own version does not end
-// with ctx.
+// publishBatch stores msgs, two or more, whole or not at all, and returns the sequence number of
+// the last one. The client library's own version ignores ctx.
 //
-// The server answers the first, which is how its absence and refusals show
-// before all is sent, and the last; what it says to those between is heard in
-// its answer to the last.
+// The server answers the first message, so that its absence or refusal shows before everything is
+// sent, and the last one, whose answer also reports errors of those in between.
 func publishBatch(ctx context.Context, nc *nats.Conn, msgs []*nats.Msg) (seq uint64, err error) {
 	id := nuid.Next()
 	for i, m := range msgs {

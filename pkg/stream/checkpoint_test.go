@@ -10,8 +10,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
-// TestEventsOfAPastWindowDoNotMoveTheCheckpoint: they say where the live ones
-// continue, whatever the stream ends with.
+// TestEventsOfAPastWindowDoNotMoveTheCheckpoint: they carry the position where live reading
+// continues, so it is known whatever message is last.
 func TestEventsOfAPastWindowDoNotMoveTheCheckpoint(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
@@ -27,8 +27,7 @@ func TestEventsOfAPastWindowDoNotMoveTheCheckpoint(t *testing.T) {
 	require.Equal(t, sourceOf(101), openWriter(t, js).Last())
 	require.NoError(t, w.Append(t.Context(), numbered(102, 1)))
 	require.Equal(t, sourceOf(102), openWriter(t, js).Last())
-	// An index has the clock of a position, or the time where an older program
-	// wrote it.
+	// An index has the clock of a position, or the time if an older program wrote it.
 	clocked := numbered(103, 1)[0]
 	byTime := clocked.Source
 	clocked.Source.Clock = clocked.Source.Time.Add(-time.Minute)

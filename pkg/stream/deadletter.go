@@ -14,19 +14,17 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// DeadLetter is a message that could not be applied, with why. On the server
-// its payload is the message's data, as it was in the stream of events; the
-// rest is in the headers below.
+// DeadLetter is a message that could not be applied, with the reason. On the server its payload is
+// the data of the message in the stream of events; the other fields are in the headers below.
 type DeadLetter struct {
 	// Seq is the message's sequence number in the stream of events.
 	Seq uint64
-	// Reason is one of a closed list, for counting; Error says more.
-	// Both are kept up to 400 bytes.
+	// Reason is one of a closed list, for counting; Error says more. Each is cut to 400 bytes.
 	Reason string
 	Error  string
 	At     time.Time
-	// Payload is the message as it was stored; empty where some other program
-	// stored one that is too big to be copied.
+	// Payload is the message as it was stored. It is empty if another program stored a message that
+	// is too big to copy.
 	Payload []byte
 }
 
@@ -36,24 +34,22 @@ const (
 	deadReasonHeader = "Tagstream-Reason"
 	deadErrorHeader  = "Tagstream-Error"
 	deadAtHeader     = "Tagstream-At"
-	// maxDeadText bounds each header, so that together they fit beside the
-	// largest event: MaxPayload leaves them as much room.
+	// maxDeadText bounds each header, so that all of them fit next to the largest event: MaxPayload
+	// reserves the room.
 	maxDeadText = 400
 )
 
-// ErrNoDeadLetter is returned by GetDeadLetter where none has the number.
+// ErrNoDeadLetter is returned by GetDeadLetter if no letter has the number.
 var ErrNoDeadLetter = errors.New("there is no such dead letter")
 
-// deadLetterSubjectOf is where the letter of a message is published: one
-// subject each, so that one is found without reading all, and the newest of
-// those with the same number stands for it.
+// deadLetterSubjectOf returns the subject of a message's letter. Each message has its own subject,
+// so that its letter is found without reading all, and only the newest letter of a message counts.
 func deadLetterSubjectOf(seq uint64) string {
 	return deadLetterPrefix + strconv.FormatUint(seq, 10)
 }
 
-// PutDeadLetter stores d and returns when the server has acknowledged it. A
-// letter that is put again (the batch around it was applied twice) replaces the
-// one before.
+// PutDeadLetter stores d and returns when the server has acknowledged it. It replaces an earlier
+// letter of the same message, which exists if the batch was applied twice.
 func PutDeadLetter(ctx context.Context, js jetstream.JetStream, d DeadLetter) error {
 	msg := &nats.Msg{
 		Subject: deadLetterSubjectOf(d.Seq),
@@ -76,7 +72,7 @@ func PutDeadLetter(ctx context.Context, js jetstream.JetStream, d DeadLetter) er
 	return nil
 }
 
-// headerText makes a header's value of a text: one line, not endless.
+// headerText turns a text into a header value: one line of limited length.
 func headerText(s string) string {
 	if len(s) > maxDeadText {
 		s = s[:maxDeadText]
@@ -89,8 +85,8 @@ func headerText(s string) string {
 	}, strings.ToValidUTF8(s, "")))
 }
 
-// GetDeadLetter returns the letter of the message that had that number in the
-// stream of events. The error is ErrNoDeadLetter or the server's.
+// GetDeadLetter returns the letter of the message with that number in the stream of events. The
+// error is ErrNoDeadLetter or the server's.
 func GetDeadLetter(ctx context.Context, js jetstream.JetStream, seq uint64) (DeadLetter, error) {
 	msg, err := askLeader(ctx, js, DeadLetters, question{LastFor: deadLetterSubjectOf(seq)})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
@@ -102,8 +98,7 @@ func GetDeadLetter(ctx context.Context, js jetstream.JetStream, seq uint64) (Dea
 	return deadLetterFrom(msg)
 }
 
-// DeadLetterSeqs returns the numbers of all dead letters, the highest, which is
-// that of the newest message, first.
+// DeadLetterSeqs returns the message numbers of all dead letters, highest (newest) first.
 func DeadLetterSeqs(ctx context.Context, js jetstream.JetStream) ([]uint64, error) {
 	s, err := js.Stream(ctx, DeadLetters)
 	if err != nil {
@@ -123,10 +118,10 @@ func DeadLetterSeqs(ctx context.Context, js jetstream.JetStream) ([]uint64, erro
 	return seqs, nil
 }
 
-// DeadLettersState is how many letters there are and the room that they take.
+// DeadLettersState is the number of letters and the disk space they use.
 type DeadLettersState struct{ Count, Bytes, MaxBytes uint64 }
 
-// GetDeadLettersState returns it. Letters of other programs count too.
+// GetDeadLettersState returns the state of the dead letters, including those of other programs.
 func GetDeadLettersState(ctx context.Context, js jetstream.JetStream) (DeadLettersState, error) {
 	s, err := js.Stream(ctx, DeadLetters)
 	if err != nil {
@@ -136,9 +131,9 @@ func GetDeadLettersState(ctx context.Context, js jetstream.JetStream) (DeadLette
 	return DeadLettersState{Count: st.Msgs, Bytes: st.Bytes, MaxBytes: uint64(max(cfg.MaxBytes, 0))}, nil
 }
 
-// EachDeadLetter calls fn with every dead letter, that of the newest message
-// first, until fn returns an error, and returns that. Letters that are put
-// meanwhile may be left out.
+// EachDeadLetter calls fn with every dead letter, that of the newest message first, until fn
+// returns an error, and returns that error. Letters that are stored during the call may be left
+// out.
 func EachDeadLetter(ctx context.Context, js jetstream.JetStream, fn func(DeadLetter) error) error {
 	seqs, err := DeadLetterSeqs(ctx, js)
 	if err != nil {
@@ -159,8 +154,8 @@ func EachDeadLetter(ctx context.Context, js jetstream.JetStream, fn func(DeadLet
 	return nil
 }
 
-// DeleteDeadLetter removes a letter, as after its redrive. One that is not
-// there is no error.
+// DeleteDeadLetter removes a letter, for example after its redrive. A missing letter is not an
+// error.
 func DeleteDeadLetter(ctx context.Context, js jetstream.JetStream, seq uint64) error {
 	s, err := js.Stream(ctx, DeadLetters)
 	if err != nil {
@@ -172,8 +167,7 @@ func DeleteDeadLetter(ctx context.Context, js jetstream.JetStream, seq uint64) e
 	return nil
 }
 
-// deadLetterSeq reads the number that is a letter's subject. A subject of
-// another form is not ours.
+// deadLetterSeq parses the number in a letter's subject. A subject of another form is not ours.
 func deadLetterSeq(subject string) (uint64, bool) {
 	token, ok := strings.CutPrefix(subject, deadLetterPrefix)
 	if !ok {
@@ -183,8 +177,8 @@ func deadLetterSeq(subject string) (uint64, bool) {
 	return seq, err == nil && deadLetterSubjectOf(seq) == subject
 }
 
-// deadLetterFrom reads a letter. Its subject says which message it is of; what
-// its headers do not say, since some other program put it, is left out.
+// deadLetterFrom converts a stored message to a letter. The subject names the original message.
+// Fields without a header, as in a letter of another program, stay empty.
 func deadLetterFrom(msg *jetstream.RawStreamMsg) (DeadLetter, error) {
 	seq, ok := deadLetterSeq(msg.Subject)
 	if !ok {

@@ -62,7 +62,7 @@ func TestDeadLetters(t *testing.T) {
 	require.ErrorIs(t, stream.EachDeadLetter(t.Context(), js, func(stream.DeadLetter) error { return enough }), enough)
 }
 
-// TestDeadLetterIsReadable: with the nats tool, data is data.
+// TestDeadLetterIsReadable: the nats tool shows the data as it was.
 func TestDeadLetterIsReadable(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
@@ -113,8 +113,8 @@ func TestDeadLetterOfAnything(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// TestForeignDeadLetter: what somebody else put is shown as far as it says, and
-// keeps nothing from being listed.
+// TestForeignDeadLetter: a letter of another program is shown as far as possible, and does not
+// prevent others from being listed.
 func TestForeignDeadLetter(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)

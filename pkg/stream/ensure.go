@@ -14,34 +14,32 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Config has an operator's settings of the streams. What is zero was not set, and stays as it is on
-// the server.
+// Config holds an operator's settings of the streams. A zero field is not set, and the server's
+// value stays.
 type Config struct {
-	// MaxBytes and MaxAge bound the stream by trimming its oldest messages; below
-	// 0 is no bound. Without bounds nothing is ever trimmed, and a full disk stops
-	// the writer.
+	// MaxBytes and MaxAge bound the stream by trimming its oldest messages; a negative value
+	// removes the bound. Without bounds nothing is ever trimmed, and a full disk stops the writer.
 	MaxBytes int64
 	MaxAge   time.Duration
-	// Replicas is how many copies of every stream there are at least in a NATS
-	// cluster.
+	// Replicas is the least number of copies of every stream in a NATS cluster.
 	Replicas int
 }
 
-// What the streams beside the events take at most. A server reserves it, so each
-// is made smaller, down to the second number, where the server has no room.
+// The largest sizes of the other streams. The server reserves them, so if it lacks the room each is
+// made smaller, down to the second number.
 const (
 	deadLettersMaxBytes, deadLettersMinBytes = 256 << 20, 4 << 20
 	ingestLogMaxBytes, ingestLogMinBytes     = 16 << 20, 1 << 20
 	ingestLogMaxMsgs                         = 10_000
 	bucketBytes                              = 1 << 20
-	// Of the events, in an account where each stream must have a size.
+	// The sizes of the stream of events, in an account where each stream must have one.
 	postsMaxBytes, postsMinBytes = 1 << 50, 16 << 20
 )
 
 // MinServer is the oldest NATS server with atomic batches.
 const MinServer = "2.12"
 
-// ErrOldServer is the error of an older server.
+// ErrOldServer is the error for a server older than MinServer.
 var ErrOldServer = errors.New("needs " + MinServer + " or newer")
 
 // CheckServer returns an error if the server that nc is connected to is too old.
@@ -57,15 +55,14 @@ func CheckServer(nc *nats.Conn) error {
 	return fmt.Errorf("NATS server %s is version %s: Tagstream %w", nc.ConnectedServerName(), version, ErrOldServer)
 }
 
-// Ensure creates the streams and the buckets that are missing, and changes none
-// that is there: they belong to the operator. It is what ingest does first; it
-// needs the rights of the streams' creator.
+// Ensure creates the missing streams and buckets and changes no existing one: they belong to the
+// operator. Ingest calls it first. It needs the rights to create streams.
 func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	if err := CheckServer(js.Conn()); err != nil {
 		return err
 	}
 	replicas := max(cfg.Replicas, 1)
-	// The buckets first, which the rest leaves no room for where there is little.
+	// Create the buckets first: if there is little room, the streams leave none for them.
 	for _, b := range []jetstream.KeyValueConfig{
 		{Bucket: Leases, Description: "Who may write to POSTS", TTL: LeaseTTL},
 		{Bucket: Positions, Description: "How far upstream was read, where POSTS is empty"},
@@ -81,8 +78,8 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	}
 	compression := jetstream.S2Compression
 	if replicas > 1 {
-		// A server of a cluster that is killed (2.15.2) sometimes appends to a
-		// compressed block that it cannot read any more; its copy stands still then.
+		// A clustered server that is killed (2.15.2) sometimes appends to a compressed block that
+		// it can no longer read; its copy then makes no progress.
 		compression = jetstream.NoCompression
 	}
 	posts := jetstream.StreamConfig{
@@ -92,8 +89,8 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 		Storage:     jetstream.FileStorage,
 		Compression: compression,
 		Retention:   jetstream.LimitsPolicy,
-		// Only a bound that the operator chose may trim. Without one,
-		// DiscardNew turns whatever limit the server has into an error.
+		// Only a bound that the operator chose may trim. Without one, DiscardNew turns any limit of
+		// the server into an error.
 		Discard:            jetstream.DiscardNew,
 		MaxBytes:           -1,
 		MaxAge:             max(cfg.MaxAge, 0),
@@ -125,7 +122,7 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 			Subjects:    []string{deadLetterPrefix + "*"},
 			Discard:     jetstream.DiscardNew, // a full one stops the indexer
 			MaxBytes:    deadLettersMaxBytes,
-			// A letter that is put again replaces the one before.
+			// A newer letter of the same message replaces the older one.
 			MaxMsgsPerSubject: 1,
 			Replicas:          replicas,
 			AllowDirect:       true,
@@ -157,8 +154,8 @@ func blame(err error, js jetstream.JetStream, replicas int) error {
 	return err
 }
 
-// create creates a stream if it is not there, smaller where the server has no room
-// for its size, but not below least bytes.
+// create creates a stream if it is missing. If the server lacks the room for its size, the stream
+// is made smaller, but not below least bytes.
 func create(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig, least int64) error {
 	for {
 		s, err := js.CreateStream(ctx, cfg)
@@ -174,7 +171,7 @@ func create(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamCon
 	}
 }
 
-// roomLeft is how much of the account's limit no stream has reserved.
+// roomLeft returns how much of the account's limit no stream has reserved.
 func roomLeft(ctx context.Context, js jetstream.JetStream, replicas int) int64 {
 	a, err := js.AccountInfo(ctx)
 	if err != nil {
@@ -194,20 +191,20 @@ func exists(err error) bool {
 	return errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.Is(err, jetstream.ErrBucketExists)
 }
 
-// isThere reports whether a stream is there. A server that has no room for a stream says
-// so before it looks for one.
+// isThere reports whether a stream exists. A server without room for a stream reports that before
+// it looks for an existing one.
 func isThere(ctx context.Context, js jetstream.JetStream, name string) bool {
 	_, err := js.Stream(ctx, name)
 	return err == nil
 }
 
-// Change is one setting of a stream that was changed, in the server's words.
+// Change is a changed setting of a stream, in the server's words.
 type Change struct{ Stream, Setting, From, To string }
 
-// Adjust changes what cfg says of the streams, and what the programs cannot do
-// without, and returns what it changed. All else is left as the operator has it,
-// and there are never fewer copies than before. Only the holder of the lease may
-// call it: programs with different settings would undo each other's.
+// Adjust applies the settings in cfg and those that the programs need, and returns the changes. All
+// other settings stay as the operator has them, and the number of copies never falls. Only the
+// holder of the lease may call it: programs with different settings would undo each other's
+// changes.
 func Adjust(ctx context.Context, js jetstream.JetStream, cfg Config) ([]Change, error) {
 	var done []Change
 	for _, name := range []string{Posts, DeadLetters, IngestLog, leaseStream, positionStream} {
@@ -251,7 +248,7 @@ func Adjust(ctx context.Context, js jetstream.JetStream, cfg Config) ([]Change, 
 	return done, nil
 }
 
-// settings are a stream's, as the server writes them.
+// settings are the settings of a stream, as the server writes them.
 type settings map[string]json.RawMessage
 
 func (s settings) number(name string) int {
@@ -260,8 +257,8 @@ func (s settings) number(name string) int {
 	return n
 }
 
-// adjust changes settings of one stream. It sends back what it does not know as it
-// got it: a newer server has settings that no library of ours has a name for.
+// adjust changes settings of one stream. It sends back unknown settings as it received them: a
+// newer server has some that our library cannot name.
 func adjust(ctx context.Context, js jetstream.JetStream, name string, wanted func(settings) map[string]any) ([]Change, error) {
 	var info struct {
 		Config settings `json:"config"`

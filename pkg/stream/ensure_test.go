@@ -73,7 +73,7 @@ func TestEnsureAndAdjust(t *testing.T) {
 		require.Equal(t, jetstream.FileStorage, got.Storage)
 		require.True(t, got.AllowAtomicPublish)
 	}
-	// What the programs cannot do without is put right.
+	// Settings that the programs need are corrected.
 	change(t, js, func(s *jetstream.StreamConfig) { s.AllowAtomicPublish = false })
 	changes, err := stream.Adjust(t.Context(), js, stream.Config{})
 	require.NoError(t, err)
@@ -109,7 +109,7 @@ func TestTheStreamIsTheOperators(t *testing.T) {
 		s.ConsumerLimits = jetstream.StreamConsumerLimits{MaxAckPending: 1000}
 		s.Metadata = map[string]string{"team": "feeds"}
 	})
-	// The server does one after the other.
+	// The server applies one after the other.
 	poll.Until(t, patience, func() (bool, string) {
 		s, err := js.Stream(t.Context(), stream.Posts)
 		require.NoError(t, err)
@@ -159,8 +159,7 @@ func TestTheStreamIsTheOperators(t *testing.T) {
 	requireStored(t, js, 10)
 }
 
-// TestEnsureFitsASmallDisk: what the side streams reserve is not much, and less
-// where there is less.
+// TestEnsureFitsASmallDisk: the side streams reserve little, and less on a small disk.
 func TestEnsureFitsASmallDisk(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ room, letters int64 }{{512 << 20, 256 << 20}, {79 << 20, 32 << 20}, {24 << 20, 4 << 20}} {
@@ -176,8 +175,8 @@ func TestEnsureFitsASmallDisk(t *testing.T) {
 	}
 }
 
-// TestEnsureInAnAccountThatWantsSizes: everything is made where an account has a
-// size for each stream, and no more than it gives.
+// TestEnsureInAnAccountThatWantsSizes: in an account that requires a size for each stream,
+// everything is created within the account's limit.
 func TestEnsureInAnAccountThatWantsSizes(t *testing.T) {
 	t.Parallel()
 	for name, limits := range map[string]string{
@@ -238,8 +237,8 @@ func TestCheckServer(t *testing.T) {
 	}
 }
 
-// TestEnsureWithoutRoomForThePosition: an older program's streams left no room for the
-// bucket of positions. Then ingest continues as that one did.
+// TestEnsureWithoutRoomForThePosition: if an older program's streams left no room for the bucket of
+// positions, ingest works without it, as that program did.
 func TestEnsureWithoutRoomForThePosition(t *testing.T) {
 	t.Parallel()
 	const room = 64 << 20
@@ -261,8 +260,8 @@ func TestEnsureWithoutRoomForThePosition(t *testing.T) {
 	require.True(t, p.IsZero())
 }
 
-// TestWrongSettingsAreNamed: what the server says of replicas that it cannot have, or of a
-// domain that there is not, names no setting.
+// TestWrongSettingsAreNamed: the server's errors for impossible replicas or an unknown domain name
+// no setting; ours do.
 func TestWrongSettingsAreNamed(t *testing.T) {
 	t.Parallel()
 	srv, js := serve(t)

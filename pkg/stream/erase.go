@@ -10,20 +10,19 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Eraser takes messages out of the stream of events for good: the server
-// overwrites them in its files. Readers pass the gaps, see Reader. The stream's
-// first message must stay, which tells a gap from trimming, and its last, which tells the writer
-// where to continue.
+// Eraser removes messages from the stream of events for good: the server overwrites them in its
+// files. Readers skip the gaps, see Reader. The stream's first message must stay, because it
+// distinguishes a gap from trimming, and so must its last, because it tells the writer where to
+// continue.
 //
-// The server rewrites a block of up to 8 MiB for each message, under the
-// stream's lock: leave it time in between.
+// For each message the server rewrites a block of up to 8 MiB, under the stream's lock: pause
+// between calls.
 type Eraser struct {
 	js    jetstream.JetStream
 	posts jetstream.Stream
 }
 
-// OpenEraser looks the stream up. The error is jetstream.ErrStreamNotFound or
-// the server's.
+// OpenEraser looks up the stream. The error is jetstream.ErrStreamNotFound or the server's.
 func OpenEraser(ctx context.Context, js jetstream.JetStream) (*Eraser, error) {
 	s, err := js.Stream(ctx, Posts)
 	if err != nil {
@@ -32,7 +31,7 @@ func OpenEraser(ctx context.Context, js jetstream.JetStream) (*Eraser, error) {
 	return &Eraser{js, s}, nil
 }
 
-// Erase erases a message. One that is not there is no error.
+// Erase erases a message. A missing message is not an error.
 func (e *Eraser) Erase(ctx context.Context, seq uint64) error {
 	if err := secureDelete(ctx, e.js, e.posts, seq); err != nil {
 		return fmt.Errorf("erase message %d of %s: %w", seq, Posts, err)
@@ -40,8 +39,8 @@ func (e *Eraser) Erase(ctx context.Context, seq uint64) error {
 	return nil
 }
 
-// EraseSame erases a message if its payload is still the given one, and reports
-// whether the stream has another at that number.
+// EraseSame erases a message if it still has the given payload, and reports whether the stream has
+// a different message at that number.
 func (e *Eraser) EraseSame(ctx context.Context, seq uint64, payload []byte) (other bool, err error) {
 	msg, err := GetMessage(ctx, e.js, seq)
 	switch {
@@ -53,8 +52,8 @@ func (e *Eraser) EraseSame(ctx context.Context, seq uint64, payload []byte) (oth
 	return false, e.Erase(ctx, seq)
 }
 
-// StoredBefore returns a number from first-1 to last: of the messages from first
-// to last, those up to it were stored before t, and no others. It asks the server some thirty times.
+// StoredBefore returns a number from first-1 to last: of the messages from first to last, exactly
+// those up to it were stored before t. It sends about thirty requests.
 func (e *Eraser) StoredBefore(ctx context.Context, t time.Time, first, last uint64) (uint64, error) {
 	lo, hi := first, last+1 // every message below lo is from before t, none from hi on
 	for lo < hi {
@@ -74,7 +73,7 @@ func (e *Eraser) StoredBefore(ctx context.Context, t time.Time, first, last uint
 	return min(lo, last+1) - 1, nil
 }
 
-// HasGaps reports whether messages were erased out of the stream.
+// HasGaps reports whether messages were erased from the middle of the stream.
 func HasGaps(ctx context.Context, js jetstream.JetStream) (bool, error) {
 	s, err := js.Stream(ctx, Posts)
 	if err != nil {
@@ -83,8 +82,7 @@ func HasGaps(ctx context.Context, js jetstream.JetStream) (bool, error) {
 	return s.CachedInfo().State.NumDeleted > 0, nil
 }
 
-// HasMessage reports whether the stream has a message from number from to
-// number to.
+// HasMessage reports whether the stream has a message with a number in from..to.
 func HasMessage(ctx context.Context, js jetstream.JetStream, from, to uint64) (bool, error) {
 	msg, err := askLeader(ctx, js, Posts, question{Seq: from, NextFor: postsPrefix + ">"})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
@@ -96,9 +94,8 @@ func HasMessage(ctx context.Context, js jetstream.JetStream, from, to uint64) (b
 	return msg.Sequence <= to, nil
 }
 
-// EraseDeadLetter removes a letter as DeleteDeadLetter does, and its bytes from
-// the server's files too. What is left of letters in files that hold none any
-// more goes with the last one.
+// EraseDeadLetter removes a letter as DeleteDeadLetter does, and its bytes from the server's files.
+// When the last letter goes, the server also drops files with leftovers of earlier letters.
 func EraseDeadLetter(ctx context.Context, js jetstream.JetStream, seq uint64) error {
 	s, err := js.Stream(ctx, DeadLetters)
 	if err != nil {
@@ -117,8 +114,8 @@ func EraseDeadLetter(ctx context.Context, js jetstream.JetStream, seq uint64) er
 	return nil
 }
 
-// TidyDeadLetters has the server drop its files of dead letters if there are
-// none: bytes of letters that were replaced or deleted may be in them.
+// TidyDeadLetters makes the server drop its files of dead letters if there are no letters: they may
+// still hold bytes of replaced or deleted ones.
 func TidyDeadLetters(ctx context.Context, js jetstream.JetStream) error {
 	s, err := js.Stream(ctx, DeadLetters)
 	if err != nil {
@@ -128,15 +125,15 @@ func TidyDeadLetters(ctx context.Context, js jetstream.JetStream) error {
 	if st.Msgs > 0 || st.LastSeq == 0 {
 		return nil
 	}
-	// Only up to there: one may be put at this moment.
+	// Only up to this sequence: a letter may be stored at this moment.
 	if err := s.Purge(ctx, jetstream.WithPurgeSequence(st.LastSeq+1)); err != nil {
 		return fmt.Errorf("purge stream %s: %w", DeadLetters, err)
 	}
 	return nil
 }
 
-// secureDelete deletes a message and overwrites it. The server says "failed"
-// also of one that is not there, as after an answer that was lost.
+// secureDelete deletes a message and overwrites it. The server also says "failed" for a message
+// that is already gone, as after a lost answer.
 func secureDelete(ctx context.Context, js jetstream.JetStream, s jetstream.Stream, seq uint64) error {
 	err := s.SecureDeleteMsg(ctx, seq)
 	if err == nil {

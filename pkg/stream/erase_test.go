@@ -12,7 +12,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 )
 
-// newErasable is a stream of n messages.
+// newErasable returns a stream of n messages.
 func newErasable(t *testing.T, n int) (jetstream.JetStream, *stream.Eraser) {
 	t.Helper()
 	js := natstest.Server(t).JetStream(t)

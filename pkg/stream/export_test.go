@@ -6,7 +6,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// SetTimeout makes a writer as impatient as a test.
+// SetTimeout sets the writer's time-out.
 func (w *Writer) SetTimeout(d time.Duration) { w.timeout = d }
 
 // NewShortLease returns a lease on a bucket whose entries last for ttl.

@@ -19,8 +19,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
-// TestMain lets more tests run at once than there are processors: they wait for
-// time-outs far more than they compute.
+// TestMain lets more tests run at once than there are processors, since they mostly wait for
+// time-outs.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == fmt.Sprint(runtime.GOMAXPROCS(0)) {
@@ -48,7 +48,7 @@ func within(t testing.TB, limit time.Duration) context.Context {
 	return ctx
 }
 
-// numbered returns n events whose upstream sequence numbers follow each other.
+// numbered returns n events with consecutive upstream sequence numbers.
 func numbered(from, n int) []*event.Event {
 	events := make([]*event.Event, n)
 	for i := range events {
@@ -89,8 +89,8 @@ func openWriter(t testing.TB, js jetstream.JetStream) *stream.Writer {
 	return w
 }
 
-// requireStored checks that the stream holds the events 1 to n and nothing
-// else, each once and in order, without a gap in its own numbers.
+// requireStored checks that the stream holds exactly the events 1 to n, each once and in order,
+// without gaps in its own numbers.
 func requireStored(t testing.TB, js jetstream.JetStream, n int) {
 	t.Helper()
 	st, err := stream.GetState(t.Context(), js)

@@ -39,8 +39,8 @@ func PutLog(ctx context.Context, js jetstream.JetStream, e LogEntry) error {
 	return nil
 }
 
-// Log calls fn with the newest limit entries of the ingest log, oldest first,
-// until it returns an error, and returns that.
+// Log calls fn with the newest limit entries of the ingest log, oldest first, until fn returns an
+// error, and returns that error.
 func Log(ctx context.Context, js jetstream.JetStream, limit int, fn func(LogEntry) error) error {
 	s, err := js.Stream(ctx, IngestLog)
 	if err != nil {

@@ -8,13 +8,13 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// jobKey is the key of the newest job of ingest in the bucket of positions.
+// jobKey is the key of ingest's newest job in the bucket of positions.
 const jobKey = "job"
 
 const jobSubject = "$KV." + Positions + "." + jobKey
 
-// PutJob stores the newest job where the record of before has the revision rev, 0 where there
-// is none. It returns the revision.
+// PutJob stores the newest job if the current record has revision rev, or if there is none and rev
+// is 0. It returns the new revision.
 func PutJob(ctx context.Context, js jetstream.JetStream, data []byte, rev uint64) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
@@ -28,7 +28,7 @@ func PutJob(ctx context.Context, js jetstream.JetStream, data []byte, rev uint64
 	return rev, nil
 }
 
-// GetJob returns what was put last and its revision, none where nothing was.
+// GetJob returns the stored job and its revision, or nothing if there is none.
 func GetJob(ctx context.Context, js jetstream.JetStream) (data []byte, rev uint64, err error) {
 	msg, err := askLeader(ctx, js, positionStream, question{LastFor: jobSubject})
 	switch {

@@ -23,9 +23,9 @@ func serveCluster(t *testing.T) []*natstest.TestServer {
 	return servers
 }
 
-// late returns a connection to the server that leads a stream, and one to another,
-// whose replica is late from now on: a direct get there does not find the message
-// that put stored last, which is message seq.
+// late returns a connection to the server that leads a stream, and one to another server, whose
+// replica lags from now on: a direct get there does not find message seq, the last one that put
+// stored.
 func late(t *testing.T, servers []*natstest.TestServer, name string, put func(jetstream.JetStream)) (leader, behind jetstream.JetStream, seq uint64) {
 	t.Helper()
 	var follower *natstest.TestServer
@@ -50,15 +50,15 @@ func late(t *testing.T, servers []*natstest.TestServer, name string, put func(je
 		if _, err = st.GetMsg(t.Context(), seq); errors.Is(err, jetstream.ErrMsgNotFound) {
 			return true, ""
 		}
-		// A replica answers only some time after it was made.
+		// A new replica needs some time before it answers.
 		catchUp()
 		return false, fmt.Sprintf("direct get of %d: %v", seq, err)
 	})
 	return leader, behind, seq
 }
 
-// TestLateReplica has every read of a single message answered where the replica
-// at hand lacks the newest: it is asked of the leader.
+// TestLateReplica: every read of a single message is answered by the leader if the nearest replica
+// lacks the newest message.
 func TestLateReplica(t *testing.T) {
 	t.Parallel()
 	servers := serveCluster(t)
@@ -140,7 +140,7 @@ func TestLateReplica(t *testing.T) {
 	})
 }
 
-// TestGetMessageOfTheBiggest: what the server takes, its leader can give.
+// TestGetMessageOfTheBiggest: the leader can return any message that the server accepts.
 func TestGetMessageOfTheBiggest(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
@@ -152,8 +152,8 @@ func TestGetMessageOfTheBiggest(t *testing.T) {
 	require.Len(t, msg.Data, w.MaxPayload())
 }
 
-// TestReadAfterWriteOnACluster reads at each server of a cluster what was stored a
-// moment before, where a direct get does not always find it.
+// TestReadAfterWriteOnACluster reads at each server of a cluster what was just stored, which a
+// direct get may not find.
 func TestReadAfterWriteOnACluster(t *testing.T) {
 	t.Parallel()
 	servers := serveCluster(t)

@@ -10,24 +10,24 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// askTimeout bounds a question to a stream's leader: without one there is no answer.
+// askTimeout bounds a request to a stream's leader: a stream without a leader never answers.
 const askTimeout = 5 * time.Second
 
-// question says which message of a stream is meant: that at a number, the last
-// one of a subject, or the next one of a subject from a number on.
+// question names a message of a stream: the one at a number, the last one of a subject, or the next
+// one of a subject from a number on.
 type question struct {
 	Seq     uint64 `json:"seq,omitempty"`
 	LastFor string `json:"last_by_subj,omitempty"`
 	NextFor string `json:"next_by_subj,omitempty"`
 }
 
-// askLeader returns a message of a stream as the stream's leader has it. The
-// error is jetstream.ErrMsgNotFound where there is none, or the server's.
+// askLeader requests a message from the stream's leader. The error is jetstream.ErrMsgNotFound if
+// there is no such message, or the server's.
 //
-// The client library asks for a direct get, which any replica answers, also one
-// that is behind: it does not find what was just acknowledged, and has an older
-// message as the last one. Here "not found" means that a message is gone, and
-// the last one is where to continue, so only the leader is believed.
+// The client library uses a direct get, which any replica answers, even a lagging one: it may not
+// find a message that was just acknowledged, or return an older one as the last. Here "not found"
+// means that a message is gone, and the last message says where to continue, so only the leader is
+// trusted.
 func askLeader(ctx context.Context, js jetstream.JetStream, stream string, q question) (*jetstream.RawStreamMsg, error) {
 	var answer struct {
 		Message *struct {
@@ -55,8 +55,8 @@ func askLeader(ctx context.Context, js jetstream.JetStream, stream string, q que
 	return msg, nil
 }
 
-// ask makes a request to the server's API and reads its answer. An error in the
-// answer is a *jetstream.APIError.
+// ask sends a request to the server's API and decodes its answer. An error in the answer is a
+// *jetstream.APIError.
 func ask(ctx context.Context, js jetstream.JetStream, subject string, request, answer any) error {
 	data, err := json.Marshal(request)
 	if err != nil {

@@ -9,32 +9,32 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// ErrLeaseLost is the cause of the context that Lease.Acquire returned, once another holder may
-// have the lease.
+// ErrLeaseLost is the cause of the context from Lease.Acquire when another holder may have the
+// lease.
 var ErrLeaseLost = errors.New("the writer's lease was lost")
 
 // leaseKey is the key of the writer's lease in the bucket of leases.
 const leaseKey = "ingest"
 
-// leaseStream is the bucket's stream, and leaseSubject the key's subject in it.
+// leaseStream is the bucket's stream, leaseSubject the key's subject in it.
 const (
 	leaseStream  = "KV_" + Leases
 	leaseSubject = "$KV." + Leases + "." + leaseKey
 )
 
-// Lease elects the one writer. The server forgets a lease that was not
-// renewed for LeaseTTL; no clocks are compared. It is election, not safety: a
-// holder that slept through its end is made harmless by the Writer's fence.
+// Lease elects the one writer. The server drops a lease that was not renewed for LeaseTTL; no
+// clocks are compared. A lease is for election, not safety: if a holder sleeps through the end of
+// its lease, the Writer's fence makes it harmless.
 type Lease struct {
 	js  jetstream.JetStream
 	id  string
 	ttl time.Duration // that of the bucket; tests have less patience
-	// OnWait, if set, is called with why the lease could not be taken, each time that the reason
-	// changes ("" when it is held). elsewhere says that another program holds it.
+	// OnWait, if set, is called with the reason why the lease cannot be taken, each time the reason
+	// changes ("" when the lease is held). elsewhere reports that another program holds it.
 	OnWait func(reason string, elsewhere bool)
 }
 
-// NewLease returns the lease for a program whose run has that unique id.
+// NewLease returns the lease for the run of a program with that unique id.
 func NewLease(js jetstream.JetStream, id string) *Lease {
 	return &Lease{js: js, id: id, ttl: LeaseTTL}
 }
@@ -43,14 +43,14 @@ func NewLease(js jetstream.JetStream, id string) *Lease {
 type holding struct {
 	kv  jetstream.KeyValue
 	rev uint64 // the key's revision
-	// until is when the server may give the lease to another, counted from
-	// before the last renewal was sent.
+	// until is the earliest time at which the server may give the lease to another holder, counted
+	// from before the last renewal was sent.
 	until time.Time
 }
 
-// Acquire waits for the lease and renews it from then on. held ends, with the cause ErrLeaseLost,
-// when the lease is no longer surely held; release ends it too, and gives the lease back. The
-// error is that of ctx, which ends the wait and held alike.
+// Acquire waits for the lease and then renews it. held ends with the cause ErrLeaseLost when the
+// lease may be lost. release ends held and gives the lease back. Canceling ctx ends both the wait
+// and held; the error is that of ctx.
 func (l *Lease) Acquire(ctx context.Context) (held context.Context, release func(), err error) {
 	h, err := l.await(ctx)
 	if err != nil {
@@ -71,8 +71,7 @@ func (l *Lease) Acquire(ctx context.Context) (held context.Context, release func
 	}, nil
 }
 
-// attemptTimeout bounds one exchange with the server: two more fit into the
-// time that a lease lasts.
+// attemptTimeout bounds one exchange with the server, so that three fit into the life of a lease.
 func (l *Lease) attemptTimeout() time.Duration { return l.ttl / 3 }
 
 // await waits until it has the lease.
@@ -111,13 +110,13 @@ func (l *Lease) await(ctx context.Context) (*holding, error) {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		case <-freed:
-		// A lease that is not renewed ends without a word.
+		// A lease that expires sends no notification.
 		case <-time.After(l.ttl / 3):
 		}
 	}
 }
 
-// Holder returns who has the writer's lease, "" where it is free.
+// Holder returns the id of the lease's holder, "" if the lease is free.
 func Holder(ctx context.Context, js jetstream.JetStream) (string, error) {
 	owner, _, err := (&Lease{js: js}).look(ctx)
 	return owner, err
@@ -138,9 +137,8 @@ func FreeLease(ctx context.Context, js jetstream.JetStream) error {
 	return nil
 }
 
-// watch returns a channel that tells when the lease is given back, and what ends
-// the watch. It only shortens the wait: where it is not possible, the channel
-// tells nothing.
+// watch returns a channel that signals that the lease was given back, and a function that stops the
+// watch. The watch only shortens the wait: if it cannot be set up, the channel never signals.
 func (l *Lease) watch(ctx context.Context) (freed <-chan struct{}, stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	begin, done := context.WithTimeout(ctx, l.attemptTimeout())
@@ -174,8 +172,8 @@ func (l *Lease) watch(ctx context.Context) (freed <-chan struct{}, stop func()) 
 	}
 }
 
-// tryAcquire makes one attempt. Without an error it returns the holding, or
-// who has the lease.
+// tryAcquire makes one attempt. Without an error it returns the holding, or the id of the current
+// holder.
 func (l *Lease) tryAcquire(ctx context.Context) (h *holding, holder string, err error) {
 	kv, err := l.js.KeyValue(ctx, Leases)
 	if err != nil {
@@ -199,8 +197,8 @@ func (l *Lease) tryAcquire(ctx context.Context) (h *holding, holder string, err 
 	return &holding{kv, rev, until}, "", nil
 }
 
-// look reads who has the lease, "" if it is free, and the revision that the next write of it must
-// name. A key that was deleted has no value.
+// look returns the owner of the lease, "" if it is free, and the revision that the next write must
+// name. A deleted key has no value.
 func (l *Lease) look(ctx context.Context) (owner string, rev uint64, err error) {
 	msg, err := askLeader(ctx, l.js, leaseStream, question{LastFor: leaseSubject})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
@@ -212,8 +210,8 @@ func (l *Lease) look(ctx context.Context) (owner string, rev uint64, err error) 
 	return string(msg.Data), msg.Sequence, nil
 }
 
-// keep renews the lease until ctx ends, then it returns nil, or until the lease
-// is not surely held any more: ErrLeaseLost.
+// keep renews the lease until ctx ends, and returns nil, or until the lease may be lost, and
+// returns ErrLeaseLost.
 func (l *Lease) keep(ctx context.Context, h *holding) error {
 	next := l.ttl / 3
 	for {
@@ -257,14 +255,13 @@ func (l *Lease) renew(ctx context.Context, h *holding) error {
 	case owner != l.id:
 		return errLeaseTaken
 	}
-	// Ours. A revision that is new is that of a renewal which failed but took
-	// effect, this one or one before: the next builds on it.
+	// Ours. A new revision is that of a renewal that failed but took effect, this one or an earlier
+	// one: the next renewal builds on it.
 	h.rev = rev
 	return err
 }
 
-// giveBack frees the lease if it is still ours. It is a courtesy: without it the lease ends by
-// itself.
+// giveBack frees the lease if it is still ours. This only saves time: otherwise the lease expires.
 func (l *Lease) giveBack(ctx context.Context, kv jetstream.KeyValue) {
 	ctx, cancel := context.WithTimeout(ctx, l.attemptTimeout())
 	defer cancel()

@@ -16,8 +16,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 )
 
-// shortTTL is how long the leases of tests last: long enough for a busy machine
-// to renew them, short enough to wait for their end.
+// shortTTL is how long the leases of tests last: long enough for a busy machine to renew them,
+// short enough to wait for their end.
 const shortTTL = 2 * time.Second
 
 // leases makes a bucket of leases that last for ttl.
@@ -112,7 +112,7 @@ func TestLeaseIsHandedOver(t *testing.T) {
 	require.Equal(t, "", <-waits)
 	require.NoError(t, receive(t, a.result))
 
-	// And again over the mark that the release leaves.
+	// And again over the delete marker that the release leaves.
 	close(b.end)
 	require.NoError(t, receive(t, b.result))
 	c := contend(t.Context(), stream.NewLease(js, "third"))
@@ -144,8 +144,8 @@ func TestLeaseOfADeadHolder(t *testing.T) {
 	require.NoError(t, receive(t, b.result))
 }
 
-// TestLeaseIsHeldByOne lets contenders come and go, some without a word, and
-// checks that the holding of two never overlaps.
+// TestLeaseIsHeldByOne lets contenders come and go, some without releasing the lease, and checks
+// that no two holdings overlap.
 func TestLeaseIsHeldByOne(t *testing.T) {
 	t.Parallel()
 	s := natstest.Server(t)
@@ -185,7 +185,7 @@ func TestLeaseOverOutages(t *testing.T) {
 		p := newProxy(t, s)
 		a := contend(t.Context(), stream.NewLease(p.jetStream(t), "holder"))
 		held := a.requireHeld(t)
-		// Away from the first renewal on, until one was tried without success.
+		// The server is away from the first renewal until one attempt has failed.
 		missed := make(chan struct{})
 		var once sync.Once
 		p.onFrame(func(f frame) verdict {
@@ -223,8 +223,8 @@ func TestLeaseOverOutages(t *testing.T) {
 	})
 	t.Run("answers lost", func(t *testing.T) {
 		t.Parallel()
-		// Every other renewal takes effect without the holder's hearing of it;
-		// the attempt after that is refused.
+		// Every other renewal takes effect but the holder gets no answer; its next attempt is
+		// refused.
 		s := natstest.Server(t, natstest.Listen())
 		js := s.JetStream(t)
 		leases(t, js, shortTTL)
@@ -272,13 +272,13 @@ func waitRevision(t testing.TB, js jetstream.JetStream, before uint64) {
 	require.FailNow(t, "not renewed")
 }
 
-// TestPausedHolderIsFenced: a process that slept through the end of its lease
-// and still believes in it cannot harm what the next holder wrote.
+// TestPausedHolderIsFenced: a process that slept through the end of its lease and still trusts it
+// cannot harm what the next holder wrote.
 func TestPausedHolderIsFenced(t *testing.T) {
 	t.Parallel()
 	s, js := serve(t)
-	// The holder's renewals stop with its connection; its writer, on another,
-	// knows nothing of it, like a process that was paused between two lines.
+	// The holder's renewals stop with its connection; its writer, on another connection, does not
+	// notice, like a process that was paused between two lines.
 	nc := s.Conn(t)
 	paused, err := jetstream.New(nc)
 	require.NoError(t, err)
@@ -301,7 +301,7 @@ func TestPausedHolderIsFenced(t *testing.T) {
 	require.NoError(t, receive(t, b.result))
 }
 
-// TestLeaseTakenAway: somebody removed the key, or another one has it.
+// TestLeaseTakenAway: the key was removed, or has another holder.
 func TestLeaseTakenAway(t *testing.T) {
 	t.Parallel()
 	for name, take := range map[string]func(*testing.T, jetstream.KeyValue){
@@ -333,8 +333,8 @@ func TestLeaseTakenAway(t *testing.T) {
 	}
 }
 
-// TestLeaseAttemptThatTookEffect: the creation's answer was lost; the key is
-// the contender's own all the same.
+// TestLeaseAttemptThatTookEffect: the answer to the creation is lost, but the key is the
+// contender's.
 func TestLeaseAttemptThatTookEffect(t *testing.T) {
 	t.Parallel()
 	for _, v := range []verdict{cut, cutReply} {

@@ -19,8 +19,8 @@ const (
 	positionSubject = "$KV." + Positions + "." + positionKey
 )
 
-// PutPosition keeps how far upstream was read where trimming cannot reach. All up
-// to it must be stored: it counts where the stream is empty.
+// PutPosition stores how far upstream was read, out of reach of trimming. Everything up to it must
+// be stored in the stream: the position counts if the stream is empty.
 func PutPosition(ctx context.Context, js jetstream.JetStream, p event.Position) error {
 	data, err := json.Marshal(p)
 	if err != nil {
@@ -38,9 +38,8 @@ func PutPosition(ctx context.Context, js jetstream.JetStream, p event.Position) 
 	return nil
 }
 
-// GetPosition returns the position that was put last or, where none was, the one
-// in the newest entry of the ingest log that says how far was read. It is zero
-// where neither has any.
+// GetPosition returns the last stored position or, if there is none, the one in the newest entry of
+// the ingest log that has a position. It is zero if neither has one.
 func GetPosition(ctx context.Context, js jetstream.JetStream) (event.Position, error) {
 	var p event.Position
 	msg, err := askLeader(ctx, js, positionStream, question{LastFor: positionSubject})
@@ -64,7 +63,7 @@ func GetPosition(ctx context.Context, js jetstream.JetStream) (event.Position, e
 }
 
 const (
-	// positionEntries is how far back the log is searched for a position.
+	// positionEntries is how many log entries are searched for a position.
 	positionEntries = 1000
 
 	logConnected = "connected"

@@ -23,15 +23,15 @@ type frame struct {
 	raw           []byte
 }
 
-// stores reports whether the frame is what makes the server store something in
-// the stream of events: a single message, or the commit of a batch.
+// stores reports whether the frame makes the server store something in the stream of events: a
+// single message, or the commit of a batch.
 func (f frame) stores() bool {
 	s := string(f.raw)
 	return strings.HasPrefix(f.subject, "posts.") &&
 		(strings.Contains(s, "Nats-Batch-Commit") || !strings.Contains(s, "Nats-Batch-Id"))
 }
 
-// verdict is what becomes of a frame from the client.
+// verdict is what happens to a frame from the client.
 type verdict int
 
 const (
@@ -42,8 +42,8 @@ const (
 	cutReply          // it arrives, and the connection breaks when the server answers
 )
 
-// proxy stands between clients and a server and does what judge says to each of
-// the clients' frames. judge may block.
+// proxy sits between clients and a server and treats each client frame as judge says. judge may
+// block.
 type proxy struct {
 	listener net.Listener
 	target   string
@@ -83,8 +83,8 @@ func (p *proxy) onFrame(judge func(frame) verdict) {
 	p.judge = judge
 }
 
-// once returns a judge that gives its verdict on the n-th frame that is asked
-// for, and passes all others; fired is closed by then.
+// once returns a judge that gives its verdict on the n-th matching frame and passes all others;
+// fired is closed at that moment.
 func once(v verdict, n int, want func(frame) bool) (judge func(frame) verdict, fired <-chan struct{}) {
 	var mu sync.Mutex
 	done := make(chan struct{})
@@ -102,7 +102,7 @@ func once(v verdict, n int, want func(frame) bool) (judge func(frame) verdict, f
 	}, done
 }
 
-// cutAll breaks every connection that there is now.
+// cutAll breaks all current connections.
 func (p *proxy) cutAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -14,15 +14,17 @@ const (
 	// rangeBatch and rangeWait bound one batch of a Range, in messages and in waiting for more.
 	rangeBatch = MaxBatch
 	rangeWait  = 20 * time.Millisecond
-	// rangeIdle is how long nothing may come before the server is asked whether anything will.
+	// rangeIdle is how long to wait without a message before the server is asked whether there are
+	// any more.
 	rangeIdle = 500 * time.Millisecond
-	// rangePatience is how long nothing may come although there is more, or the server is away.
+	// rangePatience is how long to wait without a message although there are more, or the server is
+	// away.
 	rangePatience = 30 * time.Second
 )
 
-// Range reads the messages from number from, 1 or more, to number to, in order and in batches. It
-// ends behind the last of them that the stream still has, since some may have been erased. An
-// error comes last: that of OpenReader or Next, ctx's, or that nothing came for too long.
+// Range reads the messages from number from (1 or more) to number to, in order and in batches. It
+// ends after the last of them that the stream still has, since some may have been erased. An error
+// comes last: one of OpenReader or Next, ctx's, or that no message arrived for too long.
 func Range(ctx context.Context, js jetstream.JetStream, from, to uint64) iter.Seq2[[]Message, error] {
 	return func(yield func([]Message, error) bool) {
 		if from > to {
@@ -52,8 +54,8 @@ func Range(ctx context.Context, js jetstream.JetStream, from, to uint64) iter.Se
 	}
 }
 
-// rest returns the next messages of a Range, none where there are none up to number to.
-// Something was heard last at heard.
+// rest returns the next messages of a Range, or none if there are no more up to number to. heard is
+// the time of the last sign of the server.
 func (r *Reader) rest(ctx context.Context, next, to uint64, heard time.Time) ([]Message, error) {
 	for {
 		wait, cancel := context.WithTimeout(ctx, rangeIdle)

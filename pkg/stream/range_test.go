@@ -11,7 +11,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
-// TestRange reads spans of a stream with gaps. Each ends, whatever was erased at its end.
+// TestRange reads parts of a stream with gaps. Each read ends, even if the last messages of its
+// part were erased.
 func TestRange(t *testing.T) {
 	t.Parallel()
 	s, js := serve(t)
@@ -69,7 +70,7 @@ func TestRange(t *testing.T) {
 	_, err = read(t.Context(), 1, 200)
 	require.ErrorIs(t, err, stream.ErrTrimmed)
 
-	// A server that restarts is waited for.
+	// Range waits for a server that restarts.
 	var got []uint64
 	for batch, err := range stream.Range(within(t, patience), js, 100, 2500) {
 		require.NoError(t, err)

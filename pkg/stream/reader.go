@@ -15,17 +15,16 @@ import (
 )
 
 var (
-	// ErrTrimmed is returned by OpenReader when the message to start with was
-	// trimmed away, and by Next when the stream was trimmed faster than it was
-	// read: reading on would skip events silently.
+	// ErrTrimmed is returned by OpenReader if the message to start with was trimmed, and by Next if
+	// the stream was trimmed faster than it was read. To continue would skip events silently.
 	ErrTrimmed = errors.New("the stream no longer has the message to start with")
-	// ErrBehind is returned by OpenReader when the stream ends before the
-	// message that precedes the start: it was restored from an older copy, or
-	// it is another stream. Next returns it where that happened meanwhile.
+	// ErrBehind is returned by OpenReader if the stream ends before the message that precedes the
+	// start: it was restored from an older copy, or is another stream. Next returns it if that
+	// happens while reading.
 	ErrBehind = errors.New("the stream ends before the position to start at")
-	// ErrReplaced is returned by CheckSource when the stream holds another
-	// message than the one that was read there before: it is another stream. Next
-	// returns it where that happened meanwhile.
+	// ErrReplaced is returned by CheckSource if the stream holds a different message than the one
+	// that was read at that number: it is another stream. Next returns it if that happens while
+	// reading.
 	ErrReplaced = errors.New("the stream holds another message where reading ended before")
 )
 
@@ -36,12 +35,12 @@ type Message struct {
 	// Traceparent is the trace that the message is part of (event.Event).
 	Traceparent string
 
-	// What Data says, where a reader has decoded it, while another batch is being worked on.
+	// The decoded Data, if a reader has decoded it already, while another batch was in work.
 	event *event.Event
 	err   error
 }
 
-// Event decodes the message, as event.Decode does. It must not be changed.
+// Event decodes the message, as event.Decode does. The caller must not change the event.
 func (m Message) Event() (*event.Event, error) {
 	if m.event != nil || m.err != nil {
 		return m.event, m.err
@@ -49,31 +48,30 @@ func (m Message) Event() (*event.Event, error) {
 	return event.Decode(m.Data)
 }
 
-// What a reader holds in memory at most, between what it asks the server for
-// and what one call of Next returns.
+// The most that a reader holds in memory, between what it requests from the server and what one
+// call of Next returns.
 const (
 	readAheadBytes = 128 << 20 // for messages as big as the server takes them
 	readAheadMin   = 32        // messages, however big
 	readAheadMax   = 512       // messages, however small
 	nextMaxBytes   = 8 << 20   // Next ends a batch that has become this big
-	// What waits for Next besides, by the bytes that the messages have: about a batch, so that one
-	// is read while another is written.
+	// queueBytes bounds what waits for Next in addition, by the size of the messages: about a
+	// batch, so that one is read while another is written.
 	queueBytes    = 4 << 20
 	queueMessages = 3072
 )
 
-// tipWait is how long Next waits for more behind the stream's last message: of many that come at
-// once the first ones wait longer for the write before than for one another.
+// tipWait is how long Next waits for more after the stream's last message. In a burst, the first
+// messages wait longer for the previous write than for one another.
 const tipWait = time.Millisecond
 
 const (
-	// readPull is how long one request for messages stands, and readHeartbeat
-	// how often the server says that it still does: a consumer that is silent
-	// for two of them is recreated.
+	// readPull is how long one request for messages lasts, and readHeartbeat how often the server
+	// confirms it: a consumer that misses two heartbeats is recreated.
 	readPull      = 10 * time.Second
 	readHeartbeat = 2 * time.Second
-	// readStall is how long a consumer may give nothing until it is looked whether
-	// there is something; longer than silence is noticed.
+	// readStall is how long a consumer may deliver nothing before the reader checks whether there
+	// are messages. It is longer than the detection of missed heartbeats.
 	readStall = 5 * time.Second
 	// readInactive is how long the server keeps a consumer without requests.
 	readInactive = time.Minute
@@ -82,12 +80,11 @@ const (
 	readRetryMax = 2 * time.Second
 )
 
-// Reader reads the stream in order from a sequence number, with a bounded
-// number of messages in memory: when they are not taken, it stops asking.
+// Reader reads the stream in order from a sequence number, with a bounded number of messages in
+// memory: if they are not taken, it stops requesting more.
 //
-// A server that is away is waited for, and the reading continues behind the last
-// message. No message comes twice, none is left out but those that were erased
-// one by one.
+// It waits for a server that is away, then continues after the last message. It returns every
+// message exactly once, except those that were erased one by one.
 type Reader struct {
 	js       jetstream.JetStream
 	messages chan message
@@ -97,27 +94,26 @@ type Reader struct {
 	stop     context.CancelFunc
 	trouble  atomic.Pointer[error]
 	batch    []message // read and not yet returned; of Next's goroutine
-	// last is the newest message read, or the one before the first to read, and
-	// when the server stored it, which tells it from any other at its number; 0
-	// where that one is not there. Of read's goroutine.
+	// last is the newest message read, or the one before the first to read; 0 if that message
+	// does not exist. stored is when the server stored it, which distinguishes it from any other
+	// message at its number. Both belong to read's goroutine.
 	last   uint64
 	stored time.Time
 }
 
-// message is one that was read, with the first sequence number that is missing
-// before it, 0 where none is.
+// message is a message that was read, with the first missing sequence number before it, or 0.
 type message struct {
 	Message
 	missing uint64
-	// tip says that it was the stream's last one when the server sent it.
+	// tip reports that it was the stream's last message when the server sent it.
 	tip bool
 }
 
-// weight is what the message takes of queueBytes. One that is over it passes alone.
+// weight is the message's share of queueBytes. A message that is larger than that passes alone.
 func (m message) weight() int64 { return min(int64(len(m.Data)), queueBytes) }
 
-// OpenReader starts to read at sequence number start (the checkpoint plus
-// one), 1 or more. The error wraps ErrTrimmed, ErrBehind, or the server's own.
+// OpenReader starts to read at sequence number start (the checkpoint plus one), 1 or more. The
+// error wraps ErrTrimmed, ErrBehind, or the server's.
 func OpenReader(ctx context.Context, js jetstream.JetStream, start uint64) (*Reader, error) {
 	cons, err := openConsumer(ctx, js, start)
 	if err != nil {
@@ -142,9 +138,8 @@ func OpenReader(ctx context.Context, js jetstream.JetStream, start uint64) (*Rea
 	return r, nil
 }
 
-// openConsumer checks that nothing between start and the stream's end is
-// missing, and makes the server's side of reading it. The server forgets it
-// when it is not used, or restarts.
+// openConsumer checks that nothing between start and the stream's end is missing, and creates the
+// consumer on the server. The server drops it if it is unused, or when the server restarts.
 func openConsumer(ctx context.Context, js jetstream.JetStream, start uint64) (jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -172,9 +167,8 @@ func openConsumer(ctx context.Context, js jetstream.JetStream, start uint64) (je
 	return cons, nil
 }
 
-// read reads from next on until ctx ends or the stream no longer has what
-// follows. Whatever else becomes of a consumer, another continues where it
-// stopped.
+// read reads from next until ctx ends or the stream no longer has the next message. After any other
+// failure of a consumer, another one continues at the same place.
 func (r *Reader) read(ctx context.Context, cons jetstream.Consumer, next uint64) error {
 	conn := r.js.Conn()
 	connected := conn.StatusChanged(nats.CONNECTED)
@@ -206,9 +200,9 @@ func (r *Reader) read(ctx context.Context, cons jetstream.Consumer, next uint64)
 	}
 }
 
-// checkLast checks that the stream still has the message that was read last (the
-// one before the start, where none was yet), or has erased it: one that was made
-// again or restored unobserved may have grown past it since.
+// checkLast checks that the stream still has the last message that was read (or the one before the
+// start), or has erased it. A stream that was recreated or restored unnoticed may have grown past
+// it.
 func (r *Reader) checkLast(ctx context.Context) error {
 	if r.last == 0 {
 		return nil
@@ -223,10 +217,10 @@ func (r *Reader) checkLast(ctx context.Context) error {
 		msg.Time.Format(time.RFC3339Nano), r.stored.Format(time.RFC3339Nano))
 }
 
-// consume passes on what a consumer delivers until that breaks off, and returns
-// the sequence number to continue with.
+// consume passes on the messages of a consumer until the consumer fails, and returns the sequence
+// number to continue with.
 func (r *Reader) consume(ctx context.Context, connected <-chan nats.Status, cons jetstream.Consumer, next uint64) uint64 {
-	// Not the client's own limit of bytes: it lets messages get lost.
+	// The client's own limit in bytes is not used: it loses messages.
 	ahead := readAheadBytes / max(r.js.Conn().MaxPayload(), 1)
 	it, err := cons.Messages(
 		jetstream.PullMaxMessages(min(max(ahead, readAheadMin), readAheadMax)),
@@ -239,7 +233,7 @@ func (r *Reader) consume(ctx context.Context, connected <-chan nats.Status, cons
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	go func() {
-		// A consumer does not outlive its server: do not wait to miss it.
+		// A consumer does not survive a restart of its server: do not wait for missed heartbeats.
 		select {
 		case <-connected:
 			end()
@@ -252,7 +246,7 @@ func (r *Reader) consume(ctx context.Context, connected <-chan nats.Status, cons
 			return next
 		}
 		meta, err := msg.Metadata()
-		// A message that got lost on its way shows in the consumer's numbers.
+		// The consumer's numbers reveal a message that was lost on the way.
 		if err != nil || meta.Sequence.Consumer != delivered || meta.Sequence.Stream < next {
 			return next
 		}
@@ -276,9 +270,9 @@ func (r *Reader) consume(ctx context.Context, connected <-chan nats.Status, cons
 	}
 }
 
-// await returns the consumer's next message. A consumer that gives none although
-// the stream had one when it was last looked at, and still has it, stands still:
-// one of a cluster may, and says all the time that it is alive.
+// await returns the consumer's next message. It gives up on a consumer that delivers nothing
+// although the stream had a message at the last check and still has it: a consumer in a cluster may
+// stall while its heartbeats continue.
 func (r *Reader) await(ctx context.Context, it jetstream.MessagesContext, next uint64) (jetstream.Msg, error) {
 	for owed := false; ; {
 		wait, cancel := context.WithTimeout(ctx, readStall)
@@ -299,8 +293,8 @@ func (r *Reader) await(ctx context.Context, it jetstream.MessagesContext, next u
 	}
 }
 
-// Trouble returns why the reader cannot read at the moment, nil while it can: it
-// keeps trying, and Next does not tell. It may be called from any goroutine.
+// Trouble returns why the reader cannot read at the moment, or nil: it keeps trying, and Next does
+// not report it. Trouble may be called from any goroutine.
 func (r *Reader) Trouble() error {
 	if err := r.trouble.Load(); err != nil {
 		return *err
@@ -308,10 +302,10 @@ func (r *Reader) Trouble() error {
 	return nil
 }
 
-// Next waits for a message and returns it with those that follow within wait, or are there already
-// where one was the stream's last, at most limit of them and a few megabytes. It returns ctx's error, ErrTrimmed,
-// ErrBehind or ErrReplaced, or why the reader ended otherwise. It must be called from one
-// goroutine.
+// Next waits for a message and returns it with those that arrive within wait, at most limit
+// messages and a few megabytes. At the stream's last message it returns at once with what is there.
+// It returns ctx's error, ErrTrimmed, ErrBehind or ErrReplaced, or another reason why the reader
+// ended. It must be called from one goroutine.
 func (r *Reader) Next(ctx context.Context, limit int, wait time.Duration) ([]Message, error) {
 	if len(r.batch) == 0 {
 		if err := r.gather(ctx, limit, wait); err != nil {
@@ -372,12 +366,12 @@ func (r *Reader) gather(ctx context.Context, limit int, wait time.Duration) erro
 	return nil
 }
 
-// checkMissing tells messages that were erased one by one, which is meant, from
-// a beginning that was trimmed off before it was read: a stream that begins
-// before the first message missing was not trimmed up to there.
+// checkMissing distinguishes messages that were erased one by one, which is intended, from a
+// beginning that was trimmed before it was read: a stream that starts before the first missing
+// message was not trimmed up to there.
 //
-// A deadline of ctx's is for waiting for messages. Where there are some, a server
-// that answers slowly must not keep them back indefinitely.
+// A deadline of ctx limits the wait for messages. It does not apply here, because messages that are
+// already read must not wait indefinitely for a slow server.
 func (r *Reader) checkMissing(ctx context.Context) error {
 	look, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
@@ -402,9 +396,8 @@ func (r *Reader) checkMissing(ctx context.Context) error {
 	return nil
 }
 
-// Close stops reading. It waits for nothing from the server, but may have to wait
-// until the client gives up an attempt to connect (nats.Timeout, 2 s where nothing
-// else is set). It may be called more than once.
+// Close stops reading. It does not wait for the server, but may wait until the client gives up an
+// attempt to connect (nats.Timeout, 2 s by default). It may be called more than once.
 func (r *Reader) Close() {
 	r.stop()
 	<-r.done

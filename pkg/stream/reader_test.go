@@ -30,8 +30,7 @@ func openReader(t testing.TB, js jetstream.JetStream, start uint64) *stream.Read
 	return r
 }
 
-// requireRead reads until it has the message at last, and returns the numbers
-// of those it got.
+// requireRead reads up to the message at last, and returns the numbers of the messages it got.
 func requireRead(t testing.TB, r *stream.Reader, last uint64) []uint64 {
 	t.Helper()
 	var got []uint64
@@ -124,8 +123,8 @@ func TestNextLimits(t *testing.T) {
 	require.Equal(t, upTo(20, 22), requireRead(t, r, 22))
 }
 
-// Behind the stream's last message nothing is waited for: a post is in the index at once, however
-// long a batch may wait for more.
+// At the stream's last message the reader does not wait: a post is indexed at once, however long a
+// batch may wait for more.
 func TestNextDoesNotWaitAtTheTip(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
@@ -157,7 +156,7 @@ func TestReadOverErasedMessages(t *testing.T) {
 	for _, start := range []uint64{3, 4, 100, 299} {
 		require.Equal(t, upTo(start, 300, erased...), requireRead(t, openReader(t, js, start), 300))
 	}
-	// At the end: nothing to read, and what comes next is not missed.
+	// At the end: there is nothing to read, and the next message is not missed.
 	erase(t, js, 300)
 	r := openReader(t, js, 300)
 	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(301, 1)))
@@ -222,8 +221,8 @@ func TestTrimmed(t *testing.T) {
 	})
 }
 
-// TestReadOverRestartsAndCuts: servers restart, connections break, and nothing
-// is lost or comes twice.
+// TestReadOverRestartsAndCuts: servers restart, connections break, and no message is lost or
+// repeated.
 func TestReadOverRestartsAndCuts(t *testing.T) {
 	t.Parallel()
 	const total, chunk = 6000, 500
@@ -262,8 +261,8 @@ func TestReadOverRestartsAndCuts(t *testing.T) {
 	require.Equal(t, upTo(1, total), got)
 }
 
-// TestReadOverALostConsumer: the server forgets the reader's consumer, as after
-// a long pause, without a word.
+// TestReadOverALostConsumer: the server drops the reader's consumer without notice, as after a long
+// pause.
 func TestReadOverALostConsumer(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
@@ -280,7 +279,7 @@ func TestReadOverALostConsumer(t *testing.T) {
 	require.Equal(t, upTo(11, 20), requireRead(t, r, 20))
 }
 
-// noConsumers is a server that makes no consumers while refuse is set.
+// noConsumers is a server that creates no consumers while refuse is set.
 type noConsumers struct {
 	jetstream.JetStream
 	refuse atomic.Bool
@@ -293,8 +292,8 @@ func (s *noConsumers) CreateConsumer(ctx context.Context, name string, cfg jetst
 	return s.JetStream.CreateConsumer(ctx, name, cfg) //nolint:wrapcheck // as it is
 }
 
-// TestTroubleIsTold: a reader that the server gives no other consumer reports it, and
-// continues once it does.
+// TestTroubleIsTold: a reader that cannot get another consumer reports it, and continues once it
+// can.
 func TestTroubleIsTold(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
@@ -332,8 +331,8 @@ func TestStreamReplacedByAShorterOne(t *testing.T) {
 	require.ErrorIs(t, err, stream.ErrBehind)
 }
 
-// TestStreamReplacedByALongerOne: another stream that has grown past where reading
-// was is told by what it holds there, though it holds the same events.
+// TestStreamReplacedByALongerOne: a different stream that has grown past the reader's place is
+// recognized by its message there, even though it holds the same events.
 func TestStreamReplacedByALongerOne(t *testing.T) {
 	t.Parallel()
 	var dir, other string
@@ -368,7 +367,7 @@ func TestSlowReaderHoldsLittle(t *testing.T) {
 	require.NoError(t, err)
 	r := openReader(t, mine, 1)
 	got := requireRead(t, r, 1)
-	// It asks for no more than its share, however long none is taken.
+	// The reader requests only its share, however long no message is taken.
 	var seen uint64
 	poll.Until(t, patience, func() (bool, string) {
 		st, err := js.Stream(t.Context(), stream.Posts)
@@ -419,7 +418,7 @@ func TestCloseIsPrompt(t *testing.T) {
 				r.Close()
 				r.Close()
 			}
-			// The client holds its lock while it connects; for either reader once.
+			// The client holds its lock while it connects, once for each reader.
 			require.Less(t, time.Since(begun), 4*nats.DefaultTimeout)
 			require.ErrorContains(t, <-waiting, "closed")
 		})
@@ -439,9 +438,8 @@ func TestReaderEndsWithItsConnection(t *testing.T) {
 	require.NotErrorIs(t, err, context.DeadlineExceeded)
 }
 
-// TestSlowServerBehindAGap: a deadline is for waiting for messages. A server that takes
-// longer to say whether the stream was trimmed must not keep them back; but who is told
-// to stop does.
+// TestSlowServerBehindAGap: a deadline limits the wait for messages. A server that takes longer to
+// say whether the stream was trimmed must not hold them back, but a canceled caller stops.
 func TestSlowServerBehindAGap(t *testing.T) {
 	t.Parallel()
 	for name, stopped := range map[string]bool{"deadline": false, "stopped": true} {

@@ -10,8 +10,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
-// A consumer that says it is alive and gives nothing, although there is
-// something, is left. One that is paused is such a consumer.
+// A consumer that sends heartbeats but delivers nothing, although there are messages, is abandoned.
+// A paused consumer behaves like that.
 func TestReadPastAConsumerThatStandsStill(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
@@ -35,7 +35,7 @@ func TestReadPastAConsumerThatStandsStill(t *testing.T) {
 	require.Equal(t, upTo(6, 10), requireRead(t, r, 10))
 }
 
-// Copies are not compressed; a stream that was gets a log line.
+// Copies are not compressed; a stream that was compressed gets a log line.
 func TestCompression(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)

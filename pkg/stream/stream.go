@@ -22,8 +22,8 @@ const (
 	IngestLog = "INGEST_LOG"
 	// Leases is the key-value bucket of the writer's lease.
 	Leases = "TAGSTREAM_LEASES"
-	// Positions is the key-value bucket of the position that the writer resumes
-	// from where the stream is empty.
+	// Positions is the key-value bucket of the position from which the writer resumes if the stream
+	// is empty.
 	Positions = "TAGSTREAM_POSITIONS"
 
 	postsPrefix      = "posts."
@@ -31,16 +31,15 @@ const (
 	ingestLogSubject = "ingest_log"
 )
 
-// LeaseTTL is how long a lease outlives its holder's last renewal: the longest
-// time without a writer after one died.
+// LeaseTTL is how long a lease outlives its holder's last renewal: the longest time without a
+// writer after one dies.
 const LeaseTTL = 6 * time.Second
 
-// Subject is where events of a kind are published. The kind is the only token
-// behind the prefix: DIDs stay out of subjects, did:web ones have dots.
+// Subject returns the subject of events of a kind. The kind is the only token after the prefix:
+// DIDs are not part of subjects, because did:web ones contain dots.
 func Subject(kind event.Kind) string { return postsPrefix + string(kind) }
 
-// JetStream returns the API of the streams that are in a JetStream domain, "" for
-// the server's own.
+// JetStream returns the API of the streams in a JetStream domain; "" is the server's own.
 func JetStream(nc *nats.Conn, domain string) (jetstream.JetStream, error) {
 	if domain == "" {
 		return jetstream.New(nc)
@@ -50,18 +49,17 @@ func JetStream(nc *nats.Conn, domain string) (jetstream.JetStream, error) {
 
 // State is the extent of the stream of events.
 type State struct {
-	// First and Last are the sequence numbers at its ends. An empty stream
-	// has First = Last+1.
+	// First and Last are the sequence numbers at its ends. An empty stream has First = Last+1.
 	First, Last uint64
 	// Bytes is its size on disk.
 	Bytes uint64
-	// MaxBytes and MaxAge are beyond what it is trimmed, 0 where it is not.
+	// MaxBytes and MaxAge are the bounds beyond which it is trimmed, 0 if there is none.
 	MaxBytes int64
 	MaxAge   time.Duration
 }
 
-// GetState returns the extent of the stream of events. The error is
-// jetstream.ErrStreamNotFound where ingest has not created it yet.
+// GetState returns the extent of the stream of events. The error is jetstream.ErrStreamNotFound if
+// ingest has not created it yet.
 func GetState(ctx context.Context, js jetstream.JetStream) (State, error) {
 	s, err := js.Stream(ctx, Posts)
 	if err != nil {
@@ -75,14 +73,14 @@ func GetState(ctx context.Context, js jetstream.JetStream) (State, error) {
 	return state, nil
 }
 
-// Storage is what the account that the streams are in takes of the server's disk.
+// Storage is the server disk used by the account that owns the streams.
 type Storage struct {
 	Bytes uint64
-	// Limit is how much it may take, 0 where the account has no limit.
+	// Limit is the account's limit, 0 if it has none.
 	Limit int64
 }
 
-// GetStorage returns what the streams take together.
+// GetStorage returns what all streams of the account use together.
 func GetStorage(ctx context.Context, js jetstream.JetStream) (Storage, error) {
 	a, err := js.AccountInfo(ctx)
 	if err != nil {
@@ -91,8 +89,8 @@ func GetStorage(ctx context.Context, js jetstream.JetStream) (Storage, error) {
 	return Storage{Bytes: a.Store, Limit: max(a.Limits.MaxStore, 0)}, nil
 }
 
-// CheckIndex checks that an index at message seq, which came from source, is of this stream,
-// whose state was read after that. The error is ErrBehind where the stream ends before that
+// CheckIndex checks that an index whose last message is seq, made from source, belongs to this
+// stream. st must be read after the index. The error is ErrBehind if the stream ends before that
 // message, or CheckSource's.
 func CheckIndex(ctx context.Context, js jetstream.JetStream, st State, seq uint64, source event.Position) error {
 	if seq > st.Last {
@@ -101,13 +99,12 @@ func CheckIndex(ctx context.Context, js jetstream.JetStream, st State, seq uint6
 	return CheckSource(ctx, js, seq, source)
 }
 
-// CheckSource compares the upstream position in the message at seq, its Source
-// or its Checkpoint, with the one that an index has of it (a store.Checkpoint). A message that is
-// gone or no event says nothing.
-// The error wraps ErrReplaced, or is the server's.
+// CheckSource compares the upstream position in the message at seq, its Source or its Checkpoint,
+// with the one that an index recorded for it (a store.Checkpoint). A message that is gone or is not
+// an event proves nothing. The error wraps ErrReplaced, or is the server's.
 func CheckSource(ctx context.Context, js jetstream.JetStream, seq uint64, want event.Position) error {
-	// Nothing to compare in a new index, nor where the message is a dead letter: a newer
-	// program may be able to read it.
+	// There is nothing to compare in a new index, or if the message is a dead letter, which a newer
+	// program may be able to read.
 	if seq == 0 || want.Seq == 0 {
 		return nil
 	}
@@ -129,8 +126,8 @@ func CheckSource(ctx context.Context, js jetstream.JetStream, seq uint64, want e
 	return nil
 }
 
-// GetMessage returns the message at seq, nil where it was erased or trimmed, or
-// never was: the stream's leader says so.
+// GetMessage returns the message at seq, or nil if the stream's leader says that it was erased,
+// trimmed, or never existed.
 func GetMessage(ctx context.Context, js jetstream.JetStream, seq uint64) (*jetstream.RawStreamMsg, error) {
 	msg, err := askLeader(ctx, js, Posts, question{Seq: seq})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
@@ -142,21 +139,20 @@ func GetMessage(ctx context.Context, js jetstream.JetStream, seq uint64) (*jetst
 	return msg, nil
 }
 
-// errNotOurs marks a last message that some other program wrote.
+// errNotOurs marks a last message that another program wrote.
 var errNotOurs = errors.New("the stream's last message is not an event")
 
-// end is how the stream ends.
+// end describes the end of the stream.
 type end struct {
-	// seq is the last sequence number ever given, 0 where none was: what the
-	// next message follows.
+	// seq is the last sequence number ever given, 0 if none was. The next message follows it.
 	seq uint64
-	// event is the last message there is, nil where none is, and batch the
-	// batch that it was stored with.
+	// event is the last existing message, nil if there is none. batch is the batch that it was
+	// stored with.
 	event *event.Event
 	batch string
 }
 
-// readEnd reads how the stream ends.
+// readEnd reads the end of the stream.
 func readEnd(ctx context.Context, js jetstream.JetStream) (end, error) {
 	s, err := js.Stream(ctx, Posts)
 	if err != nil {
@@ -166,7 +162,7 @@ func readEnd(ctx context.Context, js jetstream.JetStream) (end, error) {
 	if st.Msgs == 0 {
 		return end{seq: st.LastSeq}, nil
 	}
-	// Not the one at LastSeq, which may be erased: the last that there is.
+	// Not the one at LastSeq, which may be erased, but the last existing one.
 	msg, err := askLeader(ctx, js, Posts, question{LastFor: postsPrefix + ">"})
 	if err != nil {
 		return end{}, fmt.Errorf("read message %d of %s: %w", st.LastSeq, Posts, err)

@@ -16,14 +16,13 @@ import (
 )
 
 var (
-	// ErrFenced is returned by Append when another writer has appended since.
-	// The writer must stop, win the lease again, and continue with a new
-	// OpenWriter, which reads what of the batch is stored: nothing, or all of
-	// it in front of the other's.
+	// ErrFenced is returned by Append if another writer has appended to the stream. The caller must
+	// stop, win the lease again, and continue with a new OpenWriter, which finds what is stored of
+	// the batch: nothing, or all of it before the other writer's messages.
 	ErrFenced = errors.New("another writer has appended to the stream")
-	// ErrFull is returned by Append when the stream or its disk has no room.
-	// The writer's Seq says how many of the events are stored; the others may
-	// be appended again once an operator has made room.
+	// ErrFull is returned by Append if the stream or its disk has no room. The writer's Seq says
+	// how many of the events are stored; the others may be appended again once an operator has made
+	// room.
 	ErrFull = errors.New("the stream has no room")
 )
 
@@ -33,10 +32,9 @@ const (
 	// maxBatchBytes keeps a batch well inside what a server stages in memory.
 	maxBatchBytes = 8 << 20
 
-	// batchHeader names the batch that a message was stored with: the writer's
-	// id and a random part.
+	// batchHeader names the batch of a message: the writer's id and a random part.
 	batchHeader = "Tagstream-Batch"
-	// traceHeader is that of W3C's Trace Context, on messages that are traced.
+	// traceHeader is the W3C Trace Context header, on traced messages.
 	traceHeader = "traceparent"
 
 	publishTimeout  = 10 * time.Second
@@ -50,17 +48,16 @@ const (
 type Writer struct {
 	js jetstream.JetStream
 	id string
-	// seq is the stream's last sequence as far as this writer knows: what the
-	// next batch expects.
+	// seq is the stream's last sequence as far as this writer knows: the next batch expects it.
 	seq     uint64
 	last    event.Position
 	onError func(error)
 	timeout time.Duration // of one exchange with the server
 }
 
-// OpenWriter reads where the stream ends and returns a writer that appends
-// there. id names this run of the program in the messages' headers. onError, if
-// not nil, is called with each failed attempt that will be retried.
+// OpenWriter reads the end of the stream and returns a writer that appends there. id names this run
+// of the program in message headers. onError, if not nil, is called with each failed attempt that
+// will be retried.
 func OpenWriter(ctx context.Context, js jetstream.JetStream, id string, onError func(error)) (*Writer, error) {
 	if onError == nil {
 		onError = func(error) {}
@@ -77,27 +74,26 @@ func OpenWriter(ctx context.Context, js jetstream.JetStream, id string, onError 
 	return w, nil
 }
 
-// Seq is the sequence number of the last message that the writer knows of.
+// Seq returns the sequence number of the last message that the writer knows of.
 func (w *Writer) Seq() uint64 { return w.seq }
 
-// Last is the checkpoint of the stream's last message, zero where the
-// stream holds none: where reading upstream resumes. Where the last messages
-// were erased it is that of the last one left, and some events come again.
+// Last returns the checkpoint of the stream's last message, from which reading upstream resumes; it
+// is zero if the stream is empty. If the last messages were erased, it is that of the last
+// remaining one, and some events are read again.
 func (w *Writer) Last() event.Position { return w.last }
 
-// MaxPayload is the largest encoded event that the server takes, in bytes.
+// MaxPayload returns the largest encoded event that the server accepts, in bytes.
 func (w *Writer) MaxPayload() int {
 	return int(w.js.Conn().MaxPayload()) - payloadHeadroom
 }
 
-// Append stores events in order, in as many atomic batches as they need, and
-// returns when the server has acknowledged all of them. It retries for as long
-// as ctx lasts what may pass by itself: a server that is away or slow.
+// Append stores events in order, in as many atomic batches as they need, and returns when the
+// server has acknowledged all of them. It retries temporary failures until ctx ends: a server that
+// is away or slow.
 //
-// The error is ErrFenced, ErrFull, ctx's, or that of an event that cannot be
-// encoded or is over the server's payload limit (nats.ErrMaxPayload). Seq and
-// Last say how far it came. On ctx's error more may be stored, or be stored
-// yet: only a new OpenWriter tells.
+// The error is ErrFenced, ErrFull, ctx's, or that of an event that cannot be encoded or exceeds the
+// server's payload limit (nats.ErrMaxPayload). Seq and Last say how far Append got. After ctx's
+// error more may be stored, now or later: only a new OpenWriter can tell.
 func (w *Writer) Append(ctx context.Context, events []*event.Event) error {
 	for len(events) > 0 {
 		msgs, err := nextBatch(events)
@@ -113,7 +109,7 @@ func (w *Writer) Append(ctx context.Context, events []*event.Event) error {
 	return nil
 }
 
-// nextBatch encodes as many of the events as one batch takes, at least one.
+// nextBatch encodes as many of the events as fit one batch, at least one.
 func nextBatch(events []*event.Event) ([]*nats.Msg, error) {
 	var msgs []*nats.Msg
 	bytes := 0
@@ -135,14 +131,13 @@ func nextBatch(events []*event.Event) ([]*nats.Msg, error) {
 	return msgs, nil
 }
 
-// appendBatch stores one batch or returns an error that retrying cannot mend.
+// appendBatch stores one batch or returns an error that retrying cannot fix.
 //
-// A crash anywhere in here leaves the stream with the whole batch, without it,
-// or, where the server's storage failed as well, with the front of it; the next
-// OpenWriter reads which.
+// After a crash anywhere in here the stream has the whole batch, nothing of it or, if the server's
+// storage failed too, the front of it; the next OpenWriter reads which.
 func (w *Writer) appendBatch(ctx context.Context, events []*event.Event, msgs []*nats.Msg) error {
-	// Unique to the call, not to the writer: a batch that the caller gave up on
-	// may be stored long after, and must not be taken for a later one.
+	// Unique to the call, not to the writer: a batch that the caller gave up on may be stored much
+	// later, and must not be mistaken for a later one.
 	batch := w.id + "." + rand.Text()[:10]
 	delay := retryMin
 	for {
@@ -184,15 +179,13 @@ func (w *Writer) appendBatch(ctx context.Context, events []*event.Event, msgs []
 	}
 }
 
-// lookBack reads the stream's last message to learn how many of the n messages
-// in flight are stored. A batch whose commit is still on its way can arrive
-// after this look and win; the retry then fails on its expected sequence and
-// the next look finds it stored.
+// lookBack reads the stream's last message to learn how many of the n messages in flight are
+// stored. A batch whose commit is still on its way can arrive after this look and win; the retry
+// then fails on its expected sequence, and the next look finds it stored.
 //
-// Between none and all it is where the server ran out of storage in the middle
-// of the commit: then it keeps the front of the batch, and may store the rest
-// when it is started again. The retry, which begins behind that front, fails in
-// the same way if so.
+// A number between none and all means that the server ran out of storage in the middle of the
+// commit: it keeps the front of the batch, and may store the rest when it is restarted. The retry,
+// which starts after that front, then fails in the same way.
 func (w *Writer) lookBack(ctx context.Context, batch string, n int) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
@@ -212,7 +205,7 @@ func (w *Writer) lookBack(ctx context.Context, batch string, n int) (int, error)
 
 // publish makes one attempt at storing a batch.
 func (w *Writer) publish(ctx context.Context, msgs []*nats.Msg, batch string) (uint64, error) {
-	// One that does not know batches stores their messages one by one.
+	// A server that does not know batches would store the messages one by one.
 	if err := CheckServer(w.js.Conn()); err != nil {
 		return 0, err
 	}
@@ -246,14 +239,14 @@ func isWrongLastSequence(err error) bool {
 
 // Error codes of the server that the client library has no names for.
 const (
-	// A stream without room, or no room for a stream.
+	// No room in the stream, or no room for a stream.
 	errCodeAccountResources      jetstream.ErrorCode = 10002 // the account's limit
 	errCodeNoPeers               jetstream.ErrorCode = 10005 // no servers of a cluster have it
 	errCodeInsufficientResources jetstream.ErrorCode = 10023 // the server's max_file_store
 	errCodeStorageResources      jetstream.ErrorCode = 10047 // the same, for a reservation
 	errCodeStoreFailed           jetstream.ErrorCode = 10077 // the stream's own limit, under DiscardNew
 	errCodeStreamTooBig          jetstream.ErrorCode = 10122 // the account's limit of one stream
-	// An account wants a size for each stream.
+	// The account requires a size for each stream.
 	errCodeSizeRequired        jetstream.ErrorCode = 10113
 	errCodeReplicasUnclustered jetstream.ErrorCode = 10074 // more than one without a cluster
 )
@@ -263,8 +256,8 @@ func isCode(err error, codes ...jetstream.ErrorCode) bool {
 	return errors.As(err, &api) && slices.Contains(codes, api.ErrorCode)
 }
 
-// isFull reports whether the server refused to store for want of room. A disk
-// that is full shows so only for a batch; a single message gets no answer.
+// isFull reports whether the server refused to store for lack of room. A full disk is reported only
+// for a batch; a single message gets no answer.
 func isFull(err error) bool {
 	return errors.Is(err, errNotStaged) || isCode(err, errCodeAccountResources, errCodeInsufficientResources, errCodeStoreFailed)
 }

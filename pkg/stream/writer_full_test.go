@@ -54,7 +54,7 @@ func TestAppendToAFullServer(t *testing.T) {
 	}
 }
 
-// TestAppendWhereNothingCanBeStaged: as on a disk that is full.
+// TestAppendWhereNothingCanBeStaged: as on a full disk.
 func TestAppendWhereNothingCanBeStaged(t *testing.T) {
 	t.Parallel()
 	var dir string
@@ -70,8 +70,8 @@ func TestAppendWhereNothingCanBeStaged(t *testing.T) {
 	requireStored(t, js, 10)
 }
 
-// fill appends batches until there is no room, and returns how many events are
-// stored. The server may keep the front of the batch for which it had none.
+// fill appends batches until there is no room, and returns how many events are stored. The server
+// may keep the front of the last batch.
 func fill(t *testing.T, js jetstream.JetStream, w *stream.Writer, size int) (stored int) {
 	t.Helper()
 	for {

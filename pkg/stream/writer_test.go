@@ -64,9 +64,8 @@ func TestAppendSplitsByBytes(t *testing.T) {
 	require.Len(t, batches, 2, "%v", batches)
 }
 
-// TestAppendOverFaults breaks the connection around the messages that decide,
-// in each form: what the writer asked for did not happen, or it did and the
-// writer does not know.
+// TestAppendOverFaults breaks the connection around the decisive messages, each time in both forms:
+// the request did not take effect, or it did and the writer does not know.
 func TestAppendOverFaults(t *testing.T) {
 	t.Parallel()
 	first := func(f frame) bool { return strings.HasPrefix(f.subject, "posts.") }
@@ -165,8 +164,8 @@ func TestFencedByAnotherWriter(t *testing.T) {
 	}
 }
 
-// TestLateBatchIsNotTakenForAnother: a batch that its writer gave up on is
-// stored in the end, just before another one of the same size and run.
+// TestLateBatchIsNotTakenForAnother: a batch that its writer gave up on is stored after all, just
+// before another one of the same size and run.
 func TestLateBatchIsNotTakenForAnother(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 4} {
@@ -284,8 +283,8 @@ func TestOpenWriter(t *testing.T) {
 	}
 }
 
-// TestSinglePublishIsTriedOnce: the client library's own retry of a publish
-// without an answer would come before the look at the stream.
+// TestSinglePublishIsTriedOnce: the client library's own retry of an unanswered publish would come
+// before the look at the stream.
 func TestSinglePublishIsTriedOnce(t *testing.T) {
 	t.Parallel()
 	s, direct := serve(t, natstest.Listen())
@@ -313,8 +312,8 @@ func TestSinglePublishIsTriedOnce(t *testing.T) {
 	require.Equal(t, int64(1), published.Load())
 }
 
-// TestAbandonedBatchesDoNotBlock: what failed attempts left on the server is
-// limited; the server forgets it, and the writer waits for that.
+// TestAbandonedBatchesDoNotBlock: the server limits what failed attempts leave behind and drops it
+// after a while; the writer waits for that.
 func TestAbandonedBatchesDoNotBlock(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t, natstest.With(func(o *server.Options) {
@@ -351,8 +350,8 @@ func TestAppendStopsWithItsContext(t *testing.T) {
 		require.Less(t, time.Since(begun), 5*time.Second)
 	}
 	s.Restart(t)
-	// What was given up may be stored, now or just behind the first look: then
-	// the writer that looked is fenced, and another look tells.
+	// The abandoned batch may be stored now or just after the first look: then the writer that
+	// looked is fenced, and another look tells.
 	var last int
 	poll.NoError(t, patience, func() error {
 		after, err := stream.OpenWriter(within(t, time.Second), js, "after", nil)
@@ -365,8 +364,8 @@ func TestAppendStopsWithItsContext(t *testing.T) {
 	requireStored(t, js, last)
 }
 
-// TestServerCompletesABatchAtItsRestart: a server that kept the front of a
-// batch stores the rest when it is started again, behind the writer's back.
+// TestServerCompletesABatchAtItsRestart: a server that kept the front of a batch stores the rest
+// when it is restarted, without the writer's knowledge.
 func TestServerCompletesABatchAtItsRestart(t *testing.T) {
 	t.Parallel()
 	s := natstest.Server(t, natstest.MaxStore(300_000))
@@ -401,8 +400,8 @@ func TestServerCompletesABatchAtItsRestart(t *testing.T) {
 	requireStored(t, js, size+10)
 }
 
-// TestTraceparentTravels: beside the encoding, on the messages of traced events
-// and no others, whatever becomes of the attempts before.
+// TestTraceparentTravels: outside the encoding, on the messages of traced events and no others,
+// whatever happens to earlier attempts.
 func TestTraceparentTravels(t *testing.T) {
 	t.Parallel()
 	s, js := serve(t, natstest.Listen())
@@ -438,8 +437,8 @@ func TestTraceparentTravels(t *testing.T) {
 	require.Equal(t, []string{"", parent, "", "", "", parent}, got)
 }
 
-// TestWriterRefusesAnOldServer: one that does not know batches would store their
-// messages one by one.
+// TestWriterRefusesAnOldServer: a server that does not know batches would store their messages one
+// by one.
 func TestWriterRefusesAnOldServer(t *testing.T) {
 	t.Parallel()
 	s, _ := serve(t, natstest.Listen())
