@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tagstream/tagstream/pkg/event"
 )
@@ -239,41 +241,62 @@ func (t *Tx) insertPosts(ctx context.Context, changes []PostChange) error {
 		}
 	}
 	for range maxKeyBumps {
-		if len(posts) == 0 {
-			return nil
+		taken, err := t.copyPosts(ctx, posts)
+		if err != nil || taken == nil {
+			return err
 		}
-		// In key order, so that neighbours share pages of the index.
-		slices.SortFunc(posts, func(a, b *Post) int { return bytes.Compare(a.Key[:], b.Key[:]) })
-		rows, _ := t.tx.Query(ctx, `
-			INSERT INTO posts (key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record, removed_rev, traits)
-			SELECT key, account_id, rkey, rev, cid,
-			       tags::text[], langs::text[], indexed_at, seq, record, removed_rev, traits
-			  FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-			              $8::timestamptz[], $9::bigint[], $10::text[], $11::text[], $12::smallint[])
-			    AS i(key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record, removed_rev, traits)
-			ON CONFLICT (key) DO NOTHING
-			RETURNING key`, columns(posts)...)
-		in := make(map[event.Key]bool, len(posts))
-		var key event.Key
-		if _, err := pgx.ForEachRow(rows, []any{&key}, func() error {
-			in[key] = true
-			return nil
-		}); err != nil {
-			return fmt.Errorf("insert %d posts: %w", len(posts), err)
-		}
-		var again []*Post
 		for _, p := range posts {
-			if !in[p.Key] {
+			if taken[p.Key] {
 				p.Key = p.Key.Next()
-				again = append(again, p)
 			}
+			taken[p.Key] = true
 		}
-		posts = again
 	}
-	if len(posts) == 0 {
-		return nil
+	return fmt.Errorf("insert %d posts: %w", len(posts), errCrowded)
+}
+
+// copyPosts inserts posts or, where a key is taken, none, and returns the keys that rows have.
+func (t *Tx) copyPosts(ctx context.Context, posts []*Post) (taken map[event.Key]bool, err error) {
+	// In key order, so that neighbours share pages of the index.
+	slices.SortFunc(posts, func(a, b *Post) int { return bytes.Compare(a.Key[:], b.Key[:]) })
+	// The savepoint makes no trip of its own, and is rarely returned to.
+	err = copyIn(ctx, t.tx, `
+		SAVEPOINT inserting;
+		COPY posts (key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record, removed_rev, traits) FROM STDIN (FORMAT binary);
+		RELEASE inserting`, len(posts), func(b []byte, i int) []byte {
+		p := posts[i]
+		b = appendBytes(rowOf(b, 12), p.Key[:])
+		b = appendBytes(appendBytes(appendBytes(appendInt(b, p.Account.ID), p.Rkey), p.Rev), p.CID)
+		b = appendTime(appendTexts(appendTexts(b, p.Tags), p.Langs), p.IndexedAt)
+		b = appendBytes(appendBytes(appendInt(b, int64(p.Seq)), p.Record), p.RemovedRev)
+		return binary.BigEndian.AppendUint16(appendLen(b, 2), uint16(event.TraitsOf(p.Record)))
+	})
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && refused.ConstraintName == "posts_pkey" {
+		return t.takenKeys(ctx, posts)
 	}
-	return fmt.Errorf("insert post %s/%s: %w", posts[0].Account.DID, posts[0].Rkey, errCrowded)
+	if err != nil {
+		return nil, fmt.Errorf("insert %d posts: %w", len(posts), err)
+	}
+	return nil, nil
+}
+
+// takenKeys returns which keys of posts that were not inserted have rows.
+func (t *Tx) takenKeys(ctx context.Context, posts []*Post) (taken map[event.Key]bool, err error) {
+	if _, err := t.tx.Exec(ctx, `ROLLBACK TO inserting`); err != nil {
+		return nil, fmt.Errorf("insert %d posts: %w", len(posts), err)
+	}
+	keys := make([]event.Key, len(posts))
+	for i, p := range posts {
+		keys[i] = p.Key
+	}
+	rows, _ := t.tx.Query(ctx, `SELECT key FROM posts WHERE key = ANY($1::uuid[])`, keys)
+	taken = map[event.Key]bool{}
+	var key event.Key
+	if _, err := pgx.ForEachRow(rows, []any{&key}, func() error { taken[key] = true; return nil }); err != nil {
+		return nil, fmt.Errorf("look up the keys of %d posts: %w", len(posts), err)
+	}
+	return taken, nil
 }
 
 func (t *Tx) updatePosts(ctx context.Context, changes []PostChange) error {

@@ -84,44 +84,28 @@ func (t *Tx) writeFeed(ctx context.Context, last int64, seq uint64) error {
 	}
 	type entry struct{ tag, pos int64 }
 	n := len(t.followed)
-	dids, rkeys, was, tags := make([]string, n), make([]string, n), make([]bool, n), make([]string, n)
 	var entries []entry
 	for i, f := range t.followed {
-		dids[i], rkeys[i], was[i], tags[i] = f.did, f.rkey, f.was, arrayLiteral(f.tags)
 		for _, tag := range f.tags {
 			entries = append(entries, entry{tag, last + int64(i) + 1})
 		}
 	}
 	// In the order of the index: neighbours share its pages.
 	slices.SortFunc(entries, func(a, b entry) int { return cmp.Or(cmp.Compare(a.tag, b.tag), cmp.Compare(a.pos, b.pos)) })
-	hashes, positions := make([]int64, len(entries)), make([]int64, len(entries))
-	for i, e := range entries {
-		hashes[i], positions[i] = e.tag, e.pos
-	}
-	batch := &pgx.Batch{}
-	batch.Queue(`
-		INSERT INTO changes (pos, did, rkey, was, at, tags)
-		SELECT $1 + n, did, rkey, was, clock_timestamp(), tags::bigint[]
-		  FROM unnest($2::text[], $3::text[], $4::bool[], $5::text[]) WITH ORDINALITY AS i(did, rkey, was, tags, n)`, last, dids, rkeys, was, tags)
-	batch.Queue(`INSERT INTO change_tags (tag, pos) SELECT * FROM unnest($1::bigint[], $2::bigint[])`, hashes, positions)
-	if err := t.tx.SendBatch(ctx, batch).Close(); err != nil {
+	if err := copyIn(ctx, t.tx, `COPY changes (pos, did, rkey, was, at, tags) FROM STDIN (FORMAT binary)`, n, func(b []byte, i int) []byte {
+		f := t.followed[i]
+		b = appendBytes(appendBytes(appendInt(rowOf(b, 6), last+int64(i)+1), f.did), f.rkey)
+		return appendInts(appendTime(appendBool(b, f.was), t.now), f.tags)
+	}); err != nil {
 		return fmt.Errorf("write %d changes: %w", n, err)
+	}
+	if err := copyIn(ctx, t.tx, `COPY change_tags (tag, pos) FROM STDIN (FORMAT binary)`, len(entries), func(b []byte, i int) []byte {
+		return appendInt(appendInt(rowOf(b, 2), entries[i].tag), entries[i].pos)
+	}); err != nil {
+		return fmt.Errorf("write the tags of %d changes: %w", n, err)
 	}
 	t.written = int64(n)
 	return nil
-}
-
-// arrayLiteral writes numbers as Postgres has arrays of them: an array of arrays would
-// have to be rectangular.
-func arrayLiteral(numbers []int64) string {
-	b := []byte{'{'}
-	for i, n := range numbers {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = fmt.Append(b, n)
-	}
-	return string(append(b, '}'))
 }
 
 // announceLater has all posts of an account written into the feed that came in sight at the

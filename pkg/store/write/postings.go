@@ -115,12 +115,10 @@ func (t *Tx) diff(ctx context.Context, dict *terms, table, column string, change
 			return nil, nil, fmt.Errorf("delete %d rows of %s: %w", len(gone), table, err)
 		}
 	}
-	if len(entered) > 0 {
-		ids, keys := arrays(entered)
-		if _, err := t.tx.Exec(ctx, `
-			INSERT INTO `+table+` (`+column+`, key) SELECT * FROM unnest($1::bigint[], $2::uuid[])`, ids, keys); err != nil {
-			return nil, nil, fmt.Errorf("insert %d rows of %s: %w", len(entered), table, err)
-		}
+	if err := copyIn(ctx, t.tx, `COPY `+table+` (`+column+`, key) FROM STDIN (FORMAT binary)`, len(entered), func(b []byte, i int) []byte {
+		return appendBytes(appendInt(rowOf(b, 2), entered[i].id), entered[i].key[:])
+	}); err != nil {
+		return nil, nil, fmt.Errorf("insert %d rows of %s: %w", len(entered), table, err)
 	}
 	return gone, entered, nil
 }

@@ -133,6 +133,7 @@ type Removed struct {
 // Tx reads and changes rows inside one Apply.
 type Tx struct {
 	tx                  pgx.Tx
+	now                 time.Time // when it began, by the database
 	tagTerms, langTerms *terms
 	// firstHour is the first hour that tag_hours counts.
 	firstHour int64

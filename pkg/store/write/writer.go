@@ -102,7 +102,7 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from store.Checkpo
 			return err
 		}
 		tx = &Tx{
-			tx: ptx, payloads: w.payloads, tagTerms: w.tags, langTerms: w.langs, firstHour: keys.Hour(earlier(from.Source.Time, time.Now())) - hoursKept,
+			tx: ptx, now: from.now, payloads: w.payloads, tagTerms: w.tags, langTerms: w.langs, firstHour: keys.Hour(earlier(from.Source.Time, time.Now())) - hoursKept,
 			ignoreConsent: from.ignoreConsent, denies: from.denies, unlisted: w.Unlisted(), from: from.Seq, live: w.schema == store.Live, leader: leader,
 		}
 		to, err := fold(tx, from.Checkpoint)
@@ -189,6 +189,7 @@ type checkpoint struct {
 	store.Checkpoint
 	epoch, changes int64
 	holder         string
+	now            time.Time // by the database
 	ignoreConsent  bool
 	denies         bool
 	unlisted       *[16]byte
@@ -198,8 +199,8 @@ func readCheckpoint(ctx context.Context, q querier, lock string) (cp checkpoint,
 	var version int
 	err = q.QueryRow(ctx, `
 		SELECT seq, source_host, source_seq, source_time, sync_did, sync_rev, sync_time, sync_fixed, epoch, holder, changes, ignore_consent, unlisted_from, writer_version,
-		       EXISTS (SELECT FROM denied_accounts) FROM checkpoint `+lock).
-		Scan(&cp.Seq, &cp.Source.Host, &cp.Source.Seq, &cp.Source.Time, &cp.Sync.DID, &cp.Sync.Rev, &cp.Sync.Time, &cp.Sync.Fixed, &cp.epoch, &cp.holder, &cp.changes, &cp.ignoreConsent, &cp.unlisted, &version, &cp.denies)
+		       EXISTS (SELECT FROM denied_accounts), clock_timestamp() FROM checkpoint `+lock).
+		Scan(&cp.Seq, &cp.Source.Host, &cp.Source.Seq, &cp.Source.Time, &cp.Sync.DID, &cp.Sync.Rev, &cp.Sync.Time, &cp.Sync.Fixed, &cp.epoch, &cp.holder, &cp.changes, &cp.ignoreConsent, &cp.unlisted, &version, &cp.denies, &cp.now)
 	if err != nil {
 		return cp, fmt.Errorf("read the checkpoint: %w", pg.NotMigrated(err))
 	}
