@@ -1,6 +1,9 @@
 package stream_test
 
 import (
+	"context"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -8,6 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/natstest"
+	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
 // A consumer that sends heartbeats but delivers nothing, although there are messages, is abandoned.
@@ -47,4 +52,74 @@ func TestCompression(t *testing.T) {
 	s, err = js.UpdateStream(t.Context(), c)
 	require.NoError(t, err)
 	require.Equal(t, jetstream.NoCompression, s.CachedInfo().Config.Compression)
+}
+
+func TestSlowReaderHoldsLittle(t *testing.T) {
+	t.Parallel()
+	s, js := serve(t)
+	w := openWriter(t, js)
+	for i := range 8 {
+		require.NoError(t, w.Append(t.Context(), numbered(i*1000+1, 1000)))
+	}
+	nc := s.Conn(t)
+	mine, err := jetstream.New(nc)
+	require.NoError(t, err)
+	r := openReader(t, mine, 1)
+	got := requireRead(t, r, 1)
+	// The reader requests only its share, however long no message is taken.
+	var seen uint64
+	poll.Until(t, patience, func() (bool, string) {
+		st, err := js.Stream(t.Context(), stream.Posts)
+		require.NoError(t, err)
+		var delivered uint64
+		for info := range st.ListConsumers(t.Context()).Info() {
+			delivered = max(delivered, info.Delivered.Stream)
+		}
+		stable := delivered == seen && delivered > 0
+		seen = delivered
+		return stable, fmt.Sprint(delivered)
+	})
+	require.LessOrEqual(t, seen, uint64(4000))
+	require.Equal(t, upTo(1, 8000), append(got, requireRead(t, r, 8000)...), "and continues")
+}
+
+func TestSlowServerBehindAGap(t *testing.T) {
+	t.Parallel()
+	for name, stopped := range map[string]bool{"deadline": false, "stopped": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, js := serve(t, natstest.Listen())
+			p := newProxy(t, s)
+			require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 10)))
+			erase(t, js, 5)
+			r := openReader(t, p.jetStream(t), 1)
+			batch, err := r.Next(within(t, patience), 4, patience)
+			require.NoError(t, err)
+			require.Len(t, batch, 4)
+
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			if stopped {
+				ctx, cancel = context.WithCancel(t.Context())
+			}
+			defer cancel()
+			p.onFrame(func(f frame) verdict {
+				if !strings.HasPrefix(f.subject, "$JS.API.STREAM.INFO") {
+					return pass
+				}
+				if stopped {
+					cancel()
+					return lose
+				}
+				<-ctx.Done()
+				return pass
+			})
+			batch, err = r.Next(ctx, 1, 0)
+			if stopped {
+				require.ErrorIs(t, err, context.Canceled)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, uint64(6), batch[0].Seq)
+		})
+	}
 }
