@@ -15,12 +15,12 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// HeldError says that another process, or another part of this one, holds the
-// directory. Trying again helps only once the holder is gone.
+// HeldError means that another process, or another part of this one, holds the directory. Retrying
+// helps only once the holder is gone.
 type HeldError struct {
 	// Dir is the directory as given to Acquire.
 	Dir string
-	// PID is the holder's process id, or 0 where the file does not tell.
+	// PID is the holder's process id, or 0 if the file does not say.
 	PID int
 }
 
@@ -31,9 +31,10 @@ func (e *HeldError) Error() string {
 	return fmt.Sprintf("directory %s is in use by process %d", e.Dir, e.PID)
 }
 
-// Acquire locks dir, which must exist and be writable, without waiting. It returns a *HeldError
-// when the directory is taken, also by this process. Close releases it, twice is harmless; the file
-// stays, since removing it would let two processes lock two different files of that name.
+// Acquire locks dir, which must exist and be writable, without waiting. It returns a *HeldError if
+// the directory is already locked, even by this process. Close releases the lock; closing twice is
+// harmless. The file stays, since removing it would let two processes lock two different files of
+// that name.
 func Acquire(dir string) (*flock.Flock, error) {
 	lock := flock.New(filepath.Join(dir, "lock"))
 	switch held, err := lock.TryLock(); {
@@ -43,7 +44,7 @@ func Acquire(dir string) (*flock.Flock, error) {
 		return nil, &HeldError{Dir: dir, PID: holder(lock.Path())}
 	}
 	// The id is only for people: a crash between the lock and the write leaves an older id in the
-	// file, and the lock holds all the same.
+	// file, but the lock still holds.
 	if err := writeHolder(lock.Path()); err != nil {
 		_ = lock.Close() // the first error says what is wrong
 		return nil, fmt.Errorf("write the process id to %s: %w", lock.Path(), err)
@@ -51,7 +52,8 @@ func Acquire(dir string) (*flock.Flock, error) {
 	return lock, nil
 }
 
-// writeHolder writes this process's id over the last one in one write, so that no reader sees half of it.
+// writeHolder replaces the previous id with this process's id in a single write, so that no reader
+// sees half of it.
 func writeHolder(path string) error {
 	file, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
@@ -61,7 +63,7 @@ func writeHolder(path string) error {
 	return errors.Join(err, file.Close())
 }
 
-// holder reads a process id, 0 where the file does not tell.
+// holder reads a process id, or returns 0 if the file has none.
 func holder(path string) int {
 	text, _ := os.ReadFile(path)
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))

@@ -95,7 +95,7 @@ func TestHeldByAnotherProcess(t *testing.T) {
 	require.Equal(t, cmd.Process.Pid, held.PID)
 	require.ErrorContains(t, err, dir)
 
-	// Killed without a chance to release: the kernel frees the directory.
+	// Killed without a chance to release: the kernel unlocks the directory.
 	require.NoError(t, cmd.Process.Kill())
 	require.Error(t, cmd.Wait())
 	lock, err := dirlock.Acquire(dir)

@@ -8,8 +8,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/keyset"
 )
 
-// A list by one unique column, newest first, from the first page to a token and
-// to the query for the second.
+// A list by one unique column, newest first, from the first page to a token and to the query of the
+// second page.
 func Example() {
 	type photo struct {
 		Key   [16]byte
@@ -19,16 +19,16 @@ func Example() {
 	keyOf := func(p photo) []keyset.Value { return []keyset.Value{keyset.UUID(p.Key)} }
 	signing, _ := keyset.NewKey("2026-11", bytes.Repeat([]byte("s"), keyset.MinSecret))
 	codec, _ := keyset.NewCodec(signing)
-	// The filters of this list: tokens work with them only.
+	// The filters of this list: its tokens work only with them.
 	fingerprint := ordering.Fingerprint(keyset.Filter{Name: "album", Values: []string{"cats"}})
 
-	// A page of two: the query has LIMIT 3, and three rows came.
+	// A page of two: the query has LIMIT 3, and returned three rows.
 	rows := []photo{{[16]byte{9}, "nap"}, {[16]byte{7}, "box"}, {[16]byte{4}, "sun"}}
 	page := keyset.Slice(rows, 2, keyset.Forward, keyset.Start(), keyOf)
 	token := codec.Encode(page.Next, fingerprint)
 	fmt.Println(len(page.Rows), "rows, more:", page.More)
 
-	// The next request brings the token back.
+	// The next request sends the token back.
 	from, err := codec.Decode(token, fingerprint)
 	if err != nil {
 		fmt.Println(err) // 400
@@ -42,7 +42,7 @@ func Example() {
 	// SELECT key, title FROM photos WHERE album = $1 AND key < $3 ORDER BY key DESC LIMIT $2
 }
 
-// Columns that go one way are compared as a row.
+// Columns that all have one direction are compared as a row.
 func ExampleOrdering_Seek() {
 	ordering := keyset.MustOrdering(
 		keyset.Column{Name: "rank", Expr: "-posts", Type: keyset.TypeInt64},
@@ -58,7 +58,7 @@ func ExampleOrdering_Seek() {
 	// WHERE (-posts, name) <= ($1, $2) ORDER BY -posts DESC, name DESC
 }
 
-// Where directions differ, the rows that follow a position lie in several ranges.
+// If directions differ, the rows after a position lie in several ranges.
 func ExampleSeek_branches() {
 	ordering := keyset.MustOrdering(
 		keyset.Column{Name: "posts", Sort: keyset.Desc, Type: keyset.TypeInt64},
@@ -75,7 +75,7 @@ func ExampleSeek_branches() {
 	// at once: posts <= $1 AND (posts = $1 AND name > $2 OR posts < $1)
 }
 
-// NULLs have their place, and are not lost as in a plain comparison.
+// NULLs have their place in the order; a plain comparison would lose them.
 func ExampleSeek_Union() {
 	ordering := keyset.MustOrdering(
 		keyset.Column{Name: "due", Nulls: keyset.NullsLast, Type: keyset.TypeInt64},
@@ -91,7 +91,7 @@ func ExampleSeek_Union() {
 	// SELECT due, id FROM tasks WHERE due IS NULL AND id > $1 ORDER BY due ASC NULLS LAST, id ASC LIMIT 51
 }
 
-// Going back from an empty page after the last row gives that row.
+// Going back from an empty page after the last row returns that row.
 func ExampleSlice() {
 	key := func(n int64) []keyset.Value { return []keyset.Value{keyset.Int64(n)} }
 	last := keyset.Slice([]int64{8, 9}, 2, keyset.Forward, keyset.Below(keyset.Int64(7)), key)
@@ -104,7 +104,7 @@ func ExampleSlice() {
 	seek, _ := ordering.Seek(keyset.Backward, empty.Previous, 1)
 	fmt.Println(seek.Where, seek.Args, "ORDER BY", seek.OrderBy)
 
-	// Rows read backward come nearest first, and leave in forward order.
+	// Rows read backward arrive nearest first, and are returned in forward order.
 	back := keyset.Slice([]int64{9, 8, 7}, 2, keyset.Backward, empty.Previous, key)
 	fmt.Println(back.Rows, back.More)
 	// Output:

@@ -16,10 +16,10 @@ import (
 	"strings"
 )
 
-// MinSecret is the least number of bytes of a key's secret.
+// MinSecret is the least length of a key's secret, in bytes.
 const MinSecret = 32
 
-// maxKeysFile bounds what is read of a keys file, in bytes.
+// maxKeysFile is the largest keys file that is read, in bytes.
 const maxKeysFile = 1 << 16
 
 const idLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
@@ -51,7 +51,7 @@ func (k Key) String() string { return "key " + k.id }
 // GoString is String, so that %#v shows no secret either.
 func (k Key) GoString() string { return k.String() }
 
-// LogValue is the key's id.
+// LogValue returns the key's id.
 func (k Key) LogValue() slog.Value { return slog.StringValue(k.id) }
 
 func (k Key) tag() keyTag {
@@ -87,12 +87,11 @@ func checkKeys(keys []Key) error {
 //
 //	id:secret
 //
-// with the secret in hex or in base64 (either alphabet, with or without
-// padding; what can be hex is hex). Blank lines and lines that start with # are
-// skipped. The first key signs, all verify: to rotate, add the new key below
-// the old one everywhere, then move it to the top everywhere, and drop the old
-// one when its tokens need not work any longer. Errors name the line and never
-// show a secret.
+// with the secret in hex or in base64 (either alphabet, with or without padding; a secret that is
+// valid hex is hex). Blank lines and lines that start with # are skipped. The first key signs, all
+// verify. To rotate keys, add the new key below the old one everywhere, then move it to the top
+// everywhere, and remove the old one when its tokens may become invalid. Errors name the line and
+// never show a secret.
 func ParseKeys(text []byte) ([]Key, error) {
 	var keys []Key
 	lines := bufio.NewScanner(bytes.NewReader(text))
@@ -140,10 +139,9 @@ func decodeSecret(s string) ([]byte, error) {
 	return secret, nil
 }
 
-// LoadKeys reads a keys file; see [ParseKeys] for its format. It refuses a file
-// that everyone can read or that others than its owner can write: anyone with a
-// secret can make tokens. Errors name the file; one for a missing file is
-// [os.ErrNotExist].
+// LoadKeys reads a keys file; see [ParseKeys] for its format. It refuses a file that everyone can
+// read or that others than its owner can write: anyone with a secret can make tokens. Errors name
+// the file; the error for a missing file is [os.ErrNotExist].
 func LoadKeys(path string) ([]Key, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -174,10 +172,9 @@ func LoadKeys(path string) ([]Key, error) {
 	return keys, nil
 }
 
-// CreateKeys writes a keys file with one new random key, readable by its owner
-// only. The file appears whole or not at all, and is on disk when CreateKeys
-// returns. A file that exists is never touched: the error is then
-// [os.ErrExist], and its keys can be loaded.
+// CreateKeys writes a keys file with one new random key, readable by its owner only. The file
+// appears whole or not at all, and is on disk when CreateKeys returns. An existing file is never
+// changed: the error is then [os.ErrExist], and its keys can be loaded.
 func CreateKeys(path string) (err error) {
 	defer func() {
 		if err != nil {

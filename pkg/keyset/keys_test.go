@@ -126,7 +126,7 @@ func TestCreateKeys(t *testing.T) {
 	require.Len(t, names, 2, "nothing else is left behind")
 }
 
-// Of many that create the file at once one succeeds, and all can load its key.
+// If many callers create the file at the same time, one succeeds, and all can load its key.
 func TestCreateKeysAtOnce(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "cursor.keys")

@@ -12,16 +12,15 @@ import (
 	"github.com/tagstream/tagstream/pkg/keyset"
 )
 
-// The oracle says what pages should hold. It keeps the table's rows in memory and
-// sorts them with its own comparison; it shares no code with the library, and
-// takes positions from the test, never from a token.
+// The oracle says what pages must hold. It keeps the table's rows in memory and sorts them with its
+// own comparison; it shares no code with the library, and takes positions from the test, never from
+// a token.
 
 // cell is a column's value: nil for NULL, or int64, string, bool, float64,
 // time.Time or [16]byte.
 type cell = any
 
-// field is a column of the test's table, with a draw of few values, so that ties
-// are heavy.
+// field is a column of the test's table. Its values come from a small set, so that many rows tie.
 type field struct {
 	name, sql string
 	kind      keyset.Type

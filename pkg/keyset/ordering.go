@@ -11,17 +11,17 @@ import (
 // MaxColumns is the most columns an [Ordering] may have.
 const MaxColumns = 8
 
-// Sort is how a column's values follow each other.
+// Sort is the direction in which a column's values are sorted.
 type Sort uint8
 
-// Both sorts. The zero value is Asc, as in SQL.
+// The two directions. The zero value is Asc, as in SQL.
 const (
 	Asc Sort = iota
 	Desc
 )
 
-// Nulls says whether a column can be NULL, and where its NULLs go when the
-// ordering is read forward.
+// Nulls says whether a column can be NULL, and where its NULLs are sorted when the ordering is read
+// forward.
 type Nulls uint8
 
 // NotNull is the zero value. Declare a column nullable only if it is: row
@@ -37,21 +37,18 @@ type Column struct {
 	// Name is the name under which a query returns the column. It is part of
 	// the fingerprint, so renaming a column makes older tokens mismatch.
 	Name string
-	// Expr is the SQL to compare and sort by, such as "t.posts", "-posts" or
-	// "lower(name)". Empty means Name. It goes into queries as it is: write
-	// it in code, never take it from a request. It is not part of the
-	// fingerprint.
+	// Expr is the SQL to compare and sort by, such as "t.posts", "-posts" or "lower(name)". Empty
+	// means Name. It goes into queries unchanged: write it in code, never take it from a request.
+	// It is not part of the fingerprint.
 	Expr  string
 	Sort  Sort
 	Nulls Nulls
 	Type  Type
 }
 
-// Ordering is a total order of rows: its columns together must be unique, which
-// is usually a matter of ending with the primary key. Two rows that compare
-// equal would make a position between them impossible, and pages would lose
-// or repeat one of them. An Ordering does not change and is safe for
-// concurrent use.
+// Ordering is a total order of rows: its columns together must be unique, so it usually ends with
+// the primary key. With two rows that compare equal, no position could lie between them, and pages
+// would lose or repeat one. An Ordering does not change and is safe for concurrent use.
 type Ordering struct {
 	columns     []Column
 	orderBy     [2]string // by Direction, over expressions
@@ -110,10 +107,9 @@ func MustOrdering(columns ...Column) *Ordering {
 // Columns returns a copy of the ordering's columns, with Expr filled in.
 func (o *Ordering) Columns() []Column { return append([]Column(nil), o.columns...) }
 
-// OrderBy returns the text that follows ORDER BY to read rows in the given direction.
-// Backward is forward reversed in every column and in the place of NULLs, so
-// one index serves both. OrderBy(Forward) is also the column list of that
-// index (put expressions that are not plain columns in parentheses there).
+// OrderBy returns the text that follows ORDER BY to read rows in the given direction. Backward
+// reverses every column and the place of NULLs, so one index serves both. OrderBy(Forward) is also
+// the column list of that index (expressions that are not plain columns need parentheses there).
 func (o *Ordering) OrderBy(direction Direction) string { return o.orderBy[direction&1] }
 
 func (c Column) check() error {
@@ -130,10 +126,10 @@ func (c Column) check() error {
 	return nil
 }
 
-// desc says whether values fall when the column is read in the given direction.
+// desc reports whether values fall when the column is read in the given direction.
 func (c Column) desc(direction Direction) bool { return (c.Sort == Desc) != (direction == Backward) }
 
-// nullsLast says whether a nullable column's NULLs come last in the given direction.
+// nullsLast reports whether a nullable column's NULLs come last in the given direction.
 func (c Column) nullsLast(direction Direction) bool {
 	return (c.Nulls == NullsLast) != (direction == Backward)
 }
@@ -153,21 +149,20 @@ func (c Column) suffix(direction Direction) string {
 	}
 }
 
-// Fingerprint identifies what a token is good for: an ordering and the filters
-// of a query. A token made under one is refused under another.
+// Fingerprint identifies the queries that a token is valid for: an ordering and filters. A token
+// made under one fingerprint is refused under another.
 type Fingerprint [16]byte
 
-// Filter is one condition of a query, as it goes into a [Fingerprint].
+// Filter is one condition of a query, as part of a [Fingerprint].
 type Filter struct {
 	Name   string
 	Values []string
 }
 
-// Fingerprint hashes the ordering and the filters. Every name and value is
-// preceded by its length, so no two different lists hash the same text. Order
-// counts: where it means nothing to the query, as with a set of tags, sort the
-// values first. Leave out what may change from page to page, such as the
-// page's size; put in what tells one list from another with the same columns.
+// Fingerprint hashes the ordering and the filters. Every name and value is preceded by its length,
+// so no two different lists hash the same text. Order matters: if it has no meaning to the query,
+// as in a set of tags, sort the values first. Leave out what may change from page to page, such as
+// the page size; include everything that distinguishes one list from another with the same columns.
 func (o *Ordering) Fingerprint(filters ...Filter) Fingerprint {
 	var room [512]byte
 	b := append(room[:0], o.fingerprint...)

@@ -46,8 +46,7 @@ func TestOrderBy(t *testing.T) {
 	require.Equal(t, "d", o.Columns()[3].Expr)
 }
 
-// Whatever changes the meaning of a token changes the fingerprint, and nothing
-// else does.
+// Whatever changes the meaning of a token changes the fingerprint; nothing else does.
 func TestFingerprint(t *testing.T) {
 	t.Parallel()
 	column := keyset.Column{Name: "a", Type: keyset.TypeInt64}
@@ -88,7 +87,7 @@ func TestFingerprint(t *testing.T) {
 	require.Equal(t, plain.Fingerprint(), with(func(c *keyset.Column) { c.Expr = "t.a" }).Fingerprint(),
 		"the SQL behind a column may change while its tokens live")
 
-	// Tokens never expire, so a fingerprint never changes: not by accident either.
+	// Tokens never expire, so a fingerprint must never change, not even by accident.
 	f := plain.Fingerprint(filter("tags", "art", "photo"))
 	require.Equal(t, "61a620df3f8f6b727f99be200260e018", hexOf(f[:]))
 }

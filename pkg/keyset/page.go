@@ -2,29 +2,26 @@ package keyset
 
 import "slices"
 
-// Page is a slice of a list, in forward order whichever way it was read.
+// Page is a part of a list, in forward order regardless of the direction in which it was read.
 type Page[R any] struct {
 	Rows []R
 
-	// More says whether the list goes on beyond the page in the direction it was
-	// read: below it after Forward, above it after Backward. For the other
-	// side, ask for one row in the reverse direction from the page's edge there:
-	// Previous after Forward, Next after Backward. Where that position is
-	// Exhausted in that direction there is none, without asking.
+	// More reports whether the list has rows beyond the page in the direction in which it was read:
+	// below it after Forward, above it after Backward. For the other side, request one row in the
+	// opposite direction from the page's edge there: Previous after Forward, Next after Backward.
+	// If that position is Exhausted in that direction, there is none.
 	More bool
 
-	// Previous and Next are the page's edges: read Backward from Previous for
-	// the page above and Forward from Next for the page below. An empty page
-	// has both, at the place where it was asked for, so that a reader can come
-	// back for what arrives later.
+	// Previous and Next are the page's edges: read Backward from Previous for the page above and
+	// Forward from Next for the page below. An empty page has both, at the position where it was
+	// requested, so that a reader can return for later rows.
 	Previous, Next Position
 }
 
-// Slice makes a page of at most n rows out of the rows that a query gave when
-// reading in the given direction from a position, with a LIMIT of n+1: the row too
-// many is the proof that there are more, and is dropped. key returns a row's
-// values in the ordering's columns. Slice takes rows over and reorders them in
-// place.
+// Slice makes a page of at most n rows from the rows that a query returned when it read in the
+// given direction from a position, with a LIMIT of n+1: the extra row proves that there are more,
+// and is dropped. key returns a row's values in the ordering's columns. Slice owns rows and
+// reorders them in place.
 func Slice[R any](rows []R, n int, direction Direction, from Position, key func(R) []Value) Page[R] {
 	n = max(n, 0)
 	p := Page[R]{Rows: rows}
@@ -35,8 +32,8 @@ func Slice[R any](rows []R, n int, direction Direction, from Position, key func(
 		slices.Reverse(p.Rows)
 	}
 	if len(p.Rows) == 0 {
-		// Reading from a row leaves it out: the empty page lies beyond it, so
-		// that turning back gives the row.
+		// A read from a row excludes it: the empty page lies beyond the row, so that going back
+		// returns the row.
 		if from.Side == SideAt {
 			from.Side = SideBelow
 			if direction == Backward {

@@ -30,9 +30,8 @@ CREATE INDEX ON tags (due DESC NULLS LAST, name);
 CREATE INDEX ON tags (hidden, posts DESC, due, name);
 VACUUM ANALYZE tags;`
 
-// The promises of the package's documentation, inside a long tie of each
-// ordering: plan shape, rows and blocks read. They hold in a plan made for the
-// values and in one made for any.
+// The promises of the package documentation, tested inside a long tie of each ordering: plan shape,
+// rows and blocks read. They hold for plans made for the values and for generic plans.
 func TestPlans(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Database(t).Pool(t)
@@ -92,7 +91,7 @@ func TestPlans(t *testing.T) {
 						label := fmt.Sprintf("%s, direction %d, side %d", mode, direction, from.Side)
 						tail := fmt.Sprintf(" ORDER BY %s LIMIT %d", seek.OrderBy, limit)
 
-						// One range each: no sort, and no row read but those returned.
+						// One range each: no sort, and only returned rows are read.
 						total := 0
 						for _, branch := range seek.Branches {
 							p := explain(t, conn.Conn(), head+" WHERE "+branch.Where+tail, branch.Args)
@@ -106,7 +105,8 @@ func TestPlans(t *testing.T) {
 						}
 						require.Equal(t, min(limit, total), p.returned, "both forms select the same")
 						if caseName == "mixed" && from.Side == keyset.SideBelow {
-							// Why branches: the same rows by OR, in order too, but at what price.
+							// Why branches: OR returns the same rows in the same order, but at a
+							// much higher price.
 							require.Equal(t, []string{"Limit", "Index Only Scan"}, p.nodes, p.text)
 							require.Greater(t, p.filtered, 1000, p.text)
 						}
@@ -127,7 +127,7 @@ func TestPlans(t *testing.T) {
 	}
 }
 
-// plan is what EXPLAIN ANALYZE tells of a query.
+// plan is the result of EXPLAIN ANALYZE.
 type plan struct {
 	text     string
 	nodes    []string
@@ -138,9 +138,9 @@ type plan struct {
 	blocks   int // of 8 KiB, by the whole plan
 }
 
-// requireSeek checks that the plan goes to one place in an index and reads from
-// there what it returns. Few blocks are read also in a long tie, which shows
-// that the index does not search it entry by entry.
+// requireSeek checks that the plan seeks one place in an index and reads from there only what it
+// returns. Few blocks are read even in a long tie, which shows that the index does not search it
+// entry by entry.
 func (p plan) requireSeek(t *testing.T, label string) {
 	t.Helper()
 	for _, node := range p.nodes {
@@ -151,8 +151,8 @@ func (p plan) requireSeek(t *testing.T, label string) {
 	require.LessOrEqual(t, p.blocks, 12, "%s\n%s", label, p.text)
 }
 
-// explain runs a query as a prepared statement, so that the session's
-// plan_cache_mode decides how it is planned.
+// explain runs a query as a prepared statement, so that the session's plan_cache_mode decides how
+// it is planned.
 func explain(t *testing.T, conn *pgx.Conn, sql string, args []any) plan {
 	t.Helper()
 	ctx := t.Context()

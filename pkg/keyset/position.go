@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Direction is how rows are read: along the ordering or against it.
+// Direction is the direction of reading: along the ordering or against it.
 type Direction uint8
 
 // The two directions. The zero value is Forward.
@@ -32,9 +32,8 @@ const (
 	SideAt                // the row itself: left out in both directions
 )
 
-// Position is a place in an ordering. It does not need its row to exist, so it
-// stays good when the row is deleted, and rows inserted around it fall clearly
-// on one side.
+// Position is a place in an ordering. It does not need its row to exist: it stays valid when the
+// row is deleted, and rows inserted around it fall clearly on one side.
 type Position struct {
 	Side Side
 	Key  []Value // one per column of the ordering; none at SideStart and SideEnd
@@ -46,32 +45,30 @@ func Start() Position { return Position{Side: SideStart} }
 // End is the position after the last row.
 func End() Position { return Position{Side: SideEnd} }
 
-// Above is the position just before the row with this key; it is the edge at
-// which a page starts.
+// Above is the position just before the row with this key, where a page starts.
 func Above(key ...Value) Position { return Position{Side: SideAbove, Key: key} }
 
-// Below is the position just after the row with this key; it is the edge at
-// which a page ends.
+// Below is the position just after the row with this key, where a page ends.
 func Below(key ...Value) Position { return Position{Side: SideBelow, Key: key} }
 
-// At is the row with this key; it is a row's own cursor.
+// At is the position of the row with this key, the row's own cursor.
 func At(key ...Value) Position { return Position{Side: SideAt, Key: key} }
 
-// Includes says whether reading in the given direction from p gives the row of p's
-// key itself: the difference between <= and <.
+// Includes reports whether reading in the given direction from p includes the row with p's key: the
+// difference between <= and <.
 func (p Position) Includes(direction Direction) bool {
 	return direction == Forward && p.Side == SideAbove || direction == Backward && p.Side == SideBelow
 }
 
-// Unbounded says whether reading in the given direction from p leaves nothing out.
+// Unbounded reports whether reading in the given direction from p covers the whole list.
 func (p Position) Unbounded(direction Direction) bool {
 	return direction == Forward && p.Side == SideStart || direction == Backward && p.Side == SideEnd
 }
 
-// Exhausted says whether reading in the given direction from p can give nothing.
+// Exhausted reports whether reading in the given direction from p can return nothing.
 func (p Position) Exhausted(direction Direction) bool { return p.Unbounded(direction.Reverse()) }
 
-// Equal says whether p and q are the same position.
+// Equal reports whether p and q are the same position.
 func (p Position) Equal(q Position) bool {
 	return p.Side == q.Side && slices.Equal(p.Key, q.Key)
 }
@@ -105,8 +102,8 @@ func Null() Value { return Value{} }
 // Int64 is an integer value.
 func Int64(v int64) Value { return Value{kind: TypeInt64, num: uint64(v)} }
 
-// Text is a text value. A token holds [MaxToken] characters: keep sort keys
-// short, which an index wants too.
+// Text is a text value. A token holds [MaxToken] characters, and indexes prefer short keys too:
+// keep sort keys short.
 func Text(v string) Value { return Value{kind: TypeText, text: v} }
 
 // Bool is a boolean value.
@@ -126,7 +123,7 @@ func Time(v time.Time) Value { return Value{kind: TypeTime, num: uint64(v.UnixMi
 // UUID is a 16-byte value.
 func UUID(v [16]byte) Value { return Value{kind: TypeUUID, id: v} }
 
-// IsNull says whether v is NULL.
+// IsNull reports whether v is NULL.
 func (v Value) IsNull() bool { return v.kind == typeNull }
 
 // Int64 returns an integer, and false if v is not one.
@@ -138,8 +135,8 @@ func (v Value) Text() (string, bool) { return v.text, v.kind == TypeText }
 // UUID returns 16 bytes, and false if v is not a [TypeUUID].
 func (v Value) UUID() ([16]byte, bool) { return v.id, v.kind == TypeUUID }
 
-// Arg returns v as pgx and database/sql take it: nil, int64, string, bool,
-// float64, time.Time in UTC or [16]byte.
+// Arg returns v in the form that pgx and database/sql accept: nil, int64, string, bool, float64,
+// time.Time in UTC or [16]byte.
 func (v Value) Arg() any {
 	switch v.kind {
 	case TypeInt64:

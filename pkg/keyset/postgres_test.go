@@ -17,7 +17,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 )
 
-// seedFlag repeats one run of TestPagesMatchTheOracle; runsFlag asks for more of them.
+// seedFlag repeats one run of TestPagesMatchTheOracle; runsFlag sets the number of runs.
 var (
 	seedFlag = flag.Uint64("keyset.seed", 0, "run the oracle test with this seed only")
 	runsFlag = flag.Uint64("keyset.runs", 24, "seeds of the oracle test, from 1")
@@ -25,8 +25,8 @@ var (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// Every page, of random orderings over heavy ties and NULLs, read both ways and
-// in each form of the SQL, while rows come and go, is the oracle's page.
+// Every page equals the oracle's page: for random orderings with many ties and NULLs, in both
+// directions and in each form of the SQL, while rows are inserted and deleted.
 func TestPagesMatchTheOracle(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Database(t).Pool(t)
@@ -56,7 +56,7 @@ func TestPagesMatchTheOracle(t *testing.T) {
 	}
 }
 
-// list is a table in Postgres and the oracle beside it.
+// list is a table in Postgres together with its oracle.
 type list struct {
 	random      *rand.Rand
 	pool        *pgxpool.Pool
@@ -144,8 +144,8 @@ func (l *list) change(t *testing.T) {
 	l.exec(t, "DELETE FROM "+l.table+" WHERE id = ANY($1)", ids)
 }
 
-// read gets one page by the library, from a token, and checks it against the
-// oracle. It returns the page with its rows' keys.
+// read reads one page through the library, from a token, and compares it with the oracle's. It
+// returns the page with its rows' keys.
 func (l *list) read(t *testing.T, direction keyset.Direction, from place, n int) keyset.Page[row] {
 	t.Helper()
 	position, err := l.codec.Decode(l.codec.Encode(from.position(), l.fingerprint), l.fingerprint)
@@ -214,7 +214,7 @@ func idsOf(rows []row) []int64 {
 	return ids
 }
 
-// edge is the place that a page's position must be: beside its first or last row.
+// edge returns the place that a page's position must be at: beside its first or last row.
 func (l *list) edge(t *testing.T, got keyset.Position, side keyset.Side, r row) place {
 	t.Helper()
 	p := place{side, l.oracle.key(r)}
@@ -222,8 +222,8 @@ func (l *list) edge(t *testing.T, got keyset.Position, side keyset.Side, r row) 
 	return p
 }
 
-// walkWhileChanging reads the whole list in one way while rows come and go. Every
-// row that is there throughout is seen exactly once, and none twice.
+// walkWhileChanging reads the whole list in one direction while rows are inserted and deleted.
+// Every row that exists throughout is seen exactly once, and none twice.
 func (l *list) walkWhileChanging(t *testing.T, direction keyset.Direction) {
 	t.Helper()
 	throughout := map[int64]bool{}
@@ -264,8 +264,8 @@ func (l *list) walkWhileChanging(t *testing.T, direction keyset.Direction) {
 	}
 }
 
-// walkBothWays reads the list, which stands still, to its end and back by the
-// edges of its pages: the pages are the same, in reverse.
+// walkBothWays reads the unchanging list to its end and back by the edges of its pages: the pages
+// are the same, in reverse.
 func (l *list) walkBothWays(t *testing.T) {
 	t.Helper()
 	n := 1 + l.random.IntN(12)
@@ -277,7 +277,7 @@ func (l *list) walkBothWays(t *testing.T) {
 		from = l.edge(t, page.Next, keyset.SideBelow, page.Rows[len(page.Rows)-1])
 		more = page.More
 	}
-	// Beyond the end is an empty page, from which the last row is next.
+	// After the end there is an empty page, and the last row is the first one before it.
 	empty := l.read(t, keyset.Forward, from, n)
 	require.Empty(t, empty.Rows)
 	require.True(t, empty.Previous.Equal(from.position()))
@@ -294,8 +294,8 @@ func (l *list) walkBothWays(t *testing.T) {
 	require.Len(t, up, len(down))
 }
 
-// wander reads pages from places anywhere: beside rows that exist, that are gone,
-// that never were, and at the ends.
+// wander reads pages from arbitrary places: beside rows that exist, were deleted or never existed,
+// and at the ends.
 func (l *list) wander(t *testing.T) {
 	t.Helper()
 	for range 30 {
@@ -326,7 +326,7 @@ func (l *list) anyKey() []cell {
 	return l.oracle.key(all[l.random.IntN(len(all))])
 }
 
-// empty deletes all rows: the ends have edges still, and see what arrives.
+// empty deletes all rows: the ends still have edges, and later rows are found from them.
 func (l *list) empty(t *testing.T) {
 	t.Helper()
 	key := l.anyKey()

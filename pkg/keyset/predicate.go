@@ -6,54 +6,51 @@ import (
 	"strings"
 )
 
-// Seek is the SQL that reads rows in one direction from a position, in two forms that
-// select the same rows.
+// Seek is the SQL that reads rows in one direction from a position, in two forms that select the
+// same rows.
 type Seek struct {
 	// Where is one condition, to be joined to others with AND.
 	//
-	// With columns that all go one way and are never NULL it is a row
-	// comparison, such as (a, b) < ($1, $2): on an index over the ordering it
-	// reads exactly the rows it returns. Otherwise it is written out with OR.
-	// Then the index still gives the order, but rows are read and dropped:
-	// those that tie with the position in the first columns and, where NULLs
-	// of the first column follow the position, all from the start of the list.
-	// Use it there only in small lists; else use Branches.
+	// If all columns have one direction and are never NULL, it is a row comparison, such as (a, b)
+	// < ($1, $2): on an index over the ordering it reads exactly the rows it returns. Otherwise it
+	// is written with OR. The index then still gives the order, but rows are read and dropped:
+	// those that tie with the position in the first columns and, if NULLs of the first column
+	// follow the position, all rows from the start of the list. Use that form only for small lists;
+	// otherwise use Branches.
 	Where string
 
-	// Branches split those rows into ranges, the nearest to the position first:
-	// every row of one comes before every row of the next. Each is a single
-	// range of an index over the ordering. Run them one after another, each
-	// with ORDER BY OrderBy and a LIMIT of what is still missing, and exactly
-	// the page's rows are read; or all at once by Union. There is one branch
-	// where Where is a row comparison, none where nothing can follow, and at
-	// most two per column.
+	// Branches split those rows into ranges, the nearest to the position first: every row of one
+	// branch comes before every row of the next. Each is a single range of an index over the
+	// ordering. To read exactly the page's rows, run the branches one after another, each with
+	// ORDER BY OrderBy and a LIMIT of the rows still missing, or all of them with Union. There is
+	// one branch if Where is a row comparison, none if nothing can follow, and at most two per
+	// column.
 	Branches []Branch
 
-	// OrderBy is the text that follows ORDER BY, in Where and in each branch.
+	// OrderBy is the text that follows ORDER BY, for Where and for each branch.
 	OrderBy string
 
-	// Args are the values of the placeholders in Where and in Union, and
-	// NextArg the first number that is free after them.
+	// Args are the values of the placeholders in Where and in Union, and NextArg is the first free
+	// number after them.
 	Args    []any
 	NextArg int
 
 	outer string // OrderBy over output names
 }
 
-// Branch is a range of the rows that a [Seek] selects.
+// Branch is one range of the rows that a [Seek] selects.
 type Branch struct {
 	// Where is its condition, to be joined to others with AND.
 	Where string
-	// Args are the values of its placeholders: the first of the Seek's, since
-	// farther ranges depend on fewer columns.
+	// Args are the values of its placeholders: the first ones of the Seek's, since farther ranges
+	// depend on fewer columns.
 	Args []any
 }
 
-// Seek returns the SQL for the rows that follow from when reading in the given
-// way. Placeholders are numbered from firstArg, which is 1 in a query that has
-// no others. It fails if from was not made for this ordering: a wrong number
-// of values, a value of another type, or a NULL in a column that has none.
-// A position that came out of [Codec.Decode] with this ordering's fingerprint
+// Seek returns the SQL for the rows that follow from when reading in the given direction.
+// Placeholders are numbered from firstArg, which is 1 in a query without others. It fails if from
+// was not made for this ordering: a wrong number of values, a value of another type, or a NULL in a
+// column declared NotNull. A position that [Codec.Decode] returned for this ordering's fingerprint
 // never fails.
 func (o *Ordering) Seek(direction Direction, from Position, firstArg int) (Seek, error) {
 	direction &= 1
@@ -85,15 +82,14 @@ func (o *Ordering) Seek(direction Direction, from Position, firstArg int) (Seek,
 	return s, nil
 }
 
-// Union returns one statement that reads all branches, each by its own index
-// range, and gives the first rows of them in order. selectFrom is a query up to
-// its WHERE, such as "SELECT posts, name FROM tags", and must return the
-// ordering's columns under their names; filter is a further condition or empty;
-// limit is a number or a placeholder. Its cost does not depend on the depth or
-// on ties: of two columns it reads limit rows and at most one more of each
-// branch but the nearest, and of more columns at most limit rows of each
-// branch. Postgres sorts the limit rows of a branch that has a column equal to
-// the position's, since it cannot see that they follow each other already.
+// Union returns one statement that reads all branches, each by its own index range, and returns the
+// first rows of them in order. selectFrom is a query up to its WHERE, such as "SELECT posts, name
+// FROM tags", and must return the ordering's columns under their names; filter is a further
+// condition or empty; limit is a number or a placeholder. Its cost does not depend on the depth or
+// on ties: with two columns it reads limit rows and at most one more of each branch but the
+// nearest; with more columns, at most limit rows of each branch. Postgres sorts the limit rows of a
+// branch that has a column equal to the position's, since it cannot see that they are in order
+// already.
 func (s Seek) Union(selectFrom, filter, limit string) string {
 	if filter != "" {
 		filter = "(" + filter + ") AND "
@@ -145,7 +141,7 @@ func (o *Ordering) check(p Position) error {
 	return nil
 }
 
-// builder writes the conditions of one seek.
+// builder writes the conditions of one Seek.
 type builder struct {
 	direction   Direction
 	columns     []Column
@@ -155,9 +151,9 @@ type builder struct {
 	used        [MaxColumns + 1]int // how many args the first columns have
 }
 
-// branches walks the columns from the last to the first. Rows that agree with
-// the key in all columns before a run and follow it in that run are nearer than
-// rows that follow it in an earlier run already.
+// branches walks the columns from the last to the first. Rows that agree with the key in all
+// columns before a run and follow it in that run are nearer than rows that follow it in an earlier
+// run.
 func (b *builder) branches(inclusive bool) []Branch {
 	var out []Branch
 	for end := len(b.columns); end > 0; {
@@ -168,8 +164,8 @@ func (b *builder) branches(inclusive bool) []Branch {
 	return out
 }
 
-// runStart finds where the run of columns that ends before end begins: columns
-// without NULLs that go the same way are compared together as one row.
+// runStart returns the start of the run of columns that ends before end: columns without NULLs and
+// with the same direction are compared together as one row.
 func (b *builder) runStart(end int) int {
 	last := b.columns[end-1]
 	start := end - 1
@@ -183,7 +179,7 @@ func (b *builder) runStart(end int) int {
 	return start
 }
 
-// equal is the condition that the columns before end have the key's values.
+// equal returns the condition that the columns before end have the key's values.
 func (b *builder) equal(end int) string {
 	var s strings.Builder
 	for i, c := range b.columns[:end] {
@@ -200,8 +196,8 @@ func (b *builder) equal(end int) string {
 	return s.String()
 }
 
-// follows appends the ranges of rows that agree with the key before a run and
-// follow it in the run, the nearest first.
+// follows appends the ranges of rows that agree with the key before a run and follow it in the run,
+// nearest first.
 func (b *builder) follows(out []Branch, start, end int, inclusive bool) []Branch {
 	prefix := b.equal(start)
 	add := func(condition string, columns int) {
@@ -238,7 +234,7 @@ func (b *builder) follows(out []Branch, start, end int, inclusive bool) []Branch
 	return out
 }
 
-// compare compares a run of columns with the key, as one row if it is longer than one.
+// compare compares a run of columns with the key, as one row if the run has more than one column.
 func (b *builder) compare(start, end int, inclusive bool) string {
 	op := " > "
 	if b.columns[start].desc(b.direction) {
@@ -257,8 +253,8 @@ func (b *builder) compare(start, end int, inclusive bool) string {
 	return "(" + strings.Join(left, ", ") + ")" + op + "(" + strings.Join(b.placeholder[start:end], ", ") + ")"
 }
 
-// where joins the branches with OR. The condition in front of them says nothing
-// new, but it is a range that an index can start at; OR alone is not.
+// where joins the branches with OR. The condition in front of them is redundant, but an index can
+// start at it, which it cannot at an OR alone.
 func (b *builder) where(branches []Branch) string {
 	switch len(branches) {
 	case 0:

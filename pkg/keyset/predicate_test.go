@@ -13,7 +13,7 @@ import (
 
 func hexOf(b []byte) string { return hex.EncodeToString(b) }
 
-// column is a short way to write one: "a", "a desc", with the place of NULLs.
+// column is a short way to write a column: "a", "a desc", with the place of NULLs.
 func column(name string, nulls keyset.Nulls, direction keyset.Sort) keyset.Column {
 	return keyset.Column{Name: name, Nulls: nulls, Sort: direction, Type: keyset.TypeInt64}
 }
@@ -99,7 +99,7 @@ func TestSeek(t *testing.T) {
 			var branches []string
 			for _, branch := range s.Branches {
 				branches = append(branches, branch.Where)
-				// Each can be run alone: it names all of its own values and no other.
+				// Each can be run alone: it uses all of its own values and no others.
 				for i := range s.Args {
 					named := strings.Contains(branch.Where, "$"+strconv.Itoa(5+i))
 					require.Equal(t, i < len(branch.Args), named, "%s %v", branch.Where, branch.Args)

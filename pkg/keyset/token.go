@@ -13,19 +13,16 @@ import (
 	"sync"
 )
 
-// MaxToken is the most characters of a token; longer ones are refused unread.
-// It leaves about 3,000 bytes for a key's values, more than Postgres takes in a
-// row of an index (2,704 bytes).
+// MaxToken is the length limit of a token, in characters; longer ones are refused unread. It leaves
+// about 3,000 bytes for a key's values, more than a row of a Postgres index can have (2,704 bytes).
 const MaxToken = 4096
 
-// ErrBadToken means that a token was not made by these keys: it is malformed,
-// cut off, changed, forged, too long, or of an unknown version or key. Tell the
-// client to start again without it.
+// ErrBadToken means that a token was not made by these keys: it is malformed, truncated, changed,
+// forged, too long, or of an unknown version or key. Tell the client to start again without it.
 var ErrBadToken = errors.New("bad page token")
 
-// ErrTokenMismatch means that a token is genuine but was made for another
-// ordering or other filters. Tell the client to keep the query the same while
-// it pages.
+// ErrTokenMismatch means that a token is genuine but was made for another ordering or other
+// filters. Tell the client not to change the query while paging.
 var ErrTokenMismatch = errors.New("page token belongs to another query")
 
 // A token is URL-safe base64 without padding of
@@ -47,29 +44,29 @@ const (
 	macSize      = 16
 )
 
-// macDomain keeps signatures apart from others made with the same secret.
+// macDomain separates these signatures from others made with the same secret.
 const macDomain = "keyset token\x00"
 
-// keyTag tells which key signed a token.
+// keyTag identifies the key that signed a token.
 type keyTag [4]byte
 
-// Codec turns positions into tokens and back. It is safe for concurrent use.
+// Codec encodes positions as tokens and decodes them. It is safe for concurrent use.
 type Codec struct {
 	signing   *signer
 	verifying map[keyTag]*signer
 	encoding  *base64.Encoding
 }
 
-// NewCodec returns a codec that signs with the first key and accepts tokens
-// signed with any. It fails without keys, or when two cannot be told apart.
+// NewCodec returns a codec that signs with the first key and accepts tokens signed with any. It
+// fails without keys, or if two have the same tag.
 func NewCodec(keys ...Key) (*Codec, error) {
 	if err := checkKeys(keys); err != nil {
 		return nil, err
 	}
 	c := &Codec{
 		verifying: make(map[keyTag]*signer, len(keys)),
-		// Strict refuses spare bits in the last character, which would give one
-		// token several spellings.
+		// Strict rejects spare bits in the last character, which would give one token several
+		// spellings.
 		encoding: base64.RawURLEncoding.Strict(),
 	}
 	for i, k := range keys {
@@ -82,10 +79,9 @@ func NewCodec(keys ...Key) (*Codec, error) {
 	return c, nil
 }
 
-// Encode returns the token of a position. The same position and fingerprint
-// always give the same token while the first key stays. It does not fail; a key
-// too long for [MaxToken] gives a token that Decode refuses, so bound the
-// length of text columns that you sort by.
+// Encode returns the token of a position. While the first key stays, the same position and
+// fingerprint always give the same token. Encode does not fail; a key too long for [MaxToken] gives
+// a token that Decode refuses, so bound the length of text columns that you sort by.
 func (c *Codec) Encode(p Position, f Fingerprint) string {
 	var room [160]byte
 	b := append(room[:0], tokenVersion)
@@ -105,15 +101,14 @@ func (c *Codec) Encode(p Position, f Fingerprint) string {
 	return c.encoding.EncodeToString(b)
 }
 
-// Decode returns the position of a token. It returns [ErrBadToken] for whatever
-// Encode with one of the codec's keys did not make, and [ErrTokenMismatch] for
-// a genuine token with another fingerprint; both wrapped with a reason that is
-// safe to log and to show.
+// Decode returns the position of a token. It returns [ErrBadToken] for anything that Encode with
+// one of the codec's keys did not make, and [ErrTokenMismatch] for a genuine token with another
+// fingerprint; both are wrapped with a reason that is safe to log and to show.
 func (c *Codec) Decode(token string, f Fingerprint) (Position, error) {
 	if len(token) > MaxToken {
 		return Position{}, fmt.Errorf("%w: longer than %d characters", ErrBadToken, MaxToken)
 	}
-	// The base64 decoder skips line breaks, also when strict.
+	// The base64 decoder skips line breaks, even if strict.
 	if strings.ContainsAny(token, "\r\n") {
 		return Position{}, fmt.Errorf("%w: not URL-safe base64", ErrBadToken)
 	}
@@ -149,8 +144,8 @@ func (c *Codec) Decode(token string, f Fingerprint) (Position, error) {
 	return p, nil
 }
 
-// signer signs with one key. Set-up of an HMAC costs more than its use on a
-// token, so used ones are kept.
+// signer signs with one key. Setting up an HMAC costs more than using it on a token, so used ones
+// are pooled.
 type signer struct {
 	tag  keyTag
 	pool sync.Pool // of hash.Hash
@@ -189,8 +184,8 @@ func (v Value) append(b []byte) []byte {
 	}
 }
 
-// parseValues reads the values of a token that is signed, and so was made by
-// Encode; it checks them all the same, for a key shared with another program.
+// parseValues parses the values of a token whose signature is valid, so Encode made it. It checks
+// them anyway, in case the key is shared with another program.
 func parseValues(b []byte) ([]Value, error) {
 	var out []Value
 	for len(b) > 0 {

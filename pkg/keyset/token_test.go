@@ -76,7 +76,7 @@ func TestTokenGolden(t *testing.T) {
 	require.True(t, p.Equal(got))
 }
 
-// A token of the commonest kind stays short enough for a URL to be read out.
+// The most common kind of token is short enough to read a URL aloud.
 func TestTokenLength(t *testing.T) {
 	t.Parallel()
 	require.Len(t, testCodec(t, "k1").Encode(Below(UUID([16]byte{})), Fingerprint{}), 74)
@@ -94,7 +94,7 @@ func TestTamperedTokenIsRefused(t *testing.T) {
 				require.ErrorIs(t, err, ErrBadToken, "%s at %d", how, at)
 			}
 			for i := range token {
-				// Every other character there; a sample of them in long tokens.
+				// Every other character at that place; a sample of them in long tokens.
 				for j := 0; j < len(urlAlphabet); j += 1 + len(token)/400 {
 					if urlAlphabet[j] != token[i] {
 						refused(token[:i]+urlAlphabet[j:j+1]+token[i+1:], "changed", i)
@@ -169,7 +169,7 @@ func TestDecodeRefuses(t *testing.T) {
 	})
 }
 
-// atOnce signs any content, as Encode never would.
+// atOnce signs arbitrary content, which Encode would never do.
 func (c *Codec) atOnce(version byte, side Side, values []byte) string {
 	b := append([]byte{version}, c.signing.tag[:]...)
 	b = append(b, make([]byte, len(Fingerprint{}))...)
@@ -227,8 +227,8 @@ func TestCodecIsSafeForConcurrentUse(t *testing.T) {
 	}
 }
 
-// FuzzDecode throws text at Decode: it never panics, and what it takes it gives
-// back to the character.
+// FuzzDecode passes arbitrary text to Decode: it never panics, and Encode reproduces every accepted
+// token exactly.
 func FuzzDecode(f *testing.F) {
 	c := testCodec(f, "k1")
 	for _, p := range samplePositions() {

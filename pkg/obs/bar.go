@@ -12,20 +12,20 @@ import (
 	"golang.org/x/term"
 )
 
-// logEvery is how often long work logs its progress where there is no terminal.
+// logEvery is how often long work logs its progress if there is no terminal.
 const logEvery = 10 * time.Second
 
-// bars counts those that a terminal shows. A writer holds it.
+// bars counts the bars on a terminal. Writers hold its lock.
 var bars struct {
 	sync.Mutex
 	n int
 }
 
-// clearLine empties the terminal's present line.
+// clearLine clears the terminal's current line.
 const clearLine = "\r\x1b[2K"
 
-// besideBars is a terminal to log to: a line takes the place of the bar's, which is
-// drawn again below it at its next step.
+// besideBars is a log writer for a terminal with bars: a log line replaces the bar's line, and the
+// bar is redrawn below it at its next step.
 type besideBars struct{ io.Writer }
 
 func (w besideBars) Write(p []byte) (int, error) {
@@ -37,7 +37,7 @@ func (w besideBars) Write(p []byte) (int, error) {
 	return w.Writer.Write(p)
 }
 
-// barLine is the terminal as the bar writes to it.
+// barLine is the writer that the bar uses for the terminal.
 type barLine struct{ io.Writer }
 
 func (w barLine) Write(p []byte) (int, error) {
@@ -51,8 +51,8 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// Bar shows the progress of long work: a bar with rate and remaining time on a
-// terminal, a log line now and then otherwise. It is safe for concurrent use.
+// Bar shows the progress of long work: on a terminal a bar with rate and remaining time, otherwise
+// a periodic log line. It is safe for concurrent use.
 type Bar struct {
 	logger *slog.Logger
 	what   string
@@ -67,7 +67,7 @@ type Bar struct {
 	logged time.Time
 }
 
-// NewBar returns a bar on out. what is the work, unit what it counts.
+// NewBar returns a bar on out. what names the work, unit what it counts.
 func NewBar(out *os.File, logger *slog.Logger, what, unit string) *Bar {
 	return newBar(out, isTerminal(out), logger, what, unit)
 }
@@ -89,8 +89,7 @@ func newBar(out io.Writer, terminal bool, logger *slog.Logger, what, unit string
 	return b
 }
 
-// At says that done of total are done; both may have started above zero, and
-// total may grow.
+// At reports that done of total are done; both may start above zero, and total may grow.
 func (b *Bar) At(done, total uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -99,8 +98,7 @@ func (b *Bar) At(done, total uint64) {
 		b.begun, b.logged, b.first = now, now, done
 	}
 	if b.bar != nil {
-		// A bar that was full never moves again, and the total may grow: the
-		// last step is Close's.
+		// A full bar never moves again, but the total may grow: leave the last step to Close.
 		total = max(total, 1)
 		b.full = done >= total
 		b.bar.ChangeMax64(int64(total))

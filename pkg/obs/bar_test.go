@@ -22,7 +22,7 @@ func plainLogger(out io.Writer) *slog.Logger {
 	}}))
 }
 
-// TestLogBesideBar: on a terminal, log lines and the bar have lines of their own.
+// TestLogBesideBar: on a terminal, log lines and the bar are on separate lines.
 func TestLogBesideBar(t *testing.T) {
 	t.Parallel()
 	var terminal bytes.Buffer

@@ -7,9 +7,9 @@ import (
 	"sync"
 )
 
-// Health is what a service knows of its own condition, by component. It is
-// ready when every component that was ever set is well. It logs a component's
-// change once, not each time that the same trouble is reported.
+// Health is the condition of a service, by component. The service is ready if every component that
+// was ever set is well. Health logs each change of a component once, however often the same error
+// is reported.
 type Health struct {
 	logger *slog.Logger
 
@@ -27,9 +27,9 @@ func NewHealth(logger *slog.Logger, components ...string) *Health {
 	return h
 }
 
-// StandingBy is the condition of a component that is well and has nothing to do,
-// since another instance does its work. It is ready, but tagstream_component_ready
-// counts it as 0: there one that is in trouble shall show beside it.
+// StandingBy is the condition of a component that is well but idle, since another instance does its
+// work. It counts as ready, but tagstream_component_ready shows 0 for it, so that a failing
+// instance next to it is noticed.
 func StandingBy(err error) error { return &standingBy{err} }
 
 type standingBy struct{ error }
@@ -43,27 +43,27 @@ func isStandingBy(err error) bool {
 
 var errStarting = errors.New("starting")
 
-// componentService is the service as a whole, in what NotReady says.
+// componentService stands for the service as a whole in the result of NotReady.
 const componentService = "service"
 
-// Stop says that the service is being stopped: it is not ready from then on,
-// so that nothing new is sent to it while it finishes.
+// Stop marks the service as stopping: it is not ready from then on, so that it receives no new work
+// while it finishes.
 func (h *Health) Stop() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.stopping = true
 }
 
-// Set records a component's condition: nil is well.
+// Set records a component's condition; nil means that it is well.
 func (h *Health) Set(component string, err error) {
-	// Logging is inside, so that the lines come in the order of the changes.
+	// Log under the lock, so that the lines have the order of the changes.
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	before := h.state[component]
 	h.state[component] = err
 	switch {
 	case h.stopping:
-		// Servers go away as they are told to.
+		// While the service stops, servers going away are expected.
 	case isStandingBy(err):
 		if !isStandingBy(before) {
 			h.logger.Info("standing by", "component", component, "why", err)
@@ -91,7 +91,7 @@ func (h *Health) NotReady() map[string]string {
 	return out
 }
 
-// StandsBy returns why components that are ready do nothing, by component.
+// StandsBy returns why components that are ready are idle, by component.
 func (h *Health) StandsBy() map[string]string {
 	h.mu.Lock()
 	defer h.mu.Unlock()

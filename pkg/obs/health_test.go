@@ -109,7 +109,7 @@ func TestHealthIsSafeForConcurrentUse(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	// Whatever came when, the lines alternate.
+	// In any interleaving the lines alternate.
 	want := "not ready"
 	for line := range strings.Lines(log.take()) {
 		require.Contains(t, line, want)
@@ -121,7 +121,7 @@ func TestHealthIsSafeForConcurrentUse(t *testing.T) {
 	}
 }
 
-// A standby is ready, and counts for nothing beside one that is not.
+// A standby is ready, and does not hide an instance that is not.
 func TestStandingBy(t *testing.T) {
 	t.Parallel()
 	var log record

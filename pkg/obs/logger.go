@@ -6,7 +6,7 @@ import (
 	"log/slog"
 )
 
-// levels are the levels by name; slog itself takes "warn+2" and the like.
+// levels are the levels by name; slog itself accepts "warn+2" and the like.
 var levels = map[string]slog.Level{
 	"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
 }

@@ -22,8 +22,8 @@ const (
 	opsShutdownTimeout = 2 * time.Second
 )
 
-// NewRegistry returns a metrics registry with what every program shows: the Go
-// runtime, the process, the program's version and its health.
+// NewRegistry returns a metrics registry with the metrics that every program has: the Go runtime,
+// the process, the program's version and its health.
 func NewRegistry(health *Health, version string) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	promauto.With(r).NewGauge(prometheus.GaugeOpts{
@@ -32,7 +32,7 @@ func NewRegistry(health *Health, version string) *prometheus.Registry {
 	return r
 }
 
-// readiness shows Health as metrics, as it is when they are asked for.
+// readiness exposes Health as metrics, evaluated at each scrape.
 type readiness struct{ health *Health }
 
 var componentReady = prometheus.NewDesc("tagstream_component_ready", "1 while a component of /readyz is ready.", []string{"component"}, nil)
@@ -66,7 +66,7 @@ func OpsHandler(health *Health, registry prometheus.Gatherer, extra http.Handler
 		if len(why) > 0 {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
-		// The client may be gone; no one else can be told.
+		// The client may be gone; there is no other place to report that.
 		_ = json.NewEncoder(w).Encode(struct {
 			NotReady   map[string]string `json:"notReady"`
 			Ready      bool              `json:"ready"`
@@ -85,9 +85,8 @@ func OpsHandler(health *Health, registry prometheus.Gatherer, extra http.Handler
 	return mux
 }
 
-// Serve serves handler on listener until ctx ends, then lets requests under
-// way finish for at most drain, breaks off the rest, and returns nil. It closes
-// the listener. The error is the listener's.
+// Serve serves handler on listener until ctx ends, then gives open requests up to drain to finish,
+// cuts off the rest, and returns nil. It closes the listener. The error is the listener's.
 func Serve(ctx context.Context, listener net.Listener, handler http.Handler, drain time.Duration) error {
 	srv := &http.Server{Handler: handler, ReadHeaderTimeout: opsHeaderTimeout, IdleTimeout: opsIdleTimeout}
 	failed := make(chan error, 1)

@@ -80,7 +80,7 @@ func TestOpsHandler(t *testing.T) {
 	require.Equal(t, "extra /v1/admin/tags", get(obs.OpsHandler(health, registry, extra), http.MethodGet, "/v1/admin/tags").Body.String())
 }
 
-// slow is a handler that says when a request is in it and waits to be let go.
+// slow is a handler that signals when a request is in it and waits to be released.
 type slow struct{ entered, release chan struct{} }
 
 func (s slow) ServeHTTP(w http.ResponseWriter, r *http.Request) {

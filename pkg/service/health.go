@@ -16,13 +16,13 @@ const (
 	maxHealthAnswer = 4 << 10
 )
 
-// Health asks the program's own operators' listener whether it is ready. It is
-// for containers, whose images hold the program and nothing else.
+// Health asks the program's ops listener whether it is ready. It is for containers, whose images
+// contain nothing but the program.
 type Health struct {
 	Ops
 }
 
-// Run asks.
+// Run sends the request.
 func (h *Health) Run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
@@ -45,8 +45,7 @@ func (h *Health) Run(ctx context.Context) error {
 	return nil
 }
 
-// Address is the URL at which a program on this machine that has these settings
-// is asked.
+// Address returns the URL of the ops listener for requests from the same machine.
 func (o Ops) Address() string {
 	host, port, _ := net.SplitHostPort(o.Listen)
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {

@@ -30,38 +30,36 @@ const (
 // Program is what Main runs.
 type Program struct {
 	Name string
-	// About is what it does, in a sentence or two.
+	// About describes the program in a sentence or two.
 	About string
-	// Verbs points to a struct of what the program can do, as package kong reads
-	// it. It embeds Common. A verb that runs until it is stopped, so that a stop is
-	// success, has the tag serves:"". Another one that is stopped before its end
-	// has failed: whoever waits for it must not continue as if it had done its work.
-	// A verb's Run may take a context.Context and a *Process. A *ConfigError makes
-	// the exit code 2.
+	// Verbs points to a struct of the program's commands, as package kong reads it. It embeds
+	// Common. A verb that runs until it is stopped has the tag serves:"", and stopping it is
+	// success. Any other verb fails if it is stopped before its end: callers must not continue as
+	// if it had done its work. A verb's Run may take a context.Context and a *Process. A
+	// *ConfigError makes the exit code 2.
 	Verbs any
 }
 
-// Process is what a verb has around it.
+// Process is the environment of a verb.
 type Process struct {
 	Program        string
 	Stdout, Stderr io.Writer
-	// Terminal says that Stdout is one, for a person to read.
+	// Terminal reports that Stdout is a terminal, for a person to read.
 	Terminal bool
-	// Local finds the servers of a program that runs on this machine, for settings
-	// that name none. It is nil where there are no such.
+	// Local finds the servers of a program that runs on this machine, for settings that name none.
+	// It may be nil.
 	Local Local
 }
 
-// Local finds the servers that a running all-in-one program has of its own.
+// Local finds the private servers of a running all-in-one program.
 type Local interface {
 	// NATS returns the URL of its stream.
 	NATS() (url string, err error)
-	// Database returns the URL of its index for one of the roles owner, indexer
-	// and api.
+	// Database returns the URL of its index for one of the roles owner, indexer and api.
 	Database(role string) (url string, err error)
 }
 
-// Common is what every program can do.
+// Common has the commands of every program.
 type Common struct {
 	Health     Health                       `cmd:"" help:"ask the running program whether it is ready; exit 1 with the reason if not"`
 	Completion kongplete.InstallCompletions `cmd:"" help:"print the set-up of your login shell for completion"`
@@ -79,9 +77,9 @@ func (h *help) AfterApply(ctx *kong.Context) error {
 	return err
 }
 
-// Main runs the program with the process's arguments, environment and signals,
-// and exits. SIGINT, SIGTERM and SIGHUP end the command's context; a second signal
-// ends the process at once. A SIGHUP that is to be ignored, as nohup has it, is.
+// Main runs the program with the process's arguments, environment and signals, and exits. SIGINT,
+// SIGTERM and SIGHUP end the command's context; a second signal ends the process immediately. An
+// ignored SIGHUP, as under nohup, stays ignored.
 func Main(p Program) {
 	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) {
@@ -141,8 +139,8 @@ func (p Program) Run(ctx context.Context, args, environ []string, stdout, stderr
 	return exitFailed
 }
 
-// parser reads the program's command line, and for settings that it does not
-// give, environ ("NAME=value" as os.Environ gives them).
+// parser reads the program's command line, and takes settings that are missing there from environ
+// ("NAME=value" as in os.Environ).
 func (p Program) parser(environ []string, more ...kong.Option) (*kong.Kong, error) {
 	options := slices.Concat(parsers, []kong.Option{
 		kong.Name(p.Name), kong.Description(p.About), kong.Vars(defaults(p.Name)), kong.Vars{"version": p.Name + " " + Version()},
@@ -160,10 +158,10 @@ func (p Program) parser(environ []string, more ...kong.Option) (*kong.Kong, erro
 	return kong.New(p.Verbs, options...)
 }
 
-// helpWidth is how wide a help text may be.
+// helpWidth is the width of help texts.
 const helpWidth = 100
 
-// describe is what a help text says of a flag.
+// describe returns the help text of a flag.
 func describe(v *kong.Value) string {
 	text := v.Help
 	if v.Flag != nil && v.HasDefault && v.Default != "" {
@@ -175,14 +173,14 @@ func describe(v *kong.Value) string {
 	return text
 }
 
-// environment resolves settings from environment variables. One of ours that is
-// no setting of any program is an error; a setting of another program is not, so
-// that one environment can serve a whole deployment.
+// environment resolves settings from environment variables. One with our prefix that is no setting
+// of any program is an error; a setting of another program is not, so that one environment can
+// serve a whole deployment.
 type environment []string
 
 func (e environment) Validate(*kong.Application) error { return CheckEnvironment(e) }
 
-// CheckEnvironment returns a *ConfigError for a variable of ours that is no setting.
+// CheckEnvironment returns a *ConfigError for a variable with our prefix that is no setting.
 func CheckEnvironment(environ []string) error {
 	for _, kv := range environ {
 		name, _, _ := strings.Cut(kv, "=")
@@ -206,7 +204,7 @@ func (e environment) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (an
 	return value, nil
 }
 
-// parse reads the command line. The error is a *ConfigError or one without a URL.
+// parse reads the command line. The error is a *ConfigError, or contains no URL.
 func parse(parser *kong.Kong, args []string) (*kong.Context, error) {
 	node := parser.Model.Node
 	for i, arg := range args {
@@ -230,7 +228,7 @@ func parse(parser *kong.Kong, args []string) (*kong.Context, error) {
 	return ctx, nil
 }
 
-// Parse reads settings into the groups of a struct, for a program of this name.
+// Parse reads settings into the groups of a struct, for the program of that name.
 func Parse(program string, into any, args, environ []string) error {
 	parser, err := Program{Name: program, Verbs: into}.parser(environ)
 	if err != nil {
@@ -240,7 +238,7 @@ func Parse(program string, into any, args, environ []string) error {
 	return err
 }
 
-// Settings are all settings of all programs, in the order of the docs.
+// Settings returns all settings of all programs, in the order of the docs.
 func Settings() []*kong.Flag {
 	return Program{Verbs: &settings{}}.flags()[1:] // behind --help
 }
@@ -250,7 +248,7 @@ func (p Program) Reads(name string) bool {
 	return slices.ContainsFunc(p.flags(), func(f *kong.Flag) bool { return Variable(f.Name) == name })
 }
 
-// flags are the flags of the program's verbs.
+// flags returns the flags of the program's verbs.
 func (p Program) flags() (flags []*kong.Flag) {
 	parser, err := p.parser(nil)
 	if err != nil {
@@ -265,8 +263,8 @@ func (p Program) flags() (flags []*kong.Flag) {
 	return flags
 }
 
-// isStop reports whether err says that the context ended and nothing else: an
-// error beside it, as of closing something, is one.
+// isStop reports whether err says only that the context ended: an error joined to it, such as one
+// of closing something, is a failure.
 func isStop(err error) bool {
 	switch e := err.(type) { //nolint:errorlint // it walks the tree itself
 	case interface{ Unwrap() []error }:
@@ -282,13 +280,13 @@ func isStop(err error) bool {
 	return errors.Is(err, context.Canceled)
 }
 
-// bare reports whether err has nothing to tell beside that the context ended.
+// bare reports whether err wraps nothing, so says only that the context ended.
 func bare(err error) bool { return errors.Unwrap(err) == nil }
 
-// version is set by the linker where the build does not see the repository.
+// version is set by the linker if the build does not see the repository.
 var version string
 
-// Version is the version of the build: the module's, or its commit.
+// Version returns the version of the build: the module's, or its commit.
 func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

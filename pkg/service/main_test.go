@@ -22,7 +22,7 @@ import (
 
 const patience = time.Minute
 
-// asProgram makes the test's own binary one of our programs.
+// asProgram makes the test binary behave as one of our programs.
 const asProgram = "SERVICE_TEST_PROGRAM"
 
 func TestMain(m *testing.M) {
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 
 var errBroken = errors.New("the disk is broken")
 
-// program does what its verbs are named for.
+// program has a verb for each behavior that the tests need.
 func program() service.Program {
 	return service.Program{Name: service.Ingest, About: "Does what tests want.", Verbs: &struct {
 		Run         waits `cmd:"" default:"withargs" serves:"" help:"wait to be stopped"`
@@ -202,7 +202,7 @@ func TestSignals(t *testing.T) {
 		p.requireLine(t, "running")
 		require.NoError(t, p.Process.Signal(syscall.SIGTERM))
 		p.requireLine(t, "asked")
-		// The default action comes back just behind the context's end.
+		// The default action is restored just after the context ends.
 		ended := make(chan int, 1)
 		go func() { ended <- p.wait(t) }()
 		tick := time.NewTicker(10 * time.Millisecond)

@@ -13,20 +13,20 @@ import (
 )
 
 const (
-	// roomyPercent is how much a heap grows at most between two collections, in percent of what is
-	// in use, and room how much in bytes, as long as that is not below leastPercent.
+	// roomyPercent is the most that a heap grows between two collections, in percent of the memory
+	// in use, and room is the most in bytes, as long as that is not below leastPercent.
 	roomyPercent, leastPercent = 400, 50
 	room                       = 32 << 20
-	// memoryShare of the container's limit is the heap's, in percent; the rest is for what is not
-	// the heap.
+	// memoryShare is the heap's share of the container's limit, in percent; the rest is for
+	// everything that is not the heap.
 	memoryShare = 80
-	// assumedMemory is the soft limit where nothing limits the container: that of deploy/.
+	// assumedMemory is the soft limit if nothing limits the container: that of deploy/.
 	assumedMemory = 200 << 20
 )
 
-// UseMemory lets this process collect garbage less often: where little is in use, that is faster by
-// a third and costs at most 32 MiB. A soft limit of memory follows from what the container allows.
-// What GOGC and GOMEMLIMIT say is left as it is.
+// UseMemory lets this process collect garbage less often: if little memory is in use, that is
+// faster by a third and costs at most 32 MiB. A soft memory limit is derived from the container's
+// limit. GOGC and GOMEMLIMIT take precedence.
 func UseMemory() {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		limit := int64(assumedMemory)
@@ -41,8 +41,8 @@ func UseMemory() {
 	}
 }
 
-// afterCollection sets by how much the heap may grow after each collection: many followers of the
-// api use so much that four times as much would be too much.
+// afterCollection sets by how much the heap may grow after each collection: with many followers the
+// api uses so much memory that four times as much would be too much.
 func afterCollection(percent int) {
 	runtime.AddCleanup(new([]byte), func(percent int) {
 		inUse := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
@@ -59,14 +59,14 @@ func afterCollection(percent int) {
 	}, percent)
 }
 
-// growth is by how many percent of what is in use the heap may grow.
+// growth returns by how many percent of the memory in use the heap may grow.
 func growth(inUse uint64) int {
 	return min(max(int(room*100/max(inUse, 1)), leastPercent), roomyPercent)
 }
 
-// containerMemory is the least of the limits on this process's cgroup and those above it, of either
-// version; ok is false where there is none. In a container the path that the kernel shows can be
-// the host's, of which only the end is mounted: what is not there limits nothing.
+// containerMemory returns the least of the limits on this process's cgroup and its parents, of
+// either version; ok is false if there is none. In a container the path that the kernel shows can
+// be the host's, of which only the end is mounted: what does not exist limits nothing.
 func containerMemory(root fs.FS) (bytes int64, ok bool) {
 	text, err := fs.ReadFile(root, "proc/self/cgroup")
 	if err != nil {
@@ -88,7 +88,8 @@ func containerMemory(root fs.FS) (bytes int64, ok bool) {
 		}
 		for group := path.Clean("/" + parts[2]); ; group = path.Dir(group) {
 			if text, err := fs.ReadFile(root, path.Join(mount, group, file)); err == nil {
-				// Without a limit version 2 says "max", and version 1 a number beyond all memory.
+				// Without a limit, version 2 says "max" and version 1 a number larger than any
+				// memory.
 				if n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && n > 0 && n < 1<<60 {
 					bytes = min(bytes, n)
 				}

@@ -39,8 +39,8 @@ func TestContainerMemory(t *testing.T) {
 	}
 }
 
-// TestGrowth: what is in use and what it may grow by stay below the soft limit for longer than by a
-// percentage alone, and little in use has much room.
+// TestGrowth: the memory in use plus its growth stays below the soft limit for longer than with a
+// percentage alone, and a small heap has much room.
 func TestGrowth(t *testing.T) {
 	t.Parallel()
 	for inUse, want := range map[uint64]int{0: 400, 1 << 20: 400, 8 << 20: 400, 16 << 20: 200, 32 << 20: 100, 50 << 20: 64, 64 << 20: 50, 1 << 30: 50} {

@@ -23,19 +23,19 @@ const (
 	natsPing            = 5 * time.Second
 )
 
-// natsAnswers is how long a verb that ends waits for NATS.
+// natsAnswers is how long a short-lived verb waits for NATS.
 const natsAnswers = 10 * time.Second
 
-// Connect connects as the settings say, and keeps trying for ever: a server that
-// is away at start is no reason not to start; one that is too old is. changed, if
-// not nil, is called with nil when connected and with an error when not, or to a
-// server that is too old. The error is a *ConfigError.
+// Connect connects as the settings say, and retries forever: a server that is away does not prevent
+// a start, but one that is too old does. changed, if not nil, is called with nil when connected,
+// and with an error when disconnected or connected to a server that is too old. The error is a
+// *ConfigError.
 func (n NATS) Connect(p *Process, logger *slog.Logger, changed func(error)) (*nats.Conn, error) {
 	servers, err := n.Servers(p)
 	if err != nil {
 		return nil, err
 	}
-	// Each program has inboxes of its own, which permissions can name.
+	// Each program has its own inboxes, which permissions can name.
 	opts := []nats.Option{nats.Name("tagstream " + p.Program), nats.CustomInboxPrefix("_INBOX_" + p.Program)}
 	add := func(setting string, opt nats.Option) {
 		opts = append(opts, opt)
@@ -81,7 +81,7 @@ func (n NATS) Connect(p *Process, logger *slog.Logger, changed func(error)) (*na
 		nc.Close()
 		return nil, Bad("NATS_URL", err)
 	}
-	// Before the first connection no handler hears of a refusal.
+	// Before the first connection, no handler is called for a refusal.
 	if err := nc.LastError(); err != nil && changed != nil && !nc.IsConnected() {
 		changed(fmt.Errorf("NATS: %w", err))
 		if nc.IsConnected() { // meanwhile
@@ -91,7 +91,7 @@ func (n NATS) Connect(p *Process, logger *slog.Logger, changed func(error)) (*na
 	return nc, nil
 }
 
-// Dial connects for a verb that ends: it does not wait for ever.
+// Dial connects for a short-lived verb, with a time limit.
 func (n NATS) Dial(ctx context.Context, p *Process) (*nats.Conn, error) {
 	wait, cancel := context.WithTimeout(ctx, natsAnswers)
 	defer cancel()
@@ -126,8 +126,8 @@ func (n NATS) Dial(ctx context.Context, p *Process) (*nats.Conn, error) {
 	return nil, err
 }
 
-// Servers returns the servers that the settings name, with commas between, or
-// the one that p finds. The error quotes nothing of a bad one.
+// Servers returns the configured servers, separated by commas, or the one that p finds. The error
+// quotes nothing of a bad URL.
 func (n NATS) Servers(p *Process) (string, error) {
 	if n.URL == "" && p.Local != nil {
 		return p.Local.NATS()
@@ -147,9 +147,8 @@ func (n NATS) Servers(p *Process) (string, error) {
 
 var errNATSAway = errors.New("not connected to NATS")
 
-// NATSOptions are the options of every NATS connection of ours, embedded or
-// not: reconnect for ever, give up buffering (the writer keeps its own batch),
-// tell of changes once.
+// NATSOptions returns the options of every NATS connection, embedded or not: reconnect forever,
+// buffer nothing (the writer keeps its own batch), report each change once.
 func NATSOptions(logger *slog.Logger, changed func(error)) []nats.Option {
 	if changed == nil {
 		changed = func(error) {}
@@ -173,11 +172,11 @@ func NATSOptions(logger *slog.Logger, changed func(error)) []nats.Option {
 		nats.ReconnectBufSize(-1),
 		nats.PingInterval(natsPing),
 		nats.MaxPingsOutstanding(2),
-		// Credentials may be mended on the server while this runs.
+		// Credentials may be fixed on the server while this program runs.
 		nats.IgnoreAuthErrorAbort(),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
 			changed(fmt.Errorf("NATS: %w", err))
-			// Each attempt fails; one word is enough.
+			// Every attempt fails; one log line is enough.
 			if !away.Swap(true) {
 				logger.Warn("cannot reach NATS; trying again", "err", err)
 			}

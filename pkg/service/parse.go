@@ -15,10 +15,9 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// ConfigError is a bad setting: the program's exit code is 2 and nothing was
-// started.
+// ConfigError is a bad setting: the program's exit code is 2, and nothing was started.
 type ConfigError struct {
-	// Variable is the environment variable's full name, or a flag that has none.
+	// Variable is the full name of the environment variable, or of a flag that has none.
 	Variable string
 	Err      error
 }
@@ -26,8 +25,8 @@ type ConfigError struct {
 func (e *ConfigError) Error() string { return e.Variable + ": " + e.Err.Error() }
 func (e *ConfigError) Unwrap() error { return e.Err }
 
-// Bad returns err as a *ConfigError of the setting with this name, such as
-// NATS_URL, and nil for nil.
+// Bad returns err as a *ConfigError of the setting with this name, such as NATS_URL, or nil if err
+// is nil.
 func Bad(setting string, err error) error {
 	if err == nil {
 		return nil
@@ -47,12 +46,12 @@ var known = func() (names []string) {
 	return names
 }()
 
-// Variable is the environment variable of a setting's flag.
+// Variable returns the environment variable of a setting's flag.
 func Variable(flag string) string {
 	return Prefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// parsers reads the values of flags by the type that their tags name.
+// parsers parse the values of flags, by the type in their tags.
 var parsers = []kong.Option{
 	kong.KindMapper(reflect.String, parser(func(s string, _ *kong.Value) (string, error) { return s, nil })),
 	kong.NamedMapper("list", parser(parseList)),
@@ -69,9 +68,9 @@ var parsers = []kong.Option{
 	kong.NamedMapper("secret", parser(parseSecret)),
 }
 
-// parser makes a kong mapper of a function. An empty value is the default, and
-// without one the zero value. The error is a *ConfigError: kong's own would
-// quote what may be a password.
+// parser makes a kong mapper from a function. An empty value means the default or, without one, the
+// zero value. The error is a *ConfigError: kong's own would quote the value, which may be a
+// password.
 func parser[T any](parse func(s string, v *kong.Value) (T, error)) kong.Mapper {
 	return kong.MapperFunc(func(ctx *kong.DecodeContext, target reflect.Value) error {
 		token := ctx.Scan.Pop()
@@ -99,7 +98,7 @@ func parser[T any](parse func(s string, v *kong.Value) (T, error)) kong.Mapper {
 	})
 }
 
-// Off is what a setting that takes "off" is then, in its own unit.
+// Off is the value of a setting that is "off".
 const Off = -1
 
 func orOff[T int64 | time.Duration](parse func(string, *kong.Value) (T, error)) func(string, *kong.Value) (T, error) {
@@ -145,7 +144,7 @@ func parseSize(s string, _ *kong.Value) (int64, error) {
 	return n * unit, nil
 }
 
-// maxCount is more than any setting that counts something takes.
+// maxCount bounds every setting that is a count.
 const maxCount = 1_000_000
 
 func parseCount(s string, _ *kong.Value) (int, error) {
@@ -186,8 +185,7 @@ func isPort(s string) bool {
 	return err == nil
 }
 
-// parseBaseURL wants an absolute http or https URL, and returns it without a
-// slash at its end.
+// parseBaseURL accepts an absolute http or https URL, and returns it without a trailing slash.
 func parseBaseURL(s string, _ *kong.Value) (string, error) {
 	s = strings.TrimRight(s, "/")
 	u, err := url.Parse(s)
@@ -198,7 +196,7 @@ func parseBaseURL(s string, _ *kong.Value) (string, error) {
 	return s, nil
 }
 
-// parseServerOrOff wants a base URL without a path, and makes "" of off.
+// parseServerOrOff accepts a base URL without a path, and returns "" for off.
 func parseServerOrOff(s string, v *kong.Value) (string, error) {
 	if s == "off" {
 		return "", nil
@@ -210,7 +208,7 @@ func parseServerOrOff(s string, v *kong.Value) (string, error) {
 	return s, nil
 }
 
-// parseFile wants a file that can be read.
+// parseFile accepts the path of a readable file.
 func parseFile(path string, _ *kong.Value) (string, error) {
 	_, err := os.ReadFile(path)
 	return path, err

@@ -17,24 +17,23 @@ import (
 	"github.com/tagstream/tagstream/pkg/tracing"
 )
 
-// Deps are what a service is given by the program around it. Each service says
-// which of them it needs.
+// Deps are what a service receives from its program. Each service documents which of them it needs.
 type Deps struct {
 	Logger *slog.Logger
-	// Registry gets the metrics.
+	// Registry receives the service's metrics.
 	Registry *prometheus.Registry
 	Health   *obs.Health
-	// Ops gets what the service has for operators beside obs.OpsHandler.
+	// Ops receives the service's handlers for operators, in addition to obs.OpsHandler.
 	Ops *http.ServeMux
-	// Tracer traces; nil traces nothing.
+	// Tracer records traces; nil records none.
 	Tracer trace.Tracer
-	// NATS reconnects for ever (NATSOptions). Domain is the JetStream domain that
-	// the streams are in; "" is the server's own.
+	// NATS reconnects forever (NATSOptions). Domain is the JetStream domain of the streams; "" is
+	// the server's own.
 	NATS   *nats.Conn
 	Domain string
 }
 
-// Logger returns the program's logger as the settings say, writing to w.
+// Logger returns the program's logger, writing to w.
 func (l Log) Logger(w io.Writer) *slog.Logger {
 	logger, err := obs.NewLogger(w, l.Format, l.Level)
 	if err != nil { // not parsed
@@ -43,7 +42,7 @@ func (l Log) Logger(w io.Writer) *slog.Logger {
 	return logger
 }
 
-// Config is how a program traces.
+// Config returns the tracing configuration of a program.
 func (t Traces) Config(program string) (tracing.Config, error) {
 	cfg := tracing.Config{Ratio: t.Ratio, Service: "tagstream-" + program, Version: Version()}
 	if program == Standalone {
@@ -57,17 +56,16 @@ func (t Traces) Config(program string) (tracing.Config, error) {
 	return cfg, Bad("TRACES_URL", err)
 }
 
-// Shown are the settings of every program that runs until it is stopped.
+// Shown are the settings of every long-running program.
 type Shown struct {
 	Ops    Ops    `embed:""`
 	Traces Traces `embed:""`
 	Log    Log    `embed:""`
 }
 
-// Serve listens on OPS_LISTEN and runs a service beside that, whose components
-// these are. When ctx ends the service is not ready any more, and the listener
-// serves until run has returned, so that the operator sees all of the stop. The
-// error is run's, that of listening, or both.
+// Serve listens on OPS_LISTEN and runs a service with these components. When ctx ends, the service
+// becomes unready, and the listener serves until run has returned, so that operators can watch the
+// whole stop. The error is that of run, of listening, or both.
 func (s Shown) Serve(ctx context.Context, p *Process, components []string, run func(context.Context, Deps) error) error {
 	traces, err := s.Traces.Config(p.Program)
 	if err != nil {

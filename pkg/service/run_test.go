@@ -53,7 +53,7 @@ func TestLogger(t *testing.T) {
 	}
 }
 
-// ingest is a process of that program.
+// ingest is a process of the ingest program.
 var ingest = &service.Process{Program: service.Ingest}
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -154,8 +154,7 @@ func (l *lines) text() string {
 
 func (l *lines) count(what string) int { return strings.Count(l.text(), what) }
 
-// TestConnectNATS: a server that is away, then there, then restarts; each is
-// said once.
+// TestConnectNATS: a server that is away, then arrives, then restarts; each change is logged once.
 func TestConnectNATS(t *testing.T) {
 	t.Parallel()
 	s := natstest.Server(t, natstest.Listen())
@@ -206,8 +205,8 @@ func TestConnectNATSTriesOnWithoutRights(t *testing.T) {
 	require.False(t, nc.IsClosed())
 }
 
-// TestConnectNATSToAnOldServer: it is named at once; one that is old when it comes
-// later, or in the midst of the work, makes the program not ready.
+// TestConnectNATSToAnOldServer: an old server is reported at once; one that appears later, or while
+// the program works, makes the program unready.
 func TestConnectNATSToAnOldServer(t *testing.T) {
 	t.Parallel()
 	const says = "NATS server old is version 2.11.12: Tagstream needs 2.12 or newer"
@@ -234,7 +233,7 @@ func TestConnectNATSToAnOldServer(t *testing.T) {
 	}
 }
 
-// TestConnectNATSOverTLS: a server that begins with TLS and wants a certificate.
+// TestConnectNATSOverTLS: a server that starts with TLS and requires a client certificate.
 func TestConnectNATSOverTLS(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -261,8 +260,8 @@ func TestConnectNATSOverTLS(t *testing.T) {
 	require.ErrorContains(t, <-changes, "certificate")
 }
 
-// makeCertificates writes an authority's certificate (ca), and one by it for the
-// loopback (crt, key).
+// makeCertificates writes an authority's certificate (ca), and one signed by it for the loopback
+// address (crt, key).
 func makeCertificates(t *testing.T, dir string) *x509.CertPool {
 	t.Helper()
 	write := func(name, kind string, der []byte) {

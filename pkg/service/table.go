@@ -9,14 +9,13 @@ import (
 	"text/tabwriter"
 )
 
-// Table is what a verb answers with: a table for a person at a terminal, else
-// lines of JSON.
+// Table is the output of a verb: a table if a person at a terminal reads it, else lines of JSON.
 type Table struct {
 	rows *tabwriter.Writer // nil for JSON
 	json *json.Encoder
 }
 
-// Table begins an answer with this header, if any.
+// Table starts an output with this header, if any.
 func (p *Process) Table(header ...any) *Table {
 	if !p.Terminal {
 		enc := json.NewEncoder(p.Stdout)
@@ -30,8 +29,7 @@ func (p *Process) Table(header ...any) *Table {
 	return t
 }
 
-// Row adds a row, or v as a line. Other than JSON a row holds no character that
-// steers a terminal.
+// Row adds a row, or v as a line of JSON. Rows contain no terminal control characters.
 func (t *Table) Row(v any, cells ...any) error {
 	if t.rows == nil {
 		return t.json.Encode(v)
@@ -44,7 +42,7 @@ func (t *Table) Row(v any, cells ...any) error {
 	return err
 }
 
-// Close prints what is not printed yet.
+// Close prints the remaining rows.
 func (t *Table) Close() error {
 	if t.rows == nil {
 		return nil
@@ -52,8 +50,8 @@ func (t *Table) Close() error {
 	return t.rows.Flush()
 }
 
-// Plain returns s with a dot for each character that steers a terminal. What
-// hosts and messages say is printed so.
+// Plain returns s with each terminal control character replaced by a dot. Texts from hosts and
+// messages are printed this way.
 func Plain(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r != '\n' && r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
@@ -63,7 +61,7 @@ func Plain(s string) string {
 	}, s)
 }
 
-// Answer prints one thing: a text for a person at a terminal, else v as a line of JSON.
+// Answer prints one result: a text for a person at a terminal, else v as a line of JSON.
 func (p *Process) Answer(v any, text string) error {
 	t := p.Table()
 	return errors.Join(t.Row(v, text), t.Close())

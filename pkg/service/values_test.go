@@ -253,7 +253,7 @@ func TestTraces(t *testing.T) {
 	}
 }
 
-// TestHelp: the help of each verb has the settings that it uses, with their variables, and no others.
+// TestHelp: the help of each verb lists exactly the settings that it uses, with their variables.
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string][]string{
@@ -279,7 +279,8 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// TestHelpOfWhatIsEmbedded: the all-in-one program has no default for what it brings itself.
+// TestHelpOfWhatIsEmbedded: the all-in-one program shows no default for servers that it runs
+// itself.
 func TestHelpOfWhatIsEmbedded(t *testing.T) {
 	t.Parallel()
 	for program, shown := range map[string]string{service.Ingest: "nats://127.0.0.1:4222", service.Indexer: "nats://127.0.0.1:4222", service.Standalone: ""} {

@@ -6,9 +6,9 @@ import (
 	"github.com/go-logr/logr"
 )
 
-// complaints is where OpenTelemetry's library says what it cannot read of its own
-// variables. It would print them, and a URL or a header there may hold a password: so
-// only what it was about is said.
+// complaints receives the errors of OpenTelemetry's library about its own variables. The library
+// would print their values, and a URL or header there may hold a password, so only the topic is
+// logged.
 type complaints struct{ log *slog.Logger }
 
 func (complaints) Init(logr.RuntimeInfo)            {}

@@ -11,8 +11,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/tracing"
 )
 
-// TestComplaintsQuoteNothing gives OpenTelemetry's own variables values that it cannot
-// read, which hold passwords.
+// TestComplaintsQuoteNothing sets OpenTelemetry's own variables to invalid values that contain
+// passwords.
 func TestComplaintsQuoteNothing(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:S3CR3T#@collector:4318")
 	t.Setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://user:S3CR3T@[collector")

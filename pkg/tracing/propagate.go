@@ -12,8 +12,7 @@ const traceparent = "traceparent"
 
 var traceContext propagation.TraceContext
 
-// Traceparent is a span's W3C traceparent, "" where the span is not sampled:
-// what does not begin a trace says nothing.
+// Traceparent returns a span's W3C traceparent, or "" if the span is not sampled.
 func Traceparent(span trace.SpanContext) string {
 	if !span.IsSampled() {
 		return ""
@@ -23,7 +22,7 @@ func Traceparent(span trace.SpanContext) string {
 	return carrier[traceparent]
 }
 
-// Parent reads a traceparent. What is none gives an invalid context.
+// Parent parses a traceparent. An invalid one gives an invalid context.
 func Parent(s string) trace.SpanContext {
 	if s == "" {
 		return trace.SpanContext{}
@@ -31,8 +30,8 @@ func Parent(s string) trace.SpanContext {
 	return trace.SpanContextFromContext(traceContext.Extract(context.Background(), propagation.MapCarrier{traceparent: s}))
 }
 
-// Links returns links to the sampled spans among those named by the
-// traceparents; none for none. It allocates nothing where no span is named.
+// Links returns links to the sampled spans among those in the traceparents, or none. It allocates
+// nothing if there is no such span.
 func Links(traceparents func(yield func(string) bool)) []trace.Link {
 	var links []trace.Link
 	for s := range traceparents {

@@ -9,14 +9,13 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// queue bounds and counts the spans in front of a batch processor, which would
-// drop them uncounted.
+// queue limits and counts the spans in front of a batch processor, which would drop them uncounted.
 type queue struct {
 	sdktrace.SpanProcessor
 	collector sdktrace.SpanExporter
 	logger    *slog.Logger
 	waiting   atomic.Int64
-	// failing says that the last batch did not get there.
+	// failing reports that the last batch was not delivered.
 	failing atomic.Bool
 
 	exported, failed, dropped prometheus.Counter
@@ -33,7 +32,7 @@ func newQueue(collector sdktrace.SpanExporter, logger *slog.Logger, registry pro
 	}
 }
 
-// OnEnd takes a span that has ended, and never waits.
+// OnEnd queues a span that has ended, and never waits.
 func (q *queue) OnEnd(s sdktrace.ReadOnlySpan) {
 	if !s.SpanContext().IsSampled() {
 		return
@@ -46,13 +45,13 @@ func (q *queue) OnEnd(s sdktrace.ReadOnlySpan) {
 	q.SpanProcessor.OnEnd(s)
 }
 
-// exporter is what the batch processor behind the queue exports to.
+// exporter returns the exporter for the batch processor behind the queue.
 func (q *queue) exporter() sdktrace.SpanExporter { return queueExporter{q} }
 
 type queueExporter struct{ q *queue }
 
-// ExportSpans sends a batch. That it failed is counted, and logged once until
-// one gets there again; no one else can be told.
+// ExportSpans sends a batch. A failure is counted, and logged once until a batch is delivered
+// again; there is no other place to report it.
 func (e queueExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	q := e.q
 	err := q.collector.ExportSpans(ctx, spans)

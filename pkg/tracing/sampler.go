@@ -6,8 +6,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// sampler begins traces at a ratio, continues with its own, and joins those that
-// others began up to a number a second.
+// sampler starts traces at a ratio, always continues the program's own traces, and joins foreign
+// ones up to a number per second.
 func sampler(ratio float64) sdktrace.Sampler {
 	return sdktrace.ParentBased(sdktrace.TraceIDRatioBased(ratio),
 		sdktrace.WithRemoteParentSampled(limited{rate.NewLimiter(maxForeign, maxForeign)}))

@@ -23,38 +23,37 @@ import (
 )
 
 const (
-	// maxWaiting is how many ended spans may wait for the collector, the batch
-	// that is on its way included.
+	// maxWaiting is the most ended spans that wait for the collector, including the batch being
+	// sent.
 	maxWaiting = 2048
-	// batchEvery is how long spans wait for others to go with.
+	// batchEvery is how long a span waits for more spans to be sent with it.
 	batchEvery = 2 * time.Second
-	// exportTimeout bounds one batch's way to the collector, its repetitions
-	// included.
+	// exportTimeout bounds the delivery of one batch, including retries.
 	exportTimeout = 10 * time.Second
 	// stopTimeout bounds how long Stop waits for the last spans.
 	stopTimeout = 3 * time.Second
-	// maxForeign is how many traces a second are joined that another program
-	// began: the API's callers choose what is sampled, and an indexer that
-	// catches up meets many at once.
+	// maxForeign is the most traces per second that are joined although another program started
+	// them: the API's callers choose what is sampled, and an indexer that catches up meets many at
+	// once.
 	maxForeign = 100
 
-	// defaultPath is where OTLP over HTTP takes traces.
+	// defaultPath is the usual path for traces in OTLP over HTTP.
 	defaultPath = "/v1/traces"
 )
 
-// Config says what is traced, and where it goes.
+// Config says what is traced, and where traces are sent.
 type Config struct {
-	// Endpoint is the collector's URL for traces; "" is off.
+	// Endpoint is the collector's URL for traces; "" means off.
 	Endpoint string
-	// Ratio is the share of events and of requests that begin a trace, 0 to 1.
-	// What continues a sampled one is always in it.
+	// Ratio is the share of events and of requests that start a trace, 0 to 1. Whatever continues a
+	// sampled trace is always included.
 	Ratio float64
 	// Service names the program to the collector, Version is its version.
 	Service, Version string
 }
 
-// CheckEndpoint returns a collector's URL with its path, which may be left out. The
-// error quotes nothing of it.
+// CheckEndpoint returns a collector's URL with its path, which may be omitted. The error quotes
+// nothing of the URL.
 func CheckEndpoint(s string) (string, error) {
 	if err := userinfo.Check(s, userinfo.Ends); err != nil {
 		return "", err
@@ -72,16 +71,16 @@ func CheckEndpoint(s string) (string, error) {
 	return u.String(), nil
 }
 
-// Tracing records spans and sends them. The nil one is off.
+// Tracing records spans and sends them. A nil *Tracing is off.
 type Tracing struct {
 	provider *sdktrace.TracerProvider
 	logger   *slog.Logger
 }
 
-// Start begins to send spans, and registers the metrics of that. With no
-// endpoint it returns nil. The details of the exporter (headers, certificates,
-// compression) and of the resource come from OpenTelemetry's own variables,
-// OTEL_EXPORTER_OTLP_* and OTEL_RESOURCE_ATTRIBUTES; a bad one is an error.
+// Start starts to send spans, and registers the metrics for that. Without an endpoint it returns
+// nil. Details of the exporter (headers, certificates, compression) and of the resource come from
+// OpenTelemetry's own variables, OTEL_EXPORTER_OTLP_* and OTEL_RESOURCE_ATTRIBUTES; an invalid one
+// is an error.
 func Start(ctx context.Context, cfg Config, logger *slog.Logger, registry prometheus.Registerer) (*Tracing, error) {
 	if cfg.Endpoint == "" {
 		return nil, nil //nolint:nilnil // nil is off, as documented
@@ -107,7 +106,7 @@ func Start(ctx context.Context, cfg Config, logger *slog.Logger, registry promet
 	)}, nil
 }
 
-// Tracer returns the tracer of a part of the program, nil where tracing is off.
+// Tracer returns the tracer of a part of the program, nil if tracing is off.
 func (t *Tracing) Tracer(part string) trace.Tracer {
 	if t == nil {
 		return nil
@@ -115,7 +114,7 @@ func (t *Tracing) Tracer(part string) trace.Tracer {
 	return t.provider.Tracer("github.com/tagstream/tagstream/" + part)
 }
 
-// Stop sends what waits, for a few seconds at most, and ends.
+// Stop sends waiting spans, for a few seconds at most, and ends.
 func (t *Tracing) Stop() {
 	if t == nil {
 		return

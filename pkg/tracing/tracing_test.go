@@ -79,12 +79,12 @@ func TestSpansGetToTheCollector(t *testing.T) {
 	require.Zero(t, count(t, registry, "failed")+count(t, registry, "dropped"))
 }
 
-// TestCollectorInTrouble: spans are made at full speed whatever the collector
-// does, no more than so many wait, each is accounted for, and Stop ends.
+// TestCollectorInTrouble: whatever the collector does, spans are made at full speed, only a bounded
+// number waits, each is accounted for, and Stop ends.
 //
-// Invariant: a collector that is down, silent or refusing costs a bounded number of waiting
-// spans and nothing else, and callers cannot have everything traced. See also TestTracesToNobody
-// and TestCallersAreLimited.
+// Invariant: a collector that is down, silent or refusing costs a bounded number of waiting spans
+// and nothing else, and callers cannot have everything traced. See also TestTracesToNobody and
+// TestCallersAreLimited.
 func TestCollectorInTrouble(t *testing.T) {
 	t.Parallel()
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
@@ -148,8 +148,8 @@ func TestTraceparent(t *testing.T) {
 	require.Len(t, tracing.Links(func(yield func(string) bool) { _ = yield("") && yield("x") && yield(text) }), 1)
 }
 
-// TestCallersAreLimited: callers decide what is sampled, up to a number a
-// second; what no caller asked for does not count.
+// TestCallersAreLimited: callers decide what is sampled, up to a number per second; traces that no
+// caller requested do not count.
 func TestCallersAreLimited(t *testing.T) {
 	t.Parallel()
 	tr, _ := start(t, otlptest.Start(t).URL)

@@ -1,4 +1,4 @@
-// Package userinfo keeps what may be secret in a URL out of errors, logs and help.
+// Package userinfo keeps secrets in URLs out of errors, logs and help texts.
 package userinfo
 
 import (
@@ -9,24 +9,22 @@ import (
 	"strings"
 )
 
-// What a URL has before its @ is a name and a password, and no error, log line or
-// help text may show any of it, however broken the URL is. So errors of a URL that
-// was not accepted quote nothing of it but what Strip leaves, and a URL is
-// not accepted where readers of URLs disagree on where its password ends: what one
-// takes for the password's end another takes for a host, and names it.
+// The part of a URL before its @ is a name and a password, and no error, log line or help text may
+// show any of it, however malformed the URL is. So errors about rejected URLs quote only what Strip
+// returns, and a URL is rejected if parsers disagree on where its password ends: what one parser
+// takes for the password another takes for a host, and prints it.
 
 // secretStands for what is left out.
 const secretStands = "xxxxx"
 
-// ErrUnclear is returned for a URL whose password would be read as part of something
-// else.
+// ErrUnclear is returned for a URL whose password some parsers would read as another part of it.
 var ErrUnclear = errors.New("a name or password in the URL has a character that ends it: write each of : / @ % ? # in it as % and two digits (%3A %2F %40 %25 %3F %23)")
 
 // Ends are the characters that end the authority of any URL but Postgres's.
 const Ends = "/?#"
 
-// Check returns ErrUnclear for a URL in which it is not clear where the
-// user-info ends. ends are the characters of which the first ends a URL's authority.
+// Check returns ErrUnclear if it is not clear where the URL's user-info ends. The first of the
+// characters in ends terminates the URL's authority.
 func Check(raw, ends string) error {
 	_, rest, _ := strings.Cut(raw, "://")
 	authority := rest
@@ -39,9 +37,9 @@ func Check(raw, ends string) error {
 	return nil
 }
 
-// Strip returns a URL, or a list of them, without all that may be secret: what is between
-// the first :// and the last @, and parameters that may be passwords. ok is false where not
-// even that is sure to leave nothing secret.
+// Strip returns a URL, or a list of them, without anything that may be secret: the text between the
+// first :// and the last @, and parameters that may be passwords. ok is false if even that may
+// leave a secret.
 func Strip(raw string) (rest string, ok bool) {
 	scheme, rest, found := strings.Cut(raw, "://")
 	if !found || !plainScheme.MatchString(scheme) {
@@ -66,11 +64,11 @@ func saysPass(s string) bool { return strings.Contains(strings.ToLower(lenient(s
 
 var (
 	plainScheme = regexp.MustCompile(`^[a-z]+$`)
-	// plainHosts are hosts and ports, of which none is a password without its @.
+	// plainHosts matches hosts and ports that cannot be a password without its @.
 	plainHosts = regexp.MustCompile(`^[\w.,-]*(:\d+)?(,[\w.-]+(:\d+)?)*(/|$)`)
 )
 
-// lenient decodes what can be decoded.
+// lenient decodes as much as can be decoded.
 func lenient(s string) string {
 	if t, err := url.PathUnescape(s); err == nil {
 		return t
@@ -78,8 +76,8 @@ func lenient(s string) string {
 	return s
 }
 
-// Redact returns a text, such as an argument or an error that quotes one, without the
-// URL that begins in it.
+// Redact returns a text, such as an argument or an error that quotes one, without the URL that
+// starts in it.
 func Redact(text string) string {
 	before, _, found := strings.Cut(text, "://")
 	if !found {

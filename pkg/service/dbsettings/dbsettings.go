@@ -1,4 +1,4 @@
-// Package dbsettings reads where the index is from a program's settings.
+// Package dbsettings turns a program's settings into the options that open the index.
 package dbsettings
 
 import (
@@ -15,8 +15,9 @@ const (
 	API     = "api"
 )
 
-// Options says how to reach the index that the settings name, or else that of the all-in-one
-// program that p finds, in a role. The error is a *service.ConfigError where they are wrong.
+// Options returns the options for opening the index with a role: the index that the settings name,
+// or else that of the all-in-one program that p finds. The error is a *service.ConfigError if the
+// settings are wrong.
 func Options(p *service.Process, d service.Database, role string) (store.Options, error) {
 	o := store.Options{URL: d.URL, Password: d.Password, MaxConns: d.MaxConns, Program: p.Program}
 	switch {
