@@ -14,29 +14,28 @@ import (
 	"github.com/tagstream/tagstream/services/ingest/internal/jobs"
 )
 
-// BackfillConfig is what an operator chooses about filling in the past.
+// BackfillConfig is an operator's request to fill a past window.
 type BackfillConfig struct {
-	// Of Ingest the Hosts are used; all else is as the running ingest has it.
+	// Only Hosts of Ingest are used; everything else is as configured in the running ingest.
 	Ingest Config
-	// From is where the window begins: an RFC 3339 time, a date or an age such
-	// as "-3d".
+	// From is the start of the window: an RFC 3339 time, a date, or an age such as "-3d".
 	From string
-	// For is how long it is, such as "90m" or "2d"; a window that is not over
-	// yet ends now.
+	// For is the window's length, such as "90m" or "2d". A window that reaches into the future ends
+	// now.
 	For string
 }
 
 // BackfillSummary is what a backfill did.
 type BackfillSummary = backfill.Summary
 
-// Validate checks the configuration. The error is a *service.ConfigError that
-// names the variable or the flag.
+// Validate checks the configuration. The error is a *service.ConfigError that names the variable or
+// the flag.
 func (c BackfillConfig) Validate() error {
 	_, err := c.request(time.Now())
 	return err
 }
 
-// request is what is asked of the running ingest. The error is a *service.ConfigError.
+// request returns the request for the running ingest. The error is a *service.ConfigError.
 func (c BackfillConfig) request(now time.Time) (backfill.Request, error) {
 	bad := func(flag string, err error) (backfill.Request, error) {
 		return backfill.Request{}, &service.ConfigError{Variable: flag, Err: err}
@@ -64,9 +63,9 @@ func (c BackfillConfig) request(now time.Time) (backfill.Request, error) {
 	return backfill.Request{From: start.Time, Until: until, Hosts: fh.Hosts}, nil
 }
 
-// RunBackfill has the running ingest publish what qualified in a past window, beside what it reads
-// live. The summary says what was done, also beside an error. Running it twice changes nothing in
-// the index.
+// RunBackfill makes the running ingest publish what qualified in a past window, in addition to its
+// live reading. The summary says what was done, even if there is an error. Running it twice changes
+// nothing in the index.
 func RunBackfill(ctx context.Context, cfg BackfillConfig, deps JobDeps) (BackfillSummary, error) {
 	asked, err := cfg.request(time.Now())
 	if err != nil {
@@ -80,7 +79,7 @@ func RunBackfill(ctx context.Context, cfg BackfillConfig, deps JobDeps) (Backfil
 	return sum, err
 }
 
-// backfill does a job. detail is a sentence about it.
+// backfill runs a job. detail is a sentence about it.
 func (s *Service) backfill(ctx context.Context, j jobs.Job, run *jobs.Run, to *forward.Past) (sum BackfillSummary, detail string, err error) {
 	cfg := backfill.Config{Firehose: s.firehose}
 	if err := readJob("the request", j.Request, &cfg.Request); err != nil {

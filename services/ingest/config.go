@@ -17,47 +17,46 @@ import (
 	"github.com/tagstream/tagstream/services/ingest/internal/profiles"
 )
 
-// DefaultReport is how often the log says what was read and published.
+// DefaultReport is how often the log reports what was read and published.
 const DefaultReport = time.Minute
 
-// Config is what an operator chooses about ingest.
+// Config is an operator's configuration of ingest.
 type Config struct {
-	// Hosts are base URLs of Jetstream v2 hosts, the preferred one first. A
-	// bare host name means https, or http on the loopback.
+	// Hosts are base URLs of Jetstream v2 hosts, the preferred one first. A bare host name means
+	// https, or http on the loopback.
 	Hosts []string
-	// Start says where to begin where the stream has no position yet: "tip"
-	// (also ""), "archive", an RFC 3339 time, a date, or an age such as "-2h".
+	// Start says where to begin if the stream has no position yet: "tip" (also ""), "archive", an
+	// RFC 3339 time, a date, or an age such as "-2h".
 	Start string
-	// StopAfter ends Run after this much upstream time; 0 is never.
+	// StopAfter ends Run after this much upstream time; 0 means never.
 	StopAfter time.Duration
 	// APIKeyFile holds the key for archive downloads; "" means none is needed.
 	APIKeyFile string
-	// Stream has the settings of the streams on the NATS server; its zero value creates one that is
-	// not trimmed, and changes nothing.
+	// Stream has the settings of the streams on the NATS server. Its zero value creates a stream
+	// that is not trimmed, and changes no existing setting.
 	Stream stream.Config
 
-	// ProfilesURL is the base URL of the AppView at which authors are looked up; "" means none.
+	// ProfilesURL is the base URL of the AppView for author look-ups; "" disables them.
 	ProfilesURL string
 
-	// Heartbeat is how long nothing may be published before a position message
-	// is; 0 means forward.DefaultHeartbeat, 10 s.
+	// Heartbeat is how long after the last message a position message is published; 0 means
+	// forward.DefaultHeartbeat, 10 s.
 	Heartbeat time.Duration
 	// Report is how often progress is logged; 0 means DefaultReport.
 	Report time.Duration
-	// Timing is the patience with hosts, for tests; its zero value means the
-	// defaults.
+	// Timing has the time limits for hosts, for tests; its zero value means the defaults.
 	Timing firehose.Timing
-	// ProfilesTiming is the patience with the AppView, the same way.
+	// ProfilesTiming has the time limits for the AppView, likewise.
 	ProfilesTiming profiles.Timing
 }
 
-// Less than these is a typing error, and what is trimmed does not come back.
+// Smaller values are probably typing errors, and trimmed messages are lost.
 const (
 	minMaxBytes = 10_000_000
 	minMaxAge   = time.Hour
 )
 
-// ConfigFrom makes the configuration of a program's settings. The error is a
+// ConfigFrom builds the configuration from a program's settings. The error is a
 // *service.ConfigError.
 func ConfigFrom(j service.Jetstream, w service.Window, r service.Retention) (Config, error) {
 	cfg := Config{
@@ -90,7 +89,7 @@ func (c Config) Validate() error {
 	return err
 }
 
-// resolve checks the configuration and returns what the firehose makes of it.
+// resolve checks the configuration and returns that of the firehose.
 func (c Config) resolve(now time.Time) (firehose.Config, error) {
 	out := firehose.Config{StopAfter: c.StopAfter, Timing: c.Timing}
 	bad := func(name string, err error) (firehose.Config, error) {
@@ -123,14 +122,14 @@ func (c Config) resolve(now time.Time) (firehose.Config, error) {
 	return out, nil
 }
 
-// baseURLs returns the one form under which hosts stand in positions: scheme and
-// host, nothing behind. The error quotes nothing that may be a password.
+// baseURLs returns hosts in the form that positions use: only scheme and host. The error quotes
+// nothing that may be a password.
 func baseURLs(hosts []string) (bases []string, err error) {
 	for i, h := range hosts {
 		base, fault := baseURL(h)
 		if fault != "" {
 			shown := strconv.Quote(h)
-			// The comma in a password may have cut it in two.
+			// A comma in a password may have split it.
 			if strings.Contains(strings.Join(hosts, ","), "@") {
 				shown = fmt.Sprintf("entry %d", i+1)
 			}

@@ -1,16 +1,15 @@
-// Package ingest is the service that reads Bluesky's firehose (Jetstream) and
-// publishes what the index needs to know to the stream: root posts with tags,
-// their updates and deletions, account and sync events, in upstream order.
+// Package ingest is the service that reads Bluesky's firehose (Jetstream) and publishes what the
+// index needs to the stream: root posts with tags, their updates and deletions, account and sync
+// events, in upstream order.
 //
-// Its parts are firehose (which host, from where), decode (what an event
-// means), forward (into the stream, under a lease) and profiles (who the authors
-// are); this package wires them together. The stream is its only state: each message carries the
-// upstream position that it came from, so that data and position are one
-// write, and a new run resumes behind the stream's last message.
+// Its parts are firehose (which host, from where), decode (what an event means), forward (into the
+// stream, under a lease) and profiles (author look-ups); this package wires them together. The
+// stream is the only state: each message carries the upstream position that it came from, so data
+// and position are one write, and a new run resumes after the stream's last message.
 //
-// Run ends with its context, after StopAfter, or on a stream that a newer
-// version wrote. Everything else (hosts away, the stream away, full, or
-// written by another) it waits out, and says so.
+// Run ends with its context, after StopAfter, or if a newer version wrote the stream. It waits out,
+// and reports, everything else: hosts that are away, or a stream that is away, full, or written by
+// another program.
 package ingest
 
 import (
@@ -39,7 +38,7 @@ import (
 	"github.com/tagstream/tagstream/services/ingest/internal/profiles"
 )
 
-// Components of readiness, as Deps.Ready gets them.
+// Components of readiness, as passed to Deps.Ready.
 const (
 	// ComponentFirehose is well while a Jetstream host is being read.
 	ComponentFirehose = "ingest.firehose"
@@ -47,17 +46,17 @@ const (
 	ComponentStream = "ingest.stream"
 )
 
-// Deps are what ingest needs of its program.
+// Deps are what ingest needs from its program.
 type Deps struct {
 	// NATS must reconnect indefinitely (service.NATSOptions).
 	NATS *nats.Conn
-	// Domain is the JetStream domain that the streams are in; "" is the server's own.
+	// Domain is the JetStream domain of the streams; "" is the server's own.
 	Domain string
 	Logger *slog.Logger
-	// Registry gets the metrics; nil registers none.
+	// Registry receives the metrics; nil registers none.
 	Registry prometheus.Registerer
-	// Ready, if not nil, gets each component's condition, nil when well. It is called often with
-	// the same one.
+	// Ready, if not nil, receives each component's condition, nil if well. It is often called with
+	// the same condition.
 	Ready func(component string, err error)
 	// Tracer traces events; nil traces none.
 	Tracer trace.Tracer
@@ -76,12 +75,12 @@ type Service struct {
 	id       string
 	tracer   trace.Tracer       // nil is off
 	profiles *profiles.Profiles // nil is off
-	// reading says that a host is connected and being read.
+	// reading reports that a host is connected and being read.
 	reading atomic.Bool
 }
 
-// New checks cfg and wires the service. It starts nothing. The error is a
-// *service.ConfigError where a setting is bad.
+// New checks cfg and wires the service. It starts nothing. The error is a *service.ConfigError if a
+// setting is bad.
 func New(cfg Config, deps Deps) (*Service, error) {
 	fh, err := cfg.resolve(time.Now())
 	if err != nil {
@@ -110,7 +109,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	return s, nil
 }
 
-// runID names this run of the program.
+// runID returns a name for this run of the program.
 func runID() string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -119,9 +118,8 @@ func runID() string {
 	return fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:8])
 }
 
-// Run reads and publishes until ctx ends or StopAfter has passed; it returns
-// nil in both cases, once the last position is in the stream and the lease is
-// given back. It is to be called once.
+// Run reads and publishes until ctx ends or StopAfter has passed. In both cases it returns nil,
+// once the last position is in the stream and the lease is given back. Call it only once.
 func (s *Service) Run(ctx context.Context) error {
 	began := time.Now()
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -141,7 +139,7 @@ func (s *Service) Run(ctx context.Context) error {
 	return err
 }
 
-// lookUp looks authors up while this program leads.
+// lookUp runs author look-ups while this program leads.
 func (s *Service) lookUp(ctx context.Context, to *forward.Past) {
 	s.profiles.Run(ctx, func(ctx context.Context, events []*event.Event) error {
 		for _, ev := range events {
@@ -153,7 +151,8 @@ func (s *Service) lookUp(ctx context.Context, to *forward.Past) {
 	})
 }
 
-// offer has the authors of stored posts looked up: the index knows them by then.
+// offer queues the authors of stored posts for look-ups: by now the posts are in the stream, so the
+// index learns of the authors first.
 func (s *Service) offer(events []*event.Event) {
 	if s.profiles == nil {
 		return
@@ -165,7 +164,7 @@ func (s *Service) offer(events []*event.Event) {
 	}
 }
 
-// read is the live source: it reads the firehose behind from, decodes it and counts.
+// read is the live source: it reads the firehose after from, decodes and counts events.
 func (s *Service) read(ctx context.Context, from event.Position, maxPayload int) iter.Seq2[forward.Batch, error] {
 	reader := firehose.New(s.firehose, s.logger)
 	reader.OnNotice = s.notice
@@ -224,7 +223,7 @@ func (s *Service) notice(n firehose.Notice) {
 	s.log.put(stream.LogEntry{What: string(n.Kind), Host: n.Host, Position: n.Position, Detail: n.Detail})
 }
 
-// observer passes what happens to the stream to metrics, readiness and the log.
+// observer passes events of the forwarder to metrics, readiness and the log.
 type observer struct {
 	*Service
 	full bool // and that was logged
@@ -258,7 +257,7 @@ func (o *observer) Condition(err error) {
 		o.metrics.fenced.Inc()
 		o.log.put(stream.LogEntry{What: "fenced", Detail: err.Error()})
 	case errors.Is(err, forward.ErrStandingBy):
-		// A program that stands by has no firehose to be ready for.
+		// A standby does not read the firehose, and is ready without it.
 		err = obs.StandingBy(err)
 		o.ready(ComponentFirehose, err)
 	}

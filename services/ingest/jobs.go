@@ -17,10 +17,10 @@ import (
 	"github.com/tagstream/tagstream/services/ingest/internal/reconcile"
 )
 
-// ErrNoWriter is returned by RunBackfill and RunReconcile where no running ingest took the job.
+// ErrNoWriter is returned by RunBackfill and RunReconcile if no running ingest took the job.
 var ErrNoWriter = jobs.ErrNoWriter
 
-// jobErrors are the errors of jobs that callers know.
+// jobErrors are the errors of jobs that callers distinguish.
 var jobErrors = map[string]error{
 	"too_many_removals": reconcile.ErrTooMany,
 	"too_much_changed":  backfill.ErrTooMuch,
@@ -28,18 +28,18 @@ var jobErrors = map[string]error{
 	"stopped":           jobs.ErrStopped,
 }
 
-// JobDeps are what a job needs of the program that asks for it.
+// JobDeps are what a job needs from the program that requests it.
 type JobDeps struct {
 	NATS *nats.Conn
-	// Domain is the JetStream domain that the streams are in; "" is the server's own.
+	// Domain is the JetStream domain of the streams; "" is the server's own.
 	Domain   string
 	Progress obs.Progress
 	// Patience is how long to wait for a running ingest; 0 means 10 minutes.
 	Patience time.Duration
 }
 
-// ask has the running ingest do a job and waits for its end. summary is set also beside an error.
-// The job ends with ctx; if this program dies, the job continues.
+// ask makes the running ingest run a job and waits for its end. summary is set even if there is an
+// error. The job ends with ctx; if this program dies, the job continues.
 func (d JobDeps) ask(ctx context.Context, kind jobs.Kind, request, summary any) error {
 	js, err := stream.JetStream(d.NATS, d.Domain)
 	if err != nil {
@@ -49,7 +49,7 @@ func (d JobDeps) ask(ctx context.Context, kind jobs.Kind, request, summary any) 
 	return a.Ask(ctx, kind, request, summary)
 }
 
-// runJobs does jobs while this program leads.
+// runJobs runs jobs while this program leads.
 func (s *Service) runJobs(ctx context.Context, to *forward.Past) {
 	r := jobs.Runner{JS: s.js, ID: s.id, Logger: s.logger, Codes: jobErrors}
 	r.Run(ctx, func(ctx context.Context, j jobs.Job, run *jobs.Run) (summary any, err error) {
@@ -75,7 +75,7 @@ func (s *Service) runJobs(ctx context.Context, to *forward.Past) {
 	})
 }
 
-// readJob reads part of a job's record.
+// readJob decodes part of a job's record.
 func readJob(what string, data json.RawMessage, into any) error {
 	if err := json.Unmarshal(data, into); err != nil {
 		return fmt.Errorf("read %s of the job: %w", what, err)

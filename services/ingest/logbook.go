@@ -13,16 +13,15 @@ import (
 const (
 	// logQueue is how many entries may wait to be stored.
 	logQueue = 64
-	// logAttempts and logPause are spent on each: the log's stream may not
-	// exist yet.
+	// logAttempts and logPause apply to each entry: the log's stream may not exist yet.
 	logAttempts = 5
 	logPause    = time.Second
-	// logDrain bounds the storing of what waits when ingest stops.
+	// logDrain bounds the storing of waiting entries when ingest stops.
 	logDrain = 3 * time.Second
 )
 
-// logbook stores entries of the ingest log, one after the other. Nothing waits for it: when it cannot
-// keep pace, entries are lost and counted.
+// logbook stores entries of the ingest log, one after the other. Callers never wait for it: if it
+// cannot keep up, entries are lost and counted.
 type logbook struct {
 	js      jetstream.JetStream
 	logger  *slog.Logger
@@ -39,7 +38,7 @@ func (l *logbook) put(e stream.LogEntry) {
 	}
 }
 
-// run stores entries until ctx ends, and then, for logDrain, what still waits.
+// run stores entries until ctx ends, and then stores the waiting ones for up to logDrain.
 func (l *logbook) run(ctx context.Context) {
 	storing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()

@@ -26,7 +26,7 @@ const (
 
 var readKinds = []string{readCreate, readUpdate, readDelete, readProfile, readIdentity, readAccount, readSync, readOther}
 
-// metrics are the series of ingest. Every label's values are known at start.
+// metrics are the series of ingest. All label values are known at start.
 type metrics struct {
 	read         *prometheus.CounterVec // by kind
 	dropped      *prometheus.CounterVec // by reason
@@ -58,7 +58,7 @@ type metrics struct {
 	lookUps      *prometheus.CounterVec // by outcome
 }
 
-// Author and Request make it a profiles.Observer.
+// Author and Request implement profiles.Observer.
 func (m *metrics) Author(fate profiles.Fate, n int) {
 	m.authors.WithLabelValues(string(fate)).Add(float64(n))
 }

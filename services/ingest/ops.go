@@ -12,15 +12,15 @@ import (
 )
 
 const (
-	// opsTimeout bounds one request of an operator, and opsBody its body.
+	// opsTimeout bounds one request to the ops listener, and opsBody its body.
 	opsTimeout = 10 * time.Second
 	opsBody    = 64 << 10
 )
 
-// Handle adds jobs to an operators' listener. The leading ingest does them:
+// Handle adds the routes for jobs to the ops listener. The leading ingest runs them:
 //
 //	GET /jobs             the newest job, with its progress and result
-//	POST /jobs/backfill   asks for one: {"from":"-3d","for":"2d"}, optionally "hosts"
+//	POST /jobs/backfill   requests one: {"from":"-3d","for":"2d"}, optionally "hosts"
 //	POST /jobs/reconcile  {"host":"…","maxShare":"5%","dryRun":true}, all optional
 //	DELETE /jobs          stops the running one
 func (s *Service) Handle(mux *http.ServeMux) {
@@ -63,7 +63,7 @@ func (s *Service) Handle(mux *http.ServeMux) {
 	}))
 }
 
-// begin asks for a job, unless its request is bad.
+// begin requests a job, unless the request is invalid.
 func (s *Service) begin(ctx context.Context, kind jobs.Kind, request any, bad error) (any, error) {
 	if bad != nil {
 		return nil, bad
@@ -72,7 +72,7 @@ func (s *Service) begin(ctx context.Context, kind jobs.Kind, request any, bad er
 	return j, err
 }
 
-// errBody is the error of a body that cannot be read.
+// errBody is the error for an unreadable body.
 var errBody = errors.New("the body is not the JSON of a request")
 
 func body(r *http.Request, into any) error {
@@ -84,10 +84,10 @@ func body(r *http.Request, into any) error {
 	return nil
 }
 
-// sameOrigin keeps web pages in an operator's browser from asking for anything.
+// sameOrigin keeps web pages in an operator's browser from sending requests.
 var sameOrigin = http.NewCrossOriginProtection()
 
-// answer writes what do returns as JSON, or its error in one.
+// answer writes the result of do as JSON, or its error.
 func (s *Service) answer(do func(context.Context, *http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), opsTimeout)

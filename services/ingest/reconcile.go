@@ -13,18 +13,18 @@ import (
 	"github.com/tagstream/tagstream/services/ingest/internal/reconcile"
 )
 
-// DefaultMaxShare is the share of all visible posts that a reconciliation
-// removes where the operator has not said that more is right.
+// DefaultMaxShare is the share of all visible posts that a reconciliation may remove unless the
+// operator allows more.
 const DefaultMaxShare = "5%"
 
-// ReconcileConfig is what an operator chooses about mending a gap.
+// ReconcileConfig is an operator's request to repair a gap.
 type ReconcileConfig struct {
-	// Ingest is as the running ingest has it.
+	// Ingest is the configuration of the running ingest.
 	Ingest Config
-	// Host is whose archive to compare with; "" is the one that is read now.
+	// Host is the host whose archive is compared; "" is the one that is read now.
 	Host string
-	// MaxShare is the share of all visible posts that may be removed, such as
-	// "5%"; "" means DefaultMaxShare.
+	// MaxShare is the share of all visible posts that may be removed, such as "5%"; "" means
+	// DefaultMaxShare.
 	MaxShare string
 	// DryRun publishes nothing.
 	DryRun bool
@@ -35,8 +35,8 @@ type ReconcileConfig struct {
 // ReconcileSummary is what a reconciliation found and did.
 type ReconcileSummary = reconcile.Summary
 
-// ErrTooManyRemovals is returned by RunReconcile where more posts would go than
-// MaxShare allows; nothing was published then. An operator decides.
+// ErrTooManyRemovals is returned by RunReconcile if more posts would be removed than MaxShare
+// allows; nothing was published then. An operator must decide.
 var ErrTooManyRemovals = reconcile.ErrTooMany
 
 // Validate checks the configuration. The error is a *service.ConfigError that
@@ -46,7 +46,7 @@ func (c ReconcileConfig) Validate() error {
 	return err
 }
 
-// request is what is asked of the running ingest. The error is a *service.ConfigError.
+// request returns the request for the running ingest. The error is a *service.ConfigError.
 func (c ReconcileConfig) request() (q reconcile.Request, err error) {
 	q.DryRun, q.Margin = c.DryRun, c.Margin
 	c.Ingest.Start, c.Ingest.StopAfter = "", 0 // of the live reader
@@ -71,9 +71,9 @@ func (c ReconcileConfig) request() (q reconcile.Request, err error) {
 	return q, nil
 }
 
-// RunReconcile has the running ingest remove posts that were deleted while no host was read that
-// knew of it, as the archive of a host shows. The summary says what was found and done, also beside
-// an error. Running it twice changes nothing in the index.
+// RunReconcile makes the running ingest remove posts that were deleted while no host was read that
+// knew of the deletion, judging by the archive of a host. The summary says what was found and done,
+// even if there is an error. Running it twice changes nothing in the index.
 func RunReconcile(ctx context.Context, cfg ReconcileConfig, deps JobDeps) (sum ReconcileSummary, err error) {
 	asked, err := cfg.request()
 	if err != nil {
@@ -86,7 +86,7 @@ func RunReconcile(ctx context.Context, cfg ReconcileConfig, deps JobDeps) (sum R
 	return sum, err
 }
 
-// reconcile does a job. detail is a sentence about it.
+// reconcile runs a job. detail is a sentence about it.
 func (s *Service) reconcile(ctx context.Context, j jobs.Job, run *jobs.Run, to *forward.Past) (sum ReconcileSummary, detail string, err error) {
 	cfg := reconcile.Config{Firehose: s.firehose}
 	if err := readJob("the request", j.Request, &cfg.Request); err != nil {

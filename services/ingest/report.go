@@ -11,14 +11,13 @@ import (
 )
 
 const (
-	// measureEvery is how often the stream's extent is looked up for the metrics.
+	// measureEvery is how often the stream's extent is read for the metrics.
 	measureEvery = 5 * time.Second
-	// measureTimeout bounds the questions that it takes.
+	// measureTimeout bounds the requests for that.
 	measureTimeout = 5 * time.Second
 )
 
-// report keeps the metrics of the stream current, and logs progress now and
-// then, until ctx ends.
+// report keeps the metrics of the stream current, and regularly logs progress, until ctx ends.
 func (s *Service) report(ctx context.Context) {
 	measure := time.NewTicker(measureEvery)
 	defer measure.Stop()
@@ -47,9 +46,8 @@ func (s *Service) report(ctx context.Context) {
 	}
 }
 
-// measure looks up how far the stream reaches and what it takes on disk, and
-// returns that for a log line. A server that does not answer is forward's to
-// notice.
+// measure reads the stream's extent and its size on disk, and returns them for a log line. It does
+// not report a server that does not answer: forward does.
 func (s *Service) measure(ctx context.Context) []any {
 	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
 	defer cancel()
@@ -69,7 +67,7 @@ func (s *Service) measure(ctx context.Context) []any {
 	return []any{slog.Uint64("stream_bytes", state.Bytes), slog.Uint64("stream_messages", state.Last-state.First+1)}
 }
 
-// summary closes a run in both logs.
+// summary ends a run in both logs.
 func (s *Service) summary(began time.Time, err error) {
 	all, first, last, _ := s.tally.snapshot()
 	took := time.Since(began).Round(time.Millisecond)
@@ -86,7 +84,7 @@ func (s *Service) summary(began time.Time, err error) {
 	s.log.put(stream.LogEntry{What: "stopped", Host: last.Host, Position: last, Detail: detail})
 }
 
-// stamp is a position's time, "-" where that is not known, as before all history.
+// stamp formats a position's time, "-" if it is unknown, as before all history.
 func stamp(p event.Position) string {
 	if t := p.NetworkTime(); t.After(time.Unix(0, 0)) {
 		return t.Format(time.RFC3339Nano)

@@ -13,7 +13,7 @@ import (
 	"github.com/tagstream/tagstream/services/ingest/internal/decode"
 )
 
-// tally counts for the log what metrics count for the monitoring.
+// tally keeps the counts for the log, like metrics for monitoring.
 type tally struct {
 	metrics *metrics
 
@@ -28,7 +28,7 @@ type counts struct {
 	dropped                            map[decode.DropReason]uint64
 }
 
-// event counts one event read and its outcome.
+// event counts an event that was read, and its outcome.
 func (t *tally) event(ev *jetstream.Event, res decode.Result) {
 	t.metrics.read.WithLabelValues(readKind(ev)).Inc()
 	t.metrics.tagsDropped.Add(float64(res.TagsDropped))
@@ -85,7 +85,7 @@ func (t *tally) snapshot() (c counts, first, last event.Position, received time.
 	return c, t.first, t.last, t.received
 }
 
-// since returns what was counted after an earlier snapshot.
+// since returns the counts since an earlier snapshot.
 func (c counts) since(before counts) counts {
 	d := counts{
 		read: c.read - before.read, kept: c.kept - before.kept, published: c.published - before.published,
@@ -99,8 +99,7 @@ func (c counts) since(before counts) counts {
 	return d
 }
 
-// attrs are the counts for a log line; reasons that never occurred are left
-// out.
+// attrs returns the counts for a log line, without reasons that never occurred.
 func (c counts) attrs() []any {
 	var dropped []any
 	for _, why := range slices.Sorted(maps.Keys(c.dropped)) {

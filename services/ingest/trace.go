@@ -13,9 +13,9 @@ import (
 	"github.com/tagstream/tagstream/pkg/tracing"
 )
 
-// traceEvent begins an event's trace, where it is sampled: a span from when the
-// firehose gave it to when it was ready to be published, and the traceparent
-// that it carries. The span does not say whom it is about (package tracing).
+// traceEvent starts an event's trace, if it is sampled: a span from the event's delivery by the
+// firehose until it is ready to publish, and the traceparent that it carries. The span does not
+// identify the author (package tracing).
 func (s *Service) traceEvent(ctx context.Context, ev *event.Event, received time.Time) {
 	if s.tracer == nil {
 		return
@@ -35,9 +35,8 @@ func (s *Service) traceEvent(ctx context.Context, ev *event.Event, received time
 	ev.Traceparent = tracing.Traceparent(span.SpanContext())
 }
 
-// traceAppend records that events are in the stream, which took so long. One
-// write is of many events: its span is in the trace of the first that is traced,
-// and linked to all of those.
+// traceAppend records that events are in the stream, and how long that took. One write covers many
+// events: its span is in the trace of the first traced event, and is linked to all of them.
 func (s *Service) traceAppend(events []*event.Event, took time.Duration) {
 	if s.tracer == nil {
 		return

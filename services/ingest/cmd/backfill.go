@@ -15,8 +15,7 @@ import (
 	"github.com/tagstream/tagstream/services/ingest"
 )
 
-// Backfill fills in the past and prints what it did: a table on a terminal, else
-// a JSON object.
+// Backfill fills a past window and prints what it did: a table on a terminal, else a JSON object.
 type Backfill struct {
 	From string `placeholder:"TIME" help:"the window begins at this TIME: RFC 3339, a date, or an age such as -3d"`
 	For  string `placeholder:"LENGTH" help:"the window's LENGTH, such as 90m, 6h or 2d"`
@@ -25,7 +24,7 @@ type Backfill struct {
 	service.Log
 }
 
-// Run fills in.
+// Run fills the window.
 func (b *Backfill) Run(ctx context.Context, p *service.Process) error {
 	logger := b.Logger(p.Stderr)
 	cfg := ingest.BackfillConfig{Ingest: ingest.Config{Hosts: b.Hosts, APIKeyFile: b.APIKeyFile}, From: b.From, For: b.For}
@@ -46,7 +45,7 @@ func (b *Backfill) Run(ctx context.Context, p *service.Process) error {
 	return nil
 }
 
-// printSummary prints a summary: as JSON, or the rows that fill adds.
+// printSummary prints a summary: as JSON, or as the rows that fill adds.
 func printSummary(p *service.Process, summary any, fill func(row func(name string, value any))) error {
 	table := p.Table()
 	var err error

@@ -16,7 +16,7 @@ type Log struct {
 	NATS  service.NATS `embed:""`
 }
 
-// Run prints.
+// Run prints the log.
 func (l *Log) Run(ctx context.Context, p *service.Process) error {
 	nc, err := l.NATS.Dial(ctx, p)
 	if err != nil {
@@ -51,7 +51,7 @@ func logRow(t *service.Table, e stream.LogEntry) error {
 	return t.Row(out, at, e.What, e.Host, seq, e.Detail)
 }
 
-// entry is a log entry in JSON, where times that are not known are null.
+// entry is a log entry in JSON. Unknown times are null.
 type entry struct {
 	At *time.Time `json:"at"`
 	stream.LogEntry
@@ -63,7 +63,7 @@ type position struct {
 	Time *time.Time `json:"time"`
 }
 
-// known returns nil for a time that is not known: a position before all history has 1970's.
+// known returns nil for an unknown time: a position before all history has one in 1970.
 func known(t time.Time) *time.Time {
 	if !t.After(time.Unix(0, 0)) {
 		return nil

@@ -1,5 +1,4 @@
-// Package cmd is the command line of ingest: what its program and the
-// all-in-one one can do.
+// Package cmd is the command line of ingest, used by its own program and by the all-in-one program.
 package cmd
 
 import (
@@ -10,7 +9,7 @@ import (
 	"github.com/tagstream/tagstream/services/ingest"
 )
 
-// Program is the program ingest.
+// Program returns the ingest program.
 func Program() service.Program {
 	return service.Program{
 		Name:  service.Ingest,
@@ -23,7 +22,7 @@ func Program() service.Program {
 	}
 }
 
-// Verbs are what an operator asks of ingest.
+// Verbs are the commands of ingest.
 type Verbs struct {
 	Backfill  Backfill  `cmd:"" help:"publish what qualified in a past window, beside the running ingest"`
 	Reconcile Reconcile `cmd:"" help:"after a gap: remove what a host's archive shows to be deleted"`

@@ -12,8 +12,7 @@ import (
 	"github.com/tagstream/tagstream/services/ingest"
 )
 
-// Reconcile mends a gap and prints what it did: a table on a terminal, else a
-// JSON object.
+// Reconcile repairs a gap and prints what it did: a table on a terminal, else a JSON object.
 type Reconcile struct {
 	Host     string `placeholder:"URL" help:"compare with the archive of the host at this URL; default: the host that is read now"`
 	MaxShare string `placeholder:"SHARE" default:"5%" help:"publish nothing if more than this SHARE of all posts would be removed"`

@@ -16,66 +16,65 @@ import (
 	"github.com/tagstream/tagstream/services/ingest/internal/forward"
 )
 
-// margin is how much further than the live events' clock later changes are
-// followed. Where the live events are the same host's, their number says when
-// that is.
+// margin is how far beyond the clock of the live events later changes are followed. If the live
+// events are from the same host, their sequence number is used instead.
 const margin = time.Minute
 
 var (
-	// ErrBeforeHistory is returned where no host knows anything of the window.
+	// ErrBeforeHistory is returned if no host has any history of the window.
 	ErrBeforeHistory = errors.New("the window is before the host's history")
 	errLater         = errors.New("the host's history begins later")
 )
 
-// Request is what to fill in, as it is stored with the job.
+// Request is a request for a backfill, as it is stored with the job.
 type Request struct {
-	// From and Until are the window: from inclusive, until exclusive.
+	// From and Until bound the window: from inclusive, until exclusive.
 	From  time.Time `json:"from"`
 	Until time.Time `json:"until"`
-	// Hosts are whom to read, by addresses without anything secret.
+	// Hosts are the addresses of the hosts to read, without secrets.
 	Hosts []string `json:"hosts"`
 }
 
-// Config is how to fill in.
+// Config is the configuration of a backfill.
 type Config struct {
 	Request
 	// Firehose says how to read; its Hosts, Start and StopAfter are not used.
 	Firehose firehose.Config
-	// Before, if set, is what Progress was given to keep before a restart.
+	// Before, if set, is the summary that Progress.Keep received before a restart.
 	Before *Summary
 }
 
-// Progress hears how far a backfill is, in seconds of history.
+// Progress receives the progress of a backfill, in seconds of history.
 type Progress interface {
 	obs.Progress
-	// Keep stores what was done: everything that it says is in the stream.
+	// Keep stores the summary. Everything in it is in the stream.
 	Keep(summary any)
 }
 
-// Summary is what a backfill did.
+// Summary says what a backfill did.
 type Summary struct {
 	From  time.Time `json:"from"`
 	Until time.Time `json:"until"`
-	// First and Last are the ends of what was read of the window, zero where
-	// nothing was.
+	// First and Last are the ends of the part of the window that was read, zero if nothing was
+	// read.
 	First event.Position `json:"first,omitzero"`
 	Last  event.Position `json:"last,omitzero"`
 	// Read counts the upstream events of the window.
 	Read uint64 `json:"read"`
-	// Published counts what was published of the window, by kind.
+	// Published counts what was published from the window, by kind.
 	Published map[event.Kind]uint64 `json:"published"`
-	// Gone counts posts of the window that were left out: taken out since.
+	// Gone counts posts of the window that were left out because they have been removed since.
 	Gone uint64 `json:"gone"`
 	// Dropped counts the others, by reason.
 	Dropped map[decode.DropReason]uint64 `json:"dropped"`
-	// Since counts what was published of later changes, by kind.
+	// Since counts published later changes, by kind.
 	Since map[event.Kind]uint64 `json:"since"`
-	// HistoryBegins is set where the host's history begins within the window, or
-	// behind it: of what was before, it has only what accounts held then.
+	// HistoryBegins is set if the host's history begins within the window or after it. From the
+	// time before, it has only what accounts held at that moment.
 	HistoryBegins time.Time `json:"historyBegins,omitzero"`
-	// Took is how long all took, in seconds.
+	// Took is the duration in seconds.
 	Took float64 `json:"tookSeconds"`
-	// Complete says that the backfill came to its end, and Why why not.
+	// Complete reports whether the backfill finished; if not, Why says why.
 	Complete bool   `json:"complete"`
 	Why      string `json:"why,omitempty"`
 }
@@ -90,11 +89,11 @@ type Backfill struct {
 
 	survey  *survey
 	summary Summary
-	// done and total are seconds of history, of all three readings.
+	// done and total are seconds of history, over all three readings.
 	done, total time.Duration
-	// kept is when progress was kept, zero but while the window is published.
+	// kept is when progress was last stored, zero except while the window is published.
 	kept time.Time
-	// syncOurs says that the last #sync was published, and its end is to be.
+	// syncOurs reports that the last #sync was published, so its end must be, too.
 	syncOurs bool
 }
 
@@ -109,8 +108,8 @@ func New(cfg Config, to *forward.Past, progress Progress, logger *slog.Logger, n
 	}
 }
 
-// Run fills in the window. The summary says what was done, also beside an
-// error: ctx's, ErrTooMuch or ErrBeforeHistory. Hosts that are away are waited for.
+// Run fills the window. The summary says what was done, even if there is an error: ctx's,
+// ErrTooMuch or ErrBeforeHistory. Run waits for hosts that are away.
 func (b *Backfill) Run(ctx context.Context) (Summary, error) {
 	began := time.Now()
 	err := b.run(ctx, began)
@@ -175,10 +174,10 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// keepEvery is how often it is kept how far the window is published.
+// keepEvery is how often progress is stored while the window is published.
 const keepEvery = 10 * time.Second
 
-// keep has the progress kept now and then, once all that it says is stored.
+// keep stores the progress from time to time, once everything in it is in the stream.
 func (b *Backfill) keep(ctx context.Context) error {
 	if b.kept.IsZero() || time.Since(b.kept) < keepEvery {
 		return nil
@@ -191,11 +190,11 @@ func (b *Backfill) keep(ctx context.Context) error {
 	return nil
 }
 
-// caughtUp reports whether pos is as far as live, which only positions of one host tell.
+// caughtUp reports whether pos has reached live. Only positions of the same host are comparable.
 func caughtUp(pos, live event.Position) bool { return pos.Host == live.Host && pos.Seq >= live.Seq }
 
-// read gives take what there is from a position on, or from a time where it is zero, until a time
-// or a live position, and returns how far it came. Times are the network's.
+// read passes to take what follows a position, or a time if the position is zero, until a time or a
+// live position, and returns how far it got. Times are network time.
 func (b *Backfill) read(ctx context.Context, after event.Position, from, until time.Time, live event.Position,
 	take func(context.Context, decode.Item) error,
 ) (last event.Position, err error) {
@@ -238,10 +237,9 @@ func (b *Backfill) read(ctx context.Context, after event.Position, from, until t
 	return last, nil
 }
 
-// lateHistory hears that a host's history begins only within the window or behind
-// it. late are the hosts of which it heard that in this reading. Each is passed
-// over once for the others; then the one that goes back furthest has a part of the
-// window, or none has any.
+// lateHistory handles a host whose history begins only within the window or after it. late has the
+// hosts for which that happened in this reading. Each is skipped once in favor of the others; then
+// the one that goes back furthest has part of the window, or none has any.
 func (b *Backfill) lateHistory(late map[string]time.Time, host string, begins time.Time, cancel context.CancelCauseFunc) error {
 	_, again := late[host]
 	late[host] = begins
@@ -257,18 +255,18 @@ func (b *Backfill) lateHistory(late map[string]time.Time, host string, begins ti
 	return err
 }
 
-// lateSlack is how far the clock may be behind what was just made.
+// lateSlack is how far the clock may be behind an event that was just made.
 const lateSlack = time.Minute
 
-// beyond reports whether an event comes after the window, which its own time shows
-// before the clock does. Of an account that the host downloaded when it was new
-// the time may be any: then the clock counts.
+// beyond reports whether an event comes after the window, which its own time shows before the clock
+// does. For an account that the host downloaded when it was new, the event's time is arbitrary:
+// then the clock decides.
 func (b *Backfill) beyond(at event.Position, ev *event.Event) bool {
 	own, ok := event.RevTime(ev.Rev)
 	return ok && !own.Before(b.cfg.Until) && own.Sub(at.NetworkTime()) < lateSlack || !at.NetworkTime().Before(b.cfg.Until)
 }
 
-// look surveys.
+// look handles an event of the survey.
 func (b *Backfill) look(_ context.Context, it decode.Item) error {
 	if it.Event == nil {
 		return nil
@@ -298,7 +296,7 @@ func (b *Backfill) publish(ctx context.Context, it decode.Item) error {
 	case b.survey.outdated(ev):
 		return nil
 	}
-	// An account that was hidden since is hidden before its posts come.
+	// An account that was hidden since is hidden before its posts arrive.
 	if status := b.survey.hidden[ev.DID]; status != nil {
 		delete(b.survey.hidden, ev.DID)
 		b.summary.Since[status.Kind]++
@@ -306,7 +304,7 @@ func (b *Backfill) publish(ctx context.Context, it decode.Item) error {
 			return err
 		}
 	}
-	// What came after the survey, and what it could not see.
+	// Changes after the survey, and those it could not see.
 	switch ev.Kind {
 	case event.KindCreate, event.KindUpdate:
 		b.survey.posts.add(ev.URI())
@@ -319,12 +317,12 @@ func (b *Backfill) publish(ctx context.Context, it decode.Item) error {
 	return b.to.Put(ctx, ev)
 }
 
-// follow publishes what is about the window's posts and accounts. Behind a
-// #sync that is the whole repository: what is not there is removed.
+// follow publishes changes of the window's posts and accounts. After a #sync that is the whole
+// repository: what is missing in it is removed.
 //
-// The host may have forgotten the window's version of a post that was edited
-// since, or whose repository was replaced. The one that there is now counts for
-// it, where the post says that it was written in the window.
+// The host may have dropped the window's version of a post that was edited since, or whose
+// repository was replaced. The current version then stands in for it, if the post says that it was
+// written in the window.
 func (b *Backfill) follow(ctx context.Context, it decode.Item) error {
 	ev := it.Event
 	if ev == nil {

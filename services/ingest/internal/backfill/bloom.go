@@ -2,15 +2,15 @@ package backfill
 
 import "hash/maphash"
 
-// bloom is a set of strings in a fixed amount of memory: it may have some that
-// were not added, and has all that were.
+// bloom is a set of strings in a fixed amount of memory. It contains everything that was added, and
+// possibly strings that were not.
 type bloom struct {
 	seed maphash.Seed
 	bits []uint64
 }
 
 const (
-	// bloomBytes hold 14 million strings with one in a hundred too many.
+	// bloomBytes holds 14 million strings with one percent of false positives.
 	bloomBytes  = 16 << 20
 	bloomHashes = 7
 )
@@ -36,7 +36,7 @@ func (b *bloom) has(s string) bool {
 	return true
 }
 
-// bit is the i-th of the bits for a hash (Kirsch and Mitzenmacher: two hashes make all).
+// bit returns the i-th bit for a hash (Kirsch and Mitzenmacher: two hashes make all).
 func bit(h, i uint64) uint64 {
 	return (h + i*(h>>32|1)) % (bloomBytes * 8)
 }

@@ -8,37 +8,37 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// ErrTooMuch is returned where so much of the window is gone since that it
-// cannot be kept in mind. Shorter windows, one after the other, do the same.
+// ErrTooMuch is returned if more changed since than fits into memory. Several shorter windows
+// achieve the same.
 var ErrTooMuch = errors.New("too much of the window changed since: choose a shorter one")
 
-// maxChanges is how many changes a survey remembers, of some 50 bytes each.
+// maxChanges is how many changes a survey remembers, about 50 bytes each.
 const maxChanges = 1_000_000
 
-// survey is what happened to the window's posts and accounts since.
+// survey has the later changes of the window's posts and accounts.
 type survey struct {
 	seed maphash.Seed
-	// posts and accounts that the window has: accounts with a post or a status.
+	// posts and accounts are those of the window: accounts with a post or a status in it.
 	posts, accounts *bloom
-	// removed has the newest revision that took a post out, by the post's
-	// hash. Two posts with one hash would be taken for each other; of ten
-	// million with a million removals that happens once in a million windows.
+	// removed has the newest revision that removed a post, by the post's hash. Two posts with the
+	// same hash would be confused; with ten million posts and a million removals that happens once
+	// in a million windows.
 	removed map[uint64]rev
-	// latest is an account's last status.
+	// latest is the last status of each account.
 	latest map[uint64]event.StatusOrder
-	// erased is where an account was deleted, the last time.
+	// erased is the position of each account's last deletion.
 	erased map[string]event.Position
-	// hidden is an account's last status where that hides it.
+	// hidden is the last status of each account that is hidden.
 	hidden map[string]*event.Event
-	// replaced are accounts whose repository was, the last time, and coming is the
-	// one whose replacements come, nil where they do not count.
+	// replaced has the last #sync of each account. coming is the one whose replacements are being
+	// read, nil if they do not count.
 	replaced map[string]*replacement
 	coming   *replacement
 	kept     int // posts in all of them
 	limit    int // maxChanges
 }
 
-// rev is a revision in as little space as it needs.
+// rev is a revision in its most compact form.
 type rev [13]byte
 
 // replacement is a #sync.
@@ -58,9 +58,8 @@ func newSurvey() *survey {
 
 func (s *survey) key(ev *event.Event) uint64 { return maphash.String(s.seed, ev.URI()) }
 
-// note adds an event, in upstream order; inside says that it is of the
-// window, and replaces that it is one of the replacements behind the last #sync. The
-// error is ErrTooMuch.
+// note adds an event, in upstream order. inside reports that it is in the window, and replaces that
+// it is one of the replacements of the last #sync. The error is ErrTooMuch.
 func (s *survey) note(ev *event.Event, inside, replaces bool) error {
 	switch ev.Kind {
 	case event.KindCreate, event.KindUpdate:
@@ -130,15 +129,15 @@ func (s *survey) status(ev *event.Event, inside bool) {
 	}
 }
 
-// outdated reports whether an account has a newer status. To hide or to erase
-// one that came back before the live events began would be for good: they do
-// not tell.
+// outdated reports whether the account has a newer status. Hiding or erasing an account that
+// returned before the live events began would be permanent, because no live event says that it
+// returned.
 func (s *survey) outdated(ev *event.Event) bool {
 	return ev.Kind == event.KindAccount && s.latest[maphash.String(s.seed, ev.DID)].After(ev.StatusOrder())
 }
 
-// gone reports whether the record that a create or an update brings is surely
-// no more: a post that was taken out since, an account that was erased.
+// gone reports whether the record of a create or update is certainly gone: the post was removed
+// since, or its account erased.
 func (s *survey) gone(ev *event.Event) bool {
 	if ev.Kind != event.KindCreate && ev.Kind != event.KindUpdate {
 		return false
@@ -155,7 +154,7 @@ func (s *survey) gone(ev *event.Event) bool {
 	return !kept
 }
 
-// before reports whether a comes before b: on one host by their numbers.
+// before reports whether a comes before b; on one host by sequence numbers.
 func before(a, b event.Position) bool {
 	if a.Host == b.Host {
 		return a.Seq < b.Seq
@@ -163,7 +162,7 @@ func before(a, b event.Position) bool {
 	return a.NetworkTime().Before(b.NetworkTime())
 }
 
-// concerns reports whether an event behind the window is about what it has.
+// concerns reports whether an event after the window is about one of its posts or accounts.
 func (s *survey) concerns(ev *event.Event) bool {
 	if ev.IsPost() {
 		return s.posts.has(ev.URI())

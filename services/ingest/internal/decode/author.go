@@ -10,9 +10,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// profile takes what a commit says of an author's profile. A field that is malformed costs that
-// field. A profile that cannot be read as a whole is dropped, so that what was known before stands,
-// opting out above all.
+// profile takes an author's profile from a commit. A malformed field costs only that field. A
+// profile that cannot be read at all is dropped, so that earlier values stay, above all an opt-out.
 func profile(out *event.Event, c *jetstream.Commit) DropReason {
 	switch {
 	case c.Rkey != event.ProfileRkey:
@@ -48,7 +47,7 @@ func profile(out *event.Event, c *jetstream.Commit) DropReason {
 	return Kept
 }
 
-// blob is the CID of a blob, also in its oldest form, or "".
+// blob returns the CID of a blob, also in its oldest form, or "".
 func blob(v any) string {
 	b, _ := v.(map[string]any)
 	var cid string
@@ -64,9 +63,9 @@ func blob(v any) string {
 	return strings.Clone(cid)
 }
 
-// handle takes the handle of an identity event. One without a handle says nothing of it; one whose
-// handle is not valid says that there is none. Where the event's own time is of no use, the host's
-// stands in for it.
+// handle takes the handle from an identity event. An event without a handle says nothing about it;
+// an invalid handle means that there is none. If the event's own time is unusable, the host's
+// replaces it.
 func handle(out *event.Event, id *jetstream.Identity, seen time.Time) DropReason {
 	if id.Handle == "" {
 		return NoHandle

@@ -18,31 +18,29 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// Decoder decodes events. Its zero value but for MaxPayload is ready; it has no
-// state and may be shared.
+// Decoder decodes events. It has no state and may be shared; only MaxPayload must be set.
 type Decoder struct {
-	// MaxPayload is the longest encoded event that the stream takes, in bytes.
+	// MaxPayload is the longest encoded event that the stream accepts, in bytes.
 	MaxPayload int
 }
 
 // Result is the outcome of one event.
 type Result struct {
-	// Event is what goes to the stream, nil where Drop is not Kept. It shares
-	// no memory with the input.
+	// Event is the event for the stream, nil if Drop is not Kept. It shares no memory with the
+	// input.
 	Event *event.Event
 	Drop  DropReason
-	// TagsDropped counts the tags of a kept post that were not: malformed,
-	// empty, too long, or past the limit of a post.
+	// TagsDropped counts the dropped tags of a kept post: malformed, empty, too long, or over the
+	// limit per post.
 	TagsDropped int
-	// TimeRefused says that a kept account event has no usable upstream time: it is
-	// ordered by the host's.
+	// TimeRefused reports that a kept account event has no usable upstream time, so the host's time
+	// orders it.
 	TimeRefused bool
 }
 
 func drop(why DropReason) Result { return Result{Drop: why} }
 
-// Decode decodes ev, which stands at pos. The input needs its
-// record as CBOR (jetstream.WithRawRecords).
+// Decode decodes ev, the event at pos. ev needs its record as CBOR (jetstream.WithRawRecords).
 func (d Decoder) Decode(ev *jetstream.Event, pos event.Position) Result {
 	if probe := (event.Event{V: event.Version, Kind: event.KindPosition, Source: pos}); probe.Validate() != nil {
 		return drop(BadPosition)
@@ -79,13 +77,13 @@ func (d Decoder) Decode(ev *jetstream.Event, pos event.Position) Result {
 	return Result{Event: out, TimeRefused: out.Kind == event.KindAccount && out.Upstream == nil}
 }
 
-// maxAhead is how far an account event's own time may be ahead of when the host saw
-// it, which differs by the clocks of two servers: hosts refuse revisions that are
-// farther ahead. Without a limit, one status could outlast all later ones.
+// maxAhead is how far an account event's own time may be ahead of the time when the host saw it.
+// The two come from the clocks of different servers; hosts refuse revisions that are further ahead.
+// Without a limit, one status could outlast all later ones.
 const maxAhead = 5 * time.Minute
 
-// upstream returns the place of an account event by its own account, nil where that cannot be used.
-// seen is when the host saw it: times of such events are not imported.
+// upstream returns an account event's own place upstream, or nil if it is unusable. seen is when
+// the host saw the event: times of such events are not imported.
 func upstream(a *jetstream.Account, seen time.Time) *event.Upstream {
 	t, ok := event.ParseTime(a.Time)
 	if !ok || a.Seq < 0 || t.Before(time.Unix(0, 0)) || t.After(seen.Add(maxAhead)) {
@@ -121,7 +119,7 @@ func (d Decoder) commit(out *event.Event, c *jetstream.Commit) Result {
 	case jetstream.OpUpdate:
 		out.Kind = event.KindUpdate
 		if tagsDropped, why = d.post(out, c); why != Kept {
-			// The index may hold the post as it was: take it out.
+			// The index may have an older version of the post: remove it.
 			return Result{Event: &event.Event{
 				V: event.Version, Kind: event.KindRemove, Source: out.Source,
 				DID: out.DID, Rkey: out.Rkey, Rev: out.Rev,
@@ -133,8 +131,7 @@ func (d Decoder) commit(out *event.Event, c *jetstream.Commit) Result {
 	return Result{Event: out, TagsDropped: tagsDropped}
 }
 
-// post fills out from the commit's record, or says why the post does not
-// qualify.
+// post fills out from the commit's record, or says why the post does not qualify.
 func (d Decoder) post(out *event.Event, c *jetstream.Commit) (tagsDropped int, why DropReason) {
 	if why := glance(c.RecordCBOR); why != Kept {
 		return 0, why
@@ -165,7 +162,7 @@ func (d Decoder) post(out *event.Event, c *jetstream.Commit) (tagsDropped int, w
 	}
 	out.CID = strings.Clone(c.CID)
 	if out.CID == "" {
-		// The archive carries no CIDs: they are the hash of the record.
+		// The archive has no CIDs: they are the hash of the record.
 		out.CID = cbor.ComputeCID(cbor.CodecDagCBOR, c.RecordCBOR).String()
 	}
 	if d.tooBig(out) {
@@ -175,14 +172,14 @@ func (d Decoder) post(out *event.Event, c *jetstream.Commit) (tagsDropped int, w
 }
 
 const (
-	// escapeFactor is the most that JSON lengthens a byte: \u0000.
+	// escapeFactor is the most by which JSON lengthens a byte: \u0000.
 	escapeFactor = 6
-	// envelopeBytes is more than an event's field names and numbers take.
+	// envelopeBytes is an upper limit for an event's field names and numbers.
 	envelopeBytes = 1 << 10
 )
 
-// tooBig reports whether the encoded event is over the limit. Nearly every
-// event is settled without encoding it.
+// tooBig reports whether the encoded event is over the limit. For nearly all events that is clear
+// without encoding them.
 func (d Decoder) tooBig(e *event.Event) bool {
 	n := len(e.Record) + len(e.DID) + len(e.Rkey) + len(e.CreatedAt) + len(e.CID) + len(e.Source.Host)
 	for _, s := range e.Tags {

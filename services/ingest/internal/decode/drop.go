@@ -1,32 +1,31 @@
 package decode
 
-// DropReason says why an upstream event is not on the stream. The set is
-// closed, so that every metric series exists at zero.
+// DropReason says why an upstream event is not published. The set is closed, so that every metric
+// series exists at zero.
 type DropReason string
 
 // The reasons.
 const (
 	// Kept is the absence of a reason: the event goes to the stream.
 	Kept DropReason = ""
-	// Reply is a create of a post that answers another, NoTags one of a root post without a tag that
-	// can be kept, whatever else is wrong with them.
+	// Reply is a create of a post that answers another. NoTags is a create of a root post without a
+	// valid tag. Both take precedence over other defects.
 	Reply  DropReason = "reply"
 	NoTags DropReason = "no_tags"
-	// BadRecord is a create whose record is not an object of the atproto data
-	// model.
+	// BadRecord is a create whose record is not an object of the atproto data model.
 	BadRecord DropReason = "bad_record"
 	// TooBig is a create over the server's payload limit.
 	TooBig DropReason = "too_big"
-	// NoHandle is an identity event that says nothing of a handle.
+	// NoHandle is an identity event without a handle.
 	NoHandle DropReason = "no_handle"
-	// OtherKind is an event of a kind that Tagstream does not follow: whatever a newer host may
-	// send.
+	// OtherKind is an event of a kind that Tagstream does not follow, such as one that a newer host
+	// may send.
 	OtherKind DropReason = "other_kind"
-	// OtherCollection is a commit of some other record type.
+	// OtherCollection is a commit of another record type.
 	OtherCollection DropReason = "other_collection"
-	// BadOperation is a commit that is no create, update or delete.
+	// BadOperation is a commit that is not a create, update or delete.
 	BadOperation DropReason = "bad_operation"
-	// BadDID, BadRkey and BadRev are identifiers of the wrong syntax.
+	// BadDID, BadRkey and BadRev are identifiers with invalid syntax.
 	BadDID  DropReason = "bad_did"
 	BadRkey DropReason = "bad_rkey"
 	BadRev  DropReason = "bad_rev"

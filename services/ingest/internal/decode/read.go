@@ -14,23 +14,23 @@ type Item struct {
 	Result
 	Upstream *jetstream.Event
 	At       event.Position
-	// SyncEnd is the end of a #sync, if this event shows that it is over, else nil. It comes before
+	// SyncEnd is the end of a #sync, if this event shows that it is over, else nil. It precedes
 	// Event.
 	SyncEnd *event.Event
 }
 
-// Replaces reports whether it is one of the replacements behind a #sync.
+// Replaces reports whether the item is one of the replacements of a #sync.
 func (it *Item) Replaces() bool {
 	return it.At.Sync.DID != "" && it.Upstream.Kind == jetstream.KindCommit
 }
 
-// Reading decodes the batches of one reading of the firehose, live or of the past, in order.
+// Reading decodes the batches of one reading of the firehose, live or past, in order.
 type Reading struct {
 	Decoder
 	before event.Position
 }
 
-// Items are the events of the next batch, each decoded when its turn comes.
+// Items returns the events of the next batch, each decoded when it is reached.
 func (r *Reading) Items(b firehose.Batch) iter.Seq[Item] {
 	return func(yield func(Item) bool) {
 		if len(b.Events) == 0 {

@@ -11,15 +11,15 @@ import (
 	"github.com/jcalabro/atmos/cbor"
 )
 
-// tagFeature is the $type of a facet's feature that carries a tag.
+// tagFeature is the $type of a facet feature that is a tag.
 const tagFeature = "app.bsky.richtext.facet#tag"
 
 // cborNull is CBOR's null.
 const cborNull = 0xf6
 
-// glance says that a post does not qualify where a look at the names of its fields shows that, as it
-// does for nine of ten: a record is built only of the others. What else is wrong with a record that
-// is a reply, or has no tags, is not looked for.
+// glance returns the reason why a post does not qualify if its field names alone show that, as for
+// nine out of ten posts; only the others are decoded. It does not look for other defects of a
+// record that is a reply or has no tags.
 func glance(raw []byte) DropReason {
 	fields, pos, err := cbor.ReadMapHeader(raw, 0)
 	if err != nil {
@@ -54,9 +54,8 @@ func glance(raw []byte) DropReason {
 	return Kept
 }
 
-// rawTags returns a record's tags as written: those of its facets in order,
-// then those of its tags field. malformed counts what should have been a tag
-// and is no text.
+// rawTags returns a record's tags as written: those of its facets in order, then those of its tags
+// field. malformed counts tags that are not text.
 func rawTags(record map[string]any) (tags []string, malformed int) {
 	add := func(v any) {
 		if s, ok := v.(string); ok {
@@ -82,8 +81,7 @@ func rawTags(record map[string]any) (tags []string, malformed int) {
 	return tags, malformed
 }
 
-// list returns v's elements. A field that should be a list and is not costs
-// that field.
+// list returns v's elements. A field that should be a list and is not costs only that field.
 func list(v any) []any {
 	l, _ := v.([]any)
 	return l
@@ -99,9 +97,9 @@ func texts(v any) []string {
 	return out
 }
 
-// recordJSON returns a record as atproto JSON: integers in full (a float64
-// would lose those beyond 2^53), bytes as $bytes, links as $link. Keys are
-// sorted, so equal records give equal JSON. size hints at the length.
+// recordJSON returns a record as atproto JSON: integers in full (a float64 would lose those beyond
+// 2^53), bytes as $bytes, links as $link. Keys are sorted, so equal records give equal JSON. size
+// is a hint for the length.
 func recordJSON(record map[string]any, size int) (json.RawMessage, error) {
 	return appendJSON(make([]byte, 0, size+size/4), record)
 }
@@ -115,7 +113,7 @@ func appendJSON(dst []byte, value any) ([]byte, error) {
 	case int64:
 		return strconv.AppendInt(dst, v, 10), nil
 	case float64:
-		// Not part of the data model, but of some archives.
+		// Not part of the data model, but occurs in some archives.
 		f, err := json.Marshal(v)
 		return append(dst, f...), err
 	case string:

@@ -23,22 +23,21 @@ const (
 
 	// pageSegments is how many segments of a plan are used at a time.
 	pageSegments = 16
-	// archiveHeaders bounds the wait for a host to begin an answer.
+	// archiveHeaders bounds the wait for the start of a host's answer.
 	archiveHeaders = 30 * time.Second
 )
 
 // errChanged says that a segment was rewritten between two of its blocks.
 var errChanged = errors.New("the segment was rewritten during the read")
 
-// blockwise is the transport of one client. Left to itself the client fetches
-// whole segment files of some 280 MB, up to three at a time, into memory
-// where most blocks of a segment match, as they do here. blockwise
-// changes the plans that the host gives: whole segments become the list of all
-// their blocks, which are fetched one by one and let go; and plans are cut to
-// pageSegments, which the client takes for a page and asks for the next.
+// blockwise is the transport of one client. By default the client fetches whole segment files of
+// about 280 MB, up to three at a time, into memory if most blocks of a segment match, as they do
+// here. blockwise changes the host's plans: a whole segment becomes the list of all its blocks,
+// which are fetched and released one by one; and plans are cut to pageSegments, which the client
+// takes for a page and requests the next.
 //
-// A host may rewrite a segment while its blocks are fetched. blockwise lets no
-// block pass that is not of the plan's version.
+// A host may rewrite a segment while its blocks are fetched. blockwise rejects blocks of another
+// version than the plan's.
 type blockwise struct {
 	base http.RoundTripper
 
@@ -46,8 +45,8 @@ type blockwise struct {
 	checksums map[string]string // of the segments of the plan in use
 }
 
-// newTransport is the transport of all connections to hosts. There is no limit
-// to a whole request, since some last indefinitely; the watchdog bounds them.
+// newTransport returns the transport of all connections to hosts. It does not limit whole requests,
+// since some last indefinitely; the watchdog bounds them.
 func newTransport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.ResponseHeaderTimeout = archiveHeaders
@@ -68,7 +67,7 @@ func (b *blockwise) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// plan is an answer of planSnapshot, as far as it is used.
+// plan is the used part of an answer of planSnapshot.
 type plan struct {
 	PlannedThroughSeq int64           `json:"plannedThroughSeq"`
 	SealedTipSeq      int64           `json:"sealedTipSeq"`
@@ -121,8 +120,8 @@ func (b *blockwise) plan(req *http.Request, resp *http.Response) (*http.Response
 	return resp, nil
 }
 
-// readPlan reads a plan up to pageSegments. The rest, which may be a hundred
-// thousand segments, is read past without being held.
+// readPlan reads a plan up to pageSegments. It skips the rest, which may be a hundred thousand
+// segments, without storing it.
 func readPlan(r io.Reader) (*plan, error) {
 	p := &plan{Segments: []planSegment{}}
 	cut := false
@@ -169,10 +168,10 @@ func readPlan(r io.Reader) (*plan, error) {
 	return p, nil
 }
 
-// split turns a whole segment into the list of its blocks, whose number is in
-// the header of its file.
+// split replaces a whole segment by the list of its blocks; their number is in the header of the
+// segment's file.
 func (b *blockwise) split(plan *http.Request, s *planSegment) error {
-	// Bounded by itself: a plan has many headers.
+	// It has its own time limit, since a plan has many headers.
 	ctx, cancel := context.WithTimeout(plan.Context(), archiveHeaders)
 	defer cancel()
 	u := *plan.URL
@@ -210,8 +209,8 @@ func (b *blockwise) split(plan *http.Request, s *planSegment) error {
 	return nil
 }
 
-// block refuses a block of another version of its segment than the plan's. The
-// version is in the ETag, "checksum:block".
+// block rejects a block of another version of its segment than the plan's. The version is in the
+// ETag, "checksum:block".
 func (b *blockwise) block(req *http.Request, resp *http.Response) (*http.Response, error) {
 	name := req.URL.Query().Get("segment")
 	b.mu.Lock()

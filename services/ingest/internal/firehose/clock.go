@@ -12,11 +12,11 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// identity is what an event is on every host, unlike its number and its times.
+// identity is the part of an event that is the same on every host, unlike its number and its times.
 type identity struct {
 	did, rkey, rev string
-	// accountTime and handleTime are the own time of an account or an identity event, as its
-	// server gave it.
+	// accountTime and handleTime are the own times of account and identity events, as the account's
+	// server gave them.
 	accountTime, handleTime string
 }
 
@@ -35,10 +35,10 @@ func identityOf(ev *jetstream.Event) identity {
 	return id
 }
 
-// markBytes make two events that a host gives one number to differ for sure.
+// markBytes is enough to distinguish two events to which a host gives the same number.
 const markBytes = 6
 
-// mark is the identity in as few characters as tell it from another.
+// mark returns the identity in as few characters as distinguish it from another.
 func (id identity) mark() string {
 	var b []byte
 	for _, s := range []string{id.did, id.rkey, id.rev, id.accountTime} {
@@ -49,8 +49,8 @@ func (id identity) mark() string {
 	return base64.RawURLEncoding.EncodeToString(sum[:markBytes])
 }
 
-// time is when the account's server made the event, by that server's clock. A server
-// may say any time: one of before 1970 is none, for no position can hold it.
+// time returns when the account's server made the event, by that server's clock. A server may claim
+// any time; times before 1970 are rejected, because no position can hold them.
 func (id identity) time() (time.Time, bool) {
 	if t, ok := event.RevTime(id.rev); ok {
 		return t, true
@@ -60,36 +60,36 @@ func (id identity) time() (time.Time, bool) {
 }
 
 const (
-	// clockAccounts is how many accounts have a say in the clock, each by its last
-	// event: fewer than half of them may lie, however far. The clock is behind
-	// the newest event by half as many.
+	// clockAccounts is how many accounts vote on the clock, each with its last event: fewer than
+	// half of them may lie, however much. The clock lags behind the newest event by half as many
+	// events.
 	clockAccounts = 9
-	// minVotes is how many accounts it takes to move a clock that is known, or to
-	// tell the bulk from what follows it: one alone may say anything.
+	// minVotes is how many accounts it takes to move a known clock, or to tell where the bulk ends:
+	// a single account may claim anything.
 	minVotes = 2
-	// clockAhead is how far the clock may be ahead of this machine's.
+	// clockAhead is how far the clock may be ahead of this machine's clock.
 	clockAhead = 5 * time.Second
 )
 
-// clock is how far the network's own time had come in what was read: the median
-// of the times that the last events' own servers gave them. Hosts have no part
-// in it. It never goes back: what an earlier position covered stays covered.
+// clock is the network time that reading has reached: the median of the times that the servers of
+// the last events gave them. Hosts have no influence on it. It never goes back: what an earlier
+// position covered stays covered.
 //
-// A host's bulk, which is what it downloaded when it was new, is in no order and says
-// nothing of what was read before. The clock stands still in it.
+// A host's bulk is what the host downloaded when it was new. It is in no order and says nothing
+// about what was read before, so the clock stands still in it.
 type clock struct {
 	accountTimes
 
 	at time.Time
-	// need is how many accounts it takes to move it.
+	// need is how many accounts it takes to move the clock.
 	need int
-	// bulk says that what is read may be bulk, and since when that is so.
+	// bulk reports that the events being read may be bulk, and since when.
 	bulk  bool
 	since time.Time
 }
 
-// newClock returns a clock that continues from a position. Only a position of before
-// there was a clock tells nothing of the bulk: its time stands for the clock.
+// newClock returns a clock that continues from a position. Only a position from before there were
+// clocks says nothing about the bulk: its time replaces the clock.
 func newClock(from event.Position) *clock {
 	c := &clock{}
 	c.advance(from.Clock)
@@ -98,8 +98,7 @@ func newClock(from event.Position) *clock {
 	return c
 }
 
-// begin says that a place is read next which may be bulk, and that everything up to t
-// is covered there.
+// begin says that the next events may be bulk, and that everything up to t is covered there.
 func (c *clock) begin(t time.Time) {
 	if t.After(time.Unix(0, 0)) { // else nothing is
 		c.advance(t)
@@ -108,7 +107,7 @@ func (c *clock) begin(t time.Time) {
 	c.bulk, c.since = true, time.Now()
 }
 
-// renew forgets what the accounts said.
+// renew drops the votes.
 func (c *clock) renew() {
 	c.accountTimes, c.need = newAccountTimes(), minVotes
 	if c.at.IsZero() {
@@ -116,8 +115,7 @@ func (c *clock) renew() {
 	}
 }
 
-// read takes in the next event and returns the clock. create says that the event is a
-// create.
+// read adds the next event and returns the clock. create reports that the event is a create.
 func (c *clock) read(id identity, create bool) time.Time {
 	if c.bulk && !create { // the bulk is creates alone
 		c.renew()
@@ -136,8 +134,8 @@ func (c *clock) read(id identity, create bool) time.Time {
 	return c.at
 }
 
-// inBulk reports whether a position is in the bulk of a host that was read from its
-// beginning: nothing is covered yet.
+// inBulk reports whether a position is in the bulk of a host that is read from its beginning:
+// nothing is covered yet.
 func inBulk(p event.Position) bool { return p.Clock.IsZero() && p.Mark != "" }
 
 func (c *clock) advance(to time.Time) {
@@ -152,7 +150,7 @@ func (c *clock) advance(to time.Time) {
 	}
 }
 
-// accountTimes are the times of the last events of some accounts.
+// accountTimes has the times of the last events of some accounts.
 type accountTimes struct {
 	seed  maphash.Seed
 	votes []vote // the newest at the end
@@ -174,7 +172,7 @@ func (j *accountTimes) has(did string) bool {
 	return slices.ContainsFunc(j.votes, func(v vote) bool { return v.account == account })
 }
 
-// add takes in an event, and reports whether it has a time.
+// add adds an event, and reports whether it has a time.
 func (j *accountTimes) add(id identity) bool {
 	t, ok := id.time()
 	if !ok {
@@ -190,8 +188,7 @@ func (j *accountTimes) add(id identity) bool {
 
 func (j *accountTimes) full() bool { return len(j.votes) == clockAccounts }
 
-// median is the middle one of the times, the earlier of two; zero where there are
-// none.
+// median returns the middle one of the times, the earlier of two; zero if there are none.
 func (j *accountTimes) median() time.Time {
 	if len(j.votes) == 0 {
 		return time.Time{}

@@ -7,9 +7,8 @@ import (
 	"time"
 )
 
-// silentError ends a visit to a host that gives nothing new while another one
-// has something: it may have lost the relay that it reads from, and answers as
-// ever.
+// silentError ends a visit to a host that delivers nothing new while another host has something: it
+// may have lost the relay that it reads from, but still answers.
 type silentError struct {
 	newest time.Time // of what the host gave
 	other  int       // the host, in the order of Config.Hosts, that has
@@ -22,8 +21,8 @@ func (e *silentError) Error() string {
 		inWords(e.newest), e.host, inWords(e.newer))
 }
 
-// heard records an event's own time. One ahead of this machine's clock counts as that clock: one
-// wrong clock must not make all other events look old.
+// heard records an event's own time. A time ahead of this machine's clock counts as that clock, so
+// that one wrong clock does not make all other events look old.
 func (r *run) heard(own time.Time) {
 	if limit := time.Now().Add(clockAhead).UTC(); own.After(limit) {
 		own = limit
@@ -33,11 +32,10 @@ func (r *run) heard(own time.Time) {
 	}
 }
 
-// lookElsewhere asks the other hosts, once the client has given nothing new for
-// too long, one after the other for something newer. The error is a *silentError
-// where one has it and the client does not come up with anything new meanwhile.
-// On a quiet network no host has, and with one host there is no other to ask:
-// then that is said.
+// lookElsewhere asks the other hosts in turn for something newer if the client has delivered
+// nothing new for too long. The error is a *silentError if one has something and the client does
+// not catch up. On a quiet network no host has anything newer, and a single host has no other to
+// ask: that is reported.
 func (w *watch) lookElsewhere(ctx context.Context) error {
 	r, now := w.run, time.Now()
 	w.mu.Lock()
@@ -77,8 +75,8 @@ func (w *watch) lookElsewhere(ctx context.Context) error {
 	return nil
 }
 
-// hasNews asks a host that another one was preferred to, whether it has something
-// newer than was read.
+// hasNews asks a host, which was passed over for another, whether it has something newer than was
+// read.
 func (r *run) hasNews(ctx context.Context, host string) bool {
 	_, ok := r.newer(ctx, host, r.newest)
 	if !ok && ctx.Err() == nil {
@@ -88,9 +86,8 @@ func (r *run) hasNews(ctx context.Context, host string) bool {
 	return ok
 }
 
-// newer asks a host for a followed event that was made after t, and returns when
-// one was. A busy host has one within moments; a quiet one is asked for what came
-// since t.
+// newer asks a host for a followed event that was made after t, and returns its time. A busy host
+// has one within moments; a quiet one is asked for the events since t.
 func (r *run) newer(ctx context.Context, host string, t time.Time) (time.Time, bool) {
 	newer, err := r.newerBehind(ctx, host, nil, t)
 	if back := t.Add(-r.timing.Margin).UnixMicro(); err == nil && newer.IsZero() && back >= minTimeCursor {
@@ -100,8 +97,8 @@ func (r *run) newer(ctx context.Context, host string, t time.Time) (time.Time, b
 	return newer, err == nil && !newer.IsZero()
 }
 
-// newerBehind reads from a cursor until there is an event that was made after t,
-// for as long as Timing.Ask; the time is zero where there is none by then.
+// newerBehind reads from a cursor until it finds an event that was made after t, for up to
+// Timing.Ask; the time is zero if there is none by then.
 func (r *run) newerBehind(ctx context.Context, host string, cursor *uint64, t time.Time) (time.Time, error) {
 	for f, err := range r.frames(ctx, host, cursor, true, r.timing.Ask) {
 		if errors.Is(err, errSilent) {
@@ -110,7 +107,7 @@ func (r *run) newerBehind(ctx context.Context, host string, cursor *uint64, t ti
 		if err != nil {
 			return time.Time{}, err
 		}
-		// What claims to come from the future proves nothing.
+		// An event that claims to be from the future proves nothing.
 		own, ok := f.id.time()
 		if ok && f.followed && own.After(t) && !own.After(time.Now().Add(clockAhead)) {
 			return own, nil

@@ -16,14 +16,13 @@ import (
 	"github.com/tagstream/tagstream/pkg/pause"
 )
 
-// Config is what to read, and from where.
+// Config says what to read, and from where.
 type Config struct {
 	// Hosts are base URLs without a trailing slash, the preferred one first.
 	Hosts []string
-	// Start is used where there is no position to resume from.
+	// Start is used if there is no position to resume from.
 	Start Start
-	// StopAfter ends Read after this much upstream time, counted from where it
-	// began; 0 is never.
+	// StopAfter ends Read after this much upstream time from its beginning; 0 means never.
 	StopAfter time.Duration
 	// APIKey is sent with requests for the archive; "" sends none.
 	APIKey string
@@ -31,16 +30,16 @@ type Config struct {
 	Timing Timing
 }
 
-// Batch is a run of events of one host in upstream order. The first one of
-// each connection has no events.
+// Batch is a series of events of one host in upstream order. The first one of each connection has
+// no events.
 type Batch struct {
 	Host string
-	// Events are valid until the next batch is asked for. There may be none of those read.
+	// Events are valid until the next batch is requested. The list may be empty.
 	Events []jetstream.Event
-	// Positions are where they stand, one for each.
+	// Positions are the positions of Events.
 	Positions []event.Position
-	// Last is how far reading has come with this batch. After a change of host it stays on the
-	// old one until the new one gives an event.
+	// Last is how far reading has got with this batch. After a change of host it stays on the old
+	// host until the new one delivers an event.
 	Last event.Position
 }
 
@@ -62,13 +61,13 @@ const (
 // NoticeKinds lists them.
 var NoticeKinds = []NoticeKind{Connected, Disconnected, Silent, Quiet, Switched, Failed, Skipped, Gap}
 
-// Notice is something that an operator may want to know of a connection.
+// Notice is something about a connection that an operator may want to know.
 type Notice struct {
 	Kind     NoticeKind
 	Host     string
 	Position event.Position
 	Detail   string
-	// Repeated says that the host failed with the same detail shortly before.
+	// Repeated reports that the host failed with the same detail shortly before.
 	Repeated bool
 }
 
@@ -77,12 +76,12 @@ type Reader struct {
 	cfg    Config
 	timing Timing
 	logger *slog.Logger
-	// transport is that of all connections; http is for requests beside the client's.
+	// transport is used for all connections, http for requests other than the client's.
 	transport http.RoundTripper
 	http      *http.Client
-	// If set, OnNotice gets connections and failures, OnClientError each error from which the
-	// client recovers, and OnLateHistory each host whose history begins after Config.Start: its
-	// error skips the host. They must not block.
+	// If set, OnNotice receives connections and failures, OnClientError each error from which the
+	// client recovers, and OnLateHistory each host whose history begins after Config.Start; an
+	// error from it skips the host. They must not block.
 	OnNotice      func(Notice)
 	OnClientError func(error)
 	OnLateHistory func(host string, begins time.Time) error
@@ -100,40 +99,40 @@ func New(cfg Config, logger *slog.Logger) *Reader {
 // run is the state of one Read, owned by its goroutine.
 type run struct {
 	*Reader
-	// give hands a batch to the caller, and reports whether that wants more.
+	// give passes a batch to the caller, and reports whether the caller wants more.
 	give func(Batch) bool
 	// pos is the last event that the caller took, or where reading begins.
 	pos   event.Position
 	clock *clock
-	// sync is what is open, and resync what another host has to give again.
+	// sync is the open #sync, and resync the one that another host must deliver again.
 	sync   event.OpenSync
 	resync resync
-	// newest is the latest time that an event read gave itself. The clock is behind
-	// it: it believes no single account.
+	// newest is the latest of the events' own times. The clock lags behind it, since the clock
+	// trusts no single account.
 	newest time.Time
-	// quiet is when it was last said that nothing new is heard; the watchdog's.
+	// quiet is when silence was last reported; used only by the watchdog.
 	quiet time.Time
-	// positions are those of the batch in hand.
+	// positions are those of the current batch.
 	positions []event.Position
-	// origin is the time at which the very first start began, where that was
-	// in this run, and start the same where it is Config.Start's.
+	// origin is the time at which the very first start began, if that was in this run; start is the
+	// same if it is that of Config.Start.
 	origin, start time.Time
-	// end is when StopAfter ends; zero is never, or not known yet.
+	// end is when StopAfter ends; zero means never, or not known yet.
 	end time.Time
-	// failures are the last of each host since it was connected.
+	// failures has each host's last failure since it was connected.
 	failures map[string]failure
-	// young is when a host was first passed over for its youth, zero where none
-	// was, and gap says that a gap was noticed; since the position last moved.
+	// young is when a host was first skipped because its history is too short, zero if none was,
+	// and gap reports that a gap was announced; both since the position last moved.
 	young time.Time
 	gap   bool
-	// unreadable counts failures to read the archive behind one position.
+	// unreadable counts failed attempts to read the archive after one position.
 	unreadable struct {
 		pos   event.Position
 		times int
 	}
 }
 
-// Why reading ends for good, besides its context.
+// Why reading ends for good, other than by its context.
 var (
 	errReachedEnd = errors.New("reached the end of the time to read")
 	errStopped    = errors.New("no more batches are wanted")
@@ -141,10 +140,9 @@ var (
 
 func isFinal(err error) bool { return errors.Is(err, errReachedEnd) || errors.Is(err, errStopped) }
 
-// Read gives what is behind from, or behind Config.Start where from is zero. While the caller has a
-// batch nothing more is read, so a slow one slows the host. It ends when StopAfter has passed or,
-// with its error, when ctx ends. It retries everything else
-// indefinitely.
+// Read returns the events after from, or after Config.Start if from is zero. Nothing more is read
+// while the caller processes a batch, so a slow caller slows the host. Read ends when StopAfter has
+// passed or, with its error, when ctx ends. It retries everything else indefinitely.
 func (rd *Reader) Read(ctx context.Context, from event.Position) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		r := &run{
@@ -157,7 +155,7 @@ func (rd *Reader) Read(ctx context.Context, from event.Position) iter.Seq2[Batch
 	}
 }
 
-// visits reads from one host after the other, and says why it ended.
+// visits reads from one host after the other, and returns why it ended.
 func (r *run) visits(ctx context.Context) error {
 	from := r.pos
 	if !from.Resync.IsZero() {
@@ -170,7 +168,7 @@ func (r *run) visits(ctx context.Context) error {
 		r.setOrigin(r.cfg.Start.Time)
 		r.start = r.origin
 	}
-	// What an earlier run read is not new. Hosts stamp no event before it is made.
+	// Events of an earlier run are not news. No host stamps an event before it is made.
 	r.heard(from.NetworkTime())
 	r.heard(from.Time)
 	hosts := newRotation(len(r.cfg.Hosts), r.timing)
@@ -211,7 +209,7 @@ func (r *run) setEnd(begin time.Time) {
 	}
 }
 
-// failure is the last failure of a host that was reported.
+// failure is the last reported failure of a host.
 type failure struct {
 	detail string
 	at     time.Time
@@ -220,8 +218,8 @@ type failure struct {
 // sayAgain is how long a repeated failure is not reported again.
 const sayAgain = 10 * time.Minute
 
-// notify logs a notice and passes it on. It is the run's goroutine's, but for
-// Skipped and Quiet notices, which touch nothing of the run.
+// notify logs a notice and passes it on. It belongs to the run's goroutine, except for Skipped and
+// Quiet notices, which use no state of the run.
 func (r *run) notify(n Notice) {
 	level := slog.LevelInfo
 	switch n.Kind {
@@ -247,8 +245,7 @@ func (r *run) notify(n Notice) {
 	}
 }
 
-// visit reads from one host until that ends, and says why. The error is never
-// nil.
+// visit reads from one host until that ends, and returns why. The error is never nil.
 func (r *run) visit(ctx context.Context, host string) error {
 	at, err := r.locate(ctx, host)
 	if err != nil {
@@ -279,8 +276,8 @@ func (r *run) visit(ctx context.Context, host string) error {
 	return err
 }
 
-// downloads is how many archive blocks are decoded at a time, and half of how
-// many are fetched: few, because each is held in memory whole.
+// downloads is how many archive blocks are decoded at a time, and half of how many are fetched. It
+// is low because each block is in memory as a whole.
 const downloads = 2
 
 func (r *run) subscribe(host string, after uint64) (*jetstream.Client, error) {

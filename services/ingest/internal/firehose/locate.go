@@ -9,8 +9,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// locate finds where a client begins on a host, behind which event, given how
-// far was read anywhere.
+// locate returns the event on a host after which a client begins, given how far was read on any
+// host.
 func (r *run) locate(ctx context.Context, host string) (event.Position, error) {
 	if r.pos.IsZero() {
 		return r.first(ctx, host)
@@ -55,12 +55,12 @@ func (r *run) locate(ctx context.Context, host string) (event.Position, error) {
 	return event.Position{Host: host, Seq: seq, Time: back}, nil
 }
 
-// resyncReach is how far another host is read back at most for a #sync. Its revision
-// may be years old: the account may have written nothing since.
+// resyncReach is how far back another host is read for a #sync at most. Its revision may be years
+// old: the account may have written nothing since.
 const resyncReach = 24 * time.Hour
 
-// covered is the time from which another host is read, but for the margin: that of the
-// position or, within a #sync, that of the #sync, since replacements without it say nothing.
+// covered returns the time from which another host is read, without the margin: that of the
+// position or, within a #sync, that of the #sync, since replacements without it have no meaning.
 func (r *run) covered() time.Time {
 	at := r.pos.NetworkTime()
 	if made := r.resync.made; !made.IsZero() && made.Before(at) {
@@ -76,13 +76,13 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// errYoung says that a host's history begins only behind the position.
+// errYoung says that a host's history begins only after the position.
 var errYoung = errors.New("the host does not have what lies between")
 
-// checkYoung looks whether a host whose history is to be read from its very
-// beginning begins only behind the position. Such a host has downloaded what
-// the accounts held then, so it knows the posts of the time between, but no
-// deletions. It is used when no other has been for some time.
+// checkYoung checks whether a host that would be read from its very beginning has a history that
+// starts only after the position. Such a host has downloaded what the accounts held at that time,
+// so it knows the posts made in between, but no deletions. It is used only if there has been no
+// other host for some time.
 func (r *run) checkYoung(ctx context.Context, host string) error {
 	begins, err := r.begins(ctx, host)
 	if err != nil || !begins.After(r.pos.NetworkTime()) {
@@ -119,8 +119,8 @@ func (r *run) begins(ctx context.Context, host string) (time.Time, error) {
 	return f.time, nil
 }
 
-// first finds where the very first start begins. From there on the position
-// is known, whether or not an event ever comes.
+// first returns where the very first start begins. From then on the position is known, whether or
+// not an event ever arrives.
 func (r *run) first(ctx context.Context, host string) (event.Position, error) {
 	epoch := time.Unix(0, 0).UTC()
 	if r.cfg.Start.Archive {
@@ -149,8 +149,7 @@ func (r *run) first(ctx context.Context, host string) (event.Position, error) {
 	return r.pos, nil
 }
 
-// checkStart looks whether a host's history begins only behind the time to begin
-// at, and says so.
+// checkStart checks whether a host's history begins only after the start time, and reports it.
 func (r *run) checkStart(ctx context.Context, host string) error {
 	if r.origin.UnixMicro() < minTimeCursor {
 		return nil // all that there is
@@ -166,9 +165,9 @@ func (r *run) checkStart(ctx context.Context, host string) error {
 	return r.OnLateHistory(host, begins)
 }
 
-// tip returns the sequence number behind which the host's present begins, and
-// sets origin to the host's clock, so that whatever fails from here on, nothing
-// since then is missed. It waits for the network's next event.
+// tip returns the sequence number after which the host's present begins, and sets origin to the
+// host's clock, so that no later failure loses anything from then on. It waits for the network's
+// next event.
 func (r *run) tip(ctx context.Context, host string) (uint64, error) {
 	p, err := r.dial(ctx, host, nil, false)
 	if err != nil {
@@ -193,14 +192,14 @@ func (r *run) tip(ctx context.Context, host string) (uint64, error) {
 }
 
 const (
-	// minTimeCursor is the least cursor that hosts take for unix microseconds;
-	// below it is a sequence number. It is a time in 2001.
+	// minTimeCursor is the smallest cursor that hosts take for Unix microseconds; smaller ones are
+	// sequence numbers. It is a time in 2001.
 	minTimeCursor = 1_000_000_000_000_000
-	// infoOutdated is the advisory of a host that cannot begin as early as asked.
+	// infoOutdated is the advisory of a host that cannot begin as early as requested.
 	infoOutdated = "OutdatedCursor"
 )
 
-// markOf returns the mark of one event, "" where the host has it not at hand.
+// markOf returns the mark of one event, "" if the host does not have it at hand.
 func (r *run) markOf(ctx context.Context, host string, seq uint64) (string, error) {
 	if seq == 0 {
 		return "", nil
@@ -217,8 +216,7 @@ func (r *run) markOf(ctx context.Context, host string, seq uint64) (string, erro
 	return f.id.mark(), nil
 }
 
-// answers returns why a host does not take subscribers, where nothing else is
-// to be asked of it.
+// answers returns why a host does not accept subscribers, for callers that have no other question.
 func (r *run) answers(ctx context.Context, host string) error {
 	p, err := r.dial(ctx, host, nil, true)
 	if err == nil {
@@ -227,8 +225,8 @@ func (r *run) answers(ctx context.Context, host string) error {
 	return err
 }
 
-// patience is how long to wait for an event of a host that answers but has
-// none: for long where there is no other host to ask.
+// patience is how long to wait for an event of a host that answers but has none: longer if there is
+// no other host.
 func (r *run) patience() time.Duration {
 	if len(r.cfg.Hosts) == 1 {
 		return r.timing.QuietAlone

@@ -7,9 +7,9 @@ import (
 	"net/http"
 )
 
-// oversizeFilter is a transport whose websockets leave out messages that are longer than
-// frameLimit. The client would end the connection at one, and come to it again
-// with the next, endlessly.
+// oversizeFilter is a transport whose websockets leave out messages longer than frameLimit. The
+// client would end the connection at such a message and meet it again after each reconnect,
+// endlessly.
 type oversizeFilter struct {
 	base http.RoundTripper
 	// skipped, if not nil, is called for each message left out, from any goroutine.
@@ -34,8 +34,8 @@ func (s *oversizeFilter) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// filteredConn reads the frames of a websocket (RFC 6455, section 5.2). A message
-// in several frames is passed on whatever its length; Jetstream hosts send none.
+// filteredConn reads the frames of a websocket (RFC 6455, section 5.2). It passes on a message in
+// several frames whatever its length; Jetstream hosts send none.
 type filteredConn struct {
 	io.ReadWriteCloser
 	in      *bufio.Reader
@@ -72,7 +72,7 @@ const (
 	wsLen64  = 127
 )
 
-// next reads the head of the next frame, or passes over the frame.
+// next reads the head of the next frame, or skips the frame.
 func (c *filteredConn) next() error {
 	head, err := c.in.Peek(2)
 	if err != nil {

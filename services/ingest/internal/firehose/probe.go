@@ -23,18 +23,18 @@ import (
 const (
 	subscribePath = "/xrpc/network.bsky.jetstream.subscribeEvents"
 	subprotocol   = "xrpc.v1.json"
-	// frameLimit is the most that one frame may take: the client's own limit.
+	// frameLimit is the largest frame, the client's own limit.
 	frameLimit = 32 << 20
 )
 
-// kinds are what Tagstream follows, and collections what commits of.
+// kinds are the kinds that Tagstream follows, and collections those whose commits it follows.
 var (
 	kinds       = [...]jetstream.Kind{jetstream.KindCommit, jetstream.KindAccount, jetstream.KindSync, jetstream.KindIdentity}
 	collections = [...]string{event.Collection, event.ProfileCollection}
 )
 
-// rejectedError is a host's refusal of a websocket: the error's name is from
-// the lexicon of subscribeEvents.
+// rejectedError is a host's refusal of a websocket. The error's name is from the lexicon of
+// subscribeEvents.
 type rejectedError struct {
 	status  int
 	name    string
@@ -45,35 +45,34 @@ func (e *rejectedError) Error() string {
 	return fmt.Sprintf("host answers %d %s: %s", e.status, e.name, e.message)
 }
 
-// isTooOld reports whether a host refused a sequence number because it is
-// older than its live window. Such a number is one of its own past.
+// isTooOld reports whether a host refused a sequence number because it is older than its live
+// window. Such a number lies in its own past.
 func isTooOld(err error) bool {
 	var r *rejectedError
 	return errors.As(err, &r) && r.name == "CursorTooOld"
 }
 
-// probe is a raw websocket to a host, for questions that the client cannot
-// ask. It is read from one goroutine.
+// probe is a raw websocket to a host, for questions that the client cannot ask. It is read from one
+// goroutine.
 type probe struct {
 	conn *websocket.Conn
 	// now is the host's clock when it answered, to the second.
 	now time.Time
 }
 
-// frame is what a probe needs of one message.
+// frame is the part of a message that a probe needs.
 type frame struct {
 	seq  uint64
 	time time.Time
 	id   identity
-	// info is the name of an advisory; the frame is then no event.
+	// info is the name of an advisory; the frame is then not an event.
 	info string
-	// followed says that it is an event of the kinds that Tagstream follows.
+	// followed reports that it is an event of a kind that Tagstream follows.
 	followed bool
 }
 
-// dial opens a probe. A nil cursor is the tip; filtered asks for the events
-// that Tagstream follows, else for all. The error is a *rejectedError where
-// the host refused.
+// dial opens a probe. A nil cursor is the tip. filtered requests only events that Tagstream
+// follows. The error is a *rejectedError if the host refused.
 func dial(ctx context.Context, client *http.Client, host string, cursor *uint64, filtered bool) (*probe, error) {
 	q := url.Values{}
 	if cursor != nil {
@@ -119,8 +118,7 @@ func rejection(resp *http.Response) error {
 	return e
 }
 
-// next returns the next event or advisory. Frames of unknown kinds, and those
-// that cannot be read, are passed over.
+// next returns the next event or advisory. It skips frames of unknown kinds and unreadable ones.
 func (p *probe) next(ctx context.Context) (frame, error) {
 	for {
 		_, data, err := p.conn.Read(ctx)
@@ -180,11 +178,11 @@ func (p *probe) next(ctx context.Context) (frame, error) {
 
 func (p *probe) close() { _ = p.conn.CloseNow() }
 
-// errSilent is the error of a host that gives nothing at a cursor in time.
+// errSilent is the error of a host that delivers nothing at a cursor in time.
 var errSilent = errors.New("the host is silent")
 
-// frames gives the events that a host has from a cursor on, nil being its tip. An error comes
-// last: that of dial, errSilent where patience is over, or ctx's.
+// frames returns a host's events from a cursor on; nil is its tip. An error comes last: that of
+// dial, errSilent if patience runs out, or ctx's.
 func (r *run) frames(ctx context.Context, host string, cursor *uint64, filtered bool, patience time.Duration) iter.Seq2[frame, error] {
 	return func(yield func(frame, error) bool) {
 		p, err := r.dial(ctx, host, cursor, filtered)
@@ -212,7 +210,8 @@ func (r *run) frames(ctx context.Context, host string, cursor *uint64, filtered 
 	}
 }
 
-// eventAt returns the first event that a host gives at a cursor. The error is as with frames.
+// eventAt returns the first event that a host delivers at a cursor. The error is like that of
+// frames.
 func (r *run) eventAt(ctx context.Context, host string, cursor uint64) (f frame, err error) {
 	for f, err = range r.frames(ctx, host, &cursor, false, r.timing.Verify) {
 		break

@@ -13,14 +13,14 @@ import (
 )
 
 const (
-	// maxErrors in a row without an event end a visit.
+	// maxErrors consecutive errors without an event end a visit.
 	maxErrors = 5
-	// maxUnreadable is how often reading may fail behind one position before
-	// what cannot be read is passed over.
+	// maxUnreadable is how often reading may fail after one position before the unreadable part is
+	// skipped.
 	maxUnreadable = 5
 )
 
-// Why a visit ends, besides what the client says.
+// Why a visit ends, other than by the client's error.
 var (
 	errStalled      = errors.New("the client is stalled: the host has events that the client does not deliver")
 	errOtherHistory = errors.New("the host's history has changed")
@@ -30,8 +30,8 @@ var (
 	errEnded        = errors.New("the client ended")
 )
 
-// read iterates over one client and says why it ended. A client is iterated
-// once: a second time it would begin at its first cursor again.
+// read iterates over one client and returns why it ended. A client is iterated only once: a second
+// time it would begin at its first cursor again.
 func (r *run) read(ctx context.Context, client *jetstream.Client, at event.Position) error {
 	if r.newest.IsZero() {
 		r.heard(r.pos.Time) // where the very first start begins
@@ -66,7 +66,7 @@ func (r *run) read(ctx context.Context, client *jetstream.Client, at event.Posit
 	return why
 }
 
-// deliver hands events to the caller and moves the position behind them.
+// deliver passes events to the caller and moves the position past them.
 func (r *run) deliver(host string, events []jetstream.Event) error {
 	var ended error
 	var last event.Position
@@ -95,9 +95,9 @@ func (r *run) deliver(host string, events []jetstream.Event) error {
 }
 
 // early reports whether an event is older than the start of the very first run: hosts are read from
-// somewhat earlier. Both the clock and the event's own
-// time must say so: what a host downloaded when it was new is in no order. A later
-// start drops nothing: an age such as -2h is another time then.
+// somewhat earlier. Both the clock and the event's own time must say so, because what a host
+// downloaded when it was new is in no order. A later start drops nothing, because an age such as
+// -2h then means another time.
 func (r *run) early(p event.Position, ev *jetstream.Event) bool {
 	if !p.NetworkTime().Before(r.start) {
 		return false
@@ -106,13 +106,12 @@ func (r *run) early(p event.Position, ev *jetstream.Event) bool {
 	return !ok || own.Before(r.start)
 }
 
-// maxTimeUS is the last microsecond of the year 9999: beyond it a time does
-// not fit its text form.
+// maxTimeUS is the last microsecond of the year 9999: later times do not fit their text form.
 var maxTimeUS = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).UnixMicro()
 
-// position is where the next event stands. A host's operator may import times
-// that no text has: such an event is shown with its own or, where it has none, with
-// that of the position before. A position that cannot be stored would stop ingest.
+// position returns the position of the next event. A host's operator may import times that have no
+// text form: such an event is shown with its own time or, if it has none, with that of the previous
+// position. A position that cannot be stored would stop ingest.
 func (r *run) position(host string, ev *jetstream.Event) event.Position {
 	id := identityOf(ev)
 	own, ok := id.time()
@@ -133,14 +132,13 @@ func (r *run) position(host string, ev *jetstream.Event) event.Position {
 	return p
 }
 
-// clientError says whether an error that the client yields ends the visit.
-// It nearly always does, although the client would continue by itself: behind an
-// archive block that it could not read; or, after a dropped connection, from
-// its last sequence number, which a host that crashed may have given to
-// another event meanwhile. A new visit verifies that first.
+// clientError reports whether an error of the client ends the visit. It nearly always does,
+// although the client would continue: after an archive block that it could not read; or, after a
+// dropped connection, from its last sequence number, which a crashed host may have given to another
+// event by then. A new visit verifies that first.
 //
-// But a frame that cannot be decoded comes again with each visit. So what
-// fails soon and again behind one position is passed over.
+// But a frame that cannot be decoded is met again by each visit. So what repeatedly fails soon
+// after one position is skipped.
 func (r *run) clientError(w *watch, err error) error {
 	if errors.Is(err, jetstream.ErrFatal) {
 		return err

@@ -8,8 +8,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// outline is an event as far as a #sync is concerned. What is no create of any record
-// and no #sync ends it, as a deletion does.
+// outline returns the part of an event that matters to a #sync. Anything that is not a create of
+// some record or a #sync ends it, like a deletion.
 func outline(ev *jetstream.Event) *event.Event {
 	o := &event.Event{Kind: event.KindDelete, DID: ev.DID}
 	switch {
@@ -21,13 +21,13 @@ func outline(ev *jetstream.Event) *event.Event {
 	return o
 }
 
-// resync is a #sync of which replacements may be missing. Another host may have it
-// earlier among the other events, and has to give all of it again.
+// resync is a #sync of which replacements may be missing. Another host may have it earlier among
+// the other events, and must deliver all of it again.
 type resync struct {
-	// made is the #sync's own time; zero is none.
+	// made is the #sync's own time; zero means none.
 	made time.Time
-	// until is the clock at a start or a change of hosts within it; zero where there was
-	// none. Once that is passed, the #sync has come again.
+	// until is the clock at a start or a change of hosts within the #sync, zero if there was none.
+	// Once reading passes it, the #sync has been delivered again.
 	until time.Time
 }
 
@@ -43,6 +43,6 @@ func (s *resync) pass(ev *jetstream.Event, open bool, clock time.Time) {
 	}
 }
 
-// forgetSync leaves a #sync open for good: some of its replacements may be missing, and what
-// did not come must not be taken for gone.
+// forgetSync leaves a #sync open for good: some of its replacements may be missing, and missing
+// ones must not be taken for removed posts.
 func (r *run) forgetSync() { r.sync, r.pos.Sync = event.OpenSync{}, event.OpenSync{} }

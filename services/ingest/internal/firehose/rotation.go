@@ -5,23 +5,22 @@ import (
 	"time"
 )
 
-// retries is how often a host that was being read is tried again before the next one: servers
-// restart.
+// retries is how often a host that was being read is retried before the next one: servers restart.
 const retries = 4
 
-// rotation decides which host is next. One that delivered events is retried a few times; then each
-// other host is tried once, the preferred first; then a new round begins after a pause, which grows.
-// Hosts that were left because they were silent come last in each round.
+// rotation decides which host is next. A host that delivered events is retried a few times; then
+// each other host is tried once, the preferred one first; then a new round begins after a growing
+// pause. Hosts that were left because they were silent come last in each round.
 type rotation struct {
 	timing Timing
 	tried  []bool // in this round
-	// silent are hosts that gave nothing new while others had something; doubted are
-	// those that an earlier run left, for a reason that is not known. Until they
-	// show something newer than was read they are not visited.
+	// silent are hosts that delivered nothing new while others had something; doubted are those
+	// that an earlier run left for an unknown reason. They are not visited until they show
+	// something newer than was read.
 	silent, doubted []bool
-	// wanted is a host that has something newer and is next, -1 where none is.
+	// wanted is a host that has something newer and is next, -1 if there is none.
 	wanted int
-	// current is the host of the last visit, and left how many tries it has.
+	// current is the host of the last visit, and left its remaining tries.
 	current int
 	left    int
 	retry   time.Duration // the next pause before one of these
@@ -32,14 +31,15 @@ func newRotation(hosts int, timing Timing) rotation {
 	return rotation{timing: timing, tried: make([]bool, hosts), silent: make([]bool, hosts), doubted: make([]bool, hosts), wanted: -1}
 }
 
-// doubt marks the hosts that are preferred to last, on which an earlier run ended; below 0 is none.
+// doubt marks the hosts that are preferred to last, on which an earlier run ended; below 0 means
+// none.
 func (r *rotation) doubt(last int) {
 	for i := range last {
 		r.doubted[i] = true
 	}
 }
 
-// asks reports whether a host is to be asked for something newer before it is visited; answered
+// asks reports whether a host must be asked for something newer before it is visited; answered
 // records the answer, and returns it.
 func (r *rotation) asks(host int) bool { return r.silent[host] || r.doubted[host] }
 
@@ -48,7 +48,7 @@ func (r *rotation) answered(host int, newer bool) bool {
 	return newer
 }
 
-// next returns the host to visit and how long to pause before.
+// next returns the host to visit and the pause before that.
 func (r *rotation) next() (host int, pause time.Duration) {
 	switch {
 	case r.wanted >= 0:
@@ -66,7 +66,7 @@ func (r *rotation) next() (host int, pause time.Duration) {
 	return r.current, pause
 }
 
-// pick makes the first host that was not tried in this round the current one.
+// pick makes the first untried host of this round the current one.
 func (r *rotation) pick() bool {
 	for _, silent := range []bool{false, true} {
 		for i, tried := range r.tried {
@@ -79,7 +79,7 @@ func (r *rotation) pick() bool {
 	return false
 }
 
-// ended records how the visit went: whether something was read, and whether the host was away.
+// ended records the result of a visit: whether something was read, and whether the host was away.
 func (r *rotation) ended(useful, away bool) {
 	if useful {
 		clear(r.tried)
@@ -100,6 +100,6 @@ func (r *rotation) fellSilent(other int) {
 	r.tried[r.current] = true
 }
 
-// jitter is d, half of it certain and half by chance: readers that lost the
-// same host do not come back at once.
+// jitter returns half of d plus a random part of the other half, so that readers that lost the same
+// host do not return at the same time.
 func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }

@@ -8,47 +8,45 @@ import (
 )
 
 const (
-	// sampleFrames is how many events of a place on a host are looked at, at
-	// most, for the network's time there.
+	// sampleFrames is the most events that are read at a place on a host to learn the network time
+	// there.
 	sampleFrames = 200
-	// nearEnough is how much earlier than necessary reading may begin, instead of
-	// searching for a closer place.
+	// nearEnough is how much earlier than necessary reading may begin, to save the search for a
+	// closer place.
 	nearEnough = 5 * time.Minute
-	// liveLag is how late a host may have witnessed what it reads live. What it
-	// witnessed later than that, it may have downloaded when it was new.
+	// liveLag is how late a host may have witnessed what it reads live. What it witnessed later may
+	// be from the download when it was new.
 	liveLag = time.Hour
-	// seekStride is how close seeking comes to the place, in events.
+	// seekStride is how close seeking gets to the place, in events.
 	seekStride = 1024
 )
 
-// sample is what a host has at a cursor.
+// sample describes what a host has at a cursor.
 type sample struct {
-	// seq is the first event's number; 0 where there is none.
+	// seq is the first event's number, 0 if there is none.
 	seq uint64
 	// first is the first event, and shown the time that the host shows for it.
 	first identity
 	shown time.Time
-	// at is the network's time there, the median of some accounts' events; zero
-	// where none tells.
+	// at is the network time there, the median of some accounts' events; zero if unknown.
 	at time.Time
-	// outdated says that the cursor was a time before the host's live window.
+	// outdated reports that the cursor was a time before the host's live window.
 	outdated bool
 }
 
-// late reports whether reading from s would miss what the network did from t on.
+// late reports whether reading from s would miss events of the network from t on.
 func (s sample) late(t time.Time) bool { return s.at.After(t) }
 
-// seek returns the sequence number behind which the host has all that the network
-// did from t on, or 0 where its history begins later or is to be read whole. The
-// number may be lower than necessary.
+// seek returns the sequence number after which the host has all events of the network from t on, or
+// 0 if its history begins later or must be read whole. The number may be lower than necessary.
 //
-// The host is asked by its own stamps, which may be anything: it lags, its clock
-// is wrong. So the revisions of what it has there are looked at, and where they
-// are too late it is asked for what is further back.
+// Hosts are asked by their own stamps, which may be anything: a host lags, or its clock is wrong.
+// So seek reads the revisions of what the host has there, and if they are too late asks for an
+// earlier time.
 func (r *run) seek(ctx context.Context, host string, t time.Time) (uint64, error) {
 	back := r.timing.Margin
-	// Somewhat earlier than necessary: what follows must show that the network's time
-	// there is not later.
+	// Somewhat earlier than necessary: the events that follow must show that the network time there
+	// is not later.
 	for stamp := t.Add(-back / 2); stamp.UnixMicro() >= minTimeCursor; {
 		s, err := r.sample(ctx, host, uint64(stamp.UnixMicro()), r.patience())
 		if err == nil && s.outdated && s.late(t) {
@@ -70,9 +68,9 @@ func (r *run) seek(ctx context.Context, host string, t time.Time) (uint64, error
 	return 0, r.answers(ctx, host)
 }
 
-// approach looks for a place closer to t than s is: a host begins early where it
-// has no index, which is all that it has not sealed yet. What a host downloaded
-// when it was new is in no order, and is not passed over.
+// approach looks for a place closer to t than s: a host begins early where it has no index, which
+// is everything that it has not sealed yet. What a host downloaded when it was new is in no order,
+// and is not skipped.
 func (r *run) approach(ctx context.Context, host string, s sample, t time.Time) (uint64, error) {
 	low, high := s.seq, uint64(0)
 	for step := uint64(seekStride); t.Sub(s.at) > nearEnough && s.shown.Sub(s.at) < liveLag; {
@@ -93,7 +91,7 @@ func (r *run) approach(ctx context.Context, host string, s sample, t time.Time) 
 		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			return 0, fmt.Errorf("find %s on %s: %w", inWords(t), host, err)
 		}
-		// Above its tip a host is silent, or gives what comes next.
+		// Above its tip a host is silent, or delivers the next event.
 		if err != nil || next.seq < probe || next.late(t) {
 			high = probe
 			continue
@@ -104,8 +102,7 @@ func (r *run) approach(ctx context.Context, host string, s sample, t time.Time) 
 	return low - 1, nil
 }
 
-// sample looks at what a host has at a cursor, for whose first event it waits as
-// long as patience.
+// sample reads what a host has at a cursor. It waits up to patience for the first event.
 func (r *run) sample(ctx context.Context, host string, cursor uint64, patience time.Duration) (sample, error) {
 	p, err := r.dial(ctx, host, &cursor, false)
 	if err != nil {
@@ -141,7 +138,7 @@ func (r *run) sample(ctx context.Context, host string, cursor uint64, patience t
 	return s, nil
 }
 
-// sampleArchive looks at what the archive has of a time before the live window.
+// sampleArchive reads what the archive has for a time before the live window.
 func (r *run) sampleArchive(ctx context.Context, host string, stamp time.Time) (sample, error) {
 	last, err := r.sealedBefore(ctx, host, stamp)
 	if err != nil || last == 0 {
@@ -150,8 +147,7 @@ func (r *run) sampleArchive(ctx context.Context, host string, stamp time.Time) (
 	return r.archived(ctx, host, last)
 }
 
-// archived looks at what the archive has behind a sequence number: of what
-// Tagstream follows, the next events.
+// archived reads the next followed events that the archive has after a sequence number.
 func (r *run) archived(ctx context.Context, host string, after uint64) (sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.timing.Listing)
 	defer cancel()

@@ -13,7 +13,7 @@ import (
 const (
 	listSegmentsPath  = "/xrpc/network.bsky.jetstream.listSegments"
 	listSegmentsLimit = "1000"
-	// listingLimit is the most bytes that one page of the listing may have.
+	// listingLimit is the size limit of one page of the listing, in bytes.
 	listingLimit = 8 << 20
 )
 
@@ -27,9 +27,8 @@ type segmentPage struct {
 	} `json:"segments"`
 }
 
-// sealedBefore returns the last sequence number of the archive's segments that
-// hold nothing witnessed at t or later; 0 where there is none. Segments are
-// listed oldest first.
+// sealedBefore returns the last sequence number of the archive's segments that hold nothing
+// witnessed at t or later; 0 if there are none. Segments are listed oldest first.
 func (r *Reader) sealedBefore(ctx context.Context, host string, t time.Time) (uint64, error) {
 	var last uint64
 	cursor := ""

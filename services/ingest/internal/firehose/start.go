@@ -10,19 +10,18 @@ import (
 
 // Start says where the very first start begins. The zero value is the tip.
 type Start struct {
-	// Archive is all sealed history, then live.
+	// Archive means all sealed history, then live.
 	Archive bool
-	// Time is where to begin; zero, without Archive, is the tip: the host's
-	// present time when first connected.
+	// Time is where to begin. Zero, without Archive, is the tip: the host's present time when first
+	// connected.
 	Time time.Time
 }
 
-// ErrNoStart is of what ParseStart cannot read.
+// ErrNoStart is the error for a text that ParseStart cannot parse.
 var ErrNoStart = errors.New("not tip, archive, an RFC 3339 time, a date such as 2026-08-31 or an age such as -2h or -3d")
 
-// ParseStart reads "tip", "archive", an RFC 3339 time, a date (its midnight in
-// UTC) or an age such as "-2h" or "-3d" (before now). A time after now is an
-// error: it is a slip more often than a wish.
+// ParseStart parses "tip", "archive", an RFC 3339 time, a date (its midnight in UTC) or an age such
+// as "-2h" or "-3d" (before now). A time after now is an error, since it is probably a mistake.
 func ParseStart(s string, now time.Time) (Start, error) {
 	switch s {
 	case "", "tip":
@@ -56,8 +55,7 @@ func parseTime(s string, now time.Time) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// ParseLength reads a duration above zero, such as "90m", that may be in days,
-// such as "3d".
+// ParseLength parses a positive duration, such as "90m", which may be in days, such as "3d".
 func ParseLength(s string) (time.Duration, bool) {
 	const maxDays = 100 * 366
 	if days, ok := strings.CutSuffix(s, "d"); ok {

@@ -2,45 +2,44 @@ package firehose
 
 import "time"
 
-// Timing is the reader's patience.
+// Timing has the reader's time limits.
 type Timing struct {
-	// Dial bounds the opening of a probe; Listing one page of the archive's.
+	// Dial bounds the opening of a probe, Listing the fetching of one page of the archive's list.
 	Dial    time.Duration
 	Listing time.Duration
 	// Verify is how long a host may be silent at a cursor that it should know.
 	Verify time.Duration
-	// Quiet is how long to wait for the first event of a host that has none,
-	// where there are other hosts; QuietAlone where there are none.
+	// Quiet is how long to wait for the first event of a host that has none if there are other
+	// hosts; QuietAlone if there are none.
 	Quiet      time.Duration
 	QuietAlone time.Duration
-	// Tick is how often the watchdog looks.
+	// Tick is the interval of the watchdog.
 	Tick time.Duration
-	// Idle is how long the live tail may be silent before the host is asked
-	// whether there is nothing to say; Troubled the same since an error. It is
-	// also how long it may give nothing new before the other hosts are asked.
+	// Idle is how long the live tail may be silent before the host is asked whether it has
+	// anything; Troubled is the same after an error. Idle is also how long a host may deliver
+	// nothing new before the other hosts are asked.
 	Idle     time.Duration
 	Troubled time.Duration
-	// Replay is how long the archive may give nothing.
+	// Replay is how long the archive may deliver nothing.
 	Replay time.Duration
-	// Ask is how long a probe waits for an event that the client lacks, at its
-	// own host or at another, and how long the client then has to come up with it.
+	// Ask is how long a probe waits for an event that the client lacks, at its own host or at
+	// another, and how long the client then has to deliver it.
 	Ask time.Duration
-	// Settle is how long after the end of the time to read events may still
-	// be on their way.
+	// Settle is how long after the end of the time to read events may still arrive.
 	Settle time.Duration
-	// Gap is how long hosts that do not know what came since the last position
-	// are passed over for others.
+	// Gap is how long hosts that lack the history after the last position are skipped in favor of
+	// others.
 	Gap time.Duration
-	// Margin is how far back from the last position's clock reading begins on
-	// another host, whose relay may have passed accounts' events on in another
-	// order. It leaves out how late either host is: that is not in the clock.
+	// Margin is how far before the last position's clock reading begins on another host, whose
+	// relay may have passed on accounts' events in another order. It need not include the hosts'
+	// lag: that is not in the clock.
 	Margin time.Duration
 	// BackoffMin and BackoffMax bound the pause after all hosts were tried.
 	BackoffMin time.Duration
 	BackoffMax time.Duration
 }
 
-// DefaultTiming is the patience that suits public hosts.
+// DefaultTiming returns time limits that suit public hosts.
 func DefaultTiming() Timing {
 	return Timing{
 		Dial:       10 * time.Second,
@@ -76,7 +75,7 @@ func (t Timing) withDefaults() Timing {
 	return t
 }
 
-// inWords is a time for a person. What a position before all history has is none.
+// inWords formats a time for a person. A position before all history has none.
 func inWords(t time.Time) string {
 	if !t.After(time.Unix(0, 0)) {
 		return "an unknown time"

@@ -9,8 +9,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// verify reports why the host's history is not the one that pos is from; "" if nothing speaks against
-// it.
+// verify returns why the host's history is not the one that pos is from; "" if nothing indicates
+// that.
 func (r *run) verify(ctx context.Context, pos event.Position) (mismatch string, err error) {
 	if pos.Seq == 0 {
 		return "", r.answers(ctx, pos.Host) // the beginning is part of every history
@@ -34,8 +34,8 @@ func (r *run) verify(ctx context.Context, pos event.Position) (mismatch string, 
 	return "", nil
 }
 
-// verifyArchived is verify for a position that is older than the host's live
-// window: it may be of a former history, whose numbers the host has outgrown.
+// verifyArchived does the same for a position that is older than the host's live window: it may be
+// from a former history, whose numbers the host has outgrown.
 func (r *run) verifyArchived(ctx context.Context, pos event.Position) (mismatch string, err error) {
 	s, err := r.archived(ctx, pos.Host, pos.Seq-1)
 	if err != nil {
@@ -49,7 +49,7 @@ func (r *run) verifyArchived(ctx context.Context, pos event.Position) (mismatch 
 			return "", nil
 		}
 	}
-	// Archives forget what was replaced: then the event is not there.
+	// Archives drop what was replaced: then the event is missing.
 	begins, err := r.begins(ctx, pos.Host)
 	if err != nil {
 		return "", fmt.Errorf("verify position %d on %s: %w", pos.Seq, pos.Host, err)
@@ -60,11 +60,10 @@ func (r *run) verifyArchived(ctx context.Context, pos event.Position) (mismatch 
 	return "", nil
 }
 
-// witnessedLater reports, as verify, on a host that shows another time for the
-// event of a position. Either its operator has imported times, or it has a new
-// history in which the same event came to the same place. Hosts seek times among
-// those of witnessing, which no import changes: in the history that was read,
-// nothing up to the position is later than its time.
+// witnessedLater does the same for a host that shows another time for the event of a position.
+// Either its operator has imported times, or it has a new history in which the same event has the
+// same number. Hosts seek by the time of witnessing, which no import changes: in the history that
+// was read, nothing up to the position was witnessed later than its time.
 func (r *run) witnessedLater(ctx context.Context, pos event.Position) (mismatch string, err error) {
 	if pos.Time.UnixMicro() < minTimeCursor {
 		return "", nil
@@ -79,12 +78,11 @@ func (r *run) witnessedLater(ctx context.Context, pos event.Position) (mismatch 
 	return fmt.Sprintf("it witnessed its event %d only after %s", pos.Seq, inWords(pos.Time)), nil
 }
 
-// unmarkedSlack is how far the time of a position that has no mark may be from
-// the own one of the event that the host gives for it: hosts witness events
-// somewhat later than they are made.
+// unmarkedSlack is how far the time of a position without a mark may be from the own time of the
+// host's event at that number: hosts witness events somewhat later than they are made.
 const unmarkedSlack = time.Minute
 
-// is reports whether f may be the event that a position with its number is of.
+// is reports whether f may be the event at pos.
 func (f frame) is(pos event.Position) bool {
 	if pos.Mark != "" {
 		return f.id.mark() == pos.Mark
@@ -93,7 +91,7 @@ func (f frame) is(pos event.Position) bool {
 	return f.time.Equal(pos.Time) || ok && own.Sub(pos.Time).Abs() <= unmarkedSlack
 }
 
-// another says that f is not the event expected.
+// another describes f as not being the expected event.
 func (f frame) another() string {
 	own, _ := f.id.time()
 	return fmt.Sprintf("its event %d is another one, of %s at %s", f.seq, f.id.did, inWords(own))

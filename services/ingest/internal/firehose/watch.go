@@ -34,7 +34,7 @@ type watch struct {
 	asked    time.Time // when other hosts last were
 }
 
-// busy says that the caller has a batch.
+// busy records that the caller is processing a batch.
 func (w *watch) busy() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -47,8 +47,8 @@ func (w *watch) isBusy() bool {
 	return w.handling
 }
 
-// idle says that the caller took events up to pos, and reading waits for the client again. newest is
-// the latest of the events' own times.
+// idle records that the caller took events up to pos, and that reading waits for the client again.
+// newest is the latest of the events' own times.
 func (w *watch) idle(pos event.Position, newest, deadline time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -62,7 +62,7 @@ func (w *watch) idle(pos event.Position, newest, deadline time.Time) {
 	}
 }
 
-// trouble counts an error and returns how many there were in a row.
+// trouble counts an error and returns the number of consecutive ones.
 func (w *watch) trouble() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -72,8 +72,8 @@ func (w *watch) trouble() int {
 	return w.errors
 }
 
-// replaying reports whether the client reads the archive rather than the live
-// tail. It publishes a page's progress only when it has delivered the page.
+// replaying reports whether the client reads the archive rather than the live tail. It publishes a
+// page's progress only when it has delivered the page.
 func (w *watch) replaying() bool {
 	s := w.client.Stats()
 	return s.Pages == 0 || s.ResidualGap > 0
@@ -140,14 +140,13 @@ func (w *watch) look(ctx context.Context) error {
 	return w.lookElsewhere(ctx)
 }
 
-// beyond asks the host for an event behind pos that the client should have
-// delivered, and returns its sequence number, 0 where there is none. The error
-// wraps errAway or errOtherHistory.
+// beyond asks the host for an event after pos that the client should have delivered, and returns
+// its sequence number, 0 if there is none. The error wraps errAway or errOtherHistory.
 func (w *watch) beyond(ctx context.Context, pos event.Position) (uint64, error) {
 	for f, err := range w.run.frames(ctx, pos.Host, &pos.Seq, true, w.run.timing.Ask) {
 		switch {
 		case isTooOld(err):
-			// Quiet for longer than the live window: a new client reads the archive for what may
+			// Quiet for longer than the live window: a new client reads from the archive what may
 			// be there.
 			return pos.Seq + 1, nil
 		case errors.Is(err, errSilent):
@@ -165,8 +164,8 @@ func (w *watch) beyond(ctx context.Context, pos event.Position) (uint64, error) 
 	return 0, nil
 }
 
-// arrives reports whether arrived holds before Timing.Ask is over. It is called
-// with the lock held.
+// arrives reports whether arrived becomes true within Timing.Ask. arrived is called with the lock
+// held.
 func (w *watch) arrives(ctx context.Context, arrived func() bool) bool {
 	until := time.NewTimer(w.run.timing.Ask)
 	defer until.Stop()

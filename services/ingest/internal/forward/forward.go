@@ -37,50 +37,49 @@ const (
 	fullRetryMax = 30 * time.Second
 )
 
-// DefaultHeartbeat is how long nothing may be published before a position is.
+// DefaultHeartbeat is how long after the last message a position is published.
 const DefaultHeartbeat = 10 * time.Second
 
-// Source reads upstream behind from until ctx ends or there is nothing more to read. No event may
-// be longer than maxPayload bytes when encoded. An error comes last.
+// Source reads upstream after from until ctx ends or there is nothing more to read. Encoded events
+// must not be longer than maxPayload bytes. An error comes last.
 type Source func(ctx context.Context, from event.Position, maxPayload int) iter.Seq2[Batch, error]
 
-// Config is how to write.
+// Config is the configuration of a Forwarder.
 type Config struct {
-	// Stream is what ingest creates.
+	// Stream has the settings of the streams that ingest creates.
 	Stream stream.Config
 	// ID is unique to this run of the program.
 	ID string
-	// Heartbeat; 0 means DefaultHeartbeat.
+	// Heartbeat is the interval of positions; 0 means DefaultHeartbeat.
 	Heartbeat time.Duration
-	// Reading says whether upstream is being read right now; nil means always.
-	// While it is not, no position is written: it would look like a quiet
-	// network.
+	// Reading reports whether upstream is being read at the moment; nil means always. While it is
+	// not, no position is written: it would look like a quiet network.
 	Reading func() bool
-	// Beside are run beside the live source for as long as the lease is held.
+	// Beside run alongside the live source for as long as the lease is held.
 	Beside []func(ctx context.Context, to *Past)
 }
 
-// Observer hears what happens. None of its methods may block; all are called from one goroutine.
+// Observer receives what happens. Its methods must not block; all are called from one goroutine.
 type Observer interface {
-	// Stored is called after each append, with the events that are in the stream now, one or
-	// more: all of the live source or, with Resume set, all of one of Beside.
+	// Stored is called after each append, with the events that are now in the stream, one or more:
+	// all of the live source or, with Resume set, all of one of Beside.
 	Stored(events []*event.Event, took time.Duration)
-	// Holding says whether this program has the lease and writes.
+	// Holding reports whether this program has the lease and writes.
 	Holding(bool)
-	// Condition says what stands in the way of writing, nil when nothing does. It is called often
-	// with the same. ErrStandingBy, ErrRetrying, stream.ErrFull and stream.ErrFenced tell what to
-	// do about it.
+	// Condition reports what prevents writing, nil if nothing does. It is often called with the
+	// same error. ErrStandingBy, ErrRetrying, stream.ErrFull and stream.ErrFenced have their own
+	// meanings.
 	Condition(error)
-	// Gap is called where reading starts as if for the first time though it does not.
+	// Gap is called if reading starts as if for the first time although it is not.
 	Gap(detail string)
 }
 
 var (
 	// ErrStandingBy is the condition while all is well and another program writes.
 	ErrStandingBy = errors.New("standing by")
-	// ErrRetrying is the condition after each failed append that is tried again.
+	// ErrRetrying is the condition after each failed append that will be retried.
 	ErrRetrying = errors.New("append to the stream")
-	// errSourceDone ends the term when the live source has nothing more.
+	// errSourceDone ends the term when the live source is finished.
 	errSourceDone = errors.New("the source is done")
 )
 
@@ -104,8 +103,8 @@ func New(js jetstream.JetStream, cfg Config, source Source, logger *slog.Logger,
 	return &Forwarder{js: js, cfg: cfg, source: source, logger: logger, observer: observer}
 }
 
-// Run writes until ctx ends (it returns nil after a last position) or the live source is done
-// (nil). The error is that of a stream that it must not write.
+// Run writes until ctx ends or the live source is finished. In both cases it writes a last position
+// and returns nil. The error is that of a stream that it must not write.
 func (f *Forwarder) Run(ctx context.Context) error {
 	delay := retryMin
 	for {
@@ -159,9 +158,9 @@ func (f *Forwarder) lead(ctx context.Context) (held context.Context, release fun
 	return held, release, err
 }
 
-// resume returns where reading resumes: at the stream's last position or, where it was purged or
-// trimmed empty, at the one that was kept beside it. It is zero where nothing was ever read, or
-// nothing says how far.
+// resume returns where reading resumes: at the stream's last position or, if the stream was purged
+// or trimmed empty, at the position stored separately. It is zero if nothing was ever read, or the
+// position is unknown.
 func (f *Forwarder) resume(ctx context.Context, w *stream.Writer) (event.Position, error) {
 	log := f.logger.With("stream_seq", w.Seq())
 	from := w.Last()
@@ -184,8 +183,8 @@ func (f *Forwarder) resume(ctx context.Context, w *stream.Writer) (event.Positio
 	return from, nil
 }
 
-// finishing returns a context for writes: one under way when held ends is finished, unless the
-// lease is lost.
+// finishing returns a context for writes: a write in progress when held ends is finished, unless
+// the lease is lost.
 func finishing(held context.Context) (writing context.Context, stop func()) {
 	writing, end := context.WithCancelCause(context.WithoutCancel(held))
 	forget := context.AfterFunc(held, func() {

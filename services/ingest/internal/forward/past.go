@@ -8,15 +8,15 @@ import (
 )
 
 const (
-	// pastHeadroom is what Resume adds to a message, at most.
+	// pastHeadroom is the most that Resume adds to a message.
 	pastHeadroom = 2 << 10
-	// pastBytes is about how much is stored at once: live events wait meanwhile.
+	// pastBytes is about how much is stored in one write, during which live events wait.
 	pastBytes = 512 << 10
 )
 
-// Past stores events of another history between the live ones, for what runs beside the live source,
-// such as a job. It must be used from one goroutine. Its errors are the context's: what cannot be
-// stored ends the term, and with it that context.
+// Past stores events of another history between the live ones, for work that runs alongside the
+// live source, such as a job. It must be used from one goroutine. Its errors are the context's:
+// what cannot be stored ends the term, and with it that context.
 type Past struct {
 	requests   chan<- pastRequest
 	maxPayload int
@@ -35,10 +35,10 @@ type pastRequest struct {
 // MaxPayload is the largest encoded event that can be put, in bytes.
 func (p *Past) MaxPayload() int { return p.maxPayload - pastHeadroom }
 
-// Live is how far live reading had come when the last events were stored.
+// Live returns how far live reading had come when the last events were stored.
 func (p *Past) Live() event.Position { return p.live }
 
-// Put stores an event, at the latest with the next Flush.
+// Put queues an event, which is stored by the next Flush at the latest.
 func (p *Past) Put(ctx context.Context, ev *event.Event) error {
 	p.events, p.bytes = append(p.events, ev), p.bytes+eventBytes+len(ev.Record)
 	if len(p.events) < stream.MaxBatch && p.bytes < pastBytes {
@@ -47,7 +47,7 @@ func (p *Past) Put(ctx context.Context, ev *event.Event) error {
 	return p.Flush(ctx)
 }
 
-// Flush stores what was put. Where live reading has no position yet, it waits for that.
+// Flush stores the queued events. If live reading has no position yet, it waits for one.
 func (p *Past) Flush(ctx context.Context) error {
 	stored := make(chan event.Position, 1)
 	select {

@@ -11,26 +11,26 @@ import (
 )
 
 const (
-	// queueBatches is how many batches of the live source may wait: a full batch of the stream,
-	// also where each has one event.
+	// queueBatches is how many batches of the live source may wait: enough for a full batch of the
+	// stream, even if each has one event.
 	queueBatches = stream.MaxBatch
-	// queueBytes is how much all of them together may take in memory.
+	// queueBytes is how much memory all of them together may take.
 	queueBytes = 16 << 20
-	// eventBytes is about what an event takes without its record.
+	// eventBytes is the approximate size of an event without its record.
 	eventBytes = 512
 )
 
-// Batch is what a source gives: events, and how far upstream was read with them. Both may be
+// Batch is what a source delivers: events, and how far upstream was read with them. Both may be
 // empty.
 type Batch struct {
 	Events   []*event.Event
 	Position event.Position
-	// weight is what the batch takes of queueBytes.
+	// weight is the batch's share of queueBytes.
 	weight int64
 }
 
-// weigh returns about how much memory the batch takes. One that is over the limit by itself
-// passes when nothing else is there.
+// weigh returns the approximate memory of the batch. A single batch over the limit passes when the
+// queue is empty.
 func (b Batch) weigh() int64 {
 	n := 0
 	for _, e := range b.Events {
@@ -39,7 +39,7 @@ func (b Batch) weigh() int64 {
 	return int64(min(n, queueBytes))
 }
 
-// queue has the batches that the live source gave and that are not stored yet.
+// queue has the batches of the live source that are not stored yet.
 type queue struct {
 	batches chan Batch
 	room    *semaphore.Weighted
@@ -50,7 +50,7 @@ func newQueue() *queue {
 	return &queue{batches: make(chan Batch, queueBatches), room: semaphore.NewWeighted(queueBytes)}
 }
 
-// fill takes what a source gives until that or ctx ends, and closes the queue.
+// fill takes batches from a source until the source or ctx ends, and closes the queue.
 func (q *queue) fill(ctx context.Context, source iter.Seq2[Batch, error]) {
 	defer close(q.batches)
 	for b, err := range source {
@@ -70,8 +70,8 @@ func (q *queue) fill(ctx context.Context, source iter.Seq2[Batch, error]) {
 	}
 }
 
-// gather adds to a batch what is already waiting, and waits for nothing: at a low rate each event
-// is stored at once, at a high one batches fill up while the one before is being stored.
+// gather adds waiting batches to a batch, without waiting for more: at a low rate each event is
+// stored at once; at a high rate batches fill up while the previous one is stored.
 func (q *queue) gather(b Batch) Batch {
 	for len(b.Events) < stream.MaxBatch {
 		select {
@@ -91,5 +91,5 @@ func (q *queue) gather(b Batch) Batch {
 	return b
 }
 
-// stored gives back the room of a batch.
+// stored frees the room of a batch.
 func (q *queue) stored(b Batch) { q.room.Release(b.weight) }

@@ -13,14 +13,14 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
-// term is one term of leadership: it waits for the lease, finds where the stream ends, and stores
-// what the live source and those beside it give, in order, one acknowledged batch after the other. The
-// sources read on only as far as their bounded queues take what is not stored yet.
+// term is one term of leadership: it waits for the lease, reads the end of the stream, and stores
+// the events of the live source and of those beside it, in order, one acknowledged batch after the
+// other. The sources can read ahead only as far as their bounded queues allow.
 func (f *Forwarder) term(ctx context.Context) error {
 	if !f.js.Conn().IsConnected() {
 		return nats.ErrDisconnected // else requests fail for want of a buffer
 	}
-	// Without its bucket there is no lease to wait for. Only its holder changes what is there.
+	// Without its bucket there is no lease to wait for. Only the holder changes existing settings.
 	if err := stream.Ensure(ctx, f.js, f.cfg.Stream); err != nil {
 		return err
 	}
@@ -101,25 +101,24 @@ func (f *Forwarder) term(ctx context.Context) error {
 	return errSourceDone
 }
 
-// tail is the stream's end as a term writes it, owned by its goroutine.
+// tail is the end of the stream that a term writes, owned by its goroutine.
 type tail struct {
 	*Forwarder
 	w *stream.Writer
-	// pos is how far upstream was read, as far as everything up to there is in
-	// the stream.
+	// pos is how far upstream was read; everything up to it is in the stream.
 	pos event.Position
-	// kept is the position that was kept beside the stream last, and keptAt when.
+	// kept is the last position that was stored separately, and keptAt when.
 	kept   event.Position
 	keptAt time.Time
 	unkept bool // it could not be kept, and that was logged
-	// begun says that the first live batch was taken, and positioned that a position was written.
+	// begun reports that the first live batch was taken, and positioned that a position was
+	// written.
 	begun, positioned bool
-	// heard says that something was read since the last event that was stored, or
-	// the last position.
+	// heard reports that something was read since the last stored event or position.
 	heard bool
 }
 
-// live stores a batch of the live source, and a position behind the first one.
+// live stores a batch of the live source, and a position after the first one.
 func (t *tail) live(ctx context.Context, b Batch) error {
 	if len(b.Events) > 0 {
 		if err := t.append(ctx, b.Events); err != nil {
@@ -140,8 +139,8 @@ func (t *tail) live(ctx context.Context, b Batch) error {
 	return nil
 }
 
-// past stores events from beside the live source, behind what is stored and before anything live.
-// Each gets the live position, from which the next term resumes whatever the stream ends with.
+// past stores events from beside the live source, between live batches. Each carries the live
+// position, so that the next term resumes there whatever message is last.
 func (t *tail) past(ctx context.Context, p pastRequest) error {
 	live := t.pos
 	for _, ev := range p.events {
@@ -156,8 +155,8 @@ func (t *tail) past(ctx context.Context, p pastRequest) error {
 	return nil
 }
 
-// beat is called where nothing live was stored for a heartbeat: it writes the position and, where
-// nothing was read either and nothing waits, the end of a #sync, which is complete then.
+// beat is called if nothing live was stored for a heartbeat. It writes the position and, if nothing
+// was read and nothing waits, the end of an open #sync, which is then complete.
 func (t *tail) beat(ctx context.Context, waiting bool) error {
 	if !t.cfg.Reading() {
 		return nil
@@ -172,8 +171,8 @@ func (t *tail) beat(ctx context.Context, waiting bool) error {
 	return t.position(ctx)
 }
 
-// append stores events. While the stream is full it tries again and again, and nothing else is
-// read. A crash in here leaves some whole batches of them; the next term resumes behind the last.
+// append stores events. While the stream is full it retries and nothing else is read. After a crash
+// in here some whole batches are stored; the next term resumes after the last.
 func (t *tail) append(ctx context.Context, events []*event.Event) error {
 	delay := fullRetryMin
 	full := false
@@ -208,8 +207,8 @@ func (t *tail) append(ctx context.Context, events []*event.Event) error {
 	}
 }
 
-// position writes how far was read, so that progress is never only in memory, and whether that may
-// be within a #sync whose end an older ingest did not write.
+// position writes how far was read, so that progress is never only in memory, and whether the
+// position may be within a #sync whose end an older ingest did not write.
 func (t *tail) position(ctx context.Context) error {
 	if t.pos.IsZero() {
 		return nil
@@ -226,8 +225,8 @@ func (t *tail) position(ctx context.Context) error {
 	return nil
 }
 
-// keep stores the position beside the stream, where trimming cannot reach, as well
-// as it can: an older one makes events come again. A crash before it leaves that.
+// keep tries to store the position separately, out of reach of trimming. A failure or a crash
+// leaves an older position, from which some events are read again.
 func (t *tail) keep(ctx context.Context) {
 	t.keptAt = time.Now()
 	if t.pos == t.kept {

@@ -16,36 +16,36 @@ import (
 )
 
 const (
-	// pollEvery is how often a job's progress is looked up.
+	// pollEvery is the interval for reading a job's progress.
 	pollEvery = 200 * time.Millisecond
-	// beginPatience is how long a job waits for an ingest that leads to take it.
+	// beginPatience is how long a job waits for the leading ingest to take it.
 	beginPatience = time.Minute
-	// DefaultPatience is how long a job may make no progress, as while no ingest leads.
+	// DefaultPatience is how long a job may make no progress, for example while no ingest leads.
 	DefaultPatience = 10 * time.Minute
-	// stopPatience is how long Stop waits for the end of a job.
+	// stopPatience is how long Stop waits for a job to end.
 	stopPatience = 5 * time.Second
 )
 
 var (
-	// ErrNoWriter is returned where no ingest that leads did anything for the job.
+	// ErrNoWriter is returned if no leading ingest did anything for the job.
 	ErrNoWriter = errors.New("no ingest service takes the job (is one running, with the same NATS server?)")
-	// ErrBusy is returned where another job is under way.
+	// ErrBusy is returned if another job is running.
 	ErrBusy = errors.New("another job is under way")
 )
 
-// Asker asks for jobs.
+// Asker requests jobs.
 type Asker struct {
 	JS       jetstream.JetStream
 	Progress obs.Progress
 	// Patience is how long a job may make no progress; 0 means DefaultPatience.
 	Patience time.Duration
-	// Codes are the errors that callers know.
+	// Codes are the errors that callers distinguish.
 	Codes map[string]error
 }
 
-// Ask has a job done and waits for its end. One of the same kind and request that is under way
-// is waited for in its place. Where ctx ends the job is stopped. summary is set to what it did,
-// also beside an error: one of Codes, ErrNoWriter, ErrBusy, ctx's or the server's.
+// Ask requests a job and waits for its end. If a job of the same kind and request is running, it
+// waits for that one. If ctx ends, the job is stopped. summary is set to what the job did, even if
+// there is an error: one of Codes, ErrNoWriter, ErrBusy, ctx's or the server's.
 func (a *Asker) Ask(ctx context.Context, kind Kind, request, summary any) error {
 	if a.Patience == 0 {
 		a.Patience = DefaultPatience
@@ -63,8 +63,8 @@ func (a *Asker) Ask(ctx context.Context, kind Kind, request, summary any) error 
 	return err
 }
 
-// Begin asks for a job, and returns it and its revision: also where one of the same kind and
-// request is under way. The error is ErrBusy where another one is, or the server's.
+// Begin requests a job, and returns it and its revision, or the running job of the same kind and
+// request. The error is ErrBusy if another job is running, or the server's.
 func Begin(ctx context.Context, js jetstream.JetStream, kind Kind, request any) (Job, uint64, error) {
 	data, err := json.Marshal(request)
 	if err != nil {
@@ -86,7 +86,7 @@ func Begin(ctx context.Context, js jetstream.JetStream, kind Kind, request any) 
 	return j, rev, nil
 }
 
-// await waits for the end of a job, and returns it as it is then.
+// await waits for the end of a job, and returns its final record.
 func (a *Asker) await(ctx context.Context, j Job, rev uint64) (Job, error) {
 	step, moved := "", time.Now()
 	for {
@@ -120,7 +120,7 @@ func (a *Asker) await(ctx context.Context, j Job, rev uint64) (Job, error) {
 	}
 }
 
-// Stop stops a job, and waits for its end as long as one that runs may take.
+// Stop stops a job, and waits for its end for up to stopPatience.
 func Stop(ctx context.Context, js jetstream.JetStream, j Job) Job {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
 	defer cancel()
@@ -155,7 +155,7 @@ func (a *Asker) errorOf(j Job) error {
 	return errors.New(j.Error)
 }
 
-// failed is an error of a job that callers know.
+// failed is an error of a job that callers distinguish.
 type failed struct {
 	text  string
 	known error

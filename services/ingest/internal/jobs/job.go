@@ -1,15 +1,15 @@
-// Package jobs runs backfills and reconciliations inside the ingest that leads, one at a time.
+// Package jobs runs backfills and reconciliations in the leading ingest, one at a time.
 //
-// Any program that reaches the stream can ask for a job (Ask): its request is stored beside the
-// writer's position, where the ingest that leads finds it, and stores the job's progress and
-// result:
+// Any program that reaches the stream can request a job (Ask). The request is stored next to the
+// writer's position, where the leading ingest finds it and stores the job's progress and result:
 //
 //	Ask ──► asked ──► running ──► ended
 //	            ▲         │
 //	            └─────────┘ the lease is lost, or ingest stops
 //
-// So a job survives a restart, and the next ingest that leads continues it. Each change names the
-// revision of the record that it follows: of two that change it at once, one reads it again.
+// So a job survives a restart, and the next leading ingest continues it. Each change names the
+// revision of the record that it follows: of two simultaneous changes, one fails and reads the
+// record again.
 package jobs
 
 import (
@@ -33,7 +33,7 @@ const (
 	Reconcile Kind = "reconcile"
 )
 
-// State is how far a job is.
+// State is the state of a job.
 type State string
 
 // The states.
@@ -51,22 +51,23 @@ type Job struct {
 	Request json.RawMessage `json:"request"`
 	State   State           `json:"state"`
 	Asked   time.Time       `json:"asked"`
-	// Writer is the ingest that runs it, Step what it is doing, and Done of Total how far it is.
+	// Writer is the ingest that runs the job, Step the current step, and Done of Total the
+	// progress.
 	Writer string `json:"writer,omitempty"`
 	Step   string `json:"step,omitempty"`
 	Done   uint64 `json:"done,omitempty"`
 	Total  uint64 `json:"total,omitempty"`
-	// Summary is what it did, and where it continues after a restart.
+	// Summary says what the job did, and where it continues after a restart.
 	Summary json.RawMessage `json:"summary,omitempty"`
-	// Error is why it is not complete, and Code tells which of the errors that callers know it is.
+	// Error says why the job is not complete; Code identifies an error that callers distinguish.
 	Error string `json:"error,omitempty"`
 	Code  string `json:"code,omitempty"`
 }
 
-// ErrStopped is why a job ends that is no longer wanted.
+// ErrStopped is the cause of ending a job that is no longer wanted.
 var ErrStopped = errors.New("the job was stopped")
 
-// Get returns the newest job and its revision; the zero Job where there never was one.
+// Get returns the newest job and its revision; the zero Job if there never was one.
 func Get(ctx context.Context, js jetstream.JetStream) (j Job, rev uint64, err error) {
 	data, rev, err := stream.GetJob(ctx, js)
 	if err != nil || len(data) == 0 {
@@ -78,9 +79,9 @@ func Get(ctx context.Context, js jetstream.JetStream) (j Job, rev uint64, err er
 	return j, rev, nil
 }
 
-// change has with change a job as it is stored now, unless that returns false, and returns the job.
-// Of two that change it at once, one fails, as does an attempt that took effect: then it is to be
-// called again. The error is ErrStopped where another job has replaced it, or the server's.
+// change calls with on the stored job, stores the result unless with returns false, and returns the
+// job. Of two simultaneous changes one fails, as does an attempt after one that took effect: then
+// call change again. The error is ErrStopped if another job has replaced it, or the server's.
 func change(ctx context.Context, js jetstream.JetStream, id string, with func(*Job) bool) (Job, error) {
 	j, rev, err := Get(ctx, js)
 	switch {

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// lookEvery is how often the ingest that leads looks for a job, and keepEvery how often it
-	// stores the job's progress.
+	// lookEvery is how often the leading ingest looks for a job, and keepEvery how often it stores
+	// the job's progress.
 	lookEvery = time.Second
 	keepEvery = time.Second
 )
@@ -25,14 +25,15 @@ type Runner struct {
 	JS     jetstream.JetStream
 	ID     string // of the ingest
 	Logger *slog.Logger
-	// Codes are the errors that callers know, by the codes that records have of them.
+	// Codes are the errors that callers distinguish, by the codes in records.
 	Codes map[string]error
 }
 
-// Func does a job. It stores its progress through r, and returns its summary beside an error.
+// Func runs a job. It stores its progress through r, and returns its summary even if there is an
+// error.
 type Func func(ctx context.Context, j Job, r *Run) (summary any, err error)
 
-// Run looks for jobs and does them until ctx ends. What is under way then stays as it is.
+// Run looks for jobs and runs them until ctx ends. An unfinished job then stays as it is.
 func (r *Runner) Run(ctx context.Context, do Func) {
 	for pause.For(ctx, lookEvery) == nil {
 		j, _, err := Get(ctx, r.JS)
@@ -69,7 +70,7 @@ func (r *Runner) run(ctx context.Context, j Job, do Func) {
 	r.conclude(ctx, run.job, summary, err)
 }
 
-// keep stores how far a job is, and stops it where it is no longer wanted.
+// keep stores a job's progress, and stops the job if it is no longer wanted.
 func (r *Runner) keep(ctx context.Context, run *Run, stop context.CancelCauseFunc) {
 	run.mu.Lock()
 	j := run.job
@@ -86,7 +87,7 @@ func (r *Runner) keep(ctx context.Context, run *Run, stop context.CancelCauseFun
 	}
 }
 
-// conclude stores the result of a job, as long as ctx lasts.
+// conclude stores the result of a job; it retries until ctx ends.
 func (r *Runner) conclude(ctx context.Context, j Job, summary any, err error) {
 	j.State = Ended
 	if err != nil {
@@ -117,13 +118,13 @@ func (r *Runner) conclude(ctx context.Context, j Job, summary any, err error) {
 	}
 }
 
-// Run is a job under way.
+// Run is a running job.
 type Run struct {
 	mu  sync.Mutex // guards what follows
 	job Job
 }
 
-// At says that done of total is done.
+// At reports that done of total are done.
 func (r *Run) At(done, total uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -137,7 +138,7 @@ func (r *Run) Say(step string) {
 	r.job.Step = step
 }
 
-// Keep says where to continue after a restart. All that the summary says must be stored.
+// Keep says where to continue after a restart. Everything in the summary must be stored.
 func (r *Run) Keep(summary any) {
 	data, err := json.Marshal(summary)
 	if err != nil {

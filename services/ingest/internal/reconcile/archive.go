@@ -15,9 +15,9 @@ import (
 type archive struct {
 	k      *known
 	margin time.Duration
-	// ended says that the downloads are over; what follows are live events.
+	// ended reports that the downloads are over; live events follow.
 	ended bool
-	// unsure counts the accounts that are shown only where they end.
+	// unsure counts accounts that appear only where the downloads end.
 	unsure uint64
 }
 
@@ -38,10 +38,9 @@ func (b *archive) read(ctx context.Context, reader *firehose.Reader, maxPayload 
 	return nil
 }
 
-// event takes in one event of the archive. The first that is no create is a
-// live one, as all behind it are. An account's first events are those of its
-// download: live ones have newer revisions. Those count for which posts there
-// are: of one that was edited, a host has only the edit.
+// event adds an event of the archive. The first one that is not a create is live, and so are all
+// later ones. An account's first events are those of its download: live ones have newer revisions.
+// Live creates still show which posts exist: of an edited post, a host has only the edit.
 func (b *archive) event(d decode.Decoder, ev *jetstream.Event, pos event.Position) {
 	if ev.Kind != jetstream.KindCommit || ev.Commit == nil || ev.Commit.Operation != jetstream.OpCreate {
 		if !b.ended {
@@ -75,7 +74,7 @@ func (b *archive) event(d decode.Decoder, ev *jetstream.Event, pos event.Positio
 	b.k.posts[id] = p
 }
 
-// madeAt is the event's own time or, where it tells none, the clock's.
+// madeAt returns the event's own time or, if it has none, the clock.
 func madeAt(ev *jetstream.Event, pos event.Position) time.Time {
 	rev := ""
 	switch {
@@ -90,8 +89,8 @@ func madeAt(ev *jetstream.Event, pos event.Position) time.Time {
 	return pos.NetworkTime()
 }
 
-// end is called with the network's time at the first live event. What was made shortly before it may
-// be live as well.
+// end is called with the network time at the first live event. Events made shortly before it may be
+// live as well.
 func (b *archive) end(t time.Time) {
 	b.ended = true
 	for _, a := range b.k.accounts {

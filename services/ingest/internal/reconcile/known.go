@@ -12,13 +12,13 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
-// maxKnown is how many posts and accounts are in memory at a time, of some 100 bytes each.
+// maxKnown is how many posts and accounts are in memory at a time, about 100 bytes each.
 const maxKnown = 500_000
 
-// errFull says that there are more posts than a part may have.
+// errFull says that there are more posts than one part may have.
 var errFull = errors.New("too many posts for one part")
 
-// rev is a revision in as little space as it needs; the zero one is below all.
+// rev is a revision in its most compact form; the zero value is below all others.
 type rev [13]byte
 
 func revOf(s string) (r rev) {
@@ -28,14 +28,14 @@ func revOf(s string) (r rev) {
 
 func (r rev) below(other rev) bool { return string(r[:]) < string(other[:]) }
 
-// post is one that the stream has put into the index, as far as it says.
+// post is a post that the stream has put into the index, with its state according to the stream.
 type post struct {
 	account uint64
 	rev     rev
 	shown   shown
 }
 
-// shown is what the archive has of a post.
+// shown says what the archive has of a post.
 type shown uint8
 
 const (
@@ -44,27 +44,25 @@ const (
 	unqualified // it is there, and would not be in the index
 )
 
-// account is what the stream and the archive say of one.
+// account is what the stream and the archive say about an account.
 type account struct {
 	status event.StatusOrder // of the newest
 	hidden bool
-	// highest is the highest revision seen, erased what was when it was deleted,
+	// highest is the highest revision seen, erased the highest when the account was deleted, and
 	// replaced that of its last #sync.
 	highest, erased, replaced rev
-	// archived is its revision in the archive, and at the place of it; zero
-	// where it is not there.
+	// archived is its revision in the archive, and at the place of it; zero if it is not there.
 	archived rev
 	at       event.Position
 }
 
-// gone reports whether a post was erased or replaced with the others.
+// gone reports whether a post was erased or replaced along with the account's other posts.
 func (a *account) gone(p post) bool {
 	return !a.erased.below(p.rev) || p.rev.below(a.replaced)
 }
 
-// known are the posts and accounts of one part, by hashes. Two that have one
-// hash would be taken for each other; among ten million that is once in a
-// hundred thousand runs.
+// known has the posts and accounts of one part, by hashes. Two with the same hash would be
+// confused; with ten million that happens once in a hundred thousand runs.
 type known struct {
 	seed        maphash.Seed
 	part, parts uint64
@@ -79,7 +77,7 @@ func newKnown(seed maphash.Seed, part, parts uint64, limit int) *known {
 
 func (k *known) hash(s string) uint64 { return maphash.String(k.seed, s) }
 
-// account returns the account of this part, or nil where it is of another.
+// account returns the account, or nil if it belongs to another part.
 func (k *known) account(did string, add bool) (uint64, *account) {
 	h := k.hash(did)
 	if h%k.parts != k.part {
@@ -93,7 +91,7 @@ func (k *known) account(did string, add bool) (uint64, *account) {
 	return h, a
 }
 
-// fold takes in an event of the stream. The error is errFull.
+// fold adds an event of the stream. The error is errFull.
 func (k *known) fold(ev *event.Event) error {
 	if ev.Kind == event.KindPosition {
 		return nil
@@ -142,8 +140,8 @@ func (a *account) setStatus(ev *event.Event) {
 	}
 }
 
-// readStream calls fn with the events of the stream up to a sequence number.
-// Messages that are no events are the indexer's to report.
+// readStream calls fn with the events of the stream up to a sequence number. It skips messages that
+// are not events: the indexer reports them.
 func readStream(ctx context.Context, js jetstream.JetStream, last uint64, fn func(*event.Event) error) error {
 	st, err := stream.GetState(ctx, js)
 	if err != nil || st.First > last {

@@ -18,66 +18,63 @@ import (
 )
 
 const (
-	// DefaultMargin is how long before the first live event of an archive its
-	// creates may be live as well: among those of the whole network there are
-	// deletions and statuses all the time.
+	// DefaultMargin is how long before an archive's first live event its creates may be live as
+	// well: in the events of the whole network there are always some deletions and statuses.
 	DefaultMargin = time.Minute
-	// maxRemovals is how many posts one run removes at most, of some 100 bytes
-	// each in memory.
+	// maxRemovals is the most posts that one run removes, about 100 bytes each in memory.
 	maxRemovals = 500_000
 	maxParts    = 1 << 12
 )
 
 var (
-	// ErrTooMany is returned where more posts would go than the operator allows;
-	// nothing was published then.
+	// ErrTooMany is returned if more posts would be removed than the operator allows; nothing was
+	// published then.
 	ErrTooMany = errors.New("too many posts would be removed")
 	errAgain   = errors.New("more parts are needed")
 )
 
-// Request is what to compare, as it is stored with the job.
+// Request is a request for a reconciliation, as it is stored with the job.
 type Request struct {
-	// Host is whose archive to compare with; "" is the host that is read live.
+	// Host is the host whose archive is compared; "" is the host that is read live.
 	Host string `json:"host,omitempty"`
 	// MaxShare is the share of the visible posts that may be removed, 0 to 1.
 	MaxShare float64 `json:"maxShare"`
 	// DryRun publishes nothing.
 	DryRun bool `json:"dryRun,omitempty"`
-	// Margin; 0 means DefaultMargin.
+	// Margin replaces DefaultMargin; 0 means DefaultMargin.
 	Margin time.Duration `json:"margin,omitempty"`
 }
 
-// Config is how to compare.
+// Config is the configuration of a reconciliation.
 type Config struct {
 	Request
 	// Firehose says how to read; its Hosts, Start and StopAfter are not used.
 	Firehose firehose.Config
-	// limit is maxKnown, but for tests.
+	// limit is maxKnown, except in tests.
 	limit int
 }
 
-// Summary is what was found and done.
+// Summary says what was found and done.
 type Summary struct {
 	Host string `json:"host"`
-	// Posts are those that the stream says are visible.
+	// Posts counts the visible posts, according to the stream.
 	Posts uint64 `json:"posts"`
-	// Accounts have such posts; Archived are those of them that the archive
-	// shows, Unsure those that it shows only where downloads and live events
-	// cannot be told apart.
+	// Accounts counts accounts with such posts, Archived those of them that the archive has, and
+	// Unsure those that it has only where downloads and live events cannot be distinguished.
 	Accounts uint64 `json:"accounts"`
 	Archived uint64 `json:"archived"`
 	Unsure   uint64 `json:"unsure"`
-	// Deleted posts are not in the archive, Unqualified ones have no tags any
-	// more or are replies now.
+	// Deleted posts are missing in the archive; Unqualified ones have no tags there, or are
+	// replies.
 	Deleted     uint64 `json:"deleted"`
 	Unqualified uint64 `json:"unqualified"`
-	// Share is that of the posts to remove among all.
+	// Share is the share of posts to remove.
 	Share float64 `json:"share"`
-	// Published counts the removals that were.
+	// Published counts the published removals.
 	Published uint64 `json:"published"`
-	// Took is how long all took, in seconds.
+	// Took is the duration in seconds.
 	Took float64 `json:"tookSeconds"`
-	// Complete says that nothing is left to be done, and Why why not.
+	// Complete reports whether nothing is left to do; if not, Why says why.
 	Complete bool   `json:"complete"`
 	Why      string `json:"why,omitempty"`
 }
@@ -96,7 +93,7 @@ type Reconcile struct {
 	removals map[uint64]removal // by the post's hash
 }
 
-// removal is what is published for a post.
+// removal is the message to publish for a post.
 type removal struct {
 	kind event.Kind
 	rev  rev
@@ -114,9 +111,9 @@ func New(cfg Config, js jetstream.JetStream, to *forward.Past, progress obs.Prog
 	return &Reconcile{cfg: cfg, js: js, to: to, progress: progress, logger: logger, seed: maphash.MakeSeed()}
 }
 
-// Run compares and publishes. The summary says what was found, also beside an
-// error: ErrTooMany, ctx's or the stream's. A run that was interrupted is run again: what it
-// has published then changes nothing.
+// Run compares and publishes. The summary says what was found, even if there is an error:
+// ErrTooMany, ctx's or the stream's. An interrupted run is simply run again: repeated removals
+// change nothing.
 func (r *Reconcile) Run(ctx context.Context) (Summary, error) {
 	began := time.Now()
 	err := r.run(ctx)
@@ -125,7 +122,7 @@ func (r *Reconcile) Run(ctx context.Context) (Summary, error) {
 	return r.summary, err
 }
 
-// conclude says whether the run is complete, and why not.
+// conclude records whether the run is complete, and why not.
 func (s *Summary) conclude(dryRun bool, err error) {
 	switch {
 	case err != nil:
@@ -175,8 +172,7 @@ func (r *Reconcile) run(ctx context.Context) error {
 	return r.publish(ctx)
 }
 
-// compare compares all accounts, in parts. The error is errAgain where that
-// takes more of them.
+// compare compares all accounts, in parts. The error is errAgain if it needs more parts.
 func (r *Reconcile) compare(ctx context.Context, parts uint64) error {
 	for part := range parts {
 		r.progress.Say(fmt.Sprintf("reading the stream, part %d of %d", part+1, parts))
@@ -202,7 +198,7 @@ func (r *Reconcile) compare(ctx context.Context, parts uint64) error {
 	return nil
 }
 
-// collect counts, and notes what is to be removed.
+// collect counts, and records what must be removed.
 func (r *Reconcile) collect(k *known) error {
 	counted := map[*account]bool{}
 	for id, p := range k.posts {
