@@ -279,14 +279,7 @@ func TestTagHistoryWhileSweeping(t *testing.T) {
 func TestTagHistoryAroundSwitch(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
-	re := o
-	re.Schema = store.Rebuilding
-	require.NoError(t, store.Migrate(t.Context(), re, storetest.Quiet))
-	live, rebuilt := storetest.Writer(t, o, "live"), storetest.Writer(t, re, "rebuild")
-	for _, w := range []*write.Writer{live, rebuilt} {
-		_, err := w.Acquire(t.Context())
-		require.NoError(t, err)
-	}
+	live, rebuilt := storetest.Leader(t, o), storetest.Rebuilding(t, o)
 	// The same two posts, but the tags get each other's ids.
 	require.NoError(t, storetest.Add(t, live, "did:plc:a", "art", 1))
 	require.NoError(t, storetest.Add(t, live, "did:plc:b", "photo", 2))

@@ -29,14 +29,7 @@ func nothingMissing(context.Context, uint64) error { return nil }
 func TestApplyDuringSwitch(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
-	re := o
-	re.Schema = store.Rebuilding
-	require.NoError(t, store.Migrate(t.Context(), re, storetest.Quiet))
-	live, rebuilt := storetest.Writer(t, o, "live"), storetest.Writer(t, re, "rebuild")
-	for _, w := range []*write.Writer{live, rebuilt} {
-		_, err := w.Acquire(t.Context())
-		require.NoError(t, err)
-	}
+	live, rebuilt := storetest.Leader(t, o), storetest.Rebuilding(t, o)
 	// The same two posts, but the tags get each other's ids.
 	require.NoError(t, storetest.Add(t, live, "did:plc:a", "art", 1))
 	require.NoError(t, storetest.Add(t, live, "did:plc:b", "photo", 2))
@@ -92,9 +85,7 @@ func TestSwitchRefusesAnIndexThatIsBehind(t *testing.T) {
 	re := o
 	re.Schema = store.Rebuilding
 	require.NoError(t, store.Migrate(t.Context(), re, storetest.Quiet))
-	live := storetest.Writer(t, o, "live")
-	_, err := live.Acquire(t.Context())
-	require.NoError(t, err)
+	live := storetest.Leader(t, o)
 	require.NoError(t, storetest.Add(t, live, "did:plc:a", "art", 1))
 	require.ErrorIs(t, write.NewOwner(o).Switch(t.Context(), true, nothingMissing), write.ErrNotCaughtUp)
 	require.NoError(t, live.Renew(t.Context()), "the live indexer goes on")
