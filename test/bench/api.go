@@ -332,7 +332,7 @@ func (r *runner) pgbench(ctx context.Context, script string, clients int) (float
 	cmd := exec.CommandContext(ctx, filepath.Join(r.binaries.Dir, "pgbench"), "-n", "-M", "prepared", "-f", script, "-c", strconv.Itoa(clients), "-j", "2",
 		"-T", strconv.Itoa(int(r.benchTurn().Seconds())), r.pg.URL(site.APIRole))
 	cmd.Env = append(os.Environ(), "PGOPTIONS=-c search_path=tagstream -c default_transaction_read_only=on -c default_transaction_isolation=repeatable\\ read"+
-		" -c jit=off -c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_sort=off -c max_parallel_workers_per_gather=0")
+		" -c jit=off -c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_sort=off -c enable_memoize=off -c max_parallel_workers_per_gather=0")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return 0, fmt.Errorf("run pgbench: %w: %s", err, out)

@@ -17,6 +17,7 @@ import (
 // node is a node of a plan as EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) prints it.
 type node struct {
 	Type     string  `json:"Node Type"`
+	Part     string  `json:"Parent Relationship"`
 	Strategy string  `json:"Strategy"` // of an aggregate
 	Relation string  `json:"Relation Name"`
 	Index    string  `json:"Index Name"`
@@ -83,7 +84,7 @@ func (p *Plan) add(root node) {
 		switch {
 		case strings.Contains(n.Type, "Sort"), strings.Contains(strings.ToLower(n.name()), "hash"):
 			p.Sorts = append(p.Sorts, n.name())
-		case slices.Contains(lists, n.Relation) && n.Index != tagByName:
+		case n.isList():
 			p.ListRows += int((n.Rows + n.Filtered) * loops)
 			p.Heap += int(n.Heap)
 			if !slices.Contains(p.Access, n.Type) {
@@ -97,8 +98,19 @@ func (p *Plan) add(root node) {
 	p.Outline += strings.Join(outline(root, 0), "\n") + "\n"
 }
 
-// outline is a plan as lines. Branches that are alike but for their numbers are listed once.
+// isList reports whether the node reads a list.
+func (n node) isList() bool { return slices.Contains(lists, n.Relation) && n.Index != tagByName }
+
+// isAside reports whether the node's part of a plan runs once and reads no list, as the look-up of a tag's id does.
+func (n node) isAside() bool {
+	aside := n.Part == "InitPlan"
+	n.each(func(n node) { aside = aside && !n.isList() })
+	return aside
+}
+
+// outline is a plan as lines, without asides. Branches that are alike but for their numbers are listed once.
 func outline(n node, depth int) []string {
+	n.Plans = slices.DeleteFunc(slices.Clone(n.Plans), node.isAside)
 	name := n.name()
 	if n.Index != "" {
 		name += " on " + n.Index

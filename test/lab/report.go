@@ -145,9 +145,8 @@ func (r *Report) depths(p *report.Printer) {
 	p.Table([]string{"list", "page", "OFFSET ms", "rows", "= ANY ms", "rows", "Tagstream ms", "rows"}, rows...)
 	five := r.Depths[2]
 	last := five.Pages[len(five.Pages)-1]
-	keys, _, _ := strings.Cut(last.By[byUs].Outline, "\n\n") // the first of a request's statements
-	p.Text("\nOf the %d plans of the deepest pages, %d sort or hash with `OFFSET`, %d with `= ANY`, %d with Tagstream. The keys of page %s of %s:\n\n```\n%s\n```\n",
-		len(r.Depths), sorts[byOffset], sorts[byAny], sorts[byUs], report.Count(last.Page), five.Name, keys)
+	p.Text("\nOf the %d plans of the deepest pages, %d sort or hash with `OFFSET`, %d with `= ANY`, %d with Tagstream. Page %s of %s, without what is looked up once:\n\n```\n%s\n```\n",
+		len(r.Depths), sorts[byOffset], sorts[byAny], sorts[byUs], report.Count(last.Page), five.Name, strings.TrimSpace(last.By[byUs].Outline))
 }
 
 // walks prints what readers saw who read page by page.

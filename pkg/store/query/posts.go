@@ -160,8 +160,8 @@ func (r *Reader) TracePosts(ctx context.Context, q PostQuery, trace func(Stateme
 	var page PostPage
 	err := r.on(ctx, func(conn *pgx.Conn) (now int64, err error) {
 		if plain, ok := q.plain(); ok {
-			var sweeping bool
-			if page, sweeping, now, err = plainPage(ctx, conn, plain, trace); err != nil || !sweeping {
+			var good bool
+			if page, good, now, err = plainPage(ctx, conn, plain, trace); err != nil || good {
 				return now, err
 			}
 		}
@@ -308,14 +308,13 @@ func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, direction 
 		slices.Reverse(keys)
 	}
 	b := &builder{args: []any{keys}}
-	sql := postsSQL("(SELECT key, cardinality($1) AS total FROM unnest($1::uuid[]) AS given(key))", b)
+	sql := postsSQL("unnest($1::uuid[])", b)
 	if trace != nil {
 		trace(Statement{SQL: sql, Args: b.args})
 	}
-	var f foundPosts
 	batch := &pgx.Batch{}
 	batch.Queue(sql, b.args...).Query(func(rows pgx.Rows) error {
-		f, err = scanPosts(rows, len(keys), func(at int, key event.Key) bool { return key == keys[at] })
+		posts, cutOff, err = scanPosts(rows, keys)
 		return nil // what failed may have to be read again
 	})
 	batch.Queue(pg.SchemaNow).QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
@@ -327,65 +326,60 @@ func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, direction 
 		return nil, false, now, fmt.Errorf("read %d posts: %w", len(keys), err)
 	}
 	if direction == keyset.Backward {
-		slices.Reverse(f.rows)
+		slices.Reverse(posts)
 	}
-	return f.rows, f.cutOff, now, nil
+	return posts, cutOff, now, nil
 }
 
-// postsSQL reads the posts of a page, in its order: page is a table of their keys, with the total
-// of all that were found, one more, maybe, than the page has.
+// lookUp reads the post with the key of a page's row, by its columns and more.
 //
-// OFFSET 0 keeps the look-up of one post a subquery, which can only run once
-// for each key, in the order of the keys. A plain join's order is the planner's
-// choice: where the tables are small it begins with the accounts.
+// OFFSET 0 keeps it a subquery, which can only run once for each key, in the order of the keys. A
+// plain join's order is the planner's choice: where the tables are small it begins with the accounts.
+func lookUp(more string) string {
+	return `(SELECT ` + postColumns + `, ` + more + ` FROM posts p JOIN accounts a ON a.id = p.account_id WHERE p.key = page.key OFFSET 0) AS post`
+}
+
+// postBytes is what a post p counts of maxPageBytes.
+func postBytes(b *builder) string {
+	return "octet_length(p.record) + " + b.arg(event.MaxTagBytes) + "::bigint * cardinality(p.tags)"
+}
+
+// postsSQL reads the posts of a page, in its order: page is a table of their keys.
 //
 // The length of a record that is stored out of line stands where it is referred
 // to: Postgres neither reads nor sends the records behind the page's last one.
 func postsSQL(page string, b *builder) string {
 	return `
-		SELECT total, key, did, rkey, cid, tags, langs, indexed_at, handle, display_name, avatar, record
-		  FROM (SELECT page.total, post.*, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) - bytes AS before
-		          FROM ` + page + ` AS page
-		         CROSS JOIN LATERAL (
-			SELECT ` + postColumns + `, octet_length(p.record) + ` + b.arg(event.MaxTagBytes) + `::bigint * cardinality(p.tags) AS bytes
-			  FROM posts p JOIN accounts a ON a.id = p.account_id
-			 WHERE p.key = page.key
-			OFFSET 0) AS post) AS measured
+		SELECT key, did, rkey, cid, tags, langs, indexed_at, handle, display_name, avatar, record
+		  FROM (SELECT post.*, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) - bytes AS before
+		          FROM ` + page + ` AS page(key)
+		         CROSS JOIN LATERAL ` + lookUp("p.record, "+postBytes(b)+" AS bytes") + `) AS measured
 		 WHERE before <= ` + b.arg(maxPageBytes)
 }
 
-// foundPosts are posts in the direction of reading.
-type foundPosts struct {
-	rows []PostRow
-	// total is how many were found, up to one more than the page takes.
-	total int
-	// cutOff says that maxPageBytes ended the page before its limit.
-	cutOff bool
-}
-
-// scanPosts reads the rows of postsSQL, for a page of up to limit posts. follows says whether a key
-// can be the next one.
-func scanPosts(rows pgx.Rows, limit int, follows func(at int, key event.Key) bool) (f foundPosts, err error) {
+// scanPosts reads the rows of postsSQL, the posts with these keys. cutOff says that maxPageBytes
+// ended them.
+func scanPosts(rows pgx.Rows, keys []event.Key) (posts []PostRow, cutOff bool, err error) {
 	bytes := 0
+	var p PostRow
+	targets := p.targets()
 	for rows.Next() {
-		var p PostRow
-		if err := rows.Scan(append([]any{&f.total}, p.targets()...)...); err != nil {
-			return f, err
+		if err := rows.Scan(targets...); err != nil {
+			return nil, false, err
 		}
-		if len(f.rows) == limit || !follows(len(f.rows), p.Key) {
-			return f, errors.New("one is missing, or out of order")
+		if len(posts) == len(keys) || p.Key != keys[len(posts)] {
+			return nil, false, errors.New("one is missing, or out of order")
 		}
 		p.IndexedAt = p.IndexedAt.UTC()
 		bytes += len(p.Record) + event.MaxTagBytes*len(p.Tags)
-		f.rows = append(f.rows, p)
+		posts = append(posts, p)
 	}
 	if err := rows.Err(); err != nil {
-		return f, err
+		return nil, false, err
 	}
-	missing := min(f.total, limit) - len(f.rows)
-	f.cutOff = bytes > maxPageBytes && missing > 0
-	if missing > 0 && !f.cutOff {
-		return f, fmt.Errorf("%d are missing", missing)
+	missing := len(keys) - len(posts)
+	if cutOff = bytes > maxPageBytes && missing > 0; missing > 0 && !cutOff {
+		return nil, false, fmt.Errorf("%d are missing", missing)
 	}
-	return f, nil
+	return posts, cutOff, nil
 }

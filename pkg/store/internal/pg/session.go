@@ -193,6 +193,7 @@ var PlannerSettings = Settings{
 	{"enable_bitmapscan", "off"},
 	{"enable_hashjoin", "off"},
 	{"enable_sort", "off"},
+	{"enable_memoize", "off"},
 	{"enable_indexscan", "on"},
 	{"enable_indexonlyscan", "on"},
 	{"enable_nestloop", "on"},
