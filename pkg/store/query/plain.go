@@ -31,8 +31,9 @@ func (q PostQuery) plain() (PostQuery, bool) {
 const maxPlainBytes = maxPageBytes / 32
 
 // plainPage reads a page of a plain query with one statement, so that all it says is of one moment
-// and one schema. ok is false where the page is good for nothing: some posts are out of sight, or
-// the page may be too big, or lacks one. now is the schema that the statement met, 0 where it did not come to that.
+// and one schema. ok is false where the page is good for nothing: some posts are out of sight, or one
+// is not there, or too big, or all are together. now is the schema that the statement met, 0 where it
+// did not come to that.
 func plainPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(Statement)) (page PostPage, ok bool, now int64, err error) {
 	window := wholeList.since(q.Since).until(q.Until)
 	ahead := window.from(q.From, q.Direction)

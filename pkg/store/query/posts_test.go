@@ -374,6 +374,8 @@ func TestPostsOrderOfSmallTables(t *testing.T) {
 					require.Equal(t, want, walk(t, r, []string{"few"}, direction, limit))
 				}
 			}
+			_, err := r.Posts(t.Context(), query.PostQuery{Tags: []string{"few"}, MaxTags: 1, From: keyset.Start(), Limit: 30}) // records by keys
+			require.NoError(t, err)
 		})
 	}
 }
