@@ -13,27 +13,27 @@ import (
 )
 
 const (
-	// pollEvery is how often the end of the change feed is looked at while there are followers:
-	// most of the delay between a commit and a follower.
+	// pollEvery is the time between two looks at the end of the change feed while there are
+	// followers: most of the delay from a commit to a follower.
 	pollEvery = 100 * time.Millisecond
-	// maxFollowedLists bounds the different lists that are followed at once: each may be read at
-	// every poll.
+	// maxFollowedLists bounds the distinct lists that are followed at once: a poll may have to read
+	// each.
 	maxFollowedLists = 1000
-	// feedReads is how many reads of the feed run at once for the followers of shared lists, and as
-	// many for those that are catching up.
+	// feedReads bounds the concurrent reads of the feed: so many for shared lists, and so many for
+	// followers that are catching up.
 	feedReads = 4
-	// maxUnsent bounds the bytes of a list that its slowest follower has not taken yet,
+	// maxUnsent bounds the bytes of a list that its slowest follower has yet to take,
 	// maxUnsentTogether those of all lists.
 	maxUnsent         = 1 << 20
 	maxUnsentTogether = 64 << 20
 )
 
 // followers reads the change feed for all followers of a process: one look at its end for all of
-// them, then one read for each list that has news. Followers of one list get the same bytes.
+// them, then one read for each list with news. Followers of one list get the same bytes.
 //
-// A list's events are a chain of batches. Each follower waits for its own next batch, so
-// the chain holds nothing that all have taken. Who has not taken a batch within the bounds above
-// finds it empty, and is dropped.
+// The events of a list are a chain of batches. Each follower holds the batch that it waits for, so
+// the garbage collector takes what all have passed. A batch beyond the bounds above is emptied, and
+// a follower that finds it empty is dropped.
 type followers struct {
 	index   Index
 	metrics *metrics
@@ -58,22 +58,22 @@ type followers struct {
 	now query.Place
 }
 
-// followedList is a list that somebody follows.
+// followedList is a list with followers.
 type followedList struct {
 	list      postList
 	tags      []int64
 	followers int
-	// next is the batch that comes next, nil while no follower has caught up with the feed.
+	// next is the batch to come, nil until a follower has caught up with the feed.
 	next *batch
-	// head is how far the feed was read, need how far it has to be; more says that the last read
-	// was cut short.
+	// head is how far the feed has been read, need how far it must be read; more says that the last
+	// read was cut short.
 	head, need query.Place
 	more       bool
-	// position was the head at positionAt, positionEvent tells it.
+	// position was the head at positionAt; positionEvent is the event that says so.
 	position      query.Place
 	positionAt    time.Time
 	positionEvent []byte
-	// unsent are batches that some may still have to take.
+	// unsent are the batches that some followers may have yet to take.
 	unsent []*batch
 }
 
@@ -100,8 +100,8 @@ type pushed struct {
 	through int64
 }
 
-// behind is what a follower gets who has all up to a place: a batch may have been read from an
-// earlier one.
+// behind returns the events for a follower that has everything up to place: the batch may begin
+// before it.
 func (c *content) behind(place query.Place) []byte {
 	if c.reset || place.Change <= c.after.Change {
 		return c.text
@@ -162,8 +162,8 @@ func (f *followers) show() {
 	f.metrics.followedLists.Set(float64(len(f.lists)))
 }
 
-// join returns the batch to wait for by a follower who has all up to a place; nil where the others
-// are ahead: read more, and try again.
+// join returns the batch that a follower with everything up to place waits for. It is nil where the
+// others are ahead: read more, and try again.
 func (f *followers) join(l *followedList, place query.Place) *batch {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -176,13 +176,13 @@ func (f *followers) join(l *followedList, place query.Place) *batch {
 	return l.next
 }
 
-// position is how far a follower has come who has all up to a place and waits for a batch, and the
-// event that says so: without any change of its list, the feed moves on.
+// position returns how far the feed has moved without a change for a follower that has everything
+// up to place and waits for a batch, and the event that says so. moved is false where it has not.
 func (f *followers) position(l *followedList, waits *batch, place query.Place) (at query.Place, event []byte, moved bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if l.next != waits {
-		return place, nil, false // there is news for it
+		return place, nil, false // its batch is ready
 	}
 	if l.position != l.head && time.Since(l.positionAt) >= f.positionAge {
 		l.position, l.positionAt, l.positionEvent = l.head, time.Now(), f.moved(l.head, l.list)
@@ -190,7 +190,7 @@ func (f *followers) position(l *followedList, waits *batch, place query.Place) (
 	return l.position, l.positionEvent, l.position.Run == place.Run && l.position.Change > place.Change
 }
 
-// run reads for followers until ctx ends. Then all are sent away, and it waits for them: none takes
+// run reads for followers until ctx ends. Then it sends all away and waits for them: none takes
 // longer than streamWriteTimeout.
 func (f *followers) run(ctx context.Context) {
 	defer func() {
@@ -226,7 +226,7 @@ func (f *followers) run(ctx context.Context) {
 	}
 }
 
-// poll looks at the end of the feed, and reads the lists that have news.
+// poll looks at the end of the feed and reads the lists with news.
 func (f *followers) poll(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -258,7 +258,7 @@ func (f *followers) poll(ctx context.Context) {
 	}
 }
 
-// due notes the news and returns the lists that have to be read. The rest have come to the end.
+// due records the news and returns the lists to read. The others are at the end of the feed.
 func (f *followers) due(news query.News) (due []*followedList) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -282,8 +282,8 @@ func (f *followers) due(news query.News) (due []*followedList) {
 	return due
 }
 
-// unread reports whether the feed must be read further. What reads it may be a standby that is
-// behind what was seen.
+// unread reports whether the list must be read further: the last read may have been from a standby
+// behind the server that gave the news.
 func (l *followedList) unread() bool {
 	return l.more || l.head.Run != l.need.Run || l.head.Change < l.need.Change
 }
@@ -320,7 +320,7 @@ func (f *followers) read(ctx context.Context, l *followedList) *query.Expired {
 	return expired
 }
 
-// publish hands a batch to those who wait for it.
+// publish hands a batch to the followers that wait for it.
 func (f *followers) publish(l *followedList, c *content) {
 	b := l.next
 	b.next, b.at = newBatch(), time.Now()

@@ -17,35 +17,35 @@ import (
 )
 
 const (
-	// streamBeat is how often a follower hears something, so that both ends and all between them
-	// know that the other is there.
+	// streamBeat is the time between two comments on a quiet connection, which keep proxies from
+	// closing it and show each end that the other is there.
 	streamBeat = 15 * time.Second
-	// streamWriteTimeout is how long a follower may take for what it is sent.
+	// streamWriteTimeout bounds each write to a follower.
 	streamWriteTimeout = 10 * time.Second
-	// streamRetry is when a follower whose connection broke comes back, streamSpread over how long
-	// those come back that were sent away together.
+	// streamRetry is how long a follower waits before it reconnects. Followers that a stopping server
+	// sends away get up to streamSpread more, so that they do not all return at once.
 	streamRetry  = 3 * time.Second
 	streamSpread = 7 * time.Second
-	// positionAge is how old the position may be that a follower is sent with that: followers of one
-	// list share it.
+	// positionAge bounds the age of the position sent with it, which followers of one list share.
 	positionAge = streamBeat / 3
-	// streamPause is between two reads that did not bring a follower to where the others are,
-	// streamAway between two that failed.
+	// streamPause separates two reads of a follower that is still behind the others, streamAway two
+	// reads that failed.
 	streamPause = 250 * time.Millisecond
 	streamAway  = 2 * time.Second
-	// maxCatchingUp bounds the bytes on their way to followers that read by themselves.
+	// maxCatchingUp bounds the unsent bytes of all followers that are catching up.
 	maxCatchingUp = 32 << 20
-	// catchUpLimit is how many changes a follower reads at once by itself: each has its own copy.
+	// catchUpLimit is how many changes a follower that is catching up reads at once: each follower
+	// holds its own copy.
 	catchUpLimit = 20
 )
 
-// streamParams are those of a list, and where to go on.
+// streamParams are the parameters of a list, and the position to continue from.
 var streamParams = params{
 	single:   slices.DeleteFunc(slices.Clone(changesParams.single), func(name string) bool { return name == "limit" }),
 	repeated: changesParams.repeated,
 }
 
-// What a follower is told beside opUpsert and opRemove: read everything again.
+// eventReset tells a follower to read everything again.
 const eventReset = "reset"
 
 // Why a follower is dropped.
@@ -95,19 +95,19 @@ type stream struct {
 	h      *Handler
 	list   postList
 	shared *followedList
-	// place is up to where the follower has all once unsent is sent; more says that there is more
+	// place is the end of what the follower has once unsent is sent. more says that more can be read
 	// at once.
 	place  query.Place
 	more   bool
 	unsent []byte
-	// next is the batch that the follower waits for, nil while it reads by itself.
+	// next is the batch that the follower waits for, nil while it is catching up.
 	next *batch
 
-	way way
+	out eventWriter
 }
 
-// read reads what is behind a place for this follower alone, and joins the others if there is no
-// more. A place that is gone gives a reset. Nothing has changed after an error.
+// read reads the changes behind a place for this follower alone, and joins the others at the end of
+// the feed. A place that has expired gives a reset. An error leaves the stream as it was.
 func (s *stream) read(ctx context.Context, asked query.ChangeQuery) error {
 	page, err := s.h.index.Changes(ctx, asked)
 	var expired *query.Expired
@@ -136,19 +136,19 @@ func (s *stream) read(ctx context.Context, asked query.ChangeQuery) error {
 	return nil
 }
 
-// flush sends what read left.
+// flush sends what read has left unsent.
 func (s *stream) flush(prefix string) (end string) {
 	defer s.drop()
 	return s.send(append([]byte(prefix), s.unsent...))
 }
 
-// drop gives back what read took.
+// drop returns what read took from the budget.
 func (s *stream) drop() {
 	s.h.catchUps.used.Add(-int64(len(s.unsent)))
 	s.unsent = nil
 }
 
-// catchUp reads for this follower alone. After it comes a pause, unless there is more.
+// catchUp reads and sends for this follower alone. The caller pauses before the next call.
 func (s *stream) catchUp(ctx context.Context) (end string, pause time.Duration) {
 	select {
 	case s.h.catchingUp <- struct{}{}:
@@ -177,7 +177,7 @@ func (s *stream) catchUp(ctx context.Context) (end string, pause time.Duration) 
 	return end, streamPause
 }
 
-// serve sends until the follower goes or is dropped, and returns why.
+// serve sends until the follower leaves or is dropped, and returns why.
 func (s *stream) serve(ctx context.Context, head string) (end string) {
 	if end := s.flush(fmt.Sprintf("%sretry: %d\n\n", head, streamRetry.Milliseconds())); end != "" {
 		return end
@@ -217,8 +217,8 @@ func (s *stream) serve(ctx context.Context, head string) (end string) {
 	}
 }
 
-// beat sends a comment, with the position if that moved on without changes: one that is old
-// expires, however seldom the list changes.
+// beat sends a comment, with a new position if the feed has moved: an old position expires, also
+// where a list hardly changes.
 func (s *stream) beat() (end string) {
 	text := []byte(":\n\n")
 	if s.next != nil {
@@ -250,7 +250,7 @@ func (s *stream) send(text []byte) (end string) {
 		return ""
 	}
 	late := time.Now().Add(streamWriteTimeout)
-	err := s.way.send(text, late)
+	err := s.out.send(text, late)
 	switch {
 	case err == nil:
 		return ""
@@ -260,20 +260,20 @@ func (s *stream) send(text []byte) (end string) {
 	return endSlow
 }
 
-// way is how a follower's connection is written to.
-type way interface {
-	// send sends text until a time at the latest.
-	send(text []byte, late time.Time) error
+// eventWriter writes to a follower's connection.
+type eventWriter interface {
+	// send sends text before the deadline.
+	send(text []byte, deadline time.Time) error
 }
 
-// answerWay is a request's answer: HTTP/2.
-type answerWay struct {
+// responseWriter writes to a response that stays open: HTTP/2.
+type responseWriter struct {
 	w   http.ResponseWriter
 	out *http.ResponseController
 }
 
-func (a answerWay) send(text []byte, late time.Time) error {
-	_ = a.out.SetWriteDeadline(late)
+func (a responseWriter) send(text []byte, deadline time.Time) error {
+	_ = a.out.SetWriteDeadline(deadline)
 	_, err := a.w.Write(text)
 	if err == nil {
 		err = a.out.Flush()
@@ -282,22 +282,22 @@ func (a answerWay) send(text []byte, late time.Time) error {
 	return err
 }
 
-// connWay is a connection of HTTP/1 for itself.
-type connWay struct{ net.Conn }
+// connWriter writes to a connection taken from the server: HTTP/1.
+type connWriter struct{ net.Conn }
 
-func (c connWay) send(text []byte, late time.Time) error {
-	_ = c.SetWriteDeadline(late)
+func (c connWriter) send(text []byte, deadline time.Time) error {
+	_ = c.SetWriteDeadline(deadline)
 	_, err := c.Write(text)
 	return err
 }
 
-// push makes a connection of a follower. One of HTTP/1 is taken from the server, which has buffers
-// of 10 KB for each: its end is that of the events.
+// push turns a request into a follower's connection. One of HTTP/1 is taken from the server, whose
+// buffers take 10 KB each; it is closed after the last event.
 func (h *Handler) push(w *recorder, r *http.Request, s *stream, opened func()) {
 	head := w.Header()
 	head.Set("Content-Type", "text/event-stream")
 	head.Set("Cache-Control", "no-store")
-	head.Set("X-Accel-Buffering", "no") // nginx and what takes after it
+	head.Set("X-Accel-Buffering", "no") // nginx and others that follow it
 	out := http.NewResponseController(w)
 	w.status = http.StatusOK
 	if r.Method == http.MethodHead {
@@ -322,7 +322,7 @@ func (h *Handler) push(w *recorder, r *http.Request, s *stream, opened func()) {
 	_ = out.SetReadDeadline(time.Time{})
 	_ = out.SetWriteDeadline(time.Time{})
 	w.WriteHeader(http.StatusOK)
-	s.way = answerWay{w, out}
+	s.out = responseWriter{w, out}
 	h.serveFollower(r.Context(), s, "")
 }
 
@@ -340,7 +340,7 @@ func (h *Handler) serveConn(conn net.Conn, s *stream, head string) {
 			}
 		}
 	}()
-	s.way = connWay{conn}
+	s.out = connWriter{conn}
 	h.serveFollower(ctx, s, head)
 }
 
@@ -357,8 +357,8 @@ func (h *Handler) serveFollower(ctx context.Context, s *stream, head string) {
 	end = s.serve(ctx, head)
 }
 
-// Follow reads for the clients of /v1/stream until ctx ends; then they are sent away. It is to be
-// called once.
+// Follow reads the change feed for the clients of /v1/stream until ctx ends, and then sends them
+// away. Call it once.
 func (h *Handler) Follow(ctx context.Context) { h.followers.run(ctx) }
 
 // changeEvent is a change as an event: the same JSON as in /v1/changes.
@@ -368,7 +368,7 @@ func (h *Handler) changeEvent(c query.Change, list postList) pushed {
 	b = append(append(b, j.Cursor...), "\ndata: "...)
 	from := len(b)
 	b = j.appendJSON(b)
-	for i := from; i < len(b); i++ { // between a record's tokens; a line ends an event's data
+	for i := from; i < len(b); i++ { // a record may have line breaks between its tokens; in an event they end the data
 		if b[i] == '\n' || b[i] == '\r' {
 			b[i] = ' '
 		}
