@@ -36,7 +36,7 @@ func chooseAccount(clusterDir string) (account, error) {
 	case own.uid != 0:
 		return own, nil
 	case runtime.GOOS != "linux":
-		return account{}, errors.New("this process is root, as which Postgres does not run: start it as another user")
+		return account{}, errors.New("Postgres does not run as root: start this process as another user")
 	case exists && owner.uid != 0:
 		return account{uid: owner.uid, gid: owner.gid, switched: true}, nil
 	}
@@ -51,7 +51,7 @@ func chooseAccount(clusterDir string) (account, error) {
 			return account{uid: uid, gid: gid, switched: true}, nil
 		}
 	}
-	return account{}, errors.New("this process is root, as which Postgres does not run, and the machine has none of the users postgres, nobody and daemon: add one, or run as another user")
+	return account{}, errors.New("Postgres does not run as root, and the machine has none of the users postgres, nobody and daemon: add one, or start this process as another user")
 }
 
 func ownerOf(path string) (account, error) {
@@ -61,7 +61,7 @@ func ownerOf(path string) (account, error) {
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return account{}, fmt.Errorf("the file system does not tell the owner of %s", path)
+		return account{}, fmt.Errorf("the file system does not report the owner of %s", path)
 	}
 	return account{uid: int(stat.Uid), gid: int(stat.Gid)}, nil
 }

@@ -168,7 +168,7 @@ func probe(ctx context.Context, acct account, folder string) (Binaries, error) {
 	}
 	match := versionPattern.FindStringSubmatch(string(out))
 	if match == nil {
-		return Binaries{}, fmt.Errorf("%s does not tell its version", server)
+		return Binaries{}, fmt.Errorf("%s does not report its version", server)
 	}
 	major, _ := strconv.Atoi(match[1]) // digits, says the pattern
 	return Binaries{Dir: folder, Version: match[1] + match[2], Major: major}, nil

@@ -66,7 +66,7 @@ func TestBest(t *testing.T) { //nolint:paralleltest // see above
 		{name: "the cluster's major", major: 15, folders: []string{new17, debian15}, want: Binaries{debian15, "15.18", 15}, unfit: []string{"the data needs 15"}},
 		{name: "too old", folders: []string{old}, unfit: []string{old + " is version 14.9"}},
 		{name: "through a link", folders: []string{link}, want: Binaries{debian15, "15.18", 15}},
-		{name: "no version", folders: []string{mute}, unfit: []string{"does not tell its version"}},
+		{name: "no version", folders: []string{mute}, unfit: []string{"does not report its version"}},
 		{name: "no initdb", folders: []string{bare}, unfit: []string{bare + " lacks initdb"}},
 		{name: "not to be run", folders: []string{locked, new17}, want: Binaries{new17, "17.10", 17}, unfit: []string{"does not run as user id"}},
 	} {

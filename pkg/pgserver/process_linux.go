@@ -70,6 +70,6 @@ func (s *Server) removeStalePID(path string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // the orphan did
 	}
-	s.log.Info("the database was not shut down the last time")
+	s.log.Info("the database was not shut down cleanly last time")
 	return err
 }

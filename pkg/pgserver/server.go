@@ -159,7 +159,7 @@ func (s *Server) loadPasswords() error {
 	}
 	if _, err := clusterMajor(s.clusterDir); err == nil { // a new password would not open an old cluster
 		if _, err := os.Stat(filepath.Join(dir, Superuser)); err != nil {
-			return fmt.Errorf("the cluster exists and its password does not: put it back, or move %s away and rebuild the index from the stream: %w", s.clusterDir, err)
+			return fmt.Errorf("the cluster exists but its password file is missing: restore the file, or move %s away and rebuild the index from the stream: %w", s.clusterDir, err)
 		}
 	}
 	s.passwords = make(map[string]string)
@@ -184,7 +184,7 @@ func (s *Server) choosePort() (int, error) {
 				return port, listener.Close()
 			}
 		}
-		return 0, fmt.Errorf("find a free port: none of %d tried between %d and %d is", portAttempts, firstPort, lastPort)
+		return 0, fmt.Errorf("find a free port: none of %d ports tried between %d and %d is free", portAttempts, firstPort, lastPort)
 	}
 	return s.cfg.TCPPort, nil
 }
@@ -381,7 +381,7 @@ func (s *Server) end(ctx context.Context, atOnce bool) error {
 	if atOnce {
 		return nil
 	}
-	s.log.Warn("the database server was stopped at once", "cause", context.Cause(ctx))
+	s.log.Warn("the database server was stopped immediately", "cause", context.Cause(ctx))
 	return fmt.Errorf("stop Postgres: %w", context.Cause(ctx))
 }
 

@@ -62,7 +62,7 @@ type Local interface {
 // Common has the commands of every program.
 type Common struct {
 	Health     Health                       `cmd:"" help:"ask the running program whether it is ready; exit 1 with the reason if not"`
-	Completion kongplete.InstallCompletions `cmd:"" help:"print the set-up of your login shell for completion"`
+	Completion kongplete.InstallCompletions `cmd:"" help:"print the completion set-up for your login shell"`
 	Help       help                         `cmd:"" help:"print the help of a command"`
 	Version    kong.VersionFlag             `name:"version" help:"print the version"`
 }

@@ -158,7 +158,7 @@ func NATSOptions(logger *slog.Logger, changed func(error)) []nats.Option {
 		away.Store(false)
 		if err := stream.CheckServer(nc); err != nil {
 			changed(err)
-			logger.Error("nothing is written to this server", "err", err)
+			logger.Error("this NATS server cannot be used", "err", err)
 			return
 		}
 		changed(nil)
@@ -192,7 +192,7 @@ func NATSOptions(logger *slog.Logger, changed func(error)) []nats.Option {
 			}
 			changed(fmt.Errorf("NATS: %w", err))
 			if !away.Swap(true) {
-				logger.Warn("lost NATS, reconnecting", "err", err)
+				logger.Warn("lost the connection to NATS; reconnecting", "err", err)
 			}
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {

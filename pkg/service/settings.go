@@ -31,7 +31,7 @@ type Window struct {
 
 // Profiles says where ingest looks up authors; "" means nowhere.
 type Profiles struct {
-	URL string `name:"profiles-url" type:"server-or-off" placeholder:"URL" default:"https://public.api.bsky.app" help:"AppView where names and consent of authors are looked up; off: nowhere"`
+	URL string `name:"profiles-url" type:"server-or-off" placeholder:"URL" default:"https://public.api.bsky.app" help:"AppView for looking up authors' names and consent; off disables that"`
 }
 
 // Retention says how much the stream keeps. Off means that it is not trimmed.
@@ -92,8 +92,8 @@ type Erasure struct {
 type HTTP struct {
 	Listen    string `name:"api-listen" type:"listen" placeholder:"HOST:PORT" default:"127.0.0.1:8080" help:"address of the API"`
 	Media     string `name:"media" type:"choice" enum:"cdn,link,off" placeholder:"HOW" default:"cdn" help:"pictures in feeds and pages: cdn (Bluesky's CDN), link (links to it) or off"`
-	Followers int    `name:"followers" type:"count" placeholder:"N" default:"5000" help:"connections of /v1/stream at once; further ones get 503"`
-	KeysFile  string `name:"cursor-keys-file" placeholder:"FILE" help:"keys for page tokens: the first signs, all verify; bin/tagstream creates one in its data directory"`
+	Followers int    `name:"followers" type:"count" placeholder:"N" default:"5000" help:"most simultaneous connections of /v1/stream; further ones get 503"`
+	KeysFile  string `name:"cursor-keys-file" placeholder:"FILE" help:"file with the keys for page tokens: the first signs, all verify; bin/tagstream creates one in its data directory"`
 }
 
 // Feeds has the settings of Bluesky feeds.

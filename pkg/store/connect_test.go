@@ -18,11 +18,11 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
-// TestOtherEncodings asks databases that are not encoded in UTF8, which refuse some
-// posts and find others under wrong tags.
+// TestOtherEncodings connects to databases that are not encoded in UTF8, which refuse some posts
+// and find others under wrong tags.
 //
 // Invariant: each connection checks the database first: one that is too old or not UTF8 is not
-// used, a writer does not use one that takes no writes, and the session encoding is ours. See
+// used, a writer does not use one that accepts no writes, and the session encoding is ours. See
 // also TestOtherClientEncodings, TestAddressLedToAStandby and TestPromotedStandby.
 func TestOtherEncodings(t *testing.T) {
 	t.Parallel()
@@ -59,7 +59,7 @@ func TestOtherEncodings(t *testing.T) {
 	}
 }
 
-// TestOtherClientEncodings connects as a role that others gave an encoding.
+// TestOtherClientEncodings connects as a role with another default encoding.
 func TestOtherClientEncodings(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t)
@@ -74,8 +74,8 @@ func TestOtherClientEncodings(t *testing.T) {
 	require.Equal(t, []query.TagCount{{Name: "🎨日本", Posts: 1}}, tags)
 }
 
-// TestAddressLedToAStandby connects a writer while its address leads to a server that
-// takes no writes, and then to the primary.
+// TestAddressLedToAStandby connects a writer while its address leads to a server that accepts no
+// writes, and then to the primary.
 func TestAddressLedToAStandby(t *testing.T) {
 	t.Parallel()
 	standby := pgtest.Server(t, pgtest.Setting("default_transaction_read_only", "on"))
@@ -99,7 +99,7 @@ func TestAddressLedToAStandby(t *testing.T) {
 	_, err = w.Acquire(t.Context())
 	require.NoError(t, err, "no connection of before is kept")
 
-	// Of several hosts the one that takes writes is chosen, and readers take any.
+	// Of several hosts, writers choose the one that accepts writes, and readers take any.
 	t.Run("hosts", func(t *testing.T) {
 		two := through(at(standby.URL).Host + "," + at(primary.URL).Host)
 		w := storetest.Writer(t, two, "w")
@@ -114,7 +114,7 @@ func TestAddressLedToAStandby(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, port, name)
 	})
-	// A connection whose server begins to refuse writes is of no more use.
+	// A connection whose server starts to refuse writes is not used again.
 	t.Run("later", func(t *testing.T) {
 		pool := primary.Pool(t)
 		_, err := pool.Exec(t.Context(), "ALTER SYSTEM SET default_transaction_read_only = on")

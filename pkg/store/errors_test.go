@@ -10,7 +10,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store"
 )
 
-// TestUnavailable tells what may pass from what is wrong with a question.
+// TestUnavailable distinguishes temporary failures from errors in a query.
 func TestUnavailable(t *testing.T) {
 	t.Parallel()
 	for code, passes := range map[string]bool{

@@ -1,7 +1,7 @@
 package store
 
-// Migrations is for tests of migrating.
+// Migrations is for the tests of migrations.
 var Migrations = migrations
 
-// MigrationLock is the key of what Migrate holds.
+// MigrationLock is the key of the lock that Migrate holds.
 const MigrationLock = migrationLock

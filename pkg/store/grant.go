@@ -10,8 +10,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
-// grant gives the group roles their rights on a schema, where they exist: the
-// writer changes rows, the reader selects. Neither can create anything.
+// grant gives existing group roles their rights on a schema: the writer changes rows, the reader
+// selects. Neither can create anything.
 func grant(ctx context.Context, conn *pgx.Conn, schema string) error {
 	s := pgx.Identifier{schema}.Sanitize()
 	for role, rights := range map[string][]string{
@@ -19,7 +19,7 @@ func grant(ctx context.Context, conn *pgx.Conn, schema string) error {
 			"GRANT USAGE ON SCHEMA " + s + " TO " + writerRole,
 			"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA " + s + " TO " + writerRole,
 			"GRANT USAGE ON ALL SEQUENCES IN SCHEMA " + s + " TO " + writerRole,
-			// Which version the schema has is the owner's to say.
+			// Only the owner sets the schema's version.
 			"REVOKE INSERT, UPDATE, DELETE ON " + s + "." + migrationsTable + " FROM " + writerRole,
 		},
 		readerRole: {
@@ -43,16 +43,16 @@ func grant(ctx context.Context, conn *pgx.Conn, schema string) error {
 	return nil
 }
 
-// CreateRoles creates the group roles of writers and readers, where they do
-// not exist, and makes the login roles members. It needs a superuser or a role
-// that may create roles; deployments do the same in deploy/postgres/roles.sql.
+// CreateRoles creates missing group roles of writers and readers, and makes the login roles their
+// members. It needs a superuser or a role that may create roles; deployments do the same in
+// deploy/postgres/roles.sql.
 func CreateRoles(ctx context.Context, o Options, writer, reader string) error {
 	return pg.Do(ctx, o, pg.Owning, func(conn *pgx.Conn) error {
 		if err := lock(ctx, conn, migrationLock, slog.New(slog.DiscardHandler)); err != nil {
 			return err
 		}
-		// With the connection it would end too, but only when the server notices, and
-		// the migration that comes next would wait for it.
+		// The lock would also end with the connection, but only when the server notices, and the
+		// next migration would wait for that.
 		defer func() { _, _ = conn.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", migrationLock) }()
 		for group, member := range map[string]string{writerRole: writer, readerRole: reader} {
 			var exists bool

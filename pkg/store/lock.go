@@ -12,19 +12,18 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// migrationLock is the key of an advisory lock of the database that everything
-// that creates holds: schemas, migrations, rights.
+// migrationLock is the key of the database's advisory lock for everything that creates objects:
+// schemas, migrations, rights.
 const migrationLock = 0x7461_6773_7472
 
 const (
-	// migrationLockWait bounds the wait for it. Who waits longer does so for a
-	// migration that takes its time, or for one that left its lock to a pooler.
+	// migrationLockWait bounds the wait for it. A longer wait means that a migration takes long, or
+	// that one left its lock to a pooler.
 	migrationLockWait  = 15 * time.Second
 	migrationLockPause = 200 * time.Millisecond
 )
 
-// lock takes an advisory lock for as long as the connection lives. The error says who
-// has it.
+// lock takes an advisory lock for the life of the connection. The error names the holder.
 func lock(ctx context.Context, conn *pgx.Conn, key int64, logger *slog.Logger) error {
 	wait, cancel := context.WithTimeout(ctx, migrationLockWait)
 	defer cancel()
@@ -55,7 +54,7 @@ func lock(ctx context.Context, conn *pgx.Conn, key int64, logger *slog.Logger) e
 	}
 }
 
-// lockHolder says who has an advisory lock. What this role may not see is left out.
+// lockHolder describes the holder of an advisory lock, as far as this role may see it.
 func lockHolder(ctx context.Context, conn *pgx.Conn, key int64) (string, error) {
 	rows, _ := conn.Query(ctx, `
 		SELECT l.pid, coalesce(a.usename, ''), coalesce(a.application_name, ''), coalesce(host(a.client_addr), ''),
@@ -85,8 +84,8 @@ func lockHolder(ctx context.Context, conn *pgx.Conn, key int64) (string, error) 
 	return strings.Join(holders, " and "), nil
 }
 
-// awaitLibrary waits until the lock of the library that runs the migrations is free,
-// for which that one would wait indefinitely.
+// awaitLibrary waits until the lock of the migration library is free, for which the library would
+// wait indefinitely.
 func awaitLibrary(ctx context.Context, conn *pgx.Conn, schema string, logger *slog.Logger) error {
 	id, err := database.GenerateAdvisoryLockId(conn.Config().Database, schema, migrationsTable)
 	if err != nil {

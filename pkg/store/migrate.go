@@ -31,21 +31,20 @@ const (
 	migrationsTable = "schema_migrations"
 	// migrationTimeout bounds a statement: some fill a table from a whole index.
 	migrationTimeout = 12 * time.Hour
-	// Migrations that need a lock for a moment give it up when they do not get it
-	// at once, so that readers are not kept waiting behind them.
+	// Migrations that need a lock briefly give up if they do not get it at once, so that readers do
+	// not queue behind them.
 	lockRetries    = 60
 	lockRetryPause = time.Second
-	// cutSeenWithin is how soon the server sees that it works for nobody any more.
+	// cutSeenWithin is how soon the server notices that the client is gone.
 	cutSeenWithin = time.Second
-	// writerRole and readerRole are the group roles that deploy/postgres
-	// creates; where they exist, Migrate gives them their rights.
+	// writerRole and readerRole are the group roles that deploy/postgres creates. Migrate grants
+	// their rights if they exist.
 	writerRole = "tagstream_writer"
 	readerRole = "tagstream_reader"
 )
 
-// Migrate creates the schema if need be and brings it to this program's
-// version, under a lock of the database, as the owner that o names. A run
-// that was killed half-way is taken up and finished.
+// Migrate creates the schema if it is missing and brings it to this program's version, under a lock
+// of the database, as the owner that o names. It finishes a run that was killed.
 func Migrate(ctx context.Context, o Options, logger *slog.Logger) error {
 	t, err := o.Target(pg.Owning)
 	if err != nil {
@@ -89,10 +88,9 @@ func Migrate(ctx context.Context, o Options, logger *slog.Logger) error {
 	return nil
 }
 
-// up runs what is missing. It has a connection of its own: one on which a
-// migration failed stays in that one's transaction and is good for nothing. The
-// library knows no context: where ctx ends, the connection is cut, which the server
-// looks for while it works.
+// up runs the missing migrations. It uses a separate connection, since one on which a migration
+// failed stays in the failed transaction. The library has no context: when ctx ends, the connection
+// is cut, which the server notices while it works.
 func up(ctx context.Context, t pg.Target) error {
 	t.Settings = append(slices.Clone(t.Settings), pg.Set("client_connection_check_interval", pg.Millis(cutSeenWithin)))
 	conn := t.Config.ConnConfig.Copy()
@@ -131,13 +129,12 @@ func up(ctx context.Context, t pg.Target) error {
 	case version > SchemaVersion && dirty:
 		return fmt.Errorf("a newer program's migration %d is unfinished; run that program's", version)
 	case version > SchemaVersion:
-		// A newer program migrated already. It left the schema usable for this
-		// one, see docs/operations.md on upgrades.
+		// A newer program migrated already. It left the schema usable for this one, see
+		// docs/operations.md on upgrades.
 		return nil
 	case dirty:
-		// The run before was killed inside migration number version. Each one
-		// is a transaction whose statements can run twice, so whether it took
-		// effect does not matter: do it again.
+		// The previous run was killed inside migration number version. Each one is a transaction
+		// whose statements can run twice, so whether it took effect does not matter: run it again.
 		before := database.NilVersion
 		if prev, err := src.Prev(version); err == nil {
 			before = int(prev)
@@ -161,8 +158,8 @@ func lockTaken(err error) bool {
 	return pg.IsCode(err, "55P03")
 }
 
-// EnsureMigrated migrates where the schema is not current, if o's role may. It
-// returns ErrNotMigrated where it may not.
+// EnsureMigrated migrates an outdated schema if o's role may. If it may not, it returns
+// ErrNotMigrated.
 func EnsureMigrated(ctx context.Context, o Options, logger *slog.Logger) error {
 	current, err := IsMigrated(ctx, o)
 	if err != nil || current {
@@ -175,7 +172,7 @@ func EnsureMigrated(ctx context.Context, o Options, logger *slog.Logger) error {
 	return err
 }
 
-// IsMigrated reports whether the schema is there and knows what this program does.
+// IsMigrated reports whether the schema exists in a version that this program can use.
 func IsMigrated(ctx context.Context, o Options) (bool, error) {
 	var version int
 	var dirty bool

@@ -14,7 +14,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
-// TestDeclaredPooler is for a pooler that hides behind the server's own numbers.
+// TestDeclaredPooler is about a pooler that passes on the server's own process numbers.
 func TestDeclaredPooler(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -34,8 +34,7 @@ func TestDeclaredPooler(t *testing.T) {
 	}
 }
 
-// TestMigrationLockIsNamed leaves the lock of migrations to a pooler, as a program
-// that ended does.
+// TestMigrationLockIsNamed leaves the migration lock to a pooler, like a program that ended.
 func TestMigrationLockIsNamed(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}

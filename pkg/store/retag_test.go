@@ -20,8 +20,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
-// olderTags are tags of post number i as programs stored them that kept invisible
-// characters. Every post has the first one or a look-alike.
+// olderTags returns the tags of post number i as stored by programs that kept invisible characters.
+// Every post has the first one or a look-alike.
 func olderTags(i int) []string {
 	first := []string{"art", "a\u00adrt", "\u200bart"}[i%3]
 	switch {
@@ -33,8 +33,8 @@ func olderTags(i int) []string {
 	return []string{first}
 }
 
-// TestRetag: an index that an older program wrote becomes, step by step, what one is
-// that was rebuilt, whatever reads it meanwhile and however often the indexer begins again.
+// TestRetag: an index that an older program wrote is converted step by step to what a rebuild
+// makes, while it is read and however often the indexer restarts.
 func TestRetag(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -51,7 +51,7 @@ func TestRetag(t *testing.T) {
 	const posts = 2500
 	fill := func(w *write.Writer, form func([]string) []string) {
 		storetest.SeedPosts(t, w, storetest.Seed{Posts: posts, Second: func(i int) int { return i }, Tags: func(i int) []string { return form(olderTags(i)) }})
-		// And one that has no tag by now, in an account that is hidden.
+		// And one without any tag now, in a hidden account.
 		hidden := &write.Account{DID: "did:plc:hidden", State: store.Hidden, Seq: 1}
 		c := write.Changes{Accounts: []*write.Account{hidden}}
 		for i, tags := range [][]string{{"s\u00adecret"}, {"\u200b"}} {
@@ -78,7 +78,7 @@ func TestRetag(t *testing.T) {
 	clean()
 	downTo(t, pool, 6)
 	require.NoError(t, store.Migrate(t.Context(), o, storetest.Quiet))
-	// A comparison waits for the end of it.
+	// A comparison waits for the end of the conversion.
 	compared := make(chan check.Findings, 1)
 	go func() {
 		f, err := check.New(o).Compare(context.WithoutCancel(t.Context()), store.Live, store.Rebuilding, nil)
@@ -88,8 +88,8 @@ func TestRetag(t *testing.T) {
 		compared <- f
 	}()
 
-	// Anyone who asks for all the look-alikes, as an API of either version may, gets every
-	// post, in order.
+	// Readers that ask for all the look-alikes, as an API of either version may, get every post, in
+	// order.
 	reader := storetest.Reader(t, o)
 	reading, stop := context.WithCancel(t.Context())
 	var readers sync.WaitGroup
@@ -128,7 +128,7 @@ func TestRetag(t *testing.T) {
 	require.Equal(t, 3, steps, "in pieces")
 	require.Equal(t, check.Findings{}, <-compared)
 
-	// The one that left the index keeps older events of it out.
+	// The removed post keeps its older events out of the index.
 	var rev string
 	require.NoError(t, pool.QueryRow(t.Context(), `SELECT rev FROM tagstream.removed_posts WHERE rkey = 'hidden1'`).Scan(&rev))
 	require.Equal(t, "3abcdefghijkl", rev)
@@ -154,7 +154,7 @@ func TestRetagNothing(t *testing.T) {
 	require.False(t, w.Retagging())
 }
 
-// TestRetagFenced: who lost the lease rewrites nothing.
+// TestRetagFenced: a writer that lost the lease rewrites nothing.
 func TestRetagFenced(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)

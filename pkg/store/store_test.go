@@ -40,13 +40,11 @@ func TestMigrateTwiceAndAtOnce(t *testing.T) {
 	}
 }
 
-// A run that was killed leaves its number marked dirty, with or without the
-// work done.
-// A migration that was killed half-way is dirty, and its work was either all
-// done or none of it.
+// A migration that was killed half-way leaves its number marked dirty. Its work was either all done
+// or not done at all.
 //
-// Invariant: the next run finishes a migration that was killed, and an older program does not
-// touch the migration of a newer one. See also TestMigrationsAreTransactions and
+// Invariant: the next run finishes a migration that was killed, and an older program does not touch
+// the migration of a newer one. See also TestMigrationsAreTransactions and
 // TestOlderProgramLeavesANewerRunAlone.
 func TestMigrateAfterAKill(t *testing.T) {
 	t.Parallel()
@@ -73,8 +71,8 @@ func TestMigrateAfterAKill(t *testing.T) {
 	}
 }
 
-// TestMigrateEndsWithItsContext: a migration that waits, or works for hours, is left
-// where it is.
+// TestMigrateEndsWithItsContext: a migration that waits, or works for hours, stops when its context
+// ends.
 func TestMigrateEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -128,7 +126,7 @@ func TestReaderCannotWrite(t *testing.T) {
 		})
 	}
 
-	// The writer's role is enough to index, and says what it lacks otherwise.
+	// The writer's role is enough to index; errors say which right is missing.
 	w := storetest.Writer(t, store.Options{URL: writer.URL}, "w")
 	_, err := w.Acquire(t.Context())
 	require.NoError(t, err)
@@ -136,7 +134,7 @@ func TestReaderCannotWrite(t *testing.T) {
 	require.NoError(t, write.NewOwner(o).Drop(t.Context(), store.Rebuilding))
 }
 
-// An older program that meets a newer one's unfinished migration leaves it alone.
+// An older program leaves a newer one's unfinished migration alone.
 func TestOlderProgramLeavesANewerRunAlone(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)

@@ -16,11 +16,11 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
-// TestFillTraits: an index that an older program wrote learns the traits of its posts step by step,
-// however often the indexer restarts and whatever arrives. Until it is done, what needs
-// them is refused, and nothing else is.
+// TestFillTraits: an index that an older program wrote gets the traits of its posts step by step,
+// however often the indexer restarts and whatever arrives. Until that is done, queries that need
+// traits are refused, and no others.
 //
-// Invariant: a filter by media or self-labels gives all that it should, or is refused.
+// Invariant: a filter by media or self-labels returns everything that it should, or is refused.
 func TestFillTraits(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -58,7 +58,7 @@ func TestFillTraits(t *testing.T) {
 		_, err = w.Acquire(t.Context())
 		require.NoError(t, err)
 		require.True(t, w.Filling() && w.Sweeping())
-		// A post below where it has come to is edited: it has its traits already.
+		// A post below the current step is edited: it has its traits already.
 		edited := *all[len(all)-1-steps]
 		edited.Rev, edited.Record = "3zzzzzzzzzzzz", []byte(record(0))
 		require.NoError(t, w.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {

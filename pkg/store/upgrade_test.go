@@ -24,10 +24,9 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
-// recorded are the statements of the API that knew no later version of the
-// schema than the key, as it sent them: those of version 1 are from commit
-// 24a67b5. A release that is followed by a migration is added here, with its
-// statements copied, not called: what runs out there does not change.
+// recorded are the statements of the API whose newest known schema version is the key, as it sent
+// them: those of version 1 are from commit 24a67b5. A release that is followed by a migration is
+// added here, with its statements copied, not called: released programs do not change.
 var recorded = map[int][]oldStatement{
 	1: {
 		{"status", `
@@ -50,17 +49,15 @@ var recorded = map[int][]oldStatement{
 	},
 }
 
-// oldStatement is one of an old API's, and how many rows it gets from the
-// index of this test.
+// oldStatement is a statement of an old API, and how many rows it returns from this test's index.
 type oldStatement struct {
 	name, sql string
 	args      []any
 	rows      int
 }
 
-// inTheWay are what somebody else does while a migration comes, one for each, so
-// that it has to wait: for an old API's long read where it changes tables, for
-// an indexer's transaction where it changes rows.
+// inTheWay are the locks that each migration meets, so that it must wait: an old API's long read if
+// the migration changes tables, an indexer's transaction if it changes rows.
 var inTheWay = map[int]string{
 	2:  "SELECT FROM tagstream.posts, tagstream.tags, tagstream.checkpoint, tagstream.heartbeat LIMIT 1",
 	3:  "SELECT FROM tagstream.checkpoint FOR UPDATE",
@@ -76,11 +73,11 @@ var inTheWay = map[int]string{
 	15: "SELECT FROM tagstream.checkpoint LIMIT 1",
 }
 
-// TestOldAPIServesWhileMigrating: the API of each older version answers every
-// request while each later migration runs, waits for somebody, and is done.
+// TestOldAPIServesWhileMigrating: the API of each older version answers every request while each
+// later migration waits, runs, and is done.
 //
-// Invariant: the API of the previous version answers every request while a migration waits,
-// runs, and is done; a migration that gives up a lock is tried again. See also
+// Invariant: the API of the previous version answers every request while a migration waits, runs,
+// and is done; a migration that gives up a lock is retried. See also
 // TestMigrationsTakeLocksInOrder.
 func TestOldAPIServesWhileMigrating(t *testing.T) {
 	t.Parallel()
@@ -98,7 +95,7 @@ func TestOldAPIServesWhileMigrating(t *testing.T) {
 	}
 }
 
-// migrations are the numbers of all migrations, in order.
+// migrations returns the numbers of all migrations, in order.
 func migrations(t *testing.T) (numbers []int) {
 	t.Helper()
 	files, err := fs.Glob(store.Migrations, "migrations/*.up.sql")
@@ -112,7 +109,7 @@ func migrations(t *testing.T) (numbers []int) {
 	return numbers
 }
 
-// downTo undoes in the live schema what is newer than a version.
+// downTo undoes everything in the live schema that is newer than a version.
 func downTo(t *testing.T, owner *pgxpool.Pool, version int) {
 	t.Helper()
 	for _, n := range slices.Backward(migrations(t)) {
@@ -131,7 +128,7 @@ func downTo(t *testing.T, owner *pgxpool.Pool, version int) {
 	}
 }
 
-// serveWhileMigrating runs a migration and those behind it.
+// serveWhileMigrating runs a migration and those after it.
 func serveWhileMigrating(t *testing.T, statements []oldStatement, migration int, blocker string) {
 	db := pgtest.Database(t)
 	o := store.Options{URL: db.URL}
@@ -143,7 +140,7 @@ func serveWhileMigrating(t *testing.T, statements []oldStatement, migration int,
 	owner := pgtest.Pool(t, o.URL)
 	downTo(t, owner, migration-1)
 
-	// The old API, its connections and prepared statements kept throughout.
+	// The old API, with its connections and prepared statements throughout.
 	api := oldAPI(t, reader.URL)
 	var rounds atomic.Int64
 	serving, stop := context.WithCancel(t.Context())
@@ -164,7 +161,7 @@ func serveWhileMigrating(t *testing.T, statements []oldStatement, migration int,
 	defer stop()
 	another := func(what string) {
 		t.Helper()
-		// Two workers: after three more rounds, one has begun and ended in between.
+		// Two workers: after three more rounds, at least one round has begun and ended in between.
 		from := rounds.Load()
 		poll.Until(t, patience, func() (bool, string) {
 			select {
@@ -199,7 +196,7 @@ func serveWhileMigrating(t *testing.T, statements []oldStatement, migration int,
 	require.NoError(t, <-migrated)
 	another("after the migration")
 
-	// The present API, too.
+	// The current API, too.
 	_, err = storetest.Reader(t, store.Options{URL: reader.URL}).Status(t.Context())
 	require.NoError(t, err)
 }
@@ -224,8 +221,8 @@ func oldAPI(t *testing.T, url string) *pgxpool.Pool {
 	return pool
 }
 
-// askAll asks each statement and checks how many rows come, and that the posts
-// among them are whole.
+// askAll runs each statement and checks the number of rows, and that the posts among them are
+// complete.
 func askAll(ctx context.Context, api *pgxpool.Pool, statements []oldStatement) error {
 	for _, s := range statements {
 		rows, err := api.Query(ctx, s.sql, s.args...)
@@ -258,8 +255,8 @@ func askAll(ctx context.Context, api *pgxpool.Pool, statements []oldStatement) e
 	return nil
 }
 
-// TestMigrationsAreTransactions: each is one, so that a kill inside leaves all of
-// it or nothing; TestMigrateAfterAKill takes up both.
+// TestMigrationsAreTransactions: each migration is one transaction, so that a kill inside leaves
+// all of it or nothing; TestMigrateAfterAKill continues after both.
 func TestMigrationsAreTransactions(t *testing.T) {
 	t.Parallel()
 	files, err := fs.Glob(store.Migrations, "migrations/*.up.sql")
@@ -287,8 +284,8 @@ func TestMigrationsAreTransactions(t *testing.T) {
 	}
 }
 
-// TestMigrationsTakeLocksInOrder: an indexer holds the checkpoint's row and goes on to
-// the tables. A migration that waits for the row must not have one of those already.
+// TestMigrationsTakeLocksInOrder: an indexer holds the checkpoint's row before it locks tables. A
+// migration that waits for the row must not hold one of those tables.
 func TestMigrationsTakeLocksInOrder(t *testing.T) {
 	t.Parallel()
 	for _, version := range migrations(t)[1:] {
@@ -317,8 +314,8 @@ func TestMigrationsTakeLocksInOrder(t *testing.T) {
 	}
 }
 
-// holdCheckpoint holds the checkpoint's row as an indexer's transaction does, until
-// the function that it returns is called.
+// holdCheckpoint holds the checkpoint's row like an indexer's transaction, until the returned
+// function is called.
 func holdCheckpoint(t *testing.T, pool *pgxpool.Pool) (free func()) {
 	t.Helper()
 	tx, err := pool.Begin(t.Context())

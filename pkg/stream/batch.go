@@ -36,7 +36,7 @@ const errCodeIncomplete jetstream.ErrorCode = 10176
 // of a full disk.
 var errNotStaged = errors.New("the server cannot stage a batch")
 
-var errBadAnswer = errors.New("the server's answer is not that to a batch")
+var errBadAnswer = errors.New("the server's answer is not an answer to a batch")
 
 // publishBatch stores msgs, two or more, whole or not at all, and returns the sequence number of
 // the last one. The client library's own version ignores ctx.

@@ -182,7 +182,7 @@ func deadLetterSeq(subject string) (uint64, bool) {
 func deadLetterFrom(msg *jetstream.RawStreamMsg) (DeadLetter, error) {
 	seq, ok := deadLetterSeq(msg.Subject)
 	if !ok {
-		return DeadLetter{}, fmt.Errorf("read message %d of %s: subject %q is no dead letter's", msg.Sequence, DeadLetters, msg.Subject)
+		return DeadLetter{}, fmt.Errorf("read message %d of %s: subject %q is not that of a dead letter", msg.Sequence, DeadLetters, msg.Subject)
 	}
 	d := DeadLetter{
 		Seq: seq, Reason: msg.Header.Get(deadReasonHeader), Error: msg.Header.Get(deadErrorHeader), At: msg.Time.UTC(), Payload: msg.Data,

@@ -33,7 +33,7 @@ func PutPosition(ctx context.Context, js jetstream.JetStream, p event.Position) 
 		_, err = kv.Put(ctx, positionKey, data)
 	}
 	if err != nil {
-		return fmt.Errorf("keep the position %d of %s: %w", p.Seq, p.Host, err)
+		return fmt.Errorf("store the position %d of %s: %w", p.Seq, p.Host, err)
 	}
 	return nil
 }

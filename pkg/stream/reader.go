@@ -286,7 +286,7 @@ func (r *Reader) await(ctx context.Context, it jetstream.MessagesContext, next u
 		cancel()
 		if err == nil && st.Last >= next {
 			if owed {
-				return nil, fmt.Errorf("read %s at %d: the consumer stands still", Posts, next)
+				return nil, fmt.Errorf("read %s at %d: the consumer is stalled", Posts, next)
 			}
 			owed = true
 		}

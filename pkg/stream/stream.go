@@ -84,7 +84,7 @@ type Storage struct {
 func GetStorage(ctx context.Context, js jetstream.JetStream) (Storage, error) {
 	a, err := js.AccountInfo(ctx)
 	if err != nil {
-		return Storage{}, fmt.Errorf("look up what the streams take: %w", err)
+		return Storage{}, fmt.Errorf("look up the disk usage of the streams: %w", err)
 	}
 	return Storage{Bytes: a.Store, Limit: max(a.Limits.MaxStore, 0)}, nil
 }

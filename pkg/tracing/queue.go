@@ -59,13 +59,13 @@ func (e queueExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnl
 	if err != nil {
 		q.failed.Add(float64(len(spans)))
 		if !q.failing.Swap(true) {
-			q.logger.Warn("the collector does not take spans; they are lost, nothing else is", "err", err)
+			q.logger.Warn("the collector rejects spans; they are lost, nothing else is affected", "err", err)
 		}
 		return nil
 	}
 	q.exported.Add(float64(len(spans)))
 	if q.failing.Swap(false) {
-		q.logger.Info("the collector takes spans again")
+		q.logger.Info("the collector accepts spans again")
 	}
 	return nil
 }

@@ -85,7 +85,7 @@ func (f *feedsFile) watch(ctx context.Context, logger *slog.Logger, use func(*ht
 		switch {
 		case err != nil && err.Error() != said:
 			said = err.Error()
-			logger.Error("the feeds file is not usable: the feeds stay unchanged", "err", err)
+			logger.Error("the feeds file is invalid: the feeds stay unchanged", "err", err)
 		case changed:
 			said = ""
 			use(f.now)

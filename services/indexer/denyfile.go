@@ -64,7 +64,7 @@ func (f *denyFile) changed() bool {
 		}
 	case err.Error() != f.said:
 		f.said = err.Error()
-		f.log.Error("the deny file is not usable: what it said before stays", "err", err)
+		f.log.Error("the deny file is invalid: its last valid version stays in effect", "err", err)
 	}
 	return changed
 }
@@ -125,14 +125,14 @@ func parseDeny(data []byte) (apply.Deny, error) {
 	}
 	for _, n := range raw.Accounts {
 		if n.Kind != yaml.ScalarNode || !event.ValidDID(n.Value) {
-			return out, fmt.Errorf("line %d: %q is no DID such as did:plc:ewvi7nxzyoun6zhxrhs64oiz", n.Line, n.Value)
+			return out, fmt.Errorf("line %d: %q is not a DID such as did:plc:ewvi7nxzyoun6zhxrhs64oiz", n.Line, n.Value)
 		}
 		out.Accounts = append(out.Accounts, n.Value)
 	}
 	for _, n := range raw.Tags {
 		tag, err := event.NormalizeTag(n.Value)
 		if n.Kind != yaml.ScalarNode || n.Tag == "!!null" || err != nil {
-			return out, fmt.Errorf("line %d: no tag; one with a # before it needs quotes", n.Line)
+			return out, fmt.Errorf("line %d: not a tag; a tag with a leading # needs quotes", n.Line)
 		}
 		out.Tags = append(out.Tags, tag)
 	}

@@ -30,13 +30,13 @@ func TestParseDeny(t *testing.T) {
 		require.Equal(t, want, got, text)
 	}
 	for text, says := range map[string]string{
-		"accounts: [alice.example]":   "line 1: \"alice.example\" is no DID",
+		"accounts: [alice.example]":   "line 1: \"alice.example\" is not a DID",
 		"accounts:\n- did:plc:a\n- x": "line 3",
 		"accounts: did:plc:a":         "line 1",
 		"accounts: [{a: b}]":          "line 1",
-		"tags:\n- #art":               "line 2: no tag",
-		"tags: ['  ']":                "line 1: no tag",
-		"tags: [[a]]":                 "line 1: no tag",
+		"tags:\n- #art":               "line 2: not a tag",
+		"tags: ['  ']":                "line 1: not a tag",
+		"tags: [[a]]":                 "line 1: not a tag",
 		"tag: [art]":                  "line 1",
 		"did:plc:a":                   "line 1",
 		"tags: [" + strings.Repeat("a,", 1001) + "]": "more than",

@@ -60,13 +60,13 @@ func (s *Service) runJobs(ctx context.Context, to *forward.Past) {
 		case jobs.Reconcile:
 			summary, detail, err = s.reconcile(ctx, j, run, to)
 		default:
-			err = fmt.Errorf("no program of this version does a %q", j.Kind)
+			err = fmt.Errorf("this version cannot run the job %q", j.Kind)
 		}
 		switch {
 		case err == nil:
 			detail = "complete: " + detail
 		case ctx.Err() != nil && !errors.Is(err, jobs.ErrStopped):
-			detail = "interrupted: the next ingest that leads continues it"
+			detail = "interrupted: the next leading ingest continues it"
 		default:
 			detail = fmt.Sprintf("not complete: %s: %v", detail, err)
 		}

@@ -71,5 +71,5 @@ func (l *logbook) store(ctx context.Context, e stream.LogEntry) {
 		}
 	}
 	l.metrics.logDropped.Inc()
-	l.logger.Debug("an entry of the ingest log is lost", "what", e.What, "err", err)
+	l.logger.Debug("lost an entry of the ingest log", "what", e.What, "err", err)
 }

@@ -73,7 +73,7 @@ func (s *Service) begin(ctx context.Context, kind jobs.Kind, request any, bad er
 }
 
 // errBody is the error for an unreadable body.
-var errBody = errors.New("the body is not the JSON of a request")
+var errBody = errors.New("the body is not a valid JSON request")
 
 func body(r *http.Request, into any) error {
 	d := json.NewDecoder(r.Body)

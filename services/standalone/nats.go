@@ -91,7 +91,7 @@ func (e *embedded) watchRoom(ctx context.Context, every time.Duration, changed f
 			continue
 		}
 		if err == nil && has < natsAgain {
-			err = fmt.Errorf("the disk of the data directory is full: the stream takes nothing until %d bytes are available, %d are", natsAgain, has)
+			err = fmt.Errorf("the disk of the data directory is full: the stream accepts nothing until %d bytes are available; %d are", natsAgain, has)
 		}
 		if err == nil {
 			err = e.reopen()
@@ -111,7 +111,7 @@ func (e *embedded) reopen() error {
 		e.full.Store(true) // the next look tries again
 		return fmt.Errorf("open the streams again: %w", err)
 	}
-	e.logger.Info("the disk has room again; the stream takes writes", "service", "nats")
+	e.logger.Info("the disk has room again; the stream accepts writes", "service", "nats")
 	return nil
 }
 

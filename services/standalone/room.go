@@ -37,7 +37,7 @@ func checkRoom(cfg Config, free func(dir string) (uint64, error)) error {
 	}
 	has, err := free(cfg.DataDir)
 	if err != nil {
-		return fmt.Errorf("look at the room for the data directory (TAGSTREAM_DATA_DIR): %w", err)
+		return fmt.Errorf("check the free space for the data directory (TAGSTREAM_DATA_DIR): %w", err)
 	}
 	if has < need {
 		return fmt.Errorf("the data directory (TAGSTREAM_DATA_DIR) is on a disk with %w: %d bytes are needed to start, %d are available", errNoRoom, need, has)

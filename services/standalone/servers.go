@@ -30,24 +30,24 @@ func serversFile(dir string) string { return filepath.Join(dir, "servers.json") 
 func (s servers) write(dir string) error {
 	data, err := json.Marshal(s)
 	if err != nil {
-		return fmt.Errorf("write where the servers are: %w", err)
+		return fmt.Errorf("write the addresses of the servers: %w", err)
 	}
 	next := serversFile(dir) + ".new" // whole or not at all
 	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("write where the servers are: %w", err)
+		return fmt.Errorf("write the addresses of the servers: %w", err)
 	}
 	if err := os.WriteFile(next, data, 0o600); err != nil {
-		return fmt.Errorf("write where the servers are: %w", err)
+		return fmt.Errorf("write the addresses of the servers: %w", err)
 	}
 	if err := os.Rename(next, serversFile(dir)); err != nil {
-		return fmt.Errorf("write where the servers are: %w", err)
+		return fmt.Errorf("write the addresses of the servers: %w", err)
 	}
 	return nil
 }
 
 func (servers) remove(dir string) error {
 	if err := os.Remove(serversFile(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove where the servers are: %w", err)
+		return fmt.Errorf("remove the addresses of the servers: %w", err)
 	}
 	return nil
 }
@@ -68,7 +68,7 @@ func (dir Servers) read() (s servers, err error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return s, fmt.Errorf("no bin/tagstream runs on the data directory %s (TAGSTREAM_DATA_DIR), and no setting names another server", dir)
 	case err != nil:
-		return s, fmt.Errorf("read where the servers of bin/tagstream are: %w", err)
+		return s, fmt.Errorf("read the addresses of bin/tagstream's servers: %w", err)
 	}
 	return s, nil
 }

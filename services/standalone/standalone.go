@@ -272,7 +272,7 @@ func (p *pipeline) run(ctx context.Context, ready func(string)) error {
 		case <-apiPart.done:
 		case <-p.postgres:
 			p.logger.Error("the private Postgres ended", "err", p.pgErr())
-			err = fmt.Errorf("the private Postgres ended; a new start recovers it, %s tells why",
+			err = fmt.Errorf("the private Postgres ended; the next start recovers it, %s says why",
 				filepath.Join(p.cfg.DataDir, "postgres", "postgres.log"))
 		}
 		break

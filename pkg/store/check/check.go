@@ -14,42 +14,42 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
-// MaxFindings is how many findings are counted before a verification ends.
+// MaxFindings is the number of findings at which a verification stops.
 const MaxFindings = 1000
 
 const (
 	// sliceTime is how long a verification reads in one snapshot.
 	sliceTime = 10 * time.Second
-	// openPatience is how long it waits for the end of sweeps, or for a checkpoint that is
-	// held, and openPause the pause between two looks.
+	// openPatience bounds the wait for the end of sweeps, or for a held checkpoint; openPause is
+	// the pause between two attempts.
 	openPatience = time.Minute
 	openPause    = 200 * time.Millisecond
 )
 
-// errEnough ends a verification that has found enough.
+// errEnough ends a verification that has enough findings.
 var errEnough = errors.New("enough")
 
-// ErrNotAligned is returned by Verifier.Compare for indexes that are not at the same
-// checkpoint: they are bound to differ.
+// ErrNotAligned is returned by Verifier.Compare for indexes with different checkpoints: they must
+// differ.
 var ErrNotAligned = errors.New("the two indexes are not at the same message of the stream")
 
-// ErrSweeping is returned by Verifier for an index in which accounts are being
-// swept all the time: it does not agree with itself until that is over. Compare also
-// returns it while stored tags are brought into their present form.
+// ErrSweeping is returned by Verifier for an index in which accounts are constantly being swept:
+// until that is over it is not consistent. Compare also returns it while stored tags are converted
+// to their current form.
 var ErrSweeping = errors.New("an account of very many posts is being hidden, shown or erased, or stored tags are being rewritten")
 
-// ErrUnlisted is returned by Verifier for an index that is being rebuilt and lists no posts yet.
+// ErrUnlisted is returned by Verifier for an index that is being rebuilt and has no lists yet.
 var ErrUnlisted = errors.New("the index is being rebuilt: its lists are made at the end")
 
-// Findings are what a verification found to be wrong.
+// Findings are the errors that a verification found.
 type Findings struct {
-	// First is a sentence on the first one, "" where there are none.
+	// First describes the first one, "" if there are none.
 	First string
-	// N is how many there are; MaxFindings says that there may be more.
+	// N is their number; MaxFindings means that there may be more.
 	N int
 }
 
-// String says all of it in one sentence.
+// String describes all of it in one sentence.
 func (f Findings) String() string {
 	switch {
 	case f.N == 0:
@@ -62,7 +62,7 @@ func (f Findings) String() string {
 	return fmt.Sprintf("%s (and %d more)", f.First, f.N-1)
 }
 
-// add counts a finding. The error is errEnough where that makes it enough.
+// add counts a finding. The error is errEnough if that was the last one to count.
 func (f *Findings) add(format string, args ...any) error {
 	if f.N++; f.N == 1 {
 		f.First = fmt.Sprintf(format, args...)
@@ -74,29 +74,28 @@ func (f *Findings) add(format string, args ...any) error {
 }
 
 // Verifier checks whole indexes while they are being written and read. It needs the right to
-// select, and reads everything, in pieces: its memory is bounded, its time is not.
+// select, and reads everything in pieces: its memory is bounded, its time is not.
 //
-// It reads in slices, each a snapshot of some seconds, so that rows that change all the time
-// do not pile up their former versions until its end. What is in one piece is compared at one
-// moment: a range of posts, of accounts, of listings, the counts of some tags.
+// It reads in slices, each a snapshot of some seconds, so that old versions of constantly changing
+// rows do not pile up until its end. Each piece is compared at one moment: a range of posts, of
+// accounts, of listings, or the counts of some tags.
 type Verifier struct {
 	options store.Options
-	// Progress, if set, hears of rows read, of about how many.
+	// Progress, if set, receives the number of rows read and the approximate total.
 	Progress func(done, total uint64)
-	// Near, if set, brings Compare's second index near the first one's checkpoint before
-	// that is held and align brings it all the way.
+	// Near, if set, brings Compare's second index close to the first one's checkpoint, before that
+	// checkpoint is held and align brings it all the way.
 	Near func(ctx context.Context, seq uint64) error
 	// slice is how long a snapshot lasts.
 	slice time.Duration
 }
 
-// New returns a Verifier that connects with o for each thing it does.
+// New returns a Verifier that opens a connection with o for each task.
 func New(o store.Options) *Verifier { return &Verifier{options: o, slice: sliceTime} }
 
-// Check checks that the index in a schema agrees with itself: that exactly the
-// posts of active accounts are listed, under their tags and languages, and that
-// every count is that of what it counts. The error is ErrSweeping or the
-// database's.
+// Check checks that the index in a schema is consistent: exactly the posts of active accounts are
+// listed, under their tags and languages, and every count is correct. The error is ErrSweeping or
+// the database's.
 func (v *Verifier) Check(ctx context.Context, schema string) (Findings, error) {
 	r := &verification{Verifier: v}
 	r.x = r.inspect(schema)
@@ -104,14 +103,13 @@ func (v *Verifier) Check(ctx context.Context, schema string) (Findings, error) {
 	return r.findings, enough(err)
 }
 
-// Compare checks two indexes each by itself, and that they show the same: the
-// same posts at the same places in the same version, and the same state of
-// accounts. So everything that is made of these is the same, too: who sees
-// them, tags, languages, counts. Ids and stream sequences may differ, and what
-// is remembered of things that are gone.
+// Compare checks two indexes separately, and that they show the same: the same posts with the same
+// keys in the same version, and the same account states. Then everything derived from these is the
+// same, too: visibility, tags, languages, counts. Ids and stream sequences may differ, and so may
+// records of removed posts.
 //
-// Both have to be at the same checkpoint, whenever a slice begins. Where align is not nil,
-// a's is held and align called to bring b to it, as write.Owner.Switch does, with the right to
+// Both must be at the same checkpoint when a slice begins. If align is not nil, a's checkpoint is
+// held and align is called to bring b to it, as write.Owner.Switch does; that needs the right to
 // change rows. The error is ErrNotAligned, ErrSweeping, Near's, align's, or the database's.
 func (v *Verifier) Compare(ctx context.Context, a, b string, align func(ctx context.Context, seq uint64) error) (Findings, error) {
 	r := &verification{Verifier: v, align: align}
@@ -130,8 +128,8 @@ func (v *Verifier) Compare(ctx context.Context, a, b string, align func(ctx cont
 	return r.findings, enough(err)
 }
 
-// check does a piece of a verification, within one snapshot. done says that it was the last
-// of its kind. The next piece may be in another snapshot.
+// check does one piece of a verification, within one snapshot. done reports that it was the last of
+// its kind. The next piece may be in another snapshot.
 type check func(ctx context.Context) (done bool, err error)
 
 // verification is one run.
@@ -142,7 +140,7 @@ type verification struct {
 	findings Findings
 
 	done, total uint64
-	// How far posts and accounts were compared.
+	// How far posts and accounts have been compared.
 	nextPost event.Key
 	lastDID  string
 }
@@ -157,7 +155,7 @@ func (r *verification) step(rows int) {
 	}
 }
 
-// run does the steps, in as many slices as they take.
+// run runs the steps, in as many slices as necessary.
 func (r *verification) run(ctx context.Context, steps []check) error {
 	return r.connected(ctx, func(conn *pgx.Conn) error {
 		for deadline := time.Now().Add(openPatience); len(steps) > 0; {
@@ -228,7 +226,7 @@ func (r *verification) open(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// aligned calls then while a schema's checkpoint is held and the other one was brought to it.
+// aligned calls then while a schema's checkpoint is held and the other index was brought to it.
 func (r *verification) aligned(ctx context.Context, schema string, then func() error) error {
 	return pg.Do(ctx, r.options, pg.Writing, func(conn *pgx.Conn) error {
 		if r.Near != nil {
@@ -272,8 +270,8 @@ func (v *Verifier) connected(ctx context.Context, fn func(conn *pgx.Conn) error)
 	return pg.Do(ctx, v.options, pg.Reading, fn)
 }
 
-// snapshot runs fn on one unchanging state of the database, which is that of fn's first
-// statement. It reads as a reader does, by walks along indexes; but each may take its time.
+// snapshot runs fn on one unchanging state of the database, that of fn's first statement. It reads
+// like a reader, along indexes, but without a time limit.
 func snapshot(ctx context.Context, conn *pgx.Conn, fn func(tx pgx.Tx) error) error {
 	return pg.BeginFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
 		slices.Concat(pg.PooledSettings(conn), pg.PlannerSettings), fn)

@@ -16,8 +16,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
-// comparePosts compares the next piece of both indexes' posts, in the order of their keys,
-// and checks that they are listed as they should be. Where there is one index only, that.
+// comparePosts compares the next piece of both indexes' posts, in key order, and checks that they
+// are listed correctly. With only one index it does only the latter.
 func (r *verification) comparePosts(ctx context.Context) (done bool, err error) {
 	upTo, done := keys.Last, true
 	var pieces [2][]inspected
@@ -32,7 +32,7 @@ func (r *verification) comparePosts(ctx context.Context) (done bool, err error) 
 			}
 		}
 	}
-	// As far as both were read.
+	// Up to where both were read.
 	for i, x := range r.both() {
 		n := len(pieces[i])
 		for n > 0 && bytes.Compare(pieces[i][n-1].key[:], upTo[:]) > 0 {
@@ -65,7 +65,7 @@ func (r *verification) comparePosts(ctx context.Context) (done bool, err error) 
 	return done, nil
 }
 
-// both are the indexes there are.
+// both returns the existing indexes.
 func (r *verification) both() []*inspection {
 	if r.y == nil {
 		return []*inspection{r.x}
@@ -73,7 +73,7 @@ func (r *verification) both() []*inspection {
 	return []*inspection{r.x, r.y}
 }
 
-// only reports a post that is not at the same place in the other index.
+// only reports a post that is missing at that key in the other index.
 func (x *inspection) only(ctx context.Context, other *inspection, p *inspected) error {
 	if x.findings.N > 0 {
 		return x.findings.add("") // only the first one is told
@@ -93,7 +93,7 @@ func (x *inspection) only(ctx context.Context, other *inspection, p *inspected) 
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
-// samePosts reports the first thing in which two posts at one place differ.
+// samePosts reports the first difference between two posts with the same key.
 func samePosts(x, y *inspection, p, q *inspected) error {
 	for _, c := range []struct {
 		what   string
@@ -116,7 +116,7 @@ func samePosts(x, y *inspection, p, q *inspected) error {
 	return nil
 }
 
-// compareSyncs compares which account's repository each index waits for.
+// compareSyncs compares which account's #sync is open in each index.
 func (r *verification) compareSyncs(context.Context) (done bool, err error) {
 	x, y := r.x, r.y
 	switch {
@@ -128,8 +128,8 @@ func (r *verification) compareSyncs(context.Context) (done bool, err error) {
 	return true, err
 }
 
-// compareAccounts compares the states of the next piece of accounts. One without a row is as
-// one that is active: of some there is nothing to remember any more.
+// compareAccounts compares the states of the next piece of accounts. An account without a row
+// counts as active: the index keeps no row without information.
 func (r *verification) compareAccounts(ctx context.Context) (done bool, err error) {
 	names := map[store.State]string{store.Active: "active", store.Hidden: "hidden", store.Deleted: "deleted"}
 	upTo, done := "", true
@@ -164,7 +164,7 @@ func (r *verification) compareAccounts(ctx context.Context) (done bool, err erro
 		case s.state != t.state:
 			err = r.findings.add("account %s is %s in %s and %s in %s", did, names[s.state], r.x.schema, names[t.state], r.y.schema)
 		case s.host != "" && t.host != "" && (s.host != t.host || s.number != t.number):
-			// Which is not known of statuses of before this was kept.
+			// The host is unknown for statuses from before it was stored.
 			err = r.findings.add("account %s has the status that %s told as number %d in %s, and that of %s, number %d, in %s",
 				did, s.host, s.number, r.x.schema, t.host, t.number, r.y.schema)
 		case s.profileRev == t.profileRev && s.profile != t.profile:
@@ -185,15 +185,15 @@ type profile struct {
 	optedOut     bool
 }
 
-// accountState is zero for an account that an index does not know, which is shown.
+// accountState is zero for an account that an index does not know, which is visible.
 type accountState struct {
 	did   string
 	state store.State
-	// host told the state as its event number, "" where that is not known.
+	// host delivered the state as its event number, "" if unknown.
 	host   string
 	number int64
-	// profile and handle are hints of their revision and time: an index that did not know the
-	// account when they came has none.
+	// profile and handle are compared only if their revision and time are known: an index that did
+	// not know the account when they arrived has none.
 	profile    profile
 	profileRev string
 	handle     string
@@ -216,10 +216,10 @@ func (x *inspection) accounts(ctx context.Context, after string) ([]accountState
 	return accounts, nil
 }
 
-// Conflicts finds what index b shows otherwise than index a, though it knows of nothing
-// that is newer: posts that it lacks and nothing removed, former versions of posts, and
-// posts that a saw removed. What b was made from lacks what a was told then. It is for
-// indexes of different streams, which cannot be brought to the same message.
+// Conflicts finds differences between what index b shows and index a, unless b knows something
+// newer: posts that b lacks without a removal, former versions of posts, and posts that were
+// removed in a. It is for indexes of different streams, which cannot be brought to the same
+// message: b's stream may lack what a received.
 func (v *Verifier) Conflicts(ctx context.Context, a, b string) (Findings, error) {
 	var f Findings
 	err := v.connected(ctx, func(conn *pgx.Conn) error {
@@ -253,8 +253,7 @@ func (f *Findings) conflicts(ctx context.Context, tx pgx.Tx, a, b string) error 
 	return nil
 }
 
-// unremoved says in SQL that an index has nothing that keeps out post p, of its account
-// y.
+// unremoved returns the SQL condition that nothing in an index keeps out post p of account y.
 func unremoved(schema string) string {
 	return `(y.id IS NULL OR y.erased_rev < p.rev AND y.sync_rev <= p.rev)
 		AND NOT EXISTS (SELECT FROM ` + pg.Qualified(schema, "removed_posts") + ` r WHERE r.account_id = y.id AND r.rkey = p.rkey AND r.rev >= p.rev)`

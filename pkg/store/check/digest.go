@@ -16,18 +16,16 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/keys"
 )
 
-// Two indexes are compared by digests first, which Postgres makes where the rows are: of the posts
-// in a range of keys, and of the keys under a term. Only where one differs is everything read and
-// told apart.
+// Two indexes are compared by digests first, which Postgres computes: of the posts in a range of
+// keys, and of the keys under a term. Only if one differs is everything read and compared.
 //
-// Two indexes that agree may both be wrong. So the one that is not written at the time is also
-// checked by itself, again by digests: of what its posts ask to be listed, and
-// of what is listed.
+// Two indexes that agree may both be wrong. So the one that is not being written is also checked
+// separately, again by digests: of what its posts must be listed under, and of what is listed.
 
 // errDiffer ends a comparison by digests.
 var errDiffer = errors.New("a digest differs")
 
-// digestPosts is how many posts one digest is of.
+// digestPosts is the number of posts in one digest.
 const digestPosts = 20_000
 
 // digests is a comparison by digests.
@@ -36,8 +34,8 @@ type digests struct {
 	nextPost  event.Key
 	afterTerm map[*terming]string
 
-	// Of the index that is checked by itself: its checkpoint, how far its posts and terms were
-	// read, and what they ask for or list.
+	// State of the index that is checked separately: its checkpoint, how far its posts and terms
+	// were read, and what they require or list.
 	alone          *inspection
 	seq            int64
 	ownPost        event.Key
@@ -46,15 +44,15 @@ type digests struct {
 	seed           maphash.Seed
 }
 
-// listing is a digest of rows of post_tags or post_langs: their number, and the sum of a product
-// of hashes of term and key.
+// listing is a digest of rows of post_tags or post_langs: their number, and the sum of a product of
+// the hashes of term and key.
 type listing struct {
 	rows int64
 	sum  uint64
 }
 
-// compareDigests compares the two indexes of r, rows of posts and lists by digests. The error is
-// errDiffer where these differ, so that everything has to be read.
+// compareDigests compares the two indexes of r, posts and lists, by digests. The error is errDiffer
+// if these differ, so that everything must be read.
 func (r *verification) compareDigests(ctx context.Context) error {
 	d := &digests{verification: r, afterTerm: map[*terming]string{}}
 	steps := []check{d.comparePosts, d.compareTerms(byTag), d.compareTerms(byLang), r.compareAccounts, r.compareSyncs}
@@ -64,7 +62,7 @@ func (r *verification) compareDigests(ctx context.Context) error {
 	if err := r.run(ctx, steps); err != nil {
 		return err
 	}
-	// The one that is written is the live one.
+	// The live index is the one being written.
 	alone := &verification{Verifier: &Verifier{options: r.options, slice: r.slice}}
 	schema := r.y.schema
 	if schema == store.Live {
@@ -114,7 +112,7 @@ func (d *digests) comparePosts(ctx context.Context) (done bool, err error) {
 	return done, nil
 }
 
-// lastOf returns the last key of the posts that one digest is of, more false where there are fewer.
+// lastOf returns the last key of the posts in one digest; more is false if it has fewer.
 func (x *inspection) lastOf(ctx context.Context, from event.Key) (last event.Key, more bool, err error) {
 	err = x.tx.QueryRow(ctx, `SELECT key FROM `+x.table("posts")+` WHERE key >= $1 ORDER BY key OFFSET $2 LIMIT 1`, from, digestPosts-1).Scan((*[16]byte)(&last))
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -134,8 +132,8 @@ type termDigest struct {
 	sum        string
 }
 
-// termDigests returns the digests of the next terms by name. The error is errDiffer where a count is
-// not that of what it counts, or rows are of no term.
+// termDigests returns the digests of the next terms by name. The error is errDiffer if a count is
+// wrong, or rows belong to no term.
 func (x *inspection) termDigests(ctx context.Context, by *terming, after string) ([]termDigest, error) {
 	isHourly := "false"
 	if by == byTag {
@@ -160,7 +158,8 @@ func (x *inspection) termDigests(ctx context.Context, by *terming, after string)
 	return terms, nil
 }
 
-// strays reports whether rows are of no term: between the ids of two terms, or beyond all.
+// strays reports whether rows belong to no term: between the ids of two terms, or beyond all of
+// them.
 func (x *inspection) strays(ctx context.Context, by *terming) (strays bool, err error) {
 	err = x.tx.QueryRow(ctx, `
 		SELECT EXISTS (SELECT FROM (SELECT lag(id, 1, $1) OVER (ORDER BY id) AS before, id FROM `+x.table(by.terms)+`) AS t
@@ -221,7 +220,7 @@ func (d *digests) compareTerms(by *terming) check {
 	}
 }
 
-// unchanged says that the index that is checked by itself is that of before.
+// unchanged checks that the separately checked index has not changed.
 func (d *digests) unchanged() error {
 	if d.seq == 0 {
 		d.seq = d.alone.seq
@@ -232,7 +231,7 @@ func (d *digests) unchanged() error {
 	return nil
 }
 
-// readPosts adds up what the next range of posts asks to be listed, and checks the posts by
+// readPosts adds up what the next range of posts must be listed under, and checks the posts
 // themselves.
 func (d *digests) readPosts(ctx context.Context) (done bool, err error) {
 	if err := d.unchanged(); err != nil {
@@ -275,7 +274,7 @@ func (d *digests) want(by *terming, names []string, key int64) {
 	d.wanted[by] = w
 }
 
-// weigh is a hash of a term that cannot be predicted.
+// weigh returns an unpredictable hash of a term.
 func (d *digests) weigh(name string) uint64 { return maphash.String(d.seed, name) }
 
 // readTerms adds up what is listed under the next terms.
@@ -303,5 +302,5 @@ func (d *digests) readTerms(by *terming) check {
 	}
 }
 
-// allBits are those of a uint64: two's complement makes a sum of it, also of negative numbers.
+// allBits has all bits of a uint64: two's complement makes a sum fit, even of negative numbers.
 var allBits = new(big.Int).SetUint64(math.MaxUint64)

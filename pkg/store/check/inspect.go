@@ -24,29 +24,29 @@ const (
 	verifyListings = 5000
 )
 
-// inspection is one schema that is looked through.
+// inspection is the inspection of one schema.
 type inspection struct {
 	*verification
 	tx     pgx.Tx // of the slice
 	schema string
 
-	// What the checkpoint says, as of the slice.
+	// From the checkpoint, as of the slice.
 	seq                  int64
 	time                 time.Time
 	sync                 event.SyncRun
 	posts, visible, tags int64
-	// retagging says that some tags are in an older form.
+	// retagging reports that some tags are in an older form.
 	retagging bool
 	// traitsFrom is the first key from which posts must have their traits.
 	traitsFrom event.Key
 
-	// How far each kind was looked through, and the tags that have hourly counts.
+	// How far each kind was inspected, and the tags that have hourly counts.
 	after  map[*terming]string
 	listed map[*terming]row
 	hourly []term
 }
 
-// terming is a kind of terms that posts are listed by.
+// terming is a kind of term under which posts are listed.
 type terming struct {
 	what, list, column, terms string
 	of                        func(tags, langs []string) []string
@@ -57,7 +57,7 @@ var (
 	byLang = &terming{"language", "post_langs", "lang_id", "langs", func(_, langs []string) []string { return event.LangRanges(langs) }}
 )
 
-// inspected is a post as indexes are compared by.
+// inspected is a post with the fields that are compared.
 type inspected struct {
 	key         event.Key
 	did, rkey   string
@@ -95,7 +95,7 @@ func (x *inspection) open(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// rows is about how many steps tell of.
+// rows estimates the number of rows that the steps report.
 func (x *inspection) rows() uint64 { return uint64(max(x.posts, 0) + max(x.tags, 0)) }
 
 func (x *inspection) table(name string) string { return pg.Qualified(x.schema, name) }
@@ -104,7 +104,7 @@ func (x *inspection) find(format string, args ...any) error {
 	return x.findings.add(format+" in "+x.schema, args...)
 }
 
-// readPosts reads a piece of the posts from a key on.
+// readPosts reads a piece of the posts, starting at a key.
 func (x *inspection) readPosts(ctx context.Context, from event.Key) ([]inspected, error) {
 	rows, _ := x.tx.Query(ctx, `
 		SELECT p.key, COALESCE(a.did, ''), p.rkey, COALESCE(a.state, 0), a.id IS NULL, p.rev, p.cid, p.tags, p.langs, p.indexed_at, p.record, p.traits
@@ -152,7 +152,7 @@ func (x *inspection) checkPosts(ctx context.Context, posts []inspected) error {
 	return x.checkListed(ctx, byLang, langs)
 }
 
-// listings are the rows of post_tags or post_langs that posts ask for.
+// listings are the rows of post_tags or post_langs that posts require.
 type listings struct {
 	posts []*inspected
 	keys  []event.Key
@@ -226,8 +226,8 @@ func (x *inspection) checkTerms(ctx context.Context, by *terming) (done bool, er
 	return n < verifyTerms, nil
 }
 
-// checkListings checks that every row of the next piece of post_tags or post_langs is of a
-// visible post that has the term.
+// checkListings checks that every row of the next piece of post_tags or post_langs belongs to a
+// visible post with that term.
 func (x *inspection) checkListings(ctx context.Context, by *terming) (done bool, err error) {
 	from := x.listed[by]
 	rows, _ := x.tx.Query(ctx, `
@@ -258,7 +258,7 @@ func (x *inspection) checkListings(ctx context.Context, by *terming) (done bool,
 	return n < verifyListings, nil
 }
 
-// checkTotals checks the totals, which one statement counts.
+// checkTotals checks the totals by counting everything in one statement.
 func (x *inspection) checkTotals(ctx context.Context) (done bool, err error) {
 	// It reads whole tables, in no order.
 	for _, setting := range []string{"enable_seqscan", "enable_hashjoin"} {
@@ -290,7 +290,7 @@ func (x *inspection) checkTotals(ctx context.Context) (done bool, err error) {
 	return true, nil
 }
 
-// row is one of post_tags or post_langs.
+// row is a row of post_tags or post_langs.
 type row struct {
 	id  int64
 	key event.Key
@@ -301,7 +301,7 @@ type term struct {
 	name string
 }
 
-// checkHours compares the hours that a history of the next tag shows with what they count.
+// checkHours compares the hourly counts of the next tag with what they count.
 func (x *inspection) checkHours(ctx context.Context) (done bool, err error) {
 	if len(x.hourly) == 0 {
 		return true, nil

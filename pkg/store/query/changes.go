@@ -18,7 +18,7 @@ import (
 
 // ErrExpired is returned, as an *Expired, for a place in the change feed behind which changes are
 // missing.
-var ErrExpired = errors.New("the place in the change feed is gone")
+var ErrExpired = errors.New("the position in the change feed has expired")
 
 // Expiry says why changes behind a place are missing.
 type Expiry string

@@ -14,7 +14,7 @@ import (
 
 // Feeds is what an operator does with the Bluesky feeds.
 type Feeds struct {
-	Check  CheckFeeds `cmd:"" help:"ask PUBLIC_URL for what AppViews ask, and say what they would find wrong"`
+	Check  CheckFeeds `cmd:"" help:"fetch from PUBLIC_URL what AppViews fetch, and report what they would reject"`
 	Record FeedRecord `cmd:"" help:"print the record that publishes a feed"`
 }
 
@@ -43,7 +43,7 @@ func (c *CheckFeeds) Run(ctx context.Context, p *service.Process) error {
 		return err
 	}
 	if wrong > 0 {
-		return fmt.Errorf("%d of %d documents are not what AppViews want", wrong, len(all))
+		return fmt.Errorf("%d of %d documents would be rejected by AppViews", wrong, len(all))
 	}
 	return nil
 }

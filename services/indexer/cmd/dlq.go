@@ -25,10 +25,10 @@ import (
 
 // DeadLetters are the verbs on messages that could not be applied.
 type DeadLetters struct {
-	List    List    `cmd:"" default:"withargs" help:"list them, newest first"`
-	Show    Show    `cmd:"" help:"show one of them as it is"`
-	Redrive Redrive `cmd:"" help:"apply them at their sequence in the stream"`
-	Drop    Drop    `cmd:"" help:"remove some without applying them"`
+	List    List    `cmd:"" default:"withargs" help:"list dead letters, newest first"`
+	Show    Show    `cmd:"" help:"show a dead letter unchanged"`
+	Redrive Redrive `cmd:"" help:"apply dead letters at their place in the stream"`
+	Drop    Drop    `cmd:"" help:"remove dead letters without applying them"`
 }
 
 // Seq is the number of a message.

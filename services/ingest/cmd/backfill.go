@@ -40,7 +40,7 @@ func (b *Backfill) Run(ctx context.Context, p *service.Process) error {
 	summary, err := ingest.RunBackfill(ctx, cfg, ingest.JobDeps{NATS: nc, Domain: b.NATS.Domain, Progress: bar})
 	bar.Close()
 	if err = errors.Join(err, printBackfill(p, summary)); err != nil {
-		return fmt.Errorf("the window is not filled in (running this again is safe): %w", err)
+		return fmt.Errorf("the window is not filled (it is safe to run this again): %w", err)
 	}
 	return nil
 }

@@ -24,8 +24,8 @@ func Program() service.Program {
 
 // Verbs are the commands of ingest.
 type Verbs struct {
-	Backfill  Backfill  `cmd:"" help:"publish what qualified in a past window, beside the running ingest"`
-	Reconcile Reconcile `cmd:"" help:"after a gap: remove what a host's archive shows to be deleted"`
+	Backfill  Backfill  `cmd:"" help:"publish what qualified in a past window, through the running ingest"`
+	Reconcile Reconcile `cmd:"" help:"after a gap: remove posts that a host's archive shows as deleted"`
 	Log       Log       `cmd:"" help:"print the log of connections and failures, oldest first"`
 }
 

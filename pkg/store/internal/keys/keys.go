@@ -1,5 +1,5 @@
-// Package keys has what readers, writers and checkers of the index take keys and the hours
-// that posts are counted by to be.
+// Package keys has the definitions of keys and hours that readers, writers and checkers of the
+// index must share.
 package keys
 
 import (
@@ -12,10 +12,10 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// Last is the last key of all.
+// Last is the highest possible key.
 var Last = event.Key(bytes.Repeat([]byte{0xff}, len(event.Key{})))
 
-// Step moves a key by one; the one behind the last is the first.
+// Step moves a key by one, wrapping around at the ends.
 func Step(k event.Key, by int) event.Key {
 	hi, lo := binary.BigEndian.Uint64(k[:8]), binary.BigEndian.Uint64(k[8:])
 	if by > 0 {
@@ -32,17 +32,17 @@ func Step(k event.Key, by int) event.Key {
 	return k
 }
 
-// Hour is the number of the hour that t is in, from 1970 on.
+// Hour is the number of the hour of t, counted from 1970.
 func Hour(t time.Time) int64 { return t.Unix() / 3600 }
 
-// TagHash is how the change feed names a tag: the first 8 bytes of the SHA-256 of its name.
-// Tags whose hashes are the same cost their followers work, and nothing else.
+// TagHash is the name of a tag in the change feed: the first 8 bytes of the SHA-256 of its name. A
+// collision only costs the followers of both tags some work.
 func TagHash(tag string) int64 {
 	sum := sha256.Sum256([]byte(tag))
 	return int64(binary.BigEndian.Uint64(sum[:8]))
 }
 
-// RunBits is how many bits of a run's id in the change feed are at random. Those above are the second
-// in which it began, by the primary's clock: a standby that knows no such run tells by it whether the
-// run is still to come.
+// RunBits is the number of random bits in the id of a run of the change feed. The bits above are
+// the second in which it began, by the primary's clock, which tells a standby that does not know a
+// run whether the run is still to come.
 const RunBits = 30

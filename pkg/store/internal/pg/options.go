@@ -1,5 +1,5 @@
-// Package pg connects to the index's database: directly or through a pooler, as one that
-// reads, writes or owns, with the settings that the statements of pkg/store rest on.
+// Package pg connects to the index's database, directly or through a pooler, for reading, writing
+// or owning, with the settings that the statements of pkg/store rely on.
 package pg
 
 import (
@@ -22,16 +22,16 @@ import (
 	"github.com/tagstream/tagstream/pkg/userinfo"
 )
 
-// Live is the schema that is used unless Options have another one.
+// Live is the schema that is used unless Options name another one.
 const Live = "tagstream"
 
 const (
 	connectTimeout = 5 * time.Second
-	// HoldLockTimeout bounds how long one waits for the live checkpoint's row that a
-	// program holds, and HoldTimeout how long one may hold it from the live indexer.
+	// HoldLockTimeout bounds the wait for the live checkpoint's row while another program holds it,
+	// and HoldTimeout how long a program may hold it from the live indexer.
 	HoldLockTimeout = 5 * time.Second
 	HoldTimeout     = 30 * time.Second
-	// Keepalives find a dead network in about 25 s, from either end.
+	// Keepalives detect a dead network in about 25 s, on both ends.
 	keepaliveIdle     = 10 * time.Second
 	keepaliveInterval = 5 * time.Second
 	keepaliveCount    = 3
@@ -39,34 +39,34 @@ const (
 
 // Options say how to connect.
 type Options struct {
-	// URL as pgx reads it, several hosts allowed. Its default_query_exec_mode, if it
-	// is not cache_statement, says that a pooler is between where nothing else does.
+	// URL is a URL for pgx; it may have several hosts. A default_query_exec_mode other than
+	// cache_statement declares a pooler that cannot be detected.
 	URL string
-	// Password, if not "", replaces the URL's.
+	// Password, if not "", replaces that of the URL.
 	Password string
-	// Schema is Live unless set.
+	// Schema defaults to Live.
 	Schema string
-	// MaxConns bounds the pool; 0 means the URL's pool_max_conns or, without that,
-	// DefaultConns, of which 0 means 4.
+	// MaxConns bounds the pool; 0 means the URL's pool_max_conns or, without that, DefaultConns,
+	// which defaults to 4.
 	MaxConns, DefaultConns int
-	// Program names the connections in pg_stat_activity.
+	// Program is the name of the connections in pg_stat_activity.
 	Program string
 }
 
 const defaultConns = 4
 
-// Target is where Options lead, and what is asked of it.
+// Target is where Options lead, and what the connection is for.
 type Target struct {
 	Config  *pgxpool.Config
 	purpose Purpose
 	Schema  string
 	// Settings are those of every session or transaction.
 	Settings Settings
-	// declared says that the URL says that a pooler is between.
+	// declared reports that the URL declares a pooler.
 	declared bool
 }
 
-// Target checks the options and makes a pool's configuration of them.
+// Target checks the options and converts them to a pool's configuration.
 func (o Options) Target(p Purpose, more ...Setting) (Target, error) {
 	cfg, err := parseURL(o.URL)
 	if err != nil {
@@ -88,8 +88,8 @@ func (o Options) Target(p Purpose, more ...Setting) (Target, error) {
 		conn.DefaultQueryExecMode = pgx.QueryExecModeExec
 	}
 	conn.ConnectTimeout = connectTimeout
-	// Only what every pooler passes on is asked for when a connection begins; the
-	// rest, which safety rests on, is set when it is there.
+	// The start-up message has only what every pooler passes on; the rest, which safety depends on,
+	// is set afterwards.
 	params := conn.RuntimeParams
 	params["client_encoding"] = "UTF8"
 	params["application_name"] = strings.TrimSpace("tagstream " + o.Program)
@@ -102,7 +102,7 @@ func (o Options) Target(p Purpose, more ...Setting) (Target, error) {
 	return t, nil
 }
 
-// Connect makes one connection, for statements that are not run often.
+// Connect opens one connection, for statements that do not run often.
 func (t Target) Connect(ctx context.Context) (*pgx.Conn, error) {
 	cfg := t.Config.ConnConfig.Copy()
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
@@ -117,7 +117,7 @@ func (t Target) Connect(ctx context.Context) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// Do runs fn with a connection of its own.
+// Do runs fn on a separate connection.
 func Do(ctx context.Context, o Options, p Purpose, fn func(conn *pgx.Conn) error) error {
 	t, err := o.Target(p)
 	if err != nil {
@@ -131,7 +131,7 @@ func Do(ctx context.Context, o Options, p Purpose, fn func(conn *pgx.Conn) error
 	return fn(conn)
 }
 
-// parseURL reads a database's URL. The error says nothing of it that may be secret.
+// parseURL parses a database URL. The error contains no secrets.
 func parseURL(url string) (*pgxpool.Config, error) {
 	if strings.HasPrefix(url, "postgres://") || strings.HasPrefix(url, "postgresql://") {
 		if err := userinfo.Check(url, "/"); err != nil {
@@ -144,8 +144,8 @@ func parseURL(url string) (*pgxpool.Config, error) {
 	if err == nil {
 		return cfg, nil
 	}
-	// pgx's error quotes the URL. One of the URL without its user-info cannot quote
-	// that, and says the same unless the fault is there.
+	// pgx's error quotes the URL. Parsed without its user-info, the URL gives the same error unless
+	// the fault is there.
 	if rest, ok := userinfo.Strip(url); ok {
 		if _, err := pgxpool.ParseConfig(rest); err != nil {
 			return nil, err
@@ -159,13 +159,12 @@ func parseURL(url string) (*pgxpool.Config, error) {
 
 var (
 	parameter = regexp.MustCompile(`(\w+)\s*=\s*[^\s&'\\]+`)
-	// harmless are parameters of which one that is wrong may be named.
+	// harmless are parameters that errors may name.
 	harmless = []string{"sslmode", "port", "connect_timeout", "target_session_attrs", "pool_max_conns", "pool_min_conns",
 		"pool_max_conn_lifetime", "pool_max_conn_idle_time", "default_query_exec_mode", "statement_cache_capacity"}
 )
 
-// wrongParameter names a parameter whose value is wrong whatever else there is, "" where
-// there is none.
+// wrongParameter names a parameter whose value is wrong regardless of the rest, or returns "".
 func wrongParameter(url string) string {
 	for _, m := range parameter.FindAllStringSubmatch(url, -1) {
 		if !slices.Contains(harmless, m[1]) {
@@ -182,20 +181,19 @@ var errOtherScheme = errors.New("begins with another scheme than postgres:// or 
 
 var errBadURL = errors.New("is not a URL such as postgres://user:password@host:5432/database; in a password each of : / @ % ? # is written as % and two digits")
 
-// poolSized reports whether a URL that was read before says how many connections its
-// pool has.
+// poolSized reports whether a valid URL sets the size of its pool.
 func poolSized(url string) bool {
 	cfg, err := pgx.ParseConfig(url)
 	return err == nil && cfg.RuntimeParams["pool_max_conns"] != ""
 }
 
-// Check reports what is wrong with the options, without connecting.
+// Check returns what is wrong with the options, without connecting.
 func (o Options) Check() error {
 	_, err := o.Target(Reading)
 	return err
 }
 
-// Millis is a duration as settings have it.
+// Millis formats a duration for a setting.
 func Millis(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
 
 // registerKey lets event.Key travel as uuid, alone and in arrays.

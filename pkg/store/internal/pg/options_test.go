@@ -30,7 +30,7 @@ func TestPoolSize(t *testing.T) {
 	}
 }
 
-// TestWrongURLs: an error says what is wrong with a URL, also of one that has a password.
+// TestWrongURLs: an error says what is wrong with a URL, even if the URL has a password.
 func TestWrongURLs(t *testing.T) {
 	t.Parallel()
 	for url, says := range map[string]string{
@@ -50,8 +50,8 @@ func TestWrongURLs(t *testing.T) {
 	}
 }
 
-// FuzzURL makes URLs of broken user-info. Nothing of it may stand in an error, nor in
-// what a URL that is accepted leads to: that is named by later errors.
+// FuzzURL makes URLs with malformed user-info. No part of it may appear in an error, or in the
+// parsed form of an accepted URL, which later errors quote.
 func FuzzURL(f *testing.F) {
 	for _, s := range []string{"u:p", "u:p#", "u:@", "u:/1", "u:1?", "u:1/", "u:%", "u:%zz", ":[", "u:,", "u: ", "u:1,@", "u:\x00", "u:'", "u@u:p", "://", "u:p@h?password=", "u:\n"} {
 		f.Add(s, "host:5432/db?sslmode=bogus")
@@ -78,7 +78,7 @@ func FuzzURL(f *testing.F) {
 	})
 }
 
-// where returns what a URL that is accepted leads to.
+// where returns the parsed form of an accepted URL.
 func where(o Options) (maxConns int32, hosts, names []string, err error) {
 	t, err := o.Target(Reading)
 	if err != nil {

@@ -10,11 +10,11 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Pool is connections on which names mean those of one schema, and settings hold,
-// whatever is between them and the server: see session.go.
+// Pool is a pool of connections on which names refer to one schema and settings hold, whatever is
+// between them and the server: see session.go.
 type Pool struct {
 	*pgxpool.Pool
-	// pooled is what the last connection ended at: pooledUnknown until there was one.
+	// pooled is the kind of end of the last connection: pooledUnknown before the first one.
 	pooled atomic.Int32
 }
 
@@ -24,7 +24,7 @@ const (
 	pooledYes
 )
 
-// OpenPool makes a pool. ready, if not nil, makes a connection ready for more.
+// OpenPool opens a pool. ready, if not nil, prepares each new connection further.
 func OpenPool(ctx context.Context, t Target, ready func(context.Context, *pgx.Conn) error) (*Pool, error) {
 	p := &Pool{}
 	greet := func(ctx context.Context, conn *pgx.Conn) (now int32, err error) {
@@ -36,8 +36,8 @@ func OpenPool(ctx context.Context, t Target, ready func(context.Context, *pgx.Co
 		}
 		return pooledNo, nil
 	}
-	// How statements travel is settled before a connection is made, and what it ends
-	// at is known after: the first one of a pool is made for that alone.
+	// How statements are sent is decided before a connection is made, but what it leads to is known
+	// only afterwards: the pool's first connection serves to find out.
 	t.Config.BeforeConnect = func(ctx context.Context, cc *pgx.ConnConfig) error {
 		if p.pooled.Load() == pooledUnknown {
 			conn, err := pgx.ConnectConfig(ctx, cc)
@@ -94,7 +94,7 @@ func (p *Pool) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error) {
 	return heldTx{tx, c}, nil
 }
 
-// heldTx gives its connection back at its end.
+// heldTx releases its connection at its end.
 type heldTx struct {
 	pgx.Tx
 	conn *pgxpool.Conn
@@ -110,7 +110,7 @@ func (t heldTx) Rollback(ctx context.Context) error {
 	return t.Tx.Rollback(ctx)
 }
 
-// Exec runs a statement in a transaction of its own.
+// Exec runs a statement in a separate transaction.
 func (p *Pool) Exec(ctx context.Context, sql string, args ...any) (tag pgconn.CommandTag, err error) {
 	err = p.alone(ctx, func(q session) error {
 		tag, err = q.Exec(ctx, sql, args...)
@@ -119,8 +119,7 @@ func (p *Pool) Exec(ctx context.Context, sql string, args ...any) (tag pgconn.Co
 	return tag, err
 }
 
-// QueryRow runs a statement that returns a row, in a transaction of its own, when the
-// row is scanned.
+// QueryRow runs a statement that returns a row, in a separate transaction, when the row is scanned.
 func (p *Pool) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	return rowFunc(func(dest ...any) error {
 		return p.alone(ctx, func(q session) error { return q.QueryRow(ctx, sql, args...).Scan(dest...) })
@@ -131,7 +130,7 @@ type rowFunc func(dest ...any) error
 
 func (f rowFunc) Scan(dest ...any) error { return f(dest...) }
 
-// Query runs a statement that only reads, in a transaction of its own.
+// Query runs a read-only statement in a separate transaction.
 func (p *Pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	c, err := p.Acquire(ctx)
 	if err != nil {
@@ -157,7 +156,7 @@ func (p *Pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, er
 	return heldRows{rows, end}, nil
 }
 
-// heldRows end their transaction when they are closed, which may be done twice.
+// heldRows end their transaction when they are closed; closing twice is harmless.
 type heldRows struct {
 	pgx.Rows
 	end func()
@@ -168,7 +167,7 @@ func (r heldRows) Close() {
 	r.end()
 }
 
-// session is what runs statements with the settings in effect.
+// session runs statements with the settings in effect.
 type session interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row

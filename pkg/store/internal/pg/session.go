@@ -11,39 +11,38 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// A connection either ends at the server itself, and then its session is ours
-// until it is closed; or there is a pooler between, such as PgBouncer. That one may
-// drop what a connection asks for when it begins, and may give each transaction to
-// another session, in which none of our settings hold and nothing must be left. So
-// there every transaction brings the settings that it rests on, and no statement
-// has a name (pgx's mode "exec").
+// A connection either leads to the server itself, and then its session is ours until it is closed;
+// or there is a pooler in between, such as PgBouncer. A pooler may drop start-up parameters, and
+// may run each transaction in a different session, in which none of our settings hold and nothing
+// must be left behind. So through a pooler every transaction sets what it relies on, and no
+// statement has a name (pgx's mode "exec").
 
-// Purpose is what a connection is for.
+// Purpose says what a connection is for.
 type Purpose int
 
 const (
-	// Reading is good on any server.
+	// Reading works on any server.
 	Reading Purpose = iota
-	// Writing needs one that takes writes.
+	// Writing needs a server that accepts writes.
 	Writing
-	// Owning is writing that needs a session of its own, so no pooler.
+	// Owning is writing in a dedicated session, so without a pooler.
 	Owning
 )
 
 // minServer is the oldest Postgres whose SQL is used here, as server_version_num.
 const minServer = 15_00_00
 
-// Settings are parameters of a session that what is done in it rests on.
+// Settings are session parameters that statements rely on.
 type Settings []Setting
 
 // Setting is one of them.
 type Setting struct{ name, value string }
 
-// Set gives a parameter a value.
+// Set returns a setting.
 func Set(name, value string) Setting { return Setting{name, value} }
 
-// BaseSettings are those of every session, whatever the role, the database or the
-// server says.
+// BaseSettings returns the settings of every session, which override those of the role, the
+// database and the server.
 func BaseSettings(schema string) Settings {
 	return Settings{
 		{"search_path", pgx.Identifier{schema}.Sanitize()},
@@ -52,7 +51,7 @@ func BaseSettings(schema string) Settings {
 	}
 }
 
-// local is a list of statements that set all in a transaction, and take no snapshot.
+// local returns statements that set everything for a transaction without taking a snapshot.
 func (s Settings) local() string {
 	var b strings.Builder
 	for _, p := range s {
@@ -65,7 +64,7 @@ func (s Settings) local() string {
 	return b.String()[len("; "):]
 }
 
-// Select is one statement that sets all, in the transaction or in the session.
+// Select returns one statement that sets everything for the transaction or the session.
 func (s Settings) Select(local bool) string {
 	parts := make([]string, len(s))
 	for i, p := range s {
@@ -76,20 +75,20 @@ func (s Settings) Select(local bool) string {
 
 func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
-// pooledKey is where a connection through a pooler has its settings.
+// pooledKey is the key of the settings in a connection through a pooler.
 const pooledKey = "tagstream pooled"
 
-// PooledSettings returns what each transaction of conn has to set, nil where its
-// session is set already.
+// PooledSettings returns the settings that each transaction of conn must set, or nil if they are
+// set in its session.
 func PooledSettings(conn *pgx.Conn) Settings {
 	s, _ := conn.PgConn().CustomData()[pooledKey].(Settings)
 	return s
 }
 
-// Greet asks a new connection what is at its other end, and makes it ready. The
-// error is an ErrUnfit, ErrPooled, or the database's.
+// Greet checks the other end of a new connection, and prepares the connection. The error is
+// ErrUnfit, ErrPooled, or the database's.
 func (t Target) Greet(ctx context.Context, conn *pgx.Conn) error {
-	// A pool makes connections for longer than their askers wait.
+	// A pool spends more time on a connection than callers wait for it.
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	var database, encoding, version string
@@ -101,13 +100,13 @@ func (t Target) Greet(ctx context.Context, conn *pgx.Conn) error {
 		Scan(&database, &encoding, &version, &number, &pid)
 	switch {
 	case err != nil:
-		return fmt.Errorf("ask the database what it is: %w", err)
+		return fmt.Errorf("check the database server: %w", err)
 	case number < minServer:
 		return fmt.Errorf("%w: the server is Postgres %s, and 15 or newer is needed", ErrUnfit, version)
 	case encoding != "UTF8":
 		return fmt.Errorf("%w: database %q is encoded in %s, and UTF8 is needed (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)", ErrUnfit, database, encoding)
 	}
-	// A pooler has no process of the server's to name: it gives a number of its own.
+	// A pooler returns its own number instead of the server's process id.
 	if pid != conn.PgConn().PID() || t.declared {
 		if t.purpose == Owning {
 			return ErrPooled
@@ -120,17 +119,17 @@ func (t Target) Greet(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// keepalives find a dead client in about 25 s.
+// keepalives detect a dead client in about 25 s.
 var keepalives = Settings{
 	{"tcp_keepalives_idle", fmt.Sprint(int(keepaliveIdle.Seconds()))},
 	{"tcp_keepalives_interval", fmt.Sprint(int(keepaliveInterval.Seconds()))},
 	{"tcp_keepalives_count", fmt.Sprint(keepaliveCount)},
 }
 
-// writable lets a connection be made to a server that takes writes only: where the
-// address has several, the next one is tried. A standby's connection outlives the
-// moment in which another server takes its place under the address, so one that
-// turns out to be read-only later is closed, and looked for again.
+// writable restricts a connection to servers that accept writes: if the address has several hosts,
+// the next one is tried. A connection to a standby outlives the moment in which another server
+// takes over the address, so a connection that turns out to be read-only later is closed and
+// replaced.
 func writable(cfg *pgx.ConnConfig) {
 	asked := cfg.ValidateConnect
 	cfg.ValidateConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
@@ -151,10 +150,10 @@ func writable(cfg *pgx.ConnConfig) {
 	}
 }
 
-// codeReadOnly is that of a write in a transaction that cannot write.
+// codeReadOnly is the code of a write in a read-only transaction.
 const codeReadOnly = "25006"
 
-// begin begins a transaction with the settings, in one round trip.
+// begin starts a transaction with the settings, in one round trip.
 func begin(ctx context.Context, conn *pgx.Conn, o pgx.TxOptions, s Settings) (pgx.Tx, error) {
 	if len(s) > 0 {
 		sql := "BEGIN"
@@ -183,10 +182,9 @@ func (b beginner) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error) 
 	return begin(ctx, b.conn, o, b.Settings)
 }
 
-// PlannerSettings say that every query here is a walk along one index with
-// look-ups beside it, rather than let the planner's estimates (of a table that was
-// empty a minute ago, say) or the server's own settings choose another plan; with
-// the mode above, a connection plans a statement once.
+// PlannerSettings make every query a walk along one index with look-ups, independent of the
+// planner's estimates (for example of a table that was empty a minute ago) and of the server's own
+// settings. With plan_cache_mode above, a connection plans a statement once.
 var PlannerSettings = Settings{
 	{"jit", "off"},
 	{"enable_seqscan", "off"},
@@ -200,8 +198,8 @@ var PlannerSettings = Settings{
 	{"enable_mergejoin", "on"},
 }
 
-// SchemaNow is the schema that names are looked up in at this moment.
+// SchemaNow is the schema in which names are currently looked up.
 const SchemaNow = `SELECT coalesce(to_regnamespace(current_schema())::oid::bigint, 0)`
 
-// Qualified is a table's name with its schema's.
+// Qualified returns a table's name with its schema.
 func Qualified(schema, table string) string { return pgx.Identifier{schema, table}.Sanitize() }

@@ -123,7 +123,7 @@ func (h *Handler) changePlace(name, token string, list postList) (*query.Place, 
 	p, err := h.codec.Decode(token, list.changes)
 	if errors.Is(err, keyset.ErrTokenMismatch) {
 		if _, err := h.codec.Decode(token, list.fingerprint); err == nil {
-			return nil, fail(codeCursorMismatch, "Send an %s that came from /v1/changes: this one is of a list; leave it out for the position of now.", name)
+			return nil, fail(codeCursorMismatch, "Send an %s that came from /v1/changes: this one is of a list; omit it for the current position.", name)
 		}
 		return nil, fail(codeCursorMismatch, "Keep the tags and filters the same while following, or leave out %s to start again: it was made for another query.", name)
 	}

@@ -118,7 +118,7 @@ func problemOf(err error) *problem {
 	case errors.Is(err, query.ErrNotFound):
 		return fail(codeNotFound, "There is no such post in the index; it may be deleted, hidden, a reply, or without tags.")
 	case errors.Is(err, query.ErrExpired):
-		return fail(codeCursorExpired, "Begin anew: leave out after to get the position of now, list everything, then follow; changes behind this one are not kept any more.")
+		return fail(codeCursorExpired, "Start over: omit after to get the current position, list everything, then follow; the changes after this position are no longer kept.")
 	case errors.Is(err, query.ErrFilling):
 		return fail(codeFilterNotReady, "Leave out media and selfLabels, or try again later: after an upgrade the index still works out which posts they find.")
 	case store.TooSlow(err):

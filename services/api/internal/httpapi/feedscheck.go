@@ -60,7 +60,7 @@ func webDID(base string) (string, error) {
 	u, err := url.Parse(base)
 	switch {
 	case err != nil || u.Host == "":
-		return "", errors.New("is no absolute URL")
+		return "", errors.New("is not an absolute URL")
 	case u.Path != "":
 		return "", errors.New("has a path, and Bluesky finds feeds only at the root of a host")
 	}
@@ -73,14 +73,14 @@ func checkDID(ctx context.Context, client *http.Client, target, did, base string
 		return err
 	}
 	if doc.ID != did {
-		return fmt.Errorf("is of %q, and the URL is that of %s", doc.ID, did)
+		return fmt.Errorf("is of %q, but the URL is that of %s", doc.ID, did)
 	}
 	i := slices.IndexFunc(doc.Services, func(s didService) bool { return s.ID == "#bsky_fg" || s.ID == did+"#bsky_fg" })
 	if i < 0 || doc.Services[i].Type != "BskyFeedGenerator" {
 		return errors.New("names no service #bsky_fg of type BskyFeedGenerator")
 	}
 	if doc.Services[i].Endpoint != base {
-		return fmt.Errorf("leads to %q", doc.Services[i].Endpoint)
+		return fmt.Errorf("points to %q", doc.Services[i].Endpoint)
 	}
 	return nil
 }
@@ -91,11 +91,11 @@ func (f *Feeds) checkList(ctx context.Context, client *http.Client, target, did 
 		return err
 	}
 	if list.DID != did {
-		return fmt.Errorf("is of %q, and the URL is that of %s", list.DID, did)
+		return fmt.Errorf("is of %q, but the URL is that of %s", list.DID, did)
 	}
 	for _, feed := range f.feeds {
 		if !slices.Contains(list.Feeds, feedURI{f.uri(feed)}) {
-			return fmt.Errorf("lacks %s: is the running api's feeds file another one?", f.uri(feed))
+			return fmt.Errorf("lacks %s: does the running api use another feeds file?", f.uri(feed))
 		}
 	}
 	return nil
@@ -135,7 +135,7 @@ func fetchJSON(ctx context.Context, client *http.Client, target string, v any) e
 		if errors.As(err, &failed) {
 			err = failed.Err // the URL is shown beside it
 		}
-		return fmt.Errorf("cannot be had: %w", err)
+		return fmt.Errorf("cannot be fetched: %w", err)
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxCheckedBytes))
@@ -148,7 +148,7 @@ func fetchJSON(ctx context.Context, client *http.Client, target string, v any) e
 		return errors.New(strings.TrimSpace(fmt.Sprintf("status %d %s %s", res.StatusCode, failed.Error, failed.Message)))
 	}
 	if err := json.Unmarshal(body, v); err != nil {
-		return fmt.Errorf("is not the JSON that it should be: %w", err)
+		return fmt.Errorf("is not the expected JSON: %w", err)
 	}
 	return nil
 }

@@ -69,13 +69,13 @@ func newMetrics(r prometheus.Registerer, maxInFlight, maxFollowers int) *metrics
 			Name: "tagstream_api_short_pages_total", Help: "Pages cut short although there is more, by exhausted budget."}, []string{"short_of"}),
 		inFlight:      gauge("requests_in_flight", "Requests in progress, without /v1/stream."),
 		followers:     gauge("followers", "Connections of /v1/stream."),
-		followedLists: gauge("followed_lists", "Different lists followed on /v1/stream."),
+		followedLists: gauge("followed_lists", "Distinct lists followed on /v1/stream."),
 		followersEnded: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "tagstream_api_followers_ended_total", Help: "Connections of /v1/stream that ended, by reason."}, []string{"reason"}),
 		feedExpired: auto.NewCounterVec(prometheus.CounterOpts{
-			Name: "tagstream_api_changes_expired_total", Help: "Positions in the change feed that were gone, by reason."}, []string{"reason"}),
+			Name: "tagstream_api_changes_expired_total", Help: "Requests with an expired position in the change feed, by reason."}, []string{"reason"}),
 	}
-	gauge("followers_limit", "Limit of these connections; further ones get 503.").Set(float64(maxFollowers))
+	gauge("followers_limit", "Limit of connections of /v1/stream; further ones get 503.").Set(float64(maxFollowers))
 	for _, end := range streamEnds {
 		m.followersEnded.WithLabelValues(end)
 	}

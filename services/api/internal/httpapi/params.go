@@ -312,7 +312,7 @@ func (q values) selfLabels() (query.SelfLabels, error) {
 // badLang says what to send instead of what is no language.
 func badLang(s string) *problem {
 	if s == "*" {
-		return fail(codeInvalidLang, "Leave out lang to get posts in all languages: \"*\" is not taken.")
+		return fail(codeInvalidLang, "Leave out lang to get posts in all languages: \"*\" is not accepted.")
 	}
 	if other := strings.TrimSuffix(strings.ReplaceAll(s, "_", "-"), "-*"); len(other) <= maxQuoted {
 		if _, ok := event.NormalizeLang(other); ok {

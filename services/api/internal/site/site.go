@@ -108,11 +108,11 @@ type Feed struct{ Type, Title, URL string }
 func (s *Site) Draw(name string, p *Page) ([]byte, error) {
 	t := s.pages[name]
 	if t == nil {
-		return nil, fmt.Errorf("draw the page %s: there is no such template", name)
+		return nil, fmt.Errorf("render the page %s: there is no such template", name)
 	}
 	var b bytes.Buffer
 	if err := t.ExecuteTemplate(&b, "page", p); err != nil {
-		return nil, fmt.Errorf("draw the page %s: %w", name, err)
+		return nil, fmt.Errorf("render the page %s: %w", name, err)
 	}
 	return b.Bytes(), nil
 }

@@ -53,10 +53,10 @@ func (a *Applier) Consent(ctx context.Context, ignore bool, deny Deny) error {
 			return from, tx.Write(ctx, f.changes())
 		})
 		if err != nil {
-			return fmt.Errorf("decide again which accounts are shown: %w", err)
+			return fmt.Errorf("apply opt-outs and the deny list to stored accounts: %w", err)
 		}
 		if n > 0 {
-			a.Logger.Info("decided again of accounts that have opted out or are denied", "accounts", n)
+			a.Logger.Info("applied opt-outs and the deny list to stored accounts", "accounts", n)
 		}
 	}
 	return nil

@@ -91,9 +91,9 @@ func (a *Applier) upgrade(ctx context.Context) error {
 		case err != nil:
 			return fmt.Errorf("fill in the traits of stored posts: %w", err)
 		case begun && !done:
-			a.Logger.Info("working out what filters by media and self-labels need; they are refused until it is done, other queries continue")
+			a.Logger.Info("computing the traits of stored posts; filters by media and self-labels are refused until it is done, other queries continue")
 		case done && !begun:
-			a.Logger.Info("filters by media and self-labels work")
+			a.Logger.Info("filters by media and self-labels are ready")
 		}
 	}
 	return nil

@@ -301,7 +301,7 @@ func (r *Rebuild) recallFloors(ctx context.Context, p *replay.Replay) error {
 	if err == nil || errors.Is(err, write.ErrLeaseLost) || !r.AcceptDifferences {
 		return err
 	}
-	r.Logger.Warn("the live index's floors could not be taken over, which was accepted", "err", err)
+	r.Logger.Warn("the live index's floors could not be copied, which was accepted", "err", err)
 	return nil
 }
 

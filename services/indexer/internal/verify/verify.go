@@ -80,7 +80,7 @@ func (v *Verify) Compare(ctx context.Context, schema, other string) (check.Findi
 			if err == nil {
 				return aligned, nil
 			}
-			v.Logger.Warn("what differs may be only that nothing could be brought to "+other, "err", err)
+			v.Logger.Warn("the differences may only mean that this index could not be brought up to date: "+other, "err", err)
 			return f, nil
 		}
 		if !errors.Is(err, check.ErrNotAligned) && !errors.Is(err, check.ErrSweeping) && !errors.Is(err, check.ErrUnlisted) || other == store.Live {

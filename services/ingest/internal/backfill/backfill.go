@@ -128,7 +128,7 @@ func (b *Backfill) run(ctx context.Context, now time.Time) error {
 
 	b.progress.Say("reading what has changed since the window")
 	if _, err := b.read(ctx, event.Position{}, b.cfg.From, now, event.Position{}, b.look); err != nil {
-		return fmt.Errorf("survey what became of the window: %w", err)
+		return fmt.Errorf("survey later changes of the window: %w", err)
 	}
 	b.progress.Say("publishing the window")
 	b.kept = time.Now()
@@ -162,7 +162,7 @@ func (b *Backfill) run(ctx context.Context, now time.Time) error {
 		err = b.to.Flush(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("follow what became of the window: %w", err)
+		return fmt.Errorf("follow later changes of the window: %w", err)
 	}
 	return nil
 }

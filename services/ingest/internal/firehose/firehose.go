@@ -260,7 +260,7 @@ func (r *run) visit(ctx context.Context, host string) error {
 		return err
 	}
 	defer func() { _ = client.Close() }()
-	r.notify(Notice{Kind: Connected, Host: host, Position: at, Detail: fmt.Sprintf("reading behind %d", at.Seq)})
+	r.notify(Notice{Kind: Connected, Host: host, Position: at, Detail: fmt.Sprintf("reading after %d", at.Seq)})
 	if !r.give(Batch{Host: host, Last: r.pos}) {
 		return errStopped
 	}

@@ -77,7 +77,7 @@ func later(a, b time.Time) time.Time {
 }
 
 // errYoung says that a host's history begins only after the position.
-var errYoung = errors.New("the host does not have what lies between")
+var errYoung = errors.New("the host lacks the history in between")
 
 // checkYoung checks whether a host that would be read from its very beginning has a history that
 // starts only after the position. Such a host has downloaded what the accounts held at that time,
@@ -88,7 +88,7 @@ func (r *run) checkYoung(ctx context.Context, host string) error {
 	if err != nil || !begins.After(r.pos.NetworkTime()) {
 		return err
 	}
-	detail := fmt.Sprintf("its history begins at %s, the last position is of %s", inWords(begins), inWords(r.pos.NetworkTime()))
+	detail := fmt.Sprintf("its history begins at %s, the last position is at %s", inWords(begins), inWords(r.pos.NetworkTime()))
 	if r.young.IsZero() {
 		r.young = time.Now()
 	}

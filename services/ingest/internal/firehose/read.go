@@ -151,7 +151,7 @@ func (r *run) clientError(w *watch, err error) error {
 		u.pos, u.times = r.pos, 0
 	}
 	if u.times++; u.times <= maxUnreadable {
-		return fmt.Errorf("%w behind %d: %w", errBroken, r.pos.Seq, err)
+		return fmt.Errorf("%w after %d: %w", errBroken, r.pos.Seq, err)
 	}
 	if n := w.trouble(); n >= maxErrors {
 		u.times = 0

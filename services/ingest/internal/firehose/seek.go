@@ -158,7 +158,7 @@ func (r *run) archived(ctx context.Context, host string, after uint64) (sample, 
 	defer func() { _ = client.Close() }()
 	for batch, err := range client.Events(ctx) {
 		if err != nil {
-			return sample{}, fmt.Errorf("read the archive behind %d: %w", after, err)
+			return sample{}, fmt.Errorf("read the archive after %d: %w", after, err)
 		}
 		events := batch.Events()
 		if len(events) == 0 {
@@ -177,5 +177,5 @@ func (r *run) archived(ctx context.Context, host string, after uint64) (sample, 
 		s.at = accounts.median()
 		return s, nil
 	}
-	return sample{}, fmt.Errorf("read the archive behind %d: %w", after, errEnded)
+	return sample{}, fmt.Errorf("read the archive after %d: %w", after, errEnded)
 }

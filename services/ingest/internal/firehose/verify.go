@@ -25,7 +25,7 @@ func (r *run) verify(ctx context.Context, pos event.Position) (mismatch string, 
 	case err != nil:
 		return "", fmt.Errorf("verify position %d on %s: %w", pos.Seq, pos.Host, err)
 	case f.seq < pos.Seq:
-		return fmt.Sprintf("asked for sequence number %d it gives %d", pos.Seq, f.seq), nil
+		return fmt.Sprintf("asked for sequence number %d, it returns %d", pos.Seq, f.seq), nil
 	case f.seq == pos.Seq && !f.is(pos):
 		return f.another(), nil
 	case f.seq == pos.Seq && !f.time.Equal(pos.Time):

@@ -154,7 +154,7 @@ func (w *watch) beyond(ctx context.Context, pos event.Position) (uint64, error) 
 		case err != nil:
 			return 0, fmt.Errorf("%w: %w", errAway, err)
 		case f.seq < pos.Seq:
-			return 0, fmt.Errorf("%w: asked for sequence number %d it gives %d", errOtherHistory, pos.Seq, f.seq)
+			return 0, fmt.Errorf("%w: asked for sequence number %d, it returns %d", errOtherHistory, pos.Seq, f.seq)
 		case f.seq == pos.Seq && pos.Mark != "" && f.id.mark() != pos.Mark:
 			return 0, fmt.Errorf("%w: %s", errOtherHistory, f.another())
 		case f.seq > pos.Seq && f.followed: // what is not, the client passes over

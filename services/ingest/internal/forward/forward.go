@@ -172,7 +172,7 @@ func (f *Forwarder) resume(ctx context.Context, w *stream.Writer) (event.Positio
 		if from.IsZero() {
 			f.observer.Gap("the stream is empty and nothing says how far was read: starting as if for the first time")
 		} else {
-			log.Warn("the stream is empty: continuing from the position stored beside it", "time", from.Time)
+			log.Warn("the stream is empty: continuing from the separately stored position", "time", from.Time)
 		}
 	}
 	if from.IsZero() {

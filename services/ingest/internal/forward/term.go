@@ -235,7 +235,7 @@ func (t *tail) keep(ctx context.Context) {
 	if err := stream.PutPosition(ctx, t.js, t.pos); err != nil {
 		if !t.unkept {
 			t.unkept = true
-			t.logger.Warn("could not save the position beside the stream: purging the stream now would repeat or lose events", "err", err)
+			t.logger.Warn("could not store the position separately: purging the stream now would repeat or lose events", "err", err)
 		}
 		return
 	}

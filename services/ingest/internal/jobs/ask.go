@@ -28,9 +28,9 @@ const (
 
 var (
 	// ErrNoWriter is returned if no leading ingest did anything for the job.
-	ErrNoWriter = errors.New("no ingest service takes the job (is one running, with the same NATS server?)")
+	ErrNoWriter = errors.New("no ingest service took the job (is one running, with the same NATS server?)")
 	// ErrBusy is returned if another job is running.
-	ErrBusy = errors.New("another job is under way")
+	ErrBusy = errors.New("another job is running")
 )
 
 // Asker requests jobs.
@@ -57,7 +57,7 @@ func (a *Asker) Ask(ctx context.Context, kind Kind, request, summary any) error 
 	j, err = a.await(ctx, j, rev)
 	if len(j.Summary) > 0 {
 		if err := json.Unmarshal(j.Summary, summary); err != nil {
-			return fmt.Errorf("read what the job did: %w", err)
+			return fmt.Errorf("read the summary of the job: %w", err)
 		}
 	}
 	return err
@@ -77,7 +77,7 @@ func Begin(ctx context.Context, js jetstream.JetStream, kind Kind, request any) 
 	case j.ID != "" && j.State != Ended && j.Kind == kind && slices.Equal(j.Request, data):
 		return j, rev, nil
 	case j.ID != "" && j.State != Ended:
-		return Job{}, 0, fmt.Errorf("%w: a %s, asked for at %s; DELETE /jobs of ingest's TAGSTREAM_OPS_LISTEN stops it", ErrBusy, j.Kind, j.Asked.Format(time.RFC3339))
+		return Job{}, 0, fmt.Errorf("%w: a %s, requested at %s; DELETE /jobs of ingest's TAGSTREAM_OPS_LISTEN stops it", ErrBusy, j.Kind, j.Asked.Format(time.RFC3339))
 	}
 	j = Job{ID: rand.Text()[:8], Kind: kind, Request: data, State: Asked, Asked: time.Now().UTC()}
 	if rev, err = put(ctx, js, j, rev); err != nil {

@@ -47,7 +47,7 @@ func (r *Runner) Run(ctx context.Context, do Func) {
 }
 
 func (r *Runner) run(ctx context.Context, j Job, do Func) {
-	r.Logger.Info("a job begins", "kind", j.Kind, "job", j.ID, "continued", len(j.Summary) > 0)
+	r.Logger.Info("job started", "kind", j.Kind, "job", j.ID, "continued", len(j.Summary) > 0)
 	doing, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	run := &Run{job: j}
@@ -64,7 +64,7 @@ func (r *Runner) run(ctx context.Context, j Job, do Func) {
 	end()
 	keeping.Wait()
 	if ctx.Err() != nil {
-		r.Logger.Info("a job is interrupted: the next ingest that leads continues it", "kind", j.Kind, "job", j.ID)
+		r.Logger.Info("job interrupted: the next leading ingest continues it", "kind", j.Kind, "job", j.ID)
 		return
 	}
 	r.conclude(ctx, run.job, summary, err)
@@ -101,7 +101,7 @@ func (r *Runner) conclude(ctx context.Context, j Job, summary any, err error) {
 	if data, encodeErr := json.Marshal(summary); encodeErr == nil {
 		j.Summary = data
 	}
-	r.Logger.Info("a job ends", "kind", j.Kind, "job", j.ID, "err", err)
+	r.Logger.Info("job ended", "kind", j.Kind, "job", j.ID, "err", err)
 	for {
 		_, err := change(ctx, r.JS, j.ID, func(now *Job) bool {
 			open := now.State != Ended
@@ -111,7 +111,7 @@ func (r *Runner) conclude(ctx context.Context, j Job, summary any, err error) {
 		if err == nil || errors.Is(err, ErrStopped) {
 			return
 		}
-		r.Logger.Warn("could not store the result of a job: trying again", "job", j.ID, "err", err)
+		r.Logger.Warn("could not store the result of a job; trying again", "job", j.ID, "err", err)
 		if pause.For(ctx, keepEvery) != nil {
 			return
 		}

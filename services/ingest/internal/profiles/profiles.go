@@ -249,7 +249,7 @@ func (p *Profiles) well() {
 	p.pause = p.timing.RetryMin
 	if p.failing {
 		p.failing = false
-		p.logger.Info("authors are looked up again", "url", p.base)
+		p.logger.Info("author look-ups work again", "url", p.base)
 	}
 }
 
@@ -262,7 +262,7 @@ func (p *Profiles) unwell(err *requestError) time.Duration {
 	}
 	if !p.failing {
 		p.failing = true
-		p.logger.Warn("authors cannot be looked up; trying again", "url", p.base, "err", err)
+		p.logger.Warn("author look-ups fail; trying again", "url", p.base, "err", err)
 	}
 	return wait
 }

@@ -164,7 +164,7 @@ func (r *Reconcile) run(ctx context.Context) error {
 		r.summary.Share = float64(n) / float64(r.summary.Posts)
 	}
 	if r.summary.Share > r.cfg.MaxShare {
-		return fmt.Errorf("%w: %.2f %% of all, allowed are %.2f %%", ErrTooMany, 100*r.summary.Share, 100*r.cfg.MaxShare)
+		return fmt.Errorf("%w: %.2f %% of all, %.2f %% are allowed", ErrTooMany, 100*r.summary.Share, 100*r.cfg.MaxShare)
 	}
 	if r.cfg.DryRun {
 		return nil
@@ -180,7 +180,7 @@ func (r *Reconcile) compare(ctx context.Context, parts uint64) error {
 		if err := readStream(ctx, r.js, r.last, k.fold); errors.Is(err, errFull) {
 			return errAgain
 		} else if err != nil {
-			return fmt.Errorf("read which posts there are: %w", err)
+			return fmt.Errorf("read the posts of the stream: %w", err)
 		}
 		r.progress.Say(fmt.Sprintf("reading the archive of %s, part %d of %d", r.summary.Host, part+1, parts))
 		cfg := r.cfg.Firehose
