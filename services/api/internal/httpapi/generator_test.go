@@ -187,7 +187,7 @@ func TestFeedsCheck(t *testing.T) {
 	t.Cleanup(lying.Close)
 	got = problems(declared, lying.URL)
 	require.Contains(t, got["DID document"], "did:web:elsewhere.example")
-	require.Contains(t, got["list of feeds"], "not the JSON")
+	require.Contains(t, got["list of feeds"], "not the expected JSON")
 	require.Contains(t, got["feed art"], "empty page with a cursor")
 	require.Contains(t, got["feed ink"], "not the at-uri")
 
