@@ -104,9 +104,14 @@ func (t *Tx) NextSweep(ctx context.Context, after int64, limit int) (a *Account,
 	}
 	// Ordered by both columns, which only the index of the account's posts gives: not in
 	// the table's own order, past the posts of others.
-	err = t.loadPosts(ctx, map[int64]*Account{a.ID: a}, func(p *Post) { posts = append(posts, p) },
-		`SELECT `+loadedColumns+` FROM posts p WHERE p.account_id >= $1 AND (p.account_id, p.key) <= ($1, $2)
-		  ORDER BY p.account_id DESC, p.key DESC LIMIT $3`, a.ID, from, limit)
+	rows, _ := t.tx.Query(ctx, `
+		SELECT `+loadedColumns+` FROM posts p WHERE p.account_id >= $1 AND (p.account_id, p.key) <= ($1, $2)
+		 ORDER BY p.account_id DESC, p.key DESC LIMIT $3`, a.ID, from, limit)
+	defer rows.Close()
+	err = scanPosts(rows, map[int64]*Account{a.ID: a}, func(p *Post) { posts = append(posts, p) })
+	if err != nil {
+		err = fmt.Errorf("load posts to sweep: %w", err)
+	}
 	return a, posts, at == nil, len(posts) < limit, err
 }
 

@@ -192,31 +192,33 @@ func (t *Tx) Accounts(ctx context.Context, dids []string) (map[string]*Account, 
 	return out, nil
 }
 
-// Posts calls fn with the rows, without their records, of the named posts and
-// of every post of the accounts in whole. accounts must hold the row of every
-// account involved; ids of others are skipped.
-func (t *Tx) Posts(ctx context.Context, accounts map[string]*Account, ids []PostID, whole []*Account, fn func(*Post)) error {
+// Load calls post with the rows, without their records, of the named posts and of every post of
+// the accounts in whole, and removed with the markers in their place; both may come twice.
+// accounts must hold the row of every account involved; ids of others are skipped.
+func (t *Tx) Load(ctx context.Context, accounts map[string]*Account, ids []PostID, whole []*Account, post func(*Post), removed func(*Removed)) error {
 	byID, accountIDs, rkeys := splitIDs(accounts, ids)
 	wholeIDs := make([]int64, len(whole))
 	for i, a := range whole {
 		byID[a.ID], wholeIDs[i] = a, a.ID
 	}
-	for _, q := range []struct {
-		sql  string
-		skip bool
-		args []any
-	}{
-		{`SELECT ` + loadedColumns + ` FROM unnest($1::bigint[], $2::text[]) AS i(account_id, rkey) JOIN posts p USING (account_id, rkey)`,
-			len(accountIDs) == 0, []any{accountIDs, rkeys}},
-		{`SELECT ` + loadedColumns + ` FROM posts p WHERE p.account_id = ANY($1::bigint[])`,
-			len(whole) == 0, []any{wholeIDs}},
-	} {
-		if q.skip {
-			continue
-		}
-		if err := t.loadPosts(ctx, byID, fn, q.sql, q.args...); err != nil {
-			return err
-		}
+	// In one trip: the server looks for the next while this side takes the last.
+	b := &pgx.Batch{}
+	posts := func(rows pgx.Rows) error { return scanPosts(rows, byID, post) }
+	markers := func(rows pgx.Rows) error { return scanRemoved(rows, byID, removed) }
+	if len(accountIDs) > 0 {
+		const named = ` FROM unnest($1::bigint[], $2::text[]) AS i(account_id, rkey) JOIN `
+		b.Queue(`SELECT `+loadedColumns+named+`posts p USING (account_id, rkey)`, accountIDs, rkeys).Query(posts)
+		b.Queue(`SELECT `+markerColumns+named+`removed_posts r USING (account_id, rkey)`, accountIDs, rkeys).Query(markers)
+	}
+	if len(whole) > 0 {
+		b.Queue(`SELECT `+loadedColumns+` FROM posts p WHERE p.account_id = ANY($1::bigint[])`, wholeIDs).Query(posts)
+		b.Queue(`SELECT `+markerColumns+` FROM removed_posts r WHERE r.account_id = ANY($1::bigint[])`, wholeIDs).Query(markers)
+	}
+	if b.Len() == 0 {
+		return nil
+	}
+	if err := t.tx.SendBatch(ctx, b).Close(); err != nil {
+		return fmt.Errorf("load posts and removal markers: %w", err)
 	}
 	return nil
 }
@@ -227,18 +229,15 @@ const loadedColumns = `p.account_id, p.rkey, p.key, p.rev, p.removed_rev, p.cid,
 	CASE WHEN EXISTS (SELECT FROM sweeps w WHERE w.account_id = p.account_id) THEN
 		EXISTS (SELECT FROM tags t JOIN post_tags pt ON pt.tag_id = t.id AND pt.key = p.key WHERE t.name = p.tags[1]) END`
 
-func (t *Tx) loadPosts(ctx context.Context, accounts map[int64]*Account, fn func(*Post), sql string, args ...any) error {
-	rows, err := t.tx.Query(ctx, sql, args...)
-	if err != nil {
-		return fmt.Errorf("load posts: %w", err)
-	}
-	defer rows.Close()
+const markerColumns = `r.account_id, r.rkey, r.rev, r.removed_at, r.seq`
+
+func scanPosts(rows pgx.Rows, accounts map[int64]*Account, fn func(*Post)) error {
 	for rows.Next() {
 		var p Post
 		var account int64
 		var listed *bool
 		if err := rows.Scan(&account, &p.Rkey, &p.Key, &p.Rev, &p.RemovedRev, &p.CID, &p.Tags, &p.Langs, &p.IndexedAt, &p.Seq, &listed); err != nil {
-			return fmt.Errorf("load posts: %w", err)
+			return err
 		}
 		p.Account = accounts[account]
 		p.IndexedAt = p.IndexedAt.UTC()
@@ -248,44 +247,21 @@ func (t *Tx) loadPosts(ctx context.Context, accounts map[int64]*Account, fn func
 		}
 		fn(&p)
 	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("load posts: %w", err)
-	}
-	return nil
+	return rows.Err()
 }
 
-// Removed calls fn with the markers of the named posts and with every marker
-// of the accounts in whole, under the same terms as Posts.
-func (t *Tx) Removed(ctx context.Context, accounts map[string]*Account, ids []PostID, whole []*Account, fn func(*Removed)) error {
-	byID, accountIDs, rkeys := splitIDs(accounts, ids)
-	wholeIDs := make([]int64, len(whole))
-	for i, a := range whole {
-		byID[a.ID], wholeIDs[i] = a, a.ID
-	}
-	rows, err := t.tx.Query(ctx, `
-		SELECT r.account_id, r.rkey, r.rev, r.removed_at, r.seq
-		  FROM unnest($1::bigint[], $2::text[]) AS i(account_id, rkey) JOIN removed_posts r USING (account_id, rkey)
-		UNION
-		SELECT r.account_id, r.rkey, r.rev, r.removed_at, r.seq
-		  FROM removed_posts r WHERE r.account_id = ANY($3::bigint[])`, accountIDs, rkeys, wholeIDs)
-	if err != nil {
-		return fmt.Errorf("load removal markers: %w", err)
-	}
+func scanRemoved(rows pgx.Rows, accounts map[int64]*Account, fn func(*Removed)) error {
 	for rows.Next() {
 		var m Removed
 		var account int64
 		if err := rows.Scan(&account, &m.Rkey, &m.Rev, &m.At, &m.Seq); err != nil {
-			rows.Close()
-			return fmt.Errorf("load removal markers: %w", err)
+			return err
 		}
-		m.Account = byID[account]
+		m.Account = accounts[account]
 		m.At = m.At.UTC()
 		fn(&m)
 	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("load removal markers: %w", err)
-	}
-	return nil
+	return rows.Err()
 }
 
 // splitIDs gives the ids of known accounts as the two arrays of a query.

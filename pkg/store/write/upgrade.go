@@ -131,7 +131,7 @@ func (t *Tx) rewriteTags(ctx context.Context, ids []PostID) error {
 	}
 	var c Changes
 	var posts []*Post
-	if err := t.Posts(ctx, accounts, ids, nil, func(old *Post) {
+	if err := t.Load(ctx, accounts, ids, nil, func(old *Post) {
 		a := old.Account
 		if a.Sweep != nil && old.Rev < a.Sweep.GoneBelow {
 			return // the sweep deletes it, under the tags that it has
@@ -144,7 +144,7 @@ func (t *Tx) rewriteTags(ctx context.Context, ids []PostID) error {
 		}
 		c.Posts = append(c.Posts, PostChange{Account: a, Old: old, OldVisible: old.Listed})
 		c.Removed = append(c.Removed, RemovedChange{Account: a, Rkey: p.Rkey, New: &Removed{Account: a, Rkey: p.Rkey, Rev: p.Rev, At: now, Seq: p.Seq}})
-	}); err != nil {
+	}, func(*Removed) {}); err != nil {
 		return err
 	}
 	keys, tags := make([]event.Key, len(posts)), make([]string, len(posts))

@@ -218,10 +218,7 @@ func (a *Applier) foldInto(ctx context.Context, tx *write.Tx, sync event.SyncRun
 	if err != nil {
 		return sync, err
 	}
-	if err := tx.Posts(ctx, rows, w.ids, whole, f.addPost); err != nil {
-		return sync, err
-	}
-	if err := tx.Removed(ctx, rows, w.ids, whole, f.addRemoved); err != nil {
+	if err := tx.Load(ctx, rows, w.ids, whole, f.addPost, f.addRemoved); err != nil {
 		return sync, err
 	}
 	if a.LiveKeys != nil {

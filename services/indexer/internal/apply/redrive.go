@@ -96,10 +96,7 @@ func (h History) load(ctx context.Context, tx *write.Tx) (*fold, error) {
 		return nil, fmt.Errorf("a sweep of %s is in progress: end it first", h.DID)
 	}
 	whole := []*write.Account{row}
-	if err := tx.Posts(ctx, rows, nil, whole, f.addPost); err != nil {
-		return nil, err
-	}
-	if err := tx.Removed(ctx, rows, nil, whole, f.addRemoved); err != nil {
+	if err := tx.Load(ctx, rows, nil, whole, f.addPost, f.addRemoved); err != nil {
 		return nil, err
 	}
 	if h.Whole {
