@@ -290,6 +290,8 @@ func (r *run) subscribe(host string, after uint64) (*jetstream.Client, error) {
 		jetstream.WithCollections(collections[:]),
 		// Records as CBOR: the client's map would round integers.
 		jetstream.WithRawRecords(),
+		// With more, the client would keep events of the live tail back for up to 20 ms.
+		jetstream.WithBatchSize(1),
 		jetstream.WithDownloadConcurrency(downloads),
 		jetstream.WithHTTPClient(&http.Client{Transport: &blockwise{base: filtered}}),
 		jetstream.WithLogger(r.logger),

@@ -40,21 +40,25 @@ func (r *run) read(ctx context.Context, client *jetstream.Client, at event.Posit
 	defer end(nil)
 	w := &watch{run: r, client: client, pos: at, began: time.Now(), since: time.Now(), deadline: r.end,
 		newest: r.newest, news: time.Now()}
-	var watching sync.WaitGroup
-	watching.Go(func() { w.watch(visit, end) })
+	var beside sync.WaitGroup
+	beside.Go(func() { w.watch(visit, end) })
+	came := make(chan arrival, maxTogether)
+	beside.Go(func() { receive(visit, client, came) })
 
 	why := errEnded
-	for batch, err := range client.Events(visit) {
-		if err != nil {
-			if why = r.clientError(w, err); why != nil {
-				break
-			}
-		} else {
+	for a := range came {
+		a.gather(came)
+		if len(a.events) > 0 {
 			w.busy()
-			if why = r.deliver(at.Host, batch.Events()); why != nil {
+			if why = r.deliver(at.Host, a.events); why != nil {
 				break
 			}
 			w.idle(r.pos, r.newest, r.end)
+		}
+		if a.err != nil {
+			if why = r.clientError(w, a.err); why != nil {
+				break
+			}
 		}
 		why = errEnded
 	}
@@ -62,8 +66,50 @@ func (r *run) read(ctx context.Context, client *jetstream.Client, at event.Posit
 		why = cause // the watchdog's, or the caller's
 	}
 	end(nil)
-	watching.Wait()
+	beside.Wait()
 	return why
+}
+
+// maxTogether is how many events are passed on at a time, and how many may wait for that.
+const maxTogether = 64
+
+// arrival is what a client gave: events, and an error after them.
+type arrival struct {
+	events []jetstream.Event
+	err    error
+}
+
+// receive passes on what a client gives until ctx ends or there is nothing more. The client gives
+// events one by one: those that come faster than they are taken are put together here, and none
+// waits for another.
+func receive(ctx context.Context, client *jetstream.Client, to chan<- arrival) {
+	defer close(to)
+	for batch, err := range client.Events(ctx) {
+		a := arrival{err: err}
+		if err == nil {
+			a.events = batch.Events()
+		}
+		select {
+		case to <- a:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// gather adds what came meanwhile, up to an error.
+func (a *arrival) gather(came <-chan arrival) {
+	for a.err == nil && len(a.events) < maxTogether {
+		select {
+		case next, more := <-came:
+			if !more {
+				return
+			}
+			a.events, a.err = append(a.events, next.events...), next.err
+		default:
+			return
+		}
+	}
 }
 
 // deliver passes events to the caller and moves the position past them.
