@@ -61,9 +61,13 @@ const (
 	queueMessages = 3072
 )
 
-// tipWait is how long Next waits for more after the stream's last message. In a burst, the first
-// messages wait longer for the previous write than for one another.
-const tipWait = time.Millisecond
+// How long Next waits for more after the stream's last message: the least for one that comes alone,
+// and in a burst as long as the caller took with the batch before, up to the most. A batch costs
+// more than what is in it: so a caller is busy half of the time, and not all of it.
+const (
+	tipWaitMin = time.Millisecond
+	tipWaitMax = 20 * time.Millisecond
+)
 
 const (
 	// readPull is how long one request for messages lasts, and readHeartbeat how often the server
@@ -94,6 +98,7 @@ type Reader struct {
 	stop     context.CancelFunc
 	trouble  atomic.Pointer[error]
 	batch    []message // read and not yet returned; of Next's goroutine
+	returned time.Time // when Next returned last; of its goroutine
 	// last is the newest message read, or the one before the first to read; 0 if that message
 	// does not exist. stored is when the server stored it, which distinguishes it from any other
 	// message at its number. Both belong to read's goroutine.
@@ -319,13 +324,17 @@ func (r *Reader) Next(ctx context.Context, limit int, wait time.Duration) ([]Mes
 	for i, m := range r.batch {
 		batch[i] = m.Message
 	}
-	r.batch = nil
+	r.batch, r.returned = nil, time.Now()
 	return batch, nil
 }
 
 // gather fills r.batch.
 func (r *Reader) gather(ctx context.Context, limit int, wait time.Duration) error {
 	bytes := 0
+	tipWait := tipWaitMin
+	if busy := time.Since(r.returned); len(r.messages) > 1 {
+		tipWait = min(max(tipWait, busy), tipWaitMax)
+	}
 	take := func(m message) {
 		r.room.Release(m.weight())
 		r.batch = append(r.batch, m)
