@@ -101,7 +101,10 @@ func (t *Tx) diff(ctx context.Context, dict *terms, table, column string, change
 			out[i].key = r.key
 		}
 		slices.SortFunc(out, func(x, y posting) int {
-			return cmp.Or(cmp.Compare(x.id, y.id), bytes.Compare(x.key[:], y.key[:]))
+			if x.id != y.id {
+				return cmp.Compare(x.id, y.id)
+			}
+			return bytes.Compare(x.key[:], y.key[:])
 		})
 		return slices.Compact(out)
 	}
