@@ -2,6 +2,8 @@ package e2e_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
@@ -20,7 +22,8 @@ import (
 )
 
 // TestDenyFile: what the operator's file names is not served, from when the file changes, and comes
-// back when it leaves the file. A bad file changes nothing. A rebuild keeps to it.
+// back when it leaves the file. Followers hold what the lists have meanwhile. A bad file changes
+// nothing. A rebuild keeps to it.
 func TestDenyFile(t *testing.T) {
 	t.Parallel()
 	x := newIndexBench(t, natstest.Server(t))
@@ -92,15 +95,30 @@ func TestDenyFile(t *testing.T) {
 	x.await(api, last)
 	require.Equal(t, "b1 a1", posts("tags=art"))
 	require.Equal(t, "art bad", tags("limit=10"))
+	held := x.followed(api, "art", "bad")
+	held()
 	place := now("art")
 
-	write("accounts: [did:plc:a]\ntags: ['#Bad']\n")
+	write("accounts: [did:plc:a]\n")
 	await("tags=art", "c1 b1")
 	poll.Until(t, indexWait, func() (bool, string) { // what is shown again is told once its sweep is over
 		ops, _ := changes("art", place)
 		return slices.Equal(slices.Sorted(slices.Values(ops)), []string{"remove", "upsert"}), strings.Join(ops, " ")
 	})
-	require.Equal(t, "", posts("tags=bad"))
+
+	others, bad := now("art"), now("bad")
+	write("accounts: [did:plc:a]\ntags: ['#Bad']\n")
+	await("tags=bad", "")
+	held()
+	for list, place := range map[string]string{"art": others, "bad": bad} {
+		status, body := get(t, api+"/v1/changes?tags="+list+"&after="+url.QueryEscape(place))
+		require.Equal(t, http.StatusGone, status, body)
+	}
+	require.Equal(t, "c1 b1", posts("tags=art"))
+	_, body := get(t, api+"/tag/art")
+	require.NotContains(t, strings.ToLower(body), "bad")
+	_, body = get(t, api+"/v1/posts?tags=art")
+	require.NotContains(t, body, "bad")
 	require.Equal(t, "", posts("all=bad&tags=art"))
 	require.Equal(t, "c1 b1", posts("tags=bad&tags=art"))
 	require.Equal(t, "", posts("tags=bad&lang=en"))
@@ -118,6 +136,7 @@ func TestDenyFile(t *testing.T) {
 	require.Empty(t, ops)
 	status, _ = get(t, api+"/v1/posts/did:plc:b/b2")
 	require.Equal(t, http.StatusOK, status, "a post is not a list of its tags")
+	held()
 
 	write("accounts: [nobody]\n")
 	require.NoError(t, ix.stop())
@@ -133,4 +152,29 @@ func TestDenyFile(t *testing.T) {
 	await("tags=art", "a2 c1 b1 a1")
 	require.Equal(t, "b2 b1", posts("tags=bad"))
 	require.Equal(t, "art bad", tags("limit=10"))
+	held()
+}
+
+// followed has programs follow lists by one tag each, and returns what waits until all of them hold
+// what the lists have.
+func (b *indexBench) followed(api string, tags ...string) (held func()) {
+	var all []*follower
+	for i, tag := range tags {
+		for _, pushed := range []bool{false, true} {
+			f := &follower{url: api, params: url.Values{"tags": {tag}}, pushed: pushed, rng: rand.New(rand.NewPCG(uint64(i), 0))}
+			all = append(all, f)
+			b.start(f.follow)
+		}
+	}
+	return func() {
+		b.t.Helper()
+		for _, f := range all {
+			poll.Until(b.t, indexWait, func() (bool, string) {
+				list, err := f.list(b.t.Context())
+				require.NoError(b.t, err)
+				differs := f.differs(list)
+				return differs == "", fmt.Sprintf("the follower of %v, pushed %t: %s", f.params, f.pushed, differs)
+			})
+		}
+	}
 }

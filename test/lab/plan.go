@@ -101,9 +101,9 @@ func (p *Plan) add(root node) {
 // isList reports whether the node reads a list.
 func (n node) isList() bool { return slices.Contains(lists, n.Relation) && n.Index != tagByName }
 
-// isAside reports whether the node's part of a plan runs once and reads no list, as the look-up of a tag's id does.
+// isAside reports whether the node's part of a plan did not run, or runs once and reads no list, as the look-up of a tag's id does.
 func (n node) isAside() bool {
-	aside := n.Part == "InitPlan"
+	aside := n.Part == "InitPlan" || n.Loops == 0
 	n.each(func(n node) { aside = aside && !n.isList() })
 	return aside
 }

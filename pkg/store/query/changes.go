@@ -27,7 +27,7 @@ type Expiry string
 const (
 	ExpiredPruned   Expiry = "pruned"   // they are older than the feed keeps them
 	ExpiredRestored Expiry = "restored" // the index was restored from a copy that lacks them
-	ExpiredReplaced Expiry = "replaced" // the index is another one, whose feed begins later
+	ExpiredReplaced Expiry = "replaced" // the feed begins later: the index is another one, or other tags are denied
 )
 
 // Expiries are all of them.

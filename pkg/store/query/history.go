@@ -100,12 +100,11 @@ const historyQuery = `
 	                      WHERE tag_id = t.id AND NOT t.hourly AND key >= w.first_key AND key < w.end_key
 	                      ORDER BY key DESC LIMIT $3) AS s
 	              WHERE ` + inSight + `)
-	  FROM tags t
+	  FROM (SELECT * FROM tags WHERE name = $1 AND posts > 0 AND ` + servedOne + `) AS t
 	 CROSS JOIN (SELECT last_hour,
 	                    (lpad(to_hex(greatest(last_hour - $2::bigint + 1, 0) * 3600000000), 16, '0') || repeat('0', 16))::uuid AS first_key,
 	                    (lpad(to_hex(greatest(last_hour + 1, 0) * 3600000000), 16, '0') || repeat('0', 16))::uuid AS end_key
-	               FROM (SELECT floor(extract(epoch FROM LEAST(source_time, statement_timestamp())) / 3600)::bigint AS last_hour FROM checkpoint WHERE singleton) AS c) AS w
-	 WHERE t.name = $1 AND t.posts > 0 AND ` + served
+	               FROM (SELECT floor(extract(epoch FROM LEAST(source_time, statement_timestamp())) / 3600)::bigint AS last_hour FROM checkpoint WHERE singleton) AS c) AS w`
 
 // inSight is true of a row s of post_tags whose post no sweep keeps from
 // readers. Mostly there is no sweep, and no post is looked at.

@@ -150,7 +150,7 @@ func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, err
 	queueFilling(batch, q, &c.filling)
 	batch.Queue(`
 		SELECT 0, '', 0::bigint, (SELECT count(*) FROM sweeps)
-		UNION ALL SELECT 1, name, id, posts FROM tags WHERE name = ANY($1::text[]) AND (name = ANY($5::text[]) OR `+served+`)
+		UNION ALL SELECT 1, name, id, posts FROM tags WHERE name = ANY($1::text[]) AND (name = ANY($5::text[]) OR `+servedOne+`)
 		UNION ALL SELECT 2, name, id, posts FROM langs WHERE name = ANY($2::text[])
 		UNION ALL (`+someSwept+`)
 		UNION ALL SELECT 4, did, id, 1 FROM accounts WHERE did = ANY($4::text[]) AND state = 0`,

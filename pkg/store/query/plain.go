@@ -51,7 +51,7 @@ func plainPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(Stat
 	}
 	keys := "SELECT key FROM (" + b.merged("post_tags", "tag_id", ids) + ") AS keys WHERE NOT EXISTS (SELECT FROM sweeps)"
 	limit := b.arg(q.Limit)
-	post := lookUp("p.record, " + postBytes(b) + " <= " + b.arg(maxPlainBytes) + " AS small")
+	post := lookUp(postBytes(b) + " <= " + b.arg(maxPlainBytes) + " AS small")
 	s := Statement{SQL: `
 		SELECT EXISTS (SELECT FROM sweeps), (` + pg.SchemaNow + `), ` + behind + `, cardinality(keys), page.key, did, rkey, cid, tags, langs, indexed_at, handle, display_name, avatar, record
 		  FROM (SELECT ARRAY(` + keys + `) AS keys OFFSET 0) AS list
@@ -143,7 +143,7 @@ func (b *builder) idsOf(tags []string) []string {
 		if i < len(tags) {
 			name = tags[i]
 		}
-		ids[i] = "(SELECT id FROM tags WHERE name = " + b.arg(name) + "::text AND " + served + ")"
+		ids[i] = "(SELECT id FROM tags WHERE name = " + b.arg(name) + "::text AND " + servedOne + ")"
 	}
 	return ids
 }

@@ -83,13 +83,14 @@ var popularQuery = `
 	counted AS MATERIALIZED (
 		SELECT h.tag_id AS id, sum(h.posts)::bigint AS posts
 		  FROM w JOIN tag_hours h ON h.hour BETWEEN w.from_hour AND w.last_hour
+		 WHERE h.tag_id NOT IN (` + deniedIDs + `)
 		 GROUP BY h.tag_id HAVING sum(h.posts) > 0
 		 ORDER BY posts DESC LIMIT $3),
 	rare AS MATERIALIZED (
 		SELECT t.id, n.posts
 		  FROM w
 		 CROSS JOIN (SELECT id FROM tags
-		              WHERE (-posts) > -$5::bigint AND posts > 0 AND NOT hourly
+		              WHERE (-posts) > -$5::bigint AND posts > 0 AND NOT hourly AND ` + served + `
 		                AND posts >= COALESCE((SELECT min(posts) FROM counted HAVING count(*) = $3::bigint), 1)
 		              ORDER BY (-posts), name LIMIT $4) AS t
 		 CROSS JOIN LATERAL (SELECT count(*) AS posts FROM post_tags s
@@ -98,7 +99,7 @@ var popularQuery = `
 	most AS MATERIALIZED (
 		SELECT t.id, t.name, t.hourly, a.posts
 		  FROM (SELECT id, posts FROM counted UNION ALL SELECT id, posts FROM rare) AS a JOIN tags t ON t.id = a.id
-		 WHERE t.posts > 0 AND ` + served + `
+		 WHERE t.posts > 0
 		 ORDER BY a.posts DESC, t.name LIMIT $3)
 	SELECT w.last_hour, m.name, m.posts,
 	       CASE WHEN m.hourly

@@ -336,7 +336,7 @@ func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, direction 
 // OFFSET 0 keeps it a subquery, which can only run once for each key, in the order of the keys. A
 // plain join's order is the planner's choice: where the tables are small it begins with the accounts.
 func lookUp(more string) string {
-	return `(SELECT ` + postColumns + `, ` + more + ` FROM posts p JOIN accounts a ON a.id = p.account_id WHERE p.key = page.key OFFSET 0) AS post`
+	return `(SELECT *, ` + more + ` FROM (SELECT ` + postColumns + ` FROM posts p JOIN accounts a ON a.id = p.account_id WHERE p.key = page.key OFFSET 0) AS p) AS post`
 }
 
 // postBytes is what a post p counts of maxPageBytes.
@@ -353,7 +353,7 @@ func postsSQL(page string, b *builder) string {
 		SELECT key, did, rkey, cid, tags, langs, indexed_at, handle, display_name, avatar, record
 		  FROM (SELECT post.*, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) - bytes AS before
 		          FROM ` + page + ` AS page(key)
-		         CROSS JOIN LATERAL ` + lookUp("p.record, "+postBytes(b)+" AS bytes") + `) AS measured
+		         CROSS JOIN LATERAL ` + lookUp(postBytes(b)+" AS bytes") + `) AS measured
 		 WHERE before <= ` + b.arg(maxPageBytes)
 }
 

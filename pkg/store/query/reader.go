@@ -169,7 +169,7 @@ type PostRow struct {
 	Record []byte
 }
 
-const postColumns = `p.key, a.did, p.rkey, p.cid, p.tags, p.langs, p.indexed_at, a.handle, a.display_name, a.avatar`
+const postColumns = `p.key, a.did, p.rkey, p.cid, ` + shownTags + `, p.langs, p.indexed_at, a.handle, a.display_name, a.avatar, p.record`
 
 func (p *PostRow) targets() []any {
 	return []any{(*[16]byte)(&p.Key), &p.DID, &p.Rkey, &p.CID, &p.Tags, &p.Langs, &p.IndexedAt, &p.Handle, &p.DisplayName, &p.Avatar, &p.Record}
@@ -182,7 +182,7 @@ const outOfSight = `(w.hidden OR p.rev < w.gone_below)`
 func (r *Reader) Post(ctx context.Context, did, rkey string) (PostRow, error) {
 	var p PostRow
 	err := r.ask(ctx, `
-		SELECT `+postColumns+`, p.record
+		SELECT `+postColumns+`
 		  FROM accounts a JOIN posts p ON p.account_id = a.id AND p.rkey = $2
 		 WHERE a.did = $1 AND a.state = 0
 		   AND NOT EXISTS (SELECT FROM sweeps w WHERE w.account_id = a.id AND `+outOfSight+`)`, []any{did, rkey}, func(rows pgx.Rows) error {

@@ -190,14 +190,23 @@ func prefixEnd(prefix string) string {
 	return strings.Repeat(string(utf8.MaxRune), event.MaxTagBytes)
 }
 
-// served is true of a tag that the operator's deny list does not name. The list is short, and read
-// once for a statement.
-const served = "name <> ALL(ARRAY(SELECT d.name FROM denied_tags d))"
+// A tag that the operator's deny list names is in no list of tags, no list of posts is found by it,
+// and no post shows it beside its others. These are all that say so.
+const (
+	// served is true of a tag that is not denied, where many are read: the list is read once.
+	served = "name NOT IN (SELECT d.name FROM denied_tags d)"
+	// servedOne is the same where single ones are looked up.
+	servedOne = "NOT EXISTS (SELECT FROM denied_tags d WHERE d.name = tags.name)"
+	// deniedIDs selects the denied tags by their id.
+	deniedIDs = "SELECT tags.id FROM denied_tags d JOIN tags ON tags.name = d.name"
+	// shownTags are those of a post p that are not denied.
+	shownTags = "CASE WHEN EXISTS (SELECT FROM denied_tags) THEN ARRAY(SELECT name FROM unnest(p.tags) AS name WHERE " + served + ") ELSE p.tags END AS tags"
+)
 
 // TagsInUse returns those of the names that are tags of visible posts, in no order.
 func (r *Reader) TagsInUse(ctx context.Context, names []string) ([]string, error) {
 	var used []string
-	err := r.ask(ctx, `SELECT name FROM tags WHERE name = ANY($1::text[]) AND posts > 0 AND `+served, []any{names}, func(rows pgx.Rows) (err error) {
+	err := r.ask(ctx, `SELECT name FROM tags WHERE name = ANY($1::text[]) AND posts > 0 AND `+servedOne, []any{names}, func(rows pgx.Rows) (err error) {
 		used, err = pgx.CollectRows(rows, pgx.RowTo[string])
 		return err
 	})
@@ -235,7 +244,7 @@ func (r *Reader) RankedTags(ctx context.Context, offset, limit int) (tags []TagC
 // rankedQuery has the total in every row, and one row of it alone where there
 // are no tags.
 const rankedQuery = `
-	SELECT c.tags, t.name, t.posts
+	SELECT c.tags - (SELECT count(*) FROM (` + deniedIDs + ` WHERE tags.posts > 0) AS denied), t.name, t.posts
 	  FROM checkpoint c
-	  LEFT JOIN (SELECT name, posts FROM tags WHERE posts > 0 ORDER BY (-posts), name OFFSET $1 LIMIT $2) AS t ON true
+	  LEFT JOIN (SELECT name, posts FROM tags WHERE posts > 0 AND ` + served + ` ORDER BY (-posts), name OFFSET $1 LIMIT $2) AS t ON true
 	 WHERE c.singleton`

@@ -40,24 +40,40 @@ func (t *Tx) Denied(ctx context.Context, dids []string) (map[string]bool, error)
 }
 
 // Deny makes the deny list these accounts and tags from now on, and reports whether it changed.
-// Accounts that are there are the caller's to decide again (Undecided).
+// Accounts that are there are the caller's to decide again (Undecided). Where the tags change, the
+// change feed begins again, so that all followers list everything again: no post changes.
 func (t *Tx) Deny(ctx context.Context, dids, tags []string) (changed bool, err error) {
-	for table, of := range map[string]struct {
-		column string
-		names  []string
-	}{"denied_accounts": {"did", dids}, "denied_tags": {"name", tags}} {
-		gone, err := t.tx.Exec(ctx, `DELETE FROM `+table+` WHERE `+of.column+` <> ALL($1::text[])`, append([]string{}, of.names...))
-		if err != nil {
-			return false, fmt.Errorf("shorten the deny list: %w", err)
+	accounts, err := t.denyList(ctx, "denied_accounts", "did", dids)
+	if err != nil {
+		return false, err
+	}
+	others, err := t.denyList(ctx, "denied_tags", "name", tags)
+	if err != nil {
+		return false, err
+	}
+	if others {
+		if _, err := t.tx.Exec(ctx, `DELETE FROM change_runs`); err != nil {
+			return false, fmt.Errorf("end the change feed: %w", err)
 		}
-		come, err := t.tx.Exec(ctx, `INSERT INTO `+table+` SELECT unnest($1::text[]) ON CONFLICT DO NOTHING`, append([]string{}, of.names...))
-		if err != nil {
-			return false, fmt.Errorf("extend the deny list: %w", err)
+		if _, err := beginRun(ctx, t.tx, t.epoch); err != nil {
+			return false, fmt.Errorf("begin the change feed again: %w", err)
 		}
-		changed = changed || gone.RowsAffected()+come.RowsAffected() > 0
 	}
 	t.denies = len(dids) > 0
-	return changed, nil
+	return accounts || others, nil
+}
+
+func (t *Tx) denyList(ctx context.Context, table, column string, names []string) (changed bool, err error) {
+	names = append([]string{}, names...) // never null
+	gone, err := t.tx.Exec(ctx, `DELETE FROM `+table+` WHERE `+column+` <> ALL($1::text[])`, names)
+	if err != nil {
+		return false, fmt.Errorf("shorten the deny list: %w", err)
+	}
+	come, err := t.tx.Exec(ctx, `INSERT INTO `+table+` SELECT unnest($1::text[]) ON CONFLICT DO NOTHING`, names)
+	if err != nil {
+		return false, fmt.Errorf("extend the deny list: %w", err)
+	}
+	return gone.RowsAffected()+come.RowsAffected() > 0, nil
 }
 
 // Undecided returns up to limit accounts that are shown and should not be, because they have opted

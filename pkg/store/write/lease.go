@@ -82,11 +82,8 @@ func (w *Writer) Acquire(ctx context.Context) (store.Checkpoint, error) {
 			RETURNING epoch`, w.holder, LeaseTTL, store.SchemaVersion).Scan(&epoch); err != nil {
 			return err
 		}
-		tag, err := tx.Exec(ctx, `
-			INSERT INTO change_runs (id, begun)
-			SELECT floor(extract(epoch FROM clock_timestamp()))::bigint << $1 | $2, changes FROM checkpoint WHERE epoch = $3`,
-			keys.RunBits, rand.Int64N(1<<keys.RunBits), epoch)
-		if err == nil && tag.RowsAffected() == 0 {
+		begun, err := beginRun(ctx, tx, epoch)
+		if err == nil && !begun {
 			return pgx.ErrNoRows // the index was switched: the row was the former one's
 		}
 		return err
@@ -113,6 +110,16 @@ func (w *Writer) Acquire(ctx context.Context) (store.Checkpoint, error) {
 	w.tags.forgetAll()
 	w.langs.forgetAll()
 	return cp.Checkpoint, nil
+}
+
+// beginRun notes that numbers of changes are given from here on by another run. It reports whether
+// the index is still the one of the epoch: it may have been switched.
+func beginRun(ctx context.Context, tx pgx.Tx, epoch int64) (bool, error) {
+	tag, err := tx.Exec(ctx, `
+		INSERT INTO change_runs (id, begun)
+		SELECT floor(extract(epoch FROM clock_timestamp()))::bigint << $1 | $2, changes FROM checkpoint WHERE epoch = $3`,
+		keys.RunBits, rand.Int64N(1<<keys.RunBits), epoch)
+	return tag.RowsAffected() > 0, err
 }
 
 // Renew keeps the lease while there is nothing to apply. The error is

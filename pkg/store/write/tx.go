@@ -143,6 +143,7 @@ type Tx struct {
 	// from is the checkpoint's Seq before. live says that this is the live index; of one that
 	// is being rebuilt beside it, leader is the live one's Seq.
 	from          uint64
+	epoch         int64
 	live          bool
 	leader        *uint64
 	ignoreConsent bool

@@ -103,7 +103,7 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from store.Checkpo
 		}
 		tx = &Tx{
 			tx: ptx, now: from.now, payloads: w.payloads, tagTerms: w.tags, langTerms: w.langs, firstHour: keys.Hour(earlier(from.Source.Time, time.Now())) - hoursKept,
-			ignoreConsent: from.ignoreConsent, denies: from.denies, unlisted: w.Unlisted(), from: from.Seq, live: w.schema == store.Live, leader: leader,
+			ignoreConsent: from.ignoreConsent, denies: from.denies, unlisted: w.Unlisted(), from: from.Seq, epoch: from.epoch, live: w.schema == store.Live, leader: leader,
 		}
 		to, err := fold(tx, from.Checkpoint)
 		if err != nil {

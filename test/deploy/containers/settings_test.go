@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
 )
 
 // TestExampleSettings compares .env.example with docker-compose.yml: each
@@ -47,5 +48,24 @@ func TestExampleSettings(t *testing.T) {
 	}
 	for name := range shown {
 		require.Contains(t, used, name, "docker-compose.yml does not use it")
+	}
+}
+
+// TestSettingsFolder: the files of settings that a program reads again while it runs come into its
+// container in a folder, read only, whose place the setting's example names.
+func TestSettingsFolder(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(root, "docker-compose.yml"))
+	require.NoError(t, err)
+	var composed struct {
+		Services map[string]struct {
+			Environment map[string]string
+			Volumes     []string
+		}
+	}
+	require.NoError(t, yaml.Unmarshal(data, &composed))
+	for service, setting := range map[string]string{"indexer": "TAGSTREAM_DENY_FILE", "api": "TAGSTREAM_FEEDS_FILE"} {
+		s := composed.Services[service]
+		require.Equal(t, "${"+setting+":-}", s.Environment[setting])
+		require.Equal(t, []string{"${SETTINGS_DIR:-./data/settings}:/settings:ro"}, s.Volumes)
 	}
 }

@@ -64,7 +64,10 @@ func up(t *testing.T, profiles []string, settings map[string]string, services ..
 		url:     fmt.Sprintf("http://127.0.0.1:%d", port),
 	}
 	s.makeSecrets()
+	files := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(files, "deny.yaml"), []byte("tags: [denied]\n"), 0o644)) //nolint:gosec // for the container's user
 	env := map[string]string{
+		"SETTINGS_DIR": files, "TAGSTREAM_DENY_FILE": "/settings/deny.yaml", // without it no indexer starts
 		"SECRETS_DIR": s.secrets, "API_PORT": fmt.Sprint(port), "RATE_PER_10S": "1000000",
 		"COMPOSE_PROJECT_NAME": s.project, "IMAGE_PREFIX": os.Getenv("IMAGE_PREFIX"), "IMAGE_TAG": os.Getenv("IMAGE_TAG"),
 		"TAGSTREAM_PROFILES_URL": "off",

@@ -200,12 +200,11 @@ func (r *Rebuild) replay(ctx context.Context, p *replay.Replay, w *write.Writer)
 			continue
 		case p.At()+atEnd < st.Last || w.Sweeping():
 		case !r.plan.foreign:
-			return r.switched(ctx, r.owner.Switch(ctx, r.same, func(ctx context.Context, seq uint64) error {
-				if err := p.To(ctx, seq); err != nil || r.recalled {
-					return err
-				}
-				return r.recallFloors(ctx, p)
-			}))
+			err := r.owner.Switch(ctx, r.same, func(ctx context.Context, seq uint64) error { return r.atSwitch(ctx, p, w, seq) })
+			if errors.Is(err, errSettings) {
+				break
+			}
+			return r.switched(ctx, err)
 		default:
 			reached, err := r.reached(ctx, w)
 			if err != nil {
@@ -223,6 +222,9 @@ func (r *Rebuild) replay(ctx context.Context, p *replay.Replay, w *write.Writer)
 					return err
 				}
 				checked = true
+				if err := r.consent(ctx, w); err != nil {
+					return err
+				}
 				continue
 			}
 			return r.switched(ctx, r.owner.SwitchStream(ctx))
@@ -234,6 +236,25 @@ func (r *Rebuild) replay(ctx context.Context, p *replay.Replay, w *write.Writer)
 			return err
 		}
 	}
+}
+
+// errSettings says that the live index's settings have changed since the comparison.
+var errSettings = errors.New("accounts are to be hidden or shown first")
+
+// atSwitch brings the new index to where the live one waits.
+func (r *Rebuild) atSwitch(ctx context.Context, p *replay.Replay, w *write.Writer, seq uint64) error {
+	err := p.To(ctx, seq)
+	if err == nil && !r.recalled {
+		err = r.recallFloors(ctx, p)
+	}
+	swept := w.Sweeping()
+	if err == nil {
+		err = r.consent(ctx, w)
+	}
+	if err == nil && w.Sweeping() && !swept {
+		err = errSettings
+	}
+	return err
 }
 
 // meet brings the new index to the live one's checkpoint and compares the two.

@@ -92,7 +92,7 @@ const (
 	Unasked Fate = "unasked"
 	// PassedOver: the queue was full, or the DID is too long.
 	PassedOver Fate = "passed_over"
-	// GivenUp: the service could not be asked, or refused the question.
+	// GivenUp: the service could not be asked, or refused the question for this author alone.
 	GivenUp Fate = "given_up"
 )
 
@@ -205,6 +205,10 @@ func (p *Profiles) lookUp(ctx context.Context, dids []string, store func(context
 		p.observer.Request(failed.outcome)
 		wait := p.unwell(failed)
 		switch {
+		case failed.outcome == Refused && len(dids) > 1: // one of them may be what it does not take
+			half := len(dids) / 2
+			return pause.For(ctx, wait) == nil && p.lookUp(ctx, dids[:half], store) &&
+				pause.For(ctx, p.timing.Pace) == nil && p.lookUp(ctx, dids[half:], store)
 		case failed.outcome == Refused:
 			p.observer.Author(GivenUp, len(dids)) // and not asked for again today
 			return pause.For(ctx, wait) == nil

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -338,6 +339,38 @@ func TestTroubles(t *testing.T) {
 	stop()
 	require.Equal(t, map[Fate]int{Found: 2, GivenUp: 1}, w.fates)
 	require.Equal(t, "bob.example", w.events[1].Handle.Name)
+}
+
+// TestRefusals: an author whom the service does not take costs no other author. The question is asked
+// in halves until that author is alone.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		dids := r.URL.Query()["actors"]
+		if slices.Contains(dids, bob) {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		_, _ = io.WriteString(w, `{"profiles":[{"did":"`+strings.Join(dids, `"},{"did":"`)+`"}]}`)
+	})
+	timing := quick
+	timing.Gather = time.Minute // only whole questions
+	w := newWatch()
+	p := New(url, timing, slog.New(slog.DiscardHandler), w)
+	for i := range AtOnce - 1 {
+		if i == 7 {
+			p.Offer(bob)
+		}
+		p.Offer(fmt.Sprintf("did:plc:%d", i))
+	}
+	stop := run(t, p, w)
+	for range AtOnce {
+		<-w.settled
+	}
+	stop()
+	require.Equal(t, map[Fate]int{Found: AtOnce - 1, GivenUp: 1}, w.fates)
+	require.LessOrEqual(t, w.outcomes[Refused]+w.outcomes[OK], 2*6, "two for each halving of 25")
+	require.Len(t, w.events, AtOnce-1)
 }
 
 // TestTermsEnd: what was not stored when a term ended is asked for again.
