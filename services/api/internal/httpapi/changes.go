@@ -108,7 +108,7 @@ func (h *Handler) change(c query.Change, list postList) changeJSON {
 		out.URI = event.URI(c.DID, c.Rkey)
 		return out
 	}
-	post := h.post(*c.Post, list.fingerprint)
+	post := h.post(c.Post, list.fingerprint)
 	out.Op, out.Post = opUpsert, &post
 	return out
 }

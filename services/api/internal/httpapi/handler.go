@@ -157,6 +157,9 @@ func (h *Handler) handle(route string, answer func(*http.Request) (*response, er
 			endTrace(w.status)
 			took := time.Since(start)
 			h.metrics.answered(route, w.status, took)
+			if !h.logger.Enabled(r.Context(), slog.LevelDebug) {
+				return
+			}
 			h.logger.Debug("request", "route", route, "method", r.Method, "path", r.URL.Path,
 				"query", r.URL.RawQuery[:min(maxLogged, len(r.URL.RawQuery))], "status", w.status, "bytes", w.bytes, "took", took)
 		})
@@ -186,6 +189,7 @@ func (h *Handler) handle(route string, answer func(*http.Request) (*response, er
 		}
 		if err == nil {
 			h.write(w, r, res)
+			res.free()
 			return
 		}
 		if r.Context().Err() != nil {

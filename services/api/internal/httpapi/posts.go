@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"iter"
 	"net/http"
 	"net/url"
 	"time"
@@ -79,7 +80,27 @@ type utc time.Time
 func (t utc) MarshalJSON() ([]byte, error) { return t.appendJSON(nil), nil }
 
 func (t utc) appendJSON(b []byte) []byte {
-	return time.Time(t).UTC().AppendFormat(b, `"2006-01-02T15:04:05.000000Z"`)
+	at := time.Time(t).UTC()
+	year, month, day := at.Date()
+	if year < 0 || year > 9999 {
+		return at.AppendFormat(b, `"2006-01-02T15:04:05.000000Z"`)
+	}
+	hour, minute, second := at.Clock()
+	digits := func(before byte, n, width int) {
+		b = append(b, before)
+		b = append(b, "000000"[:width]...)
+		for i := len(b) - 1; n > 0; i-- {
+			b[i], n = '0'+byte(n%10), n/10
+		}
+	}
+	digits('"', year, 4)
+	digits('-', int(month), 2)
+	digits('-', day, 2)
+	digits('T', hour, 2)
+	digits(':', minute, 2)
+	digits(':', second, 2)
+	digits('.', at.Nanosecond()/1000, 6)
+	return append(b, `Z"`...)
 }
 
 // postList is what tells one list of posts from another.
@@ -207,7 +228,7 @@ func (h *Handler) onePost(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	post := h.post(row, anyList)
+	post := h.post(&row, anyList)
 	return &response{contentType: contentJSON, body: append(post.appendJSON(nil), '\n')}, nil
 }
 
@@ -221,15 +242,17 @@ func (h *Handler) postAt(r *http.Request) (row query.PostRow, err error) {
 	return h.index.Post(r.Context(), did, rkey)
 }
 
-func (h *Handler) posts(rows []query.PostRow, fingerprint keyset.Fingerprint) []postJSON {
-	out := make([]postJSON, len(rows))
-	for i, row := range rows {
-		out[i] = h.post(row, fingerprint)
+func (h *Handler) posts(rows []query.PostRow, fingerprint keyset.Fingerprint) iter.Seq[postJSON] {
+	return func(yield func(postJSON) bool) {
+		for i := range rows {
+			if !yield(h.post(&rows[i], fingerprint)) {
+				return
+			}
+		}
 	}
-	return out
 }
 
-func (h *Handler) post(row query.PostRow, fingerprint keyset.Fingerprint) postJSON {
+func (h *Handler) post(row *query.PostRow, fingerprint keyset.Fingerprint) postJSON {
 	p := postJSON{
 		URI: event.URI(row.DID, row.Rkey), CID: row.CID, DID: row.DID, Rkey: row.Rkey,
 		Author: authorJSON{row.DID, known(row.Handle), known(row.DisplayName), known(row.Avatar)},
@@ -237,7 +260,7 @@ func (h *Handler) post(row query.PostRow, fingerprint keyset.Fingerprint) postJS
 		CreatedAt: createdAt(row.Record),
 		IndexedAt: utc(row.IndexedAt), SortAt: utc(row.Key.SortAt()),
 		Record: row.Record,
-		Cursor: h.codec.Encode(keyset.At(query.PostKey(row)...), fingerprint),
+		Cursor: h.codec.Encode(keyset.At(query.PostKey(*row)...), fingerprint),
 	}
 	if p.Tags == nil {
 		p.Tags = []string{}

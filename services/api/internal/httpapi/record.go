@@ -5,7 +5,12 @@ import (
 	"encoding/json"
 )
 
-var null = []byte("null")
+var (
+	null = []byte("null")
+	// usualStart is how records begin that ingest stored, whose names are sorted, and differ.
+	usualStart          = []byte(`{"$type":"app.bsky.feed.post","createdAt":`)
+	createdName, escape = []byte(`"createdAt"`), []byte(`\u`)
+)
 
 // createdAt returns the record's own createdAt as it is written in the JSON,
 // quotes included, or null where there is none or it is not a string. It finds
@@ -14,6 +19,11 @@ var null = []byte("null")
 // names the last counts, as in a map. A record that is not a JSON object has
 // none.
 func createdAt(record []byte) json.RawMessage {
+	if rest, ok := bytes.CutPrefix(record, usualStart); ok && bytes.HasPrefix(rest, []byte{'"'}) && !bytes.Contains(rest, createdName) && !bytes.Contains(rest, escape) {
+		if end := stringEnd(rest, 0); end > 0 {
+			return rest[:end]
+		}
+	}
 	found := null
 	depth, name := 0, []byte(nil)
 	// expectName says that at depth 1 a string would be a name, not a value.

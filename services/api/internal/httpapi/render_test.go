@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -67,9 +68,16 @@ func TestPostsAreWrittenAsJSON(t *testing.T) {
 			want, err := encode(recentJSON{Posts: append([]postJSON{}, posts[:n]...), recentEnd: end})
 			require.NoError(t, err)
 			var got response
-			require.NoError(t, got.posts(posts[:n], end))
+			require.NoError(t, got.posts(slices.Values(posts[:n]), end))
 			require.Equal(t, string(want), string(got.body))
 		}
+	}
+}
+
+func TestTimeForm(t *testing.T) {
+	t.Parallel()
+	for _, at := range []time.Time{{}, time.Unix(0, 0), time.Unix(1767225599, 999_999_999), time.Date(12345, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 11, 9, 8, 7, 6, 5000, time.FixedZone("", -3600))} {
+		require.Equal(t, at.UTC().Format(`"2006-01-02T15:04:05.000000Z"`), string(utc(at).appendJSON(nil)))
 	}
 }
 
@@ -152,6 +160,10 @@ func TestCreatedAt(t *testing.T) {
 		{`{"created\u0041t":"yes"}`, `"yes"`}, {`{"createdAt":"first","createdAt":"last"}`, `"last"`},
 		{`{"createdAt":"first","createdAt":1}`, `null`}, {`{"createdAt":""}`, `""`}, {`["createdAt","no"]`, `null`}, {`"createdAt"`, `null`},
 		{``, `null`}, {`{"createdAt":"open`, `null`},
+		{`{"$type":"app.bsky.feed.post","createdAt":"a\"b","text":"t"}`, `"a\"b"`}, {`{"$type":"app.bsky.feed.post","createdAt":1}`, `null`},
+		{`{"$type":"app.bsky.feed.post","createdAt":"first","createdAt":1}`, `null`},
+		{`{"$type":"app.bsky.feed.post","createdAt":"first","created\u0041t":"last"}`, `"last"`},
+		{`{"$type":"app.bsky.feed.post","createdAt":"open`, `null`},
 	} {
 		require.Equal(t, c.want, string(createdAt([]byte(c.record))), c.record)
 	}
@@ -159,6 +171,7 @@ func TestCreatedAt(t *testing.T) {
 
 func FuzzCreatedAt(f *testing.F) {
 	f.Add([]byte(`{"a":[1,{"createdAt":"x"}],"createdAt":"2026-01-01T00:00:00Z","created\u0041t":true}`))
+	f.Add([]byte(`{"$type":"app.bsky.feed.post","createdAt":"2026","a":"x"}`))
 	f.Add([]byte(`[{}]`))
 	f.Fuzz(func(t *testing.T, record []byte) {
 		got := createdAt(record) // never panics
