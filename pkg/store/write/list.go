@@ -22,7 +22,7 @@ var errListing = errors.New("the lists of this index are partly made: run the re
 
 // How much one transaction of List does.
 const (
-	listPosts = 20_000
+	listPosts = 10_000
 	listTerms = 10_000
 )
 
@@ -55,6 +55,7 @@ func (w *Writer) List(ctx context.Context) error {
 		return nil
 	}
 	if err := w.list(ctx); err != nil {
+		w.tags.forgetNew()
 		w.langs.forgetNew()
 		return fmt.Errorf("make the lists: %w", err)
 	}
@@ -116,6 +117,7 @@ func (w *Writer) listSome(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	w.tags.keepNew()
 	w.langs.keepNew()
 	w.unlisted = &next
 	return n > 0, nil
@@ -132,47 +134,31 @@ func (w *Writer) listPiece(ctx context.Context, tx pgx.Tx) (n int, next event.Ke
 	if sweeping {
 		return 0, from, errors.New("an account is being swept")
 	}
-	if err := tx.QueryRow(ctx, `
-		SELECT count(*), COALESCE((array_agg(key ORDER BY key DESC))[1], $1)
-		  FROM (SELECT key FROM posts WHERE key >= $1 ORDER BY key LIMIT $2) AS p`, from, w.listPosts).Scan(&n, (*[16]byte)(&last)); err != nil || n == 0 {
-		return 0, from, err
-	}
-	const visible = ` FROM posts p JOIN accounts a ON a.id = p.account_id AND a.state = 0`
-	const within = ` WHERE p.key >= $1 AND p.key <= $2`
-	rows, _ := tx.Query(ctx, `SELECT DISTINCT p.langs`+visible+within, from, last)
-	spoken, err := pgx.CollectRows(rows, pgx.RowTo[[]string])
-	if err != nil {
-		return 0, from, err
-	}
-	var names, langs []string
-	for _, s := range spoken {
-		names = append(names, event.LangRanges(s)...)
-	}
-	if err := w.langs.resolve(ctx, tx, names); err != nil {
-		return 0, from, err
-	}
-	var ids []int64
-	for _, s := range spoken {
-		for _, name := range event.LangRanges(s) {
-			id, _ := w.langs.get(name)
-			langs, ids = append(langs, textArray(s)), append(ids, id)
+	rows, _ := tx.Query(ctx, `
+		SELECT p.key, p.tags, p.langs, a.state IS NOT DISTINCT FROM 0
+		  FROM posts p LEFT JOIN accounts a ON a.id = p.account_id WHERE p.key >= $1 ORDER BY p.key LIMIT $2`, from, w.listPosts)
+	var listed []PostChange
+	var p Post
+	var visible bool
+	if _, err := pgx.ForEachRow(rows, []any{&p.Key, &p.Tags, &p.Langs, &visible}, func() error {
+		n++
+		last = p.Key
+		if visible {
+			listed = append(listed, PostChange{New: &Post{Key: p.Key, Tags: p.Tags, Langs: p.Langs}, NewVisible: true})
 		}
+		p.Tags, p.Langs = nil, nil // not to be written over by the next
+		return nil
+	}); err != nil || n == 0 {
+		return 0, from, err
+	}
+	t := &Tx{tx: tx}
+	if _, _, err := t.diff(ctx, w.tags, "post_tags", "tag_id", listed, func(p *Post) []string { return p.Tags }); err != nil {
+		return 0, from, err
+	}
+	if _, _, err := t.diff(ctx, w.langs, "post_langs", "lang_id", listed, func(p *Post) []string { return event.LangRanges(p.Langs) }); err != nil {
+		return 0, from, err
 	}
 	next = keys.Step(last, +1)
-	for _, q := range []struct {
-		sql  string
-		args []any
-	}{
-		{`INSERT INTO tags (name) SELECT DISTINCT tag` + visible + `, unnest(p.tags) AS tag` + within + ` AND NOT EXISTS (SELECT FROM tags t WHERE t.name = tag)`, nil},
-		{`INSERT INTO post_tags (tag_id, key)
-			SELECT DISTINCT t.id, p.key` + visible + `, unnest(p.tags) AS tag JOIN tags t ON t.name = tag` + within + ` ORDER BY 1, 2`, nil},
-		{`INSERT INTO post_langs (lang_id, key)
-			SELECT DISTINCT l.id, p.key` + visible + ` JOIN unnest($3::text[], $4::bigint[]) AS l(langs, id) ON l.langs::text[] = p.langs` + within + ` ORDER BY 1, 2`, []any{langs, ids}},
-		{`UPDATE checkpoint SET unlisted_from = $3, visible_posts = visible_posts + (SELECT count(*)` + visible + within + `)`, []any{next}},
-	} {
-		if _, err := tx.Exec(ctx, q.sql, append([]any{from, last}, q.args...)...); err != nil {
-			return 0, from, err
-		}
-	}
-	return n, next, nil
+	_, err = tx.Exec(ctx, `UPDATE checkpoint SET unlisted_from = $1, visible_posts = visible_posts + $2`, next, len(listed))
+	return n, next, err
 }
