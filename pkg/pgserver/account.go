@@ -14,16 +14,16 @@ import (
 	"syscall"
 )
 
-// account is the user that Postgres runs as.
+// account is the user that runs Postgres.
 type account struct {
 	uid, gid int
-	// switched is true where it is not this process's own user.
+	// switched reports that it is not this process's own user.
 	switched bool
 }
 
-// chooseAccount gives this process's user, or, where that is root, which Postgres refuses: the owner
-// of an existing cluster, else postgres, nobody or daemon. A bare number would not do: initdb wants
-// a user with a name. An empty clusterDir stands for no cluster.
+// chooseAccount returns this process's user or, if that is root, which Postgres refuses, the owner
+// of an existing cluster, else postgres, nobody or daemon. A bare number would not work: initdb
+// needs a user with a name. An empty clusterDir means that there is no cluster.
 func chooseAccount(clusterDir string) (account, error) {
 	own := account{uid: os.Geteuid(), gid: os.Getegid()}
 	owner, err := ownerOf(clusterDir)
@@ -66,7 +66,7 @@ func ownerOf(path string) (account, error) {
 	return account{uid: int(stat.Uid), gid: int(stat.Gid)}, nil
 }
 
-// command prepares a program of Postgres to run as the account. It gets no environment of ours:
+// command prepares a Postgres program to run as the account. It does not inherit our environment:
 // variables such as PGPORT would change the server.
 func (a account) command(ctx context.Context, path string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, path, args...)
@@ -82,13 +82,13 @@ func (a account) command(ctx context.Context, path string, args ...string) *exec
 	return cmd
 }
 
-// grant makes path, and what is below it, the account's. It does nothing where the top already is.
+// grant gives path and everything below it to the account, unless the account already owns path.
 func (a account) grant(path string) error {
 	owner, err := ownerOf(path)
 	if err != nil || !a.switched || owner.uid == a.uid {
 		return err
 	}
-	// The top goes last: a crash half-way leaves a tree that is done again.
+	// The top comes last: a crash half-way leaves a tree that is processed again.
 	err = filepath.WalkDir(path, func(name string, _ fs.DirEntry, err error) error {
 		if err != nil || name == path {
 			return err
@@ -101,9 +101,9 @@ func (a account) grant(path string) error {
 	return os.Lchown(path, a.uid, a.gid)
 }
 
-// pass gives the name by which a command of the account finds path. The account may be unable to
-// enter a directory above, such as /root, so the command gets the opened file and names it through
-// /proc, which asks only for rights on the file. The returned file, if any, is for closing after the
+// pass returns a name by which a command of the account can open path. The account may be unable to
+// enter a parent directory, such as /root, so the command inherits the open file and names it
+// through /proc, which only needs rights on the file. If a file is returned, close it after the
 // command has started.
 func (a account) pass(cmd *exec.Cmd, path string) (string, *os.File, error) {
 	if !a.switched {

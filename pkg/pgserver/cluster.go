@@ -18,15 +18,14 @@ import (
 const (
 	// clusterName is the data directory's name below Config.Dir.
 	clusterName = "cluster"
-	// newClusterName is where initdb works, until the cluster is whole.
+	// newClusterName is where initdb works until the cluster is complete.
 	newClusterName = "cluster.new"
 	// closeLimit bounds the polite end of one connection.
 	closeLimit = 5 * time.Second
 )
 
-// VersionError says that a cluster was written by another major version of
-// Postgres than the binaries at hand. Find with the same directory looks for
-// binaries that match.
+// VersionError means that a cluster was written by another major version of Postgres than the
+// available binaries. Find with the same directory looks for matching binaries.
 type VersionError struct {
 	// Dir is the cluster's data directory.
 	Dir string
@@ -38,8 +37,8 @@ func (e *VersionError) Error() string {
 	return fmt.Sprintf("the data in %s belongs to Postgres %d and the binaries are version %d: install Postgres %d, or move that directory away and rebuild the index from the stream", e.Dir, e.Cluster, e.Binaries, e.Cluster)
 }
 
-// clusterMajor reads the major version that wrote a data directory. It returns
-// fs.ErrNotExist where there is none.
+// clusterMajor reads the major version that wrote a data directory. It returns fs.ErrNotExist if
+// there is none.
 func clusterMajor(clusterDir string) (int, error) {
 	path := filepath.Join(clusterDir, "PG_VERSION")
 	text, err := os.ReadFile(path)
@@ -53,8 +52,8 @@ func clusterMajor(clusterDir string) (int, error) {
 	return major, nil
 }
 
-// ensureCluster makes the cluster where there is none, checks that the binaries
-// fit the one there is, and makes it the account's.
+// ensureCluster creates a missing cluster, checks that the binaries match an existing one, and
+// gives it to the account.
 func (s *Server) ensureCluster(ctx context.Context) error {
 	major, err := clusterMajor(s.clusterDir)
 	switch {
@@ -77,8 +76,8 @@ func (s *Server) ensureCluster(ctx context.Context) error {
 	return nil
 }
 
-// initCluster runs initdb in a directory beside the final one and renames it at
-// the end: a crash leaves no cluster, never half of one.
+// initCluster runs initdb in a temporary directory and renames it at the end: a crash never leaves
+// half a cluster.
 func (s *Server) initCluster(ctx context.Context) error {
 	if entries, err := os.ReadDir(s.clusterDir); err == nil && len(entries) > 0 {
 		return errors.New("the directory holds files but no cluster: move them away")
@@ -135,8 +134,8 @@ func (s *Server) runInitdb(ctx context.Context, dir string) error {
 	return nil
 }
 
-// prepareDatabase creates the roles and the database where they are missing and
-// sets every password. A crash half-way is completed by the next start.
+// prepareDatabase creates missing roles and the database, and sets every password. After a crash
+// the next start completes it.
 func (s *Server) prepareDatabase(ctx context.Context) error {
 	config, err := pgx.ParseConfig(s.DriverURL(Superuser))
 	if err != nil {

@@ -9,41 +9,40 @@ import (
 )
 
 const (
-	// Superuser is the name of the role that may do everything. Its password is
-	// kept like the others'.
+	// Superuser is the name of the superuser role. Its password is stored like the others'.
 	Superuser = "postgres"
-	// AnyPort as Config.TCPPort lets Start choose a free one.
+	// AnyPort, as Config.TCPPort, lets Start choose a free port.
 	AnyPort = -1
 )
 
 // Config says what Start runs.
 type Config struct {
-	// Dir holds everything of the server, see the package comment. Start makes
-	// it where it is missing. Required; no two servers share one.
+	// Dir holds everything of the server, see the package comment. Start creates it if it is
+	// missing. Required; no two servers share one.
 	Dir string
 	// Binaries is what Find returned. Required.
 	Binaries Binaries
-	// Database is created, with Owner as its owner, and named by each URL.
-	// Empty: the database "postgres", which always exists.
+	// Database is created, with Owner as its owner, and used in each URL. Empty means the database
+	// "postgres", which always exists.
 	Database string
 	// Owner is one of Roles, or empty for Superuser.
 	Owner string
-	// Roles are login roles without other rights, created where missing.
-	// Lower-case letters, digits and underscores, at most 63 bytes.
+	// Roles are login roles without other rights, created if missing. Lower-case letters, digits
+	// and underscores, at most 63 bytes.
 	Roles []string
-	// Settings are parameters of Postgres by name. They add to and win over
-	// DefaultSettings, and win over ALTER SYSTEM.
+	// Settings are Postgres parameters by name. They extend and override DefaultSettings, and
+	// override ALTER SYSTEM.
 	Settings map[string]string
 	// TCPPort is a port on 127.0.0.1 to listen on beside the socket: AnyPort, or
 	// 1..65535. 0 means no TCP.
 	TCPPort int
-	// Logger tells of initialization, an ended orphan and a late shutdown.
-	// Required. The server's own lines go to postgres.log.
+	// Logger logs initialization, an ended orphan and a late shutdown. Required. The server's own
+	// lines go to postgres.log.
 	Logger *slog.Logger
 }
 
-// DefaultSettings gives the settings for one writer and many short reads on a
-// machine shared with other programs.
+// DefaultSettings returns the settings for one writer and many short reads on a machine shared with
+// other programs.
 func DefaultSettings() map[string]string {
 	return map[string]string{
 		"cluster_name":       "tagstream",
@@ -60,8 +59,8 @@ func DefaultSettings() map[string]string {
 	}
 }
 
-// namePattern is what role and database names look like: they are file names
-// too, and need no quoting in SQL.
+// namePattern is the form of role and database names: they are file names too, and must not need
+// quoting in SQL.
 var namePattern = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
 
 // validate checks c and makes its directory absolute.

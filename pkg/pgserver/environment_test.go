@@ -6,9 +6,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestEnvironmentIsForOthers starts and asks a server under an environment of libpq
-// that is for another one, and whose every variable would keep out or change a
-// connection.
+// TestEnvironmentIsForOthers starts and queries a server under a libpq environment for another
+// server, in which every variable would prevent or change a connection.
 //
 // Invariant: libpq's environment does not affect the private Postgres.
 func TestEnvironmentIsForOthers(t *testing.T) {

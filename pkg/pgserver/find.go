@@ -17,14 +17,14 @@ import (
 )
 
 const (
-	// minMajor is the oldest Postgres whose SQL the project may use.
+	// minMajor is the oldest supported major version of Postgres.
 	minMajor = 15
 	// probeTimeout bounds one run of a program that only prints its version.
 	probeTimeout = 10 * time.Second
 )
 
-// ErrNotFound says that the machine has no Postgres that will do. The error's text says what to do;
-// trying again helps only after that.
+// ErrNotFound means that the machine has no suitable Postgres. The error's text says what to do;
+// retrying helps only after that.
 var ErrNotFound = errors.New("no usable Postgres")
 
 // Binaries is one installation of the Postgres server.
@@ -33,7 +33,7 @@ type Binaries struct {
 	Dir string
 	// Version is the release as the server prints it, such as "15.18".
 	Version string
-	// Major is the release's first number. A cluster works with one of these.
+	// Major is the release's major version. A cluster works with only one.
 	Major int
 }
 
@@ -53,14 +53,14 @@ var folders = []string{
 	"/var/cache/tagstream/postgres/npm-*/bin", // .ci/postgres as root
 }
 
-// Find gives the newest Postgres on this machine, 15 or newer, that the cluster in dir, the
-// directory of Start, can use. It looks on the PATH, where pg_config says, and in the usual folders.
-// An empty dir stands for no cluster. It returns ErrNotFound with what to do.
+// Find returns the newest Postgres on this machine, 15 or newer, that can use the cluster in dir,
+// the directory of Start. It searches the PATH, the folder that pg_config reports, and the usual
+// folders. An empty dir means that there is no cluster. If there is none, it returns ErrNotFound.
 func Find(ctx context.Context, dir string) (Binaries, error) {
 	clusterDir, candidates := "", installed(ctx)
 	if dir != "" {
 		clusterDir = filepath.Join(dir, clusterName)
-		// Programs that earlier versions downloaded.
+		// Binaries that earlier versions downloaded.
 		old, _ := filepath.Glob(filepath.Join(dir, "binaries", "npm-*", "bin")) // fails only for a bad pattern
 		candidates = append(candidates, old...)
 	}
@@ -100,7 +100,7 @@ func notFound(clusterDir string, major int, unfit []string) error {
 func installed(ctx context.Context) []string {
 	var all []string
 	if path, err := exec.LookPath("postgres"); err == nil {
-		// The real place: initdb is looked for beside the program.
+		// Resolve links: initdb is expected next to the program.
 		if real, err := filepath.EvalSymlinks(path); err == nil {
 			all = append(all, filepath.Dir(real))
 		}
@@ -121,8 +121,8 @@ func installed(ctx context.Context) []string {
 	return all
 }
 
-// newest gives the newest usable installation among folders, of equal ones the first, and why
-// others that exist will not do. A major of 0 stands for any.
+// newest returns the newest usable installation in folders (the first of equal ones), and why other
+// existing ones are not usable. A major of 0 means any.
 func newest(ctx context.Context, acct account, major int, folders []string) (best Binaries, unfit []string) {
 	seen := map[string]bool{}
 	for _, folder := range folders {
@@ -151,7 +151,7 @@ func newest(ctx context.Context, acct account, major int, folders []string) (bes
 var versionPattern = regexp.MustCompile(`^postgres \(PostgreSQL\) (\d{1,4})((?:\.\d+)*)`)
 
 // probe runs the server in folder for its version, as the account that will run it. It returns
-// fs.ErrNotExist where the folder holds no server.
+// fs.ErrNotExist if the folder has no server.
 func probe(ctx context.Context, acct account, folder string) (Binaries, error) {
 	server := filepath.Join(folder, "postgres")
 	if _, err := os.Stat(server); err != nil {

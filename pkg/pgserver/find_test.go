@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// openDir is a temporary directory that every user can enter, as the folders
-// of real installations are.
+// openDir creates a temporary directory that every user can enter, like the folders of real
+// installations.
 func openDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "pgserver-find-") //nolint:usetesting // t.TempDir is closed to other users
@@ -31,8 +31,8 @@ func fakeInstall(t *testing.T, root, name, text string) string {
 	return dir
 }
 
-// TestBest is not parallel: a program that was just written cannot be run while
-// a child of another test, about to start, still has the file open.
+// TestBest is not parallel: a program that was just written cannot be run while the starting child
+// of another test still has the file open.
 func TestBest(t *testing.T) { //nolint:paralleltest // see above
 	root := openDir(t)
 	fake := func(name, text string) string { return fakeInstall(t, root, name, text) }

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// maxLogBytes is the size of postgres.log from which a start begins a new one.
+	// maxLogBytes is the size of postgres.log at which a start begins a new one.
 	maxLogBytes = 8 << 20
 	// tailBytes and tailLines bound what an error repeats of the server's log.
 	tailBytes = 4 << 10
@@ -37,7 +37,7 @@ func (s *Server) openLog() (*os.File, error) {
 	return file, nil
 }
 
-// logTail gives the last lines that this run wrote to the log, for an error.
+// logTail returns the last lines that this run wrote to the log, for an error.
 func (s *Server) logTail() string {
 	file, err := os.Open(s.logPath())
 	if err != nil {
@@ -58,7 +58,7 @@ func (s *Server) logTail() string {
 	return lastLines(string(text))
 }
 
-// lastLines puts the last lines of text on one.
+// lastLines joins the last lines of text into one.
 func lastLines(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	return strings.Join(lines[max(0, len(lines)-tailLines):], " | ")

@@ -52,7 +52,7 @@ func child(dir string) int {
 	return 0
 }
 
-// testConfig is what most tests run.
+// testConfig is the configuration of most tests.
 func testConfig(dir string, binaries Binaries) Config {
 	return Config{
 		Dir:      dir,
@@ -76,8 +76,7 @@ func testBinaries(t testing.TB) Binaries {
 	return found
 }
 
-// template is a stopped server's directory, made once: initdb takes most of a
-// second.
+// template is the directory of a stopped server, created once: initdb takes most of a second.
 var template = sync.OnceValues(func() (string, error) {
 	ctx := context.Background()
 	found, err := Find(ctx, "")

@@ -13,29 +13,28 @@ import (
 )
 
 const (
-	// dirSetting is a setting of no effect that Start gives each server: it
-	// shows on the command line whose server a process is.
+	// dirSetting is a setting without effect that Start gives each server: on the command line it
+	// shows which directory a process serves.
 	dirSetting = "tagstream.dir"
 	// orphanFastLimit and orphanKillLimit bound the wait for an orphan after the
 	// request to shut down and after SIGKILL.
 	orphanFastLimit = 60 * time.Second
 	orphanKillLimit = 10 * time.Second
-	// pollInterval is how often a process that is not our child, or a file that
-	// Postgres writes, is looked at.
+	// pollInterval is the interval for checking a process that is not our child, or a file that
+	// Postgres writes.
 	pollInterval = 5 * time.Millisecond
 )
 
 // serverProcess is a process that works on our cluster.
 type serverProcess struct {
 	*os.Process
-	// first is true for the one that starts the others.
+	// first reports that it is the process that starts the others.
 	first bool
 }
 
-// stopOrphan ends what a killed process left running on the cluster. The caller
-// holds the directory's lock, so no live Server owns it. Ending it is simpler
-// than taking it over, and as quick: its settings and socket belong to the past,
-// and it cannot be our child again.
+// stopOrphan ends what a killed process left running on the cluster. The caller holds the
+// directory's lock, so no live Server owns it. Ending it is simpler than adopting it, and as quick:
+// its settings and socket are outdated, and it cannot become our child.
 func (s *Server) stopOrphan(ctx context.Context) error {
 	pidFile := filepath.Join(s.clusterDir, "postmaster.pid")
 	if _, err := os.Stat(pidFile); errors.Is(err, fs.ErrNotExist) {
@@ -45,8 +44,8 @@ func (s *Server) stopOrphan(ctx context.Context) error {
 	err := s.untilEnded(ctx, orphanFastLimit, func(p serverProcess, headless bool) {
 		switch {
 		case headless:
-			// Processes of a server whose first one was killed leave by themselves,
-			// but one that is busy notices late.
+			// Processes of a server whose first one was killed exit on their own, but a busy one
+			// notices late.
 			_ = p.Signal(syscall.SIGKILL) // a failure is seen in the next round
 		case p.first && !asked[p.Pid]:
 			asked[p.Pid] = true
@@ -64,8 +63,8 @@ func (s *Server) stopOrphan(ctx context.Context) error {
 	return s.removeStalePID(pidFile)
 }
 
-// untilEnded shows every process of our server to do, again and again until
-// none is left. Headless says that the first one is gone.
+// untilEnded passes every process of our server to do, repeatedly, until none is left. Headless
+// reports that the first one is gone.
 func (s *Server) untilEnded(ctx context.Context, limit time.Duration, do func(p serverProcess, headless bool)) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -83,16 +82,15 @@ func (s *Server) untilEnded(ctx context.Context, limit time.Duration, do func(p 
 	})
 }
 
-// isServer says whether a command is a process of Postgres, and whether it is the
-// first one, or one that this has just started. Later those are called
-// "postgres: <role>".
+// isServer reports whether a command line is that of a Postgres process, and whether it is the
+// first one, or one that this has just started. Later those are called "postgres: <role>".
 func isServer(command string) (is, first bool) {
 	name := filepath.Base(command)
 	first = name == "postgres" || name == "postmaster"
 	return first || strings.HasPrefix(command, "postgres: "), first
 }
 
-// poll calls done at pollInterval until it says true, fails, or ctx ends.
+// poll calls done at pollInterval until it returns true, fails, or ctx ends.
 func poll(ctx context.Context, done func() (bool, error)) error {
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()

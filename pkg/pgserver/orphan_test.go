@@ -66,7 +66,7 @@ func TestKilledParent(t *testing.T) {
 	require.Equal(t, "1", query(t, server.URL("writer"), "SELECT '1'"))
 }
 
-// orphan runs a server on the cluster that is nobody's child to end.
+// orphan runs a server on the cluster without a parent that would end it.
 func orphan(t *testing.T, dir string, binaries Binaries, marked bool) int {
 	t.Helper()
 	clusterDir := filepath.Join(dir, clusterName)
@@ -83,7 +83,7 @@ func orphan(t *testing.T, dir string, binaries Binaries, marked bool) int {
 		cmd.Args = append(cmd.Args, "-c", dirSetting+"="+clusterDir)
 	}
 	require.NoError(t, cmd.Start())
-	// Waited for beside the test, as an orphan is by the system.
+	// Reaped outside the test, as the system reaps an orphan.
 	ended := make(chan struct{})
 	go func() { defer close(ended); cmd.Wait() }()
 	t.Cleanup(func() { cmd.Process.Kill(); wait(t, "the orphan's end", ended) })
@@ -106,7 +106,7 @@ func requireGone(t *testing.T, pid int) {
 	require.True(t, gone(pid), "process %d is still there", pid)
 }
 
-// gone says that there is no such process, or that it only waits to be reaped.
+// gone reports that there is no such process, or only a zombie.
 func gone(pid int) bool {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if runtime.GOOS != "linux" {
@@ -170,8 +170,7 @@ func orphanAfter(t *testing.T, f family, dir string, binaries Binaries) int {
 	return orphan(t, dir, binaries, true)
 }
 
-// TestBusyStraggler kills a server's first process while another computes and
-// so does not notice.
+// TestBusyStraggler kills a server's first process while another is computing and does not notice.
 func TestBusyStraggler(t *testing.T) {
 	t.Parallel()
 	dir, binaries := testDir(t)
@@ -244,8 +243,8 @@ func TestStaleProcessFile(t *testing.T) {
 	}
 }
 
-// TestAnotherServerIsLeftAlone points the process id file at a real server of
-// another directory, as after a copied data directory.
+// TestAnotherServerIsLeftAlone points the process id file at a real server of another directory, as
+// after copying a data directory.
 func TestAnotherServerIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	otherDir, binaries := testDir(t)
@@ -253,8 +252,8 @@ func TestAnotherServerIsLeftAlone(t *testing.T) {
 	dir, _ := testDir(t)
 	text, err := os.ReadFile(filepath.Join(otherDir, clusterName, "postmaster.pid"))
 	require.NoError(t, err)
-	// The memory segment named in the file is the other server's; a copy that
-	// keeps the line could not start, so this is one of a server long gone.
+	// The memory segment named in the file is the other server's. A copy that keeps the line could
+	// not start, so this simulates a server that is long gone.
 	lines := strings.SplitAfter(string(text), "\n")
 	lines[6] = "\n"
 	path := filepath.Join(dir, clusterName, "postmaster.pid")
@@ -263,8 +262,8 @@ func TestAnotherServerIsLeftAlone(t *testing.T) {
 	require.Equal(t, "1", query(t, other.URL("writer"), "SELECT '1'"))
 }
 
-// TestAsPlainUser runs the whole thing as a user that is not root. It is not
-// parallel for the reason that TestBest is not.
+// TestAsPlainUser runs everything as a user that is not root. It is not parallel for the same
+// reason as TestBest.
 func TestAsPlainUser(t *testing.T) { //nolint:paralleltest // see above
 	if os.Getuid() != 0 {
 		t.Log("every other test runs as a plain user already")
@@ -292,7 +291,7 @@ func TestAsPlainUser(t *testing.T) { //nolint:paralleltest // see above
 	require.NoError(t, f.cmd.Process.Kill())
 	f.cmd.Wait()
 
-	// Root takes the same data up as its owner.
+	// Root continues with the same data as its owner.
 	found, err := Find(t.Context(), filepath.Join(dir, "data"))
 	require.NoError(t, err)
 	server := start(t, testConfig(filepath.Join(dir, "data"), found))

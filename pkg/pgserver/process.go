@@ -7,17 +7,17 @@ import (
 	"syscall"
 )
 
-// process is a running child. Its fields but done are set before done closes.
+// process is a running child. Its fields except done are set before done closes.
 type process struct {
 	cmd  *exec.Cmd
 	done chan struct{}
 	err  error // why it ended; nil for exit status 0
 }
 
-// startProcess starts cmd, to be told to shut down when this process dies.
+// startProcess starts cmd so that it is told to shut down when this process dies.
 //
-// The kernel sends that signal when the parent *thread* ends, so the goroutine
-// that starts the child keeps its thread to itself until the child is gone.
+// The kernel sends that signal when the parent *thread* ends, so the goroutine that starts the
+// child locks its thread until the child is gone.
 func startProcess(cmd *exec.Cmd) (*process, error) {
 	setParentDeathSignal(cmd.SysProcAttr, syscall.SIGINT)
 	p := &process{cmd: cmd, done: make(chan struct{})}
@@ -38,8 +38,8 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
-// signal sends sig to the child; a child that has ended is no error.
+// signal sends sig to the child; an ended child is not an error.
 func (p *process) signal(sig os.Signal) {
-	// The only failure is os.ErrProcessDone: done tells it better.
+	// The only failure is os.ErrProcessDone, which done reports better.
 	_ = p.cmd.Process.Signal(sig)
 }

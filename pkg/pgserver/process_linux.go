@@ -14,8 +14,9 @@ import (
 
 func setParentDeathSignal(attr *syscall.SysProcAttr, sig syscall.Signal) { attr.Pdeathsig = sig }
 
-// serverProcesses lists the processes of a server of our cluster: those called so that work in its
-// directory, as Postgres does and a person's shell may, and the one that Start has just started.
+// serverProcesses lists the processes of a server of our cluster: those with its name that work in
+// its directory, as Postgres does and a person's shell may, and the one that Start has just
+// started.
 func serverProcesses(clusterDir string) (found []serverProcess, err error) {
 	entries, err := filepath.Glob("/proc/[0-9]*")
 	for _, entry := range entries {
@@ -23,15 +24,15 @@ func serverProcesses(clusterDir string) (found []serverProcess, err error) {
 		if err != nil {
 			continue
 		}
-		// The handle is taken before the check, so that the process it stands for is the one that
-		// was checked, even if the id is used again meanwhile.
+		// Take the handle before the check, so that it stands for the process that was checked,
+		// even if the id is reused.
 		process, err := os.FindProcess(pid)
 		if err != nil {
 			continue // gone
 		}
 		args, err := commandLine(pid)
 		is, first := isServer(args[0])
-		// One without a name is on its way out.
+		// A process without a name is exiting.
 		if err == nil && (is || args[0] == "") && (slices.Contains(args, dirSetting+"="+clusterDir) || worksIn(pid, clusterDir)) {
 			found = append(found, serverProcess{process, first})
 			continue
@@ -41,8 +42,7 @@ func serverProcesses(clusterDir string) (found []serverProcess, err error) {
 	return found, err
 }
 
-// commandLine gives a process's arguments, at least one: "" where it has ended and waits to be
-// reaped.
+// commandLine returns a process's arguments, at least one: "" for a zombie.
 func commandLine(pid int) ([]string, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	var args []string
@@ -52,8 +52,8 @@ func commandLine(pid int) ([]string, error) {
 	return args, err
 }
 
-// worksIn says whether the process's working directory is dir. It is false also
-// where the system does not let us see it.
+// worksIn reports whether the process's working directory is dir. It is false if the system does
+// not let us see it.
 func worksIn(pid int, dir string) bool {
 	cwd, err := os.Stat(fmt.Sprintf("/proc/%d/cwd", pid))
 	if err != nil {
@@ -63,8 +63,8 @@ func worksIn(pid int, dir string) bool {
 	return err == nil && os.SameFile(cwd, info)
 }
 
-// removeStalePID removes the process id file of a server that has no process any more. Postgres
-// would refuse to start while any process of its user has that id, or where the file is empty.
+// removeStalePID removes the process id file of a server without processes. Postgres would refuse
+// to start while any process of its user has that id, or if the file is empty.
 func (s *Server) removeStalePID(path string) error {
 	err := os.Remove(path)
 	if errors.Is(err, fs.ErrNotExist) {

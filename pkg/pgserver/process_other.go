@@ -13,13 +13,13 @@ import (
 	"syscall"
 )
 
-// setParentDeathSignal does nothing: only Linux has such a signal. A server
-// left behind is ended by the next Start.
+// setParentDeathSignal does nothing: only Linux has such a signal. The next Start ends a server
+// that was left behind.
 func setParentDeathSignal(*syscall.SysProcAttr, syscall.Signal) {}
 
-// serverProcesses gives the process that Postgres's own file names, if ps shows that it is the first
-// one of our server. An argument with a space comes apart there, so a directory with a space in its
-// name is not recognized; Postgres's own lock then still holds.
+// serverProcesses returns the process in Postgres's own file, if ps shows that it is the first one
+// of our server. ps splits arguments at spaces, so a directory with a space in its name is not
+// recognized; Postgres's own lock then still protects it.
 func serverProcesses(clusterDir string) ([]serverProcess, error) {
 	text, err := os.ReadFile(filepath.Join(clusterDir, "postmaster.pid"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -42,6 +42,6 @@ func serverProcesses(clusterDir string) ([]serverProcess, error) {
 	return []serverProcess{{process, true}}, err
 }
 
-// removeStalePID leaves the file alone: it names the shared memory by which Postgres sees processes
-// of a killed server, which we cannot list here.
+// removeStalePID leaves the file alone: it names the shared memory by which Postgres recognizes
+// processes of a killed server, which we cannot list here.
 func (s *Server) removeStalePID(string) error { return nil }

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// secret gives the stored password of a role, and makes one the first time.
-// After a crash the file is whole or absent.
+// secret returns the stored password of a role, and creates it the first time. After a crash the
+// file is complete or absent.
 func secret(dir, role string) (string, error) {
 	path := filepath.Join(dir, role)
 	text, err := os.ReadFile(path)
@@ -29,8 +29,8 @@ func secret(dir, role string) (string, error) {
 	return password, nil
 }
 
-// writeFileSync writes a file of mode 0600 by way of a temporary one, and
-// returns once name and contents are on disk.
+// writeFileSync writes a file of mode 0600 through a temporary one, and returns once name and
+// contents are on disk.
 func writeFileSync(path, text string) error {
 	file, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {

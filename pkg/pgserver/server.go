@@ -31,11 +31,10 @@ const (
 	dialLimit = 10 * time.Second
 	// quickLimit bounds the wait for an immediate shutdown before SIGKILL.
 	quickLimit = 10 * time.Second
-	// socketPort names the socket where the server has no TCP port.
+	// socketPort names the socket if the server has no TCP port.
 	socketPort = 5432
-	// firstPort and lastPort bound AnyPort. They lie below the ports that
-	// systems give to outgoing connections, so that none takes the port while
-	// the server restarts.
+	// firstPort and lastPort bound AnyPort. They lie below the ports that systems use for outgoing
+	// connections, so that none takes the port while the server restarts.
 	firstPort, lastPort = 15000, 32000
 	portAttempts        = 10
 )
@@ -58,13 +57,12 @@ type Server struct {
 	stopErr  error
 }
 
-// Start runs the cluster in cfg.Dir and returns once it takes connections and
-// the roles and the database exist. It makes the cluster the first time, and
-// ends a server that a killed process left behind. The server lives until Stop,
-// whatever becomes of ctx, which bounds the start alone.
+// Start runs the cluster in cfg.Dir and returns once it accepts connections and the roles and the
+// database exist. It creates the cluster the first time, and ends a server that a killed process
+// left behind. The server runs until Stop; ctx bounds only the start.
 //
-// It returns a *dirlock.HeldError where another Server has the directory and a
-// *VersionError where the binaries do not fit the data.
+// It returns a *dirlock.HeldError if another Server has the directory and a *VersionError if the
+// binaries do not match the data.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -85,9 +83,9 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Remove deletes a directory of Start and all data in it, after ending a server
-// that a killed process left behind. It returns a *dirlock.HeldError where a
-// Server has the directory. One that does not exist is removed already.
+// Remove deletes a directory of Start and all data in it, after ending a server that a killed
+// process left behind. It returns a *dirlock.HeldError if a Server has the directory. A missing
+// directory is not an error.
 func Remove(ctx context.Context, dir string, logger *slog.Logger) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -172,7 +170,7 @@ func (s *Server) loadPasswords() error {
 	return nil
 }
 
-// choosePort gives the port for the socket's name and, where asked for, TCP.
+// choosePort returns the port for the socket's name and, if requested, for TCP.
 func (s *Server) choosePort() (int, error) {
 	switch s.cfg.TCPPort {
 	case 0:
@@ -189,7 +187,7 @@ func (s *Server) choosePort() (int, error) {
 	return s.cfg.TCPPort, nil
 }
 
-// launch starts the server and waits until it takes connections.
+// launch starts the server and waits until it accepts connections.
 func (s *Server) launch(ctx context.Context) error {
 	// The server outlives ctx: Stop ends it.
 	cmd := s.account.command(context.WithoutCancel(ctx), filepath.Join(s.cfg.Binaries.Dir, "postgres"))
@@ -237,8 +235,7 @@ func (s *Server) settings() []string {
 	return list
 }
 
-// awaitReady returns when the server's own status file says that it takes
-// connections.
+// awaitReady returns when the server's own status file says that it accepts connections.
 func (s *Server) awaitReady(ctx context.Context) error {
 	path := filepath.Join(s.clusterDir, "postmaster.pid")
 	pid := strconv.Itoa(s.PID())
@@ -271,11 +268,10 @@ func (s *Server) endedError() error {
 	return fmt.Errorf("the database server ended (%s): %s", status, s.logTail())
 }
 
-// Done is closed when the server has ended, by itself or by Stop.
+// Done is closed when the server has ended, by Stop or for another reason.
 func (s *Server) Done() <-chan struct{} { return s.process.done }
 
-// Err says why the server ended by itself. It is nil before Done is closed, and
-// after Stop.
+// Err returns why the server ended without Stop. It is nil before Done is closed, and after Stop.
 func (s *Server) Err() error {
 	select {
 	case <-s.stopping:
@@ -290,10 +286,10 @@ func (s *Server) Err() error {
 	}
 }
 
-// PID is the process id of the server's first process.
+// PID returns the process id of the server's first process.
 func (s *Server) PID() int { return s.process.cmd.Process.Pid }
 
-// Port is the TCP port on 127.0.0.1, 0 where there is none.
+// Port returns the TCP port on 127.0.0.1, 0 if there is none.
 func (s *Server) Port() int {
 	if s.cfg.TCPPort == 0 {
 		return 0
@@ -301,9 +297,9 @@ func (s *Server) Port() int {
 	return s.port
 }
 
-// URL gives the connection string by which role, one of Config.Roles or
-// Superuser, reaches the database: by TCP where the server has a port, else by
-// the socket. Another role's has no password, so connecting with it fails.
+// URL returns the connection string by which role, one of Config.Roles or Superuser, reaches the
+// database: by TCP if the server has a port, else by the socket. For any other role it has no
+// password, so connecting fails.
 func (s *Server) URL(role string) string {
 	if port := s.Port(); port != 0 {
 		return s.connString(role, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), url.Values{"sslmode": {"disable"}})
@@ -311,13 +307,13 @@ func (s *Server) URL(role string) string {
 	return s.connString(role, "", url.Values{"host": {s.socketDir}, "port": {strconv.Itoa(s.port)}})
 }
 
-// DriverURL leads pgx to the socket. Pgx takes what a connection string leaves
-// out from libpq's environment (PGSERVICE, PGOPTIONS, PGREQUIREAUTH and so on);
-// that is for other servers, so this one leaves nothing out.
+// DriverURL is the connection string for pgx, through the socket. pgx takes whatever a connection
+// string leaves out from libpq's environment (PGSERVICE, PGOPTIONS, PGREQUIREAUTH and so on), which
+// is meant for other servers, so this one leaves nothing out.
 func (s *Server) DriverURL(role string) string {
 	query := url.Values{"host": {s.socketDir}, "port": {strconv.Itoa(s.port)}}
 	for name, value := range map[string]string{
-		// A service cannot be left out where the environment names one: ours is empty.
+		// A service cannot be left out if the environment names one: ours is empty.
 		"service": serviceName, "servicefile": s.serviceFile(),
 		"passfile": "", "options": "", "timezone": "UTC", "connect_timeout": strconv.Itoa(int(dialLimit.Seconds())),
 		"sslmode": "disable", "sslcertmode": "disable", "sslcert": "", "sslkey": "", "sslrootcert": "", "sslnegotiation": "", "sslsni": "", "sslpassword": "",
@@ -346,11 +342,10 @@ func (s *Server) connString(role, host string, query url.Values) string {
 	return u.String()
 }
 
-// Stop ends the server: it closes every connection, writes everything out and
-// returns when the process is gone. When ctx ends first, the server is made to
-// leave at once, and the next start recovers from the log, which loses nothing
-// that was committed; Stop then returns ctx's error. Stopping twice, or after
-// the server ended by itself, is harmless.
+// Stop ends the server: it closes every connection, writes everything to disk and returns when the
+// process is gone. If ctx ends first, the server is stopped immediately, and the next start
+// recovers from the log, which loses nothing that was committed; Stop then returns ctx's error.
+// Stopping twice, or after the server ended, is harmless.
 func (s *Server) Stop(ctx context.Context) error {
 	s.stopOnce.Do(func() {
 		close(s.stopping)
@@ -359,7 +354,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	return s.stopErr
 }
 
-// end makes the process end, fast or at once, and waits until it has.
+// end stops the process, fast or immediately, and waits until it is gone.
 func (s *Server) end(ctx context.Context, atOnce bool) error {
 	if !atOnce {
 		s.process.signal(syscall.SIGINT)
@@ -385,7 +380,7 @@ func (s *Server) end(ctx context.Context, atOnce bool) error {
 	return fmt.Errorf("stop Postgres: %w", context.Cause(ctx))
 }
 
-// release gives back what the Server holds besides its process.
+// release releases everything that the Server holds besides its process.
 func (s *Server) release() error {
 	err := removeSocketDir(s.socketRecord())
 	return errors.Join(err, s.lock.Close())

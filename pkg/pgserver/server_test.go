@@ -20,10 +20,10 @@ import (
 func TestStartFromNothing(t *testing.T) {
 	t.Parallel()
 	binaries := testBinaries(t)
-	// Deeper than a socket's path may be long, and, for root, below a
-	// directory that Postgres's account cannot enter; and with a space in it.
+	// Deeper than the length limit of a socket's path and, for root, below a directory that
+	// Postgres's account cannot enter; and with a space in it.
 	dir := filepath.Join(t.TempDir(), strings.Repeat("long/", 30), "my data")
-	// What a kill during initdb leaves.
+	// Leftovers of a kill during initdb.
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, newClusterName, "base"), 0o700))
 
 	begin := time.Now()
@@ -74,7 +74,7 @@ func TestRestartKeepsDataAndPasswords(t *testing.T) {
 	require.NoError(t, first.Err())
 	require.NoDirExists(t, first.socketDir)
 
-	// A role and a database added later are created then.
+	// A role and a database that are added later are created on the next start.
 	cfg.Roles = append(cfg.Roles, "reader")
 	second := start(t, cfg)
 	require.Equal(t, password(t, first.URL("writer")), password(t, second.URL("writer")))
@@ -155,7 +155,7 @@ func TestStopAtOnce(t *testing.T) {
 	server, err := Start(t.Context(), testConfig(dir, binaries))
 	require.NoError(t, err)
 	execute(t, server.URL("owner"), "CREATE TABLE kept AS SELECT 'yes' AS answer")
-	// Held in place, the server cannot shut down as asked.
+	// A stopped process cannot shut down as requested.
 	require.NoError(t, syscall.Kill(server.PID(), syscall.SIGSTOP))
 	time.AfterFunc(100*time.Millisecond, func() { syscall.Kill(server.PID(), syscall.SIGCONT) })
 	ctx, cancel := context.WithCancel(t.Context())

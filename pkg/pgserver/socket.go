@@ -10,17 +10,17 @@ import (
 )
 
 const (
-	// maxSocketDir is the longest path in bytes of a socket's folder: every system takes a socket's
-	// path of 103 bytes, and Postgres's longest name is /.s.PGSQL.65535.
+	// maxSocketDir is the longest path of a socket's folder, in bytes: every system accepts a
+	// socket path of 103 bytes, and Postgres's longest name is /.s.PGSQL.65535.
 	maxSocketDir = 103 - len("/.s.PGSQL.65535")
-	// socketPrefix begins the name of each socket folder, and tells ours from everything else when
-	// one is to be removed.
+	// socketPrefix begins the name of each socket folder, so that only our folders are ever
+	// removed.
 	socketPrefix = "tagstream-pg-"
 )
 
-// makeSocketDir makes a folder for the server's socket that only the account can enter. It lies in a
-// temporary directory, whose path is short and whose file system takes sockets, and its name is kept
-// in the file at record, so that the next start can remove what a killed process left.
+// makeSocketDir creates a folder for the server's socket that only the account can enter. It lies
+// in a temporary directory, whose path is short and whose file system supports sockets. Its name is
+// stored in the file at record, so that the next start can remove what a killed process left.
 func makeSocketDir(acct account, record string) (string, error) {
 	if err := removeSocketDir(record); err != nil {
 		return "", err
@@ -38,7 +38,7 @@ func makeSocketDir(acct account, record string) (string, error) {
 			os.Remove(dir)
 			continue
 		}
-		// Recorded before anything else, so that a crash here leaves no stray.
+		// Recorded first, so that a crash here leaves no stray folder.
 		if err := writeFileSync(record, dir+"\n"); err != nil {
 			return "", errors.Join(fmt.Errorf("record the socket folder: %w", err), os.Remove(dir))
 		}

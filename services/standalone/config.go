@@ -15,36 +15,35 @@ import (
 	"github.com/tagstream/tagstream/services/ingest"
 )
 
-// Config is what an operator chooses about the all-in-one program.
+// Config is an operator's configuration of the all-in-one program.
 type Config struct {
 	// DataDir holds the stream, the database and the cursor keys.
 	DataDir string
 	// Ingest is ingest's configuration.
 	Ingest ingest.Config
-	// Database, if its URL is set, is used instead of a private Postgres, by
-	// every part.
+	// Database, if its URL is set, replaces the private Postgres for every part.
 	Database store.Options
-	// ConnectNATS, if not nil, connects to a NATS server that is used instead
-	// of the embedded one. changed hears of the connection's condition.
+	// ConnectNATS, if not nil, connects to a NATS server that replaces the embedded one. changed
+	// receives the connection's condition.
 	ConnectNATS func(logger *slog.Logger, changed func(error)) (*nats.Conn, error)
-	// NATSDomain is the JetStream domain there.
+	// NATSDomain is the JetStream domain on that server.
 	NATSDomain string
-	// ChangesAge, EraseWithin, IgnoreConsent and DenyFile are as the indexer's.
+	// ChangesAge, EraseWithin, IgnoreConsent and DenyFile are those of indexer.Config.
 	ChangesAge, EraseWithin time.Duration
 	IgnoreConsent           bool
 	DenyFile                string
 	// APIListen and OpsListen are host:port.
 	APIListen, OpsListen string
-	// PublicURL, FeedsFile, Media and MaxFollowers are as the api's.
+	// PublicURL, FeedsFile, Media and MaxFollowers are those of api.Config.
 	PublicURL, FeedsFile, Media string
 	MaxFollowers                int
 	// Tracing says whether and how to trace.
 	Tracing tracing.Config
-	// CursorKeys sign page tokens; without any, a file of them is kept in DataDir.
+	// CursorKeys sign page tokens; without any, a file of them is created in DataDir.
 	CursorKeys []keyset.Key
 }
 
-// Settings are the settings of the all-in-one program, but for its data directory.
+// Settings are the settings of the all-in-one program, except its data directory.
 type Settings struct {
 	service.Jetstream
 	service.Window
@@ -60,7 +59,7 @@ type Settings struct {
 	service.Shown
 }
 
-// Config makes the configuration of the settings, with this data directory. The error is a
+// Config converts the settings to a configuration with this data directory. The error is a
 // *service.ConfigError.
 func (s Settings) Config(dir string) (Config, error) {
 	cfg := Config{

@@ -21,26 +21,26 @@ import (
 
 const (
 	natsReady = 30 * time.Second // recovery of a large stream reads its index
-	// natsMaxPayload is room for the largest records of the network as JSON.
+	// natsMaxPayload has room for the network's largest records as JSON.
 	natsMaxPayload = 4 << 20
 	// natsLeast is less than a message and its block need.
 	natsLeast = 1 << 20
 )
 
-// embedded is the NATS server inside this process.
+// embedded is the NATS server in this process.
 type embedded struct {
 	*server.Server
 	dir, secret string
 	logger      *slog.Logger
-	// full says that a write failed for want of room. The streams take none then until
-	// they are opened again, though there is room.
+	// full reports that a write failed for lack of room. The streams then accept none until they
+	// are reopened, even if there is room again.
 	full *atomic.Bool
-	// streams is how they were opened.
+	// streams is the configuration with which they were opened.
 	streams server.JetStreamConfig
 }
 
-// openNATS starts a NATS server inside this process. It listens on the loopback, for
-// operators' commands (Servers), and takes only who knows the secret of this run.
+// openNATS starts a NATS server in this process. It listens on the loopback for operators' commands
+// (Servers), and accepts only clients that know the secret of this run.
 func openNATS(dir, secret string, logger *slog.Logger) (*embedded, error) {
 	s, err := server.NewServer(&server.Options{
 		ServerName: "tagstream",
@@ -50,8 +50,8 @@ func openNATS(dir, secret string, logger *slog.Logger) (*embedded, error) {
 		Password:   secret,
 		JetStream:  true,
 		StoreDir:   filepath.Join(dir, "nats"),
-		// Without it acknowledged messages live in memory for up to two
-		// minutes: see docs/decisions/0002-fenced-batches.md.
+		// Without it, acknowledged messages are only in memory for up to two minutes: see
+		// docs/decisions/0002-fenced-batches.md.
 		SyncAlways: true,
 		MaxPayload: natsMaxPayload,
 		NoSigs:     true,
@@ -62,7 +62,7 @@ func openNATS(dir, secret string, logger *slog.Logger) (*embedded, error) {
 	log := natsLogger{log: logger.With("service", "nats"), fatal: &atomic.Bool{}, recovers: &atomic.Bool{}, full: &atomic.Bool{}}
 	s.SetLoggerV2(log, false, false, false)
 	s.Start()
-	// One that gave up is never ready.
+	// A server that gave up never becomes ready.
 	if log.fatal.Load() || !s.ReadyForConnections(natsReady) {
 		s.Shutdown()
 		return nil, errors.New("the embedded NATS server did not become ready; its log says why")
@@ -72,8 +72,8 @@ func openNATS(dir, secret string, logger *slog.Logger) (*embedded, error) {
 	return e, nil
 }
 
-// watchRoom opens the streams again once there is room after a write failed for want of
-// it, until ctx ends. changed hears why they wait, and nil when they do not any more.
+// watchRoom reopens the streams once there is room after a write failed for lack of it, until ctx
+// ends. changed receives the reason why they wait, and nil when they no longer do.
 func (e *embedded) watchRoom(ctx context.Context, every time.Duration, changed func(error)) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -115,7 +115,7 @@ func (e *embedded) reopen() error {
 	return nil
 }
 
-// natsUser is who may use the embedded server.
+// natsUser is the user of the embedded server.
 const natsUser = "tagstream"
 
 func (e *embedded) connect(program string, changed func(error)) (*nats.Conn, error) {
@@ -127,8 +127,8 @@ func (e *embedded) connect(program string, changed func(error)) (*nats.Conn, err
 	return nc, nil
 }
 
-// freeLease takes ingest's lease from the run before. The lock of the data directory
-// says that it is dead, so there is nobody to wait for.
+// freeLease takes ingest's lease from the previous run. This process has the lock of the data
+// directory, so that run is dead and need not be waited for.
 func freeLease(ctx context.Context, e *embedded) error {
 	nc, err := e.connect("start", func(error) {})
 	if err != nil {
@@ -147,11 +147,11 @@ func closeNATS(s *embedded) {
 	s.WaitForShutdown()
 }
 
-// natsLogger passes on what an operator should see of the embedded server.
+// natsLogger passes on those log lines of the embedded server that operators should see.
 type natsLogger struct {
 	log *slog.Logger
-	// fatal is whether the server said that it cannot go on, recovers whether it had not
-	// been stopped cleanly, full whether a write failed for want of room.
+	// fatal reports that the server cannot continue, recovers that it was not stopped cleanly, full
+	// that a write failed for lack of room.
 	fatal, recovers, full *atomic.Bool
 }
 
@@ -161,11 +161,11 @@ func (l natsLogger) say(level slog.Level, format string, v []any) {
 
 func (l natsLogger) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
 
-// indexErrored is in the server's warnings that an index of its files is missing or old,
-// as it is after a crash: then it reads the files themselves.
+// indexErrored is part of the server's warnings that an index of its files is missing or old, as
+// after a crash: it then reads the files themselves.
 const indexErrored = "from index errored"
 
-// Warnings are about its own recovery after a crash, which is no trouble here.
+// Warnings are about recovery after a crash, which is expected here.
 func (l natsLogger) Warnf(format string, v ...any) {
 	switch text := fmt.Sprintf(format, v...); {
 	case strings.HasPrefix(text, "Plaintext passwords detected"): // the secret of this run, made by ourselves
@@ -182,7 +182,7 @@ func (l natsLogger) Warnf(format string, v ...any) {
 }
 
 func (l natsLogger) Errorf(format string, v ...any) {
-	// Only the text says it: the server hands on no error.
+	// Only the text says so: the server does not pass on the error.
 	if strings.Contains(fmt.Sprintf(format, v...), syscall.ENOSPC.Error()) {
 		l.full.Store(true)
 	}

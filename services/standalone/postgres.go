@@ -10,8 +10,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store"
 )
 
-// The login roles of the private database: the same separation as in a
-// deployment of several services.
+// The login roles of the private database, separated as in a deployment of separate services.
 const (
 	ownerRole   = "tagstream_owner"
 	indexerRole = "tagstream_indexer"
@@ -19,12 +18,12 @@ const (
 	database    = "tagstream"
 )
 
-// databases are the connections of the parts.
+// databases are the connection settings of the parts.
 type databases struct {
 	owner, indexer, api store.Options
 }
 
-// openPostgres starts a Postgres of our own under dir and makes its roles.
+// openPostgres starts a private Postgres under dir and creates its roles.
 func openPostgres(ctx context.Context, dir string, logger *slog.Logger) (*pgserver.Server, databases, error) {
 	logger = logger.With("service", "postgres")
 	dir = filepath.Join(dir, "postgres")

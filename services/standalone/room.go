@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// What the parts need of the disk to begin, and to go on: Postgres makes a cluster
-// of 45 MB and keeps up to 80 MB of its log, NATS reserves room for dead letters.
+// The disk space that the parts need to start and to continue: Postgres creates a cluster of 45 MB
+// and keeps up to 80 MB of its log, NATS reserves room for dead letters.
 const (
 	postgresFirst, postgresAgain = 192 << 20, 32 << 20
 	natsFirst, natsAgain         = 64 << 20, 32 << 20
@@ -18,9 +18,8 @@ const (
 // errNoRoom says that the disk is too full to start.
 var errNoRoom = errors.New("not enough room")
 
-// checkRoom returns an error where the disk of the data directory has less room
-// than the parts that are kept there need. What is found out only later looks like
-// trouble of a server.
+// checkRoom returns an error if the disk of the data directory has less room than the parts there
+// need. If that is noticed only later, it looks like a failure of a server.
 func checkRoom(cfg Config, free func(dir string) (uint64, error)) error {
 	var need uint64
 	add := func(part string, first, again uint64) {
@@ -45,7 +44,7 @@ func checkRoom(cfg Config, free func(dir string) (uint64, error)) error {
 	return nil
 }
 
-// freeBytes is how much of a directory's disk may be written.
+// freeBytes returns how much can be written to a directory's disk.
 func freeBytes(dir string) (uint64, error) {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(dir, &st); err != nil {

@@ -14,10 +14,9 @@ import (
 	"github.com/tagstream/tagstream/pkg/service/dbsettings"
 )
 
-// servers are the URLs of the servers that the running program has of its own, with
-// their passwords. They are in a file of the data directory that its owner alone can
-// read, so that operators' commands find them. A file of a run that was killed stays,
-// and names what is gone.
+// servers are the URLs, with passwords, of the servers that the running program started. They are
+// in a file of the data directory that only its owner can read, so that operators' commands find
+// them. The file of a killed run stays, and names servers that are gone.
 type servers struct {
 	NATS    string `json:"nats,omitempty"`
 	Owner   string `json:"owner,omitempty"`
@@ -52,11 +51,10 @@ func (servers) remove(dir string) error {
 	return nil
 }
 
-// Servers finds the servers of the program that runs on this data directory. It is a
-// service.Local.
+// Servers finds the servers of the program that runs on this data directory. It is a service.Local.
 type Servers string
 
-// dialTimeout is how long the embedded NATS server may take to answer the phone.
+// dialTimeout is how long the embedded NATS server may take to answer.
 const dialTimeout = 2 * time.Second
 
 func (dir Servers) read() (s servers, err error) {

@@ -1,10 +1,10 @@
-// Package standalone is the whole pipeline in one process: an embedded NATS
-// server, a private Postgres, and ingest, indexer and api, the same code as in
-// the separate programs, under the same separate database roles.
+// Package standalone is the whole pipeline in one process: an embedded NATS server, a private
+// Postgres, and ingest, indexer and api. They are the same code as the separate programs, and use
+// the same separate database roles.
 //
-// It survives its own kill -9: the stream and the database recover by
-// themselves, a Postgres that outlived the process is ended before the next
-// starts, and a second instance on one data directory is refused.
+// It survives kill -9: the stream and the database recover automatically, a Postgres that outlived
+// the process is ended before the next one starts, and a second instance on the same data directory
+// is refused.
 package standalone
 
 import (
@@ -39,21 +39,20 @@ const (
 	postgresStop = 30 * time.Second
 	startTimeout = 5 * time.Minute // the recovery of Postgres after a crash is in it
 
-	// privateHolder holds the indexer's lease in the private Postgres: one name for every
-	// run, for only one can have the data directory, and so the next goes on with the
-	// lease of one that was killed.
+	// privateHolder holds the indexer's lease in the private Postgres. All runs have the same name,
+	// since only one at a time can have the data directory, so the next run takes over the lease of
+	// a killed one.
 	privateHolder = "the all-in-one program"
 
-	// roomEvery is how often a full disk is looked at again.
+	// roomEvery is how often a full disk is checked again.
 	roomEvery = 2 * time.Second
 
 	componentNATS     = "nats"
 	componentPostgres = "postgres"
 )
 
-// Run runs everything until ctx ends, and stops it in the direction of the
-// data: ingest, indexer, api, then the servers under them. ready, if not nil,
-// is called with the API's URL when all of it is up.
+// Run runs everything until ctx ends, and stops it in the direction of the data: ingest, indexer,
+// api, then their servers. ready, if not nil, is called with the API's URL once everything is up.
 func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(apiURL string)) (err error) {
 	health := obs.NewHealth(logger, componentNATS, componentPostgres, ingest.ComponentStream, ingest.ComponentFirehose,
 		indexer.HealthDatabase, indexer.HealthStream, api.HealthDatabase)
@@ -79,7 +78,7 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(apiURL
 		return err
 	}
 
-	// Listen first: a port that is taken is the commonest reason not to start.
+	// Listen first: a port in use is the most common reason for a failed start.
 	apiListener, err := net.Listen("tcp", cfg.APIListen)
 	if err != nil {
 		return fmt.Errorf("listen for the API (TAGSTREAM_API_LISTEN): %w", err)
@@ -112,7 +111,7 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(apiURL
 	return p.run(ctx, ready)
 }
 
-// pipeline is what the parts share.
+// pipeline holds what the parts share.
 type pipeline struct {
 	cfg         Config
 	logger      *slog.Logger
@@ -120,12 +119,12 @@ type pipeline struct {
 	registry    *prometheus.Registry
 	apiListener net.Listener
 	traces      *tracing.Tracing
-	// ops is what the services have for operators; they add to it as they come.
+	// ops has the services' handlers for operators; each service adds its own.
 	ops *http.ServeMux
 
 	dbs  databases
 	keys []keyset.Key
-	// connect gives each service its connection to the stream.
+	// connect returns a connection to the stream for a service.
 	connect  func(program string) (*nats.Conn, error)
 	postgres <-chan struct{} // closed when the private Postgres ends by itself
 	pgErr    func() error
@@ -133,8 +132,7 @@ type pipeline struct {
 
 func (p *pipeline) natsChanged(err error) { p.health.Set(componentNATS, err) }
 
-// openStores starts or finds the stream and the database, and returns what
-// closes them.
+// openStores starts or finds the stream and the database, and returns a function that closes them.
 func (p *pipeline) openStores(ctx context.Context) (_ func() error, err error) {
 	var closers []func() error
 	closeAll := func() error {
@@ -197,8 +195,8 @@ func (p *pipeline) openStores(ctx context.Context) (_ func() error, err error) {
 	return closeAll, publish()
 }
 
-// cursorKeys returns the keys that sign page tokens; the file of them in the
-// data directory is made the first time.
+// cursorKeys returns the keys that sign page tokens; their file in the data directory is created
+// the first time.
 func cursorKeys(cfg Config) ([]keyset.Key, error) {
 	if len(cfg.CursorKeys) > 0 {
 		return cfg.CursorKeys, nil
@@ -245,8 +243,7 @@ func (p *pipeline) run(ctx context.Context, ready func(string)) error {
 
 	p.ops.Handle("/v1/admin/", ap.Ops())
 
-	// Each part has a context of its own, so that they can stop one after
-	// another.
+	// Each part has its own context, so that they can be stopped one after another.
 	under := context.WithoutCancel(ctx)
 	apiPart := begin(under, "api", ap.Run)
 	indexerPart := begin(under, "indexer", ix.Run)
@@ -263,8 +260,7 @@ func (p *pipeline) run(ctx context.Context, ready func(string)) error {
 			if ingestPart.err != nil {
 				err = ingestPart.stop()
 			} else {
-				// It stopped after the time it was given; what it read stays
-				// to be asked for.
+				// It stopped after StopAfter; what it read stays available.
 				ingestDone = nil
 				continue
 			}
@@ -284,7 +280,7 @@ func (p *pipeline) run(ctx context.Context, ready func(string)) error {
 	return err
 }
 
-// part is something that runs beside the rest.
+// part is something that runs alongside the rest.
 type part struct {
 	name   string
 	cancel context.CancelFunc
@@ -303,7 +299,7 @@ func begin(ctx context.Context, name string, run func(context.Context) error) *p
 	return p
 }
 
-// stop ends the part and returns its error. It may be called again.
+// stop ends the part and returns its error. It may be called more than once.
 func (p *part) stop() error {
 	p.cancel()
 	<-p.done

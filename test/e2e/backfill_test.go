@@ -20,7 +20,7 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// backfill fills in a window of the past.
+// backfill fills a past window.
 func (b *ingestBench) backfill(ctx context.Context, host *simnet.Jetstream, from, until time.Time) (ingest.BackfillSummary, error) {
 	b.t.Helper()
 	return b.backfillFrom(ctx, []string{host.URL()}, from, until)
@@ -41,12 +41,12 @@ type progress struct{ logger *slog.Logger }
 func (progress) At(uint64, uint64) {}
 func (p progress) Say(step string) { p.logger.Info(step) }
 
-// liveFromTip starts ingest at the tip and returns when it reads, with a time
-// from which on nothing is missed.
+// liveFromTip starts ingest at the tip and returns when it reads, with a time from which nothing is
+// missed.
 func (b *ingestBench) liveFromTip(host *simnet.Jetstream) *ingestRun {
 	b.t.Helper()
 	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}})
-	// The tip is known when something happens.
+	// The tip becomes known with the next event.
 	did, err := b.net.CreateAccount()
 	require.NoError(b.t, err)
 	poll.Until(b.t, ingestWait, func() (bool, string) {
@@ -67,9 +67,8 @@ func (b *ingestBench) checkpoint() event.Position {
 	return all[len(all)-1].Checkpoint()
 }
 
-// TestBackfillFillsInWhatALateStartMissed compares everything that the API
-// answers with the fold of all that the network did, after a backfill of what
-// was before ingest began.
+// TestBackfillFillsInWhatALateStartMissed compares all answers of the API with the fold of
+// everything that the network did, after a backfill of the time before ingest began.
 func TestBackfillFillsInWhatALateStartMissed(t *testing.T) {
 	t.Parallel()
 	t.Cleanup(func() {
@@ -106,7 +105,7 @@ func TestBackfillFillsInWhatALateStartMissed(t *testing.T) {
 	require.NoError(t, err)
 	model.CheckHTTP(t, url, want)
 
-	// A second time changes nothing.
+	// Repeating it changes nothing.
 	again, err := b.backfill(b.ctx, host, from, until)
 	require.NoError(t, err)
 	require.Equal(t, summary.Read, again.Read)
@@ -119,7 +118,7 @@ func TestBackfillFillsInWhatALateStartMissed(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(body), &status))
 	require.Equal(t, b.checkpoint().NetworkTime(), status.IndexedThrough.UTC(), "as far as the present was read, not the past")
 
-	// The reader of the present continues where it was.
+	// The live reader continues where it was.
 	before := b.checkpoint()
 	live.halt()
 	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}})
@@ -131,9 +130,8 @@ func TestBackfillFillsInWhatALateStartMissed(t *testing.T) {
 	}
 }
 
-// asSeen is a network's log without what was before a time of posts that the
-// reader of the present saw later versions of: the first of these brought them
-// into the index, and is what their place is from.
+// asSeen returns a network's log without early versions of posts of which the live reader saw a
+// later version: the first version that it saw brought the post into the index and decided its key.
 func asSeen(log []simnet.Entry, stored []*event.Event, began time.Time) []simnet.Entry {
 	first := map[string]string{} // the revision, by post
 	for _, e := range stored {
@@ -152,9 +150,9 @@ func asSeen(log []simnet.Entry, stored []*event.Event, began time.Time) []simnet
 	return out
 }
 
-// TestBackfillFollowsWhatBecameOfTheWindow fills in a window that ends before
-// the reader of the present began, with changes in between that only the host
-// knows, and some that the reader saw without knowing the posts.
+// TestBackfillFollowsWhatBecameOfTheWindow fills a window that ends before the live reader began.
+// Some changes in between are known only to the host, others the reader saw without knowing the
+// posts.
 func TestBackfillFollowsWhatBecameOfTheWindow(t *testing.T) {
 	t.Parallel()
 	t.Run("in the live window", func(t *testing.T) {
@@ -162,7 +160,7 @@ func TestBackfillFollowsWhatBecameOfTheWindow(t *testing.T) {
 		b := newIngestBench(t, 6)
 		b.backfillAndFollow(b.host(), nil)
 	})
-	// Where the host has forgotten what was replaced.
+	// The host has dropped what was replaced.
 	t.Run("in the archive", func(t *testing.T) {
 		t.Parallel()
 		b := newIngestBench(t, 6)
@@ -188,8 +186,8 @@ func (b *ingestBench) awaitSealed(host *simnet.Jetstream) {
 	})
 }
 
-// backfillAndFollow is the test on a host; archived, if not nil, is called when
-// all has happened that the backfill has to find.
+// backfillAndFollow is the test on one host; archived, if not nil, is called when everything that
+// the backfill must find has happened.
 func (b *ingestBench) backfillAndFollow(host *simnet.Jetstream, archived func()) {
 	t := b.t
 	x := newIndexBench(t, b.nats)
@@ -278,8 +276,8 @@ func (b *ingestBench) backfillAndFollow(host *simnet.Jetstream, archived func())
 	require.True(t, visible(hiddenPost), "hidden, not gone")
 }
 
-// TestBackfillSurvivesItsWriters stops the ingest that stores a backfill's
-// events, in whose place another comes, and then the backfill itself.
+// TestBackfillSurvivesItsWriters stops the ingest that stores a backfill's events, so that another
+// one takes over, and then the backfill itself.
 func TestBackfillSurvivesItsWriters(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 20)

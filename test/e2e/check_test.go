@@ -17,7 +17,7 @@ import (
 	"github.com/tagstream/tagstream/test/model"
 )
 
-// spoiler stands before the API and spoils what is asked, or what is answered.
+// spoiler sits in front of the API and corrupts requests or answers.
 type spoiler struct {
 	api    string
 	ask    func(params url.Values)
@@ -56,8 +56,8 @@ func (s *spoiler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body)
 }
 
-// TestTheModelFindsBadAnswers: an API that is wrong in one way is found wrong by the check that
-// the other tests rely on, and the right one is not.
+// TestTheModelFindsBadAnswers: the check that the other tests rely on rejects an API that is wrong
+// in one way, and accepts a correct one.
 func TestTheModelFindsBadAnswers(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))

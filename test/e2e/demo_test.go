@@ -15,7 +15,7 @@ import (
 	"github.com/tagstream/tagstream/test/process"
 )
 
-// clone copies what the repository has to a folder with a space in its path.
+// clone copies the repository's files to a folder with a space in its path.
 func clone(t *testing.T) string {
 	t.Helper()
 	root, err := filepath.Abs("../..")
@@ -44,12 +44,12 @@ func makeIn(t *testing.T, dir, target string, env ...string) *program {
 	return p
 }
 
-// TestDemo runs make build and make demo in a folder whose path has a space. A demo looks
-// before it deletes: whatever keeps it from starting leaves everything where it is, and
-// what it did not make is never removed.
+// TestDemo runs make build and make demo in a folder whose path has a space. A demo checks before
+// it deletes: if anything prevents a start, everything stays as it is, and the demo never removes
+// what it did not create.
 //
-// Invariant: make demo removes only what it marked as its own, and only when it can start; no
-// path breaks on a space; it stops every program it runs cleanly, with one signal each.
+// Invariant: make demo removes only what it marked as its own, and only when it can start; no path
+// breaks on a space; it stops every program it runs cleanly, with one signal each.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	dir := clone(t)
@@ -77,8 +77,8 @@ func TestDemo(t *testing.T) {
 		return strings.Contains(demo.out.String(), "Tagstream answers"), demo.out.String()
 	})
 	require.Contains(t, demo.out.String(), "Jetstream ready at")
-	// Beside it, another one of the same folder, of the same address of the API, and of the
-	// same port of Jetstream.
+	// While it runs, try others in the same folder, with the same API address, and with the same
+	// port of Jetstream.
 	refused("a demo is running in "+dir+"/data/demo", env())
 	refused("something listens on "+api+" already", env("DEMO_DIR="+filepath.Join(t.TempDir(), "other")))
 	l, err := net.Listen("tcp", "127.0.0.1:0")

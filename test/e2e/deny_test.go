@@ -21,9 +21,9 @@ import (
 	"github.com/tagstream/tagstream/services/indexer"
 )
 
-// TestDenyFile: what the operator's file names is not served, from when the file changes, and comes
-// back when it leaves the file. Followers hold what the lists have meanwhile. A bad file changes
-// nothing. A rebuild keeps to it.
+// TestDenyFile: accounts and tags in the operator's file disappear when the file changes, and return
+// when they leave the file. Followers hold what the lists have at each moment. A bad file changes
+// nothing. A rebuild applies the file too.
 func TestDenyFile(t *testing.T) {
 	t.Parallel()
 	x := newIndexBench(t, natstest.Server(t))

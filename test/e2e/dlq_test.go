@@ -27,8 +27,8 @@ var (
 	redriveSeeds = flag.Uint64("redrive.seeds", 4, "how many seeds TestRedrive runs")
 )
 
-// poison makes Postgres refuse what the messages with these numbers say, as it
-// refuses data that it cannot store.
+// poison makes Postgres refuse the content of the messages with these numbers, like data that it
+// cannot store.
 func (b *indexBench) poison(seqs ...int64) {
 	b.t.Helper()
 	pool := pgtest.Pool(b.t, b.owner.URL)
@@ -51,7 +51,7 @@ func (b *indexBench) poison(seqs ...int64) {
 	}
 }
 
-// cure has Postgres take every message again.
+// cure lets Postgres accept every message again.
 func (b *indexBench) cure() {
 	b.t.Helper()
 	_, err := pgtest.Pool(b.t, b.owner.URL).Exec(b.t.Context(), `DELETE FROM public.poison`)
@@ -67,7 +67,7 @@ func (b *indexBench) letters() []uint64 {
 	return seqs
 }
 
-// redrive redrives and returns what became of each dead letter.
+// redrive redrives and returns the outcome of each dead letter.
 func (b *indexBench) redrive(cfg indexer.RedriveConfig) map[uint64]error {
 	b.t.Helper()
 	b.runs++
@@ -94,10 +94,9 @@ func (b *indexBench) status() query.Status {
 	return st
 }
 
-// TestRedrive has Postgres refuse one message in ten of a history full of
-// edges, and redrives the dead letters when it takes them again: in parts,
-// twice over, beside an indexer that continues. The index becomes what it would
-// have been without any dead letter, places in the order included.
+// TestRedrive has Postgres refuse one message in ten of a history full of edge cases, and redrives
+// the dead letters when it accepts them again: in parts, repeatedly, beside a running indexer. The
+// index becomes what it would have been without any dead letter, including keys.
 func TestRedrive(t *testing.T) {
 	t.Parallel()
 	bySeed(t, "redrive", *redriveSeed, *redriveSeeds, redrive)
@@ -117,15 +116,14 @@ func redrive(t *testing.T, seed uint64) {
 		}
 	}
 	b.poison(poison...)
-	// One by one, or else what a poisoned message did may be undone before it is
-	// written.
+	// One by one, otherwise the effect of a poisoned message may be undone before it is written.
 	b.indexer(1)
 	half := len(history) / 2
 	b.await(url, b.publish(history[:half]...))
 	refused := b.letters()
 	require.Greater(t, len(refused), want.DeadLetters()/2+10, "of the poison something shows")
 
-	// Redriven without success, it stays.
+	// A failed redrive leaves the dead letter.
 	tried := b.redrive(indexer.RedriveConfig{Seqs: refused[:10]})
 	require.Len(t, tried, 10)
 	refused = slices.DeleteFunc(refused, func(seq uint64) bool {
@@ -134,7 +132,7 @@ func redrive(t *testing.T, seed uint64) {
 	})
 	require.Equal(t, refused, b.letters())
 
-	// Some, while more comes in.
+	// Redrive some while more messages arrive.
 	b.cure()
 	b.poison(poison[len(poison)/2:]...)
 	last := b.publish(history[half:]...)
@@ -151,7 +149,7 @@ func redrive(t *testing.T, seed uint64) {
 	require.Len(t, b.letters(), want.DeadLetters(), "what is no event stays")
 	require.EqualValues(t, want.DeadLetters(), b.status().DeadLetters)
 
-	// Again, it changes nothing; what was never an event stays.
+	// Repeating it changes nothing; messages that are not events stay.
 	for seq, err := range b.redrive(indexer.RedriveConfig{}) {
 		require.Error(t, err, seq)
 	}
@@ -159,8 +157,8 @@ func redrive(t *testing.T, seed uint64) {
 	require.Len(t, b.letters(), want.DeadLetters())
 }
 
-// TestRedriveTwiceAtOnce: two redrives beside two indexers take the lease from
-// the indexers, not from each other; the second gets an error.
+// TestRedriveTwiceAtOnce: two simultaneous redrives beside two indexers take the lease from the
+// indexers, not from each other; the second gets an error.
 func TestRedriveTwiceAtOnce(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))

@@ -34,7 +34,7 @@ var (
 	eraseSeeds = flag.Uint64("erase.seeds", 6, "how many seeds TestErase runs")
 )
 
-// erase makes a pass that looks at everything but the stream's last message.
+// erase makes a pass over everything but the stream's last message.
 func (b *indexBench) erase(within time.Duration) (posts, letters int) {
 	b.t.Helper()
 	b.runs++
@@ -68,11 +68,9 @@ func (b *indexBench) stored(last uint64) map[uint64][]byte {
 	return out
 }
 
-// TestErase erases again and again while a history full of edges comes in: posts
-// that come again under their keys, hidden and erased accounts, syncs, events
-// that come late. The live index stays what it is, and one that is rebuilt from
-// what is left of the stream is the same, places in the order included. Readers
-// that were somewhere in the stream continue.
+// TestErase erases repeatedly while a history full of edge cases arrives: recreated posts, hidden
+// and erased accounts, syncs, late events. The live index does not change, and one rebuilt from the
+// remaining stream is the same, including keys. Readers in the middle of the stream continue.
 func TestErase(t *testing.T) {
 	t.Parallel()
 	bySeed(t, "erase", *eraseSeed, *eraseSeeds, eraseAlong)
@@ -107,7 +105,7 @@ func eraseAlong(t *testing.T, seed uint64) {
 		add(history[:n]...)
 		history = history[n:]
 		b.await(url, seq)
-		// A reader that has read some of it already, and one that has not.
+		// One reader that has read part of it already, and one that has not.
 		reader, err := stream.OpenReader(t.Context(), b.js, 1+rng.Uint64N(seq))
 		require.NoError(t, err)
 		got, err := reader.Next(t.Context(), 10, time.Millisecond)
@@ -133,7 +131,7 @@ func eraseAlong(t *testing.T, seed uint64) {
 	erased += posts
 	model.CheckHTTP(t, url, want)
 
-	// What it erased, it should have, and nothing is left that it should.
+	// It erased only what it should, and everything that it should.
 	left := b.stored(seq)
 	kept := map[string]bool{}
 	for _, p := range want.All() {
@@ -176,7 +174,7 @@ func eraseAlong(t *testing.T, seed uint64) {
 	require.NotContains(t, slices.Collect(maps.Values(called)), false, "what authors are called: %v", called)
 	require.LessOrEqual(t, stale, payloads/20, "only what may end a #sync stays, of which there are many here")
 
-	// The one that a rebuild makes, compared with the live one, and then live.
+	// Compare the index of an interrupted rebuild with the live one, then make it live.
 	rebuilding, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
 	_, err := indexer.Rebuild(rebuilding, indexer.RebuildConfig{Database: b.owner, ID: "interrupted", Restart: true},
@@ -185,8 +183,8 @@ func eraseAlong(t *testing.T, seed uint64) {
 				interrupt()
 			}
 		}))
-	// On a slow machine the rebuild's last step may come before it is stopped:
-	// then the new index is live, and what the API answers is compared alone.
+	// On a slow machine the rebuild's last step may come before it is stopped: then the new index
+	// is live, and only the answers of the API are compared.
 	if err != nil {
 		did, findings, err := indexer.Verify(t.Context(), indexer.VerifyConfig{Database: b.owner, ID: "verify"}, slog.New(slog.DiscardHandler), quietProgress{})
 		require.NoError(t, err)
@@ -198,7 +196,7 @@ func eraseAlong(t *testing.T, seed uint64) {
 	model.CheckHTTP(t, url, want)
 }
 
-// grep reports whether a text is in a file of the server's.
+// grep reports whether one of the server's files contains a text.
 func grep(t *testing.T, dir, text string) bool {
 	t.Helper()
 	found := false
@@ -215,7 +213,7 @@ func grep(t *testing.T, dir, text string) bool {
 	return found
 }
 
-// secret makes a text that no compression hides.
+// secret returns a text that survives compression unchanged.
 func secret(rng *rand.Rand) string {
 	var b strings.Builder
 	for range 24 {
@@ -224,10 +222,9 @@ func secret(rng *rand.Rand) string {
 	return b.String()
 }
 
-// TestErasedBytes looks for payloads in the server's files: those of what was
-// removed are gone, in the stream and in the dead letters; those of hidden and of
-// present posts, of dead letters that may yet be applied and of what is too young
-// are there.
+// TestErasedBytes searches the server's files for payloads: those of removed posts are gone, from
+// the stream and the dead letters; those of hidden and current posts, of dead letters that may
+// still be applied, and of recent messages are there.
 func TestErasedBytes(t *testing.T) {
 	t.Parallel()
 	var dir string
@@ -321,11 +318,11 @@ func TestErasedBytes(t *testing.T) {
 	posts, letters = b.erase(week)
 	require.Zero(t, posts+letters, "again, there is nothing to do")
 
-	// An unreadable dead letter goes when the time is over.
+	// An unreadable dead letter is erased after the stated time.
 	_, letters = b.erase(time.Nanosecond)
 	require.Equal(t, 1, letters)
 
-	// Another index from what is left, with the dead letter applied.
+	// Build another index from what is left, with the dead letter applied.
 	b.cure()
 	results := b.redrive(indexer.RedriveConfig{})
 	require.Equal(t, map[uint64]error{uint64(poison[0]): nil}, results)
@@ -349,8 +346,8 @@ func mustEncode(t *testing.T, ev event.Event) []byte {
 	return data
 }
 
-// TestRebuildAfterErasing: of what was erased the live index remembers what keeps out
-// events that come again.
+// TestRebuildAfterErasing: for erased messages, the live index remembers what keeps repeated events
+// out.
 func TestRebuildAfterErasing(t *testing.T) {
 	t.Parallel()
 	at := func(n int, ev event.Event) event.Event {
@@ -371,12 +368,12 @@ func TestRebuildAfterErasing(t *testing.T) {
 	}
 	position := event.Event{Kind: event.KindPosition}
 	for name, c := range map[string]struct{ before, after []event.Event }{
-		// The post that came again has its own place, not that of its former life.
+		// A recreated post has its own key, not that of the deleted one.
 		"a removal that a post replaced": {
 			[]event.Event{at(1, position), at(2, create("x", "b", "2026-10-31T00:00:00Z")), at(3, gone("x", "c")), at(4, position)},
 			[]event.Event{at(2, create("x", "b", "2026-10-31T00:00:00Z")), at(5, create("x", "d", "2026-10-30T00:00:00Z"))},
 		},
-		// Nothing is below the revision of the replacements, though they are gone.
+		// Nothing is below the revision of the replacements, although they are gone.
 		"the floor of a #sync": {
 			[]event.Event{
 				at(1, position), at(2, create("lost", "c", "")), at(3, event.Event{Kind: event.KindSync, Rev: "3abcabcabcabb"}),
@@ -412,8 +409,8 @@ func TestRebuildAfterErasing(t *testing.T) {
 	}
 }
 
-// TestEraseLeavesTheYoung: what is younger than it should be stays for the next
-// pass, and so do the markers that show that it may go.
+// TestEraseLeavesTheYoung: messages that are too young stay for the next pass, and so do the
+// markers that show that they may be erased.
 func TestEraseLeavesTheYoung(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
@@ -431,7 +428,7 @@ func TestEraseLeavesTheYoung(t *testing.T) {
 		require.NoError(t, pgtest.Pool(t, b.owner.URL).QueryRow(t.Context(), `SELECT erased_through FROM tagstream.heartbeat`).Scan(&through))
 		require.Equal(t, settle > 0, through == 0, through)
 	}
-	// The last message is never erased: ingest continues behind it.
+	// The last message is never erased: ingest continues after it.
 	s, err := b.js.Stream(t.Context(), stream.Posts)
 	require.NoError(t, err)
 	_, err = s.GetMsg(t.Context(), last)

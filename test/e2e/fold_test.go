@@ -18,9 +18,9 @@ var (
 	foldSeeds = flag.Uint64("fold.seeds", 6, "how many seeds TestFold runs")
 )
 
-// TestFold folds generated histories, full of edges, through the indexer in
-// batches of every size, with restarts and repeats in between and accounts of
-// every size swept, and compares all that the API answers with the model.
+// TestFold folds generated histories, full of edge cases, through the indexer in batches of every
+// size, with restarts and repeats in between and sweeps of accounts of every size, and compares all
+// answers of the API with the model.
 func TestFold(t *testing.T) {
 	t.Parallel()
 	bySeed(t, "fold", *foldSeed, *foldSeeds, fold)

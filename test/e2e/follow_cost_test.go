@@ -25,7 +25,7 @@ import (
 var followIdle = flag.Int("follow.idle", 300, "how many idle connections TestFollowersCost opens; its bounds on memory, CPU and delay hold from 5000 on")
 
 const (
-	// What the idle connections may cost, in bytes and in seconds of a core per second.
+	// The allowed cost of the idle connections, in bytes and in CPU seconds per second.
 	followMemory = 100 << 20
 	followCPU    = 0.05
 	// followDelay is the 99th percentile of the time from a commit to a follower.
@@ -35,7 +35,7 @@ const (
 )
 
 // TestFollowersCost measures what idle connections of /v1/stream cost the api, and how long changes
-// take to those of another list beside them. The whole of it:
+// take to reach followers of another list beside them. To run it in full:
 //
 //	go test ./test/e2e -run TestFollowersCost -v -follow.idle=5000
 func TestFollowersCost(t *testing.T) {
@@ -131,7 +131,7 @@ func TestFollowersCost(t *testing.T) {
 	}
 }
 
-// memoryOf is the memory of a process, in bytes, without what it shares with files.
+// memoryOf returns a process's memory in bytes, without memory shared with files.
 func memoryOf(t *testing.T, pid int) int64 {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -143,7 +143,7 @@ func memoryOf(t *testing.T, pid int) int64 {
 	return kilobytes << 10
 }
 
-// cpuOf is the time that a process has worked.
+// cpuOf returns the CPU time of a process.
 func cpuOf(t *testing.T, pid int) time.Duration {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

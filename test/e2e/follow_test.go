@@ -54,11 +54,11 @@ const (
 	followSettled = 60 * time.Second
 )
 
-// TestFollow lets programs follow lists, by /v1/changes and by /v1/stream, whose connections are cut
-// at any byte, while everything that can happen to a post comes through the whole pipeline, and api
-// and indexer are killed, the index is rebuilt and switched, and the database crashes or hands over
-// to a standby that lacks its last transactions. Whenever nothing is left to do, each holds exactly
-// what the model lists.
+// TestFollow lets programs follow lists, by /v1/changes and by /v1/stream, whose connections are
+// cut at any byte. At the same time all kinds of changes to posts pass through the whole pipeline,
+// api and indexer are killed, the index is rebuilt and switched, and the database crashes or fails
+// over to a standby that lacks its last transactions. Whenever there is nothing left to do, each
+// follower holds exactly what the model lists.
 func TestFollow(t *testing.T) {
 	t.Parallel()
 	bySeed(t, "follow", *followSeed, *followSeeds, follow)
@@ -94,9 +94,9 @@ func follow(t *testing.T, seed uint64) {
 		b.quiet()
 		want, err := model.FromNetwork(b.net.Log())
 		require.NoError(t, err)
-		// Nothing changes any more; a busy machine answers late.
+		// No more changes; a busy machine answers late.
 		poll.NoError(t, followSettled, func() error {
-			// It also learns times that the network does not know.
+			// The follower also learns times that the network does not know.
 			if err := model.Check(t.Context(), b.url, want, model.Queries(1, seed)); err != nil {
 				return err
 			}
@@ -189,7 +189,7 @@ func newFollowBench(t *testing.T, seed uint64) *followBench {
 	return b
 }
 
-// happen lets things happen on the network.
+// happen generates traffic on the network.
 func (b *followBench) happen(part uint64, count, edges int) {
 	b.t.Helper()
 	require.NoError(b.t, simnet.Traffic{Count: count * 5, Seed: b.seed<<16 + part}.Run(b.ctx, b.net))
@@ -198,7 +198,7 @@ func (b *followBench) happen(part uint64, count, edges int) {
 	}
 }
 
-// trouble lets something go wrong, perhaps.
+// trouble may cause a failure.
 func (b *followBench) trouble() {
 	b.t.Helper()
 	again := func(p *program) {
@@ -244,12 +244,12 @@ func (b *followBench) quiet() {
 		err = conn.QueryRow(b.ctx, `SELECT (SELECT count(*) FROM tagstream.announcements) + (SELECT count(*) FROM tagstream.sweeps)`).Scan(&left)
 		return err == nil && left == 0, fmt.Sprint(left, " accounts are being swept or announced: ", err)
 	})
-	// The api may read a standby, which comes behind.
+	// The api may read a standby, which lags.
 	b.settle(b.host, b.url)
 }
 
-// followedLists are random queries for the tags that are used most and of the accounts, by every
-// filter that an edit moves posts in and out of.
+// followedLists returns random queries for the most used tags and for the accounts, with every
+// filter that an edit can move posts in and out of.
 func followedLists(rng *rand.Rand, counts []model.TagCount, dids []string) (lists []model.Query) {
 	counts = counts[:min(len(counts), 12)]
 	some := func(of []string, n int) []string {
@@ -291,11 +291,11 @@ func followedLists(rng *rand.Rand, counts []model.TagCount, dids []string) (list
 	return lists
 }
 
-// followChild is the variable that makes this program one of the services, with bounds so small that
-// every account is a big one.
+// followChild is the variable that makes this test binary one of the services, with limits so low
+// that every account is swept.
 const followChild = "FOLLOW_CHILD"
 
-// serveFollow is that service.
+// serveFollow runs that service.
 func serveFollow(name string) error {
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()

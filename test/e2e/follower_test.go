@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// A polling follower asks again within followPause. A stream is cut within followCut, or behind
-	// a number of bytes below 1<<followCutBits, whatever its size.
+	// A polling follower polls again within followPause. A stream is cut within followCut, or after
+	// fewer than 1<<followCutBits bytes of any event size.
 	followPause   = time.Second
 	followCut     = 3 * time.Second
 	followCutBits = 21
@@ -62,10 +62,10 @@ func (d *followed) String() string {
 // errNoAnswer means that the server, or its database, is away.
 var errNoAnswer = errors.New("no answer")
 
-// errGone means that the position is gone.
+// errGone means that the position has expired.
 var errGone = errors.New("410")
 
-// follow follows until ctx ends. The error is an answer that is none of a server in trouble.
+// follow follows until ctx ends. The error is an answer that no failing server may give.
 func (f *follower) follow(ctx context.Context) error {
 	for {
 		err := f.step(ctx)
@@ -91,7 +91,8 @@ func (f *follower) follow(ctx context.Context) error {
 	}
 }
 
-// step takes a page of changes in, or one connection's events, and before that the list.
+// step applies a page of changes, or the events of one connection; before the first, it reads the
+// list.
 func (f *follower) step(ctx context.Context) error {
 	if !f.begun {
 		if err := f.begin(ctx); err != nil {
@@ -117,7 +118,7 @@ func (f *follower) step(ctx context.Context) error {
 	return nil
 }
 
-// begin takes the list in, from a position that is older.
+// begin reads the list, after taking a position.
 func (f *follower) begin(ctx context.Context) error {
 	if f.after == "" {
 		var now changesPage
@@ -136,7 +137,7 @@ func (f *follower) begin(ctx context.Context) error {
 	return nil
 }
 
-// stream reads one connection until it is cut, by its other end or by this one.
+// stream reads one connection until either end cuts it.
 func (f *follower) stream(ctx context.Context) error {
 	cut, cancel := context.WithTimeout(ctx, time.Duration(f.rng.Int64N(int64(followCut))))
 	defer cancel()
@@ -206,7 +207,7 @@ func (f *follower) apply(c change) error {
 	return fmt.Errorf("what is the change %+v?", c)
 }
 
-// differs says in what the follower's copy differs from the list, "" if in nothing.
+// differs returns how the follower's copy differs from the list, "" if it does not.
 func (f *follower) differs(list map[string]string) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -230,8 +231,8 @@ func (f *follower) differs(list map[string]string) string {
 	return fmt.Sprintf("%d differences: %.2000s", len(all), all[0])
 }
 
-// followedPost is a post as it came, without its cursor, and without its author's names, whose change
-// is none of the post.
+// followedPost is a post as received, without its cursor and without its author's names, whose
+// changes are not changes of the post.
 type followedPost map[string]json.RawMessage
 
 func (p followedPost) put(into map[string]string) error {
@@ -259,7 +260,7 @@ type changesPage struct {
 	}
 }
 
-// ask asks with the list's parameters and more of them.
+// ask sends a request with the list's parameters and additional ones.
 func (f *follower) ask(ctx context.Context, path, lastID string, more ...string) (*http.Response, error) {
 	params := maps.Clone(f.params)
 	for i := 0; i < len(more); i += 2 {

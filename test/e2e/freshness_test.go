@@ -14,11 +14,11 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// beyondRepeats is longer than it takes until repeated positions alone could be
-// mistaken for a network with nothing to say.
+// beyondRepeats is longer than the time after which repeated positions alone could look like a
+// quiet network.
 const beyondRepeats = 17 // seconds
 
-// freshStatus is what /v1/status says of how fresh the index is.
+// freshStatus has the freshness fields of /v1/status.
 type freshStatus struct {
 	IndexedThrough, SilentSince *time.Time
 	Lag                         struct{ Seconds *float64 }
@@ -33,8 +33,8 @@ func readFreshness(t *testing.T, url string) freshStatus {
 	return s
 }
 
-// TestHostThatLostItsRelay takes the relay from behind the host that is read. It
-// answers as before and is silent, while another host has what is new.
+// TestHostThatLostItsRelay cuts the relay from the host that is read. The host still answers but is
+// silent, while another host has new events.
 func TestHostThatLostItsRelay(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 1)
@@ -60,7 +60,7 @@ func TestHostThatLostItsRelay(t *testing.T) {
 		return false, "the ingest log does not say why the host was left"
 	})
 
-	// The other host is read on and on; nothing leads back to the first.
+	// The other host is still read; nothing leads back to the first.
 	for i := range 5 {
 		awaitPost(t, url, b.post(fmt.Sprint("later ", i), "art"))
 	}
@@ -68,8 +68,8 @@ func TestHostThatLostItsRelay(t *testing.T) {
 	require.Less(t, *readFreshness(t, url).Lag.Seconds, 10.0)
 }
 
-// TestLagIsTheTruth has one host only, which falls silent. Ingest repeats its
-// position, but the index is never said to be fresher than the last thing heard.
+// TestLagIsTheTruth has only one host, which falls silent. Ingest repeats its position, but the
+// index never claims to be fresher than the last event.
 func TestLagIsTheTruth(t *testing.T) {
 	t.Parallel()
 	for name, silence := range map[string]func(host *simnet.Jetstream) (end func() error, err error){

@@ -19,8 +19,8 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// TestBackfillBeforeTheHistory fills in a window that a younger host knows nothing
-// of, or in part, and an older one wholly.
+// TestBackfillBeforeTheHistory fills a window that one host knows not at all or in part, and an
+// older host completely.
 func TestBackfillBeforeTheHistory(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 2, natstest.Listen())
@@ -46,7 +46,7 @@ func TestBackfillBeforeTheHistory(t *testing.T) {
 	require.NotContains(t, ingestRkeys(b.events()[stored:]), p.Rkey)
 	begins := summary.HistoryBegins
 
-	// The same of the built command.
+	// The same with the built command.
 	command := begin(t, "ingest", []string{"backfill", "--from", from.UTC().Format(time.RFC3339Nano), "--for", until.Sub(from).String()},
 		"TAGSTREAM_NATS_URL="+b.nats.URL(), "TAGSTREAM_JETSTREAM_HOSTS="+younger.URL())
 	require.Equal(t, 1, command.exit())
@@ -60,7 +60,7 @@ func TestBackfillBeforeTheHistory(t *testing.T) {
 	require.Contains(t, printed.Why, before)
 	require.Equal(t, begins, printed.HistoryBegins)
 
-	// Another host has the window, whichever is asked first.
+	// Another host has the window, whichever is read first.
 	for _, hosts := range [][]string{{younger.URL(), older.URL()}, {older.URL(), younger.URL()}} {
 		summary, err = b.backfillFrom(b.ctx, hosts, from, until)
 		require.NoError(t, err)
@@ -72,7 +72,7 @@ func TestBackfillBeforeTheHistory(t *testing.T) {
 	}
 	require.Contains(t, ingestRkeys(b.events()[stored:]), p.Rkey)
 
-	// A window that is older than both is that one's which goes back furthest.
+	// A window before both histories is read from the host that goes back furthest.
 	summary, err = b.backfillFrom(b.ctx, []string{younger.URL(), older.URL()}, from.Add(-time.Hour), until)
 	require.NoError(t, err)
 	require.True(t, summary.Complete)
@@ -89,9 +89,9 @@ func (p *program) decode(into any) {
 	require.NoError(p.t, json.Unmarshal([]byte(lines[i]), into), lines[i])
 }
 
-// TestFailOverBetweenHostsOfWhichOneIsLate: one of two hosts gets from its relay
-// only later what the other has long had, and stamps it then. Whichever of them is
-// left, all that came in between is read from the other.
+// TestFailOverBetweenHostsOfWhichOneIsLate: one of two hosts receives events from its relay long
+// after the other, and stamps them then. Whichever host is left, everything in between is read from
+// the other.
 func TestFailOverBetweenHostsOfWhichOneIsLate(t *testing.T) {
 	t.Parallel()
 	const (
@@ -110,7 +110,7 @@ func TestFailOverBetweenHostsOfWhichOneIsLate(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newIngestBench(t, 12)
-			// What is not sealed yet has no index of times: it is read whole.
+			// What is not sealed yet has no time index and is read completely.
 			late, prompt := b.host(sealOften), b.host(sealOften)
 			first, second := prompt, late
 			if tt.lateFirst {
@@ -154,8 +154,7 @@ func TestFailOverBetweenHostsOfWhichOneIsLate(t *testing.T) {
 	}
 }
 
-// awaitOps waits until the stream has all that happened to posts up to a number of
-// the network's.
+// awaitOps waits until the stream has all post events up to a sequence number of the network.
 func (b *ingestBench) awaitOps(seq int64) {
 	b.t.Helper()
 	type op struct{ uri, rev string }

@@ -22,8 +22,8 @@ import (
 
 const importToken = "a token of tests"
 
-// importTimes has a real host show a time of 2023 for posts, as its operator does
-// who moves them from another indexer.
+// importTimes makes a real host show a time of 2023 for posts, as its operator does when moving
+// them from another indexer.
 func (b *ingestBench) importTimes(host *simnet.Jetstream, posts ...simnet.Post) {
 	t := b.t
 	t.Helper()
@@ -56,9 +56,9 @@ func (b *ingestBench) importTimes(host *simnet.Jetstream, posts ...simnet.Post) 
 	})
 }
 
-// TestImportedTimesAndFailOver: the second of two hosts shows a day of 2023 for two
-// posts. When the first stops, an edit of one of them and a #sync of the account
-// come from the second with that time.
+// TestImportedTimesAndFailOver: the second of two hosts shows a day of 2023 for two posts. When the
+// first host stops, an edit of one of them and a #sync of the account arrive from the second with
+// that time.
 func TestImportedTimesAndFailOver(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 1)
@@ -101,7 +101,7 @@ func TestImportedTimesAndFailOver(t *testing.T) {
 	require.Contains(t, body, "an edit")
 	require.True(t, readFreshness(t, url).IndexedThrough.After(*before), "the index does not go back")
 
-	// The time of the last event read, too, may be changed: it is the same event.
+	// The time of the last event read may be changed, too: it is still the same event.
 	require.True(t, slices.ContainsFunc(b.log(), func(e stream.LogEntry) bool { return e.What == "switched" && e.Host == second.URL() }))
 	require.False(t, slices.ContainsFunc(b.log(), func(e stream.LogEntry) bool { return e.What == "gap" }))
 }

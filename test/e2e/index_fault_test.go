@@ -31,8 +31,8 @@ import (
 	"github.com/tagstream/tagstream/test/model"
 )
 
-// TestIndexerRidesOutItsServers takes the stream and the database away, one
-// after the other, while there is work. Nothing is lost and nothing ends.
+// TestIndexerRidesOutItsServers stops the stream and then the database while there is work. Nothing
+// is lost and no program ends.
 func TestIndexerRidesOutItsServers(t *testing.T) {
 	t.Parallel()
 	server := natstest.Server(t)
@@ -65,8 +65,8 @@ func TestIndexerRidesOutItsServers(t *testing.T) {
 	model.CheckHTTP(t, url, want)
 }
 
-// TestTwoIndexers: one indexes, the other takes over when it ends, and at no
-// time both.
+// TestTwoIndexers: one indexes and the other takes over when it ends; they never index at the same
+// time.
 func TestTwoIndexers(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
@@ -86,8 +86,8 @@ func TestTwoIndexers(t *testing.T) {
 	require.NoError(t, third.stop())
 }
 
-// TestRebuildWhileServing rebuilds the index beside a live one that is being
-// written and read. No request fails, and tokens made before stay good after.
+// TestRebuildWhileServing rebuilds the index beside a live one that is being written and read. No
+// request fails, and earlier tokens stay valid.
 func TestRebuildWhileServing(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
@@ -217,8 +217,7 @@ type sayFunc func(what string)
 func (f sayFunc) At(uint64, uint64) {}
 func (f sayFunc) Say(what string)   { f(what) }
 
-// TestRebuildBuriesWhatLiveNeverSaw: a rebuild that overtakes the live index
-// stores the dead letters that it finds.
+// TestRebuildBuriesWhatLiveNeverSaw: see the invariant.
 //
 // Invariant: a rebuild that overtakes the live index stores the dead letters that it finds.
 func TestRebuildBuriesWhatLiveNeverSaw(t *testing.T) {
@@ -239,7 +238,7 @@ func TestRebuildBuriesWhatLiveNeverSaw(t *testing.T) {
 	require.EqualValues(t, status.DeadLetters, dead.CachedInfo().State.Msgs)
 }
 
-// TestReadiness: a standby is ready, and trouble that lasts is said once.
+// TestReadiness: a standby is ready, and lasting trouble is logged once.
 //
 // Invariant: lasting trouble is logged once, and a standby is ready. See also TestTroubleIsTold.
 func TestReadiness(t *testing.T) {
@@ -258,7 +257,7 @@ func TestReadiness(t *testing.T) {
 	b.start(x.Run)
 	poll.Until(t, indexWait, func() (bool, string) { return len(health.NotReady()) == 0, fmt.Sprint(health.NotReady()) })
 
-	// Dead letters cannot be stored: indexing stops, and the log says so once.
+	// If dead letters cannot be stored, indexing stops, and the log says so once.
 	b2 := newIndexBench(t, natstest.Server(t))
 	b2.publish([]byte("not an event"))
 	require.NoError(t, b2.js.DeleteStream(t.Context(), stream.DeadLetters))
@@ -279,9 +278,8 @@ func TestReadiness(t *testing.T) {
 	require.LessOrEqual(t, strings.Count(log.String(), "ready again"), 2, log.String())
 }
 
-// TestIndexerRefusesAnotherStream: a stream that was created again is not mixed
-// into the index of the former one, even where it has grown past the
-// checkpoint.
+// TestIndexerRefusesAnotherStream: a recreated stream is not mixed into the index of the former
+// one, even if it has grown past the checkpoint.
 func TestIndexerRefusesAnotherStream(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
@@ -311,9 +309,9 @@ func TestIndexerRefusesAnotherStream(t *testing.T) {
 	model.CheckHTTP(t, url, want)
 }
 
-// TestStreamIsLostWhileIndexing takes the stream away from an idle indexer, which
-// says so and waits, and then gives it another one, shorter or longer than the
-// checkpoint: it ends and says why.
+// TestStreamIsLostWhileIndexing removes the stream of an idle indexer, which reports it and waits,
+// and then provides another stream, shorter or longer than the checkpoint: the indexer ends and
+// says why.
 func TestStreamIsLostWhileIndexing(t *testing.T) {
 	t.Parallel()
 	for name, length := range map[string]int{"shorter": 100, "longer": 600} {
@@ -349,9 +347,8 @@ func TestStreamIsLostWhileIndexing(t *testing.T) {
 	}
 }
 
-// TestIndexerCommitFaults breaks the connection at commits of batches, in each
-// way and in both forms: the commit never arrives, or it takes effect and its
-// answer is lost.
+// TestIndexerCommitFaults breaks the connection at commits of batches, in each way and in both
+// forms: the commit never arrives, or it takes effect and its answer is lost.
 func TestIndexerCommitFaults(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
@@ -387,9 +384,9 @@ func TestIndexerCommitFaults(t *testing.T) {
 	model.CheckHTTP(t, url, want)
 }
 
-// TestIndexerWhoseDatabaseWentBack: a database that has forgotten commits which
-// it acknowledged (an asynchronous commit and a crash, a standby that was behind)
-// is caught up, also where the indexer was idle and saw no error meanwhile.
+// TestIndexerWhoseDatabaseWentBack: a database that has lost acknowledged commits (an asynchronous
+// commit and a crash, or a lagging standby) catches up, even if the indexer was idle and saw no
+// error.
 func TestIndexerWhoseDatabaseWentBack(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))

@@ -42,11 +42,11 @@ func TestMain(m *testing.M) {
 	pgtest.Main(m)
 }
 
-// indexWait bounds one wait for the index to get somewhere.
+// indexWait bounds one wait for progress of the index.
 const indexWait = 60 * time.Second
 
-// indexBench is a stream and a migrated database, on which indexers and APIs
-// are run with the roles that they have in a deployment.
+// indexBench is a stream and a migrated database, on which indexers and APIs run with the roles of
+// a deployment.
 type indexBench struct {
 	t                     *testing.T
 	nats                  *natstest.TestServer
@@ -119,7 +119,8 @@ func (b *indexBench) feed(want *model.Index, messages ...[]byte) (last uint64) {
 	return last
 }
 
-// ownServer gives the bench a Postgres of its own, which may come to harm, with one role for all.
+// ownServer gives the bench a separate Postgres that the test may damage, with one role for
+// everything.
 func (b *indexBench) ownServer(settings ...pgtest.Option) *pgtest.PrivateServer {
 	b.t.Helper()
 	pg := pgtest.Server(b.t, settings...)
@@ -177,8 +178,7 @@ func (b *indexBench) api() string {
 	return "http://" + listener.Addr().String()
 }
 
-// await returns when the index has folded in everything up to seq, and swept
-// what that left to be swept.
+// await returns when the index has folded everything up to seq and finished the resulting sweeps.
 func (b *indexBench) await(url string, seq uint64) {
 	b.t.Helper()
 	poll.Until(b.t, indexWait, func() (bool, string) {

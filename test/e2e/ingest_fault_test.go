@@ -14,8 +14,8 @@ import (
 	"github.com/tagstream/tagstream/services/ingest"
 )
 
-// stallProxy passes TCP connections on to a server, until it has to hold
-// them: then nothing comes through any more, and nothing is closed.
+// stallProxy passes TCP connections on to a server until it is stalled: then it passes nothing on,
+// and closes nothing.
 type stallProxy struct {
 	listener net.Listener
 	target   string
@@ -121,7 +121,7 @@ func TestIngestOnAQuietNetworkStaysConnected(t *testing.T) {
 	run := b.ingest(cfg)
 	b.post("one", "art")
 	b.awaitEvents(1)
-	// Several positions pass, and with them several questions of the watchdog.
+	// Several positions pass, and several checks of the watchdog.
 	poll.Until(t, ingestWait, func() (bool, string) {
 		n := run.counter("events_published_total", "position")
 		return n >= 6, fmt.Sprint(n, " positions")

@@ -80,7 +80,7 @@ type ingestRun struct {
 	ready    map[string]error
 }
 
-// ingestPatience suits servers on the loopback.
+// ingestPatience sets time limits for servers on the loopback.
 func ingestPatience(cfg *ingest.Config) {
 	cfg.Timing.Dial = time.Second
 	cfg.Timing.Verify = 2 * time.Second
@@ -129,7 +129,7 @@ func (r *ingestRun) halt() {
 	r.wait()
 }
 
-// wait returns when the run has ended by itself.
+// wait returns when the run has ended without being stopped.
 func (r *ingestRun) wait() {
 	select {
 	case err := <-r.done:

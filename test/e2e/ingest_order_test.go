@@ -17,9 +17,8 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// TestAccountStatusesOfALateHost: a host that is late stamps "active" after another
-// host has stamped the take-down that came next. Read from the late one first, the
-// take-down counts all the same.
+// TestAccountStatusesOfALateHost: a late host stamps "active" after another host has stamped the
+// take-down that followed. If the late host's event is read first, the take-down still counts.
 //
 // Invariant: statuses of an account are ordered by the upstream time and number of the event,
 // whichever host delivers them and when. See also TestRules and TestFold.
@@ -71,8 +70,8 @@ func TestAccountStatusesOfALateHost(t *testing.T) {
 	late.Relay().HoldAfter(math.MaxInt64)
 }
 
-// TestIngestSaysThatASyncIsOver: what follows is of no use to the index, and the
-// account continues. Where its replacements ended is in the stream, by what was read.
+// TestIngestSaysThatASyncIsOver: the events that follow do not matter to the index, and the account
+// continues. The stream says where the replacements ended, judging by the events read.
 func TestIngestSaysThatASyncIsOver(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 2)

@@ -28,7 +28,7 @@ func TestIngestStartsAtTheTipWithoutAGap(t *testing.T) {
 	require.NoError(t, b.net.Await(b.ctx, host))
 	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}})
 
-	// The tip is known when something happens.
+	// The tip becomes known with the next event.
 	var posted []string
 	var mu sync.Mutex
 	stop, stopped := make(chan struct{}), make(chan struct{})
@@ -113,8 +113,8 @@ func TestIngestResumesExactly(t *testing.T) {
 	}
 }
 
-// TestIngestGoesOnBehindAnEmptiedStream: a stream that was purged, or trimmed while
-// ingest was away, does not make it start at the tip.
+// TestIngestGoesOnBehindAnEmptiedStream: ingest does not start at the tip if the stream was purged,
+// or trimmed empty while ingest was away.
 func TestIngestGoesOnBehindAnEmptiedStream(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 1)
@@ -154,8 +154,8 @@ func TestIngestRidesOutAServerThatIsKilled(t *testing.T) {
 	})
 	require.NoError(t, host.Restart(b.ctx))
 	want = append(want, b.post("two", "art").Rkey)
-	// What the server had not flushed it gets from the relay again, perhaps
-	// under other numbers: then the history is another, and overlap is right.
+	// The server gets again from the relay what it had not flushed, perhaps with other numbers:
+	// then it is another history, and overlap is correct.
 	poll.Until(t, ingestWait, func() (bool, string) {
 		got := ingestRkeys(b.events())
 		return slices.Equal(slices.Compact(slices.Sorted(slices.Values(got))), slices.Sorted(slices.Values(want))), fmt.Sprint(got)
@@ -175,7 +175,7 @@ func TestIngestDetectsAWipedServer(t *testing.T) {
 	b.awaitEvents(30)
 	run.halt()
 
-	// Another server under the same address, with another archive.
+	// Another server at the same address, with another archive.
 	require.NoError(t, host.Stop())
 	binary, err := simnet.BuildJetstream(b.ctx, "")
 	require.NoError(t, err)

@@ -19,8 +19,8 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// sealOften makes a server end its segments all the time, and remove from them
-// what was replaced or deleted since.
+// sealOften makes a server seal its segments constantly, and remove replaced and deleted records
+// from them.
 const sealOften = "--compaction-interval=300ms"
 
 // on returns a bench on the same network with another NATS server.
@@ -28,8 +28,8 @@ func (b *ingestBench) on(server *natstest.TestServer) *ingestBench {
 	return &ingestBench{t: b.t, ctx: b.ctx, net: b.net, nats: server, js: server.JetStream(b.t)}
 }
 
-// TestIngestResumesBelowTheLiveWindow resumes at a position that the host's
-// websocket refuses as too old: the archive has what follows.
+// TestIngestResumesBelowTheLiveWindow resumes at a position that the host's websocket refuses as
+// too old: the archive has the events after it.
 func TestIngestResumesBelowTheLiveWindow(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 3)
@@ -105,8 +105,8 @@ func TestIngestWaitsForAHostThatBootstraps(t *testing.T) {
 	})
 }
 
-// TestIngestDropsWhatNoMessageHolds: a post over the NATS server's limit is
-// counted and dropped, an edit that makes one so big takes the post out.
+// TestIngestDropsWhatNoMessageHolds: a post over the NATS server's limit is counted and dropped; an
+// edit that makes a post too big removes it.
 func TestIngestDropsWhatNoMessageHolds(t *testing.T) {
 	t.Parallel()
 	const limit = 64 << 10

@@ -12,12 +12,11 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
-// liveTime is how long the public network is read; art is posted several times
-// in such a time.
+// liveTime is how long the public network is read; #art is posted several times in such a period.
 const liveTime = 30 * time.Second
 
-// TestLive runs the all-in-one program on the public network and must find an
-// #art post. `make test-live` runs it.
+// TestLive runs the all-in-one program on the public network and must find a post with #art. `make
+// test-live` runs it.
 func TestLive(t *testing.T) {
 	if os.Getenv("TEST_LIVE") == "" {
 		t.Skip("reads the public network: run make test-live")

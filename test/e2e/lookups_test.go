@@ -18,7 +18,7 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// appView is a stand-in that answers look-ups of authors, by what a test says of each.
+// appView is a stand-in that answers author look-ups as a test defines for each author.
 type appView struct {
 	*httptest.Server
 	mu    sync.Mutex
@@ -62,16 +62,16 @@ func (v *appView) leave(away bool) {
 	v.away = away
 }
 
-// times is how often an author was asked for.
+// times returns how often an author was looked up.
 func (v *appView) times(did string) int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.asked[did]
 }
 
-// TestAuthorsAreLookedUp: authors who wrote no profile since ingest began to read get names from an
-// AppView, and one who has opted out there is hidden. Posts do not wait for it. All of it is in the
-// stream: a rebuild gives the same.
+// TestAuthorsAreLookedUp: authors who wrote no profile since ingest began get names from an
+// AppView, and an author who has opted out there is hidden. Posts do not wait for look-ups. All of
+// it is in the stream: a rebuild gives the same.
 func TestAuthorsAreLookedUp(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 0)
@@ -125,7 +125,7 @@ func TestAuthorsAreLookedUp(t *testing.T) {
 	shows(shown, "")
 	shows(of[carol], fmt.Sprintf(none, carol))
 
-	// Another run asks again. That Bob is shown again counts as of half a day ago.
+	// Another run looks them up again. The answer that shows Bob again counts as half a day old.
 	in.halt()
 	asked := view.times(bob)
 	view.set(bob, map[string]any{"handle": "bob.example"})

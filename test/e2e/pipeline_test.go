@@ -19,12 +19,11 @@ import (
 
 var pipelineSeed = flag.Uint64("pipeline.seed", 1, "the seed of TestPipeline's traffic")
 
-// TestPipeline drives the whole pipeline, from the real Jetstream server to
-// HTTP, with traffic on the simulated network: a backlog that is in the archive
-// when ingest starts, then live events with every edge among them, with both
-// services restarted in between. At the end everything that the API answers,
-// each post, count and page of each tag in both directions, is compared with
-// the fold of what the network emitted.
+// TestPipeline drives the whole pipeline, from the real Jetstream server to HTTP, with traffic on
+// the simulated network: a backlog that is in the archive when ingest starts, then live events with
+// every edge case, with both services restarted in between. At the end all answers of the API, each
+// post, count and page of each tag in both directions, are compared with the fold of what the
+// network emitted.
 func TestPipeline(t *testing.T) {
 	t.Parallel()
 	t.Cleanup(func() {
@@ -33,7 +32,7 @@ func TestPipeline(t *testing.T) {
 		}
 	})
 	b := newIngestBench(t, 40)
-	// Posts alone: an archive has no trace of accounts that were hidden before.
+	// Only posts: an archive has no trace of accounts that were hidden before.
 	traffic := simnet.Traffic{Count: 500, Seed: *pipelineSeed, TagsOnly: true}
 	require.NoError(t, traffic.Run(b.ctx, b.net))
 	host := b.host()
@@ -62,13 +61,12 @@ func TestPipeline(t *testing.T) {
 	model.CheckHTTP(t, url, want)
 }
 
-// settle returns when everything that the network has emitted so far can be
-// asked for at url.
+// settle returns when url serves everything that the network has emitted so far.
 func (b *ingestBench) settle(host *simnet.Jetstream, url string) {
 	b.t.Helper()
 	require.NoError(b.t, b.net.Await(b.ctx, host))
-	// The server orders the events of different accounts as it likes, but this
-	// one comes after all that it has put out already.
+	// The server orders the events of different accounts arbitrarily, but this one comes after
+	// everything that it has delivered already.
 	did, err := b.net.CreateAccount()
 	require.NoError(b.t, err)
 	p, err := b.net.CreatePost(did, "", simnet.NewPost(b.net.Now(), "the end", "settled"))
@@ -85,7 +83,7 @@ func awaitPost(t *testing.T, url string, p simnet.Post) {
 	})
 }
 
-// get returns the status and the body of an answer; status 0 is no answer.
+// get returns the status and the body of an answer; status 0 means no answer.
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
@@ -102,9 +100,9 @@ func get(t *testing.T, url string) (int, string) {
 	return res.StatusCode, string(body)
 }
 
-// TestConsent: an account whose profile opts out of readers who are not logged in vanishes, by the
-// real Jetstream server, from post, list, feed, counts and change feed; it returns with its
-// posts when the label goes, under its name and handle.
+// TestConsent: an account whose profile opts out of logged-out readers disappears, through the real
+// Jetstream server, from post, list, feed, counts and change feed; when the label goes, it returns
+// with its posts, name and handle.
 func TestConsent(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 2)
@@ -130,7 +128,7 @@ func TestConsent(t *testing.T) {
 	_, body := get(t, url+"/v1/changes?tags=consent")
 	require.NoError(t, json.Unmarshal([]byte(body), &changes))
 
-	// Where the post must be seen, or must not.
+	// Where the post must or must not be visible.
 	places := []string{
 		"/v1/posts?tags=consent", "/v1/posts?tags=consent&author=" + shy, "/v1/feeds/posts.atom?tags=consent",
 		"/v1/feeds/posts.rss?tags=consent", "/v1/posts/" + mine.DID + "/" + mine.Rkey,

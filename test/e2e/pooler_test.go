@@ -22,9 +22,9 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// TestProgramsThroughPgBouncer is TestPipeline with the built programs, whose indexer and
-// api reach Postgres through PgBouncer, in both of its modes. What needs a session says so,
-// leaves nothing behind, and works when it connects directly.
+// TestProgramsThroughPgBouncer is TestPipeline with the built programs, whose indexer and api reach
+// Postgres through PgBouncer, in both of its modes. Commands that need a session say so, leave
+// nothing behind, and work with a direct connection.
 func TestProgramsThroughPgBouncer(t *testing.T) {
 	t.Parallel()
 	binary := pgtest.Bouncers(t)[0]
@@ -101,13 +101,11 @@ func TestProgramsThroughPgBouncer(t *testing.T) {
 	}
 }
 
-// foundWithin bounds how long an indexer takes to find the server that was promoted, on a
-// busy machine.
+// foundWithin bounds how long an indexer takes to find the promoted server, on a busy machine.
 const foundWithin = 30 * time.Second
 
-// TestPromotedStandby takes the primary away and promotes the standby that follows it.
-// An indexer whose address names both continues there, and so does one that was led to the
-// standby all along.
+// TestPromotedStandby stops the primary and promotes its standby. An indexer whose address names
+// both continues there, and so does one whose address led to the standby all along.
 func TestPromotedStandby(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
@@ -142,7 +140,7 @@ func TestPromotedStandby(t *testing.T) {
 		return strings.Contains(health.NotReady()[indexer.HealthDatabase], store.ErrReadOnly.Error()), fmt.Sprint(health.NotReady())
 	})
 
-	// What the primary has taken is at the standby when it stops.
+	// The standby has everything that the primary accepted before it stopped.
 	last := b.publish(history[300:600]...)
 	primary.Stop(t)
 	standby.Promote(t)

@@ -25,11 +25,11 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
-// refusalLimit is how long NATS may take to answer or to refuse.
+// refusalLimit is how long NATS may take to answer or refuse.
 const refusalLimit = 20 * time.Second
 
-// natsStreams are all streams, and natsStreamRights what NATS lets be done with a
-// stream as a whole or its messages.
+// natsStreams are all streams; natsStreamRights are the operations on a stream as a whole or on its
+// messages.
 var (
 	natsStreams      = []string{"POSTS", "POSTS_DLQ", "INGEST_LOG", "KV_TAGSTREAM_LEASES", "KV_TAGSTREAM_POSITIONS"}
 	natsStreamRights = []string{
@@ -46,7 +46,7 @@ var (
 	}
 )
 
-// natsRights are those of the above that each user has.
+// natsRights are the rights that each user has.
 var natsRights = map[string][]string{
 	"ingest": {
 		"$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*", "$JS.API.INFO",
@@ -78,8 +78,7 @@ func TestRefusals(t *testing.T) {
 	d.tryRoles(t)
 }
 
-// tryUsers has each NATS user try everything. It comes last, as some of it is
-// done.
+// tryUsers has each NATS user try everything. It runs last, since some attempts succeed.
 func (d *deployed) tryUsers(t *testing.T) {
 	subjects := slices.Clone(natsOtherRights)
 	for _, s := range natsStreams {
@@ -121,7 +120,7 @@ func (d *deployed) tryUsers(t *testing.T) {
 	}
 }
 
-// tryStrangers has others than the users try to connect to NATS.
+// tryStrangers has clients other than the users try to connect to NATS.
 func (d *deployed) tryStrangers(t *testing.T) {
 	stranger, err := nkeys.CreateUser()
 	require.NoError(t, err)
@@ -264,7 +263,7 @@ func (d *deployed) tryRoles(t *testing.T) {
 	}
 }
 
-// tryLogins has roles and others try to log in as they must not.
+// tryLogins tries forbidden logins, as roles and as others.
 func (d *deployed) tryLogins(t *testing.T) {
 	password := d.secret("postgres_api.password")
 	good := d.database("api")

@@ -22,9 +22,8 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// TestPrivileges has the programs do all that they can do, over TLS, as the users
-// and roles of deploy/. No server refuses them anything, and every right that
-// NATS gives them is used.
+// TestPrivileges has the programs do everything that they can do, over TLS, as the users and roles
+// of deploy/. No server refuses them anything, and every right that NATS grants is used.
 func TestPrivileges(t *testing.T) {
 	t.Parallel()
 	_, err := programs() // before the clock of the test is set
@@ -35,7 +34,7 @@ func TestPrivileges(t *testing.T) {
 	b.js, err = jetstream.New(nc)
 	require.NoError(t, err)
 	rights := d.watch("ingest", "indexer")
-	// Posts alone: an archive has no trace of accounts that were hidden before.
+	// Only posts: an archive has no trace of accounts that were hidden before.
 	require.NoError(t, simnet.Traffic{Count: 200, Seed: 5, TagsOnly: true}.Run(b.ctx, b.net))
 	host := b.host()
 
@@ -106,7 +105,7 @@ func TestPrivileges(t *testing.T) {
 	_, err = ingest.RunReconcile(b.ctx, ingest.ReconcileConfig{Ingest: settings, Margin: time.Microsecond}, deps)
 	require.NoError(t, err)
 
-	// What was removed is erased, as the indexer does after hours.
+	// Erase removed posts, as the indexer does after some hours.
 	erase := func(within time.Duration) (posts, letters int) {
 		posts, letters, err := indexer.Erase(b.ctx, indexer.EraseConfig{
 			Database: store.Options{URL: d.database("indexer"), Password: d.secret("postgres_indexer.password")}, Within: within, ID: "erase",
@@ -136,7 +135,7 @@ func TestPrivileges(t *testing.T) {
 	once(0, "indexer", "rebuild", d.env("indexer", "owner"))
 	once(0, "indexer", "verify", indexerEnv)
 	once(0, "indexer", "verify --alone", d.env("", "api"))
-	// The rebuild has put again the one that was dropped.
+	// The rebuild has stored the dropped dead letter again.
 	_, letters := erase(time.Nanosecond)
 	require.Equal(t, 3, letters)
 	once(0, "indexer", "dlq redrive --all", indexerEnv) // none, but they are counted
@@ -152,8 +151,8 @@ func TestPrivileges(t *testing.T) {
 	require.Empty(t, rights.unused(), "rights that are not needed")
 }
 
-// publishUnreadable stores messages of a later version, and behind them the one
-// that was the last, which says where ingest continues.
+// publishUnreadable stores messages of a later version, and after them a copy of the last message,
+// which says where ingest continues.
 func (d *deployed) publishUnreadable(js jetstream.JetStream, n int) {
 	d.t.Helper()
 	s, err := js.Stream(d.t.Context(), stream.Posts)
@@ -166,7 +165,7 @@ func (d *deployed) publishUnreadable(js jetstream.JetStream, n int) {
 	}
 	_, err = js.Publish(d.t.Context(), last.Subject, last.Data)
 	require.NoError(d.t, err)
-	// And the end erased, so that ingest looks for what is before it.
+	// The end is erased too, so that ingest looks for the message before it.
 	ack, err := js.Publish(d.t.Context(), last.Subject, last.Data)
 	require.NoError(d.t, err)
 	require.NoError(d.t, s.DeleteMsg(d.t.Context(), ack.Sequence))

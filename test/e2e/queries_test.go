@@ -40,8 +40,8 @@ func bySeed(t *testing.T, name string, one, many uint64, run func(t *testing.T, 
 	}
 }
 
-// TestQueries folds a history full of edges through the indexer, and then walks
-// many random queries in every way that there is.
+// TestQueries folds a history full of edge cases through the indexer, and then walks many random
+// queries in every possible way.
 //
 // Invariant: every query, tag and count of the API is what the model says, in every spelling and
 // paging. See also TestQueriesOfACrowd.
@@ -58,9 +58,8 @@ func TestQueries(t *testing.T) {
 	})
 }
 
-// TestQueriesOfACrowd does so with many posts, spread over more hours than the
-// history of a tag has: with tags so common that the hours are counted as the
-// posts come.
+// TestQueriesOfACrowd does the same with many posts, spread over more hours than the history of a
+// tag has, and with tags so common that their hours are counted as posts arrive.
 func TestQueriesOfACrowd(t *testing.T) {
 	t.Parallel()
 	bySeed(t, "queries", *queriesSeed, 1, func(t *testing.T, seed uint64) {
@@ -82,8 +81,8 @@ func TestQueriesOfACrowd(t *testing.T) {
 		require.Greater(t, counts[0].Posts, 1100)
 		model.CheckHTTP(t, url, want, model.Queries(16, seed))
 
-		// Much work for few posts. That it ends in short pages where it is too much
-		// takes more posts than these: pkg/store's TestWorkIsBounded has them.
+		// Much work for few posts. It takes more posts than these to end in short pages:
+		// pkg/store's TestWorkIsBounded has them.
 		hard := model.Query{Tags: []string{counts[0].Tag}}
 		for _, c := range counts[1:21] {
 			hard.None = append(hard.None, c.Tag)
@@ -94,7 +93,7 @@ func TestQueriesOfACrowd(t *testing.T) {
 		model.CheckQueries(t, url, want, []model.Query{hard, harder}, 100, model.ShortPages(&short))
 		t.Logf("%d posts with %q, %d short pages", counts[0].Posts, counts[0].Tag, short)
 
-		// A rebuild counts the hours in other batches.
+		// A rebuild counts the hours in different batches.
 		_, err := indexer.Rebuild(t.Context(), indexer.RebuildConfig{Database: b.owner, ID: "rebuild"}, b.nats.Conn(t), slog.New(slog.DiscardHandler), quietProgress{})
 		require.NoError(t, err)
 		model.CheckTags(t, url, want)

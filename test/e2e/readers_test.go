@@ -32,11 +32,11 @@ const (
 	readers = 50
 	// tagReaders of them page through the tags.
 	tagReaders = 5
-	// offsetReaders page beside them with OFFSET, to be found wrong.
+	// offsetReaders page with OFFSET at the same time, and must be found wrong.
 	offsetReaders = 2
 
-	// readersPosts is how many posts there are, readersBacklog how many events
-	// have come before the readers.
+	// readersPosts is the number of posts, readersBacklog the number of events before the readers
+	// start.
 	readersPosts   = 2500
 	readersBacklog = 4000
 	// Up to writtenAtOnce events come every writePause.
@@ -46,14 +46,13 @@ const (
 	maxPages = 25
 )
 
-// TestReaders lets fifty readers page through random queries, both ways, while
-// posts are made, edited, deleted, hidden and shown all over their lists, through
-// the stream and the indexer. What they saw is judged afterwards against the
-// history: no post that matched throughout a walk may be missing, none may be
-// there twice, and all must come in order. Readers that page with OFFSET are
-// judged too, and must be found wrong, or the test could not find anything.
+// TestReaders lets fifty readers page through random queries, in both directions, while posts are
+// created, edited, deleted, hidden and shown all over their lists, through the stream and the
+// indexer. What they saw is then judged against the history: no post that matched throughout a walk
+// may be missing, none may be repeated, and all must be in order. Readers that page with OFFSET are
+// judged too, and must be found wrong; otherwise the test could not find anything.
 //
-// Invariant: readers that page while posts come, change, leave, hide and return neither miss nor
+// Invariant: readers that page while posts arrive, change, leave, hide and return neither miss nor
 // repeat a post that was there throughout.
 func TestReaders(t *testing.T) {
 	t.Parallel()
@@ -126,8 +125,7 @@ type verdicts struct {
 	moved                 int // walks during which the index changed
 }
 
-// telling reports whether there was enough to be found wrong, and whether what is
-// wrong was found.
+// telling reports whether there was enough to judge, and whether the wrong readers were found.
 func (v *verdicts) telling() bool {
 	return v.posts.Due > 20*readers && v.moved > v.posts.Walks/2 && v.tags.Due > tagReaders &&
 		v.byOffset.Repeated > 0 && v.byOffset.Missed > 0
@@ -156,7 +154,7 @@ func (v *verdicts) judge(t *testing.T, line *model.Timeline, s seen) {
 	}
 }
 
-// readingSite is what readers read, and what they saw.
+// readingSite is the API that readers read, and what they saw.
 type readingSite struct {
 	url    string
 	client *http.Client
@@ -165,7 +163,7 @@ type readingSite struct {
 	seen seen
 }
 
-// take returns what was seen since it was called last.
+// take returns what was seen since the last call.
 func (s *readingSite) take() seen {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -174,7 +172,7 @@ func (s *readingSite) take() seen {
 	return out
 }
 
-// get asks also when the time is over: readers end their walks then, in order.
+// get works after the time is over, too: readers then finish their walks.
 func (s *readingSite) get(ctx context.Context, path string, params neturl.Values, into any) error {
 	req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodGet, s.url+path+"?"+params.Encode(), nil)
 	if err != nil {
@@ -194,7 +192,7 @@ func (s *readingSite) get(ctx context.Context, path string, params neturl.Values
 	return nil
 }
 
-// seq is how far the index has come.
+// seq returns the index's checkpoint.
 func (s *readingSite) seq(ctx context.Context) (uint64, error) {
 	var status struct {
 		Checkpoint struct{ Seq uint64 }
@@ -203,7 +201,7 @@ func (s *readingSite) seq(ctx context.Context) (uint64, error) {
 	return status.Checkpoint.Seq, err
 }
 
-// readPage is what readers look at of a page.
+// readPage has the fields of a page that readers use.
 type readPage struct {
 	Posts []struct {
 		URI    string
@@ -293,8 +291,8 @@ func randomQuery(rng *rand.Rand) (model.Query, neturl.Values) {
 	return q, params
 }
 
-// readPosts walks through one list from an end, and then from some row on the
-// way, back or on.
+// readPosts walks through one list from an end, and then from some row on the way, in either
+// direction.
 func (s *readingSite) readPosts(ctx context.Context, rng *rand.Rand) error {
 	q, params := randomQuery(rng)
 	page, err := s.walk(ctx, rng, params, "", model.Walk{Query: q, Newer: rng.IntN(2) == 0})
@@ -307,7 +305,7 @@ func (s *readingSite) readPosts(ctx context.Context, rng *rand.Rand) error {
 	return err
 }
 
-// errNoProgress means that a page gave the token that it was asked with.
+// errNoProgress means that a page returned the token of its request.
 var errNoProgress = errors.New("a page makes no progress")
 
 // walk reads page after page and notes what it saw. It returns the last page.
@@ -367,8 +365,8 @@ func connect(t *testing.T, o store.Options) *pgx.Conn {
 	return conn
 }
 
-// readByOffset walks through one tag's posts as one should not: newest first, by
-// how many rows were read.
+// readByOffset walks through one tag's posts the wrong way: newest first, by the number of rows
+// read.
 func (s *readingSite) readByOffset(ctx context.Context, rng *rand.Rand, conn *pgx.Conn) error {
 	const checkpoint = `SELECT seq FROM ` + store.Live + `.checkpoint`
 	const list = `
@@ -402,7 +400,7 @@ func (s *readingSite) readByOffset(ctx context.Context, rng *rand.Rand, conn *pg
 		if w.Ended = n < limit; w.Ended || late.Err() != nil {
 			break
 		}
-		// At the pace of the others.
+		// At the same pace as the others.
 		if _, err := s.seq(ctx); err != nil {
 			return err
 		}

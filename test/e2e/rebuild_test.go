@@ -27,7 +27,7 @@ var (
 	trimSeeds = flag.Uint64("trim.seeds", 4, "how many seeds TestRebuildOfATrimmedStream runs")
 )
 
-// steps collects what a rebuild says, and lets a test act on its progress.
+// steps collects the steps that a rebuild announces, and lets a test act on them.
 type steps struct {
 	mu   sync.Mutex
 	said []string
@@ -56,7 +56,7 @@ func (s *steps) String() string {
 	return strings.Join(s.said, "; ")
 }
 
-// tryRebuild rebuilds as an operator does, and returns what was said.
+// tryRebuild rebuilds like an operator, and returns the output.
 func (b *indexBench) tryRebuild(ctx context.Context, cfg indexer.RebuildConfig, s *steps) (string, error) {
 	b.t.Helper()
 	logger := b.logger("rebuild")
@@ -73,10 +73,10 @@ func (b *indexBench) purge(before uint64) {
 	require.NoError(b.t, s.Purge(b.t.Context(), jetstream.WithPurgeSequence(before)))
 }
 
-// TestRebuildOfATrimmedStream rebuilds again and again from a stream whose beginning
-// is trimmed off while a history full of edges comes in, interrupted now and then,
-// with accounts of every size swept. The new index is the live one and the model's,
-// places included: the rebuild's own comparison says so, and what the API answers.
+// TestRebuildOfATrimmedStream rebuilds repeatedly from a stream whose beginning is trimmed while a
+// history full of edge cases arrives, with interruptions and sweeps of accounts of every size. The
+// new index equals the live one and the model, including keys: both the rebuild's own comparison
+// and the answers of the API show it.
 //
 // Invariant: an index rebuilt from a trimmed stream has what the live index has of the trimmed
 // time, or the rebuild stops and says why. See also TestRebuildWhileTheStreamIsTrimmed and
@@ -133,8 +133,8 @@ func rebuildTrimmed(t *testing.T, seed uint64) {
 	}
 }
 
-// TestRebuildSaysWhatItCannot: a rebuild that would leave the index with less than
-// it has stops before that and says what to do, and the live index stays.
+// TestRebuildSaysWhatItCannot: a rebuild that would lose part of the index stops before that and
+// says what to do; the live index stays.
 func TestRebuildSaysWhatItCannot(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
@@ -145,7 +145,7 @@ func TestRebuildSaysWhatItCannot(t *testing.T) {
 	b.await(url, b.publish(history[:600]...))
 	require.NoError(t, ix.stop())
 
-	// What was between the index and the stream is in neither.
+	// Neither the index nor the stream has what lies between them.
 	b.publish(history[600:]...)
 	b.purge(700)
 	_, err := b.tryRebuild(t.Context(), indexer.RebuildConfig{}, &steps{})
@@ -154,7 +154,7 @@ func TestRebuildSaysWhatItCannot(t *testing.T) {
 	require.ErrorContains(t, err, "Restore the stream")
 	model.CheckHTTP(t, url, want)
 
-	// A stream that was created again, and trimmed since.
+	// A stream that was recreated, and trimmed since.
 	require.NoError(t, b.js.DeleteStream(t.Context(), stream.Posts))
 	b.publish(model.GenerateMessages(12, 800)...)
 	b.purge(100)
@@ -164,8 +164,8 @@ func TestRebuildSaysWhatItCannot(t *testing.T) {
 	model.CheckHTTP(t, url, want)
 }
 
-// TestRebuildOfADifferentIndex: where the live index is not what the stream gives,
-// the new one stays beside it until somebody says that it is right.
+// TestRebuildOfADifferentIndex: if the live index is not what the stream gives, the new one stays
+// beside it until an operator accepts it.
 func TestRebuildOfADifferentIndex(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
@@ -197,8 +197,8 @@ func TestRebuildOfADifferentIndex(t *testing.T) {
 	model.CheckHTTP(t, url, want)
 }
 
-// TestRebuildBesideAnIdleIndex: the live index stands still behind the stream's
-// end; it is compared where it is, before the new one continues.
+// TestRebuildBesideAnIdleIndex: the live index is idle before the stream's end; the comparison
+// takes place there, before the new index continues.
 func TestRebuildBesideAnIdleIndex(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
@@ -217,8 +217,8 @@ func TestRebuildBesideAnIdleIndex(t *testing.T) {
 	model.CheckHTTP(t, url, want)
 }
 
-// TestRebuildWhileTheStreamIsTrimmed: the stream loses its first messages all the
-// time, also while what the live index has of the time before is taken over.
+// TestRebuildWhileTheStreamIsTrimmed: the stream constantly loses its first messages, even while
+// the live index's state of the earlier time is copied.
 func TestRebuildWhileTheStreamIsTrimmed(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))

@@ -24,14 +24,14 @@ func (b *ingestBench) reconcile(cfg ingest.ReconcileConfig) (ingest.ReconcileSum
 	b.t.Helper()
 	cfg.Ingest.Hosts = []string{"https://not.asked.example"}
 	ingestPatience(&cfg.Ingest)
-	// On this network the first live event is seconds behind the downloads.
+	// On this network the first live event comes seconds after the downloads.
 	cfg.Margin = time.Microsecond
 	logger := slog.New(slog.NewTextHandler(testWriter{b.t, "reconcile: "}, nil))
 	return ingest.RunReconcile(b.ctx, cfg, ingest.JobDeps{NATS: b.nats.Conn(b.t), Progress: progress{logger}, Patience: ingestWait})
 }
 
-// TestReconcileAfterAGap has the only host wiped: the one in its place knows what
-// accounts hold, and not what they deleted meanwhile.
+// TestReconcileAfterAGap wipes the only host: its replacement knows what accounts hold, but not
+// what they deleted in between.
 //
 // Invariant: after a gap, reconcile removes only posts that a host's archive shows to be gone,
 // through messages in the stream, and no more than a set share of them. See also
@@ -110,7 +110,7 @@ func TestReconcileAfterAGap(t *testing.T) {
 		require.True(t, visible(url, p), "%s: nothing says that it is gone", p.URI)
 	}
 
-	// Nothing happens before an operator has agreed.
+	// Nothing happens before an operator agrees.
 	stored := len(b.events())
 	found, err := b.reconcile(ingest.ReconcileConfig{DryRun: true, MaxShare: "100%"})
 	require.NoError(t, err)
@@ -135,7 +135,7 @@ func TestReconcileAfterAGap(t *testing.T) {
 		require.Equal(t, map[string]event.Kind{deleted.Rkey: event.KindDelete, untagged.Rkey: event.KindRemove}[e.Rkey], e.Kind)
 		require.GreaterOrEqual(t, e.Checkpoint().Seq, position.Seq)
 	}
-	// An index that is rebuilt from the stream shows the same.
+	// An index rebuilt from the stream shows the same.
 	y := newIndexBench(t, b.nats)
 	rebuilt := y.api()
 	y.indexer(7)
@@ -151,11 +151,11 @@ func TestReconcileAfterAGap(t *testing.T) {
 			require.False(t, visible(url, p), p.URI)
 		}
 	}
-	// Once more there is nothing to do.
+	// There is nothing left to do.
 	done, err = b.reconcile(ingest.ReconcileConfig{MaxShare: "0%"})
 	require.NoError(t, err)
 	require.Zero(t, done.Deleted+done.Unqualified, "%+v", done)
-	// A dry run then has nothing to leave undone.
+	// A dry run then has nothing to report.
 	done, err = b.reconcile(ingest.ReconcileConfig{DryRun: true})
 	require.NoError(t, err)
 	require.True(t, done.Complete, "%+v", done)
@@ -164,8 +164,8 @@ func TestReconcileAfterAGap(t *testing.T) {
 	require.Zero(t, command.exit())
 	var printed map[string]any
 	command.decode(&printed)
-	// The margin of a minute covers all that this short network said: the command compares nothing,
-	// and reports it.
+	// The margin of a minute covers all events of this short network: the command compares nothing,
+	// and reports that.
 	require.Equal(t, false, printed["complete"], printed)
 	require.Contains(t, printed["why"], "nothing was compared")
 	require.Equal(t, fresh.URL(), printed["host"])

@@ -30,7 +30,7 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// These tests do what docs/operations.md says on backup and restore.
+// These tests follow the backup and restore procedures of docs/operations.md.
 
 // copyTree copies a folder as cp -a does.
 func copyTree(t *testing.T, from, to string) {
@@ -62,8 +62,7 @@ func pgRun(t *testing.T, name string, args ...string) {
 	require.NoError(t, err, "%s %s: %s", name, strings.Join(args, " "), out)
 }
 
-// deployed gives the bench a Postgres server of its own with the roles of a
-// deployment.
+// deployed gives the bench a separate Postgres server with the roles of a deployment.
 func (b *indexBench) deployed() *pgtest.PrivateServer {
 	b.t.Helper()
 	pg := pgtest.Server(b.t)
@@ -95,11 +94,11 @@ func (b *indexBench) verified() {
 	require.Zero(b.t, found.N, found.String())
 }
 
-// TestRestorePostgres restores an older copy of the index, from a dump and from a
-// base backup. The stream brings it to the present, and tokens stay good.
+// TestRestorePostgres restores an older copy of the index, from a dump and from a base backup. The
+// index catches up from the stream, and tokens stay valid.
 //
 // Invariant: an index restored from a backup older than the stream catches up, and tokens stay
-// good. See also TestRestoreBoth and TestRestoreStandalone.
+// valid. See also TestRestoreBoth and TestRestoreStandalone.
 func TestRestorePostgres(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"dump", "base backup"} {
@@ -168,7 +167,7 @@ func TestRestorePostgres(t *testing.T) {
 	}
 }
 
-// refused runs an indexer until it ends by itself, and returns why.
+// refused runs an indexer until it fails, and returns the error.
 func (b *indexBench) refused() error {
 	b.t.Helper()
 	logger := b.logger("indexer")
@@ -181,13 +180,13 @@ func (b *indexBench) refused() error {
 	return x.Run(ctx)
 }
 
-// TestRestoreStream restores an older copy of the stream under an index that goes
-// on from it: the whole pipeline, with the real Jetstream server. The indexer
-// stops and says why. Ingest reads again what is missing, under other sequence
-// numbers, and the rebuild waits for that; the former index is served until then.
+// TestRestoreStream restores an older copy of the stream under a newer index, in the whole pipeline
+// with the real Jetstream server. The indexer stops and says why. Ingest reads the missing events
+// again, which get other sequence numbers, and the rebuild waits for that; the former index is
+// served until then.
 //
 // Invariant: if the stream was restored from a backup older than the index, the indexer stops. A
-// rebuild then follows the stream, serves the former index meanwhile, and drops no post
+// rebuild then follows the stream, serves the former index until the switch, and drops no post
 // silently. See also TestRebuildFromANewStream and TestConflicts.
 func TestRestoreStream(t *testing.T) {
 	t.Parallel()
@@ -228,7 +227,7 @@ func TestRestoreStream(t *testing.T) {
 	require.ErrorContains(t, err, "restored from an older copy")
 	require.ErrorContains(t, err, "indexer rebuild")
 
-	// The rebuild comes first here, and waits for ingest.
+	// Here the rebuild comes first, and waits for ingest.
 	waiting := make(chan struct{})
 	s := &steps{say: func(step string) {
 		if strings.Contains(step, "waiting until ingest") {
@@ -263,8 +262,8 @@ func TestRestoreStream(t *testing.T) {
 	require.Equal(t, second, after, "a token from before")
 }
 
-// TestRestoreBoth restores copies of both, that of the index made first, as the
-// procedure says: nothing has to be rebuilt.
+// TestRestoreBoth restores copies of both, made in the order of the procedure (index first):
+// nothing needs a rebuild.
 func TestRestoreBoth(t *testing.T) {
 	t.Parallel()
 	var dir string
@@ -296,8 +295,8 @@ func TestRestoreBoth(t *testing.T) {
 	b.verified()
 }
 
-// TestRebuildFromANewStream: the stream was lost and there is no copy. What the new
-// one lacks is not given up before somebody says so.
+// TestRebuildFromANewStream: the stream was lost and there is no copy. Nothing that the new stream
+// lacks is given up until an operator accepts that.
 func TestRebuildFromANewStream(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
@@ -308,7 +307,7 @@ func TestRebuildFromANewStream(t *testing.T) {
 	b.await(url, b.publish(history...))
 	require.NoError(t, ix.stop())
 	require.NoError(t, b.js.DeleteStream(t.Context(), stream.Posts))
-	// It knows of the newest only, and has come as far as the index had.
+	// It knows only the newest posts, and is as recent as the index was.
 	want := model.New()
 	last := b.publish(history[500:]...)
 	for i, m := range history[500:] {
@@ -326,12 +325,12 @@ func TestRebuildFromANewStream(t *testing.T) {
 	b.indexer(50)
 	b.await(url, last)
 	b.verified()
-	// Dead letters of the former stream are there still, and are not counted.
+	// Dead letters of the former stream still exist, and are not counted.
 	model.CheckHTTP(t, url, want)
 }
 
-// TestRestoreStandalone restores a copy of the all-in-one program's data directory:
-// it reads again what came since.
+// TestRestoreStandalone restores a copy of the all-in-one program's data directory: the program
+// reads everything since then again.
 func TestRestoreStandalone(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 20)

@@ -22,9 +22,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
-// deployed is a NATS server and a Postgres that run as deploy/ has them run in
-// containers: its configuration, with the paths of this machine, and secrets as
-// its command makes them.
+// deployed is a NATS server and a Postgres as deploy/ runs them in containers: with its
+// configuration, adapted to the paths of this machine, and with secrets from its own command.
 type deployed struct {
 	t *testing.T
 	// dir stands for a container's root.
@@ -32,7 +31,7 @@ type deployed struct {
 	server  *natstest.TestServer
 	natsURL string
 	options *server.Options // as read
-	// pgAddr is host:port, and dataDir where the logs of Postgres are beside.
+	// pgAddr is host:port; dataDir also has the logs of Postgres next to it.
 	pgAddr, dataDir string
 }
 
@@ -56,11 +55,10 @@ func makeSecrets(t *testing.T, dir string) {
 	require.NoError(t, err, "%s", out)
 }
 
-// path is where something is that has that path in a container.
+// path returns the path on this machine for a path in a container.
 func (d *deployed) path(inside string) string { return filepath.Join(d.dir, inside) }
 
-// copy takes a file of deploy/ and puts it where a container has it, with some
-// words replaced.
+// copy copies a file of deploy/ to its place in a container, with some words replaced.
 func (d *deployed) copy(from, to string, replace ...string) {
 	d.t.Helper()
 	text, err := os.ReadFile(deployDir + from)
@@ -170,7 +168,7 @@ func (d *deployed) startPostgres() {
 	d.pgAddr = u.Host
 }
 
-// give makes files of the data directory the account's that Postgres runs as.
+// give makes the account that runs Postgres the owner of files in the data directory.
 func (d *deployed) give(names ...string) {
 	d.t.Helper()
 	info, err := os.Stat(d.dataDir)
@@ -200,7 +198,7 @@ func (d *deployed) env(user, role string, more ...string) []string {
 	return env
 }
 
-// requireNoRefusal fails if a server has refused somebody something.
+// requireNoRefusal fails if a server has refused anything.
 func (d *deployed) requireNoRefusal() {
 	d.t.Helper()
 	for file, word := range map[string]string{d.path("/nats.log"): "iolation", filepath.Join(d.dataDir, "../postgres.log"): "permission denied"} {
@@ -213,8 +211,8 @@ func (d *deployed) requireNoRefusal() {
 	}
 }
 
-// uses notes which of the rights that the configuration gives the NATS users are
-// used, by the inboxes in which answers are expected.
+// uses records which of the rights in the configuration the NATS users use, by the inboxes that
+// receive answers.
 type uses struct {
 	conn *nats.Conn
 	mu   sync.Mutex
@@ -231,7 +229,7 @@ func (d *deployed) watch(users ...string) *uses {
 			u.used[user][right] = false
 		}
 	}
-	// It is back before the programs are where the server restarts.
+	// When the server restarts, it reconnects before the programs do.
 	u.conn = d.nats("operator", nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectJitter(0, 0))
 	_, err := u.conn.Subscribe(">", func(m *nats.Msg) {
 		u.mu.Lock()
@@ -252,7 +250,7 @@ func (d *deployed) watch(users ...string) *uses {
 	return u
 }
 
-// await returns when it is noted again what is used.
+// await returns once recording works again.
 func (u *uses) await(t *testing.T) {
 	t.Helper()
 	poll.Until(t, ingestWait, func() (bool, string) {
@@ -261,7 +259,7 @@ func (u *uses) await(t *testing.T) {
 	})
 }
 
-// rarelyUsed are rights that no quiet run needs.
+// rarelyUsed are rights that a quiet run does not need.
 var rarelyUsed = map[string]string{
 	"ingest $JS.API.STREAM.UPDATE.POSTS_DLQ":               "more copies are made of it in a cluster",
 	"ingest $JS.API.STREAM.UPDATE.INGEST_LOG":              "the same",
@@ -273,7 +271,7 @@ var rarelyUsed = map[string]string{
 	"indexer $JS.API.CONSUMER.INFO.POSTS.*":                "so does the indexer, if it is not faster to make another consumer",
 }
 
-// unused are the rights that were not used, and should have been.
+// unused returns rights that should have been used and were not.
 func (u *uses) unused() (rights []string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -11,8 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// fakeDocker is a docker that answers what deploy/stack asks, and writes down what it was
-// told to do.
+// fakeDocker is a docker that answers deploy/stack's requests, and records them.
 const fakeDocker = `#!/usr/bin/env bash
 case "$*" in
 *" version" | "compose version") [ -z "$NO_COMPOSE" ] ;;
@@ -25,8 +24,8 @@ case "$*" in
 esac
 `
 
-// TestStackSaysWhatIsMissing: make up says in a sentence what keeps it from starting, and
-// leaves nothing half up.
+// TestStackSaysWhatIsMissing: make up says in one sentence what prevents a start, and leaves
+// nothing half started.
 func TestStackSaysWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	bin := t.TempDir()

@@ -88,7 +88,7 @@ func (p *program) exit() int {
 	return code
 }
 
-// freeAddr is an address that nothing listened on a moment ago.
+// freeAddr returns an address on which nothing listened a moment ago.
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	addr, err := process.FreeAddr()
@@ -105,9 +105,9 @@ func awaitAnswer(t *testing.T, url string) {
 	})
 }
 
-// TestStandalone runs the all-in-one program on the real Jetstream server,
-// kills it twice in the middle of traffic, and ends it as an operator would.
-// Nothing may be lost, doubled or left running.
+// TestStandalone runs the all-in-one program on the real Jetstream server, kills it twice in the
+// middle of traffic, and stops it like an operator. Nothing may be lost, duplicated or left
+// running.
 //
 // Invariant: the all-in-one survives kill -9 without loss, leaves no process behind, and never
 // waits for the lease of its dead predecessor. If it cannot start, one line says why. See also
@@ -161,8 +161,8 @@ func TestStandalone(t *testing.T) {
 	require.Empty(t, processesOf(t, dir), "something is left running")
 }
 
-// requireNoWait fails where a program waited for the lease of the run before, which its
-// lock shows to be dead.
+// requireNoWait fails if a program waited for the lease of the previous run, whose lock shows that
+// it is dead.
 func requireNoWait(t *testing.T, p *program) {
 	t.Helper()
 	for _, waits := range []string{"standing by", "held by"} {
@@ -170,7 +170,7 @@ func requireNoWait(t *testing.T, p *program) {
 	}
 }
 
-// awaitTraffic returns when the indexer has folded some live events in.
+// awaitTraffic returns when the indexer has folded some live events.
 func awaitTraffic(t *testing.T, opsAddr string) {
 	t.Helper()
 	poll.Until(t, ingestWait, func() (bool, string) {
@@ -240,8 +240,8 @@ func TestBadConfiguration(t *testing.T) {
 	}
 }
 
-// TestStandaloneFailsClearly: what keeps the program from starting is said in
-// one line, and a stop during the start is a stop.
+// TestStandaloneFailsClearly: one line says what prevents the program from starting, and a stop
+// during the start is a clean stop.
 func TestStandaloneFailsClearly(t *testing.T) {
 	t.Parallel()
 	start := func(t *testing.T, dir string) *program {

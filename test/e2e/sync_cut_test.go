@@ -16,12 +16,12 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// TestASyncThatAHostBreaksOff: a host that is late fetches the repository behind a #sync long
-// after the account has moved to later revisions, and breaks off within it. What it did not
-// deliver is there: the other host delivers it, at older revisions than those replacements.
+// TestASyncThatAHostBreaksOff: a late host fetches the repository of a #sync long after the account
+// has moved to later revisions, and breaks off in the middle of it. The replacements that it did
+// not deliver still exist: the other host delivers them, at older revisions.
 //
-// Invariant: only a #sync of which all has come removes anything, or keeps anything out up to the
-// revision of its replacements.
+// Invariant: only a complete #sync removes anything, or keeps anything out up to the revision of
+// its replacements.
 func TestASyncThatAHostBreaksOff(t *testing.T) {
 	t.Parallel()
 	const posts, rate = 300, 60_000

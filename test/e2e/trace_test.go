@@ -29,8 +29,8 @@ func startTracing(t *testing.T, url string) *tracing.Tracing {
 	return tr
 }
 
-// tracedPost runs the pipeline until the API shows a post, and returns that and
-// the API's URL. tr nil is off.
+// tracedPost runs the pipeline until the API shows a post, and returns the post and the API's URL.
+// A nil tr disables tracing.
 func tracedPost(t *testing.T, b *ingestBench, tr *tracing.Tracing) (simnet.Post, string) {
 	t.Helper()
 	b.tracer = tr.Tracer("ingest")
@@ -129,7 +129,7 @@ func TestTraces(t *testing.T) {
 	}
 }
 
-// TestNoTraces: off, nothing is in the stream's messages.
+// TestNoTraces: with tracing off, the stream's messages have no trace headers.
 //
 // Invariant: with tracing off no message has a trace header and there are no spans. See also
 // TestOff and TestOffAllocatesNothing.
@@ -141,8 +141,8 @@ func TestNoTraces(t *testing.T) {
 	require.Empty(t, header)
 }
 
-// TestTracesToNobody: a collector that takes connections and never answers
-// keeps nothing from working or from stopping.
+// TestTracesToNobody: a collector that accepts connections and never answers does not prevent work
+// or a stop.
 func TestTracesToNobody(t *testing.T) {
 	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")

@@ -17,9 +17,9 @@ import (
 	"github.com/tagstream/tagstream/test/model"
 )
 
-// TestVerifyWhileIndexing compares a live index that continues with what an
-// interrupted rebuild left, which is brought to the same message for it; and the
-// live one by itself, by who may only read.
+// TestVerifyWhileIndexing compares a live index that continues with the result of an interrupted
+// rebuild, which is brought to the same message, and checks the live one alone with a read-only
+// role.
 func TestVerifyWhileIndexing(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
@@ -73,7 +73,7 @@ func TestVerifyWhileIndexing(t *testing.T) {
 	require.Equal(t, 1, f.N, f.String())
 	require.Contains(t, f.First, "differs in its revision")
 
-	// One that a former program has left.
+	// As an older program left it.
 	_, err = pgtest.Pool(t, b.owner.URL).Exec(t.Context(), `UPDATE tagstream_rebuild.schema_migrations SET version = version - 1`)
 	require.NoError(t, err)
 	b.await(url, b.publish(history[len(history)-1])) // it has to be brought to that

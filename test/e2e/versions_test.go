@@ -15,13 +15,12 @@ import (
 	"github.com/tagstream/tagstream/test/model"
 )
 
-// TestVersions: a stream that holds messages of every version ever written,
-// present ones and those of a version to come. The first two are folded in their
-// order; the last wait among the dead letters, hold up nothing, and stay there
-// while they are redriven by a program that cannot read them.
+// TestVersions: a stream holds messages of every released version and of a future one. The released
+// ones are folded in order; the future ones become dead letters, delay nothing, and stay unchanged
+// when a program that cannot read them redrives them.
 //
-// Invariant: messages of a future version delay nothing and wait unchanged for a program that
-// reads them. See also TestRedriveInOrder.
+// Invariant: messages of a future version delay nothing and wait unchanged for a program that reads
+// them. See also TestRedriveInOrder.
 func TestVersions(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))

@@ -7,9 +7,9 @@
 //	...
 //
 // The command copies the tree to temporary folders, so the tree itself never changes. There it
-// first runs all named tests without a bug, and then, bug by bug, the test that must find it, in
-// as many copies at once as -jobs says. It prints a table and exits with 1 if a bug was not found, a patch does not apply or compile, or a
-// test fails without any bug.
+// first runs all named tests without a bug, and then, bug by bug, the test that must find it, in as
+// many copies at once as -jobs says. It prints a table and exits with 1 if a bug was not found, a
+// patch does not apply or compile, or a test fails without any bug.
 package main
 
 import (
@@ -32,11 +32,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// testLimit bounds one test. A bug may make it wait for what never comes; that is
-// found, too.
+// testLimit bounds one test. A bug may make it wait forever, which also counts as found.
 const testLimit = 3 * time.Minute
 
-// tailBytes is how much of a test's output is shown where it says too little.
+// tailBytes is how much of a test's output is shown if its summary says too little.
 const tailBytes = 2000
 
 func main() {
@@ -163,7 +162,7 @@ func load(dir, only string) ([]mutant, error) {
 	return mutants, nil
 }
 
-// copyTree copies what git knows or would take in, as it is now.
+// copyTree copies the files that git tracks or would add, in their current state.
 func copyTree(ctx context.Context, to string) error {
 	out, err := exec.CommandContext(ctx, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
 	if err != nil {
@@ -221,10 +220,10 @@ const caught = "caught"
 
 // try plants one bug, runs its test and takes the bug out again.
 func try(ctx context.Context, tree string, m mutant) (verdict, detail string, err error) {
-	// -C1: what stands around may have changed, a line away from the bug.
+	// -C1: lines further away than one from the bug may have changed.
 	apply := func(more ...string) ([]byte, error) {
 		cmd := exec.CommandContext(ctx, "git", append(append([]string{"apply", "-C1"}, more...), m.path)...)
-		// Not a part of whatever repository the copy happens to be in.
+		// Independent of any repository that contains the copy.
 		cmd.Dir, cmd.Env = tree, append(os.Environ(), "GIT_CEILING_DIRECTORIES="+filepath.Dir(tree))
 		return cmd.CombinedOutput()
 	}
@@ -253,8 +252,7 @@ func try(ctx context.Context, tree string, m mutant) (verdict, detail string, er
 	return "UNCLEAR", "the run failed, but not the test: " + string(tail(out)), nil
 }
 
-// test runs the tests of a package whose names match. Its error is that of a run
-// which was interrupted.
+// test runs the tests of a package whose names match. Its error is that of an interrupted run.
 func test(ctx context.Context, tree, pkg, names string) (out []byte, passed bool, err error) {
 	cmd := exec.CommandContext(ctx, "go", "test", pkg, "-run", "^("+names+")$", "-count=1", "-v", "-timeout", testLimit.String())
 	cmd.Dir = tree

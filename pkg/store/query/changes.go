@@ -16,11 +16,11 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
-// ErrExpired is returned, as an *Expired, for a place in the change feed behind which changes are
+// ErrExpired is returned, as an *Expired, for a place in the change feed after which changes are
 // missing.
 var ErrExpired = errors.New("the position in the change feed has expired")
 
-// Expiry says why changes behind a place are missing.
+// Expiry says why changes after a place are missing.
 type Expiry string
 
 // The reasons.
@@ -30,19 +30,19 @@ const (
 	ExpiredReplaced Expiry = "replaced" // the feed begins later: the index is another one, or other tags are denied
 )
 
-// Expiries are all of them.
+// Expiries lists the reasons.
 var Expiries = []Expiry{ExpiredPruned, ExpiredRestored, ExpiredReplaced}
 
-// Expired is the error for a place that is gone.
+// Expired is the error for an expired place.
 type Expired struct {
 	Reason Expiry
-	// Now is the place of now, from where to begin again.
+	// Now is the current place, from which to start over.
 	Now Place
 }
 
 func (e *Expired) Error() string { return ErrExpired.Error() + ": " + string(e.Reason) }
 
-// Is makes it an ErrExpired.
+// Is makes it match ErrExpired.
 func (e *Expired) Is(target error) bool { return target == ErrExpired }
 
 // ChangeOrder is the order of the change feed.
@@ -50,16 +50,17 @@ var ChangeOrder = keyset.MustOrdering(
 	keyset.Column{Name: "change", Type: keyset.TypeInt64},
 	keyset.Column{Name: "run", Type: keyset.TypeInt64})
 
-// Place is a place in the change feed: behind the change of that number. Run is the holder of the
-// lease who gave it, or a later one: of a restored index, others may have the same numbers.
+// Place is a place in the change feed: just after the change with that number. Run is the term of
+// the indexer that gave the number, or a later one: a restored index may give the same numbers to
+// other changes.
 type Place struct{ Change, Run int64 }
 
-// Values are the place's in ChangeOrder.
+// Values returns the place's values in ChangeOrder.
 func (p Place) Values() []keyset.Value {
 	return []keyset.Value{keyset.Int64(p.Change), keyset.Int64(p.Run)}
 }
 
-// PlaceOf is the place in a position of ChangeOrder; ok is false where it is no such position.
+// PlaceOf returns the place in a position of ChangeOrder; ok is false for any other position.
 func PlaceOf(p keyset.Position) (place Place, ok bool) {
 	if len(p.Key) != 2 {
 		return place, false
@@ -70,50 +71,50 @@ func PlaceOf(p keyset.Position) (place Place, ok bool) {
 	return place, ok1 && ok2
 }
 
-// ChangeQuery asks for what became of the posts of a list.
+// ChangeQuery asks for the changes of a list of posts.
 type ChangeQuery struct {
-	// List is the list, whose From, Way and Limit mean nothing here.
+	// List is the list; its From, Direction and Limit are not used.
 	List PostQuery
-	// After is where to continue; nil asks for the present position only.
+	// After is where to continue; nil asks only for the current place.
 	After *Place
 	// Limit is 1 to MaxLimit.
 	Limit int
 }
 
-// Change is what a follower of a list does about a post: have it as it is here or, where Post is
-// nil, not have it.
+// Change tells a follower of a list what to do about a post: store it as it is here or, if Post is
+// nil, drop it.
 type Change struct {
-	// Place is behind the change.
+	// Place is the place after the change.
 	Place Place
-	// Through is the number of the last change that it covers: those of one post on one page are
-	// one, at the place of the first.
+	// Through is the number of the last change that it covers: several changes of one post on a
+	// page are merged into one, at the place of the first.
 	Through   int64
 	DID, Rkey string
 	Post      *PostRow
 }
 
-// ChangePage is a page of changes, in the order of commit.
+// ChangePage is a page of changes, in commit order.
 type ChangePage struct {
 	Changes []Change
-	// Next is where to continue. It is the present position unless HasNext says that there may be more
-	// at once; then the page may be short, even empty.
+	// Next is where to continue. It is the current place unless HasNext reports that there may be
+	// more; then the page may be short, even empty.
 	Next    Place
 	HasNext bool
-	// Cut says what ended the page before its limit, although there is more.
+	// Cut says why the page ended early, although there is more.
 	Cut CutReason
 }
 
-// Changes returns a page of the change feed. Whoever applies all of it, from a place that is older
-// than their listing, holds what a listing gives, whatever happened in between: each change is
-// answered with what the post is now, of which a later one may tell again. A standby may list what is
-// older than a place that its primary gave.
+// Changes returns a page of the change feed. A follower that applies all changes from a place older
+// than its listing holds what a new listing would return, whatever happened in between. Each change
+// has the post's current state, so a later change may repeat it. A standby may return listings that
+// are older than a place from its primary.
 //
 // The error is ErrExpired, the database's, or that of a query outside the limits.
 func (r *Reader) Changes(ctx context.Context, q ChangeQuery) (ChangePage, error) {
 	return r.TraceChanges(ctx, q, nil)
 }
 
-// TraceChanges is Changes as TracePosts is Posts.
+// TraceChanges is to Changes what TracePosts is to Posts.
 func (r *Reader) TraceChanges(ctx context.Context, q ChangeQuery, trace func(Statement)) (ChangePage, error) {
 	if err := q.List.check(q.Limit); err != nil {
 		return ChangePage{}, fmt.Errorf("follow posts: %w", err)
@@ -129,11 +130,11 @@ func (r *Reader) TraceChanges(ctx context.Context, q ChangeQuery, trace func(Sta
 	return page, nil
 }
 
-// MaxChanges bounds the changes that a page looks at, whatever they turn out to be: each is a
-// look-up of a post, some milliseconds together.
+// MaxChanges bounds the changes that a page reads, whatever they turn out to be: each costs a
+// look-up of a post, all together some milliseconds.
 const MaxChanges = 400
 
-// changed is a change as it was read, with what the post is now.
+// changed is a change as read, with the post's current state.
 type changed struct {
 	number    int64
 	did, rkey string
@@ -141,7 +142,7 @@ type changed struct {
 	post      *candidate // nil where it is not in sight
 }
 
-// candidate is what a query says yes or no to.
+// candidate has what a query needs to decide about a post.
 type candidate struct {
 	key         event.Key
 	tags, langs []string
@@ -186,10 +187,10 @@ func changePage(ctx context.Context, conn *pgx.Conn, q ChangeQuery, trace func(S
 	return page, now, nil
 }
 
-// toCome is the Expiry of a place that a standby does not have yet, and nothing that leaves the package.
+// toCome is the Expiry of a place that a standby does not have yet. It never leaves the package.
 const toCome Expiry = "to come"
 
-// feedHead is the condition of the feed in a snapshot.
+// feedHead is the state of the feed in a snapshot.
 type feedHead struct {
 	last, run int64
 	expired   Expiry   // "" where all is there
@@ -199,8 +200,8 @@ type feedHead struct {
 
 func (h feedHead) now() Place { return Place{h.last, h.run} }
 
-// beginFeed begins a snapshot, looks up the feed's end, whether it has all that comes after the
-// place that is asked for, and how many posts the query's tags have.
+// beginFeed begins a snapshot and looks up the feed's end, whether the feed has everything after
+// the requested place, and how many posts the query's tags have.
 func beginFeed(ctx context.Context, conn *pgx.Conn, q ChangeQuery) (h feedHead, counts map[string]int64, err error) {
 	var after Place
 	if q.After != nil {
@@ -211,8 +212,9 @@ func beginFeed(ctx context.Context, conn *pgx.Conn, q ChangeQuery) (h feedHead, 
 	batch := &pgx.Batch{}
 	queueSnapshot(batch, conn)
 	queueFilling(batch, q.List, &h.filling)
-	// Of a run that is not the last one, all after the next one's beginning was lost. A standby has all
-	// runs that began before what it replayed last; commits overtake each other by moments.
+	// In a run that is not the last one, everything after the beginning of the next run was lost. A
+	// standby has all runs that began before what it replayed last; commits overtake each other by
+	// moments.
 	batch.Queue(`
 		WITH known AS MATERIALIZED (SELECT max(n) AS n FROM change_runs WHERE id = $1),
 		     until AS MATERIALIZED (SELECT r.begun FROM change_runs r, known k WHERE r.n > k.n ORDER BY r.n LIMIT 1)
@@ -244,9 +246,9 @@ func beginFeed(ctx context.Context, conn *pgx.Conn, q ChangeQuery) (h feedHead, 
 	return h, counts, nil
 }
 
-// followed are the tags whose changes are all that a query's posts can have: any of them, or
-// the rarest where each post must have all, since a change is told under every tag that the post
-// had or has. Where a query has both, it is what has fewer posts.
+// followed returns the tags whose changes include all changes of a query's posts: any of Tags, or
+// the rarest of All, since a change is recorded under every tag that the post had or has. If a
+// query has both, it is the one with fewer posts.
 func (q PostQuery) followed(counts map[string]int64) []string {
 	if len(q.All) == 0 {
 		return q.Tags
@@ -262,8 +264,8 @@ func (q PostQuery) followed(counts map[string]int64) []string {
 	return []string{rarest}
 }
 
-// readChanges reads the next changes of posts with these tags, with what the posts are now. Each
-// tag's are in order: however many others there are, they are not read.
+// readChanges reads the next changes of posts with these tags, with the posts' current state. Each
+// tag's changes are read in order, without reading those of other tags.
 func readChanges(ctx context.Context, conn *pgx.Conn, q PostQuery, tags []string, after int64, trace func(Statement)) ([]changed, error) {
 	args := []any{MaxChanges, after}
 	branches := make([]string, padded(len(tags)))
@@ -283,7 +285,7 @@ func readChanges(ctx context.Context, conn *pgx.Conn, q PostQuery, tags []string
 	if q.usesTraits() {
 		traits = "p.traits" // which an index of an older version lacks
 	}
-	// OFFSET 0, as in readPosts: a look-up for each, in their order.
+	// OFFSET 0, as in readPosts: one look-up for each change, in order.
 	sql := `
 		SELECT c.pos, c.did, c.rkey, c.was, p.key, p.tags, p.langs, p.traits
 		  FROM (` + stream + `) AS followed
@@ -322,9 +324,9 @@ func readChanges(ctx context.Context, conn *pgx.Conn, q PostQuery, tags []string
 	return all, nil
 }
 
-// choose makes the page of what was looked at, without the posts themselves, whose keys it returns
-// in order. A post that comes several times stands where it comes first: what it is now says all.
-// One that was out of sight before, and is nothing for the query now, is nothing to a follower.
+// choose makes the page from what was read, without the posts themselves, whose keys it returns in
+// order. Several changes of a post become one, at the first of them, since it has the current
+// state. A post that was invisible before and does not match now is of no interest to a follower.
 func (p *ChangePage) choose(q ChangeQuery, looked []changed, head feedHead) (keys []event.Key) {
 	type id struct{ did, rkey string }
 	was, last := make(map[id]bool, len(looked)), make(map[id]int64, len(looked))
@@ -363,7 +365,7 @@ func (p *ChangePage) choose(q ChangeQuery, looked []changed, head feedHead) (key
 	return keys
 }
 
-// fill puts the posts into the page, which ends where they do if they were too big together.
+// fill adds the posts to the page, which ends where the posts do if they were too big together.
 func (p *ChangePage) fill(posts []PostRow, cutOff bool) {
 	for i := range p.Changes {
 		if p.Changes[i].Post == nil {
@@ -378,13 +380,13 @@ func (p *ChangePage) fill(posts []PostRow, cutOff bool) {
 	}
 }
 
-// mayBeBy reports whether posts of an account can be among the query's, now or ever.
+// mayBeBy reports whether an account's posts can match the query, now or ever.
 func (q PostQuery) mayBeBy(did string) bool {
 	return (len(q.Authors) == 0 || slices.Contains(q.Authors, did)) && !slices.Contains(q.NotAuthors, did)
 }
 
-// matches reports whether a post that is in sight, of an account that it may be by, is one of the
-// query's. Nothing is found by denied tags.
+// matches reports whether a visible post, of an account that it may be by, matches the query.
+// Denied tags match nothing.
 func (q PostQuery) matches(p *candidate, denied []string) bool {
 	has := func(tag string) bool { return slices.Contains(p.tags, tag) }
 	finds := func(tag string) bool { return has(tag) && !slices.Contains(denied, tag) }

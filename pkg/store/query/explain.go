@@ -9,16 +9,15 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// Statement is a query as Postgres gets it.
+// Statement is a query as sent to Postgres.
 type Statement struct {
 	SQL  string
 	Args []any
 }
 
-// Explain runs a statement that TracePosts showed, in the settings of the reader's
-// own connections, and returns what EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) says
-// of it. The plan is the generic one that queries use, not one for these
-// arguments, which a plain EXPLAIN would make.
+// Explain runs a statement that TracePosts reported, with the settings of the reader's own
+// connections, and returns the result of EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON). The plan is the
+// generic one that queries use, not one for these arguments, which a plain EXPLAIN would make.
 func (r *Reader) Explain(ctx context.Context, s Statement) ([]byte, error) {
 	var out []byte
 	err := r.snapshot(ctx, func(tx pgx.Tx) error {
@@ -36,8 +35,8 @@ func (r *Reader) Explain(ctx context.Context, s Statement) ([]byte, error) {
 	return out, nil
 }
 
-// Literal returns a statement that TracePosts showed with its arguments written into it, for
-// other clients to run.
+// Literal returns a statement that TracePosts reported with its arguments inserted, for other
+// clients to run.
 func (r *Reader) Literal(ctx context.Context, s Statement) (sql string, err error) {
 	sql = s.SQL
 	err = r.snapshot(ctx, func(tx pgx.Tx) error {
@@ -58,8 +57,8 @@ func (r *Reader) Literal(ctx context.Context, s Statement) (sql string, err erro
 	return sql, nil
 }
 
-// prepared calls fn with the name of a statement that is prepared, and its arguments' types and
-// literals.
+// prepared calls fn with the name of a prepared statement, and the types and literals of its
+// arguments.
 func prepared(ctx context.Context, conn *pgx.Conn, s Statement, fn func(name string, types []uint32, args []string) error) error {
 	const name = "explained"
 	p, err := conn.Prepare(ctx, name, s.SQL)

@@ -14,41 +14,39 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
-// TagHistory is what there is to say of a tag.
+// TagHistory is a tag's use over time.
 type TagHistory struct {
 	TagCount
-	// First and Last are the places in time (sortAt) of its oldest and newest
-	// visible post; zero where that was not found, see TagHistory.
+	// First and Last are the times (sortAt) of its oldest and newest visible post; zero if not
+	// found, see TagHistory.
 	First, Last time.Time
-	// Hours are the HistoryHours up to the one of the checkpoint's time, or of now
-	// where that is earlier, oldest first, those without posts included.
+	// Hours are the last HistoryHours, oldest first, including those without posts. The last one is
+	// that of the checkpoint's time, or the current one if that is earlier.
 	Hours []HourCount
 }
 
-// HourCount is how many visible posts of a tag are placed in the hour that
-// begins at Hour.
+// HourCount is the number of a tag's visible posts in the hour that begins at Hour.
 type HourCount struct {
 	Hour  time.Time
 	Posts int64
 }
 
-// historyScan bounds what is read of a tag that is not hourly: a few times what
-// one can have, since tags become hourly late while accounts are being swept.
+// historyScan bounds what is read of a tag without hourly counts: a few times what such a tag can
+// have, since counts start late while accounts are being swept.
 const historyScan = 5 * store.HourlyTag
 
-// HistoryEnds is among how many posts at either end of a tag the first and the
-// last visible one are sought.
+// HistoryEnds is how many posts at either end of a tag are searched for the first and the last
+// visible one.
 const HistoryEnds = 500
 
-// TagHistory returns a tag's numbers. It reads at most HistoryHours counts or,
-// of a tag without them, its posts, of which there are few. The error is
-// ErrNotFound where the tag has no visible posts by its count, or the database's.
+// TagHistory returns a tag's numbers. It reads at most HistoryHours counts or, for a tag without
+// them, its posts, of which there are few. The error is ErrNotFound if the tag has no visible
+// posts, or the database's.
 //
-// While an account of very many posts is hidden, shown or erased in pieces,
-// Posts and the hours of hourly tags are those of before, and posts that are to
-// go or to come are left out of the rest: no one sees part of it. First and Last
-// are then sought among the HistoryEnds posts at either end, and each is zero
-// where none of these is in sight.
+// While an account with very many posts is hidden, shown or erased in pieces, Posts and the hours
+// of tags with hourly counts are those from before, and the other numbers leave out the posts that
+// are changing, so no one sees part of the change. First and Last are then searched among the
+// HistoryEnds posts at either end, and each is zero if none of these is visible.
 func (r *Reader) TagHistory(ctx context.Context, name string) (TagHistory, error) {
 	t := TagHistory{TagCount: TagCount{Name: name}}
 	var first, last *event.Key
@@ -84,10 +82,10 @@ func (r *Reader) TagHistory(ctx context.Context, name string) (TagHistory, error
 	return t, nil
 }
 
-// historyQuery is one statement, so that all of it is of one moment. The counts
-// of an hourly tag are looked up one by one, which is as many look-ups whatever
-// the planner thinks; of any other tag the keys come, and are counted by the
-// caller. An upstream clock far ahead does not move the hours away from the posts.
+// historyQuery is one statement, so that everything is from one moment. The counts of a tag that
+// has them are looked up one by one, whatever the planner estimates; for any other tag the keys are
+// returned, and the caller counts them. An upstream clock that is far ahead does not move the hours
+// away from the posts.
 const historyQuery = `
 	SELECT t.posts, w.last_hour,
 	       (SELECT s.key FROM (SELECT key FROM post_tags WHERE tag_id = t.id ORDER BY key LIMIT $4) AS s WHERE ` + inSight + ` LIMIT 1),
@@ -106,7 +104,7 @@ const historyQuery = `
 	                    (lpad(to_hex(greatest(last_hour + 1, 0) * 3600000000), 16, '0') || repeat('0', 16))::uuid AS end_key
 	               FROM (SELECT floor(extract(epoch FROM LEAST(source_time, statement_timestamp())) / 3600)::bigint AS last_hour FROM checkpoint WHERE singleton) AS c) AS w`
 
-// inSight is true of a row s of post_tags whose post no sweep keeps from
-// readers. Mostly there is no sweep, and no post is looked at.
+// inSight is true of a row s of post_tags unless a sweep hides its post. Usually there is no sweep,
+// and no post is read.
 const inSight = `(NOT EXISTS (SELECT FROM sweeps)
 	OR NOT EXISTS (SELECT FROM posts p JOIN sweeps w USING (account_id) WHERE p.key = s.key AND ` + outOfSight + ` OFFSET 0))`

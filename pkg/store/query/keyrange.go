@@ -12,9 +12,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/keys"
 )
 
-// keyRange is a stretch of the order of posts, both ends in it; empty where lo
-// is above hi. All that a query says of places and times becomes one, so that
-// its statement is the same one wherever it reads.
+// keyRange is a range of keys, inclusive at both ends; it is empty if lo is above hi. All
+// conditions on places and times become one range, so that the statement is always the same.
 type keyRange struct{ lo, hi event.Key }
 
 var (
@@ -28,8 +27,8 @@ func (r keyRange) holds(key event.Key) bool {
 	return bytes.Compare(r.lo[:], key[:]) <= 0 && bytes.Compare(key[:], r.hi[:]) <= 0
 }
 
-// since leaves out what is sorted before t, until what is not; a zero t leaves
-// out nothing. Keys have whole microseconds: a finer time counts as the next.
+// since removes posts before t; a zero t removes nothing. Keys have whole microseconds: a finer
+// time is rounded up.
 func (r keyRange) since(t time.Time) keyRange {
 	if lo := firstKey(t); !t.IsZero() && bytes.Compare(lo[:], r.lo[:]) > 0 {
 		r.lo = lo
@@ -48,7 +47,7 @@ func firstKey(t time.Time) event.Key {
 	return event.FirstKey(t.Add(time.Microsecond - 1).Truncate(time.Microsecond))
 }
 
-// below leaves out key and what is newer, above key and what is older.
+// below removes key and newer posts; above removes key and older ones.
 func (r keyRange) below(key event.Key) keyRange {
 	if key == (event.Key{}) {
 		return emptyList
@@ -69,7 +68,7 @@ func (r keyRange) above(key event.Key) keyRange {
 	return r
 }
 
-// beyond leaves out key and what comes before it in the direction of reading.
+// beyond removes key and everything before it in the direction of reading.
 func (r keyRange) beyond(key event.Key, direction keyset.Direction) keyRange {
 	if direction == keyset.Forward {
 		return r.below(key)
@@ -77,7 +76,7 @@ func (r keyRange) beyond(key event.Key, direction keyset.Direction) keyRange {
 	return r.above(key)
 }
 
-// startAt leaves out what comes before key in the direction of reading.
+// startAt removes everything before key in the direction of reading.
 func (r keyRange) startAt(key event.Key, direction keyset.Direction) keyRange {
 	if direction == keyset.Forward && before(r.hi, key, direction) {
 		r.hi = key
@@ -88,7 +87,7 @@ func (r keyRange) startAt(key event.Key, direction keyset.Direction) keyRange {
 	return r
 }
 
-// from is what can be read in a direction from a position.
+// from removes what cannot be read in a direction from a position.
 func (r keyRange) from(p keyset.Position, direction keyset.Direction) keyRange {
 	switch {
 	case p.Exhausted(direction):
@@ -113,8 +112,7 @@ func positionKey(p keyset.Position) event.Key {
 	return id
 }
 
-// distance is how far apart two keys are, in microseconds, at least one key's
-// worth.
+// distance is the distance of two keys in microseconds, at least one key's worth.
 func distance(a, b event.Key) float64 {
 	aHi, aLo := binary.BigEndian.Uint64(a[:8]), binary.BigEndian.Uint64(a[8:])
 	bHi, bLo := binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])

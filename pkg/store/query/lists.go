@@ -12,12 +12,11 @@ import (
 	"github.com/tagstream/tagstream/pkg/keyset"
 )
 
-// A query is a conjunction of clauses of lists, less what it excludes: a post is
-// found that is in one list, at least, of every clause, and in none of those
-// excluded. A list is what a tag, a language or an author has in an index, in the
-// order of posts.
+// A query is a conjunction of clauses, minus exclusions. A clause is a set of lists; a post matches
+// if it is in at least one list of every clause and in no excluded list. A list is the posts of a
+// tag, a language or an author in an index, in key order.
 
-// kind is what a list is of.
+// kind is the kind of a list.
 type kind int
 
 const (
@@ -26,7 +25,7 @@ const (
 	ofAuthor // also posts that are not in sight: some list of a tag goes with it
 )
 
-// index is the table, and the column before key in its index.
+// index returns the table, and the column before key in its index.
 func (k kind) index() (table, column string) {
 	return []string{"post_tags", "post_langs", "posts"}[k], []string{"tag_id", "lang_id", "account_id"}[k]
 }
@@ -39,20 +38,19 @@ type list struct {
 	sample sample
 }
 
-// sample is what a list holds next, in the direction of reading: up to so many of its
-// keys. It tells how dense the list is from here on. Over all time it may be
-// another: tags come and go.
+// sample is the next part of a list, in the direction of reading: up to a number of keys. It shows
+// how dense the list is here. Its density over all time may differ: tags come and go.
 type sample struct {
 	n           int
 	first, last event.Key
-	// full says that the list continues behind the last.
+	// full reports that the list continues after the last key.
 	full bool
 }
 
-// minSample is the least number of rows of each list that are looked at.
+// minSample is the least number of rows of each list that are sampled.
 const minSample = 4
 
-// clause is lists of one kind, of which a post must be in one.
+// clause is a set of lists of one kind. A post must be in one of them.
 type clause struct {
 	kind  kind
 	lists []list
@@ -66,8 +64,8 @@ func (g clause) ids() []int64 {
 	return ids
 }
 
-// rate is how many posts the clause has by microsecond from its next one on, as
-// far as was sampled; where less was left than a sample, up to the range's end.
+// rate is the clause's number of posts per microsecond from its next post on, as far as it was
+// sampled; if a sample reached the end of the list, up to the end of the range.
 func (g clause) rate(rng keyRange, direction keyset.Direction) float64 {
 	end := rng.lo
 	if direction == keyset.Backward {
@@ -86,7 +84,7 @@ func (g clause) rate(rng keyRange, direction keyset.Direction) float64 {
 	return total
 }
 
-// next is the clause's next key, ok false where it has none.
+// next returns the clause's next key; ok is false if it has none.
 func (g clause) next(direction keyset.Direction) (key event.Key, ok bool) {
 	for _, l := range g.lists {
 		if l.sample.n > 0 && (!ok || before(l.sample.first, key, direction)) {
@@ -96,8 +94,8 @@ func (g clause) next(direction keyset.Direction) (key event.Key, ok bool) {
 	return key, ok
 }
 
-// sampledBefore reports whether all that was sampled of one of the clause's lists
-// comes before the range, and the list continues.
+// sampledBefore reports whether everything sampled of one of the clause's lists lies before the
+// range, and the list continues.
 func (g clause) sampledBefore(rng keyRange, direction keyset.Direction) bool {
 	start := rng.hi
 	if direction == keyset.Backward {
@@ -121,27 +119,26 @@ func before(a, b event.Key, direction keyset.Direction) bool {
 type conjunction struct {
 	clauses []clause
 	none    []int64
-	// notBy are the accounts that posts must not be from, and filter has what else is asked of a
+	// notBy are the accounts that posts must not be from; filter has the other conditions on a
 	// post's own row.
 	notBy  []int64
 	filter PostQuery
-	// filling says that the filter needs traits that are not filled in yet.
+	// filling reports that the filter needs traits that are not filled in yet.
 	filling bool
-	// sweeping says that accounts are being swept: some posts of the lists are out
-	// of sight. swept are all these accounts, or those nearest to the page.
+	// sweeping reports that accounts are being swept, so some posts of the lists are invisible.
+	// swept has all these accounts, or those nearest to the page.
 	sweeping, sweptAll bool
 	swept              []swept
-	// nothing says that no post has a name which every post must have.
+	// nothing reports that no post has a name that every post must have.
 	nothing bool
 }
 
-// byRow reports whether something is asked of each post's own row.
+// byRow reports whether there are conditions on each post's own row.
 func (c conjunction) byRow() bool {
 	return len(c.notBy) > 0 || c.filter.MaxTags > 0 || c.filter.usesTraits()
 }
 
-// resolve begins a transaction and looks up a query's names. Lists without posts
-// are left out.
+// resolve begins a transaction and looks up a query's names. Lists without posts are left out.
 func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, error) {
 	c := conjunction{filter: q}
 	tags, langs, authors := map[string]list{}, map[string]list{}, map[string]list{}
@@ -189,7 +186,7 @@ func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, err
 		}
 		return g
 	}
-	// must adds a clause: with no list in it, no post matches.
+	// must adds a clause. If it has no list, no post matches.
 	must := func(kind kind, g clause) {
 		g.kind, c.nothing = kind, c.nothing || len(g.lists) == 0
 		c.clauses = append(c.clauses, g)
@@ -212,14 +209,14 @@ func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, err
 	return c, nil
 }
 
-// queueFilling looks up whether the traits that a query needs are still being filled in.
+// queueFilling queues the look-up whether the traits that a query needs are still being filled in.
 func queueFilling(batch *pgx.Batch, q PostQuery, filling *bool) {
 	if q.usesTraits() {
 		batch.Queue(`SELECT traits_below IS NOT NULL FROM checkpoint`).QueryRow(func(row pgx.Row) error { return row.Scan(filling) })
 	}
 }
 
-// without is those of the names that are not among others.
+// without returns the names that are not in others.
 func without(names, others []string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(others, name) })
 }

@@ -10,8 +10,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
-// News says of which lists there may be changes behind a place: one cheap look for all that are
-// followed.
+// News says which lists may have changes after a place: one cheap look for all followed lists.
 type News struct {
 	// Now is the end of the feed.
 	Now  Place
@@ -19,7 +18,7 @@ type News struct {
 	tags map[int64]bool
 }
 
-// maxNews bounds the changes that a look takes in; beyond, every list may have some.
+// maxNews bounds the changes that are read; if there are more, every list may have some.
 const maxNews = 1000
 
 // Of reports whether there may be changes of a list with these FeedTags.
@@ -35,7 +34,7 @@ func (n News) Of(tags []int64) bool {
 	return false
 }
 
-// FeedTags are the tags under which the feed has all changes of a query's posts.
+// FeedTags returns the tags under which the feed has all changes of a query's posts.
 func (q PostQuery) FeedTags() []int64 {
 	var tags []int64
 	for _, tag := range q.followed(nil) {
@@ -44,8 +43,8 @@ func (q PostQuery) FeedTags() []int64 {
 	return tags
 }
 
-// News looks at what is behind a place. Of a place that is none, or of another run than the last
-// one, everything is news.
+// News reads the changes after a place. For an invalid place, or one of an earlier run, every list
+// may have changes.
 func (r *Reader) News(ctx context.Context, after Place) (News, error) {
 	var n News
 	err := r.ask(ctx, `

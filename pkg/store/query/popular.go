@@ -12,18 +12,18 @@ import (
 )
 
 const (
-	// MaxPopular is how many tags Popular returns at most.
+	// MaxPopular is the most tags that Popular returns.
 	MaxPopular = 300
-	// popularScan bounds how many tags without hourly counts Popular looks at.
+	// popularScan bounds how many tags without hourly counts Popular reads.
 	popularScan = 2000
 )
 
-// Popularity says which tags are used much in a window of whole hours.
+// Popularity says which tags are used most in a window of whole hours.
 type Popularity struct {
-	// From is where the window begins; it ends with the hour under way, and Before is where the
-	// hours before it begin.
+	// From is the start of the window, which ends with the current hour. Before is the start of the
+	// earlier hours.
 	From, Before time.Time
-	// Tags are those with most posts in the window, and by name where they tie.
+	// Tags are those with the most posts in the window; ties are ordered by name.
 	Tags []PopularTag
 }
 
@@ -33,13 +33,13 @@ type PopularTag struct {
 	Posts, Before int64
 }
 
-// Popular returns the MaxPopular tags with most posts placed (by sortAt) in the last hours, the one
-// under way included, and what they had in the rest of the last store.HistoryHours. The numbers are
+// Popular returns the MaxPopular tags with the most posts (by sortAt) in the last hours, including
+// the current one, and their posts in the rest of the last store.HistoryHours. The numbers are
 // those of TagHistory.
 //
-// It reads a count for each hour and tag that has them. Tags without, which never had
-// store.HourlyTag posts, are looked at while they could be among the list: if there are more than
-// 2,000, the most used of them. The error is the database's, or that of hours out of bounds.
+// It reads one count for each hour of each tag with hourly counts. Tags without, which never had
+// store.HourlyTag posts, are counted if they could be in the list: at most 2,000 of them, the most
+// used. The error is the database's, or that of hours out of bounds.
 func (r *Reader) Popular(ctx context.Context, hours int) (Popularity, error) {
 	if hours < 1 || hours >= store.HistoryHours {
 		return Popularity{}, fmt.Errorf("list popular tags: %d hours are out of bounds", hours)
@@ -67,14 +67,14 @@ func (r *Reader) Popular(ctx context.Context, hours int) (Popularity, error) {
 	return p, nil
 }
 
-// hourKey is the first key of the hour that begins so many hours after 1970.
+// hourKey returns the first key of the hour with that number from 1970.
 func hourKey(hour string) string {
 	return `(lpad(to_hex(greatest(` + hour + `, 0) * 3600000000), 16, '0') || repeat('0', 16))::uuid`
 }
 
-// popularQuery is one statement, so that all of it is of one moment. Of a tag that is not hourly the
-// posts themselves are counted; one with fewer posts in all than the last of the others cannot be
-// among the list. Every row has the last hour, one row of it alone where there are no tags.
+// popularQuery is one statement, so that everything is from one moment. For a tag without hourly
+// counts the posts themselves are counted, unless it has fewer posts in all than the last of the
+// others. Every row has the last hour; if there are no tags, one row has only that.
 var popularQuery = `
 	WITH w AS MATERIALIZED (
 		SELECT last_hour, last_hour - $1::bigint + 1 AS from_hour,

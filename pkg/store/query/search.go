@@ -14,35 +14,32 @@ import (
 	"github.com/tagstream/tagstream/pkg/keyset"
 )
 
-// The work of a request is counted in index entries read one after the other:
-// 0.1 to 0.2 µs each on the machine that docs/lab was made on.
+// Work is measured in index entries read in sequence: 0.1 to 0.2 µs each on the machine of
+// docs/lab.
 const (
-	// maxWork bounds what one request may do beyond its page: some 10 ms.
+	// maxWork bounds the work of one request in addition to its page: about 10 ms.
 	maxWork = 60_000
-	// maxWorkSwept is the same while accounts are swept, whose posts it has to pass.
+	// maxWorkSwept is the same while accounts are swept, whose posts must be skipped.
 	maxWorkSwept = 3 * maxWork
-	// maxWorkBehind is what may go into finding out if there is anything behind
-	// the page.
+	// maxWorkBehind bounds the work of finding out whether there is anything after the page.
 	maxWorkBehind = 10_000
-	// probeWork is what it costs to look an entry up: a descent of the index.
+	// probeWork is the cost of looking up an entry: a descent of the index.
 	probeWork = 6
-	// rowProbes is what it costs to look at a post's own row, in look-ups: the row is read, too.
+	// rowProbes is the cost of reading a post's own row, in look-ups.
 	rowProbes = 2
-	// A search goes in segments, each for more work than the one before. Between
-	// them it looks again at how dense the lists are, with samples that are a small
-	// part of the segment's work.
+	// A search proceeds in segments, each for more work than the one before. Between them it
+	// samples again how dense the lists are; the samples are a small part of a segment's work.
 	firstSegment  = 512
 	segmentGrowth = 4
 	sampleShare   = 16
-	// minRows is the least that a segment looks at, so that every request makes
-	// progress that is worth it.
+	// minRows is the least number of rows in a segment, so that every request makes real progress.
 	minRows = 100
-	// maxLeaps is how often in a row the search moves to where the sparsest clause
-	// continues before it looks at every post.
+	// maxLeaps is how often in a row the search jumps to where the sparsest clause continues before
+	// it reads every post.
 	maxLeaps = 4
-	// mergeRatio is up to how much denser than the sparsest clause another one is
-	// read beside it, rather than probed for each of its posts: where both cost
-	// the same.
+	// mergeRatio is how much denser than the sparsest clause another clause may be and still be
+	// read alongside it, rather than probed for each of its posts: at that ratio both cost the
+	// same.
 	mergeRatio = 4
 )
 
@@ -63,13 +60,12 @@ func (s *search) query(ctx context.Context, sql string, args ...any) (pgx.Rows, 
 	return s.conn.Query(ctx, sql, args...)
 }
 
-// found is what a search came to.
+// found is the result of a search.
 type found struct {
 	// keys are in the direction of reading.
 	keys []event.Key
-	// ranOut says that the work that a request may cause ran out before as many
-	// keys as wanted were found, or the list ended. Everything up to last was
-	// looked at.
+	// ranOut reports that the search used up the work of a request before it found enough keys or
+	// the list ended. Everything up to last was examined.
 	ranOut bool
 	last   event.Key
 }
@@ -106,25 +102,24 @@ func (s *search) find(ctx context.Context, rng keyRange, want int) (found, error
 	}
 }
 
-// any reports whether a range holds something. It may be wrong in saying yes
-// where finding out would take more work than is left.
+// any reports whether a range contains a match. It may wrongly return true if finding out would
+// take more work than is left.
 func (s *search) any(ctx context.Context, rng keyRange) (bool, error) {
 	f, err := s.find(ctx, rng, 1)
 	return len(f.keys) > 0 || f.ranOut, err
 }
 
-// strategy is how to go through a segment: the merged clauses, one or two, are read
-// in the order of posts, side by side; the probed ones are asked for each post
-// that is in those. besideSwept says that the accounts that are swept are read beside the
-// one merged clause, and their posts left out: of the rows that are looked at, up to probes
-// are in sight and asked for.
+// strategy is how to read a segment. The merged clauses, one or two, are read alongside each other
+// in key order; the probed ones are looked up for each post of those. besideSwept reports that the
+// swept accounts are read alongside the one merged clause, and their posts skipped: of the rows
+// read, up to probes are visible and probed.
 type strategy struct {
 	merged, probed []clause
 	besideSwept    bool
 	rows, probes   int
 }
 
-// share settles how many rows a segment looks at for so much work.
+// share sets how many rows a segment reads for that much work.
 func (p *strategy) share(c conjunction, work int) {
 	p.rows = max(work/p.cost(c, 1, 1), minRows)
 	p.probes = p.rows
@@ -134,8 +129,8 @@ func (p *strategy) share(c conjunction, work int) {
 	}
 }
 
-// cost is the work for rows of what the merged clauses give together, of which so many are
-// probed, if the posts are in every list of a clause.
+// cost is the work of rows rows of the merged clauses, of which probed ones are probed, if the
+// posts are in every list of a clause.
 func (p strategy) cost(c conjunction, rows, probed int) int {
 	lists, probes, single := 0, len(c.none), 0
 	for _, g := range p.merged {
@@ -163,20 +158,18 @@ func (p strategy) cost(c conjunction, rows, probed int) int {
 	return lists*rows + probeWork*probes*probed
 }
 
-// looksAtRows reports whether each post's own row is looked at.
+// looksAtRows reports whether each post's own row is read.
 func (p strategy) looksAtRows(c conjunction) bool {
 	return c.byRow() || slices.ContainsFunc(p.probed, func(g clause) bool { return g.kind == ofAuthor })
 }
 
-// probesSweeps reports whether each post has to be asked whether a sweep keeps it out of
-// sight.
+// probesSweeps reports whether each post must be checked for sweeps that hide it.
 func (p strategy) probesSweeps(c conjunction) bool {
 	return c.sweeping && (!p.besideSwept || !c.sweptAll)
 }
 
-// strategy decides by how dense the clauses are where the search is now. It moves the
-// near end of the range to where every clause has something; ok is false where
-// one has nothing left.
+// strategy chooses by the density of the clauses at the current place. It moves the near end of the
+// range to where every clause has posts; ok is false if one has none left.
 func (s *search) strategy(ctx context.Context, rng *keyRange, work int) (p strategy, ok bool, err error) {
 	if len(s.clauses) == 1 && !s.sweeping {
 		return strategy{merged: s.clauses}, true, nil
@@ -199,7 +192,7 @@ func (s *search) strategy(ctx context.Context, rng *keyRange, work int) (p strat
 			clauses[i] = rated{g, g.rate(*rng, s.direction)}
 			*rng = rng.startAt(next, s.direction)
 		}
-		// What was sampled says nothing of what lies behind it.
+		// The sample says nothing about what lies after it.
 		if leaps*lists*sample >= work/2 || leaps == maxLeaps || !slices.ContainsFunc(s.clauses, func(g clause) bool { return g.sampledBefore(*rng, s.direction) }) {
 			break
 		}
@@ -210,7 +203,7 @@ func (s *search) strategy(ctx context.Context, rng *keyRange, work int) (p strat
 		if err != nil {
 			return p, false, err
 		}
-		// Beyond that it costs less to ask for each post of the list.
+		// Otherwise it is cheaper to probe each post of the list.
 		p.besideSwept = rate <= probeWork*clauses[0].rate
 	}
 	for i, g := range clauses {
@@ -220,15 +213,14 @@ func (s *search) strategy(ctx context.Context, rng *keyRange, work int) (p strat
 			p.probed = append(p.probed, g.clause)
 		}
 	}
-	// In one order, whichever is the sparser: it is the same statement then.
+	// In a fixed order, whichever is sparser, so that the statement stays the same.
 	slices.SortStableFunc(p.merged, func(a, b clause) int {
 		return cmp.Or(cmp.Compare(len(a.lists), len(b.lists)), cmp.Compare(a.kind, b.kind))
 	})
 	return p, true, nil
 }
 
-// segment looks at the next p.rows posts that are in one of the merged clauses, and returns
-// the work that it was, too.
+// segment reads the next p.rows posts of the merged clauses, and also returns the work it took.
 func (s *search) segment(ctx context.Context, p strategy, rng keyRange, want int) (f found, looked int, err error) {
 	st := segmentQuery(p, s.conjunction, s.direction, rng, want)
 	rows, _ := s.query(ctx, st.SQL, st.Args...)
@@ -256,15 +248,14 @@ func (s *search) segment(ctx context.Context, p strategy, rng keyRange, want int
 	return f, looked, nil
 }
 
-// segmentQuery returns the posts among the next p.rows that are in all clauses and
-// not excluded, up to want, and the last one looked at, whatever it is.
+// segmentQuery returns those of the next p.rows posts that are in all clauses and not excluded, up
+// to want, and the last post examined.
 //
-// Two merged clauses meet in a full join: of all joins it is the one that Postgres
-// can only do by reading both in order, side by side, and it gives what is in
-// either, so that the number of rows says how far it came. Whatever is in the
-// first so many rows is within as many rows of each clause.
+// Two merged clauses meet in a full join: it is the only join that Postgres can execute only by
+// reading both in order, and it returns the union, so that the number of rows says how far it got.
+// Everything in the first n rows of the union is in the first n rows of each clause.
 //
-// A probe is a subquery with OFFSET 0. That keeps it one: Postgres would make a
+// A probe is a subquery with OFFSET 0, which keeps it a subquery: otherwise Postgres would make a
 // join of it, in any order.
 func segmentQuery(p strategy, c conjunction, direction keyset.Direction, rng keyRange, want int) Statement {
 	q := &builder{direction: direction, args: []any{p.rows, rng.lo, rng.hi, want}}
@@ -299,7 +290,7 @@ func segmentQuery(p strategy, c conjunction, direction keyset.Direction, rng key
 			single = append(single, g.lists[0].id)
 		}
 	}
-	// The sparsest is asked alone: it spares most posts the others.
+	// The sparsest list is probed alone, which settles most posts.
 	if len(single) > 0 {
 		hit = append(hit, probe("post_tags", "tag_id", q.arg(single[0])))
 	}
@@ -324,7 +315,7 @@ func segmentQuery(p strategy, c conjunction, direction keyset.Direction, rng key
 	}
 }
 
-// ofRow is what is asked of a post's own row p, but for its author.
+// ofRow returns the conditions on a post's own row p, other than its author.
 func (c conjunction) ofRow(q *builder) (row []string) {
 	has := func(traits event.Traits) string { return "p.traits & " + q.arg(int16(traits)) + "::smallint <> 0" }
 	if len(c.notBy) > 0 {
@@ -348,8 +339,8 @@ func (c conjunction) ofRow(q *builder) (row []string) {
 	return row
 }
 
-// builder writes the parts of a statement. Its arguments are: $1, how many rows
-// of a stream; $2 and $3, the first and the last key.
+// builder writes the parts of a statement. Its first arguments are: $1, how many rows of a stream;
+// $2 and $3, the first and the last key.
 type builder struct {
 	direction keyset.Direction
 	args      []any
@@ -360,7 +351,7 @@ func (b *builder) arg(v any) string {
 	return fmt.Sprintf("$%d", len(b.args))
 }
 
-// stream is the posts of a clause in the order of posts.
+// stream returns the posts of a clause in key order.
 func (b *builder) stream(g clause) string {
 	table, column := g.kind.index()
 	ids := make([]string, padded(len(g.lists)))
@@ -370,8 +361,8 @@ func (b *builder) stream(g clause) string {
 	return b.merged(table, column, ids)
 }
 
-// merged is the posts of some lists in the order of posts: one ordered branch per list, each with
-// their own LIMIT, merge into one that stops when enough is read.
+// merged returns the posts of several lists in key order: one ordered branch per list, each with
+// its own LIMIT, merged until enough is read.
 func (b *builder) merged(table, column string, ids []string) string {
 	branches := make([]string, len(ids))
 	for i, id := range ids {
@@ -383,9 +374,8 @@ func (b *builder) merged(table, column string, ids []string) string {
 	return "SELECT DISTINCT ON (key) key FROM ((" + strings.Join(branches, ") UNION ALL (") + ")) AS branches ORDER BY " + orderBy(b.direction) + " LIMIT $1"
 }
 
-// padded rounds a number of lists up, so that there are few statements for
-// Postgres to plan and keep. The branches that are too many have NULL for an id
-// and touch nothing.
+// padded rounds a number of lists up, so that Postgres plans and keeps few statements. Superfluous
+// branches have a NULL id and read nothing.
 func padded(n int) int {
 	sizes := []int{1, 2, 5, 20}
 	i, _ := slices.BinarySearch(sizes, n)

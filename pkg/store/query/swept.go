@@ -10,24 +10,22 @@ import (
 	"github.com/tagstream/tagstream/pkg/keyset"
 )
 
-// maxSwept is up to how many accounts that are swept are read beside a list.
+// maxSwept is the most swept accounts that are read alongside a list.
 const maxSwept = 20
 
-// swept is an account that is being swept: readers see none of its posts whose revision is
-// below the given one.
+// swept is an account that is being swept: its posts with a lower revision are invisible.
 type swept struct {
 	account int64
 	below   string
 }
 
-// sweptBelow is the revision below which posts of a sweep w are out of sight. None is
-// above "~".
+// sweptBelow is the revision below which a sweep w hides posts. No revision is above "~".
 const sweptBelow = "CASE WHEN w.hidden THEN '~' ELSE w.gone_below END"
 
-// someSwept selects up to $3 of the accounts that are swept.
+// someSwept selects up to $3 of the swept accounts.
 const someSwept = "SELECT 3, " + sweptBelow + ", w.account_id, 0 FROM sweeps w ORDER BY w.account_id LIMIT $3"
 
-// nearestSwept takes, where more accounts are swept than can be read beside a list, those
+// nearestSwept selects, if too many accounts are swept to read them all alongside a list, those
 // whose posts come first in the range.
 func (c *conjunction) nearestSwept(ctx context.Context, conn *pgx.Conn, rng keyRange, direction keyset.Direction) error {
 	if c.sweptAll || rng.empty() {
@@ -53,8 +51,8 @@ func postsOf(columns, account, lo, hi, limit string, direction keyset.Direction)
 	return "SELECT " + columns + " FROM posts WHERE account_id = " + account + " AND key BETWEEN " + lo + " AND " + hi + " ORDER BY " + orderBy(direction) + " LIMIT " + limit
 }
 
-// senseSwept returns how many posts the swept accounts have by microsecond from the start
-// of the range on, whatever their tags.
+// senseSwept returns the number of posts of the swept accounts per microsecond from the start of
+// the range on, with any tags.
 func (s *search) senseSwept(ctx context.Context, rng keyRange, size int) (float64, error) {
 	g := clause{}
 	ids := make([]int64, len(s.swept))
@@ -80,9 +78,9 @@ func (s *search) senseSwept(ctx context.Context, rng keyRange, size int) (float6
 	return g.rate(rng, s.direction), nil
 }
 
-// besideSwept is the posts of a clause in order, with those that swept accounts have
-// between them, and which of all these are in sight and in the clause. Both are read side
-// by side, in a full join, as segmentQuery says.
+// besideSwept returns the posts of a clause in order, with the posts of swept accounts between
+// them, and which of all these are visible and in the clause. Both are read in order, in a full
+// join, as segmentQuery explains.
 func (b *builder) besideSwept(g clause, swept []swept) string {
 	branches := make([]string, padded(len(swept)))
 	for i := range branches {

@@ -13,25 +13,23 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
-// TagOrder is the order of the list of tags: those with most posts first, and
-// by the bytes of their names where they tie. With the count negated both
-// columns rise, so that a page is one range of tags_posts_idx.
+// TagOrder is the order of the list of tags: most posts first, ties by the bytes of the names. With
+// the count negated both columns ascend, so that a page is one range of tags_posts_idx.
 var TagOrder = keyset.MustOrdering(
 	keyset.Column{Name: "rank", Expr: "(-posts)", Type: keyset.TypeInt64},
 	keyset.Column{Name: "name", Type: keyset.TypeText}, // the column has COLLATE "C"
 )
 
 const (
-	// MaxRankedTags is how many tags RankedTags can reach: what it may read and
-	// throw away.
+	// MaxRankedTags is how many tags RankedTags can reach, which bounds what it reads and discards.
 	MaxRankedTags = 10_000
-	// MaxCompletions is how many tags TagsWithPrefix returns at most.
+	// MaxCompletions is the most tags that TagsWithPrefix returns.
 	MaxCompletions = 20
 	// completionScan bounds what it reads of each of its two indexes.
 	completionScan = 5000
 )
 
-// TagCount is a tag that visible posts have, and how many.
+// TagCount is a tag of visible posts, and their number.
 type TagCount struct {
 	Name  string
 	Posts int64
@@ -44,27 +42,25 @@ func TagKey(t TagCount) []keyset.Value {
 
 // TagQuery asks for tags in use.
 type TagQuery struct {
-	// From is where to read from and Direction which way: Forward goes to tags with
-	// fewer posts.
+	// From is where to start and Direction where to go: Forward leads to tags with fewer posts.
 	From      keyset.Position
 	Direction keyset.Direction
 	// Limit is 1 to MaxLimit.
 	Limit int
 }
 
-// TagPage is a page of tags, in TagOrder whichever way it was read.
+// TagPage is a page of tags, in TagOrder for both directions of reading.
 type TagPage struct {
 	Rows []TagCount
-	// Next and Previous are the page's edges, HasNext and HasPrevious whether
-	// tags lie beyond them now. They are exact.
+	// Next and Previous are the page's edges. HasNext and HasPrevious report exactly whether there
+	// are tags beyond them at present.
 	Next, Previous       keyset.Position
 	HasNext, HasPrevious bool
 }
 
-// Tags returns a page of the tags in use. A tag whose count changes moves in
-// the order, and a reader who pages meanwhile may meet it twice or not at all;
-// one whose count stays is seen exactly once. The error is the database's, or
-// that of a query with a limit out of bounds.
+// Tags returns a page of the tags in use. A tag whose count changes moves in the order, so a reader
+// who is paging may see it twice or not at all; a tag whose count stays the same is seen exactly
+// once. The error is the database's, or that of a limit out of bounds.
 func (r *Reader) Tags(ctx context.Context, q TagQuery) (TagPage, error) {
 	if q.Limit < 1 || q.Limit > MaxLimit {
 		return TagPage{}, fmt.Errorf("query tags: limit %d is out of bounds", q.Limit)
@@ -102,15 +98,14 @@ func (r *Reader) Tags(ctx context.Context, q TagQuery) (TagPage, error) {
 	return page, nil
 }
 
-// tagsFrom returns the query for a page, a row more, and the row behind the
-// reader, if any. It is one statement, so that all of it is of one moment, and
-// costs one round trip.
+// tagsFrom returns the query for a page, one row more, and the row before the reader, if any. It is
+// one statement, so that everything is from one moment and costs one round trip.
 func tagsFrom(q TagQuery) (string, []any, error) {
 	ahead, err := TagOrder.Seek(q.Direction, q.From, 2) // $1 is the limit
 	if err != nil {
 		return "", nil, err
 	}
-	// What lies behind an empty page that was asked for from a row is the row.
+	// An empty page that was requested from a row has that row before it.
 	from := q.From
 	if from.Side == keyset.SideAt {
 		from.Side = keyset.SideBelow
@@ -136,12 +131,11 @@ func tagsFrom(q TagQuery) (string, []any, error) {
 	return strings.Join(parts, " UNION ALL "), args, nil
 }
 
-// TagsWithPrefix returns the tags in use whose names begin with prefix, which
-// must be in normal form and not empty: the MaxCompletions with most posts, in
-// TagOrder. They are exactly these unless more than 5,000 names begin so, those
-// out of use included, and fewer than MaxCompletions of them are among the 5,000
-// most used tags of all. Then those few come first, and the rest are the most
-// used of the first 5,000 names.
+// TagsWithPrefix returns the tags in use whose names begin with prefix, which must be in normal
+// form and not empty: the MaxCompletions with the most posts, in TagOrder. This is exact unless
+// more than 5,000 names, including unused ones, have the prefix and fewer than MaxCompletions of
+// them are among the 5,000 most used tags. Then those come first, followed by the most used of the
+// first 5,000 names.
 func (r *Reader) TagsWithPrefix(ctx context.Context, prefix string) ([]TagCount, error) {
 	var tags []TagCount
 	err := r.ask(ctx, completionQuery, []any{prefix, prefixEnd(prefix), MaxCompletions, completionScan}, func(rows pgx.Rows) (err error) {
@@ -154,9 +148,9 @@ func (r *Reader) TagsWithPrefix(ctx context.Context, prefix string) ([]TagCount,
 	return tags, nil
 }
 
-// completionQuery looks for a prefix's tags among the most used of all, which
-// finds those of a common prefix soon, and where that does not find enough
-// among the names that begin so, which for a rare prefix are few.
+// completionQuery searches the most used tags for the prefix, which quickly finds the tags of a
+// common prefix, and if that is not enough the names with the prefix, of which a rare prefix has
+// few.
 const completionQuery = `
 	WITH top AS MATERIALIZED (
 		SELECT name, posts
@@ -171,10 +165,9 @@ const completionQuery = `
 	 ORDER BY posts DESC, name
 	 LIMIT $3`
 
-// prefixEnd returns a text that comes behind every tag that begins with prefix,
-// and before or at every other tag that comes behind those. It counts up the
-// last character rather than the last byte: a text in Postgres is UTF-8, whose
-// byte order is that of the characters.
+// prefixEnd returns a text that sorts after every tag that begins with prefix, and before or at all
+// other tags that sort after those. It increments the last character rather than the last byte:
+// text in Postgres is UTF-8, whose byte order is that of the characters.
 func prefixEnd(prefix string) string {
 	for rest := prefix; rest != ""; {
 		last, size := utf8.DecodeLastRuneInString(rest)
@@ -186,16 +179,16 @@ func prefixEnd(prefix string) string {
 			return rest + string(last)
 		}
 	}
-	// All are the last character there is, and a tag is not so long.
+	// Every character is the last one of Unicode, and no tag is that long.
 	return strings.Repeat(string(utf8.MaxRune), event.MaxTagBytes)
 }
 
-// A tag that the operator's deny list names is in no list of tags, no list of posts is found by it,
-// and no post shows it beside its others. These are all that say so.
+// Denied tags, those in the operator's deny list, are in no list of tags, find no posts, and are not
+// shown among a post's other tags. Only these conditions enforce that.
 const (
-	// served is true of a tag that is not denied, where many are read: the list is read once.
+	// served is true of a tag that is not denied, for reading many tags: the list is read once.
 	served = "name NOT IN (SELECT d.name FROM denied_tags d)"
-	// servedOne is the same where single ones are looked up.
+	// servedOne is the same for looking up single tags.
 	servedOne = "NOT EXISTS (SELECT FROM denied_tags d WHERE d.name = tags.name)"
 	// deniedIDs selects the denied tags by their id.
 	deniedIDs = "SELECT tags.id FROM denied_tags d JOIN tags ON tags.name = d.name"
@@ -216,10 +209,10 @@ func (r *Reader) TagsInUse(ctx context.Context, names []string) ([]string, error
 	return used, nil
 }
 
-// RankedTags returns up to limit tags from a place in TagOrder on, 0 being the
-// most used, and how many tags are in use. It reads and throws away what comes
-// before, and so reaches no further than MaxRankedTags; limit is cut there. Use
-// it for what needs numbered pages, and Tags for the rest.
+// RankedTags returns up to limit tags from an offset in TagOrder, 0 being the most used, and the
+// number of tags in use. It reads and discards everything before the offset, and so reaches no
+// further than MaxRankedTags; limit is cut there. Use it only for numbered pages, and Tags
+// otherwise.
 func (r *Reader) RankedTags(ctx context.Context, offset, limit int) (tags []TagCount, total int64, err error) {
 	if offset < 0 || offset >= MaxRankedTags || limit < 1 || limit > MaxLimit {
 		return nil, 0, fmt.Errorf("list tags by rank: offset %d or limit %d is out of bounds", offset, limit)
@@ -241,8 +234,7 @@ func (r *Reader) RankedTags(ctx context.Context, offset, limit int) (tags []TagC
 	return tags, total, nil
 }
 
-// rankedQuery has the total in every row, and one row of it alone where there
-// are no tags.
+// rankedQuery has the total in every row; if there are no tags, one row has only the total.
 const rankedQuery = `
 	SELECT c.tags - (SELECT count(*) FROM (` + deniedIDs + ` WHERE tags.posts > 0) AS denied), t.name, t.posts
 	  FROM checkpoint c

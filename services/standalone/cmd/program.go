@@ -1,5 +1,5 @@
-// Package cmd is the command line of the all-in-one program: every verb of the
-// others, on its own servers while it runs.
+// Package cmd is the command line of the all-in-one program: every verb of the other programs,
+// applied to its own servers while it runs.
 package cmd
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/tagstream/tagstream/services/standalone"
 )
 
-// Program is the program tagstream.
+// Program returns the tagstream program.
 func Program() service.Program {
 	return service.Program{
 		Name: service.Standalone,
@@ -44,7 +44,7 @@ type Run struct {
 	standalone.Settings `embed:""`
 }
 
-// Run runs it.
+// Run runs everything.
 func (r *Run) Run(ctx context.Context, p *service.Process, v *verbs) error {
 	cfg, err := r.Config(v.Dir)
 	if err != nil {
