@@ -26,19 +26,19 @@ import (
 	"github.com/tagstream/tagstream/services/api/internal/httpapi"
 )
 
-// Deps are what the API is given by the program around it.
+// Deps are what the API receives from its program.
 type Deps struct {
 	Logger   *slog.Logger
 	Registry prometheus.Registerer
 	Health   *obs.Health
-	// Listener, if not nil, is served instead of Config.Listen. Run closes it.
+	// Listener, if not nil, replaces Config.Listen. Run closes it.
 	Listener net.Listener
 	// Tracer traces requests; nil traces none.
 	Tracer trace.Tracer
 }
 
-// The components of Health that the API reports on. Other services in the same
-// process report on databases and listeners of their own.
+// The components of Health that the API reports. Other services in the same process report their
+// own databases and listeners.
 const (
 	HealthDatabase = "api.database"
 	HealthListener = "api.listener"
@@ -47,14 +47,14 @@ const (
 const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 10 * time.Second
-	// writeTimeout bounds work and sending together: a slow client has the rest
-	// of it for the answer.
+	// writeTimeout bounds work and sending together: a slow client has the rest of it for the
+	// answer.
 	writeTimeout = 30 * time.Second
 	idleTimeout  = 2 * time.Minute
-	// maxHeaderBytes leaves room above the longest query string that is read,
-	// so that a longer one gets an answer with the reason.
+	// maxHeaderBytes leaves room above the longest accepted query string, so that a longer one gets
+	// an answer with the reason.
 	maxHeaderBytes = 128 << 10
-	// drainTimeout bounds how long requests under way may take at the end.
+	// drainTimeout bounds open requests at the end.
 	drainTimeout = 10 * time.Second
 
 	checkEvery   = 2 * time.Second
@@ -96,14 +96,12 @@ func New(cfg Config, deps Deps) (*API, error) {
 	return &API{cfg: cfg, deps: deps, log: deps.Logger.With("service", "api"), codec: codec, feeds: feeds}, nil
 }
 
-// Ops serves what the API has for operators, under /v1/admin/. It is to hang on
-// the operators' listener, never on a public one, and answers 503 while Run
-// does not run.
+// Ops serves the API's routes for operators, under /v1/admin/. It belongs on the ops listener,
+// never on a public one, and answers 503 while Run is not running.
 func (a *API) Ops() http.Handler { return &a.admin }
 
-// Run serves until ctx ends. Then it says that it is not ready, lets requests
-// under way finish for a while, and returns nil. The error is that of a listener
-// that cannot be had or fails.
+// Run serves until ctx ends. Then it becomes unready, gives open requests some time to finish, and
+// returns nil. The error is that of a listener that cannot be opened or fails.
 func (a *API) Run(ctx context.Context) error {
 	listener := a.deps.Listener
 	if listener == nil {
@@ -113,7 +111,7 @@ func (a *API) Run(ctx context.Context) error {
 		}
 	}
 	defer listener.Close()
-	// The reader outlives ctx: requests under way use it to the end.
+	// The reader outlives ctx: open requests use it to the end.
 	reader, err := query.Open(context.WithoutCancel(ctx), a.cfg.Database)
 	if err != nil {
 		return err
@@ -172,7 +170,7 @@ func (a *API) serve(ctx context.Context, listener net.Listener, handler http.Han
 	return nil
 }
 
-// check keeps the health report true until ctx ends.
+// check keeps the health report current until ctx ends.
 func (a *API) check(ctx context.Context, handler *httpapi.Handler) {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()

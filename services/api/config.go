@@ -10,31 +10,28 @@ import (
 	"github.com/tagstream/tagstream/services/api/internal/feeds"
 )
 
-// Config is what an operator chooses about the API.
+// Config is an operator's configuration of the API.
 type Config struct {
-	// Database is where the index lives, with a role that may only select.
-	// DefaultConns 0 means 8 here.
+	// Database is where the index lives, with a role that may only select. Its DefaultConns is 8 if
+	// it is 0.
 	Database store.Options
-	// Listen is the host:port to serve on. It is not looked at where Deps has
-	// a listener.
+	// Listen is the host:port to serve on. It is not used if Deps has a listener.
 	Listen string
-	// CursorKeys sign page tokens: the first signs, all verify. Where there are
-	// none, New reads them from CursorKeysFile, in the format of
-	// keyset.ParseKeys.
+	// CursorKeys sign page tokens: the first signs, all verify. Without any, New reads them from
+	// CursorKeysFile, in the format of keyset.ParseKeys.
 	CursorKeys     []keyset.Key
 	CursorKeysFile string
-	// PublicURL is the absolute URL under which the world sees the API, without a slash at its end;
-	// "" is the host that each request names.
+	// PublicURL is the absolute public URL of the API, without a trailing slash; "" means the host
+	// that each request names.
 	PublicURL string
-	// FeedsFile declares Bluesky feeds; "" is none. Run reads it again when it changes.
+	// FeedsFile declares Bluesky feeds; "" means none. Run reloads it when it changes.
 	FeedsFile string
 	// Media says how feeds show pictures: "cdn" (from Bluesky's CDN), "link" or "off"; "" means "cdn".
 	Media string
-	// MaxInFlight is how many requests are worked on at once, the others being
-	// told to come back; 0 means 256. Those beyond the connections of Database
-	// wait for one.
+	// MaxInFlight is how many requests are processed at once; others get 503 with Retry-After; 0
+	// means 256. Those beyond the connections of Database wait for one.
 	MaxInFlight int
-	// MaxFollowers is how many connections /v1/stream has at once; 0 means 5000.
+	// MaxFollowers is the most simultaneous connections of /v1/stream; 0 means 5000.
 	MaxFollowers int
 }
 
@@ -47,7 +44,7 @@ const (
 	maxMaxFollowers     = 1_000_000
 )
 
-// Validate checks the config and fills in what was left at zero.
+// Validate checks the config and fills in defaults.
 func (c *Config) Validate() error {
 	if c.Database.URL == "" {
 		return errors.New("the database URL is missing")

@@ -14,10 +14,10 @@ import (
 	"github.com/tagstream/tagstream/services/api/internal/httpapi"
 )
 
-// feedsEvery is how often the file of feeds is looked at.
+// feedsEvery is how often the feeds file is checked.
 const feedsEvery = 2 * time.Second
 
-// feedsFile is the file of feeds and what it held when it was last read.
+// feedsFile is the feeds file and its last content.
 type feedsFile struct {
 	path string
 	now  *httpapi.Feeds // nil where there is no file
@@ -27,11 +27,10 @@ type feedsFile struct {
 // Feeds are the Bluesky feeds that an operator declares in a file.
 type Feeds = httpapi.Feeds
 
-// LoadFeeds reads a file of feeds. The error names the file and, where it can, the line.
+// LoadFeeds reads a feeds file. The error names the file and, if possible, the line.
 func LoadFeeds(path string) (*Feeds, error) { return httpapi.LoadFeeds(path) }
 
-// newFeedsFile reads the file that the config names, if it names one. The error is a
-// *service.ConfigError.
+// newFeedsFile reads the file that the config names, if any. The error is a *service.ConfigError.
 func newFeedsFile(cfg Config, log *slog.Logger) (*feedsFile, error) {
 	f := &feedsFile{path: cfg.FeedsFile}
 	if f.path == "" {
@@ -66,8 +65,8 @@ func (f *feedsFile) read() (changed bool, err error) {
 	return err == nil, err
 }
 
-// watch reads the file again whenever it changes, until ctx ends. A file that is bad or gone leaves
-// the feeds as they were.
+// watch reloads the file whenever it changes, until ctx ends. An invalid or missing file leaves the
+// feeds unchanged.
 func (f *feedsFile) watch(ctx context.Context, logger *slog.Logger, use func(*httpapi.Feeds)) {
 	if f.path == "" {
 		return

@@ -9,7 +9,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store"
 )
 
-// Config is what an operator chooses about the indexer.
+// Config is an operator's configuration of the indexer.
 type Config struct {
 	// Database is where the index lives, with a role that may change rows.
 	Database store.Options
@@ -18,26 +18,26 @@ type Config struct {
 	// BatchWait is how long a batch waits after its first message for more that are known to
 	// follow; 0 means 100 ms.
 	BatchWait time.Duration
-	// BigAccount is from how many posts on an account is hidden, shown or erased
-	// in pieces, between batches; 0 means 2000.
+	// BigAccount is the number of posts from which an account is hidden, shown or erased in pieces,
+	// between batches; 0 means 2000.
 	BigAccount int
 	// MarkerAge is how long markers of removed posts are kept, by upstream time;
 	// 0 means 30 days.
 	MarkerAge time.Duration
 	// ChangesAge is how far back the change feed reaches; 0 means 7 days.
 	ChangesAge time.Duration
-	// IgnoreConsent shows accounts that have opted out of being shown to readers who are not
-	// logged in.
+	// IgnoreConsent shows accounts that have opted out of being shown to readers who are not logged
+	// in.
 	IgnoreConsent bool
-	// DenyFile names accounts and tags that are not shown; "" means none. It is read again when it
+	// DenyFile names accounts and tags that are not shown; "" means none. It is reloaded when it
 	// changes.
 	DenyFile string
-	// EraseWithin is the time from the removal of a post or account until its
-	// payloads are erased from the stream; 0 means 7 days, EraseNever never.
+	// EraseWithin is the time from the removal of a post or account until its payloads are erased
+	// from the stream; 0 means 7 days, EraseNever never.
 	EraseWithin time.Duration
 }
 
-// EraseNever leaves payloads of what was removed in the stream.
+// EraseNever keeps the payloads of removed posts in the stream.
 const EraseNever time.Duration = service.Off
 
 const (
@@ -45,8 +45,8 @@ const (
 	maxBatchSize     = 10_000
 	defaultBatchWait = 100 * time.Millisecond
 	defaultMarkerAge = 30 * 24 * time.Hour
-	// MinMarkerAge is the least MarkerAge. It must be longer than anything that
-	// comes again reaches back; package prune says what that is.
+	// MinMarkerAge is the least MarkerAge. It must exceed the age of any repeated event; package
+	// prune lists the sources of those.
 	MinMarkerAge = 24 * time.Hour
 
 	defaultChangesAge = 7 * 24 * time.Hour
@@ -54,7 +54,7 @@ const (
 	MinChangesAge = time.Hour
 
 	defaultEraseWithin = 7 * 24 * time.Hour
-	// MinEraseWithin is the least EraseWithin: a pass over the stream takes its time.
+	// MinEraseWithin is the least EraseWithin: a pass over the stream takes time.
 	MinEraseWithin = 24 * time.Hour
 )
 
@@ -74,7 +74,7 @@ func CheckChanges(c service.Changes) error {
 	return nil
 }
 
-// Validate checks the config and fills in what was left at zero.
+// Validate checks the config and fills in defaults.
 func (c *Config) Validate() error {
 	if c.Database.URL == "" {
 		return errors.New("the database URL is missing")

@@ -18,16 +18,16 @@ import (
 )
 
 const (
-	// denyEvery is how often the deny file is looked at.
+	// denyEvery is how often the deny file is checked.
 	denyEvery = time.Second
-	// What a deny file holds at most: every list of tags looks at the tags.
+	// Limits of a deny file: every list of tags is filtered by its tags.
 	maxDenyFile       = 1 << 20
 	maxDeniedAccounts = 10_000
 	maxDeniedTags     = 1000
 )
 
-// denyFile is the operator's file of what is not shown, and what it held when it was last good. It
-// must be used from one goroutine.
+// denyFile is the operator's file of what is not shown, and its last valid content. It must be used
+// from one goroutine.
 type denyFile struct {
 	path   string
 	log    *slog.Logger
@@ -50,8 +50,8 @@ func openDenyFile(path string, log *slog.Logger) (*denyFile, error) {
 	return f, nil
 }
 
-// changed reads the file again if it has changed, and reports whether it has. One that is bad or
-// gone is logged, and leaves all as it was.
+// changed reads the file again if it has changed, and reports whether it has. An invalid or missing
+// file is logged and changes nothing.
 func (f *denyFile) changed() bool {
 	if f.path == "" || time.Since(f.looked) < denyEvery {
 		return false
@@ -77,7 +77,7 @@ func (f *denyFile) read() (changed bool, err error) {
 		return false, err
 	}
 	if f.info != nil {
-		// It may be half written until it looks the same twice, or is older.
+		// It may be half written until it is the same twice, or older.
 		written := same(info, f.seen) || time.Since(info.ModTime()) > 2*denyEvery
 		f.seen = info
 		if !written || same(info, f.info) {
@@ -100,7 +100,7 @@ func (f *denyFile) read() (changed bool, err error) {
 	return true, nil
 }
 
-// same reports whether a file has not changed between two looks.
+// same reports whether a file has not changed between two checks.
 func same(a, b fs.FileInfo) bool {
 	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }

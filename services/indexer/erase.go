@@ -15,11 +15,11 @@ import (
 	"github.com/tagstream/tagstream/services/indexer/internal/erase"
 )
 
-// eraseConns is how many connections erasing has: it asks one thing at a time.
+// eraseConns is how many connections erasing uses: it sends one request at a time.
 const eraseConns = 1
 
-// erase starts to erase payloads of what was removed, beside the indexing, and
-// returns what stops it.
+// erase starts to erase payloads of removed posts, alongside the indexing, and returns a function
+// that stops it.
 func (x *Indexer) erase(ctx context.Context) (stop func(), err error) {
 	if x.cfg.EraseWithin == EraseNever {
 		return func() {}, nil
@@ -61,9 +61,9 @@ type EraseConfig struct {
 	ID string
 }
 
-// Erase makes one pass of what a running indexer does by itself: it erases the
-// payloads of posts and accounts that were removed. It returns how many of the
-// stream's messages and how many dead letters it erased.
+// Erase makes one pass of what a running indexer does automatically: it erases the payloads of
+// removed posts and accounts. It returns how many of the stream's messages and how many dead
+// letters it erased.
 func Erase(ctx context.Context, cfg EraseConfig, nc *nats.Conn, logger *slog.Logger) (posts, letters int, err error) {
 	js, err := jetstream.New(nc)
 	if err != nil {

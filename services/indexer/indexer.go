@@ -28,17 +28,17 @@ import (
 	"github.com/tagstream/tagstream/services/indexer/internal/prune"
 )
 
-// Deps are what the indexer is given by the program around it.
+// Deps are what the indexer receives from its program.
 type Deps struct {
 	NATS *nats.Conn
-	// Domain is the JetStream domain that the streams are in; "" is the server's own.
+	// Domain is the JetStream domain of the streams; "" is the server's own.
 	Domain   string
 	Logger   *slog.Logger
 	Registry prometheus.Registerer
 	Health   *obs.Health
 	// ID is unique to this run of the program; it names the lease's holder.
 	ID string
-	// Tracer traces what is done with traced events; nil traces nothing.
+	// Tracer traces the processing of traced events; nil traces nothing.
 	Tracer trace.Tracer
 }
 
@@ -91,8 +91,8 @@ func New(cfg Config, deps Deps) (*Indexer, error) {
 	}, nil
 }
 
-// Run indexes until ctx ends, and returns nil then. Any other return is a
-// state that waiting cannot mend (docs/operations.md says what to do).
+// Run indexes until ctx ends, and then returns nil. Any other return is a state that waiting cannot
+// fix (docs/operations.md says what to do).
 func (x *Indexer) Run(ctx context.Context) error {
 	w, err := write.Open(ctx, x.cfg.Database, x.deps.ID)
 	if err != nil {
@@ -116,7 +116,7 @@ func (x *Indexer) Run(ctx context.Context) error {
 			return fmt.Errorf("%w. The stream was lost, replaced, restored from an older copy, or trimmed. "+
 				"Restore it, or run `indexer rebuild` once ingest has caught up: see docs/operations.md", err)
 		}
-		// lead came far enough to lose something: begin again at once.
+		// lead got far enough to lose something: start again at once.
 		if time.Since(start) > retryMax {
 			delay = retryMin
 		}
@@ -153,7 +153,7 @@ func component(err error) string {
 
 // lead waits for the lease and indexes for as long as it lasts.
 func (x *Indexer) lead(ctx context.Context, w *write.Writer) error {
-	// Where this role may, so that one command starts a small deployment.
+	// Only if this role may, so that one command starts a small deployment.
 	if err := store.EnsureMigrated(ctx, x.cfg.Database, x.log); err != nil {
 		return err
 	}
@@ -240,7 +240,7 @@ func (x *Indexer) acquire(ctx context.Context, w *write.Writer) (store.Checkpoin
 	}
 }
 
-// follow reads the stream from behind cp and applies it, until something fails.
+// follow reads the stream after cp and applies it, until something fails.
 func (x *Indexer) follow(ctx context.Context, w *write.Writer, a *apply.Applier, p *prune.Pruner, cp store.Checkpoint) error {
 	r, err := x.openReader(ctx, cp)
 	if err != nil {
@@ -297,8 +297,8 @@ func (x *Indexer) follow(ctx context.Context, w *write.Writer, a *apply.Applier,
 		if err := x.prune(ctx, p); err != nil {
 			return err
 		}
-		// Only work that succeeded says that all is well: that no message comes says
-		// nothing of the stream.
+		// Only successful work shows that all is well: the absence of messages says nothing about
+		// the stream.
 		x.deps.Health.Set(HealthDatabase, nil)
 		if len(batch) > 0 {
 			x.deps.Health.Set(HealthStream, nil)
@@ -321,7 +321,7 @@ func (x *Indexer) openReader(ctx context.Context, cp store.Checkpoint) (*stream.
 	defer cancel()
 	start := cp.Seq + 1
 	if cp.Seq == 0 {
-		// A new index takes what the stream still has.
+		// A new index starts with what the stream still has.
 		st, err := stream.GetState(ctx, x.js)
 		if err != nil {
 			return nil, err
@@ -360,9 +360,8 @@ func (x *Indexer) prune(ctx context.Context, p *prune.Pruner) error {
 	return nil
 }
 
-// heartbeat writes down how far the stream reaches, for the API's status and
-// for the lag, and how the stream is. One that cannot be written is left to the
-// next.
+// heartbeat records how far the stream reaches, for the API's status and for the lag, and the
+// health of the stream. A failed one is left to the next.
 func (x *Indexer) heartbeat(ctx context.Context, w *write.Writer, r *stream.Reader, checkpoint uint64) {
 	if time.Since(x.heart) < heartbeatEvery {
 		return
@@ -378,7 +377,7 @@ func (x *Indexer) heartbeat(ctx context.Context, w *write.Writer, r *stream.Read
 		x.deps.Health.Set(HealthStream, err)
 		return
 	}
-	// A stream that answers may still give nothing to read.
+	// A stream that answers may still deliver nothing.
 	x.deps.Health.Set(HealthStream, r.Trouble())
 	x.metrics.lag.Set(float64(st.Last - min(st.Last, checkpoint)))
 	size := time.Since(x.sized) >= sizeEvery

@@ -15,7 +15,7 @@ import (
 
 const metricsPrefix = "tagstream_indexer_"
 
-// metrics are the series of the indexer. Every label's values are known at start.
+// metrics are the series of the indexer. All label values are known at start.
 type metrics struct {
 	events         *prometheus.CounterVec // by kind
 	deadLetters    *prometheus.CounterVec // by reason

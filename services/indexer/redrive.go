@@ -22,20 +22,19 @@ type RedriveConfig struct {
 	Database store.Options
 	// ID is unique to this run of the program.
 	ID string
-	// Domain is the JetStream domain that the streams are in; "" is the server's own.
+	// Domain is the JetStream domain of the streams; "" is the server's own.
 	Domain string
-	// Seqs are the numbers of the dead letters; without any it is all of them.
+	// Seqs are the numbers of the dead letters; none means all.
 	Seqs []uint64
-	// Reason, if not "", leaves out those with another one.
+	// Reason, if not "", selects only letters with this reason.
 	Reason string
-	// OnResult hears what became of each, err being why it stays. It may be nil.
+	// OnResult is called with each outcome; err says why a letter stays. It may be nil.
 	OnResult func(seq uint64, err error)
 }
 
-// Redrive applies dead letters at their place in the stream, beside a running
-// indexer, which stands by meanwhile (package dlq says how), and removes those
-// that it applied. It returns how many those are, and how many stay. It may be
-// run again after any error.
+// Redrive applies dead letters at their place in the stream, beside a running indexer, which stands
+// by during the write (see package dlq), and removes those that it applied. It returns how many
+// were applied, and how many stay. It can be run again after any error.
 func Redrive(ctx context.Context, cfg RedriveConfig, nc *nats.Conn, logger *slog.Logger, p obs.Progress) (applied, stayed int, err error) {
 	js, err := stream.JetStream(nc, cfg.Domain)
 	if err != nil {
@@ -69,9 +68,8 @@ func Redrive(ctx context.Context, cfg RedriveConfig, nc *nats.Conn, logger *slog
 	return applied, stayed, err
 }
 
-// DropDeadLetters removes dead letters that are never to be applied, and returns
-// how many there were. What the stream says stays there: a program that can
-// apply it does so in a rebuild.
+// DropDeadLetters removes dead letters that will never be applied, and returns how many there were.
+// The messages stay in the stream: a program that can apply them does so in a rebuild.
 func DropDeadLetters(ctx context.Context, database store.Options, js jetstream.JetStream, seqs []uint64) (int, error) {
 	w, err := write.Open(ctx, database, "")
 	if err != nil {

@@ -15,26 +15,25 @@ import (
 	"github.com/tagstream/tagstream/services/indexer/internal/verify"
 )
 
-// VerifyConfig says what to verify.
+// VerifyConfig is the configuration of a verification.
 type VerifyConfig struct {
-	// Database is where the index lives, with a role that may read it, or, where
-	// an index that is behind has to be brought forward, change it.
+	// Database is where the index lives, with a role that may read it, or change it if an index
+	// that is behind must be brought forward.
 	Database store.Options
-	// Schema is what to verify; "" is the live index. Other is what to compare
-	// it with; "" is what a rebuild has made or a switch has retired, where there
-	// is one. Alone checks Schema by itself only.
+	// Schema is the schema to verify; "" is the live index. Other is the schema to compare with; ""
+	// is a rebuilt or retired one, if there is one. Alone checks only Schema.
 	Schema, Other string
 	Alone         bool
-	// Connect connects to NATS, where that is needed.
+	// Connect connects to NATS, if that is needed.
 	Connect func(ctx context.Context) (*nats.Conn, error)
 	// ID is unique to this run of the program.
 	ID string
-	// Domain is the JetStream domain that the streams are in; "" is the server's own.
+	// Domain is the JetStream domain of the streams; "" is the server's own.
 	Domain string
 }
 
-// Verify checks an index by itself and, where there is another one, compares
-// the two. It returns a sentence on what it did, and what it found.
+// Verify checks an index alone and, if there is another one, compares the two. It returns a
+// sentence about what it did, and the findings.
 func Verify(ctx context.Context, cfg VerifyConfig, logger *slog.Logger, p obs.Progress) (did string, f check.Findings, err error) {
 	if cfg.Schema == "" {
 		cfg.Schema = store.Live

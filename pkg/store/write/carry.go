@@ -11,23 +11,23 @@ import (
 	"github.com/tagstream/tagstream/pkg/store"
 )
 
-// carryPosts is how many posts are carried over in one transaction.
+// carryPosts is how many posts are copied in one transaction.
 const carryPosts = 2000
 
-// CarryOver begins an index that is being rebuilt from a stream whose beginning
-// was trimmed off, with what the live index has of that time: every account,
-// and the posts and removal markers that no message from before on has changed.
-// Then the checkpoint is right before that message. carried hears of posts.
+// CarryOver starts an index that is being rebuilt from a stream whose beginning was trimmed with
+// the live index's state of that time: every account, and the posts and removal markers that no
+// message from before on has changed. The checkpoint is then just before that message. carried is
+// called with the number of copied posts.
 //
-// The live index may be written meanwhile: what of it changes under way is not
-// carried over any more, and comes with the message that changed it. Accounts come
-// first, as they will be: what their floors keep out is gone in the end.
+// The live index may be written at the same time: what changes during the copy is not copied, and
+// arrives with the message that changed it. Accounts are copied first, in their final state: posts
+// below their floors disappear in the end.
 //
-// An index where it ended early has to be started again. The error is ErrLeaseLost or
-// the database's.
+// An index in which it ended early must be started again. The error is ErrLeaseLost or the
+// database's.
 func (w *Writer) CarryOver(ctx context.Context, before uint64, carried func(n int)) error {
 	if err := w.holding(ctx, func(tx pgx.Tx, _ time.Time) error {
-		// A #sync that is not over has its message still to come.
+		// The message of an unfinished #sync is still to be replayed.
 		_, err := tx.Exec(ctx, `
 			INSERT INTO accounts (did, state, told, state_time, state_source_seq, state_host, state_host_seq,
 			       display_name, avatar, opted_out, profile_rev, handle, handle_time, erased_rev, sync_rev, seq)
@@ -67,8 +67,8 @@ func (w *Writer) CarryOver(ctx context.Context, before uint64, carried func(n in
 	})
 }
 
-// carryPosts carries over the next posts behind a key. Those that their account's
-// floors keep out are there because a sweep or a #sync is not done with them.
+// carryPosts copies the next posts after a key. Posts below their account's floors exist because a
+// sweep or a #sync is not finished with them.
 func (w *Writer) carryPosts(ctx context.Context, before uint64, after event.Key) (n int, last event.Key, err error) {
 	err = w.Apply(ctx, func(tx *Tx, cp store.Checkpoint) (store.Checkpoint, error) {
 		n = 0

@@ -16,45 +16,42 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// PostChange is what became of one post. Old is the row as loaded, nil where
-// there was none; New is the row as it shall be, nil where there shall be none.
-// Where New keeps Old's key and rev, only its visibility may have changed, and its
-// tags, which Write then leaves to its caller in the row of the post.
+// PostChange is the change of one post. Old is the row as loaded, nil if there was none; New is the
+// new row, nil to delete it. If New has Old's key and rev, only its visibility may differ, and its
+// tags, which Write then leaves to its caller to write to the post's row.
 type PostChange struct {
-	// Account is the post's account as it shall be; nil says that it is as in New
-	// or Old.
+	// Account is the post's account in its new state; nil means that of New or Old.
 	Account                *Account
 	Old, New               *Post
 	OldVisible, NewVisible bool
 }
 
-// RemovedChange sets (New) or, where New is nil, deletes a removal marker.
+// RemovedChange sets (New) or, if New is nil, deletes a removal marker.
 type RemovedChange struct {
 	Account *Account
 	Rkey    string
 	New     *Removed
 }
 
-// Changes are the rows that a batch changes, each named once.
+// Changes are the rows that a batch changes, each listed once.
 type Changes struct {
 	// Accounts are new or changed rows. Write gives new ones their ID.
 	Accounts []*Account
-	// Sweeps are accounts whose sweep is to begin, or to begin anew because
-	// something of it changed.
+	// Sweeps are accounts whose sweep must begin, or begin again because it changed.
 	Sweeps  []*Account
 	Posts   []PostChange
 	Removed []RemovedChange
 }
 
-// maxKeyBumps bounds how often a post gives way to others at its key. Making so
+// maxKeyBumps bounds how often a post moves to the next key because its key is taken. Making so
 // many posts collide takes some 2^57 hashes.
 const maxKeyBumps = 8
 
 // errCrowded is a data error of a post whose key and its successors are taken.
 var errCrowded = errors.New("its key and the next ones are taken")
 
-// Write makes the changes. A post whose key another post has gets the next free
-// one (see event.Key.Next): New.Key is then changed.
+// Write makes the changes. A post whose key is taken by another post gets the next free one (see
+// event.Key.Next): New.Key is then changed.
 func (t *Tx) Write(ctx context.Context, c Changes) error {
 	if err := t.writeAccounts(ctx, c.Accounts); err != nil {
 		return err
@@ -65,8 +62,8 @@ func (t *Tx) Write(ctx context.Context, c Changes) error {
 	if err := t.notePayloads(ctx, c.Posts); err != nil {
 		return err
 	}
-	// Rows leave before others enter: a post that left and came back in one
-	// batch has the same (account, rkey).
+	// Delete rows before inserting others: a post that left and returned in one batch has the same
+	// (account, rkey).
 	if err := t.deletePosts(ctx, c.Posts); err != nil {
 		return err
 	}
@@ -112,7 +109,7 @@ func count(b bool) int64 {
 	return 0
 }
 
-// visibly is by how many the change adds to the visible posts.
+// visibly is the change in the number of visible posts.
 func (p PostChange) visibly() int64 { return count(p.NewVisible) - count(p.OldVisible) }
 
 func (p PostChange) account() *Account {
@@ -125,9 +122,9 @@ func (p PostChange) account() *Account {
 	return p.Old.Account
 }
 
-// parts tells what is counted now from what is at the end of a sweep, by account:
-// changes of posts that readers do not see until then. What takes the place of a
-// post that counts as gone is seen at once.
+// parts separates, by account, what is counted now from what is counted at the end of a sweep:
+// changes of posts that readers do not see until then. A post that replaces one that counts as gone
+// is visible at once.
 func parts(changes []PostChange) (now []PostChange, later map[int64][]PostChange) {
 	later = map[int64][]PostChange{}
 	for _, c := range changes {
@@ -202,7 +199,7 @@ func (t *Tx) writeAccounts(ctx context.Context, accounts []*Account) error {
 
 func texts(n int) []string { return make([]string, n) }
 
-// moved reports whether the post's row at its old key has to go.
+// moved reports whether the post's row at its old key must be deleted.
 func (p PostChange) moved() bool {
 	return p.Old != nil && (p.New == nil || p.New.Key != p.Old.Key)
 }

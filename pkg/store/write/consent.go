@@ -9,11 +9,10 @@ import (
 	"github.com/tagstream/tagstream/pkg/store"
 )
 
-// IgnoresConsent reports whether accounts that have opted out are shown all the same.
+// IgnoresConsent reports whether accounts that have opted out are shown.
 func (t *Tx) IgnoresConsent() bool { return t.ignoreConsent }
 
-// IgnoreConsent says from now on whether they are. Accounts that are there are the caller's to
-// decide again (Undecided).
+// IgnoreConsent sets whether they are shown. The caller must update stored accounts (Undecided).
 func (t *Tx) IgnoreConsent(ctx context.Context, ignore bool) error {
 	if t.ignoreConsent == ignore {
 		return nil
@@ -25,7 +24,7 @@ func (t *Tx) IgnoreConsent(ctx context.Context, ignore bool) error {
 	return nil
 }
 
-// Denied returns those of the accounts that the operator's deny list names.
+// Denied returns those of the accounts that are in the operator's deny list.
 func (t *Tx) Denied(ctx context.Context, dids []string) (map[string]bool, error) {
 	if !t.denies {
 		return nil, nil
@@ -39,9 +38,9 @@ func (t *Tx) Denied(ctx context.Context, dids []string) (map[string]bool, error)
 	return denied, nil
 }
 
-// Deny makes the deny list these accounts and tags from now on, and reports whether it changed.
-// Accounts that are there are the caller's to decide again (Undecided). Where the tags change, the
-// change feed begins again, so that all followers list everything again: no post changes.
+// Deny sets the deny list, and reports whether it changed. The caller must update stored accounts
+// (Undecided). If the tags change, the change feed starts again, so that all followers list
+// everything again: no post changes.
 func (t *Tx) Deny(ctx context.Context, dids, tags []string) (changed bool, err error) {
 	accounts, err := t.denyList(ctx, "denied_accounts", "did", dids)
 	if err != nil {
@@ -76,8 +75,8 @@ func (t *Tx) denyList(ctx context.Context, table, column string, names []string)
 	return gone.RowsAffected()+come.RowsAffected() > 0, nil
 }
 
-// Undecided returns up to limit accounts that are shown and should not be, because they have opted
-// out or are denied, or the other way round: as settings were before.
+// Undecided returns up to limit accounts whose visibility does not match the settings for opt-outs
+// and denial, which changed.
 func (t *Tx) Undecided(ctx context.Context, limit int) (map[string]*Account, error) {
 	rows, _ := t.tx.Query(ctx, `
 		SELECT did FROM (
@@ -116,10 +115,10 @@ func (w *Writer) LiveDenied(ctx context.Context) (dids, tags []string, err error
 	return dids, tags, nil
 }
 
-// RecallAuthors gives an index that is rebuilt the profiles and handles that the live one took
-// from accounts that it knew then: of an account whose posts were erased from the stream, this one
-// did not know at that place. What a deleted account had said was erased itself, also that it
-// opted out: who did so is the caller's to decide again (Undecided).
+// RecallAuthors copies to an index that is being rebuilt the profiles and handles that the live one
+// took from accounts that it knew then: the rebuilt index does not know an account at that point if
+// its posts were erased from the stream. What a deleted account had stated was erased itself,
+// including an opt-out: the caller must update such accounts (Undecided).
 func (w *Writer) RecallAuthors(ctx context.Context) error {
 	_, err := w.pool.Exec(ctx, `
 		UPDATE accounts b SET display_name = a.display_name, avatar = a.avatar, profile_rev = a.profile_rev, opted_out = a.opted_out

@@ -13,26 +13,24 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
-// Version names what one message says: a version of a post or, with an empty Rkey, an author's
-// profile as of Rev, "" for none, and handle as of At, zero for none.
+// Version names what one message states: a version of a post or, with an empty Rkey, an author's
+// profile as of Rev ("" for none) and handle as of At (zero for none).
 type Version struct {
 	DID, Rkey, Rev string
 	At             time.Time
 }
 
-// Gone returns for each of the versions whether the index shows that it is of
-// something that was removed: its post is not there and was removed at that
-// revision or later, by itself or with its account's repository, or its account
-// was erased. A version of a post that is there, hidden or not, is not gone,
-// however old, unless it is of a life before its removal; nor is one of which
-// nothing is known.
+// Gone reports for each version whether the index proves that it was removed: its post does not
+// exist and was removed at that revision or later, by itself or with its account's repository, or
+// its account was erased. A version of an existing post, hidden or not, is not gone, however old,
+// unless it precedes a removal of the post; nor is one of which nothing is known.
 //
-// An author's profile and handle are gone where the index does not have them: it has later ones,
-// the account was deleted, or it knew nothing of the account when they came.
+// An author's profile and handle are gone if the index does not have them: it has later ones, the
+// account was deleted, or was unknown when they arrived.
 //
-// What is gone never comes back: a post that comes again has a higher revision. It
-// remembers its removal, but not that a #sync took it away: then its former life counts
-// as its own. All of it is read in one statement, so of one schema.
+// What is gone never returns: a recreated post has a higher revision. Such a post remembers its
+// removal, but not that a #sync removed it: then its earlier versions count as its own. Everything
+// is read in one statement, so from one schema.
 func (w *Writer) Gone(ctx context.Context, versions []Version) ([]bool, error) {
 	n := len(versions)
 	gone := make([]bool, n)
@@ -71,13 +69,13 @@ func (w *Writer) Gone(ctx context.Context, versions []Version) ([]bool, error) {
 
 // Erasure is the last complete pass of erasing.
 type Erasure struct {
-	// Through is the stream's last message that it looked at; everything that
-	// was removed up to there is erased. 0 where there was no pass.
+	// Through is the stream's last message that the pass read; everything removed up to there is
+	// erased. It is 0 if there was no pass.
 	Through uint64
-	// Begun is when it began, zero where nothing is known of any.
+	// Begun is when it began, zero if unknown.
 	Begun time.Time
-	// Looked is up to where every message was looked at, by this index: of those, payloads
-	// says which are to be erased.
+	// Looked is the message up to which this index has noted every message: of those, the table
+	// payloads has the ones to erase.
 	Looked uint64
 	schema int64
 }
@@ -95,9 +93,9 @@ func (w *Writer) Erasure(ctx context.Context) (e Erasure, err error) {
 	return e, nil
 }
 
-// SetErasure records a complete pass of erasing. Markers of what was removed up
-// to there are no longer needed for erasing. e is what Erasure returned when it began, but
-// for what the pass changes: in an index that was switched in since, nothing was looked at.
+// SetErasure records a complete pass of erasing. Markers of removals up to there are no longer
+// needed for erasing. e is the result of Erasure when the pass began, with the pass's changes: an
+// index that was switched in since has noted nothing.
 func (w *Writer) SetErasure(ctx context.Context, e Erasure) error {
 	if _, err := w.pool.Exec(ctx, `
 		UPDATE heartbeat SET erased_through = $1, erased_at = $2, erase_looked = CASE WHEN (`+pg.SchemaNow+`) = $4 THEN $3::bigint ELSE 0 END`, e.Through, e.Begun, e.Looked, e.schema); err != nil {
@@ -106,22 +104,21 @@ func (w *Writer) SetErasure(ctx context.Context, e Erasure) error {
 	return nil
 }
 
-// Removal is a deletion as the stream says it.
+// Removal is a deletion in the stream.
 type Removal struct {
 	Version
 	At  time.Time
 	Seq uint64
 }
 
-// Recall gives an index that is being rebuilt from a stream with gaps what the
-// live index remembers of posts that were erased from the stream, right before
-// messages are folded in that remove posts or erase accounts (erased): markers,
-// where the post that is removed is no longer there, and accounts' floors.
-// Without them an older event that comes behind would bring a post back. It does
-// so in one transaction, under the lease; again, it changes nothing.
+// Recall copies to an index that is being rebuilt from a stream with gaps what the live index
+// remembers about erased posts, just before messages that remove posts or erase accounts (erased)
+// are folded: markers, if the removed post no longer exists, and accounts' floors. Without them a
+// later message with an older event would restore a post. It works in one transaction, under the
+// lease; repeating it changes nothing.
 //
-// A removal that the live index knows nothing of, by a marker or the post that came
-// again in its place, leaves none here either: its post never was in the index.
+// A removal of which the live index knows nothing, neither by a marker nor by a recreated post,
+// leaves no marker here either: the post never was in the index.
 //
 // The error is ErrLeaseLost or the database's.
 func (w *Writer) Recall(ctx context.Context, removals []Removal, erased []string) error {
@@ -180,12 +177,11 @@ func (w *Writer) Recall(ctx context.Context, removals []Removal, erased []string
 	return nil
 }
 
-// RecallFloors gives an index that was rebuilt from a stream with gaps, and has come
-// to the live one's checkpoint or farther, the floors that accounts have there after a
-// #sync, where they are higher: the replacements that they came of may have been erased.
-// What is below a floor is swept away then. It returns how many floors that were. It does
-// so in one transaction, under the lease; again, it changes nothing. While it is called
-// no one may write the live index.
+// RecallFloors copies to an index that was rebuilt from a stream with gaps, and is at the live
+// one's checkpoint or later, the floors that accounts have there after a #sync, if they are higher:
+// the replacements that caused them may have been erased. Posts below a floor are then swept away.
+// It returns the number of raised floors. It works in one transaction, under the lease; repeating
+// it changes nothing. The live index must not be written during the call.
 //
 // The error is ErrLeaseLost or the database's.
 func (w *Writer) RecallFloors(ctx context.Context) (raised int, err error) {
@@ -205,7 +201,7 @@ func (w *Writer) RecallFloors(ctx context.Context) (raised int, err error) {
 		var below bool
 		if _, err := pgx.ForEachRow(rows, []any{&did, &floor, &below}, func() error {
 			raised++
-			// The end of a #sync is to come, and takes away what is below.
+			// The end of an open #sync will remove posts below it.
 			if below && did != cp.Sync.DID {
 				floors[did] = floor
 			}

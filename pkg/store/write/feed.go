@@ -15,26 +15,26 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/keys"
 )
 
-// The change feed: which posts followers of a tag have to look at again, in the order of
-// commit. There is one writer, so its numbers have no gaps that fill later. What a post has
-// become is not in the feed: whoever reads it looks at the post as it is then.
+// The change feed says which posts followers of a tag must read again, in commit order. There is
+// one writer, so its numbers have no gaps that are filled later. The feed does not say how a post
+// changed: readers of the feed get the post's current state.
 
-// followed is a post that followers have to look at.
+// followed is a post that followers must read again.
 type followed struct {
 	did, rkey string
-	// was says that it was in sight before.
+	// was reports that it was visible before.
 	was  bool
 	tags []int64
 }
 
-// follow notes the posts that were in sight before their change, or are now.
+// follow notes posts that were visible before their change, or are now.
 func (t *Tx) follow(changes []PostChange) {
 	for _, p := range changes {
 		f := followed{did: p.account().DID}
 		if p.OldVisible && seen(p.Old) {
 			f.was, f.rkey, f.tags = true, p.Old.Rkey, appendHashes(f.tags, p.Old.Tags)
 		}
-		// What comes in sight at the end of a sweep is announced then.
+		// Posts that appear at the end of a sweep are announced then.
 		if p.NewVisible && p.account().InSight() {
 			f.rkey, f.tags = p.New.Rkey, appendHashes(f.tags, p.New.Tags)
 		}
@@ -46,8 +46,8 @@ func (t *Tx) follow(changes []PostChange) {
 	}
 }
 
-// seen reports whether readers may have seen a post that was listed: those of an account that
-// a sweep keeps out of sight they saw before, if at all.
+// seen reports whether readers may have seen a listed post: posts of an account that a sweep hides
+// could only be seen before.
 func seen(p *Post) bool {
 	s := p.Account.Sweep
 	return s == nil || !s.Hidden || p.Seq <= s.SeenThrough
@@ -60,12 +60,12 @@ func appendHashes(to []int64, tags []string) []int64 {
 	return to
 }
 
-// feeds reports whether what is folded up to a message is written into the feed. Of an index
-// that is being rebuilt that is only what the live one may lack when they are switched: its
-// feed goes on behind the live one's.
+// feeds reports whether the feed includes what is folded up to a message. In an index that is being
+// rebuilt it includes only what the live one may lack when they are switched: its feed continues
+// after the live one's.
 func (t *Tx) feeds(seq uint64) bool { return t.live || t.leader != nil && seq > *t.leader }
 
-// leaderOf looks up how far the live index has come, where another one is being rebuilt.
+// leaderOf reads the live index's checkpoint, if another index is being rebuilt.
 func (w *Writer) leaderOf(ctx context.Context, tx pgx.Tx) (*uint64, error) {
 	if w.schema != store.Rebuilding {
 		return nil, nil
@@ -77,7 +77,7 @@ func (w *Writer) leaderOf(ctx context.Context, tx pgx.Tx) (*uint64, error) {
 	return &seq, nil
 }
 
-// writeFeed writes what was noted, behind number last.
+// writeFeed writes the noted posts, starting after number last.
 func (t *Tx) writeFeed(ctx context.Context, last int64, seq uint64) error {
 	if !t.feeds(seq) || len(t.followed) == 0 {
 		return nil
@@ -90,7 +90,7 @@ func (t *Tx) writeFeed(ctx context.Context, last int64, seq uint64) error {
 			entries = append(entries, entry{tag, last + int64(i) + 1})
 		}
 	}
-	// In the order of the index: neighbours share its pages.
+	// In index order: neighbours share pages.
 	slices.SortFunc(entries, func(a, b entry) int { return cmp.Or(cmp.Compare(a.tag, b.tag), cmp.Compare(a.pos, b.pos)) })
 	if err := copyIn(ctx, t.tx, `COPY changes (pos, did, rkey, was, at, tags) FROM STDIN (FORMAT binary)`, n, func(b []byte, i int) []byte {
 		f := t.followed[i]
@@ -108,8 +108,8 @@ func (t *Tx) writeFeed(ctx context.Context, last int64, seq uint64) error {
 	return nil
 }
 
-// announceLater has all posts of an account written into the feed that came in sight at the
-// end of its sweep: readers saw none of them, and what was written meanwhile said so.
+// announceLater schedules writing all posts of an account to the feed that appeared at the end of
+// its sweep: readers saw none of them during the sweep, and changes written then said so.
 func (t *Tx) announceLater(ctx context.Context, a *Account) error {
 	if !t.feeds(t.from) {
 		return nil
@@ -125,9 +125,8 @@ func (t *Tx) announceLater(ctx context.Context, a *Account) error {
 // announcePosts is how many posts one step of an announcement writes.
 const announcePosts = 500
 
-// Announce writes some posts of one account into the feed that came in sight at the end of
-// its sweep, in one transaction under the lease, where there are any. The error is
-// ErrLeaseLost or the database's.
+// Announce writes some posts of one account to the feed that appeared at the end of its sweep, if
+// there are any, in one transaction under the lease. The error is ErrLeaseLost or the database's.
 func (w *Writer) Announce(ctx context.Context) error {
 	if !w.announcing {
 		return nil
@@ -186,12 +185,12 @@ func (t *Tx) announce(ctx context.Context) (none bool, err error) {
 	return false, err
 }
 
-// PruneChanges deletes up to limit changes that are older than age by the database's clock,
-// in one transaction, under the lease: a follower who was away for longer has to begin anew.
-// done says that there are no more. The error is ErrLeaseLost or the database's.
+// PruneChanges deletes up to limit changes that are older than age by the database's clock, in one
+// transaction, under the lease: a follower that was away for longer must start over. done reports
+// that there are no more. The error is ErrLeaseLost or the database's.
 func (w *Writer) PruneChanges(ctx context.Context, age time.Duration, limit int) (deleted int64, done bool, err error) {
 	err = w.holding(ctx, func(tx pgx.Tx, _ time.Time) error {
-		// From the beginning on without a gap: the number of the last one says what is left.
+		// From the beginning, without a gap: the number of the last one says what is left.
 		return tx.QueryRow(ctx, `
 			WITH first AS MATERIALIZED (
 				SELECT pos, at, tags FROM changes WHERE pos > (SELECT changes_pruned FROM checkpoint) ORDER BY pos LIMIT $2),

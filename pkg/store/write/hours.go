@@ -14,11 +14,11 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/keys"
 )
 
-// hoursKept is how far before the checkpoint's time tag_hours counts. The
-// day more than a history shows is room for an upstream clock that goes back.
+// hoursKept is how far before the checkpoint's time tag_hours has counts. It exceeds what a history
+// shows by a day, as room for an upstream clock that goes back.
 const hoursKept = store.HistoryHours + 24
 
-// hourCounts are changes of tag_hours: how many posts more by tag and hour.
+// hourCounts are changes of tag_hours: the change in posts by tag and hour.
 type hourCounts map[int64]map[int64]int64
 
 func (h hourCounts) add(tag, hour, by int64) {
@@ -37,14 +37,12 @@ func (h hourCounts) changed(tag int64) bool {
 	return false
 }
 
-// beginHours starts tag_hours for tags that have grown, from the rows that they
-// have in post_tags by now.
+// beginHours starts tag_hours for tags that have grown, from their rows in post_tags.
 func (t *Tx) beginHours(ctx context.Context, tags []int64) error {
 	if len(tags) == 0 {
 		return nil
 	}
-	// The rows of an account that is swept are not counted yet: wait. A tag that
-	// is as big as this changes again.
+	// Rows of a swept account are not counted yet: wait. A tag of this size will change again.
 	var sweeping bool
 	if err := t.tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM sweeps)`).Scan(&sweeping); err != nil || sweeping {
 		return err
@@ -65,8 +63,8 @@ func (t *Tx) beginHours(ctx context.Context, tags []int64) error {
 	return t.writeHours(ctx, hours)
 }
 
-// writeHours adds the counts to those of tags that are hourly. Every row that
-// one is taken from is there: it was made when its first post came.
+// writeHours adds the counts to those of tags with hourly counts. Every row from which one is
+// subtracted exists: it was created with its first post.
 func (t *Tx) writeHours(ctx context.Context, counts hourCounts) error {
 	type row struct{ hour, tag, by int64 }
 	var more, less []row
@@ -86,8 +84,8 @@ func (t *Tx) writeHours(ctx context.Context, counts hourCounts) error {
 	}{
 		{more, `INSERT INTO tag_hours (hour, tag_id, posts) SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[])
 			ON CONFLICT (hour, tag_id) DO UPDATE SET posts = tag_hours.posts + excluded.posts`},
-		// Not below zero, whatever an upstream clock that went back made of the hours
-		// at the window's edge: no reader sees those.
+		// Not below zero, whatever an upstream clock that went back did to the hours at the
+		// window's edge: no reader sees those.
 		{less, `UPDATE tag_hours h SET posts = greatest(h.posts + i.by, 0) FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS i(hour, tag_id, by)
 			 WHERE h.hour = i.hour AND h.tag_id = i.tag_id`},
 	} {

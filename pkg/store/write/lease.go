@@ -28,20 +28,20 @@ const (
 // seized marks the holder of a lease that was seized.
 const seized = "seized by "
 
-// Lead runs fn as the holder of the lease that take, Acquire or Seize, got, and gives that
+// Lead runs fn while holding the lease that take (Acquire or Seize) obtains, and gives the lease
 // back afterwards. The error is take's or fn's.
 func (w *Writer) Lead(ctx context.Context, take func(context.Context) (store.Checkpoint, error), fn func(from store.Checkpoint) error) error {
 	from, err := take(ctx)
 	if err != nil {
 		return err
 	}
-	// Where that fails, the lease ends by itself; after a switch there is nothing to give back.
+	// If that fails, the lease expires; after a switch there is nothing to give back.
 	defer func() { _ = w.Release(ctx) }()
 	return fn(from)
 }
 
-// Keep runs fn, which may take long, and renews the lease meanwhile. Where that is lost, fn's context
-// ends, and the error is ErrLeaseLost. A renewal that fails otherwise is tried again.
+// Keep runs fn, which may take long, and renews the lease during that time. If the lease is lost,
+// fn's context ends, and the error is ErrLeaseLost. Other failures of a renewal are retried.
 func (w *Writer) Keep(ctx context.Context, fn func(ctx context.Context) error) error {
 	ctx, end := context.WithCancelCause(ctx)
 	var renewing sync.WaitGroup
@@ -66,13 +66,12 @@ func (w *Writer) Keep(ctx context.Context, fn func(ctx context.Context) error) e
 	return err
 }
 
-// Acquire takes the lease if it is free or already this writer's, and returns
-// the checkpoint to go on from. The error is ErrLeaseHeld, ErrOutdated,
-// ErrNotMigrated, or the database's.
+// Acquire takes the lease if it is free or already this writer's, and returns the checkpoint to
+// continue from. The error is ErrLeaseHeld, ErrOutdated, ErrNotMigrated, or the database's.
 func (w *Writer) Acquire(ctx context.Context) (store.Checkpoint, error) {
-	// Whoever holds the lease may be inside a transaction: then this waits for
-	// its row, and sees what that transaction made of it.
-	// It waits without change_runs, which a switch that holds the row wants for itself.
+	// The holder of the lease may be inside a transaction: then this waits for its row, and sees
+	// the result of that transaction. It waits without change_runs, which a switch that holds the
+	// row needs.
 	err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
 		var epoch int64
 		if err := tx.QueryRow(ctx, `
@@ -106,14 +105,14 @@ func (w *Writer) Acquire(ctx context.Context) (store.Checkpoint, error) {
 	}
 	w.epoch, w.at, w.changes, w.unlisted = cp.epoch, cp.Seq, cp.changes, (*event.Key)(cp.unlisted)
 	w.sweeping, w.retagging, w.filling, w.announcing = true, true, true, true // the holder before may have left some
-	// The schema may be another one than before: a rebuild was switched in.
+	// The schema may be a different one than before: a rebuild was switched in.
 	w.tags.forgetAll()
 	w.langs.forgetAll()
 	return cp.Checkpoint, nil
 }
 
-// beginRun notes that numbers of changes are given from here on by another run. It reports whether
-// the index is still the one of the epoch: it may have been switched.
+// beginRun records that another run numbers changes from here on. It reports whether the index is
+// still the one of the epoch: it may have been switched.
 func beginRun(ctx context.Context, tx pgx.Tx, epoch int64) (bool, error) {
 	tag, err := tx.Exec(ctx, `
 		INSERT INTO change_runs (id, begun)
@@ -136,10 +135,10 @@ func (w *Writer) Renew(ctx context.Context) error {
 	return nil
 }
 
-// Seize takes the lease at once from a holder that waited for it: for an
-// operator's command beside a running indexer, which stands by from then on. A
-// transaction under way is waited for. The error is ErrLeaseHeld while another
-// command has seized it, ErrOutdated, ErrNotMigrated, or the database's.
+// Seize takes the lease immediately from a holder that waited for it: for an operator's command
+// beside a running indexer, which then stands by. It waits for an open transaction. The error is
+// ErrLeaseHeld while another command has seized the lease, ErrOutdated, ErrNotMigrated, or the
+// database's.
 func (w *Writer) Seize(ctx context.Context) (store.Checkpoint, error) {
 	if !strings.HasPrefix(w.holder, seized) {
 		w.holder = seized + w.holder
@@ -155,8 +154,8 @@ func (w *Writer) Seize(ctx context.Context) (store.Checkpoint, error) {
 	return w.Acquire(ctx)
 }
 
-// Release gives the lease back, so that another need not wait for its end. It does so also
-// where the context is over.
+// Release gives the lease back, so that the next holder need not wait for it to expire. It works
+// even if the context is canceled.
 func (w *Writer) Release(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
@@ -168,14 +167,14 @@ func (w *Writer) Release(ctx context.Context) error {
 	return nil
 }
 
-// Checkpoint returns how far the fold has come, whoever has the lease.
+// Checkpoint returns the progress of the fold, whoever holds the lease.
 func (w *Writer) Checkpoint(ctx context.Context) (store.Checkpoint, error) {
 	cp, err := readCheckpoint(ctx, w.pool, "")
 	return cp.Checkpoint, err
 }
 
-// holding runs fn in a transaction that holds the checkpoint's row under the
-// lease, with the upstream time that the index has come to.
+// holding runs fn in a transaction that holds the checkpoint's row under the lease, with the
+// index's current upstream time.
 func (w *Writer) holding(ctx context.Context, fn func(tx pgx.Tx, now time.Time) error) error {
 	return pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
 		var epoch int64
@@ -190,7 +189,7 @@ func (w *Writer) holding(ctx context.Context, fn func(tx pgx.Tx, now time.Time) 
 		if err := fn(tx, now); err != nil {
 			return err
 		}
-		// It may have taken longer than the lease, and nobody could renew it.
+		// fn may have taken longer than the lease, which could not be renewed.
 		_, err = tx.Exec(ctx, `UPDATE checkpoint SET lease_until = clock_timestamp() + $1`, LeaseTTL)
 		return err
 	})

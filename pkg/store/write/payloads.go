@@ -10,14 +10,14 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
-// The table payloads says where in the stream there is something to erase, so that a pass
-// need not read all of it: every message up to Erasure.Looked that has a payload is either the
-// present version of a post, which posts.seq names, or has a row, or is erased. A row is due
-// once its post was removed. One without a record key is of an author, and due once the author
-// has another profile or handle, or none.
+// The table payloads says where the stream has something to erase, so that a pass need not read all
+// of it. Every message up to Erasure.Looked with a payload is either the current version of a post,
+// which posts.seq names, or has a row, or is erased. A row is due once its post was removed. A row
+// without a record key belongs to an author, and is due once the author has another profile or
+// handle, or none.
 
-// notePayloads notes the messages whose version of a post a transaction replaces, and has
-// those become due whose post it removes.
+// notePayloads notes the messages with versions of posts that a transaction replaces, and marks
+// those of removed posts as due.
 func (t *Tx) notePayloads(ctx context.Context, changes []PostChange) error {
 	if !t.payloads {
 		return nil
@@ -48,7 +48,7 @@ func (t *Tx) notePayloads(ctx context.Context, changes []PostChange) error {
 	return nil
 }
 
-// noteAuthors has the messages of authors become due whom a transaction changes.
+// noteAuthors marks the messages of authors that a transaction changes as due.
 func (t *Tx) noteAuthors(ctx context.Context, accounts []*Account) error {
 	if !t.payloads {
 		return nil
@@ -69,17 +69,17 @@ func (t *Tx) noteAuthors(ctx context.Context, accounts []*Account) error {
 	return nil
 }
 
-// NotePayloads notes those of messages that say a version of a post that is there, but are not
-// where it came from, and those of authors that are known. NotePayloads comes before Gone: a post
-// that is removed in between is gone then, and one that is being removed is waited for.
+// NotePayloads notes messages with other versions of existing posts than the current one, and those
+// of known authors. Call it before Gone: a post that is removed in between is gone then, and one
+// that is being removed is waited for.
 func (w *Writer) NotePayloads(ctx context.Context, versions []Version, seqs []uint64) error {
 	dids, rkeys, numbers := make([]string, len(versions)), make([]string, len(versions)), make([]int64, len(versions))
 	for i, v := range versions {
 		dids[i], rkeys[i], numbers[i] = v.DID, v.Rkey, int64(seqs[i])
 	}
 	err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
-		// A transaction under way that removes a post does not see rows that come now, and
-		// is not seen by Gone before it ends.
+		// An open transaction that removes a post does not see rows that are inserted now, and Gone
+		// does not see it before it ends.
 		if _, err := tx.Exec(ctx, `SELECT FROM checkpoint FOR SHARE`); err != nil {
 			return err
 		}
@@ -97,7 +97,7 @@ func (w *Writer) NotePayloads(ctx context.Context, versions []Version, seqs []ui
 	return nil
 }
 
-// DuePayloads returns up to limit numbers of messages to erase, behind one and up to another.
+// DuePayloads returns up to limit numbers of messages to erase, after one number and up to another.
 func (w *Writer) DuePayloads(ctx context.Context, after, upTo uint64, limit int) ([]uint64, error) {
 	rows, err := w.pool.Query(ctx, `SELECT seq FROM payloads WHERE due AND seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3`, after, upTo, limit)
 	if err != nil {
@@ -110,8 +110,8 @@ func (w *Writer) DuePayloads(ctx context.Context, after, upTo uint64, limit int)
 	return seqs, nil
 }
 
-// ForgetPayloads takes out what was erased, and has what turned out to be there still
-// no longer be due.
+// ForgetPayloads removes the rows of erased messages, and makes messages whose posts still exist no
+// longer due.
 func (w *Writer) ForgetPayloads(ctx context.Context, erased, there []uint64) error {
 	_, err := w.pool.Exec(ctx, `DELETE FROM payloads WHERE seq = ANY($1::bigint[])`, erased)
 	if err == nil {
@@ -123,8 +123,8 @@ func (w *Writer) ForgetPayloads(ctx context.Context, erased, there []uint64) err
 	return nil
 }
 
-// KeepNoPayloads is for an index whose stream nothing is erased from. The first pass that
-// comes after all reads the whole stream.
+// KeepNoPayloads is for an index whose stream is not erased. If erasing is enabled later, the first
+// pass reads the whole stream.
 func (w *Writer) KeepNoPayloads(ctx context.Context) error {
 	w.payloads = false
 	err := w.holding(ctx, func(tx pgx.Tx, _ time.Time) error {

@@ -20,13 +20,12 @@ type posting struct {
 	key event.Key
 }
 
-// writePostings brings post_tags and post_langs, and the counts of what is in
-// them, from the posts' old state to the new one. The counts of tags, which
-// readers see, wait for the end of a sweep.
+// writePostings changes post_tags and post_langs, and their counts, from the posts' old state to
+// the new one. The counts of tags, which readers see, wait for the end of a sweep.
 func (t *Tx) writePostings(ctx context.Context, changes []PostChange) error {
 	now, later := parts(changes)
 	tags := func(p *Post) []string { return p.Tags }
-	// What leaves before what enters: it may be the same row.
+	// Deletions before insertions: they may be of the same row.
 	swept := map[int64]tally{}
 	for account, part := range later {
 		swept[account] = newTally()
@@ -51,7 +50,7 @@ func (t *Tx) writePostings(ctx context.Context, changes []PostChange) error {
 	return t.countLangs(ctx, gone, entered)
 }
 
-// tally changes post_tags and adds up what that does to the counts.
+// tally changes post_tags and adds up the resulting changes of counts.
 func (t *Tx) tally(ctx context.Context, into tally, changes []PostChange, tags func(*Post) []string) error {
 	gone, entered, err := t.diff(ctx, t.tagTerms, "post_tags", "tag_id", changes, tags)
 	into.add(gone, -1, t.firstHour)
@@ -108,7 +107,7 @@ func (t *Tx) diff(ctx context.Context, dict *terms, table, column string, change
 		})
 		return slices.Compact(out)
 	}
-	// A row may leave with one post and enter with another: it does both.
+	// A row may be deleted with one post and inserted with another: both happen.
 	gone, entered = sorted(before), sorted(after)
 	if len(gone) > 0 {
 		ids, keys := arrays(gone)
@@ -151,7 +150,7 @@ func (c tally) add(rows []posting, by, firstHour int64) {
 	}
 }
 
-// countTags keeps tags.posts and tag_hours, each row touched once.
+// countTags updates tags.posts and tag_hours, each row once.
 func (t *Tx) countTags(ctx context.Context, c tally) error {
 	hours := c.hours
 	ids, by := sortedCounts(c.posts, func(id, n int64) bool { return n != 0 || hours.changed(id) })
@@ -207,8 +206,8 @@ func (t *Tx) countLangs(ctx context.Context, gone, entered []posting) error {
 	return nil
 }
 
-// sortedCounts returns those of the counts that keep names, as two arrays in
-// the order of their ids.
+// sortedCounts returns those of the counts that keep selects, as two arrays in the order of their
+// ids.
 func sortedCounts(delta map[int64]int64, keep func(id, n int64) bool) (ids, by []int64) {
 	for id, n := range delta {
 		if keep(id, n) {

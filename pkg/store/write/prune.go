@@ -10,29 +10,26 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/keys"
 )
 
-// hoursPruned is how far before the checkpoint's time rows of tag_hours are
-// deleted: the day beyond what is counted is room for an upstream clock that
-// goes back, behind which a row would be begun anew with too low a count.
+// hoursPruned is how far before the checkpoint's time rows of tag_hours are deleted. It exceeds
+// what is counted by a day, as room for an upstream clock that goes back, after which a row would
+// otherwise be created again with too low a count.
 const hoursPruned = hoursKept + 24
 
-// MarkerSweep is how far a look through all removal markers has come. The zero
-// value is its beginning.
+// MarkerSweep is the progress of a pass over all removal markers. The zero value is its beginning.
 type MarkerSweep struct {
 	account int64
 	rkey    string
 }
 
-// PruneMarkers looks at the next limit removal markers and deletes those of
-// removals that are older than age by upstream time, counted back from the
-// checkpoint's time. It does so in one transaction, under the lease. done says
-// that there are no more.
+// PruneMarkers examines the next limit removal markers and deletes those of removals that are older
+// than age by upstream time, counted back from the checkpoint's time. It works in one transaction,
+// under the lease. done reports that there are no more.
 //
-// A checkpoint's time ahead of the database's clock counts as that clock: an
-// upstream host with a wrong one must not make everything old.
+// A checkpoint's time ahead of the database's clock counts as that clock: an upstream host with a
+// wrong clock must not make everything old.
 //
-// With erased set, a marker stays until a pass of erasing that began after the
-// removal is complete (see SetErasure): it is what shows that the post's payload
-// may go.
+// With erased set, a marker stays until a pass of erasing that began after the removal is complete
+// (see SetErasure): it proves that the post's payload may be erased.
 //
 // The error is ErrLeaseLost or the database's.
 func (w *Writer) PruneMarkers(ctx context.Context, age time.Duration, erased bool, from MarkerSweep, limit int) (next MarkerSweep, deleted int64, done bool, err error) {
@@ -56,9 +53,9 @@ func (w *Writer) PruneMarkers(ctx context.Context, age time.Duration, erased boo
 	return next, deleted, seen < limit, nil
 }
 
-// PruneHours deletes up to limit rows of tag_hours that no history shows and
-// no batch changes any more, in one transaction, under the lease. done says that
-// there are no more. The error is ErrLeaseLost or the database's.
+// PruneHours deletes up to limit rows of tag_hours that no history shows and no batch will change,
+// in one transaction, under the lease. done reports that there are no more. The error is
+// ErrLeaseLost or the database's.
 func (w *Writer) PruneHours(ctx context.Context, limit int) (deleted int64, done bool, err error) {
 	err = w.holding(ctx, func(tx pgx.Tx, now time.Time) error {
 		tag, err := tx.Exec(ctx, `
@@ -73,12 +70,12 @@ func (w *Writer) PruneHours(ctx context.Context, limit int) (deleted int64, done
 	return deleted, deleted < int64(limit), nil
 }
 
-// PruneTags looks at the next limit rows of tags behind an id and deletes those of tags
-// that no visible post has, in one transaction, under the lease: their names are what
-// somebody wrote. A tag that comes again gets a row anew. done says that there are no more.
-// The error is ErrLeaseLost or the database's.
+// PruneTags examines the next limit rows of tags after an id and deletes those without visible
+// posts, in one transaction, under the lease, because their names are user content. A tag that
+// returns gets a new row. done reports that there are no more. The error is ErrLeaseLost or the
+// database's.
 func (w *Writer) PruneTags(ctx context.Context, from int64, limit int) (next, deleted int64, done bool, err error) {
-	// What a sweep has yet to count is counted by the tag's id.
+	// Pending counts of a sweep refer to the tag's id.
 	return w.pruneTerms(ctx, w.tags, "post_tags", "tag_id", `
 		AND NOT EXISTS (SELECT FROM sweeps w JOIN sweep_counts c USING (account_id) WHERE c.tag_id = t.id)`, from, limit)
 }

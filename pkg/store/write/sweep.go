@@ -13,7 +13,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/keys"
 )
 
-// beginSweeps begins the accounts' sweeps. A pass that is under way goes on.
+// beginSweeps begins the accounts' sweeps. A pass that is already running continues.
 func (t *Tx) beginSweeps(ctx context.Context, accounts []*Account) error {
 	for _, a := range accounts {
 		seen := uint64(0)
@@ -32,8 +32,7 @@ func (t *Tx) beginSweeps(ctx context.Context, accounts []*Account) error {
 	return nil
 }
 
-// countVisibleLater adds to what the account's sweep will add to the total of
-// visible posts.
+// countVisibleLater adds to the change of visible posts that the account's sweep will apply.
 func (t *Tx) countVisibleLater(ctx context.Context, account, by int64) error {
 	if by == 0 {
 		return nil
@@ -44,10 +43,10 @@ func (t *Tx) countVisibleLater(ctx context.Context, account, by int64) error {
 	return nil
 }
 
-// noHour stands in sweep_counts for the hours that tag_hours does not count.
+// noHour stands in sweep_counts for hours that tag_hours does not have.
 const noHour = -1
 
-// countTagsLater adds to what sweeps will add to the counts of tags, by account.
+// countTagsLater adds to the changes of tag counts that sweeps will apply, by account.
 func (t *Tx) countTagsLater(ctx context.Context, swept map[int64]tally) error {
 	for account, c := range swept {
 		var tags, hours, by []int64
@@ -77,10 +76,9 @@ func (t *Tx) countTagsLater(ctx context.Context, swept map[int64]tally) error {
 	return nil
 }
 
-// NextSweep returns the account that is swept next behind another one, all of them in
-// turn, and up to limit of its posts from where its pass has come to, newest first. first
-// says that the pass is at its beginning, last that there are no more behind them. The
-// account is nil where none is swept.
+// NextSweep returns the next account to sweep after another one, in turn, and up to limit of its
+// posts from where its pass is, newest first. first reports that the pass is at its beginning, last
+// that there are no more posts after them. The account is nil if there is no sweep.
 func (t *Tx) NextSweep(ctx context.Context, after int64, limit int) (a *Account, posts []*Post, first, last bool, err error) {
 	var did string
 	var at *event.Key
@@ -102,8 +100,8 @@ func (t *Tx) NextSweep(ctx context.Context, after int64, limit int) (a *Account,
 	if at != nil {
 		from = keys.Step(*at, -1)
 	}
-	// Ordered by both columns, which only the index of the account's posts gives: not in
-	// the table's own order, past the posts of others.
+	// Ordered by both columns, which only the index of the account's posts provides; the table's
+	// own order would read past the posts of others.
 	rows, _ := t.tx.Query(ctx, `
 		SELECT `+loadedColumns+` FROM posts p WHERE p.account_id >= $1 AND (p.account_id, p.key) <= ($1, $2)
 		 ORDER BY p.account_id DESC, p.key DESC LIMIT $3`, a.ID, from, limit)
@@ -115,7 +113,7 @@ func (t *Tx) NextSweep(ctx context.Context, after int64, limit int) (a *Account,
 	return a, posts, at == nil, len(posts) < limit, err
 }
 
-// PassSweep records that the pass under way through the account's posts has come to a key.
+// PassSweep records that the current pass over the account's posts has reached a key.
 func (t *Tx) PassSweep(ctx context.Context, a *Account, key event.Key) error {
 	if _, err := t.tx.Exec(ctx, `UPDATE sweeps SET at = $2, listing = $3 WHERE account_id = $1`, a.ID, key, a.Lists()); err != nil {
 		return fmt.Errorf("sweep %s up to %s: %w", a.DID, key, err)
@@ -123,8 +121,8 @@ func (t *Tx) PassSweep(ctx context.Context, a *Account, key event.Key) error {
 	return nil
 }
 
-// EraseRemoved deletes up to limit of the account's removal markers that its
-// ErasedRev stands for, and returns how many.
+// EraseRemoved deletes up to limit of the account's removal markers that its ErasedRev covers, and
+// returns how many.
 func (t *Tx) EraseRemoved(ctx context.Context, a *Account, limit int) (int, error) {
 	tag, err := t.tx.Exec(ctx, `
 		DELETE FROM removed_posts WHERE account_id = $1 AND rkey IN (
@@ -135,9 +133,9 @@ func (t *Tx) EraseRemoved(ctx context.Context, a *Account, limit int) (int, erro
 	return int(tag.RowsAffected()), nil
 }
 
-// EndSweep ends the account's sweep: what it changed is seen from now on, and
-// counted. Where more than limit counts change, it counts as many and is not done:
-// call it again. Nor is it where something changed behind the pass: then another begins.
+// EndSweep ends the account's sweep: its changes become visible, and are counted. If more than
+// limit counts change, it changes that many and is not done: call it again. It is not done either
+// if something changed after the pass: then another pass begins.
 func (t *Tx) EndSweep(ctx context.Context, a *Account, limit int) (done bool, err error) {
 	if a.Sweep.Again || a.Lists() != (a.State == store.Active) {
 		if _, err := t.tx.Exec(ctx, `UPDATE sweeps SET at = NULL, again = false WHERE account_id = $1`, a.ID); err != nil {

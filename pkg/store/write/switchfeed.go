@@ -16,10 +16,10 @@ import (
 // maxSwitchedChanges bounds the changes that a switch writes while the live indexer waits.
 const maxSwitchedChanges = 100_000
 
-// switchFeed gives the rebuilt index the live one's change feed, and puts what only that one
-// lacks behind it: what the rebuilt index folded in beyond it, and posts of accounts that the
-// live one is sweeping or announcing, as the rebuilt one has done with them. Where that cannot be,
-// it says why: then followers of the former index have to list everything again.
+// switchFeed moves the live index's change feed to the rebuilt one, and appends what only the
+// rebuilt index has: what it folded beyond the live one, and posts of accounts that the live one is
+// still sweeping or announcing. If that is impossible, it returns the reason: followers of the
+// former index must then list everything again.
 func switchFeed(ctx context.Context, tx pgx.Tx) (loss FeedLoss, err error) {
 	err = pgx.BeginFunc(ctx, tx, func(sub pgx.Tx) error {
 		if loss, err = moveFeed(ctx, sub); err == nil && loss != "" {
@@ -50,17 +50,17 @@ const (
 )
 
 const (
-	// feedLockTimeout bounds how long a switch waits at a time for those who read the feed: those who
-	// come later wait behind it, and must not give up. It is more than Postgres's deadlock_timeout,
-	// after which a vacuum gives way.
+	// feedLockTimeout bounds each wait of a switch for readers of the feed: later readers queue
+	// behind it, and must not time out. It is more than Postgres's deadlock_timeout, after which a
+	// vacuum yields.
 	feedLockTimeout = 2 * time.Second
-	// A reader that is slow is over when the lock is tried again.
+	// A slow reader is finished when the lock is tried again.
 	feedLockTries = 6
 	feedLockPause = 200 * time.Millisecond
 )
 
-// lockFeed keeps all others from the feed, for which none waits with part of it: readers take the
-// tables in this order too, and writers the checkpoint first.
+// lockFeed locks the feed against everyone else. No one waits for it while holding part of the
+// feed: readers lock the tables in this order too, and writers lock the checkpoint first.
 func lockFeed(ctx context.Context, sub pgx.Tx) error {
 	for try := 1; ; try++ {
 		err := pgx.BeginFunc(ctx, sub, func(tx pgx.Tx) error { // what it has locked is free again after a failure
@@ -78,14 +78,14 @@ func lockFeed(ctx context.Context, sub pgx.Tx) error {
 	}
 }
 
-// taken reports whether a lock was not to be had.
+// taken reports whether a lock was not available.
 func taken(err error) bool { return pg.IsCode(err, "55P03", "40P01") }
 
 func moveFeed(ctx context.Context, sub pgx.Tx) (loss FeedLoss, err error) {
 	if _, err := sub.Exec(ctx, "SET LOCAL lock_timeout = "+pg.Millis(feedLockTimeout)); err != nil {
 		return "", err
 	}
-	// A rewrite of tags that is not done is not done again: what it has left came in nobody's feed.
+	// An unfinished rewrite of tags is not repeated: its remaining changes are in no feed.
 	var last, more, swept int64
 	var retagging bool
 	if err := sub.QueryRow(ctx, over(`
@@ -128,7 +128,7 @@ func moveFeed(ctx context.Context, sub pgx.Tx) (loss FeedLoss, err error) {
 		 SELECT b.id FROM (SELECT account_id FROM LIVE.sweeps UNION SELECT account_id FROM LIVE.announcements) AS s
 		   JOIN LIVE.accounts a ON a.id = s.account_id JOIN REBUILT.accounts b ON b.did = a.did
 		 ON CONFLICT (account_id) DO UPDATE SET below = NULL`,
-		// More than one change has several tags: the number of the last one is in the table.
+		// Changes can have several tags: the number of the last one is in the table.
 		fmt.Sprintf(`UPDATE REBUILT.checkpoint SET changes_pruned = l.changes_pruned,
 		        changes = CASE WHEN %d > 0 THEN (SELECT max(pos) FROM LIVE.changes) ELSE %d END
 		   FROM LIVE.checkpoint l`, tag.RowsAffected(), last+more),
@@ -145,7 +145,7 @@ func moveFeed(ctx context.Context, sub pgx.Tx) (loss FeedLoss, err error) {
 	return "", err
 }
 
-// over names the two schemas of a switch in a statement.
+// over inserts the names of the two schemas of a switch into a statement.
 func over(sql string) string {
 	return strings.NewReplacer("LIVE.", store.Live+".", "REBUILT.", store.Rebuilding+".", "SCHEMA REBUILT", "SCHEMA "+store.Rebuilding).Replace(sql)
 }

@@ -12,9 +12,8 @@ import (
 // maxTerms bounds a cache of ids: about 10 MB of short names.
 const maxTerms = 100_000
 
-// terms remembers the ids of what posts are listed by: the rows of tags, or of
-// langs. Ids that the transaction under way learned are kept apart until it is
-// committed.
+// terms caches the ids of terms under which posts are listed: the rows of tags, or of langs. New
+// ids of the current transaction are kept separately until it is committed.
 type terms struct {
 	table        string
 	known, fresh map[string]int64
@@ -33,7 +32,7 @@ func (c *terms) get(name string) (int64, bool) {
 }
 
 func (c *terms) keepNew() {
-	// Names repeat by a heavy-tailed law: starting over now and then costs one
+	// Names repeat with a heavy-tailed distribution: clearing the cache now and then costs one
 	// look-up of the common ones, and needs no bookkeeping per use.
 	if len(c.known)+len(c.fresh) > maxTerms {
 		clear(c.known)
@@ -49,7 +48,7 @@ func (c *terms) forgetAll() {
 	clear(c.known)
 }
 
-// forget takes names out whose rows were deleted.
+// forget removes names whose rows were deleted.
 func (c *terms) forget(names []string) {
 	for _, n := range names {
 		delete(c.known, n)

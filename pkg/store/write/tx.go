@@ -13,13 +13,12 @@ import (
 
 // Account is a row of accounts.
 type Account struct {
-	// ID is 0 until the account was written.
+	// ID is 0 until the account is written.
 	ID  int64
 	DID string
-	// State is what readers go by: Told, which the network told, or Hidden where the author has
-	// opted out.
+	// State is the state for readers: Told, the network's, or Hidden if the author has opted out.
 	State, Told store.State
-	// Status is where its last status stands.
+	// Status is the place of its last status.
 	Status    event.StatusOrder
 	Author    Author
 	loaded    Author // as Accounts found it
@@ -30,7 +29,7 @@ type Account struct {
 	Sweep *Sweep
 }
 
-// Author is what an account's profile said as of ProfileRev, and its handle as of HandleTime.
+// Author has an account's profile as of ProfileRev, and its handle as of HandleTime.
 type Author struct {
 	DisplayName, Avatar string
 	OptedOut            bool
@@ -39,7 +38,7 @@ type Author struct {
 	HandleTime          time.Time
 }
 
-// Newer returns of each part of two authors the newer one.
+// Newer merges two authors, taking the newer value of each part.
 func (a Author) Newer(b Author) Author {
 	if b.ProfileRev > a.ProfileRev {
 		a.DisplayName, a.Avatar, a.OptedOut, a.ProfileRev = b.DisplayName, b.Avatar, b.OptedOut, b.ProfileRev
@@ -50,28 +49,28 @@ func (a Author) Newer(b Author) Author {
 	return a
 }
 
-// Sweep says that an account's posts are many and are changed in pieces, each in
-// a transaction of its own, until they are what the account's row says: listed
-// or not, and gone where their revision is below GoneBelow.
+// Sweep is a change of an account with so many posts that they are changed in pieces, each in a
+// separate transaction, until they match the account's row: listed or not, and deleted if their
+// revision is below GoneBelow.
 //
-// A pass goes through all posts. What it does to their listing is settled when it
-// begins: an account that changes its state meanwhile gets another pass behind it,
-// so that one that changes all the time ends its passes nevertheless.
+// A pass covers all posts. Whether it lists or unlists them is fixed when it begins. If the account
+// changes its state during a pass, another pass follows, so that even an account that changes all
+// the time finishes its passes.
 type Sweep struct {
 	GoneBelow string
-	// Hidden says that readers see none of the account's posts meanwhile. Of a sweep that begins
-	// to do so, Seen says that they did before; versions of up to message SeenThrough they saw.
+	// Hidden reports that readers see none of the account's posts during the sweep. In a sweep that
+	// begins to hide, Seen reports that they did before; they saw versions of up to message
+	// SeenThrough.
 	Hidden, Seen bool
 	SeenThrough  uint64
-	// Begun says that the pass has begun, and Listing that it lists posts.
+	// Begun reports that the pass has begun, and Listing that it lists posts.
 	Begun, Listing bool
-	// Again says that posts are to go that the pass may have passed.
+	// Again reports that posts must be deleted which the pass may have passed.
 	Again bool
 }
 
-// With returns a sweep that also takes away posts below goneBelow, if that is not "", and
-// keeps all out of sight where hidden is set. What was begun before, nil for nothing, is
-// still to be done.
+// With returns a sweep that also removes posts below goneBelow, if that is not "", and hides all
+// posts if hidden is set. Unfinished changes of s, which may be nil, remain.
 func (s *Sweep) With(goneBelow string, hidden bool) *Sweep {
 	var w Sweep
 	if s != nil {
@@ -81,8 +80,8 @@ func (s *Sweep) With(goneBelow string, hidden bool) *Sweep {
 	return &w
 }
 
-// Lists reports whether the account's posts are to have rows in post_tags now: as its
-// state says or, while a pass is under way, as that has it.
+// Lists reports whether the account's posts must have rows in post_tags now: according to its state
+// or, during a pass, to that pass.
 func (a *Account) Lists() bool {
 	if a.Sweep != nil && a.Sweep.Begun {
 		return a.Sweep.Listing
@@ -101,22 +100,22 @@ type Post struct {
 	Account *Account
 	Rkey    string
 	Rev     string
-	// RemovedRev is the revision of the removal marker that the post replaced when
-	// it came again, "" where there was none.
+	// RemovedRev is the revision of the removal marker that a recreated post replaced, "" if there
+	// was none.
 	RemovedRev string
 	CID        string
 	Tags       []string
 	Langs      []string
 	IndexedAt  time.Time
 	Seq        uint64
-	// Record is not loaded: it is only ever replaced.
+	// Record is not loaded, since it is only ever replaced.
 	Record []byte
-	// Listed says, of a post that was loaded, that it has rows in post_tags:
-	// as its account's state says or, while that is swept, said before.
+	// Listed reports that a loaded post has rows in post_tags: according to its account's state or,
+	// during a sweep, to the previous state.
 	Listed bool
 }
 
-// PostID names a post whatever its place.
+// PostID identifies a post independently of its key.
 type PostID struct {
 	DID, Rkey string
 }
@@ -137,11 +136,11 @@ type Tx struct {
 	tagTerms, langTerms *terms
 	// firstHour is the first hour that tag_hours counts.
 	firstHour int64
-	// swept says that a sweep begins in the transaction, payloads that what is to be
-	// erased is noted, unlisted that List makes the lists and counts.
+	// swept reports that a sweep begins in the transaction, payloads that messages to erase are
+	// noted, unlisted that List makes the lists and counts.
 	swept, payloads, unlisted bool
-	// from is the checkpoint's Seq before. live says that this is the live index; of one that
-	// is being rebuilt beside it, leader is the live one's Seq.
+	// from is the checkpoint's previous Seq. live reports that this is the live index; for an index
+	// that is being rebuilt beside it, leader is the live one's Seq.
 	from          uint64
 	epoch         int64
 	live          bool
@@ -149,12 +148,12 @@ type Tx struct {
 	ignoreConsent bool
 	// denies says that accounts are denied.
 	denies bool
-	// followed is to be written into the change feed, and written how many were. announcing
-	// says that posts of a whole account are to follow.
+	// followed are posts to write to the change feed, and written is how many were written.
+	// announcing reports that posts of a whole account follow later.
 	followed   []followed
 	written    int64
 	announcing bool
-	// What the transaction adds to the totals.
+	// Changes of the totals.
 	posts, visible, tags, deadLetters int64
 }
 
@@ -193,16 +192,16 @@ func (t *Tx) Accounts(ctx context.Context, dids []string) (map[string]*Account, 
 	return out, nil
 }
 
-// Load calls post with the rows, without their records, of the named posts and of every post of
-// the accounts in whole, and removed with the markers in their place; both may come twice.
-// accounts must hold the row of every account involved; ids of others are skipped.
+// Load calls post with the rows, without their records, of the named posts and of every post of the
+// accounts in whole, and removed with the markers of removed ones; both may be called twice for
+// one. accounts must hold the row of every account involved; ids of others are skipped.
 func (t *Tx) Load(ctx context.Context, accounts map[string]*Account, ids []PostID, whole []*Account, post func(*Post), removed func(*Removed)) error {
 	byID, accountIDs, rkeys := splitIDs(accounts, ids)
 	wholeIDs := make([]int64, len(whole))
 	for i, a := range whole {
 		byID[a.ID], wholeIDs[i] = a, a.ID
 	}
-	// In one trip: the server looks for the next while this side takes the last.
+	// In one trip: the server prepares the next result while this side reads the last.
 	b := &pgx.Batch{}
 	posts := func(rows pgx.Rows) error { return scanPosts(rows, byID, post) }
 	markers := func(rows pgx.Rows) error { return scanRemoved(rows, byID, removed) }
@@ -224,8 +223,8 @@ func (t *Tx) Load(ctx context.Context, accounts map[string]*Account, ids []PostI
 	return nil
 }
 
-// loadedColumns are those of a post that is loaded to be changed. Whether it is
-// listed is looked up for accounts that are swept; of the others it is known.
+// loadedColumns are the columns of a post that is loaded to be changed. Whether it is listed is
+// looked up only for swept accounts; for others it is known.
 const loadedColumns = `p.account_id, p.rkey, p.key, p.rev, p.removed_rev, p.cid, p.tags, p.langs, p.indexed_at, p.seq,
 	CASE WHEN EXISTS (SELECT FROM sweeps w WHERE w.account_id = p.account_id) THEN
 		EXISTS (SELECT FROM tags t JOIN post_tags pt ON pt.tag_id = t.id AND pt.key = p.key WHERE t.name = p.tags[1]) END`
@@ -265,7 +264,7 @@ func scanRemoved(rows pgx.Rows, accounts map[int64]*Account, fn func(*Removed)) 
 	return rows.Err()
 }
 
-// splitIDs gives the ids of known accounts as the two arrays of a query.
+// splitIDs returns the ids of known accounts as the two arrays of a query.
 func splitIDs(accounts map[string]*Account, ids []PostID) (byID map[int64]*Account, accountIDs []int64, rkeys []string) {
 	byID = make(map[int64]*Account, len(accounts))
 	accountIDs, rkeys = []int64{}, []string{} // not nil: that would be NULL

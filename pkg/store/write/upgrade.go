@@ -13,13 +13,13 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/keys"
 )
 
-// upgradePosts is how many posts one step of an upgrade looks at: some tens of milliseconds.
+// upgradePosts is how many posts one step of an upgrade processes: some tens of milliseconds.
 const upgradePosts = 1000
 
-// upgrade takes a step of bringing what an older program wrote into its present form, in one
-// transaction under the lease: step looks at some posts from a key on, the newest first, and returns
-// how many and the last one. column is the checkpoint's that says how far this has come. Posts that
-// arrive are in the present form already.
+// upgrade does one step of converting what an older program wrote to the current form, in one
+// transaction under the lease: step processes some posts from a key on, newest first, and returns
+// how many and the last one. column is the checkpoint's column with the progress. New posts have
+// the current form already.
 func (w *Writer) upgrade(ctx context.Context, column string, step func(*Tx, context.Context, [16]byte) (int, event.Key, error)) (begun, done bool, err error) {
 	err = w.Apply(ctx, func(tx *Tx, cp store.Checkpoint) (store.Checkpoint, error) {
 		var below *[16]byte
@@ -46,11 +46,11 @@ func (w *Writer) upgrade(ctx context.Context, column string, step func(*Tx, cont
 // Retagging reports whether there may be posts whose tags an older program wrote.
 func (w *Writer) Retagging() bool { return w.retagging }
 
-// Retag brings the tags of some posts into their present form. A post that has no tags then leaves
-// the index, as one does that loses them in an edit. Every row agrees with those beside it at any
-// time, so readers and live events need not wait for the end.
+// Retag converts the tags of some posts to their current form. A post that loses all tags leaves
+// the index, like one that loses them in an edit. All rows are consistent at any time, so readers
+// and live events need not wait for the end.
 //
-// begun says that it is the first step, done that there is nothing left: both where there
+// begun reports that it is the first step, done that there is nothing left; both are true if there
 // was nothing to do. The error is ErrLeaseLost or the database's.
 func (w *Writer) Retag(ctx context.Context) (begun, done bool, err error) {
 	begun, done, err = w.upgrade(ctx, "retag_below", (*Tx).retag)
@@ -80,7 +80,7 @@ func (t *Tx) retag(ctx context.Context, below [16]byte) (n int, last event.Key, 
 // Filling reports whether there may be posts whose traits an older program did not write.
 func (w *Writer) Filling() bool { return w.filling }
 
-// FillTraits works out the traits of some posts. begun, done and the error are as of Retag.
+// FillTraits computes the traits of some posts. begun, done and the error are those of Retag.
 func (w *Writer) FillTraits(ctx context.Context) (begun, done bool, err error) {
 	begun, done, err = w.upgrade(ctx, "traits_below", (*Tx).fillTraits)
 	w.filling = err != nil || !done
@@ -111,7 +111,7 @@ func (t *Tx) fillTraits(ctx context.Context, below [16]byte) (n int, last event.
 	return n, last, nil
 }
 
-// rewriteTags brings the tags of the posts into their present form.
+// rewriteTags converts the tags of the posts to their current form.
 func (t *Tx) rewriteTags(ctx context.Context, ids []PostID) error {
 	if len(ids) == 0 {
 		return nil
@@ -124,7 +124,7 @@ func (t *Tx) rewriteTags(ctx context.Context, ids []PostID) error {
 	if err != nil {
 		return err
 	}
-	// What a marker is pruned by: a post's own time may be an imported one.
+	// Markers are pruned by this time, since a post's own time may be imported.
 	var now time.Time
 	if err := t.tx.QueryRow(ctx, `SELECT source_time FROM checkpoint`).Scan(&now); err != nil {
 		return fmt.Errorf("read how far the index is: %w", err)

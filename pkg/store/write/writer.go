@@ -14,35 +14,35 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
-// A writer that stopped in mid-transaction holds the checkpoint's lock:
-// the server ends it so that another can take over.
+// A writer that hangs in mid-transaction holds the checkpoint's lock: the server ends it so that
+// another can take over.
 const writerIdleTimeout = 15 * time.Second
 
-// Writer changes the index. It must be used from one goroutine, but for Renew while
-// the lease lasts.
+// Writer changes the index. It must be used from one goroutine, except for Renew while the lease
+// lasts.
 type Writer struct {
 	pool        *pg.Pool
 	tags, langs *terms
-	// sweeping says that accounts may be being swept, and swept which had the last step.
+	// sweeping reports that accounts may be being swept; swept is the one that had the last step.
 	sweeping bool
 	swept    int64
-	// retagging says that posts may have tags in an older form.
+	// retagging reports that posts may have tags in an older form.
 	retagging bool
-	// filling says that posts may lack their traits.
+	// filling reports that posts may lack their traits.
 	filling bool
-	// announcing says that posts may have come in sight that the change feed lacks.
+	// announcing reports that posts may have appeared that the change feed lacks.
 	announcing bool
-	// payloads says that what is to be erased from the stream is noted.
+	// payloads reports that messages to erase are noted.
 	payloads bool
 	// unlisted is the checkpoint's unlisted_from; see List.
 	unlisted  *event.Key
 	listPosts int
 	listTerms int64
 	schema    string
-	// epoch is that of the lease, 0 where none was acquired.
+	// epoch is the epoch of the lease, 0 if none was acquired.
 	epoch  int64
 	holder string
-	// at and changes are the checkpoint's as far as this writer knows.
+	// at and changes are the checkpoint's, as far as this writer knows.
 	at      uint64
 	changes int64
 }
@@ -53,8 +53,8 @@ type Writer struct {
 func Open(ctx context.Context, o store.Options, holder string) (*Writer, error) {
 	t, err := o.Target(pg.Writing,
 		pg.Set("idle_in_transaction_session_timeout", pg.Millis(writerIdleTimeout)),
-		// The arrays differ in size from batch to batch, and a plan made while the
-		// tables were small must not live on.
+		// The arrays differ in size from batch to batch, and a plan made while the tables were
+		// small must not persist.
 		pg.Set("plan_cache_mode", "force_custom_plan"))
 	if err != nil {
 		return nil, err
@@ -65,17 +65,16 @@ func Open(ctx context.Context, o store.Options, holder string) (*Writer, error) 
 	}
 	return &Writer{pool: pool, tags: newTerms("tags"), langs: newTerms("langs"), holder: holder, schema: cmp.Or(o.Schema, store.Live),
 		listPosts: listPosts, listTerms: listTerms,
-		// After a switch the first pass looks at all.
+		// After a switch the first pass reads everything.
 		payloads: o.Schema != store.Rebuilding}, nil
 }
 
 // Close closes the writer's connections.
 func (w *Writer) Close() { w.pool.Close() }
 
-// Apply runs fold in one transaction that holds the checkpoint's row, and then
-// moves the checkpoint to what fold returned. Either all of it happens or
-// nothing. fold may be called for messages that were applied already (the
-// commit before took effect although it seemed to fail): it must skip
+// Apply runs fold in one transaction that holds the checkpoint's row, and then moves the checkpoint
+// to what fold returned. Either all of it happens or nothing. fold may be called for messages that
+// were applied already (the previous commit took effect although it seemed to fail): it must skip
 // everything up to the checkpoint it is given.
 //
 // The error is ErrLeaseLost, fold's, or the database's; see Rejected.
@@ -88,9 +87,8 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from store.Checkpo
 		if err != nil {
 			return err
 		}
-		// A database that forgot commits (a crash after asynchronous ones, a
-		// standby that was behind) may have the epoch still: what the batch
-		// builds on is gone.
+		// A database that lost commits (a crash after asynchronous ones, a lagging standby) may
+		// still have the epoch, but not the rows that the batch builds on.
 		if from.epoch != w.epoch || from.Seq < w.at || from.changes < w.changes {
 			return ErrLeaseLost
 		}
@@ -133,7 +131,7 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from store.Checkpo
 	if err != nil {
 		// It may have taken effect.
 		w.sweeping, w.announcing = true, true
-		// Ids that the transaction made up are gone with it.
+		// Ids that the transaction created are gone with it.
 		w.tags.forgetNew()
 		w.langs.forgetNew()
 		return err
@@ -146,15 +144,15 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from store.Checkpo
 	return nil
 }
 
-// Sweeping reports whether there may be accounts to sweep, or posts to retag, to fill
-// in, or to announce.
+// Sweeping reports whether there may be accounts to sweep, or posts to retag, to fill in, or to
+// announce.
 func (w *Writer) Sweeping() bool { return w.sweeping || w.retagging || w.filling || w.announcing }
 
 // DoneSweeping records that there are none.
 func (w *Writer) DoneSweeping() { w.sweeping = false }
 
-// SweptLast is the account that had the last step, and SweepNext records that one has it
-// now, whatever comes of it: so a step that fails holds up its own account only.
+// SweptLast is the account that had the last step, and SweepNext records that an account has it
+// now, whatever the outcome: so a failing step delays only its own account.
 func (w *Writer) SweptLast() int64           { return w.swept }
 func (w *Writer) SweepNext(account *Account) { w.swept = account.ID }
 
@@ -165,9 +163,8 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// Heartbeat records what the indexer sees around it, for the API's status, and
-// returns the database's size. size has that looked up anew, for which the
-// server looks at every file.
+// Heartbeat records the state of the stream for the API's status, and returns the database's size.
+// size refreshes that size, for which the server examines every file.
 func (w *Writer) Heartbeat(ctx context.Context, streamFirst, streamLast, streamBytes uint64, size bool) (databaseBytes int64, err error) {
 	err = w.pool.QueryRow(ctx, `
 		UPDATE heartbeat SET at = clock_timestamp(), stream_first = $1, stream_last = $2, stream_bytes = $3,

@@ -12,18 +12,18 @@ import (
 	"github.com/tagstream/tagstream/services/api"
 )
 
-// Feeds is what an operator does with the Bluesky feeds.
+// Feeds has the commands for Bluesky feeds.
 type Feeds struct {
 	Check  CheckFeeds `cmd:"" help:"fetch from PUBLIC_URL what AppViews fetch, and report what they would reject"`
 	Record FeedRecord `cmd:"" help:"print the record that publishes a feed"`
 }
 
-// CheckFeeds asks the public URL.
+// CheckFeeds checks what the public URL serves.
 type CheckFeeds struct {
 	service.Feeds `embed:""`
 }
 
-// Run asks. The error says that an AppView would find something wrong.
+// Run checks. It returns an error if AppViews would reject something.
 func (c *CheckFeeds) Run(ctx context.Context, p *service.Process) error {
 	feeds, err := load(c.Feeds)
 	if err != nil {

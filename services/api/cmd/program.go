@@ -13,7 +13,7 @@ import (
 	"github.com/tagstream/tagstream/services/api"
 )
 
-// Program is the program api.
+// Program returns the api program.
 func Program() service.Program {
 	return service.Program{
 		Name:  service.API,
@@ -26,7 +26,7 @@ func Program() service.Program {
 	}
 }
 
-// Verbs are what an operator asks of the api.
+// Verbs are the commands of the api.
 type Verbs struct {
 	Keys  Keys  `cmd:"" help:"create a file of keys that sign page tokens"`
 	Feeds Feeds `cmd:"" help:"check and publish the Bluesky feeds of FEEDS_FILE"`
@@ -69,12 +69,12 @@ func (r *Run) Run(ctx context.Context, p *service.Process) error {
 	})
 }
 
-// Keys makes a file of keys.
+// Keys creates a keys file.
 type Keys struct {
 	Out string `placeholder:"FILE" help:"FILE to create; an existing one is not touched"`
 }
 
-// Run makes it.
+// Run creates it.
 func (k *Keys) Run(p *service.Process) error {
 	bad := func(err error) error { return &service.ConfigError{Variable: "--out", Err: err} }
 	if k.Out == "" {

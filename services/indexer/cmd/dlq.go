@@ -23,7 +23,7 @@ import (
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
 )
 
-// DeadLetters are the verbs on messages that could not be applied.
+// DeadLetters are the commands for messages that could not be applied.
 type DeadLetters struct {
 	List    List    `cmd:"" default:"withargs" help:"list dead letters, newest first"`
 	Show    Show    `cmd:"" help:"show a dead letter unchanged"`
@@ -44,12 +44,12 @@ func (s *Seq) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// reasonFlag leaves out dead letters.
+// reasonFlag selects dead letters by reason.
 type reasonFlag struct {
 	Reason string `placeholder:"REASON" help:"with this REASON: unknown_version, invalid or rejected"`
 }
 
-// check refuses a misspelt reason, which would look as if there were no dead letters.
+// check rejects a misspelt reason, which would look as if there were no dead letters.
 func (f reasonFlag) check() error {
 	if f.Reason != "" && !slices.Contains(apply.Reasons, apply.Reason(f.Reason)) {
 		return usage("--reason", "%q is not unknown_version, invalid or rejected", f.Reason)
@@ -121,8 +121,8 @@ func lineOf(d stream.DeadLetter) letterLine {
 	return letterLine{Seq: d.Seq, At: d.At, Reason: d.Reason, Error: d.Error, Bytes: len(d.Payload)}
 }
 
-// Show prints one dead letter with its payload, indented where that is JSON; as
-// one line of JSON where the output is no terminal.
+// Show prints one dead letter with its payload, indented if it is JSON; as one line of JSON if the
+// output is not a terminal.
 type Show struct {
 	Seq  Seq          `arg:"" help:"its number, from dlq list"`
 	NATS service.NATS `embed:""`

@@ -1,5 +1,5 @@
-// Package cmd is the command line of the indexer: what its program and the
-// all-in-one one can do.
+// Package cmd is the command line of the indexer, used by its own program and by the all-in-one
+// program.
 package cmd
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/tagstream/tagstream/services/indexer"
 )
 
-// Program is the program indexer.
+// Program returns the indexer program.
 func Program() service.Program {
 	return service.Program{
 		Name:  service.Indexer,
@@ -32,7 +32,7 @@ func Program() service.Program {
 	}
 }
 
-// Verbs are what an operator asks of the indexer.
+// Verbs are the commands of the indexer.
 type Verbs struct {
 	Migrate Migrate     `cmd:"" help:"create the schema or bring it up to date (owner's role)"`
 	Rebuild Rebuild     `cmd:"" help:"rebuild the index from the stream beside the live one, then switch (owner's role)"`
@@ -101,14 +101,14 @@ func (m *Migrate) Run(ctx context.Context, p *service.Process) error {
 	return store.Migrate(ctx, options, m.Logger(p.Stderr))
 }
 
-// servers are what verbs that work on both the stream and the index need.
+// servers connects the verbs that need both the stream and the index.
 type servers struct {
 	Database service.Database `embed:""`
 	NATS     service.NATS     `embed:""`
 	service.Log
 }
 
-// open finds the index, in a role, and connects to NATS.
+// open opens the index with a role, and connects to NATS.
 func (s *servers) open(ctx context.Context, p *service.Process, role string) (store.Options, *nats.Conn, *slog.Logger, error) {
 	options, err := dbsettings.Options(p, s.Database, role)
 	if err != nil {
@@ -118,7 +118,7 @@ func (s *servers) open(ctx context.Context, p *service.Process, role string) (st
 	return options, nc, s.Logger(p.Stderr), err
 }
 
-// Rebuild makes a new index.
+// Rebuild rebuilds the index.
 type Rebuild struct {
 	Restart           bool `help:"start over instead of continuing an interrupted rebuild"`
 	AcceptDifferences bool `help:"switch to the new index even if it differs from the live one"`
@@ -145,7 +145,7 @@ func (r *Rebuild) Run(ctx context.Context, p *service.Process) error {
 	return nil
 }
 
-// usage is an error of how a verb was called.
+// usage returns an error about the arguments of a verb.
 func usage(what, format string, args ...any) error {
 	return &service.ConfigError{Variable: what, Err: fmt.Errorf(format, args...)}
 }

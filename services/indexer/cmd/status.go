@@ -14,16 +14,16 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
-// Status prints how far the index and the stream are, and who writes them: a table
-// on a terminal, else a JSON object.
+// Status prints how far the index and the stream are, and who writes them: a table on a terminal,
+// else a JSON object.
 type Status struct {
 	servers `embed:""`
 }
 
-// statusTimeout bounds each question: a user who may not see something gets no answer.
+// statusTimeout bounds each request: NATS does not answer a user without the right.
 const statusTimeout = 3 * time.Second
 
-// notKnown stands for what the stream does not tell this user.
+// notKnown stands for what this user may not read from the stream.
 const notKnown = "not known"
 
 type statusJSON struct {

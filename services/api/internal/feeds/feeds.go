@@ -37,9 +37,9 @@ const (
 // Feed is a page of a feed. All URLs are absolute.
 type Feed struct {
 	Title, Description string
-	// Self is the page itself, Home what it is about for a browser.
+	// Self is the page itself, Home the page for browsers.
 	Self, Home string
-	// Next are older posts, Previous newer ones (RFC 5005), First is the newest page; "" where there
+	// Next has older posts, Previous newer ones (RFC 5005), First is the newest page; "" if there
 	// is none.
 	Next, Previous, First string
 	// Updated is when the newest item changed; zero for an empty feed.
@@ -51,12 +51,12 @@ type Feed struct {
 type Post struct {
 	DID, Rkey   string
 	Tags, Langs []string
-	// Published is the post's place in the order, Updated when its record last changed.
+	// Published is the post's sortAt, Updated when its record last changed.
 	Published, Updated time.Time
 	Record             json.RawMessage
 }
 
-// item is a post as it stands in every format.
+// item is a post in the form that every format shares.
 type item struct {
 	id, link, title, html, text string
 	author, profile             string
@@ -102,8 +102,8 @@ func (m Media) item(p Post) item {
 	return it
 }
 
-// media adds what is attached to a post, and its pictures to the item's own. A picture that its
-// author labelled is a link with the label in words.
+// media adds a post's attachments to the text, and its pictures to the item. A picture that its
+// author labelled becomes a link that names the label.
 func (it *item) media(b *strings.Builder, m Media, rec *record.Post) {
 	covered := strings.Join(rec.Labels, ", ")
 	show := func(cid, alt string) {
@@ -170,7 +170,7 @@ func spanHTML(s record.Span) string {
 	return `<a href="` + html.EscapeString(target) + `" rel="nofollow ugc noopener">` + text + `</a>`
 }
 
-// title is the text's first line that has something in it, cut; without a text, the first alt text,
+// title returns the text's first line that is not empty, cut; without a text, the first alt text,
 // the link's title, or the tags.
 func title(text string, rec *record.Post, tags []string) string {
 	candidates := strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' })
@@ -189,7 +189,7 @@ func title(text string, rec *record.Post, tags []string) string {
 	return "Post"
 }
 
-// cut cuts a text that is longer than maxTitle.
+// cut shortens a text that is longer than maxTitle.
 func cut(s string) string {
 	graphemes := uniseg.NewGraphemes(s)
 	for n := 1; graphemes.Next(); n++ {
@@ -200,7 +200,7 @@ func cut(s string) string {
 	return s
 }
 
-// clean leaves out what XML 1.0 cannot hold (its production Char).
+// clean removes what XML 1.0 cannot contain (its production Char).
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\t' || r == '\n' || r == '\r' || r >= 0x20 && r <= 0xD7FF || r >= 0xE000 && r <= 0xFFFD || r >= 0x10000 {

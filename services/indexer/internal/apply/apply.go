@@ -35,11 +35,11 @@ const (
 var Reasons = []Reason{ReasonVersion, ReasonInvalid, ReasonRejected}
 
 const (
-	// batchTimeout bounds one batch. A batch that takes longer is halved, like
-	// one that Postgres refuses; a single message gets singleTimeout.
+	// batchTimeout bounds one batch. A batch that takes longer is halved, like one that Postgres
+	// refuses; a single message gets singleTimeout.
 	batchTimeout  = 30 * time.Second
 	singleTimeout = 10 * time.Minute
-	// DefaultBig is from how many posts on an account is swept.
+	// DefaultBig is the number of posts from which an account is swept.
 	DefaultBig = 2000
 	// deadLetterPuts is how many dead letters are put at once: each waits for a disk.
 	deadLetterPuts = 32
@@ -52,19 +52,17 @@ type Applier struct {
 	// called from several goroutines.
 	PutDeadLetter func(ctx context.Context, d stream.DeadLetter) error
 	Logger        *slog.Logger
-	// Big is from how many posts on an account is not hidden, shown or erased in
-	// one transaction, but swept: see Sweep. 0 means DefaultBig.
+	// Big is the number of posts from which an account is not hidden, shown or erased in one
+	// transaction, but swept: see Sweep. 0 means DefaultBig.
 	Big int
-	// LiveKeys, if set, returns the keys of the posts that it knows: they get these when they enter
-	// the index, and not those of the events that bring them.
+	// LiveKeys, if set, looks up the keys of posts in the live index. A post that enters the index
+	// gets its live key, if there is one, instead of a key made from its event.
 	LiveKeys func(ctx context.Context, ids []write.PostID) (map[write.PostID]event.Key, error)
 	// OnDeadLetter, if set, counts dead letters, after the commit.
 	OnDeadLetter func(Reason)
-	// OnApplied, if set, hears of each event that was folded in, after the
-	// commit.
+	// OnApplied, if set, is called with each folded event, after the commit.
 	OnApplied func(*event.Event)
-	// Tracer, if set, traces batches that have traced messages. Who replays the
-	// stream sets none.
+	// Tracer, if set, traces batches with traced messages. A replay of the stream sets none.
 	Tracer trace.Tracer
 }
 
@@ -80,11 +78,10 @@ type rejected struct {
 	cause   error
 }
 
-// Apply folds the messages in and moves the checkpoint behind the last one, in
-// one transaction or, where that is refused or takes too long, in several.
-// Messages that cannot be applied are put into the dead letters first. The
-// error is the writer's (write.ErrLeaseLost) or that of a server: trying the
-// same batch again is safe and right.
+// Apply folds the messages and moves the checkpoint past the last one, in one transaction or, if
+// that is refused or takes too long, in several. It first stores messages that cannot be applied as
+// dead letters. The error is the writer's (write.ErrLeaseLost) or that of a server: the same batch
+// can safely be retried.
 func (a *Applier) Apply(ctx context.Context, messages []stream.Message) error {
 	limit := batchTimeout
 	if len(messages) == 1 {
@@ -107,7 +104,7 @@ func (a *Applier) Apply(ctx context.Context, messages []stream.Message) error {
 	return err
 }
 
-// applyOnce applies messages, and puts those that are no events, and dead, into the dead letters.
+// applyOnce applies messages, and stores those that are not events, and dead, as dead letters.
 func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead []rejected) (err error) {
 	ctx, end := a.trace(ctx, messages)
 	defer func() { end(err) }()
@@ -139,7 +136,7 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 	ctx, endTx := a.traceTransaction(ctx)
 	err = a.Writer.Apply(ctx, func(tx *write.Tx, from store.Checkpoint) (store.Checkpoint, error) {
 		to := from
-		// The transaction before may have taken effect without our knowing.
+		// The previous transaction may have taken effect without our knowledge.
 		if last <= from.Seq {
 			return to, nil
 		}
@@ -186,8 +183,8 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 	return nil
 }
 
-// putDeadLetters puts messages into the dead letters. It comes before the checkpoint
-// moves: a crash in between buries them twice, never not at all.
+// putDeadLetters stores messages as dead letters before the checkpoint moves: a crash in between
+// stores them twice, never not at all.
 func (a *Applier) putDeadLetters(ctx context.Context, dead []rejected) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(deadLetterPuts)
@@ -234,8 +231,8 @@ func (a *Applier) foldInto(ctx context.Context, tx *write.Tx, sync event.SyncRun
 	return f.sync, tx.Write(ctx, c)
 }
 
-// sizeUp marks the accounts that events are about as a whole, and returns those
-// that are not too big to be loaded.
+// sizeUp marks the accounts that events concern as a whole, and returns those that are small enough
+// to load.
 func (a *Applier) sizeUp(ctx context.Context, tx *write.Tx, f *fold, rows map[string]*write.Account, events []numbered) ([]*write.Account, error) {
 	f.wantWhole(events)
 	var whole []*write.Account

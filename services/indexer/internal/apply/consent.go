@@ -11,18 +11,18 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
-// decided is how many accounts are decided again in one transaction.
+// decided is how many accounts are processed in one transaction.
 const decided = 500
 
-// Deny is what the operator's deny list names: accounts that are hidden, known or not, and tags
-// that are not served.
+// Deny is the operator's deny list: accounts that are hidden, known or not, and tags that are not
+// served.
 type Deny struct {
 	Accounts, Tags []string
 }
 
-// Consent says whether accounts that have opted out are shown all the same, and whom and what the
-// operator denies. It decides again of the accounts that are there: their posts change in sweeps. A
-// stopped run continues where it was.
+// Consent sets whether accounts that have opted out are shown anyway, and the operator's deny list.
+// It applies both to stored accounts, whose posts change in sweeps. A stopped run continues where
+// it was.
 func (a *Applier) Consent(ctx context.Context, ignore bool, deny Deny) error {
 	for n := decided; n == decided; {
 		err := a.Writer.Apply(ctx, func(tx *write.Tx, from store.Checkpoint) (store.Checkpoint, error) {
@@ -62,8 +62,8 @@ func (a *Applier) Consent(ctx context.Context, ignore bool, deny Deny) error {
 	return nil
 }
 
-// consent has the fold obey what the index has of consent and of these accounts being denied. It
-// comes before them.
+// consent loads the consent setting and the denial of these accounts into the fold. Call it before
+// loading them.
 func (f *fold) consent(ctx context.Context, tx *write.Tx, dids ...string) (err error) {
 	f.ignoreConsent = tx.IgnoresConsent()
 	f.denied, err = tx.Denied(ctx, dids)

@@ -1,7 +1,7 @@
 // Package apply folds the stream's events into the index. It is the only code that decides what an
 // event does to a post; the live indexer and a rebuild both use it.
 //
-// A batch is folded in three steps inside one transaction of store.Writer: load the rows that its
+// A batch is folded in three steps inside one transaction of write.Writer: load the rows that its
 // events can touch, fold the events over them in memory one by one, write the difference. So the
 // result equals applying the events one by one, whatever the batch size, and a repeated event
 // changes nothing.
@@ -16,7 +16,7 @@
 //   - Account events of one host are ordered by its numbers, those of different hosts by upstream
 //     time (event.StatusOrder). Hiding keeps the posts, deletion erases them and leaves the highest
 //     revision as a floor.
-//   - #sync at R makes the account's posts below R stale, and below the revision of the
+//   - A #sync at R makes the account's posts below R stale, and below the revision of the
 //     replacements if that is newer. They stay until all replacements, which follow directly, have
-//     come (event.SyncState).
+//     arrived (event.SyncState).
 package apply

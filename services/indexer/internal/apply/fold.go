@@ -13,20 +13,19 @@ type account struct {
 	row     write.Account // as it is now
 	before  *write.Account
 	changed bool
-	// known says that an event has left something of it in the index. A row that a rebuild made of
-	// what the stream lost has no Seq until one does.
+	// known reports that an event has left a trace of the account in the index. A row that a
+	// rebuild copied for lost messages has no Seq until one does.
 	known bool
-	// whole says that all its posts and markers are loaded, which events of
-	// the account as a whole need, and big that they are too many for that: such
-	// events begin a sweep.
+	// whole reports that all its posts and markers are loaded, which events about the whole account
+	// need. big reports that they are too many for that: such events begin a sweep.
 	whole, big bool
-	// maxRev is the highest revision of a big account, where it is to be erased.
+	// maxRev is the highest revision of a big account that must be erased.
 	maxRev string
-	// swept says that a sweep is to begin.
+	// swept reports that a sweep must begin.
 	swept bool
-	// syncing says that the end of a #sync is to come.
+	// syncing reports that the end of a #sync must be applied.
 	syncing bool
-	// rkeys of the posts and markers that are loaded, whole or not.
+	// rkeys are the loaded posts and markers, whole or not.
 	rkeys map[string]*entry
 }
 
@@ -36,23 +35,23 @@ type entry struct {
 	removed, removedBefore *write.Removed
 }
 
-// fold is the state that events are folded over. Everything that the batch's
-// events can touch must have been loaded into it first.
+// fold is the state over which events are folded. Everything that the batch's events can touch must
+// be loaded first.
 type fold struct {
 	accounts map[string]*account
-	// taken says which posts have which keys, of those loaded.
+	// taken maps keys to posts, for the loaded posts.
 	taken map[event.Key]write.PostID
-	// liveKeys are those of Applier.LiveKeys.
+	// liveKeys are the results of Applier.LiveKeys.
 	liveKeys map[write.PostID]event.Key
-	// sync is an old #sync, whose end is not said.
+	// sync is an old #sync, which has no explicit end.
 	sync event.SyncRun
-	// recalls says that the rows as loaded are what came of the events that are
-	// folded again, of which the stream may have lost some: payloads of what was
-	// removed. What kept older events out then does so again.
+	// recalls reports that the events were folded into the loaded rows before, and the stream may
+	// have lost some of them since: payloads of removed posts. What kept older events out before
+	// must do so again.
 	recalls bool
-	// redriven says that events may come that were passed over before.
+	// redriven reports that events may arrive that were skipped before.
 	redriven bool
-	// ignoreConsent shows accounts that have opted out all the same.
+	// ignoreConsent shows accounts that have opted out.
 	ignoreConsent bool
 	// denied are accounts that the operator does not show.
 	denied map[string]bool
@@ -101,8 +100,7 @@ func (f *fold) addRemoved(r *write.Removed) {
 	e.removed = r
 }
 
-// isGone reports whether a row is there only because the sweep of its account
-// has not come to it.
+// isGone reports whether a row exists only because the sweep of its account has not reached it.
 func isGone(p *write.Post) bool {
 	s := p.Account.Sweep
 	return s != nil && p.Rev < s.GoneBelow
@@ -111,8 +109,8 @@ func isGone(p *write.Post) bool {
 // apply folds one event in. seq is its sequence number in the stream.
 func (f *fold) apply(seq uint64, ev *event.Event) {
 	if ev.Kind == event.KindRemove || ev.Kind == event.KindDelete {
-		// Before the #sync's end: what it would take away has to leave the
-		// marker of this newer removal.
+		// Before the #sync's end: posts that it would remove must leave the marker of this newer
+		// removal.
 		f.remove(seq, ev)
 	}
 	if f.sync.Open() && !f.sync.Continues(ev) {
@@ -134,7 +132,7 @@ func (f *fold) apply(seq uint64, ev *event.Event) {
 	}
 }
 
-// stale reports whether the event is older than what is known of its post.
+// stale reports whether the event is older than what is known about its post.
 func (a *account) stale(e *entry, rev string) bool {
 	switch {
 	case rev <= a.row.ErasedRev, rev < a.row.SyncRev:
@@ -154,8 +152,8 @@ func (f *fold) put(seq uint64, ev *event.Event) {
 		return
 	}
 	if len(ev.Tags) == 0 {
-		// Of the tags that an older ingest stored, none is one today. The marker is also
-		// left where there was no post: it shows that the payload may be erased.
+		// None of the tags that an older ingest stored is a tag today. A marker is left even if
+		// there was no post: it shows that the payload may be erased.
 		f.drop(e)
 		e.removed = &write.Removed{Account: &a.row, Rkey: ev.Rkey, Rev: ev.Rev, At: ev.Source.NetworkTime().UTC(), Seq: seq}
 		a.touch(seq)
@@ -177,9 +175,8 @@ func (f *fold) put(seq uint64, ev *event.Event) {
 	a.touch(seq)
 }
 
-// key returns the key of a post that enters the index: its own, or the next
-// one that no other post has. Keys of posts that are not loaded are the
-// store's to avoid.
+// key returns the key of a post that enters the index: its own, or the next one that is free among
+// the loaded posts. The store resolves conflicts with other posts.
 func (f *fold) key(ev *event.Event) event.Key {
 	id := write.PostID{DID: ev.DID, Rkey: ev.Rkey}
 	key, known := f.liveKeys[id]
@@ -200,7 +197,7 @@ func (f *fold) key(ev *event.Event) event.Key {
 func (f *fold) remove(seq uint64, ev *event.Event) {
 	a := f.accounts[ev.DID]
 	e := a.entry(ev.Rkey)
-	// Deletions of posts that were never here leave nothing behind.
+	// Deletions of unknown posts leave nothing behind.
 	if a.stale(e, ev.Rev) || e.post == nil && e.removed == nil && !f.recalled(e, ev.Rev) {
 		return
 	}
@@ -209,8 +206,8 @@ func (f *fold) remove(seq uint64, ev *event.Event) {
 	a.touch(seq)
 }
 
-// recalled reports whether a removal at rev has left a marker before, which the post
-// may have replaced when it came again.
+// recalled reports whether a removal at rev left a marker before, which a recreated post may have
+// replaced.
 func (f *fold) recalled(e *entry, rev string) bool {
 	return f.recalls && (e.removedBefore != nil && e.removedBefore.Rev >= rev || e.postBefore != nil && e.postBefore.RemovedRev >= rev)
 }
@@ -225,17 +222,17 @@ func (f *fold) drop(e *entry) {
 
 func (f *fold) accountStatus(seq uint64, ev *event.Event) {
 	a := f.accounts[ev.DID]
-	// A row that was carried over is ahead of the stream: it has this status. Folded over a
-	// later one it might win, as an order of three hosts goes round. So it is with authors,
-	// whom it may have passed over.
+	// A copied row is ahead of the stream: it has this status already. Folded over a later status
+	// it might win, since orders of three hosts can be circular. The same holds for authors, who
+	// may have been skipped.
 	if !ev.ChangesStatus() || seq <= a.row.Seq && !f.redriven {
 		return
 	}
 	newer, again := a.row.Status.Follow(ev.StatusOrder())
 	if again {
 		if ev.Erases() && a.row.Told == store.Deleted {
-			// Another host tells the same deletion, and before it what it had of the
-			// account, at a later revision than all that was erased.
+			// Another host repeats the deletion, after its own view of the account, at a later
+			// revision than everything that was erased.
 			f.erase(a)
 		}
 		a.touch(seq)
@@ -256,8 +253,8 @@ func (f *fold) accountStatus(seq uint64, ev *event.Event) {
 	a.touch(seq)
 }
 
-// author takes what a profile or a handle became. Accounts that the index does not know are
-// passed over, unless they opt out: that must hold for the posts to come.
+// author applies a profile or a handle. It skips accounts that the index does not know, unless they
+// opt out: that must hold for their later posts.
 func (f *fold) author(seq uint64, ev *event.Event) {
 	a := f.accounts[ev.DID]
 	now := a.row.Author
@@ -275,8 +272,8 @@ func (f *fold) author(seq uint64, ev *event.Event) {
 	a.touch(seq)
 }
 
-// settle makes an account's state that which was told or, where its author has opted out or is
-// denied, hidden.
+// settle sets an account's state to the reported one or, if its author has opted out or is denied,
+// to hidden.
 func (f *fold) settle(a *account) {
 	before := a.row.State
 	a.row.State = f.decide(&a.row)
@@ -285,7 +282,7 @@ func (f *fold) settle(a *account) {
 	}
 }
 
-// decide returns the state that readers of an account go by.
+// decide returns the account's state for readers.
 func (f *fold) decide(row *write.Account) store.State {
 	if row.Told == store.Active && (f.denied[row.DID] || row.Author.OptedOut && !f.ignoreConsent) {
 		return store.Hidden
@@ -293,16 +290,16 @@ func (f *fold) decide(row *write.Account) store.State {
 	return row.Told
 }
 
-// sweep lets the account's posts become what its row says by and by, those below
-// a revision gone. Until then readers see none of these or, if hidden is set,
-// none at all. What was begun before is still to be done.
+// sweep starts a gradual change of the account's posts to what its row says, with those below
+// goneBelow removed. Until it ends, readers see none of these or, if hidden is set, no post at all.
+// Unfinished changes of an earlier sweep remain.
 func (a *account) sweep(goneBelow string, hidden bool) {
 	a.row.Sweep, a.swept = a.row.Sweep.With(goneBelow, hidden), true
 	a.row.Sweep.Seen = a.row.Sweep.Hidden && a.before != nil && a.before.InSight()
 }
 
-// erase forgets an account's posts and markers; the highest revision that it
-// ever showed stays as the floor under which nothing comes back.
+// erase drops an account's posts and markers; the highest revision that it ever showed stays as the
+// floor below which nothing returns.
 func (f *fold) erase(a *account) {
 	if f.recalls && a.before != nil {
 		a.row.ErasedRev = max(a.row.ErasedRev, a.before.ErasedRev)
@@ -317,18 +314,18 @@ func (f *fold) erase(a *account) {
 		f.drop(e)
 		e.removed = nil
 	}
-	// A profile that comes again with the account has a later revision.
+	// If the account returns, its profile has a later revision.
 	a.row.Author.DisplayName, a.row.Author.Avatar, a.row.Author.Handle = "", "", ""
 	if a.big {
 		a.row.ErasedRev = max(a.row.ErasedRev, a.maxRev)
-		// Below what is above it: no revision is a part of another.
+		// Below the next possible revision: no revision is a prefix of another.
 		a.sweep(a.row.ErasedRev+" ", true)
 	}
 }
 
-// resync begins a #sync or ends it. One that came before is begun again: its
-// replacements may be of another moment now. The beginning alone keeps nothing out: the
-// end may never come, and then what the account has stays right.
+// resync begins a #sync or ends it. A second beginning starts it again: its replacements may be
+// from another moment. The beginning alone keeps nothing out: the end may never arrive, and then
+// the account's posts stay valid.
 func (f *fold) resync(seq uint64, ev *event.Event) {
 	a := f.accounts[ev.DID]
 	if a.syncing = ev.Sync == event.SyncOpen; a.syncing {
@@ -338,17 +335,18 @@ func (f *fold) resync(seq uint64, ev *event.Event) {
 	a.touch(seq)
 	if ev.Sync == event.SyncOver {
 		f.endSync(a, ev.Rev)
-		// Who has opted out stays so: an ingest of before there were author events tells no profile.
+		// An author who has opted out stays opted out: an ingest from before author events reports
+		// no profile.
 		if now := &a.row.Author; now.ProfileRev != "" && now.ProfileRev < ev.Rev && !now.OptedOut {
 			now.DisplayName, now.Avatar, now.ProfileRev = "", "", ev.Rev
 		}
 	}
 }
 
-// endSync removes the posts that a #sync did not bring again: all below the revision of
-// its replacements, also those that came after the #sync's own, for what they hold is all
-// that there was by then, and the firehose told nothing in between. They need no markers:
-// the account's SyncRev keeps everything older out.
+// endSync removes the posts that a #sync did not repeat: all below the revision of its
+// replacements, including those after the #sync's own revision, since the replacements are
+// everything that existed then, and the firehose reported nothing in between. They need no markers:
+// the account's SyncRev keeps out everything older.
 func (f *fold) endSync(a *account, rev string) {
 	if rev > a.row.SyncRev {
 		a.row.SyncRev, a.changed = rev, true
@@ -367,12 +365,11 @@ func (a *account) touch(seq uint64) {
 	a.row.Seq, a.changed, a.known = max(a.row.Seq, seq), true, true
 }
 
-// changes returns the difference between what was loaded and what is now.
+// changes returns the difference between what was loaded and the current state.
 func (f *fold) changes() write.Changes {
 	var c write.Changes
 	for _, a := range f.accounts {
-		// A post's change alone writes the account's row only if it is new: it
-		// needs the id.
+		// A change of a post writes the account's row only if it is new: the post needs its id.
 		if a.changed && (a.before == nil || a.before.Seq == 0 || a.stateChanged()) {
 			c.Accounts = append(c.Accounts, &a.row)
 		}
@@ -398,7 +395,7 @@ func (a *account) stateChanged() bool {
 	return b != a.row
 }
 
-// wants says what a batch's events need loaded.
+// wants says what must be loaded for a batch's events.
 type wants struct {
 	dids []string
 	ids  []write.PostID
@@ -429,7 +426,7 @@ func wanted(events []numbered, sync event.SyncRun) wants {
 	return w
 }
 
-// wantWhole marks the accounts whose posts have all to be loaded.
+// wantWhole marks the accounts of which all posts must be loaded.
 func (f *fold) wantWhole(events []numbered) {
 	if f.sync.DID != "" {
 		f.accounts[f.sync.DID].whole = true
@@ -440,8 +437,7 @@ func (f *fold) wantWhole(events []numbered) {
 			a := f.accounts[n.ev.DID]
 			a.whole = a.whole || n.ev.Sync != event.SyncOpen
 		case event.KindAccount:
-			// "Active" of an account that is active is by far the commonest
-			// and touches no post.
+			// "Active" for an active account is by far the most common event and touches no post.
 			a := f.accounts[n.ev.DID]
 			if n.ev.ChangesStatus() && (!n.ev.Active || a.row.State != store.Active) {
 				a.whole = true

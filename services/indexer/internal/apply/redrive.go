@@ -11,42 +11,40 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
-// Step is one event of an account's history, and its number in the stream.
+// Step is one event of an account's history, with its number in the stream.
 type Step struct {
 	Seq   uint64
 	Event *event.Event
 }
 
-// End is the step that stands for whatever else came in the stream behind the
-// steps before it: it ends a #sync, as any other event does, and nothing more.
+// End is a step for other messages of the stream after the steps before it: like any other event it
+// ends a #sync, and does nothing else.
 func End(seq uint64) Step {
 	return Step{seq, &event.Event{Kind: event.KindPosition, Sync: event.SyncOver}}
 }
 
-// History is what the stream says of one account.
+// History is the stream's history of one account.
 type History struct {
 	DID string
-	// Steps are its events in the order of the stream up to Through, with an
-	// End where others' events came between.
+	// Steps are its events in the order of the stream up to Through, with an End where others'
+	// events lie in between.
 	Steps   []Step
 	Through uint64
-	// Whole says that Steps go back to the beginning of the stream, which was
-	// never trimmed.
+	// Whole reports that Steps reach back to the beginning of the stream, which was never trimmed.
 	Whole bool
 }
 
-// Redrive folds an account's history again, in one transaction that leaves the
-// checkpoint where it is: at h.Through. Sweeps have to be ended before.
+// Redrive folds an account's history again, in one transaction that leaves the checkpoint at
+// h.Through. Sweeps must be finished before.
 //
-// A whole history is folded from nothing, and the account's rows become what
-// it gives: the same as in an index that is rebuilt. So it does not matter what
-// came between a message that could not be applied and now, nor how often it is
-// done. A history that is not whole is folded over the rows that there are:
-// newer revisions and account events that were applied before win, and removals
-// in it are done again behind what they remove.
+// A whole history is folded from nothing, and the account's rows become the result: the same as in
+// a rebuilt index. So it does not matter what was applied between the dead letter and now, nor how
+// often it is redriven. A partial history is folded over the existing rows: newer revisions and
+// account events that were applied before win, and its removals are repeated after what they
+// remove.
 //
-// The error is the writer's (write.ErrLeaseLost), the database's, or says that
-// the checkpoint is elsewhere; see write.Rejected. Nothing was changed then.
+// The error is the writer's (write.ErrLeaseLost), the database's, or says that the checkpoint is
+// elsewhere; see write.Rejected. Nothing was changed then.
 func (a *Applier) Redrive(ctx context.Context, h History) error {
 	ctx, cancel := context.WithTimeout(ctx, singleTimeout)
 	defer cancel()
@@ -62,8 +60,8 @@ func (a *Applier) Redrive(ctx context.Context, h History) error {
 		for _, s := range h.Steps {
 			f.apply(s.Seq, s.Event)
 		}
-		// Replacements that are still coming in. Those of another account are
-		// not in this history, and its own #sync, if it has one, is the newer.
+		// Replacements that are still arriving. Those of another account are not in this history,
+		// and the account's own #sync, if it has one, is newer.
 		if f.sync.DID != "" || h.Whole && from.Sync.DID == h.DID {
 			to.Sync = f.sync
 		}
@@ -75,7 +73,7 @@ func (a *Applier) Redrive(ctx context.Context, h History) error {
 	return nil
 }
 
-// load returns the fold that the steps begin with.
+// load returns the fold from which the steps start.
 func (h History) load(ctx context.Context, tx *write.Tx) (*fold, error) {
 	f := newFold(event.SyncRun{})
 	f.redriven = true
@@ -106,8 +104,8 @@ func (h History) load(ctx context.Context, tx *write.Tx) (*fold, error) {
 	return f, nil
 }
 
-// forget makes an account what it was before its first event. Its id stays,
-// and so do the rows as loaded, to compare with.
+// forget resets an account to the state before its first event. Its id stays, and so do the loaded
+// rows, for comparison.
 func (f *fold) forget(a *account) {
 	for _, e := range a.rkeys {
 		f.drop(e)
@@ -117,21 +115,21 @@ func (f *fold) forget(a *account) {
 	a.changed, a.known = true, false
 }
 
-// difference returns what a fold of one account from nothing changes, without
-// what came out as it was.
+// difference returns the changes that a fold of one account from nothing makes, without rows that
+// stay the same.
 func (f *fold) difference(did string) write.Changes {
 	a := f.accounts[did]
 	if a.before != nil {
-		// What the stream does not say any more keeps older events out all the
-		// same: the revisions of posts that were erased from it.
+		// Posts that were erased from the stream must still keep older events out by their
+		// revisions.
 		a.row.ErasedRev = max(a.row.ErasedRev, a.before.ErasedRev)
 		a.row.SyncRev = max(a.row.SyncRev, a.before.SyncRev)
 		a.row.Author = a.row.Author.Newer(a.before.Author)
 		f.settle(a)
 	}
 	if f.recalls && f.sync.DID == "" && !a.syncing {
-		// And it does so for what this history brought in: without the replacements
-		// of an old #sync, the last of which was erased, its floor is lower than it was.
+		// The same holds for posts of this history: without the replacements of an old #sync, the
+		// last of which was erased, its floor is lower than it was.
 		for _, e := range a.rkeys {
 			if e.post != nil && e.post.Rev < a.row.SyncRev {
 				f.drop(e)
@@ -153,8 +151,8 @@ func (f *fold) difference(did string) write.Changes {
 			posts = append(posts, p)
 			continue
 		}
-		// Another version under the same revision, which the store would take
-		// for the same: out with the one and in with the other.
+		// Another version under the same revision, which the store would take for the same: remove
+		// one and insert the other.
 		posts = append(posts, write.PostChange{Account: p.Account, Old: p.Old, OldVisible: p.OldVisible}, write.PostChange{Account: p.Account, New: p.New, NewVisible: p.NewVisible})
 	}
 	c.Posts = posts
@@ -166,8 +164,8 @@ func samePost(a, b *write.Post) bool {
 		slices.Equal(a.Tags, b.Tags) && slices.Equal(a.Langs, b.Langs)
 }
 
-// ReasonOf returns the reason for which a message that meets err is a dead
-// letter; ok is false where err is of another kind and may pass.
+// ReasonOf returns the reason for which a message that causes err is a dead letter; ok is false if
+// err is of another kind, possibly temporary.
 func ReasonOf(err error) (reason Reason, ok bool) {
 	switch {
 	case errors.Is(err, event.ErrUnknownVersion):

@@ -9,23 +9,21 @@ import (
 )
 
 const (
-	// sweepRows is how many posts one step of a sweep changes: some tens of
-	// milliseconds, so that live events hardly wait.
+	// sweepRows is how many posts one step of a sweep changes: some tens of milliseconds, so that
+	// live events hardly wait.
 	sweepRows = 500
-	// sweepCounts is how many counts of tags change at once when a sweep is done.
-	// Those of an account with more kinds of tags change in as many steps.
+	// sweepCounts is how many tag counts change at once at the end of a sweep. An account with more
+	// different tags needs several steps.
 	sweepCounts = 5000
 )
 
-// Sweep does a step of what events of big accounts have left to do, in a
-// transaction of its own: some posts of one account become listed or unlisted,
-// or are deleted. Accounts take turns, so that one that changes its state again and again
-// holds up no other. While a sweep lasts, readers see nothing of what is to change; the
-// last step shows it, and counts it.
+// Sweep does one step of the pending changes of big accounts, in a separate transaction: some posts
+// of one account become listed or unlisted, or are deleted. Accounts take turns, so that one that
+// keeps changing its state does not delay others. While a sweep lasts, readers do not see the posts
+// that change; the last step shows and counts them.
 //
-// A batch that changes posts of the account meanwhile finds them as they are,
-// swept or not, and leaves them as the pass under way does. The error is the writer's
-// (write.ErrLeaseLost) or the database's.
+// A batch that changes posts of the account during a sweep finds them swept or not, and leaves them
+// as the current pass would. The error is the writer's (write.ErrLeaseLost) or the database's.
 func (a *Applier) Sweep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
 	defer cancel()
@@ -72,7 +70,7 @@ func (a *Applier) Sweep(ctx context.Context) error {
 	return a.upgrade(ctx)
 }
 
-// upgrade does a step of bringing into its present form what an older program wrote.
+// upgrade does one step of converting what an older program wrote to the current form.
 func (a *Applier) upgrade(ctx context.Context) error {
 	if a.Writer.Retagging() {
 		begun, done, err := a.Writer.Retag(ctx)

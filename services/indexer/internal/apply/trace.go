@@ -15,9 +15,8 @@ import (
 
 func untraced(error) {}
 
-// trace begins the span of a batch that has traced messages, which end ends. A
-// batch is of many messages: its span is in the trace of the first that is
-// traced, and linked to all of those.
+// trace starts the span of a batch with traced messages; end ends it. A batch has many messages:
+// its span is in the trace of the first traced one, and is linked to all of them.
 func (a *Applier) trace(ctx context.Context, messages []stream.Message) (_ context.Context, end func(error)) {
 	if a.Tracer == nil {
 		return ctx, untraced
@@ -41,8 +40,7 @@ func (a *Applier) trace(ctx context.Context, messages []stream.Message) (_ conte
 	return ctx, func(err error) { endSpan(span, err) }
 }
 
-// traceTransaction begins the span of the batch's transaction, where the batch
-// is traced.
+// traceTransaction starts the span of the batch's transaction, if the batch is traced.
 func (a *Applier) traceTransaction(ctx context.Context) (_ context.Context, end func(error)) {
 	if a.Tracer == nil || !trace.SpanFromContext(ctx).IsRecording() {
 		return ctx, untraced
@@ -52,7 +50,7 @@ func (a *Applier) traceTransaction(ctx context.Context) (_ context.Context, end 
 	return ctx, func(err error) { endSpan(span, err) }
 }
 
-// traceChanges adds to the transaction's span what it writes.
+// traceChanges adds the written changes to the transaction's span.
 func traceChanges(ctx context.Context, events int, c write.Changes) {
 	span := trace.SpanFromContext(ctx)
 	if !span.IsRecording() {
@@ -62,7 +60,7 @@ func traceChanges(ctx context.Context, events int, c write.Changes) {
 		attribute.Int("tagstream.rows.accounts", len(c.Accounts)), attribute.Int("tagstream.rows.removed_posts", len(c.Removed)))
 }
 
-// endSpan ends a span. Of an error it tells the kind: the text may hold a DID.
+// endSpan ends a span. It records only the kind of an error: its text may contain a DID.
 func endSpan(span trace.Span, err error) {
 	if err != nil {
 		kind := "_OTHER"

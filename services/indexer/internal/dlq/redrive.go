@@ -19,7 +19,7 @@ import (
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
 )
 
-// Why a dead letter stays, beside what decoding or Postgres says of it.
+// Why a dead letter stays, other than errors of decoding or of Postgres.
 var (
 	// ErrTrimmed: the stream was trimmed past the message.
 	ErrTrimmed = errors.New("the stream no longer has the message and everything after it, so nothing shows whether it still applies")
@@ -34,18 +34,18 @@ var (
 // nearEnd is how many messages may be left to read under the lease.
 const nearEnd = 2000
 
-// Selection says which dead letters to redrive: those with these numbers, or,
-// without any, all; those with this reason where one is given.
+// Selection selects dead letters: those with these numbers or, without any, all; and those with
+// this reason, if one is given.
 type Selection struct {
 	Seqs   []uint64
 	Reason string
 }
 
-// Result is what became of one dead letter.
+// Result is the outcome for one dead letter.
 type Result struct {
 	Seq uint64
-	// Err is why it stays, nil where it was applied and removed. One whose
-	// message was erased from the stream is removed, too: nothing is to be applied.
+	// Err says why it stays, nil if it was applied and removed. A letter whose message was erased
+	// from the stream is removed, too: there is nothing to apply.
 	Err error
 }
 
@@ -55,22 +55,21 @@ type Redrive struct {
 	Writer   *write.Writer // without a lease
 	Logger   *slog.Logger
 	Progress obs.Progress
-	// OnResult hears of each dead letter, once.
+	// OnResult is called once for each dead letter.
 	OnResult func(Result)
-	// MaxHistory bounds what is held in memory, in bytes of messages; 0 is
-	// a bound that suits most machines.
+	// MaxHistory bounds the messages held in memory, in bytes; 0 means a bound that suits most
+	// machines.
 	MaxHistory int
 
-	// unselected are the dead letters that are to stay, whatever they are.
+	// unselected are the dead letters that must stay.
 	unselected map[uint64]bool
-	// settled is what came out of a pass, told when the lease is given back.
+	// settled are the results of a pass, reported after the lease is given back.
 	settled []Result
 }
 
-// Run redrives what is selected. What cannot be applied stays, with the new
-// reason; the error is that of a server, or write.ErrLeaseLost where another
-// command seized the lease. Then some may be done, and running it again is safe
-// and right.
+// Run redrives the selection. What cannot be applied stays, with the new reason; the error is that
+// of a server, or write.ErrLeaseLost if another command seized the lease. Then some letters may be
+// done, and it is safe to run it again.
 func (r *Redrive) Run(ctx context.Context, sel Selection) error {
 	accounts, err := r.accounts(ctx, sel)
 	if err != nil {
@@ -85,8 +84,8 @@ func (r *Redrive) Run(ctx context.Context, sel Selection) error {
 	return Recount(ctx, r.JS, r.Writer)
 }
 
-// Recount sets the index's total of dead letters to how many there are of
-// messages that it has passed.
+// Recount sets the index's total of dead letters to the number of letters for messages before the
+// checkpoint.
 func Recount(ctx context.Context, js jetstream.JetStream, w *write.Writer) error {
 	return w.RecountDeadLetters(ctx, func(ctx context.Context, checkpoint uint64) (int64, error) {
 		seqs, err := stream.DeadLetterSeqs(ctx, js)
@@ -94,8 +93,7 @@ func Recount(ctx context.Context, js jetstream.JetStream, w *write.Writer) error
 	})
 }
 
-// accounts looks at the dead letters that are selected, and returns those that
-// there is something to be done for by account.
+// accounts examines the selected dead letters, and returns those that need work, by account.
 func (r *Redrive) accounts(ctx context.Context, sel Selection) ([]*account, error) {
 	all, err := stream.DeadLetterSeqs(ctx, r.JS)
 	if err != nil {
@@ -147,8 +145,8 @@ func (r *Redrive) accounts(ctx context.Context, sel Selection) ([]*account, erro
 	return accounts, nil
 }
 
-// examine finds out which account a dead letter is about. It is done with one
-// that cannot be applied, or has no effect.
+// examine finds the account of a dead letter. It settles a letter that cannot be applied, or has no
+// effect.
 func (r *Redrive) examine(ctx context.Context, d stream.DeadLetter) (did string, done bool, err error) {
 	msg, err := stream.GetMessage(ctx, r.JS, d.Seq)
 	if err != nil {
@@ -179,8 +177,8 @@ func (r *Redrive) examine(ctx context.Context, d stream.DeadLetter) (did string,
 	return ev.DID, false, nil
 }
 
-// done removes a dead letter. It comes after the commit: a crash in between
-// leaves it, and then it is redriven again.
+// done removes a dead letter, after the commit: a crash in between leaves it, and it is redriven
+// again.
 func (r *Redrive) done(ctx context.Context, seq uint64) error {
 	if err := stream.DeleteDeadLetter(ctx, r.JS, seq); err != nil {
 		return err
@@ -189,8 +187,7 @@ func (r *Redrive) done(ctx context.Context, seq uint64) error {
 	return nil
 }
 
-// stays says why a dead letter stays, and has it say so itself where what
-// happened to it is another thing than the last time.
+// stays reports why a dead letter stays, and stores the reason in the letter if it has changed.
 func (r *Redrive) stays(ctx context.Context, d stream.DeadLetter, why error) error {
 	reason, applied := apply.ReasonOf(why)
 	if applied && (d.Reason != string(reason) || d.Error != why.Error()) {
@@ -203,8 +200,8 @@ func (r *Redrive) stays(ctx context.Context, d stream.DeadLetter, why error) err
 	return nil
 }
 
-// pass redrives accounts: in one pass over the stream, or in several where
-// their histories are too big to be held at once.
+// pass redrives accounts: in one pass over the stream, or in several if their histories are too big
+// to hold at once.
 func (r *Redrive) pass(ctx context.Context, accounts []*account) error {
 	err := r.once(ctx, accounts)
 	if !errors.Is(err, errTooBig) {
@@ -250,7 +247,7 @@ func (r *Redrive) once(ctx context.Context, accounts []*account) error {
 	r.Progress.Say("writing")
 	r.settled = nil
 	err = r.write(ctx, h, accounts, whole)
-	// What was committed is so, whatever came after it.
+	// What was committed stays done, whatever fails later.
 	for _, res := range r.settled {
 		if err := r.settle(ctx, res); err != nil {
 			return err
@@ -259,8 +256,8 @@ func (r *Redrive) once(ctx context.Context, accounts []*account) error {
 	return err
 }
 
-// staysDead reports whether a message of an account in hand is a dead letter
-// that was not selected. A letter of a former stream says nothing of it.
+// staysDead reports whether a message of one of the accounts is a dead letter that was not
+// selected. A letter of a former stream does not count.
 func (r *Redrive) staysDead(ctx context.Context, m stream.Message) (bool, error) {
 	if !r.unselected[m.Seq] {
 		return false, nil
@@ -272,14 +269,13 @@ func (r *Redrive) staysDead(ctx context.Context, m stream.Message) (bool, error)
 	return err == nil && !foreign(d, m.Data), err
 }
 
-// foreign reports whether the stream has another message where the dead letter
-// was. One that was too big to be copied is not compared.
+// foreign reports whether the stream has another message at the dead letter's number. A letter that
+// was too big to copy is not compared.
 func foreign(d stream.DeadLetter, data []byte) bool {
 	return len(d.Payload) > 0 && !bytes.Equal(d.Payload, data)
 }
 
-// write seizes the lease, reads the little that is left to read, and folds the
-// accounts' histories.
+// write seizes the lease, reads the last few messages, and folds the accounts' histories.
 func (r *Redrive) write(ctx context.Context, h *histories, accounts []*account, whole bool) error {
 	return r.Writer.Lead(ctx, r.Writer.Seize, func(cp store.Checkpoint) error {
 		if err := r.Writer.Keep(ctx, func(ctx context.Context) error {
@@ -302,7 +298,7 @@ func (r *Redrive) write(ctx context.Context, h *histories, accounts []*account, 
 	})
 }
 
-// checkpoint reads the checkpoint, and checks that it is one of this stream.
+// checkpoint reads the checkpoint, and checks that it belongs to this stream.
 func (r *Redrive) checkpoint(ctx context.Context, st stream.State) (store.Checkpoint, error) {
 	cp, err := r.Writer.Checkpoint(ctx)
 	if err != nil {
@@ -316,8 +312,8 @@ func (r *Redrive) checkpoint(ctx context.Context, st stream.State) (store.Checkp
 	return cp, stream.CheckIndex(ctx, r.JS, st, cp.Seq, cp.Source)
 }
 
-// apply redrives the dead letters of one account, together or, where Postgres
-// refuses that, one behind the other.
+// apply redrives the dead letters of one account, together or, if Postgres refuses that, one after
+// the other.
 func (r *Redrive) apply(ctx context.Context, a *account, through uint64, whole bool) error {
 	var letters []uint64
 	for _, seq := range a.letters {
@@ -334,8 +330,7 @@ func (r *Redrive) apply(ctx context.Context, a *account, through uint64, whole b
 	fold := func() error {
 		h := apply.History{DID: a.did, Through: through, Whole: whole}
 		for _, step := range a.steps {
-			// Where the history is not whole, what came before the account's
-			// own letters has nothing to add.
+			// In a partial history, events before the account's own letters add nothing.
 			if !out[step.Seq] && (whole || step.Seq >= letters[0]) {
 				h.Steps = append(h.Steps, step)
 			}
@@ -371,7 +366,7 @@ func (r *Redrive) apply(ctx context.Context, a *account, through uint64, whole b
 
 func (r *Redrive) applier() *apply.Applier { return &apply.Applier{Writer: r.Writer, Logger: r.Logger} }
 
-// settle does with a dead letter what came out for it.
+// settle applies the outcome for a dead letter.
 func (r *Redrive) settle(ctx context.Context, res Result) error {
 	if res.Err == nil {
 		return r.done(ctx, res.Seq)

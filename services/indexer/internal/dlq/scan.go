@@ -12,27 +12,26 @@ import (
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
 )
 
-// maxHistory bounds what the histories of one pass take in memory, as messages; decoded they are
-// about twice as big.
+// maxHistory bounds the histories of one pass in memory, as messages; decoded they take about twice
+// as much.
 const maxHistory = 128 << 20
 
-// errTooBig is returned where the accounts of a pass have more history than
-// that.
+// errTooBig is returned if the accounts of a pass have more history than that.
 var errTooBig = errors.New("too much history for one pass")
 
-// account is what is known of one account with dead letters.
+// account is what is known about an account with dead letters.
 type account struct {
 	did     string
 	letters []uint64 // of the stream, lowest first
 	steps   []apply.Step
 }
 
-// histories collects what the stream says of some accounts.
+// histories collects the stream's history of some accounts.
 type histories struct {
 	accounts map[string]*account
-	// stays reports whether a message is a dead letter that is to stay one.
+	// stays reports whether a message is a dead letter that must stay one.
 	stays func(stream.Message) (bool, error)
-	// open are the accounts behind whose last step nothing of others came yet.
+	// open are the accounts whose last step no other event has followed yet.
 	open  map[string]*account
 	bytes int
 	limit int
@@ -49,7 +48,7 @@ func newHistories(accounts []*account, from uint64, limit int, stays func(stream
 	return h
 }
 
-// read takes the stream's messages up to number to. step, if not nil, is called now and then.
+// read adds the stream's messages up to number to. step, if not nil, is called from time to time.
 func (h *histories) read(ctx context.Context, js jetstream.JetStream, to uint64, step func()) error {
 	for batch, err := range stream.Range(ctx, js, h.at+1, to) {
 		if err != nil {
@@ -69,7 +68,7 @@ func (h *histories) read(ctx context.Context, js jetstream.JetStream, to uint64,
 	return nil
 }
 
-// add takes the stream's next message.
+// add adds the stream's next message.
 func (h *histories) add(m stream.Message) error {
 	if len(h.open) == 0 && !h.mentions(m.Data) {
 		return nil
@@ -82,7 +81,7 @@ func (h *histories) add(m stream.Message) error {
 		switch {
 		case did == ev.DID:
 		case ev.Kind == event.KindPosition:
-			// It may come between the replacements of a #sync.
+			// It may lie between the replacements of a #sync.
 			a.steps = append(a.steps, apply.Step{Seq: m.Seq, Event: ev})
 		default:
 			a.steps = append(a.steps, apply.End(m.Seq))
@@ -104,8 +103,8 @@ func (h *histories) add(m stream.Message) error {
 	return nil
 }
 
-// mentions reports whether a message may be about one of the accounts: it
-// looks for their DIDs in it, which is much faster than to decode it.
+// mentions reports whether a message may be about one of the accounts: it searches for their DIDs,
+// which is much faster than decoding.
 func (h *histories) mentions(data []byte) bool {
 	for {
 		i := bytes.Index(data, []byte("did:"))

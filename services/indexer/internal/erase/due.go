@@ -7,26 +7,25 @@ import (
 )
 
 const (
-	// window is how many messages ahead of one that is due are read, to know which #sync
-	// may be under way there.
+	// window is how many messages before a due one are read, to know which #sync may be open there.
 	window = 500
 	// duePiece is how many due messages are looked up at once.
 	duePiece = 1000
 )
 
-// around is the state of reading from somewhere in the stream.
+// around is the state of reading from the middle of the stream.
 type around struct {
-	// blind says that it is not known yet whether a #sync is under way. It surely is not behind
+	// blind reports that it is not known yet whether a #sync is open. It certainly is not after
 	// messages of two accounts, the first of which is did's.
 	blind bool
 	did   string
-	// run is the old #sync that may be under way.
+	// run is the old #sync that may be open.
 	run event.SyncRun
-	// due are the messages that are looked for, and what became of them.
+	// due are the messages to decide about, with the outcomes.
 	due map[uint64]outcome
 }
 
-// outcome is what became of a message that is due.
+// outcome is the decision about a due message.
 type outcome int
 
 const (
@@ -45,8 +44,9 @@ func (p *pass) begin(first uint64, due []uint64) (from uint64) {
 	return from
 }
 
-// decide takes the stream's next message, and reports whether it may be erased: it is gone and
-// does nothing to an old #sync. What fixes the revision of one, or ends it, stays for good.
+// decide reads the stream's next message, and reports whether it may be erased: its post is gone,
+// and it does not affect an old #sync. Messages that fix the revision of one, or end it, stay for
+// good.
 func (p *pass) decide(m message) bool {
 	_, due := p.due[m.seq]
 	if due {
@@ -82,7 +82,7 @@ func (p *pass) decide(m message) bool {
 	return m.gone && p.run == before
 }
 
-// readDue looks at the messages that are due, of those that were looked at before.
+// readDue reads the due messages among those that were read before.
 func (p *pass) readDue(ctx context.Context) error {
 	for after := uint64(0); ; {
 		due, err := p.Writer.DuePayloads(ctx, after, p.looked, duePiece)
@@ -103,7 +103,7 @@ func (p *pass) readDue(ctx context.Context) error {
 	}
 }
 
-// readAround looks at messages that are due and near each other.
+// readAround reads due messages that are close together.
 func (p *pass) readAround(ctx context.Context, due []uint64) error {
 	from := p.begin(due[0], due)
 	if _, err := p.readRange(ctx, from, min(due[len(due)-1], p.last)); err != nil {

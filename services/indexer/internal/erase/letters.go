@@ -12,9 +12,9 @@ import (
 	"github.com/tagstream/tagstream/services/indexer/internal/dlq"
 )
 
-// letters are the dead letters with a payload, and what the stream says of them.
-// The index does not have what could not be applied, so that its removal left no
-// marker: the stream itself is the evidence.
+// letters are the dead letters with a payload, and what the stream says about them. The index does
+// not have messages that could not be applied, so their removal left no marker: the stream itself
+// is the evidence.
 type letters struct {
 	of         map[string]*author
 	unreadable []unreadable
@@ -23,7 +23,7 @@ type letters struct {
 // author is an account with dead letters.
 type author struct {
 	letters []*letter
-	// status is the last status that counts: the fold goes by the same order.
+	// status is the account's last status, by the same order as in the fold.
 	status event.StatusOrder
 }
 
@@ -31,7 +31,7 @@ type letter struct {
 	seq     uint64
 	version write.Version
 	payload []byte
-	// removed says that the stream removes the post behind the message.
+	// removed reports that the stream removes the message's post.
 	removed bool
 }
 
@@ -40,8 +40,7 @@ type unreadable struct {
 	at  time.Time
 }
 
-// load reads the dead letters of messages up to number last; later ones are for
-// the next pass.
+// load reads the dead letters of messages up to number last; later ones are left to the next pass.
 func (l *letters) load(ctx context.Context, e *Eraser, last uint64) error {
 	l.of = map[string]*author{}
 	return stream.EachDeadLetter(ctx, e.JS, func(d stream.DeadLetter) error {
@@ -69,7 +68,7 @@ func (l *letters) load(ctx context.Context, e *Eraser, last uint64) error {
 	})
 }
 
-// hear takes the stream's next message.
+// hear processes the stream's next message.
 func (l *letters) hear(m message) {
 	a := l.of[m.head.DID]
 	if a == nil || m.head.carries() {
@@ -101,8 +100,8 @@ func (l *letters) hear(m message) {
 	}
 }
 
-// eraseLetters erases the letters of what is gone, and their messages, and those
-// that are unreadable and older than the stated time.
+// eraseLetters erases the letters of removed posts, with their messages, and unreadable ones that
+// are older than the stated time.
 func (p *pass) eraseLetters(ctx context.Context, now time.Time) error {
 	for _, a := range p.letters.of {
 		versions := make([]write.Version, len(a.letters))
@@ -128,7 +127,7 @@ func (p *pass) eraseLetters(ctx context.Context, now time.Time) error {
 			return err
 		}
 	}
-	// Also what redrives left in the files.
+	// This includes what redrives left in the files.
 	if err := stream.TidyDeadLetters(ctx, p.JS); err != nil {
 		return err
 	}
@@ -138,8 +137,8 @@ func (p *pass) eraseLetters(ctx context.Context, now time.Time) error {
 	return dlq.Recount(ctx, p.JS, p.Writer)
 }
 
-// eraseLetter erases a letter if it is of something gone. The message goes first:
-// a crash in between leaves the letter for the next pass.
+// eraseLetter erases a letter if its post is gone. The message goes first: a crash in between
+// leaves the letter for the next pass.
 func (p *pass) eraseLetter(ctx context.Context, d *letter, gone bool) error {
 	if !gone && !d.removed {
 		return nil

@@ -11,8 +11,8 @@ import (
 	"github.com/tagstream/tagstream/services/indexer/internal/replay"
 )
 
-// ErrDiffers is returned where the new index is not what the live one is, which
-// stays. The new one stays beside it.
+// ErrDiffers is returned if the new index differs from the live one, which stays live. The new one
+// stays beside it.
 var ErrDiffers = errors.New("the rebuilt index differs from the live one")
 
 // compare compares the two indexes at the live one's checkpoint.
@@ -47,8 +47,8 @@ func (r *Rebuild) compare(ctx context.Context, p *replay.Replay, w *write.Writer
 	return r.judge(ctx, found, err)
 }
 
-// judge says what was found, and returns whether that keeps the new index from
-// being switched in. A live index that cannot be read may be why it is rebuilt.
+// judge reports the findings, and returns whether they keep the new index from going live. A live
+// index that cannot be read may be the reason for the rebuild.
 func (r *Rebuild) judge(ctx context.Context, found check.Findings, err error) error {
 	switch {
 	case ctx.Err() != nil:
@@ -72,8 +72,8 @@ func (r *Rebuild) judge(ctx context.Context, found check.Findings, err error) er
 	return fmt.Errorf("%w. The live index stays. Run it again with --accept-differences if the new one is right: see docs/operations.md", err)
 }
 
-// reached reports whether the new index has come as far in upstream time as the
-// live one of another stream had.
+// reached reports whether the new index is as recent in upstream time as the live one of another
+// stream was.
 func (r *Rebuild) reached(ctx context.Context, w *write.Writer) (bool, error) {
 	if r.AcceptDifferences {
 		return true, nil
@@ -82,8 +82,8 @@ func (r *Rebuild) reached(ctx context.Context, w *write.Writer) (bool, error) {
 	return !cp.Source.Time.Before(r.plan.live.Source.Time), err
 }
 
-// checkConflicts looks for what a live index of another stream has, or saw removed,
-// that the new index lacks without a reason.
+// checkConflicts looks for posts and removals in a live index of another stream that the new index
+// lacks without a reason.
 func (r *Rebuild) checkConflicts(ctx context.Context, p *replay.Replay, w *write.Writer) error {
 	r.Progress.Say("looking for posts and removals that the live index, which is of another stream, has and the new one lacks")
 	if err := p.Settle(ctx); err != nil {

@@ -11,29 +11,26 @@ import (
 	"github.com/tagstream/tagstream/services/indexer/internal/dlq"
 )
 
-// headStart is the part of a stream that is being trimmed that is not replayed: the
-// one that is trimmed next, while the live index's state is taken over and the
-// replay catches up.
+// headStart is the share of a stream that is being trimmed that is not replayed: the part that is
+// trimmed next, while the live index's state is copied and the replay catches up.
 const headStart = 4
 
-// plan is how the stream, the live index and what an interrupted run left are to
-// each other.
+// plan is the relation of the stream, the live index and the remains of an interrupted run.
 type plan struct {
 	// live is the live index's checkpoint when the rebuild began.
 	live store.Checkpoint
-	// foreign says that the live index is of another stream: this one was restored
-	// from an older copy, or created again.
+	// foreign reports that the live index belongs to another stream: the current one was restored
+	// from an older copy, or recreated.
 	foreign bool
-	// first is the first message that is replayed, and carry says that the live
-	// index has to say what was before: the stream does not begin at 1.
+	// first is the first message to replay. carry reports that the earlier state must come from the
+	// live index: the stream does not begin at 1.
 	first uint64
 	carry bool
 }
 
-// prepare makes the plan, and drops what an interrupted run left if nothing can
-// be made of it.
+// prepare makes the plan, and drops the remains of an interrupted run if they are useless.
 func (r *Rebuild) prepare(ctx context.Context) error {
-	// The live index is asked for what the newest migration brought, too.
+	// The live index must have everything that the newest migration brought, too.
 	migrated, err := store.IsMigrated(ctx, r.Database)
 	if err != nil {
 		return err
@@ -49,8 +46,8 @@ func (r *Rebuild) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// After the checkpoints, which grow meanwhile: an index of this stream is never
-	// ahead of it then.
+	// Read after the checkpoints, which grow: so an index of this stream is never ahead of the
+	// state.
 	st, err := stream.GetState(ctx, r.JS)
 	if err != nil {
 		return err
@@ -77,7 +74,7 @@ func (r *Rebuild) prepare(ctx context.Context) error {
 	if !exists {
 		return nil
 	}
-	// Where the stream was replaced, what does not say which one it is of is not used.
+	// If the stream was replaced, remains that do not say which stream they belong to are not used.
 	useless := left.Seq+1 < st.First || r.plan.foreign && left.Source.Seq == 0
 	if !useless {
 		if useless, err = r.isForeign(ctx, left, st); err != nil {
@@ -91,7 +88,7 @@ func (r *Rebuild) prepare(ctx context.Context) error {
 	return r.drop(ctx)
 }
 
-// drop drops what an interrupted run left, which one that is running has not.
+// drop drops the remains of an interrupted run, but not those of a running one.
 func (r *Rebuild) drop(ctx context.Context) error {
 	running, err := r.owner.Leased(ctx, store.Rebuilding)
 	if err != nil {
@@ -103,7 +100,7 @@ func (r *Rebuild) drop(ctx context.Context) error {
 	return r.owner.Drop(ctx, store.Rebuilding)
 }
 
-// isForeign reports whether an index at cp is of another stream than there is.
+// isForeign reports whether an index at cp belongs to another stream.
 func (r *Rebuild) isForeign(ctx context.Context, cp store.Checkpoint, st stream.State) (bool, error) {
 	err := stream.CheckIndex(ctx, r.JS, st, cp.Seq, cp.Source)
 	if errors.Is(err, stream.ErrBehind) || errors.Is(err, stream.ErrReplaced) {
@@ -112,8 +109,7 @@ func (r *Rebuild) isForeign(ctx context.Context, cp store.Checkpoint, st stream.
 	return false, err
 }
 
-// carryOver begins the new index with what the live one has of the time before
-// what is replayed.
+// carryOver starts the new index with the live one's state of the time before the replay.
 func (r *Rebuild) carryOver(ctx context.Context, w *write.Writer) error {
 	r.Progress.Say(fmt.Sprintf("the stream was trimmed: copying what the live index has from before message %d", r.plan.first))
 	total := 0

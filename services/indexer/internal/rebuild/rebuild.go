@@ -1,6 +1,6 @@
 // Package rebuild folds the stream into a second schema through the code that indexes live,
-// compares it with the live index, and makes it the live one in a single transaction. The live
-// index is read and written meanwhile as usual.
+// compares it with the live index, and makes it the live one in a single transaction. During all of
+// this the live index is read and written as usual.
 //
 // A rebuild can be interrupted at any point and started again: the new schema has its own
 // checkpoint. A crash during the switch leaves it done or not done.
@@ -28,20 +28,19 @@ import (
 	"github.com/tagstream/tagstream/services/indexer/internal/replay"
 )
 
-// ErrTrimmed is returned where the stream no longer has its beginning, and the
-// live index cannot stand in for it: a rebuilt index would silently lack what the
-// live one has.
+// ErrTrimmed is returned if the stream no longer has its beginning and the live index cannot
+// replace it: a rebuilt index would silently lack posts of the live one.
 var ErrTrimmed = errors.New("the stream no longer has its beginning, so a rebuilt index would lack posts that the live one has")
 
 var errRunning = errors.New("another rebuild is running")
 
 const (
-	// nearEnd is how many messages may be missing when the new schema is
-	// vacuumed and switched in; what comes meanwhile is applied after.
+	// nearEnd is how many messages may be missing when the new schema is vacuumed and switched in;
+	// later ones are applied afterwards.
 	nearEnd = 10_000
-	// atEnd is how many may be missing when the live indexer is made to wait.
+	// atEnd is how many may be missing when the live indexer is stopped for the switch.
 	atEnd = 2000
-	// grace is how long requests that began on the former schema may last.
+	// grace is how long requests that started on the former schema may last.
 	grace = 6 * time.Second
 )
 
@@ -50,26 +49,26 @@ type Rebuild struct {
 	JS       jetstream.JetStream
 	Database store.Options // with the owner's role
 	ID       string        // unique to the run
-	// Restart drops what an interrupted run left, instead of continuing it.
+	// Restart drops the remains of an interrupted run instead of continuing it.
 	Restart bool
-	// AcceptDifferences switches to the new index though it differs from the live
-	// one, or has not come as far in upstream time as one of another stream.
+	// AcceptDifferences switches to the new index even if it differs from the live one, or is not
+	// as recent in upstream time as one of another stream.
 	AcceptDifferences bool
 	Logger            *slog.Logger
 	Progress          obs.Progress
 
 	owner *write.Owner
 	plan  plan
-	// recalled says that the live index's floors were.
+	// recalled reports that the live index's floors were copied.
 	recalled bool
-	// same says that this run found no difference to the live index.
+	// same reports that this run found no difference from the live index.
 	same bool
 }
 
 // Run rebuilds and switches. It returns the number of messages replayed.
 func (r *Rebuild) Run(ctx context.Context) (uint64, error) {
 	r.owner = write.NewOwner(r.Database)
-	// What a switch that was killed before its clean-up left.
+	// Remains of a switch that was killed before its clean-up.
 	if err := r.owner.Drop(ctx, store.Retired); err != nil {
 		return 0, err
 	}
@@ -114,8 +113,8 @@ func (r *Rebuild) Run(ctx context.Context) (uint64, error) {
 	return replayed, nil
 }
 
-// lead fills the new index from a message on and switches it in, and returns how many
-// messages it replayed.
+// lead fills the new index from a message on and switches it in, and returns how many messages it
+// replayed.
 func (r *Rebuild) lead(ctx context.Context, w *write.Writer, from uint64) (uint64, error) {
 	if from == 0 && !r.plan.foreign {
 		if err := w.ListLater(ctx); err != nil {
@@ -140,8 +139,8 @@ func (r *Rebuild) lead(ctx context.Context, w *write.Writer, from uint64) (uint6
 	}
 	p, err := replay.Open(ctx, replay.Config{
 		JS: r.JS, Writer: w, Logger: r.Logger, Database: r.Database, Leader: store.Live,
-		// Also those that are there since they were applied live: one may have been
-		// redriven, and so be gone, by a program that could apply it.
+		// Store even those that became dead letters when they were applied live: a program that
+		// could apply one may have redriven and removed it.
 		PutDeadLetter: func(ctx context.Context, d stream.DeadLetter) error { return stream.PutDeadLetter(ctx, r.JS, d) },
 	}, from)
 	if err != nil {
@@ -160,8 +159,8 @@ func (r *Rebuild) lead(ctx context.Context, w *write.Writer, from uint64) (uint6
 	return p.At() - from, err
 }
 
-// consent has the new index hide what the live one hides by its settings: accounts that have opted
-// out, and what the operator denies.
+// consent makes the new index hide what the live one hides by its settings: accounts that have
+// opted out, and those that the operator denies.
 func (r *Rebuild) consent(ctx context.Context, w *write.Writer) error {
 	ignore, err := w.LiveIgnoresConsent(ctx)
 	if err != nil {
@@ -174,8 +173,8 @@ func (r *Rebuild) consent(ctx context.Context, w *write.Writer) error {
 	return (&apply.Applier{Writer: w, Logger: r.Logger}).Consent(ctx, ignore, deny)
 }
 
-// replay brings the new index to the stream's end by way of the live one's
-// checkpoint, where the two are compared, and switches it in.
+// replay brings the new index to the live one's checkpoint, where the two are compared, then to the
+// stream's end, and switches it in.
 func (r *Rebuild) replay(ctx context.Context, p *replay.Replay, w *write.Writer) error {
 	if !r.plan.foreign {
 		if err := r.meet(ctx, p, w); err != nil {
@@ -257,8 +256,8 @@ func (r *Rebuild) atSwitch(ctx context.Context, p *replay.Replay, w *write.Write
 	return err
 }
 
-// meet brings the new index to the live one's checkpoint and compares the two.
-// Where the live index stands still, this is the one time for it.
+// meet brings the new index to the live one's checkpoint and compares the two. If the live index is
+// idle, this is the only comparison.
 func (r *Rebuild) meet(ctx context.Context, p *replay.Replay, w *write.Writer) error {
 	vacuumed := false
 	for {
@@ -290,7 +289,7 @@ func (r *Rebuild) meet(ctx context.Context, p *replay.Replay, w *write.Writer) e
 		case live.Seq == 0 || p.At() > live.Seq:
 			return nil // nothing to compare, or it was done before the interruption
 		case w.Sweeping():
-			// Here, and not while the live index waits.
+			// Here, not while the live index waits.
 			if err := p.Settle(ctx); err != nil {
 				return err
 			}
@@ -303,8 +302,8 @@ func (r *Rebuild) meet(ctx context.Context, p *replay.Replay, w *write.Writer) e
 	}
 }
 
-// catchUp brings the new index to the live one's checkpoint where a comparison that
-// failed, which was accepted, did not: up to there the live one is asked.
+// catchUp brings the new index to the live one's checkpoint if a failed comparison, which was
+// accepted, did not: up to there the live one is consulted.
 func (r *Rebuild) catchUp(ctx context.Context, p *replay.Replay) error {
 	live, _, err := r.owner.CheckpointOf(ctx, store.Live)
 	for more := true; err == nil && more && p.At() < live.Seq; {
@@ -315,8 +314,8 @@ func (r *Rebuild) catchUp(ctx context.Context, p *replay.Replay) error {
 	return err
 }
 
-// recallFloors takes over the live index's floors where the comparison did not come to
-// that, which was accepted. A live index that cannot be read must not be in the way then.
+// recallFloors copies the live index's floors if the comparison did not get that far, which was
+// accepted. A live index that cannot be read must not prevent the rebuild then.
 func (r *Rebuild) recallFloors(ctx context.Context, p *replay.Replay) error {
 	err := p.RecallFloors(ctx)
 	if err == nil || errors.Is(err, write.ErrLeaseLost) || !r.AcceptDifferences {
@@ -326,7 +325,7 @@ func (r *Rebuild) recallFloors(ctx context.Context, p *replay.Replay) error {
 	return nil
 }
 
-// list makes the lists of the new index, where they were left for later.
+// list makes the lists of the new index, if they were postponed.
 func (r *Rebuild) list(ctx context.Context, p *replay.Replay, w *write.Writer) error {
 	if !w.Unlisted() {
 		return nil
@@ -340,8 +339,7 @@ func (r *Rebuild) vacuum(ctx context.Context, w *write.Writer) error {
 	return w.Keep(ctx, func(ctx context.Context) error { return r.owner.Vacuum(ctx, store.Rebuilding) })
 }
 
-// switched returns the error of a switch. The commit's answer may have been lost:
-// the schema's name tells.
+// switched returns the error of a switch. The commit's answer may be lost: the schema's name tells.
 func (r *Rebuild) switched(ctx context.Context, err error) error {
 	if err != nil {
 		if _, exists, lookErr := r.owner.CheckpointOf(ctx, store.Rebuilding); lookErr != nil || exists {

@@ -11,19 +11,18 @@ import (
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
 )
 
-// memory applies messages of a stream that lacks some: payloads of removed posts
-// were erased, or its beginning was trimmed off. Such a removal finds nothing to
-// remove, and would leave no marker to keep an older event out: the live index
-// remembers which ones it had.
+// memory applies messages of an incomplete stream: payloads of removed posts were erased, or its
+// beginning was trimmed. A removal then finds no post, and would leave no marker to keep an older
+// event out; but the live index remembers the removals.
 type memory struct {
 	js      jetstream.JetStream
 	writer  *write.Writer
 	applier *apply.Applier
-	// gaps says that something is missing.
+	// gaps reports that messages are missing.
 	gaps bool
 }
 
-// apply applies messages as the applier does.
+// apply applies messages like the applier.
 func (m *memory) apply(ctx context.Context, batch []stream.Message) error {
 	if gaps, err := m.look(ctx); err != nil {
 		return err
@@ -43,7 +42,7 @@ func (m *memory) apply(ctx context.Context, batch []stream.Message) error {
 	return nil
 }
 
-// look reports whether something is missing by now.
+// look reports whether messages are missing by now.
 func (m *memory) look(ctx context.Context) (gaps bool, err error) {
 	if !m.gaps {
 		m.gaps, err = stream.HasGaps(ctx, m.js)
@@ -51,8 +50,8 @@ func (m *memory) look(ctx context.Context) (gaps bool, err error) {
 	return m.gaps, err
 }
 
-// recall prepares for the first messages of a batch and returns how many: up to
-// one that erases an account, which must not find markers of removals behind it.
+// recall prepares for the first messages of a batch and returns how many: up to one that erases an
+// account, which must find no markers of later removals.
 func (m *memory) recall(ctx context.Context, batch []stream.Message) (int, error) {
 	var removals []write.Removal
 	var erased []string
@@ -81,9 +80,9 @@ func (m *memory) recall(ctx context.Context, batch []stream.Message) (int, error
 	return n, m.writer.Recall(ctx, removals, erased)
 }
 
-// pass folds in a position in the place of messages up to seq that were erased.
+// pass folds a position in place of erased messages up to seq.
 func (m *memory) pass(ctx context.Context, seq uint64, at event.Position) error {
-	// It ends no #sync: what was erased did not either, and the leader's may continue.
+	// It ends no #sync: the erased messages did not either, and the leader's may continue.
 	nothing := event.Event{Kind: event.KindPosition, Source: at, Sync: event.SyncOpen}
 	data, err := nothing.Encode()
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package replay folds the stream into an index beside another one, the leader, up to a message
-// that the caller names: an index that is being rebuilt, or one that is compared with the live
-// index. It uses the code that indexes live.
+// Package replay folds the stream into an index up to a given message, beside another index, the
+// leader: either for a rebuild, or for a comparison with the live index. It uses the code that
+// indexes live.
 package replay
 
 import (
@@ -33,27 +33,26 @@ type Config struct {
 	Logger *slog.Logger
 	// PutDeadLetter stores a message that cannot be applied.
 	PutDeadLetter func(ctx context.Context, d stream.DeadLetter) error
-	// Database has the leader's schema, Leader.
+	// Database has the schema of the leader, Leader.
 	Database store.Options
 	Leader   string
 }
 
-// Replay is the stream on its way into an index. It must be used from one
-// goroutine.
+// Replay reads the stream into an index. It must be used from one goroutine.
 type Replay struct {
 	cfg    Config
 	memory memory
 	reader *stream.Reader
 	at     uint64
-	// ahead was read and not applied yet.
+	// ahead was read but not applied yet.
 	ahead []stream.Message
 }
 
-// Open begins to read behind message at, which is the index's checkpoint.
+// Open starts to read after message at, the index's checkpoint.
 //
-// Where the stream's beginning was trimmed off and the leader is the live index,
-// that is asked for the keys of posts that came in before and are edited now, until
-// Forget. It must have folded in every message that is replayed until then.
+// If the stream's beginning was trimmed and the leader is the live index, the leader is asked for
+// the keys of edited posts from before that, until Forget. It must have folded every message that
+// is replayed until then.
 func Open(ctx context.Context, cfg Config, at uint64) (*Replay, error) {
 	st, err := stream.GetState(ctx, cfg.JS)
 	if err != nil {
@@ -71,18 +70,17 @@ func Open(ctx context.Context, cfg Config, at uint64) (*Replay, error) {
 	return &Replay{cfg: cfg, reader: reader, at: at, memory: m}, nil
 }
 
-// Forget ends what Open says of a trimmed stream, where the index has become what
-// the leader is.
+// Forget ends the look-ups of Open for a trimmed stream, once the index equals the leader.
 func (r *Replay) Forget() { r.memory.gaps, r.memory.applier.LiveKeys = false, nil }
 
 // Close stops reading.
 func (r *Replay) Close() { r.reader.Close() }
 
-// At is the last message that is folded in.
+// At returns the last folded message.
 func (r *Replay) At() uint64 { return r.at }
 
-// Next folds in a batch of what follows, nothing behind message limit, and keeps
-// the lease. It returns false where the stream has nothing more up to there.
+// Next folds the next batch, nothing after message limit, and renews the lease. It returns false if
+// the stream has nothing more up to there.
 func (r *Replay) Next(ctx context.Context, limit uint64) (more bool, err error) {
 	if len(r.ahead) == 0 {
 		wait, cancel := context.WithTimeout(ctx, idleWait)
@@ -113,7 +111,7 @@ func (r *Replay) Next(ctx context.Context, limit uint64) (more bool, err error) 
 	return true, nil
 }
 
-// Near folds in what the stream has up to message seq, which the leader may have passed.
+// Near folds what the stream has up to message seq, which the leader may have passed.
 func (r *Replay) Near(ctx context.Context, seq uint64) error {
 	for more := true; more && r.at < seq; {
 		var err error
@@ -124,8 +122,7 @@ func (r *Replay) Near(ctx context.Context, seq uint64) error {
 	return nil
 }
 
-// To folds in everything up to message seq, where the leader's checkpoint is, and
-// nothing behind it.
+// To folds everything up to message seq, the leader's checkpoint, and nothing after it.
 func (r *Replay) To(ctx context.Context, seq uint64) error {
 	for r.at < seq {
 		more, err := r.Next(ctx, seq)
@@ -139,7 +136,7 @@ func (r *Replay) To(ctx context.Context, seq uint64) error {
 	return nil
 }
 
-// Settle ends the sweeps of big accounts that there are.
+// Settle finishes all sweeps of big accounts.
 func (r *Replay) Settle(ctx context.Context) error {
 	for r.cfg.Writer.Sweeping() {
 		if err := r.Sweep(ctx); err != nil {
@@ -149,7 +146,7 @@ func (r *Replay) Settle(ctx context.Context) error {
 	return nil
 }
 
-// List makes the lists and counts that were left for later, where there are any.
+// List makes postponed lists and counts, if there are any.
 func (r *Replay) List(ctx context.Context) error {
 	if !r.cfg.Writer.Unlisted() {
 		return nil
@@ -162,7 +159,7 @@ func (r *Replay) List(ctx context.Context) error {
 	return r.cfg.Writer.Keep(ctx, r.cfg.Writer.List)
 }
 
-// Sweep does a step of a sweep, where there is any.
+// Sweep does a step of a sweep, if there is one.
 func (r *Replay) Sweep(ctx context.Context) error {
 	if !r.cfg.Writer.Sweeping() {
 		return nil
@@ -170,14 +167,14 @@ func (r *Replay) Sweep(ctx context.Context) error {
 	return r.memory.applier.Sweep(ctx)
 }
 
-// RecallFloors gives the index, which is at the live one's checkpoint or farther, the floors that
-// #syncs left in that one, where the stream lacks the replacements that they came of,
-// and takes away what is below them.
+// RecallFloors copies the floors of #syncs from the live index, if the stream lacks the
+// replacements that caused them, and removes posts below them. The index must be at the live one's
+// checkpoint or later.
 func (r *Replay) RecallFloors(ctx context.Context) error {
 	if r.cfg.Leader != store.Live {
 		return nil
 	}
-	// Nothing may have been folded in since Open.
+	// Possibly nothing has been folded since Open.
 	if gaps, err := r.memory.look(ctx); err != nil || !gaps {
 		return err
 	}
@@ -191,10 +188,9 @@ func (r *Replay) RecallFloors(ctx context.Context) error {
 	return r.Settle(ctx)
 }
 
-// pass moves the index to the leader's checkpoint, where the stream has no
-// message up to there any more.
+// pass moves the index to the leader's checkpoint if the stream has no more messages up to there.
 func (r *Replay) pass(ctx context.Context, seq uint64) error {
-	// A caller that says that nothing is left must have seen that far itself.
+	// A caller that reports the end must have seen that far itself.
 	st, err := stream.GetState(ctx, r.cfg.JS)
 	if err != nil {
 		return err

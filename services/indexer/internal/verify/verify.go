@@ -25,8 +25,7 @@ const nearEnd = 1000
 
 // Verify is one run of a verification.
 type Verify struct {
-	// Stream connects to the stream; it is asked for only where the other index
-	// is behind.
+	// Stream connects to the stream; it is called only if the other index is behind.
 	Stream   func(ctx context.Context) (jetstream.JetStream, error)
 	Database store.Options
 	ID       string // unique to the run
@@ -34,8 +33,7 @@ type Verify struct {
 	Progress obs.Progress
 }
 
-// Other returns the schema beside the live one that there is to compare it
-// with, "" where there is none.
+// Other returns the schema to compare with the live one, "" if there is none.
 func (v *Verify) Other(ctx context.Context) (string, error) {
 	for _, schema := range []string{store.Rebuilding, store.Retired} {
 		_, exists, err := write.NewOwner(v.Database).CheckpointOf(ctx, schema)
@@ -49,7 +47,7 @@ func (v *Verify) Other(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// Check checks one schema by itself.
+// Check checks one schema alone.
 func (v *Verify) Check(ctx context.Context, schema string) (check.Findings, error) {
 	return v.verifier().Check(ctx, schema)
 }
@@ -60,8 +58,8 @@ func (v *Verify) verifier() *check.Verifier {
 	return s
 }
 
-// Compare compares two schemas, and brings other to schema's checkpoint where
-// it is behind. The live one is never brought anywhere.
+// Compare compares two schemas, and brings other to schema's checkpoint if it is behind. It never
+// moves the live one.
 func (v *Verify) Compare(ctx context.Context, schema, other string) (check.Findings, error) {
 	at, err := v.checkpoint(ctx, schema)
 	if err != nil {
@@ -72,10 +70,10 @@ func (v *Verify) Compare(ctx context.Context, schema, other string) (check.Findi
 	case err != nil:
 		return check.Findings{}, err
 	case cp.Seq == at.Seq:
-		// Without a writer it stays so.
+		// Without a writer it does not change.
 		f, err := v.verifier().Compare(ctx, schema, other, nil)
 		if err == nil && f.N > 0 && other != store.Live {
-			// Perhaps only the last of what it is brought to is missing.
+			// Possibly only the last messages before the checkpoint are missing.
 			aligned, err := v.align(ctx, schema, other)
 			if err == nil {
 				return aligned, nil
@@ -101,8 +99,8 @@ func (v *Verify) checkpoint(ctx context.Context, schema string) (store.Checkpoin
 	return cp, err
 }
 
-// align brings the other schema near the first one's checkpoint, and the rest
-// of the way while the comparison holds that.
+// align brings the other schema near the first one's checkpoint, and the rest of the way while the
+// comparison holds that checkpoint.
 func (v *Verify) align(ctx context.Context, schema, other string) (check.Findings, error) {
 	js, err := v.Stream(ctx)
 	if err != nil {
@@ -133,7 +131,7 @@ func (v *Verify) align(ctx context.Context, schema, other string) (check.Finding
 	defer release()
 	r, err := replay.Open(ctx, replay.Config{
 		JS: js, Writer: w, Logger: v.Logger, Database: v.Database, Leader: schema,
-		// They are there since they were passed live.
+		// They were stored when the live index passed them.
 		PutDeadLetter: func(context.Context, stream.DeadLetter) error { return nil },
 	}, cp.Seq)
 	if err != nil {
@@ -164,7 +162,7 @@ func (v *Verify) align(ctx context.Context, schema, other string) (check.Finding
 	v.Progress.Say("comparing")
 	s := v.verifier()
 	s.Near = func(ctx context.Context, seq uint64) error {
-		// It was given back for the slice before.
+		// It was given back after the previous slice.
 		if _, err := w.Acquire(ctx); err != nil {
 			return err
 		}
