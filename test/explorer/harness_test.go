@@ -179,7 +179,7 @@ var browser = func() func(path string) context.Context {
 }()
 
 // browse opens a tab. At the end no script may have failed, nothing been refused by the policy,
-// and nothing been asked elsewhere but for the CDN's pictures, which the test draws.
+// and nothing been asked elsewhere but for the CDNs' pictures, which the test draws.
 func (x *explorer) browse(t testing.TB, o options) *tab {
 	t.Helper()
 	b := &tab{t: t, url: x.url}
@@ -194,7 +194,8 @@ func (x *explorer) browse(t testing.TB, o options) *tab {
 	if o.dark {
 		scheme = "dark"
 	}
-	b.run(page.BringToFront(), network.Enable(), runtime.Enable(), log.Enable(), fetch.Enable().WithPatterns([]*fetch.RequestPattern{{URLPattern: "https://cdn.bsky.app/*"}}),
+	require.NoError(t, chromedp.Run(b.ctx)) // the tab lives as long as the first context
+	b.run(page.BringToFront(), network.Enable(), runtime.Enable(), log.Enable(), fetch.Enable().WithPatterns([]*fetch.RequestPattern{{URLPattern: "https://cdn.bsky.app/*"}, {URLPattern: "https://video.bsky.app/*"}}),
 		emulation.SetDeviceMetricsOverride(o.width, o.height, 1, o.width < 600),
 		emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}}),
 		emulation.SetScriptExecutionDisabled(o.noScript))
@@ -219,7 +220,7 @@ func (b *tab) note(ev any) {
 			b.wrong = append(b.wrong, ev.Entry.Text)
 		}
 	case *network.EventRequestWillBeSent:
-		if u := ev.Request.URL; !strings.HasPrefix(u, b.url) && !strings.HasPrefix(u, "https://cdn.bsky.app/img/") && !strings.HasPrefix(u, "about:") && !strings.HasPrefix(u, "data:") {
+		if u := ev.Request.URL; !strings.HasPrefix(u, b.url) && !strings.HasPrefix(u, "https://cdn.bsky.app/img/") && !strings.HasPrefix(u, "https://video.bsky.app/watch/") && !strings.HasPrefix(u, "about:") && !strings.HasPrefix(u, "data:") {
 			b.abroad = append(b.abroad, u)
 		}
 	case *fetch.EventRequestPaused:
@@ -231,7 +232,7 @@ func (b *tab) note(ev any) {
 	}
 }
 
-// pictures are what the CDN has: a few, each drawn once.
+// pictures are what the CDNs have: a few, each drawn once.
 var pictures [6]func() []byte
 
 func init() {
@@ -264,7 +265,18 @@ func drawn(i int) []byte {
 
 func (b *tab) run(actions ...chromedp.Action) {
 	b.t.Helper()
-	require.NoError(b.t, chromedp.Run(b.ctx, actions...))
+	ctx, cancel := context.WithTimeout(b.ctx, pageWait)
+	defer cancel()
+	require.NoError(b.t, chromedp.Run(ctx, actions...))
+}
+
+// step presses the back button, or for 1 the one beside it. The page may come back as it was left, so
+// nothing is waited for.
+func (b *tab) step(by int) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+	defer cancel()
+	_ = chromedp.Run(ctx, chromedp.Evaluate(fmt.Sprintf(`history.go(%d)`, by), nil)) // the page may be gone before it answers
 }
 
 // open visits a page of the site and waits until it is drawn.

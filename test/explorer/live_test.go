@@ -40,10 +40,13 @@ func TestLive(t *testing.T) {
 	got := b.texts()
 	require.Equal(t, []string{"edited", "late"}, got[len(got)-8:len(got)-6], "%v", got)
 
+	x.write(t, x.change("quotes", time.Now(), `{"text":"quotes","embed":{"$type":"app.bsky.embed.record","record":{"uri":"at://`+x.author.DID+`/app.bsky.feed.post/new1"}}}`, "art"))
 	b.open("/tag/art")
 	b.live()
+	b.until(`document.querySelector('.quote')?.innerText.includes('new 1')`)
 	x.remove(t, "new1")
 	b.until(`!` + texts + `.includes('new 1')`)
+	require.Equal(t, "Quoted post", eval[string](b, `document.querySelector('.quote').innerText`), "nor does a quote show it")
 }
 
 // TestWall: a wall shows new posts by itself, unless it is paused.

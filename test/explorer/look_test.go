@@ -52,9 +52,9 @@ func (x *explorer) gallery(t testing.TB) {
 		`"text":"Three studies before work ☕",` + picture(3, 4, 3),
 		`"text":"A study I would not show at work.",` + picture(1, 3, 4) + `,"labels":{"values":[{"val":"nudity"}]}`,
 		`"text":"今日の一枚です。ラフができました！"`,
-		`"text":"Timelapse of the whole thing, four hours in forty seconds.","embed":{"$type":"app.bsky.embed.video","alt":"A canvas fills with colour","video":{"ref":{"$link":"bafkvideo"}}}`,
+		`"text":"Timelapse of the whole thing, four hours in forty seconds.","embed":{"$type":"app.bsky.embed.video","alt":"A canvas fills with colour","video":{"ref":{"$link":"bafkvideo"}},"aspectRatio":{"width":16,"height":9}}`,
 		`"text":"The whole sketchbook.",` + picture(7, 4, 3),
-		`"text":"This, exactly.","embed":{"$type":"app.bsky.embed.record","record":{"uri":"at://did:plc:ewvi7nxzyoun6zhxrhs64oiz/app.bsky.feed.post/3lb2wjkv5nk2e"}}`,
+		`"text":"This, exactly.","embed":{"$type":"app.bsky.embed.record","record":{"uri":"at://did:plc:person000000000000000001/app.bsky.feed.post/g001"}}`,
 		`"text":"Walked 12 km for this view and it was worth every one.\n\nMore tomorrow.",` + picture(1, 9, 16),
 	}
 	tags := [][]string{{"art"}, {"art", "painting"}, {"art", "photo", "film", "analog", "35mm"}, {"art", "فن"}, {"art", "linocut", "printmaking"}, {"art", "sketch", "wip", "coffee"}}

@@ -8,6 +8,8 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
 // numbered are the texts of fill's posts, from the newest of these numbers to the oldest.
@@ -38,12 +40,111 @@ func TestSearch(t *testing.T) {
 	require.Len(t, b.texts(), 25)
 }
 
+// TestFilters: every filter of the search bar is in the URL, which is the state of the page, also on the
+// way back, and without JavaScript.
+func TestFilters(t *testing.T) {
+	x := newExplorer(t)
+	now := time.Now()
+	post := func(text string, ago time.Duration, more string, tags ...string) *write.Post {
+		c := x.change(text, now.Add(-ago), fmt.Sprintf(`{"text":%q%s}`, text, more), append([]string{"art"}, tags...)...)
+		x.write(t, c)
+		return c.New
+	}
+	post("nsfw", time.Minute, "", "photo", "nsfw")
+	post("photo", 2*time.Minute, "", "photo")
+	post("video", 3*time.Minute, `,"embed":{"$type":"app.bsky.embed.video","video":{"ref":{"$link":"bafkvideo"}}}`)
+	post("many", 4*time.Minute, "", "t1", "t2", "t3")
+	post("old", 72*time.Hour, "")
+	german := x.change("german", now.Add(-5*time.Minute), `{"text":"german"}`, "art")
+	german.New.Langs = []string{"de"}
+	x.write(t, german)
+	x.author = &write.Account{DID: "did:plc:friend"}
+	post("friend", 6*time.Minute, "")
+
+	for _, noScript := range []bool{false, true} {
+		b := x.browse(t, options{noScript: noScript})
+		shows := func(query string, texts ...string) {
+			t.Helper()
+			b.arrive(fmt.Sprintf(`location.search.replace(/=\d{4}-[^&]+/, '=…') === %q`, query))
+			require.Equal(t, texts, b.texts(), query)
+		}
+		add := func(as, words string) {
+			t.Helper()
+			b.run(chromedp.SetValue(`select[name=as]`, as), chromedp.SendKeys("#q", words+kb.Enter))
+		}
+		filter := func(name, value string) {
+			t.Helper()
+			// By script: chromedp finds no elements on a page that the back button brought.
+			b.run(chromedp.Evaluate(fmt.Sprintf(`document.querySelector('[name=%s]').value = %q; document.querySelector('.search .go').click()`, name, value), nil))
+		}
+		b.open("/search")
+		add("tags", "art nothing")
+		shows("?tags=art&tags=nothing", "nsfw", "photo", "video", "many", "german", "friend", "old")
+		b.run(chromedp.Click(`.chip a[aria-label="Remove #nothing"]`))
+		shows("?tags=art", "nsfw", "photo", "video", "many", "german", "friend", "old")
+		add("all", "photo")
+		shows("?tags=art&all=photo", "nsfw", "photo")
+		if !noScript {
+			b.run(chromedp.SendKeys("#q", "-ns"))
+			b.until(`document.querySelector('#tags option')?.label === 'nsfw · 1'`)
+			require.Equal(t, "-nsfw", eval[string](b, `document.querySelector('#tags option').value`))
+			b.run(chromedp.Evaluate(`document.querySelector('#q').value = ''`, nil))
+		}
+		add("none", "nsfw")
+		shows("?tags=art&all=photo&none=nsfw", "photo")
+		require.Equal(t, []string{"any #art ×", "all #photo ×", "not #nsfw ×"}, eval[[]string](b, `[...document.querySelectorAll('.chip')].map(c => c.innerText.replace(/\s+/g, ' '))`))
+		b.run(chromedp.Click(`.chip.all a`))
+		shows("?tags=art&none=nsfw", "photo", "video", "many", "german", "friend", "old")
+		filter("lang", "de")
+		shows("?tags=art&none=nsfw&lang=de", "german")
+		require.Equal(t, "de", eval[string](b, `document.querySelector('.filters[open] [name=lang]').value`))
+		b.step(-1)
+		shows("?tags=art&none=nsfw", "photo", "video", "many", "german", "friend", "old")
+		if noScript { // the browser keeps what was typed
+			filter("lang", "")
+		} else {
+			b.until(`document.querySelector('[name=lang]').value === ''`)
+		}
+		filter("media", "video")
+		shows("?tags=art&none=nsfw&media=video", "video")
+		filter("media", "none")
+		shows("?tags=art&none=nsfw&media=none", "photo", "many", "german", "friend", "old")
+		filter("author", "did:plc:friend")
+		shows("?tags=art&none=nsfw&author=did%3Aplc%3Afriend&media=none", "friend")
+		filter("author", "")
+		shows("?tags=art&none=nsfw&media=none", "photo", "many", "german", "friend", "old")
+		filter("maxTags", "1")
+		shows("?tags=art&none=nsfw&media=none&maxTags=1", "german", "friend", "old")
+		filter("window", "day")
+		shows("?tags=art&none=nsfw&media=none&maxTags=1&since=…", "german", "friend")
+		b.step(-2)
+		shows("?tags=art&none=nsfw&media=none", "photo", "many", "german", "friend", "old")
+		b.step(1)
+		shows("?tags=art&none=nsfw&media=none&maxTags=1", "german", "friend", "old")
+	}
+}
+
+// TestBack: a list that is shown again by the back button follows the live tail again.
+func TestBack(t *testing.T) {
+	x := newExplorer(t)
+	x.fill(t, 3, "art")
+	b := x.browse(t, options{})
+	b.open("/search?tags=art")
+	b.live()
+	b.open("/status")
+	x.remove(t, "p001")
+	b.step(-1)
+	b.until(`location.pathname === '/search' && !` + texts + `.includes('post 1')`)
+	x.add(t, "new", time.Now(), "new", "art")
+	b.until(`document.querySelector('.new')?.innerText === '1 new post'`)
+}
+
 // TestScrolling: older posts come as one scrolls, each once, to the end.
 func TestScrolling(t *testing.T) {
 	x := newExplorer(t)
 	x.fill(t, 90, "art")
 	b := x.browse(t, options{})
-	b.open("/search?tags=art")
+	b.open("/search?tags=art&none=nsfw&maxTags=3")
 	require.Equal(t, numbered(89, 65), b.texts()[:25])
 	for range 4 {
 		b.run(chromedp.Evaluate(`scrollTo(0, document.body.scrollHeight)`, nil))

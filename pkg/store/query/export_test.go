@@ -21,6 +21,7 @@ const (
 	HistoryQuery    = historyQuery
 	HistoryScan     = historyScan
 	PopularScan     = popularScan
+	QuotedQuery     = quotedQuery
 )
 
 // Asked runs a statement as a reader's questions are, and returns its first column.

@@ -379,3 +379,47 @@ func TestPostsOrderOfSmallTables(t *testing.T) {
 		})
 	}
 }
+
+// TestQuoted: quoted posts are found where a list could show them, each by a look-up.
+func TestQuoted(t *testing.T) {
+	t.Parallel()
+	o := storetest.Database(t)
+	pool := pgtest.Pool(t, o.URL)
+	r := storetest.Reader(t, o)
+	names := func(rkey string, last int) (all []query.PostName) {
+		for i := range last {
+			all = append(all, query.PostName{DID: fmt.Sprint("did:plc:", i+1), Rkey: rkey})
+		}
+		return all
+	}
+	found, err := r.Quoted(t.Context(), names("r1", 3)) // plans of an empty database must do for a full one
+	require.NoError(t, err)
+	require.Empty(t, found)
+	_, err = pool.Exec(t.Context(), `
+		INSERT INTO tagstream.accounts (did, seq, state, handle) SELECT 'did:plc:' || i, 1, CASE i WHEN 2 THEN 1 ELSE 0 END, 'h' || i FROM generate_series(1, 100) AS i;
+		INSERT INTO tagstream.posts (key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record)
+		SELECT (lpad(to_hex(1000000000000 + i), 16, '0') || repeat('0', 16))::uuid, 1 + i % 100, 'r' || i / 100, '3b', 'bafy',
+		       CASE i % 100 WHEN 4 THEN '{bad}'::text[] WHEN 5 THEN '{bad,art}' ELSE '{art}' END, '{en}', now(), i,
+		       CASE i % 100 WHEN 6 THEN json_build_object('text', repeat('x', 40000)) ELSE json_build_object('text', i) END FROM generate_series(0, 39999) AS i;
+		INSERT INTO tagstream.denied_tags VALUES ('bad');
+		INSERT INTO tagstream.sweeps (account_id, hidden, gone_below) VALUES (3, true, ''), (4, false, '3c'), (8, false, '3a')`)
+	require.NoError(t, err)
+	vacuum(t, o)
+	found, err = r.Quoted(t.Context(), append(names("r7", 8), names("r9999", 3)...))
+	require.NoError(t, err)
+	var got []string
+	for _, p := range found {
+		require.JSONEq(t, fmt.Sprintf(`{"text":%d}`, p.Key.SortAt().UnixMicro()-1000000000000), string(p.Record))
+		got = append(got, p.DID+" "+p.Handle)
+	}
+	// 2 is hidden, 3 and 4 are swept, 5 has a denied tag alone, 7 is huge.
+	require.ElementsMatch(t, []string{"did:plc:1 h1", "did:plc:6 h6", "did:plc:8 h8"}, got)
+
+	dids, rkeys := []string{}, []string{}
+	for _, n := range names("r7", 25) {
+		dids, rkeys = append(dids, n.DID), append(rkeys, n.Rkey)
+	}
+	plan := planOf(t, r, query.QuotedQuery, dids, rkeys, 1<<20)
+	require.LessOrEqual(t, plan.byTable["posts"], 25.0)
+	require.LessOrEqual(t, plan.byTable["accounts"], 25.0)
+}

@@ -178,6 +178,45 @@ func (p *PostRow) targets() []any {
 // outOfSight is true of a post p that a sweep w keeps from readers.
 const outOfSight = `(w.hidden OR p.rev < w.gone_below)`
 
+// PostName is what names a post.
+type PostName struct{ DID, Rkey string }
+
+// maxQuoted bounds a record that Quoted reads: many times the largest that Bluesky's own app writes.
+const maxQuoted = 32 << 10
+
+// Quoted returns those of at most MaxLimit posts that a list can show, in no order. One whose every
+// tag is denied is in no list, and one with a huge record is not worth reading for its first lines.
+func (r *Reader) Quoted(ctx context.Context, names []PostName) (found []PostRow, err error) {
+	var dids, rkeys []string
+	for _, n := range names[:min(len(names), MaxLimit)] {
+		dids, rkeys = append(dids, n.DID), append(rkeys, n.Rkey)
+	}
+	err = r.ask(ctx, quotedQuery, []any{dids, rkeys, maxQuoted}, func(rows pgx.Rows) error {
+		found = nil
+		var p PostRow
+		_, err := pgx.ForEachRow(rows, p.targets(), func() error {
+			found, p = append(found, p), PostRow{}
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read %d quoted posts: %w", len(names), pg.NotMigrated(err))
+	}
+	return found, nil
+}
+
+// quotedQuery looks the posts up one by one, whatever the planner thinks of the tables: see postsSQL.
+const quotedQuery = `
+	SELECT post.* FROM unnest($1::text[], $2::text[]) AS given(did, rkey)
+	 CROSS JOIN LATERAL (
+		SELECT ` + postColumns + `
+		  FROM (SELECT id, did, handle, display_name, avatar FROM accounts WHERE accounts.did = given.did AND state = 0 OFFSET 0) AS a
+		  JOIN posts p ON p.account_id = a.id AND p.rkey = given.rkey
+		 WHERE octet_length(p.record) <= $3 AND EXISTS (SELECT FROM unnest(p.tags) AS t(name) WHERE ` + served + `)
+		   AND NOT EXISTS (SELECT FROM sweeps w WHERE w.account_id = a.id AND ` + outOfSight + `)
+		OFFSET 0) AS post`
+
 // Post returns one post. The error is ErrNotFound or the database's.
 func (r *Reader) Post(ctx context.Context, did, rkey string) (PostRow, error) {
 	var p PostRow

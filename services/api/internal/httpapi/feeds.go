@@ -104,7 +104,7 @@ func (l *postList) title() string {
 		title += fmt.Sprintf(", with at most %d tags", q.MaxTags)
 	}
 	if len(l.media) > 0 {
-		title += ", with " + strings.Join(l.media, " or ") + " media"
+		title += ", with " + strings.ReplaceAll(strings.Join(l.media, " or ")+" media", "none media", "no media")
 	}
 	switch q.SelfLabels {
 	case query.ExcludeSelfLabels:

@@ -54,6 +54,7 @@ type Index interface {
 	Changes(context.Context, query.ChangeQuery) (query.ChangePage, error)
 	News(ctx context.Context, after query.Place) (query.News, error)
 	Post(ctx context.Context, did, rkey string) (query.PostRow, error)
+	Quoted(context.Context, []query.PostName) ([]query.PostRow, error)
 	Tags(context.Context, query.TagQuery) (query.TagPage, error)
 	TagsWithPrefix(ctx context.Context, prefix string) ([]query.TagCount, error)
 	TagHistory(ctx context.Context, tag string) (query.TagHistory, error)

@@ -242,6 +242,10 @@ func (f fakeIndex) Post(context.Context, string, string) (query.PostRow, error) 
 	return query.PostRow{}, query.ErrNotFound
 }
 
+func (f fakeIndex) Quoted(context.Context, []query.PostName) ([]query.PostRow, error) {
+	return nil, nil
+}
+
 func (f fakeIndex) Status(context.Context) (query.Status, error) {
 	if f.status == nil {
 		return query.Status{}, nil

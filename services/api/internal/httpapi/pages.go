@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gorilla/mux"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/store/query"
@@ -121,15 +123,52 @@ func prefixed(prefix, s string) string {
 	return prefix + s
 }
 
-// cards draws posts for a page.
+// cards draws posts for a page, without what they quote.
 func (h *Handler) cards(rows []query.PostRow, root string) []site.Card {
 	out, now := make([]site.Card, len(rows)), time.Now()
 	for i, row := range rows {
-		out[i] = h.site.Card(site.Post{
-			DID: row.DID, Rkey: row.Rkey, CID: row.CID, Author: site.Author{Handle: row.Handle, DisplayName: row.DisplayName, Avatar: row.Avatar}, Tags: row.Tags, Langs: row.Langs, SortAt: row.Key.SortAt(), Record: row.Record,
-		}, root, now)
+		out[i] = h.site.Card(sitePost(row), root, now)
 	}
 	return out
+}
+
+func sitePost(row query.PostRow) site.Post {
+	return site.Post{
+		DID: row.DID, Rkey: row.Rkey, CID: row.CID, Author: site.Author{Handle: row.Handle, DisplayName: row.DisplayName, Avatar: row.Avatar},
+		Tags: row.Tags, Langs: row.Langs, SortAt: row.Key.SortAt(), Record: row.Record,
+	}
+}
+
+// quotedBy reads the posts that cards quote: all in one query, and in none where there is no quote.
+func (h *Handler) quotedBy(ctx context.Context, cards []site.Card) ([]query.PostRow, error) {
+	var names []query.PostName
+	for _, c := range cards {
+		if q := c.Quote; q != nil && !slices.Contains(names, query.PostName{DID: q.DID, Rkey: q.Rkey}) {
+			names = append(names, query.PostName{DID: q.DID, Rkey: q.Rkey})
+		}
+	}
+	if len(names) == 0 {
+		return nil, nil
+	}
+	return h.index.Quoted(ctx, names)
+}
+
+// showQuoted adds posts to the cards that quote them.
+func showQuoted(cards []site.Card, quoted []query.PostRow) {
+	for _, c := range cards {
+		for _, row := range quoted {
+			if q := c.Quote; q != nil && q.DID == row.DID && q.Rkey == row.Rkey {
+				q.Show(sitePost(row))
+			}
+		}
+	}
+}
+
+// withQuoted adds to cards what is in sight of the posts that they quote.
+func (h *Handler) withQuoted(ctx context.Context, cards []site.Card) error {
+	quoted, err := h.quotedBy(ctx, cards)
+	showQuoted(cards, quoted)
+	return err
 }
 
 // siteTags links tags to their pages.
@@ -141,7 +180,7 @@ func siteTags(root string, names ...string) []site.Tag {
 	return out
 }
 
-// posts reads a page of posts for people, and where older and newer ones are: q has the
+// pageOfPosts reads a page of posts for people, and where older and newer ones are: q has the
 // parameters of the list, here those of the page.
 func (h *Handler) pageOfPosts(r *http.Request, q, here values, root string) (list postList, out site.List, page query.PostPage, err error) {
 	list, page, err = h.postsOf(r.Context(), append(slices.Clone(q), pair{"limit", strconv.Itoa(pageSize)}))
@@ -210,13 +249,19 @@ func (h *Handler) showTag(r *http.Request, here values, raw, root string) (*resp
 		return nil, err
 	}
 	name := list.query.Tags[0]
-	history, err := h.index.TagHistory(r.Context(), name)
+	var history query.TagHistory
+	var quoted []query.PostRow
+	both, ctx := errgroup.WithContext(r.Context())
+	both.Go(func() (err error) { history, err = h.index.TagHistory(ctx, name); return err })
+	both.Go(func() (err error) { quoted, err = h.quotedBy(ctx, posts.Posts); return err })
+	err = both.Wait()
 	if errors.Is(err, query.ErrNotFound) {
 		return nil, fail(codeNotFound, "No post has the tag %s at the moment.", quote(name))
 	}
 	if err != nil {
 		return nil, err
 	}
+	showQuoted(posts.Posts, quoted)
 	newest := !here.has("after") && !here.has("before")
 	if newest {
 		posts.Newer = ""
@@ -272,8 +317,11 @@ func (h *Handler) postPageOne(r *http.Request) (*response, error) {
 		return nil, err
 	}
 	const root = "../../"
-	card := h.cards([]query.PostRow{row}, root)[0]
-	return h.page("post", &site.Page{Root: root, URL: h.address(r), Title: "Post by " + card.Name, Description: "A post on Bluesky: " + event.URI(row.DID, row.Rkey), Body: card})
+	cards := h.cards([]query.PostRow{row}, root)
+	if err := h.withQuoted(r.Context(), cards); err != nil {
+		return nil, err
+	}
+	return h.page("post", &site.Page{Root: root, URL: h.address(r), Title: "Post by " + cards[0].Name, Description: "A post on Bluesky: " + event.URI(row.DID, row.Rkey), Body: cards[0]})
 }
 
 // asset is /static/{file}.

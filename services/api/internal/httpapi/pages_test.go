@@ -14,7 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/html"
 
-	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/services/api/internal/feeds"
 )
 
@@ -78,7 +77,7 @@ func (a pageAnswer) check(t testing.TB) {
 		for _, at := range n.Attr {
 			require.False(t, strings.HasPrefix(at.Key, "on") || at.Key == "style", "%s=%q", at.Key, at.Val)
 			if at.Key == "src" || at.Key == "href" && n.Data == "link" {
-				require.True(t, !strings.Contains(at.Val, "//") || n.Data == "img" && strings.HasPrefix(at.Val, "https://cdn.bsky.app/img/"), "%s loads %s", n.Data, at.Val)
+				require.True(t, !strings.Contains(at.Val, "//") || n.Data == "img" && (strings.HasPrefix(at.Val, "https://cdn.bsky.app/img/") || strings.HasPrefix(at.Val, "https://video.bsky.app/watch/")), "%s loads %s", n.Data, at.Val)
 			}
 		}
 	}
@@ -255,81 +254,6 @@ func TestTagPages(t *testing.T) {
 	require.Equal(t, http.StatusBadRequest, s.visit(t, "/tag?tag=").status)
 	kinds := regexp.MustCompile(`<link rel="alternate" type="([^"]+)" title="Posts tagged #beside" href="\.\./v1/feeds/posts\.(\w+)\?tags=beside">`).FindAllStringSubmatch(beside.body, -1)
 	require.Len(t, kinds, 3)
-}
-
-// TestCards: what a post has is on its card, and no more than a card can hold.
-func TestCards(t *testing.T) {
-	t.Parallel()
-	x := newIndex(t)
-	image := func(n int) string {
-		one := `{"alt":"<alt> & \"more\"","image":{"ref":{"$link":"bafkimage"}},"aspectRatio":{"width":4,"height":3}}`
-		return `{"$type":"app.bsky.embed.images","images":[` + strings.TrimSuffix(strings.Repeat(one+",", n), ",") + `]}`
-	}
-	posts := map[string]string{}
-	add := func(rkey, record string, tags ...string) {
-		posts[rkey] = x.rich(t, rkey, t0.Add(time.Duration(len(posts))*time.Second), record, append(tags, "art")...)
-	}
-	add("pictures", `{"text":"six","embed":`+image(6)+`}`)
-	add("labelled", `{"text":"one","embed":`+image(1)+`,"labels":{"values":[{"val":"<porn>"}]}}`)
-	add("facets", `{"text":"see x #y @z","facets":[
-		{"index":{"byteStart":4,"byteEnd":5},"features":[{"$type":"app.bsky.richtext.facet#link","uri":"javascript:alert(1)"}]},
-		{"index":{"byteStart":6,"byteEnd":8},"features":[{"$type":"app.bsky.richtext.facet#tag","tag":"y"}]},
-		{"index":{"byteStart":9,"byteEnd":11},"features":[{"$type":"app.bsky.richtext.facet#mention","did":"did:plc:friend"}]}]}`)
-	add("card", `{"embed":{"$type":"app.bsky.embed.external","external":{"uri":"https://shop.example/a","title":"<Shop>","description":"d","thumb":{"ref":{"$link":"bafkthumb"}}}}}`)
-	add("quote", `{"text":"q","embed":{"$type":"app.bsky.embed.record","record":{"uri":"at://did:plc:friend/app.bsky.feed.post/3lb2wjkv5nk2e"}}}`)
-	add("video", `{"embed":{"$type":"app.bsky.embed.video","alt":"a cat","video":{"ref":{"$link":"bafkvideo"}}}}`)
-	add("tags", `{"text":"many"}`, "t1", "t2", "t3", "t4")
-	add("long", `{"text":"`+strings.Repeat("x", 64<<10)+`"}`)
-	s := serve(t, x.open(t), func(c *Config) { c.Media = feeds.MediaCDN })
-	card := func(s *served, rkey string) (pageAnswer, string) {
-		a := s.visit(t, "/post/"+author+"/"+rkey)
-		require.Equal(t, []string{posts[rkey]}, a.shown())
-		return a, text(a.root)
-	}
-	a, _ := card(s, "pictures")
-	require.Contains(t, a.body, `<img src="https://cdn.bsky.app/img/feed_thumbnail/plain/did:plc:author/bafkimage" alt="&lt;alt&gt; &amp; &#34;more&#34;" loading="lazy" width="4" height="3">`)
-	require.Equal(t, 4, strings.Count(a.body, "<img "))
-	require.Equal(t, "+2", text(a.all("plus")[0]))
-	a, _ = card(s, "labelled")
-	require.Contains(t, text(a.all("covered")[0]), "Labelled <porn> by its author.")
-	a, words := card(s, "facets")
-	require.NotContains(t, a.body, "javascript")
-	require.Contains(t, words, "see x #y @z")
-	require.Equal(t, "/tag/y", a.link(t, "#y"))
-	require.Equal(t, "/profile/did:plc:friend", a.link(t, "@z"))
-	a, words = card(s, "card")
-	require.Contains(t, words, "shop.example<Shop>d")
-	require.Contains(t, a.body, "feed_thumbnail/plain/did:plc:author/bafkthumb")
-	a, _ = card(s, "quote")
-	require.Equal(t, "/profile/did:plc:friend/post/3lb2wjkv5nk2e", a.link(t, "Quoted post"))
-	a, _ = card(s, "video")
-	require.Contains(t, text(a.all("video")[0]), "a cat")
-	a, _ = card(s, "tags")
-	require.Equal(t, "+2#t4#art", text(a.all("moretags")[0]))
-	a, _ = card(s, "long")
-	require.Less(t, len(a.body), 8<<10)
-
-	for media, want := range map[feeds.Media]string{feeds.MediaLink: `<p class="words"><a href="https://cdn.bsky.app/`, feeds.MediaOff: `<p class="words">[&lt;alt&gt;`} {
-		s := serve(t, x.open(t), func(c *Config) { c.Media = media })
-		a, _ := card(s, "pictures")
-		require.NotContains(t, a.body, "<img")
-		require.Contains(t, a.body, want)
-		require.NotContains(t, a.header.Get("Content-Security-Policy"), "cdn.bsky.app")
-	}
-}
-
-// TestAuthorsOnCards: a card names its author; without a name, by the handle, and without one by the
-// DID's short form.
-func TestAuthorsOnCards(t *testing.T) {
-	t.Parallel()
-	row := func(handle, name, avatar string) query.PostRow {
-		return query.PostRow{DID: "did:plc:ewvi7nxzyoun6zhxrhs64oiz", Rkey: "3lb2wjkv5nk2e", Handle: handle, DisplayName: name, Avatar: avatar, Record: []byte(`{}`)}
-	}
-	h := serve(t, fakeIndex{}, func(c *Config) { c.Media = feeds.MediaCDN }).handler
-	cards := h.cards([]query.PostRow{row("alice.example", "Alice", "bafkavatar"), row("alice.example", "", ""), row("handle.invalid", "", "")}, "./")
-	require.Equal(t, [3]string{"Alice", "alice.example", "https://cdn.bsky.app/img/avatar/plain/did:plc:ewvi7nxzyoun6zhxrhs64oiz/bafkavatar"}, [3]string{cards[0].Name, cards[0].Handle, cards[0].Avatar})
-	require.Equal(t, [3]string{"alice.example", "alice.example", ""}, [3]string{cards[1].Name, cards[1].Handle, cards[1].Avatar})
-	require.Equal(t, "did:plc:ewvi7n…oiz", cards[2].Name)
 }
 
 // TestPagesStayHidden: a page shows no post that a list does not.

@@ -113,6 +113,13 @@ func (x tracedIndex) Post(ctx context.Context, did, rkey string) (query.PostRow,
 	return row, err
 }
 
+func (x tracedIndex) Quoted(ctx context.Context, names []query.PostName) ([]query.PostRow, error) {
+	ctx, end := x.begin(ctx, "quoted posts")
+	rows, err := x.Index.Quoted(ctx, names)
+	end(len(rows), err)
+	return rows, err
+}
+
 func (x tracedIndex) Tags(ctx context.Context, q query.TagQuery) (query.TagPage, error) {
 	ctx, end := x.begin(ctx, "tags")
 	page, err := x.Index.Tags(ctx, q)

@@ -27,7 +27,7 @@ type Post struct {
 	Spans  []Span
 	Images []Image
 	// Video is the attached video, nil where there is none.
-	Video *Video
+	Video *Image
 	// Link is the attached link card, nil where there is none.
 	Link *Link
 	// Quote is the at-uri of the quoted record, "" where there is none.
@@ -54,16 +54,13 @@ type Span struct {
 	Target string
 }
 
-// Image is a picture: a blob of the author's repository.
+// Image is a picture or a video: a blob of the author's repository.
 type Image struct {
 	CID string
 	Alt string
 	// Width and Height are the declared aspect ratio, 0 where there is none.
 	Width, Height int
 }
-
-// Video is a video: a blob of the author's repository.
-type Video struct{ CID, Alt string }
 
 // Link is a card for a page of the web.
 type Link struct {
@@ -138,10 +135,12 @@ func (b blob) id() string {
 type image struct {
 	Image loose[blob]   `json:"image"`
 	Alt   loose[string] `json:"alt"`
-	Ratio loose[struct {
-		Width  loose[int] `json:"width"`
-		Height loose[int] `json:"height"`
-	}] `json:"aspectRatio"`
+	Ratio loose[ratio]  `json:"aspectRatio"`
+}
+
+type ratio struct {
+	Width  loose[int] `json:"width"`
+	Height loose[int] `json:"height"`
 }
 
 // embed is any of the embeds of app.bsky.embed.*.
@@ -151,6 +150,7 @@ type embed struct {
 	Items  loose[[]loose[image]] `json:"items"`
 	Video  loose[blob]           `json:"video"`
 	Alt    loose[string]         `json:"alt"`
+	Ratio  loose[ratio]          `json:"aspectRatio"`
 	Link   loose[struct {
 		URI         loose[string] `json:"uri"`
 		Title       loose[string] `json:"title"`
@@ -174,8 +174,8 @@ func (p *Post) embed(e *embed) {
 	case "app.bsky.embed.gallery":
 		p.images(e.Items.v)
 	case "app.bsky.embed.video":
-		if cid := e.Video.v.id(); validBlob(cid) {
-			p.Video = &Video{CID: cid, Alt: e.Alt.v}
+		if v, ok := shown(e.Video.v, e.Alt.v, e.Ratio.v); ok {
+			p.Video = &v
 		}
 	case "app.bsky.embed.external":
 		if target, ok := webURL(e.Link.v.URI.v); ok {
@@ -199,16 +199,19 @@ func (p *Post) embed(e *embed) {
 
 func (p *Post) images(all []loose[image]) {
 	for _, im := range all {
-		cid := im.v.Image.v.id()
-		if !validBlob(cid) || len(p.Images) == maxImages {
-			continue
+		if one, ok := shown(im.v.Image.v, im.v.Alt.v, im.v.Ratio.v); ok && len(p.Images) < maxImages {
+			p.Images = append(p.Images, one)
 		}
-		one := Image{CID: cid, Alt: im.v.Alt.v}
-		if w, h := im.v.Ratio.v.Width.v, im.v.Ratio.v.Height.v; w > 0 && h > 0 {
-			one.Width, one.Height = w, h
-		}
-		p.Images = append(p.Images, one)
 	}
+}
+
+// shown is a picture or a video, ok false where it names no file.
+func shown(file blob, alt string, r ratio) (one Image, ok bool) {
+	one = Image{CID: file.id(), Alt: alt}
+	if w, h := r.Width.v, r.Height.v; w > 0 && h > 0 {
+		one.Width, one.Height = w, h
+	}
+	return one, validBlob(one.CID)
 }
 
 // facet is app.bsky.richtext.facet: bytes of the text's UTF-8 form, the end exclusive.

@@ -61,7 +61,7 @@ func TestEmbeds(t *testing.T) {
 		"images":     {images, Post{Images: want}},
 		"early blob": {`{"$type":"app.bsky.embed.images","images":[{"alt":"a","image":{"cid":"` + cid + `","mimeType":"image/png"}}]}`, Post{Images: []Image{{CID: cid, Alt: "a"}}}},
 		"gallery":    {`{"$type":"app.bsky.embed.gallery","items":[` + image + `]}`, Post{Images: want}},
-		"video":      {`{"$type":"app.bsky.embed.video","video":` + blob + `,"alt":"moves"}`, Post{Video: &Video{cid, "moves"}}},
+		"video":      {`{"$type":"app.bsky.embed.video","video":` + blob + `,"alt":"moves","aspectRatio":{"width":16,"height":9}}`, Post{Video: &Image{cid, "moves", 16, 9}}},
 		"link": {`{"$type":"app.bsky.embed.external","external":{"uri":"https://example.com/x y","title":"T","description":"D","thumb":` + blob + `}}`,
 			Post{Link: &Link{"https://example.com/x%20y", "T", "D", cid}}},
 		"a link that is no page": {`{"$type":"app.bsky.embed.external","external":{"uri":"data:text/html,x","title":"T"}}`, Post{}},

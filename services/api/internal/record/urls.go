@@ -12,6 +12,9 @@ const bluesky = "https://bsky.app"
 // CDN is the host of the pictures, as a content security policy names it.
 const CDN = "https://cdn.bsky.app"
 
+// VideoCDN is the host of the videos' pictures.
+const VideoCDN = "https://video.bsky.app"
+
 // The sizes of pictures on the CDN.
 const (
 	Thumbnail = "feed_thumbnail"
@@ -24,6 +27,11 @@ func ImageURL(size, did, cid string) string {
 	return CDN + "/img/" + size + "/plain/" + url.PathEscape(did) + "/" + cid
 }
 
+// VideoThumbURL is a video's picture on Bluesky's CDN.
+func VideoThumbURL(did, cid string) string {
+	return VideoCDN + "/watch/" + url.QueryEscape(did) + "/" + cid + "/thumbnail.jpg"
+}
+
 // ProfileURL is where bsky.app shows an account.
 func ProfileURL(did string) string { return bluesky + "/profile/" + url.PathEscape(did) }
 
@@ -32,9 +40,15 @@ func HashtagURL(tag string) string { return bluesky + "/hashtag/" + url.PathEsca
 
 // PostURL is where bsky.app shows a post, and "" for what is no post's at-uri.
 func PostURL(uri string) string {
-	did, rkey, ok := strings.Cut(strings.TrimPrefix(uri, "at://"), "/"+event.Collection+"/")
-	if !ok || !event.ValidDID(did) || !event.ValidRkey(rkey) {
+	did, rkey, ok := PostName(uri)
+	if !ok {
 		return ""
 	}
 	return ProfileURL(did) + "/post/" + url.PathEscape(rkey)
+}
+
+// PostName takes a post's at-uri apart; ok is false for what is none.
+func PostName(uri string) (did, rkey string, ok bool) {
+	did, rkey, ok = strings.Cut(strings.TrimPrefix(uri, "at://"), "/"+event.Collection+"/")
+	return did, rkey, ok && event.ValidDID(did) && event.ValidRkey(rkey)
 }

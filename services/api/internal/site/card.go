@@ -20,7 +20,7 @@ const (
 	maxText     = 3000
 	beginning   = 1000
 	maxLinks    = 60
-	maxShort    = 300 // names, titles and alt texts
+	maxShort    = 300 // names, titles, alt texts and what is quoted
 	maxTags     = 20
 	openTags    = 3
 	gridOf      = 4
@@ -55,13 +55,19 @@ type Card struct {
 	// Covered names the labels that cover the media, "" for none.
 	Covered          string
 	Media            Media
-	Quote            string
+	Quote            *Quote // nil for none
 	Tags, FoldedTags []Tag
 	MoreTags         int
 }
 
 // Text is a run of a post's text, Href "" where it is no link.
 type Text struct{ Text, Href string }
+
+// Quote is a quoted post: a link, and where it is in sight also its author and how it begins.
+type Quote struct {
+	DID, Rkey, Link          string
+	Name, Handle, Lang, Text string
+}
 
 // Tag is a tag with its page here.
 type Tag struct{ Name, URL string }
@@ -98,7 +104,10 @@ func (s *Site) Card(p Post, root string, now time.Time) Card {
 	c := Card{
 		URI: uri, CID: p.CID, Profile: record.ProfileURL(p.DID), Time: At(p.SortAt, now),
 		Link: record.PostURL(uri), Page: root + "post/" + url.PathEscape(p.DID) + "/" + url.PathEscape(p.Rkey),
-		Covered: brief(strings.Join(rec.Labels, ", ")), Quote: record.PostURL(rec.Quote),
+		Covered: brief(strings.Join(rec.Labels, ", ")),
+	}
+	if did, rkey, ok := record.PostName(rec.Quote); ok {
+		c.Quote = &Quote{DID: did, Rkey: rkey, Link: record.PostURL(rec.Quote)}
 	}
 	c.author(p, s.media == feeds.MediaCDN)
 	if len(p.Langs) > 0 {
@@ -117,6 +126,19 @@ func (s *Site) Card(p Post, root string, now time.Time) Card {
 	c.Media = s.attached(p.DID, c.Link, rec)
 	return c
 }
+
+// Show adds what there is to see of the quoted post.
+func (q *Quote) Show(p Post) {
+	var c Card
+	c.author(p, false)
+	q.Name, q.Handle, q.Text = c.Name, c.Handle, brief(strings.TrimSpace(record.Parse(p.Record).Text()))
+	if len(p.Langs) > 0 {
+		q.Lang = p.Langs[0]
+	}
+}
+
+// URI is the post's at-uri.
+func (q *Quote) URI() string { return event.URI(q.DID, q.Rkey) }
 
 func (c *Card) author(p Post, pictures bool) {
 	id := p.DID[strings.LastIndexByte(p.DID, ':')+1:]
@@ -209,7 +231,10 @@ func (s *Site) attached(did, link string, rec *record.Post) (m Media) {
 		}
 	}
 	if v := rec.Video; v != nil {
-		m.Video = &Picture{URL: link, Alt: brief(v.Alt)}
+		m.Video = &Picture{URL: link, Alt: brief(v.Alt), Width: v.Width, Height: v.Height}
+		if s.media == feeds.MediaCDN {
+			m.Video.Thumb = record.VideoThumbURL(did, v.CID)
+		}
 	}
 	if l := rec.Link; l != nil {
 		m.Card = &LinkCard{URL: l.URL, Title: brief(l.Title), Description: brief(l.Description)}

@@ -3,7 +3,7 @@
 //
 // Everything from posts is escaped by html/template, bounded, and linked with
 // rel="nofollow ugc noopener". No page needs the script, holds an inline script or style, sets a
-// cookie, or loads anything from elsewhere but pictures from the CDN, if they are wanted. Links are
+// cookie, or loads anything from elsewhere but pictures from the CDNs, if they are wanted. Links are
 // relative, so the pages work under any path.
 package site
 
@@ -121,7 +121,7 @@ func (s *Site) Draw(name string, p *Page) ([]byte, error) {
 func (s *Site) Policy(framed bool) string {
 	images, ancestors := "'self'", "'none'"
 	if s.media == feeds.MediaCDN {
-		images += " " + record.CDN
+		images += " " + record.CDN + " " + record.VideoCDN
 	}
 	if framed {
 		ancestors = "*"

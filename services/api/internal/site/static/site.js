@@ -159,6 +159,9 @@ function removed(uri) {
   const card = byId(uri)
   if (card?.contains(document.activeElement)) (card.nextElementSibling || card.previousElementSibling)?.focus()
   card?.remove()
+  for (const q of list.querySelectorAll('.quote')) {
+    if (q.dataset.post === uri) q.replaceChildren(Object.assign(q.querySelector('a'), { textContent: 'Quoted post' }))
+  }
   waiting.delete(uri)
   tellNew()
 }
@@ -172,7 +175,14 @@ function follow() {
   events.addEventListener('upsert', e => then(() => changed(JSON.parse(e.data).post)))
   events.addEventListener('remove', e => then(() => removed(JSON.parse(e.data).uri)))
   events.addEventListener('reset', () => then(() => sync(auto)))
-  addEventListener('pagehide', () => events.close())
+  addEventListener('pagehide', () => events.close(), { once: true })
+}
+
+// A page that the back button brings as it was left: the forms say again what the URL does.
+function shownAgain({ persisted }) {
+  if (!persisted) return
+  for (const form of document.forms) form.reset()
+  if (list && stream !== undefined) follow()
 }
 
 // Keys: j and k walk, o opens, . shows what is new, / searches, space pauses a wall.
@@ -237,4 +247,5 @@ document.addEventListener('keydown', pressed)
 for (const form of document.querySelectorAll('form.try')) form.addEventListener('submit', tryOut)
 if (byId('pause')) byId('pause').onclick = pause
 if (list && stream !== undefined) follow()
+addEventListener('pageshow', shownAgain)
 if (list) addEventListener('scroll', nearEnd, { passive: true }), nearEnd()
