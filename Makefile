@@ -76,6 +76,10 @@ race: ## run the integration tests under the race detector
 test-live: ## read the public network for 30 s; it must find an #art post
 	TEST_LIVE=1 go test -count=1 -run '^TestLive' -v -timeout 5m ./test/e2e
 
+.PHONY: test-npm
+test-npm: ## ask a real AppView, and visit the pages with Lighthouse (needs npm; installs hundreds of packages)
+	TEST_NPM=1 go test -count=1 -run '^Test(RealAppView|Lighthouse)$$' -v -timeout 30m ./services/ingest/internal/profiles ./test/explorer
+
 .PHONY: capture
 capture: ## record real events for the golden files of services/ingest/internal/decode (needs the network)
 	go run ./test/capture -out services/ingest/internal/decode/testdata/live.jsonl $(CAPTUREFLAGS)
