@@ -43,7 +43,7 @@ func TestCards(t *testing.T) {
 		return a, text(a.root)
 	}
 	a, _ := card(s, "pictures")
-	require.Contains(t, a.body, `<img src="https://cdn.bsky.app/img/feed_thumbnail/plain/did:plc:author/bafkimage" alt="&lt;alt&gt; &amp; &#34;more&#34;" loading="lazy" width="4" height="3">`)
+	require.Contains(t, a.body, `<img src="https://cdn.bsky.app/img/feed_thumbnail/plain/did:plc:author/bafkimage" alt="&lt;alt&gt; &amp; &#34;more&#34;" loading="lazy" width="640" height="480">`)
 	require.Equal(t, 4, strings.Count(a.body, "<img "))
 	require.Equal(t, "+2", text(a.all("plus")[0]))
 	a, _ = card(s, "labelled")
@@ -61,7 +61,7 @@ func TestCards(t *testing.T) {
 	a, _ = card(s, "quote")
 	require.Equal(t, "/profile/did:plc:friend/post/3lb2wjkv5nk2e", a.link(t, "Quoted post"))
 	a, _ = card(s, "video")
-	require.Contains(t, a.body, `aria-label="Video: a &lt;cat&gt;"><img src="https://video.bsky.app/watch/did%3Aplc%3Aauthor/bafkvideo/thumbnail.jpg" alt="a &lt;cat&gt;" loading="lazy" width="16" height="9">`)
+	require.Contains(t, a.body, `aria-label="Video: a &lt;cat&gt;"><img src="https://video.bsky.app/watch/did%3Aplc%3Aauthor/bafkvideo/thumbnail.jpg" alt="a &lt;cat&gt;" loading="lazy" width="640" height="360">`)
 	require.Equal(t, "https://bsky.app/profile/did:plc:author/post/video", attr(a.all("video")[0], "href"))
 	require.Contains(t, a.header.Get("Content-Security-Policy"), "; img-src 'self' https://cdn.bsky.app https://video.bsky.app;")
 	a, _ = card(s, "tags")
@@ -137,7 +137,7 @@ func TestAuthorsOnCards(t *testing.T) {
 	}
 	h := serve(t, fakeIndex{}, func(c *Config) { c.Media = feeds.MediaCDN }).handler
 	cards := h.cards([]query.PostRow{row("alice.example", "Alice", "bafkavatar"), row("alice.example", "", ""), row("handle.invalid", "", "")}, "./")
-	require.Equal(t, [3]string{"Alice", "alice.example", "https://cdn.bsky.app/img/avatar/plain/did:plc:ewvi7nxzyoun6zhxrhs64oiz/bafkavatar"}, [3]string{cards[0].Name, cards[0].Handle, cards[0].Avatar})
+	require.Equal(t, [3]string{"Alice", "alice.example", "https://cdn.bsky.app/img/avatar_thumbnail/plain/did:plc:ewvi7nxzyoun6zhxrhs64oiz/bafkavatar"}, [3]string{cards[0].Name, cards[0].Handle, cards[0].Avatar})
 	require.Equal(t, [3]string{"alice.example", "alice.example", ""}, [3]string{cards[1].Name, cards[1].Handle, cards[1].Avatar})
 	require.Equal(t, "did:plc:ewvi7n…oiz", cards[2].Name)
 }

@@ -19,7 +19,7 @@ const VideoCDN = "https://video.bsky.app"
 const (
 	Thumbnail = "feed_thumbnail"
 	Fullsize  = "feed_fullsize"
-	Avatar    = "avatar"
+	Avatar    = "avatar_thumbnail" // 128 pixels
 )
 
 // ImageURL is a picture on Bluesky's CDN, in one of its sizes.

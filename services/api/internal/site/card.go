@@ -26,6 +26,8 @@ const (
 	gridOf      = 4
 	avatarHues  = 8
 	shortDIDEnd = 3
+	// What one picture or video takes at most, in pixels: as the style sheet has it at its usual size.
+	boxWidth, boxHeight = 640, 480
 )
 
 // Post is a post to draw.
@@ -83,10 +85,19 @@ type Media struct {
 	Card  *LinkCard
 }
 
-// Picture is one picture.
+// Picture is one picture. Width and Height are how large it is drawn alone, so that nothing moves when it
+// comes; 0 where that is not known.
 type Picture struct {
 	Thumb, URL, Alt string
 	Width, Height   int
+}
+
+// fit makes the declared ratio a size in the box.
+func (p *Picture) fit() {
+	if p.Width > 0 && p.Height > 0 {
+		scale := min(boxWidth/float64(p.Width), boxHeight/float64(p.Height))
+		p.Width, p.Height = max(int(scale*float64(p.Width)), 1), max(int(scale*float64(p.Height)), 1)
+	}
 }
 
 // LinkCard is a card for a page of the web.
@@ -219,6 +230,7 @@ func (s *Site) attached(did, link string, rec *record.Post) (m Media) {
 			Thumb: record.ImageURL(record.Thumbnail, did, im.CID), URL: record.ImageURL(record.Fullsize, did, im.CID),
 			Alt: brief(im.Alt), Width: im.Width, Height: im.Height,
 		}
+		p.fit()
 		switch {
 		case s.media == feeds.MediaOff:
 			m.Words = append(m.Words, Picture{Alt: p.Alt})
@@ -232,6 +244,7 @@ func (s *Site) attached(did, link string, rec *record.Post) (m Media) {
 	}
 	if v := rec.Video; v != nil {
 		m.Video = &Picture{URL: link, Alt: brief(v.Alt), Width: v.Width, Height: v.Height}
+		m.Video.fit()
 		if s.media == feeds.MediaCDN {
 			m.Video.Thumb = record.VideoThumbURL(did, v.CID)
 		}
