@@ -28,6 +28,14 @@ var maxTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 // characters <, > and & are not escaped, so that the stream stays readable.
 func (e *Event) Encode() ([]byte, error) {
 	e.V = e.version()
+	if data, ok := e.appendJSON(make([]byte, 0, len(e.Record)+usualEnvelope)); ok {
+		return data, nil
+	}
+	return e.encodePlainly()
+}
+
+// encodePlainly is Encode by encoding/json alone.
+func (e *Event) encodePlainly() ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
@@ -35,6 +43,92 @@ func (e *Event) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("encode %s event of %s: %w", e.Kind, e.DID, err)
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// usualEnvelope is about what an event takes beside its record.
+const usualEnvelope = 640
+
+// appendJSON appends the event as encoding/json writes it, without reflection, and reports
+// whether it could: what is unusual, or wrong, is left to that.
+func (e *Event) appendJSON(b []byte) (_ []byte, ok bool) {
+	if e.Active || e.Status != "" || e.Upstream != nil || e.Sync != "" || e.Profile != nil || e.Handle != nil {
+		return b, false
+	}
+	b = strconv.AppendInt(append(b, `{"v":`...), int64(e.V), 10)
+	b = appendText(append(b, `,"kind":`...), string(e.Kind))
+	if b, ok = e.Source.appendJSON(append(b, `,"source":`...)); ok && e.Resume != nil {
+		b, ok = e.Resume.appendJSON(append(b, `,"resume":`...))
+	}
+	if !ok {
+		return b, false
+	}
+	b = appendFilled(b, `,"did":`, e.DID)
+	b = appendFilled(b, `,"rkey":`, e.Rkey)
+	b = appendFilled(b, `,"rev":`, e.Rev)
+	b = appendFilled(b, `,"cid":`, e.CID)
+	b = appendTexts(b, `,"tags":[`, e.Tags)
+	b = appendTexts(b, `,"langs":[`, e.Langs)
+	b = appendFilled(b, `,"createdAt":`, e.CreatedAt)
+	if len(e.Record) > 0 {
+		record := bytes.NewBuffer(append(b, `,"record":`...))
+		if json.Compact(record, e.Record) != nil {
+			return b, false
+		}
+		b = record.Bytes()
+	}
+	return append(b, '}'), true
+}
+
+func (p *Position) appendJSON(b []byte) (_ []byte, ok bool) {
+	if p.Sync != (OpenSync{}) || !p.Resync.IsZero() {
+		return b, false
+	}
+	b = appendText(append(b, `{"host":`...), p.Host)
+	b = strconv.AppendUint(append(b, `,"seq":`...), p.Seq, 10)
+	if b, ok = appendTime(append(b, `,"time":"`...), p.Time); ok && !p.Clock.IsZero() {
+		b, ok = appendTime(append(b, `,"clock":"`...), p.Clock)
+	}
+	return append(appendFilled(b, `,"mark":`, p.Mark), '}'), ok
+}
+
+func appendTime(b []byte, t time.Time) (_ []byte, ok bool) {
+	year := t.Year()
+	return append(t.AppendFormat(b, time.RFC3339Nano), '"'), t.Location() == time.UTC && year >= 0 && year <= 9999
+}
+
+func appendTexts(b []byte, name string, all []string) []byte {
+	if len(all) == 0 {
+		return b
+	}
+	b = append(b, name...)
+	for i, s := range all {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendText(b, s)
+	}
+	return append(b, ']')
+}
+
+func appendFilled(b []byte, name, s string) []byte {
+	if s == "" {
+		return b
+	}
+	return appendText(append(b, name...), s)
+}
+
+// appendText appends s as a JSON string.
+func appendText(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			var quoted bytes.Buffer
+			enc := json.NewEncoder(&quoted)
+			enc.SetEscapeHTML(false)
+			_ = enc.Encode(s) // no string fails
+			return append(b, bytes.TrimSuffix(quoted.Bytes(), []byte("\n"))...)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
 }
 
 // Decode decodes and validates one message of the stream. The error wraps ErrUnknownVersion or

@@ -240,6 +240,40 @@ func TestDecodeTolerates(t *testing.T) {
 	require.Equal(t, ev.Source.Clock, ev.Source.NetworkTime())
 }
 
+// TestEncodeIsJSON holds what is appended by hand to what encoding/json makes of it.
+func TestEncodeIsJSON(t *testing.T) {
+	t.Parallel()
+	check := func(e *event.Event) {
+		t.Helper()
+		got, err := e.Encode()
+		want, wantErr := event.EncodePlainly(e)
+		require.Equal(t, wantErr == nil, err == nil)
+		require.Equal(t, string(want), string(got))
+	}
+	for name, e := range examples() {
+		check(e)
+		for _, text := range []string{"", `a"b\c`, "\x00\x1f\x7f", "<b>&", "caf\u00e9 \u2028", "\xff\xfe"} {
+			e := *e
+			e.DID, e.Rkey, e.Rev, e.CID, e.CreatedAt, e.Source.Host, e.Source.Mark = text, text, text, text, text, text, text
+			e.Tags, e.Langs = []string{text, "x"}, []string{text}
+			for _, record := range []string{"", `{}`, ` { "a" : "<&>\u2028" , "b" : [ 1.50 ] } `, `{"a"`} {
+				e.Record = json.RawMessage(record)
+				check(&e)
+			}
+		}
+		for _, at := range []time.Time{{}, time.Unix(1, 0), time.Unix(1, 5000).UTC(), time.Date(12345, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 1, 1, 0, 0, 0, 0, time.FixedZone("", 3600))} {
+			e := *e
+			resume := e.Source
+			e.Resume, resume.Time, resume.Clock = &resume, at, at
+			check(&e)
+			e.Source.Clock, e.Source.Resync = at, at
+			check(&e)
+			e.Source.Sync.DID = name
+			check(&e)
+		}
+	}
+}
+
 func TestEncodeRefuses(t *testing.T) {
 	t.Parallel()
 	ev := examples()["create"]

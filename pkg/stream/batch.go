@@ -45,8 +45,9 @@ var errBadAnswer = errors.New("the server's answer is not an answer to a batch")
 // sent, and the last one, whose answer also reports errors of those in between.
 func publishBatch(ctx context.Context, nc *nats.Conn, msgs []*nats.Msg) (seq uint64, err error) {
 	id := nuid.Next()
+	ids := []string{id}
 	for i, m := range msgs {
-		m.Header.Set(batchIDHeader, id)
+		m.Header[batchIDHeader] = ids
 		m.Header.Set(batchSeqHeader, strconv.Itoa(i+1))
 		last := i == len(msgs)-1
 		if last {

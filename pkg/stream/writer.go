@@ -211,14 +211,16 @@ func (w *Writer) publish(ctx context.Context, msgs []*nats.Msg, batch string) (u
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
+	name := []string{batch}
 	for i, m := range msgs {
 		// New for each attempt, which adds its own headers.
-		traced := m.Header.Get(traceHeader)
-		m.Header = nats.Header{batchHeader: {batch}, jetstream.ExpectedStreamHeader: {Posts}}
-		if traced != "" {
-			m.Header.Set(traceHeader, traced)
+		traced := m.Header[traceHeader]
+		m.Header = nats.Header{batchHeader: name}
+		if traced != nil {
+			m.Header[traceHeader] = traced
 		}
-		if i == 0 {
+		if i == 0 { // the others are refused with it
+			m.Header.Set(jetstream.ExpectedStreamHeader, Posts)
 			m.Header.Set(jetstream.ExpectedLastSeqHeader, strconv.FormatUint(w.seq, 10))
 		}
 	}

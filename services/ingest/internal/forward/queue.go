@@ -15,7 +15,7 @@ const (
 	// stream, even if each has one event.
 	queueBatches = stream.MaxBatch
 	// queueBytes is how much memory all of them together may take.
-	queueBytes = 16 << 20
+	queueBytes = 8 << 20
 	// eventBytes is the approximate size of an event without its record.
 	eventBytes = 512
 )
