@@ -9,8 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// copyIn appends n rows to a table: COPY takes half of what an INSERT of arrays does, on either
-// side. sql ends with what COPY is told; row appends row i, as begun with rowOf.
+// copyIn appends n rows to a table. COPY takes some two thirds of the time of an INSERT of arrays,
+// and its rows are never all in memory. sql holds one COPY FROM STDIN in binary form; row appends row
+// i, which begins with rowOf.
 func copyIn(ctx context.Context, tx pgx.Tx, sql string, n int, row func(b []byte, i int) []byte) error {
 	if n == 0 {
 		return nil
