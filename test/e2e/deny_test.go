@@ -21,40 +21,66 @@ import (
 	"github.com/tagstream/tagstream/services/indexer"
 )
 
+// denyBench is an index with a deny file.
+type denyBench struct {
+	*indexBench
+	url string // of its API
+	n   uint64
+}
+
+func newDenyBench(t *testing.T) *denyBench {
+	x := &denyBench{indexBench: newIndexBench(t, natstest.Server(t))}
+	x.deny = filepath.Join(t.TempDir(), "deny.yaml")
+	x.url = x.api()
+	return x
+}
+
+// write replaces the deny file by one that is an hour old: nobody is still writing it.
+func (x *denyBench) write(text string) {
+	x.t.Helper()
+	old := time.Now().Add(-time.Hour)
+	require.NoError(x.t, os.WriteFile(x.deny+".new", []byte(text), 0o600))
+	require.NoError(x.t, os.Chtimes(x.deny+".new", old, old))
+	require.NoError(x.t, os.Rename(x.deny+".new", x.deny))
+}
+
+// post is the message of a post that is newer than the one before.
+func (x *denyBench) post(did, rkey string, tags ...string) []byte {
+	x.n++
+	now := time.Now().UTC().Add(-time.Minute).Add(time.Duration(x.n) * time.Second).Truncate(time.Microsecond)
+	ev := event.Event{Kind: event.KindCreate, Source: event.Position{Host: "https://host.example", Seq: x.n, Time: now}, DID: did, Rkey: rkey,
+		Rev: event.RevAt(now), CID: "bafyreid", Tags: tags, Record: json.RawMessage(`{"text":"x"}`)}
+	data, err := ev.Encode()
+	require.NoError(x.t, err)
+	return data
+}
+
+// posts are the record keys in an answer, newest first.
+func (x *denyBench) posts(query string) string {
+	x.t.Helper()
+	status, body := get(x.t, x.url+"/v1/posts?"+query)
+	require.Equal(x.t, http.StatusOK, status, body)
+	var got struct{ Posts []struct{ Rkey string } }
+	require.NoError(x.t, json.Unmarshal([]byte(body), &got))
+	var keys []string
+	for _, p := range got.Posts {
+		keys = append(keys, p.Rkey)
+	}
+	return strings.Join(keys, " ")
+}
+
+func (x *denyBench) awaitPosts(query, want string) {
+	x.t.Helper()
+	poll.Until(x.t, indexWait, func() (bool, string) { got := x.posts(query); return got == want, got })
+}
+
 // TestDenyFile: accounts and tags in the operator's file disappear when the file changes, and return
 // when they leave the file. Followers hold what the lists have at each moment. A bad file changes
 // nothing. A rebuild applies the file too.
 func TestDenyFile(t *testing.T) {
 	t.Parallel()
-	x := newIndexBench(t, natstest.Server(t))
-	x.deny = filepath.Join(t.TempDir(), "deny.yaml")
-	write := func(text string) {
-		require.NoError(t, os.WriteFile(x.deny+".new", []byte(text), 0o600))
-		require.NoError(t, os.Rename(x.deny+".new", x.deny))
-	}
-	var n uint64
-	post := func(did, rkey string, tags ...string) []byte {
-		n++
-		now := time.Now().UTC().Add(-time.Minute).Add(time.Duration(n) * time.Second).Truncate(time.Microsecond)
-		ev := event.Event{Kind: event.KindCreate, Source: event.Position{Host: "https://host.example", Seq: n, Time: now}, DID: did, Rkey: rkey,
-			Rev: event.RevAt(now), CID: "bafyreid", Tags: tags, Record: json.RawMessage(`{"text":"x"}`)}
-		data, err := ev.Encode()
-		require.NoError(t, err)
-		return data
-	}
-	api := x.api()
-	// posts are the record keys in an answer, newest first.
-	posts := func(query string) string {
-		status, body := get(t, api+"/v1/posts?"+query)
-		require.Equal(t, http.StatusOK, status, body)
-		var got struct{ Posts []struct{ Rkey string } }
-		require.NoError(t, json.Unmarshal([]byte(body), &got))
-		var keys []string
-		for _, p := range got.Posts {
-			keys = append(keys, p.Rkey)
-		}
-		return strings.Join(keys, " ")
-	}
+	x := newDenyBench(t)
+	api, write, post, posts, await := x.url, x.write, x.post, x.posts, x.awaitPosts
 	tags := func(query string) string {
 		_, body := get(t, api+"/v1/tags?"+query)
 		var got struct{ Tags []struct{ Tag string } }
@@ -64,10 +90,6 @@ func TestDenyFile(t *testing.T) {
 			names = append(names, tag.Tag)
 		}
 		return strings.Join(names, " ")
-	}
-	await := func(query, want string) {
-		t.Helper()
-		poll.Until(t, indexWait, func() (bool, string) { got := posts(query); return got == want, got })
 	}
 	changes := func(tag, after string) (ops []string, next string) {
 		status, body := get(t, api+"/v1/changes?tags="+tag+"&after="+url.QueryEscape(after))
@@ -152,6 +174,70 @@ func TestDenyFile(t *testing.T) {
 	await("tags=art", "a2 c1 b1 a1")
 	require.Equal(t, "b2 b1", posts("tags=bad"))
 	require.Equal(t, "art bad", tags("limit=10"))
+	held()
+}
+
+// TestStandbyTakesTheDenyListOver: an indexer that stood by reads the file before it writes anything,
+// so that what it read when it began is never shown.
+func TestStandbyTakesTheDenyListOver(t *testing.T) {
+	t.Parallel()
+	x := newDenyBench(t)
+	x.write("")
+	first := x.indexer(100)
+	x.await(x.url, x.publish(x.post("did:plc:a", "a1", "art"), x.post("did:plc:b", "b1", "bad"), x.post("did:plc:c", "c1", "art")))
+	x.indexer(100) // has read the file, and waits for the lease
+	x.write("accounts: [did:plc:a]\ntags: [bad]\n")
+	x.awaitPosts("tags=art", "c1")
+	x.awaitPosts("tags=bad", "")
+	status, body := get(t, x.url+"/v1/changes?tags=bad")
+	require.Equal(t, http.StatusOK, status, body)
+	var now changesPage
+	require.NoError(t, json.Unmarshal([]byte(body), &now))
+	require.NoError(t, first.stop())
+	x.await(x.url, x.publish(x.post("did:plc:c", "c2", "art"), x.post("did:plc:b", "b2", "bad")))
+	require.Equal(t, "c2 c1", x.posts("tags=art"))
+	require.Equal(t, "", x.posts("tags=bad"))
+	status, body = get(t, x.url+"/v1/changes?tags=bad&after="+url.QueryEscape(now.Page.Next))
+	require.Equal(t, http.StatusOK, status, "the feed ends where denied tags change: %s", body)
+	require.Contains(t, body, `"changes":[]`, "and no account's posts came and went")
+}
+
+// TestRebuildDeniesWhatIsDeniedByThen: the deny list changes while the index is rebuilt, at its
+// beginning and after the comparison, by an indexer that runs meanwhile. The new index has it when it
+// is switched in.
+func TestRebuildDeniesWhatIsDeniedByThen(t *testing.T) {
+	t.Parallel()
+	x := newDenyBench(t)
+	x.write("accounts: [did:plc:a]\ntags: [bad]\n")
+	ix := x.indexer(100)
+	x.await(x.url, x.publish(x.post("did:plc:a", "a1", "art"), x.post("did:plc:b", "b1", "bad"), x.post("did:plc:c", "c1", "art"), x.post("did:plc:b", "b2", "worse")))
+	require.Equal(t, "c1", x.posts("tags=art"))
+	held := x.followed(x.url, "art", "bad", "worse")
+	held()
+	changed := 0
+	said, err := x.tryRebuild(t.Context(), indexer.RebuildConfig{}, &steps{say: func(step string) {
+		switch step {
+		case "making the new index's lists":
+			x.write("accounts: [did:plc:c]\n")
+			x.awaitPosts("tags=art", "a1")
+			x.awaitPosts("tags=bad", "b1")
+		case "there is no difference":
+			x.write("accounts: [did:plc:a]\ntags: [worse]\n")
+			x.awaitPosts("tags=art", "c1")
+			x.awaitPosts("tags=worse", "")
+			require.NoError(t, ix.stop()) // what the new index has is the rebuild's doing
+		default:
+			return
+		}
+		changed++
+	}})
+	require.NoError(t, err, said)
+	require.Equal(t, 2, changed, said)
+	x.await(x.url, 4)
+	require.Equal(t, "c1", x.posts("tags=art"))
+	require.Equal(t, "b1", x.posts("tags=bad"))
+	require.Equal(t, "", x.posts("tags=worse"))
+	x.indexer(100)
 	held()
 }
 

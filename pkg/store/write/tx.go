@@ -3,6 +3,7 @@ package write
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -45,6 +46,19 @@ func (a Author) Newer(b Author) Author {
 	}
 	if b.HandleTime.After(a.HandleTime) {
 		a.Handle, a.HandleTime = b.Handle, b.HandleTime
+	}
+	return a
+}
+
+// Erased is the author once the account is deleted: without names, and as of directly behind what was
+// said last, which is neither taken again nor in use any more (Gone). Who has opted out stays so.
+func (a Author) Erased() Author {
+	a.DisplayName, a.Avatar, a.Handle = "", "", ""
+	if a.ProfileRev != "" && !strings.HasSuffix(a.ProfileRev, " ") {
+		a.ProfileRev += " " // no revision is a prefix of another
+	}
+	if !a.HandleTime.IsZero() {
+		a.HandleTime = a.HandleTime.Add(time.Microsecond)
 	}
 	return a
 }

@@ -315,7 +315,7 @@ func (f *fold) erase(a *account) {
 		e.removed = nil
 	}
 	// If the account returns, its profile has a later revision.
-	a.row.Author.DisplayName, a.row.Author.Avatar, a.row.Author.Handle = "", "", ""
+	a.row.Author = a.row.Author.Erased()
 	if a.big {
 		a.row.ErasedRev = max(a.row.ErasedRev, a.maxRev)
 		// Below the next possible revision: no revision is a prefix of another.

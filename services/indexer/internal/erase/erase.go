@@ -252,6 +252,8 @@ type head struct {
 	DID  string     `json:"did"`
 	Rkey string     `json:"rkey"`
 	Rev  string     `json:"rev"`
+	// Handle is an author's.
+	Handle json.RawMessage `json:"handle"`
 }
 
 // carries reports whether the message has a payload, and says of what.
@@ -260,7 +262,16 @@ func (h *head) carries() bool {
 		event.ValidDID(h.DID) && event.ValidRkey(h.Rkey) && event.ValidRev(h.Rev)
 }
 
-func (h *head) version() write.Version { return write.Version{DID: h.DID, Rkey: h.Rkey, Rev: h.Rev} }
+func (h *head) version() write.Version {
+	if h.Kind != event.KindAuthor {
+		return write.Version{DID: h.DID, Rkey: h.Rkey, Rev: h.Rev}
+	}
+	var handle struct {
+		Time time.Time `json:"time"`
+	}
+	_ = json.Unmarshal(h.Handle, &handle) // what has no time has no handle to speak of
+	return write.Version{DID: h.DID, Rev: h.Rev, At: handle.Time}
+}
 
 // version is what the message says of a post or an author, if it does.
 func (m *message) version() (v write.Version, ok bool) {

@@ -203,6 +203,8 @@ func TestPass(t *testing.T) {
 		{"who is not known", []event.Event{named(a, 'c', false), handled(a, 1), named(b, 'c', true), handled(b, 1), create(b, "x", 'd')}, []uint64{1, 4, 5, 6, 7}},
 		{"who was not known then", []event.Event{named(a, 'c', false), handled(a, 1), create(a, "x", 'b'), create(a, "y", 'b')}, []uint64{1, 4, 5, 6}},
 		{"who is deleted", []event.Event{create(a, "x", 'b'), named(a, 'c', true), handled(a, 1), create(b, "x", 'b'), status(a, "deleted")}, []uint64{1, 5, 6, 7}},
+		{"who is deleted and comes back", []event.Event{create(a, "x", 'b'), named(a, 'c', false), handled(a, 1), status(a, "deleted"), status(a, "")}, []uint64{1, 5, 6, 7}},
+		{"who says the same again then", []event.Event{create(a, "x", 'b'), named(a, 'c', false), status(a, "deleted"), status(a, ""), named(a, 'c', false), named(a, 'd', false)}, []uint64{1, 4, 5, 7, 8}},
 		{"who is hidden", []event.Event{create(a, "x", 'b'), named(a, 'c', false), handled(a, 1), status(a, "takendown")}, []uint64{1, 2, 3, 4, 5, 6}},
 		{"a #sync", []event.Event{create(a, "lost", 'b'), create(a, "kept", 'b'), create(a, "more", 'b'), syncAt(a, 'd', 30), at(30, create(a, "kept", 'd')), at(30, create(a, "more", 'd'))}, []uint64{1, 3, 4, 5, 6, 7, 8}},
 		{"a #sync whose end is said",
@@ -369,6 +371,45 @@ func TestLetters(t *testing.T) {
 	st, err := s.writer.Checkpoint(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, s.last, st.Seq)
+}
+
+// TestLettersOfAuthors: a dead letter of an author goes when the stream says something later of all
+// that it says, or the account's deletion, and not because the index does not have it.
+func TestLettersOfAuthors(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	newer := func(ev event.Event) {
+		ev.Source = second(int(s.last))
+		data, err := ev.Encode()
+		require.NoError(t, err)
+		s.put(bytes.Replace(data, []byte(`"v":2`), []byte(`"v":9`), 1))
+	}
+	both := func(did string, r byte, n int) event.Event {
+		ev := named(did, r, false)
+		ev.Handle = handled(did, n).Handle
+		return ev
+	}
+	s.add(position, create(a, "x", 'b'), create(b, "x", 'b')) // 1 to 3
+	newer(both(a, 'c', 1))                                    // 4
+	newer(both(b, 'c', 1))                                    // 5
+	newer(both(a, 'e', 3))                                    // 6: stays
+	s.add(named(a, 'd', false), named(b, 'd', false))         // 7, 8
+	s.add(position)                                           // 9
+	letters := func(want ...uint64) {
+		t.Helper()
+		s.pass()
+		seqs, err := stream.DeadLetterSeqs(t.Context(), s.js)
+		require.NoError(t, err)
+		require.ElementsMatch(t, want, seqs)
+	}
+	letters(4, 5, 6)
+	s.add(handled(a, 2), position)
+	letters(5, 6)
+	s.add(at(50, status(b, "deleted")), position)
+	letters(6)
+	for _, m := range s.read() {
+		require.NotContains(t, []uint64{4, 5}, m.Seq)
+	}
 }
 
 // errorLog counts what is logged as an error.

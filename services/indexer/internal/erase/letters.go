@@ -31,7 +31,8 @@ type letter struct {
 	seq     uint64
 	version write.Version
 	payload []byte
-	// removed reports that the stream removes the message's post.
+	// removed reports that the stream removes the message's post, or says something later of each
+	// part of the author.
 	removed bool
 }
 
@@ -48,9 +49,11 @@ func (l *letters) load(ctx context.Context, e *Eraser, last uint64) error {
 			return nil
 		}
 		var h head
-		if err := json.Unmarshal(d.Payload, &h); err != nil || !h.carries() {
+		err := json.Unmarshal(d.Payload, &h)
+		isAuthor := err == nil && h.Kind == event.KindAuthor && event.ValidDID(h.DID)
+		if err != nil || !h.carries() && !isAuthor {
 			if err != nil || h.Kind != event.KindDelete && h.Kind != event.KindRemove && h.Kind != event.KindAccount &&
-				h.Kind != event.KindSync && h.Kind != event.KindPosition && h.Kind != event.KindAuthor {
+				h.Kind != event.KindSync && h.Kind != event.KindPosition {
 				l.unreadable = append(l.unreadable, unreadable{d.Seq, d.At})
 			}
 			return nil
@@ -84,6 +87,8 @@ func (l *letters) hear(m message) {
 		return
 	case event.KindDelete, event.KindRemove:
 		removes = func(d *letter) bool { return d.version.Rkey == ev.Rkey && d.version.Rev <= ev.Rev }
+	case event.KindAuthor:
+		removes = func(d *letter) bool { return d.version.Rkey == "" && d.outdated(ev) }
 	case event.KindAccount:
 		if !ev.ChangesStatus() {
 			return
@@ -100,6 +105,19 @@ func (l *letters) hear(m message) {
 	}
 }
 
+// outdated notes what an author event says later than a letter of the author, and reports whether
+// that is all there was.
+func (d *letter) outdated(ev *event.Event) bool {
+	v := &d.version
+	if ev.Profile != nil && v.Rev < ev.Rev {
+		v.Rev = ""
+	}
+	if ev.Handle != nil && v.At.Before(ev.Handle.Time) {
+		v.At = time.Time{}
+	}
+	return v.Rev == "" && v.At.IsZero()
+}
+
 // eraseLetters erases the letters of removed posts, with their messages, and unreadable ones that
 // are older than the stated time.
 func (p *pass) eraseLetters(ctx context.Context, now time.Time) error {
@@ -113,7 +131,8 @@ func (p *pass) eraseLetters(ctx context.Context, now time.Time) error {
 			return err
 		}
 		for i, d := range a.letters {
-			if err := p.eraseLetter(ctx, d, gone[i]); err != nil {
+			// The index never had what a letter says of an author: that it has not shows nothing.
+			if err := p.eraseLetter(ctx, d, gone[i] && d.version.Rkey != ""); err != nil {
 				return err
 			}
 		}
