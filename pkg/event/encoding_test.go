@@ -15,7 +15,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-var update = flag.Bool("update", false, "write the golden files of testdata anew")
+var update = flag.Bool("update", false, "rewrite the golden files of testdata")
 
 const (
 	aliceDID = "did:plc:z72i7hdynmk6r22z27h6tvur"

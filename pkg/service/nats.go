@@ -84,7 +84,7 @@ func (n NATS) Connect(p *Process, logger *slog.Logger, changed func(error)) (*na
 	// Before the first connection, no handler is called for a refusal.
 	if err := nc.LastError(); err != nil && changed != nil && !nc.IsConnected() {
 		changed(fmt.Errorf("NATS: %w", err))
-		if nc.IsConnected() { // meanwhile
+		if nc.IsConnected() { // by now
 			changed(nil)
 		}
 	}

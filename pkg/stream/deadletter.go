@@ -142,7 +142,7 @@ func EachDeadLetter(ctx context.Context, js jetstream.JetStream, fn func(DeadLet
 	for _, seq := range seqs {
 		d, err := GetDeadLetter(ctx, js, seq)
 		if errors.Is(err, ErrNoDeadLetter) {
-			continue // removed meanwhile
+			continue // removed in the meantime
 		}
 		if err != nil {
 			return err

@@ -62,7 +62,7 @@ func Verify(ctx context.Context, cfg VerifyConfig, logger *slog.Logger, p obs.Pr
 	}
 	if cfg.Alone || cfg.Other == "" {
 		f, err = v.Check(ctx, cfg.Schema)
-		return fmt.Sprintf("%s was checked by itself", cfg.Schema), f, err
+		return fmt.Sprintf("%s was checked alone", cfg.Schema), f, err
 	}
 	f, err = v.Compare(ctx, cfg.Schema, cfg.Other)
 	return fmt.Sprintf("%s was compared with %s", cfg.Schema, cfg.Other), f, err

@@ -126,7 +126,7 @@ type pipeline struct {
 	keys []keyset.Key
 	// connect returns a connection to the stream for a service.
 	connect  func(program string) (*nats.Conn, error)
-	postgres <-chan struct{} // closed when the private Postgres ends by itself
+	postgres <-chan struct{} // closed when the private Postgres ends unexpectedly
 	pgErr    func() error
 }
 

@@ -63,7 +63,7 @@ func TestVerifyWhileIndexing(t *testing.T) {
 
 	did, f = verify(indexer.VerifyConfig{Database: b.reader, Alone: true}, more)
 	require.Zero(t, f.N, f.String())
-	require.Equal(t, "tagstream was checked by itself", did)
+	require.Equal(t, "tagstream was checked alone", did)
 
 	_, err = pgtest.Pool(t, b.owner.URL).Exec(t.Context(), `
 		UPDATE tagstream_rebuild.posts SET rev = '3zzzzzzzzzzzz' WHERE key = (

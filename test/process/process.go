@@ -186,7 +186,7 @@ func (p *Program) Alive() error {
 	if !ended || r.expected {
 		return nil
 	}
-	return fmt.Errorf("%s ended by itself with code %d: %s", p.Name, code, p.Tail())
+	return fmt.Errorf("%s ended unexpectedly with code %d: %s", p.Name, code, p.Tail())
 }
 
 // Terminate ends the program as an operator does. Its error is that of an end which was not clean,

@@ -136,7 +136,7 @@ type check func(ctx context.Context) (done bool, err error)
 type verification struct {
 	*Verifier
 	align    func(ctx context.Context, seq uint64) error
-	x, y     *inspection // y is nil where x is checked by itself
+	x, y     *inspection // y is nil if x is checked alone
 	findings Findings
 
 	done, total uint64

@@ -24,37 +24,36 @@ const (
 	MaxLangs        = 20
 	MaxAuthors      = 20
 	MaxLimit        = 100
-	// maxPageBytes bounds the records and tags of a page: the post that goes beyond
-	// it is the last one. Records can have a megabyte, and anybody can post a hundred
-	// of them; a full page of usual ones has a fifth of this. A tag counts as long as
-	// one can be.
+	// maxPageBytes bounds the records and tags of a page: the post that exceeds it is the last one.
+	// Records can have a megabyte, and anyone can publish a hundred of them; a full page of usual
+	// ones has a fifth of this. Each tag counts with the maximum length.
 	maxPageBytes = 1 << 20
 )
 
-// PostQuery asks for posts that have any of Tags, every one of All, and none of None, and that
-// pass the filters. An empty field asks for nothing.
+// PostQuery asks for posts that have any of Tags, every one of All, and none of None, and that pass
+// the filters. An empty field means no condition.
 type PostQuery struct {
-	// Tags are normalized and distinct, as All and None: at most MaxTags each, and
-	// MaxTagsTogether; at least one of Tags and All.
+	// Tags, All and None are normalized and distinct: at most MaxTags each, and MaxTagsTogether; at
+	// least one in Tags and All.
 	Tags, All, None []string
-	// Authors are the DIDs of the accounts that posts may be from, NotAuthors of those that they
-	// must not be from: distinct, at most MaxAuthors each.
+	// Authors are the DIDs of the accounts that posts may be from, NotAuthors those of accounts
+	// that they must not be from: distinct, at most MaxAuthors each.
 	Authors, NotAuthors []string
-	// MaxTags is up to how many tags posts have, 0 for any number.
+	// MaxTags is the most tags that posts may have, 0 for any number.
 	MaxTags int
-	// Media are kinds of media of which posts must have one; with NoMedia, posts without any are
-	// found, too, or alone.
+	// Media are kinds of media of which posts must have one; NoMedia adds, or selects alone, posts
+	// without media.
 	Media   event.Traits
 	NoMedia bool
-	// SelfLabels says what becomes of posts that their authors labelled.
+	// SelfLabels selects by the labels that authors gave their posts.
 	SelfLabels SelfLabels
-	// Langs are language ranges as of event.NormalizeLang, at most MaxLangs: of
-	// one of them a post must declare a language. None asks for nothing.
+	// Langs are language ranges as from event.NormalizeLang, at most MaxLangs: a post must declare
+	// a language in one of them. None means no condition.
 	Langs []string
 	// Since and Until bound sortAt, Since inclusive, Until exclusive. Zero is no
 	// bound. Keys have whole microseconds: a finer time is rounded up.
 	Since, Until time.Time
-	// From is where to read from and Direction which way: Forward goes older.
+	// From is where to start and Direction where to go: Forward leads to older posts.
 	From      keyset.Position
 	Direction keyset.Direction
 	// Limit is 1 to MaxLimit.
@@ -71,8 +70,8 @@ const (
 	OnlySelfLabels               // only posts with
 )
 
-// ErrFilling is returned for a query by media or self-labels while the indexer still works out what
-// posts have of them, after an upgrade.
+// ErrFilling is returned for a query by media or self-labels while the indexer still computes the
+// traits of stored posts, after an upgrade.
 var ErrFilling = errors.New("the traits of stored posts are being filled in")
 
 // usesTraits reports whether the query can be answered only once all posts have their traits.
@@ -109,21 +108,20 @@ func (q PostQuery) check(limit int) error {
 	return nil
 }
 
-// PostPage is a page of posts, newest first whichever way it was read.
+// PostPage is a page of posts, newest first for both directions of reading.
 type PostPage struct {
 	Rows []PostRow
-	// Next and Previous are the page's edges: older posts follow the one,
-	// newer ones the other, now or later.
+	// Next and Previous are the page's edges: older posts follow Next, newer ones precede Previous,
+	// now or later.
 	Next, Previous keyset.Position
-	// HasNext and HasPrevious say whether there are any now. They are exact,
-	// except where the work that one request may cause ran out: then the page
-	// is short, even empty, and the one in the direction of reading is true. The
-	// other is true, too, where finding out would have cost too much.
+	// HasNext and HasPrevious report whether there are any now. They are exact unless the work of
+	// the request was exhausted: then the page is short, even empty, and the flag in the direction
+	// of reading is true. The other flag is true, too, if finding out would have cost too much.
 	HasNext, HasPrevious bool
-	// IndexEntries is about how many entries of indexes were read to find the
-	// rows and what is around them: what a page costs.
+	// IndexEntries estimates how many index entries were read to find the rows and their
+	// surroundings: the cost of the page.
 	IndexEntries int
-	// Cut says what ended the page before its limit, although there is more.
+	// Cut says why the page ended early, although there is more.
 	Cut CutReason
 }
 
@@ -131,9 +129,9 @@ type PostPage struct {
 type CutReason string
 
 const (
-	// CutByWork pages end where the work ran out that one request may cause.
+	// CutByWork means that the page exhausted the work of one request.
 	CutByWork CutReason = "work"
-	// CutByBytes pages end where their records are too big together.
+	// CutByBytes means that the page's records were too big together.
 	CutByBytes CutReason = "bytes"
 )
 
@@ -151,8 +149,8 @@ func (r *Reader) Posts(ctx context.Context, q PostQuery) (PostPage, error) {
 	return r.TracePosts(ctx, q, nil)
 }
 
-// TracePosts is Posts for those who want to see what it asks Postgres: it calls
-// trace, if not nil, with each statement.
+// TracePosts is Posts for callers who want to see its statements: it calls trace, if not nil, with
+// each one.
 func (r *Reader) TracePosts(ctx context.Context, q PostQuery, trace func(Statement)) (PostPage, error) {
 	if err := q.check(q.Limit); err != nil {
 		return PostPage{}, fmt.Errorf("query posts: %w", err)
@@ -234,8 +232,8 @@ func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(State
 	return page, now, nil
 }
 
-// settle corrects the page's ends when its rows are known: cutOff says that they were too big for
-// the others.
+// settle corrects the page's ends when its rows are known: cutOff reports that they were too big
+// for the others.
 func (p *PostPage) settle(direction keyset.Direction, cutOff bool) {
 	if cutOff {
 		p.Cut = CutByBytes
@@ -265,7 +263,7 @@ func turned(p keyset.Position, direction keyset.Direction) keyset.Position {
 	return p
 }
 
-// goOnBehind makes the page end behind a key, in the direction of reading.
+// goOnBehind makes the page end after a key, in the direction of reading.
 func (p *PostPage) goOnBehind(key event.Key, direction keyset.Direction) {
 	if direction == keyset.Forward {
 		p.Next = keyset.Below(keyValues(key)...)
@@ -274,9 +272,8 @@ func (p *PostPage) goOnBehind(key event.Key, direction keyset.Direction) {
 	}
 }
 
-// watchFrom moves the edge at the end of the list from which an empty page was
-// read to a key that the search came to: nothing lies between, but what is new
-// there later is to be seen.
+// watchFrom moves the edge of an empty page, read from an end of the list, to a key that the search
+// reached: nothing lies between them, but later posts there must be found.
 func (p *PostPage) watchFrom(key event.Key, direction keyset.Direction) {
 	if direction == keyset.Forward && p.Previous.Side == keyset.SideStart {
 		p.Previous = keyset.Above(keyValues(key)...)
@@ -286,9 +283,8 @@ func (p *PostPage) watchFrom(key event.Key, direction keyset.Direction) {
 	}
 }
 
-// watchFarEnds changes the edges of a list that is empty. Every position in it is
-// the same one, but not for what comes later: newer than the start, or older
-// than the end, there will never be anything.
+// watchFarEnds changes the edges of an empty list. All positions in it are equivalent, except for
+// later posts: none will ever be newer than the start or older than the end.
 func watchFarEnds(next, previous *keyset.Position) {
 	if next.Side == keyset.SideEnd {
 		*next = keyset.Start()

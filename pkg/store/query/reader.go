@@ -16,8 +16,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
-// ErrNotFound is returned by Reader for a thing that the index does not show:
-// it never had it, or it is hidden, or gone.
+// ErrNotFound is returned by Reader for something that the index does not show: it never had it, or
+// it is hidden or deleted.
 var ErrNotFound = errors.New("not found")
 
 // Reader answers questions about the visible index. It cannot change it: its
@@ -25,7 +25,7 @@ var ErrNotFound = errors.New("not found")
 // use.
 type Reader struct {
 	pool *pg.Pool
-	// schema is the newest one that was met in place of another.
+	// schema is the latest schema that replaced another.
 	switching sync.Mutex
 	schema    int64
 }
@@ -55,24 +55,24 @@ var readerSettings = pg.Settings{
 	pg.Set("max_parallel_workers_per_gather", "0"),
 }
 
-// A statement is a seek; one that takes this long is a fault.
+// A statement is a seek; one that takes this long indicates a fault.
 const readerStatementTimeout = 5 * time.Second
 
-// readerStatements is how many statements a connection keeps the plans of: more
-// than there are forms of queries in use, some 0.2 MB of the server each.
+// readerStatements is how many statements a connection keeps plans of: more than there are forms of
+// queries in use, each about 0.2 MB on the server.
 const readerStatements = 256
 
 // Close closes the reader's connections.
 func (r *Reader) Close() { r.pool.Close() }
 
-// maxSwitches bounds how often a query is begun again because of a switch: one that got a connection
-// from before another query replaced the pool may have to.
+// maxSwitches bounds how often a query is restarted because of a switch: this happens if it got a
+// connection from before another query replaced the pool.
 const maxSwitches = 5
 
 const schemaKey = "tagstream schema"
 
-// queueSnapshot begins a batch that reads one unchanging state, in a transaction that
-// cannot write. Through a pooler it also notes the schema that the batch begins with.
+// queueSnapshot begins a batch that reads one unchanging state, in a read-only transaction. Through
+// a pooler it also records the schema at the start of the batch.
 func queueSnapshot(batch *pgx.Batch, conn *pgx.Conn) {
 	batch.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 	if s := pg.PooledSettings(conn); s != nil {
@@ -86,7 +86,7 @@ func queueSnapshot(batch *pgx.Batch, conn *pgx.Conn) {
 	}
 }
 
-// rememberSchema notes a connection's schema before it plans anything.
+// rememberSchema records a connection's schema before it plans anything.
 func rememberSchema(ctx context.Context, conn *pgx.Conn) error {
 	var id int64
 	if err := conn.QueryRow(ctx, pg.SchemaNow).Scan(&id); err != nil {
@@ -96,9 +96,8 @@ func rememberSchema(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// on calls fn with a connection, and again with another one where the schema was
-// switched meanwhile, which fn's error then may come of: that one is of no more use,
-// and neither are the others of before.
+// on calls fn with a connection. If the schema was switched in the meantime, which may be the cause
+// of fn's error, it closes that connection and all older ones, and calls fn again with a new one.
 func (r *Reader) on(ctx context.Context, fn func(conn *pgx.Conn) (now int64, err error)) error {
 	err := pg.ErrSwitched
 	for i := 0; i < maxSwitches && errors.Is(err, pg.ErrSwitched); i++ {
@@ -115,7 +114,7 @@ func (r *Reader) on(ctx context.Context, fn func(conn *pgx.Conn) (now int64, err
 	return err
 }
 
-// forgetBefore closes the connections of before schema now, once.
+// forgetBefore closes the connections from before schema now, once.
 func (r *Reader) forgetBefore(now int64) {
 	r.switching.Lock()
 	defer r.switching.Unlock()
@@ -125,8 +124,8 @@ func (r *Reader) forgetBefore(now int64) {
 	}
 }
 
-// ask runs one statement on one schema, and calls read with its rows; it may do so
-// again, also where read failed.
+// ask runs one statement on one schema, and calls read with its rows; it may do so again, even if
+// read failed.
 func (r *Reader) ask(ctx context.Context, sql string, args []any, read func(pgx.Rows) error) error {
 	return r.on(ctx, func(conn *pgx.Conn) (now int64, err error) {
 		batch := &pgx.Batch{}
@@ -175,7 +174,7 @@ func (p *PostRow) targets() []any {
 	return []any{(*[16]byte)(&p.Key), &p.DID, &p.Rkey, &p.CID, &p.Tags, &p.Langs, &p.IndexedAt, &p.Handle, &p.DisplayName, &p.Avatar, &p.Record}
 }
 
-// outOfSight is true of a post p that a sweep w keeps from readers.
+// outOfSight is true of a post p that a sweep w hides.
 const outOfSight = `(w.hidden OR p.rev < w.gone_below)`
 
 // PostName is what names a post.
@@ -237,8 +236,7 @@ func (r *Reader) Post(ctx context.Context, did, rkey string) (PostRow, error) {
 	return p, nil
 }
 
-// scanOne reads the one row there is. The error is pgx.ErrNoRows where there is
-// none.
+// scanOne reads the single row. The error is pgx.ErrNoRows if there is none.
 func scanOne(rows pgx.Rows, targets ...any) error {
 	if !rows.Next() {
 		if err := rows.Err(); err != nil {
@@ -253,19 +251,19 @@ func scanOne(rows pgx.Rows, targets ...any) error {
 	return rows.Err()
 }
 
-// Status is the condition of the index as it wrote it down itself.
+// Status is the state of the index, as the index recorded it.
 type Status struct {
 	Checkpoint store.Checkpoint
-	// Posts counts all posts kept, VisiblePosts those that queries can show,
-	// Tags those in use by visible posts.
+	// Posts counts all stored posts, VisiblePosts those that queries can show, Tags those in use by
+	// visible posts.
 	Posts, VisiblePosts, Tags, DeadLetters int64
 	// Sweeps is how many accounts are being hidden, shown or erased in pieces.
 	Sweeps int64
-	// SeenAt is the indexer's last heartbeat, and the fields below what it saw.
+	// SeenAt is the indexer's last heartbeat; the fields below are what it recorded.
 	SeenAt                               time.Time
 	StreamFirst, StreamLast, StreamBytes uint64
 	DatabaseBytes                        int64
-	// Holder is who indexes, "" where the lease is free.
+	// Holder is the indexer with the lease, "" if the lease is free.
 	Holder string
 	// Now is the database's clock.
 	Now time.Time

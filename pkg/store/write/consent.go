@@ -93,7 +93,7 @@ func (t *Tx) Undecided(ctx context.Context, limit int) (map[string]*Account, err
 		store.Active, t.ignoreConsent, limit)
 	dids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return nil, fmt.Errorf("look for accounts that are to be hidden or shown: %w", err)
+		return nil, fmt.Errorf("look for accounts to hide or show: %w", err)
 	}
 	return t.Accounts(ctx, dids)
 }

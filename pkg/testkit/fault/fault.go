@@ -18,7 +18,7 @@ const (
 	TookEffect
 )
 
-// Forms are both of them.
+// Forms lists both.
 var Forms = []Form{Failed, TookEffect}
 
 func (f Form) String() string {
@@ -28,7 +28,7 @@ func (f Form) String() string {
 	return "failed"
 }
 
-// Break says what becomes of the connection.
+// Break says what happens to the connection.
 type Break int
 
 // The ways to break.
@@ -41,16 +41,16 @@ const (
 	Torn
 	// Silent loses the frame alone: the connection stays, without any sign.
 	Silent
-	// Nothing breaks: Fault.Then is all that happens, and the frame continues.
+	// Nothing breaks nothing: only Fault.Then runs, and the frame continues.
 	Nothing
 )
 
-// Breaks are all that break something.
+// Breaks lists those that break something.
 var Breaks = []Break{Cut, Reset, Torn, Silent}
 
 func (b Break) String() string { return [...]string{"cut", "reset", "torn", "silent", "nothing"}[b] }
 
-// Op is an operation that a client asks of a server.
+// Op is an operation that a client requests from a server.
 type Op struct {
 	// Text is the subject of a NATS publish, or an SQL statement.
 	Text string
@@ -60,11 +60,11 @@ type Op struct {
 	Before []string
 }
 
-// Match says whether an operation is the one that is meant.
+// Match reports whether an operation is the intended one.
 type Match func(Op) bool
 
-// Publish matches a NATS message that is published to a subject that begins
-// with prefix and, of an atomic batch, the last one: the one that stores.
+// Publish matches a NATS message that is published to a subject with that prefix; of an atomic
+// batch only the last message, which stores it.
 func Publish(prefix string) Match {
 	return func(op Op) bool {
 		body := string(op.Body)
@@ -94,19 +94,18 @@ func CommitAfter(part string) Match {
 	}
 }
 
-// Fault is something that goes wrong once.
+// Fault is something that fails once.
 type Fault struct {
 	// Kind names it in the Log.
 	Kind string
-	// Match picks the operation, and Nth which of those that match from now on;
-	// 0 means the first. TookEffect passes over operations that ask for no
-	// answer.
+	// Match selects the operation, and Nth which of the matching ones from now on; 0 means the
+	// first. TookEffect skips operations that request no answer.
 	Match Match
 	Nth   int
 	Form  Form
 	Break Break
-	// Then, if set, is called when the fault fires, before the connection
-	// breaks: a place to kill a process at exactly this operation.
+	// Then, if set, is called when the fault fires, before the connection breaks: for example, to
+	// kill a process at exactly this operation.
 	Then func()
 }
 
@@ -130,7 +129,7 @@ type Armed struct {
 // server has answered.
 func (a *Armed) Fired() <-chan struct{} { return a.fired }
 
-// Disarm takes the fault back, unless it is firing or has fired.
+// Disarm removes the fault, unless it is firing or has fired.
 func (a *Armed) Disarm() { a.proxy.disarm(a) }
 
 func (a *Armed) fire() {
@@ -158,7 +157,7 @@ func (l *Log) Add(name string) {
 	l.counts[name]++
 }
 
-// Counts returns what fired so far.
+// Counts returns the faults that have fired so far, by name.
 func (l *Log) Counts() map[string]int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

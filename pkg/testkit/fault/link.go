@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// link is one client's connection with the server behind it.
+// link is one client's connection and the server connection behind it.
 type link struct {
 	proxy          *Proxy
 	client, server net.Conn
@@ -16,8 +16,7 @@ type link struct {
 	done           chan struct{} // closed by sever
 }
 
-// sever ends both connections, by a reset where how is not Cut. A second call
-// does nothing.
+// sever ends both connections, with a reset unless how is Cut. A second call does nothing.
 func (l *link) sever(how Break) {
 	l.once.Do(func() {
 		close(l.done)
@@ -30,8 +29,8 @@ func (l *link) sever(how Break) {
 	})
 }
 
-// strike does to the link what the fault says. data is the frame at which it
-// strikes, on its way to dst. It reports whether the link continues.
+// strike applies the fault to the link. data is the frame at which it strikes, on its way to dst.
+// It reports whether the link continues.
 func (l *link) strike(a *Armed, dst net.Conn, data []byte) bool {
 	how := a.fault.Break
 	if how == Torn {
@@ -83,7 +82,7 @@ func (l *link) pass(dst net.Conn, data []byte) bool {
 	return err == nil
 }
 
-// copy passes on what comes, whatever it is.
+// copy passes on all data.
 func (l *link) copy(dst, src net.Conn) {
 	buf := make([]byte, chunk)
 	for {

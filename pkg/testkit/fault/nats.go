@@ -9,10 +9,10 @@ import (
 	"sync"
 )
 
-// maxFrame bounds a frame that is taken into memory, in bytes.
+// maxFrame bounds a frame that is read into memory, in bytes.
 const maxFrame = 64 << 20
 
-// natsLink reads the client protocol of NATS.
+// natsLink parses the NATS client protocol.
 type natsLink struct {
 	*link
 	mu   sync.Mutex
@@ -91,8 +91,8 @@ func readNATS(r *bufio.Reader) (natsFrame, error) {
 	if len(fields) < 3 {
 		return f, nil
 	}
-	// Before the sizes: the subject, the subscription's id where the server
-	// sends, the reply's subject where there is one.
+	// Before the sizes: the subject, the subscription's id if the server sends, and the reply
+	// subject if there is one.
 	sizes, named := 1, 2
 	switch strings.ToUpper(fields[0]) {
 	case "PUB":

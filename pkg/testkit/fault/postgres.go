@@ -19,7 +19,7 @@ const (
 	header        = 5
 )
 
-// postgresLink reads the frontend/backend protocol of Postgres.
+// postgresLink parses the Postgres frontend/backend protocol.
 type postgresLink struct {
 	*link
 	// Owned by up.
@@ -68,8 +68,8 @@ func (l *postgresLink) up() {
 	}
 }
 
-// startup passes on what comes before the messages with a type. It declines
-// encryption, which it could not read.
+// startup passes on the messages before those with a type. It refuses encryption, which it could
+// not read.
 func (l *postgresLink) startup(r *bufio.Reader) bool {
 	for {
 		head, err := r.Peek(headerOfFirst)
@@ -159,8 +159,7 @@ func (l *postgresLink) down() {
 			continue
 		}
 		if refused {
-			// The server would not do it: that is another fault than the one asked
-			// for.
+			// The server would not execute it, so the fault would be another than intended.
 			l.proxy.rearm(a)
 			if !l.pass(l.client, lost) {
 				return

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// Protocol is what a Proxy understands of the bytes that it passes on.
+// Protocol is the protocol that a Proxy parses.
 type Protocol int
 
-// The protocols. With Raw no operation is known, and no Fault can be armed.
+// The protocols. With Raw no operation is recognized, and no Fault can be armed.
 const (
 	Raw Protocol = iota
 	NATS
@@ -24,8 +24,8 @@ const (
 	chunk       = 32 << 10 // of a Raw connection, in bytes
 )
 
-// Proxy passes connections on to a server, and breaks them as it is told. Its
-// methods are safe for concurrent use.
+// Proxy passes connections on to a server, and breaks them on command. Its methods are safe for
+// concurrent use.
 type Proxy struct {
 	protocol Protocol
 	listener net.Listener
@@ -44,8 +44,8 @@ type Proxy struct {
 	sent    int64 // bytes of the server that were passed to clients
 }
 
-// New opens a proxy before the server at target (host:port), which need not run
-// yet, until the test ends.
+// New opens a proxy in front of the server at target (host:port), which need not be running yet. It
+// is closed when the test ends.
 func New(t testing.TB, protocol Protocol, target string, log *Log) *Proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -61,14 +61,14 @@ func New(t testing.TB, protocol Protocol, target string, log *Log) *Proxy {
 // Addr is where clients connect, host:port.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
-// Sent is how many bytes of the server's were passed to clients so far.
+// Sent is the number of bytes from the server that were passed to clients so far.
 func (p *Proxy) Sent() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.sent
 }
 
-// Lead lets connections from now on lead to another server; those there are stay.
+// Lead directs new connections to another server; existing ones stay.
 func (p *Proxy) Lead(target string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -86,8 +86,8 @@ func (p *Proxy) Close() {
 	p.running.Wait()
 }
 
-// Arm makes a fault wait for its operation. Faults that wait for the same one
-// fire one at a time, in the order in which they were armed.
+// Arm makes a fault wait for its operation. Faults that wait for the same operation fire one at a
+// time, in the order in which they were armed.
 func (p *Proxy) Arm(f Fault) *Armed {
 	if p.protocol == Raw {
 		panic("fault: a raw proxy knows no operations")
@@ -130,8 +130,8 @@ func (p *Proxy) judge(op Op, answered bool) *Armed {
 	return nil
 }
 
-// Break ends every connection that there is now, and returns how many. With Torn
-// each ends at the server's next frame, with half of it; Silent and Nothing do nothing.
+// Break ends every current connection, and returns how many. With Torn each ends at the server's
+// next frame, with half of it; Silent and Nothing do nothing.
 func (p *Proxy) Break(how Break) int {
 	p.mu.Lock()
 	links := make([]*link, 0, len(p.links))
@@ -154,7 +154,7 @@ func (p *Proxy) Break(how Break) int {
 // Hold stops the flow in both directions: nothing arrives, nothing is closed.
 func (p *Proxy) Hold() { p.setHeld(true) }
 
-// Release lets what was held continue.
+// Release resumes the flow.
 func (p *Proxy) Release() { p.setHeld(false) }
 
 func (p *Proxy) setHeld(held bool) {

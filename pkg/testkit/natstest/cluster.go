@@ -18,12 +18,12 @@ const (
 	// clusterLimit bounds the forming of a cluster: elections take seconds.
 	clusterLimit = 60 * time.Second
 	clusterPause = 20 * time.Millisecond
-	// clusterAttempt bounds a question, which no one answers before an election.
+	// clusterAttempt bounds a request, which gets no answer before an election.
 	clusterAttempt = time.Second
 )
 
-// Cluster starts servers of one cluster, and returns when streams can be made on
-// it. Each ends with the test.
+// Cluster starts the servers of one cluster, and returns when streams can be created on it. Each
+// ends with the test.
 func Cluster(t testing.TB, size int, options ...Option) []*TestServer {
 	t.Helper()
 	ports := FreePorts(t, size)
@@ -52,7 +52,7 @@ func Cluster(t testing.TB, size int, options ...Option) []*TestServer {
 	ctx, cancel := context.WithTimeout(t.Context(), clusterLimit)
 	defer cancel()
 	for {
-		// It is there when all its members can have a stream.
+		// It is ready when all its members can have a stream.
 		attempt, stop := context.WithTimeout(ctx, clusterAttempt)
 		_, err := js.CreateStream(attempt, jetstream.StreamConfig{Name: "natstest", Replicas: size})
 		if err == nil {
@@ -70,7 +70,7 @@ func Cluster(t testing.TB, size int, options ...Option) []*TestServer {
 	}
 }
 
-// FreePorts returns ports that no one listens on at the moment.
+// FreePorts returns ports on which nothing listens at the moment.
 func FreePorts(t testing.TB, n int) []int {
 	t.Helper()
 	ports := make([]int, n)
@@ -85,9 +85,8 @@ func FreePorts(t testing.TB, n int) []int {
 	return ports
 }
 
-// MakeLate has the server's replica of a stream stay behind: it answers, but
-// stores nothing of what comes, until catchUp is called or the test ends. It fails
-// where the server leads the stream.
+// MakeLate makes the server's replica of a stream lag: it answers, but stores no new messages,
+// until catchUp is called or the test ends. It fails if the server leads the stream.
 func (s *TestServer) MakeLate(t testing.TB, stream string) (catchUp func()) {
 	t.Helper()
 	st, err := s.JetStream(t).Stream(t.Context(), stream)
@@ -106,8 +105,8 @@ func (s *TestServer) MakeLate(t testing.TB, stream string) (catchUp func()) {
 	return catchUp
 }
 
-// raftNode returns the server's member of a group of replicas. The server shows
-// it to its own tests only.
+// raftNode returns the server's member of a group of replicas. Only the server's own tests have
+// access otherwise.
 func (s *TestServer) raftNode(group string) server.RaftNode {
 	running := reflect.ValueOf(s.current()).Elem()
 	field := func(name string) unsafe.Pointer { return unsafe.Pointer(running.FieldByName(name).UnsafeAddr()) }

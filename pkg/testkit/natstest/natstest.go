@@ -2,7 +2,7 @@
 // tests only.
 //
 // A server belongs to one test, keeps its streams in that test's temporary directory, syncs every
-// write as in production, and by default opens no port: connections are made in the process. It
+// write as in production, and by default opens no port: connections are made within the process. It
 // stops with the test.
 package natstest
 
@@ -21,8 +21,8 @@ import (
 const (
 	// readyLimit bounds a start, recovery of the streams included.
 	readyLimit = 30 * time.Second
-	// reconnectWait is the pause between a client's attempts to come back:
-	// short, as tests restart servers.
+	// reconnectWait is the pause between a client's attempts to reconnect: short, since tests
+	// restart servers.
 	reconnectWait = 20 * time.Millisecond
 	// unlimited, as nats.MaxReconnects: a test's client never gives up.
 	unlimited = -1
@@ -53,7 +53,7 @@ type TestServer struct {
 	server *server.Server // guarded by mu; replaced by Restart
 }
 
-// Server starts a server and returns when it takes connections.
+// Server starts a server and returns when it accepts connections.
 func Server(t testing.TB, options ...Option) *TestServer {
 	t.Helper()
 	s := newServer(t, options...)
@@ -139,8 +139,8 @@ func (s *TestServer) URL() string {
 	return "nats://" + net.JoinHostPort(s.options.Host, strconv.Itoa(s.options.Port))
 }
 
-// InProcessConn makes a connection inside the process, to whichever server
-// runs: it is what nats.InProcessServer takes.
+// InProcessConn makes a connection within the process, to the currently running server:
+// nats.InProcessServer requires it.
 func (s *TestServer) InProcessConn() (net.Conn, error) {
 	return s.current().InProcessConn()
 }

@@ -1,5 +1,5 @@
 // Package otlptest gives tests a collector of OpenTelemetry traces: what an exporter sends over
-// OTLP and HTTP, decoded as on the wire. For tests only.
+// OTLP and HTTP, decoded from the wire. For tests only.
 package otlptest
 
 import (
@@ -17,7 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Span is a span that the collector got.
+// Span is a span that the collector received.
 type Span struct {
 	// Service is the service.name of the program that sent it.
 	Service, Name         string
@@ -30,7 +30,7 @@ type Span struct {
 	Failed     bool
 }
 
-// Collector takes traces.
+// Collector receives traces.
 type Collector struct {
 	// URL is the endpoint for traces.
 	URL string
@@ -60,7 +60,7 @@ func Start(t testing.TB) *Collector {
 	return c
 }
 
-// Spans returns what came so far.
+// Spans returns the spans received so far.
 func (c *Collector) Spans() []Span {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -19,15 +19,14 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
-// The modes in which a Bouncer gives out the server's sessions.
+// The modes in which a Bouncer assigns server sessions.
 const (
 	SessionPooling     = "session"
 	TransactionPooling = "transaction"
 )
 
-// Bouncers returns the PgBouncers that there are: that of the machine, and those that
-// TEST_PGBOUNCER names (paths with colons between). Without any the test is skipped;
-// with CI=true it fails.
+// Bouncers returns the available PgBouncers: the machine's, and those in TEST_PGBOUNCER (paths
+// separated by colons). Without any the test is skipped; with CI=true it fails.
 func Bouncers(t testing.TB) []string {
 	t.Helper()
 	var found []string
@@ -46,9 +45,9 @@ func Bouncers(t testing.TB) []string {
 	return found
 }
 
-// Bouncer runs a PgBouncer before the server of some URLs of this package, until the
-// test ends, and returns these URLs through it. All sessions of a role are given out
-// by it, of which there are few. It ignores what operators usually have it ignore.
+// Bouncer runs a PgBouncer in front of the server of some URLs of this package, until the test
+// ends, and returns these URLs through it. It assigns a role's few server sessions, and ignores the
+// start-up parameters that operators usually let it ignore.
 func Bouncer(t testing.TB, binary, mode string, urls ...string) []string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "pgbouncer-") //nolint:usetesting // that of the test can be entered by its user alone
@@ -126,8 +125,8 @@ ignore_startup_parameters = extra_float_digits,options,search_path,default_trans
 	return through
 }
 
-// ownerOf returns as whom PgBouncer runs, which refuses to be root: the owner of the
-// server's socket, where there is one.
+// ownerOf returns the user to run PgBouncer as, which refuses to be root: the owner of the server's
+// socket, if there is one.
 func ownerOf(t testing.TB, host string) *syscall.Credential {
 	t.Helper()
 	if os.Geteuid() != 0 {

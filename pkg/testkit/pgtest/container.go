@@ -16,23 +16,21 @@ import (
 )
 
 const (
-	// defaultImage is the container image without TEST_POSTGRES_IMAGE.
+	// defaultImage is the container image if TEST_POSTGRES_IMAGE is not set.
 	defaultImage = "postgres:17-alpine"
-	// engineLimit bounds asking whether there is a Docker engine: most machines
-	// without one say so at once.
+	// engineLimit bounds the check for a Docker engine: most machines without one answer
+	// immediately.
 	engineLimit = 2 * time.Second
 	// connectInterval is the pause between attempts to reach a new container.
 	connectInterval = 50 * time.Millisecond
-	// lifeKey is the advisory lock by which a container knows that its test
-	// binary lives.
+	// lifeKey is the advisory lock that shows a container that its test binary is alive.
 	lifeKey = 0x7467_6c69_6665
 )
 
-// watchdog runs inside the container. It waits for the lock that the test
-// binary's own connection holds: when the binary is gone, however it went, the
-// lock is free, the server stops, and the engine removes the container. The
-// reaper of testcontainers does the same with an image of its own, which may
-// not be on this machine.
+// watchdog runs inside the container. It waits for the lock that the test binary's own connection
+// holds: when the binary is gone, for whatever reason, the lock is free, the server stops, and the
+// engine removes the container. The reaper of testcontainers does the same with a separate image,
+// which may not be on this machine.
 var watchdog = fmt.Sprintf(
 	`nohup sh -c 'psql -U postgres -qAt -c "SELECT pg_advisory_lock(%d)"; kill -INT 1' >/dev/null 2>&1 &`, lifeKey)
 
@@ -80,8 +78,7 @@ func openContainer(ctx context.Context) (source, error) {
 	}, nil
 }
 
-// imagePresent says by nil that an engine answers and has the image. Nothing is
-// ever pulled for a test.
+// imagePresent returns nil if an engine answers and has the image. Tests never pull anything.
 func imagePresent(ctx context.Context, image string) error {
 	engine, err := client.New(client.FromEnv)
 	if err != nil {
@@ -94,8 +91,8 @@ func imagePresent(ctx context.Context, image string) error {
 	return err
 }
 
-// holdLife waits until the container's server takes connections, takes the lock
-// on one and starts the watchdog.
+// holdLife waits until the container's server accepts connections, takes the lock on one and starts
+// the watchdog.
 func holdLife(ctx context.Context, running *postgres.PostgresContainer) (*pgx.Conn, string, error) {
 	url, err := running.ConnectionString(ctx, "sslmode=disable")
 	if err != nil {
@@ -118,8 +115,8 @@ func holdLife(ctx context.Context, running *postgres.PostgresContainer) (*pgx.Co
 	return life, url, nil
 }
 
-// connectWhenReady connects by TCP, which the image's server opens only when it
-// has finished its own preparations.
+// connectWhenReady connects by TCP, which the image's server opens only when it has finished its
+// own preparations.
 func connectWhenReady(ctx context.Context, url string) (*pgx.Conn, error) {
 	ticker := time.NewTicker(connectInterval)
 	defer ticker.Stop()

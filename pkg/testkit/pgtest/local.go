@@ -19,12 +19,11 @@ const (
 	// templateFormat is part of each template's name: a new number leaves the
 	// old templates unused.
 	templateFormat = "v1"
-	// lockInterval is how often a directory that another test binary holds is
-	// tried again.
+	// lockInterval is how often a directory that another test binary holds is tried again.
 	lockInterval = 20 * time.Millisecond
 )
 
-// cluster is a copy of the template cluster, of its own.
+// cluster is a copy of the template cluster.
 type cluster struct {
 	dir      string // removed by remove
 	lock     *flock.Flock
@@ -40,7 +39,7 @@ func (c *cluster) remove() error {
 
 func (c *cluster) serverDir() string { return filepath.Join(c.dir, "server") }
 
-// config is how a server of ours runs.
+// config returns the configuration of a test server.
 func (c *cluster) config(settings map[string]string) pgserver.Config {
 	return pgserver.Config{
 		Dir:      c.serverDir(),
@@ -73,7 +72,7 @@ func openLocal(ctx context.Context) (source, error) {
 	}, nil
 }
 
-// newCluster copies the template, which it makes the first time on a machine.
+// newCluster copies the template, which it creates the first time on a machine.
 func newCluster(ctx context.Context) (*cluster, error) {
 	cache, err := cacheDir()
 	if err != nil {
@@ -116,8 +115,8 @@ func newCluster(ctx context.Context) (*cluster, error) {
 	return c, nil
 }
 
-// makeTemplate makes the template where it is missing. A crash leaves only
-// what the next call removes.
+// makeTemplate creates the template if it is missing. A crash leaves only what the next call
+// removes.
 func makeTemplate(ctx context.Context, template string, binaries pgserver.Binaries) error {
 	if _, err := os.Stat(template); err == nil {
 		return nil
@@ -143,8 +142,7 @@ func makeTemplate(ctx context.Context, template string, binaries pgserver.Binari
 // runPrefix begins the name of each copy in the cache.
 const runPrefix = "run-"
 
-// sweep removes the copies whose test binaries are gone, and ends a server that
-// one left paused.
+// sweep removes the copies of dead test binaries, and ends a server that one left paused.
 func sweep(cache string) error {
 	left, err := filepath.Glob(filepath.Join(cache, runPrefix+"*"))
 	if err != nil {

@@ -1,20 +1,19 @@
 // Package pgtest gives tests a real Postgres. For tests only.
 //
-// Database gives a fresh database on a server that all tests of one test binary
-// share; Server gives a server of the test's own, to stop, kill and pause. A
-// test binary that uses the package has
+// Database returns a fresh database on a server that all tests of one test binary share; Server
+// starts a separate server for a test, to stop, kill and pause. A test binary that uses the package
+// has
 //
 //	func TestMain(m *testing.M) { pgtest.Main(m) }
 //
-// The shared server is, in this order: the one that TEST_DATABASE_URL names (a
-// superuser); a container, where a Docker engine answers and already has the
-// image (postgres:17-alpine, or TEST_POSTGRES_IMAGE); a private cluster from
-// binaries on this machine. Which one is printed once. A server of ours
-// does not sync to disk, and dies with the test binary, also when that panics
-// or is killed.
+// The shared server is, in this order: the one that TEST_DATABASE_URL names (a superuser); a
+// container, if a Docker engine answers and already has the image (postgres:17-alpine, or
+// TEST_POSTGRES_IMAGE); a private cluster from binaries on this machine. The choice is printed
+// once. Our own servers do not sync to disk, and die with the test binary, even if it panics or is
+// killed.
 //
-// Where none of these is to be had, a test is skipped with a line that says why;
-// with CI=true it fails.
+// If none of these is available, a test is skipped with a line that says why; with CI=true it
+// fails.
 package pgtest
 
 import (
@@ -38,10 +37,10 @@ const (
 	setupLimit = 5 * time.Minute
 	// cleanupLimit bounds removing one.
 	cleanupLimit = 30 * time.Second
-	// adminConns is how many databases are made and dropped at once.
+	// adminConns is how many databases are created and dropped at the same time.
 	adminConns = 4
-	// sharedConns is how many connections the shared server takes: many tests
-	// run at once, each with a pool of its own.
+	// sharedConns is how many connections the shared server accepts: many tests run at once, each
+	// with its own pool.
 	sharedConns = 400
 )
 
@@ -128,8 +127,7 @@ func (s *sharedServer) with(database string, user *url.Userinfo) string {
 	return u.String()
 }
 
-// DB is a database of one test. It is dropped when the test ends, whoever is
-// still connected.
+// DB is the database of one test. It is dropped when the test ends, even if there are connections.
 type DB struct {
 	// URL connects as the superuser that owns the database.
 	URL string
@@ -203,10 +201,9 @@ func Pool(t testing.TB, connString string) *pgxpool.Pool {
 	return pool
 }
 
-// Role makes a login role for the test, with a name that begins with name and
-// is like no other, as roles belong to the whole server. Attributes are those
-// of CREATE ROLE, such as "CREATEROLE" or "IN ROLE x". It is dropped after the
-// test's database.
+// Role creates a login role for the test. Its name begins with name and is unique, as roles belong
+// to the whole server. Attributes are those of CREATE ROLE, such as "CREATEROLE" or "IN ROLE x". It
+// is dropped after the test's database.
 func (db *DB) Role(t testing.TB, name string, attributes ...string) Role {
 	t.Helper()
 	role := name + "_" + random()
@@ -226,9 +223,8 @@ func (db *DB) Role(t testing.TB, name string, attributes ...string) Role {
 	return Role{Name: role, URL: shared.with(db.Name, url.UserPassword(role, password))}
 }
 
-// SharedRole makes a login role of exactly this name, once for all tests, for
-// code that has the name written in it. It is never dropped, and what it owns in
-// the test's database goes with that.
+// SharedRole creates a login role of exactly this name, once for all tests, for code that contains
+// the name. It is never dropped; what it owns in the test's database is dropped with that.
 func (db *DB) SharedRole(t testing.TB, name string, attributes ...string) Role {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), setupLimit)
@@ -258,8 +254,8 @@ func (db *DB) SharedRole(t testing.TB, name string, attributes ...string) Role {
 	return Role{Name: name, URL: shared.with(db.Name, url.UserPassword(name, password))}
 }
 
-// unavailable skips the test where the machine has no Postgres and tests may be
-// left out. A Postgres that is there and fails is a failure of the test.
+// unavailable skips the test if the machine has no Postgres and tests may be skipped. A Postgres
+// that exists and fails is a failure of the test.
 func unavailable(t testing.TB, err error) {
 	t.Helper()
 	if os.Getenv("CI") == "true" || !errors.Is(err, errNoSource) {

@@ -135,8 +135,7 @@ func TestServerFaults(t *testing.T) {
 	}
 }
 
-// TestChild is not a test by itself: TestServerDiesWithTheTests runs it in a
-// process of its own.
+// TestChild is not an independent test: TestServerDiesWithTheTests runs it in a separate process.
 func TestChild(t *testing.T) {
 	how := os.Getenv(childEnv)
 	if how == "" {

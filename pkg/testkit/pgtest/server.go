@@ -32,10 +32,9 @@ func Setting(name, value string) Option {
 	return func(settings map[string]string) { settings[name] = value }
 }
 
-// PrivateServer is a server of one test, which the test may stop, kill and
-// pause. It always runs from binaries on this machine, listens on 127.0.0.1 and
-// keeps its port, data and passwords over a restart. Its methods are for the
-// test's own goroutine; they fail the test by themselves.
+// PrivateServer is a server of one test, which the test may stop, kill and pause. It always runs
+// from binaries on this machine, listens on 127.0.0.1 and keeps its port, data and passwords over a
+// restart. Its methods are for the test's own goroutine; they fail the test on errors.
 type PrivateServer struct {
 	// URL connects as the superuser to the database postgres, by TCP.
 	URL string
@@ -48,8 +47,8 @@ type PrivateServer struct {
 	stopped []int            // guarded by mu; processes that Pause stopped
 }
 
-// Server starts a server for this test alone, and ends it with the test. It
-// takes about 0.2 s; where a database is enough, use Database.
+// Server starts a server for this test alone, and ends it with the test. It takes about 0.2 s; if a
+// database is enough, use Database.
 func Server(t testing.TB, options ...Option) *PrivateServer {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), setupLimit)
@@ -83,8 +82,8 @@ func (s *PrivateServer) Pool(t testing.TB) *pgxpool.Pool {
 	return Pool(t, s.URL)
 }
 
-// Start starts the server after Stop or Kill, on the same port and data, and
-// returns when it takes connections. It does nothing to a running one.
+// Start starts the server after Stop or Kill, on the same port and data, and returns when it
+// accepts connections. It does nothing to a running one.
 func (s *PrivateServer) Start(t testing.TB) {
 	t.Helper()
 	s.mu.Lock()
@@ -101,8 +100,8 @@ func (s *PrivateServer) Start(t testing.TB) {
 	s.server = server
 }
 
-// Stop shuts the server down as an operator would: connections are cut, and
-// everything is written out. Stopping twice is harmless.
+// Stop shuts the server down like an operator: connections are cut, and everything is written to
+// disk. Stopping twice is harmless.
 func (s *PrivateServer) Stop(t testing.TB) {
 	t.Helper()
 	s.Resume(t)
@@ -111,17 +110,17 @@ func (s *PrivateServer) Stop(t testing.TB) {
 	}
 }
 
-// Kill ends every process of the server at once with SIGKILL, as a crash does.
+// Kill ends every process of the server with SIGKILL, like a crash.
 func (s *PrivateServer) Kill(t testing.TB) {
 	t.Helper()
-	s.Pause(t) // so that no process escapes by being started meanwhile
+	s.Pause(t) // so that no process escapes by being started now
 	s.mu.Lock()
 	pids := s.stopped
 	s.stopped = nil
 	s.mu.Unlock()
 	signal(t, pids, syscall.SIGKILL)
-	// Also the children, which nobody waits for: while one lives, Postgres
-	// refuses to start on the same data.
+	// Wait for the children too, which have no parent: while one lives, Postgres refuses to start
+	// on the same data.
 	poll.Until(t, processLimit, func() (bool, string) {
 		for _, pid := range pids[min(1, len(pids)):] {
 			if state, _, err := processState(pid); err == nil && state != 'Z' {
@@ -142,9 +141,8 @@ func (s *PrivateServer) Restart(t testing.TB) {
 	s.Start(t)
 }
 
-// Pause stops every process of the server where it is: connections stay open
-// and nothing answers, as with a machine that hangs. Pausing twice is harmless.
-// It needs Linux.
+// Pause stops every process of the server in place: connections stay open and nothing answers, as
+// with a frozen machine. Pausing twice is harmless. It needs Linux.
 func (s *PrivateServer) Pause(t testing.TB) {
 	t.Helper()
 	s.mu.Lock()
@@ -152,8 +150,8 @@ func (s *PrivateServer) Pause(t testing.TB) {
 	if s.server == nil || s.stopped != nil {
 		return
 	}
-	// First the process that starts the others, then those there are. They
-	// have process groups of their own, so one signal does not reach all.
+	// First the process that starts the others, then the existing ones. They have separate process
+	// groups, so one signal does not reach all.
 	parent := s.server.PID()
 	signal(t, []int{parent}, syscall.SIGSTOP)
 	s.stopped = []int{parent}
@@ -166,7 +164,7 @@ func (s *PrivateServer) Pause(t testing.TB) {
 	signal(t, children, syscall.SIGSTOP)
 }
 
-// Resume lets a paused server go on. Resuming twice is harmless.
+// Resume continues a paused server. Resuming twice is harmless.
 func (s *PrivateServer) Resume(t testing.TB) {
 	t.Helper()
 	s.mu.Lock()
@@ -175,7 +173,7 @@ func (s *PrivateServer) Resume(t testing.TB) {
 	s.stopped = nil
 }
 
-// shutdown stops the server. One that was killed is no error.
+// shutdown stops the server. A killed one is not an error.
 func (s *PrivateServer) shutdown() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -241,8 +239,8 @@ func childrenOf(t testing.TB, parent int) []int {
 	return children
 }
 
-// fastSettings are for servers of tests: nothing is synced to disk, as no test
-// outlives the machine, and many tests connect at once.
+// fastSettings are for test servers: nothing is synced to disk, since no test outlives the machine,
+// and many tests connect at once.
 func fastSettings() map[string]string {
 	return map[string]string{
 		"fsync":              "off",

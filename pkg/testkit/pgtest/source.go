@@ -17,8 +17,7 @@ type source struct {
 	stop func(context.Context) error
 }
 
-// openSource gives the first server that can be had, in the order of the
-// package comment.
+// openSource opens the first available server, in the order of the package comment.
 func openSource(ctx context.Context) (source, error) {
 	if given := os.Getenv("TEST_DATABASE_URL"); given != "" {
 		stop := func(context.Context) error { return nil }

@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// Standby starts a server that follows this one by streaming, with the same roles and
-// passwords, until Promote. It ends with the test. It needs pg_basebackup: without that
-// the test is skipped; with CI=true it fails.
+// Standby starts a server that follows this one by streaming, with the same roles and passwords,
+// until Promote. It ends with the test. It needs pg_basebackup: without it the test is skipped;
+// with CI=true it fails.
 func (s *PrivateServer) Standby(t testing.TB) *PrivateServer {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), setupLimit)
@@ -40,7 +40,7 @@ func (s *PrivateServer) Standby(t testing.TB) *PrivateServer {
 	return standby
 }
 
-// Promote makes a standby a primary, and returns when it takes writes.
+// Promote makes a standby a primary, and returns when it accepts writes.
 func (s *PrivateServer) Promote(t testing.TB) {
 	t.Helper()
 	var done bool

@@ -1,6 +1,6 @@
 // Package poll waits in tests for conditions that have no signal. It never sleeps for a guessed
-// time: it looks again until the condition holds or the deadline passes, and then reports the last
-// state.
+// time: it checks repeatedly until the condition holds or the deadline passes, and then reports the
+// last state.
 package poll
 
 import (
@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// interval is the pause between two looks.
+// interval is the pause between two checks.
 const interval = 5 * time.Millisecond
 
-// Until calls check until it returns true, and fails the test at once when it
-// has not within timeout. State is what check saw, for that failure. A check
-// that is running at the deadline is waited for, so give it a limit of its own.
+// Until calls check until it returns true, and fails the test if it has not within timeout. State
+// is what check saw, for that failure. Until waits for a check that is running at the deadline, so
+// give each check its own limit.
 func Until(t testing.TB, timeout time.Duration, check func() (done bool, state string)) {
 	t.Helper()
 	start := time.Now()
@@ -31,8 +31,8 @@ func Until(t testing.TB, timeout time.Duration, check func() (done bool, state s
 	}
 }
 
-// NoError calls check until it returns nil, and fails the test with its last
-// error when it has not within timeout.
+// NoError calls check until it returns nil, and fails the test with its last error if it has not
+// within timeout.
 func NoError(t testing.TB, timeout time.Duration, check func() error) {
 	t.Helper()
 	Until(t, timeout, func() (bool, string) {

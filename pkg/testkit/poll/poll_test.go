@@ -26,7 +26,7 @@ func (r *recorder) Fatalf(format string, args ...any) {
 	runtime.Goexit()
 }
 
-// run calls f as a test of its own and gives its failure, empty for none.
+// run calls f as a separate test and returns its failure, or "".
 func run(t *testing.T, f func(testing.TB)) string {
 	t.Helper()
 	r := &recorder{TB: t}

@@ -116,7 +116,7 @@ func SeedPosts(t testing.TB, w *write.Writer, s Seed) []*write.Post {
 	return all
 }
 
-// Rebuilding returns the writer of an index that is being made beside the live one.
+// Rebuilding returns the writer of an index that is being built beside the live one.
 func Rebuilding(t testing.TB, o store.Options) *write.Writer {
 	t.Helper()
 	o.Schema = store.Rebuilding

@@ -91,7 +91,7 @@ func TestCommands(t *testing.T) {
 		require.Equal(t, wantAnswer, answer)
 	}
 	command(0, "", "migrate")
-	command(0, `{"checked":"tagstream was checked by itself","findings":0}`+"\n", "verify")
+	command(0, `{"checked":"tagstream was checked alone","findings":0}`+"\n", "verify")
 	command(1, "", "verify", "--other", "tagstream_retired")
 	command(0, "", "dlq", "redrive", "--all")
 

@@ -146,5 +146,5 @@ func writeProblem(w http.ResponseWriter, p *problem) {
 		h.Set("Allow", allowedMethods)
 	}
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(body) // the client may be gone; there is nobody else to tell
+	_, _ = w.Write(body) // the client may be gone; there is no other place to report it
 }

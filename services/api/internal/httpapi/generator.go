@@ -204,5 +204,5 @@ func writeXRPCError(w http.ResponseWriter, p *problem) {
 		h.Set("Retry-After", p.retryAfter())
 	}
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(body) // the client may be gone; there is nobody else to tell
+	_, _ = w.Write(body) // the client may be gone; there is no other place to report it
 }

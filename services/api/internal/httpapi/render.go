@@ -212,7 +212,7 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, res *response) {
 	head.Set("Content-Type", res.contentType)
 	head.Set("Content-Length", strconv.FormatInt(size, 10))
 	w.WriteHeader(cmp.Or(res.status, http.StatusOK))
-	_, _ = w.Write(body) // the client may be gone; there is nobody else to tell
+	_, _ = w.Write(body) // the client may be gone; there is no other place to report it
 }
 
 // checksum is 16 bytes that differ with the body, the same in every process: a GMAC, whose key need

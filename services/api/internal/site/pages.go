@@ -172,7 +172,7 @@ func Fresh(lag time.Duration, silent bool, posts, tags int64) string {
 	case lag < 0:
 		return "Nothing is indexed yet."
 	case silent:
-		return fmt.Sprintf("%s. Nothing new has come for %s.", size, Span(lag))
+		return fmt.Sprintf("%s. Nothing new has arrived for %s.", size, Span(lag))
 	}
 	return fmt.Sprintf("%s, complete through %s ago.", size, Span(lag))
 }

@@ -238,7 +238,7 @@ func (r *Rebuild) replay(ctx context.Context, p *replay.Replay, w *write.Writer)
 }
 
 // errSettings says that the live index's settings have changed since the comparison.
-var errSettings = errors.New("accounts are to be hidden or shown first")
+var errSettings = errors.New("accounts must be hidden or shown first")
 
 // atSwitch brings the new index to where the live one waits.
 func (r *Rebuild) atSwitch(ctx context.Context, p *replay.Replay, w *write.Writer, seq uint64) error {

@@ -127,7 +127,7 @@ func (v *Verify) align(ctx context.Context, schema, other string) (check.Finding
 	if err != nil {
 		return check.Findings{}, err
 	}
-	release := func() { _ = w.Release(ctx) } // else it ends by itself
+	release := func() { _ = w.Release(ctx) } // otherwise it expires
 	defer release()
 	r, err := replay.Open(ctx, replay.Config{
 		JS: js, Writer: w, Logger: v.Logger, Database: v.Database, Leader: schema,

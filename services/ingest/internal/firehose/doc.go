@@ -10,10 +10,10 @@
 // trusts its cursor, and three kinds of cursor make it silent or wrong:
 //
 //   - A cursor above the host's tip, from another host or from before the host was wiped, gives
-//     neither events nor an error, indefinitely. A cursor that the host has meanwhile assigned to
+//     neither events nor an error, indefinitely. A cursor that the host has since assigned to
 //     another event (it crashed before storing the first) makes the client drop events as known. So
 //     the client gets a cursor only after a raw probe has shown that the host has the event we know
-//     there (verify), and it never reconnects by itself.
+//     there (verify), and it never reconnects on its own.
 //   - A time instead of a sequence: the server understands it, but the client then drops
 //     everything. So a raw probe turns times into sequences (seek).
 //   - No cursor ("from the tip"): a reconnect before the first event leaves a gap. So the tip too

@@ -97,7 +97,7 @@ func receive(ctx context.Context, client *jetstream.Client, to chan<- arrival) {
 	}
 }
 
-// gather adds what came meanwhile, up to an error.
+// gather adds what has arrived since, up to an error.
 func (a *arrival) gather(came <-chan arrival) {
 	for a.err == nil && len(a.events) < maxTogether {
 		select {

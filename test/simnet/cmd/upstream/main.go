@@ -165,7 +165,7 @@ func serve(ctx context.Context, cfg config, stdout, stderr io.Writer) (err error
 	case <-server.Exited():
 		stopTraffic()
 		lines := server.Log()
-		return errors.Join(fmt.Errorf("the Jetstream server ended by itself; its last line: %s", lines[max(0, len(lines)-1):]), <-finished)
+		return errors.Join(fmt.Errorf("the Jetstream server ended unexpectedly; its last line: %s", lines[max(0, len(lines)-1):]), <-finished)
 	}
 }
 
