@@ -79,6 +79,10 @@ func NewCodec(keys ...Key) (*Codec, error) {
 	return c, nil
 }
 
+// Derive returns 32 secret bytes for another use than tokens, which depend on the use and on the key
+// that signs.
+func (c *Codec) Derive(use string) []byte { return c.signing.sum(nil, []byte("derived for "+use)) }
+
 // Encode returns the token of a position. While the first key stays, the same position and
 // fingerprint always give the same token. Encode does not fail; a key too long for [MaxToken] gives
 // a token that Decode refuses, so bound the length of text columns that you sort by.
@@ -159,13 +163,19 @@ func newSigner(k Key) *signer {
 
 // sign appends the signature of message to dst.
 func (s *signer) sign(dst, message []byte) []byte {
+	var room [sha256.Size]byte
+	return append(dst, s.sum(room[:0], []byte(macDomain), message)[:macSize]...)
+}
+
+// sum appends the HMAC of the parts to dst.
+func (s *signer) sum(dst []byte, parts ...[]byte) []byte {
 	h := s.pool.Get().(hash.Hash)
 	defer s.pool.Put(h)
 	h.Reset()
-	h.Write([]byte(macDomain))
-	h.Write(message)
-	var room [sha256.Size]byte
-	return append(dst, h.Sum(room[:0])[:macSize]...)
+	for _, p := range parts {
+		h.Write(p)
+	}
+	return h.Sum(dst)
 }
 
 func (v Value) append(b []byte) []byte {

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -110,6 +111,11 @@ func TestQuotes(t *testing.T) {
 	counted.asked = 0
 	s.visit(t, "/tag/plain")
 	require.Zero(t, counted.asked)
+	counted.fails = true
+	for _, target := range pages {
+		require.Equal(t, "Quoted post", text(s.visit(t, target).all("quote")[0]), "%s: the page is there, its quotes are links", target)
+	}
+	counted.fails = false
 	x.remove(t, quoted)
 	for _, target := range pages {
 		for _, q := range s.visit(t, target).all("quote") {
@@ -121,10 +127,14 @@ func TestQuotes(t *testing.T) {
 type countedQuotes struct {
 	Index
 	asked int
+	fails bool
 }
 
 func (c *countedQuotes) Quoted(ctx context.Context, names []query.PostName) ([]query.PostRow, error) {
 	c.asked++
+	if c.fails {
+		return nil, errors.New("no quotes")
+	}
 	return c.Index.Quoted(ctx, names)
 }
 

@@ -187,7 +187,8 @@ func (f *followers) position(l *followedList, waits *batch, place query.Place) (
 	if l.position != l.head && time.Since(l.positionAt) >= f.positionAge {
 		l.position, l.positionAt, l.positionEvent = l.head, time.Now(), f.moved(l.head, l.list)
 	}
-	return l.position, l.positionEvent, l.position.Run == place.Run && l.position.Change > place.Change
+	// The head moves into another run without a batch where nothing of the list changed.
+	return l.position, l.positionEvent, l.position.Run == l.head.Run && l.position != place && l.position.Change >= place.Change
 }
 
 // run reads for followers until ctx ends. Then it sends all away and waits for them: none takes

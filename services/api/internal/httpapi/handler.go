@@ -109,6 +109,7 @@ type Handler struct {
 	freshness  freshness
 	popularity popularity
 	site       *site.Site
+	etags      *etags
 	mux        http.Handler
 }
 
@@ -131,7 +132,7 @@ func New(c Config) *Handler {
 		woken: make(chan struct{}, 1), stopped: make(chan struct{}), left: make(chan struct{}, 1), lists: map[keyset.Fingerprint]*followedList{},
 	}
 	h.feeds.Store(c.Feeds)
-	h.site = site.New(c.Media)
+	h.site, h.etags = site.New(c.Media), newETags(c.Codec)
 	h.gzips.New = func() any {
 		z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // fails only for a level that is none
 		return z
@@ -190,7 +191,6 @@ func (h *Handler) handle(route string, answer func(*http.Request) (*response, er
 		}
 		if err == nil {
 			h.write(w, r, res)
-			res.free()
 			return
 		}
 		if r.Context().Err() != nil {

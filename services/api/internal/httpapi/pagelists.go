@@ -93,7 +93,8 @@ func (h *Handler) mixed(ctx context.Context, body *site.Home, root string) error
 		q = append(q, pair{"tags", name})
 	}
 	body.Posts, body.Among, body.More = h.cards(page.Rows, root), siteTags(root, names...), root+"search?"+q.replace(nil, nil)
-	return h.withQuoted(ctx, body.Posts)
+	h.withQuoted(ctx, body.Posts)
+	return nil
 }
 
 // freshWords says how fresh the index is.
@@ -135,9 +136,7 @@ func (h *Handler) find(r *http.Request, extra ...string) (f found, elsewhere *re
 	f.body.Search = searchBar(f.q)
 	f.list, f.body.List, f.page, err = h.pageOfPosts(r, f.q, q, "./")
 	if err == nil {
-		err = h.withQuoted(r.Context(), f.body.Posts)
-	}
-	if err == nil {
+		h.withQuoted(r.Context(), f.body.Posts)
 		f.body.Hints, err = h.hints(r.Context(), f.q, f.list.query, f.page)
 	}
 	return f, nil, err

@@ -140,7 +140,8 @@ func sitePost(row query.PostRow) site.Post {
 }
 
 // quotedBy reads the posts that cards quote: all in one query, and in none where there is no quote.
-func (h *Handler) quotedBy(ctx context.Context, cards []site.Card) ([]query.PostRow, error) {
+// Where that fails, the cards only link to them.
+func (h *Handler) quotedBy(ctx context.Context, cards []site.Card) []query.PostRow {
 	var names []query.PostName
 	for _, c := range cards {
 		if q := c.Quote; q != nil && !slices.Contains(names, query.PostName{DID: q.DID, Rkey: q.Rkey}) {
@@ -148,9 +149,13 @@ func (h *Handler) quotedBy(ctx context.Context, cards []site.Card) ([]query.Post
 		}
 	}
 	if len(names) == 0 {
-		return nil, nil
+		return nil
 	}
-	return h.index.Quoted(ctx, names)
+	rows, err := h.index.Quoted(ctx, names)
+	if err != nil {
+		h.logger.Debug("reading quoted posts failed", "posts", len(names), "err", err)
+	}
+	return rows
 }
 
 // showQuoted adds posts to the cards that quote them.
@@ -165,10 +170,8 @@ func showQuoted(cards []site.Card, quoted []query.PostRow) {
 }
 
 // withQuoted adds to cards what is in sight of the posts that they quote.
-func (h *Handler) withQuoted(ctx context.Context, cards []site.Card) error {
-	quoted, err := h.quotedBy(ctx, cards)
-	showQuoted(cards, quoted)
-	return err
+func (h *Handler) withQuoted(ctx context.Context, cards []site.Card) {
+	showQuoted(cards, h.quotedBy(ctx, cards))
 }
 
 // siteTags links tags to their pages.
@@ -253,7 +256,7 @@ func (h *Handler) showTag(r *http.Request, here values, raw, root string) (*resp
 	var quoted []query.PostRow
 	both, ctx := errgroup.WithContext(r.Context())
 	both.Go(func() (err error) { history, err = h.index.TagHistory(ctx, name); return err })
-	both.Go(func() (err error) { quoted, err = h.quotedBy(ctx, posts.Posts); return err })
+	both.Go(func() error { quoted = h.quotedBy(ctx, posts.Posts); return nil })
 	err = both.Wait()
 	if errors.Is(err, query.ErrNotFound) {
 		return nil, fail(codeNotFound, "No post has the tag %s at the moment.", quote(name))
@@ -318,9 +321,7 @@ func (h *Handler) postPageOne(r *http.Request) (*response, error) {
 	}
 	const root = "../../"
 	cards := h.cards([]query.PostRow{row}, root)
-	if err := h.withQuoted(r.Context(), cards); err != nil {
-		return nil, err
-	}
+	h.withQuoted(r.Context(), cards)
 	return h.page("post", &site.Page{Root: root, URL: h.address(r), Title: "Post by " + cards[0].Name, Description: "A post on Bluesky: " + event.URI(row.DID, row.Rkey), Body: cards[0]})
 }
 

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -460,4 +461,21 @@ func TestLag(t *testing.T) {
 	lag, silent := f.observe(query.Status{Now: t0})
 	require.Nil(t, lag.Seconds, "nothing indexed")
 	require.Nil(t, silent)
+}
+
+// TestETags: equal bodies have equal tags wherever the key is the same, and no others do.
+func TestETags(t *testing.T) {
+	t.Parallel()
+	one, same, other := newETags(testCodec(t, "k1")), newETags(testCodec(t, "k1")), newETags(testCodec(t, "other"))
+	body := bytes.Repeat([]byte("a page "), 1000)
+	require.Equal(t, one.of(body), same.of(bytes.Clone(body)))
+	require.NotEqual(t, one.of(body), other.of(body))
+	seen := map[string]bool{one.of(body): true, one.of(nil): true}
+	for i := range 100 {
+		changed := bytes.Clone(body)
+		changed[i*70] ^= 1
+		seen[one.of(changed)] = true
+		seen[one.of(body[:len(body)-1-i])] = true
+	}
+	require.Len(t, seen, 202)
 }

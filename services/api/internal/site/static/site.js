@@ -27,7 +27,7 @@ function tellTimes(within = document) {
 // A page, with what it links to made absolute: it may be of another depth.
 async function read(url) {
   const answer = await fetch(url, { headers: { Accept: 'text/html' } })
-  if (!answer.ok) throw new Error(`${answer.status} for ${url}`)
+  if (!answer.ok) throw Object.assign(new Error(`${answer.status} for ${url}`), { status: answer.status })
   const page = new DOMParser().parseFromString(await answer.text(), 'text/html')
   for (const name of ['href', 'src', 'data-page']) {
     for (const e of page.querySelectorAll(`main [${name}]`)) e.setAttribute(name, new URL(e.getAttribute(name), answer.url))
@@ -113,9 +113,13 @@ function insert(card) {
   card.classList.add('fresh-in')
 }
 
-// sync makes the screen's beginning what the list's is now. Newer posts wait unless they are wanted.
-async function sync(newer) {
-  const page = await read(location.href)
+// sync makes the screen's beginning what the list's is now. Newer posts wait unless they are wanted;
+// with every, cards are replaced also where their posts are as they were.
+async function sync(newer, every) {
+  const page = await read(location.href).catch(problem => {
+    if (problem.status === 404) list.replaceChildren() // a tag that nobody sees any more
+    throw problem
+  })
   const now = cards(page), top = cards()[0]?.dataset.at || ''
   const end = page.getElementById('older') ? now.at(-1)?.dataset.at || '' : ''
   if (newer && now.length && !now.some(c => byId(c.id))) { // too much is new
@@ -127,7 +131,7 @@ async function sync(newer) {
     for (const c of cards()) if (c.dataset.at >= end && !ids.has(c.id)) c.remove()
     for (const c of now.reverse()) {
       const here = byId(c.id)
-      if (here ? here.dataset.cid !== c.dataset.cid : newer || c.dataset.at <= top) insert(c)
+      if (here ? every || here.dataset.cid !== c.dataset.cid : newer || c.dataset.at <= top) insert(c)
       else if (!here) waiting.add(c.id)
     }
   }
@@ -174,7 +178,8 @@ function follow() {
   events.onopen = () => { if (!known) then(() => sync(auto)); known = true; document.body.dataset.live = '' }
   events.addEventListener('upsert', e => then(() => changed(JSON.parse(e.data).post)))
   events.addEventListener('remove', e => then(() => removed(JSON.parse(e.data).uri)))
-  events.addEventListener('reset', () => then(() => sync(auto)))
+  // What a reset is for may be settings: tags that cards show no more, quotes of hidden accounts.
+  events.addEventListener('reset', () => then(() => sync(auto, true)))
   addEventListener('pagehide', () => events.close(), { once: true })
 }
 
