@@ -249,10 +249,14 @@ func (t *Tx) insertPosts(ctx context.Context, changes []PostChange) error {
 			taken[p.Key] = true
 		}
 	}
+	if len(posts) == 1 {
+		return fmt.Errorf("insert %s: %w", event.URI(posts[0].Account.DID, posts[0].Rkey), errCrowded)
+	}
 	return fmt.Errorf("insert %d posts: %w", len(posts), errCrowded)
 }
 
-// copyPosts inserts posts or, where a key is taken, none, and returns the keys that rows have.
+// copyPosts inserts posts or, where a key is taken, none. taken is nil if they were inserted, and
+// otherwise has those of their keys that rows have: none if only posts of this batch collide.
 func (t *Tx) copyPosts(ctx context.Context, posts []*Post) (taken map[event.Key]bool, err error) {
 	// In key order, so that neighbours share pages of the index.
 	slices.SortFunc(posts, func(a, b *Post) int { return bytes.Compare(a.Key[:], b.Key[:]) })

@@ -72,7 +72,7 @@ func (w *Writer) Acquire(ctx context.Context) (store.Checkpoint, error) {
 	// The holder of the lease may be inside a transaction: then this waits for its row, and sees
 	// the result of that transaction. It waits without change_runs, which a switch that holds the
 	// row needs.
-	err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+	err := w.waiting(ctx, func(tx pgx.Tx) error {
 		var epoch int64
 		if err := tx.QueryRow(ctx, `
 			UPDATE checkpoint
@@ -111,6 +111,52 @@ func (w *Writer) Acquire(ctx context.Context) (store.Checkpoint, error) {
 	return cp.Checkpoint, nil
 }
 
+// waiting runs fn, which waits for the checkpoint's row, in a transaction, and ends a holder of the
+// row that is frozen.
+func (w *Writer) waiting(ctx context.Context, fn func(tx pgx.Tx) error) error {
+	var stood []string
+	for {
+		err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', $1, true)`, pg.Millis(w.patience)); err != nil {
+				return err
+			}
+			return fn(tx)
+		})
+		if !pg.IsCode(err, codeLockTimeout) {
+			return err
+		}
+		if stood, err = w.endFrozen(ctx, stood); err != nil {
+			return fmt.Errorf("look at the holder of the checkpoint's row: %w", err)
+		}
+	}
+}
+
+// codeLockTimeout is the code of a statement that waited too long for a lock.
+const codeLockTimeout = "55P03"
+
+// endFrozen ends holders of locks on the checkpoint that stand where they stood at the call before.
+// It returns where they stand: those for whose program the server waits within a statement, of a
+// COPY with the bytes received. No timeout of the server ends that wait, nor does pg_cancel_backend.
+func (w *Writer) endFrozen(ctx context.Context, stood []string) (stand []string, err error) {
+	rows, err := w.pool.Query(ctx, `
+		SELECT place, place = ANY($1::text[]) AND pg_terminate_backend(pid)
+		  FROM (SELECT a.pid, concat_ws(' ', a.pid, a.query_start, c.bytes_processed) AS place
+		          FROM pg_stat_activity a LEFT JOIN pg_stat_progress_copy c ON c.pid = a.pid
+		         WHERE a.state = 'active' AND a.wait_event IN ('ClientRead', 'ClientWrite')
+		           AND a.datname = current_database() AND a.usename = current_user
+		           AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.relation = 'checkpoint'::regclass)) AS holders`, stood)
+	if err != nil {
+		return nil, err
+	}
+	var place string
+	var ended *bool
+	_, err = pgx.ForEachRow(rows, []any{&place, &ended}, func() error {
+		stand = append(stand, place)
+		return nil
+	})
+	return stand, err
+}
+
 // beginRun records that another run numbers changes from here on. It reports whether the index is
 // still the one of the epoch: it may have been switched.
 func beginRun(ctx context.Context, tx pgx.Tx, epoch int64) (bool, error) {
@@ -143,11 +189,14 @@ func (w *Writer) Seize(ctx context.Context) (store.Checkpoint, error) {
 	if !strings.HasPrefix(w.holder, seized) {
 		w.holder = seized + w.holder
 	}
-	if _, err := w.pool.Exec(ctx, `
-		UPDATE checkpoint
-		   SET epoch = epoch + 1, holder = $1, lease_until = clock_timestamp() + $2
-		 WHERE writer_version <= $3 AND (holder = $1 OR NOT starts_with(holder, $4) OR lease_until < clock_timestamp())`,
-		w.holder, LeaseTTL, store.SchemaVersion, seized); err != nil {
+	if err := w.waiting(ctx, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `
+			UPDATE checkpoint
+			   SET epoch = epoch + 1, holder = $1, lease_until = clock_timestamp() + $2
+			 WHERE writer_version <= $3 AND (holder = $1 OR NOT starts_with(holder, $4) OR lease_until < clock_timestamp())`,
+			w.holder, LeaseTTL, store.SchemaVersion, seized)
+		return err
+	}); err != nil {
 		return store.Checkpoint{}, fmt.Errorf("seize the indexer's lease: %w", pg.NotMigrated(err))
 	}
 	// It is this holder's now, or Acquire says why not.

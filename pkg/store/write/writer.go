@@ -14,8 +14,9 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
-// A writer that hangs in mid-transaction holds the checkpoint's lock: the server ends it so that
-// another can take over.
+// A writer that hangs in mid-transaction holds the checkpoint's lock. It is ended so that another
+// can take over: between statements by the server, within one by whoever waits for the lock (see
+// waiting).
 const writerIdleTimeout = 15 * time.Second
 
 // Writer changes the index. It must be used from one goroutine, except for Renew while the lease
@@ -42,6 +43,8 @@ type Writer struct {
 	// epoch is the epoch of the lease, 0 if none was acquired.
 	epoch  int64
 	holder string
+	// patience is how long a wait for the checkpoint's row lasts before its holder is looked at.
+	patience time.Duration
 	// at and changes are the checkpoint's, as far as this writer knows.
 	at      uint64
 	changes int64
@@ -65,6 +68,7 @@ func Open(ctx context.Context, o store.Options, holder string) (*Writer, error) 
 	}
 	return &Writer{pool: pool, tags: newTerms("tags"), langs: newTerms("langs"), holder: holder, schema: cmp.Or(o.Schema, store.Live),
 		listPosts: listPosts, listTerms: listTerms,
+		patience: writerIdleTimeout / 2,
 		// After a switch the first pass reads everything.
 		payloads: o.Schema != store.Rebuilding}, nil
 }

@@ -1,8 +1,10 @@
 package write_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -41,6 +43,59 @@ func TestLease(t *testing.T) {
 	require.ErrorIs(t, err, write.ErrLeaseLost)
 	require.False(t, ran)
 	require.ErrorIs(t, a.Renew(t.Context()), write.ErrLeaseLost)
+}
+
+// A holder that is frozen within a statement is ended by the one that waits for the lease: the
+// server, which waits for its program, has no timeout for that.
+func TestFrozenHolder(t *testing.T) {
+	t.Parallel()
+	for name, frozen := range map[string]func(*write.Tx, context.Context, <-chan struct{}) error{
+		"sending": (*write.Tx).CopyOnce, "receiving": (*write.Tx).ReceiveOnce,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := storetest.Database(t)
+			a, b := storetest.Leader(t, o), storetest.Writer(t, o, "b")
+			b.SetPatience(100 * time.Millisecond)
+			_, err := pgtest.Pool(t, o.URL).Exec(t.Context(), "UPDATE tagstream.checkpoint SET lease_until = 'epoch'")
+			require.NoError(t, err)
+			begun, thaw, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+			go func() {
+				ended <- a.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+					close(begun)
+					return cp, frozen(tx, t.Context(), thaw)
+				})
+			}()
+			<-begun
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			_, err = b.Acquire(ctx)
+			close(thaw)
+			require.NoError(t, err)
+			require.Error(t, <-ended)
+			require.ErrorIs(t, a.Renew(t.Context()), write.ErrLeaseLost)
+		})
+	}
+}
+
+// A holder that works for longer than another waits for its lease is left alone.
+func TestSlowHolder(t *testing.T) {
+	t.Parallel()
+	o := storetest.Database(t)
+	a, b := storetest.Leader(t, o), storetest.Writer(t, o, "b")
+	b.SetPatience(100 * time.Millisecond)
+	pool := pgtest.Pool(t, o.URL)
+	_, err := pool.Exec(t.Context(), "UPDATE tagstream.checkpoint SET lease_until = 'epoch'")
+	require.NoError(t, err)
+	waited := make(chan error, 1)
+	require.NoError(t, a.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+		go func() {
+			_, err := b.Acquire(t.Context())
+			waited <- err
+		}()
+		return cp, tx.Work(t.Context())
+	}))
+	require.ErrorIs(t, <-waited, write.ErrLeaseHeld)
 }
 
 // Invariant: a post never takes a key that another post has.
@@ -90,7 +145,7 @@ func TestCrowdedKeyIsRejected(t *testing.T) {
 		}
 		err = w.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) { return cp, tx.Write(t.Context(), c) })
 	}
-	require.Error(t, err)
+	require.ErrorContains(t, err, event.URI(account.DID, "8"))
 	require.True(t, write.Rejected(err))
 }
 
