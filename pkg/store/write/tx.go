@@ -52,12 +52,15 @@ func (a Author) Newer(b Author) Author {
 
 // Erased is the author once the account is deleted: without names, and as of directly behind what was
 // said last, which is neither taken again nor in use any more (Gone). Who has opted out stays so.
+// An erased author stays as it is.
 func (a Author) Erased() Author {
+	named := a.Handle != ""
 	a.DisplayName, a.Avatar, a.Handle = "", "", ""
 	if a.ProfileRev != "" && !strings.HasSuffix(a.ProfileRev, " ") {
 		a.ProfileRev += " " // no revision is a prefix of another
+		named = true        // by a message that may say that there is no handle
 	}
-	if !a.HandleTime.IsZero() {
+	if named && !a.HandleTime.IsZero() {
 		a.HandleTime = a.HandleTime.Add(time.Microsecond)
 	}
 	return a
