@@ -7,6 +7,7 @@
 package indexer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,6 +56,9 @@ const (
 	sizeEvery = time.Minute
 	// sweepPause is how long a sweep waits for messages between its steps.
 	sweepPause = time.Millisecond
+	// firstBatch is the size of a term's first batch. A bigger one may have cost the holder before
+	// its lease.
+	firstBatch = 500
 	retryMin   = 100 * time.Millisecond
 	retryMax   = 5 * time.Second
 )
@@ -69,6 +73,7 @@ type Indexer struct {
 	metrics *metrics
 	heart   time.Time // last heartbeat tried
 	sized   time.Time // last look at the database's size
+	batch   int       // the size of batches at the end of the last term, 0 before the first
 }
 
 // New checks the config and returns an indexer that has not started anything.
@@ -183,7 +188,9 @@ func (x *Indexer) index(ctx context.Context, w *write.Writer, cp store.Checkpoin
 		},
 		OnDeadLetter: x.metrics.deadLetter,
 		OnApplied:    x.metrics.applied,
+		Batch:        min(cmp.Or(x.batch, firstBatch), firstBatch),
 	}
+	defer func() { x.batch = a.Batch }()
 	x.deny.changed() // a standby has not looked
 	if err := a.Consent(ctx, x.cfg.IgnoreConsent, x.deny.now); err != nil {
 		return err
@@ -258,7 +265,7 @@ func (x *Indexer) follow(ctx context.Context, w *write.Writer, a *apply.Applier,
 			patience = sweepPause
 		}
 		wait, cancel := context.WithTimeout(ctx, patience)
-		batch, err := r.Next(wait, x.cfg.BatchSize, x.cfg.BatchWait)
+		batch, err := r.Next(wait, min(a.Batch, x.cfg.BatchSize), x.cfg.BatchWait)
 		cancel()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -178,9 +177,9 @@ func (t *Tx) EndSweep(ctx context.Context, a *Account, limit int) (done bool, er
 	return true, t.countTags(ctx, c)
 }
 
-// Big returns which of the accounts have limit posts or removal markers, or
-// more, or are being swept.
-func (t *Tx) Big(ctx context.Context, accounts []*Account, limit int) (map[*Account]bool, error) {
+// Big returns which of the accounts have limit posts or removal markers, or more, or are being
+// swept. It adds some, by their ids, so that the others together have at most total rows.
+func (t *Tx) Big(ctx context.Context, accounts []*Account, limit, total int) (map[*Account]bool, error) {
 	big := map[*Account]bool{}
 	var ids []int64
 	for _, a := range accounts {
@@ -190,12 +189,18 @@ func (t *Tx) Big(ctx context.Context, accounts []*Account, limit int) (map[*Acco
 		ids = append(ids, a.ID)
 	}
 	rows, _ := t.tx.Query(ctx, `
-		SELECT id FROM unnest($1::bigint[]) AS a(id)
-		 WHERE (SELECT count(*) FROM (SELECT FROM posts WHERE account_id = id LIMIT $2) AS p) >= $2
-		    OR (SELECT count(*) FROM (SELECT FROM removed_posts WHERE account_id = id LIMIT $2) AS r) >= $2`, ids, limit)
-	var id int64
-	_, err := pgx.ForEachRow(rows, []any{&id}, func() error {
-		big[accounts[slices.Index(ids, id)]] = true
+		SELECT n, (SELECT count(*) FROM (SELECT FROM posts WHERE account_id = id LIMIT $2) AS p),
+		       (SELECT count(*) FROM (SELECT FROM removed_posts WHERE account_id = id LIMIT $2) AS r)
+		  FROM unnest($1::bigint[]) WITH ORDINALITY AS a(id, n) ORDER BY id`, ids, limit)
+	var n, posts, removed, sum int
+	_, err := pgx.ForEachRow(rows, []any{&n, &posts, &removed}, func() error {
+		switch a, size := accounts[n-1], posts+removed; {
+		case a.Sweep != nil:
+		case max(posts, removed) >= limit, size > 0 && sum+size > total:
+			big[a] = true
+		default:
+			sum += size
+		}
 		return nil
 	})
 	if err != nil {

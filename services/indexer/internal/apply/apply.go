@@ -39,8 +39,10 @@ const (
 	// refuses; a single message gets singleTimeout.
 	batchTimeout  = 30 * time.Second
 	singleTimeout = 10 * time.Minute
-	// DefaultBig is the number of posts from which an account is swept.
+	// DefaultBig is the number of posts from which an account is swept. All accounts of a batch that
+	// are not have at most wholes times as many.
 	DefaultBig = 2000
+	wholes     = 10
 	// deadLetterPuts is how many dead letters are put at once: each waits for a disk.
 	deadLetterPuts = 32
 )
@@ -53,8 +55,15 @@ type Applier struct {
 	PutDeadLetter func(ctx context.Context, d stream.DeadLetter) error
 	Logger        *slog.Logger
 	// Big is the number of posts from which an account is not hidden, shown or erased in one
-	// transaction, but swept: see Sweep. 0 means DefaultBig.
+	// transaction, but swept: see Sweep. 0 means DefaultBig. Ten times as many bound the posts of
+	// all accounts that a batch changes so: the others are swept too.
 	Big int
+	// Timeout bounds one batch of several messages; 0 means 30 s.
+	Timeout time.Duration
+	// Batch is how many messages the next batch should have at most. A full batch doubles it; one
+	// that takes too long makes it half of that batch, and after that it grows slowly.
+	Batch  int
+	slowed bool
 	// LiveKeys, if set, looks up the keys of posts in the live index. A post that enters the index
 	// gets its live key, if there is one, instead of a key made from its event.
 	LiveKeys func(ctx context.Context, ids []write.PostID) (map[write.PostID]event.Key, error)
@@ -83,7 +92,7 @@ type rejected struct {
 // dead letters. The error is the writer's (write.ErrLeaseLost) or that of a server: the same batch
 // can safely be retried.
 func (a *Applier) Apply(ctx context.Context, messages []stream.Message) error {
-	limit := batchTimeout
+	limit := cmp.Or(a.Timeout, batchTimeout)
 	if len(messages) == 1 {
 		limit = singleTimeout
 	}
@@ -91,6 +100,7 @@ func (a *Applier) Apply(ctx context.Context, messages []stream.Message) error {
 	err := a.applyOnce(attempt, messages, nil)
 	cancel()
 	tooSlow := err != nil && ctx.Err() == nil && attempt.Err() != nil
+	a.pace(len(messages), err == nil, tooSlow)
 	switch {
 	case len(messages) > 1 && (write.Rejected(err) || tooSlow):
 		half := len(messages) / 2
@@ -102,6 +112,19 @@ func (a *Applier) Apply(ctx context.Context, messages []stream.Message) error {
 		return a.applyOnce(ctx, nil, []rejected{{messages[0], ReasonRejected, err}})
 	}
 	return err
+}
+
+// pace sets the size of the next batch after one of n messages: what was too slow once would be so
+// again and, since the lease is over by then, could pass from holder to holder without progress.
+func (a *Applier) pace(n int, done, tooSlow bool) {
+	switch {
+	case tooSlow && n > 1:
+		a.Batch, a.slowed = n/2, true
+	case done && n >= a.Batch && a.slowed:
+		a.Batch += a.Batch/16 + 1
+	case done && n >= a.Batch:
+		a.Batch *= 2
+	}
 }
 
 // applyOnce applies messages, and stores those that are not events, and dead, as dead letters.
@@ -244,7 +267,8 @@ func (a *Applier) sizeUp(ctx context.Context, tx *write.Tx, f *fold, rows map[st
 	if len(whole) == 0 {
 		return nil, nil
 	}
-	big, err := tx.Big(ctx, whole, cmp.Or(a.Big, DefaultBig))
+	limit := cmp.Or(a.Big, DefaultBig)
+	big, err := tx.Big(ctx, whole, limit, wholes*limit)
 	if err != nil {
 		return nil, err
 	}

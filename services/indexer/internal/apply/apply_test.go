@@ -346,3 +346,44 @@ func TestCheckpointAtADeadLetter(t *testing.T) {
 	x.apply(create("b", 2, "art"))
 	require.Equal(t, uint64(3), source().Seq)
 }
+
+// Batches grow until one takes too long. Its size is not tried again soon, whatever becomes of the
+// term.
+func TestBatchesFitTheirTime(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	x.applier.Batch = 2
+	x.apply(create("a", 1, "art"))
+	require.Equal(t, 2, x.applier.Batch)
+	for _, grown := range []int{4, 8} {
+		var batch []event.Event
+		for range x.applier.Batch {
+			batch = append(batch, create("b", int(x.seq), "art"))
+		}
+		x.apply(batch...)
+		require.Equal(t, grown, x.applier.Batch)
+	}
+	waits := true
+	x.applier.PutDeadLetter = func(ctx context.Context, _ stream.DeadLetter) error {
+		if waits {
+			waits = false
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return nil
+	}
+	x.applier.Timeout = 200 * time.Millisecond
+	var batch []stream.Message
+	for i := range x.applier.Batch {
+		ev := event.Event{Kind: event.KindPosition, Source: event.Position{Host: "https://host.example", Seq: x.seq, Time: at(i)}}
+		data, err := ev.Encode()
+		require.NoError(t, err)
+		x.seq++
+		batch = append(batch, stream.Message{Seq: x.seq, Data: data})
+	}
+	batch[3].Data = []byte("no event")
+	require.NoError(t, x.applier.Apply(t.Context(), batch))
+	require.False(t, waits)
+	require.Positive(t, x.applier.Batch)
+	require.Less(t, x.applier.Batch, 8)
+}

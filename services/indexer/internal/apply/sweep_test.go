@@ -329,3 +329,27 @@ func TestSweepGoesOnAfterAChange(t *testing.T) {
 	require.LessOrEqual(t, x.sweep(100), 6, "five steps, and one that finds none")
 	require.Empty(t, x.posts("art"))
 }
+
+// Accounts that are small each, but not together, are not all loaded at once: some are swept.
+func TestManyAccountsAtOnce(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	x.applier.Big = 4 // together 40 posts and markers
+	const accounts = 20
+	var all, gone []event.Event
+	for i := range accounts {
+		author := fmt.Sprintf("did:plc:author%02d", i)
+		all = append(all, manyPosts(author, 3)...)
+		deleted := status(false, "deleted")
+		deleted.DID = author
+		gone = append(gone, deleted)
+	}
+	x.apply(all...)
+	x.apply(gone...)
+	require.EqualValues(t, accounts-40/3, x.sweeps())
+	require.Empty(t, x.posts("art"))
+	x.sweep(100)
+	s, err := x.reader.Status(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, s.Posts+s.VisiblePosts+s.Sweeps)
+}

@@ -62,7 +62,7 @@ func Open(ctx context.Context, cfg Config, at uint64) (*Replay, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &apply.Applier{Writer: cfg.Writer, Logger: cfg.Logger, PutDeadLetter: cfg.PutDeadLetter}
+	a := &apply.Applier{Writer: cfg.Writer, Logger: cfg.Logger, PutDeadLetter: cfg.PutDeadLetter, Batch: batchSize}
 	m := memory{js: cfg.JS, writer: cfg.Writer, applier: a}
 	if st.First > 1 && cfg.Leader == store.Live {
 		m.gaps, a.LiveKeys = true, cfg.Writer.LiveKeys
@@ -94,7 +94,7 @@ func (r *Replay) Next(ctx context.Context, limit uint64) (more bool, err error) 
 		}
 		r.ahead = batch
 	}
-	n := len(r.ahead)
+	n := min(len(r.ahead), r.memory.applier.Batch)
 	for n > 0 && r.ahead[n-1].Seq > limit {
 		n--
 	}
