@@ -410,6 +410,12 @@ func TestLettersOfAuthors(t *testing.T) {
 	for _, m := range s.read() {
 		require.NotContains(t, []uint64{4, 5}, m.Seq)
 	}
+
+	// What a newer format says of an author in other parts is not outdated by these.
+	letter := s.last + 1
+	s.put([]byte(`{"v":9,"kind":"author","did":"` + a + `","pronouns":"they"}`))
+	s.add(named(a, 'g', false), handled(a, 4), position)
+	letters(letter)
 }
 
 // errorLog counts what is logged as an error.

@@ -50,7 +50,9 @@ func (l *letters) load(ctx context.Context, e *Eraser, last uint64) error {
 		}
 		var h head
 		err := json.Unmarshal(d.Payload, &h)
-		isAuthor := err == nil && h.Kind == event.KindAuthor && event.ValidDID(h.DID)
+		v := h.version()
+		// A newer format may say other things of an author: nothing shows that those are outdated.
+		isAuthor := err == nil && h.Kind == event.KindAuthor && event.ValidDID(h.DID) && (v.Rev != "" || !v.At.IsZero())
 		if err != nil || !h.carries() && !isAuthor {
 			if err != nil || h.Kind != event.KindDelete && h.Kind != event.KindRemove && h.Kind != event.KindAccount &&
 				h.Kind != event.KindSync && h.Kind != event.KindPosition {
@@ -66,7 +68,7 @@ func (l *letters) load(ctx context.Context, e *Eraser, last uint64) error {
 			a = &author{}
 			l.of[h.DID] = a
 		}
-		a.letters = append(a.letters, &letter{seq: d.Seq, version: h.version(), payload: d.Payload})
+		a.letters = append(a.letters, &letter{seq: d.Seq, version: v, payload: d.Payload})
 		return nil
 	})
 }
