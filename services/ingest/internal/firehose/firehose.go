@@ -140,9 +140,10 @@ var (
 
 func isFinal(err error) bool { return errors.Is(err, errReachedEnd) || errors.Is(err, errStopped) }
 
-// Read returns the events after from, or after Config.Start if from is zero. Nothing more is read
-// while the caller processes a batch, so a slow caller slows the host. Read ends when StopAfter has
-// passed or, with its error, when ctx ends. It retries everything else indefinitely.
+// Read returns the events after from, or after Config.Start if from is zero. While the caller
+// processes a batch, about maxTogether more events are received and wait, and nothing more: so a
+// slow caller slows the host. Read ends when StopAfter has passed or, with its error, when ctx ends.
+// It retries everything else indefinitely.
 func (rd *Reader) Read(ctx context.Context, from event.Position) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		r := &run{
