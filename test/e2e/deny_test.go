@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 	"github.com/tagstream/tagstream/services/indexer"
+	"github.com/tagstream/tagstream/test/process"
 )
 
 // denyBench is an index with a deny file.
@@ -35,13 +35,9 @@ func newDenyBench(t *testing.T) *denyBench {
 	return x
 }
 
-// write replaces the deny file by one that is an hour old: nobody is still writing it.
 func (x *denyBench) write(text string) {
 	x.t.Helper()
-	old := time.Now().Add(-time.Hour)
-	require.NoError(x.t, os.WriteFile(x.deny+".new", []byte(text), 0o600))
-	require.NoError(x.t, os.Chtimes(x.deny+".new", old, old))
-	require.NoError(x.t, os.Rename(x.deny+".new", x.deny))
+	require.NoError(x.t, process.WriteDenyFile(x.deny, text))
 }
 
 // post is the message of a post that is newer than the one before.

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"log/slog"
 	"math/rand/v2"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -11,6 +12,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/services/indexer"
 	"github.com/tagstream/tagstream/test/model"
+	"github.com/tagstream/tagstream/test/process"
 )
 
 var (
@@ -19,8 +21,9 @@ var (
 )
 
 // TestFold folds generated histories, full of edge cases, through the indexer in batches of every
-// size, with restarts and repeats in between and sweeps of accounts of every size, and compares all
-// answers of the API with the model.
+// size, with restarts and repeats in between, sweeps of accounts of every size and, for half of the seeds,
+// accounts and tags that are denied and allowed again, and compares all answers of the API with the
+// model.
 func TestFold(t *testing.T) {
 	t.Parallel()
 	bySeed(t, "fold", *foldSeed, *foldSeeds, fold)
@@ -39,6 +42,17 @@ func fold(t *testing.T, seed uint64) {
 		seq = b.feed(want, history[:n]...)
 		history = history[n:]
 		b.big = []int{0, 1, 3, 20}[rng.IntN(4)]
+		if seed%2 == 0 {
+			var dids, tags []string
+			for _, p := range want.All() {
+				if rng.IntN(80) == 0 {
+					dids, tags = append(dids, p.DID), append(tags, p.Tags[rng.IntN(len(p.Tags))])
+				}
+			}
+			b.deny = filepath.Join(b.t.TempDir(), "deny.yaml")
+			require.NoError(t, process.WriteDenyFile(b.deny, process.DenyFile(dids[:min(len(dids), 2)], tags)))
+			want.Deny(dids[:min(len(dids), 2)], tags)
+		}
 		r := b.indexer(sizes[rng.IntN(len(sizes))])
 		b.await(url, seq)
 		require.NoError(t, r.stop())

@@ -15,13 +15,14 @@ type Post struct {
 	URI, DID, Rkey string
 	Rev, CID       string
 	Tags           []string // normalized, in the record's order
+	Shown          []string // those that are not denied
 	Langs          []string // as declared
 	CreatedAt      string   // the record's own, empty where that is no string
 	Record         []byte   // JSON
 	IndexedAt      time.Time
 	Place          Place  // from when the post entered the index
 	Seq            uint64 // of the message that made this version
-	Hidden         bool   // its account is not active, or opted out: readers do not see the post
+	Hidden         bool   // its account is not active, opted out or denied: readers do not see the post
 	Author         Author // as the account's is
 
 	entered entry
@@ -40,6 +41,8 @@ type Index struct {
 	mentioned   map[string]bool // at-uris of all post events that came
 	deadLetters int
 	complaints  []string
+	deniedDIDs  []string
+	deniedTags  []string
 	hash        func(uri string) uint64 // hashOf; tests make collisions with another
 
 	network      *networkTimes // of FromNetwork alone
@@ -293,8 +296,27 @@ func (a *account) noProfile(rev string) {
 	}
 }
 
+// Deny sets what the operator denies in place of what was denied before: accounts, which are hidden
+// whether known or not, and tags in any form, which find no posts and are shown of none.
+func (x *Index) Deny(dids, tags []string) {
+	x.deniedDIDs, x.deniedTags = dids, normalTags(tags)
+}
+
 // hidden reports whether readers see nothing of the account.
-func (a *account) hidden() bool { return a.inactive || a.optedOut }
+func (x *Index) hidden(did string) bool {
+	a := x.account(did)
+	return a.inactive || a.optedOut || slices.Contains(x.deniedDIDs, did)
+}
+
+// read returns a post as readers see it.
+func (x *Index) read(p *Post) Post {
+	c := *p
+	c.Hidden, c.Author = x.hidden(p.DID), x.account(p.DID).author
+	if c.Shown = p.Tags; len(x.deniedTags) > 0 {
+		c.Shown = slices.DeleteFunc(slices.Clone(p.Tags), func(tag string) bool { return slices.Contains(x.deniedTags, tag) })
+	}
+	return c
+}
 
 // comparison is what one status is to another that came before it.
 type comparison int

@@ -80,7 +80,7 @@ func TestGeneratorReaches(t *testing.T) {
 				"stopped by floor":        e.IsPost() && e.Rev <= a.floor,
 				"stopped by sync":         e.IsPost() && e.Rev < a.syncRev,
 				"never had":               (e.Kind == event.KindDelete || e.Kind == event.KindRemove) && !had && !marked,
-				"hidden":                  applied && a.hidden(),
+				"hidden":                  applied && x.hidden(e.DID),
 				"erased":                  e.Kind == event.KindAccount && len(x.posts) < posts,
 				"swept":                   pending && x.sync == nil && len(x.posts) < posts,
 				"place before 1970":       applied && p.Place.Micros == 0,

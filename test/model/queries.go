@@ -42,7 +42,12 @@ func (c *checker) checkTags(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.walkPosts(ctx, Query{Tags: []string{unknownTag}}, 10, everyStep)
+	for _, tag := range append([]string{unknownTag}, c.want.deniedTags...) {
+		if err := c.walkPosts(ctx, Query{Tags: []string{tag}}, 10, everyStep); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // with adds a tag, if it is new and there is room.
@@ -53,8 +58,11 @@ func with(tags []string, tag string) []string {
 	return append(tags, tag)
 }
 
-// anyTag is one of the index's tags, often one of the commonest.
+// anyTag is one of the index's tags, often one of the commonest, now and then a denied one.
 func (c *checker) anyTag() string {
+	if denied := c.want.deniedTags; len(denied) > 0 && c.rng.IntN(8) == 0 {
+		return pick(c.rng, denied...)
+	}
 	n := len(c.counts)
 	if n == 0 {
 		return unknownTag
@@ -139,9 +147,9 @@ func (c *checker) randomQuery(all, none, langs, window bool) Query {
 		like = pick(c.rng, c.posts...)
 	}
 	size := 1 + c.rng.IntN(5)
-	for _, j := range c.rng.Perm(len(like.Tags)) {
+	for _, j := range c.rng.Perm(len(like.Shown)) {
 		if len(q.Tags) < size {
-			q.Tags = with(q.Tags, like.Tags[j])
+			q.Tags = with(q.Tags, like.Shown[j])
 		}
 	}
 	for more := pick(c.rng, 0, 0, 1, 2, 4, maxQueryTags); !all && more > 0; more-- {

@@ -14,9 +14,7 @@ import (
 func (x *Index) All() []Post {
 	var all []Post
 	for _, p := range x.posts {
-		c := *p
-		c.Hidden, c.Author = x.account(p.DID).hidden(), x.account(p.DID).author
-		all = append(all, c)
+		all = append(all, x.read(p))
 	}
 	slices.SortFunc(all, func(a, b Post) int { return b.Place.Compare(a.Place) })
 	return all
@@ -105,11 +103,9 @@ func (q Query) normal() Query {
 }
 
 func (q Query) matches(p *Post) bool {
-	has := func(tag string) bool { return slices.Contains(p.Tags, tag) }
+	carries := func(tag string) bool { return slices.Contains(p.Tags, tag) } // denied or not
+	has := func(tag string) bool { return slices.Contains(p.Shown, tag) }
 	lacks := func(tag string) bool { return !has(tag) }
-	speaks := func(want string) bool {
-		return slices.ContainsFunc(p.Langs, func(lang string) bool { return inRange(want, lang) })
-	}
 	at := p.SortAt()
 	switch {
 	case len(q.Tags)+len(q.All) == 0,
@@ -121,13 +117,20 @@ func (q Query) matches(p *Post) bool {
 		len(q.Media) > 0 && !slices.Contains(q.Media, p.media()) && (p.media() == "none" || !slices.Contains(q.Media, "any")),
 		q.SelfLabels == "exclude" && p.labelled(),
 		q.SelfLabels == "only" && !p.labelled(),
-		slices.ContainsFunc(q.None, has),
-		len(q.Langs) > 0 && !slices.ContainsFunc(q.Langs, speaks),
+		slices.ContainsFunc(q.None, carries),
+		len(q.Langs) > 0 && !q.speaks(p),
 		!q.Since.IsZero() && at.Before(q.Since),
 		!q.Until.IsZero() && !at.Before(q.Until):
 		return false
 	}
 	return true
+}
+
+// speaks reports whether a post is in one of the languages.
+func (q Query) speaks(p *Post) bool {
+	return slices.ContainsFunc(q.Langs, func(want string) bool {
+		return slices.ContainsFunc(p.Langs, func(lang string) bool { return inRange(want, lang) })
+	})
 }
 
 // inRange is the basic filtering of RFC 4647, section 3.3.1. The case that is ignored is that of
@@ -157,7 +160,7 @@ type TagCount struct {
 func (x *Index) TagCounts() []TagCount {
 	counts := map[string]int{}
 	for _, p := range x.Posts() {
-		for _, tag := range p.Tags {
+		for _, tag := range p.Shown {
 			counts[tag]++
 		}
 	}

@@ -126,6 +126,32 @@ func TestTagCountsAreOfVisiblePosts(t *testing.T) {
 	require.Equal(t, []string{uriOf("did:plc:a", "4")}, x.Absent())
 }
 
+func TestDenied(t *testing.T) {
+	t.Parallel()
+	x := fold(parseHistory(t, "create a/1 @1 #art #bad; create a/2 @1 #bad; create b/3 @1 #art; create c/4 @1 #cats"))
+	x.Deny([]string{"did:plc:b", "did:plc:nobody"}, []string{"#Bad"})
+	for _, c := range []struct {
+		query Query
+		want  string
+	}{
+		{Query{Tags: []string{"art"}}, "1"},
+		{Query{Tags: []string{"bad"}}, ""},
+		{Query{Tags: []string{"bad", "art"}}, "1"},
+		{Query{All: []string{"bad", "art"}}, ""},
+		{Query{Tags: []string{"art"}, None: []string{"bad"}}, ""},
+		{Query{Tags: []string{"art"}, MaxTags: 1}, ""},
+	} {
+		require.Equal(t, c.want, keys(c.query.list(x.Posts())), c.query)
+	}
+	require.Equal(t, []TagCount{{"art", 1}, {"cats", 1}}, x.TagCounts())
+	require.Equal(t, "3", keys(x.Hidden()))
+	require.Equal(t, "4 2 1", keys(x.Posts()))
+	require.Equal(t, []string{"art"}, x.Posts()[2].Shown)
+	x.Deny(nil, nil)
+	require.Equal(t, "3 1", keys(Query{Tags: []string{"art"}}.list(x.Posts())))
+	require.Equal(t, "2 1", keys(Query{Tags: []string{"bad"}}.list(x.Posts())))
+}
+
 func TestTagInfo(t *testing.T) {
 	t.Parallel()
 	x := fold(parseHistory(t, "create a/1 @1; create a/2 @1 created=-1; create a/3 @1 created=-3600; create a/4 @1 created=-999999; create b/5 @1; account b suspended"))

@@ -232,7 +232,7 @@ func (c *checker) popular(ctx context.Context, window string, hours int) error {
 	by := map[string]popularTag{}
 	for _, p := range c.posts {
 		at := p.SortAt()
-		for _, tag := range p.Tags {
+		for _, tag := range p.Shown {
 			t := by[tag]
 			switch t.Tag = tag; {
 			case at.Before(compared) || !at.Before(hour.Add(time.Hour)):

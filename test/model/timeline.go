@@ -55,9 +55,10 @@ func (t *Timeline) ApplyEvent(seq uint64, e *event.Event) {
 	}
 	used := map[string]int64{} // posts more, by tag
 	for _, uri := range touched {
-		was, now := current(t.posts[uri]), t.index.posts[uri]
-		if now != nil && t.index.account(now.DID).hidden() {
-			now = nil
+		was, now := current(t.posts[uri]), (*Post)(nil)
+		if p := t.index.posts[uri]; p != nil && !t.index.hidden(p.DID) {
+			seen := t.index.read(p)
+			now = &seen
 		}
 		if was == nil && now == nil || was != nil && now != nil && was.post.Place == now.Place &&
 			slices.Equal(was.post.Tags, now.Tags) && slices.Equal(was.post.Langs, now.Langs) {
@@ -65,10 +66,10 @@ func (t *Timeline) ApplyEvent(seq uint64, e *event.Event) {
 		}
 		var next *span
 		if was != nil {
-			count(used, was.post.Tags, -1)
+			count(used, was.post.Shown, -1)
 		}
 		if now != nil {
-			count(used, now.Tags, +1)
+			count(used, now.Shown, +1)
 			next = &span{row: Row{uri, now.Place.Micros}, post: now}
 		}
 		t.turn(t.posts, uri, next)

@@ -96,7 +96,7 @@ func (q Query) cost(posts []Post) (most int) {
 		clause(0, tagged(tag))
 	}
 	if len(q.Langs) > 0 {
-		clause(len(q.Langs), func(p *Post) bool { return Query{Tags: p.Tags, Langs: q.Langs}.matches(p) })
+		clause(len(q.Langs), q.speaks)
 	}
 	if len(q.By) > 0 {
 		clause(len(q.By), func(p *Post) bool { return slices.Contains(q.By, p.DID) })
@@ -184,7 +184,7 @@ func (l *list) compare(p *page, d direction, at, limit int) error {
 		p.from, p.to = max(at-limit, 0), at
 	}
 	more, _, _ := p.ahead(d)
-	if missing := p.to - p.from - got; missing > 0 && more && (l.mayRunOut(workAhead) || p.isBig()) {
+	if missing := p.to - p.from - got; missing > 0 && more && (l.mayRunOut(workAhead) || l.isBig(p)) {
 		if l.short != nil {
 			*l.short++
 		}
@@ -241,10 +241,13 @@ func (l *list) compareEnds(p *page, d direction, link string) error {
 }
 
 // isBig reports whether the posts are so big together that the page ends with them.
-func (p *page) isBig() bool {
+func (l *list) isBig(p *page) bool {
 	bytes := 0
 	for _, post := range p.Posts {
-		bytes += len(post.Record) + maxTagBytes*len(post.Tags)
+		bytes += len(post.Record)
+		if known := l.want.posts[post.URI]; known != nil {
+			bytes += maxTagBytes * len(known.Tags) // denied ones too
+		}
 	}
 	return bytes > maxPageBytes
 }

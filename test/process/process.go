@@ -294,6 +294,33 @@ func Fetch(url string) (int, string) {
 	return res.StatusCode, string(body)
 }
 
+// WriteDenyFile replaces an indexer's deny file by one that is an hour old: nobody is still writing
+// it.
+func WriteDenyFile(path, text string) error {
+	old := time.Now().Add(-time.Hour)
+	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+		return err
+	}
+	if err := os.Chtimes(path+".new", old, old); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// DenyFile is the text of a deny file.
+func DenyFile(dids, tags []string) string {
+	var b strings.Builder
+	list := func(name string, of []string) {
+		fmt.Fprintf(&b, "%s:\n", name)
+		for _, one := range of {
+			fmt.Fprintf(&b, "  - %+q\n", one) // YAML reads Go's escapes
+		}
+	}
+	list("accounts", dids)
+	list("tags", tags)
+	return b.String()
+}
+
 // FreeAddr is a loopback address that nothing listens on and that this process was not given
 // before. It lies below the ports that systems give to outgoing connections, so that none takes it
 // while its program is down.

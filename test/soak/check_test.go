@@ -30,11 +30,13 @@ func (s *site) differences(ctx context.Context, seed uint64) (found []string, me
 	folded, messages, err := s.foldStream(ctx)
 	note("the stream", err)
 	if err == nil {
+		folded.Deny(s.deniedDIDs, s.deniedTags)
 		note("the index against the stream", model.Check(ctx, s.apiURL, folded, model.Queries(queries, seed)))
 	}
 	network, err := model.FromNetwork(s.networkLog())
 	note("the network", err)
 	if err == nil {
+		network.Deny(s.deniedDIDs, s.deniedTags)
 		if s.other != nil {
 			network.SeveralHosts()
 		}

@@ -84,6 +84,9 @@ type site struct {
 	keys                 string
 	started              int // programs
 	disks                map[string]*disk
+	deny                 string   // the indexers' deny file
+	deniedDIDs           []string // in it, sorted
+	deniedTags           []string
 	imported             map[string]bool // URIs of posts that have an imported time on a host
 }
 
@@ -109,7 +112,8 @@ func (c *clock) set(behind time.Duration) {
 // database is migrated.
 func openSite(t testing.TB, bin binaries, seed uint64, dir string, log *fault.Log, needs needs) *site {
 	t.Helper()
-	s := &site{t: t, dir: dir, bin: bin, log: log, clock: &clock{}, disks: map[string]*disk{}, imported: map[string]bool{}}
+	s := &site{t: t, dir: dir, bin: bin, log: log, clock: &clock{}, disks: map[string]*disk{}, imported: map[string]bool{}, deny: filepath.Join(dir, "deny.yaml")}
+	s.must(process.WriteDenyFile(s.deny, ""))
 	s.openPostgres()
 	if needs.cluster {
 		s.openCluster()
@@ -252,6 +256,7 @@ func (s *site) newIngest() *process.Program {
 func (s *site) newIndexer() *process.Program {
 	return s.program("indexer", s.bin.indexer, nil, map[string]string{
 		"NATS_URL": s.natsURL(s.indexerNATS), "DATABASE_URL": s.databaseURL(indexerRole, s.indexerPG),
+		"DENY_FILE": s.deny,
 	})
 }
 

@@ -117,7 +117,7 @@ func (s *totals) String() string {
 }
 
 // plan chooses the troubles of a seed: the first in turn, so that enough seeds
-// have all, the others at random.
+// have all, the others at random, and in every run other things are denied.
 func plan(seed uint64) []maker {
 	rng := rand.New(rand.NewPCG(seed, 13))
 	all := catalogue()
@@ -127,6 +127,11 @@ func plan(seed uint64) []maker {
 		return slices.DeleteFunc(all, func(m maker) bool { return !m.fits(all[:1]) })
 	}
 	chosen := []maker{all[seed%uint64(len(all))]}
+	for _, m := range all {
+		if m.kind == otherDenied && chosen[0].kind != m.kind {
+			chosen = append(chosen, m)
+		}
+	}
 	for len(chosen) < troublesEach {
 		if m := all[rng.IntN(len(all))]; m.fits(chosen) {
 			chosen = append(chosen, m)
@@ -314,5 +319,16 @@ func (s *site) settle() {
 			return false, err.Error()
 		}
 		return seq == state.Last, fmt.Sprintf("checkpoint %d of %d", seq, state.Last)
+	})
+	// And what the operator denies.
+	poll.Until(s.t, settleLimit, func() (bool, string) {
+		var dids, tags []string
+		var left int
+		err := s.super.QueryRow(ctx, `SELECT ARRAY(SELECT did FROM tagstream.denied_accounts), ARRAY(SELECT name FROM tagstream.denied_tags),
+			(SELECT count(*) FROM tagstream.sweeps)`).Scan(&dids, &tags, &left)
+		slices.Sort(dids)
+		slices.Sort(tags)
+		same := err == nil && slices.Equal(dids, s.deniedDIDs) && slices.Equal(tags, s.deniedTags)
+		return same && left == 0, fmt.Sprintf("denied are %v, %v and should be %v, %v; %d accounts are being swept: %v", dids, tags, s.deniedDIDs, s.deniedTags, left, err)
 	})
 }

@@ -2,6 +2,7 @@ package soak_test
 
 import (
 	"math/rand/v2"
+	"slices"
 	"syscall"
 	"time"
 
@@ -139,6 +140,35 @@ func (s *site) rebuild(f fault.Fault, form fault.Form, kind string, kill bool) t
 		}},
 	}
 	return t
+}
+
+const otherDenied = "other accounts and tags denied"
+
+// denies has the operator deny some accounts and tags, others a moment later, and in the end none or
+// yet others.
+func (s *site) denies(rng *rand.Rand) trouble {
+	some := func(from []string) []string {
+		var chosen []string
+		for range rng.IntN(4) {
+			chosen = append(chosen, pick(rng, from...))
+		}
+		slices.Sort(chosen)
+		return slices.Compact(chosen)
+	}
+	deny := func(dids, tags []string) {
+		s.deniedDIDs, s.deniedTags = dids, tags
+		s.must(process.WriteDenyFile(s.deny, process.DenyFile(dids, tags)))
+	}
+	var steps []step
+	for range 3 {
+		steps = append(steps, once(between(rng, 0, 3*time.Second), func() {
+			deny(some(s.network.DIDs()), some([]string{"art", "photo", "first", "again", "back", "tie"}))
+		}))
+	}
+	if rng.IntN(2) == 0 {
+		steps = append(steps, once(time.Second, func() { deny(nil, nil) }))
+	}
+	return trouble{uses: []string{"deny file"}, steps: append(steps, s.counted(otherDenied))}
 }
 
 // migrate brings the schema up, with a kill of the command half-way, and then

@@ -151,6 +151,7 @@ func catalogue() []maker {
 	add("paused ingest wakes after losing its lease", func(s *site, rng *rand.Rand) trouble { return s.paused("ingest", rng) })
 	add("paused indexer wakes after losing its lease", func(s *site, rng *rand.Rand) trouble { return s.paused("indexer", rng) })
 	add("indexer paused in a transaction", (*site).pausedInTransaction)
+	add(otherDenied, (*site).denies)
 	add("database's clock steps ahead", (*site).clockAhead)
 	add("network's clock steps back", (*site).clockBack)
 	addWith(needs{pair: true}, relayAway, (*site).relayAway)

@@ -55,6 +55,9 @@ func TestDeniedTags(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, want[7:57], ranked)
 	require.EqualValues(t, len(want), total)
+	status, err := r.Status(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, len(want), status.Tags)
 	for _, prefix := range letters {
 		got, err := r.TagsWithPrefix(t.Context(), prefix)
 		require.NoError(t, err)

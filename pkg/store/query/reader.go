@@ -273,7 +273,7 @@ type Status struct {
 func (r *Reader) Status(ctx context.Context) (Status, error) {
 	var s Status
 	err := r.ask(ctx, `
-		SELECT c.seq, c.source_host, c.source_seq, c.source_time, c.posts, c.visible_posts, c.tags, c.dead_letters,
+		SELECT c.seq, c.source_host, c.source_seq, c.source_time, c.posts, c.visible_posts, `+usedTags+`, c.dead_letters,
 		       h.at, h.stream_first, h.stream_last, h.stream_bytes, h.database_bytes, clock_timestamp(), (SELECT count(*) FROM sweeps),
 		       CASE WHEN c.lease_until > clock_timestamp() THEN c.holder ELSE '' END
 		  FROM checkpoint c CROSS JOIN heartbeat h`, nil, func(rows pgx.Rows) error {

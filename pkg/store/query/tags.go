@@ -234,9 +234,12 @@ func (r *Reader) RankedTags(ctx context.Context, offset, limit int) (tags []TagC
 	return tags, total, nil
 }
 
+// usedTags counts the tags of visible posts that are not denied, beside the checkpoint c.
+const usedTags = "c.tags - (SELECT count(*) FROM (" + deniedIDs + " WHERE tags.posts > 0) AS denied)"
+
 // rankedQuery has the total in every row; if there are no tags, one row has only the total.
 const rankedQuery = `
-	SELECT c.tags - (SELECT count(*) FROM (` + deniedIDs + ` WHERE tags.posts > 0) AS denied), t.name, t.posts
+	SELECT ` + usedTags + `, t.name, t.posts
 	  FROM checkpoint c
 	  LEFT JOIN (SELECT name, posts FROM tags WHERE posts > 0 AND ` + served + ` ORDER BY (-posts), name OFFSET $1 LIMIT $2) AS t ON true
 	 WHERE c.singleton`
