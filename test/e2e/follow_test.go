@@ -9,6 +9,7 @@ import (
 	neturl "net/url"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,9 +57,10 @@ const (
 
 // TestFollow lets programs follow lists, by /v1/changes and by /v1/stream, whose connections are
 // cut at any byte. At the same time all kinds of changes to posts pass through the whole pipeline,
-// api and indexer are killed, the index is rebuilt and switched, and the database crashes or fails
-// over to a standby that lacks its last transactions. Whenever there is nothing left to do, each
-// follower holds exactly what the model lists.
+// api and indexer are killed, the index is rebuilt and switched, accounts and tags are denied and
+// allowed again, and the database crashes or fails over to a standby that lacks its last
+// transactions. Whenever there is nothing left to do, each follower holds exactly what the model
+// lists.
 func TestFollow(t *testing.T) {
 	t.Parallel()
 	bySeed(t, "follow", *followSeed, *followSeeds, follow)
@@ -94,6 +96,7 @@ func follow(t *testing.T, seed uint64) {
 		b.quiet()
 		want, err := model.FromNetwork(b.net.Log())
 		require.NoError(t, err)
+		want.Deny(b.deniedDIDs, b.deniedTags)
 		// No more changes; a busy machine answers late.
 		poll.NoError(t, followSettled, func() error {
 			// The follower also learns times that the network does not know.
@@ -145,6 +148,8 @@ type followBench struct {
 	api      *program
 	indexer  *program
 	troubles map[string]int
+
+	deniedDIDs, deniedTags []string // what the indexer's deny file has, sorted
 }
 
 func newFollowBench(t *testing.T, seed uint64) *followBench {
@@ -156,6 +161,8 @@ func newFollowBench(t *testing.T, seed uint64) *followBench {
 	b.host = b.ingestBench.host()
 	b.edges = simnet.NewEdges(b.net, seed)
 	b.index = newIndexBench(t, b.nats)
+	b.index.deny = filepath.Join(t.TempDir(), "deny.yaml")
+	require.NoError(t, process.WriteDenyFile(b.index.deny, ""))
 	b.primary = b.index.deployed()
 	b.standby = b.primary.Standby(t)
 	at := func(o store.Options, servers ...*pgtest.PrivateServer) store.Options {
@@ -185,7 +192,7 @@ func newFollowBench(t *testing.T, seed uint64) *followBench {
 		return running(t, &process.Program{Name: service, Path: os.Args[0], Env: append(env, followChild+"="+service, "DATABASE="+o.URL)})
 	}
 	b.api = child("api", b.index.reader, "LISTEN="+listen)
-	b.indexer = child("indexer", b.index.writer, "NATS="+b.nats.URL(), fmt.Sprint("BATCH=", 1+b.rng.IntN(60)), fmt.Sprint("BIG=", []int{1, 3, 20}[b.rng.IntN(3)]))
+	b.indexer = child("indexer", b.index.writer, "NATS="+b.nats.URL(), "DENY="+b.index.deny, fmt.Sprint("BATCH=", 1+b.rng.IntN(60)), fmt.Sprint("BIG=", []int{1, 3, 20}[b.rng.IntN(3)]))
 	return b
 }
 
@@ -205,7 +212,7 @@ func (b *followBench) trouble() {
 		p.end(syscall.SIGKILL)
 		require.NoError(b.t, p.Start())
 	}
-	what := []string{"api", "indexer", "rebuild", "database", "none"}[b.rng.IntN(5)]
+	what := []string{"api", "indexer", "rebuild", "database", "deny", "none"}[b.rng.IntN(6)]
 	b.troubles[what]++
 	switch what {
 	case "api":
@@ -219,6 +226,17 @@ func (b *followBench) trouble() {
 		})
 		_, err := indexer.Rebuild(b.t.Context(), indexer.RebuildConfig{Database: b.index.owner, ID: fmt.Sprint("rebuild-", len(b.troubles))}, b.nats.Conn(b.t), b.index.logger("rebuild"), quietProgress{})
 		require.NoError(b.t, err)
+	case "deny":
+		some := func(of []string) []string {
+			b.rng.Shuffle(len(of), func(i, j int) { of[i], of[j] = of[j], of[i] })
+			return slices.Sorted(slices.Values(of[:b.rng.IntN(4)]))
+		}
+		var tags []string
+		for _, q := range b.queries {
+			tags = append(tags, q.Tags...)
+		}
+		b.deniedDIDs, b.deniedTags = some(b.net.DIDs()), slices.Compact(some(tags))
+		require.NoError(b.t, process.WriteDenyFile(b.index.deny, process.DenyFile(b.deniedDIDs, b.deniedTags)))
 	case "database":
 		b.primary.Kill(b.t)
 		if b.standby == nil {
@@ -234,15 +252,20 @@ func (b *followBench) trouble() {
 func (b *followBench) quiet() {
 	b.t.Helper()
 	b.settle(b.host, b.url)
-	var left int
 	poll.Until(b.t, indexWait, func() (bool, string) {
 		conn, err := pgx.Connect(b.ctx, b.index.owner.URL)
 		if err != nil {
 			return false, err.Error()
 		}
 		defer conn.Close(b.ctx)
-		err = conn.QueryRow(b.ctx, `SELECT (SELECT count(*) FROM tagstream.announcements) + (SELECT count(*) FROM tagstream.sweeps)`).Scan(&left)
-		return err == nil && left == 0, fmt.Sprint(left, " accounts are being swept or announced: ", err)
+		var left int
+		var denied []string
+		err = conn.QueryRow(b.ctx, `
+			SELECT (SELECT count(*) FROM tagstream.announcements) + (SELECT count(*) FROM tagstream.sweeps),
+			       ARRAY(SELECT did FROM tagstream.denied_accounts) || ARRAY(SELECT name FROM tagstream.denied_tags)`).Scan(&left, &denied)
+		slices.Sort(denied)
+		want := slices.Sorted(slices.Values(slices.Concat(b.deniedDIDs, b.deniedTags)))
+		return err == nil && left == 0 && slices.Equal(denied, want), fmt.Sprint(left, " accounts are being swept or announced; denied are ", denied, " of ", want, ": ", err)
 	})
 	// The api may read a standby, which lags.
 	b.settle(b.host, b.url)
@@ -326,7 +349,7 @@ func serveFollow(name string) error {
 	if err != nil {
 		return err
 	}
-	x, err := indexer.New(indexer.Config{Database: database, BatchSize: batch, BigAccount: big}, indexer.Deps{
+	x, err := indexer.New(indexer.Config{Database: database, BatchSize: batch, BigAccount: big, DenyFile: os.Getenv("DENY")}, indexer.Deps{
 		NATS: conn, Logger: logger, Registry: registry, Health: health, ID: fmt.Sprint("indexer-", os.Getpid()),
 	})
 	if err != nil {
