@@ -11,10 +11,11 @@
 // minutes late, or a NATS cluster instead of one server.
 //
 // Seeded traffic, full of edge cases, flows while a seeded schedule of troubles strikes (see the
-// catalogue in troubles_test.go) and the deny file changes. Then the network falls silent, everything is restored, and all
-// that the API answers is compared with two folds of package model: of what the network did, and of
-// what is in the stream. Counters, postings and markers are compared inside the database.
-// Throughout the run a reader queries the API, which may be unavailable but never wrong.
+// catalogue in troubles_test.go) and the deny file changes. Then the network falls silent,
+// everything is restored, and all that the API answers is compared with two folds of package model:
+// of what the network did, and of what is in the stream. Counters, postings and markers are compared
+// inside the database. Throughout the run a reader queries the API, which may be unavailable but
+// never wrong.
 //
 // A run fails on a difference, on a program that exits by itself, and on a planned trouble that did
 // not strike. It then prints its seed and keeps its directory with every log. The schedule and the

@@ -254,8 +254,8 @@ func scanOne(rows pgx.Rows, targets ...any) error {
 // Status is the state of the index, as the index recorded it.
 type Status struct {
 	Checkpoint store.Checkpoint
-	// Posts counts all stored posts, VisiblePosts those that queries can show, Tags those in use by
-	// visible posts.
+	// Posts counts all stored posts, VisiblePosts those whose authors are shown, Tags those in use by
+	// visible posts and not denied.
 	Posts, VisiblePosts, Tags, DeadLetters int64
 	// Sweeps is how many accounts are being hidden, shown or erased in pieces.
 	Sweeps int64
