@@ -42,9 +42,28 @@ func (c *checker) checkTags(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, tag := range append([]string{unknownTag}, c.want.deniedTags...) {
-		if err := c.walkPosts(ctx, Query{Tags: []string{tag}}, 10, everyStep); err != nil {
-			return err
+	if err := c.checkDenied(ctx); err != nil {
+		return err
+	}
+	return c.walkPosts(ctx, Query{Tags: []string{unknownTag}}, 10, everyStep)
+}
+
+// checkDenied walks the lists of denied tags, and lists of their posts' other tags with and without
+// them.
+func (c *checker) checkDenied(ctx context.Context) error {
+	for _, tag := range c.want.deniedTags {
+		queries := []Query{{Tags: []string{tag}}}
+		for _, p := range c.posts {
+			if slices.Contains(p.Tags, tag) && len(p.Shown) > 0 {
+				beside := p.Shown[:1]
+				queries = append(queries, Query{Tags: beside, None: []string{tag}}, Query{All: []string{beside[0], tag}}, Query{Tags: []string{beside[0], tag}})
+				break
+			}
+		}
+		for _, q := range queries {
+			if err := c.walkPosts(ctx, q, 10, everyStep); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
