@@ -44,14 +44,15 @@ func fold(t *testing.T, seed uint64) {
 		b.big = []int{0, 1, 3, 20}[rng.IntN(4)]
 		if seed%2 == 0 {
 			var dids, tags []string
-			for _, p := range want.All() {
-				if rng.IntN(80) == 0 {
-					dids, tags = append(dids, p.DID), append(tags, p.Tags[rng.IntN(len(p.Tags))])
+			if all, counts := want.All(), want.TagCounts(); len(counts) > 0 {
+				dids = []string{all[rng.IntN(len(all))].DID, "did:plc:unknown"}
+				for range 3 {
+					tags = append(tags, counts[rng.IntN(min(len(counts), 20))].Tag, counts[rng.IntN(len(counts))].Tag)
 				}
 			}
-			b.deny = filepath.Join(b.t.TempDir(), "deny.yaml")
-			require.NoError(t, process.WriteDenyFile(b.deny, process.DenyFile(dids[:min(len(dids), 2)], tags)))
-			want.Deny(dids[:min(len(dids), 2)], tags)
+			b.deny = filepath.Join(t.TempDir(), "deny.yaml")
+			require.NoError(t, process.WriteDenyFile(b.deny, process.DenyFile(dids, tags)))
+			want.Deny(dids, tags)
 		}
 		r := b.indexer(sizes[rng.IntN(len(sizes))])
 		b.await(url, seq)
