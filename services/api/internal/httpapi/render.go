@@ -18,6 +18,7 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/gzip"
+
 	"github.com/tagstream/tagstream/pkg/keyset"
 )
 
