@@ -208,7 +208,7 @@ func TestStartFailsClearly(t *testing.T) {
 		{"unknown setting", func(_ *testing.T, c *Config) { c.Settings = map[string]string{"no_such": "1"} }, `"no_such"`},
 		{"password lost", func(t *testing.T, c *Config) {
 			require.NoError(t, os.Remove(filepath.Join(c.Dir, "secrets", Superuser)))
-		}, "put it back"},
+		}, "restore the file"},
 		{"files but no cluster", func(t *testing.T, c *Config) {
 			require.NoError(t, os.Remove(filepath.Join(c.Dir, clusterName, "PG_VERSION")))
 		}, "move them away"},
