@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -70,11 +71,19 @@ func TestStartIsOfTheFirstStartOnly(t *testing.T) {
 	h.emit(past, seqs(1, 20)...)
 	h.emit(later.Time, 21)
 	first := read(t, event.Position{}, Config{Start: Start{Time: past}}, h)
-	first.awaitThat("something to be read", func() bool { return len(first.batches) > 1 })
+	var third event.Position
+	first.awaitThat("the third event", func() bool {
+		for _, b := range first.batches {
+			if i := slices.IndexFunc(b.Positions, func(p event.Position) bool { return p.Seq == 3 }); i >= 0 {
+				third = b.Positions[i]
+			}
+		}
+		return third.Seq == 3
+	})
 	first.cancel()
 	require.Error(t, first.ended())
 
-	s := read(t, first.batches[1].Positions[2], Config{Start: later}, h)
+	s := read(t, third, Config{Start: later}, h)
 	s.await("a:21")
 	require.Equal(t, "a:4", s.all()[0], "what came while the program was away")
 	require.Len(t, s.all(), 18)
