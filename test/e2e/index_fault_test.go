@@ -370,7 +370,7 @@ func TestIndexerCommitFaults(t *testing.T) {
 	b.await(url, put(100))
 	for _, form := range fault.Forms {
 		for _, how := range []fault.Break{fault.Cut, fault.Reset, fault.Torn} {
-			armed := proxy.Arm(fault.Fault{Kind: "commit", Match: fault.CommitAfter("INSERT INTO posts"), Nth: 3, Form: form, Break: how})
+			armed := proxy.Arm(fault.Fault{Kind: "commit", Match: fault.CommitAfter("COPY posts"), Nth: 3, Form: form, Break: how})
 			last := put(200)
 			b.await(url, last)
 			select {

@@ -251,6 +251,12 @@ func (x *Index) applyAccount(e *event.Event) {
 	if deleted {
 		x.erase(e.DID)
 		a.author = Author{} // until a profile of a later rev, or a later handle
+		if a.rev != "" && !a.optedOut {
+			a.rev += " " // what said it is of no use any more; who has opted out stays so
+		}
+		if !a.named.IsZero() {
+			a.named = a.named.Add(time.Microsecond)
+		}
 	}
 }
 

@@ -56,7 +56,8 @@ func (a Author) Newer(b Author) Author {
 func (a Author) Erased() Author {
 	named := a.Handle != ""
 	a.DisplayName, a.Avatar, a.Handle = "", "", ""
-	if a.ProfileRev != "" && !strings.HasSuffix(a.ProfileRev, " ") {
+	// What says that somebody has opted out has to stay in the stream, for a rebuild.
+	if a.ProfileRev != "" && !a.OptedOut && !strings.HasSuffix(a.ProfileRev, " ") {
 		a.ProfileRev += " " // no revision is a prefix of another
 		named = true        // by a message that may say that there is no handle
 	}

@@ -204,6 +204,7 @@ func TestPass(t *testing.T) {
 		{"who was not known then", []event.Event{named(a, 'c', false), handled(a, 1), create(a, "x", 'b'), create(a, "y", 'b')}, []uint64{1, 4, 5, 6}},
 		{"who is deleted", []event.Event{create(a, "x", 'b'), named(a, 'c', true), handled(a, 1), create(b, "x", 'b'), status(a, "deleted")}, []uint64{1, 5, 6, 7}},
 		{"who is deleted and comes back", []event.Event{create(a, "x", 'b'), named(a, 'c', false), handled(a, 1), status(a, "deleted"), status(a, "")}, []uint64{1, 5, 6, 7}},
+		{"who has opted out, is deleted and comes back", []event.Event{create(a, "x", 'b'), named(a, 'c', true), status(a, "deleted"), status(a, "")}, []uint64{1, 3, 4, 5, 6}},
 		{"who says the same again then", []event.Event{create(a, "x", 'b'), named(a, 'c', false), status(a, "deleted"), status(a, ""), named(a, 'c', false), named(a, 'd', false)}, []uint64{1, 4, 5, 7, 8}},
 		{"who is hidden", []event.Event{create(a, "x", 'b'), named(a, 'c', false), handled(a, 1), status(a, "takendown")}, []uint64{1, 2, 3, 4, 5, 6}},
 		{"a #sync", []event.Event{create(a, "lost", 'b'), create(a, "kept", 'b'), create(a, "more", 'b'), syncAt(a, 'd', 30), at(30, create(a, "kept", 'd')), at(30, create(a, "more", 'd'))}, []uint64{1, 3, 4, 5, 6, 7, 8}},
