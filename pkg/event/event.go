@@ -121,7 +121,7 @@ type Event struct {
 	// Sync is what a sync or a position says about a #sync, "" in old messages.
 	Sync SyncState `json:"sync,omitempty"`
 
-	// Profile is the author's profile as of Rev; Handle is the handle as of its own time.
+	// Profile is the author's profile as of Rev; Handle is the handle as of Handle.Time.
 	Profile *Profile `json:"profile,omitempty"`
 	Handle  *Handle  `json:"handle,omitempty"`
 

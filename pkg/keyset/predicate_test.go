@@ -99,7 +99,7 @@ func TestSeek(t *testing.T) {
 			var branches []string
 			for _, branch := range s.Branches {
 				branches = append(branches, branch.Where)
-				// Each can be run alone: it uses all of its own values and no others.
+				// Each can be run alone: it uses all of its values and no others.
 				for i := range s.Args {
 					named := strings.Contains(branch.Where, "$"+strconv.Itoa(5+i))
 					require.Equal(t, i < len(branch.Args), named, "%s %v", branch.Where, branch.Args)

@@ -14,7 +14,7 @@ type process struct {
 	err  error // why it ended; nil for exit status 0
 }
 
-// startProcess starts cmd so that it is told to shut down when this process dies.
+// startProcess starts cmd so that the kernel signals it to shut down when this process dies.
 //
 // The kernel sends that signal when the parent *thread* ends, so the goroutine that starts the
 // child locks its thread until the child is gone.

@@ -199,7 +199,7 @@ func TestStandbyTakesTheDenyListOver(t *testing.T) {
 }
 
 // TestRebuildDeniesWhatIsDeniedByThen: the deny list changes while the index is rebuilt, at its
-// beginning and after the comparison, by an indexer that runs meanwhile. The new index has it when it
+// beginning and after the comparison, by an indexer that runs beside it. The new index has it when it
 // is switched in.
 func TestRebuildDeniesWhatIsDeniedByThen(t *testing.T) {
 	t.Parallel()

@@ -204,5 +204,5 @@ func TestDeniedTagsEndTheFeed(t *testing.T) {
 	}
 	place := now(t, r, "art")
 	require.NoError(t, storetest.Add(t, w, "did:plc:b", "art", 2))
-	require.False(t, gone(place), "it goes on behind")
+	require.False(t, gone(place), "the feed continues from there")
 }

@@ -260,7 +260,7 @@ func (t *Tx) insertPosts(ctx context.Context, changes []PostChange) error {
 func (t *Tx) copyPosts(ctx context.Context, posts []*Post) (taken map[event.Key]bool, err error) {
 	// In key order, so that neighbours share pages of the index.
 	slices.SortFunc(posts, func(a, b *Post) int { return bytes.Compare(a.Key[:], b.Key[:]) })
-	// The savepoint makes no trip of its own, and is rarely returned to.
+	// The savepoint costs no extra round trip, and is rarely rolled back to.
 	err = copyIn(ctx, t.tx, `
 		SAVEPOINT inserting;
 		COPY posts (key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record, removed_rev, traits) FROM STDIN (FORMAT binary);

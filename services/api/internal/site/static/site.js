@@ -117,7 +117,7 @@ function insert(card) {
 // with every, cards are replaced also where their posts are as they were.
 async function sync(newer, every) {
   const page = await read(location.href).catch(problem => {
-    if (problem.status === 404) list.replaceChildren() // a tag that nobody sees any more
+    if (problem.status === 404) list.replaceChildren() // a tag that is no longer shown
     throw problem
   })
   const now = cards(page), top = cards()[0]?.dataset.at || ''
