@@ -29,8 +29,7 @@ const (
 // errEnough ends a verification that has enough findings.
 var errEnough = errors.New("enough")
 
-// ErrNotAligned is returned by Verifier.Compare for indexes with different checkpoints: they must
-// differ.
+// ErrNotAligned is returned by Verifier.Compare for indexes with different checkpoints.
 var ErrNotAligned = errors.New("the two indexes are not at the same message of the stream")
 
 // ErrSweeping is returned by Verifier for an index in which accounts are constantly being swept:
@@ -226,7 +225,7 @@ func (r *verification) open(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// aligned calls then while a schema's checkpoint is held and the other index was brought to it.
+// aligned calls then while it holds a schema's checkpoint, after the other index was brought to it.
 func (r *verification) aligned(ctx context.Context, schema string, then func() error) error {
 	return pg.Do(ctx, r.options, pg.Writing, func(conn *pgx.Conn) error {
 		if r.Near != nil {

@@ -18,12 +18,12 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// twoIndexes makes the same index twice, live and rebuilt, with other ids.
+// twoIndexes makes the same index twice, live and rebuilt, with different ids.
 func twoIndexes(t *testing.T) (store.Options, func(sql string)) {
 	t.Helper()
 	o := storetest.Database(t)
 	live, rebuilt := storetest.Leader(t, o), storetest.Rebuilding(t, o)
-	// Ids begin elsewhere.
+	// The ids of the rebuilt index start higher.
 	pool := pgtest.Pool(t, o.URL)
 	exec := func(sql string) {
 		t.Helper()
@@ -86,7 +86,7 @@ func TestVerifyEqual(t *testing.T) {
 	require.ErrorIs(t, err, store.ErrNotMigrated)
 }
 
-// TestVerifyFinds plants one fault each, and reads what is said of it.
+// Each case plants one fault and checks its finding.
 //
 // Invariant: verify finds every difference between two indexes, and every contradiction within
 // one, that a reader could see. See also TestVerifyWhileIndexing.
@@ -108,15 +108,15 @@ func TestVerifyFinds(t *testing.T) {
 		"traits":                   {fmt.Sprintf(one, "traits = 3"), "post " + uri + " has the traits 3, and its record 0 in tagstream_rebuild", 1},
 		"traits not filled in yet": {fmt.Sprintf(one, "traits = 3") + "; UPDATE tagstream_rebuild.checkpoint SET traits_below = 'ffffffff-ffff-ffff-ffff-ffffffffffff'", "", 0},
 		"indexed":                  {fmt.Sprintf(one, "indexed_at = indexed_at + interval '1 microsecond'"), "in its time of indexing: 2026-11-01T00:00:00Z in tagstream, 2026-11-01T00:00:00.000001Z", 1},
-		"order":                    {fmt.Sprintf(one, "tags = ARRAY['fifth', 'all']"), "in its tags: [all fifth] in tagstream, [fifth all]", 1},
+		"order of tags":            {fmt.Sprintf(one, "tags = ARRAY['fifth', 'all']"), "in its tags: [all fifth] in tagstream, [fifth all]", 1},
 		"sequence":                 {fmt.Sprintf(one, "seq = 999"), "", 0},
 		"langs":                    {fmt.Sprintf(one, "langs = ARRAY['PT']"), "in its languages: [pt] in tagstream, [PT] in tagstream_rebuild", 1},
 		"tag":                      {fmt.Sprintf(one, "tags = tags || '{x}'"), "post " + uri + " is visible but not listed under tag \"x\" in tagstream_rebuild", 2},
 		"missing":                  {"DELETE FROM tagstream_rebuild.posts WHERE rkey = 'rkey000005'", "post " + uri + " is in tagstream and not in tagstream_rebuild", 6},
 		"surplus":                  {"DELETE FROM tagstream.posts WHERE rkey = 'rkey000005'", "post " + uri + " is in tagstream_rebuild and not in tagstream", 6},
-		"place": {"UPDATE tagstream_rebuild.post_tags " + moved + "; UPDATE tagstream_rebuild.post_langs " + moved + "; UPDATE tagstream_rebuild.posts " + moved,
+		"key": {"UPDATE tagstream_rebuild.post_tags " + moved + "; UPDATE tagstream_rebuild.post_langs " + moved + "; UPDATE tagstream_rebuild.posts " + moved,
 			"post " + uri + " is sorted at 2026-11-01T00:01:25Z (key ", 2},
-		"hidden one": {"UPDATE tagstream_rebuild.accounts SET state = 2 WHERE did = 'did:plc:hidden'", "account did:plc:hidden is hidden in tagstream and deleted in tagstream_rebuild", 1},
+		"hidden account": {"UPDATE tagstream_rebuild.accounts SET state = 2 WHERE did = 'did:plc:hidden'", "account did:plc:hidden is hidden in tagstream and deleted in tagstream_rebuild", 1},
 		"status": {"UPDATE tagstream_rebuild.accounts SET state_host = 'h', state_host_seq = 2; UPDATE tagstream.accounts SET state_host = 'h', state_host_seq = 1 WHERE did = 'did:plc:hidden'",
 			"account did:plc:hidden has the status that h told as number 1 in tagstream, and that of h, number 2, in tagstream_rebuild", 1},
 		"listed though hidden": {both("INSERT INTO %s.post_tags SELECT t.id, p.key FROM tagstream.posts p, tagstream.tags t WHERE p.rkey = 'secret' AND t.name = 'secret'"),
@@ -135,15 +135,15 @@ func TestVerifyFinds(t *testing.T) {
 			"post " + uri + ` is visible but not listed under tag "fifth" in tagstream`, 4},
 		"hour": {"UPDATE tagstream.tag_hours SET posts = posts - 1 WHERE hour = extract(epoch FROM timestamptz '2026-11-01T03:00:00Z') / 3600",
 			`tag "all" is said to have 211 visible posts in the hour from 2026-11-01T03:00:00Z and has 212 in tagstream`, 1},
-		"old hour":       {"INSERT INTO tagstream.tag_hours SELECT 7, id, 5 FROM tagstream.tags WHERE name = 'all'", "", 0},
-		"total":          {"UPDATE tagstream_rebuild.checkpoint SET posts = 0", "the total of posts is 0, there are 2501 in tagstream_rebuild", 1},
-		"visible total":  {"UPDATE tagstream.checkpoint SET visible_posts = 0", "the total of visible posts is 0, there are 2500 in tagstream", 1},
-		"total of tags":  {"UPDATE tagstream.checkpoint SET tags = 0", "the total of tags in use is 0, there are 2 in tagstream", 1},
-		"fixed sync":     {"UPDATE tagstream.checkpoint SET sync_fixed = NOT sync_fixed", "disagree whether the first replacement", 1},
-		"pending sync":   {"UPDATE tagstream.checkpoint SET sync_did = 'did:plc:author', sync_rev = '3abcdefghijkl'", `tagstream waits for what replaces the repository of "did:plc:author"`, 1},
-		"no account":     {both("UPDATE %s.posts SET account_id = 99 WHERE rkey = 'secret'"), "is of no account in tagstream", 2},
-		"account forgot": {both("INSERT INTO %s.accounts (did, seq) VALUES ('did:plc:new', 1)") + "; DELETE FROM tagstream.accounts WHERE did = 'did:plc:new'", "", 0},
-		"everything":     {"UPDATE tagstream.posts SET rev = '3'", "differs in its revision", check.MaxFindings},
+		"old hour":              {"INSERT INTO tagstream.tag_hours SELECT 7, id, 5 FROM tagstream.tags WHERE name = 'all'", "", 0},
+		"total":                 {"UPDATE tagstream_rebuild.checkpoint SET posts = 0", "the total of posts is 0, there are 2501 in tagstream_rebuild", 1},
+		"visible total":         {"UPDATE tagstream.checkpoint SET visible_posts = 0", "the total of visible posts is 0, there are 2500 in tagstream", 1},
+		"total of tags":         {"UPDATE tagstream.checkpoint SET tags = 0", "the total of tags in use is 0, there are 2 in tagstream", 1},
+		"fixed sync":            {"UPDATE tagstream.checkpoint SET sync_fixed = NOT sync_fixed", "disagree whether the first replacement", 1},
+		"pending sync":          {"UPDATE tagstream.checkpoint SET sync_did = 'did:plc:author', sync_rev = '3abcdefghijkl'", `tagstream waits for what replaces the repository of "did:plc:author"`, 1},
+		"no account":            {both("UPDATE %s.posts SET account_id = 99 WHERE rkey = 'secret'"), "is of no account in tagstream", 2},
+		"account without posts": {both("INSERT INTO %s.accounts (did, seq) VALUES ('did:plc:new', 1)") + "; DELETE FROM tagstream.accounts WHERE did = 'did:plc:new'", "", 0},
+		"everything":            {"UPDATE tagstream.posts SET rev = '3'", "differs in its revision", check.MaxFindings},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -158,9 +158,9 @@ func TestVerifyFinds(t *testing.T) {
 	}
 }
 
-// TestVerifyApart: indexes at different checkpoints are not compared, unless
-// the one is brought to the other first; what comes after changes nothing.
-func TestVerifyApart(t *testing.T) {
+// Indexes at different checkpoints are not compared, unless one is first brought to the other's
+// checkpoint. Later changes do not matter.
+func TestVerifyAligns(t *testing.T) {
 	t.Parallel()
 	o, _ := twoIndexes(t)
 	re := o
@@ -188,18 +188,18 @@ func TestVerifyApart(t *testing.T) {
 	require.True(t, begun)
 }
 
-// TestVerifyLetsFormerVersionsGo: rows that change all the time leave behind what vacuum
-// takes while a verification runs on. So whoever reads them does not read more and more.
+// Vacuum can remove old versions of frequently changing rows during a verification. So reading
+// these rows does not become slower and slower.
 //
 // Invariant: verify holds no snapshot for longer than some seconds, so rows that change often
 // stay cheap to read.
-func TestVerifyLetsFormerVersionsGo(t *testing.T) {
+func TestVerifyReleasesSnapshots(t *testing.T) {
 	t.Parallel()
 	o, _ := twoIndexes(t)
 	live := storetest.Leader(t, o)
 	pool := pgtest.Pool(t, o.URL)
 	v := check.New(o)
-	v.SetSlice(time.Nanosecond) // a snapshot for each piece, where one has ten seconds
+	v.SetSlice(time.Nanosecond) // one snapshot per piece, instead of ten seconds
 	const changes, mostBlocks, mostTagBlocks = 400, 20.0, 12.0
 	pieces := 0
 	buffers := func(sql string) (n float64) {
@@ -224,14 +224,14 @@ func TestVerifyLetsFormerVersionsGo(t *testing.T) {
 			UPDATE tagstream.tags SET posts = posts + 1 WHERE name = 'all'; COMMIT;
 			UPDATE tagstream.tags SET posts = posts - 1 WHERE name = 'all'; COMMIT; END LOOP; END $$`)
 		require.NoError(t, err)
-		// As autovacuum does every minute. Its own analysis may hold a snapshot for a moment, too; that of
-		// a verification would stay.
+		// As autovacuum does every minute. Its analysis may also hold a snapshot for a moment; that
+		// of a verification would last longer.
 		for range 20 {
 			for _, table := range []string{"tags", "checkpoint"} {
 				_, err = pool.Exec(t.Context(), "VACUUM tagstream."+table)
 				require.NoError(t, err)
 			}
-			// What an empty batch reads, and a page's look-up of its tag.
+			// What an empty batch reads, and what a page reads to find its tag.
 			checkpoint, tag = buffers("SELECT seq FROM tagstream.checkpoint"), buffers("SELECT id FROM tagstream.tags WHERE name = 'all'")
 			if checkpoint < mostBlocks && tag < mostTagBlocks {
 				return
@@ -243,12 +243,11 @@ func TestVerifyLetsFormerVersionsGo(t *testing.T) {
 	require.Zero(t, f.N, f.String())
 	t.Log(pieces, checkpoint, tag)
 	require.GreaterOrEqual(t, pieces, 3)
-	require.Less(t, checkpoint, mostBlocks, "of %d pieces with %d changes each", pieces, changes)
+	require.Less(t, checkpoint, mostBlocks, "after %d pieces with %d changes each", pieces, changes)
 	require.Less(t, tag, mostTagBlocks)
 }
 
-// TestConflicts: of indexes of two streams, what the one tells as if it had not heard
-// what the other was told.
+// Conflicts of indexes of two streams: rows of one that contradict what the other received.
 func TestConflicts(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ sql, want string }{
@@ -262,7 +261,7 @@ func TestConflicts(t *testing.T) {
 			 DELETE FROM tagstream_rebuild.posts WHERE rkey = 'rkey000007'`, "nothing is wrong",
 		},
 		"erased":          {`UPDATE tagstream_rebuild.accounts SET erased_rev = '3zzz'; DELETE FROM tagstream_rebuild.posts`, "nothing is wrong"},
-		"came anew":       {`DELETE FROM tagstream.posts WHERE rkey = 'rkey000007'`, "nothing is wrong"},
+		"new post":        {`DELETE FROM tagstream.posts WHERE rkey = 'rkey000007'`, "nothing is wrong"},
 		"lost":            {`DELETE FROM tagstream_rebuild.posts WHERE rkey = 'rkey000007'`, "rkey000007 is in tagstream and not in tagstream_rebuild, where nothing removed it"},
 		"lost an account": {`DELETE FROM tagstream_rebuild.accounts WHERE did = 'did:plc:hidden'`, "secret is in tagstream and not in tagstream_rebuild, where nothing removed it"},
 		"lost an edit":    {`UPDATE tagstream.posts SET rev = '3zzzzzzzzzzzz' WHERE rkey = 'rkey000007'`, "rkey000007 is in tagstream in a later version than in tagstream_rebuild"},

@@ -32,7 +32,7 @@ func (r *verification) comparePosts(ctx context.Context) (done bool, err error) 
 			}
 		}
 	}
-	// Up to where both were read.
+	// Compare up to where both were read.
 	for i, x := range r.both() {
 		n := len(pieces[i])
 		for n > 0 && bytes.Compare(pieces[i][n-1].key[:], upTo[:]) > 0 {
@@ -76,7 +76,7 @@ func (r *verification) both() []*inspection {
 // only reports a post that is missing at that key in the other index.
 func (x *inspection) only(ctx context.Context, other *inspection, p *inspected) error {
 	if x.findings.N > 0 {
-		return x.findings.add("") // only the first one is told
+		return x.findings.add("") // only the first finding is described
 	}
 	var key event.Key
 	err := x.tx.QueryRow(ctx, `SELECT p.key FROM `+other.table("accounts")+` a JOIN `+other.table("posts")+` p ON p.account_id = a.id
@@ -147,7 +147,7 @@ func (r *verification) compareAccounts(ctx context.Context) (done bool, err erro
 	}
 	for a, b := pieces[0], pieces[1]; len(a)+len(b) > 0; {
 		var did string
-		var s, t accountState // active
+		var s, t accountState // zero values: active
 		switch {
 		case len(b) == 0 || len(a) > 0 && a[0].did < b[0].did:
 			did, s, a = a[0].did, a[0], a[1:]
@@ -157,7 +157,7 @@ func (r *verification) compareAccounts(ctx context.Context) (done bool, err erro
 			did, s, t, a, b = a[0].did, a[0], b[0], a[1:], b[1:]
 		}
 		if !done && did > upTo {
-			break // one of the two was not read so far
+			break // only one of the two was read this far
 		}
 		var err error
 		switch {

@@ -20,7 +20,7 @@ import (
 // keys, and of the keys under a term. Only if one differs is everything read and compared.
 //
 // Two indexes that agree may both be wrong. So the one that is not being written is also checked
-// separately, again by digests: of what its posts must be listed under, and of what is listed.
+// separately, again by digests: of the lists that its posts require, and of the existing lists.
 
 // errDiffer ends a comparison by digests.
 var errDiffer = errors.New("a digest differs")
@@ -202,7 +202,7 @@ func (d *digests) compareTerms(by *terming) check {
 		for i, x := range d.both() {
 			for name, t := range pieces[i] {
 				if !done && name > upTo {
-					continue // the other was perhaps not read so far
+					continue // perhaps the other was not read this far
 				}
 				if t.hourly {
 					x.hourly = append(x.hourly, t.term)
@@ -226,12 +226,12 @@ func (d *digests) unchanged() error {
 		d.seq = d.alone.seq
 	}
 	if d.seq != d.alone.seq {
-		return errDiffer // perhaps only by what came in between
+		return errDiffer // perhaps only because of changes in between
 	}
 	return nil
 }
 
-// readPosts adds up what the next range of posts must be listed under, and checks the posts
+// readPosts adds up the list rows that the next range of posts requires, and checks the posts
 // themselves.
 func (d *digests) readPosts(ctx context.Context) (done bool, err error) {
 	if err := d.unchanged(); err != nil {
@@ -277,7 +277,7 @@ func (d *digests) want(by *terming, names []string, key int64) {
 // weigh returns an unpredictable hash of a term.
 func (d *digests) weigh(name string) uint64 { return maphash.String(d.seed, name) }
 
-// readTerms adds up what is listed under the next terms.
+// readTerms adds up the list rows of the next terms.
 func (d *digests) readTerms(by *terming) check {
 	return func(ctx context.Context) (done bool, err error) {
 		if err := d.unchanged(); err != nil {

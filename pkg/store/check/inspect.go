@@ -40,7 +40,7 @@ type inspection struct {
 	// traitsFrom is the first key from which posts must have their traits.
 	traitsFrom event.Key
 
-	// How far each kind was inspected, and the tags that have hourly counts.
+	// How far each kind was inspected, and the tags with hourly counts.
 	after  map[*terming]string
 	listed map[*terming]row
 	hourly []term
@@ -67,8 +67,8 @@ type inspected struct {
 	indexedAt   time.Time
 	record      string // its digest
 	traits      event.Traits
-	wantTraits  event.Traits // by its record
-	orphan      bool         // of no account
+	wantTraits  event.Traits // computed from the record
+	orphan      bool         // its account does not exist
 }
 
 func (p *inspected) uri() string   { return event.URI(p.did, p.rkey) }
@@ -260,7 +260,7 @@ func (x *inspection) checkListings(ctx context.Context, by *terming) (done bool,
 
 // checkTotals checks the totals by counting everything in one statement.
 func (x *inspection) checkTotals(ctx context.Context) (done bool, err error) {
-	// It reads whole tables, in no order.
+	// It reads whole tables, in any order.
 	for _, setting := range []string{"enable_seqscan", "enable_hashjoin"} {
 		if _, err := x.tx.Exec(ctx, "SET LOCAL "+setting+" = on"); err != nil {
 			return false, fmt.Errorf("count what is in %s: %w", x.schema, err)

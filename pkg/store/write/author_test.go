@@ -10,15 +10,15 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
-// What an erased author said is not in use, and deleting the account again changes nothing.
+// A deleted account's author keeps no names, and deleting the account again changes nothing.
 func TestErasedAuthor(t *testing.T) {
 	t.Parallel()
 	for name, said := range map[string]write.Author{
-		"nothing":                        {},
-		"profile":                        {DisplayName: "Alice", ProfileRev: "3abcdefghijkl", OptedOut: true},
-		"handle":                         {Handle: "alice.example", HandleTime: storetest.Epoch},
-		"profile and handle":             {Avatar: "bafy", ProfileRev: "3abcdefghijkl", Handle: "alice.example", HandleTime: storetest.Epoch},
-		"profile, and to have no handle": {DisplayName: "Alice", ProfileRev: "3abcdefghijkl", HandleTime: storetest.Epoch},
+		"nothing":                {},
+		"profile":                {DisplayName: "Alice", ProfileRev: "3abcdefghijkl", OptedOut: true},
+		"handle":                 {Handle: "alice.example", HandleTime: storetest.Epoch},
+		"profile and handle":     {Avatar: "bafy", ProfileRev: "3abcdefghijkl", Handle: "alice.example", HandleTime: storetest.Epoch},
+		"profile, and no handle": {DisplayName: "Alice", ProfileRev: "3abcdefghijkl", HandleTime: storetest.Epoch},
 	} {
 		t.Run(name, func(t *testing.T) {
 			erased := said.Erased()

@@ -85,7 +85,7 @@ func (w *Writer) carryPosts(ctx context.Context, before uint64, after event.Key)
 			n, last = n+1, p.Key
 			post := p
 			post.Record = []byte(record)
-			p.Tags, p.Langs = nil, nil // not to be written over by the next
+			p.Tags, p.Langs = nil, nil // the next row must not overwrite them
 			// The live index may have them in an older form.
 			if post.Tags, _ = event.Tags(post.Tags); len(post.Tags) > 0 {
 				posts, dids = append(posts, &post), append(dids, did)

@@ -164,7 +164,7 @@ func (t *Tx) writeAccounts(ctx context.Context, accounts []*Account) error {
 	}
 	byDID := make(map[string]*Account, n)
 	for i, a := range accounts {
-		dids[i], states[i], told[i] = a.DID, int16(a.State), int16(a.Told)
+		dids[i], states[i], told[i] = a.DID, int16(a.State), int16(a.Reported)
 		times[i], numbers[i], hosts[i], hostNumbers[i] = a.Status.Time, int64(a.Status.Seq), a.Status.Host, int64(a.Status.HostSeq)
 		names[i], avatars[i], optedOut[i], profileRevs[i] = a.Author.DisplayName, a.Author.Avatar, a.Author.OptedOut, a.Author.ProfileRev
 		handles[i], handleTimes[i] = a.Author.Handle, a.Author.HandleTime

@@ -7,15 +7,15 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// columns gives posts as the arrays of one statement. Arrays of arrays have to
-// be rectangular in Postgres, so tags and langs travel as what Postgres reads arrays from.
+// columns returns posts as the array arguments of one statement. Nested arrays must be rectangular
+// in Postgres, so tags and langs are passed as array literals.
 func columns(posts []*Post) []any {
 	n := len(posts)
 	keys, accounts, seqs := make([]event.Key, n), make([]int64, n), make([]int64, n)
 	rkeys, revs, cids, records, removed := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	tags, langs := make([]string, n), make([]string, n)
 	times := make([]time.Time, n)
-	traits := make([]int16, n) // no type of ours: a pooled connection cannot look its array up
+	traits := make([]int16, n) // not []event.Traits: a pooled connection cannot look up that array type
 	for i, p := range posts {
 		keys[i], accounts[i], seqs[i] = p.Key, p.Account.ID, int64(p.Seq)
 		rkeys[i], revs[i], cids[i], records[i] = p.Rkey, p.Rev, p.CID, string(p.Record)
@@ -25,10 +25,10 @@ func columns(posts []*Post) []any {
 	return []any{keys, accounts, rkeys, revs, cids, tags, langs, times, seqs, records, removed, traits}
 }
 
-// arrayEscapes are of what ends an element that is quoted.
+// arrayEscapes escapes the characters that are special in a quoted element.
 var arrayEscapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 
-// textArray is an array of texts as Postgres reads it.
+// textArray returns an array literal of texts.
 func textArray(all []string) string {
 	var b strings.Builder
 	b.WriteByte('{')
@@ -37,7 +37,7 @@ func textArray(all []string) string {
 			b.WriteByte(',')
 		}
 		b.WriteByte('"')
-		_, _ = arrayEscapes.WriteString(&b, s) // a builder takes all
+		_, _ = arrayEscapes.WriteString(&b, s) // a Builder never fails
 		b.WriteByte('"')
 	}
 	b.WriteByte('}')

@@ -9,8 +9,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
-// Tags are stored as they are, whatever they are made of.
-func TestTagsAreStoredAsTheyAre(t *testing.T) {
+// Tags are stored unchanged, even with characters that array literals escape.
+func TestTagsAreStoredUnchanged(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
 	want := []string{"art", "NULL", "null", "{}", "{", "}", ",", `a"b`, `a\b`, `\"`, `\\`, "a b", " ", "'", "\t\n", "日本", "🎨", "$1"}

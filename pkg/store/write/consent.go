@@ -33,7 +33,7 @@ func (t *Tx) Denied(ctx context.Context, dids []string) (map[string]bool, error)
 	denied := map[string]bool{}
 	var did string
 	if _, err := pgx.ForEachRow(rows, []any{&did}, func() error { denied[did] = true; return nil }); err != nil {
-		return nil, fmt.Errorf("look %d accounts up in the deny list: %w", len(dids), err)
+		return nil, fmt.Errorf("look up %d accounts in the deny list: %w", len(dids), err)
 	}
 	return denied, nil
 }
@@ -117,7 +117,7 @@ func (w *Writer) LiveDenied(ctx context.Context) (dids, tags []string, err error
 
 // RecallAuthors copies to an index that is being rebuilt the profiles and handles that the live one
 // took from accounts that it knew then: the rebuilt index does not know an account at that point if
-// its posts were erased from the stream. What a deleted account had stated was erased itself,
+// its posts were erased from the stream. The profile of a deleted account was itself erased,
 // including an opt-out: the caller must update such accounts (Undecided).
 func (w *Writer) RecallAuthors(ctx context.Context) error {
 	_, err := w.pool.Exec(ctx, `

@@ -13,7 +13,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
-// fill makes accounts, posts and markers by hand in a schema.
+// fill inserts accounts, posts and markers directly into a schema.
 func fill(t *testing.T, url, schema string) {
 	t.Helper()
 	pool := pgtest.Pool(t, url)
@@ -45,19 +45,19 @@ func TestGone(t *testing.T) {
 	require.Empty(t, none)
 	tests := map[write.Version]bool{
 		{DID: "did:plc:a", Rkey: "here", Rev: "3c"}:      false, // shown
-		{DID: "did:plc:a", Rkey: "here", Rev: "3a"}:      false, // an older version of it: the place is from it
+		{DID: "did:plc:a", Rkey: "here", Rev: "3a"}:      false, // an older version, which the key comes from
 		{DID: "did:plc:a", Rkey: "gone", Rev: "3c"}:      true,
 		{DID: "did:plc:a", Rkey: "gone", Rev: "3a"}:      true,
 		{DID: "did:plc:a", Rkey: "gone", Rev: "3d"}:      false, // not removed at that revision
-		{DID: "did:plc:a", Rkey: "again", Rev: "3b"}:     true,  // before it came again
+		{DID: "did:plc:a", Rkey: "again", Rev: "3b"}:     true,  // before it was recreated
 		{DID: "did:plc:a", Rkey: "again", Rev: "3c"}:     false,
 		{DID: "did:plc:a", Rkey: "again", Rev: "3d"}:     false,
-		{DID: "did:plc:a", Rkey: "unknown", Rev: "3a"}:   false, // as one that Postgres refused
+		{DID: "did:plc:a", Rkey: "unknown", Rev: "3a"}:   false, // like one that Postgres refused
 		{DID: "did:plc:b", Rkey: "unknown", Rev: "3a"}:   false,
 		{DID: "did:plc:hidden", Rkey: "here", Rev: "3c"}: false,
 		{DID: "did:plc:hidden", Rkey: "gone", Rev: "3b"}: true,
 		{DID: "did:plc:erased", Rkey: "old", Rev: "3c"}:  true,
-		{DID: "did:plc:erased", Rkey: "new", Rev: "3b"}:  true, // its former life
+		{DID: "did:plc:erased", Rkey: "new", Rev: "3b"}:  true, // before the erasure
 		{DID: "did:plc:erased", Rkey: "new", Rev: "3d"}:  false,
 		{DID: "did:plc:erased", Rkey: "more", Rev: "3d"}: false,
 		{DID: "did:plc:sync", Rkey: "lost", Rev: "3b"}:   true,
@@ -88,7 +88,7 @@ func TestErasure(t *testing.T) {
 	got, err := w.Erasure(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, e, got)
-	// A pass that began in another index has looked at nothing for this one.
+	// A pass that began in another index has noted nothing in this one.
 	require.NoError(t, w.SetErasure(t.Context(), write.Erasure{Through: 8, Looked: 9, Begun: e.Begun}))
 	got, err = w.Erasure(t.Context())
 	require.NoError(t, err)
@@ -96,8 +96,8 @@ func TestErasure(t *testing.T) {
 	require.Zero(t, got.Looked)
 }
 
-// TestRecall: an index that is being rebuilt gets the markers that the live one
-// has, for removals that find nothing, and the floors of erased accounts.
+// An index that is being rebuilt takes over from the live one the markers of removals that find no
+// post, and the floors of erased accounts.
 func TestRecall(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -109,8 +109,8 @@ func TestRecall(t *testing.T) {
 	}
 	removals := []write.Removal{
 		removal("did:plc:a", "gone", "3b"), removal("did:plc:a", "gone", "3c"), removal("did:plc:a", "gone", "3a"),
-		removal("did:plc:hidden", "gone", "3d"), // later than what the live index knows of
-		removal("did:plc:a", "here", "3a"),      // of a post that is there
+		removal("did:plc:hidden", "gone", "3d"), // later than the live index's marker
+		removal("did:plc:a", "here", "3a"),      // of an existing post
 		removal("did:plc:a", "again", "3b"), removal("did:plc:a", "again", "3c"),
 		removal("did:plc:b", "never", "3a"),
 	}
@@ -131,7 +131,7 @@ func TestRecall(t *testing.T) {
 	require.NoError(t, w.Recall(t.Context(), nil, []string{"did:plc:erased", "did:plc:a", "did:plc:b"}))
 	check("did:plc:a again 3b", "did:plc:a gone 3c", "did:plc:erased 3c")
 
-	// Where the post is there, its removal leaves the marker.
+	// If the post exists, its removal leaves the marker.
 	_, err := pool.Exec(t.Context(), `DELETE FROM tagstream_rebuild.removed_posts`)
 	require.NoError(t, err)
 	_, err = pool.Exec(t.Context(), `INSERT INTO tagstream_rebuild.posts (key, account_id, rkey, rev, cid, tags, langs, indexed_at, seq, record)
@@ -141,8 +141,8 @@ func TestRecall(t *testing.T) {
 	check("did:plc:a again 3b", "did:plc:erased 3c")
 }
 
-// TestRecallFloors: it gets the floors that #syncs left in the live index, too, and
-// what is below them is to be swept away; where a #sync is not over, by its end.
+// It also takes over the floors that #syncs left in the live index. Posts below them are swept away
+// or, while a #sync is open, removed when it ends.
 func TestRecallFloors(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -157,7 +157,7 @@ func TestRecallFloors(t *testing.T) {
 	}
 	floor(store.Live, "did:plc:a", "3e")
 	floor(store.Live, "did:plc:sync", "3e")
-	floor(store.Live, "did:plc:erased", "3d")       // below which there is nothing
+	floor(store.Live, "did:plc:erased", "3d")       // no posts below it
 	floor(store.Rebuilding, "did:plc:hidden", "3e") // higher than the live one's
 	require.NoError(t, w.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
 		cp.Sync = event.SyncRun{DID: "did:plc:sync", Rev: "3c"}

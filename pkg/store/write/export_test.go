@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// SetPatience sets how long a wait for the checkpoint's row lasts before its holder is looked at.
+// SetPatience sets how long to wait for the checkpoint's row before checking its holder.
 func (w *Writer) SetPatience(d time.Duration) { w.patience = d }
 
 // CopyOnce copies a row once ready is closed.
@@ -32,8 +32,8 @@ func (t *Tx) ReceiveOnce(ctx context.Context, ready <-chan struct{}) error {
 	return rows.Err()
 }
 
-// ListSome makes a piece of the lists, of so many posts, and has List continue in such pieces and
-// count a tag at a time.
+// ListSome lists one piece of so many posts. List then continues in pieces of that size, and counts
+// one tag at a time.
 func (w *Writer) ListSome(ctx context.Context, posts int) error {
 	w.listPosts, w.listTerms = posts, 1
 	_, err := w.listSome(ctx)

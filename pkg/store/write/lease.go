@@ -104,17 +104,17 @@ func (w *Writer) Acquire(ctx context.Context) (store.Checkpoint, error) {
 		return store.Checkpoint{}, ErrLeaseHeld
 	}
 	w.epoch, w.at, w.changes, w.unlisted = cp.epoch, cp.Seq, cp.changes, (*event.Key)(cp.unlisted)
-	w.sweeping, w.retagging, w.filling, w.announcing = true, true, true, true // the holder before may have left some
-	// The schema may be a different one than before: a rebuild was switched in.
+	w.sweeping, w.retagging, w.filling, w.announcing = true, true, true, true // the previous holder may have left some
+	// The schema may have changed: a rebuild may have been switched in.
 	w.tags.forgetAll()
 	w.langs.forgetAll()
 	return cp.Checkpoint, nil
 }
 
-// waiting runs fn, which waits for the checkpoint's row, in a transaction, and ends a holder of the
-// row that is frozen.
+// waiting runs fn, which waits for the checkpoint's row, in a transaction. It terminates a frozen
+// holder of the row.
 func (w *Writer) waiting(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	var stood []string
+	var before []string
 	for {
 		err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
 			if _, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', $1, true)`, pg.Millis(w.patience)); err != nil {
@@ -125,40 +125,41 @@ func (w *Writer) waiting(ctx context.Context, fn func(tx pgx.Tx) error) error {
 		if !pg.IsCode(err, codeLockTimeout) {
 			return err
 		}
-		if stood, err = w.endFrozen(ctx, stood); err != nil {
+		if before, err = w.endFrozen(ctx, before); err != nil {
 			return fmt.Errorf("look at the holder of the checkpoint's row: %w", err)
 		}
 	}
 }
 
-// codeLockTimeout is the code of a statement that waited too long for a lock.
+// codeLockTimeout is Postgres's code for a lock timeout.
 const codeLockTimeout = "55P03"
 
-// endFrozen ends holders of locks on the checkpoint that stand where they stood at the call before.
-// It returns where they stand: those for whose program the server waits within a statement, of a
-// COPY with the bytes received. No timeout of the server ends that wait, nor does pg_cancel_backend.
-func (w *Writer) endFrozen(ctx context.Context, stood []string) (stand []string, err error) {
+// endFrozen terminates connections that hold a lock on the checkpoint and have made no progress
+// since the previous call. It returns the progress of all that the server waits for within a
+// statement, including the bytes of a COPY. No server timeout ends that wait, nor does
+// pg_cancel_backend.
+func (w *Writer) endFrozen(ctx context.Context, before []string) (progress []string, err error) {
 	rows, err := w.pool.Query(ctx, `
-		SELECT place, place = ANY($1::text[]) AND pg_terminate_backend(pid)
-		  FROM (SELECT a.pid, concat_ws(' ', a.pid, a.query_start, c.bytes_processed) AS place
+		SELECT progress, progress = ANY($1::text[]) AND pg_terminate_backend(pid)
+		  FROM (SELECT a.pid, concat_ws(' ', a.pid, a.query_start, c.bytes_processed) AS progress
 		          FROM pg_stat_activity a LEFT JOIN pg_stat_progress_copy c ON c.pid = a.pid
 		         WHERE a.state = 'active' AND a.wait_event IN ('ClientRead', 'ClientWrite')
 		           AND a.datname = current_database() AND a.usename = current_user
-		           AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.relation = 'checkpoint'::regclass)) AS holders`, stood)
+		           AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.relation = 'checkpoint'::regclass)) AS holders`, before)
 	if err != nil {
 		return nil, err
 	}
-	var place string
+	var at string
 	var ended *bool
-	_, err = pgx.ForEachRow(rows, []any{&place, &ended}, func() error {
-		stand = append(stand, place)
+	_, err = pgx.ForEachRow(rows, []any{&at, &ended}, func() error {
+		progress = append(progress, at)
 		return nil
 	})
-	return stand, err
+	return progress, err
 }
 
-// beginRun records that another run numbers changes from here on. It reports whether the index is
-// still the one of the epoch: it may have been switched.
+// beginRun records that a new run numbers changes from here on. It reports whether the index still
+// has the epoch: it may have been switched.
 func beginRun(ctx context.Context, tx pgx.Tx, epoch int64) (bool, error) {
 	tag, err := tx.Exec(ctx, `
 		INSERT INTO change_runs (id, begun)
@@ -181,10 +182,10 @@ func (w *Writer) Renew(ctx context.Context) error {
 	return nil
 }
 
-// Seize takes the lease immediately from a holder that waited for it: for an operator's command
-// beside a running indexer, which then stands by. It waits for an open transaction. The error is
-// ErrLeaseHeld while another command has seized the lease, ErrOutdated, ErrNotMigrated, or the
-// database's.
+// Seize takes the lease immediately, even from a holder that waited for it: for an operator's
+// command beside a running indexer, which then stands by. It waits for an open transaction. The
+// error is ErrLeaseHeld while another command has seized the lease, ErrOutdated, ErrNotMigrated, or
+// the database's.
 func (w *Writer) Seize(ctx context.Context) (store.Checkpoint, error) {
 	if !strings.HasPrefix(w.holder, seized) {
 		w.holder = seized + w.holder
@@ -199,7 +200,7 @@ func (w *Writer) Seize(ctx context.Context) (store.Checkpoint, error) {
 	}); err != nil {
 		return store.Checkpoint{}, fmt.Errorf("seize the indexer's lease: %w", pg.NotMigrated(err))
 	}
-	// It is this holder's now, or Acquire says why not.
+	// Acquire takes it now, or returns why it cannot.
 	return w.Acquire(ctx)
 }
 
@@ -238,7 +239,7 @@ func (w *Writer) holding(ctx context.Context, fn func(tx pgx.Tx, now time.Time) 
 		if err := fn(tx, now); err != nil {
 			return err
 		}
-		// fn may have taken longer than the lease, which could not be renewed.
+		// fn may have outlasted the lease, which could not be renewed meanwhile.
 		_, err = tx.Exec(ctx, `UPDATE checkpoint SET lease_until = clock_timestamp() + $1`, LeaseTTL)
 		return err
 	})

@@ -13,21 +13,21 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/keys"
 )
 
-// An index without readers is filled without its lists, post_tags and post_langs, and
-// without counts; they are made from posts at the end, in the order of their keys. That is
-// cheaper than a change of each with every batch.
+// An index without readers is filled without counts and without its lists, post_tags and
+// post_langs. They are made from posts at the end, in key order. That is cheaper than updating them
+// with every batch.
 
 // errListing is returned by Apply for an index whose lists are partly made: List comes first.
 var errListing = errors.New("the lists of this index are partly made: run the rebuild again to finish them")
 
-// How much one transaction of List does.
+// The number of posts or terms that one transaction of List processes.
 const (
 	listPosts = 10_000
 	listTerms = 10_000
 )
 
-// ListLater has the lists and counts of an index that is still empty be made by List. It changes
-// nothing where the index is not empty. The error is ErrLeaseLost or the database's.
+// ListLater leaves the lists and counts of an empty index to List. It changes nothing if the index
+// is not empty. The error is ErrLeaseLost or the database's.
 func (w *Writer) ListLater(ctx context.Context) error {
 	err := w.holding(ctx, func(tx pgx.Tx, _ time.Time) error {
 		tag, err := tx.Exec(ctx, `UPDATE checkpoint SET unlisted_from = $1 WHERE seq = 0 AND posts = 0`, event.Key{})
@@ -42,14 +42,14 @@ func (w *Writer) ListLater(ctx context.Context) error {
 	return nil
 }
 
-// Unlisted reports whether List has something to do, and Listing whether it has begun: then
-// nothing can be applied until it is done.
+// Unlisted reports whether List has work to do, and Listing whether it has begun: nothing can be
+// applied until it is done.
 func (w *Writer) Unlisted() bool { return w.unlisted != nil }
 func (w *Writer) Listing() bool  { return w.unlisted != nil && *w.unlisted != event.Key{} }
 
 // List makes the lists and counts that ListLater left out, in transactions of some seconds under
-// the lease. It can be interrupted and continues where it was. No account may be being swept. The
-// error is ErrLeaseLost or the database's.
+// the lease. It can be interrupted and continues where it was. It fails while an account is being
+// swept. The error is ErrLeaseLost or the database's.
 func (w *Writer) List(ctx context.Context) error {
 	if !w.Unlisted() {
 		return nil
@@ -106,7 +106,7 @@ func (w *Writer) list(ctx context.Context) error {
 	})
 }
 
-// listSome lists the next posts, in a transaction, and reports whether there were any.
+// listSome lists the next posts in one transaction, and reports whether there were any.
 func (w *Writer) listSome(ctx context.Context) (more bool, err error) {
 	var n int
 	var next event.Key
@@ -146,7 +146,7 @@ func (w *Writer) listPiece(ctx context.Context, tx pgx.Tx) (n int, next event.Ke
 		if visible {
 			listed = append(listed, PostChange{New: &Post{Key: p.Key, Tags: p.Tags, Langs: p.Langs}, NewVisible: true})
 		}
-		p.Tags, p.Langs = nil, nil // not to be written over by the next
+		p.Tags, p.Langs = nil, nil // the next row must not overwrite them
 		return nil
 	}); err != nil || n == 0 {
 		return 0, from, err

@@ -15,18 +15,17 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
-// Lists and counts that are made at the end are those that each batch would have made, also where
-// that is interrupted.
+// Lists and counts made at the end equal those made batch by batch, also after an interruption.
 //
-// Invariant: an index whose lists are made at the end is the one that lists all the time; until
-// then it does not look complete, and nothing is applied to one that is partly listed.
+// Invariant: an index whose lists are made at the end equals one that keeps them all the time.
+// Until then verify refuses it, and nothing is applied to a partly listed index.
 func TestList(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
 	live, rebuilt := storetest.Leader(t, o), storetest.Rebuilding(t, o)
 	require.NoError(t, rebuilt.ListLater(t.Context()))
 	for _, w := range []*write.Writer{live, rebuilt} {
-		listsOf(t, w)
+		seedLists(t, w)
 	}
 	pool := pgtest.Pool(t, o.URL)
 	for _, schema := range []string{store.Live, store.Rebuilding} {
@@ -44,7 +43,7 @@ func TestList(t *testing.T) {
 	require.True(t, rebuilt.Listing())
 	require.ErrorContains(t, storetest.Add(t, rebuilt, "did:plc:a", "art", 9999), "partly made")
 	require.NoError(t, rebuilt.ListLater(t.Context()))
-	require.True(t, rebuilt.Listing(), "what is not empty continues")
+	require.True(t, rebuilt.Listing(), "ListLater must not reset a filled index")
 	require.NoError(t, rebuilt.List(t.Context()))
 	require.False(t, rebuilt.Unlisted())
 
@@ -62,7 +61,7 @@ func TestList(t *testing.T) {
 		require.NoError(t, pool.QueryRow(t.Context(), fmt.Sprintf(sql, store.Rebuilding)).Scan(&got))
 		require.Equal(t, want, got)
 	}
-	// From here on each batch lists.
+	// From here on, each batch updates the lists.
 	for _, w := range []*write.Writer{live, rebuilt} {
 		require.NoError(t, storetest.Add(t, w, "did:plc:late", "all", 9999))
 	}
@@ -71,9 +70,9 @@ func TestList(t *testing.T) {
 	require.Equal(t, check.Findings{}, f)
 }
 
-// listsOf writes posts in several languages under a tag that has hourly counts and one that has
-// not, one post that is gone again, and one of an account that is hidden.
-func listsOf(t *testing.T, w *write.Writer) {
+// seedLists writes posts in several languages under a tag with hourly counts and one without. One
+// post is removed again, and one belongs to a hidden account.
+func seedLists(t *testing.T, w *write.Writer) {
 	t.Helper()
 	posts := storetest.SeedPosts(t, w, storetest.Seed{
 		Posts:  store.HourlyTag + 500,
@@ -82,7 +81,7 @@ func listsOf(t *testing.T, w *write.Writer) {
 		Author: func(i int) string { return fmt.Sprint("did:plc:", i%7) },
 		Second: func(i int) int { return i * 11 },
 	})
-	hidden := &write.Account{DID: "did:plc:hidden", State: store.Hidden, Told: store.Hidden, Seq: 1}
+	hidden := &write.Account{DID: "did:plc:hidden", State: store.Hidden, Reported: store.Hidden, Seq: 1}
 	secret := &write.Post{
 		Account: hidden, Rkey: "r", Rev: "3a", CID: "bafy", Tags: []string{"all", "secret"}, Langs: []string{"ja"}, IndexedAt: storetest.Epoch, Seq: 1,
 		Record: []byte(`{}`), Key: event.NewKey(storetest.Epoch, "at://did:plc:hidden/app.bsky.feed.post/r"),

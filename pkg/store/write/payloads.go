@@ -70,8 +70,8 @@ func (t *Tx) noteAuthors(ctx context.Context, accounts []*Account) error {
 }
 
 // NotePayloads notes messages with other versions of existing posts than the current one, and those
-// of known authors. Call it before Gone: a post that is removed in between is gone then, and one
-// that is being removed is waited for.
+// of known authors. Call it before Gone: a post that is removed in between is then gone, and
+// NotePayloads waits for one that is being removed.
 func (w *Writer) NotePayloads(ctx context.Context, versions []Version, seqs []uint64) error {
 	dids, rkeys, numbers := make([]string, len(versions)), make([]string, len(versions)), make([]int64, len(versions))
 	for i, v := range versions {

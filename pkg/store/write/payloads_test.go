@@ -11,15 +11,15 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
-// TestNotePayloadsBesideARemoval: a message that is looked at while its post is being
-// removed is due or seen to be gone. Else it would stay in the stream indefinitely.
-func TestNotePayloadsBesideARemoval(t *testing.T) {
+// A message that a pass examines while its post is being removed must be reported as due or gone:
+// otherwise it would stay in the stream forever.
+func TestNotePayloadsDuringRemoval(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
 	w, eraser := storetest.Leader(t, o), storetest.Writer(t, o, "erase")
 	post := storetest.SeedPosts(t, w, storetest.Seed{Posts: 1, Second: func(i int) int { return i }, Tags: func(int) []string { return []string{"art"} }})[0]
-	again := write.Version{DID: post.Account.DID, Rkey: post.Rkey, Rev: post.Rev}
-	seq := post.Seq + 7 // the same, read twice
+	repeated := write.Version{DID: post.Account.DID, Rkey: post.Rkey, Rev: post.Rev}
+	seq := post.Seq + 7 // a second message with the same version
 
 	var gone []bool
 	looked := make(chan error, 1)
@@ -29,16 +29,16 @@ func TestNotePayloadsBesideARemoval(t *testing.T) {
 			Removed: []write.RemovedChange{{Account: post.Account, Rkey: post.Rkey, New: &write.Removed{Account: post.Account, Rkey: post.Rkey, Rev: post.Rev, At: storetest.Epoch, Seq: seq + 1}}},
 		})
 		go func() {
-			err := eraser.NotePayloads(t.Context(), []write.Version{again}, []uint64{seq})
+			err := eraser.NotePayloads(t.Context(), []write.Version{repeated}, []uint64{seq})
 			if err == nil {
-				gone, err = eraser.Gone(t.Context(), []write.Version{again})
+				gone, err = eraser.Gone(t.Context(), []write.Version{repeated})
 			}
 			looked <- err
 		}()
 		select {
 		case err := <-looked:
 			looked <- err
-		case <-time.After(200 * time.Millisecond): // it waits
+		case <-time.After(200 * time.Millisecond): // it waits for the transaction
 		}
 		return cp, err
 	}))

@@ -10,9 +10,9 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/keys"
 )
 
-// hoursPruned is how far before the checkpoint's time rows of tag_hours are deleted. It exceeds
-// what is counted by a day, as room for an upstream clock that goes back, after which a row would
-// otherwise be created again with too low a count.
+// hoursPruned is the age, in hours before the checkpoint's time, at which rows of tag_hours are
+// deleted. It is a day more than the age up to which posts are counted: if an upstream clock goes
+// back, a deleted row would otherwise be created again with too low a count.
 const hoursPruned = hoursKept + 24
 
 // MarkerSweep is the progress of a pass over all removal markers. The zero value is its beginning.
@@ -53,8 +53,8 @@ func (w *Writer) PruneMarkers(ctx context.Context, age time.Duration, erased boo
 	return next, deleted, seen < limit, nil
 }
 
-// PruneHours deletes up to limit rows of tag_hours that no history shows and no batch will change,
-// in one transaction, under the lease. done reports that there are no more. The error is
+// PruneHours deletes up to limit rows of tag_hours that no history shows and no batch changes any
+// more, in one transaction, under the lease. done reports that there are no more. The error is
 // ErrLeaseLost or the database's.
 func (w *Writer) PruneHours(ctx context.Context, limit int) (deleted int64, done bool, err error) {
 	err = w.holding(ctx, func(tx pgx.Tx, now time.Time) error {
@@ -99,7 +99,7 @@ func (w *Writer) pruneTerms(ctx context.Context, dict *terms, list, column, and 
 			from, limit).Scan(&seen, &next, &names)
 	})
 	if err != nil {
-		dict.forgetAll() // it may have taken effect
+		dict.forgetAll() // the transaction may have been committed
 		return from, 0, false, fmt.Errorf("prune %s: %w", dict.table, err)
 	}
 	dict.forget(names)

@@ -9,8 +9,8 @@ import (
 
 // RecountDeadLetters sets the total of dead letters to the result of count for the given
 // checkpoint: the number of letters for messages up to it. The checkpoint does not move during the
-// call, so a letter that is stored before its message is passed is counted once, here or by the
-// indexer. It needs no lease: no fold depends on this number.
+// call, so a letter that is stored before the checkpoint passes its message is counted once, here
+// or by the indexer. It needs no lease: no fold depends on this number.
 func (w *Writer) RecountDeadLetters(ctx context.Context, count func(ctx context.Context, checkpoint uint64) (int64, error)) error {
 	err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
 		cp, err := readCheckpoint(ctx, tx, "FOR UPDATE")

@@ -11,8 +11,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
-// TestSeize: the lease is taken from a holder that works, who is fenced; not
-// from another that seized it; and it is given back like any other.
+// Seize takes the lease from a working holder, which is then fenced, but not from another program
+// that seized it. A seized lease is released like any other.
 func TestSeize(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -32,7 +32,7 @@ func TestSeize(t *testing.T) {
 	_, err = second.Seize(t.Context())
 	require.ErrorIs(t, err, write.ErrLeaseHeld)
 	_, err = first.Seize(t.Context())
-	require.NoError(t, err, "one's own")
+	require.NoError(t, err, "seize it twice")
 	require.NoError(t, storetest.Add(t, first, "did:plc:a", "photo", 8))
 
 	require.NoError(t, first.Release(t.Context()))
@@ -55,6 +55,6 @@ func TestRecountDeadLetters(t *testing.T) {
 	st, err := storetest.Reader(t, o).Status(t.Context())
 	require.NoError(t, err)
 	require.EqualValues(t, 3, st.DeadLetters)
-	require.NoError(t, w.Renew(t.Context()), "the lease is not touched")
+	require.NoError(t, w.Renew(t.Context()), "the lease must not change")
 	require.ErrorIs(t, w.RecountDeadLetters(t.Context(), func(context.Context, uint64) (int64, error) { return 0, query.ErrNotFound }), query.ErrNotFound)
 }

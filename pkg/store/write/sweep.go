@@ -42,12 +42,12 @@ func (t *Tx) countVisibleLater(ctx context.Context, account, by int64) error {
 	return nil
 }
 
-// noHour stands in sweep_counts for hours that tag_hours does not have.
+// noHour is the hour in sweep_counts of posts that tag_hours does not count.
 const noHour = -1
 
 // countTagsLater adds to the changes of tag counts that sweeps will apply, by account.
-func (t *Tx) countTagsLater(ctx context.Context, swept map[int64]tally) error {
-	for account, c := range swept {
+func (t *Tx) countTagsLater(ctx context.Context, tallies map[int64]tally) error {
+	for account, c := range tallies {
 		var tags, hours, by []int64
 		row := func(tag, hour, n int64) {
 			if n != 0 {
@@ -75,9 +75,9 @@ func (t *Tx) countTagsLater(ctx context.Context, swept map[int64]tally) error {
 	return nil
 }
 
-// NextSweep returns the next account to sweep after another one, in turn, and up to limit of its
-// posts from where its pass is, newest first. first reports that the pass is at its beginning, last
-// that there are no more posts after them. The account is nil if there is no sweep.
+// NextSweep returns the next account to sweep after another one, round robin, and the next up to
+// limit posts of its pass, newest first. first reports that the pass is at its beginning, last that
+// no posts follow. The account is nil if there is no sweep.
 func (t *Tx) NextSweep(ctx context.Context, after int64, limit int) (a *Account, posts []*Post, first, last bool, err error) {
 	var did string
 	var at *event.Key
@@ -133,8 +133,8 @@ func (t *Tx) EraseRemoved(ctx context.Context, a *Account, limit int) (int, erro
 }
 
 // EndSweep ends the account's sweep: its changes become visible, and are counted. If more than
-// limit counts change, it changes that many and is not done: call it again. It is not done either
-// if something changed after the pass: then another pass begins.
+// limit counts change, it changes that many and is not done: call it again. If something changed
+// after the pass, it begins another pass and is not done either.
 func (t *Tx) EndSweep(ctx context.Context, a *Account, limit int) (done bool, err error) {
 	if a.Sweep.Again || a.Lists() != (a.State == store.Active) {
 		if _, err := t.tx.Exec(ctx, `UPDATE sweeps SET at = NULL, again = false WHERE account_id = $1`, a.ID); err != nil {
@@ -177,8 +177,9 @@ func (t *Tx) EndSweep(ctx context.Context, a *Account, limit int) (done bool, er
 	return true, t.countTags(ctx, c)
 }
 
-// Big returns which of the accounts have limit posts or removal markers, or more, or are being
-// swept. It adds some, by their ids, so that the others together have at most total rows.
+// Big returns which of the accounts are being swept, or have at least limit posts or removal
+// markers. It adds as many others, in the order of their ids, as needed for the rest to have at
+// most total rows together.
 func (t *Tx) Big(ctx context.Context, accounts []*Account, limit, total int) (map[*Account]bool, error) {
 	big := map[*Account]bool{}
 	var ids []int64
@@ -209,8 +210,8 @@ func (t *Tx) Big(ctx context.Context, accounts []*Account, limit, total int) (ma
 	return big, nil
 }
 
-// HighestRev returns the highest revision of the account's posts and removal
-// markers. It reads them all.
+// HighestRev returns the highest revision of the account's posts and removal markers. It reads all
+// of them.
 func (t *Tx) HighestRev(ctx context.Context, a *Account) (string, error) {
 	var rev string
 	err := t.tx.QueryRow(ctx, `

@@ -13,29 +13,27 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
-// ErrNotCaughtUp is returned by Switch while the rebuilt schema is behind the
-// live one: apply more, then try again.
+// ErrNotCaughtUp is returned by Switch while the rebuilt schema is behind the live one. Apply more,
+// then try again.
 var ErrNotCaughtUp = errors.New("the rebuilt index is behind the live one")
 
 // retireLockTimeout bounds how long removing the former schema waits for
 // readers that began before the switch.
 const retireLockTimeout = 30 * time.Second
 
-// Owner runs what needs the owner's role: it creates, switches and removes
-// whole schemas.
+// Owner creates, switches and removes whole schemas. It needs the owner's role.
 type Owner struct {
 	options store.Options
 	loss    FeedLoss
 }
 
-// FeedLoss says why the last switch did not keep the change feed; "" means that it did.
+// FeedLoss returns why the last switch did not keep the change feed, "" if it did.
 func (o *Owner) FeedLoss() FeedLoss { return o.loss }
 
-// NewOwner returns an Owner that connects with o for each thing it does.
+// NewOwner returns an Owner that opens a connection with o for each task.
 func NewOwner(o store.Options) *Owner { return &Owner{options: o} }
 
-// CheckpointOf returns the checkpoint of a schema, ok false where the schema
-// does not exist.
+// CheckpointOf returns the checkpoint of a schema; ok is false if the schema does not exist.
 func (o *Owner) CheckpointOf(ctx context.Context, schema string) (cp store.Checkpoint, ok bool, err error) {
 	err = pg.Do(ctx, o.options, pg.Reading, func(conn *pgx.Conn) error {
 		return pg.BeginFunc(ctx, conn, pgx.TxOptions{}, pg.BaseSettings(schema), func(tx pgx.Tx) error {
@@ -50,8 +48,8 @@ func (o *Owner) CheckpointOf(ctx context.Context, schema string) (cp store.Check
 	return cp, err == nil, err
 }
 
-// Leased reports whether some program has the lease of a schema: its indexer, or the
-// rebuild that fills it. It is false where the schema does not exist.
+// Leased reports whether some program holds the lease of a schema: its indexer, or the rebuild that
+// fills it. It is false if the schema does not exist.
 func (o *Owner) Leased(ctx context.Context, schema string) (leased bool, err error) {
 	err = pg.Do(ctx, o.options, pg.Reading, func(conn *pgx.Conn) error {
 		err := conn.QueryRow(ctx, "SELECT holder <> '' AND lease_until > clock_timestamp() FROM "+pg.Qualified(schema, "checkpoint")).Scan(&leased)
@@ -63,7 +61,7 @@ func (o *Owner) Leased(ctx context.Context, schema string) (leased bool, err err
 	return leased, err
 }
 
-// Drop removes a schema and everything in it, if it exists. Live is refused.
+// Drop removes a schema and everything in it, if it exists. It refuses store.Live.
 func (o *Owner) Drop(ctx context.Context, schema string) error {
 	if schema == store.Live {
 		return errors.New("drop schema: refusing to drop the live one")
@@ -79,9 +77,9 @@ func (o *Owner) Drop(ctx context.Context, schema string) error {
 	})
 }
 
-// Vacuum vacuums and analyzes the tables of a schema, two at a time, so that its first
-// readers find good plans and index-only scans. Of posts it leaves out the columns that no plan asks
-// about and that take the most time; autovacuum comes to them.
+// Vacuum vacuums and analyzes the tables of a schema, two at a time, so that its first readers find
+// good plans and index-only scans. It skips the columns of posts that no plan depends on and that
+// take the most time: autovacuum analyzes these later.
 func (o *Owner) Vacuum(ctx context.Context, schema string) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(2)
@@ -98,27 +96,25 @@ func (o *Owner) Vacuum(ctx context.Context, schema string) error {
 	return g.Wait()
 }
 
-// Switch makes the rebuilt schema the live one and the live one the retired
-// one, in one transaction. It holds the live checkpoint's row meanwhile and
-// calls catchUp to apply what the rebuilt index still lacks of it.
+// Switch makes the rebuilt schema the live one and the live one the retired one, in one
+// transaction. Meanwhile it holds the live checkpoint's row, and calls catchUp to apply what the
+// rebuilt index lacks up to that checkpoint.
 //
-// The live indexer waits for that row, on its way into a transaction, and then
-// finds that its lease is over: both schemas get a higher epoch than either
-// had. So does one that comes later. Readers see the one schema before the
-// commit and the other after it; what they began goes on in the former.
+// Both schemas get a higher epoch than either had. So a live indexer that waits for the row to
+// begin a transaction, or that begins one later, loses its lease. Readers see one schema before the
+// commit and the other after it; transactions that began before it continue in the former one.
 //
-// same says that the two were compared and are the same up to some message, so that
-// the change feed goes on: whoever follows the live one may follow the rebuilt one.
+// same means that the two indexes were compared and are equal up to some message. Then the change
+// feed is kept: followers of the live index continue with the rebuilt one.
 //
-// The error is ErrNotCaughtUp, catchUp's, or the database's; then nothing was
-// changed, save that a commit whose answer was lost may have taken effect:
-// Rebuilding is gone after a switch.
+// The error is ErrNotCaughtUp, catchUp's, or the database's; then nothing was changed, unless the
+// answer to a commit was lost: the schema Rebuilding is gone after a successful switch.
 func (o *Owner) Switch(ctx context.Context, same bool, catchUp func(ctx context.Context, liveSeq uint64) error) error {
 	return o.change(ctx, same, catchUp, "INSERT INTO "+store.Rebuilding+".heartbeat SELECT * FROM "+store.Live+".heartbeat")
 }
 
-// SwitchStream is Switch for a live index of another stream, to whose checkpoint
-// nothing can be brought. The last erasure was that of the other stream too.
+// SwitchStream is Switch for a live index of another stream: the rebuilt index cannot reach that
+// checkpoint. The last erasure is not kept: it was one of the other stream.
 func (o *Owner) SwitchStream(ctx context.Context) error {
 	return o.change(ctx, false, nil, "INSERT INTO "+store.Rebuilding+".heartbeat (database_bytes) SELECT database_bytes FROM "+store.Live+".heartbeat")
 }
@@ -156,10 +152,10 @@ func (o *Owner) change(ctx context.Context, same bool, catchUp func(ctx context.
 			for _, stmt := range []string{
 				fmt.Sprintf("UPDATE %s.checkpoint SET epoch = %d, holder = '', lease_until = 'epoch'", store.Rebuilding, max(liveEpoch, epoch)+1),
 				fmt.Sprintf("UPDATE %s.checkpoint SET epoch = %d, holder = '', lease_until = 'epoch'", store.Live, max(liveEpoch, epoch)+1),
-				// Until the indexer's next heartbeat, the status is that of before.
+				// Until the indexer's next heartbeat, the status keeps the former values.
 				"DELETE FROM " + store.Rebuilding + ".heartbeat",
 				heartbeat,
-				"UPDATE " + store.Rebuilding + ".heartbeat SET erase_looked = 0", // payloads is not filled
+				"UPDATE " + store.Rebuilding + ".heartbeat SET erase_looked = 0", // the table payloads is not filled
 				"ALTER SCHEMA " + store.Live + " RENAME TO " + store.Retired,
 				"ALTER SCHEMA " + store.Rebuilding + " RENAME TO " + store.Live,
 			} {

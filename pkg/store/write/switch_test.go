@@ -20,9 +20,8 @@ import (
 
 func nothingMissing(context.Context, uint64) error { return nil }
 
-// A batch of the live indexer that waits for the checkpoint's row while a
-// switch commits finds its lease over, and changes nothing in the new index:
-// it would write under the ids that tags had in the former one.
+// A batch of the live indexer that waits for the checkpoint's row while a switch commits loses its
+// lease and changes nothing in the new index, where the tags have other ids.
 //
 // Invariant: a live batch that waits through a switch changes nothing in the new index: a switch
 // raises the epoch in both schemas.
@@ -30,14 +29,14 @@ func TestApplyDuringSwitch(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
 	live, rebuilt := storetest.Leader(t, o), storetest.Rebuilding(t, o)
-	// The same two posts, but the tags get each other's ids.
+	// The same two posts, but the tags' ids are swapped.
 	require.NoError(t, storetest.Add(t, live, "did:plc:a", "art", 1))
 	require.NoError(t, storetest.Add(t, live, "did:plc:b", "photo", 2))
 	require.NoError(t, storetest.Add(t, rebuilt, "did:plc:b", "photo", 1))
 	require.NoError(t, storetest.Add(t, rebuilt, "did:plc:a", "art", 2))
 
-	// The switch holds the live row and waits for the rebuilt one, which this
-	// connection has; then a live batch waits for the switch.
+	// The switch holds the live row and waits for the rebuilt one, which this connection holds.
+	// Then a live batch waits for the switch.
 	conn, err := pgx.Connect(t.Context(), o.URL)
 	require.NoError(t, err)
 	defer conn.Close(context.WithoutCancel(t.Context()))
@@ -62,7 +61,7 @@ func TestApplyDuringSwitch(t *testing.T) {
 	require.NoError(t, <-switched)
 	require.ErrorIs(t, <-applied, write.ErrLeaseLost)
 
-	// Once it has the lease again, it goes on in the new index.
+	// After it acquires the lease again, it continues in the new index.
 	cp, err := live.Acquire(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, uint64(2), cp.Seq)
@@ -79,7 +78,7 @@ func TestApplyDuringSwitch(t *testing.T) {
 	}
 }
 
-func TestSwitchRefusesAnIndexThatIsBehind(t *testing.T) {
+func TestSwitchRefusesLaggingIndex(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
 	re := o
@@ -88,5 +87,5 @@ func TestSwitchRefusesAnIndexThatIsBehind(t *testing.T) {
 	live := storetest.Leader(t, o)
 	require.NoError(t, storetest.Add(t, live, "did:plc:a", "art", 1))
 	require.ErrorIs(t, write.NewOwner(o).Switch(t.Context(), true, nothingMissing), write.ErrNotCaughtUp)
-	require.NoError(t, live.Renew(t.Context()), "the live indexer goes on")
+	require.NoError(t, live.Renew(t.Context()), "the live indexer must keep its lease")
 }

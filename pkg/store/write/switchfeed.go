@@ -16,10 +16,10 @@ import (
 // maxSwitchedChanges bounds the changes that a switch writes while the live indexer waits.
 const maxSwitchedChanges = 100_000
 
-// switchFeed moves the live index's change feed to the rebuilt one, and appends what only the
-// rebuilt index has: what it folded beyond the live one, and posts of accounts that the live one is
-// still sweeping or announcing. If that is impossible, it returns the reason: followers of the
-// former index must then list everything again.
+// switchFeed moves the live index's change feed to the rebuilt one, and appends the changes that
+// only the rebuilt index has: those that it folded beyond the live one, and posts of accounts that
+// the live one is still sweeping or announcing. If that is impossible, it returns the reason:
+// followers must then list everything again.
 func switchFeed(ctx context.Context, tx pgx.Tx) (loss FeedLoss, err error) {
 	err = pgx.BeginFunc(ctx, tx, func(sub pgx.Tx) error {
 		if loss, err = moveFeed(ctx, sub); err == nil && loss != "" {
@@ -30,7 +30,7 @@ func switchFeed(ctx context.Context, tx pgx.Tx) (loss FeedLoss, err error) {
 	switch {
 	case errors.Is(err, errKeptApart):
 		return loss, nil
-	case taken(err): // a backup reads it, say
+	case lockUnavailable(err): // for example, a backup reads it
 		return FeedInUse, nil
 	}
 	return "", err
@@ -38,7 +38,7 @@ func switchFeed(ctx context.Context, tx pgx.Tx) (loss FeedLoss, err error) {
 
 var errKeptApart = errors.New("the change feed stays")
 
-// FeedLoss says why a switch did not keep the change feed.
+// FeedLoss is the reason why a switch did not keep the change feed.
 type FeedLoss string
 
 // The reasons.
@@ -51,23 +51,23 @@ const (
 
 const (
 	// feedLockTimeout bounds each wait of a switch for readers of the feed: later readers queue
-	// behind it, and must not time out. It is more than Postgres's deadlock_timeout, after which a
-	// vacuum yields.
+	// behind the switch, and must not time out. It exceeds Postgres's deadlock_timeout, after which
+	// a vacuum yields.
 	feedLockTimeout = 2 * time.Second
-	// A slow reader is finished when the lock is tried again.
+	// A slow reader has finished by the next attempt.
 	feedLockTries = 6
 	feedLockPause = 200 * time.Millisecond
 )
 
-// lockFeed locks the feed against everyone else. No one waits for it while holding part of the
-// feed: readers lock the tables in this order too, and writers lock the checkpoint first.
+// lockFeed locks the feed exclusively. There is no deadlock: readers lock the tables in the same
+// order, and writers lock the checkpoint first.
 func lockFeed(ctx context.Context, sub pgx.Tx) error {
 	for try := 1; ; try++ {
-		err := pgx.BeginFunc(ctx, sub, func(tx pgx.Tx) error { // what it has locked is free again after a failure
-			_, err := tx.Exec(ctx, over("LOCK TABLE LIVE.change_runs, LIVE.change_tags, LIVE.changes IN ACCESS EXCLUSIVE MODE"))
+		err := pgx.BeginFunc(ctx, sub, func(tx pgx.Tx) error { // a failure releases its locks
+			_, err := tx.Exec(ctx, inSchemas("LOCK TABLE LIVE.change_runs, LIVE.change_tags, LIVE.changes IN ACCESS EXCLUSIVE MODE"))
 			return err
 		})
-		if !taken(err) || try == feedLockTries {
+		if !lockUnavailable(err) || try == feedLockTries {
 			return err
 		}
 		select {
@@ -78,37 +78,37 @@ func lockFeed(ctx context.Context, sub pgx.Tx) error {
 	}
 }
 
-// taken reports whether a lock was not available.
-func taken(err error) bool { return pg.IsCode(err, "55P03", "40P01") }
+// lockUnavailable reports whether a lock was not available.
+func lockUnavailable(err error) bool { return pg.IsCode(err, "55P03", "40P01") }
 
 func moveFeed(ctx context.Context, sub pgx.Tx) (loss FeedLoss, err error) {
 	if _, err := sub.Exec(ctx, "SET LOCAL lock_timeout = "+pg.Millis(feedLockTimeout)); err != nil {
 		return "", err
 	}
-	// An unfinished rewrite of tags is not repeated: its remaining changes are in no feed.
-	var last, more, swept int64
+	// An unfinished rewrite of tags is not repeated, so its remaining changes are in no feed.
+	var lastChange, added, sweepingPosts int64
 	var retagging bool
-	if err := sub.QueryRow(ctx, over(`
+	if err := sub.QueryRow(ctx, inSchemas(`
 		SELECT l.changes, r.changes, l.retag_below IS NOT NULL,
 		       (SELECT count(*) FROM (SELECT FROM LIVE.sweeps w JOIN LIVE.posts p USING (account_id) LIMIT $1) AS p)
-		  FROM LIVE.checkpoint l CROSS JOIN REBUILT.checkpoint r`), maxSwitchedChanges).Scan(&last, &more, &retagging, &swept); err != nil {
+		  FROM LIVE.checkpoint l CROSS JOIN REBUILT.checkpoint r`), maxSwitchedChanges).Scan(&lastChange, &added, &retagging, &sweepingPosts); err != nil {
 		return "", err
 	}
 	switch {
 	case retagging:
 		return FeedRetagging, nil
-	case more+swept >= maxSwitchedChanges:
+	case added+sweepingPosts >= maxSwitchedChanges:
 		return FeedTooLong, nil
 	}
-	if _, err := sub.Exec(ctx, over(`
+	if _, err := sub.Exec(ctx, inSchemas(`
 		INSERT INTO LIVE.changes (pos, did, rkey, was, at, tags)
-		SELECT pos + $1, did, rkey, was, at, tags FROM REBUILT.changes`), last); err != nil {
+		SELECT pos + $1, did, rkey, was, at, tags FROM REBUILT.changes`), lastChange); err != nil {
 		return "", err
 	}
-	if _, err := sub.Exec(ctx, over(`INSERT INTO LIVE.change_tags (tag, pos) SELECT tag, pos + $1 FROM REBUILT.change_tags`), last); err != nil {
+	if _, err := sub.Exec(ctx, inSchemas(`INSERT INTO LIVE.change_tags (tag, pos) SELECT tag, pos + $1 FROM REBUILT.change_tags`), lastChange); err != nil {
 		return "", err
 	}
-	tag, err := sub.Exec(ctx, over(`
+	tag, err := sub.Exec(ctx, inSchemas(`
 		WITH written AS (
 			INSERT INTO LIVE.changes (pos, did, rkey, was, at, tags)
 			SELECT $1 + row_number() OVER (), a.did, p.rkey, true, clock_timestamp(), ARRAY(
@@ -116,7 +116,7 @@ func moveFeed(ctx context.Context, sub pgx.Tx) (loss FeedLoss, err error) {
 			  FROM LIVE.sweeps w JOIN LIVE.accounts a ON a.id = w.account_id JOIN LIVE.posts p ON p.account_id = a.id
 			 WHERE EXISTS (SELECT FROM LIVE.tags t JOIN LIVE.post_tags pt ON pt.tag_id = t.id AND pt.key = p.key WHERE t.name = p.tags[1])
 			RETURNING pos, tags)
-		INSERT INTO LIVE.change_tags (tag, pos) SELECT unnest(tags), pos FROM written`), last+more)
+		INSERT INTO LIVE.change_tags (tag, pos) SELECT unnest(tags), pos FROM written`), lastChange+added)
 	if err != nil {
 		return "", err
 	}
@@ -128,16 +128,17 @@ func moveFeed(ctx context.Context, sub pgx.Tx) (loss FeedLoss, err error) {
 		 SELECT b.id FROM (SELECT account_id FROM LIVE.sweeps UNION SELECT account_id FROM LIVE.announcements) AS s
 		   JOIN LIVE.accounts a ON a.id = s.account_id JOIN REBUILT.accounts b ON b.did = a.did
 		 ON CONFLICT (account_id) DO UPDATE SET below = NULL`,
-		// Changes can have several tags: the number of the last one is in the table.
+		// RowsAffected counts tags, of which a change can have several: take the last number from
+		// the table.
 		fmt.Sprintf(`UPDATE REBUILT.checkpoint SET changes_pruned = l.changes_pruned,
 		        changes = CASE WHEN %d > 0 THEN (SELECT max(pos) FROM LIVE.changes) ELSE %d END
-		   FROM LIVE.checkpoint l`, tag.RowsAffected(), last+more),
+		   FROM LIVE.checkpoint l`, tag.RowsAffected(), lastChange+added),
 		`DROP TABLE REBUILT.changes, REBUILT.change_tags, REBUILT.change_runs`,
 		`ALTER TABLE LIVE.changes SET SCHEMA REBUILT`,
 		`ALTER TABLE LIVE.change_tags SET SCHEMA REBUILT`,
 		`ALTER TABLE LIVE.change_runs SET SCHEMA REBUILT`,
 	} {
-		if _, err := sub.Exec(ctx, over(sql)); err != nil {
+		if _, err := sub.Exec(ctx, inSchemas(sql)); err != nil {
 			return "", err
 		}
 	}
@@ -145,7 +146,7 @@ func moveFeed(ctx context.Context, sub pgx.Tx) (loss FeedLoss, err error) {
 	return "", err
 }
 
-// over inserts the names of the two schemas of a switch into a statement.
-func over(sql string) string {
+// inSchemas inserts the names of the two schemas of a switch into a statement.
+func inSchemas(sql string) string {
 	return strings.NewReplacer("LIVE.", store.Live+".", "REBUILT.", store.Rebuilding+".", "SCHEMA REBUILT", "SCHEMA "+store.Rebuilding).Replace(sql)
 }

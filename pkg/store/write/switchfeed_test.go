@@ -16,10 +16,10 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
-// TestSwitchKeepsTheFeed: a follower of the live index follows the rebuilt one, and hears of
-// what only that one has folded in, and of the posts of an account that the live one was hiding.
-// Where the two were not found to be the same, the follower begins anew.
-func TestSwitchKeepsTheFeed(t *testing.T) {
+// A follower of the live index continues with the rebuilt one. It receives what only that one has
+// folded, and the posts of an account that the live one was hiding. If the two indexes were not
+// verified to be equal, the follower must list everything again.
+func TestSwitchKeepsFeed(t *testing.T) {
 	t.Parallel()
 	for _, same := range []bool{true, false} {
 		o := storetest.Database(t)
@@ -42,8 +42,8 @@ func TestSwitchKeepsTheFeed(t *testing.T) {
 		require.NoError(t, err)
 		require.EqualValues(t, 2, art.Change)
 
-		// The live index hides an account, which has come to nothing yet; the rebuilt one is
-		// done with it, and has folded in one message more.
+		// The live index has begun to hide an account. The rebuilt one has finished that, and has
+		// folded one more message.
 		_, err = pgtest.Pool(t, o.URL).Exec(t.Context(), `
 			INSERT INTO tagstream.sweeps (account_id, hidden, seen_through) SELECT id, true, 2 FROM tagstream.accounts WHERE did = 'did:plc:b';
 			UPDATE tagstream_rebuild.accounts SET state = 1 WHERE did = 'did:plc:b';
@@ -59,21 +59,21 @@ func TestSwitchKeepsTheFeed(t *testing.T) {
 			continue
 		}
 		require.Empty(t, owner.FeedLoss())
-		told, next, err := follow("art", &art)
+		got, next, err := follow("art", &art)
 		require.NoError(t, err)
-		require.Equal(t, []string{"did:plc:c"}, told)
+		require.Equal(t, []string{"did:plc:c"}, got)
 		require.EqualValues(t, 4, next.Change)
-		told, _, err = follow("ärt", &umlaut)
+		got, _, err = follow("ärt", &umlaut)
 		require.NoError(t, err)
-		require.Equal(t, []string{"did:plc:b"}, told)
+		require.Equal(t, []string{"did:plc:b"}, got)
 
-		// The indexer goes on behind it, and announces the accounts that the live one had not.
+		// The indexer continues from there, and announces the accounts that the live index had not.
 		_, err = live.Acquire(t.Context())
 		require.NoError(t, err)
 		require.NoError(t, storetest.Add(t, live, "did:plc:d", "art", 4))
-		told, next, err = follow("art", &next)
+		got, next, err = follow("art", &next)
 		require.NoError(t, err)
-		require.Equal(t, []string{"did:plc:d"}, told)
+		require.Equal(t, []string{"did:plc:d"}, got)
 		require.EqualValues(t, 5, next.Change)
 		for live.Sweeping() && next.Change < 6 {
 			require.NoError(t, live.Announce(t.Context()))
@@ -84,9 +84,9 @@ func TestSwitchKeepsTheFeed(t *testing.T) {
 	}
 }
 
-// TestSwitchWaitsForReadersOfTheFeed: a reader who is slow costs followers nothing, nor does an
-// indexer that waits for the lease; a backup does.
-func TestSwitchWaitsForReadersOfTheFeed(t *testing.T) {
+// A slow reader or an indexer that waits for the lease does not make followers list everything
+// again. A backup that keeps its lock does.
+func TestSwitchWaitsForFeedReaders(t *testing.T) {
 	t.Parallel()
 	for name, stays := range map[string]bool{"slow": false, "stays": true} {
 		t.Run(name, func(t *testing.T) {
@@ -105,7 +105,7 @@ func TestSwitchWaitsForReadersOfTheFeed(t *testing.T) {
 			owner := write.NewOwner(o)
 			switched, acquired := make(chan error, 1), make(chan error, 1)
 			go func() { switched <- owner.Switch(context.WithoutCancel(t.Context()), true, nothingMissing) }()
-			// Each wait of the switch is another statement.
+			// Each attempt of the switch is a separate statement.
 			waits := map[time.Time]bool{}
 			awaitTry := func(n int) {
 				poll.Until(t, time.Minute, func() (bool, string) {
@@ -132,10 +132,10 @@ func TestSwitchWaitsForReadersOfTheFeed(t *testing.T) {
 				require.NoError(t, reader.Rollback(t.Context()))
 			}
 			require.NoError(t, <-switched)
-			require.ErrorIs(t, <-acquired, write.ErrLeaseHeld, "by nobody: it asked for the former index's")
+			require.ErrorIs(t, <-acquired, write.ErrLeaseHeld, "it waited for the lease of the former index")
 			var runs int
 			require.NoError(t, pool.QueryRow(t.Context(), "SELECT count(*) FROM tagstream.change_runs").Scan(&runs))
-			require.Equal(t, 2, runs, "that of the migration, and an indexer's")
+			require.Equal(t, 2, runs, "one from the migration, one from an indexer")
 			if stays {
 				require.Equal(t, write.FeedInUse, owner.FeedLoss())
 			} else {

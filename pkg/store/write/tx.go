@@ -17,12 +17,13 @@ type Account struct {
 	// ID is 0 until the account is written.
 	ID  int64
 	DID string
-	// State is the state for readers: Told, the network's, or Hidden if the author has opted out.
-	State, Told store.State
-	// Status is the place of its last status.
+	// Reported is the state that the network last reported. State is what readers go by: Reported
+	// or, if the author has opted out or is denied, Hidden.
+	State, Reported store.State
+	// Status orders the account's last status among others.
 	Status    event.StatusOrder
 	Author    Author
-	loaded    Author // as Accounts found it
+	loaded    Author // as Accounts loaded it
 	ErasedRev string
 	SyncRev   string
 	Seq       uint64
@@ -30,7 +31,7 @@ type Account struct {
 	Sweep *Sweep
 }
 
-// Author has an account's profile as of ProfileRev, and its handle as of HandleTime.
+// Author is an account's profile as of ProfileRev, and its handle as of HandleTime.
 type Author struct {
 	DisplayName, Avatar string
 	OptedOut            bool
@@ -50,16 +51,16 @@ func (a Author) Newer(b Author) Author {
 	return a
 }
 
-// Erased is the author once the account is deleted: without names, and as of directly behind what was
-// said last, which is neither taken again nor in use any more (Gone). Who has opted out stays so.
-// An erased author stays as it is.
+// Erased returns the author of a deleted account: without names, and as of just after the last
+// profile and handle, so that these do not apply again and count as gone (Gone). An opt-out
+// remains. Repeating it changes nothing.
 func (a Author) Erased() Author {
 	named := a.Handle != ""
 	a.DisplayName, a.Avatar, a.Handle = "", "", ""
-	// What says that somebody has opted out has to stay in the stream, for a rebuild.
+	// The profile that opts out must stay in the stream, for a rebuild.
 	if a.ProfileRev != "" && !a.OptedOut && !strings.HasSuffix(a.ProfileRev, " ") {
 		a.ProfileRev += " " // no revision is a prefix of another
-		named = true        // by a message that may say that there is no handle
+		named = true        // the same message may state that there is no handle
 	}
 	if named && !a.HandleTime.IsZero() {
 		a.HandleTime = a.HandleTime.Add(time.Microsecond)
@@ -150,7 +151,7 @@ type Removed struct {
 // Tx reads and changes rows inside one Apply.
 type Tx struct {
 	tx                  pgx.Tx
-	now                 time.Time // when it began, by the database
+	now                 time.Time // the database's time at its beginning
 	tagTerms, langTerms *terms
 	// firstHour is the first hour that tag_hours counts.
 	firstHour int64
@@ -164,7 +165,7 @@ type Tx struct {
 	live          bool
 	leader        *uint64
 	ignoreConsent bool
-	// denies says that accounts are denied.
+	// denies reports that accounts are denied.
 	denies bool
 	// followed are posts to write to the change feed, and written is how many were written.
 	// announcing reports that posts of a whole account follow later.
@@ -191,7 +192,7 @@ func (t *Tx) Accounts(ctx context.Context, dids []string) (map[string]*Account, 
 	var hidden, listing, again *bool
 	var begun bool
 	var seen *uint64
-	_, err := pgx.ForEachRow(rows, []any{&a.ID, &a.DID, &a.State, &a.Told, &a.Status.Time, &a.Status.Seq, &a.Status.Host, &a.Status.HostSeq,
+	_, err := pgx.ForEachRow(rows, []any{&a.ID, &a.DID, &a.State, &a.Reported, &a.Status.Time, &a.Status.Seq, &a.Status.Host, &a.Status.HostSeq,
 		&a.Author.DisplayName, &a.Author.Avatar, &a.Author.OptedOut, &a.Author.ProfileRev, &a.Author.Handle, &a.Author.HandleTime,
 		&a.ErasedRev, &a.SyncRev, &a.Seq,
 		&goneBelow, &hidden, &begun, &listing, &again, &seen}, func() error {
@@ -211,15 +212,15 @@ func (t *Tx) Accounts(ctx context.Context, dids []string) (map[string]*Account, 
 }
 
 // Load calls post with the rows, without their records, of the named posts and of every post of the
-// accounts in whole, and removed with the markers of removed ones; both may be called twice for
-// one. accounts must hold the row of every account involved; ids of others are skipped.
+// accounts in whole, and removed with their removal markers. Both may be called twice for the same
+// row. accounts must hold the row of every account involved; ids of others are skipped.
 func (t *Tx) Load(ctx context.Context, accounts map[string]*Account, ids []PostID, whole []*Account, post func(*Post), removed func(*Removed)) error {
 	byID, accountIDs, rkeys := splitIDs(accounts, ids)
 	wholeIDs := make([]int64, len(whole))
 	for i, a := range whole {
 		byID[a.ID], wholeIDs[i] = a, a.ID
 	}
-	// In one trip: the server prepares the next result while this side reads the last.
+	// One round trip: the server prepares the next result while the client reads the previous one.
 	b := &pgx.Batch{}
 	posts := func(rows pgx.Rows) error { return scanPosts(rows, byID, post) }
 	markers := func(rows pgx.Rows) error { return scanRemoved(rows, byID, removed) }
@@ -285,7 +286,7 @@ func scanRemoved(rows pgx.Rows, accounts map[int64]*Account, fn func(*Removed)) 
 // splitIDs returns the ids of known accounts as the two arrays of a query.
 func splitIDs(accounts map[string]*Account, ids []PostID) (byID map[int64]*Account, accountIDs []int64, rkeys []string) {
 	byID = make(map[int64]*Account, len(accounts))
-	accountIDs, rkeys = []int64{}, []string{} // not nil: that would be NULL
+	accountIDs, rkeys = []int64{}, []string{} // nil would be NULL
 	for _, id := range ids {
 		a, ok := accounts[id.DID]
 		if !ok || a.ID == 0 {

@@ -134,7 +134,7 @@ func (t *Tx) rewriteTags(ctx context.Context, ids []PostID) error {
 	if err := t.Load(ctx, accounts, ids, nil, func(old *Post) {
 		a := old.Account
 		if a.Sweep != nil && old.Rev < a.Sweep.GoneBelow {
-			return // the sweep deletes it, under the tags that it has
+			return // the sweep deletes it, under its present tags
 		}
 		p := *old
 		if p.Tags, _ = event.Tags(old.Tags); len(p.Tags) > 0 {

@@ -34,7 +34,7 @@ func TestLease(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, cp.Seq)
 
-	// The first holder wakes up and continues: nothing of it may stay.
+	// The first holder wakes up and continues, without effect.
 	ran := false
 	err = a.Apply(t.Context(), func(_ *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
 		ran = true
@@ -45,8 +45,8 @@ func TestLease(t *testing.T) {
 	require.ErrorIs(t, a.Renew(t.Context()), write.ErrLeaseLost)
 }
 
-// A holder that is frozen within a statement is ended by the one that waits for the lease: the
-// server, which waits for its program, has no timeout for that.
+// A program that waits for the lease terminates a holder that is frozen within a statement: the
+// server has no timeout for that.
 func TestFrozenHolder(t *testing.T) {
 	t.Parallel()
 	for name, frozen := range map[string]func(*write.Tx, context.Context, <-chan struct{}) error{
@@ -78,7 +78,7 @@ func TestFrozenHolder(t *testing.T) {
 	}
 }
 
-// A holder that works for longer than another waits for its lease is left alone.
+// A holder that is only slow is not terminated, even if another waits longer than its patience.
 func TestSlowHolder(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -127,7 +127,7 @@ func TestKeyCollision(t *testing.T) {
 	}
 }
 
-// A post that finds all its places taken is bad data, not a reason to stop.
+// A post whose possible keys are all taken is bad data, not a reason to stop.
 func TestCrowdedKeyIsRejected(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -149,10 +149,10 @@ func TestCrowdedKeyIsRejected(t *testing.T) {
 	require.True(t, write.Rejected(err))
 }
 
-// A program that does not know a part of the index must not write the rest.
+// A program that does not know a part of the index must not write to it.
 //
 // Invariant: a program that does not know everything the schema holds does not write to it. See
-// also TestVersionOneIsKeptFromWriting.
+// also TestVersionOneCannotWrite.
 func TestOutdatedWriter(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -165,9 +165,9 @@ func TestOutdatedWriter(t *testing.T) {
 	require.ErrorIs(t, err, write.ErrOutdated)
 }
 
-// An indexer of version 1 of the schema does not ask whether it may write. It is
-// kept from it, while an API of that version continues.
-func TestVersionOneIsKeptFromWriting(t *testing.T) {
+// An indexer for version 1 of the schema does not check whether it may write. The schema prevents
+// it, while an API of that version continues to work.
+func TestVersionOneCannotWrite(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t, storetest.Database(t).URL)
 	for _, sql := range []string{
@@ -175,7 +175,7 @@ func TestVersionOneIsKeptFromWriting(t *testing.T) {
 		"UPDATE tagstream.checkpoint SET seq = 1, source_seq = 1, applied_at = clock_timestamp(), expires_at = clock_timestamp()",
 	} {
 		_, err := pool.Exec(t.Context(), sql)
-		require.ErrorContains(t, err, "42703", "what version 1 takes for a schema that is not there")
+		require.ErrorContains(t, err, "42703", "version 1 must take it for a missing schema")
 	}
 	var n int
 	require.NoError(t, pool.QueryRow(t.Context(), `

@@ -39,10 +39,10 @@ const (
 	// refuses; a single message gets singleTimeout.
 	batchTimeout  = 30 * time.Second
 	singleTimeout = 10 * time.Minute
-	// DefaultBig is the number of posts from which an account is swept. All accounts of a batch that
-	// are not have at most wholes times as many.
-	DefaultBig = 2000
-	wholes     = 10
+	// DefaultBig is the number of posts from which an account is swept. The other accounts of a
+	// batch together have at most smallAccountsFactor times as many.
+	DefaultBig          = 2000
+	smallAccountsFactor = 10
 	// deadLetterPuts is how many dead letters are put at once: each waits for a disk.
 	deadLetterPuts = 32
 )
@@ -268,7 +268,7 @@ func (a *Applier) sizeUp(ctx context.Context, tx *write.Tx, f *fold, rows map[st
 		return nil, nil
 	}
 	limit := cmp.Or(a.Big, DefaultBig)
-	big, err := tx.Big(ctx, whole, limit, wholes*limit)
+	big, err := tx.Big(ctx, whole, limit, smallAccountsFactor*limit)
 	if err != nil {
 		return nil, err
 	}

@@ -230,7 +230,7 @@ func (f *fold) accountStatus(seq uint64, ev *event.Event) {
 	}
 	newer, again := a.row.Status.Follow(ev.StatusOrder())
 	if again {
-		if ev.Erases() && a.row.Told == store.Deleted {
+		if ev.Erases() && a.row.Reported == store.Deleted {
 			// Another host repeats the deletion, after its own view of the account, at a later
 			// revision than everything that was erased.
 			f.erase(a)
@@ -242,12 +242,12 @@ func (f *fold) accountStatus(seq uint64, ev *event.Event) {
 	}
 	switch {
 	case ev.Active:
-		a.row.Told = store.Active
+		a.row.Reported = store.Active
 	case ev.Erases():
-		a.row.Told = store.Deleted
+		a.row.Reported = store.Deleted
 		f.erase(a)
 	default:
-		a.row.Told = store.Hidden
+		a.row.Reported = store.Hidden
 	}
 	f.settle(a)
 	a.touch(seq)
@@ -284,10 +284,10 @@ func (f *fold) settle(a *account) {
 
 // decide returns the account's state for readers.
 func (f *fold) decide(row *write.Account) store.State {
-	if row.Told == store.Active && (f.denied[row.DID] || row.Author.OptedOut && !f.ignoreConsent) {
+	if row.Reported == store.Active && (f.denied[row.DID] || row.Author.OptedOut && !f.ignoreConsent) {
 		return store.Hidden
 	}
-	return row.Told
+	return row.Reported
 }
 
 // sweep starts a gradual change of the account's posts to what its row says, with those below
