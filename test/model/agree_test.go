@@ -18,7 +18,7 @@ func FuzzTagsAgree(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
 		if !utf8.ValidString(raw) {
-			return // JSON brings none
+			return // JSON cannot contain it
 		}
 		tagsAgree(t, raw)
 	})
@@ -33,8 +33,8 @@ func tagsAgree(t *testing.T, raw string) {
 	}
 }
 
-// TestTagsOfEveryRuneAgree compares them where characters show nothing, or join emoji.
-func TestTagsOfEveryRuneAgree(t *testing.T) {
+// TestTagsAgreeForAllRunes compares them for every character, alone and between emoji.
+func TestTagsAgreeForAllRunes(t *testing.T) {
 	t.Parallel()
 	for r := range unicode.MaxRune + 1 {
 		if !unicode.Is(unicode.Han, r) && utf8.ValidRune(r) {
@@ -43,8 +43,8 @@ func TestTagsOfEveryRuneAgree(t *testing.T) {
 	}
 }
 
-// TestTagsOfEmojiAgree compares them for all short texts of what makes emoji.
-func TestTagsOfEmojiAgree(t *testing.T) {
+// TestTagsAgreeForEmoji compares them for all short sequences of the characters that form emoji.
+func TestTagsAgreeForEmoji(t *testing.T) {
 	t.Parallel()
 	parts := []string{"❤", "🔥", "🏽", "\u200d", "\ufe0f", "\U000E0067", "\U000E007F", "#", "\u20e3", " ", "a", "↔", "\u0338"}
 	texts := []string{""}
@@ -68,7 +68,7 @@ func FuzzPlacesAgree(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, createdAt, uri string) {
 		if len(createdAt) > 64 {
-			return // event takes no time from such digits, the contract has no bound
+			return // event refuses such long fractions, the contract sets no limit
 		}
 		theirs := event.NewKey(event.SortAt(createdAt, indexedAt), uri)
 		ours := Place{Micros: sortMicros(createdAt, indexedAt), Hash: hashOf(uri)}

@@ -14,12 +14,12 @@ import (
 	"time"
 )
 
-// Bounds of one check, so that it also ends on a big index. Below them it is complete.
+// Limits of one check, so that it also ends on a big index. Below them it is complete.
 const (
 	maxPostsChecked  = 2000 // visible posts fetched one by one
-	maxAbsentChecked = 500  // and ones that must not be found
-	tagsWalked       = 40   // lists walked for one tag
-	maxTagsChecked   = 400  // and lists of which one page is read
+	maxAbsentChecked = 500  // posts that must not be found
+	tagsWalked       = 40   // tags whose list is walked
+	maxTagsChecked   = 400  // tags whose list is read for one page
 
 	requestTimeout = 30 * time.Second
 	maxAnswerBytes = 64 << 20
@@ -31,28 +31,27 @@ const timeFormat = "2006-01-02T15:04:05.000000Z"
 // Option changes what CheckHTTP does.
 type Option func(*checker)
 
-// ShortPages lets pages of posts be short, even empty, where they say that the list continues, and
-// counts them. Without it every page must be full, unless its posts are too big together: no list
-// of a small index costs more than a request may. With it, what lies behind the reader may also be
-// said to be there when it is not.
+// ShortPages accepts and counts pages of posts that are short or even empty although the list
+// continues. Without it every page must be full, unless its posts are too big together: no list of
+// a small index costs more than a request may. With it, a page may also claim that rows precede it
+// when there are none.
 func ShortPages(count *int) Option { return func(c *checker) { c.short = count } }
 
-// Queries sets how many random queries are walked, and the seed that they are made from. By
-// default they are 16, from seed 1.
+// Queries sets the number of random queries to walk, and their seed. The defaults are 16 and 1.
 func Queries(n int, seed uint64) Option {
 	return func(c *checker) { c.queries, c.seed = n, seed }
 }
 
 // CheckHTTP compares everything that the API at baseURL answers with the index, which must not
-// change meanwhile: each post by itself, hidden and removed ones (404), the list of each tag and
-// of random queries walked to its end and back, searches as AppViews make them, the tags, those of
-// windows, and the totals. It stops the test at the first difference.
+// change meanwhile: single posts, hidden and removed ones (404), the lists of tags and of random
+// queries in both directions, searches by AppViews, tags, popular tags, and totals. It stops the
+// test at the first difference.
 func CheckHTTP(t testing.TB, baseURL string, want *Index, options ...Option) {
 	t.Helper()
 	report(t, Check(t.Context(), baseURL, want, options...))
 }
 
-// Check is CheckHTTP that returns the first difference.
+// Check is CheckHTTP, but returns the first difference.
 func Check(ctx context.Context, baseURL string, want *Index, options ...Option) error {
 	if len(want.complaints) > 0 {
 		return fmt.Errorf("the history itself breaks the contract: %s", want.complaints[0])
@@ -62,14 +61,14 @@ func Check(ctx context.Context, baseURL string, want *Index, options ...Option) 
 		c.checkTagList, c.checkCompletions, c.checkTagInfos, c.checkPopular, c.checkStatus)
 }
 
-// CheckQueries is CheckHTTP of the lists of these queries alone, in pages of about limit posts.
+// CheckQueries is CheckHTTP for the lists of these queries alone, in pages of about limit posts.
 // The names in the queries must be in normal form.
 func CheckQueries(t testing.TB, baseURL string, want *Index, queries []Query, limit int, options ...Option) {
 	t.Helper()
 	report(t, Lists(t.Context(), baseURL, want, queries, limit, options...))
 }
 
-// Lists is CheckQueries that returns the first difference.
+// Lists is CheckQueries, but returns the first difference.
 func Lists(ctx context.Context, baseURL string, want *Index, queries []Query, limit int, options ...Option) error {
 	c := newChecker(baseURL, want, options)
 	for _, q := range queries {
@@ -80,7 +79,7 @@ func Lists(ctx context.Context, baseURL string, want *Index, queries []Query, li
 	return nil
 }
 
-// CheckTags is CheckHTTP of the tags alone: their list, completions, and numbers.
+// CheckTags is CheckHTTP for tags alone: their list, completions and counts.
 func CheckTags(t testing.TB, baseURL string, want *Index) {
 	t.Helper()
 	c := newChecker(baseURL, want, nil)
@@ -97,15 +96,15 @@ func report(t testing.TB, err error) {
 type checker struct {
 	base    string
 	want    *Index
-	short   *int // counts short pages; nil where there must be none
+	short   *int // counts short pages; nil if there must be none
 	queries int
 	seed    uint64
 	client  http.Client
 	rng     *rand.Rand
 
 	posts   []Post            // the visible ones, newest first
-	counts  []TagCount        // of their tags
-	cursors map[string]string // at-uri -> the cursor that the post came with alone
+	counts  []TagCount        // their tags
+	cursors map[string]string // at-uri -> cursor of the post fetched alone
 }
 
 func newChecker(baseURL string, want *Index, options []Option) *checker {
@@ -127,7 +126,7 @@ func (c *checker) run(ctx context.Context, steps ...func(context.Context) error)
 	return nil
 }
 
-// get asks for a path with its query and reads the JSON answer into out, which may be nil.
+// get requests a path with its query and decodes the JSON answer into out, which may be nil.
 func (c *checker) get(ctx context.Context, target string, status int, out any) (http.Header, error) {
 	kind := "application/json"
 	if status >= 400 {
@@ -136,7 +135,7 @@ func (c *checker) get(ctx context.Context, target string, status int, out any) (
 	return c.ask(ctx, target, status, kind, out)
 }
 
-// ask is get of an answer of a content type.
+// ask is get for a given content type.
 func (c *checker) ask(ctx context.Context, target string, status int, kind string, out any) (header http.Header, err error) {
 	defer func() {
 		if err != nil {
@@ -172,9 +171,9 @@ func (c *checker) ask(ctx context.Context, target string, status int, kind strin
 	return res.Header, nil
 }
 
-// refused asks for what must be refused, with that code.
+// refused sends a request that must be refused with that code.
 func (c *checker) refused(ctx context.Context, target string, status int, code string) error {
-	var problem map[string]any // RFC 9457 lets it have more fields
+	var problem map[string]any // RFC 9457 allows more fields
 	if _, err := c.get(ctx, target, status, &problem); err != nil {
 		return err
 	}
@@ -184,7 +183,7 @@ func (c *checker) refused(ctx context.Context, target string, status int, code s
 	return nil
 }
 
-// sample takes at most n items, evenly spread, always the first.
+// sample returns at most n items, evenly spread and including the first.
 func sample[T any](items []T, n int) []T {
 	if len(items) <= n {
 		return items
@@ -200,7 +199,7 @@ func postPath(did, rkey string) string {
 	return "/v1/posts/" + url.PathEscape(did) + "/" + url.PathEscape(rkey)
 }
 
-// checkPosts fetches the visible posts one by one, and learns times that only the API knows.
+// checkPosts fetches the visible posts one by one, and adopts times that only the API knows.
 func (c *checker) checkPosts(ctx context.Context) error {
 	posts := c.posts
 	if c.want.network == nil {
@@ -231,7 +230,7 @@ func (c *checker) checkPosts(ctx context.Context) error {
 	return nil
 }
 
-// checkAbsent asks for posts that readers must not see.
+// checkAbsent requests posts that readers must not see.
 func (c *checker) checkAbsent(ctx context.Context) error {
 	paths := []string{postPath("did:plc:nobody", "nothing")}
 	for _, p := range sample(c.want.Hidden(), maxAbsentChecked) {
@@ -273,7 +272,7 @@ func (c *checker) status(ctx context.Context) (status map[string]json.RawMessage
 	return status, err
 }
 
-// postAnswer is a post as the API gives it.
+// postAnswer is a post in an answer.
 type postAnswer struct {
 	URI       string          `json:"uri"`
 	CID       string          `json:"cid"`
@@ -289,7 +288,7 @@ type postAnswer struct {
 	Cursor    string          `json:"cursor"`
 }
 
-// authorAnswer is who wrote a post, null where that is not known.
+// authorAnswer is a post's author in an answer; unknown fields are null.
 type authorAnswer struct {
 	DID         string  `json:"did"`
 	Handle      *string `json:"handle"`
@@ -307,7 +306,7 @@ func (a authorAnswer) String() string {
 	return fmt.Sprintf("%s %s %s %s", a.DID, known(a.Handle), known(a.DisplayName), known(a.Avatar))
 }
 
-// answer is the author of a post as the API gives it.
+// answer returns the author as the API must show it.
 func (a Author) answer(did string) authorAnswer {
 	known := func(s string) *string {
 		if s == "" {
@@ -318,7 +317,7 @@ func (a Author) answer(did string) authorAnswer {
 	return authorAnswer{did, known(a.Handle), known(a.DisplayName), known(a.Avatar)}
 }
 
-// differs says how the answer is not the post, nil when it is.
+// differs returns the first difference between the answer and the post.
 func (got *postAnswer) differs(want *Post) error {
 	for _, f := range []struct{ name, got, want string }{
 		{"uri", got.URI, want.URI},
@@ -339,7 +338,7 @@ func (got *postAnswer) differs(want *Post) error {
 	if want.CreatedAt != "" {
 		createdAt, _ = json.Marshal(want.CreatedAt)
 	} else if string(got.CreatedAt) == `""` {
-		createdAt = got.CreatedAt // the record's own, which the event does not tell from none
+		createdAt = got.CreatedAt // an empty one of the record and a missing one are equal in the event
 	}
 	switch {
 	case got.Tags == nil || got.Langs == nil:

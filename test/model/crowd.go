@@ -10,16 +10,16 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// Crowd makes an endless history, the same for the same seed, of many posts with few tags that
-// overlap heavily: long lists, of which posts come and go at the top and everywhere below it, many
-// of them in ties. It is what Generate is not: nothing in it is odd, and revs and times go forward.
+// Crowd generates an endless history from a seed: many posts with few, heavily overlapping tags. So
+// it has long lists, where posts come and go at the top and everywhere below it, many of them in
+// ties. Unlike Generate it contains nothing odd: revs and times only rise.
 type Crowd struct {
 	rng      *rand.Rand
 	size     int
 	step     time.Duration
 	now      time.Time
 	seq, rev uint64
-	posts    []crowdPost // in the index, of hidden accounts too
+	posts    []crowdPost // in the index, including those of hidden accounts
 	hidden   []string    // accounts
 	keys     uint64
 	queue    []*event.Event
@@ -33,7 +33,7 @@ const (
 )
 
 // NewCrowd returns a crowd that grows to about size posts and stays there. Its first event is at
-// start; from one to the next it is about step.
+// start, and events are about step apart.
 func NewCrowd(seed uint64, size int, start time.Time, step time.Duration) *Crowd {
 	return &Crowd{rng: rand.New(rand.NewPCG(seed, 5)), size: size, step: step, now: start.UTC(), rev: 1_700_000_000_000_000}
 }
@@ -58,7 +58,7 @@ func (c *Crowd) emit(e event.Event) {
 
 func (c *Crowd) account() string { return fmt.Sprintf("did:plc:%024d", c.rng.IntN(crowdAccounts)) }
 
-// turn emits a change, or two that belong together.
+// turn emits one change or two related ones.
 func (c *Crowd) turn() {
 	grow := 62
 	if len(c.posts) > c.size {
@@ -75,14 +75,14 @@ func (c *Crowd) turn() {
 		c.gone(event.KindDelete)
 	case p < 94: // edited to have no tags
 		c.gone(event.KindRemove)
-	case p < 98: // deleted and made again
+	case p < 98: // deleted and recreated
 		c.put(event.KindCreate, c.gone(event.KindDelete))
 	default:
 		c.toggle(c.account())
 	}
 }
 
-// toggle hides an account, or shows it or another again.
+// toggle hides an account, or shows a hidden one again.
 func (c *Crowd) toggle(did string) {
 	if len(c.hidden) >= maxHidden {
 		did = pick(c.rng, c.hidden...)
@@ -128,8 +128,8 @@ func CrowdTags() []string {
 	return []string{"art", "photo", "cats", "film", "猫", "ink", "c++", "night sky"}
 }
 
-// tags are one to five. The first of CrowdTags is on three posts in four, the second on half as
-// many, the third on a third as many, and so on.
+// tags returns one to five tags. The first of CrowdTags is on three posts in four, the second on
+// half as many, the third on a third as many, and so on.
 func (c *Crowd) tags() []string {
 	var tags []string
 	for i, tag := range CrowdTags() {
@@ -144,7 +144,7 @@ func (c *Crowd) tags() []string {
 	return tags
 }
 
-// createdAt is now, or a whole minute, or long ago among older posts.
+// createdAt returns the current time, the current minute, or a time long ago among older posts.
 func (c *Crowd) createdAt() string {
 	ago := c.now.Add(-time.Duration(c.rng.Int64N(int64(c.step) * int64(c.size))))
 	switch c.rng.IntN(10) {

@@ -15,15 +15,15 @@ type Post struct {
 	URI, DID, Rkey string
 	Rev, CID       string
 	Tags           []string // normalized, in the record's order
-	Shown          []string // those that are not denied
+	Shown          []string // Tags without denied ones
 	Langs          []string // as declared
-	CreatedAt      string   // the record's own, empty where that is no string
+	CreatedAt      string   // the record's, empty if it is not a string
 	Record         []byte   // JSON
 	IndexedAt      time.Time
-	Place          Place  // from when the post entered the index
-	Seq            uint64 // of the message that made this version
-	Hidden         bool   // its account is not active, opted out or denied: readers do not see the post
-	Author         Author // as the account's is
+	Place          Place  // fixed when the post entered the index
+	Seq            uint64 // of the message with this version
+	Hidden         bool   // its account is inactive, opted out or denied: readers do not see the post
+	Author         Author // the account's
 
 	entered entry
 }
@@ -33,47 +33,47 @@ func (p *Post) SortAt() time.Time { return p.Place.SortAt() }
 
 // Index is the folded state of a history; New makes one.
 type Index struct {
-	posts    map[string]*Post    // by at-uri, also hidden ones and those that a sync made stale
+	posts    map[string]*Post    // by at-uri, including hidden and stale ones
 	markers  map[string]string   // at-uri of a removed post -> rev
 	accounts map[string]*account // by DID
 	sync     *pendingSync        // set between a sync event and the end of its repository
 
-	mentioned   map[string]bool // at-uris of all post events that came
+	mentioned   map[string]bool // at-uris of all post events
 	deadLetters int
 	complaints  []string
 	deniedDIDs  []string
 	deniedTags  []string
-	hash        func(uri string) uint64 // hashOf; tests make collisions with another
+	hash        func(uri string) uint64 // hashOf; replaced by tests that need collisions
 
-	network      *networkTimes // of FromNetwork alone
+	network      *networkTimes // set only by FromNetwork
 	severalHosts bool
 }
 
-// Author is what the index knows of who wrote a post, "" where nothing.
+// Author is what the index knows about the author of a post; "" is unknown.
 type Author struct {
 	Handle, DisplayName, Avatar string
 }
 
 type account struct {
-	known    bool // something came of it that is kept
+	known    bool // the index keeps something about it
 	inactive bool
 	optedOut bool
 	author   Author
-	told     Author       // what was told of it last, known or not
-	rev      string       // that its profile is of
-	named    time.Time    // that its handle is of
-	deleted  bool         // the last account event that applied was a deletion
-	last     *event.Event // the account event that its status comes from, as it was told last
+	reported Author       // the last reported values, even while it is not known
+	rev      string       // of its profile
+	named    time.Time    // of its handle
+	deleted  bool         // the last account event that changed the status was a deletion
+	last     *event.Event // the account event with its status, as last reported
 	floor    string       // the highest rev that the account's erased posts had
-	syncRev  string       // below it nothing of the account is taken any more
+	syncRev  string       // events of the account below it are ignored
 }
 
-// pendingSync is a sync event whose repository is still coming.
+// pendingSync is a sync event whose repository has not fully arrived.
 type pendingSync struct {
 	did  string
-	rev  string    // that the sync event was about
-	repo string    // of the repository that came behind it; empty until its first record
-	time time.Time // of the sync event, by which old position messages are judged
+	rev  string    // in the sync event
+	repo string    // of the repository that follows; empty until its first record
+	time time.Time // of the sync event; position messages of older versions are compared with it
 }
 
 // New returns the index of the empty history.
@@ -93,15 +93,15 @@ func Fold(messages [][]byte) *Index {
 	return x
 }
 
-// Apply folds one message of the stream into the index. One that event.Decode refuses is
-// counted, and otherwise as if it had never come.
+// Apply folds one message of the stream into the index. One that event.Decode refuses is counted
+// and otherwise ignored.
 func (x *Index) Apply(seq uint64, data []byte) {
 	e, err := event.Decode(data)
 	if err != nil {
 		x.deadLetters++
 		return
 	}
-	var stored struct{ Tags []string } // as they were written: Decode applies today's rule
+	var stored struct{ Tags []string } // as stored: Decode applies the current rule
 	if err := json.Unmarshal(data, &stored); err != nil {
 		panic(fmt.Sprintf("model: message %d: %v", seq, err))
 	}
@@ -109,10 +109,10 @@ func (x *Index) Apply(seq uint64, data []byte) {
 	x.ApplyEvent(seq, e)
 }
 
-// ApplyEvent folds one event, which event.Decode would accept, into the index.
+// ApplyEvent folds one event into the index. event.Decode must accept it.
 func (x *Index) ApplyEvent(seq uint64, e *event.Event) {
 	if e.Kind == event.KindRemove || e.Kind == event.KindDelete {
-		x.remove(e) // also a post that the sync before it made stale, so that its marker stays
+		x.remove(e) // before endSync, so that a stale post leaves a marker
 	}
 	x.endSync(e)
 	switch e.Kind {
@@ -123,7 +123,7 @@ func (x *Index) ApplyEvent(seq uint64, e *event.Event) {
 	case event.KindSync:
 		x.sync = nil
 		if e.Sync == event.SyncOpen {
-			return // its end comes, or it changes nothing
+			return // SyncOver follows, or the sync changes nothing
 		}
 		x.account(e.DID).known = true
 		x.account(e.DID).syncRev = max(x.account(e.DID).syncRev, e.Rev)
@@ -141,8 +141,8 @@ func (x *Index) ApplyEvent(seq uint64, e *event.Event) {
 	}
 }
 
-// isNews: per post the newest rev wins, over the stored version, the marker of a removed post,
-// and what is known of the account as a whole.
+// isNews reports whether an event has a higher rev than the post's stored version or marker, and is
+// not below the floors of the account.
 func (x *Index) isNews(uri string, e *event.Event) bool {
 	a := x.account(e.DID)
 	if e.Rev <= a.floor || e.Rev < a.syncRev {
@@ -154,20 +154,20 @@ func (x *Index) isNews(uri string, e *event.Event) bool {
 	return e.Rev > x.markers[uri]
 }
 
-// put brings the post of a create or update into the index, or replaces it. A post gets its
-// place when it enters and keeps it while it stays.
+// put inserts or replaces the post of a create or update. A post gets its place when it enters the
+// index and keeps it until it leaves.
 func (x *Index) put(seq uint64, e *event.Event) {
 	uri := uriOf(e.DID, e.Rkey)
 	x.mentioned[uri] = true
 	if !x.isNews(uri, e) {
 		return
 	}
-	if !slices.Equal(olderTags(e.Tags), e.Tags) { // which holds for today's too
+	if !slices.Equal(olderTags(e.Tags), e.Tags) { // tags in the current form pass this, too
 		x.complaints = append(x.complaints, fmt.Sprintf("message %d has tags that are not normalized: %q", seq, e.Tags))
 	}
 	x.account(e.DID).known = true
 	old := x.posts[uri]
-	tags := normalTags(e.Tags) // whatever the rule was when they were stored
+	tags := normalTags(e.Tags) // whatever form they were stored in
 	if len(tags) == 0 {
 		x.drop(old)
 		x.markers[uri] = e.Rev
@@ -183,14 +183,14 @@ func (x *Index) put(seq uint64, e *event.Event) {
 		p.Place = x.freePlace(uri, sortMicros(e.CreatedAt, e.Source.Time))
 	}
 	if x.network != nil {
-		x.network.came(p, old)
+		x.network.entered(p, old)
 	}
 	x.posts[uri] = p
 	delete(x.markers, uri)
 }
 
-// remove takes the post of a remove or delete out of the index. One that the index never had
-// leaves nothing behind.
+// remove removes the post of a remove or delete from the index. A post that the index never had
+// leaves no marker.
 func (x *Index) remove(e *event.Event) {
 	uri := uriOf(e.DID, e.Rkey)
 	x.mentioned[uri] = true
@@ -203,18 +203,18 @@ func (x *Index) remove(e *event.Event) {
 	x.drop(x.posts[uri])
 }
 
-// drop takes a post out of the index, if there is one, and frees its place.
+// drop removes a post, which may be nil, from the index and frees its place.
 func (x *Index) drop(p *Post) {
 	if p == nil {
 		return
 	}
 	if x.network != nil {
-		x.network.left(p)
+		x.network.removed(p)
 	}
 	delete(x.posts, p.URI)
 }
 
-// freePlace is the place of a post that enters, or the next one above that no other post has.
+// freePlace returns the place of a new post, or the next higher one that is free.
 func (x *Index) freePlace(uri string, micros int64) Place {
 	place := Place{Micros: micros, Hash: x.hash(uri)}
 	for x.taken(place) {
@@ -232,7 +232,7 @@ func (x *Index) taken(place Place) bool {
 	return false
 }
 
-// applyAccount follows a change of an account's hosting status.
+// applyAccount applies a change of an account's hosting status.
 func (x *Index) applyAccount(e *event.Event) {
 	if e.Status == "throttled" || e.Status == "desynchronized" {
 		return
@@ -242,17 +242,17 @@ func (x *Index) applyAccount(e *event.Event) {
 	switch how := compareStatuses(e, a.last); {
 	case how == olderStatus:
 		return
-	case how == toldAgain && !(a.deleted && deleted):
-		a.last = e // the next one is compared with it as it was told now
+	case how == repeatedStatus && !(a.deleted && deleted):
+		a.last = e // later events are compared with this report
 		return
 	}
-	// A deletion told again takes what came since with it.
+	// A repeated deletion also erases what arrived since the first.
 	a.known, a.last, a.inactive, a.deleted = true, e, !e.Active, deleted
 	if deleted {
 		x.erase(e.DID)
-		a.author = Author{} // until a profile of a later rev, or a later handle
+		a.author = Author{} // until a profile with a later rev, or a later handle
 		if a.rev != "" && !a.optedOut {
-			a.rev += " " // what said it is of no use any more; who has opted out stays so
+			a.rev += " " // the profile's message is no longer needed; an opt-out remains
 		}
 		if !a.named.IsZero() {
 			a.named = a.named.Add(time.Microsecond)
@@ -260,16 +260,16 @@ func (x *Index) applyAccount(e *event.Event) {
 	}
 }
 
-// applyAuthor takes a profile or a handle. Of the profiles the one of the greatest rev counts, of
-// the handles that of the latest time. Of accounts of which nothing is kept they are not kept
-// either, but for a profile that opts out: from then on the account is one of which something is.
+// applyAuthor applies a profile or a handle. The profile with the greatest rev and the handle with
+// the latest time win. They are ignored for accounts about which the index keeps nothing, except
+// for a profile that opts out, which is kept.
 func (x *Index) applyAuthor(e *event.Event) {
 	a := x.account(e.DID)
 	if p := e.Profile; p != nil {
-		a.told.DisplayName, a.told.Avatar = p.DisplayName, p.Avatar
+		a.reported.DisplayName, a.reported.Avatar = p.DisplayName, p.Avatar
 	}
 	if h := e.Handle; h != nil {
-		a.told.Handle = h.Name
+		a.reported.Handle = h.Name
 	}
 	if p := e.Profile; p != nil && e.Rev > a.rev && (a.known || p.OptedOut) {
 		a.known, a.rev, a.optedOut = true, e.Rev, p.OptedOut
@@ -280,7 +280,7 @@ func (x *Index) applyAuthor(e *event.Event) {
 	}
 }
 
-// IsCalled returns what the index has of the profile and the handle that an event tells.
+// IsCalled returns which of an event's profile and handle are current in the index.
 func (x *Index) IsCalled(e *event.Event) (is []string) {
 	a := x.account(e.DID)
 	if !a.known || a.deleted {
@@ -295,20 +295,20 @@ func (x *Index) IsCalled(e *event.Event) (is []string) {
 	return is
 }
 
-// noProfile: behind a sync an older profile is not there any more, but for one that opts out.
+// noProfile removes a profile older than a sync, unless it opts out.
 func (a *account) noProfile(rev string) {
 	if a.rev != "" && a.rev < rev && !a.optedOut {
 		a.author.DisplayName, a.author.Avatar, a.rev = "", "", rev
 	}
 }
 
-// Deny sets what the operator denies in place of what was denied before: accounts, which are hidden
-// whether known or not, and tags in any form, which find no posts and are shown of none.
+// Deny replaces the operator's deny list: accounts, which are hidden even if unknown, and tags in
+// any form, which find no posts and are not shown on any.
 func (x *Index) Deny(dids, tags []string) {
 	x.deniedDIDs, x.deniedTags = dids, normalTags(tags)
 }
 
-// hidden reports whether readers see nothing of the account.
+// hidden reports whether the account is hidden from readers.
 func (x *Index) hidden(did string) bool {
 	a := x.account(did)
 	return a.inactive || a.optedOut || slices.Contains(x.deniedDIDs, did)
@@ -324,20 +324,20 @@ func (x *Index) read(p *Post) Post {
 	return c
 }
 
-// comparison is what one status is to another that came before it.
+// comparison relates a status to the previous one.
 type comparison int
 
 const (
 	olderStatus comparison = iota
-	toldAgain
+	repeatedStatus
 	newerStatus
 )
 
-// compareStatuses says what a status is to the last one that counted. Of two by one host the one
-// with the greater number of that host is newer. A lower number is the host's past, unless the
-// host has lost its data and begun from the start: then both the time and the number that the
-// network gave, as far as there is one, are greater. Statuses of two hosts go by the network's
-// time and number. A time is the network's or, where it gave none, the host's.
+// compareStatuses compares a status with the last one that applied. Of two from one host, the one
+// with the greater host number is newer. A lower number is older, unless the host has lost its data
+// and started over: then both the network's time and its number, if known, are greater. Statuses of
+// different hosts are ordered by the network's time and number. Without a network time, the host's
+// time is used.
 func compareStatuses(e, last *event.Event) comparison {
 	if last == nil {
 		return newerStatus
@@ -354,7 +354,7 @@ func compareStatuses(e, last *event.Event) comparison {
 	atOnce := t.Equal(lastT) && n == lastN
 	switch {
 	case atOnce && n != 0, atOnce && e.Source.Host == last.Source.Host && e.Source.Seq == last.Source.Seq:
-		return toldAgain
+		return repeatedStatus
 	case oneHost && e.Source.Seq > last.Source.Seq:
 		return newerStatus
 	case t.Before(lastT), t.Equal(lastT) && (oneHost || n <= lastN):
@@ -365,7 +365,7 @@ func compareStatuses(e, last *event.Event) comparison {
 	return newerStatus
 }
 
-// erase forgets an account's posts and markers, but for the floor.
+// erase removes an account's posts and markers, and raises its floor.
 func (x *Index) erase(did string) {
 	a := x.account(did)
 	for _, p := range x.posts {
@@ -382,15 +382,15 @@ func (x *Index) erase(did string) {
 	}
 }
 
-// endSync removes what a sync left stale, unless the next event still belongs to the sync. No
-// markers stay: the sync's own rev keeps older events out, and a create at that rev that comes
-// late must enter.
+// endSync removes the posts that a sync made stale, unless the next event still belongs to the
+// sync. It leaves no markers: the sync's rev stops older events, and a late create at that rev must
+// enter.
 func (x *Index) endSync(next *event.Event) {
 	s := x.sync
 	if s == nil {
 		return
 	}
-	if s.goesOn(next) {
+	if s.continuesWith(next) {
 		if next.Kind == event.KindCreate {
 			s.repo = next.Rev
 		}
@@ -402,7 +402,7 @@ func (x *Index) endSync(next *event.Event) {
 	x.sync = nil
 }
 
-// dropBelow removes an account's posts of before a rev.
+// dropBelow removes an account's posts below a rev.
 func (x *Index) dropBelow(did, rev string) {
 	for _, p := range x.posts {
 		if p.DID == did && p.Rev < rev {
@@ -411,23 +411,22 @@ func (x *Index) dropBelow(did, rev string) {
 	}
 }
 
-// goesOn reports whether an event leaves a sync pending. The repository that was fetched for it
-// is one state: its records come at once, as creates, at one revision. That is not before the one
-// that the sync event told, and may be after it, since the account goes on while its host is
-// asked. The first record tells which.
-func (s *pendingSync) goesOn(e *event.Event) bool {
+// continuesWith reports whether a sync is still pending at an event. The records of the fetched
+// repository arrive together, as creates, at one revision: that of the sync event or, if the
+// account changed meanwhile, a later one. The first record shows which.
+func (s *pendingSync) continuesWith(e *event.Event) bool {
 	switch {
-	case e.Kind == event.KindPosition && e.Sync == "": // of before positions said so
+	case e.Kind == event.KindPosition && e.Sync == "": // positions of older versions do not say so
 		return e.Source.Time.Equal(s.time)
 	case e.Kind == event.KindPosition:
 		return e.Sync == event.SyncOpen
-	case e.Kind == event.KindAuthor && e.Source.Seq == 0: // the writer's own question
+	case e.Kind == event.KindAuthor && e.Source.Seq == 0: // ingest looked it up itself
 		return true
 	case e.DID != s.did:
 		return false
-	case e.Kind == event.KindAuthor: // a record of the repository, and none of the index
+	case e.Kind == event.KindAuthor: // a record of the repository that is not a post
 		return true
-	case e.Kind == event.KindSync: // told again: another repository follows
+	case e.Kind == event.KindSync: // repeated: another repository follows
 		return true
 	case e.Kind != event.KindCreate:
 		return false

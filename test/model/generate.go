@@ -11,12 +11,11 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// Generate returns a history of at least n events, the same for the same seed, that is full of
-// edges: few posts that come and go under the same keys, revs that repeat and go back, stretches
-// replayed, every account status in any order and from hosts whose clocks are wrong, syncs of
-// every kind, ties and oddities of time, odd tags. It ends with a position message, which ends a
-// sync before it. event.Decode accepts each event; ingest could not have produced every sequence
-// of them.
+// Generate returns a history of at least n events that is full of edge cases and depends only on
+// the seed: few posts that come and go under the same keys, revs that repeat and go back, replayed
+// stretches, every account status in any order and from hosts with wrong clocks, syncs of every
+// kind, ties and odd times, odd tags. It ends with a position message, which ends any open sync.
+// event.Decode accepts each event, but ingest could not have produced every sequence of them.
 func Generate(seed uint64, n int) []*event.Event {
 	g := &generator{rng: rand.New(rand.NewPCG(seed, 1)), host: "https://jetstream.one.example", now: time.Date(2026, 8, 20, 12, 0, 0, 0, time.UTC), rev: 1_700_000_000_000_000}
 	for i := range 2 + g.rng.IntN(5) + n/200 {
@@ -29,7 +28,8 @@ func Generate(seed uint64, n int) []*event.Event {
 	return g.events
 }
 
-// GenerateMessages is Generate encoded, with messages among the others that event.Decode refuses.
+// GenerateMessages returns the encoded events of Generate, mixed with messages that event.Decode
+// refuses.
 func GenerateMessages(seed uint64, n int) [][]byte {
 	rng := rand.New(rand.NewPCG(seed, 2))
 	var messages [][]byte
@@ -50,7 +50,7 @@ func mustEncode(e *event.Event) []byte {
 	return data
 }
 
-// brokenMessage is one that no reader can apply, made from e where that helps.
+// brokenMessage returns a message that no reader can apply, some made from e.
 func brokenMessage(rng *rand.Rand, e *event.Event) []byte {
 	bad := *e
 	switch rng.IntN(6) {
@@ -78,7 +78,7 @@ type generator struct {
 	seq      uint64 // the host's
 	network  uint64 // the network's own sequence number
 	now      time.Time
-	still    bool // the host's clock stands
+	still    bool // the host's clock does not advance
 	rev      uint64
 	accounts []*genAccount
 	events   []*event.Event
@@ -90,7 +90,7 @@ type genAccount struct {
 	lastRev uint64
 	syncRev uint64
 	away    bool
-	revs    uint64 // where set, all revs are one of the six from here on, in any order
+	revs    uint64 // if set, all revs are among the six from here on, in any order
 }
 
 func newGenAccount(i int) *genAccount {
@@ -105,7 +105,7 @@ func newGenAccount(i int) *genAccount {
 	return a
 }
 
-// tid is the TID of a time in microseconds.
+// tid returns the TID of a time in microseconds.
 func tid(micros uint64) string {
 	const alphabet = "234567abcdefghijklmnopqrstuvwxyz"
 	var b [13]byte
@@ -119,8 +119,8 @@ func pick[T any](rng *rand.Rand, from ...T) T { return from[rng.IntN(len(from))]
 
 func (g *generator) chance(percent int) bool { return g.rng.IntN(100) < percent }
 
-// newRev is mostly greater than every rev before, and sometimes one that the account had, or one
-// near it.
+// newRev returns a rev that is mostly greater than all before, and sometimes one that the account
+// had, or a neighbor of it.
 func (g *generator) newRev(a *genAccount) uint64 {
 	switch {
 	case a.revs != 0:
@@ -133,7 +133,7 @@ func (g *generator) newRev(a *genAccount) uint64 {
 	return g.rev
 }
 
-// emit gives the event its source position, a status its order, and appends it.
+// emit appends an event, with its source position and a status's order.
 func (g *generator) emit(e event.Event) {
 	if !g.still {
 		g.now = g.now.Add(time.Duration(pick(g.rng, 0, 1, g.rng.IntN(3_000_000), g.rng.IntN(3_000_000))) * time.Microsecond)
@@ -144,9 +144,9 @@ func (g *generator) emit(e event.Event) {
 		if g.chance(60) {
 			g.network += 1 + uint64(g.rng.IntN(3))
 			e.Upstream = &event.Upstream{Seq: g.network, Time: g.now}
-			// One host stamps it late, another's clock is behind.
+			// One host stamps events late, another's clock is slow.
 			e.Source.Time = g.now.Add(time.Duration(g.rng.IntN(81)-40) * time.Second)
-			if g.chance(15) { // the network's clock has stepped back
+			if g.chance(15) { // the network's clock stepped back
 				e.Upstream.Time = g.now.Add(-time.Duration(g.rng.IntN(60)) * time.Second)
 			}
 		}
@@ -174,7 +174,7 @@ func (g *generator) step() {
 	}
 }
 
-// change does something to an account or to one of its posts, or to several at one rev.
+// change changes an account, one of its posts, or several posts at one rev.
 func (g *generator) change(a *genAccount) {
 	if a.away && g.chance(30) {
 		a.away = false
@@ -190,7 +190,7 @@ func (g *generator) change(a *genAccount) {
 			g.put(event.KindUpdate, a, key, rev)
 		case p < 74:
 			g.gone(a, key, rev)
-		case p < 80: // deleted and made again
+		case p < 80: // deleted and recreated
 			g.gone(a, key, rev)
 			g.put(pick(g.rng, event.KindCreate, event.KindUpdate), a, key, g.newRev(a))
 		case p < 88:
@@ -216,7 +216,7 @@ func (g *generator) position() {
 
 func (g *generator) status(a *genAccount) {
 	e := event.Event{Kind: event.KindAccount, DID: a.did, Active: g.chance(40)}
-	if !e.Active || g.chance(30) { // of an active account the status does not count
+	if !e.Active || g.chance(30) { // the status of an active account is ignored
 		e.Status = pick(g.rng, "deleted", "deleted", "deactivated", "suspended", "takendown", "on-leave", "", "throttled", "desynchronized")
 	}
 	a.away = !e.Active
@@ -224,7 +224,7 @@ func (g *generator) status(a *genAccount) {
 	if a.revs == 0 && !g.chance(10) {
 		return
 	}
-	// It comes late, or at the time of one before.
+	// It arrives late, or with the time of a previous one.
 	last := g.events[len(g.events)-1]
 	at, seq := g.now.Add(-time.Duration(g.rng.IntN(3))*time.Second).Truncate(time.Second), uint64(1+g.rng.IntN(4))
 	if last.Upstream != nil {
@@ -232,12 +232,12 @@ func (g *generator) status(a *genAccount) {
 	} else {
 		last.Source.Time, last.Source.Seq = at, seq
 	}
-	if g.chance(30) { // from a host that counts from the start, or by its past
+	if g.chance(30) { // from a host that started over, or from its past
 		last.Source.Seq = uint64(1 + g.rng.IntN(4))
 	}
 }
 
-// author emits a profile at a rev, which mostly opts no account out, a handle, or both.
+// author emits a profile, which sometimes opts out, a handle, or both.
 func (g *generator) author(a *genAccount, rev uint64) {
 	e := event.Event{Kind: event.KindAuthor, DID: a.did}
 	if g.chance(70) {
@@ -252,13 +252,13 @@ func (g *generator) author(a *genAccount, rev uint64) {
 	g.emit(e)
 }
 
-// resync emits a sync and some of what follows it: the repository, at the rev that the sync told
-// or a later one, and now and then something in between.
+// resync emits a sync and a part of the repository, at the sync's rev or a later one, sometimes
+// with other events in between.
 func (g *generator) resync(a *genAccount) {
 	rev := pick(g.rng, g.newRev(a), g.newRev(a), g.newRev(a)+2, max(a.syncRev, 1))
 	repo := pick(g.rng, rev, rev, max(g.newRev(a), rev))
 	a.syncRev = rev
-	g.still = g.chance(30) // a host that stamps all of it at once
+	g.still = g.chance(30) // a host that stamps all of it with one time
 	state := pick(g.rng, event.SyncOpen, "")
 	g.emit(event.Event{Kind: event.KindSync, DID: a.did, Rev: tid(rev), Sync: state})
 	for _, key := range a.keys {
@@ -266,7 +266,7 @@ func (g *generator) resync(a *genAccount) {
 			g.put(event.KindCreate, a, key, repo)
 		}
 		switch p := g.rng.IntN(100); {
-		case p < 6: // a writer that stops within a sync, and another that starts
+		case p < 6: // one writer stops within a sync, and another starts
 			g.emit(event.Event{Kind: event.KindPosition, Sync: event.SyncOpen})
 		case p < 8:
 			g.emit(event.Event{Kind: event.KindSync, DID: a.did, Rev: tid(rev), Sync: state})
@@ -280,17 +280,16 @@ func (g *generator) resync(a *genAccount) {
 			g.change(pick(g.rng, g.accounts...))
 		}
 	}
-	if state == event.SyncOpen && g.chance(80) { // else its end is never told
+	if state == event.SyncOpen && g.chance(80) { // otherwise the end is missing
 		g.emit(event.Event{Kind: event.KindSync, DID: a.did, Rev: tid(repo), Sync: event.SyncOver})
 	}
-	for g.chance(40) { // the account writes more at once
+	for g.chance(40) { // the account continues to write
 		g.put(pick(g.rng, event.KindCreate, event.KindCreate, event.KindUpdate), a, pick(g.rng, a.keys...), g.newRev(a))
 	}
 	g.still = false
 }
 
-// replay gives some events again: as they were, from another host at the same times, or as new
-// ones.
+// replay repeats some events: unchanged, from another host at the same times, or as new ones.
 func (g *generator) replay() {
 	if len(g.events) == 0 {
 		return
@@ -312,18 +311,18 @@ func (g *generator) replay() {
 	}
 }
 
-// scene plays a short history of one more account, with two keys and six revs in any order: about
-// its posts, its statuses or its syncs. Nothing but a replay comes to that account later, so what
-// an event did is seen at the end.
+// scene emits a short history of a new account, with two keys and six revs in any order, about its
+// posts, its statuses or its syncs. Only a replay concerns that account later, so the effect of
+// each event is visible at the end.
 func (g *generator) scene() {
 	a := newGenAccount(1_000 + len(g.events))
 	a.keys, a.revs = a.keys[:2], g.rev+1
 	g.rev += 10
 	if g.chance(20) {
-		g.author(a, g.newRev(a)) // before anything else is known of it
+		g.author(a, g.newRev(a)) // before the index knows the account
 	}
 	about := g.rng.IntN(3)
-	g.still = g.chance(50) // statuses of few times
+	g.still = g.chance(50) // statuses with few different times
 	g.put(event.KindCreate, a, a.keys[0], a.revs+2)
 	for range 5 + g.rng.IntN(10) {
 		key, rev := pick(g.rng, a.keys...), g.newRev(a)
@@ -343,10 +342,10 @@ func (g *generator) scene() {
 		}
 	}
 	g.still = false
-	if about != 0 && g.chance(50) { // so that others are seen, too
+	if about != 0 && g.chance(50) { // so that others are visible, too
 		g.emit(event.Event{Kind: event.KindAuthor, DID: a.did, Rev: tid(a.revs + 8), Profile: &event.Profile{}})
 	}
-	if about == 1 && g.chance(50) { // what came of the account is seen
+	if about == 1 && g.chance(50) { // makes the account visible
 		g.emit(event.Event{Kind: event.KindAccount, DID: a.did, Active: true})
 	}
 }
@@ -358,7 +357,7 @@ func (g *generator) put(kind event.Kind, a *genAccount, key string, rev uint64) 
 	raw := g.rawTags()
 	e.Tags = normalTags(raw)
 	if older := olderTags(raw); len(older) > 0 && (len(e.Tags) == 0 || g.chance(20)) {
-		e.Tags = older // as a former ingest has stored it
+		e.Tags = older // as an older ingest stored them
 	}
 	record := map[string]any{
 		"$type": event.Collection, "tags": raw,
@@ -383,7 +382,7 @@ func (g *generator) put(kind event.Kind, a *genAccount, key string, rev uint64) 
 	g.emit(e)
 }
 
-// createdAt is what the record says of its time, "-" for no string.
+// createdAt returns the record's createdAt, "-" if it is not a string.
 func (g *generator) createdAt() string {
 	tie := time.Date(2026, 8, 20, 11, 59, g.rng.IntN(3), 0, time.UTC)
 	ago := pick(g.rng, -time.Hour, time.Duration(g.rng.IntN(5000))*time.Millisecond, time.Duration(g.rng.IntN(100_000))*time.Hour)
@@ -401,7 +400,7 @@ func (g *generator) createdAt() string {
 		"2026-08-20t11:59:00z", "2026-08-20T11:59:00.123456789Z", "2026-08-20T11:59:00.9999999-00:00", "9999-12-31T23:59:59Z")
 }
 
-// rawLangs are languages as a record may declare them, nil for none.
+// rawLangs returns languages as a record may declare them, nil for none.
 func (g *generator) rawLangs() []string {
 	var many []string // more than are kept
 	for i := range 15 + g.rng.IntN(10) {
@@ -411,14 +410,15 @@ func (g *generator) rawLangs() []string {
 		[]string{"zh-Hant-TW"}, []string{"ZH-hANT", "zh"}, []string{"EN-us", "x"}, []string{"x-Klingon", "i-enochian"},
 		[]string{"eng"}, []string{"ENM", "pt-br-x-en"}, []string{}, []string{"", "pt"}, []string{"en", "en", "EN"},
 		[]string{"en_US"}, []string{"en-US_x"}, []string{"en--us", "-en", "en-"}, []string{"*", "en-*"}, []string{" en"}, []string{"e\x00n"},
-		[]string{"\u212ao"}, []string{"ko-\u212ar"}, // the sign for Kelvin is no k
+		[]string{"\u212ao"}, []string{"ko-\u212ar"}, // the Kelvin sign is not a k
 		[]string{"es-abcdefgh", "fr-abcdefghi"}, []string{"de-1996", "sl-1994-rozaj"}, []string{"419-es", "es-419"},
 		[]string{"en-" + strings.Repeat("x", 67)},          // of 70 bytes, too long to keep
-		[]string{"nl" + strings.Repeat("-abc", 15) + "-x"}, // of the most that is kept, 64
+		[]string{"nl" + strings.Repeat("-abc", 15) + "-x"}, // 64 bytes, the longest that is kept
 		[]string{"日本語", "ja-日本"}, many)
 }
 
-// rawTags are tags as a record may give them; at least one is kept, or was by a former ingest.
+// rawTags returns tags as a record may contain them. At least one of them is kept, or was by an
+// older ingest.
 func (g *generator) rawTags() []string {
 	var raw []string
 	if g.chance(2) {

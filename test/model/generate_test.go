@@ -18,7 +18,7 @@ func TestGeneratorsRepeat(t *testing.T) {
 	require.Equal(t, NewCrowd(1, 100, base, time.Second).Take(200), NewCrowd(1, 100, base, time.Second).Take(200))
 }
 
-func TestGeneratedMessagesAreRefusedHereAndThere(t *testing.T) {
+func TestModelAndDecoderRefuseTheSameMessages(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(10) {
 		messages, clean := New(), New()
@@ -34,9 +34,9 @@ func TestGeneratedMessagesAreRefusedHereAndThere(t *testing.T) {
 	}
 }
 
-// TestEachMessageTwiceChangesNothing: but for a sync, whose second coming is a
-// message that does not belong to the first.
-func TestEachMessageTwiceChangesNothing(t *testing.T) {
+// Repeated messages change nothing, except for syncs: a repeated sync does not belong to the first
+// one.
+func TestRepeatedMessagesChangeNothing(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(20) {
 		once, twice := New(), New()
@@ -51,8 +51,8 @@ func TestEachMessageTwiceChangesNothing(t *testing.T) {
 	}
 }
 
-// TestGeneratorReaches counts the edges that the histories are for.
-func TestGeneratorReaches(t *testing.T) {
+// TestGeneratorCoverage checks that the generated histories contain each edge case.
+func TestGeneratorCoverage(t *testing.T) {
 	t.Parallel()
 	seen := map[string]int{}
 	for seed := range uint64(20) {
@@ -75,34 +75,34 @@ func TestGeneratorReaches(t *testing.T) {
 			oneHost, own, lastOwn := e.Source.Host == last.Source.Host, e.StatusOrder().Time, last.StatusOrder().Time
 			for what, is := range map[string]bool{
 				string(e.Kind): true, "enters": applied && !had, "edited": applied && had, "comes back": applied && marked, "leaves": had && !has,
-				"stopped by rev":          e.IsPost() && had && has && !applied,
-				"stopped by marker":       e.IsPost() && marked && !has && x.markers[uri] >= e.Rev,
-				"stopped by floor":        e.IsPost() && e.Rev <= a.floor,
-				"stopped by sync":         e.IsPost() && e.Rev < a.syncRev,
-				"never had":               (e.Kind == event.KindDelete || e.Kind == event.KindRemove) && !had && !marked,
-				"hidden":                  applied && x.hidden(e.DID),
-				"erased":                  e.Kind == event.KindAccount && len(x.posts) < posts,
-				"swept":                   pending && x.sync == nil && len(x.posts) < posts,
-				"place before 1970":       applied && p.Place.Micros == 0,
-				"a hundred tags":          applied && len(p.Tags) == 100,
-				"opted out":               e.Kind == event.KindAuthor && e.Profile != nil && e.Profile.OptedOut && !a.optedOut && x.account(e.DID).optedOut,
-				"opted in":                e.Kind == event.KindAuthor && a.optedOut && !x.account(e.DID).optedOut,
-				"opted out, unknown":      e.Kind == event.KindAuthor && !a.known && x.account(e.DID).known,
-				"named":                   e.Kind == event.KindAuthor && a.author != x.account(e.DID).author,
-				"named, unknown":          e.Kind == event.KindAuthor && !x.account(e.DID).known,
-				"named too late":          e.Kind == event.KindAuthor && a.known && a.author == x.account(e.DID).author,
-				"status too late":         how == olderStatus && !oneHost && e.Upstream == nil,
-				"status told late":        how == olderStatus && !oneHost && e.Upstream != nil && e.Source.Time.After(lastOwn),
-				"status after a step":     how == newerStatus && oneHost && own.Before(lastOwn),
-				"status of the past":      how == olderStatus && oneHost && own.After(lastOwn),
-				"status of a wiped host":  how == newerStatus && oneHost && e.Source.Seq < last.Source.Seq,
-				"status told by another":  how == toldAgain && !oneHost,
-				"replaced":                x.sync != nil && x.sync.repo == x.sync.rev && applied,
-				"replaced at a later rev": x.sync != nil && x.sync.repo > x.sync.rev && applied,
-				"interrupted":             pending && x.sync != nil && e.Kind == event.KindPosition,
-				"ended by a position":     pending && x.sync == nil && e.Kind == event.KindPosition && e.Sync != "",
-				"ended by an old one":     pending && x.sync == nil && e.Kind == event.KindPosition && e.Sync == "",
-				"gone on at once":         pending && x.sync == nil && e.Kind == event.KindCreate && repo != "" && e.Rev > repo,
+				"stopped by rev":                  e.IsPost() && had && has && !applied,
+				"stopped by marker":               e.IsPost() && marked && !has && x.markers[uri] >= e.Rev,
+				"stopped by floor":                e.IsPost() && e.Rev <= a.floor,
+				"stopped by sync":                 e.IsPost() && e.Rev < a.syncRev,
+				"never had":                       (e.Kind == event.KindDelete || e.Kind == event.KindRemove) && !had && !marked,
+				"hidden":                          applied && x.hidden(e.DID),
+				"erased":                          e.Kind == event.KindAccount && len(x.posts) < posts,
+				"swept":                           pending && x.sync == nil && len(x.posts) < posts,
+				"place before 1970":               applied && p.Place.Micros == 0,
+				"a hundred tags":                  applied && len(p.Tags) == 100,
+				"opted out":                       e.Kind == event.KindAuthor && e.Profile != nil && e.Profile.OptedOut && !a.optedOut && x.account(e.DID).optedOut,
+				"opted in":                        e.Kind == event.KindAuthor && a.optedOut && !x.account(e.DID).optedOut,
+				"opted out, unknown":              e.Kind == event.KindAuthor && !a.known && x.account(e.DID).known,
+				"named":                           e.Kind == event.KindAuthor && a.author != x.account(e.DID).author,
+				"named, unknown":                  e.Kind == event.KindAuthor && !x.account(e.DID).known,
+				"named too late":                  e.Kind == event.KindAuthor && a.known && a.author == x.account(e.DID).author,
+				"status too late":                 how == olderStatus && !oneHost && e.Upstream == nil,
+				"status reported late":            how == olderStatus && !oneHost && e.Upstream != nil && e.Source.Time.After(lastOwn),
+				"status after a step":             how == newerStatus && oneHost && own.Before(lastOwn),
+				"status of the past":              how == olderStatus && oneHost && own.After(lastOwn),
+				"status of a wiped host":          how == newerStatus && oneHost && e.Source.Seq < last.Source.Seq,
+				"status repeated by another host": how == repeatedStatus && !oneHost,
+				"replaced":                        x.sync != nil && x.sync.repo == x.sync.rev && applied,
+				"replaced at a later rev":         x.sync != nil && x.sync.repo > x.sync.rev && applied,
+				"interrupted":                     pending && x.sync != nil && e.Kind == event.KindPosition,
+				"ended by a position":             pending && x.sync == nil && e.Kind == event.KindPosition && e.Sync != "",
+				"ended by an old one":             pending && x.sync == nil && e.Kind == event.KindPosition && e.Sync == "",
+				"gone on at once":                 pending && x.sync == nil && e.Kind == event.KindCreate && repo != "" && e.Rev > repo,
 			} {
 				n := seen[what]
 				if seen[what] = n; is {
@@ -121,8 +121,8 @@ func TestGeneratorReaches(t *testing.T) {
 	}
 }
 
-// TestCrowdReaches: lists are long, with ties, and posts come in everywhere.
-func TestCrowdReaches(t *testing.T) {
+// The lists of a crowd are long and have ties, and posts enter everywhere.
+func TestCrowdCoverage(t *testing.T) {
 	t.Parallel()
 	events := NewCrowd(2, 1000, base, time.Second).Take(5000)
 	x := New()

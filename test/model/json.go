@@ -9,8 +9,8 @@ import (
 	"reflect"
 )
 
-// decodeJSON reads one JSON value, numbers in full. A field that into does not have is an error,
-// so that answers hold what the contract says and no more.
+// decodeJSON decodes one JSON value, with exact numbers. Unknown fields are an error: answers must
+// contain only what the contract specifies.
 func decodeJSON(data []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
@@ -27,13 +27,13 @@ func decodeJSON(data []byte, into any) error {
 // sameJSON reports whether two JSON texts mean the same. 1 and 1.0 do.
 func sameJSON(a, b []byte) bool {
 	if bytes.Equal(a, b) {
-		return true // both were read before
+		return true // both were decoded before
 	}
 	var x, y any
 	return decodeJSON(a, &x) == nil && decodeJSON(b, &y) == nil && reflect.DeepEqual(plain(x), plain(y))
 }
 
-// plain writes the numbers in a value in one way.
+// plain converts the numbers in a value to one notation.
 func plain(v any) any {
 	switch v := v.(type) {
 	case map[string]any:

@@ -18,7 +18,7 @@ func timelineOf(events []*event.Event) *Timeline {
 	return t
 }
 
-// judged is a walk and what must be found of it.
+// judged is a walk and its expected verdict.
 type judged struct {
 	name string
 	walk Walk
@@ -106,7 +106,7 @@ func TestJudgeTags(t *testing.T) {
 		{"not to the end", Walk{First: 2, Last: 2}, "b=2 a=1", Verdict{Due: 2}, ""},
 	} {
 		c.walk.Tags = true
-		for _, word := range strings.Fields(c.rows) { // each tag of one letter, with a digit
+		for _, word := range strings.Fields(c.rows) { // one-letter tags with one-digit counts
 			c.walk.Seen = append(c.walk.Seen, Row{word[:1], int64(word[2] - '0')})
 		}
 		c.run(t, line)

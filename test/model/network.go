@@ -13,10 +13,10 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// FromNetwork returns what the index must be once all that a simulated network did has come
-// through; log is all of it, oldest first (simnet.Network.Log). The firehose gives events its own
-// times, of which only the earliest is known here. CheckHTTP takes the true ones from the API,
-// after it has checked them against what is known.
+// FromNetwork returns the index after everything that a simulated network did has arrived; log is
+// its complete log, oldest first (simnet.Network.Log). The firehose stamps events with its own
+// times, and only a lower bound is known here. CheckHTTP adopts the true times from the API after
+// checking them.
 func FromNetwork(log []simnet.Entry) (*Index, error) {
 	x := New()
 	x.network = &networkTimes{synced: map[string]bool{}, lives: map[string][]entry{}, known: map[string]bool{}}
@@ -28,12 +28,12 @@ func FromNetwork(log []simnet.Entry) (*Index, error) {
 		switch entry.Kind {
 		case simnet.KindCommit:
 		case simnet.KindAccount:
-			order := &event.Upstream{Seq: uint64(i), Time: time.Unix(int64(i), 0)} // that of the log
+			order := &event.Upstream{Seq: uint64(i), Time: time.Unix(int64(i), 0)} // the order of the log
 			apply(entry.Time, event.Event{Kind: event.KindAccount, DID: entry.DID, Active: entry.Active, Status: entry.Status, Upstream: order})
 			continue
 		case simnet.KindSync:
 			if entry.Ops == nil {
-				continue // the server knew this state already
+				continue // the server already had this state
 			}
 			x.network.synced[entry.DID] = true
 			apply(entry.Time, event.Event{Kind: event.KindSync, DID: entry.DID, Rev: entry.Rev, Sync: event.SyncOpen})
@@ -67,7 +67,7 @@ func FromNetwork(log []simnet.Entry) (*Index, error) {
 	return x, nil
 }
 
-// postEvent is what an operation on a post comes to.
+// postEvent converts an operation on a post to an event.
 func postEvent(entry simnet.Entry, op simnet.OpResult) (event.Event, error) {
 	e := event.Event{Kind: event.KindDelete, DID: entry.DID, Rkey: op.Rkey, Rev: entry.Rev, CID: op.CID}
 	switch op.Action {
@@ -101,7 +101,7 @@ func postEvent(entry simnet.Entry, op simnet.OpResult) (event.Event, error) {
 	return e, nil
 }
 
-// profileEvent is what an operation on a profile comes to. Names of simulated people need no
+// profileEvent converts an operation on a profile to an event. Names of simulated accounts need no
 // cleaning.
 func profileEvent(entry simnet.Entry, op simnet.OpResult) (event.Event, error) {
 	e := event.Event{Kind: event.KindAuthor, DID: entry.DID, Rev: entry.Rev, Profile: &event.Profile{}}
@@ -123,8 +123,8 @@ func profileEvent(entry simnet.Entry, op simnet.OpResult) (event.Event, error) {
 	return e, nil
 }
 
-// recordTags are the tags of a record: those of its facets, then its own. What is not of the
-// lexicon's shape gives none.
+// recordTags returns the tags of a record: first those of its facets, then its own. Values that
+// break the lexicon are skipped.
 func recordTags(record map[string]any) []string {
 	var raw []string
 	facets, _ := record["facets"].([]any)
@@ -141,8 +141,8 @@ func recordTags(record map[string]any) []string {
 	return normalTags(append(raw, texts(record, "tags")...))
 }
 
-// keptLangs are the languages that the index keeps of those that a record declares: not empty
-// ones, those over 64 bytes or with a NUL, and what is past twenty.
+// keptLangs returns the first twenty of a record's languages, without those that are empty, longer
+// than 64 bytes or contain NUL.
 func keptLangs(raw []string) []string {
 	langs := slices.DeleteFunc(slices.Clone(raw), func(lang string) bool {
 		return lang == "" || len(lang) > 64 || strings.Contains(lang, "\x00")
@@ -161,21 +161,21 @@ func texts(record map[string]any, field string) []string {
 	return texts
 }
 
-// networkTimes is what is known of the times of posts whose events came from a network's log.
+// networkTimes holds what is known about the times of posts from a network's log.
 type networkTimes struct {
 	synced map[string]bool    // accounts with a #sync
-	lives  map[string][]entry // by at-uri: other ways in which a post may have come in
+	lives  map[string][]entry // by at-uri: other changes that may have brought a post into the index
 	known  map[string]bool    // at-uris of posts whose times the API has shown
 }
 
 // entry is the change that brought a post into the index.
 type entry struct {
 	createdAt, rev string
-	since          time.Time // the firehose's time of it is not earlier
-	synced         bool      // it came with or after a #sync of its account
+	since          time.Time // lower bound of the firehose's time
+	synced         bool      // arrived with or after a #sync of its account
 }
 
-func (n *networkTimes) came(p, old *Post) {
+func (n *networkTimes) entered(p, old *Post) {
 	p.entered = entry{p.CreatedAt, p.Rev, p.IndexedAt, n.synced[p.DID]}
 	if old == nil {
 		return
@@ -186,41 +186,41 @@ func (n *networkTimes) came(p, old *Post) {
 	p.entered = old.entered
 }
 
-func (n *networkTimes) left(p *Post) {
+func (n *networkTimes) removed(p *Post) {
 	if n.synced[p.DID] {
 		n.lives[p.URI] = append(n.lives[p.URI], p.entered)
 	}
 }
 
-// SeveralHosts says that the changes came by hosts whose times have nothing to do with each
-// other: what came first may have the later time.
+// SeveralHosts says that the changes came from hosts with unrelated times: an earlier change may
+// have the later time.
 func (x *Index) SeveralHosts() { x.severalHosts = true }
 
-// adoptAuthor takes what an API shows of a post's author where the account was told it before
-// anything was known of it. Of such an account nothing is kept, but upstream may have told it
-// again, after a change of hosts or a restart.
+// adoptAuthor adopts what an API shows about a post's author if it was reported while the index did
+// not know the account. It is not kept then, but upstream may have repeated it, after a change of
+// hosts or a restart.
 func (x *Index) adoptAuthor(did string, shown authorAnswer) {
 	a := x.account(did)
 	if x.network == nil {
 		return
 	}
 	for _, f := range []struct {
-		shown *string
-		told  string
-		known *string
+		shown    *string
+		reported string
+		known    *string
 	}{
-		{shown.Handle, a.told.Handle, &a.author.Handle},
-		{shown.DisplayName, a.told.DisplayName, &a.author.DisplayName},
-		{shown.Avatar, a.told.Avatar, &a.author.Avatar},
+		{shown.Handle, a.reported.Handle, &a.author.Handle},
+		{shown.DisplayName, a.reported.DisplayName, &a.author.DisplayName},
+		{shown.Avatar, a.reported.Avatar, &a.author.Avatar},
 	} {
-		if *f.known == "" && f.shown != nil && *f.shown == f.told {
-			*f.known = f.told
+		if *f.known == "" && f.shown != nil && *f.shown == f.reported {
+			*f.known = f.reported
 		}
 	}
 }
 
-// adopt gives a post the times that an API shows for it, where its own are not known, or says
-// why they cannot be right.
+// adopt gives a post the times that an API shows, if its own are not known. The error says why they
+// cannot be right.
 func (x *Index) adopt(p *Post, indexedAt, sortAt time.Time) error {
 	if x.network == nil || x.network.known[p.URI] {
 		return nil
@@ -228,11 +228,11 @@ func (x *Index) adopt(p *Post, indexedAt, sortAt time.Time) error {
 	if indexedAt.Before(p.IndexedAt) {
 		return fmt.Errorf("indexedAt %v is before the change was made, %v", indexedAt, p.IndexedAt)
 	}
-	// The entry's time lies between when the change was made and the time of the version that is
-	// stored, and is the latter for a post that was never edited.
+	// The entry's time lies between the time of the change and the time of the stored version; the
+	// two are equal for a post that was never edited.
 	latest := indexedAt
 	if x.severalHosts {
-		latest = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC) // also where one of them told a #sync late
+		latest = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC) // one host may have reported a #sync late
 	}
 	within := func(e entry, since time.Time) bool {
 		low, high := sortMicros(e.createdAt, since), sortMicros(e.createdAt, latest)
@@ -242,9 +242,9 @@ func (x *Index) adopt(p *Post, indexedAt, sortAt time.Time) error {
 	if p.entered.rev == p.Rev && !x.severalHosts {
 		since = indexedAt
 	}
-	// A server fetches the repository behind a #sync when it gets to it, and leaves out what it
-	// holds already. So a post may have left and come again unseen, and have the place of a former
-	// life, or come with a later edit's.
+	// A server fetches the repository for a #sync some time later, and skips records that it
+	// already has. So a post may have left and returned unnoticed, with its former place, or with
+	// that of a later edit.
 	other := slices.ContainsFunc(x.network.lives[p.URI], func(e entry) bool { return within(e, e.since) })
 	if !within(p.entered, since) && !other {
 		return fmt.Errorf("sortAt %v is not that of the post's entry, createdAt %q, between %v and %v", sortAt, p.entered.createdAt, since, latest)

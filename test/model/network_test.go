@@ -39,7 +39,7 @@ func TestFromNetwork(t *testing.T) {
 
 	_, err = n.Sync(a, simnet.Op{Action: simnet.Delete, Rkey: "one"}, simnet.Op{Action: simnet.Create, Rkey: "six", Record: record("six", "art")})
 	require.NoError(t, err)
-	_, err = n.Sync(a) // of the same state
+	_, err = n.Sync(a) // the same state again
 	require.NoError(t, err)
 	x, err = FromNetwork(n.Log())
 	require.NoError(t, err)

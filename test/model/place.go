@@ -9,8 +9,7 @@ import (
 	"time"
 )
 
-// Place is where a post stands in the order: by time, then by hash, both ascending. Answers list
-// the greatest place first.
+// Place orders posts by time, then by hash. Answers list the greatest place first.
 type Place struct {
 	Micros int64  // sortAt, in microseconds since 1970
 	Hash   uint64 // the first 8 bytes of the SHA-256 of the at-uri
@@ -21,7 +20,7 @@ func (p Place) Compare(q Place) int {
 	return cmp.Or(cmp.Compare(p.Micros, q.Micros), cmp.Compare(p.Hash, q.Hash))
 }
 
-// SortAt is the place's time, in UTC.
+// SortAt returns the place's time, in UTC.
 func (p Place) SortAt() time.Time { return time.UnixMicro(p.Micros).UTC() }
 
 func hashOf(uri string) uint64 {
@@ -29,7 +28,7 @@ func hashOf(uri string) uint64 {
 	return binary.BigEndian.Uint64(sum[:])
 }
 
-// sortMicros is min(createdAt, indexedAt), not before 1970, in microseconds.
+// sortMicros returns min(createdAt, indexedAt), not before 1970, in microseconds.
 func sortMicros(createdAt string, indexedAt time.Time) int64 {
 	at := indexedAt.UnixMicro()
 	if created, ok := createdMicros(createdAt); ok {
@@ -41,7 +40,7 @@ func sortMicros(createdAt string, indexedAt time.Time) int64 {
 // dateTime is the date-time of RFC 3339, section 5.6.
 var dateTime = regexp.MustCompile(`^(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))$`)
 
-// createdMicros reads a date-time, cut to whole microseconds. A leap second counts as no time.
+// createdMicros parses a date-time, truncated to microseconds. It refuses leap seconds.
 func createdMicros(s string) (int64, bool) {
 	m := dateTime.FindStringSubmatch(s)
 	if m == nil {

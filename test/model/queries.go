@@ -14,14 +14,14 @@ import (
 
 const unknownTag = "no post has this tag"
 
-// maxLangsChecked bounds the languages asked for one by one.
+// maxLangsChecked bounds the languages that are queried one by one.
 const maxLangsChecked = 60
 
-// maxNameBytes bounds the tags of a random query together, so that there is room for repeats.
+// maxNameBytes bounds the total length of a random query's tags, to leave room for repeats.
 const maxNameBytes = maxQueryTagBytes / 4
 
-// pageSize makes short lists long enough for several pages, differently for different i, and long
-// ones short enough for few.
+// pageSize returns a page size, depending on i, that splits short lists into several pages and long
+// lists into few.
 func pageSize(i, posts int) int {
 	if posts > 50 {
 		return min(posts/8+1+i%3, maxLimit)
@@ -69,7 +69,7 @@ func (c *checker) checkDenied(ctx context.Context) error {
 	return nil
 }
 
-// with adds a tag, if it is new and there is room.
+// with appends a tag if it is new and there is room.
 func with(tags []string, tag string) []string {
 	if len(tags) >= maxQueryTags || slices.Contains(tags, tag) || len(strings.Join(tags, ""))+len(tag) > maxNameBytes {
 		return tags
@@ -77,7 +77,7 @@ func with(tags []string, tag string) []string {
 	return append(tags, tag)
 }
 
-// anyTag is one of the index's tags, often one of the commonest, now and then a denied one.
+// anyTag returns a random tag of the index, often a frequent one, sometimes a denied one.
 func (c *checker) anyTag() string {
 	if denied := c.want.deniedTags; len(denied) > 0 && c.rng.IntN(8) == 0 {
 		return pick(c.rng, denied...)
@@ -92,8 +92,8 @@ func (c *checker) anyTag() string {
 	return c.counts[c.rng.IntN(n)].Tag
 }
 
-// checkCorners asks for the newest and the oldest page of lists that are easily wrong: of windows
-// round a tie and at the ends of time, and of languages.
+// checkCorners requests the newest and the oldest page of error-prone lists: windows around a tie
+// and at the ends of time, and languages.
 func (c *checker) checkCorners(ctx context.Context) error {
 	var q Query
 	for _, tag := range c.counts {
@@ -127,8 +127,8 @@ func (c *checker) checkCorners(ctx context.Context) error {
 	return nil
 }
 
-// windows are bounds, from the first to before the second, where a list without care for them is
-// wrong. The zero time is no bound.
+// windows returns error-prone windows of time, each from the first time to before the second. The
+// zero time is no bound.
 func windows(posts []Post) [][2]time.Time {
 	tie, most, count := time.UnixMicro(0), 0, map[int64]int{}
 	for _, p := range posts {
@@ -147,8 +147,8 @@ func windows(posts []Post) [][2]time.Time {
 	return windows
 }
 
-// checkQueries walks the lists of random queries, made so that most have posts: all of some tags,
-// some tags without others, languages, windows of time, and everything together.
+// checkQueries walks the lists of random queries, most of which match posts: all of some tags, some
+// tags without others, languages, windows of time, and combinations.
 func (c *checker) checkQueries(ctx context.Context) error {
 	for i := range c.queries {
 		q := c.randomQuery(i&1 != 0, i&2 != 0, i&4 != 0, i&8 != 0)
@@ -161,7 +161,7 @@ func (c *checker) checkQueries(ctx context.Context) error {
 
 func (c *checker) randomQuery(all, none, langs, window bool) Query {
 	var q Query
-	var like Post // a post that the query shall find, if there are any
+	var like Post // a post that the query must find, if there are any
 	if len(c.posts) > 0 {
 		like = pick(c.rng, c.posts...)
 	}
@@ -180,7 +180,7 @@ func (c *checker) randomQuery(all, none, langs, window bool) Query {
 	if all && c.rng.IntN(6) == 0 {
 		q.Tags = with(q.Tags, c.anyTag())
 	}
-	if all { // of some, now and then, and any of the others
+	if all { // all of some, sometimes with any of the others
 		n := len(q.Tags)
 		if c.rng.IntN(3) == 0 {
 			n = 1 + c.rng.IntN(n)
@@ -207,7 +207,7 @@ func (c *checker) randomQuery(all, none, langs, window bool) Query {
 		q.SelfLabels = pick(c.rng, "exclude", "only")
 	}
 	if none {
-		found := q.list(c.posts) // some of which shall be excluded
+		found := q.list(c.posts) // exclude some of them
 		for range 1 + c.rng.IntN(4) {
 			tag := c.anyTag()
 			if len(found) > 0 && c.rng.IntN(3) > 0 {
@@ -230,7 +230,7 @@ func (c *checker) randomQuery(all, none, langs, window bool) Query {
 	return q
 }
 
-// randomAuthors are that of a post and up to two others.
+// randomAuthors returns the author of a post and up to two others.
 func (c *checker) randomAuthors(like Post) []string {
 	dids := []string{"did:plc:unknown"}
 	if like.DID != "" {
@@ -244,7 +244,7 @@ func (c *checker) randomAuthors(like Post) []string {
 	return dids
 }
 
-// randomLangs are one range or several, mostly of languages that posts declare.
+// randomLangs returns one or several ranges, mostly of languages that posts declare.
 func (c *checker) randomLangs(like Post) []string {
 	var langs []string
 	for range 1 + c.rng.IntN(3)*c.rng.IntN(2) {
@@ -282,8 +282,8 @@ func rangesOf(langs []string) []string {
 	return ranges
 }
 
-// randomWindow is a window whose bounds are the times of posts, which may be in a tie, or next to
-// them; sometimes an open one, an empty one, one of all time.
+// randomWindow returns a window whose bounds are at or next to times of posts, also of ties.
+// Sometimes it is half-open, empty or unbounded.
 func (c *checker) randomWindow(posts []Post) (since, until time.Time) {
 	bound := func() time.Time {
 		if len(posts) == 0 || c.rng.IntN(12) == 0 {
@@ -304,7 +304,7 @@ func (c *checker) randomWindow(posts []Post) (since, until time.Time) {
 	return since, until
 }
 
-// checkRefused asks for what no list is, and for pages without a size.
+// checkRefused sends queries that are not valid, and pages of invalid size.
 func (c *checker) checkRefused(ctx context.Context) error {
 	for _, lang := range []string{"*", "", "en_US", "en-", "-en", "en-*", "abcdefghi", "e1", "en-abcdefghi", "\u212ao"} {
 		target := "/v1/posts?" + url.Values{"tags": {"art"}, "lang": {"en", lang}}.Encode()
@@ -328,8 +328,8 @@ func (c *checker) checkRefused(ctx context.Context) error {
 
 const searchPath = "/xrpc/app.bsky.unspecced.searchPostsSkeleton"
 
-// checkSearch walks what AppViews ask their search backend for to the end: the words of a search and
-// its parameters all narrow one list. A search without a tag is refused.
+// checkSearch walks searches, as AppViews send them to their search backend, to the end: the words
+// and the parameters of a search all narrow one list. A search without a tag is refused.
 func (c *checker) checkSearch(ctx context.Context) error {
 	for i := range c.queries {
 		q := c.randomQuery(true, false, false, i%3 == 0)
@@ -407,7 +407,7 @@ func (c *checker) walkSearch(ctx context.Context, q Query, limit int) error {
 		case page.Cursor == nil:
 			return fmt.Errorf("GET %s: the walk found %q, want %q", target, got, want)
 		case len(page.Posts) == 0 || *page.Cursor == "" || len(got) > len(want):
-			return fmt.Errorf("GET %s: there is a cursor behind an empty page, or the walk does not end", target)
+			return fmt.Errorf("GET %s: there is a cursor after an empty page, or the walk does not end", target)
 		}
 		params.Set("cursor", *page.Cursor)
 	}

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// All returns every post, hidden ones too, newest place first.
+// All returns all posts, including hidden ones, newest place first.
 func (x *Index) All() []Post {
 	var all []Post
 	for _, p := range x.posts {
@@ -20,7 +20,7 @@ func (x *Index) All() []Post {
 	return all
 }
 
-// Posts returns the visible posts, newest place first; Hidden the others.
+// Posts returns the visible posts, newest place first.
 func (x *Index) Posts() []Post {
 	return slices.DeleteFunc(x.All(), func(p Post) bool { return p.Hidden })
 }
@@ -30,18 +30,18 @@ func (x *Index) Hidden() []Post {
 	return slices.DeleteFunc(x.All(), func(p Post) bool { return !p.Hidden })
 }
 
-// Absent returns the at-uris, in order, of the posts that any event was about and that are not in
-// the index now.
+// Absent returns the sorted at-uris of the posts that some event was about and that are not in the
+// index now.
 func (x *Index) Absent() []string {
 	absent := slices.Sorted(maps.Keys(x.mentioned))
 	return slices.DeleteFunc(absent, func(uri string) bool { return x.posts[uri] != nil })
 }
 
-// DeadLetters is how many messages could not be applied.
+// DeadLetters returns the number of messages that could not be applied.
 func (x *Index) DeadLetters() int { return x.deadLetters }
 
-// Query says which posts a list holds. Tags are raw: they are normalized here. Empty fields ask
-// for nothing, but a query without a tag in Tags or All matches no post.
+// Query selects the posts of a list. Tags are raw: they are normalized here. Empty fields do not
+// restrict it, but a query without a tag in Tags or All matches no post.
 type Query struct {
 	Tags  []string // any of them
 	All   []string // every one of them
@@ -57,7 +57,7 @@ type Query struct {
 	Until      time.Time // exclusive
 }
 
-// String is the query as a URL has it, for messages.
+// String returns the query as in a URL, for messages.
 func (q Query) String() string {
 	params := url.Values{"tags": q.Tags, "all": q.All, "none": q.None, "lang": q.Langs, "author": q.By, "notAuthor": q.NotBy, "media": q.Media}
 	for name, value := range q.single() {
@@ -71,7 +71,7 @@ func (q Query) String() string {
 	return params.Encode()
 }
 
-// single are the filters that are given once, but for times.
+// single returns the filters that can be given only once, except for times.
 func (q Query) single() map[string]string {
 	params := map[string]string{}
 	if q.MaxTags > 0 {
@@ -89,7 +89,7 @@ func (q Query) list(posts []Post) []Post {
 	return slices.DeleteFunc(slices.Clone(posts), func(p Post) bool { return !q.matches(&p) })
 }
 
-// normal is the query with its tags normalized. One that cannot be a tag matches nothing.
+// normal returns the query with its tags normalized. A tag that is not valid matches nothing.
 func (q Query) normal() Query {
 	for _, tags := range []*[]string{&q.Tags, &q.All, &q.None} {
 		*tags = slices.Clone(*tags)
@@ -133,8 +133,8 @@ func (q Query) speaks(p *Post) bool {
 	})
 }
 
-// inRange is the basic filtering of RFC 4647, section 3.3.1. The case that is ignored is that of
-// ASCII: a Kelvin sign is no k.
+// inRange is the basic filtering of RFC 4647, section 3.3.1. It ignores the case of ASCII letters
+// only: the Kelvin sign is not a k.
 func inRange(want, lang string) bool {
 	want, lang = lowerASCII(want), lowerASCII(lang)
 	return lang == want || strings.HasPrefix(lang, want+"-")
@@ -180,9 +180,9 @@ func complete(counts []TagCount, prefix string) []TagCount {
 	return list[:min(len(list), 20)]
 }
 
-// tagInfo is what GET /v1/tags/{tag} must answer for a tag with these posts, newest first. The
-// history has the posts by the hour of their sortAt: the 168 hours up to the one that the index
-// has come to, oldest first.
+// tagInfo returns the answer of GET /v1/tags/{tag} for a tag with these posts, newest first. The
+// history counts the posts by the hour of their sortAt: the 168 hours up to the index's current
+// one, oldest first.
 func tagInfo(tag string, posts []Post, through time.Time) tagInfoAnswer {
 	info := tagInfoAnswer{
 		Tag: tag, Posts: len(posts),

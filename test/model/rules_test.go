@@ -99,7 +99,7 @@ func fold(events []*event.Event) *Index {
 
 var revWord = regexp.MustCompile(`[2-7a-z]{13}`)
 
-// number undoes tid, for messages and expectations that a person reads.
+// number is the inverse of tid, to make messages and expectations readable.
 func number(rev string) int {
 	for n := range 1000 {
 		if tid(uint64(n)) == rev {
@@ -109,9 +109,8 @@ func number(rev string) int {
 	return -1
 }
 
-// state writes all that the index knows, in short: posts in order as
-// "a/1@rev~seconds", in brackets when hidden, then markers "-a/1@rev", then
-// floors "a>rev".
+// state returns all that the index knows in a short form: posts in order as "a/1@rev~seconds", in
+// parentheses if hidden, then markers "-a/1@rev", then floors "a>rev".
 func state(x *Index) string {
 	short := strings.NewReplacer("at://did:plc:", "", "app.bsky.feed.post/", "").Replace
 	var words []string
@@ -136,7 +135,7 @@ func state(x *Index) string {
 	return revWord.ReplaceAllStringFunc(text, func(rev string) string { return strconv.Itoa(number(rev)) })
 }
 
-// TestFoldRules has a line for each rule of the fold.
+// TestFoldRules has a case for each rule of the fold.
 func TestFoldRules(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, history, want string }{
@@ -149,7 +148,7 @@ func TestFoldRules(t *testing.T) {
 		{"equal edit changes nothing", "create a/1 @2; update a/1 @2 #x", "a/1@2~1"},
 		{"older delete changes nothing", "create a/1 @2; delete a/1 @1", "a/1@2~1"},
 		{"equal delete changes nothing", "create a/1 @2; delete a/1 @2", "a/1@2~1"},
-		{"posts of one rev do not meet", "create a/1 @2; create a/2 @2; create b/1 @2", "b/1@2~3 a/2@2~2 a/1@2~1"},
+		{"posts of one rev are independent", "create a/1 @2; create a/2 @2; create b/1 @2", "b/1@2~3 a/2@2~2 a/1@2~1"},
 
 		// Removal and deletion.
 		{"delete leaves a marker", "create a/1 @1; delete a/1 @2", "-a/1@2"},
@@ -157,46 +156,46 @@ func TestFoldRules(t *testing.T) {
 		{"marker stops an older create", "create a/1 @1; delete a/1 @3; create a/1 @2", "-a/1@3"},
 		{"marker stops an equal create", "create a/1 @1; remove a/1 @3; create a/1 @3", "-a/1@3"},
 		{"newer create passes the marker at a new place", "create a/1 @1; delete a/1 @2; create a/1 @3", "a/1@3~3"},
-		{"so does an update that qualifies again", "create a/1 @1; remove a/1 @2; update a/1 @3", "a/1@3~3"},
+		{"newer update that qualifies again passes the marker", "create a/1 @1; remove a/1 @2; update a/1 @3", "a/1@3~3"},
 		{"marker rises", "create a/1 @1; delete a/1 @2; delete a/1 @5; create a/1 @4", "-a/1@5"},
 		{"marker does not fall", "create a/1 @1; delete a/1 @5; delete a/1 @2; create a/1 @4", "-a/1@5"},
-		{"nothing is left of a post never had", "delete a/1 @5; remove a/2 @5", ""},
-		{"so an older create of it enters", "delete a/1 @5; create a/1 @4", "a/1@4~2"},
+		{"unknown post leaves no marker", "delete a/1 @5; remove a/2 @5", ""},
+		{"older create of an unknown post enters", "delete a/1 @5; create a/1 @4", "a/1@4~2"},
 
 		// Places.
-		{"the author's time", "create a/1 @1 created=-100", "a/1@1~-100"},
-		{"not the future", "create a/1 @1 created=100", "a/1@1~1"},
-		{"an edit's own times do not move it", "create a/1 @1 created=0; update a/1 @2 created=-50", "a/1@2~0"},
-		{"a post that comes back is placed by its new times", "create a/1 @1 created=0; delete a/1 @2; create a/1 @3 created=-50", "a/1@3~-50"},
+		{"place by createdAt", "create a/1 @1 created=-100", "a/1@1~-100"},
+		{"no place in the future", "create a/1 @1 created=100", "a/1@1~1"},
+		{"times of an edit do not move a post", "create a/1 @1 created=0; update a/1 @2 created=-50", "a/1@2~0"},
+		{"recreated post gets a new place", "create a/1 @1 created=0; delete a/1 @2; create a/1 @3 created=-50", "a/1@3~-50"},
 
 		// Accounts.
 		{"deactivated hides", "create a/1 @1; account a deactivated", "(a/1@1~1)"},
 		{"suspended hides", "create a/1 @1; account a suspended", "(a/1@1~1)"},
 		{"takendown hides", "create a/1 @1; account a takendown", "(a/1@1~1)"},
 		{"an unknown status hides", "create a/1 @1; account a on-leave", "(a/1@1~1)"},
-		{"only that account", "create a/1 @1; create b/1 @1; account a suspended", "b/1@1~2 (a/1@1~1)"},
+		{"other accounts stay visible", "create a/1 @1; create b/1 @1; account a suspended", "b/1@1~2 (a/1@1~1)"},
 		{"throttled changes nothing", "create a/1 @1; account a throttled", "a/1@1~1"},
 		{"desynchronized changes nothing", "create a/1 @1; account a suspended; account a active+desynchronized", "(a/1@1~1)"},
 		{"throttled does not count as applied", "create a/1 @1; account a throttled at=9; account a suspended at=5", "(a/1@1~1)"},
 		{"active shows in the old place", "create a/1 @1; account a suspended; account a active", "a/1@1~1"},
 		{"active counts before the status", "create a/1 @1; account a active+deleted", "a/1@1~1"},
 		{"posts arrive hidden", "account a suspended; create a/1 @1", "(a/1@1~2)"},
-		{"and are edited and deleted hidden", "account a suspended; create a/1 @1; create a/2 @1; update a/1 @2; delete a/2 @2; account a active", "a/1@2~2 -a/2@2"},
-		{"an earlier account event changes nothing", "account a suspended at=9; account a active at=8 host=two; create a/1 @1", "(a/1@1~3)"},
-		{"nor the same one", "account a active at=9 seq=5; account a suspended at=9 seq=5; create a/1 @1", "a/1@1~3"},
+		{"posts are edited and deleted while hidden", "account a suspended; create a/1 @1; create a/2 @1; update a/1 @2; delete a/2 @2; account a active", "a/1@2~2 -a/2@2"},
+		{"earlier account event changes nothing", "account a suspended at=9; account a active at=8 host=two; create a/1 @1", "(a/1@1~3)"},
+		{"same account event changes nothing", "account a active at=9 seq=5; account a suspended at=9 seq=5; create a/1 @1", "a/1@1~3"},
 		{"at one time the sequence number decides", "account a suspended at=9 seq=5; account a active at=9 seq=6; account a suspended at=9 seq=4; create a/1 @1", "a/1@1~4"},
 		{"the network's time counts before the host's", "account a active own=9 at=50; account a suspended own=12 at=13; create a/1 @1", "(a/1@1~3)"},
-		{"so what a host tells late changes nothing", "account a suspended own=12 at=13; account a active own=9 at=50 host=two; create a/1 @1", "(a/1@1~3)"},
-		{"nor the same from another host", "account a suspended own=9 ownseq=5 at=9; account a active own=9 ownseq=5 at=50 host=two; create a/1 @1", "(a/1@1~3)"},
+		{"late report of a host changes nothing", "account a suspended own=12 at=13; account a active own=9 at=50 host=two; create a/1 @1", "(a/1@1~3)"},
+		{"same event from another host changes nothing", "account a suspended own=9 ownseq=5 at=9; account a active own=9 ownseq=5 at=50 host=two; create a/1 @1", "(a/1@1~3)"},
 		{"at one time the network's number decides", "account a suspended own=9 ownseq=6; account a active own=9 ownseq=5 host=two; create a/1 @1", "(a/1@1~3)"},
-		{"the host's where there is no other", "account a suspended own=12 at=50; account a active at=20 host=two; create a/1 @1", "a/1@1~3"},
-		{"of one host its numbers decide before any time", "account a deactivated own=12; account a active own=9; create a/1 @1", "a/1@1~3"},
-		{"also before its own times", "account a deactivated at=12; account a active at=9; create a/1 @1", "a/1@1~3"},
-		{"so its past changes nothing", "account a deactivated own=12; account a active own=9; account a deactivated own=12 ownseq=1 seq=1; create a/1 @1", "a/1@1~4"},
-		{"another host's does, as it is later", "account a deactivated own=12; account a active own=9 host=two; create a/1 @1", "(a/1@1~3)"},
-		{"a host that begins from the start is known by both of the network's", "account a deactivated own=12 seq=90; account a active own=13 seq=2; create a/1 @1", "a/1@1~3"},
-		{"or by its time where there is no other", "account a deactivated at=12 seq=90; account a active at=13 seq=2; create a/1 @1", "a/1@1~3"},
-		{"of the host that tells a status again the numbers count", "account a deactivated own=12 ownseq=7; account a deactivated own=12 ownseq=7 host=two; account a active own=9 host=two; create a/1 @1", "a/1@1~4"},
+		{"the host's time counts if the network's is unknown", "account a suspended own=12 at=50; account a active at=20 host=two; create a/1 @1", "a/1@1~3"},
+		{"within one host its numbers decide", "account a deactivated own=12; account a active own=9; create a/1 @1", "a/1@1~3"},
+		{"within one host numbers decide before its own times", "account a deactivated at=12; account a active at=9; create a/1 @1", "a/1@1~3"},
+		{"past event of a host changes nothing", "account a deactivated own=12; account a active own=9; account a deactivated own=12 ownseq=1 seq=1; create a/1 @1", "a/1@1~4"},
+		{"later event of another host counts", "account a deactivated own=12; account a active own=9 host=two; create a/1 @1", "(a/1@1~3)"},
+		{"host that started over is detected by network time and number", "account a deactivated own=12 seq=90; account a active own=13 seq=2; create a/1 @1", "a/1@1~3"},
+		{"host that started over is detected by its time if the network's is unknown", "account a deactivated at=12 seq=90; account a active at=13 seq=2; create a/1 @1", "a/1@1~3"},
+		{"numbers count of the host that repeated a status", "account a deactivated own=12 ownseq=7; account a deactivated own=12 ownseq=7 host=two; account a active own=9 host=two; create a/1 @1", "a/1@1~4"},
 		{"each account has its own clock", "account a suspended at=9; account b suspended at=3; create a/1 @1; create b/1 @1", "(b/1@1~4) (a/1@1~3)"},
 		{"deleted erases posts and leaves a floor", "create a/1 @1; create a/2 @3; account a deleted", "a>3"},
 		{"markers count for the floor", "create a/1 @1; create a/2 @3; delete a/1 @7; account a deleted", "a>7"},
@@ -206,58 +205,58 @@ func TestFoldRules(t *testing.T) {
 		{"the floor rises", "create a/1 @3; account a deleted; create a/1 @4; account a active; account a deleted", "a>4"},
 		{"the floor does not fall", "create a/1 @3; account a deleted; account a active; account a deleted", "a>3"},
 		{"deleted of an account without posts leaves no floor", "account a deleted; create a/1 @1", "(a/1@1~2)"},
-		{"a deletion told again erases what came before it", "create a/1 @1; account a deleted own=9 ownseq=5; create a/1 @2; account a deleted own=9 ownseq=5; account a active own=10", "a>2"},
-		{"which a hidden account's is not", "create a/1 @1; account a suspended own=9 ownseq=5; account a deleted own=9 ownseq=5", "(a/1@1~1)"},
-		{"an earlier deleted erases nothing", "create a/1 @1; account a active at=9; account a deleted at=8 host=two", "a/1@1~1"},
+		{"repeated deletion erases what came before it", "create a/1 @1; account a deleted own=9 ownseq=5; create a/1 @2; account a deleted own=9 ownseq=5; account a active own=10", "a>2"},
+		{"repetition of a hidden status as a deletion does not erase", "create a/1 @1; account a suspended own=9 ownseq=5; account a deleted own=9 ownseq=5", "(a/1@1~1)"},
+		{"earlier deletion erases nothing", "create a/1 @1; account a active at=9; account a deleted at=8 host=two", "a/1@1~1"},
 
 		// Authors.
 		{"opted out hides", "create a/1 @1; author a @2 name=A out", "(a/1@1~1)"},
-		{"also what comes later", "author a @2 name=A out; create a/1 @1", "(a/1@1~2)"},
-		{"until the label goes", "create a/1 @1; author a @2 name=A out; author a @3 name=A", "a/1@1~1"},
-		{"not by an older profile", "create a/1 @1; author a @3 name=A out; author a @2 name=A", "(a/1@1~1)"},
-		{"active is no consent", "create a/1 @1; author a @2 name=A out; account a active", "(a/1@1~1)"},
-		{"consent is not active", "create a/1 @1; account a suspended; author a @2 name=A out; author a @3 name=A", "(a/1@1~1)"},
-		{"a name says nothing of that", "create a/1 @1; author a @2 name=A handle=a.example", "a/1@1~1"},
-		{"nor within a sync", "create a/1 @1; create a/2 @1; sync a @5; author a @5 name=A; create a/2 @5; position", "a/2@5~2"},
+		{"opted out hides later posts", "author a @2 name=A out; create a/1 @1", "(a/1@1~2)"},
+		{"visible once the label is gone", "create a/1 @1; author a @2 name=A out; author a @3 name=A", "a/1@1~1"},
+		{"older profile does not opt in", "create a/1 @1; author a @3 name=A out; author a @2 name=A", "(a/1@1~1)"},
+		{"active status does not opt in", "create a/1 @1; author a @2 name=A out; account a active", "(a/1@1~1)"},
+		{"opting in does not activate", "create a/1 @1; account a suspended; author a @2 name=A out; author a @3 name=A", "(a/1@1~1)"},
+		{"a name does not hide", "create a/1 @1; author a @2 name=A handle=a.example", "a/1@1~1"},
+		{"a profile does not end a sync", "create a/1 @1; create a/2 @1; sync a @5; author a @5 name=A; create a/2 @5; position", "a/2@5~2"},
 
 		// Sync.
-		{"before the next message the stale post is there", "create a/1 @1; sync a @5", "a/1@1~1"},
-		{"the next message removes it", "create a/1 @1; sync a @5; position", ""},
-		{"so does one of another account", "create a/1 @1; sync a @5; create b/1 @5", "b/1@5~3"},
-		{"so does another sync", "create a/1 @1; sync a @5; sync b @5", ""},
-		{"so does the account's delete at that rev", "create a/1 @1; create a/2 @1; sync a @5; delete a/2 @5", "-a/2@5"},
-		{"a create at its rev keeps the place", "create a/1 @1; sync a @5; create a/1 @5; position", "a/1@5~1"},
-		{"an update is none of them", "create a/1 @1; sync a @5; update a/1 @5; position", "a/1@5~3"},
-		{"a run of them", "create a/1 @1; create a/2 @1; create a/3 @1; sync a @5; create a/1 @5; create a/2 @5; position", "a/2@5~2 a/1@5~1"},
-		{"they may be of a later rev", "create a/1 @1; create a/2 @1; sync a @5; create a/1 @6; create a/2 @6; position", "a/2@6~2 a/1@6~1"},
-		{"below which nothing is left", "create a/1 @1; create a/2 @5; sync a @5; create a/1 @6; position", "a/1@6~1"},
-		{"nor comes late", "create a/1 @1; sync a @5; create a/1 @7; position; create a/2 @6", "a/1@7~1"},
-		{"the first tells the rev of all", "create a/1 @1; create a/2 @1; sync a @5; create a/1 @5; create a/2 @6; position", "a/2@6~5 a/1@5~1"},
-		{"so what comes next removes none of them", "sync a @9; create a/1 @9; create a/2 @9; create a/3 @11; position", "a/3@11~4 a/2@9~3 a/1@9~2"},
-		{"whatever its time", "sync a @9; create a/1 @9 at=1; create a/2 @9 at=1; create a/3 @11 at=1; position", "a/1@9~1 a/2@9~1 a/3@11~1"},
-		{"an older one is none of them", "create a/1 @1; create a/2 @5; sync a @5; create a/3 @7; create a/2 @6", "a/3@7~4"},
-		{"times of their own say nothing", "create a/1 @1; create a/2 @1; sync a @5 at=7; create a/1 @5 at=2; create a/2 @5 at=9; position", "a/2@5~2 a/1@5~1"},
-		{"a position within them", "create a/1 @1; create a/2 @1; sync a @5; create a/1 @5; position open; position open; create a/2 @5; position over", "a/2@5~2 a/1@5~1"},
-		{"also before the first", "create a/1 @1; sync a @5; position open; create a/1 @6; position over", "a/1@6~1"},
-		{"a position behind them", "create a/1 @1; create a/2 @1; sync a @5; create a/1 @5; position over; create a/2 @5", "a/2@5~6 a/1@5~1"},
-		{"though its time is the sync's", "create a/1 @1; create a/2 @1; sync a @5; create a/1 @5 at=3; position over at=3; create a/2 @5", "a/2@5~6 a/1@5~1"},
-		{"an old position at its time", "create a/1 @1; sync a @5; position at=2; create a/1 @5", "a/1@5~1"},
+		{"stale post stays until the next message", "create a/1 @1; sync a @5", "a/1@1~1"},
+		{"next message removes the stale post", "create a/1 @1; sync a @5; position", ""},
+		{"message of another account ends the sync", "create a/1 @1; sync a @5; create b/1 @5", "b/1@5~3"},
+		{"another sync ends the sync", "create a/1 @1; sync a @5; sync b @5", ""},
+		{"delete at the sync's rev ends the sync", "create a/1 @1; create a/2 @1; sync a @5; delete a/2 @5", "-a/2@5"},
+		{"create at the sync's rev keeps the place", "create a/1 @1; sync a @5; create a/1 @5; position", "a/1@5~1"},
+		{"update does not belong to a sync", "create a/1 @1; sync a @5; update a/1 @5; position", "a/1@5~3"},
+		{"several creates at the sync's rev", "create a/1 @1; create a/2 @1; create a/3 @1; sync a @5; create a/1 @5; create a/2 @5; position", "a/2@5~2 a/1@5~1"},
+		{"creates of a later rev", "create a/1 @1; create a/2 @1; sync a @5; create a/1 @6; create a/2 @6; position", "a/2@6~2 a/1@6~1"},
+		{"posts below the repository's rev are removed", "create a/1 @1; create a/2 @5; sync a @5; create a/1 @6; position", "a/1@6~1"},
+		{"late create below the repository's rev is ignored", "create a/1 @1; sync a @5; create a/1 @7; position; create a/2 @6", "a/1@7~1"},
+		{"the first create fixes the repository's rev", "create a/1 @1; create a/2 @1; sync a @5; create a/1 @5; create a/2 @6; position", "a/2@6~5 a/1@5~1"},
+		{"event after the repository removes none of its posts", "sync a @9; create a/1 @9; create a/2 @9; create a/3 @11; position", "a/3@11~4 a/2@9~3 a/1@9~2"},
+		{"event after the repository, at any time", "sync a @9; create a/1 @9 at=1; create a/2 @9 at=1; create a/3 @11 at=1; position", "a/1@9~1 a/2@9~1 a/3@11~1"},
+		{"create of an older rev does not belong to a sync", "create a/1 @1; create a/2 @5; sync a @5; create a/3 @7; create a/2 @6", "a/3@7~4"},
+		{"times of creates do not matter", "create a/1 @1; create a/2 @1; sync a @5 at=7; create a/1 @5 at=2; create a/2 @5 at=9; position", "a/2@5~2 a/1@5~1"},
+		{"position within a sync", "create a/1 @1; create a/2 @1; sync a @5; create a/1 @5; position open; position open; create a/2 @5; position over", "a/2@5~2 a/1@5~1"},
+		{"position before the first create", "create a/1 @1; sync a @5; position open; create a/1 @6; position over", "a/1@6~1"},
+		{"position after a sync", "create a/1 @1; create a/2 @1; sync a @5; create a/1 @5; position over; create a/2 @5", "a/2@5~6 a/1@5~1"},
+		{"position after a sync at the sync's time", "create a/1 @1; create a/2 @1; sync a @5; create a/1 @5 at=3; position over at=3; create a/2 @5", "a/2@5~6 a/1@5~1"},
+		{"old position at the sync's time", "create a/1 @1; sync a @5; position at=2; create a/1 @5", "a/1@5~1"},
 		{"posts at the rev are not stale", "create a/1 @5; sync a @5; position", "a/1@5~1"},
-		{"nor newer ones", "create a/1 @6; sync a @5; position", "a/1@6~1"},
-		{"new posts enter", "create a/1 @1; sync a @5; create a/2 @5; position", "a/2@5~3"},
-		{"also once the run has ended", "create a/1 @1; sync a @5; position; create a/2 @5", "a/2@5~4"},
-		{"older events change nothing from then on", "sync a @5; create a/1 @4; create a/2 @5", "a/2@5~3"},
-		{"older deletes too", "sync a @5; create a/1 @5; delete a/1 @4", "a/1@5~2"},
-		{"an older sync changes nothing", "create a/1 @3; sync a @5; position; create a/1 @6; sync a @4; create a/2 @5", "a/2@5~6 a/1@6~4"},
-		{"an older sync within one begins it again", "create a/1 @3; sync a @5; create a/1 @6; sync a @4; create a/2 @5; position", "a/2@5~5 a/1@6~1"},
-		{"nor the same one again", "sync a @5; create a/1 @5; sync a @5; position", "a/1@5~2"},
+		{"newer posts are not stale", "create a/1 @6; sync a @5; position", "a/1@6~1"},
+		{"new posts of a sync enter", "create a/1 @1; sync a @5; create a/2 @5; position", "a/2@5~3"},
+		{"new posts enter after the sync ended", "create a/1 @1; sync a @5; position; create a/2 @5", "a/2@5~4"},
+		{"older creates are ignored after a sync", "sync a @5; create a/1 @4; create a/2 @5", "a/2@5~3"},
+		{"older deletes are ignored after a sync", "sync a @5; create a/1 @5; delete a/1 @4", "a/1@5~2"},
+		{"older sync changes nothing", "create a/1 @3; sync a @5; position; create a/1 @6; sync a @4; create a/2 @5", "a/2@5~6 a/1@6~4"},
+		{"older sync within a sync restarts it", "create a/1 @3; sync a @5; create a/1 @6; sync a @4; create a/2 @5; position", "a/2@5~5 a/1@6~1"},
+		{"repeated sync changes nothing", "sync a @5; create a/1 @5; sync a @5; position", "a/1@5~2"},
 		{"hidden posts are synced hidden", "create a/1 @1; create a/2 @1; account a suspended; sync a @5; create a/1 @5; position; account a active", "a/1@5~1"},
-		{"other accounts keep theirs", "create b/1 @1; sync a @5; position", "b/1@1~1"},
+		{"other accounts keep their posts", "create b/1 @1; sync a @5; position", "b/1@1~1"},
 		{"deleted straight after a sync", "create a/1 @1; create a/2 @1; sync a @5; create a/1 @5; account a deleted", "a>5"},
-		{"a create at its rev that comes late is a fresh entry", "create a/1 @1; sync a @5; position; create a/1 @5", "a/1@5~4"},
-		{"the delete of a stale post leaves its marker", "create a/1 @1; sync a @5; delete a/1 @7; create a/1 @6", "-a/1@7"},
-		{"at the sync's rev too", "create a/1 @1; sync a @5; remove a/1 @5; create a/1 @5", "-a/1@5"},
-		{"an older one stays out", "create a/1 @1; sync a @5; position; create a/1 @4", ""},
+		{"late create at the sync's rev enters again", "create a/1 @1; sync a @5; position; create a/1 @5", "a/1@5~4"},
+		{"delete of a stale post leaves a marker", "create a/1 @1; sync a @5; delete a/1 @7; create a/1 @6", "-a/1@7"},
+		{"remove at the sync's rev leaves a marker", "create a/1 @1; sync a @5; remove a/1 @5; create a/1 @5", "-a/1@5"},
+		{"older create stays out after a sync", "create a/1 @1; sync a @5; position; create a/1 @4", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -266,7 +265,7 @@ func TestFoldRules(t *testing.T) {
 	}
 }
 
-// TestAuthorRules has a line for each rule of names.
+// TestAuthorRules has a case for each rule of authors.
 func TestAuthorRules(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, history, want string }{
@@ -287,8 +286,8 @@ func TestAuthorRules(t *testing.T) {
 	}
 }
 
-// TestFoldOfMessages: a message that is refused is as if it had not come, also within a sync, and
-// tags that ingest cannot have written are a complaint.
+// A refused message is ignored, also within a sync. Tags that ingest cannot have written are a
+// complaint.
 func TestFoldOfMessages(t *testing.T) {
 	t.Parallel()
 	x := fold(parseHistory(t, "create a/1 @1; sync a @5"))
@@ -301,7 +300,7 @@ func TestFoldOfMessages(t *testing.T) {
 	require.Len(t, x.complaints, 1)
 }
 
-func TestCollisionTakesTheNextPlace(t *testing.T) {
+func TestCollisionTakesNextPlace(t *testing.T) {
 	t.Parallel()
 	const last = 1<<64 - 1
 	x := New()
@@ -318,9 +317,9 @@ func TestCollisionTakesTheNextPlace(t *testing.T) {
 		return hashes
 	}
 	require.Equal(t, map[string]uint64{"1": last - 1, "2": last, "3": 0},
-		at("create a/1 @1; create a/2 @1; create a/3 @1"), "up, and round within the microsecond")
+		at("create a/1 @1; create a/2 @1; create a/3 @1"), "it must count up and wrap within the microsecond")
 	require.Equal(t, map[string]uint64{"2": last, "3": 0},
-		at("delete a/1 @2; update a/2 @2"), "an edit does not move to the place that became free")
+		at("delete a/1 @2; update a/2 @2"), "an edit must not move to the free place")
 	require.Equal(t, map[string]uint64{"1": 1, "2": last, "3": 0, "4": last - 1},
-		at("create a/4 @1; create a/1 @3"), "the next one to enter takes it")
+		at("create a/4 @1; create a/1 @3"), "the next new post must take it")
 }

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// spell writes a query as a client may: with its names in any order, some twice, in other cases
-// and with number signs, times in any zone, defaults given or not. All spellings of a query are
-// one list, with the same tokens. The names must be in normal form.
+// spell writes a query in one of the ways a client may: names in any order, some twice, in
+// different case and with number signs, times in any zone, defaults explicit or not. All spellings
+// of a query are one list, with the same tokens. The names must be in normal form.
 func spell(rng *rand.Rand, q Query) url.Values {
 	params := url.Values{}
 	tags, all := q.Tags, q.All
 	switch {
-	case len(tags) == 0 && rng.IntN(2) == 0: // two ways to say the same
+	case len(tags) == 0 && rng.IntN(2) == 0: // two ways to request the same
 		n := rng.IntN(len(all)) + 1
 		tags, all = all[:n], all[n:]
 		params.Set("match", "all")
@@ -47,7 +47,7 @@ func spell(rng *rand.Rand, q Query) url.Values {
 	return params
 }
 
-// maxRepeatedBytes bounds the names that are given twice.
+// maxRepeatedBytes bounds the length of names that are repeated.
 const maxRepeatedBytes = 100
 
 func spellAll(rng *rand.Rand, names []string, spellOne func(*rand.Rand, string) string) []string {
@@ -66,7 +66,7 @@ func spellAll(rng *rand.Rand, names []string, spellOne func(*rand.Rand, string) 
 func spellTag(rng *rand.Rand, tag string) string {
 	spelt := pick(rng, tag, "#"+tag, " "+strings.ToUpper(tag), "## "+strings.ToTitle(tag)+"\n")
 	if normal, ok := normalTag(spelt); !ok || normal != tag {
-		return tag // of a keycap, or a letter without a simple upper case
+		return tag // a keycap, or a letter without a simple upper case
 	}
 	return spelt
 }
@@ -82,7 +82,7 @@ func spellLang(rng *rand.Rand, lang string) string {
 }
 
 // spellTime writes a time of whole microseconds in some zone, or a time within the microsecond
-// before it, which is rounded up to it.
+// before it, which the API rounds up.
 func spellTime(rng *rand.Rand, t time.Time) string {
 	if rng.IntN(3) == 0 {
 		t = t.Add(-time.Duration(rng.IntN(1000)))
@@ -93,7 +93,7 @@ func spellTime(rng *rand.Rand, t time.Time) string {
 	return t.Format(pick(rng, time.RFC3339Nano, "2006-01-02T15:04:05.000000000Z07:00"))
 }
 
-// variants returns other queries whose tokens must not pass for those of q.
+// variants returns other queries, for which tokens of q must be refused and vice versa.
 func variants(rng *rand.Rand, q Query) (out []Query) {
 	add := func(is bool, change func(*Query)) {
 		if is {
@@ -145,7 +145,7 @@ func variants(rng *rand.Rand, q Query) (out []Query) {
 	return out
 }
 
-// shifted is a time next to t, or any where t is none.
+// shifted returns a time next to t, or any time if t is zero.
 func shifted(t time.Time) time.Time {
 	if t.IsZero() {
 		return time.UnixMicro(1).UTC()

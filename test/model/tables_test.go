@@ -10,13 +10,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestHashIsTheStartOfSHA256(t *testing.T) {
+func TestHashIsSHA256Prefix(t *testing.T) {
 	t.Parallel()
 	// printf %s at://did:plc:a/app.bsky.feed.post/1 | sha256sum
 	require.Equal(t, "b8979afb5d3b1d8a", fmt.Sprintf("%016x", hashOf(uriOf("did:plc:a", "1"))))
 }
 
-func TestNormalTagsKeepsTheFirstHundred(t *testing.T) {
+func TestNormalTagsKeepsFirstHundred(t *testing.T) {
 	t.Parallel()
 	var raw []string
 	for i := range 120 {
@@ -32,7 +32,7 @@ func TestQualification(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name, record string
-		want         []string // nil where the post does not belong in the index
+		want         []string // nil if the post does not belong in the index
 	}{
 		{"tags field", `{"tags":["Art","#photo","art"]}`, []string{"art", "photo"}},
 		{"facet", `{"facets":[{"index":{},"features":[{"$type":"app.bsky.richtext.facet#tag","tag":"Art"}]}]}`, []string{"art"}},
@@ -116,7 +116,7 @@ func TestQueryMatches(t *testing.T) {
 	}
 }
 
-func TestTagCountsAreOfVisiblePosts(t *testing.T) {
+func TestTagCountsCountVisiblePosts(t *testing.T) {
 	t.Parallel()
 	x := fold(parseHistory(t, "create a/1 @1 #b #a; create a/2 @1 #b #c; create b/3 @1 #b #d; account b suspended; create a/4 @1 #e; delete a/4 @2"))
 	require.Equal(t, []TagCount{{"b", 2}, {"a", 1}, {"c", 1}}, x.TagCounts())

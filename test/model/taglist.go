@@ -12,18 +12,18 @@ import (
 	"unicode/utf8"
 )
 
-// popularAge bounds how old the tags of a window are that are answered, with a margin.
+// popularAge bounds the age of an answer with popular tags, with a margin.
 const popularAge = 13 * time.Second
 
-// Bounds of one check.
+// Limits of one check.
 const (
 	tagPagesChecked    = 12 // pages of one walk of the list of tags
 	completionsChecked = 40 // prefixes completed
-	tagInfosChecked    = 40 // tags asked for by themselves, and as many odd ones
+	tagInfosChecked    = 40 // tags requested alone, and as many odd ones
 	popularTagsChecked = 2000
 )
 
-// tagInfoAnswer is GET /v1/tags/{tag}.
+// tagInfoAnswer is the answer of GET /v1/tags/{tag}.
 type tagInfoAnswer struct {
 	Tag       string       `json:"tag"`
 	Posts     int          `json:"posts"`
@@ -37,7 +37,7 @@ type hourAnswer struct {
 	Posts int    `json:"posts"`
 }
 
-// tagList is the list of tags.
+// tagList returns the list of tags.
 func (c *checker) tagList(limit int) *list {
 	return &list{
 		checker: c, path: "/v1/tags", n: len(c.counts), limit: limit,
@@ -51,8 +51,8 @@ func (c *checker) tagList(limit int) *list {
 	}
 }
 
-// checkTagList walks the list of tags in pages of several sizes, and tries its tokens on posts
-// and the other way round.
+// checkTagList walks the list of tags in pages of several sizes, and checks that its tokens are
+// refused for posts and vice versa.
 func (c *checker) checkTagList(ctx context.Context) error {
 	least := len(c.counts)/tagPagesChecked + 1
 	for _, limit := range []int{least, least + 1 + c.rng.IntN(5), maxLimit} {
@@ -81,7 +81,7 @@ func (c *checker) checkTagList(ctx context.Context) error {
 	return nil
 }
 
-// checkCompletions completes beginnings of tags and of none.
+// checkCompletions completes prefixes of existing and unknown tags.
 func (c *checker) checkCompletions(ctx context.Context) error {
 	prefixes := []string{"a", "%", "_", `\`, "no tag begins with this", "\U0010ffff", "0"}
 	for range min(completionsChecked, 3*len(c.counts)) {
@@ -97,7 +97,7 @@ func (c *checker) checkCompletions(ctx context.Context) error {
 	}
 	for _, prefix := range prefixes {
 		if normal, ok := normalTag(prefix); !ok || normal != prefix {
-			continue // half of a name need not be one
+			continue // half of a name is not always a valid one
 		}
 		target := "/v1/tags?" + url.Values{"prefix": {spellTag(c.rng, prefix)}}.Encode()
 		var got struct{ Tags []TagCount }
@@ -111,13 +111,13 @@ func (c *checker) checkCompletions(ctx context.Context) error {
 	return nil
 }
 
-// checkTagInfos asks for tags one by one, and for some that no visible post has.
+// checkTagInfos requests tags one by one, also some that no visible post has.
 func (c *checker) checkTagInfos(ctx context.Context) error {
 	status, err := c.status(ctx)
 	if err != nil {
 		return err
 	}
-	var through time.Time // null leaves it as it is
+	var through time.Time // null leaves it zero
 	if err := decodeJSON(status["indexedThrough"], &through); err != nil {
 		return fmt.Errorf("GET /v1/status: indexedThrough: %w", err)
 	}
@@ -155,8 +155,8 @@ func (c *checker) checkTagInfos(ctx context.Context) error {
 	return nil
 }
 
-// tagPaths are the paths of a tag: as encoders usually write it, as a parameter and, where it has
-// more than letters, with every byte encoded.
+// tagPaths returns the paths of a tag: as encoders usually write it, as a parameter and, if it is
+// not only letters, with every byte encoded.
 func tagPaths(tag string) []string {
 	paths := []string{"/v1/tags/" + url.PathEscape(tag), "/v1/tag?" + url.Values{"tag": {tag}}.Encode()}
 	if strings.ContainsAny(tag, "/.%+#? \\") {
@@ -169,7 +169,7 @@ func tagPaths(tag string) []string {
 	return paths
 }
 
-// popularAnswer is GET /v1/tags?window=.
+// popularAnswer is the answer of GET /v1/tags?window=.
 type popularAnswer struct {
 	Tags          []popularTag `json:"tags"`
 	Rising        []popularTag `json:"rising"`
@@ -182,10 +182,10 @@ type popularTag struct {
 	Before int `json:"before"`
 }
 
-// checkPopular asks for the tags of each window. An answer may be one of before the last changes.
+// checkPopular requests the popular tags of each window. An answer may predate the last changes.
 func (c *checker) checkPopular(ctx context.Context) error {
 	if len(c.counts) > popularTagsChecked {
-		return nil // of very many rare tags the API looks at some
+		return nil // the API examines only some of very many rare tags
 	}
 	kept := time.NewTimer(popularAge)
 	defer kept.Stop()

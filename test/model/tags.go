@@ -9,11 +9,11 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// normalTag is a raw tag in the form in which the index keeps it; ok is false for a tag that it
-// does not keep.
+// normalTag returns the form of a raw tag in which the index keeps it; ok is false for a tag that
+// it does not keep.
 func normalTag(raw string) (tag string, ok bool) { return fixed(raw, normalStep) }
 
-// fixed takes a step until nothing changes, which is what N(N(x)) = N(x) asks for.
+// fixed repeats a step until nothing changes, so that N(N(x)) = N(x).
 func fixed(raw string, step func([]rune) []rune) (tag string, ok bool) {
 	tag = raw
 	for next := string(step([]rune(tag))); next != tag; next = string(step([]rune(tag))) {
@@ -25,15 +25,16 @@ func fixed(raw string, step func([]rune) []rune) (tag string, ok bool) {
 	return tag, tag != "" && len(tag) <= 640 && uniseg.GraphemeClusterCount(tag) <= 64
 }
 
-// normalStep takes the contract's steps once, in its order.
+// normalStep applies the contract's steps once, in order.
 func normalStep(raw []rune) []rune {
-	return []rune(norm.NFC.String(string(withoutUnseen(bareStep(raw)))))
+	return []rune(norm.NFC.String(string(withoutInvisible(bareStep(raw)))))
 }
 
-// olderStep is what ingest did before October 2026: it dropped nothing that shows nothing.
+// olderStep is the rule of ingest before October 2026: it kept invisible characters.
 func olderStep(raw []rune) []rune { return []rune(norm.NFC.String(string(bareStep(raw)))) }
 
-// bareStep is NFKC, lower case, white space, and leading number signs that are no keycaps.
+// bareStep applies NFKC and lower case, and removes white space and leading number signs that are
+// not keycaps.
 func bareStep(raw []rune) []rune {
 	s := []rune(norm.NFKC.String(string(raw)))
 	for i := range s {
@@ -48,8 +49,8 @@ func bareStep(raw []rune) []rune {
 	}
 }
 
-// normalTags are the tags that the index keeps of a post's raw ones, olderTags those that ingest
-// stored before October 2026.
+// normalTags returns the tags that the index keeps of a post's raw ones, olderTags those that
+// ingest stored before October 2026.
 func normalTags(raw []string) []string { return keptTags(raw, normalStep) }
 func olderTags(raw []string) []string  { return keptTags(raw, olderStep) }
 
@@ -63,9 +64,9 @@ func keptTags(raw []string, step func([]rune) []rune) []string {
 	return tags
 }
 
-// unseen are the code points that show nothing: Default_Ignorable_Code_Point, copied
-// from Unicode's DerivedCoreProperties.txt, and U+2800.
-var unseen = [][2]rune{
+// invisible are the code points that are not displayed: Default_Ignorable_Code_Point, copied from
+// Unicode's DerivedCoreProperties.txt, and U+2800.
+var invisible = [][2]rune{
 	{0x00AD, 0x00AD}, {0x034F, 0x034F}, {0x061C, 0x061C}, {0x115F, 0x1160}, {0x17B4, 0x17B5}, {0x180B, 0x180F}, {0x200B, 0x200F},
 	{0x202A, 0x202E}, {0x2060, 0x206F}, {0x2800, 0x2800}, {0x3164, 0x3164}, {0xFE00, 0xFE0F}, {0xFEFF, 0xFEFF}, {0xFFA0, 0xFFA0},
 	{0xFFF0, 0xFFF8}, {0x1BCA0, 0x1BCA3}, {0x1D173, 0x1D17A}, {0xE0000, 0xE0FFF},
@@ -103,13 +104,12 @@ const (
 
 func isTagChar(r rune) bool { return 0xE0020 <= r && r < tagsEnd }
 
-// withoutUnseen drops what shows nothing, but for joiners between two emoji, and tag
-// characters behind one up to their end. The other unseen characters are as if they
-// were not there.
-func withoutUnseen(raw []rune) []rune {
+// withoutInvisible drops invisible characters, except for joiners between two emoji, and for tag
+// characters after one up to their terminator. Other invisible characters in between are ignored.
+func withoutInvisible(raw []rune) []rune {
 	var s []rune
 	for _, r := range raw {
-		if !within(unseen, r) || r == joiner || isTagChar(r) || r == tagsEnd {
+		if !within(invisible, r) || r == joiner || isTagChar(r) || r == tagsEnd {
 			s = append(s, r)
 		}
 	}
@@ -124,7 +124,7 @@ func withoutUnseen(raw []rune) []rune {
 			i++
 		}
 		if i == len(s) || s[i] != tagsEnd {
-			i-- // what is there is not of them
+			i-- // the next character is not part of the sequence
 			continue
 		}
 		if i > run && afterEmoji(out) {
@@ -140,7 +140,7 @@ func withoutUnseen(raw []rune) []rune {
 	return end
 }
 
-// afterEmoji reports whether the last of s is an emoji, or a skin tone on one.
+// afterEmoji reports whether s ends with an emoji, or with one that has a skin tone.
 func afterEmoji(s []rune) bool {
 	n := len(s)
 	if n > 1 && 0x1F3FB <= s[n-1] && s[n-1] <= 0x1F3FF {

@@ -9,24 +9,24 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// Timeline is what an index was at each sequence number, to judge readers that page through it
-// while it changes.
+// Timeline holds the index at each sequence number, to judge readers that page through it while it
+// changes.
 type Timeline struct {
 	index *Index
 	seq   uint64
 	posts map[string][]span // by at-uri, oldest first
-	tags  map[string][]span // by tag, while it is on visible posts
+	tags  map[string][]span // by tag, while visible posts carry it
 }
 
-// span is how a row was from one sequence number to before another.
+// span is a row's state from one sequence number to before another.
 type span struct {
 	from, to uint64
 	row      Row
-	post     *Post // of a post's row
+	post     *Post // nil for a tag's row
 }
 
-// Row is a row as a page showed it: a post's at-uri and its sortAt in microseconds, or a tag and
-// the number of its posts.
+// Row is a row of a page: a post's at-uri and its sortAt in microseconds, or a tag and the number
+// of its posts.
 type Row struct {
 	Name   string
 	Number int64
@@ -37,7 +37,7 @@ func NewTimeline() *Timeline {
 	return &Timeline{index: New(), posts: map[string][]span{}, tags: map[string][]span{}}
 }
 
-// ApplyEvent folds in one event, whose number is greater than all before.
+// ApplyEvent folds one event, whose number must be greater than all before.
 func (t *Timeline) ApplyEvent(seq uint64, e *event.Event) {
 	dids := []string{e.DID}
 	if t.index.sync != nil {
@@ -53,7 +53,7 @@ func (t *Timeline) ApplyEvent(seq uint64, e *event.Event) {
 			}
 		}
 	}
-	used := map[string]int64{} // posts more, by tag
+	used := map[string]int64{} // change in the number of posts, by tag
 	for _, uri := range touched {
 		was, now := current(t.posts[uri]), (*Post)(nil)
 		if p := t.index.posts[uri]; p != nil && !t.index.hidden(p.DID) {
@@ -76,7 +76,7 @@ func (t *Timeline) ApplyEvent(seq uint64, e *event.Event) {
 	}
 	for tag, more := range used {
 		if more == 0 {
-			continue // one post less and another more
+			continue // the number of posts is unchanged
 		}
 		row := Row{tag, more}
 		if was := current(t.tags[tag]); was != nil {
@@ -96,7 +96,7 @@ func count(used map[string]int64, tags []string, more int64) {
 	}
 }
 
-// current is the span that has not ended, nil where there is none.
+// current returns the span that has not ended, nil if there is none.
 func current(spans []span) *span {
 	if n := len(spans); n > 0 && spans[n-1].to == math.MaxUint64 {
 		return &spans[n-1]
@@ -104,7 +104,7 @@ func current(spans []span) *span {
 	return nil
 }
 
-// turn ends a row's current span and begins the next, which may be none.
+// turn ends a row's current span and begins the next one, if any.
 func (t *Timeline) turn(rows map[string][]span, name string, next *span) {
 	if was := current(rows[name]); was != nil {
 		was.to = t.seq
@@ -115,25 +115,25 @@ func (t *Timeline) turn(rows map[string][]span, name string, next *span) {
 	}
 }
 
-// Walk is what one reader saw of a list, page after page in one direction.
+// Walk is what a reader saw of a list, page after page in one direction.
 type Walk struct {
 	Query Query
-	Tags  bool // of the list of tags, not of a query's posts
-	// The index was never older than First nor newer than Last meanwhile.
+	Tags  bool // the list of tags, not the posts of a query
+	// The index was between First and Last all the time.
 	First, Last uint64
-	Newer       bool // the direction: to newer posts, or to tags that are used more
+	Newer       bool // the direction: to newer posts, or to more frequent tags
 	Seen        []Row
-	// Ended says that the last page said that nothing follows. Else only what lies before the
-	// last row is due.
+	// Ended reports that the last page had no successor. Otherwise only rows before the last seen
+	// one are due.
 	Ended bool
-	From  *Row // the row that the walk began at; nil where it began at the end of the list
+	From  *Row // the row at which the walk began; nil for the end of the list
 }
 
-// Verdict counts what was wrong with walks.
+// Verdict counts the errors of walks.
 type Verdict struct {
-	Walks, Rows, Due int // Due are the rows that had to be there, and were or not
-	// Repeated rows were seen before in the same walk, Missed ones matched throughout and were not
-	// seen, Foreign ones matched at no time of the walk, Disordered ones came too early.
+	Walks, Rows, Due int // Due are the rows that had to be seen
+	// Repeated rows were seen before in the same walk, Missed ones matched throughout but were not
+	// seen, Foreign ones matched at no time of the walk, Disordered ones were out of order.
 	Repeated, Missed, Foreign, Disordered int
 }
 
@@ -144,8 +144,8 @@ func (v *Verdict) Add(w Verdict) {
 	v.Foreign, v.Disordered = v.Foreign+w.Foreign, v.Disordered+w.Disordered
 }
 
-// Judge compares a walk with the history, which must have come to the walk's Last. The error says
-// what is wrong first; nil where nothing is.
+// Judge compares a walk with the history, which must have reached the walk's Last. The error
+// describes the first problem.
 func (t *Timeline) Judge(w Walk) (v Verdict, wrong error) {
 	fault := func(n *int, format string, args ...any) {
 		if *n++; wrong == nil {
@@ -195,7 +195,7 @@ func (t *Timeline) Judge(w Walk) (v Verdict, wrong error) {
 	return v, wrong
 }
 
-// follows reports whether b comes behind a in the walk's direction.
+// follows reports whether b comes after a in the walk's direction.
 func (w *Walk) follows(a, b Row) bool {
 	down := cmp.Compare(b.Number, a.Number)
 	if w.Tags {
@@ -206,9 +206,9 @@ func (w *Walk) follows(a, b Row) bool {
 	return down < 0 != w.Newer && down != 0
 }
 
-// throughout returns the row that matched, and was the same, during a whole walk.
+// throughout returns the row if it matched and did not change during the whole walk.
 func (w *Walk) throughout(spans []span, matches func(span) bool) (row Row, ok bool) {
-	next := w.First // the moment that the next span must have begun at
+	next := w.First // the number at which the next span must begin
 	for _, s := range spans {
 		if s.to <= next {
 			continue

@@ -2,7 +2,8 @@ package model
 
 import "encoding/json"
 
-// media is what a post has attached, beside a quoted post too: image, video, gallery, link or none.
+// media returns the kind of media attached to a post, also next to a quoted post: image, video,
+// gallery, link or none.
 func (p *Post) media() string {
 	embed := p.field("embed")
 	if embed["$type"] == "app.bsky.embed.recordWithMedia" {
@@ -21,7 +22,7 @@ func (p *Post) media() string {
 	return "none"
 }
 
-// labelled reports whether the post's author labelled it.
+// labelled reports whether the post has labels by its author.
 func (p *Post) labelled() bool {
 	values, _ := p.field("labels")["values"].([]any)
 	for _, v := range values {
@@ -33,7 +34,7 @@ func (p *Post) labelled() bool {
 	return false
 }
 
-// field is an object in the record, empty where there is none.
+// field returns an object of the record, empty if there is none.
 func (p *Post) field(name string) map[string]any {
 	var record map[string]any
 	if json.Unmarshal(p.Record, &record) != nil {
@@ -43,7 +44,7 @@ func (p *Post) field(name string) map[string]any {
 	return object
 }
 
-// attach gives a record media and labels, by a number.
+// attach adds media and labels to a record, chosen by a number.
 func attach(record map[string]any, n uint64) {
 	n = n * 0x9e3779b97f4a7c15 >> 32
 	kind := func(name string) map[string]any { return map[string]any{"$type": "app.bsky.embed." + name} }

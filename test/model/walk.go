@@ -20,43 +20,43 @@ const (
 	defaultLimit         = 50
 )
 
-// maxEmptyPages bounds how many pages in a row can have no row, so that a list that never ends is
-// found.
+// maxEmptyPages bounds the number of consecutive pages without rows, to detect a list that never
+// ends.
 const maxEmptyPages = 1000
 
-// maxPageBytes is the size beyond which a page ends, with the post that goes there: of its
-// records, and its tags as if each were as long as one can be, maxTagBytes.
+// maxPageBytes is the size after which a page ends: that of its records, plus maxTagBytes for each
+// tag. The post that exceeds it is the last one.
 const (
 	maxPageBytes = 1 << 20
 	maxTagBytes  = 640
 )
 
-// list is one list of the API: the posts of a query, or the tags. Its rows are numbered from 0,
-// the newest post or the most used tag. A place in it is the number of rows before it.
+// list is one list of the API: the posts of a query, or the tags. Its rows are numbered from 0, the
+// newest post or the most frequent tag. A place in it is the number of rows before it.
 type list struct {
 	*checker
 	path   string
 	n      int
-	params func() url.Values // that ask for it, in one of many spellings
+	params func() url.Values // of a request for it, in one of many spellings
 	limit  int
 	row    func(p *page, i int, got int) error // compares row i of the list with row got of a page
 
-	q     Query  // of a list of posts
+	q     Query  // for a list of posts
 	posts []Post // its rows
-	cost  int    // 1 more than the work that it may be, 0 where that is not known
+	cost  int    // upper bound of the work plus 1, 0 if unknown
 
 	first, last *page // of the forward walk
 }
 
-// What one request may do in work: for its page, and to find out what is behind it. In a list that costs
-// less it looks at everything.
+// Limits on the work of one request: for its page, and to find out whether rows precede it. If a
+// list costs less, the request examines all of it.
 const (
 	workAhead  = 60_000
 	workBehind = 10_000
 )
 
-// mayRunOut reports whether so much work may run out in the list. Without filters that look at posts'
-// own rows, no list of a small index costs so much.
+// mayRunOut reports whether a request may reach this limit in the list. Without filters that read
+// rows of posts, no list of a small index costs that much.
 func (l *list) mayRunOut(work int) bool {
 	if l.short != nil {
 		return true
@@ -70,9 +70,9 @@ func (l *list) mayRunOut(work int) bool {
 	return l.cost > work
 }
 
-// cost bounds the work of looking at all that a query asks for: posts are read from one or two of its
-// clauses, 1 for each list that has them, and looked up in the others, for 6, and in their own rows,
-// for 12.
+// cost bounds the work for a whole query: posts are read from one or two of its clauses, at a cost
+// of 1 for each list that has them, and looked up in the others, for 6, and in their own rows, for
+// 12.
 func (q Query) cost(posts []Post) (most int) {
 	lookUps, lists, several := len(q.None)+2, 1, 0
 	clause := func(n int, in func(*Post) bool) {
@@ -114,14 +114,14 @@ type page struct {
 		Next        string `json:"next"`
 		Previous    string `json:"previous"`
 	} `json:"page"`
-	Paginator *string  `json:"paginator"` // of the endpoint that has nothing else
+	Paginator *string  `json:"paginator"` // only of getRecentRootPostsWithTags
 	Hints     []string `json:"hints"`
 
 	asked    url.Values
-	from, to int // its rows are those of the list from one place to the other
+	from, to int // places in the list between which its rows are
 }
 
-// direction is a way of reading.
+// direction is a reading direction.
 type direction int
 
 const (
@@ -130,7 +130,7 @@ const (
 )
 
 // ahead returns whether the page says that more follows in a direction, the token to continue with,
-// and the place that it stands for.
+// and the token's place.
 func (p *page) ahead(d direction) (more bool, token string, at int) {
 	if d == older {
 		return p.Page.HasNext, p.Page.Next, p.to
@@ -138,10 +138,10 @@ func (p *page) ahead(d direction) (more bool, token string, at int) {
 	return p.Page.HasPrevious, p.Page.Previous, p.from
 }
 
-// ask asks for the page on one side of a place: by its token or, without one, from the list's end.
+// ask requests the page on one side of a place: by its token or, without one, from the list's end.
 func (l *list) ask(ctx context.Context, d direction, token string, at int) (*page, error) {
 	params := l.params()
-	size := strconv.Itoa(min(l.limit+l.rng.IntN(2), maxLimit)) // it need not stay
+	size := strconv.Itoa(min(l.limit+l.rng.IntN(2), maxLimit)) // it may vary
 	relay := []string{"first", "last"}[d]
 	if l.rng.IntN(2) == 0 && (d == older || token != "") {
 		relay = "limit"
@@ -153,7 +153,7 @@ func (l *list) ask(ctx context.Context, d direction, token string, at int) (*pag
 	return l.page(ctx, params, d, at)
 }
 
-// page asks for a page and compares it with the rows on that side of a place.
+// page requests a page and compares it with the rows on that side of a place.
 func (l *list) page(ctx context.Context, params url.Values, d direction, at int) (*page, error) {
 	p, target := &page{asked: params}, l.path+"?"+params.Encode()
 	header, err := l.get(ctx, target, http.StatusOK, p)
@@ -188,7 +188,7 @@ func (l *list) compare(p *page, d direction, at, limit int) error {
 		if l.short != nil {
 			*l.short++
 		}
-		if d == older { // what is left out follows on the next page
+		if d == older { // the remaining rows follow on the next page
 			p.to -= missing
 		} else {
 			p.from += missing
@@ -205,7 +205,7 @@ func (l *list) compare(p *page, d direction, at, limit int) error {
 	return nil
 }
 
-// compareEnds compares what a page says of the list on both sides of it.
+// compareEnds checks what a page says about the list on both sides of it.
 func (l *list) compareEnds(p *page, d direction, link string) error {
 	work := [2]int{workAhead, workBehind}
 	for _, end := range []struct {
@@ -213,7 +213,7 @@ func (l *list) compareEnds(p *page, d direction, link string) error {
 		says, want bool
 		work       int
 	}{{"hasNext", p.Page.HasNext, p.to < l.n, work[d]}, {"hasPrevious", p.Page.HasPrevious, p.from > 0, work[1-d]}} {
-		// Where a request's work ran out, more is said to follow, and behind.
+		// After reaching the work limit, a page claims more rows on both sides.
 		if end.says != end.want && !(end.says && l.mayRunOut(end.work)) {
 			return fmt.Errorf("%s is %t, want %t", end.name, end.says, end.want)
 		}
@@ -240,13 +240,13 @@ func (l *list) compareEnds(p *page, d direction, link string) error {
 	return nil
 }
 
-// isBig reports whether the posts are so big together that the page ends with them.
+// isBig reports whether the total size of the posts ends the page.
 func (l *list) isBig(p *page) bool {
 	bytes := 0
 	for _, post := range p.Posts {
 		bytes += len(post.Record)
 		if known := l.want.posts[post.URI]; known != nil {
-			bytes += maxTagBytes * len(known.Tags) // denied ones too
+			bytes += maxTagBytes * len(known.Tags) // including denied ones
 		}
 	}
 	return bytes > maxPageBytes
@@ -254,8 +254,8 @@ func (l *list) isBig(p *page) bool {
 
 var linkValue = regexp.MustCompile(`<([^>]*)>;\s*rel="?(\w+)"?`)
 
-// parseLinks reads a Link header of relative references from a path, each of which must keep what
-// was asked but for the token.
+// parseLinks parses a Link header of references relative to a path, each of which must keep all
+// parameters except the token.
 func parseLinks(header, path string, asked url.Values) (map[string]url.Values, error) {
 	links := map[string]url.Values{}
 	for _, m := range linkValue.FindAllStringSubmatch(header, -1) {
@@ -274,8 +274,8 @@ func parseLinks(header, path string, asked url.Values) (map[string]url.Values, e
 	return links, nil
 }
 
-// kept writes all parameters but the token; first and last turn into each other with the
-// direction.
+// kept encodes all parameters except the token. first and last, which change with the direction,
+// count as one.
 func kept(params url.Values) string {
 	rest := url.Values{}
 	for name, values := range params {
@@ -290,8 +290,8 @@ func kept(params url.Values) string {
 	return rest.Encode()
 }
 
-// walkTo reads on from a page until no more is said to follow, which compare allows at the list's
-// end alone, and then once more beyond it.
+// walkTo reads from a page to the last one, which compare accepts only at the list's end, and then
+// once more beyond it.
 func (l *list) walkTo(ctx context.Context, p *page, d direction) (*page, error) {
 	tokens, empty := map[string]bool{}, 0
 	for {
@@ -319,8 +319,8 @@ func (l *list) forward(ctx context.Context) (err error) {
 	return err
 }
 
-// backward walks back from beyond the last row and, as one who never read forward, from the oldest
-// page; each time once more beyond the first.
+// backward walks back from beyond the last row and, like a reader who never read forward, from the
+// oldest page; each time once more beyond the first row.
 func (l *list) backward(ctx context.Context) error {
 	for _, token := range []string{l.last.Page.Previous, ""} {
 		p, err := l.ask(ctx, newer, token, l.n)
@@ -335,7 +335,7 @@ func (l *list) backward(ctx context.Context) error {
 }
 
 // walkPosts walks the list of a query, whose names must be in normal form, forward and backward,
-// and then takes one of the other steps, or every one.
+// and then does one of the other steps, or all of them.
 func (c *checker) walkPosts(ctx context.Context, q Query, limit, step int) error {
 	l := c.list(q, limit)
 	steps := []func(context.Context) error{l.fromRows, l.recent, l.mismatches}
@@ -373,8 +373,9 @@ func (l *list) glance(ctx context.Context) error {
 	return nil
 }
 
-// fromRows continues from the cursors of the first page's rows, and from that of a post that came
-// alone, in this list or not, both ways and then back. A row's cursor leaves the row out.
+// fromRows continues from the cursors of the first page's rows, and from that of a post fetched
+// alone, in this list or not, in both directions and then back. A page from a row's cursor does not
+// contain the row.
 func (l *list) fromRows(ctx context.Context) error {
 	rows := slices.Clone(sample(l.first.Posts, 3))
 	if len(l.checker.posts) > 0 {
@@ -409,7 +410,8 @@ func (l *list) fromRows(ctx context.Context) error {
 	return nil
 }
 
-// recent walks a list of any tags on the other endpoint, whose first paginator this one takes too.
+// recent walks a list of any tags with getRecentRootPostsWithTags. Its first paginator is also a
+// valid token of /v1/posts.
 func (l *list) recent(ctx context.Context) error {
 	if len(l.q.All)+len(l.q.None)+len(l.q.Langs)+len(l.q.By)+len(l.q.NotBy)+len(l.q.Media)+len(l.q.single()) > 0 || !l.q.Since.IsZero() || !l.q.Until.IsZero() {
 		return nil
