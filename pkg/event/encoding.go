@@ -284,8 +284,11 @@ func (p *Position) normalize() {
 	}
 }
 
+// Valid reports whether the position can be stored.
+func (p *Position) Valid() bool { return p.bad() == "" }
+
 // bad names the field that cannot be stored, or returns "".
-func (p Position) bad() string {
+func (p *Position) bad() string {
 	switch {
 	case p.Host == "":
 		return "host"

@@ -58,7 +58,7 @@ func ValidRkey(s string) bool {
 // ValidRev reports whether s has the syntax of a TID (https://atproto.com/specs/tid), as every
 // repository revision has. TIDs have one length and compare as bytes.
 func ValidRev(s string) bool {
-	if len(s) != revBytes || !strings.ContainsRune("234567abcdefghij", rune(s[0])) {
+	if len(s) != revBytes || s[0] > 'j' { // its first bit is 0
 		return false
 	}
 	for _, c := range []byte(s) {
@@ -94,7 +94,11 @@ func RevTime(rev string) (time.Time, bool) {
 	}
 	var n uint64
 	for _, c := range []byte(rev) {
-		n = n<<5 | uint64(strings.IndexByte(revDigits, c))
+		digit := c - '2'
+		if c >= 'a' {
+			digit = c - 'a' + 6
+		}
+		n = n<<5 | uint64(digit)
 	}
 	return time.UnixMicro(int64(n >> clockIDBits)).UTC(), true
 }

@@ -42,17 +42,18 @@ func drop(why DropReason) Result { return Result{Drop: why} }
 
 // Decode decodes ev, the event at pos. ev needs its record as CBOR (jetstream.WithRawRecords).
 func (d Decoder) Decode(ev *jetstream.Event, pos event.Position) Result {
-	if probe := (event.Event{V: event.Version, Kind: event.KindPosition, Source: pos}); probe.Validate() != nil {
+	if !pos.Valid() {
 		return drop(BadPosition)
+	}
+	if ev.Kind == jetstream.KindCommit && ev.Commit != nil && ev.Commit.Collection != event.ProfileCollection {
+		return d.commit(ev, &pos)
 	}
 	out := &event.Event{V: event.Version, Source: pos, DID: strings.Clone(ev.DID)}
 	switch {
-	case ev.Kind == jetstream.KindCommit && ev.Commit != nil && ev.Commit.Collection == event.ProfileCollection:
+	case ev.Kind == jetstream.KindCommit && ev.Commit != nil:
 		if why := profile(out, ev.Commit); why != Kept {
 			return drop(why)
 		}
-	case ev.Kind == jetstream.KindCommit && ev.Commit != nil:
-		return d.commit(out, ev.Commit)
 	case ev.Kind == jetstream.KindIdentity && ev.Identity != nil:
 		if why := handle(out, ev.Identity, pos.Time); why != Kept {
 			return drop(why)
@@ -92,83 +93,82 @@ func upstream(a *jetstream.Account, seen time.Time) *event.Upstream {
 	return &event.Upstream{Seq: uint64(a.Seq), Time: t.UTC().Truncate(time.Microsecond)}
 }
 
-func (d Decoder) commit(out *event.Event, c *jetstream.Commit) Result {
+func (d Decoder) commit(ev *jetstream.Event, pos *event.Position) Result {
+	c := ev.Commit
 	switch {
 	case c.Collection != event.Collection:
 		return drop(OtherCollection)
-	case !event.ValidDID(out.DID):
+	case !event.ValidDID(ev.DID):
 		return drop(BadDID)
 	case !event.ValidRkey(c.Rkey):
 		return drop(BadRkey)
 	case !event.ValidRev(c.Rev):
 		return drop(BadRev)
 	}
-	out.Rkey, out.Rev = strings.Clone(c.Rkey), strings.Clone(c.Rev)
-
-	var why DropReason
-	var tagsDropped int
 	switch c.Operation {
 	case jetstream.OpDelete:
-		out.Kind = event.KindDelete
-		return Result{Event: out}
+		return Result{Event: change(event.KindDelete, ev, pos)}
 	case jetstream.OpCreate:
-		out.Kind = event.KindCreate
-		if tagsDropped, why = d.post(out, c); why != Kept {
-			return drop(why)
-		}
+		return d.post(event.KindCreate, ev, pos)
 	case jetstream.OpUpdate:
-		out.Kind = event.KindUpdate
-		if tagsDropped, why = d.post(out, c); why != Kept {
+		res := d.post(event.KindUpdate, ev, pos)
+		if res.Drop != Kept {
 			// The index may have an older version of the post: remove it.
-			return Result{Event: &event.Event{
-				V: event.Version, Kind: event.KindRemove, Source: out.Source,
-				DID: out.DID, Rkey: out.Rkey, Rev: out.Rev,
-			}}
+			return Result{Event: change(event.KindRemove, ev, pos)}
 		}
-	default:
-		return drop(BadOperation)
+		return res
 	}
-	return Result{Event: out, TagsDropped: tagsDropped}
+	return drop(BadOperation)
 }
 
-// post fills out from the commit's record, or says why the post does not qualify.
-func (d Decoder) post(out *event.Event, c *jetstream.Commit) (tagsDropped int, why DropReason) {
-	if why := glance(c.RecordCBOR); why != Kept {
-		return 0, why
+// change returns an event about the post of a commit, without the post's own fields.
+func change(kind event.Kind, ev *jetstream.Event, pos *event.Position) *event.Event {
+	return &event.Event{
+		V: event.Version, Kind: kind, Source: *pos,
+		DID: strings.Clone(ev.DID), Rkey: strings.Clone(ev.Commit.Rkey), Rev: strings.Clone(ev.Commit.Rev),
 	}
-	value, err := cbor.UnmarshalNoCopy(c.RecordCBOR)
+}
+
+// post returns an event with the commit's record, or says why the post does not qualify.
+func (d Decoder) post(kind event.Kind, ev *jetstream.Event, pos *event.Position) Result {
+	raw := ev.Commit.RecordCBOR
+	if why := glance(raw); why != Kept {
+		return drop(why)
+	}
+	value, err := cbor.UnmarshalNoCopy(raw)
 	if err != nil {
-		return 0, BadRecord
+		return drop(BadRecord)
 	}
 	record, ok := value.(map[string]any)
 	if !ok {
-		return 0, BadRecord
+		return drop(BadRecord)
 	}
 	if record["reply"] != nil {
-		return 0, Reply
+		return drop(Reply)
 	}
-	raw, malformed := rawTags(record)
-	tags, refused := event.Tags(raw)
+	written, malformed := rawTags(record)
+	tags, refused := event.Tags(written)
 	if len(tags) == 0 {
-		return 0, NoTags
+		return drop(NoTags)
 	}
+	out := change(kind, ev, pos)
 	out.Tags = cloneAll(tags)
 	out.Langs = cloneAll(event.Langs(texts(record["langs"])))
 	if createdAt, ok := record["createdAt"].(string); ok {
 		out.CreatedAt = strings.Clone(createdAt)
 	}
-	if out.Record, err = recordJSON(record, len(c.RecordCBOR)); err != nil {
-		return 0, BadRecord
+	if out.Record, err = recordJSON(record, len(raw)); err != nil {
+		return drop(BadRecord)
 	}
-	out.CID = strings.Clone(c.CID)
+	out.CID = strings.Clone(ev.Commit.CID)
 	if out.CID == "" {
 		// The archive has no CIDs: they are the hash of the record.
-		out.CID = cbor.ComputeCID(cbor.CodecDagCBOR, c.RecordCBOR).String()
+		out.CID = cbor.ComputeCID(cbor.CodecDagCBOR, raw).String()
 	}
 	if d.tooBig(out) {
-		return 0, TooBig
+		return drop(TooBig)
 	}
-	return malformed + refused, Kept
+	return Result{Event: out, TagsDropped: malformed + refused}
 }
 
 const (

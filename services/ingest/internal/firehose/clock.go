@@ -40,7 +40,7 @@ const markBytes = 6
 
 // mark returns the identity in as few characters as distinguish it from another.
 func (id identity) mark() string {
-	var b []byte
+	b := make([]byte, 0, 128) // enough for nearly all, and not on the heap
 	for _, s := range []string{id.did, id.rkey, id.rev, id.accountTime} {
 		b = append(append(b, s...), 0)
 	}
@@ -81,6 +81,9 @@ type clock struct {
 	accountTimes
 
 	at time.Time
+	// limit is clockAhead from some past time: whether an earlier time is too far ahead need not be
+	// asked.
+	limit time.Time
 	// need is how many accounts it takes to move the clock.
 	need int
 	// bulk reports that the events being read may be bulk, and since when.
@@ -142,8 +145,11 @@ func (c *clock) advance(to time.Time) {
 	if !to.After(c.at) {
 		return
 	}
-	if limit := time.Now().Add(clockAhead).UTC().Truncate(time.Microsecond); to.After(limit) {
-		to = limit
+	if to.After(c.limit) {
+		c.limit = time.Now().Add(clockAhead).UTC().Truncate(time.Microsecond)
+		if to.After(c.limit) {
+			to = c.limit
+		}
 	}
 	if to.After(c.at) {
 		c.at = to

@@ -172,7 +172,9 @@ func (r *run) position(host string, ev *jetstream.Event) event.Position {
 	}
 	create := ev.Commit != nil && ev.Commit.Operation == jetstream.OpCreate
 	p := event.Position{Host: host, Seq: ev.Seq, Time: t, Clock: r.clock.read(id, create), Mark: id.mark()}
-	r.sync = r.sync.After(outline(ev))
+	if r.sync.DID != "" || ev.Sync != nil {
+		r.sync = r.sync.After(outline(ev))
+	}
 	r.resync.pass(ev, r.sync.DID != "", p.Clock)
 	p.Sync, p.Resync = r.sync, r.resync.made
 	return p

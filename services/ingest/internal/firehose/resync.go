@@ -32,14 +32,15 @@ type resync struct {
 }
 
 func (s *resync) pass(ev *jetstream.Event, open bool, clock time.Time) {
-	made, ok := identityOf(ev).time()
-	switch {
-	case ev.Sync != nil && ok && open:
-		if s.made.IsZero() || s.until.IsZero() || made.Before(s.made) {
-			s.made = made
+	if !open {
+		if s.until.IsZero() || clock.After(s.until) {
+			*s = resync{}
 		}
-	case !open && (s.until.IsZero() || clock.After(s.until)):
-		*s = resync{}
+		return
+	}
+	made, ok := identityOf(ev).time()
+	if ev.Sync != nil && ok && (s.made.IsZero() || s.until.IsZero() || made.Before(s.made)) {
+		s.made = made
 	}
 }
 
