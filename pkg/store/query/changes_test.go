@@ -17,16 +17,16 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
-// now is the place of now.
-func now(t testing.TB, r *query.Reader, tags ...string) query.Place {
+// now returns the current position in the change feed.
+func now(t testing.TB, r *query.Reader, tags ...string) query.FeedPosition {
 	t.Helper()
 	page, err := r.Changes(t.Context(), query.ChangeQuery{List: query.PostQuery{Tags: tags}, Limit: 1})
 	require.NoError(t, err)
 	return page.Next
 }
 
-// The plan of a page of changes: no sort, at any depth, and of a tag's changes no more than
-// are looked at, whatever others there are. A rare tag's followers read what it has.
+// The plan of a page of changes has no sort, at any depth, and reads only changes of the query's
+// tags, however many others there are. For a rare tag it reads only the changes of that tag.
 func TestChangesPlan(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -44,7 +44,7 @@ func TestChangesPlan(t *testing.T) {
 		},
 	})
 	vacuum(t, o)
-	look := func(q query.PostQuery, after query.Place) (page query.ChangePage, feed, looked, found float64) {
+	read := func(q query.PostQuery, after query.FeedPosition) (page query.ChangePage, feed, changes, posts float64) {
 		t.Helper()
 		page, err := r.TraceChanges(t.Context(), query.ChangeQuery{List: q, After: &after, Limit: 50}, func(s query.Statement) {
 			explain(t, r, s).each(func(n node) {
@@ -55,21 +55,21 @@ func TestChangesPlan(t *testing.T) {
 					require.Equal(t, "Index Only Scan", n.Type)
 					feed += n.Rows * n.Loops
 				case "changes":
-					looked += n.Rows * n.Loops
+					changes += n.Rows * n.Loops
 				case "posts":
-					found += n.Rows * n.Loops
+					posts += n.Rows * n.Loops
 				}
 			})
 		})
 		require.NoError(t, err)
-		return page, feed, looked, found
+		return page, feed, changes, posts
 	}
 	for _, depth := range []int64{0, 100, 4000} {
 		after := begin
 		after.Change += depth
 		for _, c := range []struct {
 			q    query.PostQuery
-			most float64 // changes that are looked at
+			most float64 // changes read
 		}{
 			{query.PostQuery{Tags: []string{"common"}}, query.MaxChanges},
 			{query.PostQuery{Tags: []string{"tenth3", "tenth5", "rare"}}, query.MaxChanges},
@@ -77,30 +77,30 @@ func TestChangesPlan(t *testing.T) {
 			{query.PostQuery{Tags: []string{"common"}, None: []string{"tenth1", "tenth2"}}, query.MaxChanges},
 			{query.PostQuery{Tags: []string{"rare"}}, rare},
 			{query.PostQuery{Tags: []string{"rare"}, Media: event.HasImage, MaxTags: 2}, rare},
-			{query.PostQuery{Tags: []string{"nobody's"}}, 0},
+			{query.PostQuery{Tags: []string{"unused"}}, 0},
 		} {
-			_, feed, looked, found := look(c.q, after)
-			require.LessOrEqual(t, looked, c.most, "%+v", c.q)
-			require.LessOrEqual(t, feed, looked+20, "%+v: entries of the feed", c.q)
-			require.LessOrEqual(t, found, looked+50, "%+v: posts, and those of the page", c.q)
+			_, feed, changes, posts := read(c.q, after)
+			require.LessOrEqual(t, changes, c.most, "%+v", c.q)
+			require.LessOrEqual(t, feed, changes+20, "%+v: entries of the feed", c.q)
+			require.LessOrEqual(t, posts, changes+50, "%+v: one post for each change, and the page", c.q)
 		}
 	}
-	// A page that looks at much and finds nothing makes progress.
+	// A page that reads many changes and finds no match makes progress.
 	q := query.PostQuery{Tags: []string{"common"}, Langs: []string{"xx"}}
-	page, _, looked, _ := look(q, begin)
+	page, _, changes, _ := read(q, begin)
 	require.Empty(t, page.Changes)
 	require.True(t, page.HasNext)
 	require.Equal(t, query.CutByWork, page.Cut)
-	require.EqualValues(t, query.MaxChanges, looked)
+	require.EqualValues(t, query.MaxChanges, changes)
 	require.Equal(t, begin.Change+query.MaxChanges, page.Next.Change)
 }
 
-// A page of changes whose records are very big is short, and the next continues behind them.
+// A page of changes with very big records is short, and the next page continues after them.
 func TestChangesOfBigRecords(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
 	r, w := storetest.Reader(t, o), storetest.Leader(t, o)
-	place := now(t, r, "big")
+	at := now(t, r, "big")
 	var c write.Changes
 	account := &write.Account{DID: "did:plc:author", Seq: 1}
 	c.Accounts = append(c.Accounts, account)
@@ -114,7 +114,7 @@ func TestChangesOfBigRecords(t *testing.T) {
 	require.NoError(t, w.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) { return cp, tx.Write(t.Context(), c) }))
 	var got []string
 	for more, pages := true, 0; more; pages++ {
-		page, err := r.Changes(t.Context(), query.ChangeQuery{List: query.PostQuery{Tags: []string{"big"}}, After: &place, Limit: 100})
+		page, err := r.Changes(t.Context(), query.ChangeQuery{List: query.PostQuery{Tags: []string{"big"}}, After: &at, Limit: 100})
 		require.NoError(t, err)
 		if page.HasNext {
 			require.Equal(t, query.CutByBytes, page.Cut)
@@ -123,15 +123,15 @@ func TestChangesOfBigRecords(t *testing.T) {
 		for _, c := range page.Changes {
 			got = append(got, c.Post.Rkey)
 		}
-		place, more = page.Next, page.HasNext
+		at, more = page.Next, page.HasNext
 		require.Less(t, pages, 5)
 	}
 	require.Equal(t, []string{"r0", "r1", "r2", "r3", "r4"}, got)
 }
 
-// A database that was restored from an older copy, or a standby that was promoted before it had
-// everything, gives numbers again that others had before. A follower with one of those starts over;
-// one with a number of the common past continues, as does one that asks a standby that is behind.
+// A database that was restored from an older copy, or a standby that was promoted before it had all
+// changes, assigns numbers of lost changes again. A follower with such a number starts over. One
+// with a number from before the loss continues, as does one that reads from a lagging standby.
 func TestChangesOfARestoredIndex(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -156,7 +156,7 @@ func TestChangesOfARestoredIndex(t *testing.T) {
 			return cp, tx.Write(t.Context(), c)
 		}))
 	}
-	ask := func(after query.Place) (rkeys []string, err error) {
+	ask := func(after query.FeedPosition) (rkeys []string, err error) {
 		t.Helper()
 		page, err := r.Changes(t.Context(), query.ChangeQuery{List: query.PostQuery{Tags: []string{"art"}}, After: &after, Limit: 10})
 		for _, c := range page.Changes {
@@ -179,7 +179,7 @@ func TestChangesOfARestoredIndex(t *testing.T) {
 		require.NoError(t, err)
 	}
 	got, err := ask(lost)
-	require.NoError(t, err, "so is a standby that is behind")
+	require.NoError(t, err, "the index looks like a lagging standby")
 	require.Empty(t, got)
 	require.ErrorIs(t, w.Apply(context.WithoutCancel(t.Context()), func(_ *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) { return cp, nil }), write.ErrLeaseLost)
 	_, err = w.Acquire(t.Context())
@@ -188,7 +188,7 @@ func TestChangesOfARestoredIndex(t *testing.T) {
 	post("four")
 	_, err = ask(lost)
 	require.ErrorIs(t, err, query.ErrExpired)
-	for _, good := range []query.Place{common, {Change: common.Change, Run: first.Run}} {
+	for _, good := range []query.FeedPosition{common, {Change: common.Change, Run: first.Run}} {
 		got, err = ask(good)
 		require.NoError(t, err)
 		require.Equal(t, []string{"three", "four"}, got)
@@ -196,12 +196,12 @@ func TestChangesOfARestoredIndex(t *testing.T) {
 	got, err = ask(first)
 	require.NoError(t, err)
 	require.Equal(t, []string{"one", "three", "four"}, got)
-	_, err = ask(query.Place{Change: 1, Run: first.Run + 1})
-	require.ErrorIs(t, err, query.ErrExpired, "of another index")
+	_, err = ask(query.FeedPosition{Change: 1, Run: first.Run + 1})
+	require.ErrorIs(t, err, query.ErrExpired, "a position of another index")
 }
 
-// A standby that has not heard of the indexer that gave a place has nothing behind it yet, and then
-// what came. A place of an index that was there before is gone for it too.
+// A standby that does not have the run of a position yet returns no changes after it, and later
+// those that follow. A position of a replaced index has expired on a standby, too.
 func TestChangesOfALaterRun(t *testing.T) {
 	t.Parallel()
 	primary := pgtest.Server(t)
@@ -211,8 +211,8 @@ func TestChangesOfALaterRun(t *testing.T) {
 	first := storetest.Leader(t, o)
 	require.NoError(t, storetest.Add(t, first, "did:plc:a", "art", 1))
 	here, there := storetest.Reader(t, o), storetest.Reader(t, store.Options{URL: standby.URL})
-	place := now(t, here, "art")
-	ask := func(r *query.Reader, after query.Place) (dids []string, next query.Place, err error) {
+	old := now(t, here, "art")
+	ask := func(r *query.Reader, after query.FeedPosition) (dids []string, next query.FeedPosition, err error) {
 		page, err := r.Changes(t.Context(), query.ChangeQuery{List: query.PostQuery{Tags: []string{"art"}}, After: &after, Limit: 10})
 		for _, c := range page.Changes {
 			dids = append(dids, c.DID)
@@ -220,8 +220,8 @@ func TestChangesOfALaterRun(t *testing.T) {
 		return dids, page.Next, err
 	}
 	poll.NoError(t, time.Minute, func() error {
-		_, next, err := ask(there, place)
-		if err == nil && next != place {
+		_, next, err := ask(there, old)
+		if err == nil && next != old {
 			err = fmt.Errorf("the standby is at %v", next)
 		}
 		return err
@@ -234,19 +234,19 @@ func TestChangesOfALaterRun(t *testing.T) {
 		require.NoError(t, pool.QueryRow(t.Context(), "SELECT pg_get_wal_replay_pause_state()").Scan(&state))
 		return state == "paused", state
 	})
-	_, err = first.Acquire(t.Context()) // as an indexer that starts again
+	_, err = first.Acquire(t.Context()) // like an indexer that restarts
 	require.NoError(t, err)
 	begun := now(t, here, "art")
-	require.NotEqual(t, place.Run, begun.Run)
+	require.NotEqual(t, old.Run, begun.Run)
 	require.NoError(t, storetest.Add(t, first, "did:plc:b", "art", 2))
 	later := now(t, here, "art")
-	for _, after := range []query.Place{begun, later, {Change: 0, Run: later.Run}} {
+	for _, after := range []query.FeedPosition{begun, later, {Change: 0, Run: later.Run}} {
 		dids, next, err := ask(there, after)
 		require.NoError(t, err, "%v", after)
 		require.Empty(t, dids)
 		require.Equal(t, after, next)
 	}
-	replaced := []query.Place{{Change: 1, Run: place.Run - 1<<40}, {Change: 1, Run: later.Run + 1<<50}, {Change: 1, Run: -5}}
+	replaced := []query.FeedPosition{{Change: 1, Run: old.Run - 1<<40}, {Change: 1, Run: later.Run + 1<<50}, {Change: 1, Run: -5}}
 	for _, after := range replaced {
 		for _, r := range []*query.Reader{here, there} {
 			_, _, err = ask(r, after)

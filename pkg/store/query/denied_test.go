@@ -16,7 +16,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
-// deny makes the deny list these tags, and no accounts.
+// deny sets the deny list to these tags and no accounts.
 func deny(t *testing.T, w *write.Writer, tags ...string) {
 	t.Helper()
 	require.NoError(t, w.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
@@ -25,9 +25,8 @@ func deny(t *testing.T, w *write.Writer, tags ...string) {
 	}))
 }
 
-// Without the denied tags, lists of tags are what they would be if nothing had them.
-//
-// Invariant: a denied tag is in no list of tags, none of which is shorter for it, and beside no post.
+// Invariant: lists of tags are what they would be if no post had the denied tags, and just as long.
+// No post shows a denied tag.
 func TestDeniedTags(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -70,7 +69,7 @@ func TestDeniedTags(t *testing.T) {
 	require.ErrorIs(t, err, query.ErrNotFound)
 }
 
-// The popular tags are as many as before where some of them, hourly or not, are denied.
+// If some of the popular tags, with hourly counts or without, are denied, others take their places.
 func TestDeniedPopularTags(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -104,7 +103,7 @@ func TestDeniedPopularTags(t *testing.T) {
 	}
 }
 
-// requireShownTags looks at the tags of the newest post with one.
+// requireShownTags compares the tags shown on the newest post with a tag.
 func (s *historySite) requireShownTags(t *testing.T, r *query.Reader, tag, want string) {
 	t.Helper()
 	for _, q := range []query.PostQuery{{Tags: []string{tag}}, {Tags: []string{tag}, None: []string{"nothing"}}} {
@@ -118,7 +117,7 @@ func (s *historySite) requireShownTags(t *testing.T, r *query.Reader, tag, want 
 	require.Equal(t, "["+want+"]", fmt.Sprint(post.Tags))
 }
 
-// A long deny list is read a few times for a statement, and not for each row or name.
+// A statement reads a long deny list only a few times, not for each row or name.
 func TestDeniedPlan(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -159,9 +158,8 @@ func TestDeniedPlan(t *testing.T) {
 	require.LessOrEqual(t, got.byTable["denied_tags"], 2*float64(long))
 }
 
-// Whoever follows a list has to list again when other tags are denied, and only then.
-//
-// Invariant: a place in the change feed is good for one state of the denied tags.
+// Invariant: a position in the change feed is valid for one set of denied tags. When the set
+// changes, and only then, followers must list again.
 func TestDeniedTagsEndTheFeed(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -174,10 +172,10 @@ func TestDeniedTagsEndTheFeed(t *testing.T) {
 			return cp, err
 		}))
 	}
-	// gone says whether the place has to be given up, which all who follow hear of.
-	gone := func(place query.Place) bool {
+	// expired reports whether a position has expired. If so, every list must have changes.
+	expired := func(after query.FeedPosition) bool {
 		t.Helper()
-		_, err := r.Changes(t.Context(), query.ChangeQuery{List: query.PostQuery{Tags: []string{"art"}}, After: &place, Limit: 10})
+		_, err := r.Changes(t.Context(), query.ChangeQuery{List: query.PostQuery{Tags: []string{"art"}}, After: &after, Limit: 10})
 		var e *query.Expired
 		if !errors.As(err, &e) {
 			require.NoError(t, err)
@@ -185,24 +183,24 @@ func TestDeniedTagsEndTheFeed(t *testing.T) {
 		}
 		require.Equal(t, query.ExpiredReplaced, e.Reason)
 		require.Equal(t, now(t, r, "art"), e.Now)
-		news, err := r.News(t.Context(), place)
+		changed, err := r.ChangedTags(t.Context(), after)
 		require.NoError(t, err)
-		require.True(t, news.Of(nil))
+		require.True(t, changed.Include(nil))
 		return true
 	}
 	for _, step := range []struct {
 		accounts, tags []string
-		ends           bool
+		expires        bool
 	}{
 		{nil, []string{"bad"}, true}, {nil, []string{"bad"}, false}, {[]string{"did:plc:b"}, []string{"bad"}, false},
 		{nil, []string{"bad", "worse"}, true}, {nil, []string{"worse"}, true}, {nil, nil, true}, {nil, nil, false},
 	} {
-		place := now(t, r, "art")
+		before := now(t, r, "art")
 		set(step.accounts, step.tags...)
-		require.Equal(t, step.ends, gone(place), "%v", step)
-		require.False(t, gone(now(t, r, "art")))
+		require.Equal(t, step.expires, expired(before), "%v", step)
+		require.False(t, expired(now(t, r, "art")))
 	}
-	place := now(t, r, "art")
+	before := now(t, r, "art")
 	require.NoError(t, storetest.Add(t, w, "did:plc:b", "art", 2))
-	require.False(t, gone(place), "the feed continues from there")
+	require.False(t, expired(before), "the feed continues from there")
 }

@@ -1,3 +1,3 @@
-// Package query answers queries of the index. [Reader] only selects, in read-only transactions with
-// a time-out. Of the store's packages the API imports only this one and pkg/store.
+// Package query reads the index. [Reader] only selects, in read-only transactions with a timeout.
+// The API imports no other package of the store than this one and pkg/store.
 package query

@@ -15,9 +15,9 @@ type Statement struct {
 	Args []any
 }
 
-// Explain runs a statement that TracePosts reported, with the settings of the reader's own
-// connections, and returns the result of EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON). The plan is the
-// generic one that queries use, not one for these arguments, which a plain EXPLAIN would make.
+// Explain runs a statement that TracePosts reported, with the settings of the reader's connections,
+// and returns the result of EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON). The plan is the generic one
+// that queries use, unlike that of a plain EXPLAIN, which depends on the arguments.
 func (r *Reader) Explain(ctx context.Context, s Statement) ([]byte, error) {
 	var out []byte
 	err := r.snapshot(ctx, func(tx pgx.Tx) error {
@@ -35,8 +35,8 @@ func (r *Reader) Explain(ctx context.Context, s Statement) ([]byte, error) {
 	return out, nil
 }
 
-// Literal returns a statement that TracePosts reported with its arguments inserted, for other
-// clients to run.
+// Literal returns a statement that TracePosts reported, with its arguments inserted so that other
+// clients can run it.
 func (r *Reader) Literal(ctx context.Context, s Statement) (sql string, err error) {
 	sql = s.SQL
 	err = r.snapshot(ctx, func(tx pgx.Tx) error {
@@ -52,7 +52,7 @@ func (r *Reader) Literal(ctx context.Context, s Statement) (sql string, err erro
 		})
 	})
 	if err != nil {
-		return "", fmt.Errorf("write a statement's arguments into it: %w", err)
+		return "", fmt.Errorf("insert a statement's arguments: %w", err)
 	}
 	return sql, nil
 }

@@ -6,11 +6,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// For tests that explain what Reader runs.
+// The statements of Reader, for tests that explain them.
 var (
 	TagsFrom  = tagsFrom
 	PrefixEnd = prefixEnd
-	// PopularQuery is made of parts.
+	// PopularQuery is not a constant.
 	PopularQuery = popularQuery
 )
 
@@ -24,8 +24,8 @@ const (
 	QuotedQuery     = quotedQuery
 )
 
-// Asked runs a statement as a reader's questions are, and returns its first column.
-func (r *Reader) Asked(ctx context.Context, sql string) (answer string, err error) {
-	err = r.ask(ctx, sql, nil, func(rows pgx.Rows) error { return scanOne(rows, &answer) })
+// QueryText runs a statement as Reader's queries run, and returns its first column.
+func (r *Reader) QueryText(ctx context.Context, sql string) (answer string, err error) {
+	err = r.query(ctx, sql, nil, func(rows pgx.Rows) error { return scanOne(rows, &answer) })
 	return answer, err
 }

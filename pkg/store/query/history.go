@@ -17,11 +17,11 @@ import (
 // TagHistory is a tag's use over time.
 type TagHistory struct {
 	TagCount
-	// First and Last are the times (sortAt) of its oldest and newest visible post; zero if not
-	// found, see TagHistory.
+	// First and Last are the times (sortAt) of its oldest and newest visible post, or zero if not
+	// found; see Reader.TagHistory.
 	First, Last time.Time
-	// Hours are the last HistoryHours, oldest first, including those without posts. The last one is
-	// that of the checkpoint's time, or the current one if that is earlier.
+	// Hours are the last HistoryHours, oldest first, including those without posts. They end with
+	// the hour of the checkpoint's time or the current hour, whichever is earlier.
 	Hours []HourCount
 }
 
@@ -43,17 +43,17 @@ const HistoryEnds = 500
 // them, its posts, of which there are few. The error is ErrNotFound if the tag has no visible
 // posts, or the database's.
 //
-// While an account with very many posts is hidden, shown or erased in pieces, Posts and the hours
-// of tags with hourly counts are those from before, and the other numbers leave out the posts that
-// are changing, so no one sees part of the change. First and Last are then searched among the
-// HistoryEnds posts at either end, and each is zero if none of these is visible.
+// While an account is swept, Posts and the hours of tags with hourly counts do not change, and the
+// other numbers leave out the posts that the sweep hides, so that no partial change is seen. First
+// and Last are then searched among the HistoryEnds posts at either end, and each is zero if none of
+// these posts is visible.
 func (r *Reader) TagHistory(ctx context.Context, name string) (TagHistory, error) {
 	t := TagHistory{TagCount: TagCount{Name: name}}
 	var first, last *event.Key
 	var lastHour int64
 	var counts [][]int64
 	var inWindow []event.Key
-	err := r.ask(ctx, historyQuery, []any{name, store.HistoryHours, historyScan, HistoryEnds}, func(rows pgx.Rows) error {
+	err := r.query(ctx, historyQuery, []any{name, store.HistoryHours, historyScan, HistoryEnds}, func(rows pgx.Rows) error {
 		return scanOne(rows, &t.Posts, &lastHour, &first, &last, &counts, &inWindow)
 	})
 	switch {
@@ -82,14 +82,13 @@ func (r *Reader) TagHistory(ctx context.Context, name string) (TagHistory, error
 	return t, nil
 }
 
-// historyQuery is one statement, so that everything is from one moment. The counts of a tag that
-// has them are looked up one by one, whatever the planner estimates; for any other tag the keys are
-// returned, and the caller counts them. An upstream clock that is far ahead does not move the hours
-// away from the posts.
+// historyQuery is one statement, so that everything is from one moment. Hourly counts are looked up
+// one by one, whatever the planner estimates. For a tag without them the query returns the keys,
+// which the caller counts. LEAST keeps the hours near the posts if the upstream clock is far ahead.
 const historyQuery = `
 	SELECT t.posts, w.last_hour,
-	       (SELECT s.key FROM (SELECT key FROM post_tags WHERE tag_id = t.id ORDER BY key LIMIT $4) AS s WHERE ` + inSight + ` LIMIT 1),
-	       (SELECT s.key FROM (SELECT key FROM post_tags WHERE tag_id = t.id ORDER BY key DESC LIMIT $4) AS s WHERE ` + inSight + ` LIMIT 1),
+	       (SELECT s.key FROM (SELECT key FROM post_tags WHERE tag_id = t.id ORDER BY key LIMIT $4) AS s WHERE ` + rowVisible + ` LIMIT 1),
+	       (SELECT s.key FROM (SELECT key FROM post_tags WHERE tag_id = t.id ORDER BY key DESC LIMIT $4) AS s WHERE ` + rowVisible + ` LIMIT 1),
 	       ARRAY(SELECT ARRAY[hour, coalesce((SELECT h.posts FROM tag_hours h WHERE h.hour = hours.hour AND h.tag_id = t.id), 0)]
 	               FROM generate_series(w.last_hour - $2::bigint + 1, w.last_hour) AS hours(hour)
 	              WHERE t.hourly),
@@ -97,14 +96,14 @@ const historyQuery = `
 	               FROM (SELECT key FROM post_tags
 	                      WHERE tag_id = t.id AND NOT t.hourly AND key >= w.first_key AND key < w.end_key
 	                      ORDER BY key DESC LIMIT $3) AS s
-	              WHERE ` + inSight + `)
+	              WHERE ` + rowVisible + `)
 	  FROM (SELECT * FROM tags WHERE name = $1 AND posts > 0 AND ` + servedOne + `) AS t
 	 CROSS JOIN (SELECT last_hour,
 	                    (lpad(to_hex(greatest(last_hour - $2::bigint + 1, 0) * 3600000000), 16, '0') || repeat('0', 16))::uuid AS first_key,
 	                    (lpad(to_hex(greatest(last_hour + 1, 0) * 3600000000), 16, '0') || repeat('0', 16))::uuid AS end_key
 	               FROM (SELECT floor(extract(epoch FROM LEAST(source_time, statement_timestamp())) / 3600)::bigint AS last_hour FROM checkpoint WHERE singleton) AS c) AS w`
 
-// inSight is true of a row s of post_tags unless a sweep hides its post. Usually there is no sweep,
-// and no post is read.
-const inSight = `(NOT EXISTS (SELECT FROM sweeps)
-	OR NOT EXISTS (SELECT FROM posts p JOIN sweeps w USING (account_id) WHERE p.key = s.key AND ` + outOfSight + ` OFFSET 0))`
+// rowVisible is true of a row s of post_tags unless a sweep hides its post. Usually there is no
+// sweep, and no post is read.
+const rowVisible = `(NOT EXISTS (SELECT FROM sweeps)
+	OR NOT EXISTS (SELECT FROM posts p JOIN sweeps w USING (account_id) WHERE p.key = s.key AND ` + hiddenBySweep + ` OFFSET 0))`

@@ -19,15 +19,15 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
-// historySite is an index that is written through the writer, and what should
-// come of it.
+// historySite is an index that is written through the writer, and the posts that should be visible
+// in it.
 type historySite struct {
 	writer  *write.Writer
 	account *write.Account
 	posts   map[string]*write.Post // visible ones, by record key
 }
 
-// write applies changes that bring the checkpoint's time to at.
+// write applies changes and moves the checkpoint's time to at.
 func (s *historySite) write(t *testing.T, at time.Time, changes ...write.PostChange) {
 	t.Helper()
 	require.NoError(t, s.writer.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
@@ -56,7 +56,7 @@ func (s *historySite) post(rkey string, at time.Time, tags ...string) write.Post
 	}}
 }
 
-// requireHistory compares what a reader says of a tag with the posts.
+// requireHistory compares a tag's history with that counted from the posts.
 func (s *historySite) requireHistory(t *testing.T, r *query.Reader, tag string, through time.Time) {
 	t.Helper()
 	want := query.TagHistory{TagCount: query.TagCount{Name: tag}}
@@ -89,7 +89,7 @@ func (s *historySite) requireHistory(t *testing.T, r *query.Reader, tag string, 
 	require.Equal(t, brief(want), brief(got))
 }
 
-// brief leaves out the hours without posts, but for the ends.
+// brief formats a history without the hours that have no posts, except for the last one.
 func brief(h query.TagHistory) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %d posts, %s to %s, %d hours from %s\n", h.Name, h.Posts, h.First, h.Last, len(h.Hours), h.Hours[0].Hour)
@@ -101,8 +101,8 @@ func brief(h query.TagHistory) string {
 	return b.String()
 }
 
-// Histories of tags on both sides of the line above which counts are kept, with
-// posts around both ends of the window, as time goes on and posts leave.
+// Histories of tags with more and with fewer posts than hourly counts require, with posts around
+// both ends of the window, while time passes and posts are removed.
 func TestTagHistory(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -138,7 +138,7 @@ func TestTagHistory(t *testing.T) {
 	s.write(t, through, changes...)
 	check()
 
-	// The tag on the line crosses it, and stays counted when it falls below.
+	// The tag "line" reaches the number, and keeps its hourly counts when it falls below.
 	for i := range 3 {
 		s.write(t, through, s.post(fmt.Sprint("over", i), through.Add(-time.Duration(i)*time.Hour), "line"))
 		check()
@@ -189,7 +189,7 @@ func TestTagHistoryOfTheFuture(t *testing.T) {
 	require.EqualValues(t, 1, posts)
 }
 
-// What one history reads does not depend on how many posts the tag has.
+// How much a history reads does not depend on the tag's number of posts.
 func TestTagHistoryPlan(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -219,8 +219,8 @@ func TestTagHistoryPlan(t *testing.T) {
 	}
 }
 
-// Of an account that is hidden or shown in pieces nothing is seen, and what is
-// read to tell is bounded.
+// While an account is swept, none of its changing posts are seen, and finding out reads a bounded
+// amount.
 func TestTagHistoryWhileSweeping(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -247,8 +247,8 @@ func TestTagHistoryWhileSweeping(t *testing.T) {
 	require.NoError(t, err)
 	hidden, err := r.TagHistory(t.Context(), "own")
 	require.NoError(t, err)
-	require.EqualValues(t, 600, hidden.Posts, "counts change at the end")
-	require.True(t, hidden.First.IsZero() && hidden.Last.IsZero(), "none is in sight: %s to %s", hidden.First, hidden.Last)
+	require.EqualValues(t, 600, hidden.Posts, "counts change when the sweep ends")
+	require.True(t, hidden.First.IsZero() && hidden.Last.IsZero(), "no post is visible: %s to %s", hidden.First, hidden.Last)
 	for _, hour := range hidden.Hours {
 		require.Zero(t, hour.Posts)
 	}
@@ -256,7 +256,7 @@ func TestTagHistoryWhileSweeping(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, storetest.Epoch.Add(-90*time.Second), shared.Last)
 	require.Equal(t, storetest.Epoch.Add(-20_000*time.Minute), shared.First)
-	require.Equal(t, before.Hours, shared.Hours, "counts change at the end")
+	require.Equal(t, before.Hours, shared.Hours, "counts change when the sweep ends")
 	calm.requireHistory(t, r, "calm", storetest.Epoch)
 	for tag, most := range map[string]float64{"own": 600 + 2*query.HistoryEnds, "shared": 2 * query.HistoryEnds} {
 		got := planOf(t, r, query.HistoryQuery, tag, store.HistoryHours, query.HistoryScan, query.HistoryEnds)
@@ -265,7 +265,7 @@ func TestTagHistoryWhileSweeping(t *testing.T) {
 		require.NotContains(t, got.types, "Hash", tag)
 	}
 
-	// Half of its posts are gone below a revision, as a #sync has it.
+	// A #sync removes the half of its posts below a revision.
 	_, err = pool.Exec(t.Context(), "UPDATE tagstream.sweeps SET hidden = false, gone_below = '3b'; UPDATE tagstream.posts SET rev = '3c' WHERE key > (SELECT key FROM tagstream.posts WHERE rkey = 'p6000')")
 	require.NoError(t, err)
 	own, err := r.TagHistory(t.Context(), "own")
@@ -274,8 +274,8 @@ func TestTagHistoryWhileSweeping(t *testing.T) {
 	require.Equal(t, storetest.Epoch, own.Last)
 }
 
-// A history is of one schema, also where its statement was being planned when a
-// rebuild was switched in: half of its tables were found before, half after.
+// A history is from one schema even if a rebuild is switched in while its statement is planned,
+// when half of its tables have been found.
 func TestTagHistoryAroundSwitch(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -293,7 +293,7 @@ func TestTagHistoryAroundSwitch(t *testing.T) {
 	want, err := other.TagHistory(t.Context(), "art")
 	require.NoError(t, err)
 
-	// A reader that has found tags has to wait for post_tags.
+	// A reader that has found the table tags waits for post_tags.
 	conn, err := pgx.Connect(t.Context(), o.URL)
 	require.NoError(t, err)
 	defer conn.Close(context.WithoutCancel(t.Context()))

@@ -13,7 +13,7 @@ import (
 )
 
 // keyRange is a range of keys, inclusive at both ends; it is empty if lo is above hi. All
-// conditions on places and times become one range, so that the statement is always the same.
+// conditions on positions and times become one range, so that the statement is always the same.
 type keyRange struct{ lo, hi event.Key }
 
 var (
@@ -87,7 +87,7 @@ func (r keyRange) startAt(key event.Key, direction keyset.Direction) keyRange {
 	return r
 }
 
-// from removes what cannot be read in a direction from a position.
+// from removes the keys that cannot be reached in a direction from a position.
 func (r keyRange) from(p keyset.Position, direction keyset.Direction) keyRange {
 	switch {
 	case p.Exhausted(direction):
@@ -112,7 +112,7 @@ func positionKey(p keyset.Position) event.Key {
 	return id
 }
 
-// distance is the distance of two keys in microseconds, at least one key's worth.
+// distance is the distance between two keys in microseconds, at least that of adjacent keys.
 func distance(a, b event.Key) float64 {
 	aHi, aLo := binary.BigEndian.Uint64(a[:8]), binary.BigEndian.Uint64(a[8:])
 	bHi, bLo := binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])

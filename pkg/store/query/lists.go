@@ -22,7 +22,7 @@ type kind int
 const (
 	ofTag kind = iota
 	ofLang
-	ofAuthor // also posts that are not in sight: some list of a tag goes with it
+	ofAuthor // includes hidden posts, so a query also needs a list of a tag
 )
 
 // index returns the table, and the column before key in its index.
@@ -30,7 +30,7 @@ func (k kind) index() (table, column string) {
 	return []string{"post_tags", "post_langs", "posts"}[k], []string{"tag_id", "lang_id", "account_id"}[k]
 }
 
-// list is the posts under one term.
+// list is the posts under one tag, language or author.
 type list struct {
 	name   string
 	id     int64
@@ -38,8 +38,8 @@ type list struct {
 	sample sample
 }
 
-// sample is the next part of a list, in the direction of reading: up to a number of keys. It shows
-// how dense the list is here. Its density over all time may differ: tags come and go.
+// sample is the next part of a list in the direction of reading. It shows how dense the list is
+// here, which may differ from its density over all time.
 type sample struct {
 	n           int
 	first, last event.Key
@@ -64,8 +64,8 @@ func (g clause) ids() []int64 {
 	return ids
 }
 
-// rate is the clause's number of posts per microsecond from its next post on, as far as it was
-// sampled; if a sample reached the end of the list, up to the end of the range.
+// rate is the clause's number of posts per microsecond in its samples. A sample that reached the
+// end of the list extends to the end of the range.
 func (g clause) rate(rng keyRange, direction keyset.Direction) float64 {
 	end := rng.lo
 	if direction == keyset.Backward {
@@ -94,8 +94,8 @@ func (g clause) next(direction keyset.Direction) (key event.Key, ok bool) {
 	return key, ok
 }
 
-// sampledBefore reports whether everything sampled of one of the clause's lists lies before the
-// range, and the list continues.
+// sampledBefore reports whether the whole sample of one of the clause's lists lies before the range
+// although the list continues.
 func (g clause) sampledBefore(rng keyRange, direction keyset.Direction) bool {
 	start := rng.hi
 	if direction == keyset.Backward {
@@ -126,15 +126,15 @@ type conjunction struct {
 	// filling reports that the filter needs traits that are not filled in yet.
 	filling bool
 	// sweeping reports that accounts are being swept, so some posts of the lists are invisible.
-	// swept has all these accounts, or those nearest to the page.
+	// swept has these accounts: all of them if sweptAll, else those nearest to the page.
 	sweeping, sweptAll bool
 	swept              []swept
-	// nothing reports that no post has a name that every post must have.
+	// nothing reports that no post can match.
 	nothing bool
 }
 
-// byRow reports whether there are conditions on each post's own row.
-func (c conjunction) byRow() bool {
+// hasRowConditions reports whether there are conditions on each post's own row.
+func (c conjunction) hasRowConditions() bool {
 	return len(c.notBy) > 0 || c.filter.MaxTags > 0 || c.filter.usesTraits()
 }
 
@@ -149,7 +149,7 @@ func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, err
 		SELECT 0, '', 0::bigint, (SELECT count(*) FROM sweeps)
 		UNION ALL SELECT 1, name, id, posts FROM tags WHERE name = ANY($1::text[]) AND (name = ANY($5::text[]) OR `+servedOne+`)
 		UNION ALL SELECT 2, name, id, posts FROM langs WHERE name = ANY($2::text[])
-		UNION ALL (`+someSwept+`)
+		UNION ALL (`+sweptQuery+`)
 		UNION ALL SELECT 4, did, id, 1 FROM accounts WHERE did = ANY($4::text[]) AND state = 0`,
 		slices.Concat(q.Tags, q.All, q.None), slices.Concat(q.Langs), maxSwept, slices.Concat(q.Authors, q.NotAuthors), slices.Concat(q.None)).Query(func(rows pgx.Rows) error {
 		sweeps := int64(0)
@@ -186,7 +186,7 @@ func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, err
 		}
 		return g
 	}
-	// must adds a clause. If it has no list, no post matches.
+	// must adds a clause. If it has no lists, no post matches.
 	must := func(kind kind, g clause) {
 		g.kind, c.nothing = kind, c.nothing || len(g.lists) == 0
 		c.clauses = append(c.clauses, g)
@@ -209,7 +209,7 @@ func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, err
 	return c, nil
 }
 
-// queueFilling queues the look-up whether the traits that a query needs are still being filled in.
+// queueFilling queues a look-up of whether the traits that a query needs are being filled in.
 func queueFilling(batch *pgx.Batch, q PostQuery, filling *bool) {
 	if q.usesTraits() {
 		batch.Queue(`SELECT traits_below IS NOT NULL FROM checkpoint`).QueryRow(func(row pgx.Row) error { return row.Scan(filling) })
@@ -221,8 +221,8 @@ func without(names, others []string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(others, name) })
 }
 
-// sense samples every list of the clauses from the start of the range.
-func (s *search) sense(ctx context.Context, rng keyRange, size int) error {
+// sampleLists samples every list of the clauses from the start of the range.
+func (s *search) sampleLists(ctx context.Context, rng keyRange, size int) error {
 	order := orderBy(s.direction)
 	for _, kind := range []kind{ofTag, ofLang, ofAuthor} {
 		var ids []int64

@@ -13,9 +13,9 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
-// Most queries ask for any of some tags and for nothing else. Their pages take one round trip,
-// since nothing has to be known before they are asked for: the names are looked up where they
-// stand, and the posts are read where their keys are found.
+// Most queries ask for posts with any of some tags, without other conditions. A page of such a
+// query takes one round trip: a single statement looks up the names, finds the keys and reads the
+// posts.
 
 // plain returns the query in its plain form, if it has one.
 func (q PostQuery) plain() (PostQuery, bool) {
@@ -26,21 +26,21 @@ func (q PostQuery) plain() (PostQuery, bool) {
 	return q, len(q.Tags) > 0 && filters == 0 && !q.usesTraits()
 }
 
-// maxPlainBytes is how big a post of a plain page may be, as maxPageBytes counts: few are, and those
-// behind the page's end may then be read.
+// maxPlainBytes is the maximum size of a post on a plain page, counted as for maxPageBytes. Without
+// it the statement could read many big posts after the page's end. Few posts are bigger.
 const maxPlainBytes = maxPageBytes / 32
 
-// plainPage reads a page of a plain query with one statement, so that all it says is of one moment
-// and one schema. ok is false where the page is good for nothing: some posts are out of sight, or one
-// is not there, or too big, or all are together. now is the schema that the statement met, 0 where it
-// did not come to that.
+// plainPage reads a page of a plain query with one statement, so that everything is from one moment
+// and one schema. ok is false if the page cannot be used: accounts are being swept, a post is
+// missing or too big, or the posts are too big together. now is the statement's schema, or 0 if the
+// statement did not succeed.
 func plainPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(Statement)) (page PostPage, ok bool, now int64, err error) {
 	window := wholeList.since(q.Since).until(q.Until)
 	ahead := window.from(q.From, q.Direction)
 	b := &builder{direction: q.Direction, args: []any{q.Limit + 1, ahead.lo, ahead.hi}}
-	ids := b.idsOf(q.Tags)
+	ids := b.tagIDs(q.Tags)
 	behind := "false"
-	if rng := window.from(turned(q.From, q.Direction), q.Direction.Reverse()); !rng.empty() {
+	if rng := window.from(reversed(q.From, q.Direction), q.Direction.Reverse()); !rng.empty() {
 		checks := make([]string, len(ids))
 		between := b.arg(rng.lo) + " AND " + b.arg(rng.hi)
 		for i, id := range ids {
@@ -68,7 +68,7 @@ func plainPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(Stat
 	f := plainRows{direction: q.Direction, rows: make([]PostRow, 0, q.Limit+1)}
 	batch.Queue(s.SQL, s.Args...).Query(func(rows pgx.Rows) error {
 		err = f.scan(rows)
-		return nil // what failed may have to be read again
+		return nil // the rest of the batch says whether to read again
 	})
 	if pooled {
 		batch.Queue("COMMIT")
@@ -83,7 +83,7 @@ func plainPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(Stat
 		page.IndexEntries += f.total + len(q.Tags) - 1
 	}
 	if f.total > q.Limit {
-		f.rows = append(f.rows, PostRow{}) // the row too many
+		f.rows = append(f.rows, PostRow{}) // for Slice, the row after the page
 	}
 	p := keyset.Slice(f.rows, q.Limit, q.Direction, q.From, PostKey)
 	page.Rows, page.Next, page.Previous = p.Rows, p.Next, p.Previous
@@ -91,26 +91,26 @@ func plainPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(Stat
 	if q.Direction == keyset.Backward {
 		page.HasNext, page.HasPrevious = f.behind, p.More
 	}
-	page.settle(q.Direction, false)
-	return page, !f.sweeping && !f.lacking && f.bytes <= maxPageBytes, f.now, nil
+	page.fixEdges(q.Direction, false)
+	return page, !f.sweeping && !f.incomplete && f.bytes <= maxPageBytes, f.now, nil
 }
 
-// plainRows is what the statement of a plain page says, its posts in the direction of reading.
+// plainRows is the result of a plain page's statement.
 type plainRows struct {
 	direction        keyset.Direction
 	sweeping, behind bool
 	now              int64
-	total            int // of the keys that were found, up to one more than the page takes
-	rows             []PostRow
-	lacking          bool // a post is too big, or not there
-	bytes            int  // as maxPageBytes counts them
+	total            int       // number of keys found, at most one more than the page's limit
+	rows             []PostRow // in the direction of reading
+	incomplete       bool      // a post is missing or too big
+	bytes            int       // counted as for maxPageBytes
 }
 
 func (f *plainRows) scan(rows pgx.Rows) error {
 	var p PostRow
-	const ofState = 4 // columns
-	post := append(make([]any, ofState), p.targets()...)
-	state := append([]any{&f.sweeping, &f.now, &f.behind, &f.total}, make([]any, len(post)-ofState)...)
+	const stateColumns = 4
+	post := append(make([]any, stateColumns), p.targets()...)
+	state := append([]any{&f.sweeping, &f.now, &f.behind, &f.total}, make([]any, len(post)-stateColumns)...)
 	for rows.Next() {
 		if len(f.rows) == 0 {
 			if err := rows.Scan(state...); err != nil {
@@ -118,15 +118,15 @@ func (f *plainRows) scan(rows pgx.Rows) error {
 			}
 		}
 		raw := rows.RawValues()
-		if key, did := raw[ofState], raw[ofState+1]; did == nil {
-			f.lacking = f.lacking || key != nil // else the page has none
+		if key, did := raw[stateColumns], raw[stateColumns+1]; did == nil {
+			f.incomplete = f.incomplete || key != nil // without a key the page is empty
 			continue
 		}
 		if err := rows.Scan(post...); err != nil {
 			return err
 		}
 		if n := len(f.rows); n > 0 && !before(f.rows[n-1].Key, p.Key, f.direction) {
-			return errors.New("one is out of order")
+			return errors.New("a post is out of order")
 		}
 		p.IndexedAt = p.IndexedAt.UTC()
 		f.bytes += len(p.Record) + event.MaxTagBytes*len(p.Tags)
@@ -135,8 +135,8 @@ func (f *plainRows) scan(rows pgx.Rows) error {
 	return rows.Err()
 }
 
-// idsOf looks up the ids of tags where they stand, as many as there are branches for.
-func (b *builder) idsOf(tags []string) []string {
+// tagIDs returns subqueries for the ids of tags, one for each branch of a merge.
+func (b *builder) tagIDs(tags []string) []string {
 	ids := make([]string, padded(len(tags)))
 	for i := range ids {
 		var name any

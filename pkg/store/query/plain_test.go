@@ -10,7 +10,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/keyset"
 )
 
-// TestPlain: a query with any filter but tags and a time window is not plain, those to come included.
+// TestPlain: a query with any filter other than tags and a time window is not plain. The test
+// covers fields that are added to PostQuery.
 func TestPlain(t *testing.T) {
 	t.Parallel()
 	_, plain := PostQuery{None: []string{"art"}}.plain()

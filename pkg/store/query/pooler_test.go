@@ -20,7 +20,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
-// throughPoolers runs a test through every PgBouncer there is, in both modes.
+// throughPoolers runs a test through every installed PgBouncer, in both modes.
 func throughPoolers(t *testing.T, test func(t *testing.T, pooled func(urls ...string) []string)) {
 	t.Parallel()
 	for _, binary := range pgtest.Bouncers(t) {
@@ -42,9 +42,9 @@ func bystander(t *testing.T, url string) *pgx.Conn {
 	return conn
 }
 
-// Invariant: safety depends on nothing that a pooler may drop or share: settings come with the
-// transaction, nothing stays behind in the pool, and commands that need a session refuse. See
-// also TestDeclaredPooler, TestReadersAroundSwitch, TestMigrationLockIsNamed and
+// Invariant: safety does not depend on anything that a pooler may drop or share. Each transaction
+// sets what it needs, nothing is left in the pool, and commands that need a session refuse to run.
+// See also TestDeclaredPooler, TestReadersAroundSwitch, TestMigrationLockIsNamed and
 // TestProgramsThroughPgBouncer.
 func TestThroughPoolers(t *testing.T) {
 	throughPoolers(t, func(t *testing.T, pooled func(urls ...string) []string) {
@@ -52,7 +52,7 @@ func TestThroughPoolers(t *testing.T) {
 		direct := store.Options{URL: pgtest.Database(t).URL}
 		o := store.Options{URL: pooled(direct.URL)[0]}
 
-		// What needs a session of its own says so, and leaves nothing anywhere.
+		// A command that needs a dedicated session says so and leaves nothing behind.
 		require.ErrorIs(t, store.Migrate(ctx, o, storetest.Quiet), pg.ErrPooled)
 		require.ErrorContains(t, store.Migrate(ctx, o, storetest.Quiet), "connect directly to Postgres")
 		require.ErrorIs(t, store.EnsureMigrated(ctx, o, storetest.Quiet), store.ErrNotMigrated)
@@ -64,7 +64,7 @@ func TestThroughPoolers(t *testing.T) {
 		require.NoError(t, store.Migrate(ctx, direct, storetest.Quiet))
 		require.NoError(t, store.EnsureMigrated(ctx, o, storetest.Quiet))
 
-		// Others share the pool, and set what they like.
+		// Other programs share the pool and set anything.
 		other := bystander(t, o.URL)
 		for _, sql := range []string{
 			"CREATE TABLE public.checkpoint AS SELECT * FROM tagstream.checkpoint", "CREATE TABLE public.tags (id bigint, name text, posts bigint)",
@@ -121,18 +121,18 @@ func TestThroughPoolers(t *testing.T) {
 		changes, err = r.Changes(ctx, query.ChangeQuery{List: query.PostQuery{Tags: []string{"art"}}, After: &start, Limit: 10})
 		require.NoError(t, err)
 		require.Len(t, changes.Changes, 10)
-		news, err := r.News(ctx, start)
+		changed, err := r.ChangedTags(ctx, start)
 		require.NoError(t, err)
-		require.NotEmpty(t, news)
+		require.NotEmpty(t, changed)
 		status, err := r.Status(ctx)
 		require.NoError(t, err)
 		require.EqualValues(t, 300, status.Posts)
 
-		// The pooler ends the session in which this fails.
-		_, err = r.Asked(ctx, "DELETE FROM tags RETURNING name")
+		// The pooler closes the session in which this fails.
+		_, err = r.QueryText(ctx, "DELETE FROM tags RETURNING name")
 		require.ErrorContains(t, err, "25006")
 
-		// A reader is as bounded as it is without a pooler.
+		// A reader has the same limits as without a pooler.
 		for sql, want := range map[string]string{
 			"SELECT current_setting('transaction_read_only')":               "on",
 			"SELECT current_setting('transaction_isolation')":               "repeatable read",
@@ -143,7 +143,7 @@ func TestThroughPoolers(t *testing.T) {
 			"SELECT current_setting('enable_sort')":                         "off",
 			"SELECT current_setting('idle_in_transaction_session_timeout')": "5s",
 		} {
-			got, err := r.Asked(ctx, sql)
+			got, err := r.QueryText(ctx, sql)
 			require.NoError(t, err)
 			require.Equal(t, want, got, sql)
 		}
@@ -157,7 +157,7 @@ func TestThroughPoolers(t *testing.T) {
 		require.EqualValues(t, 300, cp.Seq)
 		require.NoError(t, w.Release(ctx))
 
-		// Nothing of ours is left in the pool's sessions, of which each of these has one.
+		// Nothing is left in the pool's sessions; each of these connections holds one.
 		for range 8 {
 			conn := bystander(t, o.URL)
 			_, err := conn.Exec(ctx, "BEGIN")

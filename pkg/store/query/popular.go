@@ -18,16 +18,16 @@ const (
 	popularScan = 2000
 )
 
-// Popularity says which tags are used most in a window of whole hours.
+// Popularity is the most used tags in a window of whole hours.
 type Popularity struct {
 	// From is the start of the window, which ends with the current hour. Before is the start of the
-	// earlier hours.
+	// hours before the window.
 	From, Before time.Time
 	// Tags are those with the most posts in the window; ties are ordered by name.
 	Tags []PopularTag
 }
 
-// PopularTag is a tag, its visible posts in the window, and those in the hours before.
+// PopularTag is a tag, the number of its visible posts in the window, and that in the hours before.
 type PopularTag struct {
 	Name          string
 	Posts, Before int64
@@ -37,9 +37,9 @@ type PopularTag struct {
 // the current one, and their posts in the rest of the last store.HistoryHours. The numbers are
 // those of TagHistory.
 //
-// It reads one count for each hour of each tag with hourly counts. Tags without, which never had
-// store.HourlyTag posts, are counted if they could be in the list: at most 2,000 of them, the most
-// used. The error is the database's, or that of hours out of bounds.
+// It reads one count for each hour of each tag with hourly counts. A tag without them, which never
+// had store.HourlyTag posts, is counted if it could be in the list; at most 2,000 such tags, the
+// most used. The error is the database's, or the one for hours out of bounds.
 func (r *Reader) Popular(ctx context.Context, hours int) (Popularity, error) {
 	if hours < 1 || hours >= store.HistoryHours {
 		return Popularity{}, fmt.Errorf("list popular tags: %d hours are out of bounds", hours)
@@ -47,7 +47,7 @@ func (r *Reader) Popular(ctx context.Context, hours int) (Popularity, error) {
 	var p Popularity
 	var lastHour int64
 	args := []any{hours, store.HistoryHours, MaxPopular, popularScan, historyScan}
-	err := r.ask(ctx, popularQuery, args, func(rows pgx.Rows) error {
+	err := r.query(ctx, popularQuery, args, func(rows pgx.Rows) error {
 		p.Tags = nil
 		var name *string
 		var posts, before *int64
@@ -67,14 +67,15 @@ func (r *Reader) Popular(ctx context.Context, hours int) (Popularity, error) {
 	return p, nil
 }
 
-// hourKey returns the first key of the hour with that number from 1970.
+// hourKey returns the SQL of the first key of an hour, numbered from 1970.
 func hourKey(hour string) string {
 	return `(lpad(to_hex(greatest(` + hour + `, 0) * 3600000000), 16, '0') || repeat('0', 16))::uuid`
 }
 
 // popularQuery is one statement, so that everything is from one moment. For a tag without hourly
-// counts the posts themselves are counted, unless it has fewer posts in all than the last of the
-// others. Every row has the last hour; if there are no tags, one row has only that.
+// counts the posts themselves are counted, unless it has fewer posts in total than the last of a
+// full list has in the window. Every row has the last hour; if there are no tags, one row has only
+// that.
 var popularQuery = `
 	WITH w AS MATERIALIZED (
 		SELECT last_hour, last_hour - $1::bigint + 1 AS from_hour,
@@ -94,7 +95,7 @@ var popularQuery = `
 		                AND posts >= COALESCE((SELECT min(posts) FROM counted HAVING count(*) = $3::bigint), 1)
 		              ORDER BY (-posts), name LIMIT $4) AS t
 		 CROSS JOIN LATERAL (SELECT count(*) AS posts FROM post_tags s
-		                      WHERE s.tag_id = t.id AND s.key >= w.from_key AND s.key < w.end_key AND ` + inSight + `) AS n
+		                      WHERE s.tag_id = t.id AND s.key >= w.from_key AND s.key < w.end_key AND ` + rowVisible + `) AS n
 		 WHERE n.posts > 0),
 	most AS MATERIALIZED (
 		SELECT t.id, t.name, t.hourly, a.posts
@@ -107,7 +108,7 @@ var popularQuery = `
 	                    FROM generate_series(w.last_hour - $2::bigint + 1, w.from_hour - 1) AS hours(hour)
 	                    JOIN LATERAL (SELECT posts FROM tag_hours WHERE hour = hours.hour AND tag_id = m.id OFFSET 0) AS h ON true)
 	            ELSE (SELECT count(*) FROM post_tags s
-	                   WHERE s.tag_id = m.id AND s.key >= w.before_key AND s.key < w.from_key AND ` + inSight + `)
+	                   WHERE s.tag_id = m.id AND s.key >= w.before_key AND s.key < w.from_key AND ` + rowVisible + `)
 	       END
 	  FROM w LEFT JOIN most m ON true
 	 ORDER BY m.posts DESC, m.name`

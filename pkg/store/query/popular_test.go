@@ -16,7 +16,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
-// requirePopular compares what a reader says is popular with the posts.
+// requirePopular compares the popular tags with those counted from the posts.
 func (s *historySite) requirePopular(t *testing.T, r *query.Reader, hours int, through time.Time) {
 	t.Helper()
 	end := through.Truncate(time.Hour).Add(time.Hour)
@@ -49,8 +49,8 @@ func (s *historySite) requirePopular(t *testing.T, r *query.Reader, hours int, t
 	require.Equal(t, want[:min(len(want), query.MaxPopular)], append([]query.PopularTag{}, got.Tags...), "%d hours", hours)
 }
 
-// TestPopular: the popular tags are those whose hours add up to most, with and without hourly
-// counts, while posts come and go and time goes by.
+// TestPopular: the popular tags are those with the most posts in the hours, with and without hourly
+// counts, while posts are added and removed and time passes.
 func TestPopular(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -77,7 +77,7 @@ func TestPopular(t *testing.T) {
 		}
 	}
 	add("big", 1500, 200*time.Hour)
-	add("rising", 900, 20*time.Hour) // more in the day than big has, and no hourly counts
+	add("rising", 900, 20*time.Hour) // more in a day than big, without hourly counts
 	add("old", 1200, 2000*time.Hour)
 	for i := range 400 { // more tags than the list has
 		add(fmt.Sprintf("t%03d", i), 1+i%7, 150*time.Hour)
@@ -104,8 +104,8 @@ func TestPopular(t *testing.T) {
 	}
 }
 
-// TestPopularPlan: posts are counted only of tags that could be among the list, and hourly counts
-// are read once.
+// TestPopularPlan: posts are only counted for tags that could be in the list, and hourly counts are
+// read once.
 func TestPopularPlan(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)

@@ -17,16 +17,16 @@ import (
 // PostOrder is the order of every list of posts: newest first.
 var PostOrder = keyset.MustOrdering(keyset.Column{Name: "key", Sort: keyset.Desc, Type: keyset.TypeUUID})
 
-// Limits of a query. They bound what one request can make Postgres read.
+// Limits of a query. They bound how much Postgres reads for one request.
 const (
 	MaxTags         = 20 // of each kind
 	MaxTagsTogether = 40
 	MaxLangs        = 20
 	MaxAuthors      = 20
 	MaxLimit        = 100
-	// maxPageBytes bounds the records and tags of a page: the post that exceeds it is the last one.
-	// Records can have a megabyte, and anyone can publish a hundred of them; a full page of usual
-	// ones has a fifth of this. Each tag counts with the maximum length.
+	// maxPageBytes bounds the records and tags of a page, which ends with the post that exceeds it.
+	// A record can be as large as a megabyte, and anyone can publish a hundred of them; a full page
+	// usually has a fifth of maxPageBytes. Each tag counts with the maximum length.
 	maxPageBytes = 1 << 20
 )
 
@@ -41,11 +41,11 @@ type PostQuery struct {
 	Authors, NotAuthors []string
 	// MaxTags is the most tags that posts may have, 0 for any number.
 	MaxTags int
-	// Media are kinds of media of which posts must have one; NoMedia adds, or selects alone, posts
-	// without media.
+	// Media are kinds of media of which posts must have at least one. NoMedia also selects posts
+	// without media or, if Media is 0, only these.
 	Media   event.Traits
 	NoMedia bool
-	// SelfLabels selects by the labels that authors gave their posts.
+	// SelfLabels selects by the labels that authors give to their posts.
 	SelfLabels SelfLabels
 	// Langs are language ranges as from event.NormalizeLang, at most MaxLangs: a post must declare
 	// a language in one of them. None means no condition.
@@ -70,8 +70,8 @@ const (
 	OnlySelfLabels               // only posts with
 )
 
-// ErrFilling is returned for a query by media or self-labels while the indexer still computes the
-// traits of stored posts, after an upgrade.
+// ErrFilling is returned for a query by media or self-labels while the indexer computes the traits
+// of stored posts after an upgrade.
 var ErrFilling = errors.New("the traits of stored posts are being filled in")
 
 // usesTraits reports whether the query can be answered only once all posts have their traits.
@@ -81,8 +81,8 @@ func (q PostQuery) usesTraits() bool {
 
 func (q PostQuery) byMedia() bool { return q.Media != 0 || q.NoMedia }
 
-// hasTraits reports whether a post with these traits passes the filters by them.
-func (q PostQuery) hasTraits(t event.Traits) bool {
+// matchesTraits reports whether a post with these traits passes the filters by them.
+func (q PostQuery) matchesTraits(t event.Traits) bool {
 	switch {
 	case q.byMedia() && t&q.Media == 0 && !(q.NoMedia && t&event.HasMedia == 0):
 		return false
@@ -98,7 +98,7 @@ func (q PostQuery) hasTraits(t event.Traits) bool {
 func (q PostQuery) check(limit int) error {
 	tags := len(q.Tags) + len(q.All)
 	if q.MaxTags < 0 || q.MaxTags > event.MaxTagsPerPost || q.Media&^event.HasMedia != 0 {
-		return fmt.Errorf("%d tags at most or media %d is out of bounds", q.MaxTags, q.Media)
+		return fmt.Errorf("maximum of %d tags or media %d is out of bounds", q.MaxTags, q.Media)
 	}
 	if tags < 1 || max(len(q.Tags), len(q.All), len(q.None)) > MaxTags || tags+len(q.None) > MaxTagsTogether ||
 		len(q.Langs) > MaxLangs || max(len(q.Authors), len(q.NotAuthors)) > MaxAuthors || limit < 1 || limit > MaxLimit {
@@ -108,20 +108,19 @@ func (q PostQuery) check(limit int) error {
 	return nil
 }
 
-// PostPage is a page of posts, newest first for both directions of reading.
+// PostPage is a page of posts, newest first in both directions of reading.
 type PostPage struct {
 	Rows []PostRow
 	// Next and Previous are the page's edges: older posts follow Next, newer ones precede Previous,
 	// now or later.
 	Next, Previous keyset.Position
-	// HasNext and HasPrevious report whether there are any now. They are exact unless the work of
-	// the request was exhausted: then the page is short, even empty, and the flag in the direction
-	// of reading is true. The other flag is true, too, if finding out would have cost too much.
+	// HasNext and HasPrevious report whether there are any now. They are exact unless the request
+	// used up its work: then the page is short, even empty, and the flag in the direction of
+	// reading is true. The other flag is also true if finding out would have taken too much work.
 	HasNext, HasPrevious bool
-	// IndexEntries estimates how many index entries were read to find the rows and their
-	// surroundings: the cost of the page.
+	// IndexEntries estimates how many index entries were read for the page.
 	IndexEntries int
-	// Cut says why the page ended early, although there is more.
+	// Cut says why the page ended early although there may be more.
 	Cut CutReason
 }
 
@@ -129,7 +128,7 @@ type PostPage struct {
 type CutReason string
 
 const (
-	// CutByWork means that the page exhausted the work of one request.
+	// CutByWork means that the page used up the work of one request.
 	CutByWork CutReason = "work"
 	// CutByBytes means that the page's records were too big together.
 	CutByBytes CutReason = "bytes"
@@ -143,8 +142,8 @@ func PostKey(p PostRow) []keyset.Value { return keyValues(p.Key) }
 
 func keyValues(k event.Key) []keyset.Value { return []keyset.Value{keyset.UUID(k)} }
 
-// Posts returns a page of posts. The error is the database's, or that of a
-// query outside the limits above.
+// Posts returns a page of posts. The error is ErrFilling, the database's, or the one for a query
+// outside the limits.
 func (r *Reader) Posts(ctx context.Context, q PostQuery) (PostPage, error) {
 	return r.TracePosts(ctx, q, nil)
 }
@@ -156,7 +155,7 @@ func (r *Reader) TracePosts(ctx context.Context, q PostQuery, trace func(Stateme
 		return PostPage{}, fmt.Errorf("query posts: %w", err)
 	}
 	var page PostPage
-	err := r.on(ctx, func(conn *pgx.Conn) (now int64, err error) {
+	err := r.withConn(ctx, func(conn *pgx.Conn) (now int64, err error) {
 		if plain, ok := q.plain(); ok {
 			var good bool
 			if page, good, now, err = plainPage(ctx, conn, plain, trace); err != nil || good {
@@ -172,10 +171,10 @@ func (r *Reader) TracePosts(ctx context.Context, q PostQuery, trace func(Stateme
 	return page, nil
 }
 
-// postPage reads a page in one snapshot, which begins with the first statement
-// (resolve) and ends with the last (readPosts): so it takes no round trips of its
-// own. A connection that is given back in between is closed. now is the schema that
-// it ended with, 0 where it did not come to that.
+// postPage reads a page in one snapshot. The first statement (resolve) begins it and the last
+// (readPosts) ends it, so that the transaction takes no extra round trips. After an error in
+// between the pool closes the connection. now is the schema at the end, or 0 if that was not
+// reached.
 func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(Statement)) (page PostPage, now int64, err error) {
 	c, err := resolve(ctx, conn, q)
 	switch {
@@ -209,17 +208,17 @@ func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(State
 	*more = p.More
 	if f.ranOut && !p.More {
 		*more, page.Cut = true, CutByWork
-		page.goOnBehind(f.last, q.Direction)
+		page.endAfter(f.last, q.Direction)
 		if len(p.Rows) == 0 {
 			page.watchFrom(f.last, q.Direction)
 		}
 	}
 
-	// What is behind the page is what is behind where it was read from: nothing
-	// that matches lies between.
+	// Posts before the page are those before the position that it was read from: there are no
+	// matches between the two.
 	back := q.Direction.Reverse()
 	other := &search{conjunction: c, conn: conn, direction: back, work: maxWorkBehind, trace: trace}
-	if *behind, err = other.any(ctx, window.from(turned(q.From, q.Direction), back)); err != nil {
+	if *behind, err = other.any(ctx, window.from(reversed(q.From, q.Direction), back)); err != nil {
 		return page, 0, err
 	}
 
@@ -228,13 +227,13 @@ func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(State
 	if page.Rows, cutOff, now, err = readPosts(ctx, conn, p.Rows, q.Direction, trace); err != nil {
 		return page, now, err
 	}
-	page.settle(q.Direction, cutOff)
+	page.fixEdges(q.Direction, cutOff)
 	return page, now, nil
 }
 
-// settle corrects the page's ends when its rows are known: cutOff reports that they were too big
-// for the others.
-func (p *PostPage) settle(direction keyset.Direction, cutOff bool) {
+// fixEdges corrects the page's edges when its rows are known. cutOff reports that maxPageBytes left
+// out some rows.
+func (p *PostPage) fixEdges(direction keyset.Direction, cutOff bool) {
 	if cutOff {
 		p.Cut = CutByBytes
 		last := p.Rows[len(p.Rows)-1]
@@ -244,16 +243,16 @@ func (p *PostPage) settle(direction keyset.Direction, cutOff bool) {
 		} else {
 			p.HasNext = true
 		}
-		p.goOnBehind(last.Key, direction)
+		p.endAfter(last.Key, direction)
 	}
 	if len(p.Rows) == 0 && !p.HasNext && !p.HasPrevious {
 		watchFarEnds(&p.Next, &p.Previous)
 	}
 }
 
-// turned is where reading the other way begins, for all to be read that is not
-// read from a position this way: the row that the position is at, too.
-func turned(p keyset.Position, direction keyset.Direction) keyset.Position {
+// reversed returns the position from which reading in the other direction returns everything that
+// reading in this direction leaves out.
+func reversed(p keyset.Position, direction keyset.Direction) keyset.Position {
 	if p.Side == keyset.SideAt && direction == keyset.Forward {
 		return keyset.Below(p.Key...)
 	}
@@ -263,8 +262,8 @@ func turned(p keyset.Position, direction keyset.Direction) keyset.Position {
 	return p
 }
 
-// goOnBehind makes the page end after a key, in the direction of reading.
-func (p *PostPage) goOnBehind(key event.Key, direction keyset.Direction) {
+// endAfter makes the page end after a key, in the direction of reading.
+func (p *PostPage) endAfter(key event.Key, direction keyset.Direction) {
 	if direction == keyset.Forward {
 		p.Next = keyset.Below(keyValues(key)...)
 	} else {
@@ -272,8 +271,9 @@ func (p *PostPage) goOnBehind(key event.Key, direction keyset.Direction) {
 	}
 }
 
-// watchFrom moves the edge of an empty page, read from an end of the list, to a key that the search
-// reached: nothing lies between them, but later posts there must be found.
+// watchFrom moves the edge of an empty page that was read from an end of the list to a key that the
+// search reached. There are no matches between them, but posts that appear there later must be
+// found.
 func (p *PostPage) watchFrom(key event.Key, direction keyset.Direction) {
 	if direction == keyset.Forward && p.Previous.Side == keyset.SideStart {
 		p.Previous = keyset.Above(keyValues(key)...)
@@ -294,10 +294,10 @@ func watchFarEnds(next, previous *keyset.Position) {
 	}
 }
 
-// readPosts reads the posts with these keys, newest first, and ends the
-// transaction. cutOff says that maxPageBytes ended it before the last one in the
-// direction of reading. now is the schema that there is behind the last statement: where
-// it was switched, an error may come of that.
+// readPosts reads the posts with these keys, given in the direction of reading, and ends the
+// transaction. It returns them newest first. cutOff reports that maxPageBytes was exceeded before
+// the last one. now is the schema after the last statement: if it was switched, that may have
+// caused the error.
 func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, direction keyset.Direction, trace func(Statement)) (posts []PostRow, cutOff bool, now int64, err error) {
 	if len(keys) > 0 && direction == keyset.Backward {
 		keys = slices.Clone(keys)
@@ -311,7 +311,7 @@ func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, direction 
 	batch := &pgx.Batch{}
 	batch.Queue(sql, b.args...).Query(func(rows pgx.Rows) error {
 		posts, cutOff, err = scanPosts(rows, keys)
-		return nil // what failed may have to be read again
+		return nil // the rest of the batch says whether to read again
 	})
 	batch.Queue(pg.SchemaNow).QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
 	batch.Queue("COMMIT")
@@ -327,23 +327,24 @@ func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, direction 
 	return posts, cutOff, now, nil
 }
 
-// lookUp reads the post with the key of a page's row, by its columns and more.
+// lookUp selects the columns of the post with the key of a page's row, and one more expression.
 //
-// OFFSET 0 keeps it a subquery, which can only run once for each key, in the order of the keys. A
-// plain join's order is the planner's choice: where the tables are small it begins with the accounts.
-func lookUp(more string) string {
-	return `(SELECT *, ` + more + ` FROM (SELECT ` + postColumns + ` FROM posts p JOIN accounts a ON a.id = p.account_id WHERE p.key = page.key OFFSET 0) AS p) AS post`
+// OFFSET 0 keeps it a subquery, which Postgres can only run once for each key, in the order of the
+// keys. The planner would choose the order of a plain join: with small tables it begins with the
+// accounts.
+func lookUp(extra string) string {
+	return `(SELECT *, ` + extra + ` FROM (SELECT ` + postColumns + ` FROM posts p JOIN accounts a ON a.id = p.account_id WHERE p.key = page.key OFFSET 0) AS p) AS post`
 }
 
-// postBytes is what a post p counts of maxPageBytes.
+// postBytes is the size of a post p that counts towards maxPageBytes.
 func postBytes(b *builder) string {
 	return "octet_length(p.record) + " + b.arg(event.MaxTagBytes) + "::bigint * cardinality(p.tags)"
 }
 
-// postsSQL reads the posts of a page, in its order: page is a table of their keys.
+// postsSQL selects the posts of a page in its order; page is a table of their keys.
 //
-// The length of a record that is stored out of line stands where it is referred
-// to: Postgres neither reads nor sends the records behind the page's last one.
+// The length of a record that is stored out of line is part of the reference to it, so Postgres
+// neither reads nor sends the records after the last one on the page.
 func postsSQL(page string, b *builder) string {
 	return `
 		SELECT key, did, rkey, cid, tags, langs, indexed_at, handle, display_name, avatar, record
@@ -353,8 +354,8 @@ func postsSQL(page string, b *builder) string {
 		 WHERE before <= ` + b.arg(maxPageBytes)
 }
 
-// scanPosts reads the rows of postsSQL, the posts with these keys. cutOff says that maxPageBytes
-// ended them.
+// scanPosts reads the rows of postsSQL, the posts with these keys. cutOff reports that maxPageBytes
+// left out some.
 func scanPosts(rows pgx.Rows, keys []event.Key) (posts []PostRow, cutOff bool, err error) {
 	bytes := 0
 	var p PostRow
@@ -364,7 +365,7 @@ func scanPosts(rows pgx.Rows, keys []event.Key) (posts []PostRow, cutOff bool, e
 			return nil, false, err
 		}
 		if len(posts) == len(keys) || p.Key != keys[len(posts)] {
-			return nil, false, errors.New("one is missing, or out of order")
+			return nil, false, errors.New("a post is missing or out of order")
 		}
 		p.IndexedAt = p.IndexedAt.UTC()
 		bytes += len(p.Record) + event.MaxTagBytes*len(p.Tags)

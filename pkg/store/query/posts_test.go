@@ -25,8 +25,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
-// spread gives post i every tag whose number divides it, art among them, and
-// ties of seven posts a second.
+// spread gives post i the tag tN for each N that divides i, and every second seven posts.
 var spread = storetest.Seed{
 	Posts: 5000,
 	Tags: func(i int) []string {
@@ -49,6 +48,7 @@ func spreadTags(k int) []string {
 	return tags[:k]
 }
 
+// A walk in either direction sees every post once, in order.
 func TestPostsWalk(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -71,8 +71,8 @@ func TestPostsWalk(t *testing.T) {
 	}
 }
 
-// walk reads a whole list page by page and returns its record keys, newest
-// first whichever way it went.
+// walk reads a whole list page by page and returns its record keys, newest first in both
+// directions.
 func walk(t *testing.T, r *query.Reader, tags []string, direction keyset.Direction, limit int) []string {
 	t.Helper()
 	q := query.PostQuery{Tags: tags, From: keyset.Start(), Direction: direction, Limit: limit}
@@ -103,7 +103,7 @@ func walk(t *testing.T, r *query.Reader, tags []string, direction keyset.Directi
 	}
 }
 
-func TestPostsNothing(t *testing.T) {
+func TestPostsOfAnEmptyList(t *testing.T) {
 	t.Parallel()
 	r := storetest.Reader(t, storetest.Database(t))
 	for _, direction := range []keyset.Direction{keyset.Forward, keyset.Backward} {
@@ -136,9 +136,9 @@ func (n node) each(fn func(node)) {
 	}
 }
 
-// The plan of every tag query, in the settings of the reader's connections: no
-// sort at any depth, the key scan index-only, and no more rows of it than the
-// page, one row per tag and the overlap.
+// With the settings of the reader's connections no plan of a tag query has a sort, at any depth.
+// The key scan is index-only and reads the page, one row more, one per tag and the overlap of the
+// tags.
 func TestPostsPlan(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -183,8 +183,8 @@ func TestPostsPlan(t *testing.T) {
 					}
 					require.Equal(t, float64(limit), postRows, "records for the page only")
 					require.Greater(t, page.IndexEntries, limit)
-					require.LessOrEqual(t, float64(page.IndexEntries), keyRows+float64(k)+1, "no more than were read")
-					// Overlap: how many tags the posts of this page share.
+					require.LessOrEqual(t, float64(page.IndexEntries), keyRows+float64(k)+1, "the estimate is no more than was read")
+					// The overlap: how many further tags of the query each post of the page has.
 					overlap := 0.0
 					read := all[depth+1 : depth+1+limit+1]
 					if direction == keyset.Backward {
@@ -207,9 +207,9 @@ func TestPostsPlan(t *testing.T) {
 	}
 }
 
-// vacuum makes every row all-visible. That can take more than one try: the test
-// server commits asynchronously, and rows whose commit is not on disk yet do
-// not count; nor do those that a snapshot elsewhere in the database may miss.
+// vacuum makes every page all-visible. That can take several attempts: the test server commits
+// asynchronously, and a row does not count while its commit is not on disk or another snapshot may
+// not see it.
 func vacuum(t *testing.T, o store.Options) {
 	t.Helper()
 	pool := pgtest.Pool(t, o.URL)
@@ -235,8 +235,8 @@ func explain(t *testing.T, r *query.Reader, s query.Statement) node {
 	return plans[0].Plan
 }
 
-// A page of records that are very big is short, and a walk continues behind it.
-// Postgres neither reads nor sends more of the records than the page holds.
+// A page of very big records is short, and a walk continues after it. Postgres neither reads nor
+// sends records that are not on the page.
 func TestPostsOfBigRecords(t *testing.T) {
 	t.Parallel()
 	o := newServer(t)
@@ -248,7 +248,7 @@ func TestPostsOfBigRecords(t *testing.T) {
 	noise := rand.NewChaCha8([32]byte(binary.LittleEndian.AppendUint64(make([]byte, 24), seed)))
 	var want []string
 	for i := range posts {
-		text := make([]byte, recordBytes/2) // what cannot be compressed is many blocks of the table
+		text := make([]byte, recordBytes/2) // incompressible, so that it takes many blocks of the table
 		_, _ = noise.Read(text)
 		p := &write.Post{
 			Key: event.NewKey(storetest.Epoch.Add(-time.Duration(i)*time.Second), fmt.Sprint(i)), Account: account, Rkey: fmt.Sprint("r", i), Rev: "3abcdefghijkl",
@@ -275,7 +275,7 @@ func TestPostsOfBigRecords(t *testing.T) {
 		})
 		require.NoError(t, err)
 		require.Less(t, sent()-before, int64(mostBytes), "bytes that Postgres sends for a page")
-		require.Less(t, blocks, 10.0*posts, "blocks that are read to find out where the page ends")
+		require.Less(t, blocks, 10.0*posts, "blocks read to find the page's end")
 		require.Len(t, page.Rows, 2)
 		require.Equal(t, query.CutByBytes, page.Cut)
 		require.Equal(t, direction == keyset.Forward, page.HasNext)
@@ -295,11 +295,11 @@ func TestPostsOfBigRecords(t *testing.T) {
 	require.NoError(t, err)
 	_, err = r.Status(t.Context())
 	require.NoError(t, err)
-	require.Less(t, sent()-before, int64(64<<10), "what has no records")
+	require.Less(t, sent()-before, int64(64<<10), "answers without records")
 }
 
-// Tags count as records do: in normal form they can be longer than the record that
-// they come of.
+// Tags count towards the size of a page as records do: normalized tags can be longer than the
+// record they are from.
 func TestPostsOfBigTags(t *testing.T) {
 	t.Parallel()
 	o := newServer(t)
@@ -321,7 +321,7 @@ func TestPostsOfBigTags(t *testing.T) {
 	require.Len(t, walk(t, r, []string{"big"}, keyset.Backward, query.MaxLimit), 100)
 }
 
-// newServer returns a migrated database on a server of the test's own, by TCP.
+// newServer returns a migrated database on a new server that is reached by TCP.
 func newServer(t *testing.T) store.Options {
 	t.Helper()
 	o := store.Options{URL: pgtest.Server(t).URL}
@@ -329,7 +329,7 @@ func newServer(t *testing.T) store.Options {
 	return o
 }
 
-// openCounted is openReader, and sent says how many bytes Postgres sent it so far.
+// openCounted returns a reader; sent returns how many bytes Postgres has sent to it.
 func openCounted(t *testing.T, o store.Options) (r *query.Reader, sent func() int64) {
 	t.Helper()
 	u, err := url.Parse(o.URL)
@@ -339,9 +339,8 @@ func openCounted(t *testing.T, o store.Options) (r *query.Reader, sent func() in
 	return storetest.Reader(t, store.Options{URL: u.String()}), proxy.Sent
 }
 
-// A page is in order whatever the planner knows of the tables: with statistics of
-// nearly empty ones, such as a rebuilt index has that was vacuumed early, it would
-// rather begin with the accounts.
+// A page is in order whatever the table statistics are. If they are from nearly empty tables, as in
+// a rebuilt index that was vacuumed early, the planner prefers to begin with the accounts.
 func TestPostsOrderOfSmallTables(t *testing.T) {
 	t.Parallel()
 	for _, analyzed := range []int{0, 1, 2, 5, 30} {
@@ -374,13 +373,13 @@ func TestPostsOrderOfSmallTables(t *testing.T) {
 					require.Equal(t, want, walk(t, r, []string{"few"}, direction, limit))
 				}
 			}
-			_, err := r.Posts(t.Context(), query.PostQuery{Tags: []string{"few"}, MaxTags: 1, From: keyset.Start(), Limit: 30}) // records by keys
+			_, err := r.Posts(t.Context(), query.PostQuery{Tags: []string{"few"}, MaxTags: 1, From: keyset.Start(), Limit: 30}) // not a plain page
 			require.NoError(t, err)
 		})
 	}
 }
 
-// TestQuoted: quoted posts are found where a list could show them, each by a look-up.
+// TestQuoted: quoted posts are found if a list could show them, with one look-up for each.
 func TestQuoted(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -392,7 +391,7 @@ func TestQuoted(t *testing.T) {
 		}
 		return all
 	}
-	found, err := r.Quoted(t.Context(), names("r1", 3)) // plans of an empty database must do for a full one
+	found, err := r.Quoted(t.Context(), names("r1", 3)) // keeps a plan from an empty database, which must also suit a full one
 	require.NoError(t, err)
 	require.Empty(t, found)
 	_, err = pool.Exec(t.Context(), `
@@ -412,7 +411,7 @@ func TestQuoted(t *testing.T) {
 		require.JSONEq(t, fmt.Sprintf(`{"text":%d}`, p.Key.SortAt().UnixMicro()-1000000000000), string(p.Record))
 		got = append(got, p.DID+" "+p.Handle)
 	}
-	// 2 is hidden, 3 and 4 are swept, 5 has a denied tag alone, 7 is huge.
+	// 2 is hidden, 3 and 4 are swept, 5 has only a denied tag, 7 is huge.
 	require.ElementsMatch(t, []string{"did:plc:1 h1", "did:plc:6 h6", "did:plc:8 h8"}, got)
 
 	dids, rkeys := []string{}, []string{}

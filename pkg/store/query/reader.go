@@ -16,13 +16,12 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
-// ErrNotFound is returned by Reader for something that the index does not show: it never had it, or
-// it is hidden or deleted.
+// ErrNotFound is returned by Reader for something that the index does not show because it is
+// unknown, hidden or deleted.
 var ErrNotFound = errors.New("not found")
 
-// Reader answers questions about the visible index. It cannot change it: its
-// role may only select, and so may its transactions. It is safe for concurrent
-// use.
+// Reader reads the visible part of the index. It cannot change the index: its role may only select,
+// and its transactions are read-only. It is safe for concurrent use.
 type Reader struct {
 	pool *pg.Pool
 	// schema is the latest schema that replaced another.
@@ -30,8 +29,8 @@ type Reader struct {
 	schema    int64
 }
 
-// Open connects as a role that may select. It does not wait for the
-// database: the first use does.
+// Open connects as a role that may only select. It does not wait for the database: the first query
+// does.
 func Open(ctx context.Context, o store.Options) (*Reader, error) {
 	t, err := o.Target(pg.Reading, slices.Concat(readerSettings, pg.PlannerSettings)...)
 	if err != nil {
@@ -45,7 +44,7 @@ func Open(ctx context.Context, o store.Options) (*Reader, error) {
 	return &Reader{pool: pool}, nil
 }
 
-// readerSettings bound what a reader can do.
+// readerSettings limit what a reader can do.
 var readerSettings = pg.Settings{
 	pg.Set("default_transaction_read_only", "on"),
 	pg.Set("default_transaction_isolation", "repeatable read"),
@@ -55,24 +54,24 @@ var readerSettings = pg.Settings{
 	pg.Set("max_parallel_workers_per_gather", "0"),
 }
 
-// A statement is a seek; one that takes this long indicates a fault.
+// A statement takes milliseconds; one that takes this long indicates a fault.
 const readerStatementTimeout = 5 * time.Second
 
-// readerStatements is how many statements a connection keeps plans of: more than there are forms of
-// queries in use, each about 0.2 MB on the server.
+// readerStatements is how many prepared statements a connection keeps: more than the number of
+// query forms in use. Each takes about 0.2 MB on the server.
 const readerStatements = 256
 
 // Close closes the reader's connections.
 func (r *Reader) Close() { r.pool.Close() }
 
-// maxSwitches bounds how often a query is restarted because of a switch: this happens if it got a
-// connection from before another query replaced the pool.
+// maxSwitches bounds how often a query is restarted because of a switch. It is restarted more than
+// once if it gets a connection from before another query reset the pool.
 const maxSwitches = 5
 
 const schemaKey = "tagstream schema"
 
-// queueSnapshot begins a batch that reads one unchanging state, in a read-only transaction. Through
-// a pooler it also records the schema at the start of the batch.
+// queueSnapshot begins a batch that reads one snapshot, in a read-only transaction. Through a
+// pooler it also records the schema at the start of the batch.
 func queueSnapshot(batch *pgx.Batch, conn *pgx.Conn) {
 	batch.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 	if s := pg.PooledSettings(conn); s != nil {
@@ -86,7 +85,7 @@ func queueSnapshot(batch *pgx.Batch, conn *pgx.Conn) {
 	}
 }
 
-// rememberSchema records a connection's schema before it plans anything.
+// rememberSchema records a connection's schema before the connection plans any statement.
 func rememberSchema(ctx context.Context, conn *pgx.Conn) error {
 	var id int64
 	if err := conn.QueryRow(ctx, pg.SchemaNow).Scan(&id); err != nil {
@@ -96,9 +95,10 @@ func rememberSchema(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// on calls fn with a connection. If the schema was switched in the meantime, which may be the cause
-// of fn's error, it closes that connection and all older ones, and calls fn again with a new one.
-func (r *Reader) on(ctx context.Context, fn func(conn *pgx.Conn) (now int64, err error)) error {
+// withConn calls fn with a connection. If the schema was switched in the meantime, which may have
+// caused fn's error, it closes that connection and all older ones, and calls fn again with a new
+// one. fn returns the current schema, or 0 if it does not know it.
+func (r *Reader) withConn(ctx context.Context, fn func(conn *pgx.Conn) (now int64, err error)) error {
 	err := pg.ErrSwitched
 	for i := 0; i < maxSwitches && errors.Is(err, pg.ErrSwitched); i++ {
 		err = r.pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error {
@@ -107,15 +107,15 @@ func (r *Reader) on(ctx context.Context, fn func(conn *pgx.Conn) (now int64, err
 				return err
 			}
 			_ = c.Conn().Close(ctx)
-			r.forgetBefore(now)
+			r.closeOlder(now)
 			return pg.ErrSwitched
 		})
 	}
 	return err
 }
 
-// forgetBefore closes the connections from before schema now, once.
-func (r *Reader) forgetBefore(now int64) {
+// closeOlder closes the connections that are older than schema now, once per schema.
+func (r *Reader) closeOlder(now int64) {
 	r.switching.Lock()
 	defer r.switching.Unlock()
 	if r.schema != now {
@@ -124,10 +124,10 @@ func (r *Reader) forgetBefore(now int64) {
 	}
 }
 
-// ask runs one statement on one schema, and calls read with its rows; it may do so again, even if
+// query runs one statement on one schema and calls read with its rows. It may repeat both, even if
 // read failed.
-func (r *Reader) ask(ctx context.Context, sql string, args []any, read func(pgx.Rows) error) error {
-	return r.on(ctx, func(conn *pgx.Conn) (now int64, err error) {
+func (r *Reader) query(ctx context.Context, sql string, args []any, read func(pgx.Rows) error) error {
+	return r.withConn(ctx, func(conn *pgx.Conn) (now int64, err error) {
 		batch := &pgx.Batch{}
 		pooled := pg.PooledSettings(conn) != nil
 		if pooled {
@@ -135,7 +135,7 @@ func (r *Reader) ask(ctx context.Context, sql string, args []any, read func(pgx.
 		}
 		batch.Queue(sql, args...).Query(func(rows pgx.Rows) error {
 			err = read(rows)
-			return nil // what failed may have to be read again
+			return nil // the rest of the batch says whether to read again
 		})
 		batch.Queue(pg.SchemaNow).QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
 		if pooled {
@@ -148,7 +148,7 @@ func (r *Reader) ask(ctx context.Context, sql string, args []any, read func(pgx.
 	})
 }
 
-// snapshot runs fn on one unchanging state of the index.
+// snapshot runs fn on one snapshot of the index.
 func (r *Reader) snapshot(ctx context.Context, fn func(tx pgx.Tx) error) error {
 	return pgx.BeginTxFunc(ctx, r.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, fn)
 }
@@ -162,9 +162,9 @@ type PostRow struct {
 	Tags      []string
 	Langs     []string
 	IndexedAt time.Time
-	// Handle, DisplayName and Avatar (a CID) are the author's, "" where not known.
+	// Handle, DisplayName and Avatar (a CID) are the author's, "" if unknown.
 	Handle, DisplayName, Avatar string
-	// Record is the record as received, as JSON.
+	// Record is the record's JSON as received.
 	Record []byte
 }
 
@@ -174,23 +174,25 @@ func (p *PostRow) targets() []any {
 	return []any{(*[16]byte)(&p.Key), &p.DID, &p.Rkey, &p.CID, &p.Tags, &p.Langs, &p.IndexedAt, &p.Handle, &p.DisplayName, &p.Avatar, &p.Record}
 }
 
-// outOfSight is true of a post p that a sweep w hides.
-const outOfSight = `(w.hidden OR p.rev < w.gone_below)`
+// hiddenBySweep is true of a post p that a sweep w hides.
+const hiddenBySweep = `(w.hidden OR p.rev < w.gone_below)`
 
-// PostName is what names a post.
+// PostName identifies a post.
 type PostName struct{ DID, Rkey string }
 
-// maxQuoted bounds a record that Quoted reads: many times the largest that Bluesky's own app writes.
+// maxQuoted is the size in bytes of the largest record that Quoted reads, many times larger than
+// what Bluesky's own app writes.
 const maxQuoted = 32 << 10
 
-// Quoted returns those of at most MaxLimit posts that a list can show, in no order. One whose every
-// tag is denied is in no list, and one with a huge record is not worth reading for its first lines.
+// Quoted returns, in no order, those of the first MaxLimit names whose posts a list can show. It
+// leaves out posts whose tags are all denied, and those with records that are too big for an
+// excerpt.
 func (r *Reader) Quoted(ctx context.Context, names []PostName) (found []PostRow, err error) {
 	var dids, rkeys []string
 	for _, n := range names[:min(len(names), MaxLimit)] {
 		dids, rkeys = append(dids, n.DID), append(rkeys, n.Rkey)
 	}
-	err = r.ask(ctx, quotedQuery, []any{dids, rkeys, maxQuoted}, func(rows pgx.Rows) error {
+	err = r.query(ctx, quotedQuery, []any{dids, rkeys, maxQuoted}, func(rows pgx.Rows) error {
 		found = nil
 		var p PostRow
 		_, err := pgx.ForEachRow(rows, p.targets(), func() error {
@@ -205,7 +207,7 @@ func (r *Reader) Quoted(ctx context.Context, names []PostName) (found []PostRow,
 	return found, nil
 }
 
-// quotedQuery looks the posts up one by one, whatever the planner thinks of the tables: see postsSQL.
+// quotedQuery looks the posts up one by one, whatever the planner estimates: see lookUp.
 const quotedQuery = `
 	SELECT post.* FROM unnest($1::text[], $2::text[]) AS given(did, rkey)
 	 CROSS JOIN LATERAL (
@@ -213,17 +215,17 @@ const quotedQuery = `
 		  FROM (SELECT id, did, handle, display_name, avatar FROM accounts WHERE accounts.did = given.did AND state = 0 OFFSET 0) AS a
 		  JOIN posts p ON p.account_id = a.id AND p.rkey = given.rkey
 		 WHERE octet_length(p.record) <= $3 AND EXISTS (SELECT FROM unnest(p.tags) AS t(name) WHERE ` + served + `)
-		   AND NOT EXISTS (SELECT FROM sweeps w WHERE w.account_id = a.id AND ` + outOfSight + `)
+		   AND NOT EXISTS (SELECT FROM sweeps w WHERE w.account_id = a.id AND ` + hiddenBySweep + `)
 		OFFSET 0) AS post`
 
 // Post returns one post. The error is ErrNotFound or the database's.
 func (r *Reader) Post(ctx context.Context, did, rkey string) (PostRow, error) {
 	var p PostRow
-	err := r.ask(ctx, `
+	err := r.query(ctx, `
 		SELECT `+postColumns+`
 		  FROM accounts a JOIN posts p ON p.account_id = a.id AND p.rkey = $2
 		 WHERE a.did = $1 AND a.state = 0
-		   AND NOT EXISTS (SELECT FROM sweeps w WHERE w.account_id = a.id AND `+outOfSight+`)`, []any{did, rkey}, func(rows pgx.Rows) error {
+		   AND NOT EXISTS (SELECT FROM sweeps w WHERE w.account_id = a.id AND `+hiddenBySweep+`)`, []any{did, rkey}, func(rows pgx.Rows) error {
 		return scanOne(rows, p.targets()...)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -251,15 +253,15 @@ func scanOne(rows pgx.Rows, targets ...any) error {
 	return rows.Err()
 }
 
-// Status is the state of the index, as the index recorded it.
+// Status is the recorded state of the index.
 type Status struct {
 	Checkpoint store.Checkpoint
-	// Posts counts all stored posts, VisiblePosts those whose authors are shown, Tags those in use by
-	// visible posts and not denied.
+	// Posts counts all stored posts, VisiblePosts those of visible authors, Tags the tags of
+	// visible posts that are not denied.
 	Posts, VisiblePosts, Tags, DeadLetters int64
-	// Sweeps is how many accounts are being hidden, shown or erased in pieces.
+	// Sweeps is how many accounts are being swept.
 	Sweeps int64
-	// SeenAt is the indexer's last heartbeat; the fields below are what it recorded.
+	// SeenAt is the time of the indexer's last heartbeat, which recorded the next fields.
 	SeenAt                               time.Time
 	StreamFirst, StreamLast, StreamBytes uint64
 	DatabaseBytes                        int64
@@ -269,10 +271,10 @@ type Status struct {
 	Now time.Time
 }
 
-// Status returns the condition of the index.
+// Status returns the state of the index.
 func (r *Reader) Status(ctx context.Context) (Status, error) {
 	var s Status
-	err := r.ask(ctx, `
+	err := r.query(ctx, `
 		SELECT c.seq, c.source_host, c.source_seq, c.source_time, c.posts, c.visible_posts, `+usedTags+`, c.dead_letters,
 		       h.at, h.stream_first, h.stream_last, h.stream_bytes, h.database_bytes, clock_timestamp(), (SELECT count(*) FROM sweeps),
 		       CASE WHEN c.lease_until > clock_timestamp() THEN c.holder ELSE '' END

@@ -21,25 +21,26 @@ const (
 	maxWork = 60_000
 	// maxWorkSwept is the same while accounts are swept, whose posts must be skipped.
 	maxWorkSwept = 3 * maxWork
-	// maxWorkBehind bounds the work of finding out whether there is anything after the page.
+	// maxWorkBehind bounds the work of finding out whether there are posts on the other side of the
+	// page's start.
 	maxWorkBehind = 10_000
-	// probeWork is the cost of looking up an entry: a descent of the index.
+	// probeWork is the work of looking up one entry: a descent of the index.
 	probeWork = 6
-	// rowProbes is the cost of reading a post's own row, in look-ups.
+	// rowProbes is the work of reading a post's own row, in look-ups.
 	rowProbes = 2
-	// A search proceeds in segments, each for more work than the one before. Between them it
-	// samples again how dense the lists are; the samples are a small part of a segment's work.
+	// A search proceeds in segments, each with more work than the previous one. Between segments it
+	// samples the density of the lists; a sample is a small part of a segment's work.
 	firstSegment  = 512
 	segmentGrowth = 4
 	sampleShare   = 16
-	// minRows is the least number of rows in a segment, so that every request makes real progress.
+	// minRows is the minimum number of rows in a segment, so that every request makes progress.
 	minRows = 100
-	// maxLeaps is how often in a row the search jumps to where the sparsest clause continues before
-	// it reads every post.
+	// maxLeaps is how many times in a row the search jumps to where the sparsest clause continues
+	// before it reads every post.
 	maxLeaps = 4
-	// mergeRatio is how much denser than the sparsest clause another clause may be and still be
-	// read alongside it, rather than probed for each of its posts: at that ratio both cost the
-	// same.
+	// mergeRatio is the greatest ratio of another clause's density to that of the sparsest at which
+	// the two are read alongside each other. Above it, probing the other clause for each post of
+	// the sparsest takes less work.
 	mergeRatio = 4
 )
 
@@ -48,8 +49,8 @@ type search struct {
 	conjunction
 	conn      *pgx.Conn
 	direction keyset.Direction
-	work      int // what may still be done
-	read      int // about how many index entries were read
+	work      int // what is left for this request
+	read      int // approximate number of index entries read
 	trace     func(Statement)
 }
 
@@ -64,8 +65,8 @@ func (s *search) query(ctx context.Context, sql string, args ...any) (pgx.Rows, 
 type found struct {
 	// keys are in the direction of reading.
 	keys []event.Key
-	// ranOut reports that the search used up the work of a request before it found enough keys or
-	// the list ended. Everything up to last was examined.
+	// ranOut reports that the search used up its work before it found enough keys or reached the
+	// end of the list. Everything up to last was examined.
 	ranOut bool
 	last   event.Key
 }
@@ -102,24 +103,23 @@ func (s *search) find(ctx context.Context, rng keyRange, want int) (found, error
 	}
 }
 
-// any reports whether a range contains a match. It may wrongly return true if finding out would
-// take more work than is left.
+// any reports whether a range contains a match. It may wrongly return true if it runs out of work.
 func (s *search) any(ctx context.Context, rng keyRange) (bool, error) {
 	f, err := s.find(ctx, rng, 1)
 	return len(f.keys) > 0 || f.ranOut, err
 }
 
 // strategy is how to read a segment. The merged clauses, one or two, are read alongside each other
-// in key order; the probed ones are looked up for each post of those. besideSwept reports that the
-// swept accounts are read alongside the one merged clause, and their posts skipped: of the rows
-// read, up to probes are visible and probed.
+// in key order; the probed ones are looked up for each of their posts. With besideSwept the posts
+// of swept accounts are read alongside the single merged clause, in order to skip them: then at
+// most probes of the rows are visible and probed.
 type strategy struct {
 	merged, probed []clause
 	besideSwept    bool
 	rows, probes   int
 }
 
-// share sets how many rows a segment reads for that much work.
+// share sets how many rows a segment reads for an amount of work.
 func (p *strategy) share(c conjunction, work int) {
 	p.rows = max(work/p.cost(c, 1, 1), minRows)
 	p.probes = p.rows
@@ -129,8 +129,8 @@ func (p *strategy) share(c conjunction, work int) {
 	}
 }
 
-// cost is the work of rows rows of the merged clauses, of which probed ones are probed, if the
-// posts are in every list of a clause.
+// cost is the work of reading that many rows of the merged clauses and probing that many of them,
+// if each post is in every list of a clause.
 func (p strategy) cost(c conjunction, rows, probed int) int {
 	lists, probes, single := 0, len(c.none), 0
 	for _, g := range p.merged {
@@ -145,22 +145,22 @@ func (p strategy) cost(c conjunction, rows, probed int) int {
 			single++
 		}
 	}
-	probes += min(single, 2) // the first that a post is not in is the last
-	if p.looksAtRows(c) {
+	probes += min(single, 2) // the first list without the post ends the probing
+	if p.readsRows(c) {
 		probes += rowProbes
 	}
 	if p.probesSweeps(c) {
 		probes++
 	}
 	if len(p.merged) > 1 {
-		probes = (probes + 1) / 2 // not all posts are in both
+		probes = (probes + 1) / 2 // not all posts are in both clauses
 	}
 	return lists*rows + probeWork*probes*probed
 }
 
-// looksAtRows reports whether each post's own row is read.
-func (p strategy) looksAtRows(c conjunction) bool {
-	return c.byRow() || slices.ContainsFunc(p.probed, func(g clause) bool { return g.kind == ofAuthor })
+// readsRows reports whether each post's own row is read.
+func (p strategy) readsRows(c conjunction) bool {
+	return c.hasRowConditions() || slices.ContainsFunc(p.probed, func(g clause) bool { return g.kind == ofAuthor })
 }
 
 // probesSweeps reports whether each post must be checked for sweeps that hide it.
@@ -168,8 +168,8 @@ func (p strategy) probesSweeps(c conjunction) bool {
 	return c.sweeping && (!p.besideSwept || !c.sweptAll)
 }
 
-// strategy chooses by the density of the clauses at the current place. It moves the near end of the
-// range to where every clause has posts; ok is false if one has none left.
+// strategy chooses by the density of the clauses at the start of the range. It moves that start to
+// where every clause has posts; ok is false if a clause has none left.
 func (s *search) strategy(ctx context.Context, rng *keyRange, work int) (p strategy, ok bool, err error) {
 	if len(s.clauses) == 1 && !s.sweeping {
 		return strategy{merged: s.clauses}, true, nil
@@ -181,7 +181,7 @@ func (s *search) strategy(ctx context.Context, rng *keyRange, work int) (p strat
 	}
 	sample := max(min(work, s.work)/sampleShare/lists, minSample)
 	for leaps := 0; ; leaps++ {
-		if err := s.sense(ctx, *rng, sample); err != nil {
+		if err := s.sampleLists(ctx, *rng, sample); err != nil {
 			return p, false, err
 		}
 		for i, g := range s.clauses {
@@ -192,18 +192,18 @@ func (s *search) strategy(ctx context.Context, rng *keyRange, work int) (p strat
 			clauses[i] = rated{g, g.rate(*rng, s.direction)}
 			*rng = rng.startAt(next, s.direction)
 		}
-		// The sample says nothing about what lies after it.
+		// A sample says nothing about the posts after it.
 		if leaps*lists*sample >= work/2 || leaps == maxLeaps || !slices.ContainsFunc(s.clauses, func(g clause) bool { return g.sampledBefore(*rng, s.direction) }) {
 			break
 		}
 	}
 	slices.SortStableFunc(clauses, func(a, b rated) int { return cmp.Compare(a.rate, b.rate) })
 	if s.sweeping {
-		rate, err := s.senseSwept(ctx, *rng, sample)
+		rate, err := s.sampleSwept(ctx, *rng, sample)
 		if err != nil {
 			return p, false, err
 		}
-		// Otherwise it is cheaper to probe each post of the list.
+		// Otherwise it is cheaper to check each post of the list.
 		p.besideSwept = rate <= probeWork*clauses[0].rate
 	}
 	for i, g := range clauses {
@@ -213,7 +213,7 @@ func (s *search) strategy(ctx context.Context, rng *keyRange, work int) (p strat
 			p.probed = append(p.probed, g.clause)
 		}
 	}
-	// In a fixed order, whichever is sparser, so that the statement stays the same.
+	// The order does not depend on which is sparser, so that the statement stays the same.
 	slices.SortStableFunc(p.merged, func(a, b clause) int {
 		return cmp.Or(cmp.Compare(len(a.lists), len(b.lists)), cmp.Compare(a.kind, b.kind))
 	})
@@ -221,7 +221,7 @@ func (s *search) strategy(ctx context.Context, rng *keyRange, work int) (p strat
 }
 
 // segment reads the next p.rows posts of the merged clauses, and also returns the work it took.
-func (s *search) segment(ctx context.Context, p strategy, rng keyRange, want int) (f found, looked int, err error) {
+func (s *search) segment(ctx context.Context, p strategy, rng keyRange, want int) (f found, work int, err error) {
 	st := segmentQuery(p, s.conjunction, s.direction, rng, want)
 	rows, _ := s.query(ctx, st.SQL, st.Args...)
 	var key event.Key
@@ -233,30 +233,30 @@ func (s *search) segment(ctx context.Context, p strategy, rng keyRange, want int
 			return errors.New("rows out of order")
 		}
 		if f.ranOut {
-			return nil // what is behind the last probe was not asked for
+			return nil // the last probe ends the segment
 		}
 		if hit {
 			f.keys = append(f.keys, key)
 		}
-		f.last, looked = key, p.cost(s.conjunction, n, probed)
+		f.last, work = key, p.cost(s.conjunction, n, probed)
 		f.ranOut = n == p.rows || probed == p.probes
 		return nil
 	}); err != nil {
 		return found{}, 0, fmt.Errorf("search %d rows: %w", p.rows, err)
 	}
-	s.read += looked
-	return f, looked, nil
+	s.read += work
+	return f, work, nil
 }
 
-// segmentQuery returns those of the next p.rows posts that are in all clauses and not excluded, up
+// segmentQuery selects those of the next p.rows posts that are in all clauses and not excluded, up
 // to want, and the last post examined.
 //
-// Two merged clauses meet in a full join: it is the only join that Postgres can execute only by
-// reading both in order, and it returns the union, so that the number of rows says how far it got.
-// Everything in the first n rows of the union is in the first n rows of each clause.
+// Two merged clauses are combined by a full join. It is the only join that Postgres must execute by
+// reading both in order, and it returns the union, so the number of rows says how far it got. The
+// first n rows of the union are among the first n rows of each clause.
 //
-// A probe is a subquery with OFFSET 0, which keeps it a subquery: otherwise Postgres would make a
-// join of it, in any order.
+// A probe is a subquery with OFFSET 0, which keeps it a subquery: otherwise Postgres would turn it
+// into a join, in any order.
 func segmentQuery(p strategy, c conjunction, direction keyset.Direction, rng keyRange, want int) Statement {
 	q := &builder{direction: direction, args: []any{p.rows, rng.lo, rng.hi, want}}
 	var from string
@@ -290,7 +290,7 @@ func segmentQuery(p strategy, c conjunction, direction keyset.Direction, rng key
 			single = append(single, g.lists[0].id)
 		}
 	}
-	// The sparsest list is probed alone, which settles most posts.
+	// The sparsest list is probed first and alone: most posts are not in it.
 	if len(single) > 0 {
 		hit = append(hit, probe("post_tags", "tag_id", q.arg(single[0])))
 	}
@@ -301,12 +301,12 @@ func segmentQuery(p strategy, c conjunction, direction keyset.Direction, rng key
 	if len(c.none) > 0 {
 		hit = append(hit, "NOT "+probe("post_tags", "tag_id", oneOf(c.none)))
 	}
-	row = append(row, c.ofRow(q)...)
+	row = append(row, c.rowConditions(q)...)
 	if len(row) > 0 {
 		hit = append(hit, "EXISTS (SELECT FROM posts p WHERE p.key = s.key AND "+strings.Join(row, " AND ")+" OFFSET 0)")
 	}
 	if p.probesSweeps(c) {
-		hit = append(hit, "NOT EXISTS (SELECT FROM posts p JOIN sweeps w USING (account_id) WHERE p.key = s.key AND "+outOfSight+" OFFSET 0)")
+		hit = append(hit, "NOT EXISTS (SELECT FROM posts p JOIN sweeps w USING (account_id) WHERE p.key = s.key AND "+hiddenBySweep+" OFFSET 0)")
 	}
 	return Statement{
 		SQL: "SELECT key, n, probed, hit FROM (SELECT key, n, " + probed + " AS probed, " + strings.Join(hit, " AND ") + " AS hit FROM (" + from + " LIMIT $1) AS s OFFSET 0) AS r" +
@@ -315,8 +315,8 @@ func segmentQuery(p strategy, c conjunction, direction keyset.Direction, rng key
 	}
 }
 
-// ofRow returns the conditions on a post's own row p, other than its author.
-func (c conjunction) ofRow(q *builder) (row []string) {
+// rowConditions returns the conditions on a post's own row p, other than on its author.
+func (c conjunction) rowConditions(q *builder) (row []string) {
 	has := func(traits event.Traits) string { return "p.traits & " + q.arg(int16(traits)) + "::smallint <> 0" }
 	if len(c.notBy) > 0 {
 		row = append(row, "p.account_id <> ALL("+q.arg(c.notBy)+"::bigint[])")
@@ -339,8 +339,8 @@ func (c conjunction) ofRow(q *builder) (row []string) {
 	return row
 }
 
-// builder writes the parts of a statement. Its first arguments are: $1, how many rows of a stream;
-// $2 and $3, the first and the last key.
+// builder writes the parts of a statement. Its first arguments are $1, the number of rows of a
+// stream, and $2 and $3, the lowest and the highest key.
 type builder struct {
 	direction keyset.Direction
 	args      []any
@@ -351,7 +351,7 @@ func (b *builder) arg(v any) string {
 	return fmt.Sprintf("$%d", len(b.args))
 }
 
-// stream returns the posts of a clause in key order.
+// stream selects the posts of a clause in key order.
 func (b *builder) stream(g clause) string {
 	table, column := g.kind.index()
 	ids := make([]string, padded(len(g.lists)))
@@ -361,7 +361,7 @@ func (b *builder) stream(g clause) string {
 	return b.merged(table, column, ids)
 }
 
-// merged returns the posts of several lists in key order: one ordered branch per list, each with
+// merged selects the posts of several lists in key order: one ordered branch per list, each with
 // its own LIMIT, merged until enough is read.
 func (b *builder) merged(table, column string, ids []string) string {
 	branches := make([]string, len(ids))
@@ -374,7 +374,7 @@ func (b *builder) merged(table, column string, ids []string) string {
 	return "SELECT DISTINCT ON (key) key FROM ((" + strings.Join(branches, ") UNION ALL (") + ")) AS branches ORDER BY " + orderBy(b.direction) + " LIMIT $1"
 }
 
-// padded rounds a number of lists up, so that Postgres plans and keeps few statements. Superfluous
+// padded rounds up a number of lists, so that Postgres plans and keeps few statements. Superfluous
 // branches have a NULL id and read nothing.
 func padded(n int) int {
 	sizes := []int{1, 2, 5, 20}

@@ -13,7 +13,7 @@ import (
 // maxSwept is the most swept accounts that are read alongside a list.
 const maxSwept = 20
 
-// swept is an account that is being swept: its posts with a lower revision are invisible.
+// swept is an account that is being swept: its posts with a revision below below are invisible.
 type swept struct {
 	account int64
 	below   string
@@ -22,8 +22,8 @@ type swept struct {
 // sweptBelow is the revision below which a sweep w hides posts. No revision is above "~".
 const sweptBelow = "CASE WHEN w.hidden THEN '~' ELSE w.gone_below END"
 
-// someSwept selects up to $3 of the swept accounts.
-const someSwept = "SELECT 3, " + sweptBelow + ", w.account_id, 0 FROM sweeps w ORDER BY w.account_id LIMIT $3"
+// sweptQuery selects up to $3 of the swept accounts.
+const sweptQuery = "SELECT 3, " + sweptBelow + ", w.account_id, 0 FROM sweeps w ORDER BY w.account_id LIMIT $3"
 
 // nearestSwept selects, if too many accounts are swept to read them all alongside a list, those
 // whose posts come first in the range.
@@ -46,14 +46,14 @@ func (c *conjunction) nearestSwept(ctx context.Context, conn *pgx.Conn, rng keyR
 	return nil
 }
 
-// postsOf selects an account's posts of a range, in order.
+// postsOf selects an account's posts in a range, in order.
 func postsOf(columns, account, lo, hi, limit string, direction keyset.Direction) string {
 	return "SELECT " + columns + " FROM posts WHERE account_id = " + account + " AND key BETWEEN " + lo + " AND " + hi + " ORDER BY " + orderBy(direction) + " LIMIT " + limit
 }
 
-// senseSwept returns the number of posts of the swept accounts per microsecond from the start of
-// the range on, with any tags.
-func (s *search) senseSwept(ctx context.Context, rng keyRange, size int) (float64, error) {
+// sampleSwept returns the number of posts of the swept accounts, with any tags, per microsecond at
+// the start of the range.
+func (s *search) sampleSwept(ctx context.Context, rng keyRange, size int) (float64, error) {
 	g := clause{}
 	ids := make([]int64, len(s.swept))
 	for i, w := range s.swept {
@@ -78,9 +78,8 @@ func (s *search) senseSwept(ctx context.Context, rng keyRange, size int) (float6
 	return g.rate(rng, s.direction), nil
 }
 
-// besideSwept returns the posts of a clause in order, with the posts of swept accounts between
-// them, and which of all these are visible and in the clause. Both are read in order, in a full
-// join, as segmentQuery explains.
+// besideSwept selects the posts of a clause and of swept accounts in order, and which of them are
+// visible and in the clause. A full join reads both in order, see segmentQuery.
 func (b *builder) besideSwept(g clause, swept []swept) string {
 	branches := make([]string, padded(len(swept)))
 	for i := range branches {

@@ -15,11 +15,11 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
-// TestQueriesWhileSweeping: whichever accounts are swept, every query gives what the oracle does of
-// the posts that are in sight.
+// TestQueriesWhileSweeping: whichever accounts are swept, every query returns the visible posts
+// among those of the oracle.
 func TestQueriesWhileSweeping(t *testing.T) {
 	t.Parallel()
-	for _, sweeps := range []int{1, 4, 25} { // more than are read beside a list
+	for _, sweeps := range []int{1, 4, 25} { // 25 is more than are read alongside a list
 		t.Run(fmt.Sprint(sweeps), func(t *testing.T) {
 			t.Parallel()
 			o := storetest.Database(t)
@@ -57,7 +57,7 @@ func TestQueriesWhileSweeping(t *testing.T) {
 			for seed := range uint64(25) {
 				rng := rand.New(rand.NewPCG(seed, 7))
 				q := randomQuery(rng)
-				if len(q.Tags) > 0 && seed%2 == 0 { // and of those that are read in one trip
+				if len(q.Tags) > 0 && seed%2 == 0 { // a query that is plain without sweeps
 					q = query.PostQuery{Tags: q.Tags, Since: q.Since, Until: q.Until}
 				}
 				var want []*write.Post
@@ -72,12 +72,9 @@ func TestQueriesWhileSweeping(t *testing.T) {
 	}
 }
 
-// TestPageOfASweptHead: while an account is swept that has a tag's newest 40,000 posts, the
-// tag's pages are full, whichever way it is swept, and read no more than a bounded number
-// of index entries, and no post but their own.
-//
 // Invariant: during a sweep pages stay full even if the account has a tag's newest 40,000 posts,
-// and read a bounded number of index entries. See also TestQueriesWhileSweeping.
+// and read a bounded number of index entries and only the posts of the page. See also
+// TestQueriesWhileSweeping.
 func TestPageOfASweptHead(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -112,7 +109,7 @@ func TestPageOfASweptHead(t *testing.T) {
 					explain(t, r, s).each(func(n node) {
 						require.NotContains(t, n.Type, "Sort", "in the plan of %s", s.SQL)
 						switch {
-						case n.Relation == "sweeps": // few, and always changing
+						case n.Relation == "sweeps": // always few
 						case n.Type == "Index Only Scan":
 							entries += n.Rows * n.Loops
 							require.Zero(t, n.HeapFetch, n.Relation)

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 func nothingMissing(context.Context, uint64) error { return nil }
 
-// Readers' snapshots stay on the schema that they began on.
+// A reader's snapshot stays on the schema on which it began.
 func TestSnapshotAroundSwitch(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -51,9 +51,9 @@ func TestSnapshotAroundSwitch(t *testing.T) {
 	require.Equal(t, "new", names(conn))
 }
 
-// What a reader asks is of one schema, also where a rebuild is switched in while it
-// waits for one of the tables: then that is the new one's, which the reader's snapshot
-// is too old for. And it has an answer though all of its connections are of before.
+// A reader waits for a table while a rebuild is switched in: then the table is the new schema's,
+// and the reader's snapshot is too old for it. The reader must answer although all its connections
+// are from before the switch.
 //
 // Invariant: no answer mixes two schemas. See also TestTagHistoryAroundSwitch and
 // TestRebuildWhileServing.
@@ -81,7 +81,7 @@ func TestReadersAroundSwitch(t *testing.T) {
 			return fmt.Sprint(s.Posts), err
 		}},
 	} {
-		around := func(t *testing.T, pooled bool) {
+		test := func(t *testing.T, pooled bool) {
 			t.Parallel()
 			o := storetest.Database(t)
 			live, rebuilt := storetest.Leader(t, o), storetest.Rebuilding(t, o)
@@ -102,8 +102,8 @@ func TestReadersAroundSwitch(t *testing.T) {
 				err error
 			}
 			pool := pgtest.Pool(t, o.URL)
-			// around has n of them wait for the table while something happens.
-			around := func(n int, happens func()) {
+			// during calls event while n queries wait for the table.
+			during := func(n int, event func()) {
 				answers := make(chan answer, n)
 				conn, err := pgx.Connect(t.Context(), o.URL)
 				require.NoError(t, err)
@@ -122,16 +122,16 @@ func TestReadersAroundSwitch(t *testing.T) {
 						WHERE wait_event_type = 'Lock' AND datname = current_database()`).Scan(&wait))
 					return wait == n, fmt.Sprint(wait, " wait")
 				})
-				happens()
+				event()
 				_, err = conn.Exec(t.Context(), "COMMIT")
 				require.NoError(t, err)
 				for range n {
 					require.Equal(t, answer{want, nil}, <-answers)
 				}
 			}
-			around(conns, func() {}) // all connections are there
-			around(1, func() {
-				// Other ids than in the live index.
+			during(conns, func() {}) // opens all connections
+			during(1, func() {
+				// The ids differ from those in the live index.
 				for seq, did := range []string{"did:plc:c", "did:plc:b", "did:plc:a"} {
 					require.NoError(t, storetest.Add(t, rebuilt, did, "art", uint64(3-seq)))
 				}
@@ -145,7 +145,7 @@ func TestReadersAroundSwitch(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, want, got)
 		}
-		t.Run(name, func(t *testing.T) { around(t, false) })
-		t.Run(name+" through a pooler", func(t *testing.T) { around(t, true) })
+		t.Run(name, func(t *testing.T) { test(t, false) })
+		t.Run(name+" through a pooler", func(t *testing.T) { test(t, true) })
 	}
 }

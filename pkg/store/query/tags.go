@@ -29,13 +29,13 @@ const (
 	completionScan = 5000
 )
 
-// TagCount is a tag of visible posts, and their number.
+// TagCount is a tag and the number of its visible posts.
 type TagCount struct {
 	Name  string
 	Posts int64
 }
 
-// TagKey is a tag's position values in TagOrder.
+// TagKey returns a tag's position values in TagOrder.
 func TagKey(t TagCount) []keyset.Value {
 	return []keyset.Value{keyset.Int64(-t.Posts), keyset.Text(t.Name)}
 }
@@ -58,9 +58,9 @@ type TagPage struct {
 	HasNext, HasPrevious bool
 }
 
-// Tags returns a page of the tags in use. A tag whose count changes moves in the order, so a reader
-// who is paging may see it twice or not at all; a tag whose count stays the same is seen exactly
-// once. The error is the database's, or that of a limit out of bounds.
+// Tags returns a page of the tags in use. A tag whose count changes moves in the order, so a walk
+// may see it twice or not at all; it sees a tag whose count stays the same exactly once. The error
+// is the database's, or the one for a limit out of bounds.
 func (r *Reader) Tags(ctx context.Context, q TagQuery) (TagPage, error) {
 	if q.Limit < 1 || q.Limit > MaxLimit {
 		return TagPage{}, fmt.Errorf("query tags: limit %d is out of bounds", q.Limit)
@@ -71,7 +71,7 @@ func (r *Reader) Tags(ctx context.Context, q TagQuery) (TagPage, error) {
 	}
 	var ahead []TagCount
 	var behind bool
-	if err := r.ask(ctx, sql, args, func(rows pgx.Rows) error {
+	if err := r.query(ctx, sql, args, func(rows pgx.Rows) error {
 		var t TagCount
 		var isBehind bool
 		ahead, behind = nil, false
@@ -98,14 +98,14 @@ func (r *Reader) Tags(ctx context.Context, q TagQuery) (TagPage, error) {
 	return page, nil
 }
 
-// tagsFrom returns the query for a page, one row more, and the row before the reader, if any. It is
-// one statement, so that everything is from one moment and costs one round trip.
+// tagsFrom returns the query for a page, one row more, and the row before the page, if any. It is
+// one statement, so that everything is from one moment and takes one round trip.
 func tagsFrom(q TagQuery) (string, []any, error) {
 	ahead, err := TagOrder.Seek(q.Direction, q.From, 2) // $1 is the limit
 	if err != nil {
 		return "", nil, err
 	}
-	// An empty page that was requested from a row has that row before it.
+	// If a page that begins at a row is empty, the row before it may be that one.
 	from := q.From
 	if from.Side == keyset.SideAt {
 		from.Side = keyset.SideBelow
@@ -131,14 +131,14 @@ func tagsFrom(q TagQuery) (string, []any, error) {
 	return strings.Join(parts, " UNION ALL "), args, nil
 }
 
-// TagsWithPrefix returns the tags in use whose names begin with prefix, which must be in normal
-// form and not empty: the MaxCompletions with the most posts, in TagOrder. This is exact unless
-// more than 5,000 names, including unused ones, have the prefix and fewer than MaxCompletions of
-// them are among the 5,000 most used tags. Then those come first, followed by the most used of the
-// first 5,000 names.
+// TagsWithPrefix returns the tags in use whose names begin with prefix, which must be normalized
+// and not empty: the MaxCompletions with the most posts, in TagOrder. This is exact unless more
+// than 5,000 names, including unused ones, have the prefix and fewer than MaxCompletions of them
+// are among the 5,000 most used tags. Then those come first, followed by the most used of the first
+// 5,000 names.
 func (r *Reader) TagsWithPrefix(ctx context.Context, prefix string) ([]TagCount, error) {
 	var tags []TagCount
-	err := r.ask(ctx, completionQuery, []any{prefix, prefixEnd(prefix), MaxCompletions, completionScan}, func(rows pgx.Rows) (err error) {
+	err := r.query(ctx, completionQuery, []any{prefix, prefixEnd(prefix), MaxCompletions, completionScan}, func(rows pgx.Rows) (err error) {
 		tags, err = pgx.CollectRows(rows, pgx.RowToStructByPos[TagCount])
 		return err
 	})
@@ -148,9 +148,8 @@ func (r *Reader) TagsWithPrefix(ctx context.Context, prefix string) ([]TagCount,
 	return tags, nil
 }
 
-// completionQuery searches the most used tags for the prefix, which quickly finds the tags of a
-// common prefix, and if that is not enough the names with the prefix, of which a rare prefix has
-// few.
+// completionQuery searches the most used tags, which quickly finds those with a common prefix. If
+// that is not enough, it searches the names with the prefix; a rare prefix has few.
 const completionQuery = `
 	WITH top AS MATERIALIZED (
 		SELECT name, posts
@@ -165,28 +164,28 @@ const completionQuery = `
 	 ORDER BY posts DESC, name
 	 LIMIT $3`
 
-// prefixEnd returns a text that sorts after every tag that begins with prefix, and before or at all
-// other tags that sort after those. It increments the last character rather than the last byte:
-// text in Postgres is UTF-8, whose byte order is that of the characters.
+// prefixEnd returns the least text that sorts after every tag that begins with prefix. It
+// increments the last character rather than the last byte: text in Postgres is UTF-8, whose byte
+// order is that of the characters.
 func prefixEnd(prefix string) string {
 	for rest := prefix; rest != ""; {
 		last, size := utf8.DecodeLastRuneInString(rest)
 		rest = rest[:len(rest)-size]
 		switch last++; {
-		case last == 0xD800: // surrogates are no characters
+		case last == 0xD800: // surrogates are not characters
 			return rest + "\uE000"
 		case last <= utf8.MaxRune:
 			return rest + string(last)
 		}
 	}
-	// Every character is the last one of Unicode, and no tag is that long.
+	// Every character is the last one of Unicode. No tag is as long as this text.
 	return strings.Repeat(string(utf8.MaxRune), event.MaxTagBytes)
 }
 
-// Denied tags, those in the operator's deny list, are in no list of tags, find no posts, and are not
-// shown among a post's other tags. Only these conditions enforce that.
+// Denied tags, those in the operator's deny list, are in no list of tags, match no posts, and are
+// not shown among a post's other tags. Only these conditions enforce that.
 const (
-	// served is true of a tag that is not denied, for reading many tags: the list is read once.
+	// served is true of a tag that is not denied. It reads the whole deny list once, for many tags.
 	served = "name NOT IN (SELECT d.name FROM denied_tags d)"
 	// servedOne is the same for looking up single tags.
 	servedOne = "NOT EXISTS (SELECT FROM denied_tags d WHERE d.name = tags.name)"
@@ -199,7 +198,7 @@ const (
 // TagsInUse returns those of the names that are tags of visible posts, in no order.
 func (r *Reader) TagsInUse(ctx context.Context, names []string) ([]string, error) {
 	var used []string
-	err := r.ask(ctx, `SELECT name FROM tags WHERE name = ANY($1::text[]) AND posts > 0 AND `+servedOne, []any{names}, func(rows pgx.Rows) (err error) {
+	err := r.query(ctx, `SELECT name FROM tags WHERE name = ANY($1::text[]) AND posts > 0 AND `+servedOne, []any{names}, func(rows pgx.Rows) (err error) {
 		used, err = pgx.CollectRows(rows, pgx.RowTo[string])
 		return err
 	})
@@ -209,15 +208,14 @@ func (r *Reader) TagsInUse(ctx context.Context, names []string) ([]string, error
 	return used, nil
 }
 
-// RankedTags returns up to limit tags from an offset in TagOrder, 0 being the most used, and the
-// number of tags in use. It reads and discards everything before the offset, and so reaches no
-// further than MaxRankedTags; limit is cut there. Use it only for numbered pages, and Tags
-// otherwise.
+// RankedTags returns up to limit tags from an offset in TagOrder, where 0 is the most used, and the
+// number of tags in use. It reads and discards everything before the offset, so it only reaches the
+// first MaxRankedTags tags. Use it only for numbered pages, and Tags otherwise.
 func (r *Reader) RankedTags(ctx context.Context, offset, limit int) (tags []TagCount, total int64, err error) {
 	if offset < 0 || offset >= MaxRankedTags || limit < 1 || limit > MaxLimit {
 		return nil, 0, fmt.Errorf("list tags by rank: offset %d or limit %d is out of bounds", offset, limit)
 	}
-	if err := r.ask(ctx, rankedQuery, []any{offset, min(limit, MaxRankedTags-offset)}, func(rows pgx.Rows) error {
+	if err := r.query(ctx, rankedQuery, []any{offset, min(limit, MaxRankedTags-offset)}, func(rows pgx.Rows) error {
 		var name *string
 		var posts *int64
 		tags = nil
@@ -234,7 +232,7 @@ func (r *Reader) RankedTags(ctx context.Context, offset, limit int) (tags []TagC
 	return tags, total, nil
 }
 
-// usedTags counts the tags of visible posts that are not denied, beside the checkpoint c.
+// usedTags counts the tags of visible posts that are not denied, given the checkpoint c.
 const usedTags = "c.tags - (SELECT count(*) FROM (" + deniedIDs + " WHERE tags.posts > 0) AS denied)"
 
 // rankedQuery has the total in every row; if there are no tags, one row has only the total.

@@ -22,7 +22,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
-// putTags writes rows of tags past the writer, and the total that it would keep.
+// putTags writes rows of tags without the writer, and the total that the writer would keep.
 func putTags(t testing.TB, o store.Options, tags []query.TagCount) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), o.URL)
@@ -35,7 +35,7 @@ func putTags(t testing.TB, o store.Options, tags []query.TagCount) {
 	require.NoError(t, err)
 }
 
-// inOrder returns the tags in use as the list of tags has them.
+// inOrder returns the tags in use in the order of the list of tags.
 func inOrder(tags []query.TagCount) []query.TagCount {
 	out := slices.DeleteFunc(slices.Clone(tags), func(t query.TagCount) bool { return t.Posts == 0 })
 	slices.SortFunc(out, func(a, b query.TagCount) int {
@@ -50,11 +50,11 @@ func newRand(t testing.TB) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
-// letters are of one to four bytes, some at the ends of what UTF-8 has in that
-// many, some that mean something to LIKE.
+// letters have one to four bytes. Some are at the ends of the UTF-8 range of their length, some
+// have a meaning in LIKE.
 var letters = []string{"a", "b", "%", "_", `\`, "'", " ", "z", "\u007f", "\u0080", "ß", "é", "\u07ff", "\u0800", "日", "\ud7ff", "\ue000", "\uffff", "𐀀", "🎨", "\U0010ffff"}
 
-// randomTags has heavy ties, tags out of use, and names that begin alike.
+// randomTags returns tags with many ties, unused tags, and names with common prefixes.
 func randomTags(r *rand.Rand, n int) []query.TagCount {
 	byName := map[string]int64{}
 	for len(byName) < n {
@@ -72,8 +72,8 @@ func randomTags(r *rand.Rand, n int) []query.TagCount {
 	return out
 }
 
-// A walk to either end sees every tag once, whatever the page's size, and
-// knows on every page what is beyond its edges; and back.
+// A walk to the end and back sees every tag once in each direction, whatever the page size, and
+// HasNext and HasPrevious are right on every page.
 func TestTagsWalk(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -114,8 +114,7 @@ func TestTagsWalk(t *testing.T) {
 	}
 }
 
-// Every position, of a tag that is there or not, gives what a sorted list in
-// memory gives.
+// From every position, of an existing tag or not, a page is what a sorted list in memory gives.
 func TestTagsFromAnywhere(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -133,11 +132,10 @@ func TestTagsFromAnywhere(t *testing.T) {
 			key.Name += letters[rnd.IntN(len(letters))]
 		}
 		values := query.TagKey(key)
-		// place is how many tags come before the key, and after how many it ends.
-		place, found := slices.BinarySearchFunc(list, key, func(a, b query.TagCount) int {
+		begin, found := slices.BinarySearchFunc(list, key, func(a, b query.TagCount) int {
 			return cmp.Or(cmp.Compare(b.Posts, a.Posts), strings.Compare(a.Name, b.Name))
 		})
-		end := place
+		end := begin
 		if found {
 			end++
 		}
@@ -147,7 +145,7 @@ func TestTagsFromAnywhere(t *testing.T) {
 			down int // where reading forward begins
 			up   int // where reading backward ends
 		}{
-			{keyset.Above(values...), place, place}, {keyset.Below(values...), end, end}, {keyset.At(values...), end, place},
+			{keyset.Above(values...), begin, begin}, {keyset.Below(values...), end, end}, {keyset.At(values...), end, begin},
 			{keyset.Start(), 0, 0}, {keyset.End(), len(list), len(list)},
 		} {
 			for _, direction := range []keyset.Direction{keyset.Forward, keyset.Backward} {
@@ -174,8 +172,8 @@ func TestTagsFromAnywhere(t *testing.T) {
 	}
 }
 
-// An empty list's edges are good for what comes later.
-func TestTagsNothing(t *testing.T) {
+// From the edges of an empty list a client finds tags that appear later.
+func TestTagsOfAnEmptyList(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
 	r := storetest.Reader(t, o)
@@ -202,8 +200,8 @@ func TestTagsNothing(t *testing.T) {
 	require.Error(t, err)
 }
 
-// Tags whose count stays are seen exactly once by a reader, in either way, while
-// counts all around them rise and fall, tags come, and others go out of use.
+// A walk in either direction sees a tag whose count stays the same exactly once, while other counts
+// rise and fall, tags appear, and others are no longer used.
 func TestTagsWhileCountsMove(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -254,8 +252,8 @@ func TestTagsWhileCountsMove(t *testing.T) {
 	}
 }
 
-// tiedTags are 3,000 tags of counts of their own, most used, then 10,000 that tie,
-// then 3,000 more of few posts, then 1,000 out of use.
+// tiedTags returns 3,000 most used tags with distinct counts, 10,000 with the same count, 3,000
+// with fewer posts, and 1,000 unused ones.
 func tiedTags() []query.TagCount {
 	var tags []query.TagCount
 	for i := range 3000 {
@@ -271,16 +269,16 @@ func tiedTags() []query.TagCount {
 	return tags
 }
 
-// reads is what a plan says was read.
+// reads is what a plan's statement read.
 type reads struct {
 	types    []string
-	byTable  map[string]float64 // rows, those that a filter dropped included
+	byTable  map[string]float64 // rows, including those that a filter dropped
 	filtered float64
 	heap     float64
 	blocks   int
 }
 
-// planOf explains a statement as the reader runs it.
+// planOf explains a statement with the reader's settings.
 func planOf(t *testing.T, r *query.Reader, sql string, args ...any) reads {
 	t.Helper()
 	out, err := r.Explain(t.Context(), query.Statement{SQL: sql, Args: args})
@@ -307,7 +305,7 @@ func planOf(t *testing.T, r *query.Reader, sql string, args ...any) reads {
 	return got
 }
 
-// vacuumTags makes every row of tags all-visible; see vacuum.
+// vacuumTags makes every page of tags all-visible; see vacuum.
 func vacuumTags(t *testing.T, o store.Options) {
 	t.Helper()
 	pool := pgtest.Pool(t, o.URL)
@@ -319,12 +317,11 @@ func vacuumTags(t *testing.T, o store.Options) {
 	})
 }
 
-// A page within a tie of 10,000 reads its rows, one more to know
-// whether there are others, and one behind it for the same reason; from the
-// index alone, and without a sort.
+// A page within a tie of 10,000 reads its rows and one on either side, to know whether there are
+// more, from the index alone and without a sort.
 //
-// Invariant: a page of tags reads its rows and one on either side, inside any tie, and a walk
-// sees a tag whose count stays the same exactly once. See also TestTagsWhileCountsMove.
+// Invariant: a page of tags reads its rows and one on either side, inside any tie, and a walk sees
+// a tag whose count stays the same exactly once. See also TestTagsWhileCountsMove.
 func TestTagsPlan(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -344,7 +341,7 @@ func TestTagsPlan(t *testing.T) {
 				for _, kind := range got.types {
 					require.Contains(t, []string{"Append", "Limit", "Subquery Scan", "Index Only Scan"}, kind, label)
 				}
-				// What EXPLAIN shows is the page with its row too many, and one row behind.
+				// The page, one row after it, and one before it.
 				require.LessOrEqual(t, got.byTable["tags"], float64(limit+1+1), label)
 				require.Zero(t, got.filtered, label)
 				require.Zero(t, got.heap, label)
@@ -354,7 +351,7 @@ func TestTagsPlan(t *testing.T) {
 	}
 }
 
-// However many tags there are, completing one reads a bounded part of them.
+// Completing a tag reads a bounded number of tags, however many there are.
 func TestTagsWithPrefixPlan(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -362,15 +359,15 @@ func TestTagsWithPrefixPlan(t *testing.T) {
 	vacuumTags(t, o)
 	r := storetest.Reader(t, o)
 	for prefix, most := range map[string]float64{
-		"hot":     query.MaxCompletions,        // all of them on top
-		"hot0000": query.CompletionScan + 10,   // in nobody's way
-		"tied":    query.CompletionScan,        // behind the hot ones
-		"rare":    query.CompletionScan * 2,    // none on top, 3,000 in all
-		"gone":    query.CompletionScan + 1000, // none in use
-		"nothing": query.CompletionScan,        // none at all
-		"t":       query.CompletionScan,        //
-		"%":       query.CompletionScan,        //
-		"r":       query.CompletionScan * 2,    //
+		"hot":     query.MaxCompletions,        // the most used tags
+		"hot0000": query.CompletionScan + 10,   // 10 of the most used
+		"tied":    query.CompletionScan,        // used less than the hot ones
+		"rare":    query.CompletionScan * 2,    // 3,000, none among the most used
+		"gone":    query.CompletionScan + 1000, // not in use
+		"nothing": query.CompletionScan,        // no such tags
+		"t":       query.CompletionScan,
+		"%":       query.CompletionScan,
+		"r":       query.CompletionScan * 2,
 	} {
 		got := planOf(t, r, query.CompletionQuery, prefix, query.PrefixEnd(prefix), query.MaxCompletions, query.CompletionScan)
 		require.LessOrEqual(t, got.byTable["tags"], most, prefix)
@@ -389,7 +386,7 @@ func complete(tags []query.TagCount, prefix string) []query.TagCount {
 	return got[:min(len(got), query.MaxCompletions)]
 }
 
-// Completions are those of a sorted list in memory, for prefixes of any bytes.
+// Completions are what a sorted list in memory gives, for prefixes with any characters.
 func TestTagsWithPrefix(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -412,8 +409,8 @@ func TestTagsWithPrefix(t *testing.T) {
 	}
 }
 
-// Where more names begin so than are read, those that are among the most used
-// of all come first, and the rest are from the first names.
+// If more names have the prefix than are read, those among the most used tags come first, and the
+// rest are from the first names.
 func TestTagsWithPrefixOfMany(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -426,8 +423,8 @@ func TestTagsWithPrefixOfMany(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, complete(tags, prefix), append([]query.TagCount{}, got...), prefix)
 	}
-	// The hot ones push what is used less out of the most used: then it is what
-	// the first names give.
+	// More hot tags push the tied ones out of the most used tags: then the first names are
+	// returned.
 	var pushed []query.TagCount
 	for i := range 4000 {
 		pushed = append(pushed, query.TagCount{Name: fmt.Sprintf("more%05d", i), Posts: 9000})
@@ -436,7 +433,7 @@ func TestTagsWithPrefixOfMany(t *testing.T) {
 	got, err := r.TagsWithPrefix(t.Context(), "tied")
 	require.NoError(t, err)
 	require.Len(t, got, query.MaxCompletions)
-	require.Equal(t, query.TagCount{Name: "tied00000", Posts: 7}, got[0], "tied99999 has more, and is beyond both bounds")
+	require.Equal(t, query.TagCount{Name: "tied00000", Posts: 7}, got[0], "tied99999 has more posts but is beyond both bounds")
 	got, err = r.TagsWithPrefix(t.Context(), "tie")
 	require.NoError(t, err)
 	require.Equal(t, []query.TagCount{{Name: "tiec", Posts: 20_000}, {Name: "tiee", Posts: 20_000}, {Name: "tied00000", Posts: 7}}, got[:3])

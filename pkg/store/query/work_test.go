@@ -15,10 +15,11 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
+// work is what Postgres read for a request, by the plans of its statements.
 type work struct {
 	tags, langs, authors float64 // index entries of post_tags, post_langs and posts
-	looked               float64 // rows of posts that were looked at
-	posts                float64 // rows of posts that were read
+	rows                 float64 // rows of posts that were checked
+	posts                float64 // rows of posts with records
 	heap                 float64
 }
 
@@ -48,7 +49,7 @@ func workOf(t *testing.T, r *query.Reader, q query.PostQuery) (query.PostPage, w
 					w.heap += n.HeapFetch
 				default:
 					require.Equal(t, "posts_pkey", n.Index, s.SQL)
-					w.looked += (n.Rows + n.Filtered) * n.Loops
+					w.rows += (n.Rows + n.Filtered) * n.Loops
 				}
 			}
 		})
@@ -57,6 +58,7 @@ func workOf(t *testing.T, r *query.Reader, q query.PostQuery) (query.PostPage, w
 	return page, w
 }
 
+// The plans of conjunctions read everything in order, from indexes only, and a bounded amount.
 func TestConjunctionPlans(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -73,18 +75,21 @@ func TestConjunctionPlans(t *testing.T) {
 			page, w := workOf(t, r, q)
 			require.Equal(t, float64(len(page.Rows)), w.posts, "records of the page only")
 			require.Less(t, w.tags+w.langs+w.authors, 30_000.0, "%+v", q)
-			require.LessOrEqual(t, w.looked, 12_000.0, "%+v", q)
+			require.LessOrEqual(t, w.rows, 12_000.0, "%+v", q)
 			if len(q.Authors) == 0 {
 				require.Zero(t, w.authors)
 			}
 			if len(q.Authors)+len(q.NotAuthors)+q.MaxTags+int(q.Media)+int(q.SelfLabels) == 0 && !q.NoMedia {
-				require.Zero(t, w.looked)
+				require.Zero(t, w.rows)
 			}
 			require.Zero(t, w.heap)
 		})
 	}
 }
 
+// Reading two tags together never takes more than twice the work of the better of two ways, plus a
+// few samples: looking up each post of one tag in the other, or reading both side by side. Work is
+// counted as in search.go: one for each entry read, six for each one looked up.
 func TestPairsCost(t *testing.T) {
 	t.Parallel()
 	const probe, samples = 6, 500
@@ -113,7 +118,7 @@ func TestPairsCost(t *testing.T) {
 			require.NoError(t, err)
 			require.False(t, len(page.Rows) < q.Limit && page.HasNext, "short")
 
-			// What it takes to come as far: entries of either list.
+			// The entries of both lists that cover the same page.
 			var a, b float64
 			left := len(page.Rows) + 1
 			for _, p := range all {
@@ -137,6 +142,8 @@ func TestPairsCost(t *testing.T) {
 	}
 }
 
+// A page of a tag by an author reads the list with fewer posts. A post's own row is only looked up
+// for conditions that need it.
 func TestFilterPlans(t *testing.T) {
 	t.Parallel()
 	o := storetest.Database(t)
@@ -144,21 +151,21 @@ func TestFilterPlans(t *testing.T) {
 	vacuum(t, o)
 	r := storetest.Reader(t, o)
 	for _, c := range []struct {
-		name            string
-		q               query.PostQuery
-		entries, looked float64 // at most
+		name          string
+		q             query.PostQuery
+		entries, rows float64 // at most
 	}{
 		{"a rare author of a common tag", query.PostQuery{Tags: []string{"all"}, Authors: []string{"did:plc:a3000"}}, 300, 0},
 		{"two rare authors of common tags", query.PostQuery{Tags: []string{"all", "t2"}, Authors: []string{"did:plc:a3000", "did:plc:a500"}}, 600, 0},
 		{"a rare tag of a common author", query.PostQuery{Tags: []string{"t5000"}, Authors: []string{"did:plc:author"}}, 300, 10},
-		{"as common as each other", query.PostQuery{Tags: []string{"t3"}, Authors: []string{"did:plc:a4"}}, 3000, 0},
-		{"all of two by an author", query.PostQuery{All: []string{"t3", "t5"}, Authors: []string{"did:plc:a4"}}, 3000, 1000},
+		{"a tag and an author of the same density", query.PostQuery{Tags: []string{"t3"}, Authors: []string{"did:plc:a4"}}, 3000, 0},
+		{"all of two tags by an author", query.PostQuery{All: []string{"t3", "t5"}, Authors: []string{"did:plc:a4"}}, 3000, 1000},
 		{"few tags", query.PostQuery{Tags: []string{"all"}, MaxTags: 3}, 2000, 1000},
 		{"a kind of media", query.PostQuery{Tags: []string{"t2"}, Media: event.HasVideo}, 2000, 1000},
 		{"no media and no label", query.PostQuery{Tags: []string{"t2", "t3"}, NoMedia: true, SelfLabels: query.ExcludeSelfLabels}, 2000, 1000},
-		{"all that can be asked of a row", query.PostQuery{All: []string{"t2"}, MaxTags: 4, Media: event.HasImage, SelfLabels: query.ExcludeSelfLabels, NotAuthors: []string{"did:plc:a4"}}, 2000, 1000},
+		{"all conditions on a row", query.PostQuery{All: []string{"t2"}, MaxTags: 4, Media: event.HasImage, SelfLabels: query.ExcludeSelfLabels, NotAuthors: []string{"did:plc:a4"}}, 2000, 1000},
 		{"a label of a rare author", query.PostQuery{Tags: []string{"all"}, Authors: []string{"did:plc:a30"}, SelfLabels: query.OnlySelfLabels}, 2000, 500},
-		{"without the commonest author", query.PostQuery{Tags: []string{"all"}, NotAuthors: []string{"did:plc:author"}}, 2000, 1000},
+		{"without the most common author", query.PostQuery{Tags: []string{"all"}, NotAuthors: []string{"did:plc:author"}}, 2000, 1000},
 		{"without 6 authors, most of whom are rare", query.PostQuery{Tags: []string{"t2", "t3"}, NotAuthors: []string{"did:plc:a4", "did:plc:a30", "did:plc:a500", "did:plc:a3000", "did:plc:nobody"}}, 2000, 1000},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -166,17 +173,19 @@ func TestFilterPlans(t *testing.T) {
 			for _, direction := range []keyset.Direction{keyset.Forward, keyset.Backward} {
 				c.q.Direction, c.q.From = direction, []keyset.Position{keyset.Start(), keyset.End()}[direction]
 				page, w := workOf(t, r, c.q)
-				t.Logf("%d posts: %.0f entries, %.0f rows looked at", len(page.Rows), w.tags+w.authors, w.looked)
+				t.Logf("%d posts: %.0f entries, %.0f rows checked", len(page.Rows), w.tags+w.authors, w.rows)
 				require.NotEmpty(t, page.Rows)
 				require.Empty(t, page.Cut)
 				require.LessOrEqual(t, w.tags+w.authors, c.entries)
-				require.LessOrEqual(t, w.looked, c.looked)
+				require.LessOrEqual(t, w.rows, c.rows)
 				require.Zero(t, w.heap)
 			}
 		})
 	}
 }
 
+// The work of a request is bounded and makes reasonable progress, whatever the query: many lists
+// that go together, endless probes, posts that never match.
 func TestWorkIsBounded(t *testing.T) {
 	t.Parallel()
 	const posts, kit = 40_000, 20
@@ -212,20 +221,20 @@ func TestWorkIsBounded(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		q        query.PostQuery
-		requests int // to the end of the list, at most
+		requests int // at most, to the end of the list
 	}{
-		{"all of two that never meet", query.PostQuery{All: []string{"even", "odd"}}, 2},
-		{"any of 20 that go together, none that covers them", query.PostQuery{Tags: kits, None: []string{"even"}}, 10},
-		{"any of 20, in languages that they are never in", query.PostQuery{Tags: kits, Langs: langs}, 40},
-		{"all of 20, in languages that they are never in", query.PostQuery{All: kits, Langs: langs}, 40},
-		{"one without 20 that cover half of it and one that does the rest", query.PostQuery{Tags: []string{"every"}, None: append([]string{"odd"}, kits[:19]...)}, 100},
-		{"a tag and an author that never meet", query.PostQuery{Tags: []string{"even"}, Authors: []string{"did:plc:odd"}}, 2},
-		{"any of 20 that go together and an author that never has them", query.PostQuery{Tags: kits, Authors: []string{"did:plc:odd"}}, 40},
+		{"all of two tags that are never together", query.PostQuery{All: []string{"even", "odd"}}, 2},
+		{"any of 20 tags that go together, without one that covers them", query.PostQuery{Tags: kits, None: []string{"even"}}, 10},
+		{"any of 20 tags, in languages that they never have", query.PostQuery{Tags: kits, Langs: langs}, 40},
+		{"all of 20 tags, in languages that they never have", query.PostQuery{All: kits, Langs: langs}, 40},
+		{"a tag without 20 that cover half of it and one that covers the rest", query.PostQuery{Tags: []string{"every"}, None: append([]string{"odd"}, kits[:19]...)}, 100},
+		{"a tag and an author who never uses it", query.PostQuery{Tags: []string{"even"}, Authors: []string{"did:plc:odd"}}, 2},
+		{"any of 20 tags that go together and an author who never uses them", query.PostQuery{Tags: kits, Authors: []string{"did:plc:odd"}}, 40},
 		{"a tag without its only author", query.PostQuery{Tags: []string{"even"}, NotAuthors: []string{"did:plc:even"}}, 6},
-		{"one without what it always has", query.PostQuery{Tags: []string{"even"}, MaxTags: 2}, 6},
-		{"one with what it never has", query.PostQuery{Tags: kits, Media: event.HasVideo}, 20},
-		{"all of 20 and no label", query.PostQuery{All: kits, SelfLabels: query.OnlySelfLabels}, 40},
-		{"one without itself", query.PostQuery{Tags: []string{"every"}, None: []string{"every"}}, 1},
+		{"a tag that never has so few others", query.PostQuery{Tags: []string{"even"}, MaxTags: 2}, 6},
+		{"tags that never have a video", query.PostQuery{Tags: kits, Media: event.HasVideo}, 20},
+		{"all of 20 tags, only with labels", query.PostQuery{All: kits, SelfLabels: query.OnlySelfLabels}, 40},
+		{"a tag without itself", query.PostQuery{Tags: []string{"every"}, None: []string{"every"}}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			q := tt.q
@@ -233,7 +242,7 @@ func TestWorkIsBounded(t *testing.T) {
 			slices.Sort(q.Tags)
 			_, w := workOf(t, r, q)
 			require.Less(t, w.tags+w.langs+w.authors, 150_000.0)
-			require.LessOrEqual(t, w.looked, 60_000.0/6)
+			require.LessOrEqual(t, w.rows, 60_000.0/6)
 			for requests := 1; ; requests++ {
 				require.LessOrEqual(t, requests, tt.requests)
 				page, err := r.Posts(t.Context(), q)

@@ -29,7 +29,7 @@ func TestSwitchKeepsFeed(t *testing.T) {
 			require.NoError(t, storetest.Add(t, w, "did:plc:a", "art", 1))
 			require.NoError(t, storetest.Add(t, w, "did:plc:b", "ärt", 2))
 		}
-		follow := func(tag string, after *query.Place) (rkeys []string, next query.Place, err error) {
+		follow := func(tag string, after *query.FeedPosition) (rkeys []string, next query.FeedPosition, err error) {
 			page, err := r.Changes(t.Context(), query.ChangeQuery{List: query.PostQuery{Tags: []string{tag}}, After: after, Limit: 10})
 			for _, c := range page.Changes {
 				rkeys = append(rkeys, c.DID)

@@ -103,7 +103,7 @@ func (c *changeJSON) appendJSON(b []byte) []byte {
 }
 
 func (h *Handler) change(c query.Change, list postList) changeJSON {
-	out := changeJSON{Op: opRemove, Cursor: h.changeToken(c.Place, list)}
+	out := changeJSON{Op: opRemove, Cursor: h.changeToken(c.Position, list)}
 	if c.Post == nil {
 		out.URI = event.URI(c.DID, c.Rkey)
 		return out
@@ -114,12 +114,12 @@ func (h *Handler) change(c query.Change, list postList) changeJSON {
 }
 
 // changeToken is the token of a place in the change feed of a list.
-func (h *Handler) changeToken(p query.Place, list postList) string {
+func (h *Handler) changeToken(p query.FeedPosition, list postList) string {
 	return h.codec.Encode(keyset.At(p.Values()...), list.changes)
 }
 
 // changePlace returns the place in a token. The error is a *problem.
-func (h *Handler) changePlace(name, token string, list postList) (*query.Place, error) {
+func (h *Handler) changePlace(name, token string, list postList) (*query.FeedPosition, error) {
 	p, err := h.codec.Decode(token, list.changes)
 	if errors.Is(err, keyset.ErrTokenMismatch) {
 		if _, err := h.codec.Decode(token, list.fingerprint); err == nil {
@@ -127,7 +127,7 @@ func (h *Handler) changePlace(name, token string, list postList) (*query.Place, 
 		}
 		return nil, fail(codeCursorMismatch, "Keep the tags and filters the same while following, or leave out %s to start again: it was made for another query.", name)
 	}
-	place, ok := query.PlaceOf(p)
+	place, ok := query.FeedPositionOf(p)
 	if err != nil || !ok {
 		return nil, fail(codeInvalidCursor, "Send %s exactly as an answer of this service gave it, or leave it out to start again.", name)
 	}

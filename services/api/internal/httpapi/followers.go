@@ -39,8 +39,8 @@ type followers struct {
 	metrics *metrics
 	logger  *slog.Logger
 	encode  func(query.Change, postList) pushed
-	reset   func(query.Place, postList) []byte
-	moved   func(query.Place, postList) []byte
+	reset   func(query.FeedPosition, postList) []byte
+	moved   func(query.FeedPosition, postList) []byte
 	max     int
 	// positionAge is how old a position may be that a follower is sent.
 	positionAge time.Duration
@@ -55,7 +55,7 @@ type followers struct {
 	lists  map[keyset.Fingerprint]*followedList
 	unsent int // bytes
 	// now is the end of the feed as it was seen last.
-	now query.Place
+	now query.FeedPosition
 }
 
 // followedList is a list with followers.
@@ -67,10 +67,10 @@ type followedList struct {
 	next *batch
 	// head is how far the feed has been read, need how far it must be read; more says that the last
 	// read was cut short.
-	head, need query.Place
+	head, need query.FeedPosition
 	more       bool
 	// position was the head at positionAt; positionEvent is the event that says so.
-	position      query.Place
+	position      query.FeedPosition
 	positionAt    time.Time
 	positionEvent []byte
 	// unsent are the batches that some followers may have yet to take.
@@ -87,7 +87,7 @@ type batch struct {
 
 // content is the events of a batch, as they are sent.
 type content struct {
-	after, through query.Place
+	after, through query.FeedPosition
 	events         []pushed
 	text           []byte // of all events
 	reset          bool
@@ -102,7 +102,7 @@ type pushed struct {
 
 // behind returns the events for a follower that has everything up to place: the batch may begin
 // before it.
-func (c *content) behind(place query.Place) []byte {
+func (c *content) behind(place query.FeedPosition) []byte {
 	if c.reset || place.Change <= c.after.Change {
 		return c.text
 	}
@@ -164,7 +164,7 @@ func (f *followers) show() {
 
 // join returns the batch that a follower with everything up to place waits for. It is nil where the
 // others are ahead: read more, and try again.
-func (f *followers) join(l *followedList, place query.Place) *batch {
+func (f *followers) join(l *followedList, place query.FeedPosition) *batch {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if l.next == nil {
@@ -178,7 +178,7 @@ func (f *followers) join(l *followedList, place query.Place) *batch {
 
 // position returns how far the feed has moved without a change for a follower that has everything
 // up to place and waits for a batch, and the event that says so. moved is false where it has not.
-func (f *followers) position(l *followedList, waits *batch, place query.Place) (at query.Place, event []byte, moved bool) {
+func (f *followers) position(l *followedList, waits *batch, place query.FeedPosition) (at query.FeedPosition, event []byte, moved bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if l.next != waits {
@@ -234,7 +234,7 @@ func (f *followers) poll(ctx context.Context) {
 	f.mu.Lock()
 	seen := f.now
 	f.mu.Unlock()
-	news, err := f.index.News(ctx, seen)
+	news, err := f.index.ChangedTags(ctx, seen)
 	if err != nil {
 		f.logger.Debug("looking for changes failed", "err", err) // the health report says so
 		return
@@ -260,7 +260,7 @@ func (f *followers) poll(ctx context.Context) {
 }
 
 // due records the news and returns the lists to read. The others are at the end of the feed.
-func (f *followers) due(news query.News) (due []*followedList) {
+func (f *followers) due(news query.ChangedTags) (due []*followedList) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if news.Now.Run == f.now.Run && news.Now.Change < f.now.Change {
@@ -271,7 +271,7 @@ func (f *followers) due(news query.News) (due []*followedList) {
 		f.forget(l, streamWriteTimeout)
 		switch {
 		case l.next == nil:
-		case news.Of(l.tags):
+		case news.Include(l.tags):
 			l.need = f.now
 			due = append(due, l)
 		case l.unread():

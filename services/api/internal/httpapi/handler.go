@@ -52,7 +52,7 @@ const (
 type Index interface {
 	Posts(context.Context, query.PostQuery) (query.PostPage, error)
 	Changes(context.Context, query.ChangeQuery) (query.ChangePage, error)
-	News(ctx context.Context, after query.Place) (query.News, error)
+	ChangedTags(ctx context.Context, after query.FeedPosition) (query.ChangedTags, error)
 	Post(ctx context.Context, did, rkey string) (query.PostRow, error)
 	Quoted(context.Context, []query.PostName) ([]query.PostRow, error)
 	Tags(context.Context, query.TagQuery) (query.TagPage, error)

@@ -97,7 +97,7 @@ type stream struct {
 	shared *followedList
 	// place is the end of what the follower has once unsent is sent. more says that more can be read
 	// at once.
-	place  query.Place
+	place  query.FeedPosition
 	more   bool
 	unsent []byte
 	// next is the batch that the follower waits for, nil while it is catching up.
@@ -377,12 +377,12 @@ func (h *Handler) changeEvent(c query.Change, list postList) pushed {
 }
 
 // resetEvent tells a follower to read everything again, and then follow from a place.
-func (h *Handler) resetEvent(p query.Place, list postList) []byte {
+func (h *Handler) resetEvent(p query.FeedPosition, list postList) []byte {
 	token := h.changeToken(p, list)
 	return fmt.Appendf(nil, "event: %s\nid: %s\ndata: {\"op\":%q,\"cursor\":%q}\n\n", eventReset, token, eventReset, token)
 }
 
 // positionEvent moves a follower's Last-Event-ID; nothing is dispatched.
-func (h *Handler) positionEvent(p query.Place, list postList) []byte {
+func (h *Handler) positionEvent(p query.FeedPosition, list postList) []byte {
 	return fmt.Appendf(nil, ":\nid: %s\n\n", h.changeToken(p, list))
 }

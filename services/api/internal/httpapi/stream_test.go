@@ -407,7 +407,7 @@ func TestJoiningFollowers(t *testing.T) {
 	require.NoError(t, err)
 	l, err := f.enter(list)
 	require.NoError(t, err)
-	now := func() query.Place {
+	now := func() query.FeedPosition {
 		page, err := h.index.Changes(t.Context(), query.ChangeQuery{List: list.query, Limit: 1})
 		require.NoError(t, err)
 		return page.Next
@@ -424,7 +424,7 @@ func TestJoiningFollowers(t *testing.T) {
 	changed := now()
 	require.Nil(t, f.read(t.Context(), l))
 	<-next.ready
-	for _, place := range []query.Place{begun, created} {
+	for _, place := range []query.FeedPosition{begun, created} {
 		require.Contains(t, string(next.content.Load().behind(place)), edited.CID)
 	}
 	require.Empty(t, next.content.Load().behind(changed))

@@ -45,15 +45,15 @@ var followed = []query.PostQuery{
 
 // follower has a listing and keeps it up to date by the change feed.
 type follower struct {
-	q     query.PostQuery
-	held  map[string]string
-	place query.Place
+	q    query.PostQuery
+	held map[string]string
+	at   query.FeedPosition
 	// from is where its listing continues, nil once it is whole.
 	from *keyset.Position
 }
 
 // TestFollowers: whatever comes, in whatever order, and wherever sweeps are then, each who took
-// the place of now, listed everything and follows the changes holds what a listing gives as soon
+// the current position, listed everything and follows the changes holds what a listing gives as soon
 // as nothing is left to read. Until then, what each change says is what a listing says, and
 // nobody is told of a post that was never in sight under a tag of theirs.
 func TestFollowers(t *testing.T) {
@@ -212,7 +212,7 @@ func (w *followedIndex) follow(q query.PostQuery) *follower {
 	require.Empty(w.t, page.Changes)
 	require.False(w.t, page.HasNext)
 	start := keyset.Start()
-	return &follower{q: q, held: map[string]string{}, place: page.Next, from: &start}
+	return &follower{q: q, held: map[string]string{}, at: page.Next, from: &start}
 }
 
 // turn lets some followers read a page.
@@ -250,15 +250,15 @@ func (w *followedIndex) read(f *follower) (more bool) {
 		}
 		return true
 	}
-	page, err := w.reader.Changes(w.t.Context(), query.ChangeQuery{List: f.q, After: &f.place, Limit: limit})
+	page, err := w.reader.Changes(w.t.Context(), query.ChangeQuery{List: f.q, After: &f.at, Limit: limit})
 	require.NoError(w.t, err)
 	require.LessOrEqual(w.t, len(page.Changes), limit)
 	listed := w.list(f.q)
-	last := f.place
+	last := f.at
 	for _, c := range page.Changes {
 		uri := event.URI(c.DID, c.Rkey)
-		require.Greater(w.t, c.Place.Change, last.Change)
-		last = c.Place
+		require.Greater(w.t, c.Position.Change, last.Change)
+		last = c.Position
 		if c.Post == nil {
 			require.NotContains(w.t, listed, uri, "it is to be removed")
 			require.True(w.t, slices.ContainsFunc(slices.Concat(f.q.Tags, f.q.All), func(tag string) bool { return w.seen[tag+" "+uri] }), "%s was never in sight", uri)
@@ -271,12 +271,12 @@ func (w *followedIndex) read(f *follower) (more bool) {
 		f.held[uri] = shown(*c.Post)
 	}
 	if page.HasNext {
-		require.Greater(w.t, page.Next.Change, f.place.Change, "no progress")
+		require.Greater(w.t, page.Next.Change, f.at.Change, "no progress")
 	}
 	require.GreaterOrEqual(w.t, page.Next.Change, last.Change)
-	f.place = page.Next
+	f.at = page.Next
 	if n := len(page.Changes); n > 0 && w.rng.IntN(4) == 0 {
-		f.place = page.Changes[w.rng.IntN(n)].Place // it read no further, and does again
+		f.at = page.Changes[w.rng.IntN(n)].Position // it read no further, and does again
 		return true
 	}
 	return page.HasNext

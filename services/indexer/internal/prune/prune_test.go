@@ -333,7 +333,7 @@ func TestPruneChanges(t *testing.T) {
 	r, err := query.Open(t.Context(), o)
 	require.NoError(t, err)
 	defer r.Close()
-	follow := func(after *query.Place) (query.ChangePage, error) {
+	follow := func(after *query.FeedPosition) (query.ChangePage, error) {
 		return r.Changes(t.Context(), query.ChangeQuery{List: query.PostQuery{Tags: []string{"art"}}, After: after, Limit: 10})
 	}
 	begin, err := follow(nil)
@@ -348,7 +348,7 @@ func TestPruneChanges(t *testing.T) {
 	require.Equal(t, 1, x.count(o, "change_tags"))
 	_, err = follow(&begin.Next)
 	require.ErrorIs(t, err, query.ErrExpired)
-	page, err := follow(&query.Place{Change: 2, Run: begin.Next.Run})
+	page, err := follow(&query.FeedPosition{Change: 2, Run: begin.Next.Run})
 	require.NoError(t, err)
 	require.Len(t, page.Changes, 1)
 	require.Equal(t, "3", page.Changes[0].Rkey)

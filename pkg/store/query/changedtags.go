@@ -10,19 +10,20 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
-// News says which lists may have changes after a place: one cheap look for all followed lists.
-type News struct {
+// ChangedTags are the tags that have changes after a position. One query finds the changed lists
+// among all followed ones.
+type ChangedTags struct {
 	// Now is the end of the feed.
-	Now  Place
+	Now  FeedPosition
 	all  bool
 	tags map[int64]bool
 }
 
-// maxNews bounds the changes that are read; if there are more, every list may have some.
-const maxNews = 1000
+// maxChangedTags bounds the changes that are read; if there are more, every list may have some.
+const maxChangedTags = 1000
 
-// Of reports whether there may be changes of a list with these FeedTags.
-func (n News) Of(tags []int64) bool {
+// Include reports whether a list with these FeedTags may have changes.
+func (n ChangedTags) Include(tags []int64) bool {
 	if n.all {
 		return true
 	}
@@ -43,21 +44,21 @@ func (q PostQuery) FeedTags() []int64 {
 	return tags
 }
 
-// News reads the changes after a place. For an invalid place, or one of an earlier run, every list
-// may have changes.
-func (r *Reader) News(ctx context.Context, after Place) (News, error) {
-	var n News
-	err := r.ask(ctx, `
+// ChangedTags reads the changes after a position. If the position is invalid or from an earlier
+// run, every list may have changes.
+func (r *Reader) ChangedTags(ctx context.Context, after FeedPosition) (ChangedTags, error) {
+	var n ChangedTags
+	err := r.query(ctx, `
 		SELECT c.changes, r.id, ARRAY(
 			SELECT DISTINCT tag FROM (
 				SELECT tags FROM changes WHERE r.id = $2 AND pos > $1 AND c.changes <= $1 + $3 ORDER BY pos LIMIT $3) AS l, unnest(l.tags) AS tag)
 		  FROM checkpoint c CROSS JOIN LATERAL (SELECT id FROM change_runs ORDER BY n DESC LIMIT 1) AS r`,
-		[]any{after.Change, after.Run, int64(maxNews)}, func(rows pgx.Rows) error {
+		[]any{after.Change, after.Run, int64(maxChangedTags)}, func(rows pgx.Rows) error {
 			var tags []int64
 			if err := scanOne(rows, &n.Now.Change, &n.Now.Run, &tags); err != nil {
 				return err
 			}
-			n.all = n.Now.Run != after.Run || n.Now.Change > after.Change+maxNews
+			n.all = n.Now.Run != after.Run || n.Now.Change > after.Change+maxChangedTags
 			n.tags = make(map[int64]bool, len(tags))
 			for _, tag := range tags {
 				n.tags[tag] = true
