@@ -21,29 +21,41 @@ const (
 	HasMedia = HasImage | HasVideo | HasGallery | HasLink
 )
 
-// recordWithMedia is the embed that has another embed next to a quoted post.
-const recordWithMedia = "app.bsky.embed.recordWithMedia"
+var embedKinds = map[string]Traits{
+	"app.bsky.embed.images":   HasImage,
+	"app.bsky.embed.video":    HasVideo,
+	"app.bsky.embed.gallery":  HasGallery,
+	"app.bsky.embed.external": HasLink,
+}
 
-// TraitsOf returns the traits of a JSON record. What does not match the lexicon has no trait.
-//
-// It reads only the few fields that it needs: decoding whole records would cost the indexer several
-// times as much.
-func TraitsOf(record []byte) (t Traits) {
-	fields(record, func(name string, value []byte) {
-		switch name {
-		case "embed":
-			t = t&^HasMedia | mediaOf(value, true)
-		case "labels":
-			if t &^= SelfLabelled; labelled(value) {
-				t |= SelfLabelled
-			}
-		}
-	})
+// TraitsOf returns the traits of a JSON record. Parts that do not match the lexicon have no traits.
+func TraitsOf(record []byte) Traits {
+	t, _, labels := Media(record)
+	if len(labels) > 0 {
+		t |= SelfLabelled
+	}
 	return t
 }
 
-// mediaOf returns the kind of an embed, or of the media in it.
-func mediaOf(embed []byte, outer bool) Traits {
+// Media returns the kind of a JSON record's attachment, 0 or one of HasMedia; the embed of that
+// kind, which may be inside a recordWithMedia; and the labels that its author gave it.
+//
+// It reads only the fields that it needs: decoding whole records would cost the indexer several
+// times as much.
+func Media(record []byte) (kind Traits, embed []byte, labels []string) {
+	fields(record, func(name string, value []byte) {
+		switch name {
+		case "embed":
+			kind, embed = mediaOf(value, true)
+		case "labels":
+			labels = selfLabels(value)
+		}
+	})
+	return kind, embed, labels
+}
+
+// mediaOf returns the kind and the JSON of an embed or, if outer, of the media in it.
+func mediaOf(embed []byte, outer bool) (Traits, []byte) {
 	var kind string
 	var media []byte
 	fields(embed, func(name string, value []byte) {
@@ -54,44 +66,36 @@ func mediaOf(embed []byte, outer bool) Traits {
 			media = value
 		}
 	})
-	switch kind {
-	case "app.bsky.embed.images":
-		return HasImage
-	case "app.bsky.embed.video":
-		return HasVideo
-	case "app.bsky.embed.gallery":
-		return HasGallery
-	case "app.bsky.embed.external":
-		return HasLink
-	case recordWithMedia:
-		if outer {
-			return mediaOf(media, false)
-		}
+	if outer && kind == "app.bsky.embed.recordWithMedia" { // an embed next to a quoted post
+		return mediaOf(media, false)
 	}
-	return 0
+	return embedKinds[kind], embed
 }
 
-// labelled reports whether the values contain a label.
-func labelled(labels []byte) (is bool) {
-	fields(labels, func(name string, values []byte) {
-		if name == "values" {
-			is = false
-			elements(values, func(value []byte) {
-				val := ""
-				fields(value, func(name string, value []byte) {
-					if name == "val" {
-						val = text(value)
-					}
-				})
-				is = is || val != ""
-			})
+// selfLabels returns the values of com.atproto.label.defs#selfLabels, except for empty ones.
+func selfLabels(labels []byte) (values []string) {
+	fields(labels, func(name string, list []byte) {
+		if name != "values" {
+			return
 		}
+		values = nil
+		elements(list, func(label []byte) {
+			val := ""
+			fields(label, func(name string, value []byte) {
+				if name == "val" {
+					val = text(value)
+				}
+			})
+			if val != "" {
+				values = append(values, val)
+			}
+		})
 	})
-	return is
+	return values
 }
 
-// fields calls fn with the fields of a JSON object, in order. Other values have no fields. For text
-// that is not valid JSON the calls are arbitrary.
+// fields calls fn with the fields of a JSON object, in order. Other values have no fields. If the
+// text is not valid JSON, the calls are arbitrary.
 func fields(object []byte, fn func(name string, value []byte)) {
 	b := trimSpace(object)
 	if len(b) == 0 || b[0] != '{' {

@@ -9,8 +9,6 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// TestTraitsOf lists what filters see in a record.
-//
 // Invariant: the traits of a record are computed in one place, for new posts, stored posts and
 // those of a rebuild. See also FuzzTraitsOf and TestFillTraits.
 func TestTraitsOf(t *testing.T) {
@@ -73,7 +71,7 @@ func FuzzTraitsOf(f *testing.F) {
 func plainTraits(record []byte) (traits event.Traits) {
 	var whole any
 	if json.Unmarshal(record, &whole) != nil {
-		return 0 // nested too deeply for it
+		return 0 // nested too deeply for encoding/json
 	}
 	object := func(v any) map[string]any { o, _ := v.(map[string]any); return o }
 	embed := object(object(whole)["embed"])

@@ -23,38 +23,38 @@ type CheckFeeds struct {
 	service.Feeds `embed:""`
 }
 
-// Run checks. It returns an error if AppViews would reject something.
+// Run prints the results. It returns an error if AppViews would reject a document.
 func (c *CheckFeeds) Run(ctx context.Context, p *service.Process) error {
 	feeds, err := load(c.Feeds)
 	if err != nil {
 		return err
 	}
 	table := p.Table("DOCUMENT", "RESULT", "URL")
-	wrong, all := 0, feeds.Check(ctx, http.DefaultClient, c.PublicURL)
-	for _, found := range all {
-		if found.Problem != "" {
-			wrong++
+	rejected, results := 0, feeds.Check(ctx, http.DefaultClient, c.PublicURL)
+	for _, r := range results {
+		if r.Problem != "" {
+			rejected++
 		}
-		if err := table.Row(found, found.Document, cmp.Or(found.Problem, "ok"), found.URL); err != nil {
+		if err := table.Row(r, r.Document, cmp.Or(r.Problem, "ok"), r.URL); err != nil {
 			return err
 		}
 	}
 	if err := table.Close(); err != nil {
 		return err
 	}
-	if wrong > 0 {
-		return fmt.Errorf("%d of %d documents would be rejected by AppViews", wrong, len(all))
+	if rejected > 0 {
+		return fmt.Errorf("%d of %d documents would be rejected by AppViews", rejected, len(results))
 	}
 	return nil
 }
 
-// FeedRecord prints a feed's record.
+// FeedRecord prints the record that publishes a feed.
 type FeedRecord struct {
 	service.Feeds `embed:""`
 	Name          string `arg:"" help:"record key of the feed in FEEDS_FILE"`
 }
 
-// Run prints it.
+// Run prints the record to stdout and instructions to stderr.
 func (r *FeedRecord) Run(p *service.Process) error {
 	feeds, err := load(r.Feeds)
 	if err != nil {
@@ -71,13 +71,13 @@ func (r *FeedRecord) Run(p *service.Process) error {
 	return err
 }
 
-// load reads the file of feeds. The error is a *service.ConfigError.
+// load reads FEEDS_FILE. The error is a *service.ConfigError.
 func load(s service.Feeds) (*api.Feeds, error) {
 	switch {
 	case s.FeedsFile == "":
 		return nil, service.Bad("FEEDS_FILE", errors.New("must name the file that declares the feeds"))
 	case s.PublicURL == "":
-		return nil, service.Bad("PUBLIC_URL", errors.New("must be the URL under which AppViews find this service"))
+		return nil, service.Bad("PUBLIC_URL", errors.New("must be the URL at which AppViews reach this service"))
 	}
 	feeds, err := api.LoadFeeds(s.FeedsFile)
 	if err != nil {

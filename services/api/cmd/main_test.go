@@ -19,10 +19,8 @@ func runProgram(t testing.TB, args []string, environ ...string) (exit int, out, 
 	return exit, stdout.String(), stderr.String()
 }
 
-// TestBadConfiguration expects exit code 2 and one line that names the setting.
-//
-// Invariant: bad configuration is one line that names the variable, with exit code 2 and nothing
-// started. test/e2e checks the same for all programs.
+// Invariant: bad configuration gives one line that names the variable, and exit code 2, and nothing
+// is started. test/e2e checks the same for all programs.
 func TestBadConfiguration(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -39,8 +37,8 @@ func TestBadConfiguration(t *testing.T) {
 		want    []string
 	}{
 		{"no keys", nil, []string{database}, []string{"TAGSTREAM_CURSOR_KEYS_FILE", "api keys --out"}},
-		{"keys that are not there", nil, []string{database, "TAGSTREAM_CURSOR_KEYS_FILE=" + filepath.Join(dir, "none")}, []string{"TAGSTREAM_CURSOR_KEYS_FILE", "api keys --out"}},
-		{"keys open to all", nil, []string{database, "TAGSTREAM_CURSOR_KEYS_FILE=" + open}, []string{"TAGSTREAM_CURSOR_KEYS_FILE", "chmod"}},
+		{"a missing keys file", nil, []string{database, "TAGSTREAM_CURSOR_KEYS_FILE=" + filepath.Join(dir, "none")}, []string{"TAGSTREAM_CURSOR_KEYS_FILE", "api keys --out"}},
+		{"keys readable by everyone", nil, []string{database, "TAGSTREAM_CURSOR_KEYS_FILE=" + open}, []string{"TAGSTREAM_CURSOR_KEYS_FILE", "chmod"}},
 		{"no database", nil, []string{keys}, []string{"TAGSTREAM_DATABASE_URL"}},
 		{"bad database", nil, []string{keys, "TAGSTREAM_DATABASE_URL=postgres://%"}, []string{"TAGSTREAM_DATABASE_URL"}},
 		{"bad address", []string{"--api-listen=nowhere"}, []string{keys, database}, []string{"TAGSTREAM_API_LISTEN"}},
@@ -49,9 +47,9 @@ func TestBadConfiguration(t *testing.T) {
 		{"misspelt variable", nil, []string{keys, database, "TAGSTREAM_API_LISTN=x"}, []string{"TAGSTREAM_API_LISTN"}},
 		{"feeds without a file", []string{"feeds", "check"}, nil, []string{"TAGSTREAM_FEEDS_FILE"}},
 		{"feeds without a URL", []string{"feeds", "record", "art", "--feeds-file=" + good}, nil, []string{"TAGSTREAM_PUBLIC_URL"}},
-		{"no file of feeds", []string{"feeds", "check", "--feeds-file=" + good, "--public-url=https://tags.example"}, nil, []string{"TAGSTREAM_FEEDS_FILE", good}},
-		{"keys without a name", []string{"keys"}, nil, []string{"--out"}},
-		{"keys that exist", []string{"keys", "--out", good}, nil, []string{"--out: " + good + " exists already"}},
+		{"a bad feeds file", []string{"feeds", "check", "--feeds-file=" + good, "--public-url=https://tags.example"}, nil, []string{"TAGSTREAM_FEEDS_FILE", good}},
+		{"keys without --out", []string{"keys"}, nil, []string{"--out"}},
+		{"keys that exist", []string{"keys", "--out", good}, nil, []string{"--out: " + good + " already exists"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -32,7 +32,7 @@ type Verbs struct {
 	Feeds Feeds `cmd:"" help:"check and publish the Bluesky feeds of FEEDS_FILE"`
 }
 
-// Run serves until it is stopped.
+// Run is the command that serves until it is stopped.
 type Run struct {
 	Database     service.Database `embed:""`
 	service.HTTP `embed:""`
@@ -40,7 +40,7 @@ type Run struct {
 	service.Shown
 }
 
-const makeKeys = `make a file with "api keys --out FILE"`
+const makeKeys = `create a file with "api keys --out FILE"`
 
 // Run runs the api.
 func (r *Run) Run(ctx context.Context, p *service.Process) error {
@@ -74,7 +74,7 @@ type Keys struct {
 	Out string `placeholder:"FILE" help:"FILE to create; an existing one is not touched"`
 }
 
-// Run creates it.
+// Run creates the file.
 func (k *Keys) Run(p *service.Process) error {
 	bad := func(err error) error { return &service.ConfigError{Variable: "--out", Err: err} }
 	if k.Out == "" {
@@ -82,10 +82,10 @@ func (k *Keys) Run(p *service.Process) error {
 	}
 	switch err := keyset.CreateKeys(k.Out); {
 	case errors.Is(err, os.ErrExist):
-		return bad(fmt.Errorf("%s exists already and stays unchanged", k.Out))
+		return bad(fmt.Errorf("%s already exists and stays unchanged", k.Out))
 	case err != nil:
 		return err
 	}
-	fmt.Fprintf(p.Stdout, "made %s; set %sCURSOR_KEYS_FILE to it\n", k.Out, service.Prefix)
+	fmt.Fprintf(p.Stdout, "created %s; set %sCURSOR_KEYS_FILE to it\n", k.Out, service.Prefix)
 	return nil
 }

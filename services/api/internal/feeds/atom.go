@@ -70,7 +70,7 @@ func (m Media) Atom(f Feed) ([]byte, error) {
 	return document(a)
 }
 
-// links are a page's links to itself and to the others.
+// links returns a page's links to itself and to other pages of the feed.
 func (f Feed) links(mediaType string) []atomLink {
 	var links []atomLink
 	for _, l := range []atomLink{{Rel: "self", Href: f.Self}, {Rel: "first", Href: f.First}, {Rel: "next", Href: f.Next}, {Rel: "previous", Href: f.Previous}} {

@@ -31,7 +31,7 @@ type Media string
 const (
 	MediaCDN  Media = "cdn"  // from Bluesky's CDN
 	MediaLink Media = "link" // as links to the CDN
-	MediaOff  Media = "off"  // not at all, but for their alt texts
+	MediaOff  Media = "off"  // only as their alt texts
 )
 
 // Feed is a page of a feed. All URLs are absolute.
@@ -39,7 +39,7 @@ type Feed struct {
 	Title, Description string
 	// Self is the page itself, Home the page for browsers.
 	Self, Home string
-	// Next has older posts, Previous newer ones (RFC 5005), First is the newest page; "" if there
+	// Next has older posts, Previous newer ones, First is the newest page (RFC 5005); "" if there
 	// is none.
 	Next, Previous, First string
 	// Updated is when the newest item changed; zero for an empty feed.
@@ -56,7 +56,7 @@ type Post struct {
 	Record             json.RawMessage
 }
 
-// item is a post in the form that every format shares.
+// item is a post with the parts that all formats share.
 type item struct {
 	id, link, title, html, text string
 	author, profile             string
@@ -102,26 +102,26 @@ func (m Media) item(p Post) item {
 	return it
 }
 
-// media adds a post's attachments to the text, and its pictures to the item. A picture that its
-// author labelled becomes a link that names the label.
+// media adds a post's attachments to the text, and its pictures to the item. If the author labelled
+// the post, pictures become links that name the labels.
 func (it *item) media(b *strings.Builder, m Media, rec *record.Post) {
-	covered := strings.Join(rec.Labels, ", ")
+	labels := strings.Join(rec.Labels, ", ")
 	show := func(cid, alt string) {
 		full := record.ImageURL(record.Fullsize, it.post.DID, cid)
-		words := alt
-		if covered != "" {
-			words = strings.TrimSuffix("Labelled "+covered+" by its author: "+alt, ": ")
+		caption := alt
+		if labels != "" {
+			caption = strings.TrimSuffix("Labelled "+labels+" by its author: "+alt, ": ")
 		}
 		switch {
 		case m == MediaOff:
-			if words != "" {
-				fmt.Fprintf(b, "<p>[%s]</p>", html.EscapeString(words))
+			if caption != "" {
+				fmt.Fprintf(b, "<p>[%s]</p>", html.EscapeString(caption))
 			}
-		case m == MediaLink || covered != "":
-			if words == "" {
-				words = "Picture"
+		case m == MediaLink || labels != "":
+			if caption == "" {
+				caption = "Picture"
 			}
-			fmt.Fprintf(b, `<p><a href="%s" rel="nofollow ugc noopener">%s</a></p>`, full, html.EscapeString(words))
+			fmt.Fprintf(b, `<p><a href="%s" rel="nofollow ugc noopener">%s</a></p>`, full, html.EscapeString(caption))
 		default:
 			fmt.Fprintf(b, `<p><img src="%s" alt="%s"></p>`, full, html.EscapeString(alt))
 			it.pictures = append(it.pictures, picture{full, clean(alt)})
@@ -134,7 +134,7 @@ func (it *item) media(b *strings.Builder, m Media, rec *record.Post) {
 		fmt.Fprintf(b, `<p><a href="%s">%s</a></p>`, html.EscapeString(it.link), html.EscapeString(strings.TrimSuffix("Video: "+v.Alt, ": ")))
 	}
 	if l := rec.Link; l != nil {
-		if l.Thumb != "" && covered == "" && m == MediaCDN {
+		if l.Thumb != "" && labels == "" && m == MediaCDN {
 			thumb := record.ImageURL(record.Thumbnail, it.post.DID, l.Thumb)
 			fmt.Fprintf(b, `<p><img src="%s" alt=""></p>`, thumb)
 			it.pictures = append(it.pictures, picture{url: thumb})
@@ -170,8 +170,8 @@ func spanHTML(s record.Span) string {
 	return `<a href="` + html.EscapeString(target) + `" rel="nofollow ugc noopener">` + text + `</a>`
 }
 
-// title returns the text's first line that is not empty, cut; without a text, the first alt text,
-// the link's title, or the tags.
+// title returns the first line of the text that is not empty, cut to maxTitle. Without a text it
+// returns the first alt text, the link's title, or the tags.
 func title(text string, rec *record.Post, tags []string) string {
 	candidates := strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' })
 	for _, im := range rec.Images {
@@ -200,7 +200,7 @@ func cut(s string) string {
 	return s
 }
 
-// clean removes what XML 1.0 cannot contain (its production Char).
+// clean removes the characters that XML 1.0 cannot contain (its production Char).
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\t' || r == '\n' || r == '\r' || r >= 0x20 && r <= 0xD7FF || r >= 0xE000 && r <= 0xFFFD || r >= 0x10000 {

@@ -45,7 +45,7 @@ const (
 	richLink = "https://bsky.app/profile/did:plc:ewvi7nxzyoun6zhxrhs64oiz/post/3m5xk2u7ab2c2"
 )
 
-// TestParsers reads each format back with a parser that others wrote.
+// TestParsers reads each format back with an independent parser.
 func TestParsers(t *testing.T) {
 	t.Parallel()
 	for name, write := range map[string]func(Feed) ([]byte, error){"rss": MediaCDN.RSS, "atom": MediaCDN.Atom, "json": MediaCDN.JSON} {
@@ -135,12 +135,12 @@ func TestTitles(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("👩‍👩‍👧 ", 100)
 	for name, c := range map[string]struct{ text, embed, want string }{
-		"first line":   {"\n\n  Hello \t there \nsecond", `null`, "Hello there"},
-		"80 is whole":  {strings.Repeat("é", 80), `null`, strings.Repeat("é", 80)},
-		"81 is cut":    {strings.Repeat("é", 81), `null`, strings.Repeat("é", 79) + "…"},
-		"alt text":     {"", `{"$type":"app.bsky.embed.images","images":[{"alt":"a cat","image":{"ref":{"$link":"` + cid + `"}}}]}`, "a cat"},
-		"tags":         {" ", `null`, "#art #<b>&"},
-		"control only": {"\x01", `null`, "#art #<b>&"},
+		"first line":    {"\n\n  Hello \t there \nsecond", `null`, "Hello there"},
+		"80 is not cut": {strings.Repeat("é", 80), `null`, strings.Repeat("é", 80)},
+		"81 is cut":     {strings.Repeat("é", 81), `null`, strings.Repeat("é", 79) + "…"},
+		"alt text":      {"", `{"$type":"app.bsky.embed.images","images":[{"alt":"a cat","image":{"ref":{"$link":"` + cid + `"}}}]}`, "a cat"},
+		"tags":          {" ", `null`, "#art #<b>&"},
+		"control only":  {"\x01", `null`, "#art #<b>&"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -164,7 +164,7 @@ func TestOPML(t *testing.T) {
 		`<outline type="rss" text="#a&amp;b" xmlUrl="https://x.example/a?x=1&amp;y=2" htmlUrl="https://x.example/"></outline></body></opml>`+"\n", string(body))
 }
 
-// FuzzFeeds: whatever a post holds, each document is well formed.
+// FuzzFeeds: every document is well-formed, whatever a post contains.
 func FuzzFeeds(f *testing.F) {
 	f.Add(rich, "art")
 	f.Add(`{"text":"\u0000\u001f\ufffe ]]> &amp;"}`, "\x0b")

@@ -22,7 +22,7 @@ type outline struct {
 // Subscription is one feed of an OPML document; its URLs are absolute.
 type Subscription struct{ Title, Feed, Home string }
 
-// OPML writes a list of feeds as OPML 2.0, which readers import.
+// OPML writes a list of feeds as OPML 2.0, which feed readers can import.
 func OPML(title string, list []Subscription) ([]byte, error) {
 	doc := opml{Version: "2.0", Title: clean(title)}
 	for _, s := range list {

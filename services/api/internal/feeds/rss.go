@@ -52,7 +52,7 @@ type rssMedia struct {
 	Description string `xml:"media:description,omitempty"`
 }
 
-// ttl is how many minutes a reader may keep an answer.
+// ttl is how many minutes a feed reader may cache a response.
 const ttl = 5
 
 // RSS writes a feed as RSS 2.0, with the links of RFC 5005.

@@ -236,7 +236,9 @@ func (f fakeIndex) Changes(context.Context, query.ChangeQuery) (query.ChangePage
 	return query.ChangePage{}, nil
 }
 
-func (f fakeIndex) ChangedTags(context.Context, query.FeedPosition) (query.ChangedTags, error) { return query.ChangedTags{}, nil }
+func (f fakeIndex) ChangedTags(context.Context, query.FeedPosition) (query.ChangedTags, error) {
+	return query.ChangedTags{}, nil
+}
 
 func (f fakeIndex) Post(context.Context, string, string) (query.PostRow, error) {
 	return query.PostRow{}, query.ErrNotFound

@@ -21,22 +21,23 @@ const (
 	maxFacets = 1000
 )
 
-// Post is a record as far as it can be shown.
+// Post is the displayable part of a record.
 type Post struct {
-	// Spans are the text from its beginning to its end.
+	// Spans are consecutive and cover the whole text.
 	Spans  []Span
 	Images []Image
-	// Video is the attached video, nil where there is none.
+	// Video is the attached video, nil if there is none.
 	Video *Image
-	// Link is the attached link card, nil where there is none.
+	// Link is the attached link card, nil if there is none.
 	Link *Link
-	// Quote is the at-uri of the quoted record, "" where there is none.
+	// Quote is the at-uri of the quoted record, "" if there is none.
 	Quote string
-	// Labels are the author's own labels of the media, such as "porn" (com.atproto.label.defs#selfLabels).
+	// Labels are the author's own labels of the media, such as "porn"
+	// (com.atproto.label.defs#selfLabels).
 	Labels []string
 }
 
-// Kind says what a span of the text is.
+// Kind is the kind of a span.
 type Kind int
 
 // The kinds of spans.
@@ -58,14 +59,14 @@ type Span struct {
 type Image struct {
 	CID string
 	Alt string
-	// Width and Height are the declared aspect ratio, 0 where there is none.
+	// Width and Height are the declared aspect ratio, 0 if there is none.
 	Width, Height int
 }
 
-// Link is a card for a page of the web.
+// Link is a card for a web page.
 type Link struct {
 	URL, Title, Description string
-	// Thumb is the CID of the card's picture, "" where there is none.
+	// Thumb is the CID of the card's picture, "" if there is none.
 	Thumb string
 }
 
@@ -83,24 +84,24 @@ func Parse(raw json.RawMessage) *Post {
 	var r struct {
 		Text   loose[string]         `json:"text"`
 		Facets loose[[]loose[facet]] `json:"facets"`
-		Embed  loose[embed]          `json:"embed"`
-		Labels loose[labels]         `json:"labels"`
+		Embed  loose[quote]          `json:"embed"`
 	}
 	p := &Post{}
 	if json.Unmarshal(raw, &r) != nil {
 		return p
 	}
 	p.Spans = cut(r.Text.v, r.Facets.v)
-	p.embed(&r.Embed.v)
-	for _, l := range r.Labels.v.Values.v {
-		if l.v.Val.v != "" {
-			p.Labels = append(p.Labels, l.v.Val.v)
-		}
+	p.Quote = r.Embed.v.uri()
+	kind, media, labels := event.Media(raw)
+	p.Labels = labels
+	var e embed
+	if json.Unmarshal(media, &e) == nil {
+		p.attach(kind, &e)
 	}
 	return p
 }
 
-// loose is a field that stays zero where the record has another type in it.
+// loose is a field that stays zero if the record has a value of another type there.
 type loose[T any] struct{ v T }
 
 func (l *loose[T]) UnmarshalJSON(data []byte) error {
@@ -111,13 +112,28 @@ func (l *loose[T]) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-type labels struct {
-	Values loose[[]loose[struct {
-		Val loose[string] `json:"val"`
-	}]] `json:"values"`
+// quote is an embed with a reference: app.bsky.embed.record or recordWithMedia.
+type quote struct {
+	Type   loose[string] `json:"$type"`
+	Record loose[struct {
+		URI    loose[string] `json:"uri"`
+		Record loose[struct {
+			URI loose[string] `json:"uri"`
+		}] `json:"record"`
+	}] `json:"record"`
 }
 
-// blob is a reference to a file: as objects of the data model, or as the early form had it.
+func (q quote) uri() string {
+	switch q.Type.v {
+	case "app.bsky.embed.record":
+		return q.Record.v.URI.v
+	case "app.bsky.embed.recordWithMedia":
+		return q.Record.v.Record.v.URI.v
+	}
+	return ""
+}
+
+// blob is a reference to a file, in the current or the early form.
 type blob struct {
 	Ref loose[struct {
 		Link loose[string] `json:"$link"`
@@ -143,9 +159,8 @@ type ratio struct {
 	Height loose[int] `json:"height"`
 }
 
-// embed is any of the embeds of app.bsky.embed.*.
+// embed is an embed with media: app.bsky.embed.images, gallery, video or external.
 type embed struct {
-	Type   loose[string]         `json:"$type"`
 	Images loose[[]loose[image]] `json:"images"`
 	Items  loose[[]loose[image]] `json:"items"`
 	Video  loose[blob]           `json:"video"`
@@ -157,42 +172,24 @@ type embed struct {
 		Description loose[string] `json:"description"`
 		Thumb       loose[blob]   `json:"thumb"`
 	}] `json:"external"`
-	// Record is a reference, and in recordWithMedia an embed with one.
-	Record loose[struct {
-		URI    loose[string] `json:"uri"`
-		Record loose[struct {
-			URI loose[string] `json:"uri"`
-		}] `json:"record"`
-	}] `json:"record"`
-	Media loose[json.RawMessage] `json:"media"`
 }
 
-func (p *Post) embed(e *embed) {
-	switch e.Type.v {
-	case "app.bsky.embed.images":
+func (p *Post) attach(kind event.Traits, e *embed) {
+	switch kind {
+	case event.HasImage:
 		p.images(e.Images.v)
-	case "app.bsky.embed.gallery":
+	case event.HasGallery:
 		p.images(e.Items.v)
-	case "app.bsky.embed.video":
+	case event.HasVideo:
 		if v, ok := shown(e.Video.v, e.Alt.v, e.Ratio.v); ok {
 			p.Video = &v
 		}
-	case "app.bsky.embed.external":
+	case event.HasLink:
 		if target, ok := webURL(e.Link.v.URI.v); ok {
 			p.Link = &Link{URL: target, Title: e.Link.v.Title.v, Description: e.Link.v.Description.v}
 			if cid := e.Link.v.Thumb.v.id(); validBlob(cid) {
 				p.Link.Thumb = cid
 			}
-		}
-	case "app.bsky.embed.record":
-		p.Quote = e.Record.v.URI.v
-	case "app.bsky.embed.recordWithMedia":
-		p.Quote = e.Record.v.Record.v.URI.v
-		var media embed
-		if json.Unmarshal(e.Media.v, &media) == nil && media.Type.v != e.Type.v {
-			quote := p.Quote
-			p.embed(&media)
-			p.Quote = quote
 		}
 	}
 }
@@ -205,7 +202,7 @@ func (p *Post) images(all []loose[image]) {
 	}
 }
 
-// shown is a picture or a video, ok false where it names no file.
+// shown returns a picture or a video; ok is false if it has no valid file.
 func shown(file blob, alt string, r ratio) (one Image, ok bool) {
 	one = Image{CID: file.id(), Alt: alt}
 	if w, h := r.Width.v, r.Height.v; w > 0 && h > 0 {
@@ -214,7 +211,7 @@ func shown(file blob, alt string, r ratio) (one Image, ok bool) {
 	return one, validBlob(one.CID)
 }
 
-// facet is app.bsky.richtext.facet: bytes of the text's UTF-8 form, the end exclusive.
+// facet is an app.bsky.richtext.facet. Its index is in bytes of UTF-8, the end exclusive.
 type facet struct {
 	Index loose[struct {
 		Start *int `json:"byteStart"`
@@ -234,8 +231,8 @@ type run struct {
 	span       Span
 }
 
-// cut cuts a text at its facets, in the order of the text. A facet that overlaps one before it, is
-// empty or inverted, or does not begin and end between two characters of the text is left out.
+// cut cuts a text at its facets, in the order of the text. It ignores a facet that overlaps an
+// earlier one, is empty or inverted, or begins or ends inside a character or outside the text.
 func cut(text string, facets []loose[facet]) []Span {
 	var runs []run
 	for _, f := range facets[:min(len(facets), maxFacets)] {
@@ -290,8 +287,8 @@ func (f *facet) run(text string) (run, bool) {
 	return run{}, false
 }
 
-// validBlob reports whether a CID is in the form that blobs have: base32 or base58, which a URL holds
-// as it is.
+// validBlob reports whether a CID has a form that blobs can have: base32 or base58, which needs no
+// escaping in a URL.
 func validBlob(cid string) bool {
 	const maxBytes = 100
 	if cid == "" || len(cid) > maxBytes {
@@ -305,7 +302,7 @@ func validBlob(cid string) bool {
 	return true
 }
 
-// boundary reports whether a byte offset is between two characters.
+// boundary reports whether a byte offset is at the start or end of a character.
 func boundary(text string, i int) bool { return i == len(text) || utf8.RuneStart(text[i]) }
 
 // webURL returns an http or https URL in its escaped form.

@@ -9,10 +9,10 @@ import (
 
 const bluesky = "https://bsky.app"
 
-// CDN is the host of the pictures, as a content security policy names it.
+// CDN is the origin of the pictures.
 const CDN = "https://cdn.bsky.app"
 
-// VideoCDN is the host of the videos' pictures.
+// VideoCDN is the origin of the pictures of videos.
 const VideoCDN = "https://video.bsky.app"
 
 // The sizes of pictures on the CDN.
@@ -22,23 +22,23 @@ const (
 	Avatar    = "avatar_thumbnail" // 128 pixels
 )
 
-// ImageURL is a picture on Bluesky's CDN, in one of its sizes.
+// ImageURL returns the URL of a picture on Bluesky's CDN, in one of its sizes.
 func ImageURL(size, did, cid string) string {
 	return CDN + "/img/" + size + "/plain/" + url.PathEscape(did) + "/" + cid
 }
 
-// VideoThumbURL is a video's picture on Bluesky's CDN.
+// VideoThumbURL returns the URL of a video's picture on Bluesky's CDN.
 func VideoThumbURL(did, cid string) string {
 	return VideoCDN + "/watch/" + url.QueryEscape(did) + "/" + cid + "/thumbnail.jpg"
 }
 
-// ProfileURL is where bsky.app shows an account.
+// ProfileURL returns the URL of an account's page on bsky.app.
 func ProfileURL(did string) string { return bluesky + "/profile/" + url.PathEscape(did) }
 
-// HashtagURL is where bsky.app lists the posts of a tag.
+// HashtagURL returns the URL of a tag's page on bsky.app.
 func HashtagURL(tag string) string { return bluesky + "/hashtag/" + url.PathEscape(tag) }
 
-// PostURL is where bsky.app shows a post, and "" for what is no post's at-uri.
+// PostURL returns the URL of a post's page on bsky.app, or "" if uri is not the at-uri of a post.
 func PostURL(uri string) string {
 	did, rkey, ok := PostName(uri)
 	if !ok {
@@ -47,7 +47,7 @@ func PostURL(uri string) string {
 	return ProfileURL(did) + "/post/" + url.PathEscape(rkey)
 }
 
-// PostName takes a post's at-uri apart; ok is false for what is none.
+// PostName splits a post's at-uri; ok is false if uri is not one.
 func PostName(uri string) (did, rkey string, ok bool) {
 	did, rkey, ok = strings.Cut(strings.TrimPrefix(uri, "at://"), "/"+event.Collection+"/")
 	return did, rkey, ok && event.ValidDID(did) && event.ValidRkey(rkey)
