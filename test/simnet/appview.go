@@ -6,10 +6,11 @@ import (
 	"github.com/jcalabro/atmos/cbor"
 )
 
-// maxActors is how many accounts one question may be about.
+// maxActors bounds the accounts of one request.
 const maxActors = 25
 
-// getProfiles answers as an AppView (app.bsky.actor.getProfiles). Accounts that are away or unknown are left out.
+// getProfiles answers like an AppView (app.bsky.actor.getProfiles). It omits inactive and unknown
+// accounts.
 func (r *Relay) getProfiles(w http.ResponseWriter, req *http.Request) {
 	actors := req.URL.Query()["actors"]
 	if len(actors) == 0 || len(actors) > maxActors {
@@ -25,7 +26,7 @@ func (r *Relay) getProfiles(w http.ResponseWriter, req *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"profiles": profiles})
 }
 
-// profileView is what an AppView shows of an account, nil where it shows nothing.
+// profileView returns what an AppView shows of an account, nil if it shows nothing.
 func (n *Network) profileView(did string) map[string]any {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -15,27 +15,28 @@ import (
 // maxMessage bounds one message of a server, in bytes.
 const maxMessage = 16 << 20
 
-// watch is how far a server's own stream has been read by Await.
+// watch is how far Await has read a server's stream.
 type watch struct {
-	mu       sync.Mutex        // held by one Await at a time
+	mu       sync.Mutex        // serializes calls of Await
 	last     uint64            // the last sequence number read
 	rev      map[string]string // highest revision seen, by account
 	rows     map[string]int    // records seen at that revision
 	upstream map[string]int64  // highest relay sequence number seen in an account or identity event, by account
 }
 
-// want is what one account must have shown for everything emitted to be through.
+// want is what must have arrived of one account for everything emitted to have arrived.
 type want struct {
 	rev      string
-	rows     int // records behind the sync of that revision; zero if it is a commit's
+	rows     int // records after the sync of that revision; zero for a commit's revision
 	upstream int64
 }
 
-// Await returns once everything that the network has emitted since the server was first attached has come out of the
-// server's stream again. The order is kept by account only: the server verifies accounts side by side. Empty
-// commits and repeated syncs leave no trace and are not waited for. It reads the server's stream through a websocket of its own.
+// Await returns once the server's stream has everything that the network has emitted since the
+// server was first attached. Only the order within an account is kept: the server verifies accounts
+// concurrently. Await does not wait for empty commits and repeated syncs, which leave no trace. It
+// reads the server's stream through its own websocket.
 //
-// The context's error comes with the accounts that are missing, so a deadline is what finds a lost event.
+// The context's error names the accounts with missing events, so a deadline detects a lost event.
 func (n *Network) Await(ctx context.Context, j *Jetstream) error {
 	wants := n.wanted(j.from)
 	j.mu.Lock()
@@ -50,10 +51,10 @@ func (n *Network) Await(ctx context.Context, j *Jetstream) error {
 	if len(wants) == 0 {
 		return nil
 	}
-	// From the last event that was read, which comes again: a cursor above the newest one means the server's tip, and what it
-	// takes in meanwhile is left out.
+	// Start at the last event that was read, which is repeated. A cursor above the newest event
+	// would mean the server's tip, and events that arrive meanwhile would be skipped.
 	url := "ws" + strings.TrimPrefix(j.URL(), "http") + subscribePath + "?cursor=" + strconv.FormatUint(seen.last, 10)
-	conn, _, err := websocket.Dial(ctx, url, nil) //nolint:bodyclose // the library says that it need not be
+	conn, _, err := websocket.Dial(ctx, url, nil) //nolint:bodyclose // the library does not require it
 	if err != nil {
 		return fmt.Errorf("await server %s: %w", j.cfg.Addr, err)
 	}
@@ -73,7 +74,7 @@ func (n *Network) Await(ctx context.Context, j *Jetstream) error {
 	return nil
 }
 
-// wanted collects what the entries after position from must lead to.
+// wanted collects what must arrive because of the entries after position from.
 func (n *Network) wanted(from int64) map[string]want {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -84,7 +85,7 @@ func (n *Network) wanted(from int64) map[string]want {
 		switch entry.Kind {
 		case KindCommit, KindSync:
 			if w.rev != "" || entry.Repeated || entry.Kind == KindCommit && len(entry.Ops) == 0 {
-				break // a newer one of this account is wanted, or there is nothing to see
+				break // a newer one of this account is awaited, or it leaves no trace
 			}
 			w.rev = entry.Rev
 			if entry.Kind == KindSync {
@@ -98,14 +99,14 @@ func (n *Network) wanted(from int64) map[string]want {
 	return wants
 }
 
-// settle removes what has been seen.
+// settle removes the accounts that are complete.
 func (w *watch) settle(wants map[string]want) {
 	for did := range wants {
 		w.settleOne(wants, did)
 	}
 }
 
-// settleOne removes one account if it has been seen.
+// settleOne removes one account if it is complete.
 func (w *watch) settleOne(wants map[string]want, did string) {
 	want, ok := wants[did]
 	if !ok || w.upstream[did] < want.upstream || w.rev[did] < want.rev {
@@ -116,7 +117,7 @@ func (w *watch) settleOne(wants map[string]want, did string) {
 	}
 }
 
-// read takes in one message and returns the account it is about.
+// read processes one message and returns its account.
 func (w *watch) read(data []byte) (string, error) {
 	var message struct {
 		Type    string `json:"$type"`
@@ -144,7 +145,7 @@ func (w *watch) read(data []byte) (string, error) {
 		return "", nil
 	}
 	if event.Seq <= w.last {
-		return event.DID, nil // again
+		return event.DID, nil // a repetition
 	}
 	w.last = event.Seq
 	if rev := max(event.Rev, event.Sync.Rev); rev > w.rev[event.DID] {
@@ -157,7 +158,7 @@ func (w *watch) read(data []byte) (string, error) {
 	return event.DID, nil
 }
 
-// missing names up to three accounts that have not been seen.
+// missing names up to three accounts with missing events.
 func missing(wants map[string]want) string {
 	const shown = 3
 	var dids []string

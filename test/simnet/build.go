@@ -17,34 +17,39 @@ const (
 	jetstreamModule  = "github.com/bluesky-social/jetstream"
 	jetstreamCommand = jetstreamModule + "/cmd/jetstream"
 	testModule       = "github.com/tagstream/tagstream/test"
-	// buildLockPoll is the pause between two tries for the build lock; a build takes half a minute.
+	// buildLockPoll is the pause between two attempts to get the build lock. A build takes half a
+	// minute.
 	buildLockPoll = 100 * time.Millisecond
 )
 
-// BuildJetstream returns the path of the real server's binary, at the version that the test module requires. It is built
-// once per machine and version and kept in dir, or in the user's cache folder where dir is empty. It must be called from
-// inside the test module or its workspace, since the go command reads the version there. Several processes may call it
-// at once: one builds, the others wait.
+// BuildJetstream returns the path of the real server's binary, at the version that the test module
+// requires. It is built once per machine and version and kept in dir, or in the user's cache folder
+// if dir is empty. It must be called from inside the test module or its workspace, where the go
+// command finds the version. Several processes may call it at the same time: one builds, the others
+// wait.
 func BuildJetstream(ctx context.Context, dir string) (string, error) {
 	return buildServer(ctx, dir, "jetstream", func(context.Context, string) (build, error) { return build{}, nil })
 }
 
-// LateStamps is how much later than it did a server of BuildLateJetstream says that it had an event from the relay.
+// LateStamps is the delay that a server of BuildLateJetstream adds to the time at which it received
+// an event from the relay.
 const LateStamps = 10 * time.Minute
 
-// lateFile is where a server looks at its clock to stamp what the relay sends, and how.
+// lateFile is the source file in which a server reads its clock to stamp events from the relay, and
+// how it does.
 const (
 	lateFile  = "internal/ingest/live/config.go"
 	lateStamp = "c.now = time.Now\n"
 )
 
-// BuildLateJetstream is BuildJetstream for a server that stamps events LateStamps late, as one does that lags behind the
-// network. It is the same source but for the clock of these stamps.
+// BuildLateJetstream is BuildJetstream for a server that stamps events LateStamps late, like one
+// that lags behind the network. Only the clock of these stamps differs.
 func BuildLateJetstream(ctx context.Context, dir string) (string, error) {
 	return buildServer(ctx, dir, "jetstream-late", lateSource)
 }
 
-// lateSource writes the changed source to a folder, and a module file that has it in the place of the real one.
+// lateSource writes the changed source to a folder, and a module file that replaces the real one
+// with it.
 func lateSource(ctx context.Context, temp string) (build, error) {
 	module, err := goCommand(ctx, build{}, "list", "-m", "-f", "{{.Dir}}", jetstreamModule)
 	if err != nil {
@@ -85,14 +90,15 @@ func lateSource(ctx context.Context, temp string) (build, error) {
 	return build{dir: here, flags: []string{"-mod=mod", "-modfile=" + filepath.Join(temp, "go.mod")}}, nil
 }
 
-// build is where a server is built, outside the workspace, and what the go command is told beyond. The zero value is here
-// and nothing.
+// build says where a server is built, outside the workspace, and with which additional arguments.
+// The zero value means the current folder, without arguments.
 type build struct {
 	dir   string
 	flags []string
 }
 
-// buildServer builds a server whose kind names the binary; prepare says how, and has a folder for what it needs.
+// buildServer builds a server; kind is part of the binary's name. prepare gets a folder for its
+// files and returns how to build.
 func buildServer(ctx context.Context, dir, kind string, prepare func(ctx context.Context, temp string) (build, error)) (string, error) {
 	if dir == "" {
 		cache, err := os.UserCacheDir()
@@ -140,13 +146,14 @@ func buildServer(ctx context.Context, dir, kind string, prepare func(ctx context
 	return path, nil
 }
 
-// isExecutable says whether path is a file that can be run.
+// isExecutable reports whether path is an executable file.
 func isExecutable(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
-// goCommand runs the go command and returns its trimmed output; its error carries what the command said.
+// goCommand runs the go command and returns its trimmed output. The error includes the command's
+// error output.
 func goCommand(ctx context.Context, how build, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	if how.dir != "" {
@@ -162,7 +169,8 @@ func goCommand(ctx context.Context, how build, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// lockFile takes an exclusive lock that ends with the process, and returns its release.
+// lockFile takes an exclusive lock, which ends with the process, and returns a function that
+// releases it.
 func lockFile(ctx context.Context, path string) (func(), error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {

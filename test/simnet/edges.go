@@ -7,33 +7,32 @@ import (
 	"time"
 )
 
-// syncsEach bounds the #syncs of one account: a server fetches a repository five
-// times a minute at most.
+// syncsEach bounds the #syncs of one account: a server fetches a repository at most five times a
+// minute.
 const syncsEach = 2
 
-// Edges does what ordinary traffic does too rarely: posts made again under the
-// key of a deleted one, at once; edits out of the index and in again; every
-// status of an account; #sync; malformed records; ties; times long ago and in the
-// future; commits of several posts; media and labels, which edits change. What it
-// does follows from its seed and from what is on the network. It is used from one
-// goroutine.
+// Edges generates edge cases that are too rare in ordinary traffic: posts recreated immediately
+// under the key of a deleted one; edits out of the index and back; every account status; #sync;
+// malformed records; ties; times long ago and in the future; commits of several posts; media and
+// labels, also changed by edits. Its actions follow from its seed and from the state of the
+// network. It is not safe for concurrent use.
 type Edges struct {
-	// DeletedStay keeps accounts that were deleted from coming back. It is for
-	// servers that are killed: such a one may tell old events again, with new times,
-	// and a deletion would come after what it came before.
+	// DeletedStay prevents deleted accounts from returning. It is for servers that are killed: a
+	// killed server may repeat old events with new times, so a deletion would follow events that
+	// came after it.
 	DeletedStay bool
 
 	network *Network
 	rng     *rand.Rand
-	syncs   map[string]int // by account, also those of others
+	syncs   map[string]int // by account, including those by others
 }
 
-// NewEdges returns edges on a network.
+// NewEdges returns a generator of edge cases for a network.
 func NewEdges(n *Network, seed uint64) *Edges {
 	return &Edges{network: n, rng: rand.New(rand.NewPCG(seed, 10)), syncs: map[string]int{}}
 }
 
-// Act does one thing that is rare.
+// Act does one of the edge cases.
 func (e *Edges) Act() error {
 	dids := e.active()
 	if len(dids) < 5 {
@@ -69,7 +68,7 @@ func (e *Edges) Act() error {
 	}
 }
 
-// active are the accounts that can write.
+// active returns the accounts that can write.
 func (e *Edges) active() (dids []string) {
 	away := map[string]bool{}
 	clear(e.syncs)
@@ -89,7 +88,7 @@ func (e *Edges) active() (dids []string) {
 	return dids
 }
 
-// post is a post with any media and labels.
+// post returns a post with random media and labels.
 func (e *Edges) post(at time.Time, tags ...string) map[string]any {
 	record := NewPost(at, fmt.Sprint("an edge, ", e.rng.IntN(1_000_000)), tags...)
 	of := func(kind string) map[string]any { return map[string]any{"$type": "app.bsky.embed." + kind} }
@@ -109,8 +108,7 @@ func (e *Edges) post(at time.Time, tags ...string) map[string]any {
 	return record
 }
 
-// redress edits any post of an account, once or several times: its tags and their number, its
-// media, its labels.
+// redress edits a random post of an account, once or several times: its tags, media and labels.
 func (e *Edges) redress(did string, now time.Time) error {
 	records, err := e.network.Records(did)
 	if err != nil {
@@ -130,7 +128,7 @@ func (e *Edges) redress(did string, now time.Time) error {
 	return nil
 }
 
-// recreate deletes a post and makes others under its key, at once.
+// recreate deletes a post and immediately creates others under its key.
 func (e *Edges) recreate(did string, now time.Time) error {
 	p, err := e.network.CreatePost(did, "", e.post(now, "art", "first"))
 	for range 1 + e.rng.IntN(3) {
@@ -148,7 +146,7 @@ func (e *Edges) recreate(did string, now time.Time) error {
 	return err
 }
 
-// leaveAndEnter edits a post out of the index and, most times, in again.
+// leaveAndEnter edits a post out of the index and usually back in.
 func (e *Edges) leaveAndEnter(did string, now time.Time) error {
 	p, err := e.network.CreatePost(did, "", e.post(now, "art", "edited"))
 	if err != nil {
@@ -170,9 +168,9 @@ func (e *Edges) goAndComeBack(did string, now time.Time) error {
 	}
 	statuses := []string{"deactivated", "suspended", "takendown", "on-leave", "", "deleted"}
 	if e.syncs[did] > 0 {
-		// A server fetches the repository behind a #sync when it gets to it, and tells
-		// of a deletion that came before what it fetched only after it. No one behind
-		// the server can tell which of both is the last word.
+		// A server fetches the repository for a #sync some time later, and delivers a deletion from
+		// before the fetch only after it. Consumers of the server cannot know which of the two is
+		// newer.
 		statuses = statuses[:len(statuses)-1]
 	}
 	status := choose(e.rng, statuses...)
@@ -180,7 +178,7 @@ func (e *Edges) goAndComeBack(did string, now time.Time) error {
 		return err
 	}
 	if e.rng.IntN(3) == 0 || status == "deleted" && e.DeletedStay {
-		return nil // ordinary traffic may bring it back, unless it was deleted
+		return nil // ordinary traffic may reactivate it, unless it was deleted
 	}
 	if _, err := e.network.SetAccountStatus(did, true, ""); err != nil {
 		return err
@@ -189,7 +187,7 @@ func (e *Edges) goAndComeBack(did string, now time.Time) error {
 	return err
 }
 
-// noChange gives an account a status that hides nothing, and takes it back.
+// noChange gives an account a status that hides nothing, and removes it again.
 func (e *Edges) noChange(did string) error {
 	if _, err := e.network.SetAccountStatus(did, false, choose(e.rng, "throttled", "desynchronized")); err != nil {
 		return err
@@ -198,7 +196,7 @@ func (e *Edges) noChange(did string) error {
 	return err
 }
 
-// sync rewrites a repository behind everybody's back.
+// sync rewrites a repository and announces only the result.
 func (e *Edges) sync(did string, now time.Time) error {
 	if e.syncs[did] >= syncsEach {
 		return nil
@@ -209,7 +207,7 @@ func (e *Edges) sync(did string, now time.Time) error {
 	return err
 }
 
-// ties are posts of one moment.
+// ties creates posts with the same time.
 func (e *Edges) ties(dids []string, now time.Time) error {
 	at := now.Truncate(time.Second)
 	for range 4 {

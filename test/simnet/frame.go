@@ -20,7 +20,7 @@ type message interface{ MarshalCBOR() ([]byte, error) }
 // (https://atproto.com/specs/event-stream).
 func encodeFrame(kind string, body message) ([]byte, error) {
 	frame := cbor.AppendMapHeader(nil, 2)
-	frame = cbor.AppendTextKey(frame, "t") // the shorter key is first
+	frame = cbor.AppendTextKey(frame, "t") // the shorter key comes first
 	frame = cbor.AppendText(frame, kind)
 	frame = cbor.AppendTextKey(frame, "op")
 	frame = cbor.AppendUint(frame, 1)
@@ -62,7 +62,7 @@ func commitFrame(r *repository, seq int64, at time.Time, results []OpResult, dif
 	})
 }
 
-// syncFrame announces the head without saying how it came about.
+// syncFrame announces the head without the changes that led to it.
 func syncFrame(r *repository, seq int64, at time.Time) ([]byte, error) {
 	head, err := r.headCAR()
 	if err != nil {
@@ -94,9 +94,9 @@ func infoFrame(name, text string) ([]byte, error) {
 	return encodeFrame("#info", &comatproto.SyncSubscribeRepos_Info{Name: name, Message: gt.Some(text)})
 }
 
-// frame is an encoded frame and the account it is about.
+// frame is an encoded frame and its account.
 type frame struct {
 	did  string
-	sync bool // a #sync that has servers fetch the repository
+	sync bool // a #sync for which servers fetch the repository
 	data []byte
 }

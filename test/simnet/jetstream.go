@@ -22,14 +22,15 @@ import (
 )
 
 const (
-	// readyPoll is the pause between two looks for a server that starts.
+	// readyPoll is the pause between two probes of a starting server.
 	readyPoll = 20 * time.Millisecond
-	// probeTimeout bounds one look.
+	// probeTimeout bounds one probe.
 	probeTimeout = 2 * time.Second
-	// stopTimeout is how long a server may take to stop before it is killed; it gives its clients drainTimeout.
+	// stopTimeout bounds the stop of a server, which is then killed; the server gives its clients
+	// drainTimeout.
 	stopTimeout  = 15 * time.Second
 	drainTimeout = 2 * time.Second
-	// maxLogLines is how many lines of a server's log are kept, the newest.
+	// maxLogLines is how many of the newest lines of a server's log are kept.
 	maxLogLines = 10_000
 	// maxLogLine bounds one line of it, in bytes.
 	maxLogLine = 1 << 20
@@ -44,7 +45,7 @@ var ErrNotRunning = errors.New("server is not running")
 type JetstreamConfig struct {
 	Binary   string // from BuildJetstream
 	DataDir  string // made by the server; it survives Stop, Kill and Restart
-	Addr     string // host:port; empty or port 0 means a free loopback port, kept through restarts
+	Addr     string // host:port; empty or port 0 means a free loopback port, which restarts keep
 	RelayURL string // Relay.URL
 	PLCURL   string // empty means RelayURL
 	Args     []string
@@ -56,7 +57,7 @@ type JetstreamConfig struct {
 type Jetstream struct {
 	cfg   JetstreamConfig
 	relay *Relay // set by Network.StartJetstream
-	from  int64  // the network's position when the server was first attached
+	from  int64  // the network's sequence when the server was first attached
 
 	mu      sync.Mutex
 	process *os.Process
@@ -66,8 +67,9 @@ type Jetstream struct {
 	watch   *watch
 }
 
-// StartJetstream starts a server on its own relay of the network and returns when it answers and follows the relay, so
-// that nothing emitted from then on can be missed. RelayURL and PLCURL are filled in. The server is stopped when ctx ends.
+// StartJetstream starts a server on its own relay of the network and returns when it answers and
+// follows the relay, so that it misses nothing emitted from then on. RelayURL and PLCURL are filled
+// in. The server is stopped when ctx ends.
 func (n *Network) StartJetstream(ctx context.Context, cfg JetstreamConfig) (*Jetstream, error) {
 	relay, err := n.Listen(ctx)
 	if err != nil {
@@ -112,13 +114,13 @@ func StartJetstream(ctx context.Context, cfg JetstreamConfig) (*Jetstream, error
 	return j, nil
 }
 
-// URL is the server's base address.
+// URL returns the server's base address.
 func (j *Jetstream) URL() string { return "http://" + j.cfg.Addr }
 
-// Relay is the relay the server follows; nil where the caller gave the addresses.
+// Relay returns the relay that the server follows; nil if the caller set the addresses.
 func (j *Jetstream) Relay() *Relay { return j.relay }
 
-// DataDir is the server's folder.
+// DataDir returns the server's folder.
 func (j *Jetstream) DataDir() string { return j.cfg.DataDir }
 
 // start runs the binary.
@@ -127,7 +129,8 @@ func (j *Jetstream) start() error {
 		"--plc-url", j.cfg.PLCURL, "--client-drain-timeout", drainTimeout.String()}, j.cfg.Args...)
 	cmd := exec.Command(j.cfg.Binary, args...)
 	cmd.SysProcAttr = process.ChildAttributes()
-	// The server refuses variables with its prefix that it does not know, and reads tracing settings from the environment.
+	// The server refuses unknown variables with its prefix, and reads tracing settings from the
+	// environment.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "JETSTREAM_") || strings.HasPrefix(v, "OTEL_") })
 	output, err := cmd.StderrPipe()
 	if err != nil {
@@ -135,7 +138,8 @@ func (j *Jetstream) start() error {
 	}
 	exited, started := make(chan struct{}), make(chan error, 1)
 	go func() {
-		// On Linux the child is killed when the thread that started it ends, so this thread stays until the child has gone.
+		// On Linux the child is killed when the thread that started it ends, so keep this thread
+		// until the child has ended.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		if err := cmd.Start(); err != nil {
@@ -156,7 +160,7 @@ func (j *Jetstream) start() error {
 	return <-started
 }
 
-// readLog keeps the server's lines and passes them on, until its output ends.
+// readLog stores and forwards the server's lines until its output ends.
 func (j *Jetstream) readLog(output io.Reader) {
 	scanner := bufio.NewScanner(output)
 	scanner.Buffer(nil, maxLogLine)
@@ -173,7 +177,8 @@ func (j *Jetstream) readLog(output io.Reader) {
 	_, _ = io.Copy(io.Discard, output) // a line beyond the limit must not block the server
 }
 
-// lineLevel reads the level of a JSON log line; a line that is none, such as a panic's, is an error.
+// lineLevel returns the level of a JSON log line. Any other line, such as one of a panic, counts as
+// an error.
 func lineLevel(line string) slog.Level {
 	var fields struct{ Level slog.Level }
 	if err := json.Unmarshal([]byte(line), &fields); err != nil {
@@ -182,7 +187,7 @@ func lineLevel(line string) slog.Level {
 	return fields.Level
 }
 
-// Log returns the server's newest log lines, of all its runs.
+// Log returns the newest log lines of all the server's runs.
 func (j *Jetstream) Log() []string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -194,7 +199,8 @@ func (j *Jetstream) Warnings() []string {
 	return slices.DeleteFunc(j.Log(), func(line string) bool { return lineLevel(line) < slog.LevelWarn })
 }
 
-// WaitReady returns once the server takes subscribers: its first download of all repositories is then done and readable.
+// WaitReady returns once the server accepts subscribers. Its first download of all repositories is
+// then complete and readable.
 func (j *Jetstream) WaitReady(ctx context.Context) error {
 	ticker := time.NewTicker(readyPoll)
 	defer ticker.Stop()
@@ -212,8 +218,8 @@ func (j *Jetstream) WaitReady(ctx context.Context) error {
 	}
 }
 
-// answers asks for a subscription without the upgrade to a websocket: the server refuses it with 503 until it is ready
-// and with another status afterwards.
+// answers requests a subscription without the upgrade to a websocket: the server refuses it with
+// 503 until it is ready, and with another status afterwards.
 func (j *Jetstream) answers(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -229,8 +235,8 @@ func (j *Jetstream) answers(ctx context.Context) bool {
 	return resp.StatusCode != http.StatusServiceUnavailable
 }
 
-// WaitAttached is WaitReady and then waits until the server follows its relay. A server without a stored relay cursor
-// misses what is emitted before that.
+// WaitAttached is WaitReady, but also waits until the server follows its relay. A server without a
+// stored relay cursor misses everything emitted before that.
 func (j *Jetstream) WaitAttached(ctx context.Context) error {
 	if err := j.WaitReady(ctx); err != nil {
 		return err
@@ -241,8 +247,8 @@ func (j *Jetstream) WaitAttached(ctx context.Context) error {
 	return j.relay.WaitAttached(ctx)
 }
 
-// Stop ends the server with SIGTERM and returns its exit error, nil after a clean stop. One that hangs is killed. Stopping
-// a server that has ended does nothing.
+// Stop ends the server with SIGTERM and returns its exit error, nil after a clean stop. A server
+// that hangs is killed. Stopping a server that has ended does nothing.
 func (j *Jetstream) Stop() error {
 	if err := j.signal(syscall.SIGTERM); err != nil {
 		return nil
@@ -261,23 +267,24 @@ func (j *Jetstream) Stop() error {
 	return nil
 }
 
-// Kill ends the server with SIGKILL and returns when it has gone. It forgets what it had not flushed (blocks of 4,096
-// events, and everything at a clean stop), reads that from the relay again after a restart, and gives out the same
-// sequence numbers again, for other events. One that was killed before it ever flushed has no relay cursor either and
-// starts at the relay's newest frame: a test that wants nothing lost stops and restarts it once before.
+// Kill ends the server with SIGKILL and returns when it has ended. The server loses what it had not
+// flushed (it flushes blocks of 4,096 events, and everything at a clean stop), reads that from the
+// relay again after a restart, and reuses the sequence numbers for other events. A server killed
+// before its first flush has no relay cursor and starts at the relay's newest frame: a test that
+// must not lose events first stops and restarts it once.
 func (j *Jetstream) Kill() {
 	_ = j.signal(syscall.SIGKILL)
 	<-j.Exited()
 }
 
-// Hang stops the server's process in its tracks (SIGSTOP): its connections stay open, and nothing is answered any more.
+// Hang suspends the server's process (SIGSTOP): its connections stay open, but it does not answer.
 // Resume lets it continue.
 func (j *Jetstream) Hang() error { return j.signal(syscall.SIGSTOP) }
 
-// Resume lets a server that hangs continue.
+// Resume lets a suspended server continue.
 func (j *Jetstream) Resume() error { return j.signal(syscall.SIGCONT) }
 
-// Restart starts an ended server again, on the same address and folder, and waits as WaitAttached does.
+// Restart restarts an ended server with the same address and folder, and waits like WaitAttached.
 func (j *Jetstream) Restart(ctx context.Context) error {
 	select {
 	case <-j.Exited():
@@ -285,7 +292,7 @@ func (j *Jetstream) Restart(ctx context.Context) error {
 		return fmt.Errorf("restart server %s: it is running", j.cfg.Addr)
 	}
 	j.mu.Lock()
-	j.watch = nil // sequence numbers that were not flushed are given out again
+	j.watch = nil // sequence numbers that were not flushed are reused
 	j.mu.Unlock()
 	if err := j.start(); err != nil {
 		return err
@@ -301,14 +308,14 @@ func (j *Jetstream) signal(sig os.Signal) error {
 	return running.Signal(sig)
 }
 
-// Exited returns the channel that is closed when the present process ends.
+// Exited returns a channel that is closed when the current process ends.
 func (j *Jetstream) Exited() <-chan struct{} {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.exited
 }
 
-// lastError is what the ended process returned.
+// lastError returns the exit error of the ended process.
 func (j *Jetstream) lastError() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -16,11 +16,11 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// testTimeout bounds a whole test with real servers, a first build included.
+// testTimeout bounds a whole test with real servers, including a first build.
 const testTimeout = 2 * time.Minute
 
-// start runs a real server on the network and stops it with the test. Whatever the test says, a server that logs a
-// failed verification or a panic fails it, unless the test reads the warnings itself.
+// start runs a real server on the network and stops it with the test. The test fails if the server
+// logs a failed verification or a panic, unless the test reads the warnings itself.
 func start(ctx context.Context, t *testing.T, n *simnet.Network) *simnet.Jetstream {
 	t.Helper()
 	binary, err := simnet.BuildJetstream(ctx, "")
@@ -31,7 +31,7 @@ func start(ctx context.Context, t *testing.T, n *simnet.Network) *simnet.Jetstre
 	return j
 }
 
-// limited bounds a test's time.
+// limited returns a context that bounds a test's time.
 func limited(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
@@ -39,7 +39,8 @@ func limited(t *testing.T) context.Context {
 	return ctx
 }
 
-// read delivers the server's events from its archive on, through the official client, until done returns true.
+// read reads the server's events, from its archive on, with the official client until done returns
+// true.
 func read(ctx context.Context, t *testing.T, j *simnet.Jetstream, done func(jetstream.Event) bool) {
 	t.Helper()
 	client, err := jetstream.Subscribe(j.URL(), jetstream.WithAfterSeq(0))
@@ -56,7 +57,7 @@ func read(ctx context.Context, t *testing.T, j *simnet.Jetstream, done func(jets
 	require.NoError(t, ctx.Err(), "events ended before everything was seen")
 }
 
-// describe puts an event into one line without what differs from run to run.
+// describe formats an event as one line, without values that differ from run to run.
 func describe(event jetstream.Event) string {
 	switch event.Kind {
 	case jetstream.KindCommit:
@@ -70,7 +71,7 @@ func describe(event jetstream.Event) string {
 	}
 }
 
-// expected puts a log entry into the lines that describe makes of its events.
+// expected returns the lines of describe for the events of a log entry.
 func expected(entry simnet.Entry) []string {
 	var lines []string
 	switch entry.Kind {
@@ -90,12 +91,12 @@ func expected(entry simnet.Entry) []string {
 	return lines
 }
 
-// note is a small post.
+// note returns a small post.
 func note(n *simnet.Network, text string, tags ...string) map[string]any {
 	return simnet.NewPost(n.Now(), text, tags...)
 }
 
-func TestEventsArriveThroughTheRealServer(t *testing.T) {
+func TestEventsArriveThroughRealServer(t *testing.T) {
 	t.Parallel()
 	cases := []struct {
 		name string
@@ -195,14 +196,15 @@ func TestEventsArriveThroughTheRealServer(t *testing.T) {
 				got = append(got, describe(event))
 				return len(got) == len(want)
 			})
-			// All but the newcomer's events are of one account, and accounts keep their order.
+			// All events except the newcomer's are of one account, and the order within an account
+			// is kept.
 			require.Equal(t, want, got)
 			require.Empty(t, j.Warnings())
 		})
 	}
 }
 
-// fold applies events as a consumer does: a sync and a deletion of the account drop its records.
+// fold applies events like a consumer: a sync or a deletion of the account drops its records.
 func fold(records map[string]string, event jetstream.Event) {
 	switch {
 	case event.Kind == jetstream.KindCommit && event.Commit.Operation == jetstream.OpDelete:
@@ -214,7 +216,7 @@ func fold(records map[string]string, event jetstream.Event) {
 	}
 }
 
-// stored is what the network's repositories hold, without accounts that were deleted.
+// stored returns the contents of the network's repositories, without deleted accounts.
 func stored(t *testing.T, n *simnet.Network) map[string]string {
 	t.Helper()
 	deleted := map[string]bool{}
@@ -236,7 +238,7 @@ func stored(t *testing.T, n *simnet.Network) map[string]string {
 	return records
 }
 
-func TestTrafficFoldsToTheRepositoriesOnTwoServers(t *testing.T) {
+func TestTrafficFoldsToRepositories(t *testing.T) {
 	t.Parallel()
 	const seed = 11
 	ctx := limited(t)
@@ -257,7 +259,7 @@ func TestTrafficFoldsToTheRepositoriesOnTwoServers(t *testing.T) {
 	}
 }
 
-func TestServerIsKilledAndRestarted(t *testing.T) {
+func TestKillAndRestart(t *testing.T) {
 	t.Parallel()
 	ctx := limited(t)
 	n, err := simnet.New(simnet.Config{Seed: 3, Accounts: 4})
@@ -286,7 +288,7 @@ func TestServerIsKilledAndRestarted(t *testing.T) {
 	emit("after the relay cut the connection")
 	require.NoError(t, n.Await(ctx, j))
 
-	require.Equal(t, url, j.URL(), "a restart keeps the address")
+	require.Equal(t, url, j.URL(), "a restart must keep the address")
 	want, got := stored(t, n), map[string]string{}
 	read(ctx, t, j, func(event jetstream.Event) bool {
 		fold(got, event)
@@ -295,10 +297,10 @@ func TestServerIsKilledAndRestarted(t *testing.T) {
 	warnings := slices.DeleteFunc(j.Warnings(), func(line string) bool { return strings.Contains(line, `"msg":"reconnecting"`) })
 	require.Empty(t, warnings)
 	require.NoError(t, j.Stop())
-	require.NoError(t, j.Stop(), "stopping twice is harmless")
+	require.NoError(t, j.Stop(), "stopping twice must be harmless")
 }
 
-func TestAwaitNamesWhatIsMissing(t *testing.T) {
+func TestAwaitNamesMissingEvents(t *testing.T) {
 	t.Parallel()
 	ctx := limited(t)
 	n, err := simnet.New(simnet.Config{Seed: 5, Accounts: 1})
@@ -318,7 +320,7 @@ func TestAwaitNamesWhatIsMissing(t *testing.T) {
 	require.ErrorContains(t, err, post.Rev)
 }
 
-func TestStartJetstreamReportsAServerThatEnds(t *testing.T) {
+func TestStartJetstreamReportsExit(t *testing.T) {
 	t.Parallel()
 	ctx := limited(t)
 	n, err := simnet.New(simnet.Config{Seed: 5, Accounts: 1})

@@ -23,7 +23,8 @@ type signingKey struct {
 
 // newSigningKey derives the key of account number index.
 func newSigningKey(seed uint64, index int) (*signingKey, error) {
-	// A digest above the curve's order is no key; the chance is 2^-32, so the next attempt follows at once.
+	// A digest above the curve's order is not a key, with a chance of 2^-32. Then the next attempt
+	// succeeds.
 	for attempt := range uint64(8) {
 		scalar := derive("signing key", seed, uint64(index), attempt)
 		private, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), scalar[:])
@@ -42,7 +43,7 @@ func newSigningKey(seed uint64, index int) (*signingKey, error) {
 // PublicKey returns the verifying half.
 func (k *signingKey) PublicKey() atcrypto.PublicKey { return k.public }
 
-// HashAndSign signs SHA-256 of content as R‖S with a low S, which atproto demands.
+// HashAndSign signs the SHA-256 of content as R‖S with a low S, as atproto requires.
 func (k *signingKey) HashAndSign(content []byte) ([]byte, error) {
 	digest := sha256.Sum256(content)
 	der, err := k.private.Sign(nil, digest[:], crypto.SHA256) // no random source: RFC 6979

@@ -10,8 +10,8 @@ import (
 // Malformation is a way in which a post's record breaks its lexicon. All of them occur on the real network.
 type Malformation string
 
-// The malformations. Apart from its fault each record is a root post whose good tag is "art", in the facet of "#art" at
-// the end of its text or, where facets are at fault, in the record's tags.
+// The malformations. Apart from its fault, each record is a root post with the valid tag "art", in
+// the facet of "#art" at the end of its text or, if its facets are malformed, in the record's tags.
 const (
 	TagsNotStrings    Malformation = "tags-not-strings"    // tags: ["good", 7, null, {"a":1}, "art"]
 	TagsIsString      Malformation = "tags-is-string"      // tags: "art"
@@ -23,14 +23,14 @@ const (
 	FutureCreatedAt   Malformation = "future-created-at"   // ten years ahead
 	NumericText       Malformation = "numeric-text"        // text: 42, with tags
 	NULInText         Malformation = "nul-in-text"         //
-	NULInTag          Malformation = "nul-in-tag"          // one tag with a NUL beside the good one
-	LongTag           Malformation = "long-tag"            // one tag of 4 KB beside the good one
-	ManyTags          Malformation = "many-tags"           // 150 tags and then the good one, all in tags
+	NULInTag          Malformation = "nul-in-tag"          // one tag with a NUL next to the valid one
+	LongTag           Malformation = "long-tag"            // one tag of 4 KB next to the valid one
+	ManyTags          Malformation = "many-tags"           // 150 tags and then the valid one, all in tags
 	LongText          Malformation = "long-text"           // 90 KB
 	ObjectFacets      Malformation = "object-facets"       // facets: {}
 	BrokenFacets      Malformation = "broken-facets"       // facets that are null, a number, without index, without features
 	FacetOutOfRange   Malformation = "facet-out-of-range"  // an index beyond the text
-	OddRecordKey      Malformation = "odd-record-key"      // a record key that is no TID
+	OddRecordKey      Malformation = "odd-record-key"      // a record key that is not a TID
 	MissingType       Malformation = "missing-type"        // no $type
 )
 
@@ -48,13 +48,13 @@ func (n *Network) CreateMalformed(did string, kind Malformation) (Post, error) {
 	rkey := ""
 	if kind == OddRecordKey {
 		n.mu.Lock()
-		rkey = "self-portrait_" + n.nextTID() // unique, and no TID as a whole
+		rkey = "self-portrait_" + n.nextTID() // unique, but not a TID
 		n.mu.Unlock()
 	}
 	return n.CreatePost(did, rkey, malformedRecord(kind, n.Now()))
 }
 
-// malformedRecord builds the record.
+// malformedRecord returns the record.
 func malformedRecord(kind Malformation, now time.Time) map[string]any {
 	text := "something is wrong here"
 	switch kind {

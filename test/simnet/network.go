@@ -24,20 +24,22 @@ const (
 // DefaultHistory is how many frames a relay can replay when Config.History is zero.
 const DefaultHistory = 65_536
 
-// Config describes a network. The zero value is a network without accounts on the wall clock.
+// Config describes a network. The zero value is a network without accounts that uses the wall
+// clock.
 type Config struct {
 	// Seed fixes keys and DIDs.
 	Seed uint64
-	// Accounts is how many accounts exist from the start. Their creation emits nothing.
+	// Accounts is the number of accounts that exist from the start. Their creation emits nothing.
 	Accounts int
-	// Clock gives the time of commits, record keys and frames; nil means time.Now. A server refuses revisions more than
-	// five minutes ahead of its own clock. Revisions are made to rise when the clock does not.
+	// Clock gives the time of commits, record keys and frames; nil means time.Now. A server refuses
+	// revisions more than five minutes ahead of its own clock. Revisions rise even if the clock
+	// does not.
 	Clock func() time.Time
 	// History is how many frames a relay can replay; zero means DefaultHistory.
 	History int
-	// LogLimit is how many entries Log keeps, the newest; zero keeps all, a negative number none.
+	// LogLimit is how many of the newest entries Log keeps; zero keeps all, a negative number none.
 	LogLimit int
-	// Logger receives what the relays do; nil discards it.
+	// Logger receives the relays' log; nil discards it.
 	Logger *slog.Logger
 }
 
@@ -59,17 +61,18 @@ type Entry struct {
 	Kind Kind
 	DID  string
 	Rev  string // of a commit or sync; empty otherwise
-	// Ops are a commit's operations in order or, for a sync, what a server writes behind it: every record of the repository
-	// at that moment as a create.
+	// Ops are a commit's operations in order or, for a sync, what a server emits after it: every
+	// record of the repository at that moment, as a create.
 	Ops []OpResult
-	// Repeated says of a sync that it repeats the state announced before. A server passes nothing of it on.
+	// Repeated reports that a sync repeats the state announced before. A server emits nothing for
+	// it.
 	Repeated bool
 	Active   bool   // of an account
 	Status   string // of an inactive account
 	Handle   string // of an identity
 }
 
-// Post is a record that was written, with the place of its commit.
+// Post is a written record, with the position of its commit.
 type Post struct {
 	DID, Rkey, Rev, CID, URI string
 	Seq                      int64 // of the relay frame
@@ -80,9 +83,9 @@ type account struct {
 	handle string
 	active bool
 	status string
-	closed int64 // the frame with which it became inactive, the last time
+	closed int64 // the frame with which it last became inactive
 	repo   *repository
-	// announced is the tree root that the last frame left servers with.
+	// announced is the tree root that servers have after the last frame.
 	announced cbor.CID
 }
 
@@ -101,7 +104,7 @@ type Network struct {
 	changed    chan struct{} // closed and replaced at each frame
 }
 
-// New builds a network and its first accounts. It starts nothing: Listen does.
+// New creates a network and its first accounts. It starts nothing; Listen does.
 func New(cfg Config) (*Network, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
@@ -121,7 +124,8 @@ func New(cfg Config) (*Network, error) {
 	return n, nil
 }
 
-// StepClock returns a clock that starts at start and moves by step at every reading, for runs that repeat exactly.
+// StepClock returns a clock that starts at start and advances by step with every reading, for
+// exactly repeatable runs.
 func StepClock(start time.Time, step time.Duration) func() time.Time {
 	var mu sync.Mutex
 	return func() time.Time {
@@ -153,14 +157,14 @@ func (n *Network) Seq() int64 {
 	return n.seq
 }
 
-// Log returns what was emitted, oldest first. Config.LogLimit says how much of it is kept.
+// Log returns the emitted frames, oldest first, as far as Config.LogLimit keeps them.
 func (n *Network) Log() []Entry {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return slices.Clone(n.entries)
 }
 
-// Records returns every record of an account as it is now, as creates sorted by collection and key.
+// Records returns the current records of an account, as creates sorted by collection and key.
 func (n *Network) Records(did string) ([]OpResult, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -171,7 +175,7 @@ func (n *Network) Records(did string) ([]OpResult, error) {
 	return acc.repo.records(), nil
 }
 
-// Now reads the network's clock.
+// Now returns the time of the network's clock.
 func (n *Network) Now() time.Time { return n.cfg.Clock().UTC() }
 
 // CreateAccount adds an account and emits its identity and its active status.
@@ -202,7 +206,7 @@ func (n *Network) Rename(did, handle string) (Entry, error) {
 	return n.emitIdentity(did, acc)
 }
 
-// SetProfile writes an account's profile, for the first time or again, and emits that. record is as in Op.
+// SetProfile creates or replaces an account's profile and emits that. record is as in Op.
 func (n *Network) SetProfile(did string, record any) (Entry, error) {
 	op := Op{Action: Create, Collection: ProfileCollection, Rkey: ProfileRkey, Record: record}
 	entry, err := n.Commit(did, op)
@@ -218,7 +222,7 @@ func (n *Network) DeleteProfile(did string) (Entry, error) {
 	return n.Commit(did, Op{Action: Delete, Collection: ProfileCollection, Rkey: ProfileRkey})
 }
 
-// addAccount makes an account with an empty repository; New calls it before anything else can.
+// addAccount adds an account with an empty repository. New calls it without the lock.
 func (n *Network) addAccount() (string, error) {
 	index := len(n.dids)
 	key, err := newSigningKey(n.cfg.Seed, index)
@@ -282,8 +286,9 @@ func (n *Network) commitPost(did string, op Op) (Post, error) {
 	return Post{DID: did, Rkey: done.Rkey, Rev: entry.Rev, CID: done.CID, URI: done.URI, Seq: entry.Seq}, nil
 }
 
-// Diverge changes a repository without telling anybody. A Sync afterwards repairs that; without one, the account's next
-// commit breaks the chain, and the server logs a verification failure and fetches the repository by itself.
+// Diverge changes a repository without emitting anything. A later Sync repairs that. Without one,
+// the account's next commit breaks the chain: the server logs a verification failure and fetches
+// the repository by itself.
 func (n *Network) Diverge(did string, ops ...Op) ([]OpResult, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -295,10 +300,10 @@ func (n *Network) Diverge(did string, ops ...Op) ([]OpResult, error) {
 	return results, err
 }
 
-// Sync applies operations without announcing them one by one, then emits a #sync of the new head. The server fetches the
-// repository and writes every record of it behind the #sync; the entry's Ops are these records.
-// A server does so at most five times a minute for one account. An account that is away has no
-// #sync: a host does not announce what it does not serve.
+// Sync applies operations without announcing them one by one, then emits a #sync of the new head.
+// The server fetches the repository and emits all its records after the #sync; the entry's Ops are
+// these records. A server does this at most five times a minute for one account. An inactive
+// account has no #sync: a host does not announce what it does not serve.
 func (n *Network) Sync(did string, ops ...Op) (Entry, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -325,10 +330,11 @@ func (n *Network) Sync(did string, ops ...Op) (Entry, error) {
 	return n.emit(frame, entry), nil
 }
 
-// SetAccountStatus changes an account's hosting status and emits it. Status is empty for a plain active account and else
-// one of the words of the specification (deactivated, suspended, takendown, deleted, throttled, desynchronized) or any
-// other. An inactive account's repository is not served, but it can still be written to, and it survives even "deleted",
-// so that late and out-of-place commits can be simulated.
+// SetAccountStatus changes an account's hosting status and emits it. Status is empty for a plain
+// active account, otherwise one of the specification's words (deactivated, suspended, takendown,
+// deleted, throttled, desynchronized) or any other. An inactive account's repository is not served,
+// but it can still be written to, and survives even "deleted", so that late and misplaced commits
+// can be simulated.
 func (n *Network) SetAccountStatus(did string, active bool, status string) (Entry, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -363,7 +369,7 @@ func (n *Network) emitIdentity(did string, acc *account) (Entry, error) {
 	return n.emit(frame, Entry{Time: at, Kind: KindIdentity, DID: did, Handle: acc.handle}), nil
 }
 
-// apply fills in what the operations leave open and applies them at a fresh revision.
+// apply completes the operations and applies them at a new revision.
 func (n *Network) apply(r *repository, ops []Op) ([]OpResult, []byte, error) {
 	ops = slices.Clone(ops)
 	for i := range ops {
@@ -383,12 +389,13 @@ func (n *Network) nextTID() string {
 	return atmos.NewTID(n.lastMicros, 0).String()
 }
 
-// emit gives a frame its place in the order and wakes the relays.
+// emit appends a frame to the log and wakes the relays.
 func (n *Network) emit(data []byte, entry Entry) Entry {
 	n.seq++
 	entry.Seq = n.seq
 	n.frames = append(n.frames, frame{did: entry.DID, sync: entry.Kind == KindSync && !entry.Repeated, data: data})
-	// Trimmed in strides, so that a full history costs one copy in a thousand frames and not one in each.
+	// Trimmed in strides, so that a full history costs one copy per thousand frames instead of one
+	// per frame.
 	if len(n.frames) > n.cfg.History+historyStride {
 		n.frames = slices.Clone(n.frames[len(n.frames)-n.cfg.History:])
 	}
@@ -409,8 +416,8 @@ const historyStride = 1024
 // errOutdated means that frames after a position are no longer kept.
 var errOutdated = errors.New("frames are no longer kept")
 
-// framesAfter returns up to limit frames after position seq. With none it waits for the next one. It returns errOutdated
-// where the frame after seq was trimmed, and the context's error.
+// framesAfter returns up to limit frames after number seq. If there are none, it waits for the next
+// one. The error is errOutdated if the frame after seq was trimmed, or the context's.
 func (n *Network) framesAfter(ctx context.Context, seq int64, limit int) ([]frame, error) {
 	for {
 		n.mu.Lock()
@@ -432,7 +439,7 @@ func (n *Network) framesAfter(ctx context.Context, seq int64, limit int) ([]fram
 	}
 }
 
-// oldest returns the sequence number before the oldest frame that is kept.
+// oldest returns the sequence number before the oldest kept frame.
 func (n *Network) oldest() int64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -11,10 +11,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// epoch is where the clocks of repeatable runs start.
+// epoch is the start time of the clocks of repeatable runs.
 func epoch() time.Time { return time.Date(2026, time.January, 2, 3, 4, 5, 0, time.UTC) }
 
-// repeatable is a network whose every byte is fixed by the seed.
+// repeatable returns a network whose every byte follows from the seed.
 func repeatable(t *testing.T, seed uint64, accounts int) *Network {
 	t.Helper()
 	n, err := New(Config{Seed: seed, Accounts: accounts, Clock: StepClock(epoch(), time.Millisecond)})
@@ -45,7 +45,7 @@ func TestSeedFixesEveryByte(t *testing.T) {
 	require.NotEqual(t, digest(first), digest(run(2, 2)), "another network seed")
 }
 
-func TestLogIsInOrderAndRevisionsRise(t *testing.T) {
+func TestLogIsOrderedAndRevisionsRise(t *testing.T) {
 	t.Parallel()
 	n := repeatable(t, 4, 10)
 	require.NoError(t, Traffic{Count: 600, Seed: 4}.Run(t.Context(), n))
@@ -60,7 +60,7 @@ func TestLogIsInOrderAndRevisionsRise(t *testing.T) {
 	require.Equal(t, n.Seq(), int64(len(n.Log())))
 }
 
-func TestWrongChangesAreRefusedAndEmitNothing(t *testing.T) {
+func TestInvalidChangesAreRefused(t *testing.T) {
 	t.Parallel()
 	big := strings.Repeat("x", 500_000)
 	cases := []struct {
@@ -121,7 +121,7 @@ func TestWrongChangesAreRefusedAndEmitNothing(t *testing.T) {
 	}
 }
 
-func TestMemoryFollowsRecordsAndLimits(t *testing.T) {
+func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	n, err := New(Config{Seed: 1, Accounts: 1, Clock: StepClock(epoch(), time.Millisecond), History: 100, LogLimit: 50})
 	require.NoError(t, err)
@@ -138,7 +138,7 @@ func TestMemoryFollowsRecordsAndLimits(t *testing.T) {
 	require.Equal(t, n.Seq(), n.Log()[len(n.Log())-1].Seq)
 }
 
-func TestTrafficLooksLikeTheNetwork(t *testing.T) {
+func TestTrafficResemblesTheNetwork(t *testing.T) {
 	t.Parallel()
 	const seed = 9
 	n := repeatable(t, seed, 100)
@@ -189,7 +189,7 @@ func TestTrafficLooksLikeTheNetwork(t *testing.T) {
 	}
 }
 
-// decode reads a record back.
+// decode decodes a record.
 func decode(t *testing.T, data []byte) map[string]any {
 	t.Helper()
 	value, err := cbor.Unmarshal(data)
@@ -245,7 +245,7 @@ func TestSignaturesAreDeterministicAndVerify(t *testing.T) {
 	require.Error(t, other.PublicKey().HashAndVerify(content, first))
 }
 
-func TestFramesAfterSaysWhatWasTrimmed(t *testing.T) {
+func TestFramesAfterReportsTrimming(t *testing.T) {
 	t.Parallel()
 	n, err := New(Config{Seed: 1, Accounts: 1, History: 10})
 	require.NoError(t, err)

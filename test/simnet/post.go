@@ -2,10 +2,11 @@ package simnet
 
 import "time"
 
-// recordTime is how clients write createdAt.
+// recordTime is the format in which clients write createdAt.
 const recordTime = "2006-01-02T15:04:05.000Z"
 
-// NewPost builds a root post's record: the text, then each tag as "#tag" with its facet. A tag is written as it is given.
+// NewPost returns a root post's record: the text, then each tag as "#tag" with its facet. Tags are
+// written unchanged.
 func NewPost(at time.Time, text string, tags ...string) map[string]any {
 	record := map[string]any{"$type": PostCollection, "createdAt": at.UTC().Format(recordTime), "langs": []any{"en"}}
 	var facets []any
@@ -24,7 +25,8 @@ func NewPost(at time.Time, text string, tags ...string) map[string]any {
 	return record
 }
 
-// NewProfile builds a profile's record. One that is not public asks not to be shown to readers who are not logged in.
+// NewProfile returns a profile's record. A profile that is not public asks to be hidden from
+// logged-out readers.
 func NewProfile(displayName string, public bool) map[string]any {
 	record := map[string]any{"$type": ProfileCollection, "displayName": displayName, "description": "Just trying things out."}
 	if !public {
@@ -39,15 +41,15 @@ func facet(start, end int, features ...any) map[string]any {
 	return map[string]any{"$type": "app.bsky.richtext.facet", "index": map[string]any{"byteStart": start, "byteEnd": end}, "features": features}
 }
 
-// tagFeature is the feature of a hashtag; the tag has no leading "#".
+// tagFeature returns the feature of a hashtag; the tag has no leading "#".
 func tagFeature(tag string) map[string]any {
 	return map[string]any{"$type": "app.bsky.richtext.facet#tag", "tag": tag}
 }
 
-// strongRef names a record at a version.
+// strongRef refers to one version of a record.
 func strongRef(uri, cid string) map[string]any { return map[string]any{"uri": uri, "cid": cid} }
 
-// reply marks a record as an answer within a thread.
+// reply makes a record a reply.
 func reply(record map[string]any, root, parent livePost) {
 	record["reply"] = map[string]any{"root": strongRef(root.uri, root.cid), "parent": strongRef(parent.uri, parent.cid)}
 }

@@ -18,28 +18,31 @@ import (
 )
 
 const (
-	// readHeaderTimeout bounds a client that connects and says nothing.
+	// readHeaderTimeout bounds the wait for a client's request.
 	readHeaderTimeout = 10 * time.Second
 	// pingTimeout bounds the check that an attached server still answers.
 	pingTimeout = 5 * time.Second
-	// attachPoll is the pause between two looks for an attached server, and holdPoll between two at how much may be sent.
+	// attachPoll is the pause between two checks for an attached server, holdPoll between two
+	// checks of how much may be sent.
 	attachPoll = 5 * time.Millisecond
 	holdPoll   = 5 * time.Millisecond
-	// writeBatch is how many frames are taken from the network at once.
+	// writeBatch is the number of frames that are read from the network together.
 	writeBatch = 256
-	// A server drops events of an account with more than 64 waiting for verification. A relay of the real network never
-	// sends so fast; this one sends at most paceFrames of an account in a paceWindow, and before the next ones
-	// the server has read them.
+	// A server drops events of an account with more than 64 waiting for verification. A relay of
+	// the real network never sends so fast. This one sends at most paceFrames of an account in a
+	// paceWindow, and waits until the server has read them before it sends more.
 	paceFrames = 16
 	paceWindow = 25 * time.Millisecond
-	paceSlack  = 4 // times as long as reading took
-	// While a server fetches the repository for a #sync, the account's events wait there. So they do
-	// here, but not longer than this: one that had the #sync before fetches nothing.
+	paceSlack  = 4 // multiple of the time that reading took
+	// While a server fetches the repository for a #sync, it holds the account's events back. So
+	// does this relay, but not longer than this: a server that already had the #sync fetches
+	// nothing.
 	fetchHold = 2 * time.Second
 )
 
-// Relay is one loopback address on which the network answers as PLC directory, PDS, relay and AppView. Each server gets its own,
-// so that it can be seen which server is attached. Every relay serves the same frames with the same sequence numbers.
+// Relay is one loopback address on which the network answers as PLC directory, PDS, relay and
+// AppView. Each server has its own, so that one can tell which server is attached. Every relay
+// serves the same frames with the same sequence numbers.
 type Relay struct {
 	network *Network
 	server  *http.Server
@@ -47,17 +50,17 @@ type Relay struct {
 	cancel  context.CancelFunc
 	done    chan struct{}
 
-	// sent is the newest frame that was sent to any server; before there is one, it is beyond all.
+	// sent is the newest frame that was sent to any server; math.MaxInt64 before there is one.
 	sent atomic.Int64
 	// limit is the last frame that may be sent.
 	limit atomic.Int64
 
-	// away says that servers are refused the frames.
+	// away reports that servers are refused.
 	away atomic.Bool
 
 	mu       sync.Mutex
 	attached map[*websocket.Conn]struct{}
-	// owed are accounts with a #sync that was sent, and no fetch of the repository since.
+	// owed are accounts whose repository has not been fetched since their last #sync was sent.
 	owed map[string]bool
 }
 
@@ -91,10 +94,11 @@ func (n *Network) Listen(ctx context.Context) (*Relay, error) {
 	return r, nil
 }
 
-// URL is the base address for all four roles: a Jetstream server takes it as relay and as PLC directory.
+// URL returns the base address for all four roles: a Jetstream server uses it as relay and as PLC
+// directory.
 func (r *Relay) URL() string { return r.url }
 
-// Close ends the relay and its connections. A second call does nothing.
+// Close stops the relay and closes its connections. A second call does nothing.
 func (r *Relay) Close() {
 	r.cancel()
 	<-r.done
@@ -121,17 +125,19 @@ func (r *Relay) WaitAttached(ctx context.Context) error {
 	}
 }
 
-// Disconnect cuts every connection, as a relay's restart does. Servers come back with their cursor.
+// Disconnect closes every connection, like a restart of the relay. Servers reconnect with their
+// cursor.
 func (r *Relay) Disconnect() {
 	for _, conn := range r.connections() {
 		_ = conn.CloseNow()
 	}
 }
 
-// HoldAfter keeps the frames behind number seq back, so that servers on this relay are behind; math.MaxInt64 lets all go.
+// HoldAfter holds the frames after number seq back, so that servers on this relay lag;
+// math.MaxInt64 releases all.
 func (r *Relay) HoldAfter(seq int64) { r.limit.Store(seq) }
 
-// awaitLimit returns when the frame behind position may be sent.
+// awaitLimit returns when the frame after position may be sent.
 func (r *Relay) awaitLimit(ctx context.Context, position int64) error {
 	for position >= r.limit.Load() {
 		select {
@@ -143,8 +149,8 @@ func (r *Relay) awaitLimit(ctx context.Context, position int64) error {
 	return nil
 }
 
-// Away takes the frames from servers, or lets them come back with their cursor. What a server asks the directory and the
-// accounts' hosts is answered all the same.
+// Away makes the relay refuse servers, or accept them again. Requests to the directory and the
+// accounts' hosts are still answered.
 func (r *Relay) Away(away bool) {
 	r.away.Store(away)
 	if away {
@@ -163,8 +169,9 @@ func (r *Relay) connections() []*websocket.Conn {
 	return conns
 }
 
-// subscribeRepos sends the frames after ?cursor, or from now on without one. A cursor above the newest frame is answered
-// with FutureCursor; for one that is older than what is kept, an OutdatedCursor advisory comes before the oldest frame.
+// subscribeRepos sends the frames after ?cursor, or from now on without one. A cursor above the
+// newest frame is refused with FutureCursor; for one older than the kept frames, an OutdatedCursor
+// advisory precedes the oldest frame.
 func (r *Relay) subscribeRepos(w http.ResponseWriter, req *http.Request) {
 	if r.away.Load() {
 		http.Error(w, "the relay is away", http.StatusServiceUnavailable)
@@ -204,7 +211,7 @@ func (r *Relay) subscribeRepos(w http.ResponseWriter, req *http.Request) {
 		r.mu.Unlock()
 	}()
 	if r.away.Load() {
-		return // it went between the two looks
+		return // the server disconnected in between
 	}
 	r.network.log.Debug("server attached", "relay", r.url, "cursor", cursor)
 	err = r.send(ctx, conn, position)
@@ -254,7 +261,7 @@ func (r *Relay) send(ctx context.Context, conn *websocket.Conn, position int64) 
 	}
 }
 
-// owe notes that a server fetches an account's repository next.
+// owe records that a server will fetch an account's repository.
 func (r *Relay) owe(did string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -268,7 +275,7 @@ func (r *Relay) owes(did string) bool {
 	return r.owed[did]
 }
 
-// settle reports whether a repository is owed, and takes the note back.
+// settle reports whether a repository is owed, and clears that.
 func (r *Relay) settle(did string) (owed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -279,16 +286,17 @@ func (r *Relay) settle(did string) (owed bool) {
 
 // pacer spreads the frames of each account over time; see paceFrames and fetchHold.
 type pacer struct {
-	ends time.Time // of the present window
+	ends time.Time // end of the current window
 	sent map[string]int
-	// read returns when the server has read all that was sent, and fetched says that it has the
-	// repository behind an account's newest #sync.
+	// read returns when the server has read everything sent; fetched reports whether it has fetched
+	// the repository for an account's newest #sync.
 	read    func(context.Context) error
 	fetched func(did string) bool
-	holds   map[string]time.Time // how long accounts wait for that
+	holds   map[string]time.Time // until when accounts wait for that
 }
 
-// wait returns when this frame may be sent, or with the context's error. Frames behind it wait too: the order is kept.
+// wait returns when this frame may be sent, or with the context's error. Later frames wait too: the
+// order is kept.
 func (p *pacer) wait(ctx context.Context, next frame) error {
 	for time.Now().Before(p.holds[next.did]) && !p.fetched(next.did) {
 		if err := pause(ctx, holdPoll); err != nil {
@@ -301,7 +309,7 @@ func (p *pacer) wait(ctx context.Context, next frame) error {
 		if err := p.read(ctx); err != nil {
 			return err
 		}
-		// On a machine that is slow to read, what is read takes its time too.
+		// On a slow machine, processing what was read also takes longer.
 		if err := pause(ctx, max(time.Until(p.ends), paceSlack*time.Since(asked))); err != nil {
 			return err
 		}
@@ -317,7 +325,7 @@ func (p *pacer) wait(ctx context.Context, next frame) error {
 	return nil
 }
 
-// pause returns after a while, or with the context's error.
+// pause returns after the given time, or with the context's error.
 func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -329,8 +337,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// listHosts names this relay's own address as the only PDS: a server downloads from a loopback host only if it is the
-// relay's, port included.
+// listHosts names this relay's address as the only PDS: a server downloads from a loopback host
+// only if it is the relay's, including the port.
 func (r *Relay) listHosts(w http.ResponseWriter, req *http.Request) {
 	n := r.network
 	n.mu.Lock()
@@ -379,7 +387,7 @@ func (r *Relay) listRepos(w http.ResponseWriter, req *http.Request) {
 	writeJSON(w, http.StatusOK, answer)
 }
 
-// getRepo serves a whole repository, at the head that was announced last.
+// getRepo serves a whole repository at the last announced head.
 func (r *Relay) getRepo(w http.ResponseWriter, req *http.Request) {
 	did := req.URL.Query().Get("did")
 	data, code := r.network.exportRepo(did, r.sent.Load(), r.settle(did))
@@ -393,10 +401,10 @@ func (r *Relay) getRepo(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// exportRepo returns a repository as a CAR, or the error code of com.atproto.sync.getRepo. An account
-// that became inactive with a frame behind told counts as active, and so does one whose repository is
-// owed for a #sync, however late the server gets to it. A real host refuses then. The server logs that
-// and passes nothing of the #sync on, and its readers cannot know what they miss.
+// exportRepo returns a repository as a CAR, or the error code of com.atproto.sync.getRepo. An
+// account that became inactive in a frame after told counts as active, and so does one whose
+// repository is owed for a #sync, however late the server fetches it. A real host refuses that. The
+// server then logs it and emits nothing for the #sync, and its readers cannot know what they miss.
 func (n *Network) exportRepo(did string, told int64, owed bool) (data []byte, code string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -420,7 +428,7 @@ func (n *Network) exportRepo(did string, told int64, owed bool) (data []byte, co
 	return data, ""
 }
 
-// didDocument answers as the PLC directory.
+// didDocument answers like the PLC directory.
 func (r *Relay) didDocument(w http.ResponseWriter, req *http.Request) {
 	did := req.PathValue("did")
 	r.network.mu.Lock()
@@ -444,7 +452,7 @@ func writeError(w http.ResponseWriter, code, text string) {
 	writeJSON(w, http.StatusBadRequest, map[string]any{"error": code, "message": text})
 }
 
-// writeJSON answers with a value. A client that has gone is not an error worth a line.
+// writeJSON answers with a value. It ignores a disconnected client.
 func writeJSON(w http.ResponseWriter, status int, value any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)

@@ -52,7 +52,7 @@ func next(ctx context.Context, t *testing.T, conn *websocket.Conn) (string, map[
 	return header["t"].(string), body
 }
 
-func TestRelayReplaysFromACursor(t *testing.T) {
+func TestRelayReplaysFromCursor(t *testing.T) {
 	t.Parallel()
 	const kept, emitted = 10, 10 + historyStride + 1
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -159,9 +159,9 @@ func TestRelayRefusesRepositoriesOfInactiveAccounts(t *testing.T) {
 	require.Equal(t, "RepoNotFound", getJSON(t, r.URL()+"/xrpc/com.atproto.sync.getRepo?did=did:plc:nobody")["error"])
 }
 
-// TestServerIsBehindWhenAnAccountLeaves: what the real server fetches late for a #sync comes out of
-// it all the same, once, before it tells that the account went.
-func TestServerIsBehindWhenAnAccountLeaves(t *testing.T) {
+// If the real server fetches the repository for a #sync late, it still emits the records, once, and
+// before the account's deactivation.
+func TestLateFetchForSync(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -179,7 +179,7 @@ func TestServerIsBehindWhenAnAccountLeaves(t *testing.T) {
 	require.NoError(t, err)
 	left, err := n.SetAccountStatus(did, false, "deactivated")
 	require.NoError(t, err)
-	// The relay has sent both frames, into the buffers before the server that hangs.
+	// The relay has sent both frames, into the buffers of the suspended server.
 	poll.Until(t, time.Minute, func() (bool, string) {
 		sent := j.relay.sent.Load()
 		return sent == left.Seq, fmt.Sprintf("frame %d of %d", sent, left.Seq)

@@ -13,13 +13,14 @@ import (
 	"github.com/jcalabro/atmos/repo"
 )
 
-// Limits of one commit, from the Sync 1.1 specification; a verifier rejects what is beyond them.
+// Limits of one commit, from the Sync 1.1 specification. A verifier rejects larger ones.
 const (
 	maxCommitOps   = 200
 	maxCommitBytes = 2_000_000
 )
 
-// Errors of the methods that change a repository. All mean that nothing was changed or emitted.
+// Errors of the methods that change a repository. After each of them nothing was changed or
+// emitted.
 var (
 	ErrUnknownAccount = errors.New("unknown account")
 	ErrInactive       = errors.New("account is away")
@@ -28,7 +29,7 @@ var (
 	ErrCommitTooLarge = errors.New("commit too large")
 )
 
-// Action is what an operation does to a record.
+// Action is the kind of an operation.
 type Action string
 
 // The actions of a repository operation.
@@ -43,24 +44,26 @@ type Op struct {
 	Action     Action
 	Collection string // an NSID; empty means PostCollection
 	Rkey       string // a record key; empty on a create means a fresh TID
-	// Record is the new record: a map[string]any of DAG-CBOR values (string, int, int64, float64, bool, nil, []byte,
-	// []any, map[string]any), or encoded DAG-CBOR as []byte, stored as it is. Unused on a delete.
+	// Record is the new record: a map[string]any of DAG-CBOR values (string, int, int64, float64,
+	// bool, nil, []byte, []any, map[string]any), or encoded DAG-CBOR as []byte, stored unchanged.
+	// Unused on a delete.
 	Record any
 }
 
-// OpResult is one operation as it was applied.
+// OpResult is one applied operation.
 type OpResult struct {
 	Action     Action
 	Collection string
 	Rkey       string
 	URI        string // at://did/collection/rkey
 	CID        string // of the new record; empty on a delete
-	Record     []byte // the new record's DAG-CBOR; nil on a delete; shared, not to be changed
+	Record     []byte // the new record's DAG-CBOR; nil on a delete; shared, must not be changed
 	prev       cbor.CID
 }
 
-// blockStore holds one repository's blocks. While touched is set it notes every block that was read or written: these
-// are the blocks a commit's diff must carry, the neighbours of a changed key included, for the tree to be invertible.
+// blockStore holds one repository's blocks. While touched is set, it records every block that is
+// read or written: a commit's diff must contain them, including the neighbors of a changed key, for
+// the tree to be invertible.
 type blockStore struct {
 	blocks  map[cbor.CID][]byte
 	touched map[cbor.CID]struct{}
@@ -96,10 +99,10 @@ type repository struct {
 	head  cbor.CID            // head commit's CID
 	rev   string              // head commit's revision
 	index map[string]cbor.CID // collection/rkey -> record
-	kept  int                 // blocks that survived the last collection
+	kept  int                 // number of blocks after the last collection
 }
 
-// newRepository signs an empty first commit at rev.
+// newRepository returns a repository with an empty first commit at rev.
 func newRepository(did string, key *signingKey, rev string) (*repository, error) {
 	r := &repository{did: did, key: key, store: &blockStore{blocks: map[cbor.CID][]byte{}}, index: map[string]cbor.CID{}}
 	root, err := mst.NewTree(r.store).WriteBlocks(r.store)
@@ -112,7 +115,7 @@ func newRepository(did string, key *signingKey, rev string) (*repository, error)
 	return r, nil
 }
 
-// sign makes a commit of the tree at root and moves the head to it.
+// sign signs a commit of the tree at root and moves the head to it.
 func (r *repository) sign(root cbor.CID, rev string) error {
 	commit := &repo.Commit{DID: r.did, Version: 3, Data: root, Rev: rev}
 	if err := commit.Sign(r.key); err != nil {
@@ -127,8 +130,9 @@ func (r *repository) sign(root cbor.CID, rev string) error {
 	return nil
 }
 
-// apply runs the operations and signs the result as rev. It returns what was done and the diff: a CAR of the commit and
-// of every block the operations touched. On an error the head stays where it was.
+// apply applies the operations and signs the result as rev. It returns the applied operations and
+// the diff: a CAR of the commit and of every block that the operations touched. On an error the
+// head is unchanged.
 func (r *repository) apply(ops []Op, rev string) ([]OpResult, []byte, error) {
 	if len(ops) > maxCommitOps {
 		return nil, nil, fmt.Errorf("commit of %d operations on %s, at most %d: %w", len(ops), r.did, maxCommitOps, ErrCommitTooLarge)
@@ -184,9 +188,9 @@ func (r *repository) apply(ops []Op, rev string) ([]OpResult, []byte, error) {
 	return results, diff, r.collect()
 }
 
-// invert undoes the operations on the new tree as a verifier does, in their order, and checks that the old tree comes out.
-// It reads blocks that applying them did not: removing a key can join subtrees without looking into them, but putting it
-// back splits them. The store notes these for the diff.
+// invert undoes the operations on the new tree like a verifier, and checks that the result is the
+// old tree. It reads blocks that applying them did not: removing a key can join subtrees without
+// reading them, but reinserting it splits them. The store records these for the diff.
 func (r *repository) invert(root cbor.CID, results []OpResult) error {
 	tree := mst.LoadTree(r.store, root)
 	for _, result := range results {
@@ -269,7 +273,7 @@ func (r *repository) records() []OpResult {
 	return results
 }
 
-// export returns the whole repository as a CAR whose root is the head that was announced.
+// export returns the whole repository as a CAR whose root is the announced head.
 func (r *repository) export() ([]byte, error) {
 	reachable, err := r.reachable()
 	if err != nil {
@@ -283,12 +287,12 @@ func (r *repository) headCAR() ([]byte, error) {
 	return r.car(map[cbor.CID]struct{}{r.head: {}})
 }
 
-// car writes the head first, then the other blocks in the order of their CIDs.
+// car returns a CAR with the head first, then the other blocks in the order of their CIDs.
 func (r *repository) car(set map[cbor.CID]struct{}) ([]byte, error) {
 	blocks := make([]car.Block, 0, len(set)+1)
 	blocks = append(blocks, car.Block{CID: r.head, Data: r.store.blocks[r.head]})
 	for cid := range set {
-		// An aborted commit may have left a touched block that a collection then dropped.
+		// An aborted commit may have touched a block that a collection dropped since.
 		if data, ok := r.store.blocks[cid]; ok && cid != r.head {
 			blocks = append(blocks, car.Block{CID: cid, Data: data})
 		}
@@ -330,8 +334,8 @@ func (r *repository) reachable() (map[cbor.CID]struct{}, error) {
 	return set, nil
 }
 
-// collect drops unreachable blocks once they are the greater part, so that a repository's memory follows its records
-// and not its history.
+// collect drops unreachable blocks once they are the majority, so that a repository's memory
+// depends on its records, not on its history.
 func (r *repository) collect() error {
 	const slack = 128
 	if len(r.store.blocks) < 2*r.kept+slack {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// language is what people write in one language: whole sentences, so that a page of posts reads like one.
+// language has the texts of one language: whole sentences, so that a page of posts looks real.
 type language struct {
 	code   string
 	weight int
@@ -34,10 +34,10 @@ func languages() []language {
 	}
 }
 
-// topic is one tag with the spellings people use for it; all of them normalize to the same tag.
+// topic is one tag with its common spellings, which all normalize to the same tag.
 type topic struct{ spellings []string }
 
-// topics returns the tags by falling popularity; beyond them rareTag continues.
+// topics returns the tags in order of popularity; rareTag continues the list.
 func topics() []topic {
 	rows := [][]string{
 		{"art", "art", "art", "Art", "Art", "ART", "aRt", "ａｒｔ"},
@@ -54,14 +54,14 @@ func topics() []topic {
 	return out
 }
 
-// rareTag names one of the long tail.
+// rareTag returns a tag of the long tail.
 func rareTag(index int) string {
 	first := []string{"north", "slow", "tiny", "blue", "late", "lost", "paper", "silver", "winter", "wild"}
 	second := []string{"harbour", "kitchen", "lens", "garden", "garage", "planet", "robots", "rivers", "knits", "maps"}
 	return fmt.Sprintf("%s%s%d", first[index%10], second[index/10%10], index/100)
 }
 
-// author writes records from one random source, so that they depend on its seed and on the times given alone.
+// author generates records that depend only on its seed and on the given times.
 type author struct {
 	rng     *rand.Rand
 	langs   []language
@@ -70,14 +70,14 @@ type author struct {
 	ranking *rand.Zipf
 }
 
-// name is what an author may be called.
+// name returns a random display name.
 func (a *author) name() string {
 	first := []string{"Ada", "Bruno", "Chiyo", "Dara", "Émile", "Fatma", "Goran", "Hana", "Iris", "Jun", "Kofi", "Lena", "Mateo", "Nadia", "Олена", "Priya"}
 	last := []string{"", " Okafor", " Lindqvist", " Moreau", " (commissions open)", " 🎨", " of the North", " 🏳️‍🌈", " Tanaka", " Silva"}
 	return first[a.rng.IntN(len(first))] + last[a.rng.IntN(len(last))]
 }
 
-// handleName is a name's letters, as a handle may have them.
+// handleName returns a name's letters that are allowed in a handle.
 func handleName(name string) string {
 	letters := strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' {
@@ -88,7 +88,7 @@ func handleName(name string) string {
 	return cmp.Or(letters, "someone")
 }
 
-// rareTags is how many tags the long tail has.
+// rareTags is the number of tags in the long tail.
 const rareTags = 5_000
 
 // newAuthor makes an author.
@@ -101,7 +101,7 @@ func newAuthor(rng *rand.Rand) *author {
 	return a
 }
 
-// tag picks a tag, common ones more often, in one of its spellings.
+// tag returns a tag, popular ones more often, in one of its spellings.
 func (a *author) tag() string {
 	rank := int(a.ranking.Uint64())
 	if rank >= len(a.topics) {
@@ -111,7 +111,8 @@ func (a *author) tag() string {
 	return spellings[a.rng.IntN(len(spellings))]
 }
 
-// post writes a root post with count tags. Most carry them as facets, some in the record's tags, some in both.
+// post returns a root post with count tags. Most have them as facets, some in the record's tags,
+// some in both.
 func (a *author) post(now time.Time, count int) map[string]any {
 	lang := a.language()
 	text := lang.lines[a.rng.IntN(len(lang.lines))]
@@ -165,7 +166,8 @@ func (a *author) language() language {
 	return a.langs[0]
 }
 
-// writtenAt is the time a client claims: mostly a moment ago, sometimes of an imported or scheduled post.
+// writtenAt returns the time that a client claims: mostly a moment ago, sometimes that of an
+// imported or scheduled post.
 func (a *author) writtenAt(now time.Time) time.Time {
 	switch pick := a.rng.IntN(100); {
 	case pick < 2:

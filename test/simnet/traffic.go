@@ -10,28 +10,30 @@ import (
 )
 
 const (
-	// DefaultMaxPosts is how many posts live at once when Traffic.MaxPosts is zero.
+	// DefaultMaxPosts is the limit of existing posts if Traffic.MaxPosts is zero.
 	DefaultMaxPosts = 50_000
-	// rememberedDeleted is how many deleted posts may come back.
+	// rememberedDeleted is how many deleted posts can be recreated.
 	rememberedDeleted = 256
-	// likeCollection is a collection that a reader of posts must not see.
+	// likeCollection is a collection that readers of posts must not see.
 	likeCollection = "app.bsky.feed.like"
 )
 
-// Traffic generates what people do on a network. About one post in ten is a root post with tags, #art the commonest tag.
+// Traffic generates ordinary activity on a network. About one post in ten is a root post with tags;
+// #art is the most frequent tag.
 type Traffic struct {
-	// Rate is how many actions happen per second on average; zero means as fast as it goes.
+	// Rate is the average number of actions per second; zero means as fast as possible.
 	Rate float64
-	// Count is how many actions happen; zero means until the context ends.
+	// Count is the number of actions; zero means until the context ends.
 	Count int
 	// Seed fixes what happens. When it happens depends on Rate, and times within records on the network's clock.
 	Seed uint64
-	// MaxPosts bounds the posts that live at once; beyond it deletions take the place of new posts. Zero means
+	// MaxPosts bounds the existing posts; at the limit, deletions replace new posts. Zero means
 	// DefaultMaxPosts.
 	MaxPosts int
-	// TagsOnly leaves everything out but root posts with tags, to fill an archive.
+	// TagsOnly generates only root posts with tags, to fill an archive.
 	TagsOnly bool
-	// Spread makes posts claim times spread over this long before now, oldest first; it needs Count.
+	// Spread makes posts claim times spread over this period before now, oldest first; it needs
+	// Count.
 	Spread time.Duration
 }
 
@@ -47,18 +49,18 @@ type actor struct {
 	rng      *rand.Rand
 	author   *author
 	active   []string // accounts that write
-	inactive []string // accounts that may come back
-	private  []string // accounts that opted out of being shown, the first one longest ago
+	inactive []string // accounts that may be reactivated
+	private  []string // accounts that opted out, in order
 	posts    []livePost
 	deleted  []livePost
-	age      time.Duration // how long ago posts claim to have been written; see Spread
+	age      time.Duration // the age that posts claim; see Spread
 }
 
-// now is the time that records claim.
+// now returns the time that records claim.
 func (a *actor) now() time.Time { return a.network.Now().Add(-a.age) }
 
-// Run generates traffic until Count actions are done or ctx ends, and returns nil in both cases. The network must have at
-// least one account. It may run several times, one after the other.
+// Run generates traffic until Count actions are done or ctx ends, and returns nil in both cases.
+// The network must have at least one account. Run may be called again after it has returned.
 func (t Traffic) Run(ctx context.Context, n *Network) error {
 	if t.MaxPosts <= 0 {
 		t.MaxPosts = DefaultMaxPosts
@@ -73,7 +75,8 @@ func (t Traffic) Run(ctx context.Context, n *Network) error {
 	next := time.Now()
 	for done := 0; t.Count == 0 || done < t.Count; done++ {
 		if t.Rate > 0 {
-			// Arrivals of many independent people: exponential gaps. After a stall it catches up, so the rate holds.
+			// Many independent people act at exponential intervals. After a stall it catches up, to
+			// keep the rate.
 			next = next.Add(time.Duration(rng.ExpFloat64() / t.Rate * float64(time.Second)))
 			timer.Reset(max(time.Until(next), 0))
 			select {
@@ -94,7 +97,7 @@ func (t Traffic) Run(ctx context.Context, n *Network) error {
 	return nil
 }
 
-// load takes in what the network has.
+// load reads the state of the network.
 func (a *actor) load() error {
 	n := a.network
 	n.mu.Lock()
@@ -119,7 +122,7 @@ func (a *actor) load() error {
 	return nil
 }
 
-// act does one thing.
+// act does one action.
 func (a *actor) act() error {
 	if a.TagsOnly {
 		return a.create(a.author.post(a.now(), 1+a.rng.IntN(4)))
@@ -159,13 +162,13 @@ func (a *actor) act() error {
 	}
 }
 
-// writer picks an account; the first ones write the most.
+// writer returns an account; the first ones write the most.
 func (a *actor) writer() string {
 	share := a.rng.Float64()
 	return a.active[int(share*share*float64(len(a.active)))]
 }
 
-// write makes a root post, a reply or a quote.
+// write creates a root post, a reply or a quote.
 func (a *actor) write() error {
 	record := a.compose()
 	pick := a.rng.IntN(100)
@@ -180,8 +183,8 @@ func (a *actor) write() error {
 	return a.create(record)
 }
 
-// compose writes a record, tagged in one case of six: after the replies among them are taken off, one post in ten is a
-// root post with tags.
+// compose returns a record. One in six has tags: without the replies among them, one post in ten is
+// a root post with tags.
 func (a *actor) compose() map[string]any {
 	tags := 0
 	if a.rng.IntN(6) == 0 {
@@ -193,12 +196,12 @@ func (a *actor) compose() map[string]any {
 	return a.author.post(a.now(), tags)
 }
 
-// create posts a record.
+// create creates a post.
 func (a *actor) create(record map[string]any) error {
 	return a.keep(a.network.CreatePost(a.writer(), "", record))
 }
 
-// keep remembers a post that was written.
+// keep remembers a created post.
 func (a *actor) keep(post Post, err error) error {
 	if err != nil {
 		return err
@@ -207,7 +210,7 @@ func (a *actor) keep(post Post, err error) error {
 	return nil
 }
 
-// take removes a random post from the living.
+// take returns a random existing post and forgets it.
 func (a *actor) take() livePost {
 	i := a.rng.IntN(len(a.posts))
 	post := a.posts[i]
@@ -217,7 +220,7 @@ func (a *actor) take() livePost {
 	return post
 }
 
-// edit replaces a post, which may lose or win tags by that.
+// edit replaces a post, which may lose or gain tags.
 func (a *actor) edit() error {
 	if len(a.posts) == 0 {
 		return a.write()
@@ -240,7 +243,7 @@ func (a *actor) remove() error {
 	return err
 }
 
-// bringBack writes a new post under the key of a deleted one.
+// bringBack creates a post under the key of a deleted one.
 func (a *actor) bringBack() error {
 	if len(a.deleted) == 0 {
 		return a.write()
@@ -251,7 +254,7 @@ func (a *actor) bringBack() error {
 	return a.keep(a.network.CreatePost(post.did, post.rkey, a.compose()))
 }
 
-// like writes a record that is no post.
+// like creates a record that is not a post.
 func (a *actor) like() error {
 	if len(a.posts) == 0 {
 		return a.write()
@@ -277,8 +280,7 @@ func Introduce(n *Network, seed uint64) error {
 	return nil
 }
 
-// introduce changes what is known of an author: a handle or a profile. Few opt out of being shown,
-// and they come back.
+// introduce changes an author's handle or profile. Few opt out, and only for a while.
 func (a *actor) introduce() error {
 	did := a.writer()
 	name := a.author.name()
@@ -320,8 +322,8 @@ func (a *actor) batch() error {
 	return nil
 }
 
-// changeStatus lets an account go or come back. An account that is away writes nothing, but its posts stay in the
-// repository, and others may still answer them.
+// changeStatus deactivates or reactivates an account. An inactive account writes nothing, but its
+// posts stay in the repository, and others may still reply to them.
 func (a *actor) changeStatus() error {
 	if len(a.inactive) > 0 && (len(a.inactive) > len(a.active)/5 || a.rng.IntN(2) == 0) {
 		i := a.rng.IntN(len(a.inactive))
@@ -352,7 +354,7 @@ func (a *actor) changeStatus() error {
 	return err
 }
 
-// forget drops an account's posts from those that are edited, deleted and brought back.
+// forget stops editing, deleting and recreating an account's posts.
 func (a *actor) forget(did string) {
 	keep := func(posts []livePost) []livePost {
 		kept := posts[:0]
@@ -366,7 +368,7 @@ func (a *actor) forget(did string) {
 	a.posts, a.deleted = keep(a.posts), keep(a.deleted)
 }
 
-// sync rewrites part of a repository behind everybody's back and announces only the result.
+// sync rewrites part of a repository and announces only the result.
 func (a *actor) sync() error {
 	did := a.active[a.rng.IntN(len(a.active))]
 	ops := []Op{{Action: Create, Record: a.author.post(a.now(), 1)}}

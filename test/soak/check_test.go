@@ -15,18 +15,19 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// queries of a comparison: a run compares twice, and there are many runs.
+// queries is the number of random queries per comparison. It is small: each run compares twice, and
+// there are many runs.
 const queries = 6
 
-// differences compares what the installation came to with what it should be.
-// Nothing may be under way any more.
+// differences compares the final state of the installation with the expected one. It must be at
+// rest.
 func (s *site) differences(ctx context.Context, seed uint64) (found []string, messages uint64) {
 	note := func(what string, err error) {
 		if err != nil {
 			found = append(found, what+": "+err.Error())
 		}
 	}
-	// First what is in the stream: it says exactly what the index must be.
+	// First the stream, which determines the index exactly.
 	folded, messages, err := s.foldStream(ctx)
 	note("the stream", err)
 	if err == nil {
@@ -46,8 +47,8 @@ func (s *site) differences(ctx context.Context, seed uint64) (found []string, me
 	return found, messages
 }
 
-// networkLog is what the network did. What is shown of a post with an imported time
-// may be from before it was made.
+// networkLog returns what the network did. A post with an imported time may have a time before its
+// creation.
 func (s *site) networkLog() []simnet.Entry {
 	log := s.network.Log()
 	for i := range log {
@@ -80,7 +81,7 @@ func (s *site) streamState(ctx context.Context) (state stream.State, err error) 
 	return state, err
 }
 
-// foldStream folds all that is in the stream.
+// foldStream folds the whole stream.
 func (s *site) foldStream(ctx context.Context) (x *model.Index, last uint64, err error) {
 	err = s.withStream(func(js jetstream.JetStream) error {
 		x, last, err = foldStream(ctx, js)
@@ -106,7 +107,7 @@ func foldStream(ctx context.Context, js jetstream.JetStream) (*model.Index, uint
 	return x, state.Last, err
 }
 
-// eachMessage reads the messages from one to another, none of which may be missing.
+// eachMessage reads the messages between two numbers. None may be missing.
 func eachMessage(ctx context.Context, js jetstream.JetStream, from, last uint64, fn func(stream.Message) error) error {
 	next := from
 	for batch, err := range stream.Range(ctx, js, from, last) {
@@ -129,9 +130,9 @@ func eachMessage(ctx context.Context, js jetstream.JetStream, from, last uint64,
 	return nil
 }
 
-// places checks that each message has the position of its own upstream event: no
-// two events have the same place in one history. A server that was killed gives
-// places again, to other events at other times.
+// places checks that each message has the position of its own upstream event: no two events have
+// the same position in one history. A killed server reuses sequence numbers for other events, at
+// other times.
 type places map[event.Position]string
 
 func (p places) check(m stream.Message) error {
@@ -144,14 +145,13 @@ func (p places) check(m stream.Message) error {
 	}
 	is := fmt.Sprintf("%s of %s/%s at %s", ev.Kind, ev.DID, ev.Rkey, ev.Rev)
 	if was, known := p[ev.Source]; known && was != is {
-		return fmt.Errorf("message %d, %s, has the position of another: %s", m.Seq, is, was)
+		return fmt.Errorf("message %d, %s, has the position of another event: %s", m.Seq, is, was)
 	}
 	p[ev.Source] = is
 	return nil
 }
 
-// invariants are statements that return a row for each thing that is wrong in the
-// database, and what that is.
+// invariants are queries that return a description of each violation in the database.
 var invariants = []struct{ what, sql string }{
 	{"a visible post has each of its tags once, a hidden one none", `
 		SELECT p.did || '/' || p.rkey FROM (
@@ -196,7 +196,7 @@ func (s *site) checkDatabase(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", i.what, err)
 		}
 		if len(wrong) > 0 {
-			return fmt.Errorf("%s: not so for %d, first %s", i.what, len(wrong), wrong[0])
+			return fmt.Errorf("%s: %d violations, first %s", i.what, len(wrong), wrong[0])
 		}
 	}
 	return nil

@@ -16,12 +16,12 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
-// diskSize is that of a small disk, in bytes: Postgres keeps a few 16 MiB files
-// of its log on it.
+// diskSize is the size of a small disk, in bytes. It must hold a few 16 MiB files of Postgres's
+// write-ahead log.
 const diskSize = 160 << 20
 
-// canMount says whether this user may mount file systems. Without it the disks
-// are not filled, and the run says so.
+// canMount reports whether this user may mount file systems. Otherwise no disk is filled, and the
+// run says so.
 var canMount = sync.OnceValue(func() bool {
 	dir, err := os.MkdirTemp("", "tagstream-soak-disk-")
 	if err != nil {
@@ -40,7 +40,7 @@ type disk struct {
 	dir string
 }
 
-// newDisk mounts one that has the owner of the file at like.
+// newDisk mounts one with the owner of the file at like.
 func newDisk(t testing.TB, dir, like string) *disk {
 	t.Helper()
 	d := &disk{t, dir}
@@ -51,7 +51,7 @@ func newDisk(t testing.TB, dir, like string) *disk {
 		t.Fatalf("mount a small disk: %v: %s", err, out)
 	}
 	t.Cleanup(func() {
-		// Lazily: what uses it may end a moment later.
+		// Lazily: its users may end a moment later.
 		if out, err := exec.Command("umount", "-l", dir).CombinedOutput(); err != nil {
 			t.Errorf("unmount %s: %v: %s", dir, err, out)
 		}
@@ -64,7 +64,7 @@ func newDisk(t testing.TB, dir, like string) *disk {
 
 func (d *disk) ballast() string { return filepath.Join(d.dir, "ballast") }
 
-// fill takes all the room there is.
+// fill uses up all free space.
 func (d *disk) fill() {
 	f, err := os.Create(d.ballast())
 	if err != nil {
@@ -79,14 +79,14 @@ func (d *disk) fill() {
 	}
 }
 
-// free gives the room back.
+// free releases the space.
 func (d *disk) free() {
 	if err := os.Remove(d.ballast()); err != nil {
 		d.t.Fatal(err)
 	}
 }
 
-// sameOwner gives a file the owner of another.
+// sameOwner sets a file's owner to that of another.
 func sameOwner(as, path string) error {
 	info, err := os.Stat(as)
 	if err != nil {
@@ -99,17 +99,18 @@ func sameOwner(as, path string) error {
 	return os.Chown(path, int(st.Uid), int(st.Gid))
 }
 
-// noDisk is what happens where disks cannot be filled.
-func (s *site) noDisk() trouble {
+// noDisk is used if disks cannot be filled.
+func (s *site) noDisk() failure {
 	s.log.Add("SKIPPED, not allowed to mount a small disk")
-	return trouble{}
+	return failure{}
 }
 
 func fullFor(rng *rand.Rand) time.Duration {
 	return 1500*time.Millisecond + time.Duration(rng.Int64N(int64(2*time.Second)))
 }
 
-// disk makes the site's small disk of that name, once: fresh says that it is new.
+// disk returns the site's small disk of that name, which it makes on the first call; fresh reports
+// that it is new.
 func (s *site) disk(name, dir, like string) (d *disk, fresh bool) {
 	if d := s.disks[name]; d != nil {
 		return d, false
@@ -119,14 +120,14 @@ func (s *site) disk(name, dir, like string) (d *disk, fresh bool) {
 	return d, true
 }
 
-// diskFullNATS moves the server's store to a small disk, fills it, and after a
-// while makes room and restarts the server, as docs/operations.md says.
-func (s *site) diskFullNATS(rng *rand.Rand) trouble {
+// diskFullNATS moves the server's store to a small disk, fills it, and after a while frees space
+// and restarts the server, as docs/operations.md says.
+func (s *site) diskFullNATS(rng *rand.Rand) failure {
 	if !canMount() {
 		return s.noDisk()
 	}
 	var d *disk
-	t := trouble{uses: []string{"nats"}, steps: []step{
+	t := failure{uses: []string{"nats"}, steps: []step{
 		once(0, func() {
 			if d = s.disks["nats"]; d != nil {
 				return
@@ -152,14 +153,14 @@ func (s *site) diskFullNATS(rng *rand.Rand) trouble {
 	return t
 }
 
-// diskFullTables moves the index to a small disk and fills it: Postgres continues
-// and refuses what needs room.
-func (s *site) diskFullTables(rng *rand.Rand) trouble {
+// diskFullTables moves the index to a small disk and fills it: Postgres continues, but refuses
+// everything that needs space.
+func (s *site) diskFullTables(rng *rand.Rand) failure {
 	if !canMount() {
 		return s.noDisk()
 	}
 	var d *disk
-	return trouble{uses: []string{"postgres"}, steps: []step{
+	return failure{uses: []string{"postgres"}, steps: []step{
 		once(0, func() {
 			var fresh bool
 			if d, fresh = s.disk("tables", filepath.Join(s.dir, "tables"), s.dataDir()); fresh {
@@ -182,14 +183,14 @@ func (s *site) diskFullTables(rng *rand.Rand) trouble {
 	}}
 }
 
-// diskFullLog moves the write-ahead log to a small disk and fills it: Postgres
-// stops at the next file of it, until there is room and it is started again.
-func (s *site) diskFullLog(rng *rand.Rand) trouble {
+// diskFullLog moves the write-ahead log to a small disk and fills it: Postgres stops at the log's
+// next file, until there is space and it is restarted.
+func (s *site) diskFullLog(rng *rand.Rand) failure {
 	if !canMount() {
 		return s.noDisk()
 	}
 	var d *disk
-	return trouble{uses: []string{"postgres"}, steps: []step{
+	return failure{uses: []string{"postgres"}, steps: []step{
 		once(0, func() {
 			if d = s.disks["log"]; d != nil {
 				return
@@ -211,7 +212,7 @@ func (s *site) diskFullLog(rng *rand.Rand) trouble {
 		}),
 		once(500*time.Millisecond, func() {
 			d.fill()
-			// Files of the log are made ahead: use them up.
+			// Log files are created in advance: use them up.
 			for range 8 {
 				_, _ = s.super.Exec(s.t.Context(), "SELECT pg_switch_wal(), pg_logical_emit_message(false, 'soak', 'x')")
 			}

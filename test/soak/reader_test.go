@@ -11,11 +11,11 @@ import (
 	"github.com/tagstream/tagstream/test/process"
 )
 
-// readerPause is between two requests of the reader.
+// readerPause is the reader's pause between two requests.
 const readerPause = 50 * time.Millisecond
 
-// reader asks the API all through a run. An answer is right, or says that the
-// API is away; it is never wrong and never an error of ours.
+// reader queries the API during the whole run. Each answer must be right or say that the API is
+// unavailable; it must never be wrong or an internal error.
 type reader struct {
 	mu    sync.Mutex
 	asked int
@@ -71,9 +71,9 @@ func inOrder(body string) error {
 			return fmt.Errorf("%s is on the page twice", p.URI)
 		}
 		seen[p.URI] = true
-		// Times have one length, so they compare as text.
+		// Times have a fixed length, so they compare as text.
 		if i > 0 && p.SortAt > page.Posts[i-1].SortAt {
-			return fmt.Errorf("%s of %s stands behind one of %s", p.URI, p.SortAt, page.Posts[i-1].SortAt)
+			return fmt.Errorf("%s of %s comes after one of %s", p.URI, p.SortAt, page.Posts[i-1].SortAt)
 		}
 	}
 	return nil

@@ -37,10 +37,10 @@ const (
 type binaries struct {
 	ingest, indexer, api, nats, jetstream string
 
-	late func() (string, error) // a Jetstream server that stamps late, built where a run has one
+	late func() (string, error) // builds a Jetstream server that stamps late, if a run needs one
 }
 
-// build builds them; they are gone with the test.
+// build builds them for the duration of the test.
 func build(t *testing.T) binaries {
 	t.Helper()
 	dir := t.TempDir()
@@ -67,22 +67,22 @@ type site struct {
 	clock   *clock
 	network *simnet.Network
 	host    *simnet.Jetstream
-	other   *simnet.Jetstream      // a second host, nil where there is none
-	nats    *process.Program       // nil where there is a cluster
-	cluster []*natstest.TestServer // nil where there is one server
+	other   *simnet.Jetstream      // a second host, nil if there is none
+	nats    *process.Program       // nil if there is a cluster
+	cluster []*natstest.TestServer // nil if there is one server
 	pg      *pgtest.PrivateServer
-	super   *pgxpool.Pool // past every proxy
+	super   *pgxpool.Pool // bypasses every proxy
 
-	// Before the Jetstream server, the NATS server and Postgres, by who asks.
+	// Proxies in front of the Jetstream server, the NATS server and Postgres, by client.
 	toHost, toOther                  *fault.Proxy
 	ingestNATS, indexerNATS, opsNATS *fault.Proxy
 	indexerPG, apiPG, ownerPG        *fault.Proxy
 
 	ingest, indexer, api *process.Program
-	standby              *process.Program // a second ingest or indexer, while there is one
+	standby              *process.Program // a second ingest or indexer, if one is running
 	apiURL               string
 	keys                 string
-	started              int // programs
+	started              int // number of started programs
 	disks                map[string]*disk
 	deny                 string   // the indexers' deny file
 	deniedDIDs           []string // in it, sorted
@@ -90,7 +90,7 @@ type site struct {
 	imported             map[string]bool // URIs of posts that have an imported time on a host
 }
 
-// clock is the network's: the wall clock, or behind it.
+// clock is the network's clock: the wall clock or slow.
 type clock struct {
 	mu     sync.Mutex
 	behind time.Duration
@@ -128,7 +128,7 @@ func openSite(t testing.TB, bin binaries, seed uint64, dir string, log *fault.Lo
 		s.host, s.toHost = s.openHost("jetstream", bin.jetstream)
 		return s
 	}
-	// One of the two is late, now the preferred one, now the other.
+	// One of the two is late, sometimes the preferred one, sometimes the other.
 	late, err := bin.late()
 	require.NoError(t, err)
 	pair := []string{bin.jetstream, late}
@@ -140,9 +140,9 @@ func openSite(t testing.TB, bin binaries, seed uint64, dir string, log *fault.Lo
 	return s
 }
 
-// openHost starts a Jetstream server, and a proxy before it.
+// openHost starts a Jetstream server and a proxy in front of it.
 func (s *site) openHost(name, binary string) (*simnet.Jetstream, *fault.Proxy) {
-	// Not the test's context, which ends before the clean-up begins.
+	// Not the test's context: it ends before the cleanup begins.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.t.Context()))
 	s.t.Cleanup(cancel)
 	host, err := s.network.StartJetstream(ctx, simnet.JetstreamConfig{
@@ -156,7 +156,7 @@ func (s *site) openHost(name, binary string) (*simnet.Jetstream, *fault.Proxy) {
 }
 
 func (s *site) openPostgres() {
-	// A lost commit would be none of ours.
+	// Otherwise a commit could be lost for reasons outside the test.
 	s.pg = pgtest.Server(s.t, pgtest.Setting("synchronous_commit", "on"), pgtest.Setting("max_connections", "60"))
 	s.super = s.pg.Pool(s.t)
 	for _, statement := range []string{
@@ -177,8 +177,8 @@ func (s *site) openPostgres() {
 	}
 }
 
-// databaseURL is the database as seen by a role through a proxy; with neither, as
-// by the superuser.
+// databaseURL returns the database's URL for a role through a proxy, both optional; by default for
+// the superuser, without a proxy.
 func (s *site) databaseURL(role string, through *fault.Proxy) string {
 	u, err := url.Parse(s.pg.URL)
 	require.NoError(s.t, err)
@@ -220,10 +220,10 @@ jetstream { store_dir: %q, sync_interval: always, max_file: 10GB }
 
 func (s *site) natsDir() string { return filepath.Join(s.dir, "nats") }
 
-// natsURL is the server past every proxy.
+// natsURL returns the server's URL, bypassing every proxy.
 func (s *site) natsURL(through *fault.Proxy) string { return "nats://" + through.Addr() }
 
-// program makes a program of ours with its own log and addresses.
+// program returns one of our programs, with its own log and addresses.
 func (s *site) program(name, path string, args []string, settings map[string]string) *process.Program {
 	s.started++
 	p := &process.Program{Name: name, Path: path, Args: args, Log: filepath.Join(s.dir, fmt.Sprintf("%s-%d.log", name, s.started))}
@@ -286,7 +286,7 @@ func (s *site) startPrograms() {
 	}
 }
 
-// programs are those of ours that run now.
+// programs returns our programs that are running.
 func (s *site) programs() []*process.Program {
 	all := []*process.Program{s.ingest, s.indexer, s.api}
 	if s.standby != nil {
@@ -295,8 +295,7 @@ func (s *site) programs() []*process.Program {
 	return all
 }
 
-// exec runs a statement as the superuser, and waits for a database that is
-// away.
+// exec runs a statement as the superuser. It waits while the database is unavailable.
 func (s *site) exec(sql string, args ...any) {
 	s.t.Helper()
 	poll.NoError(s.t, settleLimit, func() error {

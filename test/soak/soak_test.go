@@ -23,47 +23,46 @@ import (
 )
 
 var (
-	soakRuns = flag.Uint64("soak.runs", 3, "how many seeds TestSoak runs")
-	soakSeed = flag.Uint64("soak.seed", 1, "the first of them")
-	soakOnly = flag.String("soak.only", "", "instead of what the seed chooses, have every trouble once whose name has this in it")
+	soakRuns = flag.Uint64("soak.runs", 3, "number of seeds that TestSoak runs")
+	soakSeed = flag.Uint64("soak.seed", 1, "the first seed")
+	soakOnly = flag.String("soak.only", "", "run each failure whose name contains this once, instead of those that the seed chooses")
 )
 
 const (
-	troublesEach = 5
-	// mendLimit is how long a trouble may take to strike and be mended.
-	mendLimit = 2 * time.Minute
-	// settleLimit is how long the system may take to come to rest.
+	failuresEach = 5
+	// failureLimit bounds the time in which a failure must happen and be repaired.
+	failureLimit = 2 * time.Minute
+	// settleLimit bounds the time until the system is at rest.
 	settleLimit = 2 * time.Minute
 	tick        = 20 * time.Millisecond
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// TestPlansHaveEverything: as many seeds as there are troubles have all of them.
-func TestPlansHaveEverything(t *testing.T) {
+// As many seeds as there are failures cover all of them.
+func TestPlansCoverAllFailures(t *testing.T) {
 	missing := map[string]bool{}
 	for _, m := range catalogue() {
 		missing[m.kind] = true
 	}
 	n := len(missing)
-	require.Len(t, catalogue(), n, "each has its own name")
+	require.Len(t, catalogue(), n, "names must be unique")
 	for seed := range n {
 		for _, m := range plan(uint64(seed)) {
 			delete(missing, m.kind)
 		}
 	}
 	require.Empty(t, missing)
-	t.Log(n, "troubles")
+	t.Log(n, "failures")
 }
 
-// TestUntroubled is a run in which nothing goes wrong: with TestSoak it tells
-// what a trouble does from what is wrong without any.
-func TestUntroubled(t *testing.T) {
+// TestNoFailure is a run without failures: it finds what is wrong even without them.
+func TestNoFailure(t *testing.T) {
 	soak(t, build(t), *soakSeed, []maker{{kind: "nothing", make: (*site).nothing}}, &totals{})
 }
 
-func (s *site) nothing(*rand.Rand) trouble {
-	return trouble{steps: []step{once(3*time.Second, func() { s.log.Add("nothing") })}}
+func (s *site) nothing(*rand.Rand) failure {
+	return failure{steps: []step{once(3*time.Second, func() { s.log.Add("nothing") })}}
 }
 
 // TestSoak runs seeds; see the package comment.
@@ -81,7 +80,7 @@ func TestSoak(t *testing.T) {
 	t.Log(sum.String())
 }
 
-// totals are those of all runs.
+// totals sums up all runs.
 type totals struct {
 	mu                                          sync.Mutex
 	runs, events, messages, asked, away, differ int
@@ -112,12 +111,12 @@ func (s *totals) String() string {
 		fmt.Fprintf(&b, "%6d  %s\n", s.struck[kind], kind)
 		all += s.struck[kind]
 	}
-	return fmt.Sprintf("%d runs, %d events upstream, %d messages in the streams, %d requests to the API (%d while it was away), %d troubles of %d kinds, %d differences\n%s",
+	return fmt.Sprintf("%d runs, %d events upstream, %d messages in the streams, %d requests to the API (%d while it was away), %d failures of %d kinds, %d differences\n%s",
 		s.runs, s.events, s.messages, s.asked, s.away, all, len(s.struck), s.differ, b.String())
 }
 
-// plan chooses the troubles of a seed: the first in turn, so that enough seeds
-// have all, the others at random, and in every run other things are denied.
+// plan chooses the failures of a seed: the first one in turn, so that enough seeds cover all, and
+// the others at random. Every run also changes the deny file.
 func plan(seed uint64) []maker {
 	rng := rand.New(rand.NewPCG(seed, 13))
 	all := catalogue()
@@ -132,7 +131,7 @@ func plan(seed uint64) []maker {
 			chosen = append(chosen, m)
 		}
 	}
-	for len(chosen) < troublesEach {
+	for len(chosen) < failuresEach {
 		if m := all[rng.IntN(len(all))]; m.fits(chosen) {
 			chosen = append(chosen, m)
 		}
@@ -140,13 +139,13 @@ func plan(seed uint64) []maker {
 	return chosen
 }
 
-// fits reports whether the trouble can strike where those others do: what is done
-// to one NATS server has no place where there is a cluster.
+// fits reports whether a failure can occur in the same run as the others: one needs a single NATS
+// server, another a cluster.
 func (m maker) fits(others []maker) bool {
 	return !slices.ContainsFunc(others, func(o maker) bool { return m.needs.cluster && o.needs.single || m.needs.single && o.needs.cluster })
 }
 
-// needsOf is what any of the troubles needs.
+// needsOf returns the combined needs of the failures.
 func needsOf(chosen []maker) (all needs) {
 	for _, m := range chosen {
 		all.pair, all.cluster, all.single = all.pair || m.needs.pair, all.cluster || m.needs.cluster, all.single || m.needs.single
@@ -154,20 +153,20 @@ func needsOf(chosen []maker) (all needs) {
 	return all
 }
 
-// soak is one run with the troubles that were chosen.
+// soak does one run with the chosen failures.
 func soak(t *testing.T, bin binaries, seed uint64, chosen []maker, sum *totals) {
 	begun := time.Now()
 	rng := rand.New(rand.NewPCG(seed, 11))
-	dir, err := os.MkdirTemp("", fmt.Sprintf("tagstream-soak-%d-", seed)) //nolint:usetesting // kept where the run fails
+	dir, err := os.MkdirTemp("", fmt.Sprintf("tagstream-soak-%d-", seed)) //nolint:usetesting // kept if the run fails
 	require.NoError(t, err)
-	require.NoError(t, os.Chmod(dir, 0o711)) // Postgres, not root, has its disks in it
+	require.NoError(t, os.Chmod(dir, 0o711)) // Postgres, which is not root, has its disks in it
 	var log fault.Log
 	t.Cleanup(func() {
 		if !t.Failed() {
 			os.RemoveAll(dir)
 			return
 		}
-		t.Logf("what struck: %v", log.Counts())
+		t.Logf("failures: %v", log.Counts())
 		t.Logf("everything is kept in %s; repeat with: go test ./test/soak -run '^TestSoak$' -count=1 -soak.runs=1 -soak.seed=%d -soak.only=%q", dir, seed, *soakOnly)
 	})
 	var phases []string
@@ -193,13 +192,13 @@ func soak(t *testing.T, bin binaries, seed uint64, chosen []maker, sum *totals) 
 	var readers sync.WaitGroup
 	readers.Go(func() { r.run(reading, s.apiURL) })
 
-	s.haveTroubles(chosen, rng)
+	s.injectFailures(chosen, rng)
 	for _, m := range chosen {
 		if log.Counts()[m.kind] == 0 && (canMount() || !strings.HasPrefix(m.kind, "disk full")) {
-			t.Errorf("%q was planned and did not strike", m.kind)
+			t.Errorf("%q was planned and did not happen", m.kind)
 		}
 	}
-	phase("troubles")
+	phase("failures")
 	stop()
 	running.Wait()
 	require.NoError(t, trafficErr)
@@ -220,19 +219,19 @@ func soak(t *testing.T, bin binaries, seed uint64, chosen []maker, sum *totals) 
 	}
 	events, struck := len(s.network.Log()), log.Counts()
 	sum.add(events, int(messages), r, struck, len(found))
-	t.Logf("seed %d: %v %v, %d events upstream, %d messages, %d requests (%d while away), troubles %v, %d differences",
+	t.Logf("seed %d: %v %v, %d events upstream, %d messages, %d requests (%d while away), failures %v, %d differences",
 		seed, time.Since(begun).Round(100*time.Millisecond), phases, events, messages, r.asked, r.away, struck, len(found))
 	for _, f := range found {
 		t.Error(f)
 	}
 }
 
-// haveTroubles lets troubles strike one after another, as a rule before the one
-// before is mended, and returns when all are.
-func (s *site) haveTroubles(chosen []maker, rng *rand.Rand) {
+// injectFailures starts failures one after another, usually before the previous one is repaired,
+// and returns when all are.
+func (s *site) injectFailures(chosen []maker, rng *rand.Rand) {
 	s.t.Helper()
 	type pending struct {
-		trouble
+		failure
 		due, deadline time.Time
 	}
 	var waiting, open []*pending
@@ -240,7 +239,7 @@ func (s *site) haveTroubles(chosen []maker, rng *rand.Rand) {
 	for _, m := range chosen {
 		own := rand.New(rand.NewPCG(rng.Uint64(), 12))
 		at = at.Add(200*time.Millisecond + time.Duration(rng.Int64N(int64(1200*time.Millisecond))))
-		waiting = append(waiting, &pending{trouble: m.make(s, own), due: at})
+		waiting = append(waiting, &pending{failure: m.make(s, own), due: at})
 	}
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
@@ -251,14 +250,14 @@ func (s *site) haveTroubles(chosen []maker, rng *rand.Rand) {
 				s.t.Fatal(err)
 			}
 		}
-		// What needs a part that another has waits for it.
+		// A failure waits for a part that another one uses.
 		if len(waiting) > 0 && now.After(waiting[0].due) {
 			next := waiting[0]
 			free := !slices.ContainsFunc(open, func(o *pending) bool {
 				return slices.ContainsFunc(o.uses, func(part string) bool { return slices.Contains(next.uses, part) })
 			})
 			if free {
-				next.due, next.deadline = now, now.Add(mendLimit)
+				next.due, next.deadline = now, now.Add(failureLimit)
 				waiting, open = waiting[1:], append(open, next)
 			}
 		}
@@ -266,7 +265,7 @@ func (s *site) haveTroubles(chosen []maker, rng *rand.Rand) {
 			for len(p.steps) > 0 && !time.Now().Before(p.due.Add(p.steps[0].after)) {
 				if !p.steps[0].do() {
 					if now.After(p.deadline) {
-						s.t.Fatalf("%q was planned and is not over after %v; %d steps are left", p.kind, mendLimit, len(p.steps))
+						s.t.Fatalf("%q was planned and is not over after %v; %d steps are left", p.kind, failureLimit, len(p.steps))
 					}
 					return false
 				}
@@ -277,7 +276,7 @@ func (s *site) haveTroubles(chosen []maker, rng *rand.Rand) {
 	}
 }
 
-// settle returns when everything that happened on the network can be asked for.
+// settle returns when the API serves everything that happened on the network.
 func (s *site) settle() {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), settleLimit)
@@ -289,8 +288,8 @@ func (s *site) settle() {
 			require.NoError(s.t, err, "the host's newest warnings: %s", warnings[max(0, len(warnings)-10):])
 		}
 	}
-	// The server orders the events of different accounts as it likes, but this
-	// one comes after all that it has put out already.
+	// The server orders the events of different accounts arbitrarily, but this one comes after
+	// everything that it has delivered already.
 	did, err := s.network.CreateAccount()
 	require.NoError(s.t, err)
 	last, err := s.network.CreatePost(did, "", simnet.NewPost(s.network.Now(), "the end", "settled"))
@@ -308,7 +307,7 @@ func (s *site) settle() {
 	for _, p := range s.programs() {
 		poll.Until(s.t, settleLimit, p.Ready)
 	}
-	// And what a reader that came back told twice.
+	// Also wait for events that ingest repeated after a reconnect.
 	poll.Until(s.t, settleLimit, func() (bool, string) {
 		state, err := s.streamState(ctx)
 		if err != nil {
@@ -320,7 +319,7 @@ func (s *site) settle() {
 		}
 		return seq == state.Last, fmt.Sprintf("checkpoint %d of %d", seq, state.Last)
 	})
-	// And what the operator denies.
+	// Also wait for the deny list to be applied.
 	poll.Until(s.t, settleLimit, func() (bool, string) {
 		var dids, tags []string
 		var left int

@@ -11,11 +11,11 @@ import (
 const (
 	trafficRate  = 120 // actions a second
 	trafficSlice = 25  // actions between two edges
-	trafficBurst = 300 // actions at once, now and then
+	trafficBurst = 300 // actions at once, sometimes
 )
 
-// traffic is what people do, most of it ordinary, with edges in between. It is
-// used from one goroutine.
+// traffic generates ordinary activity with edge cases in between. It is not safe for concurrent
+// use.
 type traffic struct {
 	network *simnet.Network
 	edges   *simnet.Edges

@@ -1,5 +1,5 @@
 // Command upstream stands in for Bluesky: a simulated network with traffic, and the real Jetstream
-// server reading from it. It needs only loopback. The simulated network lives in memory, so each
+// server that reads from it. It needs only loopback. The simulated network is in memory, so each
 // start creates a new one, and the server's folder is emptied first.
 package main
 
@@ -23,15 +23,15 @@ import (
 const (
 	exitFailure = 1
 	exitConfig  = 2
-	// backlogAge is how far back the posts of the backlog claim to reach.
+	// backlogAge is the age that the oldest post of the backlog claims.
 	backlogAge = 72 * time.Hour
-	// keptEntries is how much of the network's log is kept: it is not read here.
+	// keptEntries is the number of entries of the network's log that are kept: it is not read here.
 	keptEntries = -1
-	// markerName is the file that says that a folder was made by this command and may be emptied by it.
+	// markerName is the file that marks a folder as made by this command, which may empty it.
 	markerName = ".tagstream-upstream"
 )
 
-// config is what the command line says.
+// config has the settings of the command line.
 type config struct {
 	rate     float64
 	accounts int
@@ -133,7 +133,8 @@ func serve(ctx context.Context, cfg config, stdout, stderr io.Writer) (err error
 			return fmt.Errorf("fill backlog: %w", err)
 		}
 	}
-	// The server gets its own context, so that it is stopped after the traffic and its exit is waited for.
+	// The server has its own context, so that it stops after the traffic and serve can wait for its
+	// exit.
 	serverCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	childLog := slog.New(slog.DiscardHandler)
@@ -146,7 +147,7 @@ func serve(ctx context.Context, cfg config, stdout, stderr io.Writer) (err error
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
 	_, _ = fmt.Fprintf(stdout, "Jetstream ready at %s (%d accounts, %d posts in its archive, %g actions per second)\n", server.URL(), cfg.accounts, cfg.backlog, cfg.rate)
-	_, _ = fmt.Fprintf(stdout, "Profiles of them at %s\n", server.Relay().URL())
+	_, _ = fmt.Fprintf(stdout, "Their profiles at %s\n", server.Relay().URL())
 
 	trafficCtx, stopTraffic := context.WithCancel(ctx)
 	defer stopTraffic()
@@ -169,7 +170,7 @@ func serve(ctx context.Context, cfg config, stdout, stderr io.Writer) (err error
 	}
 }
 
-// startServer starts the server, whose life is serverCtx, and gives up when ctx ends.
+// startServer starts the server, which runs until serverCtx ends. It gives up when ctx ends.
 func startServer(ctx, serverCtx context.Context, network *simnet.Network, cfg simnet.JetstreamConfig) (*simnet.Jetstream, error) {
 	startCtx, cancel := context.WithCancel(serverCtx)
 	unhook := context.AfterFunc(ctx, cancel)
@@ -185,7 +186,7 @@ func startServer(ctx, serverCtx context.Context, network *simnet.Network, cfg si
 	return server, nil
 }
 
-// stoppedOr is nil where the error came of a stop that was asked for.
+// stoppedOr returns nil if the error results from a requested stop.
 func stoppedOr(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
@@ -193,7 +194,8 @@ func stoppedOr(ctx context.Context, err error) error {
 	return err
 }
 
-// prepareDir gives the server an empty folder. One that was not made by this command is refused unless it is empty.
+// prepareDir empties the server's folder. It refuses a folder that this command did not make,
+// unless it is empty.
 func prepareDir(dir string) (path string, cleanup func() error, err error) {
 	if dir == "" {
 		temp, err := os.MkdirTemp("", "tagstream-upstream-")

@@ -52,7 +52,7 @@ func TestUpstreamServesAndStopsCleanly(t *testing.T) {
 	binary := filepath.Join(dir, "upstream")
 	out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, ".").CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	for range 2 { // the second start empties the folder of the first
+	for range 2 { // the second start empties the first one's folder
 		cmd := exec.CommandContext(ctx, binary, "--addr=127.0.0.1:0", "--data-dir="+filepath.Join(dir, "data"), "--backlog=50", "--accounts=5", "--rate=200")
 		stdout, err := cmd.StdoutPipe()
 		require.NoError(t, err)
@@ -70,6 +70,6 @@ func TestUpstreamServesAndStopsCleanly(t *testing.T) {
 		require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 		require.NoError(t, cmd.Wait(), "%s", &stderr)
 		_, err = http.Get(url)
-		require.Error(t, err, "the server is gone")
+		require.Error(t, err, "the server must have stopped")
 	}
 }

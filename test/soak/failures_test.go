@@ -11,37 +11,37 @@ import (
 	"github.com/tagstream/tagstream/test/process"
 )
 
-// trouble is something that goes wrong and, in its last step, is mended.
-type trouble struct {
+// failure is something that goes wrong and is repaired in its last step.
+type failure struct {
 	kind string
-	// uses are the parts that it needs for itself until it is mended.
+	// uses are the parts that it needs exclusively until it is repaired.
 	uses  []string
 	steps []step
 }
 
-// step is done once after has passed since the step before. It reports whether
-// it is complete: if not it is called again, soon.
+// step is done once after has passed since the previous step. do reports whether it is complete;
+// otherwise it is called again soon.
 type step struct {
 	after time.Duration
 	do    func() (done bool)
 }
 
-// maker makes a trouble for a site. The generator is the trouble's own, so that
-// what it does follows from the seed.
+// maker makes a failure for a site, which has its own generator, so that its actions follow from
+// the seed.
 type maker struct {
 	kind  string
-	make  func(s *site, rng *rand.Rand) trouble
+	make  func(s *site, rng *rand.Rand) failure
 	needs needs
 }
 
-// needs are the parts that a trouble has a run start beyond the usual ones.
+// needs are the additional parts that a failure needs in a run.
 type needs struct {
 	pair    bool // a second Jetstream host
-	cluster bool // a cluster in the place of the one NATS server
-	single  bool // that one server
+	cluster bool // a cluster instead of one NATS server
+	single  bool // one NATS server
 }
 
-// once is a step that is complete when do returns.
+// once returns a step that is complete when do returns.
 func once(after time.Duration, do func()) step {
 	return step{after, func() bool { do(); return true }}
 }
@@ -50,7 +50,7 @@ func between(rng *rand.Rand, low, high time.Duration) time.Duration {
 	return low + time.Duration(rng.Int64N(int64(high-low)))
 }
 
-// Statements of the programs by which their operations are known.
+// Statements that identify the programs' operations.
 const (
 	moveCheckpoint = "UPDATE checkpoint SET seq"
 	acquireLease   = "SET epoch = epoch + 1"
@@ -58,61 +58,61 @@ const (
 	switchSchema   = "RENAME TO"
 )
 
-// catalogue lists every trouble that a run may have.
+// catalogue lists every failure that a run may have.
 func catalogue() []maker {
 	var all []maker
-	addWith := func(n needs, kind string, make func(s *site, rng *rand.Rand) trouble) {
-		all = append(all, maker{kind, func(s *site, rng *rand.Rand) trouble {
+	addWith := func(n needs, kind string, make func(s *site, rng *rand.Rand) failure) {
+		all = append(all, maker{kind, func(s *site, rng *rand.Rand) failure {
 			t := make(s, rng)
 			t.kind = kind
 			return t
 		}, n})
 	}
-	add := func(kind string, make func(s *site, rng *rand.Rand) trouble) { addWith(needs{}, kind, make) }
+	add := func(kind string, make func(s *site, rng *rand.Rand) failure) { addWith(needs{}, kind, make) }
 	for _, form := range fault.Forms {
 		in := func(what string) string { return fmt.Sprintf("%s, %s", what, form) }
-		add(in("batch publish"), func(s *site, rng *rand.Rand) trouble {
+		add(in("batch publish"), func(s *site, rng *rand.Rand) failure {
 			return s.strikes(s.ingestNATS, fault.Fault{Match: fault.Publish("posts."), Nth: 1 + rng.IntN(5), Break: anyBreak(rng)}, form, "batch publish")
 		})
-		add(in("writer's lease"), func(s *site, rng *rand.Rand) trouble {
+		add(in("writer's lease"), func(s *site, rng *rand.Rand) failure {
 			return s.strikes(s.ingestNATS, fault.Fault{Match: fault.Publish("$KV." + stream.Leases), Break: anyBreak(rng)}, form, "writer's lease")
 		})
-		add(in("commit with checkpoint"), func(s *site, rng *rand.Rand) trouble {
+		add(in("commit with checkpoint"), func(s *site, rng *rand.Rand) failure {
 			return s.strikes(s.indexerPG, fault.Fault{Match: fault.CommitAfter(moveCheckpoint), Nth: 1 + rng.IntN(10), Break: loudBreak(rng)}, form, "commit with checkpoint")
 		})
-		add(in("indexer's lease taken"), func(s *site, rng *rand.Rand) trouble {
+		add(in("indexer's lease taken"), func(s *site, rng *rand.Rand) failure {
 			t := s.strikes(s.indexerPG, fault.Fault{Match: fault.Statement(acquireLease), Break: loudBreak(rng)}, form, "indexer's lease taken")
 			t.uses = append(t.uses, "indexer")
 			restart := s.restart(&s.indexer, syscall.SIGTERM)
 			t.steps = append([]step{t.steps[0]}, append(restart, t.steps[1:]...)...)
 			return t
 		})
-		add(in("indexer's lease renewed"), func(s *site, rng *rand.Rand) trouble {
-			// It is renewed where there is nothing to commit.
+		add(in("indexer's lease renewed"), func(s *site, rng *rand.Rand) failure {
+			// It is renewed if there is nothing to commit.
 			t := s.strikes(s.indexerPG, fault.Fault{Match: fault.Statement(renewLease), Break: loudBreak(rng)}, form, "indexer's lease renewed")
 			t.uses = append(t.uses, "indexer-nats")
 			t.steps = append([]step{once(0, s.indexerNATS.Hold)}, append(t.steps, once(0, s.indexerNATS.Release))...)
 			return t
 		})
-		add(in("ingest killed at a batch"), func(s *site, rng *rand.Rand) trouble {
+		add(in("ingest killed at a batch"), func(s *site, rng *rand.Rand) failure {
 			t := s.strikes(s.ingestNATS, fault.Fault{Match: fault.Publish("posts."), Nth: 1 + rng.IntN(5), Then: s.killer(&s.ingest)}, form, "ingest killed at a batch")
 			t.uses = append(t.uses, "ingest")
 			t.steps = append(t.steps, s.startAgain(&s.ingest))
 			return t
 		})
-		add(in("indexer killed at a commit"), func(s *site, rng *rand.Rand) trouble {
+		add(in("indexer killed at a commit"), func(s *site, rng *rand.Rand) failure {
 			t := s.strikes(s.indexerPG, fault.Fault{Match: fault.CommitAfter(moveCheckpoint), Nth: 1 + rng.IntN(10), Then: s.killer(&s.indexer)}, form, "indexer killed at a commit")
 			t.uses = append(t.uses, "indexer")
 			t.steps = append(t.steps, s.startAgain(&s.indexer))
 			return t
 		})
-		add(in("schema switch"), func(s *site, rng *rand.Rand) trouble {
+		add(in("schema switch"), func(s *site, rng *rand.Rand) failure {
 			return s.rebuild(fault.Fault{Match: fault.CommitAfter(switchSchema), Break: loudBreak(rng)}, form, "schema switch", false)
 		})
-		add(in("rebuild killed at the switch"), func(s *site, _ *rand.Rand) trouble {
+		add(in("rebuild killed at the switch"), func(s *site, _ *rand.Rand) failure {
 			return s.rebuild(fault.Fault{Match: fault.CommitAfter(switchSchema)}, form, "rebuild killed at the switch", true)
 		})
-		add(in("rebuild killed half-way"), func(s *site, rng *rand.Rand) trouble {
+		add(in("rebuild killed half-way"), func(s *site, rng *rand.Rand) failure {
 			return s.rebuild(fault.Fault{Match: fault.CommitAfter(moveCheckpoint), Nth: 1 + rng.IntN(2)}, form, "rebuild killed half-way", true)
 		})
 	}
@@ -127,18 +127,18 @@ func catalogue() []maker {
 			{"api", func(s *site) **process.Program { return &s.api }},
 			{"nats", func(s *site) **process.Program { return &s.nats }},
 		} {
-			addWith(needs{single: p.name == "nats"}, name+" of "+p.name, func(s *site, rng *rand.Rand) trouble {
+			addWith(needs{single: p.name == "nats"}, name+" of "+p.name, func(s *site, rng *rand.Rand) failure {
 				steps := s.restart(p.of(s), sig)
 				steps[1].after = between(rng, 0, 1500*time.Millisecond)
-				return trouble{uses: []string{p.name}, steps: append(steps, s.counted(name+" of "+p.name))}
+				return failure{uses: []string{p.name}, steps: append(steps, s.counted(name+" of "+p.name))}
 			})
 		}
-		add(name+" of postgres", func(s *site, rng *rand.Rand) trouble { return s.postgresAway(sig, name, rng) })
-		add(name+" of jetstream", func(s *site, rng *rand.Rand) trouble { return s.jetstreamAway(sig, name, rng) })
+		add(name+" of postgres", func(s *site, rng *rand.Rand) failure { return s.postgresAway(sig, name, rng) })
+		add(name+" of jetstream", func(s *site, rng *rand.Rand) failure { return s.jetstreamAway(sig, name, rng) })
 	}
 	for _, w := range wires {
 		for _, how := range []string{"cut", "reset", "torn", "stalled", "slowed", "refused"} {
-			add(w.name+" "+how, func(s *site, rng *rand.Rand) trouble { return s.broken(w, how, rng) })
+			add(w.name+" "+how, func(s *site, rng *rand.Rand) failure { return s.broken(w, how, rng) })
 		}
 	}
 	addWith(needs{single: true}, "disk full under nats", (*site).diskFullNATS)
@@ -146,10 +146,10 @@ func catalogue() []maker {
 	add("disk full under postgres's log", (*site).diskFullLog)
 	add("database read-only", (*site).readOnly)
 	add("database in recovery", (*site).inRecovery)
-	add("second ingest", func(s *site, rng *rand.Rand) trouble { return s.second("ingest", rng) })
-	add("second indexer", func(s *site, rng *rand.Rand) trouble { return s.second("indexer", rng) })
-	add("paused ingest wakes after losing its lease", func(s *site, rng *rand.Rand) trouble { return s.paused("ingest", rng) })
-	add("paused indexer wakes after losing its lease", func(s *site, rng *rand.Rand) trouble { return s.paused("indexer", rng) })
+	add("second ingest", func(s *site, rng *rand.Rand) failure { return s.second("ingest", rng) })
+	add("second indexer", func(s *site, rng *rand.Rand) failure { return s.second("indexer", rng) })
+	add("paused ingest wakes after losing its lease", func(s *site, rng *rand.Rand) failure { return s.paused("ingest", rng) })
+	add("paused indexer wakes after losing its lease", func(s *site, rng *rand.Rand) failure { return s.paused("indexer", rng) })
 	add("indexer paused in a transaction", (*site).pausedInTransaction)
 	add(otherDenied, (*site).denies)
 	add("database's clock steps ahead", (*site).clockAhead)
@@ -161,10 +161,11 @@ func catalogue() []maker {
 	return all
 }
 
-// loudBreak is a way to break that the client notices at once.
+// loudBreak returns a way to break a connection that the client notices immediately.
 func loudBreak(rng *rand.Rand) fault.Break { return pick(rng, fault.Cut, fault.Reset, fault.Torn) }
 
-// anyBreak is sometimes one that the client must wait out.
+// anyBreak returns any way to break a connection, including those that the client notices only by a
+// timeout.
 func anyBreak(rng *rand.Rand) fault.Break {
 	if rng.IntN(6) == 0 {
 		return fault.Silent
@@ -172,11 +173,11 @@ func anyBreak(rng *rand.Rand) fault.Break {
 	return loudBreak(rng)
 }
 
-// strikes is a fault at an operation, complete when it has fired.
-func (s *site) strikes(p *fault.Proxy, f fault.Fault, form fault.Form, kind string) trouble {
+// strikes returns the step of a fault at an operation, complete when it has fired.
+func (s *site) strikes(p *fault.Proxy, f fault.Fault, form fault.Form, kind string) failure {
 	f.Kind, f.Form = kind, form
 	var armed *fault.Armed
-	return trouble{uses: []string{kind}, steps: []step{
+	return failure{uses: []string{kind}, steps: []step{
 		once(0, func() { armed = p.Arm(f) }),
 		{0, func() bool { return hasFired(armed) }},
 	}}
@@ -191,17 +192,17 @@ func hasFired(a *fault.Armed) bool {
 	}
 }
 
-// counted counts a trouble that no proxy counts.
+// counted counts a failure that no proxy counts.
 func (s *site) counted(kind string) step {
 	return once(0, func() { s.log.Add(kind) })
 }
 
-// killer kills the program that is in a place at that time.
+// killer kills the program that is then in the field.
 func (s *site) killer(p **process.Program) func() {
 	return func() { (*p).Kill() }
 }
 
-// startAgain starts a program when it has ended.
+// startAgain restarts a program once it has ended.
 func (s *site) startAgain(p **process.Program) step {
 	return step{0, func() bool {
 		if _, ended := (*p).Ended(); !ended {
@@ -212,7 +213,7 @@ func (s *site) startAgain(p **process.Program) step {
 	}}
 }
 
-// restart ends a program by a signal and starts it again.
+// restart stops a program with a signal and starts it again.
 func (s *site) restart(p **process.Program, sig syscall.Signal) []step {
 	return []step{
 		once(0, func() {

@@ -21,8 +21,7 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// The kinds of trouble that need two hosts, one of which stamps events minutes
-// after the other.
+// The failures that need two hosts, one of which stamps events minutes after the other.
 const (
 	relayAway     = "relay of the host away"
 	hostLagging   = "host lagging"
@@ -31,16 +30,16 @@ const (
 
 const (
 	importToken = "soak"
-	// importedPosts are given an imported time at once, and editedPosts of them are
-	// edited after that.
+	// importedPosts is how many posts get an imported time together, and editedPosts how many of
+	// them are edited after that.
 	importedPosts, editedPosts = 40, 8
-	// lookPause is between two looks at what the stream says.
+	// lookPause is the pause between two looks at the stream.
 	lookPause = 300 * time.Millisecond
 )
 
 var importedTime = time.Date(2023, 3, 4, 5, 6, 7, 0, time.UTC)
 
-// patiently is a step that looks now and then whether it is complete.
+// patiently returns a step that checks from time to time whether it is complete.
 func patiently(look func() bool) step {
 	var next time.Time
 	return step{0, func() bool {
@@ -52,10 +51,10 @@ func patiently(look func() bool) step {
 	}}
 }
 
-// last returns the stream's last event and its number, if it can be had.
+// last returns the stream's last event and its number, if available.
 func (s *site) last() (ev *event.Event, seq uint64) {
 	ctx := s.t.Context()
-	_ = s.withStream(func(js jetstream.JetStream) error { // it may be away
+	_ = s.withStream(func(js jetstream.JetStream) error { // it may be unavailable
 		state, err := stream.GetState(ctx, js)
 		if err != nil {
 			return err
@@ -71,8 +70,7 @@ func (s *site) last() (ev *event.Event, seq uint64) {
 	return ev, seq
 }
 
-// reads returns the host that the stream's last event came from, nil where that
-// cannot be said.
+// reads returns the host of the stream's last event, nil if unknown.
 func (s *site) reads() *simnet.Jetstream {
 	ev, _ := s.last()
 	switch {
@@ -85,14 +83,13 @@ func (s *site) reads() *simnet.Jetstream {
 	return nil
 }
 
-// pair is the host that is read and the one that is not, while a trouble of both
-// lasts.
+// pair is the host that ingest reads and the idle one, for the duration of a failure.
 type pair struct {
 	s          *site
 	read, idle *simnet.Jetstream
 }
 
-// find is a step that looks which is which.
+// find is a step that finds out which host is read.
 func (p *pair) find() step {
 	return patiently(func() bool {
 		p.read, p.idle = p.s.reads(), p.s.host
@@ -103,7 +100,7 @@ func (p *pair) find() step {
 	})
 }
 
-// left is complete when the host that was read is not any more.
+// left is a step that is complete when the host is not read any more.
 func (p *pair) left() step {
 	return patiently(func() bool { return p.s.reads() == p.idle })
 }
@@ -116,26 +113,26 @@ func (p *pair) start() {
 	p.s.must(p.read.Restart(p.s.t.Context()))
 }
 
-// ofHosts are the parts of a trouble in which one host is left for the other.
+// ofHosts are the parts that a change of hosts uses.
 var ofHosts = []string{"jetstream", "ingest to jetstream", "ingest", "standby"}
 
-// relayAway takes the relay from behind the host that is read, which answers as
-// ever and says nothing, until ingest has gone to the other one.
-func (s *site) relayAway(rng *rand.Rand) trouble {
+// relayAway cuts the relay from the host that is read. The host still answers but is silent, until
+// ingest has changed to the other one.
+func (s *site) relayAway(rng *rand.Rand) failure {
 	p := &pair{s: s}
-	return trouble{uses: ofHosts, steps: []step{
+	return failure{uses: ofHosts, steps: []step{
 		p.find(),
 		once(between(rng, 0, time.Second), func() { p.read.Relay().Away(true) }),
 		p.left(),
 		s.counted(relayAway),
-		// It comes back with the server, whose own attempts have grown rare by now.
+		// Restart the server along with the relay: by now it retries only rarely.
 		once(0, func() { p.stop(); p.start() }),
 	}}
 }
 
-// hostLagging has ingest go from the host that is read, which lacks what came last,
-// to the other, and back: one of them stamps the same events minutes late.
-func (s *site) hostLagging(rng *rand.Rand) trouble {
+// hostLagging makes ingest change from a host that lacks the newest events to the other one, and
+// back. One of them stamps the same events minutes late.
+func (s *site) hostLagging(rng *rand.Rand) failure {
 	p := &pair{s: s}
 	there := []step{
 		p.find(),
@@ -145,18 +142,18 @@ func (s *site) hostLagging(rng *rand.Rand) trouble {
 		once(0, p.start),
 	}
 	back := []step{p.find(), once(between(rng, 0, 2*time.Second), p.stop), p.left(), once(0, p.start), s.counted(hostLagging)}
-	return trouble{uses: ofHosts, steps: append(there, back...)}
+	return failure{uses: ofHosts, steps: append(there, back...)}
 }
 
-// importedTimes has the host that is not read, or both, show a day of 2023 for
-// posts, as an operator who moves them from another indexer. Then ingest is made to
-// go there, and some of the posts are edited, and told by a #sync.
-func (s *site) importedTimes(rng *rand.Rand) trouble {
+// importedTimes makes the idle host, or both, show a day of 2023 for some posts, as its operator
+// does when moving them from another indexer. Then ingest must change to that host, and some of the
+// posts are edited and repeated by a #sync.
+func (s *site) importedTimes(rng *rand.Rand) failure {
 	p := &pair{s: s}
 	both := rng.IntN(2) == 0
 	var posts []simnet.OpResult
 	var from uint64
-	return trouble{uses: ofHosts, steps: []step{
+	return failure{uses: ofHosts, steps: []step{
 		p.find(),
 		once(0, func() {
 			posts = s.somePosts(rng, importedPosts)
@@ -179,7 +176,7 @@ func (s *site) importedTimes(rng *rand.Rand) trouble {
 	}}
 }
 
-// somePosts are posts that are on the network, of accounts that can write.
+// somePosts returns existing posts of accounts that can write.
 func (s *site) somePosts(rng *rand.Rand, limit int) (posts []simnet.OpResult) {
 	for _, did := range s.network.Active() {
 		records, err := s.network.Records(did)
@@ -194,7 +191,7 @@ func (s *site) somePosts(rng *rand.Rand, limit int) (posts []simnet.OpResult) {
 	return posts[:min(limit, len(posts))]
 }
 
-// importTimes returns when a host shows the imported time for posts.
+// importTimes returns when a host shows the imported time for the posts.
 func (s *site) importTimes(host *simnet.Jetstream, posts []simnet.OpResult) {
 	dir := filepath.Join(host.DataDir(), "imports")
 	s.must(os.MkdirAll(dir, 0o755))
@@ -209,7 +206,7 @@ func (s *site) importTimes(host *simnet.Jetstream, posts []simnet.OpResult) {
 		s.must(err)
 		req.Header.Set("Authorization", "Bearer "+importToken)
 		req.Header.Set("Content-Type", "application/json")
-		res, err := (&http.Client{Timeout: mendLimit}).Do(req)
+		res, err := (&http.Client{Timeout: failureLimit}).Do(req)
 		s.must(err)
 		defer res.Body.Close()
 		answer, err := io.ReadAll(res.Body)
@@ -219,7 +216,7 @@ func (s *site) importTimes(host *simnet.Jetstream, posts []simnet.OpResult) {
 	if status, answer := ask(http.MethodPost, "importTimestamps", `{"path":"times.csv"}`); status != http.StatusOK {
 		s.t.Fatalf("import of times: %d %s", status, answer)
 	}
-	poll.Until(s.t, mendLimit, func() (bool, string) {
+	poll.Until(s.t, failureLimit, func() (bool, string) {
 		status, answer := ask(http.MethodGet, "getImportStatus", "")
 		over := status == http.StatusOK && strings.Contains(answer, `"finishedAt":`)
 		if over && !strings.Contains(answer, `"state":"complete"`) {
@@ -229,8 +226,8 @@ func (s *site) importTimes(host *simnet.Jetstream, posts []simnet.OpResult) {
 	})
 }
 
-// edit edits posts that are still there, and has a #sync tell those of the last
-// account again. Those of accounts that left meanwhile stay as they are.
+// edit edits those of the posts that still exist, and repeats those of the last account with a
+// #sync. Posts of accounts that left meanwhile stay unchanged.
 func (s *site) edit(posts []simnet.OpResult) {
 	edited := 0
 	for _, p := range posts {
@@ -258,11 +255,10 @@ func accountOf(p simnet.OpResult) string {
 	return did
 }
 
-// eachEvent calls fn with the stream's events behind message after, as far as they
-// can be had.
+// eachEvent calls fn with the stream's events after a message, as far as available.
 func (s *site) eachEvent(after uint64, fn func(seq uint64, ev *event.Event)) {
 	ctx := s.t.Context()
-	_ = s.withStream(func(js jetstream.JetStream) error { // it may be away
+	_ = s.withStream(func(js jetstream.JetStream) error { // it may be unavailable
 		state, err := stream.GetState(ctx, js)
 		if err != nil {
 			return err

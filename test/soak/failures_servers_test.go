@@ -26,15 +26,15 @@ var wires = []wire{
 
 const slowRate = 40_000 // bytes a second
 
-// broken breaks a connection, or holds it for a while.
-func (s *site) broken(w wire, how string, rng *rand.Rand) trouble {
+// broken breaks a connection, or stalls it for a while.
+func (s *site) broken(w wire, how string, rng *rand.Rand) failure {
 	p, kind := w.of(s), w.name+" "+how
-	t := trouble{uses: []string{w.name}}
+	t := failure{uses: []string{w.name}}
 	if w.name == "indexer to nats" {
 		t.uses = append(t.uses, "indexer-nats")
 	}
 	lasting := func(begin, end func()) {
-		// Now and then longer than any lease.
+		// Sometimes longer than any lease.
 		d := 300*time.Millisecond + time.Duration(rng.Int64N(int64(2*time.Second)))
 		if rng.IntN(6) == 0 {
 			d += 7 * time.Second
@@ -61,9 +61,9 @@ func (s *site) broken(w wire, how string, rng *rand.Rand) trouble {
 	return t
 }
 
-// postgresAway ends Postgres and starts it again.
-func (s *site) postgresAway(sig syscall.Signal, name string, rng *rand.Rand) trouble {
-	return trouble{uses: []string{"postgres"}, steps: []step{
+// postgresAway stops Postgres and restarts it.
+func (s *site) postgresAway(sig syscall.Signal, name string, rng *rand.Rand) failure {
+	return failure{uses: []string{"postgres"}, steps: []step{
 		once(0, func() {
 			if sig == syscall.SIGKILL {
 				s.pg.Kill(s.t)
@@ -76,11 +76,11 @@ func (s *site) postgresAway(sig syscall.Signal, name string, rng *rand.Rand) tro
 	}}
 }
 
-// jetstreamAway ends the Jetstream server and starts it again. One that was
-// killed before it ever stored anything would begin at the newest frame, and
-// lose events that are not ours: so it is stopped once before.
-func (s *site) jetstreamAway(sig syscall.Signal, name string, rng *rand.Rand) trouble {
-	t := trouble{uses: []string{"jetstream"}}
+// jetstreamAway stops the Jetstream server and restarts it. A server killed before it has stored
+// anything starts at the newest frame and loses events, which is not our fault: so it is first
+// stopped cleanly once.
+func (s *site) jetstreamAway(sig syscall.Signal, name string, rng *rand.Rand) failure {
+	t := failure{uses: []string{"jetstream"}}
 	again := func() { s.must(s.host.Restart(s.t.Context())) }
 	if sig == syscall.SIGKILL {
 		t.steps = []step{
@@ -95,24 +95,23 @@ func (s *site) jetstreamAway(sig syscall.Signal, name string, rng *rand.Rand) tr
 }
 
 // readOnly makes every transaction of Postgres read-only for a while.
-func (s *site) readOnly(rng *rand.Rand) trouble {
-	return trouble{uses: []string{"postgres"}, steps: []step{
+func (s *site) readOnly(rng *rand.Rand) failure {
+	return failure{uses: []string{"postgres"}, steps: []step{
 		once(0, func() {
 			s.exec("ALTER SYSTEM SET default_transaction_read_only = on")
 			s.exec("SELECT pg_reload_conf()")
 		}),
 		once(time.Second+time.Duration(rng.Int64N(int64(2*time.Second))), func() {
-			s.exec("ALTER SYSTEM RESET default_transaction_read_only") // which is not a write
+			s.exec("ALTER SYSTEM RESET default_transaction_read_only") // which is allowed without a write
 			s.exec("SELECT pg_reload_conf()")
 		}),
 		s.counted("database read-only"),
 	}}
 }
 
-// inRecovery restarts Postgres as a standby, which answers and takes no writes,
-// and promotes it.
-func (s *site) inRecovery(rng *rand.Rand) trouble {
-	return trouble{uses: []string{"postgres"}, steps: []step{
+// inRecovery restarts Postgres as a standby, which answers but refuses writes, and promotes it.
+func (s *site) inRecovery(rng *rand.Rand) failure {
+	return failure{uses: []string{"postgres"}, steps: []step{
 		once(0, func() {
 			dir := s.dataDir()
 			s.pg.Stop(s.t)
@@ -127,16 +126,16 @@ func (s *site) inRecovery(rng *rand.Rand) trouble {
 	}}
 }
 
-// dataDir is the cluster's folder: data_directory is how Postgres, which is not
-// root, names it.
+// dataDir returns the cluster's folder: data_directory is the path as seen by Postgres, which is
+// not root.
 func (s *site) dataDir() (dir string) {
 	s.scan("SELECT current_setting('tagstream.dir')", &dir)
 	return dir
 }
 
-// clockAhead makes the indexer's lease end under its holder, as a step of the
-// database's clock does, while another one waits for it.
-func (s *site) clockAhead(rng *rand.Rand) trouble {
+// clockAhead ends the indexer's lease early, as a step of the database's clock does, while another
+// indexer waits for it.
+func (s *site) clockAhead(rng *rand.Rand) failure {
 	t := s.second("indexer", rng)
 	t.uses = append(t.uses, "postgres")
 	t.steps = append([]step{t.steps[0], once(time.Second, func() {
@@ -146,10 +145,9 @@ func (s *site) clockAhead(rng *rand.Rand) trouble {
 	return t
 }
 
-// clockBack sets the network's clock back: accounts whose next posts claim to be
-// older.
-func (s *site) clockBack(rng *rand.Rand) trouble {
-	return trouble{uses: []string{"clock"}, steps: []step{
+// clockBack sets the network's clock back, so that the next posts claim to be older.
+func (s *site) clockBack(rng *rand.Rand) failure {
+	return failure{uses: []string{"clock"}, steps: []step{
 		once(0, func() { s.clock.set(time.Hour) }),
 		once(time.Second+time.Duration(rng.Int64N(int64(time.Second))), func() { s.clock.set(0) }),
 		s.counted("network's clock steps back"),

@@ -24,19 +24,20 @@ import (
 const lateReplica = "late replica"
 
 const (
-	// buriedPosts become dead letters; goneOfThem are deleted while a replica is late.
+	// buriedPosts posts become dead letters; goneOfThem of these are deleted while a replica is
+	// late.
 	buriedPosts, goneOfThem = 6, 4
-	// toolLimit is how long a command may take beside a late replica before it is
-	// run again: the server may have it read from that one.
+	// toolLimit bounds a command while a replica is late. Then it is run again: the server may let
+	// it read from that replica.
 	toolLimit = 45 * time.Second
 )
 
-// openCluster starts a NATS cluster, inside this process: its replicas can be made
-// late. Every program asks its own member.
+// openCluster starts a NATS cluster inside this process, so that its replicas can be delayed. Every
+// program uses its own member.
 func (s *site) openCluster() {
 	s.cluster = natstest.Cluster(s.t, 3, natstest.With(func(o *server.Options) {
 		o.MaxPayload = 4 << 20
-		o.Cluster.NoAdvertise = true // or clients would come back past their proxy
+		o.Cluster.NoAdvertise = true // or clients would reconnect without their proxy
 	}))
 	for i, p := range []**fault.Proxy{&s.ingestNATS, &s.indexerNATS, &s.opsNATS} {
 		u, err := url.Parse(s.cluster[i].URL())
@@ -45,8 +46,7 @@ func (s *site) openCluster() {
 	}
 }
 
-// follower returns a member that leads none of the streams, nil where there is
-// none at the moment.
+// follower returns a member that leads none of the streams, nil if there is none at the moment.
 func (s *site) follower(streams ...string) *natstest.TestServer {
 	js := s.cluster[0].JetStream(s.t)
 	defer js.Conn().Close()
@@ -54,7 +54,7 @@ func (s *site) follower(streams ...string) *natstest.TestServer {
 	for _, name := range streams {
 		st, err := js.Stream(s.t.Context(), name)
 		if err != nil {
-			return nil // it was not made yet, or there is an election
+			return nil // it does not exist yet, or there is an election
 		}
 		cluster := st.CachedInfo().Cluster
 		if cluster == nil || cluster.Leader == "" || len(cluster.Replicas) != len(s.cluster)-1 ||
@@ -69,8 +69,7 @@ func (s *site) follower(streams ...string) *natstest.TestServer {
 	return free[0]
 }
 
-// lacks reports whether a member's own replica of the posts does not have a
-// message.
+// lacks reports whether a member's replica of the posts lacks a message.
 func (s *site) lacks(member *natstest.TestServer, seq uint64) bool {
 	js := member.JetStream(s.t)
 	defer js.Conn().Close()
@@ -82,19 +81,19 @@ func (s *site) lacks(member *natstest.TestServer, seq uint64) bool {
 	return errors.Is(err, jetstream.ErrMsgNotFound)
 }
 
-// lateReplica redrives dead letters and rebuilds the index by a member of the
-// cluster whose replica is late: it lacks that posts were deleted which became dead
-// letters, and all that came since.
-func (s *site) lateReplica(*rand.Rand) trouble {
+// lateReplica redrives dead letters and rebuilds the index through a member of the cluster whose
+// replica is late: it lacks the deletions of posts that became dead letters, and everything after
+// them.
+func (s *site) lateReplica(*rand.Rand) failure {
 	var (
 		member          *natstest.TestServer
 		posts           []simnet.Post
 		gone            = map[string]string{} // revisions of the deletions, by the post's key
-		before, deleted uint64                // messages: before all that, and the last that says that a post was deleted
+		before, deleted uint64                // messages: the last one before, and that of the last deletion
 		catchUp         []func()
 		redrive, remake *process.Program
 	)
-	return trouble{
+	return failure{
 		uses: []string{"owner", "postgres", "nats", "indexer", "indexer-nats", "ingest", "standby", "jetstream"},
 		steps: []step{
 			patiently(func() bool {
@@ -125,14 +124,14 @@ func (s *site) lateReplica(*rand.Rand) trouble {
 					catchUp = append(catchUp, member.MakeLate(s.t, name))
 				}
 			}),
-			// A replica answers for itself only some time after it was made.
+			// A replica answers for itself only some time after its creation.
 			patiently(func() bool {
 				_, seq := s.last()
 				return seq > 0 && s.lacks(member, seq)
 			}),
 			once(0, func() {
 				for _, p := range posts[:goneOfThem] {
-					// The traffic may have been there before.
+					// The traffic may already have done that.
 					if d, err := s.network.DeletePost(p.DID, p.Rkey); err == nil {
 						gone[d.Rkey] = d.Rev
 					}
@@ -153,7 +152,7 @@ func (s *site) lateReplica(*rand.Rand) trouble {
 			}),
 			s.succeeds(&redrive),
 			s.succeeds(&remake),
-			patiently(func() bool { return s.lacks(member, deleted) }), // all the time
+			patiently(func() bool { return s.lacks(member, deleted) }), // still late
 			once(0, func() {
 				s.log.Add(lateReplica)
 				for _, fn := range catchUp {
@@ -164,8 +163,8 @@ func (s *site) lateReplica(*rand.Rand) trouble {
 	}
 }
 
-// refuse makes Postgres refuse posts with these keys, as it refuses data that it
-// cannot store; with none it takes everything again.
+// refuse makes Postgres refuse posts with these keys, like data that it cannot store; without keys
+// it accepts everything again.
 func (s *site) refuse(rkeys ...string) {
 	if len(rkeys) == 0 {
 		s.exec("DROP TRIGGER refuse ON tagstream.posts")
@@ -178,9 +177,9 @@ func (s *site) refuse(rkeys ...string) {
 	s.exec("CREATE OR REPLACE TRIGGER refuse BEFORE INSERT OR UPDATE ON tagstream.posts FOR EACH ROW EXECUTE FUNCTION public.refuse()")
 }
 
-// deadLetters returns how many there are, 0 where that cannot be said.
+// deadLetters returns their number, 0 if it is unknown.
 func (s *site) deadLetters() (n int) {
-	_ = s.withStream(func(js jetstream.JetStream) error { // it may be away
+	_ = s.withStream(func(js jetstream.JetStream) error { // it may be unavailable
 		seqs, err := stream.DeadLetterSeqs(s.t.Context(), js)
 		n = len(seqs)
 		return err
@@ -188,7 +187,7 @@ func (s *site) deadLetters() (n int) {
 	return n
 }
 
-// succeeds runs a command until it ends well.
+// succeeds runs a command until it succeeds.
 func (s *site) succeeds(tool **process.Program) step {
 	tries, since := 0, time.Time{}
 	return patiently(func() bool {
@@ -204,7 +203,7 @@ func (s *site) succeeds(tool **process.Program) step {
 			return false
 		}
 		if tries++; tries > rebuildTries {
-			s.t.Fatalf("%s fails again and again: %s", p.Name, p.Tail())
+			s.t.Fatalf("%s keeps failing: %s", p.Name, p.Tail())
 		}
 		since = time.Now()
 		s.must(p.Start())

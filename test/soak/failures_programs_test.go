@@ -10,14 +10,13 @@ import (
 	"github.com/tagstream/tagstream/test/process"
 )
 
-// outlast is longer than either lease lasts.
+// outlast is longer than either lease.
 const outlast = 7 * time.Second
 
-// rebuildTries is how often an operator runs a rebuild that failed again, with a
-// second between.
+// rebuildTries bounds how often a failed rebuild is repeated, with a pause of one second.
 const rebuildTries = 20
 
-// twin is a second program of a kind, and the place of the first.
+// twin returns a second program of a kind, and the field with the first.
 func (s *site) twin(name string) (place **process.Program, fresh *process.Program) {
 	if name == "ingest" {
 		return &s.ingest, s.newIngest()
@@ -25,7 +24,7 @@ func (s *site) twin(name string) (place **process.Program, fresh *process.Progra
 	return &s.indexer, s.newIndexer()
 }
 
-// begin starts a second program of a kind beside the first.
+// begin starts a second program of a kind.
 func (s *site) begin(name string) step {
 	return once(0, func() {
 		_, fresh := s.twin(name)
@@ -34,17 +33,17 @@ func (s *site) begin(name string) step {
 	})
 }
 
-// second runs a second program beside the first, and then ends one of them.
-func (s *site) second(name string, rng *rand.Rand) trouble {
+// second runs a second program next to the first, and then ends one of them.
+func (s *site) second(name string, rng *rand.Rand) failure {
 	first, sig := rng.IntN(2) == 0, pick(rng, syscall.SIGKILL, syscall.SIGTERM)
-	return trouble{uses: []string{name, "standby"}, steps: []step{
+	return failure{uses: []string{name, "standby"}, steps: []step{
 		s.begin(name),
 		once(time.Second+time.Duration(rng.Int64N(int64(2*time.Second))), func() { s.endOne(name, first, sig) }),
 		s.counted("second " + name),
 	}}
 }
 
-// endOne ends the first of two programs or the second; what is left is the first.
+// endOne ends one of two programs; the other becomes the first.
 func (s *site) endOne(name string, first bool, sig syscall.Signal) {
 	place := &s.ingest
 	if name == "indexer" {
@@ -62,14 +61,14 @@ func (s *site) endOne(name string, first bool, sig syscall.Signal) {
 	*place, s.standby = stays, nil
 }
 
-// paused stops a program where it is until another has taken over, and wakes it.
-func (s *site) paused(name string, rng *rand.Rand) trouble {
+// paused suspends a program until another has taken over, and resumes it.
+func (s *site) paused(name string, rng *rand.Rand) failure {
 	first, sig := rng.IntN(2) == 0, pick(rng, syscall.SIGKILL, syscall.SIGTERM)
 	place := &s.ingest
 	if name == "indexer" {
 		place = &s.indexer
 	}
-	return trouble{uses: []string{name, "standby"}, steps: []step{
+	return failure{uses: []string{name, "standby"}, steps: []step{
 		s.begin(name),
 		once(500*time.Millisecond, func() { (*place).Signal(syscall.SIGSTOP) }),
 		once(outlast+time.Duration(rng.Int64N(int64(2*time.Second))), func() { (*place).Signal(syscall.SIGCONT) }),
@@ -78,14 +77,14 @@ func (s *site) paused(name string, rng *rand.Rand) trouble {
 	}}
 }
 
-// pausedInTransaction stops the indexer between the checkpoint's change and its
-// commit, with the row's lock held, for longer than the server lets it.
-func (s *site) pausedInTransaction(rng *rand.Rand) trouble {
+// pausedInTransaction suspends the indexer between the checkpoint's update and the commit, with the
+// row locked, for longer than the server allows.
+func (s *site) pausedInTransaction(rng *rand.Rand) failure {
 	t := s.strikes(s.indexerPG, fault.Fault{
 		Match: fault.Statement(moveCheckpoint), Nth: 1 + rng.IntN(5), Break: fault.Nothing,
 		Then: func() { s.indexer.Signal(syscall.SIGSTOP) },
 	}, fault.Failed, "indexer paused in a transaction")
-	const idleLimit = 15 * time.Second // of the writer's transactions
+	const idleLimit = 15 * time.Second // the limit of the writer's transactions
 	t.uses = append(t.uses, "indexer", "standby")
 	t.steps = append([]step{s.begin("indexer")}, append(t.steps,
 		once(idleLimit+outlast, func() { s.indexer.Signal(syscall.SIGCONT) }),
@@ -93,9 +92,9 @@ func (s *site) pausedInTransaction(rng *rand.Rand) trouble {
 	return t
 }
 
-// rebuild rebuilds the index with a fault in it, and runs the command until it
-// succeeds, as an operator does.
-func (s *site) rebuild(f fault.Fault, form fault.Form, kind string, kill bool) trouble {
+// rebuild rebuilds the index with a fault, and repeats the command until it succeeds, as an
+// operator does.
+func (s *site) rebuild(f fault.Fault, form fault.Form, kind string, kill bool) failure {
 	tool := s.ownerTool("rebuild")
 	if kill {
 		f.Then = tool.Kill
@@ -107,9 +106,9 @@ func (s *site) rebuild(f fault.Fault, form fault.Form, kind string, kill bool) t
 		if time.Now().Before(next) {
 			return
 		}
-		// One that was killed has its own lease, which must end first.
+		// The lease of a killed one must expire first.
 		if tries++; tries > rebuildTries {
-			s.t.Fatalf("the rebuild fails again and again: %s", tool.Tail())
+			s.t.Fatalf("the rebuild keeps failing: %s", tool.Tail())
 		}
 		next = time.Now().Add(time.Second)
 		s.must(tool.Start())
@@ -122,7 +121,7 @@ func (s *site) rebuild(f fault.Fault, form fault.Form, kind string, kill bool) t
 			if fired() {
 				return true
 			}
-			// There may be no stream yet, say.
+			// For example, there may be no stream yet.
 			if _, ended := tool.Ended(); ended {
 				again()
 			}
@@ -144,9 +143,8 @@ func (s *site) rebuild(f fault.Fault, form fault.Form, kind string, kill bool) t
 
 const otherDenied = "other accounts and tags denied"
 
-// denies has the operator deny some accounts and tags, others a moment later, and in the end none or
-// yet others.
-func (s *site) denies(rng *rand.Rand) trouble {
+// denies denies some accounts and tags, others a moment later, and finally none or others again.
+func (s *site) denies(rng *rand.Rand) failure {
 	some := func(from []string) []string {
 		var chosen []string
 		for range rng.IntN(4) {
@@ -168,11 +166,11 @@ func (s *site) denies(rng *rand.Rand) trouble {
 	if rng.IntN(2) == 0 {
 		steps = append(steps, once(time.Second, func() { deny(nil, nil) }))
 	}
-	return trouble{uses: []string{"deny file"}, steps: append(steps, s.counted(otherDenied))}
+	return failure{uses: []string{"deny file"}, steps: append(steps, s.counted(otherDenied))}
 }
 
-// migrate brings the schema up, with a kill of the command half-way, and then
-// again as an operator would.
+// migrate migrates the schema. It kills the command half-way, and then repeats it as an operator
+// would.
 func (s *site) migrate(rng *rand.Rand) {
 	s.t.Helper()
 	places := []string{
@@ -188,7 +186,7 @@ func (s *site) migrate(rng *rand.Rand) {
 	<-tool.Done()
 	select {
 	case <-a.Fired(): // a moment after the kill
-	case <-time.After(mendLimit):
+	case <-time.After(failureLimit):
 		s.t.Fatalf("the migration ended before it was killed: %s", tool.Tail())
 	}
 	s.must(tool.Start())
