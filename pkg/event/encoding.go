@@ -27,11 +27,17 @@ var maxTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 // Encode returns the event's JSON form in the version that its kind needs, and sets e.V. The
 // characters <, > and & are not escaped, so that the stream stays readable.
 func (e *Event) Encode() ([]byte, error) {
+	return e.AppendEncoded(make([]byte, 0, len(e.Record)+usualEnvelope))
+}
+
+// AppendEncoded appends what Encode returns to b.
+func (e *Event) AppendEncoded(b []byte) ([]byte, error) {
 	e.V = e.version()
-	if data, ok := e.appendJSON(make([]byte, 0, len(e.Record)+usualEnvelope)); ok {
+	if data, ok := e.appendJSON(b); ok {
 		return data, nil
 	}
-	return e.encodePlainly()
+	data, err := e.encodePlainly()
+	return append(b, data...), err
 }
 
 // encodePlainly is Encode by encoding/json alone.
@@ -70,11 +76,16 @@ func (e *Event) appendJSON(b []byte) (_ []byte, ok bool) {
 	b = appendTexts(b, `,"langs":[`, e.Langs)
 	b = appendFilled(b, `,"createdAt":`, e.CreatedAt)
 	if len(e.Record) > 0 {
-		record := bytes.NewBuffer(append(b, `,"record":`...))
-		if json.Compact(record, e.Record) != nil {
-			return b, false
+		b = append(b, `,"record":`...)
+		if e.Compact {
+			b = append(b, e.Record...)
+		} else {
+			record := bytes.NewBuffer(b)
+			if json.Compact(record, e.Record) != nil {
+				return b, false
+			}
+			b = record.Bytes()
 		}
-		b = record.Bytes()
 	}
 	return append(b, '}'), true
 }

@@ -110,6 +110,8 @@ type Event struct {
 	CreatedAt string `json:"createdAt,omitempty"`
 	// Record is the record as received, as JSON.
 	Record json.RawMessage `json:"record,omitempty"`
+	// Compact says that Record is valid JSON without white space, so that Encode need not check it.
+	Compact bool `json:"-"`
 
 	// Active and Status are those of the account, as in the upstream event.
 	Active bool   `json:"active,omitempty"`

@@ -24,13 +24,17 @@ var (
 	// how many of the events are stored; the others may be appended again once an operator has made
 	// room.
 	ErrFull = errors.New("the stream has no room")
+
+	errNotEncoded = errors.New("the event cannot be encoded")
 )
 
 const (
 	// MaxBatch is the most messages of one atomic batch: the server's limit.
 	MaxBatch = 1000
-	// maxBatchBytes keeps a batch well inside what a server stages in memory.
+	// maxBatchBytes keeps a batch well inside what a server stages in memory. It is approximate:
+	// envelopeBytes is about what an event takes beside its record and tags.
 	maxBatchBytes = 8 << 20
+	envelopeBytes = 512
 
 	// batchHeader names the batch of a message: the writer's id and a random part.
 	batchHeader = "Tagstream-Batch"
@@ -48,6 +52,8 @@ const (
 type Writer struct {
 	js jetstream.JetStream
 	id string
+	// msg is the message being published. Publishing copies it.
+	msg nats.Msg
 	// seq is the stream's last sequence as far as this writer knows: the next batch expects it.
 	seq     uint64
 	last    event.Position
@@ -62,7 +68,7 @@ func OpenWriter(ctx context.Context, js jetstream.JetStream, id string, onError 
 	if onError == nil {
 		onError = func(error) {}
 	}
-	w := &Writer{js: js, id: id, onError: onError, timeout: publishTimeout}
+	w := &Writer{js: js, id: id, msg: nats.Msg{Header: nats.Header{}}, onError: onError, timeout: publishTimeout}
 	end, err := readEnd(ctx, js)
 	if err != nil {
 		return nil, err
@@ -96,12 +102,8 @@ func (w *Writer) MaxPayload() int {
 // error more may be stored, now or later: only a new OpenWriter can tell.
 func (w *Writer) Append(ctx context.Context, events []*event.Event) error {
 	for len(events) > 0 {
-		msgs, err := nextBatch(events)
-		if err != nil {
-			return err
-		}
-		n := len(msgs)
-		if err := w.appendBatch(ctx, events[:n], msgs); err != nil {
+		n := batchLength(events)
+		if err := w.appendBatch(ctx, events[:n]); err != nil {
 			return fmt.Errorf("append %d events up to upstream seq %d: %w", n, events[n-1].Source.Seq, err)
 		}
 		events = events[n:]
@@ -109,39 +111,32 @@ func (w *Writer) Append(ctx context.Context, events []*event.Event) error {
 	return nil
 }
 
-// nextBatch encodes as many of the events as fit one batch, at least one.
-func nextBatch(events []*event.Event) ([]*nats.Msg, error) {
-	var msgs []*nats.Msg
+// batchLength returns how many of the events fit one batch, at least one.
+func batchLength(events []*event.Event) int {
 	bytes := 0
-	for _, ev := range events {
-		data, err := ev.Encode()
-		if err != nil {
-			return nil, err
+	for i, ev := range events {
+		bytes += envelopeBytes + len(ev.Record)
+		for _, tag := range ev.Tags {
+			bytes += len(tag)
 		}
-		bytes += len(data)
-		if len(msgs) == MaxBatch || len(msgs) > 0 && bytes > maxBatchBytes {
-			break
+		if i == MaxBatch || i > 0 && bytes > maxBatchBytes {
+			return i
 		}
-		msg := &nats.Msg{Subject: Subject(ev.Kind), Data: data}
-		if ev.Traceparent != "" {
-			msg.Header = nats.Header{traceHeader: {ev.Traceparent}}
-		}
-		msgs = append(msgs, msg)
 	}
-	return msgs, nil
+	return len(events)
 }
 
 // appendBatch stores one batch or returns an error that retrying cannot fix.
 //
 // After a crash anywhere in here the stream has the whole batch, nothing of it or, if the server's
 // storage failed too, the front of it; the next OpenWriter reads which.
-func (w *Writer) appendBatch(ctx context.Context, events []*event.Event, msgs []*nats.Msg) error {
+func (w *Writer) appendBatch(ctx context.Context, events []*event.Event) error {
 	// Unique to the call, not to the writer: a batch that the caller gave up on may be stored much
 	// later, and must not be mistaken for a later one.
 	batch := w.id + "." + rand.Text()[:10]
 	delay := retryMin
 	for {
-		seq, err := w.publish(ctx, msgs, batch)
+		seq, err := w.publish(ctx, events, batch)
 		if err == nil {
 			w.seq, w.last = seq, events[len(events)-1].Checkpoint()
 			return nil
@@ -151,13 +146,13 @@ func (w *Writer) appendBatch(ctx context.Context, events []*event.Event, msgs []
 			return context.Cause(ctx)
 		case isFull(err):
 			return fmt.Errorf("%w: %w", ErrFull, err)
-		case errors.Is(err, nats.ErrMaxPayload):
+		case errors.Is(err, nats.ErrMaxPayload), errors.Is(err, errNotEncoded):
 			return err
 		case !isWrongLastSequence(err):
 			w.onError(err)
 		}
 		// Failed, or failed but took effect: only the stream knows.
-		n, lookErr := w.lookBack(ctx, batch, len(msgs))
+		n, lookErr := w.lookBack(ctx, batch, len(events))
 		switch {
 		case errors.Is(lookErr, ErrFenced):
 			return lookErr
@@ -165,8 +160,8 @@ func (w *Writer) appendBatch(ctx context.Context, events []*event.Event, msgs []
 			w.onError(lookErr)
 		case n > 0:
 			w.seq, w.last = w.seq+uint64(n), events[n-1].Checkpoint()
-			events, msgs = events[n:], msgs[n:]
-			if len(msgs) == 0 {
+			events = events[n:]
+			if len(events) == 0 {
 				return nil
 			}
 		}
@@ -203,8 +198,9 @@ func (w *Writer) lookBack(ctx context.Context, batch string, n int) (int, error)
 	return 0, fmt.Errorf("%w: its last sequence is %d, expected %d", ErrFenced, end.seq, w.seq)
 }
 
-// publish makes one attempt at storing a batch.
-func (w *Writer) publish(ctx context.Context, msgs []*nats.Msg, batch string) (uint64, error) {
+// publish makes one attempt at storing a batch. Each event is encoded just before it is sent, while
+// the server is busy with the events before it.
+func (w *Writer) publish(ctx context.Context, events []*event.Event, batch string) (uint64, error) {
 	// A server that does not know batches would store the messages one by one.
 	if err := CheckServer(w.js.Conn()); err != nil {
 		return 0, err
@@ -212,27 +208,37 @@ func (w *Writer) publish(ctx context.Context, msgs []*nats.Msg, batch string) (u
 	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
 	name := []string{batch}
-	for i, m := range msgs {
-		// New for each attempt, which adds its own headers.
-		traced := m.Header[traceHeader]
-		m.Header = nats.Header{batchHeader: name}
-		if traced != nil {
-			m.Header[traceHeader] = traced
+	message := func(i int) (*nats.Msg, error) {
+		ev, m := events[i], &w.msg
+		data, err := ev.AppendEncoded(m.Data[:0])
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errNotEncoded, err)
+		}
+		m.Subject, m.Data = Subject(ev.Kind), data
+		clear(m.Header)
+		m.Header[batchHeader] = name
+		if ev.Traceparent != "" {
+			m.Header.Set(traceHeader, ev.Traceparent)
 		}
 		if i == 0 { // the others are refused with it
 			m.Header.Set(jetstream.ExpectedStreamHeader, Posts)
 			m.Header.Set(jetstream.ExpectedLastSeqHeader, strconv.FormatUint(w.seq, 10))
 		}
+		return m, nil
 	}
-	if len(msgs) == 1 {
-		// No retries: after a failure the stream is read first.
-		ack, err := w.js.PublishMsg(ctx, msgs[0], jetstream.WithRetryAttempts(0))
-		if err != nil {
-			return 0, err
-		}
-		return ack.Sequence, nil
+	if len(events) > 1 {
+		return publishBatch(ctx, w.js.Conn(), len(events), message)
 	}
-	return publishBatch(ctx, w.js.Conn(), msgs)
+	m, err := message(0)
+	if err != nil {
+		return 0, err
+	}
+	// No retries: after a failure the stream is read first.
+	ack, err := w.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
+	if err != nil {
+		return 0, err
+	}
+	return ack.Sequence, nil
 }
 
 func isWrongLastSequence(err error) bool {

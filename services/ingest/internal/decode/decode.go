@@ -160,6 +160,7 @@ func (d Decoder) post(kind event.Kind, ev *jetstream.Event, pos *event.Position)
 	if out.Record, err = recordJSON(record, len(raw)); err != nil {
 		return drop(BadRecord)
 	}
+	out.Compact = true
 	out.CID = strings.Clone(ev.Commit.CID)
 	if out.CID == "" {
 		// The archive has no CIDs: they are the hash of the record.
