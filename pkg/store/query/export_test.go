@@ -12,6 +12,7 @@ var (
 	PrefixEnd = prefixEnd
 	// PopularQuery is not a constant.
 	PopularQuery = popularQuery
+	QuotedQuery  = quotedQuery
 )
 
 const (
@@ -21,7 +22,6 @@ const (
 	HistoryQuery    = historyQuery
 	HistoryScan     = historyScan
 	PopularScan     = popularScan
-	QuotedQuery     = quotedQuery
 )
 
 // QueryText runs a statement as Reader's queries run, and returns its first column.

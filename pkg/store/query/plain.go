@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 
@@ -31,14 +32,19 @@ func (q PostQuery) plain() (PostQuery, bool) {
 const maxPlainBytes = maxPageBytes / 32
 
 // plainPage reads a page of a plain query with one statement, so that everything is from one moment
-// and one schema. ok is false if the page cannot be used: accounts are being swept, a post is
+// and one schema. denies says whether tags are denied; the statement is simpler if not, and checks
+// it. ok is false if the page cannot be used: denies was wrong, accounts are being swept, a post is
 // missing or too big, or the posts are too big together. now is the statement's schema, or 0 if the
 // statement did not succeed.
-func plainPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(Statement)) (page PostPage, ok bool, now int64, err error) {
+func plainPage(ctx context.Context, conn *pgx.Conn, q PostQuery, denies *atomic.Bool, trace func(Statement)) (page PostPage, ok bool, now int64, err error) {
 	window := wholeList.since(q.Since).until(q.Until)
 	ahead := window.from(q.From, q.Direction)
 	b := &builder{direction: q.Direction, args: []any{q.Limit + 1, ahead.lo, ahead.hi}}
-	ids := b.tagIDs(q.Tags)
+	denied := denies.Load()
+	tags, ids := "p.tags", b.tagIDs(q.Tags, "true")
+	if denied {
+		tags, ids = shownTags, b.tagIDs(q.Tags, servedOne)
+	}
 	behind := "false"
 	if rng := window.from(reversed(q.From, q.Direction), q.Direction.Reverse()); !rng.empty() {
 		checks := make([]string, len(ids))
@@ -51,9 +57,9 @@ func plainPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(Stat
 	}
 	keys := "SELECT key FROM (" + b.merged("post_tags", "tag_id", ids) + ") AS keys WHERE NOT EXISTS (SELECT FROM sweeps)"
 	limit := b.arg(q.Limit)
-	post := lookUp(postBytes(b) + " <= " + b.arg(maxPlainBytes) + " AS small")
+	post := lookUp(tags, postBytes(b)+" <= "+b.arg(maxPlainBytes)+" AS small")
 	s := Statement{SQL: `
-		SELECT EXISTS (SELECT FROM sweeps), (` + pg.SchemaNow + `), ` + behind + `, cardinality(keys), page.key, did, rkey, cid, tags, langs, indexed_at, handle, display_name, avatar, record
+		SELECT EXISTS (SELECT FROM sweeps), EXISTS (SELECT FROM denied_tags), (` + pg.SchemaNow + `), ` + behind + `, cardinality(keys), page.key, ` + rowColumns + `
 		  FROM (SELECT ARRAY(` + keys + `) AS keys OFFSET 0) AS list
 		  LEFT JOIN LATERAL unnest(keys[:` + limit + `]) AS page(key) ON true
 		  LEFT JOIN LATERAL ` + post + ` ON small`, Args: b.args}
@@ -91,26 +97,30 @@ func plainPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(Stat
 	if q.Direction == keyset.Backward {
 		page.HasNext, page.HasPrevious = f.behind, p.More
 	}
+	if f.denying != denied {
+		denies.Store(f.denying)
+		return page, false, f.now, nil
+	}
 	page.fixEdges(q.Direction, false)
 	return page, !f.sweeping && !f.incomplete && f.bytes <= maxPageBytes, f.now, nil
 }
 
 // plainRows is the result of a plain page's statement.
 type plainRows struct {
-	direction        keyset.Direction
-	sweeping, behind bool
-	now              int64
-	total            int       // number of keys found, at most one more than the page's limit
-	rows             []PostRow // in the direction of reading
-	incomplete       bool      // a post is missing or too big
-	bytes            int       // counted as for maxPageBytes
+	direction                 keyset.Direction
+	sweeping, denying, behind bool
+	now                       int64
+	total                     int       // number of keys found, at most one more than the page's limit
+	rows                      []PostRow // in the direction of reading
+	incomplete                bool      // a post is missing or too big
+	bytes                     int       // counted as for maxPageBytes
 }
 
 func (f *plainRows) scan(rows pgx.Rows) error {
 	var p PostRow
-	const stateColumns = 4
+	const stateColumns = 5
 	post := append(make([]any, stateColumns), p.targets()...)
-	state := append([]any{&f.sweeping, &f.now, &f.behind, &f.total}, make([]any, len(post)-stateColumns)...)
+	state := append([]any{&f.sweeping, &f.denying, &f.now, &f.behind, &f.total}, make([]any, len(post)-stateColumns)...)
 	for rows.Next() {
 		if len(f.rows) == 0 {
 			if err := rows.Scan(state...); err != nil {
@@ -135,15 +145,15 @@ func (f *plainRows) scan(rows pgx.Rows) error {
 	return rows.Err()
 }
 
-// tagIDs returns subqueries for the ids of tags, one for each branch of a merge.
-func (b *builder) tagIDs(tags []string) []string {
+// tagIDs returns subqueries for the ids of tags that meet a condition, one for each branch of a merge.
+func (b *builder) tagIDs(tags []string, condition string) []string {
 	ids := make([]string, padded(len(tags)))
 	for i := range ids {
 		var name any
 		if i < len(tags) {
 			name = tags[i]
 		}
-		ids[i] = "(SELECT id FROM tags WHERE name = " + b.arg(name) + "::text AND " + servedOne + ")"
+		ids[i] = "(SELECT id FROM tags WHERE name = " + b.arg(name) + "::text AND " + condition + ")"
 	}
 	return ids
 }

@@ -158,7 +158,7 @@ func (r *Reader) TracePosts(ctx context.Context, q PostQuery, trace func(Stateme
 	err := r.withConn(ctx, func(conn *pgx.Conn) (now int64, err error) {
 		if plain, ok := q.plain(); ok {
 			var good bool
-			if page, good, now, err = plainPage(ctx, conn, plain, trace); err != nil || good {
+			if page, good, now, err = plainPage(ctx, conn, plain, &r.denies, trace); err != nil || good {
 				return now, err
 			}
 		}
@@ -327,13 +327,14 @@ func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, direction 
 	return posts, cutOff, now, nil
 }
 
-// lookUp selects the columns of the post with the key of a page's row, and one more expression.
+// lookUp selects the columns of the post with the key of a page's row, its tags as given, and one more
+// expression.
 //
 // OFFSET 0 keeps it a subquery, which Postgres can only run once for each key, in the order of the
 // keys. The planner would choose the order of a plain join: with small tables it begins with the
 // accounts.
-func lookUp(extra string) string {
-	return `(SELECT *, ` + extra + ` FROM (SELECT ` + postColumns + ` FROM posts p JOIN accounts a ON a.id = p.account_id WHERE p.key = page.key OFFSET 0) AS p) AS post`
+func lookUp(tags, extra string) string {
+	return `(SELECT *, ` + extra + ` FROM (SELECT ` + postColumns(tags) + ` FROM posts p JOIN accounts a ON a.id = p.account_id WHERE p.key = page.key OFFSET 0) AS p) AS post`
 }
 
 // postBytes is the size of a post p that counts towards maxPageBytes.
@@ -347,10 +348,10 @@ func postBytes(b *builder) string {
 // neither reads nor sends the records after the last one on the page.
 func postsSQL(page string, b *builder) string {
 	return `
-		SELECT key, did, rkey, cid, tags, langs, indexed_at, handle, display_name, avatar, record
+		SELECT key, ` + rowColumns + `
 		  FROM (SELECT post.*, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) - bytes AS before
 		          FROM ` + page + ` AS page(key)
-		         CROSS JOIN LATERAL ` + lookUp(postBytes(b)+" AS bytes") + `) AS measured
+		         CROSS JOIN LATERAL ` + lookUp(shownTags, postBytes(b)+" AS bytes") + `) AS measured
 		 WHERE before <= ` + b.arg(maxPageBytes)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -27,6 +28,8 @@ type Reader struct {
 	// schema is the latest schema that replaced another.
 	switching sync.Mutex
 	schema    int64
+	// denies says whether tags were denied when a plain page was last read.
+	denies atomic.Bool
 }
 
 // Open connects as a role that may only select. It does not wait for the database: the first query
@@ -168,7 +171,13 @@ type PostRow struct {
 	Record []byte
 }
 
-const postColumns = `p.key, a.did, p.rkey, p.cid, ` + shownTags + `, p.langs, p.indexed_at, a.handle, a.display_name, a.avatar, p.record`
+// rowColumns are the columns of a PostRow after its key.
+const rowColumns = `did, rkey, cid, tags, langs, indexed_at, handle, display_name, avatar, record`
+
+// postColumns selects the columns of a PostRow from a post p and its account a.
+func postColumns(tags string) string {
+	return `p.key, a.did, p.rkey, p.cid, ` + tags + ` AS tags, p.langs, p.indexed_at, a.handle, a.display_name, a.avatar, p.record`
+}
 
 func (p *PostRow) targets() []any {
 	return []any{(*[16]byte)(&p.Key), &p.DID, &p.Rkey, &p.CID, &p.Tags, &p.Langs, &p.IndexedAt, &p.Handle, &p.DisplayName, &p.Avatar, &p.Record}
@@ -208,10 +217,10 @@ func (r *Reader) Quoted(ctx context.Context, names []PostName) (found []PostRow,
 }
 
 // quotedQuery looks the posts up one by one, whatever the planner estimates: see lookUp.
-const quotedQuery = `
+var quotedQuery = `
 	SELECT post.* FROM unnest($1::text[], $2::text[]) AS given(did, rkey)
 	 CROSS JOIN LATERAL (
-		SELECT ` + postColumns + `
+		SELECT ` + postColumns(shownTags) + `
 		  FROM (SELECT id, did, handle, display_name, avatar FROM accounts WHERE accounts.did = given.did AND state = 0 OFFSET 0) AS a
 		  JOIN posts p ON p.account_id = a.id AND p.rkey = given.rkey
 		 WHERE octet_length(p.record) <= $3 AND EXISTS (SELECT FROM unnest(p.tags) AS t(name) WHERE ` + served + `)
@@ -222,7 +231,7 @@ const quotedQuery = `
 func (r *Reader) Post(ctx context.Context, did, rkey string) (PostRow, error) {
 	var p PostRow
 	err := r.query(ctx, `
-		SELECT `+postColumns+`
+		SELECT `+postColumns(shownTags)+`
 		  FROM accounts a JOIN posts p ON p.account_id = a.id AND p.rkey = $2
 		 WHERE a.did = $1 AND a.state = 0
 		   AND NOT EXISTS (SELECT FROM sweeps w WHERE w.account_id = a.id AND `+hiddenBySweep+`)`, []any{did, rkey}, func(rows pgx.Rows) error {

@@ -192,7 +192,7 @@ const (
 	// deniedIDs selects the denied tags by their id.
 	deniedIDs = "SELECT tags.id FROM denied_tags d JOIN tags ON tags.name = d.name"
 	// shownTags are those of a post p that are not denied.
-	shownTags = "CASE WHEN EXISTS (SELECT FROM denied_tags) THEN ARRAY(SELECT name FROM unnest(p.tags) AS name WHERE " + served + ") ELSE p.tags END AS tags"
+	shownTags = "CASE WHEN EXISTS (SELECT FROM denied_tags) THEN ARRAY(SELECT name FROM unnest(p.tags) AS name WHERE " + served + ") ELSE p.tags END"
 )
 
 // TagsInUse returns those of the names that are tags of visible posts, in no order.
