@@ -41,8 +41,8 @@ type progress struct{ logger *slog.Logger }
 func (progress) At(uint64, uint64) {}
 func (p progress) Say(step string) { p.logger.Info(step) }
 
-// liveFromTip starts ingest at the tip and returns when it reads, with a time from which nothing is
-// missed.
+// liveFromTip starts ingest at the tip and returns when it reads, with a time after which it misses
+// nothing.
 func (b *ingestBench) liveFromTip(host *simnet.Jetstream) *ingestRun {
 	b.t.Helper()
 	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}})
@@ -60,16 +60,16 @@ func (b *ingestBench) liveFromTip(host *simnet.Jetstream) *ingestRun {
 	return run
 }
 
-// checkpoint is where a writer would continue.
+// checkpoint returns the position at which a writer would continue.
 func (b *ingestBench) checkpoint() event.Position {
 	b.t.Helper()
 	all := b.all()
 	return all[len(all)-1].Checkpoint()
 }
 
-// TestBackfillFillsInWhatALateStartMissed compares all answers of the API with the fold of
-// everything that the network did, after a backfill of the time before ingest began.
-func TestBackfillFillsInWhatALateStartMissed(t *testing.T) {
+// TestBackfillAfterLateStart compares all answers of the API with the fold of the network's whole
+// log, after a backfill of the time before ingest started.
+func TestBackfillAfterLateStart(t *testing.T) {
 	t.Parallel()
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -91,7 +91,7 @@ func TestBackfillFillsInWhatALateStartMissed(t *testing.T) {
 	b.settle(host, url)
 
 	traffic := make(chan error, 1)
-	go func() { // beside the backfill
+	go func() { // during the backfill
 		traffic <- simnet.Traffic{Count: 200, Seed: *pipelineSeed + 2, Rate: 200, TagsOnly: true}.Run(b.ctx, b.net)
 	}()
 	summary, err := b.backfill(b.ctx, host, from, until)
@@ -116,22 +116,22 @@ func TestBackfillFillsInWhatALateStartMissed(t *testing.T) {
 	_, body := get(t, url+"/v1/status")
 	var status struct{ IndexedThrough time.Time }
 	require.NoError(t, json.Unmarshal([]byte(body), &status))
-	require.Equal(t, b.checkpoint().NetworkTime(), status.IndexedThrough.UTC(), "as far as the present was read, not the past")
+	require.Equal(t, b.checkpoint().NetworkTime(), status.IndexedThrough.UTC(), "the time must be that of the live reader")
 
 	// The live reader continues where it was.
 	before := b.checkpoint()
 	live.halt()
 	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}})
 	b.settle(host, url)
-	require.Less(t, run.counter("events_read_total", "create"), 10.0, "it did not start over")
+	require.Less(t, run.counter("events_read_total", "create"), 10.0, "it must not start over")
 	require.GreaterOrEqual(t, b.checkpoint().Seq, before.Seq)
 	for _, entry := range b.log() {
 		require.NotEqual(t, "switched", entry.What, "%+v", entry)
 	}
 }
 
-// asSeen returns a network's log without early versions of posts of which the live reader saw a
-// later version: the first version that it saw brought the post into the index and decided its key.
+// asSeen returns a network's log without versions of posts before the first one that the live
+// reader saw: that one brought the post into the index and determined its key.
 func asSeen(log []simnet.Entry, stored []*event.Event, began time.Time) []simnet.Entry {
 	first := map[string]string{} // the revision, by post
 	for _, e := range stored {
@@ -150,10 +150,9 @@ func asSeen(log []simnet.Entry, stored []*event.Event, began time.Time) []simnet
 	return out
 }
 
-// TestBackfillFollowsWhatBecameOfTheWindow fills a window that ends before the live reader began.
-// Some changes in between are known only to the host, others the reader saw without knowing the
-// posts.
-func TestBackfillFollowsWhatBecameOfTheWindow(t *testing.T) {
+// TestBackfillFollowsLaterChanges backfills a window that ends before the live reader started. Some
+// changes in between are known only to the host, others the reader saw without knowing the posts.
+func TestBackfillFollowsLaterChanges(t *testing.T) {
 	t.Parallel()
 	t.Run("in the live window", func(t *testing.T) {
 		t.Parallel()
@@ -169,7 +168,7 @@ func TestBackfillFollowsWhatBecameOfTheWindow(t *testing.T) {
 	})
 }
 
-// awaitSealed waits until all that the network has emitted is in the archive.
+// awaitSealed waits until everything that the network has emitted is in the archive.
 func (b *ingestBench) awaitSealed(host *simnet.Jetstream) {
 	b.t.Helper()
 	require.NoError(b.t, b.net.Await(b.ctx, host))
@@ -255,7 +254,7 @@ func (b *ingestBench) backfillAndFollow(host *simnet.Jetstream, archived func())
 		}
 	}
 	for _, p := range []simnet.Post{early, untagged, gone, goneLater, erasedPost, repoGone, between} {
-		require.False(t, created[p.Rkey], "%s was never to be seen", p.URI)
+		require.False(t, created[p.Rkey], "%s must never be visible", p.URI)
 	}
 	b.settle(host, url)
 	visible := func(p simnet.Post) bool {
@@ -273,12 +272,12 @@ func (b *ingestBench) backfillAndFollow(host *simnet.Jetstream, archived func())
 	require.Contains(t, body, edited.Rkey)
 	status(hidden, true, "")
 	b.settle(host, url)
-	require.True(t, visible(hiddenPost), "hidden, not gone")
+	require.True(t, visible(hiddenPost), "it must be hidden, not removed")
 }
 
-// TestBackfillSurvivesItsWriters stops the ingest that stores a backfill's events, so that another
-// one takes over, and then the backfill itself.
-func TestBackfillSurvivesItsWriters(t *testing.T) {
+// TestBackfillSurvivesWriterChanges stops the ingest that stores a backfill's events, so that
+// another one takes over, and then stops the backfill itself.
+func TestBackfillSurvivesWriterChanges(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 20)
 	host := b.host()
@@ -329,5 +328,5 @@ func TestBackfillSurvivesItsWriters(t *testing.T) {
 			}
 		}
 	}
-	require.True(t, slices.IsSorted(live), "the live events are in order, beside all that")
+	require.True(t, slices.IsSorted(live), "live events must stay in order")
 }

@@ -56,9 +56,8 @@ func (s *spoiler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body)
 }
 
-// TestTheModelFindsBadAnswers: the check that the other tests rely on rejects an API that is wrong
-// in one way, and accepts a correct one.
-func TestTheModelFindsBadAnswers(t *testing.T) {
+// The check that the other tests rely on rejects an API with one error, and accepts a correct one.
+func TestModelFindsBadAnswers(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
 	api := b.api()
@@ -88,7 +87,7 @@ func TestTheModelFindsBadAnswers(t *testing.T) {
 	reversed := func(rows []any) []any { slices.Reverse(rows); return rows }
 	cut := func(rows []any) []any { return rows[1:] }
 	doubled := func(rows []any) []any { return append(rows, rows[len(rows)-1]) }
-	field := func(of, name string, value any) *spoiler { // of each row, of a post alone, of the page
+	field := func(of, name string, value any) *spoiler { // in each row, in a single post, in the page
 		return answered("/v1/", func(a map[string]any) {
 			objects := []any{a[of]}
 			if list, ok := a[of].([]any); ok {

@@ -45,8 +45,8 @@ func makeIn(t *testing.T, dir, target string, env ...string) *program {
 }
 
 // TestDemo runs make build and make demo in a folder whose path has a space. A demo checks before
-// it deletes: if anything prevents a start, everything stays as it is, and the demo never removes
-// what it did not create.
+// it deletes: if anything prevents a start, it changes nothing. It never removes what it did not
+// create.
 //
 // Invariant: make demo removes only what it marked as its own, and only when it can start; no path
 // breaks on a space; it stops every program it runs cleanly, with one signal each.
@@ -72,13 +72,13 @@ func TestDemo(t *testing.T) {
 		require.NotContains(t, p.out.String(), "starts afresh")
 	}
 	demo := makeIn(t, dir, "demo", env()...)
-	poll.Until(t, 3*ingestWait, func() (bool, string) { // the first build of Jetstream is in it
+	poll.Until(t, 3*ingestWait, func() (bool, string) { // includes the first build of Jetstream
 		require.NotContains(t, demo.out.String(), "Error")
 		return strings.Contains(demo.out.String(), "Tagstream answers"), demo.out.String()
 	})
 	require.Contains(t, demo.out.String(), "Jetstream ready at")
-	// While it runs, try others in the same folder, with the same API address, and with the same
-	// port of Jetstream.
+	// Meanwhile try others in the same folder, with the same API address, and with the same
+	// Jetstream port.
 	refused("a demo is running in "+dir+"/data/demo", env())
 	refused("something listens on "+api+" already", env("DEMO_DIR="+filepath.Join(t.TempDir(), "other")))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -91,8 +91,8 @@ func TestDemo(t *testing.T) {
 	})
 	require.NoError(t, syscall.Kill(-demo.PID(), syscall.SIGHUP)) // the terminal is closed
 	<-demo.Done()
-	require.Empty(t, processesOf(t, dir), "something is left running")
-	require.Contains(t, demo.out.String(), "msg=stopped service=api", "the pipeline was killed instead of stopped")
+	require.Empty(t, processesOf(t, dir), "no process must be left")
+	require.Contains(t, demo.out.String(), "msg=stopped service=api", "the pipeline must be stopped, not killed")
 	require.NotContains(t, demo.out.String(), "Hangup")
 
 	foreign := t.TempDir()
@@ -109,5 +109,5 @@ func TestDemo(t *testing.T) {
 	require.Equal(t, "mine", string(mine))
 	after, err := os.ReadDir(filepath.Dir(dir))
 	require.NoError(t, err)
-	require.Equal(t, len(beside), len(after), "nothing was made or removed beside the clone")
+	require.Equal(t, len(beside), len(after), "nothing outside the clone must change")
 }

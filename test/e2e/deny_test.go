@@ -24,7 +24,7 @@ import (
 // denyBench is an index with a deny file.
 type denyBench struct {
 	*indexBench
-	url string // of its API
+	url string // the API's
 	n   uint64
 }
 
@@ -40,7 +40,7 @@ func (x *denyBench) write(text string) {
 	require.NoError(x.t, process.WriteDenyFile(x.deny, text))
 }
 
-// post is the message of a post that is newer than the one before.
+// post returns the message of a post that is newer than the previous one.
 func (x *denyBench) post(did, rkey string, tags ...string) []byte {
 	x.n++
 	now := time.Now().UTC().Add(-time.Minute).Add(time.Duration(x.n) * time.Second).Truncate(time.Microsecond)
@@ -51,7 +51,7 @@ func (x *denyBench) post(did, rkey string, tags ...string) []byte {
 	return data
 }
 
-// posts are the record keys in an answer, newest first.
+// posts returns the record keys in an answer, newest first.
 func (x *denyBench) posts(query string) string {
 	x.t.Helper()
 	status, body := get(x.t, x.url+"/v1/posts?"+query)
@@ -70,9 +70,9 @@ func (x *denyBench) awaitPosts(query, want string) {
 	poll.Until(x.t, indexWait, func() (bool, string) { got := x.posts(query); return got == want, got })
 }
 
-// TestDenyFile: accounts and tags in the operator's file disappear when the file changes, and return
-// when they leave the file. Followers hold what the lists have at each moment. A bad file changes
-// nothing. A rebuild applies the file too.
+// Accounts and tags in the operator's deny file disappear when the file changes, and return when
+// they leave the file. Followers always hold the current lists. A bad file changes nothing. A
+// rebuild also applies the file.
 func TestDenyFile(t *testing.T) {
 	t.Parallel()
 	x := newDenyBench(t)
@@ -119,7 +119,7 @@ func TestDenyFile(t *testing.T) {
 
 	write("accounts: [did:plc:a]\n")
 	await("tags=art", "c1 b1")
-	poll.Until(t, indexWait, func() (bool, string) { // what is shown again is told once its sweep is over
+	poll.Until(t, indexWait, func() (bool, string) { // what is shown again is announced after its sweep
 		ops, _ := changes("art", place)
 		return slices.Equal(slices.Sorted(slices.Values(ops)), []string{"remove", "upsert"}), strings.Join(ops, " ")
 	})
@@ -140,7 +140,7 @@ func TestDenyFile(t *testing.T) {
 	require.Equal(t, "", posts("all=bad&tags=art"))
 	require.Equal(t, "c1 b1", posts("tags=bad&tags=art"))
 	require.Equal(t, "", posts("tags=bad&lang=en"))
-	require.Equal(t, "c1", posts("tags=art&none=bad"), "it can be left out")
+	require.Equal(t, "c1", posts("tags=art&none=bad"), "excluding a denied tag changes nothing")
 	for _, query := range []string{"limit=10", "window=24h"} {
 		require.Equal(t, "art", tags(query), query)
 	}
@@ -173,9 +173,9 @@ func TestDenyFile(t *testing.T) {
 	held()
 }
 
-// TestStandbyTakesTheDenyListOver: an indexer that stood by reads the file before it writes anything,
-// so that what it read when it began is never shown.
-func TestStandbyTakesTheDenyListOver(t *testing.T) {
+// A standby reads the file again before it writes anything, so a state read earlier is never
+// applied.
+func TestStandbyAppliesDenyList(t *testing.T) {
 	t.Parallel()
 	x := newDenyBench(t)
 	x.write("")
@@ -194,14 +194,13 @@ func TestStandbyTakesTheDenyListOver(t *testing.T) {
 	require.Equal(t, "c2 c1", x.posts("tags=art"))
 	require.Equal(t, "", x.posts("tags=bad"))
 	status, body = get(t, x.url+"/v1/changes?tags=bad&after="+url.QueryEscape(now.Page.Next))
-	require.Equal(t, http.StatusOK, status, "the feed ends where denied tags change: %s", body)
-	require.Contains(t, body, `"changes":[]`, "and no account's posts came and went")
+	require.Equal(t, http.StatusOK, status, "the feed must end if denied tags change: %s", body)
+	require.Contains(t, body, `"changes":[]`, "no account's posts must change")
 }
 
-// TestRebuildDeniesWhatIsDeniedByThen: the deny list changes while the index is rebuilt, at its
-// beginning and after the comparison, by an indexer that runs beside it. The new index has it when it
-// is switched in.
-func TestRebuildDeniesWhatIsDeniedByThen(t *testing.T) {
+// A running indexer changes the deny list at the beginning of a rebuild and after its comparison.
+// The new index has the changes when it is switched in.
+func TestRebuildAppliesDenyListChanges(t *testing.T) {
 	t.Parallel()
 	x := newDenyBench(t)
 	x.write("accounts: [did:plc:a]\ntags: [bad]\n")
@@ -221,7 +220,7 @@ func TestRebuildDeniesWhatIsDeniedByThen(t *testing.T) {
 			x.write("accounts: [did:plc:a]\ntags: [worse]\n")
 			x.awaitPosts("tags=art", "c1")
 			x.awaitPosts("tags=worse", "")
-			require.NoError(t, ix.stop()) // what the new index has is the rebuild's doing
+			require.NoError(t, ix.stop()) // so that only the rebuild can change the new index
 		default:
 			return
 		}
@@ -237,8 +236,8 @@ func TestRebuildDeniesWhatIsDeniedByThen(t *testing.T) {
 	held()
 }
 
-// followed has programs follow lists by one tag each, and returns what waits until all of them hold
-// what the lists have.
+// followed starts followers of lists with one tag each, and returns a function that waits until all
+// hold the current lists.
 func (b *indexBench) followed(api string, tags ...string) (held func()) {
 	var all []*follower
 	for i, tag := range tags {

@@ -75,7 +75,7 @@ func (b *indexBench) redrive(cfg indexer.RedriveConfig) map[uint64]error {
 	cfg.Database, cfg.ID = b.writer, fmt.Sprint("redrive-", b.runs)
 	cfg.OnResult = func(seq uint64, err error) {
 		_, twice := out[seq]
-		require.False(b.t, twice, "told twice of %d", seq)
+		require.False(b.t, twice, "%d must be reported once", seq)
 		out[seq] = err
 	}
 	applied, stayed, err := indexer.Redrive(b.t.Context(), cfg, b.nats.Conn(b.t), slog.New(slog.DiscardHandler), quietProgress{})
@@ -94,9 +94,9 @@ func (b *indexBench) status() query.Status {
 	return st
 }
 
-// TestRedrive has Postgres refuse one message in ten of a history full of edge cases, and redrives
-// the dead letters when it accepts them again: in parts, repeatedly, beside a running indexer. The
-// index becomes what it would have been without any dead letter, including keys.
+// TestRedrive lets Postgres refuse one message in ten of a history full of edge cases, and redrives
+// the dead letters when it accepts them again: in parts, repeatedly, while an indexer runs. The
+// resulting index is the same as without any dead letters, including keys.
 func TestRedrive(t *testing.T) {
 	t.Parallel()
 	bySeed(t, "redrive", *redriveSeed, *redriveSeeds, redrive)
@@ -116,19 +116,20 @@ func redrive(t *testing.T, seed uint64) {
 		}
 	}
 	b.poison(poison...)
-	// One by one, otherwise the effect of a poisoned message may be undone before it is written.
+	// One by one: otherwise a later message may undo the effect of a poisoned one before it is
+	// written.
 	b.indexer(1)
 	half := len(history) / 2
 	b.await(url, b.publish(history[:half]...))
 	refused := b.letters()
-	require.Greater(t, len(refused), want.DeadLetters()/2+10, "of the poison something shows")
+	require.Greater(t, len(refused), want.DeadLetters()/2+10, "some poisoned messages must have an effect")
 
 	// A failed redrive leaves the dead letter.
 	tried := b.redrive(indexer.RedriveConfig{Seqs: refused[:10]})
 	require.Len(t, tried, 10)
 	refused = slices.DeleteFunc(refused, func(seq uint64) bool {
 		err, was := tried[seq]
-		return was && err == nil // what it says was overtaken, so nothing of it is written
+		return was && err == nil // it was superseded, so nothing of it is written
 	})
 	require.Equal(t, refused, b.letters())
 
@@ -146,7 +147,7 @@ func redrive(t *testing.T, seed uint64) {
 	}
 	require.Positive(t, applied)
 	model.CheckHTTP(t, url, want)
-	require.Len(t, b.letters(), want.DeadLetters(), "what is no event stays")
+	require.Len(t, b.letters(), want.DeadLetters(), "messages that are not events must stay")
 	require.EqualValues(t, want.DeadLetters(), b.status().DeadLetters)
 
 	// Repeating it changes nothing; messages that are not events stay.
@@ -157,9 +158,9 @@ func redrive(t *testing.T, seed uint64) {
 	require.Len(t, b.letters(), want.DeadLetters())
 }
 
-// TestRedriveTwiceAtOnce: two simultaneous redrives beside two indexers take the lease from the
-// indexers, not from each other; the second gets an error.
-func TestRedriveTwiceAtOnce(t *testing.T) {
+// Two concurrent redrives next to two indexers take the lease from the indexers, not from each
+// other: the second one fails.
+func TestConcurrentRedrives(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
 	url := b.api()

@@ -34,7 +34,7 @@ var (
 	eraseSeeds = flag.Uint64("erase.seeds", 6, "how many seeds TestErase runs")
 )
 
-// erase makes a pass over everything but the stream's last message.
+// erase makes a pass over everything except the stream's last message.
 func (b *indexBench) erase(within time.Duration) (posts, letters int) {
 	b.t.Helper()
 	b.runs++
@@ -99,13 +99,13 @@ func eraseAlong(t *testing.T, seed uint64) {
 	}
 	history := model.Generate(seed, 600)
 	at := history[0].Source
-	add(&event.Event{V: event.Version, Kind: event.KindPosition, Source: at}) // as ingest begins
+	add(&event.Event{V: event.Version, Kind: event.KindPosition, Source: at}) // like ingest when it starts
 	for len(history) > 0 {
 		n := min(len(history), 50+rng.IntN(250))
 		add(history[:n]...)
 		history = history[n:]
 		b.await(url, seq)
-		// One reader that has read part of it already, and one that has not.
+		// One reader has already read a part, the other has not.
 		reader, err := stream.OpenReader(t.Context(), b.js, 1+rng.Uint64N(seq))
 		require.NoError(t, err)
 		got, err := reader.Next(t.Context(), 10, time.Millisecond)
@@ -131,15 +131,15 @@ func eraseAlong(t *testing.T, seed uint64) {
 	erased += posts
 	model.CheckHTTP(t, url, want)
 
-	// It erased only what it should, and everything that it should.
+	// Exactly the right messages were erased.
 	left := b.stored(seq)
 	kept := map[string]bool{}
 	for _, p := range want.All() {
 		kept[p.URI] = true
-		require.Contains(t, left, p.Seq, "the version of %s that is shown", p.URI)
+		require.Contains(t, left, p.Seq, "the visible version of %s must stay", p.URI)
 	}
 	removed := map[string]string{}
-	called := map[string]bool{} // what authors are called, and whether a message says so
+	called := map[string]bool{} // names of authors, and whether a message has them
 	payloads, stale := 0, 0
 	for i := len(all) - 1; i >= 0; i-- {
 		ev := all[i]
@@ -171,8 +171,8 @@ func eraseAlong(t *testing.T, seed uint64) {
 	t.Logf("of %d payloads %d were erased; %d of removed posts are left", payloads, erased, stale)
 	require.Equal(t, payloads+len(all)-len(left), payloads+erased)
 	require.Positive(t, erased)
-	require.NotContains(t, slices.Collect(maps.Values(called)), false, "what authors are called: %v", called)
-	require.LessOrEqual(t, stale, payloads/20, "only what may end a #sync stays, of which there are many here")
+	require.NotContains(t, slices.Collect(maps.Values(called)), false, "a message with each current name must stay: %v", called)
+	require.LessOrEqual(t, stale, payloads/20, "only messages that may end a #sync must stay")
 
 	// Compare the index of an interrupted rebuild with the live one, then make it live.
 	rebuilding, interrupt := context.WithCancel(t.Context())
@@ -183,8 +183,8 @@ func eraseAlong(t *testing.T, seed uint64) {
 				interrupt()
 			}
 		}))
-	// On a slow machine the rebuild's last step may come before it is stopped: then the new index
-	// is live, and only the answers of the API are compared.
+	// On a slow machine the rebuild may finish before it is stopped. Then the new index is live,
+	// and only the API's answers are compared.
 	if err != nil {
 		did, findings, err := indexer.Verify(t.Context(), indexer.VerifyConfig{Database: b.owner, ID: "verify"}, slog.New(slog.DiscardHandler), quietProgress{})
 		require.NoError(t, err)
@@ -222,9 +222,9 @@ func secret(rng *rand.Rand) string {
 	return b.String()
 }
 
-// TestErasedBytes searches the server's files for payloads: those of removed posts are gone, from
-// the stream and the dead letters; those of hidden and current posts, of dead letters that may
-// still be applied, and of recent messages are there.
+// TestErasedBytes searches the server's files for payloads. Those of removed posts must be gone,
+// from the stream and the dead letters. Those of hidden and current posts, of dead letters that can
+// still be applied, and of recent messages must be there.
 func TestErasedBytes(t *testing.T) {
 	t.Parallel()
 	var dir string
@@ -241,7 +241,7 @@ func TestErasedBytes(t *testing.T) {
 		at = at.Add(time.Second)
 		ev.Source = event.Position{Host: "https://host.example", Seq: uint64(len(raw) + 1), Time: at}
 		if ev.IsPost() || ev.Kind == event.KindSync {
-			// In the order of the numbers.
+			// In the order of their numbers.
 			ev.Rev = "3abcabcabc" + string([]byte{byte('a' + rev/400%20), byte('a' + rev/20%20), byte('a' + rev%20)})
 		}
 		data, err := ev.Encode()
@@ -285,7 +285,7 @@ func TestErasedBytes(t *testing.T) {
 	put(event.Event{Kind: event.KindAccount, DID: "did:plc:hidden", Status: "suspended"})
 	put(event.Event{Kind: event.KindAccount, DID: "did:plc:erased", Status: "deleted"})
 	put(event.Event{Kind: event.KindSync, DID: "did:plc:sync"})
-	rev-- // the replacement comes at the #sync's revision
+	rev-- // the replacement has the #sync's revision
 	create("kept in a sync, again", "did:plc:sync", "kept")
 	create("again", "did:plc:a", "again")
 	filler()
@@ -311,18 +311,18 @@ func TestErasedBytes(t *testing.T) {
 	require.Len(t, present(), len(texts)-40, "before")
 
 	posts, letters := b.erase(week)
-	require.Equal(t, []int{8, 2}, []int{posts + 2, letters}, "and the messages of two dead letters")
+	require.Equal(t, []int{8, 2}, []int{posts + 2, letters}, "including the messages of two dead letters")
 	require.Equal(t, []string{"again", "dead", "hidden", "kept in a sync", "kept in a sync, again", "present"}, present())
 	require.Equal(t, []uint64{uint64(poison[0]), broken}, b.letters())
 	require.EqualValues(t, 2, b.status().DeadLetters)
 	posts, letters = b.erase(week)
-	require.Zero(t, posts+letters, "again, there is nothing to do")
+	require.Zero(t, posts+letters, "a second pass must find nothing")
 
-	// An unreadable dead letter is erased after the stated time.
+	// An unreadable dead letter is erased after the configured time.
 	_, letters = b.erase(time.Nanosecond)
 	require.Equal(t, 1, letters)
 
-	// Build another index from what is left, with the dead letter applied.
+	// Build another index from the rest, with the dead letter applied.
 	b.cure()
 	results := b.redrive(indexer.RedriveConfig{})
 	require.Equal(t, map[uint64]error{uint64(poison[0]): nil}, results)
@@ -346,8 +346,7 @@ func mustEncode(t *testing.T, ev event.Event) []byte {
 	return data
 }
 
-// TestRebuildAfterErasing: for erased messages, the live index remembers what keeps repeated events
-// out.
+// The live index remembers which repeated events of erased posts must be ignored.
 func TestRebuildAfterErasing(t *testing.T) {
 	t.Parallel()
 	at := func(n int, ev event.Event) event.Event {
@@ -368,12 +367,12 @@ func TestRebuildAfterErasing(t *testing.T) {
 	}
 	position := event.Event{Kind: event.KindPosition}
 	for name, c := range map[string]struct{ before, after []event.Event }{
-		// A recreated post has its own key, not that of the deleted one.
+		// A recreated post has a new key, not that of the deleted one.
 		"a removal that a post replaced": {
 			[]event.Event{at(1, position), at(2, create("x", "b", "2026-10-31T00:00:00Z")), at(3, gone("x", "c")), at(4, position)},
 			[]event.Event{at(2, create("x", "b", "2026-10-31T00:00:00Z")), at(5, create("x", "d", "2026-10-30T00:00:00Z"))},
 		},
-		// Nothing is below the revision of the replacements, although they are gone.
+		// No posts are below the revision of the replacements, although these are gone.
 		"the floor of a #sync": {
 			[]event.Event{
 				at(1, position), at(2, create("lost", "c", "")), at(3, event.Event{Kind: event.KindSync, Rev: "3abcabcabcabb"}),
@@ -409,9 +408,8 @@ func TestRebuildAfterErasing(t *testing.T) {
 	}
 }
 
-// TestEraseLeavesTheYoung: messages that are too young stay for the next pass, and so do the
-// markers that show that they may be erased.
-func TestEraseLeavesTheYoung(t *testing.T) {
+// Recent messages stay for the next pass, and so do the markers that allow erasing them.
+func TestEraseKeepsRecentMessages(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
 	url := b.api()

@@ -60,7 +60,7 @@ func fold(t *testing.T, seed uint64) {
 	}
 	model.CheckHTTP(t, url, want)
 
-	// An index rebuilt from the stream is the same one.
+	// An index rebuilt from the stream is the same.
 	b.indexer(100)
 	logger := slog.New(slog.DiscardHandler)
 	replayed, err := indexer.Rebuild(t.Context(), indexer.RebuildConfig{Database: b.owner, ID: "rebuild"}, b.nats.Conn(t), logger, quietProgress{})

@@ -30,12 +30,12 @@ const (
 	followCPU    = 0.05
 	// followDelay is the 99th percentile of the time from a commit to a follower.
 	followDelay = 300 * time.Millisecond
-	// followWatched is how long they are watched: each hears a comment every 15 s.
+	// followWatched is how long they are measured: each receives a comment every 15 s.
 	followWatched = time.Minute
 )
 
-// TestFollowersCost measures what idle connections of /v1/stream cost the api, and how long changes
-// take to reach followers of another list beside them. To run it in full:
+// TestFollowersCost measures the cost of idle connections of /v1/stream for the api, and how long
+// changes meanwhile take to reach followers of another list. To run it in full:
 //
 //	go test ./test/e2e -run TestFollowersCost -v -follow.idle=5000
 func TestFollowersCost(t *testing.T) {
@@ -131,7 +131,7 @@ func TestFollowersCost(t *testing.T) {
 	}
 }
 
-// memoryOf returns a process's memory in bytes, without memory shared with files.
+// memoryOf returns a process's memory in bytes, without file mappings.
 func memoryOf(t *testing.T, pid int) int64 {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

@@ -46,21 +46,20 @@ var (
 
 const (
 	followedQueries = 10
-	// followersEach follow each query, half of them pushed.
+	// followersEach is the number of followers per query, half of them pushed.
 	followersEach = 10
 	followRounds  = 3
-	// followLimit bounds one seed, on a busy machine.
+	// followLimit bounds the time of one seed, on a busy machine.
 	followLimit = 10 * time.Minute
 	// followSettled bounds the wait until a follower holds what it must.
 	followSettled = 60 * time.Second
 )
 
-// TestFollow lets programs follow lists, by /v1/changes and by /v1/stream, whose connections are
-// cut at any byte. At the same time all kinds of changes to posts pass through the whole pipeline,
-// api and indexer are killed, the index is rebuilt and switched, accounts and tags are denied and
-// allowed again, and the database crashes or fails over to a standby that lacks its last
-// transactions. Whenever there is nothing left to do, each follower holds exactly what the model
-// lists.
+// TestFollow runs followers of lists with /v1/changes and /v1/stream, whose connections are cut at
+// any byte. At the same time all kinds of changes to posts pass through the whole pipeline, api and
+// indexer are killed, the index is rebuilt and switched, accounts and tags are denied and allowed
+// again, and the database crashes or fails over to a standby that lacks its last transactions.
+// Whenever the pipeline is idle, each follower holds exactly the list of the model.
 func TestFollow(t *testing.T) {
 	t.Parallel()
 	bySeed(t, "follow", *followSeed, *followSeeds, follow)
@@ -74,7 +73,7 @@ func follow(t *testing.T, seed uint64) {
 	defer stop()
 	var followers []*follower
 	for round := range followRounds {
-		if round < 2 { // some begin before there is anything, some later
+		if round < 2 { // some start with an empty index, some later
 			for i, q := range b.queries {
 				params, err := neturl.ParseQuery(q.String())
 				require.NoError(t, err)
@@ -91,7 +90,7 @@ func follow(t *testing.T, seed uint64) {
 		}
 		for slice := range 4 {
 			b.happen(uint64(round*10+slice), 50, 8)
-			b.trouble()
+			b.fail()
 		}
 		b.quiet()
 		want, err := model.FromNetwork(b.net.Log())
@@ -99,7 +98,7 @@ func follow(t *testing.T, seed uint64) {
 		want.Deny(b.deniedDIDs, b.deniedTags)
 		// No more changes; a busy machine answers late.
 		poll.NoError(t, followSettled, func() error {
-			// The follower also learns times that the network does not know.
+			// This also adopts times that the network does not know.
 			if err := model.Check(t.Context(), b.url, want, model.Queries(1, seed)); err != nil {
 				return err
 			}
@@ -130,7 +129,7 @@ func follow(t *testing.T, seed uint64) {
 		held += len(f.held)
 	}
 	require.Positive(t, all.events.Load())
-	t.Logf("%d followers compared %d times, 0 differences; %d posts held; %v; troubles: %v", len(followers), followRounds, held, &all, b.troubles)
+	t.Logf("%d followers compared %d times, 0 differences; %d posts held; %v; failures: %v", len(followers), followRounds, held, &all, b.failures)
 }
 
 // followBench is the whole pipeline. Api and indexer are processes, so that they can be killed.
@@ -147,13 +146,13 @@ type followBench struct {
 	standby  *pgtest.PrivateServer // until it is promoted
 	api      *program
 	indexer  *program
-	troubles map[string]int
+	failures map[string]int
 
 	deniedDIDs, deniedTags []string // what the indexer's deny file has, sorted
 }
 
 func newFollowBench(t *testing.T, seed uint64) *followBench {
-	b := &followBench{ingestBench: newIngestBench(t, 25, natstest.Listen()), seed: seed, rng: rand.New(rand.NewPCG(seed, 11)), troubles: map[string]int{}}
+	b := &followBench{ingestBench: newIngestBench(t, 25, natstest.Listen()), seed: seed, rng: rand.New(rand.NewPCG(seed, 11)), failures: map[string]int{}}
 	var cancel context.CancelFunc
 	b.ctx, cancel = context.WithTimeout(t.Context(), followLimit)
 	t.Cleanup(cancel)
@@ -205,26 +204,26 @@ func (b *followBench) happen(part uint64, count, edges int) {
 	}
 }
 
-// trouble may cause a failure.
-func (b *followBench) trouble() {
+// fail causes a random failure, or none.
+func (b *followBench) fail() {
 	b.t.Helper()
 	again := func(p *program) {
 		p.end(syscall.SIGKILL)
 		require.NoError(b.t, p.Start())
 	}
 	what := []string{"api", "indexer", "rebuild", "database", "deny", "none"}[b.rng.IntN(6)]
-	b.troubles[what]++
+	b.failures[what]++
 	switch what {
 	case "api":
 		again(b.api)
 	case "indexer":
 		again(b.indexer)
 	case "rebuild":
-		poll.NoError(b.t, ingestWait, func() error { // that ingest has made the stream
+		poll.NoError(b.t, ingestWait, func() error { // until ingest has created the stream
 			_, err := stream.GetState(b.t.Context(), b.index.js)
 			return err
 		})
-		_, err := indexer.Rebuild(b.t.Context(), indexer.RebuildConfig{Database: b.index.owner, ID: fmt.Sprint("rebuild-", len(b.troubles))}, b.nats.Conn(b.t), b.index.logger("rebuild"), quietProgress{})
+		_, err := indexer.Rebuild(b.t.Context(), indexer.RebuildConfig{Database: b.index.owner, ID: fmt.Sprint("rebuild-", len(b.failures))}, b.nats.Conn(b.t), b.index.logger("rebuild"), quietProgress{})
 		require.NoError(b.t, err)
 	case "deny":
 		some := func(of []string) []string {
@@ -248,7 +247,7 @@ func (b *followBench) trouble() {
 	}
 }
 
-// quiet returns when everything that happened is in the index, and in its change feed.
+// quiet returns when everything that happened is in the index and its change feed.
 func (b *followBench) quiet() {
 	b.t.Helper()
 	b.settle(b.host, b.url)
@@ -271,8 +270,8 @@ func (b *followBench) quiet() {
 	b.settle(b.host, b.url)
 }
 
-// followedLists returns random queries for the most used tags and for the accounts, with every
-// filter that an edit can move posts in and out of.
+// followedLists returns random queries for the most frequent tags and for the accounts, with all
+// filters whose result an edit can change.
 func followedLists(rng *rand.Rand, counts []model.TagCount, dids []string) (lists []model.Query) {
 	counts = counts[:min(len(counts), 12)]
 	some := func(of []string, n int) []string {
@@ -285,7 +284,7 @@ func followedLists(rng *rand.Rand, counts []model.TagCount, dids []string) (list
 		for _, c := range counts[:1+rng.IntN(3)] {
 			q.Tags = append(q.Tags, c.Tag)
 		}
-		if i > 4 { // the tags of edges, which have media and labels
+		if i > 4 { // the tags of simnet.Edges, whose posts have media and labels
 			q.Tags = slices.Compact(slices.Sorted(slices.Values(append(q.Tags[:1], "art", "photo"))))
 		}
 		switch i {
@@ -314,8 +313,8 @@ func followedLists(rng *rand.Rand, counts []model.TagCount, dids []string) (list
 	return lists
 }
 
-// followChild is the variable that makes this test binary one of the services, with limits so low
-// that every account is swept.
+// followChild is the variable that makes this test binary run as one of the services, with limits
+// so low that every account is swept.
 const followChild = "FOLLOW_CHILD"
 
 // serveFollow runs that service.

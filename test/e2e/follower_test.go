@@ -23,13 +23,14 @@ const (
 	followPause   = time.Second
 	followCut     = 3 * time.Second
 	followCutBits = 21
-	// followBreath is the pause between two connections.
-	followBreath = 20 * time.Millisecond
-	// followAway is the pause of a follower whose server does not answer.
-	followAway = 200 * time.Millisecond
+	// followGap is the pause between two connections.
+	followGap = 20 * time.Millisecond
+	// followRetry is the pause after a request without an answer.
+	followRetry = 200 * time.Millisecond
 )
 
-// follower keeps a copy of a list, as docs/api.md says: it polls /v1/changes, or reads /v1/stream.
+// follower keeps a copy of a list as described in docs/api.md: it polls /v1/changes or reads
+// /v1/stream.
 type follower struct {
 	url    string
 	params neturl.Values
@@ -40,12 +41,12 @@ type follower struct {
 	held map[string]string
 
 	after string
-	begun bool // held is a whole list, of after or later
+	begun bool // held is a complete list, as of after or later
 
 	did followed
 }
 
-// followed is what a follower did.
+// followed counts the actions of a follower.
 type followed struct{ pages, connections, events, resets atomic.Int64 }
 
 func (d *followed) add(other *followed) {
@@ -59,22 +60,23 @@ func (d *followed) String() string {
 	return fmt.Sprintf("%d pages, %d connections with %d events, %d resets", d.pages.Load(), d.connections.Load(), d.events.Load(), d.resets.Load())
 }
 
-// errNoAnswer means that the server, or its database, is away.
+// errNoAnswer means that the server or its database is unavailable.
 var errNoAnswer = errors.New("no answer")
 
 // errGone means that the position has expired.
 var errGone = errors.New("410")
 
-// follow follows until ctx ends. The error is an answer that no failing server may give.
+// follow follows the list until ctx ends. The error is an answer that even a failing server must
+// not give.
 func (f *follower) follow(ctx context.Context) error {
 	for {
 		err := f.step(ctx)
-		pause := followBreath
+		pause := followGap
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, errNoAnswer):
-			pause = followAway
+			pause = followRetry
 		case errors.Is(err, errGone):
 			f.after, f.begun = "", false
 			f.did.resets.Add(1)
@@ -91,8 +93,8 @@ func (f *follower) follow(ctx context.Context) error {
 	}
 }
 
-// step applies a page of changes, or the events of one connection; before the first, it reads the
-// list.
+// step applies a page of changes, or the events of one connection. Before the first one it reads
+// the list.
 func (f *follower) step(ctx context.Context) error {
 	if !f.begun {
 		if err := f.begin(ctx); err != nil {
@@ -155,7 +157,7 @@ func (f *follower) stream(ctx context.Context) error {
 	for in := bufio.NewReader(io.LimitReader(res.Body, 1+f.rng.Int64N(1<<f.rng.IntN(followCutBits)))); ; {
 		line, err := in.ReadString('\n')
 		if err != nil {
-			return nil // also in the middle of an event, which was not dispatched
+			return nil // also in the middle of an event, which then does not count
 		}
 		field, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
 		switch field {
@@ -175,7 +177,7 @@ func (f *follower) stream(ctx context.Context) error {
 				f.begun = false
 				f.did.resets.Add(1)
 				if err := f.begin(ctx); err != nil {
-					return err // what comes behind is asked for again
+					return err // the rest is requested again
 				}
 			} else {
 				var c change
@@ -204,7 +206,7 @@ func (f *follower) apply(c change) error {
 	case c.Op == "upsert" && c.Post != nil:
 		return c.Post.put(f.held)
 	}
-	return fmt.Errorf("what is the change %+v?", c)
+	return fmt.Errorf("unknown kind of change %+v", c)
 }
 
 // differs returns how the follower's copy differs from the list, "" if it does not.
@@ -231,8 +233,8 @@ func (f *follower) differs(list map[string]string) string {
 	return fmt.Sprintf("%d differences: %.2000s", len(all), all[0])
 }
 
-// followedPost is a post as received, without its cursor and without its author's names, whose
-// changes are not changes of the post.
+// followedPost is a received post, without its cursor and its author's names: a change of these is
+// not a change of the post.
 type followedPost map[string]json.RawMessage
 
 func (p followedPost) put(into map[string]string) error {
@@ -260,7 +262,7 @@ type changesPage struct {
 	}
 }
 
-// ask sends a request with the list's parameters and additional ones.
+// ask sends a request with the list's and additional parameters.
 func (f *follower) ask(ctx context.Context, path, lastID string, more ...string) (*http.Response, error) {
 	params := maps.Clone(f.params)
 	for i := 0; i < len(more); i += 2 {

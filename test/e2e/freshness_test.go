@@ -14,8 +14,7 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// beyondRepeats is longer than the time after which repeated positions alone could look like a
-// quiet network.
+// beyondRepeats exceeds the time for which repeated positions alone could pass for a quiet network.
 const beyondRepeats = 17 // seconds
 
 // freshStatus has the freshness fields of /v1/status.
@@ -33,9 +32,9 @@ func readFreshness(t *testing.T, url string) freshStatus {
 	return s
 }
 
-// TestHostThatLostItsRelay cuts the relay from the host that is read. The host still answers but is
-// silent, while another host has new events.
-func TestHostThatLostItsRelay(t *testing.T) {
+// TestHostWithoutRelay cuts the relay from the host that ingest reads. That host still answers but
+// is silent, while another host has new events.
+func TestHostWithoutRelay(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 1)
 	first, second := b.host(), b.host()
@@ -60,7 +59,7 @@ func TestHostThatLostItsRelay(t *testing.T) {
 		return false, "the ingest log does not say why the host was left"
 	})
 
-	// The other host is still read; nothing leads back to the first.
+	// Ingest stays with the other host.
 	for i := range 5 {
 		awaitPost(t, url, b.post(fmt.Sprint("later ", i), "art"))
 	}
@@ -68,9 +67,9 @@ func TestHostThatLostItsRelay(t *testing.T) {
 	require.Less(t, *readFreshness(t, url).Lag.Seconds, 10.0)
 }
 
-// TestLagIsTheTruth has only one host, which falls silent. Ingest repeats its position, but the
-// index never claims to be fresher than the last event.
-func TestLagIsTheTruth(t *testing.T) {
+// The only host falls silent. Ingest repeats its position, but the index never claims to be fresher
+// than the last event.
+func TestReportedLagIsCorrect(t *testing.T) {
 	t.Parallel()
 	for name, silence := range map[string]func(host *simnet.Jetstream) (end func() error, err error){
 		"the host lost its relay": func(host *simnet.Jetstream) (func() error, error) {
@@ -90,7 +89,7 @@ func TestLagIsTheTruth(t *testing.T) {
 			run.awaitReady()
 			awaitPost(t, url, b.post("one", "art"))
 			awaitPost(t, url, b.post("two", "art"))
-			last := b.net.Now() // nothing is newer
+			last := b.net.Now() // no event is newer
 			through := readFreshness(t, url).IndexedThrough
 			require.WithinDuration(t, last, *through, ingestWait)
 
@@ -102,14 +101,14 @@ func TestLagIsTheTruth(t *testing.T) {
 			poll.Until(t, ingestWait, func() (bool, string) {
 				truth := time.Since(last).Seconds()
 				s := readFreshness(t, url)
-				require.GreaterOrEqual(t, *s.Lag.Seconds, truth, "the index is called fresher than it is")
-				require.Equal(t, through, s.IndexedThrough, "nothing was heard since")
+				require.GreaterOrEqual(t, *s.Lag.Seconds, truth, "the index must not claim to be fresher than it is")
+				require.Equal(t, through, s.IndexedThrough, "no event has arrived since")
 				if s.SilentSince != nil {
 					require.Equal(t, through, s.SilentSince)
 				}
 				return truth > beyondRepeats && s.SilentSince != nil, fmt.Sprintf("%.1f s of silence, said to be since %v", truth, s.SilentSince)
 			})
-			require.Greater(t, run.counter("events_published_total", "position"), 1.0, "the position was repeated")
+			require.Greater(t, run.counter("events_published_total", "position"), 1.0, "the position must be repeated")
 			if end == nil {
 				return
 			}

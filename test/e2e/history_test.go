@@ -19,9 +19,9 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// TestBackfillBeforeTheHistory fills a window that one host knows not at all or in part, and an
-// older host completely.
-func TestBackfillBeforeTheHistory(t *testing.T) {
+// TestBackfillBeforeHistory backfills a window that one host has partly or not at all, and an older
+// host completely.
+func TestBackfillBeforeHistory(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 2, natstest.Listen())
 	older := b.host()
@@ -60,7 +60,7 @@ func TestBackfillBeforeTheHistory(t *testing.T) {
 	require.Contains(t, printed.Why, before)
 	require.Equal(t, begins, printed.HistoryBegins)
 
-	// Another host has the window, whichever is read first.
+	// Only the older host has the window, in either order of the hosts.
 	for _, hosts := range [][]string{{younger.URL(), older.URL()}, {older.URL(), younger.URL()}} {
 		summary, err = b.backfillFrom(b.ctx, hosts, from, until)
 		require.NoError(t, err)
@@ -72,7 +72,7 @@ func TestBackfillBeforeTheHistory(t *testing.T) {
 	}
 	require.Contains(t, ingestRkeys(b.events()[stored:]), p.Rkey)
 
-	// A window before both histories is read from the host that goes back furthest.
+	// A window before both histories is read from the host with the longest one.
 	summary, err = b.backfillFrom(b.ctx, []string{younger.URL(), older.URL()}, from.Add(-time.Hour), until)
 	require.NoError(t, err)
 	require.True(t, summary.Complete)
@@ -80,7 +80,7 @@ func TestBackfillBeforeTheHistory(t *testing.T) {
 	require.Equal(t, older.URL(), summary.First.Host)
 }
 
-// decode reads the JSON object that an ended command printed.
+// decode decodes the JSON object that a finished command printed.
 func (p *program) decode(into any) {
 	p.t.Helper()
 	lines := strings.Split(p.out.String(), "\n")
@@ -89,10 +89,9 @@ func (p *program) decode(into any) {
 	require.NoError(p.t, json.Unmarshal([]byte(lines[i]), into), lines[i])
 }
 
-// TestFailOverBetweenHostsOfWhichOneIsLate: one of two hosts receives events from its relay long
-// after the other, and stamps them then. Whichever host is left, everything in between is read from
-// the other.
-func TestFailOverBetweenHostsOfWhichOneIsLate(t *testing.T) {
+// One of two hosts receives events from its relay long after the other, and stamps them with that
+// time. A change of hosts in either direction loses nothing.
+func TestFailOverWithLateHost(t *testing.T) {
 	t.Parallel()
 	const (
 		margin = time.Second
@@ -102,7 +101,7 @@ func TestFailOverBetweenHostsOfWhichOneIsLate(t *testing.T) {
 	)
 	for name, tt := range map[string]struct {
 		lateFirst bool
-		read      int64 // how many of what happens are read from the first host
+		read      int64 // number of events that are read from the first host
 	}{
 		"from the late one": {lateFirst: true, read: 5},
 		"to the late one":   {read: 250},
@@ -110,7 +109,7 @@ func TestFailOverBetweenHostsOfWhichOneIsLate(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newIngestBench(t, 12)
-			// What is not sealed yet has no time index and is read completely.
+			// Unsealed segments have no time index and are read completely.
 			late, prompt := b.host(sealOften), b.host(sealOften)
 			first, second := prompt, late
 			if tt.lateFirst {
@@ -118,7 +117,7 @@ func TestFailOverBetweenHostsOfWhichOneIsLate(t *testing.T) {
 			}
 			cfg := ingest.Config{Hosts: []string{first.URL(), second.URL()}, Start: "archive"}
 			cfg.Timing.Margin = margin
-			cfg.Timing.Idle = ingestTestLimit // the host is behind, and not silent
+			cfg.Timing.Idle = ingestTestLimit // the host lags, but is not silent
 			run := b.ingest(cfg)
 			require.NoError(t, simnet.Traffic{Count: before, TagsOnly: true}.Run(b.ctx, b.net))
 			seq := b.net.Seq()
@@ -138,11 +137,11 @@ func TestFailOverBetweenHostsOfWhichOneIsLate(t *testing.T) {
 			events := b.events()
 			last := events[len(events)-1]
 			require.Equal(t, first.URL(), last.Source.Host)
-			require.Len(t, events, before+int(tt.read), "nothing else")
+			require.Len(t, events, before+int(tt.read), "no other events")
 			if tt.lateFirst {
 				made, ok := event.RevTime(last.Rev)
 				require.True(t, ok)
-				require.Greater(t, last.Source.Time.Sub(made), 2*margin, "by its stamps reading would continue behind what is missing")
+				require.Greater(t, last.Source.Time.Sub(made), 2*margin, "by its stamps, reading would skip missing events")
 			}
 			require.NoError(t, first.Stop())
 			second.Relay().HoldAfter(math.MaxInt64)

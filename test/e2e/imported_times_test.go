@@ -22,8 +22,8 @@ import (
 
 const importToken = "a token of tests"
 
-// importTimes makes a real host show a time of 2023 for posts, as its operator does when moving
-// them from another indexer.
+// importTimes makes a real host show a time of 2023 for posts, as an operator does when moving them
+// from another indexer.
 func (b *ingestBench) importTimes(host *simnet.Jetstream, posts ...simnet.Post) {
 	t := b.t
 	t.Helper()
@@ -99,9 +99,9 @@ func TestImportedTimesAndFailOver(t *testing.T) {
 	require.Equal(t, want, shown, body)
 	_, body = get(t, fmt.Sprintf("%s/v1/posts/%s/%s", url, edited.DID, edited.Rkey))
 	require.Contains(t, body, "an edit")
-	require.True(t, readFreshness(t, url).IndexedThrough.After(*before), "the index does not go back")
+	require.True(t, readFreshness(t, url).IndexedThrough.After(*before), "the index must not go back")
 
-	// The time of the last event read may be changed, too: it is still the same event.
+	// Even if the time of the last event read changes, it is still the same event.
 	require.True(t, slices.ContainsFunc(b.log(), func(e stream.LogEntry) bool { return e.What == "switched" && e.Host == second.URL() }))
 	require.False(t, slices.ContainsFunc(b.log(), func(e stream.LogEntry) bool { return e.What == "gap" }))
 }

@@ -31,9 +31,9 @@ import (
 	"github.com/tagstream/tagstream/test/model"
 )
 
-// TestIndexerRidesOutItsServers stops the stream and then the database while there is work. Nothing
-// is lost and no program ends.
-func TestIndexerRidesOutItsServers(t *testing.T) {
+// TestIndexerSurvivesServerOutages stops the stream and then the database while the indexer works.
+// Nothing is lost and no program exits.
+func TestIndexerSurvivesServerOutages(t *testing.T) {
 	t.Parallel()
 	server := natstest.Server(t)
 	b := newIndexBench(t, server)
@@ -65,8 +65,7 @@ func TestIndexerRidesOutItsServers(t *testing.T) {
 	model.CheckHTTP(t, url, want)
 }
 
-// TestTwoIndexers: one indexes and the other takes over when it ends; they never index at the same
-// time.
+// One indexer works and the other takes over when it ends. They never work at the same time.
 func TestTwoIndexers(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
@@ -86,8 +85,8 @@ func TestTwoIndexers(t *testing.T) {
 	require.NoError(t, third.stop())
 }
 
-// TestRebuildWhileServing rebuilds the index beside a live one that is being written and read. No
-// request fails, and earlier tokens stay valid.
+// TestRebuildWhileServing rebuilds the index while the live one is written and read. No request
+// fails, and earlier tokens stay valid.
 func TestRebuildWhileServing(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
@@ -134,7 +133,7 @@ func TestRebuildWhileServing(t *testing.T) {
 	model.CheckHTTP(t, url, want)
 	t.Logf("%d requests, none failed", asked.Load())
 
-	// Nothing of the former index is left.
+	// The former index is removed completely.
 	_, exists, err := write.NewOwner(b.owner).CheckpointOf(t.Context(), store.Retired)
 	require.NoError(t, err)
 	require.False(t, exists)
@@ -181,14 +180,14 @@ func TestRebuildIsResumed(t *testing.T) {
 	cp, _, err = write.NewOwner(b.owner).CheckpointOf(t.Context(), store.Rebuilding)
 	require.NoError(t, err)
 	_, err = pgtest.Pool(t, b.owner.URL).Exec(t.Context(), `UPDATE `+store.Rebuilding+`.checkpoint SET unlisted_from = '00000000-0000-0000-0000-000000000001'`)
-	require.NoError(t, err, "as behind a piece of lists that was made, without a post")
+	require.NoError(t, err, "like after a finished piece of the lists, without a post")
 
 	replayed, err := rebuild(t.Context(), quietProgress{})
 	require.NoError(t, err)
 	require.Equal(t, uint64(len(history))-cp.Seq, replayed)
 	model.CheckHTTP(t, url, want)
 	again, _ := page(t, url+query+"&after="+token)
-	require.Equal(t, second, again, "a token from before the rebuild")
+	require.Equal(t, second, again, "a token from before the rebuild must stay valid")
 }
 
 // page returns the posts of a page and the token of the next.
@@ -217,10 +216,8 @@ type sayFunc func(what string)
 func (f sayFunc) At(uint64, uint64) {}
 func (f sayFunc) Say(what string)   { f(what) }
 
-// TestRebuildBuriesWhatLiveNeverSaw: see the invariant.
-//
 // Invariant: a rebuild that overtakes the live index stores the dead letters that it finds.
-func TestRebuildBuriesWhatLiveNeverSaw(t *testing.T) {
+func TestRebuildStoresDeadLetters(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
 	b.publish(model.GenerateMessages(6, 3000)...)
@@ -238,9 +235,7 @@ func TestRebuildBuriesWhatLiveNeverSaw(t *testing.T) {
 	require.EqualValues(t, status.DeadLetters, dead.CachedInfo().State.Msgs)
 }
 
-// TestReadiness: a standby is ready, and lasting trouble is logged once.
-//
-// Invariant: lasting trouble is logged once, and a standby is ready. See also TestTroubleIsTold.
+// Invariant: a lasting problem is logged once, and a standby is ready. See also TestTroubleIsTold.
 func TestReadiness(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
@@ -278,8 +273,8 @@ func TestReadiness(t *testing.T) {
 	require.LessOrEqual(t, strings.Count(log.String(), "ready again"), 2, log.String())
 }
 
-// TestIndexerRefusesAnotherStream: a recreated stream is not mixed into the index of the former
-// one, even if it has grown past the checkpoint.
+// A recreated stream is not mixed into the index of the former one, even if it has grown past the
+// checkpoint.
 func TestIndexerRefusesAnotherStream(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
@@ -352,7 +347,7 @@ func TestStreamIsLostWhileIndexing(t *testing.T) {
 func TestIndexerCommitFaults(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
-	pg := b.ownServer() // by TCP
+	pg := b.ownServer() // over TCP
 	url := b.api()
 	target, err := neturl.Parse(pg.URL)
 	require.NoError(t, err)
@@ -384,13 +379,12 @@ func TestIndexerCommitFaults(t *testing.T) {
 	model.CheckHTTP(t, url, want)
 }
 
-// TestIndexerWhoseDatabaseWentBack: a database that has lost acknowledged commits (an asynchronous
-// commit and a crash, or a lagging standby) catches up, even if the indexer was idle and saw no
-// error.
-func TestIndexerWhoseDatabaseWentBack(t *testing.T) {
+// A database that has lost acknowledged commits (an asynchronous commit and a crash, or a lagging
+// standby) catches up, even if the indexer was idle and saw no error.
+func TestIndexerAfterDatabaseLostCommits(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
-	// Nothing is written out but at a checkpoint.
+	// Postgres writes to disk only at a checkpoint.
 	pg := b.ownServer(pgtest.Setting("synchronous_commit", "off"), pgtest.Setting("wal_writer_delay", "10s"))
 	url := b.api()
 	b.indexer(100)
@@ -406,7 +400,7 @@ func TestIndexerWhoseDatabaseWentBack(t *testing.T) {
 	b.await(url, b.publish(history[300:600]...))
 	pg.Kill(t)
 	pg.Start(t)
-	require.Less(t, checkpoint(), 600, "the database has forgotten nothing: the test is none")
+	require.Less(t, checkpoint(), 600, "the database has lost nothing: the test proves nothing")
 	b.await(url, b.publish(history[600:]...))
 	model.CheckHTTP(t, url, want)
 }

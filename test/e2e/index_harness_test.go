@@ -58,11 +58,11 @@ type indexBench struct {
 	big int
 	// deny is their DenyFile.
 	deny string
-	// tracer is that of the indexers and APIs; nil is off.
+	// tracer is the tracer of the indexers and APIs; nil disables tracing.
 	tracer trace.Tracer
 }
 
-// roles makes the group roles, which belong to the whole test server, once.
+// roles creates the group roles, which are shared by the whole test server, once.
 var roles sync.Mutex
 
 func newIndexBench(t *testing.T, server *natstest.TestServer) *indexBench {
@@ -83,8 +83,7 @@ func newIndexBench(t *testing.T, server *natstest.TestServer) *indexBench {
 	return b
 }
 
-// publish stores raw messages in the stream, in order, and returns the last
-// sequence.
+// publish stores raw messages in the stream, in order, and returns the last sequence.
 func (b *indexBench) publish(messages ...[]byte) uint64 {
 	b.t.Helper()
 	require.NoError(b.t, stream.Ensure(b.t.Context(), b.js, stream.Config{}))
@@ -109,7 +108,7 @@ func (b *indexBench) publish(messages ...[]byte) uint64 {
 	return seq
 }
 
-// feed publishes messages, and folds them into the model as well. It returns the last sequence.
+// feed publishes messages and folds them into the model. It returns the last sequence.
 func (b *indexBench) feed(want *model.Index, messages ...[]byte) (last uint64) {
 	b.t.Helper()
 	last = b.publish(messages...)
@@ -130,7 +129,7 @@ func (b *indexBench) ownServer(settings ...pgtest.Option) *pgtest.PrivateServer 
 	return pg
 }
 
-// run is a service that runs until it is stopped or the test ends.
+// run is a service that runs until stop or the end of the test.
 type run struct {
 	stop func() error
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/tagstream/tagstream/services/ingest"
 )
 
-// stallProxy passes TCP connections on to a server until it is stalled: then it passes nothing on,
+// stallProxy forwards TCP connections to a server until it is stalled: then it forwards nothing,
 // and closes nothing.
 type stallProxy struct {
 	listener net.Listener
@@ -95,7 +95,7 @@ func (p *stallProxy) pipe(dst, src net.Conn) {
 	}
 }
 
-func TestIngestLeavesAHostThatFallsSilentAndComesBack(t *testing.T) {
+func TestIngestLeavesSilentHost(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 1)
 	host := b.host()
@@ -112,7 +112,7 @@ func TestIngestLeavesAHostThatFallsSilentAndComesBack(t *testing.T) {
 	require.Equal(t, want, ingestRkeys(b.awaitEvents(2)))
 }
 
-func TestIngestOnAQuietNetworkStaysConnected(t *testing.T) {
+func TestIngestStaysConnectedOnQuietNetwork(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 1)
 	host := b.host()
@@ -121,7 +121,7 @@ func TestIngestOnAQuietNetworkStaysConnected(t *testing.T) {
 	run := b.ingest(cfg)
 	b.post("one", "art")
 	b.awaitEvents(1)
-	// Several positions pass, and several checks of the watchdog.
+	// Several positions and several checks of the watchdog pass.
 	poll.Until(t, ingestWait, func() (bool, string) {
 		n := run.counter("events_published_total", "position")
 		return n >= 6, fmt.Sprint(n, " positions")
@@ -143,7 +143,7 @@ func TestIngestStandbyTakesOver(t *testing.T) {
 		want = append(want, b.post(fmt.Sprint("with a standby ", i), "art").Rkey)
 	}
 	b.awaitEvents(len(want))
-	require.Zero(t, second.counter("events_read_total"), "a standby reads nothing")
+	require.Zero(t, second.counter("events_read_total"), "a standby must read nothing")
 	first.halt()
 	for i := range 5 {
 		want = append(want, b.post(fmt.Sprint("taken over ", i), "art").Rkey)

@@ -37,7 +37,7 @@ type ingestBench struct {
 	js   jetstream.JetStream
 	// runs counts the runs of ingest, which share one stream.
 	runs int
-	// tracer is that of ingest; nil is off.
+	// tracer is the tracer of ingest; nil disables tracing.
 	tracer trace.Tracer
 }
 
@@ -80,7 +80,7 @@ type ingestRun struct {
 	ready    map[string]error
 }
 
-// ingestPatience sets time limits for servers on the loopback.
+// ingestPatience returns time limits for servers on loopback.
 func ingestPatience(cfg *ingest.Config) {
 	cfg.Timing.Dial = time.Second
 	cfg.Timing.Verify = 2 * time.Second
@@ -123,13 +123,13 @@ func (b *ingestBench) ingest(cfg ingest.Config) *ingestRun {
 	return r
 }
 
-// halt stops the run as SIGTERM does. A second call does nothing.
+// halt stops the run like SIGTERM. A second call does nothing.
 func (r *ingestRun) halt() {
 	r.stop()
 	r.wait()
 }
 
-// wait returns when the run has ended without being stopped.
+// wait returns when the run has ended by itself.
 func (r *ingestRun) wait() {
 	select {
 	case err := <-r.done:
@@ -142,7 +142,7 @@ func (r *ingestRun) wait() {
 	}
 }
 
-// awaitReady waits until both components are well.
+// awaitReady waits until both components are ready.
 func (r *ingestRun) awaitReady() {
 	r.t.Helper()
 	poll.Until(r.t, ingestWait, func() (bool, string) {
@@ -154,7 +154,7 @@ func (r *ingestRun) awaitReady() {
 	})
 }
 
-// counter reads one series.
+// counter returns the value of one series.
 func (r *ingestRun) counter(name string, labels ...string) float64 {
 	r.t.Helper()
 	families, err := r.registry.Gather()
@@ -173,7 +173,7 @@ func (r *ingestRun) counter(name string, labels ...string) float64 {
 	return 0
 }
 
-// events returns what is in the stream, positions left out.
+// events returns the stream's events without positions.
 func (b *ingestBench) events() []*event.Event {
 	b.t.Helper()
 	var out []*event.Event
@@ -204,7 +204,7 @@ func (b *ingestBench) all() []*event.Event {
 	return out
 }
 
-// awaitEvents waits until the stream has n events besides positions.
+// awaitEvents waits until the stream has n events, not counting positions.
 func (b *ingestBench) awaitEvents(n int) []*event.Event {
 	b.t.Helper()
 	var events []*event.Event
@@ -234,7 +234,7 @@ func (b *ingestBench) post(text string, tags ...string) simnet.Post {
 	return p
 }
 
-// ingestLines is a readable form of events.
+// ingestLines returns events in a readable form.
 func ingestLines(events []*event.Event) []string {
 	var out []string
 	for _, e := range events {
@@ -243,7 +243,7 @@ func ingestLines(events []*event.Event) []string {
 	return out
 }
 
-// ingestRkeys are the record keys of events, in order.
+// ingestRkeys returns the record keys of events, in order.
 func ingestRkeys(events []*event.Event) []string {
 	var out []string
 	for _, e := range events {

@@ -17,12 +17,12 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// TestAccountStatusesOfALateHost: a late host stamps "active" after another host has stamped the
-// take-down that followed. If the late host's event is read first, the take-down still counts.
+// A late host stamps "active" later than another host stamps the take-down that followed. If the
+// late host's event is read first, the take-down still counts.
 //
 // Invariant: statuses of an account are ordered by the upstream time and number of the event,
 // whichever host delivers them and when. See also TestRules and TestFold.
-func TestAccountStatusesOfALateHost(t *testing.T) {
+func TestAccountStatusesOfLateHost(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 2)
 	late, other := b.host(), b.host()
@@ -45,20 +45,20 @@ func TestAccountStatusesOfALateHost(t *testing.T) {
 	}
 	require.NoError(t, b.net.Await(b.ctx, other))
 	late.Relay().HoldAfter(seq + 2)
-	told := func(n int) (statuses []*event.Event) {
+	awaitStatuses := func(n int) (statuses []*event.Event) {
 		poll.Until(t, ingestWait, func() (bool, string) {
 			statuses = slices.DeleteFunc(b.events(), func(e *event.Event) bool { return e.Kind != event.KindAccount || e.DID != did })
 			return len(statuses) > 0 && statuses[len(statuses)-1].Active == (n == 2) && len(statuses) >= n, fmt.Sprint(len(statuses))
 		})
 		return statuses
 	}
-	active := told(2)[1]
+	active := awaitStatuses(2)[1]
 	run.halt()
 	b.ingest(ingest.Config{Hosts: []string{other.URL()}, Start: "archive"})
-	statuses := told(3)
+	statuses := awaitStatuses(3)
 	down := statuses[len(statuses)-1]
 	require.Equal(t, "takendown", down.Status)
-	require.True(t, down.Source.Time.Before(active.Source.Time), "by their stamps they are the other way round")
+	require.True(t, down.Source.Time.Before(active.Source.Time), "their stamps must be in the other order")
 	require.Equal(t, []uint64{uint64(seq) + 2, uint64(seq) + 3}, []uint64{active.Upstream.Seq, down.Upstream.Seq})
 
 	last, err := b.net.CreatePost(b.net.DIDs()[1], "", simnet.NewPost(b.net.Now(), "the end", "settled"))
@@ -70,9 +70,9 @@ func TestAccountStatusesOfALateHost(t *testing.T) {
 	late.Relay().HoldAfter(math.MaxInt64)
 }
 
-// TestIngestSaysThatASyncIsOver: the events that follow do not matter to the index, and the account
-// continues. The stream says where the replacements ended, judging by the events read.
-func TestIngestSaysThatASyncIsOver(t *testing.T) {
+// The events after a #sync do not matter to the index, and the account continues. Ingest still
+// reports in the stream where the replacements end, judging by the events that it reads.
+func TestIngestReportsEndOfSync(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 2)
 	host := b.host()
@@ -88,18 +88,17 @@ func TestIngestSaysThatASyncIsOver(t *testing.T) {
 	b.awaitEvents(4)
 	_, err = b.net.CreatePost(b.net.DIDs()[1], "", simnet.NewPost(b.net.Now(), "no tags"))
 	require.NoError(t, err)
-	var told string
 	poll.Until(t, ingestWait, func() (bool, string) {
 		var kinds []string
 		for _, e := range b.all() {
 			kinds = append(kinds, string(e.Kind)+string(e.Sync))
 		}
-		told = strings.Join(kinds, " ")
-		return strings.HasSuffix(told, "syncopen create syncover"), told
+		got := strings.Join(kinds, " ")
+		return strings.HasSuffix(got, "syncopen create syncover"), got
 	})
 	all := b.all()
-	require.Equal(t, all[len(all)-2].Source.Seq, all[len(all)-1].Source.Seq, "nothing is passed that was not stored")
-	b.post("written behind it", "art")
+	require.Equal(t, all[len(all)-2].Source.Seq, all[len(all)-1].Source.Seq, "the position must be that of the last stored event")
+	b.post("written after it", "art")
 	b.awaitEvents(6)
 	var kinds []string
 	for _, e := range b.all() {

@@ -18,7 +18,7 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-func TestIngestStartsAtTheTipWithoutAGap(t *testing.T) {
+func TestIngestStartsAtTipWithoutGap(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 1)
 	host := b.host()
@@ -61,11 +61,11 @@ func TestIngestStartsAtTheTipWithoutAGap(t *testing.T) {
 	})
 	keys := ingestRkeys(b.events())
 	begin := slices.Index(posted, keys[0])
-	require.GreaterOrEqual(t, begin, 0, "nothing from before the start")
-	require.Equal(t, posted[begin:], keys, "from the first one on, all of them")
+	require.GreaterOrEqual(t, begin, 0, "nothing from before the start must be read")
+	require.Equal(t, posted[begin:], keys, "no event after the first one may be missing")
 }
 
-func TestIngestStartsAtATime(t *testing.T) {
+func TestIngestStartsAtTime(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 1)
 	host := b.host()
@@ -103,7 +103,7 @@ func TestIngestResumesExactly(t *testing.T) {
 		}
 	}
 	b.ingest(cfg)
-	require.Equal(t, want, ingestRkeys(b.awaitEvents(len(want))), "nothing lost, nothing twice, in order")
+	require.Equal(t, want, ingestRkeys(b.awaitEvents(len(want))), "nothing may be lost, duplicated or out of order")
 	for _, entry := range b.log() {
 		require.NotEqual(t, "switched", entry.What, "%+v", entry)
 	}
@@ -113,9 +113,9 @@ func TestIngestResumesExactly(t *testing.T) {
 	}
 }
 
-// TestIngestGoesOnBehindAnEmptiedStream: ingest does not start at the tip if the stream was purged,
-// or trimmed empty while ingest was away.
-func TestIngestGoesOnBehindAnEmptiedStream(t *testing.T) {
+// Ingest does not start at the tip if the stream was purged, or trimmed until it was empty, while
+// ingest was stopped.
+func TestIngestContinuesAfterPurge(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 1)
 	host := b.host()
@@ -135,13 +135,13 @@ func TestIngestGoesOnBehindAnEmptiedStream(t *testing.T) {
 	}
 	require.NoError(t, b.net.Await(b.ctx, host))
 
-	cfg.Start = "tip" // for a first start, which this is not
+	cfg.Start = "tip" // applies only to a first start
 	again := b.ingest(cfg)
 	require.Equal(t, want, ingestRkeys(b.awaitEvents(3)))
 	require.Zero(t, again.counter("connections_total", "gap"))
 }
 
-func TestIngestRidesOutAServerThatIsKilled(t *testing.T) {
+func TestIngestSurvivesServerKill(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 1)
 	host := b.host()
@@ -154,8 +154,8 @@ func TestIngestRidesOutAServerThatIsKilled(t *testing.T) {
 	})
 	require.NoError(t, host.Restart(b.ctx))
 	want = append(want, b.post("two", "art").Rkey)
-	// The server gets again from the relay what it had not flushed, perhaps with other numbers:
-	// then it is another history, and overlap is correct.
+	// The server reads from the relay again what it had not flushed, perhaps with other numbers.
+	// Then it is another history, and an overlap is correct.
 	poll.Until(t, ingestWait, func() (bool, string) {
 		got := ingestRkeys(b.events())
 		return slices.Equal(slices.Compact(slices.Sorted(slices.Values(got))), slices.Sorted(slices.Values(want))), fmt.Sprint(got)
@@ -163,7 +163,7 @@ func TestIngestRidesOutAServerThatIsKilled(t *testing.T) {
 	run.awaitReady()
 }
 
-func TestIngestDetectsAWipedServer(t *testing.T) {
+func TestIngestDetectsWipedServer(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 1)
 	host := b.host()
@@ -202,7 +202,7 @@ func TestIngestFailsOverWithoutLoss(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 1)
 	first := b.host()
-	b.post("only in one live tail", "other") // so that numbers differ
+	b.post("only in one live tail", "other") // so that the sequence numbers differ
 	second := b.host()
 	run := b.ingest(ingest.Config{Hosts: []string{first.URL(), second.URL()}, Start: "archive"})
 	var want []string
@@ -225,7 +225,7 @@ func TestIngestFailsOverWithoutLoss(t *testing.T) {
 	require.True(t, slices.ContainsFunc(b.log(), func(e stream.LogEntry) bool { return e.What == "switched" && e.Host == second.URL() }))
 }
 
-func TestIngestStopsAfterTheTimeToRead(t *testing.T) {
+func TestIngestStopsAtEndTime(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 1)
 	host := b.host()
@@ -243,7 +243,7 @@ func TestIngestStopsAfterTheTimeToRead(t *testing.T) {
 	require.Equal(t, "started", entries[0].What)
 }
 
-func TestIngestSurvivesTheStreamsAbsence(t *testing.T) {
+func TestIngestSurvivesMissingStream(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 1)
 	host := b.host()
@@ -264,7 +264,7 @@ func TestIngestSurvivesTheStreamsAbsence(t *testing.T) {
 	run.awaitReady()
 }
 
-func TestIngestToleratesWhatTheNetworkHolds(t *testing.T) {
+func TestIngestToleratesMalformedRecords(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 1)
 	host := b.host()
@@ -290,7 +290,7 @@ func TestIngestToleratesWhatTheNetworkHolds(t *testing.T) {
 
 // Invariant: readers never see the gap of a #sync, and posts that the repository no longer held
 // when it was fetched are gone, however often the #sync is repeated. See also TestRules.
-func TestIngestPassesSyncOn(t *testing.T) {
+func TestIngestForwardsSync(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 2)
 	host := b.host()

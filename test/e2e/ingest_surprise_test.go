@@ -28,9 +28,9 @@ func (b *ingestBench) on(server *natstest.TestServer) *ingestBench {
 	return &ingestBench{t: b.t, ctx: b.ctx, net: b.net, nats: server, js: server.JetStream(b.t)}
 }
 
-// TestIngestResumesBelowTheLiveWindow resumes at a position that the host's websocket refuses as
-// too old: the archive has the events after it.
-func TestIngestResumesBelowTheLiveWindow(t *testing.T) {
+// TestIngestResumesBelowLiveWindow resumes at a position that the host's websocket refuses as too
+// old. The archive has the events after it.
+func TestIngestResumesBelowLiveWindow(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 3)
 	for i := range 10 {
@@ -42,7 +42,7 @@ func TestIngestResumesBelowTheLiveWindow(t *testing.T) {
 	b.post("in another segment", "art")
 	all := b.awaitEvents(11)
 
-	// Another stream ends between them.
+	// Another stream ends in between.
 	const read = 4
 	other := b.on(natstest.Server(t))
 	require.NoError(t, stream.Ensure(b.ctx, other.js, stream.Config{}))
@@ -61,13 +61,13 @@ func TestIngestResumesBelowTheLiveWindow(t *testing.T) {
 	run := other.ingest(cfg)
 	last := b.post("live", "art")
 	want := append(ingestRkeys(all), last.Rkey)
-	require.Equal(t, want, ingestRkeys(other.awaitEvents(12)), "nothing lost, nothing twice")
+	require.Equal(t, want, ingestRkeys(other.awaitEvents(12)), "nothing may be lost or duplicated")
 	require.Zero(t, run.counter("connections_total", "switched"))
 }
 
-// TestIngestWaitsForAHostThatBootstraps starts before the host has downloaded
-// its first repository: until then it answers 503.
-func TestIngestWaitsForAHostThatBootstraps(t *testing.T) {
+// TestIngestWaitsForBootstrappingHost starts ingest before the host has downloaded its first
+// repository: until then the host answers 503.
+func TestIngestWaitsForBootstrappingHost(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 3)
 	first := b.post("in the archive", "art")
@@ -93,21 +93,21 @@ func TestIngestWaitsForAHostThatBootstraps(t *testing.T) {
 	proxy.hold(false)
 	require.Equal(t, []string{first.Rkey}, ingestRkeys(b.awaitEvents(1)))
 	run.awaitReady()
-	poll.Until(t, ingestWait, func() (bool, string) { // the log is written beside all else
+	poll.Until(t, ingestWait, func() (bool, string) { // the log is written concurrently
 		said := 0
 		for _, entry := range b.log() {
 			if entry.What == "failed" && strings.Contains(entry.Detail, "bootstrap") {
 				said++
 			}
 		}
-		require.LessOrEqual(t, said, 1, "it is said once")
+		require.LessOrEqual(t, said, 1, "it must be logged once")
 		return said == 1, "not in the log"
 	})
 }
 
-// TestIngestDropsWhatNoMessageHolds: a post over the NATS server's limit is counted and dropped; an
-// edit that makes a post too big removes it.
-func TestIngestDropsWhatNoMessageHolds(t *testing.T) {
+// A post over the NATS server's limit is counted and dropped. An edit that makes a post too big
+// removes it.
+func TestIngestDropsOversizedPosts(t *testing.T) {
 	t.Parallel()
 	const limit = 64 << 10
 	b := newIngestBench(t, 1).on(natstest.Server(t, natstest.With(func(o *server.Options) { o.MaxPayload = limit })))

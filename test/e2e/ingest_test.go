@@ -11,7 +11,7 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-func TestIngestPublishesWhatTheIndexNeeds(t *testing.T) {
+func TestIngestPublishesRelevantEvents(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 3)
 	host := b.host()

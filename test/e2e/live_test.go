@@ -12,7 +12,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
-// liveTime is how long the public network is read; #art is posted several times in such a period.
+// liveTime is how long the public network is read. #art is posted several times in that period.
 const liveTime = 30 * time.Second
 
 // TestLive runs the all-in-one program on the public network and must find a post with #art. `make

@@ -18,7 +18,7 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// appView is a stand-in that answers author look-ups as a test defines for each author.
+// appView is a fake AppView that answers author look-ups as defined by the test.
 type appView struct {
 	*httptest.Server
 	mu    sync.Mutex
@@ -69,9 +69,9 @@ func (v *appView) times(did string) int {
 	return v.asked[did]
 }
 
-// TestAuthorsAreLookedUp: authors who wrote no profile since ingest began get names from an
-// AppView, and an author who has opted out there is hidden. Posts do not wait for look-ups. All of
-// it is in the stream: a rebuild gives the same.
+// Authors who wrote no profile since ingest started get names from an AppView, and an author who
+// has opted out there is hidden. Posts do not wait for look-ups. All of it is in the stream: a
+// rebuild gives the same result.
 func TestAuthorsAreLookedUp(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 0)
@@ -114,12 +114,12 @@ func TestAuthorsAreLookedUp(t *testing.T) {
 	in, ix := b.ingest(quick(ingest.Config{})), x.indexer(200)
 	of := map[string]simnet.Post{alice: post(alice), bob: post(bob), carol: post(carol)}
 	for did, p := range of {
-		shows(p, fmt.Sprintf(none, did)) // while the AppView is away
+		shows(p, fmt.Sprintf(none, did)) // while the AppView is unavailable
 	}
 	view.leave(false)
 	shown := of[bob]
 	for did := range of {
-		of[did] = post(did) // those that were given up are asked for with their next post
+		of[did] = post(did) // failed look-ups are repeated with the author's next post
 	}
 	shows(of[alice], fmt.Sprintf(`{"did":%q,"handle":"alice.example","displayName":"Alice <b>","avatar":"bafkreib"}`, alice))
 	shows(shown, "")

@@ -32,7 +32,7 @@ func TestPipeline(t *testing.T) {
 		}
 	})
 	b := newIngestBench(t, 40)
-	// Only posts: an archive has no trace of accounts that were hidden before.
+	// Only posts: an archive has no record of accounts that were hidden before.
 	traffic := simnet.Traffic{Count: 500, Seed: *pipelineSeed, TagsOnly: true}
 	require.NoError(t, traffic.Run(b.ctx, b.net))
 	host := b.host()
@@ -100,9 +100,9 @@ func get(t *testing.T, url string) (int, string) {
 	return res.StatusCode, string(body)
 }
 
-// TestConsent: an account whose profile opts out of logged-out readers disappears, through the real
-// Jetstream server, from post, list, feed, counts and change feed; when the label goes, it returns
-// with its posts, name and handle.
+// An account whose profile opts out of logged-out readers disappears, through the real Jetstream
+// server, from post, list, feed, counts and change feed. When the label is removed, it returns with
+// its posts, name and handle.
 func TestConsent(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 2)
@@ -139,7 +139,7 @@ func TestConsent(t *testing.T) {
 		for _, place := range places {
 			poll.Until(t, ingestWait, func() (bool, string) {
 				_, body := get(t, url+place)
-				return strings.Contains(body, mine.Rkey) == seen, fmt.Sprintf("%s: seen %v is not so: %s", place, seen, body)
+				return strings.Contains(body, mine.Rkey) == seen, fmt.Sprintf("%s: want seen %v: %s", place, seen, body)
 			})
 		}
 		poll.Until(t, ingestWait, func() (bool, string) {
@@ -165,7 +165,7 @@ func TestConsent(t *testing.T) {
 	later := create(shy)
 	_, err := b.net.Rename(shy, "shy.example")
 	require.NoError(t, err)
-	awaitPost(t, url, create(open)) // what came before it is in the index too
+	awaitPost(t, url, create(open)) // earlier events are then in the index, too
 	status, _ := get(t, fmt.Sprintf("%s/v1/posts/%s/%s", url, later.DID, later.Rkey))
 	require.Equal(t, http.StatusNotFound, status)
 

@@ -28,7 +28,7 @@ import (
 func TestProgramsThroughPgBouncer(t *testing.T) {
 	t.Parallel()
 	binary := pgtest.Bouncers(t)[0]
-	_, err := programs() // before the clock of the test is set
+	_, err := programs() // before the test's time limit starts
 	require.NoError(t, err)
 	for _, mode := range []string{pgtest.SessionPooling, pgtest.TransactionPooling} {
 		t.Run(mode, func(t *testing.T) {
@@ -50,14 +50,14 @@ func TestProgramsThroughPgBouncer(t *testing.T) {
 				return p.out.String()
 			}
 
-			// From nothing.
+			// Start without an index.
 			pool := pgtest.Pool(t, x.owner.URL)
 			_, err := pool.Exec(b.ctx, "DROP SCHEMA tagstream CASCADE")
 			require.NoError(t, err)
 			require.Contains(t, once(1, "migrate", owner), "connect directly to Postgres")
 			var left int
 			require.NoError(t, pool.QueryRow(b.ctx, "SELECT count(*) FROM pg_tables WHERE schemaname IN ('public', 'tagstream')").Scan(&left))
-			require.Zero(t, left, "tables that a refused migrate has made")
+			require.Zero(t, left, "a refused migrate must not create tables")
 			once(0, "migrate", direct)
 
 			keys, apiAddr := filepath.Join(t.TempDir(), "cursor.keys"), freeAddr(t)
@@ -82,7 +82,7 @@ func TestProgramsThroughPgBouncer(t *testing.T) {
 					}
 				}
 				b.settle(host, url)
-				if round == 1 { // the programs continue with another index
+				if round == 1 { // the programs continue with the rebuilt index
 					require.Contains(t, once(1, "rebuild", owner), "connect directly to Postgres")
 					once(0, "rebuild", direct)
 					b.settle(host, url)
@@ -105,7 +105,7 @@ func TestProgramsThroughPgBouncer(t *testing.T) {
 const foundWithin = 30 * time.Second
 
 // TestPromotedStandby stops the primary and promotes its standby. An indexer whose address names
-// both continues there, and so does one whose address led to the standby all along.
+// both continues there, and so does one whose address always led to the standby.
 func TestPromotedStandby(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))

@@ -28,8 +28,7 @@ import (
 // refusalLimit is how long NATS may take to answer or refuse.
 const refusalLimit = 20 * time.Second
 
-// natsStreams are all streams; natsStreamRights are the operations on a stream as a whole or on its
-// messages.
+// natsStreams are all streams; natsStreamRights are the operations on a stream or its messages.
 var (
 	natsStreams      = []string{"POSTS", "POSTS_DLQ", "INGEST_LOG", "KV_TAGSTREAM_LEASES", "KV_TAGSTREAM_POSITIONS"}
 	natsStreamRights = []string{
@@ -63,7 +62,7 @@ var natsRights = map[string][]string{
 	},
 }
 
-// TestRefusals has each user and role of deploy/ try what it must not do.
+// In TestRefusals each user and role of deploy/ tries what it must not do.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	d := newDeployed(t)
@@ -78,7 +77,7 @@ func TestRefusals(t *testing.T) {
 	d.tryRoles(t)
 }
 
-// tryUsers has each NATS user try everything. It runs last, since some attempts succeed.
+// tryUsers tries everything as each NATS user. It runs last, since some attempts succeed.
 func (d *deployed) tryUsers(t *testing.T) {
 	subjects := slices.Clone(natsOtherRights)
 	for _, s := range natsStreams {
@@ -86,14 +85,14 @@ func (d *deployed) tryUsers(t *testing.T) {
 			subjects = append(subjects, "$JS.API."+right+"."+s)
 		}
 	}
-	known := func(subject string) bool { // of $JS.API.STREAM.x.*, any of our streams
+	known := func(subject string) bool { // $JS.API.STREAM.x.* with any of our streams
 		return slices.Contains(subjects, subject) || strings.HasSuffix(subject, ".*")
 	}
 	for user, rights := range natsRights {
 		var refused []string
-		told := make(chan struct{})
-		nc := d.nats(user, nats.ClosedHandler(func(*nats.Conn) { close(told) }), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			refused = append(refused, err.Error()) // one goroutine calls this
+		closed := make(chan struct{})
+		nc := d.nats(user, nats.ClosedHandler(func(*nats.Conn) { close(closed) }), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			refused = append(refused, err.Error()) // called from one goroutine
 		}))
 		may := func(subject string) bool {
 			i := strings.LastIndexByte(subject, '.')
@@ -111,7 +110,7 @@ func (d *deployed) tryUsers(t *testing.T) {
 		}
 		require.NoError(t, nc.FlushTimeout(refusalLimit))
 		nc.Close()
-		<-told
+		<-closed
 		text := strings.ToLower(strings.Join(refused, "\n"))
 		for _, subject := range subjects {
 			require.Equal(t, !may(subject), strings.Contains(text, strings.ToLower(fmt.Sprintf("publish to %q", subject))), "%s %s: %s", user, subject, text)
@@ -120,7 +119,7 @@ func (d *deployed) tryUsers(t *testing.T) {
 	}
 }
 
-// tryStrangers has clients other than the users try to connect to NATS.
+// tryStrangers tries to connect to NATS with other clients.
 func (d *deployed) tryStrangers(t *testing.T) {
 	stranger, err := nkeys.CreateUser()
 	require.NoError(t, err)
@@ -158,7 +157,7 @@ func (d *deployed) connect(ctx context.Context, url, password string) (*pgx.Conn
 	return pgx.ConnectConfig(ctx, cfg)
 }
 
-// tryRoles has each Postgres role try what it must not do, and what it may.
+// tryRoles tries what each Postgres role may and must not do.
 func (d *deployed) tryRoles(t *testing.T) {
 	const (
 		ok       = ""
@@ -206,7 +205,7 @@ func (d *deployed) tryRoles(t *testing.T) {
 		{"indexer", "UPDATE tagstream.schema_migrations SET version = 1", denied},
 		{"indexer", "SET ROLE tagstream_owner", denied},
 		{"indexer", "GRANT tagstream_writer TO tagstream_api", denied},
-		{"indexer", "GRANT SELECT ON tagstream.posts TO tagstream_metrics", ok}, // a warning: it gives nothing, see below
+		{"indexer", "GRANT SELECT ON tagstream.posts TO tagstream_metrics", ok}, // a warning: it grants nothing, see below
 		{"indexer", "COPY tagstream.tags FROM PROGRAM 'cat'", denied},
 
 		{"owner", "BEGIN; CREATE SCHEMA owners; ROLLBACK", ok},
@@ -226,7 +225,7 @@ func (d *deployed) tryRoles(t *testing.T) {
 	} {
 		conn, err := d.connect(t.Context(), d.database(c.role), d.secret("postgres_"+c.role+".password"))
 		require.NoError(t, err, c.role)
-		// Several statements at once, as psql sends them.
+		// Several statements together, as psql sends them.
 		_, err = conn.PgConn().Exec(t.Context(), c.sql).ReadAll()
 		require.NoError(t, conn.Close(t.Context()))
 		if c.code == ok {

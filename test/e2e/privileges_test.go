@@ -22,11 +22,11 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// TestPrivileges has the programs do everything that they can do, over TLS, as the users and roles
-// of deploy/. No server refuses them anything, and every right that NATS grants is used.
+// In TestPrivileges the programs do everything that they can do, over TLS, as the users and roles
+// of deploy/. No server refuses anything, and every right that NATS grants is used.
 func TestPrivileges(t *testing.T) {
 	t.Parallel()
-	_, err := programs() // before the clock of the test is set
+	_, err := programs() // before the test's time limit starts
 	require.NoError(t, err)
 	d := newDeployed(t)
 	b := newIngestBench(t, 30)
@@ -34,7 +34,7 @@ func TestPrivileges(t *testing.T) {
 	b.js, err = jetstream.New(nc)
 	require.NoError(t, err)
 	rights := d.watch("ingest", "indexer")
-	// Only posts: an archive has no trace of accounts that were hidden before.
+	// Only posts: an archive has no record of accounts that were hidden before.
 	require.NoError(t, simnet.Traffic{Count: 200, Seed: 5, TagsOnly: true}.Run(b.ctx, b.net))
 	host := b.host()
 
@@ -85,16 +85,16 @@ func TestPrivileges(t *testing.T) {
 	awaitAnswer(t, "http://"+standbyOps+"/readyz")
 	require.NoError(t, simnet.Traffic{Count: 400, Seed: 6}.Run(b.ctx, b.net))
 	b.settle(host, url)
-	d.server.Restart(t) // the programs' connections come back
+	d.server.Restart(t) // the programs reconnect
 	rights.await(t)
 	b.settle(host, url)
 	for program, ops := range map[string]string{"ingest": standbyOps, "indexer": indexerOps, "api": apiOps} {
-		awaitAnswer(t, "http://"+ops+"/readyz") // also who stands by notices that NATS is back
+		awaitAnswer(t, "http://"+ops+"/readyz") // a standby also notices that NATS is back
 		once(0, program, "health", []string{"TAGSTREAM_OPS_LISTEN=" + ops})
 	}
 	require.Contains(t, once(0, "ingest", "log", ingestEnv), `"what":"connected"`)
 
-	// Jobs of the running ingest.
+	// Jobs in the running ingest.
 	logger := slog.New(slog.NewTextHandler(testWriter{t, "job: "}, nil))
 	deps := ingest.JobDeps{NATS: d.nats("ingest"), Progress: progress{logger}, Patience: ingestWait}
 	settings := ingest.Config{Hosts: []string{host.URL()}}
@@ -138,7 +138,7 @@ func TestPrivileges(t *testing.T) {
 	// The rebuild has stored the dropped dead letter again.
 	_, letters := erase(time.Nanosecond)
 	require.Equal(t, 3, letters)
-	once(0, "indexer", "dlq redrive --all", indexerEnv) // none, but they are counted
+	once(0, "indexer", "dlq redrive --all", indexerEnv) // there are none, but it counts them
 	b.settle(host, url)
 	want, err := model.FromNetwork(b.net.Log())
 	require.NoError(t, err)
@@ -148,11 +148,11 @@ func TestPrivileges(t *testing.T) {
 	running = api
 	stop()
 	d.requireNoRefusal()
-	require.Empty(t, rights.unused(), "rights that are not needed")
+	require.Empty(t, rights.unused(), "rights that are granted but not used")
 }
 
-// publishUnreadable stores messages of a later version, and after them a copy of the last message,
-// which says where ingest continues.
+// publishUnreadable stores messages of a later version, followed by a copy of the last message,
+// which holds the position from which ingest continues.
 func (d *deployed) publishUnreadable(js jetstream.JetStream, n int) {
 	d.t.Helper()
 	s, err := js.Stream(d.t.Context(), stream.Posts)
@@ -165,7 +165,7 @@ func (d *deployed) publishUnreadable(js jetstream.JetStream, n int) {
 	}
 	_, err = js.Publish(d.t.Context(), last.Subject, last.Data)
 	require.NoError(d.t, err)
-	// The end is erased too, so that ingest looks for the message before it.
+	// Also erase the end, so that ingest searches backward from there.
 	ack, err := js.Publish(d.t.Context(), last.Subject, last.Data)
 	require.NoError(d.t, err)
 	require.NoError(d.t, s.DeleteMsg(d.t.Context(), ack.Sequence))

@@ -21,7 +21,7 @@ var (
 	queriesCount = flag.Int("queries.count", 80, "how many random queries each seed of TestQueries walks")
 )
 
-// bySeed runs a test with each of the seeds that its flags choose.
+// bySeed runs a test with each seed that its flags select.
 func bySeed(t *testing.T, name string, one, many uint64, run func(t *testing.T, seed uint64)) {
 	whole, first := t.Name(), uint64(1)
 	if one != 0 {
@@ -40,11 +40,11 @@ func bySeed(t *testing.T, name string, one, many uint64, run func(t *testing.T, 
 	}
 }
 
-// TestQueries folds a history full of edge cases through the indexer, and then walks many random
+// TestQueries folds a history full of edge cases with the indexer, and then walks many random
 // queries in every possible way.
 //
-// Invariant: every query, tag and count of the API is what the model says, in every spelling and
-// paging. See also TestQueriesOfACrowd.
+// Invariant: every query, tag and count of the API agrees with the model, in every spelling and way
+// of paging. See also TestQueriesOfCrowd.
 func TestQueries(t *testing.T) {
 	t.Parallel()
 	bySeed(t, "queries", *queriesSeed, *queriesSeeds, func(t *testing.T, seed uint64) {
@@ -58,9 +58,9 @@ func TestQueries(t *testing.T) {
 	})
 }
 
-// TestQueriesOfACrowd does the same with many posts, spread over more hours than the history of a
+// TestQueriesOfCrowd does the same with many posts, spread over more hours than the history of a
 // tag has, and with tags so common that their hours are counted as posts arrive.
-func TestQueriesOfACrowd(t *testing.T) {
+func TestQueriesOfCrowd(t *testing.T) {
 	t.Parallel()
 	bySeed(t, "queries", *queriesSeed, 1, func(t *testing.T, seed uint64) {
 		b := newIndexBench(t, natstest.Server(t))
@@ -81,8 +81,8 @@ func TestQueriesOfACrowd(t *testing.T) {
 		require.Greater(t, counts[0].Posts, 1100)
 		model.CheckHTTP(t, url, want, model.Queries(16, seed))
 
-		// Much work for few posts. It takes more posts than these to end in short pages:
-		// pkg/store's TestWorkIsBounded has them.
+		// Much work for few posts. Short pages need even more posts: see TestWorkIsBounded of
+		// pkg/store.
 		hard := model.Query{Tags: []string{counts[0].Tag}}
 		for _, c := range counts[1:21] {
 			hard.None = append(hard.None, c.Tag)

@@ -30,16 +30,17 @@ var (
 
 const (
 	readers = 50
-	// tagReaders of them page through the tags.
+	// tagReaders is the number of them that page through the tags.
 	tagReaders = 5
-	// offsetReaders page with OFFSET at the same time, and must be found wrong.
+	// offsetReaders is the number of readers that page with OFFSET at the same time, whose errors
+	// must be found.
 	offsetReaders = 2
 
 	// readersPosts is the number of posts, readersBacklog the number of events before the readers
 	// start.
 	readersPosts   = 2500
 	readersBacklog = 4000
-	// Up to writtenAtOnce events come every writePause.
+	// Up to writtenAtOnce events are written every writePause.
 	writtenAtOnce = 16
 	writePause    = 20 * time.Millisecond
 	// maxPages bounds a reader's walk.
@@ -48,9 +49,9 @@ const (
 
 // TestReaders lets fifty readers page through random queries, in both directions, while posts are
 // created, edited, deleted, hidden and shown all over their lists, through the stream and the
-// indexer. What they saw is then judged against the history: no post that matched throughout a walk
-// may be missing, none may be repeated, and all must be in order. Readers that page with OFFSET are
-// judged too, and must be found wrong; otherwise the test could not find anything.
+// indexer. What they saw is then compared with the history: no post that matched throughout a walk
+// may be missing, none may be repeated, and all must be in order. The test must also find the
+// errors of readers that page with OFFSET; otherwise it proves nothing.
 //
 // Invariant: readers that page while posts arrive, change, leave, hide and return neither miss nor
 // repeat a post that was there throughout.
@@ -102,7 +103,7 @@ func TestReaders(t *testing.T) {
 	rng := rand.New(rand.NewPCG(*readersSeed, 1))
 	var v verdicts
 	pause, start := time.NewTicker(writePause), time.Now()
-	for time.Since(start) < *readersFor || !v.telling() && time.Since(start) < *readersFor+indexWait {
+	for time.Since(start) < *readersFor || !v.conclusive() && time.Since(start) < *readersFor+indexWait {
 		write(1 + rng.IntN(writtenAtOnce))
 		v.judge(t, line, s.take())
 		<-pause.C
@@ -111,7 +112,7 @@ func TestReaders(t *testing.T) {
 	group.Wait()
 	v.judge(t, line, s.take())
 	t.Logf("%d events, the index changing in %d walks; posts: %+v; tags: %+v; with OFFSET: %+v", last, v.moved, v.posts, v.tags, v.byOffset)
-	require.True(t, v.telling(), "this run proves nothing: too little was due, or nothing changed, or OFFSET was found right")
+	require.True(t, v.conclusive(), "this run proves nothing: too little was due, or nothing changed, or no error of OFFSET was found")
 }
 
 // seen is what readers saw.
@@ -119,19 +120,19 @@ type seen struct {
 	walks, offsetWalks []model.Walk
 }
 
-// verdicts on all that was seen.
+// Verdicts on all walks.
 type verdicts struct {
 	posts, tags, byOffset model.Verdict
 	moved                 int // walks during which the index changed
 }
 
-// telling reports whether there was enough to judge, and whether the wrong readers were found.
-func (v *verdicts) telling() bool {
+// conclusive reports whether there was enough to judge, and whether errors of OFFSET were found.
+func (v *verdicts) conclusive() bool {
 	return v.posts.Due > 20*readers && v.moved > v.posts.Walks/2 && v.tags.Due > tagReaders &&
 		v.byOffset.Repeated > 0 && v.byOffset.Missed > 0
 }
 
-// judge reports what is wrong with walks that have ended.
+// judge reports the errors of completed walks.
 func (v *verdicts) judge(t *testing.T, line *model.Timeline, s seen) {
 	t.Helper()
 	for _, w := range s.walks {
@@ -172,7 +173,7 @@ func (s *readingSite) take() seen {
 	return out
 }
 
-// get works after the time is over, too: readers then finish their walks.
+// get also works after the time is over: readers then finish their walks.
 func (s *readingSite) get(ctx context.Context, path string, params neturl.Values, into any) error {
 	req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodGet, s.url+path+"?"+params.Encode(), nil)
 	if err != nil {
@@ -218,7 +219,7 @@ type readPage struct {
 	}
 }
 
-// ends returns, by direction, whether more follows and the token to continue with.
+// ends returns whether more follows in a direction, and the token to continue with.
 func (p *readPage) ends(newer bool) (more bool, token string) {
 	if newer {
 		return p.Page.HasPrevious, p.Page.Previous
@@ -233,7 +234,7 @@ func (p *readPage) row(i int) model.Row {
 	return model.Row{Name: p.Posts[i].URI, Number: p.Posts[i].SortAt.UnixMicro()}
 }
 
-// sized are the parameters of a page: of one size or any, by either name.
+// sized returns the parameters of a page of a fixed or random size, with either parameter name.
 func sized(rng *rand.Rand, newer bool, token string) neturl.Values {
 	relay, name := "first", "after"
 	if newer {
@@ -250,7 +251,7 @@ func sized(rng *rand.Rand, newer bool, token string) neturl.Values {
 	return params
 }
 
-// randomQuery is a query for a crowd's posts, with the parameters that ask for it.
+// randomQuery returns a query for a crowd's posts, and its parameters.
 func randomQuery(rng *rand.Rand) (model.Query, neturl.Values) {
 	tags := model.CrowdTags()
 	rng.Shuffle(len(tags), func(i, j int) { tags[i], tags[j] = tags[j], tags[i] })
@@ -291,8 +292,7 @@ func randomQuery(rng *rand.Rand) (model.Query, neturl.Values) {
 	return q, params
 }
 
-// readPosts walks through one list from an end, and then from some row on the way, in either
-// direction.
+// readPosts walks through one list from an end, and then from a random row, in either direction.
 func (s *readingSite) readPosts(ctx context.Context, rng *rand.Rand) error {
 	q, params := randomQuery(rng)
 	page, err := s.walk(ctx, rng, params, "", model.Walk{Query: q, Newer: rng.IntN(2) == 0})
@@ -308,7 +308,7 @@ func (s *readingSite) readPosts(ctx context.Context, rng *rand.Rand) error {
 // errNoProgress means that a page returned the token of its request.
 var errNoProgress = errors.New("a page makes no progress")
 
-// walk reads page after page and notes what it saw. It returns the last page.
+// walk reads page after page and records the rows. It returns the last page.
 func (s *readingSite) walk(ctx context.Context, rng *rand.Rand, query neturl.Values, token string, w model.Walk) (page readPage, err error) {
 	if w.First, err = s.seq(ctx); err != nil {
 		return page, err
@@ -365,8 +365,7 @@ func connect(t *testing.T, o store.Options) *pgx.Conn {
 	return conn
 }
 
-// readByOffset walks through one tag's posts the wrong way: newest first, by the number of rows
-// read.
+// readByOffset walks through one tag's posts the wrong way: newest first, with OFFSET.
 func (s *readingSite) readByOffset(ctx context.Context, rng *rand.Rand, conn *pgx.Conn) error {
 	const checkpoint = `SELECT seq FROM ` + store.Live + `.checkpoint`
 	const list = `
@@ -400,7 +399,7 @@ func (s *readingSite) readByOffset(ctx context.Context, rng *rand.Rand, conn *pg
 		if w.Ended = n < limit; w.Ended || late.Err() != nil {
 			break
 		}
-		// At the same pace as the others.
+		// At the same pace as the other readers.
 		if _, err := s.seq(ctx); err != nil {
 			return err
 		}

@@ -23,11 +23,11 @@ import (
 )
 
 var (
-	trimSeed  = flag.Uint64("trim.seed", 0, "run TestRebuildOfATrimmedStream with this seed only")
-	trimSeeds = flag.Uint64("trim.seeds", 4, "how many seeds TestRebuildOfATrimmedStream runs")
+	trimSeed  = flag.Uint64("trim.seed", 0, "run TestRebuildFromTrimmedStream with this seed only")
+	trimSeeds = flag.Uint64("trim.seeds", 4, "how many seeds TestRebuildFromTrimmedStream runs")
 )
 
-// steps collects the steps that a rebuild announces, and lets a test act on them.
+// steps collects the steps that a rebuild reports, and lets a test react to them.
 type steps struct {
 	mu   sync.Mutex
 	said []string
@@ -65,7 +65,7 @@ func (b *indexBench) tryRebuild(ctx context.Context, cfg indexer.RebuildConfig, 
 	return s.String(), err
 }
 
-// purge trims everything before a message off the stream.
+// purge removes everything before a message from the stream.
 func (b *indexBench) purge(before uint64) {
 	b.t.Helper()
 	s, err := b.js.Stream(b.t.Context(), stream.Posts)
@@ -73,15 +73,15 @@ func (b *indexBench) purge(before uint64) {
 	require.NoError(b.t, s.Purge(b.t.Context(), jetstream.WithPurgeSequence(before)))
 }
 
-// TestRebuildOfATrimmedStream rebuilds repeatedly from a stream whose beginning is trimmed while a
+// TestRebuildFromTrimmedStream rebuilds repeatedly from a stream whose beginning is trimmed while a
 // history full of edge cases arrives, with interruptions and sweeps of accounts of every size. The
-// new index equals the live one and the model, including keys: both the rebuild's own comparison
-// and the answers of the API show it.
+// new index equals the live one and the model, including keys, according to the rebuild's own
+// comparison and the API's answers.
 //
-// Invariant: an index rebuilt from a trimmed stream has what the live index has of the trimmed
-// time, or the rebuild stops and says why. See also TestRebuildWhileTheStreamIsTrimmed and
-// TestRebuildSaysWhatItCannot.
-func TestRebuildOfATrimmedStream(t *testing.T) {
+// Invariant: an index rebuilt from a trimmed stream has everything that the live index has from the
+// trimmed time, or the rebuild stops and says why. See also TestRebuildDuringTrimming and
+// TestRebuildRefusesToLosePosts.
+func TestRebuildFromTrimmedStream(t *testing.T) {
 	t.Parallel()
 	bySeed(t, "trim", *trimSeed, *trimSeeds, rebuildTrimmed)
 }
@@ -98,7 +98,7 @@ func rebuildTrimmed(t *testing.T, seed uint64) {
 	history := model.GenerateMessages(seed, 1500)
 	erasing := seed%2 == 0
 	if erasing {
-		history = nil // dead letters go too, of which the model knows nothing
+		history = nil // this also removes dead letters, which the model does not know
 		for _, ev := range model.Generate(seed, 1500) {
 			history = append(history, mustEncode(t, *ev))
 		}
@@ -133,9 +133,9 @@ func rebuildTrimmed(t *testing.T, seed uint64) {
 	}
 }
 
-// TestRebuildSaysWhatItCannot: a rebuild that would lose part of the index stops before that and
-// says what to do; the live index stays.
-func TestRebuildSaysWhatItCannot(t *testing.T) {
+// A rebuild that would lose part of the index stops first and says what to do. The live index
+// stays.
+func TestRebuildRefusesToLosePosts(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
 	url := b.api()
@@ -145,7 +145,7 @@ func TestRebuildSaysWhatItCannot(t *testing.T) {
 	b.await(url, b.publish(history[:600]...))
 	require.NoError(t, ix.stop())
 
-	// Neither the index nor the stream has what lies between them.
+	// Neither the index nor the stream has the messages in between.
 	b.publish(history[600:]...)
 	b.purge(700)
 	_, err := b.tryRebuild(t.Context(), indexer.RebuildConfig{}, &steps{})
@@ -154,7 +154,7 @@ func TestRebuildSaysWhatItCannot(t *testing.T) {
 	require.ErrorContains(t, err, "Restore the stream")
 	model.CheckHTTP(t, url, want)
 
-	// A stream that was recreated, and trimmed since.
+	// A stream that was recreated and then trimmed.
 	require.NoError(t, b.js.DeleteStream(t.Context(), stream.Posts))
 	b.publish(model.GenerateMessages(12, 800)...)
 	b.purge(100)
@@ -164,9 +164,9 @@ func TestRebuildSaysWhatItCannot(t *testing.T) {
 	model.CheckHTTP(t, url, want)
 }
 
-// TestRebuildOfADifferentIndex: if the live index is not what the stream gives, the new one stays
-// beside it until an operator accepts it.
-func TestRebuildOfADifferentIndex(t *testing.T) {
+// If the live index differs from the fold of the stream, the new one stays next to it until an
+// operator accepts it.
+func TestRebuildOfDifferentIndex(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
 	url := b.api()
@@ -186,7 +186,7 @@ func TestRebuildOfADifferentIndex(t *testing.T) {
 	require.ErrorContains(t, err, "--accept-differences")
 	_, exists, err := write.NewOwner(b.owner).CheckpointOf(t.Context(), store.Rebuilding)
 	require.NoError(t, err)
-	require.True(t, exists, "the new index stays beside the live one")
+	require.True(t, exists, "the new index must stay next to the live one")
 
 	last := b.publish(history[1000:]...)
 	said, err = b.tryRebuild(t.Context(), indexer.RebuildConfig{AcceptDifferences: true}, &steps{})
@@ -197,9 +197,9 @@ func TestRebuildOfADifferentIndex(t *testing.T) {
 	model.CheckHTTP(t, url, want)
 }
 
-// TestRebuildBesideAnIdleIndex: the live index is idle before the stream's end; the comparison
-// takes place there, before the new index continues.
-func TestRebuildBesideAnIdleIndex(t *testing.T) {
+// The live index is idle before the end of the stream. The rebuild compares there, before the new
+// index continues.
+func TestRebuildNextToIdleIndex(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
 	url := b.api()
@@ -217,9 +217,9 @@ func TestRebuildBesideAnIdleIndex(t *testing.T) {
 	model.CheckHTTP(t, url, want)
 }
 
-// TestRebuildWhileTheStreamIsTrimmed: the stream constantly loses its first messages, even while
-// the live index's state of the earlier time is copied.
-func TestRebuildWhileTheStreamIsTrimmed(t *testing.T) {
+// The stream constantly loses its first messages, even while the live index's state from the
+// trimmed time is copied.
+func TestRebuildDuringTrimming(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
 	url := b.api()

@@ -24,19 +24,19 @@ func (b *ingestBench) reconcile(cfg ingest.ReconcileConfig) (ingest.ReconcileSum
 	b.t.Helper()
 	cfg.Ingest.Hosts = []string{"https://not.asked.example"}
 	ingestPatience(&cfg.Ingest)
-	// On this network the first live event comes seconds after the downloads.
+	// On this network the first live event arrives seconds after the downloads.
 	cfg.Margin = time.Microsecond
 	logger := slog.New(slog.NewTextHandler(testWriter{b.t, "reconcile: "}, nil))
 	return ingest.RunReconcile(b.ctx, cfg, ingest.JobDeps{NATS: b.nats.Conn(b.t), Progress: progress{logger}, Patience: ingestWait})
 }
 
-// TestReconcileAfterAGap wipes the only host: its replacement knows what accounts hold, but not
-// what they deleted in between.
+// TestReconcileAfterGap wipes the only host. Its replacement knows the current records of accounts,
+// but not what they deleted in between.
 //
 // Invariant: after a gap, reconcile removes only posts that a host's archive shows to be gone,
 // through messages in the stream, and no more than a set share of them. See also
 // TestAHostThatIsTooYoung.
-func TestReconcileAfterAGap(t *testing.T) {
+func TestReconcileAfterGap(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 5, natstest.Listen())
 	host := b.host()
@@ -86,7 +86,7 @@ func TestReconcileAfterAGap(t *testing.T) {
 	create(hidden, "another of the hidden one", "art")
 	remove(absentGone)
 	status(absent, false, "deactivated")
-	remove(silentGone) // it holds nothing any more
+	remove(silentGone) // it has no posts left
 	between := create(author, "between", "art")
 	binary, err := simnet.BuildJetstream(b.ctx, "")
 	require.NoError(t, err)
@@ -107,14 +107,14 @@ func TestReconcileAfterAGap(t *testing.T) {
 	}
 	stay := append(slices.Clone(kept), edited, again, between, absentGone, silentGone)
 	for _, p := range append(slices.Clone(stay), deleted, untagged) {
-		require.True(t, visible(url, p), "%s: nothing says that it is gone", p.URI)
+		require.True(t, visible(url, p), "%s: no message removes it", p.URI)
 	}
 
-	// Nothing happens before an operator agrees.
+	// Nothing happens until an operator agrees.
 	stored := len(b.events())
 	found, err := b.reconcile(ingest.ReconcileConfig{DryRun: true, MaxShare: "100%"})
 	require.NoError(t, err)
-	require.Equal(t, fresh.URL(), found.Host, "the one that is read")
+	require.Equal(t, fresh.URL(), found.Host, "it must use the host that ingest reads")
 	require.Equal(t, []uint64{1, 1, 0, 0}, []uint64{found.Deleted, found.Unqualified, found.Unsure, found.Published}, "%+v", found)
 	require.False(t, found.Complete)
 	require.Equal(t, "a dry run publishes nothing", found.Why)
@@ -151,7 +151,7 @@ func TestReconcileAfterAGap(t *testing.T) {
 			require.False(t, visible(url, p), p.URI)
 		}
 	}
-	// There is nothing left to do.
+	// A second run has nothing to do.
 	done, err = b.reconcile(ingest.ReconcileConfig{MaxShare: "0%"})
 	require.NoError(t, err)
 	require.Zero(t, done.Deleted+done.Unqualified, "%+v", done)
@@ -164,8 +164,8 @@ func TestReconcileAfterAGap(t *testing.T) {
 	require.Zero(t, command.exit())
 	var printed map[string]any
 	command.decode(&printed)
-	// The margin of a minute covers all events of this short network: the command compares nothing,
-	// and reports that.
+	// All events of this short-lived network are within the margin of a minute: the command
+	// compares nothing, and says so.
 	require.Equal(t, false, printed["complete"], printed)
 	require.Contains(t, printed["why"], "nothing was compared")
 	require.Equal(t, fresh.URL(), printed["host"])

@@ -32,14 +32,14 @@ import (
 
 // These tests follow the backup and restore procedures of docs/operations.md.
 
-// copyTree copies a folder as cp -a does.
+// copyTree copies a folder like cp -a.
 func copyTree(t *testing.T, from, to string) {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "cp", "-a", from, to).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }
 
-// replaceTree puts a copy of a folder in the place of another.
+// replaceTree replaces a folder with a copy of another.
 func replaceTree(t *testing.T, from, to string) {
 	t.Helper()
 	require.NoError(t, os.RemoveAll(to))
@@ -54,9 +54,9 @@ func pgRun(t *testing.T, name string, args ...string) {
 	path := filepath.Join(binaries.Dir, name)
 	if _, err := os.Stat(path); err != nil {
 		if os.Getenv("CI") == "true" {
-			t.Fatalf("there is no %s beside Postgres: %v", name, err)
+			t.Fatalf("there is no %s next to Postgres: %v", name, err)
 		}
-		t.Skipf("SKIPPED: there is no %s beside Postgres: %v", name, err)
+		t.Skipf("SKIPPED: there is no %s next to Postgres: %v", name, err)
 	}
 	out, err := exec.CommandContext(t.Context(), path, args...).CombinedOutput()
 	require.NoError(t, err, "%s %s: %s", name, strings.Join(args, " "), out)
@@ -86,7 +86,7 @@ func (b *indexBench) deployed() *pgtest.PrivateServer {
 	return pg
 }
 
-// verified checks that the live index agrees with itself.
+// verified checks that the live index is consistent.
 func (b *indexBench) verified() {
 	b.t.Helper()
 	_, found, err := indexer.Verify(b.t.Context(), indexer.VerifyConfig{Database: b.reader, Alone: true}, slog.New(slog.DiscardHandler), quietProgress{})
@@ -162,7 +162,7 @@ func TestRestorePostgres(t *testing.T) {
 			model.CheckHTTP(t, url, want)
 			b.verified()
 			again, _ := page(t, url+query+"&after="+token)
-			require.Equal(t, second, again, "a token from before")
+			require.Equal(t, second, again, "a token from before must stay valid")
 		})
 	}
 }
@@ -182,12 +182,12 @@ func (b *indexBench) refused() error {
 
 // TestRestoreStream restores an older copy of the stream under a newer index, in the whole pipeline
 // with the real Jetstream server. The indexer stops and says why. Ingest reads the missing events
-// again, which get other sequence numbers, and the rebuild waits for that; the former index is
+// again, which get other sequence numbers. The rebuild waits for that, and the former index is
 // served until then.
 //
 // Invariant: if the stream was restored from a backup older than the index, the indexer stops. A
 // rebuild then follows the stream, serves the former index until the switch, and drops no post
-// silently. See also TestRebuildFromANewStream and TestConflicts.
+// silently. See also TestRebuildFromNewStream and TestConflicts.
 func TestRestoreStream(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 20)
@@ -227,7 +227,7 @@ func TestRestoreStream(t *testing.T) {
 	require.ErrorContains(t, err, "restored from an older copy")
 	require.ErrorContains(t, err, "indexer rebuild")
 
-	// Here the rebuild comes first, and waits for ingest.
+	// Here the rebuild starts first, and waits for ingest.
 	waiting := make(chan struct{})
 	s := &steps{say: func(step string) {
 		if strings.Contains(step, "waiting until ingest") {
@@ -242,10 +242,10 @@ func TestRestoreStream(t *testing.T) {
 	select {
 	case <-waiting:
 	case err := <-rebuilt:
-		t.Fatalf("it did not wait: %v; %s", err, s)
+		t.Fatalf("it must wait: %v; %s", err, s)
 	}
 	again, _ := page(t, url+query)
-	require.Equal(t, before, again, "the former index is served")
+	require.Equal(t, before, again, "the former index must be served")
 	in := b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive"})
 	traffic(3, 200)
 	require.NoError(t, <-rebuilt, s.String())
@@ -259,11 +259,11 @@ func TestRestoreStream(t *testing.T) {
 	model.CheckHTTP(t, url, want)
 	x.verified()
 	after, _ := page(t, url+query+"&after="+token)
-	require.Equal(t, second, after, "a token from before")
+	require.Equal(t, second, after, "a token from before must stay valid")
 }
 
-// TestRestoreBoth restores copies of both, made in the order of the procedure (index first):
-// nothing needs a rebuild.
+// TestRestoreBoth restores copies of both, made in the order of the procedure (index first). No
+// rebuild is needed.
 func TestRestoreBoth(t *testing.T) {
 	t.Parallel()
 	var dir string
@@ -295,9 +295,9 @@ func TestRestoreBoth(t *testing.T) {
 	b.verified()
 }
 
-// TestRebuildFromANewStream: the stream was lost and there is no copy. Nothing that the new stream
-// lacks is given up until an operator accepts that.
-func TestRebuildFromANewStream(t *testing.T) {
+// The stream was lost and there is no copy. Posts that the new stream lacks are kept until an
+// operator accepts their loss.
+func TestRebuildFromNewStream(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
 	url := b.api()
@@ -307,7 +307,7 @@ func TestRebuildFromANewStream(t *testing.T) {
 	b.await(url, b.publish(history...))
 	require.NoError(t, ix.stop())
 	require.NoError(t, b.js.DeleteStream(t.Context(), stream.Posts))
-	// It knows only the newest posts, and is as recent as the index was.
+	// It has only the newest posts, and is as recent as the index was.
 	want := model.New()
 	last := b.publish(history[500:]...)
 	for i, m := range history[500:] {

@@ -22,16 +22,16 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
-// deployed is a NATS server and a Postgres as deploy/ runs them in containers: with its
-// configuration, adapted to the paths of this machine, and with secrets from its own command.
+// deployed is a NATS server and a Postgres server as deploy/ runs them in containers: with its
+// configuration, adapted to local paths, and with secrets made by its own command.
 type deployed struct {
 	t *testing.T
 	// dir stands for a container's root.
 	dir     string
 	server  *natstest.TestServer
 	natsURL string
-	options *server.Options // as read
-	// pgAddr is host:port; dataDir also has the logs of Postgres next to it.
+	options *server.Options // as parsed
+	// pgAddr is host:port; the logs of Postgres are next to dataDir.
 	pgAddr, dataDir string
 }
 
@@ -46,7 +46,7 @@ func newDeployed(t *testing.T) *deployed {
 	return d
 }
 
-// makeSecrets writes what deploy/secrets makes.
+// makeSecrets writes the secrets that deploy/secrets makes.
 func makeSecrets(t *testing.T, dir string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", "run", "./deploy/secrets", "--out", dir, "--program-user=-1")
@@ -55,7 +55,7 @@ func makeSecrets(t *testing.T, dir string) {
 	require.NoError(t, err, "%s", out)
 }
 
-// path returns the path on this machine for a path in a container.
+// path returns the local path for a path in a container.
 func (d *deployed) path(inside string) string { return filepath.Join(d.dir, inside) }
 
 // copy copies a file of deploy/ to its place in a container, with some words replaced.
@@ -100,7 +100,7 @@ func (d *deployed) startNATS() {
 	d.natsURL = strings.Replace(d.server.URL(), "nats:", "tls:", 1)
 }
 
-// nats connects as a user.
+// nats connects to NATS as a user.
 func (d *deployed) nats(user string, options ...nats.Option) *nats.Conn {
 	d.t.Helper()
 	key, err := nats.NkeyOptionFromSeed(d.path("/run/secrets/nats_" + user + ".nk"))
@@ -111,7 +111,7 @@ func (d *deployed) nats(user string, options ...nats.Option) *nats.Conn {
 	return nc
 }
 
-// permissions are what the configuration gives a NATS user.
+// permissions returns the permissions of a NATS user in the configuration.
 func (d *deployed) permissions(user string) *server.Permissions {
 	d.t.Helper()
 	pair, err := nkeys.FromSeed([]byte(d.secret("nats_" + user + ".nk")))
@@ -127,8 +127,8 @@ func (d *deployed) permissions(user string) *server.Permissions {
 	return nil
 }
 
-// startPostgres makes the roles as deploy/postgres/entrypoint does, and restarts
-// the server with the rest of the configuration.
+// startPostgres creates the roles like deploy/postgres/entrypoint, and restarts the server with the
+// rest of the configuration.
 func (d *deployed) startPostgres() {
 	d.t.Helper()
 	s := pgtest.Server(d.t)
@@ -141,10 +141,10 @@ func (d *deployed) startPostgres() {
 		if os.Getenv("CI") == "true" {
 			d.t.Fatal(err)
 		}
-		d.t.Skipf("SKIPPED: roles.sql is for psql, which this Postgres is without: %v", err)
+		d.t.Skipf("SKIPPED: roles.sql needs psql, which this Postgres lacks: %v", err)
 	}
 	d.copy("postgres/roles.sql", d.path("/roles.sql"), " /run/secrets/", " "+d.path("/run/secrets")+"/")
-	for range 2 { // it says that it can run any number of times
+	for range 2 { // it is documented as repeatable
 		out, err := exec.CommandContext(d.t.Context(), psql, "--no-psqlrc", "--file", d.path("/roles.sql"), s.URL).CombinedOutput()
 		require.NoError(d.t, err, "%s", out)
 	}
@@ -179,13 +179,13 @@ func (d *deployed) give(names ...string) {
 	}
 }
 
-// database is the URL for a role, as docker-compose.yml has it.
+// database returns the URL for a role, as in docker-compose.yml.
 func (d *deployed) database(role string) string {
 	return fmt.Sprintf("postgres://tagstream_%s@%s/tagstream?sslmode=verify-full&sslrootcert=%s", role, d.pgAddr, d.path("/run/secrets/ca.crt"))
 }
 
-// env is the environment of a program that uses NATS as one user and Postgres
-// as one role, as docker-compose.yml has it.
+// env returns the environment of a program that uses NATS as one user and Postgres as one role, as
+// in docker-compose.yml.
 func (d *deployed) env(user, role string, more ...string) []string {
 	env := more
 	if user != "" {
@@ -211,15 +211,14 @@ func (d *deployed) requireNoRefusal() {
 	}
 }
 
-// uses records which of the rights in the configuration the NATS users use, by the inboxes that
-// receive answers.
+// uses records which configured rights the NATS users use, with the inboxes that receive answers.
 type uses struct {
 	conn *nats.Conn
 	mu   sync.Mutex
 	used map[string]map[string]bool // by user and right
 }
 
-// watch begins to note.
+// watch starts recording.
 func (d *deployed) watch(users ...string) *uses {
 	d.t.Helper()
 	u := &uses{used: map[string]map[string]bool{}}
@@ -229,7 +228,7 @@ func (d *deployed) watch(users ...string) *uses {
 			u.used[user][right] = false
 		}
 	}
-	// When the server restarts, it reconnects before the programs do.
+	// When the server restarts, it reconnects before the programs.
 	u.conn = d.nats("operator", nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectJitter(0, 0))
 	_, err := u.conn.Subscribe(">", func(m *nats.Msg) {
 		u.mu.Lock()
@@ -266,12 +265,12 @@ var rarelyUsed = map[string]string{
 	"ingest $JS.API.STREAM.UPDATE.KV_TAGSTREAM_LEASES":     "the same",
 	"ingest $JS.API.STREAM.UPDATE.KV_TAGSTREAM_POSITIONS":  "the same",
 	"ingest $JS.API.STREAM.MSG.GET.KV_TAGSTREAM_POSITIONS": "it is read where the stream was emptied",
-	"ingest $JS.FC.KV_TAGSTREAM_LEASES.>":                  "what is sent there asks for no answer, so it is not told whose it is",
+	"ingest $JS.FC.KV_TAGSTREAM_LEASES.>":                  "messages there request no answer, so their user is unknown",
 	"ingest $JS.API.CONSUMER.INFO.POSTS.*":                 "a reconcile that loses its connection asks",
 	"indexer $JS.API.CONSUMER.INFO.POSTS.*":                "so does the indexer, if it is not faster to make another consumer",
 }
 
-// unused returns rights that should have been used and were not.
+// unused returns rights that should have been used but were not.
 func (u *uses) unused() (rights []string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -38,7 +38,7 @@ type program struct {
 	out output
 }
 
-// output is what a program prints, by its file.
+// output is the file to which a program prints.
 type output string
 
 func (o output) String() string {
@@ -49,7 +49,7 @@ func (o output) String() string {
 	return string(text)
 }
 
-// begin starts a program with nothing in its environment but env.
+// begin starts a program with env as its whole environment.
 func begin(t *testing.T, name string, args []string, env ...string) *program {
 	t.Helper()
 	dir, err := programs()
@@ -57,7 +57,7 @@ func begin(t *testing.T, name string, args []string, env ...string) *program {
 	return running(t, &process.Program{Name: name, Path: filepath.Join(dir, name), Args: args, Env: env})
 }
 
-// running starts a program that is stopped with the test.
+// running starts a program and stops it with the test.
 func running(t *testing.T, p *process.Program) *program {
 	t.Helper()
 	p.Log = filepath.Join(t.TempDir(), "output")
@@ -88,7 +88,7 @@ func (p *program) exit() int {
 	return code
 }
 
-// freeAddr returns an address on which nothing listened a moment ago.
+// freeAddr returns a loopback address that was free a moment ago.
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	addr, err := process.FreeAddr()
@@ -96,7 +96,7 @@ func freeAddr(t *testing.T) string {
 	return addr
 }
 
-// awaitAnswer returns when url answers with 200.
+// awaitAnswer returns when url answers with status 200.
 func awaitAnswer(t *testing.T, url string) {
 	t.Helper()
 	poll.Until(t, ingestWait, func() (bool, string) {
@@ -105,8 +105,8 @@ func awaitAnswer(t *testing.T, url string) {
 	})
 }
 
-// TestStandalone runs the all-in-one program on the real Jetstream server, kills it twice in the
-// middle of traffic, and stops it like an operator. Nothing may be lost, duplicated or left
+// TestStandalone runs the all-in-one program with the real Jetstream server, kills it twice in the
+// middle of traffic, and finally stops it like an operator. Nothing may be lost, duplicated or left
 // running.
 //
 // Invariant: the all-in-one survives kill -9 without loss, leaves no process behind, and never
@@ -122,7 +122,7 @@ func TestStandalone(t *testing.T) {
 	env := []string{
 		"TAGSTREAM_DATA_DIR=" + dir, "TAGSTREAM_JETSTREAM_HOSTS=" + host.URL(), "TAGSTREAM_JETSTREAM_START=archive",
 		"TAGSTREAM_API_LISTEN=" + apiAddr, "TAGSTREAM_OPS_LISTEN=" + opsAddr,
-		"PGSERVICE=elsewhere", "PGOPTIONS=-c no_such_setting=1", // are for another server
+		"PGSERVICE=elsewhere", "PGOPTIONS=-c no_such_setting=1", // for another server
 	}
 	url := "http://" + apiAddr
 
@@ -156,13 +156,13 @@ func TestStandalone(t *testing.T) {
 	verified := begin(t, "tagstream", []string{"verify", "--alone"}, env...)
 	require.Zero(t, verified.exit(), verified.out.String())
 	require.NotContains(t, p.out.String(), "errored")
-	require.Zero(t, p.end(syscall.SIGHUP), "a stop as asked is a success")
+	require.Zero(t, p.end(syscall.SIGHUP), "a requested stop must succeed")
 	require.Contains(t, p.out.String(), "curl '"+url+"/v1/posts?tags=art&limit=3'")
-	require.Empty(t, processesOf(t, dir), "something is left running")
+	require.Empty(t, processesOf(t, dir), "no process must be left")
 }
 
-// requireNoWait fails if a program waited for the lease of the previous run, whose lock shows that
-// it is dead.
+// requireNoWait fails if a program waited for the lease of the previous run, although its lock
+// shows that it has ended.
 func requireNoWait(t *testing.T, p *program) {
 	t.Helper()
 	for _, waits := range []string{"standing by", "held by"} {
@@ -184,8 +184,7 @@ func awaitTraffic(t *testing.T, opsAddr string) {
 	})
 }
 
-// processesOf returns the command lines of the Postgres processes that run on a
-// data directory.
+// processesOf returns the command lines of the Postgres processes that use a data directory.
 func processesOf(t *testing.T, dir string) []string {
 	t.Helper()
 	var found []string
@@ -200,8 +199,8 @@ func processesOf(t *testing.T, dir string) []string {
 	return found
 }
 
-// TestBadConfiguration: one clear line that names the variable, exit code 2,
-// nothing started.
+// A bad configuration gives one clear line that names the variable, and exit code 2. Nothing is
+// started.
 func TestBadConfiguration(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -231,17 +230,17 @@ func TestBadConfiguration(t *testing.T) {
 			p := begin(t, tt.program, nil, env...)
 			require.Equal(t, 2, p.exit(), p.out.String())
 			out := p.out.String()
-			require.Equal(t, 1, strings.Count(out, "\n"), "one line: %s", out)
+			require.Equal(t, 1, strings.Count(out, "\n"), "want one line: %s", out)
 			require.Contains(t, out, tt.names)
 			entries, err := os.ReadDir(dir)
 			require.NoError(t, err)
-			require.Empty(t, entries, "something was started")
+			require.Empty(t, entries, "nothing must be started")
 		})
 	}
 }
 
-// TestStandaloneFailsClearly: one line says what prevents the program from starting, and a stop
-// during the start is a clean stop.
+// One line says what prevents the program from starting, and a stop during the start is a clean
+// stop.
 func TestStandaloneFailsClearly(t *testing.T) {
 	t.Parallel()
 	start := func(t *testing.T, dir string) *program {
@@ -277,7 +276,7 @@ func TestStandaloneFailsClearly(t *testing.T) {
 		p := start(t, dir)
 		require.Equal(t, 1, p.exit(), p.out)
 		out := p.out.String()
-		require.Equal(t, 1, strings.Count(out, "\n"), "one line: %s", out)
+		require.Equal(t, 1, strings.Count(out, "\n"), "want one line: %s", out)
 		require.Regexp(t, `TAGSTREAM_DATA_DIR.*: 268435456 bytes are needed to start, 110\d{6} are available`, out)
 	})
 	t.Run("a disk that is just big enough", func(t *testing.T) {

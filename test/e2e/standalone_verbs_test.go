@@ -18,8 +18,8 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// TestStandaloneVerbs runs each verb of docs/operations.md on the all-in-one program while
-// it reads and serves. The answers are right afterwards.
+// TestStandaloneVerbs runs each verb of docs/operations.md on the all-in-one program while it reads
+// and serves. The answers must be right afterwards.
 func TestStandaloneVerbs(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 30)
@@ -88,8 +88,8 @@ func TestStandaloneVerbs(t *testing.T) {
 	verb(1, "status")
 }
 
-// ownNATS connects to the embedded NATS server as the verbs do. Other users cannot read its
-// secret, and it refuses connections without it.
+// ownNATS connects to the embedded NATS server like the verbs. Other users cannot read its secret,
+// and the server refuses connections without it.
 func ownNATS(t *testing.T, dir string) (*nats.Conn, jetstream.JetStream) {
 	t.Helper()
 	file := filepath.Join(dir, "servers.json")

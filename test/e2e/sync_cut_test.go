@@ -16,13 +16,13 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-// TestASyncThatAHostBreaksOff: a late host fetches the repository of a #sync long after the account
-// has moved to later revisions, and breaks off in the middle of it. The replacements that it did
-// not deliver still exist: the other host delivers them, at older revisions.
+// A late host fetches the repository for a #sync long after the account has moved to later
+// revisions, and stops in the middle of it. The replacements that it did not deliver still exist:
+// the other host delivers them, at older revisions.
 //
-// Invariant: only a complete #sync removes anything, or keeps anything out up to the revision of
-// its replacements.
-func TestASyncThatAHostBreaksOff(t *testing.T) {
+// Invariant: only a complete #sync removes anything, or makes events up to the revision of its
+// replacements be ignored.
+func TestTruncatedSync(t *testing.T) {
 	t.Parallel()
 	const posts, rate = 300, 60_000
 	b := newIngestBench(t, 2)
@@ -44,7 +44,7 @@ func TestASyncThatAHostBreaksOff(t *testing.T) {
 	awaitPost(t, api, b.post("the last before", "art"))
 
 	late.Relay().HoldAfter(b.net.Seq())
-	sync, err := b.net.Sync(did, simnet.Op{Action: simnet.Create, Record: simnet.NewPost(b.net.Now(), "told by no commit", "art")})
+	sync, err := b.net.Sync(did, simnet.Op{Action: simnet.Create, Record: simnet.NewPost(b.net.Now(), "in no commit", "art")})
 	require.NoError(t, err)
 	require.NoError(t, b.net.Await(b.ctx, other))
 	between, head := b.post("behind the #sync", "art"), b.post("the newest", "art")
@@ -55,7 +55,7 @@ func TestASyncThatAHostBreaksOff(t *testing.T) {
 	poll.Until(t, ingestWait, func() (bool, string) {
 		came := 0
 		for _, e := range b.events() {
-			require.NotEqual(t, between.Rkey, e.Rkey, "all has come before the host broke off")
+			require.NotEqual(t, between.Rkey, e.Rkey, "the host must stop before the end")
 			if e.Kind == event.KindCreate && e.Rev == head.Rev {
 				came++
 			}

@@ -46,7 +46,7 @@ func tracedPost(t *testing.T, b *ingestBench, tr *tracing.Tracing) (simnet.Post,
 	return p, url
 }
 
-// traceHeader is the traceparent of the post's message in the stream.
+// traceHeader returns the traceparent of the post's message in the stream.
 func (b *ingestBench) traceHeader(p simnet.Post) (seq uint64, traceparent string) {
 	b.t.Helper()
 	s, err := b.js.Stream(b.ctx, stream.Posts)
@@ -79,7 +79,7 @@ func TestTraces(t *testing.T) {
 	require.NoError(t, res.Body.Close())
 	require.Equal(t, http.StatusOK, res.StatusCode)
 
-	tr.Stop() // what has ended is sent
+	tr.Stop() // sends the finished spans
 	spans := collector.Spans()
 	one := func(what string, is func(otlptest.Span) bool) otlptest.Span {
 		t.Helper()
@@ -102,7 +102,7 @@ func TestTraces(t *testing.T) {
 	require.GreaterOrEqual(t, process.Attributes["tagstream.stream.last_seq"], int64(seq))
 	for _, s := range []otlptest.Span{send, process} {
 		if s.Links[0] == create.ID {
-			require.Equal(t, create.TraceID, s.TraceID, "%s is in the trace of its first event", s.Name)
+			require.Equal(t, create.TraceID, s.TraceID, "%s must be in the trace of its first event", s.Name)
 			require.Equal(t, create.ID, s.ParentID)
 		}
 	}
@@ -124,13 +124,11 @@ func TestTraces(t *testing.T) {
 	for _, s := range spans {
 		require.False(t, s.Failed && s.Name != "GET /v1/posts/{did}/{rkey}", s)
 		for _, secret := range []string{p.DID, p.Rkey, "trackedtag"} {
-			require.NotContains(t, fmt.Sprint(s.Name, s.Attributes), secret, "no span says who or what it is about")
+			require.NotContains(t, fmt.Sprint(s.Name, s.Attributes), secret, "spans must not name accounts, records or tags")
 		}
 	}
 }
 
-// TestNoTraces: with tracing off, the stream's messages have no trace headers.
-//
 // Invariant: with tracing off no message has a trace header and there are no spans. See also
 // TestOff and TestOffAllocatesNothing.
 func TestNoTraces(t *testing.T) {
@@ -141,9 +139,8 @@ func TestNoTraces(t *testing.T) {
 	require.Empty(t, header)
 }
 
-// TestTracesToNobody: a collector that accepts connections and never answers does not prevent work
-// or a stop.
-func TestTracesToNobody(t *testing.T) {
+// A collector that accepts connections but never answers does not prevent work or a stop.
+func TestUnresponsiveCollector(t *testing.T) {
 	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -151,5 +148,5 @@ func TestTracesToNobody(t *testing.T) {
 	b := newIngestBench(t, 3)
 	p, _ := tracedPost(t, b, startTracing(t, "http://"+silent.Addr().String()+"/v1/traces"))
 	_, header := b.traceHeader(p)
-	require.True(t, strings.HasPrefix(header, "00-"), "it was traced: %q", header)
+	require.True(t, strings.HasPrefix(header, "00-"), "the post must be traced: %q", header)
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/tagstream/tagstream/test/model"
 )
 
-// TestVerifyWhileIndexing compares a live index that continues with the result of an interrupted
+// TestVerifyWhileIndexing compares a live index that changes with the result of an interrupted
 // rebuild, which is brought to the same message, and checks the live one alone with a read-only
 // role.
 func TestVerifyWhileIndexing(t *testing.T) {
@@ -73,10 +73,10 @@ func TestVerifyWhileIndexing(t *testing.T) {
 	require.Equal(t, 1, f.N, f.String())
 	require.Contains(t, f.First, "differs in its revision")
 
-	// As an older program left it.
+	// As an older program leaves it.
 	_, err = pgtest.Pool(t, b.owner.URL).Exec(t.Context(), `UPDATE tagstream_rebuild.schema_migrations SET version = version - 1`)
 	require.NoError(t, err)
-	b.await(url, b.publish(history[len(history)-1])) // it has to be brought to that
+	b.await(url, b.publish(history[len(history)-1])) // the other index must be brought to this message
 	_, _, err = tryVerify(indexer.VerifyConfig{Database: b.owner}, more)
 	require.ErrorContains(t, err, "tagstream_rebuild is of an older program version")
 	b.await(url, uint64(published))

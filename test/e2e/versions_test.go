@@ -15,9 +15,9 @@ import (
 	"github.com/tagstream/tagstream/test/model"
 )
 
-// TestVersions: a stream holds messages of every released version and of a future one. The released
-// ones are folded in order; the future ones become dead letters, delay nothing, and stay unchanged
-// when a program that cannot read them redrives them.
+// A stream holds messages of every released version and of a future one. The released ones are
+// folded in order. The future ones become dead letters, delay nothing, and stay unchanged if a
+// program that cannot read them redrives them.
 //
 // Invariant: messages of a future version delay nothing and wait unchanged for a program that reads
 // them. See also TestRedriveInOrder.
@@ -40,10 +40,10 @@ func TestVersions(t *testing.T) {
 		require.NoError(t, err)
 		history = append(history, bytes.TrimSpace(old))
 		coming := bytes.Replace(m, []byte(`"v":1`), []byte(`"v":3`), 1)
-		if i%40 == 0 { // one that means other things by the same names
+		if i%40 == 0 { // one with other meanings of the same names
 			coming = []byte(`{"v":3,"kind":["create"],"source":"https://host 7","tags":{"art":1}}`)
 		}
-		if _, err := event.Decode(coming); err == nil { // the message was not ours
+		if _, err := event.Decode(coming); err == nil { // the message is not valid
 			continue
 		}
 		history = append(history, coming)
@@ -51,7 +51,7 @@ func TestVersions(t *testing.T) {
 	want := model.New()
 	for i, m := range history {
 		want.Apply(uint64(i+1), m)
-		if bytes.Contains(m, []byte(`"v":3,`)) || bytes.Contains(m, []byte(`"v":999`)) { // the generator's
+		if bytes.Contains(m, []byte(`"v":3,`)) || bytes.Contains(m, []byte(`"v":999`)) { // those of the generator
 			future = append(future, uint64(i+1))
 		}
 	}
@@ -63,7 +63,7 @@ func TestVersions(t *testing.T) {
 		letter, err := stream.GetDeadLetter(t.Context(), b.js, seq)
 		require.NoError(t, err)
 		require.Equal(t, "unknown_version", letter.Reason)
-		require.Equal(t, history[seq-1], letter.Payload, "as it was, for a program that can read it")
+		require.Equal(t, history[seq-1], letter.Payload, "it must stay unchanged for a program that can read it")
 	}
 	before := b.letters()
 	tried := b.redrive(indexer.RedriveConfig{Reason: "unknown_version"})

@@ -224,7 +224,7 @@ func later(e event.Event, second int) event.Event {
 //
 // Invariant: a dead letter is removed only after the commit of its effect, so a redrive can be
 // killed anywhere and repeated, and two redrives never write at once. See also
-// TestRedriveTwiceAtOnce.
+// TestConcurrentRedrives.
 func TestRedriveInOrder(t *testing.T) {
 	t.Parallel()
 	x := create("b", "x", 1) // an event of another account

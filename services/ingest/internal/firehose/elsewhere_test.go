@@ -26,7 +26,7 @@ func asked(dials []url.Values) int {
 // prefers it again only when it has more itself. A quiet network is not mistaken for a silent
 // host. See also TestWatchdogFindsAStalledClient, TestWatchdogIsQuietOnAQuietNetwork,
 // TestSilentHostIsNotPreferredUntilItHasMore, TestQuietNetworkIsNoSilentHost and
-// TestHostThatLostItsRelay.
+// TestHostWithoutRelay.
 func TestSilentHostIsLeftForOneThatHasMore(t *testing.T) {
 	t.Parallel()
 	for name, when := range map[string]func(b *fakeHost, emit func()){
