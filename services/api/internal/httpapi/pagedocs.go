@@ -15,7 +15,7 @@ import (
 	"github.com/tagstream/tagstream/services/api/internal/site"
 )
 
-// specParam is a parameter as openapi.yaml has it.
+// specParam is a parameter in openapi.yaml.
 type specParam struct {
 	Ref      string `yaml:"$ref"`
 	Name     string
@@ -27,7 +27,7 @@ type specParam struct {
 	Example any
 }
 
-// specParams are the parameters of each path, from openapi.yaml, which is part of the program.
+// specParams returns the parameters of each path in openapi.yaml, which is part of the program.
 var specParams = sync.OnceValue(func() map[string][]specParam {
 	var doc struct {
 		Paths map[string]struct {
@@ -50,16 +50,16 @@ var specParams = sync.OnceValue(func() map[string][]specParam {
 	return out
 })
 
-// docsSize is how many posts the forms ask for.
+// docsSize is how many posts the forms request.
 const docsSize = "3"
 
-// docsPage is /docs. With the name of a route it leads to that with what a form sent, without the
-// fields that are empty; the page's script does the same in place.
+// docsPage is /docs. With the name of a route it redirects to that route with the form's fields
+// that are not empty; the page's script shows the response on the page instead.
 func (h *Handler) docsPage(r *http.Request) (*response, error) {
 	if r.URL.RawQuery != "" {
-		return h.askRoute(r)
+		return h.redirectToRoute(r)
 	}
-	given, err := h.answering(r)
+	given, err := h.examples(r)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func (h *Handler) docsPage(r *http.Request) (*response, error) {
 		if h.feeds.Load() == nil && (strings.HasPrefix(route.path, "/xrpc/app.bsky.feed") || strings.HasPrefix(route.path, "/.well-known")) {
 			continue // no feeds are declared
 		}
-		one := site.Route{Name: route.name, Path: route.path, Asked: strings.TrimPrefix(route.path, "/"), About: sentence(route.about)}
+		one := site.Route{Name: route.name, Path: route.path, Target: strings.TrimPrefix(route.path, "/"), About: sentence(route.about)}
 		for _, p := range specParams()[route.path] {
 			in := site.Input{Name: p.Name, Required: p.Required, Options: p.Schema.Enum, Hint: hint(p.Example)}
 			if p.Required || p.Name == "limit" || p.Name == "quantity" || p.Name == "tags" || p.Name == "q" {
@@ -78,12 +78,12 @@ func (h *Handler) docsPage(r *http.Request) (*response, error) {
 		}
 		body = append(body, one)
 	}
-	return h.page("docs", &site.Page{Root: "./", URL: h.address(r), Title: "The API", Description: "Every route, with a form that asks it.", Body: body})
+	return h.page("docs", &site.Page{Root: "./", URL: h.address(r), Title: "The API", Description: "Every route, with a form that requests it.", Body: body})
 }
 
 func sentence(s string) string { return strings.ToUpper(s[:1]) + s[1:] + "." }
 
-// hint is an example in one line.
+// hint returns an example as one line.
 func hint(example any) string {
 	switch e := example.(type) {
 	case nil:
@@ -98,9 +98,9 @@ func hint(example any) string {
 	}
 }
 
-// answering returns values for parameters that this index has an answer to: its most used tag, and
-// the newest post of that.
-func (h *Handler) answering(r *http.Request) (map[string]string, error) {
+// examples returns values of parameters for which this index has results: its most used tag and
+// that tag's newest post.
+func (h *Handler) examples(r *http.Request) (map[string]string, error) {
 	given := map[string]string{"limit": docsSize, "quantity": docsSize, "tags": "art", "tag": "art", "q": "#art", "did": "did:plc:ewvi7nxzyoun6zhxrhs64oiz", "rkey": "3lb2wjkv5nk2e"}
 	if f := h.feeds.Load(); f != nil && len(f.feeds) > 0 {
 		given["feed"] = f.uri(f.feeds[0])
@@ -119,8 +119,8 @@ func (h *Handler) answering(r *http.Request) (map[string]string, error) {
 	return given, nil
 }
 
-// askRoute leads to a route with what its form sent.
-func (h *Handler) askRoute(r *http.Request) (*response, error) {
+// redirectToRoute redirects to a route with its form's fields.
+func (h *Handler) redirectToRoute(r *http.Request) (*response, error) {
 	q, err := parseForm(r.URL.RawQuery)
 	if err != nil {
 		return nil, err
@@ -145,7 +145,7 @@ func (h *Handler) askRoute(r *http.Request) (*response, error) {
 	return &response{status: http.StatusSeeOther, header: map[string]string{"Location": "./" + path + prefixed("?", rest.replace(nil, nil))}}, nil
 }
 
-// parseForm reads any parameters: those of a form whose names the route itself checks.
+// parseForm reads parameters with any names; the route of the form checks them.
 func parseForm(raw string) (values, error) {
 	var names []string
 	for part := range strings.SplitSeq(raw, "&") {

@@ -8,8 +8,8 @@ import (
 	"github.com/tagstream/tagstream/services/api/internal/site"
 )
 
-// pageParams are those of the site's pages of posts, formParams what the search bar sends: also empty
-// fields, which mean nothing, and those that become others.
+// pageParams are the parameters of HTML pages of posts. formParams are those that the search bar
+// sends, some of them empty or to be replaced by others.
 var (
 	pageParams = filters.and("after", "before")
 	formParams = pageParams.and("q", "as", "window")
@@ -22,11 +22,11 @@ func (p params) takes(name string) bool {
 // formWindows are the spans that the search bar offers.
 var formWindows = map[string]time.Duration{"hour": time.Hour, "day": 24 * time.Hour, "week": 7 * 24 * time.Hour}
 
-// formTime is how browsers send a time, which is taken for one in UTC.
+// formTime is the layout of a time that a browser sends. It is read as UTC.
 const formTime = "2006-01-02T15:04"
 
-// canonical turns what the search bar sent into the parameters of a list. It returns the query of
-// the page that the browser should be at, and whether that is another.
+// canonical converts the search bar's parameters to those of a list. It reports whether they
+// differ: then the browser is redirected to the result.
 func canonical(form values, now time.Time) (q values, changed bool) {
 	add := func(name, value string) {
 		if value != "" && !slices.Contains(q, pair{name, value}) {
@@ -82,16 +82,16 @@ func canonical(form values, now time.Time) (q values, changed bool) {
 	return q, !slices.Equal(q, form)
 }
 
-// words are what is between white space and commas.
+// words splits a text at white space and commas.
 func words(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' || r == '\u3000' })
 }
 
-type role struct{ name, words string }
+type role struct{ name, label string }
 
 type roles []role
 
-// formRoles are the parameters that hold tags, in words.
+// formRoles are the parameters that have tags.
 var formRoles = roles{{"tags", "any"}, {"all", "all"}, {"none", "not"}}
 
 func (r roles) has(name string) bool {
@@ -101,10 +101,10 @@ func (r roles) has(name string) bool {
 var formFields = []site.Field{
 	{Name: "lang", Label: "Language", Type: "text", Hint: "en pt-BR"},
 	{Name: "author", Label: "Author", Type: "text", Hint: "did:plc:…"},
-	{Name: "media", Label: "Media", Options: []site.Option{{Value: "", Label: "any or none"}, {Value: "any", Label: "some"}, {Value: "image", Label: "image"}, {Value: "gallery", Label: "gallery"},
+	{Name: "media", Label: "Media", Options: []site.Option{{Value: "", Label: "with or without"}, {Value: "any", Label: "any"}, {Value: "image", Label: "image"}, {Value: "gallery", Label: "gallery"},
 		{Value: "video", Label: "video"}, {Value: "link", Label: "link"}, {Value: "none", Label: "none"}}},
 	{Name: "maxTags", Label: "At most N tags", Type: "number", Hint: "no limit"},
-	{Name: "selfLabels", Label: "Labelled by the author", Options: []site.Option{{Value: "", Label: "also"}, {Value: "exclude", Label: "not"}, {Value: "only", Label: "only"}}},
+	{Name: "selfLabels", Label: "Labelled by the author", Options: []site.Option{{Value: "", Label: "include"}, {Value: "exclude", Label: "exclude"}, {Value: "only", Label: "only"}}},
 	{Name: "window", Label: "Window", Options: []site.Option{{Value: "", Label: "any time"}, {Value: "hour", Label: "last hour"}, {Value: "day", Label: "last day"}, {Value: "week", Label: "last week"}}},
 	{Name: "since", Label: "Since (UTC)", Type: "datetime-local"},
 	{Name: "until", Label: "Until (UTC)", Type: "datetime-local"},
@@ -117,7 +117,7 @@ func searchBar(q values) site.Search {
 		for _, role := range formRoles {
 			if role.name == p.name {
 				rest := slices.Delete(slices.Clone(q), i, i+1)
-				bar.Chips = append(bar.Chips, site.Chip{Name: p.name, Value: p.value, Role: role.words, Without: "?" + rest.replace([]string{"after", "before"}, nil)})
+				bar.Chips = append(bar.Chips, site.Chip{Name: p.name, Value: p.value, Role: role.label, Without: "?" + rest.replace([]string{"after", "before"}, nil)})
 			}
 		}
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/tagstream/tagstream/services/api/internal/site"
 )
 
-// index is "/": the first page for browsers, the list of routes for the rest.
-func (h *Handler) first(r *http.Request) (*response, error) {
+// root is "/": the home page for browsers, the list of routes for other clients.
+func (h *Handler) root(r *http.Request) (*response, error) {
 	if !wantsPage(r) {
 		return h.listRoutes(r)
 	}
@@ -25,7 +25,7 @@ func (h *Handler) first(r *http.Request) (*response, error) {
 
 const (
 	homeTags  = 8
-	homeMixed = 4 // of so many tags the first page shows posts
+	homeMixed = 4 // number of tags whose posts the home page shows
 	homePosts = 12
 )
 
@@ -39,11 +39,11 @@ func (h *Handler) homePage(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	body := site.Home{Search: searchBar(nil), Fresh: h.freshWords(status), Title: "Popular in the last day"}
+	body := site.Home{Search: searchBar(nil), Fresh: h.freshnessText(status), Title: "Popular in the last day"}
 	for _, t := range found.Tags[:min(homeTags, len(found.Tags))] {
 		body.Popular = append(body.Popular, ranked(root, t.Name, t.Posts, found.Tags[0].Posts))
 	}
-	if len(body.Popular) == 0 { // an index of the past
+	if len(body.Popular) == 0 { // the index has only older posts
 		all, err := h.index.Tags(r.Context(), query.TagQuery{From: keyset.Start(), Direction: keyset.Forward, Limit: homeTags})
 		if err != nil {
 			return nil, err
@@ -62,7 +62,7 @@ func (h *Handler) homePage(r *http.Request) (*response, error) {
 		return nil, err
 	}
 	return h.page("home", &site.Page{
-		Root: root, OwnSearch: true, URL: h.address(r), Title: "Tagstream: every hashtag on Bluesky", Description: "The newest Bluesky posts with any tags, and the page after that.", Body: body,
+		Root: root, OwnSearch: true, URL: h.address(r), Title: "Tagstream: every hashtag on Bluesky", Description: "The newest Bluesky posts with any tags, page by page.", Body: body,
 	})
 }
 
@@ -70,7 +70,7 @@ func ranked(root, name string, posts, most int64) site.Ranked {
 	return site.Ranked{Tag: site.Tag{Name: name, URL: site.TagURL(root, name)}, Posts: posts, Share: int(100 * posts / max(most, 1))}
 }
 
-// mixed adds the newest posts of a few of the tags: alternately popular and rising ones.
+// mixed adds the newest posts of a few rising and popular tags.
 func (h *Handler) mixed(ctx context.Context, body *site.Home, root string) error {
 	var names []string
 	for i := range homeTags {
@@ -92,35 +92,35 @@ func (h *Handler) mixed(ctx context.Context, body *site.Home, root string) error
 	for _, name := range names {
 		q = append(q, pair{"tags", name})
 	}
-	body.Posts, body.Among, body.More = h.cards(page.Rows, root), siteTags(root, names...), root+"search?"+q.replace(nil, nil)
-	h.withQuoted(ctx, body.Posts)
+	body.Posts, body.TimelineTags, body.More = h.cards(page.Rows, root), siteTags(root, names...), root+"search?"+q.replace(nil, nil)
+	h.addQuoted(ctx, body.Posts)
 	return nil
 }
 
-// freshWords says how fresh the index is.
-func (h *Handler) freshWords(s query.Status) string {
+// freshnessText says how fresh the index is.
+func (h *Handler) freshnessText(s query.Status) string {
 	lag, silent := h.freshness.observe(s)
 	behind := time.Duration(-1)
 	if lag.Seconds != nil {
 		behind = time.Duration(*lag.Seconds * float64(time.Second))
 	}
-	return site.Fresh(behind, silent != nil, s.VisiblePosts, s.Tags)
+	return site.Freshness(behind, silent != nil, s.VisiblePosts, s.Tags)
 }
 
 // found is a list that a page shows.
 type found struct {
 	form values // all parameters
-	q    values // those of the list
+	q    values // the list's parameters
 	list postList
 	body site.Found
-	// query is that of the list alone, without a place in it.
+	// query is q without a page token.
 	query string
 	page  query.PostPage
 }
 
-// find reads what the search bar asks for. Where the browser should be at another URL, the answer
-// is that.
-func (h *Handler) find(r *http.Request, extra ...string) (f found, elsewhere *response, err error) {
+// find reads the list of a search page, wall or embed. redirect is not nil if the list has another
+// canonical URL.
+func (h *Handler) find(r *http.Request, extra ...string) (f found, redirect *response, err error) {
 	allowed := formParams
 	allowed.single = append(slices.Clone(allowed.single), extra...)
 	form, err := parseQuery(r.URL.RawQuery, allowed)
@@ -136,21 +136,21 @@ func (h *Handler) find(r *http.Request, extra ...string) (f found, elsewhere *re
 	f.body.Search = searchBar(f.q)
 	f.list, f.body.List, f.page, err = h.pageOfPosts(r, f.q, q, "./")
 	if err == nil {
-		h.withQuoted(r.Context(), f.body.Posts)
+		h.addQuoted(r.Context(), f.body.Posts)
 		f.body.Hints, err = h.hints(r.Context(), f.q, f.list.query, f.page)
 	}
 	return f, nil, err
 }
 
-// isNewest reports whether the page is the newest of its list, which the live tail continues.
+// isNewest reports whether the page is the newest of its list, which follows the live tail.
 func (f *found) isNewest() bool { return !f.q.has("after") && !f.q.has("before") }
 
 // searchPage is /search.
 func (h *Handler) searchPage(r *http.Request) (*response, error) {
 	const root = "./"
-	f, elsewhere, err := h.find(r)
-	if elsewhere != nil {
-		return elsewhere, nil
+	f, redirect, err := h.find(r)
+	if redirect != nil {
+		return redirect, nil
 	}
 	p := &site.Page{Root: root, OwnSearch: true, Title: "Search", Description: "Posts on Bluesky by their tags.", NoIndex: true}
 	status := http.StatusOK
@@ -164,12 +164,12 @@ func (h *Handler) searchPage(r *http.Request) (*response, error) {
 	case err != nil:
 		return nil, err
 	default:
-		f.body.Asked, f.body.Heading, f.body.Links = true, f.list.title(), listLinks(root, f.query)
+		f.body.Searched, f.body.Heading, f.body.Links = true, f.list.title(), listLinks(root, f.query)
 		p.Title, p.URL, p.Feeds = f.body.Heading, h.address(r), siteFeeds(root, f.body.Heading, f.query)
 	}
 	if f.isNewest() {
 		f.body.Newer = ""
-		if f.body.Asked {
+		if f.body.Searched {
 			p.Stream = f.query
 		}
 	}

@@ -19,47 +19,48 @@ import (
 	"github.com/tagstream/tagstream/services/api/internal/site"
 )
 
-// The pages' routes, as metrics and logs have them.
+// The names of the pages' routes in metrics and logs.
 const (
-	routePageSearch = "page_search"
-	routePageTag    = "page_tag"
-	routePageTagAsk = "page_tag_by_query"
-	routePagePost   = "page_post"
-	routePageWall   = "page_wall"
-	routePageEmbed  = "page_embed"
-	routePageStatus = "page_status"
-	routePageDocs   = "page_docs"
-	routeEmbedJS    = "embed_script"
-	routeAsset      = "asset"
-	routeRobots     = "robots"
+	routePageSearch   = "page_search"
+	routePageTag      = "page_tag"
+	routePageTagQuery = "page_tag_by_query"
+	routePagePost     = "page_post"
+	routePageWall     = "page_wall"
+	routePageEmbed    = "page_embed"
+	routePageStatus   = "page_status"
+	routePageDocs     = "page_docs"
+	routeEmbedJS      = "embed_script"
+	routeAsset        = "asset"
+	routeRobots       = "robots"
 )
 
 const (
 	contentHTML = "text/html; charset=utf-8"
-	// pageSize is how many posts a page of the site has.
+	// pageSize is the number of posts on an HTML page.
 	pageSize = 25
-	// assetAge is that of files whose name has their version.
+	// assetAge is the Cache-Control of files with their version in the URL.
 	assetAge = "public, max-age=31536000, immutable"
 )
 
-// pageRoutes are those that people visit. The first page is at "/", beside the list of routes.
+// pageRoutes returns the HTML pages and their files. The home page shares "/" with the list of
+// routes.
 func (h *Handler) pageRoutes() []route {
 	return []route{
-		{routePageSearch, "/search", "posts by tags, for people", h.searchPage},
-		{routePageTag, "/tag/{tag}", "one tag, for people", h.tagPage},
-		{routePageTagAsk, "/tag", "the same with ?tag=", h.tagPageByQuery},
-		{routePagePost, "/post/{did}/{rkey}", "one post, for people", h.postPageOne},
-		{routePageWall, "/wall", "posts as they come, on a big screen", h.show("wall")},
-		{routePageEmbed, "/embed", "posts as they come, within another site's page", h.show("embed")},
+		{routePageSearch, "/search", "page of posts by tags", h.searchPage},
+		{routePageTag, "/tag/{tag}", "page of a tag", h.tagPage},
+		{routePageTagQuery, "/tag", "the same with ?tag=", h.tagPageByQuery},
+		{routePagePost, "/post/{did}/{rkey}", "page of a post", h.singlePostPage},
+		{routePageWall, "/wall", "new posts on a big screen", h.frame("wall")},
+		{routePageEmbed, "/embed", "new posts within another site's page", h.frame("embed")},
 		{routePageStatus, "/status", "how fresh the index is, in words", h.statusPage},
-		{routePageDocs, "/docs", "every route with a form that asks it", h.docsPage},
-		{routeEmbedJS, "/embed.js", "the line of script that makes an embed", h.embedScript},
-		{routeAsset, "/static/{file}", "what the pages load", h.asset},
+		{routePageDocs, "/docs", "every route with a form that requests it", h.docsPage},
+		{routeEmbedJS, "/embed.js", "the script that inserts an embed", h.embedScript},
+		{routeAsset, "/static/{file}", "files that the pages load", h.asset},
 		{routeRobots, "/robots.txt", "what crawlers may read", h.robots},
 	}
 }
 
-// wantsPage reports whether a client prefers HTML by name, as browsers do.
+// wantsPage reports whether a client explicitly prefers HTML to JSON, as browsers do.
 func wantsPage(r *http.Request) bool {
 	html, json := 0.0, 0.0
 	for item := range strings.SplitSeq(strings.Join(r.Header.Values("Accept"), ","), ",") {
@@ -67,7 +68,7 @@ func wantsPage(r *http.Request) bool {
 		q := 1.0
 		for param := range strings.SplitSeq(params, ";") {
 			if name, value, _ := strings.Cut(strings.TrimSpace(param), "="); strings.EqualFold(name, "q") {
-				q, _ = strconv.ParseFloat(value, 64) // 0 where it is none
+				q, _ = strconv.ParseFloat(value, 64) // 0 if it is invalid
 			}
 		}
 		switch strings.ToLower(strings.TrimSpace(media)) {
@@ -80,12 +81,12 @@ func wantsPage(r *http.Request) bool {
 	return html > json
 }
 
-// showsPage reports whether a route's errors are pages, too.
+// showsPage reports whether errors of a route are shown as pages.
 func showsPage(route string, r *http.Request) bool {
 	return strings.HasPrefix(route, "page_") || (route == routeIndex || route == routeNone) && wantsPage(r)
 }
 
-// page draws a page.
+// page renders a page.
 func (h *Handler) page(name string, p *site.Page) (*response, error) {
 	body, err := h.site.Draw(name, p)
 	if err != nil {
@@ -97,9 +98,9 @@ func (h *Handler) page(name string, p *site.Page) (*response, error) {
 	}}, nil
 }
 
-// errorPage draws a failure.
+// errorPage renders a problem.
 func (h *Handler) errorPage(r *http.Request, p *problem) (*response, error) {
-	// The path may be any: what leads back is as deep as it.
+	// The path may have any depth.
 	root := "./" + strings.Repeat("../", strings.Count(r.URL.EscapedPath(), "/")-1)
 	res, err := h.page("error", &site.Page{Root: root, Title: p.Title, Description: p.Title, NoIndex: true, Body: p.Detail})
 	if err == nil {
@@ -108,7 +109,7 @@ func (h *Handler) errorPage(r *http.Request, p *problem) (*response, error) {
 	return res, err
 }
 
-// address is a page's absolute URL, where the operator says what that is.
+// address returns a page's absolute URL, or "" if no public URL is configured.
 func (h *Handler) address(r *http.Request) string {
 	if h.publicURL == "" {
 		return ""
@@ -123,7 +124,7 @@ func prefixed(prefix, s string) string {
 	return prefix + s
 }
 
-// cards draws posts for a page, without what they quote.
+// cards returns the cards of posts, without their quoted posts.
 func (h *Handler) cards(rows []query.PostRow, root string) []site.Card {
 	out, now := make([]site.Card, len(rows)), time.Now()
 	for i, row := range rows {
@@ -139,8 +140,8 @@ func sitePost(row query.PostRow) site.Post {
 	}
 }
 
-// quotedBy reads the posts that cards quote: all in one query, and in none where there is no quote.
-// Where that fails, the cards only link to them.
+// quotedBy reads the posts that cards quote, in at most one query. If that fails, the cards only
+// link to them.
 func (h *Handler) quotedBy(ctx context.Context, cards []site.Card) []query.PostRow {
 	var names []query.PostName
 	for _, c := range cards {
@@ -158,23 +159,23 @@ func (h *Handler) quotedBy(ctx context.Context, cards []site.Card) []query.PostR
 	return rows
 }
 
-// showQuoted adds posts to the cards that quote them.
-func showQuoted(cards []site.Card, quoted []query.PostRow) {
+// fillQuotes adds posts to the cards that quote them.
+func fillQuotes(cards []site.Card, quoted []query.PostRow) {
 	for _, c := range cards {
 		for _, row := range quoted {
 			if q := c.Quote; q != nil && q.DID == row.DID && q.Rkey == row.Rkey {
-				q.Show(sitePost(row))
+				q.Fill(sitePost(row))
 			}
 		}
 	}
 }
 
-// withQuoted adds to cards what is in sight of the posts that they quote.
-func (h *Handler) withQuoted(ctx context.Context, cards []site.Card) {
-	showQuoted(cards, h.quotedBy(ctx, cards))
+// addQuoted adds to cards the visible posts that they quote.
+func (h *Handler) addQuoted(ctx context.Context, cards []site.Card) {
+	fillQuotes(cards, h.quotedBy(ctx, cards))
 }
 
-// siteTags links tags to their pages.
+// siteTags returns tags with links to their pages.
 func siteTags(root string, names ...string) []site.Tag {
 	out := make([]site.Tag, len(names))
 	for i, name := range names {
@@ -183,9 +184,9 @@ func siteTags(root string, names ...string) []site.Tag {
 	return out
 }
 
-// pageOfPosts reads a page of posts for people, and where older and newer ones are: q has the
-// parameters of the list, here those of the page.
-func (h *Handler) pageOfPosts(r *http.Request, q, here values, root string) (list postList, out site.List, page query.PostPage, err error) {
+// pageOfPosts reads the posts of an HTML page and links to the older and newer ones. q has the
+// parameters of the list, own those of the page's URL.
+func (h *Handler) pageOfPosts(r *http.Request, q, own values, root string) (list postList, out site.List, page query.PostPage, err error) {
 	list, page, err = h.postsOf(r.Context(), append(slices.Clone(q), pair{"limit", strconv.Itoa(pageSize)}))
 	if err != nil {
 		return list, out, page, err
@@ -193,15 +194,15 @@ func (h *Handler) pageOfPosts(r *http.Request, q, here values, root string) (lis
 	out.Posts = h.cards(page.Rows, root)
 	tokens := []string{"after", "before"}
 	if page.HasNext {
-		out.Older = "?" + here.replace(tokens, nil, pair{"after", h.codec.Encode(page.Next, list.fingerprint)})
+		out.Older = "?" + own.replace(tokens, nil, pair{"after", h.codec.Encode(page.Next, list.fingerprint)})
 	}
 	if page.HasPrevious {
-		out.Newer = "?" + here.replace(tokens, nil, pair{"before", h.codec.Encode(page.Previous, list.fingerprint)})
+		out.Newer = "?" + own.replace(tokens, nil, pair{"before", h.codec.Encode(page.Previous, list.fingerprint)})
 	}
 	return list, out, page, nil
 }
 
-// siteFeeds are a list's feeds, for autodiscovery.
+// siteFeeds returns a list's feeds, for autodiscovery.
 func siteFeeds(root, title, query string) []site.Feed {
 	var out []site.Feed
 	for _, f := range []struct{ kind, ext string }{{feeds.RSSType, "rss"}, {feeds.AtomType, "atom"}, {feeds.JSONType, "json"}} {
@@ -211,7 +212,7 @@ func siteFeeds(root, title, query string) []site.Feed {
 	return out
 }
 
-// listLinks lead from a page to other forms of its list.
+// listLinks returns links from a page to other forms of its list.
 func listLinks(root, query string) []site.Link {
 	return []site.Link{
 		{Name: "Feed", URL: root + "v1/feeds/posts.rss?" + query},
@@ -245,9 +246,9 @@ func (h *Handler) tagPageByQuery(r *http.Request) (*response, error) {
 	return h.showTag(r, q, raw, "./")
 }
 
-func (h *Handler) showTag(r *http.Request, here values, raw, root string) (*response, error) {
-	q := append(values{{"tags", raw}}, slices.DeleteFunc(slices.Clone(here), func(p pair) bool { return p.name == "tag" })...)
-	list, posts, page, err := h.pageOfPosts(r, q, here, root)
+func (h *Handler) showTag(r *http.Request, own values, raw, root string) (*response, error) {
+	q := append(values{{"tags", raw}}, slices.DeleteFunc(slices.Clone(own), func(p pair) bool { return p.name == "tag" })...)
+	list, posts, page, err := h.pageOfPosts(r, q, own, root)
 	if err != nil {
 		return nil, err
 	}
@@ -264,8 +265,8 @@ func (h *Handler) showTag(r *http.Request, here values, raw, root string) (*resp
 	if err != nil {
 		return nil, err
 	}
-	showQuoted(posts.Posts, quoted)
-	newest := !here.has("after") && !here.has("before")
+	fillQuotes(posts.Posts, quoted)
+	newest := !own.has("after") && !own.has("before")
 	if newest {
 		posts.Newer = ""
 	}
@@ -282,7 +283,7 @@ func (h *Handler) showTag(r *http.Request, here values, raw, root string) (*resp
 	body.Related = siteTags(root, related(page.Rows, name)...)
 	p := &site.Page{
 		Root: root, URL: h.address(r), Title: "#" + name, Description: site.Count(history.Posts) + " posts on Bluesky tagged #" + name + ", newest first.",
-		NoIndex: len(here) > 0, Feeds: siteFeeds(root, list.title(), only), Body: body,
+		NoIndex: len(own) > 0, Feeds: siteFeeds(root, list.title(), only), Body: body,
 	}
 	if newest {
 		p.Stream = only
@@ -292,7 +293,7 @@ func (h *Handler) showTag(r *http.Request, here values, raw, root string) (*resp
 
 const maxRelated = 12
 
-// related returns the tags that stand beside one in posts, the most frequent first.
+// related returns the other tags of posts with a tag, the most frequent first.
 func related(rows []query.PostRow, name string) []string {
 	counts := map[string]int{}
 	var names []string
@@ -310,8 +311,8 @@ func related(rows []query.PostRow, name string) []string {
 	return names[:min(len(names), maxRelated)]
 }
 
-// postPageOne is /post/{did}/{rkey}.
-func (h *Handler) postPageOne(r *http.Request) (*response, error) {
+// singlePostPage is /post/{did}/{rkey}.
+func (h *Handler) singlePostPage(r *http.Request) (*response, error) {
 	if _, err := parseQuery(r.URL.RawQuery, params{}); err != nil {
 		return nil, err
 	}
@@ -321,7 +322,7 @@ func (h *Handler) postPageOne(r *http.Request) (*response, error) {
 	}
 	const root = "../../"
 	cards := h.cards([]query.PostRow{row}, root)
-	h.withQuoted(r.Context(), cards)
+	h.addQuoted(r.Context(), cards)
 	return h.page("post", &site.Page{Root: root, URL: h.address(r), Title: "Post by " + cards[0].Name, Description: "A post on Bluesky: " + event.URI(row.DID, row.Rkey), Body: cards[0]})
 }
 
@@ -342,7 +343,7 @@ func (h *Handler) asset(r *http.Request) (*response, error) {
 	return res, nil
 }
 
-// robots is /robots.txt. It keeps crawlers to what people begin with.
+// robots is /robots.txt. It keeps crawlers to the first pages of lists.
 func (h *Handler) robots(*http.Request) (*response, error) {
 	a, _ := h.site.Asset("robots.txt")
 	return &response{contentType: a.Type, body: a.Body}, nil

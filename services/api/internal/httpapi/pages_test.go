@@ -164,7 +164,7 @@ func TestHome(t *testing.T) {
 	require.Contains(t, home.body, "Popular in the last day")
 	require.Contains(t, text(home.all("fresh")[0]), "30 posts with 4 tags")
 	require.Equal(t, http.StatusOK, s.visit(t, home.link(t, "#art")).status)
-	require.Len(t, s.visit(t, home.link(t, "More of these")).shown(), pageSize)
+	require.Len(t, s.visit(t, home.link(t, "More posts with these tags")).shown(), pageSize)
 }
 
 // TestSearchPages: the pages of a search are those of the list, by their links alone.
@@ -189,7 +189,7 @@ func TestSearchPages(t *testing.T) {
 		seen = append(seen, page.shown()...)
 	}
 	require.Equal(t, want, seen)
-	require.Contains(t, page.body, "That is all.")
+	require.Contains(t, page.body, "No more posts.")
 	require.Equal(t, want[pageSize:2*pageSize], s.visit(t, page.link(t, "Newer posts")).shown())
 
 	require.Len(t, s.visit(t, "/search?tags=art&none=a%2Fb%3Fc%26d").shown(), pageSize)

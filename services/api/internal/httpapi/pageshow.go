@@ -10,8 +10,9 @@ import (
 	"github.com/tagstream/tagstream/services/api/internal/site"
 )
 
-// looks are what a wall's or an embed's URL may say of how it looks, each one of a few.
-var looks = []struct {
+// styles are the parameters for the style of a wall or an embed. The first value of each is the
+// default.
+var styles = []struct {
 	name   string
 	values []string
 }{
@@ -20,40 +21,40 @@ var looks = []struct {
 	{"size", []string{"medium", "small", "large"}},
 }
 
-// look reads a look; the first of each is the default, and is "". The error is a *problem.
-func (q values) look() (out [3]string, err error) {
-	for i, l := range looks {
-		value, given := q.get(l.name)
+// style returns the values of styles, "" for a default. The error is a *problem.
+func (q values) style() (out [3]string, err error) {
+	for i, s := range styles {
+		value, given := q.get(s.name)
 		switch {
-		case !given || value == l.values[0]:
-		case slices.Contains(l.values, value):
+		case !given || value == s.values[0]:
+		case slices.Contains(s.values, value):
 			out[i] = value
 		default:
-			return out, fail(codeInvalidQuery, "Give %s as one of %s: it is %s.", l.name, strings.Join(l.values, ", "), quote(value))
+			return out, fail(codeInvalidQuery, "Give %s as one of %s: it is %s.", s.name, strings.Join(s.values, ", "), quote(value))
 		}
 	}
 	return out, nil
 }
 
-// show is /wall and /embed: a list that shows by itself what is new.
-func (h *Handler) show(name string) func(*http.Request) (*response, error) {
+// frame is /wall and /embed: a list that adds new posts by itself.
+func (h *Handler) frame(name string) func(*http.Request) (*response, error) {
 	return func(r *http.Request) (*response, error) {
 		const root = "./"
-		f, elsewhere, err := h.find(r, looks[0].name, looks[1].name, looks[2].name)
-		if elsewhere != nil {
-			return elsewhere, nil
+		f, redirect, err := h.find(r, styles[0].name, styles[1].name, styles[2].name)
+		if redirect != nil {
+			return redirect, nil
 		}
 		if err != nil {
 			return nil, err
 		}
-		look, err := f.form.look()
+		style, err := f.form.style()
 		if err != nil {
 			return nil, err
 		}
 		return h.page(name, &site.Page{
-			Root: root, URL: h.address(r), Title: f.list.title(), Description: "Posts on Bluesky, as they come.", NoIndex: true,
-			Theme: look[0], Accent: look[1], Size: look[2], Stream: f.query,
-			Body: site.Show{List: f.body.List, Plain: root + "search?" + f.query},
+			Root: root, URL: h.address(r), Title: f.list.title(), Description: "New posts on Bluesky.", NoIndex: true,
+			Theme: style[0], Accent: style[1], Size: style[2], Stream: f.query,
+			Body: site.Frame{List: f.body.List, SearchURL: root + "search?" + f.query},
 		})
 	}
 }
@@ -68,15 +69,15 @@ func (h *Handler) statusPage(r *http.Request) (*response, error) {
 		return nil, err
 	}
 	lag, _ := h.freshness.observe(s)
-	body := site.Status{Fresh: h.freshWords(s)}
+	body := site.Status{Fresh: h.freshnessText(s)}
 	if lag.Messages > 0 {
-		body.Words = append(body.Words, site.Count(int64(lag.Messages))+" events of the network wait to be indexed.")
+		body.Notes = append(body.Notes, site.Count(int64(lag.Messages))+" events are waiting to be indexed.")
 	}
 	if s.Sweeps > 0 {
-		body.Words = append(body.Words, fmt.Sprintf("%s large accounts are being hidden, shown again or erased; counts follow.", site.Count(s.Sweeps)))
+		body.Notes = append(body.Notes, fmt.Sprintf("%s large accounts are being hidden, shown or erased; the counts change afterwards.", site.Count(s.Sweeps)))
 	}
 	if s.DeadLetters > 0 {
-		body.Words = append(body.Words, site.Count(s.DeadLetters)+" events could not be applied and are kept.")
+		body.Notes = append(body.Notes, site.Count(s.DeadLetters)+" events could not be applied and are kept for later.")
 	}
 	const megabyte = 1 << 20
 	body.Figures = []site.Figure{
@@ -87,7 +88,7 @@ func (h *Handler) statusPage(r *http.Request) (*response, error) {
 	return h.page("status", &site.Page{Root: "./", URL: h.address(r), Title: "Status", Description: body.Fresh, Body: body})
 }
 
-// embedScript is /embed.js. It is asked for by other sites' pages, under a name that stays.
+// embedScript is /embed.js. Other sites load it, so its URL never changes.
 func (h *Handler) embedScript(*http.Request) (*response, error) {
 	a, found := h.site.Asset("embed.js")
 	if !found {

@@ -395,7 +395,7 @@ func TestCodesAreDocumented(t *testing.T) {
 func TestRoutesAreDocumented(t *testing.T) {
 	t.Parallel()
 	doc, _ := spec()
-	takes := map[string]params{routePosts: postsParams, routeChanges: changesParams, routeStream: streamParams, routeRecent: recentParams, routeTags: tagsParams, routeTagAsk: oneTagParams, routeAdminTags: adminTagsParams,
+	takes := map[string]params{routePosts: postsParams, routeChanges: changesParams, routeStream: streamParams, routeRecent: recentParams, routeTags: tagsParams, routeTagQuery: oneTagParams, routeAdminTags: adminTagsParams,
 		routeFeedRSS: feedParams, routeFeedAtom: feedParams, routeFeedJSON: feedParams, routeFeedOPML: opmlParams,
 		routeSkeleton: {single: []string{"feed", "limit", "cursor"}}, routeSearch: searchParams}
 	h := serve(t, fakeIndex{}).handler

@@ -21,7 +21,7 @@ const (
 	routeStream        = "stream"
 	routeTags          = "tags"
 	routeTag           = "tag"
-	routeTagAsk        = "tag_by_query"
+	routeTagQuery      = "tag_by_query"
 	routeStatus        = "status"
 	routeFeedRSS       = "feed_rss"
 	routeFeedAtom      = "feed_atom"
@@ -37,9 +37,9 @@ const (
 )
 
 var routeNames = []string{
-	routeIndex, routeOpenAPI, routeRecent, routePosts, routePost, routeChanges, routeStream, routeTags, routeTag, routeTagAsk, routeStatus, routeFeedRSS, routeFeedAtom, routeFeedJSON, routeFeedOPML,
+	routeIndex, routeOpenAPI, routeRecent, routePosts, routePost, routeChanges, routeStream, routeTags, routeTag, routeTagQuery, routeStatus, routeFeedRSS, routeFeedAtom, routeFeedJSON, routeFeedOPML,
 	routeDID, routeDescribeFeeds, routeSkeleton, routeSearch, routeNone, routeAdminTags,
-	routePageSearch, routePageTag, routePageTagAsk, routePagePost, routePageWall, routePageEmbed, routePageStatus, routePageDocs, routeEmbedJS, routeAsset, routeRobots,
+	routePageSearch, routePageTag, routePageTagQuery, routePagePost, routePageWall, routePageEmbed, routePageStatus, routePageDocs, routeEmbedJS, routeAsset, routeRobots,
 }
 
 // allowedMethods of every route.
@@ -53,7 +53,7 @@ type route struct {
 
 func (h *Handler) routes() []route {
 	return []route{
-		{routeIndex, "/", "this list; a page for browsers", h.first},
+		{routeIndex, "/", "this list; a page for browsers", h.root},
 		{routeOpenAPI, "/openapi.yaml", "the description of this API", h.spec},
 		{routeRecent, "/v1/getRecentRootPostsWithTags", "the newest root posts with any of the tags, page after page", h.recent},
 		{routePosts, "/v1/posts", "root posts with any or all of the tags, filtered, paged both ways", h.listPosts},
@@ -62,7 +62,7 @@ func (h *Handler) routes() []route {
 		{routeStream, "/v1/stream", "the same pushed, as Server-Sent Events", h.openStream},
 		{routeTags, "/v1/tags", "tags in use, the most used first, paged both ways; or those that begin with a prefix", h.listTags},
 		{routeTag, "/v1/tags/{tag}", "one tag: its posts, first and last, and by hour", h.oneTag},
-		{routeTagAsk, "/v1/tag", "the same with ?tag=, where the way here decodes paths", h.oneTagByQuery},
+		{routeTagQuery, "/v1/tag", "the same with ?tag=, where the way here decodes paths", h.oneTagByQuery},
 		{routeFeedRSS, "/v1/feeds/posts.rss", "the list of posts as RSS 2.0", h.feed(rssFeed)},
 		{routeFeedAtom, "/v1/feeds/posts.atom", "the same as Atom", h.feed(atomFeed)},
 		{routeFeedJSON, "/v1/feeds/posts.json", "the same as JSON Feed", h.feed(jsonFeed)},

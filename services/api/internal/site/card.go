@@ -14,23 +14,23 @@ import (
 	"github.com/tagstream/tagstream/services/api/internal/record"
 )
 
-// Limits of what a card shows. Bluesky's own posts have at most 3,000 bytes of text; of records that
-// have more, only the beginning is shown.
+// Limits of what a card shows. Posts from Bluesky's own app have at most 3,000 bytes of text; of
+// longer ones only the first excerpt bytes are shown.
 const (
 	maxText     = 3000
-	beginning   = 1000
+	excerpt     = 1000
 	maxLinks    = 60
-	maxShort    = 300 // names, titles, alt texts and what is quoted
+	maxShort    = 300 // names, titles, alt texts and quoted text
 	maxTags     = 20
 	openTags    = 3
-	gridOf      = 4
+	maxGrid     = 4
 	avatarHues  = 8
 	shortDIDEnd = 3
-	// What one picture or video takes at most, in pixels: as the style sheet has it at its usual size.
+	// The largest size of a picture or video in pixels, equal to the style sheet's medium size.
 	boxWidth, boxHeight = 640, 480
 )
 
-// Post is a post to draw.
+// Post is a post to show.
 type Post struct {
 	DID, Rkey, CID string
 	Author         Author
@@ -39,18 +39,18 @@ type Post struct {
 	Record         []byte
 }
 
-// Author is what is known of an account; all of it may be "". Avatar is the picture's CID.
+// Author is what is known about an account; every field may be "". Avatar is the picture's CID.
 type Author struct{ Handle, DisplayName, Avatar string }
 
-// Card is a post as it is drawn.
+// Card is the template data of a post.
 type Card struct {
 	URI, CID, Lang        string
 	Name, Handle, Profile string
-	Avatar                string // a URL, "" for the initial
+	Avatar                string // a URL; "" shows the initial
 	Initial               string
 	Hue                   int
 	Time                  Time
-	// Link is the post on bsky.app, Page its own page here.
+	// Link is the URL of the post on bsky.app, Page that of its page here.
 	Link, Page string
 	Text       []Text
 	Cut        bool
@@ -62,10 +62,10 @@ type Card struct {
 	MoreTags         int
 }
 
-// Text is a run of a post's text, Href "" where it is no link.
+// Text is a run of a post's text; Href is "" if it is not a link.
 type Text struct{ Text, Href string }
 
-// Quote is a quoted post: a link, and where it is in sight also its author and how it begins.
+// Quote is a quoted post: a link and, if the post is visible, its author and an excerpt.
 type Quote struct {
 	DID, Rkey, Link          string
 	Name, Handle, Lang, Text string
@@ -76,23 +76,23 @@ type Tag struct{ Name, URL string }
 
 // Media is what is attached to a post.
 type Media struct {
-	// Pictures are drawn; of more than four, More are not.
+	// Pictures are the first four pictures, More the number of the others.
 	Pictures []Picture
 	More     int
-	// Words stand for pictures that are not drawn: linked, or where URL is "" described.
-	Words []Picture
-	Video *Picture
-	Card  *LinkCard
+	// Undrawn are pictures that are shown as text: as a link, or without URL as a description.
+	Undrawn []Picture
+	Video   *Picture
+	Card    *LinkCard
 }
 
-// Picture is one picture. Width and Height are how large it is drawn alone, so that nothing moves when it
-// comes; 0 where that is not known.
+// Picture is one picture. Width and Height are its size if it is the only one, so that the layout
+// does not shift when it loads; 0 if unknown.
 type Picture struct {
 	Thumb, URL, Alt string
 	Width, Height   int
 }
 
-// fit makes the declared ratio a size in the box.
+// fit scales the declared aspect ratio to the box.
 func (p *Picture) fit() {
 	if p.Width > 0 && p.Height > 0 {
 		scale := min(boxWidth/float64(p.Width), boxHeight/float64(p.Height))
@@ -100,22 +100,22 @@ func (p *Picture) fit() {
 	}
 }
 
-// LinkCard is a card for a page of the web.
+// LinkCard is a card for a web page.
 type LinkCard struct{ URL, Title, Description, Host, Thumb string }
 
 // Any reports whether there is something to show.
 func (m Media) Any() bool {
-	return len(m.Pictures)+len(m.Words) > 0 || m.Video != nil || m.Card != nil
+	return len(m.Pictures)+len(m.Undrawn) > 0 || m.Video != nil || m.Card != nil
 }
 
-// Card makes the card of a post for a page whose root is there.
+// Card returns the card of a post; root is the relative URL from the page to the site's root.
 func (s *Site) Card(p Post, root string, now time.Time) Card {
 	rec := record.Parse(p.Record)
 	uri := event.URI(p.DID, p.Rkey)
 	c := Card{
 		URI: uri, CID: p.CID, Profile: record.ProfileURL(p.DID), Time: At(p.SortAt, now),
 		Link: record.PostURL(uri), Page: root + "post/" + url.PathEscape(p.DID) + "/" + url.PathEscape(p.Rkey),
-		Covered: brief(strings.Join(rec.Labels, ", ")),
+		Covered: shorten(strings.Join(rec.Labels, ", ")),
 	}
 	if did, rkey, ok := record.PostName(rec.Quote); ok {
 		c.Quote = &Quote{DID: did, Rkey: rkey, Link: record.PostURL(rec.Quote)}
@@ -126,7 +126,7 @@ func (s *Site) Card(p Post, root string, now time.Time) Card {
 	}
 	c.text(rec.Spans, root)
 	for i, tag := range p.Tags[:min(len(p.Tags), maxTags)] {
-		t := Tag{brief(tag), TagURL(root, tag)}
+		t := Tag{shorten(tag), TagURL(root, tag)}
 		if i < openTags {
 			c.Tags = append(c.Tags, t)
 		} else {
@@ -138,26 +138,26 @@ func (s *Site) Card(p Post, root string, now time.Time) Card {
 	return c
 }
 
-// Show adds what there is to see of the quoted post.
-func (q *Quote) Show(p Post) {
+// Fill adds the quoted post's author and an excerpt.
+func (q *Quote) Fill(p Post) {
 	var c Card
 	c.author(p, false)
-	q.Name, q.Handle, q.Text = c.Name, c.Handle, brief(strings.TrimSpace(record.Parse(p.Record).Text()))
+	q.Name, q.Handle, q.Text = c.Name, c.Handle, shorten(strings.TrimSpace(record.Parse(p.Record).Text()))
 	if len(p.Langs) > 0 {
 		q.Lang = p.Langs[0]
 	}
 }
 
-// URI is the post's at-uri.
+// URI returns the post's at-uri.
 func (q *Quote) URI() string { return event.URI(q.DID, q.Rkey) }
 
 func (c *Card) author(p Post, pictures bool) {
 	id := p.DID[strings.LastIndexByte(p.DID, ':')+1:]
-	c.Handle = brief(p.Author.Handle)
+	c.Handle = shorten(p.Author.Handle)
 	if c.Handle == "" || c.Handle == "handle.invalid" {
 		c.Handle = shortDID(p.DID)
 	}
-	c.Name = brief(cmp.Or(strings.TrimSpace(p.Author.DisplayName), c.Handle))
+	c.Name = shorten(cmp.Or(strings.TrimSpace(p.Author.DisplayName), c.Handle))
 	initial := cmp.Or(strings.TrimSpace(p.Author.DisplayName), strings.TrimSpace(p.Author.Handle), id)
 	r, _ := utf8.DecodeRuneInString(initial)
 	c.Initial = strings.ToUpper(string(r))
@@ -169,32 +169,32 @@ func (c *Card) author(p Post, pictures bool) {
 	}
 }
 
-// shortDID is a DID that people can tell apart at a glance.
+// shortDID returns an abbreviated DID that people can tell apart from others.
 func shortDID(did string) string {
-	const plc, begin = "did:plc:", 6
+	const plc, start = "did:plc:", 6
 	id, ok := strings.CutPrefix(did, plc)
-	if !ok || len(id) <= begin+shortDIDEnd {
-		return brief(did)
+	if !ok || len(id) <= start+shortDIDEnd {
+		return shorten(did)
 	}
-	return plc + id[:begin] + "…" + id[len(id)-shortDIDEnd:]
+	return plc + id[:start] + "…" + id[len(id)-shortDIDEnd:]
 }
 
-// brief cuts what is meant to be short.
-func brief(s string) string {
+// shorten cuts a text to maxShort.
+func shorten(s string) string {
 	if s, cut := cutText(s, maxShort); cut {
 		return s + "…"
 	}
 	return s
 }
 
-// text adds the text, as much as a card shows. Beyond maxLinks, links are plain text.
+// text adds as much of the text as a card shows. Links after the first maxLinks become plain text.
 func (c *Card) text(spans []record.Span, root string) {
 	left, links := 0, 0
 	for _, span := range spans {
 		left += len(span.Text)
 	}
 	if left > maxText {
-		left = beginning
+		left = excerpt
 	}
 	for _, span := range spans {
 		words, cut := cutText(span.Text, left)
@@ -223,36 +223,36 @@ func (c *Card) text(spans []record.Span, root string) {
 	}
 }
 
-// attached returns what a post has attached, as the operator wants pictures shown.
+// attached returns a post's attachments, with pictures as the operator configured.
 func (s *Site) attached(did, link string, rec *record.Post) (m Media) {
 	for _, im := range rec.Images {
 		p := Picture{
 			Thumb: record.ImageURL(record.Thumbnail, did, im.CID), URL: record.ImageURL(record.Fullsize, did, im.CID),
-			Alt: brief(im.Alt), Width: im.Width, Height: im.Height,
+			Alt: shorten(im.Alt), Width: im.Width, Height: im.Height,
 		}
 		p.fit()
 		switch {
 		case s.media == feeds.MediaOff:
-			m.Words = append(m.Words, Picture{Alt: p.Alt})
+			m.Undrawn = append(m.Undrawn, Picture{Alt: p.Alt})
 		case s.media == feeds.MediaLink:
-			m.Words = append(m.Words, p)
-		case len(m.Pictures) < gridOf:
+			m.Undrawn = append(m.Undrawn, p)
+		case len(m.Pictures) < maxGrid:
 			m.Pictures = append(m.Pictures, p)
 		default:
 			m.More++
 		}
 	}
 	if v := rec.Video; v != nil {
-		m.Video = &Picture{URL: link, Alt: brief(v.Alt), Width: v.Width, Height: v.Height}
+		m.Video = &Picture{URL: link, Alt: shorten(v.Alt), Width: v.Width, Height: v.Height}
 		m.Video.fit()
 		if s.media == feeds.MediaCDN {
 			m.Video.Thumb = record.VideoThumbURL(did, v.CID)
 		}
 	}
 	if l := rec.Link; l != nil {
-		m.Card = &LinkCard{URL: l.URL, Title: brief(l.Title), Description: brief(l.Description)}
+		m.Card = &LinkCard{URL: l.URL, Title: shorten(l.Title), Description: shorten(l.Description)}
 		if u, err := url.Parse(l.URL); err == nil {
-			m.Card.Host = brief(u.Hostname())
+			m.Card.Host = shorten(u.Hostname())
 		}
 		m.Card.Title = cmp.Or(m.Card.Title, m.Card.Host)
 		if l.Thumb != "" && s.media == feeds.MediaCDN {
@@ -262,8 +262,8 @@ func (s *Site) attached(did, link string, rec *record.Post) (m Media) {
 	return m
 }
 
-// Grid names the arrangement of the pictures.
+// Grid returns the CSS classes for the layout of the pictures.
 func (m Media) Grid() string { return "grid grid" + strconv.Itoa(len(m.Pictures)) }
 
-// MoreWords says how many pictures are not drawn.
-func (m Media) MoreWords() string { return "+" + strconv.Itoa(m.More) }
+// MoreLabel returns the number of further pictures, such as "+3".
+func (m Media) MoreLabel() string { return "+" + strconv.Itoa(m.More) }

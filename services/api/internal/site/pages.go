@@ -9,93 +9,93 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
-// Link is a link with its words.
+// Link is a link with its text.
 type Link struct{ Name, URL string }
 
-// List is a page of posts, Older and Newer being its neighbours, "" where there is none.
+// List is a page of posts. Older and Newer are the URLs of the adjacent pages, "" if there is none.
 type List struct {
 	Posts        []Card
 	Older, Newer string
 }
 
-// Search is the search bar, whose state is the URL.
+// Search is the search bar. Its state is in the URL.
 type Search struct {
 	Chips []Chip
-	// Typed is what was typed and is not understood.
+	// Typed is typed text that was not understood.
 	Typed string
 	// Open shows the filters.
 	Open   bool
 	Fields []Field
 }
 
-// Chip is a chosen tag: a parameter of the URL, in words, and the URL without it.
+// Chip is a chosen tag: a parameter of the URL, its role in words, and the URL without it.
 type Chip struct{ Name, Value, Role, Without string }
 
-// Field is a filter. With Options it is a choice.
+// Field is a filter. With Options it is a select box.
 type Field struct {
 	Name, Label, Value, Type, Hint string
 	Options                        []Option
 }
 
-// Option is one of a choice.
+// Option is one option of a select box.
 type Option struct{ Value, Label string }
 
-// Home is the first page.
+// Home is the home page.
 type Home struct {
 	List
 	Search Search
 	Fresh  string
-	// Title is that of Popular.
+	// Title is the title of Popular.
 	Title           string
 	Popular, Rising []Ranked
-	// Among are the tags of the posts, More leads to more of these.
-	Among []Tag
-	More  string
+	// TimelineTags are the tags whose posts are shown, More is the URL of their list.
+	TimelineTags []Tag
+	More         string
 }
 
 // Ranked is a tag in a ranking.
 type Ranked struct {
 	Tag
 	Posts int64
-	// Share of the first one's posts, in percent.
+	// Share is the number of posts in percent of the first tag's.
 	Share int
-	// Factor is how much more than before, "" where that is not told.
+	// Factor is how much more the tag is used than before, "" if that is not shown.
 	Factor string
 }
 
-// Found is the page of a search.
+// Found is the search page.
 type Found struct {
 	List
 	Heading string
 	Search  Search
-	// Asked says that something was searched for, Problem what is wrong with it.
-	Asked   bool
-	Problem string
-	Hints   []string
-	Links   []Link
+	// Searched reports that a search was made, Problem says what is wrong with the query.
+	Searched bool
+	Problem  string
+	Hints    []string
+	Links    []Link
 }
 
-// Show is a list without the rest: a wall or an embed. Plain leads to the search.
-type Show struct {
+// Frame is a page with only a list: a wall or an embed.
+type Frame struct {
 	List
-	Plain string
+	SearchURL string
 }
 
-// Status is the index's condition in words.
+// Status is the state of the index in words.
 type Status struct {
 	Fresh   string
-	Words   []string
+	Notes   []string
 	Figures []Figure
 }
 
 // Figure is a number with its name.
 type Figure struct{ Name, Value string }
 
-// Route is a route of the API with a form that asks it.
+// Route is a route of the API with a form that requests it.
 type Route struct {
 	Name, Path, About string
-	// Asked is the path to ask, relative to the root.
-	Asked  string
+	// Target is the path to request, relative to the root.
+	Target string
 	Inputs []Input
 }
 
@@ -117,27 +117,27 @@ type TagPage struct {
 	Links       []Link
 }
 
-// Week is a history as a drawing, a unit wide for each hour.
+// Week is a chart of a tag's history, one unit wide for each hour. Line and Area are SVG paths.
 type Week struct {
-	Line, Area, Words string
-	Hours             []Hour
+	Line, Area, Summary string
+	Hours               []Hour
 }
 
-// Hour is an hour of a history.
+// Hour is an hour of a chart.
 type Hour struct {
 	X     int
-	Words string
+	Label string
 }
 
 const weekHeight, weekMargin = 40.0, 2.0
 
-// DrawWeek draws a tag's history.
+// DrawWeek draws a tag's history. It returns nil if there are no posts.
 func DrawWeek(hours []query.HourCount) *Week {
 	most, total := int64(1), int64(0)
 	for _, h := range hours {
 		most, total = max(most, h.Posts), total+h.Posts
 	}
-	w := &Week{Words: fmt.Sprintf("%s %s in the last %d days, at most %s an hour", Count(total), plural(total, "post"), len(hours)/24, Count(most))}
+	w := &Week{Summary: fmt.Sprintf("%s %s in the last %d days, at most %s an hour", Count(total), plural(total, "post"), len(hours)/24, Count(most))}
 	if total == 0 {
 		return nil
 	}
@@ -152,7 +152,7 @@ func DrawWeek(hours []query.HourCount) *Week {
 	return w
 }
 
-// Factor says how many times as much as expected there is.
+// Factor returns how many times more posts there are than expected, such as "×2.5".
 func Factor(posts int64, expected float64) string {
 	switch f := float64(posts) / expected; {
 	case expected < 0.5:
@@ -164,9 +164,9 @@ func Factor(posts int64, expected float64) string {
 	}
 }
 
-// Fresh says how fresh the index is: lag is how far behind the network, and negative before anything
-// was indexed; silent says that nothing new comes in.
-func Fresh(lag time.Duration, silent bool, posts, tags int64) string {
+// Freshness says how fresh the index is. lag is how far it is behind the network, negative before
+// anything was indexed; silent means that nothing new arrives.
+func Freshness(lag time.Duration, silent bool, posts, tags int64) string {
 	size := fmt.Sprintf("%s %s with %s %s", Count(posts), plural(posts, "post"), Count(tags), plural(tags, "tag"))
 	switch {
 	case lag < 0:

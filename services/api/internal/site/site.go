@@ -1,10 +1,9 @@
-// Package site draws the pages that people see: templates, one style sheet and one script, all of
-// them embedded.
+// Package site renders the HTML pages from templates, one style sheet and one script, all embedded.
 //
-// Everything from posts is escaped by html/template, bounded, and linked with
-// rel="nofollow ugc noopener". No page needs the script, holds an inline script or style, sets a
-// cookie, or loads anything from elsewhere but pictures from the CDNs, if they are wanted. Links are
-// relative, so the pages work under any path.
+// Everything from posts is escaped by html/template, limited in length, and linked with
+// rel="nofollow ugc noopener". No page needs the script, has an inline script or style, or sets a
+// cookie. Pages load nothing from other hosts except, if configured, pictures from the CDNs. Links
+// are relative, so the pages work under any path.
 package site
 
 import (
@@ -25,7 +24,7 @@ import (
 //go:embed templates static
 var files embed.FS
 
-// Site draws pages. It is safe for concurrent use.
+// Site renders pages. It is safe for concurrent use.
 type Site struct {
 	media  feeds.Media
 	pages  map[string]*template.Template
@@ -44,7 +43,7 @@ var assetTypes = map[string]string{
 	".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml", ".txt": "text/plain; charset=utf-8",
 }
 
-// New parses the embedded templates; they are part of the program, so failing is a defect.
+// New parses the embedded templates. It panics if one is invalid.
 func New(media feeds.Media) *Site {
 	s := &Site{media: media, pages: map[string]*template.Template{}, assets: map[string]Asset{}}
 	for _, file := range list("static") {
@@ -82,23 +81,24 @@ func (s *Site) Asset(name string) (Asset, bool) {
 	return a, ok
 }
 
-// Page is what all pages have.
+// Page is the data that all pages have.
 type Page struct {
-	// Root leads from the page to the site's root: "./", "../" and so on.
+	// Root is the relative URL from the page to the site's root: "./", "../" and so on.
 	Root string
-	// URL is the page's own, absolute, "" where it has none.
+	// URL is the page's absolute URL, "" if unknown.
 	URL, Title, Description string
 	// NoIndex keeps search engines away.
 	NoIndex bool
 	// Feeds are for autodiscovery.
 	Feeds []Feed
-	// OwnSearch says that the page has its own search bar.
+	// OwnSearch reports that the page has its own search bar.
 	OwnSearch bool
-	// Theme is "", "light" or "dark"; Accent and Size are those of embeds.
+	// Theme is "", "light" or "dark"; Accent and Size are options of walls and embeds.
 	Theme, Accent, Size string
 	// Stream is the query of the live tail that the page follows, "" for none.
 	Stream string
-	Body   any
+	// Body is the data of the page's own template.
+	Body any
 }
 
 // Feed is the page's list as a feed.
@@ -117,7 +117,7 @@ func (s *Site) Draw(name string, p *Page) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// Policy is the pages' Content-Security-Policy. Other sites may frame only embeds.
+// Policy returns a page's Content-Security-Policy. Other sites may frame the page only if framed.
 func (s *Site) Policy(framed bool) string {
 	images, ancestors := "'self'", "'none'"
 	if s.media == feeds.MediaCDN {
@@ -130,7 +130,7 @@ func (s *Site) Policy(framed bool) string {
 		"; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors " + ancestors
 }
 
-// dict makes the data of a partial that needs several values.
+// dict returns the data of a partial that needs several values.
 func dict(pairs ...any) map[string]any {
 	m := map[string]any{}
 	for i := 0; i+1 < len(pairs); i += 2 {

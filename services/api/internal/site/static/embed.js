@@ -1,4 +1,4 @@
-// One line on any website shows a list there:
+// A website shows a list with one line:
 // <script src="https://…/embed.js" data-query="tags=art" async></script>
 // data-theme, data-accent, data-size and data-height are optional.
 'use strict';

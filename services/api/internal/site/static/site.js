@@ -1,5 +1,5 @@
-// The pages' script. Everything on a page works without it; it adds completion, older posts as one
-// scrolls, what the live tail brings, keys, and answers beside the forms of the API page.
+// The pages' script. Every page works without it. It adds completion, older posts while scrolling, the
+// live tail, keyboard shortcuts, and responses below the forms of the API page.
 'use strict'
 const { root, stream } = document.body.dataset
 const list = document.getElementById('posts')
@@ -7,7 +7,7 @@ const byId = id => document.getElementById(id)
 const cards = from => [...(from || list).querySelectorAll('article.card')]
 const make = (tag, className, text = '') => Object.assign(document.createElement(tag), { className, textContent: text })
 
-// Times: how long ago, kept true, and in full by the reader's clock.
+// Times: how long ago, updated every minute, and in full in the reader's time zone.
 function short(at) {
   const s = Math.max(0, (Date.now() - at) / 1000)
   if (s < 60) return Math.floor(s) + 's'
@@ -24,7 +24,7 @@ function tellTimes(within = document) {
   }
 }
 
-// A page, with what it links to made absolute: it may be of another depth.
+// Fetches a page and makes its links absolute, since its path may have another depth.
 async function read(url) {
   const answer = await fetch(url, { headers: { Accept: 'text/html' } })
   if (!answer.ok) throw Object.assign(new Error(`${answer.status} for ${url}`), { status: answer.status })
@@ -36,7 +36,7 @@ async function read(url) {
   return page
 }
 
-// Completion, beside each tag the number of its posts.
+// Completion, with each tag's number of posts.
 let completing
 function complete({ target }) {
   const [, head, word] = target.value.match(/^(.*?(?:^|[\s,])[#+-]*)([^\s,]*)$/s) || []
@@ -51,7 +51,7 @@ function complete({ target }) {
   }, 120)
 }
 
-// Older posts, as one scrolls; the link behind it stays for those who follow it.
+// Older posts while scrolling. The link to the next page stays.
 const autoPages = 20, ahead = 600 // pixels below the screen
 let loaded = 0, loading = false
 async function loadOlder() {
@@ -66,22 +66,22 @@ async function loadOlder() {
     list.append(...cards(page).filter(c => !byId(c.id)))
     const next = page.getElementById('older')
     if (next) link.href = next.href
-    else link.parentElement.replaceWith(make('p', 'end', 'That is all.'))
+    else link.parentElement.replaceWith(make('p', 'end', 'No more posts.'))
     loaded++
   } catch { loaded = autoPages } // the link is still there
   for (const w of wait) w.remove()
   loading = false
   nearEnd()
 }
-// Not an observer: one that sees no frame between two ends would stay silent.
+// Not an IntersectionObserver: it does not fire if no frame is drawn between two appended pages.
 const nearEnd = () => byId('older')?.getBoundingClientRect().top < innerHeight + ahead && loadOlder()
 
 // The live tail. Changes are applied one after the other.
-const auto = list && list.dataset.auto !== undefined // shows what is new at once
+const auto = list && list.dataset.auto !== undefined // shows new posts immediately
 const maxWaiting = 999
 const waiting = new Set()
 let paused = false, work = Promise.resolve()
-const then = f => { work = work.then(f).catch(() => {}) } // the next sync mends what failed
+const then = f => { work = work.then(f).catch(() => {}) } // the next sync repairs failures
 
 const notice = make('div', 'notice')
 notice.setAttribute('role', 'status')
@@ -113,8 +113,8 @@ function insert(card) {
   card.classList.add('fresh-in')
 }
 
-// sync makes the screen's beginning what the list's is now. Newer posts wait unless they are wanted;
-// with every, cards are replaced also where their posts are as they were.
+// sync updates the shown posts from the list's newest page. Newer posts wait unless newer is true.
+// With every, unchanged posts are replaced, too.
 async function sync(newer, every) {
   const page = await read(location.href).catch(problem => {
     if (problem.status === 404) list.replaceChildren() // a tag that is no longer shown
@@ -122,7 +122,7 @@ async function sync(newer, every) {
   })
   const now = cards(page), top = cards()[0]?.dataset.at || ''
   const end = page.getElementById('older') ? now.at(-1)?.dataset.at || '' : ''
-  if (newer && now.length && !now.some(c => byId(c.id))) { // too much is new
+  if (newer && now.length && !now.some(c => byId(c.id))) { // too many new posts to merge
     list.replaceChildren(...now)
     const link = byId('older'), next = page.getElementById('older')
     if (link && next) link.href = next.href
@@ -174,23 +174,23 @@ function follow() {
   list.before(notice)
   const events = new EventSource(`${root}v1/stream?${stream}`)
   let known = false
-  // From here on nothing is missed; what happened before is what the list has now.
+  // From now on no change is missed; sync adds the changes since the page was loaded.
   events.onopen = () => { if (!known) then(() => sync(auto)); known = true; document.body.dataset.live = '' }
   events.addEventListener('upsert', e => then(() => changed(JSON.parse(e.data).post)))
   events.addEventListener('remove', e => then(() => removed(JSON.parse(e.data).uri)))
-  // What a reset is for may be settings: tags that cards show no more, quotes of hidden accounts.
+  // A reset may be due to settings, such as denied tags or accounts, that affect every card.
   events.addEventListener('reset', () => then(() => sync(auto, true)))
   addEventListener('pagehide', () => events.close(), { once: true })
 }
 
-// A page that the back button brings as it was left: the forms say again what the URL does.
-function shownAgain({ persisted }) {
+// A page that the back button restores from the cache: the forms are reset to match the URL.
+function restored({ persisted }) {
   if (!persisted) return
   for (const form of document.forms) form.reset()
   if (list && stream !== undefined) follow()
 }
 
-// Keys: j and k walk, o opens, . shows what is new, / searches, space pauses a wall.
+// Keys: j and k move, o opens a post, . shows new posts, / searches, space pauses a wall.
 function pressed(e) {
   if (e.ctrlKey || e.metaKey || e.altKey || e.target.closest('input, select, textarea')) return
   const all = list ? cards() : []
@@ -215,7 +215,7 @@ function pause() {
   if (!paused) then(() => sync(true))
 }
 
-// The API page shows answers below the form: all of one, or the beginning of one that goes on.
+// The API page shows the response below the form; of a stream or a long response only the beginning.
 const maxShown = 20000, showFor = 4000
 async function tryOut(e) {
   e.preventDefault()
@@ -252,5 +252,5 @@ document.addEventListener('keydown', pressed)
 for (const form of document.querySelectorAll('form.try')) form.addEventListener('submit', tryOut)
 if (byId('pause')) byId('pause').onclick = pause
 if (list && stream !== undefined) follow()
-addEventListener('pageshow', shownAgain)
+addEventListener('pageshow', restored)
 if (list) addEventListener('scroll', nearEnd, { passive: true }), nearEnd()

@@ -9,7 +9,7 @@ import (
 	"github.com/rivo/uniseg"
 )
 
-// Count is a number with its thousands apart.
+// Count formats a number with commas between the thousands.
 func Count(n int64) string {
 	s := strconv.FormatInt(n, 10)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
@@ -18,13 +18,13 @@ func Count(n int64) string {
 	return s
 }
 
-// Time is a moment as people read it.
+// Time is a formatted time.
 type Time struct {
 	// Machine is RFC 3339, Full a date with the time, Short how long ago it was.
 	Machine, Full, Short string
 }
 
-// At describes a moment, seen from now.
+// At formats a time relative to now.
 func At(t, now time.Time) Time {
 	t = t.UTC()
 	return Time{t.Format("2006-01-02T15:04:05.000000Z"), t.Format("2 January 2006, 15:04:05 UTC"), short(t, now)}
@@ -48,7 +48,7 @@ func short(t, now time.Time) string {
 	return t.Format("2 Jan 2006")
 }
 
-// Span is a length of time in words.
+// Span formats a duration in words, in its largest unit.
 func Span(d time.Duration) string {
 	for _, u := range []struct {
 		unit time.Duration
@@ -68,8 +68,8 @@ func plural(n int64, word string) string {
 	return word + "s"
 }
 
-// TagURL is the page of a tag. Tags that a browser or a proxy would change within a path go into the
-// query.
+// TagURL returns the URL of a tag's page. A tag that a browser or a proxy would change within a
+// path goes into the query.
 func TagURL(root, tag string) string {
 	if strings.ContainsAny(tag, `/\%`) || tag == "." || tag == ".." {
 		return root + "tag?tag=" + url.QueryEscape(tag)
@@ -77,7 +77,7 @@ func TagURL(root, tag string) string {
 	return root + "tag/" + url.PathEscape(tag)
 }
 
-// cutText returns a text without what lies beyond max bytes, whole graphemes, and whether it is cut.
+// cutText cuts a text to whole graphemes within max bytes, and reports whether it was longer.
 func cutText(s string, max int) (string, bool) {
 	if len(s) <= max {
 		return s, false
