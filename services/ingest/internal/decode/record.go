@@ -138,7 +138,7 @@ func appendJSON(dst []byte, value any) ([]byte, error) {
 		}
 		return append(dst, ']'), nil
 	case map[string]any:
-		keys := make([]string, 0, len(v))
+		keys := make([]string, 0, 16) // on the stack, for nearly all
 		for k := range v {
 			keys = append(keys, k)
 		}

@@ -80,10 +80,8 @@ const (
 type clock struct {
 	accountTimes
 
-	at time.Time
-	// limit is clockAhead from some past time: whether an earlier time is too far ahead need not be
-	// asked.
-	limit time.Time
+	at    time.Time
+	limit ceiling
 	// need is how many accounts it takes to move the clock.
 	need int
 	// bulk reports that the events being read may be bulk, and since when.
@@ -142,18 +140,24 @@ func (c *clock) read(id identity, create bool) time.Time {
 func inBulk(p event.Position) bool { return p.Clock.IsZero() && p.Mark != "" }
 
 func (c *clock) advance(to time.Time) {
-	if !to.After(c.at) {
-		return
-	}
-	if to.After(c.limit) {
-		c.limit = time.Now().Add(clockAhead).UTC().Truncate(time.Microsecond)
-		if to.After(c.limit) {
-			to = c.limit
-		}
-	}
-	if to.After(c.at) {
+	if to = c.limit.bound(to); to.After(c.at) {
 		c.at = to
 	}
+}
+
+// ceiling is how late a time may be: clockAhead from now. It is the last ceiling that was needed,
+// since earlier times are below all later ones.
+type ceiling struct{ at time.Time }
+
+// bound returns t, or the ceiling if t is after it.
+func (c *ceiling) bound(t time.Time) time.Time {
+	if t.After(c.at) {
+		c.at = time.Now().Add(clockAhead).UTC().Truncate(time.Microsecond)
+	}
+	if t.After(c.at) {
+		return c.at
+	}
+	return t
 }
 
 // accountTimes has the times of the last events of some accounts.

@@ -24,10 +24,7 @@ func (e *silentError) Error() string {
 // heard records an event's own time. A time ahead of this machine's clock counts as that clock, so
 // that one wrong clock does not make all other events look old.
 func (r *run) heard(own time.Time) {
-	if limit := time.Now().Add(clockAhead).UTC(); own.After(limit) {
-		own = limit
-	}
-	if own.After(r.newest) {
+	if own = r.limit.bound(own); own.After(r.newest) {
 		r.newest = own
 	}
 }

@@ -110,6 +110,7 @@ type run struct {
 	// newest is the latest of the events' own times. The clock lags behind it, since the clock
 	// trusts no single account.
 	newest time.Time
+	limit  ceiling // of newest
 	// quiet is when silence was last reported; used only by the watchdog.
 	quiet time.Time
 	// positions are those of the current batch.

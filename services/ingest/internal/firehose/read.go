@@ -46,17 +46,19 @@ func (r *run) read(ctx context.Context, client *jetstream.Client, at event.Posit
 	beside.Go(func() { receive(visit, client, came) })
 
 	why := errEnded
+	var events []jetstream.Event
 	for a := range came {
-		a.gather(came)
-		if len(a.events) > 0 {
+		var failed error
+		events, failed = a.gather(events[:0], came)
+		if len(events) > 0 {
 			w.busy()
-			if why = r.deliver(at.Host, a.events); why != nil {
+			if why = r.deliver(at.Host, events); why != nil {
 				break
 			}
 			w.idle(r.pos, r.newest, r.end)
 		}
-		if a.err != nil {
-			if why = r.clientError(w, a.err); why != nil {
+		if failed != nil {
+			if why = r.clientError(w, failed); why != nil {
 				break
 			}
 		}
@@ -97,19 +99,20 @@ func receive(ctx context.Context, client *jetstream.Client, to chan<- arrival) {
 	}
 }
 
-// gather adds what has arrived since, up to an error.
-func (a *arrival) gather(came <-chan arrival) {
-	for a.err == nil && len(a.events) < maxTogether {
+// gather appends the events of an arrival and of those that have come since, up to an error.
+func (a arrival) gather(events []jetstream.Event, came <-chan arrival) ([]jetstream.Event, error) {
+	for more := true; more; {
+		events = append(events, a.events...)
+		if a.err != nil || len(events) >= maxTogether {
+			return events, a.err
+		}
 		select {
-		case next, more := <-came:
-			if !more {
-				return
-			}
-			a.events, a.err = append(a.events, next.events...), next.err
+		case a, more = <-came:
 		default:
-			return
+			more = false
 		}
 	}
+	return events, nil
 }
 
 // deliver passes events to the caller and moves the position past them.
