@@ -14,6 +14,9 @@ const (
 	// queueBatches is how many batches of the live source may wait: enough for a full batch of the
 	// stream, even if each has one event.
 	queueBatches = stream.MaxBatch
+	// enough is how many events are not added to. One more batch of the live source, which has up
+	// to 64 events, might exceed the stream's batch: the rest would take a batch of its own.
+	enough = stream.MaxBatch - 64
 	// queueBytes is how much memory all of them together may take.
 	queueBytes = 8 << 20
 	// eventBytes is the approximate size of an event without its record.
@@ -73,7 +76,7 @@ func (q *queue) fill(ctx context.Context, source iter.Seq2[Batch, error]) {
 // gather adds waiting batches to a batch, without waiting for more: at a low rate each event is
 // stored at once; at a high rate batches fill up while the previous one is stored.
 func (q *queue) gather(b Batch) Batch {
-	for len(b.Events) < stream.MaxBatch {
+	for len(b.Events) <= enough {
 		select {
 		case next, more := <-q.batches:
 			if !more {
