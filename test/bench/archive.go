@@ -22,34 +22,33 @@ import (
 )
 
 const (
-	// accounts is how many people write on the simulated network, archived how many did before.
+	// accounts is the number of accounts that write on the simulated network, archived the number
+	// in the archive.
 	accounts = 200
 	archived = 5000
-	// samples is how many different posts there are but for their times and their own words.
+	// samples is the number of posts that differ by more than times and random words.
 	samples = 4_000
-	// vocabulary is how many words there are, and ownWords how many a post has to itself on average.
+	// vocabulary is the number of random words, and ownWords the average number of them in a post.
 	vocabulary = 5_000
 	ownWords   = 8
-	// archiveAge is how far back the archive reaches; its events are spread evenly.
+	// archiveAge is the age of the archive's oldest event. Events are spread evenly.
 	archiveAge = 30 * 24 * time.Hour
-	// keptFrames is how many frames the simulated relay can replay: a server that is attached never
-	// needs more.
+	// keptFrames is the number of frames that the simulated relay can replay: an attached server
+	// never needs more.
 	keptFrames = 4096
-	// createdAt is how posts here say when they were written: to the microsecond, so that their
-	// order is known.
+	// createdAt is the time format of posts: microseconds make their order known.
 	createdAt = "2006-01-02T15:04:05.000000Z"
 )
 
-// The mix of the archive: of 1,000 events so many are deletions, edits and changes of accounts, the
-// others posts; of 1,000 posts so many have tags, and so many others answer one.
+// The mix of the archive. Per 1,000 events: deletions, edits, and changes of accounts; the others
+// are posts. Per 1,000 posts: posts with tags, and replies among the others.
 const (
 	deletions, edits, statuses = 60, 20, 5
 	tagged, replies            = 100, 500
 )
 
-// author writes posts. They are as those of simnet's traffic, with their own words behind the
-// text, so that no two are alike and compression finds no more in them than in what people write.
-// One goroutine uses it.
+// author generates posts like those of simnet's traffic, followed by random words, so that no two
+// are equal and they compress like real posts. It is not safe for concurrent use.
 type author struct {
 	records []map[string]any
 	rng     *rand.Rand
@@ -57,7 +56,7 @@ type author struct {
 	ranks   *rand.Zipf
 }
 
-// newAuthor makes an author; the same seed gives the same posts in the same order.
+// newAuthor returns an author. Equal seeds give equal posts in the same order.
 func newAuthor(ctx context.Context, seed uint64) (*author, error) {
 	n, err := simnet.New(simnet.Config{Seed: seed, Accounts: 50, History: 1})
 	if err != nil {
@@ -91,7 +90,7 @@ func newAuthor(ctx context.Context, seed uint64) (*author, error) {
 	return a, ctx.Err()
 }
 
-// post writes a post with tags as of a time, with further tags.
+// post returns a post with tags, including the given ones, as of a time.
 func (a *author) post(at time.Time, tags ...string) map[string]any {
 	record := maps.Clone(a.records[a.rng.IntN(len(a.records))])
 	record["createdAt"] = at.UTC().Format(createdAt)
@@ -113,7 +112,7 @@ func (a *author) post(at time.Time, tags ...string) map[string]any {
 	return record
 }
 
-// anyPost writes a post that has tags or, mostly, none.
+// anyPost returns a post with tags or, mostly, without.
 func (a *author) anyPost(at time.Time) map[string]any {
 	record := a.post(at)
 	if a.rng.IntN(1000) < tagged {
@@ -128,7 +127,7 @@ func (a *author) anyPost(at time.Time) map[string]any {
 	return record
 }
 
-// archive is what the Jetstream server has before anything starts.
+// archive is the initial content of the Jetstream server.
 type archive struct {
 	events int
 	last   uint64 // the sequence number of the last event, which is a post with tags
@@ -138,8 +137,8 @@ type archivedPost struct {
 	did, rkey string
 }
 
-// writeArchive appends events to the segment of a Jetstream server that is stopped, and seals it.
-// The server continues behind it.
+// writeArchive appends events to the segment of a stopped Jetstream server, and seals it. The
+// server continues after it.
 func writeArchive(ctx context.Context, a *author, dataDir string, events int) (out archive, err error) {
 	files, err := filepath.Glob(filepath.Join(dataDir, "segments", "*"))
 	if err != nil || len(files) == 0 {
@@ -184,7 +183,7 @@ func writeArchive(ctx context.Context, a *author, dataDir string, events int) (o
 		case i < 1000 || kind >= deletions+edits+statuses:
 			record = a.anyPost(at)
 			posts = append(posts, archivedPost{ev.DID, tid})
-		case kind < deletions+edits: // of a post, also one that is gone already
+		case kind < deletions+edits: // of a post, possibly deleted before
 			p := posts[a.rng.IntN(len(posts))]
 			ev.Kind, ev.DID, ev.Rkey = segment.KindDelete, p.did, p.rkey
 			if kind >= deletions {

@@ -14,17 +14,17 @@ import (
 	"github.com/tagstream/tagstream/test/report"
 )
 
-// Report is what a run found.
+// Report has the results of a run.
 type Report struct {
 	Config  Config
 	Machine report.Machine
 	Took    time.Duration
 	Figures []Figure
 	Work    []Work
-	// Peaks are the most resident memory that each process had, in bytes, by name.
+	// Peaks is the peak resident memory of each process, in bytes, by name.
 	Peaks map[string]int64
-	Size  *Size // nil where the part was not asked for
-	// Notes say what a figure is that its name cannot.
+	Size  *Size // nil if the part was not requested
+	// Notes explain figures.
 	Notes []string
 }
 
@@ -36,8 +36,8 @@ type runner struct {
 	report Report
 }
 
-// Run measures. It keeps its data in its own folder, which is removed, and stops every process
-// that it starts.
+// Run measures. It keeps its data in its own folder, which it removes, and stops every process that
+// it starts.
 func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-		// needed is run in place of a part that is not asked for, where a later one needs it.
+		// needed is run instead of a part that was not requested but that a later one needs.
 		needed func(context.Context) error
 	}{
 		{PartIngest, r.measureIngest, r.fillStream},
@@ -95,7 +95,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	return &r.report, nil
 }
 
-// needs reports whether a part, or one behind it, was asked for.
+// needs reports whether a part or a later one was requested.
 func (r *runner) needs(part string) bool {
 	behind := false
 	for _, p := range Parts {
@@ -114,7 +114,7 @@ func (r *runner) say(format string, args ...any) {
 // bars of peak memory, in bytes.
 const memoryBar = 90 << 20
 
-// peak notes a process's memory so far.
+// peak records a process's peak memory.
 func (r *runner) peak(programs ...*process.Program) {
 	for _, p := range programs {
 		if _, ended := p.Ended(); ended {
@@ -126,7 +126,7 @@ func (r *runner) peak(programs ...*process.Program) {
 	}
 }
 
-// peaks turns the services' memory into figures.
+// peaks reports the services' memory as figures.
 func (r *runner) peaks() {
 	for _, p := range []*process.Program{r.ingest, r.indexer, r.api} {
 		if p != nil {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// The parts of a run, in the order in which they run. Each needs what those before it leave, which
-// is made without measuring where they are not asked for.
+// The parts of a run, in order. Each needs the results of the previous ones, which are produced
+// without measuring if they are not requested.
 const (
 	PartIngest    = "ingest"
 	PartIndexer   = "indexer"
@@ -19,55 +19,57 @@ const (
 	PartFreshness = "freshness"
 )
 
-// Parts lists them.
+// Parts lists them in order.
 var Parts = []string{PartIngest, PartIndexer, PartSize, PartAPI, PartRebuild, PartFreshness}
 
-// Config says how much is measured, and so how long a run takes.
+// Config says how much is measured, which determines the time of a run.
 type Config struct {
-	// Parts are what is measured.
+	// Parts are the parts to measure.
 	Parts []string
-	// Events are how many the archive has.
+	// Events is the number of events in the archive.
 	Events int
-	// Rounds is how often each figure and its peer take their turns, Turn how long one of pages lasts.
+	// Rounds is how often each figure and its peer are measured in turn, Turn the duration of one
+	// measurement of pages.
 	Rounds int
 	Turn   time.Duration
-	// Clients are how many ask for pages at once, one figure each.
+	// Clients are the numbers of concurrent clients, with one figure each.
 	Clients []int
-	// Depth is how many posts lie before a deep page, where the list is that long.
+	// Depth is the number of posts before a deep page, if the list is that long.
 	Depth int
-	// Rates are how many posts a second freshness is measured at, each for the time For.
+	// Rates are the rates at which freshness is measured, in posts per second, each for the time
+	// For.
 	Rates []float64
 	For   time.Duration
-	// Seed fixes what is posted.
+	// Seed determines the posts.
 	Seed uint64
-	// Dir is where data is kept while the run lasts; a folder is made in it and removed. Empty
-	// means the system's.
+	// Dir holds the folder with the data of the run, which is removed afterwards. Empty means the
+	// system's temporary folder.
 	Dir string
-	// Progress gets a line for each step.
+	// Progress receives a line for each step.
 	Progress io.Writer
 }
 
-// Default is the full run: less than ten minutes on two cores that have nothing else to do.
+// Default is the full run: less than ten minutes on two idle cores.
 func Default() Config {
 	return Config{Parts: Parts, Events: 600_000, Rounds: 3, Turn: 2 * time.Second, Clients: []int{1, 2, 8, 64}, Depth: 25_000,
 		Rates: []float64{10, 100, 1000}, For: 20 * time.Second, Seed: 1, Progress: io.Discard}
 }
 
-// Quick takes less than two minutes; it is good for a first look at a change.
+// Quick takes less than two minutes, for a first look at a change.
 func Quick() Config {
 	c := Default()
 	c.Events, c.Rounds, c.Turn, c.Clients, c.Rates, c.For = 200_000, 1, time.Second, []int{8}, []float64{100}, 10*time.Second
 	return c
 }
 
-// Short is a run that shows that everything still works; its figures mean little.
+// Short only shows that everything works; its figures mean little.
 func Short() Config {
 	c := Quick()
 	c.Events, c.Turn, c.Clients, c.Depth, c.For = 10_000, 300*time.Millisecond, []int{2}, 100, 2*time.Second
 	return c
 }
 
-// minEvents leaves the commonest tags a few pages.
+// minEvents leaves a few pages for the most frequent tags.
 const minEvents = 5000
 
 func (c Config) validate() error {

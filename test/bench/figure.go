@@ -13,17 +13,17 @@ import (
 	"github.com/tagstream/tagstream/test/process"
 )
 
-// Figure is one thing that was measured, beside its peer.
+// Figure is one measurement, with its peer's.
 type Figure struct {
 	Name, Peer, Unit string
-	// Ours and Theirs have a value of each round. Without Theirs the bar is one of Ours.
+	// Ours and Theirs have one value per round. Without Theirs, the bar applies to Ours.
 	Ours, Theirs []float64
-	// Bar is what the ratio is to reach, or, where it is AtMost, not to exceed; 0 is none.
+	// Bar is the minimum of the ratio or, if AtMost is set, the maximum; 0 is none.
 	Bar    float64
 	AtMost bool
 }
 
-// Ratio is the median of the rounds' ratios.
+// Ratio returns the median of the rounds' ratios.
 func (f Figure) Ratio() float64 {
 	if len(f.Theirs) == 0 {
 		return median(f.Ours)
@@ -51,22 +51,22 @@ func median(all []float64) float64 {
 	return (all[(len(all)-1)/2] + all[len(all)/2]) / 2
 }
 
-// Work is what the processes worked for one of something.
+// Work is the CPU time of the processes per unit.
 type Work struct {
 	What    string
 	PerUnit map[string]time.Duration // by process
 }
 
-// clockTick is the kernel's unit of a process's time; it is the same on every Linux of today.
+// clockTick is the kernel's unit of CPU time, which is the same on every current Linux.
 const clockTick = 10 * time.Millisecond
 
-// cpu is what a process has worked until now, with the children that it waited for.
+// cpu returns the CPU time of a process, including children that it waited for.
 func cpu(pid int) (time.Duration, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, fmt.Errorf("read the times of process %d: %w", pid, err)
 	}
-	// The name, in brackets, may hold anything.
+	// The name, in parentheses, may contain anything.
 	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
 	var ticks int64
 	for _, i := range []int{11, 12, 13, 14} { // utime, stime, cutime, cstime
@@ -79,7 +79,7 @@ func cpu(pid int) (time.Duration, error) {
 	return time.Duration(ticks) * clockTick, nil
 }
 
-// postgresCPU is what the server has worked until now, in all its processes.
+// postgresCPU returns the CPU time of all the server's processes.
 func (s *installation) postgresCPU() (time.Duration, error) {
 	sum, err := cpu(s.pg.PID())
 	if err != nil {
@@ -99,7 +99,7 @@ func (s *installation) postgresCPU() (time.Duration, error) {
 			if err != nil {
 				return 0, fmt.Errorf("read the children of Postgres: %w", err)
 			}
-			if spent, err := cpu(pid); err == nil { // it may have ended, and counts as waited for
+			if spent, err := cpu(pid); err == nil { // it may have ended; then it counts as waited for
 				sum += spent
 			}
 		}
@@ -107,8 +107,8 @@ func (s *installation) postgresCPU() (time.Duration, error) {
 	return sum, nil
 }
 
-// worked returns what each process works while fn runs. Processes that fn starts count from their
-// start; "postgres" is always there.
+// worked returns the CPU time of each process while fn runs. Processes that fn starts count from
+// their start; "postgres" is always included.
 func (s *installation) worked(fn func() error, programs ...func() *process.Program) (map[string]time.Duration, error) {
 	read := func() (map[string]time.Duration, error) {
 		out := map[string]time.Duration{}
@@ -148,7 +148,7 @@ func (s *installation) worked(fn func() error, programs ...func() *process.Progr
 	return out, nil
 }
 
-// spend adds what was worked for n of something to the report; a later round replaces it.
+// spend adds the CPU time for n units to the report; a later round replaces it.
 func (r *runner) spend(what string, n int, worked map[string]time.Duration) {
 	for name := range worked {
 		worked[name] /= time.Duration(max(n, 1))

@@ -16,16 +16,16 @@ import (
 )
 
 const (
-	// freshTag is on each post whose way is timed, and on no other.
+	// freshTag is on exactly the posts that are timed.
 	freshTag = "freshness"
-	// settleLimit bounds the wait for the last posts after the last one was written; warmLimit that
-	// for the first.
+	// settleLimit bounds the wait for the last posts after writing ends; warmLimit that for the
+	// first ones.
 	settleLimit = 30 * time.Second
 	warmLimit   = 30 * time.Second
 	warmEvery   = 100 * time.Millisecond
 )
 
-// sightings are when posts were first seen, by at-uri. They are safe for concurrent use.
+// sightings holds when posts were first seen, by at-uri. It is safe for concurrent use.
 type sightings struct {
 	mu   sync.Mutex
 	when map[string]time.Time
@@ -54,16 +54,16 @@ type timing struct {
 	arrived, shown sightings
 
 	mu      sync.Mutex
-	written []string // in order, with those of the warm-up
-	timed   int      // how many of them those are
+	written []string // in order, including those of the warm-up
+	timed   int      // number of posts of the warm-up
 	closed  bool     // nothing more will be written
 }
 
 // bars of freshness in milliseconds, by rate: the median's and the 99th percentile's.
 var freshnessBars = map[float64][2]float64{100: {20, 60}, 1000: {0, 200}}
 
-// measureFreshness measures from the arrival of a post at a client of our own to the first answer
-// that shows it.
+// measureFreshness measures the time from the arrival of a post at a plain client to the first
+// answer that shows it.
 func (r *runner) measureFreshness(ctx context.Context) error {
 	if err := r.ingest.Terminate(); err != nil {
 		return err
@@ -115,8 +115,8 @@ func (t *timing) run(ctx context.Context, rate float64) error {
 	return group.Wait()
 }
 
-// write posts until the time is over. Posts of the warm-up go before, until the first came through
-// on both sides: neither says otherwise that it is attached.
+// write posts until the time is over, after a warm-up until posts arrive on both sides: there is no
+// other sign that both are attached.
 func (t *timing) write(ctx context.Context, rate float64) error {
 	warm, cancel := context.WithTimeout(ctx, warmLimit)
 	defer cancel()
@@ -140,7 +140,8 @@ func (t *timing) write(ctx context.Context, rate float64) error {
 	began := time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	// Arrivals of many independent people: exponential gaps. After a stall it catches up, so the rate holds.
+	// Many independent people act at exponential intervals. After a stall it catches up, to keep
+	// the rate.
 	for next := began; next.Before(began.Add(t.cfg.For)); {
 		timer.Reset(max(time.Until(next), 0))
 		select {
@@ -162,8 +163,7 @@ func (t *timing) write(ctx context.Context, rate float64) error {
 	return nil
 }
 
-// post writes one post. Only the writer's goroutine calls it, so posts are listed in the order of
-// their times.
+// post writes one post. Only the writer's goroutine calls it, so posts are ordered by their times.
 func (t *timing) post() error {
 	p, err := t.network.CreatePost(t.dids[t.rng.IntN(len(t.dids))], "", t.author.post(time.Now(), freshTag))
 	if err != nil {
@@ -175,7 +175,7 @@ func (t *timing) post() error {
 	return nil
 }
 
-// listen notes when events arrive at an official client, each as soon as it has it.
+// listen records when each event arrives at an official client.
 func (t *timing) listen(ctx context.Context) error {
 	c, err := upstream.Subscribe(t.upstream.URL(), upstream.WithCollection(event.Collection), upstream.WithBatchSize(1),
 		upstream.WithKinds([]upstream.Kind{upstream.KindCommit}), upstream.WithRawRecords())
@@ -200,9 +200,8 @@ func (t *timing) listen(ctx context.Context) error {
 	return nil
 }
 
-// poll asks for what is newer than a token, again and again, and notes which posts are there. The
-// token follows the longest run of posts from the start that were all seen: two events can come
-// through in another order than their times.
+// poll repeatedly requests the posts newer than a token, and records them. The token advances only
+// past posts that were all seen: two events can arrive in another order than their times.
 func (t *timing) poll(ctx context.Context) error {
 	tags := []string{freshTag}
 	first, err := getPage(t.apiURL, queryOf(tags, pageLimit, "", ""))
@@ -243,7 +242,7 @@ func (t *timing) poll(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// awaitArrivals waits until our client has every post, which the api had first where the client is slow.
+// awaitArrivals waits until the plain client has every post. A slow client may be behind the api.
 func (t *timing) awaitArrivals(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()

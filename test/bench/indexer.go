@@ -19,17 +19,17 @@ import (
 	"github.com/tagstream/tagstream/test/site"
 )
 
-// feedTables are those that a rebuild does not write.
+// feedTables are the tables that a rebuild does not write.
 var feedTables = []string{"changes", "change_tags"}
 
-// fillIndex has the indexer fold the stream.
+// fillIndex lets the indexer fold the stream.
 func (r *runner) fillIndex(ctx context.Context) error {
 	_, err := r.foldStream(ctx)
 	return err
 }
 
-// foldStream has the indexer fold the stream into an index that is new, and returns how many
-// messages it folded a second. It runs on.
+// foldStream lets the indexer fold the stream into a new index, and returns the messages per
+// second. The indexer keeps running.
 func (r *runner) foldStream(ctx context.Context) (float64, error) {
 	if err := r.indexer.Terminate(); err != nil {
 		return 0, err
@@ -52,9 +52,9 @@ func (r *runner) foldStream(ctx context.Context) (float64, error) {
 	return rate, err
 }
 
-// measureIndexer measures the way from the stream into an empty index.
+// measureIndexer measures folding the stream into an empty index.
 func (r *runner) measureIndexer(ctx context.Context) error {
-	if err := r.ingest.Terminate(); err != nil { // what it reads at its end is in no round
+	if err := r.ingest.Terminate(); err != nil { // what it reads last is part of no round
 		return err
 	}
 	st, err := stream.GetState(ctx, r.js)
@@ -77,7 +77,7 @@ func (r *runner) measureIndexer(ctx context.Context) error {
 		r.spend("message folded", int(n), worked)
 		return r.indexer.Terminate()
 	}, func() error {
-		if r.indexer == nil { // the rounds alternate; there are no rows before the first
+		if r.indexer == nil { // the order alternates, but there are no rows before the first fold
 			return nil
 		}
 		var times [2]float64
@@ -103,8 +103,8 @@ func (r *runner) measureIndexer(ctx context.Context) error {
 	return r.startIndexer()
 }
 
-// copyIn copies the live index's rows by files into tables like its own, and returns how many
-// seconds that took: with the indexes from the start, or built after.
+// copyIn copies the live index's rows through files into equal tables, and returns the seconds that
+// took, with the indexes created before or after the copy.
 func (r *runner) copyIn(ctx context.Context, indexesAfter bool, without []string) (seconds float64, err error) {
 	const peer = "peer"
 	err = r.sql(ctx, func(conn *pgx.Conn) error {
@@ -169,7 +169,7 @@ func (r *runner) copyIn(ctx context.Context, indexesAfter bool, without []string
 	return seconds, nil
 }
 
-// measureRebuild measures "indexer rebuild" up to the switch, beside COPY of what it writes.
+// measureRebuild measures "indexer rebuild" up to the switch, next to a COPY of what it writes.
 func (r *runner) measureRebuild(ctx context.Context) error {
 	if err := r.ingest.Terminate(); err != nil {
 		return err
@@ -207,8 +207,8 @@ func (r *runner) measureRebuild(ctx context.Context) error {
 	return nil
 }
 
-// rebuild runs "indexer rebuild" to its end, and returns how long it took from its start to the
-// switch, and how much of that it compared, by its log.
+// rebuild runs "indexer rebuild", and returns the time from its start to the switch, and the part
+// of it spent comparing, according to its log.
 func (r *runner) rebuild(ctx context.Context) (took, compared time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, paceLimit)
 	defer cancel()

@@ -19,16 +19,16 @@ import (
 )
 
 const (
-	// paceEvery is how often a count is read while it grows.
+	// paceEvery is how often a growing count is read.
 	paceEvery = 20 * time.Millisecond
-	// paceLimit bounds one wait for a service to get through the archive.
+	// paceLimit bounds the time in which a service must process the archive.
 	paceLimit = 5 * time.Minute
-	// peerStream is where NATS's own rate is measured.
+	// peerStream is the stream that measures NATS's own rate.
 	peerStream = "PEER"
 )
 
-// pace is how fast a count grew, by the second: between the first growth seen and the last, so that
-// the start of a process is not in it, or, where most of it came at once, from the start.
+// pace is the rate of a count per second: between the first and the last growth, to exclude the
+// start of a process, or from the start if most of it came at once.
 type pace struct {
 	began, first, last time.Time
 	from, to           float64
@@ -51,7 +51,7 @@ func (p *pace) perSecond() float64 {
 	return (p.to - p.from) / p.last.Sub(p.first).Seconds()
 }
 
-// follow reads count until it is want, and returns how fast it grew.
+// follow reads count until it is want, and returns its rate.
 func follow(ctx context.Context, p *process.Program, want float64, count func(context.Context) (float64, error)) (float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, paceLimit)
 	defer cancel()
@@ -70,14 +70,14 @@ func follow(ctx context.Context, p *process.Program, want float64, count func(co
 	return seen.perSecond(), nil
 }
 
-// fillStream has ingest read the archive.
+// fillStream lets ingest read the archive.
 func (r *runner) fillStream(ctx context.Context) error {
 	_, err := r.ingestArchive(ctx)
 	return err
 }
 
-// ingestArchive has ingest read the whole archive into streams that are new, and returns how many
-// of the archive's events it read a second.
+// ingestArchive lets ingest read the whole archive into new streams, and returns the archive's
+// events per second.
 func (r *runner) ingestArchive(ctx context.Context) (float64, error) {
 	if err := r.ingest.Terminate(); err != nil {
 		return 0, err
@@ -92,7 +92,7 @@ func (r *runner) ingestArchive(ctx context.Context) (float64, error) {
 	rate, err := follow(ctx, r.ingest, float64(r.archive.events), func(ctx context.Context) (float64, error) {
 		posts, err := r.js.Stream(ctx, stream.Posts)
 		if err != nil {
-			return 0, notYet(err) // ingest has not made it
+			return 0, notYet(err) // ingest has not created it yet
 		}
 		msg, err := posts.GetLastMsgForSubject(ctx, stream.Subject(event.KindCreate))
 		if err != nil {
@@ -115,7 +115,7 @@ func notYet(err error) error {
 	return fmt.Errorf("look at the stream's last post: %w", err)
 }
 
-// measureIngest measures the way from the archive into the stream.
+// measureIngest measures reading the archive into the stream.
 func (r *runner) measureIngest(ctx context.Context) error {
 	archive := Figure{Name: "archive to stream, events", Unit: "/s", Peer: "the official client, decoding and discarding", Bar: .4}
 	appends := Figure{Name: "messages stored while appending", Unit: "/s", Peer: "the same messages in NATS's atomic batches of 1,000", Bar: .9}
@@ -164,7 +164,7 @@ func (r *runner) measureIngest(ctx context.Context) error {
 	return err
 }
 
-// await waits for the end of a peer and reads what it printed.
+// await waits for the end of a peer and parses its output.
 func (r *runner) await(ctx context.Context, p *process.Program, into any) error {
 	select {
 	case <-p.Done():
@@ -178,7 +178,7 @@ func (r *runner) await(ctx context.Context, p *process.Program, into any) error 
 	return nil
 }
 
-// metric reads a number of ingest's.
+// metric returns the value of one of ingest's metrics.
 func (r *runner) metric(name string) (float64, error) {
 	_, text := process.Fetch("http://" + r.ingest.Ops + "/metrics")
 	for line := range strings.SplitSeq(text, "\n") {
@@ -189,8 +189,8 @@ func (r *runner) metric(name string) (float64, error) {
 	return 0, fmt.Errorf("ingest has no metric %s", name)
 }
 
-// natsRate stores what is in the stream in another one like it, in the largest atomic batches, one
-// after the other, and returns how many messages it stores a second.
+// natsRate stores the stream's messages in another one like it, in the largest atomic batches, one
+// after the other, and returns the messages per second.
 func (r *runner) natsRate(ctx context.Context, last uint64) (float64, error) {
 	posts, err := r.js.Stream(ctx, stream.Posts)
 	if err != nil {

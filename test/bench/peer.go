@@ -20,7 +20,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// The peers that are separate processes, started by the command with -peer.
+// The peers that run as separate processes, started by the command with -peer.
 const (
 	peerClient  = "client"
 	peerHandler = "handler"
@@ -37,14 +37,14 @@ func Peer(ctx context.Context, args []string, out io.Writer) error {
 	return fmt.Errorf("no peer is %q", args)
 }
 
-// clientResult is what discard prints.
+// clientResult is the output of discard.
 type clientResult struct {
 	Events    int
 	Took, CPU time.Duration
 }
 
-// discard reads a host's archive up to an event with the official client, which decodes it, and
-// keeps nothing.
+// discard reads and decodes a host's archive up to an event with the official client, and discards
+// it.
 func discard(ctx context.Context, host, upTo string, out io.Writer) error {
 	end, err := strconv.ParseUint(upTo, 10, 64)
 	if err != nil {
@@ -76,14 +76,14 @@ func discard(ctx context.Context, host, upTo string, out io.Writer) error {
 	return json.NewEncoder(out).Encode(r)
 }
 
-// handle serves pages of posts as a small program for the purpose would: one statement, no checks,
-// no tokens but the key, the answer put together from its parts.
+// handle serves pages of posts like a minimal program: one statement, no checks, keys instead of
+// tokens, the answer assembled from parts.
 func handle(ctx context.Context, database, listen string) error {
 	cfg, err := pgxpool.ParseConfig(database)
 	if err != nil {
 		return err
 	}
-	cfg.MaxConns = 16 // the api's
+	cfg.MaxConns = 16 // like the api
 	cfg.ConnConfig.RuntimeParams["search_path"] = "tagstream"
 	cfg.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
 	cfg.ConnConfig.RuntimeParams["enable_sort"] = "off"

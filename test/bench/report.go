@@ -44,7 +44,7 @@ func (r *Report) Write(w io.Writer) error {
 	return p.Err()
 }
 
-// row is the figure's in the table.
+// row returns the figure's row in the table.
 func (f Figure) row() []string {
 	amount := func(all []float64) string {
 		if len(all) == 0 {
@@ -75,7 +75,7 @@ func (f Figure) row() []string {
 	return []string{f.Name, amount(f.Ours), f.Peer, amount(f.Theirs), ratio, bar, met}
 }
 
-// work writes what the processes worked.
+// work writes the CPU times of the processes.
 func (r *Report) work(p *report.Printer) {
 	if len(r.Work) == 0 {
 		return
@@ -103,7 +103,7 @@ func (r *Report) work(p *report.Printer) {
 	p.Table(append([]string{"for each"}, columns...), rows...)
 }
 
-// size writes what the archive takes.
+// size writes the sizes of the archive's data.
 func (r *Report) size(p *report.Printer) {
 	s := r.Size
 	if s == nil {

@@ -28,14 +28,14 @@ import (
 const (
 	readyLimit = 60 * time.Second
 	readyPoll  = 20 * time.Millisecond
-	// maxPayload is what deploy/nats/server.conf gives its server.
+	// maxPayload is the setting in deploy/nats/server.conf.
 	maxPayload = "1MB"
-	// self is this package's command, of which the peers are parts.
+	// self is this package's command, which includes the peers.
 	self = "github.com/tagstream/tagstream/test/bench/cmd/bench"
 )
 
-// installation is the servers, and the services as they are started. Its owner calls close, also
-// after a failure.
+// installation has the servers, and the services once they are started. Its owner must call close,
+// also after a failure.
 type installation struct {
 	dir, bin string
 	archive  archive
@@ -54,7 +54,7 @@ type installation struct {
 	apiURL, handlerURL            string
 }
 
-// openSite builds everything and starts the servers, with an archive. It starts no service.
+// openSite builds everything and starts the servers, with an archive. It starts no services.
 func openSite(ctx context.Context, cfg Config, dir string, a *author) (s *installation, err error) {
 	s = &installation{dir: dir, bin: filepath.Join(dir, "bin")}
 	defer func() {
@@ -131,7 +131,7 @@ func (s *installation) startNATS(ctx context.Context) error {
 
 func (s *installation) natsDir() string { return filepath.Join(s.dir, "nats") }
 
-// emptyStreams takes everything away that is in NATS.
+// emptyStreams deletes all streams in NATS.
 func (s *installation) emptyStreams(ctx context.Context) error {
 	names := s.js.StreamNames(ctx)
 	for name := range names.Name() {
@@ -142,7 +142,7 @@ func (s *installation) emptyStreams(ctx context.Context) error {
 	return names.Err()
 }
 
-// emptyIndex makes the index again, empty.
+// emptyIndex recreates the index, empty.
 func (s *installation) emptyIndex(ctx context.Context) error {
 	if err := s.pg.Exec(ctx, "DROP SCHEMA IF EXISTS "+store.Live+" CASCADE; CHECKPOINT"); err != nil {
 		return err
@@ -150,7 +150,7 @@ func (s *installation) emptyIndex(ctx context.Context) error {
 	return store.Migrate(ctx, store.Options{URL: s.pg.URL(site.OwnerRole)}, slog.New(slog.DiscardHandler))
 }
 
-// close stops everything. It may be called on a site that is open in part.
+// close stops everything. The site may be partly open.
 func (s *installation) close(ctx context.Context) error {
 	errs := []error{s.handler.Terminate(), s.api.Terminate(), s.indexer.Terminate(), s.ingest.Terminate()}
 	if s.upstream != nil {
@@ -170,7 +170,7 @@ func (s *installation) close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// run starts a service, which listens for its operator.
+// run starts a service with an ops listener.
 func (s *installation) run(name string, args []string, settings map[string]string) (*process.Program, error) {
 	ops, err := process.FreeAddr()
 	if err != nil {
@@ -191,7 +191,7 @@ func (s *installation) peer(args ...string) (*process.Program, error) {
 	return p, p.Start()
 }
 
-// until calls done every so often until it returns true or an error, or ctx ends.
+// until calls done repeatedly until it returns true or an error, or ctx ends.
 func until(ctx context.Context, every time.Duration, done func() (bool, error)) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -221,7 +221,7 @@ func (s *installation) startIndexer() (err error) {
 	return err
 }
 
-// startAPI starts the api and the handler that is its peer, and returns when both are ready.
+// startAPI starts the api and its peer, and returns when both are ready.
 func (s *installation) startAPI(ctx context.Context) error {
 	keys := filepath.Join(s.dir, "cursor-keys")
 	if err := keyset.CreateKeys(keys); err != nil {

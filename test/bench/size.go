@@ -12,27 +12,28 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
-// Size is what the archive takes on disk, in bytes.
+// Size has the disk sizes of the archive's data, in bytes.
 type Size struct {
 	Posts, Messages int64
-	// Stream is the size of the stream's files, which are compressed, and StreamPlain that of its messages.
+	// Stream is the size of the stream's compressed files, and StreamPlain that of its messages.
 	Stream, StreamPlain int64
-	// Tables are those of the index, the largest first.
+	// Tables are the tables of the index, largest first.
 	Tables []TableSize
-	// RecordBytes is the average length of a record as JSON, and Tags how many tags a post has on average.
+	// RecordBytes is the average length of a record as JSON, and Tags the average number of tags of
+	// a post.
 	RecordBytes, Tags float64
 }
 
-// TableSize is what one table takes on disk, in bytes.
+// TableSize is the disk size of one table, in bytes.
 type TableSize struct {
 	Name          string
-	Heap, Indexes int64 // Heap with everything that is not an index
+	Heap, Indexes int64 // Heap includes everything except indexes
 }
 
-// Bytes is the size of the table with its indexes.
+// Bytes returns the size of the table with its indexes.
 func (t TableSize) Bytes() int64 { return t.Heap + t.Indexes }
 
-// minimalSchema has what a page shows, and the one index that finds it.
+// minimalSchema has the columns that a page shows, and the one index that it needs.
 const minimalSchema = `
 	DROP SCHEMA IF EXISTS minimal CASCADE; CREATE SCHEMA minimal;
 	CREATE TABLE minimal.posts (key uuid PRIMARY KEY, uri text NOT NULL UNIQUE, cid text NOT NULL, indexed_at timestamptz NOT NULL, record text NOT NULL);
@@ -43,7 +44,7 @@ const minimalSchema = `
 	INSERT INTO minimal.tags SELECT id, name FROM tagstream.tags;
 	INSERT INTO minimal.post_tags SELECT * FROM tagstream.post_tags`
 
-// measureSize measures what the archive takes.
+// measureSize measures the sizes of the archive's data.
 func (r *runner) measureSize(ctx context.Context) error {
 	var out Size
 	st, err := stream.GetState(ctx, r.js)
@@ -112,7 +113,7 @@ func streamFiles(dir string) (int64, error) {
 				sum += info.Size()
 			}
 		}
-		if os.IsNotExist(err) { // the server has removed it since
+		if os.IsNotExist(err) { // the server has removed it meanwhile
 			return nil
 		}
 		return err

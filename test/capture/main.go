@@ -73,7 +73,7 @@ func run(host, out string, limit time.Duration, after int64, keep int) error {
 				continue
 			}
 			if ev.Commit != nil {
-				ev.Commit.Record = nil // the CBOR says it exactly
+				ev.Commit.Record = nil // the CBOR has it exactly
 			}
 			line, err := json.Marshal(ev)
 			if err != nil {
@@ -96,7 +96,7 @@ func run(host, out string, limit time.Duration, after int64, keep int) error {
 	return f.Close()
 }
 
-// sort names what kind of event it is, for the sample.
+// sort returns the kind of event, for the sample.
 func sort(ev jetstream.Event) string {
 	if ev.Commit == nil {
 		if ev.Account != nil {

@@ -15,14 +15,14 @@ import (
 
 const root = "../.."
 
-// maxWords is the most that docs may hold together: long documents are not read.
+// maxWords bounds the total length of docs: long documents are not read.
 const maxWords = 12_500
 
-// generated are the documents that programs write, with lines of any length.
+// generated are the generated documents, with lines of any length.
 var generated = map[string]bool{"bench.md": true, "configuration.md": true, "metrics.md": true, "report.md": true}
 
 var (
-	word     = regexp.MustCompile(`\S*[\p{L}\p{N}]\S*`) // not the rules of tables
+	word     = regexp.MustCompile(`\S*[\p{L}\p{N}]\S*`) // not the lines of tables
 	fence    = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
 	link     = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	anchor   = regexp.MustCompile(`<a id="([^"]+)">`)
@@ -84,7 +84,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestNamedTests looks for every test that a document names.
+// TestNamedTests finds every test that a document names.
 func TestNamedTests(t *testing.T) {
 	t.Parallel()
 	exists := map[string]bool{}
@@ -105,7 +105,7 @@ func TestNamedTests(t *testing.T) {
 	}
 }
 
-// TestInvariantsAreTwenty: the rules that everything depends on are few, and numbered in order.
+// The rules that everything depends on are few, and numbered in order.
 func TestInvariantsAreTwenty(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile(filepath.Join(root, "docs", "invariants.md"))
@@ -117,7 +117,7 @@ func TestInvariantsAreTwenty(t *testing.T) {
 	}
 }
 
-// TestLength: prose wraps at 100 columns, and the documents stay short.
+// Prose wraps at 100 columns, and the documents stay short.
 func TestLength(t *testing.T) {
 	t.Parallel()
 	words := 0

@@ -58,11 +58,11 @@ func chromium(t testing.TB) string {
 	if os.Getenv("CI") == "true" {
 		t.Fatal("chromium is needed: install Debian's package")
 	}
-	t.Skip("skipped: there is no chromium here; install Debian's package")
+	t.Skip("skipped: chromium is missing; install Debian's package")
 	return ""
 }
 
-// explorer is a site with an index behind it.
+// explorer is a site with its index.
 type explorer struct {
 	url    string
 	writer *write.Writer
@@ -109,7 +109,7 @@ func (x *explorer) write(t testing.TB, changes ...write.PostChange) {
 	}))
 }
 
-// change is a new post, or an edit of one.
+// change returns a new post or an edit of a post.
 func (x *explorer) change(rkey string, at time.Time, record string, tags ...string) write.PostChange {
 	p := &write.Post{
 		Account: x.author, Rkey: rkey, Rev: fmt.Sprintf("3lb2wjkv%05d", x.seq), CID: fmt.Sprint("bafy", x.seq), Tags: tags, Langs: []string{"en"},
@@ -134,7 +134,7 @@ func (x *explorer) remove(t testing.TB, rkey string) {
 	delete(x.posts, rkey)
 }
 
-// fill writes n posts a minute apart, the newest a minute old.
+// fill writes n posts, one minute apart, the newest one minute old.
 func (x *explorer) fill(t testing.TB, n int, tags ...string) {
 	t.Helper()
 	var changes []write.PostChange
@@ -144,7 +144,7 @@ func (x *explorer) fill(t testing.TB, n int, tags ...string) {
 	x.write(t, changes...)
 }
 
-// options are what a browser is told.
+// options are the settings of a browser tab.
 type options struct {
 	width, height int64
 	dark          bool
@@ -157,11 +157,11 @@ type tab struct {
 	url string
 	ctx context.Context
 	mu  sync.Mutex
-	// wrong are the scripts' errors and what the policy refused, abroad the requests to elsewhere.
-	wrong, abroad []string
+	// wrong are script errors and violations of the policy, external the requests to other sites.
+	wrong, external []string
 }
 
-// browser is the one browser of all tests, which ends with them.
+// browser is the browser shared by all tests, which ends with them.
 var browser = func() func(path string) context.Context {
 	var once sync.Once
 	var ctx context.Context
@@ -178,8 +178,8 @@ var browser = func() func(path string) context.Context {
 	}
 }()
 
-// browse opens a tab. At the end no script may have failed, nothing been refused by the policy,
-// and nothing been asked elsewhere but for the CDNs' pictures, which the test draws.
+// browse opens a tab. The test fails if a script failed, the policy refused something, or a request
+// went to another site, except for pictures of the CDNs, which the test draws.
 func (x *explorer) browse(t testing.TB, o options) *tab {
 	t.Helper()
 	b := &tab{t: t, url: x.url}
@@ -194,7 +194,7 @@ func (x *explorer) browse(t testing.TB, o options) *tab {
 	if o.dark {
 		scheme = "dark"
 	}
-	require.NoError(t, chromedp.Run(b.ctx)) // the tab lives as long as the first context
+	require.NoError(t, chromedp.Run(b.ctx)) // the tab lives as long as its first context
 	b.run(page.BringToFront(), network.Enable(), runtime.Enable(), log.Enable(), fetch.Enable().WithPatterns([]*fetch.RequestPattern{{URLPattern: "https://cdn.bsky.app/*"}, {URLPattern: "https://video.bsky.app/*"}}),
 		emulation.SetDeviceMetricsOverride(o.width, o.height, 1, o.width < 600),
 		emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}}),
@@ -203,12 +203,12 @@ func (x *explorer) browse(t testing.TB, o options) *tab {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		require.Empty(t, b.wrong)
-		require.Empty(t, b.abroad)
+		require.Empty(t, b.external)
 	})
 	return b
 }
 
-// note takes down what a browser tells.
+// note records an event of the browser.
 func (b *tab) note(ev any) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -221,7 +221,7 @@ func (b *tab) note(ev any) {
 		}
 	case *network.EventRequestWillBeSent:
 		if u := ev.Request.URL; !strings.HasPrefix(u, b.url) && !strings.HasPrefix(u, "https://cdn.bsky.app/img/") && !strings.HasPrefix(u, "https://video.bsky.app/watch/") && !strings.HasPrefix(u, "about:") && !strings.HasPrefix(u, "data:") {
-			b.abroad = append(b.abroad, u)
+			b.external = append(b.external, u)
 		}
 	case *fetch.EventRequestPaused:
 		go func() {
@@ -232,7 +232,7 @@ func (b *tab) note(ev any) {
 	}
 }
 
-// pictures are what the CDNs have: a few, each drawn once.
+// pictures are the pictures of the CDNs, each drawn once.
 var pictures [6]func() []byte
 
 func init() {
@@ -241,7 +241,7 @@ func init() {
 	}
 }
 
-// drawn is a picture of hills before an evening sky.
+// drawn returns a picture of hills in front of an evening sky.
 func drawn(i int) []byte {
 	const w, h = 480, 360
 	im := image.NewRGBA(image.Rect(0, 0, w, h))
@@ -259,7 +259,7 @@ func drawn(i int) []byte {
 		}
 	}
 	var b bytes.Buffer
-	_ = png.Encode(&b, im) // a buffer takes all
+	_ = png.Encode(&b, im) // a Buffer never fails
 	return b.Bytes()
 }
 
@@ -270,29 +270,29 @@ func (b *tab) run(actions ...chromedp.Action) {
 	require.NoError(b.t, chromedp.Run(ctx, actions...))
 }
 
-// step presses the back button, or for 1 the one beside it. The page may come back as it was left, so
-// nothing is waited for.
+// step presses the back button or, for 1, the forward button. It does not wait: the page may be
+// restored unchanged.
 func (b *tab) step(by int) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, time.Second)
 	defer cancel()
-	_ = chromedp.Run(ctx, chromedp.Evaluate(fmt.Sprintf(`history.go(%d)`, by), nil)) // the page may be gone before it answers
+	_ = chromedp.Run(ctx, chromedp.Evaluate(fmt.Sprintf(`history.go(%d)`, by), nil)) // the page may be left before it answers
 }
 
-// open visits a page of the site and waits until it is drawn.
+// open visits a page of the site and waits until it is rendered.
 func (b *tab) open(path string) {
 	b.t.Helper()
 	b.run(chromedp.Navigate(b.url+path), chromedp.WaitReady("body"))
 }
 
-// eval returns what an expression gives.
+// eval returns the value of an expression.
 func eval[T any](b *tab, expression string) (out T) {
 	b.t.Helper()
 	b.run(chromedp.Evaluate(expression, &out))
 	return out
 }
 
-// until waits for an expression to be true, also over a navigation.
+// until waits until an expression is true, also across navigation.
 func (b *tab) until(expression string) {
 	b.t.Helper()
 	poll.Until(b.t, pageWait, func() (bool, string) {
@@ -307,7 +307,7 @@ func (b *tab) until(expression string) {
 	})
 }
 
-// arrive waits until the browser is at another page, and has all of it.
+// arrive waits until the browser has loaded another page.
 func (b *tab) arrive(where string) {
 	b.t.Helper()
 	b.until(where + ` && document.readyState === 'complete'`)

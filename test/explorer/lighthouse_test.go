@@ -13,7 +13,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/npmtest"
 )
 
-// lighthouse visits pages as a phone and as a desk do. Pictures come from the server at cdn.
+// lighthouse visits pages as a phone and as a desktop. Pictures come from the server at cdn.
 const lighthouse = `
 	import lighthouse, { desktopConfig } from 'lighthouse'
 	import * as launcher from 'chrome-launcher'
@@ -36,8 +36,8 @@ const lighthouse = `
 	console.log(JSON.stringify(out))
 	process.exit(0)`
 
-// TestLighthouse: Lighthouse gives every page that search engines may list more than 95 in every
-// category. A search has to be kept out of their lists, which costs it SEO.
+// Lighthouse gives every page that search engines may list more than 95 in every category. Search
+// results must not be indexed, which lowers their SEO score.
 func TestLighthouse(t *testing.T) {
 	node := npmtest.Heavy(t, npmtest.Node22, "lighthouse@13.5.0")
 	x := newExplorer(t)

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestLive: what happens to a list happens on screen: new posts wait until they are wanted, late
-// ones, edits and deletions apply at once.
+// Changes of a list show on screen: new posts wait until the reader requests them; late posts,
+// edits and deletions apply immediately.
 func TestLive(t *testing.T) {
 	x := newExplorer(t)
 	x.fill(t, 10, "art")
@@ -21,7 +21,7 @@ func TestLive(t *testing.T) {
 		x.add(t, fmt.Sprint("new", i), time.Now(), fmt.Sprint("new ", i), "art")
 	}
 	b.until(`document.querySelector('.new')?.innerText === '12 new posts'`)
-	require.Equal(t, numbered(9, 0), b.texts(), "nothing moves below the reader")
+	require.Equal(t, numbered(9, 0), b.texts(), "the page must not move under the reader")
 	b.run(chromedp.Click(".new"))
 	b.until(texts + `.length === 22`)
 	require.Equal(t, "new 11", b.texts()[0])
@@ -46,10 +46,10 @@ func TestLive(t *testing.T) {
 	b.until(`document.querySelector('.quote')?.innerText.includes('new 1')`)
 	x.remove(t, "new1")
 	b.until(`!` + texts + `.includes('new 1')`)
-	require.Equal(t, "Quoted post", eval[string](b, `document.querySelector('.quote').innerText`), "nor does a quote show it")
+	require.Equal(t, "Quoted post", eval[string](b, `document.querySelector('.quote').innerText`), "a quote must not show it")
 }
 
-// TestWall: a wall shows new posts by itself, unless it is paused.
+// A wall shows new posts automatically, unless it is paused.
 func TestWall(t *testing.T) {
 	x := newExplorer(t)
 	x.fill(t, 5, "art")

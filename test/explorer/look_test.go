@@ -23,7 +23,7 @@ import (
 
 var shots = flag.String("shots", "", "a folder for pictures of every page")
 
-// gallery fills an index with posts of every form, as people write them.
+// gallery fills an index with realistic posts of every form.
 func (x *explorer) gallery(t testing.TB) {
 	t.Helper()
 	picture := func(n, w, h int) string {
@@ -86,14 +86,14 @@ func (x *explorer) gallery(t testing.TB) {
 	x.write(t, changes...)
 }
 
-// sites are the pages that there are.
+// sites are all the pages.
 var sites = []struct{ name, path string }{
 	{"home", "/"}, {"search", "/search?tags=art&none=nsfw"}, {"form", "/search"}, {"problem", "/search?tags=art&since=yesterday"}, {"tag", "/tag/art"},
 	{"post", "/post/did:plc:ewvi7nxzyoun6zhxrhs64oiz/g000"}, {"wall", "/wall?tags=art"}, {"embed", "/embed?tags=art&accent=pink"}, {"status", "/status"}, {"docs", "/docs"}, {"missing", "/no/such/page"},
 }
 
-// TestAccessible: axe-core finds nothing wrong with any page, light and dark, on a phone and on a desk; no
-// page is wider than its screen, up to the largest. With -shots it also takes pictures.
+// axe-core finds no problem on any page, light and dark, on a phone and on a desktop. No page is
+// wider than its screen. With -shots the test also takes screenshots.
 func TestAccessible(t *testing.T) {
 	x := newExplorer(t)
 	node := npmtest.Packages(t, "axe-core@4.14.1")
@@ -118,7 +118,7 @@ func TestAccessible(t *testing.T) {
 				require.NoError(t, os.WriteFile(filepath.Join(*shots, name+".png"), picture, 0o644))
 			}
 			require.LessOrEqual(t, eval[int](b, `document.documentElement.scrollWidth`), int(o.width), "%s scrolls sideways", name)
-			if o.width > 2000 { // as on a desk
+			if o.width > 2000 { // like on a desktop
 				continue
 			}
 			b.run(chromedp.Evaluate(axe, nil))
@@ -133,7 +133,7 @@ func TestAccessible(t *testing.T) {
 	}
 }
 
-// TestPagesAreSmall: a page of usual posts is under 100 KB, without its pictures and unpacked.
+// A page of usual posts is under 100 KB, uncompressed and without pictures.
 func TestPagesAreSmall(t *testing.T) {
 	x := newExplorer(t)
 	x.gallery(t)
@@ -152,7 +152,7 @@ func TestPagesAreSmall(t *testing.T) {
 	}
 }
 
-// TestHostile: whatever posts hold, nothing of it runs, leaves its card, or breaks the page.
+// Hostile contents of posts cannot run, leave their card, or break the page.
 func TestHostile(t *testing.T) {
 	x := newExplorer(t)
 	const script = `<script>alert(1)</script><img src=x onerror=alert(1)>"'><svg onload=alert(1)>`

@@ -12,7 +12,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
-// numbered are the texts of fill's posts, from the newest of these numbers to the oldest.
+// numbered returns the texts of fill's posts with these numbers, newest first.
 func numbered(newest, oldest int) (out []string) {
 	for i := newest; i >= oldest; i-- {
 		out = append(out, fmt.Sprint("post ", i))
@@ -20,7 +20,7 @@ func numbered(newest, oldest int) (out []string) {
 	return out
 }
 
-// TestSearch: from the first page to a list, with completion, chips and filters in the URL.
+// TestSearch goes from the home page to a list, with completion, chips and filters in the URL.
 func TestSearch(t *testing.T) {
 	x := newExplorer(t)
 	x.fill(t, 30, "art", "artist")
@@ -40,8 +40,8 @@ func TestSearch(t *testing.T) {
 	require.Len(t, b.texts(), 25)
 }
 
-// TestFilters: every filter of the search bar is in the URL, which is the state of the page, also on the
-// way back, and without JavaScript.
+// Every filter of the search bar is in the URL, which is the state of the page, also with the back
+// button and without JavaScript.
 func TestFilters(t *testing.T) {
 	x := newExplorer(t)
 	now := time.Now()
@@ -74,7 +74,7 @@ func TestFilters(t *testing.T) {
 		}
 		filter := func(name, value string) {
 			t.Helper()
-			// By script: chromedp finds no elements on a page that the back button brought.
+			// By script: chromedp finds no elements on a page restored by the back button.
 			b.run(chromedp.Evaluate(fmt.Sprintf(`document.querySelector('[name=%s]').value = %q; document.querySelector('.search .go').click()`, name, value), nil))
 		}
 		b.open("/search")
@@ -100,7 +100,7 @@ func TestFilters(t *testing.T) {
 		require.Equal(t, "de", eval[string](b, `document.querySelector('.filters[open] [name=lang]').value`))
 		b.step(-1)
 		shows("?tags=art&none=nsfw", "photo", "video", "many", "german", "friend", "old")
-		if noScript { // the browser keeps what was typed
+		if noScript { // the browser restores the input
 			b.run(chromedp.Evaluate(`document.querySelector('[name=lang]').value = ''`, nil))
 		} else {
 			b.until(`document.querySelector('[name=lang]').value === ''`)
@@ -124,7 +124,7 @@ func TestFilters(t *testing.T) {
 	}
 }
 
-// TestBack: a list that is shown again by the back button follows the live tail again.
+// A list restored by the back button follows the live tail again.
 func TestBack(t *testing.T) {
 	x := newExplorer(t)
 	x.fill(t, 3, "art")
@@ -139,7 +139,7 @@ func TestBack(t *testing.T) {
 	b.until(`document.querySelector('.new')?.innerText === '1 new post'`)
 }
 
-// TestScrolling: older posts come as one scrolls, each once, to the end.
+// Scrolling loads older posts, each once, to the end.
 func TestScrolling(t *testing.T) {
 	x := newExplorer(t)
 	x.fill(t, 90, "art")
@@ -154,7 +154,7 @@ func TestScrolling(t *testing.T) {
 	require.Zero(t, eval[int](b, `document.querySelectorAll('.skeleton').length`))
 }
 
-// TestWithoutScript: reading, paging and searching need no JavaScript.
+// Reading, paging and searching need no JavaScript.
 func TestWithoutScript(t *testing.T) {
 	x := newExplorer(t)
 	x.fill(t, 30, "art", "t1", "t2", "t3", "t4")
@@ -172,7 +172,7 @@ func TestWithoutScript(t *testing.T) {
 	b.until(`location.pathname === '/v1/tag' && location.search === '?tag=art'`)
 }
 
-// TestKeys: j and k walk, / searches, . shows what is new.
+// j and k move between posts, / searches, . shows new posts.
 func TestKeys(t *testing.T) {
 	x := newExplorer(t)
 	x.fill(t, 10, "art")
@@ -196,10 +196,10 @@ func TestKeys(t *testing.T) {
 	b.run(chromedp.KeyEvent("/"))
 	b.until(`document.activeElement.id === 'q'`)
 	b.run(chromedp.KeyEvent("j"))
-	require.Contains(t, eval[string](b, `document.activeElement.value`), "j", "keys that are typed walk nowhere")
+	require.Contains(t, eval[string](b, `document.activeElement.value`), "j", "typing must not move between posts")
 }
 
-// TestAPIPage: a form of the API page shows its answer below it.
+// A form of the API page shows its answer below it.
 func TestAPIPage(t *testing.T) {
 	x := newExplorer(t)
 	x.fill(t, 3, "art")
@@ -212,12 +212,12 @@ func TestAPIPage(t *testing.T) {
 	}
 }
 
-// TestEmbed: one line of script on another site shows a list there.
+// One line of script on another site shows a list there.
 func TestEmbed(t *testing.T) {
 	x := newExplorer(t)
 	x.fill(t, 3, "art")
 	b := x.browse(t, options{})
-	b.open("/robots.txt") // a page of no script
+	b.open("/robots.txt") // a page without script
 	b.run(chromedp.Evaluate(`const s = document.createElement('script'); s.src = '/embed.js'; s.dataset.query = 'tags=art'; s.dataset.theme = 'dark'; document.body.append(s)`, nil))
 	b.until(`document.querySelector('iframe')?.contentDocument?.querySelectorAll('article.card').length === 3`)
 	require.Equal(t, "/embed?tags=art&theme=dark", eval[string](b, `{ const l = document.querySelector('iframe').contentWindow.location; l.pathname + l.search }`))

@@ -14,23 +14,23 @@ import (
 	"github.com/tagstream/tagstream/test/site"
 )
 
-// The simple ways to find posts with both of two tags.
+// Two simple ways to find posts with both of two tags.
 const (
 	byProbe = "probe"
 	byMerge = "merge"
 )
 
-// probeQuery reads the rarer list in order, and asks the other one for each of its posts. %[1]s is the side of the place to
-// read from, %[2]s the direction.
+// probeQuery reads the rarer list in order, and looks up each of its posts in the other one. %[1]s
+// is the side of the place to read from, %[2]s the direction.
 const probeQuery = `SELECT r.key FROM (SELECT key FROM post_tags WHERE tag_id = $1 AND key %[1]s $3 ORDER BY key %[2]s OFFSET 0) AS r
   WHERE (SELECT true FROM post_tags p WHERE p.tag_id = $2 AND p.key = r.key) ORDER BY r.key %[2]s LIMIT $4`
 
-// mergeQuery reads both lists in order, side by side.
+// mergeQuery reads both lists in order, in parallel.
 const mergeQuery = `SELECT key FROM (SELECT key FROM post_tags WHERE tag_id = $1 AND key %[1]s $3 ORDER BY key %[2]s OFFSET 0) AS a
   JOIN (SELECT key FROM post_tags WHERE tag_id = $2 AND key %[1]s $3 ORDER BY key %[2]s OFFSET 0) AS b USING (key) ORDER BY key %[2]s LIMIT $4`
 
-// simple is a simple way's request: the page and a post more, and, where it does not start at the newest post, whether there
-// is any behind it. Ours answers the same.
+// simple is the request of a simple way: the page and one more post, and, unless it starts at the
+// newest post, whether posts precede it. Our request answers the same.
 type simple struct {
 	keys   query.Statement
 	behind *query.Statement
@@ -44,7 +44,7 @@ func newSimple(sql string, ids []int64, start event.Key) simple {
 	return s
 }
 
-// simpleSettings make Postgres take the way that is meant.
+// simpleSettings make Postgres use the intended plan.
 func simpleSettings() map[string]string {
 	return map[string]string{
 		"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_hashjoin": "off", "enable_sort": "off", "enable_material": "off",
@@ -52,47 +52,47 @@ func simpleSettings() map[string]string {
 	}
 }
 
-// Both is what the first posts with both of two tags cost, by each way.
+// Both is the cost of the first posts with both of two tags, by each way.
 type Both struct {
 	pair
 	Posts  [2]int // of A and of B
 	Common int
-	// From says where in the list the page is.
+	// From is the place of the page in the list.
 	From  string
-	Found int // page, or what there is
+	Found int // a page, or all there is
 	By    map[string]BothCost
-	// Requests are what ours took, and Most the work of the one that did most.
+	// Requests is the number of our requests, and Most the largest work of one.
 	Requests, Most int
 }
 
-// BothCost is what one way cost.
+// BothCost is the cost of one way.
 type BothCost struct {
 	Latency time.Duration // median
 	Counts
 }
 
-// better is the lower of the simple ways' costs.
+// better returns the lower of the simple ways' costs.
 func (b Both) better(cost func(BothCost) float64) float64 {
 	return min(cost(b.By[byProbe]), cost(b.By[byMerge]))
 }
 
-// leastWork is what reading one page of each of the two lists costs. Less counts as that much: where there is next to
-// nothing to read, what a request costs at all is not a matter of the way.
+// leastWork is the cost of reading one page of each of the two lists. Less counts as that much: if
+// there is almost nothing to read, the fixed cost of a request dominates.
 const leastWork = 2 * (page + 1 + descentWork)
 
-// WorkRatio is our work over that of the better simple way.
+// WorkRatio returns our work divided by that of the better simple way.
 func (b Both) WorkRatio() float64 {
 	work := func(c BothCost) float64 { return float64(max(c.Work(), leastWork)) }
 	return work(b.By[byUs]) / b.better(work)
 }
 
-// LatencyRatio is the same of latencies.
+// LatencyRatio is WorkRatio for latencies.
 func (b Both) LatencyRatio() float64 {
 	latency := func(c BothCost) float64 { return float64(c.Latency) }
 	return latency(b.By[byUs]) / b.better(latency)
 }
 
-// bothFrom are the places in the list where a page is asked for: the part of the two lists that is skipped.
+// bothFrom are the places of the measured pages: the fraction of the two lists that is skipped.
 var bothFrom = []struct {
 	name string
 	part float64
@@ -107,7 +107,7 @@ func (s *index) boths(ctx context.Context) ([]Both, error) {
 	for name, value := range simpleSettings() {
 		cfg.ConnConfig.RuntimeParams[name] = value
 	}
-	// The connection is the rivals' while this lasts, so that what counts and times rivals is the same.
+	// Use this connection for the rivals meanwhile, so that counting and timing use the same one.
 	pool, err := newPool(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -157,7 +157,7 @@ func (s *index) boths(ctx context.Context) ([]Both, error) {
 	return out, nil
 }
 
-// both counts two lists, and reads what is in both, newest first, in a way that neither side of the comparison takes.
+// both counts two lists, and reads the posts in both, newest first, in a third way.
 func (s *index) both(ctx context.Context, ids []int64) (posts [2]int, common []event.Key, err error) {
 	err = s.owner.QueryRow(ctx, "SELECT (SELECT posts FROM tags WHERE id = $1), (SELECT posts FROM tags WHERE id = $2)", ids[0], ids[1]).Scan(&posts[0], &posts[1])
 	if err == nil {
@@ -169,7 +169,7 @@ func (s *index) both(ctx context.Context, ids []int64) (posts [2]int, common []e
 	return posts, common, nil
 }
 
-// keyAt is the key behind which a part of the two lists lies.
+// keyAt returns the key after a fraction of the two lists.
 func (s *index) keyAt(ctx context.Context, ids []int64, skipped int) (event.Key, error) {
 	keys, err := collect(ctx, s.owner, "SELECT key FROM post_tags WHERE tag_id = ANY($1) ORDER BY key DESC OFFSET $2 LIMIT 1", rowToKey, ids, skipped)
 	if err != nil || len(keys) == 0 {
@@ -189,7 +189,7 @@ func (s *index) bothAt(ctx context.Context, b *Both, ids []int64, start event.Ke
 	if start == newest {
 		q.From = keyset.Start()
 	}
-	var requests []query.PostQuery // as the timed run makes them
+	var requests []query.PostQuery // the timed run repeats them
 	ours := func(ctx context.Context, r *query.Reader) error {
 		requests = requests[:0]
 		keys, err := fill(ctx, r, q, func(q query.PostQuery) { requests = append(requests, q) })
@@ -242,8 +242,8 @@ func (s *index) bothAt(ctx context.Context, b *Both, ids []int64, start event.Ke
 	return nil
 }
 
-// fill asks for a page until it is full or the list ends: a page may be short where the work of one request ran out. It
-// calls asked with each request.
+// fill sends requests until the page is full or the list ends: one request may return a short page
+// when it reaches its work limit. It calls asked with each request.
 func fill(ctx context.Context, r *query.Reader, q query.PostQuery, asked func(query.PostQuery)) ([]event.Key, error) {
 	var keys []event.Key
 	for {
@@ -274,8 +274,8 @@ func sameKeys(got, want []event.Key) error {
 	return nil
 }
 
-// simply runs a request by a simple way: one snapshot, the tags' ids, the keys, whether there are more
-// behind, the records.
+// simply runs a request by a simple way: one snapshot, the tags' ids, the keys, whether more posts
+// precede, the records.
 func (s *index) simply(ctx context.Context, b *Both, direction simple, want []event.Key) error {
 	return s.rivalConn(ctx, func(conn *pgx.Conn) error {
 		return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
@@ -300,7 +300,7 @@ func (s *index) simply(ctx context.Context, b *Both, direction simple, want []ev
 	})
 }
 
-// isJoin makes sure that a statement is run in the way that it is named for.
+// isJoin checks that a statement uses the plan that it is named after.
 func (s *index) isJoin(ctx context.Context, st query.Statement, join string) error {
 	p, err := s.planRival(ctx, st)
 	if err != nil {

@@ -10,11 +10,12 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
-// maxChurn is how many posts come, and how many go, at most, between two pages.
+// maxChurn bounds the posts that are added, and those that are removed, between two pages.
 const maxChurn = 8
 
-// churn changes the list of driftTag, the same way for the same seed: posts come at its newest end and, late, anywhere in
-// it; others are deleted. Each has other tags too, so the counts of tags move.
+// churn changes the list of driftTag, depending only on the seed: posts are added at its newest end
+// and, late, anywhere in it; others are deleted. Each also has other tags, so the counts of tags
+// change.
 type churn struct {
 	w    *writer
 	c    *corpus

@@ -9,43 +9,45 @@ import (
 )
 
 const (
-	// page is the size of every page of posts, the API's own default.
+	// page is the size of all pages of posts, the API's default.
 	page = 50
 	// tagPage is the size of a page of tags.
 	tagPage = 100
-	// MinPosts leaves every list of the lab a few pages.
+	// MinPosts leaves a few pages for every list of the lab.
 	MinPosts = 10_000
 )
 
-// LatencyLimit bounds the latency of the deepest page over the first page's.
+// LatencyLimit bounds the latency of the deepest page relative to the first one.
 const LatencyLimit = 1.2
 
-// WorkLimit bounds the work for all of two tags over that of the better simple way.
+// WorkLimit bounds the work for all of two tags relative to the better simple way.
 const WorkLimit = 2.0
 
-// Config says how much is measured, and so how long a run takes.
+// Config says how much is measured, which determines the time of a run.
 type Config struct {
-	// Posts is how many posts the index gets, at least MinPosts.
+	// Posts is the number of posts in the index, at least MinPosts.
 	Posts int
-	// Ties is how many tags have one post each: the tie inside which tags are listed.
+	// Ties is the number of tags with one post: the tie inside which tags are listed.
 	Ties int
-	// Drift is how many posts the list has that changes under its readers.
+	// Drift is the number of posts in the list that changes under its readers.
 	Drift int
-	// Walk is how many pages are read where a list is read page by page.
+	// Walk is the number of pages to read when a list is read page by page.
 	Walk int
-	// Depths are the pages that are asked for of each list, rising; of one that is not so long, the deepest.
+	// Depths are the page numbers measured for each list, ascending; for a shorter list, its last
+	// page.
 	Depths []int
-	// Repeat is how often each page is timed, and Budget how long one way of asking may take for all its pages
-	// together; each page is timed three times at least.
+	// Repeat is how often each page is timed, and Budget bounds the time of one way for all its
+	// pages together; each page is timed at least three times.
 	Repeat int
 	Budget time.Duration
-	// Seed fixes what is posted and how it changes.
+	// Seed determines the posts and their changes.
 	Seed uint64
-	// Dir is where data is kept while the run lasts; a folder is made in it and removed. Empty means the system's.
+	// Dir holds the folder with the data of the run, which is removed afterwards. Empty means the
+	// system's temporary folder.
 	Dir string
-	// Bar is where progress is shown.
+	// Bar receives the progress bar.
 	Bar *os.File
-	// Logger gets a line for each step.
+	// Logger receives a line for each step.
 	Logger *slog.Logger
 }
 

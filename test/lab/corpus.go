@@ -11,15 +11,15 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
-// The tags with a part to play; the rest are words.
+// The tags with a special role; the others are words.
 const (
-	// hotTag is the hottest that a real network has: on 7% of the posts.
+	// hotTag is as frequent as the most frequent tag of the real network: on 7% of the posts.
 	hotTag = "art"
-	// floodTag is on more than half of the posts, so that a page 10,000 exists at all.
+	// floodTag is on more than half of the posts, so that there is a page 10,000.
 	floodTag = "everything"
-	// driftTag is on the posts that come and go.
+	// driftTag is on the posts that are added and removed.
 	driftTag = "drift"
-	// kitTags always come together, on 1% of the posts: the most that tags can overlap.
+	// kitTags always occur together, on 1% of the posts: the maximum overlap of tags.
 	kitTags = query.MaxTags
 )
 
@@ -27,11 +27,13 @@ const (
 	hotShare, floodShare, kitShare = 0.07, 0.55, 0.01
 	// postsPerWord gives 200,000 words at 3 million posts.
 	postsPerWord = 15
-	// meanWords is how many words a post has on average; with the tags above and the pairs' that makes 3.2.
+	// meanWords is the average number of words of a post; with the tags above and those of pairs
+	// that makes 3.2 tags.
 	meanWords = 2.1
-	// wordSkew and wordShift are Zipf's law as rand.Zipf has it: the commonest word is on 3-4% of the posts.
+	// wordSkew and wordShift are the parameters of rand.Zipf: the most frequent word is on 3-4% of
+	// the posts.
 	wordSkew, wordShift = 1.1, 10
-	// driftRun is how many posts with driftTag follow each other, so that they tie too.
+	// driftRun is the number of consecutive posts with driftTag, so that these tie, too.
 	driftRun        = 25
 	postsPerAccount = 100
 	maxAccounts     = 5_000
@@ -45,7 +47,7 @@ func lostTag(i int) string { return fmt.Sprintf("once-%06d", i) }
 
 var corpusStart = time.Date(2025, 11, 1, 0, 0, 0, 0, time.UTC)
 
-// corpus makes up posts, oldest first, the same ones for the same seed.
+// corpus generates posts, oldest first, depending only on the seed.
 type corpus struct {
 	cfg      Config
 	rng      *rand.Rand
@@ -53,8 +55,8 @@ type corpus struct {
 	accounts []*write.Account
 	pairs    []pair
 	made     int
-	at       time.Time // of the burst under way
-	burst    int       // what is left of it
+	at       time.Time // of the current burst
+	burst    int       // posts left in it
 	step     time.Duration
 }
 
@@ -69,7 +71,7 @@ func newCorpus(cfg Config) *corpus {
 	return c
 }
 
-// next makes the next post.
+// next returns the next post.
 func (c *corpus) next() *write.Post {
 	if c.burst == 0 {
 		c.at = c.at.Add(time.Duration(c.rng.ExpFloat64() * float64(c.step))).Add(time.Microsecond).Truncate(time.Microsecond)
@@ -81,7 +83,8 @@ func (c *corpus) next() *write.Post {
 	return p
 }
 
-// burstSize is how many posts have the same microsecond: mostly one, at times more than a page.
+// burstSize returns the number of posts in the same microsecond: mostly one, sometimes more than a
+// page.
 func (c *corpus) burstSize() int {
 	switch u := c.rng.Float64(); {
 	case u < 0.70:
@@ -93,7 +96,7 @@ func (c *corpus) burstSize() int {
 	}
 }
 
-// post makes a post of a random account.
+// post returns a post of a random account.
 func (c *corpus) post(at time.Time, tags []string) *write.Post {
 	account := c.accounts[c.rng.IntN(len(c.accounts))]
 	rkey := fmt.Sprintf("3l%011d", c.made)
@@ -107,8 +110,8 @@ func (c *corpus) post(at time.Time, tags []string) *write.Post {
 	}
 }
 
-// traitsOf are the fields of a record for media and labels: of three posts one has pictures, of a
-// hundred a few have a link or labels, of a thousand one has a gallery.
+// traitsOf returns the record's fields for media and labels: one post in three has pictures, a few
+// percent have a link or labels, one in a thousand has a gallery.
 func traitsOf(n int) string {
 	n = int(uint64(n) * 0x9e3779b97f4a7c15 >> 33)
 	fields, kind := "", ""
@@ -129,10 +132,11 @@ func traitsOf(n int) string {
 	return fields
 }
 
-// filler is what texts are cut from.
+// filler is the source of texts.
 var filler = strings.Repeat("one root post with tags, and what it says is of no account to anybody who pages; ", 6)
 
-// languages and how often they are declared. Some posts declare a region, some nothing.
+// languages has the languages and how often posts declare them. Some posts declare a region, some
+// none.
 var languages = []struct {
 	share float64
 	langs []string
@@ -151,7 +155,7 @@ func (c *corpus) langs() []string {
 	return nil
 }
 
-// tags makes the tags of the next post.
+// tags returns the tags of the next post.
 func (c *corpus) tags() []string {
 	var tags []string
 	with := func(share float64, more ...string) bool {
@@ -178,7 +182,7 @@ func (c *corpus) tags() []string {
 	return append(tags, c.someWords()...)
 }
 
-// someWords are one word or more, no word twice.
+// someWords returns one or more distinct words.
 func (c *corpus) someWords() []string {
 	var words []string
 	for more := true; more; more = c.rng.Float64() < 1-1/meanWords {

@@ -13,46 +13,46 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
-// The ways to ask for posts with any of some tags.
+// The ways to find posts with any of some tags.
 const (
 	byOffset = "OFFSET"
 	byAny    = "= ANY"
 	byUs     = "Tagstream"
 )
 
-// Depth is what pages of one list cost, the further from its start the more or not.
+// Depth is the cost of pages of one list, by their distance from its start.
 type Depth struct {
 	Name    string
 	Tags    []string
-	Posts   int // in the list, each once
-	Entries int // in the lists of the tags together
+	Posts   int // in the list, without duplicates
+	Entries int // total of the tags' lists
 	Pages   []DepthPage
 }
 
-// DepthPage is one page, by each way of asking.
+// DepthPage is the cost of one page, by each way.
 type DepthPage struct {
 	Page, Skipped int
-	// Overlap is how many entries the first page+1 posts have beyond one each.
+	// Overlap is the number of entries of the first page+1 posts in excess of one each.
 	Overlap int
 	By      map[string]PageCost
 }
 
-// Bound is how many entries of the lists a page of ours may read.
+// Bound is the maximum number of list entries that our page may read.
 func (p DepthPage) Bound(tags int) int { return page + 1 + tags + p.Overlap }
 
-// PageCost is what a page cost.
+// PageCost is the cost of a page.
 type PageCost struct {
 	Latency time.Duration // median
 	Counts
 	Plan
 }
 
-// Growth is the latency of the deepest page over that of the first, by one way.
+// Growth returns the latency of the deepest page divided by that of the first, by one way.
 func (d Depth) Growth(direction string) float64 {
 	return float64(d.Pages[len(d.Pages)-1].By[direction].Latency) / float64(d.Pages[0].By[direction].Latency)
 }
 
-// tagSet is some tags and what to call them.
+// tagSet is a named set of tags.
 type tagSet struct {
 	name string
 	tags []string
@@ -76,7 +76,7 @@ func depthSets() []tagSet {
 	}
 }
 
-// listed is a post in a list, and how many of the list's tags it has.
+// listed is a post in a list, and the number of the list's tags that it has.
 type listed struct {
 	key event.Key
 	n   int
@@ -164,7 +164,7 @@ func (s *index) depth(ctx context.Context, set tagSet) (Depth, error) {
 	return d, s.depthRival(ctx, &d, byAny, func(p DepthPage) query.Statement { return anyPage(ids, placeBefore(posts, p.Skipped)) })
 }
 
-// placeBefore is the key of the last post that is skipped.
+// placeBefore returns the key of the last skipped post.
 func placeBefore(posts []listed, skipped int) event.Key {
 	if skipped == 0 {
 		return newest
@@ -208,7 +208,7 @@ func (s *index) depthOurs(ctx context.Context, d *Depth, posts []listed) error {
 	return nil
 }
 
-// check says what a page of ours costs that it must not.
+// check returns an error if our page costs too much.
 func (d *Depth) check(p DepthPage, cost PageCost) error {
 	if err := cost.check(); err != nil {
 		return err
@@ -224,7 +224,7 @@ func (d *Depth) check(p DepthPage, cost PageCost) error {
 	return nil
 }
 
-// costOurs counts what a page of ours reads, and explains the statements that it took.
+// costOurs counts what our page reads, and explains its statements.
 func (s *index) costOurs(ctx context.Context, q query.PostQuery) (Counts, Plan, error) {
 	counts, err := s.countOurs(ctx, func(r *query.Reader) error {
 		_, err := r.Posts(ctx, q)
@@ -241,7 +241,7 @@ func (s *index) costOurs(ctx context.Context, q query.PostQuery) (Counts, Plan, 
 	return counts, p, err
 }
 
-// samePosts compares a page with the list that was read otherwise.
+// samePosts compares a page with the list that was read in another way.
 func samePosts(got []query.PostRow, want []listed) error {
 	if len(got) != len(want) {
 		return fmt.Errorf("a page has %d posts and must have %d", len(got), len(want))

@@ -14,17 +14,19 @@ import (
 
 // Drift is what readers saw of a list that changed under them.
 type Drift struct {
-	// Rows are those at the start, Stayed those of them that neither left nor moved.
+	// Rows is the number of rows at the start, Stayed the number of those that neither left nor
+	// moved.
 	Rows, Stayed int
-	// Between two pages there was a transaction: Steps in all, which brought in and took out so many posts.
+	// There was one transaction between two pages, Steps in total, which added and removed so many
+	// posts.
 	Steps, Inserted, Deleted int
 	Readings                 []Reading
 }
 
-// The lists that ways without a tie-breaker, and OFFSET, are read by.
+// The queries of the ways without a tie-breaker, and of OFFSET.
 const (
 	postsByOffset = `SELECT key FROM post_tags WHERE tag_id = $2 ORDER BY key DESC LIMIT $1 OFFSET $3`
-	// A key is a time and a hash: what is below the first key of a microsecond is older than that.
+	// A key is a time and a hash: everything below the first key of a microsecond is older than it.
 	postsByTime     = `SELECT key FROM post_tags WHERE tag_id = $2 AND key < $3 ORDER BY key DESC LIMIT $1`
 	tagsByOffset    = `SELECT name, posts FROM tags WHERE posts > 0 ORDER BY posts DESC, name LIMIT $1 OFFSET $2`
 	tagsByCount     = `SELECT name, posts FROM tags WHERE posts > 0 AND posts < $2 ORDER BY posts DESC LIMIT $1`
@@ -32,7 +34,7 @@ const (
 	tagsUnordered   = `SELECT name, posts FROM tags WHERE posts > 0 ORDER BY posts DESC LIMIT $1 OFFSET $2`
 )
 
-// mostPosts is more than any tag has.
+// mostPosts exceeds the posts of any tag.
 const mostPosts = int64(1) << 62
 
 // driftPosts reads the list of driftTag while it changes.
@@ -61,7 +63,7 @@ func (s *index) driftPosts(ctx context.Context, u *churn) (Drift, error) {
 	return d, nil
 }
 
-// driftTags reads the list of tags meanwhile.
+// driftTags reads the list of tags at the same time.
 func (s *index) driftTags(ctx context.Context, u *churn) (Drift, error) {
 	stayed := map[string]bool{}
 	all, err := collect(ctx, s.owner, "SELECT name FROM tags WHERE posts > 0", pgx.RowTo[string])
@@ -103,8 +105,8 @@ func countBelow(_ int, last []query.TagCount) []any {
 	return []any{last[len(last)-1].Posts}
 }
 
-// turns lets every reader read a page, then changes the list, until all are done: all see the same changes at the same
-// time.
+// turns lets every reader read a page, then changes the list, until all are done. So all see the
+// same changes at the same time.
 func turns[R comparable](ctx context.Context, u *churn, rows int, readings []*reading[R]) (Drift, error) {
 	steps, inserted, deleted := u.steps, u.inserted, len(u.deleted)
 	for open := true; open; {

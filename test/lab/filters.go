@@ -10,33 +10,34 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
-// requestBound is what Work one request of any kind may do: the store's budget of 60,000 for the page and of 10,000 for what
-// is behind it, and room for what comes before a budget is spent.
+// requestBound bounds the Work of one request of any kind: the store's budgets of 60,000 for the
+// page and of 10,000 for the rows before it, and a margin for work outside the budgets.
 const requestBound = 80_000
 
-// recordBound is how many posts' own rows one request may look at: each is work of 12, beside the page's.
+// recordBound bounds the rows of posts that one request may read in addition to the page: each
+// costs 12.
 const recordBound = 60_000/12 + 10_000/12 + 2*page
 
-// Filter is what a page of a filtered list costs.
+// Filter is the cost of a page of a filtered list.
 type Filter struct {
 	Name     string
-	Found    int // of the page, in Requests requests
+	Found    int // posts of the page, in Requests requests
 	Requests int
 	Latency  time.Duration // of all of them, median
 	Counts                 // of all of them
-	// Most is the work of the request that did most, Looked at how many records one looked at most.
+	// Most is the largest work of one request, Looked the largest number of records that one read.
 	Most, Looked int
 	Plan         Plan // of the first request
 }
 
-// filterCase is a query and where in its list a page is asked for.
+// filterCase is a query and the place of the page in its list.
 type filterCase struct {
 	name string
 	q    query.PostQuery
 }
 
 func (s *index) filterCases(ctx context.Context) ([]filterCase, error) {
-	// A point in the middle of the hot tag's list.
+	// A place in the middle of the hot tag's list.
 	posts, _, err := s.list(ctx, []string{hotTag})
 	if err != nil {
 		return nil, err
@@ -156,7 +157,7 @@ func (s *index) expected(ctx context.Context, q query.PostQuery) ([]event.Key, e
 	if q.NoMedia {
 		media = append(media, "")
 	}
-	some := func(names []string) []string { return append([]string{}, names...) } // not NULL
+	some := func(names []string) []string { return append([]string{}, names...) } // nil would be NULL
 	keys, err := collect(ctx, s.owner, `
 		SELECT key FROM posts p
 		 WHERE (cardinality($1::text[]) = 0 OR tags && $1::text[]) AND tags @> $8::text[] AND NOT tags && $2::text[] AND key < $3 AND key >= $4 AND key < $5

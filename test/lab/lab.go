@@ -15,7 +15,7 @@ import (
 	"github.com/tagstream/tagstream/test/site"
 )
 
-// Report is what a run found.
+// Report has the results of a run.
 type Report struct {
 	Config          Config
 	Machine         report.Machine
@@ -30,12 +30,12 @@ type Report struct {
 	Filters         []Filter
 	Planning        Planning
 	Tokens          Tokens
-	// Missed are the bars of rows, plans and drift that were not met. Bars of time are not among them.
+	// Missed are the missed bars of rows, plans and drift. It does not include bars of time.
 	Missed []error
 }
 
-// Run fills a private Postgres and measures. It keeps its data in a folder of its own, which is removed, and stops the
-// server that it starts. Where a bar of rows, plans or drift is missed, the report says which: see Report.Missed.
+// Run fills a private Postgres and measures. It keeps its data in its own folder, which it removes,
+// and stops the server that it starts. Report.Missed has the missed bars of rows, plans and drift.
 func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -66,7 +66,8 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	return r, nil
 }
 
-// measure fills the database and goes through the sections of the report. Those that change the index come last.
+// measure fills the database and measures the sections of the report. Those that change the index
+// come last.
 func (r *Report) measure(ctx context.Context, pg *site.Postgres) error {
 	s, err := openIndex(ctx, r.Config, pg)
 	if err != nil {
@@ -95,7 +96,7 @@ func (r *Report) measure(ctx context.Context, pg *site.Postgres) error {
 	return nil
 }
 
-// drifts changes the index under its readers.
+// drifts measures while the index changes.
 func (s *index) drifts(ctx context.Context, r *Report) error {
 	return s.withWriter(ctx, func(w *writer) (err error) {
 		s.log.Info("drift")
@@ -111,13 +112,13 @@ func (s *index) drifts(ctx context.Context, r *Report) error {
 	})
 }
 
-// Head is what the first page of the list that changed costs while no vacuum has come by since.
+// Head is the cost of the first page of the changed list before the next vacuum.
 type Head struct {
 	Heap, ListRows int
 }
 
-// head explains the first page of driftTag. An index-only scan has to look at the table for each row on a page of it that
-// changed, and for no other.
+// head explains the first page of driftTag. An index-only scan must visit the table for each row on
+// a changed page of it, and only for these.
 func (s *index) head(ctx context.Context) (h Head, err error) {
 	var all []query.Statement
 	q := query.PostQuery{Tags: []string{driftTag}, From: keyset.Start(), Limit: page}

@@ -15,11 +15,11 @@ import (
 	"github.com/tagstream/tagstream/pkg/pgserver"
 )
 
-// labLimit bounds the small run; it takes some ten seconds.
+// labLimit bounds the small run, which takes about ten seconds.
 const labLimit = 4 * time.Minute
 
-// TestLab runs the lab on a small index and holds it to its bars of rows, plans and drift, never of time; and to showing
-// what the lab is there to show, that other ways do worse.
+// TestLab runs the lab on a small index. It checks the bars of rows, plans and drift, but not of
+// time, and that the other ways do worse.
 func TestLab(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), labLimit)
@@ -33,9 +33,10 @@ func TestLab(t *testing.T) {
 	}
 	require.NoError(t, err)
 	t.Logf("seed %d; took %s", cfg.Seed, r.Took)
-	// What the lab asserts of Tagstream: index rows within 50+1+k+overlap at every depth, no Sort, index-only, nothing
-	// twice and nothing missed, all of two within twice the better simple way, a tie of tags within page+1 and the look
-	// behind, bounded requests, plans made once.
+	// What the lab asserts about Tagstream: index rows within 50+1+k+overlap at every depth, no
+	// Sort, index-only scans, no row twice and none missed, all of two tags within twice the better
+	// simple way, a tie of tags within page+1 and the row before, bounded requests, plans made
+	// once.
 	require.Empty(t, r.Missed)
 
 	t.Run("depth", func(t *testing.T) {
@@ -67,7 +68,7 @@ func TestLab(t *testing.T) {
 		}
 		require.Positive(t, r.Drift.Deleted)
 		require.Positive(t, r.Drift.Inserted)
-		require.Positive(t, r.Head.Heap, "the head of the list did not change")
+		require.Positive(t, r.Head.Heap, "the head of the list must change")
 	})
 	t.Run("all of two tags", func(t *testing.T) {
 		require.Len(t, r.Boths, len(pairs())*len(bothFrom))
@@ -92,8 +93,8 @@ func TestLab(t *testing.T) {
 	})
 	t.Run("planning", func(t *testing.T) {
 		if !r.Planning.Known {
-			require.NotEqual(t, "true", os.Getenv("CI"), "plans are counted by pg_stat_statements, which this Postgres has not")
-			t.Skip("SKIPPED: plans are counted by pg_stat_statements, which this Postgres has not")
+			require.NotEqual(t, "true", os.Getenv("CI"), "counting plans needs pg_stat_statements, which this Postgres lacks")
+			t.Skip("SKIPPED: counting plans needs pg_stat_statements, which this Postgres lacks")
 		}
 		require.Positive(t, r.Planning.FirstPlans)
 		require.Zero(t, r.Planning.LaterPlans)
@@ -101,13 +102,13 @@ func TestLab(t *testing.T) {
 	t.Run("report", func(t *testing.T) {
 		var text bytes.Buffer
 		require.NoError(t, r.Write(&text))
-		require.NotContains(t, text.String(), "%!", "a format does not fit what it is given")
+		require.NotContains(t, text.String(), "%!", "a format does not match its arguments")
 		require.NotContains(t, text.String(), "NaN")
 		require.Less(t, len(strings.Fields(text.String())), 1500, "words")
 	})
 }
 
-// The corpus follows from the seed, ties heavily, and has the tags that the sections are about.
+// The corpus follows from the seed, has many ties, and has the tags of the sections.
 func TestCorpus(t *testing.T) {
 	t.Parallel()
 	cfg := Short()
@@ -127,9 +128,9 @@ func TestCorpus(t *testing.T) {
 			posts[tag]++
 		}
 	}
-	require.True(t, differ, "another seed gives the same posts")
-	require.Less(t, len(tied), cfg.Posts/3, "few posts tie")
-	require.InDelta(t, 3.2, float64(tags)/float64(cfg.Posts), 0.4, "tags a post")
+	require.True(t, differ, "another seed must give other posts")
+	require.Less(t, len(tied), cfg.Posts/3, "too few posts tie")
+	require.InDelta(t, 3.2, float64(tags)/float64(cfg.Posts), 0.4, "tags per post")
 	require.InDelta(t, hotShare, float64(posts[hotTag])/float64(cfg.Posts), 0.01)
 	require.Equal(t, cfg.Drift, posts[driftTag])
 	for i := range cfg.Ties {
@@ -140,7 +141,7 @@ func TestCorpus(t *testing.T) {
 	}
 }
 
-// A reading judges by the rows that were there throughout.
+// A reading is judged by the rows that were there throughout.
 func TestReading(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -168,7 +169,7 @@ func TestReading(t *testing.T) {
 	}
 }
 
-// A plan's check finds what must not be in it.
+// A plan's check finds forbidden nodes.
 func TestPlanCheck(t *testing.T) {
 	t.Parallel()
 	scan := node{Type: "Index Only Scan", Relation: "post_tags", Index: "post_tags_pkey", Rows: 51, Loops: 1}

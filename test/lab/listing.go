@@ -9,14 +9,14 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
-// Listing is what a page of the list of tags costs inside a tie.
+// Listing is the cost of a page of the list of tags inside a tie.
 type Listing struct {
-	// Tie is how many tags have the same count, and Before how many come before them.
+	// Tie is the number of tags with the same count, and Before the number of tags before them.
 	Tie, Before int
 	Pages       []ListingPage
-	// Plan is that of a page of ours in the middle of the tie.
+	// Plan is the plan of our page in the middle of the tie.
 	Plan Plan
-	// Ranked are pages of the bounded surface that is read by OFFSET.
+	// Ranked are pages of the bounded table that is read with OFFSET.
 	Ranked []ListingPage
 }
 
@@ -24,20 +24,20 @@ type Listing struct {
 type ListingPage struct {
 	Where, Direction string
 	Latency          time.Duration
-	// Read are the rows read, of the index or of the table, those that were dropped included.
+	// Read is the number of rows read from the index or the table, including dropped ones.
 	Read int
 }
 
-// listingBound is how many rows a page of ours may read: the page, the row that proves that there are more, and the one that
-// proves that there are some behind.
+// listingBound bounds the rows that our page may read: the page, the row that proves that more
+// follow, and the one that proves that some precede.
 const listingBound = tagPage + 1 + 1
 
 const middleOfTie = "middle of the tie"
 
-// orTags is the order written as people write it, over the same index, so that it need not sort.
+// orTags writes the order in the usual way, over the same index, so that it need not sort.
 const orTags = `SELECT name, posts FROM tags WHERE posts > 0 AND (-posts > $1 OR (-posts = $1 AND name > $2)) ORDER BY (-posts), name LIMIT $3`
 
-// offsetTags is the same by OFFSET.
+// offsetTags is the same with OFFSET.
 const offsetTags = `SELECT name, posts FROM tags WHERE posts > 0 ORDER BY (-posts), name LIMIT $1 OFFSET $2`
 
 // listing measures the list of tags inside the tie of those with one post.
@@ -73,7 +73,7 @@ func (s *index) listing(ctx context.Context) (Listing, error) {
 	return l, nil
 }
 
-// listingAt asks for the page that follows the tag of a rank, and for the one before it.
+// listingAt requests the page after the tag of a rank, and the one before it.
 func (s *index) listingAt(ctx context.Context, l *Listing, where string, rank int) error {
 	var at query.TagCount
 	err := s.owner.QueryRow(ctx, "SELECT name, posts FROM tags WHERE posts > 0 ORDER BY posts DESC, name OFFSET $1 LIMIT 1", rank).Scan(&at.Name, &at.Posts)
@@ -125,8 +125,8 @@ func (s *index) listingAt(ctx context.Context, l *Listing, where string, rank in
 	return nil
 }
 
-// planTags explains the list's part of a page: the reader's own statement, which it does not show, has the row behind in it
-// too.
+// planTags explains the list's part of a page: the reader's own statement, which it does not show,
+// also includes the preceding row.
 func (s *index) planTags(ctx context.Context, q query.TagQuery) (Plan, error) {
 	seek, err := query.TagOrder.Seek(q.Direction, q.From, 2)
 	if err != nil {

@@ -13,20 +13,21 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
-// Counts are what Postgres says was read of the indexes. An index counts an entry when a scan gives it out, and a scan when
-// it descends from the root: a probe that finds nothing is a scan without an entry.
+// Counts are Postgres's statistics of index reads. An index counts an entry when a scan returns it,
+// and a scan when it descends from the root: a probe that finds nothing is a scan without an entry.
 type Counts struct {
-	// Entries are of the lists of keys: post_tags and post_langs, or of the list of tags.
+	// Entries are read from the lists of keys, post_tags and post_langs, or from the list of tags.
 	Entries, Scans int
-	// Records are entries of the posts' own index: one for each record fetched.
+	// Records are entries of the posts' own index: one per fetched record.
 	Records int
 }
 
-// descentWork is what a descent counts for, in entries read one after the other. The report says what the run measured.
+// descentWork is the cost of a descent, in sequentially read entries. The report shows the measured
+// value.
 const descentWork = 6
 
-// Work is what a page costs in the lists, in entries. It is what latency is made of, and does not depend on the machine's
-// other business.
+// Work is the cost of a page in the lists, in entries. It determines the latency, but does not
+// depend on the machine's load.
 func (c Counts) Work() int { return c.Entries + descentWork*c.Scans }
 
 func (c Counts) minus(d Counts) Counts {
@@ -37,14 +38,15 @@ func (c Counts) plus(d Counts) Counts {
 	return Counts{c.Entries + d.Entries, c.Scans + d.Scans, c.Records + d.Records}
 }
 
-// listIndexes are the indexes whose entries Counts has, and recordIndex that of the records.
+// listIndexes are the indexes whose entries Counts has, and recordIndex is that of the records.
 var listIndexes = []string{"post_tags_pkey", "post_langs_pkey", "tags_posts_idx"}
 
 const recordIndex = "posts_pkey"
 
-// countOurs counts what the reader reads for do, by the statistics that Postgres keeps of each index: nothing of the
-// reader is looked into. Each count has a connection of its own, which gives its numbers in as it ends; it does the work
-// once and then twice, and the difference is what one more costs, without the start of a connection.
+// countOurs counts what the reader reads for do, with Postgres's statistics of each index, without
+// looking into the reader. Each count uses its own connection, which reports its numbers when it
+// ends. It does the work once and then twice: the difference is the cost of one more, without that
+// of a new connection.
 func (s *index) countOurs(ctx context.Context, do func(*query.Reader) error) (Counts, error) {
 	if err := s.quiesce(ctx); err != nil {
 		return Counts{}, err
@@ -77,12 +79,12 @@ func (s *index) countOurs(ctx context.Context, do func(*query.Reader) error) (Co
 	return by[1].minus(by[0]), nil
 }
 
-// quiesce ends every connection that may have numbers it has not given in.
+// quiesce closes every connection that may have unreported numbers.
 func (s *index) quiesce(ctx context.Context) error {
 	s.reader.Close()
 	s.rival.Reset()
 	var err error
-	if s.reader, err = s.openReader(ctx); err != nil { // which connects when it is used
+	if s.reader, err = s.openReader(ctx); err != nil { // which connects when first used
 		return err
 	}
 	if _, err := s.owner.Exec(ctx, "SELECT pg_stat_force_next_flush()"); err != nil {
@@ -102,7 +104,7 @@ func (s *index) statistics(ctx context.Context) (c Counts, err error) {
 	return c, nil
 }
 
-// awaitOthersEnd returns when the owner's is the only connection to the database.
+// awaitOthersEnd returns when only the owner is connected to the database.
 func (s *index) awaitOthersEnd(ctx context.Context) error {
 	const every, limit = 2 * time.Millisecond, 30 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -128,7 +130,7 @@ func (s *index) awaitOthersEnd(ctx context.Context) error {
 	}
 }
 
-// countRival counts the same of one statement that is not ours, in its own transaction.
+// countRival counts the same for a rival's statement, in its own transaction.
 func (s *index) countRival(ctx context.Context, statement query.Statement) (c Counts, err error) {
 	pending := func(conn *pgx.Conn) (c Counts, err error) {
 		err = conn.QueryRow(ctx, `
@@ -162,7 +164,7 @@ type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// drain runs a statement and reads all that it gives.
+// drain runs a statement and reads its whole result.
 func drain(ctx context.Context, q querier, statement query.Statement) error {
 	rows, err := q.Query(ctx, statement.SQL, statement.Args...)
 	if err != nil {
@@ -177,11 +179,11 @@ func drain(ctx context.Context, q querier, statement query.Statement) error {
 	return rows.Err()
 }
 
-// minRounds is how often everything is timed at least.
+// minRounds is the minimum number of timings.
 const minRounds = 3
 
-// timeInTurns times each of the ways to ask, in turns, so that a busy moment of the machine meets all of them: as often as
-// the configuration says or its budget lasts. It returns the medians.
+// timeInTurns times each of the ways in turn, so that a busy moment of the machine affects all of
+// them: as often as the configuration says or until its budget is spent. It returns the medians.
 func (s *index) timeInTurns(ctx context.Context, ask ...func(context.Context) error) ([]time.Duration, error) {
 	took := make([][]time.Duration, len(ask))
 	for _, fn := range ask { // warm caches and plans, not timed

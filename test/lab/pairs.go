@@ -2,18 +2,18 @@ package lab
 
 import "math/rand/v2"
 
-// pair is two tags and how their posts lie to each other.
+// pair is two tags and how their posts overlap.
 type pair struct {
 	Name string
 	A, B string
-	// has says which of the two post i of n has.
+	// has returns which of the two tags post i of n has.
 	has func(rng *rand.Rand, i, n int) (a, b bool)
 }
 
-// sparseName is the pair whose lists have to be read for long to find little.
+// sparseName is the pair whose lists must be read far to find few posts.
 const sparseName = "1:1, sparse overlap"
 
-// pairs are the cases for all of two tags.
+// pairs returns the cases for all of two tags.
 func pairs() []pair {
 	chance := func(rng *rand.Rand, share float64) bool { return rng.Float64() < share }
 	all := []pair{
@@ -46,7 +46,7 @@ func pairs() []pair {
 		{Name: "1:1, bursts that alternate", has: func(rng *rand.Rand, i, n int) (bool, bool) {
 			const bursts = 200
 			every := n / bursts
-			if i%every == every-1 { // where one burst ends and the other begins
+			if i%every == every-1 { // where one burst ends and the next begins
 				return true, true
 			}
 			hit := chance(rng, 0.10)

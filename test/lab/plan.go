@@ -31,7 +31,7 @@ type node struct {
 	Plans    []node
 }
 
-// name is the node's type as EXPLAIN's text form has it.
+// name returns the node's type as in EXPLAIN's text format.
 func (n node) name() string {
 	if n.Type == "Aggregate" {
 		switch n.Strategy {
@@ -53,28 +53,28 @@ func (n node) each(fn func(node)) {
 	}
 }
 
-// Plan is what Postgres did for a page: all statements of it.
+// Plan is what Postgres did for all statements of a page.
 type Plan struct {
-	// Sorts are the nodes that sort or hash what they read before the first row comes out.
+	// Sorts are the nodes that sort or hash their input before they return the first row.
 	Sorts []string
-	// Access are the ways in which the lists of keys are read, each once.
+	// Access are the distinct ways in which the lists of keys are read.
 	Access []string
-	// ListRows are the rows that nodes over the lists of keys gave out or dropped, Heap the heap fetches of
-	// index-only scans. Filtered are rows that were read and dropped anywhere.
+	// ListRows counts the rows that nodes over the lists of keys returned or dropped, Heap the heap
+	// fetches of index-only scans, Filtered the rows that were read and dropped anywhere.
 	ListRows, Heap, Filtered int
-	// Buffers are the pages of 8 kB that were looked at, Temp those that a sort wrote to disk.
+	// Buffers counts the accessed pages of 8 kB, Temp those that a sort wrote to disk.
 	Buffers, Temp int
 	// Outline is the tree, as text.
 	Outline string
 }
 
-// lists are the tables whose rows are only ever read through an index that has all of them, but
-// for the look-up of a tag's id by its name.
+// lists are the tables that must only be read through a covering index, except to look up a tag's
+// id by its name.
 var lists = []string{"post_tags", "post_langs", "tags"}
 
 const tagByName = "tags_name_key"
 
-// add counts a statement's plan in.
+// add adds a statement's plan.
 func (p *Plan) add(root node) {
 	p.Buffers += int(root.Hit + root.Read)
 	p.Temp += int(root.Temp)
@@ -101,14 +101,16 @@ func (p *Plan) add(root node) {
 // isList reports whether the node reads a list.
 func (n node) isList() bool { return slices.Contains(lists, n.Relation) && n.Index != tagByName }
 
-// isAside reports whether the node's part of a plan did not run, or runs once and reads no list, as the look-up of a tag's id does.
+// isAside reports whether the node's part of a plan did not run, or runs once and reads no list,
+// like the look-up of a tag's id.
 func (n node) isAside() bool {
 	aside := n.Part == "InitPlan" || n.Loops == 0
 	n.each(func(n node) { aside = aside && !n.isList() })
 	return aside
 }
 
-// outline is a plan as lines, without asides. Branches that are alike but for their numbers are listed once.
+// outline returns a plan as lines, without asides. Branches that differ only in their numbers are
+// listed once.
 func outline(n node, depth int) []string {
 	n.Plans = slices.DeleteFunc(slices.Clone(n.Plans), node.isAside)
 	name := n.name()
@@ -154,7 +156,7 @@ func alike(a, b node) bool {
 	return true
 }
 
-// check says what of a plan is not as a page of ours must be.
+// check returns an error if a plan is not as our page requires.
 func (p Plan) check() error {
 	switch {
 	case len(p.Sorts) > 0:
@@ -167,7 +169,7 @@ func (p Plan) check() error {
 	return nil
 }
 
-// planOurs explains what the reader asked Postgres for one page, in the reader's own settings.
+// planOurs explains the reader's statements for one page, with the reader's own settings.
 func (s *index) planOurs(ctx context.Context, all []query.Statement) (Plan, error) {
 	var p Plan
 	for _, statement := range all {
@@ -182,7 +184,7 @@ func (s *index) planOurs(ctx context.Context, all []query.Statement) (Plan, erro
 	return p, nil
 }
 
-// planRival explains a statement that is not ours, prepared as a program's would be, in Postgres's own settings.
+// planRival explains a rival's prepared statement, with Postgres's default settings.
 func (s *index) planRival(ctx context.Context, statement query.Statement) (Plan, error) {
 	var p Plan
 	err := s.rivalConn(ctx, func(conn *pgx.Conn) error {
@@ -210,7 +212,7 @@ func (s *index) planRival(ctx context.Context, statement query.Statement) (Plan,
 	return p, nil
 }
 
-// parse counts in what EXPLAIN printed.
+// parse adds the output of EXPLAIN.
 func (p *Plan) parse(out []byte) error {
 	var plans []struct{ Plan node }
 	if err := json.Unmarshal(out, &plans); err != nil {

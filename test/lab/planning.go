@@ -12,17 +12,17 @@ import (
 
 // Planning is how often Postgres planned while one connection answered many requests.
 type Planning struct {
-	// Known is false where the server has no pg_stat_statements to say so.
+	// Known is false if the server lacks pg_stat_statements.
 	Known    bool
 	Requests int
-	// Statements are the different ones, Calls how often they ran, Plans how often they were planned: in the first round of
-	// requests, and in all that followed.
+	// Statements is the number of different statements, Calls how often they ran, Plans how often
+	// they were planned: in the first round of requests, and in all later ones.
 	Statements, Calls, FirstPlans, LaterPlans int
-	// Took is the time of planning in all, by Postgres's clock, and Ran that of running.
+	// Took is the total time of planning, by Postgres's clock, and Ran that of execution.
 	Took, Ran time.Duration
 }
 
-// planning asks for pages of every kind, over and over.
+// planning repeatedly requests pages of every kind.
 func (s *index) planning(ctx context.Context) (p Planning, err error) {
 	if p.Known = s.pg.Extension; !p.Known {
 		return p, nil
@@ -77,7 +77,7 @@ func (s *index) planning(ctx context.Context) (p Planning, err error) {
 	return p, err
 }
 
-// plans reads what has been counted of the reader's statements over our tables.
+// plans reads the statistics of the reader's statements over our tables.
 func (s *index) plans(ctx context.Context, p *Planning) (plans int, err error) {
 	var planned, ran float64
 	err = s.owner.QueryRow(ctx, `

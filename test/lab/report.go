@@ -21,7 +21,7 @@ func (r *Report) Write(w io.Writer) error {
 	return p.Err()
 }
 
-// worst is the page that came nearest to its bound or beyond.
+// worst returns the page that came closest to its bound or exceeded it.
 func (r *Report) worst() (pages int, at DepthPage, d Depth) {
 	nearest := 0
 	for _, depth := range r.Depths {
@@ -35,7 +35,7 @@ func (r *Report) worst() (pages int, at DepthPage, d Depth) {
 	return pages, at, d
 }
 
-// met says whether no bar of a name was missed.
+// met reports whether no bar of a name was missed.
 func (r *Report) met(prefix string) bool {
 	for _, err := range r.Missed {
 		if strings.HasPrefix(err.Error(), prefix) {
@@ -45,7 +45,7 @@ func (r *Report) met(prefix string) bool {
 	return true
 }
 
-// bars says of each bar whether it was met.
+// bars reports for each bar whether it was met.
 func (r *Report) bars(p *report.Printer) {
 	pages, at, nearest := r.worst()
 	growth, work, latency, most := 0.0, 0.0, 0.0, 0
@@ -110,7 +110,7 @@ func (r *Report) setting(p *report.Printer) {
 
 func share(part, of int) float64 { return 100 * float64(part) / float64(max(of, 1)) }
 
-// ms is a time in milliseconds, as exact as it is worth.
+// ms formats a time in milliseconds, with appropriate precision.
 func ms(d time.Duration) string {
 	switch v := report.Millis(d); {
 	case v < 10:
@@ -149,7 +149,7 @@ func (r *Report) depths(p *report.Printer) {
 		len(r.Depths), sorts[byOffset], sorts[byAny], sorts[byUs], report.Count(last.Page), five.Name, strings.TrimSpace(last.By[byUs].Outline))
 }
 
-// walks prints what readers saw who read page by page.
+// walks prints what readers that read page by page saw.
 func (r *Report) walks(p *report.Printer) {
 	p.Text("\n## Drift and ties\n\nUnder drift, %s posts come and %s go while all readers read in turns; under ties nothing changes. *Again* and *missed*\n"+
 		"count rows that were there throughout.\n", report.Count(r.Drift.Inserted), report.Count(r.Drift.Deleted))

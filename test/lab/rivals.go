@@ -5,8 +5,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
-// What people write first, written as well as it can be: ids are known, keys are found before records are fetched, and the
-// planner is free.
+// What people write first, in its best form: ids are known, keys are found before records are
+// fetched, and the planner is unrestricted.
 
 // newest is the key above all others.
 var newest = event.Key{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
@@ -15,7 +15,7 @@ var newest = event.Key{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xf
 const recordsQuery = `SELECT p.key, a.did, p.rkey, p.cid, p.tags, p.langs, p.indexed_at, p.record
   FROM unnest($1::uuid[]) AS page(key) JOIN posts p USING (key) JOIN accounts a ON a.id = p.account_id`
 
-// withRecords fetches the records of the keys that a statement gives.
+// withRecords fetches the records of the keys that a statement returns.
 func withRecords(keys string, args ...any) query.Statement {
 	return query.Statement{SQL: `SELECT p.key, a.did, p.rkey, p.cid, p.tags, p.langs, p.indexed_at, p.record
   FROM (` + keys + `) AS page JOIN posts p USING (key) JOIN accounts a ON a.id = p.account_id
@@ -30,7 +30,7 @@ func offsetPage(ids []int64, depth int) query.Statement {
 	return withRecords(`SELECT DISTINCT key FROM post_tags WHERE tag_id = ANY($1::bigint[]) ORDER BY key DESC LIMIT $2 OFFSET $3`, ids, page, depth)
 }
 
-// anyPage goes to the place by the key, and leaves it to one condition to find all tags.
+// anyPage seeks to the place by the key, with one condition for all tags.
 func anyPage(ids []int64, below event.Key) query.Statement {
 	return withRecords(`SELECT DISTINCT key FROM post_tags WHERE tag_id = ANY($1::bigint[]) AND key < $2 ORDER BY key DESC LIMIT $3`, ids, below, page)
 }

@@ -13,21 +13,23 @@ import (
 )
 
 const (
-	// seedBatch is how many posts are written in one transaction.
+	// seedBatch is the number of posts written in one transaction.
 	seedBatch = 1_000
-	// vacuumLimit bounds the wait until every row is visible to all.
+	// vacuumLimit bounds the wait until every page is all-visible.
 	vacuumLimit = time.Minute
 )
 
-// Corpus is what the index was filled with, as it says itself.
+// Corpus describes the contents of the index, according to the index.
 type Corpus struct {
 	Posts, PostTags, Tags, Langs, PostLangs int
 	Bytes                                   int64
-	// Tied is how many posts share their microsecond with another, MaxTie the most that share one.
+	// Tied is the number of posts that share their microsecond with another, MaxTie the largest
+	// number that share one.
 	Tied, MaxTie int
-	// Hot, Flood and Ties are the posts of hotTag and floodTag, and the tags with one post.
+	// Hot and Flood are the numbers of posts of hotTag and floodTag, Ties the number of tags with
+	// one post.
 	Hot, Flood, Ties int
-	// Took is how long writing took.
+	// Took is the time of writing.
 	Took time.Duration
 }
 
@@ -48,7 +50,7 @@ func (s *index) seed(ctx context.Context) (out Corpus, err error) {
 	return out, s.describe(ctx, &out)
 }
 
-// fill writes the corpus, and remembers the posts that are to come and go.
+// fill writes the corpus, and remembers the posts that will change.
 func (s *index) fill(ctx context.Context, w *writer, bar *obs.Bar, out *Corpus) error {
 	c := s.corpus
 	var tieAt time.Time
@@ -82,10 +84,10 @@ func (s *index) fill(ctx context.Context, w *writer, bar *obs.Bar, out *Corpus) 
 	return nil
 }
 
-// writer writes changes as the indexer does.
+// writer writes changes like the indexer.
 type writer struct {
 	*write.Writer
-	seq uint64 // of the stream, as it were: one message for each post
+	seq uint64 // of an imaginary stream with one message per post
 }
 
 func (w *writer) apply(ctx context.Context, changes write.Changes, at time.Time) error {
@@ -100,8 +102,9 @@ func (w *writer) apply(ctx context.Context, changes write.Changes, at time.Time)
 	return nil
 }
 
-// vacuum makes every row all-visible. That can take more than one try: where the server commits asynchronously, rows whose
-// commit is not on disk yet do not count, nor do those that a snapshot elsewhere may miss.
+// vacuum makes every page all-visible. That can take several attempts: after asynchronous commits,
+// rows whose commit is not on disk yet do not count, nor do those that another snapshot may not
+// see.
 func (s *index) vacuum(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, vacuumLimit)
 	defer cancel()
@@ -128,7 +131,7 @@ func (s *index) vacuum(ctx context.Context) error {
 	}
 }
 
-// describe asks the index what is in it.
+// describe queries the contents of the index.
 func (s *index) describe(ctx context.Context, c *Corpus) error {
 	err := s.owner.QueryRow(ctx, `
 		SELECT (SELECT count(*) FROM posts), (SELECT count(*) FROM post_tags), (SELECT count(*) FROM tags WHERE posts > 0),

@@ -20,12 +20,12 @@ import (
 const (
 	// statements is the extension that counts how often Postgres plans.
 	statements = "pg_stat_statements"
-	// rivalTimeout bounds one statement of the ways that are not ours.
+	// rivalTimeout bounds one statement of a rival.
 	rivalTimeout = 5 * time.Minute
 )
 
-// startPostgres starts a private server in dir. Nothing runs in it but what the lab does: autovacuum is off, so that no
-// figure depends on when it comes by, and the lab vacuums where a deployment would have.
+// startPostgres starts a private server in dir. Autovacuum is off, so that no figure depends on its
+// timing: the lab vacuums when a deployment would have.
 func startPostgres(ctx context.Context, dir string) (*site.Postgres, error) {
 	binaries, err := site.FindPostgres(ctx, dir)
 	if err != nil {
@@ -40,25 +40,25 @@ func startPostgres(ctx context.Context, dir string) (*site.Postgres, error) {
 	return pg, err
 }
 
-// index is one that is open to the lab.
+// index is an open index of the lab.
 type index struct {
 	cfg Config
 	pg  *site.Postgres
 	log *slog.Logger
 
 	reader *query.Reader
-	// rival runs what is not ours, as the same role but under Postgres's own settings for the planner.
+	// rival runs rivals' statements, as the same role but with Postgres's default planner settings.
 	rival *pgxpool.Pool
 	// owner vacuums and reads statistics.
 	owner *pgxpool.Pool
 
 	corpus *corpus
 	drift  []*write.Post // the posts with driftTag
-	// missed are the bars that were not met.
+	// missed are the missed bars.
 	missed []error
 }
 
-// openIndex connects. Its owner calls close, also after a failure.
+// openIndex connects. The caller must call close, also after a failure.
 func openIndex(ctx context.Context, cfg Config, pg *site.Postgres) (_ *index, err error) {
 	s := &index{cfg: cfg, pg: pg, log: cfg.Logger}
 	defer func() {
@@ -76,12 +76,13 @@ func openIndex(ctx context.Context, cfg Config, pg *site.Postgres) (_ *index, er
 	return s, err
 }
 
-// openReader opens a reader with one connection, so that what is prepared and cached is the same for every page.
+// openReader opens a reader with one connection, so that every page uses the same prepared
+// statements and caches.
 func (s *index) openReader(ctx context.Context) (*query.Reader, error) {
 	return query.Open(ctx, store.Options{URL: s.pg.URL(site.APIRole), Program: "lab", MaxConns: 1})
 }
 
-// miss notes a bar that was not met, if err says so. The run continues: its report shows the rest.
+// miss records a missed bar if err is not nil. The run continues.
 func (s *index) miss(err error, format string, args ...any) {
 	if err != nil {
 		s.missed = append(s.missed, fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), err))
@@ -98,8 +99,8 @@ func (s *index) withReader(ctx context.Context, fn func(*query.Reader) error) er
 	return fn(r)
 }
 
-// withWriter runs fn with a writer that has the lease. Between writes there is none, so that no connection of it has
-// statistics to give in while others are counted.
+// withWriter runs fn with a writer that has the lease. There is no writer otherwise, so that none
+// of its connections reports statistics while others are counted.
 func (s *index) withWriter(ctx context.Context, fn func(*writer) error) error {
 	w, err := write.Open(ctx, store.Options{URL: s.pg.URL(site.IndexerRole), Program: "lab", MaxConns: 1}, "lab")
 	if err != nil {
@@ -122,7 +123,8 @@ func openPool(ctx context.Context, url string, timeout time.Duration) (*pgxpool.
 	return newPool(ctx, cfg)
 }
 
-// poolConfig is for one connection, as the store's are but for the planner's settings.
+// poolConfig returns the configuration of a pool with one connection, like the store's except for
+// the planner's settings.
 func poolConfig(url string) (*pgxpool.Config, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -146,12 +148,12 @@ func newPool(ctx context.Context, cfg *pgxpool.Config) (*pgxpool.Pool, error) {
 	return pool, nil
 }
 
-// rivalConn runs fn on the one connection for what is not ours.
+// rivalConn runs fn on the rivals' connection.
 func (s *index) rivalConn(ctx context.Context, fn func(*pgx.Conn) error) error {
 	return s.rival.AcquireFunc(ctx, func(c *pgxpool.Conn) error { return fn(c.Conn()) })
 }
 
-// registerKeys lets keys travel as uuid, as the store does.
+// registerKeys encodes keys as uuid, like the store.
 func registerKeys(m *pgtype.Map) {
 	for value, name := range map[any]string{event.Key{}: "uuid", [16]byte{}: "uuid"} {
 		m.RegisterDefaultPgType(value, name)

@@ -11,16 +11,16 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
-// wideTagPage is the size of pages of tags by ways that sort the whole list for each of them.
+// wideTagPage is the page size for ways that sort the whole list of tags for each page.
 const wideTagPage = 1_000
 
-// Ties is what readers saw of lists that did not change, in orders that tell rows apart and in others.
+// Ties is what readers saw of lists that did not change, in unique and other orders.
 type Ties struct {
-	// Posts are of the first pages of floodTag, Tags of the whole list of tags.
+	// Posts are readings of the first pages of floodTag, Tags of the whole list of tags.
 	Posts, Tags []Reading
 }
 
-// ties reads lists that nothing changes.
+// ties reads lists that do not change.
 func (s *index) ties(ctx context.Context) (Ties, error) {
 	posts, err := s.tiesOfPosts(ctx)
 	if err != nil {
@@ -58,7 +58,7 @@ func (s *index) tiesOfPosts(ctx context.Context) ([]Reading, error) {
 				return nil, err
 			}
 		}
-		// What was there to see is what lies before the last row that was seen.
+		// Only rows before the last one seen are due.
 		throughout := map[event.Key]bool{}
 		last := r.page[len(r.page)-1]
 		for _, p := range all {

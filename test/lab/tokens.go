@@ -9,20 +9,20 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
-// Tokens is what became of page tokens that were not made for the query at hand.
+// Tokens is the result of using page tokens that were not made for the query.
 type Tokens struct {
 	Tries []TokenTry
 }
 
-// TokenTry is one kind of token and how many of it were tried.
+// TokenTry is one kind of token and how many were tried.
 type TokenTry struct {
 	What string
-	// Tried were all refused: Bad as not ours, Mismatched as another query's.
+	// Tried tokens were all refused: Bad ones as invalid, Mismatched ones as another query's.
 	Tried, Bad, Mismatched int
 }
 
-// tokens makes bad tokens out of a good one, and gives them to a codec as the API does. It needs no database, as the API
-// does not to refuse them.
+// tokens derives bad tokens from a good one, and passes them to a codec like the API. Like the API,
+// it needs no database to refuse them.
 func tokens() (Tokens, error) {
 	key, err := keyset.NewKey("lab", make([]byte, keyset.MinSecret))
 	if err != nil {
@@ -58,7 +58,7 @@ func tokens() (Tokens, error) {
 			case errors.Is(e, keyset.ErrBadToken):
 				one.Bad++
 			default:
-				err = errors.Join(err, fmt.Errorf("a token that is bad (%s) is taken", what))
+				err = errors.Join(err, fmt.Errorf("a bad token (%s) is accepted", what))
 			}
 		}
 		t.Tries = append(t.Tries, one)

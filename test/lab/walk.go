@@ -11,20 +11,20 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
-// Reading is what a reader saw who read a list page by page.
+// Reading is what a reader saw of a list, page by page.
 type Reading struct {
-	// Way is how the reader asked.
+	// Way is the reader's kind of request.
 	Direction   string
 	Pages, Rows int
-	// Again are rows that were shown once more, Missed those that were there throughout and were never shown.
+	// Again counts repeated rows, Missed those that were there throughout but were never shown.
 	Again, Missed int
-	// Stuck says that a page came that had come before, as it would endlessly.
+	// Stuck reports that a page was repeated, which would never end.
 	Stuck bool
-	// Exact says that this way must see every row once.
+	// Exact reports that this way must show every row exactly once.
 	Exact bool
 }
 
-// check is an error where a way that must be exact is not.
+// check returns an error if a way that must be exact is not.
 func (r Reading) check() error {
 	if r.Exact && (r.Again > 0 || r.Missed > 0 || r.Stuck) {
 		return fmt.Errorf("%s: %d rows came again, %d were missed (stuck: %t) in %d pages", r.Direction, r.Again, r.Missed, r.Stuck, r.Pages)
@@ -32,10 +32,10 @@ func (r Reading) check() error {
 	return nil
 }
 
-// reading is a Reading under way, of rows that are told apart by R.
+// reading is a Reading in progress, of rows identified by R.
 type reading[R comparable] struct {
 	Reading
-	// next gives the next page, and whether it is the last.
+	// next returns the next page, and whether it is the last.
 	next func(context.Context) (rows []R, last bool, err error)
 	seen map[R]int
 	page []R
@@ -65,7 +65,7 @@ func (r *reading[R]) turn(ctx context.Context) error {
 	return nil
 }
 
-// result judges what was seen by the rows that were there throughout.
+// result compares what was seen with the rows that were there throughout.
 func (r *reading[R]) result(throughout map[R]bool) Reading {
 	for row, n := range r.seen {
 		if throughout[row] {
@@ -80,7 +80,7 @@ func (r *reading[R]) result(throughout map[R]bool) Reading {
 	return r.Reading
 }
 
-// ourPosts reads a list as a client does: from page to page by the edge of the last.
+// ourPosts reads a list like a client: each page from the edge of the previous one.
 func ourPosts(r *query.Reader, tags []string, direction keyset.Direction) func(context.Context) ([]event.Key, bool, error) {
 	q := query.PostQuery{Tags: tags, From: keyset.Start(), Direction: direction, Limit: page}
 	if direction == keyset.Backward {
@@ -128,8 +128,8 @@ func ourTags(r *query.Reader, direction keyset.Direction) func(context.Context) 
 	}
 }
 
-// bySQL reads pages of limit rows by a statement. args gives the arguments for the place that the rows so far lead to, and
-// is given the last page.
+// bySQL reads pages of limit rows with a statement. args returns the statement's arguments for the
+// next page; it receives the last page.
 func bySQL[R any](q querier, sql string, limit int, row pgx.RowToFunc[R], args func(sofar int, last []R) []any) func(context.Context) ([]R, bool, error) {
 	sofar := 0
 	var before []R
@@ -146,7 +146,7 @@ func bySQL[R any](q querier, sql string, limit int, row pgx.RowToFunc[R], args f
 	}
 }
 
-// names turns a reading of tags with their counts into one of names.
+// names converts a reading of tags with their counts to one of names.
 func names(next func(context.Context) ([]query.TagCount, bool, error)) func(context.Context) ([]string, bool, error) {
 	return func(ctx context.Context) ([]string, bool, error) {
 		tags, last, err := next(ctx)

@@ -1,5 +1,5 @@
-// Command mutants proves that the tests can fail. Each patch beside it plants one bug and names the
-// one test that must find it:
+// Command mutants proves that the tests can fail. Each patch in its folder plants one bug and names
+// the test that must find it:
 //
 //	# bug: the checkpoint moves outside of the transaction
 //	# test: ./test/e2e TestIndexerCommitFaults
@@ -7,9 +7,9 @@
 //	...
 //
 // The command copies the tree to temporary folders, so the tree itself never changes. There it
-// first runs all named tests without a bug, and then, bug by bug, the test that must find it, in as
-// many copies at once as -jobs says. It prints a table and exits with 1 if a bug was not found, a
-// patch does not apply or compile, or a test fails without any bug.
+// first runs all named tests without a bug, and then, for each bug, the test that must find it, in
+// as many copies in parallel as -jobs says. It prints a table and exits with 1 if a bug was not
+// found, a patch does not apply or compile, or a test fails without any bug.
 package main
 
 import (
@@ -57,7 +57,7 @@ func main() {
 
 // mutant is one patch.
 type mutant struct {
-	name      string // of the file, without its end
+	name      string // of the file, without its extension
 	path      string
 	bug       string
 	pkg, test string // of the test that must find it
@@ -155,7 +155,7 @@ func load(dir, only string) ([]mutant, error) {
 			}
 		}
 		if m.bug == "" || m.pkg == "" || m.test == "" {
-			return nil, fmt.Errorf("%s does not say its bug and its test", path)
+			return nil, fmt.Errorf("%s does not name its bug and its test", path)
 		}
 		mutants = append(mutants, m)
 	}
@@ -171,7 +171,7 @@ func copyTree(ctx context.Context, to string) error {
 	for name := range strings.SplitSeq(strings.TrimRight(string(out), "\x00"), "\x00") {
 		data, err := os.ReadFile(name)
 		if errors.Is(err, os.ErrNotExist) {
-			continue // deleted, and git does not know yet
+			continue // deleted, but still in git's index
 		}
 		if err != nil {
 			return err
@@ -191,8 +191,7 @@ func copyTree(ctx context.Context, to string) error {
 	return nil
 }
 
-// baseline runs the tests without a bug, those of one package together, and says
-// which pass.
+// baseline runs the tests without a bug, those of one package together, and returns which pass.
 func baseline(ctx context.Context, tree string, mutants []mutant) (sound map[string]bool, err error) {
 	sound = map[string]bool{}
 	tests := map[string][]string{}
@@ -209,7 +208,7 @@ func baseline(ctx context.Context, tree string, mutants []mutant) (sound map[str
 		for _, name := range names {
 			sound[pkg+" "+name] = bytes.Contains(out, []byte("--- PASS: "+name+" "))
 			if !sound[pkg+" "+name] {
-				fmt.Printf("%s %s does not pass as it is:\n%s\n", pkg, name, tail(out))
+				fmt.Printf("%s %s fails without a bug:\n%s\n", pkg, name, tail(out))
 			}
 		}
 	}
@@ -218,7 +217,7 @@ func baseline(ctx context.Context, tree string, mutants []mutant) (sound map[str
 
 const caught = "caught"
 
-// try plants one bug, runs its test and takes the bug out again.
+// try plants one bug, runs its test and removes the bug.
 func try(ctx context.Context, tree string, m mutant) (verdict, detail string, err error) {
 	// -C1: lines further away than one from the bug may have changed.
 	apply := func(more ...string) ([]byte, error) {
@@ -235,7 +234,7 @@ func try(ctx context.Context, tree string, m mutant) (verdict, detail string, er
 	}
 	defer func() {
 		if out, undo := apply("-R"); undo != nil && err == nil {
-			err = fmt.Errorf("take %s out again: %w: %s", m.name, undo, out)
+			err = fmt.Errorf("remove %s: %w: %s", m.name, undo, out)
 		}
 	}()
 	out, passed, err := test(ctx, tree, m.pkg, m.test)
@@ -252,11 +251,11 @@ func try(ctx context.Context, tree string, m mutant) (verdict, detail string, er
 	return "UNCLEAR", "the run failed, but not the test: " + string(tail(out)), nil
 }
 
-// test runs the tests of a package whose names match. Its error is that of an interrupted run.
+// test runs the tests of a package whose names match. The error is that of an interrupted run.
 func test(ctx context.Context, tree, pkg, names string) (out []byte, passed bool, err error) {
 	cmd := exec.CommandContext(ctx, "go", "test", pkg, "-run", "^("+names+")$", "-count=1", "-v", "-timeout", testLimit.String())
 	cmd.Dir = tree
-	// Interrupted, it ends its children and cleans up, as at a terminal.
+	// On an interrupt it ends its children and cleans up, like in a terminal.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
 	out, err = cmd.CombinedOutput()

@@ -1,5 +1,5 @@
-// Package process runs programs as an operator does, for tests and measurements: it builds them,
-// starts them again and again, watches and ends them.
+// Package process runs programs like an operator, for tests and measurements: it builds, starts,
+// restarts, watches and stops them.
 package process
 
 import (
@@ -23,14 +23,14 @@ import (
 )
 
 const (
-	// stopLimit is how long a program may take to stop as asked.
+	// stopLimit bounds the time of a requested stop.
 	stopLimit = 30 * time.Second
 	logTail   = 2000 // bytes
 	// askLimit bounds one request to a program.
 	askLimit = 10 * time.Second
 )
 
-// noLookUps keeps programs from asking the world for authors, unless their Env says where.
+// noLookUps disables programs' author look-ups, unless their Env says where to send them.
 const noLookUps = "TAGSTREAM_PROFILES_URL=off"
 
 // The programs' packages.
@@ -42,7 +42,7 @@ const (
 	NATS      = "github.com/nats-io/nats-server/v2"
 )
 
-// Build builds programs into a folder, each under the last word of its package's path.
+// Build builds programs into a folder, each named after the last element of its package's path.
 func Build(ctx context.Context, dir string, packages ...string) error {
 	args := append([]string{"build", "-o", dir + string(filepath.Separator)}, packages...)
 	if out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
@@ -51,35 +51,35 @@ func Build(ctx context.Context, dir string, packages ...string) error {
 	return nil
 }
 
-// Under nohup this process ignores SIGHUP, and its children would, too.
+// Under nohup this process ignores SIGHUP, and so would its children.
 func init() {
 	if signal.Ignored(syscall.SIGHUP) {
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	}
 }
 
-// Program is something that runs as a process, and may be started again and again. Signal may be
-// called from any goroutine.
+// Program is a program that runs as a process and can be restarted. Signal may be called from any
+// goroutine.
 type Program struct {
 	Name string
 	Path string
 	Args []string
-	Dir  string   // where it runs; empty is here
-	Env  []string // beside PATH, HOME and noLookUps
-	Log  string   // the file that all its runs write to
-	Ops  string   // the address of its ops listener, "" where it has none
+	Dir  string   // working directory; empty means the current one
+	Env  []string // in addition to PATH, HOME and noLookUps
+	Log  string   // the output file of all its runs
+	Ops  string   // the address of its ops listener, "" if it has none
 
 	mu  sync.Mutex
-	run *run // the last one, nil before the first
+	run *run // the last run, nil before the first
 }
 
-// run is one run of a program. What was asked of it is guarded by the program's mutex: another
-// goroutine may have started the next run by then.
+// run is one run of a program. The program's mutex guards expected and killed: another goroutine
+// may already have started the next run.
 type run struct {
 	cmd      *exec.Cmd
 	done     chan struct{} // closed when the process has ended
-	expected bool          // its end was asked for
-	killed   bool          // and not a clean one
+	expected bool          // its end was requested
+	killed   bool          // and it need not be clean
 }
 
 // ended reports whether the process has ended, and its exit code.
@@ -99,7 +99,7 @@ func (p *Program) last() *run {
 	return p.run
 }
 
-// Settings are the variables of settings that are given without their prefix.
+// Settings returns the environment variables for settings given without their prefix.
 func Settings(settings map[string]string) []string {
 	var env []string
 	for key, value := range settings {
@@ -115,7 +115,7 @@ func (p *Program) Start() error {
 		return fmt.Errorf("open the log of %s: %w", p.Name, err)
 	}
 	if r := p.last(); r != nil {
-		_, _ = fmt.Fprintf(log, "--- %v; started again %s\n", r.cmd.ProcessState, time.Now().UTC().Format(time.RFC3339Nano))
+		_, _ = fmt.Fprintf(log, "--- %v; restarted %s\n", r.cmd.ProcessState, time.Now().UTC().Format(time.RFC3339Nano))
 	}
 	cmd := exec.Command(p.Path, p.Args...)
 	cmd.Dir, cmd.Env = p.Dir, append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), noLookUps}, p.Env...)
@@ -123,7 +123,7 @@ func (p *Program) Start() error {
 	done, started := make(chan struct{}), make(chan error, 1)
 	go func() {
 		defer log.Close()
-		// A child is killed when the thread that started it ends: it stays.
+		// A child is killed when the thread that started it ends, so keep the thread.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		if err := cmd.Start(); err != nil {
@@ -134,7 +134,7 @@ func (p *Program) Start() error {
 		p.run = &run{cmd: cmd, done: done}
 		p.mu.Unlock()
 		started <- nil
-		_ = cmd.Wait() // its state says it all
+		_ = cmd.Wait() // its state has everything
 		close(done)
 	}()
 	if err := <-started; err != nil {
@@ -143,13 +143,13 @@ func (p *Program) Start() error {
 	return nil
 }
 
-// PID is the process's.
+// PID returns the process's id.
 func (p *Program) PID() int { return p.last().cmd.Process.Pid }
 
-// Done is closed when the process has ended.
+// Done returns a channel that is closed when the process has ended.
 func (p *Program) Done() <-chan struct{} { return p.last().done }
 
-// Signal sends a signal; one that ends the program makes its end expected.
+// Signal sends a signal. After a signal that ends the program, its end is expected.
 func (p *Program) Signal(sig syscall.Signal) { p.signal(p.last(), sig) }
 
 func (p *Program) signal(r *run, sig syscall.Signal) {
@@ -159,13 +159,14 @@ func (p *Program) signal(r *run, sig syscall.Signal) {
 		r.expected = true
 	}
 	r.killed = r.killed || sig == syscall.SIGKILL
-	_ = r.cmd.Process.Signal(sig) // gone is what most of them want
+	_ = r.cmd.Process.Signal(sig) // if it has ended, most signals have had their effect
 }
 
-// Kill ends the process as a crash does.
+// Kill ends the process like a crash.
 func (p *Program) Kill() { p.Signal(syscall.SIGKILL) }
 
-// Ended reports whether the process has ended, and its exit code. One that was not started has.
+// Ended reports whether the process has ended, and its exit code. A process that was not started
+// counts as ended.
 func (p *Program) Ended() (code int, ended bool) {
 	r := p.last()
 	if r == nil {
@@ -174,7 +175,7 @@ func (p *Program) Ended() (code int, ended bool) {
 	return r.ended()
 }
 
-// Alive is an error where the process has ended without being asked to.
+// Alive returns an error if the process has ended unexpectedly.
 func (p *Program) Alive() error {
 	r := p.last()
 	if r == nil {
@@ -189,8 +190,8 @@ func (p *Program) Alive() error {
 	return fmt.Errorf("%s ended unexpectedly with code %d: %s", p.Name, code, p.Tail())
 }
 
-// Terminate ends the program as an operator does. Its error is that of an end which was not clean,
-// other than by a Kill at the same time.
+// Terminate ends the program like an operator. The error says that the end was not clean, unless a
+// concurrent Kill caused it.
 func (p *Program) Terminate() error {
 	if p == nil {
 		return nil
@@ -220,7 +221,7 @@ func (p *Program) Terminate() error {
 	return nil
 }
 
-// End ends the process for good, whatever its state.
+// End ends the process in any state.
 func (p *Program) End() {
 	if _, ended := p.Ended(); ended {
 		return
@@ -229,7 +230,7 @@ func (p *Program) End() {
 	<-p.Done()
 }
 
-// Output is all that the program has printed, in all its runs.
+// Output returns everything that the program has printed, in all its runs.
 func (p *Program) Output() string {
 	text, err := os.ReadFile(p.Log)
 	if err != nil {
@@ -238,29 +239,30 @@ func (p *Program) Output() string {
 	return string(text)
 }
 
-// Tail is the end of the output, for an error.
+// Tail returns the end of the output, for an error.
 func (p *Program) Tail() string {
 	text := []byte(p.Output())
 	return string(bytes.TrimSpace(text[max(0, len(text)-logTail):]))
 }
 
-// Stacks writes what every goroutine of the program does beside its log.
+// Stacks writes the stacks of all the program's goroutines next to its log.
 func (p *Program) Stacks() {
 	if _, ended := p.Ended(); ended || p.Ops == "" {
 		return
 	}
 	_, text := Fetch("http://" + p.Ops + "/debug/pprof/goroutine?debug=2")
 	_, metrics := Fetch("http://" + p.Ops + "/metrics")
-	_ = os.WriteFile(p.Log+".stacks", []byte(text+"\n"+metrics), 0o644) // a help, and no more
+	_ = os.WriteFile(p.Log+".stacks", []byte(text+"\n"+metrics), 0o644) // best effort
 }
 
-// Ready reports whether the ops listener says that the program is ready, and what it says.
+// Ready reports whether the program is ready according to its ops listener, and the listener's
+// answer.
 func (p *Program) Ready() (bool, string) {
 	status, body := Fetch("http://" + p.Ops + "/readyz")
 	return status == http.StatusOK, p.Name + ": " + strconv.Itoa(status) + " " + body
 }
 
-// PeakMemory is the most resident memory that the process ever had, in bytes: VmHWM of the kernel.
+// PeakMemory returns the peak resident memory of the process, in bytes: the kernel's VmHWM.
 func (p *Program) PeakMemory() (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	if err != nil {
@@ -280,7 +282,7 @@ func (p *Program) PeakMemory() (int64, error) {
 
 var asker = http.Client{Timeout: askLimit, Transport: &http.Transport{DisableKeepAlives: true}}
 
-// Fetch returns an answer's status and body; status 0 is none.
+// Fetch returns an answer's status and body; status 0 means no answer.
 func Fetch(url string) (int, string) {
 	res, err := asker.Get(url)
 	if err != nil {
@@ -294,8 +296,8 @@ func Fetch(url string) (int, string) {
 	return res.StatusCode, string(body)
 }
 
-// WriteDenyFile replaces an indexer's deny file by one that is an hour old: nobody is still writing
-// it.
+// WriteDenyFile replaces an indexer's deny file by one that is an hour old, so that it does not
+// look half written.
 func WriteDenyFile(path, text string) error {
 	old := time.Now().Add(-time.Hour)
 	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
@@ -307,7 +309,7 @@ func WriteDenyFile(path, text string) error {
 	return os.Rename(path+".new", path)
 }
 
-// DenyFile is the text of a deny file.
+// DenyFile returns the text of a deny file.
 func DenyFile(dids, tags []string) string {
 	var b strings.Builder
 	list := func(name string, of []string) {
@@ -321,9 +323,8 @@ func DenyFile(dids, tags []string) string {
 	return b.String()
 }
 
-// FreeAddr is a loopback address that nothing listens on and that this process was not given
-// before. It lies below the ports that systems give to outgoing connections, so that none takes it
-// while its program is down.
+// FreeAddr returns a free loopback address that it has not returned before. Its port is below the
+// range of outgoing connections, so that none takes it while its program is down.
 func FreeAddr() (string, error) {
 	const first, last, attempts = 20000, 32000, 100
 	given.Lock()

@@ -14,24 +14,24 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Machine is where and of what figures are.
+// Machine describes the machine and versions that figures were measured with.
 type Machine struct {
 	CPU              string
 	Cores            int
 	System           string // kernel and architecture
 	Go, Postgres     string
-	NATS             string // for who uses it to say
-	Fsync            string // what Postgres says of fsync and synchronous_commit
+	NATS             string // set by the caller
+	Fsync            string // Postgres's settings of fsync and synchronous_commit
 	Sync             time.Duration
 	Commit           string
 	Date             time.Time
-	LoadAt, LoadPast string // load averages of 1, 5 and 15 minutes before and after the run; "unknown" where the system has none
+	LoadAt, LoadPast string // load averages of 1, 5 and 15 minutes before and after the run; "unknown" if the system has none
 }
 
 const unknown = "unknown"
 
-// Inspect describes the machine, and times writes that are synced in dir. What Postgres says of itself is left to
-// [Machine.InspectPostgres].
+// Inspect describes the machine, and times synced writes in dir. [Machine.InspectPostgres] adds
+// Postgres's part.
 func Inspect(ctx context.Context, dir string) (Machine, error) {
 	m := Machine{
 		CPU: cpuModel(), Cores: runtime.NumCPU(), System: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version(),
@@ -55,7 +55,7 @@ func cpuModel() string {
 	return unknown
 }
 
-// LoadAverage is the system's load over 1, 5 and 15 minutes.
+// LoadAverage returns the system's load over 1, 5 and 15 minutes.
 func LoadAverage() string {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -64,7 +64,7 @@ func LoadAverage() string {
 	return strings.Join(strings.Fields(string(text))[:3], ", ")
 }
 
-// commit is what the working tree is at.
+// commit returns the commit of the working tree.
 func commit(ctx context.Context) string {
 	head, err := exec.CommandContext(ctx, "git", "rev-parse", "--short=12", "HEAD").Output()
 	if err != nil {
@@ -77,7 +77,8 @@ func commit(ctx context.Context) string {
 	return strings.TrimSpace(string(head))
 }
 
-// syncTime is the median time of a small write that is synced to disk in dir: what each acknowledgement waits for.
+// syncTime returns the median time of a small synced write in dir: each acknowledgement waits for
+// one.
 func syncTime(dir string) (time.Duration, error) {
 	const writes = 50
 	f, err := os.Create(filepath.Join(dir, "sync"))
@@ -100,7 +101,7 @@ func syncTime(dir string) (time.Duration, error) {
 	return took[writes/2], nil
 }
 
-// InspectPostgres adds what the server says of itself.
+// InspectPostgres adds the server's version and settings.
 func (m *Machine) InspectPostgres(ctx context.Context, conn *pgx.Conn) error {
 	err := conn.QueryRow(ctx, `SELECT current_setting('server_version'),
 		'fsync ' || current_setting('fsync') || ', synchronous_commit ' || current_setting('synchronous_commit')`).Scan(&m.Postgres, &m.Fsync)

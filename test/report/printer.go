@@ -17,10 +17,10 @@ type Printer struct {
 // NewPrinter returns a printer on w.
 func NewPrinter(w io.Writer) *Printer { return &Printer{w: w} }
 
-// Err is the first error of writing.
+// Err returns the first error of writing.
 func (p *Printer) Err() error { return p.err }
 
-// Text writes text as fmt.Fprintf does.
+// Text writes text like fmt.Fprintf.
 func (p *Printer) Text(format string, args ...any) {
 	if p.err == nil {
 		_, p.err = fmt.Fprintf(p.w, format, args...)
@@ -35,7 +35,7 @@ func (p *Printer) Table(head []string, rows ...[]string) {
 	}
 }
 
-// Verdict says whether a limit is met.
+// Verdict describes whether a limit is met.
 func Verdict(met bool) string {
 	if met {
 		return "yes"
@@ -43,10 +43,10 @@ func Verdict(met bool) string {
 	return "**no**"
 }
 
-// Millis is d in milliseconds.
+// Millis returns d in milliseconds.
 func Millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// Ratio is a to b.
+// Ratio returns a divided by b.
 func Ratio(a, b float64) string {
 	if b == 0 {
 		return "none"
@@ -54,7 +54,7 @@ func Ratio(a, b float64) string {
 	return fmt.Sprintf("%.2f", a/b)
 }
 
-// Count writes counts with thousands apart.
+// Count formats a count with separated thousands.
 func Count(counts ...int) string {
 	var all []string
 	for _, n := range counts {

@@ -1,5 +1,5 @@
-// Package site starts the servers of an installation for what is neither a test nor a deployment:
-// the benchmarks and the lab. Tests have pkg/testkit for the same; package process runs the programs.
+// Package site starts the servers of an installation for the benchmarks and the lab. Tests use
+// pkg/testkit instead. Package process runs the programs.
 package site
 
 import (
@@ -25,7 +25,7 @@ const (
 
 const pgStop = time.Minute
 
-// FindPostgres finds the programs of a server that the data in dir, if any, can use.
+// FindPostgres finds server programs that can use the data in dir, if any.
 func FindPostgres(ctx context.Context, dir string) (pgserver.Binaries, error) {
 	return pgserver.Find(ctx, filepath.Join(dir, "postgres"))
 }
@@ -33,12 +33,12 @@ func FindPostgres(ctx context.Context, dir string) (pgserver.Binaries, error) {
 // Postgres is a private server with the roles of a deployment and a migrated database.
 type Postgres struct {
 	*pgserver.Server
-	// Extension says that the extension that was asked for is there.
+	// Extension reports that the requested extension is available.
 	Extension bool
 }
 
-// StartPostgres starts a server in dir. It loads an extension, "" for none, where the installation
-// has it; settings of the extension's own go with it alone.
+// StartPostgres starts a server in dir. It loads an extension, "" for none, if it is installed.
+// Settings of the extension are used only with it.
 func StartPostgres(ctx context.Context, binaries pgserver.Binaries, dir, extension string, settings map[string]string) (p *Postgres, err error) {
 	quiet := slog.New(slog.DiscardHandler)
 	cfg := pgserver.Config{
@@ -58,7 +58,7 @@ func StartPostgres(ctx context.Context, binaries pgserver.Binaries, dir, extensi
 		}
 	}()
 	if extension != "" {
-		// A server does not start with a library that is not there: ask first.
+		// A server does not start with a missing library: check first.
 		err := p.exec(ctx, func(conn *pgx.Conn) error {
 			return conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = $1)", extension).Scan(&p.Extension)
 		})
@@ -106,7 +106,7 @@ func (p *Postgres) Exec(ctx context.Context, sql string) error {
 	})
 }
 
-// Stop stops the server, also where ctx has ended.
+// Stop stops the server, even if ctx has ended.
 func (p *Postgres) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pgStop)
 	defer cancel()

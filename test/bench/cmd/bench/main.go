@@ -27,7 +27,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if len(args) > 0 && args[0] == "-peer" { // one of the run's own processes
+	if len(args) > 0 && args[0] == "-peer" { // one of the run's peer processes
 		if err := bench.Peer(ctx, args[1:], stdout); err != nil {
 			_, _ = fmt.Fprintln(stderr, "bench:", err)
 			return exitFailure
@@ -49,7 +49,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// parse reads the command line: -quick or not, and what is then chosen otherwise.
+// parse parses the command line: -quick selects the defaults, which other flags override.
 func parse(args []string, stderr io.Writer) (cfg bench.Config, out string, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -87,7 +87,7 @@ func parse(args []string, stderr io.Writer) (cfg bench.Config, out string, err e
 	return cfg, out, nil
 }
 
-// measure runs and writes the report. A file is only touched when there is a whole report for it.
+// measure runs and writes the report. It writes the file only when the report is complete.
 func measure(ctx context.Context, cfg bench.Config, out string, stdout io.Writer) error {
 	report, err := bench.Run(ctx, cfg)
 	if err != nil {

@@ -71,8 +71,8 @@ func parse(args []string, stderr io.Writer) (cfg lab.Config, out string, err err
 	return cfg, out, nil
 }
 
-// measure runs and writes the report, with the bars that were not met in it. The file is only touched when there is a whole
-// report for it.
+// measure runs and writes the report, which includes missed bars. It writes the file only when the
+// report is complete.
 func measure(ctx context.Context, cfg lab.Config, out string) error {
 	r, err := lab.Run(ctx, cfg)
 	if err != nil {
