@@ -19,14 +19,14 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
-// maxImage is the greatest size of our programs' images.
+// maxImage is the maximum size of our programs' images.
 const maxImage = 30_000_000
 
-// TestDemo brings up the demo profile, as "PROFILES=demo make up" does, asks for
-// posts, and tries what its parts must not be able to do.
+// TestDemo starts the demo profile, like "PROFILES=demo make up", requests posts, and tries what
+// its parts must not be able to do.
 func TestDemo(t *testing.T) {
 	s := up(t, []string{"demo"}, map[string]string{"DEMO_RATE": "50", "DEMO_BACKLOG": "2000"})
-	s.awaitWell(t)
+	s.awaitHealthy(t)
 	t.Run("a page of #art", func(t *testing.T) { testPage(t, s) })
 	t.Run("containers", func(t *testing.T) { testHardened(t, s) })
 	t.Run("images", func(t *testing.T) { testImages(t, s) })
@@ -69,7 +69,7 @@ func testPage(t *testing.T, s *stack) {
 	})
 }
 
-// testHardened looks at how each container was started.
+// testHardened checks the settings of each container.
 func testHardened(t *testing.T, s *stack) {
 	for _, b := range s.boxes() {
 		c := b.inspect(t)
@@ -80,8 +80,8 @@ func testHardened(t *testing.T, s *stack) {
 		require.False(t, c.HostConfig.Privileged, b.name)
 		require.Contains(t, c.HostConfig.SecurityOpt, "no-new-privileges:true", b.name)
 		require.Equal(t, container.RestartPolicyUnlessStopped, c.HostConfig.RestartPolicy.Name, b.name)
-		require.Positive(t, c.HostConfig.Memory, "%s has no limit of memory", b.name)
-		require.Positive(t, *c.HostConfig.PidsLimit, "%s has no limit of processes", b.name)
+		require.Positive(t, c.HostConfig.Memory, "%s has no memory limit", b.name)
+		require.Positive(t, *c.HostConfig.PidsLimit, "%s has no process limit", b.name)
 		for _, line := range c.Config.Env {
 			require.NotContains(t, line, "PASSWORD=", "%s has a secret in its environment", b.name)
 		}
@@ -93,7 +93,7 @@ func testHardened(t *testing.T, s *stack) {
 	}
 }
 
-// testImages looks at the images of our programs.
+// testImages checks the images of our programs.
 func testImages(t *testing.T, s *stack) {
 	for _, name := range []string{"ingest", "indexer", "api", "secrets"} {
 		img, err := s.engine.ImageInspect(t.Context(), image(name))
@@ -114,12 +114,12 @@ func testImages(t *testing.T, s *stack) {
 		roots, err := s.engine.CopyFromContainer(t.Context(), x.id,
 			client.CopyFromContainerOptions{SourcePath: "/etc/ssl/certs/ca-certificates.crt"})
 		require.NoError(t, err, name)
-		require.Greater(t, roots.Stat.Size, int64(100_000), "%s has few roots of trust", name)
+		require.Greater(t, roots.Stat.Size, int64(100_000), "%s lacks root certificates", name)
 		require.NoError(t, roots.Content.Close())
 	}
 }
 
-// testServers looks at the settings of NATS and Postgres that the index relies on.
+// testServers checks the settings of NATS and Postgres that the index relies on.
 func testServers(t *testing.T, s *stack) {
 	code, says := s.box("nats").exec(t, "wget", "-q", "-O", "-", "http://127.0.0.1:8222/varz")
 	require.Zero(t, code, says)
@@ -131,7 +131,7 @@ func testServers(t *testing.T, s *stack) {
 		}
 	}
 	require.NoError(t, json.Unmarshal([]byte(says), &varz))
-	require.True(t, varz.JetStream.Config.SyncAlways, "acknowledged messages are not on the disk: %s", says)
+	require.True(t, varz.JetStream.Config.SyncAlways, "acknowledged messages are not synced to disk: %s", says)
 
 	for sql, want := range map[string]string{
 		"SHOW server_version_num": `^17`,
@@ -147,8 +147,7 @@ func testServers(t *testing.T, s *stack) {
 	}
 }
 
-// testNetworks tries, from inside each program's network, to reach what it has
-// no business with.
+// testNetworks tries, from inside each program's network, to reach what the program must not reach.
 func testNetworks(t *testing.T, s *stack) {
 	for _, c := range []struct {
 		from, to string
@@ -168,7 +167,7 @@ func testNetworks(t *testing.T, s *stack) {
 		{from: "proxy", to: "nats", port: 4222},
 	} {
 		t.Run(c.from+" to "+c.to, func(t *testing.T) {
-			// By address, so that a name that is not known is no excuse.
+			// By address, so that it does not fail only because a name is unknown.
 			addresses := []string{}
 			for _, end := range s.box(c.to).inspect(t).NetworkSettings.Networks {
 				addresses = append(addresses, end.IPAddress.String())
@@ -182,8 +181,8 @@ func testNetworks(t *testing.T, s *stack) {
 	}
 }
 
-// testProxy asks for what must not be public, and then a proxy with nothing
-// behind it for more than it allows.
+// testProxy requests what must not be public, and then exceeds the limits of a proxy without a
+// backend.
 func testProxy(t *testing.T, s *stack) {
 	for _, path := range []string{"/v1/admin/tags", "/metrics", "/readyz", "/debug/pprof/"} {
 		status, body := get(t.Context(), s.url+path)
@@ -210,7 +209,7 @@ func testProxy(t *testing.T, s *stack) {
 		require.NoError(t, json.NewDecoder(answer.Body).Decode(&problem))
 		require.NoError(t, answer.Body.Close())
 		require.Equal(t, answer.StatusCode, problem.Status)
-		require.Equal(t, []string{"*"}, answer.Header.Values("Access-Control-Allow-Origin"), "web pages can read it")
+		require.Equal(t, []string{"*"}, answer.Header.Values("Access-Control-Allow-Origin"), "web pages must be able to read it")
 		codes[problem.Code]++
 	}
 	require.Equal(t, map[string]int{"unavailable": allowed, "rate_limited": allowed}, codes)
@@ -233,11 +232,11 @@ func testCommands(t *testing.T, s *stack) {
 		require.NoError(t, err, "%s: %s", c.command, out)
 		require.Contains(t, string(out), c.says, c.command)
 	}
-	s.awaitWell(t)
+	s.awaitHealthy(t)
 }
 
-// testUpgrade replaces the programs' containers as docs/deployment.md says, while
-// readers page: no request may fail.
+// testUpgrade replaces the programs' containers as docs/deployment.md says, while readers page. No
+// request may fail.
 func testUpgrade(t *testing.T, s *stack) {
 	services := []string{"api", "indexer", "ingest"}
 	before := map[string]bool{}
@@ -252,9 +251,9 @@ func testUpgrade(t *testing.T, s *stack) {
 	sum, _ := l.end()
 	t.Log(sum)
 	require.Empty(t, sum.failed)
-	require.Empty(t, sum.again, "what is stopped finishes its answers")
-	s.awaitWell(t)
+	require.Empty(t, sum.again, "a stopping api must finish its answers")
+	s.awaitHealthy(t)
 	for _, b := range s.boxes() {
-		require.False(t, before[b.id], "%s was not replaced", b.name)
+		require.False(t, before[b.id], "%s must be replaced", b.name)
 	}
 }

@@ -22,15 +22,15 @@ import (
 
 const (
 	engineLimit = 5 * time.Second
-	// healthLimit is how long a container may take to be well again.
+	// healthLimit bounds the time until a container is healthy again.
 	healthLimit = 90 * time.Second
-	// labels that compose gives its containers
+	// Labels that compose gives to its containers.
 	projectLabel = "com.docker.compose.project"
 	serviceLabel = "com.docker.compose.service"
 )
 
-// needEngine returns a client of an engine that has the images. Without one the
-// test is skipped, or fails where that is asked for.
+// needEngine returns a client of an engine that has the images. Without one it skips the test, or
+// fails it if the tests are required.
 func needEngine(t *testing.T) *client.Client {
 	t.Helper()
 	engine, err := openEngine(t.Context())
@@ -63,7 +63,7 @@ func openEngine(ctx context.Context) (*client.Client, error) {
 // imageNames are the targets of deploy/Dockerfile.
 var imageNames = []string{"ingest", "indexer", "api", "proxy", "nats", "postgres", "upstream", "secrets"}
 
-// image is an image's name, as docker-compose.yml makes it.
+// image returns an image's name, as in docker-compose.yml.
 func image(name string) string {
 	prefix, tag := os.Getenv("IMAGE_PREFIX"), os.Getenv("IMAGE_TAG")
 	if prefix == "" {
@@ -79,7 +79,7 @@ func image(name string) string {
 type box struct {
 	engine  *client.Client
 	id      string
-	name    string // the service's, with a number where there are several
+	name    string // the service's, with a number if there are several
 	service string
 }
 
@@ -90,7 +90,7 @@ func (b *box) inspect(t testing.TB) container.InspectResponse {
 	return res.Container
 }
 
-// address is the container's own in one of the stack's networks.
+// address returns the container's address in one of the stack's networks.
 func (b *box) address(t testing.TB, network string) string {
 	t.Helper()
 	for name, end := range b.inspect(t).NetworkSettings.Networks {
@@ -102,10 +102,9 @@ func (b *box) address(t testing.TB, network string) string {
 	return ""
 }
 
-// awaitWell returns when the container runs and is ready, or is a spare that
-// waits for its turn. What the engine found out last may be old news of one that
-// can be asked, so that one is asked.
-func (b *box) awaitWell(t testing.TB) {
+// awaitHealthy returns when the container is ready or is a standby. The engine's last result may be
+// outdated, so it asks the container itself if possible.
+func (b *box) awaitHealthy(t testing.TB) {
 	t.Helper()
 	poll.Until(t, healthLimit, func() (bool, string) {
 		s := b.inspect(t).State
@@ -125,8 +124,8 @@ func (b *box) awaitWell(t testing.TB) {
 	})
 }
 
-// kill ends the container's first process, and with it all others, as a crash
-// or the kernel would. The engine's restart policy brings it back.
+// kill kills the container's first process, and with it all others, like a crash. The engine's
+// restart policy restarts it.
 func (b *box) kill(t testing.TB) {
 	t.Helper()
 	before := b.inspect(t).State
@@ -138,15 +137,15 @@ func (b *box) kill(t testing.TB) {
 		})
 		return
 	}
-	// An engine does not restart by itself what it was asked to kill.
+	// An engine does not restart a container that it was asked to kill.
 	_, err := b.engine.ContainerKill(t.Context(), b.id, client.ContainerKillOptions{Signal: "KILL"})
 	require.NoError(t, err, b.name)
 	_, err = b.engine.ContainerStart(t.Context(), b.id, client.ContainerStartOptions{})
 	require.NoError(t, err, b.name)
 }
 
-// isLocal reports whether the process of that number here is the container's,
-// and not some other one, as it is where the engine is on another machine.
+// isLocal reports whether the local process with that id is the container's. If the engine is on
+// another machine, it is another process.
 func (b *box) isLocal(pid int) bool {
 	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	return err == nil && pid > 1 && strings.Contains(string(groups), b.id)
@@ -155,7 +154,7 @@ func (b *box) isLocal(pid int) bool {
 // pause freezes the container for a while.
 func (b *box) pause(t testing.TB, d time.Duration) {
 	t.Helper()
-	// An engine cannot freeze a container that a health check just enters.
+	// An engine cannot freeze a container while a health check starts in it.
 	poll.NoError(t, engineLimit, func() error {
 		_, err := b.engine.ContainerPause(t.Context(), b.id, client.ContainerPauseOptions{})
 		return err
@@ -165,7 +164,7 @@ func (b *box) pause(t testing.TB, d time.Duration) {
 	require.NoError(t, err, b.name)
 }
 
-// disconnect takes the container off all its networks for a while.
+// disconnect removes the container from all its networks for a while.
 func (b *box) disconnect(t testing.TB, d time.Duration) {
 	t.Helper()
 	ctx := context.WithoutCancel(t.Context())
@@ -183,15 +182,15 @@ func (b *box) disconnect(t testing.TB, d time.Duration) {
 	}
 }
 
-// restart stops the container as an operator would, and starts it again.
+// restart stops the container like an operator, and starts it again.
 func (b *box) restart(t testing.TB) {
 	t.Helper()
 	_, err := b.engine.ContainerRestart(t.Context(), b.id, client.ContainerRestartOptions{})
 	require.NoError(t, err, b.name)
 }
 
-// exec runs a command in the container and returns its exit code and output; -1
-// and why where it could not be run.
+// exec runs a command in the container and returns its exit code and output; if it cannot be run,
+// -1 and the reason.
 func (b *box) exec(t testing.TB, command ...string) (int, string) {
 	t.Helper()
 	made, err := b.engine.ExecCreate(t.Context(), b.id, client.ExecCreateOptions{Cmd: command, AttachStdout: true, AttachStderr: true})
@@ -214,7 +213,7 @@ func (b *box) exec(t testing.TB, command ...string) (int, string) {
 	return res.ExitCode, out.String()
 }
 
-// logs is the last of what the container printed.
+// logs returns the container's newest output.
 func (b *box) logs(ctx context.Context, lines int) string {
 	res, err := b.engine.ContainerLogs(ctx, b.id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: fmt.Sprint(lines)})
 	if err != nil {
@@ -228,7 +227,7 @@ func (b *box) logs(ctx context.Context, lines int) string {
 	return out.String()
 }
 
-// hold lets a fault last. It is the fault's length, not a wait for something.
+// hold waits for the duration of a fault.
 func hold(t testing.TB, d time.Duration) {
 	t.Helper()
 	select {

@@ -28,33 +28,33 @@ var (
 )
 
 const (
-	// faultLength is how long a container is frozen or cut off: longer than a
-	// lease lasts, so that another takes over.
+	// faultLength is how long a container is frozen or disconnected: longer than a lease, so that
+	// another takes over.
 	faultLength = 8 * time.Second
-	// settleLimit is how long a post may take to be answered behind a fault.
+	// settleLimit bounds the time until the API shows a post after a fault.
 	settleLimit = 2 * time.Minute
-	// shown bounds what is printed of failures.
+	// shown is the number of failures that are printed.
 	shown = 3
 	// trafficRate is in actions per second.
 	trafficRate = 20
 )
 
-// bench is a stack fed from a network that the test holds, so that it knows
-// what the API must answer.
+// bench is a stack that reads a network of the test, which therefore knows what the API must
+// answer.
 type bench struct {
 	*stack
 	net  *simnet.Network
 	host *simnet.Jetstream
-	stop func() // of the traffic
+	stop func() // stops the traffic
 	sum  figures
 }
 
-// figures are what the run is reported by.
+// figures are the results of a run.
 type figures struct {
 	restarted, reloaded int
 	done                map[string]int // faults by kind
-	// requests are those while the proxy was there, alone those while the
-	// fault was its own: there is one of it, and nothing to ask instead.
+	// requests are those with a working proxy, alone those during a fault of the proxy itself:
+	// there is only one, without a replacement.
 	requests, alone requests
 }
 
@@ -63,14 +63,13 @@ func (f figures) String() string {
 	for _, kind := range faults {
 		kinds += fmt.Sprintf(", %d %s", f.done[kind.name], kind.name)
 	}
-	return fmt.Sprintf("containers: %s; %s; while the proxy itself was struck: %s", kinds, f.requests, f.alone)
+	return fmt.Sprintf("containers: %s; %s; during faults of the proxy itself: %s", kinds, f.requests, f.alone)
 }
 
-// TestFaults brings up the cluster profile on a simulated network, with readers
-// paging all the time. It restarts every container in turn, as an upgrade does:
-// no request may fail. Then it kills, freezes and cuts off each, and at the end
-// everything that the API answers is compared with the fold of what the network
-// did. No request may fail but those while the proxy itself is away.
+// TestFaults starts the cluster profile on a simulated network, with readers paging all the time.
+// It restarts every container in turn, like an upgrade: no request may fail. Then it kills, freezes
+// and disconnects each one, and finally compares all answers of the API with the fold of the
+// network's log. Requests may fail only while the proxy itself is unavailable.
 func TestFaults(t *testing.T) {
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -81,7 +80,7 @@ func TestFaults(t *testing.T) {
 	b.stack = up(t, []string{"cluster"}, map[string]string{
 		"TAGSTREAM_JETSTREAM_HOSTS": b.host.URL(), "TAGSTREAM_JETSTREAM_START": "archive",
 	})
-	b.awaitWell(t)
+	b.awaitHealthy(t)
 	b.settle(t)
 	b.startTraffic()
 	if *faultOnly == "" {
@@ -106,7 +105,7 @@ func newBench(t *testing.T) *bench {
 	var err error
 	b.net, err = simnet.New(simnet.Config{Seed: *faultSeed, Accounts: 40})
 	require.NoError(t, err)
-	// Posts alone: an archive has no trace of accounts that were hidden before.
+	// Only posts: an archive has no record of accounts that were hidden before.
 	require.NoError(t, simnet.Traffic{Count: 1000, Seed: *faultSeed, TagsOnly: true}.Run(t.Context(), b.net))
 	binary, err := simnet.BuildJetstream(t.Context(), "")
 	require.NoError(t, err)
@@ -122,7 +121,7 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
-// gateway is this machine's address as containers see it.
+// gateway returns this machine's address as seen by containers.
 func gateway(t *testing.T, engine *client.Client) string {
 	t.Helper()
 	bridge, err := engine.NetworkInspect(t.Context(), "bridge", client.NetworkInspectOptions{})
@@ -131,7 +130,7 @@ func gateway(t *testing.T, engine *client.Client) string {
 		if c.Gateway.Is4() {
 			return c.Gateway.String()
 		}
-		if c.Subnet.Addr().Is4() { // the engine's own choice
+		if c.Subnet.Addr().Is4() { // like the engine
 			return c.Subnet.Masked().Addr().Next().String()
 		}
 	}
@@ -139,7 +138,7 @@ func gateway(t *testing.T, engine *client.Client) string {
 	return ""
 }
 
-// startTraffic begins live traffic; b.stop ends it.
+// startTraffic starts live traffic; b.stop stops it.
 func (b *bench) startTraffic() {
 	ctx, cancel := context.WithCancel(b.t.Context())
 	ended := make(chan error, 1)
@@ -156,8 +155,7 @@ func (b *bench) startTraffic() {
 	b.t.Cleanup(b.stop)
 }
 
-// settle returns when the API answers with a post that was made just now, and
-// says how long that took.
+// settle returns when the API shows a new post, and how long that took.
 func (b *bench) settle(t *testing.T) time.Duration {
 	t.Helper()
 	begun := time.Now()
@@ -177,16 +175,15 @@ func (b *bench) settle(t *testing.T) time.Duration {
 	return time.Since(begun)
 }
 
-// testRollingRestart restarts one container after the other, each when the one
-// before is well. The proxy reloads its configuration instead:
-// there is one of it, and its port is the public one.
+// testRollingRestart restarts one container after the other, each when the previous one is healthy.
+// The proxy only reloads its configuration: there is only one, with the public port.
 func (b *bench) testRollingRestart(t *testing.T) {
 	l := startLoad(t, b.url)
 	for _, x := range b.boxes() {
 		before := l.counts()
 		begun := time.Now()
 		if x.service == "proxy" {
-			// Not by the engine: one that it signalled it does not restart later.
+			// Not by the engine: it would not restart a container that it has signaled.
 			code, says := x.exec(t, "sh", "-c", "kill -USR2 1")
 			require.Zero(t, code, says)
 			b.sum.reloaded++
@@ -194,17 +191,17 @@ func (b *bench) testRollingRestart(t *testing.T) {
 			x.restart(t)
 			b.sum.restarted++
 		}
-		x.awaitWell(t)
+		x.awaitHealthy(t)
 		b.awaitReplicas(t)
 		b.settle(t)
-		t.Logf("%-20s restarted, well and settled in %5.1f s; %s", x.name, time.Since(begun).Seconds(), l.counts().since(before))
+		t.Logf("%-20s restarted, healthy and settled in %5.1f s; %s", x.name, time.Since(begun).Seconds(), l.counts().since(before))
 	}
 	sum, slowest := l.end()
 	b.sum.requests = b.sum.requests.plus(sum)
 	t.Logf("%d restarted, %d reloaded; %s, the slowest took %.1f s", b.sum.restarted, b.sum.reloaded, sum, slowest.Seconds())
 	require.Empty(t, sum.failed)
 	require.Empty(t, sum.again, "what is stopped finishes its answers")
-	require.Greater(t, sum.asked, 1000, "too few to say anything")
+	require.Greater(t, sum.asked, 1000, "too few requests")
 }
 
 // fault is something that happens to a container.
@@ -219,8 +216,7 @@ var faults = []fault{
 	{"disconnected", func(t testing.TB, x *box) { x.disconnect(t, faultLength) }},
 }
 
-// testFaults does each fault to each container, and then to the server that
-// leads the stream.
+// testFaults causes each fault in each container, and then in the server that leads the stream.
 func (b *bench) testFaults(t *testing.T) {
 	l := startLoad(t, b.url)
 	b.sum.done = map[string]int{}
@@ -233,7 +229,7 @@ func (b *bench) testFaults(t *testing.T) {
 		begun := time.Now()
 		f.do(t, x)
 		back := time.Now()
-		x.awaitWell(t)
+		x.awaitHealthy(t)
 		b.awaitReplicas(t)
 		b.settle(t)
 		b.sum.done[f.name]++
@@ -252,7 +248,7 @@ func (b *bench) testFaults(t *testing.T) {
 			t.Errorf("%d requests failed while %s was %s", len(here.failed), x.name, f.name)
 		}
 	}
-	// all does the faults of a round to one.
+	// all causes the faults of a round in one container.
 	all := func(choose func() *box, why string) {
 		kinds := faults
 		if *sample {
@@ -272,10 +268,10 @@ func (b *bench) testFaults(t *testing.T) {
 	_, slowest := l.end()
 	t.Logf("the slowest request took %.1f s", slowest.Seconds())
 	require.NotEmpty(t, b.sum.done)
-	b.awaitWell(t)
+	b.awaitHealthy(t)
 }
 
-// leader is the NATS server that leads the stream of events.
+// leader returns the NATS server that leads the stream of events.
 func (b *bench) leader(t *testing.T) *box {
 	t.Helper()
 	nc := b.nats("operator")
@@ -291,7 +287,7 @@ func (b *bench) leader(t *testing.T) *box {
 			return err
 		}
 		info := s.CachedInfo()
-		require.Equal(t, jetstream.NoCompression, info.Config.Compression, "copies may not be compressed")
+		require.Equal(t, jetstream.NoCompression, info.Config.Compression, "replicas must not be compressed")
 		name = info.Cluster.Leader
 		if name == "" {
 			return fmt.Errorf("the stream has no leader")

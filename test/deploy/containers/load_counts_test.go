@@ -12,15 +12,14 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
-// TestLoadCounts makes sure that what goes wrong is counted, and as what: an
-// answer that breaks off once is asked for again, a refusal is a failure, and
-// so is an answer that breaks off twice.
+// TestLoadCounts checks how failures are counted: a request whose answer is interrupted once is
+// repeated; a refusal and two interruptions are failures.
 func TestLoadCounts(t *testing.T) {
 	const good = `{"posts":[],"page":{"hasNext":false}}`
 	breakOff := func(w http.ResponseWriter) {
 		w.Header().Set("Content-Length", "1000")
 		_, _ = w.Write([]byte(good))
-		_ = http.NewResponseController(w).Flush() // what has not begun the client's library asks again itself
+		_ = http.NewResponseController(w).Flush() // otherwise the client library repeats the request itself
 		panic(http.ErrAbortHandler)
 	}
 	for name, c := range map[string]struct {

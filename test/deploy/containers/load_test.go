@@ -13,16 +13,16 @@ import (
 	"time"
 )
 
-// clientLimit is the patience of a client of the API.
+// clientLimit bounds a client's request to the API.
 const clientLimit = 30 * time.Second
 
-// readers are how many clients ask at once, each as fast as askEvery lets it.
+// readers is the number of concurrent clients, each with a request every askEvery.
 const (
 	readers  = 4
 	askEvery = 20 * time.Millisecond
 )
 
-// load asks the API all the time, as readers who page through tags do.
+// load continuously sends requests to the API, like readers that page through tags.
 type load struct {
 	stop func()
 
@@ -31,19 +31,18 @@ type load struct {
 	slowest time.Duration
 }
 
-// requests is what became of a number of them.
+// requests counts the results of requests.
 type requests struct {
 	asked int
-	// again are those that a client had to send twice, as their answer broke
-	// off: every request is a GET, which a client may repeat by itself (RFC 9110,
-	// 9.2.2). They are no failures, but an interruption that a careless client
-	// would show.
+	// again counts those that a client had to send twice because the answer was interrupted: every
+	// request is a GET, which a client may repeat automatically (RFC 9110, 9.2.2). They are not
+	// failures, but a careless client would show an error.
 	again []string
-	// failed had no answer, a broken one twice, or one with another status.
+	// failed counts those without an answer, with two interrupted ones, or with another status.
 	failed []string
 }
 
-// since is what came after the earlier ones.
+// since returns the difference to earlier counts.
 func (r requests) since(earlier requests) requests {
 	return requests{
 		asked:  r.asked - earlier.asked,
@@ -52,7 +51,7 @@ func (r requests) since(earlier requests) requests {
 	}
 }
 
-// plus is both together.
+// plus returns the sum.
 func (r requests) plus(other requests) requests {
 	return requests{
 		asked:  r.asked + other.asked,
@@ -65,7 +64,7 @@ func (r requests) String() string {
 	return fmt.Sprintf("%d requests, %d sent twice, %d failed", r.asked, len(r.again), len(r.failed))
 }
 
-// startLoad begins to ask; end stops it.
+// startLoad starts the load; end stops it.
 func startLoad(t testing.TB, base string) *load { return newLoad(t, base, readers) }
 
 func newLoad(t testing.TB, base string, readers int) *load {
@@ -144,14 +143,14 @@ func (l *load) count(took time.Duration, again, failure string) {
 	}
 }
 
-// counts are those so far.
+// counts returns the counts so far.
 func (l *load) counts() requests {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.sum
 }
 
-// end stops the asking and returns all counts.
+// end stops the load and returns all counts.
 func (l *load) end() (sum requests, slowest time.Duration) {
 	l.stop()
 	return l.sum, l.slowest
@@ -159,8 +158,7 @@ func (l *load) end() (sum requests, slowest time.Duration) {
 
 var patient = &http.Client{Timeout: clientLimit}
 
-// get returns the status and the body of an answer; status 0 is none, or one
-// that broke off.
+// get returns the status and the body of an answer; status 0 means none or an interrupted one.
 func get(ctx context.Context, url string) (int, string) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

@@ -16,14 +16,13 @@ import (
 )
 
 const (
-	// scrapeLimit is how long Prometheus may take to have asked everything.
+	// scrapeLimit bounds the time until Prometheus has scraped every target.
 	scrapeLimit = 2 * time.Minute
-	// quietFor is how long no alert may fire. It is longer than most of them
-	// wait.
+	// quietFor is how long no alert may fire. It exceeds the delay of most alerts.
 	quietFor = 3 * time.Minute
 )
 
-// bases are the names of base images that .ci/images made, if it did.
+// bases returns the names of the base images that .ci/images built, if any.
 func bases(t *testing.T) map[string]string {
 	t.Helper()
 	dir := os.Getenv("IMAGE_CACHE")
@@ -35,9 +34,9 @@ func bases(t *testing.T) map[string]string {
 	return readEnv(t, filepath.Join(dir, "images.env"))
 }
 
-// TestObservability brings up Prometheus and the exporters beside the demo, and
-// asks Prometheus if it reaches all it should, and if anything is wrong with a
-// healthy stack. Grafana's image cannot be made here, so it is left out.
+// TestObservability starts Prometheus and the exporters with the demo, and checks that Prometheus
+// reaches every target and that a healthy stack has no alerts. Grafana is left out, since its image
+// cannot be built here.
 func TestObservability(t *testing.T) {
 	engine := needEngine(t)
 	settings := bases(t)
@@ -48,7 +47,7 @@ func TestObservability(t *testing.T) {
 		require.NoError(t, err, "make it with .ci/images")
 	}
 	s := up(t, []string{"demo", "observability"}, settings, "upstream", "nats", "postgres", "migrate", "ingest", "indexer", "api", "proxy", "prometheus", "node-exporter", "postgres-exporter")
-	s.awaitWell(t)
+	s.awaitHealthy(t)
 	testHardened(t, s)
 
 	ask := func(path string, into any) {
@@ -111,11 +110,11 @@ func TestObservability(t *testing.T) {
 		}
 	}
 
-	// It sees the operators' ports, and not the database.
+	// It reaches the ops ports, but not the database.
 	code, out := s.box("prometheus").exec(t, "wget", "-q", "-T", "3", "-O", "/dev/null", "http://"+s.box("postgres").address(t, "data")+":5432")
 	require.NotZero(t, code, out)
 	require.NotContains(t, out, "reset by peer")
-	// It may not read what is in the volumes.
+	// It must not read the volumes.
 	for _, path := range []string{"/volumes/postgres/cluster", "/volumes/nats/single/jetstream"} {
 		code, out = s.box("node-exporter").exec(t, "ls", path)
 		require.NotZero(t, code, out)

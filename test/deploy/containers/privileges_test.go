@@ -16,7 +16,7 @@ import (
 // connects tries a TCP connection from inside the network of a service.
 func (s *stack) connects(t *testing.T, service, address string, port int) bool {
 	t.Helper()
-	// The services' images have nothing to try it with.
+	// The services' images have no tool for that.
 	probe, err := testcontainers.Run(t.Context(), image("nats"),
 		testcontainers.WithEntrypoint("sh", "-c", fmt.Sprintf("wget -q -T 2 -O /dev/null http://%s:%d/ 2>&1; true", address, port)),
 		testcontainers.WithHostConfigModifier(func(h *container.HostConfig) {
@@ -27,7 +27,7 @@ func (s *stack) connects(t *testing.T, service, address string, port int) bool {
 	testcontainers.CleanupContainer(t, probe)
 	require.NoError(t, err)
 	says := (&box{engine: s.engine, id: probe.GetContainerID()}).logs(t.Context(), 5)
-	// What answers is no web server and complains, or is one.
+	// Whatever answers, the connection works.
 	for _, unreached := range []string{"timed out", "unreachable", "refused", "bad address"} {
 		if strings.Contains(says, unreached) {
 			return false
@@ -36,11 +36,11 @@ func (s *stack) connects(t *testing.T, service, address string, port int) bool {
 	return true
 }
 
-// answerLimit is how long NATS may take to answer; a request that is not
-// allowed is reported as an error of the connection instead.
+// answerLimit bounds the wait for NATS's answer. A forbidden request is reported as an error of the
+// connection instead.
 const answerLimit = 3 * time.Second
 
-// testUsers tries each NATS user on what it must and must not do.
+// testUsers tries what each NATS user may and must not do.
 func testUsers(t *testing.T, s *stack) {
 	const ok, denied = true, false
 	for _, c := range []struct {
@@ -104,7 +104,7 @@ func testUsers(t *testing.T, s *stack) {
 			require.NoError(t, nc.FlushTimeout(answerLimit))
 			count, _, err := answers.Pending()
 			require.NoError(t, err)
-			require.Zero(t, count, "it was answered nevertheless")
+			require.Zero(t, count, "it must not be answered")
 		})
 	}
 	for _, user := range []string{"ingest", "indexer"} {
@@ -121,14 +121,14 @@ func testUsers(t *testing.T, s *stack) {
 	t.Run("nobody", func(t *testing.T) {
 		address := "tls://" + s.box("nats").address(t, "stream") + ":4222"
 		_, err := nats.Connect(address, nats.RootCAs(s.secrets+"/ca.crt"))
-		require.ErrorContains(t, err, "certificate", "it does not have that name")
+		require.ErrorContains(t, err, "certificate", "the name must not match")
 		_, err = nats.Connect("nats://"+s.box("nats").address(t, "stream")+":4222", nats.Secure())
-		require.Error(t, err, "not signed by anybody it knows")
+		require.Error(t, err, "the authority must be unknown")
 	})
 }
 
-// testRoles tries each Postgres role on what it must and must not do, from
-// inside the container of Postgres and over TLS as its program does.
+// testRoles tries what each Postgres role may and must not do, from inside the container of
+// Postgres and over TLS like its program.
 func testRoles(t *testing.T, s *stack) {
 	postgres := s.box("postgres")
 	as := func(t *testing.T, role, password, options, sql string) (int, string) {
@@ -184,7 +184,7 @@ func testRoles(t *testing.T, s *stack) {
 				require.Zero(t, code, says)
 				return
 			}
-			require.NotZero(t, code, "it was done: %s", says)
+			require.NotZero(t, code, "it must be refused: %s", says)
 			require.Contains(t, says, c.refusal)
 		})
 	}

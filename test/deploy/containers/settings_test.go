@@ -11,8 +11,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// TestExampleSettings compares .env.example with docker-compose.yml: each
-// setting is there, with its default and a comment before it.
+// TestExampleSettings compares .env.example with docker-compose.yml: it must have each setting,
+// with its default and a comment.
 func TestExampleSettings(t *testing.T) {
 	composed, err := os.ReadFile(filepath.Join(root, "docker-compose.yml"))
 	require.NoError(t, err)
@@ -51,8 +51,8 @@ func TestExampleSettings(t *testing.T) {
 	}
 }
 
-// TestSettingsFolder: the files of settings that a program reads again while it runs come into its
-// container in a folder, read only, whose place the setting's example names.
+// Files that a program rereads while it runs are mounted in a read-only folder, at the path in the
+// setting's example.
 func TestSettingsFolder(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join(root, "docker-compose.yml"))
 	require.NoError(t, err)

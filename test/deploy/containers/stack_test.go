@@ -30,30 +30,29 @@ import (
 const (
 	// root is the project's folder.
 	root = "../../.."
-	// upLimit is how long a stack may take to come up, downLimit to go.
+	// upLimit bounds the start of a stack, downLimit its removal.
 	upLimit   = 5 * time.Minute
 	downLimit = 3 * time.Minute
 )
 
-// stack is a deployment of a test's own.
+// stack is a deployment for one test.
 type stack struct {
 	t       *testing.T
 	engine  *client.Client
 	project string
-	secrets string // folder
-	// url is the published port's.
+	secrets string // their folder
+	// url is the URL of the published port.
 	url string
-	// env has the settings, for commands that work on the same deployment.
+	// env has the settings, for commands on the same deployment.
 	env []string
 }
 
-// up starts docker-compose.yml with the profiles and settings, or some of its
-// services, and returns when it answers. It is gone, data and all, when the test
-// ends.
+// up starts docker-compose.yml, or some of its services, with the profiles and settings, and
+// returns when it answers. It is removed with its data when the test ends.
 func up(t *testing.T, profiles []string, settings map[string]string, services ...string) *stack {
 	t.Helper()
 	engine := needEngine(t)
-	// The reaper is an image that may not be here; Cleanup does its work.
+	// The reaper's image may be missing; Cleanup does its work.
 	t.Setenv("TESTCONTAINERS_RYUK_DISABLED", "true")
 	tclog.SetDefault(tclog.NewNoopLogger())
 	port := freePort(t)
@@ -97,13 +96,13 @@ func up(t *testing.T, profiles []string, settings map[string]string, services ..
 			err = deployment.Close()
 		}
 		if err != nil {
-			t.Errorf("take the stack down: %v", err)
+			t.Errorf("remove the stack: %v", err)
 		}
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), upLimit)
 	defer cancel()
 	var options []compose.StackUpOption
-	if len(services) > 0 { // none at all are none
+	if len(services) > 0 { // a nil list would mean all
 		options = append(options, compose.RunServices(services...))
 	}
 	require.NoError(t, deployment.Up(ctx, options...))
@@ -114,7 +113,7 @@ func up(t *testing.T, profiles []string, settings map[string]string, services ..
 	return s
 }
 
-// makeSecrets runs the image that makes them.
+// makeSecrets runs the image that makes the secrets.
 func (s *stack) makeSecrets() {
 	s.t.Helper()
 	require.NoError(s.t, os.Mkdir(s.secrets, 0o700))
@@ -131,7 +130,7 @@ func (s *stack) makeSecrets() {
 	require.Zero(s.t, state.ExitCode)
 }
 
-// boxes are the containers that run, by name.
+// boxes returns the running containers by name.
 func (s *stack) boxes() []*box {
 	s.t.Helper()
 	list, err := s.engine.ContainerList(s.t.Context(), client.ContainerListOptions{
@@ -147,7 +146,7 @@ func (s *stack) boxes() []*box {
 	return out
 }
 
-// box is the first container of a service.
+// box returns the first container of a service.
 func (s *stack) box(service string) *box {
 	s.t.Helper()
 	for _, b := range s.boxes() {
@@ -159,16 +158,16 @@ func (s *stack) box(service string) *box {
 	return nil
 }
 
-func (s *stack) awaitWell(t testing.TB) {
+func (s *stack) awaitHealthy(t testing.TB) {
 	t.Helper()
 	for _, b := range s.boxes() {
-		b.awaitWell(t)
+		b.awaitHealthy(t)
 	}
 	s.awaitReplicas(t)
 }
 
-// awaitReplicas returns when the proxy uses every replica of the api. A replica
-// that is well is not used yet: the next fault would leave none.
+// awaitReplicas returns when the proxy uses every replica of the api. It does not use a healthy
+// replica immediately, and the next fault would leave none.
 func (s *stack) awaitReplicas(t testing.TB) {
 	t.Helper()
 	replicas := 0
@@ -203,7 +202,7 @@ func (s *stack) showLogs(ctx context.Context) {
 	}
 }
 
-// secret is the text of one of the deployment's secrets.
+// secret returns the text of one of the deployment's secrets.
 func (s *stack) secret(name string) string {
 	s.t.Helper()
 	text, err := os.ReadFile(filepath.Join(s.secrets, name))

@@ -22,8 +22,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 )
 
-// cluster is the part of a CloudNativePG Cluster that is checked; the whole is
-// checked by its schema.
+// cluster is the part of a CloudNativePG Cluster that rules check; its schema checks all of it.
 type cluster struct {
 	Spec clusterSpec `json:"spec"`
 }
@@ -50,15 +49,14 @@ type clusterSpec struct {
 	} `json:"postgresql"`
 }
 
-// apiConnections is how many one api has (services/api, defaultConns).
+// apiConnections is the number of connections of one api (services/api, defaultConns).
 const apiConnections = 8
 
-// operatorsConnections are what the operator's own sessions and the superuser's
-// reserve may take.
+// operatorsConnections is the maximum of the operator's own sessions and the superuser's reserve.
 const operatorsConnections = 10
 
-// operators are settings of postgresql.conf that the operator keeps to itself,
-// and those that only its own log has no use for.
+// operators are settings of postgresql.conf that the operator manages itself, or that its log does
+// not use.
 var operators = []string{
 	"listen_addresses", "unix_socket_directories", "ssl", "ssl_cert_file", "ssl_key_file", "ssl_ca_file", "ssl_min_protocol_version",
 	"hot_standby", "max_wal_senders", "max_replication_slots", "log_line_prefix",
@@ -74,7 +72,7 @@ func databaseProblems(t testing.TB, all manifests) []string {
 	c := clusters[0].Spec
 	for name, value := range postgresConf(t) {
 		if got := c.PostgreSQL.Parameters[name]; got != value && !slices.Contains(operators, name) {
-			out = append(out, fmt.Sprintf("%s is %q, and %q in deploy/postgres/postgresql.conf", name, got, value))
+			out = append(out, fmt.Sprintf("%s is %q, but %q in deploy/postgres/postgresql.conf", name, got, value))
 		}
 	}
 	for _, name := range refusedParameters(t) {
@@ -95,7 +93,7 @@ func databaseProblems(t testing.TB, all manifests) []string {
 	return append(out, connectionProblems(t, all, &c)...)
 }
 
-// postgresConf reads deploy/postgres/postgresql.conf.
+// postgresConf parses deploy/postgres/postgresql.conf.
 func postgresConf(t testing.TB) map[string]string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, "deploy/postgres/postgresql.conf"))
@@ -108,8 +106,7 @@ func postgresConf(t testing.TB) map[string]string {
 	return out
 }
 
-// refusedParameters are those that the operator's admission refuses, as its
-// source lists them.
+// refusedParameters returns the parameters that the operator's admission refuses, from its source.
 func refusedParameters(t testing.TB) []string {
 	t.Helper()
 	dir, err := moduleDir(operatorModule, operatorSum)
@@ -126,8 +123,8 @@ func refusedParameters(t testing.TB) []string {
 
 var databaseURL = regexp.MustCompile(`^postgres://(\w+)@([^/]+)/(\w+)\?(.*)$`)
 
-// urlProblems: each program connects as a role that there is, to the Services
-// that the operator makes, and checks their certificate.
+// urlProblems checks that each program connects as an existing role to the Services that the
+// operator makes, and verifies their certificate.
 func urlProblems(workload, address string, c *clusterSpec) []string {
 	m := databaseURL.FindStringSubmatch(address)
 	if m == nil {
@@ -161,7 +158,7 @@ func urlProblems(workload, address string, c *clusterSpec) []string {
 	return out
 }
 
-// connectionProblems: as many as there may be find a connection each.
+// connectionProblems checks that there are enough connections for the maximum number of programs.
 func connectionProblems(t testing.TB, all manifests, c *clusterSpec) []string {
 	t.Helper()
 	var out []string
@@ -177,16 +174,16 @@ func connectionProblems(t testing.TB, all manifests, c *clusterSpec) []string {
 		}
 	}
 	if need := (most + 1) * apiConnections; need > limit {
-		out = append(out, fmt.Sprintf("%d api while they are replaced want %d connections, and the role may have %d", most, need, limit))
+		out = append(out, fmt.Sprintf("%d api during a rolling update need %d connections, but the role may have %d", most, need, limit))
 	}
 	if total, err := strconv.Atoi(c.PostgreSQL.Parameters["max_connections"]); err != nil || sum+operatorsConnections > total {
-		out = append(out, fmt.Sprintf("the roles may have %d connections, and the server %s", sum, c.PostgreSQL.Parameters["max_connections"]))
+		out = append(out, fmt.Sprintf("the roles may have %d connections, but the server only %s", sum, c.PostgreSQL.Parameters["max_connections"]))
 	}
 	return out
 }
 
-// TestRoles does on a real Postgres what the operator would do with the Cluster,
-// then what "indexer migrate" does, and tries what each role may and may not.
+// TestRoles does on a real Postgres what the operator does with the Cluster, then what "indexer
+// migrate" does, and tries what each role may and must not do.
 func TestRoles(t *testing.T) {
 	t.Parallel()
 	c := of[cluster](t, parse(t, renderWith(t, "overlays/replicated")), "Cluster")[0].Spec
@@ -198,8 +195,8 @@ func TestRoles(t *testing.T) {
 			require.NoError(t, err, sql)
 		}
 	}
-	// The order is the operator's (ConfigureNewInstance in its initdb.go), then
-	// its reconciling of roles.
+	// In the operator's order (ConfigureNewInstance in its initdb.go), then its reconciliation of
+	// roles.
 	run("postgres", "CREATE ROLE "+c.Bootstrap.InitDB.Owner+" LOGIN PASSWORD 'secret'")
 	run("postgres", c.Bootstrap.InitDB.PostInitSQL...)
 	run("postgres", "CREATE DATABASE "+c.Bootstrap.InitDB.Database+" OWNER "+c.Bootstrap.InitDB.Owner)
@@ -247,7 +244,7 @@ func TestRoles(t *testing.T) {
 	}
 }
 
-// on is the server's URL for another database and role.
+// on returns the server's URL for another database and role.
 func on(t testing.TB, server, database, role, password string) string {
 	t.Helper()
 	u, err := url.Parse(server)

@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// TestOverlays renders and checks what a user would apply.
+// TestOverlays renders and checks what users apply.
 func TestOverlays(t *testing.T) {
 	t.Parallel()
 	secrets := renderSecrets(t)
@@ -35,12 +35,12 @@ func TestOverlays(t *testing.T) {
 	}
 }
 
-// problems are all that is wrong with a rendering.
+// problems returns all problems of a rendering.
 func problems(t testing.TB, text string, secrets manifests) []string {
 	t.Helper()
 	out := documentProblems(t, text)
 	if len(out) > 0 {
-		return out // the rules read what is well formed
+		return out // the rules need well-formed objects
 	}
 	all := parse(t, text)
 	for _, rule := range []func(testing.TB, manifests) []string{podProblems, referenceProblems, networkProblems, databaseProblems} {
@@ -60,8 +60,8 @@ func documentProblems(t testing.TB, text string) []string {
 	return out
 }
 
-// TestPlanted plants one mistake after the other in a rendering; each must be
-// found, and for what it is.
+// TestPlanted plants mistakes in a rendering, one at a time. Each must be found and reported
+// correctly.
 func TestPlanted(t *testing.T) {
 	t.Parallel()
 	secrets := parse(t, renderSecrets(t))
@@ -128,7 +128,7 @@ func TestPlanted(t *testing.T) {
 	}
 }
 
-// TestDocumented: anyone who has to make a secret or a label finds it in the docs.
+// The docs name every secret and label that users must create.
 func TestDocumented(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile(filepath.Join(root, "docs/kubernetes.md"))

@@ -12,17 +12,17 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// Labels of namespaces, by which a user lets others in.
+// Labels of namespaces with which a user grants access.
 const (
 	callsAPI     = "tagstream/calls-api"
 	readsMetrics = "tagstream/reads-metrics"
 )
 
-// world stands for an address outside.
+// world stands for an external address.
 const world = "the world"
 
-// mayReach is who may open which ports of whom, and only those: the
-// separation of docker-compose.yml's networks.
+// mayReach has all allowed connections, by client, server and port, as separated by
+// docker-compose.yml's networks.
 var mayReach = map[[2]string][]int32{
 	{"ingest", "nats"}:       {4222},
 	{"indexer", "nats"}:      {4222},
@@ -42,19 +42,19 @@ var mayReach = map[[2]string][]int32{
 	{readsMetrics, "postgres"}: {9187},
 }
 
-// ports are all that anything here listens on, and one of the world's.
+// ports are all ports that something listens on, and an external one.
 var ports = []int32{443, 4222, 5432, 6222, 8000, 8080, 8222, 9091, 9092, 9093, 9187}
 
 // side is one end of a connection.
 type side struct {
 	name       string
 	pod        *workload         // one of this namespace, or
-	namespaces map[string]string // labels of the namespace of others, or
-	address    string            // one outside
+	namespaces map[string]string // labels of another namespace, or
+	address    string            // an external one
 }
 
-// networkProblems works out who reaches whom from all policies together, as
-// Kubernetes does, and compares that with mayReach.
+// networkProblems evaluates all policies together, like Kubernetes, and compares the allowed
+// connections with mayReach.
 func networkProblems(t testing.TB, all manifests) []string {
 	t.Helper()
 	var out []string
@@ -102,9 +102,9 @@ func networkProblems(t testing.TB, all manifests) []string {
 	return out
 }
 
-// reaches says whether the policies of both ends allow a TCP connection.
+// reaches reports whether the policies of both ends allow a TCP connection.
 func reaches(policies []networkingv1.NetworkPolicy, from, to side, port int32) bool {
-	out, in := from.pod == nil, to.pod == nil // others have policies of their own
+	out, in := from.pod == nil, to.pod == nil // others have their own policies
 	for _, p := range policies {
 		if from.pod != nil && matches(&p.Spec.PodSelector, from.pod.labels) {
 			for _, rule := range p.Spec.Egress {

@@ -27,7 +27,7 @@ func render(t testing.TB, dir string) string {
 	return string(text)
 }
 
-// renderWith renders an overlay with components, as a user's own overlay would.
+// renderWith renders an overlay with components, like a user's overlay.
 func renderWith(t testing.TB, overlay string, components ...string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -53,7 +53,7 @@ func renderWith(t testing.TB, overlay string, components ...string) string {
 	return render(t, dir)
 }
 
-// renderSecrets makes secrets and renders them, in a copy of what is involved.
+// renderSecrets makes secrets and renders them, in a copy of the files.
 func renderSecrets(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()

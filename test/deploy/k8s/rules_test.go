@@ -27,16 +27,16 @@ import (
 	ingest "github.com/tagstream/tagstream/services/ingest/cmd"
 )
 
-// workload is what has pods: ours, or one that an operator or a chart makes.
+// workload is something with pods: ours, or made by an operator or a chart.
 type workload struct {
 	name     string
 	labels   map[string]string
 	ports    map[string]int32
-	template *corev1.PodTemplateSpec // nil where it is not ours
-	serves   bool                    // it runs on, unlike a Job
+	template *corev1.PodTemplateSpec // nil if it is not ours
+	serves   bool                    // it keeps running, unlike a Job
 }
 
-// made are the pods of others, with the labels that their makers document.
+// made are the pods made by others, with their documented labels.
 var made = []workload{
 	{name: "nats", labels: map[string]string{
 		"app.kubernetes.io/name": "nats", "app.kubernetes.io/instance": "nats", "app.kubernetes.io/component": "nats"}},
@@ -44,14 +44,14 @@ var made = []workload{
 		ports: map[string]int32{"postgresql": 5432, "metrics": 9187, "status": 8000}},
 }
 
-// nameLabel is what the objects of a workload have in common, and by which an
-// upgrade applies one after the other.
+// nameLabel is the common label of a workload's objects, with which an upgrade selects one workload
+// at a time.
 const nameLabel = "app.kubernetes.io/name"
 
-// programs are those that the images hold.
+// programs are the programs in the images.
 var programs = map[string]service.Program{service.Ingest: ingest.Program(), service.Indexer: indexer.Program(), service.API: api.Program()}
 
-// opsPorts are those of the images (deploy/Dockerfile).
+// opsPorts are the ops ports in the images (deploy/Dockerfile).
 var opsPorts = map[string]int32{service.Ingest: 9091, service.Indexer: 9092, service.API: 9093}
 
 func workloads(t testing.TB, all manifests) []workload {
@@ -75,7 +75,7 @@ func workloads(t testing.TB, all manifests) []workload {
 	return out
 }
 
-// selected are the workloads whose pods a selector selects.
+// selected returns the workloads whose pods a selector selects.
 func selected(ws []workload, selector *metav1.LabelSelector) ([]workload, error) {
 	s, err := metav1.LabelSelectorAsSelector(selector)
 	if err != nil {
@@ -90,7 +90,7 @@ func selected(ws []workload, selector *metav1.LabelSelector) ([]workload, error)
 	return out, nil
 }
 
-// images are the names that "make images" gives.
+// images returns the names that "make images" uses.
 func images(t testing.TB) []string {
 	t.Helper()
 	compose, err := os.ReadFile(filepath.Join(root, "docker-compose.yml"))
@@ -103,8 +103,8 @@ func images(t testing.TB) []string {
 	return out
 }
 
-// podProblems holds every pod to what the containers of docker-compose.yml are
-// held to, and its environment to what its program knows.
+// podProblems checks that every pod is as restricted as the containers of docker-compose.yml, and
+// that its program knows its environment.
 func podProblems(t testing.TB, all manifests) []string {
 	t.Helper()
 	var out []string
@@ -158,7 +158,7 @@ func containerProblems(w *workload, c *corev1.Container) []string {
 		}
 	}
 	for _, e := range c.Env {
-		// Go's MiB are Kubernetes' Mi.
+		// Go's MiB is Kubernetes' Mi.
 		if e.Name != "GOMEMLIMIT" {
 			continue
 		}
@@ -182,7 +182,7 @@ func containerProblems(w *workload, c *corev1.Container) []string {
 	return out
 }
 
-// settingProblems reads a container's environment as its program would.
+// settingProblems parses a container's environment like its program.
 func settingProblems(t testing.TB, all manifests, program string, c *corev1.Container) []string {
 	t.Helper()
 	var out, environ []string
@@ -214,7 +214,7 @@ func settingProblems(t testing.TB, all manifests, program string, c *corev1.Cont
 	return out
 }
 
-// referenceProblems follows what objects say of each other.
+// referenceProblems follows references between objects.
 func referenceProblems(t testing.TB, all manifests) []string {
 	t.Helper()
 	var out []string
@@ -225,7 +225,7 @@ func referenceProblems(t testing.TB, all manifests) []string {
 		case err != nil:
 			out = append(out, what+": "+err.Error())
 		case len(found) != 1:
-			out = append(out, fmt.Sprintf("%s selects no pod, or of %d workloads", what, len(found)))
+			out = append(out, fmt.Sprintf("%s selects no pod, or pods of %d workloads", what, len(found)))
 		case found[0].name != want:
 			out = append(out, fmt.Sprintf("%s selects the pods of %s", what, found[0].name))
 		default:

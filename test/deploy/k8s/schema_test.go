@@ -25,11 +25,11 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// sources are modules that hold schemas. Only these files of them are used, so
-// they are no requirements of this module; sum is what go.sum would have.
+// sources are modules with schemas. Only these files of them are used, so this module does not
+// require them; sum is what go.sum would have.
 //
-// The schemas of Kubernetes are those of the oldest version that the manifests are for:
-// what is in use since then stays.
+// The schemas of Kubernetes are those of the oldest version that the manifests support: stable
+// fields remain in later ones.
 var sources = []struct{ module, sum, files string }{
 	{"sigs.k8s.io/kubectl-validate@v0.0.4", "h1:tGKuv0awYHn11Cb6KPsZKxUmHgavF46K3NvVH0Nse9U=", "pkg/openapiclient/builtins/1.30/*/*.json"},
 	{"sigs.k8s.io/kubectl-validate@v0.0.4", "h1:tGKuv0awYHn11Cb6KPsZKxUmHgavF46K3NvVH0Nse9U=", "pkg/openapiclient/builtins/1.30/apis/*/*.json"},
@@ -42,15 +42,15 @@ const (
 	operatorSum    = "h1:fnhVq44xXx97MNiuvJsPrX1vSjYbgdyBK5MSGfdHdp0="
 )
 
-// schemas are those of the kinds that were asked for.
+// schemas caches the schemas of requested kinds.
 var schemas struct {
 	mu     sync.Mutex
 	files  []string                // guarded by mu; all files of the sources
 	byKind map[string]*spec.Schema // guarded by mu; by apiVersion and kind
 }
 
-// schemaProblems are what a document's schema says against it. What the schema
-// does not know is a problem, as is a key that is there twice.
+// schemaProblems returns a document's violations of its schema. Unknown fields and duplicate keys
+// are problems, too.
 func schemaProblems(t testing.TB, document string) []string {
 	t.Helper()
 	text, err := yaml.YAMLToJSONStrict([]byte(document))
@@ -161,13 +161,13 @@ func custom(file string, kind kubernetes.GroupVersionKind) (*spec.Schema, error)
 	return nil, nil
 }
 
-// strict returns the schema with its references resolved, in which an object
-// has no properties but those that are listed.
+// strict returns the schema with its references resolved, in which objects allow only listed
+// properties.
 func strict(s spec.Schema, named map[string]*spec.Schema) *spec.Schema {
 	if ref := s.Ref.String(); ref != "" {
 		return strict(*named[strings.TrimPrefix(ref, "#/components/schemas/")], named)
 	}
-	// The library has other ideas of these than Kubernetes has.
+	// The library interprets these differently from Kubernetes.
 	if s.Format == "int-or-string" || s.Format == "byte" {
 		s.Format = ""
 	}
@@ -187,14 +187,14 @@ func strict(s spec.Schema, named map[string]*spec.Schema) *spec.Schema {
 	if s.AdditionalProperties != nil && s.AdditionalProperties.Schema != nil {
 		s.AdditionalProperties = &spec.SchemaOrBool{Allows: true, Schema: strict(*s.AdditionalProperties.Schema, named)}
 	}
-	// Kubernetes writes a reference that has a description as allOf with one.
+	// Kubernetes writes a reference with a description as allOf with one element.
 	if len(s.AllOf) == 1 && named != nil {
 		s.AllOf = []spec.Schema{*strict(s.AllOf[0], named)}
 	}
 	return &s
 }
 
-// moduleDir downloads a module, unless it is there, and returns its folder.
+// moduleDir downloads a module if needed, and returns its folder.
 func moduleDir(module, sum string) (string, error) {
 	get := exec.Command("go", "mod", "download", "-json", module) //nolint:gosec // a constant
 	get.Dir, get.Env = os.TempDir(), append(os.Environ(), "GOWORK=off")
@@ -209,8 +209,8 @@ func moduleDir(module, sum string) (string, error) {
 	return answer.Dir, nil
 }
 
-// standardProblems are what the admission of Kubernetes would say against a pod
-// in a namespace that enforces the restricted standard.
+// standardProblems returns the objections of Kubernetes' admission to a pod in a namespace that
+// enforces the restricted standard.
 func standardProblems(t testing.TB, meta *metav1.ObjectMeta, spec *corev1.PodSpec) []string {
 	t.Helper()
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)

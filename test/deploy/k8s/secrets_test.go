@@ -9,11 +9,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// theirs are secrets that an operator makes, and what programs may see of them.
+// theirs are the secrets that an operator makes, and the keys that programs may see.
 var theirs = map[string]string{"postgres-ca": "ca.crt"}
 
-// secretProblems follows every file that a program reads to the secret it
-// comes from, and every secret to who makes it.
+// secretProblems traces every file that a program reads to its secret, and every secret to its
+// creator.
 func secretProblems(t testing.TB, all, secrets manifests) []string {
 	t.Helper()
 	var out []string
@@ -67,7 +67,7 @@ func secretProblems(t testing.TB, all, secrets manifests) []string {
 	return out
 }
 
-// filesIn are the files that a variable names.
+// filesIn returns the files that a variable names.
 func filesIn(e corev1.EnvVar) []string {
 	if strings.HasSuffix(e.Name, "_FILE") {
 		return []string{e.Value}

@@ -68,7 +68,7 @@ func TestAlerts(t *testing.T) {
 		require.Contains(t, tested, `labels: '{alertname="`+r.Alert+`"}', value: `, "no test in which %s fires", r.Alert)
 	}
 	for name := range documented {
-		require.True(t, seen[name], "docs/operations.md has a row for %s, which is no alert", name)
+		require.True(t, seen[name], "docs/operations.md has a row for %s, which is not an alert", name)
 	}
 }
 
@@ -80,7 +80,7 @@ func promtool(t *testing.T, args ...string) {
 		if os.Getenv("CI") == "true" {
 			t.Fatal("promtool is required here; Debian's package prometheus has it")
 		}
-		t.Skip("the rules are not checked: there is no promtool (Debian's package prometheus has it)")
+		t.Skip("the rules are not checked: promtool is missing (Debian's package prometheus has it)")
 	}
 	cmd := exec.Command(path, args...)
 	cmd.Dir = filepath.Join(root, "deploy", "prometheus")
@@ -88,7 +88,7 @@ func promtool(t *testing.T, args ...string) {
 	require.NoError(t, err, string(out))
 }
 
-func TestPrometheusTakesTheConfiguration(t *testing.T) {
+func TestPrometheusAcceptsConfiguration(t *testing.T) {
 	t.Parallel()
 	promtool(t, "check", "config", "prometheus.yml")
 }
@@ -98,8 +98,7 @@ func TestRules(t *testing.T) {
 	promtool(t, "test", "rules", "alerts_test.yml", "alerts_days_test.yml")
 }
 
-// TestPanelsParse has Prometheus' own parser read every query of the dashboard,
-// as rules.
+// TestPanelsParse parses every query of the dashboard with Prometheus' own parser, as rules.
 func TestPanelsParse(t *testing.T) {
 	t.Parallel()
 	board, err := observability.Load(boardPath)

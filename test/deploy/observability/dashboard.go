@@ -12,8 +12,7 @@ type Board struct {
 	Panels []Panel
 }
 
-// Panel is a row's heading (Type "row"), a number ("stat") or curves
-// ("timeseries").
+// Panel is a row's heading (Type "row"), a number ("stat") or curves ("timeseries").
 type Panel struct {
 	ID                       int
 	Type, Title, Description string

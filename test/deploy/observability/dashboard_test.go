@@ -22,11 +22,11 @@ import (
 var boardPath = filepath.Join(root, "deploy", "grafana", "dashboards", "tagstream.json")
 
 // grafanas is Grafana's type of a dashboard.
-type grafanas = dashboard.Dashboard //nolint:staticcheck // the file is of the first version, which provisioning reads
+type grafanas = dashboard.Dashboard //nolint:staticcheck // provisioning reads the first version of the format
 
-// TestDashboardIsGrafanas reads the dashboard with Grafana's own types, which
-// refuse fields that they do not know.
-func TestDashboardIsGrafanas(t *testing.T) {
+// TestDashboardMatchesGrafana decodes the dashboard with Grafana's own types, which refuse unknown
+// fields.
+func TestDashboardMatchesGrafana(t *testing.T) {
 	t.Parallel()
 	types := cog.NewRuntime()
 	types.RegisterPanelcfgVariant(stat.VariantConfig())
@@ -46,8 +46,8 @@ func TestDashboardIsGrafanas(t *testing.T) {
 	}
 }
 
-// strictly returns what Grafana's types find wrong. Their error is a list, and an
-// error also when it is empty.
+// strictly returns the errors of Grafana's types. Their error is a list, and not nil even if it is
+// empty.
 func strictly(t *testing.T, text []byte) (problems cog.BuildErrors) {
 	t.Helper()
 	var d grafanas
@@ -65,13 +65,13 @@ func TestDashboard(t *testing.T) {
 	ids, cells := map[int]bool{}, map[[2]int]string{}
 	var rows []string
 	for _, p := range board.Panels {
-		require.False(t, ids[p.ID], "panel %q has another one's id", p.Title)
+		require.False(t, ids[p.ID], "panel %q has a duplicate id", p.Title)
 		ids[p.ID] = true
 		g := p.GridPos
 		require.True(t, g.X >= 0 && g.X+g.W <= 24 && g.W > 0 && g.H > 0, p.Title)
 		for x := g.X; x < g.X+g.W; x++ {
 			for y := g.Y; y < g.Y+g.H; y++ {
-				require.Empty(t, cells[[2]int{x, y}], "panel %q lies over another", p.Title)
+				require.Empty(t, cells[[2]int{x, y}], "panel %q overlaps another one", p.Title)
 				cells[[2]int{x, y}] = p.Title
 			}
 		}

@@ -46,7 +46,7 @@ func TestDocs(t *testing.T) {
 			}
 			var labels []string
 			for _, name := range slices.Sorted(maps.Keys(values)) {
-				// A long list stands in full at the first metric that has it.
+				// A long list is complete only at the first metric that has it.
 				text := name + ": " + strings.Join(slices.Sorted(maps.Keys(values[name])), ", ")
 				if described[text] {
 					text = name + ": as above"
@@ -74,5 +74,5 @@ func TestDocs(t *testing.T) {
 	}
 	have, err := os.ReadFile(path)
 	require.NoError(t, err)
-	require.Equal(t, b.String(), string(have), "make generate-metrics writes it")
+	require.Equal(t, b.String(), string(have), "run make generate-metrics")
 }

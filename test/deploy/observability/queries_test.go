@@ -15,8 +15,8 @@ const (
 	patience = 20 * time.Second
 )
 
-// foreign are the metrics and labels of others that queries use: of the
-// exporters, the proxy, Prometheus itself and the Go runtime.
+// foreign are the metrics and labels of other programs in queries: of the exporters, the proxy,
+// Prometheus itself and the Go runtime.
 var foreign = map[string][]string{
 	"up":                            nil,
 	"ALERTS":                        {"alertstate"},
@@ -28,8 +28,8 @@ var foreign = map[string][]string{
 	"mountpoint:disk_left:ratio":                {"mountpoint"}, // our rule
 }
 
-// vocabulary is every metric that queries may name, with its labels and their
-// values; a label without values may have any.
+// vocabulary has every metric that queries may name, with its labels and their values; a label
+// without values may have any.
 type vocabulary map[string]map[string][]string
 
 func known(t *testing.T) vocabulary {
@@ -71,8 +71,7 @@ func known(t *testing.T) vocabulary {
 	return v
 }
 
-// check fails where a query names a metric, a label or a label's value that is
-// not known.
+// check fails if a query names an unknown metric, label or value of a label.
 func (v vocabulary) check(t *testing.T, where, query string) {
 	t.Helper()
 	e, err := metricsql.Parse(strings.ReplaceAll(query, "$__rate_interval", "1m"))
@@ -85,7 +84,7 @@ func (v vocabulary) check(t *testing.T, where, query string) {
 			for _, filters := range e.LabelFilterss {
 				require.Equal(t, "__name__", filters[0].Label, where)
 				metric := filters[0].Value
-				require.Contains(t, v, metric, "%s: no program shows it", where)
+				require.Contains(t, v, metric, "%s: no program has it", where)
 				for l := range v[metric] {
 					labels[l] = true
 				}
@@ -109,7 +108,7 @@ func (v vocabulary) check(t *testing.T, where, query string) {
 	}
 }
 
-func TestCheckFindsWhatIsWrong(t *testing.T) {
+func TestCheckFindsErrors(t *testing.T) {
 	t.Parallel()
 	v := known(t)
 	fails := func(query string) bool {

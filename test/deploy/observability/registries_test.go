@@ -23,12 +23,11 @@ import (
 	"github.com/tagstream/tagstream/services/ingest"
 )
 
-// nowhere is a database that is not there: what a program shows from its start,
-// it shows without one.
+// nowhere is a missing database: programs show their initial metrics without one.
 const nowhere = "postgres://nobody@127.0.0.1:1/none"
 
-// programs are the registries of the three programs, filled as their mains do,
-// before anything has happened.
+// programs returns the registries of the three programs, filled as by their mains, before anything
+// happens.
 func programs(t *testing.T) map[string]*prometheus.Registry {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
@@ -70,7 +69,7 @@ func programs(t *testing.T) map[string]*prometheus.Registry {
 	return out
 }
 
-// families returns what a registry shows, without the Go runtime's own.
+// families returns a registry's metrics, without those of the Go runtime.
 func families(t *testing.T, r *prometheus.Registry) []*dto.MetricFamily {
 	t.Helper()
 	all, err := r.Gather()
@@ -78,7 +77,7 @@ func families(t *testing.T, r *prometheus.Registry) []*dto.MetricFamily {
 	return slices.DeleteFunc(all, func(f *dto.MetricFamily) bool { return !strings.HasPrefix(f.GetName(), "tagstream_") })
 }
 
-func TestNamesFollowTheConventions(t *testing.T) {
+func TestNamesFollowConventions(t *testing.T) {
 	t.Parallel()
 	for name, r := range programs(t) {
 		problems, err := testutil.GatherAndLint(r)
@@ -88,7 +87,7 @@ func TestNamesFollowTheConventions(t *testing.T) {
 			if n := f.GetName(); n != "tagstream_build_info" && n != "tagstream_component_ready" {
 				require.True(t, strings.HasPrefix(n, "tagstream_"+name+"_"), "%s of %s", n, name)
 			}
-			require.True(t, strings.HasSuffix(f.GetHelp(), "."), "help of %s is a sentence", f.GetName())
+			require.True(t, strings.HasSuffix(f.GetHelp(), "."), "help of %s must be a sentence", f.GetName())
 		}
 	}
 }
