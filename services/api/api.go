@@ -1,8 +1,8 @@
 // Package api is the service that answers queries of the index over HTTP, read only. Its database
 // role can only select.
 //
-// It keeps no state: any number of instances can run side by side, and one that is killed loses
-// only the answers in progress. While the database is down, requests get 503 and readiness fails.
+// It keeps no state: any number of instances can run side by side, and killing one loses only the
+// answers in progress. While the database is down, requests get 503 and readiness fails.
 package api
 
 import (
@@ -47,14 +47,13 @@ const (
 const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 10 * time.Second
-	// writeTimeout bounds work and sending together: a slow client has the rest of it for the
-	// answer.
+	// writeTimeout bounds the work for an answer and the time to send it together.
 	writeTimeout = 30 * time.Second
 	idleTimeout  = 2 * time.Minute
-	// maxHeaderBytes leaves room above the longest accepted query string, so that a longer one gets
-	// an answer with the reason.
+	// maxHeaderBytes is larger than the longest accepted query string, so that one that is too long
+	// gets an answer with the reason.
 	maxHeaderBytes = 128 << 10
-	// drainTimeout bounds open requests at the end.
+	// drainTimeout is how long open requests may take after the service was told to stop.
 	drainTimeout = 10 * time.Second
 
 	checkEvery   = 2 * time.Second
@@ -63,7 +62,7 @@ const (
 
 var errStopping = errors.New("stopping")
 
-// API is the service. Make one with New, run it once.
+// API is the service. Create it with New, and run it once.
 type API struct {
 	cfg   Config
 	deps  Deps
@@ -96,12 +95,12 @@ func New(cfg Config, deps Deps) (*API, error) {
 	return &API{cfg: cfg, deps: deps, log: deps.Logger.With("service", "api"), codec: codec, feeds: feeds}, nil
 }
 
-// Ops serves the API's routes for operators, under /v1/admin/. It belongs on the ops listener,
-// never on a public one, and answers 503 while Run is not running.
+// Ops returns the handler of the routes for operators, under /v1/admin/. It belongs on the ops
+// listener, never on a public one. It answers 503 while Run is not running.
 func (a *API) Ops() http.Handler { return &a.admin }
 
 // Run serves until ctx ends. Then it becomes unready, gives open requests some time to finish, and
-// returns nil. The error is that of a listener that cannot be opened or fails.
+// returns nil. It returns an error if the listener cannot be opened or fails.
 func (a *API) Run(ctx context.Context) error {
 	listener := a.deps.Listener
 	if listener == nil {
@@ -111,7 +110,7 @@ func (a *API) Run(ctx context.Context) error {
 		}
 	}
 	defer listener.Close()
-	// The reader outlives ctx: open requests use it to the end.
+	// The reader must outlive ctx, since open requests use it.
 	reader, err := query.Open(context.WithoutCancel(ctx), a.cfg.Database)
 	if err != nil {
 		return err
@@ -161,7 +160,7 @@ func (a *API) serve(ctx context.Context, listener net.Listener, handler http.Han
 	defer cancel()
 	if err := srv.Shutdown(drain); err != nil {
 		a.log.Warn("some requests took too long to finish and were cut off", "after", drainTimeout)
-		_ = srv.Close() // Shutdown has closed the listener already
+		_ = srv.Close() // the error would be about the listener, which Shutdown has closed
 	}
 	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve the API on %s: %w", listener.Addr(), err)

@@ -31,18 +31,18 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 const reachLimit = time.Minute
 
-// running is an API that Run runs.
+// running is a running API.
 type running struct {
 	api      *api.API
 	url      string
 	health   *obs.Health
 	registry *prometheus.Registry
 	stop     context.CancelFunc
-	done     chan error // Run's return
+	done     chan error // the error of Run
 	log      logText
 }
 
-// logText is a log that may be read while it is written.
+// logText is a log that can be read while it is written.
 type logText struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -108,7 +108,7 @@ func (r *running) get(t testing.TB, path string) (int, string) {
 	return res.StatusCode, string(body)
 }
 
-// until waits for an answer and for the readiness that belongs to it.
+// until waits for a status, a text in the answer, and the readiness that matches the status.
 func (r *running) until(t testing.TB, status int, code string) {
 	t.Helper()
 	poll.Until(t, reachLimit, func() (bool, string) {
@@ -124,7 +124,9 @@ func migrate(t testing.TB, url string) {
 	require.NoError(t, store.Migrate(t.Context(), store.Options{URL: url}, slog.New(slog.DiscardHandler)))
 }
 
-func TestDatabaseComesAndGoes(t *testing.T) {
+// TestDatabaseOutage: the API is unready and answers 503 while the database is not migrated,
+// stopped, killed or paused, and recovers afterwards.
+func TestDatabaseOutage(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Server(t)
 	r := start(t, server.URL)
@@ -147,7 +149,7 @@ func TestDatabaseComesAndGoes(t *testing.T) {
 	server.Pause(t)
 	r.until(t, http.StatusServiceUnavailable, "timeout")
 	status, _ := r.get(t, "/v1/posts?tags=art&limit=0")
-	require.Equal(t, http.StatusBadRequest, status, "what is wrong is told without the database")
+	require.Equal(t, http.StatusBadRequest, status, "an invalid request is refused without the database")
 	server.Resume(t)
 	r.until(t, http.StatusOK, "")
 }
@@ -180,10 +182,10 @@ func TestGraceful(t *testing.T) {
 		return why == "stopping", why
 	})
 	server.Resume(t)
-	require.Equal(t, http.StatusOK, <-answered, "what was under way is finished")
+	require.Equal(t, http.StatusOK, <-answered, "open requests are finished")
 	require.NoError(t, <-r.done)
 	_, err := http.Get(r.url + "/")
-	require.Error(t, err, "nobody listens any more")
+	require.Error(t, err, "the listener is closed")
 }
 
 func (r *running) gauge(t testing.TB, name string) float64 {
@@ -199,7 +201,7 @@ func (r *running) gauge(t testing.TB, name string) float64 {
 	return 0
 }
 
-// TestOps asks for what operators have, on their listener and on the public one.
+// TestOps: the operators' routes are served by Ops and not by the public listener.
 func TestOps(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t)
@@ -226,7 +228,7 @@ func TestOps(t *testing.T) {
 	require.Contains(t, body, "starting or stopping")
 }
 
-// TestReaderCannotWrite tries to, as the API's role.
+// TestReaderCannotWrite: the API's database role cannot write.
 func TestReaderCannotWrite(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t)
@@ -267,10 +269,10 @@ func TestNewRefuses(t *testing.T) {
 		{"no database", func(c *api.Config) { c.Database.URL = "" }},
 		{"bad database URL", func(c *api.Config) { c.Database.URL = "postgres://%" }},
 		{"no keys", func(c *api.Config) { c.CursorKeys = nil }},
-		{"keys file that is not there", func(c *api.Config) { c.CursorKeys, c.CursorKeysFile = nil, "/nonexistent/keys" }},
+		{"missing keys file", func(c *api.Config) { c.CursorKeys, c.CursorKeysFile = nil, "/nonexistent/keys" }},
 		{"same key twice", func(c *api.Config) { c.CursorKeys = append(c.CursorKeys, c.CursorKeys[0]) }},
 		{"bad media", func(c *api.Config) { c.Media = "all" }},
-		{"no room", func(c *api.Config) { c.MaxInFlight = -1 }},
+		{"negative limit", func(c *api.Config) { c.MaxInFlight = -1 }},
 	} {
 		bad := good
 		c.change(&bad)
@@ -279,7 +281,7 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-func TestRunSaysThatItCannotListen(t *testing.T) {
+func TestListenError(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -291,10 +293,8 @@ func TestRunSaysThatItCannotListen(t *testing.T) {
 	require.ErrorContains(t, a.Run(t.Context()), taken.Addr().String())
 }
 
-// TestSockets: what a client sends, or does not, is bounded in time and in size.
-//
-// Invariant: a client that is slow, silent, too big or one too many is cut off or refused, and
-// delays no other. See also TestOverload.
+// Invariant: a client that is slow, silent, sends too much or is one too many is cut off or
+// refused, and does not delay others. See also TestOverload.
 func TestSockets(t *testing.T) {
 	t.Parallel()
 	r := start(t, "postgres://127.0.0.1:1/nowhere")
@@ -304,7 +304,7 @@ func TestSockets(t *testing.T) {
 	}{
 		{"a header that is too big", head + "X: " + strings.Repeat("x", 256<<10) + "\r\n\r\n", "431 "},
 		{"a query string that is too long", "GET /v1/posts?tags=" + strings.Repeat("x", 20<<10) + " HTTP/1.1\r\nHost: x\r\n\r\n", "query_too_long"},
-		{"a body, which nobody reads", head + "Content-Length: 1000000000\r\n\r\n" + strings.Repeat("x", 1<<20), "invalid_limit"},
+		{"a body, which is not read", head + "Content-Length: 1000000000\r\n\r\n" + strings.Repeat("x", 1<<20), "invalid_limit"},
 		{"a header that does not end", head, ""},
 		{"nothing", "", ""},
 		{"garbage", "\x16\x03\x01\r\n\r\n", "400 "},
@@ -315,10 +315,10 @@ func TestSockets(t *testing.T) {
 			require.NoError(t, err)
 			defer conn.Close()
 			require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
-			go func() { _, _ = io.WriteString(conn, c.sends) }() // the server may close before it has read all
+			go func() { _, _ = io.WriteString(conn, c.sends) }() // the server may close the connection early
 			if c.answer == "" {
 				answer, err := io.ReadAll(conn)
-				require.NoError(t, err, "it is cut off")
+				require.NoError(t, err, "the connection is closed")
 				require.Empty(t, answer)
 				return
 			}
@@ -328,7 +328,7 @@ func TestSockets(t *testing.T) {
 				answer = answer[:len(answer)+n]
 				require.NoError(t, err, "%s", answer)
 			}
-			require.NotContains(t, string(answer), "127.0.0.1:1", "of our insides")
+			require.NotContains(t, string(answer), "127.0.0.1:1", "internals are not exposed")
 		})
 	}
 	status, body := r.get(t, "/v1/posts?tags=art")

@@ -12,13 +12,12 @@ import (
 
 // Config is an operator's configuration of the API.
 type Config struct {
-	// Database is where the index lives, with a role that may only select. Its DefaultConns is 8 if
-	// it is 0.
+	// Database is the index, with a role that may only select. DefaultConns 0 means 8.
 	Database store.Options
-	// Listen is the host:port to serve on. It is not used if Deps has a listener.
+	// Listen is the host:port to serve on. It is ignored if Deps has a listener.
 	Listen string
-	// CursorKeys sign page tokens: the first signs, all verify. Without any, New reads them from
-	// CursorKeysFile, in the format of keyset.ParseKeys.
+	// CursorKeys sign page tokens: the first signs, all verify. If there are none, New reads them
+	// from CursorKeysFile, in the format of keyset.ParseKeys.
 	CursorKeys     []keyset.Key
 	CursorKeysFile string
 	// PublicURL is the absolute public URL of the API, without a trailing slash; "" means the host
@@ -26,12 +25,13 @@ type Config struct {
 	PublicURL string
 	// FeedsFile declares Bluesky feeds; "" means none. Run reloads it when it changes.
 	FeedsFile string
-	// Media says how feeds show pictures: "cdn" (from Bluesky's CDN), "link" or "off"; "" means "cdn".
+	// Media says how feeds show pictures: "cdn" (from Bluesky's CDN), "link" or "off"; "" means
+	// "cdn".
 	Media string
-	// MaxInFlight is how many requests are processed at once; others get 503 with Retry-After; 0
-	// means 256. Those beyond the connections of Database wait for one.
+	// MaxInFlight is the maximum number of requests in progress; further ones get 503 with
+	// Retry-After; 0 means 256. Requests wait for a connection of Database.
 	MaxInFlight int
-	// MaxFollowers is the most simultaneous connections of /v1/stream; 0 means 5000.
+	// MaxFollowers is the maximum number of simultaneous connections of /v1/stream; 0 means 5000.
 	MaxFollowers int
 }
 

@@ -20,7 +20,7 @@ const feedsEvery = 2 * time.Second
 // feedsFile is the feeds file and its last content.
 type feedsFile struct {
 	path string
-	now  *httpapi.Feeds // nil where there is no file
+	now  *httpapi.Feeds // nil if there is no file
 	info fs.FileInfo
 }
 
@@ -37,13 +37,13 @@ func newFeedsFile(cfg Config, log *slog.Logger) (*feedsFile, error) {
 		return f, nil
 	}
 	if u, err := url.Parse(cfg.PublicURL); err != nil || u.Path != "" {
-		return nil, &service.ConfigError{Variable: service.Prefix + "PUBLIC_URL", Err: errors.New("has a path, and Bluesky finds feeds only at a host's root")}
+		return nil, &service.ConfigError{Variable: service.Prefix + "PUBLIC_URL", Err: errors.New("has a path, but Bluesky finds feeds only at the root of a host")}
 	}
 	if _, err := f.read(); err != nil {
 		return nil, &service.ConfigError{Variable: service.Prefix + "FEEDS_FILE", Err: err}
 	}
 	if !strings.HasPrefix(cfg.PublicURL, "https://") {
-		log.Warn("AppViews cannot find the feeds: they ask by https, and " + service.Prefix + "PUBLIC_URL names no such URL")
+		log.Warn("AppViews cannot find the feeds: they use only https, but " + service.Prefix + "PUBLIC_URL is not an https URL")
 	}
 	return f, nil
 }
@@ -73,7 +73,7 @@ func (f *feedsFile) watch(ctx context.Context, logger *slog.Logger, use func(*ht
 	}
 	tick := time.NewTicker(feedsEvery)
 	defer tick.Stop()
-	said := ""
+	logged := ""
 	for {
 		select {
 		case <-ctx.Done():
@@ -82,13 +82,13 @@ func (f *feedsFile) watch(ctx context.Context, logger *slog.Logger, use func(*ht
 		}
 		changed, err := f.read()
 		switch {
-		case err != nil && err.Error() != said:
-			said = err.Error()
+		case err != nil && err.Error() != logged:
+			logged = err.Error()
 			logger.Error("the feeds file is invalid: the feeds stay unchanged", "err", err)
 		case changed:
-			said = ""
+			logged = ""
 			use(f.now)
-			logger.Info("read the feeds file", "path", f.path)
+			logger.Info("reloaded the feeds file", "path", f.path)
 		}
 	}
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/tagstream/tagstream/services/api"
 )
 
-// TestFeedsFileIsRead: a new file of feeds is used, a bad one is not, and the old feeds stay.
-func TestFeedsFileIsRead(t *testing.T) {
+// TestFeedsFileReload: a changed feeds file is loaded. If it is invalid, the old feeds stay.
+func TestFeedsFileReload(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t)
 	migrate(t, db.URL)
@@ -43,7 +43,7 @@ func TestFeedsFileIsRead(t *testing.T) {
 	require.Contains(t, r.log.String(), "AppViews cannot find the feeds", "there is no public URL")
 	declare(feed("second"))
 	shows("second")
-	declare("publisher: nobody\n")
+	declare("publisher: invalid\n")
 	poll.Until(t, reachLimit, func() (bool, string) {
 		return strings.Contains(r.log.String(), "the feeds stay unchanged"), r.log.String()
 	})

@@ -30,9 +30,9 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
-// TestProxyAnswersForItself makes the proxy of deploy/proxy answer by itself: web
-// pages can read each answer, and it is a problem that openapi.yaml has.
-func TestProxyAnswersForItself(t *testing.T) {
+// TestProxyAnswers: web pages can read every answer that the proxy in deploy/proxy sends itself,
+// and it is a problem in openapi.yaml.
+func TestProxyAnswers(t *testing.T) {
 	t.Parallel()
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -68,7 +68,7 @@ func TestProxyAnswersForItself(t *testing.T) {
 		require.Equal(t, "application/problem+json", a.Header.Get("Content-Type"))
 		require.Equal(t, "no-store", a.Header.Get("Cache-Control"))
 		require.NotEmpty(t, a.Header.Get("Retry-After"))
-		require.Contains(t, string(spec), fmt.Sprintf("    | `%s` | %d |", code, status), "it is documented")
+		require.Contains(t, string(spec), fmt.Sprintf("    | `%s` | %d |", code, status), "the code is documented")
 	}
 	for _, path := range []string{"/late", "/torn"} {
 		problem(proxy.get(t, http.MethodGet, path), http.StatusServiceUnavailable, "unavailable")
@@ -82,17 +82,17 @@ func TestProxyAnswersForItself(t *testing.T) {
 	limited.until(t, http.StatusTooManyRequests)
 	problem(limited.get(t, http.MethodGet, "/"), http.StatusTooManyRequests, "rate_limited")
 	preflight := limited.get(t, http.MethodOptions, "/")
-	require.Equal(t, http.StatusNoContent, preflight.StatusCode, "a browser may ask, and then reads why not")
+	require.Equal(t, http.StatusNoContent, preflight.StatusCode, "a browser can send the request and read why it is refused")
 	require.Contains(t, preflight.Header.Get("Access-Control-Allow-Methods"), "GET")
 	require.Equal(t, "*", preflight.Header.Get("Access-Control-Allow-Headers"))
 }
 
-// TestProxyPassesOn: what the API takes and says comes through the proxy as it is.
-func TestProxyPassesOn(t *testing.T) {
+// TestProxyForwards: the proxy forwards all requests and answers of the API unchanged.
+func TestProxyForwards(t *testing.T) {
 	t.Parallel()
 	r := start(t, "postgres://127.0.0.1:1/nowhere")
 	proxy := startProxy(t, strings.TrimPrefix(r.url, "http://"), 1000)
-	proxy.until(t, http.StatusOK) // what is asked for readiness there is "/"
+	proxy.until(t, http.StatusOK) // in tests "/" is the readiness check
 	a := proxy.get(t, http.MethodGet, "/v1/posts?tags="+strings.Repeat("x", 30<<10))
 	body, err := io.ReadAll(a.Body)
 	require.NoError(t, err)
@@ -102,12 +102,12 @@ func TestProxyPassesOn(t *testing.T) {
 	a = proxy.get(t, http.MethodGet, "/v1/tags/a%2Fb?x=1")
 	body, err = io.ReadAll(a.Body)
 	require.NoError(t, err)
-	require.Contains(t, string(body), "unknown_parameter", "an encoded slash stays one")
+	require.Contains(t, string(body), "unknown_parameter", "an encoded slash stays encoded")
 }
 
-// TestProxyStreams: an event of /v1/stream comes through the proxy, and through nginx in the
-// configuration of docs/deployment.md, at once, with HTTP/2 too; a silence longer than that of other
-// answers does not end it.
+// TestProxyStreams: events of /v1/stream pass immediately through the proxy, also with HTTP/2, and
+// through nginx as configured in docs/deployment.md. Silence beyond the timeout of other answers
+// does not end a stream.
 func TestProxyStreams(t *testing.T) {
 	t.Parallel()
 	events := make(chan string)
@@ -132,17 +132,17 @@ func TestProxyStreams(t *testing.T) {
 	t.Cleanup(backend.Close)
 	address := backend.Listener.Addr().String()
 	proxy, nginx := startProxy(t, address, 1000), startNginx(t, address)
-	two := &http.Transport{DialContext: proxy.client.Transport.(*http.Transport).DialContext, Protocols: new(http.Protocols)}
-	two.Protocols.SetUnencryptedHTTP2(true)
-	t.Cleanup(two.CloseIdleConnections)
+	http2 := &http.Transport{DialContext: proxy.client.Transport.(*http.Transport).DialContext, Protocols: new(http.Protocols)}
+	http2.Protocols.SetUnencryptedHTTP2(true)
+	t.Cleanup(http2.CloseIdleConnections)
 	proxy.until(t, http.StatusOK)
 	nginx.until(t, http.StatusOK)
-	for name, way := range map[string]*behind{"proxy": proxy, "HTTP/2": {&http.Client{Transport: two}, ""}, "nginx": nginx} {
+	for name, via := range map[string]*proxied{"proxy": proxy, "HTTP/2": {&http.Client{Transport: http2}, ""}, "nginx": nginx} {
 		ctx, cancel := context.WithCancel(t.Context())
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://tags.example"+way.prefix+"/v1/stream?tags=art", nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://tags.example"+via.prefix+"/v1/stream?tags=art", nil)
 		require.NoError(t, err)
 		req.Header.Set("Accept-Encoding", "gzip")
-		a, err := way.client.Do(req)
+		a, err := via.client.Do(req)
 		require.NoError(t, err, name)
 		require.Equal(t, http.StatusOK, a.StatusCode, name)
 		require.Empty(t, a.Header.Get("Content-Encoding"))
@@ -160,13 +160,13 @@ func TestProxyStreams(t *testing.T) {
 		}
 		cancel()
 		_ = a.Body.Close()
-		<-ended // the server learns of it
+		<-ended // the backend notices
 	}
 }
 
-// TestBehindAPath asks an API that nginx has under a path, in the configuration of
-// docs/deployment.md: links lead on, and every tag can be asked for.
-func TestBehindAPath(t *testing.T) {
+// TestBehindAPathPrefix: if nginx serves the API under a path, as configured in docs/deployment.md,
+// links work and every tag can be requested.
+func TestBehindAPathPrefix(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t)
 	migrate(t, db.URL)
@@ -265,15 +265,14 @@ func TestBehindAPath(t *testing.T) {
 	require.Equal(t, "post0", post.Rkey)
 }
 
-// startNginx starts nginx with the location of docs/deployment.md before the API at
-// address.
-func startNginx(t *testing.T, address string) *behind {
+// startNginx starts nginx with the location in docs/deployment.md in front of the API at address.
+func startNginx(t *testing.T, address string) *proxied {
 	t.Helper()
 	program := installed(t, "nginx")
 	docs, err := os.ReadFile("../../docs/deployment.md")
 	require.NoError(t, err)
 	location := regexp.MustCompile("(?s)```nginx\n(.*?)```").FindSubmatch(docs)
-	require.NotNil(t, location, "docs/deployment.md shows how")
+	require.NotNil(t, location, "docs/deployment.md has the configuration")
 	const upstream = "http://127.0.0.1:8080/"
 	require.Contains(t, string(location[1]), upstream)
 	dir := t.TempDir()
@@ -289,19 +288,18 @@ func startNginx(t *testing.T, address string) *behind {
 	return overSocket(filepath.Join(dir, "public"), "/tags-api")
 }
 
-// proxyTimeout is the proxy's for a server's answers, in tests.
+// proxyTimeout is the proxy's server timeout in tests.
 const proxyTimeout = 300 * time.Millisecond
 
-// behind is a way to an API through a server that stands before it.
-type behind struct {
+// proxied is an API behind a proxy.
+type proxied struct {
 	client *http.Client
 	prefix string // of paths
 }
 
-// startProxy starts HAProxy with the configuration of deploy/proxy, before one
-// server at address, on sockets of the test's own and with time-outs that a test
-// can wait for.
-func startProxy(t *testing.T, address string, rate int) *behind {
+// startProxy starts HAProxy with the configuration in deploy/proxy in front of one server at
+// address, on sockets in a temporary directory and with short timeouts.
+func startProxy(t *testing.T, address string, rate int) *proxied {
 	t.Helper()
 	program := installed(t, "haproxy")
 	source, err := filepath.Abs("../../deploy/proxy")
@@ -321,10 +319,10 @@ func startProxy(t *testing.T, address string, rate int) *behind {
 		"check port 9093":                    "check port " + port,
 		"meth GET uri /readyz":               "meth GET uri /",
 		"timeout server 15s":                 "timeout server " + proxyTimeout.String(),
-		// A socket of a file system has no address to limit: all of it is one caller.
+		// Unix sockets have no client address to limit: all requests count for one.
 		"track-sc0 src": "track-sc0 ipv6(::1)",
 	} {
-		require.Contains(t, config, old, "the configuration has what this test changes")
+		require.Contains(t, config, old, "the configuration has the text that this test replaces")
 		config = strings.ReplaceAll(config, old, changed)
 	}
 	file := filepath.Join(dir, "haproxy.cfg")
@@ -333,8 +331,8 @@ func startProxy(t *testing.T, address string, rate int) *behind {
 	return overSocket(filepath.Join(dir, "public"), "")
 }
 
-// installed returns the path of a program from Debian's package of the same name.
-// Where it is missing the test is skipped, or fails in CI.
+// installed returns the path of a program from the Debian package of the same name. If it is
+// missing, the test is skipped, or fails in CI.
 func installed(t *testing.T, name string) string {
 	t.Helper()
 	for _, path := range []string{name, "/usr/sbin/" + name} {
@@ -361,24 +359,24 @@ func run(t *testing.T, cmd *exec.Cmd, env ...string) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		if t.Failed() {
-			t.Log(cmd.Path, "said:", output.String())
+			t.Log(cmd.Path, "printed:", output.String())
 		}
 	})
 }
 
-func overSocket(path, prefix string) *behind {
+func overSocket(path, prefix string) *proxied {
 	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", path)
 	}}
-	return &behind{&http.Client{Transport: transport, Timeout: time.Minute}, prefix}
+	return &proxied{&http.Client{Transport: transport, Timeout: time.Minute}, prefix}
 }
 
-// get asks, and checks that a web page could read the answer.
-func (b *behind) get(t *testing.T, method, target string) *http.Response {
+// get sends a request and checks that web pages can read the answer.
+func (b *proxied) get(t *testing.T, method, target string) *http.Response {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, "http://tags.example", nil)
 	require.NoError(t, err)
-	req.URL.Opaque = b.prefix + target // as it is: nothing is encoded again
+	req.URL.Opaque = b.prefix + target // sent without further encoding
 	a, err := b.client.Do(req)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = a.Body.Close() })
@@ -387,9 +385,8 @@ func (b *behind) get(t *testing.T, method, target string) *http.Response {
 	return a
 }
 
-// until waits until the server that stands before the API is there and answers with
-// a status.
-func (b *behind) until(t *testing.T, status int) {
+// until waits until the proxy answers with a status.
+func (b *proxied) until(t *testing.T, status int) {
 	t.Helper()
 	poll.Until(t, reachLimit, func() (bool, string) {
 		a, err := b.client.Get("http://tags.example" + b.prefix + "/")

@@ -10,15 +10,14 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
-// Admin serves the routes for operators: those that no public listener should
-// have. It is there before the Handler that does the work, and after it, since
-// operators' listeners outlive what they tell of; then it answers 503. The zero
-// value is ready, and safe for concurrent use.
+// Admin serves the routes for operators, which do not belong on a public listener. Without a
+// Handler it answers 503, since the operators' listener starts earlier and stops later. The zero
+// value is ready to use, and safe for concurrent use.
 type Admin struct {
 	mux atomic.Pointer[mux.Router]
 }
 
-// Use makes h do the work; nil: none.
+// Use sets the handler; nil means none.
 func (a *Admin) Use(h *Handler) {
 	if h == nil {
 		a.mux.Store(nil)
@@ -26,7 +25,7 @@ func (a *Admin) Use(h *Handler) {
 	}
 	m := h.serveOnly(h.adminRoutes())
 	m.NotFoundHandler = h.handle(routeNone, func(*http.Request) (*response, error) {
-		return nil, fail(codeNotFound, "There is nothing at this path: operators have /v1/admin/tags.")
+		return nil, fail(codeNotFound, "There is nothing at this path: the only route for operators is /v1/admin/tags.")
 	})
 	a.mux.Store(m)
 }
@@ -52,8 +51,8 @@ var adminTagsParams = params{single: []string{"page", "perPage"}}
 type rankedTagsJSON struct {
 	Page    int `json:"page"`
 	PerPage int `json:"perPage"`
-	// Pages is how many there are, Total how many tags are in use, which may be
-	// more than the pages show.
+	// Pages is the number of pages, Total the number of tags in use, which may be more than the
+	// pages show.
 	Pages int             `json:"pages"`
 	Total int64           `json:"total"`
 	Tags  []rankedTagJSON `json:"tags"`
@@ -74,7 +73,7 @@ func (h *Handler) rankTags(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	number, err := q.page(perPage)
+	number, err := q.pageNumber(perPage)
 	if err != nil {
 		return nil, err
 	}
@@ -94,9 +93,9 @@ func (h *Handler) rankTags(r *http.Request) (*response, error) {
 	return res, res.json(out)
 }
 
-// page returns the number of a page that begins within query.MaxRankedTags. The
-// error is a *problem.
-func (q values) page(perPage int) (int, error) {
+// pageNumber returns the number of a page that begins within query.MaxRankedTags. The error is a
+// *problem.
+func (q values) pageNumber(perPage int) (int, error) {
 	s, given := q.get("page")
 	if !given {
 		return 1, nil
@@ -107,7 +106,7 @@ func (q values) page(perPage int) (int, error) {
 	case !isNumber(s):
 		return 0, fail(codeInvalidPage, "Give page as a whole number from 1 to %d, in digits without leading zeros: it is %s%s.", last, quote(s), plusHint(s))
 	case err != nil || n > last:
-		return 0, fail(codeInvalidPage, "Ask for a page from 1 to %d: with %d tags each they hold the %d most used tags, and /v1/tags goes through all of them.", last, perPage, query.MaxRankedTags)
+		return 0, fail(codeInvalidPage, "Ask for a page from 1 to %d: with %d tags each they hold the %d most used tags; /v1/tags lists all tags.", last, perPage, query.MaxRankedTags)
 	}
 	return n, nil
 }

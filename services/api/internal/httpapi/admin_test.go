@@ -13,8 +13,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
-// askAdmin asks the operators' listener, and checks the answer against
-// openapi.yaml.
+// askAdmin sends a request to the operators' handler and checks the answer against openapi.yaml.
 func askAdmin(t testing.TB, admin http.Handler, target string) answer {
 	t.Helper()
 	doc, _ := spec()
@@ -24,7 +23,7 @@ func askAdmin(t testing.TB, admin http.Handler, target string) answer {
 	admin.ServeHTTP(w, r)
 	a := answer{w.Code, w.Header(), w.Body.Bytes()}
 	a.checkSpec(t, r)
-	require.Empty(t, a.header.Get("Access-Control-Allow-Origin"), "%s: no web page has business here", target)
+	require.Empty(t, a.header.Get("Access-Control-Allow-Origin"), "%s: web pages must not read this", target)
 	return a
 }
 
@@ -63,7 +62,7 @@ func TestAdminTags(t *testing.T) {
 	require.Equal(t, ask("?page=1&perPage=50"), ask("?perPage=50"))
 }
 
-// The pages end with the tags that an offset may reach, whatever their size.
+// The pages end at the largest allowed offset, whatever their size.
 func TestAdminTagsIsBounded(t *testing.T) {
 	t.Parallel()
 	var admin Admin
@@ -86,8 +85,7 @@ func TestAdminTagsIsBounded(t *testing.T) {
 	}
 }
 
-// What comes to the index stays within its bounds, and what comes back within
-// those of the answer.
+// Queries stay within the index's limits, and answers within those of the API.
 func TestAdminTagsOfMany(t *testing.T) {
 	t.Parallel()
 	var offsets []int
@@ -117,10 +115,9 @@ func (f rankedIndex) RankedTags(_ context.Context, offset, limit int) ([]query.T
 	return f.ranked(offset, limit)
 }
 
-// Operators' routes are nowhere else, and nothing else is where they are.
-//
-// Invariant: numbered pages are bounded and never on the public listener.
-func TestAdminIsApart(t *testing.T) {
+// Invariant: numbered pages are bounded and never on the public listener, and the operators'
+// handler has no other routes.
+func TestAdminIsSeparate(t *testing.T) {
 	t.Parallel()
 	s := serve(t, fakeIndex{})
 	var admin Admin

@@ -14,7 +14,7 @@ import (
 	"github.com/tagstream/tagstream/services/api/internal/feeds"
 )
 
-// TestCards: what a post has is on its card, and no more than a card can hold.
+// TestCards: a card shows the parts of a post, within its limits.
 func TestCards(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -49,7 +49,7 @@ func TestCards(t *testing.T) {
 	require.Equal(t, "+2", text(a.all("plus")[0]))
 	a, _ = card(s, "labelled")
 	require.Contains(t, text(a.all("covered")[0]), "Labelled <porn> by its author.")
-	require.Regexp(t, `(?s)<details class="covered"><summary>.*<img .*</details>`, a.body, "closed, and all pictures within")
+	require.Regexp(t, `(?s)<details class="covered"><summary>.*<img .*</details>`, a.body, "closed, with all pictures inside")
 	require.Equal(t, 1, strings.Count(a.body, "<img "))
 	a, words := card(s, "facets")
 	require.NotContains(t, a.body, "javascript")
@@ -82,8 +82,8 @@ func TestCards(t *testing.T) {
 	}
 }
 
-// TestQuotes: a quoted post shows its author and how it begins on every page, from one query more, while
-// it is in sight; otherwise it is a link.
+// TestQuotes: while a quoted post is visible, every page shows its author and an excerpt, with one
+// more query. Otherwise it is only a link.
 func TestQuotes(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -97,7 +97,7 @@ func TestQuotes(t *testing.T) {
 	s := serve(t, counted)
 	pages := []string{"/", "/search?tags=art", "/tag/art", "/post/did:plc:author/one", "/wall?tags=art", "/embed?tags=art"}
 	for _, target := range pages {
-		counted.asked = 0
+		counted.calls = 0
 		quotes := s.visit(t, target).all("quote")
 		require.NotEmpty(t, quotes, target)
 		for _, q := range quotes {
@@ -106,14 +106,14 @@ func TestQuotes(t *testing.T) {
 			require.Less(t, len(words), 400)
 			require.Equal(t, quoted, attr(q, "data-post"))
 		}
-		require.Equal(t, 1, counted.asked, target)
+		require.Equal(t, 1, counted.calls, target)
 	}
-	counted.asked = 0
+	counted.calls = 0
 	s.visit(t, "/tag/plain")
-	require.Zero(t, counted.asked)
+	require.Zero(t, counted.calls)
 	counted.fails = true
 	for _, target := range pages {
-		require.Equal(t, "Quoted post", text(s.visit(t, target).all("quote")[0]), "%s: the page is there, its quotes are links", target)
+		require.Equal(t, "Quoted post", text(s.visit(t, target).all("quote")[0]), "%s: the page is shown with links as quotes", target)
 	}
 	counted.fails = false
 	x.remove(t, quoted)
@@ -126,20 +126,20 @@ func TestQuotes(t *testing.T) {
 
 type countedQuotes struct {
 	Index
-	asked int
+	calls int
 	fails bool
 }
 
 func (c *countedQuotes) Quoted(ctx context.Context, names []query.PostName) ([]query.PostRow, error) {
-	c.asked++
+	c.calls++
 	if c.fails {
 		return nil, errors.New("no quotes")
 	}
 	return c.Index.Quoted(ctx, names)
 }
 
-// TestAuthorsOnCards: a card names its author; without a name, by the handle, and without one by the
-// DID's short form.
+// TestAuthorsOnCards: a card names the author by the display name, else by the handle, else by a
+// short form of the DID.
 func TestAuthorsOnCards(t *testing.T) {
 	t.Parallel()
 	row := func(handle, name, avatar string) query.PostRow {

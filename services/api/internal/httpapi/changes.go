@@ -10,18 +10,18 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
-// changesParams are those of /v1/posts that say which posts, and where to go on.
+// changesParams are the parameters of /v1/posts that select posts and say where to continue.
 var changesParams = filters.and("limit", "after")
 
-// What a follower does about a post.
+// What a follower does with a post.
 const (
-	opUpsert = "upsert" // have it as it is here
-	opRemove = "remove" // not have it
+	opUpsert = "upsert" // store it
+	opRemove = "remove" // drop it
 )
 
 type changeJSON struct {
 	Op string `json:"op"`
-	// Post is that of an upsert, URI names that of a removal.
+	// Post is the post of an upsert, URI names that of a removal.
 	Post   *postJSON `json:"post,omitempty"`
 	URI    string    `json:"uri,omitempty"`
 	Cursor string    `json:"cursor"`
@@ -37,7 +37,7 @@ type changesJSON struct {
 	Page    changesPageJSON `json:"page"`
 }
 
-// listChanges is /v1/changes: what becomes of the posts of a list, in the order of commit.
+// listChanges is /v1/changes: the changes of a list, in commit order.
 func (h *Handler) listChanges(r *http.Request) (*response, error) {
 	q, err := parseQuery(r.URL.RawQuery, changesParams)
 	if err != nil {
@@ -47,16 +47,16 @@ func (h *Handler) listChanges(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	asked := query.ChangeQuery{List: list.query}
-	if asked.Limit, err = q.limit("limit", defaultLimit); err != nil {
+	cq := query.ChangeQuery{List: list.query}
+	if cq.Limit, err = q.limit("limit", defaultLimit); err != nil {
 		return nil, err
 	}
 	if token, given := q.get("after"); given {
-		if asked.After, err = h.changePlace("after", token, list); err != nil {
+		if cq.After, err = h.feedPosition("after", token, list); err != nil {
 			return nil, err
 		}
 	}
-	page, err := h.index.Changes(r.Context(), asked)
+	page, err := h.index.Changes(r.Context(), cq)
 	if err != nil {
 		h.metrics.expired(err)
 		return nil, err
@@ -73,7 +73,7 @@ func (h *Handler) listChanges(r *http.Request) (*response, error) {
 	return res, res.changes(out)
 }
 
-// changes makes a page of changes the body, as posts does: records are not looked at again.
+// changes makes a page of changes the body. Like posts, it does not check the records again.
 func (r *response) changes(page changesJSON) error {
 	tail, err := encode(struct {
 		Page changesPageJSON `json:"page"`
@@ -113,13 +113,13 @@ func (h *Handler) change(c query.Change, list postList) changeJSON {
 	return out
 }
 
-// changeToken is the token of a place in the change feed of a list.
+// changeToken returns the token of a position in the change feed of a list.
 func (h *Handler) changeToken(p query.FeedPosition, list postList) string {
 	return h.codec.Encode(keyset.At(p.Values()...), list.changes)
 }
 
-// changePlace returns the place in a token. The error is a *problem.
-func (h *Handler) changePlace(name, token string, list postList) (*query.FeedPosition, error) {
+// feedPosition returns the position in a token. The error is a *problem.
+func (h *Handler) feedPosition(name, token string, list postList) (*query.FeedPosition, error) {
 	p, err := h.codec.Decode(token, list.changes)
 	if errors.Is(err, keyset.ErrTokenMismatch) {
 		if _, err := h.codec.Decode(token, list.fingerprint); err == nil {
@@ -127,9 +127,9 @@ func (h *Handler) changePlace(name, token string, list postList) (*query.FeedPos
 		}
 		return nil, fail(codeCursorMismatch, "Keep the tags and filters the same while following, or leave out %s to start again: it was made for another query.", name)
 	}
-	place, ok := query.FeedPositionOf(p)
+	pos, ok := query.FeedPositionOf(p)
 	if err != nil || !ok {
-		return nil, fail(codeInvalidCursor, "Send %s exactly as an answer of this service gave it, or leave it out to start again.", name)
+		return nil, fail(codeInvalidCursor, "Send %s exactly as this service returned it, or leave it out to start again.", name)
 	}
-	return &place, nil
+	return &pos, nil
 }

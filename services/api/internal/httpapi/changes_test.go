@@ -14,7 +14,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 )
 
-// changes asks for a page of /v1/changes.
+// changes requests a page of /v1/changes.
 func (s *served) changes(t testing.TB, query string, more ...string) changesJSON {
 	t.Helper()
 	a := s.get(t, "/v1/changes?"+query+strings.Join(more, ""))
@@ -24,8 +24,8 @@ func (s *served) changes(t testing.TB, query string, more ...string) changesJSON
 	return out
 }
 
-// said is a page in short: "+" and the record key of what to have, "-" and that of what not to.
-func (c changesJSON) said() (out []string) {
+// ops returns the changes in short: "+" or "-" for an upsert or removal, and the record key.
+func (c changesJSON) ops() (out []string) {
 	for _, change := range c.Changes {
 		switch {
 		case change.Op == opUpsert && change.URI == "":
@@ -34,7 +34,7 @@ func (c changesJSON) said() (out []string) {
 			_, rkey, _ := strings.Cut(change.URI, event.Collection+"/")
 			out = append(out, "-"+rkey)
 		default:
-			out = append(out, "what is it?")
+			out = append(out, "invalid")
 		}
 	}
 	return out
@@ -48,7 +48,7 @@ func TestChanges(t *testing.T) {
 	art := s.changes(t, "tags=art")
 	require.Empty(t, art.Changes)
 	require.False(t, art.Page.HasNext)
-	photo := s.changes(t, "tags=photo&after=") // an empty one is none
+	photo := s.changes(t, "tags=photo&after=") // an empty token means none
 	after := "&after=" + art.Page.Next
 	require.Equal(t, art.Page, s.changes(t, "tags=art", after).Page, "nothing happened")
 
@@ -56,48 +56,48 @@ func TestChanges(t *testing.T) {
 	x.add(t, "other", t0, "photo")
 	x.remove(t, old)
 	page := s.changes(t, "tags=art", after)
-	require.Equal(t, []string{"+late", "-old"}, page.said())
+	require.Equal(t, []string{"+late", "-old"}, page.ops())
 	require.False(t, page.Page.HasNext)
 	require.Equal(t, late, page.Changes[0].Post.URI)
 	listed, _ := s.page(t, []string{"art"})
-	require.Equal(t, listed.Posts, []postJSON{*page.Changes[0].Post}, "as it is listed")
-	require.Equal(t, []string{"-old"}, s.changes(t, "tags=art&after="+page.Changes[0].Cursor).said(), "behind the first")
+	require.Equal(t, listed.Posts, []postJSON{*page.Changes[0].Post}, "equal to the listed post")
+	require.Equal(t, []string{"-old"}, s.changes(t, "tags=art&after="+page.Changes[0].Cursor).ops(), "after the first")
 	require.Empty(t, s.changes(t, "tags=art&after="+page.Page.Next).Changes)
-	require.Equal(t, []string{"+other"}, s.changes(t, "tags=photo&after="+photo.Page.Next).said())
+	require.Equal(t, []string{"+other"}, s.changes(t, "tags=photo&after="+photo.Page.Next).ops())
 
-	// One by one; each leads to the next.
+	// One change per page.
 	var all []string
 	for more, token := true, art.Page.Next; more; {
 		a := s.get(t, "/v1/changes?tags=art&limit=1&after="+token)
 		var one changesJSON
 		a.json(t, &one)
 		require.LessOrEqual(t, len(one.Changes), 1)
-		all = append(all, one.said()...)
+		all = append(all, one.ops()...)
 		more, token = one.Page.HasNext, one.Page.Next
 		require.Equal(t, more, a.header.Get("Link") != "")
 	}
 	require.Equal(t, []string{"+late", "-old"}, all)
 
-	// In and out of the query by an edit; all that is the same tags gets the same tokens.
+	// Edits move a post in and out of a query. Other spellings of the query share its tokens.
 	edit := func(tags ...string) {
-		was := x.posts[late]
-		now := *was
-		now.Tags, now.Rev = tags, was.Rev+"a"
-		x.write(t, write.PostChange{Old: was, New: &now, OldVisible: true, NewVisible: true})
-		x.posts[late] = &now
+		before := x.posts[late]
+		edited := *before
+		edited.Tags, edited.Rev = tags, before.Rev+"a"
+		x.write(t, write.PostChange{Old: before, New: &edited, OldVisible: true, NewVisible: true})
+		x.posts[late] = &edited
 	}
 	token := s.changes(t, "tags=art&tags=photo&none=ink").Page.Next
 	edit("art", "ink")
-	require.Equal(t, []string{"-late"}, s.changes(t, "tags=photo&none=ink&tags=art&after="+token).said())
+	require.Equal(t, []string{"-late"}, s.changes(t, "tags=photo&none=ink&tags=art&after="+token).ops())
 	edit("art")
-	require.Equal(t, []string{"+late"}, s.changes(t, "tags=%23Art&tags=photo&none=ink&after="+token).said(), "as it is now")
+	require.Equal(t, []string{"+late"}, s.changes(t, "tags=%23Art&tags=photo&none=ink&after="+token).ops(), "the current state")
 	edit("ink")
-	require.Equal(t, []string{"-late"}, s.changes(t, "tags=art&tags=photo&none=ink&after="+token).said())
+	require.Equal(t, []string{"-late"}, s.changes(t, "tags=art&tags=photo&none=ink&after="+token).ops())
 
-	// A post of which such a reader never heard is not told to be gone.
+	// A follower is not sent removals of posts that never matched.
 	x.remove(t, x.add(t, "brief", t0, "art"))
 	x.add(t, "inked", t0, "art", "ink")
-	require.Equal(t, []string{"-late", "-brief"}, s.changes(t, "tags=art&tags=photo&none=ink&after="+token).said(), "the one may be held, the other never matched")
+	require.Equal(t, []string{"-late", "-brief"}, s.changes(t, "tags=art&tags=photo&none=ink&after="+token).ops(), "a follower may have the first one; the inked one never matched")
 
 	list, _ := s.page(t, []string{"art"})
 	for _, c := range []struct {
@@ -117,7 +117,7 @@ func TestChanges(t *testing.T) {
 	}
 	s.get(t, "/v1/posts?"+url.Values{"tags": {"art"}, "after": {art.Page.Next}}.Encode()).requireProblem(t, codeCursorMismatch)
 
-	// What was pruned since is said to be gone, and what was given last is good.
+	// A position before pruned changes has expired; the current one is valid.
 	newest := s.changes(t, "tags=art").Page.Next
 	_, err := pgtest.Pool(t, x.db.URL).Exec(t.Context(), "UPDATE tagstream.changes SET at = at - interval '8 days'")
 	require.NoError(t, err)

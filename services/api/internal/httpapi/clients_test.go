@@ -66,8 +66,7 @@ func TestOfficialClient(t *testing.T) {
 	require.Equal(t, "BadQueryString", out.Refused)
 }
 
-// TestNPMParser reads each format with a parser of the npm registry, field by field, paging links
-// included.
+// TestNPMParser reads each format with a parser from npm, and compares the fields and paging links.
 func TestNPMParser(t *testing.T) {
 	t.Parallel()
 	node := npmtest.Packages(t, "feedsmith@3.0.1")

@@ -42,7 +42,7 @@ const (
 	codeInvalidHost       code = "invalid_host"
 	codeNotFound          code = "not_found"
 	codeMethodNotAllowed  code = "method_not_allowed"
-	codeRateLimited       code = "rate_limited" // said by the proxy before the API: deploy/proxy
+	codeRateLimited       code = "rate_limited" // only sent by the proxy in deploy/proxy
 	codeInternal          code = "internal_error"
 	codeUnavailable       code = "unavailable"
 	codeTimeout           code = "timeout"
@@ -50,7 +50,7 @@ const (
 	codeFilterNotReady    code = "filter_not_ready"
 )
 
-// status is the HTTP status of the answers with this code.
+// status returns the HTTP status of answers with this code.
 func (c code) status() int {
 	switch c {
 	case codeNotFound:
@@ -70,14 +70,14 @@ func (c code) status() int {
 	}
 }
 
-// When a 503 asks clients to come back: as a rule, and where a filter is being prepared, which takes
-// minutes or hours.
+// When a 503 asks clients to retry: usually, and while traits are filled in, which takes minutes or
+// hours.
 const (
 	retryAfter   = 2 * time.Second
 	fillingAfter = time.Minute
 )
 
-// retryAfter is the Retry-After header of a 503, in seconds.
+// retryAfter returns the Retry-After header of a 503, in seconds.
 func (p *problem) retryAfter() string {
 	after := retryAfter
 	if p.Code == codeFilterNotReady {
@@ -86,9 +86,8 @@ func (p *problem) retryAfter() string {
 	return strconv.Itoa(int(after.Seconds()))
 }
 
-// problem is an error as the client sees it: RFC 9457, with no word about our
-// insides. Its type is about:blank, for which the title is the status's phrase;
-// Code says which problem it is.
+// problem is an error as the client sees it (RFC 9457), without internals. Its type is about:blank,
+// with which the title is the status phrase; Code identifies the problem.
 type problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
@@ -107,9 +106,8 @@ func fail(c code, format string, args ...any) *problem {
 	}
 }
 
-// problemOf is the one place where errors become answers. What is not the
-// client's doing tells the client nothing but whether to come back; the caller
-// logs the error itself.
+// problemOf is the only place where errors become answers. If the client is not at fault, the
+// answer only says whether to retry; the caller logs the error itself.
 func problemOf(err error) *problem {
 	var p *problem
 	switch {
@@ -120,16 +118,16 @@ func problemOf(err error) *problem {
 	case errors.Is(err, query.ErrExpired):
 		return fail(codeCursorExpired, "Start over: omit after to get the current position, list everything, then follow; the changes after this position are no longer kept.")
 	case errors.Is(err, query.ErrFilling):
-		return fail(codeFilterNotReady, "Leave out media and selfLabels, or try again later: after an upgrade the index still works out which posts they find.")
+		return fail(codeFilterNotReady, "Leave out media and selfLabels, or try again later: after an upgrade the index is still computing which posts match them.")
 	case store.TooSlow(err):
 		return fail(codeTimeout, "The index took too long to answer; try again in a few seconds.")
 	case store.Unavailable(err):
 		return fail(codeUnavailable, "The index cannot be reached at the moment; try again in a few seconds.")
 	}
-	return fail(codeInternal, "Something failed on our side; trying the same again may not help.")
+	return fail(codeInternal, "Something failed on our side; repeating the request may not help.")
 }
 
-// writeProblem answers with p.
+// writeProblem sends p.
 func writeProblem(w http.ResponseWriter, p *problem) {
 	body, err := encode(p)
 	if err != nil {
@@ -146,5 +144,5 @@ func writeProblem(w http.ResponseWriter, p *problem) {
 		h.Set("Allow", allowedMethods)
 	}
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(body) // the client may be gone; there is no other place to report it
+	_, _ = w.Write(body) // an error means that the client is gone
 }

@@ -16,11 +16,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// exampleWait bounds the wait for what an example prints; they look every second.
+// exampleWait bounds the wait for an example's output; the examples poll every second.
 const exampleWait = 30 * time.Second
 
-// TestFollowingExamples runs the examples of docs/api.md that follow a list, while the list
-// changes: each holds what the list has.
+// TestFollowingExamples runs the examples in docs/api.md that follow a list while the list changes:
+// each ends up with the posts of the list.
 func TestFollowingExamples(t *testing.T) {
 	t.Parallel()
 	guide, err := os.ReadFile("../../../../docs/api.md")
@@ -38,7 +38,7 @@ func TestFollowingExamples(t *testing.T) {
 			for _, program := range c.programs {
 				if _, err := exec.LookPath(program); err != nil {
 					require.NotEqual(t, "true", os.Getenv("CI"), "%s is needed", program)
-					t.Skipf("skipped: there is no %s here", program)
+					t.Skipf("skipped: %s is not installed", program)
 				}
 			}
 			found := regexp.MustCompile("(?s)\n```"+c.language+"\n(.*?)\n```\n").FindAllStringSubmatch(string(guide), -1)
@@ -80,7 +80,7 @@ func TestFollowingExamples(t *testing.T) {
 				for !slices.Equal(want, held) {
 					select {
 					case line, ok := <-lines:
-						require.True(t, ok, "it ended; it held %v, not %v", held, want)
+						require.True(t, ok, "the example ended with %v instead of %v", held, want)
 						op, uri, _ := strings.Cut(line, " ")
 						switch {
 						case op == "+" && !slices.Contains(held, uri):

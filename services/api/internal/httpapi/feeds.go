@@ -13,10 +13,11 @@ import (
 	"github.com/tagstream/tagstream/services/api/internal/feeds"
 )
 
-// feedParams are those of /v1/posts that mean something to a feed reader.
+// feedParams are the parameters of /v1/posts without those for Relay clients.
 var feedParams = filters.and("limit", "after", "before")
 
-// feedAge is how long a feed may be kept: readers ask in minutes, and many ask for the same.
+// feedAge is how long a feed may be cached: readers poll every few minutes, and many poll the same
+// feed.
 const feedAge = "max-age=60"
 
 // feedFormat is how a feed is written.
@@ -46,7 +47,7 @@ func (h *Handler) feed(f feedFormat) func(*http.Request) (*response, error) {
 		here := base + r.URL.EscapedPath() + "?"
 		without := func(with ...pair) string { return here + q.replace([]string{"after", "before"}, nil, with...) }
 		doc := feeds.Feed{
-			Title: list.title(), Description: "Root posts on Bluesky, the newest first.",
+			Title: list.title(), Description: "Root posts on Bluesky, newest first.",
 			Self: here + q.replace(nil, nil), First: without(), Home: base + "/v1/posts?" + q.replace([]string{"after", "before"}, nil),
 		}
 		if page.HasNext {
@@ -77,7 +78,7 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// title says in words what a list is of.
+// title describes a list in words.
 func (l *postList) title() string {
 	q := l.query
 	title := "Posts tagged "
@@ -108,18 +109,18 @@ func (l *postList) title() string {
 	}
 	switch q.SelfLabels {
 	case query.ExcludeSelfLabels:
-		title += ", without labels of their authors"
+		title += ", without labels from the author"
 	case query.OnlySelfLabels:
-		title += ", with labels of their authors"
+		title += ", with labels from the author"
 	}
 	return title
 }
 
-func hashed(tags []string, between string) string { return "#" + strings.Join(tags, between+"#") }
+func hashed(tags []string, separator string) string { return "#" + strings.Join(tags, separator+"#") }
 
 var opmlParams = params{repeated: []string{"tags"}}
 
-// opml is /v1/feeds/tags.opml: a feed for each tag, for readers to import.
+// opml is /v1/feeds/tags.opml: a feed for each tag, for import into feed readers.
 func (h *Handler) opml(r *http.Request) (*response, error) {
 	q, err := parseQuery(r.URL.RawQuery, opmlParams)
 	if err != nil {
@@ -135,8 +136,8 @@ func (h *Handler) opml(r *http.Request) (*response, error) {
 	}
 	var list []feeds.Subscription
 	for _, tag := range tags {
-		asked := "?tags=" + url.QueryEscape(tag)
-		list = append(list, feeds.Subscription{Title: "#" + tag, Feed: base + "/v1/feeds/posts.rss" + asked, Home: base + "/v1/posts" + asked})
+		rawQuery := "?tags=" + url.QueryEscape(tag)
+		list = append(list, feeds.Subscription{Title: "#" + tag, Feed: base + "/v1/feeds/posts.rss" + rawQuery, Home: base + "/v1/posts" + rawQuery})
 	}
 	body, err := feeds.OPML("Posts tagged "+hashed(tags, ", "), list)
 	if err != nil {
@@ -145,11 +146,11 @@ func (h *Handler) opml(r *http.Request) (*response, error) {
 	return &response{contentType: feeds.OPMLType, body: body, cache: feedAge}, nil
 }
 
-// validHost is a host name or address as a URL has it, without a port.
+// validHost matches a host name or address in a URL, without a port.
 var validHost = regexp.MustCompile(`^(\[[0-9a-fA-F:.]+\]|[0-9A-Za-z._-]{1,253})$`)
 
-// base is the URL under which the world sees this service, without a slash at its end: the
-// operator's, or that of the request. The error is a *problem.
+// base returns the public URL of this service, without a trailing slash: the configured one, or
+// that of the request. The error is a *problem.
 func (h *Handler) base(r *http.Request) (string, error) {
 	if h.publicURL != "" {
 		return h.publicURL, nil

@@ -15,8 +15,8 @@ import (
 	"github.com/tagstream/tagstream/services/api/internal/feeds"
 )
 
-// TestFeedsWalk follows each format to its end, with another project's parser: the items are those of
-// the list, in its order.
+// TestFeedsWalk follows the paging links of each format to the end, with an independent parser: the
+// items are those of the list, in order.
 func TestFeedsWalk(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -53,7 +53,7 @@ func TestFeedsWalk(t *testing.T) {
 	}
 }
 
-// nextPage is the path of the page that a feed names as the next.
+// nextPage returns the path of the next page that a feed names.
 func nextPage(t *testing.T, s *served, format string, body []byte) string {
 	t.Helper()
 	target := ""
@@ -66,7 +66,7 @@ func nextPage(t *testing.T, s *served, format string, body []byte) string {
 	} else {
 		f, err := gofeed.NewParser().Parse(bytes.NewReader(body))
 		require.NoError(t, err)
-		// The parser keeps paging links as an extension in RSS, and in the list of links in Atom.
+		// The parser returns paging links as an extension in RSS, and with the links in Atom.
 		for _, e := range f.Extensions["atom"]["link"] {
 			if e.Attrs["rel"] == "next" {
 				target = e.Attrs["href"]
@@ -103,10 +103,10 @@ func TestFeedsAreRefused(t *testing.T) {
 		require.Contains(t, string(a.body), `"code":"`+string(code)+`"`, target)
 	}
 	a := s.get(t, "/v1/feeds/posts.rss?tags=a", "Host", "")
-	require.Equal(t, http.StatusOK, a.status, "an empty feed is a feed")
+	require.Equal(t, http.StatusOK, a.status, "an empty feed is valid")
 }
 
-// TestPublicURL: feeds name the operator's URL, or the request's host where that is one.
+// TestPublicURL: feeds have the configured URL, or else that of the request's host if it is valid.
 func TestPublicURL(t *testing.T) {
 	t.Parallel()
 	h := &Handler{}

@@ -15,21 +15,21 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// appViewPatience is after how long AppViews give up on a feed.
-const appViewPatience = 5 * time.Second
+// appViewTimeout is how long AppViews wait for a feed.
+const appViewTimeout = 5 * time.Second
 
 // maxCheckedBytes bounds a document that is checked.
 const maxCheckedBytes = 1 << 20
 
-// FeedCheck is one document as an AppView finds it.
+// FeedCheck is the result for one document that AppViews fetch.
 type FeedCheck struct {
 	Document string `json:"document"`
 	URL      string `json:"url"`
-	// Problem is what an AppView would find wrong, "" for nothing.
+	// Problem is why an AppView would reject the document, "" if it would not.
 	Problem string `json:"problem,omitempty"`
 }
 
-// Check asks the service at base, an absolute URL without a path, for what an AppView asks of it.
+// Check fetches what an AppView fetches from the service at base, an absolute URL without a path.
 func (f *Feeds) Check(ctx context.Context, client *http.Client, base string) []FeedCheck {
 	var checks []FeedCheck
 	check := func(document, target string, err error) {
@@ -41,7 +41,7 @@ func (f *Feeds) Check(ctx context.Context, client *http.Client, base string) []F
 	}
 	did, err := webDID(base)
 	if err == nil && !strings.HasPrefix(base, "https://") {
-		err = errors.New("AppViews ask by https only")
+		err = errors.New("AppViews use only https")
 	}
 	check("public URL", base, err)
 	target := base + "/.well-known/did.json"
@@ -55,14 +55,14 @@ func (f *Feeds) Check(ctx context.Context, client *http.Client, base string) []F
 	return checks
 }
 
-// webDID is the did:web of a base URL, which atproto has for hosts alone.
+// webDID returns the did:web of a base URL. In atproto it can only name a host.
 func webDID(base string) (string, error) {
 	u, err := url.Parse(base)
 	switch {
 	case err != nil || u.Host == "":
 		return "", errors.New("is not an absolute URL")
 	case u.Path != "":
-		return "", errors.New("has a path, and Bluesky finds feeds only at the root of a host")
+		return "", errors.New("has a path, but Bluesky finds feeds only at the root of a host")
 	}
 	return "did:web:" + strings.ReplaceAll(u.Host, ":", "%3A"), nil
 }
@@ -73,7 +73,7 @@ func checkDID(ctx context.Context, client *http.Client, target, did, base string
 		return err
 	}
 	if doc.ID != did {
-		return fmt.Errorf("is of %q, but the URL is that of %s", doc.ID, did)
+		return fmt.Errorf("belongs to %q, but the URL belongs to %s", doc.ID, did)
 	}
 	i := slices.IndexFunc(doc.Services, func(s didService) bool { return s.ID == "#bsky_fg" || s.ID == did+"#bsky_fg" })
 	if i < 0 || doc.Services[i].Type != "BskyFeedGenerator" {
@@ -91,7 +91,7 @@ func (f *Feeds) checkList(ctx context.Context, client *http.Client, target, did 
 		return err
 	}
 	if list.DID != did {
-		return fmt.Errorf("is of %q, but the URL is that of %s", list.DID, did)
+		return fmt.Errorf("belongs to %q, but the URL belongs to %s", list.DID, did)
 	}
 	for _, feed := range f.feeds {
 		if !slices.Contains(list.Feeds, feedURI{f.uri(feed)}) {
@@ -102,13 +102,13 @@ func (f *Feeds) checkList(ctx context.Context, client *http.Client, target, did 
 }
 
 func checkSkeleton(ctx context.Context, client *http.Client, target string) error {
-	begun := time.Now()
+	start := time.Now()
 	var page feedSkeleton
 	if err := fetchJSON(ctx, client, target, &page); err != nil {
 		return err
 	}
-	if took := time.Since(begun); took > appViewPatience {
-		return fmt.Errorf("took %s, and AppViews give up after %s", took.Round(time.Millisecond), appViewPatience)
+	if took := time.Since(start); took > appViewTimeout {
+		return fmt.Errorf("took %s, but AppViews give up after %s", took.Round(time.Millisecond), appViewTimeout)
 	}
 	if len(page.Feed) == 0 && page.Cursor != "" {
 		return errors.New("is an empty page with a cursor, which AppViews take for the end")
@@ -121,9 +121,9 @@ func checkSkeleton(ctx context.Context, client *http.Client, target string) erro
 	return nil
 }
 
-// fetchJSON reads one document as an AppView does.
+// fetchJSON reads one document like an AppView.
 func fetchJSON(ctx context.Context, client *http.Client, target string, v any) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*appViewPatience)
+	ctx, cancel := context.WithTimeout(ctx, 2*appViewTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
@@ -133,7 +133,7 @@ func fetchJSON(ctx context.Context, client *http.Client, target string, v any) e
 	if err != nil {
 		var failed *url.Error
 		if errors.As(err, &failed) {
-			err = failed.Err // the URL is shown beside it
+			err = failed.Err // without the URL, which FeedCheck has
 		}
 		return fmt.Errorf("cannot be fetched: %w", err)
 	}
@@ -144,7 +144,7 @@ func fetchJSON(ctx context.Context, client *http.Client, target string, v any) e
 	}
 	if res.StatusCode != http.StatusOK {
 		var failed struct{ Error, Message string }
-		_ = json.Unmarshal(body, &failed) // a proxy answers with something else
+		_ = json.Unmarshal(body, &failed) // the body of a proxy may not be JSON
 		return errors.New(strings.TrimSpace(fmt.Sprintf("status %d %s %s", res.StatusCode, failed.Error, failed.Message)))
 	}
 	if err := json.Unmarshal(body, v); err != nil {
@@ -153,7 +153,8 @@ func fetchJSON(ctx context.Context, client *http.Client, target string, v any) e
 	return nil
 }
 
-// Record is the body of com.atproto.repo.putRecord that publishes a feed under the service at base.
+// Record returns the body of com.atproto.repo.putRecord that publishes a feed of the service at
+// base.
 func (f *Feeds) Record(base, rkey string, now time.Time) ([]byte, error) {
 	did, err := webDID(base)
 	if err != nil {
@@ -181,5 +182,5 @@ func (f *Feeds) Record(base, rkey string, now time.Time) ([]byte, error) {
 	return nil, fmt.Errorf("the file declares no feed %q: it has %s", rkey, strings.Join(names, ", "))
 }
 
-// Publisher is the DID of the account whose repository has the feeds' records.
+// Publisher returns the DID of the account whose repository has the feeds' records.
 func (f *Feeds) Publisher() string { return f.publisher }

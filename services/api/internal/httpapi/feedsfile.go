@@ -27,7 +27,7 @@ type namedFeed struct {
 
 const (
 	generatorCollection = "app.bsky.feed.generator"
-	// Limits of app.bsky.feed.generator: a record key as Bluesky takes it, in characters.
+	// Limits of app.bsky.feed.generator in characters. Bluesky accepts no longer record keys.
 	maxFeedRkey = 15
 	maxFeedName = 24
 	maxFeeds    = 100
@@ -40,7 +40,7 @@ func (f *Feeds) uri(n namedFeed) string {
 	return "at://" + f.publisher + "/" + generatorCollection + "/" + n.rkey
 }
 
-// LoadFeeds reads a file of feeds. The error names the file and, where it can, the line.
+// LoadFeeds reads a file of feeds. The error names the file and, if possible, the line.
 func LoadFeeds(path string) (*Feeds, error) {
 	data, err := readBounded(path, maxFeedsFile)
 	if err != nil {
@@ -66,7 +66,7 @@ func readBounded(path string, limit int64) ([]byte, error) {
 	return data, err
 }
 
-// feedEntry is one feed in the file, with the line that it begins at.
+// feedEntry is one feed in the file, with the number of its first line.
 type feedEntry struct {
 	Rkey        string `yaml:"rkey"`
 	Name        string `yaml:"name"`
@@ -75,21 +75,20 @@ type feedEntry struct {
 	line        int
 }
 
-// feedEntryKeys are the keys that an entry takes.
+// feedEntryKeys are the allowed keys of an entry.
 var feedEntryKeys = map[string]bool{"rkey": true, "name": true, "description": true, "query": true}
 
 func (e *feedEntry) UnmarshalYAML(node *yaml.Node) error {
 	if node.Kind != yaml.MappingNode {
 		return fmt.Errorf("line %d: a feed is rkey, name, description and query", node.Line)
 	}
-	// A type of its own has no UnmarshalYAML, which would call itself; and nothing refuses unknown
-	// keys below one.
+	// KnownFields has no effect below an UnmarshalYAML, so unknown keys are refused here.
 	for i := 0; i < len(node.Content); i += 2 {
 		if key := node.Content[i]; !feedEntryKeys[key.Value] {
 			return fmt.Errorf("line %d: a feed has no %q: it is rkey, name, description and query", key.Line, key.Value)
 		}
 	}
-	type plain feedEntry
+	type plain feedEntry // without UnmarshalYAML, which would call itself
 	if err := node.Decode((*plain)(e)); err != nil {
 		return err
 	}
@@ -108,7 +107,7 @@ func parseFeeds(data []byte) (*Feeds, error) {
 	switch err := dec.Decode(&file); {
 	case errors.Is(err, io.EOF):
 		return nil, errors.New("is empty")
-	case errors.As(err, &wrong) && len(wrong.Errors) > 0: // several lines, with values and Go's types
+	case errors.As(err, &wrong) && len(wrong.Errors) > 0: // the full text has several lines with values and Go types
 		line, _, _ := strings.Cut(wrong.Errors[0], ":")
 		return nil, fmt.Errorf("%s: the file has publisher, a DID, and feeds, a list", line)
 	case err != nil:
@@ -118,7 +117,7 @@ func parseFeeds(data []byte) (*Feeds, error) {
 		return nil, fmt.Errorf("publisher: %q is not a DID such as did:plc:ewvi7nxzyoun6zhxrhs64oiz", file.Publisher)
 	}
 	if len(file.Feeds) == 0 || len(file.Feeds) > maxFeeds {
-		return nil, fmt.Errorf("feeds: there are %d, and 1 to %d are allowed", len(file.Feeds), maxFeeds)
+		return nil, fmt.Errorf("feeds: there are %d, but 1 to %d are allowed", len(file.Feeds), maxFeeds)
 	}
 	out := &Feeds{publisher: file.Publisher}
 	seen := map[string]int{}
@@ -130,7 +129,7 @@ func parseFeeds(data []byte) (*Feeds, error) {
 		case !event.ValidRkey(e.Rkey) || len(e.Rkey) > maxFeedRkey:
 			return nil, bad("rkey: %q is not a record key of at most %d characters", e.Rkey, maxFeedRkey)
 		case twice:
-			return nil, bad("rkey: %q is also that of the feed on line %d", e.Rkey, first)
+			return nil, bad("rkey: %q is also the rkey of the feed on line %d", e.Rkey, first)
 		case e.Name == "" || len([]rune(e.Name)) > maxFeedName:
 			return nil, bad("name: %q is not 1 to %d characters", e.Name, maxFeedName)
 		}
@@ -148,7 +147,7 @@ func parseFeeds(data []byte) (*Feeds, error) {
 	return out, nil
 }
 
-// detail is a problem as an operator reads it.
+// detail returns a problem's detail, without its code.
 func detail(err error) error {
 	var p *problem
 	if errors.As(err, &p) {

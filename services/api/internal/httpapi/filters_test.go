@@ -15,10 +15,12 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
+// TestFilters: every filter reaches the index, and the result is what a filter over all posts
+// gives. The tests of the store cover the combinations.
 func TestFilters(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
-	x.fill(t, 600, "art", "photo", "a,b", "c++") // so many that each filter finds some
+	x.fill(t, 600, "art", "photo", "a,b", "c++") // enough for every filter to match some
 	other := &write.Account{DID: "did:plc:other"}
 	require.NoError(t, x.writer.Apply(t.Context(), func(tx *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
 		return cp, tx.Write(t.Context(), write.Changes{Accounts: []*write.Account{other}})
@@ -45,7 +47,7 @@ func TestFilters(t *testing.T) {
 		{"all", []string{"art", "photo"}, []string{"match=all"}, func(p *write.Post) bool { return hasAll(p, "art", "photo") }},
 		{"all, as a parameter", nil, []string{"all=photo", "all=art"}, func(p *write.Post) bool { return hasAll(p, "art", "photo") }},
 		{"any and all", []string{"art", "photo"}, []string{"all=c++"}, func(p *write.Post) bool { return hasAny(p, "art", "photo") && hasAll(p, "c++") }},
-		{"all in both ways", []string{"art"}, []string{"all=c++", "match=all"}, func(p *write.Post) bool { return hasAll(p, "art", "c++") }},
+		{"all, in both forms", []string{"art"}, []string{"all=c++", "match=all"}, func(p *write.Post) bool { return hasAll(p, "art", "c++") }},
 		{"author", []string{"art"}, []string{"author=did:plc:other"}, func(p *write.Post) bool { return hasAny(p, "art") && p.Account == other }},
 		{"two authors", []string{"art"}, []string{"author=did:plc:other", "author=did:plc:nobody"}, func(p *write.Post) bool { return hasAny(p, "art") && p.Account == other }},
 		{"notAuthor", []string{"art"}, []string{"notAuthor=did:plc:other"}, func(p *write.Post) bool { return hasAny(p, "art") && p.Account != other }},
@@ -59,7 +61,7 @@ func TestFilters(t *testing.T) {
 		{"not labelled", []string{"art"}, []string{"selfLabels=exclude", "media=any"}, func(p *write.Post) bool {
 			return hasAny(p, "art") && !hasTrait(p, event.SelfLabelled) && hasTrait(p, event.HasMedia)
 		}},
-		{"any, said", []string{"art", "photo"}, []string{"match=any"}, func(p *write.Post) bool { return hasAny(p, "art", "photo") }},
+		{"any, explicitly", []string{"art", "photo"}, []string{"match=any"}, func(p *write.Post) bool { return hasAny(p, "art", "photo") }},
 		{"none", []string{"art"}, []string{"none=Photo"}, func(p *write.Post) bool { return hasAny(p, "art") && !hasAny(p, "photo") }},
 		{"lang", []string{"art"}, []string{"lang=EN"}, func(p *write.Post) bool { return hasAny(p, "art") && slices.Contains(p.Langs, "en-US") }},
 		{"since", []string{"art"}, []string{"since=" + since.Format(time.RFC3339)}, func(p *write.Post) bool {
@@ -96,6 +98,7 @@ func TestFilters(t *testing.T) {
 	}
 }
 
+// TestTokensOfFilters: every filter makes a different list.
 func TestTokensOfFilters(t *testing.T) {
 	t.Parallel()
 	seen := map[keyset.Fingerprint]string{}

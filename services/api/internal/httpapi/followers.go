@@ -13,13 +13,13 @@ import (
 )
 
 const (
-	// pollEvery is the time between two looks at the end of the change feed while there are
-	// followers: most of the delay from a commit to a follower.
+	// pollEvery is how often the change feed is polled while there are followers: most of the delay
+	// from a commit to a follower.
 	pollEvery = 100 * time.Millisecond
 	// maxFollowedLists bounds the distinct lists that are followed at once: a poll may have to read
 	// each.
 	maxFollowedLists = 1000
-	// feedReads bounds the concurrent reads of the feed: so many for shared lists, and so many for
+	// feedReads bounds the concurrent reads of the feed for shared lists, and separately those for
 	// followers that are catching up.
 	feedReads = 4
 	// maxUnsent bounds the bytes of a list that its slowest follower has yet to take,
@@ -28,8 +28,8 @@ const (
 	maxUnsentTogether = 64 << 20
 )
 
-// followers reads the change feed for all followers of a process: one look at its end for all of
-// them, then one read for each list with news. Followers of one list get the same bytes.
+// followers reads the change feed for all followers of a process: one query finds the changed lists,
+// then each of these is read once. Followers of one list get the same bytes.
 //
 // The events of a list are a chain of batches. Each follower holds the batch that it waits for, so
 // the garbage collector takes what all have passed. A batch beyond the bounds above is emptied, and
@@ -45,16 +45,16 @@ type followers struct {
 	// positionAge is how old a position may be that a follower is sent.
 	positionAge time.Duration
 
-	woken   chan struct{} // there is a follower
-	stopped chan struct{} // closed when no more comes
-	left    chan struct{} // one has left
+	woken   chan struct{} // a follower has entered
+	stopped chan struct{} // closed when run ends
+	left    chan struct{} // a follower has left
 
-	mu     sync.Mutex // guards what follows, and the lists
+	mu     sync.Mutex // guards the fields below and the lists
 	over   bool
 	count  int
 	lists  map[keyset.Fingerprint]*followedList
 	unsent int // bytes
-	// now is the end of the feed as it was seen last.
+	// now is the end of the feed at the last poll.
 	now query.FeedPosition
 }
 
@@ -63,7 +63,7 @@ type followedList struct {
 	list      postList
 	tags      []int64
 	followers int
-	// next is the batch to come, nil until a follower has caught up with the feed.
+	// next is the next batch, nil until a follower has caught up with the feed.
 	next *batch
 	// head is how far the feed has been read, need how far it must be read; more says that the last
 	// read was cut short.
@@ -77,15 +77,15 @@ type followedList struct {
 	unsent []*batch
 }
 
-// batch is what one read of the feed gave, once ready is closed.
+// batch is the result of one read of the feed, once ready is closed.
 type batch struct {
 	ready   chan struct{}
 	next    *batch
 	at      time.Time
-	content atomic.Pointer[content] // nil: too late
+	content atomic.Pointer[content] // nil for followers that are too late
 }
 
-// content is the events of a batch, as they are sent.
+// content is the encoded events of a batch.
 type content struct {
 	after, through query.FeedPosition
 	events         []pushed
@@ -100,15 +100,15 @@ type pushed struct {
 	through int64
 }
 
-// behind returns the events for a follower that has everything up to place: the batch may begin
-// before it.
-func (c *content) behind(place query.FeedPosition) []byte {
-	if c.reset || place.Change <= c.after.Change {
+// eventsAfter returns the events for a follower that has everything up to pos, since the batch may
+// begin before pos.
+func (c *content) eventsAfter(pos query.FeedPosition) []byte {
+	if c.reset || pos.Change <= c.after.Change {
 		return c.text
 	}
 	var text []byte
 	for _, e := range c.events {
-		if e.through > place.Change {
+		if e.through > pos.Change {
 			text = append(text, e.text...)
 		}
 	}
@@ -162,37 +162,37 @@ func (f *followers) show() {
 	f.metrics.followedLists.Set(float64(len(f.lists)))
 }
 
-// join returns the batch that a follower with everything up to place waits for. It is nil where the
-// others are ahead: read more, and try again.
-func (f *followers) join(l *followedList, place query.FeedPosition) *batch {
+// join returns the batch that a follower with everything up to pos waits for. It is nil if the other
+// followers are ahead: then read more and try again.
+func (f *followers) join(l *followedList, pos query.FeedPosition) *batch {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if l.next == nil {
-		l.next, l.head, l.need = newBatch(), place, f.now // what it was read from may be behind the last look
+		l.next, l.head, l.need = newBatch(), pos, f.now // pos may be from a standby that lags behind now
 	}
-	if l.head.Run != place.Run || place.Change < l.head.Change {
+	if l.head.Run != pos.Run || pos.Change < l.head.Change {
 		return nil
 	}
 	return l.next
 }
 
 // position returns how far the feed has moved without a change for a follower that has everything
-// up to place and waits for a batch, and the event that says so. moved is false where it has not.
-func (f *followers) position(l *followedList, waits *batch, place query.FeedPosition) (at query.FeedPosition, event []byte, moved bool) {
+// up to pos and waits for a batch, and the event with that position. moved is false if it has not.
+func (f *followers) position(l *followedList, waits *batch, pos query.FeedPosition) (at query.FeedPosition, event []byte, moved bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if l.next != waits {
-		return place, nil, false // its batch is ready
+		return pos, nil, false // its batch is ready
 	}
 	if l.position != l.head && time.Since(l.positionAt) >= f.positionAge {
 		l.position, l.positionAt, l.positionEvent = l.head, time.Now(), f.moved(l.head, l.list)
 	}
-	// The head moves into another run without a batch where nothing of the list changed.
-	return l.position, l.positionEvent, l.position.Run == l.head.Run && l.position != place && l.position.Change >= place.Change
+	// The head moves to another run without a batch if nothing in the list changed.
+	return l.position, l.positionEvent, l.position.Run == l.head.Run && l.position != pos && l.position.Change >= pos.Change
 }
 
-// run reads for followers until ctx ends. Then it sends all away and waits for them: none takes
-// longer than streamWriteTimeout.
+// run reads for followers until ctx ends. Then it disconnects all of them and waits until they have
+// left; none takes longer than streamWriteTimeout.
 func (f *followers) run(ctx context.Context) {
 	defer func() {
 		f.mu.Lock()
@@ -227,14 +227,14 @@ func (f *followers) run(ctx context.Context) {
 	}
 }
 
-// poll looks at the end of the feed and reads the lists with news.
+// poll finds the changed lists and reads them.
 func (f *followers) poll(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	f.mu.Lock()
 	seen := f.now
 	f.mu.Unlock()
-	news, err := f.index.ChangedTags(ctx, seen)
+	changed, err := f.index.ChangedTags(ctx, seen)
 	if err != nil {
 		f.logger.Debug("looking for changes failed", "err", err) // the health report says so
 		return
@@ -243,7 +243,7 @@ func (f *followers) poll(ctx context.Context) {
 	var expired atomic.Pointer[query.Expired]
 	var resets atomic.Int64
 	slots := make(chan struct{}, feedReads)
-	for _, l := range f.due(news) {
+	for _, l := range f.due(changed) {
 		slots <- struct{}{}
 		reads.Go(func() {
 			defer func() { <-slots }()
@@ -255,23 +255,23 @@ func (f *followers) poll(ctx context.Context) {
 	}
 	reads.Wait()
 	if e := expired.Load(); e != nil {
-		f.logger.Warn("the change feed broke off: followers list everything again", "reason", e.Reason, "lists", resets.Load())
+		f.logger.Warn("positions in the change feed expired: followers must list everything again", "reason", e.Reason, "lists", resets.Load())
 	}
 }
 
-// due records the news and returns the lists to read. The others are at the end of the feed.
-func (f *followers) due(news query.ChangedTags) (due []*followedList) {
+// due records the end of the feed and returns the lists to read. The others have no changes.
+func (f *followers) due(changed query.ChangedTags) (due []*followedList) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if news.Now.Run == f.now.Run && news.Now.Change < f.now.Change {
-		news.Now = f.now // a standby that is behind
+	if changed.Now.Run == f.now.Run && changed.Now.Change < f.now.Change {
+		changed.Now = f.now // the answer is from a lagging standby
 	}
-	f.now = news.Now
+	f.now = changed.Now
 	for _, l := range f.lists {
 		f.forget(l, streamWriteTimeout)
 		switch {
 		case l.next == nil:
-		case news.Include(l.tags):
+		case changed.Include(l.tags):
 			l.need = f.now
 			due = append(due, l)
 		case l.unread():
@@ -284,7 +284,7 @@ func (f *followers) due(news query.ChangedTags) (due []*followedList) {
 }
 
 // unread reports whether the list must be read further: the last read may have been from a standby
-// behind the server that gave the news.
+// that lags behind the server that was polled.
 func (l *followedList) unread() bool {
 	return l.more || l.head.Run != l.need.Run || l.head.Change < l.need.Change
 }
@@ -321,7 +321,7 @@ func (f *followers) read(ctx context.Context, l *followedList) *query.Expired {
 	return expired
 }
 
-// publish hands a batch to the followers that wait for it.
+// publish gives a batch to the followers that wait for it.
 func (f *followers) publish(l *followedList, c *content) {
 	b := l.next
 	b.next, b.at = newBatch(), time.Now()

@@ -13,24 +13,24 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
-// Bluesky as a client: the three documents of a feed generator. An AppView resolves the did:web of
-// the public URL, and asks its service #bsky_fg for a skeleton: at-uris, which it fills in itself.
-// Errors are those of XRPC, and parameters that a method does not know are ignored, as XRPC wants.
+// The three documents of a Bluesky feed generator. An AppView resolves the did:web of the public
+// URL, requests a skeleton, a list of at-uris, from its service #bsky_fg, and fills it in. Errors
+// have the form of XRPC, and unknown parameters are ignored, as XRPC requires.
 
-// skeletonPatience bounds the search for the first posts of a page. AppViews give up after 5 s.
-const skeletonPatience = 3 * time.Second
+// skeletonTimeout bounds the search for the first posts of a page. AppViews give up after 5 s.
+const skeletonTimeout = 3 * time.Second
 
 var (
 	errNoFeeds     = fail(codeNotFound, "This service declares no Bluesky feeds.")
 	errUnknownFeed = &problem{Status: http.StatusBadRequest, Code: "UnknownFeed", Detail: "This service has no such feed: describeFeedGenerator lists its feeds."}
-	errSearching   = fail(codeTimeout, "Few posts match, and none was found in time; try again in a few seconds.")
+	errNoneInTime  = fail(codeTimeout, "Few posts match, and none was found in time; try again in a few seconds.")
 )
 
-// SetFeeds replaces the feeds; nil is none. It may be called while requests are answered.
+// SetFeeds replaces the feeds; nil means none. It may be called while requests are answered.
 func (h *Handler) SetFeeds(f *Feeds) { h.feeds.Store(f) }
 
-// identity is the service's base URL and its did:web. The error is a *problem, also where the URL
-// has a path, which did:web as atproto has it cannot name.
+// identity returns the service's base URL and its did:web. The error is a *problem. A URL with a
+// path is one, since atproto's did:web has no paths.
 func (h *Handler) identity(r *http.Request) (base, did string, err error) {
 	if base, err = h.base(r); err != nil {
 		return "", "", err
@@ -125,17 +125,17 @@ func (h *Handler) showSkeleton(r *http.Request) (*response, error) {
 	if list == nil {
 		return nil, errUnknownFeed
 	}
-	asked, fingerprint := list.query, list.fingerprint
-	asked.From, asked.Direction = keyset.Start(), keyset.Forward
-	if asked.Limit, err = q.limit("limit", defaultLimit); err != nil {
+	pq, fingerprint := list.query, list.fingerprint
+	pq.From, pq.Direction = keyset.Start(), keyset.Forward
+	if pq.Limit, err = q.limit("limit", defaultLimit); err != nil {
 		return nil, err
 	}
 	if token, given := q.get("cursor"); given && token != "" {
-		if asked.From, err = position(h.codec, "cursor", token, fingerprint); err != nil {
+		if pq.From, err = position(h.codec, "cursor", token, fingerprint); err != nil {
 			return nil, err
 		}
 	}
-	page, err := h.foundPage(r, asked)
+	page, err := h.nonEmptyPage(r, pq)
 	if err != nil {
 		return nil, err
 	}
@@ -150,16 +150,16 @@ func (h *Handler) showSkeleton(r *http.Request) (*response, error) {
 	return res, res.json(out)
 }
 
-// foundPage reads pages until one has posts or the list ends: an AppView takes an empty page for
-// the end. The error is errSearching where none was found in time.
-func (h *Handler) foundPage(r *http.Request, asked query.PostQuery) (query.PostPage, error) {
-	ctx, cancel := context.WithTimeout(r.Context(), skeletonPatience)
+// nonEmptyPage reads pages until one has posts or the list ends, since AppViews take an empty page
+// for the end. The error is errNoneInTime if that takes too long.
+func (h *Handler) nonEmptyPage(r *http.Request, q query.PostQuery) (query.PostPage, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), skeletonTimeout)
 	defer cancel()
 	for {
-		page, err := h.index.Posts(ctx, asked)
+		page, err := h.index.Posts(ctx, q)
 		switch {
 		case err != nil && ctx.Err() != nil && r.Context().Err() == nil:
-			return page, errSearching
+			return page, errNoneInTime
 		case err != nil:
 			return page, err
 		}
@@ -167,23 +167,23 @@ func (h *Handler) foundPage(r *http.Request, asked query.PostQuery) (query.PostP
 		if len(page.Rows) > 0 || !page.HasNext {
 			return page, nil
 		}
-		asked.From = page.Next
+		q.From = page.Next
 	}
 }
 
-// xrpcQuery reads the parameters of an XRPC method that are named, each at most once, and ignores
-// the others. The error is a *problem.
+// xrpcQuery reads the named parameters of an XRPC method, each at most once, and ignores the
+// others. The error is a *problem.
 func xrpcQuery(r *http.Request, names ...string) (values, error) {
 	return parseQuery(r.URL.RawQuery, params{single: names, others: true})
 }
 
-// xrpcNames are XRPC's names of what is no method's own error.
+// xrpcNames are XRPC's names of errors that no method defines.
 var xrpcNames = map[int]string{
 	http.StatusBadRequest: "InvalidRequest", http.StatusNotFound: "NotFound", http.StatusMethodNotAllowed: "InvalidRequest",
 	http.StatusInternalServerError: "InternalServerError", http.StatusServiceUnavailable: "NotEnoughResources",
 }
 
-// writeXRPCError answers with p in XRPC's form.
+// writeXRPCError sends p in XRPC's form.
 func writeXRPCError(w http.ResponseWriter, p *problem) {
 	name := string(p.Code)
 	if known, ours := xrpcNames[p.Status]; ours && strings.ToLower(name) == name {
@@ -204,5 +204,5 @@ func writeXRPCError(w http.ResponseWriter, p *problem) {
 		h.Set("Retry-After", p.retryAfter())
 	}
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(body) // the client may be gone; there is no other place to report it
+	_, _ = w.Write(body) // an error means that the client is gone
 }

@@ -52,7 +52,7 @@ func (s *served) skeleton(t testing.TB, feed, limit, cursor string) skeletonJSON
 	return out
 }
 
-// TestSkeletonWalk: a walk of a skeleton to its end is the list.
+// TestSkeletonWalk: paging through a skeleton returns the whole list.
 func TestSkeletonWalk(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -73,16 +73,16 @@ func TestSkeletonWalk(t *testing.T) {
 				break
 			}
 			require.NotEmpty(t, page.Feed, "a page with a cursor has posts")
-			require.False(t, seen[page.Cursor], "every cursor is another")
+			require.False(t, seen[page.Cursor], "cursors are unique")
 			seen[page.Cursor], cursor = true, page.Cursor
 		}
 		require.Equal(t, want, got, feed)
 	}
 }
 
-// TestSkeletonSearchesOn: where the work of one page finds nothing, the search continues in the same
-// request, and ends with an error rather than with an empty page.
-func TestSkeletonSearchesOn(t *testing.T) {
+// TestSkeletonSearchesFurther: if the work of one page finds nothing, the search continues in the
+// same request, and ends with an error instead of an empty page.
+func TestSkeletonSearchesFurther(t *testing.T) {
 	t.Parallel()
 	pages := 0
 	s := serve(t, fakeIndex{posts: func(_ context.Context, q query.PostQuery) (query.PostPage, error) {
@@ -98,11 +98,11 @@ func TestSkeletonSearchesOn(t *testing.T) {
 		<-ctx.Done()
 		return query.PostPage{}, ctx.Err()
 	}}, withFeeds(t, "art", "tags=art"))
-	began := time.Now()
+	start := time.Now()
 	a := s.get(t, "/xrpc/app.bsky.feed.getFeedSkeleton?feed=at://"+publisher+"/app.bsky.feed.generator/art")
 	require.Equal(t, http.StatusServiceUnavailable, a.status)
 	require.Contains(t, string(a.body), `"error":"NotEnoughResources"`)
-	require.Less(t, time.Since(began), requestTimeout)
+	require.Less(t, time.Since(start), requestTimeout)
 }
 
 func TestFeedGenerator(t *testing.T) {
@@ -135,14 +135,14 @@ func TestFeedGenerator(t *testing.T) {
 		require.NotEmpty(t, e.Message)
 	}
 
-	// Feeds may be taken away and declared while requests are answered.
+	// Feeds may be removed and declared while requests are answered.
 	s.handler.SetFeeds(nil)
 	require.Equal(t, http.StatusNotFound, s.get(t, "/.well-known/did.json").status)
 	require.Equal(t, http.StatusNotFound, s.get(t, "/xrpc/app.bsky.feed.describeFeedGenerator").status)
 	require.Contains(t, string(s.get(t, one).body), "UnknownFeed")
 }
 
-// TestFeedsCheck: what an AppView would find wrong is said, document by document.
+// TestFeedsCheck: for each document the check says why an AppView would reject it.
 func TestFeedsCheck(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -158,7 +158,7 @@ func TestFeedsCheck(t *testing.T) {
 		}
 		return out
 	}
-	https := "AppViews ask by https only"
+	https := "AppViews use only https"
 	require.Len(t, declared.Check(t.Context(), http.DefaultClient, s.url), 5)
 	require.Equal(t, map[string]string{"public URL": https}, problems(declared, s.url))
 
@@ -172,7 +172,7 @@ func TestFeedsCheck(t *testing.T) {
 	got = problems(declared, s.url)
 	require.Contains(t, got["DID document"], "status 404")
 
-	lying := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	invalid := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case strings.HasSuffix(r.URL.Path, "did.json"):
 			_, _ = fmt.Fprint(w, `{"id":"did:web:elsewhere.example"}`)
@@ -184,8 +184,8 @@ func TestFeedsCheck(t *testing.T) {
 			_, _ = fmt.Fprint(w, `{"feed":[],"cursor":"x"}`)
 		}
 	}))
-	t.Cleanup(lying.Close)
-	got = problems(declared, lying.URL)
+	t.Cleanup(invalid.Close)
+	got = problems(declared, invalid.URL)
 	require.Contains(t, got["DID document"], "did:web:elsewhere.example")
 	require.Contains(t, got["list of feeds"], "not the expected JSON")
 	require.Contains(t, got["feed art"], "empty page with a cursor")
@@ -215,11 +215,11 @@ func TestFeedsFile(t *testing.T) {
 	entry := func(lines string) string { return "publisher: did:plc:abc\nfeeds:\n" + lines }
 	for name, c := range map[string]struct{ text, want string }{
 		"empty":         {"", "is empty"},
-		"no YAML":       {"publisher: [", "line 1"},
+		"not YAML":      {"publisher: [", "line 1"},
 		"unknown key":   {"publisher: did:plc:abc\npublishers: x\n", "line 2"},
 		"no publisher":  {"feeds: [{rkey: a, name: A, query: tags=a}]\n", "publisher"},
 		"no feeds":      {"publisher: did:plc:abc\n", "there are 0"},
-		"no mapping":    {entry("  - art\n"), "line 3"},
+		"not a mapping": {entry("  - art\n"), "line 3"},
 		"misspelt key":  {entry("  - rkey: a\n    nam: A\n    query: tags=a\n"), `line 4: a feed has no "nam"`},
 		"bad rkey":      {entry("  - {rkey: a/b, name: A, query: tags=a}\n"), "line 3: rkey"},
 		"long rkey":     {entry("  - {rkey: abcdefghijklmnop, name: A, query: tags=a}\n"), "line 3: rkey"},

@@ -1,11 +1,11 @@
-// Package httpapi owns the HTTP surface of the index: routes, parameters, page tokens, the form of
-// answers and errors, and openapi.yaml, which describes all of it and is checked against the code
-// by tests.
+// Package httpapi owns the HTTP API of the index: routes, parameters, page tokens, the format of
+// answers and errors, and openapi.yaml, which describes all of it and which tests compare with the
+// code.
 //
-// A request is validated completely before any query. Whatever a client sends costs a bounded
-// number of rows. An answer is complete or an error, and no error exposes internals. Errors are
-// problem+json with a stable code: 4xx for what the client should change, 503 with Retry-After
-// while the database is down or overloaded, 500 for the rest, which is logged.
+// A request is validated completely before any query. Every request costs a bounded number of rows.
+// An answer is complete or an error, and no error exposes internals. Errors are problem+json with a
+// stable code: 4xx for what the client should change, 503 with Retry-After while the database is
+// down or overloaded, 500 for everything else, which is logged.
 package httpapi
 
 import (
@@ -33,22 +33,21 @@ import (
 )
 
 const (
-	// requestTimeout bounds the work for one request, without the sending of
-	// the answer. It is a little more than what Postgres gives a statement.
+	// requestTimeout bounds the work for one request, without sending the answer. It is a little
+	// longer than the statement timeout of Postgres.
 	requestTimeout = 6 * time.Second
-	// A connection that broke while nobody used it is found by the next request,
-	// which is worked on again with others for so long: a database that restarts,
-	// or hands over to another, costs no answer.
+	// A request may get a connection that broke while idle. It is retried with other connections
+	// for retryFor, so that no request fails because a database restarts or fails over.
 	retryFor   = time.Second
 	retryPause = 20 * time.Millisecond
-	// maxSending bounds the bytes of all answers being sent: clients that ask
-	// for much and read slowly cannot fill the memory.
+	// maxSending bounds the bytes of all answers being sent: clients that request much and read
+	// slowly cannot fill the memory.
 	maxSending = 64 << 20
-	// maxLogged bounds what of a query string is logged.
+	// maxLogged bounds the logged bytes of a query string.
 	maxLogged = 300
 )
 
-// Index is what the API asks; *query.Reader is the one.
+// Index is what the API needs of *query.Reader.
 type Index interface {
 	Posts(context.Context, query.PostQuery) (query.PostPage, error)
 	Changes(context.Context, query.ChangeQuery) (query.ChangePage, error)
@@ -64,26 +63,26 @@ type Index interface {
 	Status(context.Context) (query.Status, error)
 }
 
-// Config is what a Handler is made of. All of it is needed.
+// Config is what a Handler needs.
 type Config struct {
 	Index    Index
 	Codec    *keyset.Codec
 	Logger   *slog.Logger
 	Registry prometheus.Registerer
-	// MaxInFlight bounds the requests that are worked on at once, above 0.
+	// MaxInFlight bounds the requests in progress; it is above 0.
 	MaxInFlight int
-	// MaxFollowers bounds the connections of /v1/stream, above 0.
+	// MaxFollowers bounds the connections of /v1/stream; it is above 0.
 	MaxFollowers int
-	// Version of the program, for answers.
+	// Version is the program's version, for answers.
 	Version string
-	// PublicURL is where the world sees the service, without a slash at its end; "" is the host of
+	// PublicURL is the public URL of the service, without a trailing slash; "" means the host of
 	// each request.
 	PublicURL string
 	// Feeds are the Bluesky feeds to serve, nil for none.
 	Feeds *Feeds
 	// Media says how feeds show pictures.
 	Media feeds.Media
-	// Tracer traces requests; nil traces none. It alone may be left out.
+	// Tracer traces requests; nil traces none.
 	Tracer trace.Tracer
 }
 
@@ -101,7 +100,7 @@ type Handler struct {
 	slots     chan struct{}
 	sending   budget
 	followers *followers
-	// catchingUp and catchUps bound the reads of followers by themselves, and their bytes.
+	// catchingUp and catchUps bound the number and the bytes of reads for single followers.
 	catchingUp chan struct{}
 	catchUps   budget
 	streamBeat time.Duration
@@ -134,7 +133,7 @@ func New(c Config) *Handler {
 	h.feeds.Store(c.Feeds)
 	h.site, h.etags = site.New(c.Media), newETags(c.Codec)
 	h.gzips.New = func() any {
-		z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // fails only for a level that is none
+		z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // fails only for an invalid level
 		return z
 	}
 	h.mux = h.serveOnly(slices.Concat(h.routes(), h.pageRoutes()))
@@ -144,7 +143,7 @@ func New(c Config) *Handler {
 // ServeHTTP answers a request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
 
-// handle is everything around a route's own work.
+// handle wraps the work of a route with metrics, logs, headers and error handling.
 func (h *Handler) handle(route string, answer func(*http.Request) (*response, error)) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		start := time.Now()
@@ -167,7 +166,7 @@ func (h *Handler) handle(route string, answer func(*http.Request) (*response, er
 		})
 		defer done()
 		head := w.Header()
-		if route != routeAdminTags { // no web page has business with that
+		if route != routeAdminTags { // web pages must not read that
 			head.Set("Access-Control-Allow-Origin", "*")
 			head.Set("Access-Control-Expose-Headers", "ETag, Link, Retry-After")
 		}
@@ -219,9 +218,8 @@ type budget struct {
 	max  int64
 }
 
-// take takes n bytes if there are as many, or if nobody else has any: one answer
-// that is larger than the budget is still an answer. Give them back with
-// used.Add(-n).
+// take takes n bytes if the budget has that many left or is unused: a single answer may exceed the
+// budget. Return them with used.Add(-n).
 func (b *budget) take(n int64) bool {
 	if used := b.used.Add(n); used > b.max && used != n {
 		b.used.Add(-n)
@@ -232,8 +230,8 @@ func (b *budget) take(n int64) bool {
 
 var errOverloaded = fail(codeOverloaded, "Too many requests at the moment; try again in a few seconds.")
 
-// work runs a route's own part, bounded in time and in how many run at once. The
-// place is free again before the answer is sent: a slow client holds none.
+// work runs the work of a route, with a timeout and a limit of concurrency. It frees its slot
+// before the answer is sent, so that slow clients hold no slots.
 func (h *Handler) work(r *http.Request, answer func(*http.Request) (*response, error)) (res *response, err error) {
 	select {
 	case h.slots <- struct{}{}:
@@ -249,9 +247,9 @@ func (h *Handler) work(r *http.Request, answer func(*http.Request) (*response, e
 		}
 	}()
 	r = r.WithContext(ctx)
-	for begun := time.Now(); ; {
+	for start := time.Now(); ; {
 		res, err = answer(r)
-		if !retryable(err) || time.Since(begun) > retryFor {
+		if !retryable(err) || time.Since(start) > retryFor {
 			return res, err
 		}
 		select {
@@ -262,14 +260,14 @@ func (h *Handler) work(r *http.Request, answer func(*http.Request) (*response, e
 	}
 }
 
-// retryable reports whether the same work may succeed on another connection.
-// All of it only reads.
+// retryable reports whether the same work may succeed on another connection. Requests only read, so
+// repeating them is safe.
 func retryable(err error) bool {
 	return err != nil && store.Unavailable(err) && !store.TooSlow(err) && !errors.Is(err, store.ErrNotMigrated)
 }
 
-// logFailure logs what the operator should look into: a database that is away
-// is in the health report, once, and not here for every request.
+// logFailure logs failures that the operator should look into. A database that is down is in the
+// health report; logging it for every request would only repeat that.
 func (h *Handler) logFailure(route string, p *problem, err error) {
 	var own *problem
 	switch {
@@ -281,7 +279,7 @@ func (h *Handler) logFailure(route string, p *problem, err error) {
 	}
 }
 
-// recorder notes what was answered.
+// recorder records the status and size of an answer.
 type recorder struct {
 	http.ResponseWriter
 	status int
@@ -299,5 +297,5 @@ func (w *recorder) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// Unwrap gives http.ResponseController the writer below.
+// Unwrap gives http.ResponseController the underlying writer.
 func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }

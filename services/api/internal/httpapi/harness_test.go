@@ -32,13 +32,13 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// spec is openapi.yaml and the router over it, made once: neither changes.
+// spec returns openapi.yaml and a router for it.
 var spec = sync.OnceValues(func() (*openapi3.T, routers.Router) {
 	doc, err := openapi3.NewLoader().LoadFromData(openapi)
 	if err != nil {
 		panic(err)
 	}
-	// The router knows no servers that are relative to the document.
+	// The router does not support servers that are relative to the document.
 	rooted := *doc
 	rooted.Servers = nil
 	router, err := gorillamux.NewRouter(&rooted)
@@ -91,7 +91,7 @@ func newHandler(t testing.TB, index Index, change ...func(*Config)) (*Handler, *
 	return New(c), registry
 }
 
-// answer is what came back, the body unpacked.
+// answer is a response with its body uncompressed.
 type answer struct {
 	status int
 	header http.Header
@@ -105,8 +105,8 @@ func (a answer) json(t testing.TB, into any) {
 	require.NoError(t, d.Decode(into), "%s", a.body)
 }
 
-// get asks, and checks the answer against openapi.yaml. Headers are pairs of
-// name and value.
+// get sends a request and checks the answer against openapi.yaml. Headers are pairs of name and
+// value.
 func (s *served) get(t testing.TB, target string, headers ...string) answer {
 	t.Helper()
 	return s.do(t, http.MethodGet, target, headers...)
@@ -119,7 +119,7 @@ func (s *served) do(t testing.TB, method, target string, headers ...string) answ
 	for i := 0; i < len(headers); i += 2 {
 		req.Header.Add(headers[i], headers[i+1])
 	}
-	// The transport unpacks by itself, and hides that, unless it is told not to.
+	// By default the transport uncompresses the body and hides that.
 	res, err := (&http.Transport{DisableCompression: true, DisableKeepAlives: true}).RoundTrip(req)
 	require.NoError(t, err)
 	defer res.Body.Close()
@@ -139,7 +139,7 @@ func (s *served) do(t testing.TB, method, target string, headers ...string) answ
 	return a
 }
 
-// checkCommon checks what holds for every answer. Those of feeds may be kept for a while.
+// checkCommon checks what is true of every answer. Those of feeds may be cached.
 func (a answer) checkCommon(t testing.TB, feed bool) {
 	t.Helper()
 	require.Equal(t, "*", a.header.Get("Access-Control-Allow-Origin"))
@@ -168,12 +168,12 @@ func (a answer) checkSpec(t testing.TB, req *http.Request) {
 	_, router := spec()
 	route, vars, err := router.FindRoute(req)
 	if err != nil {
-		require.Equal(t, http.StatusNotFound, a.status, "a path that openapi.yaml does not have: %v", err)
+		require.Equal(t, http.StatusNotFound, a.status, "the path is not in openapi.yaml: %v", err)
 		return
 	}
 	in := &openapi3filter.RequestValidationInput{Request: req, PathParams: vars, Route: route}
 	if a.status == http.StatusOK {
-		require.NoError(t, openapi3filter.ValidateRequest(t.Context(), in), "the request was answered")
+		require.NoError(t, openapi3filter.ValidateRequest(t.Context(), in), "the request was accepted")
 	}
 	header := a.header
 	media, _, _ := strings.Cut(header.Get("Content-Type"), ";")
@@ -182,7 +182,7 @@ func (a answer) checkSpec(t testing.TB, req *http.Request) {
 	}
 	if strings.HasSuffix(media, "xml") || media == "text/x-opml" {
 		require.Contains(t, route.Operation.Responses.Status(a.status).Value.Content, media)
-		return // the validator reads no XML
+		return // the validator does not read XML
 	}
 	require.NoError(t, openapi3filter.ValidateResponse(t.Context(), &openapi3filter.ResponseValidationInput{
 		RequestValidationInput: in, Status: a.status, Header: header, Body: io.NopCloser(bytes.NewReader(a.body)),
@@ -190,7 +190,7 @@ func (a answer) checkSpec(t testing.TB, req *http.Request) {
 	}), "%s", a.body)
 }
 
-// requireProblem checks that the answer is this problem, in full.
+// requireProblem checks that the answer is a complete problem with this code.
 func (a answer) requireProblem(t testing.TB, want code) problem {
 	t.Helper()
 	require.Equal(t, "application/problem+json", a.header.Get("Content-Type"), "%s", a.body)
@@ -209,8 +209,8 @@ func (a answer) requireProblem(t testing.TB, want code) problem {
 	return p
 }
 
-// deadIndex is a real reader whose server does not exist: what is answered with
-// anything but 503 was answered without it.
+// deadIndex returns a real reader whose server does not exist: any answer other than 503 did not
+// need the index.
 func deadIndex(t testing.TB) *query.Reader {
 	t.Helper()
 	r, err := query.Open(t.Context(), store.Options{URL: "postgres://nobody@127.0.0.1:1/nothing?sslmode=disable"})
@@ -219,7 +219,7 @@ func deadIndex(t testing.TB) *query.Reader {
 	return r
 }
 
-// fakeIndex answers as its fields say; what is nil is empty.
+// fakeIndex answers with the results of its fields; a nil field returns nothing.
 type fakeIndex struct {
 	posts  func(context.Context, query.PostQuery) (query.PostPage, error)
 	status func() (query.Status, error)
@@ -255,7 +255,7 @@ func (f fakeIndex) Status(context.Context) (query.Status, error) {
 	return f.status()
 }
 
-// index is a migrated database and the one that writes to it.
+// index is a migrated database with its writer.
 type index struct {
 	db     *pgtest.DB
 	reader store.Options // as a role that may only select
@@ -265,7 +265,7 @@ type index struct {
 	author *write.Account
 }
 
-// t0 is a time in the past from which tests count.
+// t0 is the time to which times in tests are relative.
 var t0 = time.Date(2026, 11, 1, 12, 0, 0, 123456000, time.UTC)
 
 const author = "did:plc:author"
@@ -293,7 +293,7 @@ func (x *index) open(t testing.TB) *query.Reader {
 	return r
 }
 
-// write applies changes in one transaction, as the indexer does.
+// write applies changes in one transaction, like the indexer.
 func (x *index) write(t testing.TB, changes ...write.PostChange) {
 	t.Helper()
 	x.seq++

@@ -15,8 +15,8 @@ import (
 // maxHinted bounds the parts of tags that are looked up for hints.
 const maxHinted = 100
 
-// hints tells callers whose list is empty on its first page what in the query looks
-// like a slip, in sentences that say what to do. Other pages have none.
+// hints returns likely mistakes in a query whose first page is empty, in sentences that say what to
+// do. Other pages have none.
 func (h *Handler) hints(ctx context.Context, q values, asked query.PostQuery, page query.PostPage) ([]string, error) {
 	if len(page.Rows) > 0 || page.HasNext || page.HasPrevious || slices.ContainsFunc(tokenParams, q.has) {
 		return nil, nil
@@ -41,14 +41,14 @@ func (h *Handler) hints(ctx context.Context, q values, asked query.PostQuery, pa
 	both(required, asked.All, "none", asked.None, "posts that have it")
 	both("author", asked.Authors, "notAuthor", asked.NotAuthors, "the account's posts")
 	if n := len(asked.All); asked.MaxTags > 0 && n > asked.MaxTags {
-		hints = append(hints, fmt.Sprintf("Give maxTags as %d or more: posts with all of these tags have as many.", n))
+		hints = append(hints, fmt.Sprintf("Give maxTags as %d or more: posts with all of these tags have at least that many.", n))
 	}
 	joined, err := h.joined(ctx, slices.Concat(asked.Tags, asked.All))
 	return append(hints, joined...), err
 }
 
-// joined tells of tags that look like several in one, as "art,photo" does: no post
-// has them, and some have a part.
+// joined returns hints about tags that look like several tags, such as "art,photo": no post has the
+// tag, but some have a part of it.
 func (h *Handler) joined(ctx context.Context, tags []string) (hints []string, err error) {
 	parts := map[string][]string{}
 	var names []string
@@ -71,12 +71,12 @@ func (h *Handler) joined(ctx context.Context, tags []string) (hints []string, er
 	for _, tag := range tags {
 		i := slices.IndexFunc(parts[tag], func(part string) bool { return slices.Contains(used, part) })
 		if i >= 0 && !slices.Contains(used, tag) {
-			hints = append(hints, fmt.Sprintf("Repeat the parameter for several tags, as in tags=art&tags=photo: no post has the tag %s, and some have %s.",
+			hints = append(hints, fmt.Sprintf("Repeat the parameter for several tags, as in tags=art&tags=photo: no post has the tag %s, but some have %s.",
 				quote(tag), quote(parts[tag][i])))
 		}
 	}
 	return hints, nil
 }
 
-// joins reports whether people write a character between tags.
+// joins reports whether people use a character to separate tags.
 func joins(r rune) bool { return unicode.IsSpace(r) || strings.ContainsRune(",;|#", r) }

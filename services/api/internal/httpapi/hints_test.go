@@ -10,8 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestHints makes the slips that are answered with nothing: the first page says
-// what they are, and says nothing else.
+// TestHints: an empty first page names likely mistakes in the query, and no other page does.
 func TestHints(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -22,7 +21,7 @@ func TestHints(t *testing.T) {
 		window  = "Give a since that is before until: no time is at or after 2026-11-02T00:00:00Z and before 2026-11-01T00:00:00Z."
 		both    = `Name "art" in tags or in none, not in both: posts that have it are left out.`
 		several = "Repeat the parameter for several tags, as in tags=art&tags=photo: no post has the tag "
-		comma   = several + `"art,photo", and some have "art".`
+		comma   = several + `"art,photo", but some have "art".`
 	)
 	later := url.Values{"since": {"2026-11-02T00:00:00Z"}, "until": {"2026-11-01T00:00:00Z"}}.Encode()
 	for _, c := range []struct {
@@ -30,11 +29,11 @@ func TestHints(t *testing.T) {
 		want        []string
 	}{
 		{"comma", "tags=art,photo", []string{comma}},
-		{"comma, written as people do", "tags=Art,%20%23Photo", []string{several + `"art, #photo", and some have "art".`}},
-		{"semicolon, a later part known", "tags=photo%3Bart", []string{several + `"photo;art", and some have "art".`}},
-		{"space", "tags=art+photo", []string{several + `"art photo", and some have "art".`}},
+		{"comma, written as people do", "tags=Art,%20%23Photo", []string{several + `"art, #photo", but some have "art".`}},
+		{"semicolon, a later part known", "tags=photo%3Bart", []string{several + `"photo;art", but some have "art".`}},
+		{"space", "tags=art+photo", []string{several + `"art photo", but some have "art".`}},
 		{"one of two", "tags=photo&tags=art,photo", []string{comma}},
-		{"a comma that is part of a tag that is there", "tags=a,b&none=a,b", []string{`Name "a,b" in tags or in none, not in both: posts that have it are left out.`}},
+		{"a comma in a tag that is used", "tags=a,b&none=a,b", []string{`Name "a,b" in tags or in none, not in both: posts that have it are left out.`}},
 		{"no part known", "tags=photo,ink", nil},
 		{"unknown", "tags=photo", nil},
 		{"since after until", "tags=art&" + later, []string{window}},
@@ -47,7 +46,7 @@ func TestHints(t *testing.T) {
 		{"required and left out", "all=art&all=ink&none=art", []string{`Name "art" in all or in none, not in both: posts that have it are left out.`}},
 		{"with match=all", "tags=art&tags=ink&none=art&match=all", []string{both}},
 		{"an author in both", "tags=art&author=did:plc:a&notAuthor=did:plc:a", []string{`Name "did:plc:a" in author or in notAuthor, not in both: the account's posts are left out.`}},
-		{"more required than allowed", "all=art&all=ink&all=sky&maxTags=2", []string{"Give maxTags as 3 or more: posts with all of these tags have as many."}},
+		{"more required than allowed", "all=art&all=ink&all=sky&maxTags=2", []string{"Give maxTags as 3 or more: posts with all of these tags have at least that many."}},
 		{"comma in all", "all=art,photo", []string{comma}},
 		{"the oldest page", "tags=art,photo&last=5", []string{comma}},
 		{"not empty", "tags=art&tags=art,photo", nil},
@@ -62,7 +61,7 @@ func TestHints(t *testing.T) {
 			require.Equal(t, c.want, p.Hints)
 			if len(p.Posts) == 0 {
 				again := s.get(t, "/v1/posts?"+strings.TrimSuffix(c.query, "&last=5")+"&after="+p.Page.Next)
-				require.NotContains(t, string(again.body), "hints", "a page that is not the first")
+				require.NotContains(t, string(again.body), "hints", "not the first page")
 			}
 		})
 	}
@@ -71,16 +70,16 @@ func TestHints(t *testing.T) {
 	require.Equal(t, []string{comma}, r.Hints)
 	require.NotContains(t, string(s.get(t, "/v1/getRecentRootPostsWithTags?tags=art").body), "hints")
 
-	// As browsers send it. Go's parsers of queries, and so that of the spec, refuse it.
+	// Browsers send it like this. Go's query parsers, and so that of the spec, refuse it.
 	res, err := http.Get(s.url + "/v1/posts?tags=art;photo")
 	require.NoError(t, err)
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	require.NoError(t, err)
-	require.Contains(t, string(body), `no post has the tag \"art;photo\", and some have \"art\".`)
+	require.Contains(t, string(body), `no post has the tag \"art;photo\", but some have \"art\".`)
 }
 
-// TestEmptyTokens: an empty token is none.
+// TestEmptyTokens: an empty token means none.
 func TestEmptyTokens(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)

@@ -11,8 +11,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
-// statusClientGone counts requests whose client went away before the answer; it
-// is nginx's number for it, and never sent.
+// statusClientGone counts requests whose client disconnected before the answer. nginx uses the same
+// number. It is never sent.
 const statusClientGone = 499
 
 // metrics has closed label sets, so that every series exists from the start.
@@ -29,8 +29,8 @@ type metrics struct {
 	index                       indexMetrics
 }
 
-// indexMetrics are what the last look at the index's condition showed. They stay
-// while the database is away: complete then grows old.
+// indexMetrics are the last known state of the index. They stay unchanged while the database is
+// down: then complete gets old.
 type indexMetrics struct {
 	complete, silent                prometheus.Gauge
 	checkpoint, lag                 prometheus.Gauge
@@ -120,7 +120,7 @@ func (m *metrics) expired(err error) {
 	}
 }
 
-// observe shows a look at the index's condition, made just now.
+// observe sets the metrics to the current state of the index.
 func (m *indexMetrics) observe(s query.Status, lag lagJSON, silentSince *utc) {
 	if lag.Seconds != nil {
 		m.complete.Set(float64(time.Now().UnixMilli())/1e3 - *lag.Seconds)

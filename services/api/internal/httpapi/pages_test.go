@@ -19,7 +19,7 @@ import (
 
 const browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
-// visit asks for a page as a browser does, and follows redirects.
+// visit requests a page like a browser, and follows redirects.
 func (s *served) visit(t testing.TB, target string) pageAnswer {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+target, nil)
@@ -50,8 +50,8 @@ type pageAnswer struct {
 	root   *html.Node
 }
 
-// check checks what holds for every page: no inline script or style, nothing from elsewhere but
-// pictures, and links that leave say so.
+// check checks what is true of every page: no inline script or style, only pictures from other
+// hosts, and rel on links to other hosts.
 func (a pageAnswer) check(t testing.TB) {
 	t.Helper()
 	for n := range a.root.Descendants() {
@@ -112,7 +112,7 @@ func (a pageAnswer) all(class string) (out []*html.Node) {
 	return out
 }
 
-// shown are the at-uris of the cards.
+// shown returns the at-uris of the cards.
 func (a pageAnswer) shown() (uris []string) {
 	for _, card := range a.all("card") {
 		uris = append(uris, attr(card, "id"))
@@ -120,21 +120,21 @@ func (a pageAnswer) shown() (uris []string) {
 	return uris
 }
 
-// link is the URL of the one link with these words, relative to the site.
-func (a pageAnswer) link(t testing.TB, words string) string {
+// link returns the URL of the first link with this text, relative to the site.
+func (a pageAnswer) link(t testing.TB, label string) string {
 	t.Helper()
 	for n := range a.root.Descendants() {
-		if n.Type == html.ElementNode && n.Data == "a" && text(n) == words {
+		if n.Type == html.ElementNode && n.Data == "a" && text(n) == label {
 			u, err := a.url.Parse(attr(n, "href"))
 			require.NoError(t, err)
 			return u.RequestURI()
 		}
 	}
-	t.Fatalf("%s has no link %q", a.url, words)
+	t.Fatalf("%s has no link %q", a.url, label)
 	return ""
 }
 
-// rich writes a post with this record.
+// rich writes a post with a record.
 func (x *index) rich(t testing.TB, rkey string, sortAt time.Time, record string, tags ...string) string {
 	t.Helper()
 	uri, c := x.newPost(rkey, sortAt, tags...)
@@ -143,7 +143,8 @@ func (x *index) rich(t testing.TB, rkey string, sortAt time.Time, record string,
 	return uri
 }
 
-// TestHome: "/" is a page for those who ask for HTML by name, and the list of routes for the rest.
+// TestHome: "/" is a page for clients that explicitly prefer HTML, and the list of routes for
+// others.
 func TestHome(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -167,7 +168,7 @@ func TestHome(t *testing.T) {
 	require.Len(t, s.visit(t, home.link(t, "More posts with these tags")).shown(), pageSize)
 }
 
-// TestSearchPages: the pages of a search are those of the list, by their links alone.
+// TestSearchPages: following the links of the search page shows the whole list.
 func TestSearchPages(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -199,7 +200,7 @@ func TestSearchPages(t *testing.T) {
 	require.Equal(t, feeds.RSSType, s.get(t, page.link(t, "Feed")).header.Get("Content-Type"))
 }
 
-// TestSearchForm: what the search bar sends becomes the URL of a list.
+// TestSearchForm: the search bar's parameters are redirected to the URL of a list.
 func TestSearchForm(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -238,26 +239,26 @@ func TestTagPages(t *testing.T) {
 	x := newIndex(t)
 	names := []string{"art", "a/b", "..", "%2f", "a?b&c", "日本", "<b>", `"x"`}
 	for i, name := range names {
-		x.add(t, fmt.Sprint("p", i), t0.Add(time.Duration(i)*time.Second), name, "beside")
+		x.add(t, fmt.Sprint("p", i), t0.Add(time.Duration(i)*time.Second), name, "common")
 	}
 	s := serve(t, x.open(t))
-	beside := s.visit(t, "/tag/beside")
-	require.Contains(t, text(beside.all("numbers")[0]), "8 posts")
-	require.Len(t, beside.all("line"), 1, "a history is drawn")
+	common := s.visit(t, "/tag/common")
+	require.Contains(t, text(common.all("numbers")[0]), "8 posts")
+	require.Len(t, common.all("line"), 1, "a history is drawn")
 	for _, name := range names {
-		page := s.visit(t, beside.link(t, "#"+name))
+		page := s.visit(t, common.link(t, "#"+name))
 		require.Equal(t, "#"+name, strings.TrimSpace(text(page.all("tagname")[0])))
 		require.Len(t, page.shown(), 1)
-		require.Equal(t, "/tag/beside", page.link(t, "#beside"))
+		require.Equal(t, "/tag/common", page.link(t, "#common"))
 	}
 	require.Equal(t, http.StatusNotFound, s.visit(t, "/tag/nothing").status)
 	require.Equal(t, http.StatusBadRequest, s.visit(t, "/tag?tag=").status)
-	kinds := regexp.MustCompile(`<link rel="alternate" type="([^"]+)" title="Posts tagged #beside" href="\.\./v1/feeds/posts\.(\w+)\?tags=beside">`).FindAllStringSubmatch(beside.body, -1)
+	kinds := regexp.MustCompile(`<link rel="alternate" type="([^"]+)" title="Posts tagged #common" href="\.\./v1/feeds/posts\.(\w+)\?tags=common">`).FindAllStringSubmatch(common.body, -1)
 	require.Len(t, kinds, 3)
 }
 
-// TestPagesStayHidden: a page shows no post that a list does not.
-func TestPagesStayHidden(t *testing.T) {
+// TestPagesHideRemovedPosts: no page shows a removed post.
+func TestPagesHideRemovedPosts(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
 	uri := x.add(t, "one", t0, "art")
@@ -269,7 +270,7 @@ func TestPagesStayHidden(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, s.visit(t, "/post/"+author+"/one").status)
 }
 
-// TestPageErrors: failures are pages, with the status that programs get.
+// TestPageErrors: errors are shown as pages, with the same status as for programs.
 func TestPageErrors(t *testing.T) {
 	t.Parallel()
 	s := serve(t, deadIndex(t))
@@ -285,7 +286,7 @@ func TestPageErrors(t *testing.T) {
 	s.get(t, "/no/such/page").requireProblem(t, codeNotFound)
 }
 
-// TestAssets: files of the pages are kept under the name of their version.
+// TestAssets: files of the pages are cached under the URL with their version.
 func TestAssets(t *testing.T) {
 	t.Parallel()
 	s := serve(t, fakeIndex{})
@@ -316,9 +317,9 @@ func TestAssets(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, res.StatusCode)
 }
 
-// TestShows: a wall and an embed are the newest page of a list that follows the live tail; only
-// embeds may be framed.
-func TestShows(t *testing.T) {
+// TestWallAndEmbed: a wall and an embed are the newest page of a list that follows the live tail;
+// only embeds may be framed.
+func TestWallAndEmbed(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
 	uri := x.add(t, "one", t0, "art")
@@ -338,7 +339,7 @@ func TestShows(t *testing.T) {
 	require.Contains(t, res.Header.Get("Content-Type"), "javascript")
 }
 
-// TestStatusPage: the index's condition in words.
+// TestStatusPage: the page describes the state of the index in words.
 func TestStatusPage(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -348,7 +349,7 @@ func TestStatusPage(t *testing.T) {
 	require.Contains(t, text(s.visit(t, "/status").root), "1 post with 1 tag")
 }
 
-// TestDocsPage: each route has a form, and what it is filled in with answers.
+// TestDocsPage: each route has a form, and the values that it is filled in with are accepted.
 func TestDocsPage(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -374,7 +375,7 @@ func TestDocsPage(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, http.StatusOK, res.StatusCode, "%s", res.Request.URL)
 		require.NotEqual(t, contentHTML, res.Header.Get("Content-Type"), "%s", res.Request.URL)
-		cancel() // the stream's continues
+		cancel() // the stream's response does not end
 		res.Body.Close()
 	}
 	require.Equal(t, len(s.handler.routes()), forms)

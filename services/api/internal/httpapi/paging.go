@@ -4,25 +4,24 @@ import (
 	"github.com/tagstream/tagstream/pkg/keyset"
 )
 
-// place is where a page begins, which way it goes, and how long it may be.
-type place struct {
+// pageRequest is where a page begins, its direction, and its maximum size.
+type pageRequest struct {
 	from      keyset.Position
 	direction keyset.Direction
 	limit     int
 }
 
-// place reads the parameters limit, after and before, and Relay's first and
-// last, of any list. decode gives the position in a token, whose parameter is
-// named for the error. The error is a *problem.
-func (q values) place(decode func(name, token string) (keyset.Position, error)) (place, error) {
+// page reads the parameters limit, after and before, and Relay's first and last, of any list.
+// decode returns the position in the token of a parameter. The error is a *problem.
+func (q values) page(decode func(name, token string) (keyset.Position, error)) (pageRequest, error) {
 	for _, c := range []struct{ name, other string }{
 		{"after", "before"}, {"first", "last"}, {"first", "limit"}, {"last", "limit"}, {"first", "before"}, {"last", "after"},
 	} {
 		if q.has(c.name) && q.has(c.other) {
-			return place{}, fail(codeConflicting, "Give %s or %s, not both: limit goes with after or before, first with after, last with before.", c.name, c.other)
+			return pageRequest{}, fail(codeConflicting, "Give %s or %s, not both: limit goes with after or before, first with after, last with before.", c.name, c.other)
 		}
 	}
-	p := place{from: keyset.Start(), direction: keyset.Forward}
+	p := pageRequest{from: keyset.Start(), direction: keyset.Forward}
 	size := "limit"
 	switch {
 	case q.has("first"):
@@ -43,8 +42,8 @@ func (q values) place(decode func(name, token string) (keyset.Position, error)) 
 	return p, err
 }
 
-// pages makes the page of a list from its edges, and links to its neighbours.
-func (h *Handler) pages(q values, res *response, fingerprint keyset.Fingerprint, next, previous keyset.Position, hasNext, hasPrevious bool) pageJSON {
+// pageLinks returns the page object of a list, and adds links to the adjacent pages to res.
+func (h *Handler) pageLinks(q values, res *response, fingerprint keyset.Fingerprint, next, previous keyset.Position, hasNext, hasPrevious bool) pageJSON {
 	page := pageJSON{
 		HasNext: hasNext, HasPrevious: hasPrevious,
 		Next: h.codec.Encode(next, fingerprint), Previous: h.codec.Encode(previous, fingerprint),

@@ -20,43 +20,42 @@ const (
 	maxRawQuery = 16 << 10
 	// maxTagsBytes bounds all values of tags, all and none together, decoded.
 	maxTagsBytes = 4 << 10
-	// maxQuoted bounds what of a client's text is quoted back to it.
+	// maxQuoted bounds how much of a client's text an answer quotes.
 	maxQuoted = 60
 )
 
-// tokenParams take a token of an earlier answer. An empty one is none: callers loop
-// with what they were given last.
+// tokenParams take a token from an earlier answer. An empty one means none, for clients that begin
+// a loop with an empty variable.
 var tokenParams = []string{"after", "before", "paginator"}
 
-// params are the parameters that a route takes. Everything else is refused.
+// params are the parameters that a route accepts. All others are refused.
 type params struct {
 	single   []string
 	repeated []string
-	// others says that unknown parameters are ignored.
+	// others means that unknown parameters are ignored instead.
 	others bool
 }
 
-// filters are the parameters that say which posts a list has, wherever one is asked for.
+// filters are the parameters that select the posts of a list, on all routes with lists.
 var filters = params{
 	single:   []string{"match", "maxTags", "selfLabels", "since", "until"},
 	repeated: []string{"tags", "all", "none", "lang", "author", "notAuthor", "media"},
 }
 
-// and is p with more that may be given once.
+// and returns p with more parameters that may be given once.
 func (p params) and(single ...string) params {
 	p.single = slices.Concat(p.single, single)
 	return p
 }
 
-// values is the parameters of a request, decoded, in the order of the URL.
+// values are the parameters of a request, decoded, in the order of the URL.
 type values []pair
 
 type pair struct{ name, value string }
 
-// parseQuery reads a raw query as HTML forms write it: pairs joined by '&',
-// '%' escapes, and '+' for a space (a literal plus is %2B). The error is a
-// *problem: for what is too long, not decodable, unknown to the route, or
-// given twice where once is meant.
+// parseQuery reads a raw query as HTML forms write it: pairs joined by '&', '%' escapes, and '+'
+// for a space (a literal plus is %2B). The error is a *problem if the query is too long or cannot
+// be decoded, or a parameter is unknown to the route or must not be repeated.
 func parseQuery(raw string, allowed params) (values, error) {
 	if len(raw) > maxRawQuery {
 		return nil, fail(codeQueryTooLong, "Shorten the query string: it has %d bytes, and at most %d are allowed.", len(raw), maxRawQuery)
@@ -71,9 +70,9 @@ func parseQuery(raw string, allowed params) (values, error) {
 		value, err2 := url.QueryUnescape(value)
 		switch {
 		case err1 != nil || err2 != nil:
-			return nil, fail(codeInvalidQuery, "Percent-encode the query string as UTF-8: %s has a '%%' that no two hex digits follow (a literal one is %%25).", quote(part))
+			return nil, fail(codeInvalidQuery, "Percent-encode the query string as UTF-8: %s has a '%%' without two hex digits after it (a literal one is %%25).", quote(part))
 		case !utf8.ValidString(name) || !utf8.ValidString(value):
-			return nil, fail(codeInvalidQuery, "Percent-encode the query string as UTF-8: %s does not decode to it.", quote(part))
+			return nil, fail(codeInvalidQuery, "Percent-encode the query string as UTF-8: %s does not decode to UTF-8.", quote(part))
 		}
 		switch {
 		case slices.Contains(allowed.repeated, name):
@@ -102,7 +101,7 @@ func (p params) list() string {
 	return strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1]
 }
 
-// quote gives a client's text back to it, cut where it is long.
+// quote quotes a client's text, cut to maxQuoted bytes.
 func quote(s string) string {
 	if len(s) > maxQuoted {
 		s = strings.ToValidUTF8(s[:maxQuoted], "") + "…"
@@ -134,9 +133,9 @@ func (q values) has(name string) bool {
 	return given
 }
 
-// tags returns the tags of which posts shall have any, those of which they shall have every one,
-// and those that they shall not have, each normalized, without repeats, sorted: within the limits
-// of query.PostQuery. The error is a *problem.
+// tags returns the tags of which posts must have at least one, those of which they must have all,
+// and those that they must not have. Each list is normalized, sorted, without duplicates, and
+// within the limits of query.PostQuery. The error is a *problem.
 func (q values) tags() (tags, all, none []string, err error) {
 	total := 0
 	for _, p := range q {
@@ -170,12 +169,12 @@ func (q values) tags() (tags, all, none []string, err error) {
 	return tags, all, none, err
 }
 
-// normalTag returns a tag as posts have it. The error is a *problem.
+// normalTag returns a tag in normal form. The error is a *problem.
 func normalTag(s string) (string, error) {
 	tag, err := event.NormalizeTag(s)
 	switch {
 	case errors.Is(err, event.ErrTagEmpty):
-		return "", fail(codeInvalidTag, "Name another tag than %s: nothing is left of it without white space, leading # and characters that show nothing.", quote(s))
+		return "", fail(codeInvalidTag, "Name another tag than %s: nothing is left of it without white space, leading # and invisible characters.", quote(s))
 	case errors.Is(err, event.ErrTagTooLong):
 		return "", fail(codeInvalidTag, "Name another tag than %s: tags have at most %d bytes and %d characters.", quote(s), event.MaxTagBytes, event.MaxTagGraphemes)
 	case err != nil:
@@ -217,8 +216,8 @@ func (q values) matchAll() (bool, error) {
 	return false, fail(codeInvalidMatch, "Give match as any (the default) or all: it is %s.", quote(s))
 }
 
-// langs returns the language ranges, in lower case, without repeats, sorted. The
-// error is a *problem.
+// langs returns the language ranges in lower case, sorted, without duplicates. The error is a
+// *problem.
 func (q values) langs() ([]string, error) {
 	var langs []string
 	for _, p := range q {
@@ -239,7 +238,7 @@ func (q values) langs() ([]string, error) {
 	return langs, nil
 }
 
-// authors returns the accounts in a parameter, without repeats, sorted. The error is a *problem.
+// authors returns the accounts in a parameter, sorted, without duplicates. The error is a *problem.
 func (q values) authors(name string) ([]string, error) {
 	var dids []string
 	for _, p := range q {
@@ -259,8 +258,8 @@ func (q values) authors(name string) ([]string, error) {
 	return dids, nil
 }
 
-// maxTags returns the most tags that posts may have, 0 where it is not given. The error is a
-// *problem.
+// maxTags returns the most tags that posts may have, 0 if the parameter is not given. The error is
+// a *problem.
 func (q values) maxTags() (int, error) {
 	s, given := q.get("maxTags")
 	if !given {
@@ -273,13 +272,13 @@ func (q values) maxTags() (int, error) {
 	return n, nil
 }
 
-// mediaKinds are the values of media, but for none.
+// mediaKinds are the values of media, except for "none".
 var mediaKinds = map[string]event.Traits{
 	"image": event.HasImage, "video": event.HasVideo, "gallery": event.HasGallery, "link": event.HasLink, "any": event.HasMedia,
 }
 
-// media returns the kinds of media that are asked for, sorted, and as traits, and whether posts
-// without any are, too. The error is a *problem.
+// media returns the requested kinds of media, as sorted names and as traits, and whether posts
+// without media are requested. The error is a *problem.
 func (q values) media() (names []string, kinds event.Traits, none bool, err error) {
 	for _, p := range q {
 		if p.name != "media" {
@@ -309,7 +308,7 @@ func (q values) selfLabels() (query.SelfLabels, error) {
 	return 0, fail(codeInvalidSelfLabels, "Give selfLabels as exclude or only, or leave it out: it is %s.", quote(s))
 }
 
-// badLang says what to send instead of what is no language.
+// badLang says what to send instead of an invalid language.
 func badLang(s string) *problem {
 	if s == "*" {
 		return fail(codeInvalidLang, "Leave out lang to get posts in all languages: \"*\" is not accepted.")
@@ -322,9 +321,8 @@ func badLang(s string) *problem {
 	return fail(codeInvalidLang, "Give lang as a language tag such as en or pt-BR: %s is not one.", quote(s))
 }
 
-// time returns the time in a parameter, in UTC and rounded up to the whole
-// microseconds that sortAt has; zero where it is not given. The error is a
-// *problem.
+// time returns the time in a parameter, in UTC and rounded up to whole microseconds as in sortAt,
+// or zero if it is not given. The error is a *problem.
 func (q values) time(name string) (time.Time, error) {
 	s, given := q.get(name)
 	if !given {
@@ -336,12 +334,12 @@ func (q values) time(name string) (time.Time, error) {
 	}
 	t = t.UTC().Add(time.Microsecond - 1).Truncate(time.Microsecond)
 	if t.IsZero() {
-		t = t.Add(time.Microsecond) // the zero time would be none
+		t = t.Add(time.Microsecond) // the zero time would mean no bound
 	}
 	return t, nil
 }
 
-// wrongTime says what is wrong with what is no time.
+// wrongTime says what is wrong with an invalid time.
 func wrongTime(s string) string {
 	parses := func(layout, s string) bool {
 		_, err := time.Parse(layout, s)
@@ -352,19 +350,19 @@ func wrongTime(s string) string {
 	_, plus := event.ParseTime(strings.Replace(s, " ", "+", 1))
 	switch {
 	case parses(time.DateOnly, s):
-		return "a date, and a date alone is not enough"
+		return "only a date"
 	case parses("2006-01-02T15:04:05", s):
 		return "without a zone: add Z for UTC"
 	case plus && strings.LastIndex(s, " ") > seconds:
-		return "what a URL makes of a plus sign that is not written %2B"
+		return "the result of a plus sign that is not sent as %2B"
 	case leap && strings.Index(s, ":60") == seconds-1:
 		return "a leap second, which no post has: give the next second"
 	}
-	return "none"
+	return "not one"
 }
 
-// isNumber reports whether s is a whole number above zero as it is written in
-// one way only: digits, the first not zero.
+// isNumber reports whether s is a whole number above zero in canonical form: digits, the first not
+// zero.
 func isNumber(s string) bool {
 	return s != "" && s[0] != '0' && strings.Trim(s, "0123456789") == ""
 }
@@ -377,8 +375,8 @@ func plusHint(s string) string {
 	return ""
 }
 
-// limit returns the value of a parameter that sizes a page, or byDefault where
-// it is not given. The error is a *problem.
+// limit returns the page size in a parameter, or byDefault if it is not given. The error is a
+// *problem.
 func (q values) limit(name string, byDefault int) (int, error) {
 	s, given := q.get(name)
 	if !given {
@@ -391,8 +389,7 @@ func (q values) limit(name string, byDefault int) (int, error) {
 	return n, nil
 }
 
-// anyList is the fingerprint of cursors that come with one post alone: they are
-// made for no list, and are good in each.
+// anyList is the fingerprint of the cursor of a single post, which is valid in every list.
 var anyList = query.PostOrder.Fingerprint()
 
 // position returns the position in a token. The error is a *problem.
@@ -407,7 +404,7 @@ func position(codec *keyset.Codec, name, token string, fingerprint keyset.Finger
 	case errors.Is(err, keyset.ErrTokenMismatch):
 		return p, fail(codeCursorMismatch, "Keep the tags and filters the same while paging, or leave out %s to start again: it was made for another query.", name)
 	case err != nil:
-		return p, fail(codeInvalidCursor, "Send %s exactly as an answer of this service gave it, or leave it out to start again.", name)
+		return p, fail(codeInvalidCursor, "Send %s exactly as this service returned it, or leave it out to start again.", name)
 	}
 	return p, nil
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
-// windows are those of /v1/tags, in hours. They are few, so that a process computes few.
+// windows are the windows of /v1/tags. There are few, so that a process computes few lists.
 var windows = []struct {
 	name  string
 	hours int
@@ -21,9 +21,9 @@ var windows = []struct {
 const dayHours = 24
 
 const (
-	// popularAge is how long a window's tags are answered with before they are computed again.
+	// popularAge is how long a window's tags are cached.
 	popularAge = 10 * time.Second
-	// A rising tag has a few posts, and clearly more than before.
+	// A rising tag has at least a few posts, and clearly more than expected.
 	risingPosts  = 5
 	risingFactor = 1.5
 )
@@ -31,8 +31,8 @@ const (
 // popular is a window's tags.
 type popular struct {
 	query.Popularity
-	// rising are those with more posts than their share in the hours before lets expect, the most
-	// surprising first.
+	// rising are the tags with clearly more posts than their share in the hours before predicts,
+	// the most surprising first.
 	rising []risingTag
 }
 
@@ -41,27 +41,27 @@ type risingTag struct {
 	expected float64
 }
 
-// popularity keeps the last answer for each window, and lets one request at a time compute it.
+// popularity caches the tags of each window, and lets one request at a time compute them.
 type popularity struct {
 	mu     sync.Mutex
-	byHour map[int]*keptPopular
+	byHour map[int]*cachedPopular
 }
 
-type keptPopular struct {
-	turn chan struct{} // held while it is computed
+type cachedPopular struct {
+	turn chan struct{} // held while the tags are computed
 	at   time.Time
 	last popular
 }
 
-// get returns what is kept, or what compute gives where that is too old.
+// get returns the cached tags, or those from compute if the cached ones are too old.
 func (p *popularity) get(ctx context.Context, hours int, compute func() (query.Popularity, error)) (popular, error) {
 	p.mu.Lock()
 	if p.byHour == nil {
-		p.byHour = map[int]*keptPopular{}
+		p.byHour = map[int]*cachedPopular{}
 	}
 	k := p.byHour[hours]
 	if k == nil {
-		k = &keptPopular{turn: make(chan struct{}, 1)}
+		k = &cachedPopular{turn: make(chan struct{}, 1)}
 		p.byHour[hours] = k
 	}
 	p.mu.Unlock()
@@ -82,8 +82,8 @@ func (p *popularity) get(ctx context.Context, hours int, compute func() (query.P
 	return k.last, nil
 }
 
-// rising compares each tag's posts with what its share of the hours before lets expect. That an index
-// is young, or that all of the network posts more today, makes no tag rise.
+// rising compares each tag's posts with those that its share of the hours before predicts. A new
+// index or more posts in the whole network make no tag rise.
 func rising(tags []query.PopularTag) []risingTag {
 	var now, before int64
 	for _, t := range tags {
@@ -99,7 +99,8 @@ func rising(tags []query.PopularTag) []risingTag {
 			out = append(out, risingTag{t, expected})
 		}
 	}
-	// How far above what is expected, where that many come by chance: a Poisson count's deviations.
+	// How unlikely the count is by chance: the squared number of standard deviations of a Poisson
+	// distribution.
 	surprise := func(t risingTag) float64 {
 		over := float64(t.Posts) - t.expected
 		return over * over / (t.expected + 1)
@@ -123,7 +124,7 @@ type popularJSON struct {
 	Tags   []popularTagJSON `json:"tags"`
 	Rising []popularTagJSON `json:"rising"`
 	Since  utc              `json:"since"`
-	// ComparedSince is where the hours of Before begin.
+	// ComparedSince is the start of the hours of Before.
 	ComparedSince utc `json:"comparedSince"`
 }
 

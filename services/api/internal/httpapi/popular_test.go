@@ -11,7 +11,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
-// TestPopularTags: the tags of a window are those whose histories add up to most.
+// TestPopularTags: the numbers of the popular tags agree with the tags' histories.
 func TestPopularTags(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -60,7 +60,7 @@ func TestPopularTags(t *testing.T) {
 	s.get(t, "/v1/tags?window=24h&limit=0").requireProblem(t, codeInvalidLimit)
 }
 
-// TestRising: what all tags do together makes none of them rise.
+// TestRising: a tag does not rise if all tags do, or if the index is new.
 func TestRising(t *testing.T) {
 	t.Parallel()
 	names := func(tags ...query.PopularTag) (out []string) {
@@ -69,8 +69,8 @@ func TestRising(t *testing.T) {
 		}
 		return out
 	}
-	require.Empty(t, names(query.PopularTag{Name: "a", Posts: 100}), "a young index")
-	require.Empty(t, names(query.PopularTag{Name: "a", Posts: 100, Before: 10}, query.PopularTag{Name: "b", Posts: 10, Before: 1}), "all of the network")
+	require.Empty(t, names(query.PopularTag{Name: "a", Posts: 100}), "a new index")
+	require.Empty(t, names(query.PopularTag{Name: "a", Posts: 100, Before: 10}, query.PopularTag{Name: "b", Posts: 10, Before: 1}), "the whole network")
 	require.Equal(t, []string{"new", "more"}, names(
 		query.PopularTag{Name: "big", Posts: 1000, Before: 6000}, query.PopularTag{Name: "more", Posts: 60, Before: 100},
 		query.PopularTag{Name: "new", Posts: 90}, query.PopularTag{Name: "few", Posts: risingPosts - 1}))

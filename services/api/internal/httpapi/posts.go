@@ -32,13 +32,12 @@ type postJSON struct {
 	IndexedAt utc             `json:"indexedAt"`
 	SortAt    utc             `json:"sortAt"`
 	Record    json.RawMessage `json:"record"`
-	// Cursor is the row's own position: reading after or before it leaves the
-	// row out. It is good in the list that the row came in, and that of a post
-	// that came alone in every list.
+	// Cursor is the row's own position: reading after or before it leaves the row out. It is valid
+	// in the list that returned the row; that of a single post is valid in every list.
 	Cursor string `json:"cursor"`
 }
 
-// authorJSON is who wrote a post: hints for display, null where not known.
+// authorJSON is the author of a post, for display; unknown fields are null.
 type authorJSON struct {
 	DID         string  `json:"did"`
 	Handle      *string `json:"handle"`
@@ -47,7 +46,7 @@ type authorJSON struct {
 	Avatar *string `json:"avatar"`
 }
 
-// known is a text, or nil where it is not known.
+// known returns a text, or nil if it is unknown.
 func known(s string) *string {
 	if s == "" {
 		return nil
@@ -103,11 +102,11 @@ func (t utc) appendJSON(b []byte) []byte {
 	return append(b, `Z"`...)
 }
 
-// postList is what tells one list of posts from another.
+// postList identifies a list of posts.
 type postList struct {
 	query query.PostQuery // its tags and filters
-	media []string        // as the filter names them
-	// fingerprint is that of its pages' tokens, changes that of its change feed's.
+	media []string        // the values of the filter media
+	// fingerprint is that of its page tokens, changes that of the tokens of its change feed.
 	fingerprint, changes keyset.Fingerprint
 }
 
@@ -142,8 +141,9 @@ func newPostList(q values) (postList, error) {
 	if l.query.Until, err = q.time("until"); err != nil {
 		return l, err
 	}
-	// Tokens live for ever: a filter is left out where it is not given, and so must be every one
-	// that is added here later. A query of all alone has the form of match=all, which is older.
+	// Tokens are valid forever. A filter that is not given is left out, so filters that are added
+	// in the future do not invalidate old tokens. A query with only all has the fingerprint of
+	// match=all, which is older.
 	tags, all, match := l.query.Tags, l.query.All, "any"
 	if len(tags) == 0 {
 		tags, all, match = all, nil, "all"
@@ -171,7 +171,7 @@ func stamp(t time.Time) []string {
 	return []string{t.Format(time.RFC3339Nano)}
 }
 
-// postPage reads the page of posts that a request with these parameters asks for.
+// postPage reads the page of posts that a request selects; allowed are the route's parameters.
 func (h *Handler) postPage(r *http.Request, allowed params) (q values, list postList, page query.PostPage, err error) {
 	q, err = parseQuery(r.URL.RawQuery, allowed)
 	if err != nil {
@@ -181,13 +181,13 @@ func (h *Handler) postPage(r *http.Request, allowed params) (q values, list post
 	return q, list, page, err
 }
 
-// postsOf reads the page of posts that parameters ask for.
+// postsOf reads the page of posts that parameters select.
 func (h *Handler) postsOf(ctx context.Context, q values) (list postList, page query.PostPage, err error) {
 	list, err = newPostList(q)
 	if err != nil {
 		return list, page, err
 	}
-	at, err := q.place(func(name, token string) (keyset.Position, error) {
+	at, err := q.page(func(name, token string) (keyset.Position, error) {
 		return position(h.codec, name, token, list.fingerprint)
 	})
 	if err != nil {
@@ -202,7 +202,7 @@ func (h *Handler) postsOf(ctx context.Context, q values) (list postList, page qu
 	return list, page, nil
 }
 
-// listPosts is /v1/posts: a page of the posts that match, either way.
+// listPosts is /v1/posts: a page of the matching posts, in either direction.
 func (h *Handler) listPosts(r *http.Request) (*response, error) {
 	q, list, page, err := h.postPage(r, postsParams)
 	if err != nil {
@@ -214,7 +214,7 @@ func (h *Handler) listPosts(r *http.Request) (*response, error) {
 	}
 	res := &response{}
 	return res, res.posts(h.posts(page.Rows, list.fingerprint), postsEnd{
-		Page:  h.pages(q, res, list.fingerprint, page.Next, page.Previous, page.HasNext, page.HasPrevious),
+		Page:  h.pageLinks(q, res, list.fingerprint, page.Next, page.Previous, page.HasNext, page.HasPrevious),
 		Hints: hints,
 	})
 }
@@ -232,7 +232,7 @@ func (h *Handler) onePost(r *http.Request) (*response, error) {
 	return &response{contentType: contentJSON, body: append(post.appendJSON(nil), '\n')}, nil
 }
 
-// postAt reads the post that a path names.
+// postAt reads the post that the request's path names.
 func (h *Handler) postAt(r *http.Request) (row query.PostRow, err error) {
 	did, err1 := url.PathUnescape(mux.Vars(r)["did"])
 	rkey, err2 := url.PathUnescape(mux.Vars(r)["rkey"])

@@ -22,8 +22,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
-// page asks for a page of /v1/posts with tags, and what else is given as
-// "name=value".
+// page requests a page of /v1/posts with tags and other parameters, each "name=value".
 func (s *served) page(t testing.TB, tags []string, more ...string) (postsJSON, answer) {
 	t.Helper()
 	q := url.Values{"tags": tags}
@@ -38,7 +37,7 @@ func (s *served) page(t testing.TB, tags []string, more ...string) (postsJSON, a
 	return out, a
 }
 
-// list is what the list of posts with any of the tags should be, newest first.
+// list returns the expected list of posts with any of the tags, newest first.
 func (x *index) list(tags ...string) []string {
 	out := x.listWhere(func(p *write.Post) bool { return hasAny(p, tags...) })
 	if out == nil {
@@ -47,7 +46,7 @@ func (x *index) list(tags ...string) []string {
 	return out
 }
 
-// listWhere is the list of posts that match, newest first.
+// listWhere returns the posts that match, newest first.
 func (x *index) listWhere(matches func(*write.Post) bool) []string {
 	posts := slices.SortedFunc(maps.Values(x.posts), func(a, b *write.Post) int { return slices.Compare(b.Key[:], a.Key[:]) })
 	var out []string
@@ -59,8 +58,8 @@ func (x *index) listWhere(matches func(*write.Post) bool) []string {
 	return out
 }
 
-// fill writes n posts, a third of them in the same few microseconds, each with
-// one to three of the tags.
+// fill writes n posts, a third of them within a few microseconds, each with one to three of the
+// tags.
 func (x *index) fill(t testing.TB, n int, tags ...string) {
 	t.Helper()
 	seed := rand.Uint64()
@@ -96,7 +95,7 @@ func TestPaging(t *testing.T) {
 	}
 }
 
-// walk pages a list to its end and back, and checks every page in full.
+// walk pages through a list to its end and back, and checks every page.
 func walk(t *testing.T, s *served, tags []string, limit int, want []string) {
 	size := "limit=" + strconv.Itoa(limit)
 	check := func(p postsJSON, from, to int) {
@@ -119,14 +118,14 @@ func walk(t *testing.T, s *served, tags []string, limit int, want []string) {
 		p, a = s.page(t, tags, size, "after="+token)
 		require.Equal(t, string(a.body), string(s.get(t, link).body), "the link is the next page")
 		relay, _ := s.page(t, tags, "first="+strconv.Itoa(limit), "after="+token)
-		require.Equal(t, p, relay, "first is limit")
+		require.Equal(t, p, relay, "first is like limit")
 	}
-	// Beyond the end: an empty page, and from there the last row again.
+	// After the end there is an empty page; going back from it gives the last rows.
 	beyond, _ := s.page(t, tags, size, "after="+p.Page.Next)
 	check(beyond, len(want), len(want))
 	p, a = s.page(t, tags, size, "before="+beyond.Page.Previous)
 	oldest, _ := s.page(t, tags, "last="+strconv.Itoa(limit))
-	require.Equal(t, uris(p.Posts), uris(oldest.Posts), "last alone is the oldest page")
+	require.Equal(t, uris(p.Posts), uris(oldest.Posts), "last without a token gives the oldest page")
 	check(oldest, max(0, len(want)-limit), len(want))
 	for at = len(want); ; {
 		from := max(0, at-limit)
@@ -139,13 +138,13 @@ func walk(t *testing.T, s *served, tags []string, limit int, want []string) {
 		p, a = s.page(t, tags, size, "before="+token)
 		require.Equal(t, string(a.body), string(s.get(t, link).body), "the link is the previous page")
 		relay, _ := s.page(t, tags, "last="+strconv.Itoa(limit), "before="+token)
-		require.Equal(t, p, relay, "last is limit")
+		require.Equal(t, p, relay, "last is like limit")
 	}
 	require.NotContains(t, a.header.Get("Link"), `rel="prev"`)
 	above, _ := s.page(t, tags, size, "before="+p.Page.Previous)
 	check(above, 0, 0)
 
-	// The other endpoint gives the same list, and takes the same tokens.
+	// The other endpoint returns the same list and accepts the same tokens.
 	var got []string
 	target := "/v1/getRecentRootPostsWithTags?" + url.Values{"tags": tags, "quantity": {strconv.Itoa(limit)}}.Encode()
 	for more := ""; ; {
@@ -155,7 +154,7 @@ func walk(t *testing.T, s *served, tags []string, limit int, want []string) {
 		if len(got) < len(want) {
 			same, _ := s.page(t, tags, size, "after="+r.Paginator)
 			require.Equal(t, want[len(got):min(len(got)+limit, len(want))], uris(same.Posts))
-			more = "&paginator=" + same.Posts[0].Cursor // a row's cursor does as well
+			more = "&paginator=" + same.Posts[0].Cursor // a row's cursor is accepted, too
 			got = append(got, uris(same.Posts[:1])...)
 		}
 		if r.Paginator == "" || len(got) == len(want) {
@@ -171,7 +170,7 @@ func linkOf(t testing.TB, a answer, rel string) string {
 	t.Helper()
 	m := regexp.MustCompile(`<([^>]*)>; rel="` + rel + `"`).FindStringSubmatch(a.header.Get("Link"))
 	require.NotNil(t, m, "no %s in Link: %q", rel, a.header.Get("Link"))
-	require.True(t, strings.HasPrefix(m[1], "?"), "a query alone, which leads to the same path under any prefix")
+	require.True(t, strings.HasPrefix(m[1], "?"), "only a query, which keeps the path under any prefix")
 	return m[1]
 }
 
@@ -182,11 +181,11 @@ func TestLinksKeepParameters(t *testing.T) {
 	token := func(a answer, rel string) string { return lastParam(linkOf(t, a, rel)) }
 	for _, c := range []struct{ name, query, next, prev string }{
 		{"plain", "tags=art", "tags=art&after=", "tags=art&before="},
-		{"all in order", "tags=b&limit=5&tags=%23A&&tags=b", "tags=b&limit=5&tags=%23A&tags=b&after=", "tags=b&limit=5&tags=%23A&tags=b&before="},
+		{"in order", "tags=b&limit=5&tags=%23A&&tags=b", "tags=b&limit=5&tags=%23A&tags=b&after=", "tags=b&limit=5&tags=%23A&tags=b&before="},
 		{"encoded", "tags=a+%2B%26%E2%9C%93,>", "tags=a+%2B%26%E2%9C%93%2C%3E&after=", "tags=a+%2B%26%E2%9C%93%2C%3E&before="},
-		{"first turns into last and back", "first=9&tags=art", "first=9&tags=art&after=", "last=9&tags=art&before="},
-		{"last turns into first and back", "last=9&tags=art", "first=9&tags=art&after=", "last=9&tags=art&before="},
-		{"the old token goes", "after=" + tokenFor(t, "k1", "art") + "&tags=art", "tags=art&after=", "tags=art&before="},
+		{"first becomes last for the previous page", "first=9&tags=art", "first=9&tags=art&after=", "last=9&tags=art&before="},
+		{"last becomes first for the next page", "last=9&tags=art", "first=9&tags=art&after=", "last=9&tags=art&before="},
+		{"the old token is dropped", "after=" + tokenFor(t, "k1", "art") + "&tags=art", "tags=art&after=", "tags=art&before="},
 	} {
 		a := s.get(t, "/v1/posts?"+c.query)
 		require.Equal(t, "?"+c.next+token(a, "next"), linkOf(t, a, "next"), c.name)
@@ -205,7 +204,7 @@ func TestRowCursors(t *testing.T) {
 	want := x.list("art")
 	first, _ := s.page(t, tags, "limit=10")
 	row := first.Posts[4]
-	both := func(when string) {
+	checkBoth := func(when string) {
 		t.Helper()
 		after, _ := s.page(t, tags, "limit=3", "after="+row.Cursor)
 		require.Equal(t, want[5:8], uris(after.Posts), when)
@@ -213,25 +212,25 @@ func TestRowCursors(t *testing.T) {
 		require.Equal(t, want[1:4], uris(before.Posts), when)
 		require.True(t, before.Page.HasPrevious && before.Page.HasNext && after.Page.HasNext && after.Page.HasPrevious)
 	}
-	both("with its row")
+	checkBoth("with its row")
 
-	// The cursor of a post that came alone is good in any list.
-	var alone postJSON
-	s.get(t, "/v1/posts/"+author+"/"+row.Rkey).json(t, &alone)
-	require.NotEqual(t, row.Cursor, alone.Cursor)
+	// The cursor of a single post is valid in every list.
+	var single postJSON
+	s.get(t, "/v1/posts/"+author+"/"+row.Rkey).json(t, &single)
+	require.NotEqual(t, row.Cursor, single.Cursor)
 	bound := row
-	row.Cursor = alone.Cursor
-	require.Equal(t, row, alone, "the same but for the cursor")
-	both("by the cursor that is bound to no list")
-	other, _ := s.page(t, []string{"art", "photo"}, "limit=3", "after="+alone.Cursor)
+	row.Cursor = single.Cursor
+	require.Equal(t, row, single, "equal except for the cursor")
+	checkBoth("by the cursor of a single post")
+	other, _ := s.page(t, []string{"art", "photo"}, "limit=3", "after="+single.Cursor)
 	require.Equal(t, want[5:8], uris(other.Posts))
 
 	row = bound
 	x.remove(t, row.URI)
-	both("after its row was deleted")
+	checkBoth("after its row was deleted")
 	s.get(t, "/v1/posts/"+author+"/"+row.Rkey).requireProblem(t, codeNotFound)
 
-	// The first and the last row's cursors reach the ends.
+	// The cursors of the first and the last row lead to the ends.
 	last, _ := s.page(t, tags, "last=1")
 	end, _ := s.page(t, tags, "after="+last.Posts[0].Cursor)
 	require.Empty(t, end.Posts)
@@ -245,9 +244,9 @@ func TestRowCursors(t *testing.T) {
 	require.Equal(t, uris(first.Posts[:1]), uris(again.Posts))
 }
 
-// TestComeBackLater keeps the tokens of pages with nothing beyond, also of empty
-// ones, until there is something.
-func TestComeBackLater(t *testing.T) {
+// TestTokensFindLaterPosts: the tokens of pages at the ends of a list, even of an empty one, lead
+// to posts that are added later.
+func TestTokensFindLaterPosts(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
 	x.add(t, "other", t0, "other")
@@ -284,7 +283,7 @@ func TestComeBackLater(t *testing.T) {
 	require.Equal(t, []string{older}, uris(down.Posts))
 	require.True(t, !down.Page.HasNext && down.Page.HasPrevious)
 
-	// Everything goes while a reader is in the middle.
+	// All posts are removed during a walk.
 	for _, uri := range []string{one, newer, older} {
 		x.remove(t, uri)
 	}
@@ -296,8 +295,8 @@ func TestComeBackLater(t *testing.T) {
 	require.Equal(t, []string{newest}, uris(up.Posts))
 }
 
-// TestNothingMissed pages while posts come and go, and sees each that stayed
-// exactly once.
+// TestNothingMissed: a walk while posts are added and removed sees each post that stays exactly
+// once.
 func TestNothingMissed(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -312,7 +311,7 @@ func TestNothingMissed(t *testing.T) {
 		if !p.Page.HasNext {
 			break
 		}
-		// One comes on top, and the row that the page ended with goes.
+		// A post is added at the top, and the last row of the page is removed.
 		x.add(t, fmt.Sprintf("new%d", i), t0.Add(time.Hour+time.Duration(i)*time.Second), "art")
 		x.remove(t, seen[len(seen)-1])
 		p, _ = s.page(t, tags, "limit=7", "after="+p.Page.Next)
@@ -373,12 +372,12 @@ func TestStatus(t *testing.T) {
 	require.Equal(t, "test", out.Version)
 }
 
-// TestTokensOfEmptyPages checks that whatever an empty page gives is taken.
+// TestTokensOfEmptyPages: the tokens of an empty page are valid.
 func TestTokensOfEmptyPages(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
 	s := serve(t, x.open(t))
-	tags := []string{"nothing", "nobody"}
+	tags := []string{"nothing", "unused"}
 	for _, more := range []string{"limit=1", "last=1", "first=1"} {
 		p, _ := s.page(t, tags, more)
 		for range 3 {
@@ -398,11 +397,9 @@ func TestTokensOfEmptyPages(t *testing.T) {
 	require.Equal(t, `{"posts":[]}`+"\n", string(a.body))
 }
 
-// Every filter arrives at the index: what comes back is what a plain look at the
-// posts gives. That all combinations do is the store's to prove.
-// TestTokensOfBefore: a query that could be asked before there were more filters has the same
-// tokens as then, in every spelling.
-func TestTokensOfBefore(t *testing.T) {
+// TestOldTokens: the tokens of a query do not change when filters are added to the API, in every
+// spelling of the query.
+func TestOldTokens(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ queries, posts, changes string }{
 		{"tags=art", "1c5e3a0543ca77870d87a740bbb05815", "76aab00989dbea53035e67efa9092137"},

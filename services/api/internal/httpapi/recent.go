@@ -18,13 +18,13 @@ type recentJSON struct {
 
 // recentEnd is what follows the posts.
 type recentEnd struct {
-	// Paginator is left out at the end.
+	// Paginator is left out on the last page.
 	Paginator string   `json:"paginator,omitempty"`
 	Hints     []string `json:"hints,omitempty"`
 }
 
-// recent is getRecentRootPostsWithTags: the newest posts with any of the tags,
-// page after page, towards older ones only.
+// recent is getRecentRootPostsWithTags: the newest posts with any of the tags, page by page, only
+// towards older ones.
 func (h *Handler) recent(r *http.Request) (*response, error) {
 	q, err := parseQuery(r.URL.RawQuery, recentParams)
 	if err != nil {

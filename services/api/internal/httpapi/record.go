@@ -7,17 +7,15 @@ import (
 
 var (
 	null = []byte("null")
-	// usualStart is how records begin that ingest stored, whose names are sorted, and differ.
+	// usualStart is how records from ingest begin: their names are sorted and unique.
 	usualStart          = []byte(`{"$type":"app.bsky.feed.post","createdAt":`)
 	createdName, escape = []byte(`"createdAt"`), []byte(`\u`)
 )
 
-// createdAt returns the record's own createdAt as it is written in the JSON,
-// quotes included, or null where there is none or it is not a string. It finds
-// the value without decoding the record: every row of every page passes here.
-// (encoding/json into a struct would also take "createdat".) Of several equal
-// names the last counts, as in a map. A record that is not a JSON object has
-// none.
+// createdAt returns the record's createdAt as written in the JSON, with quotes, or null if there is
+// none or it is not a string. It finds the value without decoding the record, since it runs for
+// every row of every page. (Decoding into a struct would also accept "createdat".) If the name is
+// repeated, the last one counts, as in a map. A record that is not a JSON object has none.
 func createdAt(record []byte) json.RawMessage {
 	if rest, ok := bytes.CutPrefix(record, usualStart); ok && bytes.HasPrefix(rest, []byte{'"'}) && !bytes.Contains(rest, createdName) && !bytes.Contains(rest, escape) {
 		if end := stringEnd(rest, 0); end > 0 {
@@ -26,7 +24,7 @@ func createdAt(record []byte) json.RawMessage {
 	}
 	found := null
 	depth, name := 0, []byte(nil)
-	// expectName says that at depth 1 a string would be a name, not a value.
+	// expectName means that a string at depth 1 is a name, not a value.
 	expectName := false
 	for i := 0; i < len(record); i++ {
 		switch c := record[i]; c {
@@ -67,7 +65,7 @@ func createdAt(record []byte) json.RawMessage {
 	return found
 }
 
-// stringEnd returns the index behind the JSON string that begins at i, or -1.
+// stringEnd returns the index after the JSON string that begins at i, or -1.
 func stringEnd(b []byte, i int) int {
 	for i++; i < len(b); i++ {
 		switch b[i] {
@@ -80,7 +78,7 @@ func stringEnd(b []byte, i int) int {
 	return -1
 }
 
-// isCreatedAt reports whether a JSON string, quotes included, says createdAt.
+// isCreatedAt reports whether a JSON string, with quotes, is createdAt.
 func isCreatedAt(name []byte) bool {
 	if !bytes.ContainsRune(name, '\\') {
 		return string(name) == `"createdAt"`

@@ -32,7 +32,7 @@ func manyDIDs(n int, name string) string {
 	return b.String()
 }
 
-// tokenFor makes a token for a list, with the keys of testCodec.
+// tokenFor returns a token for a list, with the keys of testCodec.
 func tokenFor(t testing.TB, key string, tags ...string) string {
 	t.Helper()
 	q := values{}
@@ -42,7 +42,7 @@ func tokenFor(t testing.TB, key string, tags ...string) string {
 	return tokenOf(t, key, q)
 }
 
-// filteredToken is a token of the list of art with filters, each "name=value".
+// filteredToken returns a token for the list of art with filters, each "name=value".
 func filteredToken(t testing.TB, filters ...string) string {
 	t.Helper()
 	q := values{{"tags", "art"}}
@@ -60,8 +60,7 @@ func tokenOf(t testing.TB, key string, q values) string {
 	return testCodec(t, key).Encode(keyset.Below(keyset.UUID(event.NewKey(t0, "at://x"))), list.fingerprint)
 }
 
-// TestRefused asks an index that cannot be reached: every refusal comes from
-// the request alone.
+// TestRefused: invalid requests are refused without the index, which cannot be reached.
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	s := serve(t, deadIndex(t))
@@ -78,11 +77,11 @@ func TestRefused(t *testing.T) {
 		want         code
 	}{
 		{"no tags", "/v1/posts", codeMissingTags},
-		{"no tags, but more", posts + "limit=5", codeMissingTags},
+		{"no tags, another parameter", posts + "limit=5", codeMissingTags},
 		{"empty tag", posts + "tags=", codeInvalidTag},
 		{"tag without value", posts + "tags", codeInvalidTag},
 		{"empty tag beside a good one", posts + "tags=art&tags=", codeInvalidTag},
-		{"tag of # alone", posts + "tags=%23%23", codeInvalidTag},
+		{"tag of only #", posts + "tags=%23%23", codeInvalidTag},
 		{"tag of white space", posts + "tags=+%C2%A0%09", codeInvalidTag},
 		{"tag with NUL", posts + "tags=a%00b", codeInvalidTag},
 		{"tag of 65 characters", posts + "tags=" + strings.Repeat("a", 65), codeInvalidTag},
@@ -107,7 +106,7 @@ func TestRefused(t *testing.T) {
 		{"match in upper case", posts + "tags=art&match=ALL", codeInvalidMatch},
 		{"match twice", posts + "tags=art&match=all&match=all", codeRepeatedParameter},
 		{"none empty", posts + "tags=art&none=", codeInvalidTag},
-		{"none alone", posts + "none=nsfw", codeMissingTags},
+		{"only none", posts + "none=nsfw", codeMissingTags},
 		{"21 in none", posts + "tags=art&" + strings.ReplaceAll(manyTags(21), "tags", "none"), codeTooManyTags},
 		{"tags and none over 4 KB together", posts + "tags=art" + strings.Repeat("&none="+strings.Repeat("a", 64), 64), codeTagsTooLong},
 		{"21 in all", posts + strings.ReplaceAll(manyTags(21), "tags", "all"), codeTooManyTags},
@@ -117,13 +116,13 @@ func TestRefused(t *testing.T) {
 		{"tags, all and none over 4 KB together", posts + "tags=art" + strings.Repeat("&all="+strings.Repeat("a", 64), 32) + strings.Repeat("&none="+strings.Repeat("a", 64), 32), codeTagsTooLong},
 		{"author of a handle", posts + "tags=art&author=alice.example", codeInvalidAuthor},
 		{"author empty", posts + "tags=art&author=", codeInvalidAuthor},
-		{"author alone", posts + "author=did:plc:a", codeMissingTags},
+		{"only author", posts + "author=did:plc:a", codeMissingTags},
 		{"21 authors", posts + "tags=art" + manyDIDs(21, "author"), codeInvalidAuthor},
-		{"21 authors left out", posts + "tags=art" + manyDIDs(21, "notAuthor"), codeInvalidAuthor},
+		{"21 excluded authors", posts + "tags=art" + manyDIDs(21, "notAuthor"), codeInvalidAuthor},
 		{"token with a tag required", posts + "tags=art&all=ink&after=" + good, codeCursorMismatch},
 		{"token with an author", posts + "tags=art&author=did:plc:a&after=" + good, codeCursorMismatch},
 		{"token of another author", posts + "tags=art&author=did:plc:a&after=" + filtered("author=did:plc:b"), codeCursorMismatch},
-		{"token of an author left out", posts + "tags=art&author=did:plc:a&after=" + filtered("notAuthor=did:plc:a"), codeCursorMismatch},
+		{"token of an excluded author", posts + "tags=art&author=did:plc:a&after=" + filtered("notAuthor=did:plc:a"), codeCursorMismatch},
 		{"maxTags 0", posts + "tags=art&maxTags=0", codeInvalidMaxTags},
 		{"maxTags 101", posts + "tags=art&maxTags=101", codeInvalidMaxTags},
 		{"maxTags in words", posts + "tags=art&maxTags=five", codeInvalidMaxTags},
@@ -146,7 +145,7 @@ func TestRefused(t *testing.T) {
 		{"until empty", posts + "tags=art&until=", codeInvalidTime},
 		{"until twice", posts + "tags=art&until=2026-01-01T00:00:00Z&until=2026-01-01T00:00:00Z", codeRepeatedParameter},
 		{"token with another match", posts + "tags=art&match=all&after=" + good, codeCursorMismatch},
-		{"token with a tag left out", posts + "tags=art&none=nsfw&after=" + good, codeCursorMismatch},
+		{"token with an excluded tag", posts + "tags=art&none=nsfw&after=" + good, codeCursorMismatch},
 		{"token with a language", posts + "tags=art&lang=en&after=" + good, codeCursorMismatch},
 		{"token with a time", posts + "tags=art&since=2026-01-01T00:00:00Z&after=" + good, codeCursorMismatch},
 		{"token with the other time", posts + "tags=art&until=2026-01-01T00:00:00Z&before=" + filtered("since=2026-01-01T00:00:00Z"), codeCursorMismatch},
@@ -205,8 +204,8 @@ func TestRefused(t *testing.T) {
 		{"slash at the end", "/v1/posts/?tags=art", codeNotFound},
 		{"two slashes", "//v1/posts?tags=art", codeNotFound},
 		{"dots in the path", "/v1/../v1/posts?tags=art", codeNotFound},
-		// And these are good, so they reach for the index.
-		{"good", posts + "tags=art", codeUnavailable},
+		// These are valid, so they need the index.
+		{"valid", posts + "tags=art", codeUnavailable},
 		{"20 tags", posts + manyTags(20), codeUnavailable},
 		{"21 tags, two of them the same", posts + manyTags(20) + "&tags=%23T1", codeUnavailable},
 		{"tag of 64 characters", posts + "tags=" + strings.Repeat("a", 64), codeUnavailable},
@@ -217,9 +216,9 @@ func TestRefused(t *testing.T) {
 		{"first and after", posts + "tags=art&first=5&after=" + good, codeUnavailable},
 		{"last and before", posts + "tags=art&last=5&before=" + good, codeUnavailable},
 		{"last", posts + "tags=art&last=100", codeUnavailable},
-		{"token, match said", posts + "tags=art&match=any&after=" + good, codeUnavailable},
+		{"token, explicit match", posts + "tags=art&match=any&after=" + good, codeUnavailable},
 		{"every filter", posts + "tags=art&match=all&none=nsfw&lang=en&lang=pt-BR&since=2026-01-01T00:00:00%2B01:00&until=2026-02-01t00:00:00z", codeUnavailable},
-		{"token of the same filters, otherwise said", posts + "tags=art&none=b&none=%23A&lang=EN&since=2026-01-01T01:00:00%2B01:00&after=" +
+		{"token of the same filters in another spelling", posts + "tags=art&none=b&none=%23A&lang=EN&since=2026-01-01T01:00:00%2B01:00&after=" +
 			filtered("none=a", "none=b", "none=a", "lang=en", "lang=En", "since=2025-12-31T23:59:59.9999991Z"), codeUnavailable},
 		{"recent", recent + "tags=art&quantity=1&paginator=" + good, codeUnavailable},
 		{"post", "/v1/posts/did:web:localhost%253A80/self", codeUnavailable},
@@ -234,19 +233,19 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestRefusalsHelp shows what a refusal says of what people often send.
+// TestRefusalsHelp: refusals explain common mistakes.
 func TestRefusalsHelp(t *testing.T) {
 	t.Parallel()
 	s := serve(t, deadIndex(t))
 	const posts = "/v1/posts?tags=art&"
 	for _, c := range []struct{ target, want string }{
-		{posts + "since=2026-01-01", `"2026-01-01" is a date, and a date alone is not enough.`},
+		{posts + "since=2026-01-01", `"2026-01-01" is only a date.`},
 		{posts + "until=2026-01-01T00:00:00", "is without a zone: add Z for UTC."},
-		{posts + "since=2026-01-01T00:00:00+01:00", "is what a URL makes of a plus sign that is not written %2B."},
+		{posts + "since=2026-01-01T00:00:00+01:00", "is the result of a plus sign that is not sent as %2B."},
 		{posts + "since=2016-12-31T23:59:60Z", "is a leap second, which no post has: give the next second."},
 		{posts + "since=2016-12-31T23:59:60.5z", "is a leap second, which no post has: give the next second."},
-		{posts + "since=2026-01-01T00:60:00Z", `"2026-01-01T00:60:00Z" is none.`},
-		{posts + "since=yesterday", `"yesterday" is none.`},
+		{posts + "since=2026-01-01T00:60:00Z", `"2026-01-01T00:60:00Z" is not one.`},
+		{posts + "since=yesterday", `"yesterday" is not one.`},
 		{posts + "lang=*", "Leave out lang to get posts in all languages"},
 		{posts + "lang=en_US", `for "en_US" write en-US.`},
 		{posts + "lang=en-*", `for "en-*" write en.`},
@@ -255,9 +254,9 @@ func TestRefusalsHelp(t *testing.T) {
 		{posts + "limit=%2B5", `in digits without leading zeros: it is "+5".`},
 		{posts + "limit=05", "without leading zeros"},
 		{"/v1/status?x=1", `Remove the unknown parameter "x": this route takes no parameters.`},
-		{"/v1/tags/%23", `Name another tag than "#": nothing is left of it without white space, leading # and characters that show nothing.`},
+		{"/v1/tags/%23", `Name another tag than "#": nothing is left of it without white space, leading # and invisible characters.`},
 		{"/v1/tags/%00", "tags contain no NUL."},
-		{"/v1/tags/%FF", `"%FF" does not decode to it.`},
+		{"/v1/tags/%FF", `"%FF" does not decode to UTF-8.`},
 		{posts + "a%26b=<1>", `Remove the unknown parameter "a&b"`},
 	} {
 		a := s.get(t, c.target)
@@ -265,12 +264,12 @@ func TestRefusalsHelp(t *testing.T) {
 		var p problem
 		a.json(t, &p)
 		require.Contains(t, p.Detail, c.want, c.target)
-		require.NotContains(t, string(a.body), `\u00`, "%s: the sentence can be read as it is sent", c.target)
+		require.NotContains(t, string(a.body), `\u00`, "%s: the sentence is readable as sent", c.target)
 	}
 }
 
-// TestPlus shows how a query string is read: as forms write it.
-func TestPlus(t *testing.T) {
+// TestQueryDecoding: a query string is decoded like that of an HTML form.
+func TestQueryDecoding(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name, query string
@@ -285,7 +284,7 @@ func TestPlus(t *testing.T) {
 		{"encoded ampersand", "tags=r%26b", []string{"r&b"}},
 		{"encoded name", "%74ags=art", []string{"art"}},
 		{"plain UTF-8", "tags=café", []string{"café"}},
-		{"normalized, sorted, without repeats", "tags=%23Photo&tags=ART&tags=+art+&tags=photo", []string{"art", "photo"}},
+		{"normalized, sorted, without duplicates", "tags=%23Photo&tags=ART&tags=+art+&tags=photo", []string{"art", "photo"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -324,8 +323,8 @@ func TestMethods(t *testing.T) {
 	s.do(t, http.MethodOptions, "/nothing").requireProblem(t, codeNotFound)
 }
 
-// FuzzQuery sends any query string: it is answered or refused, and what its
-// links say is answered too.
+// FuzzQuery sends any query string: it is answered or refused, and the links in the answer are
+// answered.
 func FuzzQuery(f *testing.F) {
 	for _, seed := range []string{
 		"", "tags=art", "tags=art&tags=photo&limit=5", "tags=%23a%2Cb&first=1", "last=3&tags=x", "tags=a&after=AQ", "tags=%", "a;b&=&==",
@@ -390,12 +389,11 @@ func TestCodesAreDocumented(t *testing.T) {
 	require.Equal(t, len(want), strings.Count(doc.Info.Description, "\n| `"), "rows in the table")
 }
 
-// TestRoutesAreDocumented compares the routes and their parameters with
-// openapi.yaml.
+// TestRoutesAreDocumented compares the routes and their parameters with openapi.yaml.
 func TestRoutesAreDocumented(t *testing.T) {
 	t.Parallel()
 	doc, _ := spec()
-	takes := map[string]params{routePosts: postsParams, routeChanges: changesParams, routeStream: streamParams, routeRecent: recentParams, routeTags: tagsParams, routeTagQuery: oneTagParams, routeAdminTags: adminTagsParams,
+	accepted := map[string]params{routePosts: postsParams, routeChanges: changesParams, routeStream: streamParams, routeRecent: recentParams, routeTags: tagsParams, routeTagQuery: oneTagParams, routeAdminTags: adminTagsParams,
 		routeFeedRSS: feedParams, routeFeedAtom: feedParams, routeFeedJSON: feedParams, routeFeedOPML: opmlParams,
 		routeSkeleton: {single: []string{"feed", "limit", "cursor"}}, routeSearch: searchParams}
 	h := serve(t, fakeIndex{}).handler
@@ -421,8 +419,8 @@ func TestRoutesAreDocumented(t *testing.T) {
 				require.EqualValues(t, query.MaxLimit, *s.Max)
 			}
 		}
-		require.Equal(t, takes[r.name].single, single, r.path)
-		require.Equal(t, takes[r.name].repeated, repeated, r.path)
+		require.Equal(t, accepted[r.name].single, single, r.path)
+		require.Equal(t, accepted[r.name].repeated, repeated, r.path)
 	}
 	parameter := func(path, name string) any {
 		return doc.Paths.Value(path).Get.Parameters.GetByInAndName("query", name).Schema.Value.Default

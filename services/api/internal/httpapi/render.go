@@ -24,20 +24,21 @@ import (
 
 const contentJSON = "application/json"
 
-// response is an answer that is whole before its first byte is sent, so that
-// whatever fails before can still be a 500.
+// response is an answer that is complete before its first byte is sent, so that any failure can
+// still become a 500.
 type response struct {
 	contentType string
 	body        []byte
 	links       []string
-	// cache is the Cache-Control; "" means that a copy must be asked about before it is used.
+	// cache is the Cache-Control; "" means no-cache.
 	cache string
-	// stream, if not nil, is pushed in place of a body.
+	// stream, if not nil, is sent instead of a body.
 	stream *stream
-	// pooled says that body goes back to bodies when it was sent.
+	// pooled means that body returns to bodies after it is sent.
 	pooled bool
-	// status is 200 where it is 0; header has further headers.
+	// status is the HTTP status; 0 means 200.
 	status int
+	// header has further headers.
 	header map[string]string
 }
 
@@ -51,9 +52,9 @@ func (r *response) json(v any) error {
 	return nil
 }
 
-// posts makes an object of the posts and the members of end the body. Posts are
-// most of what this process writes, and most of that is records, which are valid
-// JSON since they were stored: encoding/json would check and copy them once more.
+// posts makes an object with the posts and the fields of end the body. Most of what this process
+// writes is records, which are known to be valid JSON: encoding/json would check and copy them
+// again.
 func (r *response) posts(posts iter.Seq[postJSON], end any) error {
 	tail, err := encode(end)
 	if err != nil {
@@ -75,20 +76,20 @@ func (r *response) posts(posts iter.Seq[postJSON], end any) error {
 	return nil
 }
 
-// bodies are room for pages, of what most of them take.
+// bodies are buffers for pages, with the size that most of them need.
 var bodies = sync.Pool{New: func() any { b := make([]byte, 0, pageRoom); return &b }}
 
-const pageRoom, mostPageRoom = 64 << 10, 256 << 10
+const pageRoom, maxPageRoom = 64 << 10, 256 << 10
 
-// free gives the body's room back once nothing reads it any more.
+// free returns the body's buffer. Nothing may read the body afterwards.
 func (r *response) free() {
-	if b := r.body; r.pooled && cap(b) <= mostPageRoom {
+	if b := r.body; r.pooled && cap(b) <= maxPageRoom {
 		bodies.Put(&b)
 	}
 	r.body, r.pooled = nil, false
 }
 
-// appendJSON appends the post as encode writes it, the record as it is stored.
+// appendJSON appends the post as encode would write it, with the record as stored.
 func (p *postJSON) appendJSON(b []byte) []byte {
 	b = appendString(append(b, `{"uri":`...), p.URI)
 	b = appendString(append(b, `,"cid":`...), p.CID)
@@ -137,8 +138,8 @@ func appendString(b []byte, s string) []byte {
 	return append(append(append(b, '"'), s...), '"')
 }
 
-// encode returns v as JSON and a line break, with &, < and > as they are: records
-// stay as received, and sentences can be read.
+// encode returns v as JSON and a line break. It does not escape &, < and >, so that records stay as
+// received and sentences are readable.
 func encode(v any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -147,17 +148,17 @@ func encode(v any) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// link adds a link to another page of the same list: a query alone, which leads to
-// the path that was asked, whatever a server before this one calls it.
+// link adds a link to another page of the same list. It is only a query, so that it stays on the
+// requested path even if a proxy rewrites paths.
 func (r *response) link(rawQuery, rel string) {
 	if len(rawQuery) > maxRawQuery {
-		return // it could not be followed; the tokens are in the body
+		return // the link would be refused; the tokens are in the body
 	}
 	r.links = append(r.links, "<?"+rawQuery+`>; rel="`+rel+`"`)
 }
 
-// replace returns the raw query in which the dropped parameters make room for
-// others, at the end; the rest is kept, in order, some under another name.
+// replace returns the raw query without the dropped parameters and with others at its end. The rest
+// stays in order, renamed as given.
 func (q values) replace(drop []string, rename map[string]string, with ...pair) string {
 	var b strings.Builder
 	for i, p := range slices.Concat(q, with) {
@@ -176,9 +177,8 @@ func (q values) replace(drop []string, rename map[string]string, with ...pair) s
 	return b.String()
 }
 
-// write sends the answer, or 304 where the client has it. The ETag is strong:
-// a hash of the body, and marked where the body is sent compressed, which gives
-// the same bytes every time.
+// write sends the answer, or 304 if the client has it. The ETag is strong: a hash of the body, with
+// a suffix if the body is compressed. Compression always gives the same bytes.
 func (h *Handler) write(w http.ResponseWriter, r *http.Request, res *response) {
 	gzipped := acceptsGzip(r.Header.Values("Accept-Encoding"))
 	etag := h.etags.of(res.body)
@@ -201,7 +201,7 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, res *response) {
 	body := res.body
 	if gzipped {
 		body = h.compress(body)
-		res.free() // a slow client holds what is sent alone
+		res.free() // a slow client then holds only the compressed body
 	}
 	size := int64(len(body))
 	if !h.sending.take(size) {
@@ -216,21 +216,21 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, res *response) {
 	head.Set("Content-Type", res.contentType)
 	head.Set("Content-Length", strconv.FormatInt(size, 10))
 	w.WriteHeader(cmp.Or(res.status, http.StatusOK))
-	// A client may be gone; there is no other place to report it. Then HTTP/2 may still read the body.
+	// After an error, which has nowhere to be reported, HTTP/2 may still read the body.
 	if _, err := w.Write(body); err == nil {
 		res.free()
 	}
 }
 
-// etags makes entity tags: a GMAC of the body, which takes a tenth of the time of a hash, and a hash
-// of that with a secret. Without the secret, the bodies and tags that everyone sees say nothing of
-// the GMAC's key, so that no author can write a post that leaves a page's tag as it was.
+// etags computes entity tags: a hash of a secret and a GMAC of the body, which takes a tenth of the
+// time of hashing the body. The secret keeps public bodies and tags from revealing the GMAC's key,
+// so that no author can write a post that leaves a page's tag unchanged.
 type etags struct {
 	mac    cipher.AEAD
 	secret []byte
 }
 
-// newETags returns one that gives the same tags in every process with the same key.
+// newETags returns etags that are the same in every process with the same key.
 func newETags(codec *keyset.Codec) *etags {
 	block, err := aes.NewCipher(codec.Derive("ETag's GMAC"))
 	if err != nil {
@@ -238,12 +238,12 @@ func newETags(codec *keyset.Codec) *etags {
 	}
 	mac, err := cipher.NewGCM(block)
 	if err != nil {
-		panic(err) // AES is no block cipher of 16 bytes
+		panic(err) // AES does not have blocks of 16 bytes
 	}
 	return &etags{mac, codec.Derive("ETag")}
 }
 
-// of is the tag of a body, without quotes.
+// of returns the tag of a body, without quotes.
 func (e *etags) of(body []byte) string {
 	var nonce [12]byte
 	sum := sha256.Sum256(e.mac.Seal(bytes.Clone(e.secret), nonce[:], nil, body))
@@ -274,8 +274,8 @@ func (h *Handler) compress(body []byte) []byte {
 	return b.Bytes()
 }
 
-// acceptsGzip reports whether a client prefers gzip, or has nothing against it
-// that it would rather have (RFC 9110, section 12.5.3).
+// acceptsGzip reports whether a client accepts gzip and does not prefer the uncompressed body
+// (RFC 9110, section 12.5.3).
 func acceptsGzip(values []string) bool {
 	gzipQ, starQ, identityQ := -1.0, -1.0, -1.0
 	for item := range strings.SplitSeq(strings.Join(values, ","), ",") {
@@ -286,7 +286,7 @@ func acceptsGzip(values []string) bool {
 			if strings.EqualFold(strings.TrimSpace(name), "q") {
 				var err error
 				if q, err = strconv.ParseFloat(strings.TrimSpace(value), 64); err != nil || !(q >= 0 && q <= 1) {
-					q = 0 // not understood: the uncompressed body is always right
+					q = 0 // invalid: the uncompressed body is always acceptable
 				}
 			}
 		}
@@ -305,8 +305,8 @@ func acceptsGzip(values []string) bool {
 	return gzipQ > 0 && gzipQ >= identityQ
 }
 
-// matches reports whether an If-None-Match header names the ETag. The
-// comparison is the weak one, as RFC 9110 (section 13.1.2) wants it there.
+// matches reports whether an If-None-Match header names the ETag, by weak comparison as RFC 9110
+// (section 13.1.2) requires.
 func matches(values []string, etag string) bool {
 	rest := strings.Join(values, ",")
 	if strings.TrimSpace(rest) == "*" {

@@ -25,12 +25,12 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
-// onePage is an index in which every page is the same.
+// onePage returns an implementation of Posts that always returns the same page.
 func onePage(p query.PostPage) func(context.Context, query.PostQuery) (query.PostPage, error) {
 	return func(context.Context, query.PostQuery) (query.PostPage, error) { return p, nil }
 }
 
-func TestPostForm(t *testing.T) {
+func TestPostFormat(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.FixedZone("", 3600))
 	record := `{"text":"<b>&\u0000","createdAt":"yesterday","n":1.50}`
@@ -51,7 +51,7 @@ func TestPostForm(t *testing.T) {
 		`"record":`+record+`,"cursor":"`+cursor+`"}]`, body)
 }
 
-// TestPostsAreWrittenAsJSON holds what is appended by hand to what encoding/json makes of it.
+// TestPostsAreWrittenAsJSON compares appendJSON with encoding/json.
 func TestPostsAreWrittenAsJSON(t *testing.T) {
 	t.Parallel()
 	hostile := []string{"", "art", `a"b\c`, "\x00\x1f\x7f", "<b>&", "caf\u00e9 \u2028 \U0001F984", "\xff\xfe"}
@@ -75,14 +75,14 @@ func TestPostsAreWrittenAsJSON(t *testing.T) {
 	}
 }
 
-func TestTimeForm(t *testing.T) {
+func TestTimeFormat(t *testing.T) {
 	t.Parallel()
 	for _, at := range []time.Time{{}, time.Unix(0, 0), time.Unix(1767225599, 999_999_999), time.Date(12345, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 11, 9, 8, 7, 6, 5000, time.FixedZone("", -3600))} {
 		require.Equal(t, at.UTC().Format(`"2006-01-02T15:04:05.000000Z"`), string(utc(at).appendJSON(nil)))
 	}
 }
 
-// UnmarshalJSON lets tests read their own answers.
+// UnmarshalJSON lets tests read answers into the types of the API.
 func (t *utc) UnmarshalJSON(b []byte) error { return (*time.Time)(t).UnmarshalJSON(b) }
 
 func TestAcceptsGzip(t *testing.T) {
@@ -200,7 +200,7 @@ func TestFailures(t *testing.T) {
 	}{
 		{"bug", errors.New("secret"), codeInternal},
 		{"SQL error", pgError("42601"), codeInternal},
-		{"no right", pgError("42501"), codeInternal},
+		{"no permission", pgError("42501"), codeInternal},
 		{"not migrated", errors.Join(store.ErrNotMigrated, pgError("42P01")), codeUnavailable},
 		{"statement took too long", pgError("57014"), codeTimeout},
 		{"request took too long", context.DeadlineExceeded, codeTimeout},
@@ -220,10 +220,10 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-func TestPanicIsAnAnswer(t *testing.T) {
+func TestPanicIsAnswered(t *testing.T) {
 	t.Parallel()
 	s := serve(t, fakeIndex{posts: func(context.Context, query.PostQuery) (query.PostPage, error) { panic("secret") }}, func(c *Config) { c.MaxInFlight = 1 })
-	for range 3 { // the place is free again
+	for range 3 { // each needs the only slot
 		p := s.get(t, "/v1/posts?tags=art").requireProblem(t, codeInternal)
 		require.NotContains(t, p.Detail, "secret")
 	}
@@ -255,10 +255,11 @@ func TestOverload(t *testing.T) {
 	require.Equal(t, http.StatusOK, <-done)
 }
 
-// TestSlowClients has clients that ask for a large page and do not read it.
+// TestSlowClients: clients that request a large page and do not read it use up the budget for
+// answers being sent, and no more.
 func TestSlowClients(t *testing.T) {
 	t.Parallel()
-	const size = 20 << 20 // more than the sockets hold
+	const size = 20 << 20 // more than the socket buffers
 	row := query.PostRow{Tags: []string{"art"}, Record: []byte(`{"text":"` + strings.Repeat("x", size) + `"}`)}
 	s := serve(t, fakeIndex{posts: onePage(query.PostPage{Rows: []query.PostRow{row}})})
 	var slow []net.Conn
@@ -277,7 +278,7 @@ func TestSlowClients(t *testing.T) {
 	}
 	require.Len(t, slow, 3)
 	s.get(t, "/v1/posts?tags=art").requireProblem(t, codeOverloaded)
-	require.Equal(t, http.StatusOK, s.get(t, "/v1/status").status, "there is room for small answers")
+	require.Equal(t, http.StatusOK, s.get(t, "/v1/status").status, "small answers fit in the budget")
 	for _, conn := range slow {
 		conn.Close()
 	}
@@ -290,7 +291,7 @@ func TestSlowClients(t *testing.T) {
 func TestBudget(t *testing.T) {
 	t.Parallel()
 	b := budget{max: 10}
-	require.True(t, b.take(25), "alone")
+	require.True(t, b.take(25), "a single answer may exceed the budget")
 	require.False(t, b.take(1))
 	b.used.Add(-25)
 	require.True(t, b.take(4))
@@ -320,7 +321,7 @@ func TestClientGone(t *testing.T) {
 	<-left
 }
 
-// TestMetricsExistAtZero counts the series of a handler that was never asked.
+// TestMetricsExistAtZero counts the series of a handler that has not received a request.
 func TestMetricsExistAtZero(t *testing.T) {
 	t.Parallel()
 	s := serve(t, fakeIndex{})
@@ -341,10 +342,9 @@ func TestMetricsExistAtZero(t *testing.T) {
 	require.Empty(t, problems)
 }
 
-// Invariant: the published spec is what the code does, under any path, and includes the answers
-// of the proxy in front, which web pages can read. See also TestRoutesAreDocumented,
-// TestCodesAreDocumented, TestSpecServesGenerators, TestBehindAPath and
-// TestProxyAnswersForItself.
+// Invariant: the published spec describes what the code does, under any path, and the answers of
+// the proxy in front, which web pages can read. See also TestRoutesAreDocumented,
+// TestCodesAreDocumented, TestSpecServesGenerators, TestBehindAPathPrefix and TestProxyAnswers.
 func TestIndexAndSpec(t *testing.T) {
 	t.Parallel()
 	s := serve(t, fakeIndex{})
@@ -362,15 +362,15 @@ func TestIndexAndSpec(t *testing.T) {
 	}
 	server, err := here.Parse(doc.Servers[0].URL)
 	require.NoError(t, err)
-	require.Equal(t, here, server, "the paths are beside the document")
+	require.Equal(t, here, server, "the paths are relative to the document")
 }
 
-// TestLag looks at the status of an index several times. However often ingest
-// repeats its position, only something new makes the index fresher.
+// TestLag observes the status of an index several times. Repeated positions from ingest do not make
+// the index fresher, only new events do.
 func TestLag(t *testing.T) {
 	t.Parallel()
 	at := func(seconds float64) time.Time { return t0.Add(time.Duration(seconds * float64(time.Second))) }
-	// status has the network heard up to source; the indexer looked just now.
+	// status returns a status in which events up to source are indexed and the indexer is running.
 	status := func(now, source float64, sourceSeq, seq, last uint64) query.Status {
 		return query.Status{
 			Checkpoint: store.Checkpoint{Seq: seq, Source: event.Position{Host: "h", Seq: sourceSeq, Time: at(source)}},
@@ -381,78 +381,77 @@ func TestLag(t *testing.T) {
 		s.SeenAt = s.Now.Add(-time.Minute)
 		return s
 	}
-	const heard = -1 // no silence
-	type look struct {
+	const notSilent = -1
+	type observation struct {
 		s        query.Status
 		messages uint64
 		seconds  float64
 		silent   float64
 	}
 	for _, c := range []struct {
-		name  string
-		looks []look
+		name         string
+		observations []observation
 	}{
-		{"busy network", []look{
-			{status(10, 9.8, 100, 50, 50), 0, 0.2, heard},
-			{status(12, 11.8, 120, 60, 60), 0, 0.2, heard},
-			{status(14, 13.75, 140, 70, 75), 5, 0.25, heard},
-			{status(90, 89.75, 940, 370, 370), 0, 0.25, heard},
+		{"busy network", []observation{
+			{status(10, 9.8, 100, 50, 50), 0, 0.2, notSilent},
+			{status(12, 11.8, 120, 60, 60), 0, 0.2, notSilent},
+			{status(14, 13.75, 140, 70, 75), 5, 0.25, notSilent},
+			{status(90, 89.75, 940, 370, 370), 0, 0.25, notSilent},
 		}},
-		{"silence, the position repeated", []look{
-			{status(100, 20, 100, 50, 50), 0, 80, heard}, // may have moved just before
-			{status(110, 20, 100, 51, 51), 0, 90, heard},
+		{"silence, the position repeated", []observation{
+			{status(100, 20, 100, 50, 50), 0, 80, notSilent}, // may have moved just before
+			{status(110, 20, 100, 51, 51), 0, 90, notSilent},
 			{status(115, 20, 100, 52, 52), 0, 95, 20},
 			{status(200, 20, 100, 60, 60), 0, 180, 20},
 		}},
-		{"a post after silence", []look{
-			{status(100, 20, 100, 50, 50), 0, 80, heard},
+		{"a post after silence", []observation{
+			{status(100, 20, 100, 50, 50), 0, 80, notSilent},
 			{status(116, 20, 100, 52, 52), 0, 96, 20},
-			{status(117, 116.8, 101, 53, 53), 0, 0.2, heard},
-			{status(130, 116.8, 101, 54, 54), 0, 13.2, heard},
+			{status(117, 116.8, 101, 53, 53), 0, 0.2, notSilent},
+			{status(130, 116.8, 101, 54, 54), 0, 13.2, notSilent},
 			{status(134, 116.8, 101, 54, 54), 0, 17.2, 116.8},
 		}},
-		{"archive being replayed, the indexer keeping up", []look{
-			{status(1000, 1, 10, 50, 50), 0, 999, heard},
-			{status(1020, 5, 20, 80, 80), 0, 1015, heard},
-			{status(1040, 9, 30, 90, 90), 0, 1031, heard},
+		{"archive being replayed, the indexer keeping up", []observation{
+			{status(1000, 1, 10, 50, 50), 0, 999, notSilent},
+			{status(1020, 5, 20, 80, 80), 0, 1015, notSilent},
+			{status(1040, 9, 30, 90, 90), 0, 1031, notSilent},
 		}},
-		{"indexer behind", []look{
-			{status(1000, 400, 10, 50, 5000), 4950, 600, heard},
-			{status(1020, 400, 10, 50, 5000), 4950, 620, heard},
+		{"indexer behind", []observation{
+			{status(1000, 400, 10, 50, 5000), 4950, 600, notSilent},
+			{status(1020, 400, 10, 50, 5000), 4950, 620, notSilent},
 		}},
-		{"ingest away", []look{
-			{status(100, 99.8, 10, 50, 50), 0, 0.2, heard},
+		{"ingest away", []observation{
+			{status(100, 99.8, 10, 50, 50), 0, 0.2, notSilent},
 			{status(160, 99.8, 10, 50, 50), 0, 60.2, 99.8},
 			{status(460, 99.8, 10, 50, 50), 0, 360.2, 99.8},
 		}},
-		{"indexer away", []look{
-			{away(status(100, 99.8, 10, 50, 50)), 0, 0.2, heard},
-			{away(status(160, 99.8, 10, 50, 50)), 0, 60.2, heard},
+		{"indexer away", []observation{
+			{away(status(100, 99.8, 10, 50, 50)), 0, 0.2, notSilent},
+			{away(status(160, 99.8, 10, 50, 50)), 0, 60.2, notSilent},
 		}},
-		// All that the api sees is then as old as the standby is behind, but for
-		// the clock.
-		{"reading from a standby that is 30 s behind", []look{
-			{away(status(100, 69.8, 100, 50, 50)), 0, 30.2, heard},
-			{away(status(102, 71.8, 120, 60, 60)), 0, 30.2, heard},
+		// Then everything that the api reads is as old as the standby, except for the clock.
+		{"reading from a standby that lags by 30 s", []observation{
+			{away(status(100, 69.8, 100, 50, 50)), 0, 30.2, notSilent},
+			{away(status(102, 71.8, 120, 60, 60)), 0, 30.2, notSilent},
 		}},
-		{"reading from a standby that stands still", []look{
-			{status(100, 99.8, 10, 50, 50), 0, 0.2, heard},
-			{away(status(400, 99.8, 10, 50, 50)), 0, 300.2, heard},
+		{"reading from a standby that no longer replays", []observation{
+			{status(100, 99.8, 10, 50, 50), 0, 0.2, notSilent},
+			{away(status(400, 99.8, 10, 50, 50)), 0, 300.2, notSilent},
 		}},
-		{"upstream's clock ahead", []look{{status(10, 12, 10, 50, 50), 0, 0, heard}}},
-		{"heartbeat behind", []look{{status(10, 9.5, 10, 50, 40), 0, 0.5, heard}}},
+		{"upstream's clock ahead", []observation{{status(10, 12, 10, 50, 50), 0, 0, notSilent}}},
+		{"heartbeat behind", []observation{{status(10, 9.5, 10, 50, 40), 0, 0.5, notSilent}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			var f freshness
-			for i, l := range c.looks {
+			for i, l := range c.observations {
 				lag, silent := f.observe(l.s)
-				require.Equal(t, l.messages, lag.Messages, "look %d", i)
-				require.InDelta(t, l.seconds, *lag.Seconds, 1e-9, "look %d", i)
-				if l.silent == heard {
-					require.Nil(t, silent, "look %d", i)
+				require.Equal(t, l.messages, lag.Messages, "observation %d", i)
+				require.InDelta(t, l.seconds, *lag.Seconds, 1e-9, "observation %d", i)
+				if l.silent == notSilent {
+					require.Nil(t, silent, "observation %d", i)
 				} else {
-					require.Equal(t, at(l.silent), time.Time(*silent), "look %d", i)
+					require.Equal(t, at(l.silent), time.Time(*silent), "observation %d", i)
 				}
 			}
 		})
@@ -463,7 +462,7 @@ func TestLag(t *testing.T) {
 	require.Nil(t, silent)
 }
 
-// TestETags: equal bodies have equal tags wherever the key is the same, and no others do.
+// TestETags: tags are equal if and only if the bodies and the keys are equal.
 func TestETags(t *testing.T) {
 	t.Parallel()
 	one, same, other := newETags(testCodec(t, "k1")), newETags(testCodec(t, "k1")), newETags(testCodec(t, "other"))

@@ -18,19 +18,19 @@ import (
 type shaky struct {
 	Index
 	fail  error
-	times int // -1: always
-	asked int
+	times int // -1 means always
+	calls int
 }
 
 func (s *shaky) Status(context.Context) (query.Status, error) {
-	s.asked++
-	if s.times < 0 || s.asked <= s.times {
+	s.calls++
+	if s.times < 0 || s.calls <= s.times {
 		return query.Status{}, fmt.Errorf("read the status: %w", s.fail)
 	}
 	return query.Status{}, nil
 }
 
-func TestBrokenConnectionsCostNoAnswer(t *testing.T) {
+func TestBrokenConnections(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name   string
@@ -39,10 +39,10 @@ func TestBrokenConnectionsCostNoAnswer(t *testing.T) {
 		once   bool
 	}{
 		{name: "a few", index: &shaky{fail: io.ErrUnexpectedEOF, times: 9}, status: http.StatusOK},
-		{name: "for ever", index: &shaky{fail: io.ErrUnexpectedEOF, times: -1}, status: http.StatusServiceUnavailable},
+		{name: "forever", index: &shaky{fail: io.ErrUnexpectedEOF, times: -1}, status: http.StatusServiceUnavailable},
 		{name: "too slow", index: &shaky{fail: context.DeadlineExceeded, times: -1}, status: http.StatusServiceUnavailable, once: true},
 		{name: "no schema", index: &shaky{fail: store.ErrNotMigrated, times: -1}, status: http.StatusServiceUnavailable, once: true},
-		{name: "a fault of ours", index: &shaky{fail: errors.New("oops"), times: -1}, status: http.StatusInternalServerError, once: true},
+		{name: "an internal error", index: &shaky{fail: errors.New("oops"), times: -1}, status: http.StatusInternalServerError, once: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -51,9 +51,9 @@ func TestBrokenConnectionsCostNoAnswer(t *testing.T) {
 			defer res.Body.Close()
 			require.Equal(t, c.status, res.StatusCode)
 			if c.once {
-				require.Equal(t, 1, c.index.asked)
+				require.Equal(t, 1, c.index.calls)
 			} else {
-				require.Greater(t, c.index.asked, 9)
+				require.Greater(t, c.index.calls, 9)
 			}
 		})
 	}

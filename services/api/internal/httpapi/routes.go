@@ -10,7 +10,7 @@ import (
 //go:embed openapi.yaml
 var openapi []byte
 
-// The routes' names, as metrics and logs have them.
+// The names of the routes in metrics and logs.
 const (
 	routeIndex         = "index"
 	routeOpenAPI       = "openapi"
@@ -42,10 +42,10 @@ var routeNames = []string{
 	routePageSearch, routePageTag, routePageTagQuery, routePagePost, routePageWall, routePageEmbed, routePageStatus, routePageDocs, routeEmbedJS, routeAsset, routeRobots,
 }
 
-// allowedMethods of every route.
+// allowedMethods are the methods of every route.
 const allowedMethods = "GET, HEAD, OPTIONS"
 
-// route is a path and what answers there.
+// route is a path and its handler.
 type route struct {
 	name, path, about string
 	answer            func(*http.Request) (*response, error)
@@ -55,30 +55,30 @@ func (h *Handler) routes() []route {
 	return []route{
 		{routeIndex, "/", "this list; a page for browsers", h.root},
 		{routeOpenAPI, "/openapi.yaml", "the description of this API", h.spec},
-		{routeRecent, "/v1/getRecentRootPostsWithTags", "the newest root posts with any of the tags, page after page", h.recent},
-		{routePosts, "/v1/posts", "root posts with any or all of the tags, filtered, paged both ways", h.listPosts},
+		{routeRecent, "/v1/getRecentRootPostsWithTags", "the newest root posts with any of the tags, page by page", h.recent},
+		{routePosts, "/v1/posts", "root posts with any or all of the tags, filtered, paged in both directions", h.listPosts},
 		{routePost, "/v1/posts/{did}/{rkey}", "one post", h.onePost},
-		{routeChanges, "/v1/changes", "what becomes of the posts of a list: take a position, list everything, then follow", h.listChanges},
-		{routeStream, "/v1/stream", "the same pushed, as Server-Sent Events", h.openStream},
-		{routeTags, "/v1/tags", "tags in use, the most used first, paged both ways; or those that begin with a prefix", h.listTags},
-		{routeTag, "/v1/tags/{tag}", "one tag: its posts, first and last, and by hour", h.oneTag},
-		{routeTagQuery, "/v1/tag", "the same with ?tag=, where the way here decodes paths", h.oneTagByQuery},
+		{routeChanges, "/v1/changes", "changes of a list of posts: get a position, list everything, then follow", h.listChanges},
+		{routeStream, "/v1/stream", "the same as Server-Sent Events", h.openStream},
+		{routeTags, "/v1/tags", "tags in use, most used first, paged in both directions; or those that begin with a prefix", h.listTags},
+		{routeTag, "/v1/tags/{tag}", "one tag: its number of posts, the first and the last one, and posts by hour", h.oneTag},
+		{routeTagQuery, "/v1/tag", "the same with ?tag=, if a proxy decodes paths", h.oneTagByQuery},
 		{routeFeedRSS, "/v1/feeds/posts.rss", "the list of posts as RSS 2.0", h.feed(rssFeed)},
 		{routeFeedAtom, "/v1/feeds/posts.atom", "the same as Atom", h.feed(atomFeed)},
 		{routeFeedJSON, "/v1/feeds/posts.json", "the same as JSON Feed", h.feed(jsonFeed)},
 		{routeFeedOPML, "/v1/feeds/tags.opml", "a feed for each of several tags, as OPML", h.opml},
 		{routeDID, "/.well-known/did.json", "this service's DID document, for Bluesky", h.showDID},
-		{routeDescribeFeeds, "/xrpc/app.bsky.feed.describeFeedGenerator", "the Bluesky feeds that are declared here", h.describeFeeds},
+		{routeDescribeFeeds, "/xrpc/app.bsky.feed.describeFeedGenerator", "the Bluesky feeds of this service", h.describeFeeds},
 		{routeSkeleton, "/xrpc/app.bsky.feed.getFeedSkeleton", "a page of one of them, for AppViews", h.showSkeleton},
 		{routeSearch, "/xrpc/app.bsky.unspecced.searchPostsSkeleton", "a search by tags, for AppViews", h.searchPosts},
-		{routeStatus, "/v1/status", "how fresh the index is, and how big", h.status},
+		{routeStatus, "/v1/status", "how fresh and how big the index is", h.status},
 	}
 }
 
 // serveOnly returns a router of these routes and no others.
 func (h *Handler) serveOnly(routes []route) *mux.Router {
-	// Paths are matched as sent: nothing is cleaned, and an encoded slash is no
-	// slash, so that every segment can hold any text.
+	// Paths are matched as sent: they are not cleaned, and an encoded slash does not separate
+	// segments, so a segment can have any text.
 	m := mux.NewRouter().UseEncodedPath().SkipClean(true)
 	for _, r := range routes {
 		m.Handle(r.path, h.handle(r.name, r.answer)).Methods(http.MethodGet, http.MethodHead, http.MethodOptions).Name(r.name)
@@ -98,7 +98,7 @@ type indexJSON struct {
 	Routes  []routeJSON `json:"routes"`
 }
 
-// routeJSON has a path relative to the list, which may be anywhere on its host.
+// routeJSON has a path relative to the list of routes, which may have any path on its host.
 type routeJSON struct {
 	Path  string `json:"path"`
 	About string `json:"about"`

@@ -11,14 +11,14 @@ import (
 	"github.com/tagstream/tagstream/pkg/keyset"
 )
 
-// app.bsky.unspecced.searchPostsSkeleton: what an AppView asks its search backend. This one answers
-// queries of tags, newest first; everything it cannot answer is refused by name, so that an
-// AppView can ask another backend.
+// app.bsky.unspecced.searchPostsSkeleton is the method of an AppView's search backend. This one
+// searches by tags, newest first. It refuses everything else by name, so that the AppView can use
+// another backend.
 
 const defaultHits = 25
 
-// The method's parameters (lexicon app.bsky.unspecced.searchPostsSkeleton): those that are taken, and
-// those that no index of tags can answer.
+// The method's parameters in its lexicon: those that are accepted, and those that an index of tags
+// cannot answer.
 var (
 	searchParams = params{
 		single:   []string{"q", "author", "lang", "since", "until", "sort", "limit", "cursor"},
@@ -28,7 +28,7 @@ var (
 	searchRefused = []string{"mentions", "domain", "url"}
 )
 
-// badQuery is the method's own error.
+// badQuery returns the method's own error.
 func badQuery(format string, args ...any) *problem {
 	p := fail(codeInvalidQuery, format, args...)
 	p.Code = "BadQueryString"
@@ -41,17 +41,17 @@ func (h *Handler) searchPosts(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	asked := list.query
-	asked.From, asked.Direction = keyset.Start(), keyset.Forward
-	if asked.Limit, err = q.limit("limit", defaultHits); err != nil {
+	pq := list.query
+	pq.From, pq.Direction = keyset.Start(), keyset.Forward
+	if pq.Limit, err = q.limit("limit", defaultHits); err != nil {
 		return nil, err
 	}
 	if token, given := q.get("cursor"); given && token != "" {
-		if asked.From, err = position(h.codec, "cursor", token, list.fingerprint); err != nil {
+		if pq.From, err = position(h.codec, "cursor", token, list.fingerprint); err != nil {
 			return nil, err
 		}
 	}
-	page, err := h.foundPage(r, asked)
+	page, err := h.nonEmptyPage(r, pq)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +72,7 @@ func (h *Handler) searchPosts(r *http.Request) (*response, error) {
 	return res, res.json(out)
 }
 
-// newSearch makes a list of what a search asks for: all of it at once. The error is a *problem.
+// newSearch returns the list of posts that match all terms of a search. The error is a *problem.
 func newSearch(raw string) (q values, list postList, err error) {
 	allowed := searchParams
 	allowed.single = slices.Concat(allowed.single, searchRefused)
@@ -113,9 +113,9 @@ func newSearch(raw string) (q values, list postList, err error) {
 	return q, list, err
 }
 
-// search is a search that is being read.
+// search is a search that is being parsed.
 type search struct {
-	want values // in the parameters of /v1/posts
+	want values // the parameters of /v1/posts
 }
 
 // term adds a word of q.
@@ -141,13 +141,14 @@ func (s *search) term(term string) error {
 	return badQuery("Leave out %s: this backend searches by #tag, $TAG, from:, lang:, since: and until: only.", quote(term))
 }
 
-// filter adds a filter of which there can be one. A date is its first moment in UTC.
+// filter adds a filter that must not be repeated with another value. A date means its first moment
+// in UTC.
 func (s *search) filter(name, value string) error {
 	if _, err := time.Parse(time.DateOnly, value); err == nil && (name == "since" || name == "until") {
 		value += "T00:00:00Z"
 	}
 	if other, given := s.want.get(name); given && other != value {
-		return badQuery("Give %s once: it is there as %s and %s.", name, quote(other), quote(value))
+		return badQuery("Give %s once: it is given as %s and %s.", name, quote(other), quote(value))
 	}
 	if !s.want.has(name) {
 		s.want = append(s.want, pair{name, value})

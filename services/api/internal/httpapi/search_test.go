@@ -9,7 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestSearchSkeleton: every part of a search becomes the same filter of a list, wherever it stands.
+// TestSearchSkeleton: every part of a search becomes a filter of a list, the same in q and as a
+// parameter.
 func TestSearchSkeleton(t *testing.T) {
 	t.Parallel()
 	day := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)

@@ -28,13 +28,13 @@ func TestSpecIsValid(t *testing.T) {
 	require.NoError(t, doc.Validate(t.Context(), openapi3.EnableExamplesValidation()))
 }
 
-// TestSpecServesGenerators checks what linters of OpenAPI and generators of clients
-// look for: a word on every operation and on keys, the errors that there can be, and
-// no object without fields, of which a generator makes one that can have none.
+// TestSpecServesGenerators checks what OpenAPI linters and client generators need: descriptions of
+// every operation and of authentication, the possible errors, and no object without fields, from
+// which a generator makes a type that cannot have any.
 func TestSpecServesGenerators(t *testing.T) {
 	t.Parallel()
 	doc := loadSpec(t)
-	require.NotNil(t, doc.Security, "keys: none")
+	require.NotNil(t, doc.Security, "explicitly no authentication")
 	require.Empty(t, doc.Security)
 	require.NotEmpty(t, doc.Info.License.Identifier)
 	require.NotEmpty(t, doc.Info.Contact.URL)
@@ -46,14 +46,14 @@ func TestSpecServesGenerators(t *testing.T) {
 	for path, item := range doc.Paths.Map() {
 		op := item.Get
 		require.Regexp(t, `^[a-z][A-Za-z]+$`, op.OperationID, path)
-		require.False(t, ids[op.OperationID], "%s is there twice", op.OperationID)
+		require.False(t, ids[op.OperationID], "%s is not unique", op.OperationID)
 		ids[op.OperationID] = true
 		require.NotEmpty(t, op.Summary, path)
 		require.NotEmpty(t, op.Description, path)
 		require.Len(t, op.Tags, 1, path)
 		require.True(t, known[op.Tags[0]], "%s: %s is declared", path, op.Tags[0])
 		require.NotNil(t, op.Responses.Value("400"), path)
-		if len(item.Servers) == 0 { // behind the proxy
+		if len(item.Servers) == 0 { // served through the proxy
 			require.NotNil(t, op.Responses.Value("429"), path)
 		}
 		for _, p := range op.Parameters {
@@ -77,7 +77,7 @@ func checkObjects(t *testing.T, where string, s *openapi3.SchemaRef) {
 	require.NotNil(t, v.Type, "%s has a type", where)
 	if v.Type.Is("object") && len(v.Properties) == 0 {
 		free := v.AdditionalProperties.Has
-		require.True(t, free != nil && *free, "%s has fields or says that it can have any", where)
+		require.True(t, free != nil && *free, "%s has fields or declares that it can have any", where)
 	}
 	checkObjects(t, where+"[]", v.Items)
 	for name, p := range v.Properties {
@@ -85,9 +85,8 @@ func checkObjects(t *testing.T, where string, s *openapi3.SchemaRef) {
 	}
 }
 
-// TestSpecExamples asks what the parameters' examples say, each alone with those
-// that are required, then all of a route together, of an index that has the post
-// of the examples: all are answered.
+// TestSpecExamples sends the examples of the parameters to an index with the post of the examples:
+// each with the required ones, then all of a route together. All are answered.
 func TestSpecExamples(t *testing.T) {
 	t.Parallel()
 	doc := loadSpec(t)
@@ -111,7 +110,7 @@ func TestSpecExamples(t *testing.T) {
 			require.Equal(t, http.StatusOK, askAdmin(t, &admin, path+query).status, path+query)
 			return
 		}
-		if path == "/v1/stream" { // it does not end
+		if path == "/v1/stream" { // the response does not end
 			s.stream(t, strings.TrimPrefix(query, "?"))
 			return
 		}
@@ -121,7 +120,7 @@ func TestSpecExamples(t *testing.T) {
 			require.Contains(t, string(a.body), c.New.Rkey, "%s finds the post", path+query)
 		}
 	}
-	asked := 0
+	requests := 0
 	for path, item := range doc.Paths.Map() {
 		required, all := url.Values{}, url.Values{}
 		var optional []url.Values
@@ -158,8 +157,8 @@ func TestSpecExamples(t *testing.T) {
 				query = "?" + together.Encode()
 			}
 			ask(path, query)
-			asked++
+			requests++
 		}
 	}
-	require.Greater(t, asked, 2*doc.Paths.Len())
+	require.Greater(t, requests, 2*doc.Paths.Len())
 }

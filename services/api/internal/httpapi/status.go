@@ -11,21 +11,20 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
-// silentAfter is how long nothing new must have been heard to be called silence.
-// On Bluesky something is said in every second.
+// silentAfter is how long nothing new must arrive before it counts as silence. On Bluesky something
+// happens every second.
 const silentAfter = 15 * time.Second
 
 type statusJSON struct {
 	Version string `json:"version"`
-	// IndexedThrough is null before anything was indexed.
+	// IndexedThrough is null until something is indexed.
 	IndexedThrough *utc    `json:"indexedThrough"`
 	Lag            lagJSON `json:"lag"`
-	// SilentSince is null while something new comes in.
+	// SilentSince is null while something new arrives.
 	SilentSince *utc           `json:"silentSince"`
 	Checkpoint  checkpointJSON `json:"checkpoint"`
 	Totals      totalsJSON     `json:"totals"`
-	// Sweeping counts the accounts with many posts that are being hidden, shown
-	// again or erased just now.
+	// Sweeping counts the accounts that are being swept.
 	Sweeping int64        `json:"sweeping"`
 	Stream   streamJSON   `json:"stream"`
 	Database databaseJSON `json:"database"`
@@ -35,7 +34,7 @@ type statusJSON struct {
 
 type lagJSON struct {
 	Messages uint64 `json:"messages"`
-	// Seconds is null before anything was indexed.
+	// Seconds is null until something is indexed.
 	Seconds *float64 `json:"seconds"`
 }
 
@@ -80,21 +79,21 @@ func (h *Handler) status(r *http.Request) (*response, error) {
 	res := &response{}
 	return res, res.json(statusJSON{
 		Version:        h.version,
-		IndexedThrough: lateOrNull(s.Checkpoint.Source.Time),
+		IndexedThrough: timeOrNull(s.Checkpoint.Source.Time),
 		Lag:            lag,
 		SilentSince:    silent,
 		Checkpoint: checkpointJSON{s.Checkpoint.Seq, sourceJSON{
-			s.Checkpoint.Source.Host, s.Checkpoint.Source.Seq, lateOrNull(s.Checkpoint.Source.Time)}},
+			s.Checkpoint.Source.Host, s.Checkpoint.Source.Seq, timeOrNull(s.Checkpoint.Source.Time)}},
 		Totals:   totalsJSON{s.Posts, s.VisiblePosts, s.Tags, s.DeadLetters},
 		Sweeping: s.Sweeps,
 		Stream:   streamJSON{s.StreamFirst, max(s.StreamLast, s.Checkpoint.Seq), s.StreamBytes},
 		Database: databaseJSON{s.DatabaseBytes},
-		SeenAt:   lateOrNull(s.SeenAt),
+		SeenAt:   timeOrNull(s.SeenAt),
 	})
 }
 
-// lateOrNull is null for the times that Postgres has before there are any.
-func lateOrNull(t time.Time) *utc {
+// timeOrNull returns nil for the default values of times in Postgres.
+func timeOrNull(t time.Time) *utc {
 	if t.Unix() <= 0 {
 		return nil
 	}
@@ -102,9 +101,9 @@ func lateOrNull(t time.Time) *utc {
 	return &u
 }
 
-// Check reads the index's condition, as /v1/status does, and so tells whether
-// the database answers and has the schema. Call it every few seconds: the lag
-// in /v1/status is better for it, and the metrics of the index are its own.
+// Check reads the state of the index, as /v1/status does. It returns an error if the database does
+// not answer or lacks the schema. Call it every few seconds: it updates the metrics of the index
+// and detects silence for /v1/status.
 func (h *Handler) Check(ctx context.Context) error {
 	s, err := h.index.Status(ctx)
 	if err != nil {
@@ -115,19 +114,18 @@ func (h *Handler) Check(ctx context.Context) error {
 	return nil
 }
 
-// freshness tells how stale the index is. Only something new proves it fresh: the
-// network's own time of the newest that was read and indexed is the answer, and
-// a position that ingest repeats moves nothing. So a network with nothing to say,
-// and one that is no longer heard, look the same in the lag. What looks else is a
-// catching-up, whose position moves: freshness remembers since when it stands still.
+// freshness measures how stale the index is. The lag is the age of the newest indexed event by the
+// network's time; repeated positions from ingest do not reduce it. So the lag alone does not tell a
+// quiet or unreachable network from an index that is catching up. While catching up, the position
+// moves; freshness remembers when it last moved.
 type freshness struct {
 	mu     sync.Mutex
 	source event.Position
-	moved  time.Time // when it last did, or was first looked at, by the database's clock
+	moved  time.Time // when source last changed or was first seen, by the database's clock
 }
 
-// observe returns the lag, and since when nothing new was heard, nil where
-// something was just now, or may have been: it is not indexed, or the indexer away.
+// observe returns the lag, and the time since which nothing new has arrived. That is nil if
+// something arrived recently or may have: events wait to be indexed, or the indexer is not running.
 func (f *freshness) observe(s query.Status) (lag lagJSON, silentSince *utc) {
 	f.mu.Lock()
 	if f.source != s.Checkpoint.Source || f.moved.IsZero() {
@@ -142,11 +140,11 @@ func (f *freshness) observe(s query.Status) (lag lagJSON, silentSince *utc) {
 	if s.Checkpoint.Seq == 0 {
 		return lag, nil
 	}
-	heard := s.Checkpoint.Source.Time
-	seconds := math.Ceil(max(0, s.Now.Sub(heard).Seconds())*1e3) / 1e3
+	newest := s.Checkpoint.Source.Time
+	seconds := math.Ceil(max(0, s.Now.Sub(newest).Seconds())*1e3) / 1e3
 	lag.Seconds = &seconds
-	if seen := s.Now.Sub(s.SeenAt) < silentAfter; still && seen && lag.Messages == 0 {
-		silentSince = lateOrNull(heard)
+	if running := s.Now.Sub(s.SeenAt) < silentAfter; still && running && lag.Messages == 0 {
+		silentSince = timeOrNull(newest)
 	}
 	return lag, silentSince
 }

@@ -23,13 +23,13 @@ const (
 	// streamWriteTimeout bounds each write to a follower.
 	streamWriteTimeout = 10 * time.Second
 	// streamRetry is how long a follower waits before it reconnects. Followers that a stopping server
-	// sends away get up to streamSpread more, so that they do not all return at once.
+	// disconnects wait up to streamSpread longer, so that they do not all return at once.
 	streamRetry  = 3 * time.Second
 	streamSpread = 7 * time.Second
 	// positionAge bounds the age of the position sent with it, which followers of one list share.
 	positionAge = streamBeat / 3
-	// streamPause separates two reads of a follower that is still behind the others, streamAway two
-	// reads that failed.
+	// streamPause is the time between two reads of a follower that is still behind the others,
+	// streamAway that after a failed read.
 	streamPause = 250 * time.Millisecond
 	streamAway  = 2 * time.Second
 	// maxCatchingUp bounds the unsent bytes of all followers that are catching up.
@@ -50,9 +50,9 @@ const eventReset = "reset"
 
 // Why a follower is dropped.
 const (
-	endGone    = "gone"    // it went away
-	endSlow    = "slow"    // it does not take what it is sent
-	endStopped = "stopped" // the server stops
+	endGone    = "gone"    // it disconnected
+	endSlow    = "slow"    // it does not read fast enough
+	endStopped = "stopped" // the server is stopping
 	endFailed  = "failed"  // something failed on our side
 )
 
@@ -75,7 +75,7 @@ func (h *Handler) openStream(r *http.Request) (*response, error) {
 		token, _ = q.get(name)
 	}
 	if token != "" {
-		if asked.After, err = h.changePlace(name, token, list); err != nil {
+		if asked.After, err = h.feedPosition(name, token, list); err != nil {
 			return nil, err
 		}
 	}
@@ -95,9 +95,8 @@ type stream struct {
 	h      *Handler
 	list   postList
 	shared *followedList
-	// place is the end of what the follower has once unsent is sent. more says that more can be read
-	// at once.
-	place  query.FeedPosition
+	// pos is the follower's position after unsent is sent. more reports that the feed has more.
+	pos    query.FeedPosition
 	more   bool
 	unsent []byte
 	// next is the batch that the follower waits for, nil while it is catching up.
@@ -106,8 +105,8 @@ type stream struct {
 	out eventWriter
 }
 
-// read reads the changes behind a place for this follower alone, and joins the others at the end of
-// the feed. A place that has expired gives a reset. An error leaves the stream as it was.
+// read reads the changes after a position for this follower alone, and joins the others at the end
+// of the feed. An expired position gives a reset. An error leaves the stream as it was.
 func (s *stream) read(ctx context.Context, asked query.ChangeQuery) error {
 	page, err := s.h.index.Changes(ctx, asked)
 	var expired *query.Expired
@@ -118,7 +117,7 @@ func (s *stream) read(ctx context.Context, asked query.ChangeQuery) error {
 		page.Next, text = expired.Now, s.h.resetEvent(expired.Now, s.list)
 	case err != nil:
 		return err
-	case asked.After == nil: // a broken connection loses nothing, also before the first change
+	case asked.After == nil: // so that a connection that breaks before the first change loses nothing
 		text = s.h.positionEvent(page.Next, s.list)
 	default:
 		s.h.metrics.changes(page)
@@ -129,9 +128,9 @@ func (s *stream) read(ctx context.Context, asked query.ChangeQuery) error {
 	if !s.h.catchUps.take(int64(len(text))) {
 		return errOverloaded
 	}
-	s.place, s.more, s.unsent = page.Next, page.HasNext, text
+	s.pos, s.more, s.unsent = page.Next, page.HasNext, text
 	if !s.more {
-		s.next = s.h.followers.join(s.shared, s.place)
+		s.next = s.h.followers.join(s.shared, s.pos)
 	}
 	return nil
 }
@@ -156,7 +155,7 @@ func (s *stream) catchUp(ctx context.Context) (end string, pause time.Duration) 
 		return endGone, 0
 	}
 	reading, cancel := context.WithTimeout(ctx, requestTimeout)
-	err := s.read(reading, query.ChangeQuery{List: s.list.query, After: &s.place, Limit: catchUpLimit})
+	err := s.read(reading, query.ChangeQuery{List: s.list.query, After: &s.pos, Limit: catchUpLimit})
 	cancel()
 	<-s.h.catchingUp
 	var p *problem
@@ -201,7 +200,6 @@ func (s *stream) serve(ctx context.Context, head string) (end string) {
 		case <-ctx.Done():
 			end = endGone
 		case <-s.h.followers.stopped:
-			// All of them at once would come back at once.
 			retry := streamRetry + rand.N(streamSpread)
 			_ = s.send(fmt.Appendf(nil, ": the server stops\nretry: %d\n\n", retry.Milliseconds()))
 			end = endStopped
@@ -217,13 +215,13 @@ func (s *stream) serve(ctx context.Context, head string) (end string) {
 	}
 }
 
-// beat sends a comment, with a new position if the feed has moved: an old position expires, also
-// where a list hardly changes.
+// beat sends a comment, with a new position if the feed has moved: positions expire even if a list
+// hardly changes.
 func (s *stream) beat() (end string) {
 	text := []byte(":\n\n")
 	if s.next != nil {
-		if place, event, moved := s.h.followers.position(s.shared, s.next, s.place); moved {
-			s.place, text = place, event
+		if pos, event, moved := s.h.followers.position(s.shared, s.next, s.pos); moved {
+			s.pos, text = pos, event
 		}
 	}
 	return s.send(text)
@@ -236,15 +234,15 @@ func (s *stream) take() (end string) {
 		_ = s.send([]byte(": too slow: connect again with Last-Event-ID\n\n"))
 		return endSlow
 	}
-	end = s.send(c.behind(s.place))
+	end = s.send(c.eventsAfter(s.pos))
 	s.next = s.next.next
-	if c.reset || c.through.Change > s.place.Change {
-		s.place = c.through
+	if c.reset || c.through.Change > s.pos.Change {
+		s.pos = c.through
 	}
 	return end
 }
 
-// send sends in bounded time.
+// send sends within streamWriteTimeout.
 func (s *stream) send(text []byte) (end string) {
 	if len(text) == 0 {
 		return ""
@@ -266,7 +264,7 @@ type eventWriter interface {
 	send(text []byte, deadline time.Time) error
 }
 
-// responseWriter writes to a response that stays open: HTTP/2.
+// responseWriter writes to a response that stays open (HTTP/2).
 type responseWriter struct {
 	w   http.ResponseWriter
 	out *http.ResponseController
@@ -278,11 +276,11 @@ func (a responseWriter) send(text []byte, deadline time.Time) error {
 	if err == nil {
 		err = a.out.Flush()
 	}
-	_ = a.out.SetWriteDeadline(time.Time{}) // it would end a connection that is silent
+	_ = a.out.SetWriteDeadline(time.Time{}) // else it would end an idle connection
 	return err
 }
 
-// connWriter writes to a connection taken from the server: HTTP/1.
+// connWriter writes to a connection that was taken over from the server (HTTP/1).
 type connWriter struct{ net.Conn }
 
 func (c connWriter) send(text []byte, deadline time.Time) error {
@@ -291,13 +289,13 @@ func (c connWriter) send(text []byte, deadline time.Time) error {
 	return err
 }
 
-// push turns a request into a follower's connection. One of HTTP/1 is taken from the server, whose
-// buffers take 10 KB each; it is closed after the last event.
+// push turns a request into a follower's connection. An HTTP/1 connection is taken over from the
+// server, whose buffers need 10 KB per connection, and closed after the last event.
 func (h *Handler) push(w *recorder, r *http.Request, s *stream, opened func()) {
 	head := w.Header()
 	head.Set("Content-Type", "text/event-stream")
 	head.Set("Cache-Control", "no-store")
-	head.Set("X-Accel-Buffering", "no") // nginx and others that follow it
+	head.Set("X-Accel-Buffering", "no") // for nginx and other proxies
 	out := http.NewResponseController(w)
 	w.status = http.StatusOK
 	if r.Method == http.MethodHead {
@@ -313,12 +311,12 @@ func (h *Handler) push(w *recorder, r *http.Request, s *stream, opened func()) {
 		head.Set("Connection", "close")
 		head.Set("Date", time.Now().UTC().Format(http.TimeFormat))
 		text.WriteString("HTTP/1.1 200 OK\r\n")
-		_ = head.Write(&text) // no buffer fails
+		_ = head.Write(&text) // writing to a buffer never fails
 		text.WriteString("\r\n")
 		go h.serveConn(conn, s, text.String())
 		return
 	}
-	// The server's time-outs are for answers that end. What has none (a test's) does not matter.
+	// The server's timeouts are for answers that end. Writers in tests may not support deadlines.
 	_ = out.SetReadDeadline(time.Time{})
 	_ = out.SetWriteDeadline(time.Time{})
 	w.WriteHeader(http.StatusOK)
@@ -326,7 +324,7 @@ func (h *Handler) push(w *recorder, r *http.Request, s *stream, opened func()) {
 	h.serveFollower(r.Context(), s, "")
 }
 
-// serveConn serves a follower until one of the two ends the connection.
+// serveConn serves a follower until either side ends the connection.
 func (h *Handler) serveConn(conn net.Conn, s *stream, head string) {
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Time{})
@@ -357,18 +355,18 @@ func (h *Handler) serveFollower(ctx context.Context, s *stream, head string) {
 	end = s.serve(ctx, head)
 }
 
-// Follow reads the change feed for the clients of /v1/stream until ctx ends, and then sends them
-// away. Call it once.
+// Follow reads the change feed for the clients of /v1/stream until ctx ends, and then disconnects
+// them. Call it once.
 func (h *Handler) Follow(ctx context.Context) { h.followers.run(ctx) }
 
-// changeEvent is a change as an event: the same JSON as in /v1/changes.
+// changeEvent encodes a change as an event, with the same JSON as in /v1/changes.
 func (h *Handler) changeEvent(c query.Change, list postList) pushed {
 	j := h.change(c, list)
 	b := append(append([]byte("event: "), j.Op...), "\nid: "...)
 	b = append(append(b, j.Cursor...), "\ndata: "...)
 	from := len(b)
 	b = j.appendJSON(b)
-	for i := from; i < len(b); i++ { // a record may have line breaks between its tokens; in an event they end the data
+	for i := from; i < len(b); i++ { // a line break between tokens of a record would end the event's data
 		if b[i] == '\n' || b[i] == '\r' {
 			b[i] = ' '
 		}
@@ -376,7 +374,7 @@ func (h *Handler) changeEvent(c query.Change, list postList) pushed {
 	return pushed{append(b, "\n\n"...), c.Through}
 }
 
-// resetEvent tells a follower to read everything again, and then follow from a place.
+// resetEvent tells a follower to read everything again, and then follow from a position.
 func (h *Handler) resetEvent(p query.FeedPosition, list postList) []byte {
 	token := h.changeToken(p, list)
 	return fmt.Appendf(nil, "event: %s\nid: %s\ndata: {\"op\":%q,\"cursor\":%q}\n\n", eventReset, token, eventReset, token)

@@ -24,10 +24,10 @@ import (
 // streamWait bounds the wait for an event.
 const streamWait = 20 * time.Second
 
-// serverTimeout is what a server gives answers that end, in tests of those that do not.
+// serverTimeout is the timeout of a server for ordinary answers, in tests of streams.
 const serverTimeout = 5 * time.Second
 
-// sse is a connection of /v1/stream, read as an EventSource does.
+// sse is a connection of /v1/stream, read like an EventSource.
 type sse struct {
 	header http.Header
 	lines  chan string
@@ -77,7 +77,8 @@ func openSSE(t testing.TB, via http.RoundTripper, url string, headers ...string)
 	return e
 }
 
-// next returns the next event; ok is false at the end. A comment that is not empty is one, too.
+// next returns the next event; ok is false at the end. A comment that is not empty counts as an
+// event.
 func (e *sse) next(t testing.TB) (got sseEvent, ok bool) {
 	t.Helper()
 	late := time.After(streamWait)
@@ -112,16 +113,16 @@ func (e *sse) next(t testing.TB) (got sseEvent, ok bool) {
 				}
 				got = sseEvent{}
 			default:
-				require.Fail(t, "what is this?", line)
+				require.Fail(t, "invalid line", line)
 			}
 		case <-late:
-			require.Fail(t, "no event comes")
+			require.Fail(t, "no event")
 		}
 	}
 }
 
-// said is the next n events in short, as that of a page of changes.
-func (e *sse) said(t testing.TB, n int) (out []string) {
+// ops returns the next n events in short, like changesJSON.ops.
+func (e *sse) ops(t testing.TB, n int) (out []string) {
 	t.Helper()
 	for range n {
 		got, ok := e.next(t)
@@ -134,12 +135,12 @@ func (e *sse) said(t testing.TB, n int) (out []string) {
 		require.NoError(t, json.Unmarshal([]byte(got.data), &c), got.data)
 		require.Equal(t, c.Op, got.name)
 		require.Equal(t, c.Cursor, e.lastID)
-		out = append(out, changesJSON{Changes: []changeJSON{c}}.said()...)
+		out = append(out, changesJSON{Changes: []changeJSON{c}}.ops()...)
 	}
 	return out
 }
 
-// position returns the next position, sent with an event or alone.
+// position returns the next position, with or without an event.
 func (e *sse) position(t testing.TB) string {
 	t.Helper()
 	late := time.After(streamWait)
@@ -151,7 +152,7 @@ func (e *sse) position(t testing.TB) string {
 				return id
 			}
 		case <-late:
-			require.Fail(t, "no position comes")
+			require.Fail(t, "no position")
 		}
 	}
 }
@@ -164,8 +165,8 @@ func (s *served) awaitFollowers(t testing.TB, n int) {
 	})
 }
 
-// TestStream: what /v1/changes tells comes by itself, in the same order and form; a connection that
-// broke continues where it was.
+// TestStream: the changes of /v1/changes are pushed in the same order and format, and a follower
+// whose connection broke resumes at its position.
 func TestStream(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -182,31 +183,32 @@ func TestStream(t *testing.T) {
 	late := x.add(t, "late", t0.Add(-24*time.Hour), "art")
 	x.add(t, "other", t0, "photo")
 	x.add(t, "inked", t0, "photo", "ink")
-	require.Equal(t, []string{"+late"}, art.said(t, 1))
+	require.Equal(t, []string{"+late"}, art.ops(t, 1))
 	require.Equal(t, "3000", art.retry)
 	x.remove(t, old)
-	require.Equal(t, []string{"-old"}, art.said(t, 1))
+	require.Equal(t, []string{"-old"}, art.ops(t, 1))
 	x.add(t, "second", t0, "photo", "art")
-	require.Equal(t, []string{"+second"}, art.said(t, 1))
-	require.Equal(t, []string{"+other", "+second"}, photo.said(t, 2), "and nothing of other lists")
+	require.Equal(t, []string{"+second"}, art.ops(t, 1))
+	require.Equal(t, []string{"+other", "+second"}, photo.ops(t, 2), "no changes of other lists")
 
-	// Resumed, by the header or the parameter; the header is newer, as browsers keep the URL.
+	// Followers resume by the header or the parameter. The header wins, since browsers keep the
+	// URL.
 	first := s.changes(t, "tags=art&limit=1&after="+begun).Page.Next
 	for _, again := range []*sse{
 		s.stream(t, "tags=art&after="+begun), s.stream(t, "tags=art", "Last-Event-ID", begun), s.stream(t, "tags=art&after="+art.lastID, "Last-Event-ID", begun),
 	} {
-		require.Equal(t, []string{"+late", "-old", "+second"}, again.said(t, 3))
+		require.Equal(t, []string{"+late", "-old", "+second"}, again.ops(t, 3))
 	}
-	require.Equal(t, []string{"-old", "+second"}, s.stream(t, "tags=%23Art&after="+first).said(t, 2))
+	require.Equal(t, []string{"-old", "+second"}, s.stream(t, "tags=%23Art&after="+first).ops(t, 2))
 	x.remove(t, late)
-	require.Equal(t, []string{"-late"}, art.said(t, 1))
+	require.Equal(t, []string{"-late"}, art.ops(t, 1))
 
-	// From the position that came before the first change.
+	// A follower resumes from the position sent before the first change.
 	ink := s.stream(t, "tags=ink")
 	id := ink.position(t)
 	ink.close()
 	x.add(t, "missed", t0, "ink")
-	require.Equal(t, []string{"+missed"}, s.stream(t, "tags=ink", "Last-Event-ID", id).said(t, 1))
+	require.Equal(t, []string{"+missed"}, s.stream(t, "tags=ink", "Last-Event-ID", id).ops(t, 1))
 
 	for _, c := range []struct {
 		query string
@@ -225,9 +227,9 @@ func TestStream(t *testing.T) {
 	require.Equal(t, http.StatusOK, head.StatusCode)
 }
 
-// TestStreamMoves: a follower whose list does not change is moved along with the feed, so that its
-// position does not expire; no follower is moved past changes that are still to come.
-func TestStreamMoves(t *testing.T) {
+// TestStreamPositions: a follower of an unchanged list gets new positions, so that its position
+// does not expire. No follower gets a position past changes that it has not received.
+func TestStreamPositions(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
 	s := serve(t, x.open(t))
@@ -237,21 +239,21 @@ func TestStreamMoves(t *testing.T) {
 	require.NotEmpty(t, also.position(t))
 	x.add(t, "other", t0, "photo")
 	moved := silent.position(t)
-	require.Equal(t, moved, also.position(t), "one position for all of a list")
+	require.Equal(t, moved, also.position(t), "all followers of a list get one position")
 
 	pool := pgtest.Pool(t, x.db.URL)
 	_, err := pool.Exec(t.Context(), "UPDATE tagstream.changes SET at = at - interval '8 days'")
 	require.NoError(t, err)
 	_, _, err = x.writer.PruneChanges(t.Context(), 7*24*time.Hour, 1000)
 	require.NoError(t, err)
-	require.Equal(t, []string{eventReset}, s.stream(t, "tags=art", "Last-Event-ID", begun).said(t, 1))
+	require.Equal(t, []string{eventReset}, s.stream(t, "tags=art", "Last-Event-ID", begun).ops(t, 1))
 	resumed := s.stream(t, "tags=art", "Last-Event-ID", moved)
 	one := x.add(t, "one", t0, "art")
 	for _, e := range []*sse{silent, also, resumed} {
-		require.Equal(t, []string{"+one"}, e.said(t, 1))
+		require.Equal(t, []string{"+one"}, e.ops(t, 1))
 	}
 	x.remove(t, one)
-	require.Equal(t, []string{"-one"}, silent.said(t, 1))
+	require.Equal(t, []string{"-one"}, silent.ops(t, 1))
 
 	// Another run of the indexer, in which the list does not change.
 	_, err = x.writer.Acquire(t.Context())
@@ -259,11 +261,11 @@ func TestStreamMoves(t *testing.T) {
 	x.add(t, "another", t0, "photo")
 	moved = silent.position(t)
 	x.add(t, "two", t0, "art")
-	require.Equal(t, []string{"+two"}, s.stream(t, "tags=art", "Last-Event-ID", moved).said(t, 1))
+	require.Equal(t, []string{"+two"}, s.stream(t, "tags=art", "Last-Event-ID", moved).ops(t, 1))
 }
 
-// TestStreamReset: who asks with a position that is gone, or follows while it goes, is told to list
-// everything again, and then gets what comes behind the position it is given.
+// TestStreamReset: a follower whose position has expired, before it connects or later, gets a
+// reset, and then the changes after the position of the reset.
 func TestStreamReset(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -271,35 +273,36 @@ func TestStreamReset(t *testing.T) {
 	begun := s.changes(t, "tags=art").Page.Next
 	live := s.stream(t, "tags=art")
 	x.add(t, "one", t0, "art")
-	require.Equal(t, []string{"+one"}, live.said(t, 1))
+	require.Equal(t, []string{"+one"}, live.ops(t, 1))
 	pool := pgtest.Pool(t, x.db.URL)
 	_, err := pool.Exec(t.Context(), "UPDATE tagstream.changes SET at = at - interval '8 days'")
 	require.NoError(t, err)
 	_, _, err = x.writer.PruneChanges(t.Context(), 7*24*time.Hour, 1000)
 	require.NoError(t, err)
 	away := s.stream(t, "tags=art&after="+begun)
-	require.Equal(t, []string{eventReset}, away.said(t, 1))
+	require.Equal(t, []string{eventReset}, away.ops(t, 1))
 	s.get(t, "/v1/changes?tags=art&after="+begun).requireProblem(t, codeCursorExpired)
 
 	x.add(t, "two", t0, "art")
-	require.Equal(t, []string{"+two"}, away.said(t, 1))
-	require.Equal(t, []string{"+two"}, live.said(t, 1))
-	// Another index, whose feed knows nothing of this one's.
+	require.Equal(t, []string{"+two"}, away.ops(t, 1))
+	require.Equal(t, []string{"+two"}, live.ops(t, 1))
+	// The index is replaced by another, whose feed does not have these positions.
 	for _, sql := range []string{"DELETE FROM tagstream.change_runs", "INSERT INTO tagstream.change_runs (id, begun) VALUES (77, 2)"} {
 		_, err = pool.Exec(t.Context(), sql)
 		require.NoError(t, err)
 	}
-	require.Equal(t, []string{eventReset}, live.said(t, 1))
-	require.Equal(t, []string{eventReset}, away.said(t, 1))
+	require.Equal(t, []string{eventReset}, live.ops(t, 1))
+	require.Equal(t, []string{eventReset}, away.ops(t, 1))
 	x.add(t, "three", t0, "art")
-	require.Equal(t, []string{"+three"}, live.said(t, 1))
+	require.Equal(t, []string{"+three"}, live.ops(t, 1))
 	resumed := s.stream(t, "tags=art", "Last-Event-ID", away.lastID)
-	require.Equal(t, []string{"+three"}, resumed.said(t, 1))
+	require.Equal(t, []string{"+three"}, resumed.ops(t, 1))
 	require.EqualValues(t, 2, testutil.ToFloat64(s.handler.metrics.feedExpired.WithLabelValues("pruned")))
 	require.EqualValues(t, 1, testutil.ToFloat64(s.handler.metrics.feedExpired.WithLabelValues("replaced")))
 }
 
-// TestStreamBounds: connections and lists are bounded, and a place is free again once it is left.
+// TestStreamBounds: connections and lists are bounded, and a slot is free again once a follower
+// leaves.
 func TestStreamBounds(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -313,8 +316,8 @@ func TestStreamBounds(t *testing.T) {
 	require.EqualValues(t, 2, testutil.ToFloat64(s.handler.metrics.followedLists))
 }
 
-// TestSlowFollower: who takes nothing is dropped, for what it could not be sent would have to be
-// kept; the others of its list notice nothing.
+// TestSlowFollower: a follower that does not read is dropped, since its unsent events take memory.
+// Other followers of the list are not affected.
 func TestSlowFollower(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -340,15 +343,15 @@ func TestSlowFollower(t *testing.T) {
 		require.True(t, ok)
 		require.Equal(t, opUpsert, got.name)
 	}
-	poll.Until(t, streamWait, func() (bool, string) { return slowEnded(), "the slow one is dropped" })
+	poll.Until(t, streamWait, func() (bool, string) { return slowEnded(), "the slow follower is dropped" })
 	s.handler.followers.mu.Lock()
 	require.LessOrEqual(t, s.handler.followers.unsent, maxUnsent)
 	s.handler.followers.mu.Unlock()
 	slow.close()
 }
 
-// TestStreamEnds: at the end of the server each follower hears when to come back, and its connection
-// ends; what then asks is told to come back, too.
+// TestStreamEnds: when the server stops, each follower is sent a time to reconnect, and its
+// connection ends. New followers get 503.
 func TestStreamEnds(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -361,7 +364,7 @@ func TestStreamEnds(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); h.Follow(ctx) }()
-	begun := time.Now()
+	start := time.Now()
 	var all []*sse
 	for _, two := range []bool{true, false} {
 		transport := &http.Transport{TLSClientConfig: srv.Client().Transport.(*http.Transport).TLSClientConfig.Clone(), ForceAttemptHTTP2: two}
@@ -371,13 +374,13 @@ func TestStreamEnds(t *testing.T) {
 		t.Cleanup(transport.CloseIdleConnections)
 		all = append(all, openSSE(t, transport, srv.URL+"/v1/stream?tags=art"))
 	}
-	// Beyond the time-outs for answers that end.
-	for i := 0; time.Since(begun) < serverTimeout*3/2; i++ {
+	// Longer than the timeouts of ordinary answers.
+	for i := 0; time.Since(start) < serverTimeout*3/2; i++ {
 		<-time.After(serverTimeout / 20)
 		rkey := fmt.Sprint("post", i)
 		x.add(t, rkey, t0, "art")
 		for _, e := range all {
-			require.Equal(t, []string{"+" + rkey}, e.said(t, 1))
+			require.Equal(t, []string{"+" + rkey}, e.ops(t, 1))
 		}
 	}
 	stop()
@@ -396,8 +399,9 @@ func TestStreamEnds(t *testing.T) {
 	require.Equal(t, http.StatusServiceUnavailable, res.StatusCode)
 }
 
-// A batch has one event of a post that changed several times, at the place of the first. Who joins
-// behind that place still gets it if the last change is behind theirs.
+// A batch has one event for a post that changed several times, at the position of the first change.
+// A follower that joins after that position still gets the event if it has not seen the last
+// change.
 func TestJoiningFollowers(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -417,25 +421,25 @@ func TestJoiningFollowers(t *testing.T) {
 	uri := x.add(t, "one", t0, "art")
 	created := now()
 	require.Same(t, next, f.join(l, created))
-	was := x.posts[uri]
-	edited := *was
-	edited.CID, edited.Rev = "bafyedited", was.Rev+"a"
-	x.write(t, write.PostChange{Old: was, New: &edited, OldVisible: true, NewVisible: true})
+	before := x.posts[uri]
+	edited := *before
+	edited.CID, edited.Rev = "bafyedited", before.Rev+"a"
+	x.write(t, write.PostChange{Old: before, New: &edited, OldVisible: true, NewVisible: true})
 	changed := now()
 	require.Nil(t, f.read(t.Context(), l))
 	<-next.ready
-	for _, place := range []query.FeedPosition{begun, created} {
-		require.Contains(t, string(next.content.Load().behind(place)), edited.CID)
+	for _, pos := range []query.FeedPosition{begun, created} {
+		require.Contains(t, string(next.content.Load().eventsAfter(pos)), edited.CID)
 	}
-	require.Empty(t, next.content.Load().behind(changed))
-	require.Nil(t, f.join(l, created), "the others are ahead")
+	require.Empty(t, next.content.Load().eventsAfter(changed))
+	require.Nil(t, f.join(l, created), "the other followers are ahead")
 	require.Same(t, next.next, f.join(l, changed))
 	at, event, moved := f.position(l, next.next, begun)
 	require.True(t, moved)
 	require.Equal(t, changed, at)
 	require.Equal(t, h.positionEvent(changed, list), event)
 	_, _, moved = f.position(l, next, begun)
-	require.False(t, moved, "who has not taken the batch is not moved behind it")
+	require.False(t, moved, "a follower that has not taken the batch is not moved past it")
 	_, _, moved = f.position(l, next.next, changed)
-	require.False(t, moved, "it is there")
+	require.False(t, moved, "the follower is at the position already")
 }

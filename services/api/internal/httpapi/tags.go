@@ -18,8 +18,8 @@ var oneTagParams = params{single: []string{"tag"}}
 
 var tagsParams = params{single: []string{"limit", "after", "before", "first", "last", "prefix", "window"}}
 
-// allTags is the fingerprint of tokens of the list of tags. It has no filters:
-// the name keeps it apart from other lists that may come in the same order.
+// allTags is the fingerprint of tokens of the list of tags. It has no filters; the name
+// distinguishes it from future lists in the same order.
 var allTags = query.TagOrder.Fingerprint(keyset.Filter{Name: "list", Values: []string{"tags"}})
 
 type tagJSON struct {
@@ -29,7 +29,7 @@ type tagJSON struct {
 
 type tagsJSON struct {
 	Tags []tagJSON `json:"tags"`
-	// Page is left out of completions, which have no other page.
+	// Page is left out of completions, which have only one page.
 	Page *pageJSON `json:"page,omitempty"`
 }
 
@@ -60,7 +60,7 @@ func (h *Handler) listTags(r *http.Request) (*response, error) {
 	if window, given := q.get("window"); given {
 		return h.listPopular(r, q, window)
 	}
-	p, err := q.place(h.tagPosition)
+	p, err := q.page(h.tagPosition)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +69,7 @@ func (h *Handler) listTags(r *http.Request) (*response, error) {
 		return nil, err
 	}
 	res := &response{}
-	edges := h.pages(q, res, allTags, page.Next, page.Previous, page.HasNext, page.HasPrevious)
+	edges := h.pageLinks(q, res, allTags, page.Next, page.Previous, page.HasNext, page.HasPrevious)
 	return res, res.json(tagsJSON{tagCounts(page.Rows), &edges})
 }
 
@@ -81,15 +81,14 @@ func tagCounts(rows []query.TagCount) []tagJSON {
 	return out
 }
 
-// tagPosition returns the position in a token of the list of tags. The error is
-// a *problem.
+// tagPosition returns the position in a token of the list of tags. The error is a *problem.
 func (h *Handler) tagPosition(name, token string) (keyset.Position, error) {
 	p, err := h.codec.Decode(token, allTags)
 	switch {
 	case errors.Is(err, keyset.ErrTokenMismatch):
-		return p, fail(codeCursorMismatch, "Use %s with the list that gave it, or leave it out to start again: it is not from the list of tags.", name)
+		return p, fail(codeCursorMismatch, "Use %s with the list that returned it, or leave it out to start again: it is not from the list of tags.", name)
 	case err != nil:
-		return p, fail(codeInvalidCursor, "Send %s exactly as an answer of this service gave it, or leave it out to start again.", name)
+		return p, fail(codeInvalidCursor, "Send %s exactly as this service returned it, or leave it out to start again.", name)
 	}
 	return p, nil
 }
@@ -102,7 +101,7 @@ func (h *Handler) completeTag(r *http.Request, prefix string) (*response, error)
 	normal, err := event.NormalizeTag(prefix)
 	switch {
 	case errors.Is(err, event.ErrTagEmpty):
-		return nil, fail(codeInvalidPrefix, "Give prefix at least one character of a tag: %s is nothing without white space, leading # and characters that show nothing.", quote(prefix))
+		return nil, fail(codeInvalidPrefix, "Give prefix at least one character of a tag: nothing is left of %s without white space, leading # and invisible characters.", quote(prefix))
 	case errors.Is(err, event.ErrTagTooLong):
 		return nil, fail(codeInvalidPrefix, "Shorten the prefix %s: tags have at most %d bytes and %d characters.", quote(prefix), event.MaxTagBytes, event.MaxTagGraphemes)
 	case err != nil:
@@ -124,13 +123,13 @@ func (h *Handler) oneTag(r *http.Request) (*response, error) {
 	segment := mux.Vars(r)["tag"]
 	raw, err := url.PathUnescape(segment)
 	if err != nil || !utf8.ValidString(raw) {
-		return nil, fail(codeInvalidQuery, "Percent-encode the tag in the path as UTF-8: %s does not decode to it.", quote(segment))
+		return nil, fail(codeInvalidQuery, "Percent-encode the tag in the path as UTF-8: %s does not decode to UTF-8.", quote(segment))
 	}
 	return h.tagNumbers(r, raw)
 }
 
-// oneTagByQuery is /v1/tag?tag=, for those whose way here decodes paths: "a/b" is
-// two segments then.
+// oneTagByQuery is /v1/tag?tag=, for clients behind proxies that decode paths, where "a/b" becomes
+// two segments.
 func (h *Handler) oneTagByQuery(r *http.Request) (*response, error) {
 	q, err := parseQuery(r.URL.RawQuery, oneTagParams)
 	if err != nil {
@@ -166,7 +165,7 @@ func (h *Handler) tagNumbers(r *http.Request, raw string) (*response, error) {
 	return res, res.json(out)
 }
 
-// seen is null where no post was found; see query.TagHistory.
+// seen returns nil if no post was found; see query.TagHistory.
 func seen(at time.Time) *utc {
 	if at.IsZero() {
 		return nil

@@ -44,7 +44,7 @@ func (f fakeIndex) RankedTags(context.Context, int, int) ([]query.TagCount, int6
 	return nil, 0, nil
 }
 
-// tagPage asks for a page of /v1/tags.
+// tagPage requests a page of /v1/tags.
 func (s *served) tagPage(t testing.TB, parameters ...string) (tagsJSON, answer) {
 	t.Helper()
 	a := s.get(t, "/v1/tags?"+strings.Join(parameters, "&"))
@@ -54,7 +54,7 @@ func (s *served) tagPage(t testing.TB, parameters ...string) (tagsJSON, answer) 
 	return out, a
 }
 
-// allTags is what the list of tags should be.
+// allTags returns the expected list of tags.
 func (x *index) allTags() []tagJSON {
 	counts := map[string]int64{}
 	for _, p := range x.posts {
@@ -72,7 +72,7 @@ func (x *index) allTags() []tagJSON {
 	return out
 }
 
-// fillTags writes posts with tags of many counts, most of which tie.
+// fillTags writes posts with many tags, most of which have the same count as others.
 func (x *index) fillTags(t testing.TB) {
 	t.Helper()
 	var changes []write.PostChange
@@ -119,13 +119,13 @@ func TestTagPaging(t *testing.T) {
 				p, a = s.tagPage(t, size, "after="+token)
 				require.Equal(t, string(a.body), string(s.get(t, link).body), "the link is the next page")
 				relay, _ := s.tagPage(t, "first="+strconv.Itoa(limit), "after="+token)
-				require.Equal(t, p, relay, "first is limit")
+				require.Equal(t, p, relay, "first is like limit")
 			}
 			beyond, a := s.tagPage(t, size, "after="+p.Page.Next)
 			check(beyond, a, len(want), len(want))
 			p, a = s.tagPage(t, size, "before="+beyond.Page.Previous)
 			oldest, _ := s.tagPage(t, "last="+strconv.Itoa(limit))
-			require.Equal(t, p.Tags, oldest.Tags, "last alone is the last page")
+			require.Equal(t, p.Tags, oldest.Tags, "last without a token gives the last page")
 			for at = len(want); ; {
 				from := max(0, at-limit)
 				check(p, a, from, at)
@@ -136,7 +136,7 @@ func TestTagPaging(t *testing.T) {
 				p, a = s.tagPage(t, size, "before="+token)
 				require.Equal(t, string(a.body), string(s.get(t, link).body), "the link is the previous page")
 				relay, _ := s.tagPage(t, "last="+strconv.Itoa(limit), "before="+token)
-				require.Equal(t, p, relay, "last is limit")
+				require.Equal(t, p, relay, "last is like limit")
 			}
 			above, a := s.tagPage(t, size, "before="+p.Page.Previous)
 			check(above, a, 0, 0)
@@ -163,19 +163,19 @@ func TestNoTags(t *testing.T) {
 	}
 	x.remove(t, uri)
 	p, _ := s.tagPage(t)
-	require.Empty(t, p.Tags, "a tag that nobody has any more is not shown")
+	require.Empty(t, p.Tags, "a tag without posts is not shown")
 }
 
-func TestTagTokensAreTheirOwn(t *testing.T) {
+func TestTagTokensAreSeparate(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
 	uri := x.add(t, "one", t0, "art", "photo")
 	s := serve(t, x.open(t))
 	tags, _ := s.tagPage(t)
 	posts, _ := s.page(t, []string{"art"})
-	var alone postJSON
-	s.get(t, "/v1/posts/"+strings.TrimPrefix(strings.Replace(uri, "/app.bsky.feed.post", "", 1), "at://")).json(t, &alone)
-	for _, token := range []string{posts.Page.Next, posts.Page.Previous, posts.Posts[0].Cursor, alone.Cursor} {
+	var single postJSON
+	s.get(t, "/v1/posts/"+strings.TrimPrefix(strings.Replace(uri, "/app.bsky.feed.post", "", 1), "at://")).json(t, &single)
+	for _, token := range []string{posts.Page.Next, posts.Page.Previous, posts.Posts[0].Cursor, single.Cursor} {
 		s.get(t, "/v1/tags?after="+token).requireProblem(t, codeCursorMismatch)
 		s.get(t, "/v1/tags?before="+token).requireProblem(t, codeCursorMismatch)
 	}
@@ -185,8 +185,7 @@ func TestTagTokensAreTheirOwn(t *testing.T) {
 	}
 }
 
-// TestTagsRefused asks an index that cannot be reached: every refusal comes from
-// the request alone.
+// TestTagsRefused: invalid requests are refused without the index, which cannot be reached.
 func TestTagsRefused(t *testing.T) {
 	t.Parallel()
 	s := serve(t, deadIndex(t))
@@ -218,7 +217,7 @@ func TestTagsRefused(t *testing.T) {
 		{"token of another key", "/v1/tags?after=" + token("k2"), codeInvalidCursor},
 		{"token of posts", "/v1/tags?after=" + tokenFor(t, "k1", "art"), codeCursorMismatch},
 		{"empty prefix", "/v1/tags?prefix=", codeInvalidPrefix},
-		{"prefix of # alone", "/v1/tags?prefix=%23", codeInvalidPrefix},
+		{"prefix of only #", "/v1/tags?prefix=%23", codeInvalidPrefix},
 		{"prefix of white space", "/v1/tags?prefix=+%C2%A0", codeInvalidPrefix},
 		{"prefix with NUL", "/v1/tags?prefix=a%00", codeInvalidPrefix},
 		{"long prefix", "/v1/tags?prefix=" + strings.Repeat("a", 65), codeInvalidPrefix},
@@ -229,24 +228,24 @@ func TestTagsRefused(t *testing.T) {
 		{"prefix and token", "/v1/tags?after=" + good + "&prefix=a", codeConflicting},
 		{"prefix and last", "/v1/tags?last=5&prefix=a", codeConflicting},
 		{"one tag: parameter", "/v1/tags/art?limit=5", codeUnknownParameter},
-		{"one tag: # alone", "/v1/tags/%23%23", codeInvalidTag},
+		{"one tag: only #", "/v1/tags/%23%23", codeInvalidTag},
 		{"one tag: white space", "/v1/tags/%20", codeInvalidTag},
 		{"one tag: NUL", "/v1/tags/a%00", codeInvalidTag},
 		{"one tag: too long", "/v1/tags/" + strings.Repeat("a", 65), codeInvalidTag},
 		{"one tag: very long", "/v1/tags/" + strings.Repeat("%F0%9F%8E%A8", 5000), codeTagsTooLong},
-		{"one tag: long before it is normal", "/v1/tags/" + strings.Repeat("%23", maxTagsBytes) + "a", codeTagsTooLong},
+		{"one tag: long until normalized", "/v1/tags/" + strings.Repeat("%23", maxTagsBytes) + "a", codeTagsTooLong},
 		{"one tag: not UTF-8", "/v1/tags/%ff", codeInvalidQuery},
 		{"one tag: none", "/v1/tags/", codeNotFound},
 		{"one tag: two segments", "/v1/tags/a/b", codeNotFound},
 		{"one tag: operators' route", "/v1/admin/tags", codeNotFound},
 		{"operators' route, encoded", "/v1/%61dmin/tags", codeNotFound},
-		// And these are good, so they reach for the index.
-		{"tags alone", "/v1/tags", codeUnavailable},
+		// These are valid, so they need the index.
+		{"only tags", "/v1/tags", codeUnavailable},
 		{"token", "/v1/tags?limit=100&after=" + good, codeUnavailable},
 		{"last", "/v1/tags?last=1", codeUnavailable},
 		{"prefix of 64 characters", "/v1/tags?prefix=" + strings.Repeat("a", 64), codeUnavailable},
 		{"one tag", "/v1/tags/art", codeUnavailable},
-		{"one tag, 4 KB before it is normal", "/v1/tags/" + strings.Repeat("%23", maxTagsBytes-1) + "a", codeUnavailable},
+		{"one tag, 4 KB until normalized", "/v1/tags/" + strings.Repeat("%23", maxTagsBytes-1) + "a", codeUnavailable},
 		{"tag with a slash", "/v1/tags/a%2Fb", codeUnavailable},
 		{"tag of dots", "/v1/tags/%2E%2E", codeUnavailable},
 		{"tag admin", "/v1/tags/admin", codeUnavailable},
@@ -273,8 +272,8 @@ func TestCompletion(t *testing.T) {
 		{"most used first", "a", []tagJSON{{"art", 60}, {"a b", 1}, {"a%b", 1}, {"a_b", 1}, {"artist", 1}}},
 		{"in any spelling", "＃ ART", []tagJSON{{"art", 60}, {"artist", 1}}},
 		{"a whole tag", "artist", []tagJSON{{"artist", 1}}},
-		{"percent is no wildcard", "a%", []tagJSON{{"a%b", 1}}},
-		{"underscore is no wildcard", "a_", []tagJSON{{"a_b", 1}}},
+		{"percent is not a wildcard", "a%", []tagJSON{{"a%b", 1}}},
+		{"underscore is not a wildcard", "a_", []tagJSON{{"a_b", 1}}},
 		{"backslash", `a\`, []tagJSON{}},
 		{"composed", "u\u0308n", []tagJSON{{"ünder", 1}}},
 		{"keycap", "#\uFE0F\u20E3", []tagJSON{{"#\u20E3", 1}}},
@@ -300,7 +299,7 @@ func (s *served) tag(t testing.TB, segment string) tagHistoryJSON {
 	return out
 }
 
-// TestOneTag asks for tags that mean something in a path.
+// TestOneTag requests tags with characters that have a meaning in a path.
 func TestOneTag(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -346,7 +345,7 @@ func TestOneTag(t *testing.T) {
 		require.Contains(t, p.Detail, "No post has the tag")
 	}
 
-	// A tag goes with its last post, and when that is hidden.
+	// A tag is gone when its last post is removed or hidden.
 	x.remove(t, event.URI(author, "r0"))
 	s.get(t, "/v1/tags/art").requireProblem(t, codeNotFound)
 	hidden := x.posts[event.URI(author, "r1")]
@@ -355,7 +354,7 @@ func TestOneTag(t *testing.T) {
 	require.EqualValues(t, len(names)-2, s.tag(t, "all").Posts)
 }
 
-// sweptIndex has a tag of whose posts none is in sight.
+// sweptIndex has a tag without visible posts.
 type sweptIndex struct{ fakeIndex }
 
 func (sweptIndex) TagHistory(_ context.Context, tag string) (query.TagHistory, error) {
@@ -368,8 +367,8 @@ func TestTagWhileSweeping(t *testing.T) {
 	require.Equal(t, `{"tag":"art","posts":7,"firstSeen":null,"lastSeen":null,"history":[{"hour":"2026-11-01T12:00:00.000000Z","posts":7}]}`+"\n", string(a.body))
 }
 
-// FuzzTags sends any path behind /v1/tags/ and any prefix: there is an answer or
-// a refusal, and the index is asked for tags in normal form only.
+// FuzzTags requests any path under /v1/tags/ and any prefix: it is answered or refused, and the
+// index is only queried for normalized tags.
 func FuzzTags(f *testing.F) {
 	for _, seed := range []string{"art", "%23Art", "a%2Fb", "%2E%2E", "..", "%", "%ff", "%00", "a;b", "a?b", "", "#%EF%B8%8F", "\xff", strings.Repeat("%F0%9F%8E%A8", 100)} {
 		f.Add(seed)
@@ -391,14 +390,14 @@ func FuzzTags(f *testing.F) {
 			}
 			for _, name := range asked {
 				if normal, err := event.NormalizeTag(name); err != nil || normal != name {
-					t.Fatalf("%+v: the index was asked for %q", u, name)
+					t.Fatalf("%+v: the index was queried for %q", u, name)
 				}
 			}
 		}
 	})
 }
 
-// namesIndex notes which names it is asked for.
+// namesIndex records the names it is queried for.
 type namesIndex struct {
 	fakeIndex
 	asked *[]string

@@ -20,9 +20,9 @@ import (
 
 func untraced(int) {}
 
-// trace begins the span of a request, in its caller's trace if that sends one;
-// end ends it with the status of the answer. Neither the path nor the query is
-// in it: they say what a person looked for.
+// trace begins the span of a request, in the caller's trace if the request names one; end ends it
+// with the status of the answer. The span has neither the path nor the query, which show what a
+// person searched for.
 func (h *Handler) trace(r *http.Request) (_ *http.Request, end func(status int)) {
 	if h.tracer == nil {
 		return r, untraced
@@ -56,21 +56,20 @@ func (h *Handler) trace(r *http.Request) (_ *http.Request, end func(status int))
 	}
 }
 
-// tracedIndex is an index that records a span for each question of a request
-// that is traced.
+// tracedIndex is an index that records a span for each query of a traced request.
 type tracedIndex struct {
 	Index
 	tracer trace.Tracer
 }
 
-// begin begins a question's span; end ends it with how many rows came.
-func (x tracedIndex) begin(ctx context.Context, what string) (_ context.Context, end func(rows int, err error)) {
+// begin begins the span of a query; end ends it with the number of rows.
+func (x tracedIndex) begin(ctx context.Context, summary string) (_ context.Context, end func(rows int, err error)) {
 	if !trace.SpanFromContext(ctx).IsRecording() {
 		return ctx, func(int, error) {}
 	}
-	what = "SELECT " + what
-	ctx, span := x.tracer.Start(ctx, what, trace.WithSpanKind(trace.SpanKindClient),
-		trace.WithAttributes(semconv.DBSystemNamePostgreSQL, semconv.DBOperationName("SELECT"), semconv.DBQuerySummary(what)))
+	summary = "SELECT " + summary
+	ctx, span := x.tracer.Start(ctx, summary, trace.WithSpanKind(trace.SpanKindClient),
+		trace.WithAttributes(semconv.DBSystemNamePostgreSQL, semconv.DBOperationName("SELECT"), semconv.DBQuerySummary(summary)))
 	return ctx, func(rows int, err error) {
 		switch {
 		case err == nil:
