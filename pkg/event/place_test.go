@@ -72,7 +72,7 @@ func TestSortAt(t *testing.T) {
 	}
 }
 
-func TestSortAtOfAnyIndexedAt(t *testing.T) {
+func TestSortAtForAnyIndexedAt(t *testing.T) {
 	t.Parallel()
 	cest := time.FixedZone("CEST", 2*60*60)
 	got := event.SortAt("", time.Date(2026, 8, 20, 14, 0, 0, 123456789, cest))
@@ -103,7 +103,7 @@ func TestKey(t *testing.T) {
 	}
 }
 
-func TestKeyNextStaysInItsMicrosecond(t *testing.T) {
+func TestKeyNextStaysInMicrosecond(t *testing.T) {
 	t.Parallel()
 	var key event.Key
 	copy(key[:8], "12345678")

@@ -37,7 +37,7 @@ func syncEvent(t *testing.T, text string) *event.Event {
 //
 // Invariant: one rule says which events belong to a #sync, and it uses no time: the creates after
 // it at the revision of the first one, until any other event or a position that ends it. See also
-// TestEndOfASyncIsSaid and TestFold.
+// TestEndOfSyncIsReported and TestFold.
 func TestSyncRun(t *testing.T) {
 	t.Parallel()
 	require.False(t, event.SyncRun{}.Open())

@@ -143,9 +143,9 @@ func TestInvisible(t *testing.T) {
 	require.Equal(t, 4174+1, n, "with U+2800")
 }
 
-// TestNormalizeTagOfEveryRune checks N(N(x)) = N(x) for every character that a step changes, alone
+// TestNormalizeTagForEveryRune checks N(N(x)) = N(x) for every character that a step changes, alone
 // and next to characters that cause trouble.
-func TestNormalizeTagOfEveryRune(t *testing.T) {
+func TestNormalizeTagForEveryRune(t *testing.T) {
 	t.Parallel()
 	around := []string{"❤%s🔥", "🔥%s\u200d❤", "🏽%s\U000E0067\U000E007F", "%s", "#%s", "# %s#", "a%s", "%s\u0301", "\u0345%s\u0323", "%s\ufe0f", "%[1]s%[1]s"}
 	for r := range unicode.MaxRune + 1 {

@@ -23,9 +23,9 @@ var stored = map[int]string{
 	2: "9b43570e93b4825e76cc8803ae177d89c53f34d4a25f0375f852617f5482c61c",
 }
 
-// TestEveryStoredVersionIsRead: this program reads what any version has written, with the same
+// TestStoredVersionsAreReadable: this program reads what any version has written, with the same
 // meaning.
-func TestEveryStoredVersionIsRead(t *testing.T) {
+func TestStoredVersionsAreReadable(t *testing.T) {
 	t.Parallel()
 	require.Len(t, stored, event.Version, "messages of every version")
 	for version := 1; version <= event.Version; version++ {

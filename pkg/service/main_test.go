@@ -219,7 +219,7 @@ func TestSignals(t *testing.T) {
 	})
 }
 
-func TestFlagsReachTheCommand(t *testing.T) {
+func TestFlagsReachCommand(t *testing.T) {
 	t.Parallel()
 	p := start(t, "echo", "--limit=7", "--nats-url", "nats://flag")
 	p.requireLine(t, "7 nats://flag")

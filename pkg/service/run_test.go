@@ -187,7 +187,7 @@ func TestConnectNATS(t *testing.T) {
 	require.True(t, strings.HasPrefix(nc.NewInbox(), "_INBOX_ingest."), "permissions name it")
 }
 
-func TestConnectNATSTriesOnWithoutRights(t *testing.T) {
+func TestConnectNATSRetriesWithoutRights(t *testing.T) {
 	t.Parallel()
 	s := natstest.Server(t, natstest.Listen(), natstest.With(func(o *server.Options) { o.Username, o.Password = "u", "p" }))
 	n := mustRead[service.NATS](t, "--nats-url="+s.URL())
@@ -205,9 +205,9 @@ func TestConnectNATSTriesOnWithoutRights(t *testing.T) {
 	require.False(t, nc.IsClosed())
 }
 
-// TestConnectNATSToAnOldServer: an old server is reported at once; one that appears later, or while
+// TestConnectNATSToOldServer: an old server is reported at once; one that appears later, or while
 // the program works, makes the program unready.
-func TestConnectNATSToAnOldServer(t *testing.T) {
+func TestConnectNATSToOldServer(t *testing.T) {
 	t.Parallel()
 	const says = "NATS server old is version 2.11.12: Tagstream needs 2.12 or newer"
 	url := natstest.Impostor(t, "127.0.0.1:0", "2.11.12")

@@ -199,7 +199,7 @@ func TestTypes(t *testing.T) {
 	}
 }
 
-func TestEachProgramHasItsOpsPort(t *testing.T) {
+func TestDefaultOpsPorts(t *testing.T) {
 	t.Parallel()
 	for program, want := range map[string]string{
 		service.Standalone: "127.0.0.1:9090", service.Ingest: "127.0.0.1:9091", service.Indexer: "127.0.0.1:9092", service.API: "127.0.0.1:9093",
@@ -279,9 +279,9 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// TestHelpOfWhatIsEmbedded: the all-in-one program shows no default for servers that it runs
+// TestHelpWithEmbeddedServers: the all-in-one program shows no default for servers that it runs
 // itself.
-func TestHelpOfWhatIsEmbedded(t *testing.T) {
+func TestHelpWithEmbeddedServers(t *testing.T) {
 	t.Parallel()
 	for program, shown := range map[string]string{service.Ingest: "nats://127.0.0.1:4222", service.Indexer: "nats://127.0.0.1:4222", service.Standalone: ""} {
 		n, err := read[service.NATS](program, nil, nil)

@@ -10,9 +10,9 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
-// TestEventsOfAPastWindowDoNotMoveTheCheckpoint: they carry the position where live reading
+// TestPastEventsKeepCheckpoint: they carry the position where live reading
 // continues, so it is known whatever message is last.
-func TestEventsOfAPastWindowDoNotMoveTheCheckpoint(t *testing.T) {
+func TestPastEventsKeepCheckpoint(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
 	w := openWriter(t, js)

@@ -79,7 +79,7 @@ func TestDeadLetterIsReadable(t *testing.T) {
 	require.Equal(t, "2026-08-20T12:00:00.123456789Z", msg.Header.Get("Tagstream-At"))
 }
 
-func TestDeadLetterOfAnything(t *testing.T) {
+func TestDeadLetterOfAnyMessage(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
 	w := openWriter(t, js)

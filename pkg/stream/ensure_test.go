@@ -86,13 +86,13 @@ func TestEnsureAndAdjust(t *testing.T) {
 	require.ErrorContains(t, err, "change stream POSTS", "one server is no cluster")
 }
 
-// TestTheStreamIsTheOperators edits the streams of a cluster as an operator does,
+// TestStreamSettingsBelongToOperator edits the streams of a cluster as an operator does,
 // and checks that a start changes only what is configured.
 //
 // Invariant: stream settings belong to the operator: a standby changes none, a leader only those
 // that are configured or indispensable, and logs each change. See also
-// TestStandbyLeavesTheStreamAlone and TestEnsureAndAdjust.
-func TestTheStreamIsTheOperators(t *testing.T) {
+// TestStandbyKeepsStreamSettings and TestEnsureAndAdjust.
+func TestStreamSettingsBelongToOperator(t *testing.T) {
 	t.Parallel()
 	servers := natstest.Cluster(t, 3, natstest.With(func(o *server.Options) { o.Tags.Add("disk:fast") }))
 	js := servers[0].JetStream(t)
@@ -159,8 +159,8 @@ func TestTheStreamIsTheOperators(t *testing.T) {
 	requireStored(t, js, 10)
 }
 
-// TestEnsureFitsASmallDisk: the side streams reserve little, and less on a small disk.
-func TestEnsureFitsASmallDisk(t *testing.T) {
+// TestEnsureFitsSmallDisk: the side streams reserve little, and less on a small disk.
+func TestEnsureFitsSmallDisk(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ room, letters int64 }{{512 << 20, 256 << 20}, {79 << 20, 32 << 20}, {24 << 20, 4 << 20}} {
 		js := natstest.Server(t, natstest.MaxStore(c.room)).JetStream(t)
@@ -175,9 +175,9 @@ func TestEnsureFitsASmallDisk(t *testing.T) {
 	}
 }
 
-// TestEnsureInAnAccountThatWantsSizes: in an account that requires a size for each stream,
+// TestEnsureInAccountThatRequiresSizes: in an account that requires a size for each stream,
 // everything is created within the account's limit.
-func TestEnsureInAnAccountThatWantsSizes(t *testing.T) {
+func TestEnsureInAccountThatRequiresSizes(t *testing.T) {
 	t.Parallel()
 	for name, limits := range map[string]string{
 		"a limit of all":          "max_file: 1GB",
@@ -217,7 +217,7 @@ no_auth_user: a`, map[bool]string{true: "", false: ", " + limits}[limits == ""])
 }
 
 // Invariant: nothing is written to a server without atomic batches, and the error names that
-// server. See also TestConnectNATSToAnOldServer and TestWriterRefusesAnOldServer.
+// server. See also TestConnectNATSToOldServer and TestWriterRefusesOldServer.
 func TestCheckServer(t *testing.T) {
 	t.Parallel()
 	for version, old := range map[string]bool{
@@ -237,9 +237,9 @@ func TestCheckServer(t *testing.T) {
 	}
 }
 
-// TestEnsureWithoutRoomForThePosition: if an older program's streams left no room for the bucket of
+// TestEnsureWithoutSpaceForPosition: if an older program's streams left no room for the bucket of
 // positions, ingest works without it, as that program did.
-func TestEnsureWithoutRoomForThePosition(t *testing.T) {
+func TestEnsureWithoutSpaceForPosition(t *testing.T) {
 	t.Parallel()
 	const room = 64 << 20
 	js := natstest.Server(t, natstest.MaxStore(room)).JetStream(t)
@@ -260,9 +260,9 @@ func TestEnsureWithoutRoomForThePosition(t *testing.T) {
 	require.True(t, p.IsZero())
 }
 
-// TestWrongSettingsAreNamed: the server's errors for impossible replicas or an unknown domain name
+// TestErrorsNameWrongSettings: the server's errors for impossible replicas or an unknown domain name
 // no setting; ours do.
-func TestWrongSettingsAreNamed(t *testing.T) {
+func TestErrorsNameWrongSettings(t *testing.T) {
 	t.Parallel()
 	srv, js := serve(t)
 	require.ErrorContains(t, stream.Ensure(within(t, patience), js, stream.Config{Replicas: 3}), "TAGSTREAM_STREAM_REPLICAS asks for 3 servers")

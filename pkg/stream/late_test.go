@@ -140,8 +140,8 @@ func TestLateReplica(t *testing.T) {
 	})
 }
 
-// TestGetMessageOfTheBiggest: the leader can return any message that the server accepts.
-func TestGetMessageOfTheBiggest(t *testing.T) {
+// TestGetLargestMessage: the leader can return any message that the server accepts.
+func TestGetLargestMessage(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
 	w := openWriter(t, js)
@@ -152,9 +152,9 @@ func TestGetMessageOfTheBiggest(t *testing.T) {
 	require.Len(t, msg.Data, w.MaxPayload())
 }
 
-// TestReadAfterWriteOnACluster reads at each server of a cluster what was just stored, which a
+// TestReadAfterWriteOnCluster reads at each server of a cluster what was just stored, which a
 // direct get may not find.
-func TestReadAfterWriteOnACluster(t *testing.T) {
+func TestReadAfterWriteOnCluster(t *testing.T) {
 	t.Parallel()
 	servers := serveCluster(t)
 	var at []jetstream.JetStream

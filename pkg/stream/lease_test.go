@@ -121,8 +121,8 @@ func TestLeaseIsHandedOver(t *testing.T) {
 	require.NoError(t, receive(t, c.result))
 }
 
-// TestLeaseOfADeadHolder measures the takeover with the real times.
-func TestLeaseOfADeadHolder(t *testing.T) {
+// TestLeaseOfDeadHolder measures the takeover with the real times.
+func TestLeaseOfDeadHolder(t *testing.T) {
 	t.Parallel()
 	s, js := serve(t)
 	nc := s.Conn(t)
@@ -144,9 +144,9 @@ func TestLeaseOfADeadHolder(t *testing.T) {
 	require.NoError(t, receive(t, b.result))
 }
 
-// TestLeaseIsHeldByOne lets contenders come and go, some without releasing the lease, and checks
+// TestLeaseHasOneHolder lets contenders come and go, some without releasing the lease, and checks
 // that no two holdings overlap.
-func TestLeaseIsHeldByOne(t *testing.T) {
+func TestLeaseHasOneHolder(t *testing.T) {
 	t.Parallel()
 	s := natstest.Server(t)
 	js := s.JetStream(t)
@@ -175,7 +175,7 @@ func TestLeaseIsHeldByOne(t *testing.T) {
 	require.Equal(t, int32(30), held.Load())
 }
 
-func TestLeaseOverOutages(t *testing.T) {
+func TestLeaseDuringOutages(t *testing.T) {
 	t.Parallel()
 	t.Run("shorter than it lasts", func(t *testing.T) {
 		t.Parallel()
@@ -333,9 +333,9 @@ func TestLeaseTakenAway(t *testing.T) {
 	}
 }
 
-// TestLeaseAttemptThatTookEffect: the answer to the creation is lost, but the key is the
+// TestLeaseCreatedWithoutAnswer: the answer to the creation is lost, but the key is the
 // contender's.
-func TestLeaseAttemptThatTookEffect(t *testing.T) {
+func TestLeaseCreatedWithoutAnswer(t *testing.T) {
 	t.Parallel()
 	for _, v := range []verdict{cut, cutReply} {
 		t.Run(fmt.Sprint(v), func(t *testing.T) {
@@ -357,7 +357,7 @@ func TestLeaseAttemptThatTookEffect(t *testing.T) {
 	}
 }
 
-func TestLeaseWaitEndsWithItsContext(t *testing.T) {
+func TestLeaseWaitEndsWithContext(t *testing.T) {
 	t.Parallel()
 	s, js := serve(t)
 	a := contend(t.Context(), stream.NewLease(js, "holder"))
@@ -382,7 +382,7 @@ func TestLeaseWaitEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestLeaseWithoutItsBucket(t *testing.T) {
+func TestLeaseWithoutBucket(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)
 	l := stream.NewShortLease(js, "early", shortTTL)

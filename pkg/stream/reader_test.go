@@ -83,7 +83,7 @@ func TestReadFromAnywhere(t *testing.T) {
 	require.ErrorIs(t, err, stream.ErrTrimmed, "there is no message 0")
 }
 
-func TestReadAnEmptyStream(t *testing.T) {
+func TestReadEmptyStream(t *testing.T) {
 	t.Parallel()
 	s, js := serve(t)
 	_ = s
@@ -124,7 +124,7 @@ func TestNextLimits(t *testing.T) {
 
 // At the stream's last message the reader does not wait: a post is indexed at once, however long a
 // batch may wait for more.
-func TestNextDoesNotWaitAtTheTip(t *testing.T) {
+func TestNextDoesNotWaitAtTip(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
 	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 3)))
@@ -145,7 +145,7 @@ func TestNextDoesNotWaitAtTheTip(t *testing.T) {
 	require.Equal(t, upTo(1, 3), got)
 }
 
-func TestReadOverErasedMessages(t *testing.T) {
+func TestReadPastErasedMessages(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
 	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 300)))
@@ -220,9 +220,9 @@ func TestTrimmed(t *testing.T) {
 	})
 }
 
-// TestReadOverRestartsAndCuts: servers restart, connections break, and no message is lost or
+// TestReadDuringRestartsAndDisconnects: servers restart, connections break, and no message is lost or
 // repeated.
-func TestReadOverRestartsAndCuts(t *testing.T) {
+func TestReadDuringRestartsAndDisconnects(t *testing.T) {
 	t.Parallel()
 	const total, chunk = 6000, 500
 	s, js := serve(t, natstest.Listen())
@@ -260,9 +260,9 @@ func TestReadOverRestartsAndCuts(t *testing.T) {
 	require.Equal(t, upTo(1, total), got)
 }
 
-// TestReadOverALostConsumer: the server drops the reader's consumer without notice, as after a long
+// TestReadAfterLostConsumer: the server drops the reader's consumer without notice, as after a long
 // pause.
-func TestReadOverALostConsumer(t *testing.T) {
+func TestReadAfterLostConsumer(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
 	w := openWriter(t, js)
@@ -291,9 +291,9 @@ func (s *noConsumers) CreateConsumer(ctx context.Context, name string, cfg jetst
 	return s.JetStream.CreateConsumer(ctx, name, cfg) //nolint:wrapcheck // as it is
 }
 
-// TestTroubleIsTold: a reader that cannot get another consumer reports it, and continues once it
+// TestLastingFailureIsReported: a reader that cannot get another consumer reports it, and continues once it
 // can.
-func TestTroubleIsTold(t *testing.T) {
+func TestLastingFailureIsReported(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
 	w := openWriter(t, js)
@@ -316,8 +316,8 @@ func TestTroubleIsTold(t *testing.T) {
 	require.NoError(t, r.Trouble())
 }
 
-// TestStreamReplacedByAShorterOne: as when it was restored from an older copy.
-func TestStreamReplacedByAShorterOne(t *testing.T) {
+// TestStreamReplacedByShorterOne: as when it was restored from an older copy.
+func TestStreamReplacedByShorterOne(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
 	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 10)))
@@ -330,9 +330,9 @@ func TestStreamReplacedByAShorterOne(t *testing.T) {
 	require.ErrorIs(t, err, stream.ErrBehind)
 }
 
-// TestStreamReplacedByALongerOne: a different stream that has grown past the reader's place is
+// TestStreamReplacedByLongerOne: a different stream that has grown past the reader's place is
 // recognized by its message there, even though it holds the same events.
-func TestStreamReplacedByALongerOne(t *testing.T) {
+func TestStreamReplacedByLongerOne(t *testing.T) {
 	t.Parallel()
 	var dir, other string
 	at := func(dir *string) natstest.Option { return natstest.With(func(o *server.Options) { *dir = o.StoreDir }) }
@@ -395,7 +395,7 @@ func TestCloseIsPrompt(t *testing.T) {
 	}
 }
 
-func TestReaderEndsWithItsConnection(t *testing.T) {
+func TestReaderEndsWithConnection(t *testing.T) {
 	t.Parallel()
 	s, _ := serve(t)
 	nc := s.Conn(t)
@@ -408,10 +408,10 @@ func TestReaderEndsWithItsConnection(t *testing.T) {
 	require.NotErrorIs(t, err, context.DeadlineExceeded)
 }
 
-// TestSlowServerBehindAGap: a deadline limits the wait for messages. A server that takes longer to
+// TestSlowServerAfterGap: a deadline limits the wait for messages. A server that takes longer to
 // say whether the stream was trimmed must not hold them back, but a canceled caller stops.
-// TestReaderLeavesNothingBehind is not parallel: it looks at all goroutines.
-func TestReaderLeavesNothingBehind(t *testing.T) {
+// TestReaderLeavesNoGoroutines is not parallel: it looks at all goroutines.
+func TestReaderLeavesNoGoroutines(t *testing.T) {
 	s, js := serve(t, natstest.Listen())
 	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 1000)))
 	for i := range 10 {
@@ -436,7 +436,7 @@ func TestReaderLeavesNothingBehind(t *testing.T) {
 	})
 }
 
-func TestReaderSurvivesTheContextItWasOpenedWith(t *testing.T) {
+func TestReaderOutlivesOpenContext(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
 	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 3)))

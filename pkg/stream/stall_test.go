@@ -17,7 +17,7 @@ import (
 
 // A consumer that sends heartbeats but delivers nothing, although there are messages, is abandoned.
 // A paused consumer behaves like that.
-func TestReadPastAConsumerThatStandsStill(t *testing.T) {
+func TestReadPastStalledConsumer(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
 	w := openWriter(t, js)
@@ -54,7 +54,7 @@ func TestCompression(t *testing.T) {
 	require.Equal(t, jetstream.NoCompression, s.CachedInfo().Config.Compression)
 }
 
-func TestSlowReaderHoldsLittle(t *testing.T) {
+func TestSlowReaderUsesLittleMemory(t *testing.T) {
 	t.Parallel()
 	s, js := serve(t)
 	w := openWriter(t, js)
@@ -83,7 +83,7 @@ func TestSlowReaderHoldsLittle(t *testing.T) {
 	require.Equal(t, upTo(1, 8000), append(got, requireRead(t, r, 8000)...), "and continues")
 }
 
-func TestSlowServerBehindAGap(t *testing.T) {
+func TestSlowServerAfterGap(t *testing.T) {
 	t.Parallel()
 	for name, stopped := range map[string]bool{"deadline": false, "stopped": true} {
 		t.Run(name, func(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
-func TestEveryKindHasItsSubject(t *testing.T) {
+func TestSubjectOfEveryKind(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
 	var events []*event.Event

@@ -11,7 +11,7 @@ import (
 
 // At the stream's end, a lone message hardly waits for another, and one of a burst as long as the
 // batch before took, within bounds.
-func TestWaitAtTheTip(t *testing.T) {
+func TestWaitAtTip(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		messages   int

@@ -15,7 +15,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 )
 
-func TestAppendToAFullStream(t *testing.T) {
+func TestAppendToFullStream(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{1, 50} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
@@ -31,7 +31,7 @@ func TestAppendToAFullStream(t *testing.T) {
 	}
 }
 
-func TestAppendToAFullServer(t *testing.T) {
+func TestAppendToFullServer(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{1, 200} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
@@ -54,8 +54,8 @@ func TestAppendToAFullServer(t *testing.T) {
 	}
 }
 
-// TestAppendWhereNothingCanBeStaged: as on a full disk.
-func TestAppendWhereNothingCanBeStaged(t *testing.T) {
+// TestAppendWithoutStaging: as on a full disk.
+func TestAppendWithoutStaging(t *testing.T) {
 	t.Parallel()
 	var dir string
 	_, js := serve(t, natstest.With(func(o *server.Options) { dir = o.StoreDir }))

@@ -64,9 +64,9 @@ func TestAppendSplitsByBytes(t *testing.T) {
 	require.Len(t, batches, 2, "%v", batches)
 }
 
-// TestAppendOverFaults breaks the connection around the decisive messages, each time in both forms:
+// TestAppendDuringFaults breaks the connection around the decisive messages, each time in both forms:
 // the request did not take effect, or it did and the writer does not know.
-func TestAppendOverFaults(t *testing.T) {
+func TestAppendDuringFaults(t *testing.T) {
 	t.Parallel()
 	first := func(f frame) bool { return strings.HasPrefix(f.subject, "posts.") }
 	for _, n := range []int{1, 2, 500} {
@@ -112,7 +112,7 @@ func TestAppendOverFaults(t *testing.T) {
 	}
 }
 
-func TestAppendOverRestarts(t *testing.T) {
+func TestAppendDuringRestarts(t *testing.T) {
 	t.Parallel()
 	const batches, size, restarts = 60, 50, 3
 	s, js := serve(t)
@@ -164,9 +164,9 @@ func TestFencedByAnotherWriter(t *testing.T) {
 	}
 }
 
-// TestLateBatchIsNotTakenForAnother: a batch that its writer gave up on is stored after all, just
+// TestLateBatchIsNotMistaken: a batch that its writer gave up on is stored after all, just
 // before another one of the same size and run.
-func TestLateBatchIsNotTakenForAnother(t *testing.T) {
+func TestLateBatchIsNotMistaken(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 4} {
 		for _, same := range []bool{false, true} {
@@ -335,7 +335,7 @@ func TestAbandonedBatchesDoNotBlock(t *testing.T) {
 	requireStored(t, js, 10)
 }
 
-func TestAppendStopsWithItsContext(t *testing.T) {
+func TestAppendStopsWithContext(t *testing.T) {
 	t.Parallel()
 	s, js := serve(t)
 	w := openWriter(t, js)
@@ -364,9 +364,9 @@ func TestAppendStopsWithItsContext(t *testing.T) {
 	requireStored(t, js, last)
 }
 
-// TestServerCompletesABatchAtItsRestart: a server that kept the front of a batch stores the rest
+// TestServerCompletesBatchAtRestart: a server that kept the front of a batch stores the rest
 // when it is restarted, without the writer's knowledge.
-func TestServerCompletesABatchAtItsRestart(t *testing.T) {
+func TestServerCompletesBatchAtRestart(t *testing.T) {
 	t.Parallel()
 	s := natstest.Server(t, natstest.MaxStore(300_000))
 	js := s.JetStream(t)
@@ -400,9 +400,9 @@ func TestServerCompletesABatchAtItsRestart(t *testing.T) {
 	requireStored(t, js, size+10)
 }
 
-// TestTraceparentTravels: outside the encoding, on the messages of traced events and no others,
+// TestTraceparentHeaders: outside the encoding, on the messages of traced events and no others,
 // whatever happens to earlier attempts.
-func TestTraceparentTravels(t *testing.T) {
+func TestTraceparentHeaders(t *testing.T) {
 	t.Parallel()
 	s, js := serve(t, natstest.Listen())
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -437,9 +437,9 @@ func TestTraceparentTravels(t *testing.T) {
 	require.Equal(t, []string{"", parent, "", "", "", parent}, got)
 }
 
-// TestWriterRefusesAnOldServer: a server that does not know batches would store their messages one
+// TestWriterRefusesOldServer: a server that does not know batches would store their messages one
 // by one.
-func TestWriterRefusesAnOldServer(t *testing.T) {
+func TestWriterRefusesOldServer(t *testing.T) {
 	t.Parallel()
 	s, _ := serve(t, natstest.Listen())
 	nc, err := nats.Connect(s.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))

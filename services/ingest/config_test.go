@@ -36,7 +36,7 @@ func TestConfigResolves(t *testing.T) {
 	}, got)
 }
 
-func TestConfigNamesWhatIsBad(t *testing.T) {
+func TestConfigErrorsNameSettings(t *testing.T) {
 	t.Parallel()
 	empty := filepath.Join(t.TempDir(), "empty")
 	require.NoError(t, os.WriteFile(empty, []byte("\n"), 0o600))

@@ -15,8 +15,8 @@ import (
 	"github.com/tagstream/tagstream/services/ingest/internal/jobs"
 )
 
-// TestJobsAreNoWebPages: a page in an operator's browser asks for nothing.
-func TestJobsAreNoWebPages(t *testing.T) {
+// TestJobsRefuseWebPages: a page in an operator's browser asks for nothing.
+func TestJobsRefuseWebPages(t *testing.T) {
 	t.Parallel()
 	s, err := New(Config{Hosts: []string{"a.example"}}, Deps{NATS: natstest.Server(t).Conn(t), Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
@@ -28,9 +28,9 @@ func TestJobsAreNoWebPages(t *testing.T) {
 	require.Equal(t, http.StatusForbidden, w.Code, w.Body)
 }
 
-// TestJobsOfTheListener: a job is asked for, looked at and stopped, whether or not this program
+// TestJobRequests: a job is asked for, looked at and stopped, whether or not this program
 // leads, and what cannot be done is refused.
-func TestJobsOfTheListener(t *testing.T) {
+func TestJobRequests(t *testing.T) {
 	t.Parallel()
 	server := natstest.Server(t)
 	require.NoError(t, stream.Ensure(t.Context(), server.JetStream(t), stream.Config{}))

@@ -35,7 +35,7 @@ func (b *ingestBench) reconcile(cfg ingest.ReconcileConfig) (ingest.ReconcileSum
 //
 // Invariant: after a gap, reconcile removes only posts that a host's archive shows to be gone,
 // through messages in the stream, and no more than a set share of them. See also
-// TestAHostThatIsTooYoung.
+// TestHostWithShortHistory.
 func TestReconcileAfterGap(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 5, natstest.Listen())

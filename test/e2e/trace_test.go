@@ -61,7 +61,7 @@ func (b *ingestBench) traceHeader(p simnet.Post) (seq uint64, traceparent string
 // transaction, and one request into its query.
 //
 // Invariant: a trace follows an event from the firehose to the transaction, and no span names an
-// account, a record or a tag. See also TestTraceparentTravels and TestBatchesAreTraced.
+// account, a record or a tag. See also TestTraceparentHeaders and TestBatchesAreTraced.
 func TestTraces(t *testing.T) {
 	t.Parallel()
 	collector := otlptest.Start(t)

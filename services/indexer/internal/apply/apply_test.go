@@ -262,10 +262,10 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// TestStatusesBeforeACarriedRow: an account's row that a rebuild carried over is ahead of the
+// TestStatusesBeforeCarriedRow: an account's row that a rebuild carried over is ahead of the
 // stream. The statuses before it are not folded over it, where the order of three of them goes
 // round.
-func TestStatusesBeforeACarriedRow(t *testing.T) {
+func TestStatusesBeforeCarriedRow(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
 	told := []event.Event{
@@ -286,9 +286,9 @@ func TestStatusesBeforeACarriedRow(t *testing.T) {
 	x.checkTotals()
 }
 
-// TestRedriveBelowAnErasedFloor: the replacements that told a #sync's revision were
+// TestRedriveBelowErasedFloor: the replacements that told a #sync's revision were
 // deleted and erased from the stream since. What they kept out stays out.
-func TestRedriveBelowAnErasedFloor(t *testing.T) {
+func TestRedriveBelowErasedFloor(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
 	x.apply(create("a", 1, "art"), create("b", 10, "art"))
@@ -327,7 +327,7 @@ func (x *index) checkTotals() {
 
 // A checkpoint at a dead letter claims nothing of that message: a newer program
 // may be able to read it, and would take the stream for another one.
-func TestCheckpointAtADeadLetter(t *testing.T) {
+func TestCheckpointAtDeadLetter(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
 	source := func() event.Position {
@@ -349,7 +349,7 @@ func TestCheckpointAtADeadLetter(t *testing.T) {
 
 // Batches grow until one takes too long. Its size is not tried again soon, whatever becomes of the
 // term.
-func TestBatchesFitTheirTime(t *testing.T) {
+func TestBatchesFitTimeLimit(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
 	x.applier.Batch = 2

@@ -102,9 +102,9 @@ func TestFollowers(t *testing.T) {
 	}
 }
 
-// TestRemovalOutOfSight: a post that came and went while a sweep kept its account out of sight is
+// TestRemovalWhileHidden: a post that came and went while a sweep kept its account out of sight is
 // not told to anybody.
-func TestRemovalOutOfSight(t *testing.T) {
+func TestRemovalWhileHidden(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
 	x.applier.Big = 1

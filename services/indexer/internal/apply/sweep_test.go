@@ -32,8 +32,8 @@ func (x *index) sweep(n int) int {
 // Invariant: an account of any size is hidden, shown and erased in bounded transactions that
 // readers cannot see before the last one. Accounts take turns, and a change of status restarts
 // no sweep. See also TestSweepsChangeNothing, TestSweepsTakeTurns and
-// TestSweepGoesOnAfterAChange.
-func TestSweepIsUnseen(t *testing.T) {
+// TestSweepContinuesAfterChange.
+func TestSweepIsInvisible(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
 	x.applier.Big = 100
@@ -316,7 +316,7 @@ func TestSweepsTakeTurns(t *testing.T) {
 }
 
 // A state that changes and changes back costs a sweep nothing of what it has done.
-func TestSweepGoesOnAfterAChange(t *testing.T) {
+func TestSweepContinuesAfterChange(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
 	x.applier.Big = 100
@@ -331,7 +331,7 @@ func TestSweepGoesOnAfterAChange(t *testing.T) {
 }
 
 // Accounts that are small each, but not together, are not all loaded at once: some are swept.
-func TestManyAccountsAtOnce(t *testing.T) {
+func TestManySmallAccounts(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
 	x.applier.Big = 4 // together 40 posts and markers

@@ -289,12 +289,12 @@ func TestRedriveInOrder(t *testing.T) {
 	}
 }
 
-// TestRedriveKeepsOutWhatWasErased: payloads of what was removed are gone from the
+// TestRedriveRestoresNothingErased: payloads of what was removed are gone from the
 // stream. What the removals left, a marker or a floor, keeps older events out as
 // before, those in dead letters and those that come later.
 //
 // Invariant: a redrive does not restore a post that was erased from the stream.
-func TestRedriveKeepsOutWhatWasErased(t *testing.T) {
+func TestRedriveRestoresNothingErased(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	for _, seq := range []uint64{4, 8} {
@@ -323,12 +323,12 @@ func TestRedriveKeepsOutWhatWasErased(t *testing.T) {
 	check()
 }
 
-// TestRedriveOfATrimmedStream: where the stream's beginning is gone, nothing is brought back
+// TestRedriveOfTrimmedStream: where the stream's beginning is gone, nothing is brought back
 // that came out meanwhile, and what the stream had before stays.
 //
 // Invariant: on a trimmed stream a redrive applies a message only if everything after it is
 // still there.
-func TestRedriveOfATrimmedStream(t *testing.T) {
+func TestRedriveOfTrimmedStream(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	for _, seq := range []uint64{2, 5, 6} {
@@ -422,9 +422,9 @@ func TestRedriveOfForeignLetters(t *testing.T) {
 	b.requireRebuilt()
 }
 
-// TestRedriveOfErased: of a message that was erased from the stream nothing is applied,
+// TestRedriveOfErasedMessage: of a message that was erased from the stream nothing is applied,
 // and its dead letter goes.
-func TestRedriveOfErased(t *testing.T) {
+func TestRedriveOfErasedMessage(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.dead[2] = true
@@ -443,9 +443,9 @@ func TestRedriveOfErased(t *testing.T) {
 	require.Equal(t, map[uint64]string{5: ""}, b.redrive(dlq.Selection{}))
 }
 
-// TestRedriveAheadOfTheIndexer: a dead letter that the indexer has put, and has not passed
+// TestRedriveAheadOfIndexer: a dead letter that the indexer has put, and has not passed
 // yet, waits.
-func TestRedriveAheadOfTheIndexer(t *testing.T) {
+func TestRedriveAheadOfIndexer(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.put(create("a", "1", 1))

@@ -31,12 +31,12 @@ func (s *site) addAll(events []event.Event) {
 	require.NoError(s.t, s.live.Apply(s.t.Context(), batch))
 }
 
-// TestPassReadsWhatIsDue: what was looked at once is read again only around what was removed
+// TestPassReadsOnlyDueMessages: what was looked at once is read again only around what was removed
 // since, all versions of it, wherever they are. What came of it is the same index.
 //
 // Invariant: a pass reads new messages and those that can hold something to erase, not the whole
 // history. See also TestErase.
-func TestPassReadsWhatIsDue(t *testing.T) {
+func TestPassReadsOnlyDueMessages(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	others := func(name string, n int) (events []event.Event) {

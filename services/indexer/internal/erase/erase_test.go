@@ -262,9 +262,9 @@ func TestPass(t *testing.T) {
 	}
 }
 
-// TestPassLeavesTheEnds: neither the first message, which tells gaps from
+// TestPassKeepsStreamEnds: neither the first message, which tells gaps from
 // trimming, nor the last, behind which ingest resumes, nor what was not folded in.
-func TestPassLeavesTheEnds(t *testing.T) {
+func TestPassKeepsStreamEnds(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.add(create(a, "x", 'b'), gone(a, "x", 'd'), create(a, "x", 'c'))
@@ -291,9 +291,9 @@ func (s trimmed) Stream(ctx context.Context, name string) (jetstream.Stream, err
 	return s.JetStream.Stream(ctx, name) //nolint:wrapcheck // as it is
 }
 
-// TestPassWhileTheStreamIsTrimmed: a stream that is trimmed all the time has lost
+// TestPassDuringTrimming: a stream that is trimmed all the time has lost
 // its first message by the time that it is read.
-func TestPassWhileTheStreamIsTrimmed(t *testing.T) {
+func TestPassDuringTrimming(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.add(position, position, position, create(a, "x", 'b'), gone(a, "x", 'd'), position)
@@ -391,9 +391,9 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestFloorsOfAResumedRebuild: one that was interrupted behind the last message has
+// TestFloorsOfResumedRebuild: one that was interrupted behind the last message has
 // folded nothing in since.
-func TestFloorsOfAResumedRebuild(t *testing.T) {
+func TestFloorsOfResumedRebuild(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.add(position, at(2, create(a, "lost", 'c')), syncAt(a, 'b', 3), at(3, create(a, "x", 'e')), at(4, gone(a, "x", 'f')), at(5, position))
@@ -419,8 +419,8 @@ func TestFloorsOfAResumedRebuild(t *testing.T) {
 	require.Zero(t, differences())
 }
 
-// TestEndedPass: what is left where a pass ends, wherever that is, does not fold to something else.
-func TestEndedPass(t *testing.T) {
+// TestInterruptedPass: what is left where a pass ends, wherever that is, does not fold to something else.
+func TestInterruptedPass(t *testing.T) {
 	t.Parallel()
 	for n := range 3 {
 		t.Run(fmt.Sprint(n, " of 2"), func(t *testing.T) {

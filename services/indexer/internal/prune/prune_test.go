@@ -171,9 +171,9 @@ func TestPruneManyMarkers(t *testing.T) {
 	require.Equal(t, 12000/60*31, x.count(o, "removed_posts"))
 }
 
-// TestPruneUnderAWrongClock: an upstream host that claims to be far in the future makes
+// TestPruneWithWrongClock: an upstream host that claims to be far in the future makes
 // nothing old.
-func TestPruneUnderAWrongClock(t *testing.T) {
+func TestPruneWithWrongClock(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
 	x := open(t, o, "live")
@@ -184,9 +184,9 @@ func TestPruneUnderAWrongClock(t *testing.T) {
 	require.Equal(t, 1, x.count(o, "removed_posts"))
 }
 
-// TestPruneGoesByTheClock: a host's operator may import any time for an event. It
+// TestPruneUsesNetworkClock: a host's operator may import any time for an event. It
 // neither makes a removal old nor moves the index in time.
-func TestPruneGoesByTheClock(t *testing.T) {
+func TestPruneUsesNetworkClock(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
 	x := open(t, o, "live")
@@ -296,8 +296,8 @@ func TestPruneTags(t *testing.T) {
 	require.Zero(t, f.N, f.String())
 }
 
-// TestPruneTagsOfASweep: what a sweep has listed and not counted yet keeps its tags.
-func TestPruneTagsOfASweep(t *testing.T) {
+// TestPruneTagsDuringSweep: what a sweep has listed and not counted yet keeps its tags.
+func TestPruneTagsDuringSweep(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
 	x := open(t, o, "live")

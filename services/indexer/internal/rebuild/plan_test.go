@@ -86,10 +86,10 @@ func (g growing) Stream(ctx context.Context, name string) (jetstream.Stream, err
 	return s, nil
 }
 
-// TestALiveIndexThatGoesOnIsNotForeign: the stream grows while the plan is made,
+// TestGrowingIndexIsNotForeign: the stream grows while the plan is made,
 // and the live index with it. It is no index of another stream for that, which
 // would be switched out uncompared and without being caught up with.
-func TestALiveIndexThatGoesOnIsNotForeign(t *testing.T) {
+func TestGrowingIndexIsNotForeign(t *testing.T) {
 	t.Parallel()
 	l := newLive(t, stream.Config{}, 5)
 	grow := sync.OnceFunc(func() { l.goOn(t, 3) })
@@ -100,10 +100,10 @@ func TestALiveIndexThatGoesOnIsNotForeign(t *testing.T) {
 	require.Equal(t, uint64(8), cp.Seq, "it did grow")
 }
 
-// TestReplayBeginsAheadOfTheTrimming: a stream that is being trimmed loses its
+// TestReplayStaysAheadOfTrimming: a stream that is being trimmed loses its
 // first messages while the live index's state is taken over. The replay begins
 // where they are still there afterwards; nothing trims a stream without bounds.
-func TestReplayBeginsAheadOfTheTrimming(t *testing.T) {
+func TestReplayStaysAheadOfTrimming(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		cfg   stream.Config
@@ -126,10 +126,10 @@ func TestReplayBeginsAheadOfTheTrimming(t *testing.T) {
 	}
 }
 
-// TestWhatIsOfAnUnknownStreamIsBegunAnew: what an interrupted rebuild left may be of
+// TestIndexOfUnknownStreamIsRestarted: what an interrupted rebuild left may be of
 // the stream before, and not say so, as where it had only taken over what the live
 // index has of the time before.
-func TestWhatIsOfAnUnknownStreamIsBegunAnew(t *testing.T) {
+func TestIndexOfUnknownStreamIsRestarted(t *testing.T) {
 	t.Parallel()
 	l := newLive(t, stream.Config{}, 10)
 	o := l.database

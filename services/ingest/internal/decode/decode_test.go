@@ -192,7 +192,7 @@ func TestFields(t *testing.T) {
 	}
 }
 
-func TestWhatBecomesOfCommits(t *testing.T) {
+func TestCommits(t *testing.T) {
 	t.Parallel()
 	tagged := post(object{"tags": array{"art"}})
 	reply := post(object{"tags": array{"art"}, "reply": object{}})
@@ -262,7 +262,7 @@ func TestWhatBecomesOfCommits(t *testing.T) {
 	}
 }
 
-func TestWhatBecomesOfAccounts(t *testing.T) {
+func TestAccounts(t *testing.T) {
 	t.Parallel()
 	base := jetstream.Event{DID: testDID, Seq: 42, TimeUS: testTime.UnixMicro()}
 	tests := map[string]struct {
@@ -349,7 +349,7 @@ func TestUpstreamTimes(t *testing.T) {
 	}
 }
 
-func TestResultSharesNoMemoryWithTheInput(t *testing.T) {
+func TestResultSharesNoMemoryWithInput(t *testing.T) {
 	t.Parallel()
 	ev := commit(t, jetstream.OpCreate, post(object{"tags": array{"art"}, "langs": array{"en"}}))
 	res := decoder().Decode(ev, at(ev))

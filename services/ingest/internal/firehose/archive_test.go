@@ -171,7 +171,7 @@ func TestArchiveIsReadBlockByBlock(t *testing.T) {
 	}
 }
 
-func TestArchiveIsReadFromThePositionOn(t *testing.T) {
+func TestArchiveIsReadFromPosition(t *testing.T) {
 	t.Parallel()
 	a := newFakeArchive(t, 3)
 	h := newFakeHost(t)
@@ -185,7 +185,7 @@ func TestArchiveIsReadFromThePositionOn(t *testing.T) {
 	require.Len(t, s.all(), int(a.last()+1-17))
 }
 
-func TestRewrittenSegmentIsReadAnew(t *testing.T) {
+func TestRewrittenSegmentIsReread(t *testing.T) {
 	t.Parallel()
 	a := newFakeArchive(t, 2)
 	a.rewritten = 2

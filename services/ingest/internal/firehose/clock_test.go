@@ -139,7 +139,7 @@ func TestPositionsCanBeStored(t *testing.T) {
 }
 
 // An import changes the time of an event that was read. It is the same event.
-func TestAnImportedTimeIsNoOtherHistory(t *testing.T) {
+func TestImportedTimeKeepsHistory(t *testing.T) {
 	t.Parallel()
 	imported := past.AddDate(-3, 0, 0)
 	for name, marked := range map[string]bool{"with a mark": true, "from before there were marks": false} {
@@ -176,7 +176,7 @@ func TestAnImportedTimeIsNoOtherHistory(t *testing.T) {
 }
 
 // The first events of a small network can be the same in a host's new history.
-func TestAWipedHostWithTheSameEventAtTheSameNumber(t *testing.T) {
+func TestWipedHostWithSameEvent(t *testing.T) {
 	t.Parallel()
 	h := newFakeHost(t)
 	h.emit(past, seqs(1, 3)...)

@@ -24,10 +24,10 @@ func asked(dials []url.Values) int {
 
 // Invariant: ingest leaves a host that is silent while another host has newer events, and
 // prefers it again only when it has more itself. A quiet network is not mistaken for a silent
-// host. See also TestWatchdogFindsAStalledClient, TestWatchdogIsQuietOnAQuietNetwork,
-// TestSilentHostIsNotPreferredUntilItHasMore, TestQuietNetworkIsNoSilentHost and
+// host. See also TestWatchdogFindsStalledClient, TestWatchdogIgnoresQuietNetwork,
+// TestSilentHostIsNotPreferred, TestQuietNetworkIsNotSilentHost and
 // TestHostWithoutRelay.
-func TestSilentHostIsLeftForOneThatHasMore(t *testing.T) {
+func TestSilentHostIsLeft(t *testing.T) {
 	t.Parallel()
 	for name, when := range map[string]func(b *fakeHost, emit func()){
 		"what is new came before the question": func(_ *fakeHost, emit func()) { emit() },
@@ -52,7 +52,7 @@ func TestSilentHostIsLeftForOneThatHasMore(t *testing.T) {
 	}
 }
 
-func TestSilentHostIsNotPreferredUntilItHasMore(t *testing.T) {
+func TestSilentHostIsNotPreferred(t *testing.T) {
 	t.Parallel()
 	a, b := newFakeHost(t), newFakeHost(t)
 	a.emit(past, seqs(1, 3)...)
@@ -95,7 +95,7 @@ func TestSilentHostIsNotPreferredUntilItHasMore(t *testing.T) {
 	require.Equal(t, silent, s.count(Silent), "no host has more: nothing leads away")
 }
 
-func TestQuietNetworkIsNoSilentHost(t *testing.T) {
+func TestQuietNetworkIsNotSilentHost(t *testing.T) {
 	t.Parallel()
 	a, b := newFakeHost(t), newFakeHost(t)
 	a.emit(past, seqs(1, 30)...)
@@ -120,7 +120,7 @@ func TestQuietNetworkIsNoSilentHost(t *testing.T) {
 	require.Zero(t, again.count(Silent)+again.count(Switched))
 }
 
-func TestSilentHostWithoutAnother(t *testing.T) {
+func TestSingleSilentHost(t *testing.T) {
 	t.Parallel()
 	a := newFakeHost(t)
 	a.emit(past, seqs(1, 3)...)
@@ -164,7 +164,7 @@ func TestRotation(t *testing.T) {
 	require.False(t, r.asks(0))
 }
 
-func TestRestartGoesBackToAPreferredHostThatHears(t *testing.T) {
+func TestRestartReturnsToPreferredHost(t *testing.T) {
 	t.Parallel()
 	a, b := newFakeHost(t), newFakeHost(t)
 	a.emit(past, seqs(1, 4)...)

@@ -64,7 +64,7 @@ func TestBegin(t *testing.T) {
 }
 
 // A setting such as -2h is a later time with each start of the program.
-func TestStartIsOfTheFirstStartOnly(t *testing.T) {
+func TestStartAppliesOnce(t *testing.T) {
 	t.Parallel()
 	later := Start{Time: past.Add(time.Hour)}
 	h := newFakeHost(t)
@@ -96,7 +96,7 @@ func TestStartIsOfTheFirstStartOnly(t *testing.T) {
 	})
 }
 
-func TestTipHasNoGapBeforeTheFirstEvent(t *testing.T) {
+func TestTipHasNoGapBeforeFirstEvent(t *testing.T) {
 	t.Parallel()
 	h := newFakeHost(t)
 	h.emit(past, seqs(1, 5)...)
@@ -161,7 +161,7 @@ func TestResume(t *testing.T) {
 	}
 }
 
-func TestResumeOnAWipedHostThatGivesLowerNumbers(t *testing.T) {
+func TestResumeOnWipedHost(t *testing.T) {
 	t.Parallel()
 	h := newFakeHost(t)
 	s := read(t, event.Position{Host: h.srv.URL, Seq: 900, Time: past}, Config{}, h)
@@ -173,7 +173,7 @@ func TestResumeOnAWipedHostThatGivesLowerNumbers(t *testing.T) {
 	require.Equal(t, 1, s.count(Switched))
 }
 
-func TestAllHostsAwayThenBack(t *testing.T) {
+func TestAllHostsDownThenUp(t *testing.T) {
 	t.Parallel()
 	a, b := newFakeHost(t), newFakeHost(t)
 	a.change(func() { a.status = http.StatusServiceUnavailable })
@@ -202,7 +202,7 @@ func TestAllHostsAwayThenBack(t *testing.T) {
 	require.Equal(t, map[string]int{a.srv.URL: 1, b.srv.URL: 1}, said, "each failure is said once")
 }
 
-func TestDroppedConnectionsAreMended(t *testing.T) {
+func TestDroppedConnectionsAreReplaced(t *testing.T) {
 	t.Parallel()
 	h := newFakeHost(t)
 	h.emit(past, 1)
@@ -218,7 +218,7 @@ func TestDroppedConnectionsAreMended(t *testing.T) {
 
 // A host that crashed gives numbers that it had not stored to other events.
 // The client by itself would drop these as ones that it has already.
-func TestNumbersGivenTwice(t *testing.T) {
+func TestReusedNumbers(t *testing.T) {
 	t.Parallel()
 	crash := func(h *fakeHost, then func()) {
 		h.change(func() {
@@ -252,7 +252,7 @@ func TestNumbersGivenTwice(t *testing.T) {
 	}
 }
 
-func TestAFrameThatNobodyCanReadIsPassedOver(t *testing.T) {
+func TestUnreadableFrameIsSkipped(t *testing.T) {
 	t.Parallel()
 	h := newFakeHost(t)
 	h.emit(past, 1)
@@ -267,7 +267,7 @@ func TestAFrameThatNobodyCanReadIsPassedOver(t *testing.T) {
 	require.Equal(t, maxUnreadable, s.count(Disconnected))
 }
 
-func TestWatchdogIsQuietOnAQuietNetwork(t *testing.T) {
+func TestWatchdogIgnoresQuietNetwork(t *testing.T) {
 	t.Parallel()
 	h := newFakeHost(t)
 	h.emit(past, 1)
@@ -284,7 +284,7 @@ func TestWatchdogIsQuietOnAQuietNetwork(t *testing.T) {
 	require.Equal(t, 1, s.count(Connected))
 }
 
-func TestWatchdogFindsAStalledClient(t *testing.T) {
+func TestWatchdogFindsStalledClient(t *testing.T) {
 	t.Parallel()
 	h := newFakeHost(t)
 	h.emit(past, 1)
@@ -297,7 +297,7 @@ func TestWatchdogFindsAStalledClient(t *testing.T) {
 	require.Equal(t, 1, s.count(Disconnected))
 }
 
-func TestWatchdogLeavesAHostThatHangs(t *testing.T) {
+func TestWatchdogLeavesHangingHost(t *testing.T) {
 	t.Parallel()
 	a, b := newFakeHost(t), newFakeHost(t)
 	a.emit(past, 1)
@@ -308,7 +308,7 @@ func TestWatchdogLeavesAHostThatHangs(t *testing.T) {
 	s.await("b:7")
 }
 
-func TestFatalErrorMakesANewClient(t *testing.T) {
+func TestFatalErrorReplacesClient(t *testing.T) {
 	t.Parallel()
 	h := newFakeHost(t)
 	h.emit(past, 1)
@@ -325,7 +325,7 @@ func TestFatalErrorMakesANewClient(t *testing.T) {
 	require.Positive(t, s.count(Disconnected))
 }
 
-func TestUnreadableArchiveIsNotPassedOverInSilence(t *testing.T) {
+func TestUnreadableArchiveIsReported(t *testing.T) {
 	t.Parallel()
 	h := newFakeHost(t)
 	h.emit(past, seqs(1, 5)...)
@@ -372,7 +372,7 @@ func TestStopAfter(t *testing.T) {
 	})
 }
 
-func TestReadingEndsWhereNoMoreIsWanted(t *testing.T) {
+func TestReadingEndsOnRequest(t *testing.T) {
 	t.Parallel()
 	h := newFakeHost(t)
 	h.emit(past, 1, 2)
@@ -390,7 +390,7 @@ func TestReadingEndsWhereNoMoreIsWanted(t *testing.T) {
 	require.Equal(t, []NoticeKind{Connected}, notices, "it is no failure of the host")
 }
 
-func TestSlowHandlerIsNoSilence(t *testing.T) {
+func TestSlowHandlerIsNotSilence(t *testing.T) {
 	t.Parallel()
 	h := newFakeHost(t)
 	h.emit(past, 1)

@@ -96,7 +96,7 @@ func TestFailOver(t *testing.T) {
 
 // A host that was wiped and has outgrown a position from before that, which is
 // older than the live window: the host's refusal looks as for one of its own past.
-func TestAWipedHostThatOutgrewThePosition(t *testing.T) {
+func TestWipedHostBeyondPosition(t *testing.T) {
 	t.Parallel()
 	const gone = 19 // replaced since
 	a := newFakeArchive(t, 3, gone)
@@ -159,7 +159,7 @@ func (h *fakeHost) bulk(n int, at time.Time) {
 }
 
 // A host that dies within its bulk covers nothing: another one is read whole.
-func TestFailOverWithinTheBulk(t *testing.T) {
+func TestFailOverDuringBulk(t *testing.T) {
 	t.Parallel()
 	const bulk, live = 400, 600
 	for name, restarts := range map[string]bool{"in one run": false, "after a restart": true} {
@@ -189,7 +189,7 @@ func TestFailOverWithinTheBulk(t *testing.T) {
 }
 
 // What a host downloaded does not move the clock of what was read before, on another.
-func TestBulkMovesNoClock(t *testing.T) {
+func TestBulkKeepsClock(t *testing.T) {
 	t.Parallel()
 	a, b := newFakeHost(t), newFakeHost(t)
 	a.network(1, 300, 0)
@@ -208,7 +208,7 @@ func TestBulkMovesNoClock(t *testing.T) {
 // A host that dies within a #sync leaves replacements that mean nothing
 // without it. The next host gives all of it again, however much earlier it has it, also
 // where a host between them dies before it does, and where the reader stops meanwhile.
-func TestFailOverWithinASync(t *testing.T) {
+func TestFailOverWithinSync(t *testing.T) {
 	t.Parallel()
 	const synced, died = 600, 1200 // of the network's seconds
 	sync := past.Add(synced * time.Second)

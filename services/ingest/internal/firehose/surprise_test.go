@@ -50,7 +50,7 @@ func TestUnknownKindsAndFields(t *testing.T) {
 	require.Equal(t, 1, s.count(Skipped))
 }
 
-func TestAMessageThatIsTooLongIsPassedOver(t *testing.T) {
+func TestOversizedMessageIsSkipped(t *testing.T) {
 	t.Parallel()
 	account := func(seq uint64, padding int) fakeEvent {
 		return raw(seq, "account", `,"account":{"did":"did:plc:a","active":true,"seq":1,"time":"2026-08-20T12:00:00Z"},"padding":"`+strings.Repeat("x", padding)+`"`)
@@ -75,7 +75,7 @@ func TestAMessageThatIsTooLongIsPassedOver(t *testing.T) {
 	require.Equal(t, 2, s.count(Skipped))
 }
 
-func TestAHostThatIsTooYoung(t *testing.T) {
+func TestHostWithShortHistory(t *testing.T) {
 	t.Parallel()
 	young := func(t *testing.T) *fakeHost {
 		h := newFakeHost(t)

@@ -227,7 +227,7 @@ func awaitLast(t *testing.T, js jetstream.JetStream, last uint64) {
 	})
 }
 
-func TestForwardsInOrderAndResumesExactly(t *testing.T) {
+func TestForwardsInOrderAndResumes(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)
 	u := newUpstream()
@@ -338,7 +338,7 @@ func TestLostLeaseStopsReading(t *testing.T) {
 	require.Equal(t, upTo(11), events)
 }
 
-func TestStreamAwayAndBack(t *testing.T) {
+func TestStreamDownThenUp(t *testing.T) {
 	t.Parallel()
 	s := natstest.Server(t)
 	js := s.JetStream(t)
@@ -359,7 +359,7 @@ func TestStreamAwayAndBack(t *testing.T) {
 	r.await("the condition to clear", func() bool { return r.condition.Load() == "<nil>" })
 }
 
-func TestStreamAwayAtStart(t *testing.T) {
+func TestStreamDownAtStart(t *testing.T) {
 	t.Parallel()
 	s := natstest.Server(t)
 	js := s.JetStream(t)
@@ -374,7 +374,7 @@ func TestStreamAwayAtStart(t *testing.T) {
 }
 
 // Invariant: a full stream stops reading, and the batch in hand is stored once there is room.
-func TestStreamFullThenRoom(t *testing.T) {
+func TestStreamFullThenFree(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)
 	u := newUpstream()
@@ -402,7 +402,7 @@ func TestStreamFullThenRoom(t *testing.T) {
 	require.Equal(t, int32(3001), r.published.Load())
 }
 
-func TestBigEventsDoNotPileUp(t *testing.T) {
+func TestBigEventsDoNotAccumulate(t *testing.T) {
 	t.Parallel()
 	s := natstest.Server(t)
 	js := s.JetStream(t)
@@ -431,7 +431,7 @@ func TestBigEventsDoNotPileUp(t *testing.T) {
 	require.Equal(t, upTo(100), events)
 }
 
-func TestDoesNotWriteBehindANewerVersion(t *testing.T) {
+func TestRefusesToWriteAfterNewerVersion(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)
 	require.NoError(t, stream.Ensure(t.Context(), js, stream.Config{}))
@@ -443,7 +443,7 @@ func TestDoesNotWriteBehindANewerVersion(t *testing.T) {
 	require.Empty(t, u.begun())
 }
 
-func TestSourceErrorStartsANewTerm(t *testing.T) {
+func TestSourceErrorStartsNewTerm(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)
 	var tries atomic.Int32
@@ -460,9 +460,9 @@ func TestSourceErrorStartsANewTerm(t *testing.T) {
 	require.Equal(t, []event.Position{at(1), at(1)}, positions)
 }
 
-// TestNATSAway waits for a server that was never there, and says that it is away rather
+// TestNATSDown waits for a server that was never there, and says that it is away rather
 // than what a request fails with.
-func TestNATSAway(t *testing.T) {
+func TestNATSDown(t *testing.T) {
 	t.Parallel()
 	nc, err := nats.Connect("nats://127.0.0.1:1", nats.RetryOnFailedConnect(true), nats.ReconnectBufSize(-1))
 	require.NoError(t, err)

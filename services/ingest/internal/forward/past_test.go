@@ -15,7 +15,7 @@ import (
 
 // Invariant: events of a past window move neither the live position nor a #sync in progress, and
 // restore nothing that is gone. See also TestRules and TestBackfillAfterLateStart.
-func TestPastEventsDoNotMoveTheLivePosition(t *testing.T) {
+func TestPastEventsKeepLivePosition(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)
 	u := newUpstream()

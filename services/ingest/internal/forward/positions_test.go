@@ -14,9 +14,9 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
-// TestEndOfASyncIsSaid: the end is written once nothing is read for a while within a #sync, and not
+// TestEndOfSyncIsReported: the end is written once nothing is read for a while within a #sync, and not
 // where ingest starts, stops or reads on there.
-func TestEndOfASyncIsSaid(t *testing.T) {
+func TestEndOfSyncIsReported(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)
 	const did = "did:plc:a"

@@ -29,9 +29,9 @@ func empty(t *testing.T, js jetstream.JetStream) {
 	require.Greater(t, st.First, st.Last)
 }
 
-// TestEmptyStreamIsNoFirstStart: where the stream no longer says how far was read,
+// TestEmptyStreamIsNotFirstStart: where the stream no longer says how far was read,
 // what stands beside it does.
-func TestEmptyStreamIsNoFirstStart(t *testing.T) {
+func TestEmptyStreamIsNotFirstStart(t *testing.T) {
 	t.Parallel()
 	forget := func(t *testing.T, js jetstream.JetStream) {
 		kv, err := js.KeyValue(t.Context(), stream.Positions)
@@ -94,9 +94,9 @@ func TestPositionIsKeptWhileBusy(t *testing.T) {
 	})
 }
 
-// TestStandbyLeavesTheStreamAlone: the stream's settings of a program that stands by do not reach
+// TestStandbyKeepsStreamSettings: the stream's settings of a program that stands by do not reach
 // the stream; those of the leader do, with a line in the log.
-func TestStandbyLeavesTheStreamAlone(t *testing.T) {
+func TestStandbyKeepsStreamSettings(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)
 	u := newUpstream()

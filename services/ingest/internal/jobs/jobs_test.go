@@ -56,11 +56,11 @@ func asker(js jetstream.JetStream) (*jobs.Asker, steps) {
 	return &jobs.Asker{JS: js, Progress: said, Patience: wait, Codes: codes}, said
 }
 
-// TestJobGoesOnAfterARestart: the next ingest that leads does what is left, and who asked hears
+// TestJobContinuesAfterRestart: the next ingest that leads does what is left, and who asked hears
 // of all of it.
 //
 // Invariant: a job that was asked for is done once, whatever becomes of the ingest that does it.
-func TestJobGoesOnAfterARestart(t *testing.T) {
+func TestJobContinuesAfterRestart(t *testing.T) {
 	t.Parallel()
 	js := ensure(t)
 	a, said := asker(js)

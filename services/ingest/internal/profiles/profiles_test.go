@@ -239,8 +239,8 @@ func TestQuestions(t *testing.T) {
 	require.Equal(t, map[Fate]int{Absent: len(want)}, w.fates)
 }
 
-// TestOfferNeverWaits: authors who find the queue full are passed over, and asked for later.
-func TestOfferNeverWaits(t *testing.T) {
+// TestOfferNeverBlocks: authors who find the queue full are passed over, and asked for later.
+func TestOfferNeverBlocks(t *testing.T) {
 	t.Parallel()
 	w := newWatch()
 	p := New("http://127.0.0.1:1", Timing{}, slog.New(slog.DiscardHandler), w)
@@ -293,9 +293,9 @@ func TestAskedIsBounded(t *testing.T) {
 	require.False(t, a.repeats(says("A", false)))
 }
 
-// TestTroubles: a service that is away, slow or asks for patience is asked again until it answers;
+// TestServiceFailures: a service that is away, slow or asks for patience is asked again until it answers;
 // one that stays so is given up, and asked with the author's next post.
-func TestTroubles(t *testing.T) {
+func TestServiceFailures(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	answers := []http.HandlerFunc{
@@ -373,8 +373,8 @@ func TestRefusals(t *testing.T) {
 	require.Len(t, w.events, AtOnce-1)
 }
 
-// TestTermsEnd: what was not stored when a term ended is asked for again.
-func TestTermsEnd(t *testing.T) {
+// TestEndOfTerm: what was not stored when a term ended is asked for again.
+func TestEndOfTerm(t *testing.T) {
 	t.Parallel()
 	w := newWatch()
 	w.refuse = errors.New("the lease is lost")
@@ -392,7 +392,7 @@ func TestTermsEnd(t *testing.T) {
 // Invariant: an answer that takes away counts as of its moment, one that shows as of half a day
 // before: no answer undoes a commit that the AppView may not know yet, and none shows an author
 // whom another answer or a commit of the last hours has hidden.
-func TestAnswersCountLessThanCommits(t *testing.T) {
+func TestCommitsOverrideAnswers(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 11, 20, 10, 15, 30, 0, time.UTC)
 	look := func(at time.Time, fields string) *event.Event {
