@@ -24,7 +24,7 @@ const (
 	aCID     = "bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a"
 )
 
-// examples returns one event of each kind, as docs/stream.md shows them.
+// examples returns one event of each kind, like those in docs/stream.md.
 func examples() map[string]*event.Event {
 	source := func(seq uint64) event.Position {
 		return event.Position{
@@ -110,7 +110,7 @@ func TestGolden(t *testing.T) {
 				require.NoError(t, os.WriteFile(path, append(data, '\n'), 0o644))
 			}
 			golden, err := os.ReadFile(path)
-			require.NoError(t, err, "go test ./event -update writes it")
+			require.NoError(t, err, "run go test ./event -update")
 			require.Equal(t, strings.TrimSuffix(string(golden), "\n"), string(data))
 			decoded, err := event.Decode(golden)
 			require.NoError(t, err)
@@ -118,12 +118,12 @@ func TestGolden(t *testing.T) {
 		})
 	}
 	for _, kind := range event.Kinds {
-		require.True(t, kinds[kind], "an example of kind %s", kind)
+		require.True(t, kinds[kind], "there must be an example of kind %s", kind)
 	}
 	require.Len(t, kinds, len(event.Kinds))
 	files, err := filepath.Glob("testdata/*.json")
 	require.NoError(t, err)
-	require.Len(t, files, len(examples()), "no golden file is left over")
+	require.Len(t, files, len(examples()), "there must be no other golden files")
 }
 
 func TestDecodeRefuses(t *testing.T) {
@@ -218,7 +218,7 @@ func TestDecodeRefuses(t *testing.T) {
 			require.Nil(t, ev)
 			require.ErrorIs(t, err, c.err)
 			require.ErrorContains(t, err, c.says)
-			// Dead letters are counted by which of the two errors it is.
+			// Dead letters are counted by this error.
 			require.NotEqual(t, errors.Is(c.err, event.ErrInvalid), strings.Contains(err.Error(), event.ErrUnknownVersion.Error()))
 		})
 	}
@@ -231,7 +231,7 @@ func TestDecodeTolerates(t *testing.T) {
 		 "source": {"host": "h", "seq": 9223372036854775807, "time": "2026-08-20T14:00:00.1234567+02:00"}}`))
 	require.NoError(t, err)
 	require.Equal(t, event.Position{Host: "h", Seq: 1<<63 - 1, Time: parse(t, "2026-08-20T12:00:00.123456Z")}, ev.Source,
-		"positions compare as values, so decoding gives each time one form")
+		"positions are compared as values, so decoding must give each time one form")
 	require.Equal(t, ev.Source.Time, ev.Source.NetworkTime())
 	ev, err = event.Decode([]byte(`{"v": 1, "kind": "position",
 		"source": {"host": "h", "seq": 1, "time": "2023-01-01T00:00:00Z", "clock": "2026-08-20T14:00:00.1234567+02:00"}}`))
@@ -240,7 +240,7 @@ func TestDecodeTolerates(t *testing.T) {
 	require.Equal(t, ev.Source.Clock, ev.Source.NetworkTime())
 }
 
-// TestEncodeIsJSON holds what is appended by hand to what encoding/json makes of it.
+// TestEncodeIsJSON compares the hand-written encoding with that of encoding/json.
 func TestEncodeIsJSON(t *testing.T) {
 	t.Parallel()
 	check := func(e *event.Event) {
@@ -291,8 +291,8 @@ func TestEventIsPost(t *testing.T) {
 	require.Equal(t, "at://did:plc:a/app.bsky.feed.post/b", (&event.Event{DID: "did:plc:a", Rkey: "b"}).URI())
 }
 
-// FuzzDecode: for any input, Decode returns an error of one of the two families, or an event that
-// validates and survives a round trip. It agrees with encoding/json.
+// For any input, Decode returns one of the two kinds of errors, or a valid event that survives a
+// round trip. It agrees with encoding/json.
 func FuzzDecode(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.json")
 	require.NoError(f, err)
@@ -305,7 +305,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"v":2,"kind":"author","source":{"host":"h","time":"2026-08-20T12:00:00+01:00"},"did":"did:plc:a","handle":{"time":"2026-08-20T12:00:00+01:00"}}`))
 	const post = `{"v":1,"kind":"create","source":{"host":"h","seq":7,"time":"2026-08-20T12:00:00Z","clock":"2026-08-20T12:00:01Z","mark":"m"},"did":"did:plc:aaaaaaaaaaaaaaaaaaaaaaaa","rkey":"3abcdefghijkl","rev":"3abcdefghijkl","cid":"bafyreia","tags":["art"],"langs":["en"],"createdAt":"x","record":{"a":[1,"\\u0041"]}}`
 	f.Add([]byte(post))
-	for _, c := range [][2]string{ // what encoding/json reads in its own way
+	for _, c := range [][2]string{ // inputs that encoding/json treats specially
 		{`"v":1`, `"v":1.0`}, {`"v":1`, `"v":-0`}, {`"v":1`, `"v":null`}, {`"kind":"create"`, `"kind":null`}, {`"tags":["art"]`, `"tags":[null]`}, {`"tags":["art"]`, `"tags":["a\u0072t"]`},
 		{`"tags":["art"]`, `"tags":[]`}, {`"langs":["en"]`, `"langs":[]`}, {`"langs":["en"]`, `"langs":null`}, {`"rkey"`, `"Rkey"`}, {`"rkey"`, `"rk\u0065y"`}, {`"seq":7`, `"seq":7e0`}, {`"seq":7`, `"seq":+7`},
 		{`"seq":7`, `"seq":007`}, {`"mark":"m"`, `"mark":"m","mark":"n"`}, {`"mark":"m"`, `"mark":"\xff"`}, {`"mark":"m"`, `"mark":"\ud800"`}, {`"time":"2026-08-20T12:00:00Z"`, `"time":null`},
@@ -326,7 +326,7 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		if (ev.Kind == event.KindCreate || ev.Kind == event.KindUpdate) && len(ev.Tags) == 0 {
-			return // of an older writer; see TestTagsOfOlderWriters
+			return // from an older writer; see TestTagsOfOlderWriters
 		}
 		require.NoError(t, ev.Validate())
 		once, err := ev.Encode()
@@ -344,8 +344,8 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// TestTagsOfOlderWriters: tags that an older rule normalized are returned in today's form; tags
-// that no rule produces are invalid.
+// Tags that an older rule normalized are returned in the current form. Tags that no rule produces
+// are invalid.
 func TestTagsOfOlderWriters(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

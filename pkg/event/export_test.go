@@ -1,7 +1,7 @@
 package event
 
-// DecodePlainly does what Decode does with encoding/json alone.
+// DecodePlainly is Decode with encoding/json alone.
 var DecodePlainly = decodePlainly
 
-// EncodePlainly is Encode by encoding/json alone.
+// EncodePlainly is Encode with encoding/json alone.
 func EncodePlainly(e *Event) ([]byte, error) { return e.encodePlainly() }

@@ -76,8 +76,8 @@ func TestSortAtForAnyIndexedAt(t *testing.T) {
 	t.Parallel()
 	cest := time.FixedZone("CEST", 2*60*60)
 	got := event.SortAt("", time.Date(2026, 8, 20, 14, 0, 0, 123456789, cest))
-	require.Equal(t, parse(t, "2026-08-20T12:00:00.123456Z"), got, "in UTC and whole microseconds")
-	require.Equal(t, time.Unix(0, 0).UTC(), event.SortAt("", time.Unix(-1, 0)), "not before 1970")
+	require.Equal(t, parse(t, "2026-08-20T12:00:00.123456Z"), got, "it must be in UTC and whole microseconds")
+	require.Equal(t, time.Unix(0, 0).UTC(), event.SortAt("", time.Unix(-1, 0)), "it must not be before 1970")
 }
 
 func parse(t testing.TB, s string) time.Time {
@@ -95,7 +95,7 @@ func TestKey(t *testing.T) {
 	sum := sha256.Sum256([]byte(uri))
 	require.Equal(t, sum[:8], key[8:])
 	require.Equal(t, at, key.SortAt())
-	require.Equal(t, key, event.NewKey(at.In(time.FixedZone("", 3600)).Add(999), uri), "whole microseconds of any zone")
+	require.Equal(t, key, event.NewKey(at.In(time.FixedZone("", 3600)).Add(999), uri), "microseconds must count in any zone")
 	require.NotEqual(t, key, event.NewKey(at, uri+"a"))
 
 	for _, edge := range []time.Time{time.Unix(0, 0).UTC(), time.UnixMicro(1).UTC(), parse(t, "9999-12-31T23:59:59.999999Z")} {
@@ -110,12 +110,12 @@ func TestKeyNextStaysInMicrosecond(t *testing.T) {
 	copy(key[8:], bytes.Repeat([]byte{0xff}, 8))
 	next := key.Next()
 	require.Equal(t, key.SortAt(), next.SortAt())
-	require.Equal(t, make([]byte, 8), next[8:], "it wraps")
+	require.Equal(t, make([]byte, 8), next[8:], "it must wrap")
 	require.Equal(t, byte(1), next.Next()[15])
-	require.Equal(t, bytes.Repeat([]byte{0xff}, 8), key[8:], "key is a value")
+	require.Equal(t, bytes.Repeat([]byte{0xff}, 8), key[8:], "Next must not change its receiver")
 }
 
-// TestKeyOrder holds the order of keys as bytes against (sortAt, hash).
+// TestKeyOrder compares the order of keys as bytes with that of (sortAt, hash).
 func TestKeyOrder(t *testing.T) {
 	t.Parallel()
 	const seed = 1

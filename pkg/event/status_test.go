@@ -9,11 +9,12 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// TestStatusOrder has a line for each part of the order: of one host its numbers count, of
-// different hosts the upstream time and number, which the host's stand in for.
+// TestStatusOrder has a case for each part of the order: the numbers of one host, or the upstream
+// time and number of different hosts, for which the host's substitute if these are unknown.
 func TestStatusOrder(t *testing.T) {
 	t.Parallel()
-	// status is told by a host as its event seq, at its time, with an upstream time and number.
+	// status returns the order of a host's event seq, at the host's time, with an upstream time and
+	// number.
 	status := func(host string, seq, at int, upstream ...int) event.StatusOrder {
 		second := func(n int) time.Time { return time.Unix(int64(n), 0).UTC() }
 		ev := &event.Event{Kind: event.KindAccount, Source: event.Position{Host: host, Seq: uint64(seq), Time: second(at)}}
@@ -22,7 +23,7 @@ func TestStatusOrder(t *testing.T) {
 		}
 		return ev.StatusOrder()
 	}
-	old := func(at, seq int) event.StatusOrder { // of a row without a host
+	old := func(at, seq int) event.StatusOrder { // from a row without a host
 		return event.StatusOrder{Time: time.Unix(int64(at), 0).UTC(), Seq: uint64(seq)}
 	}
 	const newer, again, older = "newer", "again", "older"
@@ -46,7 +47,7 @@ func TestStatusOrder(t *testing.T) {
 
 		{"a wiped host, that counts from the start", status("a", 2887, 40, 40, 60), status("a", 3, 50, 50, 70), newer},
 		{"without upstream's", status("a", 2887, 40), status("a", 3, 50), newer},
-		{"that tells the last status again", status("a", 2887, 40, 40, 60), status("a", 3, 50, 40, 60), again},
+		{"that repeats the last status", status("a", 2887, 40, 40, 60), status("a", 3, 50, 40, 60), again},
 		{"or an older one", status("a", 2887, 40, 40, 60), status("a", 3, 50, 30, 50), older},
 
 		{"two hosts, by the upstream time", status("a", 9, 9, 5, 1), status("b", 1, 1, 6, 1), newer},
@@ -61,13 +62,13 @@ func TestStatusOrder(t *testing.T) {
 		{"a row without a host, by time", old(5, 1), status("a", 1, 1, 6, 1), newer},
 		{"then by number", old(5, 1), status("a", 1, 1, 5, 2), newer},
 		{"else it stays", old(5, 1), status("a", 9, 9, 4, 9), older},
-		{"its event, told again", old(5, 1), status("a", 1, 1, 5, 1), again},
+		{"its event, repeated", old(5, 1), status("a", 1, 1, 5, 1), again},
 	} {
 		got, at := older, c.last
 		isNewer, isAgain := at.Follow(c.next)
 		switch {
 		case isNewer && isAgain:
-			t.Error(c.name, "both newer and told again")
+			t.Error(c.name, "both newer and repeated")
 		case isNewer:
 			got = newer
 		case isAgain:
@@ -81,7 +82,7 @@ func TestStatusOrder(t *testing.T) {
 		}
 	}
 
-	// The host that told it last is the one whose numbers count.
+	// The numbers of the host that last reported it count.
 	at := status("a", 5, 100, 100, 10)
 	at.Follow(status("b", 300, 100, 100, 10))
 	isNewer, _ := at.Follow(status("b", 301, 40, 40, 11))

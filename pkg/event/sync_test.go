@@ -33,7 +33,7 @@ func syncEvent(t *testing.T, text string) *event.Event {
 	return ev
 }
 
-// TestSyncRun: each event after a #sync at revision 3 either leaves it open (y) or ends it (n).
+// Each event after a #sync at revision 3 either leaves it open (y) or ends it (n).
 //
 // Invariant: one rule says which events belong to a #sync, and it uses no time: the creates after
 // it at the revision of the first one, until any other event or a position that ends it. See also

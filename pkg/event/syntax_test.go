@@ -107,7 +107,7 @@ func TestRevTime(t *testing.T) {
 	t.Parallel()
 	for rev, want := range map[string]string{
 		"2222222222222": "1970-01-01T00:00:00Z",
-		"3l3qo2vutsw2b": "2024-09-09T19:46:02.251036Z", // of an event that Jetstream's documentation shows
+		"3l3qo2vutsw2b": "2024-09-09T19:46:02.251036Z", // from an event in Jetstream's documentation
 		"bzzzzzzzzzzzz": "2255-06-05T23:47:34.740991Z",
 	} {
 		got, ok := event.RevTime(rev)
@@ -115,7 +115,7 @@ func TestRevTime(t *testing.T) {
 		require.Equal(t, want, got.Format(time.RFC3339Nano), rev)
 		first := event.RevAt(got)
 		require.True(t, event.ValidRev(first), first)
-		require.LessOrEqual(t, first, rev, "the first of its microsecond")
+		require.LessOrEqual(t, first, rev, "it must be the first one of its microsecond")
 		require.Greater(t, event.RevAt(got.Add(time.Microsecond)), rev)
 	}
 	for _, bad := range []string{"", "3l3qo2vutsw2", "3l3qo2vutsw2b2", "zl3qo2vutsw2b", "3L3qo2vutsw2b", "3l3qo2vutsw21"} {

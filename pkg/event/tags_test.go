@@ -112,10 +112,10 @@ func TestNormalizeTag(t *testing.T) {
 	}
 }
 
-// TestLookAlikes: tags that look the same are one tag, and text that shows nothing is no tag.
+// Tags that look the same are one tag, and invisible text is not a tag.
 //
-// Invariant: tags that look the same are one tag, N(N(x)) = N(x), and an index made by an older
-// rule is converted in steps, while it is read and written, to what a rebuild makes. See also
+// Invariant: tags that look the same are one tag, N(N(x)) = N(x), and an index made with an older
+// rule is converted in steps, while it is read and written, to the result of a rebuild. See also
 // FuzzNormalizeTag, FuzzTagsAgree, TestRetag and TestRetagsChangeNothing.
 func TestLookAlikes(t *testing.T) {
 	t.Parallel()
@@ -140,11 +140,11 @@ func TestInvisible(t *testing.T) {
 			n++
 		}
 	}
-	require.Equal(t, 4174+1, n, "with U+2800")
+	require.Equal(t, 4174+1, n, "including U+2800")
 }
 
 // TestNormalizeTagForEveryRune checks N(N(x)) = N(x) for every character that a step changes, alone
-// and next to characters that cause trouble.
+// and next to problematic characters.
 func TestNormalizeTagForEveryRune(t *testing.T) {
 	t.Parallel()
 	around := []string{"❤%s🔥", "🔥%s\u200d❤", "🏽%s\U000E0067\U000E007F", "%s", "#%s", "# %s#", "a%s", "%s\u0301", "\u0345%s\u0323", "%s\ufe0f", "%[1]s%[1]s"}
@@ -159,13 +159,13 @@ func TestNormalizeTagForEveryRune(t *testing.T) {
 	}
 }
 
-// checkNormalized checks what holds for the normal form of any tag.
+// checkNormalized checks the properties of any tag's normal form.
 func checkNormalized(t *testing.T, raw string) {
 	t.Helper()
 	tag, err := event.NormalizeTag(raw)
 	if err != nil {
 		if tag != "" {
-			t.Fatalf("NormalizeTag(%+q) = %+q beside the error %v", raw, tag, err)
+			t.Fatalf("NormalizeTag(%+q) = %+q with the error %v", raw, tag, err)
 		}
 		return
 	}
@@ -174,7 +174,7 @@ func checkNormalized(t *testing.T, raw string) {
 	case err != nil:
 		t.Fatalf("NormalizeTag(%+q) = %+q, which it refuses: %v", raw, tag, err)
 	case again != tag:
-		t.Fatalf("NormalizeTag(%+q) = %+q, of which it makes %+q", raw, tag, again)
+		t.Fatalf("NormalizeTag(%+q) = %+q, which it normalizes to %+q", raw, tag, again)
 	case tag == "" || len(tag) > event.MaxTagBytes || uniseg.GraphemeClusterCount(tag) > event.MaxTagGraphemes:
 		t.Fatalf("NormalizeTag(%+q) = %+q of %d bytes", raw, tag, len(tag))
 	case !utf8.ValidString(tag) || strings.ContainsRune(tag, 0) || !norm.NFC.IsNormalString(tag):

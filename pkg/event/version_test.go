@@ -15,19 +15,18 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// stored are the checksums of testdata/v<version>: messages as that version of the writer stored
-// them, and as streams still hold them. No flag rewrites them, and they never change: a new version
-// of the encoding adds a folder and a checksum.
+// stored has the checksums of testdata/v<version>: messages as that version of the writer stored
+// them, and as streams still contain them. They never change, and no flag rewrites them: a new
+// version of the encoding adds a folder and a checksum.
 var stored = map[int]string{
 	1: "d8292f6e6319d4caa9d005f2e06aa72946687443ea987d0b6bf3073b1d30588b",
 	2: "9b43570e93b4825e76cc8803ae177d89c53f34d4a25f0375f852617f5482c61c",
 }
 
-// TestStoredVersionsAreReadable: this program reads what any version has written, with the same
-// meaning.
+// This program reads the messages of every version, with the same meaning.
 func TestStoredVersionsAreReadable(t *testing.T) {
 	t.Parallel()
-	require.Len(t, stored, event.Version, "messages of every version")
+	require.Len(t, stored, event.Version, "there must be messages of every version")
 	for version := 1; version <= event.Version; version++ {
 		t.Run(fmt.Sprint(version), func(t *testing.T) {
 			t.Parallel()
@@ -44,7 +43,7 @@ func TestStoredVersionsAreReadable(t *testing.T) {
 				ev, err := event.Decode(data)
 				require.NoError(t, err, file)
 				if want, ok := examples()[nameOf(file)]; ok {
-					if _, err := want.Encode(); err != nil { // it sets V
+					if _, err := want.Encode(); err != nil { // sets V
 						t.Fatal(err)
 					}
 					ev.V, want.V = 0, 0
@@ -56,7 +55,7 @@ func TestStoredVersionsAreReadable(t *testing.T) {
 					require.Equal(t, want, ev, file)
 				}
 			}
-			require.Equal(t, stored[version], hex.EncodeToString(sum.Sum(nil)), "what is stored in streams cannot be changed")
+			require.Equal(t, stored[version], hex.EncodeToString(sum.Sum(nil)), "stored messages cannot be changed")
 		})
 	}
 }

@@ -32,7 +32,7 @@ func TestHealthCommand(t *testing.T) {
 	code, says := ask(ops.Listener.Addr().String())
 	require.Equal(t, 1, code)
 	require.Contains(t, says, `not ready: {"notReady":{"nats":"starting"},"ready":false}`)
-	require.Equal(t, 1, strings.Count(says, "\n"), "one line")
+	require.Equal(t, 1, strings.Count(says, "\n"), "want one line")
 
 	health.Set("nats", nil)
 	for _, address := range []string{ops.Listener.Addr().String(), ":" + port, "0.0.0.0:" + port} {

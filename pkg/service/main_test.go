@@ -22,7 +22,7 @@ import (
 
 const patience = time.Minute
 
-// asProgram makes the test binary behave as one of our programs.
+// asProgram makes the test binary behave like one of our programs.
 const asProgram = "SERVICE_TEST_PROGRAM"
 
 func TestMain(m *testing.M) {
@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		service.Main(program())
 		panic("Main returned")
 	}
-	if signal.Ignored(syscall.SIGHUP) { // under nohup; the children would ignore it, too
+	if signal.Ignored(syscall.SIGHUP) { // under nohup; children would ignore it, too
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	}
 	os.Exit(m.Run())
@@ -109,7 +109,7 @@ func TestProgram(t *testing.T) {
 	for _, c := range []struct {
 		name, args, environ string
 		code                int
-		out, err            string // what they contain; "" is nothing at all
+		out, err            string // contained text; "" means empty
 	}{
 		{name: "fails", args: "fail", code: 1, err: "ingest: the disk is broken\n"},
 		{name: "bad setting", args: "misfit", code: 2, err: "ingest: start: TAGSTREAM_NATS_URL: is far away\n"},
@@ -143,7 +143,7 @@ func TestProgram(t *testing.T) {
 			requireText(t, c.out, out)
 			requireText(t, c.err, errs)
 			if code != 0 {
-				require.Equal(t, 1, strings.Count(errs, "\n"), "one line")
+				require.Equal(t, 1, strings.Count(errs, "\n"), "want one line")
 			}
 		})
 	}
@@ -196,13 +196,13 @@ func TestSignals(t *testing.T) {
 		require.Equal(t, 1, p.wait(t))
 		require.Contains(t, p.errs.text(), "terminated signal received")
 	})
-	t.Run("the second one kills", func(t *testing.T) {
+	t.Run("the second signal kills", func(t *testing.T) {
 		t.Parallel()
 		p := start(t, "stubborn")
 		p.requireLine(t, "running")
 		require.NoError(t, p.Process.Signal(syscall.SIGTERM))
 		p.requireLine(t, "asked")
-		// The default action is restored just after the context ends.
+		// The default action is restored only after the context ends.
 		ended := make(chan int, 1)
 		go func() { ended <- p.wait(t) }()
 		tick := time.NewTicker(10 * time.Millisecond)
@@ -259,6 +259,6 @@ func (p *process) requireLine(t *testing.T, want string) {
 
 func (p *process) wait(t *testing.T) int {
 	t.Helper()
-	_ = p.Wait() // its exit code says it
+	_ = p.Wait() // the exit code has the result
 	return p.ProcessState.ExitCode()
 }

@@ -11,7 +11,7 @@ func TestContainerMemory(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		files map[string]string
-		want  int64 // 0 is none
+		want  int64 // 0 means no limit
 	}{
 		"another system":            {nil, 0},
 		"version 2, in a container": {map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "268435456\n"}, 256 << 20},
@@ -39,8 +39,8 @@ func TestContainerMemory(t *testing.T) {
 	}
 }
 
-// TestGrowth: the memory in use plus its growth stays below the soft limit for longer than with a
-// percentage alone, and a small heap has much room.
+// The memory in use plus its growth stays below the soft limit for longer than with a percentage
+// alone, and a small heap can grow a lot.
 func TestGrowth(t *testing.T) {
 	t.Parallel()
 	for inUse, want := range map[uint64]int{0: 400, 1 << 20: 400, 8 << 20: 400, 16 << 20: 200, 32 << 20: 100, 50 << 20: 64, 64 << 20: 50, 1 << 30: 50} {

@@ -110,7 +110,7 @@ func TestServe(t *testing.T) {
 		return code == http.StatusServiceUnavailable && strings.Contains(body, `"service":"stopping"`), body
 	})
 	code, _ := get(t, "http://"+address+"/metrics")
-	require.Equal(t, http.StatusOK, code, "the operator sees the stop")
+	require.Equal(t, http.StatusOK, code, "the operator must see the stop")
 	close(finish)
 	require.ErrorIs(t, <-result, broken)
 	_, err := net.Dial("tcp", address)
@@ -127,7 +127,7 @@ func TestServeRefuses(t *testing.T) {
 	err = mustRead[service.Shown](t, "--ops-listen="+taken.Addr().String()).Serve(t.Context(), p, nil, never)
 	require.ErrorContains(t, err, "TAGSTREAM_OPS_LISTEN")
 	var bad *service.ConfigError
-	require.False(t, errors.As(err, &bad), "the port may be free at the next start")
+	require.False(t, errors.As(err, &bad), "it is not a configuration error: the port may be free at the next start")
 
 	err = mustRead[service.Shown](t, "--traces-url=nowhere").Serve(t.Context(), p, nil, never)
 	require.ErrorAs(t, err, &bad)
@@ -154,7 +154,7 @@ func (l *lines) text() string {
 
 func (l *lines) count(what string) int { return strings.Count(l.text(), what) }
 
-// TestConnectNATS: a server that is away, then arrives, then restarts; each change is logged once.
+// A server is unavailable, then starts, then restarts. Each change is logged once.
 func TestConnectNATS(t *testing.T) {
 	t.Parallel()
 	s := natstest.Server(t, natstest.Listen())
@@ -165,7 +165,7 @@ func TestConnectNATS(t *testing.T) {
 	health := obs.NewHealth(quiet(), "nats")
 	changes := make(chan error, 1000)
 	nc, err := n.Connect(ingest, logger, func(err error) { health.Set("nats", err); changes <- err })
-	require.NoError(t, err, "a server that is away is waited for")
+	require.NoError(t, err, "it must wait for the server")
 	t.Cleanup(nc.Close)
 	for range 3 { // attempts
 		require.Error(t, <-changes)
@@ -184,7 +184,7 @@ func TestConnectNATS(t *testing.T) {
 	require.NoError(t, nc.Flush())
 	require.Equal(t, 2, log.count("connected to NATS"))
 	require.LessOrEqual(t, log.count("level=WARN"), 2)
-	require.True(t, strings.HasPrefix(nc.NewInbox(), "_INBOX_ingest."), "permissions name it")
+	require.True(t, strings.HasPrefix(nc.NewInbox(), "_INBOX_ingest."), "permissions need the name")
 }
 
 func TestConnectNATSRetriesWithoutRights(t *testing.T) {
@@ -195,8 +195,8 @@ func TestConnectNATSRetriesWithoutRights(t *testing.T) {
 	nc, err := n.Connect(ingest, quiet(), func(err error) { changes <- err })
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
-	require.ErrorIs(t, <-changes, nats.ErrAuthorization, "it is told")
-	for range 2 { // and more attempts follow
+	require.ErrorIs(t, <-changes, nats.ErrAuthorization, "the error must be reported")
+	for range 2 { // more attempts follow
 		before := nc.Stats().Reconnects
 		poll.Until(t, patience, func() (bool, string) {
 			return nc.Stats().Reconnects > before, fmt.Sprint(before)
@@ -205,8 +205,8 @@ func TestConnectNATSRetriesWithoutRights(t *testing.T) {
 	require.False(t, nc.IsClosed())
 }
 
-// TestConnectNATSToOldServer: an old server is reported at once; one that appears later, or while
-// the program works, makes the program unready.
+// An old server is reported at once. One that appears later, or while the program runs, makes the
+// program unready.
 func TestConnectNATSToOldServer(t *testing.T) {
 	t.Parallel()
 	const says = "NATS server old is version 2.11.12: Tagstream needs 2.12 or newer"
@@ -225,7 +225,7 @@ func TestConnectNATSToOldServer(t *testing.T) {
 	s.Shutdown()
 	natstest.Impostor(t, strings.TrimPrefix(s.URL(), "nats://"), "2.11.12")
 	for err := range changes {
-		require.Error(t, err, "an old server is good enough")
+		require.Error(t, err, "an old server must be refused")
 		if errors.Is(err, stream.ErrOldServer) {
 			require.EqualError(t, err, says)
 			break
@@ -233,7 +233,7 @@ func TestConnectNATSToOldServer(t *testing.T) {
 	}
 }
 
-// TestConnectNATSOverTLS: a server that starts with TLS and requires a client certificate.
+// The server starts with TLS and requires a client certificate.
 func TestConnectNATSOverTLS(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -15,7 +15,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/tracing"
 )
 
-// read reads a group of settings, without kong's tags on it.
+// read parses a group of settings, without kong's tags.
 func read[T any](program string, args, environ []string) (T, error) {
 	var s struct {
 		Group T `embed:""`
@@ -65,7 +65,7 @@ func TestParseRefuses(t *testing.T) {
 	for _, c := range []struct {
 		name          string
 		environ, args []string
-		variable      string // of a ConfigError
+		variable      string // in a ConfigError
 		says          string
 	}{
 		{name: "unknown variable", environ: []string{"TAGSTREAM_NATS_URLS=x"}, variable: "TAGSTREAM_NATS_URLS", says: "unknown variable"},
@@ -117,7 +117,7 @@ func TestTypes(t *testing.T) {
 	for _, c := range []struct {
 		setting string
 		get     func(all) any
-		good    map[string]any // "" is not set
+		good    map[string]any // "" means not set
 		bad     []string
 	}{
 		{
@@ -219,7 +219,7 @@ func TestSettings(t *testing.T) {
 		require.NotEmpty(t, s.PlaceHolder, s.Name)
 		require.NotEmpty(t, s.Help, s.Name)
 		require.False(t, strings.HasSuffix(s.Help, "."), s.Name)
-		require.True(t, s.Target.Kind() == reflect.String || s.Tag.Type != "", "%s is parsed by kong, whose errors quote it", s.Name)
+		require.True(t, s.Target.Kind() == reflect.String || s.Tag.Type != "", "%s must not be parsed by kong, whose errors quote values", s.Name)
 	}
 	require.True(t, seen["jetstream-hosts"])
 	require.True(t, seen["log-format"])
@@ -239,7 +239,7 @@ func TestTraces(t *testing.T) {
 	}
 	cfg, err := config(service.API)
 	require.NoError(t, err)
-	require.Empty(t, cfg.Endpoint, "off by default")
+	require.Empty(t, cfg.Endpoint, "tracing must be off by default")
 	cfg, err = config(service.API, "TAGSTREAM_TRACES_URL=https://c:4318")
 	require.NoError(t, err)
 	require.Equal(t, tracing.Config{Endpoint: "https://c:4318/v1/traces", Ratio: 0.001, Service: "tagstream-api"}, cfg)
@@ -253,7 +253,7 @@ func TestTraces(t *testing.T) {
 	}
 }
 
-// TestHelp: the help of each verb lists exactly the settings that it uses, with their variables.
+// The help of each verb lists exactly the settings that it uses, with their variables.
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string][]string{
@@ -272,15 +272,14 @@ func TestHelp(t *testing.T) {
 		}
 		for _, line := range strings.Split(help, "\n") {
 			require.Equal(t, strings.TrimRight(line, " "), line)
-			if !strings.Contains(line, "://") { // what cannot be broken
+			if !strings.Contains(line, "://") { // except for what cannot be wrapped
 				require.LessOrEqual(t, len(line), 100, line)
 			}
 		}
 	}
 }
 
-// TestHelpWithEmbeddedServers: the all-in-one program shows no default for servers that it runs
-// itself.
+// The all-in-one program shows no default for servers that it runs itself.
 func TestHelpWithEmbeddedServers(t *testing.T) {
 	t.Parallel()
 	for program, shown := range map[string]string{service.Ingest: "nats://127.0.0.1:4222", service.Indexer: "nats://127.0.0.1:4222", service.Standalone: ""} {

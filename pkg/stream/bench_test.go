@@ -6,8 +6,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// BenchmarkAppend and BenchmarkRead move one event per iteration, in batches as
-// ingest and the indexer do.
+// BenchmarkAppend and BenchmarkRead move one event per iteration, in batches like ingest and the
+// indexer.
 func BenchmarkAppend(b *testing.B) {
 	_, js := serve(b)
 	w := openWriter(b, js)

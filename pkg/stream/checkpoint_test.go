@@ -10,8 +10,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
-// TestPastEventsKeepCheckpoint: they carry the position where live reading
-// continues, so it is known whatever message is last.
+// Events of a past window carry the position from which live reading continues, so that it is known
+// whichever message is last.
 func TestPastEventsKeepCheckpoint(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)

@@ -38,12 +38,12 @@ func TestDeadLetters(t *testing.T) {
 	for _, seq := range []uint64{7, 5, 1 << 62} {
 		require.NoError(t, stream.PutDeadLetter(t.Context(), js, letter(seq)))
 	}
-	require.Equal(t, []stream.DeadLetter{letter(1 << 62), letter(7), letter(5)}, allLetters(t, js), "the newest message first")
+	require.Equal(t, []stream.DeadLetter{letter(1 << 62), letter(7), letter(5)}, allLetters(t, js), "newest message first")
 
 	again := letter(7)
 	again.Reason, again.At = "rejected", again.At.Add(time.Hour)
 	require.NoError(t, stream.PutDeadLetter(t.Context(), js, again))
-	require.Equal(t, []stream.DeadLetter{letter(1 << 62), again, letter(5)}, allLetters(t, js), "put again, it is there once")
+	require.Equal(t, []stream.DeadLetter{letter(1 << 62), again, letter(5)}, allLetters(t, js), "a repeated put must not add another one")
 
 	got, err := stream.GetDeadLetter(t.Context(), js, 7)
 	require.NoError(t, err)
@@ -62,7 +62,7 @@ func TestDeadLetters(t *testing.T) {
 	require.ErrorIs(t, stream.EachDeadLetter(t.Context(), js, func(stream.DeadLetter) error { return enough }), enough)
 }
 
-// TestDeadLetterIsReadable: the nats tool shows the data as it was.
+// The nats tool shows the data unchanged.
 func TestDeadLetterIsReadable(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
@@ -113,8 +113,8 @@ func TestDeadLetterOfAnyMessage(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// TestForeignDeadLetter: a letter of another program is shown as far as possible, and does not
-// prevent others from being listed.
+// A letter from another program is shown as far as possible, and does not prevent the listing of
+// others.
 func TestForeignDeadLetter(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
@@ -157,7 +157,7 @@ func TestIngestLog(t *testing.T) {
 	s, err := js.Stream(t.Context(), stream.IngestLog)
 	require.NoError(t, err)
 	require.NoError(t, s.Purge(t.Context(), jetstream.WithPurgeSequence(5)))
-	require.Equal(t, all[4:], read(3), "the rest was trimmed")
+	require.Equal(t, all[4:], read(3), "the rest must be trimmed")
 	enough := errors.New("enough")
 	require.ErrorIs(t, stream.Log(t.Context(), js, 5, func(stream.LogEntry) error { return enough }), enough)
 }

@@ -21,7 +21,7 @@ import (
 
 var allStreams = []string{stream.Posts, stream.DeadLetters, stream.IngestLog, "KV_" + stream.Leases, "KV_" + stream.Positions}
 
-// configOf returns a stream's configuration, in the server's words.
+// configOf returns a stream's configuration as the server reports it.
 func configOf(t testing.TB, js jetstream.JetStream, name string) map[string]any {
 	t.Helper()
 	reply, err := js.Conn().RequestWithContext(within(t, patience), "$JS.API.STREAM.INFO."+name, nil)
@@ -62,7 +62,7 @@ func TestEnsureAndAdjust(t *testing.T) {
 	} {
 		before := config()
 		require.NoError(t, stream.Ensure(t.Context(), js, c.cfg), c.name)
-		require.Equal(t, before, config(), "%s: changed without the lease", c.name)
+		require.Equal(t, before, config(), "%s must not change without the lease", c.name)
 		changes, err := stream.Adjust(t.Context(), js, c.cfg)
 		require.NoError(t, err, c.name)
 		require.Len(t, changes, c.changes, c.name)
@@ -79,15 +79,15 @@ func TestEnsureAndAdjust(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []stream.Change{{Stream: "POSTS", Setting: "allow_atomic", From: "not set", To: "true"}}, changes)
 	requireStored(t, js, 10)
-	require.NoError(t, held.Err(), "the lease outlasts it")
+	require.NoError(t, held.Err(), "the lease must outlast it")
 	close(a.end)
 	require.NoError(t, receive(t, a.result))
 	_, err = stream.Adjust(t.Context(), js, stream.Config{Replicas: 3})
 	require.ErrorContains(t, err, "change stream POSTS", "one server is no cluster")
 }
 
-// TestStreamSettingsBelongToOperator edits the streams of a cluster as an operator does,
-// and checks that a start changes only what is configured.
+// TestStreamSettingsBelongToOperator edits the streams of a cluster like an operator, and checks
+// that a start changes only what is configured.
 //
 // Invariant: stream settings belong to the operator: a standby changes none, a leader only those
 // that are configured or indispensable, and logs each change. See also
@@ -109,7 +109,7 @@ func TestStreamSettingsBelongToOperator(t *testing.T) {
 		s.ConsumerLimits = jetstream.StreamConsumerLimits{MaxAckPending: 1000}
 		s.Metadata = map[string]string{"team": "feeds"}
 	})
-	// The server applies one after the other.
+	// The server applies one change at a time.
 	poll.Until(t, patience, func() (bool, string) {
 		s, err := js.Stream(t.Context(), stream.Posts)
 		require.NoError(t, err)
@@ -137,7 +137,7 @@ func TestStreamSettingsBelongToOperator(t *testing.T) {
 			require.NoError(t, err)
 			require.Empty(t, changes)
 			for _, name := range allStreams {
-				require.Equal(t, before[name], configOf(t, js, name), "%s: the operator's settings are overwritten", name)
+				require.Equal(t, before[name], configOf(t, js, name), "%s: the operator's settings must stay", name)
 			}
 		}
 	}
@@ -159,7 +159,7 @@ func TestStreamSettingsBelongToOperator(t *testing.T) {
 	requireStored(t, js, 10)
 }
 
-// TestEnsureFitsSmallDisk: the side streams reserve little, and less on a small disk.
+// The side streams reserve little space, and even less on a small disk.
 func TestEnsureFitsSmallDisk(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ room, letters int64 }{{512 << 20, 256 << 20}, {79 << 20, 32 << 20}, {24 << 20, 4 << 20}} {
@@ -175,8 +175,8 @@ func TestEnsureFitsSmallDisk(t *testing.T) {
 	}
 }
 
-// TestEnsureInAccountThatRequiresSizes: in an account that requires a size for each stream,
-// everything is created within the account's limit.
+// In an account that requires a size for each stream, everything is created within the account's
+// limit.
 func TestEnsureInAccountThatRequiresSizes(t *testing.T) {
 	t.Parallel()
 	for name, limits := range map[string]string{
@@ -195,14 +195,14 @@ no_auth_user: a`, map[bool]string{true: "", false: ", " + limits}[limits == ""])
 				o.Accounts, o.Users, o.NoAuthUser = parsed.Accounts, parsed.Users, parsed.NoAuthUser
 			})).JetStream(t)
 			_, err = js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "other", Subjects: []string{"other"}})
-			require.ErrorContains(t, err, "requires a stream config to have max bytes set", "the premise")
+			require.ErrorContains(t, err, "requires a stream config to have max bytes set", "the premise of the test")
 
 			require.NoError(t, stream.Ensure(t.Context(), js, stream.Config{MaxAge: time.Hour}))
 			for _, name := range allStreams {
 				require.Positive(t, configOf(t, js, name)["max_bytes"], name)
 			}
 			cfg := configOf(t, js, stream.Posts)
-			require.Equal(t, "new", cfg["discard"], "trimming by size was not chosen")
+			require.Equal(t, "new", cfg["discard"], "trimming by size was not configured")
 			require.Greater(t, cfg["max_bytes"], float64(16<<20))
 			changes, err := stream.Adjust(t.Context(), js, stream.Config{MaxAge: time.Hour})
 			require.NoError(t, err)
@@ -232,13 +232,13 @@ func TestCheckServer(t *testing.T) {
 			require.EqualError(t, err, "NATS server old is version "+version+": Tagstream needs 2.12 or newer")
 			js, err := stream.JetStream(nc, "")
 			require.NoError(t, err)
-			require.ErrorIs(t, stream.Ensure(t.Context(), js, stream.Config{}), stream.ErrOldServer, "nothing is made there")
+			require.ErrorIs(t, stream.Ensure(t.Context(), js, stream.Config{}), stream.ErrOldServer, "nothing must be created there")
 		}
 	}
 }
 
-// TestEnsureWithoutSpaceForPosition: if an older program's streams left no room for the bucket of
-// positions, ingest works without it, as that program did.
+// If an older program's streams leave no space for the bucket of positions, ingest works without
+// it, like that program.
 func TestEnsureWithoutSpaceForPosition(t *testing.T) {
 	t.Parallel()
 	const room = 64 << 20
@@ -260,8 +260,7 @@ func TestEnsureWithoutSpaceForPosition(t *testing.T) {
 	require.True(t, p.IsZero())
 }
 
-// TestErrorsNameWrongSettings: the server's errors for impossible replicas or an unknown domain name
-// no setting; ours do.
+// The server's errors for impossible replicas or an unknown domain do not name a setting; ours do.
 func TestErrorsNameWrongSettings(t *testing.T) {
 	t.Parallel()
 	srv, js := serve(t)

@@ -43,7 +43,7 @@ func TestErase(t *testing.T) {
 	}
 	require.False(t, gaps())
 	for _, seq := range []uint64{4, 5, 4, 20} {
-		require.NoError(t, e.Erase(t.Context(), seq), "one that is not there is no error")
+		require.NoError(t, e.Erase(t.Context(), seq), "a missing message must not be an error")
 	}
 	require.True(t, gaps())
 	require.True(t, has(3, 5))
@@ -61,7 +61,7 @@ func TestErase(t *testing.T) {
 	require.False(t, has(6, 6))
 	other, err = e.EraseSame(t.Context(), 6, []byte("payload 6"))
 	require.NoError(t, err)
-	require.False(t, other, "it is gone")
+	require.False(t, other, "it must be gone")
 
 	st, err := stream.GetState(t.Context(), js)
 	require.NoError(t, err)
@@ -102,7 +102,7 @@ func TestEraseDeadLetter(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)
 	require.NoError(t, stream.Ensure(t.Context(), js, stream.Config{}))
-	require.NoError(t, stream.TidyDeadLetters(t.Context(), js), "of none")
+	require.NoError(t, stream.TidyDeadLetters(t.Context(), js), "a missing dead letter must not be an error")
 	for _, seq := range []uint64{5, 7, 5} {
 		require.NoError(t, stream.PutDeadLetter(t.Context(), js, stream.DeadLetter{Seq: seq, Reason: "rejected", At: time.Now(), Payload: []byte("x")}))
 	}

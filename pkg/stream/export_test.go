@@ -6,7 +6,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// SetTimeout sets the writer's time-out.
+// SetTimeout sets the writer's timeout.
 func (w *Writer) SetTimeout(d time.Duration) { w.timeout = d }
 
 // NewShortLease returns a lease on a bucket whose entries last for ttl.

@@ -19,17 +19,17 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
-// TestMain lets more tests run at once than there are processors, since they mostly wait for
-// time-outs.
+// TestMain lets more tests run in parallel than there are processors, since they mostly wait for
+// timeouts.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == fmt.Sprint(runtime.GOMAXPROCS(0)) {
-		_ = f.Value.Set("8") // a number it takes
+		_ = f.Value.Set("8") // always valid
 	}
 	os.Exit(m.Run())
 }
 
-// patience bounds one wait for something that takes far less.
+// patience bounds one wait for something that usually takes much less.
 const patience = time.Minute
 
 // serve starts a server with the streams on it.
@@ -89,8 +89,8 @@ func openWriter(t testing.TB, js jetstream.JetStream) *stream.Writer {
 	return w
 }
 
-// requireStored checks that the stream holds exactly the events 1 to n, each once and in order,
-// without gaps in its own numbers.
+// requireStored checks that the stream holds exactly the events 1 to n, once and in order, without
+// gaps in its own numbers.
 func requireStored(t testing.TB, js jetstream.JetStream, n int) {
 	t.Helper()
 	st, err := stream.GetState(t.Context(), js)

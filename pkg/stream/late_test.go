@@ -24,8 +24,7 @@ func serveCluster(t *testing.T) []*natstest.TestServer {
 }
 
 // late returns a connection to the server that leads a stream, and one to another server, whose
-// replica lags from now on: a direct get there does not find message seq, the last one that put
-// stored.
+// replica now lags: a direct get there does not find message seq, which put stored last.
 func late(t *testing.T, servers []*natstest.TestServer, name string, put func(jetstream.JetStream)) (leader, behind jetstream.JetStream, seq uint64) {
 	t.Helper()
 	var follower *natstest.TestServer
@@ -39,7 +38,7 @@ func late(t *testing.T, servers []*natstest.TestServer, name string, put func(je
 			behind, follower = js, s
 		}
 	}
-	require.NotNil(t, leader, "there is no leader")
+	require.NotNil(t, leader, "there must be a leader")
 	poll.Until(t, patience, func() (bool, string) {
 		catchUp := follower.MakeLate(t, name)
 		put(leader)
@@ -57,8 +56,8 @@ func late(t *testing.T, servers []*natstest.TestServer, name string, put func(je
 	return leader, behind, seq
 }
 
-// TestLateReplica: every read of a single message is answered by the leader if the nearest replica
-// lacks the newest message.
+// Every read of a single message is answered by the leader if the nearest replica lacks the newest
+// message.
 func TestLateReplica(t *testing.T) {
 	t.Parallel()
 	servers := serveCluster(t)
@@ -70,7 +69,7 @@ func TestLateReplica(t *testing.T) {
 		})
 		msg, err := stream.GetMessage(t.Context(), behind, last)
 		require.NoError(t, err)
-		require.NotNil(t, msg, "a message that is late counts as erased")
+		require.NotNil(t, msg, "a late message must not count as erased")
 		require.Equal(t, "posts.delete", msg.Subject)
 		require.NotEmpty(t, msg.Header.Get(stream.BatchHeader))
 		require.NotZero(t, msg.Time)
@@ -78,7 +77,7 @@ func TestLateReplica(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, has)
 		require.ErrorIs(t, stream.CheckSource(t.Context(), behind, last, sourceOf(n+1)), stream.ErrReplaced)
-		require.Equal(t, sourceOf(n), openWriter(t, behind).Last(), "ingest goes back")
+		require.Equal(t, sourceOf(n), openWriter(t, behind).Last(), "ingest must not go back")
 
 		e, err := stream.OpenEraser(t.Context(), behind)
 		require.NoError(t, err)
@@ -87,7 +86,7 @@ func TestLateReplica(t *testing.T) {
 		require.Equal(t, last, before)
 		other, err := e.EraseSame(t.Context(), last-1, []byte("another"))
 		require.NoError(t, err)
-		require.True(t, other, "a message that is late counts as erased already")
+		require.True(t, other, "a late message must not count as already erased")
 
 		require.NoError(t, e.Erase(t.Context(), last-1))
 		msg, err = stream.GetMessage(t.Context(), behind, last-1)
@@ -140,7 +139,7 @@ func TestLateReplica(t *testing.T) {
 	})
 }
 
-// TestGetLargestMessage: the leader can return any message that the server accepts.
+// The leader can return any message that the server accepts.
 func TestGetLargestMessage(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
@@ -152,8 +151,8 @@ func TestGetLargestMessage(t *testing.T) {
 	require.Len(t, msg.Data, w.MaxPayload())
 }
 
-// TestReadAfterWriteOnCluster reads at each server of a cluster what was just stored, which a
-// direct get may not find.
+// TestReadAfterWriteOnCluster reads new messages at each server of a cluster, where a direct get
+// may not find them.
 func TestReadAfterWriteOnCluster(t *testing.T) {
 	t.Parallel()
 	servers := serveCluster(t)

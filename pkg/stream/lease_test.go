@@ -16,11 +16,11 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 )
 
-// shortTTL is how long the leases of tests last: long enough for a busy machine to renew them,
-// short enough to wait for their end.
+// shortTTL is how long leases last in tests: long enough for a busy machine to renew them, short
+// enough to wait for their expiry.
 const shortTTL = 2 * time.Second
 
-// leases makes a bucket of leases that last for ttl.
+// leases creates a bucket of leases that last for ttl.
 func leases(t testing.TB, js jetstream.JetStream, ttl time.Duration) {
 	t.Helper()
 	_, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{
@@ -29,7 +29,7 @@ func leases(t testing.TB, js jetstream.JetStream, ttl time.Duration) {
 	require.NoError(t, err)
 }
 
-// hold runs fn for as long as it has the lease.
+// hold runs fn while it has the lease.
 func hold(ctx context.Context, l *stream.Lease, fn func(context.Context) error) error {
 	held, release, err := l.Acquire(ctx)
 	if err != nil {
@@ -39,7 +39,7 @@ func hold(ctx context.Context, l *stream.Lease, fn func(context.Context) error) 
 	return fn(held)
 }
 
-// contender is a run of a lease.
+// contender is one run that competes for a lease.
 type contender struct {
 	held   chan context.Context // receives once, when the lease is held
 	end    chan struct{}        // closing it ends the function
@@ -70,9 +70,9 @@ func (c *contender) requireHeld(t testing.TB) context.Context {
 	case ctx := <-c.held:
 		return ctx
 	case err := <-c.result:
-		require.FailNow(t, "it ended instead", "%v", err)
+		require.FailNow(t, "it must not end", "%v", err)
 	case <-time.After(patience):
-		require.FailNow(t, "it does not get the lease")
+		require.FailNow(t, "it must get the lease")
 	}
 	return nil
 }
@@ -83,7 +83,7 @@ func receive(t testing.TB, c <-chan error) error {
 	case err := <-c:
 		return err
 	case <-time.After(patience):
-		require.FailNow(t, "nothing comes")
+		require.FailNow(t, "nothing was received")
 		return nil
 	}
 }
@@ -108,11 +108,11 @@ func TestLeaseIsHandedOver(t *testing.T) {
 	b.requireHeld(t)
 	took := b.began.Sub(released)
 	t.Logf("taken over %v after the release began", took)
-	require.Less(t, took, stream.LeaseTTL/4, "the waiter gets a notice; it does not poll")
+	require.Less(t, took, stream.LeaseTTL/4, "the waiter must be notified, and not poll")
 	require.Equal(t, "", <-waits)
 	require.NoError(t, receive(t, a.result))
 
-	// And again over the delete marker that the release leaves.
+	// Again, with the delete marker of the release.
 	close(b.end)
 	require.NoError(t, receive(t, b.result))
 	c := contend(t.Context(), stream.NewLease(js, "third"))
@@ -121,7 +121,7 @@ func TestLeaseIsHandedOver(t *testing.T) {
 	require.NoError(t, receive(t, c.result))
 }
 
-// TestLeaseOfDeadHolder measures the takeover with the real times.
+// TestLeaseOfDeadHolder measures the takeover with the real timing.
 func TestLeaseOfDeadHolder(t *testing.T) {
 	t.Parallel()
 	s, js := serve(t)
@@ -145,7 +145,7 @@ func TestLeaseOfDeadHolder(t *testing.T) {
 }
 
 // TestLeaseHasOneHolder lets contenders come and go, some without releasing the lease, and checks
-// that no two holdings overlap.
+// that no two hold it at the same time.
 func TestLeaseHasOneHolder(t *testing.T) {
 	t.Parallel()
 	s := natstest.Server(t)
@@ -177,7 +177,7 @@ func TestLeaseHasOneHolder(t *testing.T) {
 
 func TestLeaseDuringOutages(t *testing.T) {
 	t.Parallel()
-	t.Run("shorter than it lasts", func(t *testing.T) {
+	t.Run("shorter than the lease", func(t *testing.T) {
 		t.Parallel()
 		s := natstest.Server(t, natstest.Listen())
 		js := s.JetStream(t)
@@ -185,7 +185,7 @@ func TestLeaseDuringOutages(t *testing.T) {
 		p := newProxy(t, s)
 		a := contend(t.Context(), stream.NewLease(p.jetStream(t), "holder"))
 		held := a.requireHeld(t)
-		// The server is away from the first renewal until one attempt has failed.
+		// The server is unavailable from the first renewal until one attempt has failed.
 		missed := make(chan struct{})
 		var once sync.Once
 		p.onFrame(func(f frame) verdict {
@@ -213,7 +213,7 @@ func TestLeaseDuringOutages(t *testing.T) {
 		s.Shutdown()
 		down := time.Now()
 		require.ErrorIs(t, receive(t, a.result), stream.ErrLeaseLost)
-		require.Less(t, time.Since(down), shortTTL+shortTTL, "and the release does not hold it up")
+		require.Less(t, time.Since(down), shortTTL+shortTTL, "the release must not delay it")
 		require.ErrorIs(t, context.Cause(held), stream.ErrLeaseLost)
 		b := contend(t.Context(), stream.NewShortLease(js, "other", shortTTL))
 		s.Restart(t)
@@ -221,7 +221,7 @@ func TestLeaseDuringOutages(t *testing.T) {
 		close(b.end)
 		require.NoError(t, receive(t, b.result))
 	})
-	t.Run("answers lost", func(t *testing.T) {
+	t.Run("lost answers", func(t *testing.T) {
 		t.Parallel()
 		// Every other renewal takes effect but the holder gets no answer; its next attempt is
 		// refused.
@@ -272,12 +272,12 @@ func waitRevision(t testing.TB, js jetstream.JetStream, before uint64) {
 	require.FailNow(t, "not renewed")
 }
 
-// TestPausedHolderIsFenced: a process that slept through the end of its lease and still trusts it
-// cannot harm what the next holder wrote.
+// A process that slept through the end of its lease, and does not notice that, cannot damage what
+// the next holder wrote.
 func TestPausedHolderIsFenced(t *testing.T) {
 	t.Parallel()
 	s, js := serve(t)
-	// The holder's renewals stop with its connection; its writer, on another connection, does not
+	// The holder's renewals stop with its connection. Its writer, on another connection, does not
 	// notice, like a process that was paused between two lines.
 	nc := s.Conn(t)
 	paused, err := jetstream.New(nc)
@@ -289,7 +289,7 @@ func TestPausedHolderIsFenced(t *testing.T) {
 	stale := openWriter(t, js)
 	require.NoError(t, stale.Append(t.Context(), numbered(1, 3)))
 	nc.Close()
-	require.NoError(t, kv.Purge(t.Context(), "ingest")) // its time is over
+	require.NoError(t, kv.Purge(t.Context(), "ingest")) // the lease expires
 	b := contend(t.Context(), stream.NewLease(js, "next"))
 	b.requireHeld(t)
 	w := openWriter(t, js)
@@ -301,7 +301,7 @@ func TestPausedHolderIsFenced(t *testing.T) {
 	require.NoError(t, receive(t, b.result))
 }
 
-// TestLeaseTakenAway: the key was removed, or has another holder.
+// The key was removed, or has another holder.
 func TestLeaseTakenAway(t *testing.T) {
 	t.Parallel()
 	for name, take := range map[string]func(*testing.T, jetstream.KeyValue){
@@ -323,18 +323,17 @@ func TestLeaseTakenAway(t *testing.T) {
 			take(t, kv)
 			taken := time.Now()
 			require.ErrorIs(t, receive(t, a.result), stream.ErrLeaseLost)
-			require.Less(t, time.Since(taken), shortTTL, "it does not wait for the end")
+			require.Less(t, time.Since(taken), shortTTL, "it must not wait for the expiry")
 			if name == "taken" {
 				e, err := kv.Get(t.Context(), "ingest")
 				require.NoError(t, err)
-				require.Equal(t, "thief", string(e.Value()), "the release is for one's own")
+				require.Equal(t, "thief", string(e.Value()), "it must not release another holder's lease")
 			}
 		})
 	}
 }
 
-// TestLeaseCreatedWithoutAnswer: the answer to the creation is lost, but the key is the
-// contender's.
+// The answer to the creation is lost, but the key is the contender's.
 func TestLeaseCreatedWithoutAnswer(t *testing.T) {
 	t.Parallel()
 	for _, v := range []verdict{cut, cutReply} {
@@ -362,7 +361,7 @@ func TestLeaseWaitEndsWithContext(t *testing.T) {
 	s, js := serve(t)
 	a := contend(t.Context(), stream.NewLease(js, "holder"))
 	a.requireHeld(t)
-	stop := errors.New("as asked")
+	stop := errors.New("stopped by the test")
 	for _, away := range []bool{false, true} {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		l := stream.NewLease(js, "waiter")

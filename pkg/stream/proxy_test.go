@@ -17,7 +17,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 )
 
-// frame is one frame of the NATS protocol, with its payload where it has one.
+// frame is one frame of the NATS protocol, with its payload, if any.
 type frame struct {
 	verb, subject string
 	raw           []byte
@@ -38,12 +38,12 @@ const (
 	pass      verdict = iota
 	lose              // it never arrives
 	cut               // the connection breaks before it arrives
-	loseReply         // it arrives, the server's next message back does not
+	loseReply         // it arrives, but the server's next message does not
 	cutReply          // it arrives, and the connection breaks when the server answers
 )
 
-// proxy sits between clients and a server and treats each client frame as judge says. judge may
-// block.
+// proxy sits between clients and a server, and asks judge what to do with each client frame. judge
+// may block.
 type proxy struct {
 	listener net.Listener
 	target   string
@@ -84,7 +84,7 @@ func (p *proxy) onFrame(judge func(frame) verdict) {
 }
 
 // once returns a judge that gives its verdict on the n-th matching frame and passes all others;
-// fired is closed at that moment.
+// fired is closed then.
 func once(v verdict, n int, want func(frame) bool) (judge func(frame) verdict, fired <-chan struct{}) {
 	var mu sync.Mutex
 	done := make(chan struct{})
@@ -125,7 +125,7 @@ func (p *proxy) serve(client net.Conn) {
 	defer client.Close()
 	server, err := net.Dial("tcp", p.target)
 	if err != nil {
-		return // the server is down: so is what stands before it
+		return // the server is down, so the proxy is, too
 	}
 	defer server.Close()
 	p.track(client, true)
@@ -209,7 +209,7 @@ func readFrame(r *bufio.Reader) (frame, error) {
 		if err != nil {
 			return frame{}, err
 		}
-		payload := make([]byte, size+2) // and its line end
+		payload := make([]byte, size+2) // including its line end
 		if _, err := io.ReadFull(r, payload); err != nil {
 			return frame{}, err
 		}

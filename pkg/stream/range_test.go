@@ -50,9 +50,9 @@ func TestRange(t *testing.T) {
 	for batch, err := range stream.Range(t.Context(), js, 1, 2500) {
 		require.NoError(t, err)
 		require.Equal(t, uint64(1), batch[0].Seq)
-		break // and no more is read
+		break // stop reading
 	}
-	stop := errors.New("as asked")
+	stop := errors.New("stopped by the test")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
 	for _, err := range stream.Range(ctx, js, 1, 2500) {
@@ -70,7 +70,7 @@ func TestRange(t *testing.T) {
 	_, err = read(t.Context(), 1, 200)
 	require.ErrorIs(t, err, stream.ErrTrimmed)
 
-	// Range waits for a server that restarts.
+	// Range waits for a restarting server.
 	var got []uint64
 	for batch, err := range stream.Range(within(t, patience), js, 100, 2500) {
 		require.NoError(t, err)

@@ -29,7 +29,7 @@ func openReader(t testing.TB, js jetstream.JetStream, start uint64) *stream.Read
 	return r
 }
 
-// requireRead reads up to the message at last, and returns the numbers of the messages it got.
+// requireRead reads up to message last, and returns the numbers of the messages.
 func requireRead(t testing.TB, r *stream.Reader, last uint64) []uint64 {
 	t.Helper()
 	var got []uint64
@@ -46,7 +46,7 @@ func requireRead(t testing.TB, r *stream.Reader, last uint64) []uint64 {
 	return got
 }
 
-// upTo returns the numbers from first to last without those left out.
+// upTo returns the numbers from first to last, except those in without.
 func upTo(first, last uint64, without ...uint64) []uint64 {
 	var out []uint64
 next:
@@ -75,12 +75,12 @@ func TestReadFromAnywhere(t *testing.T) {
 	_, err := tail.Next(ctx, 10, time.Second)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.NoError(t, w.Append(t.Context(), numbered(1501, 3)))
-	require.Equal(t, upTo(1501, 1503), requireRead(t, tail, 1503), "it follows")
+	require.Equal(t, upTo(1501, 1503), requireRead(t, tail, 1503), "it must follow the stream")
 
 	_, err = stream.OpenReader(t.Context(), js, 1505)
 	require.ErrorIs(t, err, stream.ErrBehind)
 	_, err = stream.OpenReader(t.Context(), js, 0)
-	require.ErrorIs(t, err, stream.ErrTrimmed, "there is no message 0")
+	require.ErrorIs(t, err, stream.ErrTrimmed, "message 0 cannot exist")
 }
 
 func TestReadEmptyStream(t *testing.T) {
@@ -105,10 +105,10 @@ func TestNextLimits(t *testing.T) {
 	r := openReader(t, js, 1)
 	batch, err := r.Next(within(t, patience), 4, patience)
 	require.NoError(t, err)
-	require.Len(t, batch, 4, "the limit ends the wait")
+	require.Len(t, batch, 4, "the limit must end the wait")
 	batch, err = r.Next(within(t, patience), 100, 50*time.Millisecond)
 	require.NoError(t, err)
-	require.Len(t, batch, 6, "the wait ends without the limit")
+	require.Len(t, batch, 6, "the wait must end without the limit")
 
 	var events []*event.Event
 	for seq := range 12 {
@@ -118,12 +118,12 @@ func TestNextLimits(t *testing.T) {
 	r = openReader(t, js, 11) // none of these was the last one when it was sent
 	batch, err = r.Next(within(t, patience), 1000, patience)
 	require.NoError(t, err)
-	require.Len(t, batch, 9, "a few megabytes end it")
+	require.Len(t, batch, 9, "a few megabytes must end it")
 	require.Equal(t, upTo(20, 22), requireRead(t, r, 22))
 }
 
-// At the stream's last message the reader does not wait: a post is indexed at once, however long a
-// batch may wait for more.
+// At the stream's last message the reader does not wait: a post is indexed immediately, however
+// long a batch may wait for more.
 func TestNextDoesNotWaitAtTip(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
@@ -134,7 +134,7 @@ func TestNextDoesNotWaitAtTip(t *testing.T) {
 		ctx := within(t, patience)
 		batch, err := r.Next(ctx, 100, 10*patience)
 		require.NoError(t, err)
-		require.NoError(t, ctx.Err(), "it waited for as long as it may")
+		require.NoError(t, ctx.Err(), "it must not wait for the whole time")
 		for _, m := range batch {
 			ev, err := m.Event()
 			require.NoError(t, err)
@@ -155,7 +155,7 @@ func TestReadPastErasedMessages(t *testing.T) {
 	for _, start := range []uint64{3, 4, 100, 299} {
 		require.Equal(t, upTo(start, 300, erased...), requireRead(t, openReader(t, js, start), 300))
 	}
-	// At the end: there is nothing to read, and the next message is not missed.
+	// At the end there is nothing to read, and the next message is not missed.
 	erase(t, js, 300)
 	r := openReader(t, js, 300)
 	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(301, 1)))
@@ -191,7 +191,7 @@ func TestTrimmed(t *testing.T) {
 		require.Equal(t, upTo(51, 100), requireRead(t, openReader(t, js, 51), 100))
 		trim(t, js, 101)
 		_, err := stream.OpenReader(t.Context(), js, 100)
-		require.ErrorIs(t, err, stream.ErrTrimmed, "all of it")
+		require.ErrorIs(t, err, stream.ErrTrimmed, "all messages are trimmed")
 		openReader(t, js, 101)
 	})
 	t.Run("while a slow reader reads", func(t *testing.T) {
@@ -213,15 +213,14 @@ func TestTrimmed(t *testing.T) {
 				}
 			}
 		}
-		require.ErrorIs(t, err, stream.ErrTrimmed, "it does not leap over what was trimmed")
+		require.ErrorIs(t, err, stream.ErrTrimmed, "it must not skip trimmed messages")
 		require.Less(t, last, uint64(4001))
 		_, err = r.Next(t.Context(), 100, 0)
-		require.ErrorIs(t, err, stream.ErrTrimmed, "and does not forget")
+		require.ErrorIs(t, err, stream.ErrTrimmed, "the error must remain")
 	})
 }
 
-// TestReadDuringRestartsAndDisconnects: servers restart, connections break, and no message is lost or
-// repeated.
+// Servers restart, connections break, and no message is lost or repeated.
 func TestReadDuringRestartsAndDisconnects(t *testing.T) {
 	t.Parallel()
 	const total, chunk = 6000, 500
@@ -260,8 +259,7 @@ func TestReadDuringRestartsAndDisconnects(t *testing.T) {
 	require.Equal(t, upTo(1, total), got)
 }
 
-// TestReadAfterLostConsumer: the server drops the reader's consumer without notice, as after a long
-// pause.
+// The server drops the reader's consumer without notice, as after a long pause.
 func TestReadAfterLostConsumer(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
@@ -288,11 +286,10 @@ func (s *noConsumers) CreateConsumer(ctx context.Context, name string, cfg jetst
 	if s.refuse.Load() {
 		return nil, errors.New("insufficient resources")
 	}
-	return s.JetStream.CreateConsumer(ctx, name, cfg) //nolint:wrapcheck // as it is
+	return s.JetStream.CreateConsumer(ctx, name, cfg) //nolint:wrapcheck // unchanged
 }
 
-// TestLastingFailureIsReported: a reader that cannot get another consumer reports it, and continues once it
-// can.
+// A reader that cannot get another consumer reports that, and continues once it can.
 func TestLastingFailureIsReported(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
@@ -316,7 +313,7 @@ func TestLastingFailureIsReported(t *testing.T) {
 	require.NoError(t, r.Trouble())
 }
 
-// TestStreamReplacedByShorterOne: as when it was restored from an older copy.
+// As after a restore from an older copy.
 func TestStreamReplacedByShorterOne(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
@@ -330,8 +327,8 @@ func TestStreamReplacedByShorterOne(t *testing.T) {
 	require.ErrorIs(t, err, stream.ErrBehind)
 }
 
-// TestStreamReplacedByLongerOne: a different stream that has grown past the reader's place is
-// recognized by its message there, even though it holds the same events.
+// A different stream that has grown past the reader's position is recognized by its message there,
+// even though it holds the same events.
 func TestStreamReplacedByLongerOne(t *testing.T) {
 	t.Parallel()
 	var dir, other string
@@ -342,7 +339,7 @@ func TestStreamReplacedByLongerOne(t *testing.T) {
 	require.NoError(t, openWriter(t, js2).Append(t.Context(), numbered(1, 20)))
 	r := openReader(t, js, 1)
 	requireRead(t, r, 10)
-	waiting := openReader(t, js, 11) // which has read nothing
+	waiting := openReader(t, js, 11) // it has read nothing
 	s.Shutdown()
 	s2.Shutdown()
 	require.NoError(t, os.RemoveAll(dir))
@@ -372,7 +369,7 @@ func TestCloseIsPrompt(t *testing.T) {
 			s, js := serve(t, natstest.Listen())
 			p := newProxy(t, s)
 			w := openWriter(t, js)
-			for i := range 5 { // more than is read ahead
+			for i := range 5 { // more than is prefetched
 				require.NoError(t, w.Append(t.Context(), numbered(i*1000+1, 1000)))
 			}
 			idle, blocked := openReader(t, p.jetStream(t), 5001), openReader(t, p.jetStream(t), 1)
@@ -408,9 +405,7 @@ func TestReaderEndsWithConnection(t *testing.T) {
 	require.NotErrorIs(t, err, context.DeadlineExceeded)
 }
 
-// TestSlowServerAfterGap: a deadline limits the wait for messages. A server that takes longer to
-// say whether the stream was trimmed must not hold them back, but a canceled caller stops.
-// TestReaderLeavesNoGoroutines is not parallel: it looks at all goroutines.
+// It is not parallel: it looks at all goroutines.
 func TestReaderLeavesNoGoroutines(t *testing.T) {
 	s, js := serve(t, natstest.Listen())
 	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 1000)))

@@ -40,7 +40,7 @@ func TestReadPastStalledConsumer(t *testing.T) {
 	require.Equal(t, upTo(6, 10), requireRead(t, r, 10))
 }
 
-// Copies are not compressed; a stream that was compressed gets a log line.
+// Replicas are not compressed; a compressed stream gets a log line.
 func TestCompression(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
@@ -66,7 +66,7 @@ func TestSlowReaderUsesLittleMemory(t *testing.T) {
 	require.NoError(t, err)
 	r := openReader(t, mine, 1)
 	got := requireRead(t, r, 1)
-	// The reader requests only its share, however long no message is taken.
+	// The reader requests only its share, however long the caller takes no message.
 	var seen uint64
 	poll.Until(t, patience, func() (bool, string) {
 		st, err := js.Stream(t.Context(), stream.Posts)
@@ -80,9 +80,11 @@ func TestSlowReaderUsesLittleMemory(t *testing.T) {
 		return stable, fmt.Sprint(delivered)
 	})
 	require.LessOrEqual(t, seen, uint64(4000))
-	require.Equal(t, upTo(1, 8000), append(got, requireRead(t, r, 8000)...), "and continues")
+	require.Equal(t, upTo(1, 8000), append(got, requireRead(t, r, 8000)...), "it must continue")
 }
 
+// A deadline limits the wait for messages. A server that takes longer to say whether the stream was
+// trimmed must not delay them, but a canceled caller stops.
 func TestSlowServerAfterGap(t *testing.T) {
 	t.Parallel()
 	for name, stopped := range map[string]bool{"deadline": false, "stopped": true} {

@@ -39,7 +39,7 @@ func TestGetState(t *testing.T) {
 	_, js := serve(t, natstest.With(func(o *server.Options) { o.MaxPayload = 1 << 20 }))
 	st, err := stream.GetState(t.Context(), js)
 	require.NoError(t, err)
-	require.Equal(t, stream.State{First: 1, Last: 0}, st, "an empty one")
+	require.Equal(t, stream.State{First: 1, Last: 0}, st, "an empty stream")
 	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 10)))
 	st, err = stream.GetState(t.Context(), js)
 	require.NoError(t, err)
@@ -59,14 +59,14 @@ func TestGetState(t *testing.T) {
 	change(t, js, func(s *jetstream.StreamConfig) { s.MaxBytes = 1 << 20 })
 	st, err = stream.GetState(t.Context(), js)
 	require.NoError(t, err)
-	require.Zero(t, st.MaxBytes, "a size at which writing ends trims nothing")
+	require.Zero(t, st.MaxBytes, "a limit at which writing stops must not count as trimming")
 	change(t, js, func(s *jetstream.StreamConfig) { s.Discard = jetstream.DiscardOld })
 	st, err = stream.GetState(t.Context(), js)
 	require.NoError(t, err)
 	require.EqualValues(t, 1<<20, st.MaxBytes)
 }
 
-// TestJetStreamDomain works through a leaf node, which has no streams itself.
+// TestJetStreamDomain uses a leaf node, which has no streams itself.
 func TestJetStreamDomain(t *testing.T) {
 	t.Parallel()
 	port := natstest.FreePorts(t, 1)[0]

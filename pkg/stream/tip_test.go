@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// At the stream's end, a lone message hardly waits for another, and one of a burst as long as the
-// batch before took, within bounds.
+// At the stream's end, a single message hardly waits for another. One of a burst waits as long as
+// the previous batch took, within bounds.
 func TestWaitAtTip(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -25,7 +25,7 @@ func TestAppendToFullStream(t *testing.T) {
 			w := openWriter(t, js)
 			stored := fill(t, js, w, size)
 			change(t, js, func(s *jetstream.StreamConfig) { s.MaxBytes = 1 << 20 })
-			require.NoError(t, w.Append(within(t, patience), numbered(stored+1, size)), "there is room again")
+			require.NoError(t, w.Append(within(t, patience), numbered(stored+1, size)), "there is space again")
 			requireStored(t, js, stored+size)
 		})
 	}
@@ -48,13 +48,13 @@ func TestAppendToFullServer(t *testing.T) {
 			s, err := js.Stream(t.Context(), stream.Posts)
 			require.NoError(t, err)
 			require.NoError(t, s.Purge(t.Context(), jetstream.WithPurgeSequence(uint64(stored))))
-			require.NoError(t, w.Append(within(t, patience), numbered(stored+1, size)), "there is room again")
+			require.NoError(t, w.Append(within(t, patience), numbered(stored+1, size)), "there is space again")
 			require.Equal(t, uint64(stored+size), w.Seq())
 		})
 	}
 }
 
-// TestAppendWithoutStaging: as on a full disk.
+// As on a full disk.
 func TestAppendWithoutStaging(t *testing.T) {
 	t.Parallel()
 	var dir string
@@ -70,8 +70,8 @@ func TestAppendWithoutStaging(t *testing.T) {
 	requireStored(t, js, 10)
 }
 
-// fill appends batches until there is no room, and returns how many events are stored. The server
-// may keep the front of the last batch.
+// fill appends batches until there is no space, and returns the number of stored events. The server
+// may keep the beginning of the last batch.
 func fill(t *testing.T, js jetstream.JetStream, w *stream.Writer, size int) (stored int) {
 	t.Helper()
 	for {
@@ -87,7 +87,7 @@ func fill(t *testing.T, js jetstream.JetStream, w *stream.Writer, size int) (sto
 	require.Positive(t, stored)
 	require.Equal(t, sourceOf(stored), w.Last())
 	requireStored(t, js, stored)
-	require.ErrorIs(t, w.Append(within(t, patience), numbered(stored+1, size)), stream.ErrFull, "and again")
+	require.ErrorIs(t, w.Append(within(t, patience), numbered(stored+1, size)), stream.ErrFull, "the error must be repeated")
 	require.Equal(t, uint64(stored), w.Seq())
 	return stored
 }

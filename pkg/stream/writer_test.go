@@ -37,7 +37,7 @@ func TestAppend(t *testing.T) {
 	requireStored(t, js, done)
 
 	w = openWriter(t, js)
-	require.Equal(t, uint64(done), w.Seq(), "it continues where the stream ends")
+	require.Equal(t, uint64(done), w.Seq(), "it must continue at the end of the stream")
 	require.Equal(t, sourceOf(done), w.Last())
 	require.NoError(t, w.Append(t.Context(), numbered(done+1, 3)))
 	requireStored(t, js, done+3)
@@ -64,8 +64,8 @@ func TestAppendSplitsByBytes(t *testing.T) {
 	require.Len(t, batches, 2, "%v", batches)
 }
 
-// TestAppendDuringFaults breaks the connection around the decisive messages, each time in both forms:
-// the request did not take effect, or it did and the writer does not know.
+// TestAppendDuringFaults breaks the connection around the decisive messages, each time in both
+// forms: the request did not take effect, or it did but the writer does not know.
 func TestAppendDuringFaults(t *testing.T) {
 	t.Parallel()
 	first := func(f frame) bool { return strings.HasPrefix(f.subject, "posts.") }
@@ -152,7 +152,7 @@ func TestFencedByAnotherWriter(t *testing.T) {
 			_, js := serve(t)
 			stale := openWriter(t, js)
 			require.NoError(t, stale.Append(t.Context(), numbered(1, c.before)))
-			other := openWriter(t, js) // of the same run: the id is no excuse
+			other := openWriter(t, js) // of the same run: the same id does not help
 			require.NoError(t, other.Append(t.Context(), numbered(c.before+1, c.theirs)))
 			for range 2 {
 				require.ErrorIs(t, stale.Append(within(t, patience), numbered(c.before+1, c.ours)), stream.ErrFenced)
@@ -164,8 +164,8 @@ func TestFencedByAnotherWriter(t *testing.T) {
 	}
 }
 
-// TestLateBatchIsNotMistaken: a batch that its writer gave up on is stored after all, just
-// before another one of the same size and run.
+// A batch that its writer gave up is stored after all, just before another one of the same size and
+// run.
 func TestLateBatchIsNotMistaken(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 4} {
@@ -200,7 +200,7 @@ func TestLateBatchIsNotMistaken(t *testing.T) {
 				later := w
 				if !same {
 					later = openWriter(t, direct)
-					require.Equal(t, uint64(2), later.Seq(), "the batch is not stored yet")
+					require.Equal(t, uint64(2), later.Seq(), "the batch must not be stored yet")
 				}
 				close(release)
 				if !same {
@@ -223,7 +223,7 @@ func TestMaxPayload(t *testing.T) {
 	require.NoError(t, w.Append(t.Context(), []*event.Event{big(t, 1, limit)}))
 	require.NoError(t, w.Append(t.Context(), []*event.Event{big(t, 2, limit), big(t, 3, limit)}))
 	for _, events := range [][]*event.Event{{big(t, 4, 65<<10)}, {big(t, 4, 10_000), big(t, 5, 65<<10)}, {big(t, 4, 65<<10), big(t, 5, 10_000)}} {
-		require.ErrorIs(t, w.Append(within(t, patience), events), nats.ErrMaxPayload, "it is not retried")
+		require.ErrorIs(t, w.Append(within(t, patience), events), nats.ErrMaxPayload, "it must not be retried")
 	}
 	require.NoError(t, w.Append(within(t, patience), numbered(4, 2)))
 	requireStored(t, js, 5)
@@ -245,7 +245,7 @@ func TestOpenWriter(t *testing.T) {
 		require.NoError(t, s.Purge(t.Context()))
 		w := openWriter(t, js)
 		require.Equal(t, uint64(5), w.Seq())
-		require.True(t, w.Last().IsZero(), "it no longer says how far was read")
+		require.True(t, w.Last().IsZero(), "it must not return a position")
 		require.NoError(t, w.Append(t.Context(), numbered(1, 2)))
 		require.Equal(t, uint64(7), w.Seq())
 		requireStored(t, js, 2)
@@ -260,7 +260,7 @@ func TestOpenWriter(t *testing.T) {
 		require.NoError(t, s.SecureDeleteMsg(t.Context(), 5))
 		w := openWriter(t, js)
 		require.Equal(t, uint64(5), w.Seq())
-		require.Equal(t, sourceOf(3), w.Last(), "reading resumes from what is left")
+		require.Equal(t, sourceOf(3), w.Last(), "reading must resume from the remaining messages")
 		require.NoError(t, w.Append(t.Context(), numbered(4, 2)))
 		require.Equal(t, uint64(7), w.Seq())
 	})
@@ -283,8 +283,7 @@ func TestOpenWriter(t *testing.T) {
 	}
 }
 
-// TestSinglePublishIsTriedOnce: the client library's own retry of an unanswered publish would come
-// before the look at the stream.
+// The client library's own retry of an unanswered publish would precede the check of the stream.
 func TestSinglePublishIsTriedOnce(t *testing.T) {
 	t.Parallel()
 	s, direct := serve(t, natstest.Listen())
@@ -312,8 +311,8 @@ func TestSinglePublishIsTriedOnce(t *testing.T) {
 	require.Equal(t, int64(1), published.Load())
 }
 
-// TestAbandonedBatchesDoNotBlock: the server limits what failed attempts leave behind and drops it
-// after a while; the writer waits for that.
+// The server limits the remains of failed attempts and drops them after a while. The writer waits
+// for that.
 func TestAbandonedBatchesDoNotBlock(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t, natstest.With(func(o *server.Options) {
@@ -343,15 +342,15 @@ func TestAppendStopsWithContext(t *testing.T) {
 	s.Shutdown()
 	for _, n := range []int{1, 10} {
 		ctx, cancel := context.WithCancelCause(t.Context())
-		stop := fmt.Errorf("as asked")
+		stop := fmt.Errorf("stopped by the test")
 		time.AfterFunc(50*time.Millisecond, func() { cancel(stop) })
 		begun := time.Now()
 		require.ErrorIs(t, w.Append(ctx, numbered(2, n)), stop)
 		require.Less(t, time.Since(begun), 5*time.Second)
 	}
 	s.Restart(t)
-	// The abandoned batch may be stored now or just after the first look: then the writer that
-	// looked is fenced, and another look tells.
+	// The abandoned batch may be stored now or just after the first check. In that case the writer
+	// is fenced, and a second check shows the batch.
 	var last int
 	poll.NoError(t, patience, func() error {
 		after, err := stream.OpenWriter(within(t, time.Second), js, "after", nil)
@@ -364,8 +363,8 @@ func TestAppendStopsWithContext(t *testing.T) {
 	requireStored(t, js, last)
 }
 
-// TestServerCompletesBatchAtRestart: a server that kept the front of a batch stores the rest
-// when it is restarted, without the writer's knowledge.
+// A server that kept the beginning of a batch stores the rest when it restarts, without the
+// writer's knowledge.
 func TestServerCompletesBatchAtRestart(t *testing.T) {
 	t.Parallel()
 	s := natstest.Server(t, natstest.MaxStore(300_000))
@@ -385,7 +384,7 @@ func TestServerCompletesBatchAtRestart(t *testing.T) {
 	const size = 400
 	require.ErrorIs(t, w.Append(within(t, patience), numbered(1, size)), stream.ErrFull)
 	front := int(w.Seq())
-	require.Positive(t, front, "the server failed in the middle of the batch")
+	require.Positive(t, front, "the server must fail in the middle of the batch")
 	require.Less(t, front, size)
 	requireStored(t, js, front)
 
@@ -400,8 +399,8 @@ func TestServerCompletesBatchAtRestart(t *testing.T) {
 	requireStored(t, js, size+10)
 }
 
-// TestTraceparentHeaders: outside the encoding, on the messages of traced events and no others,
-// whatever happens to earlier attempts.
+// Traceparents are outside the encoding, on the messages of traced events and no others, whatever
+// happens to earlier attempts.
 func TestTraceparentHeaders(t *testing.T) {
 	t.Parallel()
 	s, js := serve(t, natstest.Listen())
@@ -431,14 +430,13 @@ func TestTraceparentHeaders(t *testing.T) {
 		require.NoError(t, err)
 		for _, m := range batch {
 			got = append(got, m.Traceparent)
-			require.NotContains(t, string(m.Data), "0af7651916cd43dd", "the encoding is the same")
+			require.NotContains(t, string(m.Data), "0af7651916cd43dd", "the encoding must not contain it")
 		}
 	}
 	require.Equal(t, []string{"", parent, "", "", "", parent}, got)
 }
 
-// TestWriterRefusesOldServer: a server that does not know batches would store their messages one
-// by one.
+// A server that does not know batches would store their messages one by one.
 func TestWriterRefusesOldServer(t *testing.T) {
 	t.Parallel()
 	s, _ := serve(t, natstest.Listen())
