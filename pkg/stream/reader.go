@@ -55,10 +55,10 @@ const (
 	readAheadMin   = 32        // messages, however big
 	readAheadMax   = 512       // messages, however small
 	nextMaxBytes   = 8 << 20   // Next ends a batch that has become this big
-	// queueBytes bounds what waits for Next in addition, by the size of the messages: about a
-	// batch, so that one is read while another is written.
+	// queueBytes and queueMessages bound what waits for Next in addition: a batch of the indexer,
+	// so that one is read while another is written.
 	queueBytes    = 4 << 20
-	queueMessages = 3072
+	queueMessages = 4096
 )
 
 // How long Next waits for more after the stream's last message: the least for one that comes alone,
