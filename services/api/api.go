@@ -53,7 +53,7 @@ const (
 	// maxHeaderBytes is larger than the longest accepted query string, so that one that is too long
 	// gets an answer with the reason.
 	maxHeaderBytes = 128 << 10
-	// drainTimeout is how long open requests may take after the service was told to stop.
+	// drainTimeout is how long open requests may take after the service is asked to stop.
 	drainTimeout = 10 * time.Second
 
 	checkEvery   = 2 * time.Second

@@ -17,14 +17,14 @@ const maxHinted = 100
 
 // hints returns likely mistakes in a query whose first page is empty, in sentences that say what to
 // do. Other pages have none.
-func (h *Handler) hints(ctx context.Context, q values, asked query.PostQuery, page query.PostPage) ([]string, error) {
+func (h *Handler) hints(ctx context.Context, q values, pq query.PostQuery, page query.PostPage) ([]string, error) {
 	if len(page.Rows) > 0 || page.HasNext || page.HasPrevious || slices.ContainsFunc(tokenParams, q.has) {
 		return nil, nil
 	}
 	var hints []string
-	if !asked.Since.IsZero() && !asked.Until.IsZero() && !asked.Since.Before(asked.Until) {
+	if !pq.Since.IsZero() && !pq.Until.IsZero() && !pq.Since.Before(pq.Until) {
 		hints = append(hints, fmt.Sprintf("Give a since that is before until: no time is at or after %s and before %s.",
-			asked.Since.Format(time.RFC3339Nano), asked.Until.Format(time.RFC3339Nano)))
+			pq.Since.Format(time.RFC3339Nano), pq.Until.Format(time.RFC3339Nano)))
 	}
 	both := func(name string, names []string, not string, nots []string, posts string) {
 		for _, n := range names {
@@ -34,16 +34,16 @@ func (h *Handler) hints(ctx context.Context, q values, asked query.PostQuery, pa
 		}
 	}
 	required := "all"
-	if q.has("match") && len(asked.Tags) == 0 {
+	if q.has("match") && len(pq.Tags) == 0 {
 		required = "tags"
 	}
-	both("tags", asked.Tags, "none", asked.None, "posts that have it")
-	both(required, asked.All, "none", asked.None, "posts that have it")
-	both("author", asked.Authors, "notAuthor", asked.NotAuthors, "the account's posts")
-	if n := len(asked.All); asked.MaxTags > 0 && n > asked.MaxTags {
+	both("tags", pq.Tags, "none", pq.None, "posts that have it")
+	both(required, pq.All, "none", pq.None, "posts that have it")
+	both("author", pq.Authors, "notAuthor", pq.NotAuthors, "the account's posts")
+	if n := len(pq.All); pq.MaxTags > 0 && n > pq.MaxTags {
 		hints = append(hints, fmt.Sprintf("Give maxTags as %d or more: posts with all of these tags have at least that many.", n))
 	}
-	joined, err := h.joined(ctx, slices.Concat(asked.Tags, asked.All))
+	joined, err := h.joined(ctx, slices.Concat(pq.Tags, pq.All))
 	return append(hints, joined...), err
 }
 

@@ -47,7 +47,7 @@ func newMetrics(r prometheus.Registerer, maxInFlight, maxFollowers int) *metrics
 			complete:   gauge("complete_through_timestamp_seconds", "Network time of the newest indexed event; its age is the staleness of answers."),
 			silent:     gauge("silent_since_timestamp_seconds", "silentSince of /v1/status: network time since which nothing new arrived; 0: not silent."),
 			checkpoint: gauge("checkpoint_sequence", "Stream sequence up to which answers are complete."),
-			lag:        gauge("lag_messages", "Messages behind the checkpoint, as last seen by the indexer."),
+			lag:        gauge("lag_messages", "Messages after the checkpoint, as last seen by the indexer."),
 			posts:      gauge("index_posts", "Indexed posts, including hidden ones."),
 			visible:    gauge("index_visible_posts", "Visible posts."),
 			tags:       gauge("index_tags", "Tags of visible posts."),

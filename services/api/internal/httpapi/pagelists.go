@@ -100,11 +100,11 @@ func (h *Handler) mixed(ctx context.Context, body *site.Home, root string) error
 // freshnessText says how fresh the index is.
 func (h *Handler) freshnessText(s query.Status) string {
 	lag, silent := h.freshness.observe(s)
-	behind := time.Duration(-1)
+	delay := time.Duration(-1)
 	if lag.Seconds != nil {
-		behind = time.Duration(*lag.Seconds * float64(time.Second))
+		delay = time.Duration(*lag.Seconds * float64(time.Second))
 	}
-	return site.Freshness(behind, silent != nil, s.VisiblePosts, s.Tags)
+	return site.Freshness(delay, silent != nil, s.VisiblePosts, s.Tags)
 }
 
 // found is a list that a page shows.

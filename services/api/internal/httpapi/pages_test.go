@@ -224,16 +224,16 @@ func TestSearchForm(t *testing.T) {
 	require.NoError(t, err)
 	require.WithinDuration(t, time.Now().Add(-24*time.Hour), since, 2*time.Minute)
 
-	wrong := s.visit(t, "/search?tags=art&since=yesterday")
-	require.Equal(t, http.StatusBadRequest, wrong.status)
-	require.Contains(t, text(wrong.all("problem")[0]), "RFC 3339")
+	invalid := s.visit(t, "/search?tags=art&since=yesterday")
+	require.Equal(t, http.StatusBadRequest, invalid.status)
+	require.Contains(t, text(invalid.all("problem")[0]), "RFC 3339")
 	chips := s.visit(t, "/search?tags=art&tags=photo&none=nsfw").all("chip")
 	require.Len(t, chips, 3)
 	require.Contains(t, text(chips[2]), "not #nsfw")
 	require.Equal(t, http.StatusBadRequest, s.visit(t, "/search?tags=art&x=1").status)
 }
 
-// TestTagPages: a tag's page has its numbers, its posts and its feeds, whatever the tag.
+// TestTagPages: a tag's page has its numbers, posts and feeds, with any characters in the tag.
 func TestTagPages(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)

@@ -80,7 +80,7 @@ func TestRefused(t *testing.T) {
 		{"no tags, another parameter", posts + "limit=5", codeMissingTags},
 		{"empty tag", posts + "tags=", codeInvalidTag},
 		{"tag without value", posts + "tags", codeInvalidTag},
-		{"empty tag beside a good one", posts + "tags=art&tags=", codeInvalidTag},
+		{"an empty tag and a valid one", posts + "tags=art&tags=", codeInvalidTag},
 		{"tag of only #", posts + "tags=%23%23", codeInvalidTag},
 		{"tag of white space", posts + "tags=+%C2%A0%09", codeInvalidTag},
 		{"tag with NUL", posts + "tags=a%00b", codeInvalidTag},

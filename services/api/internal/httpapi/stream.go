@@ -68,14 +68,14 @@ func (h *Handler) openStream(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	asked := query.ChangeQuery{List: list.query, Limit: catchUpLimit}
+	cq := query.ChangeQuery{List: list.query, Limit: catchUpLimit}
 	name, token := "Last-Event-ID", r.Header.Get("Last-Event-ID")
 	if token == "" {
 		name = "after"
 		token, _ = q.get(name)
 	}
 	if token != "" {
-		if asked.After, err = h.feedPosition(name, token, list); err != nil {
+		if cq.After, err = h.feedPosition(name, token, list); err != nil {
 			return nil, err
 		}
 	}
@@ -83,7 +83,7 @@ func (h *Handler) openStream(r *http.Request) (*response, error) {
 	if s.shared, err = h.followers.enter(list); err != nil {
 		return nil, err
 	}
-	if err := s.read(r.Context(), asked); err != nil {
+	if err := s.read(r.Context(), cq); err != nil {
 		h.followers.leave(s.shared)
 		return nil, err
 	}
@@ -107,8 +107,8 @@ type stream struct {
 
 // read reads the changes after a position for this follower alone, and joins the others at the end
 // of the feed. An expired position gives a reset. An error leaves the stream as it was.
-func (s *stream) read(ctx context.Context, asked query.ChangeQuery) error {
-	page, err := s.h.index.Changes(ctx, asked)
+func (s *stream) read(ctx context.Context, cq query.ChangeQuery) error {
+	page, err := s.h.index.Changes(ctx, cq)
 	var expired *query.Expired
 	var text []byte
 	switch {
@@ -117,7 +117,7 @@ func (s *stream) read(ctx context.Context, asked query.ChangeQuery) error {
 		page.Next, text = expired.Now, s.h.resetEvent(expired.Now, s.list)
 	case err != nil:
 		return err
-	case asked.After == nil: // so that a connection that breaks before the first change loses nothing
+	case cq.After == nil: // so that a connection that breaks before the first change loses nothing
 		text = s.h.positionEvent(page.Next, s.list)
 	default:
 		s.h.metrics.changes(page)

@@ -178,7 +178,7 @@ func TestStream(t *testing.T) {
 	require.Equal(t, "*", art.header.Get("Access-Control-Allow-Origin"))
 	require.Equal(t, "no-store", art.header.Get("Cache-Control"))
 	s.awaitFollowers(t, 2)
-	begun := s.changes(t, "tags=art").Page.Next
+	start := s.changes(t, "tags=art").Page.Next
 
 	late := x.add(t, "late", t0.Add(-24*time.Hour), "art")
 	x.add(t, "other", t0, "photo")
@@ -193,9 +193,9 @@ func TestStream(t *testing.T) {
 
 	// Followers resume by the header or the parameter. The header wins, since browsers keep the
 	// URL.
-	first := s.changes(t, "tags=art&limit=1&after="+begun).Page.Next
+	first := s.changes(t, "tags=art&limit=1&after="+start).Page.Next
 	for _, again := range []*sse{
-		s.stream(t, "tags=art&after="+begun), s.stream(t, "tags=art", "Last-Event-ID", begun), s.stream(t, "tags=art&after="+art.lastID, "Last-Event-ID", begun),
+		s.stream(t, "tags=art&after="+start), s.stream(t, "tags=art", "Last-Event-ID", start), s.stream(t, "tags=art&after="+art.lastID, "Last-Event-ID", start),
 	} {
 		require.Equal(t, []string{"+late", "-old", "+second"}, again.ops(t, 3))
 	}
@@ -214,10 +214,10 @@ func TestStream(t *testing.T) {
 		query string
 		want  code
 	}{
-		{"after=" + begun, codeMissingTags},
+		{"after=" + start, codeMissingTags},
 		{"tags=art&limit=10", codeUnknownParameter},
-		{"tags=photo&after=" + begun, codeCursorMismatch},
-		{"tags=art&after=x" + begun, codeInvalidCursor},
+		{"tags=photo&after=" + start, codeCursorMismatch},
+		{"tags=art&after=x" + start, codeInvalidCursor},
 	} {
 		s.get(t, "/v1/stream?"+c.query).requireProblem(t, c.want)
 	}
@@ -235,7 +235,7 @@ func TestStreamPositions(t *testing.T) {
 	s := serve(t, x.open(t))
 	s.handler.streamBeat, s.handler.followers.positionAge = 20*time.Millisecond, 0
 	silent, also := s.stream(t, "tags=art"), s.stream(t, "tags=art")
-	begun := silent.position(t)
+	start := silent.position(t)
 	require.NotEmpty(t, also.position(t))
 	x.add(t, "other", t0, "photo")
 	moved := silent.position(t)
@@ -246,7 +246,7 @@ func TestStreamPositions(t *testing.T) {
 	require.NoError(t, err)
 	_, _, err = x.writer.PruneChanges(t.Context(), 7*24*time.Hour, 1000)
 	require.NoError(t, err)
-	require.Equal(t, []string{eventReset}, s.stream(t, "tags=art", "Last-Event-ID", begun).ops(t, 1))
+	require.Equal(t, []string{eventReset}, s.stream(t, "tags=art", "Last-Event-ID", start).ops(t, 1))
 	resumed := s.stream(t, "tags=art", "Last-Event-ID", moved)
 	one := x.add(t, "one", t0, "art")
 	for _, e := range []*sse{silent, also, resumed} {
@@ -270,7 +270,7 @@ func TestStreamReset(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
 	s := serve(t, x.open(t))
-	begun := s.changes(t, "tags=art").Page.Next
+	start := s.changes(t, "tags=art").Page.Next
 	live := s.stream(t, "tags=art")
 	x.add(t, "one", t0, "art")
 	require.Equal(t, []string{"+one"}, live.ops(t, 1))
@@ -279,9 +279,9 @@ func TestStreamReset(t *testing.T) {
 	require.NoError(t, err)
 	_, _, err = x.writer.PruneChanges(t.Context(), 7*24*time.Hour, 1000)
 	require.NoError(t, err)
-	away := s.stream(t, "tags=art&after="+begun)
+	away := s.stream(t, "tags=art&after="+start)
 	require.Equal(t, []string{eventReset}, away.ops(t, 1))
-	s.get(t, "/v1/changes?tags=art&after="+begun).requireProblem(t, codeCursorExpired)
+	s.get(t, "/v1/changes?tags=art&after="+start).requireProblem(t, codeCursorExpired)
 
 	x.add(t, "two", t0, "art")
 	require.Equal(t, []string{"+two"}, away.ops(t, 1))
@@ -416,8 +416,8 @@ func TestJoiningFollowers(t *testing.T) {
 		require.NoError(t, err)
 		return page.Next
 	}
-	begun := now()
-	next := f.join(l, begun)
+	start := now()
+	next := f.join(l, start)
 	uri := x.add(t, "one", t0, "art")
 	created := now()
 	require.Same(t, next, f.join(l, created))
@@ -428,17 +428,17 @@ func TestJoiningFollowers(t *testing.T) {
 	changed := now()
 	require.Nil(t, f.read(t.Context(), l))
 	<-next.ready
-	for _, pos := range []query.FeedPosition{begun, created} {
+	for _, pos := range []query.FeedPosition{start, created} {
 		require.Contains(t, string(next.content.Load().eventsAfter(pos)), edited.CID)
 	}
 	require.Empty(t, next.content.Load().eventsAfter(changed))
 	require.Nil(t, f.join(l, created), "the other followers are ahead")
 	require.Same(t, next.next, f.join(l, changed))
-	at, event, moved := f.position(l, next.next, begun)
+	at, event, moved := f.position(l, next.next, start)
 	require.True(t, moved)
 	require.Equal(t, changed, at)
 	require.Equal(t, h.positionEvent(changed, list), event)
-	_, _, moved = f.position(l, next, begun)
+	_, _, moved = f.position(l, next, start)
 	require.False(t, moved, "a follower that has not taken the batch is not moved past it")
 	_, _, moved = f.position(l, next.next, changed)
 	require.False(t, moved, "the follower is at the position already")

@@ -373,8 +373,8 @@ func FuzzTags(f *testing.F) {
 	for _, seed := range []string{"art", "%23Art", "a%2Fb", "%2E%2E", "..", "%", "%ff", "%00", "a;b", "a?b", "", "#%EF%B8%8F", "\xff", strings.Repeat("%F0%9F%8E%A8", 100)} {
 		f.Add(seed)
 	}
-	var asked []string
-	h := serve(f, namesIndex{asked: &asked}, func(c *Config) { c.MaxInFlight = 1 }).handler
+	var queried []string
+	h := serve(f, namesIndex{queried: &queried}, func(c *Config) { c.MaxInFlight = 1 }).handler
 	f.Fuzz(func(t *testing.T, raw string) {
 		for _, u := range []*url.URL{{RawPath: "/v1/tags/" + raw, Path: "/v1/tags/x"}, {Path: "/v1/tags/" + raw}, {Path: "/v1/tags", RawQuery: "prefix=" + raw}} {
 			if path, err := url.PathUnescape(u.RawPath); err == nil && u.RawPath != "" {
@@ -382,13 +382,13 @@ func FuzzTags(f *testing.F) {
 			}
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 			r.URL = u
-			asked = nil
+			queried = nil
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, r)
 			if w.Code != http.StatusOK && w.Code != http.StatusBadRequest && w.Code != http.StatusNotFound {
 				t.Fatalf("%+v: status %d: %s", u, w.Code, w.Body)
 			}
-			for _, name := range asked {
+			for _, name := range queried {
 				if normal, err := event.NormalizeTag(name); err != nil || normal != name {
 					t.Fatalf("%+v: the index was queried for %q", u, name)
 				}
@@ -400,15 +400,15 @@ func FuzzTags(f *testing.F) {
 // namesIndex records the names it is queried for.
 type namesIndex struct {
 	fakeIndex
-	asked *[]string
+	queried *[]string
 }
 
 func (n namesIndex) TagsWithPrefix(_ context.Context, prefix string) ([]query.TagCount, error) {
-	*n.asked = append(*n.asked, prefix)
+	*n.queried = append(*n.queried, prefix)
 	return nil, nil
 }
 
 func (n namesIndex) TagHistory(_ context.Context, tag string) (query.TagHistory, error) {
-	*n.asked = append(*n.asked, tag)
+	*n.queried = append(*n.queried, tag)
 	return query.TagHistory{}, nil
 }

@@ -197,9 +197,9 @@ func (c *Card) text(spans []record.Span, root string) {
 		left = excerpt
 	}
 	for _, span := range spans {
-		words, cut := cutText(span.Text, left)
-		left -= len(words)
-		t := Text{Text: words}
+		part, cut := cutText(span.Text, left)
+		left -= len(part)
+		t := Text{Text: part}
 		if span.Kind != record.Plain && links < maxLinks {
 			links++
 			switch span.Kind {
@@ -212,8 +212,8 @@ func (c *Card) text(spans []record.Span, root string) {
 			}
 		}
 		if n := len(c.Text); n > 0 && t.Href == "" && c.Text[n-1].Href == "" {
-			c.Text[n-1].Text += words
-		} else if words != "" {
+			c.Text[n-1].Text += part
+		} else if part != "" {
 			c.Text = append(c.Text, t)
 		}
 		if cut {
