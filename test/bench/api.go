@@ -220,6 +220,11 @@ func (r *runner) measurePages(ctx context.Context, tags []string, clients int) e
 			ofBench.Bar = .65
 		}
 	}
+	spend := func(what string, n int, worked map[string]time.Duration) {
+		if clients == mainClients || len(r.cfg.Clients) == 1 {
+			r.spend(what, n, worked)
+		}
+	}
 	turn := func(base string, gzip bool, program *process.Program, into *[]float64) (asked, error) {
 		var got asked
 		worked, err := r.worked(func() (err error) {
@@ -230,13 +235,11 @@ func (r *runner) measurePages(ctx context.Context, tags []string, clients int) e
 			return got, err
 		}
 		*into = append(*into, got.perSecond())
-		if clients == mainClients || len(r.cfg.Clients) == 1 {
-			what := fmt.Sprintf("page of %d tags by the %s", len(tags), program.Name)
-			if gzip {
-				what += ", gzip"
-			}
-			r.spend(what, got.n, worked)
+		what := fmt.Sprintf("page of %d tags by the %s", len(tags), program.Name)
+		if gzip {
+			what += ", gzip"
 		}
+		spend(what, got.n, worked)
 		return got, nil
 	}
 	for _, base := range []string{r.apiURL, r.handlerURL} { // connections, and plans of the statements
@@ -262,7 +265,7 @@ func (r *runner) measurePages(ctx context.Context, tags []string, clients int) e
 		if err != nil {
 			return err
 		}
-		r.spend(fmt.Sprintf("page of %d tags by pgbench", len(tags)), int(rate*r.benchTurn().Seconds()), worked)
+		spend(fmt.Sprintf("page of %d tags by pgbench", len(tags)), int(rate*r.benchTurn().Seconds()), worked)
 		ofBench.Ours, ofBench.Theirs = append(ofBench.Ours, ours.perSecond()), append(ofBench.Theirs, rate)
 		zipped.Theirs = append(zipped.Theirs, ours.perSecond())
 		_, err = turn(r.apiURL, true, r.api, &zipped.Ours)

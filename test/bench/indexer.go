@@ -100,7 +100,13 @@ func (r *runner) measureIndexer(ctx context.Context) error {
 	}
 	r.figure(same)
 	r.figure(after)
-	return r.startIndexer()
+	if err := r.startIndexer(); err != nil {
+		return err
+	}
+	return until(ctx, readyPoll, func() (bool, error) {
+		ready, _ := r.indexer.Ready()
+		return ready, r.indexer.Alive()
+	})
 }
 
 // copyIn copies the live index's rows through files into equal tables, and returns the seconds that

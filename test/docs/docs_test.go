@@ -15,8 +15,9 @@ import (
 
 const root = "../.."
 
-// maxWords bounds the total length of docs: long documents are not read.
-const maxWords = 12_500
+// maxWords bounds the total length of docs without the results of the benchmarks: long documents are
+// not read.
+const maxWords = 12_000
 
 // generated are the generated documents, with lines of any length.
 var generated = map[string]bool{"bench.md": true, "configuration.md": true, "metrics.md": true, "report.md": true}
@@ -122,7 +123,7 @@ func TestLength(t *testing.T) {
 	t.Parallel()
 	words := 0
 	for path, text := range documents(t) {
-		if strings.HasPrefix(path, filepath.Join(root, "docs")) {
+		if strings.HasPrefix(path, filepath.Join(root, "docs")) && filepath.Base(path) != "bench.md" {
 			words += len(word.FindAllString(text, -1))
 		}
 		if generated[filepath.Base(path)] {
