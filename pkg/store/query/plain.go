@@ -145,7 +145,8 @@ func (f *plainRows) scan(rows pgx.Rows) error {
 	return rows.Err()
 }
 
-// tagIDs returns subqueries for the ids of tags that meet a condition, one for each branch of a merge.
+// tagIDs returns subqueries for the ids of tags that meet a condition, one for each branch of a
+// merge.
 func (b *builder) tagIDs(tags []string, condition string) []string {
 	ids := make([]string, padded(len(tags)))
 	for i := range ids {

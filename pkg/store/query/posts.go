@@ -327,8 +327,8 @@ func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, direction 
 	return posts, cutOff, now, nil
 }
 
-// lookUp selects the columns of the post with the key of a page's row, its tags as given, and one more
-// expression.
+// lookUp selects the columns of the post with the key of a page's row, its tags as given, and one
+// more expression.
 //
 // OFFSET 0 keeps it a subquery, which Postgres can only run once for each key, in the order of the
 // keys. The planner would choose the order of a plain join: with small tables it begins with the

@@ -420,5 +420,3 @@ func TestOldTokens(t *testing.T) {
 		}
 	}
 }
-
-// TestTokensOfFilters: each filter that differs makes another list.
