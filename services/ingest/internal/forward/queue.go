@@ -18,7 +18,7 @@ const (
 	// to 64 events, might exceed the stream's batch: the rest would take a batch of its own.
 	enough = stream.MaxBatch - 64
 	// queueBytes is how much memory all of them together may take.
-	queueBytes = 8 << 20
+	queueBytes = 4 << 20
 	// eventBytes is the approximate size of an event without its record.
 	eventBytes = 512
 )
