@@ -46,8 +46,8 @@ func TestParseDeny(t *testing.T) {
 	}
 }
 
-// TestDenyFile: a file that is changed is read again; one that is bad, too big or gone is refused,
-// and what it said before stays.
+// A changed file is read again. A file that is bad, too big or missing is refused, and the previous
+// lists stay.
 func TestDenyFile(t *testing.T) {
 	t.Parallel()
 	path, log := filepath.Join(t.TempDir(), "deny.yaml"), slog.New(slog.DiscardHandler)
@@ -60,7 +60,7 @@ func TestDenyFile(t *testing.T) {
 	require.False(t, none.changed())
 
 	write := func(text string) {
-		// Beside it and moved there, as by an editor.
+		// Written next to it and renamed, like by an editor.
 		require.NoError(t, os.WriteFile(path+".new", []byte(text), 0o600))
 		require.NoError(t, os.Rename(path+".new", path))
 	}
@@ -69,13 +69,13 @@ func TestDenyFile(t *testing.T) {
 	require.NoError(t, err)
 	once := func() bool { f.looked = time.Time{}; return f.changed() }
 	look := func() bool {
-		require.False(t, once(), "it may be half written")
+		require.False(t, once(), "it must not read a file that may be half written")
 		return once()
 	}
 	require.False(t, look())
 	require.Equal(t, []string{"art"}, f.now.Tags)
 	write("tags: [ink]")
-	require.False(t, f.changed(), "not looked at all the time")
+	require.False(t, f.changed(), "it must not check all the time")
 	require.True(t, look())
 	require.Equal(t, []string{"ink"}, f.now.Tags)
 	for _, text := range []string{"tags: [ink", "accounts: [x]", "tags: [a]\n---\ntags: [b]", strings.Repeat("#", maxDenyFile+1)} {
@@ -91,7 +91,7 @@ func TestDenyFile(t *testing.T) {
 	require.True(t, look())
 	require.Equal(t, apply.Deny{}, f.now)
 
-	// As a program that did not look for long finds it.
+	// As if the program had not checked for long.
 	write("tags: [late]")
 	require.NoError(t, os.Chtimes(path, time.Time{}, time.Now().Add(-time.Hour)))
 	require.True(t, once())

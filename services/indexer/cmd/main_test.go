@@ -29,7 +29,7 @@ func TestExitCodes(t *testing.T) {
 		args    string
 		environ []string
 		code    int
-		want    string // of the answer, or the only line of an error
+		want    string // in the answer, or the only line of an error
 	}{
 		"help":              {"--help", nil, 0, "dlq redrive"},
 		"help of list":      {"dlq list --help", nil, 0, "Usage: indexer dlq list"},
@@ -69,7 +69,7 @@ func TestExitCodes(t *testing.T) {
 			require.Equal(t, tt.code, code, stderr)
 			require.Contains(t, answer+stderr, tt.want)
 			if tt.code == 2 {
-				require.Equal(t, 1, strings.Count(stderr, "\n"), "one line: %s", stderr)
+				require.Equal(t, 1, strings.Count(stderr, "\n"), "want one line: %s", stderr)
 			}
 		})
 	}
@@ -77,7 +77,7 @@ func TestExitCodes(t *testing.T) {
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// TestCommands runs what operators run, on real servers.
+// TestCommands runs operators' commands on real servers.
 func TestCommands(t *testing.T) {
 	t.Parallel()
 	server := natstest.Server(t, natstest.Listen())

@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// index is an index of its own for one test.
+// index is a separate index for one test.
 type index struct {
 	t       *testing.T
 	reader  *query.Reader
@@ -59,7 +59,7 @@ func newIndex(t *testing.T) *index {
 	return x
 }
 
-// apply folds the events in as one batch.
+// apply folds the events as one batch.
 func (x *index) apply(events ...event.Event) {
 	x.t.Helper()
 	var batch []stream.Message
@@ -120,12 +120,12 @@ func syncAt(r, second int) event.Event {
 	return later(event.Event{Kind: event.KindSync, DID: did, Rev: rev(r)}, second)
 }
 
-// said is the beginning or the end of a #sync whose end is said.
-func said(r int, state event.SyncState) event.Event {
+// syncState is the beginning or the reported end of a #sync.
+func syncState(r int, state event.SyncState) event.Event {
 	return event.Event{Kind: event.KindSync, DID: did, Rev: rev(r), Sync: state}
 }
 
-// own is an account event that says itself when it was.
+// own gives an account event its own upstream time.
 func own(second int, e event.Event) event.Event {
 	e.Upstream = &event.Upstream{Seq: uint64(second), Time: at(second)}
 	return e
@@ -136,13 +136,13 @@ func later(e event.Event, second int) event.Event {
 	return e
 }
 
-// relayed is an account event with that upstream number.
+// relayed gives an account event that upstream number.
 func relayed(number uint64, e event.Event) event.Event {
 	e.Upstream.Seq = number
 	return e
 }
 
-// byOther is by another host than later.
+// byOther is later for another host.
 func byOther(e event.Event, second int) event.Event {
 	e = later(e, second)
 	e.Source.Host = "https://other.example"
@@ -158,7 +158,7 @@ func TestRules(t *testing.T) {
 	tests := []struct {
 		name    string
 		batches [][]event.Event
-		want    []string // of #art
+		want    []string // posts with #art
 	}{
 		{"newest first", [][]event.Event{{create("a", 1, "art"), create("b", 2, "art")}}, []string{"b", "a"}},
 		{"an edit keeps the place", [][]event.Event{{create("a", 1, "art"), create("b", 2, "art")}, {post(event.KindUpdate, "a", 3, "art", "x")}}, []string{"b", "a"}},
@@ -173,46 +173,46 @@ func TestRules(t *testing.T) {
 		{"shown again in place", [][]event.Event{{create("a", 1, "art"), create("b", 2, "art")}, {status(false, "deactivated")}, {create("c", 3, "art")}, {status(true, "")}}, []string{"c", "b", "a"}},
 		{"throttled changes nothing", [][]event.Event{{create("a", 1, "art")}, {status(false, "throttled")}}, []string{"a"}},
 		{"erased with a floor", [][]event.Event{{create("a", 4, "art")}, {status(false, "deleted")}, {status(true, "")}, {create("b", 4, "art"), create("c", 5, "art")}}, []string{"c"}},
-		{"a deletion told again, behind what came at a later revision", [][]event.Event{
+		{"a repeated deletion after a later revision", [][]event.Event{
 			{create("a", 1, "art")}, {own(50, status(false, "deleted"))}, {create("a", 2, "art"), own(50, status(false, "deleted"))},
 			{create("b", 3, "art")}, {own(50, status(false, "deleted"))}, {own(60, status(true, ""))}}, []string{}},
-		{"sync keeps what comes again", [][]event.Event{
+		{"sync keeps repeated posts", [][]event.Event{
 			{create("a", 1, "art"), create("b", 2, "art"), create("c", 3, "art")},
 			{{Kind: event.KindSync, DID: did, Rev: rev(9)}, create("b", 9, "art")},
 			{{Kind: event.KindPosition}}}, []string{"b"}},
-		{"a sync whose end is said keeps what comes again, whatever comes between", [][]event.Event{
+		{"sync with a reported end keeps repeated posts, despite other events", [][]event.Event{
 			{create("a", 1, "art"), create("b", 2, "art"), create("c", 3, "art")},
-			{said(9, event.SyncOpen), create("b", 11, "art"), {Kind: event.KindPosition}, {Kind: event.KindCreate, DID: "did:plc:other", Rkey: "o", Rev: rev(5), CID: "bafy", Tags: []string{"x"}, Record: []byte("{}")}},
-			{create("a", 11, "art"), said(11, event.SyncOver), create("d", 10, "art")}}, []string{"b", "a"}},
-		{"one whose end is not said removes nothing", [][]event.Event{
-			{create("a", 1, "art"), create("b", 2, "art")}, {said(9, event.SyncOpen), create("b", 9, "art")}, {create("c", 12, "art")}}, []string{"c", "b", "a"}},
-		{"and keeps nothing out", [][]event.Event{
-			{create("a", 1, "art")}, {said(9, event.SyncOpen)}, {create("b", 5, "art")}}, []string{"b", "a"}},
-		{"the end of an older one leaves what a newer one has not brought yet", [][]event.Event{
-			{create("a", 1, "art"), create("b", 6, "art")}, {said(9, event.SyncOpen)}, {said(5, event.SyncOpen), said(5, event.SyncOver), create("b", 9, "art")}}, []string{"b"}},
+			{syncState(9, event.SyncOpen), create("b", 11, "art"), {Kind: event.KindPosition}, {Kind: event.KindCreate, DID: "did:plc:other", Rkey: "o", Rev: rev(5), CID: "bafy", Tags: []string{"x"}, Record: []byte("{}")}},
+			{create("a", 11, "art"), syncState(11, event.SyncOver), create("d", 10, "art")}}, []string{"b", "a"}},
+		{"sync without a reported end removes nothing", [][]event.Event{
+			{create("a", 1, "art"), create("b", 2, "art")}, {syncState(9, event.SyncOpen), create("b", 9, "art")}, {create("c", 12, "art")}}, []string{"c", "b", "a"}},
+		{"sync without a reported end ignores nothing", [][]event.Event{
+			{create("a", 1, "art")}, {syncState(9, event.SyncOpen)}, {create("b", 5, "art")}}, []string{"b", "a"}},
+		{"end of an older sync keeps posts for a newer one", [][]event.Event{
+			{create("a", 1, "art"), create("b", 6, "art")}, {syncState(9, event.SyncOpen)}, {syncState(5, event.SyncOpen), syncState(5, event.SyncOver), create("b", 9, "art")}}, []string{"b"}},
 		{"sync replaced at a newer revision", [][]event.Event{
 			{create("a", 1, "art"), create("b", 2, "art")},
 			{syncAt(9, 60), later(create("a", 11, "art"), 60)}, {later(create("b", 11, "art"), 60)},
 			{{Kind: event.KindPosition}}}, []string{"b", "a"}},
-		{"a sync told again, with replacements of a later moment", [][]event.Event{
+		{"repeated sync with later replacements", [][]event.Event{
 			{create("a", 1, "art"), syncAt(9, 60), later(create("a", 9, "art"), 60), later(create("b", 9, "art"), 60)},
 			{{Kind: event.KindPosition}, syncAt(9, 70), later(create("a", 12, "art"), 70)}, {{Kind: event.KindPosition}},
-			// What that repository held no more, from wherever it comes late.
+			// A late event of a post that the repository did not have any more.
 			{later(create("b", 11, "art"), 80)}}, []string{"a"}},
-		{"a sync that was interrupted, from an older copy", [][]event.Event{
+		{"interrupted sync repeated from an older copy", [][]event.Event{
 			{create("a", 1, "art"), create("b", 2, "art")},
 			{syncAt(9, 60), later(create("a", 12, "art"), 60)}, {syncAt(9, 50), later(create("a", 10, "art"), 50)}, {later(create("b", 10, "art"), 50)},
 			{{Kind: event.KindPosition}}}, []string{"b", "a"}},
-		{"an edit behind a sync is not its replacement", [][]event.Event{
+		{"an edit after a sync is not a replacement", [][]event.Event{
 			{create("a", 1, "art"), create("b", 2, "art")},
 			{syncAt(9, 60), later(post(event.KindUpdate, "c", 9, "art"), 60)}}, []string{"c"}},
 		{"the first replacement fixes the revision", [][]event.Event{
 			{syncAt(9, 60), later(create("a", 9, "art"), 60), later(create("b", 9, "art"), 60), later(create("c", 11, "art"), 60)},
 			{{Kind: event.KindPosition}}}, []string{"c", "b", "a"}},
-		{"also across batches", [][]event.Event{
+		{"the first replacement fixes the revision across batches", [][]event.Event{
 			{syncAt(9, 60)}, {later(create("a", 9, "art"), 60)}, {later(create("b", 9, "art"), 60)}, {later(create("c", 11, "art"), 60)},
 			{{Kind: event.KindPosition}}}, []string{"c", "b", "a"}},
-		{"replacements with times of their own", [][]event.Event{
+		{"replacements with their own times", [][]event.Event{
 			{create("a", 1, "art"), create("b", 2, "art"), create("c", 3, "art")},
 			{syncAt(9, 60), later(create("a", 11, "art"), 20)}, {later(create("b", 11, "art"), 90)},
 			{{Kind: event.KindPosition, Sync: event.SyncOver}}}, []string{"b", "a"}},
@@ -220,18 +220,18 @@ func TestRules(t *testing.T) {
 			{create("a", 1, "art"), create("b", 2, "art")},
 			{syncAt(9, 60), later(create("a", 9, "art"), 60)},
 			{later(event.Event{Kind: event.KindPosition, Sync: event.SyncOver}, 60)}}, []string{"a"}},
-		{"that of a writer that stops or starts does not", [][]event.Event{
+		{"position of a stopping or starting writer does not end a sync", [][]event.Event{
 			{create("a", 1, "art"), create("b", 2, "art")},
 			{syncAt(9, 60), later(create("a", 9, "art"), 60)},
 			{later(event.Event{Kind: event.KindPosition, Sync: event.SyncOpen}, 70), later(event.Event{Kind: event.KindPosition, Sync: event.SyncOpen}, 70)},
 			{later(create("b", 9, "art"), 60)}, {later(event.Event{Kind: event.KindPosition, Sync: event.SyncOver}, 70)}}, []string{"b", "a"}},
-		{"a take-down that a host behind its time tells", [][]event.Event{
+		{"take-down from a lagging host", [][]event.Event{
 			{create("a", 1, "art")}, {own(40, later(status(true, ""), 150))}, {own(130, byOther(status(false, "takendown"), 130))}}, []string{}},
-		{"what a host that is behind tells again", [][]event.Event{
+		{"old status repeated by a lagging host", [][]event.Event{
 			{create("a", 1, "art")}, {own(130, later(status(false, "takendown"), 130))}, {own(40, byOther(status(true, ""), 150))}}, []string{}},
-		{"of one host its numbers count, whatever the time", [][]event.Event{
+		{"the numbers of one host count, not the time", [][]event.Event{
 			{create("a", 1, "art")}, {own(130, later(status(false, "takendown"), 60))}, {own(40, later(status(true, ""), 70))}}, []string{"a"}},
-		{"also in one batch, and its past is told again", [][]event.Event{
+		{"the numbers of one host count in one batch, and its past is repeated", [][]event.Event{
 			{create("a", 1, "art"), relayed(1, own(130, later(status(false, "deleted"), 60))), own(40, later(status(true, ""), 70))},
 			{create("b", 2, "art")}, {relayed(1, own(130, later(status(false, "deleted"), 60)))}}, []string{"b"}},
 		{"a position within a sync does not end it", [][]event.Event{
@@ -241,9 +241,9 @@ func TestRules(t *testing.T) {
 			{create("a", 1, "art"), create("b", 2, "art")},
 			{{Kind: event.KindSync, DID: did, Rev: rev(9)}}}, []string{"b", "a"}},
 		{"tags of an older ingest", [][]event.Event{{create("a", 1, "a\u00adrt"), create("b", 2, "x", "art\u2060", "\u200bart")}}, []string{"b", "a"}},
-		{"no tag of an older ingest is one today", [][]event.Event{
+		{"tags of an older ingest that are not valid any more", [][]event.Event{
 			{create("a", 1, "art"), create("b", 2, "art")}, {post(event.KindUpdate, "a", 4, "\u200b"), create("c", 1, "\u2800")}, {create("a", 3, "art")}}, []string{"b"}},
-		{"a replacement without a tag of today leaves the sync open", [][]event.Event{
+		{"replacement without a currently valid tag leaves the sync open", [][]event.Event{
 			{create("a", 1, "art"), create("b", 2, "art")},
 			{syncAt(9, 60), later(create("c", 9, "\u200b"), 60), later(create("a", 9, "art"), 60)}, {{Kind: event.KindPosition}}}, []string{"a"}},
 		{"NUL in a record", [][]event.Event{{nul(create("a", 1, "art"))}}, []string{"a"}},
@@ -262,32 +262,31 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// TestStatusesBeforeCarriedRow: an account's row that a rebuild carried over is ahead of the
-// stream. The statuses before it are not folded over it, where the order of three of them goes
-// round.
+// An account's row that a rebuild carried over is ahead of the stream. The statuses before it are
+// not folded over it: the order of three of them can be circular.
 func TestStatusesBeforeCarriedRow(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
-	told := []event.Event{
+	events := []event.Event{
 		create("a", 1, "art"),
 		relayed(1, own(90, later(status(false, "deactivated"), 10))),
-		relayed(1, own(50, byOther(status(false, "deactivated"), 11))), // older than the one before, newer than the next
+		relayed(1, own(50, byOther(status(false, "deactivated"), 11))), // older than the previous one, newer than the next
 		relayed(2, own(40, later(status(true, ""), 20))),
 	}
-	x.apply(told...)
+	x.apply(events...)
 	require.Equal(t, []string{"a"}, x.posts("art"))
 	require.NoError(t, x.applier.Writer.Apply(t.Context(), func(_ *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
 		cp.Seq = 0
 		return cp, nil
 	}))
 	x.seq = 0
-	x.apply(told...)
+	x.apply(events...)
 	require.Equal(t, []string{"a"}, x.posts("art"))
 	x.checkTotals()
 }
 
-// TestRedriveBelowErasedFloor: the replacements that told a #sync's revision were
-// deleted and erased from the stream since. What they kept out stays out.
+// The replacements that determined a #sync's revision were deleted and erased from the stream.
+// Events below that revision are still ignored.
 func TestRedriveBelowErasedFloor(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -308,7 +307,7 @@ func TestRedriveBelowErasedFloor(t *testing.T) {
 	x.checkTotals()
 }
 
-// checkTotals compares the counters with what they count.
+// checkTotals compares the counters with the rows that they count.
 func (x *index) checkTotals() {
 	x.t.Helper()
 	st, err := x.reader.Status(x.t.Context())
@@ -325,8 +324,8 @@ func (x *index) checkTotals() {
 	require.Equal(x.t, []int64{posts, visible, tags, 0}, []int64{st.Posts, st.VisiblePosts, st.Tags, wrong})
 }
 
-// A checkpoint at a dead letter claims nothing of that message: a newer program
-// may be able to read it, and would take the stream for another one.
+// A checkpoint at a dead letter states nothing about that message: a newer program may be able to
+// read it, and would mistake the stream for another one.
 func TestCheckpointAtDeadLetter(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -342,13 +341,12 @@ func TestCheckpointAtDeadLetter(t *testing.T) {
 	require.NoError(t, x.applier.Apply(t.Context(), []stream.Message{{Seq: x.seq, Data: []byte(`{"v":999}`)}}))
 	require.Len(t, x.dead, 1)
 	require.Zero(t, source().Seq)
-	require.Equal(t, at(1), source().Time, "the time is of the last event")
+	require.Equal(t, at(1), source().Time, "the time must be that of the last event")
 	x.apply(create("b", 2, "art"))
 	require.Equal(t, uint64(3), source().Seq)
 }
 
-// Batches grow until one takes too long. Its size is not tried again soon, whatever becomes of the
-// term.
+// Batches grow until one takes too long. Its size is not tried again soon, even in another term.
 func TestBatchesFitTimeLimit(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)

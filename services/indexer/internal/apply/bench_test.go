@@ -18,8 +18,8 @@ import (
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
 )
 
-// BenchmarkFold folds the same batches of 1000 posts into two indexes in turn, one of which has
-// no change feed, and says what the feed costs in time and on disk.
+// BenchmarkFold folds the same batches of 1000 posts into two indexes in turn, one of them without
+// a change feed, and reports the feed's cost in time and on disk.
 func BenchmarkFold(b *testing.B) {
 	db := pgtest.Database(b)
 	appliers := map[string]*apply.Applier{}
@@ -43,7 +43,7 @@ func BenchmarkFold(b *testing.B) {
 		for i := range batch {
 			events++
 			tags := []string{fmt.Sprint("tag", zipf.Uint64())}
-			for rng.IntN(10) < 7 && len(tags) < 10 { // some three for each post
+			for rng.IntN(10) < 7 && len(tags) < 10 { // about three per post
 				tags = append(tags, fmt.Sprint("tag", zipf.Uint64()))
 			}
 			tags, _ = event.Tags(tags)

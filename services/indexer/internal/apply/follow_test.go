@@ -23,7 +23,7 @@ var (
 	followSeeds = flag.Uint64("follow.seeds", 8, "how many seeds TestFollowers runs")
 )
 
-// followed are the queries of the followers: each kind of condition, alone and together.
+// followed are the queries of the followers: each kind of condition, alone and combined.
 var followed = []query.PostQuery{
 	{Tags: []string{"art"}},
 	{Tags: []string{"t0"}},
@@ -43,19 +43,19 @@ var followed = []query.PostQuery{
 	{Tags: []string{"never"}},
 }
 
-// follower has a listing and keeps it up to date by the change feed.
+// follower keeps a listing up to date with the change feed.
 type follower struct {
 	q    query.PostQuery
 	held map[string]string
 	at   query.FeedPosition
-	// from is where its listing continues, nil once it is whole.
+	// from is where its listing continues, nil once it is complete.
 	from *keyset.Position
 }
 
-// TestFollowers: whatever comes, in whatever order, and wherever sweeps are then, each who took
-// the current position, listed everything and follows the changes holds what a listing gives as soon
-// as nothing is left to read. Until then, what each change says is what a listing says, and
-// nobody is told of a post that was never in sight under a tag of theirs.
+// For any events in any order, and at any progress of sweeps: a follower that takes the current
+// position, lists everything and then reads all changes holds the same posts as a listing. Until
+// then, each change agrees with a listing, and no follower receives a post that was never visible
+// under one of its tags.
 func TestFollowers(t *testing.T) {
 	t.Parallel()
 	first, many := uint64(1), *followSeeds
@@ -84,7 +84,7 @@ func TestFollowers(t *testing.T) {
 					w.turn(all)
 				}
 				switch rng.IntN(12) {
-				case 0: // another takes the lease, or the same again
+				case 0: // another writer, or the same, acquires the lease
 					_, err := w.applier.Writer.Acquire(t.Context())
 					require.NoError(t, err)
 				case 1:
@@ -102,8 +102,7 @@ func TestFollowers(t *testing.T) {
 	}
 }
 
-// TestRemovalWhileHidden: a post that came and went while a sweep kept its account out of sight is
-// not told to anybody.
+// A post that came and went while a sweep hid its account is in no follower's changes.
 func TestRemovalWhileHidden(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -128,18 +127,18 @@ func TestRemovalWhileHidden(t *testing.T) {
 	}
 }
 
-// followedIndex is an index that changes at random and is followed.
+// followedIndex is an index with random changes and followers.
 type followedIndex struct {
 	*index
 	rng         *rand.Rand
 	rev, second int
-	first       int // of the posts that events are about: new ones come all the time
+	first       int // first post that events concern: new posts are added all the time
 	pool        *pgxpool.Pool
-	seen        map[string]bool              // "tag uri" that were in sight
-	lists       map[string]map[string]string // as of the last look
+	seen        map[string]bool              // "tag uri" that were visible
+	lists       map[string]map[string]string // at the last look
 }
 
-// events makes a batch, of three accounts.
+// events returns a batch of events of three accounts.
 func (w *followedIndex) events() (events []event.Event) {
 	rng := w.rng
 	for range 1 + rng.IntN(6) {
@@ -171,7 +170,7 @@ func (w *followedIndex) events() (events []event.Event) {
 			ev.Record = fmt.Appendf(nil, `{"embed":{"$type":"app.bsky.embed.%s"},"labels":{"values":[%s]},"n":%d}`,
 				[]string{"images", "video", "record"}[rng.IntN(3)], []string{"", "", `{"val":"nudity"}`}[rng.IntN(3)], w.rev)
 			ev.Langs = [][]string{nil, {"en"}, {"en-GB", "de"}, {"de"}}[rng.IntN(4)]
-			// Late posts, whose time is long over, and some that are ahead of theirs.
+			// Late posts, with old times, and some with times in the future.
 			ev.CreatedAt = at(w.second - 40 + rng.IntN(60)).Format(time.RFC3339)
 		}
 		events = append(events, later(ev, w.second))
@@ -188,7 +187,7 @@ func (w *followedIndex) events() (events []event.Event) {
 	return events
 }
 
-// look notes what is in sight.
+// look records what is visible.
 func (w *followedIndex) look() {
 	w.lists = map[string]map[string]string{}
 	rows, err := w.pool.Query(w.t.Context(), `
@@ -224,7 +223,7 @@ func (w *followedIndex) turn(all []*follower) {
 	}
 }
 
-// settle lets all read to the end, where each holds what a listing gives.
+// settle lets all followers read to the end, and compares each with a listing.
 func (w *followedIndex) settle(all []*follower) {
 	for _, f := range all {
 		for more := true; more; {
@@ -234,7 +233,7 @@ func (w *followedIndex) settle(all []*follower) {
 	}
 }
 
-// read reads a page of the listing, or of changes, and reports whether there is more.
+// read reads a page of the listing or of changes, and reports whether there is more.
 func (w *followedIndex) read(f *follower) (more bool) {
 	limit := 1 + w.rng.IntN(8)
 	if f.from != nil {
@@ -260,9 +259,9 @@ func (w *followedIndex) read(f *follower) (more bool) {
 		require.Greater(w.t, c.Position.Change, last.Change)
 		last = c.Position
 		if c.Post == nil {
-			require.NotContains(w.t, listed, uri, "it is to be removed")
-			require.True(w.t, slices.ContainsFunc(slices.Concat(f.q.Tags, f.q.All), func(tag string) bool { return w.seen[tag+" "+uri] }), "%s was never in sight", uri)
-			require.True(w.t, (len(f.q.Authors) == 0 || slices.Contains(f.q.Authors, c.DID)) && !slices.Contains(f.q.NotAuthors, c.DID), "%s is not theirs", uri)
+			require.NotContains(w.t, listed, uri, "it must be removed")
+			require.True(w.t, slices.ContainsFunc(slices.Concat(f.q.Tags, f.q.All), func(tag string) bool { return w.seen[tag+" "+uri] }), "%s was never visible", uri)
+			require.True(w.t, (len(f.q.Authors) == 0 || slices.Contains(f.q.Authors, c.DID)) && !slices.Contains(f.q.NotAuthors, c.DID), "%s is not in the query", uri)
 			delete(f.held, uri)
 			continue
 		}
@@ -271,18 +270,18 @@ func (w *followedIndex) read(f *follower) (more bool) {
 		f.held[uri] = shown(*c.Post)
 	}
 	if page.HasNext {
-		require.Greater(w.t, page.Next.Change, f.at.Change, "no progress")
+		require.Greater(w.t, page.Next.Change, f.at.Change, "there must be progress")
 	}
 	require.GreaterOrEqual(w.t, page.Next.Change, last.Change)
 	f.at = page.Next
 	if n := len(page.Changes); n > 0 && w.rng.IntN(4) == 0 {
-		f.at = page.Changes[w.rng.IntN(n)].Position // it read no further, and does again
+		f.at = page.Changes[w.rng.IntN(n)].Position // stop there, and read the rest again
 		return true
 	}
 	return page.HasNext
 }
 
-// list is the whole list, read once between two looks: nothing changes it there.
+// list returns the whole list, read once between two looks: it does not change in between.
 func (w *followedIndex) list(q query.PostQuery) map[string]string {
 	name := fmt.Sprintf("%+v", q)
 	if all, ok := w.lists[name]; ok {

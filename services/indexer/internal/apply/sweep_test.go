@@ -14,7 +14,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 )
 
-// sweep does up to n steps, and returns how many there were to do.
+// sweep does up to n steps, and returns the number of steps done.
 func (x *index) sweep(n int) int {
 	x.t.Helper()
 	for i := range n {
@@ -26,12 +26,12 @@ func (x *index) sweep(n int) int {
 	return n
 }
 
-// A big account is hidden and shown in pieces, of which readers see nothing:
-// neither by a tag, nor by address, nor in counts.
+// A big account is hidden and shown in pieces, which readers do not see: neither by tag, nor by
+// address, nor in counts.
 //
 // Invariant: an account of any size is hidden, shown and erased in bounded transactions that
-// readers cannot see before the last one. Accounts take turns, and a change of status restarts
-// no sweep. See also TestSweepsChangeNothing, TestSweepsTakeTurns and
+// readers cannot see before the last one. Accounts take turns, and a change of status does not
+// restart a sweep. See also TestSweepsChangeNothing, TestSweepsTakeTurns and
 // TestSweepContinuesAfterChange.
 func TestSweepIsInvisible(t *testing.T) {
 	t.Parallel()
@@ -109,7 +109,7 @@ func TestSweepIsInvisible(t *testing.T) {
 	for x.applier.Writer.Sweeping() {
 		look(false)
 		x.sweep(1)
-		// It is counted at once, when all of it is done.
+		// It is counted at once, when everything is done.
 		require.Contains(t, []int64{1, posts + 1}, count())
 	}
 	look(false)
@@ -124,7 +124,7 @@ func TestSweepIsInvisible(t *testing.T) {
 		require.Contains(t, []int64{1, posts + 1}, count())
 		x.sweep(1)
 	}
-	require.Greater(t, steps, 3, "in pieces")
+	require.Greater(t, steps, 3, "it must be done in pieces")
 	look(true)
 	require.EqualValues(t, posts+1, count())
 
@@ -134,25 +134,24 @@ func TestSweepIsInvisible(t *testing.T) {
 		x.sweep(1)
 	}
 	require.EqualValues(t, 1, count())
-	// What it had stays gone, and what is newer comes.
+	// Its old posts stay removed, and newer ones enter.
 	x.apply(status(true, ""), create("p0001", 1, "art"), create("p0002", 2, "art"))
 	x.sweep(100)
 	require.ElementsMatch(t, []string{"p0002", "other"}, x.posts("art"))
 }
 
-// Whatever comes between the steps of a sweep, the index is in the end the one
-// that is made without sweeps.
+// Whatever happens between the steps of a sweep, the resulting index is the same as without sweeps.
 func TestSweepsChangeNothing(t *testing.T) {
 	t.Parallel()
 	changeNothing(t, func(*index) {})
 }
 
-// Nor does it matter when an index of an older program is rewritten that has sweeps and
-// #syncs under way, and whose posts change meanwhile.
+// The same holds if an older program's index is rewritten with sweeps and #syncs in progress, while
+// its posts change.
 func TestRetagsChangeNothing(t *testing.T) {
 	t.Parallel()
 	changeNothing(t, func(x *index) {
-		// Another former one each time.
+		// A different old form each time.
 		tag := "a" + strings.Repeat("\u00ad", int(x.seq)) + "rt"
 		pool := pgtest.Pool(x.t, x.url)
 		for _, sql := range []string{
@@ -168,8 +167,8 @@ func TestRetagsChangeNothing(t *testing.T) {
 	})
 }
 
-// changeNothing compares an index that has no sweeps with one that has them, and
-// is made older now and then.
+// changeNothing compares an index without sweeps with one that has them, and that is sometimes
+// converted to an older form.
 func changeNothing(t *testing.T, older func(*index)) {
 	for seed := range uint64(12) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
@@ -228,7 +227,7 @@ func changeNothing(t *testing.T, older func(*index)) {
 	}
 }
 
-// dump is all of an index that does not depend on how it came about.
+// dump returns all of an index that does not depend on its history.
 func dump(t *testing.T, x *index) []string {
 	t.Helper()
 	pool := pgtest.Pool(t, x.url)
@@ -257,7 +256,7 @@ func dump(t *testing.T, x *index) []string {
 	return out
 }
 
-// sweeps is how many accounts are being swept.
+// sweeps returns the number of accounts being swept.
 func (x *index) sweeps() int64 {
 	x.t.Helper()
 	s, err := x.reader.Status(x.t.Context())
@@ -265,7 +264,7 @@ func (x *index) sweeps() int64 {
 	return s.Sweeps
 }
 
-// manyPosts are n creates by an account.
+// manyPosts returns n creates by an account.
 func manyPosts(author string, n int) (events []event.Event) {
 	for i := range n {
 		ev := create(fmt.Sprintf("p%05d", i), 1, "art")
@@ -275,8 +274,8 @@ func manyPosts(author string, n int) (events []event.Event) {
 	return events
 }
 
-// An account that changes its state at every step of its sweep holds up neither that
-// of another account nor the end of its own: what was done of it is not begun again.
+// An account that changes its state at every step of its sweep delays neither another account's
+// sweep nor the end of its own: a sweep is not restarted.
 func TestSweepsTakeTurns(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -304,18 +303,18 @@ func TestSweepsTakeTurns(t *testing.T) {
 		}
 		x.apply(of(status(i%2 == 0, "suspended"), toggling))
 		if i == 13 {
-			require.Zero(t, left(), "two accounts of six steps each, one after the other")
+			require.Zero(t, left(), "two accounts of six steps each must take turns")
 		}
 	}
-	require.Positive(t, ended, "its own sweep never ends")
+	require.Positive(t, ended, "its own sweep must end")
 	x.sweep(100)
-	require.Empty(t, x.posts("art"), "it was suspended last")
+	require.Empty(t, x.posts("art"), "its last state is suspended")
 	x.apply(of(status(true, ""), toggling))
 	x.sweep(100)
 	require.Len(t, x.posts("art"), 100)
 }
 
-// A state that changes and changes back costs a sweep nothing of what it has done.
+// If a state changes and changes back, the sweep keeps its progress.
 func TestSweepContinuesAfterChange(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -326,15 +325,15 @@ func TestSweepContinuesAfterChange(t *testing.T) {
 	require.Equal(t, 5, x.sweep(5))
 	x.apply(status(true, ""))
 	x.apply(status(false, "suspended"))
-	require.LessOrEqual(t, x.sweep(100), 6, "five steps, and one that finds none")
+	require.LessOrEqual(t, x.sweep(100), 6, "five steps, and one that finds nothing")
 	require.Empty(t, x.posts("art"))
 }
 
-// Accounts that are small each, but not together, are not all loaded at once: some are swept.
+// Accounts that are small, but not together, are not all loaded at once: some are swept.
 func TestManySmallAccounts(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
-	x.applier.Big = 4 // together 40 posts and markers
+	x.applier.Big = 4 // at most 40 posts and markers together
 	const accounts = 20
 	var all, gone []event.Event
 	for i := range accounts {

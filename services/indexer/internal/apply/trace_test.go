@@ -12,9 +12,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
-// TestBatchesAreTraced: a batch with traced messages has one span, linked to
-// them, with its transaction under it; a batch without has none, and neither has
-// one that is applied without a tracer.
+// A batch with traced messages has one span, linked to them, with its transaction as a child.
+// Batches without traced messages, or applied without a tracer, have none.
 func TestBatchesAreTraced(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
@@ -53,7 +52,7 @@ func TestBatchesAreTraced(t *testing.T) {
 	require.Equal(t, int64(x.seq), attributes["tagstream.stream.last_seq"])
 	require.Equal(t, int64(x.seq-3), attributes["tagstream.stream.first_seq"])
 
-	// A failure is one, without its text.
+	// A failure is recorded without its text.
 	require.NoError(t, x.applier.Writer.Release(t.Context()))
 	x.applier.Writer.Close()
 	require.Error(t, x.applier.Apply(t.Context(), batch(parent(4))))

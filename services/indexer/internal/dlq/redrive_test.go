@@ -29,14 +29,14 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// bench is a stream, and two indexes of it: the live one, whose indexer could
-// not read some of the messages, and one that a newer indexer made.
+// bench is a stream with two indexes: the live one, whose indexer could not read some of the
+// messages, and one made by a newer indexer.
 type bench struct {
 	t        *testing.T
 	js       jetstream.JetStream
 	database store.Options
 	live     *apply.Applier
-	writer   *write.Writer // of a redrive
+	writer   *write.Writer // the writer of redrives
 	seq      uint64
 	dead     map[uint64]bool
 	limit    int
@@ -67,8 +67,7 @@ func (b *bench) open(schema, holder string) *write.Writer {
 	return w
 }
 
-// put stores events and folds them into the live index; a message in b.dead it
-// cannot read.
+// put stores events and folds them into the live index, which cannot read the messages in b.dead.
 func (b *bench) put(events ...event.Event) {
 	b.t.Helper()
 	for _, ev := range events {
@@ -108,7 +107,7 @@ type progress struct{}
 func (progress) At(uint64, uint64) {}
 func (progress) Say(string)        {}
 
-// redrive returns what became of each dead letter, "" for one that was applied.
+// redrive returns the outcome of each dead letter, "" for one that was applied.
 func (b *bench) redrive(sel dlq.Selection) map[uint64]string {
 	b.t.Helper()
 	out := map[uint64]string{}
@@ -121,7 +120,7 @@ func (b *bench) redrive(sel dlq.Selection) map[uint64]string {
 			}
 		}}
 	require.NoError(b.t, r.Run(b.t.Context(), sel))
-	// As the indexer does when it finds its lease gone.
+	// Like the indexer when it has lost its lease.
 	_, err := b.live.Writer.Acquire(b.t.Context())
 	require.NoError(b.t, err)
 	return out
@@ -134,8 +133,8 @@ func (b *bench) letters() []uint64 {
 	return seqs
 }
 
-// requireRebuilt rebuilds the index with a program that can read everything
-// but what lies in the dead letters, and compares.
+// requireRebuilt rebuilds the index with a program that can read everything except the remaining
+// dead letters, and compares.
 func (b *bench) requireRebuilt() {
 	b.t.Helper()
 	ctx := b.t.Context()
@@ -166,7 +165,7 @@ func (b *bench) requireRebuilt() {
 	require.Zero(b.t, f.N, f.String())
 }
 
-// total is what the index says of its dead letters.
+// total returns the index's number of dead letters.
 func (b *bench) total() int64 {
 	b.t.Helper()
 	r, err := query.Open(b.t.Context(), b.database)
@@ -219,8 +218,8 @@ func later(e event.Event, second int) event.Event {
 	return e
 }
 
-// TestRedriveInOrder: whatever came between a dead letter and its redrive, the index is
-// then as if it had been read at its place.
+// Whatever happens between a dead letter and its redrive, the index is then as if the message had
+// been read in order.
 //
 // Invariant: a dead letter is removed only after the commit of its effect, so a redrive can be
 // killed anywhere and repeated, and two redrives never write at once. See also
@@ -280,7 +279,7 @@ func TestRedriveInOrder(t *testing.T) {
 				require.NoError(t, err)
 				require.NoError(t, stream.PutDeadLetter(t.Context(), b.js, stream.DeadLetter{Seq: c.dead, Payload: m.Data}))
 			}
-			// And it continues from there.
+			// It continues from there.
 			b.dead = nil
 			b.put(create("b", "end", 20))
 			require.NoError(t, stream.DeleteDeadLetter(t.Context(), b.js, c.dead))
@@ -289,9 +288,8 @@ func TestRedriveInOrder(t *testing.T) {
 	}
 }
 
-// TestRedriveRestoresNothingErased: payloads of what was removed are gone from the
-// stream. What the removals left, a marker or a floor, keeps older events out as
-// before, those in dead letters and those that come later.
+// Payloads of removed posts are erased from the stream. The markers and floors of the removals
+// still stop older events, in dead letters and later ones.
 //
 // Invariant: a redrive does not restore a post that was erased from the stream.
 func TestRedriveRestoresNothingErased(t *testing.T) {
@@ -323,8 +321,8 @@ func TestRedriveRestoresNothingErased(t *testing.T) {
 	check()
 }
 
-// TestRedriveOfTrimmedStream: where the stream's beginning is gone, nothing is brought back
-// that came out meanwhile, and what the stream had before stays.
+// If the beginning of the stream is gone, a redrive does not restore posts removed meanwhile, and
+// keeps posts from the trimmed part.
 //
 // Invariant: on a trimmed stream a redrive applies a message only if everything after it is
 // still there.
@@ -358,7 +356,7 @@ func TestRedriveOfTrimmedStream(t *testing.T) {
 	require.Zero(t, f.N, f.String())
 }
 
-// TestRedriveSelection: only what is asked for is applied.
+// Only the selected dead letters are applied.
 func TestRedriveSelection(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -382,7 +380,7 @@ func TestRedriveSelection(t *testing.T) {
 	require.Empty(t, b.redrive(dlq.Selection{Reason: "none"}))
 }
 
-// TestRedriveFailsAgain: what fails again stays, with the new reason.
+// A dead letter that fails again stays, with the new reason.
 func TestRedriveFailsAgain(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -405,8 +403,7 @@ func TestRedriveFailsAgain(t *testing.T) {
 	require.WithinDuration(t, time.Now(), after.At, time.Minute)
 }
 
-// TestRedriveOfForeignLetters: dead letters of a former stream are never applied, and
-// keep nothing of this one from being.
+// Dead letters of a former stream are never applied, and do not block those of this one.
 func TestRedriveOfForeignLetters(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -422,8 +419,7 @@ func TestRedriveOfForeignLetters(t *testing.T) {
 	b.requireRebuilt()
 }
 
-// TestRedriveOfErasedMessage: of a message that was erased from the stream nothing is applied,
-// and its dead letter goes.
+// A message that was erased from the stream is not applied, and its dead letter is removed.
 func TestRedriveOfErasedMessage(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -436,15 +432,14 @@ func TestRedriveOfErasedMessage(t *testing.T) {
 	require.Empty(t, b.letters())
 	b.requireRebuilt()
 
-	// The last message that the index has seen, too, may be gone.
+	// The last message that the index has seen may also be gone.
 	b.dead[5] = true
 	b.put(create("a", "4", 4), create("a", "5", 5), create("b", "1", 1))
 	require.NoError(t, s.SecureDeleteMsg(t.Context(), 6))
 	require.Equal(t, map[uint64]string{5: ""}, b.redrive(dlq.Selection{}))
 }
 
-// TestRedriveAheadOfIndexer: a dead letter that the indexer has put, and has not passed
-// yet, waits.
+// A dead letter that the indexer has stored, but not passed yet, waits.
 func TestRedriveAheadOfIndexer(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -465,8 +460,8 @@ func TestRedriveAheadOfIndexer(t *testing.T) {
 	b.requireRebuilt()
 }
 
-// TestRedriveInManyPasses: histories that are too big to be held together are held one
-// after the other; one that is too big by itself is left alone.
+// Histories that are too big to be held together are processed one after the other. One that is too
+// big by itself is skipped.
 func TestRedriveInManyPasses(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

@@ -31,8 +31,8 @@ func (s *site) addAll(events []event.Event) {
 	require.NoError(s.t, s.live.Apply(s.t.Context(), batch))
 }
 
-// TestPassReadsOnlyDueMessages: what was looked at once is read again only around what was removed
-// since, all versions of it, wherever they are. What came of it is the same index.
+// A pass reads messages again only around versions of posts removed since the previous one,
+// wherever these are. The result is the same index.
 //
 // Invariant: a pass reads new messages and those that can hold something to erase, not the whole
 // history. See also TestErase.
@@ -46,35 +46,35 @@ func TestPassReadsOnlyDueMessages(t *testing.T) {
 		return events
 	}
 	// Two versions of x in one batch, so that the first never had a row, and far apart, so that
-	// the one is not met beside the other.
+	// reading around one does not find the other.
 	first := append([]event.Event{position, create(a, "x", 'b'), create(a, "y", 'b')}, others("m", 3000)...)
 	s.addAll(append(first, update(a, "x", 'c')))
 	s.addAll(append([]event.Event{create(b, "z", 'b'), update(a, "y", 'c'), update(a, "x", 'd')}, others("n", 3000)...))
 	s.add(position)
 	left, sum := s.pass()
 	require.Len(t, left, int(s.last))
-	require.EqualValues(t, s.last-1, sum.Messages, "the first pass reads all")
+	require.EqualValues(t, s.last-1, sum.Messages, "the first pass must read everything")
 
 	_, sum = s.pass()
-	require.Less(t, sum.Messages, uint64(600), "nothing is due")
+	require.Less(t, sum.Messages, uint64(600), "nothing must be due")
 	s.add(gone(a, "x", 'e'), gone(b, "z", 'c'), update(a, "y", 'd'), position)
 	_, sum = s.pass()
-	require.Equal(t, 4, sum.Erased[erase.Posts], "three versions of x and z")
-	require.Less(t, sum.Messages, uint64(4200), "around the first ones, around the others, and the end")
+	require.Equal(t, 4, sum.Erased[erase.Posts], "three versions of x and z must be erased")
+	require.Less(t, sum.Messages, uint64(4200), "it must read around the first ones, around the others, and the end")
 	_, sum = s.pass()
-	require.Less(t, sum.Messages, uint64(600), "nothing is due any more")
+	require.Less(t, sum.Messages, uint64(600), "nothing must be due any more")
 	s.add(status(a, "deleted"), position)
 	_, sum = s.pass()
-	require.Equal(t, 3, sum.Erased[erase.Posts], "three versions of y")
+	require.Equal(t, 3, sum.Erased[erase.Posts], "three versions of y must be erased")
 
 	s.add(named(b, 'b', false), named("did:plc:m1", 'b', false), handled("did:plc:m1", 1), position)
 	_, sum = s.pass()
-	require.Equal(t, 0, sum.Erased[erase.Posts], "b is known by the post that it removed")
-	s.addAll(others("q", 1000)) // so that the handle is not met beside what comes next
+	require.Equal(t, 0, sum.Erased[erase.Posts], "b must be known because of the post that it removed")
+	s.addAll(others("q", 1000)) // so that reading around the next messages does not find the handle
 	_, _ = s.pass()
 	s.add(handled("did:plc:m1", 2), position)
 	_, sum = s.pass()
-	require.Equal(t, 1, sum.Erased[erase.Posts], "the former handle")
+	require.Equal(t, 1, sum.Erased[erase.Posts], "the former handle must be erased")
 	s.add(status("did:plc:m1", "deleted"), status(b, "deleted"), position)
 	posts := 0
 	for i := range 3000 {
@@ -83,7 +83,7 @@ func TestPassReadsOnlyDueMessages(t *testing.T) {
 		}
 	}
 	_, sum = s.pass()
-	require.Equal(t, posts+3, sum.Erased[erase.Posts], "posts, two names and a handle")
+	require.Equal(t, posts+3, sum.Erased[erase.Posts], "posts, two names and a handle must be erased")
 
 	e, err := s.writer.Erasure(t.Context())
 	require.NoError(t, err)
@@ -93,8 +93,8 @@ func TestPassReadsOnlyDueMessages(t *testing.T) {
 
 var rateMessages = flag.Int("erase.messages", 20_000, "how many messages TestPassRate reads")
 
-// TestPassRate measures what docs/operations.md says of the rate: a pass that reads all and
-// finds nothing to erase.
+// TestPassRate measures the rate in docs/operations.md: a pass that reads everything and erases
+// nothing.
 func TestPassRate(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -30,7 +30,7 @@ var quiet = slog.New(slog.DiscardHandler)
 
 const week = 7 * 24 * time.Hour
 
-// site is a stream, and a live index of it.
+// site is a stream with a live index.
 type site struct {
 	t      *testing.T
 	o      store.Options
@@ -52,7 +52,7 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-// index makes an empty index.
+// index creates an empty index.
 func (s *site) index(schema string) *apply.Applier {
 	s.t.Helper()
 	o := s.o
@@ -89,7 +89,7 @@ func (s *site) put(data []byte) {
 	require.NoError(s.t, s.live.Apply(s.t.Context(), []stream.Message{{Seq: ack.Sequence, Data: data}}))
 }
 
-// pass makes a pass over everything, and returns the numbers that are left.
+// pass makes a pass over everything, and returns the remaining numbers.
 func (s *site) pass() (left []uint64, sum erase.Summary) {
 	s.t.Helper()
 	e := erase.Eraser{JS: s.js, Writer: s.writer, Logger: quiet, Within: week}
@@ -110,7 +110,7 @@ func (s *site) read() (all []stream.Message) {
 	return all
 }
 
-// same folds what is left of the stream into another index, and compares.
+// same folds the remaining stream into another index, and compares.
 func (s *site) same() {
 	s.t.Helper()
 	a := s.index(store.Rebuilding)
@@ -143,7 +143,7 @@ func gone(did, rkey string, r byte) event.Event {
 	return event.Event{Kind: event.KindDelete, DID: did, Rkey: rkey, Rev: rev(r)}
 }
 
-// named is a profile as of a revision, and handled a handle as of a second.
+// named is a profile at a revision, and handled a handle at a second.
 func named(did string, r byte, optedOut bool) event.Event {
 	return event.Event{Kind: event.KindAuthor, DID: did, Rev: rev(r), Profile: &event.Profile{DisplayName: "name " + string(r), OptedOut: optedOut}}
 }
@@ -160,12 +160,12 @@ func syncAt(did string, r byte, at int) event.Event {
 	return event.Event{Kind: event.KindSync, DID: did, Rev: rev(r), Source: second(at)}
 }
 
-// said is the beginning or the end of a #sync whose end is said.
-func said(did string, r byte, state event.SyncState) event.Event {
+// syncState is the beginning or the reported end of a #sync.
+func syncState(did string, r byte, state event.SyncState) event.Event {
 	return event.Event{Kind: event.KindSync, DID: did, Rev: rev(r), Sync: state}
 }
 
-// own is an account event that says itself when it was.
+// own gives an account event its own upstream time.
 func own(n int, ev event.Event) event.Event {
 	ev.Upstream = &event.Upstream{Seq: uint64(n), Time: second(n).Time}
 	return ev
@@ -182,61 +182,61 @@ func TestPass(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name   string
-		events []event.Event // a position before and behind
+		events []event.Event // with a position before and after
 		left   []uint64
 	}{
 		{"shown", []event.Event{create(a, "x", 'b')}, []uint64{1, 2, 3}},
 		{"deleted", []event.Event{create(a, "x", 'b'), update(a, "x", 'c'), gone(a, "x", 'd')}, []uint64{1, 4, 5}},
-		{"an edit keeps the first version, which gives the place", []event.Event{create(a, "x", 'b'), create(a, "y", 'b'), update(a, "x", 'c')}, []uint64{1, 2, 3, 4, 5}},
-		{"made again under its key", []event.Event{create(a, "x", 'b'), gone(a, "x", 'c'), create(a, "x", 'd')}, []uint64{1, 3, 4, 5}},
-		{"its former life told again", []event.Event{create(a, "x", 'b'), gone(a, "x", 'c'), create(a, "x", 'b'), create(a, "x", 'd'), update(a, "x", 'e')}, []uint64{1, 3, 5, 6, 7}},
+		{"an edit keeps the first version, which determines the place", []event.Event{create(a, "x", 'b'), create(a, "y", 'b'), update(a, "x", 'c')}, []uint64{1, 2, 3, 4, 5}},
+		{"recreated under its key", []event.Event{create(a, "x", 'b'), gone(a, "x", 'c'), create(a, "x", 'd')}, []uint64{1, 3, 4, 5}},
+		{"former versions repeated", []event.Event{create(a, "x", 'b'), gone(a, "x", 'c'), create(a, "x", 'b'), create(a, "x", 'd'), update(a, "x", 'e')}, []uint64{1, 3, 5, 6, 7}},
 		{"deleted again", []event.Event{create(a, "x", 'b'), gone(a, "x", 'c'), create(a, "x", 'd'), gone(a, "x", 'e')}, []uint64{1, 3, 5, 6}},
-		{"deleted before it came", []event.Event{gone(a, "x", 'c'), create(a, "x", 'b')}, []uint64{1, 2, 3, 4}},
-		{"what comes late of a deleted post", []event.Event{create(a, "x", 'b'), gone(a, "x", 'e'), create(a, "x", 'c'), update(a, "x", 'd')}, []uint64{1, 3, 6}},
+		{"deleted before it arrived", []event.Event{gone(a, "x", 'c'), create(a, "x", 'b')}, []uint64{1, 2, 3, 4}},
+		{"late versions of a deleted post", []event.Event{create(a, "x", 'b'), gone(a, "x", 'e'), create(a, "x", 'c'), update(a, "x", 'd')}, []uint64{1, 3, 6}},
 		{"hidden", []event.Event{create(a, "x", 'b'), status(a, "takendown"), create(a, "y", 'c')}, []uint64{1, 2, 3, 4, 5}},
 		{"erased account", []event.Event{create(a, "x", 'b'), create(b, "x", 'b'), status(a, "deleted")}, []uint64{1, 3, 4, 5}},
-		{"erased account that came back", []event.Event{create(a, "x", 'b'), status(a, "deleted"), status(a, ""), create(a, "x", 'c'), create(a, "y", 'b')}, []uint64{1, 3, 4, 5, 7}},
+		{"erased account that returned", []event.Event{create(a, "x", 'b'), status(a, "deleted"), status(a, ""), create(a, "x", 'c'), create(a, "y", 'b')}, []uint64{1, 3, 4, 5, 7}},
 		{"an author", []event.Event{create(a, "x", 'b'), named(a, 'c', false), handled(a, 1)}, []uint64{1, 2, 3, 4, 5}},
-		{"who has another profile and handle", []event.Event{create(a, "x", 'b'), named(a, 'c', false), handled(a, 1), handled(a, 2), named(a, 'd', true)}, []uint64{1, 2, 5, 6, 7}},
-		{"or had them before", []event.Event{create(a, "x", 'b'), named(a, 'c', true), handled(a, 2), handled(a, 1), named(a, 'b', false)}, []uint64{1, 2, 3, 4, 7}},
-		{"who is not known", []event.Event{named(a, 'c', false), handled(a, 1), named(b, 'c', true), handled(b, 1), create(b, "x", 'd')}, []uint64{1, 4, 5, 6, 7}},
-		{"who was not known then", []event.Event{named(a, 'c', false), handled(a, 1), create(a, "x", 'b'), create(a, "y", 'b')}, []uint64{1, 4, 5, 6}},
-		{"who is deleted", []event.Event{create(a, "x", 'b'), named(a, 'c', true), handled(a, 1), create(b, "x", 'b'), status(a, "deleted")}, []uint64{1, 5, 6, 7}},
-		{"who is deleted and comes back", []event.Event{create(a, "x", 'b'), named(a, 'c', false), handled(a, 1), status(a, "deleted"), status(a, "")}, []uint64{1, 5, 6, 7}},
-		{"who has opted out, is deleted and comes back", []event.Event{create(a, "x", 'b'), named(a, 'c', true), status(a, "deleted"), status(a, "")}, []uint64{1, 3, 4, 5, 6}},
-		{"who says the same again then", []event.Event{create(a, "x", 'b'), named(a, 'c', false), status(a, "deleted"), status(a, ""), named(a, 'c', false), named(a, 'd', false)}, []uint64{1, 4, 5, 7, 8}},
-		{"who is hidden", []event.Event{create(a, "x", 'b'), named(a, 'c', false), handled(a, 1), status(a, "takendown")}, []uint64{1, 2, 3, 4, 5, 6}},
+		{"author with another profile and handle", []event.Event{create(a, "x", 'b'), named(a, 'c', false), handled(a, 1), handled(a, 2), named(a, 'd', true)}, []uint64{1, 2, 5, 6, 7}},
+		{"author with older profile and handle", []event.Event{create(a, "x", 'b'), named(a, 'c', true), handled(a, 2), handled(a, 1), named(a, 'b', false)}, []uint64{1, 2, 3, 4, 7}},
+		{"unknown author", []event.Event{named(a, 'c', false), handled(a, 1), named(b, 'c', true), handled(b, 1), create(b, "x", 'd')}, []uint64{1, 4, 5, 6, 7}},
+		{"author unknown at that time", []event.Event{named(a, 'c', false), handled(a, 1), create(a, "x", 'b'), create(a, "y", 'b')}, []uint64{1, 4, 5, 6}},
+		{"deleted author", []event.Event{create(a, "x", 'b'), named(a, 'c', true), handled(a, 1), create(b, "x", 'b'), status(a, "deleted")}, []uint64{1, 5, 6, 7}},
+		{"deleted author who returns", []event.Event{create(a, "x", 'b'), named(a, 'c', false), handled(a, 1), status(a, "deleted"), status(a, "")}, []uint64{1, 5, 6, 7}},
+		{"opted-out, deleted author who returns", []event.Event{create(a, "x", 'b'), named(a, 'c', true), status(a, "deleted"), status(a, "")}, []uint64{1, 3, 4, 5, 6}},
+		{"deleted author who returns with the same profile", []event.Event{create(a, "x", 'b'), named(a, 'c', false), status(a, "deleted"), status(a, ""), named(a, 'c', false), named(a, 'd', false)}, []uint64{1, 4, 5, 7, 8}},
+		{"hidden author", []event.Event{create(a, "x", 'b'), named(a, 'c', false), handled(a, 1), status(a, "takendown")}, []uint64{1, 2, 3, 4, 5, 6}},
 		{"a #sync", []event.Event{create(a, "lost", 'b'), create(a, "kept", 'b'), create(a, "more", 'b'), syncAt(a, 'd', 30), at(30, create(a, "kept", 'd')), at(30, create(a, "more", 'd'))}, []uint64{1, 3, 4, 5, 6, 7, 8}},
-		{"a #sync whose end is said",
+		{"a #sync with a reported end",
 			[]event.Event{
-				create(a, "lost", 'b'), said(a, 'd', event.SyncOpen), create(a, "x", 'e'), create(b, "y", 'c'), create(a, "z", 'e'),
-				said(a, 'e', event.SyncOver), create(b, "w", 'c'), gone(a, "x", 'f'), gone(b, "y", 'd'), gone(b, "w", 'd'), create(a, "v", 'f'),
+				create(a, "lost", 'b'), syncState(a, 'd', event.SyncOpen), create(a, "x", 'e'), create(b, "y", 'c'), create(a, "z", 'e'),
+				syncState(a, 'e', event.SyncOver), create(b, "w", 'c'), gone(a, "x", 'f'), gone(b, "y", 'd'), gone(b, "w", 'd'), create(a, "v", 'f'),
 			}, []uint64{1, 3, 6, 7, 9, 10, 11, 12, 13}},
-		{"what ended a #sync stays",
+		{"the event that ended a #sync stays",
 			[]event.Event{create(a, "x", 'b'), create(b, "y", 'b'), syncAt(a, 'd', 30), at(31, create(b, "z", 'c')), at(30, create(a, "x", 'd')), gone(b, "z", 'd')}, []uint64{1, 2, 3, 4, 5, 6, 7, 8}},
-		{"also while the account's own removals come",
+		{"it stays despite the account's own removals",
 			[]event.Event{create(a, "x", 'b'), create(b, "y", 'b'), syncAt(a, 'd', 30), create(b, "z", 'c'), gone(a, "x", 'e'), gone(b, "z", 'd')}, []uint64{1, 3, 4, 5, 6, 7, 8}},
 		{"the first replacement of an older #sync",
 			[]event.Event{
 				create(a, "x", 'b'), syncAt(a, 'e', 29), syncAt(a, 'c', 30), at(31, create(a, "y", 'd')),
 				at(31, update(a, "x", 'e')),
 			}, []uint64{1, 2, 3, 4, 5, 6, 7}},
-		{"what fixes the revision of the replacements stays",
+		{"the event that fixes the replacements' revision stays",
 			[]event.Event{
 				create(a, "x", 'b'), create(a, "w", 'e'), syncAt(a, 'c', 30), at(30, create(a, "y", 'e')), at(30, create(a, "z", 'f')),
 				create(b, "v", 'b'), gone(a, "y", 'g'),
 			}, []uint64{1, 3, 4, 5, 6, 7, 8, 9}},
-		{"also where all of them are gone, but for the first",
+		{"it stays if all other replacements are gone",
 			[]event.Event{
 				create(a, "x", 'd'), syncAt(a, 'c', 30), at(30, create(a, "y", 'e')), at(30, create(a, "z", 'e')),
 				update(a, "w", 'f'), gone(a, "y", 'g'), gone(a, "z", 'g'), create(a, "x", 'h'),
 			}, []uint64{1, 2, 3, 4, 6, 7, 8, 9, 10}},
-		{"and what ended the #sync",
+		{"it stays with the event that ended the #sync",
 			[]event.Event{
 				create(a, "x", 'd'), syncAt(a, 'c', 30), at(30, create(a, "y", 'e')), create(b, "z", 'e'),
 				create(b, "w", 'f'), gone(a, "y", 'g'), gone(b, "z", 'g'), create(a, "x", 'h'),
 			}, []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}},
-		{"nor is anything known of one that may be over",
+		{"nothing is assumed about a #sync that may be over",
 			[]event.Event{
 				create(a, "x", 'b'), create(a, "q", 'd'), syncAt(a, 'c', 30), at(31, create(b, "w", 'b')), at(30, create(a, "y", 'g')),
 				syncAt(a, 'e', 40), at(41, create(b, "v", 'b')), at(41, create(a, "u", 'e')), at(40, create(a, "q", 'f')),
@@ -262,8 +262,8 @@ func TestPass(t *testing.T) {
 	}
 }
 
-// TestPassKeepsStreamEnds: neither the first message, which tells gaps from
-// trimming, nor the last, behind which ingest resumes, nor what was not folded in.
+// A pass keeps the first message, which distinguishes gaps from trimming, the last one, after which
+// ingest resumes, and messages that are not folded yet.
 func TestPassKeepsStreamEnds(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -277,10 +277,10 @@ func TestPassKeepsStreamEnds(t *testing.T) {
 		require.NoError(t, err)
 	}
 	_, sum := s.pass()
-	require.EqualValues(t, 3, sum.Through, "the index has not come farther")
+	require.EqualValues(t, 3, sum.Through, "the pass must end where the index ends")
 }
 
-// trimmed is a stream whose beginning goes once somebody has looked at it.
+// trimmed is a stream that is trimmed after it was first opened.
 type trimmed struct {
 	jetstream.JetStream
 	after func()
@@ -288,11 +288,10 @@ type trimmed struct {
 
 func (s trimmed) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
 	defer s.after()
-	return s.JetStream.Stream(ctx, name) //nolint:wrapcheck // as it is
+	return s.JetStream.Stream(ctx, name) //nolint:wrapcheck // unchanged
 }
 
-// TestPassDuringTrimming: a stream that is trimmed all the time has lost
-// its first message by the time that it is read.
+// A stream that is constantly trimmed has lost its first message by the time it is read.
 func TestPassDuringTrimming(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -309,7 +308,7 @@ func TestPassDuringTrimming(t *testing.T) {
 	require.Equal(t, s.last-1, sum.Through)
 }
 
-// TestPassOfAnotherStream: evidence of another stream's index is none.
+// An index of another stream proves nothing.
 func TestPassOfAnotherStream(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -338,8 +337,8 @@ func TestPassOfAnotherStream(t *testing.T) {
 // errorLog counts what is logged as an error.
 type errorLog struct {
 	slog.Handler
-	mu   sync.Mutex
-	said []string
+	mu        sync.Mutex
+	syncState []string
 }
 
 func (h *errorLog) Enabled(context.Context, slog.Level) bool { return true }
@@ -348,17 +347,17 @@ func (h *errorLog) Handle(_ context.Context, r slog.Record) error {
 	if r.Level >= slog.LevelError {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		h.said = append(h.said, r.Message)
+		h.syncState = append(h.syncState, r.Message)
 	}
 	return nil
 }
 
-// TestRun: passes are made, and that none was made in time is said.
+// Run makes passes, and logs an error if none was complete in time.
 func TestRun(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		last time.Duration
-		said int
+		last      time.Duration
+		syncState int
 	}{{0, 0}, {6 * 24 * time.Hour, 0}, {8 * 24 * time.Hour, 1}} {
 		t.Run(fmt.Sprint(tt.last), func(t *testing.T) {
 			t.Parallel()
@@ -382,7 +381,7 @@ func TestRun(t *testing.T) {
 			}
 			cancel()
 			running.Wait()
-			require.Len(t, log.said, tt.said)
+			require.Len(t, log.syncState, tt.syncState)
 			last, err := s.writer.Erasure(t.Context())
 			require.NoError(t, err)
 			require.EqualValues(t, s.last-1, last.Through)
@@ -391,14 +390,13 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestFloorsOfResumedRebuild: one that was interrupted behind the last message has
-// folded nothing in since.
+// A rebuild that was interrupted after the last message folds nothing after its resumption.
 func TestFloorsOfResumedRebuild(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.add(position, at(2, create(a, "lost", 'c')), syncAt(a, 'b', 3), at(3, create(a, "x", 'e')), at(4, gone(a, "x", 'f')), at(5, position))
 	s.pass()
-	// Passes that left nothing at the floor's revision erased the replacement, too.
+	// Passes that left nothing at the floor's revision also erased the replacement.
 	posts, err := s.js.Stream(t.Context(), stream.Posts)
 	require.NoError(t, err)
 	require.NoError(t, posts.DeleteMsg(t.Context(), 4))
@@ -419,7 +417,7 @@ func TestFloorsOfResumedRebuild(t *testing.T) {
 	require.Zero(t, differences())
 }
 
-// TestInterruptedPass: what is left where a pass ends, wherever that is, does not fold to something else.
+// Wherever a pass ends, the remaining stream folds to the same index.
 func TestInterruptedPass(t *testing.T) {
 	t.Parallel()
 	for n := range 3 {
@@ -427,7 +425,7 @@ func TestInterruptedPass(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)
 			s.add(position)
-			s.add(create(a, "q", 'g'), said(a, 'c', event.SyncOpen), create(b, "w", 'b'), create(a, "y", 'g'), said(a, 'g', event.SyncOver),
+			s.add(create(a, "q", 'g'), syncState(a, 'c', event.SyncOpen), create(b, "w", 'b'), create(a, "y", 'g'), syncState(a, 'g', event.SyncOver),
 				gone(b, "w", 'c'), gone(a, "y", 'h'))
 			s.add(position)
 			ctx, end := context.WithCancel(t.Context())

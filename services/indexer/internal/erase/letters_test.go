@@ -27,7 +27,7 @@ func TestLetters(t *testing.T) {
 	s.put(newer(create(b, "x", 'b')))            // 4
 	s.add(gone(a, "x", 'c'))                     // 5
 	s.add(own(40, at(30, status(b, ""))))        // 6
-	s.add(own(30, at(40, status(b, "deleted")))) // 7: older than what is known
+	s.add(own(30, at(40, status(b, "deleted")))) // 7: older than the known status
 	s.put([]byte(`{"v":9,"what":"is this?"}`))   // 8
 	s.add(position)                              // 9
 	require.NoError(t, stream.PutDeadLetter(t.Context(), s.js, stream.DeadLetter{Seq: 4, Reason: "x", At: time.Now(), Payload: newer(create(a, "x", 'a'))}))
@@ -88,7 +88,7 @@ func TestLettersOfAuthors(t *testing.T) {
 		require.NotContains(t, []uint64{4, 5}, m.Seq)
 	}
 
-	// What a newer format says of an author in other parts is not outdated by these.
+	// These do not outdate other parts of an author in a newer format.
 	letter := s.last + 1
 	s.put([]byte(`{"v":9,"kind":"author","did":"` + a + `","pronouns":"they"}`))
 	s.add(named(a, 'g', false), handled(a, 4), position)

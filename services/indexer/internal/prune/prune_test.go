@@ -29,7 +29,7 @@ const age = 30 * 24 * time.Hour
 
 var day0 = time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 
-// index is an index in a schema of its own.
+// index is an index in a separate schema.
 type index struct {
 	t      *testing.T
 	writer *write.Writer
@@ -49,7 +49,7 @@ func open(t *testing.T, o store.Options, holder string) *index {
 	return &index{t: t, writer: w}
 }
 
-// put folds events of one time in.
+// put folds events with one time.
 func (x *index) put(at time.Time, events ...event.Event) {
 	x.t.Helper()
 	a := apply.Applier{Writer: x.writer, Logger: quiet}
@@ -72,8 +72,8 @@ func gone(rkey, rev string) event.Event {
 	return event.Event{Kind: event.KindDelete, DID: "did:plc:a", Rkey: rkey, Rev: "3abcabcabcab" + rev}
 }
 
-// sweep prunes until everything was looked through once, and returns how many
-// rows of each table went.
+// sweep prunes until everything was examined once, and returns the number of deleted rows per
+// table.
 func (x *index) sweep() map[string]int64 {
 	x.t.Helper()
 	out := map[string]int64{}
@@ -81,8 +81,8 @@ func (x *index) sweep() map[string]int64 {
 	p := prune.New(x.writer, prune.Ages{Markers: age, Changes: age}, x.erased, func(table string, rows int64) { out[table] += rows })
 	for range 20 {
 		require.NoError(x.t, p.Step(x.t.Context(), now))
-		require.NoError(x.t, p.Step(x.t.Context(), now), "not due yet: nothing is done")
-		now = now.Add(time.Minute) // more than a pause, less than the rest after a sweep
+		require.NoError(x.t, p.Step(x.t.Context(), now), "nothing must be done before it is due")
+		now = now.Add(time.Minute) // more than a pause, less than the time between sweeps
 	}
 	return out
 }
@@ -93,9 +93,8 @@ func (x *index) count(o store.Options, table string) (n int) {
 	return n
 }
 
-// TestPruneMarkers: markers go when the upstream time has come so far, not before;
-// until then an older event does not bring a post back; and an index that is
-// that is rebuilt shows the same.
+// Markers are deleted at their age by upstream time, not earlier. Until then an older event does
+// not restore a post. A rebuilt index shows the same.
 func TestPruneMarkers(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
@@ -119,7 +118,7 @@ func TestPruneMarkers(t *testing.T) {
 	require.Equal(t, map[string]int64{prune.Markers: 0, prune.Changes: 0, prune.Hours: 0, prune.Tags: 0, prune.Langs: 0}, x.sweep())
 
 	both(day0.Add(age+time.Hour), event.Event{Kind: event.KindPosition})
-	require.Zero(t, x.sweep()[prune.Markers], "exactly as old as it may get")
+	require.Zero(t, x.sweep()[prune.Markers], "it has exactly the maximum age")
 	both(day0.Add(age+time.Hour), create("old", "a"), create("new", "a"), gone("new", "a"))
 	same()
 	require.Equal(t, 2, x.count(o, "removed_posts"))
@@ -127,17 +126,17 @@ func TestPruneMarkers(t *testing.T) {
 	both(day0.Add(age+2*time.Hour), event.Event{Kind: event.KindPosition})
 	require.EqualValues(t, 1, x.sweep()[prune.Markers])
 	require.Equal(t, 1, x.count(o, "removed_posts"))
-	// What comes again of the last days is kept out all the same, and who has
-	// pruned and who has not agree on what comes new.
+	// Repeated events of the last days are still ignored, and indexes with and without pruning
+	// agree on new events.
 	both(day0.Add(age+2*time.Hour), create("new", "a"), create("old", "c"), gone("stays", "c"), create("stays", "b"))
 	same()
 	require.Equal(t, map[string]int64{prune.Markers: 0, prune.Changes: 0, prune.Hours: 0, prune.Tags: 0, prune.Langs: 0}, x.sweep())
 }
 
-// TestPruneAfterErasing: where payloads are erased, a marker waits for a complete
-// pass that looked at all that came before the removal.
+// If payloads are erased, a marker stays until a complete pass has examined everything before the
+// removal.
 //
-// Invariant: a marker stays until the payloads it shows to be removed are erased.
+// Invariant: a marker stays until the payloads of the removed post are erased.
 func TestPruneAfterErasing(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
@@ -145,7 +144,7 @@ func TestPruneAfterErasing(t *testing.T) {
 	x.erased = true
 	x.put(day0, create("first", "a"), gone("first", "b"), create("second", "a"), gone("second", "b"))
 	x.put(day0.Add(2*age), event.Event{Kind: event.KindPosition})
-	require.Zero(t, x.sweep()[prune.Markers], "no pass was completed")
+	require.Zero(t, x.sweep()[prune.Markers], "no pass is complete")
 	require.NoError(t, x.writer.SetErasure(t.Context(), write.Erasure{Through: 3, Begun: day0}))
 	require.EqualValues(t, 1, x.sweep()[prune.Markers])
 	require.Equal(t, 1, x.count(o, "removed_posts"))
@@ -154,10 +153,10 @@ func TestPruneAfterErasing(t *testing.T) {
 	x.erased = false
 	x.put(day0.Add(2*age), create("third", "a"), gone("third", "b"))
 	x.put(day0.Add(4*age), event.Event{Kind: event.KindPosition})
-	require.EqualValues(t, 1, x.sweep()[prune.Markers], "nothing is erased: nothing to wait for")
+	require.EqualValues(t, 1, x.sweep()[prune.Markers], "without erasing there is nothing to wait for")
 }
 
-// TestPruneManyMarkers: there are more than one transaction looks at.
+// There are more markers than one transaction examines.
 func TestPruneManyMarkers(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
@@ -171,8 +170,7 @@ func TestPruneManyMarkers(t *testing.T) {
 	require.Equal(t, 12000/60*31, x.count(o, "removed_posts"))
 }
 
-// TestPruneWithWrongClock: an upstream host that claims to be far in the future makes
-// nothing old.
+// An upstream host with a time far in the future does not make markers old.
 func TestPruneWithWrongClock(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
@@ -184,8 +182,8 @@ func TestPruneWithWrongClock(t *testing.T) {
 	require.Equal(t, 1, x.count(o, "removed_posts"))
 }
 
-// TestPruneUsesNetworkClock: a host's operator may import any time for an event. It
-// neither makes a removal old nor moves the index in time.
+// A host's operator may import any time for an event. It neither makes a removal old nor moves the
+// index's clock.
 func TestPruneUsesNetworkClock(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
@@ -193,7 +191,7 @@ func TestPruneUsesNetworkClock(t *testing.T) {
 	x.clock = day0
 	x.put(day0, create("1", "a"))
 	x.put(day0.AddDate(-3, 0, 0), gone("1", "b"))
-	require.Zero(t, x.sweep()[prune.Markers], "it was removed just now")
+	require.Zero(t, x.sweep()[prune.Markers], "it was just removed")
 	cp, err := x.writer.Checkpoint(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, day0, cp.Source.Time)
@@ -202,7 +200,7 @@ func TestPruneUsesNetworkClock(t *testing.T) {
 	require.EqualValues(t, 1, x.sweep()[prune.Markers])
 }
 
-// TestPruneHours: hourly counts go a day after no batch can change them.
+// Hourly counts are deleted a day after the last batch can change them.
 func TestPruneHours(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
@@ -218,7 +216,7 @@ func TestPruneHours(t *testing.T) {
 	require.Zero(t, x.sweep()[prune.Hours])
 }
 
-// TestPruneFenced: who has lost the lease prunes nothing.
+// A program that has lost the lease prunes nothing.
 //
 // Invariant: pruning happens under the lease, and readers never see what is pruned. See also
 // TestPruneHours, TestPruneMarkers and TestPruneTags.
@@ -242,8 +240,8 @@ func TestPruneFenced(t *testing.T) {
 	require.Equal(t, 1, x.count(o, "tags"))
 }
 
-// TestPruneTags: a name goes with the last visible post that has it, and comes again with
-// the next one. Tokens of a tag that is gone stay good, and miss nothing that comes later.
+// A name is deleted with its last visible post, and returns with the next one. Tokens of a deleted
+// tag stay valid, and miss no later post.
 func TestPruneTags(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
@@ -284,7 +282,7 @@ func TestPruneTags(t *testing.T) {
 	require.Empty(t, page("secret", before.Next, keyset.Forward).Rows)
 	require.Empty(t, page("secret", before.Previous, keyset.Backward).Rows)
 
-	// The writer made their rows and remembers the ids, which are free now.
+	// The writer made their rows and remembers the ids, which are deleted now.
 	x.put(day0.Add(time.Hour), with(create("5", "a"), "did:plc:d", "secret"), event.Event{Kind: event.KindAccount, DID: "did:plc:c", Active: true})
 	later := page("secret", before.Previous, keyset.Backward)
 	require.Len(t, later.Rows, 1)
@@ -296,7 +294,7 @@ func TestPruneTags(t *testing.T) {
 	require.Zero(t, f.N, f.String())
 }
 
-// TestPruneTagsDuringSweep: what a sweep has listed and not counted yet keeps its tags.
+// Posts that a sweep has listed but not counted yet keep their tags.
 func TestPruneTagsDuringSweep(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
@@ -304,7 +302,7 @@ func TestPruneTagsDuringSweep(t *testing.T) {
 	a := apply.Applier{Writer: x.writer, Logger: quiet}
 	x.put(day0, create("1", "a"))
 	pool := pgtest.Pool(t, o.URL)
-	// As within one: unlisted, and listed again.
+	// As within a sweep: unlisted, and listed again.
 	_, err := pool.Exec(t.Context(), `
 		INSERT INTO tagstream.sweeps (account_id, hidden) SELECT id, true FROM tagstream.accounts;
 		INSERT INTO tagstream.sweep_counts (account_id, tag_id, hour, posts) SELECT a.id, t.id, -1, 1 FROM tagstream.accounts a, tagstream.tags t;
@@ -324,8 +322,8 @@ func TestPruneTagsDuringSweep(t *testing.T) {
 	require.Zero(t, f.N, f.String())
 }
 
-// TestPruneChanges: changes go when they are older than their age by the database's clock, the
-// oldest first, and a follower from before gets an error.
+// Changes are deleted at their age by the database's clock, oldest first, and a follower from
+// before gets an error.
 func TestPruneChanges(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}

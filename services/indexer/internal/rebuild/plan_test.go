@@ -26,7 +26,7 @@ type silent struct{}
 func (silent) At(uint64, uint64) {}
 func (silent) Say(string)        {}
 
-// live is a stream and a live index whose checkpoint is at its end.
+// live is a stream with a live index at its end.
 type live struct {
 	js       jetstream.JetStream
 	database store.Options
@@ -44,12 +44,12 @@ func newLive(t *testing.T, cfg stream.Config, messages int) *live {
 	t.Cleanup(l.writer.Close)
 	_, err = l.writer.Acquire(t.Context())
 	require.NoError(t, err)
-	l.goOn(t, messages)
+	l.grow(t, messages)
 	return l
 }
 
-// goOn adds messages to the stream, and brings the live index to its end.
-func (l *live) goOn(t *testing.T, messages int) {
+// grow adds messages to the stream, and brings the live index to its end.
+func (l *live) grow(t *testing.T, messages int) {
 	t.Helper()
 	for range messages {
 		ev := event.Event{Kind: event.KindPosition, Source: event.Position{Host: "a", Time: time.Now().UTC().Truncate(time.Microsecond)}}
@@ -71,7 +71,7 @@ func (l *live) prepare(t *testing.T, js jetstream.JetStream) *Rebuild {
 	return r
 }
 
-// growing is a stream to which something happens right after it was looked at.
+// growing is a stream that calls after right after it was examined.
 type growing struct {
 	jetstream.JetStream
 	after func()
@@ -86,23 +86,21 @@ func (g growing) Stream(ctx context.Context, name string) (jetstream.Stream, err
 	return s, nil
 }
 
-// TestGrowingIndexIsNotForeign: the stream grows while the plan is made,
-// and the live index with it. It is no index of another stream for that, which
-// would be switched out uncompared and without being caught up with.
+// The stream and the live index grow while the plan is made. That must not count as an index of
+// another stream, which would be replaced without catching up and comparing.
 func TestGrowingIndexIsNotForeign(t *testing.T) {
 	t.Parallel()
 	l := newLive(t, stream.Config{}, 5)
-	grow := sync.OnceFunc(func() { l.goOn(t, 3) })
+	grow := sync.OnceFunc(func() { l.grow(t, 3) })
 	r := l.prepare(t, growing{l.js, grow})
 	require.False(t, r.plan.foreign)
 	cp, _, err := r.owner.CheckpointOf(t.Context(), store.Live)
 	require.NoError(t, err)
-	require.Equal(t, uint64(8), cp.Seq, "it did grow")
+	require.Equal(t, uint64(8), cp.Seq, "it must have grown")
 }
 
-// TestReplayStaysAheadOfTrimming: a stream that is being trimmed loses its
-// first messages while the live index's state is taken over. The replay begins
-// where they are still there afterwards; nothing trims a stream without bounds.
+// A stream that is being trimmed loses its first messages while the live index's state is copied.
+// The replay begins at messages that still exist afterwards: trimming is limited.
 func TestReplayStaysAheadOfTrimming(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -126,9 +124,8 @@ func TestReplayStaysAheadOfTrimming(t *testing.T) {
 	}
 }
 
-// TestIndexOfUnknownStreamIsRestarted: what an interrupted rebuild left may be of
-// the stream before, and not say so, as where it had only taken over what the live
-// index has of the time before.
+// The index of an interrupted rebuild may belong to the previous stream without evidence, for
+// example if it had only copied the live index's earlier state.
 func TestIndexOfUnknownStreamIsRestarted(t *testing.T) {
 	t.Parallel()
 	l := newLive(t, stream.Config{}, 10)
@@ -149,7 +146,7 @@ func TestIndexOfUnknownStreamIsRestarted(t *testing.T) {
 		require.NoError(t, err)
 		return exists
 	}
-	require.True(t, left(l.prepare(t, l.js)), "of the stream that there is")
+	require.True(t, left(l.prepare(t, l.js)), "it must belong to the current stream")
 
 	require.NoError(t, l.js.DeleteStream(t.Context(), stream.Posts))
 	require.NoError(t, stream.Ensure(t.Context(), l.js, stream.Config{}))
@@ -161,7 +158,7 @@ func TestIndexOfUnknownStreamIsRestarted(t *testing.T) {
 		_, err = l.js.Publish(t.Context(), stream.Subject(other.Kind), data)
 		require.NoError(t, err)
 	}
-	// One that is at work on it keeps it.
+	// A rebuild that is working on it keeps it.
 	running := &Rebuild{JS: l.js, Database: l.database, Restart: true, Logger: slog.New(slog.DiscardHandler), Progress: silent{}}
 	_, err = running.Run(t.Context())
 	require.ErrorIs(t, err, errRunning)
