@@ -93,7 +93,7 @@ func TestConfigFromSettings(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, stream.Config{MaxBytes: service.Off, MaxAge: service.Off}, cfg.Stream)
 	cfg, err = parse(nil, nil)
-	require.NoError(t, err, "the defaults are good")
+	require.NoError(t, err, "the defaults must be valid")
 	require.Equal(t, stream.Config{}, cfg.Stream)
 }
 

@@ -30,5 +30,5 @@ func TestEverySeriesExistsAtZero(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, problems)
 
-	require.Panics(t, func() { newMetrics(reg) }, "a second ingest on one registry is a mistake in our code")
+	require.Panics(t, func() { newMetrics(reg) }, "a second ingest on one registry must panic")
 }

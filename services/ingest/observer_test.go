@@ -15,7 +15,7 @@ import (
 	"github.com/tagstream/tagstream/services/ingest/internal/forward"
 )
 
-// TestObserver: what stands in the way of writing, in metrics, readiness and the ingest log.
+// TestObserver checks how obstacles to writing appear in metrics, readiness and the ingest log.
 func TestObserver(t *testing.T) {
 	t.Parallel()
 	ready := map[string]error{}

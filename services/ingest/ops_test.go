@@ -15,7 +15,7 @@ import (
 	"github.com/tagstream/tagstream/services/ingest/internal/jobs"
 )
 
-// TestJobsRefuseWebPages: a page in an operator's browser asks for nothing.
+// A page in an operator's browser cannot request jobs.
 func TestJobsRefuseWebPages(t *testing.T) {
 	t.Parallel()
 	s, err := New(Config{Hosts: []string{"a.example"}}, Deps{NATS: natstest.Server(t).Conn(t), Logger: slog.New(slog.DiscardHandler)})
@@ -28,8 +28,8 @@ func TestJobsRefuseWebPages(t *testing.T) {
 	require.Equal(t, http.StatusForbidden, w.Code, w.Body)
 }
 
-// TestJobRequests: a job is asked for, looked at and stopped, whether or not this program
-// leads, and what cannot be done is refused.
+// A job is requested, examined and stopped, whether this program leads or not, and invalid requests
+// are refused.
 func TestJobRequests(t *testing.T) {
 	t.Parallel()
 	server := natstest.Server(t)

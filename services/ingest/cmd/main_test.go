@@ -52,7 +52,7 @@ func TestExitCodes(t *testing.T) {
 			require.Equal(t, tt.code, Program().Run(t.Context(), tt.args, tt.environ, &stdout, &stderr), stderr.String())
 			require.Contains(t, stderr.String(), tt.stderr)
 			if tt.code == 2 {
-				require.Equal(t, 1, bytes.Count(stderr.Bytes(), []byte("\n")), "one line")
+				require.Equal(t, 1, bytes.Count(stderr.Bytes(), []byte("\n")), "want one line")
 			}
 		})
 	}
@@ -76,7 +76,7 @@ func TestLogFormats(t *testing.T) {
 	require.JSONEq(t, `{"at":"2026-08-31T12:00:00Z","what":"connected","host":"https://a.example",`+
 		`"position":{"host":"https://a.example","seq":42,"time":"2026-08-31T11:00:00Z"},"detail":"a <b>\u001b[2J"}`, out.String())
 
-	// Before all history no time is known.
+	// Before all history the time is unknown.
 	entry = stream.LogEntry{What: "gap", Position: event.Position{Host: "https://a.example", Time: time.Unix(0, 0).UTC()}}
 	out.Reset()
 	table = logTable(person)

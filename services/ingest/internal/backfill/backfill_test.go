@@ -9,16 +9,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestLateHistories asks hosts in turn, as a reader does, until one is used. A
-// host that has the whole window would not be heard of.
+// TestLateHistories asks hosts in turn, like a reader, until one is used. A host that has the whole
+// window would not be reported.
 func TestLateHistories(t *testing.T) {
 	t.Parallel()
 	const hour = time.Hour
 	from, until := begin, begin.Add(6*hour)
 	for name, tt := range map[string]struct {
-		histories map[string]time.Duration // when they begin, after from
+		histories map[string]time.Duration // their beginnings, relative to from
 		asked     []string
-		used      string // the last one asked, where one is
+		used      string // the last host asked, if one is used
 		begins    time.Duration
 	}{
 		"the only one has a part":    {map[string]time.Duration{"a": hour}, []string{"a"}, "a", hour},
@@ -34,7 +34,7 @@ func TestLateHistories(t *testing.T) {
 			t.Parallel()
 			hosts := make([]string, len(tt.histories))
 			b := New(Config{Request: Request{From: from, Until: until, Hosts: hosts}}, nil, nil, slog.New(slog.DiscardHandler), nil)
-			for range 2 { // what one reading heard is nothing to the next
+			for range 2 { // each reading starts over
 				late := map[string]time.Time{}
 				var ended error
 				for i, host := range tt.asked {

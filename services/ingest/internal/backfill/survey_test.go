@@ -12,7 +12,7 @@ import (
 
 var begin = time.Date(2026, 8, 31, 12, 0, 0, 0, time.UTC)
 
-// ev is an event at a second, at whose revision it is.
+// ev is an event at a second, with the revision of that second.
 func ev(second int, kind event.Kind, did, rkey string) *event.Event {
 	e := &event.Event{V: event.Version, Kind: kind, DID: "did:plc:" + did, Rkey: rkey, Source: event.Position{
 		Host: "https://host.example", Seq: uint64(second), Time: begin.Add(time.Duration(second) * time.Second),
@@ -29,13 +29,13 @@ func account(second int, did string, active bool, status string) *event.Event {
 	return e
 }
 
-// by is an account event that says itself when it was.
+// by gives an account event its own upstream time.
 func by(second int, e *event.Event) *event.Event {
 	e.Upstream = &event.Upstream{Seq: 1, Time: begin.Add(time.Duration(second) * time.Second)}
 	return e
 }
 
-// at is an event with the time of another.
+// at gives an event another time.
 func at(second int, e *event.Event) *event.Event {
 	e.Source.Time = begin.Add(time.Duration(second) * time.Second)
 	return e
@@ -46,27 +46,27 @@ func TestSurvey(t *testing.T) {
 	const until = 10
 	post := func() *event.Event { return ev(1, event.KindCreate, "a", "p") }
 	tests := map[string]struct {
-		history  []*event.Event // behind post
-		ask      *event.Event   // post where nil
+		history  []*event.Event // after post
+		ask      *event.Event   // post if nil
 		gone     bool
 		outdated bool
-		hidden   bool // its account
-		ignored  bool // where it is behind the window
+		hidden   bool // its account is hidden
+		ignored  bool // because it is after the window
 	}{
 		"still there":                  {},
 		"deleted later":                {history: []*event.Event{ev(20, event.KindDelete, "a", "p")}, gone: true},
 		"deleted in the window":        {history: []*event.Event{ev(5, event.KindDelete, "a", "p")}, gone: true},
-		"no tags any more":             {history: []*event.Event{ev(20, event.KindRemove, "a", "p")}, gone: true},
+		"edited to no tags":            {history: []*event.Event{ev(20, event.KindRemove, "a", "p")}, gone: true},
 		"edited":                       {history: []*event.Event{ev(20, event.KindUpdate, "a", "p")}},
 		"another was deleted":          {history: []*event.Event{ev(20, event.KindDelete, "a", "q"), ev(20, event.KindDelete, "b", "p")}},
-		"the new one under its key":    {history: []*event.Event{ev(5, event.KindDelete, "a", "p")}, ask: ev(6, event.KindCreate, "a", "p")},
+		"recreated under its key":      {history: []*event.Event{ev(5, event.KindDelete, "a", "p")}, ask: ev(6, event.KindCreate, "a", "p")},
 		"erased":                       {history: []*event.Event{account(20, "a", false, "deleted")}, gone: true},
 		"erased and back":              {history: []*event.Event{account(20, "a", false, "deleted"), account(21, "a", true, "")}, gone: true},
 		"written after that":           {history: []*event.Event{account(5, "a", false, "deleted"), account(6, "a", true, ""), ev(7, event.KindCreate, "a", "q")}, ask: ev(7, event.KindCreate, "a", "q")},
 		"taken down":                   {history: []*event.Event{account(20, "a", false, "takendown")}, hidden: true},
 		"taken down and back":          {history: []*event.Event{account(20, "a", false, "takendown"), account(21, "a", true, "")}},
 		"throttled":                    {history: []*event.Event{account(20, "a", false, "throttled")}},
-		"a status that is outdated":    {history: []*event.Event{account(5, "b", false, "deleted"), account(20, "b", true, "")}, ask: account(5, "b", false, "deleted"), outdated: true},
+		"outdated status":              {history: []*event.Event{account(5, "b", false, "deleted"), account(20, "b", true, "")}, ask: account(5, "b", false, "deleted"), outdated: true},
 		"a clock that goes back":       {history: []*event.Event{by(30, account(20, "a", false, "deleted")), by(25, account(21, "a", true, ""))}, ask: by(30, account(20, "a", false, "deleted")), outdated: true},
 		"the last status":              {history: []*event.Event{account(5, "b", true, ""), account(20, "b", false, "new")}, ask: account(20, "b", false, "new"), hidden: true},
 		"replaced without it":          {history: []*event.Event{ev(20, event.KindSync, "a", ""), ev(21, event.KindCreate, "a", "q")}, gone: true},
@@ -103,7 +103,7 @@ func TestSurveyIsBounded(t *testing.T) {
 	s := newSurvey()
 	s.limit = 1000
 	for i := range 2 * s.limit {
-		require.NoError(t, s.note(ev(1, event.KindCreate, "a", fmt.Sprint(i)), true, false), "posts are in a filter")
+		require.NoError(t, s.note(ev(1, event.KindCreate, "a", fmt.Sprint(i)), true, false), "posts must be in the filter")
 	}
 	var err error
 	n := 0

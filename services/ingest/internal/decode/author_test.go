@@ -26,7 +26,7 @@ func identity(handle, at string) *jetstream.Event {
 	}
 }
 
-// TestAuthor: what is kept of profiles and identities, and what is not.
+// TestAuthor has a case for each kind of profile and identity.
 func TestAuthor(t *testing.T) {
 	t.Parallel()
 	cid := cbor.ComputeCID(cbor.CodecRaw, []byte("a picture"))

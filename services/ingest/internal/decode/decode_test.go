@@ -38,7 +38,7 @@ func commit(t testing.TB, op jetstream.Operation, record any) *jetstream.Event {
 	return &jetstream.Event{DID: testDID, Seq: 42, TimeUS: testTime.UnixMicro(), Kind: jetstream.KindCommit, Commit: c}
 }
 
-// at is where an event stands on a host.
+// at returns an event's position on a host.
 func at(ev *jetstream.Event) event.Position {
 	return event.Position{Host: "https://host.example", Seq: ev.Seq, Time: time.UnixMicro(ev.TimeUS).UTC()}
 }
@@ -56,7 +56,7 @@ func tagFacet(tag any) object {
 	}
 }
 
-// post is a root post with the given fields besides the usual ones.
+// post is a root post with the given fields in addition to the usual ones.
 func post(fields object) object {
 	p := object{"$type": event.Collection, "text": "x", "createdAt": "2026-08-31T11:59:59Z"}
 	maps.Copy(p, fields)
@@ -68,7 +68,7 @@ func TestTags(t *testing.T) {
 	mention := object{"$type": "app.bsky.richtext.facet#mention", "did": "did:plc:x"}
 	tests := map[string]struct {
 		record  object
-		want    []string // nil: dropped, for want of tags
+		want    []string // nil: dropped for lack of tags
 		dropped int
 	}{
 		"facets in order, then tags": {
@@ -116,7 +116,7 @@ func TestTags(t *testing.T) {
 	}
 }
 
-// A glance may only turn away what building the record turns away, too.
+// A glance may only refuse what building the record also refuses.
 func TestGlance(t *testing.T) {
 	t.Parallel()
 	mention := object{"features": []any{object{"$type": "app.bsky.richtext.facet#mention", "did": "did:plc:x"}}}
@@ -140,8 +140,8 @@ func TestGlance(t *testing.T) {
 			raw, err := cbor.Marshal(c.record)
 			require.NoError(t, err)
 			require.Equal(t, c.want, glance(raw))
-			require.Equal(t, Kept, glance(raw[:len(raw)-1]), "cut off")
-			require.Equal(t, Kept, glance(append(raw, 0)), "with something behind it")
+			require.Equal(t, Kept, glance(raw[:len(raw)-1]), "truncated")
+			require.Equal(t, Kept, glance(append(raw, 0)), "with trailing data")
 		})
 	}
 }
@@ -202,7 +202,7 @@ func TestCommits(t *testing.T) {
 		op     jetstream.Operation
 		record any
 		change func(*jetstream.Event)
-		kind   event.Kind // "" is dropped
+		kind   event.Kind // "" means dropped
 		drop   DropReason
 	}{
 		"create":                      {op: "create", record: tagged, kind: event.KindCreate},
@@ -256,7 +256,7 @@ func TestCommits(t *testing.T) {
 			require.Equal(t, testRev, res.Event.Rev)
 			if tt.kind == event.KindRemove || tt.kind == event.KindDelete {
 				want := &event.Event{V: event.Version, Kind: tt.kind, Source: res.Event.Source, DID: testDID, Rkey: res.Event.Rkey, Rev: testRev}
-				require.Equal(t, want, res.Event, "nothing but the key")
+				require.Equal(t, want, res.Event, "it must have only the key")
 			}
 		})
 	}
@@ -316,8 +316,8 @@ func TestAccounts(t *testing.T) {
 	}
 }
 
-// TestUpstreamTimes: a time that is no good, or that would outlast all that comes,
-// leaves an account event to be ordered by the host's.
+// If the upstream time is invalid or too far in the future, an account event is ordered by the
+// host's time.
 func TestUpstreamTimes(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {

@@ -11,9 +11,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// FuzzDecode feeds records, identifiers and operations of any kind. Whatever
-// comes in, decoding does not panic, gives a valid event or a listed reason,
-// and gives the same again.
+// FuzzDecode decodes records, identifiers and operations of any kind. For any input, decoding does
+// not panic, returns a valid event or a listed reason, and is repeatable.
 func FuzzDecode(f *testing.F) {
 	add := func(record object) {
 		data, err := cbor.Marshal(post(record))
@@ -65,7 +64,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		again, err := back.Encode()
 		if err != nil || string(again) != string(data) {
-			t.Fatalf("it changes on the way:\n%s\n%s (%v)", data, again, err)
+			t.Fatalf("a round trip changes it:\n%s\n%s (%v)", data, again, err)
 		}
 	})
 }

@@ -20,8 +20,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 // files. testdata/simulated.jsonl was recorded from the real Jetstream server
 // on the simulated network; `make capture` adds one from the public network.
 //
-// Invariant: every decoder gives the same result for recorded events of the real server as it
-// gave before.
+// Invariant: the decoder's results for recorded events of the real server do not change.
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/*.jsonl")

@@ -14,8 +14,8 @@ import (
 	"github.com/tagstream/tagstream/services/ingest/internal/firehose"
 )
 
-// TestItems: the end of a #sync comes before the event that shows it, in whatever batch that is,
-// also where that event is dropped, and not where another history begins.
+// The end of a #sync precedes the event that shows it, in any batch, even if that event is dropped,
+// but not where another history begins.
 func TestItems(t *testing.T) {
 	t.Parallel()
 	const did, rev = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", "3l3qo2vutsw2b"
@@ -49,5 +49,5 @@ func TestItems(t *testing.T) {
 	require.Equal(t, "5", read(batch(open)))
 	require.Equal(t, "end at 5, 6, 7", read(batch(none, open)))
 	require.Empty(t, read(firehose.Batch{Last: event.Position{Host: "https://b.example", Seq: 1}}))
-	require.Equal(t, "8", read(batch(none)), "what was open on another host is not said to be over")
+	require.Equal(t, "8", read(batch(none)), "a #sync of another host must not be reported as over")
 }

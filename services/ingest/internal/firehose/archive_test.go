@@ -21,8 +21,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// fakeArchive serves sealed segments as the real server does, from files that
-// its own package wrote.
+// fakeArchive serves sealed segments like the real server, from files written by the server's own
+// package.
 type fakeArchive struct {
 	t   *testing.T
 	dir string
@@ -32,7 +32,7 @@ type fakeArchive struct {
 	ranges []string // of getSegment requests
 	blocks int      // getBlock requests
 	plans  int
-	// rewritten counts down; while above zero blocks claim another version.
+	// rewritten counts down. While it is above zero, blocks claim another version.
 	rewritten int
 }
 
@@ -41,8 +41,8 @@ const (
 	blocksPerSegment = 3
 )
 
-// newFakeArchive seals segments of account events with rising numbers, but for
-// those that are gone.
+// newFakeArchive seals segments of account events with ascending numbers, except for those that are
+// gone.
 func newFakeArchive(t *testing.T, segments int, gone ...uint64) *fakeArchive {
 	t.Helper()
 	a := &fakeArchive{t: t, dir: t.TempDir()}
@@ -75,7 +75,7 @@ func newFakeArchive(t *testing.T, segments int, gone ...uint64) *fakeArchive {
 	return a
 }
 
-// last is the archive's last sequence number.
+// last returns the archive's last sequence number.
 func (a *fakeArchive) last() uint64 {
 	return uint64(len(a.files) * eventsPerBlock * blocksPerSegment)
 }
@@ -163,11 +163,11 @@ func TestArchiveIsReadBlockByBlock(t *testing.T) {
 	require.Equal(t, want, s.all())
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	require.Equal(t, 3, a.plans, "plans are taken in pages")
+	require.Equal(t, 3, a.plans, "plans must be read in pages")
 	require.Equal(t, segments*blocksPerSegment, a.blocks)
 	require.Len(t, a.ranges, segments)
 	for _, r := range a.ranges {
-		require.Equal(t, "bytes=0-255", r, "of segments nothing but the header")
+		require.Equal(t, "bytes=0-255", r, "only the headers of segments must be read")
 	}
 }
 
@@ -194,5 +194,5 @@ func TestRewrittenSegmentIsReread(t *testing.T) {
 	h.emit(past.Add(time.Hour), a.last()+1)
 	s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, h)
 	s.await(fmt.Sprint("a:", a.last()+1))
-	require.Len(t, s.all(), int(a.last()+1), "nothing lost, nothing twice")
+	require.Len(t, s.all(), int(a.last()+1), "nothing may be lost or duplicated")
 }

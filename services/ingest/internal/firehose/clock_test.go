@@ -20,7 +20,7 @@ func TestClock(t *testing.T) {
 		create bool
 	}
 	const year = 365 * 24 * time.Hour
-	// honest are events of n accounts, a second apart.
+	// honest returns events of n accounts, one second apart.
 	honest := func(n int) []said {
 		var out []said
 		for i := range n {
@@ -29,7 +29,7 @@ func TestClock(t *testing.T) {
 		return out
 	}
 	tests := map[string]struct {
-		from   time.Duration // the position's clock; 0 is none
+		from   time.Duration // the position's clock; 0 means none
 		events []said
 		want   time.Duration
 	}{
@@ -63,13 +63,13 @@ func TestClock(t *testing.T) {
 			var last, got time.Time
 			for _, s := range tt.events {
 				got = c.read(identity{did: s.did, rev: revOf(past.Add(s.at))}, s.create)
-				require.False(t, got.Before(last), "it never goes back")
+				require.False(t, got.Before(last), "it must never go back")
 				last = got
 			}
 			require.Equal(t, past.Add(tt.want).UTC(), got)
 		})
 	}
-	t.Run("a bulk ends at what is made since", func(t *testing.T) {
+	t.Run("a bulk ends at the first newer event", func(t *testing.T) {
 		t.Parallel()
 		c := newClock(event.Position{Seq: 7, Mark: "marked"})
 		c.since = past
@@ -82,9 +82,9 @@ func TestClock(t *testing.T) {
 		t.Parallel()
 		c := newClock(event.Position{})
 		c.begin(time.Unix(0, 0).Add(-switchMargin))
-		require.Zero(t, c.at, "no position could hold it")
+		require.Zero(t, c.at, "no position could store it")
 	})
-	t.Run("everyone is ahead of this machine", func(t *testing.T) {
+	t.Run("all are ahead of this machine", func(t *testing.T) {
 		t.Parallel()
 		c := newClock(event.Position{Clock: time.Now().Add(year)})
 		for i := range 100 {
@@ -115,15 +115,15 @@ func TestIdentity(t *testing.T) {
 		require.Less(t, at.Sub(past), 2*time.Second)
 		again := *ev
 		again.Seq, again.TimeUS = 7, 7
-		require.Equal(t, id.mark(), identityOf(&again).mark(), "numbers and times are the host's")
+		require.Equal(t, id.mark(), identityOf(&again).mark(), "numbers and times must not matter")
 	}
-	require.Len(t, marks, len(events), "all differ")
+	require.Len(t, marks, len(events), "all must differ")
 	require.Equal(t, "Vh1Wu97u", identity{did: "did:plc:a", rkey: "p", rev: "3l3qo2vutsw2b"}.mark(), "as in stored positions")
 	_, ok := identityOf(&jetstream.Event{DID: "did:plc:a", Sync: &jetstream.Sync{}}).time()
 	require.False(t, ok)
 }
 
-// A position that cannot be stored would end the stream: nothing could follow it.
+// A position that cannot be stored would block the stream: nothing could follow it.
 func TestPositionsCanBeStored(t *testing.T) {
 	t.Parallel()
 	for _, told := range []string{"", "0005-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "9999-12-31T23:59:59Z", "never"} {
@@ -138,7 +138,7 @@ func TestPositionsCanBeStored(t *testing.T) {
 	}
 }
 
-// An import changes the time of an event that was read. It is the same event.
+// An import changes the time of an event that was already read. It is the same event.
 func TestImportedTimeKeepsHistory(t *testing.T) {
 	t.Parallel()
 	imported := past.AddDate(-3, 0, 0)
@@ -166,7 +166,7 @@ func TestImportedTimeKeepsHistory(t *testing.T) {
 			s.await("a:4")
 			require.Equal(t, []string{"a:4"}, s.all())
 			require.Zero(t, s.count(Switched))
-			// The watchdog, too, asks for the event whose time it knows.
+			// The watchdog also requests the event by its known time.
 			h.change(func() { h.events[3].shown = imported })
 			asked := len(h.dialed())
 			s.awaitThat("the watchdog to have asked", func() bool { return len(h.dialed()) >= asked+2 })
@@ -196,7 +196,7 @@ func TestWipedHostWithSameEvent(t *testing.T) {
 	require.Equal(t, 1, s.count(Switched))
 }
 
-// A position's clock does not follow what a host shows as the time of an event.
+// A position's clock does not follow the host's times of events.
 func TestPositionsDoNotFollowImportedTimes(t *testing.T) {
 	t.Parallel()
 	h := newFakeHost(t)

@@ -11,7 +11,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
-// asked counts the questions of other hosts' readers: of what comes now.
+// asked counts the connections that probe other hosts, from their tips.
 func asked(dials []url.Values) int {
 	n := 0
 	for _, q := range dials {
@@ -60,7 +60,7 @@ func TestSilentHostIsNotPreferred(t *testing.T) {
 	s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, a, b)
 	s.await("b:504")
 
-	// The other host goes away. The first is asked, and gives nothing.
+	// The other host stops. The first one is asked, and has nothing.
 	b.change(func() { b.status = 503 })
 	b.cutAll()
 	before := asked(a.dialed())
@@ -71,7 +71,7 @@ func TestSilentHostIsNotPreferred(t *testing.T) {
 	}
 	s.mu.Unlock()
 
-	// A new reader that begins where this one is does not take the silent host either.
+	// A new reader that starts at this position does not choose the silent host either.
 	s.mu.Lock()
 	last := s.batches[len(s.batches)-1].Last
 	s.mu.Unlock()
@@ -84,15 +84,15 @@ func TestSilentHostIsNotPreferred(t *testing.T) {
 	b.change(func() { b.status = 503 })
 	b.cutAll()
 
-	// It hears again: it has what the other one had not.
+	// It receives events again: it has some that the other host lacks.
 	a.emit(past.Add(3*time.Second), 4, 5)
 	s.await("a:4", "a:5")
-	silent := s.count(Silent) // it may have been at b once more, and left it for this
+	silent := s.count(Silent) // it may have tried b once more and left it because of this
 	b.change(func() { b.status = 0 })
 	b.emit(past.Add(4*time.Second), 505)
 	before = asked(b.dialed())
 	s.awaitThat("a question that leads nowhere", func() bool { return asked(b.dialed()) >= before+2 })
-	require.Equal(t, silent, s.count(Silent), "no host has more: nothing leads away")
+	require.Equal(t, silent, s.count(Silent), "no host has more: it must stay")
 }
 
 func TestQuietNetworkIsNotSilentHost(t *testing.T) {
@@ -108,9 +108,9 @@ func TestQuietNetworkIsNotSilentHost(t *testing.T) {
 	s.await("a:31")
 	s.awaitThat("the other host to be asked thrice", func() bool { return asked(b.dialed()) >= 3 })
 	require.Zero(t, s.count(Silent)+s.count(Disconnected)+s.count(Switched))
-	require.Equal(t, 1, s.count(Quiet), "said once")
+	require.Equal(t, 1, s.count(Quiet), "it must be reported once")
 
-	// A new reader does not take what both have for new either.
+	// A new reader does not mistake what both hosts have for new events either.
 	s.mu.Lock()
 	last := s.batches[len(s.batches)-1].Last
 	s.mu.Unlock()
@@ -135,7 +135,7 @@ func TestSingleSilentHost(t *testing.T) {
 		}
 		return false
 	})
-	require.Zero(t, s.count(Disconnected), "it is not left")
+	require.Zero(t, s.count(Disconnected), "it must not be left")
 	a.emit(past.Add(time.Minute), 4)
 	s.await("a:4")
 }
@@ -150,15 +150,15 @@ func TestRotation(t *testing.T) {
 	require.Equal(t, 0, next())
 	r.ended(true, false)
 	r.fellSilent(2)
-	require.Equal(t, 2, next(), "where something newer is")
+	require.Equal(t, 2, next(), "the host with newer events comes first")
 	r.ended(true, true)
-	require.Equal(t, 1, next(), "a silent host is not preferred")
+	require.Equal(t, 1, next(), "a silent host must not be preferred")
 	r.ended(false, true)
-	require.Equal(t, 0, next(), "it has its turn when no other is left")
+	require.Equal(t, 0, next(), "it has its turn when no other host is left")
 	r.ended(false, true)
-	require.Equal(t, 1, next(), "and is the last of the next round, too")
+	require.Equal(t, 1, next(), "it is also the last of the next round")
 	require.True(t, r.asks(0))
-	require.True(t, r.answered(0, true), "it has something newer")
+	require.True(t, r.answered(0, true), "it has newer events")
 	r.ended(true, true)
 	require.Equal(t, 0, next())
 	require.False(t, r.asks(0))

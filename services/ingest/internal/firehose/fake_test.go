@@ -22,8 +22,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// fakeHost is a Jetstream host whose every misdeed is scripted. Its answers to
-// cursors are those of the real server v0.2.0 (internal/subscribe/cursor.go).
+// fakeHost is a Jetstream host with scripted failures. It answers cursors like the real server
+// v0.2.0 (internal/subscribe/cursor.go).
 type fakeHost struct {
 	t   *testing.T
 	srv *httptest.Server
@@ -33,15 +33,15 @@ type fakeHost struct {
 	changed chan struct{} // closed and replaced when something below changes
 	events  []fakeEvent
 	floor   uint64           // sequence numbers below are CursorTooOld
-	active  uint64           // times from this one's on are sought from it on, where not 0
-	sealed  uint64           // what planSnapshot says of the archive
-	plan    string           // the segments of that answer, as JSON
-	planner http.HandlerFunc // answers instead, where set
-	planned int              // how often it was asked
+	active  uint64           // if not 0, times are searched from this number on
+	sealed  uint64           // the archive according to planSnapshot
+	plan    string           // the segments in that answer, as JSON
+	planner http.HandlerFunc // answers instead, if set
+	planned int              // number of requests for it
 	pages   []string
-	status  int  // refuses everything with it
-	hung    bool // accepts nothing and refuses nothing
-	epoch   int  // connections of an earlier one get no events
+	status  int  // if set, the status of all answers
+	hung    bool // neither accepts nor refuses
+	epoch   int  // connections from an earlier epoch receive no events
 	cut     int  // connections that are cut before their first event
 	dials   []url.Values
 	conns   map[*websocket.Conn]struct{}
@@ -50,12 +50,12 @@ type fakeHost struct {
 type fakeEvent struct {
 	seq  uint64
 	time time.Time // when the host witnessed it, by its clock
-	raw  string    // sent as it is instead, where set
-	// made is when its account's server made it; zero is time.
+	raw  string    // sent unchanged instead, if set
+	// made is when its account's server made it; zero means time.
 	made  time.Time
-	did   string    // did:plc:a where ""
-	op    string    // of the commit, delete where ""; or sync
-	shown time.Time // the imported time; zero is time
+	did   string    // "" means did:plc:a
+	op    string    // of the commit, or sync; "" means delete
+	shown time.Time // the imported time; zero means time
 }
 
 func newFakeHost(t *testing.T) *fakeHost {
@@ -101,7 +101,7 @@ func (h *fakeHost) change(fn func()) {
 	h.changed = make(chan struct{})
 }
 
-// emit adds events with the given sequence numbers, a second apart from t on.
+// emit adds events with the given sequence numbers, one second apart from t on.
 func (h *fakeHost) emit(t time.Time, seqs ...uint64) {
 	h.change(func() {
 		for i, seq := range seqs {
@@ -140,7 +140,7 @@ func (h *fakeHost) planSnapshot(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, `{"segments":%s,"plannedThroughSeq":%d,"sealedTipSeq":%d,"stats":{}}`, plan, h.sealed, h.sealed)
 }
 
-// listSegments answers with pages[0], then pages[1], by their cursor.
+// listSegments answers with pages[0], then pages[1], by cursor.
 func (h *fakeHost) listSegments(w http.ResponseWriter, r *http.Request) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -181,7 +181,7 @@ func (h *fakeHost) subscribe(w http.ResponseWriter, r *http.Request) {
 			if outdated = next <= h.floor; outdated {
 				next = h.floor
 			}
-		case cursor > h.tip(): // the trap: the tip, without a word
+		case cursor > h.tip(): // the trap: silently start at the tip
 		case cursor < h.floor:
 			h.mu.Unlock()
 			w.WriteHeader(http.StatusBadRequest)
@@ -241,7 +241,7 @@ func (h *fakeHost) subscribe(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// tip is the last sequence number; the caller holds mu.
+// tip returns the last sequence number; the caller holds mu.
 func (h *fakeHost) tip() uint64 {
 	if len(h.events) == 0 {
 		return 0
@@ -253,7 +253,7 @@ func (h *fakeHost) send(ctx context.Context, conn *websocket.Conn, payload strin
 	return conn.Write(ctx, websocket.MessageText, []byte(`{"$type":"message","payload":`+payload+`}`)) == nil
 }
 
-// frame is an account event or, where made is set, a commit.
+// frame returns an account event or, if made is set, a commit.
 func (e fakeEvent) frame() string {
 	text := func(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000Z") }
 	at := text(e.time)
@@ -287,10 +287,10 @@ func (e fakeEvent) frame() string {
 	return string(data)
 }
 
-// revOf is the revision of a commit that was made at t.
+// revOf returns the revision of a commit made at t.
 func revOf(t time.Time) string { return atmos.NewTID(t.UnixMicro(), 0).String() }
 
-// session is a running reader and what it gave.
+// session is a running reader and its events.
 type session struct {
 	t       *testing.T
 	cancel  context.CancelFunc
@@ -303,14 +303,14 @@ type session struct {
 	changed chan struct{}
 }
 
-// How far back reading begins on another host, and how much earlier than a place
-// a host is asked for it, by default.
+// By default, how far back reading begins on another host, and how much earlier than a place a host
+// is searched for it.
 const (
 	switchMargin = time.Minute
 	seekSlack    = switchMargin / 2
 )
 
-// impatient is a patience for tests.
+// impatient has short time limits for tests.
 func impatient() Timing {
 	return Timing{
 		Dial: time.Second, Verify: 300 * time.Millisecond, Quiet: 500 * time.Millisecond, QuietAlone: 5 * time.Second,
@@ -321,7 +321,7 @@ func impatient() Timing {
 	}
 }
 
-// read starts a reader on the hosts, whose names in events are a, b, c.
+// read starts a reader on the hosts, named a, b, c in events.
 func read(t *testing.T, from event.Position, cfg Config, hosts ...*fakeHost) *session {
 	t.Helper()
 	names := map[string]string{}
@@ -369,7 +369,7 @@ func read(t *testing.T, from event.Position, cfg Config, hosts ...*fakeHost) *se
 	return s
 }
 
-// each calls take with each batch, and returns the error that comes last.
+// each calls take with each batch, and returns the last error.
 func each(batches iter.Seq2[Batch, error], take func(Batch)) error {
 	for b, err := range batches {
 		if err != nil {
@@ -382,7 +382,7 @@ func each(batches iter.Seq2[Batch, error], take func(Batch)) error {
 
 const waitLimit = time.Minute
 
-// await waits until the events so far end with want.
+// await waits until the events end with want.
 func (s *session) await(want ...string) {
 	s.t.Helper()
 	s.awaitThat(fmt.Sprint("events to end with ", want), func() bool {
@@ -419,13 +419,13 @@ func (s *session) ended() error {
 		s.done <- err
 		return err
 	case <-time.After(waitLimit):
-		s.t.Fatal("the reader does not end")
+		s.t.Fatal("the reader did not end")
 		return nil
 	}
 }
 
-// last is how far was read.
-// firstOf is where reading stood when a host was connected first.
+// last returns the last position that was read. firstOf returns the first position after a host was
+// connected.
 func (s *session) firstOf(h *fakeHost) event.Position {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -451,7 +451,7 @@ func (s *session) count(kind NoticeKind) int {
 	return n
 }
 
-// lateHistory is when the host's history was said to begin.
+// lateHistory returns the reported beginning of the host's history.
 func (s *session) lateHistory() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -464,7 +464,7 @@ func (s *session) all() []string {
 	return slices.Clone(s.events)
 }
 
-// cursors are the cursors that a host was asked for, in order.
+// cursors returns the cursors requested from a host, in order.
 func cursors(dials []url.Values) []string {
 	var out []string
 	for _, q := range dials {

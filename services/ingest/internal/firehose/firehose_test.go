@@ -13,13 +13,13 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// past is when the fakes' histories begin.
+// past is the beginning of the fakes' histories.
 var past = time.Date(2026, 8, 20, 12, 0, 0, 123456000, time.UTC)
 
 func TestBegin(t *testing.T) {
 	t.Parallel()
 	at := func(seconds int) time.Time { return past.Add(time.Duration(seconds) * time.Second) }
-	t.Run("archive is everything", func(t *testing.T) {
+	t.Run("archive means everything", func(t *testing.T) {
 		t.Parallel()
 		h := newFakeHost(t)
 		h.emit(past, seqs(1, 5)...)
@@ -27,7 +27,7 @@ func TestBegin(t *testing.T) {
 		s.await("a:5")
 		require.Equal(t, []string{"a:1", "a:2", "a:3", "a:4", "a:5"}, s.all())
 		require.Equal(t, []string{"tip", "0"}, cursors(h.dialed()))
-		require.Empty(t, s.batches[0].Events, "the first batch of a connection has no events")
+		require.Empty(t, s.batches[0].Events, "the first batch of a connection must have no events")
 	})
 	t.Run("a time becomes a sequence number", func(t *testing.T) {
 		t.Parallel()
@@ -50,7 +50,7 @@ func TestBegin(t *testing.T) {
 		require.Equal(t, "a:55", s.all()[0])
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		require.LessOrEqual(t, a.blocks, 2*4*blocksPerSegment, "two segments are wholly before; what is there is looked at, then read")
+		require.LessOrEqual(t, a.blocks, 2*4*blocksPerSegment, "two segments are entirely before; the others are examined, then read")
 	})
 	t.Run("a time before there was anything", func(t *testing.T) {
 		t.Parallel()
@@ -63,7 +63,7 @@ func TestBegin(t *testing.T) {
 	})
 }
 
-// A setting such as -2h is a later time with each start of the program.
+// A setting such as -2h means a later time with each start of the program.
 func TestStartAppliesOnce(t *testing.T) {
 	t.Parallel()
 	later := Start{Time: past.Add(time.Hour)}
@@ -85,7 +85,7 @@ func TestStartAppliesOnce(t *testing.T) {
 
 	s := read(t, third, Config{Start: later}, h)
 	s.await("a:21")
-	require.Equal(t, "a:4", s.all()[0], "what came while the program was away")
+	require.Equal(t, "a:4", s.all()[0], "events from while the program was stopped must be read")
 	require.Len(t, s.all(), 18)
 
 	t.Run("nothing was there at first", func(t *testing.T) {
@@ -100,7 +100,7 @@ func TestTipHasNoGapBeforeFirstEvent(t *testing.T) {
 	t.Parallel()
 	h := newFakeHost(t)
 	h.emit(past, seqs(1, 5)...)
-	// The first probe is cut while it waits, and an event passes meanwhile.
+	// The first probe is disconnected while it waits, and misses an event.
 	h.change(func() { h.cut = 1 })
 	before := time.Now().Truncate(time.Second)
 	s := read(t, event.Position{}, Config{}, h)
@@ -108,7 +108,7 @@ func TestTipHasNoGapBeforeFirstEvent(t *testing.T) {
 	h.emit(time.Now().Add(time.Second), 6, 7)
 	s.await("a:6", "a:7")
 	dials := h.dialed()
-	require.False(t, dials[0].Has("cursor"), "the tip is asked for without a cursor")
+	require.False(t, dials[0].Has("cursor"), "the tip must be requested without a cursor")
 	require.GreaterOrEqual(t, dials[1].Get("cursor"), micros(before.Add(-seekSlack)), "then with the host's clock")
 	require.LessOrEqual(t, dials[1].Get("cursor"), micros(time.Now().Add(-seekSlack)))
 }
@@ -117,8 +117,8 @@ func TestResume(t *testing.T) {
 	t.Parallel()
 	at := func(seq int) time.Time { return past.Add(time.Duration(seq-1) * time.Second) }
 	tests := map[string]struct {
-		from     int       // resume behind this event
-		time     time.Time // the time that the position holds; zero is the right one
+		from     int       // resume after this event
+		time     time.Time // the time in the position; zero means the right one
 		host     func(h *fakeHost)
 		want     []string
 		switched int
@@ -199,7 +199,7 @@ func TestAllHostsDownThenUp(t *testing.T) {
 			said[n.Host]++
 		}
 	}
-	require.Equal(t, map[string]int{a.srv.URL: 1, b.srv.URL: 1}, said, "each failure is said once")
+	require.Equal(t, map[string]int{a.srv.URL: 1, b.srv.URL: 1}, said, "each failure must be reported once")
 }
 
 func TestDroppedConnectionsAreReplaced(t *testing.T) {
@@ -213,11 +213,11 @@ func TestDroppedConnectionsAreReplaced(t *testing.T) {
 		h.emit(past.Add(time.Duration(seq)*time.Second), seq)
 		s.await(fmt.Sprint("a:", seq))
 	}
-	require.Equal(t, []string{"a:1", "a:2", "a:3", "a:4"}, s.all(), "nothing lost, nothing twice")
+	require.Equal(t, []string{"a:1", "a:2", "a:3", "a:4"}, s.all(), "nothing may be lost or duplicated")
 }
 
-// A host that crashed gives numbers that it had not stored to other events.
-// The client by itself would drop these as ones that it has already.
+// A crashed host reuses numbers that it had not stored for other events. The client by itself would
+// drop these as duplicates.
 func TestReusedNumbers(t *testing.T) {
 	t.Parallel()
 	crash := func(h *fakeHost, then func()) {
@@ -276,7 +276,7 @@ func TestWatchdogIgnoresQuietNetwork(t *testing.T) {
 	s.awaitThat("the watchdog to have asked thrice", func() bool { return len(h.dialed()) >= 5 })
 	for _, q := range h.dialed()[2:] {
 		require.Equal(t, "1", q.Get("cursor"))
-		require.Equal(t, event.Collection, q.Get("collections"), "it asks for what the client reads")
+		require.Equal(t, event.Collection, q.Get("collections"), "it must request what the client reads")
 	}
 	require.Zero(t, s.count(Disconnected))
 	h.emit(past, 2)
@@ -339,9 +339,9 @@ func TestUnreadableArchiveIsReported(t *testing.T) {
 	h.mu.Lock()
 	planned := h.planned
 	h.mu.Unlock()
-	require.Equal(t, maxUnreadable+1, planned, "it is tried again before it is passed over")
+	require.Equal(t, maxUnreadable+1, planned, "it must be retried before it is skipped")
 	require.Equal(t, maxUnreadable, s.count(Disconnected))
-	require.Equal(t, 1, s.count(Skipped), "and then it is said")
+	require.Equal(t, 1, s.count(Skipped), "then it must be reported")
 }
 
 func TestStopAfter(t *testing.T) {
@@ -387,7 +387,7 @@ func TestReadingEndsOnRequest(t *testing.T) {
 		}
 	}
 	require.Positive(t, read)
-	require.Equal(t, []NoticeKind{Connected}, notices, "it is no failure of the host")
+	require.Equal(t, []NoticeKind{Connected}, notices, "it must not count as a failure of the host")
 }
 
 func TestSlowHandlerIsNotSilence(t *testing.T) {
@@ -410,8 +410,8 @@ func TestSlowHandlerIsNotSilence(t *testing.T) {
 		})
 	}()
 	<-handling
-	h.emit(past, 2) // the host has more than the handler took
-	// Longer than any patience: the handler's time counts for nothing.
+	h.emit(past, 2) // the host has more than the handler accepted
+	// Longer than all limits: the handler's time does not count.
 	<-time.After(3 * impatient().Idle)
 	close(release)
 	<-handling

@@ -9,7 +9,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// TestSyncs: a #sync of a host is followed through what is dropped.
+// A #sync of a host is tracked through dropped events.
 func TestSyncs(t *testing.T) {
 	t.Parallel()
 	sync := func(did, rev string) *jetstream.Event {

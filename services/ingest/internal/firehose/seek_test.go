@@ -13,8 +13,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// network adds what a host witnesses of the network's first n seconds, in each of
-// which an account commits: numbers from first on, stamped late by lag.
+// network adds the events that a host receives in the network's first n seconds, one commit per
+// second: with numbers from first on, stamped late by lag.
 func (h *fakeHost) network(first uint64, n int, lag time.Duration) {
 	h.change(func() {
 		for i := range n {
@@ -29,16 +29,16 @@ func (h *fakeHost) network(first uint64, n int, lag time.Duration) {
 func TestFailOver(t *testing.T) {
 	t.Parallel()
 	const longAgo = -3 * 365 * 24 * time.Hour
-	const minute = 60 // of the network: an event a second
+	const minute = 60 // of the network, with one event per second
 	tests := map[string]struct {
-		read         int // how far the first host has come, in the network's seconds
+		read         int // progress of the first host, in the network's seconds
 		lagA, lagB   time.Duration
-		imported     time.Duration // shown for the last event of the first host, after its own; 0 is none
-		active       uint64        // the second host has an index of what is before this number
-		from, latest int           // reading begins between these of the network's seconds
+		imported     time.Duration // shown for the last event of the first host, relative to its own time; 0 means none
+		active       uint64        // the second host has an index of events before this number
+		from, latest int           // reading begins between these seconds of the network
 	}{
 		"both are in time": {read: 20 * minute, from: 18 * minute, latest: 19 * minute},
-		// By stamps reading would continue some 540 events behind the last one.
+		// By stamps, reading would continue about 540 events after the last one.
 		"the first is ten minutes late":             {read: 5, lagA: 10 * time.Minute, from: 0, latest: 0},
 		"the first is ten minutes late, further on": {read: 20 * minute, lagA: 10 * time.Minute, from: 18 * minute, latest: 19 * minute},
 		"the second is ten minutes late":            {read: 20 * minute, lagB: 10 * time.Minute, from: 8 * minute, latest: 19 * minute},
@@ -56,7 +56,7 @@ func TestFailOver(t *testing.T) {
 				last := &a.events[len(a.events)-1]
 				last.shown = last.time.Add(tt.imported)
 			}
-			// The other host has numbers of its own, and has come further.
+			// The other host has its own numbers, and more events.
 			b.network(500, tt.read+15*minute, tt.lagB)
 			b.change(func() { b.active = tt.active })
 			s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, a, b)
@@ -72,10 +72,10 @@ func TestFailOver(t *testing.T) {
 			require.NoError(t, err)
 			begins -= 500
 			require.GreaterOrEqual(t, begins, tt.from)
-			require.LessOrEqual(t, begins, tt.latest, "a minute before the last event, at least")
-			require.Len(t, got, tt.read+15*minute-begins, "and everything from there on")
+			require.LessOrEqual(t, begins, tt.latest, "at least a minute before the last event")
+			require.Len(t, got, tt.read+15*minute-begins, "everything from there on must be read")
 
-			// The preferred host is the first to be tried again.
+			// The preferred host is retried first.
 			a.change(func() { a.status = 0 })
 			a.emit(time.Now(), 9000)
 			b.change(func() { b.status = http.StatusServiceUnavailable })
@@ -86,7 +86,7 @@ func TestFailOver(t *testing.T) {
 			var clock time.Time
 			for _, batch := range s.batches {
 				for _, p := range slices.Concat(batch.Positions, []event.Position{batch.Last}) {
-					require.False(t, p.Clock.Before(clock) && !p.Clock.IsZero(), "the clock goes back")
+					require.False(t, p.Clock.Before(clock) && !p.Clock.IsZero(), "the clock must not go back")
 					clock = p.Clock
 				}
 			}
@@ -94,11 +94,11 @@ func TestFailOver(t *testing.T) {
 	}
 }
 
-// A host that was wiped and has outgrown a position from before that, which is
-// older than the live window: the host's refusal looks as for one of its own past.
+// A host was wiped and has grown beyond a position from before that. The position is older than the
+// live window, so the host refuses it like one from its own past.
 func TestWipedHostBeyondPosition(t *testing.T) {
 	t.Parallel()
-	const gone = 19 // replaced since
+	const gone = 19 // replaced meanwhile
 	a := newFakeArchive(t, 3, gone)
 	own := func(seq uint64) identity {
 		return identity{did: "did:plc:a", accountTime: past.Add(time.Duration(seq) * time.Second).Format(time.RFC3339Nano)}
@@ -142,8 +142,7 @@ func TestWipedHostBeyondPosition(t *testing.T) {
 	}
 }
 
-// bulk adds what a host downloaded when it was new: creates in no order, of which most
-// were made shortly before.
+// bulk adds a new host's initial download: unordered creates, most of them made shortly before.
 func (h *fakeHost) bulk(n int, at time.Time) {
 	h.change(func() {
 		for i := range n {
@@ -158,7 +157,7 @@ func (h *fakeHost) bulk(n int, at time.Time) {
 	})
 }
 
-// A host that dies within its bulk covers nothing: another one is read whole.
+// A host that stops within its bulk covers nothing: another one is read completely.
 func TestFailOverDuringBulk(t *testing.T) {
 	t.Parallel()
 	const bulk, live = 400, 600
@@ -182,13 +181,13 @@ func TestFailOverDuringBulk(t *testing.T) {
 			a.change(func() { a.status = http.StatusServiceUnavailable })
 			a.cutAll()
 			s.await(fmt.Sprint("b:", bulk+live))
-			require.Len(t, s.all()[read:], bulk+live, "from its beginning")
+			require.Len(t, s.all()[read:], bulk+live, "it must be read from its beginning")
 			require.Zero(t, s.count(Gap))
 		})
 	}
 }
 
-// What a host downloaded does not move the clock of what was read before, on another.
+// A host's initial download does not move the clock of what was read from another host.
 func TestBulkKeepsClock(t *testing.T) {
 	t.Parallel()
 	a, b := newFakeHost(t), newFakeHost(t)
@@ -201,16 +200,16 @@ func TestBulkKeepsClock(t *testing.T) {
 	a.change(func() { a.status = http.StatusServiceUnavailable })
 	a.cutAll()
 	s.await("b:100")
-	require.Equal(t, 1, s.count(Gap), "it is new")
+	require.Equal(t, 1, s.count(Gap), "the newer event must move it")
 	require.Equal(t, clock, s.last().Clock)
 }
 
-// A host that dies within a #sync leaves replacements that mean nothing
-// without it. The next host gives all of it again, however much earlier it has it, also
-// where a host between them dies before it does, and where the reader stops meanwhile.
+// A host that stops within a #sync leaves replacements that mean nothing without it. The next host
+// must deliver the whole #sync again, however much earlier it has it, even if a host in between
+// stops before it, or the reader stops meanwhile.
 func TestFailOverWithinSync(t *testing.T) {
 	t.Parallel()
-	const synced, died = 600, 1200 // of the network's seconds
+	const synced, died = 600, 1200 // in the network's seconds
 	sync := past.Add(synced * time.Second)
 	for name, tt := range map[string]struct{ between, restart bool }{
 		"at once": {}, "by a host that gives one event": {between: true}, "after a restart": {restart: true},
@@ -222,7 +221,7 @@ func TestFailOverWithinSync(t *testing.T) {
 			a, b, c := newFakeHost(t), newFakeHost(t), newFakeHost(t)
 			a.network(1, died, 0)
 			at := past.Add(died * time.Second)
-			a.change(func() { // it was late to fetch the repository
+			a.change(func() { // it fetched the repository late
 				a.events = append(a.events,
 					fakeEvent{seq: died + 1, made: sync, time: at, did: x, op: "sync"},
 					fakeEvent{seq: died + 2, made: sync, time: at, did: x, op: "create"})
@@ -237,7 +236,7 @@ func TestFailOverWithinSync(t *testing.T) {
 			}
 			if tt.between {
 				hosts = append(hosts, c)
-				b.change(func() { b.events = b.events[:synced-30] }) // it has not come to it yet
+				b.change(func() { b.events = b.events[:synced-30] }) // it has not reached it yet
 			}
 			s := read(t, event.Position{}, Config{Start: Start{Archive: true}}, hosts...)
 			leave := func(dead *fakeHost) (begin int) {
@@ -260,7 +259,7 @@ func TestFailOverWithinSync(t *testing.T) {
 			}
 			s.await(fmt.Sprintf("%s:%d", last, died+300))
 			require.Contains(t, s.all()[begin:], fmt.Sprintf("%s:%d", last, synced+1))
-			require.Equal(t, event.OpenSync{}, s.firstOf(hosts[1]).Sync, "what the first host gave is not all of it")
+			require.Equal(t, event.OpenSync{}, s.firstOf(hosts[1]).Sync, "the part from the first host must not be all of it")
 			require.Contains(t, s.all()[begin:], fmt.Sprintf("%s:%d", last, synced+2))
 		})
 	}

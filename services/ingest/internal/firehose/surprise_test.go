@@ -12,7 +12,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// raw is an event whose payload a test writes.
+// raw is an event with a payload from the test.
 func raw(seq uint64, kind, more string) fakeEvent {
 	at := past.Add(time.Duration(seq) * time.Second)
 	return fakeEvent{seq: seq, time: at, raw: fmt.Sprintf(`{"$type":"network.bsky.jetstream.subscribeEvents#%s","did":"did:plc:a","seq":%d,"time":%q%s}`,
@@ -33,14 +33,14 @@ func TestUnknownKindsAndFields(t *testing.T) {
 			raw(4, "gossip", ""))
 	})
 	s.await("a:1", "a:3")
-	// The host's last event is one that is not followed. That is no stall.
+	// The host's last event is of a kind that is not read. That is not a stall.
 	asked := len(h.dialed())
 	s.awaitThat("the watchdog to have asked thrice", func() bool { return len(h.dialed()) >= asked+3 })
 	require.Zero(t, s.count(Disconnected))
 	h.change(func() { h.events = append(h.events, raw(5, "account", account)) })
 	s.await("a:1", "a:3", "a:5")
 	require.Equal(t, 1, s.count(Connected))
-	// What the client cannot make sense of is passed over after some tries.
+	// An event that the client cannot decode is skipped after some attempts.
 	h.change(func() {
 		h.events = append(h.events,
 			raw(6, "commit", `,"rev":"3l3qo2vutsw2b","operation":"like","collection":"app.bsky.feed.post","rkey":"a"`),
@@ -66,7 +66,7 @@ func TestOversizedMessageIsSkipped(t *testing.T) {
 	s.awaitThat("it to be passed over", func() bool {
 		return slices.ContainsFunc(s.notices, func(n Notice) bool { return n.Kind == Skipped })
 	})
-	// Also where it is the first thing that a new connection gets.
+	// Also as the first message of a new connection.
 	h.cutAll()
 	s.awaitThat("a new connection", func() bool { return len(s.batches) > 0 && s.batches[len(s.batches)-1].Events == nil })
 	h.emit(past.Add(time.Hour), 4)
@@ -82,7 +82,7 @@ func TestHostWithShortHistory(t *testing.T) {
 		h.emit(past.Add(time.Hour), seqs(1, 3)...)
 		return h
 	}
-	t.Run("is passed over for one that knows more", func(t *testing.T) {
+	t.Run("is skipped for one that has more", func(t *testing.T) {
 		t.Parallel()
 		a, b := young(t), newFakeHost(t)
 		b.emit(past.Add(-time.Hour), 501)
@@ -92,7 +92,7 @@ func TestHostWithShortHistory(t *testing.T) {
 		require.Equal(t, []string{"b:501", "b:502"}, s.all())
 		require.Zero(t, s.count(Gap))
 	})
-	t.Run("is used in the end", func(t *testing.T) {
+	t.Run("is used as a last resort", func(t *testing.T) {
 		t.Parallel()
 		a, b := young(t), newFakeHost(t)
 		b.change(func() { b.status = 503 })
@@ -100,7 +100,7 @@ func TestHostWithShortHistory(t *testing.T) {
 		s.await("a:1", "a:2", "a:3")
 		require.Equal(t, 1, s.count(Gap))
 	})
-	t.Run("is used where there is no other", func(t *testing.T) {
+	t.Run("is used if there is no other", func(t *testing.T) {
 		t.Parallel()
 		a := young(t)
 		s := read(t, event.Position{Host: a.srv.URL, Seq: 9, Time: past}, Config{}, a)

@@ -37,12 +37,11 @@ func deletion(seq uint64) *event.Event {
 	return &event.Event{V: event.Version, Kind: event.KindDelete, Source: at(seq), DID: "did:plc:a", Rkey: fmt.Sprintf("r%d", seq), Rev: "3l3qo2vutsw2b"}
 }
 
-// upstream is a source whose events a test decides. Its history outlasts
-// each reading of it.
+// upstream is a source with events from the test. Its history survives each reading.
 type upstream struct {
 	mu      sync.Mutex
 	last    uint64        // events 1..last exist
-	over    bool          // nothing comes after them
+	over    bool          // no more events follow
 	changed chan struct{} // closed and replaced by each change
 	starts  []event.Position
 	emitted atomic.Int64
@@ -101,7 +100,7 @@ func (u *upstream) begun() []event.Position {
 	return append([]event.Position(nil), u.starts...)
 }
 
-// running is a forwarder that runs.
+// running is a running forwarder.
 type running struct {
 	t         *testing.T
 	stop      context.CancelFunc
@@ -178,8 +177,7 @@ func (r *running) await(what string, check func() bool) {
 	})
 }
 
-// stored returns what is in the stream: sequence numbers of events, and the
-// positions.
+// stored returns the stream's contents: sequence numbers of events, and the positions.
 func stored(t *testing.T, js jetstream.JetStream) (events []uint64, positions []event.Position) {
 	t.Helper()
 	st, err := stream.GetState(t.Context(), js)
@@ -238,12 +236,12 @@ func TestForwardsInOrderAndResumes(t *testing.T) {
 	require.NoError(t, a.end())
 	events, positions := stored(t, js)
 	require.Equal(t, upTo(2500), events)
-	require.Equal(t, []event.Position{at(0), at(2500)}, positions, "at first connection and at stop")
+	require.Equal(t, []event.Position{at(0), at(2500)}, positions, "positions at the first connection and at the stop")
 	require.Equal(t, int32(2502), a.published.Load())
 
 	u.set(2600, true)
 	b := start(t, js, "b", u.source, time.Hour)
-	require.NoError(t, b.end(), "the source is done")
+	require.NoError(t, b.end(), "the source must end without an error")
 	events, positions = stored(t, js)
 	require.Equal(t, upTo(2600), events)
 	require.Equal(t, []event.Position{at(0), at(2500), at(2500), at(2600)}, positions)
@@ -259,7 +257,7 @@ func TestHeartbeat(t *testing.T) {
 			return err
 		}
 		<-moved
-		if err := emit(ctx, Batch{Position: at(7)}); err != nil { // read, but nothing of it kept
+		if err := emit(ctx, Batch{Position: at(7)}); err != nil { // read, but nothing kept
 			return err
 		}
 		<-ctx.Done()
@@ -272,7 +270,7 @@ func TestHeartbeat(t *testing.T) {
 			return len(positions) >= n && positions[len(positions)-1] == want, fmt.Sprint(positions)
 		})
 	}
-	last(3, at(1)) // also where the position does not move
+	last(3, at(1)) // also if the position does not move
 	close(moved)
 	last(4, at(7))
 }
@@ -284,7 +282,7 @@ func TestFencedByAnotherWriter(t *testing.T) {
 	u.set(10, false)
 	r := start(t, js, "a", u.source, time.Hour)
 	awaitLast(t, js, 10)
-	// Somebody writes without having won the lease.
+	// Another program writes without the lease.
 	w, err := stream.OpenWriter(t.Context(), js, "intruder", nil)
 	require.NoError(t, err)
 	require.NoError(t, w.Append(t.Context(), []*event.Event{deletion(11), deletion(12)}))
@@ -292,7 +290,7 @@ func TestFencedByAnotherWriter(t *testing.T) {
 	u.set(20, false)
 	awaitLast(t, js, 20)
 	events, _ := stored(t, js)
-	require.Equal(t, upTo(20), events, "it continues behind what the other wrote")
+	require.Equal(t, upTo(20), events, "it must continue after the other's events")
 	require.Equal(t, int32(1), r.fenced.Load())
 	require.Equal(t, []event.Position{{}, at(12)}, u.begun())
 }
@@ -300,7 +298,7 @@ func TestFencedByAnotherWriter(t *testing.T) {
 func TestLeaseIsTakenOver(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)
-	u := newUpstream() // one source: it panics where both read at a time
+	u := newUpstream() // one source: it panics if both read at the same time
 	u.set(10, false)
 	a := start(t, js, "a", u.source, time.Hour)
 	awaitLast(t, js, 10)
@@ -330,7 +328,7 @@ func TestLostLeaseStopsReading(t *testing.T) {
 	_, err = kv.PutString(t.Context(), "ingest", "somebody else")
 	require.NoError(t, err)
 	a.await("a to stop reading", func() bool { return u.running.Load() == 0 && !a.holding.Load() })
-	// The other never renews: the lease comes back.
+	// The other never renews, so the lease returns.
 	a.await("a to read again", func() bool { return len(u.begun()) == 2 })
 	u.set(11, false)
 	awaitLast(t, js, 11)
@@ -350,12 +348,12 @@ func TestStreamDownThenUp(t *testing.T) {
 	s.Shutdown()
 	u.set(10_000, false)
 	r.await("trouble to be noticed", func() bool { return r.condition.Load() != "<nil>" })
-	require.LessOrEqual(t, u.emitted.Load(), int64(10+2*queueBatches+1000), "back-pressure reaches the source")
+	require.LessOrEqual(t, u.emitted.Load(), int64(10+2*queueBatches+1000), "back-pressure must reach the source")
 
 	s.Restart(t)
 	awaitLast(t, js, 10_000)
 	events, _ := stored(t, js)
-	require.Equal(t, upTo(10_000), events, "nothing lost, nothing twice, in order")
+	require.Equal(t, upTo(10_000), events, "nothing may be lost, duplicated or out of order")
 	r.await("the condition to clear", func() bool { return r.condition.Load() == "<nil>" })
 }
 
@@ -368,19 +366,19 @@ func TestStreamDownAtStart(t *testing.T) {
 	u.set(3, false)
 	r := start(t, js, "a", u.source, time.Hour)
 	r.await("trouble to be said", func() bool { return r.condition.Load() != nil })
-	require.Empty(t, u.begun(), "nothing is read without a stream")
+	require.Empty(t, u.begun(), "nothing must be read without a stream")
 	s.Restart(t)
 	awaitLast(t, js, 3)
 }
 
-// Invariant: a full stream stops reading, and the batch in hand is stored once there is room.
+// Invariant: a full stream stops reading, and the current batch is stored once there is space.
 func TestStreamFullThenFree(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)
 	u := newUpstream()
 	r := start(t, js, "a", u.source, time.Hour)
 	r.await("the stream", func() bool { return r.holding.Load() })
-	// An operator's limit under DiscardNew is an error, as a full disk is.
+	// An operator's limit with DiscardNew is an error like a full disk.
 	limit := func(bytes int64) {
 		info, err := js.Stream(t.Context(), stream.Posts)
 		require.NoError(t, err)
@@ -392,13 +390,13 @@ func TestStreamFullThenFree(t *testing.T) {
 	limit(64 << 10)
 	u.set(3000, false)
 	r.await("the stream to be full", r.full.Load)
-	require.LessOrEqual(t, u.emitted.Load(), int64(2500), "reading stands still")
+	require.LessOrEqual(t, u.emitted.Load(), int64(2500), "reading must stop")
 	limit(-1)
 	awaitLast(t, js, 3000)
 	events, _ := stored(t, js)
 	require.Equal(t, upTo(3000), events)
 	require.False(t, r.full.Load())
-	require.Equal(t, int32(1), r.wasFull.Load(), "said once")
+	require.Equal(t, int32(1), r.wasFull.Load(), "it must be reported once")
 	require.Equal(t, int32(3001), r.published.Load())
 }
 
@@ -410,14 +408,14 @@ func TestBigEventsDoNotAccumulate(t *testing.T) {
 	source := func(ctx context.Context, _ event.Position, _ int, emit func(context.Context, Batch) error) error {
 		for seq := uint64(1); seq <= 100; seq++ {
 			e := deletion(seq)
-			// Not what a deletion has, but as big as a record can be.
+			// Not realistic for a deletion, but as big as a record can be.
 			e.Record = json.RawMessage(`"` + strings.Repeat("x", 900<<10) + `"`)
 			if err := emit(ctx, Batch{Events: []*event.Event{e}, Position: at(seq)}); err != nil {
 				return err
 			}
 			emitted.Add(1)
 			if seq == 1 {
-				s.Shutdown() // with the first perhaps under way
+				s.Shutdown() // while the first batch may be in progress
 			}
 		}
 		return nil
@@ -460,8 +458,7 @@ func TestSourceErrorStartsNewTerm(t *testing.T) {
 	require.Equal(t, []event.Position{at(1), at(1)}, positions)
 }
 
-// TestNATSDown waits for a server that was never there, and says that it is away rather
-// than what a request fails with.
+// The server was never up. The condition must say that, instead of the error of a request.
 func TestNATSDown(t *testing.T) {
 	t.Parallel()
 	nc, err := nats.Connect("nats://127.0.0.1:1", nats.RetryOnFailedConnect(true), nats.ReconnectBufSize(-1))

@@ -18,12 +18,12 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
-// script is a source that gives batches to emit, whose error ends it.
+// script is a source that calls emit with batches. The error of emit ends it.
 type script func(ctx context.Context, from event.Position, maxPayload int, emit func(context.Context, Batch) error) error
 
 func (s script) source(ctx context.Context, from event.Position, maxPayload int) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
-		stopped := errors.New("nothing more is taken")
+		stopped := errors.New("no more is accepted")
 		err := s(ctx, from, maxPayload, func(_ context.Context, b Batch) error {
 			if !yield(b, nil) {
 				return stopped
@@ -45,7 +45,7 @@ func past(seq uint64) *event.Event {
 	return e
 }
 
-// syncOf is a #sync and n creates behind it, at a time of their own.
+// syncOf returns a #sync followed by n creates, with their own times.
 func syncOf(host string, seq uint64, did string, n int) []*event.Event {
 	src := event.Position{Host: host, Seq: seq, Time: testTime.Add(time.Duration(seq) * time.Second)}
 	const rev = "3l3qo2vutsw2b"
@@ -60,9 +60,8 @@ func syncOf(host string, seq uint64, did string, n int) []*event.Event {
 	return out
 }
 
-// whole returns the stream's messages as "host seq", positions left out, and
-// the messages.
-func whole(t *testing.T, js jetstream.JetStream) (names []string, events []*event.Event) {
+// contents returns the stream's messages as "host seq", without positions, and the messages.
+func contents(t *testing.T, js jetstream.JetStream) (names []string, events []*event.Event) {
 	t.Helper()
 	for _, e := range all(t, js) {
 		if e.Kind != event.KindPosition {
@@ -96,7 +95,7 @@ func awaitStored(t *testing.T, js jetstream.JetStream, n int) []string {
 	t.Helper()
 	var names []string
 	poll.Until(t, waitLimit, func() (bool, string) {
-		names, _ = whole(t, js)
+		names, _ = contents(t, js)
 		return len(names) >= n, fmt.Sprint(len(names), " of ", n)
 	})
 	return names

@@ -14,7 +14,7 @@ import (
 )
 
 // Invariant: events of a past window move neither the live position nor a #sync in progress, and
-// restore nothing that is gone. See also TestRules and TestBackfillAfterLateStart.
+// restore nothing that was removed. See also TestRules and TestBackfillAfterLateStart.
 func TestPastEventsKeepLivePosition(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)
@@ -26,7 +26,7 @@ func TestPastEventsKeepLivePosition(t *testing.T) {
 		stored <- func() error {
 			for seq := uint64(1); seq <= n; seq++ {
 				if seq == 2 {
-					// The live events are there by then.
+					// The live events have arrived by then.
 					for to.Live() != at(3) {
 						if err := to.Flush(ctx); err != nil {
 							return err
@@ -42,7 +42,7 @@ func TestPastEventsKeepLivePosition(t *testing.T) {
 	}
 	a := startWith(t, js, Config{ID: "a", Heartbeat: time.Hour, Beside: []func(context.Context, *Past){job}}, u.source, slog.DiscardHandler)
 	require.NoError(t, <-stored)
-	names, events := whole(t, js)
+	names, events := contents(t, js)
 	require.Equal(t, n+3, len(names))
 	var last uint64
 	for _, e := range events {
@@ -57,7 +57,7 @@ func TestPastEventsKeepLivePosition(t *testing.T) {
 	require.Equal(t, int32(n), a.past.Load())
 	require.Equal(t, int32(4), a.published.Load(), "three events and the position of the first connection")
 
-	// Without the position that a clean stop writes: as after a crash.
+	// Without the position that a clean stop writes, like after a crash.
 	w, err := stream.OpenWriter(t.Context(), js, "b", nil)
 	require.NoError(t, err)
 	require.Equal(t, at(3), w.Last())
@@ -68,7 +68,7 @@ func TestPastEventsKeepLivePosition(t *testing.T) {
 	u.set(5, true)
 	b := start(t, js, "b", u.source, time.Hour)
 	require.NoError(t, b.end())
-	names, _ = whole(t, js)
+	names, _ = contents(t, js)
 	require.Equal(t, []string{"host 4", "host 5"}, names[n+3:])
 	require.Equal(t, []event.Position{{}, at(4)}, u.begun())
 }
@@ -99,7 +99,7 @@ func TestJobsTerm(t *testing.T) {
 			return
 		}
 		if to.Live() != at(1) {
-			t.Error("a job began before live reading had a position")
+			t.Error("a job started before live reading had a position")
 		}
 		close(flushed)
 		<-ctx.Done()

@@ -14,8 +14,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
-// TestEndOfSyncIsReported: the end is written once nothing is read for a while within a #sync, and not
-// where ingest starts, stops or reads on there.
+// The end is written if nothing is read for a while within a #sync, but not if ingest starts, stops
+// or continues there.
 func TestEndOfSyncIsReported(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)
@@ -78,7 +78,7 @@ func TestEndOfSyncIsReported(t *testing.T) {
 	require.NoError(t, b.end())
 	await("Sc((c(c)")
 
-	// What is read and not kept may be of the same #sync; nothing at all is not.
+	// Dropped events may belong to the same #sync; silence ends it.
 	c := start(t, js, "c", source, 300*time.Millisecond)
 	give(run[:2]...)
 	reading, stop := context.WithCancel(t.Context())

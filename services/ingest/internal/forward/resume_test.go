@@ -17,8 +17,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 )
 
-// empty takes all messages out of the stream, as an operator's purge does, or as
-// trimming does while there is no writer.
+// empty removes all messages from the stream, like an operator's purge, or like trimming while
+// there is no writer.
 func empty(t *testing.T, js jetstream.JetStream) {
 	t.Helper()
 	s, err := js.Stream(t.Context(), stream.Posts)
@@ -29,15 +29,14 @@ func empty(t *testing.T, js jetstream.JetStream) {
 	require.Greater(t, st.First, st.Last)
 }
 
-// TestEmptyStreamIsNotFirstStart: where the stream no longer says how far was read,
-// what stands beside it does.
+// If the stream no longer has the position, the separately stored one is used.
 func TestEmptyStreamIsNotFirstStart(t *testing.T) {
 	t.Parallel()
 	forget := func(t *testing.T, js jetstream.JetStream) {
 		kv, err := js.KeyValue(t.Context(), stream.Positions)
 		require.NoError(t, err)
 		require.NoError(t, kv.Purge(t.Context(), "ingest"))
-		require.NoError(t, js.DeleteKeyValue(t.Context(), stream.Positions)) // as before there was one
+		require.NoError(t, js.DeleteKeyValue(t.Context(), stream.Positions)) // as before the bucket existed
 	}
 	log := func(t *testing.T, js jetstream.JetStream, what string, p event.Position) {
 		require.NoError(t, stream.PutLog(t.Context(), js, stream.LogEntry{What: what, Position: p}))
@@ -76,8 +75,8 @@ func TestEmptyStreamIsNotFirstStart(t *testing.T) {
 	}
 }
 
-// TestPositionIsKeptWhileBusy: a stream that is never quiet for a heartbeat has its
-// position kept all the same, and never one that is not stored.
+// The position of a stream that is never quiet for a heartbeat is kept, too, and is never ahead of
+// the stream.
 func TestPositionIsKeptWhileBusy(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)
@@ -94,8 +93,8 @@ func TestPositionIsKeptWhileBusy(t *testing.T) {
 	})
 }
 
-// TestStandbyKeepsStreamSettings: the stream's settings of a program that stands by do not reach
-// the stream; those of the leader do, with a line in the log.
+// A standby's settings do not change the stream. The leader's settings do, and each change is
+// logged.
 func TestStandbyKeepsStreamSettings(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)
@@ -113,7 +112,7 @@ func TestStandbyKeepsStreamSettings(t *testing.T) {
 		require.NoError(t, err)
 		return stream.State{MaxAge: st.MaxAge, MaxBytes: st.MaxBytes}
 	}
-	require.Equal(t, stream.State{MaxAge: 48 * time.Hour}, bounds(), "a standby changes the live stream")
+	require.Equal(t, stream.State{MaxAge: 48 * time.Hour}, bounds(), "a standby must not change the live stream")
 	require.Empty(t, said.changes())
 
 	leader.stop()
@@ -127,7 +126,7 @@ func TestStandbyKeepsStreamSettings(t *testing.T) {
 	}, said.changes())
 }
 
-// records is a log's handler that keeps what it says of changes.
+// records is a log handler that keeps the lines about changes.
 type records struct {
 	mu  sync.Mutex
 	all []string

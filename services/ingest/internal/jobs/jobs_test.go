@@ -25,7 +25,7 @@ var (
 
 type done struct{ N int }
 
-// steps is a Progress that passes steps on.
+// steps is a Progress that forwards steps.
 type steps chan string
 
 func (steps) At(uint64, uint64) {}
@@ -38,7 +38,7 @@ func ensure(t *testing.T) jetstream.JetStream {
 	return js
 }
 
-// lead does jobs as an ingest that leads, until stop.
+// lead does jobs like a leading ingest, until stop.
 func lead(t *testing.T, js jetstream.JetStream, do jobs.Func) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -56,10 +56,10 @@ func asker(js jetstream.JetStream) (*jobs.Asker, steps) {
 	return &jobs.Asker{JS: js, Progress: said, Patience: wait, Codes: codes}, said
 }
 
-// TestJobContinuesAfterRestart: the next ingest that leads does what is left, and who asked hears
-// of all of it.
+// The next leading ingest does the rest, and the requester gets the progress and result of
+// everything.
 //
-// Invariant: a job that was asked for is done once, whatever becomes of the ingest that does it.
+// Invariant: a requested job is done once, even if the ingest that does it ends.
 func TestJobContinuesAfterRestart(t *testing.T) {
 	t.Parallel()
 	js := ensure(t)
@@ -78,16 +78,16 @@ func TestJobContinuesAfterRestart(t *testing.T) {
 	first()
 	j, _, err := jobs.Get(t.Context(), js)
 	require.NoError(t, err)
-	require.Equal(t, jobs.Running, j.State, "it has not ended")
+	require.Equal(t, jobs.Running, j.State, "it must not have ended")
 	lead(t, js, func(_ context.Context, j jobs.Job, _ *jobs.Run) (any, error) {
-		require.JSONEq(t, `{"N":1}`, string(j.Summary), "it continues from there")
+		require.JSONEq(t, `{"N":1}`, string(j.Summary), "it must continue from there")
 		return done{N: 2}, nil
 	})
 	require.NoError(t, <-ended)
 	require.Equal(t, done{N: 2}, sum)
 }
 
-// TestJobEnds: with the errors that callers know, and when it is not wanted any more.
+// A job ends with errors that callers know, or when it is canceled.
 func TestJobEnds(t *testing.T) {
 	t.Parallel()
 	js := ensure(t)
@@ -121,11 +121,11 @@ func TestJobEnds(t *testing.T) {
 	require.Equal(t, jobs.Ended, j.State)
 	require.Equal(t, "stopped", j.Code)
 
-	// Without an ingest that leads.
+	// Without a leading ingest.
 	stop()
 	a.Patience = 300 * time.Millisecond
 	require.ErrorIs(t, a.Ask(t.Context(), jobs.Backfill, 4, &sum), jobs.ErrNoWriter)
 	j, _, err = jobs.Get(t.Context(), js)
 	require.NoError(t, err)
-	require.Equal(t, jobs.Ended, j.State, "no later one begins it")
+	require.Equal(t, jobs.Ended, j.State, "no later ingest must start it")
 }

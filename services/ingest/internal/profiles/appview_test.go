@@ -16,8 +16,8 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// appView is Bluesky's own AppView with a few accounts, of records that its own code indexed. It
-// serves until the URL that it is given has answered.
+// appView is Bluesky's own AppView with a few accounts, whose records its own code indexed. It
+// serves until the given URL has answered.
 const appView = `
 	import { once } from 'node:events'
 	import getPort from 'get-port'
@@ -51,7 +51,7 @@ const appView = `
 	console.log('{}')
 	process.exit(0)`
 
-// TestRealAppView: what Bluesky's own AppView answers is understood.
+// TestRealAppView decodes answers of Bluesky's own AppView.
 func TestRealAppView(t *testing.T) {
 	node := npmtest.Heavy(t, npmtest.Node22, "@atproto/bsky@0.0.280", "get-port@5.1.1")
 	const avatar = "bafkreibme22gw2h7y2h7tg2fhqotaqjucnbc24deqo72b6mkl2egezxhvy"
@@ -85,7 +85,7 @@ func TestRealAppView(t *testing.T) {
 			select {
 			case <-w.settled:
 			case <-r.Context().Done():
-				t.Error("not all authors were answered for")
+				t.Error("not all authors were answered")
 				return
 			}
 		}
@@ -103,6 +103,6 @@ func TestRealAppView(t *testing.T) {
 		did("named"): {DisplayName: "Ada <b>", Avatar: avatar}, did("nameless"): {}, did("unhandled"): {DisplayName: "Bo"}, did("optedout"): {DisplayName: "Cy", OptedOut: true},
 	}, got)
 	require.Equal(t, map[string]string{did("named"): "named.example", did("nameless"): "nameless.example", did("unhandled"): "", did("optedout"): "out.example"}, handles)
-	require.Equal(t, 2, w.fates[Absent], "one is taken down, and one there never was")
+	require.Equal(t, 2, w.fates[Absent], "one is taken down, and one never existed")
 	require.Equal(t, map[Outcome]int{OK: 1}, w.outcomes)
 }

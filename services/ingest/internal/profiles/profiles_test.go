@@ -26,14 +26,14 @@ const (
 	cid   = "bafkreib"
 )
 
-// watch is an Observer and a store that a test reads.
+// watch is an Observer and a store for tests.
 type watch struct {
 	mu       sync.Mutex
 	fates    map[Fate]int
 	outcomes map[Outcome]int
 	events   []*event.Event
 	refuse   error
-	settled  chan struct{} // after each author whose fate is known
+	settled  chan struct{} // receives after each settled author
 }
 
 func newWatch() *watch {
@@ -66,7 +66,7 @@ func (w *watch) store(_ context.Context, events []*event.Event) error {
 
 var quick = Timing{Gather: time.Millisecond, Pace: time.Nanosecond, RetryMin: time.Nanosecond, RetryMax: time.Nanosecond}
 
-// run asks a service until the test ends.
+// run queries a service until the test ends.
 func run(t *testing.T, p *Profiles, w *watch) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
@@ -90,10 +90,10 @@ func profile(fields string) http.HandlerFunc {
 	return says(`{"profiles":[{"did":"` + alice + `",` + fields + `}]}`)
 }
 
-// TestAnswers asks for one author and gets every kind of answer.
+// TestAnswers has a case for every kind of answer about an author.
 func TestAnswers(t *testing.T) {
 	t.Parallel()
-	elsewhere := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("another host was asked") })
+	elsewhere := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("another host was queried") })
 	label := func(src, val, more string) string {
 		return `"handle":"alice.example","labels":[{"src":"` + src + `","val":"` + val + `"` + more + `}]`
 	}
@@ -103,7 +103,7 @@ func TestAnswers(t *testing.T) {
 	for name, tt := range map[string]struct {
 		answer   http.HandlerFunc
 		profile  event.Profile
-		handle   string // "-" is no handle in the event or, where the fate is not Found, no event
+		handle   string // "-" means no handle in the event or, if the fate is not Found, no event
 		fates    map[Fate]int
 		outcomes map[Outcome]int
 	}{
@@ -193,7 +193,7 @@ func breaks(w http.ResponseWriter, _ *http.Request) {
 
 func status500(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }
 
-// TestQuestions: many authors are asked for 25 at a time, each once in a day.
+// Authors are requested 25 at a time, each once a day.
 func TestQuestions(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
@@ -206,7 +206,7 @@ func TestQuestions(t *testing.T) {
 		says(`{"profiles":[]}`)(w, r)
 	})
 	timing := quick
-	timing.Gather = time.Minute // only whole questions
+	timing.Gather = time.Minute // only full requests
 	w := newWatch()
 	p := New(url, timing, slog.New(slog.DiscardHandler), w)
 	now := time.Now()
@@ -239,7 +239,7 @@ func TestQuestions(t *testing.T) {
 	require.Equal(t, map[Fate]int{Absent: len(want)}, w.fates)
 }
 
-// TestOfferNeverBlocks: authors who find the queue full are passed over, and asked for later.
+// If the queue is full, authors are skipped, and requested later.
 func TestOfferNeverBlocks(t *testing.T) {
 	t.Parallel()
 	w := newWatch()
@@ -255,7 +255,7 @@ func TestOfferNeverBlocks(t *testing.T) {
 	require.Equal(t, map[Fate]int{PassedOver: 4}, w.fates)
 }
 
-// TestAskedIsBounded: the oldest are forgotten, and what was forgotten on purpose is not remembered.
+// The oldest entries are forgotten, and deliberately forgotten ones do not return.
 func TestAskedIsBounded(t *testing.T) {
 	t.Parallel()
 	const limit = 1000
@@ -286,15 +286,15 @@ func TestAskedIsBounded(t *testing.T) {
 	require.False(t, a.repeats(says("A", false)))
 	a.stored(says("A", false))
 	a.put(last, now.Add(askedFor))
-	require.True(t, a.repeats(says("A", false)), "it is in the stream already")
+	require.True(t, a.repeats(says("A", false)), "it is already in the stream")
 	require.False(t, a.repeats(says("B", false)))
 	a.stored(says("A", true))
-	require.False(t, a.repeats(says("A", true)), "what opts out is told again")
+	require.False(t, a.repeats(says("A", true)), "opt-outs must be repeated")
 	require.False(t, a.repeats(says("A", false)))
 }
 
-// TestServiceFailures: a service that is away, slow or asks for patience is asked again until it answers;
-// one that stays so is given up, and asked with the author's next post.
+// A service that is unavailable, slow or asks to wait is queried again until it answers. If it does
+// not recover, the look-up is given up, and repeated with the author's next post.
 func TestServiceFailures(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
@@ -341,8 +341,8 @@ func TestServiceFailures(t *testing.T) {
 	require.Equal(t, "bob.example", w.events[1].Handle.Name)
 }
 
-// TestRefusals: an author whom the service does not take costs no other author. The question is asked
-// in halves until that author is alone.
+// An author whom the service refuses does not affect others: the request is halved until it has
+// only that author.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -354,7 +354,7 @@ func TestRefusals(t *testing.T) {
 		_, _ = io.WriteString(w, `{"profiles":[{"did":"`+strings.Join(dids, `"},{"did":"`)+`"}]}`)
 	})
 	timing := quick
-	timing.Gather = time.Minute // only whole questions
+	timing.Gather = time.Minute // only full requests
 	w := newWatch()
 	p := New(url, timing, slog.New(slog.DiscardHandler), w)
 	for i := range AtOnce - 1 {
@@ -373,7 +373,7 @@ func TestRefusals(t *testing.T) {
 	require.Len(t, w.events, AtOnce-1)
 }
 
-// TestEndOfTerm: what was not stored when a term ended is asked for again.
+// Authors that were not stored when a term ended are requested again.
 func TestEndOfTerm(t *testing.T) {
 	t.Parallel()
 	w := newWatch()
@@ -389,9 +389,9 @@ func TestEndOfTerm(t *testing.T) {
 	require.Equal(t, map[Fate]int{Found: 1}, w.fates)
 }
 
-// Invariant: an answer that takes away counts as of its moment, one that shows as of half a day
-// before: no answer undoes a commit that the AppView may not know yet, and none shows an author
-// whom another answer or a commit of the last hours has hidden.
+// Invariant: an answer that removes something counts as of its time, one that shows something as of
+// half a day before. So no answer undoes a commit that the AppView may not know yet, and none shows
+// an author whom another answer or a recent commit has hidden.
 func TestCommitsOverrideAnswers(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 11, 20, 10, 15, 30, 0, time.UTC)
@@ -403,11 +403,11 @@ func TestCommitsOverrideAnswers(t *testing.T) {
 	const optsOut, shows = `"labels":[{"src":"` + alice + `","val":"!no-unauthenticated"}]`, `"handle":"alice.example"`
 	commit := func(d time.Duration) string { return event.RevAt(at.Add(d)) }
 	shown, hidden := look(at, shows), look(at, optsOut+`,"handle":"handle.invalid"`)
-	require.Less(t, shown.Rev, commit(-time.Hour), "a commit that the AppView may not have seen")
-	require.Greater(t, shown.Rev, commit(-24*time.Hour), "one that a gap hid")
-	require.Greater(t, hidden.Rev, commit(-time.Second), "a commit from before that comes after")
-	require.Less(t, hidden.Rev, commit(time.Second), "a commit that takes it back")
-	require.Greater(t, look(at.Add(askedFor), shows).Rev, hidden.Rev, "taken back, and not seen")
+	require.Less(t, shown.Rev, commit(-time.Hour), "a commit that the AppView may not have seen must win")
+	require.Greater(t, shown.Rev, commit(-24*time.Hour), "an answer must replace a commit lost in a gap")
+	require.Greater(t, hidden.Rev, commit(-time.Second), "an answer must win over an earlier commit that arrives later")
+	require.Less(t, hidden.Rev, commit(time.Second), "a commit that opts in must win")
+	require.Greater(t, look(at.Add(askedFor), shows).Rev, hidden.Rev, "an answer must replace a lost commit that opts in")
 	require.Equal(t, at.Add(-behind), shown.Handle.Time)
 	require.Equal(t, at, hidden.Handle.Time)
 	back, ok := event.RevTime(hidden.Rev)
@@ -415,7 +415,7 @@ func TestCommitsOverrideAnswers(t *testing.T) {
 	require.Equal(t, at, back)
 }
 
-// TestClock: the earlier of this machine's clock and the service's counts.
+// The earlier one of this machine's clock and the service's counts.
 func TestClock(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 20, 10, 15, 30, 0, time.UTC)
@@ -436,7 +436,7 @@ func TestClock(t *testing.T) {
 	}
 }
 
-// TestPauses: they double up to a limit, and are never shorter than what the service asks for.
+// Pauses double up to a limit, and are never shorter than the service requests.
 func TestPauses(t *testing.T) {
 	t.Parallel()
 	p := New("http://127.0.0.1:1", Timing{}, slog.New(slog.DiscardHandler), newWatch())

@@ -17,20 +17,20 @@ import (
 
 var begin = time.Date(2026, 8, 31, 12, 0, 0, 0, time.UTC)
 
-// revAt is the revision of a second.
+// revAt returns the revision of a second.
 func revAt(second int) string {
 	return atmos.NewTID(begin.Add(time.Duration(second)*time.Second).UnixMicro(), 0).String()
 }
 
 func at(second int) event.Position {
 	return event.Position{
-		Host: "https://host.example", Seq: uint64(second), Time: begin.AddDate(-3, 0, 0), // an imported one
+		Host: "https://host.example", Seq: uint64(second), Time: begin.AddDate(-3, 0, 0), // an imported time
 		Clock: begin.Add(time.Duration(second) * time.Second),
 	}
 }
 
-// said is an event of the stream at a second.
-func said(second int, kind event.Kind, did, rkey string) *event.Event {
+// streamed is an event of the stream at a second.
+func streamed(second int, kind event.Kind, did, rkey string) *event.Event {
 	e := &event.Event{V: event.Version, Kind: kind, DID: "did:plc:" + did, Rkey: rkey, Source: at(second)}
 	if kind != event.KindAccount {
 		e.Rev = revAt(second)
@@ -39,13 +39,13 @@ func said(second int, kind event.Kind, did, rkey string) *event.Event {
 }
 
 func status(second int, did string, active bool, status string) *event.Event {
-	e := said(second, event.KindAccount, did, "")
+	e := streamed(second, event.KindAccount, did, "")
 	e.Active, e.Status = active, status
 	return e
 }
 
-// itself is an account event that says itself when it was.
-func itself(second int, e *event.Event) *event.Event {
+// own gives an account event its own upstream time.
+func own(second int, e *event.Event) *event.Event {
 	e.Upstream = &event.Upstream{Seq: 1, Time: at(second).Time}
 	return e
 }
@@ -63,15 +63,15 @@ func has(t *testing.T, second int, op jetstream.Operation, did, rkey string, tag
 
 func TestCompare(t *testing.T) {
 	t.Parallel()
-	// What the stream says of account a: a post p at second 1.
+	// The stream has a post p of account a at second 1.
 	const create, update, del = jetstream.OpCreate, jetstream.OpUpdate, jetstream.OpDelete
 	live := func(t *testing.T, second int) *jetstream.Event { return has(t, second, del, "live", "x") }
 	tests := map[string]struct {
-		stream  []*event.Event // behind it
+		stream  []*event.Event // after the post
 		archive func(t *testing.T) []*jetstream.Event
 		remove  map[string]event.Kind // by record key
 		unsure  uint64
-		posts   uint64 // visible; 1 where 0
+		posts   uint64 // visible; 0 means 1
 	}{
 		"shown": {archive: func(t *testing.T) []*jetstream.Event {
 			return []*jetstream.Event{has(t, 10, create, "a", "p", "art"), live(t, 200)}
@@ -82,13 +82,13 @@ func TestCompare(t *testing.T) {
 		"shown without tags": {archive: func(t *testing.T) []*jetstream.Event {
 			return []*jetstream.Event{has(t, 10, create, "a", "p"), live(t, 200)}
 		}, remove: map[string]event.Kind{"p": event.KindRemove}},
-		"an account that is not there": {archive: func(t *testing.T) []*jetstream.Event {
+		"unknown account": {archive: func(t *testing.T) []*jetstream.Event {
 			return []*jetstream.Event{has(t, 10, create, "b", "p"), live(t, 200)}
 		}},
-		"an account that is there with live events alone": {archive: func(t *testing.T) []*jetstream.Event {
+		"account with live events only": {archive: func(t *testing.T) []*jetstream.Event {
 			return []*jetstream.Event{has(t, 10, create, "b", "p"), live(t, 200), has(t, 201, create, "a", "other")}
 		}},
-		"an account shown where live events begin": {archive: func(t *testing.T) []*jetstream.Event {
+		"account first seen where live events begin": {archive: func(t *testing.T) []*jetstream.Event {
 			return []*jetstream.Event{has(t, 190, create, "a", "other"), live(t, 200)}
 		}, unsure: 1},
 		"edited since, and the archive has only the edit": {archive: func(t *testing.T) []*jetstream.Event {
@@ -98,25 +98,25 @@ func TestCompare(t *testing.T) {
 			return []*jetstream.Event{has(t, 10, create, "a", "p", "art"), live(t, 200), has(t, 201, update, "a", "p")}
 		}, remove: map[string]event.Kind{"p": event.KindRemove}},
 		"written after the download": {
-			stream: []*event.Event{said(20, event.KindCreate, "a", "new")},
+			stream: []*event.Event{streamed(20, event.KindCreate, "a", "new")},
 			archive: func(t *testing.T) []*jetstream.Event {
 				return []*jetstream.Event{has(t, 10, create, "a", "p", "art"), live(t, 200)}
 			}, posts: 2,
 		},
 		"edited after the download": {
-			stream: []*event.Event{said(20, event.KindUpdate, "a", "p")},
+			stream: []*event.Event{streamed(20, event.KindUpdate, "a", "p")},
 			archive: func(t *testing.T) []*jetstream.Event {
 				return []*jetstream.Event{has(t, 10, create, "a", "other"), live(t, 200)}
 			},
 		},
-		"deleted, as the stream knows": {
-			stream: []*event.Event{said(5, event.KindDelete, "a", "p"), said(2, event.KindCreate, "a", "q")},
+		"deleted in the stream": {
+			stream: []*event.Event{streamed(5, event.KindDelete, "a", "p"), streamed(2, event.KindCreate, "a", "q")},
 			archive: func(t *testing.T) []*jetstream.Event {
 				return []*jetstream.Event{has(t, 10, create, "a", "q", "art"), live(t, 200)}
 			},
 		},
 		"hidden": {
-			stream: []*event.Event{status(5, "a", false, "takendown"), said(1, event.KindCreate, "b", "q")},
+			stream: []*event.Event{status(5, "a", false, "takendown"), streamed(1, event.KindCreate, "b", "q")},
 			archive: func(t *testing.T) []*jetstream.Event {
 				return []*jetstream.Event{has(t, 10, create, "a", "other"), live(t, 200)}
 			},
@@ -127,8 +127,8 @@ func TestCompare(t *testing.T) {
 				return []*jetstream.Event{has(t, 10, create, "a", "other"), live(t, 200)}
 			}, remove: map[string]event.Kind{"p": event.KindDelete},
 		},
-		"hidden by what a host tells late": {
-			stream: []*event.Event{itself(6, status(5, "a", false, "takendown")), itself(4, status(7, "a", true, "")), said(1, event.KindCreate, "b", "q")},
+		"hidden despite a late status": {
+			stream: []*event.Event{own(6, status(5, "a", false, "takendown")), own(4, status(7, "a", true, "")), streamed(1, event.KindCreate, "b", "q")},
 			archive: func(t *testing.T) []*jetstream.Event {
 				return []*jetstream.Event{has(t, 10, create, "a", "other"), live(t, 200)}
 			},
@@ -140,18 +140,18 @@ func TestCompare(t *testing.T) {
 			}, remove: map[string]event.Kind{"p": event.KindDelete},
 		},
 		"erased and back": {
-			stream: []*event.Event{status(5, "a", false, "deleted"), status(6, "a", true, ""), said(7, event.KindCreate, "a", "q")},
+			stream: []*event.Event{status(5, "a", false, "deleted"), status(6, "a", true, ""), streamed(7, event.KindCreate, "a", "q")},
 			archive: func(t *testing.T) []*jetstream.Event {
 				return []*jetstream.Event{has(t, 10, create, "a", "q", "art"), live(t, 200)}
 			},
 		},
 		"replaced": {
-			stream: []*event.Event{said(5, event.KindSync, "a", ""), said(5, event.KindCreate, "a", "q")},
+			stream: []*event.Event{streamed(5, event.KindSync, "a", ""), streamed(5, event.KindCreate, "a", "q")},
 			archive: func(t *testing.T) []*jetstream.Event {
 				return []*jetstream.Event{has(t, 10, create, "a", "q", "art"), live(t, 200)}
 			},
 		},
-		"all is archive": {archive: func(t *testing.T) []*jetstream.Event {
+		"no live events": {archive: func(t *testing.T) []*jetstream.Event {
 			return []*jetstream.Event{has(t, 10, create, "a", "other")}
 		}, remove: map[string]event.Kind{"p": event.KindDelete}},
 	}
@@ -160,7 +160,7 @@ func TestCompare(t *testing.T) {
 			t.Parallel()
 			for _, parts := range []uint64{1, 3} {
 				r := &Reconcile{seed: maphash.MakeSeed(), removals: map[uint64]removal{}}
-				events := append([]*event.Event{said(1, event.KindCreate, "a", "p")}, tt.stream...)
+				events := append([]*event.Event{streamed(1, event.KindCreate, "a", "p")}, tt.stream...)
 				for part := range parts {
 					k := newKnown(r.seed, part, parts, 100)
 					for _, e := range events {
@@ -180,7 +180,7 @@ func TestCompare(t *testing.T) {
 				for _, e := range events {
 					if rm, ok := r.removals[maphash.String(r.seed, e.URI())]; ok && e.Rkey != "" {
 						got[e.Rkey] = rm.kind
-						require.Equal(t, revAt(10), string(rm.rev[:]), "at the archive's revision")
+						require.Equal(t, revAt(10), string(rm.rev[:]), "it must have the archive's revision")
 						require.Equal(t, at(10), rm.at)
 					}
 				}
@@ -203,7 +203,7 @@ func TestConclusions(t *testing.T) {
 		found  Summary
 		dryRun bool
 		err    error
-		why    string // "" is complete
+		why    string // "" means complete
 	}{
 		"removed":                      {found: Summary{Deleted: 2, Unqualified: 1, Published: 3}},
 		"nothing to remove":            {found: Summary{Posts: 7, Archived: 2}},
@@ -232,8 +232,8 @@ func TestKnownIsBounded(t *testing.T) {
 	var err error
 	n := 0
 	for ; err == nil && n < 1000; n++ {
-		err = k.fold(said(1, event.KindCreate, fmt.Sprint("a", n/10), fmt.Sprint(n)))
+		err = k.fold(streamed(1, event.KindCreate, fmt.Sprint("a", n/10), fmt.Sprint(n)))
 	}
 	require.ErrorIs(t, err, errFull)
-	require.Equal(t, 91, n, "posts and accounts count")
+	require.Equal(t, 91, n, "posts and accounts must count")
 }
