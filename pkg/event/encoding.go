@@ -304,7 +304,7 @@ func (p *Position) bad() string {
 	case p.Host == "":
 		return "host"
 	}
-	if field := badPlace(p.Seq, p.Time); field != "" {
+	if field := badPosition(p.Seq, p.Time); field != "" {
 		return field
 	}
 	if !p.Clock.IsZero() && !storable(p.Clock) {
@@ -319,8 +319,8 @@ func (p *Position) bad() string {
 	return ""
 }
 
-// badPlace names which of a sequence number and its time cannot be stored, or returns "".
-func badPlace(seq uint64, t time.Time) string {
+// badPosition names which of a sequence number and its time cannot be stored, or returns "".
+func badPosition(seq uint64, t time.Time) string {
 	switch {
 	case seq > 1<<63-1: // they become Postgres bigints
 		return "seq"
@@ -348,7 +348,7 @@ func (e *Event) Validate() error {
 		}
 	}
 	if e.Upstream != nil {
-		if field := badPlace(e.Upstream.Seq, e.Upstream.Time); field != "" {
+		if field := badPosition(e.Upstream.Seq, e.Upstream.Time); field != "" {
 			return bad("upstream." + field)
 		}
 	}

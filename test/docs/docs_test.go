@@ -29,6 +29,7 @@ var (
 	anchor   = regexp.MustCompile(`<a id="([^"]+)">`)
 	heading  = regexp.MustCompile(`(?m)^#+ (.+)$`)
 	named    = regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)`")
+	source   = regexp.MustCompile("`([\\w./-]+\\.(?:go|sql|yaml|yml))`")
 	defined  = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
 	numbered = regexp.MustCompile(`(?m)^\| (\d\w*) \| `)
 	invalid  = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
@@ -102,6 +103,23 @@ func TestNamedTests(t *testing.T) {
 	for path, text := range documents(t) {
 		for _, n := range named.FindAllStringSubmatch(text, -1) {
 			require.True(t, exists[n[1]], "%s names the test %s, which does not exist", path, n[1])
+		}
+	}
+}
+
+// TestNamedFiles finds every source file that a document names, by its path or the end of it.
+func TestNamedFiles(t *testing.T) {
+	t.Parallel()
+	exists := map[string]bool{}
+	require.NoError(t, filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {
+		for rest, more := path, true; more; _, rest, more = strings.Cut(rest, "/") {
+			exists[rest] = true
+		}
+		return err
+	}))
+	for path, text := range documents(t) {
+		for _, f := range source.FindAllStringSubmatch(text, -1) {
+			require.True(t, exists[f[1]], "%s names the file %s, which does not exist", path, f[1])
 		}
 	}
 }
