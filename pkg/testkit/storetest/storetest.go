@@ -21,7 +21,7 @@ import (
 // Quiet logs nothing.
 var Quiet = slog.New(slog.DiscardHandler)
 
-// Database returns a migrated database of the test's own.
+// Database returns a separate, migrated database for the test.
 func Database(t testing.TB) store.Options {
 	t.Helper()
 	o := store.Options{URL: pgtest.Database(t).URL}
@@ -29,7 +29,14 @@ func Database(t testing.TB) store.Options {
 	return o
 }
 
-// Writer opens a writer that the test closes.
+// Index migrates the schema of o and returns its writer with the lease.
+func Index(t testing.TB, o store.Options) *write.Writer {
+	t.Helper()
+	require.NoError(t, store.Migrate(t.Context(), o, Quiet))
+	return Leader(t, o)
+}
+
+// Writer opens a writer and closes it with the test.
 func Writer(t testing.TB, o store.Options, holder string) *write.Writer {
 	t.Helper()
 	w, err := write.Open(t.Context(), o, holder)
@@ -47,7 +54,7 @@ func Leader(t testing.TB, o store.Options) *write.Writer {
 	return w
 }
 
-// Reader opens a reader that the test closes.
+// Reader opens a reader and closes it with the test.
 func Reader(t testing.TB, o store.Options) *query.Reader {
 	t.Helper()
 	r, err := query.Open(t.Context(), o)
@@ -56,16 +63,16 @@ func Reader(t testing.TB, o store.Options) *query.Reader {
 	return r
 }
 
-// Seed is what SeedPosts makes.
+// Seed describes the posts of SeedPosts.
 type Seed struct {
 	Posts int
 	// Tags of post number i.
 	Tags func(i int) []string
-	// Langs of post number i, nil for none of any.
+	// Langs of post number i, nil for none.
 	Langs func(i int) []string
-	// Author of post number i, nil for one of all.
+	// Author of post number i, nil for one author.
 	Author func(i int) string
-	// Record of post number i, nil for a text.
+	// Record of post number i, nil for a default.
 	Record func(i int) string
 	// Second of post number i; several may share one.
 	Second func(i int) int
@@ -74,8 +81,7 @@ type Seed struct {
 // Epoch is the time of the first post.
 var Epoch = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 
-// SeedPosts writes posts through the writer, as the indexer does, and returns
-// them newest first.
+// SeedPosts writes posts with the writer, like the indexer, and returns them newest first.
 func SeedPosts(t testing.TB, w *write.Writer, s Seed) []*write.Post {
 	t.Helper()
 	const batch = 1000
@@ -116,12 +122,11 @@ func SeedPosts(t testing.TB, w *write.Writer, s Seed) []*write.Post {
 	return all
 }
 
-// Rebuilding returns the writer of an index that is being built beside the live one.
+// Rebuilding returns the writer of an index that is being built next to the live one.
 func Rebuilding(t testing.TB, o store.Options) *write.Writer {
 	t.Helper()
 	o.Schema = store.Rebuilding
-	require.NoError(t, store.Migrate(t.Context(), o, Quiet))
-	return Leader(t, o)
+	return Index(t, o)
 }
 
 // Add writes one post with one tag through w.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,6 +18,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
 )
 
@@ -36,21 +36,10 @@ type index struct {
 
 func newIndex(t *testing.T) *index {
 	t.Helper()
-	db := pgtest.Database(t)
-	logger := slog.New(slog.DiscardHandler)
-	o := store.Options{URL: db.URL}
-	require.NoError(t, store.Migrate(t.Context(), o, logger))
-	w, err := write.Open(t.Context(), o, "test")
-	require.NoError(t, err)
-	t.Cleanup(w.Close)
-	_, err = w.Acquire(t.Context())
-	require.NoError(t, err)
-	r, err := query.Open(t.Context(), o)
-	require.NoError(t, err)
-	t.Cleanup(r.Close)
-	x := &index{t: t, reader: r, url: db.URL}
+	o := storetest.Database(t)
+	x := &index{t: t, reader: storetest.Reader(t, o), url: o.URL}
 	x.applier = &apply.Applier{
-		Writer: w, Logger: logger,
+		Writer: storetest.Leader(t, o), Logger: storetest.Quiet,
 		PutDeadLetter: func(_ context.Context, d stream.DeadLetter) error {
 			x.dead = append(x.dead, d)
 			return nil

@@ -3,7 +3,6 @@ package apply_test
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -12,9 +11,9 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/store"
-	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
 )
 
@@ -25,13 +24,7 @@ func BenchmarkFold(b *testing.B) {
 	appliers := map[string]*apply.Applier{}
 	for _, schema := range []string{store.Live, "tagstream_plain"} {
 		o := store.Options{URL: db.URL, Schema: schema}
-		require.NoError(b, store.Migrate(b.Context(), o, slog.New(slog.DiscardHandler)))
-		w, err := write.Open(b.Context(), o, "bench")
-		require.NoError(b, err)
-		b.Cleanup(w.Close)
-		_, err = w.Acquire(b.Context())
-		require.NoError(b, err)
-		appliers[schema] = &apply.Applier{Writer: w, Logger: slog.New(slog.DiscardHandler), PutDeadLetter: func(context.Context, stream.DeadLetter) error { return nil }}
+		appliers[schema] = &apply.Applier{Writer: storetest.Index(b, o), Logger: storetest.Quiet, PutDeadLetter: func(context.Context, stream.DeadLetter) error { return nil }}
 	}
 	const size = 1000
 	rng := rand.New(rand.NewPCG(1, 1))

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -21,13 +20,12 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
 	"github.com/tagstream/tagstream/services/indexer/internal/dlq"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
-
-var quiet = slog.New(slog.DiscardHandler)
 
 // bench is a stream with two indexes: the live one, whose indexer could not read some of the
 // messages, and one made by a newer indexer.
@@ -44,27 +42,11 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	b := &bench{t: t, js: natstest.Server(t).JetStream(t), database: store.Options{URL: pgtest.Database(t).URL}, dead: map[uint64]bool{}}
+	b := &bench{t: t, js: natstest.Server(t).JetStream(t), database: storetest.Database(t), dead: map[uint64]bool{}}
 	require.NoError(t, stream.Ensure(t.Context(), b.js, stream.Config{}))
-	b.live = &apply.Applier{Writer: b.open(store.Live, "live"), Logger: quiet}
-	var err error
-	b.writer, err = write.Open(t.Context(), b.database, "redrive")
-	require.NoError(t, err)
-	t.Cleanup(b.writer.Close)
+	b.live = &apply.Applier{Writer: storetest.Leader(t, b.database), Logger: storetest.Quiet}
+	b.writer = storetest.Writer(t, b.database, "redrive")
 	return b
-}
-
-func (b *bench) open(schema, holder string) *write.Writer {
-	b.t.Helper()
-	o := b.database
-	o.Schema = schema
-	require.NoError(b.t, store.Migrate(b.t.Context(), o, quiet))
-	w, err := write.Open(b.t.Context(), o, holder)
-	require.NoError(b.t, err)
-	b.t.Cleanup(w.Close)
-	_, err = w.Acquire(b.t.Context())
-	require.NoError(b.t, err)
-	return w
 }
 
 // put stores events and folds them into the live index, which cannot read the messages in b.dead.
@@ -111,7 +93,7 @@ func (progress) Say(string)        {}
 func (b *bench) redrive(sel dlq.Selection) map[uint64]string {
 	b.t.Helper()
 	out := map[uint64]string{}
-	r := dlq.Redrive{JS: b.js, Writer: b.writer, Logger: quiet, Progress: progress{}, MaxHistory: b.limit,
+	r := dlq.Redrive{JS: b.js, Writer: b.writer, Logger: storetest.Quiet, Progress: progress{}, MaxHistory: b.limit,
 		OnResult: func(res dlq.Result) {
 			require.NotContains(b.t, out, res.Seq)
 			out[res.Seq] = ""
@@ -139,7 +121,7 @@ func (b *bench) requireRebuilt() {
 	b.t.Helper()
 	ctx := b.t.Context()
 	require.NoError(b.t, write.NewOwner(b.database).Drop(ctx, store.Rebuilding))
-	a := &apply.Applier{Writer: b.open(store.Rebuilding, "rebuild"), Logger: quiet,
+	a := &apply.Applier{Writer: storetest.Rebuilding(b.t, b.database), Logger: storetest.Quiet,
 		PutDeadLetter: func(context.Context, stream.DeadLetter) error { return nil }}
 	dead := map[uint64]bool{}
 	for _, seq := range b.letters() {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 	"github.com/tagstream/tagstream/services/indexer/internal/erase"
 )
 
@@ -116,7 +117,7 @@ func TestPassRate(t *testing.T) {
 	}
 	s.add(position)
 	begun := time.Now()
-	e := erase.Eraser{JS: s.js, Writer: s.writer, Logger: quiet, Within: week}
+	e := erase.Eraser{JS: s.js, Writer: s.writer, Logger: storetest.Quiet, Within: week}
 	sum, err := e.Pass(t.Context())
 	require.NoError(t, err)
 	require.EqualValues(t, s.last-1, sum.Messages)

@@ -19,14 +19,13 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
 	"github.com/tagstream/tagstream/services/indexer/internal/erase"
 	"github.com/tagstream/tagstream/services/indexer/internal/replay"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
-
-var quiet = slog.New(slog.DiscardHandler)
 
 const week = 7 * 24 * time.Hour
 
@@ -45,10 +44,7 @@ func newSite(t *testing.T) *site {
 	s := &site{t: t, js: natstest.Server(t).JetStream(t), o: store.Options{URL: pgtest.Database(t).URL}}
 	require.NoError(t, stream.Ensure(t.Context(), s.js, stream.Config{}))
 	s.live = s.index(store.Live)
-	var err error
-	s.writer, err = write.Open(t.Context(), s.o, "erase")
-	require.NoError(t, err)
-	t.Cleanup(s.writer.Close)
+	s.writer = storetest.Writer(t, s.o, "erase")
 	return s
 }
 
@@ -57,13 +53,7 @@ func (s *site) index(schema string) *apply.Applier {
 	s.t.Helper()
 	o := s.o
 	o.Schema = schema
-	require.NoError(s.t, store.Migrate(s.t.Context(), o, quiet))
-	w, err := write.Open(s.t.Context(), o, "index")
-	require.NoError(s.t, err)
-	s.t.Cleanup(w.Close)
-	_, err = w.Acquire(s.t.Context())
-	require.NoError(s.t, err)
-	return &apply.Applier{Writer: w, Logger: quiet, PutDeadLetter: func(ctx context.Context, d stream.DeadLetter) error {
+	return &apply.Applier{Writer: storetest.Index(s.t, o), Logger: storetest.Quiet, PutDeadLetter: func(ctx context.Context, d stream.DeadLetter) error {
 		return stream.PutDeadLetter(ctx, s.js, d)
 	}}
 }
@@ -92,7 +82,7 @@ func (s *site) put(data []byte) {
 // pass makes a pass over everything, and returns the remaining numbers.
 func (s *site) pass() (left []uint64, sum erase.Summary) {
 	s.t.Helper()
-	e := erase.Eraser{JS: s.js, Writer: s.writer, Logger: quiet, Within: week}
+	e := erase.Eraser{JS: s.js, Writer: s.writer, Logger: storetest.Quiet, Within: week}
 	sum, err := e.Pass(s.t.Context())
 	require.NoError(s.t, err)
 	for _, m := range s.read() {
@@ -301,7 +291,7 @@ func TestPassDuringTrimming(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, posts.Purge(t.Context(), jetstream.WithPurgeSequence(3)))
 	})
-	e := erase.Eraser{JS: trimmed{s.js, trim}, Writer: s.writer, Logger: quiet, Within: week}
+	e := erase.Eraser{JS: trimmed{s.js, trim}, Writer: s.writer, Logger: storetest.Quiet, Within: week}
 	sum, err := e.Pass(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, 1, sum.Erased[erase.Posts])
@@ -315,7 +305,7 @@ func TestPassOfAnotherStream(t *testing.T) {
 	s.add(position, create(a, "x", 'b'), gone(a, "x", 'c'), position)
 	other := natstest.Server(t).JetStream(t)
 	require.NoError(t, stream.Ensure(t.Context(), other, stream.Config{}))
-	e := erase.Eraser{JS: other, Writer: s.writer, Logger: quiet, Within: week}
+	e := erase.Eraser{JS: other, Writer: s.writer, Logger: storetest.Quiet, Within: week}
 	_, err := e.Pass(t.Context())
 	require.ErrorIs(t, err, stream.ErrBehind)
 	for range 5 {
@@ -409,7 +399,7 @@ func TestFloorsOfResumedRebuild(t *testing.T) {
 		return f.N
 	}
 	require.Equal(t, 1, differences())
-	r, err := replay.Open(t.Context(), replay.Config{JS: s.js, Writer: other.Writer, Logger: quiet, Database: s.o, Leader: store.Live}, s.last)
+	r, err := replay.Open(t.Context(), replay.Config{JS: s.js, Writer: other.Writer, Logger: storetest.Quiet, Database: s.o, Leader: store.Live}, s.last)
 	require.NoError(t, err)
 	defer r.Close()
 	require.NoError(t, r.To(t.Context(), s.last))
@@ -431,7 +421,7 @@ func TestInterruptedPass(t *testing.T) {
 			ctx, end := context.WithCancel(t.Context())
 			defer end()
 			erased := 0
-			e := erase.Eraser{JS: s.js, Writer: s.writer, Logger: quiet, Within: week, OnErased: func(string) {
+			e := erase.Eraser{JS: s.js, Writer: s.writer, Logger: storetest.Quiet, Within: week, OnErased: func(string) {
 				if erased++; erased == n && n < 2 {
 					end()
 				}

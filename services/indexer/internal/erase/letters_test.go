@@ -9,6 +9,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 	"github.com/tagstream/tagstream/services/indexer/internal/erase"
 )
 
@@ -43,7 +44,7 @@ func TestLetters(t *testing.T) {
 	left, sum = s.pass()
 	require.Equal(t, []uint64{1, 3, 5, 6, 7, 8, 9, 10, 11}, left)
 	require.Equal(t, 1, sum.Erased[erase.Letters])
-	e := erase.Eraser{JS: s.js, Writer: s.writer, Logger: quiet, Within: time.Nanosecond}
+	e := erase.Eraser{JS: s.js, Writer: s.writer, Logger: storetest.Quiet, Within: time.Nanosecond}
 	sum, err = e.Pass(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, 1, sum.Erased[erase.Unreadable])

@@ -2,7 +2,6 @@ package prune_test
 
 import (
 	"fmt"
-	"log/slog"
 	"testing"
 	"time"
 
@@ -17,13 +16,12 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
 	"github.com/tagstream/tagstream/services/indexer/internal/prune"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
-
-var quiet = slog.New(slog.DiscardHandler)
 
 const age = 30 * 24 * time.Hour
 
@@ -38,21 +36,15 @@ type index struct {
 	clock  time.Time
 }
 
-func open(t *testing.T, o store.Options, holder string) *index {
+func open(t *testing.T, o store.Options) *index {
 	t.Helper()
-	require.NoError(t, store.Migrate(t.Context(), o, quiet))
-	w, err := write.Open(t.Context(), o, holder)
-	require.NoError(t, err)
-	t.Cleanup(w.Close)
-	_, err = w.Acquire(t.Context())
-	require.NoError(t, err)
-	return &index{t: t, writer: w}
+	return &index{t: t, writer: storetest.Index(t, o)}
 }
 
 // put folds events with one time.
 func (x *index) put(at time.Time, events ...event.Event) {
 	x.t.Helper()
-	a := apply.Applier{Writer: x.writer, Logger: quiet}
+	a := apply.Applier{Writer: x.writer, Logger: storetest.Quiet}
 	var batch []stream.Message
 	for _, ev := range events {
 		x.seq++
@@ -98,10 +90,10 @@ func (x *index) count(o store.Options, table string) (n int) {
 func TestPruneMarkers(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
-	x := open(t, o, "live")
+	x := open(t, o)
 	re := o
 	re.Schema = store.Rebuilding
-	y := open(t, re, "rebuild")
+	y := open(t, re)
 	both := func(at time.Time, events ...event.Event) {
 		x.put(at, events...)
 		y.put(at, events...)
@@ -140,7 +132,7 @@ func TestPruneMarkers(t *testing.T) {
 func TestPruneAfterErasing(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
-	x := open(t, o, "live")
+	x := open(t, o)
 	x.erased = true
 	x.put(day0, create("first", "a"), gone("first", "b"), create("second", "a"), gone("second", "b"))
 	x.put(day0.Add(2*age), event.Event{Kind: event.KindPosition})
@@ -160,7 +152,7 @@ func TestPruneAfterErasing(t *testing.T) {
 func TestPruneManyMarkers(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
-	x := open(t, o, "live")
+	x := open(t, o)
 	x.put(day0, create("1", "a"))
 	_, err := pgtest.Pool(t, o.URL).Exec(t.Context(), `
 		INSERT INTO tagstream.removed_posts (account_id, rkey, rev, removed_at, seq)
@@ -174,7 +166,7 @@ func TestPruneManyMarkers(t *testing.T) {
 func TestPruneWithWrongClock(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
-	x := open(t, o, "live")
+	x := open(t, o)
 	now := time.Now()
 	x.put(now, create("1", "a"), gone("1", "b"))
 	x.put(now.Add(50*365*24*time.Hour), event.Event{Kind: event.KindPosition})
@@ -187,7 +179,7 @@ func TestPruneWithWrongClock(t *testing.T) {
 func TestPruneUsesNetworkClock(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
-	x := open(t, o, "live")
+	x := open(t, o)
 	x.clock = day0
 	x.put(day0, create("1", "a"))
 	x.put(day0.AddDate(-3, 0, 0), gone("1", "b"))
@@ -204,7 +196,7 @@ func TestPruneUsesNetworkClock(t *testing.T) {
 func TestPruneHours(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
-	x := open(t, o, "live")
+	x := open(t, o)
 	x.put(day0, event.Event{Kind: event.KindPosition})
 	_, err := pgtest.Pool(t, o.URL).Exec(t.Context(), `
 		INSERT INTO tagstream.tag_hours (hour, tag_id, posts)
@@ -223,14 +215,11 @@ func TestPruneHours(t *testing.T) {
 func TestPruneFenced(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
-	x := open(t, o, "live")
+	x := open(t, o)
 	x.put(day0, create("1", "a"))
 	x.put(day0, gone("1", "b"))
 	x.put(day0.Add(2*age), event.Event{Kind: event.KindPosition})
-	w, err := write.Open(t.Context(), o, "other")
-	require.NoError(t, err)
-	defer w.Close()
-	_, err = w.Seize(t.Context())
+	_, err := storetest.Writer(t, o, "other").Seize(t.Context())
 	require.NoError(t, err)
 	p := prune.New(x.writer, prune.Ages{Markers: age, Changes: age}, x.erased, func(table string, rows int64) { require.Fail(t, fmt.Sprint(table, rows)) })
 	require.ErrorIs(t, p.Step(t.Context(), time.Unix(0, 0)), write.ErrLeaseLost)
@@ -245,7 +234,7 @@ func TestPruneFenced(t *testing.T) {
 func TestPruneTags(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
-	x := open(t, o, "live")
+	x := open(t, o)
 	r, err := query.Open(t.Context(), o)
 	require.NoError(t, err)
 	defer r.Close()
@@ -298,8 +287,8 @@ func TestPruneTags(t *testing.T) {
 func TestPruneTagsDuringSweep(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
-	x := open(t, o, "live")
-	a := apply.Applier{Writer: x.writer, Logger: quiet}
+	x := open(t, o)
+	a := apply.Applier{Writer: x.writer, Logger: storetest.Quiet}
 	x.put(day0, create("1", "a"))
 	pool := pgtest.Pool(t, o.URL)
 	// As within a sweep: unlisted, and listed again.
@@ -327,7 +316,7 @@ func TestPruneTagsDuringSweep(t *testing.T) {
 func TestPruneChanges(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
-	x := open(t, o, "live")
+	x := open(t, o)
 	r, err := query.Open(t.Context(), o)
 	require.NoError(t, err)
 	defer r.Close()

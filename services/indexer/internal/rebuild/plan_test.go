@@ -3,7 +3,6 @@ package rebuild
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
+	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -35,15 +35,9 @@ type live struct {
 
 func newLive(t *testing.T, cfg stream.Config, messages int) *live {
 	t.Helper()
-	l := &live{js: natstest.Server(t).JetStream(t), database: store.Options{URL: pgtest.Database(t).URL}}
+	l := &live{js: natstest.Server(t).JetStream(t), database: storetest.Database(t)}
 	require.NoError(t, stream.Ensure(t.Context(), l.js, cfg))
-	require.NoError(t, store.Migrate(t.Context(), l.database, slog.New(slog.DiscardHandler)))
-	var err error
-	l.writer, err = write.Open(t.Context(), l.database, "live")
-	require.NoError(t, err)
-	t.Cleanup(l.writer.Close)
-	_, err = l.writer.Acquire(t.Context())
-	require.NoError(t, err)
+	l.writer = storetest.Leader(t, l.database)
 	l.grow(t, messages)
 	return l
 }
@@ -66,7 +60,7 @@ func (l *live) grow(t *testing.T, messages int) {
 
 func (l *live) prepare(t *testing.T, js jetstream.JetStream) *Rebuild {
 	t.Helper()
-	r := &Rebuild{JS: js, Database: l.database, Logger: slog.New(slog.DiscardHandler), Progress: silent{}, owner: write.NewOwner(l.database)}
+	r := &Rebuild{JS: js, Database: l.database, Logger: storetest.Quiet, Progress: silent{}, owner: write.NewOwner(l.database)}
 	require.NoError(t, r.prepare(t.Context()))
 	return r
 }
@@ -129,14 +123,7 @@ func TestReplayStaysAheadOfTrimming(t *testing.T) {
 func TestIndexOfUnknownStreamIsRestarted(t *testing.T) {
 	t.Parallel()
 	l := newLive(t, stream.Config{}, 10)
-	o := l.database
-	o.Schema = store.Rebuilding
-	require.NoError(t, store.Migrate(t.Context(), o, slog.New(slog.DiscardHandler)))
-	w, err := write.Open(t.Context(), o, "rebuild")
-	require.NoError(t, err)
-	defer w.Close()
-	_, err = w.Acquire(t.Context())
-	require.NoError(t, err)
+	w := storetest.Rebuilding(t, l.database)
 	require.NoError(t, w.Apply(t.Context(), func(_ *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
 		cp.Seq = 5
 		return cp, nil
@@ -159,8 +146,8 @@ func TestIndexOfUnknownStreamIsRestarted(t *testing.T) {
 		require.NoError(t, err)
 	}
 	// A rebuild that is working on it keeps it.
-	running := &Rebuild{JS: l.js, Database: l.database, Restart: true, Logger: slog.New(slog.DiscardHandler), Progress: silent{}}
-	_, err = running.Run(t.Context())
+	running := &Rebuild{JS: l.js, Database: l.database, Restart: true, Logger: storetest.Quiet, Progress: silent{}}
+	_, err := running.Run(t.Context())
 	require.ErrorIs(t, err, errRunning)
 	require.ErrorIs(t, running.prepare(t.Context()), errRunning)
 	require.True(t, left(running))
