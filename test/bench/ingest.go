@@ -199,7 +199,7 @@ func (r *runner) natsRate(ctx context.Context, last uint64) (float64, error) {
 	cfg := posts.CachedInfo().Config
 	cfg.Name, cfg.Subjects = peerStream, []string{peerStream}
 	if _, err := r.js.CreateStream(ctx, cfg); err != nil {
-		return 0, fmt.Errorf("make a stream like ours: %w", err)
+		return 0, fmt.Errorf("create a stream like ours: %w", err)
 	}
 	reader, err := stream.OpenReader(ctx, r.js, 1)
 	if err != nil {

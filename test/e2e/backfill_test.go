@@ -17,6 +17,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 	"github.com/tagstream/tagstream/services/ingest"
 	"github.com/tagstream/tagstream/test/model"
+	"github.com/tagstream/tagstream/test/process"
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
@@ -113,7 +114,7 @@ func TestBackfillAfterLateStart(t *testing.T) {
 	require.NoError(t, err)
 	x.await(url, st.Last)
 	model.CheckHTTP(t, url, want)
-	_, body := get(t, url+"/v1/status")
+	_, body := process.Fetch(url + "/v1/status")
 	var status struct{ IndexedThrough time.Time }
 	require.NoError(t, json.Unmarshal([]byte(body), &status))
 	require.Equal(t, b.checkpoint().NetworkTime(), status.IndexedThrough.UTC(), "the time must be that of the live reader")
@@ -175,7 +176,7 @@ func (b *ingestBench) awaitSealed(host *simnet.Jetstream) {
 	since := time.Now().UnixMicro()
 	poll.Until(b.t, ingestWait, func() (bool, string) {
 		b.post("something to seal", "seal")
-		_, body := get(b.t, host.URL()+"/xrpc/network.bsky.jetstream.listSegments?limit=1000")
+		_, body := process.Fetch(host.URL() + "/xrpc/network.bsky.jetstream.listSegments?limit=1000")
 		var page struct {
 			Segments []struct{ MaxWitnessedAt int64 }
 		}
@@ -258,7 +259,7 @@ func (b *ingestBench) backfillAndFollow(host *simnet.Jetstream, archived func())
 	}
 	b.settle(host, url)
 	visible := func(p simnet.Post) bool {
-		code, body := get(t, fmt.Sprintf("%s/v1/posts/%s/%s", url, p.DID, p.Rkey))
+		code, body := process.Fetch(fmt.Sprintf("%s/v1/posts/%s/%s", url, p.DID, p.Rkey))
 		require.Contains(t, []int{http.StatusOK, http.StatusNotFound}, code, body)
 		return code == http.StatusOK
 	}
@@ -268,7 +269,7 @@ func (b *ingestBench) backfillAndFollow(host *simnet.Jetstream, archived func())
 	for _, p := range []simnet.Post{early, untagged, gone, goneLater, hiddenPost, erasedPost, repoGone, between} {
 		require.False(t, visible(p), p.URI)
 	}
-	_, body := get(t, url+"/v1/posts?tags=photo")
+	_, body := process.Fetch(url + "/v1/posts?tags=photo")
 	require.Contains(t, body, edited.Rkey)
 	status(hidden, true, "")
 	b.settle(host, url)

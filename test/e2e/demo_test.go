@@ -86,7 +86,7 @@ func TestDemo(t *testing.T) {
 	defer l.Close()
 	refused("choose another with DEMO_PORT", env("DEMO_DIR="+t.TempDir(), "DEMO_PORT="+port(l.Addr().String())))
 	poll.Until(t, ingestWait, func() (bool, string) {
-		_, body := get(t, "http://"+api+"/v1/posts?tags=art&limit=1")
+		_, body := process.Fetch("http://" + api + "/v1/posts?tags=art&limit=1")
 		return strings.Contains(body, `"uri"`), body
 	})
 	require.NoError(t, syscall.Kill(-demo.PID(), syscall.SIGHUP)) // the terminal is closed

@@ -54,7 +54,7 @@ func (x *denyBench) post(did, rkey string, tags ...string) []byte {
 // posts returns the record keys in an answer, newest first.
 func (x *denyBench) posts(query string) string {
 	x.t.Helper()
-	status, body := get(x.t, x.url+"/v1/posts?"+query)
+	status, body := process.Fetch(x.url + "/v1/posts?" + query)
 	require.Equal(x.t, http.StatusOK, status, body)
 	var got struct{ Posts []struct{ Rkey string } }
 	require.NoError(x.t, json.Unmarshal([]byte(body), &got))
@@ -78,7 +78,7 @@ func TestDenyFile(t *testing.T) {
 	x := newDenyBench(t)
 	api, write, post, posts, await := x.url, x.write, x.post, x.posts, x.awaitPosts
 	tags := func(query string) string {
-		_, body := get(t, api+"/v1/tags?"+query)
+		_, body := process.Fetch(api + "/v1/tags?" + query)
 		var got struct{ Tags []struct{ Tag string } }
 		require.NoError(t, json.Unmarshal([]byte(body), &got), body)
 		var names []string
@@ -88,7 +88,7 @@ func TestDenyFile(t *testing.T) {
 		return strings.Join(names, " ")
 	}
 	changes := func(tag, after string) (ops []string, next string) {
-		status, body := get(t, api+"/v1/changes?tags="+tag+"&after="+url.QueryEscape(after))
+		status, body := process.Fetch(api + "/v1/changes?tags=" + tag + "&after=" + url.QueryEscape(after))
 		require.Equal(t, http.StatusOK, status, body)
 		var got struct {
 			Changes []struct{ Op string }
@@ -101,7 +101,7 @@ func TestDenyFile(t *testing.T) {
 		return ops, got.Page.Next
 	}
 	now := func(tag string) string {
-		_, body := get(t, api+"/v1/changes?tags="+tag)
+		_, body := process.Fetch(api + "/v1/changes?tags=" + tag)
 		var got struct{ Page struct{ Next string } }
 		require.NoError(t, json.Unmarshal([]byte(body), &got), body)
 		return got.Page.Next
@@ -129,13 +129,13 @@ func TestDenyFile(t *testing.T) {
 	await("tags=bad", "")
 	held()
 	for list, place := range map[string]string{"art": others, "bad": bad} {
-		status, body := get(t, api+"/v1/changes?tags="+list+"&after="+url.QueryEscape(place))
+		status, body := process.Fetch(api + "/v1/changes?tags=" + list + "&after=" + url.QueryEscape(place))
 		require.Equal(t, http.StatusGone, status, body)
 	}
 	require.Equal(t, "c1 b1", posts("tags=art"))
-	_, body := get(t, api+"/tag/art")
+	_, body := process.Fetch(api + "/tag/art")
 	require.NotContains(t, strings.ToLower(body), "bad")
-	_, body = get(t, api+"/v1/posts?tags=art")
+	_, body = process.Fetch(api + "/v1/posts?tags=art")
 	require.NotContains(t, body, "bad")
 	require.Equal(t, "", posts("all=bad&tags=art"))
 	require.Equal(t, "c1 b1", posts("tags=bad&tags=art"))
@@ -145,14 +145,14 @@ func TestDenyFile(t *testing.T) {
 		require.Equal(t, "art", tags(query), query)
 	}
 	require.Equal(t, "", tags("prefix=ba"))
-	status, _ := get(t, api+"/v1/tags/bad")
+	status, _ := process.Fetch(api + "/v1/tags/bad")
 	require.Equal(t, http.StatusNotFound, status)
 	place = now("bad")
 	x.await(api, x.publish(post("did:plc:b", "b2", "bad"), post("did:plc:a", "a2", "art")))
 	require.Equal(t, "c1 b1", posts("tags=art"))
 	ops, _ := changes("bad", place)
 	require.Empty(t, ops)
-	status, _ = get(t, api+"/v1/posts/did:plc:b/b2")
+	status, _ = process.Fetch(api + "/v1/posts/did:plc:b/b2")
 	require.Equal(t, http.StatusOK, status, "a post is not a list of its tags")
 	held()
 
@@ -185,7 +185,7 @@ func TestStandbyAppliesDenyList(t *testing.T) {
 	x.write("accounts: [did:plc:a]\ntags: [bad]\n")
 	x.awaitPosts("tags=art", "c1")
 	x.awaitPosts("tags=bad", "")
-	status, body := get(t, x.url+"/v1/changes?tags=bad")
+	status, body := process.Fetch(x.url + "/v1/changes?tags=bad")
 	require.Equal(t, http.StatusOK, status, body)
 	var now changesPage
 	require.NoError(t, json.Unmarshal([]byte(body), &now))
@@ -193,7 +193,7 @@ func TestStandbyAppliesDenyList(t *testing.T) {
 	x.await(x.url, x.publish(x.post("did:plc:c", "c2", "art"), x.post("did:plc:b", "b2", "bad")))
 	require.Equal(t, "c2 c1", x.posts("tags=art"))
 	require.Equal(t, "", x.posts("tags=bad"))
-	status, body = get(t, x.url+"/v1/changes?tags=bad&after="+url.QueryEscape(now.Page.Next))
+	status, body = process.Fetch(x.url + "/v1/changes?tags=bad&after=" + url.QueryEscape(now.Page.Next))
 	require.Equal(t, http.StatusOK, status, "the feed must end if denied tags change: %s", body)
 	require.Contains(t, body, `"changes":[]`, "no account's posts must change")
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 	"github.com/tagstream/tagstream/services/ingest"
+	"github.com/tagstream/tagstream/test/process"
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
@@ -25,7 +26,7 @@ type freshStatus struct {
 
 func readFreshness(t *testing.T, url string) freshStatus {
 	t.Helper()
-	code, body := get(t, url+"/v1/status")
+	code, body := process.Fetch(url + "/v1/status")
 	require.Equal(t, http.StatusOK, code, body)
 	var s freshStatus
 	require.NoError(t, json.Unmarshal([]byte(body), &s))

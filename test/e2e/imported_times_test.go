@@ -17,6 +17,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 	"github.com/tagstream/tagstream/services/ingest"
+	"github.com/tagstream/tagstream/test/process"
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
@@ -84,7 +85,7 @@ func TestImportedTimesAndFailOver(t *testing.T) {
 	awaitPost(t, url, after)
 	require.NoError(t, b.net.Await(b.ctx, second))
 
-	_, body := get(t, url+"/v1/posts?tags=art&tags=photo")
+	_, body := process.Fetch(url + "/v1/posts?tags=art&tags=photo")
 	var page struct {
 		Posts []struct{ Rkey string }
 	}
@@ -97,7 +98,7 @@ func TestImportedTimesAndFailOver(t *testing.T) {
 	want := []string{edited.Rkey, kept.Rkey, after.Rkey}
 	slices.Sort(want)
 	require.Equal(t, want, shown, body)
-	_, body = get(t, fmt.Sprintf("%s/v1/posts/%s/%s", url, edited.DID, edited.Rkey))
+	_, body = process.Fetch(fmt.Sprintf("%s/v1/posts/%s/%s", url, edited.DID, edited.Rkey))
 	require.Contains(t, body, "an edit")
 	require.True(t, readFreshness(t, url).IndexedThrough.After(*before), "the index must not go back")
 

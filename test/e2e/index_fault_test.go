@@ -29,6 +29,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 	"github.com/tagstream/tagstream/services/indexer"
 	"github.com/tagstream/tagstream/test/model"
+	"github.com/tagstream/tagstream/test/process"
 )
 
 // TestIndexerSurvivesServerOutages stops the stream and then the database while the indexer works.
@@ -55,7 +56,7 @@ func TestIndexerSurvivesServerOutages(t *testing.T) {
 
 		last = put(200)
 		pg.Kill(t)
-		status, body := get(t, url+"/v1/posts?tags=art")
+		status, body := process.Fetch(url + "/v1/posts?tags=art")
 		require.Equal(t, http.StatusServiceUnavailable, status)
 		require.Contains(t, body, `"code":"unavailable"`)
 		pg.Start(t)
@@ -104,7 +105,7 @@ func TestRebuildWhileServing(t *testing.T) {
 		readers.Go(func() {
 			for ctx.Err() == nil {
 				for _, path := range []string{"/v1/posts?limit=5&tags=" + tag, "/v1/status", "/v1/posts?limit=5&tags=" + tag + "&tags=photo"} {
-					status, body := get(t, url+path)
+					status, body := process.Fetch(url + path)
 					if ctx.Err() != nil {
 						return
 					}
@@ -193,7 +194,7 @@ func TestRebuildIsResumed(t *testing.T) {
 // page returns the posts of a page and the token of the next.
 func page(t *testing.T, url string) (uris []string, next string) {
 	t.Helper()
-	status, body := get(t, url)
+	status, body := process.Fetch(url)
 	require.Equal(t, http.StatusOK, status, body)
 	var answer struct {
 		Posts []struct{ URI string }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -54,11 +55,22 @@ func newIngestBench(t *testing.T, accounts int, options ...natstest.Option) *ing
 // host starts a real Jetstream server on the network.
 func (b *ingestBench) host(args ...string) *simnet.Jetstream {
 	b.t.Helper()
-	binary, err := simnet.BuildJetstream(b.ctx, "")
+	return b.startHost(simnet.JetstreamConfig{Args: args})
+}
+
+// replaceHost starts another server at the address of a stopped one, with an empty archive.
+func (b *ingestBench) replaceHost(host *simnet.Jetstream) *simnet.Jetstream {
+	b.t.Helper()
+	return b.startHost(simnet.JetstreamConfig{Addr: strings.TrimPrefix(host.URL(), "http://")})
+}
+
+func (b *ingestBench) startHost(cfg simnet.JetstreamConfig) *simnet.Jetstream {
+	b.t.Helper()
+	var err error
+	cfg.Binary, err = simnet.BuildJetstream(b.ctx, "")
 	require.NoError(b.t, err)
-	j, err := b.net.StartJetstream(b.ctx, simnet.JetstreamConfig{
-		Binary: binary, DataDir: filepath.Join(b.t.TempDir(), "jetstream"), Args: args,
-	})
+	cfg.DataDir = filepath.Join(b.t.TempDir(), "jetstream")
+	j, err := b.net.StartJetstream(b.ctx, cfg)
 	require.NoError(b.t, err)
 	b.t.Cleanup(func() {
 		_ = j.Stop()

@@ -2,9 +2,7 @@ package e2e_test
 
 import (
 	"fmt"
-	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -177,13 +175,7 @@ func TestIngestDetectsWipedServer(t *testing.T) {
 
 	// Another server at the same address, with another archive.
 	require.NoError(t, host.Stop())
-	binary, err := simnet.BuildJetstream(b.ctx, "")
-	require.NoError(t, err)
-	fresh, err := b.net.StartJetstream(b.ctx, simnet.JetstreamConfig{
-		Binary: binary, DataDir: filepath.Join(t.TempDir(), "fresh"), Addr: strings.TrimPrefix(host.URL(), "http://"),
-	})
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = fresh.Stop() })
+	b.replaceHost(host)
 
 	b.ingest(cfg)
 	last := b.post("two", "art").Rkey

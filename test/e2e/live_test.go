@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
+	"github.com/tagstream/tagstream/test/process"
 )
 
 // liveTime is how long the public network is read. #art is posted several times in that period.
@@ -27,7 +28,7 @@ func TestLive(t *testing.T) {
 	url := "http://" + api
 	awaitAnswer(t, url+"/v1/status")
 	poll.Until(t, liveTime, func() (bool, string) {
-		_, body := get(t, url+"/v1/posts?tags=art&limit=1")
+		_, body := process.Fetch(url + "/v1/posts?tags=art&limit=1")
 		var page struct {
 			Posts []struct {
 				URI  string
@@ -35,7 +36,7 @@ func TestLive(t *testing.T) {
 			}
 		}
 		if err := json.Unmarshal([]byte(body), &page); err != nil || len(page.Posts) == 0 {
-			_, status := get(t, url+"/v1/status")
+			_, status := process.Fetch(url + "/v1/status")
 			return false, "no #art post yet: " + status
 		}
 		require.Contains(t, page.Posts[0].Tags, "art")

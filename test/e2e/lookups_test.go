@@ -15,6 +15,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 	"github.com/tagstream/tagstream/services/indexer"
 	"github.com/tagstream/tagstream/services/ingest"
+	"github.com/tagstream/tagstream/test/process"
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
@@ -92,7 +93,7 @@ func TestAuthorsAreLookedUp(t *testing.T) {
 	shows := func(p simnet.Post, want string) {
 		t.Helper()
 		poll.Until(t, ingestWait, func() (bool, string) {
-			status, body := get(t, fmt.Sprintf("%s/v1/posts/%s/%s", url, p.DID, p.Rkey))
+			status, body := process.Fetch(fmt.Sprintf("%s/v1/posts/%s/%s", url, p.DID, p.Rkey))
 			var got struct{ Author json.RawMessage }
 			if status != http.StatusOK || json.Unmarshal([]byte(body), &got) != nil {
 				return want == "", fmt.Sprint(status, " ", body)

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 	"github.com/tagstream/tagstream/services/ingest"
 	"github.com/tagstream/tagstream/test/model"
+	"github.com/tagstream/tagstream/test/process"
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
@@ -78,26 +78,9 @@ func (b *ingestBench) settle(host *simnet.Jetstream, url string) {
 func awaitPost(t *testing.T, url string, p simnet.Post) {
 	t.Helper()
 	poll.Until(t, ingestWait, func() (bool, string) {
-		status, body := get(t, fmt.Sprintf("%s/v1/posts/%s/%s", url, p.DID, p.Rkey))
+		status, body := process.Fetch(fmt.Sprintf("%s/v1/posts/%s/%s", url, p.DID, p.Rkey))
 		return status == http.StatusOK, fmt.Sprint(status, " ", body)
 	})
-}
-
-// get returns the status and the body of an answer; status 0 means no answer.
-func get(t *testing.T, url string) (int, string) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	require.NoError(t, err)
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, err.Error()
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		return 0, err.Error()
-	}
-	return res.StatusCode, string(body)
 }
 
 // An account whose profile opts out of logged-out readers disappears, through the real Jetstream
@@ -125,7 +108,7 @@ func TestConsent(t *testing.T) {
 			Next string `json:"next"`
 		} `json:"page"`
 	}
-	_, body := get(t, url+"/v1/changes?tags=consent")
+	_, body := process.Fetch(url + "/v1/changes?tags=consent")
 	require.NoError(t, json.Unmarshal([]byte(body), &changes))
 
 	// Where the post must or must not be visible.
@@ -138,12 +121,12 @@ func TestConsent(t *testing.T) {
 		t.Helper()
 		for _, place := range places {
 			poll.Until(t, ingestWait, func() (bool, string) {
-				_, body := get(t, url+place)
+				_, body := process.Fetch(url + place)
 				return strings.Contains(body, mine.Rkey) == seen, fmt.Sprintf("%s: want seen %v: %s", place, seen, body)
 			})
 		}
 		poll.Until(t, ingestWait, func() (bool, string) {
-			_, body := get(t, url+"/v1/tags/consent")
+			_, body := process.Fetch(url + "/v1/tags/consent")
 			posts := 1
 			if seen {
 				posts = 2
@@ -159,27 +142,27 @@ func TestConsent(t *testing.T) {
 	await(true)
 	change(simnet.NewProfile("Shy", false))
 	await(false)
-	_, body = get(t, url+"/v1/changes?tags=consent&after="+changes.Page.Next)
+	_, body = process.Fetch(url + "/v1/changes?tags=consent&after=" + changes.Page.Next)
 	require.Contains(t, body, `"op":"remove","uri":"`+mine.URI+`"`)
 	require.NotContains(t, body, "Shy")
 	later := create(shy)
 	_, err := b.net.Rename(shy, "shy.example")
 	require.NoError(t, err)
 	awaitPost(t, url, create(open)) // earlier events are then in the index, too
-	status, _ := get(t, fmt.Sprintf("%s/v1/posts/%s/%s", url, later.DID, later.Rkey))
+	status, _ := process.Fetch(fmt.Sprintf("%s/v1/posts/%s/%s", url, later.DID, later.Rkey))
 	require.Equal(t, http.StatusNotFound, status)
 
 	change(simnet.NewProfile("Not shy", true))
 	awaitPost(t, url, later)
 	awaitPost(t, url, mine)
-	_, body = get(t, fmt.Sprintf("%s/v1/posts/%s/%s", url, mine.DID, mine.Rkey))
+	_, body = process.Fetch(fmt.Sprintf("%s/v1/posts/%s/%s", url, mine.DID, mine.Rkey))
 	require.Contains(t, body, `"author":{"did":"`+shy+`","handle":"shy.example","displayName":"Not shy","avatar":null}`)
-	_, body = get(t, url+"/v1/tags/consent")
+	_, body = process.Fetch(url + "/v1/tags/consent")
 	require.Contains(t, body, `"posts":4`)
 	_, err = b.net.DeleteProfile(shy)
 	require.NoError(t, err)
 	poll.Until(t, ingestWait, func() (bool, string) {
-		_, body := get(t, fmt.Sprintf("%s/v1/posts/%s/%s", url, mine.DID, mine.Rkey))
+		_, body := process.Fetch(fmt.Sprintf("%s/v1/posts/%s/%s", url, mine.DID, mine.Rkey))
 		return strings.Contains(body, `"handle":"shy.example","displayName":null`), body
 	})
 }

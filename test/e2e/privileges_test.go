@@ -19,6 +19,7 @@ import (
 	"github.com/tagstream/tagstream/services/indexer"
 	"github.com/tagstream/tagstream/services/ingest"
 	"github.com/tagstream/tagstream/test/model"
+	"github.com/tagstream/tagstream/test/process"
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
@@ -78,7 +79,7 @@ func TestPrivileges(t *testing.T) {
 	b.settle(host, url)
 	standbyOps := run("ingest", append(slices.Clone(ingestEnv), "TAGSTREAM_STREAM_MAX_AGE=8760h"))
 	poll.Until(t, ingestWait, func() (bool, string) {
-		status, body := get(t, "http://"+standbyOps+"/readyz")
+		status, body := process.Fetch("http://" + standbyOps + "/readyz")
 		return status != 0 && strings.Contains(body, "held by"), body
 	})
 	require.Zero(t, first[0].end(syscall.SIGTERM), first[0].out)

@@ -4,9 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -17,6 +15,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 	"github.com/tagstream/tagstream/services/ingest"
+	"github.com/tagstream/tagstream/test/process"
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
@@ -88,20 +87,14 @@ func TestReconcileAfterGap(t *testing.T) {
 	status(absent, false, "deactivated")
 	remove(silentGone) // it has no posts left
 	between := create(author, "between", "art")
-	binary, err := simnet.BuildJetstream(b.ctx, "")
-	require.NoError(t, err)
-	fresh, err := b.net.StartJetstream(b.ctx, simnet.JetstreamConfig{
-		Binary: binary, DataDir: filepath.Join(t.TempDir(), "fresh"), Addr: strings.TrimPrefix(host.URL(), "http://"),
-	})
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = fresh.Stop() })
+	fresh := b.replaceHost(host)
 	poll.Until(t, ingestWait, func() (bool, string) { return run.counter("connections_total", "gap") > 0, "no alarm" })
 	after := create(author, "after", "art")
 	remove(after)
 	b.settle(fresh, url)
 
 	visible := func(url string, p simnet.Post) bool {
-		code, body := get(t, fmt.Sprintf("%s/v1/posts/%s/%s", url, p.DID, p.Rkey))
+		code, body := process.Fetch(fmt.Sprintf("%s/v1/posts/%s/%s", url, p.DID, p.Rkey))
 		require.Contains(t, []int{http.StatusOK, http.StatusNotFound}, code, body)
 		return code == http.StatusOK
 	}

@@ -18,9 +18,9 @@ case "$*" in
 *" config --images"*) echo tagstream/api:latest ;;
 *" config"*) printf '    ports:\n      - mode: ingress\n        published: "%s"\n' "$API_PORT" ;;
 *" ps --all --quiet") echo -n "$RUNNING" ;;
-*" up "*) echo "up" >>"$TOLD"; echo "Bind for 127.0.0.1:8080 failed: port is already allocated" >&2; exit 1 ;;
-*" run "*) all=$*; echo "run ${all#* run }" >>"$TOLD" ;;
-*" down "*) echo "down" >>"$TOLD" ;;
+*" up "*) echo "up" >>"$CALLS"; echo "Bind for 127.0.0.1:8080 failed: port is already allocated" >&2; exit 1 ;;
+*" run "*) all=$*; echo "run ${all#* run }" >>"$CALLS" ;;
+*" down "*) echo "down" >>"$CALLS" ;;
 esac
 `
 
@@ -33,7 +33,7 @@ func TestStackReportsProblems(t *testing.T) {
 		t.Helper()
 		log := filepath.Join(t.TempDir(), "calls")
 		cmd := exec.Command("../../deploy/stack", args...)
-		cmd.Env = append([]string{"PATH=" + path, "HOME=" + t.TempDir(), "TOLD=" + log}, env...)
+		cmd.Env = append([]string{"PATH=" + path, "HOME=" + t.TempDir(), "CALLS=" + log}, env...)
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			require.ErrorAs(t, err, new(*exec.ExitError))

@@ -100,7 +100,7 @@ func freeAddr(t *testing.T) string {
 func awaitAnswer(t *testing.T, url string) {
 	t.Helper()
 	poll.Until(t, ingestWait, func() (bool, string) {
-		status, body := get(t, url)
+		status, body := process.Fetch(url)
 		return status == http.StatusOK, fmt.Sprint(status, " ", body)
 	})
 }
@@ -174,7 +174,7 @@ func requireNoWait(t *testing.T, p *program) {
 func awaitTraffic(t *testing.T, opsAddr string) {
 	t.Helper()
 	poll.Until(t, ingestWait, func() (bool, string) {
-		_, metrics := get(t, "http://"+opsAddr+"/metrics")
+		_, metrics := process.Fetch("http://" + opsAddr + "/metrics")
 		for line := range strings.Lines(metrics) {
 			if n, ok := strings.CutPrefix(line, `tagstream_indexer_events_total{kind="update"} `); ok {
 				return strings.TrimSpace(n) != "0", line
@@ -286,7 +286,7 @@ func TestStandaloneFailsClearly(t *testing.T) {
 		begin(t, "tagstream", nil, "TAGSTREAM_DATA_DIR="+dir, "TAGSTREAM_JETSTREAM_HOSTS=http://127.0.0.1:1",
 			"TAGSTREAM_API_LISTEN="+freeAddr(t), "TAGSTREAM_OPS_LISTEN="+ops)
 		poll.Until(t, ingestWait, func() (bool, string) {
-			_, metrics := get(t, "http://"+ops+"/metrics")
+			_, metrics := process.Fetch("http://" + ops + "/metrics")
 			return strings.Contains(metrics, "tagstream_ingest_lease_held 1"), "it does not write to its stream"
 		})
 	})

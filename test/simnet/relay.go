@@ -402,15 +402,15 @@ func (r *Relay) getRepo(w http.ResponseWriter, req *http.Request) {
 }
 
 // exportRepo returns a repository as a CAR, or the error code of com.atproto.sync.getRepo. An
-// account that became inactive in a frame after told counts as active, and so does one whose
+// account that became inactive in a frame after through counts as active, and so does one whose
 // repository is owed for a #sync, however late the server fetches it. A real host refuses that. The
 // server then logs it and emits nothing for the #sync, and its readers cannot know what they miss.
-func (n *Network) exportRepo(did string, told int64, owed bool) (data []byte, code string) {
+func (n *Network) exportRepo(did string, through int64, owed bool) (data []byte, code string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	acc, ok := n.accounts[did]
 	switch {
-	case ok && (owed || acc.closed > told):
+	case ok && (owed || acc.closed > through):
 	case !ok || !acc.active && acc.status == "deleted":
 		return nil, "RepoNotFound"
 	case !acc.active && acc.status == "takendown":

@@ -183,9 +183,9 @@ func (w *Writer) Renew(ctx context.Context) error {
 }
 
 // Seize takes the lease immediately, even from a holder that waited for it: for an operator's
-// command beside a running indexer, which then stands by. It waits for an open transaction. The
-// error is ErrLeaseHeld while another command has seized the lease, ErrOutdated, ErrNotMigrated, or
-// the database's.
+// command while an indexer runs, which then becomes a standby. It waits for an open transaction.
+// The error is ErrLeaseHeld while another command has seized the lease, ErrOutdated,
+// ErrNotMigrated, or the database's.
 func (w *Writer) Seize(ctx context.Context) (store.Checkpoint, error) {
 	if !strings.HasPrefix(w.holder, seized) {
 		w.holder = seized + w.holder

@@ -159,7 +159,7 @@ type Tx struct {
 	// noted, unlisted that List makes the lists and counts.
 	swept, payloads, unlisted bool
 	// from is the checkpoint's previous Seq. live reports that this is the live index; for an index
-	// that is being rebuilt beside it, leader is the live one's Seq.
+	// that is being rebuilt next to it, leader is the live one's Seq.
 	from          uint64
 	epoch         int64
 	live          bool

@@ -12,6 +12,6 @@
 // or left open and silent. A Proxy can also cut, stall, slow and refuse whole connections of any
 // protocol.
 //
-// A Log counts by kind and form what fired. A fault that was armed and did not fire is not in it,
-// so a test that compares the two proves that its faults were real.
+// A Log counts the faults that fired, by kind and form. A fault that was armed and did not fire is
+// not in it, so a test that compares the two proves that its faults were real.
 package fault

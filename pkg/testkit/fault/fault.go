@@ -7,14 +7,14 @@ import (
 	"sync"
 )
 
-// Form says on which side of the server's work a fault strikes.
+// Form says whether a fault strikes before or after the server's work.
 type Form int
 
 // The forms.
 const (
 	// Failed: the operation never reached the server.
 	Failed Form = iota
-	// TookEffect: the server did it, and its answer was lost.
+	// TookEffect: the server did it, but its answer was lost.
 	TookEffect
 )
 
@@ -37,9 +37,9 @@ const (
 	Cut Break = iota
 	// Reset closes it with a TCP reset.
 	Reset
-	// Torn passes on half of the frame and resets.
+	// Torn forwards half of the frame and resets.
 	Torn
-	// Silent loses the frame alone: the connection stays, without any sign.
+	// Silent loses only the frame: the connection stays, without any sign.
 	Silent
 	// Nothing breaks nothing: only Fault.Then runs, and the frame continues.
 	Nothing
@@ -109,7 +109,7 @@ type Fault struct {
 	Then func()
 }
 
-// name is what the Log counts: the kind and, where something breaks, the form.
+// name is the name in the Log: the kind and, if something breaks, the form.
 func (f Fault) name() string {
 	if f.Break == Nothing {
 		return f.Kind
@@ -140,8 +140,8 @@ func (a *Armed) fire() {
 	close(a.fired)
 }
 
-// Log counts what fired, by name. It is safe for concurrent use; its zero value
-// is empty.
+// Log counts the faults that fired, by name. It is safe for concurrent use; its zero value is
+// empty.
 type Log struct {
 	mu     sync.Mutex
 	counts map[string]int

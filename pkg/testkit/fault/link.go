@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// link is one client's connection and the server connection behind it.
+// link is one client's connection and its connection to the server.
 type link struct {
 	proxy          *Proxy
 	client, server net.Conn
@@ -82,7 +82,7 @@ func (l *link) pass(dst net.Conn, data []byte) bool {
 	return err == nil
 }
 
-// copy passes on all data.
+// copy forwards all data.
 func (l *link) copy(dst, src net.Conn) {
 	buf := make([]byte, chunk)
 	for {

@@ -57,7 +57,7 @@ func TestNATS(t *testing.T) {
 					Then: func() { thenAt = stored() },
 				})
 				require.NoError(t, publish())
-				require.Empty(t, log.Counts(), "the second one was asked for")
+				require.Empty(t, log.Counts(), "only the second one must fail")
 				require.Error(t, publish())
 				<-a.Fired()
 				effect := uint64(1)
@@ -67,7 +67,7 @@ func TestNATS(t *testing.T) {
 				require.Equal(t, effect, thenAt)
 				require.Equal(t, effect, stored())
 				require.Equal(t, map[string]int{"publish, " + form.String(): 1}, log.Counts())
-				// It fires once, and the client comes back.
+				// It fires once, and the client reconnects.
 				poll.NoError(t, limit, publish)
 			})
 		}

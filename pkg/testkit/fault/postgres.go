@@ -10,8 +10,7 @@ import (
 	"sync"
 )
 
-// Requests in the place of a startup message (PostgreSQL's documentation,
-// Message Formats).
+// Requests instead of a startup message (PostgreSQL's documentation, Message Formats).
 const (
 	sslRequest    = 80877103
 	gssRequest    = 80877104
@@ -68,8 +67,8 @@ func (l *postgresLink) up() {
 	}
 }
 
-// startup passes on the messages before those with a type. It refuses encryption, which it could
-// not read.
+// startup forwards the messages before those with a type. It refuses encryption, which it could not
+// read.
 func (l *postgresLink) startup(r *bufio.Reader) bool {
 	for {
 		head, err := r.Peek(headerOfFirst)
@@ -138,7 +137,7 @@ func (l *postgresLink) down() {
 		l.mu.Lock()
 		a := l.pending
 		if a != nil && l.answered < l.pendingAfter {
-			a = nil // the answer to something before
+			a = nil // the answer to an earlier request
 		}
 		if kind == 'Z' {
 			l.answered++

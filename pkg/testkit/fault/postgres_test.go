@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// through gives a URL that leads to the server by a proxy.
+// through returns a URL of the server through a proxy.
 func through(t *testing.T, log *fault.Log, server string) (*fault.Proxy, string) {
 	t.Helper()
 	u, err := url.Parse(server)
@@ -87,8 +87,7 @@ func TestPostgres(t *testing.T) {
 	}
 }
 
-// TestRefusedStatementTakesNoEffect: an answer that is an error goes through,
-// and the fault waits for one that is none.
+// An error is forwarded, and the fault waits for a successful answer.
 func TestRefusedStatementTakesNoEffect(t *testing.T) {
 	t.Parallel()
 	var log fault.Log
@@ -109,7 +108,7 @@ func TestRefusedStatementTakesNoEffect(t *testing.T) {
 	_, err = pool.Exec(t.Context(), "SELECT 1 / $1::int", 1)
 	require.NoError(t, err)
 
-	// One that was taken back does not fire.
+	// A disarmed fault does not fire.
 	p.Arm(fault.Fault{Kind: "division", Match: fault.Statement("1 /")}).Disarm()
 	_, err = pool.Exec(t.Context(), "SELECT 1 / $1::int", 1)
 	require.NoError(t, err)

@@ -24,7 +24,7 @@ const (
 	chunk       = 32 << 10 // of a Raw connection, in bytes
 )
 
-// Proxy passes connections on to a server, and breaks them on command. Its methods are safe for
+// Proxy forwards connections to a server, and breaks them on command. Its methods are safe for
 // concurrent use.
 type Proxy struct {
 	protocol Protocol
@@ -202,7 +202,7 @@ func (p *Proxy) serve(client net.Conn) {
 	}
 	server, err := net.DialTimeout("tcp", target, dialTimeout)
 	if err != nil {
-		return // the server is down: so is what stands before it
+		return // the server is down, so the proxy is, too
 	}
 	defer server.Close()
 	l := &link{proxy: p, client: client, server: server, done: make(chan struct{})}

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Impostor listens at an address, and tells clients that it is a NATS server of that version. It
-// answers only pings.
+// Impostor listens at an address, and claims to be a NATS server of that version. It answers only
+// pings.
 func Impostor(t testing.TB, address, version string) (url string) {
 	t.Helper()
 	l, err := net.Listen("tcp", address)

@@ -89,7 +89,7 @@ func (s *TestServer) start(t testing.TB) {
 	if err != nil {
 		t.Fatalf("natstest: make the server: %v", err)
 	}
-	running.ConfigureLogger() // where With has set a log file and NoLog to false
+	running.ConfigureLogger() // if With has set a log file and NoLog to false
 	running.Start()
 	if !running.ReadyForConnections(readyLimit) {
 		running.Shutdown()
@@ -120,8 +120,8 @@ func (s *TestServer) Shutdown() {
 	running.WaitForShutdown()
 }
 
-// Restart stops the server, if it runs, and starts one on the same streams and
-// the same port. Connections of Conn come back by themselves.
+// Restart stops the server, if it runs, and starts one on the same streams and the same port.
+// Connections of Conn reconnect automatically.
 func (s *TestServer) Restart(t testing.TB) {
 	t.Helper()
 	s.Shutdown()
@@ -163,7 +163,7 @@ func (s *TestServer) Conn(t testing.TB, options ...nats.Option) *nats.Conn {
 	return conn
 }
 
-// JetStream connects as Conn does and gives the stream interface.
+// JetStream connects like Conn and returns the stream interface.
 func (s *TestServer) JetStream(t testing.TB, options ...nats.Option) jetstream.JetStream {
 	t.Helper()
 	js, err := jetstream.New(s.Conn(t, options...))

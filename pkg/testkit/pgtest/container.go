@@ -64,7 +64,7 @@ func openContainer(ctx context.Context) (source, error) {
 	}
 	life, url, err := holdLife(ctx, running)
 	if err != nil {
-		_ = stop(context.WithoutCancel(ctx)) // the first error tells more
+		_ = stop(context.WithoutCancel(ctx)) // the first error matters more
 		return source{}, fmt.Errorf("reach the container of %s: %w", image, err)
 	}
 	return source{

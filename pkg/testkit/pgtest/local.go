@@ -49,7 +49,7 @@ func (c *cluster) config(settings map[string]string) pgserver.Config {
 	}
 }
 
-// quiet logs warnings alone: a test's output is for the test.
+// quiet logs only warnings: a test's output is for the test.
 func quiet() *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }

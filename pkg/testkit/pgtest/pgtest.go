@@ -232,7 +232,7 @@ func (db *DB) SharedRole(t testing.TB, name string, attributes ...string) Role {
 	// The password is known to every test binary that uses the same server.
 	const password = "shared"
 	err := pgx.BeginFunc(ctx, shared.admin, func(tx pgx.Tx) error {
-		const lockKey = 0x7467_726f_6c65 // any number that nobody else uses
+		const lockKey = 0x7467_726f_6c65 // any unused number
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", lockKey); err != nil {
 			return err
 		}

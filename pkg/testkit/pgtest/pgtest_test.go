@@ -36,7 +36,7 @@ func TestDatabaseIsFresh(t *testing.T) {
 			pool := pgtest.Database(t).Pool(t)
 			t.Logf("a database in %v", time.Since(start))
 			_, err := pool.Exec(t.Context(), "CREATE TABLE posts (id int)")
-			require.NoError(t, err, "each test has a database of its own")
+			require.NoError(t, err, "each test must have its own database")
 		})
 	}
 }

@@ -12,7 +12,7 @@ var errNoSource = errors.New("not available")
 
 // source is a running server and how to end it.
 type source struct {
-	name string // for the line that says what is used
+	name string // for the line that names the source
 	url  string // as a superuser, to any database
 	stop func(context.Context) error
 }

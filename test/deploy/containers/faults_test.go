@@ -200,7 +200,7 @@ func (b *bench) testRollingRestart(t *testing.T) {
 	b.sum.requests = b.sum.requests.plus(sum)
 	t.Logf("%d restarted, %d reloaded; %s, the slowest took %.1f s", b.sum.restarted, b.sum.reloaded, sum, slowest.Seconds())
 	require.Empty(t, sum.failed)
-	require.Empty(t, sum.again, "what is stopped finishes its answers")
+	require.Empty(t, sum.again, "a stopping api must finish its answers")
 	require.Greater(t, sum.asked, 1000, "too few requests")
 }
 

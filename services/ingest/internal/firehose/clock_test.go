@@ -126,14 +126,14 @@ func TestIdentity(t *testing.T) {
 // A position that cannot be stored would block the stream: nothing could follow it.
 func TestPositionsCanBeStored(t *testing.T) {
 	t.Parallel()
-	for _, told := range []string{"", "0005-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "9999-12-31T23:59:59Z", "never"} {
+	for _, reported := range []string{"", "0005-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "9999-12-31T23:59:59Z", "never"} {
 		for _, shown := range []int64{math.MinInt64, -1, 0, maxTimeUS + 1, math.MaxInt64} {
 			r := &run{pos: event.Position{Time: past}, clock: newClock(event.Position{})}
-			p := r.position("http://a", &jetstream.Event{Seq: 7, TimeUS: shown, DID: "did:plc:a", Account: &jetstream.Account{Time: told}})
+			p := r.position("http://a", &jetstream.Event{Seq: 7, TimeUS: shown, DID: "did:plc:a", Account: &jetstream.Account{Time: reported}})
 			data, err := (&event.Event{Kind: event.KindPosition, Source: p}).Encode()
 			require.NoError(t, err)
 			_, err = event.Decode(data)
-			require.NoError(t, err, "%q %d", told, shown)
+			require.NoError(t, err, "%q %d", reported, shown)
 		}
 	}
 }

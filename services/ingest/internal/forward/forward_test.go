@@ -180,17 +180,7 @@ func (r *running) await(what string, check func() bool) {
 // stored returns the stream's contents: sequence numbers of events, and the positions.
 func stored(t *testing.T, js jetstream.JetStream) (events []uint64, positions []event.Position) {
 	t.Helper()
-	st, err := stream.GetState(t.Context(), js)
-	if err != nil {
-		return nil, nil
-	}
-	s, err := js.Stream(t.Context(), stream.Posts)
-	require.NoError(t, err)
-	for seq := st.First; seq <= st.Last; seq++ {
-		msg, err := s.GetMsg(t.Context(), seq)
-		require.NoError(t, err)
-		e, err := event.Decode(msg.Data)
-		require.NoError(t, err)
+	for _, e := range all(t, js) {
 		if e.Kind == event.KindPosition {
 			positions = append(positions, e.Source)
 		} else {
