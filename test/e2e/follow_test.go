@@ -89,10 +89,10 @@ func follow(t *testing.T, seed uint64) {
 			}
 		}
 		for slice := range 4 {
-			b.happen(uint64(round*10+slice), 50, 8)
+			b.generate(uint64(round*10+slice), 50, 8)
 			b.fail()
 		}
-		b.quiet()
+		b.awaitIdle()
 		want, err := model.FromNetwork(b.net.Log())
 		require.NoError(t, err)
 		want.Deny(b.deniedDIDs, b.deniedTags)
@@ -195,8 +195,8 @@ func newFollowBench(t *testing.T, seed uint64) *followBench {
 	return b
 }
 
-// happen generates traffic on the network.
-func (b *followBench) happen(part uint64, count, edges int) {
+// generate makes traffic on the network.
+func (b *followBench) generate(part uint64, count, edges int) {
 	b.t.Helper()
 	require.NoError(b.t, simnet.Traffic{Count: count * 5, Seed: b.seed<<16 + part}.Run(b.ctx, b.net))
 	for range edges {
@@ -247,8 +247,8 @@ func (b *followBench) fail() {
 	}
 }
 
-// quiet returns when everything that happened is in the index and its change feed.
-func (b *followBench) quiet() {
+// awaitIdle returns when everything that happened is in the index and its change feed.
+func (b *followBench) awaitIdle() {
 	b.t.Helper()
 	b.settle(b.host, b.url)
 	poll.Until(b.t, indexWait, func() (bool, string) {

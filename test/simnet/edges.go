@@ -45,9 +45,9 @@ func (e *Edges) Act() error {
 	case 0:
 		return e.recreate(did, now)
 	case 1:
-		return e.leaveAndEnter(did, now)
+		return e.leaveAndReturn(did, now)
 	case 2:
-		return e.goAndComeBack(did, now)
+		return e.deactivateAndReturn(did, now)
 	case 3:
 		return e.noChange(did)
 	case 4:
@@ -62,7 +62,7 @@ func (e *Edges) Act() error {
 		_, err := e.network.CreatePost(did, "", e.post(at, "art", "time"))
 		return err
 	case 8, 9:
-		return e.redress(did, now)
+		return e.editRandomPost(did, now)
 	default:
 		return e.mixed(did, now)
 	}
@@ -108,8 +108,9 @@ func (e *Edges) post(at time.Time, tags ...string) map[string]any {
 	return record
 }
 
-// redress edits a random post of an account, once or several times: its tags, media and labels.
-func (e *Edges) redress(did string, now time.Time) error {
+// editRandomPost edits a random post of an account, once or several times: its tags, media and
+// labels.
+func (e *Edges) editRandomPost(did string, now time.Time) error {
 	records, err := e.network.Records(did)
 	if err != nil {
 		return err
@@ -146,8 +147,8 @@ func (e *Edges) recreate(did string, now time.Time) error {
 	return err
 }
 
-// leaveAndEnter edits a post out of the index and usually back in.
-func (e *Edges) leaveAndEnter(did string, now time.Time) error {
+// leaveAndReturn edits a post out of the index and usually back in.
+func (e *Edges) leaveAndReturn(did string, now time.Time) error {
 	p, err := e.network.CreatePost(did, "", e.post(now, "art", "edited"))
 	if err != nil {
 		return err
@@ -161,8 +162,8 @@ func (e *Edges) leaveAndEnter(did string, now time.Time) error {
 	return err
 }
 
-// goAndComeBack hides or erases an account that has posts.
-func (e *Edges) goAndComeBack(did string, now time.Time) error {
+// deactivateAndReturn hides or erases an account with posts, and usually reactivates it.
+func (e *Edges) deactivateAndReturn(did string, now time.Time) error {
 	if _, err := e.network.CreatePost(did, "", e.post(now, "art", "goes")); err != nil {
 		return err
 	}

@@ -139,7 +139,7 @@ func (a *actor) act() error {
 	case pick < 93:
 		return a.remove()
 	case pick < 94:
-		return a.bringBack()
+		return a.recreatePost()
 	case pick < 95.5:
 		return a.like()
 	case pick < 97:
@@ -243,8 +243,8 @@ func (a *actor) remove() error {
 	return err
 }
 
-// bringBack creates a post under the key of a deleted one.
-func (a *actor) bringBack() error {
+// recreatePost creates a post under the key of a deleted one.
+func (a *actor) recreatePost() error {
 	if len(a.deleted) == 0 {
 		return a.write()
 	}

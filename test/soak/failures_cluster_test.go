@@ -24,9 +24,9 @@ import (
 const lateReplica = "late replica"
 
 const (
-	// buriedPosts posts become dead letters; goneOfThem of these are deleted while a replica is
-	// late.
-	buriedPosts, goneOfThem = 6, 4
+	// deadPosts is the number of posts that become dead letters, deletedOfThem how many of these
+	// are deleted while a replica is late.
+	deadPosts, deletedOfThem = 6, 4
 	// toolLimit bounds a command while a replica is late. Then it is run again: the server may let
 	// it read from that replica.
 	toolLimit = 45 * time.Second
@@ -96,26 +96,26 @@ func (s *site) lateReplica(*rand.Rand) failure {
 	return failure{
 		uses: []string{"owner", "postgres", "nats", "indexer", "indexer-nats", "ingest", "standby", "jetstream"},
 		steps: []step{
-			patiently(func() bool {
+			eventually(func() bool {
 				ready, _ := s.indexer.Ready()
 				_, before = s.last()
 				return ready && before > 0
 			}),
 			once(0, func() {
 				var rkeys []string
-				for i := range buriedPosts {
+				for i := range deadPosts {
 					rkeys = append(rkeys, atmos.NewTID(s.network.Now().UnixMicro(), uint(i+1)).String())
 				}
 				s.refuse(rkeys...)
-				for i, did := range s.network.Active()[:buriedPosts] {
+				for i, did := range s.network.Active()[:deadPosts] {
 					p, err := s.network.CreatePost(did, rkeys[i], simnet.NewPost(s.network.Now(), "buried", "art"))
 					s.must(err)
 					posts = append(posts, p)
 				}
 			}),
-			patiently(func() bool { return s.deadLetters() >= buriedPosts }),
+			eventually(func() bool { return s.deadLetters() >= deadPosts }),
 			once(0, func() { s.refuse() }),
-			patiently(func() bool {
+			eventually(func() bool {
 				member = s.follower(stream.Posts, stream.DeadLetters)
 				return member != nil
 			}),
@@ -125,12 +125,12 @@ func (s *site) lateReplica(*rand.Rand) failure {
 				}
 			}),
 			// A replica answers for itself only some time after its creation.
-			patiently(func() bool {
+			eventually(func() bool {
 				_, seq := s.last()
 				return seq > 0 && s.lacks(member, seq)
 			}),
 			once(0, func() {
-				for _, p := range posts[:goneOfThem] {
+				for _, p := range posts[:deletedOfThem] {
 					// The traffic may already have done that.
 					if d, err := s.network.DeletePost(p.DID, p.Rkey); err == nil {
 						gone[d.Rkey] = d.Rev
@@ -139,7 +139,7 @@ func (s *site) lateReplica(*rand.Rand) failure {
 				redrive = s.tool(member.URL(), s.databaseURL(indexerRole, nil), "dlq", "redrive", "--reason", "rejected")
 				remake = s.tool(member.URL(), s.databaseURL(ownerRole, nil), "rebuild")
 			}),
-			patiently(func() bool {
+			eventually(func() bool {
 				found := 0
 				s.eachEvent(before, func(seq uint64, ev *event.Event) {
 					if rev, ours := gone[ev.Rkey]; ours && ev.Kind == event.KindDelete && ev.Rev == rev {
@@ -152,7 +152,7 @@ func (s *site) lateReplica(*rand.Rand) failure {
 			}),
 			s.succeeds(&redrive),
 			s.succeeds(&remake),
-			patiently(func() bool { return s.lacks(member, deleted) }), // still late
+			eventually(func() bool { return s.lacks(member, deleted) }), // still late
 			once(0, func() {
 				s.log.Add(lateReplica)
 				for _, fn := range catchUp {
@@ -190,7 +190,7 @@ func (s *site) deadLetters() (n int) {
 // succeeds runs a command until it succeeds.
 func (s *site) succeeds(tool **process.Program) step {
 	tries, since := 0, time.Time{}
-	return patiently(func() bool {
+	return eventually(func() bool {
 		p := *tool
 		code, ended := p.Ended()
 		switch {

@@ -39,8 +39,8 @@ const (
 
 var importedTime = time.Date(2023, 3, 4, 5, 6, 7, 0, time.UTC)
 
-// patiently returns a step that checks from time to time whether it is complete.
-func patiently(look func() bool) step {
+// eventually returns a step that checks from time to time whether it is complete.
+func eventually(look func() bool) step {
 	var next time.Time
 	return step{0, func() bool {
 		if time.Now().Before(next) {
@@ -91,7 +91,7 @@ type pair struct {
 
 // find is a step that finds out which host is read.
 func (p *pair) find() step {
-	return patiently(func() bool {
+	return eventually(func() bool {
 		p.read, p.idle = p.s.reads(), p.s.host
 		if p.read == p.s.host {
 			p.idle = p.s.other
@@ -102,7 +102,7 @@ func (p *pair) find() step {
 
 // left is a step that is complete when the host is not read any more.
 func (p *pair) left() step {
-	return patiently(func() bool { return p.s.reads() == p.idle })
+	return eventually(func() bool { return p.s.reads() == p.idle })
 }
 
 func (p *pair) stop() { p.s.must(p.read.Stop()) }
@@ -166,7 +166,7 @@ func (s *site) importedTimes(rng *rand.Rand) failure {
 		}),
 		p.left(),
 		once(0, func() { s.edit(posts) }),
-		patiently(func() bool {
+		eventually(func() bool {
 			came := false
 			s.eachEvent(from, func(_ uint64, ev *event.Event) { came = came || ev.IsPost() && ev.Source.Time.Equal(importedTime) })
 			return came

@@ -10,14 +10,14 @@ import (
 	"github.com/tagstream/tagstream/test/process"
 )
 
-// outlast is longer than either lease.
-const outlast = 7 * time.Second
+// longerThanLease exceeds both leases.
+const longerThanLease = 7 * time.Second
 
 // rebuildTries bounds how often a failed rebuild is repeated, with a pause of one second.
 const rebuildTries = 20
 
-// twin returns a second program of a kind, and the field with the first.
-func (s *site) twin(name string) (place **process.Program, fresh *process.Program) {
+// secondOf returns a second program of a kind, and the field with the first.
+func (s *site) secondOf(name string) (place **process.Program, fresh *process.Program) {
 	if name == "ingest" {
 		return &s.ingest, s.newIngest()
 	}
@@ -27,7 +27,7 @@ func (s *site) twin(name string) (place **process.Program, fresh *process.Progra
 // begin starts a second program of a kind.
 func (s *site) begin(name string) step {
 	return once(0, func() {
-		_, fresh := s.twin(name)
+		_, fresh := s.secondOf(name)
 		s.must(fresh.Start())
 		s.standby = fresh
 	})
@@ -71,7 +71,7 @@ func (s *site) paused(name string, rng *rand.Rand) failure {
 	return failure{uses: []string{name, "standby"}, steps: []step{
 		s.begin(name),
 		once(500*time.Millisecond, func() { (*place).Signal(syscall.SIGSTOP) }),
-		once(outlast+time.Duration(rng.Int64N(int64(2*time.Second))), func() { (*place).Signal(syscall.SIGCONT) }),
+		once(longerThanLease+time.Duration(rng.Int64N(int64(2*time.Second))), func() { (*place).Signal(syscall.SIGCONT) }),
 		once(time.Second+time.Duration(rng.Int64N(int64(time.Second))), func() { s.endOne(name, first, sig) }),
 		s.counted("paused " + name + " wakes after losing its lease"),
 	}}
@@ -87,7 +87,7 @@ func (s *site) pausedInTransaction(rng *rand.Rand) failure {
 	const idleLimit = 15 * time.Second // the limit of the writer's transactions
 	t.uses = append(t.uses, "indexer", "standby")
 	t.steps = append([]step{s.begin("indexer")}, append(t.steps,
-		once(idleLimit+outlast, func() { s.indexer.Signal(syscall.SIGCONT) }),
+		once(idleLimit+longerThanLease, func() { s.indexer.Signal(syscall.SIGCONT) }),
 		once(time.Second, func() { s.endOne("indexer", rng.IntN(2) == 0, syscall.SIGTERM) }))...)
 	return t
 }

@@ -97,13 +97,13 @@ func catalogue() []maker {
 		add(in("ingest killed at a batch"), func(s *site, rng *rand.Rand) failure {
 			t := s.strikes(s.ingestNATS, fault.Fault{Match: fault.Publish("posts."), Nth: 1 + rng.IntN(5), Then: s.killer(&s.ingest)}, form, "ingest killed at a batch")
 			t.uses = append(t.uses, "ingest")
-			t.steps = append(t.steps, s.startAgain(&s.ingest))
+			t.steps = append(t.steps, s.restartAfterExit(&s.ingest))
 			return t
 		})
 		add(in("indexer killed at a commit"), func(s *site, rng *rand.Rand) failure {
 			t := s.strikes(s.indexerPG, fault.Fault{Match: fault.CommitAfter(moveCheckpoint), Nth: 1 + rng.IntN(10), Then: s.killer(&s.indexer)}, form, "indexer killed at a commit")
 			t.uses = append(t.uses, "indexer")
-			t.steps = append(t.steps, s.startAgain(&s.indexer))
+			t.steps = append(t.steps, s.restartAfterExit(&s.indexer))
 			return t
 		})
 		add(in("schema switch"), func(s *site, rng *rand.Rand) failure {
@@ -202,8 +202,8 @@ func (s *site) killer(p **process.Program) func() {
 	return func() { (*p).Kill() }
 }
 
-// startAgain restarts a program once it has ended.
-func (s *site) startAgain(p **process.Program) step {
+// restartAfterExit restarts a program once it has ended.
+func (s *site) restartAfterExit(p **process.Program) step {
 	return step{0, func() bool {
 		if _, ended := (*p).Ended(); !ended {
 			return false
@@ -223,7 +223,7 @@ func (s *site) restart(p **process.Program, sig syscall.Signal) []step {
 			}
 			(*p).Kill()
 		}),
-		s.startAgain(p),
+		s.restartAfterExit(p),
 	}
 }
 
