@@ -98,7 +98,7 @@ func New(o store.Options) *Verifier { return &Verifier{options: o, slice: sliceT
 func (v *Verifier) Check(ctx context.Context, schema string) (Findings, error) {
 	r := &verification{Verifier: v}
 	r.x = r.inspect(schema)
-	err := r.run(ctx, []check{r.comparePosts, r.x.checkTags, r.x.checkLangs, r.x.checkTagged, r.x.checkSpoken, r.x.checkHours, r.x.checkTotals})
+	err := r.run(ctx, []check{r.comparePosts, r.x.checkTags, r.x.checkLangs, r.x.checkTagLists, r.x.checkLangLists, r.x.checkHours, r.x.checkTotals})
 	return r.findings, enough(err)
 }
 
@@ -121,7 +121,7 @@ func (v *Verifier) Compare(ctx context.Context, a, b string, align func(ctx cont
 	r.x, r.y = r.inspect(a), r.inspect(b)
 	steps := []check{r.comparePosts, r.compareAccounts, r.compareSyncs}
 	for _, x := range r.both() {
-		steps = append(steps, x.checkTags, x.checkLangs, x.checkTagged, x.checkSpoken, x.checkHours, x.checkTotals)
+		steps = append(steps, x.checkTags, x.checkLangs, x.checkTagLists, x.checkLangLists, x.checkHours, x.checkTotals)
 	}
 	err = r.run(ctx, steps)
 	return r.findings, enough(err)
@@ -145,7 +145,7 @@ type verification struct {
 }
 
 func (r *verification) inspect(schema string) *inspection {
-	return &inspection{verification: r, schema: schema, after: map[*terming]string{}, listed: map[*terming]row{}}
+	return &inspection{verification: r, schema: schema, after: map[*termKind]string{}, listed: map[*termKind]row{}}
 }
 
 func (r *verification) step(rows int) {

@@ -121,7 +121,7 @@ func (r *verification) compareSyncs(context.Context) (done bool, err error) {
 	x, y := r.x, r.y
 	switch {
 	case x.sync.DID != y.sync.DID || x.sync.Rev != y.sync.Rev:
-		err = r.findings.add("%s waits for what replaces the repository of %q, %s for that of %q", x.schema, x.sync.DID, y.schema, y.sync.DID)
+		err = r.findings.add("%s waits for the replacement of the repository of %q, %s for that of %q", x.schema, x.sync.DID, y.schema, y.sync.DID)
 	case x.sync.Fixed != y.sync.Fixed:
 		err = r.findings.add("%s and %s disagree whether the first replacement of the repository of %q came", x.schema, y.schema, x.sync.DID)
 	}
@@ -165,12 +165,12 @@ func (r *verification) compareAccounts(ctx context.Context) (done bool, err erro
 			err = r.findings.add("account %s is %s in %s and %s in %s", did, names[s.state], r.x.schema, names[t.state], r.y.schema)
 		case s.host != "" && t.host != "" && (s.host != t.host || s.number != t.number):
 			// The host is unknown for statuses from before it was stored.
-			err = r.findings.add("account %s has the status that %s told as number %d in %s, and that of %s, number %d, in %s",
+			err = r.findings.add("account %s has status %[3]d of %[2]s in %[4]s, and status %[6]d of %[5]s in %[7]s",
 				did, s.host, s.number, r.x.schema, t.host, t.number, r.y.schema)
 		case s.profileRev == t.profileRev && s.profile != t.profile:
-			err = r.findings.add("account %s has another profile in %s than in %s, of one revision", did, r.x.schema, r.y.schema)
+			err = r.findings.add("account %s has different profiles in %s and in %s at the same revision", did, r.x.schema, r.y.schema)
 		case s.handleTime.Equal(t.handleTime) && s.handle != t.handle:
-			err = r.findings.add("account %s has another handle in %s than in %s, of one time", did, r.x.schema, r.y.schema)
+			err = r.findings.add("account %s has different handles in %s and in %s at the same time", did, r.x.schema, r.y.schema)
 		}
 		if err != nil {
 			return false, err

@@ -32,15 +32,15 @@ const digestPosts = 20_000
 type digests struct {
 	*verification
 	nextPost  event.Key
-	afterTerm map[*terming]string
+	afterTerm map[*termKind]string
 
 	// State of the index that is checked separately: its checkpoint, how far its posts and terms
 	// were read, and what they require or list.
 	alone          *inspection
 	seq            int64
 	ownPost        event.Key
-	ownTerm        map[*terming]string
-	wanted, listed map[*terming]listing
+	ownTerm        map[*termKind]string
+	wanted, listed map[*termKind]listing
 	seed           maphash.Seed
 }
 
@@ -54,7 +54,7 @@ type listing struct {
 // compareDigests compares the two indexes of r, posts and lists, by digests. The error is errDiffer
 // if these differ, so that everything must be read.
 func (r *verification) compareDigests(ctx context.Context) error {
-	d := &digests{verification: r, afterTerm: map[*terming]string{}}
+	d := &digests{verification: r, afterTerm: map[*termKind]string{}}
 	steps := []check{d.comparePosts, d.compareTerms(byTag), d.compareTerms(byLang), r.compareAccounts, r.compareSyncs}
 	for _, x := range r.both() {
 		steps = append(steps, x.checkHours, x.checkTotals)
@@ -69,12 +69,12 @@ func (r *verification) compareDigests(ctx context.Context) error {
 		schema = r.x.schema
 	}
 	alone.x = alone.inspect(schema)
-	d = &digests{verification: alone, alone: alone.x, ownTerm: map[*terming]string{},
-		wanted: map[*terming]listing{}, listed: map[*terming]listing{}, seed: maphash.MakeSeed()}
+	d = &digests{verification: alone, alone: alone.x, ownTerm: map[*termKind]string{},
+		wanted: map[*termKind]listing{}, listed: map[*termKind]listing{}, seed: maphash.MakeSeed()}
 	if err := alone.run(ctx, []check{d.readPosts, d.readTerms(byTag), d.readTerms(byLang)}); err != nil {
 		return err
 	}
-	for _, by := range []*terming{byTag, byLang} {
+	for _, by := range []*termKind{byTag, byLang} {
 		if d.wanted[by] != d.listed[by] {
 			return errDiffer
 		}
@@ -134,7 +134,7 @@ type termDigest struct {
 
 // termDigests returns the digests of the next terms by name. The error is errDiffer if a count is
 // wrong, or rows belong to no term.
-func (x *inspection) termDigests(ctx context.Context, by *terming, after string) ([]termDigest, error) {
+func (x *inspection) termDigests(ctx context.Context, by *termKind, after string) ([]termDigest, error) {
 	isHourly := "false"
 	if by == byTag {
 		isHourly = "t.hourly"
@@ -160,7 +160,7 @@ func (x *inspection) termDigests(ctx context.Context, by *terming, after string)
 
 // strays reports whether rows belong to no term: between the ids of two terms, or beyond all of
 // them.
-func (x *inspection) strays(ctx context.Context, by *terming) (strays bool, err error) {
+func (x *inspection) strays(ctx context.Context, by *termKind) (strays bool, err error) {
 	err = x.tx.QueryRow(ctx, `
 		SELECT EXISTS (SELECT FROM (SELECT lag(id, 1, $1) OVER (ORDER BY id) AS before, id FROM `+x.table(by.terms)+`) AS t
 		                WHERE EXISTS (SELECT FROM `+x.table(by.list)+` l WHERE l.`+by.column+` > t.before AND l.`+by.column+` < t.id))
@@ -173,7 +173,7 @@ func (x *inspection) strays(ctx context.Context, by *terming) (strays bool, err 
 }
 
 // compareTerms compares what is listed under the next terms.
-func (d *digests) compareTerms(by *terming) check {
+func (d *digests) compareTerms(by *termKind) check {
 	return func(ctx context.Context) (done bool, err error) {
 		after := d.afterTerm[by]
 		upTo, done := "", true
@@ -265,7 +265,7 @@ func (d *digests) readPosts(ctx context.Context) (done bool, err error) {
 	return n < digestPosts, nil
 }
 
-func (d *digests) want(by *terming, names []string, key int64) {
+func (d *digests) want(by *termKind, names []string, key int64) {
 	w := d.wanted[by]
 	for _, name := range names {
 		w.rows++
@@ -278,7 +278,7 @@ func (d *digests) want(by *terming, names []string, key int64) {
 func (d *digests) weigh(name string) uint64 { return maphash.String(d.seed, name) }
 
 // readTerms adds up the list rows of the next terms.
-func (d *digests) readTerms(by *terming) check {
+func (d *digests) readTerms(by *termKind) check {
 	return func(ctx context.Context) (done bool, err error) {
 		if err := d.unchanged(); err != nil {
 			return false, err

@@ -41,20 +41,20 @@ type inspection struct {
 	traitsFrom event.Key
 
 	// How far each kind was inspected, and the tags with hourly counts.
-	after  map[*terming]string
-	listed map[*terming]row
+	after  map[*termKind]string
+	listed map[*termKind]row
 	hourly []term
 }
 
-// terming is a kind of term under which posts are listed.
-type terming struct {
+// termKind is a kind of term under which posts are listed.
+type termKind struct {
 	what, list, column, terms string
 	of                        func(tags, langs []string) []string
 }
 
 var (
-	byTag  = &terming{"tag", "post_tags", "tag_id", "tags", func(tags, _ []string) []string { return tags }}
-	byLang = &terming{"language", "post_langs", "lang_id", "langs", func(_, langs []string) []string { return event.LangRanges(langs) }}
+	byTag  = &termKind{"tag", "post_tags", "tag_id", "tags", func(tags, _ []string) []string { return tags }}
+	byLang = &termKind{"language", "post_langs", "lang_id", "langs", func(_, langs []string) []string { return event.LangRanges(langs) }}
 )
 
 // inspected is a post with the fields that are compared.
@@ -138,7 +138,7 @@ func (x *inspection) checkPosts(ctx context.Context, posts []inspected) error {
 		}
 		switch {
 		case p.orphan:
-			if err := x.find("the post with key %x and record key %s is of no account", p.key, p.rkey); err != nil {
+			if err := x.find("the post with key %x and record key %s has no account", p.key, p.rkey); err != nil {
 				return err
 			}
 		case p.visible():
@@ -165,7 +165,7 @@ func (l *listings) add(p *inspected, names []string) {
 	}
 }
 
-func (x *inspection) checkListed(ctx context.Context, by *terming, want listings) error {
+func (x *inspection) checkListed(ctx context.Context, by *termKind, want listings) error {
 	if len(want.names) == 0 {
 		return nil
 	}
@@ -187,15 +187,15 @@ func (x *inspection) checkListed(ctx context.Context, by *terming, want listings
 
 func (x *inspection) checkTags(ctx context.Context) (bool, error)  { return x.checkTerms(ctx, byTag) }
 func (x *inspection) checkLangs(ctx context.Context) (bool, error) { return x.checkTerms(ctx, byLang) }
-func (x *inspection) checkTagged(ctx context.Context) (bool, error) {
+func (x *inspection) checkTagLists(ctx context.Context) (bool, error) {
 	return x.checkListings(ctx, byTag)
 }
-func (x *inspection) checkSpoken(ctx context.Context) (bool, error) {
+func (x *inspection) checkLangLists(ctx context.Context) (bool, error) {
 	return x.checkListings(ctx, byLang)
 }
 
 // checkTerms checks the counts of the next piece of tags or languages, by name.
-func (x *inspection) checkTerms(ctx context.Context, by *terming) (done bool, err error) {
+func (x *inspection) checkTerms(ctx context.Context, by *termKind) (done bool, err error) {
 	isHourly := "false"
 	if by == byTag {
 		isHourly = "t.hourly"
@@ -204,17 +204,17 @@ func (x *inspection) checkTerms(ctx context.Context, by *terming) (done bool, er
 		SELECT t.id, t.name, t.posts, `+isHourly+`, (SELECT count(*) FROM `+x.table(by.list)+` l WHERE l.`+by.column+` = t.id)
 		  FROM `+x.table(by.terms)+` t WHERE t.name > $1 ORDER BY t.name LIMIT $2`, x.after[by], verifyTerms)
 	var t term
-	var said, seen int64
+	var stored, seen int64
 	var hourly bool
 	n := 0
-	if _, err := pgx.ForEachRow(rows, []any{&t.id, &t.name, &said, &hourly, &seen}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&t.id, &t.name, &stored, &hourly, &seen}, func() error {
 		n++
 		x.after[by] = t.name
 		if hourly {
 			x.hourly = append(x.hourly, t)
 		}
-		if said != seen {
-			return x.find("%s %q is said to have %d visible posts and has %d", by.what, t.name, said, seen)
+		if stored != seen {
+			return x.find("%s %q has a count of %d visible posts, but %d of them", by.what, t.name, stored, seen)
 		}
 		return nil
 	}); err != nil {
@@ -228,7 +228,7 @@ func (x *inspection) checkTerms(ctx context.Context, by *terming) (done bool, er
 
 // checkListings checks that every row of the next piece of post_tags or post_langs belongs to a
 // visible post with that term.
-func (x *inspection) checkListings(ctx context.Context, by *terming) (done bool, err error) {
+func (x *inspection) checkListings(ctx context.Context, by *termKind) (done bool, err error) {
 	from := x.listed[by]
 	rows, _ := x.tx.Query(ctx, `
 		SELECT l.id, l.key, t.name, p.rkey, a.did, a.state, p.tags, p.langs
@@ -274,15 +274,15 @@ func (x *inspection) checkTotals(ctx context.Context) (done bool, err error) {
 		return false, fmt.Errorf("count what is in %s: %w", x.schema, err)
 	}
 	for _, c := range []struct {
-		what       string
-		said, seen int64
+		what         string
+		stored, seen int64
 	}{
 		{"posts", x.posts, posts},
 		{"visible posts", x.visible, visible},
 		{"tags in use", x.tags, tags},
 	} {
-		if c.said != c.seen {
-			if err := x.find("the total of %s is %d, there are %d", c.what, c.said, c.seen); err != nil {
+		if c.stored != c.seen {
+			if err := x.find("the total of %s is %d, there are %d", c.what, c.stored, c.seen); err != nil {
 				return false, err
 			}
 		}
@@ -324,12 +324,12 @@ func (x *inspection) checkHours(ctx context.Context) (done bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("read %s: %w", x.table("tag_hours"), err)
 	}
-	var hour, said, seen int64
-	if _, err := pgx.ForEachRow(rows, []any{&hour, &said, &seen}, func() error {
-		if said == seen {
+	var hour, stored, seen int64
+	if _, err := pgx.ForEachRow(rows, []any{&hour, &stored, &seen}, func() error {
+		if stored == seen {
 			return nil
 		}
-		return x.find("tag %q is said to have %d visible posts in the hour from %s and has %d", t.name, said,
+		return x.find("tag %q has a count of %d visible posts in the hour from %s, but %d of them", t.name, stored,
 			time.Unix(hour*3600, 0).UTC().Format(time.RFC3339), seen)
 	}); err != nil {
 		return false, fmt.Errorf("compare the hours of tag %q: %w", t.name, err)
