@@ -28,14 +28,14 @@ import (
 )
 
 const (
-	// pagePosts is the api's own default, pageLimit the most.
+	// pagePosts is the api's default, pageLimit its maximum.
 	pagePosts, pageLimit = 50, 100
-	// mainClients is of how many clients the bars are; Quick and others have it or none.
+	// mainClients is the number of clients to which the bars apply.
 	mainClients = 8
 	askLimit    = 10 * time.Second
 )
 
-// asked is what clients of one server got in one turn.
+// asked is the result of the clients of one server in one turn.
 type asked struct {
 	n    int
 	took time.Duration
@@ -49,8 +49,8 @@ func (a asked) p99() float64 {
 	return float64(a.all[(len(a.all)*99+99)/100-1]) / float64(time.Millisecond)
 }
 
-// ask lets clients ask for one path for some time, each again when it has the answer. They read no
-// more of answers than where they end: the machine's cores are for the servers.
+// ask lets clients request one path for some time, each again when it has the answer. They only
+// find the end of answers: the machine's cores are for the servers.
 func ask(ctx context.Context, base, path string, gzip bool, clients int, how time.Duration) (out asked, err error) {
 	addr := strings.TrimPrefix(base, "http://")
 	request := "GET " + path + " HTTP/1.1\r\nHost: " + addr + "\r\n"
@@ -100,7 +100,7 @@ func ask(ctx context.Context, base, path string, gzip bool, clients int, how tim
 	return out, nil
 }
 
-// skipAnswer reads past one answer, which must be 200.
+// skipAnswer skips one answer, which must have status 200.
 func skipAnswer(in *bufio.Reader) error {
 	length, chunked := 0, false
 	for first := true; ; first = false {
@@ -140,7 +140,7 @@ func skipAnswer(in *bufio.Reader) error {
 	return err
 }
 
-// page is what this package reads of an answer of /v1/posts.
+// page has the fields of an answer of /v1/posts that this package uses.
 type page struct {
 	Posts []struct {
 		URI    string `json:"uri"`
@@ -166,7 +166,7 @@ func getPage(api, query string) (p page, err error) {
 
 func pathOf(query string) string { return "/v1/posts?" + query }
 
-// queryOf is a list's tags with, where they are not empty, a parameter and its value.
+// queryOf returns a list's tags and, unless empty, a parameter with its value.
 func queryOf(tags []string, limit int, name, value string) string {
 	v := url.Values{"tags": tags, "limit": {strconv.Itoa(limit)}}
 	if value != "" {
@@ -175,8 +175,8 @@ func queryOf(tags []string, limit int, name, value string) string {
 	return v.Encode()
 }
 
-// measureAPI measures pages beside a minimal handler's, and beside what pgbench gets from the same
-// statements.
+// measureAPI measures pages next to those of a minimal handler, and next to the same statements in
+// pgbench.
 func (r *runner) measureAPI(ctx context.Context) error {
 	if err := r.sql(ctx, func(conn *pgx.Conn) error { _, err := conn.Exec(ctx, "VACUUM ANALYZE"); return err }); err != nil {
 		return err
@@ -202,7 +202,7 @@ func (r *runner) measureAPI(ctx context.Context) error {
 	return r.measureDepth(ctx, tags[:1])
 }
 
-// measurePages measures first pages of one list for so many clients.
+// measurePages measures first pages of one list with a number of clients.
 func (r *runner) measurePages(ctx context.Context, tags []string, clients int) error {
 	script, err := r.pgbenchScript(ctx, tags)
 	if err != nil {
@@ -242,7 +242,7 @@ func (r *runner) measurePages(ctx context.Context, tags []string, clients int) e
 		spend(what, got.n, worked)
 		return got, nil
 	}
-	for _, base := range []string{r.apiURL, r.handlerURL} { // connections, and plans of the statements
+	for _, base := range []string{r.apiURL, r.handlerURL} { // for connections, and plans of the statements
 		if _, err := ask(ctx, base, path, false, clients, r.cfg.Turn/2); err != nil {
 			return err
 		}
@@ -277,7 +277,7 @@ func (r *runner) measurePages(ctx context.Context, tags []string, clients int) e
 	return err
 }
 
-// measureDepth measures a page far down beside the first.
+// measureDepth measures a deep page next to the first one.
 func (r *runner) measureDepth(ctx context.Context, tags []string) error {
 	token, passed, deep := "", 0, ""
 	for passed <= r.cfg.Depth {
@@ -307,7 +307,7 @@ func (r *runner) measureDepth(ctx context.Context, tags []string) error {
 	return err
 }
 
-// pgbenchScript writes the statements of a first page, as the api sends them, for pgbench.
+// pgbenchScript writes the statements of a first page, like the api's, for pgbench.
 func (r *runner) pgbenchScript(ctx context.Context, tags []string) (path string, err error) {
 	var statements []query.Statement
 	q := query.PostQuery{Tags: tags, From: keyset.Start(), Direction: keyset.Forward, Limit: pagePosts}
@@ -327,10 +327,10 @@ func (r *runner) pgbenchScript(ctx context.Context, tags []string) (path string,
 	return path, os.WriteFile(path, []byte(text), 0o600)
 }
 
-// benchTurn is how long pgbench runs: it counts whole seconds.
+// benchTurn is how long pgbench runs: it needs whole seconds.
 func (r *runner) benchTurn() time.Duration { return max(r.cfg.Turn.Round(time.Second), time.Second) }
 
-// pgbench returns how often a second it runs a script, in the settings of the api's sessions.
+// pgbench returns how often per second it runs a script, with the settings of the api's sessions.
 func (r *runner) pgbench(ctx context.Context, script string, clients int) (float64, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(r.binaries.Dir, "pgbench"), "-n", "-M", "prepared", "-f", script, "-c", strconv.Itoa(clients), "-j", "2",
 		"-T", strconv.Itoa(int(r.benchTurn().Seconds())), r.pg.URL(site.APIRole))
