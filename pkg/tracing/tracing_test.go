@@ -83,8 +83,8 @@ func TestSpansGetToTheCollector(t *testing.T) {
 // number waits, each is accounted for, and Stop ends.
 //
 // Invariant: a collector that is down, silent or refusing costs a bounded number of waiting spans
-// and nothing else, and callers cannot have everything traced. See also TestUnresponsiveCollector and
-// TestCallersAreLimited.
+// and nothing else, and callers cannot have everything traced. See also TestUnresponsiveCollector
+// and TestCallersAreLimited.
 func TestCollectorInTrouble(t *testing.T) {
 	t.Parallel()
 	closed, err := net.Listen("tcp", "127.0.0.1:0")

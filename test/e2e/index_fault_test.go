@@ -236,7 +236,8 @@ func TestRebuildStoresDeadLetters(t *testing.T) {
 	require.EqualValues(t, status.DeadLetters, dead.CachedInfo().State.Msgs)
 }
 
-// Invariant: a lasting problem is logged once, and a standby is ready. See also TestLastingFailureIsReported.
+// Invariant: a lasting problem is logged once, and a standby is ready. See also
+// TestLastingFailureIsReported.
 func TestReadiness(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))

@@ -6,7 +6,8 @@
 // reader and writer have in common. From pkg/event it uses the types and [event.Decode]: messages
 // that Decode refuses are the dead letters.
 //
-//   - [Index] is the fold of the stream's messages. [FromNetwork] instead folds the log of a simulated network, without Tagstream's events in between.
+//   - [Index] is the fold of the stream's messages. [FromNetwork] instead folds the log of a
+//     simulated network, without Tagstream's events in between.
 //   - [CheckHTTP] compares all answers of a running API with an index.
 //   - [Timeline] judges what readers saw of an index while it changed.
 //   - [Generate] makes seeded histories full of edge cases, [Crowd] plain ones with many posts.
