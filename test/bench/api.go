@@ -33,6 +33,8 @@ const (
 	// mainClients is the number of clients to which the bars apply.
 	mainClients = 8
 	askLimit    = 10 * time.Second
+	// feedPublisher is the account in the feeds file.
+	feedPublisher = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
 )
 
 // asked is the result of the clients of one server in one turn.
@@ -49,19 +51,19 @@ func (a asked) p99() float64 {
 	return float64(a.all[(len(a.all)*99+99)/100-1]) / float64(time.Millisecond)
 }
 
-// ask lets clients request one path for some time, each again when it has the answer. They only
-// find the end of answers: the machine's cores are for the servers.
-func ask(ctx context.Context, base, path string, gzip bool, clients int, how time.Duration) (out asked, err error) {
+// ask lets clients request paths in turn for some time, each the next when it has the answer. They
+// only find the end of answers: the machine's cores are for the servers.
+func ask(ctx context.Context, base string, gzip bool, clients int, how time.Duration, paths ...string) (out asked, err error) {
 	addr := strings.TrimPrefix(base, "http://")
-	request := "GET " + path + " HTTP/1.1\r\nHost: " + addr + "\r\n"
+	headers := " HTTP/1.1\r\nHost: " + addr + "\r\n"
 	if gzip {
-		request += "Accept-Encoding: gzip\r\n"
+		headers += "Accept-Encoding: gzip\r\n"
 	}
-	request += "\r\n"
+	headers += "\r\n"
 	var mu sync.Mutex
 	group, ctx := errgroup.WithContext(ctx)
 	began := time.Now()
-	for range clients {
+	for client := range clients {
 		group.Go(func() error {
 			var dialer net.Dialer
 			conn, err := dialer.DialContext(ctx, "tcp", addr)
@@ -71,11 +73,12 @@ func ask(ctx context.Context, base, path string, gzip bool, clients int, how tim
 			defer conn.Close()
 			in := bufio.NewReaderSize(conn, 64<<10)
 			var times []time.Duration
-			for now := time.Now(); now.Sub(began) < how && ctx.Err() == nil; {
+			next := client * len(paths) / clients
+			for now := time.Now(); now.Sub(began) < how && ctx.Err() == nil; next++ {
 				if err := conn.SetDeadline(now.Add(askLimit)); err != nil {
 					return err
 				}
-				if _, err := io.WriteString(conn, request); err != nil {
+				if _, err := io.WriteString(conn, "GET "+paths[next%len(paths)]+headers); err != nil {
 					return err
 				}
 				if err := skipAnswer(in); err != nil {
@@ -91,7 +94,7 @@ func ask(ctx context.Context, base, path string, gzip bool, clients int, how tim
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return out, fmt.Errorf("ask for %s%s: %w", base, path, err)
+		return out, fmt.Errorf("ask for %s%s: %w", base, paths[0], err)
 	}
 	out.n, out.took = len(out.all), time.Since(began)
 	if out.n == 0 {
@@ -181,9 +184,6 @@ func (r *runner) measureAPI(ctx context.Context) error {
 	if err := r.sql(ctx, func(conn *pgx.Conn) error { _, err := conn.Exec(ctx, "VACUUM ANALYZE"); return err }); err != nil {
 		return err
 	}
-	if err := r.startAPI(ctx); err != nil {
-		return err
-	}
 	var tags []string
 	if err := r.sql(ctx, func(conn *pgx.Conn) (err error) {
 		rows, _ := conn.Query(ctx, "SELECT name FROM tagstream.tags ORDER BY posts DESC, name LIMIT 5")
@@ -192,6 +192,14 @@ func (r *runner) measureAPI(ctx context.Context) error {
 	}); err != nil {
 		return fmt.Errorf("look up the commonest tags: %w", err)
 	}
+	r.feeds = filepath.Join(r.dir, "feeds.yaml")
+	feeds := fmt.Sprintf("publisher: %s\nfeeds:\n  - {rkey: hot, name: Hot, query: %q}\n", feedPublisher, url.Values{"tags": tags[:1]}.Encode())
+	if err := os.WriteFile(r.feeds, []byte(feeds), 0o600); err != nil {
+		return err
+	}
+	if err := r.startAPI(ctx); err != nil {
+		return err
+	}
 	for _, n := range []int{1, len(tags)} {
 		for _, clients := range r.cfg.Clients {
 			if err := r.measurePages(ctx, tags[:n], clients); err != nil {
@@ -199,7 +207,60 @@ func (r *runner) measureAPI(ctx context.Context) error {
 			}
 		}
 	}
-	return r.measureDepth(ctx, tags[:1])
+	for _, measure := range []func(context.Context, []string) error{r.measureDepth, r.measureSkeleton, r.measureStart} {
+		if err := measure(ctx, tags[:1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// measureSkeleton measures first pages of a Bluesky feed, next to pgbench with a statement that reads
+// only their at-uris.
+func (r *runner) measureSkeleton(ctx context.Context, tags []string) error {
+	script, err := r.script(ctx, "skeleton", query.Statement{Args: []any{tags[0], pagePosts + 1}, SQL: `
+		SELECT 'at://' || a.did || '/app.bsky.feed.post/' || p.rkey
+		  FROM (SELECT key FROM post_tags WHERE tag_id = (SELECT id FROM tags WHERE name = $1) ORDER BY key DESC LIMIT $2) AS k
+		  JOIN posts p USING (key) JOIN accounts a ON a.id = p.account_id ORDER BY key DESC`})
+	if err != nil {
+		return err
+	}
+	path := "/xrpc/app.bsky.feed.getFeedSkeleton?feed=at://" + feedPublisher + "/app.bsky.feed.generator/hot"
+	f := Figure{Name: fmt.Sprintf("feed skeletons of %d posts, c=%d", pagePosts, mainClients), Unit: "/s", Peer: "pgbench, only their at-uris"}
+	err = r.turns(ctx, func() error {
+		ours, err := ask(ctx, r.apiURL, false, mainClients, r.cfg.Turn, path)
+		if err != nil {
+			return err
+		}
+		theirs, err := r.pgbench(ctx, script, mainClients)
+		f.Ours, f.Theirs = append(f.Ours, ours.perSecond()), append(f.Theirs, theirs)
+		return err
+	})
+	r.figure(f)
+	return err
+}
+
+// measureStart measures the time from the start of a process to its first answer with a page.
+func (r *runner) measureStart(ctx context.Context, tags []string) error {
+	f := Figure{Name: fmt.Sprintf("start to first page of %d posts", pagePosts), Unit: " ms", Peer: "the minimal handler's"}
+	start := func(run func() (*process.Program, string, error), into *[]float64) func() error {
+		return func() error {
+			began := time.Now()
+			p, base, err := run()
+			if err != nil {
+				return err
+			}
+			defer p.End()
+			if err := awaitAnswer(ctx, p, base+pathOf(queryOf(tags, pagePosts, "", ""))); err != nil {
+				return err
+			}
+			*into = append(*into, float64(time.Since(began))/float64(time.Millisecond))
+			return p.Terminate()
+		}
+	}
+	err := r.turns(ctx, start(func() (*process.Program, string, error) { return r.runAPI(r.pg) }, &f.Ours), start(r.runHandler, &f.Theirs))
+	r.figure(f)
+	return err
 }
 
 // measurePages measures first pages of one list with a number of clients.
@@ -228,7 +289,7 @@ func (r *runner) measurePages(ctx context.Context, tags []string, clients int) e
 	turn := func(base string, gzip bool, program *process.Program, into *[]float64) (asked, error) {
 		var got asked
 		worked, err := r.worked(func() (err error) {
-			got, err = ask(ctx, base, path, gzip, clients, r.cfg.Turn)
+			got, err = ask(ctx, base, gzip, clients, r.cfg.Turn, path)
 			return err
 		}, func() *process.Program { return program })
 		if err != nil {
@@ -243,7 +304,7 @@ func (r *runner) measurePages(ctx context.Context, tags []string, clients int) e
 		return got, nil
 	}
 	for _, base := range []string{r.apiURL, r.handlerURL} { // for connections, and plans of the statements
-		if _, err := ask(ctx, base, path, false, clients, r.cfg.Turn/2); err != nil {
+		if _, err := ask(ctx, base, false, clients, r.cfg.Turn/2, path); err != nil {
 			return err
 		}
 	}
@@ -277,29 +338,41 @@ func (r *runner) measurePages(ctx context.Context, tags []string, clients int) e
 	return err
 }
 
-// measureDepth measures a deep page next to the first one.
-func (r *runner) measureDepth(ctx context.Context, tags []string) error {
-	token, passed, deep := "", 0, ""
-	for passed <= r.cfg.Depth {
-		p, err := getPage(r.apiURL, queryOf(tags, pageLimit, "after", token))
+// walk reads a list until it has passed enough posts. It returns the paths of full pages, of which
+// the first is the list's first page, and the number of posts that it passed.
+func walk(api string, tags []string, enough int) (paths []string, passed int, err error) {
+	for token := ""; passed <= enough; {
+		p, err := getPage(api, queryOf(tags, pageLimit, "after", token))
 		if err != nil {
-			return err
+			return nil, 0, err
 		}
-		if len(p.Posts) == pageLimit {
-			deep = queryOf(tags, pagePosts, "after", token)
+		if len(p.Posts) >= pagePosts {
+			paths = append(paths, pathOf(queryOf(tags, pagePosts, "after", token)))
 		}
 		passed += len(p.Posts)
 		if token = p.Page.Next; !p.Page.HasNext {
 			break
 		}
 	}
+	if len(paths) == 0 {
+		return nil, 0, fmt.Errorf("the list of %v has no full page", tags)
+	}
+	return paths, passed, nil
+}
+
+// measureDepth measures a deep page next to the first one.
+func (r *runner) measureDepth(ctx context.Context, tags []string) error {
+	paths, passed, err := walk(r.apiURL, tags, r.cfg.Depth)
+	if err != nil {
+		return err
+	}
 	f := Figure{Name: fmt.Sprintf("page behind %d posts", passed), Unit: "/s", Peer: "the first page", Bar: .9}
-	err := r.turns(ctx, func() error {
-		ours, err := ask(ctx, r.apiURL, pathOf(deep), false, mainClients, r.cfg.Turn)
+	err = r.turns(ctx, func() error {
+		ours, err := ask(ctx, r.apiURL, false, mainClients, r.cfg.Turn, paths[len(paths)-1])
 		if err != nil {
 			return err
 		}
-		theirs, err := ask(ctx, r.apiURL, pathOf(queryOf(tags, pagePosts, "", "")), false, mainClients, r.cfg.Turn)
+		theirs, err := ask(ctx, r.apiURL, false, mainClients, r.cfg.Turn, paths[0])
 		f.Ours, f.Theirs = append(f.Ours, ours.perSecond()), append(f.Theirs, theirs.perSecond())
 		return err
 	})
@@ -314,6 +387,11 @@ func (r *runner) pgbenchScript(ctx context.Context, tags []string) (path string,
 	if _, err := r.index.TracePosts(ctx, q, func(s query.Statement) { statements = append(statements, s) }); err != nil {
 		return "", err
 	}
+	return r.script(ctx, fmt.Sprint("page-", len(tags)), statements...)
+}
+
+// script writes statements for pgbench.
+func (r *runner) script(ctx context.Context, name string, statements ...query.Statement) (path string, err error) {
 	text := "\\startpipeline\n"
 	for _, s := range statements {
 		sql, err := r.index.Literal(ctx, s)
@@ -323,7 +401,7 @@ func (r *runner) pgbenchScript(ctx context.Context, tags []string) (path string,
 		text += strings.Join(strings.Fields(sql), " ") + ";\n"
 	}
 	text += "\\endpipeline\n"
-	path = filepath.Join(r.dir, fmt.Sprint("page-", len(tags), ".sql"))
+	path = filepath.Join(r.dir, name+".sql")
 	return path, os.WriteFile(path, []byte(text), 0o600)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -28,6 +29,7 @@ import (
 const (
 	readyLimit = 60 * time.Second
 	readyPoll  = 20 * time.Millisecond
+	answerPoll = 2 * time.Millisecond
 	// maxPayload is the setting in deploy/nats/server.conf.
 	maxPayload = "1MB"
 	// self is this package's command, which includes the peers.
@@ -52,6 +54,7 @@ type installation struct {
 
 	ingest, indexer, api, handler *process.Program
 	apiURL, handlerURL            string
+	feeds                         string // the feeds file of the api, "" for none
 }
 
 // openSite builds everything and starts the servers, with an archive. It starts no services.
@@ -221,26 +224,51 @@ func (s *installation) startIndexer() (err error) {
 	return err
 }
 
-// startAPI starts the api and its peer, and returns when both are ready.
-func (s *installation) startAPI(ctx context.Context) error {
+// runAPI starts an api on a database, with the feeds file if there is one, and returns at once.
+func (s *installation) runAPI(pg *site.Postgres) (p *process.Program, url string, err error) {
 	keys := filepath.Join(s.dir, "cursor-keys")
-	if err := keyset.CreateKeys(keys); err != nil {
-		return err
+	if err := keyset.CreateKeys(keys); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, "", err
 	}
 	listen, err := process.FreeAddr()
 	if err != nil {
-		return err
+		return nil, "", err
 	}
-	s.apiURL = "http://" + listen
-	s.api, err = s.run(service.API, nil, map[string]string{"DATABASE_URL": s.pg.URL(site.APIRole), "CURSOR_KEYS_FILE": keys, "API_LISTEN": listen})
+	p, err = s.run(service.API, nil, map[string]string{"DATABASE_URL": pg.URL(site.APIRole), "CURSOR_KEYS_FILE": keys, "API_LISTEN": listen, "FEEDS_FILE": s.feeds})
+	return p, "http://" + listen, err
+}
+
+// runHandler starts the minimal handler and returns at once.
+func (s *installation) runHandler() (p *process.Program, url string, err error) {
+	listen, err := process.FreeAddr()
 	if err != nil {
+		return nil, "", err
+	}
+	p, err = s.peer(peerHandler, s.pg.URL(site.APIRole), listen)
+	return p, "http://" + listen, err
+}
+
+// awaitAnswer returns when a program's url is answered with 200.
+func awaitAnswer(ctx context.Context, p *process.Program, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, readyLimit)
+	defer cancel()
+	err := until(ctx, answerPoll, func() (bool, error) {
+		status, _ := process.Fetch(url)
+		return status == http.StatusOK, p.Alive()
+	})
+	if err != nil {
+		return fmt.Errorf("wait until %s answers %s: %w: %s", p.Name, url, err, p.Tail())
+	}
+	return nil
+}
+
+// startAPI starts the api and its peer, and returns when both are ready.
+func (s *installation) startAPI(ctx context.Context) error {
+	var err error
+	if s.api, s.apiURL, err = s.runAPI(s.pg); err != nil {
 		return err
 	}
-	if listen, err = process.FreeAddr(); err != nil {
-		return err
-	}
-	s.handlerURL = "http://" + listen
-	if s.handler, err = s.peer(peerHandler, s.pg.URL(site.APIRole), listen); err != nil {
+	if s.handler, s.handlerURL, err = s.runHandler(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyLimit)
