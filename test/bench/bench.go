@@ -111,8 +111,8 @@ func (r *runner) say(format string, args ...any) {
 	fmt.Fprintf(r.cfg.Progress, time.Now().Format("15:04:05 ")+format+"\n", args...)
 }
 
-// bars of peak memory, in bytes.
-const memoryBar = 90 << 20
+// Bars of peak memory, in bytes: of each service, and of the all-in-one program.
+const memoryBar, standaloneBar = 90 << 20, 200 << 20
 
 // peak records a process's peak memory.
 func (r *runner) peak(programs ...*process.Program) {

@@ -31,7 +31,7 @@ func TestBenchSmoke(t *testing.T) {
 	}
 	require.NoError(t, err)
 
-	require.Len(t, r.Figures, 24)
+	require.Len(t, r.Figures, 25)
 	for _, f := range r.Figures {
 		require.Len(t, f.Ours, cfg.Rounds, f.Name)
 		require.Positive(t, f.Ratio(), f.Name)

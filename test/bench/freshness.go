@@ -2,8 +2,12 @@ package bench
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -12,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/test/process"
 )
 
@@ -97,7 +102,42 @@ func (r *runner) measureFreshness(ctx context.Context) error {
 				Ours: []float64{all[(len(all)*q+99)/100-1]}, Bar: freshnessBars[rate][i], AtMost: true})
 		}
 	}
-	return nil
+	return r.measureStandalone(ctx)
+}
+
+// measureStandalone measures the memory of the all-in-one program, without that of its Postgres,
+// while it reads the archive and indexes it.
+func (r *runner) measureStandalone(ctx context.Context) (err error) {
+	if err := process.Build(ctx, r.bin, process.Tagstream); err != nil {
+		return err
+	}
+	listen, err := process.FreeAddr()
+	if err != nil {
+		return err
+	}
+	p, err := r.run(service.Standalone, nil, map[string]string{
+		"DATA_DIR": filepath.Join(r.dir, service.Standalone), "JETSTREAM_HOSTS": r.upstream.URL(), "JETSTREAM_START": "archive", "API_LISTEN": listen,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Terminate()) }()
+	if _, err := follow(ctx, p, float64(r.archive.last), func(context.Context) (float64, error) {
+		var status struct {
+			Checkpoint struct{ Source struct{ Seq uint64 } }
+		}
+		if code, body := process.Fetch("http://" + listen + "/v1/status"); code == http.StatusOK {
+			if err := json.Unmarshal([]byte(body), &status); err != nil {
+				return 0, err
+			}
+		}
+		return float64(status.Checkpoint.Source.Seq), nil
+	}); err != nil {
+		return err
+	}
+	peak, err := p.PeakMemory()
+	r.figure(Figure{Name: "peak memory of the all-in-one program without Postgres", Unit: " MiB", Ours: []float64{float64(peak) / (1 << 20)}, Bar: standaloneBar >> 20, AtMost: true})
+	return err
 }
 
 func (t *timing) run(ctx context.Context, rate float64) error {
