@@ -22,8 +22,9 @@ type Report struct {
 	Figures []Figure
 	Work    []Work
 	// Peaks is the peak resident memory of each process, in bytes, by name.
-	Peaks map[string]int64
-	Size  *Size // nil if the part was not requested
+	Peaks  map[string]int64
+	Growth []Grown
+	Size   *Size // nil if the part was not requested
 	// Notes explain figures.
 	Notes []string
 }
@@ -76,13 +77,14 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 		{PartAPI, r.measureAPI, nil},
 		{PartRebuild, r.measureRebuild, nil},
 		{PartFreshness, r.measureFreshness, nil},
+		{PartGrowth, r.measureGrowth, nil},
 	} {
 		run := part.needed
 		if cfg.has(part.name) {
 			r.say("part %s", part.name)
 			run = part.run
 		}
-		if run == nil || !r.needs(part.name) {
+		if run == nil || !cfg.has(part.name) && !r.needs(part.name) {
 			continue
 		}
 		if err := run(ctx); err != nil {
@@ -95,12 +97,12 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	return &r.report, nil
 }
 
-// needs reports whether a part or a later one was requested.
+// needs reports whether a part was requested, or a later one that needs it.
 func (r *runner) needs(part string) bool {
 	behind := false
 	for _, p := range Parts {
 		behind = behind || p == part
-		if behind && r.cfg.has(p) {
+		if behind && p != PartGrowth && r.cfg.has(p) {
 			return true
 		}
 	}

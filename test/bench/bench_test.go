@@ -31,7 +31,7 @@ func TestBenchSmoke(t *testing.T) {
 	}
 	require.NoError(t, err)
 
-	require.Len(t, r.Figures, 25)
+	require.Len(t, r.Figures, 27)
 	for _, f := range r.Figures {
 		require.Len(t, f.Ours, cfg.Rounds, f.Name)
 		require.Positive(t, f.Ratio(), f.Name)
@@ -49,7 +49,7 @@ func TestBenchSmoke(t *testing.T) {
 	t.Logf("report:\n%s", &text)
 	require.NotContains(t, text.String(), "%!", "a format does not match its arguments")
 	require.NotContains(t, text.String(), "NaN")
-	for _, chapter := range []string{"Size", "Processor time", "Figures"} {
+	for _, chapter := range []string{"Size", "Growth", "Processor time", "Figures"} {
 		require.Equal(t, 1, strings.Count(text.String(), "\n## "+chapter+"\n"), chapter)
 	}
 }

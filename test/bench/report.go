@@ -30,6 +30,7 @@ func (r *Report) Write(w io.Writer) error {
 		[]string{"rounds", fmt.Sprintf("%d; pages for %s each, freshness for %s", r.Config.Rounds, r.Config.Turn, r.Config.For)},
 	)
 	r.size(p)
+	r.growth(p)
 	r.work(p)
 	for _, note := range r.Notes {
 		p.Text("\n%s\n", note)

@@ -10,6 +10,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/write"
+	"github.com/tagstream/tagstream/test/site"
 )
 
 const (
@@ -31,6 +32,16 @@ type Corpus struct {
 	Hot, Flood, Ties int
 	// Took is the time of writing.
 	Took time.Duration
+}
+
+// Fill fills the index of a migrated database without posts, and vacuums it.
+func Fill(ctx context.Context, cfg Config, pg *site.Postgres) (Corpus, error) {
+	s, err := openIndex(ctx, cfg, pg)
+	if err != nil {
+		return Corpus{}, err
+	}
+	defer s.close()
+	return s.seed(ctx)
 }
 
 // seed fills the index and vacuums it.
