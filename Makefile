@@ -63,14 +63,14 @@ test: ## run all tests that this machine can run
 	.ci/postgres >/dev/null || echo "Tests that need Postgres are left out, where no other is given." >&2
 	$(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- -timeout 40m $(TESTFLAGS) work
 
-# Not run again under the race detector: what measures plans and work on one
-# connection with data made for it, more seeds of the same code, and of e2e what
-# has nothing side by side that others have not.
+# Left out under the race detector: tests that measure plans and work on one
+# connection, more seeds of the same code, and tests of e2e that run nothing
+# concurrently that the others do not.
 RACE := $(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- -race -vet=off -timeout 45m
 .PHONY: race
 race: ## run the integration tests under the race detector
 	$(RACE) -skip 'Plan|PairsCost|WorkIsBounded|WatchFromAnEmptyPage|Oracle' ./pkg/stream ./pkg/store/... ./services/indexer/... ./services/ingest/... ./services/api/...
-	$(RACE) -run '^Test(Pipeline|Readers|Readiness|TwoIndexers|Indexer|Ingest|RebuildWhileServing|Fold|Traces)' ./test/e2e -fold.seeds=2
+	$(RACE) -run '^Test(Pipeline|Readers|Readiness|TwoIndexers|Indexer|Ingest|RebuildWhileServing|Fold|Traces|UnresponsiveCollector)' ./test/e2e -fold.seeds=2
 
 .PHONY: test-live
 test-live: ## read the public network for 30 s; it must find an #art post

@@ -111,6 +111,7 @@ type Event struct {
 	// Record is the record as received, as JSON.
 	Record json.RawMessage `json:"record,omitempty"`
 	// Compact says that Record is valid JSON without white space, so that Encode need not check it.
+	// Reset it when Record changes.
 	Compact bool `json:"-"`
 
 	// Active and Status are those of the account, as in the upstream event.

@@ -37,8 +37,8 @@ func TraitsOf(record []byte) Traits {
 	return t
 }
 
-// Media returns the kind of a JSON record's attachment, 0 or one of HasMedia; the embed of that
-// kind, which may be inside a recordWithMedia; and the labels that its author gave it.
+// Media returns the kind of a JSON record's attachment, one of HasMedia, and its embed, which may be
+// inside a recordWithMedia; or 0 and nil. labels are those that the author gave the record.
 //
 // It reads only the fields that it needs: decoding whole records would cost the indexer several
 // times as much.
@@ -68,6 +68,9 @@ func mediaOf(embed []byte, outer bool) (Traits, []byte) {
 	})
 	if outer && kind == "app.bsky.embed.recordWithMedia" { // an embed next to a quoted post
 		return mediaOf(media, false)
+	}
+	if embedKinds[kind] == 0 {
+		return 0, nil
 	}
 	return embedKinds[kind], embed
 }

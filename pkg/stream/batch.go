@@ -42,6 +42,8 @@ var errBadAnswer = errors.New("the server's answer is not an answer to a batch")
 // of the last one. message makes each, when the one before has been sent. The client library's own
 // version ignores ctx.
 //
+// A batch that is given up stays open on the server until its time-out, some 10 s.
+//
 // The server answers the first message, so that its absence or refusal shows before everything is
 // sent, and the last one, whose answer also reports errors of those in between.
 func publishBatch(ctx context.Context, nc *nats.Conn, n int, message func(i int) (*nats.Msg, error)) (seq uint64, err error) {

@@ -48,6 +48,9 @@ func (m Message) Event() (*event.Event, error) {
 	return event.Decode(m.Data)
 }
 
+// ReadAhead is how many messages wait for Next at most.
+const ReadAhead = 4096
+
 // The most that a reader holds in memory, between what it requests from the server and what one
 // call of Next returns.
 const (
@@ -55,15 +58,14 @@ const (
 	readAheadMin   = 32        // messages, however big
 	readAheadMax   = 512       // messages, however small
 	nextMaxBytes   = 8 << 20   // Next ends a batch that has become this big
-	// queueBytes and queueMessages bound what waits for Next in addition: a batch of the indexer,
-	// so that one is read while another is written.
-	queueBytes    = 4 << 20
-	queueMessages = 4096
+	// queueBytes and ReadAhead bound what waits for Next in addition: one batch, so that it is read
+	// while another is written. A larger batch would wait for the rest.
+	queueBytes = 4 << 20
 )
 
 // How long Next waits for more after the stream's last message: the least for one that comes alone,
-// and in a burst as long as the caller took with the batch before, up to the most. A batch costs
-// more than what is in it: so a caller is busy half of the time, and not all of it.
+// and in a burst as long as the caller took with the previous batch, up to the most. Each batch has a
+// fixed cost: a caller that waits is busy half of the time, not all of it.
 const (
 	tipWaitMin = time.Millisecond
 	tipWaitMax = 20 * time.Millisecond
@@ -124,7 +126,7 @@ func OpenReader(ctx context.Context, js jetstream.JetStream, start uint64) (*Rea
 	if err != nil {
 		return nil, err
 	}
-	r := &Reader{js: js, messages: make(chan message, queueMessages), room: semaphore.NewWeighted(queueBytes), done: make(chan struct{})}
+	r := &Reader{js: js, messages: make(chan message, ReadAhead), room: semaphore.NewWeighted(queueBytes), done: make(chan struct{})}
 	if start > 1 {
 		before, err := GetMessage(ctx, js, start-1)
 		if err != nil {

@@ -32,7 +32,7 @@ const (
 	// MaxBatch is the most messages of one atomic batch: the server's limit.
 	MaxBatch = 1000
 	// maxBatchBytes keeps a batch well inside what a server stages in memory. It is approximate:
-	// envelopeBytes is about what an event takes beside its record and tags.
+	// envelopeBytes is about what an event takes beside the parts whose size upstream chooses.
 	maxBatchBytes = 8 << 20
 	envelopeBytes = 512
 
@@ -115,9 +115,9 @@ func (w *Writer) Append(ctx context.Context, events []*event.Event) error {
 func batchLength(events []*event.Event) int {
 	bytes := 0
 	for i, ev := range events {
-		bytes += envelopeBytes + len(ev.Record)
-		for _, tag := range ev.Tags {
-			bytes += len(tag)
+		bytes += envelopeBytes + len(ev.Record) + len(ev.CreatedAt)
+		for _, name := range slices.Concat(ev.Tags, ev.Langs) {
+			bytes += len(name)
 		}
 		if i == MaxBatch || i > 0 && bytes > maxBatchBytes {
 			return i

@@ -214,6 +214,24 @@ func TestLateBatchIsNotMistaken(t *testing.T) {
 	}
 }
 
+// An event that cannot be encoded, or is too big, is met in the middle of a batch: nothing of the
+// batch is stored, it is not tried again, and the writer can go on with other events.
+func TestAppendGivesUpWithinABatch(t *testing.T) {
+	t.Parallel()
+	_, js := serve(t, natstest.With(func(o *server.Options) { o.MaxPayload = 64 << 10 }))
+	w := openWriter(t, js)
+	for name, bad := range map[string]*event.Event{"not JSON": {Record: []byte("{")}, "too big": big(t, 2, 65<<10)} {
+		events := numbered(1, 3)
+		events[1] = bad
+		err := w.Append(within(t, patience), events)
+		require.Error(t, err, name)
+		require.NotErrorIs(t, err, context.DeadlineExceeded, name)
+		requireStored(t, js, 0)
+	}
+	require.NoError(t, w.Append(within(t, patience), numbered(1, 3)))
+	requireStored(t, js, 3)
+}
+
 func TestMaxPayload(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t, natstest.With(func(o *server.Options) { o.MaxPayload = 64 << 10 }))

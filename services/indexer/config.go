@@ -7,13 +7,15 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/service"
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/stream"
 )
 
 // Config is an operator's configuration of the indexer.
 type Config struct {
 	// Database is where the index lives, with a role that may change rows.
 	Database store.Options
-	// BatchSize is the most messages of one transaction; 0 means 4000.
+	// BatchSize is the most messages of one transaction; 0 means
+	// stream.ReadAhead.
 	BatchSize int
 	// BatchWait is how long a batch waits after its first message for more that are known to
 	// follow; 0 means 100 ms.
@@ -41,7 +43,7 @@ type Config struct {
 const EraseNever time.Duration = service.Off
 
 const (
-	defaultBatchSize = 4000 // no more than a stream.Reader reads ahead
+	defaultBatchSize = stream.ReadAhead
 	maxBatchSize     = 10_000
 	defaultBatchWait = 100 * time.Millisecond
 	defaultMarkerAge = 30 * 24 * time.Hour

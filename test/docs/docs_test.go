@@ -2,9 +2,11 @@
 package docs_test
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -29,6 +31,7 @@ var (
 	anchor   = regexp.MustCompile(`<a id="([^"]+)">`)
 	heading  = regexp.MustCompile(`(?m)^#+ (.+)$`)
 	named    = regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)`")
+	chosen   = regexp.MustCompile(`'\^Test\(([^)]+)\)`)
 	source   = regexp.MustCompile("`([\\w./-]+\\.(?:go|sql|yaml|yml))`")
 	defined  = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
 	numbered = regexp.MustCompile(`(?m)^\| (\d\w*) \| `)
@@ -86,20 +89,41 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// files returns the files of the tree, without those that programs make in it.
+func files(t *testing.T) (paths []string) {
+	t.Helper()
+	made := map[string]bool{".git": true, ".cache": true, "bin": true, "data": true, "node_modules": true}
+	require.NoError(t, filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() && made[d.Name()] {
+			return filepath.SkipDir
+		}
+		paths = append(paths, path)
+		return err
+	}))
+	return paths
+}
+
 // TestNamedTests finds every test that a document names.
 func TestNamedTests(t *testing.T) {
 	t.Parallel()
 	exists := map[string]bool{}
-	require.NoError(t, filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {
-		if err != nil || !strings.HasSuffix(path, "_test.go") {
-			return err
+	for _, path := range files(t) {
+		if strings.HasSuffix(path, "_test.go") {
+			text, err := os.ReadFile(path)
+			require.NoError(t, err)
+			for _, f := range defined.FindAllStringSubmatch(string(text), -1) {
+				exists[f[1]] = true
+			}
 		}
-		text, err := os.ReadFile(path)
-		for _, f := range defined.FindAllStringSubmatch(string(text), -1) {
-			exists[f[1]] = true
+	}
+	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	require.NoError(t, err)
+	for _, run := range chosen.FindAllStringSubmatch(string(makefile), -1) {
+		for start := range strings.SplitSeq(run[1], "|") {
+			begins := func(name string) bool { return strings.HasPrefix(name, "Test"+start) }
+			require.True(t, slices.ContainsFunc(slices.Collect(maps.Keys(exists)), begins), "the Makefile runs tests that begin with %s, and there are none", start)
 		}
-		return err
-	}))
+	}
 	for path, text := range documents(t) {
 		for _, n := range named.FindAllStringSubmatch(text, -1) {
 			require.True(t, exists[n[1]], "%s names the test %s, which does not exist", path, n[1])
@@ -111,12 +135,11 @@ func TestNamedTests(t *testing.T) {
 func TestNamedFiles(t *testing.T) {
 	t.Parallel()
 	exists := map[string]bool{}
-	require.NoError(t, filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {
+	for _, path := range files(t) {
 		for rest, more := path, true; more; _, rest, more = strings.Cut(rest, "/") {
 			exists[rest] = true
 		}
-		return err
-	}))
+	}
 	for path, text := range documents(t) {
 		for _, f := range source.FindAllStringSubmatch(text, -1) {
 			require.True(t, exists[f[1]], "%s names the file %s, which does not exist", path, f[1])

@@ -165,8 +165,8 @@ func (r *verification) compareAccounts(ctx context.Context) (done bool, err erro
 			err = r.findings.add("account %s is %s in %s and %s in %s", did, names[s.state], r.x.schema, names[t.state], r.y.schema)
 		case s.host != "" && t.host != "" && (s.host != t.host || s.number != t.number):
 			// The host is unknown for statuses from before it was stored.
-			err = r.findings.add("account %s has status %[3]d of %[2]s in %[4]s, and status %[6]d of %[5]s in %[7]s",
-				did, s.host, s.number, r.x.schema, t.host, t.number, r.y.schema)
+			err = r.findings.add("account %s has the status of event %d of %s in %s, and of event %d of %s in %s",
+				did, s.number, s.host, r.x.schema, t.number, t.host, r.y.schema)
 		case s.profileRev == t.profileRev && s.profile != t.profile:
 			err = r.findings.add("account %s has different profiles in %s and in %s at the same revision", did, r.x.schema, r.y.schema)
 		case s.handleTime.Equal(t.handleTime) && s.handle != t.handle:

@@ -214,7 +214,7 @@ func (x *inspection) checkTerms(ctx context.Context, by *termKind) (done bool, e
 			x.hourly = append(x.hourly, t)
 		}
 		if stored != seen {
-			return x.find("%s %q has a count of %d visible posts, but %d of them", by.what, t.name, stored, seen)
+			return x.find("%s %q counts %d visible posts but has %d", by.what, t.name, stored, seen)
 		}
 		return nil
 	}); err != nil {
@@ -329,7 +329,7 @@ func (x *inspection) checkHours(ctx context.Context) (done bool, err error) {
 		if stored == seen {
 			return nil
 		}
-		return x.find("tag %q has a count of %d visible posts in the hour from %s, but %d of them", t.name, stored,
+		return x.find("tag %q counts %d visible posts in the hour from %s but has %d", t.name, stored,
 			time.Unix(hour*3600, 0).UTC().Format(time.RFC3339), seen)
 	}); err != nil {
 		return false, fmt.Errorf("compare the hours of tag %q: %w", t.name, err)

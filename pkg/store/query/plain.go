@@ -32,17 +32,17 @@ func (q PostQuery) plain() (PostQuery, bool) {
 const maxPlainBytes = maxPageBytes / 32
 
 // plainPage reads a page of a plain query with one statement, so that everything is from one moment
-// and one schema. denies says whether tags are denied; the statement is simpler if not, and checks
-// it. ok is false if the page cannot be used: denies was wrong, accounts are being swept, a post is
-// missing or too big, or the posts are too big together. now is the statement's schema, or 0 if the
-// statement did not succeed.
-func plainPage(ctx context.Context, conn *pgx.Conn, q PostQuery, denies *atomic.Bool, trace func(Statement)) (page PostPage, ok bool, now int64, err error) {
+// and one schema. tagsDenied says whether there are denied tags to leave out; the statement checks
+// that, and plainPage corrects it. ok is false if the page cannot be used: tagsDenied was wrong,
+// accounts are being swept, a post is missing or too big, or the posts are too big together. now is
+// the statement's schema, or 0 if the statement did not succeed.
+func plainPage(ctx context.Context, conn *pgx.Conn, q PostQuery, tagsDenied *atomic.Bool, trace func(Statement)) (page PostPage, ok bool, now int64, err error) {
 	window := wholeList.since(q.Since).until(q.Until)
 	ahead := window.from(q.From, q.Direction)
 	b := &builder{direction: q.Direction, args: []any{q.Limit + 1, ahead.lo, ahead.hi}}
-	denied := denies.Load()
+	assumed := tagsDenied.Load()
 	tags, ids := "p.tags", b.tagIDs(q.Tags, "true")
-	if denied {
+	if assumed {
 		tags, ids = shownTags, b.tagIDs(q.Tags, servedOne)
 	}
 	behind := "false"
@@ -97,8 +97,8 @@ func plainPage(ctx context.Context, conn *pgx.Conn, q PostQuery, denies *atomic.
 	if q.Direction == keyset.Backward {
 		page.HasNext, page.HasPrevious = f.behind, p.More
 	}
-	if f.denying != denied {
-		denies.Store(f.denying)
+	if f.tagsDenied != assumed {
+		tagsDenied.Store(f.tagsDenied)
 		return page, false, f.now, nil
 	}
 	page.fixEdges(q.Direction, false)
@@ -107,20 +107,20 @@ func plainPage(ctx context.Context, conn *pgx.Conn, q PostQuery, denies *atomic.
 
 // plainRows is the result of a plain page's statement.
 type plainRows struct {
-	direction                 keyset.Direction
-	sweeping, denying, behind bool
-	now                       int64
-	total                     int       // number of keys found, at most one more than the page's limit
-	rows                      []PostRow // in the direction of reading
-	incomplete                bool      // a post is missing or too big
-	bytes                     int       // counted as for maxPageBytes
+	direction                    keyset.Direction
+	sweeping, tagsDenied, behind bool
+	now                          int64
+	total                        int       // number of keys found, at most one more than the page's limit
+	rows                         []PostRow // in the direction of reading
+	incomplete                   bool      // a post is missing or too big
+	bytes                        int       // counted as for maxPageBytes
 }
 
 func (f *plainRows) scan(rows pgx.Rows) error {
 	var p PostRow
 	const stateColumns = 5
 	post := append(make([]any, stateColumns), p.targets()...)
-	state := append([]any{&f.sweeping, &f.denying, &f.now, &f.behind, &f.total}, make([]any, len(post)-stateColumns)...)
+	state := append([]any{&f.sweeping, &f.tagsDenied, &f.now, &f.behind, &f.total}, make([]any, len(post)-stateColumns)...)
 	for rows.Next() {
 		if len(f.rows) == 0 {
 			if err := rows.Scan(state...); err != nil {

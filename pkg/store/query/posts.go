@@ -158,7 +158,7 @@ func (r *Reader) TracePosts(ctx context.Context, q PostQuery, trace func(Stateme
 	err := r.withConn(ctx, func(conn *pgx.Conn) (now int64, err error) {
 		if plain, ok := q.plain(); ok {
 			var good bool
-			if page, good, now, err = plainPage(ctx, conn, plain, &r.denies, trace); err != nil || good {
+			if page, good, now, err = plainPage(ctx, conn, plain, &r.tagsDenied, trace); err != nil || good {
 				return now, err
 			}
 		}

@@ -28,8 +28,8 @@ type Reader struct {
 	// schema is the latest schema that replaced another.
 	switching sync.Mutex
 	schema    int64
-	// denies says whether tags were denied when a plain page was last read.
-	denies atomic.Bool
+	// tagsDenied says whether tags were denied when a plain page was last read.
+	tagsDenied atomic.Bool
 }
 
 // Open connects as a role that may only select. It does not wait for the database: the first query

@@ -95,7 +95,7 @@ func Parse(raw json.RawMessage) *Post {
 	kind, media, labels := event.Media(raw)
 	p.Labels = labels
 	var e embed
-	if json.Unmarshal(media, &e) == nil {
+	if kind != 0 && json.Unmarshal(media, &e) == nil {
 		p.attach(kind, &e)
 	}
 	return p

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	batchSize = 4000 // no more than a stream.Reader reads ahead
+	batchSize = stream.ReadAhead
 	// batchWait is for messages that are known to follow: at the stream's end a batch ends at once.
 	batchWait = 200 * time.Millisecond
 	idleWait  = 200 * time.Millisecond

@@ -145,8 +145,8 @@ func (c *clock) advance(to time.Time) {
 	}
 }
 
-// ceiling is how late a time may be: clockAhead from now. It is the last ceiling that was needed,
-// since earlier times are below all later ones.
+// ceiling is how late a time may be: clockAhead from now. It lasts for one delivery, so that this
+// machine's clock is read rarely, and may be set back.
 type ceiling struct{ at time.Time }
 
 // bound returns t, or the ceiling if t is after it.

@@ -130,12 +130,27 @@ func TestPositionsCanBeStored(t *testing.T) {
 		for _, shown := range []int64{math.MinInt64, -1, 0, maxTimeUS + 1, math.MaxInt64} {
 			r := &run{pos: event.Position{Time: past}, clock: newClock(event.Position{})}
 			p := r.position("http://a", &jetstream.Event{Seq: 7, TimeUS: shown, DID: "did:plc:a", Account: &jetstream.Account{Time: reported}})
-			data, err := (&event.Event{Kind: event.KindPosition, Source: p}).Encode()
-			require.NoError(t, err)
-			_, err = event.Decode(data)
-			require.NoError(t, err, "%q %d", reported, shown)
+			requireStorable(t, p, reported, shown)
 		}
 	}
+	for _, did := range []string{"", "nonsense"} {
+		r := &run{pos: event.Position{Time: past}, clock: newClock(event.Position{})}
+		for seq, ev := range []jetstream.Event{
+			{DID: did, Kind: jetstream.KindSync, Sync: &jetstream.Sync{Rev: revOf(past)}},
+			{DID: "did:plc:a", Kind: jetstream.KindAccount, Account: &jetstream.Account{}},
+		} {
+			ev.Seq, ev.TimeUS = uint64(seq+1), past.UnixMicro()
+			requireStorable(t, r.position("http://a", &ev), did, seq)
+		}
+	}
+}
+
+func requireStorable(t *testing.T, p event.Position, of ...any) {
+	t.Helper()
+	data, err := (&event.Event{Kind: event.KindPosition, Source: p}).Encode()
+	require.NoError(t, err)
+	_, err = event.Decode(data)
+	require.NoError(t, err, of...)
 }
 
 // An import changes the time of an event that was already read. It is the same event.

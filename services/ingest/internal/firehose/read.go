@@ -52,7 +52,9 @@ func (r *run) read(ctx context.Context, client *jetstream.Client, at event.Posit
 		events, failed = a.gather(events[:0], came)
 		if len(events) > 0 {
 			w.busy()
-			if why = r.deliver(at.Host, events); why != nil {
+			why = r.deliver(at.Host, events)
+			clear(events) // each holds the archive's block that it is from
+			if why != nil {
 				break
 			}
 			w.idle(r.pos, r.newest, r.end)
@@ -119,6 +121,7 @@ func (a arrival) gather(events []jetstream.Event, came <-chan arrival) ([]jetstr
 func (r *run) deliver(host string, events []jetstream.Event) error {
 	var ended error
 	var last event.Position
+	r.limit, r.clock.limit = ceiling{}, ceiling{}
 	r.positions = r.positions[:0]
 	kept := events[:0]
 	for i := range events {
@@ -175,7 +178,7 @@ func (r *run) position(host string, ev *jetstream.Event) event.Position {
 	}
 	create := ev.Commit != nil && ev.Commit.Operation == jetstream.OpCreate
 	p := event.Position{Host: host, Seq: ev.Seq, Time: t, Clock: r.clock.read(id, create), Mark: id.mark()}
-	if r.sync.DID != "" || ev.Sync != nil {
+	if r.sync != (event.OpenSync{}) || ev.Sync != nil {
 		r.sync = r.sync.After(outline(ev))
 	}
 	r.resync.pass(ev, r.sync.DID != "", p.Clock)

@@ -9,11 +9,11 @@ import (
 )
 
 // outline returns the part of an event that matters to a #sync. Anything that is not a create of
-// some record or a #sync ends it, like a deletion.
+// some record or a #sync ends it, like a deletion; so does a #sync that no position can hold.
 func outline(ev *jetstream.Event) *event.Event {
 	o := &event.Event{Kind: event.KindDelete, DID: ev.DID}
 	switch {
-	case ev.Kind == jetstream.KindSync && ev.Sync != nil && event.ValidRev(ev.Sync.Rev):
+	case ev.Kind == jetstream.KindSync && ev.Sync != nil && event.ValidDID(ev.DID) && event.ValidRev(ev.Sync.Rev):
 		o.Kind, o.Rev = event.KindSync, ev.Sync.Rev
 	case ev.Kind == jetstream.KindCommit && ev.Commit != nil && ev.Commit.Operation == jetstream.OpCreate:
 		o.Kind, o.Rev = event.KindCreate, ev.Commit.Rev

@@ -14,8 +14,8 @@ const (
 	// queueBatches is how many batches of the live source may wait: enough for a full batch of the
 	// stream, even if each has one event.
 	queueBatches = stream.MaxBatch
-	// enough is how many events are not added to. One more batch of the live source, which has up
-	// to 64 events, might exceed the stream's batch: the rest would take a batch of its own.
+	// gather stops at enough events: one more batch of the live source, some 64 events, might
+	// exceed the stream's batch, and the rest would take another one.
 	enough = stream.MaxBatch - 64
 	// queueBytes is how much memory all of them together may take.
 	queueBytes = 4 << 20

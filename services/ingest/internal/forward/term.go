@@ -210,8 +210,8 @@ func (t *tail) append(ctx context.Context, events []*event.Event) error {
 // position writes how far was read, so that progress is never only in memory, and whether the
 // position may be within a #sync whose end an older ingest did not write.
 func (t *tail) position(ctx context.Context) error {
-	if t.pos.IsZero() {
-		return nil
+	if t.pos.IsZero() || !t.pos.Valid() {
+		return nil // one that nothing can decode would stop every later writer
 	}
 	sync := event.SyncOver
 	if t.pos.Sync.DID != "" || !t.positioned {
