@@ -41,10 +41,11 @@ func plainPage(ctx context.Context, conn *pgx.Conn, q PostQuery, tagsDenied *ato
 	ahead := window.from(q.From, q.Direction)
 	b := &builder{direction: q.Direction, args: []any{q.Limit + 1, ahead.lo, ahead.hi}}
 	assumed := tagsDenied.Load()
-	tags, ids := "p.tags", b.tagIDs(q.Tags, "true")
+	tags, condition := "p.tags", "true"
 	if assumed {
-		tags, ids = shownTags, b.tagIDs(q.Tags, servedOne)
+		tags, condition = shownTags, servedOne
 	}
+	ids := b.tagIDs(q.Tags, condition)
 	behind := "false"
 	if rng := window.from(reversed(q.From, q.Direction), q.Direction.Reverse()); !rng.empty() {
 		checks := make([]string, len(ids))
