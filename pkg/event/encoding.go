@@ -289,7 +289,7 @@ func parseTexts(value []byte, all *[]string) bool {
 func (p *Position) normalize() {
 	p.Time = p.Time.UTC().Truncate(time.Microsecond)
 	for _, t := range []*time.Time{&p.Clock, &p.Resync} {
-		if !t.IsZero() { // the zero time is in UTC, and as it is compares as such
+		if !t.IsZero() { // the zero time is in UTC already, and must stay comparable with ==
 			*t = t.UTC().Truncate(time.Microsecond)
 		}
 	}

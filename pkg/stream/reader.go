@@ -16,7 +16,7 @@ import (
 
 var (
 	// ErrTrimmed is returned by OpenReader if the message to start with was trimmed, and by Next if
-	// the stream was trimmed faster than it was read. To continue would skip events silently.
+	// the stream was trimmed faster than it was read. Continuing would skip events silently.
 	ErrTrimmed = errors.New("the stream no longer has the message to start with")
 	// ErrBehind is returned by OpenReader if the stream ends before the message that precedes the
 	// start: it was restored from an older copy, or is another stream. Next returns it if that

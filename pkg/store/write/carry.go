@@ -23,7 +23,7 @@ const carryPosts = 2000
 // arrives with the message that changed it. Accounts are copied first, in their final state: posts
 // below their floors disappear in the end.
 //
-// An index in which it ended early must be started again. The error is ErrLeaseLost or the
+// If CarryOver ends early, the index must be dropped and started again. The error is ErrLeaseLost or the
 // database's.
 func (w *Writer) CarryOver(ctx context.Context, before uint64, carried func(n int)) error {
 	if err := w.holding(ctx, func(tx pgx.Tx, _ time.Time) error {

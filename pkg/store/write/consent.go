@@ -12,7 +12,7 @@ import (
 // IgnoresConsent reports whether accounts that have opted out are shown.
 func (t *Tx) IgnoresConsent() bool { return t.ignoreConsent }
 
-// IgnoreConsent sets whether they are shown. The caller must update stored accounts (Undecided).
+// IgnoreConsent sets whether accounts that have opted out are shown. The caller must update stored accounts (Undecided).
 func (t *Tx) IgnoreConsent(ctx context.Context, ignore bool) error {
 	if t.ignoreConsent == ignore {
 		return nil

@@ -137,7 +137,7 @@ func (w *Writer) Announce(ctx context.Context) error {
 		return cp, err
 	})
 	if err != nil {
-		return fmt.Errorf("announce posts that came in sight: %w", err)
+		return fmt.Errorf("announce posts that became visible: %w", err)
 	}
 	w.announcing = !none
 	return nil

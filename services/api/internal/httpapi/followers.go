@@ -32,7 +32,7 @@ const (
 // then each of these is read once. Followers of one list get the same bytes.
 //
 // The events of a list are a chain of batches. Each follower holds the batch that it waits for, so
-// the garbage collector takes what all have passed. A batch beyond the bounds above is emptied, and
+// batches that all followers have taken are garbage. A batch beyond the bounds above is emptied, and
 // a follower that finds it empty is dropped.
 type followers struct {
 	index   Index
@@ -42,7 +42,7 @@ type followers struct {
 	reset   func(query.FeedPosition, postList) []byte
 	moved   func(query.FeedPosition, postList) []byte
 	max     int
-	// positionAge is how old a position may be that a follower is sent.
+	// positionAge is the greatest age of a position sent to a follower.
 	positionAge time.Duration
 
 	woken   chan struct{} // a follower has entered

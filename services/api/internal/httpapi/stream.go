@@ -26,10 +26,11 @@ const (
 	// disconnects wait up to streamSpread longer, so that they do not all return at once.
 	streamRetry  = 3 * time.Second
 	streamSpread = 7 * time.Second
-	// positionAge bounds the age of the position sent with it, which followers of one list share.
+	// positionAge bounds the age of the position sent with a heartbeat, which followers of one list
+	// share.
 	positionAge = streamBeat / 3
-	// streamPause is the time between two reads of a follower that is still behind the others,
-	// streamAway that after a failed read.
+	// streamPause is the time between two reads of a follower that is still behind the others, and
+	// streamAway the pause after a failed read.
 	streamPause = 250 * time.Millisecond
 	streamAway  = 2 * time.Second
 	// maxCatchingUp bounds the unsent bytes of all followers that are catching up.

@@ -55,8 +55,8 @@ type Applier struct {
 	PutDeadLetter func(ctx context.Context, d stream.DeadLetter) error
 	Logger        *slog.Logger
 	// Big is the number of posts from which an account is not hidden, shown or erased in one
-	// transaction, but swept: see Sweep. 0 means DefaultBig. Ten times as many bound the posts of
-	// all accounts that a batch changes so: the others are swept too.
+	// transaction, but swept: see Sweep. 0 means DefaultBig. The smaller accounts of a batch
+	// together have at most ten times as many posts; accounts beyond that are swept too.
 	Big int
 	// Timeout bounds one batch of several messages; 0 means 30 s.
 	Timeout time.Duration
@@ -114,8 +114,8 @@ func (a *Applier) Apply(ctx context.Context, messages []stream.Message) error {
 	return err
 }
 
-// pace sets the size of the next batch after one of n messages: what was too slow once would be so
-// again and, since the lease is over by then, could pass from holder to holder without progress.
+// pace sets the size of the next batch after one of n messages. A batch that was too slow would be
+// too slow again. The lease has expired by then, so each new holder could fail on the same batch.
 func (a *Applier) pace(n int, done, tooSlow bool) {
 	switch {
 	case tooSlow && n > 1:

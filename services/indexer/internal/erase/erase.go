@@ -372,7 +372,7 @@ func (p *pass) look(ctx context.Context, raw []stream.Message) error {
 	for i, m := range raw {
 		msg := message{seq: m.Seq, data: m.Data}
 		if json.Unmarshal(m.Data, &msg.head) != nil {
-			msg.head = head{} // not to be told whose it is
+			msg.head = head{} // its account cannot be determined
 		}
 		messages[i] = msg
 		if v, ok := msg.version(); ok && m.Seq > p.first && m.Seq <= p.last {

@@ -11,8 +11,8 @@ import (
 	"github.com/tagstream/tagstream/services/indexer/internal/replay"
 )
 
-// ErrDiffers is returned if the new index differs from the live one, which stays live. The new one
-// stays beside it.
+// ErrDiffers is returned if the new index differs from the live one, which stays live. The new
+// one is kept in its own schema.
 var ErrDiffers = errors.New("the rebuilt index differs from the live one")
 
 // compare compares the two indexes at the live one's checkpoint.
@@ -69,7 +69,7 @@ func (r *Rebuild) judge(ctx context.Context, found check.Findings, err error) er
 		r.Logger.Warn("differences between the rebuilt index and the live one were accepted", "differences", found.N, "err", err)
 		return nil
 	}
-	return fmt.Errorf("%w. The live index stays. Run it again with --accept-differences if the new one is right: see docs/operations.md", err)
+	return fmt.Errorf("%w. The live index stays in use. If the new index is right, run the rebuild again with --accept-differences: see docs/operations.md", err)
 }
 
 // reached reports whether the new index is as recent in upstream time as the live one of another

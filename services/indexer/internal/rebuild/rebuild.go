@@ -132,7 +132,7 @@ func (r *Rebuild) lead(ctx context.Context, w *write.Writer, from uint64) (uint6
 	default:
 		from = r.plan.first - 1
 	}
-	if !w.Listing() { // else it was done before the interruption
+	if !w.Listing() { // otherwise the interrupted run did it
 		if err := r.consent(ctx, w); err != nil {
 			return 0, err
 		}

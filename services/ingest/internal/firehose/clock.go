@@ -101,7 +101,7 @@ func newClock(from event.Position) *clock {
 
 // begin says that the next events may be bulk, and that everything up to t is covered there.
 func (c *clock) begin(t time.Time) {
-	if t.After(time.Unix(0, 0)) { // else nothing is
+	if t.After(time.Unix(0, 0)) { // otherwise nothing is covered
 		c.advance(t)
 	}
 	c.renew()

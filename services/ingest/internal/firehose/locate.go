@@ -28,7 +28,7 @@ func (r *run) locate(ctx context.Context, host string) (event.Position, error) {
 	} else {
 		r.notify(Notice{Kind: Switched, Host: host, Position: r.pos, Detail: "coming from " + r.pos.Host})
 	}
-	var back time.Time // of a bulk nothing is covered: read from origin, or everything
+	var back time.Time // zero inside a bulk, where nothing is covered: read from origin, or everything
 	if !inBulk(r.pos) {
 		back = r.covered().Add(-r.timing.Margin)
 	}
@@ -59,8 +59,8 @@ func (r *run) locate(ctx context.Context, host string) (event.Position, error) {
 // old: the account may have written nothing since.
 const resyncReach = 24 * time.Hour
 
-// covered returns the time from which another host is read, without the margin: that of the
-// position or, within a #sync, that of the #sync, since replacements without it have no meaning.
+// covered returns the time from which another host is read, without the margin: the position's
+// network time or, within a #sync, the time of the #sync, because replacements need it.
 func (r *run) covered() time.Time {
 	at := r.pos.NetworkTime()
 	if made := r.resync.made; !made.IsZero() && made.Before(at) {

@@ -53,7 +53,7 @@ func (r *run) read(ctx context.Context, client *jetstream.Client, at event.Posit
 		if len(events) > 0 {
 			w.busy()
 			why = r.deliver(at.Host, events)
-			clear(events) // each holds the archive's block that it is from
+			clear(events) // each keeps its archive block in memory
 			if why != nil {
 				break
 			}
@@ -83,9 +83,9 @@ type arrival struct {
 	err    error
 }
 
-// receive passes on what a client gives until ctx ends or there is nothing more. The client gives
-// events one by one: those that come faster than they are taken are put together here, and none
-// waits for another.
+// receive passes on what a client gives until ctx ends or the client does. The client gives live
+// events one by one: gather puts together those that arrive faster than the caller takes them, and
+// delays none.
 func receive(ctx context.Context, client *jetstream.Client, to chan<- arrival) {
 	defer close(to)
 	for batch, err := range client.Events(ctx) {
@@ -211,7 +211,7 @@ func (r *run) clientError(w *watch, err error) error {
 		u.times = 0
 		return fmt.Errorf("%w, %d times in a row: %w", errBroken, n, err)
 	}
-	r.forgetSync() // what is passed over may be of it
+	r.forgetSync() // the skipped events may belong to the #sync
 	r.notify(Notice{Kind: Skipped, Host: w.pos.Host, Position: r.pos,
 		Detail: fmt.Sprintf("the events after %d could not be read %d times and are skipped; some may be missing: %v", r.pos.Seq, u.times, err)})
 	return nil

@@ -126,7 +126,7 @@ func (r *run) sample(ctx context.Context, host string, cursor uint64, patience t
 		}
 		if s.seq == 0 {
 			s.seq, s.first, s.shown = f.seq, f.id, f.time
-			until = time.Now().Add(r.timing.Ask / 5) // what follows is there, or not
+			until = time.Now().Add(r.timing.Ask / 5) // further events arrive now or do not exist
 		}
 		if !accounts.has(f.id.did) { // its first event here, the closest to the place
 			accounts.add(f.id)

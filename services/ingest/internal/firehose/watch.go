@@ -25,13 +25,13 @@ type watch struct {
 	handling bool
 	pos      event.Position // of the last event delivered
 	since    time.Time      // of the last sign of life
-	errors   int            // in a row
-	troubled time.Time      // of the first of them
+	errors   int            // since the last event
+	troubled time.Time      // time of the first of these errors
 	deadline time.Time      // when the time to read ends; zero is never
 	stats    jetstream.Stats
 	newest   time.Time // of the events' own times
-	news     time.Time // when that last moved, or the visit began
-	asked    time.Time // when other hosts last were
+	news     time.Time // when newest last moved, or the visit began
+	asked    time.Time // when other hosts were last asked
 }
 
 // busy records that the caller is processing a batch.
@@ -157,7 +157,7 @@ func (w *watch) beyond(ctx context.Context, pos event.Position) (uint64, error) 
 			return 0, fmt.Errorf("%w: asked for sequence number %d, it returns %d", errOtherHistory, pos.Seq, f.seq)
 		case f.seq == pos.Seq && pos.Mark != "" && f.id.mark() != pos.Mark:
 			return 0, fmt.Errorf("%w: %s", errOtherHistory, f.another())
-		case f.seq > pos.Seq && f.followed: // what is not, the client passes over
+		case f.seq > pos.Seq && f.followed: // the client skips events that are not followed
 			return f.seq, nil
 		}
 	}

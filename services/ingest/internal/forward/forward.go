@@ -4,8 +4,7 @@
 //
 // It promises that everything up to the stream's last position is in the stream, each event at
 // most once per reading of it, and that nothing counts as read that the stream has not
-// acknowledged. A crash at any point leaves whole batches, and the next run resumes behind the
-// last of them.
+// acknowledged. After a crash at any point the next run resumes after the last stored message.
 //
 // Without NATS it waits. Without room it stops reading, says so and tries the same batch again.
 // Fenced by another writer it stops its sources and waits for the lease. It ends only with its
@@ -62,7 +61,7 @@ type Config struct {
 // Observer receives what happens. Its methods must not block; all are called from one goroutine.
 type Observer interface {
 	// Stored is called after each append, with the events that are now in the stream, one or more:
-	// all of the live source or, with Resume set, all of one of Beside.
+	// all from the live source or, if Resume is set, all from one source of Beside.
 	Stored(events []*event.Event, took time.Duration)
 	// Holding reports whether this program has the lease and writes.
 	Holding(bool)

@@ -18,7 +18,7 @@ import (
 // other. The sources can read ahead only as far as their bounded queues allow.
 func (f *Forwarder) term(ctx context.Context) error {
 	if !f.js.Conn().IsConnected() {
-		return nats.ErrDisconnected // else requests fail for want of a buffer
+		return nats.ErrDisconnected // without a reconnect buffer requests would fail
 	}
 	// Without its bucket there is no lease to wait for. Only the holder changes existing settings.
 	if err := stream.Ensure(ctx, f.js, f.cfg.Stream); err != nil {
@@ -60,7 +60,7 @@ func (f *Forwarder) term(ctx context.Context) error {
 	for more := true; more && held.Err() == nil; {
 		fromBeside := past
 		if t.pos.IsZero() {
-			fromBeside = nil // there is no live position yet to mark its events with
+			fromBeside = nil // there is no live position yet to set as Resume
 		}
 		var b Batch
 		select {
@@ -110,7 +110,7 @@ type tail struct {
 	// kept is the last position that was stored separately, and keptAt when.
 	kept   event.Position
 	keptAt time.Time
-	unkept bool // it could not be kept, and that was logged
+	unkept bool // storing it failed, and that was logged
 	// begun reports that the first live batch was taken, and positioned that a position was
 	// written.
 	begun, positioned bool
