@@ -116,8 +116,11 @@ func batchLength(events []*event.Event) int {
 	bytes := 0
 	for i, ev := range events {
 		bytes += envelopeBytes + len(ev.Record) + len(ev.CreatedAt)
-		for _, name := range slices.Concat(ev.Tags, ev.Langs) {
-			bytes += len(name)
+		for _, tag := range ev.Tags {
+			bytes += len(tag)
+		}
+		for _, lang := range ev.Langs {
+			bytes += len(lang)
 		}
 		if i == MaxBatch || i > 0 && bytes > maxBatchBytes {
 			return i

@@ -214,8 +214,8 @@ func TestLateBatchIsNotMistaken(t *testing.T) {
 	}
 }
 
-// An event that cannot be encoded, or is too big, is met in the middle of a batch: nothing of the
-// batch is stored, it is not tried again, and the writer can go on with other events.
+// A batch with an event that cannot be encoded, or is too big, stores nothing and is not retried.
+// The writer accepts other events afterwards.
 func TestAppendGivesUpWithinABatch(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t, natstest.With(func(o *server.Options) { o.MaxPayload = 64 << 10 }))

@@ -113,7 +113,7 @@ func streamFiles(dir string) (int64, error) {
 				sum += info.Size()
 			}
 		}
-		if os.IsNotExist(err) { // the server has removed it meanwhile
+		if os.IsNotExist(err) { // the server has just removed it
 			return nil
 		}
 		return err

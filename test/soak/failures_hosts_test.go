@@ -227,7 +227,7 @@ func (s *site) importTimes(host *simnet.Jetstream, posts []simnet.OpResult) {
 }
 
 // edit edits those of the posts that still exist, and repeats those of the last account with a
-// #sync. Posts of accounts that left meanwhile stay unchanged.
+// #sync. Posts of accounts that left since stay unchanged.
 func (s *site) edit(posts []simnet.OpResult) {
 	edited := 0
 	for _, p := range posts {

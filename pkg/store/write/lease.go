@@ -239,7 +239,7 @@ func (w *Writer) holding(ctx context.Context, fn func(tx pgx.Tx, now time.Time) 
 		if err := fn(tx, now); err != nil {
 			return err
 		}
-		// fn may have outlasted the lease, which could not be renewed meanwhile.
+		// The lease could not be renewed while fn ran, and may have expired.
 		_, err = tx.Exec(ctx, `UPDATE checkpoint SET lease_until = clock_timestamp() + $1`, LeaseTTL)
 		return err
 	})

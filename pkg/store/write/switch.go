@@ -97,7 +97,7 @@ func (o *Owner) Vacuum(ctx context.Context, schema string) error {
 }
 
 // Switch makes the rebuilt schema the live one and the live one the retired one, in one
-// transaction. Meanwhile it holds the live checkpoint's row, and calls catchUp to apply what the
+// transaction. It holds the live checkpoint's row, and calls catchUp to apply what the
 // rebuilt index lacks up to that checkpoint.
 //
 // Both schemas get a higher epoch than either had. So a live indexer that waits for the row to

@@ -275,7 +275,7 @@ func manyPosts(author string, n int) (events []event.Event) {
 }
 
 // An account that changes its state at every step of its sweep delays neither another account's
-// sweep nor the end of its own: a sweep is not restarted.
+// sweep nor the end of the account's sweep: a sweep is not restarted.
 func TestSweepsTakeTurns(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)

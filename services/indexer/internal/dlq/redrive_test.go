@@ -303,7 +303,7 @@ func TestRedriveRestoresNothingErased(t *testing.T) {
 	check()
 }
 
-// If the beginning of the stream is gone, a redrive does not restore posts removed meanwhile, and
+// If the beginning of the stream is gone, a redrive does not restore posts removed since, and
 // keeps posts from the trimmed part.
 //
 // Invariant: on a trimmed stream a redrive applies a message only if everything after it is

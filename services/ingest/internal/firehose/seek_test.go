@@ -98,7 +98,7 @@ func TestFailOver(t *testing.T) {
 // live window, so the host refuses it like one from its own past.
 func TestWipedHostBeyondPosition(t *testing.T) {
 	t.Parallel()
-	const gone = 19 // replaced meanwhile
+	const gone = 19 // replaced since
 	a := newFakeArchive(t, 3, gone)
 	own := func(seq uint64) identity {
 		return identity{did: "did:plc:a", accountTime: past.Add(time.Duration(seq) * time.Second).Format(time.RFC3339Nano)}
@@ -206,7 +206,7 @@ func TestBulkKeepsClock(t *testing.T) {
 
 // A host that stops within a #sync leaves replacements that mean nothing without it. The next host
 // must deliver the whole #sync again, however much earlier it has it, even if a host in between
-// stops before it, or the reader stops meanwhile.
+// stops before it, or the reader stops first.
 func TestFailOverWithinSync(t *testing.T) {
 	t.Parallel()
 	const synced, died = 600, 1200 // in the network's seconds
