@@ -56,11 +56,11 @@ func (o StatusOrder) same(last StatusOrder) bool {
 	return o.Time.Equal(last.Time) && o.Seq == last.Seq && (o.Seq != 0 || o.Host == last.Host && o.HostSeq == last.HostSeq)
 }
 
-// Follow moves o, the place of an account's last status, to a status at next. newer reports that
+// Advance moves o, the place of an account's last status, to a status at next. newer reports that
 // next is now the account's status. again reports that next repeats the last status, possibly from
 // another host; the numbers of that host count from then on. Otherwise next is older, and o does
 // not change.
-func (o *StatusOrder) Follow(next StatusOrder) (newer, again bool) {
+func (o *StatusOrder) Advance(next StatusOrder) (newer, again bool) {
 	again = next.same(*o)
 	newer = !again && next.After(*o)
 	if newer || again {

@@ -65,7 +65,7 @@ func TestStatusOrder(t *testing.T) {
 		{"its event, repeated", old(5, 1), status("a", 1, 1, 5, 1), again},
 	} {
 		got, at := older, c.last
-		isNewer, isAgain := at.Follow(c.next)
+		isNewer, isAgain := at.Advance(c.next)
 		switch {
 		case isNewer && isAgain:
 			t.Error(c.name, "both newer and repeated")
@@ -84,8 +84,8 @@ func TestStatusOrder(t *testing.T) {
 
 	// The numbers of the host that last reported it count.
 	at := status("a", 5, 100, 100, 10)
-	at.Follow(status("b", 300, 100, 100, 10))
-	isNewer, _ := at.Follow(status("b", 301, 40, 40, 11))
+	at.Advance(status("b", 300, 100, 100, 10))
+	isNewer, _ := at.Advance(status("b", 301, 40, 40, 11))
 	require.True(t, isNewer)
 }
 

@@ -228,7 +228,7 @@ func (f *fold) accountStatus(seq uint64, ev *event.Event) {
 	if !ev.ChangesStatus() || seq <= a.row.Seq && !f.redriven {
 		return
 	}
-	newer, again := a.row.Status.Follow(ev.StatusOrder())
+	newer, again := a.row.Status.Advance(ev.StatusOrder())
 	if again {
 		if ev.Erases() && a.row.Reported == store.Deleted {
 			// Another host repeats the deletion, after its own view of the account, at a later

@@ -95,7 +95,7 @@ func (l *letters) hear(m message) {
 		if !ev.ChangesStatus() {
 			return
 		}
-		if newer, _ := a.status.Follow(ev.StatusOrder()); !newer || !ev.Erases() {
+		if newer, _ := a.status.Advance(ev.StatusOrder()); !newer || !ev.Erases() {
 			return
 		}
 		removes = func(*letter) bool { return true }

@@ -114,7 +114,7 @@ func (s *survey) status(ev *event.Event, inside bool) {
 	}
 	account := maphash.String(s.seed, ev.DID)
 	at := s.latest[account]
-	newer, _ := at.Follow(ev.StatusOrder())
+	newer, _ := at.Advance(ev.StatusOrder())
 	s.latest[account] = at
 	if !newer {
 		return

@@ -131,7 +131,7 @@ func (a *account) setStatus(ev *event.Event) {
 	if !ev.ChangesStatus() {
 		return
 	}
-	if newer, _ := a.status.Follow(ev.StatusOrder()); !newer {
+	if newer, _ := a.status.Advance(ev.StatusOrder()); !newer {
 		return
 	}
 	a.hidden = !ev.Active
