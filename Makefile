@@ -117,11 +117,11 @@ lint: ## run the linters and check formatting
 	@for m in $(ISOLATED); do echo "lint $$m"; (cd $$m && GOWORK=off $(GOLANGCI) run --allow-parallel-runners --config "$(CURDIR)/.golangci.yml" ./...); done
 
 .PHONY: generate
-generate: ## write the generated files anew
+generate: ## write the generated files
 	go run ./services/standalone/cmd/settingsdoc > docs/configuration.md
 
 .PHONY: generate-metrics
-generate-metrics: ## write docs/metrics.md anew
+generate-metrics: ## write docs/metrics.md
 	cd test/deploy && GOWORK=off go test -count=1 -run '^TestDocs$$' ./observability -update
 
 .PHONY: verify

@@ -8,7 +8,7 @@
 //
 // The command copies the tree to temporary folders, so the tree itself never changes. There it
 // first runs all named tests without a bug, and then, for each bug, the test that must find it, in
-// as many copies in parallel as -jobs says. It prints a table and exits with 1 if a bug was not
+// as many copies at once as -jobs says. It prints a table and exits with 1 if a bug was not
 // found, a patch does not apply or compile, or a test fails without any bug.
 package main
 
@@ -25,6 +25,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -64,7 +65,7 @@ type mutant struct {
 }
 
 func run(ctx context.Context, dir, only string, jobs int) (ok bool, err error) {
-	begun := time.Now()
+	start := time.Now()
 	mutants, err := load(dir, only)
 	if err != nil {
 		return false, err
@@ -87,7 +88,7 @@ func run(ctx context.Context, dir, only string, jobs int) (ok bool, err error) {
 			return false, err
 		}
 	}
-	sound, err := baseline(ctx, trees[0], mutants)
+	sound, err := baseline(ctx, trees, mutants)
 	if err != nil {
 		return false, err
 	}
@@ -119,7 +120,7 @@ func run(ctx context.Context, dir, only string, jobs int) (ok bool, err error) {
 	if err := group.Wait(); err != nil {
 		return false, err
 	}
-	fmt.Printf("%d of %d planted bugs caught in %v\n", found.Load(), len(mutants), time.Since(begun).Round(time.Second))
+	fmt.Printf("%d of %d planted bugs caught in %v\n", found.Load(), len(mutants), time.Since(start).Round(time.Second))
 	return found.Load() == int64(len(mutants)), nil
 }
 
@@ -191,28 +192,50 @@ func copyTree(ctx context.Context, to string) error {
 	return nil
 }
 
-// baseline runs the tests without a bug, those of one package together, and returns which pass.
-func baseline(ctx context.Context, tree string, mutants []mutant) (sound map[string]bool, err error) {
-	sound = map[string]bool{}
+// baseline runs the tests without a bug, those of one package together, and returns which pass. A
+// test that fails among others is run again alone.
+func baseline(ctx context.Context, trees []string, mutants []mutant) (map[string]bool, error) {
 	tests := map[string][]string{}
 	for _, m := range mutants {
 		if !slices.Contains(tests[m.pkg], m.test) {
 			tests[m.pkg] = append(tests[m.pkg], m.test)
 		}
 	}
-	for pkg, names := range tests {
-		out, _, err := test(ctx, tree, pkg, strings.Join(names, "|"))
-		if err != nil {
-			return nil, err
-		}
-		for _, name := range names {
-			sound[pkg+" "+name] = bytes.Contains(out, []byte("--- PASS: "+name+" "))
-			if !sound[pkg+" "+name] {
-				fmt.Printf("%s %s fails without a bug:\n%s\n", pkg, name, tail(out))
-			}
-		}
+	pkgs := make(chan string, len(tests))
+	for pkg := range tests {
+		pkgs <- pkg
 	}
-	return sound, nil
+	close(pkgs)
+	var mu sync.Mutex
+	sound := map[string]bool{}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, tree := range trees {
+		group.Go(func() error {
+			for pkg := range pkgs {
+				out, _, err := test(ctx, tree, pkg, tests[pkg]...)
+				if err != nil {
+					return err
+				}
+				for _, name := range tests[pkg] {
+					passed := bytes.Contains(out, []byte("--- PASS: "+name+" "))
+					if !passed {
+						alone, again, err := test(ctx, tree, pkg, name)
+						if err != nil {
+							return err
+						}
+						if passed = again; !passed {
+							fmt.Printf("%s %s fails without a bug:\n%s\n", pkg, name, tail(alone))
+						}
+					}
+					mu.Lock()
+					sound[pkg+" "+name] = passed
+					mu.Unlock()
+				}
+			}
+			return nil
+		})
+	}
+	return sound, group.Wait()
 }
 
 const caught = "caught"
@@ -251,9 +274,10 @@ func try(ctx context.Context, tree string, m mutant) (verdict, detail string, er
 	return "UNCLEAR", "the run failed, but not the test: " + string(tail(out)), nil
 }
 
-// test runs the tests of a package whose names match. The error is that of an interrupted run.
-func test(ctx context.Context, tree, pkg, names string) (out []byte, passed bool, err error) {
-	cmd := exec.CommandContext(ctx, "go", "test", pkg, "-run", "^("+names+")$", "-count=1", "-v", "-timeout", testLimit.String())
+// test runs tests of a package by name. The error is that of an interrupted run.
+func test(ctx context.Context, tree, pkg string, names ...string) (out []byte, passed bool, err error) {
+	cmd := exec.CommandContext(ctx, "go", "test", pkg, "-run", "^("+strings.Join(names, "|")+")$",
+		"-count=1", "-v", "-vet=off", "-timeout", (testLimit * time.Duration(len(names))).String())
 	cmd.Dir = tree
 	// On an interrupt it ends its children and cleans up, like in a terminal.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
