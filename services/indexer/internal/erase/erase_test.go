@@ -399,10 +399,10 @@ func TestFloorsOfResumedRebuild(t *testing.T) {
 		return f.N
 	}
 	require.Equal(t, 1, differences())
-	r, err := replay.Open(t.Context(), replay.Config{JS: s.js, Writer: other.Writer, Logger: storetest.Quiet, Database: s.o, Leader: store.Live}, s.last)
+	r, err := replay.Open(t.Context(), replay.Config{JS: s.js, Writer: other.Writer, Logger: storetest.Quiet, Database: s.o, Reference: store.Live}, s.last)
 	require.NoError(t, err)
 	defer r.Close()
-	require.NoError(t, r.To(t.Context(), s.last))
+	require.NoError(t, r.FoldTo(t.Context(), s.last))
 	require.NoError(t, r.RecallFloors(t.Context()))
 	require.Zero(t, differences())
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/tagstream/tagstream/pkg/store"
-	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/services/indexer/internal/dlq"
 )
@@ -28,8 +27,8 @@ type plan struct {
 	carry bool
 }
 
-// prepare makes the plan, and drops the remains of an interrupted run if they are useless.
-func (r *Rebuild) prepare(ctx context.Context) error {
+// makePlan makes the plan, and drops the remains of an interrupted run if they are useless.
+func (r *Rebuild) makePlan(ctx context.Context) error {
 	// The live index must have everything that the newest migration brought, too.
 	migrated, err := store.IsMigrated(ctx, r.Database)
 	if err != nil {
@@ -85,11 +84,11 @@ func (r *Rebuild) prepare(ctx context.Context) error {
 		return nil
 	}
 	r.Progress.Say(fmt.Sprintf("the interrupted rebuild, at message %d, is of another stream or of a part that was trimmed: starting over", left.Seq))
-	return r.drop(ctx)
+	return r.dropRemains(ctx)
 }
 
-// drop drops the remains of an interrupted run, but not those of a running one.
-func (r *Rebuild) drop(ctx context.Context) error {
+// dropRemains drops the remains of an interrupted run, but not those of a running one.
+func (r *Rebuild) dropRemains(ctx context.Context) error {
 	running, err := r.owner.Leased(ctx, store.Rebuilding)
 	if err != nil {
 		return err
@@ -110,15 +109,15 @@ func (r *Rebuild) isForeign(ctx context.Context, cp store.Checkpoint, st stream.
 }
 
 // carryOver starts the new index with the live one's state of the time before the replay.
-func (r *Rebuild) carryOver(ctx context.Context, w *write.Writer) error {
+func (r *Rebuild) carryOver(ctx context.Context) error {
 	r.Progress.Say(fmt.Sprintf("the stream was trimmed: copying what the live index has from before message %d", r.plan.first))
 	total := 0
-	if err := w.Keep(ctx, func(ctx context.Context) error {
-		return w.CarryOver(ctx, r.plan.first, func(n int) { total += n })
+	if err := r.writer.Keep(ctx, func(ctx context.Context) error {
+		return r.writer.CarryOver(ctx, r.plan.first, func(n int) { total += n })
 	}); err != nil {
 		return err
 	}
-	if err := dlq.Recount(ctx, r.JS, w); err != nil {
+	if err := dlq.Recount(ctx, r.JS, r.writer); err != nil {
 		return err
 	}
 	r.Progress.Say(fmt.Sprintf("copied %d posts", total))

@@ -58,10 +58,10 @@ func (l *live) grow(t *testing.T, messages int) {
 	}
 }
 
-func (l *live) prepare(t *testing.T, js jetstream.JetStream) *Rebuild {
+func (l *live) plan(t *testing.T, js jetstream.JetStream) *Rebuild {
 	t.Helper()
 	r := &Rebuild{JS: js, Database: l.database, Logger: storetest.Quiet, Progress: silent{}, owner: write.NewOwner(l.database)}
-	require.NoError(t, r.prepare(t.Context()))
+	require.NoError(t, r.makePlan(t.Context()))
 	return r
 }
 
@@ -86,7 +86,7 @@ func TestGrowingIndexIsNotForeign(t *testing.T) {
 	t.Parallel()
 	l := newLive(t, stream.Config{}, 5)
 	grow := sync.OnceFunc(func() { l.grow(t, 3) })
-	r := l.prepare(t, growing{l.js, grow})
+	r := l.plan(t, growing{l.js, grow})
 	require.False(t, r.plan.foreign)
 	cp, _, err := r.owner.CheckpointOf(t.Context(), store.Live)
 	require.NoError(t, err)
@@ -111,7 +111,7 @@ func TestReplayStaysAheadOfTrimming(t *testing.T) {
 			s, err := l.js.Stream(t.Context(), stream.Posts)
 			require.NoError(t, err)
 			require.NoError(t, s.Purge(t.Context(), jetstream.WithPurgeSequence(41)))
-			r := l.prepare(t, l.js)
+			r := l.plan(t, l.js)
 			require.True(t, r.plan.carry)
 			require.Equal(t, c.first, r.plan.first)
 		})
@@ -133,7 +133,7 @@ func TestIndexOfUnknownStreamIsRestarted(t *testing.T) {
 		require.NoError(t, err)
 		return exists
 	}
-	require.True(t, left(l.prepare(t, l.js)), "it must belong to the current stream")
+	require.True(t, left(l.plan(t, l.js)), "it must belong to the current stream")
 
 	require.NoError(t, l.js.DeleteStream(t.Context(), stream.Posts))
 	require.NoError(t, stream.Ensure(t.Context(), l.js, stream.Config{}))
@@ -149,11 +149,11 @@ func TestIndexOfUnknownStreamIsRestarted(t *testing.T) {
 	running := &Rebuild{JS: l.js, Database: l.database, Restart: true, Logger: storetest.Quiet, Progress: silent{}}
 	_, err := running.Run(t.Context())
 	require.ErrorIs(t, err, errRunning)
-	require.ErrorIs(t, running.prepare(t.Context()), errRunning)
+	require.ErrorIs(t, running.makePlan(t.Context()), errRunning)
 	require.True(t, left(running))
 
 	require.NoError(t, w.Release(t.Context()))
-	r := l.prepare(t, l.js)
+	r := l.plan(t, l.js)
 	require.True(t, r.plan.foreign)
 	require.False(t, left(r))
 }

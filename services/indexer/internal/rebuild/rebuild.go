@@ -1,6 +1,11 @@
-// Package rebuild folds the stream into a second schema through the code that indexes live,
-// compares it with the live index, and makes it the live one in a single transaction. During all of
-// this the live index is read and written as usual.
+// Package rebuild makes a new index from the stream, beside the live one, and puts it in its place:
+//
+//  1. fold the stream into a second schema, through the code that indexes live;
+//  2. catch up with the live index's checkpoint, make the lists, and compare the two indexes there;
+//  3. catch up with the stream's end, and switch in a single transaction;
+//  4. drop the former index.
+//
+// During all of this the live index is read and written as usual.
 //
 // A rebuild can be interrupted at any point and started again: the new schema has its own
 // checkpoint. A crash during the switch leaves it done or not done.
@@ -15,7 +20,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -35,8 +39,7 @@ var ErrTrimmed = errors.New("the stream no longer has its beginning, so a rebuil
 var errRunning = errors.New("another rebuild is running")
 
 const (
-	// nearEnd is how many messages may be missing when the new schema is vacuumed and switched in;
-	// later ones are applied afterwards.
+	// nearEnd is how many messages may be missing when the new schema is vacuumed.
 	nearEnd = 10_000
 	// atEnd is how many may be missing when the live indexer is stopped for the switch.
 	atEnd = 2000
@@ -57,12 +60,16 @@ type Rebuild struct {
 	Logger            *slog.Logger
 	Progress          obs.Progress
 
-	owner *write.Owner
-	plan  plan
+	owner  *write.Owner
+	writer *write.Writer // of the new index
+	replay *replay.Replay
+	plan   plan
 	// recalled reports that the live index's floors were copied.
 	recalled bool
 	// same reports that this run found no difference from the live index.
 	same bool
+	// waiting reports that the operator was told what asRecent waits for.
+	waiting bool
 }
 
 // Run rebuilds and switches. It returns the number of messages replayed.
@@ -73,11 +80,11 @@ func (r *Rebuild) Run(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	if r.Restart {
-		if err := r.drop(ctx); err != nil {
+		if err := r.dropRemains(ctx); err != nil {
 			return 0, fmt.Errorf("rebuild: %w", err)
 		}
 	}
-	if err := r.prepare(ctx); err != nil {
+	if err := r.makePlan(ctx); err != nil {
 		return 0, fmt.Errorf("rebuild: %w", err)
 	}
 	o := r.Database
@@ -85,14 +92,14 @@ func (r *Rebuild) Run(ctx context.Context) (uint64, error) {
 	if err := store.Migrate(ctx, o, r.Logger); err != nil {
 		return 0, err
 	}
-	w, err := write.Open(ctx, o, r.ID)
-	if err != nil {
+	var err error
+	if r.writer, err = write.Open(ctx, o, r.ID); err != nil {
 		return 0, err
 	}
-	defer w.Close()
+	defer r.writer.Close()
 	var replayed uint64
-	err = w.Lead(ctx, w.Acquire, func(cp store.Checkpoint) (err error) {
-		replayed, err = r.lead(ctx, w, cp.Seq)
+	err = r.writer.Lead(ctx, r.writer.Acquire, func(cp store.Checkpoint) (err error) {
+		replayed, err = r.fillAndSwitch(ctx, cp.Seq)
 		return err
 	})
 	if errors.Is(err, write.ErrLeaseHeld) {
@@ -113,32 +120,25 @@ func (r *Rebuild) Run(ctx context.Context) (uint64, error) {
 	return replayed, nil
 }
 
-// lead fills the new index from a message on and switches it in, and returns how many messages it
-// replayed.
-func (r *Rebuild) lead(ctx context.Context, w *write.Writer, from uint64) (uint64, error) {
-	if from == 0 && !r.plan.foreign {
-		if err := w.ListLater(ctx); err != nil {
-			return 0, err
-		}
-	}
-	switch {
-	case from > 0:
+// fillAndSwitch fills the new index, whose checkpoint is at message from, and switches it in. It
+// returns how many messages it replayed.
+func (r *Rebuild) fillAndSwitch(ctx context.Context, from uint64) (uint64, error) {
+	if from > 0 {
 		r.Progress.Say(fmt.Sprintf("continuing an interrupted rebuild from message %d", from))
-	case r.plan.carry:
-		if err := r.carryOver(ctx, w); err != nil {
+	} else {
+		if err := r.begin(ctx); err != nil {
 			return 0, err
 		}
-		fallthrough
-	default:
 		from = r.plan.first - 1
 	}
-	if !w.Listing() { // otherwise the interrupted run did it
-		if err := r.consent(ctx, w); err != nil {
+	if !r.writer.Listing() { // otherwise the interrupted run did it
+		if err := r.copySettings(ctx); err != nil {
 			return 0, err
 		}
 	}
-	p, err := replay.Open(ctx, replay.Config{
-		JS: r.JS, Writer: w, Logger: r.Logger, Database: r.Database, Leader: store.Live,
+	var err error
+	r.replay, err = replay.Open(ctx, replay.Config{
+		JS: r.JS, Writer: r.writer, Logger: r.Logger, Database: r.Database, Reference: store.Live,
 		// Store even those that became dead letters when they were applied live: a program that
 		// could apply one may have redriven and removed it.
 		PutDeadLetter: func(ctx context.Context, d stream.DeadLetter) error { return stream.PutDeadLetter(ctx, r.JS, d) },
@@ -146,178 +146,129 @@ func (r *Rebuild) lead(ctx context.Context, w *write.Writer, from uint64) (uint6
 	if err != nil {
 		return 0, err
 	}
-	defer p.Close()
-	if w.Listing() || r.plan.foreign {
-		if err := r.list(ctx, p, w); err != nil {
+	defer r.replay.Close()
+	if r.writer.Listing() || r.plan.foreign {
+		if err := r.makeLists(ctx); err != nil {
 			return 0, err
 		}
 	}
-	err = r.replay(ctx, p, w)
-	if err != nil && ctx.Err() != nil {
-		err = fmt.Errorf("rebuild interrupted at message %d; run it again to continue: %w", p.At(), context.Cause(ctx))
+	if r.plan.foreign {
+		err = r.replaceOtherStream(ctx)
+	} else {
+		err = r.replaceSameStream(ctx)
 	}
-	return p.At() - from, err
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("rebuild interrupted at message %d; run it again to continue: %w", r.replay.At(), context.Cause(ctx))
+	}
+	return r.replay.At() - from, err
 }
 
-// consent makes the new index hide what the live one hides by its settings: accounts that have
+// begin prepares the empty index for what the plan says.
+func (r *Rebuild) begin(ctx context.Context) error {
+	if !r.plan.foreign {
+		if err := r.writer.ListLater(ctx); err != nil {
+			return err
+		}
+	}
+	if r.plan.carry {
+		return r.carryOver(ctx)
+	}
+	return nil
+}
+
+// copySettings makes the new index hide what the live one hides by its settings: accounts that have
 // opted out, and those that the operator denies.
-func (r *Rebuild) consent(ctx context.Context, w *write.Writer) error {
-	ignore, err := w.LiveIgnoresConsent(ctx)
+func (r *Rebuild) copySettings(ctx context.Context) error {
+	showOptedOut, err := r.writer.LiveIgnoresConsent(ctx)
 	if err != nil {
 		return err
 	}
 	var deny apply.Deny
-	if deny.Accounts, deny.Tags, err = w.LiveDenied(ctx); err != nil {
+	if deny.Accounts, deny.Tags, err = r.writer.LiveDenied(ctx); err != nil {
 		return err
 	}
-	return (&apply.Applier{Writer: w, Logger: r.Logger}).Consent(ctx, ignore, deny)
+	return (&apply.Applier{Writer: r.writer, Logger: r.Logger}).Consent(ctx, showOptedOut, deny)
 }
 
-// replay brings the new index to the live one's checkpoint, where the two are compared, then to the
-// stream's end, and switches it in.
-func (r *Rebuild) replay(ctx context.Context, p *replay.Replay, w *write.Writer) error {
-	if !r.plan.foreign {
-		if err := r.meet(ctx, p, w); err != nil {
+// replaceSameStream replaces a live index of the same stream: it folds up to the live checkpoint,
+// compares the two indexes there, folds up to the stream's end, and switches.
+func (r *Rebuild) replaceSameStream(ctx context.Context) error {
+	if err := r.foldAndCompare(ctx); err != nil {
+		return err
+	}
+	r.replay.StopRecalling()
+	for {
+		if err := r.foldUntil(ctx, r.caughtUp); err != nil {
 			return err
 		}
+		err := r.owner.Switch(ctx, r.same, r.meetLive)
+		if !errors.Is(err, errSettings) {
+			return r.switched(ctx, err)
+		}
 	}
-	p.Forget()
-	vacuumed := !r.plan.foreign
-	checked, waiting := false, false
+}
+
+// foldAndCompare folds up to the live index's checkpoint, makes the lists, and compares the two
+// indexes. If the live index is idle, this is the only comparison.
+func (r *Rebuild) foldAndCompare(ctx context.Context) error {
+	if _, err := r.foldNearLive(ctx); err != nil {
+		return err
+	}
+	if err := r.makeLists(ctx); err != nil {
+		return err
+	}
+	if err := r.vacuum(ctx); err != nil {
+		return err
+	}
 	for {
-		st, err := stream.GetState(ctx, r.JS)
+		live, err := r.foldNearLive(ctx)
 		if err != nil {
 			return err
 		}
-		r.Progress.At(p.At(), st.Last)
-		switch {
-		case p.At()+nearEnd >= st.Last && !vacuumed:
-			if err := r.vacuum(ctx, w); err != nil {
-				return err
-			}
-			vacuumed = true
-			continue
-		case p.At()+atEnd < st.Last || w.Sweeping():
-		case !r.plan.foreign:
-			err := r.owner.Switch(ctx, r.same, func(ctx context.Context, seq uint64) error { return r.atSwitch(ctx, p, w, seq) })
-			if errors.Is(err, errSettings) {
-				break
-			}
-			return r.switched(ctx, err)
-		default:
-			reached, err := r.reached(ctx, w)
-			if err != nil {
-				return err
-			}
-			if !reached {
-				if !waiting {
-					waiting = true
-					r.Progress.Say("waiting until ingest has brought the stream to " + r.plan.live.Source.Time.Format(time.RFC3339) + " of upstream time, like the live index")
-				}
-				break
-			}
-			if !checked {
-				if err := r.checkConflicts(ctx, p, w); err != nil {
-					return err
-				}
-				checked = true
-				if err := r.consent(ctx, w); err != nil {
-					return err
-				}
-				continue
-			}
-			return r.switched(ctx, r.owner.SwitchStream(ctx))
+		if live == 0 || r.replay.At() > live {
+			return nil // nothing to compare, or it was done before the interruption
 		}
-		if err := p.Sweep(ctx); err != nil {
-			return err
+		if !r.writer.Sweeping() {
+			break
 		}
-		if _, err := p.Next(ctx, math.MaxInt64); err != nil {
+		// Here, not while the live index waits.
+		if err := r.replay.FinishSweeps(ctx); err != nil {
 			return err
 		}
 	}
+	if err := r.compare(ctx); err != nil {
+		return err
+	}
+	return r.foldToLive(ctx)
 }
 
 // errSettings says that the live index's settings have changed since the comparison.
 var errSettings = errors.New("accounts must be hidden or shown first")
 
-// atSwitch brings the new index to where the live one waits.
-func (r *Rebuild) atSwitch(ctx context.Context, p *replay.Replay, w *write.Writer, seq uint64) error {
-	err := p.To(ctx, seq)
-	if err == nil && !r.recalled {
-		err = r.recallFloors(ctx, p)
+// meetLive brings the new index to the message at which the live one waits for the switch.
+func (r *Rebuild) meetLive(ctx context.Context, seq uint64) error {
+	if err := r.replay.FoldTo(ctx, seq); err != nil {
+		return err
 	}
-	swept := w.Sweeping()
-	if err == nil {
-		err = r.consent(ctx, w)
-	}
-	if err == nil && w.Sweeping() && !swept {
-		err = errSettings
-	}
-	return err
-}
-
-// meet brings the new index to the live one's checkpoint and compares the two. If the live index is
-// idle, this is the only comparison.
-func (r *Rebuild) meet(ctx context.Context, p *replay.Replay, w *write.Writer) error {
-	vacuumed := false
-	for {
-		live, _, err := r.owner.CheckpointOf(ctx, store.Live)
-		if err != nil {
+	if !r.recalled {
+		if err := r.recallFloors(ctx); err != nil {
 			return err
 		}
-		r.Progress.At(p.At(), live.Seq)
-		more := p.At() < live.Seq
-		for batches := 0; more && p.At()+atEnd < live.Seq && batches < 10; batches++ {
-			if err := p.Sweep(ctx); err != nil {
-				return err
-			}
-			if more, err = p.Next(ctx, live.Seq); err != nil {
-				return err
-			}
-			r.Progress.At(p.At(), live.Seq)
-		}
-		switch {
-		case more && p.At()+atEnd < live.Seq:
-		case !vacuumed:
-			if err := r.list(ctx, p, w); err != nil {
-				return err
-			}
-			if err := r.vacuum(ctx, w); err != nil {
-				return err
-			}
-			vacuumed = true
-		case live.Seq == 0 || p.At() > live.Seq:
-			return nil // nothing to compare, or it was done before the interruption
-		case w.Sweeping():
-			// Here, not while the live index waits.
-			if err := p.Settle(ctx); err != nil {
-				return err
-			}
-		default:
-			if err := r.compare(ctx, p, w); err != nil {
-				return err
-			}
-			return r.catchUp(ctx, p)
-		}
 	}
-}
-
-// catchUp brings the new index to the live one's checkpoint if a failed comparison, which was
-// accepted, did not: up to there the live one is consulted.
-func (r *Rebuild) catchUp(ctx context.Context, p *replay.Replay) error {
-	live, _, err := r.owner.CheckpointOf(ctx, store.Live)
-	for more := true; err == nil && more && p.At() < live.Seq; {
-		if err = p.Sweep(ctx); err == nil {
-			more, err = p.Next(ctx, live.Seq)
-		}
+	swept := r.writer.Sweeping()
+	if err := r.copySettings(ctx); err != nil {
+		return err
 	}
-	return err
+	if r.writer.Sweeping() && !swept {
+		return errSettings
+	}
+	return nil
 }
 
 // recallFloors copies the live index's floors if the comparison did not get that far, which was
 // accepted. A live index that cannot be read must not prevent the rebuild then.
-func (r *Rebuild) recallFloors(ctx context.Context, p *replay.Replay) error {
-	err := p.RecallFloors(ctx)
+func (r *Rebuild) recallFloors(ctx context.Context) error {
+	err := r.replay.RecallFloors(ctx)
 	if err == nil || errors.Is(err, write.ErrLeaseLost) || !r.AcceptDifferences {
 		return err
 	}
@@ -325,18 +276,43 @@ func (r *Rebuild) recallFloors(ctx context.Context, p *replay.Replay) error {
 	return nil
 }
 
-// list makes the lists of the new index, if they were postponed.
-func (r *Rebuild) list(ctx context.Context, p *replay.Replay, w *write.Writer) error {
-	if !w.Unlisted() {
+// replaceOtherStream replaces a live index of another stream: it folds the stream until the new index is
+// as recent, looks for what it lacks, and switches.
+func (r *Rebuild) replaceOtherStream(ctx context.Context) error {
+	r.replay.StopRecalling()
+	if err := r.foldUntil(ctx, func(_ context.Context, missing uint64) (bool, error) { return missing <= nearEnd, nil }); err != nil {
+		return err
+	}
+	if err := r.vacuum(ctx); err != nil {
+		return err
+	}
+	if err := r.foldUntil(ctx, r.asRecent); err != nil {
+		return err
+	}
+	if err := r.checkConflicts(ctx); err != nil {
+		return err
+	}
+	if err := r.copySettings(ctx); err != nil {
+		return err
+	}
+	if err := r.foldUntil(ctx, r.asRecent); err != nil {
+		return err
+	}
+	return r.switched(ctx, r.owner.SwitchStream(ctx))
+}
+
+// makeLists makes the lists of the new index, if they were postponed.
+func (r *Rebuild) makeLists(ctx context.Context) error {
+	if !r.writer.Unlisted() {
 		return nil
 	}
 	r.Progress.Say("making the new index's lists")
-	return p.List(ctx)
+	return r.replay.List(ctx)
 }
 
-func (r *Rebuild) vacuum(ctx context.Context, w *write.Writer) error {
+func (r *Rebuild) vacuum(ctx context.Context) error {
 	r.Progress.Say("vacuuming the new index")
-	return w.Keep(ctx, func(ctx context.Context) error { return r.owner.Vacuum(ctx, store.Rebuilding) })
+	return r.writer.Keep(ctx, func(ctx context.Context) error { return r.owner.Vacuum(ctx, store.Rebuilding) })
 }
 
 // switched returns the error of a switch. The commit's answer may be lost: the schema's name tells.

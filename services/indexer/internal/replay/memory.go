@@ -24,7 +24,7 @@ type memory struct {
 
 // apply applies messages like the applier.
 func (m *memory) apply(ctx context.Context, batch []stream.Message) error {
-	if gaps, err := m.look(ctx); err != nil {
+	if gaps, err := m.hasGaps(ctx); err != nil {
 		return err
 	} else if !gaps {
 		return m.applier.Apply(ctx, batch)
@@ -42,8 +42,8 @@ func (m *memory) apply(ctx context.Context, batch []stream.Message) error {
 	return nil
 }
 
-// look reports whether messages are missing by now.
-func (m *memory) look(ctx context.Context) (gaps bool, err error) {
+// hasGaps reports whether messages are missing by now.
+func (m *memory) hasGaps(ctx context.Context) (gaps bool, err error) {
 	if !m.gaps {
 		m.gaps, err = stream.HasGaps(ctx, m.js)
 	}
@@ -80,9 +80,9 @@ func (m *memory) recall(ctx context.Context, batch []stream.Message) (int, error
 	return n, m.writer.Recall(ctx, removals, erased)
 }
 
-// pass folds a position in place of erased messages up to seq.
-func (m *memory) pass(ctx context.Context, seq uint64, at event.Position) error {
-	// It ends no #sync: the erased messages did not either, and the leader's may continue.
+// skipTo folds a position in place of erased messages up to seq.
+func (m *memory) skipTo(ctx context.Context, seq uint64, at event.Position) error {
+	// It ends no #sync: the erased messages did not either, and the reference's may continue.
 	nothing := event.Event{Kind: event.KindPosition, Source: at, Sync: event.SyncOpen}
 	data, err := nothing.Encode()
 	if err != nil {

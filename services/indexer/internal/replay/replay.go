@@ -1,5 +1,5 @@
 // Package replay folds the stream into an index up to a given message, beside another index, the
-// leader: either for a rebuild, or for a comparison with the live index. It uses the code that
+// reference: either for a rebuild, or for a comparison with the live index. It uses the code that
 // indexes live.
 package replay
 
@@ -33,9 +33,9 @@ type Config struct {
 	Logger *slog.Logger
 	// PutDeadLetter stores a message that cannot be applied.
 	PutDeadLetter func(ctx context.Context, d stream.DeadLetter) error
-	// Database has the schema of the leader, Leader.
-	Database store.Options
-	Leader   string
+	// Database has the reference in the schema Reference.
+	Database  store.Options
+	Reference string
 }
 
 // Replay reads the stream into an index. It must be used from one goroutine.
@@ -50,9 +50,9 @@ type Replay struct {
 
 // Open starts to read after message at, the index's checkpoint.
 //
-// If the stream's beginning was trimmed and the leader is the live index, the leader is asked for
-// the keys of edited posts from before that, until Forget. It must have folded every message that
-// is replayed until then.
+// If the stream's beginning was trimmed and the reference is the live index, the reference is asked
+// for the keys of edited posts from before that, until StopRecalling. It must have folded every
+// message that is replayed until then.
 func Open(ctx context.Context, cfg Config, at uint64) (*Replay, error) {
 	st, err := stream.GetState(ctx, cfg.JS)
 	if err != nil {
@@ -64,14 +64,14 @@ func Open(ctx context.Context, cfg Config, at uint64) (*Replay, error) {
 	}
 	a := &apply.Applier{Writer: cfg.Writer, Logger: cfg.Logger, PutDeadLetter: cfg.PutDeadLetter, Batch: batchSize}
 	m := memory{js: cfg.JS, writer: cfg.Writer, applier: a}
-	if st.First > 1 && cfg.Leader == store.Live {
+	if st.First > 1 && cfg.Reference == store.Live {
 		m.gaps, a.LiveKeys = true, cfg.Writer.LiveKeys
 	}
 	return &Replay{cfg: cfg, reader: reader, at: at, memory: m}, nil
 }
 
-// Forget ends the look-ups of Open for a trimmed stream, once the index equals the leader.
-func (r *Replay) Forget() { r.memory.gaps, r.memory.applier.LiveKeys = false, nil }
+// StopRecalling ends what Open began for a trimmed stream, once the index equals the reference.
+func (r *Replay) StopRecalling() { r.memory.gaps, r.memory.applier.LiveKeys = false, nil }
 
 // Close stops reading.
 func (r *Replay) Close() { r.reader.Close() }
@@ -79,9 +79,9 @@ func (r *Replay) Close() { r.reader.Close() }
 // At returns the last folded message.
 func (r *Replay) At() uint64 { return r.at }
 
-// Next folds the next batch, nothing after message limit, and renews the lease. It returns false if
-// the stream has nothing more up to there.
-func (r *Replay) Next(ctx context.Context, limit uint64) (more bool, err error) {
+// FoldBatch folds the next batch, nothing after message limit, and renews the lease. It returns
+// false if the stream has nothing more up to there.
+func (r *Replay) FoldBatch(ctx context.Context, limit uint64) (more bool, err error) {
 	if len(r.ahead) == 0 {
 		wait, cancel := context.WithTimeout(ctx, idleWait)
 		batch, err := r.reader.Next(wait, batchSize, batchWait)
@@ -111,23 +111,23 @@ func (r *Replay) Next(ctx context.Context, limit uint64) (more bool, err error) 
 	return true, nil
 }
 
-// Near folds what the stream has up to message seq, which the leader may have passed.
-func (r *Replay) Near(ctx context.Context, seq uint64) error {
+// FoldAvailable folds what the stream has up to message seq, which the reference may have passed.
+func (r *Replay) FoldAvailable(ctx context.Context, seq uint64) error {
 	for more := true; more && r.at < seq; {
 		var err error
-		if more, err = r.Next(ctx, seq); err != nil {
+		if more, err = r.FoldBatch(ctx, seq); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// To folds everything up to message seq, the leader's checkpoint, and nothing after it.
-func (r *Replay) To(ctx context.Context, seq uint64) error {
+// FoldTo folds everything up to message seq, the reference's checkpoint, and nothing after it.
+func (r *Replay) FoldTo(ctx context.Context, seq uint64) error {
 	for r.at < seq {
-		more, err := r.Next(ctx, seq)
+		more, err := r.FoldBatch(ctx, seq)
 		if err == nil && !more {
-			err = r.pass(ctx, seq) // what was up to there was erased
+			err = r.skipErased(ctx, seq)
 		}
 		if err != nil {
 			return err
@@ -136,8 +136,8 @@ func (r *Replay) To(ctx context.Context, seq uint64) error {
 	return nil
 }
 
-// Settle finishes all sweeps of big accounts.
-func (r *Replay) Settle(ctx context.Context) error {
+// FinishSweeps finishes all sweeps of big accounts.
+func (r *Replay) FinishSweeps(ctx context.Context) error {
 	for r.cfg.Writer.Sweeping() {
 		if err := r.Sweep(ctx); err != nil {
 			return err
@@ -152,7 +152,7 @@ func (r *Replay) List(ctx context.Context) error {
 		return nil
 	}
 	if !r.cfg.Writer.Listing() {
-		if err := r.Settle(ctx); err != nil {
+		if err := r.FinishSweeps(ctx); err != nil {
 			return err
 		}
 	}
@@ -171,11 +171,11 @@ func (r *Replay) Sweep(ctx context.Context) error {
 // replacements that caused them, and removes posts below them. The index must be at the live one's
 // checkpoint or later.
 func (r *Replay) RecallFloors(ctx context.Context) error {
-	if r.cfg.Leader != store.Live {
+	if r.cfg.Reference != store.Live {
 		return nil
 	}
 	// Possibly nothing has been folded since Open.
-	if gaps, err := r.memory.look(ctx); err != nil || !gaps {
+	if gaps, err := r.memory.hasGaps(ctx); err != nil || !gaps {
 		return err
 	}
 	raised, err := r.cfg.Writer.RecallFloors(ctx)
@@ -185,12 +185,13 @@ func (r *Replay) RecallFloors(ctx context.Context) error {
 	if raised > 0 {
 		r.cfg.Logger.Info("copied #sync floors from the live index, since the stream no longer has their events", "accounts", raised)
 	}
-	return r.Settle(ctx)
+	return r.FinishSweeps(ctx)
 }
 
-// pass moves the index to the leader's checkpoint if the stream has no more messages up to there.
-func (r *Replay) pass(ctx context.Context, seq uint64) error {
-	// A caller that reports the end must have seen that far itself.
+// skipErased moves the index to the reference's checkpoint, seq, in place of messages that were
+// erased.
+func (r *Replay) skipErased(ctx context.Context, seq uint64) error {
+	// Only what the stream once had can have been erased.
 	st, err := stream.GetState(ctx, r.cfg.JS)
 	if err != nil {
 		return err
@@ -198,11 +199,11 @@ func (r *Replay) pass(ctx context.Context, seq uint64) error {
 	if st.Last < seq {
 		return fmt.Errorf("%w: wanted up to %d, the last is %d", stream.ErrBehind, seq, st.Last)
 	}
-	cp, _, err := write.NewOwner(r.cfg.Database).CheckpointOf(ctx, r.cfg.Leader)
+	cp, _, err := write.NewOwner(r.cfg.Database).CheckpointOf(ctx, r.cfg.Reference)
 	if err != nil {
 		return err
 	}
-	if err := r.memory.pass(ctx, seq, cp.Source); err != nil {
+	if err := r.memory.skipTo(ctx, seq, cp.Source); err != nil {
 		return fmt.Errorf("pass message %d, which was erased: %w", seq, err)
 	}
 	r.at = seq

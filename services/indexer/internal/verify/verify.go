@@ -130,7 +130,7 @@ func (v *Verify) align(ctx context.Context, schema, other string) (check.Finding
 	release := func() { _ = w.Release(ctx) } // otherwise it expires
 	defer release()
 	r, err := replay.Open(ctx, replay.Config{
-		JS: js, Writer: w, Logger: v.Logger, Database: v.Database, Leader: schema,
+		JS: js, Writer: w, Logger: v.Logger, Database: v.Database, Reference: schema,
 		// They were stored when the live index passed them.
 		PutDeadLetter: func(context.Context, stream.DeadLetter) error { return nil },
 	}, cp.Seq)
@@ -150,7 +150,7 @@ func (v *Verify) align(ctx context.Context, schema, other string) (check.Finding
 		if r.At()+nearEnd >= at.Seq {
 			break
 		}
-		more, err := r.Next(ctx, at.Seq)
+		more, err := r.FoldBatch(ctx, at.Seq)
 		if err != nil {
 			return check.Findings{}, err
 		}
@@ -166,14 +166,14 @@ func (v *Verify) align(ctx context.Context, schema, other string) (check.Finding
 		if _, err := w.Acquire(ctx); err != nil {
 			return err
 		}
-		return r.Near(ctx, seq)
+		return r.FoldAvailable(ctx, seq)
 	}
 	return s.Compare(ctx, schema, other, func(ctx context.Context, seq uint64) error {
 		defer release()
-		if err := r.To(ctx, seq); err != nil {
+		if err := r.FoldTo(ctx, seq); err != nil {
 			return err
 		}
-		if err := r.Settle(ctx); err != nil {
+		if err := r.FinishSweeps(ctx); err != nil {
 			return err
 		}
 		return r.RecallFloors(ctx)
