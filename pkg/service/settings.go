@@ -80,8 +80,8 @@ type Consent struct {
 	DenyFile string `name:"deny-file" placeholder:"FILE" help:"accounts and tags never to be shown, as YAML (docs/operations.md); reloaded on change"`
 }
 
-// Ignored reports whether opted-out authors are shown anyway.
-func (c Consent) Ignored() bool { return c.Consent == "ignore" }
+// ShowOptedOut reports whether opted-out authors are shown anyway.
+func (c Consent) ShowOptedOut() bool { return c.Consent == "ignore" }
 
 // Erasure says when payloads of removed posts leave the stream. Off means never.
 type Erasure struct {

@@ -28,9 +28,9 @@ type Config struct {
 	MarkerAge time.Duration
 	// ChangesAge is how far back the change feed reaches; 0 means 7 days.
 	ChangesAge time.Duration
-	// IgnoreConsent shows accounts that have opted out of being shown to readers who are not logged
+	// ShowOptedOut shows accounts that have opted out of being shown to readers who are not logged
 	// in.
-	IgnoreConsent bool
+	ShowOptedOut bool
 	// DenyFile names accounts and tags that are not shown; "" means none. It is reloaded when it
 	// changes.
 	DenyFile string

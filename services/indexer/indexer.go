@@ -179,7 +179,7 @@ func (x *Indexer) index(ctx context.Context, w *write.Writer, cp store.Checkpoin
 		x.metrics.lag.Set(0)
 	}()
 	a := &apply.Applier{
-		Writer: w, Logger: x.log, Big: x.cfg.BigAccount, Tracer: x.deps.Tracer,
+		Writer: w, Logger: x.log, BigAccount: x.cfg.BigAccount, Tracer: x.deps.Tracer,
 		PutDeadLetter: func(ctx context.Context, d stream.DeadLetter) error {
 			if err := stream.PutDeadLetter(ctx, x.js, d); err != nil {
 				return &streamError{err}
@@ -192,7 +192,7 @@ func (x *Indexer) index(ctx context.Context, w *write.Writer, cp store.Checkpoin
 	}
 	defer func() { x.batch = a.Batch }()
 	x.deny.changed() // a standby has not looked
-	if err := a.Consent(ctx, x.cfg.IgnoreConsent, x.deny.now); err != nil {
+	if err := a.Consent(ctx, x.cfg.ShowOptedOut, x.deny.now); err != nil {
 		return err
 	}
 	p := prune.New(w, prune.Ages{Markers: x.cfg.MarkerAge, Changes: x.cfg.ChangesAge}, x.cfg.EraseWithin != EraseNever, x.metrics.pruned)
@@ -284,7 +284,7 @@ func (x *Indexer) follow(ctx context.Context, w *write.Writer, a *apply.Applier,
 			x.metrics.checkpoint.Set(float64(seq))
 		}
 		if x.deny.changed() {
-			if err := a.Consent(ctx, x.cfg.IgnoreConsent, x.deny.now); err != nil {
+			if err := a.Consent(ctx, x.cfg.ShowOptedOut, x.deny.now); err != nil {
 				return err
 			}
 			renewed = time.Now()

@@ -28,9 +28,9 @@ type Config struct {
 	ConnectNATS func(logger *slog.Logger, changed func(error)) (*nats.Conn, error)
 	// NATSDomain is the JetStream domain on that server.
 	NATSDomain string
-	// ChangesAge, EraseWithin, IgnoreConsent and DenyFile are those of indexer.Config.
+	// ChangesAge, EraseWithin, ShowOptedOut and DenyFile are those of indexer.Config.
 	ChangesAge, EraseWithin time.Duration
-	IgnoreConsent           bool
+	ShowOptedOut            bool
 	DenyFile                string
 	// APIListen and OpsListen are host:port.
 	APIListen, OpsListen string
@@ -63,7 +63,7 @@ type Settings struct {
 // *service.ConfigError.
 func (s Settings) Config(dir string) (Config, error) {
 	cfg := Config{
-		DataDir: dir, ChangesAge: s.Changes.Age, EraseWithin: s.Erasure.Within, IgnoreConsent: s.Consent.Ignored(), DenyFile: s.Consent.DenyFile, APIListen: s.HTTP.Listen, OpsListen: s.Ops.Listen,
+		DataDir: dir, ChangesAge: s.Changes.Age, EraseWithin: s.Erasure.Within, ShowOptedOut: s.Consent.ShowOptedOut(), DenyFile: s.Consent.DenyFile, APIListen: s.HTTP.Listen, OpsListen: s.Ops.Listen,
 		PublicURL: s.Feeds.PublicURL, FeedsFile: s.Feeds.FeedsFile, Media: s.Media, MaxFollowers: s.Followers, NATSDomain: s.NATS.Domain,
 	}
 	p := &service.Process{Program: service.Standalone}

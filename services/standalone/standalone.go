@@ -230,7 +230,7 @@ func (p *pipeline) run(ctx context.Context, ready func(string)) error {
 	if p.postgres != nil {
 		id = privateHolder
 	}
-	ix, err := indexer.New(indexer.Config{Database: p.dbs.indexer, ChangesAge: p.cfg.ChangesAge, EraseWithin: p.cfg.EraseWithin, IgnoreConsent: p.cfg.IgnoreConsent, DenyFile: p.cfg.DenyFile},
+	ix, err := indexer.New(indexer.Config{Database: p.dbs.indexer, ChangesAge: p.cfg.ChangesAge, EraseWithin: p.cfg.EraseWithin, ShowOptedOut: p.cfg.ShowOptedOut, DenyFile: p.cfg.DenyFile},
 		indexer.Deps{NATS: indexerConn, Domain: p.cfg.NATSDomain, Logger: p.logger, Registry: p.registry, Health: p.health, ID: id, Tracer: p.traces.Tracer("indexer")})
 	if err != nil {
 		return err

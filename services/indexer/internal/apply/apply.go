@@ -34,14 +34,28 @@ const (
 // Reasons lists them all.
 var Reasons = []Reason{ReasonVersion, ReasonInvalid, ReasonRejected}
 
+// ReasonOf returns the reason for which a message that causes err is a dead letter; ok is false if
+// err is of another kind, possibly temporary.
+func ReasonOf(err error) (reason Reason, ok bool) {
+	switch {
+	case errors.Is(err, event.ErrUnknownVersion):
+		return ReasonVersion, true
+	case errors.Is(err, event.ErrInvalid):
+		return ReasonInvalid, true
+	case write.Rejected(err):
+		return ReasonRejected, true
+	}
+	return "", false
+}
+
 const (
 	// batchTimeout bounds one batch. A batch that takes longer is halved, like one that Postgres
 	// refuses; a single message gets singleTimeout.
 	batchTimeout  = 30 * time.Second
 	singleTimeout = 10 * time.Minute
-	// DefaultBig is the number of posts from which an account is swept. The other accounts of a
-	// batch together have at most smallAccountsFactor times as many.
-	DefaultBig          = 2000
+	// defaultBigAccount is the default of Applier.BigAccount. The smaller accounts of a batch
+	// together have at most smallAccountsFactor times as many posts.
+	defaultBigAccount   = 2000
 	smallAccountsFactor = 10
 	// deadLetterPuts is how many dead letters are put at once: each waits for a disk.
 	deadLetterPuts = 32
@@ -50,14 +64,14 @@ const (
 // Applier folds batches of messages into the index through one write.Writer.
 type Applier struct {
 	Writer *write.Writer
-	// PutDeadLetter stores a dead letter durably before it returns. It is
-	// called from several goroutines.
+	// PutDeadLetter stores a dead letter durably before it returns. It is called from several
+	// goroutines.
 	PutDeadLetter func(ctx context.Context, d stream.DeadLetter) error
 	Logger        *slog.Logger
-	// Big is the number of posts from which an account is not hidden, shown or erased in one
-	// transaction, but swept: see Sweep. 0 means DefaultBig. The smaller accounts of a batch
-	// together have at most ten times as many posts; accounts beyond that are swept too.
-	Big int
+	// BigAccount is the number of posts from which an account is not hidden, shown or erased in one
+	// transaction, but swept: see Sweep. 0 means 2000. The smaller accounts of a batch together have
+	// at most ten times as many posts; accounts beyond that are swept too.
+	BigAccount int
 	// Timeout bounds one batch of several messages; 0 means 30 s.
 	Timeout time.Duration
 	// Batch is how many messages the next batch should have at most. A full batch doubles it; one
@@ -133,14 +147,11 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 	defer func() { end(err) }()
 	var events []numbered
 	var first, last uint64
-	for _, c := range dead {
-		first, last = c.message.Seq, c.message.Seq
+	for _, d := range dead {
+		first, last = d.message.Seq, d.message.Seq
 	}
-	for i, m := range messages {
-		if i == 0 {
-			first = m.Seq
-		}
-		last = m.Seq
+	for _, m := range messages {
+		first, last = cmp.Or(first, m.Seq), m.Seq
 		ev, err := m.Event()
 		switch {
 		case err == nil:
@@ -163,17 +174,8 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 		if last <= from.Seq {
 			return to, nil
 		}
-		applied, buried = applied[:0], buried[:0]
-		for _, n := range events {
-			if n.seq > from.Seq {
-				applied = append(applied, n)
-			}
-		}
-		for _, c := range dead {
-			if c.message.Seq > from.Seq {
-				buried = append(buried, c)
-			}
-		}
+		applied = slices.DeleteFunc(slices.Clone(events), func(n numbered) bool { return n.seq <= from.Seq })
+		buried = slices.DeleteFunc(slices.Clone(dead), func(d rejected) bool { return d.message.Seq <= from.Seq })
 		tx.CountDeadLetters(len(buried))
 		sync, err := a.foldInto(ctx, tx, from.Sync, applied)
 		if err != nil {
@@ -192,10 +194,10 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 	if err != nil {
 		return fmt.Errorf("apply messages %d to %d: %w", first, last, err)
 	}
-	for _, c := range buried {
-		a.Logger.Error("message could not be applied; it is now a dead letter", "seq", c.message.Seq, "reason", c.reason, "err", c.cause)
+	for _, d := range buried {
+		a.Logger.Error("message could not be applied; it is now a dead letter", "seq", d.message.Seq, "reason", d.reason, "err", d.cause)
 		if a.OnDeadLetter != nil {
-			a.OnDeadLetter(c.reason)
+			a.OnDeadLetter(d.reason)
 		}
 	}
 	if a.OnApplied != nil {
@@ -211,38 +213,39 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 func (a *Applier) putDeadLetters(ctx context.Context, dead []rejected) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(deadLetterPuts)
-	for _, c := range dead {
+	for _, d := range dead {
 		g.Go(func() error {
 			return a.PutDeadLetter(ctx, stream.DeadLetter{
-				Seq: c.message.Seq, Reason: string(c.reason), Error: c.cause.Error(), At: time.Now().UTC(), Payload: c.message.Data,
+				Seq: d.message.Seq, Reason: string(d.reason), Error: d.cause.Error(), At: time.Now().UTC(), Payload: d.message.Data,
 			})
 		})
 	}
 	return g.Wait()
 }
 
+// foldInto folds events over their rows, and writes the difference.
 func (a *Applier) foldInto(ctx context.Context, tx *write.Tx, sync event.SyncRun, events []numbered) (event.SyncRun, error) {
 	f := newFold(sync)
-	w := wanted(events, sync)
-	if err := f.consent(ctx, tx, w.dids...); err != nil {
+	dids, posts := touched(events, sync)
+	if err := f.consent(ctx, tx, dids...); err != nil {
 		return sync, err
 	}
-	rows, err := tx.Accounts(ctx, w.dids)
+	rows, err := tx.Accounts(ctx, dids)
 	if err != nil {
 		return sync, err
 	}
-	for _, did := range w.dids {
+	for _, did := range dids {
 		f.addAccount(did, rows[did])
 	}
-	whole, err := a.sizeUp(ctx, tx, f, rows, events)
+	full, err := a.accountsInFull(ctx, tx, f, rows, events)
 	if err != nil {
 		return sync, err
 	}
-	if err := tx.Load(ctx, rows, w.ids, whole, f.addPost, f.addRemoved); err != nil {
+	if err := tx.Load(ctx, rows, posts, full, f.addPost, f.addRemoved); err != nil {
 		return sync, err
 	}
 	if a.LiveKeys != nil {
-		if f.liveKeys, err = a.LiveKeys(ctx, w.ids); err != nil {
+		if f.liveKeys, err = a.LiveKeys(ctx, posts); err != nil {
 			return sync, err
 		}
 	}
@@ -254,32 +257,31 @@ func (a *Applier) foldInto(ctx context.Context, tx *write.Tx, sync event.SyncRun
 	return f.sync, tx.Write(ctx, c)
 }
 
-// sizeUp marks the accounts that events concern as a whole, and returns those that are small enough
-// to load.
-func (a *Applier) sizeUp(ctx context.Context, tx *write.Tx, f *fold, rows map[string]*write.Account, events []numbered) ([]*write.Account, error) {
-	f.wantWhole(events)
-	var whole []*write.Account
-	for did, acc := range f.accounts {
-		if acc.whole && rows[did] != nil {
-			whole = append(whole, rows[did])
+// accountsInFull returns the accounts of which all posts and markers must be loaded, and marks those
+// that have too many of them: events sweep these instead.
+func (a *Applier) accountsInFull(ctx context.Context, tx *write.Tx, f *fold, rows map[string]*write.Account, events []numbered) ([]*write.Account, error) {
+	var full []*write.Account
+	for did := range f.changedInFull(events) {
+		if rows[did] != nil {
+			full = append(full, rows[did])
 		}
 	}
-	if len(whole) == 0 {
+	if len(full) == 0 {
 		return nil, nil
 	}
-	limit := cmp.Or(a.Big, DefaultBig)
-	big, err := tx.Big(ctx, whole, limit, smallAccountsFactor*limit)
+	limit := cmp.Or(a.BigAccount, defaultBigAccount)
+	big, err := tx.Big(ctx, full, limit, smallAccountsFactor*limit)
 	if err != nil {
 		return nil, err
 	}
 	for row := range big {
 		acc := f.accounts[row.DID]
-		acc.whole, acc.big = false, true
+		acc.big = true
 		if slices.ContainsFunc(events, func(n numbered) bool { return n.ev.DID == row.DID && n.ev.Erases() }) {
 			if acc.maxRev, err = tx.HighestRev(ctx, row); err != nil {
 				return nil, err
 			}
 		}
 	}
-	return slices.DeleteFunc(whole, func(row *write.Account) bool { return big[row] }), nil
+	return slices.DeleteFunc(full, func(row *write.Account) bool { return big[row] }), nil
 }

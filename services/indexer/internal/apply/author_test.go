@@ -88,7 +88,7 @@ func TestAuthors(t *testing.T) {
 			t.Parallel()
 			for _, big := range []int{0, 1} { // with and without sweeps
 				x := newIndex(t)
-				x.applier.Big = big
+				x.applier.BigAccount = big
 				for _, b := range c.batches {
 					x.apply(b...)
 				}

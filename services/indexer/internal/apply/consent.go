@@ -11,8 +11,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
-// decided is how many accounts are processed in one transaction.
-const decided = 500
+// consentBatch is how many accounts are processed in one transaction.
+const consentBatch = 500
 
 // Deny is the operator's deny list: accounts that are hidden, known or not, and tags that are not
 // served.
@@ -23,10 +23,10 @@ type Deny struct {
 // Consent sets whether accounts that have opted out are shown anyway, and the operator's deny list.
 // It applies both to stored accounts, whose posts change in sweeps. A stopped run continues where
 // it was.
-func (a *Applier) Consent(ctx context.Context, ignore bool, deny Deny) error {
-	for n := decided; n == decided; {
+func (a *Applier) Consent(ctx context.Context, showOptedOut bool, deny Deny) error {
+	for n := consentBatch; n == consentBatch; {
 		err := a.Writer.Apply(ctx, func(tx *write.Tx, from store.Checkpoint) (store.Checkpoint, error) {
-			if err := tx.IgnoreConsent(ctx, ignore); err != nil {
+			if err := tx.IgnoreConsent(ctx, showOptedOut); err != nil {
 				return from, err
 			}
 			changed, err := tx.Deny(ctx, deny.Accounts, deny.Tags)
@@ -36,7 +36,7 @@ func (a *Applier) Consent(ctx context.Context, ignore bool, deny Deny) error {
 			if changed {
 				a.Logger.Info("the deny list has changed", "accounts", len(deny.Accounts), "tags", len(deny.Tags))
 			}
-			rows, err := tx.Undecided(ctx, decided)
+			rows, err := tx.Undecided(ctx, consentBatch)
 			if err != nil {
 				return from, err
 			}
@@ -47,8 +47,8 @@ func (a *Applier) Consent(ctx context.Context, ignore bool, deny Deny) error {
 			}
 			for did, row := range rows {
 				acc := f.addAccount(did, row)
-				acc.big, acc.changed = true, true // none of its posts are loaded
-				f.settle(acc)
+				acc.big, acc.changed = true, true // none of its posts is loaded
+				f.setState(acc)
 			}
 			return from, tx.Write(ctx, f.changes())
 		})
@@ -65,7 +65,7 @@ func (a *Applier) Consent(ctx context.Context, ignore bool, deny Deny) error {
 // consent loads the consent setting and the denial of these accounts into the fold. Call it before
 // loading them.
 func (f *fold) consent(ctx context.Context, tx *write.Tx, dids ...string) (err error) {
-	f.ignoreConsent = tx.IgnoresConsent()
+	f.showOptedOut = tx.IgnoresConsent()
 	f.denied, err = tx.Denied(ctx, dids)
 	return err
 }

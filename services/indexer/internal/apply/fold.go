@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/tagstream/tagstream/pkg/event"
@@ -16,16 +17,16 @@ type account struct {
 	// known reports that an event has left a trace of the account in the index. A row that a
 	// rebuild copied for lost messages has no Seq until one does.
 	known bool
-	// whole reports that all its posts and markers are loaded, which events about the whole account
-	// need. big reports that they are too many for that: such events begin a sweep.
-	whole, big bool
+	// big reports that the account has too many posts to load them all: events that change them all
+	// start a sweep.
+	big bool
 	// maxRev is the highest revision of a big account that must be erased.
 	maxRev string
-	// swept reports that a sweep must begin.
-	swept bool
+	// startsSweep reports that a sweep must begin.
+	startsSweep bool
 	// syncing reports that the end of a #sync must be applied.
 	syncing bool
-	// rkeys are the loaded posts and markers, whole or not.
+	// rkeys are the loaded posts and markers, all or some.
 	rkeys map[string]*entry
 }
 
@@ -51,8 +52,8 @@ type fold struct {
 	recalls bool
 	// redriven reports that events may arrive that were skipped before.
 	redriven bool
-	// ignoreConsent shows accounts that have opted out.
-	ignoreConsent bool
+	// showOptedOut shows accounts that have opted out.
+	showOptedOut bool
 	// denied are accounts that the operator does not show.
 	denied map[string]bool
 }
@@ -66,7 +67,7 @@ func (f *fold) addAccount(did string, row *write.Account) *account {
 	if row != nil {
 		a.row, a.known = *row, row.Seq > 0
 	} else {
-		a.row.State = f.decide(&a.row)
+		a.row.State = f.stateOf(&a.row)
 	}
 	f.accounts[did] = a
 	return a
@@ -249,7 +250,7 @@ func (f *fold) accountStatus(seq uint64, ev *event.Event) {
 	default:
 		a.row.Reported = store.Hidden
 	}
-	f.settle(a)
+	f.setState(a)
 	a.touch(seq)
 }
 
@@ -268,23 +269,23 @@ func (f *fold) author(seq uint64, ev *event.Event) {
 		return
 	}
 	a.row.Author = now
-	f.settle(a)
+	f.setState(a)
 	a.touch(seq)
 }
 
-// settle sets an account's state to the reported one or, if its author has opted out or is denied,
-// to hidden.
-func (f *fold) settle(a *account) {
+// setState sets an account's state for readers, which starts a sweep if it is big.
+func (f *fold) setState(a *account) {
 	before := a.row.State
-	a.row.State = f.decide(&a.row)
+	a.row.State = f.stateOf(&a.row)
 	if a.big && (before == store.Active) != (a.row.State == store.Active) {
 		a.sweep("", true)
 	}
 }
 
-// decide returns the account's state for readers.
-func (f *fold) decide(row *write.Account) store.State {
-	if row.Reported == store.Active && (f.denied[row.DID] || row.Author.OptedOut && !f.ignoreConsent) {
+// stateOf returns the account's state for readers: the reported one, or hidden if its author has
+// opted out or is denied.
+func (f *fold) stateOf(row *write.Account) store.State {
+	if row.Reported == store.Active && (f.denied[row.DID] || row.Author.OptedOut && !f.showOptedOut) {
 		return store.Hidden
 	}
 	return row.Reported
@@ -294,7 +295,7 @@ func (f *fold) decide(row *write.Account) store.State {
 // goneBelow removed. Until it ends, readers see none of these or, if hidden is set, no post at all.
 // Unfinished changes of an earlier sweep remain.
 func (a *account) sweep(goneBelow string, hidden bool) {
-	a.row.Sweep, a.swept = a.row.Sweep.With(goneBelow, hidden), true
+	a.row.Sweep, a.startsSweep = a.row.Sweep.With(goneBelow, hidden), true
 	a.row.Sweep.Seen = a.row.Sweep.Hidden && a.before != nil && a.before.InSight()
 }
 
@@ -373,7 +374,7 @@ func (f *fold) changes() write.Changes {
 		if a.changed && (a.before == nil || a.before.Seq == 0 || a.stateChanged()) {
 			c.Accounts = append(c.Accounts, &a.row)
 		}
-		if a.swept {
+		if a.startsSweep {
 			c.Sweeps = append(c.Sweeps, &a.row)
 		}
 		for rkey, e := range a.rkeys {
@@ -395,56 +396,47 @@ func (a *account) stateChanged() bool {
 	return b != a.row
 }
 
-// wants says what must be loaded for a batch's events.
-type wants struct {
-	dids []string
-	ids  []write.PostID
-}
-
-func wanted(events []numbered, sync event.SyncRun) wants {
-	dids := map[string]struct{}{}
-	ids := map[write.PostID]struct{}{}
+// touched returns the accounts and posts that events can touch, which must be loaded for them.
+func touched(events []numbered, sync event.SyncRun) (dids []string, posts []write.PostID) {
+	accounts, ids := map[string]bool{}, map[write.PostID]bool{}
 	if sync.DID != "" {
-		dids[sync.DID] = struct{}{}
+		accounts[sync.DID] = true
 	}
 	for _, n := range events {
 		if n.ev.DID != "" {
-			dids[n.ev.DID] = struct{}{}
+			accounts[n.ev.DID] = true
 		}
 		if n.ev.IsPost() {
-			ids[write.PostID{DID: n.ev.DID, Rkey: n.ev.Rkey}] = struct{}{}
+			ids[write.PostID{DID: n.ev.DID, Rkey: n.ev.Rkey}] = true
 		}
 	}
-	w := wants{}
-	for did := range dids {
-		w.dids = append(w.dids, did)
-	}
-	slices.Sort(w.dids)
-	for id := range ids {
-		w.ids = append(w.ids, id)
-	}
-	return w
+	return slices.Sorted(maps.Keys(accounts)), slices.Collect(maps.Keys(ids))
 }
 
-// wantWhole marks the accounts of which all posts must be loaded.
-func (f *fold) wantWhole(events []numbered) {
+// changedInFull returns the accounts of which events can change all posts.
+func (f *fold) changedInFull(events []numbered) map[string]bool {
+	dids := map[string]bool{}
 	if f.sync.DID != "" {
-		f.accounts[f.sync.DID].whole = true
+		dids[f.sync.DID] = true
 	}
 	for _, n := range events {
-		switch n.ev.Kind {
-		case event.KindSync:
-			a := f.accounts[n.ev.DID]
-			a.whole = a.whole || n.ev.Sync != event.SyncOpen
-		case event.KindAccount:
-			// "Active" for an active account is by far the most common event and touches no post.
-			a := f.accounts[n.ev.DID]
-			if n.ev.ChangesStatus() && (!n.ev.Active || a.row.State != store.Active) {
-				a.whole = true
-			}
-		case event.KindAuthor:
-			a := f.accounts[n.ev.DID]
-			a.whole = a.whole || n.ev.Profile != nil && n.ev.Profile.OptedOut != a.row.Author.OptedOut
+		if f.changesAll(n.ev) {
+			dids[n.ev.DID] = true
 		}
 	}
+	return dids
+}
+
+// changesAll reports whether an event can change all posts of its account.
+func (f *fold) changesAll(ev *event.Event) bool {
+	switch ev.Kind {
+	case event.KindSync:
+		return ev.Sync != event.SyncOpen
+	case event.KindAccount:
+		// "Active" for an active account is by far the most common event and touches no post.
+		return ev.ChangesStatus() && (!ev.Active || f.accounts[ev.DID].row.State != store.Active)
+	case event.KindAuthor:
+		return ev.Profile != nil && ev.Profile.OptedOut != f.accounts[ev.DID].row.Author.OptedOut
+	}
+	return false
 }

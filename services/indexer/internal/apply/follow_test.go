@@ -67,7 +67,7 @@ func TestFollowers(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(seed, 9))
 			w := &followedIndex{index: newIndex(t), rng: rng, rev: 1, seen: map[string]bool{}}
-			w.applier.Big = []int{1, 3, 6, 1 << 30}[rng.IntN(4)]
+			w.applier.BigAccount = []int{1, 3, 6, 1 << 30}[rng.IntN(4)]
 			w.pool = pgtest.Pool(t, w.url)
 			var all []*follower
 			for _, q := range followed {
@@ -106,7 +106,7 @@ func TestFollowers(t *testing.T) {
 func TestRemovalWhileHidden(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
-	x.applier.Big = 1
+	x.applier.BigAccount = 1
 	x.apply(create("seen", 1, "art"))
 	q := query.ChangeQuery{List: query.PostQuery{Tags: []string{"art"}}, Limit: 100}
 	now, err := x.reader.Changes(t.Context(), q)

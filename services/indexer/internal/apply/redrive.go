@@ -2,7 +2,6 @@ package apply
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -86,15 +85,13 @@ func (h History) load(ctx context.Context, tx *write.Tx) (*fold, error) {
 	}
 	row := rows[h.DID]
 	a := f.addAccount(h.DID, row)
-	a.whole = true
 	if row == nil {
 		return f, nil
 	}
 	if row.Sweep != nil {
 		return nil, fmt.Errorf("a sweep of %s is in progress: end it first", h.DID)
 	}
-	whole := []*write.Account{row}
-	if err := tx.Load(ctx, rows, nil, whole, f.addPost, f.addRemoved); err != nil {
+	if err := tx.Load(ctx, rows, nil, []*write.Account{row}, f.addPost, f.addRemoved); err != nil {
 		return nil, err
 	}
 	if h.Whole {
@@ -125,7 +122,7 @@ func (f *fold) difference(did string) write.Changes {
 		a.row.ErasedRev = max(a.row.ErasedRev, a.before.ErasedRev)
 		a.row.SyncRev = max(a.row.SyncRev, a.before.SyncRev)
 		a.row.Author = a.row.Author.Newer(a.before.Author)
-		f.settle(a)
+		f.setState(a)
 	}
 	if f.recalls && f.sync.DID == "" && !a.syncing {
 		// The same holds for posts of this history: without the replacements of an old #sync, the
@@ -162,18 +159,4 @@ func (f *fold) difference(did string) write.Changes {
 func samePost(a, b *write.Post) bool {
 	return a != nil && b != nil && a.Key == b.Key && a.Rev == b.Rev && a.RemovedRev == b.RemovedRev && a.CID == b.CID && a.IndexedAt.Equal(b.IndexedAt) &&
 		slices.Equal(a.Tags, b.Tags) && slices.Equal(a.Langs, b.Langs)
-}
-
-// ReasonOf returns the reason for which a message that causes err is a dead letter; ok is false if
-// err is of another kind, possibly temporary.
-func ReasonOf(err error) (reason Reason, ok bool) {
-	switch {
-	case errors.Is(err, event.ErrUnknownVersion):
-		return ReasonVersion, true
-	case errors.Is(err, event.ErrInvalid):
-		return ReasonInvalid, true
-	case write.Rejected(err):
-		return ReasonRejected, true
-	}
-	return "", false
 }

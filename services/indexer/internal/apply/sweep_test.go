@@ -36,7 +36,7 @@ func (x *index) sweep(n int) int {
 func TestSweepIsInvisible(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
-	x.applier.Big = 100
+	x.applier.BigAccount = 100
 	const posts = 1700
 	var events []event.Event
 	for i := range posts {
@@ -175,7 +175,7 @@ func changeNothing(t *testing.T, older func(*index)) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(seed, 5))
 			plain, swept := newIndex(t), newIndex(t)
-			plain.applier.Big, swept.applier.Big = 1<<30, 1+rng.IntN(5)
+			plain.applier.BigAccount, swept.applier.BigAccount = 1<<30, 1+rng.IntN(5)
 			r := 1
 			second, steps := 0, 0
 			for range 60 {
@@ -279,7 +279,7 @@ func manyPosts(author string, n int) (events []event.Event) {
 func TestSweepsTakeTurns(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
-	x.applier.Big = 100
+	x.applier.BigAccount = 100
 	const posts = 2600 // six steps
 	toggling, erased := "did:plc:toggling", "did:plc:zerased"
 	x.apply(manyPosts(toggling, posts)...)
@@ -318,7 +318,7 @@ func TestSweepsTakeTurns(t *testing.T) {
 func TestSweepContinuesAfterChange(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
-	x.applier.Big = 100
+	x.applier.BigAccount = 100
 	x.apply(manyPosts(did, 4600)...) // ten steps
 	x.sweep(1)
 	x.apply(status(false, "suspended"))
@@ -333,7 +333,7 @@ func TestSweepContinuesAfterChange(t *testing.T) {
 func TestManySmallAccounts(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
-	x.applier.Big = 4 // at most 40 posts and markers together
+	x.applier.BigAccount = 4 // at most 40 posts and markers together
 	const accounts = 20
 	var all, gone []event.Event
 	for i := range accounts {
