@@ -15,8 +15,8 @@ const (
 
 // around is the state of reading from the middle of the stream.
 type around struct {
-	// blind reports that it is not known yet whether a #sync is open. It certainly is not after
-	// messages of two accounts, the first of which is did's.
+	// blind reports that it is not known yet whether a #sync is open. None is after messages of two
+	// accounts, the first of which is did's.
 	blind bool
 	did   string
 	// run is the old #sync that may be open.
@@ -29,9 +29,9 @@ type around struct {
 type outcome int
 
 const (
-	isErased outcome = iota // or was so before
-	isThere                 // it is not of something removed after all, or stays for good
-	unknown                 // it is not known what it does to a #sync
+	isErased outcome = iota // now or before
+	isThere                 // its content was not removed after all, or it stays for good
+	unknown                 // its effect on a #sync is not known
 )
 
 // begin prepares to decide about messages from a number on, and returns where to read from.
@@ -44,10 +44,10 @@ func (p *pass) begin(first uint64, due []uint64) (from uint64) {
 	return from
 }
 
-// decide reads the stream's next message, and reports whether it may be erased: its post is gone,
-// and it does not affect an old #sync. Messages that fix the revision of one, or end it, stay for
-// good.
-func (p *pass) decide(m message) bool {
+// mayErase reads the stream's next message, and reports whether it may be erased: its content is
+// gone, and it does not affect an old #sync. Messages that fix the revision of one, or end it, stay
+// for good.
+func (p *pass) mayErase(m message) bool {
 	_, due := p.due[m.seq]
 	if due {
 		p.due[m.seq] = isThere
@@ -61,7 +61,7 @@ func (p *pass) decide(m message) bool {
 	}
 	if p.blind {
 		if m.gone {
-			p.lost = p.lost || due || m.seq > p.looked
+			p.undecided = p.undecided || due || m.seq > p.looked
 			if due {
 				p.due[m.seq] = unknown
 			}
@@ -116,7 +116,7 @@ func (p *pass) readAround(ctx context.Context, due []uint64) error {
 			erased = append(erased, seq)
 		case isThere:
 			there = append(there, seq)
-		case unknown: // it is looked at again by the next pass
+		case unknown: // the next pass reads it again
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)

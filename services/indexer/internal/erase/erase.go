@@ -3,31 +3,31 @@
 // their removal. Their bytes leave the server's files, not only its answers.
 //
 // A pass reads the stream up to shortly before its end: what is new since the last pass, and of
-// what was looked at before only where the index says that something was removed (package store,
+// what was read before only where the index says that something was removed (package store,
 // payloads). The first pass, the first after a rebuild, and those for which dead letters wait read
-// all. For every create, update and author that it reads it asks the live index for evidence that
-// what it says is gone (write.Writer.Gone), and erases what is. It promises:
+// everything. For every create, update and author event that a pass reads, it asks the live index
+// for evidence that the content is gone (write.Writer.Gone), and erases what is. It promises:
 //
-//   - Nothing is erased without evidence. A version of a post that is there stays,
-//     hidden or not, however old, back to when it came in or came again: a rebuilt
-//     index takes the post's place from the first one.
-//   - What has no payload stays: removals, account and sync events, positions. So
-//     do the stream's first and last messages, and everything of the last hour.
-//   - The stream without what was erased folds to the same index: of an old #sync,
-//     whose end is not said, the first replacement and the message that ends it stay,
-//     and a rebuild asks the live index for the markers and floors that it cannot make
-//     any more (write.Writer.Recall, RecallFloors).
-//   - A pass may end anywhere and be begun again, by another indexer too. The
-//     evidence stays true, so it needs no fencing.
+//   - Nothing is erased without evidence. A version of a post that is there stays, hidden or not,
+//     however old, back to when it came in or came again: a rebuilt index takes the post's place
+//     from the first one.
+//   - What has no payload stays: removals, account and sync events, positions. So do the stream's
+//     first and last messages, and everything of the last hour.
+//   - The stream without what was erased folds to the same index: of an old #sync, whose end is not
+//     stated, the first replacement and the message that ends it stay, and a rebuild asks the live
+//     index for the markers and floors that it can no longer make (write.Writer.Recall,
+//     RecallFloors).
+//   - A pass may end anywhere and be started again, by another indexer too. The evidence stays true,
+//     so it needs no fencing.
 //
-// What it cannot do: an edited post keeps the payloads of its former versions until
-// it is removed, and one that came again after a #sync took it away those of its former
-// life, if no pass came between. Nor do the two messages of an old #sync go. A server
-// that encrypts its files only unlinks a message until it tidies the file; a clustered one has it in its log
-// until that is compacted.
+// What it cannot do: an edited post keeps the payloads of its former versions until it is removed,
+// and a post that came again after a #sync removed it keeps those of its former life, if no pass
+// came between. Nor do the two messages of an old #sync go. A server that encrypts its files only
+// unlinks a message until it tidies the file; a clustered one has it in its log until that is
+// compacted.
 //
-// How it fails: a server that is away ends the pass, and it is tried again. If no
-// pass is completed in time, that is an error in the log, again and again.
+// How it fails: a server that is away ends the pass, and it is tried again. If no pass is completed
+// in time, that is an error in the log, again and again.
 package erase
 
 import (
@@ -47,29 +47,26 @@ import (
 )
 
 const (
-	// Settle is how old a message is before it is looked at: ingest and a backfill
-	// may still say what it belongs to.
+	// Settle is how old a message must be: ingest and a backfill may still state what it belongs to.
 	Settle = time.Hour
-	// firstAfter is how long an indexer has the lease before its first pass,
-	// unless FirstAfter says otherwise, and retryAfter the pause after a pass that
-	// failed.
+	// firstAfter is how long an indexer has the lease before its first pass, unless FirstAfter says
+	// otherwise, and retryAfter the pause after a pass that failed.
 	firstAfter = 5 * time.Minute
 	retryAfter = 5 * time.Minute
-	// maxInterval is the longest time from the beginning of a pass to that of the
-	// next, and passes how many begin in the stated time.
+	// maxInterval is the longest time between the beginnings of two passes, and passes how many
+	// begin in the stated time.
 	maxInterval = 24 * time.Hour
 	passes      = 7
-	// lookEvery is how often the time is compared with what was promised, and
-	// sayEvery how often it is said that it is over.
-	lookEvery = time.Minute
-	sayEvery  = time.Hour
+	// checkEvery is how often the time is compared with what was promised, and warnEvery how often
+	// a delay is logged.
+	checkEvery = time.Minute
+	warnEvery  = time.Hour
 
-	// maxPause bounds the pauses, which are as long as the work between them, so
-	// that the pass takes at most half of a core or a disk.
+	// maxPause bounds the pauses, which are as long as the work between them, so that the pass
+	// takes at most half of a core or a disk.
 	maxPause = time.Second
-	// trimmedTries is how often a pass begins again where what it would begin with
-	// was just trimmed off, and trimmedSkip how many messages it leaves at most to
-	// be trimmed then.
+	// trimmedTries is how often a pass starts again if its first message was just trimmed, and
+	// trimmedSkip how many messages it then leaves at most to be trimmed.
 	trimmedTries = 5
 	trimmedSkip  = 1000
 	// requestTimeout bounds one exchange with a server.
@@ -82,7 +79,7 @@ const (
 	Posts = "posts"
 	// Letters are dead letters of what is gone.
 	Letters = "dead_letters"
-	// Unreadable are dead letters that do not say what they are of.
+	// Unreadable are dead letters that do not state their account.
 	Unreadable = "unreadable_dead_letters"
 )
 
@@ -97,12 +94,11 @@ type Eraser struct {
 	Logger *slog.Logger
 	// Within is the time from a removal until the payload is gone.
 	Within time.Duration
-	// Settle is how old messages are left alone, Settle unless it is set otherwise
-	// by a test.
+	// Settle is how old a message must be; tests set less than the constant.
 	Settle time.Duration
 	// FirstAfter is how long Run waits before its first pass; 0 means five minutes.
 	FirstAfter time.Duration
-	// OnErased and OnPass, if set, hear of what was erased and of complete passes.
+	// OnErased and OnPass, if set, are called for each payload erased and each complete pass.
 	OnErased func(kind string)
 	OnPass   func(begun time.Time)
 }
@@ -119,7 +115,7 @@ type Summary struct {
 func (e *Eraser) Run(ctx context.Context) {
 	interval := min(maxInterval, e.Within/passes)
 	next := time.Now().Add(cmp.Or(e.FirstAfter, firstAfter))
-	var said time.Time
+	var warned time.Time
 	for {
 		last, err := e.last(ctx)
 		switch {
@@ -131,9 +127,9 @@ func (e *Eraser) Run(ctx context.Context) {
 					next = due
 				}
 			}
-			// What was removed right after what the last pass looked at.
-			if overdue := time.Since(last.Begun) + e.Settle - e.Within; overdue > 0 && time.Since(said) > sayEvery {
-				said = time.Now()
+			// That of a removal right after the end of the last pass.
+			if overdue := time.Since(last.Begun) + e.Settle - e.Within; overdue > 0 && time.Since(warned) > warnEvery {
+				warned = time.Now()
 				e.Logger.Error("payloads of removed posts were not erased from the stream in time", "last_complete_pass", last.Begun, "within", e.Within)
 			}
 		}
@@ -151,13 +147,13 @@ func (e *Eraser) Run(ctx context.Context) {
 				next = begun.Add(interval)
 			}
 		}
-		if pause.For(ctx, min(lookEvery, max(time.Until(next), time.Second))) != nil {
+		if pause.For(ctx, min(checkEvery, max(time.Until(next), time.Second))) != nil {
 			return
 		}
 	}
 }
 
-// last returns the last complete pass. Where there was none, the time begins now.
+// last returns the last complete pass. If there was none, the time begins now.
 func (e *Eraser) last(ctx context.Context) (write.Erasure, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -181,8 +177,7 @@ func (e *Eraser) recorded(ctx context.Context) (write.Erasure, error) {
 	return e.Writer.Erasure(ctx)
 }
 
-// Pass makes one pass. An error leaves some of it done; the next pass does the
-// rest.
+// Pass makes one pass. An error leaves some of it done; the next pass does the rest.
 func (e *Eraser) Pass(ctx context.Context) (Summary, error) {
 	p := &pass{Eraser: e, sum: Summary{Erased: map[string]int{}}}
 	begun := time.Now().UTC()
@@ -196,7 +191,7 @@ func (e *Eraser) Pass(ctx context.Context) (Summary, error) {
 	if err := p.letters.load(ctx, e, p.last); err != nil {
 		return p.sum, err
 	}
-	if len(p.letters.of) == 0 {
+	if len(p.letters.byDID) == 0 {
 		p.looked = min(last.Looked, p.last)
 	}
 	if err := p.readDue(ctx); err != nil {
@@ -210,8 +205,8 @@ func (e *Eraser) Pass(ctx context.Context) (Summary, error) {
 	}
 	p.sum.Through = p.last
 	last.Begun, last.Looked = begun, p.sum.Through
-	if p.lost {
-		last.Looked = 0 // and what shows it to be removed has to wait for that pass
+	if p.undecided {
+		last.Looked = 0 // the next pass reads everything; until then the markers stay
 	} else {
 		last.Through = p.sum.Through
 	}
@@ -228,17 +223,17 @@ func (e *Eraser) Pass(ctx context.Context) (Summary, error) {
 type pass struct {
 	*Eraser
 	posts       *stream.Eraser
-	first, last uint64 // the messages to look at, all but the first may be erased
+	first, last uint64 // the messages to read; all but the first may be erased
 	letters     letters
-	// looked is up to where messages are read only around those that are due.
+	// looked is the message up to which only those around due ones are read.
 	looked uint64
 	around
-	// lost says that a message could not be decided about without all before it.
-	lost bool
-	sum  Summary
+	// undecided reports that the decision about a message needs all messages before it.
+	undecided bool
+	sum       Summary
 }
 
-// message is one of the stream, as far as it is looked at.
+// message is a message of the stream.
 type message struct {
 	seq  uint64
 	data []byte
@@ -246,7 +241,7 @@ type message struct {
 	gone bool
 }
 
-// head is what is read of every message, leniently.
+// head is the part that is read of every message, of any format.
 type head struct {
 	Kind event.Kind `json:"kind"`
 	DID  string     `json:"did"`
@@ -256,8 +251,8 @@ type head struct {
 	Handle json.RawMessage `json:"handle"`
 }
 
-// carries reports whether the message has a payload, and says of what.
-func (h *head) carries() bool {
+// hasPayload reports whether the message has the payload of a post or an author that it names.
+func (h *head) hasPayload() bool {
 	return h.Kind != event.KindDelete && h.Kind != event.KindRemove &&
 		event.ValidDID(h.DID) && event.ValidRkey(h.Rkey) && event.ValidRev(h.Rev)
 }
@@ -269,15 +264,15 @@ func (h *head) version() write.Version {
 	var handle struct {
 		Time time.Time `json:"time"`
 	}
-	_ = json.Unmarshal(h.Handle, &handle) // what has no time has no handle to speak of
+	_ = json.Unmarshal(h.Handle, &handle) // without a time there is no handle
 	return write.Version{DID: h.DID, Rev: h.Rev, At: handle.Time}
 }
 
-// version is what the message says of a post or an author, if it does.
+// version returns what the message says of a post or an author, if it does.
 func (m *message) version() (v write.Version, ok bool) {
 	switch m.head.Kind {
 	case event.KindCreate, event.KindUpdate:
-		return m.head.version(), m.head.carries()
+		return m.head.version(), m.head.hasPayload()
 	case event.KindAuthor:
 		ev, err := event.Decode(m.data)
 		if err != nil {
@@ -292,8 +287,7 @@ func (m *message) version() (v write.Version, ok bool) {
 	return v, false
 }
 
-// open finds out which messages to look at, and whether the index is of this
-// stream at all.
+// open finds the messages to read, and checks that the index is of this stream.
 func (p *pass) open(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -319,15 +313,17 @@ func (p *pass) open(ctx context.Context) error {
 	return err
 }
 
-// read looks at the messages.
+// read reads the new messages.
 func (p *pass) read(ctx context.Context) error {
 	for try := 0; ; try++ {
-		started, err := p.readFrom(ctx)
+		// From before the first one, to know which #sync may be open there.
+		from := p.begin(max(p.first, p.looked+1), nil)
+		started, err := p.readRange(ctx, from, p.last)
 		if started || !errors.Is(err, stream.ErrTrimmed) || try == trimmedTries {
 			return err
 		}
-		// The stream is being trimmed, and has lost what was first a moment ago.
-		// What is next to go goes without us.
+		// The stream is being trimmed, and has just lost its first message. The next ones to be
+		// trimmed need no pass.
 		st, err := stream.GetState(ctx, p.JS)
 		if err != nil {
 			return err
@@ -336,14 +332,8 @@ func (p *pass) read(ctx context.Context) error {
 	}
 }
 
-// readFrom looks at the messages that are new. started says that it has seen any.
-func (p *pass) readFrom(ctx context.Context) (started bool, err error) {
-	first := max(p.first, p.looked+1)
-	// From before it, so that it is known which #sync may be under way.
-	return p.readRange(ctx, p.begin(first, nil), p.last)
-}
-
-// readRange looks at the messages from a number on, up to another one.
+// readRange reads the messages from a number on, up to another one. started reports that it has
+// read any.
 func (p *pass) readRange(ctx context.Context, from, to uint64) (started bool, err error) {
 	if to < from || p.last < from {
 		return false, nil
@@ -354,7 +344,7 @@ func (p *pass) readRange(ctx context.Context, from, to uint64) (started bool, er
 		}
 		begun := time.Now()
 		started = true
-		if err := p.look(ctx, batch); err != nil {
+		if err := p.eraseGone(ctx, batch); err != nil {
 			return true, err
 		}
 		if pause.For(ctx, min(time.Since(begun), maxPause)) != nil {
@@ -364,8 +354,8 @@ func (p *pass) readRange(ctx context.Context, from, to uint64) (started bool, er
 	return started, nil
 }
 
-// look looks at a batch, and erases what may be.
-func (p *pass) look(ctx context.Context, raw []stream.Message) error {
+// eraseGone erases those messages of a batch whose content is gone.
+func (p *pass) eraseGone(ctx context.Context, raw []stream.Message) error {
 	messages := make([]message, len(raw))
 	var asked []int
 	var versions []write.Version
@@ -393,17 +383,17 @@ func (p *pass) look(ctx context.Context, raw []stream.Message) error {
 		if m.seq <= p.last {
 			p.sum.Messages++
 		}
-		if p.decide(m) {
+		if p.mayErase(m) {
 			if err := p.erase(ctx, m.seq); err != nil {
 				return err
 			}
 		}
-		p.letters.hear(m)
+		p.letters.read(m)
 	}
 	return nil
 }
 
-// note has the index note messages that it has not looked at yet.
+// note stores in the index which versions the new messages of a batch have.
 func (p *pass) note(ctx context.Context, messages []message, asked []int, versions []write.Version) error {
 	var seqs []uint64
 	var fresh []write.Version

@@ -16,7 +16,7 @@ import (
 // not have messages that could not be applied, so their removal left no marker: the stream itself
 // is the evidence.
 type letters struct {
-	of         map[string]*author
+	byDID      map[string]*author
 	unreadable []unreadable
 }
 
@@ -43,7 +43,7 @@ type unreadable struct {
 
 // load reads the dead letters of messages up to number last; later ones are left to the next pass.
 func (l *letters) load(ctx context.Context, e *Eraser, last uint64) error {
-	l.of = map[string]*author{}
+	l.byDID = map[string]*author{}
 	return stream.EachDeadLetter(ctx, e.JS, func(d stream.DeadLetter) error {
 		if len(d.Payload) == 0 {
 			return nil
@@ -53,7 +53,7 @@ func (l *letters) load(ctx context.Context, e *Eraser, last uint64) error {
 		v := h.version()
 		// A newer format may say other things of an author: nothing shows that those are outdated.
 		isAuthor := err == nil && h.Kind == event.KindAuthor && event.ValidDID(h.DID) && (v.Rev != "" || !v.At.IsZero())
-		if err != nil || !h.carries() && !isAuthor {
+		if err != nil || !h.hasPayload() && !isAuthor {
 			if err != nil || h.Kind != event.KindDelete && h.Kind != event.KindRemove && h.Kind != event.KindAccount &&
 				h.Kind != event.KindSync && h.Kind != event.KindPosition {
 				l.unreadable = append(l.unreadable, unreadable{d.Seq, d.At})
@@ -63,20 +63,20 @@ func (l *letters) load(ctx context.Context, e *Eraser, last uint64) error {
 		if d.Seq > last {
 			return nil
 		}
-		a := l.of[h.DID]
+		a := l.byDID[h.DID]
 		if a == nil {
 			a = &author{}
-			l.of[h.DID] = a
+			l.byDID[h.DID] = a
 		}
 		a.letters = append(a.letters, &letter{seq: d.Seq, version: v, payload: d.Payload})
 		return nil
 	})
 }
 
-// hear processes the stream's next message.
-func (l *letters) hear(m message) {
-	a := l.of[m.head.DID]
-	if a == nil || m.head.carries() {
+// read reads the stream's next message.
+func (l *letters) read(m message) {
+	a := l.byDID[m.head.DID]
+	if a == nil || m.head.hasPayload() {
 		return
 	}
 	ev, err := event.Decode(m.data)
@@ -123,7 +123,7 @@ func (d *letter) outdated(ev *event.Event) bool {
 // eraseLetters erases the letters of removed posts, with their messages, and unreadable ones that
 // are older than the stated time.
 func (p *pass) eraseLetters(ctx context.Context, now time.Time) error {
-	for _, a := range p.letters.of {
+	for _, a := range p.letters.byDID {
 		versions := make([]write.Version, len(a.letters))
 		for i, d := range a.letters {
 			versions[i] = d.version

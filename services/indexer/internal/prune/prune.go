@@ -1,30 +1,30 @@
-// Package prune deletes index rows that are kept only for a time: markers of removed
-// posts, changes that followers read, hourly counts that no history shows any more, and
-// names of tags and languages that no visible post has. It works in small transactions under
-// the indexer's lease, between batches, so that batches never wait for it.
+// Package prune deletes index rows that are kept only for a time: markers of removed posts, changes
+// that followers read, hourly counts that no history shows any more, and names of tags and languages
+// that no visible post has. It works in small transactions under the indexer's lease, between
+// batches, so that batches never wait for it.
 //
-// A marker must outlive everything that can enter the stream again without the
-// removal behind it, or an older event would restore its post. Four sources repeat
-// old events, and none of them needs a pruned marker:
+// A marker must outlive everything that can enter the stream again without the removal behind it,
+// or an older event would restore its post. Four sources repeat old events, and none of them needs a
+// pruned marker:
 //
-//   - Ingest resumes exactly behind the stream's last message. After a change of
-//     hosts it goes back by a minute of network time, or to where a #sync began that
-//     is not over, and reads everything since, removals included.
-//   - A backfill leaves out what was removed since, and publishes every later change
-//     of what it publishes, up to the live events.
-//   - A redrive folds the whole history of the account, or on a trimmed stream
-//     everything behind the dead letter.
-//   - A rebuild starts without markers and replays the stream in order. It prunes
-//     nothing, and takes over the live index's markers of posts that were erased from
-//     the stream and the floors of its accounts.
+//   - Ingest resumes exactly behind the stream's last message. After a change of hosts it goes back
+//     by a minute of network time, or to where an unfinished #sync began, and reads everything
+//     since, removals included.
+//   - A backfill leaves out what was removed since, and publishes every later change of what it
+//     publishes, up to the live events.
+//   - A redrive folds the whole history of the account, or on a trimmed stream everything behind the
+//     dead letter.
+//   - A rebuild starts without markers and replays the stream in order. It prunes nothing, and takes
+//     over the live index's markers of posts that were erased from the stream and the floors of its
+//     accounts.
 //
 // So as long as a #sync takes would be enough; the default of 30 days, measured back from the
-// checkpoint's clock, covers what this list forgets. A clock ahead of the database's
-// own counts as the database's, so upstream cannot make a marker old. An account's
-// floors (erased_rev, sync_rev) are never pruned.
+// checkpoint's clock, covers what this list forgets. A clock ahead of the database's own counts as
+// the database's, so upstream cannot make a marker old. An account's floors (erased_rev, sync_rev)
+// are never pruned.
 //
-// A marker also shows that a removed post's payload may be erased from the stream
-// (package erase). Where erasing is on, the marker stays until that is done.
+// A marker also shows that a removed post's payload may be erased from the stream (package erase).
+// Where erasing is on, the marker stays until that is done.
 package prune
 
 import (
@@ -35,10 +35,10 @@ import (
 )
 
 const (
-	// step is the most rows that one transaction looks at.
+	// step is the most rows that one transaction examines.
 	step = 5000
-	// pause is how long at least lies between two transactions, and rest
-	// between two looks through everything; retry is the pause after an error.
+	// pause is the time between two transactions, and rest between two rounds through all tables;
+	// retry is the pause after an error.
 	pause = time.Second
 	rest  = time.Hour
 	retry = time.Minute
@@ -58,29 +58,28 @@ var Tables = []string{Markers, Changes, Hours, Tags, Langs}
 
 // Pruner prunes while one lease lasts.
 type Pruner struct {
-	writer   *write.Writer
-	ages     Ages
-	erased   bool
-	onPruned func(table string, rows int64)
+	writer       *write.Writer
+	ages         Ages
+	afterErasing bool
+	onPruned     func(table string, rows int64)
 
 	table  int // of Tables, the one that is pruned now
 	marker write.MarkerSweep
-	term   int64 // the last one of Tags or Langs that was looked at
+	term   int64 // the last one of Tags or Langs that was examined
 	due    time.Time
 }
 
-// Ages are how long is kept what is pruned by its age: markers by upstream time, changes by the
-// database's clock.
+// Ages are how long markers are kept, by upstream time, and changes, by the database's clock.
 type Ages struct{ Markers, Changes time.Duration }
 
-// New returns a pruner that keeps markers, with erased set, also until the payloads
-// that they show to be removed are erased. onPruned hears of rows that were deleted.
-func New(w *write.Writer, ages Ages, erased bool, onPruned func(table string, rows int64)) *Pruner {
-	return &Pruner{writer: w, ages: ages, erased: erased, onPruned: onPruned}
+// New returns a pruner. With afterErasing, a marker stays at least until the payloads of its post are
+// erased. onPruned is called after each transaction.
+func New(w *write.Writer, ages Ages, afterErasing bool, onPruned func(table string, rows int64)) *Pruner {
+	return &Pruner{writer: w, ages: ages, afterErasing: afterErasing, onPruned: onPruned}
 }
 
-// Step does a small piece of the work if one is due at now. The error is
-// write.ErrLeaseLost or the database's; the same piece is tried again.
+// Step does a small piece of the work if one is due at now. The error is write.ErrLeaseLost or the
+// database's; the same piece is tried again.
 func (p *Pruner) Step(ctx context.Context, now time.Time) error {
 	if now.Before(p.due) {
 		return nil
@@ -105,7 +104,7 @@ func (p *Pruner) Step(ctx context.Context, now time.Time) error {
 func (p *Pruner) prune(ctx context.Context, table string) (n int64, done bool, err error) {
 	switch table {
 	case Markers:
-		p.marker, n, done, err = p.writer.PruneMarkers(ctx, p.ages.Markers, p.erased, p.marker, step)
+		p.marker, n, done, err = p.writer.PruneMarkers(ctx, p.ages.Markers, p.afterErasing, p.marker, step)
 	case Changes:
 		n, done, err = p.writer.PruneChanges(ctx, p.ages.Changes, step)
 	case Hours:

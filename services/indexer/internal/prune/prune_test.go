@@ -29,11 +29,11 @@ var day0 = time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 
 // index is an index in a separate schema.
 type index struct {
-	t      *testing.T
-	writer *write.Writer
-	seq    uint64
-	erased bool // markers wait for erasing
-	clock  time.Time
+	t            *testing.T
+	writer       *write.Writer
+	seq          uint64
+	afterErasing bool // markers wait for erasing
+	clock        time.Time
 }
 
 func open(t *testing.T, o store.Options) *index {
@@ -70,7 +70,7 @@ func (x *index) sweep() map[string]int64 {
 	x.t.Helper()
 	out := map[string]int64{}
 	now := time.Unix(0, 0)
-	p := prune.New(x.writer, prune.Ages{Markers: age, Changes: age}, x.erased, func(table string, rows int64) { out[table] += rows })
+	p := prune.New(x.writer, prune.Ages{Markers: age, Changes: age}, x.afterErasing, func(table string, rows int64) { out[table] += rows })
 	for range 20 {
 		require.NoError(x.t, p.Step(x.t.Context(), now))
 		require.NoError(x.t, p.Step(x.t.Context(), now), "nothing must be done before it is due")
@@ -133,7 +133,7 @@ func TestPruneAfterErasing(t *testing.T) {
 	t.Parallel()
 	o := store.Options{URL: pgtest.Database(t).URL}
 	x := open(t, o)
-	x.erased = true
+	x.afterErasing = true
 	x.put(day0, create("first", "a"), gone("first", "b"), create("second", "a"), gone("second", "b"))
 	x.put(day0.Add(2*age), event.Event{Kind: event.KindPosition})
 	require.Zero(t, x.sweep()[prune.Markers], "no pass is complete")
@@ -142,7 +142,7 @@ func TestPruneAfterErasing(t *testing.T) {
 	require.Equal(t, 1, x.count(o, "removed_posts"))
 	require.NoError(t, x.writer.SetErasure(t.Context(), write.Erasure{Through: 4, Begun: day0}))
 	require.EqualValues(t, 1, x.sweep()[prune.Markers])
-	x.erased = false
+	x.afterErasing = false
 	x.put(day0.Add(2*age), create("third", "a"), gone("third", "b"))
 	x.put(day0.Add(4*age), event.Event{Kind: event.KindPosition})
 	require.EqualValues(t, 1, x.sweep()[prune.Markers], "without erasing there is nothing to wait for")
@@ -221,7 +221,7 @@ func TestPruneFenced(t *testing.T) {
 	x.put(day0.Add(2*age), event.Event{Kind: event.KindPosition})
 	_, err := storetest.Writer(t, o, "other").Seize(t.Context())
 	require.NoError(t, err)
-	p := prune.New(x.writer, prune.Ages{Markers: age, Changes: age}, x.erased, func(table string, rows int64) { require.Fail(t, fmt.Sprint(table, rows)) })
+	p := prune.New(x.writer, prune.Ages{Markers: age, Changes: age}, x.afterErasing, func(table string, rows int64) { require.Fail(t, fmt.Sprint(table, rows)) })
 	require.ErrorIs(t, p.Step(t.Context(), time.Unix(0, 0)), write.ErrLeaseLost)
 	_, _, _, err = x.writer.PruneTags(t.Context(), 0, 100)
 	require.ErrorIs(t, err, write.ErrLeaseLost)
