@@ -251,8 +251,8 @@ type head struct {
 	Handle json.RawMessage `json:"handle"`
 }
 
-// hasPayload reports whether the message has the payload of a post or an author that it names.
-func (h *head) hasPayload() bool {
+// isPost reports whether the message has a version of a post, possibly in a newer format.
+func (h *head) isPost() bool {
 	return h.Kind != event.KindDelete && h.Kind != event.KindRemove &&
 		event.ValidDID(h.DID) && event.ValidRkey(h.Rkey) && event.ValidRev(h.Rev)
 }
@@ -272,7 +272,7 @@ func (h *head) version() write.Version {
 func (m *message) version() (v write.Version, ok bool) {
 	switch m.head.Kind {
 	case event.KindCreate, event.KindUpdate:
-		return m.head.version(), m.head.hasPayload()
+		return m.head.version(), m.head.isPost()
 	case event.KindAuthor:
 		ev, err := event.Decode(m.data)
 		if err != nil {

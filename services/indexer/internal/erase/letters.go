@@ -53,7 +53,7 @@ func (l *letters) load(ctx context.Context, e *Eraser, last uint64) error {
 		v := h.version()
 		// A newer format may say other things of an author: nothing shows that those are outdated.
 		isAuthor := err == nil && h.Kind == event.KindAuthor && event.ValidDID(h.DID) && (v.Rev != "" || !v.At.IsZero())
-		if err != nil || !h.hasPayload() && !isAuthor {
+		if err != nil || !h.isPost() && !isAuthor {
 			if err != nil || h.Kind != event.KindDelete && h.Kind != event.KindRemove && h.Kind != event.KindAccount &&
 				h.Kind != event.KindSync && h.Kind != event.KindPosition {
 				l.unreadable = append(l.unreadable, unreadable{d.Seq, d.At})
@@ -76,7 +76,7 @@ func (l *letters) load(ctx context.Context, e *Eraser, last uint64) error {
 // read reads the stream's next message.
 func (l *letters) read(m message) {
 	a := l.byDID[m.head.DID]
-	if a == nil || m.head.hasPayload() {
+	if a == nil || m.head.isPost() {
 		return
 	}
 	ev, err := event.Decode(m.data)
