@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/tagstream/tagstream/pkg/event"
@@ -41,6 +42,9 @@ type unreadable struct {
 	at  time.Time
 }
 
+// withoutPayload are the kinds of events with nothing to erase.
+var withoutPayload = []event.Kind{event.KindDelete, event.KindRemove, event.KindAccount, event.KindSync, event.KindPosition}
+
 // load reads the dead letters of messages up to number last; later ones are left to the next pass.
 func (l *letters) load(ctx context.Context, e *Eraser, last uint64) error {
 	l.byDID = map[string]*author{}
@@ -53,22 +57,21 @@ func (l *letters) load(ctx context.Context, e *Eraser, last uint64) error {
 		v := h.version()
 		// A newer format may say other things of an author: nothing shows that those are outdated.
 		isAuthor := err == nil && h.Kind == event.KindAuthor && event.ValidDID(h.DID) && (v.Rev != "" || !v.At.IsZero())
-		if err != nil || !h.isPost() && !isAuthor {
-			if err != nil || h.Kind != event.KindDelete && h.Kind != event.KindRemove && h.Kind != event.KindAccount &&
-				h.Kind != event.KindSync && h.Kind != event.KindPosition {
-				l.unreadable = append(l.unreadable, unreadable{d.Seq, d.At})
+		switch {
+		case err == nil && (h.isPost() || isAuthor):
+			if d.Seq > last {
+				return nil
 			}
-			return nil
+			a := l.byDID[h.DID]
+			if a == nil {
+				a = &author{}
+				l.byDID[h.DID] = a
+			}
+			a.letters = append(a.letters, &letter{seq: d.Seq, version: v, payload: d.Payload})
+		case err == nil && slices.Contains(withoutPayload, h.Kind):
+		default:
+			l.unreadable = append(l.unreadable, unreadable{d.Seq, d.At})
 		}
-		if d.Seq > last {
-			return nil
-		}
-		a := l.byDID[h.DID]
-		if a == nil {
-			a = &author{}
-			l.byDID[h.DID] = a
-		}
-		a.letters = append(a.letters, &letter{seq: d.Seq, version: v, payload: d.Payload})
 		return nil
 	})
 }
