@@ -29,13 +29,13 @@ const (
 // denyFile is the operator's file of what is not shown, and its last valid content. It must be used
 // from one goroutine.
 type denyFile struct {
-	path   string
-	log    *slog.Logger
-	now    apply.Deny
-	info   fs.FileInfo // of what was read, and seen of the last look
-	seen   fs.FileInfo
-	looked time.Time
-	said   string // the error that was logged last
+	path    string
+	log     *slog.Logger
+	content apply.Deny
+	read    fs.FileInfo // of the file when its content was read
+	seen    fs.FileInfo // of the file when it was last checked
+	checked time.Time
+	logged  string // the error that was logged last
 }
 
 // openDenyFile reads the file; without a path nothing is denied. The error is a
@@ -43,7 +43,7 @@ type denyFile struct {
 func openDenyFile(path string, log *slog.Logger) (*denyFile, error) {
 	f := &denyFile{path: path, log: log}
 	if path != "" {
-		if _, err := f.read(); err != nil {
+		if _, err := f.reload(); err != nil {
 			return nil, service.Bad("DENY_FILE", err)
 		}
 	}
@@ -53,34 +53,34 @@ func openDenyFile(path string, log *slog.Logger) (*denyFile, error) {
 // changed reads the file again if it has changed, and reports whether it has. An invalid or missing
 // file is logged and changes nothing.
 func (f *denyFile) changed() bool {
-	if f.path == "" || time.Since(f.looked) < denyEvery {
+	if f.path == "" || time.Since(f.checked) < denyEvery {
 		return false
 	}
-	changed, err := f.read()
+	changed, err := f.reload()
 	switch {
 	case err == nil:
 		if changed {
-			f.said = ""
+			f.logged = ""
 		}
-	case err.Error() != f.said:
-		f.said = err.Error()
+	case err.Error() != f.logged:
+		f.logged = err.Error()
 		f.log.Error("the deny file is invalid: its last valid version stays in effect", "err", err)
 	}
 	return changed
 }
 
-// read reads the file if it has changed, and reports whether it has.
-func (f *denyFile) read() (changed bool, err error) {
-	f.looked = time.Now()
+// reload reads the file if it has changed, and reports whether it has.
+func (f *denyFile) reload() (changed bool, err error) {
+	f.checked = time.Now()
 	info, err := os.Stat(f.path)
 	if err != nil {
 		return false, err
 	}
-	if f.info != nil {
+	if f.read != nil {
 		// It may be half written until it is the same twice, or older.
 		written := same(info, f.seen) || time.Since(info.ModTime()) > 2*denyEvery
 		f.seen = info
-		if !written || same(info, f.info) {
+		if !written || same(info, f.read) {
 			return false, nil
 		}
 	}
@@ -91,12 +91,12 @@ func (f *denyFile) read() (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	f.info, f.seen = info, info
-	now, err := parseDeny(data)
+	f.read, f.seen = info, info
+	content, err := parseDeny(data)
 	if err != nil {
 		return false, fmt.Errorf("deny file %s: %w", f.path, err)
 	}
-	f.now = now
+	f.content = content
 	return true, nil
 }
 

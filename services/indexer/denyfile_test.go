@@ -67,33 +67,33 @@ func TestDenyFile(t *testing.T) {
 	write("tags: [art]")
 	f, err := openDenyFile(path, log)
 	require.NoError(t, err)
-	once := func() bool { f.looked = time.Time{}; return f.changed() }
+	once := func() bool { f.checked = time.Time{}; return f.changed() }
 	look := func() bool {
 		require.False(t, once(), "it must not read a file that may be half written")
 		return once()
 	}
 	require.False(t, look())
-	require.Equal(t, []string{"art"}, f.now.Tags)
+	require.Equal(t, []string{"art"}, f.content.Tags)
 	write("tags: [ink]")
 	require.False(t, f.changed(), "it must not check all the time")
 	require.True(t, look())
-	require.Equal(t, []string{"ink"}, f.now.Tags)
+	require.Equal(t, []string{"ink"}, f.content.Tags)
 	for _, text := range []string{"tags: [ink", "accounts: [x]", "tags: [a]\n---\ntags: [b]", strings.Repeat("#", maxDenyFile+1)} {
 		write(text)
 		require.False(t, look())
-		require.NotEmpty(t, f.said)
-		require.Equal(t, []string{"ink"}, f.now.Tags)
+		require.NotEmpty(t, f.logged)
+		require.Equal(t, []string{"ink"}, f.content.Tags)
 	}
 	require.NoError(t, os.Remove(path))
 	require.False(t, look())
-	require.Equal(t, []string{"ink"}, f.now.Tags)
+	require.Equal(t, []string{"ink"}, f.content.Tags)
 	write("")
 	require.True(t, look())
-	require.Equal(t, apply.Deny{}, f.now)
+	require.Equal(t, apply.Deny{}, f.content)
 
 	// As if the program had not checked for long.
 	write("tags: [late]")
 	require.NoError(t, os.Chtimes(path, time.Time{}, time.Now().Add(-time.Hour)))
 	require.True(t, once())
-	require.Equal(t, []string{"late"}, f.now.Tags)
+	require.Equal(t, []string{"late"}, f.content.Tags)
 }

@@ -97,7 +97,7 @@ func (x *Indexer) runTerm(ctx context.Context, w *write.Writer, cp store.Checkpo
 // applyConsent hides accounts that have opted out and what the deny list names, as far as that has
 // changed.
 func (t *term) applyConsent(ctx context.Context) error {
-	return t.applier.Consent(ctx, t.cfg.ShowOptedOut, t.deny.now)
+	return t.applier.Consent(ctx, t.cfg.ShowOptedOut, t.deny.content)
 }
 
 // applyStream reads the stream after a checkpoint and applies it, until something fails. The other

@@ -53,9 +53,9 @@ func (v *Verify) Check(ctx context.Context, schema string) (check.Findings, erro
 }
 
 func (v *Verify) verifier() *check.Verifier {
-	s := check.New(v.Database)
-	s.Progress = v.Progress.At
-	return s
+	c := check.New(v.Database)
+	c.Progress = v.Progress.At
+	return c
 }
 
 // Compare compares two schemas, and brings other to schema's checkpoint if it is behind. It never
@@ -72,23 +72,24 @@ func (v *Verify) Compare(ctx context.Context, schema, other string) (check.Findi
 	case cp.Seq == at.Seq:
 		// Without a writer it does not change.
 		f, err := v.verifier().Compare(ctx, schema, other, nil)
-		if err == nil && f.N > 0 && other != store.Live {
+		unfinished := errors.Is(err, check.ErrNotAligned) || errors.Is(err, check.ErrSweeping) || errors.Is(err, check.ErrUnlisted)
+		switch {
+		case other == store.Live, err != nil && !unfinished, err == nil && f.N == 0:
+			return f, err
+		case err == nil:
 			// Possibly only the last messages before the checkpoint are missing.
-			aligned, err := v.align(ctx, schema, other)
+			aligned, err := v.alignAndCompare(ctx, schema, other)
 			if err == nil {
 				return aligned, nil
 			}
 			v.Logger.Warn("the differences may only mean that this index could not be brought up to date: "+other, "err", err)
 			return f, nil
 		}
-		if !errors.Is(err, check.ErrNotAligned) && !errors.Is(err, check.ErrSweeping) && !errors.Is(err, check.ErrUnlisted) || other == store.Live {
-			return f, err
-		}
 	case cp.Seq > at.Seq || other == store.Live:
 		return check.Findings{}, fmt.Errorf("%w: %s is at %d, %s at %d; let the one behind catch up, or name it as the other",
 			check.ErrNotAligned, schema, at.Seq, other, cp.Seq)
 	}
-	return v.align(ctx, schema, other)
+	return v.alignAndCompare(ctx, schema, other)
 }
 
 func (v *Verify) checkpoint(ctx context.Context, schema string) (store.Checkpoint, error) {
@@ -99,9 +100,9 @@ func (v *Verify) checkpoint(ctx context.Context, schema string) (store.Checkpoin
 	return cp, err
 }
 
-// align brings the other schema near the first one's checkpoint, and the rest of the way while the
-// comparison holds that checkpoint.
-func (v *Verify) align(ctx context.Context, schema, other string) (check.Findings, error) {
+// alignAndCompare brings the other schema near the first one's checkpoint, and the rest of the way
+// while the comparison holds that checkpoint.
+func (v *Verify) alignAndCompare(ctx context.Context, schema, other string) (check.Findings, error) {
 	js, err := v.Stream(ctx)
 	if err != nil {
 		return check.Findings{}, err
@@ -160,15 +161,15 @@ func (v *Verify) align(ctx context.Context, schema, other string) (check.Finding
 		v.Progress.At(r.At(), at.Seq)
 	}
 	v.Progress.Say("comparing")
-	s := v.verifier()
-	s.Near = func(ctx context.Context, seq uint64) error {
+	c := v.verifier()
+	c.Near = func(ctx context.Context, seq uint64) error {
 		// It was given back after the previous slice.
 		if _, err := w.Acquire(ctx); err != nil {
 			return err
 		}
 		return r.FoldAvailable(ctx, seq)
 	}
-	return s.Compare(ctx, schema, other, func(ctx context.Context, seq uint64) error {
+	return c.Compare(ctx, schema, other, func(ctx context.Context, seq uint64) error {
 		defer release()
 		if err := r.FoldTo(ctx, seq); err != nil {
 			return err
