@@ -58,11 +58,9 @@ func (f *denyFile) changed() bool {
 	}
 	changed, err := f.reload()
 	switch {
-	case err == nil:
-		if changed {
-			f.logged = ""
-		}
-	case err.Error() != f.logged:
+	case changed:
+		f.logged = ""
+	case err != nil && err.Error() != f.logged:
 		f.logged = err.Error()
 		f.log.Error("the deny file is invalid: its last valid version stays in effect", "err", err)
 	}
