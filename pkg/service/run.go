@@ -56,8 +56,8 @@ func (t Traces) Config(program string) (tracing.Config, error) {
 	return cfg, Bad("TRACES_URL", err)
 }
 
-// Shown are the settings of every long-running program.
-type Shown struct {
+// Observability has the settings of every long-running program.
+type Observability struct {
 	Ops    Ops    `embed:""`
 	Traces Traces `embed:""`
 	Log    Log    `embed:""`
@@ -66,7 +66,7 @@ type Shown struct {
 // Serve listens on OPS_LISTEN and runs a service with these components. When ctx ends, the service
 // becomes unready, and the listener serves until run has returned, so that operators can watch the
 // whole stop. The error is that of run, of listening, or both.
-func (s Shown) Serve(ctx context.Context, p *Process, components []string, run func(context.Context, Deps) error) error {
+func (s Observability) Serve(ctx context.Context, p *Process, components []string, run func(context.Context, Deps) error) error {
 	traces, err := s.Traces.Config(p.Program)
 	if err != nil {
 		return err

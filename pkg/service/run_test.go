@@ -78,7 +78,7 @@ func TestServe(t *testing.T) {
 		return resp.StatusCode, string(body)
 	}
 	address := freePort(t)
-	s := mustRead[service.Shown](t, "--ops-listen="+address)
+	s := mustRead[service.Observability](t, "--ops-listen="+address)
 	ctx, cancel := context.WithCancel(t.Context())
 	stopping, finish := make(chan struct{}), make(chan struct{})
 	broken := errors.New("it ended badly")
@@ -124,12 +124,12 @@ func TestServeRefuses(t *testing.T) {
 	defer taken.Close()
 	never := func(context.Context, service.Deps) error { panic("nothing is started") }
 	p := &service.Process{Program: service.Ingest, Stderr: io.Discard}
-	err = mustRead[service.Shown](t, "--ops-listen="+taken.Addr().String()).Serve(t.Context(), p, nil, never)
+	err = mustRead[service.Observability](t, "--ops-listen="+taken.Addr().String()).Serve(t.Context(), p, nil, never)
 	require.ErrorContains(t, err, "TAGSTREAM_OPS_LISTEN")
 	var bad *service.ConfigError
 	require.False(t, errors.As(err, &bad), "it is not a configuration error: the port may be free at the next start")
 
-	err = mustRead[service.Shown](t, "--traces-url=nowhere").Serve(t.Context(), p, nil, never)
+	err = mustRead[service.Observability](t, "--traces-url=nowhere").Serve(t.Context(), p, nil, never)
 	require.ErrorAs(t, err, &bad)
 	require.Equal(t, "TAGSTREAM_TRACES_URL", bad.Variable)
 }

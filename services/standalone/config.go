@@ -56,7 +56,7 @@ type Settings struct {
 	Erasure      service.Erasure  `embed:""`
 	service.HTTP `embed:""`
 	Feeds        service.Feeds `embed:""`
-	service.Shown
+	service.Observability
 }
 
 // Config converts the settings to a configuration with this data directory. The error is a

@@ -15,8 +15,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
-// TestFullDisk: a stream whose disk was full takes messages again when there is room,
-// without a restart, and has all that it took before.
+// A stream whose disk was full accepts messages again when there is room, without a restart, and has
+// all that it accepted before.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -14,8 +14,7 @@ import (
 	"github.com/tagstream/tagstream/services/ingest"
 )
 
-// TestWarningsOfRecovery: what the server says of its files after a crash is one calm
-// line, whatever else it warns of stays.
+// The server's warnings about its files after a crash become one calm line. Other warnings stay.
 func TestWarningsOfRecovery(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
@@ -30,7 +29,7 @@ func TestWarningsOfRecovery(t *testing.T) {
 	require.NotContains(t, out.String(), "errored")
 }
 
-// TestComponentNames: what /readyz names is a server, or a service's part after its name.
+// A component in /readyz is a server, or a service and its part.
 func TestComponentNames(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{

@@ -90,14 +90,14 @@ func Run(ctx context.Context, cfg Config, logger *slog.Logger, ready func(apiURL
 	}
 	defer opsListener.Close()
 
-	under := context.WithoutCancel(ctx)
-	ops := begin(under, "operators' listener", func(ctx context.Context) error {
+	detached := context.WithoutCancel(ctx)
+	ops := begin(detached, "operators' listener", func(ctx context.Context) error {
 		return obs.RunOps(ctx, opsListener, health, p.registry, p.ops)
 	})
 	defer func() { err = errors.Join(err, ops.stop()) }()
 
 	p.apiListener = apiListener
-	if p.traces, err = tracing.Start(under, cfg.Tracing, logger, p.registry); err != nil {
+	if p.traces, err = tracing.Start(detached, cfg.Tracing, logger, p.registry); err != nil {
 		return err
 	}
 	defer p.traces.Stop()
@@ -244,10 +244,10 @@ func (p *pipeline) run(ctx context.Context, ready func(string)) error {
 	p.ops.Handle("/v1/admin/", ap.Ops())
 
 	// Each part has its own context, so that they can be stopped one after another.
-	under := context.WithoutCancel(ctx)
-	apiPart := begin(under, "api", ap.Run)
-	indexerPart := begin(under, "indexer", ix.Run)
-	ingestPart := begin(under, "ingest", in.Run)
+	detached := context.WithoutCancel(ctx)
+	apiPart := begin(detached, "api", ap.Run)
+	indexerPart := begin(detached, "indexer", ix.Run)
+	ingestPart := begin(detached, "ingest", in.Run)
 	if ready != nil {
 		ready("http://" + p.apiListener.Addr().String())
 	}

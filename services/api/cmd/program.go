@@ -37,7 +37,7 @@ type Run struct {
 	Database     service.Database `embed:""`
 	service.HTTP `embed:""`
 	Feeds        service.Feeds `embed:""`
-	service.Shown
+	service.Observability
 }
 
 const makeKeys = `create a file with "api keys --out FILE"`

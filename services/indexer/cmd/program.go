@@ -49,7 +49,7 @@ type Run struct {
 	Changes  service.Changes  `embed:""`
 	Consent  service.Consent  `embed:""`
 	Erasure  service.Erasure  `embed:""`
-	service.Shown
+	service.Observability
 }
 
 const componentNATS = "nats"

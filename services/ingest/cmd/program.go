@@ -37,7 +37,7 @@ type Run struct {
 	service.Copies
 	Profiles service.Profiles `embed:""`
 	NATS     service.NATS     `embed:""`
-	service.Shown
+	service.Observability
 }
 
 const componentNATS = "nats"

@@ -320,15 +320,11 @@ func TestPassOfAnotherStream(t *testing.T) {
 	require.ErrorIs(t, err, stream.ErrReplaced)
 }
 
-// TestLetters: a dead letter that the stream removes later goes with its message;
-// one of a former stream is not taken for one of this.
-// TestLettersOfAuthors: a dead letter of an author goes when the stream says something later of all
-// that it says, or the account's deletion, and not because the index does not have it.
-// errorLog counts what is logged as an error.
+// errorLog collects what is logged as an error.
 type errorLog struct {
 	slog.Handler
-	mu        sync.Mutex
-	syncState []string
+	mu       sync.Mutex
+	messages []string
 }
 
 func (h *errorLog) Enabled(context.Context, slog.Level) bool { return true }
@@ -337,7 +333,7 @@ func (h *errorLog) Handle(_ context.Context, r slog.Record) error {
 	if r.Level >= slog.LevelError {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		h.syncState = append(h.syncState, r.Message)
+		h.messages = append(h.messages, r.Message)
 	}
 	return nil
 }
@@ -346,8 +342,8 @@ func (h *errorLog) Handle(_ context.Context, r slog.Record) error {
 func TestRun(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		last      time.Duration
-		syncState int
+		last   time.Duration
+		errors int
 	}{{0, 0}, {6 * 24 * time.Hour, 0}, {8 * 24 * time.Hour, 1}} {
 		t.Run(fmt.Sprint(tt.last), func(t *testing.T) {
 			t.Parallel()
@@ -371,7 +367,7 @@ func TestRun(t *testing.T) {
 			}
 			cancel()
 			running.Wait()
-			require.Len(t, log.syncState, tt.syncState)
+			require.Len(t, log.messages, tt.errors)
 			last, err := s.writer.Erasure(t.Context())
 			require.NoError(t, err)
 			require.EqualValues(t, s.last-1, last.Through)

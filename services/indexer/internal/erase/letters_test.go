@@ -13,6 +13,8 @@ import (
 	"github.com/tagstream/tagstream/services/indexer/internal/erase"
 )
 
+// A dead letter that the stream removes later goes with its message. One of a former stream is not
+// taken for one of this.
 func TestLetters(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -53,6 +55,8 @@ func TestLetters(t *testing.T) {
 	require.Equal(t, s.last, st.Seq)
 }
 
+// A dead letter of an author goes when the stream says something later of all that it says, or the
+// account's deletion, and not because the index does not have it.
 func TestLettersOfAuthors(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
