@@ -29,7 +29,7 @@ func (x *Indexer) erase(ctx context.Context) (stop func(), err error) {
 		return nil, err
 	}
 	e := &erase.Eraser{
-		JS: x.js, Writer: w, Logger: x.log, Within: x.cfg.EraseWithin, Settle: erase.Settle,
+		JS: x.js, Writer: w, Logger: x.log, Within: x.cfg.EraseWithin, MinAge: erase.MinAge,
 		OnErased: func(kind string) { x.metrics.erasedPayloads.WithLabelValues(kind).Inc() },
 		OnPass:   func(begun time.Time) { x.metrics.erasePass.Set(float64(begun.UnixMilli()) / 1e3) },
 	}
@@ -55,8 +55,8 @@ type EraseConfig struct {
 	Database store.Options
 	// Within is as Config.EraseWithin.
 	Within time.Duration
-	// Settle is how old a message must be before it is erased.
-	Settle time.Duration
+	// MinAge is how old a message must be before it is erased.
+	MinAge time.Duration
 	// ID is unique to this run of the program.
 	ID string
 }
@@ -74,7 +74,7 @@ func Erase(ctx context.Context, cfg EraseConfig, nc *nats.Conn, logger *slog.Log
 		return 0, 0, err
 	}
 	defer w.Close()
-	e := &erase.Eraser{JS: js, Writer: w, Logger: logger.With("service", "erase"), Within: cfg.Within, Settle: cfg.Settle}
+	e := &erase.Eraser{JS: js, Writer: w, Logger: logger.With("service", "erase"), Within: cfg.Within, MinAge: cfg.MinAge}
 	sum, err := e.Pass(ctx)
 	return sum.Erased[erase.Posts], sum.Erased[erase.Letters] + sum.Erased[erase.Unreadable], err
 }

@@ -418,7 +418,7 @@ func TestEraseKeepsRecentMessages(t *testing.T) {
 	last := b.publish(history...)
 	b.await(url, last)
 	for _, settle := range []time.Duration{time.Hour, -time.Hour} {
-		posts, _, err := indexer.Erase(t.Context(), indexer.EraseConfig{Database: b.writer, Within: week, Settle: settle, ID: "erase"},
+		posts, _, err := indexer.Erase(t.Context(), indexer.EraseConfig{Database: b.writer, Within: week, MinAge: settle, ID: "erase"},
 			b.nats.Conn(t), slog.New(slog.DiscardHandler))
 		require.NoError(t, err)
 		require.Equal(t, settle > 0, posts == 0)

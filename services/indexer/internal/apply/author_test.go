@@ -35,8 +35,8 @@ func (x *index) author() string {
 	return says
 }
 
-// settle finishes all sweeps.
-func (x *index) settle() {
+// finishSweeps finishes all sweeps.
+func (x *index) finishSweeps() {
 	x.t.Helper()
 	for x.applier.Writer.Sweeping() {
 		require.NoError(x.t, x.applier.Sweep(x.t.Context()))
@@ -92,7 +92,7 @@ func TestAuthors(t *testing.T) {
 				for _, b := range c.batches {
 					x.apply(b...)
 				}
-				x.settle()
+				x.finishSweeps()
 				require.Equal(t, c.author, x.author(), "big from %d", big)
 				require.Equal(t, c.posts, x.posts("art"), "big from %d", big)
 				require.Empty(t, x.dead)
@@ -115,7 +115,7 @@ func TestConsent(t *testing.T) {
 	require.Equal(t, []string{"plain"}, x.posts("art"))
 	for range 2 { // repeating it changes nothing
 		require.NoError(t, x.applier.Consent(t.Context(), true, apply.Deny{}))
-		x.settle()
+		x.finishSweeps()
 		require.Equal(t, []string{"out", "plain"}, x.posts("art"))
 		x.checkTotals()
 	}
@@ -124,7 +124,7 @@ func TestConsent(t *testing.T) {
 
 	require.NoError(t, x.applier.Consent(t.Context(), false, apply.Deny{}))
 	require.Equal(t, []string{"plain"}, x.posts("art"), "a new account must be decided immediately")
-	x.settle()
+	x.finishSweeps()
 	require.Equal(t, []string{"plain"}, x.posts("art"))
 	x.checkTotals()
 }
@@ -167,7 +167,7 @@ func TestDeny(t *testing.T) {
 	decide := func(ignore bool, accounts ...string) {
 		t.Helper()
 		require.NoError(t, x.applier.Consent(t.Context(), ignore, apply.Deny{Accounts: accounts}))
-		x.settle()
+		x.finishSweeps()
 		x.checkTotals()
 	}
 	x.apply(create("plain", 1, "art"), of("1", create("known", 1, "art")), of("2", create("out", 1, "art")), of("2", profile(2, "A", true)))
@@ -180,7 +180,7 @@ func TestDeny(t *testing.T) {
 
 	x.apply(of("1", create("more", 2, "art")), of("1", status(false, "suspended")), of("1", status(true, "")), of("1", profile(3, "B", false)),
 		of("3", create("unknown", 1, "art")), of("3", create("again", 2, "art")))
-	x.settle()
+	x.finishSweeps()
 	x.checkTotals()
 	require.Equal(t, []string{"plain"}, x.posts("art"))
 

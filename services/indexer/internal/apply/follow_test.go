@@ -92,12 +92,12 @@ func TestFollowers(t *testing.T) {
 				case 2:
 					w.sweep(1000)
 					w.look()
-					w.settle(all)
+					w.catchUp(all)
 				}
 			}
 			w.sweep(1000)
 			w.look()
-			w.settle(all)
+			w.catchUp(all)
 		})
 	}
 }
@@ -223,8 +223,8 @@ func (w *followedIndex) turn(all []*follower) {
 	}
 }
 
-// settle lets all followers read to the end, and compares each with a listing.
-func (w *followedIndex) settle(all []*follower) {
+// catchUp lets all followers read to the end, and compares each with a listing.
+func (w *followedIndex) catchUp(all []*follower) {
 	for _, f := range all {
 		for more := true; more; {
 			more = w.read(f)

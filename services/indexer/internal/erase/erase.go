@@ -47,8 +47,8 @@ import (
 )
 
 const (
-	// Settle is how old a message must be: ingest and a backfill may still state what it belongs to.
-	Settle = time.Hour
+	// MinAge is how old a message must be: ingest and a backfill may still state what it belongs to.
+	MinAge = time.Hour
 	// firstAfter is how long an indexer has the lease before its first pass, unless FirstAfter says
 	// otherwise, and retryAfter the pause after a pass that failed.
 	firstAfter = 5 * time.Minute
@@ -94,8 +94,8 @@ type Eraser struct {
 	Logger *slog.Logger
 	// Within is the time from a removal until the payload is gone.
 	Within time.Duration
-	// Settle is how old a message must be; tests set less than the constant.
-	Settle time.Duration
+	// MinAge is how old a message must be; tests set less than the constant.
+	MinAge time.Duration
 	// FirstAfter is how long Run waits before its first pass; 0 means five minutes.
 	FirstAfter time.Duration
 	// OnErased and OnPass, if set, are called for each payload erased and each complete pass.
@@ -128,7 +128,7 @@ func (e *Eraser) Run(ctx context.Context) {
 				}
 			}
 			// That of a removal right after the end of the last pass.
-			if overdue := time.Since(last.Begun) + e.Settle - e.Within; overdue > 0 && time.Since(warned) > warnEvery {
+			if overdue := time.Since(last.Begun) + e.MinAge - e.Within; overdue > 0 && time.Since(warned) > warnEvery {
 				warned = time.Now()
 				e.Logger.Error("payloads of removed posts were not erased from the stream in time", "last_complete_pass", last.Begun, "within", e.Within)
 			}
@@ -309,7 +309,7 @@ func (p *pass) open(ctx context.Context) error {
 	if p.last < p.first {
 		return nil
 	}
-	p.last, err = p.posts.StoredBefore(ctx, time.Now().Add(-p.Settle), p.first, p.last)
+	p.last, err = p.posts.StoredBefore(ctx, time.Now().Add(-p.MinAge), p.first, p.last)
 	return err
 }
 
