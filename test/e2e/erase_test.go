@@ -417,14 +417,14 @@ func TestEraseKeepsRecentMessages(t *testing.T) {
 	history := model.GenerateMessages(3, 200)
 	last := b.publish(history...)
 	b.await(url, last)
-	for _, settle := range []time.Duration{time.Hour, -time.Hour} {
-		posts, _, err := indexer.Erase(t.Context(), indexer.EraseConfig{Database: b.writer, Within: week, MinAge: settle, ID: "erase"},
+	for _, minAge := range []time.Duration{time.Hour, -time.Hour} {
+		posts, _, err := indexer.Erase(t.Context(), indexer.EraseConfig{Database: b.writer, Within: week, MinAge: minAge, ID: "erase"},
 			b.nats.Conn(t), slog.New(slog.DiscardHandler))
 		require.NoError(t, err)
-		require.Equal(t, settle > 0, posts == 0)
+		require.Equal(t, minAge > 0, posts == 0)
 		var through uint64
 		require.NoError(t, pgtest.Pool(t, b.owner.URL).QueryRow(t.Context(), `SELECT erased_through FROM tagstream.heartbeat`).Scan(&through))
-		require.Equal(t, settle > 0, through == 0, through)
+		require.Equal(t, minAge > 0, through == 0, through)
 	}
 	// The last message is never erased: ingest continues after it.
 	s, err := b.js.Stream(t.Context(), stream.Posts)
