@@ -160,7 +160,7 @@ func changePage(ctx context.Context, conn *pgx.Conn, q ChangeQuery, trace func(S
 	var read []changed
 	switch after := q.After; {
 	case head.filling:
-		if _, _, now, err = readPosts(ctx, conn, nil, keyset.Forward, nil); err == nil {
+		if _, _, now, err = readPosts(ctx, conn, q.List, nil, keyset.Forward, nil); err == nil {
 			err = ErrFilling
 		}
 		return page, now, err
@@ -168,7 +168,7 @@ func changePage(ctx context.Context, conn *pgx.Conn, q ChangeQuery, trace func(S
 	case head.expired == notReplicated:
 		page.Next = *after
 	case head.expired != "":
-		if _, _, now, err = readPosts(ctx, conn, nil, keyset.Forward, nil); err == nil {
+		if _, _, now, err = readPosts(ctx, conn, q.List, nil, keyset.Forward, nil); err == nil {
 			err = &Expired{head.expired, head.now()}
 		}
 		return page, now, err
@@ -180,7 +180,7 @@ func changePage(ctx context.Context, conn *pgx.Conn, q ChangeQuery, trace func(S
 		}
 	}
 	keys := page.choose(q, read, head)
-	posts, cutOff, now, err := readPosts(ctx, conn, keys, keyset.Forward, trace)
+	posts, cutOff, now, err := readPosts(ctx, conn, q.List, keys, keyset.Forward, trace)
 	if err != nil {
 		return page, now, err
 	}

@@ -58,7 +58,7 @@ func plainPage(ctx context.Context, conn *pgx.Conn, q PostQuery, tagsDenied *ato
 	}
 	keys := "SELECT key FROM (" + b.merged("post_tags", "tag_id", ids) + ") AS keys WHERE NOT EXISTS (SELECT FROM sweeps)"
 	limit := b.arg(q.Limit)
-	post := lookUp(tags, postBytes(b)+" <= "+b.arg(maxPlainBytes)+" AS small")
+	post := lookUp(q.columns(tags), postBytes(b)+" <= "+b.arg(maxPlainBytes)+" AS small")
 	s := Statement{SQL: `
 		SELECT EXISTS (SELECT FROM sweeps), EXISTS (SELECT FROM denied_tags), (` + pg.SchemaNow + `), ` + behind + `, cardinality(keys), page.key, ` + rowColumns + `
 		  FROM (SELECT ARRAY(` + keys + `) AS keys OFFSET 0) AS list

@@ -39,7 +39,7 @@ func TestPlain(t *testing.T) {
 		}
 		_, plain := q.plain()
 		switch name {
-		case "Tags", "Since", "Until", "From", "Direction", "Limit":
+		case "Tags", "Since", "Until", "From", "Direction", "Limit", "NamesOnly":
 			require.True(t, plain, name)
 		default:
 			require.False(t, plain, name)

@@ -58,6 +58,17 @@ type PostQuery struct {
 	Direction keyset.Direction
 	// Limit is 1 to MaxLimit.
 	Limit int
+	// NamesOnly asks for rows that have only Key, DID, Rkey and IndexedAt. They have no records, so
+	// they never make a page too big.
+	NamesOnly bool
+}
+
+// columns are those of the query's rows, with a post's tags as given.
+func (q PostQuery) columns(tags string) string {
+	if q.NamesOnly {
+		return nameColumns
+	}
+	return postColumns(tags)
 }
 
 // SelfLabels is a filter by the labels that authors give to their posts.
@@ -181,7 +192,7 @@ func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(State
 	case err != nil:
 		return page, 0, err
 	case c.filling:
-		if _, _, now, err = readPosts(ctx, conn, nil, keyset.Forward, nil); err == nil {
+		if _, _, now, err = readPosts(ctx, conn, q, nil, keyset.Forward, nil); err == nil {
 			err = ErrFilling
 		}
 		return page, now, err
@@ -224,7 +235,7 @@ func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(State
 
 	page.IndexEntries = ahead.read + other.read
 	var cutOff bool
-	if page.Rows, cutOff, now, err = readPosts(ctx, conn, p.Rows, q.Direction, trace); err != nil {
+	if page.Rows, cutOff, now, err = readPosts(ctx, conn, q, p.Rows, q.Direction, trace); err != nil {
 		return page, now, err
 	}
 	page.fixEdges(q.Direction, cutOff)
@@ -298,13 +309,13 @@ func watchFarEnds(next, previous *keyset.Position) {
 // transaction. It returns them newest first. cutOff reports that maxPageBytes was exceeded before
 // the last one. now is the schema after the last statement: if it was switched, that may have
 // caused the error.
-func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, direction keyset.Direction, trace func(Statement)) (posts []PostRow, cutOff bool, now int64, err error) {
+func readPosts(ctx context.Context, conn *pgx.Conn, q PostQuery, keys []event.Key, direction keyset.Direction, trace func(Statement)) (posts []PostRow, cutOff bool, now int64, err error) {
 	if len(keys) > 0 && direction == keyset.Backward {
 		keys = slices.Clone(keys)
 		slices.Reverse(keys)
 	}
 	b := &builder{args: []any{keys}}
-	sql := postsSQL("unnest($1::uuid[])", b)
+	sql := postsSQL("unnest($1::uuid[])", q.columns(shownTags), b)
 	if trace != nil {
 		trace(Statement{SQL: sql, Args: b.args})
 	}
@@ -327,14 +338,13 @@ func readPosts(ctx context.Context, conn *pgx.Conn, keys []event.Key, direction 
 	return posts, cutOff, now, nil
 }
 
-// lookUp selects the columns of the post with the key of a page's row, its tags as given, and one
-// more expression.
+// lookUp selects columns of the post p with the key of a page's row, and one more expression.
 //
 // OFFSET 0 keeps it a subquery, which Postgres can only run once for each key, in the order of the
 // keys. The planner would choose the order of a plain join: with small tables it begins with the
 // accounts.
-func lookUp(tags, extra string) string {
-	return `(SELECT *, ` + extra + ` FROM (SELECT ` + postColumns(tags) + ` FROM posts p JOIN accounts a ON a.id = p.account_id WHERE p.key = page.key OFFSET 0) AS p) AS post`
+func lookUp(columns, extra string) string {
+	return `(SELECT *, ` + extra + ` FROM (SELECT ` + columns + ` FROM posts p JOIN accounts a ON a.id = p.account_id WHERE p.key = page.key OFFSET 0) AS p) AS post`
 }
 
 // postBytes is the size of a post p that counts towards maxPageBytes.
@@ -342,16 +352,16 @@ func postBytes(b *builder) string {
 	return "octet_length(p.record) + " + b.arg(event.MaxTagBytes) + "::bigint * cardinality(p.tags)"
 }
 
-// postsSQL selects the posts of a page in its order; page is a table of their keys.
+// postsSQL selects columns of the posts of a page in its order; page is a table of their keys.
 //
 // The length of a record that is stored out of line is part of the reference to it, so Postgres
 // neither reads nor sends the records after the last one on the page.
-func postsSQL(page string, b *builder) string {
+func postsSQL(page, columns string, b *builder) string {
 	return `
 		SELECT key, ` + rowColumns + `
 		  FROM (SELECT post.*, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) - bytes AS before
 		          FROM ` + page + ` AS page(key)
-		         CROSS JOIN LATERAL ` + lookUp(shownTags, postBytes(b)+" AS bytes") + `) AS measured
+		         CROSS JOIN LATERAL ` + lookUp(columns, postBytes(b)+" AS bytes") + `) AS measured
 		 WHERE before <= ` + b.arg(maxPageBytes)
 }
 

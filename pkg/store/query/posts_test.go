@@ -282,6 +282,19 @@ func TestPostsOfBigRecords(t *testing.T) {
 		require.Equal(t, direction == keyset.Backward, page.HasPrevious)
 		require.Equal(t, want, walk(t, r, []string{"big"}, direction, 50))
 	}
+	names := query.PostQuery{Tags: []string{"big"}, From: keyset.Start(), Limit: query.MaxLimit, NamesOnly: true}
+	filtered := names
+	filtered.NotAuthors = []string{"did:plc:other"}
+	for _, q := range []query.PostQuery{names, filtered} {
+		before := sent()
+		page, err := r.Posts(t.Context(), q)
+		require.NoError(t, err)
+		require.Less(t, sent()-before, int64(64<<10), "bytes that Postgres sends for a page of names")
+		require.Len(t, page.Rows, posts)
+		for i, p := range page.Rows {
+			require.Equal(t, query.PostRow{Key: p.Key, DID: account.DID, Rkey: want[i], Tags: []string{}, Langs: []string{}, IndexedAt: storetest.Epoch, Record: []byte{}}, p)
+		}
+	}
 	before := sent()
 	_, err := r.Post(t.Context(), account.DID, "r0")
 	require.NoError(t, err)

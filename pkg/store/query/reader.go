@@ -174,6 +174,9 @@ type PostRow struct {
 // rowColumns are the columns of a PostRow after its key.
 const rowColumns = `did, rkey, cid, tags, langs, indexed_at, handle, display_name, avatar, record`
 
+// nameColumns are as postColumns, with all but the key, the post's name and its time left empty.
+const nameColumns = `p.key, a.did, p.rkey, '' AS cid, '{}'::text[] AS tags, '{}'::text[] AS langs, p.indexed_at, '' AS handle, '' AS display_name, '' AS avatar, '' AS record`
+
 // postColumns selects the columns of a PostRow from a post p and its account a.
 func postColumns(tags string) string {
 	return `p.key, a.did, p.rkey, p.cid, ` + tags + ` AS tags, p.langs, p.indexed_at, a.handle, a.display_name, a.avatar, p.record`

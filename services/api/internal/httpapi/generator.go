@@ -126,7 +126,7 @@ func (h *Handler) showSkeleton(r *http.Request) (*response, error) {
 		return nil, errUnknownFeed
 	}
 	pq, fingerprint := list.query, list.fingerprint
-	pq.From, pq.Direction = keyset.Start(), keyset.Forward
+	pq.From, pq.Direction, pq.NamesOnly = keyset.Start(), keyset.Forward, true
 	if pq.Limit, err = q.limit("limit", defaultLimit); err != nil {
 		return nil, err
 	}

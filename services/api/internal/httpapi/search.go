@@ -42,7 +42,7 @@ func (h *Handler) searchPosts(r *http.Request) (*response, error) {
 		return nil, err
 	}
 	pq := list.query
-	pq.From, pq.Direction = keyset.Start(), keyset.Forward
+	pq.From, pq.Direction, pq.NamesOnly = keyset.Start(), keyset.Forward, true
 	if pq.Limit, err = q.limit("limit", defaultHits); err != nil {
 		return nil, err
 	}
