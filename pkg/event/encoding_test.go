@@ -89,9 +89,9 @@ func TestCheckpoint(t *testing.T) {
 	t.Parallel()
 	for name, ev := range examples() {
 		if name == "delete-of-the-past" {
-			require.Equal(t, uint64(1010), ev.Checkpoint().Seq)
+			require.Equal(t, uint64(1010), ev.ResumeAt().Seq)
 		} else {
-			require.Equal(t, ev.Source, ev.Checkpoint())
+			require.Equal(t, ev.Source, ev.ResumeAt())
 		}
 	}
 }

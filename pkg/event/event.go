@@ -87,12 +87,10 @@ type Event struct {
 	V    int  `json:"v"`
 	Kind Kind `json:"kind"`
 	// Source is the upstream event that this event was made from. If Resume is not set, Source is
-	// also the writer's checkpoint: a writer resumes after the Checkpoint of the stream's last
-	// message.
+	// also how far upstream was read: see ResumeAt.
 	Source Position `json:"source"`
 	// Resume is set on events of past windows and of author look-ups, which are published between
-	// live events. It says how far live reading had come, and replaces Source as the writer's
-	// checkpoint.
+	// live events. It says how far live reading had come.
 	Resume *Position `json:"resume,omitempty"`
 
 	DID  string `json:"did,omitempty"`
@@ -147,9 +145,9 @@ func (e *Event) LookedUp() bool {
 	return e.Kind == KindAuthor && e.Source.Host != "" && e.Source.Seq == 0
 }
 
-// Checkpoint says how far upstream was read by a stream that ends with this event. A writer resumes
-// after it.
-func (e *Event) Checkpoint() Position {
+// ResumeAt returns how far upstream was read if this event is the stream's last: a writer resumes
+// after this position.
+func (e *Event) ResumeAt() Position {
 	if e.Resume != nil {
 		return *e.Resume
 	}

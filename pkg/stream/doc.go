@@ -12,9 +12,9 @@
 //   - Events are written in atomic batches. The first message of each names the sequence that the
 //     stream's last message must have. So a batch is never stored twice or out of order, and a
 //     writer that was replaced without noticing is refused ([ErrFenced]).
-//   - Every message holds the upstream position it came from. The stream is the writer's
-//     checkpoint: data and position are one write. The separately stored position counts only if
-//     the stream is empty, and is never ahead of it.
+//   - Every message holds the upstream position it came from, so data and position are one write,
+//     and the stream says where reading resumes. The separately stored position counts only if the
+//     stream is empty, and is never ahead of it.
 //   - After any error the writer reads the stream's last message to learn what happened. It never
 //     resends anything before that. A random name in the message headers distinguishes its batch
 //     from all others.

@@ -77,7 +77,7 @@ func TestLateReplica(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, has)
 		require.ErrorIs(t, stream.CheckSource(t.Context(), behind, last, sourceOf(n+1)), stream.ErrReplaced)
-		require.Equal(t, sourceOf(n), openWriter(t, behind).Last(), "ingest must not go back")
+		require.Equal(t, sourceOf(n), openWriter(t, behind).ResumeAt(), "ingest must not go back")
 
 		e, err := stream.OpenEraser(t.Context(), behind)
 		require.NoError(t, err)

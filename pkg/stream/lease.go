@@ -60,7 +60,7 @@ func (l *Lease) Acquire(ctx context.Context) (held context.Context, release func
 	renewing := make(chan struct{})
 	go func() {
 		defer close(renewing)
-		if err := l.keep(held, h); err != nil {
+		if err := l.hold(held, h); err != nil {
 			end(err)
 		}
 	}()
@@ -161,7 +161,7 @@ func (l *Lease) watch(ctx context.Context) (freed <-chan struct{}, stop func()) 
 			}
 			select {
 			case out <- struct{}{}:
-			default: // told and not heard yet
+			default: // a signal is waiting already
 			}
 		}
 	}()
@@ -210,9 +210,9 @@ func (l *Lease) look(ctx context.Context) (owner string, rev uint64, err error) 
 	return string(msg.Data), msg.Sequence, nil
 }
 
-// keep renews the lease until ctx ends, and returns nil, or until the lease may be lost, and
+// hold renews the lease until ctx ends, and returns nil, or until the lease may be lost, and
 // returns ErrLeaseLost.
-func (l *Lease) keep(ctx context.Context, h *holding) error {
+func (l *Lease) hold(ctx context.Context, h *holding) error {
 	next := l.ttl / 3
 	for {
 		wait := min(next, time.Until(h.until))
@@ -224,7 +224,7 @@ func (l *Lease) keep(ctx context.Context, h *holding) error {
 		if !time.Now().Before(h.until) {
 			return ErrLeaseLost
 		}
-		attempt, cancel := context.WithDeadline(ctx, minTime(time.Now().Add(l.attemptTimeout()), h.until))
+		attempt, cancel := context.WithTimeout(ctx, min(l.attemptTimeout(), time.Until(h.until)))
 		err := l.renew(attempt, h)
 		cancel()
 		switch {
@@ -270,11 +270,4 @@ func (l *Lease) giveBack(ctx context.Context, kv jetstream.KeyValue) {
 		return
 	}
 	_ = kv.Delete(ctx, leaseKey, jetstream.LastRevision(rev))
-}
-
-func minTime(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }

@@ -293,7 +293,7 @@ func TestPausedHolderIsFenced(t *testing.T) {
 	b := contend(t.Context(), stream.NewLease(js, "next"))
 	b.requireHeld(t)
 	w := openWriter(t, js)
-	require.Equal(t, sourceOf(3), w.Last())
+	require.Equal(t, sourceOf(3), w.ResumeAt())
 	require.NoError(t, w.Append(t.Context(), numbered(4, 3)))
 	require.ErrorIs(t, stale.Append(within(t, patience), numbered(4, 3)), stream.ErrFenced)
 	requireStored(t, js, 6)

@@ -99,7 +99,7 @@ func CheckIndex(ctx context.Context, js jetstream.JetStream, st State, seq uint6
 	return CheckSource(ctx, js, seq, source)
 }
 
-// CheckSource compares the upstream position in the message at seq, its Source or its Checkpoint,
+// CheckSource compares the upstream position in the message at seq, its Source or its ResumeAt,
 // with the one that an index recorded for it (a store.Checkpoint). A message that is gone or is not
 // an event proves nothing. The error wraps ErrReplaced, or is the server's.
 func CheckSource(ctx context.Context, js jetstream.JetStream, seq uint64, want event.Position) error {
@@ -120,7 +120,7 @@ func CheckSource(ctx context.Context, js jetstream.JetStream, seq uint64, want e
 	same := func(p event.Position) bool {
 		return p.Host == want.Host && p.Seq == want.Seq && (p.NetworkTime().Equal(want.Time) || p.Time.Equal(want.Time))
 	}
-	if got := ev.Checkpoint(); !same(got) && !same(ev.Source) {
+	if got := ev.ResumeAt(); !same(got) && !same(ev.Source) {
 		return fmt.Errorf("%w: message %d is from %s %d, not from %s %d", ErrReplaced, seq, got.Host, got.Seq, want.Host, want.Seq)
 	}
 	return nil

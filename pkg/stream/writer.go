@@ -55,10 +55,10 @@ type Writer struct {
 	// msg is the message being published. Publishing copies it.
 	msg nats.Msg
 	// seq is the stream's last sequence as far as this writer knows: the next batch expects it.
-	seq     uint64
-	last    event.Position
-	onError func(error)
-	timeout time.Duration // of one exchange with the server
+	seq      uint64
+	resumeAt event.Position
+	onError  func(error)
+	timeout  time.Duration // of one exchange with the server
 }
 
 // OpenWriter reads the end of the stream and returns a writer that appends there. id names this run
@@ -75,7 +75,7 @@ func OpenWriter(ctx context.Context, js jetstream.JetStream, id string, onError 
 	}
 	w.seq = end.seq
 	if end.event != nil {
-		w.last = end.event.Checkpoint()
+		w.resumeAt = end.event.ResumeAt()
 	}
 	return w, nil
 }
@@ -83,10 +83,10 @@ func OpenWriter(ctx context.Context, js jetstream.JetStream, id string, onError 
 // Seq returns the sequence number of the last message that the writer knows of.
 func (w *Writer) Seq() uint64 { return w.seq }
 
-// Last returns the checkpoint of the stream's last message, from which reading upstream resumes; it
-// is zero if the stream is empty. If the last messages were erased, it is that of the last
-// remaining one, and some events are read again.
-func (w *Writer) Last() event.Position { return w.last }
+// ResumeAt returns where reading upstream resumes after the stream's last message; it is zero if the
+// stream is empty. If the last messages were erased, the last remaining one counts, and some events
+// are read again.
+func (w *Writer) ResumeAt() event.Position { return w.resumeAt }
 
 // MaxPayload returns the largest encoded event that the server accepts, in bytes.
 func (w *Writer) MaxPayload() int {
@@ -98,7 +98,7 @@ func (w *Writer) MaxPayload() int {
 // is away or slow.
 //
 // The error is ErrFenced, ErrFull, ctx's, or that of an event that cannot be encoded or exceeds the
-// server's payload limit (nats.ErrMaxPayload). Seq and Last say how far Append got. After ctx's
+// server's payload limit (nats.ErrMaxPayload). Seq and ResumeAt say how far Append got. After ctx's
 // error more may be stored, now or later: only a new OpenWriter can tell.
 func (w *Writer) Append(ctx context.Context, events []*event.Event) error {
 	for len(events) > 0 {
@@ -141,7 +141,7 @@ func (w *Writer) appendBatch(ctx context.Context, events []*event.Event) error {
 	for {
 		seq, err := w.publish(ctx, events, batch)
 		if err == nil {
-			w.seq, w.last = seq, events[len(events)-1].Checkpoint()
+			w.seq, w.resumeAt = seq, events[len(events)-1].ResumeAt()
 			return nil
 		}
 		switch {
@@ -162,7 +162,7 @@ func (w *Writer) appendBatch(ctx context.Context, events []*event.Event) error {
 		case lookErr != nil && ctx.Err() == nil:
 			w.onError(lookErr)
 		case n > 0:
-			w.seq, w.last = w.seq+uint64(n), events[n-1].Checkpoint()
+			w.seq, w.resumeAt = w.seq+uint64(n), events[n-1].ResumeAt()
 			events = events[n:]
 			if len(events) == 0 {
 				return nil

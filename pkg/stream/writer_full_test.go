@@ -85,7 +85,7 @@ func fill(t *testing.T, js jetstream.JetStream, w *stream.Writer, size int) (sto
 		require.Less(t, stored, 10_000)
 	}
 	require.Positive(t, stored)
-	require.Equal(t, sourceOf(stored), w.Last())
+	require.Equal(t, sourceOf(stored), w.ResumeAt())
 	requireStored(t, js, stored)
 	require.ErrorIs(t, w.Append(within(t, patience), numbered(stored+1, size)), stream.ErrFull, "the error must be repeated")
 	require.Equal(t, uint64(stored), w.Seq())

@@ -25,20 +25,20 @@ func TestAppend(t *testing.T) {
 	_, js := serve(t)
 	w := openWriter(t, js)
 	require.Zero(t, w.Seq())
-	require.True(t, w.Last().IsZero())
+	require.True(t, w.ResumeAt().IsZero())
 	require.NoError(t, w.Append(t.Context(), nil))
 	done := 0
 	for _, n := range []int{1, 2, 1000, 2500, 1, 1001} {
 		require.NoError(t, w.Append(t.Context(), numbered(done+1, n)))
 		done += n
 		require.Equal(t, uint64(done), w.Seq())
-		require.Equal(t, sourceOf(done), w.Last())
+		require.Equal(t, sourceOf(done), w.ResumeAt())
 	}
 	requireStored(t, js, done)
 
 	w = openWriter(t, js)
 	require.Equal(t, uint64(done), w.Seq(), "it must continue at the end of the stream")
-	require.Equal(t, sourceOf(done), w.Last())
+	require.Equal(t, sourceOf(done), w.ResumeAt())
 	require.NoError(t, w.Append(t.Context(), numbered(done+1, 3)))
 	requireStored(t, js, done+3)
 }
@@ -103,7 +103,7 @@ func TestAppendDuringFaults(t *testing.T) {
 				for batch := range 3 {
 					require.NoError(t, w.Append(within(t, patience), numbered(batch*n+1, n)))
 					require.Equal(t, uint64((batch+1)*n), w.Seq())
-					require.Equal(t, sourceOf((batch+1)*n), w.Last())
+					require.Equal(t, sourceOf((batch+1)*n), w.ResumeAt())
 				}
 				<-fired
 				requireStored(t, direct, 3*n)
@@ -263,7 +263,7 @@ func TestOpenWriter(t *testing.T) {
 		require.NoError(t, s.Purge(t.Context()))
 		w := openWriter(t, js)
 		require.Equal(t, uint64(5), w.Seq())
-		require.True(t, w.Last().IsZero(), "it must not return a position")
+		require.True(t, w.ResumeAt().IsZero(), "it must not return a position")
 		require.NoError(t, w.Append(t.Context(), numbered(1, 2)))
 		require.Equal(t, uint64(7), w.Seq())
 		requireStored(t, js, 2)
@@ -278,7 +278,7 @@ func TestOpenWriter(t *testing.T) {
 		require.NoError(t, s.SecureDeleteMsg(t.Context(), 5))
 		w := openWriter(t, js)
 		require.Equal(t, uint64(5), w.Seq())
-		require.Equal(t, sourceOf(3), w.Last(), "reading must resume from the remaining messages")
+		require.Equal(t, sourceOf(3), w.ResumeAt(), "reading must resume from the remaining messages")
 		require.NoError(t, w.Append(t.Context(), numbered(4, 2)))
 		require.Equal(t, uint64(7), w.Seq())
 	})
@@ -375,7 +375,7 @@ func TestAppendStopsWithContext(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		last = int(after.Last().Seq) + 1
+		last = int(after.ResumeAt().Seq) + 1
 		return after.Append(within(t, patience), numbered(last, 1))
 	})
 	requireStored(t, js, last)
@@ -412,7 +412,7 @@ func TestServerCompletesBatchAtRestart(t *testing.T) {
 	requireStored(t, js, size)
 	require.ErrorIs(t, w.Append(within(t, patience), numbered(front+1, size-front)), stream.ErrFenced)
 	w = openWriter(t, js)
-	require.Equal(t, sourceOf(size), w.Last())
+	require.Equal(t, sourceOf(size), w.ResumeAt())
 	require.NoError(t, w.Append(within(t, patience), numbered(size+1, 10)))
 	requireStored(t, js, size+10)
 }

@@ -78,7 +78,7 @@ func names[T ~string](values []T) []string {
 
 func (m *metrics) applied(ev *event.Event) {
 	m.events.WithLabelValues(string(ev.Kind)).Inc()
-	m.reached(ev.Checkpoint())
+	m.reached(ev.ResumeAt())
 }
 
 func (m *metrics) reached(p event.Position) {

@@ -80,7 +80,7 @@ func RunBackfill(ctx context.Context, cfg BackfillConfig, deps JobDeps) (Backfil
 }
 
 // backfill runs a job. detail is a sentence about it.
-func (s *Service) backfill(ctx context.Context, j jobs.Job, run *jobs.Run, to *forward.Past) (sum BackfillSummary, detail string, err error) {
+func (s *Service) backfill(ctx context.Context, j jobs.Job, run *jobs.Run, to *forward.SideWriter) (sum BackfillSummary, detail string, err error) {
 	cfg := backfill.Config{Firehose: s.firehose}
 	if err := readJob("the request", j.Request, &cfg.Request); err != nil {
 		return sum, "", err

@@ -130,9 +130,9 @@ func (s *Service) Run(ctx context.Context) error {
 	defer stop()
 
 	s.log.put(stream.LogEntry{What: "started", Detail: "as " + s.id})
-	write := forward.Config{Stream: s.cfg.Stream, ID: s.id, Heartbeat: s.cfg.Heartbeat, Reading: s.reading.Load, Beside: []func(context.Context, *forward.Past){s.runJobs}}
+	write := forward.Config{Stream: s.cfg.Stream, ID: s.id, Heartbeat: s.cfg.Heartbeat, Reading: s.reading.Load, SideWork: []func(context.Context, *forward.SideWriter){s.runJobs}}
 	if s.profiles != nil {
-		write.Beside = append(write.Beside, s.lookUp)
+		write.SideWork = append(write.SideWork, s.lookUp)
 	}
 	err := forward.New(s.js, write, s.read, s.logger, &observer{Service: s}).Run(ctx)
 	s.summary(began, err)
@@ -140,7 +140,7 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 // lookUp runs author look-ups while this program leads.
-func (s *Service) lookUp(ctx context.Context, to *forward.Past) {
+func (s *Service) lookUp(ctx context.Context, to *forward.SideWriter) {
 	s.profiles.Run(ctx, func(ctx context.Context, events []*event.Event) error {
 		for _, ev := range events {
 			if err := to.Put(ctx, ev); err != nil {

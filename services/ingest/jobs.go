@@ -50,7 +50,7 @@ func (d JobDeps) ask(ctx context.Context, kind jobs.Kind, request, summary any) 
 }
 
 // runJobs runs jobs while this program leads.
-func (s *Service) runJobs(ctx context.Context, to *forward.Past) {
+func (s *Service) runJobs(ctx context.Context, to *forward.SideWriter) {
 	r := jobs.Runner{JS: s.js, ID: s.id, Logger: s.logger, Codes: jobErrors}
 	r.Run(ctx, func(ctx context.Context, j jobs.Job, run *jobs.Run) (summary any, err error) {
 		var detail string // a sentence about what the job did, or is to do

@@ -87,7 +87,7 @@ func RunReconcile(ctx context.Context, cfg ReconcileConfig, deps JobDeps) (sum R
 }
 
 // reconcile runs a job. detail is a sentence about it.
-func (s *Service) reconcile(ctx context.Context, j jobs.Job, run *jobs.Run, to *forward.Past) (sum ReconcileSummary, detail string, err error) {
+func (s *Service) reconcile(ctx context.Context, j jobs.Job, run *jobs.Run, to *forward.SideWriter) (sum ReconcileSummary, detail string, err error) {
 	cfg := reconcile.Config{Firehose: s.firehose}
 	if err := readJob("the request", j.Request, &cfg.Request); err != nil {
 		return sum, "", err

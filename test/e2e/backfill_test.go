@@ -65,7 +65,7 @@ func (b *ingestBench) liveFromTip(host *simnet.Jetstream) *ingestRun {
 func (b *ingestBench) checkpoint() event.Position {
 	b.t.Helper()
 	all := b.all()
-	return all[len(all)-1].Checkpoint()
+	return all[len(all)-1].ResumeAt()
 }
 
 // TestBackfillAfterLateStart compares all answers of the API with the fold of the network's whole

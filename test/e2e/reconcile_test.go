@@ -126,7 +126,7 @@ func TestReconcileAfterGap(t *testing.T) {
 	require.Len(t, events, 2)
 	for _, e := range events {
 		require.Equal(t, map[string]event.Kind{deleted.Rkey: event.KindDelete, untagged.Rkey: event.KindRemove}[e.Rkey], e.Kind)
-		require.GreaterOrEqual(t, e.Checkpoint().Seq, position.Seq)
+		require.GreaterOrEqual(t, e.ResumeAt().Seq, position.Seq)
 	}
 	// An index rebuilt from the stream shows the same.
 	y := newIndexBench(t, b.nats)

@@ -75,9 +75,9 @@ func (s *site) reads() *simnet.Jetstream {
 	ev, _ := s.last()
 	switch {
 	case ev == nil:
-	case ev.Checkpoint().Host == "http://"+s.toHost.Addr():
+	case ev.ResumeAt().Host == "http://"+s.toHost.Addr():
 		return s.host
-	case ev.Checkpoint().Host == "http://"+s.toOther.Addr():
+	case ev.ResumeAt().Host == "http://"+s.toOther.Addr():
 		return s.other
 	}
 	return nil

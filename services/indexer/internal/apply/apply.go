@@ -183,7 +183,7 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 		}
 		to.Seq, to.Sync = last, sync
 		if len(applied) > 0 {
-			to.Source = applied[len(applied)-1].ev.Checkpoint()
+			to.Source = applied[len(applied)-1].ev.ResumeAt()
 		}
 		if len(applied) == 0 || applied[len(applied)-1].seq != last {
 			to.Source.Seq = 0 // a dead letter is at the checkpoint

@@ -40,15 +40,15 @@ type Config struct {
 	Request
 	// Firehose says how to read; its Hosts, Start and StopAfter are not used.
 	Firehose firehose.Config
-	// Before, if set, is the summary that Progress.Keep received before a restart.
+	// Before, if set, is the summary that Progress.Save received before a restart.
 	Before *Summary
 }
 
 // Progress receives the progress of a backfill, in seconds of history.
 type Progress interface {
 	obs.Progress
-	// Keep stores the summary. Everything in it is in the stream.
-	Keep(summary any)
+	// Save stores the summary. Everything in it is in the stream.
+	Save(summary any)
 }
 
 // Summary says what a backfill did.
@@ -82,7 +82,7 @@ type Summary struct {
 // Backfill is one run.
 type Backfill struct {
 	cfg      Config
-	to       *forward.Past
+	to       *forward.SideWriter
 	progress Progress
 	logger   *slog.Logger
 	notice   func(firehose.Notice)
@@ -91,14 +91,14 @@ type Backfill struct {
 	summary Summary
 	// done and total are seconds of history, over all three readings.
 	done, total time.Duration
-	// kept is when progress was last stored, zero except while the window is published.
-	kept time.Time
+	// savedAt is when progress was last saved, zero except while the window is published.
+	savedAt time.Time
 	// syncOurs reports that the last #sync was published, so its end must be, too.
 	syncOurs bool
 }
 
 // New returns a backfill. It starts nothing. notice may be nil.
-func New(cfg Config, to *forward.Past, progress Progress, logger *slog.Logger, notice func(firehose.Notice)) *Backfill {
+func New(cfg Config, to *forward.SideWriter, progress Progress, logger *slog.Logger, notice func(firehose.Notice)) *Backfill {
 	return &Backfill{
 		cfg: cfg, to: to, progress: progress, logger: logger, notice: notice, survey: newSurvey(),
 		summary: Summary{
@@ -131,7 +131,7 @@ func (b *Backfill) run(ctx context.Context, now time.Time) error {
 		return fmt.Errorf("survey later changes of the window: %w", err)
 	}
 	b.progress.Say("publishing the window")
-	b.kept = time.Now()
+	b.savedAt = time.Now()
 	after, from := event.Position{}, b.cfg.From
 	if b.cfg.Before != nil && !b.cfg.Before.Last.IsZero() {
 		b.summary = *b.cfg.Before
@@ -148,7 +148,7 @@ func (b *Backfill) run(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("publish the window: %w", err)
 	}
-	b.kept = time.Time{}
+	b.savedAt = time.Time{}
 	if len(b.summary.Published) == 0 {
 		return nil
 	}
@@ -174,19 +174,19 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// keepEvery is how often progress is stored while the window is published.
-const keepEvery = 10 * time.Second
+// saveEvery is how often progress is saved while the window is published.
+const saveEvery = 10 * time.Second
 
-// keep stores the progress from time to time, once everything in it is in the stream.
-func (b *Backfill) keep(ctx context.Context) error {
-	if b.kept.IsZero() || time.Since(b.kept) < keepEvery {
+// saveProgress saves the progress from time to time, once everything in it is in the stream.
+func (b *Backfill) saveProgress(ctx context.Context) error {
+	if b.savedAt.IsZero() || time.Since(b.savedAt) < saveEvery {
 		return nil
 	}
 	if err := b.to.Flush(ctx); err != nil {
 		return err
 	}
-	b.kept = time.Now()
-	b.progress.Keep(b.summary)
+	b.savedAt = time.Now()
+	b.progress.Save(b.summary)
 	return nil
 }
 
@@ -230,7 +230,7 @@ func (b *Backfill) read(ctx context.Context, after event.Position, from, until t
 		if caughtUp(last, live) {
 			break
 		}
-		if err := b.keep(ctx); err != nil {
+		if err := b.saveProgress(ctx); err != nil {
 			return last, err
 		}
 	}

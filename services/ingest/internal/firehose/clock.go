@@ -177,37 +177,37 @@ func newAccountTimes() accountTimes {
 }
 
 // has reports whether an account has a vote.
-func (j *accountTimes) has(did string) bool {
-	account := maphash.String(j.seed, did)
-	return slices.ContainsFunc(j.votes, func(v vote) bool { return v.account == account })
+func (a *accountTimes) has(did string) bool {
+	account := maphash.String(a.seed, did)
+	return slices.ContainsFunc(a.votes, func(v vote) bool { return v.account == account })
 }
 
 // add adds an event, and reports whether it has a time.
-func (j *accountTimes) add(id identity) bool {
+func (a *accountTimes) add(id identity) bool {
 	t, ok := id.time()
 	if !ok {
 		return false
 	}
-	account := maphash.String(j.seed, id.did)
-	j.votes = slices.DeleteFunc(j.votes, func(v vote) bool { return v.account == account })
-	if j.votes = append(j.votes, vote{account, t.UnixMicro()}); len(j.votes) > clockAccounts {
-		j.votes = append(j.votes[:0], j.votes[1:]...)
+	account := maphash.String(a.seed, id.did)
+	a.votes = slices.DeleteFunc(a.votes, func(v vote) bool { return v.account == account })
+	if a.votes = append(a.votes, vote{account, t.UnixMicro()}); len(a.votes) > clockAccounts {
+		a.votes = append(a.votes[:0], a.votes[1:]...)
 	}
 	return true
 }
 
-func (j *accountTimes) full() bool { return len(j.votes) == clockAccounts }
+func (a *accountTimes) full() bool { return len(a.votes) == clockAccounts }
 
 // median returns the middle one of the times, the earlier of two; zero if there are none.
-func (j *accountTimes) median() time.Time {
-	if len(j.votes) == 0 {
+func (a *accountTimes) median() time.Time {
+	if len(a.votes) == 0 {
 		return time.Time{}
 	}
 	var sorted [clockAccounts]int64
-	for i, v := range j.votes {
+	for i, v := range a.votes {
 		sorted[i] = v.micros
 	}
-	s := sorted[:len(j.votes)]
+	s := sorted[:len(a.votes)]
 	slices.Sort(s)
 	return time.UnixMicro(s[(len(s)-1)/2]).UTC()
 }

@@ -129,7 +129,7 @@ func TestPositionsCanBeStored(t *testing.T) {
 	for _, reported := range []string{"", "0005-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "9999-12-31T23:59:59Z", "never"} {
 		for _, shown := range []int64{math.MinInt64, -1, 0, maxTimeUS + 1, math.MaxInt64} {
 			r := &run{pos: event.Position{Time: past}, clock: newClock(event.Position{})}
-			p := r.position("http://a", &jetstream.Event{Seq: 7, TimeUS: shown, DID: "did:plc:a", Account: &jetstream.Account{Time: reported}})
+			p := r.observe("http://a", &jetstream.Event{Seq: 7, TimeUS: shown, DID: "did:plc:a", Account: &jetstream.Account{Time: reported}})
 			requireStorable(t, p, reported, shown)
 		}
 	}
@@ -140,7 +140,7 @@ func TestPositionsCanBeStored(t *testing.T) {
 			{DID: "did:plc:a", Kind: jetstream.KindAccount, Account: &jetstream.Account{}},
 		} {
 			ev.Seq, ev.TimeUS = uint64(seq+1), past.UnixMicro()
-			requireStorable(t, r.position("http://a", &ev), did, seq)
+			requireStorable(t, r.observe("http://a", &ev), did, seq)
 		}
 	}
 }

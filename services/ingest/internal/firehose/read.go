@@ -125,7 +125,7 @@ func (r *run) deliver(host string, events []jetstream.Event) error {
 	r.positions = r.positions[:0]
 	kept := events[:0]
 	for i := range events {
-		p := r.position(host, &events[i])
+		p := r.observe(host, &events[i])
 		if r.cfg.StopAfter > 0 {
 			r.setEnd(p.NetworkTime()) // only the whole archive begins without a time
 			if !p.NetworkTime().Before(r.end) {
@@ -161,10 +161,11 @@ func (r *run) early(p event.Position, ev *jetstream.Event) bool {
 // maxTimeUS is the last microsecond of the year 9999: later times do not fit their text form.
 var maxTimeUS = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).UnixMicro()
 
-// position returns the position of the next event. A host's operator may import times that have no
-// text form: such an event is shown with its own time or, if it has none, with that of the previous
-// position. A position that cannot be stored would stop ingest.
-func (r *run) position(host string, ev *jetstream.Event) event.Position {
+// observe takes the next event into account (the clock, the open #sync, the newest time) and returns
+// its position. A host's operator may import times that have no text form: such an event is shown
+// with its own time or, if it has none, with that of the previous position. A position that cannot
+// be stored would stop ingest.
+func (r *run) observe(host string, ev *jetstream.Event) event.Position {
 	id := identityOf(ev)
 	own, ok := id.time()
 	if ok {

@@ -54,14 +54,14 @@ type Config struct {
 	// Reading reports whether upstream is being read at the moment; nil means always. While it is
 	// not, no position is written: it would look like a quiet network.
 	Reading func() bool
-	// Beside run alongside the live source for as long as the lease is held.
-	Beside []func(ctx context.Context, to *Past)
+	// SideWork runs alongside the live source for as long as the lease is held.
+	SideWork []func(ctx context.Context, to *SideWriter)
 }
 
 // Observer receives what happens. Its methods must not block; all are called from one goroutine.
 type Observer interface {
 	// Stored is called after each append, with the events that are now in the stream, one or more:
-	// all from the live source or, if Resume is set, all from one source of Beside.
+	// all from the live source or, if Resume is set, all from one SideWriter.
 	Stored(events []*event.Event, took time.Duration)
 	// Holding reports whether this program has the lease and writes.
 	Holding(bool)
@@ -162,7 +162,7 @@ func (f *Forwarder) lead(ctx context.Context) (held context.Context, release fun
 // position is unknown.
 func (f *Forwarder) resume(ctx context.Context, w *stream.Writer) (event.Position, error) {
 	log := f.logger.With("stream_seq", w.Seq())
-	from := w.Last()
+	from := w.ResumeAt()
 	if from.IsZero() && w.Seq() > 0 {
 		var err error
 		if from, err = stream.GetPosition(ctx, f.js); err != nil {

@@ -14,8 +14,8 @@ import (
 )
 
 // term is one term of leadership: it waits for the lease, reads the end of the stream, and stores
-// the events of the live source and of those beside it, in order, one acknowledged batch after the
-// other. The sources can read ahead only as far as their bounded queues allow.
+// the events of the live source and of the side work, in order, one acknowledged batch after the
+// other. The live source can read ahead only as far as its bounded queue allows.
 func (f *Forwarder) term(ctx context.Context) error {
 	if !f.js.Conn().IsConnected() {
 		return nats.ErrDisconnected // without a reconnect buffer requests would fail
@@ -48,19 +48,19 @@ func (f *Forwarder) term(ctx context.Context) error {
 	var sources sync.WaitGroup
 	defer sources.Wait()
 	defer stopReading()
-	live, past := newQueue(), make(chan pastRequest)
+	live, side := newQueue(), make(chan sideWrite)
 	sources.Go(func() { live.fill(reading, f.source(reading, from, w.MaxPayload())) })
-	for _, beside := range f.cfg.Beside {
-		sources.Go(func() { beside(reading, &Past{requests: past, maxPayload: w.MaxPayload()}) })
+	for _, work := range f.cfg.SideWork {
+		sources.Go(func() { work(reading, &SideWriter{writes: side, maxPayload: w.MaxPayload()}) })
 	}
 
 	t := &tail{Forwarder: f, w: w, pos: from}
 	heartbeat := time.NewTimer(f.cfg.Heartbeat)
 	defer heartbeat.Stop()
 	for more := true; more && held.Err() == nil; {
-		fromBeside := past
+		ready := side
 		if t.pos.IsZero() {
-			fromBeside = nil // there is no live position yet to set as Resume
+			ready = nil // there is no live position yet to set as Resume
 		}
 		var b Batch
 		select {
@@ -68,14 +68,14 @@ func (f *Forwarder) term(ctx context.Context) error {
 		case <-heartbeat.C:
 			err = t.beat(writing, len(live.batches) > 0)
 			heartbeat.Reset(f.cfg.Heartbeat)
-		case p := <-fromBeside:
-			err = t.past(writing, p)
+		case w := <-ready:
+			err = t.storeSide(writing, w)
 		case b, more = <-live.batches:
 			if more && t.begun {
 				b = live.gather(b)
 			}
 			if more {
-				err = t.live(writing, b)
+				err = t.storeLive(writing, b)
 				live.stored(b)
 			}
 			if len(b.Events) > 0 {
@@ -92,7 +92,7 @@ func (f *Forwarder) term(ctx context.Context) error {
 	case cause == nil && live.err != nil:
 		return fmt.Errorf("read upstream: %w", live.err)
 	}
-	if err := t.position(writing); err != nil {
+	if err := t.writePosition(writing); err != nil {
 		f.logger.Warn("could not write the last position: events after it will be read again", "err", err)
 	}
 	if held.Err() != nil {
@@ -107,10 +107,10 @@ type tail struct {
 	w *stream.Writer
 	// pos is how far upstream was read; everything up to it is in the stream.
 	pos event.Position
-	// kept is the last position that was stored separately, and keptAt when.
-	kept   event.Position
-	keptAt time.Time
-	unkept bool // storing it failed, and that was logged
+	// saved is the last position that was stored separately. savedAt is when that was last tried.
+	saved      event.Position
+	savedAt    time.Time
+	saveFailed bool // and that was logged
 	// begun reports that the first live batch was taken, and positioned that a position was
 	// written.
 	begun, positioned bool
@@ -118,8 +118,8 @@ type tail struct {
 	heard bool
 }
 
-// live stores a batch of the live source, and a position after the first one.
-func (t *tail) live(ctx context.Context, b Batch) error {
+// storeLive stores a batch of the live source, and a position after the first one.
+func (t *tail) storeLive(ctx context.Context, b Batch) error {
 	if len(b.Events) > 0 {
 		if err := t.append(ctx, b.Events); err != nil {
 			return err
@@ -131,27 +131,27 @@ func (t *tail) live(ctx context.Context, b Batch) error {
 	}
 	if !t.begun {
 		t.begun = true
-		return t.position(ctx)
+		return t.writePosition(ctx)
 	}
-	if time.Since(t.keptAt) >= t.cfg.Heartbeat {
-		t.keep(ctx)
+	if time.Since(t.savedAt) >= t.cfg.Heartbeat {
+		t.savePosition(ctx)
 	}
 	return nil
 }
 
-// past stores events from beside the live source, between live batches. Each carries the live
-// position, so that the next term resumes there whatever message is last.
-func (t *tail) past(ctx context.Context, p pastRequest) error {
+// storeSide stores events of side work, between live batches. Each carries the live position, so
+// that the next term resumes there whatever message is last.
+func (t *tail) storeSide(ctx context.Context, w sideWrite) error {
 	live := t.pos
-	for _, ev := range p.events {
+	for _, ev := range w.events {
 		ev.Resume = &live
 	}
-	if len(p.events) > 0 {
-		if err := t.append(ctx, p.events); err != nil {
+	if len(w.events) > 0 {
+		if err := t.append(ctx, w.events); err != nil {
 			return err
 		}
 	}
-	p.stored <- live
+	w.stored <- live
 	return nil
 }
 
@@ -168,7 +168,7 @@ func (t *tail) beat(ctx context.Context, waiting bool) error {
 		t.pos.Sync = event.OpenSync{}
 	}
 	t.heard = false
-	return t.position(ctx)
+	return t.writePosition(ctx)
 }
 
 // append stores events. While the stream is full it retries and nothing else is read. After a crash
@@ -207,9 +207,9 @@ func (t *tail) append(ctx context.Context, events []*event.Event) error {
 	}
 }
 
-// position writes how far was read, so that progress is never only in memory, and whether the
-// position may be within a #sync whose end an older ingest did not write.
-func (t *tail) position(ctx context.Context) error {
+// writePosition publishes how far was read, so that progress is never only in memory, and whether
+// the position may be within a #sync whose end an older ingest did not write.
+func (t *tail) writePosition(ctx context.Context) error {
 	if t.pos.IsZero() || !t.pos.Valid() {
 		return nil // one that nothing can decode would stop every later writer
 	}
@@ -221,23 +221,23 @@ func (t *tail) position(ctx context.Context) error {
 		return err
 	}
 	t.positioned = true
-	t.keep(ctx)
+	t.savePosition(ctx)
 	return nil
 }
 
-// keep tries to store the position separately, out of reach of trimming. A failure or a crash
-// leaves an older position, from which some events are read again.
-func (t *tail) keep(ctx context.Context) {
-	t.keptAt = time.Now()
-	if t.pos == t.kept {
+// savePosition tries to store the position separately, out of reach of trimming. A failure or a
+// crash leaves an older position, from which some events are read again.
+func (t *tail) savePosition(ctx context.Context) {
+	t.savedAt = time.Now()
+	if t.pos == t.saved {
 		return
 	}
 	if err := stream.PutPosition(ctx, t.js, t.pos); err != nil {
-		if !t.unkept {
-			t.unkept = true
+		if !t.saveFailed {
+			t.saveFailed = true
 			t.logger.Warn("could not store the position separately: purging the stream now would repeat or lose events", "err", err)
 		}
 		return
 	}
-	t.kept, t.unkept = t.pos, false
+	t.saved, t.saveFailed = t.pos, false
 }

@@ -69,7 +69,7 @@ func TestJobContinuesAfterRestart(t *testing.T) {
 	go func() { ended <- a.Ask(t.Context(), jobs.Backfill, "window", &sum) }()
 	first := lead(t, js, func(ctx context.Context, j jobs.Job, r *jobs.Run) (any, error) {
 		require.Empty(t, j.Summary)
-		r.Keep(done{N: 1})
+		r.Save(done{N: 1})
 		r.Say("half")
 		<-ctx.Done()
 		return done{N: 7}, context.Cause(ctx)

@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	// lookEvery is how often the leading ingest looks for a job, and keepEvery how often it stores
+	// lookEvery is how often the leading ingest looks for a job, and saveEvery how often it stores
 	// the job's progress.
 	lookEvery = time.Second
-	keepEvery = time.Second
+	saveEvery = time.Second
 )
 
 // Runner runs jobs for as long as an ingest leads.
@@ -52,17 +52,17 @@ func (r *Runner) run(ctx context.Context, j Job, do Func) {
 	defer stop(nil)
 	run := &Run{job: j}
 	run.job.State, run.job.Writer = Running, r.ID
-	kept, end := context.WithCancel(doing)
-	r.keep(kept, run, stop) // it may have been stopped by now
-	var keeping sync.WaitGroup
-	keeping.Go(func() {
-		for pause.For(kept, keepEvery) == nil {
-			r.keep(kept, run, stop)
+	saving, end := context.WithCancel(doing)
+	r.save(saving, run, stop) // it may have been stopped by now
+	var saver sync.WaitGroup
+	saver.Go(func() {
+		for pause.For(saving, saveEvery) == nil {
+			r.save(saving, run, stop)
 		}
 	})
 	summary, err := do(doing, j, run)
 	end()
-	keeping.Wait()
+	saver.Wait()
 	if ctx.Err() != nil {
 		r.Logger.Info("job interrupted: the next leading ingest continues it", "kind", j.Kind, "job", j.ID)
 		return
@@ -70,8 +70,8 @@ func (r *Runner) run(ctx context.Context, j Job, do Func) {
 	r.conclude(ctx, run.job, summary, err)
 }
 
-// keep stores a job's progress, and stops the job if it is no longer wanted.
-func (r *Runner) keep(ctx context.Context, run *Run, stop context.CancelCauseFunc) {
+// save stores a job's progress, and stops the job if it is no longer wanted.
+func (r *Runner) save(ctx context.Context, run *Run, stop context.CancelCauseFunc) {
 	run.mu.Lock()
 	j := run.job
 	run.mu.Unlock()
@@ -112,7 +112,7 @@ func (r *Runner) conclude(ctx context.Context, j Job, summary any, err error) {
 			return
 		}
 		r.Logger.Warn("could not store the result of a job; trying again", "job", j.ID, "err", err)
-		if pause.For(ctx, keepEvery) != nil {
+		if pause.For(ctx, saveEvery) != nil {
 			return
 		}
 	}
@@ -138,8 +138,8 @@ func (r *Run) Say(step string) {
 	r.job.Step = step
 }
 
-// Keep says where to continue after a restart. Everything in the summary must be stored.
-func (r *Run) Keep(summary any) {
+// Save says where to continue after a restart. Everything in the summary must be in the stream.
+func (r *Run) Save(summary any) {
 	data, err := json.Marshal(summary)
 	if err != nil {
 		return // it continues from the one before

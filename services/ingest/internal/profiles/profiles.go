@@ -200,7 +200,7 @@ func (p *Profiles) lookUp(ctx context.Context, dids []string, store func(context
 		if !errors.As(err, &failed) {
 			p.observer.Request(OK)
 			p.well()
-			return p.keep(ctx, read, store)
+			return p.storeAnswer(ctx, read, store)
 		}
 		p.observer.Request(failed.outcome)
 		wait := p.unwell(failed)
@@ -225,7 +225,9 @@ func (p *Profiles) lookUp(ctx context.Context, dids []string, store func(context
 	}
 }
 
-func (p *Profiles) keep(ctx context.Context, read answer, store func(context.Context, []*event.Event) error) bool {
+// storeAnswer stores what an answer says, and reports whether it could. It counts the authors'
+// fates.
+func (p *Profiles) storeAnswer(ctx context.Context, read answer, store func(context.Context, []*event.Event) error) bool {
 	var news []*event.Event
 	for _, ev := range read.events {
 		if !p.asked.repeats(ev) {

@@ -83,7 +83,7 @@ type Summary struct {
 type Reconcile struct {
 	cfg      Config
 	js       jetstream.JetStream
-	to       *forward.Past
+	to       *forward.SideWriter
 	progress obs.Progress
 	logger   *slog.Logger
 
@@ -101,7 +101,7 @@ type removal struct {
 }
 
 // New returns a run. It starts nothing.
-func New(cfg Config, js jetstream.JetStream, to *forward.Past, progress obs.Progress, logger *slog.Logger) *Reconcile {
+func New(cfg Config, js jetstream.JetStream, to *forward.SideWriter, progress obs.Progress, logger *slog.Logger) *Reconcile {
 	if cfg.Margin == 0 {
 		cfg.Margin = DefaultMargin
 	}

@@ -22,7 +22,7 @@ func TestPastEventsKeepLivePosition(t *testing.T) {
 	u.set(3, false)
 	const n = 2500
 	stored := make(chan error, 1)
-	job := func(ctx context.Context, to *Past) {
+	job := func(ctx context.Context, to *SideWriter) {
 		stored <- func() error {
 			for seq := uint64(1); seq <= n; seq++ {
 				if seq == 2 {
@@ -40,7 +40,7 @@ func TestPastEventsKeepLivePosition(t *testing.T) {
 			return to.Flush(ctx)
 		}()
 	}
-	a := startWith(t, js, Config{ID: "a", Heartbeat: time.Hour, Beside: []func(context.Context, *Past){job}}, u.source, slog.DiscardHandler)
+	a := startWith(t, js, Config{ID: "a", Heartbeat: time.Hour, SideWork: []func(context.Context, *SideWriter){job}}, u.source, slog.DiscardHandler)
 	require.NoError(t, <-stored)
 	names, events := contents(t, js)
 	require.Equal(t, n+3, len(names))
@@ -52,7 +52,7 @@ func TestPastEventsKeepLivePosition(t *testing.T) {
 		}
 	}
 	for _, e := range events[n:] {
-		require.Equal(t, at(3), e.Checkpoint())
+		require.Equal(t, at(3), e.ResumeAt())
 	}
 	require.Equal(t, int32(n), a.past.Load())
 	require.Equal(t, int32(4), a.published.Load(), "three events and the position of the first connection")
@@ -60,7 +60,7 @@ func TestPastEventsKeepLivePosition(t *testing.T) {
 	// Without the position that a clean stop writes, like after a crash.
 	w, err := stream.OpenWriter(t.Context(), js, "b", nil)
 	require.NoError(t, err)
-	require.Equal(t, at(3), w.Last())
+	require.Equal(t, at(3), w.ResumeAt())
 	u.set(4, false)
 	awaitStored(t, js, n+4)
 	a.stop()
@@ -92,7 +92,7 @@ func TestJobsTerm(t *testing.T) {
 		return context.Cause(ctx)
 	}
 	begun, flushed := make(chan struct{}), make(chan struct{})
-	a := startWith(t, js, Config{ID: "a", Heartbeat: time.Hour, Beside: []func(context.Context, *Past){func(ctx context.Context, to *Past) {
+	a := startWith(t, js, Config{ID: "a", Heartbeat: time.Hour, SideWork: []func(context.Context, *SideWriter){func(ctx context.Context, to *SideWriter) {
 		close(begun)
 		if err := to.Flush(ctx); err != nil {
 			ended <- err

@@ -12,21 +12,21 @@ import (
 
 // Events of a past window carry the position from which live reading continues, so that it is known
 // whichever message is last.
-func TestPastEventsKeepCheckpoint(t *testing.T) {
+func TestPastEventsKeepResumePosition(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
 	w := openWriter(t, js)
 	require.NoError(t, w.Append(t.Context(), numbered(100, 2)))
 	past := numbered(1, 3)
 	for _, ev := range past {
-		live := w.Last()
+		live := w.ResumeAt()
 		ev.Resume = &live
 	}
 	require.NoError(t, w.Append(t.Context(), past))
-	require.Equal(t, sourceOf(101), w.Last())
-	require.Equal(t, sourceOf(101), openWriter(t, js).Last())
+	require.Equal(t, sourceOf(101), w.ResumeAt())
+	require.Equal(t, sourceOf(101), openWriter(t, js).ResumeAt())
 	require.NoError(t, w.Append(t.Context(), numbered(102, 1)))
-	require.Equal(t, sourceOf(102), openWriter(t, js).Last())
+	require.Equal(t, sourceOf(102), openWriter(t, js).ResumeAt())
 	// An index has the clock of a position, or the time if an older program wrote it.
 	clocked := numbered(103, 1)[0]
 	byTime := clocked.Source
@@ -41,7 +41,7 @@ func TestPastEventsKeepCheckpoint(t *testing.T) {
 		err  error
 	}{
 		{name: "a live one", seq: 2, was: sourceOf(101)},
-		{name: "a past one, by its checkpoint", seq: 3, was: sourceOf(101)},
+		{name: "a past one, by its resume position", seq: 3, was: sourceOf(101)},
 		{name: "a past one, by its source", seq: 3, was: sourceOf(1)},
 		{name: "another", seq: 3, was: sourceOf(2), err: stream.ErrReplaced},
 		{name: "another live one", seq: 6, was: sourceOf(101), err: stream.ErrReplaced},
