@@ -126,7 +126,7 @@ func (a *API) Run(ctx context.Context) error {
 	checking, stopChecking := context.WithCancel(ctx)
 	var helpers sync.WaitGroup
 	helpers.Go(func() { a.check(checking, handler) })
-	helpers.Go(func() { handler.Follow(checking) })
+	helpers.Go(func() { handler.RunFollowers(checking) })
 	helpers.Go(func() { a.feeds.watch(checking, a.log, handler.SetFeeds) })
 	defer func() {
 		stopChecking()

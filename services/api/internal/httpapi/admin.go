@@ -89,8 +89,7 @@ func (h *Handler) rankTags(r *http.Request) (*response, error) {
 	for i, t := range tags {
 		out.Tags[i] = rankedTagJSON{offset + i + 1, tagJSON{t.Name, t.Posts}}
 	}
-	res := &response{}
-	return res, res.json(out)
+	return jsonResponse(out)
 }
 
 // pageNumber returns the number of a page that begins within query.MaxRankedTags. The error is a

@@ -43,7 +43,7 @@ func (h *Handler) listChanges(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := newPostList(q)
+	list, err := parsePostList(q)
 	if err != nil {
 		return nil, err
 	}
@@ -58,23 +58,23 @@ func (h *Handler) listChanges(r *http.Request) (*response, error) {
 	}
 	page, err := h.index.Changes(r.Context(), cq)
 	if err != nil {
-		h.metrics.expired(err)
+		h.metrics.countExpired(err)
 		return nil, err
 	}
-	h.metrics.changes(page)
+	h.metrics.countChanges(page)
 	out := changesJSON{Changes: make([]changeJSON, len(page.Changes)), Page: changesPageJSON{page.HasNext, h.changeToken(page.Next, list)}}
 	for i, c := range page.Changes {
-		out.Changes[i] = h.change(c, list)
+		out.Changes[i] = h.newChangeJSON(c, list)
 	}
 	res := &response{}
 	if page.HasNext {
 		res.link(q.replace([]string{"after"}, nil, pair{"after", out.Page.Next}), "next")
 	}
-	return res, res.changes(out)
+	return res, res.setChanges(out)
 }
 
-// changes makes a page of changes the body. Like posts, it does not check the records again.
-func (r *response) changes(page changesJSON) error {
+// setChanges makes a page of changes the body. Like setPosts, it does not check the records again.
+func (r *response) setChanges(page changesJSON) error {
 	tail, err := encode(struct {
 		Page changesPageJSON `json:"page"`
 	}{page.Page})
@@ -102,25 +102,25 @@ func (c *changeJSON) appendJSON(b []byte) []byte {
 	return append(appendString(append(b, `,"cursor":`...), c.Cursor), '}')
 }
 
-func (h *Handler) change(c query.Change, list postList) changeJSON {
+func (h *Handler) newChangeJSON(c query.Change, list postList) changeJSON {
 	out := changeJSON{Op: opRemove, Cursor: h.changeToken(c.Position, list)}
 	if c.Post == nil {
 		out.URI = event.URI(c.DID, c.Rkey)
 		return out
 	}
-	post := h.post(c.Post, list.fingerprint)
+	post := h.newPostJSON(c.Post, list.fingerprint)
 	out.Op, out.Post = opUpsert, &post
 	return out
 }
 
 // changeToken returns the token of a position in the change feed of a list.
 func (h *Handler) changeToken(p query.FeedPosition, list postList) string {
-	return h.codec.Encode(keyset.At(p.Values()...), list.changes)
+	return h.codec.Encode(keyset.At(p.Values()...), list.feedFingerprint)
 }
 
-// feedPosition returns the position in a token. The error is a *problem.
+// feedPosition returns the position in a token of a list's change feed. The error is a *problem.
 func (h *Handler) feedPosition(name, token string, list postList) (*query.FeedPosition, error) {
-	p, err := h.codec.Decode(token, list.changes)
+	p, err := h.codec.Decode(token, list.feedFingerprint)
 	if errors.Is(err, keyset.ErrTokenMismatch) {
 		if _, err := h.codec.Decode(token, list.fingerprint); err == nil {
 			return nil, fail(codeCursorMismatch, "Send an %s that came from /v1/changes: this one is of a list; omit it for the current position.", name)

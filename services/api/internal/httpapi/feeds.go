@@ -35,11 +35,15 @@ var (
 // feed is /v1/feeds/posts.*: a page of /v1/posts for feed readers.
 func (h *Handler) feed(f feedFormat) func(*http.Request) (*response, error) {
 	return func(r *http.Request) (*response, error) {
-		base, err := h.base(r)
+		base, err := h.baseURL(r)
 		if err != nil {
 			return nil, err
 		}
-		q, list, page, err := h.postPage(r, feedParams)
+		q, err := parseQuery(r.URL.RawQuery, feedParams)
+		if err != nil {
+			return nil, err
+		}
+		list, page, err := h.readPosts(r.Context(), q)
 		if err != nil {
 			return nil, err
 		}
@@ -130,7 +134,7 @@ func (h *Handler) opml(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	base, err := h.base(r)
+	base, err := h.baseURL(r)
 	if err != nil {
 		return nil, err
 	}
@@ -149,9 +153,9 @@ func (h *Handler) opml(r *http.Request) (*response, error) {
 // validHost matches a host name or address in a URL, without a port.
 var validHost = regexp.MustCompile(`^(\[[0-9a-fA-F:.]+\]|[0-9A-Za-z._-]{1,253})$`)
 
-// base returns the public URL of this service, without a trailing slash: the configured one, or
+// baseURL returns the public URL of this service, without a trailing slash: the configured one, or
 // that of the request. The error is a *problem.
-func (h *Handler) base(r *http.Request) (string, error) {
+func (h *Handler) baseURL(r *http.Request) (string, error) {
 	if h.publicURL != "" {
 		return h.publicURL, nil
 	}

@@ -113,12 +113,12 @@ func TestPublicURL(t *testing.T) {
 	for host, want := range map[string]string{
 		"tags.example": "http://tags.example", "127.0.0.1:8080": "http://127.0.0.1:8080", "[::1]:80": "http://[::1]:80", "[::1]": "http://[::1]",
 	} {
-		base, err := h.base(&http.Request{Host: host})
+		base, err := h.baseURL(&http.Request{Host: host})
 		require.NoError(t, err, host)
 		require.Equal(t, want, base)
 	}
 	for _, host := range []string{"", "a b", "a/b", "a@b", `a"b`, "a:b", "a?b", "[x]"} {
-		_, err := h.base(&http.Request{Host: host})
+		_, err := h.baseURL(&http.Request{Host: host})
 		require.ErrorContains(t, err, string(codeInvalidHost), host)
 	}
 	x := newIndex(t)

@@ -138,7 +138,7 @@ func parseFeeds(data []byte) (*Feeds, error) {
 		if err != nil {
 			return nil, bad("query: %w", detail(err))
 		}
-		list, err := newPostList(q)
+		list, err := parsePostList(q)
 		if err != nil {
 			return nil, bad("query: %w", detail(err))
 		}

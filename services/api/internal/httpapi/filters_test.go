@@ -111,9 +111,9 @@ func TestTokensOfFilters(t *testing.T) {
 	} {
 		q, err := parseQuery(raw, postsParams)
 		require.NoError(t, err)
-		list, err := newPostList(q)
+		list, err := parsePostList(q)
 		require.NoError(t, err)
-		for _, fingerprint := range []keyset.Fingerprint{list.fingerprint, list.changes} {
+		for _, fingerprint := range []keyset.Fingerprint{list.fingerprint, list.feedFingerprint} {
 			require.Empty(t, seen[fingerprint], raw)
 			seen[fingerprint] = raw
 		}

@@ -28,20 +28,20 @@ const (
 	maxUnsentTogether = 64 << 20
 )
 
-// followers reads the change feed for all followers of a process: one query finds the changed lists,
-// then each of these is read once. Followers of one list get the same bytes.
+// followers reads the change feed for all followers of a process: one query finds the changed
+// lists, then each of these is read once. Followers of one list get the same bytes.
 //
-// The events of a list are a chain of batches. Each follower holds the batch that it waits for, so
-// batches that all followers have taken are garbage. A batch beyond the bounds above is emptied, and
+// The events of a list are a chain of chunks. Each follower holds the chunk that it waits for, so
+// chunks that all followers have taken are garbage. A chunk beyond the bounds above is emptied, and
 // a follower that finds it empty is dropped.
 type followers struct {
 	index   Index
 	metrics *metrics
 	logger  *slog.Logger
-	encode  func(query.Change, postList) pushed
-	reset   func(query.FeedPosition, postList) []byte
-	moved   func(query.FeedPosition, postList) []byte
 	max     int
+
+	encodeChange                func(query.Change, postList) encodedEvent
+	encodeReset, encodePosition func(query.FeedPosition, postList) []byte
 	// positionAge is the greatest age of a position sent to a follower.
 	positionAge time.Duration
 
@@ -63,8 +63,8 @@ type followedList struct {
 	list      postList
 	tags      []int64
 	followers int
-	// next is the next batch, nil until a follower has caught up with the feed.
-	next *batch
+	// next is the next chunk, nil until a follower has caught up with the feed.
+	next *chunk
 	// head is how far the feed has been read, need how far it must be read; more says that the last
 	// read was cut short.
 	head, need query.FeedPosition
@@ -73,34 +73,34 @@ type followedList struct {
 	position      query.FeedPosition
 	positionAt    time.Time
 	positionEvent []byte
-	// unsent are the batches that some followers may have yet to take.
-	unsent []*batch
+	// unsent are the chunks that some followers may have yet to take.
+	unsent []*chunk
 }
 
-// batch is the result of one read of the feed, once ready is closed.
-type batch struct {
+// chunk is the result of one read of the feed, once ready is closed.
+type chunk struct {
 	ready   chan struct{}
-	next    *batch
+	next    *chunk
 	at      time.Time
 	content atomic.Pointer[content] // nil for followers that are too late
 }
 
-// content is the encoded events of a batch.
+// content is the encoded events of a chunk.
 type content struct {
 	after, through query.FeedPosition
-	events         []pushed
+	events         []encodedEvent
 	text           []byte // of all events
 	reset          bool
 }
 
-// pushed is one event.
-type pushed struct {
+// encodedEvent is one event as it is sent.
+type encodedEvent struct {
 	text []byte
 	// through is the number of the last change that it covers.
 	through int64
 }
 
-// eventsAfter returns the events for a follower that has everything up to pos, since the batch may
+// eventsAfter returns the events for a follower that has everything up to pos, since the chunk may
 // begin before pos.
 func (c *content) eventsAfter(pos query.FeedPosition) []byte {
 	if c.reset || pos.Change <= c.after.Change {
@@ -115,13 +115,13 @@ func (c *content) eventsAfter(pos query.FeedPosition) []byte {
 	return text
 }
 
-func newBatch() *batch { return &batch{ready: make(chan struct{})} }
+func newChunk() *chunk { return &chunk{ready: make(chan struct{})} }
 
 // enter admits a follower, until leave. The error is a *problem.
 func (f *followers) enter(list postList) (*followedList, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	l := f.lists[list.changes]
+	l := f.lists[list.feedFingerprint]
 	switch {
 	case f.over:
 		return nil, fail(codeUnavailable, "This server is stopping; try again in a few seconds.")
@@ -130,11 +130,11 @@ func (f *followers) enter(list postList) (*followedList, error) {
 	}
 	if l == nil {
 		l = &followedList{list: list, tags: list.query.FeedTags()}
-		f.lists[list.changes] = l
+		f.lists[list.feedFingerprint] = l
 	}
 	l.followers++
 	f.count++
-	f.show()
+	f.setGauges()
 	select {
 	case f.woken <- struct{}{}:
 	default:
@@ -148,27 +148,27 @@ func (f *followers) leave(l *followedList) {
 	f.count--
 	if l.followers--; l.followers == 0 {
 		f.forget(l, 0)
-		delete(f.lists, l.list.changes)
+		delete(f.lists, l.list.feedFingerprint)
 	}
-	f.show()
+	f.setGauges()
 	select {
 	case f.left <- struct{}{}:
 	default:
 	}
 }
 
-func (f *followers) show() {
+func (f *followers) setGauges() {
 	f.metrics.followers.Set(float64(f.count))
 	f.metrics.followedLists.Set(float64(len(f.lists)))
 }
 
-// join returns the batch that a follower with everything up to pos waits for. It is nil if the other
-// followers are ahead: then read more and try again.
-func (f *followers) join(l *followedList, pos query.FeedPosition) *batch {
+// join returns the chunk that a follower with everything up to pos waits for. It is nil if the
+// other followers are ahead: then read more and try again.
+func (f *followers) join(l *followedList, pos query.FeedPosition) *chunk {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if l.next == nil {
-		l.next, l.head, l.need = newBatch(), pos, f.now // pos may be from a standby that lags behind now
+		l.next, l.head, l.need = newChunk(), pos, f.now // pos may be from a standby that lags behind now
 	}
 	if l.head.Run != pos.Run || pos.Change < l.head.Change {
 		return nil
@@ -176,23 +176,24 @@ func (f *followers) join(l *followedList, pos query.FeedPosition) *batch {
 	return l.next
 }
 
-// position returns how far the feed has moved without a change for a follower that has everything
-// up to pos and waits for a batch, and the event with that position. moved is false if it has not.
-func (f *followers) position(l *followedList, waits *batch, pos query.FeedPosition) (at query.FeedPosition, event []byte, moved bool) {
+// heartbeatPosition returns how far the feed has moved without a change for a follower that has
+// everything up to pos and waits for a chunk, and the event with that position. moved is false if
+// it has not.
+func (f *followers) heartbeatPosition(l *followedList, waits *chunk, pos query.FeedPosition) (at query.FeedPosition, event []byte, moved bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if l.next != waits {
-		return pos, nil, false // its batch is ready
+		return pos, nil, false // its chunk is ready
 	}
 	if l.position != l.head && time.Since(l.positionAt) >= f.positionAge {
-		l.position, l.positionAt, l.positionEvent = l.head, time.Now(), f.moved(l.head, l.list)
+		l.position, l.positionAt, l.positionEvent = l.head, time.Now(), f.encodePosition(l.head, l.list)
 	}
-	// The head moves to another run without a batch if nothing in the list changed.
+	// The head moves to another run without a chunk if nothing in the list changed.
 	return l.position, l.positionEvent, l.position.Run == l.head.Run && l.position != pos && l.position.Change >= pos.Change
 }
 
 // run reads for followers until ctx ends. Then it disconnects all of them and waits until they have
-// left; none takes longer than streamWriteTimeout.
+// left; none takes longer than followerWriteTimeout.
 func (f *followers) run(ctx context.Context) {
 	defer func() {
 		f.mu.Lock()
@@ -268,7 +269,7 @@ func (f *followers) due(changed query.ChangedTags) (due []*followedList) {
 	}
 	f.now = changed.Now
 	for _, l := range f.lists {
-		f.forget(l, streamWriteTimeout)
+		f.forget(l, followerWriteTimeout)
 		switch {
 		case l.next == nil:
 		case changed.Include(l.tags):
@@ -299,15 +300,15 @@ func (f *followers) read(ctx context.Context, l *followedList) *query.Expired {
 	c := &content{after: after, through: page.Next}
 	switch {
 	case errors.As(err, &expired):
-		f.metrics.expired(err)
-		c.through, c.reset, c.text = expired.Now, true, f.reset(expired.Now, l.list)
+		f.metrics.countExpired(err)
+		c.through, c.reset, c.text = expired.Now, true, f.encodeReset(expired.Now, l.list)
 	case err != nil:
 		f.logger.Debug("reading changes failed", "err", err)
 		return nil
 	default:
-		f.metrics.changes(page)
+		f.metrics.countChanges(page)
 		for _, change := range page.Changes {
-			e := f.encode(change, l.list)
+			e := f.encodeChange(change, l.list)
 			c.events = append(c.events, e)
 			c.text = append(c.text, e.text...)
 		}
@@ -321,10 +322,10 @@ func (f *followers) read(ctx context.Context, l *followedList) *query.Expired {
 	return expired
 }
 
-// publish gives a batch to the followers that wait for it.
+// publish gives a chunk to the followers that wait for it.
 func (f *followers) publish(l *followedList, c *content) {
 	b := l.next
-	b.next, b.at = newBatch(), time.Now()
+	b.next, b.at = newChunk(), time.Now()
 	b.content.Store(c)
 	l.next = b.next
 	l.unsent = append(l.unsent, b)
@@ -339,7 +340,7 @@ func (f *followers) publish(l *followedList, c *content) {
 	close(b.ready)
 }
 
-// forget empties the batches that are older than age.
+// forget empties the chunks that are older than age.
 func (f *followers) forget(l *followedList, age time.Duration) {
 	for len(l.unsent) > 0 && time.Since(l.unsent[0].at) >= age {
 		f.forgetFirst(l)

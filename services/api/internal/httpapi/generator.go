@@ -32,7 +32,7 @@ func (h *Handler) SetFeeds(f *Feeds) { h.feeds.Store(f) }
 // identity returns the service's base URL and its did:web. The error is a *problem. A URL with a
 // path is one, since atproto's did:web has no paths.
 func (h *Handler) identity(r *http.Request) (base, did string, err error) {
-	if base, err = h.base(r); err != nil {
+	if base, err = h.baseURL(r); err != nil {
 		return "", "", err
 	}
 	if did, err = webDID(base); err != nil {
@@ -62,8 +62,7 @@ func (h *Handler) showDID(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	res := &response{}
-	return res, res.json(didDocument{[]string{"https://www.w3.org/ns/did/v1"}, did, []didService{{"#bsky_fg", "BskyFeedGenerator", base}}})
+	return jsonResponse(didDocument{[]string{"https://www.w3.org/ns/did/v1"}, did, []didService{{"#bsky_fg", "BskyFeedGenerator", base}}})
 }
 
 type feedURI struct {
@@ -89,8 +88,7 @@ func (h *Handler) describeFeeds(r *http.Request) (*response, error) {
 	for _, f := range feeds.feeds {
 		out.Feeds = append(out.Feeds, feedURI{feeds.uri(f)})
 	}
-	res := &response{}
-	return res, res.json(out)
+	return jsonResponse(out)
 }
 
 type skeletonPost struct {
@@ -131,7 +129,7 @@ func (h *Handler) showSkeleton(r *http.Request) (*response, error) {
 		return nil, err
 	}
 	if token, given := q.get("cursor"); given && token != "" {
-		if pq.From, err = position(h.codec, "cursor", token, fingerprint); err != nil {
+		if pq.From, err = h.postPosition("cursor", token, fingerprint); err != nil {
 			return nil, err
 		}
 	}
@@ -146,8 +144,7 @@ func (h *Handler) showSkeleton(r *http.Request) (*response, error) {
 	if page.HasNext {
 		out.Cursor = h.codec.Encode(page.Next, fingerprint)
 	}
-	res := &response{}
-	return res, res.json(out)
+	return jsonResponse(out)
 }
 
 // nonEmptyPage reads pages until one has posts or the list ends, since AppViews take an empty page
@@ -163,7 +160,7 @@ func (h *Handler) nonEmptyPage(r *http.Request, q query.PostQuery) (query.PostPa
 		case err != nil:
 			return page, err
 		}
-		h.metrics.page(page)
+		h.metrics.countPage(page)
 		if len(page.Rows) > 0 || !page.HasNext {
 			return page, nil
 		}

@@ -100,16 +100,16 @@ type Handler struct {
 	slots     chan struct{}
 	sending   budget
 	followers *followers
-	// catchingUp and catchUps bound the number and the bytes of reads for single followers.
-	catchingUp chan struct{}
-	catchUps   budget
-	streamBeat time.Duration
-	gzips      sync.Pool // of *gzip.Writer
-	freshness  freshness
-	popularity popularity
-	site       *site.Site
-	etags      *etags
-	mux        http.Handler
+	// catchUpSlots and catchUpBytes bound the reads for single followers.
+	catchUpSlots chan struct{}
+	catchUpBytes budget
+	heartbeat    time.Duration
+	gzips        sync.Pool // of *gzip.Writer
+	freshness    freshness
+	popularity   popularity
+	site         *site.Site
+	etags        *etags
+	mux          http.Handler
 }
 
 // New returns a handler and registers its metrics.
@@ -119,15 +119,15 @@ func New(c Config) *Handler {
 	}
 	h := &Handler{
 		index: c.Index, codec: c.Codec, logger: c.Logger, version: c.Version, publicURL: c.PublicURL, media: c.Media, tracer: c.Tracer,
-		metrics:    newMetrics(c.Registry, c.MaxInFlight, c.MaxFollowers),
-		slots:      make(chan struct{}, c.MaxInFlight),
-		sending:    budget{max: maxSending},
-		catchingUp: make(chan struct{}, feedReads),
-		catchUps:   budget{max: maxCatchingUp},
-		streamBeat: streamBeat,
+		metrics:      newMetrics(c.Registry, c.MaxInFlight, c.MaxFollowers),
+		slots:        make(chan struct{}, c.MaxInFlight),
+		sending:      budget{max: maxSending},
+		catchUpSlots: make(chan struct{}, feedReads),
+		catchUpBytes: budget{max: maxCatchingUp},
+		heartbeat:    heartbeat,
 	}
 	h.followers = &followers{
-		index: c.Index, metrics: h.metrics, logger: c.Logger, encode: h.changeEvent, reset: h.resetEvent, moved: h.positionEvent, max: c.MaxFollowers, positionAge: positionAge,
+		index: c.Index, metrics: h.metrics, logger: c.Logger, encodeChange: h.changeEvent, encodeReset: h.resetEvent, encodePosition: h.positionEvent, max: c.MaxFollowers, positionAge: positionAge,
 		woken: make(chan struct{}, 1), stopped: make(chan struct{}), left: make(chan struct{}, 1), lists: map[keyset.Fingerprint]*followedList{},
 	}
 	h.feeds.Store(c.Feeds)
@@ -157,7 +157,7 @@ func (h *Handler) handle(route string, answer func(*http.Request) (*response, er
 			}
 			endTrace(w.status)
 			took := time.Since(start)
-			h.metrics.answered(route, w.status, took)
+			h.metrics.countRequest(route, w.status, took)
 			if !h.logger.Enabled(r.Context(), slog.LevelDebug) {
 				return
 			}
@@ -184,8 +184,8 @@ func (h *Handler) handle(route string, answer func(*http.Request) (*response, er
 			return
 		}
 		res, err := h.work(r, answer)
-		if err == nil && res.stream != nil {
-			h.push(w, r, res.stream, done)
+		if err == nil && res.follower != nil {
+			h.connectFollower(w, r, res.follower, done)
 			return
 		}
 		if err == nil {

@@ -72,7 +72,7 @@ func serve(t testing.TB, index Index, change ...func(*Config)) *served {
 	t.Cleanup(srv.Close)
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	var following sync.WaitGroup
-	following.Go(func() { s.handler.Follow(ctx) })
+	following.Go(func() { s.handler.RunFollowers(ctx) })
 	t.Cleanup(func() { stop(); following.Wait() })
 	s.url = srv.URL
 	return s

@@ -43,13 +43,13 @@ func (h *Handler) hints(ctx context.Context, q values, pq query.PostQuery, page 
 	if n := len(pq.All); pq.MaxTags > 0 && n > pq.MaxTags {
 		hints = append(hints, fmt.Sprintf("Give maxTags as %d or more: posts with all of these tags have at least that many.", n))
 	}
-	joined, err := h.joined(ctx, slices.Concat(pq.Tags, pq.All))
+	joined, err := h.joinedTagHints(ctx, slices.Concat(pq.Tags, pq.All))
 	return append(hints, joined...), err
 }
 
-// joined returns hints about tags that look like several tags, such as "art,photo": no post has the
-// tag, but some have a part of it.
-func (h *Handler) joined(ctx context.Context, tags []string) (hints []string, err error) {
+// joinedTagHints returns hints about tags that look like several tags, such as "art,photo": no post
+// has the tag, but some have a part of it.
+func (h *Handler) joinedTagHints(ctx context.Context, tags []string) (hints []string, err error) {
 	parts := map[string][]string{}
 	var names []string
 	for _, tag := range tags {

@@ -76,7 +76,7 @@ func newMetrics(r prometheus.Registerer, maxInFlight, maxFollowers int) *metrics
 			Name: "tagstream_api_changes_expired_total", Help: "Requests with an expired position in the change feed, by reason."}, []string{"reason"}),
 	}
 	gauge("followers_limit", "Limit of connections of /v1/stream; further ones get 503.").Set(float64(maxFollowers))
-	for _, end := range streamEnds {
+	for _, end := range followerEnds {
 		m.followersEnded.WithLabelValues(end)
 	}
 	for _, why := range query.Expiries {
@@ -95,8 +95,8 @@ func newMetrics(r prometheus.Registerer, maxInFlight, maxFollowers int) *metrics
 	return m
 }
 
-// page counts a page of posts.
-func (m *metrics) page(p query.PostPage) {
+// countPage counts a page of posts.
+func (m *metrics) countPage(p query.PostPage) {
 	m.pageRows.Observe(float64(len(p.Rows)))
 	m.pageEntries.Observe(float64(p.IndexEntries))
 	if p.Cut != "" {
@@ -104,16 +104,16 @@ func (m *metrics) page(p query.PostPage) {
 	}
 }
 
-// changes counts a page of changes.
-func (m *metrics) changes(p query.ChangePage) {
+// countChanges counts a page of changes.
+func (m *metrics) countChanges(p query.ChangePage) {
 	m.changeRows.Observe(float64(len(p.Changes)))
 	if p.Cut != "" {
 		m.shortPages.WithLabelValues(string(p.Cut)).Inc()
 	}
 }
 
-// expired counts an error that is a *query.Expired.
-func (m *metrics) expired(err error) {
+// countExpired counts an error that is a *query.Expired.
+func (m *metrics) countExpired(err error) {
 	var e *query.Expired
 	if errors.As(err, &e) {
 		m.feedExpired.WithLabelValues(string(e.Reason)).Inc()
@@ -137,7 +137,7 @@ func (m *indexMetrics) observe(s query.Status, lag lagJSON, silentSince *utc) {
 	m.sweepings.Set(float64(s.Sweeps))
 }
 
-func (m *metrics) answered(route string, status int, took time.Duration) {
+func (m *metrics) countRequest(route string, status int, took time.Duration) {
 	m.requests.WithLabelValues(route, strconv.Itoa(status)).Inc()
 	m.seconds.WithLabelValues(route).Observe(took.Seconds())
 }

@@ -78,7 +78,7 @@ func (h *Handler) docsPage(r *http.Request) (*response, error) {
 		}
 		body = append(body, one)
 	}
-	return h.page("docs", &site.Page{Root: "./", URL: h.address(r), Title: "The API", Description: "Every route, with a form that requests it.", Body: body})
+	return h.renderPage("docs", &site.Page{Root: "./", URL: h.address(r), Title: "The API", Description: "Every route, with a form that requests it.", Body: body})
 }
 
 func sentence(s string) string { return strings.ToUpper(s[:1]) + s[1:] + "." }

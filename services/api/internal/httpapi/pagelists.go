@@ -24,9 +24,9 @@ func (h *Handler) root(r *http.Request) (*response, error) {
 }
 
 const (
-	homeTags  = 8
-	homeMixed = 4 // number of tags whose posts the home page shows
-	homePosts = 12
+	homeTags         = 8
+	homeTimelineTags = 4 // number of tags whose posts the home page shows
+	homePosts        = 12
 )
 
 func (h *Handler) homePage(r *http.Request) (*response, error) {
@@ -58,10 +58,10 @@ func (h *Handler) homePage(r *http.Request) (*response, error) {
 		one.Factor = site.Factor(t.Posts, t.expected)
 		body.Rising = append(body.Rising, one)
 	}
-	if err := h.mixed(r.Context(), &body, root); err != nil {
+	if err := h.addTimeline(r.Context(), &body, root); err != nil {
 		return nil, err
 	}
-	return h.page("home", &site.Page{
+	return h.renderPage("home", &site.Page{
 		Root: root, OwnSearch: true, URL: h.address(r), Title: "Tagstream: every hashtag on Bluesky", Description: "The newest Bluesky posts with any tags, page by page.", Body: body,
 	})
 }
@@ -70,12 +70,12 @@ func ranked(root, name string, posts, most int64) site.Ranked {
 	return site.Ranked{Tag: site.Tag{Name: name, URL: site.TagURL(root, name)}, Posts: posts, Share: int(100 * posts / max(most, 1))}
 }
 
-// mixed adds the newest posts of a few rising and popular tags.
-func (h *Handler) mixed(ctx context.Context, body *site.Home, root string) error {
+// addTimeline adds the newest posts of a few rising and popular tags.
+func (h *Handler) addTimeline(ctx context.Context, body *site.Home, root string) error {
 	var names []string
 	for i := range homeTags {
 		for _, list := range [][]site.Ranked{body.Rising, body.Popular} {
-			if i < len(list) && len(names) < homeMixed && !slices.Contains(names, list[i].Name) {
+			if i < len(list) && len(names) < homeTimelineTags && !slices.Contains(names, list[i].Name) {
 				names = append(names, list[i].Name)
 			}
 		}
@@ -87,7 +87,7 @@ func (h *Handler) mixed(ctx context.Context, body *site.Home, root string) error
 	if err != nil {
 		return err
 	}
-	h.metrics.page(page)
+	h.metrics.countPage(page)
 	var q values
 	for _, name := range names {
 		q = append(q, pair{"tags", name})
@@ -142,7 +142,7 @@ func (h *Handler) find(r *http.Request, extra ...string) (f found, redirect *res
 	return f, nil, err
 }
 
-// isNewest reports whether the page is the newest of its list, which follows the live tail.
+// isNewest reports whether the page is the newest of its list, which follows /v1/stream.
 func (f *found) isNewest() bool { return !f.q.has("after") && !f.q.has("before") }
 
 // searchPage is /search.
@@ -170,11 +170,11 @@ func (h *Handler) searchPage(r *http.Request) (*response, error) {
 	if f.isNewest() {
 		f.body.Newer = ""
 		if f.body.Searched {
-			p.Stream = f.query
+			p.LiveQuery = f.query
 		}
 	}
 	p.Body = f.body
-	res, err := h.page("search", p)
+	res, err := h.renderPage("search", p)
 	if err == nil && status != http.StatusOK {
 		res.status, res.cache = status, "no-store"
 	}

@@ -86,8 +86,8 @@ func showsPage(route string, r *http.Request) bool {
 	return strings.HasPrefix(route, "page_") || (route == routeIndex || route == routeNone) && wantsPage(r)
 }
 
-// page renders a page.
-func (h *Handler) page(name string, p *site.Page) (*response, error) {
+// renderPage renders a page.
+func (h *Handler) renderPage(name string, p *site.Page) (*response, error) {
 	body, err := h.site.Draw(name, p)
 	if err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func (h *Handler) page(name string, p *site.Page) (*response, error) {
 func (h *Handler) errorPage(r *http.Request, p *problem) (*response, error) {
 	// The path may have any depth.
 	root := "./" + strings.Repeat("../", strings.Count(r.URL.EscapedPath(), "/")-1)
-	res, err := h.page("error", &site.Page{Root: root, Title: p.Title, Description: p.Title, NoIndex: true, Body: p.Detail})
+	res, err := h.renderPage("error", &site.Page{Root: root, Title: p.Title, Description: p.Title, NoIndex: true, Body: p.Detail})
 	if err == nil {
 		res.status, res.cache = p.Status, "no-store"
 	}
@@ -140,9 +140,9 @@ func sitePost(row query.PostRow) site.Post {
 	}
 }
 
-// quotedBy reads the posts that cards quote, in at most one query. If that fails, the cards only
-// link to them.
-func (h *Handler) quotedBy(ctx context.Context, cards []site.Card) []query.PostRow {
+// readQuoted returns the posts that cards quote, read in at most one query. If that fails, the cards
+// only link to them.
+func (h *Handler) readQuoted(ctx context.Context, cards []site.Card) []query.PostRow {
 	var names []query.PostName
 	for _, c := range cards {
 		if q := c.Quote; q != nil && !slices.Contains(names, query.PostName{DID: q.DID, Rkey: q.Rkey}) {
@@ -172,7 +172,7 @@ func fillQuotes(cards []site.Card, quoted []query.PostRow) {
 
 // addQuoted adds to cards the visible posts that they quote.
 func (h *Handler) addQuoted(ctx context.Context, cards []site.Card) {
-	fillQuotes(cards, h.quotedBy(ctx, cards))
+	fillQuotes(cards, h.readQuoted(ctx, cards))
 }
 
 // siteTags returns tags with links to their pages.
@@ -187,7 +187,7 @@ func siteTags(root string, names ...string) []site.Tag {
 // pageOfPosts reads the posts of an HTML page and links to the older and newer ones. q has the
 // parameters of the list, own those of the page's URL.
 func (h *Handler) pageOfPosts(r *http.Request, q, own values, root string) (list postList, out site.List, page query.PostPage, err error) {
-	list, page, err = h.postsOf(r.Context(), append(slices.Clone(q), pair{"limit", strconv.Itoa(pageSize)}))
+	list, page, err = h.readPosts(r.Context(), append(slices.Clone(q), pair{"limit", strconv.Itoa(pageSize)}))
 	if err != nil {
 		return list, out, page, err
 	}
@@ -233,7 +233,7 @@ func (h *Handler) tagPage(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, fail(codeInvalidQuery, "Percent-encode the tag in the path as UTF-8.")
 	}
-	return h.showTag(r, q, raw, "../")
+	return h.pageOfTag(r, q, raw, "../")
 }
 
 // tagPageByQuery is /tag?tag=.
@@ -243,10 +243,11 @@ func (h *Handler) tagPageByQuery(r *http.Request) (*response, error) {
 		return nil, err
 	}
 	raw, _ := q.get("tag")
-	return h.showTag(r, q, raw, "./")
+	return h.pageOfTag(r, q, raw, "./")
 }
 
-func (h *Handler) showTag(r *http.Request, own values, raw, root string) (*response, error) {
+// pageOfTag renders a tag's page.
+func (h *Handler) pageOfTag(r *http.Request, own values, raw, root string) (*response, error) {
 	q := append(values{{"tags", raw}}, slices.DeleteFunc(slices.Clone(own), func(p pair) bool { return p.name == "tag" })...)
 	list, posts, page, err := h.pageOfPosts(r, q, own, root)
 	if err != nil {
@@ -257,7 +258,7 @@ func (h *Handler) showTag(r *http.Request, own values, raw, root string) (*respo
 	var quoted []query.PostRow
 	both, ctx := errgroup.WithContext(r.Context())
 	both.Go(func() (err error) { history, err = h.index.TagHistory(ctx, name); return err })
-	both.Go(func() error { quoted = h.quotedBy(ctx, posts.Posts); return nil })
+	both.Go(func() error { quoted = h.readQuoted(ctx, posts.Posts); return nil })
 	err = both.Wait()
 	if errors.Is(err, query.ErrNotFound) {
 		return nil, fail(codeNotFound, "No post has the tag %s at the moment.", quote(name))
@@ -286,9 +287,9 @@ func (h *Handler) showTag(r *http.Request, own values, raw, root string) (*respo
 		NoIndex: len(own) > 0, Feeds: siteFeeds(root, list.title(), only), Body: body,
 	}
 	if newest {
-		p.Stream = only
+		p.LiveQuery = only
 	}
-	return h.page("tag", p)
+	return h.renderPage("tag", p)
 }
 
 const maxRelated = 12
@@ -316,14 +317,14 @@ func (h *Handler) singlePostPage(r *http.Request) (*response, error) {
 	if _, err := parseQuery(r.URL.RawQuery, params{}); err != nil {
 		return nil, err
 	}
-	row, err := h.postAt(r)
+	row, err := h.readPost(r)
 	if err != nil {
 		return nil, err
 	}
 	const root = "../../"
 	cards := h.cards([]query.PostRow{row}, root)
 	h.addQuoted(r.Context(), cards)
-	return h.page("post", &site.Page{Root: root, URL: h.address(r), Title: "Post by " + cards[0].Name, Description: "A post on Bluesky: " + event.URI(row.DID, row.Rkey), Body: cards[0]})
+	return h.renderPage("post", &site.Page{Root: root, URL: h.address(r), Title: "Post by " + cards[0].Name, Description: "A post on Bluesky: " + event.URI(row.DID, row.Rkey), Body: cards[0]})
 }
 
 // asset is /static/{file}.

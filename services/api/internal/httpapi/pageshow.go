@@ -51,9 +51,9 @@ func (h *Handler) frame(name string) func(*http.Request) (*response, error) {
 		if err != nil {
 			return nil, err
 		}
-		return h.page(name, &site.Page{
+		return h.renderPage(name, &site.Page{
 			Root: root, URL: h.address(r), Title: f.list.title(), Description: "New posts on Bluesky.", NoIndex: true,
-			Theme: style[0], Accent: style[1], Size: style[2], Stream: f.query,
+			Theme: style[0], Accent: style[1], Size: style[2], LiveQuery: f.query,
 			Body: site.Frame{List: f.body.List, SearchURL: root + "search?" + f.query},
 		})
 	}
@@ -85,7 +85,7 @@ func (h *Handler) statusPage(r *http.Request) (*response, error) {
 		{Name: "Index", Value: site.Count(s.DatabaseBytes/megabyte) + " MB"}, {Name: "Stream", Value: site.Count(int64(s.StreamBytes/megabyte)) + " MB"},
 		{Name: "Events indexed", Value: site.Count(int64(s.Checkpoint.Seq))}, {Name: "Source", Value: strings.TrimPrefix(s.Checkpoint.Source.Host, "https://")}, {Name: "Version", Value: h.version},
 	}
-	return h.page("status", &site.Page{Root: "./", URL: h.address(r), Title: "Status", Description: body.Fresh, Body: body})
+	return h.renderPage("status", &site.Page{Root: "./", URL: h.address(r), Title: "Status", Description: body.Fresh, Body: body})
 }
 
 // embedScript is /embed.js. Other sites load it, so its URL never changes.

@@ -11,9 +11,9 @@ type pageRequest struct {
 	limit     int
 }
 
-// page reads the parameters limit, after and before, and Relay's first and last, of any list.
-// decode returns the position in the token of a parameter. The error is a *problem.
-func (q values) page(decode func(name, token string) (keyset.Position, error)) (pageRequest, error) {
+// pageRequest reads the parameters limit, after and before, and Relay's first and last, of any list.
+// decode returns the page position in the token of a parameter. The error is a *problem.
+func (q values) pageRequest(decode func(name, token string) (keyset.Position, error)) (pageRequest, error) {
 	for _, c := range []struct{ name, other string }{
 		{"after", "before"}, {"first", "last"}, {"first", "limit"}, {"last", "limit"}, {"first", "before"}, {"last", "after"},
 	} {

@@ -10,7 +10,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/tagstream/tagstream/pkg/event"
-	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store/query"
 )
 
@@ -20,8 +19,8 @@ const (
 	maxRawQuery = 16 << 10
 	// maxTagsBytes bounds all values of tags, all and none together, decoded.
 	maxTagsBytes = 4 << 10
-	// maxQuoted bounds how much of a client's text an answer quotes.
-	maxQuoted = 60
+	// maxEchoed bounds how much of a client's text an answer quotes.
+	maxEchoed = 60
 )
 
 // tokenParams take a token from an earlier answer. An empty one means none, for clients that begin
@@ -101,10 +100,10 @@ func (p params) list() string {
 	return strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1]
 }
 
-// quote quotes a client's text, cut to maxQuoted bytes.
+// quote quotes a client's text, cut to maxEchoed bytes.
 func quote(s string) string {
-	if len(s) > maxQuoted {
-		s = strings.ToValidUTF8(s[:maxQuoted], "") + "…"
+	if len(s) > maxEchoed {
+		s = strings.ToValidUTF8(s[:maxEchoed], "") + "…"
 	}
 	return strconv.Quote(s)
 }
@@ -313,7 +312,7 @@ func badLang(s string) *problem {
 	if s == "*" {
 		return fail(codeInvalidLang, "Leave out lang to get posts in all languages: \"*\" is not accepted.")
 	}
-	if other := strings.TrimSuffix(strings.ReplaceAll(s, "_", "-"), "-*"); len(other) <= maxQuoted {
+	if other := strings.TrimSuffix(strings.ReplaceAll(s, "_", "-"), "-*"); len(other) <= maxEchoed {
 		if _, ok := event.NormalizeLang(other); ok {
 			return fail(codeInvalidLang, "Give lang as a language tag such as en or pt-BR: for %s write %s.", quote(s), other)
 		}
@@ -387,24 +386,4 @@ func (q values) limit(name string, byDefault int) (int, error) {
 		return 0, fail(codeInvalidLimit, "Give %s as a whole number from 1 to %d, in digits without leading zeros: it is %s%s.", name, query.MaxLimit, quote(s), plusHint(s))
 	}
 	return n, nil
-}
-
-// anyList is the fingerprint of the cursor of a single post, which is valid in every list.
-var anyList = query.PostOrder.Fingerprint()
-
-// position returns the position in a token. The error is a *problem.
-func position(codec *keyset.Codec, name, token string, fingerprint keyset.Fingerprint) (keyset.Position, error) {
-	p, err := codec.Decode(token, fingerprint)
-	if errors.Is(err, keyset.ErrTokenMismatch) {
-		if p, err := codec.Decode(token, anyList); err == nil {
-			return p, nil
-		}
-	}
-	switch {
-	case errors.Is(err, keyset.ErrTokenMismatch):
-		return p, fail(codeCursorMismatch, "Keep the tags and filters the same while paging, or leave out %s to start again: it was made for another query.", name)
-	case err != nil:
-		return p, fail(codeInvalidCursor, "Send %s exactly as this service returned it, or leave it out to start again.", name)
-	}
-	return p, nil
 }

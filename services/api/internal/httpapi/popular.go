@@ -159,6 +159,5 @@ func (h *Handler) listPopular(r *http.Request, q values, window string) (*respon
 	for _, t := range found.rising[:min(limit, len(found.rising))] {
 		out.Rising = append(out.Rising, popularTagJSON{tagJSON{t.Name, t.Posts}, t.Before})
 	}
-	res := &response{}
-	return res, res.json(out)
+	return jsonResponse(out)
 }

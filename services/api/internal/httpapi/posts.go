@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"iter"
 	"net/http"
 	"net/url"
@@ -46,8 +47,8 @@ type authorJSON struct {
 	Avatar *string `json:"avatar"`
 }
 
-// known returns a text, or nil if it is unknown.
-func known(s string) *string {
+// textOrNull returns nil for an unknown text.
+func textOrNull(s string) *string {
 	if s == "" {
 		return nil
 	}
@@ -106,12 +107,12 @@ func (t utc) appendJSON(b []byte) []byte {
 type postList struct {
 	query query.PostQuery // its tags and filters
 	media []string        // the values of the filter media
-	// fingerprint is that of its page tokens, changes that of the tokens of its change feed.
-	fingerprint, changes keyset.Fingerprint
+	// fingerprint is that of its page tokens, feedFingerprint that of the tokens of its change feed.
+	fingerprint, feedFingerprint keyset.Fingerprint
 }
 
-// newPostList reads a list's tags and filters. The error is a *problem.
-func newPostList(q values) (postList, error) {
+// parsePostList returns the list that a query's tags and filters select. The error is a *problem.
+func parsePostList(q values) (postList, error) {
 	var l postList
 	var err error
 	if l.query.Tags, l.query.All, l.query.None, err = q.tags(); err != nil {
@@ -151,7 +152,7 @@ func newPostList(q values) (postList, error) {
 	filters := []keyset.Filter{{Name: "tags", Values: tags}, {Name: "match", Values: []string{match}}}
 	for _, f := range []keyset.Filter{
 		{Name: "none", Values: l.query.None}, {Name: "lang", Values: l.query.Langs},
-		{Name: "since", Values: stamp(l.query.Since)}, {Name: "until", Values: stamp(l.query.Until)},
+		{Name: "since", Values: timeFilter(l.query.Since)}, {Name: "until", Values: timeFilter(l.query.Until)},
 		{Name: "all", Values: all},
 		{Name: "author", Values: l.query.Authors}, {Name: "notAuthor", Values: l.query.NotAuthors},
 		{Name: "maxTags", Values: q.all("maxTags")}, {Name: "media", Values: l.media}, {Name: "selfLabels", Values: q.all("selfLabels")},
@@ -160,51 +161,65 @@ func newPostList(q values) (postList, error) {
 			filters = append(filters, f)
 		}
 	}
-	l.fingerprint, l.changes = query.PostOrder.Fingerprint(filters...), query.ChangeOrder.Fingerprint(filters...)
+	l.fingerprint, l.feedFingerprint = query.PostOrder.Fingerprint(filters...), query.ChangeOrder.Fingerprint(filters...)
 	return l, nil
 }
 
-func stamp(t time.Time) []string {
+// timeFilter returns the values of a filter that is a time.
+func timeFilter(t time.Time) []string {
 	if t.IsZero() {
 		return nil
 	}
 	return []string{t.Format(time.RFC3339Nano)}
 }
 
-// postPage reads the page of posts that a request selects; allowed are the route's parameters.
-func (h *Handler) postPage(r *http.Request, allowed params) (q values, list postList, page query.PostPage, err error) {
-	q, err = parseQuery(r.URL.RawQuery, allowed)
-	if err != nil {
-		return q, list, page, err
+// anyList is the fingerprint of the cursor of a single post, which is valid in every list.
+var anyList = query.PostOrder.Fingerprint()
+
+// postPosition returns the page position in a token of a list of posts. The error is a *problem.
+func (h *Handler) postPosition(name, token string, fingerprint keyset.Fingerprint) (keyset.Position, error) {
+	p, err := h.codec.Decode(token, fingerprint)
+	if errors.Is(err, keyset.ErrTokenMismatch) {
+		if p, err := h.codec.Decode(token, anyList); err == nil {
+			return p, nil
+		}
 	}
-	list, page, err = h.postsOf(r.Context(), q)
-	return q, list, page, err
+	switch {
+	case errors.Is(err, keyset.ErrTokenMismatch):
+		return p, fail(codeCursorMismatch, "Keep the tags and filters the same while paging, or leave out %s to start again: it was made for another query.", name)
+	case err != nil:
+		return p, fail(codeInvalidCursor, "Send %s exactly as this service returned it, or leave it out to start again.", name)
+	}
+	return p, nil
 }
 
-// postsOf reads the page of posts that parameters select.
-func (h *Handler) postsOf(ctx context.Context, q values) (list postList, page query.PostPage, err error) {
-	list, err = newPostList(q)
+// readPosts returns the list and the page of posts that a query selects.
+func (h *Handler) readPosts(ctx context.Context, q values) (list postList, page query.PostPage, err error) {
+	list, err = parsePostList(q)
 	if err != nil {
 		return list, page, err
 	}
-	at, err := q.page(func(name, token string) (keyset.Position, error) {
-		return position(h.codec, name, token, list.fingerprint)
+	at, err := q.pageRequest(func(name, token string) (keyset.Position, error) {
+		return h.postPosition(name, token, list.fingerprint)
 	})
 	if err != nil {
 		return list, page, err
 	}
 	list.query.From, list.query.Direction, list.query.Limit = at.from, at.direction, at.limit
-	page, err = h.index.Posts(ctx, list.query)
-	if err != nil {
+	if page, err = h.index.Posts(ctx, list.query); err != nil {
 		return list, page, err
 	}
-	h.metrics.page(page)
+	h.metrics.countPage(page)
 	return list, page, nil
 }
 
 // listPosts is /v1/posts: a page of the matching posts, in either direction.
 func (h *Handler) listPosts(r *http.Request) (*response, error) {
-	q, list, page, err := h.postPage(r, postsParams)
+	q, err := parseQuery(r.URL.RawQuery, postsParams)
+	if err != nil {
+		return nil, err
+	}
+	list, page, err := h.readPosts(r.Context(), q)
 	if err != nil {
 		return nil, err
 	}
@@ -213,27 +228,27 @@ func (h *Handler) listPosts(r *http.Request) (*response, error) {
 		return nil, err
 	}
 	res := &response{}
-	return res, res.posts(h.posts(page.Rows, list.fingerprint), postsEnd{
+	return res, res.setPosts(h.eachPostJSON(page.Rows, list.fingerprint), postsEnd{
 		Page:  h.pageLinks(q, res, list.fingerprint, page.Next, page.Previous, page.HasNext, page.HasPrevious),
 		Hints: hints,
 	})
 }
 
-// onePost is /v1/posts/{did}/{rkey}.
-func (h *Handler) onePost(r *http.Request) (*response, error) {
+// showPost is /v1/posts/{did}/{rkey}.
+func (h *Handler) showPost(r *http.Request) (*response, error) {
 	if _, err := parseQuery(r.URL.RawQuery, params{}); err != nil {
 		return nil, err
 	}
-	row, err := h.postAt(r)
+	row, err := h.readPost(r)
 	if err != nil {
 		return nil, err
 	}
-	post := h.post(&row, anyList)
+	post := h.newPostJSON(&row, anyList)
 	return &response{contentType: contentJSON, body: append(post.appendJSON(nil), '\n')}, nil
 }
 
-// postAt reads the post that the request's path names.
-func (h *Handler) postAt(r *http.Request) (row query.PostRow, err error) {
+// readPost returns the post that the request's path names.
+func (h *Handler) readPost(r *http.Request) (row query.PostRow, err error) {
 	did, err1 := url.PathUnescape(mux.Vars(r)["did"])
 	rkey, err2 := url.PathUnescape(mux.Vars(r)["rkey"])
 	if err1 != nil || err2 != nil || !event.ValidDID(did) || !event.ValidRkey(rkey) {
@@ -242,20 +257,21 @@ func (h *Handler) postAt(r *http.Request) (row query.PostRow, err error) {
 	return h.index.Post(r.Context(), did, rkey)
 }
 
-func (h *Handler) posts(rows []query.PostRow, fingerprint keyset.Fingerprint) iter.Seq[postJSON] {
+// eachPostJSON returns rows as clients see them. Their cursors have a list's fingerprint.
+func (h *Handler) eachPostJSON(rows []query.PostRow, fingerprint keyset.Fingerprint) iter.Seq[postJSON] {
 	return func(yield func(postJSON) bool) {
 		for i := range rows {
-			if !yield(h.post(&rows[i], fingerprint)) {
+			if !yield(h.newPostJSON(&rows[i], fingerprint)) {
 				return
 			}
 		}
 	}
 }
 
-func (h *Handler) post(row *query.PostRow, fingerprint keyset.Fingerprint) postJSON {
+func (h *Handler) newPostJSON(row *query.PostRow, fingerprint keyset.Fingerprint) postJSON {
 	p := postJSON{
 		URI: event.URI(row.DID, row.Rkey), CID: row.CID, DID: row.DID, Rkey: row.Rkey,
-		Author: authorJSON{row.DID, known(row.Handle), known(row.DisplayName), known(row.Avatar)},
+		Author: authorJSON{row.DID, textOrNull(row.Handle), textOrNull(row.DisplayName), textOrNull(row.Avatar)},
 		Tags:   row.Tags, Langs: row.Langs,
 		CreatedAt: createdAt(row.Record),
 		IndexedAt: utc(row.IndexedAt), SortAt: utc(row.Key.SortAt()),

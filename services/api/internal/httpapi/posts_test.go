@@ -413,10 +413,10 @@ func TestOldTokens(t *testing.T) {
 		for raw := range strings.FieldsSeq(c.queries) {
 			q, err := parseQuery(raw, postsParams)
 			require.NoError(t, err)
-			list, err := newPostList(q)
+			list, err := parsePostList(q)
 			require.NoError(t, err)
 			require.Equal(t, c.posts, hex.EncodeToString(list.fingerprint[:]), raw)
-			require.Equal(t, c.changes, hex.EncodeToString(list.changes[:]), raw)
+			require.Equal(t, c.changes, hex.EncodeToString(list.feedFingerprint[:]), raw)
 		}
 	}
 }

@@ -30,7 +30,7 @@ func (h *Handler) recent(r *http.Request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := newPostList(q)
+	list, err := parsePostList(q)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,7 @@ func (h *Handler) recent(r *http.Request) (*response, error) {
 		return nil, err
 	}
 	if token, given := q.get("paginator"); given {
-		if pq.From, err = position(h.codec, "paginator", token, list.fingerprint); err != nil {
+		if pq.From, err = h.postPosition("paginator", token, list.fingerprint); err != nil {
 			return nil, err
 		}
 	}
@@ -58,5 +58,5 @@ func (h *Handler) recent(r *http.Request) (*response, error) {
 		end.Paginator = h.codec.Encode(page.Next, list.fingerprint)
 		res.link(q.replace([]string{"paginator"}, nil, pair{"paginator", end.Paginator}), "next")
 	}
-	return res, res.posts(h.posts(page.Rows, list.fingerprint), end)
+	return res, res.setPosts(h.eachPostJSON(page.Rows, list.fingerprint), end)
 }

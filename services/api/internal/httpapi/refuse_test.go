@@ -55,7 +55,7 @@ func filteredToken(t testing.TB, filters ...string) string {
 
 func tokenOf(t testing.TB, key string, q values) string {
 	t.Helper()
-	list, err := newPostList(q)
+	list, err := parsePostList(q)
 	require.NoError(t, err)
 	return testCodec(t, key).Encode(keyset.Below(keyset.UUID(event.NewKey(t0, "at://x"))), list.fingerprint)
 }
@@ -393,7 +393,7 @@ func TestCodesAreDocumented(t *testing.T) {
 func TestRoutesAreDocumented(t *testing.T) {
 	t.Parallel()
 	doc, _ := spec()
-	accepted := map[string]params{routePosts: postsParams, routeChanges: changesParams, routeStream: streamParams, routeRecent: recentParams, routeTags: tagsParams, routeTagQuery: oneTagParams, routeAdminTags: adminTagsParams,
+	accepted := map[string]params{routePosts: postsParams, routeChanges: changesParams, routeStream: followParams, routeRecent: recentParams, routeTags: tagsParams, routeTagQuery: oneTagParams, routeAdminTags: adminTagsParams,
 		routeFeedRSS: feedParams, routeFeedAtom: feedParams, routeFeedJSON: feedParams, routeFeedOPML: opmlParams,
 		routeSkeleton: {single: []string{"feed", "limit", "cursor"}}, routeSearch: searchParams}
 	h := serve(t, fakeIndex{}).handler

@@ -32,8 +32,8 @@ type response struct {
 	links       []string
 	// cache is the Cache-Control; "" means no-cache.
 	cache string
-	// stream, if not nil, is sent instead of a body.
-	stream *stream
+	// follower, if not nil, is served instead of a body.
+	follower *follower
 	// pooled means that body returns to bodies after it is sent.
 	pooled bool
 	// status is the HTTP status; 0 means 200.
@@ -42,8 +42,14 @@ type response struct {
 	header map[string]string
 }
 
-// json makes v the body.
-func (r *response) json(v any) error {
+// jsonResponse returns v as an answer.
+func jsonResponse(v any) (*response, error) {
+	r := &response{}
+	return r, r.setJSON(v)
+}
+
+// setJSON makes v the body.
+func (r *response) setJSON(v any) error {
 	body, err := encode(v)
 	if err != nil {
 		return fmt.Errorf("encode the answer: %w", err)
@@ -52,10 +58,10 @@ func (r *response) json(v any) error {
 	return nil
 }
 
-// posts makes an object with the posts and the fields of end the body. Most of what this process
+// setPosts makes an object with the posts and the fields of end the body. Most of what this process
 // writes is records, which are known to be valid JSON: encoding/json would check and copy them
 // again.
-func (r *response) posts(posts iter.Seq[postJSON], end any) error {
+func (r *response) setPosts(posts iter.Seq[postJSON], end any) error {
 	tail, err := encode(end)
 	if err != nil {
 		return fmt.Errorf("encode the answer: %w", err)
@@ -96,9 +102,9 @@ func (p *postJSON) appendJSON(b []byte) []byte {
 	b = appendString(append(b, `,"did":`...), p.DID)
 	b = appendString(append(b, `,"rkey":`...), p.Rkey)
 	b = appendString(append(b, `,"author":{"did":`...), p.Author.DID)
-	b = appendKnown(append(b, `,"handle":`...), p.Author.Handle)
-	b = appendKnown(append(b, `,"displayName":`...), p.Author.DisplayName)
-	b = append(appendKnown(append(b, `,"avatar":`...), p.Author.Avatar), '}')
+	b = appendTextOrNull(append(b, `,"handle":`...), p.Author.Handle)
+	b = appendTextOrNull(append(b, `,"displayName":`...), p.Author.DisplayName)
+	b = append(appendTextOrNull(append(b, `,"avatar":`...), p.Author.Avatar), '}')
 	b = appendStrings(append(b, `,"tags":`...), p.Tags)
 	b = appendStrings(append(b, `,"langs":`...), p.Langs)
 	b = append(append(b, `,"createdAt":`...), p.CreatedAt...)
@@ -120,7 +126,7 @@ func appendStrings(b []byte, all []string) []byte {
 	return append(b, ']')
 }
 
-func appendKnown(b []byte, s *string) []byte {
+func appendTextOrNull(b []byte, s *string) []byte {
 	if s == nil {
 		return append(b, "null"...)
 	}

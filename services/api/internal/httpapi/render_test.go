@@ -59,7 +59,7 @@ func TestPostsAreWrittenAsJSON(t *testing.T) {
 	for i, s := range hostile {
 		at := utc(time.Unix(int64(i), 123456789))
 		posts = append(posts, postJSON{
-			URI: "at://" + s, CID: s, DID: s, Rkey: s, Author: authorJSON{s, known(s), known(hostile[0]), &s}, Tags: hostile[:i], Langs: hostile[i:], CreatedAt: null,
+			URI: "at://" + s, CID: s, DID: s, Rkey: s, Author: authorJSON{s, textOrNull(s), textOrNull(hostile[0]), &s}, Tags: hostile[:i], Langs: hostile[i:], CreatedAt: null,
 			IndexedAt: at, SortAt: at, Record: json.RawMessage(`{"n":1.50,"a":["<&>"]}`), Cursor: s,
 		})
 		posts[i].Tags = append([]string{}, posts[i].Tags...)
@@ -69,7 +69,7 @@ func TestPostsAreWrittenAsJSON(t *testing.T) {
 			want, err := encode(recentJSON{Posts: append([]postJSON{}, posts[:n]...), recentEnd: end})
 			require.NoError(t, err)
 			var got response
-			require.NoError(t, got.posts(slices.Values(posts[:n]), end))
+			require.NoError(t, got.setPosts(slices.Values(posts[:n]), end))
 			require.Equal(t, string(want), string(got.body))
 		}
 	}

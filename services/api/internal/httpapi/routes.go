@@ -57,12 +57,12 @@ func (h *Handler) routes() []route {
 		{routeOpenAPI, "/openapi.yaml", "the description of this API", h.spec},
 		{routeRecent, "/v1/getRecentRootPostsWithTags", "the newest root posts with any of the tags, page by page", h.recent},
 		{routePosts, "/v1/posts", "root posts with any or all of the tags, filtered, paged in both directions", h.listPosts},
-		{routePost, "/v1/posts/{did}/{rkey}", "one post", h.onePost},
+		{routePost, "/v1/posts/{did}/{rkey}", "one post", h.showPost},
 		{routeChanges, "/v1/changes", "changes of a list of posts: get a position, list everything, then follow", h.listChanges},
-		{routeStream, "/v1/stream", "the same as Server-Sent Events", h.openStream},
+		{routeStream, "/v1/stream", "the same as Server-Sent Events", h.follow},
 		{routeTags, "/v1/tags", "tags in use, most used first, paged in both directions; or those that begin with a prefix", h.listTags},
-		{routeTag, "/v1/tags/{tag}", "one tag: its number of posts, the first and the last one, and posts by hour", h.oneTag},
-		{routeTagQuery, "/v1/tag", "the same with ?tag=, if a proxy decodes paths", h.oneTagByQuery},
+		{routeTag, "/v1/tags/{tag}", "one tag: its number of posts, the first and the last one, and posts by hour", h.showTag},
+		{routeTagQuery, "/v1/tag", "the same with ?tag=, if a proxy decodes paths", h.showTagByQuery},
 		{routeFeedRSS, "/v1/feeds/posts.rss", "the list of posts as RSS 2.0", h.feed(rssFeed)},
 		{routeFeedAtom, "/v1/feeds/posts.atom", "the same as Atom", h.feed(atomFeed)},
 		{routeFeedJSON, "/v1/feeds/posts.json", "the same as JSON Feed", h.feed(jsonFeed)},
@@ -112,8 +112,7 @@ func (h *Handler) listRoutes(r *http.Request) (*response, error) {
 	for _, r := range h.routes() {
 		out.Routes = append(out.Routes, routeJSON{"." + r.path, r.about})
 	}
-	res := &response{}
-	return res, res.json(out)
+	return jsonResponse(out)
 }
 
 func (h *Handler) spec(r *http.Request) (*response, error) {

@@ -37,7 +37,7 @@ func badQuery(format string, args ...any) *problem {
 
 // searchPosts is app.bsky.unspecced.searchPostsSkeleton.
 func (h *Handler) searchPosts(r *http.Request) (*response, error) {
-	q, list, err := newSearch(r.URL.RawQuery)
+	q, list, err := parseSearch(r.URL.RawQuery)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func (h *Handler) searchPosts(r *http.Request) (*response, error) {
 		return nil, err
 	}
 	if token, given := q.get("cursor"); given && token != "" {
-		if pq.From, err = position(h.codec, "cursor", token, list.fingerprint); err != nil {
+		if pq.From, err = h.postPosition("cursor", token, list.fingerprint); err != nil {
 			return nil, err
 		}
 	}
@@ -68,12 +68,11 @@ func (h *Handler) searchPosts(r *http.Request) (*response, error) {
 	if page.HasNext {
 		out.Cursor = h.codec.Encode(page.Next, list.fingerprint)
 	}
-	res := &response{}
-	return res, res.json(out)
+	return jsonResponse(out)
 }
 
-// newSearch returns the list of posts that match all terms of a search. The error is a *problem.
-func newSearch(raw string) (q values, list postList, err error) {
+// parseSearch returns the list of posts that match all terms of a search. The error is a *problem.
+func parseSearch(raw string) (q values, list postList, err error) {
 	allowed := searchParams
 	allowed.single = slices.Concat(allowed.single, searchRefused)
 	if q, err = parseQuery(raw, allowed); err != nil {
@@ -105,7 +104,7 @@ func newSearch(raw string) (q values, list postList, err error) {
 	if !s.want.has("tags") {
 		return q, list, badQuery("Name a tag, as in q=%%23art or tag=art: this backend searches by tags only.")
 	}
-	list, err = newPostList(s.want)
+	list, err = parsePostList(s.want)
 	var p *problem
 	if errors.As(err, &p) {
 		err = badQuery("%s", p.Detail)

@@ -19,7 +19,7 @@ func TestSearchSkeleton(t *testing.T) {
 		"q=*&tag=art&tag=%24btc&author=did:plc:a&lang=en&since=2026-01-02T00:00:00Z&until=2026-01-03&sort=top&whatever=1",
 		"q=" + url.QueryEscape("#art lang:en from:did:plc:a") + "&tag=$BTC&author=did:plc:a&lang=en&since=2026-01-02&until=2026-01-03",
 	} {
-		_, list, err := newSearch(all)
+		_, list, err := parseSearch(all)
 		require.NoError(t, err, all)
 		require.Equal(t, []string{"$btc", "art"}, list.query.All, all)
 		require.Empty(t, list.query.Tags)

@@ -111,7 +111,7 @@ func TestSpecExamples(t *testing.T) {
 			return
 		}
 		if path == "/v1/stream" { // the response does not end
-			s.stream(t, strings.TrimPrefix(query, "?"))
+			s.follow(t, strings.TrimPrefix(query, "?"))
 			return
 		}
 		a := s.get(t, path+query)

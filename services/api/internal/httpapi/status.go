@@ -76,8 +76,7 @@ func (h *Handler) status(r *http.Request) (*response, error) {
 		return nil, err
 	}
 	lag, silent := h.freshness.observe(s)
-	res := &response{}
-	return res, res.json(statusJSON{
+	return jsonResponse(statusJSON{
 		Version:        h.version,
 		IndexedThrough: timeOrNull(s.Checkpoint.Source.Time),
 		Lag:            lag,

@@ -60,7 +60,7 @@ func (h *Handler) listTags(r *http.Request) (*response, error) {
 	if window, given := q.get("window"); given {
 		return h.listPopular(r, q, window)
 	}
-	p, err := q.page(h.tagPosition)
+	p, err := q.pageRequest(h.tagPosition)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func (h *Handler) listTags(r *http.Request) (*response, error) {
 	}
 	res := &response{}
 	edges := h.pageLinks(q, res, allTags, page.Next, page.Previous, page.HasNext, page.HasPrevious)
-	return res, res.json(tagsJSON{tagCounts(page.Rows), &edges})
+	return res, res.setJSON(tagsJSON{tagCounts(page.Rows), &edges})
 }
 
 func tagCounts(rows []query.TagCount) []tagJSON {
@@ -81,7 +81,7 @@ func tagCounts(rows []query.TagCount) []tagJSON {
 	return out
 }
 
-// tagPosition returns the position in a token of the list of tags. The error is a *problem.
+// tagPosition returns the page position in a token of the list of tags. The error is a *problem.
 func (h *Handler) tagPosition(name, token string) (keyset.Position, error) {
 	p, err := h.codec.Decode(token, allTags)
 	switch {
@@ -111,12 +111,11 @@ func (h *Handler) completeTag(r *http.Request, prefix string) (*response, error)
 	if err != nil {
 		return nil, err
 	}
-	res := &response{}
-	return res, res.json(tagsJSON{Tags: tagCounts(tags)})
+	return jsonResponse(tagsJSON{Tags: tagCounts(tags)})
 }
 
-// oneTag is /v1/tags/{tag}.
-func (h *Handler) oneTag(r *http.Request) (*response, error) {
+// showTag is /v1/tags/{tag}.
+func (h *Handler) showTag(r *http.Request) (*response, error) {
 	if _, err := parseQuery(r.URL.RawQuery, params{}); err != nil {
 		return nil, err
 	}
@@ -125,12 +124,12 @@ func (h *Handler) oneTag(r *http.Request) (*response, error) {
 	if err != nil || !utf8.ValidString(raw) {
 		return nil, fail(codeInvalidQuery, "Percent-encode the tag in the path as UTF-8: %s does not decode to UTF-8.", quote(segment))
 	}
-	return h.tagNumbers(r, raw)
+	return h.tagHistory(r, raw)
 }
 
-// oneTagByQuery is /v1/tag?tag=, for clients behind proxies that decode paths, where "a/b" becomes
+// showTagByQuery is /v1/tag?tag=, for clients behind proxies that decode paths, where "a/b" becomes
 // two segments.
-func (h *Handler) oneTagByQuery(r *http.Request) (*response, error) {
+func (h *Handler) showTagByQuery(r *http.Request) (*response, error) {
 	q, err := parseQuery(r.URL.RawQuery, oneTagParams)
 	if err != nil {
 		return nil, err
@@ -139,10 +138,11 @@ func (h *Handler) oneTagByQuery(r *http.Request) (*response, error) {
 	if !given {
 		return nil, fail(codeMissingTags, "Name one tag, as in tag=art.")
 	}
-	return h.tagNumbers(r, raw)
+	return h.tagHistory(r, raw)
 }
 
-func (h *Handler) tagNumbers(r *http.Request, raw string) (*response, error) {
+// tagHistory is the answer for one tag.
+func (h *Handler) tagHistory(r *http.Request, raw string) (*response, error) {
 	if len(raw) > maxTagsBytes {
 		return nil, fail(codeTagsTooLong, "Ask for a shorter tag: it has %d bytes, and at most %d are allowed.", len(raw), maxTagsBytes)
 	}
@@ -161,8 +161,7 @@ func (h *Handler) tagNumbers(r *http.Request, raw string) (*response, error) {
 	for _, hour := range t.Hours {
 		out.History = append(out.History, hourJSON{utc(hour.Hour), hour.Posts})
 	}
-	res := &response{}
-	return res, res.json(out)
+	return jsonResponse(out)
 }
 
 // seen returns nil if no post was found; see query.TagHistory.

@@ -21,7 +21,7 @@ const (
 	excerpt     = 1000
 	maxLinks    = 60
 	maxShort    = 300 // names, titles, alt texts and quoted text
-	maxTags     = 20
+	maxCardTags = 20
 	openTags    = 3
 	maxGrid     = 4
 	avatarHues  = 8
@@ -125,7 +125,7 @@ func (s *Site) Card(p Post, root string, now time.Time) Card {
 		c.Lang = p.Langs[0]
 	}
 	c.text(rec.Spans, root)
-	for i, tag := range p.Tags[:min(len(p.Tags), maxTags)] {
+	for i, tag := range p.Tags[:min(len(p.Tags), maxCardTags)] {
 		t := Tag{shorten(tag), TagURL(root, tag)}
 		if i < openTags {
 			c.Tags = append(c.Tags, t)

@@ -95,8 +95,8 @@ type Page struct {
 	OwnSearch bool
 	// Theme is "", "light" or "dark"; Accent and Size are options of walls and embeds.
 	Theme, Accent, Size string
-	// Stream is the query of the live tail that the page follows, "" for none.
-	Stream string
+	// LiveQuery is the query of /v1/stream that the page follows, "" for none.
+	LiveQuery string
 	// Body is the data of the page's own template.
 	Body any
 }

@@ -17,22 +17,22 @@ import (
 )
 
 const (
-	// streamBeat is the time between two comments on a quiet connection, which keep proxies from
+	// heartbeat is the time between two comments on a quiet connection, which keep proxies from
 	// closing it and show each end that the other is there.
-	streamBeat = 15 * time.Second
-	// streamWriteTimeout bounds each write to a follower.
-	streamWriteTimeout = 10 * time.Second
-	// streamRetry is how long a follower waits before it reconnects. Followers that a stopping server
-	// disconnects wait up to streamSpread longer, so that they do not all return at once.
-	streamRetry  = 3 * time.Second
-	streamSpread = 7 * time.Second
+	heartbeat = 15 * time.Second
+	// followerWriteTimeout bounds each write to a follower.
+	followerWriteTimeout = 10 * time.Second
+	// reconnectAfter is how long a follower waits before it reconnects. Followers that a stopping
+	// server disconnects wait up to reconnectSpread longer, so that they do not all return at once.
+	reconnectAfter  = 3 * time.Second
+	reconnectSpread = 7 * time.Second
 	// positionAge bounds the age of the position sent with a heartbeat, which followers of one list
 	// share.
-	positionAge = streamBeat / 3
-	// streamPause is the time between two reads of a follower that is still behind the others, and
-	// streamAway the pause after a failed read.
-	streamPause = 250 * time.Millisecond
-	streamAway  = 2 * time.Second
+	positionAge = heartbeat / 3
+	// catchUpPause is the time between two reads of a follower that is still behind the others, and
+	// catchUpRetry the pause after a failed read.
+	catchUpPause = 250 * time.Millisecond
+	catchUpRetry = 2 * time.Second
 	// maxCatchingUp bounds the unsent bytes of all followers that are catching up.
 	maxCatchingUp = 32 << 20
 	// catchUpLimit is how many changes a follower that is catching up reads at once: each follower
@@ -40,8 +40,8 @@ const (
 	catchUpLimit = 20
 )
 
-// streamParams are the parameters of a list, and the position to continue from.
-var streamParams = params{
+// followParams are the parameters of a list, and the position to continue from.
+var followParams = params{
 	single:   slices.DeleteFunc(slices.Clone(changesParams.single), func(name string) bool { return name == "limit" }),
 	repeated: changesParams.repeated,
 }
@@ -57,15 +57,15 @@ const (
 	endFailed  = "failed"  // something failed on our side
 )
 
-var streamEnds = []string{endGone, endSlow, endStopped, endFailed}
+var followerEnds = []string{endGone, endSlow, endStopped, endFailed}
 
-// openStream is /v1/stream: /v1/changes, pushed.
-func (h *Handler) openStream(r *http.Request) (*response, error) {
-	q, err := parseQuery(r.URL.RawQuery, streamParams)
+// follow is /v1/stream: /v1/changes as Server-Sent Events.
+func (h *Handler) follow(r *http.Request) (*response, error) {
+	q, err := parseQuery(r.URL.RawQuery, followParams)
 	if err != nil {
 		return nil, err
 	}
-	list, err := newPostList(q)
+	list, err := parsePostList(q)
 	if err != nil {
 		return nil, err
 	}
@@ -80,19 +80,19 @@ func (h *Handler) openStream(r *http.Request) (*response, error) {
 			return nil, err
 		}
 	}
-	s := &stream{h: h, list: list}
-	if s.shared, err = h.followers.enter(list); err != nil {
+	f := &follower{h: h, list: list}
+	if f.shared, err = h.followers.enter(list); err != nil {
 		return nil, err
 	}
-	if err := s.read(r.Context(), cq); err != nil {
-		h.followers.leave(s.shared)
+	if err := f.read(r.Context(), cq); err != nil {
+		h.followers.leave(f.shared)
 		return nil, err
 	}
-	return &response{stream: s}, nil
+	return &response{follower: f}, nil
 }
 
-// stream is one follower's connection.
-type stream struct {
+// follower is the connection of one follower.
+type follower struct {
 	h      *Handler
 	list   postList
 	shared *followedList
@@ -100,115 +100,115 @@ type stream struct {
 	pos    query.FeedPosition
 	more   bool
 	unsent []byte
-	// next is the batch that the follower waits for, nil while it is catching up.
-	next *batch
+	// next is the chunk that the follower waits for, nil while it is catching up.
+	next *chunk
 
 	out eventWriter
 }
 
 // read reads the changes after a position for this follower alone, and joins the others at the end
-// of the feed. An expired position gives a reset. An error leaves the stream as it was.
-func (s *stream) read(ctx context.Context, cq query.ChangeQuery) error {
-	page, err := s.h.index.Changes(ctx, cq)
+// of the feed. An expired position gives a reset. An error leaves the follower as it was.
+func (f *follower) read(ctx context.Context, cq query.ChangeQuery) error {
+	page, err := f.h.index.Changes(ctx, cq)
 	var expired *query.Expired
 	var text []byte
 	switch {
 	case errors.As(err, &expired):
-		s.h.metrics.expired(err)
-		page.Next, text = expired.Now, s.h.resetEvent(expired.Now, s.list)
+		f.h.metrics.countExpired(err)
+		page.Next, text = expired.Now, f.h.resetEvent(expired.Now, f.list)
 	case err != nil:
 		return err
 	case cq.After == nil: // so that a connection that breaks before the first change loses nothing
-		text = s.h.positionEvent(page.Next, s.list)
+		text = f.h.positionEvent(page.Next, f.list)
 	default:
-		s.h.metrics.changes(page)
+		f.h.metrics.countChanges(page)
 		for _, c := range page.Changes {
-			text = append(text, s.h.changeEvent(c, s.list).text...)
+			text = append(text, f.h.changeEvent(c, f.list).text...)
 		}
 	}
-	if !s.h.catchUps.take(int64(len(text))) {
+	if !f.h.catchUpBytes.take(int64(len(text))) {
 		return errOverloaded
 	}
-	s.pos, s.more, s.unsent = page.Next, page.HasNext, text
-	if !s.more {
-		s.next = s.h.followers.join(s.shared, s.pos)
+	f.pos, f.more, f.unsent = page.Next, page.HasNext, text
+	if !f.more {
+		f.next = f.h.followers.join(f.shared, f.pos)
 	}
 	return nil
 }
 
-// flush sends what read has left unsent.
-func (s *stream) flush(prefix string) (end string) {
-	defer s.drop()
-	return s.send(append([]byte(prefix), s.unsent...))
+// sendUnsent sends what read has left unsent.
+func (f *follower) sendUnsent(prefix string) (end string) {
+	defer f.dropUnsent()
+	return f.send(append([]byte(prefix), f.unsent...))
 }
 
-// drop returns what read took from the budget.
-func (s *stream) drop() {
-	s.h.catchUps.used.Add(-int64(len(s.unsent)))
-	s.unsent = nil
+// dropUnsent returns what read took from the budget.
+func (f *follower) dropUnsent() {
+	f.h.catchUpBytes.used.Add(-int64(len(f.unsent)))
+	f.unsent = nil
 }
 
 // catchUp reads and sends for this follower alone. The caller pauses before the next call.
-func (s *stream) catchUp(ctx context.Context) (end string, pause time.Duration) {
+func (f *follower) catchUp(ctx context.Context) (end string, pause time.Duration) {
 	select {
-	case s.h.catchingUp <- struct{}{}:
+	case f.h.catchUpSlots <- struct{}{}:
 	case <-ctx.Done():
 		return endGone, 0
 	}
 	reading, cancel := context.WithTimeout(ctx, requestTimeout)
-	err := s.read(reading, query.ChangeQuery{List: s.list.query, After: &s.pos, Limit: catchUpLimit})
+	err := f.read(reading, query.ChangeQuery{List: f.list.query, After: &f.pos, Limit: catchUpLimit})
 	cancel()
-	<-s.h.catchingUp
+	<-f.h.catchUpSlots
 	var p *problem
 	switch {
 	case err == nil:
-		end = s.flush("")
+		end = f.sendUnsent("")
 	case ctx.Err() != nil:
 		return endGone, 0
 	case errors.As(err, &p), store.Unavailable(err):
-		return "", streamAway
+		return "", catchUpRetry
 	default:
-		s.h.logFailure(routeStream, problemOf(err), err)
+		f.h.logFailure(routeStream, problemOf(err), err)
 		return endFailed, 0
 	}
-	if s.more {
+	if f.more {
 		return end, 0
 	}
-	return end, streamPause
+	return end, catchUpPause
 }
 
 // serve sends until the follower leaves or is dropped, and returns why.
-func (s *stream) serve(ctx context.Context, head string) (end string) {
-	if end := s.flush(fmt.Sprintf("%sretry: %d\n\n", head, streamRetry.Milliseconds())); end != "" {
+func (f *follower) serve(ctx context.Context, head string) (end string) {
+	if end := f.sendUnsent(fmt.Sprintf("%sretry: %d\n\n", head, reconnectAfter.Milliseconds())); end != "" {
 		return end
 	}
-	beat := time.NewTicker(s.h.streamBeat)
+	beat := time.NewTicker(f.h.heartbeat)
 	defer beat.Stop()
 	for {
 		var ready <-chan struct{}
 		var paused <-chan time.Time
-		if s.next == nil {
-			end, pause := s.catchUp(ctx)
+		if f.next == nil {
+			end, pause := f.catchUp(ctx)
 			if end != "" {
 				return end
 			}
 			paused = time.After(pause)
 		}
-		if s.next != nil {
-			ready, paused = s.next.ready, nil
+		if f.next != nil {
+			ready, paused = f.next.ready, nil
 		}
 		select {
 		case <-ctx.Done():
 			end = endGone
-		case <-s.h.followers.stopped:
-			retry := streamRetry + rand.N(streamSpread)
-			_ = s.send(fmt.Appendf(nil, ": the server stops\nretry: %d\n\n", retry.Milliseconds()))
+		case <-f.h.followers.stopped:
+			retry := reconnectAfter + rand.N(reconnectSpread)
+			_ = f.send(fmt.Appendf(nil, ": the server stops\nretry: %d\n\n", retry.Milliseconds()))
 			end = endStopped
 		case <-paused:
 		case <-beat.C:
-			end = s.beat()
+			end = f.sendHeartbeat()
 		case <-ready:
-			end = s.take()
+			end = f.sendChunk()
 		}
 		if end != "" {
 			return end
@@ -216,40 +216,40 @@ func (s *stream) serve(ctx context.Context, head string) (end string) {
 	}
 }
 
-// beat sends a comment, with a new position if the feed has moved: positions expire even if a list
-// hardly changes.
-func (s *stream) beat() (end string) {
+// sendHeartbeat sends a comment, with a new position if the feed has moved: positions expire even if
+// a list hardly changes.
+func (f *follower) sendHeartbeat() (end string) {
 	text := []byte(":\n\n")
-	if s.next != nil {
-		if pos, event, moved := s.h.followers.position(s.shared, s.next, s.pos); moved {
-			s.pos, text = pos, event
+	if f.next != nil {
+		if pos, event, moved := f.h.followers.heartbeatPosition(f.shared, f.next, f.pos); moved {
+			f.pos, text = pos, event
 		}
 	}
-	return s.send(text)
+	return f.send(text)
 }
 
-// take sends the batch that is ready.
-func (s *stream) take() (end string) {
-	c := s.next.content.Load()
+// sendChunk sends the chunk that is ready.
+func (f *follower) sendChunk() (end string) {
+	c := f.next.content.Load()
 	if c == nil {
-		_ = s.send([]byte(": too slow: connect again with Last-Event-ID\n\n"))
+		_ = f.send([]byte(": too slow: connect again with Last-Event-ID\n\n"))
 		return endSlow
 	}
-	end = s.send(c.eventsAfter(s.pos))
-	s.next = s.next.next
-	if c.reset || c.through.Change > s.pos.Change {
-		s.pos = c.through
+	end = f.send(c.eventsAfter(f.pos))
+	f.next = f.next.next
+	if c.reset || c.through.Change > f.pos.Change {
+		f.pos = c.through
 	}
 	return end
 }
 
-// send sends within streamWriteTimeout.
-func (s *stream) send(text []byte) (end string) {
+// send sends within followerWriteTimeout.
+func (f *follower) send(text []byte) (end string) {
 	if len(text) == 0 {
 		return ""
 	}
-	late := time.Now().Add(streamWriteTimeout)
-	err := s.out.send(text, late)
+	late := time.Now().Add(followerWriteTimeout)
+	err := f.out.send(text, late)
 	switch {
 	case err == nil:
 		return ""
@@ -290,9 +290,9 @@ func (c connWriter) send(text []byte, deadline time.Time) error {
 	return err
 }
 
-// push turns a request into a follower's connection. An HTTP/1 connection is taken over from the
-// server, whose buffers need 10 KB per connection, and closed after the last event.
-func (h *Handler) push(w *recorder, r *http.Request, s *stream, opened func()) {
+// connectFollower turns a request into a follower's connection. An HTTP/1 connection is taken over
+// from the server, whose buffers need 10 KB per connection, and closed after the last event.
+func (h *Handler) connectFollower(w *recorder, r *http.Request, f *follower, opened func()) {
 	head := w.Header()
 	head.Set("Content-Type", "text/event-stream")
 	head.Set("Cache-Control", "no-store")
@@ -301,8 +301,8 @@ func (h *Handler) push(w *recorder, r *http.Request, s *stream, opened func()) {
 	w.status = http.StatusOK
 	if r.Method == http.MethodHead {
 		w.WriteHeader(http.StatusOK)
-		s.drop()
-		h.followers.leave(s.shared)
+		f.dropUnsent()
+		h.followers.leave(f.shared)
 		return
 	}
 	conn, _, err := out.Hijack()
@@ -314,19 +314,19 @@ func (h *Handler) push(w *recorder, r *http.Request, s *stream, opened func()) {
 		text.WriteString("HTTP/1.1 200 OK\r\n")
 		_ = head.Write(&text) // writing to a buffer never fails
 		text.WriteString("\r\n")
-		go h.serveConn(conn, s, text.String())
+		go h.serveConn(conn, f, text.String())
 		return
 	}
 	// The server's timeouts are for answers that end. Writers in tests may not support deadlines.
 	_ = out.SetReadDeadline(time.Time{})
 	_ = out.SetWriteDeadline(time.Time{})
 	w.WriteHeader(http.StatusOK)
-	s.out = responseWriter{w, out}
-	h.serveFollower(r.Context(), s, "")
+	f.out = responseWriter{w, out}
+	h.serveFollower(r.Context(), f, "")
 }
 
 // serveConn serves a follower until either side ends the connection.
-func (h *Handler) serveConn(conn net.Conn, s *stream, head string) {
+func (h *Handler) serveConn(conn net.Conn, f *follower, head string) {
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Time{})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -339,30 +339,30 @@ func (h *Handler) serveConn(conn net.Conn, s *stream, head string) {
 			}
 		}
 	}()
-	s.out = connWriter{conn}
-	h.serveFollower(ctx, s, head)
+	f.out = connWriter{conn}
+	h.serveFollower(ctx, f, head)
 }
 
-func (h *Handler) serveFollower(ctx context.Context, s *stream, head string) {
+func (h *Handler) serveFollower(ctx context.Context, f *follower, head string) {
 	end := endFailed
 	defer func() {
 		if v := recover(); v != nil {
 			h.logger.Error("serving a follower failed", "err", fmt.Errorf("panic: %v\n%s", v, debug.Stack()))
 		}
-		s.drop()
+		f.dropUnsent()
 		h.metrics.followersEnded.WithLabelValues(end).Inc()
-		h.followers.leave(s.shared)
+		h.followers.leave(f.shared)
 	}()
-	end = s.serve(ctx, head)
+	end = f.serve(ctx, head)
 }
 
-// Follow reads the change feed for the clients of /v1/stream until ctx ends, and then disconnects
-// them. Call it once.
-func (h *Handler) Follow(ctx context.Context) { h.followers.run(ctx) }
+// RunFollowers reads the change feed for the clients of /v1/stream until ctx ends, and then
+// disconnects them. Call it once.
+func (h *Handler) RunFollowers(ctx context.Context) { h.followers.run(ctx) }
 
 // changeEvent encodes a change as an event, with the same JSON as in /v1/changes.
-func (h *Handler) changeEvent(c query.Change, list postList) pushed {
-	j := h.change(c, list)
+func (h *Handler) changeEvent(c query.Change, list postList) encodedEvent {
+	j := h.newChangeJSON(c, list)
 	b := append(append([]byte("event: "), j.Op...), "\nid: "...)
 	b = append(append(b, j.Cursor...), "\ndata: "...)
 	from := len(b)
@@ -372,7 +372,7 @@ func (h *Handler) changeEvent(c query.Change, list postList) pushed {
 			b[i] = ' '
 		}
 	}
-	return pushed{append(b, "\n\n"...), c.Through}
+	return encodedEvent{append(b, "\n\n"...), c.Through}
 }
 
 // resetEvent tells a follower to read everything again, and then follow from a position.

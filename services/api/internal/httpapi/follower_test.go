@@ -21,8 +21,8 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
 
-// streamWait bounds the wait for an event.
-const streamWait = 20 * time.Second
+// eventWait bounds the wait for an event.
+const eventWait = 20 * time.Second
 
 // serverTimeout is the timeout of a server for ordinary answers, in tests of streams.
 const serverTimeout = 5 * time.Second
@@ -39,7 +39,7 @@ type sse struct {
 // sseEvent is an event that was dispatched.
 type sseEvent struct{ name, data string }
 
-func (s *served) stream(t testing.TB, query string, headers ...string) *sse {
+func (s *served) follow(t testing.TB, query string, headers ...string) *sse {
 	t.Helper()
 	return openSSE(t, http.DefaultTransport, s.url+"/v1/stream?"+query, headers...)
 }
@@ -81,7 +81,7 @@ func openSSE(t testing.TB, via http.RoundTripper, url string, headers ...string)
 // event.
 func (e *sse) next(t testing.TB) (got sseEvent, ok bool) {
 	t.Helper()
-	late := time.After(streamWait)
+	late := time.After(eventWait)
 	id := e.lastID
 	for {
 		select {
@@ -143,7 +143,7 @@ func (e *sse) ops(t testing.TB, n int) (out []string) {
 // position returns the next position, with or without an event.
 func (e *sse) position(t testing.TB) string {
 	t.Helper()
-	late := time.After(streamWait)
+	late := time.After(eventWait)
 	for {
 		select {
 		case line, more := <-e.lines:
@@ -159,7 +159,7 @@ func (e *sse) position(t testing.TB) string {
 
 func (s *served) awaitFollowers(t testing.TB, n int) {
 	t.Helper()
-	poll.Until(t, streamWait, func() (bool, string) {
+	poll.Until(t, eventWait, func() (bool, string) {
 		got := testutil.ToFloat64(s.handler.metrics.followers)
 		return int(got) == n, "followers"
 	})
@@ -172,7 +172,7 @@ func TestStream(t *testing.T) {
 	x := newIndex(t)
 	old := x.add(t, "old", t0, "art")
 	s := serve(t, x.open(t))
-	art, photo := s.stream(t, "tags=art"), s.stream(t, "tags=photo&none=ink")
+	art, photo := s.follow(t, "tags=art"), s.follow(t, "tags=photo&none=ink")
 	require.Equal(t, "text/event-stream", art.header.Get("Content-Type"))
 	require.Equal(t, "no", art.header.Get("X-Accel-Buffering"))
 	require.Equal(t, "*", art.header.Get("Access-Control-Allow-Origin"))
@@ -195,20 +195,20 @@ func TestStream(t *testing.T) {
 	// URL.
 	first := s.changes(t, "tags=art&limit=1&after="+start).Page.Next
 	for _, again := range []*sse{
-		s.stream(t, "tags=art&after="+start), s.stream(t, "tags=art", "Last-Event-ID", start), s.stream(t, "tags=art&after="+art.lastID, "Last-Event-ID", start),
+		s.follow(t, "tags=art&after="+start), s.follow(t, "tags=art", "Last-Event-ID", start), s.follow(t, "tags=art&after="+art.lastID, "Last-Event-ID", start),
 	} {
 		require.Equal(t, []string{"+late", "-old", "+second"}, again.ops(t, 3))
 	}
-	require.Equal(t, []string{"-old", "+second"}, s.stream(t, "tags=%23Art&after="+first).ops(t, 2))
+	require.Equal(t, []string{"-old", "+second"}, s.follow(t, "tags=%23Art&after="+first).ops(t, 2))
 	x.remove(t, late)
 	require.Equal(t, []string{"-late"}, art.ops(t, 1))
 
 	// A follower resumes from the position sent before the first change.
-	ink := s.stream(t, "tags=ink")
+	ink := s.follow(t, "tags=ink")
 	id := ink.position(t)
 	ink.close()
 	x.add(t, "missed", t0, "ink")
-	require.Equal(t, []string{"+missed"}, s.stream(t, "tags=ink", "Last-Event-ID", id).ops(t, 1))
+	require.Equal(t, []string{"+missed"}, s.follow(t, "tags=ink", "Last-Event-ID", id).ops(t, 1))
 
 	for _, c := range []struct {
 		query string
@@ -233,8 +233,8 @@ func TestStreamPositions(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
 	s := serve(t, x.open(t))
-	s.handler.streamBeat, s.handler.followers.positionAge = 20*time.Millisecond, 0
-	silent, also := s.stream(t, "tags=art"), s.stream(t, "tags=art")
+	s.handler.heartbeat, s.handler.followers.positionAge = 20*time.Millisecond, 0
+	silent, also := s.follow(t, "tags=art"), s.follow(t, "tags=art")
 	start := silent.position(t)
 	require.NotEmpty(t, also.position(t))
 	x.add(t, "other", t0, "photo")
@@ -246,8 +246,8 @@ func TestStreamPositions(t *testing.T) {
 	require.NoError(t, err)
 	_, _, err = x.writer.PruneChanges(t.Context(), 7*24*time.Hour, 1000)
 	require.NoError(t, err)
-	require.Equal(t, []string{eventReset}, s.stream(t, "tags=art", "Last-Event-ID", start).ops(t, 1))
-	resumed := s.stream(t, "tags=art", "Last-Event-ID", moved)
+	require.Equal(t, []string{eventReset}, s.follow(t, "tags=art", "Last-Event-ID", start).ops(t, 1))
+	resumed := s.follow(t, "tags=art", "Last-Event-ID", moved)
 	one := x.add(t, "one", t0, "art")
 	for _, e := range []*sse{silent, also, resumed} {
 		require.Equal(t, []string{"+one"}, e.ops(t, 1))
@@ -261,7 +261,7 @@ func TestStreamPositions(t *testing.T) {
 	x.add(t, "another", t0, "photo")
 	moved = silent.position(t)
 	x.add(t, "two", t0, "art")
-	require.Equal(t, []string{"+two"}, s.stream(t, "tags=art", "Last-Event-ID", moved).ops(t, 1))
+	require.Equal(t, []string{"+two"}, s.follow(t, "tags=art", "Last-Event-ID", moved).ops(t, 1))
 }
 
 // TestStreamReset: a follower whose position has expired, before it connects or later, gets a
@@ -271,7 +271,7 @@ func TestStreamReset(t *testing.T) {
 	x := newIndex(t)
 	s := serve(t, x.open(t))
 	start := s.changes(t, "tags=art").Page.Next
-	live := s.stream(t, "tags=art")
+	live := s.follow(t, "tags=art")
 	x.add(t, "one", t0, "art")
 	require.Equal(t, []string{"+one"}, live.ops(t, 1))
 	pool := pgtest.Pool(t, x.db.URL)
@@ -279,7 +279,7 @@ func TestStreamReset(t *testing.T) {
 	require.NoError(t, err)
 	_, _, err = x.writer.PruneChanges(t.Context(), 7*24*time.Hour, 1000)
 	require.NoError(t, err)
-	away := s.stream(t, "tags=art&after="+start)
+	away := s.follow(t, "tags=art&after="+start)
 	require.Equal(t, []string{eventReset}, away.ops(t, 1))
 	s.get(t, "/v1/changes?tags=art&after="+start).requireProblem(t, codeCursorExpired)
 
@@ -295,7 +295,7 @@ func TestStreamReset(t *testing.T) {
 	require.Equal(t, []string{eventReset}, away.ops(t, 1))
 	x.add(t, "three", t0, "art")
 	require.Equal(t, []string{"+three"}, live.ops(t, 1))
-	resumed := s.stream(t, "tags=art", "Last-Event-ID", away.lastID)
+	resumed := s.follow(t, "tags=art", "Last-Event-ID", away.lastID)
 	require.Equal(t, []string{"+three"}, resumed.ops(t, 1))
 	require.EqualValues(t, 2, testutil.ToFloat64(s.handler.metrics.feedExpired.WithLabelValues("pruned")))
 	require.EqualValues(t, 1, testutil.ToFloat64(s.handler.metrics.feedExpired.WithLabelValues("replaced")))
@@ -307,12 +307,12 @@ func TestStreamBounds(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
 	s := serve(t, x.open(t), func(c *Config) { c.MaxFollowers = 2 })
-	one := s.stream(t, "tags=art")
-	s.stream(t, "tags=art")
+	one := s.follow(t, "tags=art")
+	s.follow(t, "tags=art")
 	s.get(t, "/v1/stream?tags=art").requireProblem(t, codeOverloaded)
 	one.close()
 	s.awaitFollowers(t, 1)
-	s.stream(t, "tags=photo")
+	s.follow(t, "tags=photo")
 	require.EqualValues(t, 2, testutil.ToFloat64(s.handler.metrics.followedLists))
 }
 
@@ -322,8 +322,8 @@ func TestSlowFollower(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
 	s := serve(t, x.open(t))
-	slow, quick := s.stream(t, "tags=art"), s.stream(t, "tags=art")
-	poll.Until(t, streamWait, func() (bool, string) {
+	slow, quick := s.follow(t, "tags=art"), s.follow(t, "tags=art")
+	poll.Until(t, eventWait, func() (bool, string) {
 		s.handler.followers.mu.Lock()
 		defer s.handler.followers.mu.Unlock()
 		return s.handler.followers.count == 2, "followers"
@@ -343,7 +343,7 @@ func TestSlowFollower(t *testing.T) {
 		require.True(t, ok)
 		require.Equal(t, opUpsert, got.name)
 	}
-	poll.Until(t, streamWait, func() (bool, string) { return slowEnded(), "the slow follower is dropped" })
+	poll.Until(t, eventWait, func() (bool, string) { return slowEnded(), "the slow follower is dropped" })
 	s.handler.followers.mu.Lock()
 	require.LessOrEqual(t, s.handler.followers.unsent, maxUnsent)
 	s.handler.followers.mu.Unlock()
@@ -363,7 +363,7 @@ func TestStreamEnds(t *testing.T) {
 	t.Cleanup(srv.Close)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
-	go func() { defer close(ended); h.Follow(ctx) }()
+	go func() { defer close(ended); h.RunFollowers(ctx) }()
 	start := time.Now()
 	var all []*sse
 	for _, two := range []bool{true, false} {
@@ -407,7 +407,7 @@ func TestJoiningFollowers(t *testing.T) {
 	x := newIndex(t)
 	h, _ := newHandler(t, x.open(t))
 	f := h.followers
-	list, err := newPostList(values{{"tags", "art"}})
+	list, err := parsePostList(values{{"tags", "art"}})
 	require.NoError(t, err)
 	l, err := f.enter(list)
 	require.NoError(t, err)
@@ -434,12 +434,12 @@ func TestJoiningFollowers(t *testing.T) {
 	require.Empty(t, next.content.Load().eventsAfter(changed))
 	require.Nil(t, f.join(l, created), "the other followers are ahead")
 	require.Same(t, next.next, f.join(l, changed))
-	at, event, moved := f.position(l, next.next, start)
+	at, event, moved := f.heartbeatPosition(l, next.next, start)
 	require.True(t, moved)
 	require.Equal(t, changed, at)
 	require.Equal(t, h.positionEvent(changed, list), event)
-	_, _, moved = f.position(l, next, start)
+	_, _, moved = f.heartbeatPosition(l, next, start)
 	require.False(t, moved, "a follower that has not taken the batch is not moved past it")
-	_, _, moved = f.position(l, next.next, changed)
+	_, _, moved = f.heartbeatPosition(l, next.next, changed)
 	require.False(t, moved, "the follower is at the position already")
 }
