@@ -89,9 +89,10 @@ type Applier struct {
 	Tracer trace.Tracer
 }
 
-type numbered struct {
-	seq uint64
-	ev  *event.Event
+// Step is an event with its number in the stream.
+type Step struct {
+	Seq   uint64
+	Event *event.Event
 }
 
 // rejected is a message that cannot be applied.
@@ -145,7 +146,7 @@ func (a *Applier) pace(n int, done, tooSlow bool) {
 func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead []rejected) (err error) {
 	ctx, end := a.trace(ctx, messages)
 	defer func() { end(err) }()
-	var events []numbered
+	var events []Step
 	var first, last uint64
 	for _, d := range dead {
 		first, last = d.message.Seq, d.message.Seq
@@ -155,7 +156,7 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 		ev, err := m.Event()
 		switch {
 		case err == nil:
-			events = append(events, numbered{m.Seq, ev})
+			events = append(events, Step{m.Seq, ev})
 		case errors.Is(err, event.ErrUnknownVersion):
 			dead = append(dead, rejected{m, ReasonVersion, err})
 		default:
@@ -165,7 +166,7 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 	if err := a.putDeadLetters(ctx, dead); err != nil {
 		return err
 	}
-	var applied []numbered
+	var applied []Step
 	var buried []rejected
 	ctx, endTx := a.traceTransaction(ctx)
 	err = a.Writer.Apply(ctx, func(tx *write.Tx, from store.Checkpoint) (store.Checkpoint, error) {
@@ -174,7 +175,7 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 		if last <= from.Seq {
 			return to, nil
 		}
-		applied = slices.DeleteFunc(slices.Clone(events), func(n numbered) bool { return n.seq <= from.Seq })
+		applied = slices.DeleteFunc(slices.Clone(events), func(s Step) bool { return s.Seq <= from.Seq })
 		buried = slices.DeleteFunc(slices.Clone(dead), func(d rejected) bool { return d.message.Seq <= from.Seq })
 		tx.CountDeadLetters(len(buried))
 		sync, err := a.foldInto(ctx, tx, from.Sync, applied)
@@ -183,9 +184,9 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 		}
 		to.Seq, to.Sync = last, sync
 		if len(applied) > 0 {
-			to.Source = applied[len(applied)-1].ev.ResumeAt()
+			to.Source = applied[len(applied)-1].Event.ResumeAt()
 		}
-		if len(applied) == 0 || applied[len(applied)-1].seq != last {
+		if len(applied) == 0 || applied[len(applied)-1].Seq != last {
 			to.Source.Seq = 0 // a dead letter is at the checkpoint
 		}
 		return to, nil
@@ -201,8 +202,8 @@ func (a *Applier) applyOnce(ctx context.Context, messages []stream.Message, dead
 		}
 	}
 	if a.OnApplied != nil {
-		for _, n := range applied {
-			a.OnApplied(n.ev)
+		for _, s := range applied {
+			a.OnApplied(s.Event)
 		}
 	}
 	return nil
@@ -224,7 +225,7 @@ func (a *Applier) putDeadLetters(ctx context.Context, dead []rejected) error {
 }
 
 // foldInto folds events over their rows, and writes the difference.
-func (a *Applier) foldInto(ctx context.Context, tx *write.Tx, sync event.SyncRun, events []numbered) (event.SyncRun, error) {
+func (a *Applier) foldInto(ctx context.Context, tx *write.Tx, sync event.SyncRun, events []Step) (event.SyncRun, error) {
 	f := newFold(sync)
 	dids, posts := touched(events, sync)
 	if err := f.consent(ctx, tx, dids...); err != nil {
@@ -249,8 +250,8 @@ func (a *Applier) foldInto(ctx context.Context, tx *write.Tx, sync event.SyncRun
 			return sync, err
 		}
 	}
-	for _, n := range events {
-		f.apply(n.seq, n.ev)
+	for _, s := range events {
+		f.apply(s.Seq, s.Event)
 	}
 	c := f.changes()
 	traceChanges(ctx, len(events), c)
@@ -259,7 +260,7 @@ func (a *Applier) foldInto(ctx context.Context, tx *write.Tx, sync event.SyncRun
 
 // accountsInFull returns the accounts of which all posts and markers must be loaded, and marks those
 // that have too many of them: events sweep these instead.
-func (a *Applier) accountsInFull(ctx context.Context, tx *write.Tx, f *fold, rows map[string]*write.Account, events []numbered) ([]*write.Account, error) {
+func (a *Applier) accountsInFull(ctx context.Context, tx *write.Tx, f *fold, rows map[string]*write.Account, events []Step) ([]*write.Account, error) {
 	var full []*write.Account
 	for did := range f.changedInFull(events) {
 		if rows[did] != nil {
@@ -277,7 +278,7 @@ func (a *Applier) accountsInFull(ctx context.Context, tx *write.Tx, f *fold, row
 	for row := range big {
 		acc := f.accounts[row.DID]
 		acc.big = true
-		if slices.ContainsFunc(events, func(n numbered) bool { return n.ev.DID == row.DID && n.ev.Erases() }) {
+		if slices.ContainsFunc(events, func(s Step) bool { return s.Event.DID == row.DID && s.Event.Erases() }) {
 			if acc.maxRev, err = tx.HighestRev(ctx, row); err != nil {
 				return nil, err
 			}

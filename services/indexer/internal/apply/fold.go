@@ -397,31 +397,31 @@ func (a *account) stateChanged() bool {
 }
 
 // touched returns the accounts and posts that events can touch, which must be loaded for them.
-func touched(events []numbered, sync event.SyncRun) (dids []string, posts []write.PostID) {
+func touched(events []Step, sync event.SyncRun) (dids []string, posts []write.PostID) {
 	accounts, ids := map[string]bool{}, map[write.PostID]bool{}
 	if sync.DID != "" {
 		accounts[sync.DID] = true
 	}
-	for _, n := range events {
-		if n.ev.DID != "" {
-			accounts[n.ev.DID] = true
+	for _, s := range events {
+		if s.Event.DID != "" {
+			accounts[s.Event.DID] = true
 		}
-		if n.ev.IsPost() {
-			ids[write.PostID{DID: n.ev.DID, Rkey: n.ev.Rkey}] = true
+		if s.Event.IsPost() {
+			ids[write.PostID{DID: s.Event.DID, Rkey: s.Event.Rkey}] = true
 		}
 	}
 	return slices.Sorted(maps.Keys(accounts)), slices.Collect(maps.Keys(ids))
 }
 
 // changedInFull returns the accounts of which events can change all posts.
-func (f *fold) changedInFull(events []numbered) map[string]bool {
+func (f *fold) changedInFull(events []Step) map[string]bool {
 	dids := map[string]bool{}
 	if f.sync.DID != "" {
 		dids[f.sync.DID] = true
 	}
-	for _, n := range events {
-		if f.changesAll(n.ev) {
-			dids[n.ev.DID] = true
+	for _, s := range events {
+		if f.changesAll(s.Event) {
+			dids[s.Event.DID] = true
 		}
 	}
 	return dids

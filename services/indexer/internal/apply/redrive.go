@@ -10,12 +10,6 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
-// Step is one event of an account's history, with its number in the stream.
-type Step struct {
-	Seq   uint64
-	Event *event.Event
-}
-
 // End is a step for other messages of the stream after the steps before it: like any other event it
 // ends a #sync, and does nothing else.
 func End(seq uint64) Step {
