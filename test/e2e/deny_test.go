@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/testkit/eventtest"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 	"github.com/tagstream/tagstream/services/indexer"
@@ -46,9 +47,7 @@ func (x *denyBench) post(did, rkey string, tags ...string) []byte {
 	now := time.Now().UTC().Add(-time.Minute).Add(time.Duration(x.n) * time.Second).Truncate(time.Microsecond)
 	ev := event.Event{Kind: event.KindCreate, Source: event.Position{Host: "https://host.example", Seq: x.n, Time: now}, DID: did, Rkey: rkey,
 		Rev: event.RevAt(now), CID: "bafyreid", Tags: tags, Record: json.RawMessage(`{"text":"x"}`)}
-	data, err := ev.Encode()
-	require.NoError(x.t, err)
-	return data
+	return eventtest.Encode(x.t, ev)
 }
 
 // posts returns the record keys in an answer, newest first.

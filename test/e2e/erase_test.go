@@ -23,6 +23,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/eventtest"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/services/indexer"
@@ -244,9 +245,7 @@ func TestErasedBytes(t *testing.T) {
 			// In the order of their numbers.
 			ev.Rev = "3abcabcabc" + string([]byte{byte('a' + rev/400%20), byte('a' + rev/20%20), byte('a' + rev%20)})
 		}
-		data, err := ev.Encode()
-		require.NoError(t, err)
-		raw = append(raw, data)
+		raw = append(raw, eventtest.Encode(t, ev))
 		return uint64(len(raw))
 	}
 	create := func(name, did, rkey string) uint64 {
@@ -296,7 +295,7 @@ func TestErasedBytes(t *testing.T) {
 	last := b.publish(raw...)
 	broken := b.publish([]byte(`{"v":7,"text":"` + secret(rng) + `"`))
 	raw = append(raw, nil)
-	last = b.publish(mustEncode(t, event.Event{Kind: event.KindPosition, Source: event.Position{Host: "https://host.example", Seq: last + 9, Time: at}}))
+	last = b.publish(eventtest.Encode(t, event.Event{Kind: event.KindPosition, Source: event.Position{Host: "https://host.example", Seq: last + 9, Time: at}}))
 	b.await(url, last)
 	require.Equal(t, []uint64{uint64(poison[0]), uint64(poison[1]), uint64(poison[2]), broken}, b.letters())
 	present := func() (names []string) {
@@ -337,13 +336,6 @@ func TestErasedBytes(t *testing.T) {
 	var keys int
 	require.NoError(t, pgtest.Pool(t, b.owner.URL).QueryRow(t.Context(), `SELECT count(*) FROM tagstream.posts WHERE rkey IN ('again', 'kept', 'present', 'x')`).Scan(&keys))
 	require.Equal(t, 5, keys)
-}
-
-func mustEncode(t *testing.T, ev event.Event) []byte {
-	t.Helper()
-	data, err := ev.Encode()
-	require.NoError(t, err)
-	return data
 }
 
 // The live index remembers which repeated events of erased posts must be ignored.
@@ -390,7 +382,7 @@ func TestRebuildAfterErasing(t *testing.T) {
 			last := uint64(0)
 			add := func(events []event.Event) {
 				for _, ev := range events {
-					data := mustEncode(t, ev)
+					data := eventtest.Encode(t, ev)
 					last = b.publish(data)
 					want.Apply(last, data)
 				}

@@ -288,13 +288,7 @@ func TestIndexerRefusesAnotherStream(t *testing.T) {
 	require.NoError(t, first.stop())
 
 	require.NoError(t, b.js.DeleteStream(t.Context(), stream.Posts))
-	var other [][]byte
-	for _, ev := range model.Generate(8, 600) {
-		data, err := ev.Encode()
-		require.NoError(t, err)
-		other = append(other, data)
-	}
-	b.publish(other...)
+	b.publish(encoded(t, model.Generate(8, 600))...)
 	logger := b.logger("indexer")
 	x, err := indexer.New(indexer.Config{Database: b.writer}, indexer.Deps{
 		NATS: b.nats.Conn(t), Logger: logger, Registry: prometheus.NewRegistry(), Health: obs.NewHealth(logger), ID: "second",

@@ -16,6 +16,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/eventtest"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/services/indexer"
@@ -100,7 +101,7 @@ func rebuildTrimmed(t *testing.T, seed uint64) {
 	if erasing {
 		history = nil // this also removes dead letters, which the model does not know
 		for _, ev := range model.Generate(seed, 1500) {
-			history = append(history, mustEncode(t, *ev))
+			history = append(history, eventtest.Encode(t, *ev))
 		}
 	}
 	for len(history) > 0 {

@@ -17,6 +17,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/eventtest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
@@ -55,11 +56,9 @@ func (x *index) apply(events ...event.Event) {
 	for _, ev := range events {
 		x.seq++
 		if ev.Source.IsZero() {
-			ev.Source = event.Position{Host: "https://host.example", Seq: x.seq, Time: at(int(x.seq))}
+			ev.Source = eventtest.Position(int(x.seq))
 		}
-		data, err := ev.Encode()
-		require.NoError(x.t, err)
-		batch = append(batch, stream.Message{Seq: x.seq, Data: data})
+		batch = append(batch, stream.Message{Seq: x.seq, Data: eventtest.Encode(x.t, ev)})
 	}
 	require.NoError(x.t, x.applier.Apply(x.t.Context(), batch))
 }
@@ -74,10 +73,6 @@ func (x *index) posts(tag string) []string {
 		rkeys = append(rkeys, p.Rkey)
 	}
 	return rkeys
-}
-
-func at(second int) time.Time {
-	return time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC).Add(time.Duration(second) * time.Second)
 }
 
 // rev returns the nth revision.
@@ -116,12 +111,12 @@ func syncState(r int, state event.SyncState) event.Event {
 
 // own gives an account event its own upstream time.
 func own(second int, e event.Event) event.Event {
-	e.Upstream = &event.Upstream{Seq: uint64(second), Time: at(second)}
+	e.Upstream = &event.Upstream{Seq: uint64(second), Time: eventtest.Time(second)}
 	return e
 }
 
 func later(e event.Event, second int) event.Event {
-	e.Source = event.Position{Host: "https://host.example", Seq: uint64(second), Time: at(second)}
+	e.Source = eventtest.Position(second)
 	return e
 }
 
@@ -330,7 +325,7 @@ func TestCheckpointAtDeadLetter(t *testing.T) {
 	require.NoError(t, x.applier.Apply(t.Context(), []stream.Message{{Seq: x.seq, Data: []byte(`{"v":999}`)}}))
 	require.Len(t, x.dead, 1)
 	require.Zero(t, source().Seq)
-	require.Equal(t, at(1), source().Time, "the time must be that of the last event")
+	require.Equal(t, eventtest.Time(1), source().Time, "the time must be that of the last event")
 	x.apply(create("b", 2, "art"))
 	require.Equal(t, uint64(3), source().Seq)
 }
@@ -362,11 +357,9 @@ func TestBatchesFitTimeLimit(t *testing.T) {
 	x.applier.Timeout = 200 * time.Millisecond
 	var batch []stream.Message
 	for i := range x.applier.Batch {
-		ev := event.Event{Kind: event.KindPosition, Source: event.Position{Host: "https://host.example", Seq: x.seq, Time: at(i)}}
-		data, err := ev.Encode()
-		require.NoError(t, err)
 		x.seq++
-		batch = append(batch, stream.Message{Seq: x.seq, Data: data})
+		ev := event.Event{Kind: event.KindPosition, Source: eventtest.Position(i + 1)}
+		batch = append(batch, stream.Message{Seq: x.seq, Data: eventtest.Encode(t, ev)})
 	}
 	batch[3].Data = []byte("no event")
 	require.NoError(t, x.applier.Apply(t.Context(), batch))

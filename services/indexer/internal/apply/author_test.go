@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/testkit/eventtest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
 )
@@ -16,7 +17,7 @@ func profile(r int, name string, optedOut bool) event.Event {
 }
 
 func handle(second int, name string) event.Event {
-	return event.Event{Kind: event.KindAuthor, DID: did, Handle: &event.Handle{Name: name, Time: at(second)}}
+	return event.Event{Kind: event.KindAuthor, DID: did, Handle: &event.Handle{Name: name, Time: eventtest.Time(second)}}
 }
 
 // author returns the account's name, avatar and handle in the index, or "no row".
@@ -136,7 +137,7 @@ func TestRedriveKeepsAuthors(t *testing.T) {
 	events := []event.Event{create("a", 1, "art"), profile(2, "A", true), handle(9, "a.example"), profile(3, "B", false)}
 	h := apply.History{DID: did, Whole: true}
 	for i := range events {
-		events[i].Source = event.Position{Host: "https://host.example", Seq: uint64(i + 1), Time: at(i + 1)}
+		events[i].Source = eventtest.Position(i + 1)
 		h.Steps = append(h.Steps, apply.Step{Seq: uint64(i + 1), Event: &events[i]})
 	}
 	x.apply(events[0], events[1], events[2], events[3])
@@ -185,7 +186,7 @@ func TestDeny(t *testing.T) {
 	require.Equal(t, []string{"plain"}, x.posts("art"))
 
 	events := of("1", create("known", 1, "art"))
-	events.Source = event.Position{Host: "https://host.example", Seq: 1, Time: at(1)}
+	events.Source = eventtest.Position(1)
 	require.NoError(t, x.applier.Redrive(t.Context(), apply.History{DID: did + "1", Through: x.seq, Steps: []apply.Step{{Seq: 1, Event: &events}}}))
 	require.Equal(t, []string{"plain"}, x.posts("art"))
 

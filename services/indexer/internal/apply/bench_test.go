@@ -12,6 +12,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/eventtest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
@@ -42,10 +43,8 @@ func BenchmarkFold(b *testing.B) {
 			tags, _ = event.Tags(tags)
 			ev := create(fmt.Sprintf("3l%011d", events), 1, tags...)
 			ev.DID, ev.Langs = fmt.Sprintf("did:plc:%024d", rng.IntN(100_000)), []string{"en"}
-			ev.Source = event.Position{Host: "https://host.example", Seq: uint64(events), Time: at(events / 50)}
-			data, err := ev.Encode()
-			require.NoError(b, err)
-			batch[i] = stream.Message{Seq: uint64(events), Data: data}
+			ev.Source = event.Position{Host: "https://host.example", Seq: uint64(events), Time: eventtest.Time(events / 50)}
+			batch[i] = stream.Message{Seq: uint64(events), Data: eventtest.Encode(b, ev)}
 		}
 		for schema, a := range appliers { // in any order
 			begun := time.Now()

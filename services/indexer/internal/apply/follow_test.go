@@ -15,6 +15,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store/query"
+	"github.com/tagstream/tagstream/pkg/testkit/eventtest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 )
 
@@ -32,7 +33,7 @@ var followed = []query.PostQuery{
 	{All: []string{"t0", "t2"}},
 	{Tags: []string{"art"}, None: []string{"t0"}},
 	{Tags: []string{"art", "t2"}, Langs: []string{"en"}},
-	{Tags: []string{"art"}, Since: at(20), Until: at(70)},
+	{Tags: []string{"art"}, Since: eventtest.Time(20), Until: eventtest.Time(70)},
 	{Tags: []string{"t1", "t2"}, All: []string{"art"}},
 	{Tags: []string{"art"}, Authors: []string{did + "0", did + "2"}},
 	{Tags: []string{"t0", "art"}, NotAuthors: []string{did + "1"}},
@@ -171,7 +172,7 @@ func (w *followedIndex) events() (events []event.Event) {
 				[]string{"images", "video", "record"}[rng.IntN(3)], []string{"", "", `{"val":"nudity"}`}[rng.IntN(3)], w.rev)
 			ev.Langs = [][]string{nil, {"en"}, {"en-GB", "de"}, {"de"}}[rng.IntN(4)]
 			// Late posts, with old times, and some with times in the future.
-			ev.CreatedAt = at(w.second - 40 + rng.IntN(60)).Format(time.RFC3339)
+			ev.CreatedAt = eventtest.Time(w.second - 40 + rng.IntN(60)).Format(time.RFC3339)
 		}
 		events = append(events, later(ev, w.second))
 		if ev.Kind == event.KindSync {

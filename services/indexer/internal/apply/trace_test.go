@@ -10,6 +10,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/eventtest"
 )
 
 // A batch with traced messages has one span, linked to them, with its transaction as a child.
@@ -23,10 +24,8 @@ func TestBatchesAreTraced(t *testing.T) {
 	batch := func(traceparents ...string) (messages []stream.Message) {
 		for _, p := range traceparents {
 			x.seq++
-			ev := event.Event{Kind: event.KindPosition, Source: event.Position{Host: "https://host.example", Seq: x.seq, Time: at(int(x.seq))}}
-			data, err := ev.Encode()
-			require.NoError(t, err)
-			messages = append(messages, stream.Message{Seq: x.seq, Data: data, Traceparent: p})
+			ev := event.Event{Kind: event.KindPosition, Source: eventtest.Position(int(x.seq))}
+			messages = append(messages, stream.Message{Seq: x.seq, Data: eventtest.Encode(t, ev), Traceparent: p})
 		}
 		return messages
 	}

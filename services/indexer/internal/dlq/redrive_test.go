@@ -18,6 +18,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/eventtest"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
@@ -55,11 +56,9 @@ func (b *bench) put(events ...event.Event) {
 	for _, ev := range events {
 		b.seq++
 		if ev.Source.IsZero() {
-			ev.Source = event.Position{Host: "https://host.example", Seq: b.seq, Time: at(int(b.seq))}
+			ev.Source = eventtest.Position(int(b.seq))
 		}
-		data, err := ev.Encode()
-		require.NoError(b.t, err)
-		b.store(data)
+		b.store(eventtest.Encode(b.t, ev))
 	}
 }
 
@@ -159,10 +158,6 @@ func (b *bench) total() int64 {
 	return st.DeadLetters
 }
 
-func at(second int) time.Time {
-	return time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC).Add(time.Duration(second) * time.Second)
-}
-
 // rev returns the nth revision, n up to 31.
 func rev(n int) string { return "3abcabcabcab" + string("234567abcdefghijklmnopqrstuvwxyz"[n]) }
 
@@ -170,7 +165,7 @@ func put(kind event.Kind, did, rkey string, r int, created int, tags ...string) 
 	record, _ := json.Marshal(map[string]any{"text": rkey, "tags": tags})
 	ev := event.Event{Kind: kind, DID: "did:plc:" + did, Rkey: rkey, Rev: rev(r), CID: fmt.Sprintf("bafy%d", r), Tags: tags, Record: record}
 	if created != 0 {
-		ev.CreatedAt = at(created).Format(time.RFC3339)
+		ev.CreatedAt = eventtest.Time(created).Format(time.RFC3339)
 	}
 	return ev
 }
@@ -196,7 +191,7 @@ func sync(did string, r, second int) event.Event {
 }
 
 func later(e event.Event, second int) event.Event {
-	e.Source = event.Position{Host: "https://host.example", Seq: uint64(second), Time: at(second)}
+	e.Source = eventtest.Position(second)
 	return e
 }
 
@@ -374,7 +369,7 @@ func TestRedriveFailsAgain(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, before, same)
 
-	before.Reason, before.Error, before.At = string(apply.ReasonVersion), "unknown event version 1", at(0)
+	before.Reason, before.Error, before.At = string(apply.ReasonVersion), "unknown event version 1", eventtest.Time(0)
 	require.NoError(t, stream.PutDeadLetter(t.Context(), b.js, before))
 	b.redrive(dlq.Selection{})
 	after, err := stream.GetDeadLetter(t.Context(), b.js, 1)
@@ -426,10 +421,8 @@ func TestRedriveAheadOfIndexer(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.put(create("a", "1", 1))
-	ev := later(create("a", "2", 2), 2)
-	data, err := ev.Encode()
-	require.NoError(t, err)
-	_, err = b.js.Publish(t.Context(), "posts.test", data)
+	data := eventtest.Encode(t, later(create("a", "2", 2), 2))
+	_, err := b.js.Publish(t.Context(), "posts.test", data)
 	require.NoError(t, err)
 	require.NoError(t, stream.PutDeadLetter(t.Context(), b.js, stream.DeadLetter{Seq: 2, Payload: data}))
 	require.Equal(t, map[uint64]string{2: dlq.ErrAhead.Error()}, b.redrive(dlq.Selection{}))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/eventtest"
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 	"github.com/tagstream/tagstream/services/indexer/internal/erase"
 )
@@ -22,8 +23,7 @@ func (s *site) addAll(events []event.Event) {
 		if ev.Source.IsZero() {
 			ev.Source = second(int(s.last))
 		}
-		data, err := ev.Encode()
-		require.NoError(s.t, err)
+		data := eventtest.Encode(s.t, ev)
 		ack, err := s.js.Publish(s.t.Context(), "posts.test", data)
 		require.NoError(s.t, err)
 		s.last = ack.Sequence
@@ -105,9 +105,8 @@ func TestPassRate(t *testing.T) {
 		for i := range 1000 {
 			ev := create(fmt.Sprint("did:plc:m", (n+i)%1000), fmt.Sprint("r", n+i), 'b')
 			ev.Source = second(n + i)
-			data, err := ev.Encode()
-			require.NoError(t, err)
-			_, err = s.js.PublishAsync("posts.test", data)
+			data := eventtest.Encode(t, ev)
+			_, err := s.js.PublishAsync("posts.test", data)
 			require.NoError(t, err)
 			s.last++
 			batch = append(batch, stream.Message{Seq: s.last, Data: data})

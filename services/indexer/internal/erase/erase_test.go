@@ -17,6 +17,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/check"
 	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/eventtest"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
@@ -65,9 +66,7 @@ func (s *site) add(events ...event.Event) {
 		if ev.Source.IsZero() {
 			ev.Source = second(int(s.last))
 		}
-		data, err := ev.Encode()
-		require.NoError(s.t, err)
-		s.put(data)
+		s.put(eventtest.Encode(s.t, ev))
 	}
 }
 
@@ -311,9 +310,7 @@ func TestPassOfAnotherStream(t *testing.T) {
 	for range 5 {
 		ev := position
 		ev.V, ev.Source = event.Version, second(1000)
-		data, err := ev.Encode()
-		require.NoError(t, err)
-		_, err = other.Publish(t.Context(), "posts.test", data)
+		_, err = other.Publish(t.Context(), "posts.test", eventtest.Encode(t, ev))
 		require.NoError(t, err)
 	}
 	_, err = e.Pass(t.Context())

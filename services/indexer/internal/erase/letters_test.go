@@ -9,6 +9,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/eventtest"
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 	"github.com/tagstream/tagstream/services/indexer/internal/erase"
 )
@@ -20,9 +21,7 @@ func TestLetters(t *testing.T) {
 	s := newSite(t)
 	newer := func(ev event.Event) []byte {
 		ev.Source = second(int(s.last))
-		data, err := ev.Encode()
-		require.NoError(t, err)
-		return bytes.Replace(data, []byte(`"v":1`), []byte(`"v":9`), 1)
+		return bytes.Replace(eventtest.Encode(t, ev), []byte(`"v":1`), []byte(`"v":9`), 1)
 	}
 	s.add(position)                              // 1
 	s.put(newer(create(a, "x", 'b')))            // 2
@@ -62,9 +61,7 @@ func TestLettersOfAuthors(t *testing.T) {
 	s := newSite(t)
 	newer := func(ev event.Event) {
 		ev.Source = second(int(s.last))
-		data, err := ev.Encode()
-		require.NoError(t, err)
-		s.put(bytes.Replace(data, []byte(`"v":2`), []byte(`"v":9`), 1))
+		s.put(bytes.Replace(eventtest.Encode(t, ev), []byte(`"v":2`), []byte(`"v":9`), 1))
 	}
 	both := func(did string, r byte, n int) event.Event {
 		ev := named(did, r, false)

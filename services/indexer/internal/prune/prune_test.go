@@ -15,6 +15,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/eventtest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
 	"github.com/tagstream/tagstream/services/indexer/internal/apply"
@@ -49,9 +50,7 @@ func (x *index) put(at time.Time, events ...event.Event) {
 	for _, ev := range events {
 		x.seq++
 		ev.Source = event.Position{Host: "https://host.example", Seq: x.seq, Time: at, Clock: x.clock}
-		data, err := ev.Encode()
-		require.NoError(x.t, err)
-		batch = append(batch, stream.Message{Seq: x.seq, Data: data})
+		batch = append(batch, stream.Message{Seq: x.seq, Data: eventtest.Encode(x.t, ev)})
 	}
 	require.NoError(x.t, a.Apply(x.t.Context(), batch))
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/eventtest"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/pkg/testkit/storetest"
@@ -49,9 +50,7 @@ func (l *live) grow(t *testing.T, messages int) {
 		ev := event.Event{Kind: event.KindPosition, Source: event.Position{Host: "a", Time: time.Now().UTC().Truncate(time.Microsecond)}}
 		require.NoError(t, l.writer.Apply(t.Context(), func(_ *write.Tx, cp store.Checkpoint) (store.Checkpoint, error) {
 			ev.Source.Seq = cp.Seq + 1
-			data, err := ev.Encode()
-			require.NoError(t, err)
-			ack, err := l.js.Publish(t.Context(), stream.Subject(ev.Kind), data)
+			ack, err := l.js.Publish(t.Context(), stream.Subject(ev.Kind), eventtest.Encode(t, ev))
 			require.NoError(t, err)
 			return store.Checkpoint{Seq: ack.Sequence, Source: ev.Source}, nil
 		}))
@@ -140,9 +139,7 @@ func TestIndexOfUnknownStreamIsRestarted(t *testing.T) {
 	require.NoError(t, w.Renew(t.Context()))
 	for range 20 {
 		other := event.Event{Kind: event.KindPosition, Source: event.Position{Host: "b", Seq: 1, Time: time.Now().UTC()}}
-		data, err := other.Encode()
-		require.NoError(t, err)
-		_, err = l.js.Publish(t.Context(), stream.Subject(other.Kind), data)
+		_, err := l.js.Publish(t.Context(), stream.Subject(other.Kind), eventtest.Encode(t, other))
 		require.NoError(t, err)
 	}
 	// A rebuild that is working on it keeps it.
