@@ -63,7 +63,8 @@ type Settings struct {
 // *service.ConfigError.
 func (s Settings) Config(dir string) (Config, error) {
 	cfg := Config{
-		DataDir: dir, ChangesAge: s.Changes.Age, EraseWithin: s.Erasure.Within, ShowOptedOut: s.Consent.ShowOptedOut(), DenyFile: s.Consent.DenyFile, APIListen: s.HTTP.Listen, OpsListen: s.Ops.Listen,
+		DataDir: dir, ChangesAge: s.Changes.Age, EraseWithin: s.Erasure.Within, ShowOptedOut: s.Consent.ShowOptedOut(),
+		DenyFile: s.Consent.DenyFile, APIListen: s.HTTP.Listen, OpsListen: s.Ops.Listen,
 		PublicURL: s.Feeds.PublicURL, FeedsFile: s.Feeds.FeedsFile, Media: s.Media, MaxFollowers: s.Followers, NATSDomain: s.NATS.Domain,
 	}
 	p := &service.Process{Program: service.Standalone}

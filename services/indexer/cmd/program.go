@@ -69,7 +69,10 @@ func (r *Run) Run(ctx context.Context, p *service.Process) error {
 	if err := indexer.CheckErasure(r.Erasure); err != nil {
 		return err
 	}
-	cfg := indexer.Config{Database: options, MarkerAge: r.Markers.Age, ChangesAge: r.Changes.Age, ShowOptedOut: r.Consent.ShowOptedOut(), DenyFile: r.Consent.DenyFile, EraseWithin: r.Erasure.Within}
+	cfg := indexer.Config{
+		Database: options, MarkerAge: r.Markers.Age, ChangesAge: r.Changes.Age,
+		ShowOptedOut: r.Consent.ShowOptedOut(), DenyFile: r.Consent.DenyFile, EraseWithin: r.Erasure.Within,
+	}
 	return r.Serve(ctx, p, []string{componentNATS, indexer.HealthDatabase, indexer.HealthStream}, func(ctx context.Context, d service.Deps) error {
 		nc, err := r.NATS.Connect(p, d.Logger, func(err error) { d.Health.Set(componentNATS, err) })
 		if err != nil {

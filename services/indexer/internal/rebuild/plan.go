@@ -10,7 +10,7 @@ import (
 	"github.com/tagstream/tagstream/services/indexer/internal/dlq"
 )
 
-// headStart is the share of a stream that is being trimmed that is not replayed: the part that is
+// headStart: of a stream that is being trimmed, the first 1/headStart is not replayed. That part is
 // trimmed next, while the live index's state is copied and the replay catches up.
 const headStart = 4
 
