@@ -221,7 +221,9 @@ func (p *pipeline) run(ctx context.Context, ready func(string)) error {
 	}
 	defer indexerConn.Close()
 
-	in, err := ingest.New(p.cfg.Ingest, ingest.Deps{NATS: ingestConn, Domain: p.cfg.NATSDomain, Logger: p.logger, Registry: p.registry, Ready: p.health.Set, Tracer: p.traces.Tracer("ingest")})
+	in, err := ingest.New(p.cfg.Ingest, ingest.Deps{
+		NATS: ingestConn, Domain: p.cfg.NATSDomain, Logger: p.logger, Registry: p.registry, Ready: p.health.Set, Tracer: p.traces.Tracer("ingest"),
+	})
 	if err != nil {
 		return err
 	}
@@ -230,17 +232,22 @@ func (p *pipeline) run(ctx context.Context, ready func(string)) error {
 	if p.postgres != nil {
 		id = privateHolder
 	}
-	ix, err := indexer.New(indexer.Config{Database: p.dbs.indexer, ChangesAge: p.cfg.ChangesAge, EraseWithin: p.cfg.EraseWithin, ShowOptedOut: p.cfg.ShowOptedOut, DenyFile: p.cfg.DenyFile},
-		indexer.Deps{NATS: indexerConn, Domain: p.cfg.NATSDomain, Logger: p.logger, Registry: p.registry, Health: p.health, ID: id, Tracer: p.traces.Tracer("indexer")})
+	ix, err := indexer.New(indexer.Config{
+		Database: p.dbs.indexer, ChangesAge: p.cfg.ChangesAge, EraseWithin: p.cfg.EraseWithin, ShowOptedOut: p.cfg.ShowOptedOut, DenyFile: p.cfg.DenyFile,
+	}, indexer.Deps{
+		NATS: indexerConn, Domain: p.cfg.NATSDomain, Logger: p.logger, Registry: p.registry, Health: p.health, ID: id, Tracer: p.traces.Tracer("indexer"),
+	})
 	if err != nil {
 		return err
 	}
-	ap, err := api.New(api.Config{Database: p.dbs.api, CursorKeys: p.keys, PublicURL: p.cfg.PublicURL, FeedsFile: p.cfg.FeedsFile, Media: p.cfg.Media, MaxFollowers: p.cfg.MaxFollowers},
-		api.Deps{Logger: p.logger, Registry: p.registry, Health: p.health, Listener: p.apiListener, Tracer: p.traces.Tracer("api")})
+	ap, err := api.New(api.Config{
+		Database: p.dbs.api, CursorKeys: p.keys, PublicURL: p.cfg.PublicURL, FeedsFile: p.cfg.FeedsFile, Media: p.cfg.Media, MaxFollowers: p.cfg.MaxFollowers,
+	}, api.Deps{
+		Logger: p.logger, Registry: p.registry, Health: p.health, Listener: p.apiListener, Tracer: p.traces.Tracer("api"),
+	})
 	if err != nil {
 		return err
 	}
-
 	p.ops.Handle("/v1/admin/", ap.Ops())
 
 	// Each part has its own context, so that they can be stopped one after another.
