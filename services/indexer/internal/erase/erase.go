@@ -134,23 +134,27 @@ func (e *Eraser) Run(ctx context.Context) {
 			}
 		}
 		if err == nil && !time.Now().Before(next) {
-			begun := time.Now()
-			sum, err := e.Pass(ctx)
-			switch {
-			case ctx.Err() != nil:
-			case err != nil:
-				e.Logger.Warn("erasing payloads of removed posts failed; trying again", "err", err)
-				next = time.Now().Add(retryAfter)
-			default:
-				e.Logger.Info("erased payloads of removed posts", "messages", sum.Messages, "through", sum.Through,
-					"posts", sum.Erased[Posts], "dead_letters", sum.Erased[Letters], "unreadable", sum.Erased[Unreadable], "took", time.Since(begun))
-				next = begun.Add(interval)
-			}
+			next = e.passAndLog(ctx, interval)
 		}
 		if pause.For(ctx, min(checkEvery, max(time.Until(next), time.Second))) != nil {
 			return
 		}
 	}
+}
+
+// passAndLog makes a pass, and returns when the next one is due.
+func (e *Eraser) passAndLog(ctx context.Context, interval time.Duration) time.Time {
+	begun := time.Now()
+	sum, err := e.Pass(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			e.Logger.Warn("erasing payloads of removed posts failed; trying again", "err", err)
+		}
+		return time.Now().Add(retryAfter)
+	}
+	e.Logger.Info("erased payloads of removed posts", "messages", sum.Messages, "through", sum.Through,
+		"posts", sum.Erased[Posts], "dead_letters", sum.Erased[Letters], "unreadable", sum.Erased[Unreadable], "took", time.Since(begun))
+	return begun.Add(interval)
 }
 
 // last returns the last complete pass. If there was none, the time begins now.
