@@ -33,7 +33,7 @@ type Checkpoint struct {
 // State is an account's hosting state as far as the index needs it.
 type State int16
 
-// The states, as stored.
+// The states, as stored. Statements that need Active posts say state = 0.
 const (
 	// Active accounts' posts are visible.
 	Active State = 0

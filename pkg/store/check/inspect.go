@@ -313,8 +313,8 @@ func (x *inspection) checkHours(ctx context.Context) (done bool, err error) {
 	var from, to []event.Key
 	for hour := max(last-store.HistoryHours+1, 0); hour <= last; hour++ {
 		hours = append(hours, hour)
-		from = append(from, event.FirstKey(time.Unix(hour*3600, 0)))
-		to = append(to, event.FirstKey(time.Unix((hour+1)*3600, 0)))
+		from = append(from, keys.FirstOfHour(hour))
+		to = append(to, keys.FirstOfHour(hour+1))
 	}
 	rows, err := x.tx.Query(ctx, `
 		SELECT w.hour, COALESCE((SELECT h.posts FROM `+x.table("tag_hours")+` h WHERE h.hour = w.hour AND h.tag_id = $1), 0),
@@ -330,7 +330,7 @@ func (x *inspection) checkHours(ctx context.Context) (done bool, err error) {
 			return nil
 		}
 		return x.find("tag %q counts %d visible posts in the hour from %s but has %d", t.name, stored,
-			time.Unix(hour*3600, 0).UTC().Format(time.RFC3339), seen)
+			keys.HourTime(hour).Format(time.RFC3339), seen)
 	}); err != nil {
 		return false, fmt.Errorf("compare the hours of tag %q: %w", t.name, err)
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // ChangedTags are the tags that have changes after a position. One query finds the changed lists
-// among all followed ones.
+// among all that are watched.
 type ChangedTags struct {
 	// Now is the end of the feed.
 	Now  FeedPosition
@@ -38,7 +38,7 @@ func (n ChangedTags) Include(tags []int64) bool {
 // FeedTags returns the tags under which the feed has all changes of a query's posts.
 func (q PostQuery) FeedTags() []int64 {
 	var tags []int64
-	for _, tag := range q.followed(nil) {
+	for _, tag := range q.watchedTags(nil) {
 		tags = append(tags, keys.TagHash(tag))
 	}
 	return tags

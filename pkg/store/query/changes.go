@@ -150,7 +150,7 @@ type candidate struct {
 	traits      event.Traits
 }
 
-// changePage reads a page in one snapshot, as postPage does.
+// changePage reads a page in one snapshot, as searchPage does.
 func changePage(ctx context.Context, conn *pgx.Conn, q ChangeQuery, trace func(Statement)) (page ChangePage, now int64, err error) {
 	head, counts, err := beginFeed(ctx, conn, q)
 	if err != nil {
@@ -160,22 +160,18 @@ func changePage(ctx context.Context, conn *pgx.Conn, q ChangeQuery, trace func(S
 	var read []changed
 	switch after := q.After; {
 	case head.filling:
-		if _, _, now, err = readPosts(ctx, conn, q.List, nil, keyset.Forward, nil); err == nil {
-			err = ErrFilling
-		}
+		now, err = refuse(ctx, conn, ErrFilling)
 		return page, now, err
 	case after == nil:
 	case head.expired == notReplicated:
 		page.Next = *after
 	case head.expired != "":
-		if _, _, now, err = readPosts(ctx, conn, q.List, nil, keyset.Forward, nil); err == nil {
-			err = &Expired{head.expired, head.now()}
-		}
+		now, err = refuse(ctx, conn, &Expired{head.expired, head.now()})
 		return page, now, err
 	case after.Change > head.last:
 		page.Next = *after // this server may lag behind the one that returned the position
 	case after.Change < head.last:
-		if read, err = readChanges(ctx, conn, q.List, q.List.followed(counts), after.Change, trace); err != nil {
+		if read, err = readChanges(ctx, conn, q.List, q.List.watchedTags(counts), after.Change, trace); err != nil {
 			return page, 0, err
 		}
 	}
@@ -212,7 +208,7 @@ func beginFeed(ctx context.Context, conn *pgx.Conn, q ChangeQuery) (h feedHead, 
 	counts = map[string]int64{}
 	named := slices.Concat(q.List.Tags, q.List.All)
 	batch := &pgx.Batch{}
-	queueSnapshot(batch, conn)
+	beginSnapshot(batch, conn)
 	queueFilling(batch, q.List, &h.filling)
 	// In any run but the last one, everything after the beginning of the next run was lost. A
 	// standby has all runs that began before its last replayed transaction. The 10 seconds allow
@@ -248,10 +244,10 @@ func beginFeed(ctx context.Context, conn *pgx.Conn, q ChangeQuery) (h feedHead, 
 	return h, counts, nil
 }
 
-// followed returns the tags whose changes include all changes of a query's posts: Tags, or the
+// watchedTags returns the tags whose changes include all changes of a query's posts: Tags, or the
 // rarest of All, since a change is recorded under every tag that the post had or has. If a query
-// has both, followed returns the one with fewer posts.
-func (q PostQuery) followed(counts map[string]int64) []string {
+// has both, watchedTags returns the one with fewer posts.
+func (q PostQuery) watchedTags(counts map[string]int64) []string {
 	if len(q.All) == 0 {
 		return q.Tags
 	}
@@ -290,8 +286,8 @@ func readChanges(ctx context.Context, conn *pgx.Conn, q PostQuery, tags []string
 	// OFFSET 0, as in lookUp: one look-up for each change, in order.
 	sql := `
 		SELECT c.pos, c.did, c.rkey, c.was, p.key, p.tags, p.langs, p.traits
-		  FROM (` + stream + `) AS followed
-		 CROSS JOIN LATERAL (SELECT * FROM changes c WHERE c.pos = followed.pos OFFSET 0) AS c
+		  FROM (` + stream + `) AS watched
+		 CROSS JOIN LATERAL (SELECT * FROM changes c WHERE c.pos = watched.pos OFFSET 0) AS c
 		  LEFT JOIN LATERAL (
 			SELECT p.key, p.tags, p.langs, ` + traits + ` AS traits FROM accounts a JOIN posts p ON p.account_id = a.id AND p.rkey = c.rkey
 			 WHERE a.did = c.did AND a.state = 0

@@ -71,7 +71,7 @@ func (r *Reader) TagHistory(ctx context.Context, name string) (TagHistory, error
 	t.Hours = make([]HourCount, store.HistoryHours)
 	firstHour := lastHour - store.HistoryHours + 1
 	for i := range t.Hours {
-		t.Hours[i].Hour = time.Unix((firstHour+int64(i))*3600, 0).UTC()
+		t.Hours[i].Hour = keys.HourTime(firstHour + int64(i))
 	}
 	for _, c := range counts {
 		t.Hours[c[0]-firstHour].Posts += c[1]

@@ -128,7 +128,7 @@ type conjunction struct {
 	// sweeping reports that accounts are being swept, so some posts of the lists are invisible.
 	// swept has these accounts: all of them if sweptAll, else those nearest to the page.
 	sweeping, sweptAll bool
-	swept              []swept
+	swept              []sweptAccount
 	// nothing reports that no post can match.
 	nothing bool
 }
@@ -138,49 +138,17 @@ func (c conjunction) hasRowConditions() bool {
 	return len(c.notBy) > 0 || c.filter.MaxTags > 0 || c.filter.usesTraits()
 }
 
-// resolve begins a transaction and looks up a query's names. Lists without posts are left out.
+// resolve begins a snapshot and looks up a query's names. Lists without posts are left out.
 func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, error) {
 	c := conjunction{filter: q}
-	tags, langs, authors := map[string]list{}, map[string]list{}, map[string]list{}
-	batch := &pgx.Batch{}
-	queueSnapshot(batch, conn)
-	queueFilling(batch, q, &c.filling)
-	batch.Queue(`
-		SELECT 0, '', 0::bigint, (SELECT count(*) FROM sweeps)
-		UNION ALL SELECT 1, name, id, posts FROM tags WHERE name = ANY($1::text[]) AND (name = ANY($5::text[]) OR `+servedOne+`)
-		UNION ALL SELECT 2, name, id, posts FROM langs WHERE name = ANY($2::text[])
-		UNION ALL (`+sweptQuery+`)
-		UNION ALL SELECT 4, did, id, 1 FROM accounts WHERE did = ANY($4::text[]) AND state = 0`,
-		slices.Concat(q.Tags, q.All, q.None), slices.Concat(q.Langs), maxSwept, slices.Concat(q.Authors, q.NotAuthors), slices.Concat(q.None)).Query(func(rows pgx.Rows) error {
-		sweeps := int64(0)
-		var kind int
-		var l list
-		_, err := pgx.ForEachRow(rows, []any{&kind, &l.name, &l.id, &l.posts}, func() error {
-			switch {
-			case kind == 0:
-				sweeps = l.posts
-			case kind == 3:
-				c.swept = append(c.swept, swept{account: l.id, below: l.name})
-			case l.posts == 0:
-			case kind == 1:
-				tags[l.name] = l
-			case kind == 2:
-				langs[l.name] = l
-			default:
-				authors[l.name] = l
-			}
-			return nil
-		})
-		c.sweeping, c.sweptAll = sweeps > 0, sweeps == int64(len(c.swept))
-		return err
-	})
-	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+	found, err := c.lookUpNames(ctx, conn)
+	if err != nil {
 		return c, fmt.Errorf("look up the query's names: %w", err)
 	}
-	pick := func(names []string, from map[string]list) clause {
+	pick := func(names []string, kind string) clause {
 		var g clause
 		for _, n := range names {
-			if l, ok := from[n]; ok {
+			if l, ok := found[kind][n]; ok {
 				g.lists = append(g.lists, l)
 			}
 		}
@@ -192,21 +160,56 @@ func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, err
 		c.clauses = append(c.clauses, g)
 	}
 	for _, tag := range q.All {
-		must(ofTag, pick(without([]string{tag}, q.None), tags))
+		must(ofTag, pick(without([]string{tag}, q.None), "tag"))
 	}
 	if len(q.Tags) > 0 && len(without(q.Tags, q.All)) == len(q.Tags) { // else one of All is enough
-		must(ofTag, pick(without(q.Tags, q.None), tags))
+		must(ofTag, pick(without(q.Tags, q.None), "tag"))
 	}
 	if len(q.Langs) > 0 {
-		must(ofLang, pick(q.Langs, langs))
+		must(ofLang, pick(q.Langs, "lang"))
 	}
-	c.none = pick(q.None, tags).ids()
+	c.none = pick(q.None, "tag").ids()
 	if len(q.Authors) > 0 {
-		must(ofAuthor, pick(without(q.Authors, q.NotAuthors), authors))
+		must(ofAuthor, pick(without(q.Authors, q.NotAuthors), "author"))
 	} else {
-		c.notBy = pick(q.NotAuthors, authors).ids()
+		c.notBy = pick(q.NotAuthors, "author").ids()
 	}
 	return c, nil
+}
+
+// lookUpNames begins a snapshot, and returns the lists that the query names, by kind and name. It
+// also looks up the sweeps, and whether traits are being filled in.
+func (c *conjunction) lookUpNames(ctx context.Context, conn *pgx.Conn) (found map[string]map[string]list, err error) {
+	q := c.filter
+	found = map[string]map[string]list{"tag": {}, "lang": {}, "author": {}}
+	batch := &pgx.Batch{}
+	beginSnapshot(batch, conn)
+	queueFilling(batch, q, &c.filling)
+	batch.Queue(`
+		SELECT 'sweeps', '', 0::bigint, (SELECT count(*) FROM sweeps)
+		UNION ALL SELECT 'tag', name, id, posts FROM tags WHERE name = ANY($1::text[]) AND (name = ANY($5::text[]) OR `+servedOne+`)
+		UNION ALL SELECT 'lang', name, id, posts FROM langs WHERE name = ANY($2::text[])
+		UNION ALL (`+sweptQuery+`)
+		UNION ALL SELECT 'author', did, id, 1 FROM accounts WHERE did = ANY($4::text[]) AND state = 0`,
+		slices.Concat(q.Tags, q.All, q.None), slices.Concat(q.Langs), maxSwept, slices.Concat(q.Authors, q.NotAuthors), slices.Concat(q.None)).Query(func(rows pgx.Rows) error {
+		sweeps := int64(0)
+		var what string
+		var l list
+		_, err := pgx.ForEachRow(rows, []any{&what, &l.name, &l.id, &l.posts}, func() error {
+			switch {
+			case what == "sweeps":
+				sweeps = l.posts
+			case what == "swept":
+				c.swept = append(c.swept, sweptAccount{l.id, l.name})
+			case l.posts > 0:
+				found[what][l.name] = l
+			}
+			return nil
+		})
+		c.sweeping, c.sweptAll = sweeps > 0, sweeps == int64(len(c.swept))
+		return err
+	})
+	return found, conn.SendBatch(ctx, batch).Close()
 }
 
 // queueFilling queues a look-up of whether the traits that a query needs are being filled in.

@@ -70,7 +70,7 @@ func plainPage(ctx context.Context, conn *pgx.Conn, q PostQuery, tagsDenied *ato
 	batch := &pgx.Batch{}
 	pooled := pg.PooledSettings(conn) != nil
 	if pooled {
-		queueSnapshot(batch, conn)
+		beginSnapshot(batch, conn)
 	}
 	f := plainRows{direction: q.Direction, rows: make([]PostRow, 0, q.Limit+1)}
 	batch.Queue(s.SQL, s.Args...).Query(func(rows pgx.Rows) error {

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tagstream/tagstream/pkg/store"
+	"github.com/tagstream/tagstream/pkg/store/internal/keys"
 	"github.com/tagstream/tagstream/pkg/store/internal/pg"
 )
 
@@ -62,8 +63,8 @@ func (r *Reader) Popular(ctx context.Context, hours int) (Popularity, error) {
 	if err != nil {
 		return Popularity{}, fmt.Errorf("list popular tags: %w", pg.NotMigrated(err))
 	}
-	p.From = time.Unix((lastHour-int64(hours)+1)*3600, 0).UTC()
-	p.Before = time.Unix((lastHour-store.HistoryHours+1)*3600, 0).UTC()
+	p.From = keys.HourTime(lastHour - int64(hours) + 1)
+	p.Before = keys.HourTime(lastHour - store.HistoryHours + 1)
 	return p, nil
 }
 

@@ -173,7 +173,7 @@ func (r *Reader) TracePosts(ctx context.Context, q PostQuery, trace func(Stateme
 				return now, err
 			}
 		}
-		page, now, err = postPage(ctx, conn, q, trace)
+		page, now, err = searchPage(ctx, conn, q, trace)
 		return now, err
 	})
 	if err != nil {
@@ -182,19 +182,17 @@ func (r *Reader) TracePosts(ctx context.Context, q PostQuery, trace func(Stateme
 	return page, nil
 }
 
-// postPage reads a page in one snapshot. The first statement (resolve) begins it and the last
+// searchPage reads a page in one snapshot. The first statement (resolve) begins it and the last
 // (readPosts) ends it, so that the transaction takes no extra round trips. After an error in
 // between the pool closes the connection. now is the schema at the end, or 0 if that was not
 // reached.
-func postPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(Statement)) (page PostPage, now int64, err error) {
+func searchPage(ctx context.Context, conn *pgx.Conn, q PostQuery, trace func(Statement)) (page PostPage, now int64, err error) {
 	c, err := resolve(ctx, conn, q)
 	switch {
 	case err != nil:
 		return page, 0, err
 	case c.filling:
-		if _, _, now, err = readPosts(ctx, conn, q, nil, keyset.Forward, nil); err == nil {
-			err = ErrFilling
-		}
+		now, err = refuse(ctx, conn, ErrFilling)
 		return page, now, err
 	}
 	window := wholeList.since(q.Since).until(q.Until)
@@ -324,8 +322,7 @@ func readPosts(ctx context.Context, conn *pgx.Conn, q PostQuery, keys []event.Ke
 		posts, cutOff, err = scanPosts(rows, keys)
 		return nil // the rest of the batch says whether to read again
 	})
-	batch.Queue(pg.SchemaNow).QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
-	batch.Queue("COMMIT")
+	endSnapshot(batch, &now)
 	if sendErr := conn.SendBatch(ctx, batch).Close(); sendErr != nil {
 		now, err = 0, sendErr
 	}

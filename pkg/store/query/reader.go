@@ -73,9 +73,9 @@ const maxSwitches = 5
 
 const schemaKey = "tagstream schema"
 
-// queueSnapshot begins a batch that reads one snapshot, in a read-only transaction. Through a
+// beginSnapshot begins a batch that reads one snapshot, in a read-only transaction. Through a
 // pooler it also records the schema at the start of the batch.
-func queueSnapshot(batch *pgx.Batch, conn *pgx.Conn) {
+func beginSnapshot(batch *pgx.Batch, conn *pgx.Conn) {
 	batch.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 	if s := pg.PooledSettings(conn); s != nil {
 		batch.Queue(s.Select(true))
@@ -86,6 +86,24 @@ func queueSnapshot(batch *pgx.Batch, conn *pgx.Conn) {
 			return err
 		})
 	}
+}
+
+// endSnapshot ends the transaction of beginSnapshot with a batch, and sets now to the schema at the
+// end.
+func endSnapshot(batch *pgx.Batch, now *int64) {
+	batch.Queue(pg.SchemaNow).QueryRow(func(row pgx.Row) error { return row.Scan(now) })
+	batch.Queue("COMMIT")
+}
+
+// refuse ends a snapshot without a page: the query cannot be answered. now is the schema at the end;
+// if it was switched, the new one may have an answer.
+func refuse(ctx context.Context, conn *pgx.Conn, because error) (now int64, err error) {
+	batch := &pgx.Batch{}
+	endSnapshot(batch, &now)
+	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+		return 0, fmt.Errorf("end a snapshot: %w", err)
+	}
+	return now, because
 }
 
 // rememberSchema records a connection's schema before the connection plans any statement.
@@ -134,7 +152,7 @@ func (r *Reader) query(ctx context.Context, sql string, args []any, read func(pg
 		batch := &pgx.Batch{}
 		pooled := pg.PooledSettings(conn) != nil
 		if pooled {
-			queueSnapshot(batch, conn)
+			beginSnapshot(batch, conn)
 		}
 		batch.Queue(sql, args...).Query(func(rows pgx.Rows) error {
 			err = read(rows)
@@ -192,9 +210,9 @@ const hiddenBySweep = `(w.hidden OR p.rev < w.gone_below)`
 // PostName identifies a post.
 type PostName struct{ DID, Rkey string }
 
-// maxQuoted is the size in bytes of the largest record that Quoted reads, many times larger than
+// maxQuotedRecord is the size in bytes of the largest record that Quoted reads, many times larger than
 // what Bluesky's own app writes.
-const maxQuoted = 32 << 10
+const maxQuotedRecord = 32 << 10
 
 // Quoted returns, in no order, those of the first MaxLimit names whose posts a list can show. It
 // leaves out posts whose tags are all denied, and those with records that are too big for an
@@ -204,7 +222,7 @@ func (r *Reader) Quoted(ctx context.Context, names []PostName) (found []PostRow,
 	for _, n := range names[:min(len(names), MaxLimit)] {
 		dids, rkeys = append(dids, n.DID), append(rkeys, n.Rkey)
 	}
-	err = r.query(ctx, quotedQuery, []any{dids, rkeys, maxQuoted}, func(rows pgx.Rows) error {
+	err = r.query(ctx, quotedQuery, []any{dids, rkeys, maxQuotedRecord}, func(rows pgx.Rows) error {
 		found = nil
 		var p PostRow
 		_, err := pgx.ForEachRow(rows, p.targets(), func() error {

@@ -13,17 +13,18 @@ import (
 // maxSwept is the most swept accounts that are read alongside a list.
 const maxSwept = 20
 
-// swept is an account that is being swept: its posts with a revision below below are invisible.
-type swept struct {
-	account int64
-	below   string
+// sweptAccount is an account that is being swept: its posts with a revision below goneBelow are
+// invisible.
+type sweptAccount struct {
+	id        int64
+	goneBelow string
 }
 
 // sweptBelow is the revision below which a sweep w hides posts. No revision is above "~".
 const sweptBelow = "CASE WHEN w.hidden THEN '~' ELSE w.gone_below END"
 
-// sweptQuery selects up to $3 of the swept accounts.
-const sweptQuery = "SELECT 3, " + sweptBelow + ", w.account_id, 0 FROM sweeps w ORDER BY w.account_id LIMIT $3"
+// sweptQuery selects up to $3 of the swept accounts, as rows of resolve.
+const sweptQuery = "SELECT 'swept', " + sweptBelow + ", w.account_id, 0 FROM sweeps w ORDER BY w.account_id LIMIT $3"
 
 // nearestSwept selects, if too many accounts are swept to read them all alongside a list, those
 // whose posts come first in the range.
@@ -36,8 +37,8 @@ func (c *conjunction) nearestSwept(ctx context.Context, conn *pgx.Conn, rng keyR
 		SELECT w.account_id, `+sweptBelow+` FROM sweeps w, LATERAL (`+postsOf("key", "w.account_id", "$1", "$2", "1", direction)+`) AS next
 		 ORDER BY next.`+order+` LIMIT $3`, rng.lo, rng.hi, maxSwept)
 	c.swept = c.swept[:0]
-	var w swept
-	if _, err := pgx.ForEachRow(rows, []any{&w.account, &w.below}, func() error {
+	var w sweptAccount
+	if _, err := pgx.ForEachRow(rows, []any{&w.id, &w.goneBelow}, func() error {
 		c.swept = append(c.swept, w)
 		return nil
 	}); err != nil {
@@ -57,7 +58,7 @@ func (s *search) sampleSwept(ctx context.Context, rng keyRange, size int) (float
 	g := clause{}
 	ids := make([]int64, len(s.swept))
 	for i, w := range s.swept {
-		ids[i] = w.account
+		ids[i] = w.id
 	}
 	rows, _ := s.query(ctx, `
 		SELECT n, keys[1], keys[n]
@@ -80,14 +81,14 @@ func (s *search) sampleSwept(ctx context.Context, rng keyRange, size int) (float
 
 // besideSwept selects the posts of a clause and of swept accounts in order, and which of them are
 // visible and in the clause. A full join reads both in order, see segmentQuery.
-func (b *builder) besideSwept(g clause, swept []swept) string {
+func (b *builder) besideSwept(g clause, swept []sweptAccount) string {
 	branches := make([]string, padded(len(swept)))
 	for i := range branches {
-		var account, below any
+		var id, goneBelow any
 		if i < len(swept) {
-			account, below = swept[i].account, swept[i].below
+			id, goneBelow = swept[i].id, swept[i].goneBelow
 		}
-		branches[i] = postsOf("key, rev < "+b.arg(below)+"::text AS gone", b.arg(account), "$2", "$3", "$1", b.direction)
+		branches[i] = postsOf("key, rev < "+b.arg(goneBelow)+"::text AS gone", b.arg(id), "$2", "$3", "$1", b.direction)
 	}
 	hidden := branches[0]
 	if len(branches) > 1 {

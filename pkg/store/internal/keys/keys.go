@@ -35,6 +35,12 @@ func Step(k event.Key, by int) event.Key {
 // Hour is the number of the hour of t, counted from 1970.
 func Hour(t time.Time) int64 { return t.Unix() / 3600 }
 
+// HourTime is the time at which an hour begins.
+func HourTime(hour int64) time.Time { return time.Unix(hour*3600, 0).UTC() }
+
+// FirstOfHour is the lowest key of an hour.
+func FirstOfHour(hour int64) event.Key { return event.FirstKey(HourTime(hour)) }
+
 // TagHash is the name of a tag in the change feed: the first 8 bytes of the SHA-256 of its name. A
 // collision only costs the followers of both tags some work.
 func TagHash(tag string) int64 {
