@@ -82,10 +82,10 @@ func (t *Tx) Write(ctx context.Context, c Changes) error {
 	if t.unlisted {
 		return nil // no reader has seen any of it
 	}
-	if err := t.writePostings(ctx, c.Posts); err != nil {
+	if err := t.writeLists(ctx, c.Posts); err != nil {
 		return err
 	}
-	t.follow(c.Posts)
+	t.noteChanges(c.Posts)
 	now, later := parts(c.Posts)
 	for _, p := range now {
 		t.visible += p.visibly()

@@ -35,7 +35,7 @@ func (t *Tx) ReceiveOnce(ctx context.Context, ready <-chan struct{}) error {
 // ListSome lists one piece of so many posts. List then continues in pieces of that size, and counts
 // one tag at a time.
 func (w *Writer) ListSome(ctx context.Context, posts int) error {
-	w.listPosts, w.listTerms = posts, 1
+	w.listPosts, w.listCounts = posts, 1
 	_, err := w.listSome(ctx)
 	return err
 }

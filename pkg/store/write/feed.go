@@ -19,29 +19,29 @@ import (
 // one writer, so its numbers have no gaps that are filled later. The feed does not say how a post
 // changed: readers of the feed get the post's current state.
 
-// followed is a post that followers must read again.
-type followed struct {
+// feedEntry is a post that followers must read again.
+type feedEntry struct {
 	did, rkey string
-	// was reports that it was visible before.
-	was  bool
-	tags []int64
+	// wasVisible reports that readers may have seen the post before.
+	wasVisible bool
+	tags       []int64
 }
 
-// follow notes posts that were visible before their change, or are now.
-func (t *Tx) follow(changes []PostChange) {
+// noteChanges notes posts that were visible before their change, or are now.
+func (t *Tx) noteChanges(changes []PostChange) {
 	for _, p := range changes {
-		f := followed{did: p.account().DID}
+		e := feedEntry{did: p.account().DID}
 		if p.OldVisible && seen(p.Old) {
-			f.was, f.rkey, f.tags = true, p.Old.Rkey, appendHashes(f.tags, p.Old.Tags)
+			e.wasVisible, e.rkey, e.tags = true, p.Old.Rkey, appendHashes(e.tags, p.Old.Tags)
 		}
 		// Posts that appear at the end of a sweep are announced then.
 		if p.NewVisible && p.account().InSight() {
-			f.rkey, f.tags = p.New.Rkey, appendHashes(f.tags, p.New.Tags)
+			e.rkey, e.tags = p.New.Rkey, appendHashes(e.tags, p.New.Tags)
 		}
-		if len(f.tags) > 0 {
-			slices.Sort(f.tags)
-			f.tags = slices.Compact(f.tags)
-			t.followed = append(t.followed, f)
+		if len(e.tags) > 0 {
+			slices.Sort(e.tags)
+			e.tags = slices.Compact(e.tags)
+			t.feedEntries = append(t.feedEntries, e)
 		}
 	}
 }
@@ -79,32 +79,32 @@ func (w *Writer) leaderOf(ctx context.Context, tx pgx.Tx) (*uint64, error) {
 
 // writeFeed writes the noted posts, starting after number last.
 func (t *Tx) writeFeed(ctx context.Context, last int64, seq uint64) error {
-	if !t.feeds(seq) || len(t.followed) == 0 {
+	if !t.feeds(seq) || len(t.feedEntries) == 0 {
 		return nil
 	}
-	type entry struct{ tag, pos int64 }
-	n := len(t.followed)
-	var entries []entry
-	for i, f := range t.followed {
-		for _, tag := range f.tags {
-			entries = append(entries, entry{tag, last + int64(i) + 1})
+	type tagRow struct{ tag, pos int64 }
+	n := len(t.feedEntries)
+	var tagRows []tagRow
+	for i, e := range t.feedEntries {
+		for _, tag := range e.tags {
+			tagRows = append(tagRows, tagRow{tag, last + int64(i) + 1})
 		}
 	}
 	// In index order: neighbours share pages.
-	slices.SortFunc(entries, func(a, b entry) int { return cmp.Or(cmp.Compare(a.tag, b.tag), cmp.Compare(a.pos, b.pos)) })
+	slices.SortFunc(tagRows, func(a, b tagRow) int { return cmp.Or(cmp.Compare(a.tag, b.tag), cmp.Compare(a.pos, b.pos)) })
 	if err := copyIn(ctx, t.tx, `COPY changes (pos, did, rkey, was, at, tags) FROM STDIN (FORMAT binary)`, n, func(b []byte, i int) []byte {
-		f := t.followed[i]
-		b = appendBytes(appendBytes(appendInt(rowOf(b, 6), last+int64(i)+1), f.did), f.rkey)
-		return appendInts(appendTime(appendBool(b, f.was), t.now), f.tags)
+		e := t.feedEntries[i]
+		b = appendBytes(appendBytes(appendInt(rowOf(b, 6), last+int64(i)+1), e.did), e.rkey)
+		return appendInts(appendTime(appendBool(b, e.wasVisible), t.now), e.tags)
 	}); err != nil {
 		return fmt.Errorf("write %d changes: %w", n, err)
 	}
-	if err := copyIn(ctx, t.tx, `COPY change_tags (tag, pos) FROM STDIN (FORMAT binary)`, len(entries), func(b []byte, i int) []byte {
-		return appendInt(appendInt(rowOf(b, 2), entries[i].tag), entries[i].pos)
+	if err := copyIn(ctx, t.tx, `COPY change_tags (tag, pos) FROM STDIN (FORMAT binary)`, len(tagRows), func(b []byte, i int) []byte {
+		return appendInt(appendInt(rowOf(b, 2), tagRows[i].tag), tagRows[i].pos)
 	}); err != nil {
 		return fmt.Errorf("write the tags of %d changes: %w", n, err)
 	}
-	t.written = int64(n)
+	t.feedWritten = int64(n)
 	return nil
 }
 
@@ -172,7 +172,7 @@ func (t *Tx) announce(ctx context.Context) (none bool, err error) {
 	n := 0
 	if _, err := pgx.ForEachRow(rows, []any{&key, &rkey, &tags}, func() error {
 		n++
-		t.followed = append(t.followed, followed{did: did, rkey: rkey, tags: appendHashes(nil, tags)})
+		t.feedEntries = append(t.feedEntries, feedEntry{did: did, rkey: rkey, tags: appendHashes(nil, tags)})
 		return nil
 	}); err != nil {
 		return false, err

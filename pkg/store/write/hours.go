@@ -5,11 +5,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/internal/keys"
 )
@@ -51,11 +49,11 @@ func (t *Tx) beginHours(ctx context.Context, tags []int64) error {
 		return fmt.Errorf("begin the hourly counts of %d tags: %w", len(tags), err)
 	}
 	rows, _ := t.tx.Query(ctx, `SELECT tag_id, key FROM post_tags WHERE tag_id = ANY($1::bigint[]) AND key >= $2`,
-		tags, event.FirstKey(time.Unix(max(t.firstHour, 0)*3600, 0)))
+		tags, keys.FirstOfHour(t.firstHour))
 	hours := hourCounts{}
-	var p posting
-	if _, err := pgx.ForEachRow(rows, []any{&p.id, &p.key}, func() error {
-		hours.add(p.id, keys.Hour(p.key.SortAt()), 1)
+	var r listRow
+	if _, err := pgx.ForEachRow(rows, []any{&r.list, &r.key}, func() error {
+		hours.add(r.list, keys.Hour(r.key.SortAt()), 1)
 		return nil
 	}); err != nil {
 		return fmt.Errorf("begin the hourly counts of %d tags: %w", len(tags), err)

@@ -106,8 +106,8 @@ func (w *Writer) Acquire(ctx context.Context) (store.Checkpoint, error) {
 	w.epoch, w.at, w.changes, w.unlisted = cp.epoch, cp.Seq, cp.changes, (*event.Key)(cp.unlisted)
 	w.sweeping, w.retagging, w.filling, w.announcing = true, true, true, true // the previous holder may have left some
 	// The schema may have changed: a rebuild may have been switched in.
-	w.tags.forgetAll()
-	w.langs.forgetAll()
+	w.tagLists.forgetAll()
+	w.langLists.forgetAll()
 	return cp.Checkpoint, nil
 }
 

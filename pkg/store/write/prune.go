@@ -76,32 +76,32 @@ func (w *Writer) PruneHours(ctx context.Context, limit int) (deleted int64, done
 // database's.
 func (w *Writer) PruneTags(ctx context.Context, from int64, limit int) (next, deleted int64, done bool, err error) {
 	// Pending counts of a sweep refer to the tag's id.
-	return w.pruneTerms(ctx, w.tags, "post_tags", "tag_id", `
+	return w.pruneLists(ctx, w.tagLists, `
 		AND NOT EXISTS (SELECT FROM sweeps w JOIN sweep_counts c USING (account_id) WHERE c.tag_id = t.id)`, from, limit)
 }
 
 // PruneLangs is PruneTags for languages.
 func (w *Writer) PruneLangs(ctx context.Context, from int64, limit int) (next, deleted int64, done bool, err error) {
-	return w.pruneTerms(ctx, w.langs, "post_langs", "lang_id", "", from, limit)
+	return w.pruneLists(ctx, w.langLists, "", from, limit)
 }
 
-func (w *Writer) pruneTerms(ctx context.Context, dict *terms, list, column, and string, from int64, limit int) (next, deleted int64, done bool, err error) {
+func (w *Writer) pruneLists(ctx context.Context, l *lists, and string, from int64, limit int) (next, deleted int64, done bool, err error) {
 	var seen int
 	var names []string
 	err = w.holding(ctx, func(tx pgx.Tx, _ time.Time) error {
 		return tx.QueryRow(ctx, `
-			WITH seen AS MATERIALIZED (SELECT id, posts FROM `+dict.table+` WHERE id > $1 ORDER BY id LIMIT $2),
+			WITH seen AS MATERIALIZED (SELECT id, posts FROM `+l.table+` WHERE id > $1 ORDER BY id LIMIT $2),
 			gone AS (
-				DELETE FROM `+dict.table+` t USING seen s
-				 WHERE t.id = s.id AND s.posts = 0 AND NOT EXISTS (SELECT FROM `+list+` l WHERE l.`+column+` = t.id)`+and+`
+				DELETE FROM `+l.table+` t USING seen s
+				 WHERE t.id = s.id AND s.posts = 0 AND NOT EXISTS (SELECT FROM `+l.rows+` l WHERE l.`+l.column+` = t.id)`+and+`
 				RETURNING t.name)
 			SELECT (SELECT count(*) FROM seen), (SELECT coalesce(max(id), $1) FROM seen), ARRAY(SELECT name FROM gone)`,
 			from, limit).Scan(&seen, &next, &names)
 	})
 	if err != nil {
-		dict.forgetAll() // the transaction may have been committed
-		return from, 0, false, fmt.Errorf("prune %s: %w", dict.table, err)
+		l.forgetAll() // the transaction may have been committed
+		return from, 0, false, fmt.Errorf("prune %s: %w", l.table, err)
 	}
-	dict.forget(names)
+	l.forget(names)
 	return next, int64(len(names)), seen < limit, nil
 }

@@ -152,7 +152,7 @@ type Removed struct {
 type Tx struct {
 	tx                  pgx.Tx
 	now                 time.Time // the database's time at its beginning
-	tagTerms, langTerms *terms
+	tagLists, langLists *lists
 	// firstHour is the first hour that tag_hours counts.
 	firstHour int64
 	// swept reports that a sweep begins in the transaction, payloads that messages to erase are
@@ -167,11 +167,11 @@ type Tx struct {
 	ignoreConsent bool
 	// denies reports that accounts are denied.
 	denies bool
-	// followed are posts to write to the change feed, and written is how many were written.
-	// announcing reports that posts of a whole account follow later.
-	followed   []followed
-	written    int64
-	announcing bool
+	// feedEntries are posts to write to the change feed, and feedWritten is how many were written.
+	// announcing reports that posts of a whole account are announced later.
+	feedEntries []feedEntry
+	feedWritten int64
+	announcing  bool
 	// Changes of the totals.
 	posts, visible, tags, deadLetters int64
 }

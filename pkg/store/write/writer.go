@@ -22,8 +22,8 @@ const writerIdleTimeout = 15 * time.Second
 // Writer changes the index. It must be used from one goroutine, except for Renew while the lease
 // lasts.
 type Writer struct {
-	pool        *pg.Pool
-	tags, langs *terms
+	pool                *pg.Pool
+	tagLists, langLists *lists
 	// sweeping reports that accounts may be being swept; swept is the one that had the last step.
 	sweeping bool
 	swept    int64
@@ -36,10 +36,10 @@ type Writer struct {
 	// payloads reports that messages to erase are noted.
 	payloads bool
 	// unlisted is the checkpoint's unlisted_from; see List.
-	unlisted  *event.Key
-	listPosts int
-	listTerms int64
-	schema    string
+	unlisted   *event.Key
+	listPosts  int
+	listCounts int64
+	schema     string
 	// epoch is the epoch of the lease, 0 if none was acquired.
 	epoch  int64
 	holder string
@@ -66,8 +66,8 @@ func Open(ctx context.Context, o store.Options, holder string) (*Writer, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &Writer{pool: pool, tags: newTerms("tags"), langs: newTerms("langs"), holder: holder, schema: cmp.Or(o.Schema, store.Live),
-		listPosts: listPosts, listTerms: listTerms,
+	return &Writer{pool: pool, tagLists: newTagLists(), langLists: newLangLists(), holder: holder, schema: cmp.Or(o.Schema, store.Live),
+		listPosts: listPosts, listCounts: listCounts,
 		patience: writerIdleTimeout / 2,
 		// After a switch the first pass reads everything.
 		payloads: o.Schema != store.Rebuilding}, nil
@@ -104,7 +104,7 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from store.Checkpo
 			return err
 		}
 		tx = &Tx{
-			tx: ptx, now: from.now, payloads: w.payloads, tagTerms: w.tags, langTerms: w.langs, firstHour: keys.Hour(earlier(from.Source.Time, time.Now())) - hoursKept,
+			tx: ptx, now: from.now, payloads: w.payloads, tagLists: w.tagLists, langLists: w.langLists, firstHour: keys.Hour(earlier(from.Source.Time, time.Now())) - hoursKept,
 			ignoreConsent: from.ignoreConsent, denies: from.denies, unlisted: w.Unlisted(), from: from.Seq, epoch: from.epoch, live: w.schema == store.Live, leader: leader,
 		}
 		to, err := fold(tx, from.Checkpoint)
@@ -122,27 +122,27 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from store.Checkpo
 			       changes = changes + $15
 			 WHERE epoch = $12`,
 			to.Seq, to.Source.Host, to.Source.Seq, to.Source.NetworkTime(), to.Sync.DID, to.Sync.Rev, LeaseTTL,
-			tx.posts, tx.visible, tx.tags, tx.deadLetters, w.epoch, to.Sync.Time, to.Sync.Fixed, tx.written)
+			tx.posts, tx.visible, tx.tags, tx.deadLetters, w.epoch, to.Sync.Time, to.Sync.Fixed, tx.feedWritten)
 		if err != nil {
 			return fmt.Errorf("move the checkpoint to %d: %w", to.Seq, err)
 		}
 		if moved.RowsAffected() != 1 {
 			return ErrLeaseLost // the schema under the name is another one now
 		}
-		at, changes = to.Seq, from.changes+tx.written
+		at, changes = to.Seq, from.changes+tx.feedWritten
 		return nil
 	})
 	if err != nil {
 		// It may have taken effect.
 		w.sweeping, w.announcing = true, true
 		// Ids that the transaction created are gone with it.
-		w.tags.forgetNew()
-		w.langs.forgetNew()
+		w.tagLists.forgetNew()
+		w.langLists.forgetNew()
 		return err
 	}
 	w.at, w.changes = at, changes
-	w.tags.keepNew()
-	w.langs.keepNew()
+	w.tagLists.keepNew()
+	w.langLists.keepNew()
 	w.sweeping = w.sweeping || tx.swept
 	w.announcing = w.announcing || tx.announcing
 	return nil

@@ -20,10 +20,10 @@ import (
 // errListing is returned by Apply for an index whose lists are partly made: List comes first.
 var errListing = errors.New("the lists of this index are partly made: run the rebuild again to finish them")
 
-// The number of posts or terms that one transaction of List processes.
+// One transaction of List lists so many posts, or counts so many lists.
 const (
-	listPosts = 10_000
-	listTerms = 10_000
+	listPosts  = 10_000
+	listCounts = 10_000
 )
 
 // ListLater leaves the lists and counts of an empty index to List. It changes nothing if the index
@@ -55,8 +55,8 @@ func (w *Writer) List(ctx context.Context) error {
 		return nil
 	}
 	if err := w.list(ctx); err != nil {
-		w.tags.forgetNew()
-		w.langs.forgetNew()
+		w.tagLists.forgetNew()
+		w.langLists.forgetNew()
 		return fmt.Errorf("make the lists: %w", err)
 	}
 	w.unlisted = nil
@@ -70,40 +70,48 @@ func (w *Writer) list(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, l := range []struct{ terms, list, column, hourly string }{
-		{"tags", "post_tags", "tag_id", fmt.Sprintf(", hourly = c.posts >= %d", store.HourlyTag)},
-		{"langs", "post_langs", "lang_id", ""},
-	} {
-		var last int64
-		if err := w.pool.QueryRow(ctx, `SELECT COALESCE(max(id), 0) FROM `+l.terms).Scan(&last); err != nil {
+	for _, l := range []*lists{w.tagLists, w.langLists} {
+		if err := w.countLists(ctx, l); err != nil {
 			return err
-		}
-		for from := int64(0); from < last; from += w.listTerms {
-			if err := w.holding(ctx, func(tx pgx.Tx, now time.Time) error {
-				if _, err := tx.Exec(ctx, `
-					UPDATE `+l.terms+` t SET posts = c.posts`+l.hourly+`
-					  FROM (SELECT `+l.column+` AS id, count(*) AS posts FROM `+l.list+` WHERE `+l.column+` > $1 AND `+l.column+` <= $2 GROUP BY 1) AS c
-					 WHERE c.id = t.id`, from, from+w.listTerms); err != nil || l.hourly == "" {
-					return err
-				}
-				first := event.FirstKey(time.Unix(max(keys.Hour(now)-hoursKept, 0)*3600, 0))
-				_, err := tx.Exec(ctx, `
-					INSERT INTO tag_hours (hour, tag_id, posts)
-					SELECT ('x' || left(replace(l.key::text, '-', ''), 16))::bit(64)::bigint / 3600000000, t.id, count(*)
-					  FROM tags t JOIN post_tags l ON l.tag_id = t.id
-					 WHERE t.id > $1 AND t.id <= $2 AND t.hourly AND l.key >= $3
-					 GROUP BY 1, 2
-					ON CONFLICT (hour, tag_id) DO UPDATE SET posts = excluded.posts`, from, from+w.listTerms, first)
-				return err
-			}); err != nil {
-				return err
-			}
 		}
 	}
 	return w.holding(ctx, func(tx pgx.Tx, _ time.Time) error {
 		_, err := tx.Exec(ctx, `UPDATE checkpoint SET tags = (SELECT count(*) FROM tags WHERE posts > 0), unlisted_from = NULL`)
 		return err
 	})
+}
+
+// countLists counts the rows of lists, and those of tags also by hour.
+func (w *Writer) countLists(ctx context.Context, l *lists) error {
+	hourly := ""
+	if l == w.tagLists {
+		hourly = fmt.Sprintf(", hourly = c.posts >= %d", store.HourlyTag)
+	}
+	var last int64
+	if err := w.pool.QueryRow(ctx, `SELECT COALESCE(max(id), 0) FROM `+l.table).Scan(&last); err != nil {
+		return err
+	}
+	for from := int64(0); from < last; from += w.listCounts {
+		if err := w.holding(ctx, func(tx pgx.Tx, now time.Time) error {
+			if _, err := tx.Exec(ctx, `
+				UPDATE `+l.table+` t SET posts = c.posts`+hourly+`
+				  FROM (SELECT `+l.column+` AS id, count(*) AS posts FROM `+l.rows+` WHERE `+l.column+` > $1 AND `+l.column+` <= $2 GROUP BY 1) AS c
+				 WHERE c.id = t.id`, from, from+w.listCounts); err != nil || hourly == "" {
+				return err
+			}
+			_, err := tx.Exec(ctx, `
+				INSERT INTO tag_hours (hour, tag_id, posts)
+				SELECT ('x' || left(replace(l.key::text, '-', ''), 16))::bit(64)::bigint / 3600000000, t.id, count(*)
+				  FROM tags t JOIN post_tags l ON l.tag_id = t.id
+				 WHERE t.id > $1 AND t.id <= $2 AND t.hourly AND l.key >= $3
+				 GROUP BY 1, 2
+				ON CONFLICT (hour, tag_id) DO UPDATE SET posts = excluded.posts`, from, from+w.listCounts, keys.FirstOfHour(keys.Hour(now)-hoursKept))
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // listSome lists the next posts in one transaction, and reports whether there were any.
@@ -117,8 +125,8 @@ func (w *Writer) listSome(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	w.tags.keepNew()
-	w.langs.keepNew()
+	w.tagLists.keepNew()
+	w.langLists.keepNew()
 	w.unlisted = &next
 	return n > 0, nil
 }
@@ -152,11 +160,10 @@ func (w *Writer) listPiece(ctx context.Context, tx pgx.Tx) (n int, next event.Ke
 		return 0, from, err
 	}
 	t := &Tx{tx: tx}
-	if _, _, err := t.diff(ctx, w.tags, "post_tags", "tag_id", listed, func(p *Post) []string { return p.Tags }); err != nil {
-		return 0, from, err
-	}
-	if _, _, err := t.diff(ctx, w.langs, "post_langs", "lang_id", listed, func(p *Post) []string { return event.LangRanges(p.Langs) }); err != nil {
-		return 0, from, err
+	for _, l := range []*lists{w.tagLists, w.langLists} {
+		if _, _, err := t.writeRows(ctx, l, listed); err != nil {
+			return 0, from, err
+		}
 	}
 	next = keys.Step(last, +1)
 	_, err = tx.Exec(ctx, `UPDATE checkpoint SET unlisted_from = $1, visible_posts = visible_posts + $2`, next, len(listed))

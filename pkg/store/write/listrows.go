@@ -14,73 +14,71 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/internal/keys"
 )
 
-// posting is a row of post_tags or post_langs: a visible post under a term.
-type posting struct {
-	id  int64
-	key event.Key
+// listRow is a row of post_tags or post_langs: a visible post in a list.
+type listRow struct {
+	list int64
+	key  event.Key
 }
 
-// writePostings changes post_tags and post_langs, and their counts, from the posts' old state to
-// the new one. The counts of tags, which readers see, wait for the end of a sweep.
-func (t *Tx) writePostings(ctx context.Context, changes []PostChange) error {
+// writeLists changes post_tags and post_langs, and their counts, from the posts' old state to the
+// new one. The counts of tags, which readers see, wait for the end of a sweep.
+func (t *Tx) writeLists(ctx context.Context, changes []PostChange) error {
 	now, later := parts(changes)
-	tags := func(p *Post) []string { return p.Tags }
 	// Deletions before insertions: they may be of the same row.
-	swept := map[int64]tally{}
+	tallies := map[int64]tally{}
 	for account, part := range later {
-		swept[account] = newTally()
-		if err := t.tally(ctx, swept[account], part, tags); err != nil {
+		tallies[account] = newTally()
+		if err := t.writeTagLists(ctx, part, tallies[account]); err != nil {
 			return err
 		}
 	}
 	c := newTally()
-	if err := t.tally(ctx, c, now, tags); err != nil {
+	if err := t.writeTagLists(ctx, now, c); err != nil {
 		return err
 	}
 	if err := t.countTags(ctx, c); err != nil {
 		return err
 	}
-	if err := t.countTagsLater(ctx, swept); err != nil {
+	if err := t.countTagsLater(ctx, tallies); err != nil {
 		return err
 	}
-	gone, entered, err := t.diff(ctx, t.langTerms, "post_langs", "lang_id", changes, func(p *Post) []string { return event.LangRanges(p.Langs) })
+	gone, entered, err := t.writeRows(ctx, t.langLists, changes)
 	if err != nil {
 		return err
 	}
 	return t.countLangs(ctx, gone, entered)
 }
 
-// tally changes post_tags and adds up the resulting changes of counts.
-func (t *Tx) tally(ctx context.Context, into tally, changes []PostChange, tags func(*Post) []string) error {
-	gone, entered, err := t.diff(ctx, t.tagTerms, "post_tags", "tag_id", changes, tags)
+// writeTagLists changes post_tags and adds up the resulting changes of counts.
+func (t *Tx) writeTagLists(ctx context.Context, changes []PostChange, into tally) error {
+	gone, entered, err := t.writeRows(ctx, t.tagLists, changes)
 	into.add(gone, -1, t.firstHour)
 	into.add(entered, +1, t.firstHour)
 	return err
 }
 
-// diff deletes and inserts the rows of a table that differ, in index order, and
-// returns them.
-func (t *Tx) diff(ctx context.Context, dict *terms, table, column string, changes []PostChange, of func(*Post) []string) (gone, entered []posting, err error) {
+// writeRows deletes and inserts the list rows that differ, in index order, and returns them.
+func (t *Tx) writeRows(ctx context.Context, l *lists, changes []PostChange) (gone, entered []listRow, err error) {
 	type row struct {
-		term string
+		list string
 		key  event.Key
 	}
 	var before, after []row
 	var names []string
-	collect := func(into *[]row, p *Post, terms, both []string) {
-		for _, term := range terms {
-			if !slices.Contains(both, term) {
-				*into, names = append(*into, row{term, p.Key}), append(names, term)
+	collect := func(into *[]row, p *Post, in, both []string) {
+		for _, list := range in {
+			if !slices.Contains(both, list) {
+				*into, names = append(*into, row{list, p.Key}), append(names, list)
 			}
 		}
 	}
 	for _, p := range changes {
 		var old, now []string
 		if p.OldVisible {
-			old = of(p.Old)
+			old = l.of(p.Old)
 		}
 		if p.NewVisible {
-			now = of(p.New)
+			now = l.of(p.New)
 		}
 		if old == nil || now == nil || p.Old.Key != p.New.Key {
 			collect(&before, p.Old, old, nil)
@@ -90,18 +88,18 @@ func (t *Tx) diff(ctx context.Context, dict *terms, table, column string, change
 		collect(&before, p.Old, old, now)
 		collect(&after, p.New, now, old)
 	}
-	if err := dict.resolve(ctx, t.tx, names); err != nil {
+	if err := l.resolve(ctx, t.tx, names); err != nil {
 		return nil, nil, err
 	}
-	sorted := func(rows []row) []posting {
-		out := make([]posting, len(rows))
+	sorted := func(rows []row) []listRow {
+		out := make([]listRow, len(rows))
 		for i, r := range rows {
-			out[i].id, _ = dict.get(r.term)
+			out[i].list, _ = l.get(r.list)
 			out[i].key = r.key
 		}
-		slices.SortFunc(out, func(x, y posting) int {
-			if x.id != y.id {
-				return cmp.Compare(x.id, y.id)
+		slices.SortFunc(out, func(x, y listRow) int {
+			if x.list != y.list {
+				return cmp.Compare(x.list, y.list)
 			}
 			return bytes.Compare(x.key[:], y.key[:])
 		})
@@ -112,23 +110,23 @@ func (t *Tx) diff(ctx context.Context, dict *terms, table, column string, change
 	if len(gone) > 0 {
 		ids, keys := arrays(gone)
 		if _, err := t.tx.Exec(ctx, `
-			DELETE FROM `+table+` p USING unnest($1::bigint[], $2::uuid[]) AS i(id, key)
-			 WHERE p.`+column+` = i.id AND p.key = i.key`, ids, keys); err != nil {
-			return nil, nil, fmt.Errorf("delete %d rows of %s: %w", len(gone), table, err)
+			DELETE FROM `+l.rows+` p USING unnest($1::bigint[], $2::uuid[]) AS i(id, key)
+			 WHERE p.`+l.column+` = i.id AND p.key = i.key`, ids, keys); err != nil {
+			return nil, nil, fmt.Errorf("delete %d rows of %s: %w", len(gone), l.rows, err)
 		}
 	}
-	if err := copyIn(ctx, t.tx, `COPY `+table+` (`+column+`, key) FROM STDIN (FORMAT binary)`, len(entered), func(b []byte, i int) []byte {
-		return appendBytes(appendInt(rowOf(b, 2), entered[i].id), entered[i].key[:])
+	if err := copyIn(ctx, t.tx, `COPY `+l.rows+` (`+l.column+`, key) FROM STDIN (FORMAT binary)`, len(entered), func(b []byte, i int) []byte {
+		return appendBytes(appendInt(rowOf(b, 2), entered[i].list), entered[i].key[:])
 	}); err != nil {
-		return nil, nil, fmt.Errorf("insert %d rows of %s: %w", len(entered), table, err)
+		return nil, nil, fmt.Errorf("insert %d rows of %s: %w", len(entered), l.rows, err)
 	}
 	return gone, entered, nil
 }
 
-func arrays(rows []posting) (ids []int64, keys []event.Key) {
+func arrays(rows []listRow) (ids []int64, keys []event.Key) {
 	ids, keys = make([]int64, len(rows)), make([]event.Key, len(rows))
 	for i, r := range rows {
-		ids[i], keys[i] = r.id, r.key
+		ids[i], keys[i] = r.list, r.key
 	}
 	return ids, keys
 }
@@ -141,11 +139,11 @@ type tally struct {
 
 func newTally() tally { return tally{posts: map[int64]int64{}, hours: hourCounts{}} }
 
-func (c tally) add(rows []posting, by, firstHour int64) {
-	for _, p := range rows {
-		c.posts[p.id] += by
-		if hour := keys.Hour(p.key.SortAt()); hour >= firstHour {
-			c.hours.add(p.id, hour, by)
+func (c tally) add(rows []listRow, by, firstHour int64) {
+	for _, r := range rows {
+		c.posts[r.list] += by
+		if hour := keys.Hour(r.key.SortAt()); hour >= firstHour {
+			c.hours.add(r.list, hour, by)
 		}
 	}
 }
@@ -186,13 +184,13 @@ func (t *Tx) countTags(ctx context.Context, c tally) error {
 	return t.writeHours(ctx, hours)
 }
 
-func (t *Tx) countLangs(ctx context.Context, gone, entered []posting) error {
+func (t *Tx) countLangs(ctx context.Context, gone, entered []listRow) error {
 	delta := map[int64]int64{}
-	for _, p := range gone {
-		delta[p.id]--
+	for _, r := range gone {
+		delta[r.list]--
 	}
-	for _, p := range entered {
-		delta[p.id]++
+	for _, r := range entered {
+		delta[r.list]++
 	}
 	ids, by := sortedCounts(delta, func(_, n int64) bool { return n != 0 })
 	if len(ids) == 0 {
