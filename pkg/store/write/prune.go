@@ -15,8 +15,8 @@ import (
 // back, a deleted row would otherwise be created again with too low a count.
 const hoursPruned = hoursKept + 24
 
-// MarkerSweep is the progress of a pass over all removal markers. The zero value is its beginning.
-type MarkerSweep struct {
+// MarkerPass is how far a pass over all removal markers has come. The zero value is its beginning.
+type MarkerPass struct {
 	account int64
 	rkey    string
 }
@@ -32,7 +32,7 @@ type MarkerSweep struct {
 // (see SetErasure): it proves that the post's payload may be erased.
 //
 // The error is ErrLeaseLost or the database's.
-func (w *Writer) PruneMarkers(ctx context.Context, age time.Duration, erased bool, from MarkerSweep, limit int) (next MarkerSweep, deleted int64, done bool, err error) {
+func (w *Writer) PruneMarkers(ctx context.Context, age time.Duration, erased bool, from MarkerPass, limit int) (next MarkerPass, deleted int64, done bool, err error) {
 	seen := 0
 	err = w.holding(ctx, func(tx pgx.Tx, now time.Time) error {
 		return tx.QueryRow(ctx, `

@@ -26,7 +26,7 @@ func (t *Tx) beginSweeps(ctx context.Context, accounts []*Account) error {
 			a.ID, a.Sweep.GoneBelow, a.Sweep.Hidden, a.Sweep.Again, seen); err != nil {
 			return fmt.Errorf("begin to sweep %s: %w", a.DID, err)
 		}
-		t.swept = true
+		t.beganSweep = true
 	}
 	return nil
 }
@@ -75,26 +75,56 @@ func (t *Tx) countTagsLater(ctx context.Context, tallies map[int64]tally) error 
 	return nil
 }
 
-// NextSweep returns the next account to sweep after another one, round robin, and the next up to
-// limit posts of its pass, newest first. first reports that the pass is at its beginning, last that
-// no posts follow. The account is nil if there is no sweep.
-func (t *Tx) NextSweep(ctx context.Context, after int64, limit int) (a *Account, posts []*Post, first, last bool, err error) {
+// SweepPiece is what one step of a sweep works on: the next posts of the account's pass, newest
+// first. First reports that the pass is at its beginning, Last that no posts follow.
+type SweepPiece struct {
+	Account     *Account
+	Posts       []*Post
+	First, Last bool
+}
+
+// Sweep calls step with the next piece, of up to limit posts, of an account's sweep, if there is
+// one, in one transaction under the lease. Accounts take turns, whatever the outcome: a failing step
+// delays only its own account. The error is ErrLeaseLost, step's, or the database's.
+func (w *Writer) Sweep(ctx context.Context, limit int, step func(tx *Tx, p SweepPiece) error) error {
+	none := false
+	err := w.Apply(ctx, func(tx *Tx, cp store.Checkpoint) (store.Checkpoint, error) {
+		p, err := tx.nextPiece(ctx, w.lastSwept, limit)
+		if err != nil || p.Account == nil {
+			none = err == nil
+			return cp, err
+		}
+		w.lastSwept = p.Account.ID
+		return cp, step(tx, p)
+	})
+	if err != nil {
+		return fmt.Errorf("sweep an account: %w", err)
+	}
+	if none {
+		w.sweeping = false
+	}
+	return nil
+}
+
+// nextPiece returns the next piece of the account that follows another one in the order of turns.
+// Its account is nil if there is no sweep.
+func (t *Tx) nextPiece(ctx context.Context, after int64, limit int) (p SweepPiece, err error) {
 	var did string
 	var at *event.Key
 	err = t.tx.QueryRow(ctx, `
 		SELECT a.did, w.at FROM sweeps w JOIN accounts a ON a.id = w.account_id
 		 ORDER BY w.account_id <= $1, w.account_id LIMIT 1`, after).Scan(&did, &at)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil, false, true, nil
+		return p, nil
 	}
 	if err != nil {
-		return nil, nil, false, false, fmt.Errorf("look for a sweep: %w", err)
+		return p, fmt.Errorf("look for a sweep: %w", err)
 	}
 	accounts, err := t.Accounts(ctx, []string{did})
 	if err != nil {
-		return nil, nil, false, false, err
+		return p, err
 	}
-	a = accounts[did]
+	a := accounts[did]
 	from := keys.Last
 	if at != nil {
 		from = keys.Step(*at, -1)
@@ -105,11 +135,11 @@ func (t *Tx) NextSweep(ctx context.Context, after int64, limit int) (a *Account,
 		SELECT `+loadedColumns+` FROM posts p WHERE p.account_id >= $1 AND (p.account_id, p.key) <= ($1, $2)
 		 ORDER BY p.account_id DESC, p.key DESC LIMIT $3`, a.ID, from, limit)
 	defer rows.Close()
-	err = scanPosts(rows, map[int64]*Account{a.ID: a}, func(p *Post) { posts = append(posts, p) })
-	if err != nil {
-		err = fmt.Errorf("load posts to sweep: %w", err)
+	if err := scanPosts(rows, map[int64]*Account{a.ID: a}, func(post *Post) { p.Posts = append(p.Posts, post) }); err != nil {
+		return p, fmt.Errorf("load posts to sweep: %w", err)
 	}
-	return a, posts, at == nil, len(posts) < limit, err
+	p.Account, p.First, p.Last = a, at == nil, len(p.Posts) < limit
+	return p, nil
 }
 
 // PassSweep records that the current pass over the account's posts has reached a key.
@@ -133,14 +163,14 @@ func (t *Tx) EraseRemoved(ctx context.Context, a *Account, limit int) (int, erro
 }
 
 // EndSweep ends the account's sweep: its changes become visible, and are counted. If more than
-// limit counts change, it changes that many and is not done: call it again. If something changed
-// after the pass, it begins another pass and is not done either.
-func (t *Tx) EndSweep(ctx context.Context, a *Account, limit int) (done bool, err error) {
+// limit counts change, it changes only that many, and the next step calls it again. If something
+// changed after the pass, it begins another pass instead.
+func (t *Tx) EndSweep(ctx context.Context, a *Account, limit int) error {
 	if a.Sweep.Again || a.Lists() != (a.State == store.Active) {
 		if _, err := t.tx.Exec(ctx, `UPDATE sweeps SET at = NULL, again = false WHERE account_id = $1`, a.ID); err != nil {
-			return false, fmt.Errorf("sweep %s once more: %w", a.DID, err)
+			return fmt.Errorf("sweep %s once more: %w", a.DID, err)
 		}
-		return false, nil
+		return nil
 	}
 	rows, _ := t.tx.Query(ctx, `
 		DELETE FROM sweep_counts s
@@ -158,23 +188,23 @@ func (t *Tx) EndSweep(ctx context.Context, a *Account, limit int) (done bool, er
 		}
 		return nil
 	}); err != nil {
-		return false, fmt.Errorf("end the sweep of %s: %w", a.DID, err)
+		return fmt.Errorf("end the sweep of %s: %w", a.DID, err)
 	}
 	if counted == limit {
-		return false, t.countTags(ctx, c)
+		return t.countTags(ctx, c)
 	}
 	var visible int64
 	if err := t.tx.QueryRow(ctx, `DELETE FROM sweeps WHERE account_id = $1 RETURNING visible`, a.ID).Scan(&visible); err != nil {
-		return false, fmt.Errorf("end the sweep of %s: %w", a.DID, err)
+		return fmt.Errorf("end the sweep of %s: %w", a.DID, err)
 	}
 	t.visible += visible
 	if a.Sweep.Hidden && a.State == store.Active {
 		if err := t.announceLater(ctx, a); err != nil {
-			return false, err
+			return err
 		}
 	}
 	a.Sweep = nil
-	return true, t.countTags(ctx, c)
+	return t.countTags(ctx, c)
 }
 
 // Big returns which of the accounts are being swept, or have at least limit posts or removal

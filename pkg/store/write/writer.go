@@ -24,9 +24,9 @@ const writerIdleTimeout = 15 * time.Second
 type Writer struct {
 	pool                *pg.Pool
 	tagLists, langLists *lists
-	// sweeping reports that accounts may be being swept; swept is the one that had the last step.
-	sweeping bool
-	swept    int64
+	// sweeping reports that accounts may be being swept; lastSwept is the one that had the last step.
+	sweeping  bool
+	lastSwept int64
 	// retagging reports that posts may have tags in an older form.
 	retagging bool
 	// filling reports that posts may lack their traits.
@@ -143,7 +143,7 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from store.Checkpo
 	w.at, w.changes = at, changes
 	w.tagLists.keepNew()
 	w.langLists.keepNew()
-	w.sweeping = w.sweeping || tx.swept
+	w.sweeping = w.sweeping || tx.beganSweep
 	w.announcing = w.announcing || tx.announcing
 	return nil
 }
@@ -151,14 +151,6 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from store.Checkpo
 // Sweeping reports whether there may be accounts to sweep, or posts to retag, to fill in, or to
 // announce.
 func (w *Writer) Sweeping() bool { return w.sweeping || w.retagging || w.filling || w.announcing }
-
-// DoneSweeping records that there are none.
-func (w *Writer) DoneSweeping() { w.sweeping = false }
-
-// SweptLast is the account that had the last step, and SweepNext records that an account has it
-// now, whatever the outcome: so a failing step delays only its own account.
-func (w *Writer) SweptLast() int64           { return w.swept }
-func (w *Writer) SweepNext(account *Account) { w.swept = account.ID }
 
 func earlier(a, b time.Time) time.Time {
 	if a.Before(b) {

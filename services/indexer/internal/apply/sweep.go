@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/write"
 )
 
@@ -27,47 +26,39 @@ const (
 func (a *Applier) Sweep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
 	defer cancel()
-	none := false
-	err := a.Writer.Apply(ctx, func(tx *write.Tx, from store.Checkpoint) (store.Checkpoint, error) {
-		acc, posts, first, last, err := tx.NextSweep(ctx, a.Writer.SweptLast(), sweepRows)
-		if err != nil || acc == nil {
-			none = err == nil
-			return from, err
-		}
-		a.Writer.SweepNext(acc)
-		if first && acc.ErasedRev != "" {
-			if n, err := tx.EraseRemoved(ctx, acc, sweepRows); err != nil || n > 0 {
-				return from, err
-			}
-		}
-		var c write.Changes
-		for _, p := range posts {
-			switch {
-			case isGone(p):
-				c.Posts = append(c.Posts, write.PostChange{Account: acc, Old: p, OldVisible: p.Listed})
-			case p.Listed != acc.Lists():
-				c.Posts = append(c.Posts, write.PostChange{Account: acc, Old: p, New: p, OldVisible: p.Listed, NewVisible: !p.Listed})
-			}
-		}
-		if err := tx.Write(ctx, c); err != nil {
-			return from, err
-		}
-		if last {
-			_, err := tx.EndSweep(ctx, acc, sweepCounts)
-			return from, err
-		}
-		return from, tx.PassSweep(ctx, acc, posts[len(posts)-1].Key)
-	})
-	if err != nil {
-		return fmt.Errorf("sweep an account: %w", err)
-	}
-	if none {
-		a.Writer.DoneSweeping()
+	if err := a.Writer.Sweep(ctx, sweepRows, func(tx *write.Tx, p write.SweepPiece) error { return sweepPiece(ctx, tx, p) }); err != nil {
+		return err
 	}
 	if err := a.Writer.Announce(ctx); err != nil {
 		return err
 	}
 	return a.upgrade(ctx)
+}
+
+// sweepPiece changes the posts of a piece to what their account's row says.
+func sweepPiece(ctx context.Context, tx *write.Tx, piece write.SweepPiece) error {
+	acc := piece.Account
+	if piece.First && acc.ErasedRev != "" {
+		if n, err := tx.EraseRemoved(ctx, acc, sweepRows); err != nil || n > 0 {
+			return err
+		}
+	}
+	var c write.Changes
+	for _, p := range piece.Posts {
+		switch {
+		case isGone(p):
+			c.Posts = append(c.Posts, write.PostChange{Account: acc, Old: p, OldVisible: p.Listed})
+		case p.Listed != acc.Lists():
+			c.Posts = append(c.Posts, write.PostChange{Account: acc, Old: p, New: p, OldVisible: p.Listed, NewVisible: !p.Listed})
+		}
+	}
+	if err := tx.Write(ctx, c); err != nil {
+		return err
+	}
+	if piece.Last {
+		return tx.EndSweep(ctx, acc, sweepCounts)
+	}
+	return tx.PassSweep(ctx, acc, piece.Posts[len(piece.Posts)-1].Key)
 }
 
 // upgrade does one step of converting what an older program wrote to the current form.

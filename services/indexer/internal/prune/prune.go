@@ -64,7 +64,7 @@ type Pruner struct {
 	onPruned     func(table string, rows int64)
 
 	table  int // of Tables, the one that is pruned now
-	marker write.MarkerSweep
+	marker write.MarkerPass
 	term   int64 // the last one of Tags or Langs that was examined
 	due    time.Time
 }
@@ -94,7 +94,7 @@ func (p *Pruner) Step(ctx context.Context, now time.Time) error {
 	if !done {
 		return nil
 	}
-	p.marker, p.term = write.MarkerSweep{}, 0
+	p.marker, p.term = write.MarkerPass{}, 0
 	if p.table = (p.table + 1) % len(Tables); p.table == 0 {
 		p.due = now.Add(rest)
 	}
