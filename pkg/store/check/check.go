@@ -77,7 +77,7 @@ func (f *Findings) add(format string, args ...any) error {
 //
 // It reads in slices, each a snapshot of some seconds, so that old versions of constantly changing
 // rows do not pile up until its end. Each piece is compared at one moment: a range of posts, of
-// accounts, of listings, or the counts of some tags.
+// accounts, of list rows, or the counts of some lists.
 type Verifier struct {
 	options store.Options
 	// Progress, if set, receives the number of rows read and the approximate total.
@@ -98,7 +98,7 @@ func New(o store.Options) *Verifier { return &Verifier{options: o, slice: sliceT
 func (v *Verifier) Check(ctx context.Context, schema string) (Findings, error) {
 	r := &verification{Verifier: v}
 	r.x = r.inspect(schema)
-	err := r.run(ctx, []check{r.comparePosts, r.x.checkTags, r.x.checkLangs, r.x.checkTagLists, r.x.checkLangLists, r.x.checkHours, r.x.checkTotals})
+	err := r.run(ctx, append([]check{r.comparePosts}, r.x.checks()...))
 	return r.findings, enough(err)
 }
 
@@ -121,7 +121,7 @@ func (v *Verifier) Compare(ctx context.Context, a, b string, align func(ctx cont
 	r.x, r.y = r.inspect(a), r.inspect(b)
 	steps := []check{r.comparePosts, r.compareAccounts, r.compareSyncs}
 	for _, x := range r.both() {
-		steps = append(steps, x.checkTags, x.checkLangs, x.checkTagLists, x.checkLangLists, x.checkHours, x.checkTotals)
+		steps = append(steps, x.checks()...)
 	}
 	err = r.run(ctx, steps)
 	return r.findings, enough(err)
@@ -145,7 +145,7 @@ type verification struct {
 }
 
 func (r *verification) inspect(schema string) *inspection {
-	return &inspection{verification: r, schema: schema, after: map[*termKind]string{}, listed: map[*termKind]row{}}
+	return &inspection{verification: r, schema: schema, afterList: map[*listKind]string{}, afterRow: map[*listKind]listRow{}}
 }
 
 func (r *verification) step(rows int) {

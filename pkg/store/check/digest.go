@@ -17,10 +17,10 @@ import (
 )
 
 // Two indexes are compared by digests first, which Postgres computes: of the posts in a range of
-// keys, and of the keys under a term. Only if one differs is everything read and compared.
+// keys, and of the keys in a list. Only if one differs is everything read and compared.
 //
 // Two indexes that agree may both be wrong. So the one that is not being written is also checked
-// separately, again by digests: of the lists that its posts require, and of the existing lists.
+// separately, again by digests: of the list rows that its posts require, and of those that exist.
 
 // errDiffer ends a comparison by digests.
 var errDiffer = errors.New("a digest differs")
@@ -28,34 +28,11 @@ var errDiffer = errors.New("a digest differs")
 // digestPosts is the number of posts in one digest.
 const digestPosts = 20_000
 
-// digests is a comparison by digests.
-type digests struct {
-	*verification
-	nextPost  event.Key
-	afterTerm map[*termKind]string
-
-	// State of the index that is checked separately: its checkpoint, how far its posts and terms
-	// were read, and what they require or list.
-	alone          *inspection
-	seq            int64
-	ownPost        event.Key
-	ownTerm        map[*termKind]string
-	wanted, listed map[*termKind]listing
-	seed           maphash.Seed
-}
-
-// listing is a digest of rows of post_tags or post_langs: their number, and the sum of a product of
-// the hashes of term and key.
-type listing struct {
-	rows int64
-	sum  uint64
-}
-
 // compareDigests compares the two indexes of r, posts and lists, by digests. The error is errDiffer
 // if these differ, so that everything must be read.
 func (r *verification) compareDigests(ctx context.Context) error {
-	d := &digests{verification: r, afterTerm: map[*termKind]string{}}
-	steps := []check{d.comparePosts, d.compareTerms(byTag), d.compareTerms(byLang), r.compareAccounts, r.compareSyncs}
+	d := &digests{verification: r, afterList: map[*listKind]string{}}
+	steps := []check{d.comparePosts, d.compareLists(byTag), d.compareLists(byLang), r.compareAccounts, r.compareSyncs}
 	for _, x := range r.both() {
 		steps = append(steps, x.checkHours, x.checkTotals)
 	}
@@ -63,23 +40,18 @@ func (r *verification) compareDigests(ctx context.Context) error {
 		return err
 	}
 	// The live index is the one being written.
-	alone := &verification{Verifier: &Verifier{options: r.options, slice: r.slice}}
 	schema := r.y.schema
 	if schema == store.Live {
 		schema = r.x.schema
 	}
-	alone.x = alone.inspect(schema)
-	d = &digests{verification: alone, alone: alone.x, ownTerm: map[*termKind]string{},
-		wanted: map[*termKind]listing{}, listed: map[*termKind]listing{}, seed: maphash.MakeSeed()}
-	if err := alone.run(ctx, []check{d.readPosts, d.readTerms(byTag), d.readTerms(byLang)}); err != nil {
-		return err
-	}
-	for _, by := range []*termKind{byTag, byLang} {
-		if d.wanted[by] != d.listed[by] {
-			return errDiffer
-		}
-	}
-	return nil
+	return r.checkAlone(ctx, schema)
+}
+
+// digests compares two indexes by digests.
+type digests struct {
+	*verification
+	// afterList is how far the lists of each kind have been compared.
+	afterList map[*listKind]string
 }
 
 // comparePosts compares the next range of posts.
@@ -124,47 +96,47 @@ func (x *inspection) lastOf(ctx context.Context, from event.Key) (last event.Key
 	return last, true, err
 }
 
-// termDigest is a digest of the keys under a term.
-type termDigest struct {
-	term
+// listDigest is a digest of the keys in a list.
+type listDigest struct {
+	list
 	hourly     bool
 	said, seen int64
 	sum        string
 }
 
-// termDigests returns the digests of the next terms by name. The error is errDiffer if a count is
-// wrong, or rows belong to no term.
-func (x *inspection) termDigests(ctx context.Context, by *termKind, after string) ([]termDigest, error) {
+// listDigests returns the digests of the next lists by name. The error is errDiffer if a count is
+// wrong.
+func (x *inspection) listDigests(ctx context.Context, by *listKind, after string) ([]listDigest, error) {
 	isHourly := "false"
 	if by == byTag {
 		isHourly = "t.hourly"
 	}
 	rows, _ := x.tx.Query(ctx, `
 		SELECT t.id, t.name, `+isHourly+`, t.posts, l.rows, l.sum
-		  FROM `+x.table(by.terms)+` t,
-		       LATERAL (SELECT count(*) AS rows, COALESCE(sum(uuid_hash_extended(l.key, 0)), 0)::text AS sum FROM `+x.table(by.list)+` l WHERE l.`+by.column+` = t.id) AS l
-		 WHERE t.name > $1 ORDER BY t.name LIMIT $2`, after, verifyTerms)
-	terms, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (t termDigest, err error) {
+		  FROM `+x.table(by.table)+` t,
+		       LATERAL (SELECT count(*) AS rows, COALESCE(sum(uuid_hash_extended(l.key, 0)), 0)::text AS sum FROM `+x.table(by.rows)+` l WHERE l.`+by.column+` = t.id) AS l
+		 WHERE t.name > $1 ORDER BY t.name LIMIT $2`, after, verifyLists)
+	lists, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (t listDigest, err error) {
 		return t, row.Scan(&t.id, &t.name, &t.hourly, &t.said, &t.seen, &t.sum)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("digest %s: %w", x.table(by.list), err)
+		return nil, fmt.Errorf("digest %s: %w", x.table(by.rows), err)
 	}
-	for _, t := range terms {
+	for _, t := range lists {
 		if t.said != t.seen {
 			return nil, errDiffer
 		}
 	}
-	return terms, nil
+	return lists, nil
 }
 
-// strays reports whether rows belong to no term: between the ids of two terms, or beyond all of
+// strays reports whether rows belong to no list: between the ids of two lists, or beyond all of
 // them.
-func (x *inspection) strays(ctx context.Context, by *termKind) (strays bool, err error) {
+func (x *inspection) strays(ctx context.Context, by *listKind) (strays bool, err error) {
 	err = x.tx.QueryRow(ctx, `
-		SELECT EXISTS (SELECT FROM (SELECT lag(id, 1, $1) OVER (ORDER BY id) AS before, id FROM `+x.table(by.terms)+`) AS t
-		                WHERE EXISTS (SELECT FROM `+x.table(by.list)+` l WHERE l.`+by.column+` > t.before AND l.`+by.column+` < t.id))
-		    OR EXISTS (SELECT FROM `+x.table(by.list)+` l WHERE l.`+by.column+` > (SELECT COALESCE(max(id), $1) FROM `+x.table(by.terms)+`))`,
+		SELECT EXISTS (SELECT FROM (SELECT lag(id, 1, $1) OVER (ORDER BY id) AS before, id FROM `+x.table(by.table)+`) AS t
+		                WHERE EXISTS (SELECT FROM `+x.table(by.rows)+` l WHERE l.`+by.column+` > t.before AND l.`+by.column+` < t.id))
+		    OR EXISTS (SELECT FROM `+x.table(by.rows)+` l WHERE l.`+by.column+` > (SELECT COALESCE(max(id), $1) FROM `+x.table(by.table)+`))`,
 		int64(math.MinInt64)).Scan(&strays)
 	if err != nil {
 		return false, fmt.Errorf("look for rows of no %s in %s: %w", by.what, x.schema, err)
@@ -172,30 +144,30 @@ func (x *inspection) strays(ctx context.Context, by *termKind) (strays bool, err
 	return strays, nil
 }
 
-// compareTerms compares what is listed under the next terms.
-func (d *digests) compareTerms(by *termKind) check {
+// compareLists compares the next lists.
+func (d *digests) compareLists(by *listKind) check {
 	return func(ctx context.Context) (done bool, err error) {
-		after := d.afterTerm[by]
+		after := d.afterList[by]
 		upTo, done := "", true
-		var pieces [2]map[string]termDigest
+		var pieces [2]map[string]listDigest
 		for i, x := range d.both() {
 			if after == "" {
 				if strays, err := x.strays(ctx, by); err != nil || strays {
 					return false, errors.Join(err, errDiffer)
 				}
 			}
-			terms, err := x.termDigests(ctx, by, after)
+			lists, err := x.listDigests(ctx, by, after)
 			if err != nil {
 				return false, err
 			}
-			if n := len(terms); n == verifyTerms {
-				if last := terms[n-1].name; done || last < upTo {
+			if n := len(lists); n == verifyLists {
+				if last := lists[n-1].name; done || last < upTo {
 					upTo = last
 				}
 				done = false
 			}
-			pieces[i] = map[string]termDigest{}
-			for _, t := range terms {
+			pieces[i] = map[string]listDigest{}
+			for _, t := range lists {
 				pieces[i][t.name] = t
 			}
 		}
@@ -205,7 +177,7 @@ func (d *digests) compareTerms(by *termKind) check {
 					continue // perhaps the other was not read this far
 				}
 				if t.hourly {
-					x.hourly = append(x.hourly, t.term)
+					x.hourly = append(x.hourly, t.list)
 				}
 				if by == byTag {
 					d.step(1)
@@ -215,17 +187,49 @@ func (d *digests) compareTerms(by *termKind) check {
 				}
 			}
 		}
-		d.afterTerm[by] = upTo
+		d.afterList[by] = upTo
 		return done, nil
 	}
 }
 
-// unchanged checks that the separately checked index has not changed.
-func (d *digests) unchanged() error {
-	if d.seq == 0 {
-		d.seq = d.alone.seq
+// checkAlone checks by digests that the lists of an index have the rows that its posts require. The
+// error is errDiffer if they do not.
+func (r *verification) checkAlone(ctx context.Context, schema string) error {
+	c := &aloneCheck{verification: &verification{Verifier: &Verifier{options: r.options, slice: r.slice}},
+		wanted: map[*listKind]rowDigest{}, listed: map[*listKind]rowDigest{}, seed: maphash.MakeSeed()}
+	c.x = c.inspect(schema)
+	if err := c.run(ctx, []check{c.readPosts, c.readLists(byTag), c.readLists(byLang)}); err != nil {
+		return err
 	}
-	if d.seq != d.alone.seq {
+	for _, by := range listKinds {
+		if c.wanted[by] != c.listed[by] {
+			return errDiffer
+		}
+	}
+	return nil
+}
+
+// aloneCheck checks one index, x, by digests.
+type aloneCheck struct {
+	*verification
+	seq            int64 // x's checkpoint at the beginning
+	wanted, listed map[*listKind]rowDigest
+	seed           maphash.Seed
+}
+
+// rowDigest is a digest of list rows: their number, and the sum of a product of the hashes of the
+// list's name and the key.
+type rowDigest struct {
+	rows int64
+	sum  uint64
+}
+
+// unchanged checks that the index has not changed.
+func (c *aloneCheck) unchanged() error {
+	if c.seq == 0 {
+		c.seq = c.x.seq
+	}
+	if c.seq != c.x.seq {
 		return errDiffer // perhaps only because of changes in between
 	}
 	return nil
@@ -233,14 +237,14 @@ func (d *digests) unchanged() error {
 
 // readPosts adds up the list rows that the next range of posts requires, and checks the posts
 // themselves.
-func (d *digests) readPosts(ctx context.Context) (done bool, err error) {
-	if err := d.unchanged(); err != nil {
+func (c *aloneCheck) readPosts(ctx context.Context) (done bool, err error) {
+	if err := c.unchanged(); err != nil {
 		return false, err
 	}
-	rows, _ := d.alone.tx.Query(ctx, `
+	rows, _ := c.x.tx.Query(ctx, `
 		SELECT p.key, uuid_hash_extended(p.key, 0), a.state, p.tags, p.langs, p.traits, p.record
-		  FROM `+d.alone.table("posts")+` p LEFT JOIN `+d.alone.table("accounts")+` a ON a.id = p.account_id
-		 WHERE p.key >= $1 ORDER BY p.key LIMIT $2`, d.ownPost, digestPosts)
+		  FROM `+c.x.table("posts")+` p LEFT JOIN `+c.x.table("accounts")+` a ON a.id = p.account_id
+		 WHERE p.key >= $1 ORDER BY p.key LIMIT $2`, c.nextPost, digestPosts)
 	var key event.Key
 	var hash int64
 	var state *store.State
@@ -250,55 +254,55 @@ func (d *digests) readPosts(ctx context.Context) (done bool, err error) {
 	n := 0
 	if _, err := pgx.ForEachRow(rows, []any{(*[16]byte)(&key), &hash, &state, &tags, &langs, &traits, &record}, func() error {
 		n++
-		if state == nil || traits != event.TraitsOf(record) && bytes.Compare(key[:], d.alone.traitsFrom[:]) >= 0 {
+		if state == nil || traits != event.TraitsOf(record) && bytes.Compare(key[:], c.x.traitsFrom[:]) >= 0 {
 			return errDiffer
 		}
 		if *state == store.Active {
-			d.want(byTag, tags, hash)
-			d.want(byLang, event.LangRanges(langs), hash)
+			c.want(byTag, tags, hash)
+			c.want(byLang, event.LangRanges(langs), hash)
 		}
 		return nil
 	}); err != nil {
-		return false, fmt.Errorf("read the posts of %s: %w", d.alone.schema, err)
+		return false, fmt.Errorf("read the posts of %s: %w", c.x.schema, err)
 	}
-	d.ownPost = keys.Step(key, +1)
+	c.nextPost = keys.Step(key, +1)
 	return n < digestPosts, nil
 }
 
-func (d *digests) want(by *termKind, names []string, key int64) {
-	w := d.wanted[by]
+func (c *aloneCheck) want(by *listKind, names []string, key int64) {
+	w := c.wanted[by]
 	for _, name := range names {
 		w.rows++
-		w.sum += d.weigh(name) * uint64(key)
+		w.sum += c.weigh(name) * uint64(key)
 	}
-	d.wanted[by] = w
+	c.wanted[by] = w
 }
 
-// weigh returns an unpredictable hash of a term.
-func (d *digests) weigh(name string) uint64 { return maphash.String(d.seed, name) }
+// weigh returns an unpredictable hash of a list's name.
+func (c *aloneCheck) weigh(name string) uint64 { return maphash.String(c.seed, name) }
 
-// readTerms adds up the list rows of the next terms.
-func (d *digests) readTerms(by *termKind) check {
+// readLists adds up the rows of the next lists.
+func (c *aloneCheck) readLists(by *listKind) check {
 	return func(ctx context.Context) (done bool, err error) {
-		if err := d.unchanged(); err != nil {
+		if err := c.unchanged(); err != nil {
 			return false, err
 		}
-		terms, err := d.alone.termDigests(ctx, by, d.ownTerm[by])
+		lists, err := c.x.listDigests(ctx, by, c.x.afterList[by])
 		if err != nil {
 			return false, err
 		}
-		l := d.listed[by]
-		for _, t := range terms {
+		l := c.listed[by]
+		for _, t := range lists {
 			sum, ok := new(big.Int).SetString(t.sum, 10)
 			if !ok {
-				return false, fmt.Errorf("digest %s: %q is no sum", d.alone.table(by.list), t.sum)
+				return false, fmt.Errorf("digest %s: %q is no sum", c.x.table(by.rows), t.sum)
 			}
 			l.rows += t.seen
-			l.sum += d.weigh(t.name) * sum.And(sum, allBits).Uint64()
-			d.ownTerm[by] = t.name
+			l.sum += c.weigh(t.name) * sum.And(sum, allBits).Uint64()
+			c.x.afterList[by] = t.name
 		}
-		d.listed[by] = l
-		return len(terms) < verifyTerms, nil
+		c.listed[by] = l
+		return len(lists) < verifyLists, nil
 	}
 }
 

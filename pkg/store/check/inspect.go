@@ -20,8 +20,8 @@ import (
 const (
 	verifyPosts    = 2000 // in one piece
 	verifyAccounts = 10_000
-	verifyTerms    = 1000
-	verifyListings = 5000
+	verifyLists    = 1000
+	verifyRows     = 5000
 )
 
 // inspection is the inspection of one schema.
@@ -40,22 +40,38 @@ type inspection struct {
 	// traitsFrom is the first key from which posts must have their traits.
 	traitsFrom event.Key
 
-	// How far each kind was inspected, and the tags with hourly counts.
-	after  map[*termKind]string
-	listed map[*termKind]row
-	hourly []term
+	// How far the lists of each kind, by name, and their rows were inspected, and the tags with
+	// hourly counts.
+	afterList map[*listKind]string
+	afterRow  map[*listKind]listRow
+	hourly    []list
 }
 
-// termKind is a kind of term under which posts are listed.
-type termKind struct {
-	what, list, column, terms string
-	of                        func(tags, langs []string) []string
+// listKind is a kind of list: of the posts under a tag or under a language.
+type listKind struct {
+	// what is the word for the name of a list. table has a row for each list, and rows a row for
+	// each of its posts, with the list's id in column.
+	what, table, rows, column string
+	// of returns the names of the lists that a post with these tags and languages is in.
+	of func(tags, langs []string) []string
 }
 
 var (
-	byTag  = &termKind{"tag", "post_tags", "tag_id", "tags", func(tags, _ []string) []string { return tags }}
-	byLang = &termKind{"language", "post_langs", "lang_id", "langs", func(_, langs []string) []string { return event.LangRanges(langs) }}
+	byTag     = &listKind{"tag", "tags", "post_tags", "tag_id", func(tags, _ []string) []string { return tags }}
+	byLang    = &listKind{"language", "langs", "post_langs", "lang_id", func(_, langs []string) []string { return event.LangRanges(langs) }}
+	listKinds = []*listKind{byTag, byLang}
 )
+
+// list is a row of tags or langs, and listRow one of post_tags or post_langs.
+type list struct {
+	id   int64
+	name string
+}
+
+type listRow struct {
+	list int64
+	key  event.Key
+}
 
 // inspected is a post with the fields that are compared.
 type inspected struct {
@@ -104,6 +120,17 @@ func (x *inspection) find(format string, args ...any) error {
 	return x.findings.add(format+" in "+x.schema, args...)
 }
 
+// checks are all checks of the index other than of its posts.
+func (x *inspection) checks() []check {
+	var all []check
+	for _, piece := range []func(context.Context, *listKind) (bool, error){x.checkCounts, x.checkRows} {
+		for _, by := range listKinds {
+			all = append(all, func(ctx context.Context) (bool, error) { return piece(ctx, by) })
+		}
+	}
+	return append(all, x.checkHours, x.checkTotals)
+}
+
 // readPosts reads a piece of the posts, starting at a key.
 func (x *inspection) readPosts(ctx context.Context, from event.Key) ([]inspected, error) {
 	rows, _ := x.tx.Query(ctx, `
@@ -128,7 +155,7 @@ func (x *inspection) readPosts(ctx context.Context, from event.Key) ([]inspected
 // checkPosts checks that posts are listed wherever they should be, and have the traits of their
 // records.
 func (x *inspection) checkPosts(ctx context.Context, posts []inspected) error {
-	var tags, langs listings
+	var tags, langs wantedRows
 	for i := range posts {
 		p := &posts[i]
 		if p.traits != p.wantTraits && bytes.Compare(p.key[:], x.traitsFrom[:]) >= 0 {
@@ -152,30 +179,30 @@ func (x *inspection) checkPosts(ctx context.Context, posts []inspected) error {
 	return x.checkListed(ctx, byLang, langs)
 }
 
-// listings are the rows of post_tags or post_langs that posts require.
-type listings struct {
+// wantedRows are the list rows that posts require.
+type wantedRows struct {
 	posts []*inspected
 	keys  []event.Key
 	names []string
 }
 
-func (l *listings) add(p *inspected, names []string) {
+func (w *wantedRows) add(p *inspected, names []string) {
 	for _, name := range names {
-		l.posts, l.keys, l.names = append(l.posts, p), append(l.keys, p.key), append(l.names, name)
+		w.posts, w.keys, w.names = append(w.posts, p), append(w.keys, p.key), append(w.names, name)
 	}
 }
 
-func (x *inspection) checkListed(ctx context.Context, by *termKind, want listings) error {
+func (x *inspection) checkListed(ctx context.Context, by *listKind, want wantedRows) error {
 	if len(want.names) == 0 {
 		return nil
 	}
 	rows, _ := x.tx.Query(ctx, `
 		SELECT i.n FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS i(key, name, n)
-		 WHERE (SELECT count(*) FROM `+x.table(by.terms)+` t JOIN `+x.table(by.list)+` l ON l.`+by.column+` = t.id AND l.key = i.key
+		 WHERE (SELECT count(*) FROM `+x.table(by.table)+` t JOIN `+x.table(by.rows)+` l ON l.`+by.column+` = t.id AND l.key = i.key
 		         WHERE t.name = i.name) = 0 ORDER BY i.n`, want.keys, want.names)
 	missing, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	if err != nil {
-		return fmt.Errorf("look up rows of %s: %w", x.table(by.list), err)
+		return fmt.Errorf("look up rows of %s: %w", x.table(by.rows), err)
 	}
 	for _, n := range missing {
 		if err := x.find("post %s is visible but not listed under %s %q", want.posts[n-1].uri(), by.what, want.names[n-1]); err != nil {
@@ -185,31 +212,22 @@ func (x *inspection) checkListed(ctx context.Context, by *termKind, want listing
 	return nil
 }
 
-func (x *inspection) checkTags(ctx context.Context) (bool, error)  { return x.checkTerms(ctx, byTag) }
-func (x *inspection) checkLangs(ctx context.Context) (bool, error) { return x.checkTerms(ctx, byLang) }
-func (x *inspection) checkTagLists(ctx context.Context) (bool, error) {
-	return x.checkListings(ctx, byTag)
-}
-func (x *inspection) checkLangLists(ctx context.Context) (bool, error) {
-	return x.checkListings(ctx, byLang)
-}
-
-// checkTerms checks the counts of the next piece of tags or languages, by name.
-func (x *inspection) checkTerms(ctx context.Context, by *termKind) (done bool, err error) {
+// checkCounts checks the counts of the next lists, by name.
+func (x *inspection) checkCounts(ctx context.Context, by *listKind) (done bool, err error) {
 	isHourly := "false"
 	if by == byTag {
 		isHourly = "t.hourly"
 	}
 	rows, _ := x.tx.Query(ctx, `
-		SELECT t.id, t.name, t.posts, `+isHourly+`, (SELECT count(*) FROM `+x.table(by.list)+` l WHERE l.`+by.column+` = t.id)
-		  FROM `+x.table(by.terms)+` t WHERE t.name > $1 ORDER BY t.name LIMIT $2`, x.after[by], verifyTerms)
-	var t term
+		SELECT t.id, t.name, t.posts, `+isHourly+`, (SELECT count(*) FROM `+x.table(by.rows)+` l WHERE l.`+by.column+` = t.id)
+		  FROM `+x.table(by.table)+` t WHERE t.name > $1 ORDER BY t.name LIMIT $2`, x.afterList[by], verifyLists)
+	var t list
 	var stored, seen int64
 	var hourly bool
 	n := 0
 	if _, err := pgx.ForEachRow(rows, []any{&t.id, &t.name, &stored, &hourly, &seen}, func() error {
 		n++
-		x.after[by] = t.name
+		x.afterList[by] = t.name
 		if hourly {
 			x.hourly = append(x.hourly, t)
 		}
@@ -218,44 +236,44 @@ func (x *inspection) checkTerms(ctx context.Context, by *termKind) (done bool, e
 		}
 		return nil
 	}); err != nil {
-		return false, fmt.Errorf("read %s: %w", x.table(by.terms), err)
+		return false, fmt.Errorf("read %s: %w", x.table(by.table), err)
 	}
 	if by == byTag {
 		x.step(n)
 	}
-	return n < verifyTerms, nil
+	return n < verifyLists, nil
 }
 
-// checkListings checks that every row of the next piece of post_tags or post_langs belongs to a
-// visible post with that term.
-func (x *inspection) checkListings(ctx context.Context, by *termKind) (done bool, err error) {
-	from := x.listed[by]
+// checkRows checks that each of the next list rows belongs to a visible post with that tag or
+// language.
+func (x *inspection) checkRows(ctx context.Context, by *listKind) (done bool, err error) {
+	from := x.afterRow[by]
 	rows, _ := x.tx.Query(ctx, `
 		SELECT l.id, l.key, t.name, p.rkey, a.did, a.state, p.tags, p.langs
-		  FROM (SELECT `+by.column+` AS id, key FROM `+x.table(by.list)+` WHERE (`+by.column+`, key) > ($1, $2) ORDER BY `+by.column+`, key LIMIT $3) AS l
-		  LEFT JOIN `+x.table(by.terms)+` t ON t.id = l.id LEFT JOIN `+x.table("posts")+` p ON p.key = l.key LEFT JOIN `+x.table("accounts")+` a ON a.id = p.account_id
-		 ORDER BY l.id, l.key`, from.id, from.key, verifyListings)
-	var at row
+		  FROM (SELECT `+by.column+` AS id, key FROM `+x.table(by.rows)+` WHERE (`+by.column+`, key) > ($1, $2) ORDER BY `+by.column+`, key LIMIT $3) AS l
+		  LEFT JOIN `+x.table(by.table)+` t ON t.id = l.id LEFT JOIN `+x.table("posts")+` p ON p.key = l.key LEFT JOIN `+x.table("accounts")+` a ON a.id = p.account_id
+		 ORDER BY l.id, l.key`, from.list, from.key, verifyRows)
+	var at listRow
 	var name, rkey, did *string
 	var state *store.State
 	var tags, langs []string
 	n := 0
-	if _, err := pgx.ForEachRow(rows, []any{&at.id, (*[16]byte)(&at.key), &name, &rkey, &did, &state, &tags, &langs}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&at.list, (*[16]byte)(&at.key), &name, &rkey, &did, &state, &tags, &langs}, func() error {
 		n++
 		switch {
 		case name == nil:
-			return x.find("%s has a row of no %s", by.list, by.what)
+			return x.find("%s has a row of no %s", by.rows, by.what)
 		case did == nil:
-			return x.find("%s has a row of %s %q and no post", by.list, by.what, *name)
+			return x.find("%s has a row of %s %q and no post", by.rows, by.what, *name)
 		case *state != store.Active || !slices.Contains(by.of(tags, langs), *name):
 			return x.find("post %s is listed under %s %q, where it should not be", event.URI(*did, *rkey), by.what, *name)
 		}
 		return nil
 	}); err != nil {
-		return false, fmt.Errorf("read %s: %w", x.table(by.list), err)
+		return false, fmt.Errorf("read %s: %w", x.table(by.rows), err)
 	}
-	x.listed[by] = at
-	return n < verifyListings, nil
+	x.afterRow[by] = at
+	return n < verifyRows, nil
 }
 
 // checkTotals checks the totals by counting everything in one statement.
@@ -288,17 +306,6 @@ func (x *inspection) checkTotals(ctx context.Context) (done bool, err error) {
 		}
 	}
 	return true, nil
-}
-
-// row is a row of post_tags or post_langs.
-type row struct {
-	id  int64
-	key event.Key
-}
-
-type term struct {
-	id   int64
-	name string
 }
 
 // checkHours compares the hourly counts of the next tag with what they count.
