@@ -155,7 +155,7 @@ func lockTaken(err error) bool {
 	if errors.As(err, &e) {
 		err = e.OrigErr
 	}
-	return pg.IsCode(err, "55P03")
+	return pg.LockTimedOut(err)
 }
 
 // EnsureMigrated migrates an outdated schema if o's role may. If it may not, it returns

@@ -181,7 +181,7 @@ func (r *verification) run(ctx context.Context, steps []check) error {
 			switch {
 			case begun && err == nil:
 				deadline = time.Now().Add(openPatience)
-			case begun || time.Now().After(deadline) || !errors.Is(err, ErrSweeping) && !lockTimedOut(err):
+			case begun || time.Now().After(deadline) || !errors.Is(err, ErrSweeping) && !pg.LockTimedOut(err):
 				return err
 			default:
 				select {
@@ -254,8 +254,6 @@ func (r *verification) aligned(ctx context.Context, schema string, then func() e
 		})
 	})
 }
-
-func lockTimedOut(err error) bool { return pg.IsCode(err, "55P03") }
 
 func enough(err error) error {
 	if errors.Is(err, errEnough) {

@@ -8,18 +8,17 @@ import (
 
 // The statements of Reader, for tests that explain them.
 var (
-	TagsFrom  = tagsFrom
-	PrefixEnd = prefixEnd
-	// PopularQuery is not a constant.
+	TagsFrom     = tagsFrom
+	PrefixEnd    = prefixEnd
 	PopularQuery = popularQuery
 	QuotedQuery  = quotedQuery
+	HistoryQuery = historyQuery
 )
 
 const (
 	CompletionQuery = completionQuery
 	CompletionScan  = completionScan
 	RankedQuery     = rankedQuery
-	HistoryQuery    = historyQuery
 	HistoryScan     = historyScan
 	PopularScan     = popularScan
 )

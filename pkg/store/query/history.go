@@ -84,8 +84,8 @@ func (r *Reader) TagHistory(ctx context.Context, name string) (TagHistory, error
 
 // historyQuery is one statement, so that everything is from one moment. Hourly counts are looked up
 // one by one, whatever the planner estimates. For a tag without them the query returns the keys,
-// which the caller counts. LEAST keeps the hours near the posts if the upstream clock is far ahead.
-const historyQuery = `
+// which the caller counts.
+var historyQuery = `
 	SELECT t.posts, w.last_hour,
 	       (SELECT s.key FROM (SELECT key FROM post_tags WHERE tag_id = t.id ORDER BY key LIMIT $4) AS s WHERE ` + rowVisible + ` LIMIT 1),
 	       (SELECT s.key FROM (SELECT key FROM post_tags WHERE tag_id = t.id ORDER BY key DESC LIMIT $4) AS s WHERE ` + rowVisible + ` LIMIT 1),
@@ -99,9 +99,18 @@ const historyQuery = `
 	              WHERE ` + rowVisible + `)
 	  FROM (SELECT * FROM tags WHERE name = $1 AND posts > 0 AND ` + servedOne + `) AS t
 	 CROSS JOIN (SELECT last_hour,
-	                    (lpad(to_hex(greatest(last_hour - $2::bigint + 1, 0) * 3600000000), 16, '0') || repeat('0', 16))::uuid AS first_key,
-	                    (lpad(to_hex(greatest(last_hour + 1, 0) * 3600000000), 16, '0') || repeat('0', 16))::uuid AS end_key
-	               FROM (SELECT floor(extract(epoch FROM LEAST(source_time, statement_timestamp())) / 3600)::bigint AS last_hour FROM checkpoint WHERE singleton) AS c) AS w`
+	                    ` + hourKey("last_hour - $2::bigint + 1") + ` AS first_key,
+	                    ` + hourKey("last_hour + 1") + ` AS end_key
+	               FROM ` + lastHourQuery + `) AS w`
+
+// lastHourQuery selects the last hour of a window: that of the checkpoint's time or the current one,
+// whichever is earlier. That keeps the hours near the posts if the upstream clock is far ahead.
+const lastHourQuery = `(SELECT floor(extract(epoch FROM LEAST(source_time, statement_timestamp())) / 3600)::bigint AS last_hour FROM checkpoint WHERE singleton) AS c`
+
+// hourKey returns the SQL of the first key of an hour, numbered from 1970.
+func hourKey(hour string) string {
+	return `(lpad(to_hex(greatest(` + hour + `, 0) * 3600000000), 16, '0') || repeat('0', 16))::uuid`
+}
 
 // rowVisible is true of a row s of post_tags unless a sweep hides its post. Usually there is no
 // sweep, and no post is read.

@@ -68,11 +68,6 @@ func (r *Reader) Popular(ctx context.Context, hours int) (Popularity, error) {
 	return p, nil
 }
 
-// hourKey returns the SQL of the first key of an hour, numbered from 1970.
-func hourKey(hour string) string {
-	return `(lpad(to_hex(greatest(` + hour + `, 0) * 3600000000), 16, '0') || repeat('0', 16))::uuid`
-}
-
 // popularQuery is one statement, so that everything is from one moment. For a tag without hourly
 // counts the posts themselves are counted, unless it has fewer posts in total than the last of a
 // full list has in the window. Every row has the last hour; if there are no tags, one row has only
@@ -81,7 +76,7 @@ var popularQuery = `
 	WITH w AS MATERIALIZED (
 		SELECT last_hour, last_hour - $1::bigint + 1 AS from_hour,
 		       ` + hourKey("last_hour - $2::bigint + 1") + ` AS before_key, ` + hourKey("last_hour - $1::bigint + 1") + ` AS from_key, ` + hourKey("last_hour + 1") + ` AS end_key
-		  FROM (SELECT floor(extract(epoch FROM LEAST(source_time, statement_timestamp())) / 3600)::bigint AS last_hour FROM checkpoint WHERE singleton) AS c),
+		  FROM ` + lastHourQuery + `),
 	counted AS MATERIALIZED (
 		SELECT h.tag_id AS id, sum(h.posts)::bigint AS posts
 		  FROM w JOIN tag_hours h ON h.hour BETWEEN w.from_hour AND w.last_hour

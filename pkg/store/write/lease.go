@@ -122,7 +122,7 @@ func (w *Writer) waiting(ctx context.Context, fn func(tx pgx.Tx) error) error {
 			}
 			return fn(tx)
 		})
-		if !pg.IsCode(err, codeLockTimeout) {
+		if !pg.LockTimedOut(err) {
 			return err
 		}
 		if before, err = w.endFrozen(ctx, before); err != nil {
@@ -130,9 +130,6 @@ func (w *Writer) waiting(ctx context.Context, fn func(tx pgx.Tx) error) error {
 		}
 	}
 }
-
-// codeLockTimeout is Postgres's code for a lock timeout.
-const codeLockTimeout = "55P03"
 
 // endFrozen terminates connections that hold a lock on the checkpoint and have made no progress
 // since the previous call. It returns the progress of all that the server waits for within a

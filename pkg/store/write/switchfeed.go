@@ -78,8 +78,8 @@ func lockFeed(ctx context.Context, sub pgx.Tx) error {
 	}
 }
 
-// lockUnavailable reports whether a lock was not available.
-func lockUnavailable(err error) bool { return pg.IsCode(err, "55P03", "40P01") }
+// lockUnavailable reports whether a lock was not available, because of a deadlock (40P01) or not.
+func lockUnavailable(err error) bool { return pg.LockTimedOut(err) || pg.IsCode(err, "40P01") }
 
 func moveFeed(ctx context.Context, sub pgx.Tx) (loss FeedLoss, err error) {
 	if _, err := sub.Exec(ctx, "SET LOCAL lock_timeout = "+pg.Millis(feedLockTimeout)); err != nil {

@@ -66,11 +66,12 @@ func Open(ctx context.Context, o store.Options, holder string) (*Writer, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &Writer{pool: pool, tagLists: newTagLists(), langLists: newLangLists(), holder: holder, schema: cmp.Or(o.Schema, store.Live),
-		listPosts: listPosts, listCounts: listCounts,
-		patience: writerIdleTimeout / 2,
+	return &Writer{
+		pool: pool, schema: cmp.Or(o.Schema, store.Live), holder: holder, patience: writerIdleTimeout / 2,
+		tagLists: newTagLists(), langLists: newLangLists(), listPosts: listPosts, listCounts: listCounts,
 		// After a switch the first pass reads everything.
-		payloads: o.Schema != store.Rebuilding}, nil
+		payloads: o.Schema != store.Rebuilding,
+	}, nil
 }
 
 // Close closes the writer's connections.
@@ -104,8 +105,9 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from store.Checkpo
 			return err
 		}
 		tx = &Tx{
-			tx: ptx, now: from.now, payloads: w.payloads, tagLists: w.tagLists, langLists: w.langLists, firstHour: keys.Hour(earlier(from.Source.Time, time.Now())) - hoursKept,
-			ignoreConsent: from.ignoreConsent, denies: from.denies, unlisted: w.Unlisted(), from: from.Seq, epoch: from.epoch, live: w.schema == store.Live, leader: leader,
+			tx: ptx, now: from.now, from: from.Seq, epoch: from.epoch, live: w.schema == store.Live, leader: leader,
+			tagLists: w.tagLists, langLists: w.langLists, firstHour: keys.Hour(earlier(from.Source.Time, time.Now())) - hoursKept,
+			payloads: w.payloads, unlisted: w.Unlisted(), ignoreConsent: from.ignoreConsent, denies: from.denies,
 		}
 		to, err := fold(tx, from.Checkpoint)
 		if err != nil {
@@ -191,9 +193,11 @@ type checkpoint struct {
 func readCheckpoint(ctx context.Context, q querier, lock string) (cp checkpoint, err error) {
 	var version int
 	err = q.QueryRow(ctx, `
-		SELECT seq, source_host, source_seq, source_time, sync_did, sync_rev, sync_time, sync_fixed, epoch, holder, changes, ignore_consent, unlisted_from, writer_version,
-		       EXISTS (SELECT FROM denied_accounts), clock_timestamp() FROM checkpoint `+lock).
-		Scan(&cp.Seq, &cp.Source.Host, &cp.Source.Seq, &cp.Source.Time, &cp.Sync.DID, &cp.Sync.Rev, &cp.Sync.Time, &cp.Sync.Fixed, &cp.epoch, &cp.holder, &cp.changes, &cp.ignoreConsent, &cp.unlisted, &version, &cp.denies, &cp.now)
+		SELECT seq, source_host, source_seq, source_time, sync_did, sync_rev, sync_time, sync_fixed,
+		       epoch, holder, changes, ignore_consent, unlisted_from, writer_version, EXISTS (SELECT FROM denied_accounts), clock_timestamp()
+		  FROM checkpoint `+lock).
+		Scan(&cp.Seq, &cp.Source.Host, &cp.Source.Seq, &cp.Source.Time, &cp.Sync.DID, &cp.Sync.Rev, &cp.Sync.Time, &cp.Sync.Fixed,
+			&cp.epoch, &cp.holder, &cp.changes, &cp.ignoreConsent, &cp.unlisted, &version, &cp.denies, &cp.now)
 	if err != nil {
 		return cp, fmt.Errorf("read the checkpoint: %w", pg.NotMigrated(err))
 	}

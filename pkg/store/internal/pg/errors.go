@@ -3,8 +3,10 @@ package pg
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 var (
@@ -34,3 +36,21 @@ func NotMigrated(err error) error {
 	}
 	return err
 }
+
+// IsCode reports whether err is a Postgres error of one of these classes (two characters) or codes
+// (five).
+func IsCode(err error, codes ...string) bool {
+	var e *pgconn.PgError
+	if !errors.As(err, &e) {
+		return false
+	}
+	for _, c := range codes {
+		if strings.HasPrefix(e.Code, c) {
+			return true
+		}
+	}
+	return false
+}
+
+// LockTimedOut reports whether a statement gave up waiting for a lock.
+func LockTimedOut(err error) bool { return IsCode(err, "55P03") }

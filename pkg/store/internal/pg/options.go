@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -200,19 +199,4 @@ func Millis(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
 func registerKey(m *pgtype.Map) {
 	m.RegisterDefaultPgType(event.Key{}, "uuid")
 	m.RegisterDefaultPgType([]event.Key{}, "_uuid")
-}
-
-// IsCode reports whether err is a Postgres error of one of these classes
-// (two characters) or codes (five).
-func IsCode(err error, codes ...string) bool {
-	var e *pgconn.PgError
-	if !errors.As(err, &e) {
-		return false
-	}
-	for _, c := range codes {
-		if strings.HasPrefix(e.Code, c) {
-			return true
-		}
-	}
-	return false
 }
