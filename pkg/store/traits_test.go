@@ -57,7 +57,7 @@ func TestFillTraits(t *testing.T) {
 		w := storetest.Writer(t, o, "w") // after a crash: the lease is still its own
 		_, err = w.Acquire(t.Context())
 		require.NoError(t, err)
-		require.True(t, w.Filling() && w.Sweeping())
+		require.True(t, w.Filling() && w.Pending())
 		// A post below the current step is edited: it has its traits already.
 		edited := *all[len(all)-1-steps]
 		edited.Rev, edited.Record = "3zzzzzzzzzzzz", []byte(record(0))

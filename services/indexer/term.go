@@ -131,8 +131,8 @@ func (t *term) applyStream(ctx context.Context, cp store.Checkpoint) error {
 			}
 			worked = true
 		}
-		if t.writer.Sweeping() {
-			if err := t.applier.Sweep(ctx); err != nil {
+		if t.writer.Pending() {
+			if err := t.applier.DoPending(ctx); err != nil {
 				return err
 			}
 			worked = true
@@ -186,7 +186,7 @@ func (t *term) nextBatch(ctx context.Context, r *stream.Reader) ([]stream.Messag
 	if t.deny.path != "" {
 		patience = min(patience, denyEvery)
 	}
-	if t.writer.Sweeping() {
+	if t.writer.Pending() {
 		patience = sweepPause
 	}
 	wait, cancel := context.WithTimeout(ctx, patience)

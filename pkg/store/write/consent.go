@@ -9,18 +9,19 @@ import (
 	"github.com/tagstream/tagstream/pkg/store"
 )
 
-// IgnoresConsent reports whether accounts that have opted out are shown.
-func (t *Tx) IgnoresConsent() bool { return t.ignoreConsent }
+// ShowsOptedOut reports whether accounts that have opted out are shown.
+func (t *Tx) ShowsOptedOut() bool { return t.showOptedOut }
 
-// IgnoreConsent sets whether accounts that have opted out are shown. The caller must update stored accounts (Undecided).
-func (t *Tx) IgnoreConsent(ctx context.Context, ignore bool) error {
-	if t.ignoreConsent == ignore {
+// SetShowOptedOut sets whether accounts that have opted out are shown. The caller must update stored
+// accounts (OutdatedAccounts).
+func (t *Tx) SetShowOptedOut(ctx context.Context, show bool) error {
+	if t.showOptedOut == show {
 		return nil
 	}
-	if _, err := t.tx.Exec(ctx, `UPDATE checkpoint SET ignore_consent = $1`, ignore); err != nil {
-		return fmt.Errorf("set whether consent is ignored: %w", err)
+	if _, err := t.tx.Exec(ctx, `UPDATE checkpoint SET ignore_consent = $1`, show); err != nil {
+		return fmt.Errorf("set whether opted-out accounts are shown: %w", err)
 	}
-	t.ignoreConsent = ignore
+	t.showOptedOut = show
 	return nil
 }
 
@@ -39,7 +40,7 @@ func (t *Tx) Denied(ctx context.Context, dids []string) (map[string]bool, error)
 }
 
 // Deny sets the deny list, and reports whether it changed. The caller must update stored accounts
-// (Undecided). If the tags change, the change feed starts again, so that all followers list
+// (OutdatedAccounts). If the tags change, the change feed starts again, so that all followers list
 // everything again: no post changes.
 func (t *Tx) Deny(ctx context.Context, dids, tags []string) (changed bool, err error) {
 	accounts, err := t.denyList(ctx, "denied_accounts", "did", dids)
@@ -75,9 +76,9 @@ func (t *Tx) denyList(ctx context.Context, table, column string, names []string)
 	return gone.RowsAffected()+come.RowsAffected() > 0, nil
 }
 
-// Undecided returns up to limit accounts whose visibility does not match the settings for opt-outs
-// and denial, which changed.
-func (t *Tx) Undecided(ctx context.Context, limit int) (map[string]*Account, error) {
+// OutdatedAccounts returns up to limit accounts whose visibility does not match the settings for
+// opt-outs and denial, which changed.
+func (t *Tx) OutdatedAccounts(ctx context.Context, limit int) (map[string]*Account, error) {
 	rows, _ := t.tx.Query(ctx, `
 		SELECT did FROM (
 			SELECT a.did FROM denied_accounts d JOIN accounts a USING (did) WHERE COALESCE(a.told, a.state) = $1 AND a.state = $1
@@ -88,9 +89,9 @@ func (t *Tx) Undecided(ctx context.Context, limit int) (map[string]*Account, err
 			UNION ALL
 			SELECT a.did FROM accounts a
 			 WHERE a.state <> a.told AND a.told = $1 AND ($2 OR NOT a.opted_out)
-			   AND NOT EXISTS (SELECT FROM denied_accounts d WHERE d.did = a.did)) AS undecided
+			   AND NOT EXISTS (SELECT FROM denied_accounts d WHERE d.did = a.did)) AS outdated
 		 LIMIT $3`,
-		store.Active, t.ignoreConsent, limit)
+		store.Active, t.showOptedOut, limit)
 	dids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return nil, fmt.Errorf("look for accounts to hide or show: %w", err)
@@ -98,12 +99,12 @@ func (t *Tx) Undecided(ctx context.Context, limit int) (map[string]*Account, err
 	return t.Accounts(ctx, dids)
 }
 
-// LiveIgnoresConsent reports whether the live index shows accounts that have opted out.
-func (w *Writer) LiveIgnoresConsent(ctx context.Context) (ignore bool, err error) {
-	if err := w.pool.QueryRow(ctx, `SELECT ignore_consent FROM `+store.Live+`.checkpoint`).Scan(&ignore); err != nil {
-		return false, fmt.Errorf("read whether the live index ignores consent: %w", err)
+// LiveShowsOptedOut reports whether the live index shows accounts that have opted out.
+func (w *Writer) LiveShowsOptedOut(ctx context.Context) (show bool, err error) {
+	if err := w.pool.QueryRow(ctx, `SELECT ignore_consent FROM `+store.Live+`.checkpoint`).Scan(&show); err != nil {
+		return false, fmt.Errorf("read whether the live index shows opted-out accounts: %w", err)
 	}
-	return ignore, nil
+	return show, nil
 }
 
 // LiveDenied returns the deny list of the live index.
@@ -118,7 +119,7 @@ func (w *Writer) LiveDenied(ctx context.Context) (dids, tags []string, err error
 // RecallAuthors copies to an index that is being rebuilt the profiles and handles that the live one
 // took from accounts that it knew then: the rebuilt index does not know an account at that point if
 // its posts were erased from the stream. The profile of a deleted account was itself erased,
-// including an opt-out: the caller must update such accounts (Undecided).
+// including an opt-out: the caller must update such accounts (OutdatedAccounts).
 func (w *Writer) RecallAuthors(ctx context.Context) error {
 	_, err := w.pool.Exec(ctx, `
 		UPDATE accounts b SET display_name = a.display_name, avatar = a.avatar, profile_rev = a.profile_rev, opted_out = a.opted_out

@@ -171,6 +171,6 @@ func TestRecallFloors(t *testing.T) {
 			SELECT array_agg(did || ' ' || sync_rev || coalesce(' ' || gone_below, '') ORDER BY did)
 			  FROM tagstream_rebuild.accounts LEFT JOIN tagstream_rebuild.sweeps ON account_id = id WHERE sync_rev > ''`).Scan(&got))
 		require.Equal(t, []string{"did:plc:a 3e 3e", "did:plc:erased 3d", "did:plc:hidden 3e", "did:plc:sync 3e"}, got)
-		require.True(t, w.Sweeping())
+		require.True(t, w.Pending())
 	}
 }

@@ -75,7 +75,7 @@ func TestSwitchKeepsFeed(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, []string{"did:plc:d"}, got)
 		require.EqualValues(t, 5, next.Change)
-		for live.Sweeping() && next.Change < 6 {
+		for live.Pending() && next.Change < 6 {
 			require.NoError(t, live.Announce(t.Context()))
 			_, next, err = follow("art", nil)
 			require.NoError(t, err)

@@ -160,11 +160,11 @@ type Tx struct {
 	beganSweep, payloads, unlisted bool
 	// from is the checkpoint's previous Seq. live reports that this is the live index; for an index
 	// that is being rebuilt next to it, leader is the live one's Seq.
-	from          uint64
-	epoch         int64
-	live          bool
-	leader        *uint64
-	ignoreConsent bool
+	from         uint64
+	epoch        int64
+	live         bool
+	leader       *uint64
+	showOptedOut bool
 	// denies reports that accounts are denied.
 	denies bool
 	// feedEntries are posts to write to the change feed, and feedWritten is how many were written.

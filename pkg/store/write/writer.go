@@ -107,7 +107,7 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from store.Checkpo
 		tx = &Tx{
 			tx: ptx, now: from.now, from: from.Seq, epoch: from.epoch, live: w.schema == store.Live, leader: leader,
 			tagLists: w.tagLists, langLists: w.langLists, firstHour: keys.Hour(earlier(from.Source.Time, time.Now())) - hoursKept,
-			payloads: w.payloads, unlisted: w.Unlisted(), ignoreConsent: from.ignoreConsent, denies: from.denies,
+			payloads: w.payloads, unlisted: w.Unlisted(), showOptedOut: from.showOptedOut, denies: from.denies,
 		}
 		to, err := fold(tx, from.Checkpoint)
 		if err != nil {
@@ -150,9 +150,9 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from store.Checkpo
 	return nil
 }
 
-// Sweeping reports whether there may be accounts to sweep, or posts to retag, to fill in, or to
-// announce.
-func (w *Writer) Sweeping() bool { return w.sweeping || w.retagging || w.filling || w.announcing }
+// Pending reports whether there may be work that is done in steps between batches: Sweep, Announce,
+// Retag or FillTraits.
+func (w *Writer) Pending() bool { return w.sweeping || w.retagging || w.filling || w.announcing }
 
 func earlier(a, b time.Time) time.Time {
 	if a.Before(b) {
@@ -185,7 +185,7 @@ type checkpoint struct {
 	epoch, changes int64
 	holder         string
 	now            time.Time // by the database
-	ignoreConsent  bool
+	showOptedOut   bool
 	denies         bool
 	unlisted       *[16]byte
 }
@@ -197,7 +197,7 @@ func readCheckpoint(ctx context.Context, q querier, lock string) (cp checkpoint,
 		       epoch, holder, changes, ignore_consent, unlisted_from, writer_version, EXISTS (SELECT FROM denied_accounts), clock_timestamp()
 		  FROM checkpoint `+lock).
 		Scan(&cp.Seq, &cp.Source.Host, &cp.Source.Seq, &cp.Source.Time, &cp.Sync.DID, &cp.Sync.Rev, &cp.Sync.Time, &cp.Sync.Fixed,
-			&cp.epoch, &cp.holder, &cp.changes, &cp.ignoreConsent, &cp.unlisted, &version, &cp.denies, &cp.now)
+			&cp.epoch, &cp.holder, &cp.changes, &cp.showOptedOut, &cp.unlisted, &version, &cp.denies, &cp.now)
 	if err != nil {
 		return cp, fmt.Errorf("read the checkpoint: %w", pg.NotMigrated(err))
 	}

@@ -69,8 +69,8 @@ type Applier struct {
 	PutDeadLetter func(ctx context.Context, d stream.DeadLetter) error
 	Logger        *slog.Logger
 	// BigAccount is the number of posts from which an account is not hidden, shown or erased in one
-	// transaction, but swept: see Sweep. 0 means 2000. The smaller accounts of a batch together have
-	// at most ten times as many posts; accounts beyond that are swept too.
+	// transaction, but swept: see write.Sweep. 0 means 2000. The smaller accounts of a batch
+	// together have at most ten times as many posts; accounts beyond that are swept too.
 	BigAccount int
 	// Timeout bounds one batch of several messages; 0 means 30 s.
 	Timeout time.Duration

@@ -39,8 +39,8 @@ func (x *index) author() string {
 // finishSweeps finishes all sweeps.
 func (x *index) finishSweeps() {
 	x.t.Helper()
-	for x.applier.Writer.Sweeping() {
-		require.NoError(x.t, x.applier.Sweep(x.t.Context()))
+	for x.applier.Writer.Pending() {
+		require.NoError(x.t, x.applier.DoPending(x.t.Context()))
 	}
 }
 

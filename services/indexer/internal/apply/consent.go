@@ -26,7 +26,7 @@ type Deny struct {
 func (a *Applier) Consent(ctx context.Context, showOptedOut bool, deny Deny) error {
 	for n := consentBatch; n == consentBatch; {
 		err := a.Writer.Apply(ctx, func(tx *write.Tx, from store.Checkpoint) (store.Checkpoint, error) {
-			if err := tx.IgnoreConsent(ctx, showOptedOut); err != nil {
+			if err := tx.SetShowOptedOut(ctx, showOptedOut); err != nil {
 				return from, err
 			}
 			changed, err := tx.Deny(ctx, deny.Accounts, deny.Tags)
@@ -36,7 +36,7 @@ func (a *Applier) Consent(ctx context.Context, showOptedOut bool, deny Deny) err
 			if changed {
 				a.Logger.Info("the deny list has changed", "accounts", len(deny.Accounts), "tags", len(deny.Tags))
 			}
-			rows, err := tx.Undecided(ctx, consentBatch)
+			rows, err := tx.OutdatedAccounts(ctx, consentBatch)
 			if err != nil {
 				return from, err
 			}
@@ -65,7 +65,7 @@ func (a *Applier) Consent(ctx context.Context, showOptedOut bool, deny Deny) err
 // consent loads the consent setting and the denial of these accounts into the fold. Call it before
 // loading them.
 func (f *fold) consent(ctx context.Context, tx *write.Tx, dids ...string) (err error) {
-	f.showOptedOut = tx.IgnoresConsent()
+	f.showOptedOut = tx.ShowsOptedOut()
 	f.denied, err = tx.Denied(ctx, dids)
 	return err
 }

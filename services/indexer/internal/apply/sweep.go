@@ -16,14 +16,9 @@ const (
 	sweepCounts = 5000
 )
 
-// Sweep does one step of the pending changes of big accounts, in a separate transaction: some posts
-// of one account become listed or unlisted, or are deleted. Accounts take turns, so that one that
-// keeps changing its state does not delay others. While a sweep lasts, readers do not see the posts
-// that change; the last step shows and counts them.
-//
-// A batch that changes posts of the account during a sweep finds them swept or not, and leaves them
-// as the current pass would. The error is the writer's (write.ErrLeaseLost) or the database's.
-func (a *Applier) Sweep(ctx context.Context) error {
+// DoPending does one step of each kind of pending work (write.Writer.Pending). The error is the
+// writer's (write.ErrLeaseLost) or the database's.
+func (a *Applier) DoPending(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
 	defer cancel()
 	if err := a.Writer.Sweep(ctx, sweepRows, func(tx *write.Tx, p write.SweepPiece) error { return sweepPiece(ctx, tx, p) }); err != nil {
@@ -35,7 +30,12 @@ func (a *Applier) Sweep(ctx context.Context) error {
 	return a.upgrade(ctx)
 }
 
-// sweepPiece changes the posts of a piece to what their account's row says.
+// sweepPiece does one step of the pending changes of a big account: its next posts become listed or
+// unlisted, or are deleted. While a sweep lasts, readers do not see the posts that change; the last
+// step shows and counts them.
+//
+// A batch that changes posts of the account during a sweep finds them swept or not, and leaves them
+// as the current pass would.
 func sweepPiece(ctx context.Context, tx *write.Tx, piece write.SweepPiece) error {
 	acc := piece.Account
 	if piece.First && acc.ErasedRev != "" {

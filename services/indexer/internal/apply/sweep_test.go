@@ -18,10 +18,10 @@ import (
 func (x *index) sweep(n int) int {
 	x.t.Helper()
 	for i := range n {
-		if !x.applier.Writer.Sweeping() {
+		if !x.applier.Writer.Pending() {
 			return i
 		}
-		require.NoError(x.t, x.applier.Sweep(x.t.Context()))
+		require.NoError(x.t, x.applier.DoPending(x.t.Context()))
 	}
 	return n
 }
@@ -46,7 +46,7 @@ func TestSweepIsInvisible(t *testing.T) {
 	other.DID = "did:plc:other"
 	x.apply(append(events, other)...)
 	x.sweep(1)
-	require.False(t, x.applier.Writer.Sweeping())
+	require.False(t, x.applier.Writer.Pending())
 
 	count := func() int64 {
 		h, err := x.reader.TagHistory(t.Context(), "art")
@@ -106,7 +106,7 @@ func TestSweepIsInvisible(t *testing.T) {
 	require.EqualValues(t, posts+1, count())
 
 	x.apply(status(false, "suspended"))
-	for x.applier.Writer.Sweeping() {
+	for x.applier.Writer.Pending() {
 		look(false)
 		x.sweep(1)
 		// It is counted at once, when everything is done.
@@ -117,7 +117,7 @@ func TestSweepIsInvisible(t *testing.T) {
 
 	x.apply(status(true, ""))
 	steps := 0
-	for ; x.applier.Writer.Sweeping(); steps++ {
+	for ; x.applier.Writer.Pending(); steps++ {
 		if s, err := x.reader.Status(t.Context()); err == nil && s.Sweeps > 0 {
 			look(false)
 		}
@@ -129,7 +129,7 @@ func TestSweepIsInvisible(t *testing.T) {
 	require.EqualValues(t, posts+1, count())
 
 	x.apply(status(false, "deleted"))
-	for x.applier.Writer.Sweeping() {
+	for x.applier.Writer.Pending() {
 		look(false)
 		x.sweep(1)
 	}

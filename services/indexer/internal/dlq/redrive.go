@@ -118,8 +118,8 @@ func (r *Redrive) write(ctx context.Context, h *histories, accounts []*account, 
 		}); err != nil {
 			return err
 		}
-		for r.Writer.Sweeping() {
-			if err := r.applier().Sweep(ctx); err != nil {
+		for r.Writer.Pending() {
+			if err := r.applier().DoPending(ctx); err != nil {
 				return err
 			}
 		}

@@ -65,7 +65,7 @@ type Pruner struct {
 
 	table  int // of Tables, the one that is pruned now
 	marker write.MarkerPass
-	term   int64 // the last one of Tags or Langs that was examined
+	list   int64 // the id of the last tag or language that was examined
 	due    time.Time
 }
 
@@ -94,7 +94,7 @@ func (p *Pruner) Step(ctx context.Context, now time.Time) error {
 	if !done {
 		return nil
 	}
-	p.marker, p.term = write.MarkerPass{}, 0
+	p.marker, p.list = write.MarkerPass{}, 0
 	if p.table = (p.table + 1) % len(Tables); p.table == 0 {
 		p.due = now.Add(rest)
 	}
@@ -110,9 +110,9 @@ func (p *Pruner) prune(ctx context.Context, table string) (n int64, done bool, e
 	case Hours:
 		n, done, err = p.writer.PruneHours(ctx, step)
 	case Tags:
-		p.term, n, done, err = p.writer.PruneTags(ctx, p.term, step)
+		p.list, n, done, err = p.writer.PruneTags(ctx, p.list, step)
 	case Langs:
-		p.term, n, done, err = p.writer.PruneLangs(ctx, p.term, step)
+		p.list, n, done, err = p.writer.PruneLangs(ctx, p.list, step)
 	}
 	return n, done, err
 }

@@ -302,8 +302,8 @@ func TestPruneTagsDuringSweep(t *testing.T) {
 	require.NoError(t, err)
 	_, err = x.writer.Acquire(t.Context())
 	require.NoError(t, err)
-	for x.writer.Sweeping() {
-		require.NoError(t, a.Sweep(t.Context()))
+	for x.writer.Pending() {
+		require.NoError(t, a.DoPending(t.Context()))
 	}
 	f, err := check.New(o).Check(t.Context(), store.Live)
 	require.NoError(t, err)

@@ -69,7 +69,7 @@ func (r *Rebuild) foldBatch(ctx context.Context, limit uint64) (more bool, err e
 
 // caughtUp reports whether so little is missing that the live indexer can be stopped.
 func (r *Rebuild) caughtUp(_ context.Context, missing uint64) (bool, error) {
-	return missing <= atEnd && !r.writer.Sweeping(), nil
+	return missing <= atEnd && !r.writer.Pending(), nil
 }
 
 // asRecent is caughtUp where the new index must also be as recent in upstream time as the live one

@@ -179,7 +179,7 @@ func (r *Rebuild) begin(ctx context.Context) error {
 // copySettings makes the new index hide what the live one hides by its settings: accounts that have
 // opted out, and those that the operator denies.
 func (r *Rebuild) copySettings(ctx context.Context) error {
-	showOptedOut, err := r.writer.LiveIgnoresConsent(ctx)
+	showOptedOut, err := r.writer.LiveShowsOptedOut(ctx)
 	if err != nil {
 		return err
 	}
@@ -228,7 +228,7 @@ func (r *Rebuild) foldAndCompare(ctx context.Context) error {
 		if live == 0 || r.replay.At() > live {
 			return nil // nothing to compare, or it was done before the interruption
 		}
-		if !r.writer.Sweeping() {
+		if !r.writer.Pending() {
 			break
 		}
 		// Here, not while the live index waits.
@@ -255,11 +255,11 @@ func (r *Rebuild) meetLive(ctx context.Context, seq uint64) error {
 			return err
 		}
 	}
-	swept := r.writer.Sweeping()
+	pending := r.writer.Pending()
 	if err := r.copySettings(ctx); err != nil {
 		return err
 	}
-	if r.writer.Sweeping() && !swept {
+	if r.writer.Pending() && !pending {
 		return errSettings
 	}
 	return nil

@@ -138,7 +138,7 @@ func (r *Replay) FoldTo(ctx context.Context, seq uint64) error {
 
 // FinishSweeps finishes all sweeps of big accounts.
 func (r *Replay) FinishSweeps(ctx context.Context) error {
-	for r.cfg.Writer.Sweeping() {
+	for r.cfg.Writer.Pending() {
 		if err := r.Sweep(ctx); err != nil {
 			return err
 		}
@@ -161,10 +161,10 @@ func (r *Replay) List(ctx context.Context) error {
 
 // Sweep does a step of a sweep, if there is one.
 func (r *Replay) Sweep(ctx context.Context) error {
-	if !r.cfg.Writer.Sweeping() {
+	if !r.cfg.Writer.Pending() {
 		return nil
 	}
-	return r.memory.applier.Sweep(ctx)
+	return r.memory.applier.DoPending(ctx)
 }
 
 // RecallFloors copies the floors of #syncs from the live index, if the stream lacks the
