@@ -97,7 +97,7 @@ func (r keyRange) from(p keyset.Position, direction keyset.Direction) keyRange {
 	}
 	key := positionKey(p)
 	edge := r.beyond(key, direction)
-	if p.Includes(direction) && bytes.Compare(r.lo[:], key[:]) <= 0 && bytes.Compare(key[:], r.hi[:]) <= 0 {
+	if p.Includes(direction) && r.holds(key) {
 		if direction == keyset.Forward {
 			edge = keyRange{r.lo, key}
 		} else {

@@ -56,9 +56,9 @@ type clause struct {
 	lists []list
 }
 
-func (g clause) ids() []int64 {
-	ids := make([]int64, len(g.lists))
-	for i, l := range g.lists {
+func (cl clause) ids() []int64 {
+	ids := make([]int64, len(cl.lists))
+	for i, l := range cl.lists {
 		ids[i] = l.id
 	}
 	return ids
@@ -66,13 +66,13 @@ func (g clause) ids() []int64 {
 
 // rate is the clause's number of posts per microsecond in its samples. A sample that reached the
 // end of the list extends to the end of the range.
-func (g clause) rate(rng keyRange, direction keyset.Direction) float64 {
+func (cl clause) rate(rng keyRange, direction keyset.Direction) float64 {
 	end := rng.lo
 	if direction == keyset.Backward {
 		end = rng.hi
 	}
 	total := 0.0
-	for _, l := range g.lists {
+	for _, l := range cl.lists {
 		to := end
 		if l.sample.full {
 			to = l.sample.last
@@ -85,8 +85,8 @@ func (g clause) rate(rng keyRange, direction keyset.Direction) float64 {
 }
 
 // next returns the clause's next key; ok is false if it has none.
-func (g clause) next(direction keyset.Direction) (key event.Key, ok bool) {
-	for _, l := range g.lists {
+func (cl clause) next(direction keyset.Direction) (key event.Key, ok bool) {
+	for _, l := range cl.lists {
 		if l.sample.n > 0 && (!ok || before(l.sample.first, key, direction)) {
 			key, ok = l.sample.first, true
 		}
@@ -96,12 +96,12 @@ func (g clause) next(direction keyset.Direction) (key event.Key, ok bool) {
 
 // sampledBefore reports whether the whole sample of one of the clause's lists lies before the range
 // although the list continues.
-func (g clause) sampledBefore(rng keyRange, direction keyset.Direction) bool {
+func (cl clause) sampledBefore(rng keyRange, direction keyset.Direction) bool {
 	start := rng.hi
 	if direction == keyset.Backward {
 		start = rng.lo
 	}
-	return slices.ContainsFunc(g.lists, func(l list) bool {
+	return slices.ContainsFunc(cl.lists, func(l list) bool {
 		return l.sample.full && before(l.sample.last, start, direction)
 	})
 }
@@ -146,18 +146,18 @@ func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, err
 		return c, fmt.Errorf("look up the query's names: %w", err)
 	}
 	pick := func(names []string, kind string) clause {
-		var g clause
+		var cl clause
 		for _, n := range names {
 			if l, ok := found[kind][n]; ok {
-				g.lists = append(g.lists, l)
+				cl.lists = append(cl.lists, l)
 			}
 		}
-		return g
+		return cl
 	}
 	// must adds a clause. If it has no lists, no post matches.
-	must := func(kind kind, g clause) {
-		g.kind, c.nothing = kind, c.nothing || len(g.lists) == 0
-		c.clauses = append(c.clauses, g)
+	must := func(kind kind, cl clause) {
+		cl.kind, c.nothing = kind, c.nothing || len(cl.lists) == 0
+		c.clauses = append(c.clauses, cl)
 	}
 	for _, tag := range q.All {
 		must(ofTag, pick(without([]string{tag}, q.None), "tag"))
@@ -229,9 +229,9 @@ func (s *search) sampleLists(ctx context.Context, rng keyRange, size int) error 
 	order := orderBy(s.direction)
 	for _, kind := range []kind{ofTag, ofLang, ofAuthor} {
 		var ids []int64
-		for _, g := range s.clauses {
-			if g.kind == kind {
-				ids = append(ids, g.ids()...)
+		for _, cl := range s.clauses {
+			if cl.kind == kind {
+				ids = append(ids, cl.ids()...)
 			}
 		}
 		if len(ids) == 0 {
@@ -257,12 +257,12 @@ func (s *search) sampleLists(ctx context.Context, rng keyRange, size int) error 
 		}); err != nil {
 			return fmt.Errorf("sample %d lists: %w", len(ids), err)
 		}
-		for _, g := range s.clauses {
-			if g.kind != kind {
+		for _, cl := range s.clauses {
+			if cl.kind != kind {
 				continue
 			}
-			for i := range g.lists {
-				g.lists[i].sample = samples[g.lists[i].id]
+			for i := range cl.lists {
+				cl.lists[i].sample = samples[cl.lists[i].id]
 			}
 		}
 	}

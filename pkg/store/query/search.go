@@ -78,7 +78,7 @@ func (s *search) find(ctx context.Context, rng keyRange, want int) (found, error
 	}
 	var f found
 	for work := firstSegment; ; work *= segmentGrowth {
-		p, ok, err := s.strategy(ctx, &rng, work)
+		p, ok, err := s.plan(ctx, &rng, work)
 		if err != nil || !ok {
 			return f, err
 		}
@@ -109,18 +109,18 @@ func (s *search) any(ctx context.Context, rng keyRange) (bool, error) {
 	return len(f.keys) > 0 || f.ranOut, err
 }
 
-// strategy is how to read a segment. The merged clauses, one or two, are read alongside each other
+// plan is how to read a segment. The merged clauses, one or two, are read alongside each other
 // in key order; the probed ones are looked up for each of their posts. With besideSwept the posts
 // of swept accounts are read alongside the single merged clause, in order to skip them: then at
 // most probes of the rows are visible and probed.
-type strategy struct {
+type plan struct {
 	merged, probed []clause
 	besideSwept    bool
 	rows, probes   int
 }
 
 // share sets how many rows a segment reads for an amount of work.
-func (p *strategy) share(c conjunction, work int) {
+func (p *plan) share(c conjunction, work int) {
 	p.rows = max(work/p.cost(c, 1, 1), minRows)
 	p.probes = p.rows
 	if p.besideSwept {
@@ -131,16 +131,16 @@ func (p *strategy) share(c conjunction, work int) {
 
 // cost is the work of reading that many rows of the merged clauses and probing that many of them,
 // if each post is in every list of a clause.
-func (p strategy) cost(c conjunction, rows, probed int) int {
+func (p plan) cost(c conjunction, rows, probed int) int {
 	lists, probes, single := 0, len(c.none), 0
-	for _, g := range p.merged {
-		lists = max(lists, len(g.lists))
+	for _, cl := range p.merged {
+		lists = max(lists, len(cl.lists))
 	}
-	for _, g := range p.probed {
+	for _, cl := range p.probed {
 		switch {
-		case g.kind == ofAuthor:
-		case len(g.lists) > 1:
-			probes += len(g.lists)
+		case cl.kind == ofAuthor:
+		case len(cl.lists) > 1:
+			probes += len(cl.lists)
 		default:
 			single++
 		}
@@ -159,41 +159,41 @@ func (p strategy) cost(c conjunction, rows, probed int) int {
 }
 
 // readsRows reports whether each post's own row is read.
-func (p strategy) readsRows(c conjunction) bool {
-	return c.hasRowConditions() || slices.ContainsFunc(p.probed, func(g clause) bool { return g.kind == ofAuthor })
+func (p plan) readsRows(c conjunction) bool {
+	return c.hasRowConditions() || slices.ContainsFunc(p.probed, func(cl clause) bool { return cl.kind == ofAuthor })
 }
 
 // probesSweeps reports whether each post must be checked for sweeps that hide it.
-func (p strategy) probesSweeps(c conjunction) bool {
+func (p plan) probesSweeps(c conjunction) bool {
 	return c.sweeping && (!p.besideSwept || !c.sweptAll)
 }
 
-// strategy chooses by the density of the clauses at the start of the range. It moves that start to
+// plan chooses how to read by the density of the clauses at the start of the range. It moves that start to
 // where every clause has posts; ok is false if a clause has none left.
-func (s *search) strategy(ctx context.Context, rng *keyRange, work int) (p strategy, ok bool, err error) {
+func (s *search) plan(ctx context.Context, rng *keyRange, work int) (p plan, ok bool, err error) {
 	if len(s.clauses) == 1 && !s.sweeping {
-		return strategy{merged: s.clauses}, true, nil
+		return plan{merged: s.clauses}, true, nil
 	}
 	clauses := make([]rated, len(s.clauses))
 	lists := 0
-	for _, g := range s.clauses {
-		lists += len(g.lists)
+	for _, cl := range s.clauses {
+		lists += len(cl.lists)
 	}
 	sample := max(min(work, s.work)/sampleShare/lists, minSample)
 	for leaps := 0; ; leaps++ {
 		if err := s.sampleLists(ctx, *rng, sample); err != nil {
 			return p, false, err
 		}
-		for i, g := range s.clauses {
-			next, ok := g.next(s.direction)
+		for i, cl := range s.clauses {
+			next, ok := cl.next(s.direction)
 			if !ok {
 				return p, false, nil
 			}
-			clauses[i] = rated{g, g.rate(*rng, s.direction)}
+			clauses[i] = rated{cl, cl.rate(*rng, s.direction)}
 			*rng = rng.startAt(next, s.direction)
 		}
 		// A sample says nothing about the posts after it.
-		if leaps*lists*sample >= work/2 || leaps == maxLeaps || !slices.ContainsFunc(s.clauses, func(g clause) bool { return g.sampledBefore(*rng, s.direction) }) {
+		if leaps*lists*sample >= work/2 || leaps == maxLeaps || !slices.ContainsFunc(s.clauses, func(cl clause) bool { return cl.sampledBefore(*rng, s.direction) }) {
 			break
 		}
 	}
@@ -206,11 +206,11 @@ func (s *search) strategy(ctx context.Context, rng *keyRange, work int) (p strat
 		// Otherwise it is cheaper to check each post of the list.
 		p.besideSwept = rate <= probeWork*clauses[0].rate
 	}
-	for i, g := range clauses {
-		if i == 0 || i == 1 && !p.besideSwept && g.rate <= mergeRatio*clauses[0].rate {
-			p.merged = append(p.merged, g.clause)
+	for i, cl := range clauses {
+		if i == 0 || i == 1 && !p.besideSwept && cl.rate <= mergeRatio*clauses[0].rate {
+			p.merged = append(p.merged, cl.clause)
 		} else {
-			p.probed = append(p.probed, g.clause)
+			p.probed = append(p.probed, cl.clause)
 		}
 	}
 	// The order does not depend on which is sparser, so that the statement stays the same.
@@ -221,7 +221,7 @@ func (s *search) strategy(ctx context.Context, rng *keyRange, work int) (p strat
 }
 
 // segment reads the next p.rows posts of the merged clauses, and also returns the work it took.
-func (s *search) segment(ctx context.Context, p strategy, rng keyRange, want int) (f found, work int, err error) {
+func (s *search) segment(ctx context.Context, p plan, rng keyRange, want int) (f found, work int, err error) {
 	st := segmentQuery(p, s.conjunction, s.direction, rng, want)
 	rows, _ := s.query(ctx, st.SQL, st.Args...)
 	var key event.Key
@@ -257,7 +257,7 @@ func (s *search) segment(ctx context.Context, p strategy, rng keyRange, want int
 //
 // A probe is a subquery with OFFSET 0, which keeps it a subquery: otherwise Postgres would turn it
 // into a join, in any order.
-func segmentQuery(p strategy, c conjunction, direction keyset.Direction, rng keyRange, want int) Statement {
+func segmentQuery(p plan, c conjunction, direction keyset.Direction, rng keyRange, want int) Statement {
 	q := &builder{direction: direction, args: []any{p.rows, rng.lo, rng.hi, want}}
 	var from string
 	hit := []string{"s.hit"}
@@ -279,15 +279,15 @@ func segmentQuery(p strategy, c conjunction, direction keyset.Direction, rng key
 	oneOf := func(ids []int64) string { return "ANY(" + q.arg(ids) + "::bigint[])" }
 	var single []int64
 	var row []string // conditions on the post's own row
-	for _, g := range p.probed {
-		table, column := g.kind.index()
+	for _, cl := range p.probed {
+		table, column := cl.kind.index()
 		switch {
-		case g.kind == ofAuthor:
-			row = append(row, "p.account_id = "+oneOf(g.ids()))
-		case g.kind == ofLang || len(g.lists) > 1:
-			hit = append(hit, probe(table, column, oneOf(g.ids())))
+		case cl.kind == ofAuthor:
+			row = append(row, "p.account_id = "+oneOf(cl.ids()))
+		case cl.kind == ofLang || len(cl.lists) > 1:
+			hit = append(hit, probe(table, column, oneOf(cl.ids())))
 		default:
-			single = append(single, g.lists[0].id)
+			single = append(single, cl.lists[0].id)
 		}
 	}
 	// The sparsest list is probed first and alone: most posts are not in it.
@@ -352,11 +352,11 @@ func (b *builder) arg(v any) string {
 }
 
 // stream selects the posts of a clause in key order.
-func (b *builder) stream(g clause) string {
-	table, column := g.kind.index()
-	ids := make([]string, padded(len(g.lists)))
+func (b *builder) stream(cl clause) string {
+	table, column := cl.kind.index()
+	ids := make([]string, padded(len(cl.lists)))
 	for i := range ids {
-		ids[i] = b.arg(idOf(g, i))
+		ids[i] = b.arg(idOf(cl, i))
 	}
 	return b.merged(table, column, ids)
 }
@@ -385,9 +385,9 @@ func padded(n int) int {
 	return sizes[i]
 }
 
-func idOf(g clause, i int) any {
-	if i < len(g.lists) {
-		return g.lists[i].id
+func idOf(cl clause, i int) any {
+	if i < len(cl.lists) {
+		return cl.lists[i].id
 	}
 	return nil
 }

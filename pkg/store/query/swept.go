@@ -55,7 +55,7 @@ func postsOf(columns, account, lo, hi, limit string, direction keyset.Direction)
 // sampleSwept returns the number of posts of the swept accounts, with any tags, per microsecond at
 // the start of the range.
 func (s *search) sampleSwept(ctx context.Context, rng keyRange, size int) (float64, error) {
-	g := clause{}
+	cl := clause{}
 	ids := make([]int64, len(s.swept))
 	for i, w := range s.swept {
 		ids[i] = w.id
@@ -69,19 +69,19 @@ func (s *search) sampleSwept(ctx context.Context, rng keyRange, size int) (float
 	var one sample
 	if _, err := pgx.ForEachRow(rows, []any{&one.n, &one.first, &one.last}, func() error {
 		one.full = one.n == size
-		g.lists = append(g.lists, list{sample: one})
+		cl.lists = append(cl.lists, list{sample: one})
 		s.work -= one.n
 		s.read += one.n
 		return nil
 	}); err != nil {
 		return 0, fmt.Errorf("sample %d accounts: %w", len(ids), err)
 	}
-	return g.rate(rng, s.direction), nil
+	return cl.rate(rng, s.direction), nil
 }
 
 // besideSwept selects the posts of a clause and of swept accounts in order, and which of them are
 // visible and in the clause. A full join reads both in order, see segmentQuery.
-func (b *builder) besideSwept(g clause, swept []sweptAccount) string {
+func (b *builder) besideSwept(cl clause, swept []sweptAccount) string {
 	branches := make([]string, padded(len(swept)))
 	for i := range branches {
 		var id, goneBelow any
@@ -96,5 +96,5 @@ func (b *builder) besideSwept(g clause, swept []sweptAccount) string {
 	}
 	return "SELECT key, hit, n, count(*) FILTER (WHERE hit) OVER (ROWS UNBOUNDED PRECEDING) AS seen FROM (" +
 		"SELECT coalesce(a.key, b.key) AS key, a.key IS NOT NULL AND NOT coalesce(b.gone, false) AS hit, row_number() OVER () AS n" +
-		" FROM (" + b.stream(g) + ") AS a FULL JOIN (" + hidden + ") AS b ON a.key = b.key) AS beside"
+		" FROM (" + b.stream(cl) + ") AS a FULL JOIN (" + hidden + ") AS b ON a.key = b.key) AS beside"
 }

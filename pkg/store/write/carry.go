@@ -107,27 +107,3 @@ func (w *Writer) carryPosts(ctx context.Context, before uint64, after event.Key)
 	})
 	return n, last, err
 }
-
-// LiveKeys returns the keys that posts have in the live index.
-func (w *Writer) LiveKeys(ctx context.Context, ids []PostID) (map[PostID]event.Key, error) {
-	dids, rkeys := make([]string, len(ids)), make([]string, len(ids))
-	for i, id := range ids {
-		dids[i], rkeys[i] = id.DID, id.Rkey
-	}
-	out := make(map[PostID]event.Key, len(ids))
-	rows, err := w.pool.Query(ctx, `
-		SELECT i.did, i.rkey, p.key FROM unnest($1::text[], $2::text[]) AS i(did, rkey)
-		  JOIN `+store.Live+`.accounts a ON a.did = i.did JOIN `+store.Live+`.posts p ON p.account_id = a.id AND p.rkey = i.rkey`, dids, rkeys)
-	var id PostID
-	var key event.Key
-	if err == nil {
-		_, err = pgx.ForEachRow(rows, []any{&id.DID, &id.Rkey, &key}, func() error {
-			out[id] = key
-			return nil
-		})
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look up the keys of %d posts in the live index: %w", len(ids), err)
-	}
-	return out, nil
-}

@@ -86,14 +86,14 @@ func (t *Tx) Write(ctx context.Context, c Changes) error {
 		return err
 	}
 	t.noteChanges(c.Posts)
-	now, later := parts(c.Posts)
+	now, later := splitBySweep(c.Posts)
 	for _, p := range now {
-		t.visible += p.visibly()
+		t.visible += p.visibleDelta()
 	}
 	for id, part := range later {
 		by := int64(0)
 		for _, p := range part {
-			by += p.visibly()
+			by += p.visibleDelta()
 		}
 		if err := t.countVisibleLater(ctx, id, by); err != nil {
 			return err
@@ -109,8 +109,8 @@ func count(b bool) int64 {
 	return 0
 }
 
-// visibly is the change in the number of visible posts.
-func (p PostChange) visibly() int64 { return count(p.NewVisible) - count(p.OldVisible) }
+// visibleDelta is the change in the number of visible posts.
+func (p PostChange) visibleDelta() int64 { return count(p.NewVisible) - count(p.OldVisible) }
 
 func (p PostChange) account() *Account {
 	switch {
@@ -122,10 +122,10 @@ func (p PostChange) account() *Account {
 	return p.Old.Account
 }
 
-// parts separates, by account, what is counted now from what is counted at the end of a sweep:
+// splitBySweep separates, by account, what is counted now from what is counted at the end of a sweep:
 // changes of posts that readers do not see until then. A post that replaces one that counts as gone
 // is visible at once.
-func parts(changes []PostChange) (now []PostChange, later map[int64][]PostChange) {
+func splitBySweep(changes []PostChange) (now []PostChange, later map[int64][]PostChange) {
 	later = map[int64][]PostChange{}
 	for _, c := range changes {
 		a := c.account()

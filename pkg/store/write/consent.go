@@ -43,15 +43,15 @@ func (t *Tx) Denied(ctx context.Context, dids []string) (map[string]bool, error)
 // (OutdatedAccounts). If the tags change, the change feed starts again, so that all followers list
 // everything again: no post changes.
 func (t *Tx) Deny(ctx context.Context, dids, tags []string) (changed bool, err error) {
-	accounts, err := t.denyList(ctx, "denied_accounts", "did", dids)
+	accountsChanged, err := t.setDenyList(ctx, "denied_accounts", "did", dids)
 	if err != nil {
 		return false, err
 	}
-	others, err := t.denyList(ctx, "denied_tags", "name", tags)
+	tagsChanged, err := t.setDenyList(ctx, "denied_tags", "name", tags)
 	if err != nil {
 		return false, err
 	}
-	if others {
+	if tagsChanged {
 		if _, err := t.tx.Exec(ctx, `DELETE FROM change_runs`); err != nil {
 			return false, fmt.Errorf("end the change feed: %w", err)
 		}
@@ -60,10 +60,10 @@ func (t *Tx) Deny(ctx context.Context, dids, tags []string) (changed bool, err e
 		}
 	}
 	t.denies = len(dids) > 0
-	return accounts || others, nil
+	return accountsChanged || tagsChanged, nil
 }
 
-func (t *Tx) denyList(ctx context.Context, table, column string, names []string) (changed bool, err error) {
+func (t *Tx) setDenyList(ctx context.Context, table, column string, names []string) (changed bool, err error) {
 	names = append([]string{}, names...) // never null
 	gone, err := t.tx.Exec(ctx, `DELETE FROM `+table+` WHERE `+column+` <> ALL($1::text[])`, names)
 	if err != nil {
@@ -97,43 +97,4 @@ func (t *Tx) OutdatedAccounts(ctx context.Context, limit int) (map[string]*Accou
 		return nil, fmt.Errorf("look for accounts to hide or show: %w", err)
 	}
 	return t.Accounts(ctx, dids)
-}
-
-// LiveShowsOptedOut reports whether the live index shows accounts that have opted out.
-func (w *Writer) LiveShowsOptedOut(ctx context.Context) (show bool, err error) {
-	if err := w.pool.QueryRow(ctx, `SELECT ignore_consent FROM `+store.Live+`.checkpoint`).Scan(&show); err != nil {
-		return false, fmt.Errorf("read whether the live index shows opted-out accounts: %w", err)
-	}
-	return show, nil
-}
-
-// LiveDenied returns the deny list of the live index.
-func (w *Writer) LiveDenied(ctx context.Context) (dids, tags []string, err error) {
-	if err := w.pool.QueryRow(ctx, `
-		SELECT ARRAY(SELECT did FROM `+store.Live+`.denied_accounts ORDER BY did), ARRAY(SELECT name FROM `+store.Live+`.denied_tags ORDER BY name)`).Scan(&dids, &tags); err != nil {
-		return nil, nil, fmt.Errorf("read the live index's deny list: %w", err)
-	}
-	return dids, tags, nil
-}
-
-// RecallAuthors copies to an index that is being rebuilt the profiles and handles that the live one
-// took from accounts that it knew then: the rebuilt index does not know an account at that point if
-// its posts were erased from the stream. The profile of a deleted account was itself erased,
-// including an opt-out: the caller must update such accounts (OutdatedAccounts).
-func (w *Writer) RecallAuthors(ctx context.Context) error {
-	_, err := w.pool.Exec(ctx, `
-		UPDATE accounts b SET display_name = a.display_name, avatar = a.avatar, profile_rev = a.profile_rev, opted_out = a.opted_out
-		  FROM `+store.Live+`.accounts a
-		 WHERE a.did = b.did AND a.profile_rev > b.profile_rev
-		   AND (a.opted_out = b.opted_out OR a.opted_out
-		        OR COALESCE(a.told, a.state) = $1 AND COALESCE(b.told, b.state) = $1)`, store.Deleted)
-	if err == nil {
-		_, err = w.pool.Exec(ctx, `
-			UPDATE accounts b SET handle = a.handle, handle_time = a.handle_time
-			  FROM `+store.Live+`.accounts a WHERE a.did = b.did AND a.handle_time > b.handle_time`)
-	}
-	if err != nil {
-		return fmt.Errorf("copy profiles and handles from the live index: %w", err)
-	}
-	return nil
 }

@@ -76,7 +76,7 @@ func (t *Tx) writeHours(ctx context.Context, counts hourCounts) error {
 			}
 		}
 	}
-	for _, w := range []struct {
+	for _, part := range []struct {
 		rows []row
 		sql  string
 	}{
@@ -87,16 +87,16 @@ func (t *Tx) writeHours(ctx context.Context, counts hourCounts) error {
 		{less, `UPDATE tag_hours h SET posts = greatest(h.posts + i.by, 0) FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS i(hour, tag_id, by)
 			 WHERE h.hour = i.hour AND h.tag_id = i.tag_id`},
 	} {
-		if len(w.rows) == 0 {
+		if len(part.rows) == 0 {
 			continue
 		}
-		slices.SortFunc(w.rows, func(a, b row) int { return cmp.Or(cmp.Compare(a.hour, b.hour), cmp.Compare(a.tag, b.tag)) })
-		n := len(w.rows)
+		slices.SortFunc(part.rows, func(a, b row) int { return cmp.Or(cmp.Compare(a.hour, b.hour), cmp.Compare(a.tag, b.tag)) })
+		n := len(part.rows)
 		hours, tags, by := make([]int64, n), make([]int64, n), make([]int64, n)
-		for i, r := range w.rows {
+		for i, r := range part.rows {
 			hours[i], tags[i], by[i] = r.hour, r.tag, r.by
 		}
-		if _, err := t.tx.Exec(ctx, w.sql, hours, tags, by); err != nil {
+		if _, err := t.tx.Exec(ctx, part.sql, hours, tags, by); err != nil {
 			return fmt.Errorf("count posts of %d tag hours: %w", n, err)
 		}
 	}

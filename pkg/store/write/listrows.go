@@ -23,7 +23,7 @@ type listRow struct {
 // writeLists changes post_tags and post_langs, and their counts, from the posts' old state to the
 // new one. The counts of tags, which readers see, wait for the end of a sweep.
 func (t *Tx) writeLists(ctx context.Context, changes []PostChange) error {
-	now, later := parts(changes)
+	now, later := splitBySweep(changes)
 	// Deletions before insertions: they may be of the same row.
 	tallies := map[int64]tally{}
 	for account, part := range later {

@@ -110,16 +110,16 @@ func (o *Owner) Vacuum(ctx context.Context, schema string) error {
 // The error is ErrNotCaughtUp, catchUp's, or the database's; then nothing was changed, unless the
 // answer to a commit was lost: the schema Rebuilding is gone after a successful switch.
 func (o *Owner) Switch(ctx context.Context, same bool, catchUp func(ctx context.Context, liveSeq uint64) error) error {
-	return o.change(ctx, same, catchUp, "INSERT INTO "+store.Rebuilding+".heartbeat SELECT * FROM "+store.Live+".heartbeat")
+	return o.switchSchemas(ctx, same, catchUp, "INSERT INTO "+store.Rebuilding+".heartbeat SELECT * FROM "+store.Live+".heartbeat")
 }
 
 // SwitchStream is Switch for a live index of another stream: the rebuilt index cannot reach that
 // checkpoint. The last erasure is not kept: it was one of the other stream.
 func (o *Owner) SwitchStream(ctx context.Context) error {
-	return o.change(ctx, false, nil, "INSERT INTO "+store.Rebuilding+".heartbeat (database_bytes) SELECT database_bytes FROM "+store.Live+".heartbeat")
+	return o.switchSchemas(ctx, false, nil, "INSERT INTO "+store.Rebuilding+".heartbeat (database_bytes) SELECT database_bytes FROM "+store.Live+".heartbeat")
 }
 
-func (o *Owner) change(ctx context.Context, same bool, catchUp func(ctx context.Context, liveSeq uint64) error, heartbeat string) error {
+func (o *Owner) switchSchemas(ctx context.Context, same bool, catchUp func(ctx context.Context, liveSeq uint64) error, heartbeat string) error {
 	ctx, cancel := context.WithTimeout(ctx, pg.HoldTimeout)
 	defer cancel()
 	return pg.Do(ctx, o.options, pg.Owning, func(conn *pgx.Conn) error {

@@ -77,40 +77,6 @@ func (t *Tx) retag(ctx context.Context, below [16]byte) (n int, last event.Key, 
 	return n, last, t.rewriteTags(ctx, ids)
 }
 
-// Filling reports whether there may be posts whose traits an older program did not write.
-func (w *Writer) Filling() bool { return w.filling }
-
-// FillTraits computes the traits of some posts. begun, done and the error are those of Retag.
-func (w *Writer) FillTraits(ctx context.Context) (begun, done bool, err error) {
-	begun, done, err = w.upgrade(ctx, "traits_below", (*Tx).fillTraits)
-	w.filling = err != nil || !done
-	return begun, done, err
-}
-
-func (t *Tx) fillTraits(ctx context.Context, below [16]byte) (n int, last event.Key, err error) {
-	rows, _ := t.tx.Query(ctx, `SELECT key, traits, record FROM posts WHERE key < $1 ORDER BY key DESC LIMIT $2`, below, upgradePosts)
-	var has event.Traits
-	var record []byte
-	var filled []event.Key
-	var traits []int16
-	if _, err := pgx.ForEachRow(rows, []any{(*[16]byte)(&last), &has, &record}, func() error {
-		n++
-		if now := event.TraitsOf(record); now != has {
-			filled, traits = append(filled, last), append(traits, int16(now))
-		}
-		return nil
-	}); err != nil {
-		return 0, last, fmt.Errorf("look for posts without traits: %w", err)
-	}
-	if len(filled) > 0 {
-		if _, err := t.tx.Exec(ctx, `
-			UPDATE posts p SET traits = i.traits FROM unnest($1::uuid[], $2::smallint[]) AS i(key, traits) WHERE p.key = i.key`, filled, traits); err != nil {
-			return 0, last, fmt.Errorf("fill in the traits of %d posts: %w", len(filled), err)
-		}
-	}
-	return n, last, nil
-}
-
 // rewriteTags converts the tags of the posts to their current form.
 func (t *Tx) rewriteTags(ctx context.Context, ids []PostID) error {
 	if len(ids) == 0 {
@@ -157,4 +123,38 @@ func (t *Tx) rewriteTags(ctx context.Context, ids []PostID) error {
 		return fmt.Errorf("rewrite the tags of %d posts: %w", len(posts), err)
 	}
 	return t.Write(ctx, c)
+}
+
+// Filling reports whether there may be posts whose traits an older program did not write.
+func (w *Writer) Filling() bool { return w.filling }
+
+// FillTraits computes the traits of some posts. begun, done and the error are those of Retag.
+func (w *Writer) FillTraits(ctx context.Context) (begun, done bool, err error) {
+	begun, done, err = w.upgrade(ctx, "traits_below", (*Tx).fillTraits)
+	w.filling = err != nil || !done
+	return begun, done, err
+}
+
+func (t *Tx) fillTraits(ctx context.Context, below [16]byte) (n int, last event.Key, err error) {
+	rows, _ := t.tx.Query(ctx, `SELECT key, traits, record FROM posts WHERE key < $1 ORDER BY key DESC LIMIT $2`, below, upgradePosts)
+	var has event.Traits
+	var record []byte
+	var filled []event.Key
+	var traits []int16
+	if _, err := pgx.ForEachRow(rows, []any{(*[16]byte)(&last), &has, &record}, func() error {
+		n++
+		if now := event.TraitsOf(record); now != has {
+			filled, traits = append(filled, last), append(traits, int16(now))
+		}
+		return nil
+	}); err != nil {
+		return 0, last, fmt.Errorf("look for posts without traits: %w", err)
+	}
+	if len(filled) > 0 {
+		if _, err := t.tx.Exec(ctx, `
+			UPDATE posts p SET traits = i.traits FROM unnest($1::uuid[], $2::smallint[]) AS i(key, traits) WHERE p.key = i.key`, filled, traits); err != nil {
+			return 0, last, fmt.Errorf("fill in the traits of %d posts: %w", len(filled), err)
+		}
+	}
+	return n, last, nil
 }

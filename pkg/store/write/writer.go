@@ -162,13 +162,13 @@ func earlier(a, b time.Time) time.Time {
 }
 
 // Heartbeat records the state of the stream for the API's status, and returns the database's size.
-// size refreshes that size, for which the server examines every file.
-func (w *Writer) Heartbeat(ctx context.Context, streamFirst, streamLast, streamBytes uint64, size bool) (databaseBytes int64, err error) {
+// measure refreshes that size, for which the server examines every file.
+func (w *Writer) Heartbeat(ctx context.Context, streamFirst, streamLast, streamBytes uint64, measure bool) (databaseBytes int64, err error) {
 	err = w.pool.QueryRow(ctx, `
 		UPDATE heartbeat SET at = clock_timestamp(), stream_first = $1, stream_last = $2, stream_bytes = $3,
 		       database_bytes = CASE WHEN $4 THEN pg_database_size(current_database()) ELSE database_bytes END
 		RETURNING database_bytes`,
-		streamFirst, streamLast, streamBytes, size).Scan(&databaseBytes)
+		streamFirst, streamLast, streamBytes, measure).Scan(&databaseBytes)
 	if err != nil {
 		return 0, fmt.Errorf("write the heartbeat: %w", pg.NotMigrated(err))
 	}
