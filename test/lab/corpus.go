@@ -20,7 +20,7 @@ const (
 	// driftTag is on the posts that are added and removed.
 	driftTag = "drift"
 	// kitTags always occur together, on 1% of the posts: the maximum overlap of tags.
-	kitTags = query.MaxTags
+	kitTags = query.MaxTagsEach
 )
 
 const (

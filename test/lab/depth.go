@@ -60,7 +60,7 @@ type tagSet struct {
 
 func depthSets() []tagSet {
 	common := []string{floodTag, hotTag}
-	for i := 0; len(common) < query.MaxTags; i++ {
+	for i := 0; len(common) < query.MaxTagsEach; i++ {
 		common = append(common, wordTag(i))
 	}
 	var kit []string

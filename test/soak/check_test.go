@@ -158,7 +158,7 @@ var invariants = []struct{ what, sql string }{
 			SELECT p.key, a.did, p.rkey, CASE WHEN a.state = 0 THEN cardinality(p.tags) ELSE 0 END AS want
 			  FROM posts p JOIN accounts a ON a.id = p.account_id) p
 		 WHERE want <> (SELECT count(*) FROM post_tags t WHERE t.key = p.key)`},
-	{"a posting belongs to a post", `
+	{"a list row belongs to a post", `
 		SELECT 'tag ' || tag_id FROM post_tags t WHERE NOT EXISTS (SELECT FROM posts p WHERE p.key = t.key)
 		UNION ALL
 		SELECT 'language ' || lang_id FROM post_langs l WHERE NOT EXISTS (

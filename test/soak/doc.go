@@ -13,7 +13,7 @@
 // Seeded traffic, full of edge cases, flows during a seeded schedule of failures (see the catalogue
 // in failures_test.go), and the deny file changes. Then the network falls silent, everything is
 // restored, and all answers of the API are compared with two folds of package model: of the
-// network's log, and of the stream. Counters, postings and markers are compared inside the
+// network's log, and of the stream. Counters, list rows and markers are compared inside the
 // database. Throughout the run a reader queries the API, which may be unavailable but never wrong.
 //
 // A run fails on a difference, on a program that exits by itself, and on a planned failure that did

@@ -19,7 +19,7 @@ var PostOrder = keyset.MustOrdering(keyset.Column{Name: "key", Sort: keyset.Desc
 
 // Limits of a query. They bound how much Postgres reads for one request.
 const (
-	MaxTags         = 20 // of each kind
+	MaxTagsEach     = 20 // in each of Tags, All and None
 	MaxTagsTogether = 40
 	MaxLangs        = 20
 	MaxAuthors      = 20
@@ -33,8 +33,8 @@ const (
 // PostQuery asks for posts that have any of Tags, every one of All, and none of None, and that pass
 // the filters. An empty field means no condition.
 type PostQuery struct {
-	// Tags, All and None are normalized and distinct: at most MaxTags each, and MaxTagsTogether; at
-	// least one in Tags and All.
+	// Tags, All and None are normalized and distinct: at most MaxTagsEach in each, MaxTagsTogether
+	// together, and at least one in Tags and All.
 	Tags, All, None []string
 	// Authors are the DIDs of the accounts that posts may be from, NotAuthors those of accounts
 	// that they must not be from: distinct, at most MaxAuthors each.
@@ -111,7 +111,7 @@ func (q PostQuery) check(limit int) error {
 	if q.MaxTags < 0 || q.MaxTags > event.MaxTagsPerPost || q.Media&^event.HasMedia != 0 {
 		return fmt.Errorf("maximum of %d tags or media %d is out of bounds", q.MaxTags, q.Media)
 	}
-	if tags < 1 || max(len(q.Tags), len(q.All), len(q.None)) > MaxTags || tags+len(q.None) > MaxTagsTogether ||
+	if tags < 1 || max(len(q.Tags), len(q.All), len(q.None)) > MaxTagsEach || tags+len(q.None) > MaxTagsTogether ||
 		len(q.Langs) > MaxLangs || max(len(q.Authors), len(q.NotAuthors)) > MaxAuthors || limit < 1 || limit > MaxLimit {
 		return fmt.Errorf("%d tags, %d required, %d excluded, %d languages, %d and %d authors or limit %d is out of bounds",
 			len(q.Tags), len(q.All), len(q.None), len(q.Langs), len(q.Authors), len(q.NotAuthors), limit)

@@ -161,7 +161,7 @@ func (q values) tags() (tags, all, none []string, err error) {
 	switch {
 	case err != nil:
 	case len(tags)+len(all) == 0:
-		err = fail(codeMissingTags, "Name 1 to %d tags, as in tags=art&tags=photo.", query.MaxTags)
+		err = fail(codeMissingTags, "Name 1 to %d tags, as in tags=art&tags=photo.", query.MaxTagsEach)
 	case together > query.MaxTagsTogether:
 		err = fail(codeTooManyTags, "Name at most %d tags in tags, all and none together: there are %d.", query.MaxTagsTogether, together)
 	}
@@ -197,8 +197,8 @@ func (q values) tagsIn(names ...string) ([]string, error) {
 	}
 	slices.Sort(tags)
 	tags = slices.Compact(tags)
-	if len(tags) > query.MaxTags {
-		return nil, fail(codeTooManyTags, "Name at most %d tags in %s: there are %d different ones.", query.MaxTags, strings.Join(names, " and "), len(tags))
+	if len(tags) > query.MaxTagsEach {
+		return nil, fail(codeTooManyTags, "Name at most %d tags in %s: there are %d different ones.", query.MaxTagsEach, strings.Join(names, " and "), len(tags))
 	}
 	return tags, nil
 }
