@@ -103,8 +103,9 @@ var historyQuery = `
 	                    ` + hourKey("last_hour + 1") + ` AS end_key
 	               FROM ` + lastHourQuery + `) AS w`
 
-// lastHourQuery selects the last hour of a window: that of the checkpoint's time or the current one,
-// whichever is earlier. That keeps the hours near the posts if the upstream clock is far ahead.
+// lastHourQuery selects the last hour of a window: that of the checkpoint's time or the current
+// one, whichever is earlier. That keeps the hours near the posts if the upstream clock is far
+// ahead.
 const lastHourQuery = `(SELECT floor(extract(epoch FROM LEAST(source_time, statement_timestamp())) / 3600)::bigint AS last_hour FROM checkpoint WHERE singleton) AS c`
 
 // hourKey returns the SQL of the first key of an hour, numbered from 1970.

@@ -95,8 +95,8 @@ func endSnapshot(batch *pgx.Batch, now *int64) {
 	batch.Queue("COMMIT")
 }
 
-// refuse ends a snapshot without a page: the query cannot be answered. now is the schema at the end;
-// if it was switched, the new one may have an answer.
+// refuse ends a snapshot without a page: the query cannot be answered. now is the schema at the
+// end; if it was switched, the new one may have an answer.
 func refuse(ctx context.Context, conn *pgx.Conn, because error) (now int64, err error) {
 	batch := &pgx.Batch{}
 	endSnapshot(batch, &now)
@@ -210,8 +210,8 @@ const hiddenBySweep = `(w.hidden OR p.rev < w.gone_below)`
 // PostName identifies a post.
 type PostName struct{ DID, Rkey string }
 
-// maxQuotedRecord is the size in bytes of the largest record that Quoted reads, many times larger than
-// what Bluesky's own app writes.
+// maxQuotedRecord is the size in bytes of the largest record that Quoted reads, many times larger
+// than what Bluesky's own app writes.
 const maxQuotedRecord = 32 << 10
 
 // Quoted returns, in no order, those of the first MaxLimit names whose posts a list can show. It

@@ -168,8 +168,8 @@ func (p plan) probesSweeps(c conjunction) bool {
 	return c.sweeping && (!p.besideSwept || !c.sweptAll)
 }
 
-// plan chooses how to read by the density of the clauses at the start of the range. It moves that start to
-// where every clause has posts; ok is false if a clause has none left.
+// plan chooses how to read by the density of the clauses at the start of the range. It moves that
+// start to where every clause has posts; ok is false if a clause has none left.
 func (s *search) plan(ctx context.Context, rng *keyRange, work int) (p plan, ok bool, err error) {
 	if len(s.clauses) == 1 && !s.sweeping {
 		return plan{merged: s.clauses}, true, nil

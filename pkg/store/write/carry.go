@@ -23,8 +23,8 @@ const carryPosts = 2000
 // arrives with the message that changed it. Accounts are copied first, in their final state: posts
 // below their floors disappear in the end.
 //
-// If CarryOver ends early, the index must be dropped and started again. The error is ErrLeaseLost or the
-// database's.
+// If CarryOver ends early, the index must be dropped and started again. The error is ErrLeaseLost
+// or the database's.
 func (w *Writer) CarryOver(ctx context.Context, before uint64, carried func(n int)) error {
 	if err := w.holding(ctx, func(tx pgx.Tx, _ time.Time) error {
 		// The message of an unfinished #sync is still to be replayed.

@@ -122,9 +122,9 @@ func (p PostChange) account() *Account {
 	return p.Old.Account
 }
 
-// splitBySweep separates, by account, what is counted now from what is counted at the end of a sweep:
-// changes of posts that readers do not see until then. A post that replaces one that counts as gone
-// is visible at once.
+// splitBySweep separates, by account, what is counted now from what is counted at the end of a
+// sweep: changes of posts that readers do not see until then. A post that replaces one that counts
+// as gone is visible at once.
 func splitBySweep(changes []PostChange) (now []PostChange, later map[int64][]PostChange) {
 	later = map[int64][]PostChange{}
 	for _, c := range changes {

@@ -12,8 +12,8 @@ import (
 // ShowsOptedOut reports whether accounts that have opted out are shown.
 func (t *Tx) ShowsOptedOut() bool { return t.showOptedOut }
 
-// SetShowOptedOut sets whether accounts that have opted out are shown. The caller must update stored
-// accounts (OutdatedAccounts).
+// SetShowOptedOut sets whether accounts that have opted out are shown. The caller must update
+// stored accounts (OutdatedAccounts).
 func (t *Tx) SetShowOptedOut(ctx context.Context, show bool) error {
 	if t.showOptedOut == show {
 		return nil

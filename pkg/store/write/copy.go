@@ -10,8 +10,8 @@ import (
 )
 
 // copyIn appends n rows to a table. COPY takes some two thirds of the time of an INSERT of arrays,
-// and its rows are never all in memory. sql holds one COPY FROM STDIN in binary form; row appends row
-// i, which begins with rowOf.
+// and its rows are never all in memory. sql holds one COPY FROM STDIN in binary form; row appends
+// row i, which begins with rowOf.
 func copyIn(ctx context.Context, tx pgx.Tx, sql string, n int, row func(b []byte, i int) []byte) error {
 	if n == 0 {
 		return nil

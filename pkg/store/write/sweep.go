@@ -84,8 +84,8 @@ type SweepPiece struct {
 }
 
 // Sweep calls step with the next piece, of up to limit posts, of an account's sweep, if there is
-// one, in one transaction under the lease. Accounts take turns, whatever the outcome: a failing step
-// delays only its own account. The error is ErrLeaseLost, step's, or the database's.
+// one, in one transaction under the lease. Accounts take turns, whatever the outcome: a failing
+// step delays only its own account. The error is ErrLeaseLost, step's, or the database's.
 func (w *Writer) Sweep(ctx context.Context, limit int, step func(tx *Tx, p SweepPiece) error) error {
 	none := false
 	err := w.Apply(ctx, func(tx *Tx, cp store.Checkpoint) (store.Checkpoint, error) {

@@ -155,8 +155,8 @@ type Tx struct {
 	tagLists, langLists *lists
 	// firstHour is the first hour that tag_hours counts.
 	firstHour int64
-	// beganSweep reports that a sweep begins in the transaction, payloads that messages to erase are
-	// noted, unlisted that List makes the lists and counts.
+	// beganSweep reports that a sweep begins in the transaction, payloads that messages to erase
+	// are noted, unlisted that List makes the lists and counts.
 	beganSweep, payloads, unlisted bool
 	// from is the checkpoint's previous Seq. live reports that this is the live index; for an index
 	// that is being rebuilt next to it, leader is the live one's Seq.

@@ -24,7 +24,8 @@ const writerIdleTimeout = 15 * time.Second
 type Writer struct {
 	pool                *pg.Pool
 	tagLists, langLists *lists
-	// sweeping reports that accounts may be being swept; lastSwept is the one that had the last step.
+	// sweeping reports that accounts may be being swept; lastSwept is the one that had the last
+	// step.
 	sweeping  bool
 	lastSwept int64
 	// retagging reports that posts may have tags in an older form.
