@@ -19,7 +19,7 @@ import (
 // notePayloads notes the messages with versions of posts that a transaction replaces, and marks
 // those of removed posts as due.
 func (t *Tx) notePayloads(ctx context.Context, changes []PostChange) error {
-	if !t.payloads {
+	if !t.notesPayloads {
 		return nil
 	}
 	var seqs, accounts []int64
@@ -50,7 +50,7 @@ func (t *Tx) notePayloads(ctx context.Context, changes []PostChange) error {
 
 // noteAuthors marks the messages of authors that a transaction changes as due.
 func (t *Tx) noteAuthors(ctx context.Context, accounts []*Account) error {
-	if !t.payloads {
+	if !t.notesPayloads {
 		return nil
 	}
 	var changed []int64
@@ -126,7 +126,7 @@ func (w *Writer) ForgetPayloads(ctx context.Context, erased, there []uint64) err
 // KeepNoPayloads is for an index whose stream is not erased. If erasing is enabled later, the first
 // pass reads the whole stream.
 func (w *Writer) KeepNoPayloads(ctx context.Context) error {
-	w.payloads = false
+	w.notesPayloads = false
 	err := w.holding(ctx, func(tx pgx.Tx, _ time.Time) error {
 		_, err := tx.Exec(ctx, `UPDATE heartbeat SET erase_looked = 0`)
 		if err == nil {

@@ -150,28 +150,33 @@ type Removed struct {
 
 // Tx reads and changes rows inside one Apply.
 type Tx struct {
-	tx                  pgx.Tx
-	now                 time.Time // the database's time at its beginning
+	tx  pgx.Tx
+	now time.Time // the database's time at its beginning
+	// from is the checkpoint's previous Seq, and epoch its epoch.
+	from  uint64
+	epoch int64
+	// live reports that this is the live index; for an index that is being rebuilt next to it,
+	// leader is the live one's Seq.
+	live   bool
+	leader *uint64
+
 	tagLists, langLists *lists
+	// unlisted reports that List makes the lists and counts.
+	unlisted bool
 	// firstHour is the first hour that tag_hours counts.
 	firstHour int64
-	// beganSweep reports that a sweep begins in the transaction, payloads that messages to erase
-	// are noted, unlisted that List makes the lists and counts.
-	beganSweep, payloads, unlisted bool
-	// from is the checkpoint's previous Seq. live reports that this is the live index; for an index
-	// that is being rebuilt next to it, leader is the live one's Seq.
-	from         uint64
-	epoch        int64
-	live         bool
-	leader       *uint64
-	showOptedOut bool
-	// denies reports that accounts are denied.
-	denies bool
-	// feedEntries are posts to write to the change feed, and feedWritten is how many were written.
-	// announcing reports that posts of a whole account are announced later.
-	feedEntries []feedEntry
-	feedWritten int64
-	announcing  bool
+	// notesPayloads reports that messages to erase are noted.
+	notesPayloads bool
+	// showOptedOut reports that accounts that have opted out are shown, denies that accounts are
+	// denied.
+	showOptedOut, denies bool
+
+	// What the transaction changes: beganSweep reports that a sweep begins, announcing that posts
+	// of a whole account are announced later. feedEntries are posts to write to the change feed,
+	// and feedWritten is how many were written.
+	beganSweep, announcing bool
+	feedEntries            []feedEntry
+	feedWritten            int64
 	// Changes of the totals.
 	posts, visible, tags, deadLetters int64
 }

@@ -22,38 +22,35 @@ const writerIdleTimeout = 15 * time.Second
 // Writer changes the index. It must be used from one goroutine, except for Renew while the lease
 // lasts.
 type Writer struct {
-	pool                *pg.Pool
-	tagLists, langLists *lists
-	// sweeping reports that accounts may be being swept; lastSwept is the one that had the last
-	// step.
-	sweeping  bool
-	lastSwept int64
-	// retagging reports that posts may have tags in an older form.
-	retagging bool
-	// filling reports that posts may lack their traits.
-	filling bool
-	// announcing reports that posts may have appeared that the change feed lacks.
-	announcing bool
-	// payloads reports that messages to erase are noted.
-	payloads bool
-	// unlisted is the checkpoint's unlisted_from; see List.
-	unlisted   *event.Key
-	listPosts  int
-	listCounts int64
-	schema     string
-	// epoch is the epoch of the lease, 0 if none was acquired.
-	epoch  int64
+	pool   *pg.Pool
+	schema string
+	// holder names this writer in the lease, whose epoch is epoch, 0 if none was acquired.
 	holder string
-	// patience is how long a wait for the checkpoint's row lasts before its holder is looked at.
-	patience time.Duration
+	epoch  int64
 	// at and changes are the checkpoint's, as far as this writer knows.
 	at      uint64
 	changes int64
+	// patience is how long a wait for the checkpoint's row lasts before its holder is looked at.
+	patience time.Duration
+
+	tagLists, langLists *lists
+	// unlisted is the checkpoint's unlisted_from; see List. One transaction lists listPosts posts,
+	// or counts listCounts lists.
+	unlisted   *event.Key
+	listPosts  int
+	listCounts int64
+
+	// What may be pending: accounts to sweep, posts that the change feed lacks, posts with tags in
+	// an older form, and posts without their traits.
+	sweeping, announcing, retagging, filling bool
+	// lastSwept is the account that had the last step of a sweep.
+	lastSwept int64
+	// notesPayloads reports that messages to erase are noted.
+	notesPayloads bool
 }
 
-// Open connects as a role that may change rows. holder names this run of
-// the program in the lease and must be unique to it. It does not wait for the
-// database: the first use does.
+// Open connects as a role that may change rows. holder names this run of the program in the lease
+// and must be unique to it. It does not wait for the database: the first use does.
 func Open(ctx context.Context, o store.Options, holder string) (*Writer, error) {
 	t, err := o.Target(pg.Writing,
 		pg.Set("idle_in_transaction_session_timeout", pg.Millis(writerIdleTimeout)),
@@ -71,7 +68,7 @@ func Open(ctx context.Context, o store.Options, holder string) (*Writer, error) 
 		pool: pool, schema: cmp.Or(o.Schema, store.Live), holder: holder, patience: writerIdleTimeout / 2,
 		tagLists: newTagLists(), langLists: newLangLists(), listPosts: listPosts, listCounts: listCounts,
 		// After a switch the first pass reads everything.
-		payloads: o.Schema != store.Rebuilding,
+		notesPayloads: o.Schema != store.Rebuilding,
 	}, nil
 }
 
@@ -108,7 +105,7 @@ func (w *Writer) Apply(ctx context.Context, fold func(tx *Tx, from store.Checkpo
 		tx = &Tx{
 			tx: ptx, now: from.now, from: from.Seq, epoch: from.epoch, live: w.schema == store.Live, leader: leader,
 			tagLists: w.tagLists, langLists: w.langLists, firstHour: keys.Hour(earlier(from.Source.Time, time.Now())) - hoursKept,
-			payloads: w.payloads, unlisted: w.Unlisted(), showOptedOut: from.showOptedOut, denies: from.denies,
+			notesPayloads: w.notesPayloads, unlisted: w.Unlisted(), showOptedOut: from.showOptedOut, denies: from.denies,
 		}
 		to, err := fold(tx, from.Checkpoint)
 		if err != nil {
