@@ -54,8 +54,8 @@ func (e *Event) encodePlainly() ([]byte, error) {
 // usualEnvelope is about what an event takes beside its record.
 const usualEnvelope = 640
 
-// appendJSON appends the event as encoding/json writes it, without reflection, and reports
-// whether it could: what is unusual, or wrong, is left to that.
+// appendJSON appends the event as encoding/json writes it, without reflection. ok is false for
+// anything unusual or wrong, which is left to encoding/json.
 func (e *Event) appendJSON(b []byte) (_ []byte, ok bool) {
 	if e.Active || e.Status != "" || e.Upstream != nil || e.Sync != "" || e.Profile != nil || e.Handle != nil {
 		return b, false
@@ -300,8 +300,7 @@ func (p *Position) Valid() bool { return p.bad() == "" }
 
 // bad names the field that cannot be stored, or returns "".
 func (p *Position) bad() string {
-	switch {
-	case p.Host == "":
+	if p.Host == "" {
 		return "host"
 	}
 	if field := badPosition(p.Seq, p.Time); field != "" {

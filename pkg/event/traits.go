@@ -37,8 +37,8 @@ func TraitsOf(record []byte) Traits {
 	return t
 }
 
-// Media returns the kind of a JSON record's attachment, one of HasMedia, and its embed, which may be
-// inside a recordWithMedia; or 0 and nil. labels are those that the author gave the record.
+// Media returns the kind of a JSON record's attachment, one of HasMedia, and its embed, which may
+// be inside a recordWithMedia; or 0 and nil. labels are those that the author gave the record.
 //
 // It reads only the fields that it needs: decoding whole records would cost the indexer several
 // times as much.

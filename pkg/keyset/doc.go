@@ -1,8 +1,8 @@
 // Package keyset pages through SQL query results by seeking, so that page 10,000 costs as much as
-// page 1, and rows that come and go in the meantime cause neither repeats nor misses. It owns orderings,
-// the predicates that follow from them, the cutting of pages, and the signed tokens that carry a
-// page position to the client and back. It knows no table, runs no query and needs no driver: it
-// writes SQL for Postgres and takes rows of any type.
+// page 1, and rows that come and go in the meantime cause neither repeats nor misses. It owns
+// orderings, the predicates that follow from them, the cutting of pages, and the signed tokens that
+// carry a page position to the client and back. It knows no table, runs no query and needs no
+// driver: it writes SQL for Postgres and takes rows of any type.
 //
 // # Why not OFFSET
 //

@@ -79,8 +79,8 @@ func NewCodec(keys ...Key) (*Codec, error) {
 	return c, nil
 }
 
-// Derive returns 32 secret bytes for another use than tokens, which depend on the use and on the key
-// that signs.
+// Derive returns 32 secret bytes for another use than tokens, which depend on the use and on the
+// key that signs.
 func (c *Codec) Derive(use string) []byte { return c.signing.sum(nil, []byte("derived for "+use)) }
 
 // Encode returns the token of a position. While the first key stays, the same position and

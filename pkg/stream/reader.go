@@ -64,8 +64,8 @@ const (
 )
 
 // How long Next waits for more after the stream's last message: the least for one that comes alone,
-// and in a burst as long as the caller took with the previous batch, up to the most. Each batch has a
-// fixed cost: a caller that waits is busy half of the time, not all of it.
+// and in a burst as long as the caller took with the previous batch, up to the most. Each batch has
+// a fixed cost: a caller that waits is busy half of the time, not all of it.
 const (
 	tipWaitMin = time.Millisecond
 	tipWaitMax = 20 * time.Millisecond

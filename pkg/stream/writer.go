@@ -83,9 +83,9 @@ func OpenWriter(ctx context.Context, js jetstream.JetStream, id string, onError 
 // Seq returns the sequence number of the last message that the writer knows of.
 func (w *Writer) Seq() uint64 { return w.seq }
 
-// ResumeAt returns where reading upstream resumes after the stream's last message; it is zero if the
-// stream is empty. If the last messages were erased, the last remaining one counts, and some events
-// are read again.
+// ResumeAt returns where reading upstream resumes after the stream's last message; it is zero if
+// the stream is empty. If the last messages were erased, the last remaining one counts, and some
+// events are read again.
 func (w *Writer) ResumeAt() event.Position { return w.resumeAt }
 
 // MaxPayload returns the largest encoded event that the server accepts, in bytes.

@@ -88,11 +88,12 @@ func New(cfg Config, deps Deps) (*API, error) {
 	if err != nil {
 		return nil, fmt.Errorf("use the cursor keys: %w", err)
 	}
-	feeds, err := newFeedsFile(cfg, deps.Logger.With("service", "api"))
+	log := deps.Logger.With("service", "api")
+	feeds, err := newFeedsFile(cfg, log)
 	if err != nil {
 		return nil, err
 	}
-	return &API{cfg: cfg, deps: deps, log: deps.Logger.With("service", "api"), codec: codec, feeds: feeds}, nil
+	return &API{cfg: cfg, deps: deps, log: log, codec: codec, feeds: feeds}, nil
 }
 
 // Ops returns the handler of the routes for operators, under /v1/admin/. It belongs on the ops

@@ -180,7 +180,7 @@ func (s *Service) read(ctx context.Context, from event.Position, maxPayload int)
 			received := time.Now()
 			out := forward.Batch{Position: b.Last}
 			for it := range d.Items(b) {
-				s.tally.event(it.Upstream, it.Result)
+				s.tally.countRead(it.Upstream, it.Result)
 				if it.SyncEnd != nil {
 					out.Events = append(out.Events, it.SyncEnd)
 				}
@@ -201,7 +201,7 @@ func (s *Service) read(ctx context.Context, from event.Position, maxPayload int)
 
 func (s *Service) setReading(yes bool) {
 	s.reading.Store(yes)
-	s.metrics.connected.Set(map[bool]float64{true: 1}[yes])
+	set(s.metrics.connected, yes)
 }
 
 // notice passes a notice of the firehose to metrics, readiness and the log.
@@ -238,7 +238,7 @@ func (o *observer) Stored(events []*event.Event, took time.Duration) {
 		o.metrics.backfilled.Add(float64(len(events)))
 		return
 	}
-	o.tally.publish(events)
+	o.tally.countPublished(events)
 	o.traceAppend(events, took)
 	o.metrics.appendTime.Observe(took.Seconds())
 	o.metrics.batchEvents.Observe(float64(len(events)))

@@ -28,8 +28,8 @@ type counts struct {
 	dropped                            map[decode.DropReason]uint64
 }
 
-// event counts an event that was read, and its outcome.
-func (t *tally) event(ev *jetstream.Event, res decode.Result) {
+// countRead counts an event that was read, and its outcome.
+func (t *tally) countRead(ev *jetstream.Event, res decode.Result) {
 	t.metrics.read.WithLabelValues(readKind(ev)).Inc()
 	t.metrics.tagsDropped.Add(float64(res.TagsDropped))
 	if res.TimeRefused {
@@ -63,7 +63,8 @@ func (t *tally) progress(first, last event.Position, now time.Time) {
 	t.last, t.received = last, now
 }
 
-func (t *tally) publish(events []*event.Event) {
+// countPublished counts events that are in the stream.
+func (t *tally) countPublished(events []*event.Event) {
 	var posts uint64
 	for _, e := range events {
 		t.metrics.published.WithLabelValues(string(e.Kind)).Inc()

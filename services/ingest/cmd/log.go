@@ -43,22 +43,22 @@ func logRow(t *service.Table, e stream.LogEntry) error {
 	if known(e.At) != nil {
 		at = e.At.Format(time.DateTime)
 	}
-	out := entry{LogEntry: e, At: known(e.At)}
+	out := entryJSON{LogEntry: e, At: known(e.At)}
 	if p := e.Position; !p.IsZero() {
 		seq = fmt.Sprint(p.Seq)
-		out.Position = &position{p, known(p.Time)}
+		out.Position = &positionJSON{p, known(p.Time)}
 	}
 	return t.Row(out, at, e.What, e.Host, seq, e.Detail)
 }
 
-// entry is a log entry in JSON. Unknown times are null.
-type entry struct {
+// entryJSON is a log entry in JSON. Unknown times are null.
+type entryJSON struct {
 	At *time.Time `json:"at"`
 	stream.LogEntry
-	Position *position `json:"position,omitempty"`
+	Position *positionJSON `json:"position,omitempty"`
 }
 
-type position struct {
+type positionJSON struct {
 	event.Position
 	Time *time.Time `json:"time"`
 }

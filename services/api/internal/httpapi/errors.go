@@ -73,15 +73,15 @@ func (c code) status() int {
 // When a 503 asks clients to retry: usually, and while traits are filled in, which takes minutes or
 // hours.
 const (
-	retryAfter   = 2 * time.Second
-	fillingAfter = time.Minute
+	retryUsual   = 2 * time.Second
+	retryFilling = time.Minute
 )
 
 // retryAfter returns the Retry-After header of a 503, in seconds.
 func (p *problem) retryAfter() string {
-	after := retryAfter
+	after := retryUsual
 	if p.Code == codeFilterNotReady {
-		after = fillingAfter
+		after = retryFilling
 	}
 	return strconv.Itoa(int(after.Seconds()))
 }

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
-	"time"
 
 	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/services/api/internal/feeds"
@@ -65,7 +64,9 @@ func (h *Handler) feed(f feedFormat) func(*http.Request) (*response, error) {
 				DID: row.DID, Rkey: row.Rkey, Tags: row.Tags, Langs: row.Langs,
 				Published: row.Key.SortAt(), Updated: row.IndexedAt, Record: row.Record,
 			})
-			doc.Updated = latest(doc.Updated, row.IndexedAt)
+			if row.IndexedAt.After(doc.Updated) {
+				doc.Updated = row.IndexedAt
+			}
 		}
 		body, err := f.write(h.media, doc)
 		if err != nil {
@@ -73,13 +74,6 @@ func (h *Handler) feed(f feedFormat) func(*http.Request) (*response, error) {
 		}
 		return &response{contentType: f.contentType, body: body, cache: feedAge}, nil
 	}
-}
-
-func latest(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 // title describes a list in words.

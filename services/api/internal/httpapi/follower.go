@@ -144,7 +144,7 @@ func (f *follower) sendUnsent(prefix string) (end string) {
 
 // dropUnsent returns what read took from the budget.
 func (f *follower) dropUnsent() {
-	f.h.catchUpBytes.used.Add(-int64(len(f.unsent)))
+	f.h.catchUpBytes.giveBack(int64(len(f.unsent)))
 	f.unsent = nil
 }
 
@@ -216,8 +216,8 @@ func (f *follower) serve(ctx context.Context, head string) (end string) {
 	}
 }
 
-// sendHeartbeat sends a comment, with a new position if the feed has moved: positions expire even if
-// a list hardly changes.
+// sendHeartbeat sends a comment, with a new position if the feed has moved: positions expire even
+// if a list hardly changes.
 func (f *follower) sendHeartbeat() (end string) {
 	text := []byte(":\n\n")
 	if f.next != nil {

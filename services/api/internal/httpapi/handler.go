@@ -184,32 +184,34 @@ func (h *Handler) handle(route string, answer func(*http.Request) (*response, er
 			return
 		}
 		res, err := h.work(r, answer)
-		if err == nil && res.follower != nil {
+		switch {
+		case err == nil && res.follower != nil:
 			h.connectFollower(w, r, res.follower, done)
-			return
-		}
-		if err == nil {
+		case err == nil:
 			h.write(w, r, res)
-			return
-		}
-		if r.Context().Err() != nil {
+		case r.Context().Err() != nil:
 			w.status = statusClientGone
-			return
+		default:
+			h.writeError(w, r, route, err)
 		}
-		p := problemOf(err)
-		h.logFailure(route, p, err)
-		if strings.HasPrefix(r.URL.Path, "/xrpc/") {
-			writeXRPCError(w, p)
-			return
-		}
-		if showsPage(route, r) {
-			if res, err := h.errorPage(r, p); err == nil {
-				h.write(w, r, res)
-				return
-			}
-		}
-		writeProblem(w, p)
 	})
+}
+
+// writeError logs an error and sends it in the form that the route's clients expect.
+func (h *Handler) writeError(w http.ResponseWriter, r *http.Request, route string, err error) {
+	p := problemOf(err)
+	h.logFailure(route, p, err)
+	if strings.HasPrefix(r.URL.Path, "/xrpc/") {
+		writeXRPCError(w, p)
+		return
+	}
+	if showsPage(route, r) {
+		if page, err := h.errorPage(r, p); err == nil {
+			h.write(w, r, page)
+			return
+		}
+	}
+	writeProblem(w, p)
 }
 
 // budget is a number of bytes shared by all requests.
@@ -219,14 +221,16 @@ type budget struct {
 }
 
 // take takes n bytes if the budget has that many left or is unused: a single answer may exceed the
-// budget. Return them with used.Add(-n).
+// budget. Return them with giveBack.
 func (b *budget) take(n int64) bool {
 	if used := b.used.Add(n); used > b.max && used != n {
-		b.used.Add(-n)
+		b.giveBack(n)
 		return false
 	}
 	return true
 }
+
+func (b *budget) giveBack(n int64) { b.used.Add(-n) }
 
 var errOverloaded = fail(codeOverloaded, "Too many requests at the moment; try again in a few seconds.")
 

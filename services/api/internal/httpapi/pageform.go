@@ -15,10 +15,6 @@ var (
 	formParams = pageParams.and("q", "as", "window")
 )
 
-func (p params) takes(name string) bool {
-	return slices.Contains(p.single, name) || slices.Contains(p.repeated, name)
-}
-
 // formWindows are the spans that the search bar offers.
 var formWindows = map[string]time.Duration{"hour": time.Hour, "day": 24 * time.Hour, "week": 7 * 24 * time.Hour}
 
@@ -57,7 +53,7 @@ func canonical(form values, now time.Time) (q values, changed bool) {
 				case '+':
 					name, word = "all", word[1:]
 				}
-				if !formRoles.has(name) {
+				if name != "all" && name != "none" {
 					name = "tags"
 				}
 				add(name, strings.TrimLeft(word, "#"))
@@ -87,16 +83,8 @@ func words(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' || r == '\u3000' })
 }
 
-type role struct{ name, label string }
-
-type roles []role
-
-// formRoles are the parameters that have tags.
-var formRoles = roles{{"tags", "any"}, {"all", "all"}, {"none", "not"}}
-
-func (r roles) has(name string) bool {
-	return slices.ContainsFunc(r, func(one role) bool { return one.name == name })
-}
+// formRoles are the parameters that have tags, with their names in the search bar.
+var formRoles = []struct{ name, label string }{{"tags", "any"}, {"all", "all"}, {"none", "not"}}
 
 var formFields = []site.Field{
 	{Name: "lang", Label: "Language", Type: "text", Hint: "en pt-BR"},
@@ -122,16 +110,7 @@ func searchBar(q values) site.Search {
 		}
 	}
 	for _, f := range formFields {
-		if !formParams.takes(f.Name) {
-			continue
-		}
-		var given []string
-		for _, p := range q {
-			if p.name == f.Name {
-				given = append(given, p.value)
-			}
-		}
-		f.Value = strings.Join(given, " ")
+		f.Value = strings.Join(q.all(f.Name), " ")
 		if t, err := time.Parse(time.RFC3339, f.Value); err == nil && f.Type == "datetime-local" {
 			f.Value = t.UTC().Format(formTime)
 		}

@@ -140,8 +140,8 @@ func sitePost(row query.PostRow) site.Post {
 	}
 }
 
-// readQuoted returns the posts that cards quote, read in at most one query. If that fails, the cards
-// only link to them.
+// readQuoted returns the posts that cards quote, read in at most one query. If that fails, the
+// cards only link to them.
 func (h *Handler) readQuoted(ctx context.Context, cards []site.Card) []query.PostRow {
 	var names []query.PostName
 	for _, c := range cards {

@@ -11,8 +11,8 @@ type pageRequest struct {
 	limit     int
 }
 
-// pageRequest reads the parameters limit, after and before, and Relay's first and last, of any list.
-// decode returns the page position in the token of a parameter. The error is a *problem.
+// pageRequest reads the parameters limit, after and before, and Relay's first and last, of any
+// list. decode returns the page position in the token of a parameter. The error is a *problem.
 func (q values) pageRequest(decode func(name, token string) (keyset.Position, error)) (pageRequest, error) {
 	for _, c := range []struct{ name, other string }{
 		{"after", "before"}, {"first", "last"}, {"first", "limit"}, {"last", "limit"}, {"first", "before"}, {"last", "after"},

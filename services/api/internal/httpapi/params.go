@@ -219,13 +219,10 @@ func (q values) matchAll() (bool, error) {
 // *problem.
 func (q values) langs() ([]string, error) {
 	var langs []string
-	for _, p := range q {
-		if p.name != "lang" {
-			continue
-		}
-		lang, ok := event.NormalizeLang(p.value)
+	for _, value := range q.all("lang") {
+		lang, ok := event.NormalizeLang(value)
 		if !ok {
-			return nil, badLang(p.value)
+			return nil, badLang(value)
 		}
 		langs = append(langs, lang)
 	}
@@ -239,15 +236,11 @@ func (q values) langs() ([]string, error) {
 
 // authors returns the accounts in a parameter, sorted, without duplicates. The error is a *problem.
 func (q values) authors(name string) ([]string, error) {
-	var dids []string
-	for _, p := range q {
-		if p.name != name {
-			continue
+	dids := q.all(name)
+	for _, did := range dids {
+		if !event.ValidDID(did) {
+			return nil, fail(codeInvalidAuthor, "Give %s as a DID such as did:plc:ewvi7nxzyoun6zhxrhs64oiz: %s is not one.", name, quote(did))
 		}
-		if !event.ValidDID(p.value) {
-			return nil, fail(codeInvalidAuthor, "Give %s as a DID such as did:plc:ewvi7nxzyoun6zhxrhs64oiz: %s is not one.", name, quote(p.value))
-		}
-		dids = append(dids, p.value)
 	}
 	slices.Sort(dids)
 	dids = slices.Compact(dids)
@@ -279,15 +272,13 @@ var mediaKinds = map[string]event.Traits{
 // media returns the requested kinds of media, as sorted names and as traits, and whether posts
 // without media are requested. The error is a *problem.
 func (q values) media() (names []string, kinds event.Traits, none bool, err error) {
-	for _, p := range q {
-		if p.name != "media" {
-			continue
+	names = q.all("media")
+	for _, name := range names {
+		kind, ok := mediaKinds[name]
+		if !ok && name != "none" {
+			return nil, 0, false, fail(codeInvalidMedia, "Give media as image, video, gallery, link, any or none: it is %s.", quote(name))
 		}
-		kind, ok := mediaKinds[p.value]
-		if !ok && p.value != "none" {
-			return nil, 0, false, fail(codeInvalidMedia, "Give media as image, video, gallery, link, any or none: it is %s.", quote(p.value))
-		}
-		names, kinds, none = append(names, p.value), kinds|kind, none || !ok
+		kinds, none = kinds|kind, none || !ok
 	}
 	slices.Sort(names)
 	return slices.Compact(names), kinds, none, nil

@@ -43,8 +43,8 @@ type risingTag struct {
 
 // popularity caches the tags of each window, and lets one request at a time compute them.
 type popularity struct {
-	mu     sync.Mutex
-	byHour map[int]*cachedPopular
+	mu      sync.Mutex
+	byHours map[int]*cachedPopular
 }
 
 type cachedPopular struct {
@@ -56,13 +56,13 @@ type cachedPopular struct {
 // get returns the cached tags, or those from compute if the cached ones are too old.
 func (p *popularity) get(ctx context.Context, hours int, compute func() (query.Popularity, error)) (popular, error) {
 	p.mu.Lock()
-	if p.byHour == nil {
-		p.byHour = map[int]*cachedPopular{}
+	if p.byHours == nil {
+		p.byHours = map[int]*cachedPopular{}
 	}
-	k := p.byHour[hours]
+	k := p.byHours[hours]
 	if k == nil {
 		k = &cachedPopular{turn: make(chan struct{}, 1)}
-		p.byHour[hours] = k
+		p.byHours[hours] = k
 	}
 	p.mu.Unlock()
 	select {

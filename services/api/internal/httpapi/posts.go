@@ -107,7 +107,7 @@ func (t utc) appendJSON(b []byte) []byte {
 type postList struct {
 	query query.PostQuery // its tags and filters
 	media []string        // the values of the filter media
-	// fingerprint is that of its page tokens, feedFingerprint that of the tokens of its change feed.
+	// fingerprint is that of page tokens, feedFingerprint that of tokens of the change feed.
 	fingerprint, feedFingerprint keyset.Fingerprint
 }
 

@@ -195,12 +195,12 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, res *response) {
 
 	head := w.Header()
 	if res.status == http.StatusSeeOther {
-		res.describe(head, etag)
+		res.setHeaders(head, etag)
 		w.WriteHeader(res.status)
 		return
 	}
 	if matches(r.Header.Values("If-None-Match"), etag) {
-		res.describe(head, etag)
+		res.setHeaders(head, etag)
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
@@ -214,8 +214,8 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, res *response) {
 		writeProblem(w, errOverloaded)
 		return
 	}
-	defer h.sending.used.Add(-size)
-	res.describe(head, etag)
+	defer h.sending.giveBack(size)
+	res.setHeaders(head, etag)
 	if gzipped {
 		head.Set("Content-Encoding", "gzip")
 	}
@@ -256,8 +256,8 @@ func (e *etags) of(body []byte) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:16])
 }
 
-// describe sets the headers that 200 and 304 have in common.
-func (r *response) describe(head http.Header, etag string) {
+// setHeaders sets the headers that 200 and 304 have in common.
+func (r *response) setHeaders(head http.Header, etag string) {
 	for name, value := range r.header {
 		head.Set(name, value)
 	}

@@ -293,7 +293,7 @@ func TestBudget(t *testing.T) {
 	b := budget{max: 10}
 	require.True(t, b.take(25), "a single answer may exceed the budget")
 	require.False(t, b.take(1))
-	b.used.Add(-25)
+	b.giveBack(25)
 	require.True(t, b.take(4))
 	require.True(t, b.take(6))
 	require.False(t, b.take(1))

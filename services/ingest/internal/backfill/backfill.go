@@ -138,7 +138,8 @@ func (b *Backfill) run(ctx context.Context, now time.Time) error {
 		after, from = b.summary.Last, later(from, b.summary.Last.NetworkTime())
 		b.syncOurs = after.Sync.DID != ""
 	}
-	last, err := after, error(nil)
+	var err error
+	last := after
 	if from.Before(b.cfg.Until) {
 		last, err = b.read(ctx, after, from, b.cfg.Until, event.Position{}, b.publish)
 	}
@@ -258,10 +259,10 @@ func (b *Backfill) lateHistory(late map[string]time.Time, host string, begins ti
 // lateSlack is how far the clock may be behind an event that was just made.
 const lateSlack = time.Minute
 
-// beyond reports whether an event comes after the window, which its own time shows before the clock
-// does. For an account that the host downloaded when it was new, the event's time is arbitrary:
-// then the clock decides.
-func (b *Backfill) beyond(at event.Position, ev *event.Event) bool {
+// afterWindow reports whether an event comes after the window, which its own time shows before the
+// clock does. For an account that the host downloaded when it was new, the event's time is
+// arbitrary: then the clock decides.
+func (b *Backfill) afterWindow(at event.Position, ev *event.Event) bool {
 	own, ok := event.RevTime(ev.Rev)
 	return ok && !own.Before(b.cfg.Until) && own.Sub(at.NetworkTime()) < lateSlack || !at.NetworkTime().Before(b.cfg.Until)
 }
@@ -271,13 +272,13 @@ func (b *Backfill) look(_ context.Context, it decode.Item) error {
 	if it.Event == nil {
 		return nil
 	}
-	return b.survey.note(it.Event, !b.beyond(it.At, it.Event), it.Replaces())
+	return b.survey.note(it.Event, !b.afterWindow(it.At, it.Event), it.Replaces())
 }
 
 // publish publishes what qualifies.
 func (b *Backfill) publish(ctx context.Context, it decode.Item) error {
 	ev := it.Event
-	if ev != nil && b.beyond(it.At, ev) {
+	if ev != nil && b.afterWindow(it.At, ev) {
 		return b.follow(ctx, it)
 	}
 	b.summary.Read++
@@ -331,11 +332,11 @@ func (b *Backfill) follow(ctx context.Context, it decode.Item) error {
 	ours := b.survey.concerns(ev)
 	switch {
 	case it.Replaces():
-		ours = ours || b.syncOurs || b.written(ev)
+		ours = ours || b.syncOurs || b.writtenInWindow(ev)
 	case ev.Kind == event.KindSync:
 		b.syncOurs = ours
 	default:
-		ours = ours || ev.Kind == event.KindUpdate && b.written(ev)
+		ours = ours || ev.Kind == event.KindUpdate && b.writtenInWindow(ev)
 	}
 	if !ours || b.survey.gone(ev) || b.survey.outdated(ev) {
 		return nil
@@ -344,8 +345,8 @@ func (b *Backfill) follow(ctx context.Context, it decode.Item) error {
 	return b.to.Put(ctx, ev)
 }
 
-// written reports whether a post says that it was written in the window.
-func (b *Backfill) written(ev *event.Event) bool {
+// writtenInWindow reports whether a post says that it was written in the window.
+func (b *Backfill) writtenInWindow(ev *event.Event) bool {
 	t := event.SortAt(ev.CreatedAt, ev.Source.Time)
 	from := b.cfg.From.Truncate(time.Millisecond) // what most records are precise to
 	return !t.Before(from) && t.Before(b.cfg.Until)

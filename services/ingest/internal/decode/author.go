@@ -71,7 +71,7 @@ func handle(out *event.Event, id *jetstream.Identity, seen time.Time) DropReason
 		return NoHandle
 	}
 	at := seen
-	if up := upstream(&jetstream.Account{Time: id.Time, Seq: id.Seq}, seen); up != nil {
+	if up := upstream(id.Time, id.Seq, seen); up != nil {
 		at = up.Time
 	}
 	out.Kind, out.Handle = event.KindAuthor, &event.Handle{Name: strings.Clone(event.NormalizeHandle(id.Handle)), Time: at.UTC()}

@@ -62,7 +62,7 @@ func (d Decoder) Decode(ev *jetstream.Event, pos event.Position) Result {
 		out.Kind = event.KindAccount
 		out.Active = ev.Account.Active
 		out.Status = strings.Clone(ev.Account.Status)
-		out.Upstream = upstream(ev.Account, pos.Time)
+		out.Upstream = upstream(ev.Account.Time, ev.Account.Seq, pos.Time)
 	case ev.Kind == jetstream.KindSync && ev.Sync != nil:
 		out.Kind, out.Sync = event.KindSync, event.SyncOpen
 		out.Rev = strings.Clone(ev.Sync.Rev)
@@ -83,14 +83,14 @@ func (d Decoder) Decode(ev *jetstream.Event, pos event.Position) Result {
 // Without a limit, one status could outlast all later ones.
 const maxAhead = 5 * time.Minute
 
-// upstream returns an account event's own place upstream, or nil if it is unusable. seen is when
-// the host saw the event: times of such events are not imported.
-func upstream(a *jetstream.Account, seen time.Time) *event.Upstream {
-	t, ok := event.ParseTime(a.Time)
-	if !ok || a.Seq < 0 || t.Before(time.Unix(0, 0)) || t.After(seen.Add(maxAhead)) {
+// upstream returns the own place upstream of an account or identity event, or nil if it is unusable.
+// seen is when the host saw the event: times of such events are not imported.
+func upstream(own string, seq int64, seen time.Time) *event.Upstream {
+	t, ok := event.ParseTime(own)
+	if !ok || seq < 0 || t.Before(time.Unix(0, 0)) || t.After(seen.Add(maxAhead)) {
 		return nil
 	}
-	return &event.Upstream{Seq: uint64(a.Seq), Time: t.UTC().Truncate(time.Microsecond)}
+	return &event.Upstream{Seq: uint64(seq), Time: t.UTC().Truncate(time.Microsecond)}
 }
 
 func (d Decoder) commit(ev *jetstream.Event, pos *event.Position) Result {

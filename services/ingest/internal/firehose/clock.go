@@ -94,22 +94,22 @@ type clock struct {
 func newClock(from event.Position) *clock {
 	c := &clock{}
 	c.advance(from.Clock)
-	c.renew()
+	c.dropVotes()
 	c.bulk, c.since = from.Seq == 0 || from.Mark != "" || !from.Clock.IsZero(), time.Now()
 	return c
 }
 
-// begin says that the next events may be bulk, and that everything up to t is covered there.
-func (c *clock) begin(t time.Time) {
+// beginBulk says that the next events may be bulk, and that everything up to t is covered there.
+func (c *clock) beginBulk(t time.Time) {
 	if t.After(time.Unix(0, 0)) { // otherwise nothing is covered
 		c.advance(t)
 	}
-	c.renew()
+	c.dropVotes()
 	c.bulk, c.since = true, time.Now()
 }
 
-// renew drops the votes.
-func (c *clock) renew() {
+// dropVotes begins the vote on the time again.
+func (c *clock) dropVotes() {
 	c.accountTimes, c.need = newAccountTimes(), minVotes
 	if c.at.IsZero() {
 		c.need = 1 // anything is better than none
@@ -119,7 +119,7 @@ func (c *clock) renew() {
 // read adds the next event and returns the clock. create reports that the event is a create.
 func (c *clock) read(id identity, create bool) time.Time {
 	if c.bulk && !create { // the bulk is creates alone
-		c.renew()
+		c.dropVotes()
 		c.bulk = false
 	}
 	if !c.add(id) {

@@ -81,7 +81,7 @@ func TestClock(t *testing.T) {
 	t.Run("before anything was read", func(t *testing.T) {
 		t.Parallel()
 		c := newClock(event.Position{})
-		c.begin(time.Unix(0, 0).Add(-switchMargin))
+		c.beginBulk(time.Unix(0, 0).Add(-switchMargin))
 		require.Zero(t, c.at, "no position could store it")
 	})
 	t.Run("all are ahead of this machine", func(t *testing.T) {

@@ -29,8 +29,8 @@
 // enough (seek).
 //
 // A message longer than the client accepts would end every connection, so it is removed from the
-// websocket (oversizeFilter). A host whose history begins after the position lacks the deletions between;
-// other hosts are preferred for a while, and then a gap is reported (checkYoung).
+// websocket (oversizeFilter). A host whose history begins after the position lacks the deletions
+// between; other hosts are preferred for a while, and then a gap is reported (checkYoung).
 //
 // A visit to a host ends with the client's error, or when the watchdog finds the client stalled or
 // the host gone. A host that delivered events is retried a few times; then the others follow, the

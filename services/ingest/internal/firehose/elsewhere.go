@@ -86,17 +86,17 @@ func (r *run) hasNews(ctx context.Context, host string) bool {
 // newer asks a host for a followed event that was made after t, and returns its time. A busy host
 // has one within moments; a quiet one is asked for the events since t.
 func (r *run) newer(ctx context.Context, host string, t time.Time) (time.Time, bool) {
-	newer, err := r.newerBehind(ctx, host, nil, t)
+	newer, err := r.newerFrom(ctx, host, nil, t)
 	if back := t.Add(-r.timing.Margin).UnixMicro(); err == nil && newer.IsZero() && back >= minTimeCursor {
 		cursor := uint64(back)
-		newer, err = r.newerBehind(ctx, host, &cursor, t)
+		newer, err = r.newerFrom(ctx, host, &cursor, t)
 	}
 	return newer, err == nil && !newer.IsZero()
 }
 
-// newerBehind reads from a cursor until it finds an event that was made after t, for up to
+// newerFrom reads from a cursor until it finds an event that was made after t, for up to
 // Timing.Ask; the time is zero if there is none by then.
-func (r *run) newerBehind(ctx context.Context, host string, cursor *uint64, t time.Time) (time.Time, error) {
+func (r *run) newerFrom(ctx context.Context, host string, cursor *uint64, t time.Time) (time.Time, error) {
 	for f, err := range r.frames(ctx, host, cursor, true, r.timing.Ask) {
 		if errors.Is(err, errSilent) {
 			return time.Time{}, nil

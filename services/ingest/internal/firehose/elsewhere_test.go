@@ -157,11 +157,11 @@ func TestRotation(t *testing.T) {
 	require.Equal(t, 0, next(), "it has its turn when no other host is left")
 	r.ended(false, true)
 	require.Equal(t, 1, next(), "it is also the last of the next round")
-	require.True(t, r.asks(0))
+	require.True(t, r.mustAsk(0))
 	require.True(t, r.answered(0, true), "it has newer events")
 	r.ended(true, true)
 	require.Equal(t, 0, next())
-	require.False(t, r.asks(0))
+	require.False(t, r.mustAsk(0))
 }
 
 func TestRestartReturnsToPreferredHost(t *testing.T) {

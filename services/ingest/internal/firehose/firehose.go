@@ -143,8 +143,8 @@ func isFinal(err error) bool { return errors.Is(err, errReachedEnd) || errors.Is
 
 // Read returns the events after from, or after Config.Start if from is zero. While the caller
 // processes a batch, about maxTogether more events are received and wait, and nothing more: so a
-// slow caller slows the host. Read ends when StopAfter has passed or, with its error, when ctx ends.
-// It retries everything else indefinitely.
+// slow caller slows the host. Read ends when StopAfter has passed or, with its error, when ctx
+// ends. It retries everything else indefinitely.
 func (rd *Reader) Read(ctx context.Context, from event.Position) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		r := &run{
@@ -180,7 +180,7 @@ func (r *run) visits(ctx context.Context) error {
 		if err := pause.For(ctx, wait); err != nil {
 			return err
 		}
-		if hosts.asks(next) && !hosts.answered(next, r.hasNews(ctx, r.cfg.Hosts[next])) {
+		if hosts.mustAsk(next) && !hosts.answered(next, r.hasNews(ctx, r.cfg.Hosts[next])) {
 			hosts.ended(false, true)
 			continue
 		}

@@ -13,7 +13,7 @@ import (
 // host.
 func (r *run) locate(ctx context.Context, host string) (event.Position, error) {
 	if r.pos.IsZero() {
-		return r.first(ctx, host)
+		return r.firstPosition(ctx, host)
 	}
 	if r.pos.Host == host {
 		mismatch, err := r.verify(ctx, r.pos)
@@ -44,7 +44,7 @@ func (r *run) locate(ctx context.Context, host string) (event.Position, error) {
 			return event.Position{}, err
 		}
 	}
-	r.clock.begin(back)
+	r.clock.beginBulk(back)
 	r.forgetSync()
 	if !r.resync.made.IsZero() {
 		r.resync.until = r.clock.at
@@ -84,7 +84,7 @@ var errYoung = errors.New("the host lacks the history in between")
 // so it knows the posts made in between, but no deletions. It is used only if there has been no
 // other host for some time.
 func (r *run) checkYoung(ctx context.Context, host string) error {
-	begins, err := r.begins(ctx, host)
+	begins, err := r.historyBegins(ctx, host)
 	if err != nil || !begins.After(r.pos.NetworkTime()) {
 		return err
 	}
@@ -103,8 +103,8 @@ func (r *run) checkYoung(ctx context.Context, host string) error {
 	return nil
 }
 
-// begins returns when the host witnessed the first event of its history.
-func (r *run) begins(ctx context.Context, host string) (time.Time, error) {
+// historyBegins returns when the host witnessed the first event of its history.
+func (r *run) historyBegins(ctx context.Context, host string) (time.Time, error) {
 	page, err := r.listSegments(ctx, host, "")
 	if err != nil {
 		return time.Time{}, fmt.Errorf("list the archive of %s: %w", host, err)
@@ -119,12 +119,12 @@ func (r *run) begins(ctx context.Context, host string) (time.Time, error) {
 	return f.time, nil
 }
 
-// first returns where the very first start begins. From then on the position is known, whether or
-// not an event ever arrives.
-func (r *run) first(ctx context.Context, host string) (event.Position, error) {
+// firstPosition returns where the very first start begins. From then on the position is known,
+// whether or not an event ever arrives.
+func (r *run) firstPosition(ctx context.Context, host string) (event.Position, error) {
 	epoch := time.Unix(0, 0).UTC()
 	if r.cfg.Start.Archive {
-		if err := r.answers(ctx, host); err != nil {
+		if err := r.checkReachable(ctx, host); err != nil {
 			return event.Position{}, err
 		}
 		r.pos = event.Position{Host: host, Time: epoch}
@@ -154,7 +154,7 @@ func (r *run) checkStart(ctx context.Context, host string) error {
 	if r.origin.UnixMicro() < minTimeCursor {
 		return nil // all that there is
 	}
-	begins, err := r.begins(ctx, host)
+	begins, err := r.historyBegins(ctx, host)
 	if err != nil || !begins.After(r.origin) {
 		return err
 	}
@@ -216,8 +216,9 @@ func (r *run) markOf(ctx context.Context, host string, seq uint64) (string, erro
 	return f.id.mark(), nil
 }
 
-// answers returns why a host does not accept subscribers, for callers that have no other question.
-func (r *run) answers(ctx context.Context, host string) error {
+// checkReachable returns why a host does not accept subscribers, for callers that have no other
+// question.
+func (r *run) checkReachable(ctx context.Context, host string) error {
 	p, err := r.dial(ctx, host, nil, true)
 	if err == nil {
 		p.close()

@@ -16,8 +16,8 @@ type oversizeFilter struct {
 	skipped func(host string, bytes uint64)
 }
 
-func (s *oversizeFilter) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := s.base.RoundTrip(req)
+func (f *oversizeFilter) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := f.base.RoundTrip(req)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		return resp, err
 	}
@@ -27,8 +27,8 @@ func (s *oversizeFilter) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	host := req.URL.Scheme + "://" + req.URL.Host
 	resp.Body = &filteredConn{ReadWriteCloser: conn, in: bufio.NewReader(conn), limit: frameLimit, skipped: func(bytes uint64) {
-		if s.skipped != nil {
-			s.skipped(host, bytes)
+		if f.skipped != nil {
+			f.skipped(host, bytes)
 		}
 	}}
 	return resp, nil

@@ -40,10 +40,10 @@ func (r *run) read(ctx context.Context, client *jetstream.Client, at event.Posit
 	defer end(nil)
 	w := &watch{run: r, client: client, pos: at, began: time.Now(), since: time.Now(), deadline: r.end,
 		newest: r.newest, news: time.Now()}
-	var beside sync.WaitGroup
-	beside.Go(func() { w.watch(visit, end) })
+	var helpers sync.WaitGroup
+	helpers.Go(func() { w.watch(visit, end) })
 	came := make(chan arrival, maxTogether)
-	beside.Go(func() { receive(visit, client, came) })
+	helpers.Go(func() { receive(visit, client, came) })
 
 	why := errEnded
 	var events []jetstream.Event
@@ -70,7 +70,7 @@ func (r *run) read(ctx context.Context, client *jetstream.Client, at event.Posit
 		why = cause // the watchdog's, or the caller's
 	}
 	end(nil)
-	beside.Wait()
+	helpers.Wait()
 	return why
 }
 
@@ -161,10 +161,10 @@ func (r *run) early(p event.Position, ev *jetstream.Event) bool {
 // maxTimeUS is the last microsecond of the year 9999: later times do not fit their text form.
 var maxTimeUS = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).UnixMicro()
 
-// observe takes the next event into account (the clock, the open #sync, the newest time) and returns
-// its position. A host's operator may import times that have no text form: such an event is shown
-// with its own time or, if it has none, with that of the previous position. A position that cannot
-// be stored would stop ingest.
+// observe takes the next event into account (the clock, the open #sync, the newest time) and
+// returns its position. A host's operator may import times that have no text form: such an event is
+// shown with its own time or, if it has none, with that of the previous position. A position that
+// cannot be stored would stop ingest.
 func (r *run) observe(host string, ev *jetstream.Event) event.Position {
 	id := identityOf(ev)
 	own, ok := id.time()
@@ -182,7 +182,7 @@ func (r *run) observe(host string, ev *jetstream.Event) event.Position {
 	if r.sync != (event.OpenSync{}) || ev.Sync != nil {
 		r.sync = r.sync.After(outline(ev))
 	}
-	r.resync.pass(ev, r.sync.DID != "", p.Clock)
+	r.resync.observe(ev, r.sync.DID != "", p.Clock)
 	p.Sync, p.Resync = r.sync, r.resync.made
 	return p
 }

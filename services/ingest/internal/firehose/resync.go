@@ -31,7 +31,8 @@ type resync struct {
 	until time.Time
 }
 
-func (s *resync) pass(ev *jetstream.Event, open bool, clock time.Time) {
+// observe takes the next event into account. open reports that a #sync is open after it.
+func (s *resync) observe(ev *jetstream.Event, open bool, clock time.Time) {
 	if !open {
 		if s.until.IsZero() || clock.After(s.until) {
 			*s = resync{}

@@ -39,9 +39,9 @@ func (r *rotation) doubt(last int) {
 	}
 }
 
-// asks reports whether a host must be asked for something newer before it is visited; answered
+// mustAsk reports whether a host must be asked for something newer before it is visited; answered
 // records the answer, and returns it.
-func (r *rotation) asks(host int) bool { return r.silent[host] || r.doubted[host] }
+func (r *rotation) mustAsk(host int) bool { return r.silent[host] || r.doubted[host] }
 
 func (r *rotation) answered(host int, newer bool) bool {
 	r.silent[host], r.doubted[host] = !newer, false

@@ -50,7 +50,7 @@ func (r *run) seek(ctx context.Context, host string, t time.Time) (uint64, error
 	for stamp := t.Add(-back / 2); stamp.UnixMicro() >= minTimeCursor; {
 		s, err := r.sample(ctx, host, uint64(stamp.UnixMicro()), r.patience())
 		if err == nil && s.outdated && s.late(t) {
-			s, err = r.sampleArchive(ctx, host, stamp)
+			s, err = r.sampleArchiveAt(ctx, host, stamp)
 		}
 		switch {
 		case err != nil && ctx.Err() != nil:
@@ -65,7 +65,7 @@ func (r *run) seek(ctx context.Context, host string, t time.Time) (uint64, error
 		back = max(2*back, s.at.Sub(t))
 		stamp = stamp.Add(-back)
 	}
-	return 0, r.answers(ctx, host)
+	return 0, r.checkReachable(ctx, host)
 }
 
 // approach looks for a place closer to t than s: a host begins early where it has no index, which
@@ -138,17 +138,17 @@ func (r *run) sample(ctx context.Context, host string, cursor uint64, patience t
 	return s, nil
 }
 
-// sampleArchive reads what the archive has for a time before the live window.
-func (r *run) sampleArchive(ctx context.Context, host string, stamp time.Time) (sample, error) {
+// sampleArchiveAt reads what the archive has at a time before the live window.
+func (r *run) sampleArchiveAt(ctx context.Context, host string, stamp time.Time) (sample, error) {
 	last, err := r.sealedBefore(ctx, host, stamp)
 	if err != nil || last == 0 {
 		return sample{}, err
 	}
-	return r.archived(ctx, host, last)
+	return r.sampleArchiveAfter(ctx, host, last)
 }
 
-// archived reads the next followed events that the archive has after a sequence number.
-func (r *run) archived(ctx context.Context, host string, after uint64) (sample, error) {
+// sampleArchiveAfter reads the next followed events that the archive has after a sequence number.
+func (r *run) sampleArchiveAfter(ctx context.Context, host string, after uint64) (sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.timing.Listing)
 	defer cancel()
 	client, err := r.subscribe(host, after)

@@ -13,7 +13,7 @@ import (
 // that.
 func (r *run) verify(ctx context.Context, pos event.Position) (mismatch string, err error) {
 	if pos.Seq == 0 {
-		return "", r.answers(ctx, pos.Host) // the beginning is part of every history
+		return "", r.checkReachable(ctx, pos.Host) // the beginning is part of every history
 	}
 	f, err := r.eventAt(ctx, pos.Host, pos.Seq)
 	switch {
@@ -37,7 +37,7 @@ func (r *run) verify(ctx context.Context, pos event.Position) (mismatch string, 
 // verifyArchived does the same for a position that is older than the host's live window: it may be
 // from a former history, whose numbers the host has outgrown.
 func (r *run) verifyArchived(ctx context.Context, pos event.Position) (mismatch string, err error) {
-	s, err := r.archived(ctx, pos.Host, pos.Seq-1)
+	s, err := r.sampleArchiveAfter(ctx, pos.Host, pos.Seq-1)
 	if err != nil {
 		return "", fmt.Errorf("verify position %d on %s: %w", pos.Seq, pos.Host, err)
 	}
@@ -50,7 +50,7 @@ func (r *run) verifyArchived(ctx context.Context, pos event.Position) (mismatch 
 		}
 	}
 	// Archives drop what was replaced: then the event is missing.
-	begins, err := r.begins(ctx, pos.Host)
+	begins, err := r.historyBegins(ctx, pos.Host)
 	if err != nil {
 		return "", fmt.Errorf("verify position %d on %s: %w", pos.Seq, pos.Host, err)
 	}

@@ -14,8 +14,8 @@ import (
 
 // watch is the watchdog of one client. A client is silent for one of four reasons: the network is
 // quiet, the host is away, the client is stalled, or the host itself receives nothing. Asking the
-// host rules out the second and third, and only asking other hosts rules out the last. Time in which
-// the caller has a batch does not count.
+// host rules out the second and third, and only asking other hosts rules out the last. Time in
+// which the caller has a batch does not count.
 type watch struct {
 	run    *run
 	client *jetstream.Client
@@ -89,14 +89,15 @@ func (w *watch) watch(ctx context.Context, end context.CancelCauseFunc) {
 			return
 		case <-tick.C:
 		}
-		if err := w.look(ctx); err != nil && ctx.Err() == nil {
+		if err := w.check(ctx); err != nil && ctx.Err() == nil {
 			end(err)
 			return
 		}
 	}
 }
 
-func (w *watch) look(ctx context.Context) error {
+// check returns why the client must end, or nil.
+func (w *watch) check(ctx context.Context) error {
 	now, timing := time.Now(), w.run.timing
 	replaying, stats := w.replaying(), w.client.Stats()
 
@@ -122,13 +123,13 @@ func (w *watch) look(ctx context.Context) error {
 		return nil
 	}
 	if ask {
-		beyond, err := w.beyond(ctx, pos)
+		next, err := w.undelivered(ctx, pos)
 		switch {
 		case err != nil:
 			return err
-		case beyond > 0 && w.arrives(ctx, func() bool { return w.handling || w.pos.Seq >= beyond }):
+		case next > 0 && w.arrives(ctx, func() bool { return w.handling || w.pos.Seq >= next }):
 			return nil
-		case beyond > 0:
+		case next > 0:
 			return errStalled
 		case past:
 			return errReachedEnd
@@ -140,9 +141,9 @@ func (w *watch) look(ctx context.Context) error {
 	return w.lookElsewhere(ctx)
 }
 
-// beyond asks the host for an event after pos that the client should have delivered, and returns
-// its sequence number, 0 if there is none. The error wraps errAway or errOtherHistory.
-func (w *watch) beyond(ctx context.Context, pos event.Position) (uint64, error) {
+// undelivered asks the host for an event after pos that the client should have delivered, and
+// returns its sequence number, 0 if there is none. The error wraps errAway or errOtherHistory.
+func (w *watch) undelivered(ctx context.Context, pos event.Position) (uint64, error) {
 	for f, err := range w.run.frames(ctx, pos.Host, &pos.Seq, true, w.run.timing.Ask) {
 		switch {
 		case isTooOld(err):

@@ -93,13 +93,13 @@ func (a *Asker) await(ctx context.Context, j Job, rev uint64) (Job, error) {
 		if pause.For(ctx, pollEvery) != nil {
 			return Stop(ctx, a.JS, j), context.Cause(ctx)
 		}
-		now, at, trouble := Get(ctx, a.JS)
+		now, nowRev, trouble := Get(ctx, a.JS)
 		if trouble == nil {
 			if now.ID != j.ID {
 				return j, fmt.Errorf("%w: it was replaced", ErrStopped)
 			}
-			if at != rev {
-				j, rev, moved = now, at, time.Now()
+			if nowRev != rev {
+				j, rev, moved = now, nowRev, time.Now()
 			}
 			if now.Step != step {
 				step = now.Step

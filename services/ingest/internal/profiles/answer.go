@@ -10,14 +10,14 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// answer is what came of an answer: events of authors that were asked for, and how many others.
+// answer is a parsed answer: the events of requested authors, and counts of the others.
 type answer struct {
 	events                     []*event.Event
 	absent, malformed, unasked int
 }
 
-// parse reads an answer to the question for dids at a time. The error is a *requestError; a profile
-// that cannot be used costs that profile.
+// parse reads an answer about dids, which were asked for at that time. The error is a *requestError.
+// A profile that cannot be used costs only that profile.
 func parse(body []byte, dids []string, base string, at time.Time) (answer, error) {
 	var out answer
 	var raw struct {
@@ -36,7 +36,7 @@ func parse(body []byte, dids []string, base string, at time.Time) (answer, error
 	}
 	for _, item := range *raw.Profiles {
 		var profile map[string]any
-		_ = json.Unmarshal(item, &profile) // what is no object has no DID
+		_ = json.Unmarshal(item, &profile) // anything but an object has no DID
 		did, known := profile["did"].(string)
 		switch {
 		case !known:
@@ -56,8 +56,8 @@ func parse(body []byte, dids []string, base string, at time.Time) (answer, error
 	return out, nil
 }
 
-// author returns what a profile says of its author, nil where it cannot be told whether that has
-// opted out. Another field that is malformed costs that field.
+// author returns the event for an author's profile, or nil if the profile does not say whether the
+// author has opted out. Any other malformed field costs only that field.
 func author(did string, profile map[string]any, base string, at time.Time) *event.Event {
 	out := &event.Event{V: event.Version, Kind: event.KindAuthor, Source: event.Position{Host: base, Time: at}, DID: did}
 	optedOut, ok := optedOut(did, profile["labels"])
@@ -77,15 +77,16 @@ func author(did string, profile map[string]any, base string, at time.Time) *even
 	return out
 }
 
-// asOf is the time as of which an answer at a time counts.
+// asOf returns the time as of which an answer counts.
 func asOf(at time.Time, takesAway bool) time.Time {
 	if takesAway {
 		return at
 	}
-	return at.Add(-behind)
+	return at.Add(-appViewLag)
 }
 
-// optedOut reads the labels of a profile. Only those that its author set count.
+// optedOut reads the labels of a profile. Only those that its author set count. ok is false if the
+// labels are malformed.
 func optedOut(did string, labels any) (yes, ok bool) {
 	if labels == nil {
 		return false, true
@@ -106,7 +107,7 @@ func optedOut(did string, labels any) (yes, ok bool) {
 	return yes, true
 }
 
-// avatar is the CID at the end of the URL of a picture, or "".
+// avatar returns the CID at the end of a picture's URL, or "".
 func avatar(did string, v any) string {
 	raw, _ := v.(string)
 	u, err := url.Parse(raw)

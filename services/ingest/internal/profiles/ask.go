@@ -13,10 +13,10 @@ import (
 )
 
 const (
-	// maxAnswer is many times what 25 profiles take, unpacked, and maxHeader what a header does.
+	// maxAnswer and maxHeader are many times what 25 profiles and a header need, uncompressed.
 	maxAnswer = 1 << 20
 	maxHeader = 64 << 10
-	// dialTimeout bounds connecting, with TLS as much again.
+	// dialTimeout bounds connecting, and then the TLS handshake.
 	dialTimeout = 5 * time.Second
 	method      = "/xrpc/app.bsky.actor.getProfiles"
 )
@@ -24,18 +24,18 @@ const (
 // Outcome is how a request ended.
 type Outcome string
 
-// The outcomes; the list is closed.
+// The outcomes. The set is closed.
 const (
 	OK Outcome = "ok"
 	// Away: no connection, or it broke.
 	Away Outcome = "away"
 	// Slow: no answer in time.
 	Slow Outcome = "slow"
-	// RateLimited: the service asks for patience.
+	// RateLimited: the service asks for a pause.
 	RateLimited Outcome = "rate_limited"
-	// Refused: the service will never take this question.
+	// Refused: the service will never accept this request.
 	Refused Outcome = "refused"
-	// BadStatus: any other status than 200, also one that leads elsewhere.
+	// BadStatus: any other status but 200, including redirects.
 	BadStatus Outcome = "bad_status"
 	// TooBig: the answer is over maxAnswer.
 	TooBig Outcome = "too_big"
@@ -64,13 +64,13 @@ func newClient(timeout time.Duration) *http.Client {
 			Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: dialTimeout}).DialContext, TLSHandshakeTimeout: dialTimeout,
 			ForceAttemptHTTP2: true, MaxConnsPerHost: 1, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: maxHeader,
 		},
-		// One host is trusted, and none that it names.
+		// Only this host is trusted, not those it redirects to.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
 
-// ask asks for authors, and returns the answer and its date, zero if it has none. The error is a
-// *requestError.
+// ask requests the profiles of authors, and returns the answer and its date, zero if it has none.
+// The error is a *requestError.
 func (p *Profiles) ask(ctx context.Context, dids []string) (body []byte, date time.Time, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.base+method+"?"+url.Values{"actors": dids}.Encode(), nil)
 	if err != nil {
@@ -80,16 +80,16 @@ func (p *Profiles) ask(ctx context.Context, dids []string) (body []byte, date ti
 	r.Header.Set("User-Agent", "tagstream")
 	resp, err := p.client.Do(r)
 	if err != nil {
-		return nil, date, broken(err)
+		return nil, date, connectionError(err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, date, &requestError{status(resp.StatusCode), retryAfter(resp.Header.Get("Retry-After"), p.now()), fmt.Errorf("status %d", resp.StatusCode)}
+		return nil, date, &requestError{outcomeOf(resp.StatusCode), retryAfter(resp.Header.Get("Retry-After"), p.now()), fmt.Errorf("status %d", resp.StatusCode)}
 	}
 	body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return nil, date, broken(err)
+		return nil, date, connectionError(err)
 	case len(body) > maxAnswer:
 		return nil, date, &requestError{outcome: TooBig, err: fmt.Errorf("more than %d bytes", maxAnswer)}
 	}
@@ -97,8 +97,8 @@ func (p *Profiles) ask(ctx context.Context, dids []string) (body []byte, date ti
 	return body, date, nil
 }
 
-// broken is an error of the connection. The URL, with all its authors, is left out of it.
-func broken(err error) *requestError {
+// connectionError returns a failure of the connection, without the URL, which names all the authors.
+func connectionError(err error) *requestError {
 	out := &requestError{outcome: Away, err: err}
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
@@ -111,7 +111,7 @@ func broken(err error) *requestError {
 	return out
 }
 
-func status(code int) Outcome {
+func outcomeOf(code int) Outcome {
 	switch code {
 	case http.StatusTooManyRequests:
 		return RateLimited

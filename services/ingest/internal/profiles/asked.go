@@ -8,9 +8,9 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 )
 
-// remembered is how many authors are remembered to have been asked for. Beyond it the oldest are
-// forgotten, and asked for again.
-const remembered = 1 << 18
+// maxRemembered is how many authors are remembered. Beyond that the oldest are forgotten, and asked
+// for again.
+const maxRemembered = 1 << 18
 
 // asked remembers who was asked for, when, and what was answered last, by hashes: about 70 bytes
 // each.
@@ -18,15 +18,15 @@ type asked struct {
 	seed  maphash.Seed
 	limit int
 
-	mu    sync.Mutex // guards what follows
-	of    map[uint64]question
-	order []entry // oldest first; one that of has no more, or later, means nothing
+	mu       sync.Mutex // guards what follows
+	byAuthor map[uint64]question
+	order    []entry // oldest first; an entry whose time is not that in byAuthor is outdated
 }
 
-// question is the last one for an author.
+// question is the last question about an author.
 type question struct {
 	at   int64  // Unix nanoseconds
-	said uint64 // the hash of what came of it and is in the stream, 0 for nothing
+	said uint64 // the hash of the last answer that is in the stream, 0 if there is none
 }
 
 type entry struct {
@@ -35,29 +35,30 @@ type entry struct {
 }
 
 func newAsked(limit int) asked {
-	return asked{seed: maphash.MakeSeed(), limit: limit, of: map[uint64]question{}}
+	return asked{seed: maphash.MakeSeed(), limit: limit, byAuthor: map[uint64]question{}}
 }
 
-// within reports whether the author was asked for less than askedFor ago.
-func (a *asked) within(did string, now time.Time) bool {
+// recently reports whether the author was asked for less than askAgainAfter ago. It forgets what is
+// over the limit.
+func (a *asked) recently(did string, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for len(a.order) >= a.limit {
-		if e := a.order[0]; a.of[e.author].at == e.at {
-			delete(a.of, e.author)
+		if e := a.order[0]; a.byAuthor[e.author].at == e.at {
+			delete(a.byAuthor, e.author)
 		}
 		a.order = a.order[1:]
 	}
-	q, known := a.of[maphash.String(a.seed, did)]
-	return known && q.at > now.Add(-askedFor).UnixNano()
+	q, known := a.byAuthor[maphash.String(a.seed, did)]
+	return known && q.at > now.Add(-askAgainAfter).UnixNano()
 }
 
-// put notes that the author is asked for now.
-func (a *asked) put(did string, now time.Time) {
+// note records that the author is asked for now.
+func (a *asked) note(did string, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	e := entry{maphash.String(a.seed, did), now.UnixNano()}
-	a.of[e.author] = question{e.at, a.of[e.author].said}
+	a.byAuthor[e.author] = question{e.at, a.byAuthor[e.author].said}
 	a.order = append(a.order, e)
 }
 
@@ -66,31 +67,31 @@ func (a *asked) forget(dids ...string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, did := range dids {
-		delete(a.of, maphash.String(a.seed, did))
+		delete(a.byAuthor, maphash.String(a.seed, did))
 	}
 }
 
 // repeats reports whether an answer says what the author's last one said, which is in the stream.
-// One that takes something away never does: what came since may have given it.
+// An answer that takes something away never does: an event in between may have given it back.
 func (a *asked) repeats(ev *event.Event) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	q := a.of[maphash.String(a.seed, ev.DID)]
+	q := a.byAuthor[maphash.String(a.seed, ev.DID)]
 	return q.said != 0 && q.said == a.hash(ev)
 }
 
-// stored notes that an answer is in the stream.
+// stored records that an answer is in the stream.
 func (a *asked) stored(ev *event.Event) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	author := maphash.String(a.seed, ev.DID)
-	if q, known := a.of[author]; known {
+	if q, known := a.byAuthor[author]; known {
 		q.said = a.hash(ev)
-		a.of[author] = q
+		a.byAuthor[author] = q
 	}
 }
 
-// hash is of what an answer says, 0 where that takes something away.
+// hash returns a hash of what an answer says, or 0 if it takes something away.
 func (a *asked) hash(ev *event.Event) uint64 {
 	if ev.Profile == nil || ev.Profile.OptedOut || ev.Handle == nil || ev.Handle.Name == "" {
 		return 0

@@ -1,21 +1,22 @@
-// Package profiles looks authors up: what the firehose does not tell of one who wrote no profile
-// since ingest began to read. It owns the queue of authors to ask for and the memory of whom it
-// asked, and turns answers of one trusted AppView (app.bsky.actor.getProfiles) into author events.
+// Package profiles looks authors up: the firehose shows nothing of an author who wrote no profile
+// since ingest began to read. The package owns the queue of authors to ask for and the memory of
+// who was asked for, and turns answers of one trusted AppView (app.bsky.actor.getProfiles) into
+// author events.
 //
-// It is never in the way of posts: Offer does not block, and an author who finds the queue full is
-// passed over. Each author is asked for once within a day, 25 at a time, one request after the
-// other. A service that is away, slow or asks for patience is tried again, ever later; what it
-// answers besides profiles of authors that were asked for is counted and dropped. A restart
-// forgets whom it asked. Memory is bounded: the queue by 3 MB, whom it asked by about 15 MB.
+// Look-ups never delay posts: Offer does not block, and passes over an author if the queue is full.
+// Each author is asked for once within a day, 25 at a time, one request after the other. If the
+// service is away, slow or asks for a pause, requests are repeated after growing pauses. Anything
+// in an answer besides profiles of the requested authors is counted and dropped. A restart forgets
+// who was asked for. Memory is bounded: 3 MB for the queue, about 15 MB for who was asked for.
 //
 // # What an answer is worth
 //
-// An answer has no revision, and the AppView may be behind the firehose. An answer that takes away
-// (the author opts out, or has no handle) counts as of the moment of the question. One that shows
-// something counts as of half a day before: a commit of that time or later was made by someone who
-// may know better, whichever comes first. So no answer shows an author who opted out a moment ago,
-// and what a gap of the firehose hid comes to light within a day. The event says all that (rev,
-// handle.time), so that a replay of the stream decides alike.
+// An answer has no revision, and the AppView may lag behind the firehose. An answer that takes
+// something away (the author opts out, or has no handle) counts as of the moment of the question.
+// One that shows something counts as of half a day earlier: a commit made since then may be newer
+// than the answer, so the commit wins, whichever is stored first. So no answer shows an author who
+// has just opted out, and what a gap of the firehose hid appears within a day. The event holds
+// these times (rev, handle.time), so a replay of the stream decides alike.
 package profiles
 
 import (
@@ -31,23 +32,23 @@ import (
 )
 
 const (
-	// queued is how many authors may wait, and maxDID how long the DID of one may be: 25 of them
-	// are to fit a URL.
-	queued = 10_000
-	maxDID = 300
+	// maxQueued is how many authors may wait. maxDID is the longest DID that is asked for: AtOnce of
+	// them must fit a URL.
+	maxQueued = 10_000
+	maxDID    = 300
 	// AtOnce is how many authors one request asks for.
 	AtOnce = 25
-	// askedFor is how long an author is not asked for again.
-	askedFor = 24 * time.Hour
-	// behind is how far the AppView may be behind what ingest reads; shorter than askedFor, so that
-	// an answer counts more than the one before.
-	behind = 12 * time.Hour
-	// attempts is how often authors are asked for before they are given up, to be asked for with
-	// their next post.
-	attempts = 5
+	// askAgainAfter is how long an author is not asked for again.
+	askAgainAfter = 24 * time.Hour
+	// appViewLag is how far the AppView may be behind what ingest reads. It is shorter than
+	// askAgainAfter, so that an answer is newer than the one before.
+	appViewLag = 12 * time.Hour
+	// maxAttempts is how often a request is tried. Then its authors are given up until their next
+	// post.
+	maxAttempts = 5
 )
 
-// Timing is the patience with the service; a zero field means the default.
+// Timing has the time limits for the service; a zero field means the default.
 type Timing struct {
 	// Gather is how long a request waits for more authors after its first; 1 s.
 	Gather time.Duration
@@ -80,28 +81,28 @@ func (t Timing) withDefaults() Timing {
 // Fate is what became of an author.
 type Fate string
 
-// The fates; the list is closed.
+// The fates. The set is closed.
 const (
 	// Found: the answer is in the stream, or says what the last one there said.
 	Found Fate = "found"
 	// Absent: the service does not know the author, or does not show it.
 	Absent Fate = "absent"
-	// Malformed: what it says of the author cannot be used.
+	// Malformed: the service's profile of the author cannot be used.
 	Malformed Fate = "malformed"
-	// Unasked: it answered of an author that was not asked for, or twice.
+	// Unasked: the answer has an author who was not asked for, or has one twice.
 	Unasked Fate = "unasked"
 	// PassedOver: the queue was full, or the DID is too long.
 	PassedOver Fate = "passed_over"
-	// GivenUp: the service could not be asked, or refused the question for this author alone.
+	// GivenUp: all requests failed, or the service refuses a request for this author alone.
 	GivenUp Fate = "given_up"
 )
 
 // Fates lists them all.
 var Fates = []Fate{Found, Absent, Malformed, Unasked, PassedOver, GivenUp}
 
-// Observer hears what happens, from several goroutines. None of its methods may block.
+// Observer receives what happens, from several goroutines. Its methods must not block.
 type Observer interface {
-	// Author is called with each fate of authors, and of how many.
+	// Author is called with a fate, and the number of authors who met it.
 	Author(fate Fate, n int)
 	// Request is called after each request.
 	Request(outcome Outcome)
@@ -119,35 +120,36 @@ type Profiles struct {
 	queue chan string
 	asked asked
 
-	// Of the goroutine of Run:
+	// The fields below belong to Run's goroutine.
 	pause   time.Duration // after the next failure
 	failing bool          // and that was logged
 }
 
-// New returns what asks the service at a base URL. It starts nothing.
+// New returns look-ups at the service with that base URL. It starts nothing.
 func New(base string, timing Timing, logger *slog.Logger, observer Observer) *Profiles {
 	timing = timing.withDefaults()
 	return &Profiles{
 		base: base, client: newClient(timing.Timeout), timing: timing, logger: logger, observer: observer, now: time.Now,
-		queue: make(chan string, queued), asked: newAsked(remembered), pause: timing.RetryMin,
+		queue: make(chan string, maxQueued), asked: newAsked(maxRemembered), pause: timing.RetryMin,
 	}
 }
 
-// Offer says that an author has posted. It does not block. It is for one goroutine at a time.
+// Offer queues an author who has posted, if a look-up is due. It does not block, and must be called
+// from one goroutine at a time.
 func (p *Profiles) Offer(did string) {
 	now := p.now()
 	switch {
-	case p.asked.within(did, now):
+	case p.asked.recently(did, now):
 	case len(did) > maxDID, len(p.queue) == cap(p.queue):
 		p.observer.Author(PassedOver, 1)
 	default:
-		p.asked.put(did, now)
-		p.queue <- did // there is room, and only this goroutine puts
+		p.asked.note(did, now)
+		p.queue <- did // there is room: only this goroutine adds
 	}
 }
 
-// Run asks for the authors that were offered until ctx ends or store fails, which is given author
-// events without a Resume. It must not run twice at a time.
+// Run looks up offered authors until ctx ends or store fails. store receives author events without
+// a Resume. Run must not be called again before it returns.
 func (p *Profiles) Run(ctx context.Context, store func(context.Context, []*event.Event) error) {
 	for {
 		dids := p.gather(ctx)
@@ -161,7 +163,7 @@ func (p *Profiles) Run(ctx context.Context, store func(context.Context, []*event
 	}
 }
 
-// gather waits for authors, and for a moment for more.
+// gather waits for an author, and then up to Timing.Gather for more.
 func (p *Profiles) gather(ctx context.Context) []string {
 	var dids []string
 	var enough <-chan time.Time
@@ -180,8 +182,8 @@ func (p *Profiles) gather(ctx context.Context) []string {
 	return dids
 }
 
-// lookUp asks for authors and stores what is said of them. It is false where ctx has ended or
-// nothing can be stored.
+// lookUp asks for authors and stores the answer. It returns false if ctx has ended or nothing can
+// be stored.
 func (p *Profiles) lookUp(ctx context.Context, dids []string, store func(context.Context, []*event.Event) error) bool {
 	for attempt := 1; ; attempt++ {
 		at := p.now()
@@ -191,7 +193,7 @@ func (p *Profiles) lookUp(ctx context.Context, dids []string, store func(context
 		}
 		var read answer
 		if err == nil {
-			if !date.IsZero() && date.Add(time.Second).Before(at) { // its fraction is cut off
+			if !date.IsZero() && date.Add(time.Second).Before(at) { // the header has whole seconds
 				at = date // this machine's clock is ahead
 			}
 			read, err = parse(body, dids, p.base, at)
@@ -199,13 +201,13 @@ func (p *Profiles) lookUp(ctx context.Context, dids []string, store func(context
 		var failed *requestError
 		if !errors.As(err, &failed) {
 			p.observer.Request(OK)
-			p.well()
+			p.noteSuccess()
 			return p.storeAnswer(ctx, read, store)
 		}
 		p.observer.Request(failed.outcome)
-		wait := p.unwell(failed)
+		wait := p.noteFailure(failed)
 		switch {
-		case failed.outcome == Refused && len(dids) > 1: // one of them may be what it does not take
+		case failed.outcome == Refused && len(dids) > 1: // one of them may be the reason
 			half := len(dids) / 2
 			return pause.For(ctx, wait) == nil && p.lookUp(ctx, dids[:half], store) &&
 				pause.For(ctx, p.timing.Pace) == nil && p.lookUp(ctx, dids[half:], store)
@@ -213,8 +215,8 @@ func (p *Profiles) lookUp(ctx context.Context, dids []string, store func(context
 			p.observer.Author(GivenUp, len(dids)) // and not asked for again today
 			return pause.For(ctx, wait) == nil
 		case failed.outcome == RateLimited:
-			attempt-- // no fault of the question
-		case attempt == attempts:
+			attempt-- // not the request's fault
+		case attempt == maxAttempts:
 			p.asked.forget(dids...)
 			p.observer.Author(GivenUp, len(dids))
 			return pause.For(ctx, wait) == nil
@@ -250,8 +252,9 @@ func (p *Profiles) storeAnswer(ctx context.Context, read answer, store func(cont
 	return true
 }
 
-// well notes that the service has answered, and unwell that it has not: it returns the pause.
-func (p *Profiles) well() {
+// noteSuccess records that the service has answered. noteFailure records that it has not, and
+// returns the pause before the next request.
+func (p *Profiles) noteSuccess() {
 	p.pause = p.timing.RetryMin
 	if p.failing {
 		p.failing = false
@@ -259,11 +262,11 @@ func (p *Profiles) well() {
 	}
 }
 
-func (p *Profiles) unwell(err *requestError) time.Duration {
+func (p *Profiles) noteFailure(err *requestError) time.Duration {
 	wait := p.pause/2 + rand.N(p.pause/2+1)
 	p.pause = min(2*p.pause, p.timing.RetryMax)
 	if err.retryAfter > 0 {
-		// Not all at once.
+		// Programs must not all return at once.
 		wait = max(wait, err.retryAfter+rand.N(p.timing.RetryMin))
 	}
 	if !p.failing {

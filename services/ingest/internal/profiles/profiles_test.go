@@ -130,29 +130,29 @@ func TestAnswers(t *testing.T) {
 		"of someone else":    {answer: says(`{"profiles":[{"did":"` + bob + `","handle":"bob.example"}]}`), fates: map[Fate]int{Absent: 1, Unasked: 1}},
 		"twice":              {answer: says(`{"profiles":[{"did":"` + alice + `","handle":"a.example"},{"did":"` + alice + `","handle":"b.example"}]}`), handle: "a.example", fates: map[Fate]int{Found: 1, Unasked: 1}},
 		"of no DID":          {answer: says(`{"profiles":[{"did":7},null,"x",{}]}`), fates: map[Fate]int{Absent: 1, Malformed: 4}},
-		"a page":             {answer: says("<!doctype html><title>Sorry</title>"), fates: map[Fate]int{GivenUp: 1}, outcomes: times(attempts, Unreadable)},
-		"half an answer":     {answer: says(`{"profiles":[{"did":"` + alice + `"`), fates: map[Fate]int{GivenUp: 1}, outcomes: times(attempts, Unreadable)},
-		"no profiles":        {answer: says(`{}`), fates: map[Fate]int{GivenUp: 1}, outcomes: times(attempts, Unreadable)},
-		"profiles of a word": {answer: says(`{"profiles":"x"}`), fates: map[Fate]int{GivenUp: 1}, outcomes: times(attempts, Unreadable)},
-		"megabytes":          {answer: says(megabytes), fates: map[Fate]int{GivenUp: 1}, outcomes: times(attempts, TooBig)},
+		"a page":             {answer: says("<!doctype html><title>Sorry</title>"), fates: map[Fate]int{GivenUp: 1}, outcomes: times(maxAttempts, Unreadable)},
+		"half an answer":     {answer: says(`{"profiles":[{"did":"` + alice + `"`), fates: map[Fate]int{GivenUp: 1}, outcomes: times(maxAttempts, Unreadable)},
+		"no profiles":        {answer: says(`{}`), fates: map[Fate]int{GivenUp: 1}, outcomes: times(maxAttempts, Unreadable)},
+		"profiles of a word": {answer: says(`{"profiles":"x"}`), fates: map[Fate]int{GivenUp: 1}, outcomes: times(maxAttempts, Unreadable)},
+		"megabytes":          {answer: says(megabytes), fates: map[Fate]int{GivenUp: 1}, outcomes: times(maxAttempts, TooBig)},
 		"megabytes, packed": {answer: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
 			z := gzip.NewWriter(w)
 			_, _ = io.WriteString(z, megabytes)
 			_ = z.Close()
-		}, fates: map[Fate]int{GivenUp: 1}, outcomes: times(attempts, TooBig)},
+		}, fates: map[Fate]int{GivenUp: 1}, outcomes: times(maxAttempts, TooBig)},
 		"a header of megabytes": {answer: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X", strings.Repeat("x", maxAnswer))
-		}, fates: map[Fate]int{GivenUp: 1}, outcomes: times(attempts, Away)},
+		}, fates: map[Fate]int{GivenUp: 1}, outcomes: times(maxAttempts, Away)},
 		"a way elsewhere": {answer: func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, elsewhere+r.URL.String(), http.StatusFound)
 		},
-			fates: map[Fate]int{GivenUp: 1}, outcomes: times(attempts, BadStatus)},
-		"errors":    {answer: status500, fates: map[Fate]int{GivenUp: 1}, outcomes: times(attempts, BadStatus)},
+			fates: map[Fate]int{GivenUp: 1}, outcomes: times(maxAttempts, BadStatus)},
+		"errors":    {answer: status500, fates: map[Fate]int{GivenUp: 1}, outcomes: times(maxAttempts, BadStatus)},
 		"a refusal": {answer: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) }, fates: map[Fate]int{GivenUp: 1}, outcomes: times(1, Refused)},
 		"a connection that breaks": {answer: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-			fates: map[Fate]int{GivenUp: 1}, outcomes: times(attempts, Away)},
-		"an answer that breaks": {answer: breaks, fates: map[Fate]int{GivenUp: 1}, outcomes: times(attempts, Away)},
+			fates: map[Fate]int{GivenUp: 1}, outcomes: times(maxAttempts, Away)},
+		"an answer that breaks": {answer: breaks, fates: map[Fate]int{GivenUp: 1}, outcomes: times(maxAttempts, Away)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -230,7 +230,7 @@ func TestQuestions(t *testing.T) {
 	stop()
 	require.Equal(t, [][]string{want[:AtOnce], want[AtOnce:]}, asked)
 
-	now = now.Add(askedFor - time.Second)
+	now = now.Add(askAgainAfter - time.Second)
 	offer(want)
 	require.Empty(t, p.queue)
 	now = now.Add(time.Second)
@@ -244,14 +244,14 @@ func TestOfferNeverBlocks(t *testing.T) {
 	t.Parallel()
 	w := newWatch()
 	p := New("http://127.0.0.1:1", Timing{}, slog.New(slog.DiscardHandler), w)
-	for i := range queued + 3 {
+	for i := range maxQueued + 3 {
 		p.Offer(fmt.Sprintf("did:plc:%d", i))
 	}
 	p.Offer("did:web:" + strings.Repeat("x", maxDID))
 	require.Equal(t, map[Fate]int{PassedOver: 4}, w.fates)
 	<-p.queue
-	p.Offer(fmt.Sprintf("did:plc:%d", queued))
-	require.Len(t, p.queue, queued)
+	p.Offer(fmt.Sprintf("did:plc:%d", maxQueued))
+	require.Len(t, p.queue, maxQueued)
 	require.Equal(t, map[Fate]int{PassedOver: 4}, w.fates)
 }
 
@@ -261,10 +261,10 @@ func TestAskedIsBounded(t *testing.T) {
 	const limit = 1000
 	a, now := newAsked(limit), time.Now()
 	put := func(did string) {
-		if a.within(did, now) {
+		if a.recently(did, now) {
 			t.Error(did)
 		}
-		a.put(did, now)
+		a.note(did, now)
 	}
 	put("first")
 	a.forget("first")
@@ -272,20 +272,20 @@ func TestAskedIsBounded(t *testing.T) {
 	for i := range limit + 5 {
 		put(fmt.Sprint(i))
 	}
-	require.LessOrEqual(t, len(a.of), limit)
+	require.LessOrEqual(t, len(a.byAuthor), limit)
 	require.Len(t, a.order, limit)
-	require.False(t, a.within("first", now))
-	require.False(t, a.within("0", now))
-	require.True(t, a.within(fmt.Sprint(limit), now))
-	require.False(t, a.within("nobody", now.Add(askedFor)))
+	require.False(t, a.recently("first", now))
+	require.False(t, a.recently("0", now))
+	require.True(t, a.recently(fmt.Sprint(limit), now))
+	require.False(t, a.recently("nobody", now.Add(askAgainAfter)))
 	last := fmt.Sprint(limit)
-	require.False(t, a.within(last, now.Add(askedFor)))
+	require.False(t, a.recently(last, now.Add(askAgainAfter)))
 	says := func(name string, optedOut bool) *event.Event {
 		return &event.Event{DID: last, Profile: &event.Profile{DisplayName: name, OptedOut: optedOut}, Handle: &event.Handle{Name: "a.example"}}
 	}
 	require.False(t, a.repeats(says("A", false)))
 	a.stored(says("A", false))
-	a.put(last, now.Add(askedFor))
+	a.note(last, now.Add(askAgainAfter))
 	require.True(t, a.repeats(says("A", false)), "it is already in the stream")
 	require.False(t, a.repeats(says("B", false)))
 	a.stored(says("A", true))
@@ -407,8 +407,8 @@ func TestCommitsOverrideAnswers(t *testing.T) {
 	require.Greater(t, shown.Rev, commit(-24*time.Hour), "an answer must replace a commit lost in a gap")
 	require.Greater(t, hidden.Rev, commit(-time.Second), "an answer must win over an earlier commit that arrives later")
 	require.Less(t, hidden.Rev, commit(time.Second), "a commit that opts in must win")
-	require.Greater(t, look(at.Add(askedFor), shows).Rev, hidden.Rev, "an answer must replace a lost commit that opts in")
-	require.Equal(t, at.Add(-behind), shown.Handle.Time)
+	require.Greater(t, look(at.Add(askAgainAfter), shows).Rev, hidden.Rev, "an answer must replace a lost commit that opts in")
+	require.Equal(t, at.Add(-appViewLag), shown.Handle.Time)
 	require.Equal(t, at, hidden.Handle.Time)
 	back, ok := event.RevTime(hidden.Rev)
 	require.True(t, ok)
@@ -442,17 +442,17 @@ func TestPauses(t *testing.T) {
 	p := New("http://127.0.0.1:1", Timing{}, slog.New(slog.DiscardHandler), newWatch())
 	for range 3 {
 		for want := time.Second; want < 5*time.Minute; want *= 2 {
-			got := p.unwell(&requestError{outcome: Away, err: errors.New("x")})
+			got := p.noteFailure(&requestError{outcome: Away, err: errors.New("x")})
 			require.GreaterOrEqual(t, got, want/2)
 			require.LessOrEqual(t, got, want)
 		}
 		for range 3 {
-			require.LessOrEqual(t, p.unwell(&requestError{outcome: Away, err: errors.New("x")}), 5*time.Minute)
+			require.LessOrEqual(t, p.noteFailure(&requestError{outcome: Away, err: errors.New("x")}), 5*time.Minute)
 		}
-		got := p.unwell(&requestError{outcome: RateLimited, retryAfter: time.Hour, err: errors.New("x")})
+		got := p.noteFailure(&requestError{outcome: RateLimited, retryAfter: time.Hour, err: errors.New("x")})
 		require.GreaterOrEqual(t, got, time.Hour)
 		require.Less(t, got, time.Hour+time.Second)
-		p.well()
+		p.noteSuccess()
 	}
 	now := time.Date(2026, 11, 20, 10, 15, 30, 0, time.UTC)
 	for header, want := range map[string]time.Duration{

@@ -13,7 +13,7 @@ import (
 
 // archive compares an archive with what is known.
 type archive struct {
-	k      *known
+	known  *known
 	margin time.Duration
 	// ended reports that the downloads are over; live events follow.
 	ended bool
@@ -22,18 +22,18 @@ type archive struct {
 }
 
 // read reads a host's history from its beginning to the present.
-func (b *archive) read(ctx context.Context, reader *firehose.Reader, maxPayload int) error {
+func (a *archive) read(ctx context.Context, reader *firehose.Reader, maxPayload int) error {
 	d := decode.Decoder{MaxPayload: maxPayload}
 	for batch, err := range reader.Read(ctx, event.Position{}) {
 		if err != nil {
 			return err
 		}
 		for i := range batch.Events {
-			b.event(d, &batch.Events[i], batch.Positions[i])
+			a.event(d, &batch.Events[i], batch.Positions[i])
 		}
 	}
-	if !b.ended {
-		b.end(time.Now())
+	if !a.ended {
+		a.end(time.Now())
 	}
 	return nil
 }
@@ -41,25 +41,25 @@ func (b *archive) read(ctx context.Context, reader *firehose.Reader, maxPayload 
 // event adds an event of the archive. The first one that is not a create is live, and so are all
 // later ones. An account's first events are those of its download: live ones have newer revisions.
 // Live creates still show which posts exist: of an edited post, a host has only the edit.
-func (b *archive) event(d decode.Decoder, ev *jetstream.Event, pos event.Position) {
+func (a *archive) event(d decode.Decoder, ev *jetstream.Event, pos event.Position) {
 	if ev.Kind != jetstream.KindCommit || ev.Commit == nil || ev.Commit.Operation != jetstream.OpCreate {
-		if !b.ended {
-			b.end(madeAt(ev, pos))
+		if !a.ended {
+			a.end(madeAt(ev, pos))
 		}
 		if ev.Kind != jetstream.KindCommit || ev.Commit == nil {
 			return
 		}
 	}
-	_, a := b.k.account(ev.DID, false)
+	_, acc := a.known.account(ev.DID, false)
 	c := ev.Commit
-	if a == nil || c.Collection != event.Collection || !event.ValidRev(c.Rev) {
+	if acc == nil || c.Collection != event.Collection || !event.ValidRev(c.Rev) {
 		return
 	}
-	if !b.ended && a.archived == (rev{}) {
-		a.archived, a.at = revOf(c.Rev), pos
+	if !a.ended && acc.archived == (rev{}) {
+		acc.archived, acc.at = revOf(c.Rev), pos
 	}
-	id := b.k.hash(event.URI(ev.DID, c.Rkey))
-	p, ok := b.k.posts[id]
+	id := a.known.hash(event.URI(ev.DID, c.Rkey))
+	p, ok := a.known.posts[id]
 	if !ok {
 		return
 	}
@@ -71,7 +71,7 @@ func (b *archive) event(d decode.Decoder, ev *jetstream.Event, pos event.Positio
 	default:
 		p.shown = present
 	}
-	b.k.posts[id] = p
+	a.known.posts[id] = p
 }
 
 // madeAt returns the event's own time or, if it has none, the clock.
@@ -91,12 +91,12 @@ func madeAt(ev *jetstream.Event, pos event.Position) time.Time {
 
 // end is called with the network time at the first live event. Events made shortly before it may be
 // live as well.
-func (b *archive) end(t time.Time) {
-	b.ended = true
-	for _, a := range b.k.accounts {
-		if made, _ := event.RevTime(string(a.archived[:])); made.After(t.Add(-b.margin)) {
-			a.archived = rev{}
-			b.unsure++
+func (a *archive) end(t time.Time) {
+	a.ended = true
+	for _, acc := range a.known.accounts {
+		if made, _ := event.RevTime(string(acc.archived[:])); made.After(t.Add(-a.margin)) {
+			acc.archived = rev{}
+			a.unsure++
 		}
 	}
 }

@@ -186,7 +186,7 @@ func (r *Reconcile) compare(ctx context.Context, parts uint64) error {
 		cfg := r.cfg.Firehose
 		epoch := time.Unix(0, 0).UTC()
 		cfg.Hosts, cfg.Start, cfg.StopAfter = []string{r.cfg.Host}, firehose.Start{Time: epoch}, time.Since(epoch)
-		a := &archive{k: k, margin: r.cfg.Margin}
+		a := &archive{known: k, margin: r.cfg.Margin}
 		if err := a.read(ctx, firehose.New(cfg, r.logger), int(r.js.Conn().MaxPayload())); err != nil {
 			return fmt.Errorf("read the archive of %s: %w", r.summary.Host, err)
 		}

@@ -166,7 +166,7 @@ func TestCompare(t *testing.T) {
 					for _, e := range events {
 						require.NoError(t, k.fold(e))
 					}
-					a := &archive{k: k, margin: DefaultMargin}
+					a := &archive{known: k, margin: DefaultMargin}
 					for _, e := range tt.archive(t) {
 						a.event(decode.Decoder{MaxPayload: 1 << 20}, e, at(int(e.Seq)))
 					}
