@@ -85,7 +85,7 @@ func resynced(p event.Position) event.Position {
 
 func ptr[T any](v T) *T { return &v }
 
-func TestCheckpoint(t *testing.T) {
+func TestResumeAt(t *testing.T) {
 	t.Parallel()
 	for name, ev := range examples() {
 		if name == "delete-of-the-past" {

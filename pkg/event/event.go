@@ -89,7 +89,7 @@ type Event struct {
 	// Source is the upstream event that this event was made from. If Resume is not set, Source is
 	// also how far upstream was read: see ResumeAt.
 	Source Position `json:"source"`
-	// Resume is set on events of past windows and of author look-ups, which are published between
+	// Resume is set on events of side work (jobs and author look-ups), which are published between
 	// live events. It says how far live reading had come.
 	Resume *Position `json:"resume,omitempty"`
 

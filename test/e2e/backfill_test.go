@@ -61,8 +61,8 @@ func (b *ingestBench) liveFromTip(host *simnet.Jetstream) *ingestRun {
 	return run
 }
 
-// checkpoint returns the position at which a writer would continue.
-func (b *ingestBench) checkpoint() event.Position {
+// resumeAt returns the position after which a writer would resume.
+func (b *ingestBench) resumeAt() event.Position {
 	b.t.Helper()
 	all := b.all()
 	return all[len(all)-1].ResumeAt()
@@ -117,15 +117,15 @@ func TestBackfillAfterLateStart(t *testing.T) {
 	_, body := process.Fetch(url + "/v1/status")
 	var status struct{ IndexedThrough time.Time }
 	require.NoError(t, json.Unmarshal([]byte(body), &status))
-	require.Equal(t, b.checkpoint().NetworkTime(), status.IndexedThrough.UTC(), "the time must be that of the live reader")
+	require.Equal(t, b.resumeAt().NetworkTime(), status.IndexedThrough.UTC(), "the time must be that of the live reader")
 
 	// The live reader continues where it was.
-	before := b.checkpoint()
+	before := b.resumeAt()
 	live.halt()
 	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}})
 	b.settle(host, url)
 	require.Less(t, run.counter("events_read_total", "create"), 10.0, "it must not start over")
-	require.GreaterOrEqual(t, b.checkpoint().Seq, before.Seq)
+	require.GreaterOrEqual(t, b.resumeAt().Seq, before.Seq)
 	for _, entry := range b.log() {
 		require.NotEqual(t, "switched", entry.What, "%+v", entry)
 	}

@@ -117,7 +117,7 @@ func TestReconcileAfterGap(t *testing.T) {
 	require.Equal(t, err.Error(), found.Why)
 	require.Equal(t, stored, len(b.events()))
 
-	position := b.checkpoint()
+	position := b.resumeAt()
 	done, err := b.reconcile(ingest.ReconcileConfig{MaxShare: "10%"})
 	require.NoError(t, err)
 	require.Equal(t, uint64(2), done.Published)
