@@ -95,7 +95,7 @@ func (r keyRange) from(p keyset.Position, direction keyset.Direction) keyRange {
 	case p.Unbounded(direction):
 		return r
 	}
-	key := positionKey(p)
+	key, _ := p.Key[0].UUID()
 	edge := r.beyond(key, direction)
 	if p.Includes(direction) && r.holds(key) {
 		if direction == keyset.Forward {
@@ -105,11 +105,6 @@ func (r keyRange) from(p keyset.Position, direction keyset.Direction) keyRange {
 		}
 	}
 	return edge
-}
-
-func positionKey(p keyset.Position) event.Key {
-	id, _ := p.Key[0].UUID()
-	return id
 }
 
 // distance is the distance between two keys in microseconds, at least that of adjacent keys.

@@ -37,33 +37,8 @@ const maxPlainBytes = maxPageBytes / 32
 // accounts are being swept, a post is missing or too big, or the posts are too big together. now is
 // the statement's schema, or 0 if the statement did not succeed.
 func plainPage(ctx context.Context, conn *pgx.Conn, q PostQuery, tagsDenied *atomic.Bool, trace func(Statement)) (page PostPage, ok bool, now int64, err error) {
-	window := wholeList.since(q.Since).until(q.Until)
-	ahead := window.from(q.From, q.Direction)
-	b := &builder{direction: q.Direction, args: []any{q.Limit + 1, ahead.lo, ahead.hi}}
 	assumed := tagsDenied.Load()
-	tags, condition := "p.tags", "true"
-	if assumed {
-		tags, condition = shownTags, servedOne
-	}
-	ids := b.tagIDs(q.Tags, condition)
-	behind := "false"
-	if rng := window.from(reversed(q.From, q.Direction), q.Direction.Reverse()); !rng.empty() {
-		checks := make([]string, len(ids))
-		between := b.arg(rng.lo) + " AND " + b.arg(rng.hi)
-		for i, id := range ids {
-			checks[i] = "EXISTS (SELECT FROM post_tags WHERE tag_id = " + id + " AND key BETWEEN " + between + ")"
-		}
-		behind = strings.Join(checks, " OR ")
-		page.IndexEntries++
-	}
-	keys := "SELECT key FROM (" + b.merged("post_tags", "tag_id", ids) + ") AS keys WHERE NOT EXISTS (SELECT FROM sweeps)"
-	limit := b.arg(q.Limit)
-	post := lookUp(q.columns(tags), postBytes(b)+" <= "+b.arg(maxPlainBytes)+" AS small")
-	s := Statement{SQL: `
-		SELECT EXISTS (SELECT FROM sweeps), EXISTS (SELECT FROM denied_tags), (` + pg.SchemaNow + `), ` + behind + `, cardinality(keys), page.key, ` + rowColumns + `
-		  FROM (SELECT ARRAY(` + keys + `) AS keys OFFSET 0) AS list
-		  LEFT JOIN LATERAL unnest(keys[:` + limit + `]) AS page(key) ON true
-		  LEFT JOIN LATERAL ` + post + ` ON small`, Args: b.args}
+	s, looksBehind := plainStatement(q, assumed)
 	if trace != nil {
 		trace(s)
 	}
@@ -86,6 +61,9 @@ func plainPage(ctx context.Context, conn *pgx.Conn, q PostQuery, tagsDenied *ato
 	if err != nil {
 		return page, false, f.now, fmt.Errorf("read a page of %d tags: %w", len(q.Tags), err)
 	}
+	if looksBehind {
+		page.IndexEntries++
+	}
 	if f.total > 0 {
 		page.IndexEntries += f.total + len(q.Tags) - 1
 	}
@@ -104,6 +82,38 @@ func plainPage(ctx context.Context, conn *pgx.Conn, q PostQuery, tagsDenied *ato
 	}
 	page.fixEdges(q.Direction, false)
 	return page, !f.sweeping && !f.incomplete && f.bytes <= maxPageBytes, f.now, nil
+}
+
+// plainStatement returns the statement of a plain page. looksBehind reports whether it looks for
+// posts on the other side of the page's start: unless none can be there.
+func plainStatement(q PostQuery, tagsDenied bool) (s Statement, looksBehind bool) {
+	window := wholeList.since(q.Since).until(q.Until)
+	ahead := window.from(q.From, q.Direction)
+	b := &builder{direction: q.Direction, args: []any{q.Limit + 1, ahead.lo, ahead.hi}}
+	tags, condition := "p.tags", "true"
+	if tagsDenied {
+		tags, condition = shownTags, servedOne
+	}
+	ids := b.tagIDs(q.Tags, condition)
+	behind := "false"
+	rng := window.from(reversed(q.From, q.Direction), q.Direction.Reverse())
+	if looksBehind = !rng.empty(); looksBehind {
+		checks := make([]string, len(ids))
+		between := b.arg(rng.lo) + " AND " + b.arg(rng.hi)
+		for i, id := range ids {
+			checks[i] = "EXISTS (SELECT FROM post_tags WHERE tag_id = " + id + " AND key BETWEEN " + between + ")"
+		}
+		behind = strings.Join(checks, " OR ")
+	}
+	keys := "SELECT key FROM (" + b.merged("post_tags", "tag_id", ids) + ") AS keys WHERE NOT EXISTS (SELECT FROM sweeps)"
+	limit := b.arg(q.Limit)
+	post := lookUp(q.columns(tags), postBytes(b)+" <= "+b.arg(maxPlainBytes)+" AS small")
+	s = Statement{SQL: `
+		SELECT EXISTS (SELECT FROM sweeps), EXISTS (SELECT FROM denied_tags), (` + pg.SchemaNow + `), ` + behind + `, cardinality(keys), page.key, ` + rowColumns + `
+		  FROM (SELECT ARRAY(` + keys + `) AS keys OFFSET 0) AS list
+		  LEFT JOIN LATERAL unnest(keys[:` + limit + `]) AS page(key) ON true
+		  LEFT JOIN LATERAL ` + post + ` ON small`, Args: b.args}
+	return s, looksBehind
 }
 
 // plainRows is the result of a plain page's statement.

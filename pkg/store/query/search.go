@@ -356,7 +356,11 @@ func (b *builder) stream(cl clause) string {
 	table, column := cl.kind.index()
 	ids := make([]string, padded(len(cl.lists)))
 	for i := range ids {
-		ids[i] = b.arg(idOf(cl, i))
+		var id any
+		if i < len(cl.lists) {
+			id = cl.lists[i].id
+		}
+		ids[i] = b.arg(id)
 	}
 	return b.merged(table, column, ids)
 }
@@ -383,11 +387,4 @@ func padded(n int) int {
 		return n
 	}
 	return sizes[i]
-}
-
-func idOf(cl clause, i int) any {
-	if i < len(cl.lists) {
-		return cl.lists[i].id
-	}
-	return nil
 }
