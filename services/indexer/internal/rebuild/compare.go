@@ -32,7 +32,7 @@ func (r *Rebuild) align(ctx context.Context, seq uint64) error {
 	if err := r.replay.FoldTo(ctx, seq); err != nil {
 		return err
 	}
-	if err := r.replay.FinishSweeps(ctx); err != nil {
+	if err := r.replay.FinishPending(ctx); err != nil {
 		return err
 	}
 	err := r.replay.RecallFloors(ctx)
@@ -47,7 +47,7 @@ func (r *Rebuild) align(ctx context.Context, seq uint64) error {
 	if err := r.copySettings(ctx); err != nil {
 		return err
 	}
-	return r.replay.FinishSweeps(ctx)
+	return r.replay.FinishPending(ctx)
 }
 
 // refuseDifferences returns an error if a comparison failed or found a difference, unless that is
@@ -79,7 +79,7 @@ func (r *Rebuild) refuseDifferences(ctx context.Context, found check.Findings, e
 // lacks without a reason.
 func (r *Rebuild) checkConflicts(ctx context.Context) error {
 	r.Progress.Say("looking for posts and removals that the live index, which is of another stream, has and the new one lacks")
-	if err := r.replay.FinishSweeps(ctx); err != nil {
+	if err := r.replay.FinishPending(ctx); err != nil {
 		return err
 	}
 	var found check.Findings

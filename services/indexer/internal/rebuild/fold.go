@@ -61,7 +61,7 @@ func (r *Rebuild) foldUntil(ctx context.Context, done func(ctx context.Context, 
 
 // foldBatch does a step of a sweep, if there is one, and folds the next batch up to message limit.
 func (r *Rebuild) foldBatch(ctx context.Context, limit uint64) (more bool, err error) {
-	if err := r.replay.Sweep(ctx); err != nil {
+	if err := r.replay.DoPending(ctx); err != nil {
 		return false, err
 	}
 	return r.replay.FoldBatch(ctx, limit)

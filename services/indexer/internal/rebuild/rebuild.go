@@ -232,7 +232,7 @@ func (r *Rebuild) foldAndCompare(ctx context.Context) error {
 			break
 		}
 		// Here, not while the live index waits.
-		if err := r.replay.FinishSweeps(ctx); err != nil {
+		if err := r.replay.FinishPending(ctx); err != nil {
 			return err
 		}
 	}

@@ -136,10 +136,10 @@ func (r *Replay) FoldTo(ctx context.Context, seq uint64) error {
 	return nil
 }
 
-// FinishSweeps finishes all sweeps of big accounts.
-func (r *Replay) FinishSweeps(ctx context.Context) error {
+// FinishPending finishes all pending work, such as sweeps of big accounts.
+func (r *Replay) FinishPending(ctx context.Context) error {
 	for r.cfg.Writer.Pending() {
-		if err := r.Sweep(ctx); err != nil {
+		if err := r.DoPending(ctx); err != nil {
 			return err
 		}
 	}
@@ -152,15 +152,15 @@ func (r *Replay) List(ctx context.Context) error {
 		return nil
 	}
 	if !r.cfg.Writer.Listing() {
-		if err := r.FinishSweeps(ctx); err != nil {
+		if err := r.FinishPending(ctx); err != nil {
 			return err
 		}
 	}
 	return r.cfg.Writer.Keep(ctx, r.cfg.Writer.List)
 }
 
-// Sweep does a step of a sweep, if there is one.
-func (r *Replay) Sweep(ctx context.Context) error {
+// DoPending does a step of the pending work, if there is any.
+func (r *Replay) DoPending(ctx context.Context) error {
 	if !r.cfg.Writer.Pending() {
 		return nil
 	}
@@ -185,7 +185,7 @@ func (r *Replay) RecallFloors(ctx context.Context) error {
 	if raised > 0 {
 		r.cfg.Logger.Info("copied #sync floors from the live index, since the stream no longer has their events", "accounts", raised)
 	}
-	return r.FinishSweeps(ctx)
+	return r.FinishPending(ctx)
 }
 
 // skipErased moves the index to the reference's checkpoint, seq, in place of messages that were

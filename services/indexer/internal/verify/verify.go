@@ -174,7 +174,7 @@ func (v *Verify) alignAndCompare(ctx context.Context, schema, other string) (che
 		if err := r.FoldTo(ctx, seq); err != nil {
 			return err
 		}
-		if err := r.FinishSweeps(ctx); err != nil {
+		if err := r.FinishPending(ctx); err != nil {
 			return err
 		}
 		return r.RecallFloors(ctx)
