@@ -243,10 +243,16 @@ func testUpgrade(t *testing.T, s *stack) {
 	for _, b := range s.boxes() {
 		before[b.id] = slices.Contains(services, b.service)
 	}
+	command := func(profiles ...string) *exec.Cmd {
+		roll := exec.CommandContext(t.Context(), "deploy/stack", append([]string{"roll"}, services...)...)
+		roll.Dir, roll.Env = root, append(s.env, profiles...)
+		return roll
+	}
+	says, err := command("PROFILES=").CombinedOutput()
+	require.Error(t, err)
+	require.Contains(t, string(says), `PROFILES="" lacks what runs: upstream`)
 	l := startLoad(t, s.url)
-	roll := exec.CommandContext(t.Context(), "deploy/stack", append([]string{"roll"}, services...)...)
-	roll.Dir, roll.Env = root, s.env
-	says, err := roll.CombinedOutput()
+	says, err = command().CombinedOutput()
 	require.NoError(t, err, "%s", says)
 	sum, _ := l.end()
 	t.Log(sum)
