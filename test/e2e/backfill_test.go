@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -48,11 +47,9 @@ func (b *ingestBench) liveFromTip(host *simnet.Jetstream) *ingestRun {
 	b.t.Helper()
 	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}})
 	// The tip becomes known with the next event.
-	did, err := b.net.CreateAccount()
-	require.NoError(b.t, err)
+	did := b.account()
 	poll.Until(b.t, ingestWait, func() (bool, string) {
-		_, err := b.net.CreatePost(did, "", simnet.NewPost(b.net.Now(), "something", "tip"))
-		require.NoError(b.t, err)
+		b.create(did, "something", "tip")
 		run.mu.Lock()
 		defer run.mu.Unlock()
 		fh, known := run.ready[ingest.ComponentFirehose]
@@ -77,10 +74,8 @@ func TestBackfillAfterLateStart(t *testing.T) {
 			t.Logf("repeat with: go test ./test/e2e -run '^%s$' -pipeline.seed=%d", t.Name(), *pipelineSeed)
 		}
 	})
-	b := newIngestBench(t, 40)
-	host := b.host()
-	x := newIndexBench(t, b.nats)
-	url := x.api()
+	b, host := newIngest(t, 40)
+	x, url := b.newIndex()
 	x.indexer(200)
 	from := time.Now()
 	require.NoError(t, simnet.Traffic{Count: 1500, Seed: *pipelineSeed}.Run(b.ctx, b.net))
@@ -114,9 +109,8 @@ func TestBackfillAfterLateStart(t *testing.T) {
 	require.NoError(t, err)
 	x.await(url, st.Last)
 	model.CheckHTTP(t, url, want)
-	_, body := process.Fetch(url + "/v1/status")
 	var status struct{ IndexedThrough time.Time }
-	require.NoError(t, json.Unmarshal([]byte(body), &status))
+	getJSON(t, url+"/v1/status", &status)
 	require.Equal(t, b.resumeAt().NetworkTime(), status.IndexedThrough.UTC(), "the time must be that of the live reader")
 
 	// The live reader continues where it was.
@@ -176,13 +170,12 @@ func (b *ingestBench) awaitSealed(host *simnet.Jetstream) {
 	since := time.Now().UnixMicro()
 	poll.Until(b.t, ingestWait, func() (bool, string) {
 		b.post("something to seal", "seal")
-		_, body := process.Fetch(host.URL() + "/xrpc/network.bsky.jetstream.listSegments?limit=1000")
 		var page struct {
 			Segments []struct{ MaxWitnessedAt int64 }
 		}
-		require.NoError(b.t, json.Unmarshal([]byte(body), &page))
+		getJSON(b.t, host.URL()+"/xrpc/network.bsky.jetstream.listSegments?limit=1000", &page)
 		n := len(page.Segments)
-		return n > 0 && page.Segments[n-1].MaxWitnessedAt > since, body
+		return n > 0 && page.Segments[n-1].MaxWitnessedAt > since, fmt.Sprint(page)
 	})
 }
 
@@ -190,54 +183,40 @@ func (b *ingestBench) awaitSealed(host *simnet.Jetstream) {
 // the backfill must find has happened.
 func (b *ingestBench) backfillAndFollow(host *simnet.Jetstream, archived func()) {
 	t := b.t
-	x := newIndexBench(t, b.nats)
-	url := x.api()
+	x, url := b.newIndex()
 	x.indexer(200)
 	dids := b.net.DIDs()
 	author, hidden, erased, replaced, back := dids[0], dids[1], dids[2], dids[3], dids[4]
-	create := func(did, text string, tags ...string) simnet.Post {
-		p, err := b.net.CreatePost(did, "", simnet.NewPost(b.net.Now(), text, tags...))
-		require.NoError(t, err)
-		return p
-	}
-	status := func(did string, active bool, word string) {
-		_, err := b.net.SetAccountStatus(did, active, word)
-		require.NoError(t, err)
-	}
 	settled := func() time.Time {
 		require.NoError(t, b.net.Await(b.ctx, host))
 		return time.Now()
 	}
-	early := create(author, "early", "art")
+	early := b.create(author, "early", "art")
 	from := settled()
-	kept, edited, untagged := create(author, "kept", "art"), create(author, "edited", "art"), create(author, "untagged", "art")
-	gone, goneLater := create(author, "gone", "art"), create(author, "gone later", "art")
-	hiddenPost, erasedPost := create(hidden, "hidden", "art"), create(erased, "erased", "art")
-	repoKept, repoGone := create(replaced, "kept by the sync", "art"), create(replaced, "gone by the sync", "art")
-	status(back, false, "deactivated")
+	kept, edited, untagged := b.create(author, "kept", "art"), b.create(author, "edited", "art"), b.create(author, "untagged", "art")
+	gone, goneLater := b.create(author, "gone", "art"), b.create(author, "gone later", "art")
+	hiddenPost, erasedPost := b.create(hidden, "hidden", "art"), b.create(erased, "erased", "art")
+	repoKept, repoGone := b.create(replaced, "kept by the sync", "art"), b.create(replaced, "gone by the sync", "art")
+	b.setStatus(back, false, "deactivated")
 	until := settled()
 
-	_, err := b.net.UpdatePost(author, edited.Rkey, simnet.NewPost(b.net.Now(), "edited", "photo"))
-	require.NoError(t, err)
-	_, err = b.net.UpdatePost(author, untagged.Rkey, simnet.NewPost(b.net.Now(), "untagged"))
-	require.NoError(t, err)
-	_, err = b.net.DeletePost(author, gone.Rkey)
-	require.NoError(t, err)
-	status(hidden, false, "takendown")
-	status(erased, false, "deleted")
-	status(erased, true, "")
-	status(back, true, "")
-	_, err = b.net.Diverge(replaced, simnet.Op{Action: simnet.Delete, Rkey: repoGone.Rkey})
+	b.update(edited, "edited", "photo")
+	b.update(untagged, "untagged")
+	b.remove(gone)
+	b.setStatus(hidden, false, "takendown")
+	b.setStatus(erased, false, "deleted")
+	b.setStatus(erased, true, "")
+	b.setStatus(back, true, "")
+	_, err := b.net.Diverge(replaced, simnet.Op{Action: simnet.Delete, Rkey: repoGone.Rkey})
 	require.NoError(t, err)
 	_, err = b.net.Sync(replaced)
 	require.NoError(t, err)
-	between := create(author, "between", "art")
+	between := b.create(author, "between", "art")
 	settled()
 
 	b.liveFromTip(host)
-	_, err = b.net.DeletePost(author, goneLater.Rkey)
-	require.NoError(t, err)
-	backPost := create(back, "back", "art")
+	b.remove(goneLater)
+	backPost := b.create(back, "back", "art")
 	b.settle(host, url)
 	if archived != nil {
 		archived()
@@ -271,7 +250,7 @@ func (b *ingestBench) backfillAndFollow(host *simnet.Jetstream, archived func())
 	}
 	_, body := process.Fetch(url + "/v1/posts?tags=photo")
 	require.Contains(t, body, edited.Rkey)
-	status(hidden, true, "")
+	b.setStatus(hidden, true, "")
 	b.settle(host, url)
 	require.True(t, visible(hiddenPost), "it must be hidden, not removed")
 }
@@ -280,8 +259,7 @@ func (b *ingestBench) backfillAndFollow(host *simnet.Jetstream, archived func())
 // another one takes over, and then stops the backfill itself.
 func TestBackfillSurvivesWriterChanges(t *testing.T) {
 	t.Parallel()
-	b := newIngestBench(t, 20)
-	host := b.host()
+	b, host := newIngest(t, 20)
 	const posts = 6000
 	from := time.Now()
 	require.NoError(t, simnet.Traffic{Count: posts, TagsOnly: true}.Run(b.ctx, b.net))

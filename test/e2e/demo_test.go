@@ -57,7 +57,7 @@ func TestDemo(t *testing.T) {
 	require.NoError(t, err)
 	built := makeIn(t, dir, "build")
 	<-built.Done() // minutes on a busy machine
-	require.Zero(t, built.exit(), built.out)
+	require.Zero(t, built.exit(), built.Output())
 
 	port := func(addr string) string { return addr[strings.LastIndex(addr, ":")+1:] }
 	api := freeAddr(t)
@@ -68,15 +68,15 @@ func TestDemo(t *testing.T) {
 		t.Helper()
 		p := makeIn(t, dir, "demo", env...)
 		require.NotZero(t, p.exit())
-		require.Contains(t, p.out.String(), says)
-		require.NotContains(t, p.out.String(), "starts afresh")
+		require.Contains(t, p.Output(), says)
+		require.NotContains(t, p.Output(), "starts afresh")
 	}
 	demo := makeIn(t, dir, "demo", env()...)
 	poll.Until(t, 3*ingestWait, func() (bool, string) { // includes the first build of Jetstream
-		require.NotContains(t, demo.out.String(), "Error")
-		return strings.Contains(demo.out.String(), "Tagstream answers"), demo.out.String()
+		require.NotContains(t, demo.Output(), "Error")
+		return strings.Contains(demo.Output(), "Tagstream answers"), demo.Output()
 	})
-	require.Contains(t, demo.out.String(), "Jetstream ready at")
+	require.Contains(t, demo.Output(), "Jetstream ready at")
 	// Meanwhile try others in the same folder, with the same API address, and with the same
 	// Jetstream port.
 	refused("a demo is running in "+dir+"/data/demo", env())
@@ -92,8 +92,8 @@ func TestDemo(t *testing.T) {
 	require.NoError(t, syscall.Kill(-demo.PID(), syscall.SIGHUP)) // the terminal is closed
 	<-demo.Done()
 	require.Empty(t, processesOf(t, dir), "no process must be left")
-	require.Contains(t, demo.out.String(), "msg=stopped service=api", "the pipeline must be stopped, not killed")
-	require.NotContains(t, demo.out.String(), "Hangup")
+	require.Contains(t, demo.Output(), "msg=stopped service=api", "the pipeline must be stopped, not killed")
+	require.NotContains(t, demo.Output(), "Hangup")
 
 	foreign := t.TempDir()
 	for _, name := range []string{"tagstream", "upstream"} {
@@ -105,7 +105,7 @@ func TestDemo(t *testing.T) {
 	p := makeIn(t, dir, "demo", env("DEMO_DIR="+foreign)...)
 	require.NotZero(t, p.exit())
 	mine, err := os.ReadFile(filepath.Join(foreign, "upstream", "lock"))
-	require.NoError(t, err, p.out.String())
+	require.NoError(t, err, p.Output())
 	require.Equal(t, "mine", string(mine))
 	after, err := os.ReadDir(filepath.Dir(dir))
 	require.NoError(t, err)

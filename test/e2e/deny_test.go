@@ -53,10 +53,8 @@ func (x *denyBench) post(did, rkey string, tags ...string) []byte {
 // posts returns the record keys in an answer, newest first.
 func (x *denyBench) posts(query string) string {
 	x.t.Helper()
-	status, body := process.Fetch(x.url + "/v1/posts?" + query)
-	require.Equal(x.t, http.StatusOK, status, body)
 	var got struct{ Posts []struct{ Rkey string } }
-	require.NoError(x.t, json.Unmarshal([]byte(body), &got))
+	getJSON(x.t, x.url+"/v1/posts?"+query, &got)
 	var keys []string
 	for _, p := range got.Posts {
 		keys = append(keys, p.Rkey)
@@ -77,9 +75,8 @@ func TestDenyFile(t *testing.T) {
 	x := newDenyBench(t)
 	api, write, post, posts, await := x.url, x.write, x.post, x.posts, x.awaitPosts
 	tags := func(query string) string {
-		_, body := process.Fetch(api + "/v1/tags?" + query)
 		var got struct{ Tags []struct{ Tag string } }
-		require.NoError(t, json.Unmarshal([]byte(body), &got), body)
+		getJSON(t, api+"/v1/tags?"+query, &got)
 		var names []string
 		for _, tag := range got.Tags {
 			names = append(names, tag.Tag)
@@ -87,22 +84,16 @@ func TestDenyFile(t *testing.T) {
 		return strings.Join(names, " ")
 	}
 	changes := func(tag, after string) (ops []string, next string) {
-		status, body := process.Fetch(api + "/v1/changes?tags=" + tag + "&after=" + url.QueryEscape(after))
-		require.Equal(t, http.StatusOK, status, body)
-		var got struct {
-			Changes []struct{ Op string }
-			Page    struct{ Next string }
-		}
-		require.NoError(t, json.Unmarshal([]byte(body), &got))
+		var got changesPage
+		getJSON(t, api+"/v1/changes?tags="+tag+"&after="+url.QueryEscape(after), &got)
 		for _, c := range got.Changes {
 			ops = append(ops, c.Op)
 		}
 		return ops, got.Page.Next
 	}
 	now := func(tag string) string {
-		_, body := process.Fetch(api + "/v1/changes?tags=" + tag)
-		var got struct{ Page struct{ Next string } }
-		require.NoError(t, json.Unmarshal([]byte(body), &got), body)
+		var got changesPage
+		getJSON(t, api+"/v1/changes?tags="+tag, &got)
 		return got.Page.Next
 	}
 
@@ -184,15 +175,13 @@ func TestStandbyAppliesDenyList(t *testing.T) {
 	x.write("accounts: [did:plc:a]\ntags: [bad]\n")
 	x.awaitPosts("tags=art", "c1")
 	x.awaitPosts("tags=bad", "")
-	status, body := process.Fetch(x.url + "/v1/changes?tags=bad")
-	require.Equal(t, http.StatusOK, status, body)
 	var now changesPage
-	require.NoError(t, json.Unmarshal([]byte(body), &now))
+	getJSON(t, x.url+"/v1/changes?tags=bad", &now)
 	require.NoError(t, first.stop())
 	x.await(x.url, x.publish(x.post("did:plc:c", "c2", "art"), x.post("did:plc:b", "b2", "bad")))
 	require.Equal(t, "c2 c1", x.posts("tags=art"))
 	require.Equal(t, "", x.posts("tags=bad"))
-	status, body = process.Fetch(x.url + "/v1/changes?tags=bad&after=" + url.QueryEscape(now.Page.Next))
+	status, body := process.Fetch(x.url + "/v1/changes?tags=bad&after=" + url.QueryEscape(now.Page.Next))
 	require.Equal(t, http.StatusOK, status, "the feed must end if denied tags change: %s", body)
 	require.Contains(t, body, `"changes":[]`, "no account's posts must change")
 }

@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -16,16 +15,12 @@ import (
 	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
-	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/services/indexer"
 	"github.com/tagstream/tagstream/test/model"
 )
 
-var (
-	redriveSeed  = flag.Uint64("redrive.seed", 0, "run TestRedrive with this seed only")
-	redriveSeeds = flag.Uint64("redrive.seeds", 4, "how many seeds TestRedrive runs")
-)
+var redriveSeeds = seedFlags("redrive", "TestRedrive", 4)
 
 // poison makes Postgres refuse the content of the messages with these numbers, like data that it
 // cannot store.
@@ -78,7 +73,7 @@ func (b *indexBench) redrive(cfg indexer.RedriveConfig) map[uint64]error {
 		require.False(b.t, twice, "%d must be reported once", seq)
 		out[seq] = err
 	}
-	applied, stayed, err := indexer.Redrive(b.t.Context(), cfg, b.nats.Conn(b.t), slog.New(slog.DiscardHandler), quietProgress{})
+	applied, stayed, err := indexer.Redrive(b.t.Context(), cfg, b.nats.Conn(b.t), slog.New(slog.DiscardHandler), &steps{})
 	require.NoError(b.t, err)
 	require.Len(b.t, out, applied+stayed)
 	return out
@@ -99,13 +94,12 @@ func (b *indexBench) status() query.Status {
 // resulting index is the same as without any dead letters, including keys.
 func TestRedrive(t *testing.T) {
 	t.Parallel()
-	bySeed(t, "redrive", *redriveSeed, *redriveSeeds, redrive)
+	redriveSeeds.run(t, redrive)
 }
 
 func redrive(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 3))
-	b := newIndexBench(t, natstest.Server(t))
-	url := b.api()
+	b, url := newIndex(t)
 	want := model.New()
 	history := model.GenerateMessages(seed, 800)
 	var poison []int64
@@ -162,8 +156,7 @@ func redrive(t *testing.T, seed uint64) {
 // other: the second one fails.
 func TestConcurrentRedrives(t *testing.T) {
 	t.Parallel()
-	b := newIndexBench(t, natstest.Server(t))
-	url := b.api()
+	b, url := newIndex(t)
 	want := model.New()
 	history := model.GenerateMessages(11, 1000)
 	var poison []int64
@@ -188,7 +181,7 @@ func TestConcurrentRedrives(t *testing.T) {
 							t.Errorf("%d stays: %v", seq, err)
 						}
 					}},
-					b.nats.Conn(t), slog.New(slog.DiscardHandler), quietProgress{})
+					b.nats.Conn(t), slog.New(slog.DiscardHandler), &steps{})
 				if err == nil {
 					return
 				}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -30,10 +29,7 @@ import (
 	"github.com/tagstream/tagstream/test/model"
 )
 
-var (
-	eraseSeed  = flag.Uint64("erase.seed", 0, "run TestErase with this seed only")
-	eraseSeeds = flag.Uint64("erase.seeds", 6, "how many seeds TestErase runs")
-)
+var eraseSeeds = seedFlags("erase", "TestErase", 6)
 
 // erase makes a pass over everything except the stream's last message.
 func (b *indexBench) erase(within time.Duration) (posts, letters int) {
@@ -46,15 +42,6 @@ func (b *indexBench) erase(within time.Duration) (posts, letters int) {
 }
 
 const week = 7 * 24 * time.Hour
-
-// rebuild rebuilds the index and switches it in.
-func (b *indexBench) rebuild() {
-	b.t.Helper()
-	b.runs++
-	_, err := indexer.Rebuild(b.t.Context(), indexer.RebuildConfig{Database: b.owner, ID: fmt.Sprint("rebuild-", b.runs), Restart: true},
-		b.nats.Conn(b.t), slog.New(slog.DiscardHandler), quietProgress{})
-	require.NoError(b.t, err)
-}
 
 // stored returns the stream's messages by number.
 func (b *indexBench) stored(last uint64) map[uint64][]byte {
@@ -74,29 +61,21 @@ func (b *indexBench) stored(last uint64) map[uint64][]byte {
 // remaining stream is the same, including keys. Readers in the middle of the stream continue.
 func TestErase(t *testing.T) {
 	t.Parallel()
-	bySeed(t, "erase", *eraseSeed, *eraseSeeds, eraseAlong)
+	eraseSeeds.run(t, eraseAlong)
 }
 
 func eraseAlong(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 9))
-	b := newIndexBench(t, natstest.Server(t))
-	url := b.api()
+	b, url := newIndex(t)
 	b.big = []int{0, 3, 20}[rng.IntN(3)]
 	b.indexer(100)
 	want := model.New()
 	var all []*event.Event
 	seq, erased := uint64(0), 0
 	add := func(events ...*event.Event) {
-		var raw [][]byte
-		for _, ev := range events {
-			data, err := ev.Encode()
-			require.NoError(t, err)
-			seq++
-			want.Apply(seq, data)
-			raw = append(raw, data)
-		}
+		seq = b.feed(want, encoded(t, events)...)
 		all = append(all, events...)
-		require.Equal(t, seq, b.publish(raw...))
+		require.Len(t, all, int(seq))
 	}
 	history := model.Generate(seed, 600)
 	at := history[0].Source
@@ -178,16 +157,15 @@ func eraseAlong(t *testing.T, seed uint64) {
 	// Compare the index of an interrupted rebuild with the live one, then make it live.
 	rebuilding, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
-	_, err := indexer.Rebuild(rebuilding, indexer.RebuildConfig{Database: b.owner, ID: "interrupted", Restart: true},
-		b.nats.Conn(t), slog.New(slog.DiscardHandler), progressFunc(func(done uint64) {
-			if done == seq {
-				interrupt()
-			}
-		}))
+	_, err := b.tryRebuild(rebuilding, indexer.RebuildConfig{Restart: true}, &steps{at: func(done uint64) {
+		if done == seq {
+			interrupt()
+		}
+	}})
 	// On a slow machine the rebuild may finish before it is stopped. Then the new index is live,
 	// and only the API's answers are compared.
 	if err != nil {
-		did, findings, err := indexer.Verify(t.Context(), indexer.VerifyConfig{Database: b.owner, ID: "verify"}, slog.New(slog.DiscardHandler), quietProgress{})
+		did, findings, err := indexer.Verify(t.Context(), indexer.VerifyConfig{Database: b.owner, ID: "verify"}, slog.New(slog.DiscardHandler), &steps{})
 		require.NoError(t, err)
 		require.Contains(t, did, "tagstream_rebuild")
 		require.Zero(t, findings.N, findings.String())
@@ -375,8 +353,7 @@ func TestRebuildAfterErasing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newIndexBench(t, natstest.Server(t))
-			url := b.api()
+			b, url := newIndex(t)
 			b.indexer(1)
 			want := model.New()
 			last := uint64(0)
@@ -403,8 +380,7 @@ func TestRebuildAfterErasing(t *testing.T) {
 // Recent messages stay for the next pass, and so do the markers that allow erasing them.
 func TestEraseKeepsRecentMessages(t *testing.T) {
 	t.Parallel()
-	b := newIndexBench(t, natstest.Server(t))
-	url := b.api()
+	b, url := newIndex(t)
 	b.indexer(100)
 	history := model.GenerateMessages(3, 200)
 	last := b.publish(history...)

@@ -1,24 +1,18 @@
 package e2e_test
 
 import (
-	"flag"
-	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/services/indexer"
 	"github.com/tagstream/tagstream/test/model"
 	"github.com/tagstream/tagstream/test/process"
 )
 
-var (
-	foldSeed  = flag.Uint64("fold.seed", 0, "run TestFold with this seed only")
-	foldSeeds = flag.Uint64("fold.seeds", 6, "how many seeds TestFold runs")
-)
+var foldSeeds = seedFlags("fold", "TestFold", 6)
 
 // TestFold folds generated histories, full of edge cases, through the indexer in batches of every
 // size, with restarts and repeats in between, sweeps of accounts of every size and, for half of the seeds,
@@ -26,13 +20,12 @@ var (
 // model.
 func TestFold(t *testing.T) {
 	t.Parallel()
-	bySeed(t, "fold", *foldSeed, *foldSeeds, fold)
+	foldSeeds.run(t, fold)
 }
 
 func fold(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 1))
-	b := newIndexBench(t, natstest.Server(t))
-	url := b.api()
+	b, url := newIndex(t)
 	want := model.New()
 	seq := uint64(0)
 	sizes := []int{1, 2, 3, 7, 50, 1000}
@@ -62,14 +55,9 @@ func fold(t *testing.T, seed uint64) {
 
 	// An index rebuilt from the stream is the same.
 	b.indexer(100)
-	logger := slog.New(slog.DiscardHandler)
-	replayed, err := indexer.Rebuild(t.Context(), indexer.RebuildConfig{Database: b.owner, ID: "rebuild"}, b.nats.Conn(t), logger, quietProgress{})
+	s := &steps{}
+	_, err := b.tryRebuild(t.Context(), indexer.RebuildConfig{}, s)
 	require.NoError(t, err)
-	require.Equal(t, seq, replayed)
+	require.Equal(t, seq, s.replayed)
 	model.CheckHTTP(t, url, want)
 }
-
-type quietProgress struct{}
-
-func (quietProgress) At(uint64, uint64) {}
-func (quietProgress) Say(string)        {}

@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -39,10 +38,7 @@ import (
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
-var (
-	followSeed  = flag.Uint64("follow.seed", 0, "run TestFollow with this seed only")
-	followSeeds = flag.Uint64("follow.seeds", 2, "how many seeds TestFollow runs")
-)
+var followSeeds = seedFlags("follow", "TestFollow", 2)
 
 const (
 	followedQueries = 10
@@ -62,7 +58,7 @@ const (
 // Whenever the pipeline is idle, each follower holds exactly the list of the model.
 func TestFollow(t *testing.T) {
 	t.Parallel()
-	bySeed(t, "follow", *followSeed, *followSeeds, follow)
+	followSeeds.run(t, follow)
 }
 
 func follow(t *testing.T, seed uint64) {
@@ -223,7 +219,7 @@ func (b *followBench) fail() {
 			_, err := stream.GetState(b.t.Context(), b.index.js)
 			return err
 		})
-		_, err := indexer.Rebuild(b.t.Context(), indexer.RebuildConfig{Database: b.index.owner, ID: fmt.Sprint("rebuild-", len(b.failures))}, b.nats.Conn(b.t), b.index.logger("rebuild"), quietProgress{})
+		_, err := b.index.tryRebuild(b.t.Context(), indexer.RebuildConfig{}, &steps{})
 		require.NoError(b.t, err)
 	case "deny":
 		some := func(of []string) []string {

@@ -1,9 +1,7 @@
 package e2e_test
 
 import (
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"testing"
 	"time"
 
@@ -11,7 +9,6 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 	"github.com/tagstream/tagstream/services/ingest"
-	"github.com/tagstream/tagstream/test/process"
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
@@ -26,10 +23,8 @@ type freshStatus struct {
 
 func readFreshness(t *testing.T, url string) freshStatus {
 	t.Helper()
-	code, body := process.Fetch(url + "/v1/status")
-	require.Equal(t, http.StatusOK, code, body)
 	var s freshStatus
-	require.NoError(t, json.Unmarshal([]byte(body), &s))
+	getJSON(t, url+"/v1/status", &s)
 	return s
 }
 
@@ -39,8 +34,7 @@ func TestHostWithoutRelay(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 1)
 	first, second := b.host(), b.host()
-	x := newIndexBench(t, b.nats)
-	url := x.api()
+	x, url := b.newIndex()
 	run := b.ingest(ingest.Config{Hosts: []string{first.URL(), second.URL()}, Start: "archive"})
 	x.indexer(100)
 	awaitPost(t, url, b.post("before", "art"))
@@ -81,10 +75,8 @@ func TestReportedLagIsCorrect(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newIngestBench(t, 1)
-			host := b.host()
-			x := newIndexBench(t, b.nats)
-			url := x.api()
+			b, host := newIngest(t, 1)
+			x, url := b.newIndex()
 			run := b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive"})
 			x.indexer(100)
 			run.awaitReady()

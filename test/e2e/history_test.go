@@ -83,9 +83,9 @@ func TestBackfillBeforeHistory(t *testing.T) {
 // decode decodes the JSON object that a finished command printed.
 func (p *program) decode(into any) {
 	p.t.Helper()
-	lines := strings.Split(p.out.String(), "\n")
+	lines := strings.Split(p.Output(), "\n")
 	i := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "{") && strings.Contains(l, `"complete":`) })
-	require.GreaterOrEqual(p.t, i, 0, p.out)
+	require.GreaterOrEqual(p.t, i, 0, p.Output())
 	require.NoError(p.t, json.Unmarshal([]byte(lines[i]), into), lines[i])
 }
 

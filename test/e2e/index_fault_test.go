@@ -15,12 +15,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/store"
-	"github.com/tagstream/tagstream/pkg/store/query"
 	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/fault"
@@ -69,8 +67,7 @@ func TestIndexerSurvivesServerOutages(t *testing.T) {
 // One indexer works and the other takes over when it ends. They never work at the same time.
 func TestTwoIndexers(t *testing.T) {
 	t.Parallel()
-	b := newIndexBench(t, natstest.Server(t))
-	url := b.api()
+	b, url := newIndex(t)
 	history := model.GenerateMessages(4, 1500)
 	want := model.Fold(history)
 	first := b.indexer(10)
@@ -90,8 +87,7 @@ func TestTwoIndexers(t *testing.T) {
 // fails, and earlier tokens stay valid.
 func TestRebuildWhileServing(t *testing.T) {
 	t.Parallel()
-	b := newIndexBench(t, natstest.Server(t))
-	url := b.api()
+	b, url := newIndex(t)
 	b.indexer(50)
 	history := model.GenerateMessages(5, 3000)
 	want := model.Fold(history)
@@ -120,8 +116,7 @@ func TestRebuildWhileServing(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() {
-		_, err := indexer.Rebuild(context.WithoutCancel(t.Context()), indexer.RebuildConfig{Database: b.owner, ID: "rebuild"},
-			b.nats.Conn(t), slog.New(slog.DiscardHandler), quietProgress{})
+		_, err := b.tryRebuild(context.WithoutCancel(t.Context()), indexer.RebuildConfig{}, &steps{})
 		done <- err
 	}()
 	b.publish(history[2000:2500]...)
@@ -143,8 +138,7 @@ func TestRebuildWhileServing(t *testing.T) {
 // TestRebuildIsResumed interrupts a rebuild and runs it again.
 func TestRebuildIsResumed(t *testing.T) {
 	t.Parallel()
-	b := newIndexBench(t, natstest.Server(t))
-	url := b.api()
+	b, url := newIndex(t)
 	b.indexer(500)
 	history := model.GenerateMessages(6, 20_000)
 	want := model.Fold(history)
@@ -154,16 +148,12 @@ func TestRebuildIsResumed(t *testing.T) {
 	second, _ := page(t, url+query+"&after="+token)
 	require.NotEmpty(t, second)
 
-	rebuild := func(ctx context.Context, p obs.Progress) (uint64, error) {
-		return indexer.Rebuild(ctx, indexer.RebuildConfig{Database: b.owner, ID: fmt.Sprint("rebuild", time.Now().UnixNano())},
-			b.nats.Conn(t), slog.New(slog.DiscardHandler), p)
-	}
 	ctx, interrupt := context.WithCancel(t.Context())
-	_, err := rebuild(ctx, progressFunc(func(done uint64) {
+	_, err := b.tryRebuild(ctx, indexer.RebuildConfig{}, &steps{at: func(done uint64) {
 		if done > 2000 {
 			interrupt()
 		}
-	}))
+	}})
 	require.ErrorIs(t, err, context.Canceled)
 	cp, exists, err := write.NewOwner(b.owner).CheckpointOf(t.Context(), store.Rebuilding)
 	require.NoError(t, err)
@@ -172,66 +162,58 @@ func TestRebuildIsResumed(t *testing.T) {
 
 	ctx, interrupt = context.WithCancel(t.Context())
 	defer interrupt()
-	_, err = rebuild(ctx, sayFunc(func(what string) {
-		if what == "making the new index's lists" {
+	_, err = b.tryRebuild(ctx, indexer.RebuildConfig{}, &steps{say: func(step string) {
+		if step == "making the new index's lists" {
 			interrupt()
 		}
-	}))
+	}})
 	require.ErrorIs(t, err, context.Canceled)
 	cp, _, err = write.NewOwner(b.owner).CheckpointOf(t.Context(), store.Rebuilding)
 	require.NoError(t, err)
 	_, err = pgtest.Pool(t, b.owner.URL).Exec(t.Context(), `UPDATE `+store.Rebuilding+`.checkpoint SET unlisted_from = '00000000-0000-0000-0000-000000000001'`)
 	require.NoError(t, err, "like after a finished piece of the lists, without a post")
 
-	replayed, err := rebuild(t.Context(), quietProgress{})
+	s := &steps{}
+	_, err = b.tryRebuild(t.Context(), indexer.RebuildConfig{}, s)
 	require.NoError(t, err)
-	require.Equal(t, uint64(len(history))-cp.Seq, replayed)
+	require.Equal(t, uint64(len(history))-cp.Seq, s.replayed)
 	model.CheckHTTP(t, url, want)
 	again, _ := page(t, url+query+"&after="+token)
 	require.Equal(t, second, again, "a token from before the rebuild must stay valid")
 }
 
-// page returns the posts of a page and the token of the next.
-func page(t *testing.T, url string) (uris []string, next string) {
+// getJSON decodes an answer with status 200.
+func getJSON(t *testing.T, url string, into any) {
 	t.Helper()
 	status, body := process.Fetch(url)
 	require.Equal(t, http.StatusOK, status, body)
+	require.NoError(t, json.Unmarshal([]byte(body), into), body)
+}
+
+// page returns the posts of a page and the token of the next.
+func page(t *testing.T, url string) (uris []string, next string) {
+	t.Helper()
 	var answer struct {
 		Posts []struct{ URI string }
 		Page  struct{ Next string }
 	}
-	require.NoError(t, json.Unmarshal([]byte(body), &answer))
+	getJSON(t, url, &answer)
 	for _, p := range answer.Posts {
 		uris = append(uris, p.URI)
 	}
 	return uris, answer.Page.Next
 }
 
-type progressFunc func(done uint64)
-
-func (f progressFunc) At(done, _ uint64) { f(done) }
-func (f progressFunc) Say(string)        {}
-
-type sayFunc func(what string)
-
-func (f sayFunc) At(uint64, uint64) {}
-func (f sayFunc) Say(what string)   { f(what) }
-
 // Invariant: a rebuild that overtakes the live index stores the dead letters that it finds.
 func TestRebuildStoresDeadLetters(t *testing.T) {
 	t.Parallel()
 	b := newIndexBench(t, natstest.Server(t))
 	b.publish(model.GenerateMessages(6, 3000)...)
-	_, err := indexer.Rebuild(t.Context(), indexer.RebuildConfig{Database: b.owner, ID: "rebuild"},
-		b.nats.Conn(t), slog.New(slog.DiscardHandler), quietProgress{})
+	_, err := b.tryRebuild(t.Context(), indexer.RebuildConfig{}, &steps{})
 	require.NoError(t, err)
 	dead, err := b.js.Stream(t.Context(), stream.DeadLetters)
 	require.NoError(t, err)
-	r, err := query.Open(t.Context(), b.reader)
-	require.NoError(t, err)
-	defer r.Close()
-	status, err := r.Status(t.Context())
-	require.NoError(t, err)
+	status := b.status()
 	require.Positive(t, status.DeadLetters)
 	require.EqualValues(t, status.DeadLetters, dead.CachedInfo().State.Msgs)
 }
@@ -240,18 +222,13 @@ func TestRebuildStoresDeadLetters(t *testing.T) {
 // TestLastingFailureIsReported.
 func TestReadiness(t *testing.T) {
 	t.Parallel()
-	b := newIndexBench(t, natstest.Server(t))
-	url := b.api()
+	b, url := newIndex(t)
 	b.indexer(10)
 	b.await(url, b.publish(model.GenerateMessages(4, 50)...))
 	var log lockedBuffer
 	logger := slog.New(slog.NewTextHandler(&log, nil))
 	health := obs.NewHealth(logger, indexer.HealthDatabase, indexer.HealthStream)
-	x, err := indexer.New(indexer.Config{Database: b.writer}, indexer.Deps{
-		NATS: b.nats.Conn(t), Logger: logger, Registry: prometheus.NewRegistry(), Health: health, ID: "standby",
-	})
-	require.NoError(t, err)
-	b.start(x.Run)
+	b.start(b.newIndexer(indexer.Config{Database: b.writer}, logger, health).Run)
 	poll.Until(t, indexWait, func() (bool, string) { return len(health.NotReady()) == 0, fmt.Sprint(health.NotReady()) })
 
 	// If dead letters cannot be stored, indexing stops, and the log says so once.
@@ -260,12 +237,7 @@ func TestReadiness(t *testing.T) {
 	require.NoError(t, b2.js.DeleteStream(t.Context(), stream.DeadLetters))
 	log = lockedBuffer{}
 	health = obs.NewHealth(logger, indexer.HealthDatabase, indexer.HealthStream)
-	registry := prometheus.NewRegistry()
-	x, err = indexer.New(indexer.Config{Database: b2.writer}, indexer.Deps{
-		NATS: b2.nats.Conn(t), Logger: logger, Registry: registry, Health: health, ID: "stuck",
-	})
-	require.NoError(t, err)
-	b2.start(x.Run)
+	b2.start(b2.newIndexer(indexer.Config{Database: b2.writer}, logger, health).Run)
 	poll.Until(t, indexWait, func() (bool, string) {
 		return strings.Contains(health.NotReady()[indexer.HealthStream], "dead letter"), fmt.Sprint(health.NotReady())
 	})
@@ -279,8 +251,7 @@ func TestReadiness(t *testing.T) {
 // checkpoint.
 func TestIndexerRefusesAnotherStream(t *testing.T) {
 	t.Parallel()
-	b := newIndexBench(t, natstest.Server(t))
-	url := b.api()
+	b, url := newIndex(t)
 	history := model.GenerateMessages(7, 300)
 	want := model.Fold(history)
 	first := b.indexer(100)
@@ -289,14 +260,7 @@ func TestIndexerRefusesAnotherStream(t *testing.T) {
 
 	require.NoError(t, b.js.DeleteStream(t.Context(), stream.Posts))
 	b.publish(encoded(t, model.Generate(8, 600))...)
-	logger := b.logger("indexer")
-	x, err := indexer.New(indexer.Config{Database: b.writer}, indexer.Deps{
-		NATS: b.nats.Conn(t), Logger: logger, Registry: prometheus.NewRegistry(), Health: obs.NewHealth(logger), ID: "second",
-	})
-	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	require.ErrorIs(t, x.Run(ctx), stream.ErrReplaced)
+	require.ErrorIs(t, b.refused(), stream.ErrReplaced)
 	model.CheckHTTP(t, url, want)
 }
 
@@ -308,17 +272,13 @@ func TestStreamIsLostWhileIndexing(t *testing.T) {
 	for name, length := range map[string]int{"shorter": 100, "longer": 600} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newIndexBench(t, natstest.Server(t))
-			url := b.api()
+			b, url := newIndex(t)
 			history := model.GenerateMessages(7, 300)
 			want := model.Fold(history)
 			last := b.publish(history...)
 			logger := b.logger("indexer")
 			health := obs.NewHealth(logger, indexer.HealthDatabase, indexer.HealthStream)
-			x, err := indexer.New(indexer.Config{Database: b.writer}, indexer.Deps{
-				NATS: b.nats.Conn(t), Logger: logger, Registry: prometheus.NewRegistry(), Health: health, ID: "indexer",
-			})
-			require.NoError(t, err)
+			x := b.newIndexer(indexer.Config{Database: b.writer}, logger, health)
 			ctx, cancel := context.WithTimeout(t.Context(), indexWait)
 			defer cancel()
 			ended := make(chan error, 1)
@@ -330,7 +290,7 @@ func TestStreamIsLostWhileIndexing(t *testing.T) {
 				return strings.Contains(health.NotReady()[indexer.HealthStream], "stream not found"), fmt.Sprint(health.NotReady())
 			})
 			b.publish(model.GenerateMessages(8, length)...)
-			err = <-ended
+			err := <-ended
 			require.True(t, errors.Is(err, stream.ErrBehind) || errors.Is(err, stream.ErrReplaced), "%v", err)
 			require.ErrorContains(t, err, "docs/operations.md")
 			model.CheckHTTP(t, url, want)

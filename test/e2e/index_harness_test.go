@@ -83,6 +83,13 @@ func newIndexBench(t *testing.T, server *natstest.TestServer) *indexBench {
 	return b
 }
 
+// newIndex returns a bench with a stream of its own, and the URL of an API on it.
+func newIndex(t *testing.T) (*indexBench, string) {
+	t.Helper()
+	b := newIndexBench(t, natstest.Server(t))
+	return b, b.api()
+}
+
 // publish stores raw messages in the stream, in order, and returns the last sequence.
 func (b *indexBench) publish(messages ...[]byte) uint64 {
 	b.t.Helper()
@@ -156,11 +163,18 @@ func (b *indexBench) logger(what string) *slog.Logger {
 func (b *indexBench) indexer(size int) *run {
 	b.t.Helper()
 	logger := b.logger("indexer")
-	x, err := indexer.New(indexer.Config{Database: b.writer, BatchSize: size, BigAccount: b.big, DenyFile: b.deny}, indexer.Deps{
-		NATS: b.nats.Conn(b.t), Logger: logger, Registry: prometheus.NewRegistry(), Health: obs.NewHealth(logger), ID: fmt.Sprint("test-", b.runs), Tracer: b.tracer,
+	x := b.newIndexer(indexer.Config{Database: b.writer, BatchSize: size, BigAccount: b.big, DenyFile: b.deny}, logger, obs.NewHealth(logger))
+	return b.start(x.Run)
+}
+
+func (b *indexBench) newIndexer(cfg indexer.Config, logger *slog.Logger, health *obs.Health) *indexer.Indexer {
+	b.t.Helper()
+	b.runs++
+	x, err := indexer.New(cfg, indexer.Deps{
+		NATS: b.nats.Conn(b.t), Logger: logger, Registry: prometheus.NewRegistry(), Health: health, ID: fmt.Sprint("test-", b.runs), Tracer: b.tracer,
 	})
 	require.NoError(b.t, err)
-	return b.start(x.Run)
+	return x
 }
 
 // api runs an API and returns its URL.

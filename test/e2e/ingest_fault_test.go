@@ -97,8 +97,7 @@ func (p *stallProxy) pipe(dst, src net.Conn) {
 
 func TestIngestLeavesSilentHost(t *testing.T) {
 	t.Parallel()
-	b := newIngestBench(t, 1)
-	host := b.host()
+	b, host := newIngest(t, 1)
 	proxy := newStallProxy(t, host.URL())
 	run := b.ingest(ingest.Config{Hosts: []string{proxy.url()}, Start: "archive"})
 	want := []string{b.post("one", "art").Rkey}
@@ -114,8 +113,7 @@ func TestIngestLeavesSilentHost(t *testing.T) {
 
 func TestIngestStaysConnectedOnQuietNetwork(t *testing.T) {
 	t.Parallel()
-	b := newIngestBench(t, 1)
-	host := b.host()
+	b, host := newIngest(t, 1)
 	cfg := ingest.Config{Hosts: []string{host.URL()}, Start: "archive"}
 	cfg.Timing.Idle = 100 * time.Millisecond
 	run := b.ingest(cfg)
@@ -132,8 +130,7 @@ func TestIngestStaysConnectedOnQuietNetwork(t *testing.T) {
 
 func TestIngestStandbyTakesOver(t *testing.T) {
 	t.Parallel()
-	b := newIngestBench(t, 1)
-	host := b.host()
+	b, host := newIngest(t, 1)
 	cfg := ingest.Config{Hosts: []string{host.URL()}, Start: "archive"}
 	first := b.ingest(cfg)
 	want := []string{b.post("one", "art").Rkey}

@@ -20,6 +20,7 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 	"github.com/tagstream/tagstream/services/ingest"
+	"github.com/tagstream/tagstream/test/model"
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
@@ -50,6 +51,20 @@ func newIngestBench(t *testing.T, accounts int, options ...natstest.Option) *ing
 	require.NoError(t, err)
 	server := natstest.Server(t, options...)
 	return &ingestBench{t: t, ctx: ctx, net: network, nats: server, js: server.JetStream(t)}
+}
+
+// newIngest returns a bench with a real Jetstream server.
+func newIngest(t *testing.T, accounts int) (*ingestBench, *simnet.Jetstream) {
+	t.Helper()
+	b := newIngestBench(t, accounts)
+	return b, b.host()
+}
+
+// newIndex returns an index of the bench's stream, and the URL of an API on it.
+func (b *ingestBench) newIndex() (*indexBench, string) {
+	b.t.Helper()
+	x := newIndexBench(b.t, b.nats)
+	return x, x.api()
 }
 
 // host starts a real Jetstream server on the network.
@@ -241,9 +256,47 @@ func (b *ingestBench) log() []stream.LogEntry {
 
 func (b *ingestBench) post(text string, tags ...string) simnet.Post {
 	b.t.Helper()
-	p, err := b.net.CreatePost(b.net.DIDs()[0], "", simnet.NewPost(b.net.Now(), text, tags...))
+	return b.create(b.net.DIDs()[0], text, tags...)
+}
+
+func (b *ingestBench) account() (did string) {
+	b.t.Helper()
+	did, err := b.net.CreateAccount()
+	require.NoError(b.t, err)
+	return did
+}
+
+func (b *ingestBench) create(did, text string, tags ...string) simnet.Post {
+	b.t.Helper()
+	p, err := b.net.CreatePost(did, "", simnet.NewPost(b.net.Now(), text, tags...))
 	require.NoError(b.t, err)
 	return p
+}
+
+func (b *ingestBench) update(p simnet.Post, text string, tags ...string) {
+	b.t.Helper()
+	_, err := b.net.UpdatePost(p.DID, p.Rkey, simnet.NewPost(b.net.Now(), text, tags...))
+	require.NoError(b.t, err)
+}
+
+func (b *ingestBench) remove(p simnet.Post) {
+	b.t.Helper()
+	_, err := b.net.DeletePost(p.DID, p.Rkey)
+	require.NoError(b.t, err)
+}
+
+func (b *ingestBench) setStatus(did string, active bool, status string) {
+	b.t.Helper()
+	_, err := b.net.SetAccountStatus(did, active, status)
+	require.NoError(b.t, err)
+}
+
+// check compares all answers of the API at url with what the network emitted.
+func (b *ingestBench) check(url string) {
+	b.t.Helper()
+	want, err := model.FromNetwork(b.net.Log())
+	require.NoError(b.t, err)
+	model.CheckHTTP(b.t, url, want)
 }
 
 // ingestLines returns events in a readable form.

@@ -13,7 +13,6 @@ import (
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 	"github.com/tagstream/tagstream/services/ingest"
-	"github.com/tagstream/tagstream/test/model"
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
@@ -26,12 +25,10 @@ func TestAccountStatusesOfLateHost(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 2)
 	late, other := b.host(), b.host()
-	x := newIndexBench(t, b.nats)
-	url := x.api()
+	x, url := b.newIndex()
 	x.indexer(100)
 	did := b.net.DIDs()[0]
-	shown, err := b.net.CreatePost(b.net.DIDs()[1], "", simnet.NewPost(b.net.Now(), "shown", "art"))
-	require.NoError(t, err)
+	shown := b.create(b.net.DIDs()[1], "shown", "art")
 	p := b.post("taken down", "art")
 	run := b.ingest(ingest.Config{Hosts: []string{late.URL()}, Start: "archive"})
 	awaitPost(t, url, shown)
@@ -40,8 +37,7 @@ func TestAccountStatusesOfLateHost(t *testing.T) {
 	seq := b.net.Seq()
 	late.Relay().HoldAfter(seq)
 	for _, status := range []string{"deactivated", "", "takendown"} {
-		_, err := b.net.SetAccountStatus(did, status == "", status)
-		require.NoError(t, err)
+		b.setStatus(did, status == "", status)
 	}
 	require.NoError(t, b.net.Await(b.ctx, other))
 	late.Relay().HoldAfter(seq + 2)
@@ -61,12 +57,9 @@ func TestAccountStatusesOfLateHost(t *testing.T) {
 	require.True(t, down.Source.Time.Before(active.Source.Time), "their stamps must be in the other order")
 	require.Equal(t, []uint64{uint64(seq) + 2, uint64(seq) + 3}, []uint64{active.Upstream.Seq, down.Upstream.Seq})
 
-	last, err := b.net.CreatePost(b.net.DIDs()[1], "", simnet.NewPost(b.net.Now(), "the end", "settled"))
-	require.NoError(t, err)
+	last := b.create(b.net.DIDs()[1], "the end", "settled")
 	awaitPost(t, url, last)
-	want, err := model.FromNetwork(b.net.Log())
-	require.NoError(t, err)
-	model.CheckHTTP(t, url, want)
+	b.check(url)
 	late.Relay().HoldAfter(math.MaxInt64)
 }
 
@@ -74,8 +67,7 @@ func TestAccountStatusesOfLateHost(t *testing.T) {
 // reports in the stream where the replacements end, judging by the events that it reads.
 func TestIngestReportsEndOfSync(t *testing.T) {
 	t.Parallel()
-	b := newIngestBench(t, 2)
-	host := b.host()
+	b, host := newIngest(t, 2)
 	b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive", Heartbeat: time.Hour})
 	b.post("kept", "art")
 	gone := b.post("gone", "art")
@@ -86,8 +78,7 @@ func TestIngestReportsEndOfSync(t *testing.T) {
 	_, err = b.net.Sync(did)
 	require.NoError(t, err)
 	b.awaitEvents(4)
-	_, err = b.net.CreatePost(b.net.DIDs()[1], "", simnet.NewPost(b.net.Now(), "no tags"))
-	require.NoError(t, err)
+	b.create(b.net.DIDs()[1], "no tags")
 	poll.Until(t, ingestWait, func() (bool, string) {
 		var kinds []string
 		for _, e := range b.all() {

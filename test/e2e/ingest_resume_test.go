@@ -18,8 +18,7 @@ import (
 
 func TestIngestStartsAtTipWithoutGap(t *testing.T) {
 	t.Parallel()
-	b := newIngestBench(t, 1)
-	host := b.host()
+	b, host := newIngest(t, 1)
 	for i := range 5 {
 		b.post(fmt.Sprint("before ", i), "art")
 	}
@@ -65,8 +64,7 @@ func TestIngestStartsAtTipWithoutGap(t *testing.T) {
 
 func TestIngestStartsAtTime(t *testing.T) {
 	t.Parallel()
-	b := newIngestBench(t, 1)
-	host := b.host()
+	b, host := newIngest(t, 1)
 	b.post("long before", "art")
 	require.NoError(t, b.net.Await(b.ctx, host))
 	start := time.Now()
@@ -79,8 +77,7 @@ func TestIngestStartsAtTime(t *testing.T) {
 
 func TestIngestResumesExactly(t *testing.T) {
 	t.Parallel()
-	b := newIngestBench(t, 1)
-	host := b.host()
+	b, host := newIngest(t, 1)
 	cfg := ingest.Config{Hosts: []string{host.URL()}, Start: "archive"}
 	var want []string
 	for round := range 4 {
@@ -115,8 +112,7 @@ func TestIngestResumesExactly(t *testing.T) {
 // ingest was stopped.
 func TestIngestContinuesAfterPurge(t *testing.T) {
 	t.Parallel()
-	b := newIngestBench(t, 1)
-	host := b.host()
+	b, host := newIngest(t, 1)
 	for i := range 7 {
 		b.post(fmt.Sprint("before ", i), "art")
 	}
@@ -141,8 +137,7 @@ func TestIngestContinuesAfterPurge(t *testing.T) {
 
 func TestIngestSurvivesServerKill(t *testing.T) {
 	t.Parallel()
-	b := newIngestBench(t, 1)
-	host := b.host()
+	b, host := newIngest(t, 1)
 	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive"})
 	want := []string{b.post("one", "art").Rkey}
 	b.awaitEvents(1)
@@ -163,8 +158,7 @@ func TestIngestSurvivesServerKill(t *testing.T) {
 
 func TestIngestDetectsWipedServer(t *testing.T) {
 	t.Parallel()
-	b := newIngestBench(t, 1)
-	host := b.host()
+	b, host := newIngest(t, 1)
 	cfg := ingest.Config{Hosts: []string{host.URL()}, Start: "archive"}
 	run := b.ingest(cfg)
 	for i := range 30 {
@@ -219,8 +213,7 @@ func TestIngestFailsOverWithoutLoss(t *testing.T) {
 
 func TestIngestStopsAtEndTime(t *testing.T) {
 	t.Parallel()
-	b := newIngestBench(t, 1)
-	host := b.host()
+	b, host := newIngest(t, 1)
 	p := b.post("one", "art")
 	require.NoError(t, b.net.Await(b.ctx, host))
 	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "-1m", StopAfter: 61 * time.Second})
@@ -237,8 +230,7 @@ func TestIngestStopsAtEndTime(t *testing.T) {
 
 func TestIngestSurvivesMissingStream(t *testing.T) {
 	t.Parallel()
-	b := newIngestBench(t, 1)
-	host := b.host()
+	b, host := newIngest(t, 1)
 	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive"})
 	want := []string{b.post("one", "art").Rkey}
 	b.awaitEvents(1)
@@ -258,8 +250,7 @@ func TestIngestSurvivesMissingStream(t *testing.T) {
 
 func TestIngestToleratesMalformedRecords(t *testing.T) {
 	t.Parallel()
-	b := newIngestBench(t, 1)
-	host := b.host()
+	b, host := newIngest(t, 1)
 	var want []string
 	for _, kind := range simnet.Malformations() {
 		p, err := b.net.CreateMalformed(b.net.DIDs()[0], kind)
@@ -284,8 +275,7 @@ func TestIngestToleratesMalformedRecords(t *testing.T) {
 // when it was fetched are gone, however often the #sync is repeated. See also TestRules.
 func TestIngestForwardsSync(t *testing.T) {
 	t.Parallel()
-	b := newIngestBench(t, 2)
-	host := b.host()
+	b, host := newIngest(t, 2)
 	b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive"})
 	kept := b.post("kept", "art")
 	gone := b.post("gone", "art")

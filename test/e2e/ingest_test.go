@@ -13,8 +13,7 @@ import (
 
 func TestIngestPublishesRelevantEvents(t *testing.T) {
 	t.Parallel()
-	b := newIngestBench(t, 3)
-	host := b.host()
+	b, host := newIngest(t, 3)
 	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive"})
 	run.awaitReady()
 	did := b.net.DIDs()[0]
@@ -26,16 +25,11 @@ func TestIngestPublishesRelevantEvents(t *testing.T) {
 	reply["reply"] = map[string]any{"parent": map[string]any{"uri": first.URI, "cid": first.CID}}
 	_, err := b.net.CreatePost(did, "", reply)
 	require.NoError(t, err)
-	_, err = b.net.UpdatePost(did, first.Rkey, simnet.NewPost(b.net.Now(), "one again", "music"))
-	require.NoError(t, err)
-	_, err = b.net.UpdatePost(did, second.Rkey, simnet.NewPost(b.net.Now(), "no more"))
-	require.NoError(t, err)
-	_, err = b.net.DeletePost(did, first.Rkey)
-	require.NoError(t, err)
-	_, err = b.net.SetAccountStatus(did, false, "takendown")
-	require.NoError(t, err)
-	_, err = b.net.SetAccountStatus(did, true, "")
-	require.NoError(t, err)
+	b.update(first, "one again", "music")
+	b.update(second, "no more")
+	b.remove(first)
+	b.setStatus(did, false, "takendown")
+	b.setStatus(did, true, "")
 	require.NoError(t, b.net.Await(b.ctx, host))
 
 	events := b.awaitEvents(7)

@@ -75,19 +75,14 @@ func (v *appView) times(did string) int {
 // rebuild gives the same result.
 func TestAuthorsAreLookedUp(t *testing.T) {
 	t.Parallel()
-	b := newIngestBench(t, 0)
-	host := b.host()
-	x := newIndexBench(t, b.nats)
-	url := x.api()
+	b, host := newIngest(t, 0)
+	x, url := b.newIndex()
 	view := newAppView(t)
 	post := func(did string) simnet.Post {
-		p, err := b.net.CreatePost(did, "", simnet.NewPost(b.net.Now(), "hello", "lookedup"))
-		require.NoError(t, err)
-		return p
+		return b.create(did, "hello", "lookedup")
 	}
 	author := func() string {
-		did, err := b.net.CreateAccount()
-		require.NoError(t, err)
+		did := b.account()
 		return did
 	}
 	shows := func(p simnet.Post, want string) {

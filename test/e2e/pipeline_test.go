@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"encoding/json"
 	"flag"
 	"fmt"
 	"net/http"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 	"github.com/tagstream/tagstream/services/ingest"
-	"github.com/tagstream/tagstream/test/model"
 	"github.com/tagstream/tagstream/test/process"
 	"github.com/tagstream/tagstream/test/simnet"
 )
@@ -36,8 +34,7 @@ func TestPipeline(t *testing.T) {
 	traffic := simnet.Traffic{Count: 500, Seed: *pipelineSeed, TagsOnly: true}
 	require.NoError(t, traffic.Run(b.ctx, b.net))
 	host := b.host()
-	x := newIndexBench(t, b.nats)
-	url := x.api()
+	x, url := b.newIndex()
 	edges := simnet.NewEdges(b.net, *pipelineSeed)
 
 	for round := range 3 {
@@ -56,9 +53,7 @@ func TestPipeline(t *testing.T) {
 		in.halt()
 		require.NoError(t, ix.stop())
 	}
-	want, err := model.FromNetwork(b.net.Log())
-	require.NoError(t, err)
-	model.CheckHTTP(t, url, want)
+	b.check(url)
 }
 
 // settle returns when url serves everything that the network has emitted so far.
@@ -67,10 +62,8 @@ func (b *ingestBench) settle(host *simnet.Jetstream, url string) {
 	require.NoError(b.t, b.net.Await(b.ctx, host))
 	// The server orders the events of different accounts arbitrarily, but this one comes after
 	// everything that it has delivered already.
-	did, err := b.net.CreateAccount()
-	require.NoError(b.t, err)
-	p, err := b.net.CreatePost(did, "", simnet.NewPost(b.net.Now(), "the end", "settled"))
-	require.NoError(b.t, err)
+	did := b.account()
+	p := b.create(did, "the end", "settled")
 	awaitPost(b.t, url, p)
 }
 
@@ -88,28 +81,19 @@ func awaitPost(t *testing.T, url string, p simnet.Post) {
 // its posts, name and handle.
 func TestConsent(t *testing.T) {
 	t.Parallel()
-	b := newIngestBench(t, 2)
-	host := b.host()
-	x := newIndexBench(t, b.nats)
-	url := x.api()
+	b, host := newIngest(t, 2)
+	x, url := b.newIndex()
 	b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive"})
 	x.indexer(200)
 	shy, open := b.net.DIDs()[0], b.net.DIDs()[1]
 	create := func(did string) simnet.Post {
-		p, err := b.net.CreatePost(did, "", simnet.NewPost(b.net.Now(), "seen", "consent"))
-		require.NoError(t, err)
-		return p
+		return b.create(did, "seen", "consent")
 	}
 	kept, mine := create(open), create(shy)
 	awaitPost(t, url, kept)
 	awaitPost(t, url, mine)
-	var changes struct {
-		Page struct {
-			Next string `json:"next"`
-		} `json:"page"`
-	}
-	_, body := process.Fetch(url + "/v1/changes?tags=consent")
-	require.NoError(t, json.Unmarshal([]byte(body), &changes))
+	var changes changesPage
+	getJSON(t, url+"/v1/changes?tags=consent", &changes)
 
 	// Where the post must or must not be visible.
 	places := []string{
@@ -142,7 +126,7 @@ func TestConsent(t *testing.T) {
 	await(true)
 	change(simnet.NewProfile("Shy", false))
 	await(false)
-	_, body = process.Fetch(url + "/v1/changes?tags=consent&after=" + changes.Page.Next)
+	_, body := process.Fetch(url + "/v1/changes?tags=consent&after=" + changes.Page.Next)
 	require.Contains(t, body, `"op":"remove","uri":"`+mine.URI+`"`)
 	require.NotContains(t, body, "Shy")
 	later := create(shy)

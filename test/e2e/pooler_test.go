@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tagstream/tagstream/pkg/obs"
@@ -46,8 +45,8 @@ func TestProgramsThroughPgBouncer(t *testing.T) {
 			once := func(code int, command string, env []string) string {
 				t.Helper()
 				p := begin(t, "indexer", strings.Fields(command), env...)
-				require.Equal(t, code, p.exit(), "indexer %s: %s", command, p.out)
-				return p.out.String()
+				require.Equal(t, code, p.exit(), "indexer %s: %s", command, p.Output())
+				return p.Output()
 			}
 
 			// Start without an index.
@@ -62,7 +61,7 @@ func TestProgramsThroughPgBouncer(t *testing.T) {
 
 			keys, apiAddr := filepath.Join(t.TempDir(), "cursor.keys"), freeAddr(t)
 			made := begin(t, "api", []string{"keys", "--out", keys})
-			require.Zero(t, made.exit(), made.out)
+			require.Zero(t, made.exit(), made.Output())
 			url := "http://" + apiAddr
 			run := func(name string, env ...string) *program {
 				t.Helper()
@@ -88,15 +87,13 @@ func TestProgramsThroughPgBouncer(t *testing.T) {
 					b.settle(host, url)
 				}
 				for _, p := range []*program{in, ix} {
-					require.Zero(t, p.end(syscall.SIGTERM), p.out)
+					require.Zero(t, p.end(syscall.SIGTERM), p.Output())
 				}
 			}
 			once(0, "verify", writer)
 			once(0, "dlq list", writer)
-			want, err := model.FromNetwork(b.net.Log())
-			require.NoError(t, err)
-			model.CheckHTTP(t, url, want)
-			require.Zero(t, served.end(syscall.SIGTERM), served.out)
+			b.check(url)
+			require.Zero(t, served.end(syscall.SIGTERM), served.Output())
 		})
 	}
 }
@@ -131,11 +128,7 @@ func TestPromotedStandby(t *testing.T) {
 	b.await(url, b.publish(history[:300]...))
 	logger := b.logger("led to the standby")
 	health := obs.NewHealth(logger, indexer.HealthDatabase)
-	led, err := indexer.New(indexer.Config{Database: toStandby, BatchSize: 20}, indexer.Deps{
-		NATS: b.nats.Conn(t), Logger: logger, Registry: prometheus.NewRegistry(), Health: health, ID: "led to the standby",
-	})
-	require.NoError(t, err)
-	b.start(led.Run)
+	b.start(b.newIndexer(indexer.Config{Database: toStandby, BatchSize: 20}, logger, health).Run)
 	poll.Until(t, indexWait, func() (bool, string) {
 		return strings.Contains(health.NotReady()[indexer.HealthDatabase], store.ErrReadOnly.Error()), fmt.Sprint(health.NotReady())
 	})

@@ -18,7 +18,6 @@ import (
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 	"github.com/tagstream/tagstream/services/indexer"
 	"github.com/tagstream/tagstream/services/ingest"
-	"github.com/tagstream/tagstream/test/model"
 	"github.com/tagstream/tagstream/test/process"
 	"github.com/tagstream/tagstream/test/simnet"
 )
@@ -42,8 +41,8 @@ func TestPrivileges(t *testing.T) {
 	once := func(code int, program, command string, env []string) string {
 		t.Helper()
 		p := begin(t, program, strings.Fields(command), env...)
-		require.Equal(t, code, p.exit(), "%s %s: %s", program, command, p.out)
-		return p.out.String()
+		require.Equal(t, code, p.exit(), "%s %s: %s", program, command, p.Output())
+		return p.Output()
 	}
 	var running []*program
 	run := func(program string, env []string) (ops string) {
@@ -55,8 +54,8 @@ func TestPrivileges(t *testing.T) {
 	stop := func() {
 		t.Helper()
 		for _, p := range running {
-			require.Zero(t, p.end(syscall.SIGTERM), p.out)
-			require.NotContains(t, strings.ToLower(p.out.String()), "permission")
+			require.Zero(t, p.end(syscall.SIGTERM), p.Output())
+			require.NotContains(t, strings.ToLower(p.Output()), "permission")
 		}
 		running = nil
 	}
@@ -82,7 +81,7 @@ func TestPrivileges(t *testing.T) {
 		status, body := process.Fetch("http://" + standbyOps + "/readyz")
 		return status != 0 && strings.Contains(body, "held by"), body
 	})
-	require.Zero(t, first[0].end(syscall.SIGTERM), first[0].out)
+	require.Zero(t, first[0].end(syscall.SIGTERM), first[0].Output())
 	awaitAnswer(t, "http://"+standbyOps+"/readyz")
 	require.NoError(t, simnet.Traffic{Count: 400, Seed: 6}.Run(b.ctx, b.net))
 	b.settle(host, url)
@@ -141,9 +140,7 @@ func TestPrivileges(t *testing.T) {
 	require.Equal(t, 3, letters)
 	once(0, "indexer", "dlq redrive --all", indexerEnv) // there are none, but it counts them
 	b.settle(host, url)
-	want, err := model.FromNetwork(b.net.Log())
-	require.NoError(t, err)
-	model.CheckHTTP(t, url, want)
+	b.check(url)
 
 	stop()
 	running = api

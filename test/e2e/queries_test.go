@@ -3,39 +3,45 @@ package e2e_test
 import (
 	"flag"
 	"fmt"
-	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/tagstream/tagstream/pkg/event"
-	"github.com/tagstream/tagstream/pkg/testkit/natstest"
-	"github.com/tagstream/tagstream/services/indexer"
 	"github.com/tagstream/tagstream/test/model"
 )
 
 var (
-	queriesSeed  = flag.Uint64("queries.seed", 0, "run TestQueries with this seed only")
-	queriesSeeds = flag.Uint64("queries.seeds", 2, "how many seeds TestQueries runs")
+	queriesSeeds = seedFlags("queries", "TestQueries", 2)
 	queriesCount = flag.Int("queries.count", 80, "how many random queries each seed of TestQueries walks")
 )
 
-// bySeed runs a test with each seed that its flags select.
-func bySeed(t *testing.T, name string, one, many uint64, run func(t *testing.T, seed uint64)) {
-	whole, first := t.Name(), uint64(1)
-	if one != 0 {
-		first, many = one, 1
+// seeds are the flags that select the seeds of a test.
+type seeds struct {
+	name      string // of the flags, before the dot
+	one, many *uint64
+}
+
+func seedFlags(name, test string, many uint64) seeds {
+	return seeds{name, flag.Uint64(name+".seed", 0, "run "+test+" with this seed only"), flag.Uint64(name+".seeds", many, "how many seeds "+test+" runs")}
+}
+
+// run runs a test with each seed that its flags select.
+func (s seeds) run(t *testing.T, test func(t *testing.T, seed uint64)) {
+	whole, first, many := t.Name(), uint64(1), *s.many
+	if *s.one != 0 {
+		first, many = *s.one, 1
 	}
 	for seed := first; seed < first+many; seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			t.Parallel()
 			t.Cleanup(func() {
 				if t.Failed() {
-					t.Logf("repeat with: go test ./test/e2e -run '^%s$' -%s.seed=%d", whole, name, seed)
+					t.Logf("repeat with: go test ./test/e2e -run '^%s$' -%s.seed=%d", whole, s.name, seed)
 				}
 			})
-			run(t, seed)
+			test(t, seed)
 		})
 	}
 }
@@ -47,9 +53,8 @@ func bySeed(t *testing.T, name string, one, many uint64, run func(t *testing.T, 
 // of paging. See also TestQueriesOfCrowd.
 func TestQueries(t *testing.T) {
 	t.Parallel()
-	bySeed(t, "queries", *queriesSeed, *queriesSeeds, func(t *testing.T, seed uint64) {
-		b := newIndexBench(t, natstest.Server(t))
-		url := b.api()
+	queriesSeeds.run(t, func(t *testing.T, seed uint64) {
+		b, url := newIndex(t)
 		history := model.GenerateMessages(seed+1000, 1500)
 		want := model.Fold(history)
 		b.indexer(1 + int(seed*97)%300)
@@ -62,9 +67,9 @@ func TestQueries(t *testing.T) {
 // tag has, and with tags so common that their hours are counted as posts arrive.
 func TestQueriesOfCrowd(t *testing.T) {
 	t.Parallel()
-	bySeed(t, "queries", *queriesSeed, 1, func(t *testing.T, seed uint64) {
-		b := newIndexBench(t, natstest.Server(t))
-		url := b.api()
+	one := uint64(1)
+	seeds{"queries", queriesSeeds.one, &one}.run(t, func(t *testing.T, seed uint64) {
+		b, url := newIndex(t)
 		want := model.New()
 		start := time.Date(2026, 8, 1, 0, 0, 0, 0, time.UTC)
 		events := model.NewCrowd(seed, 1700, start, 6*time.Minute).Take(5000)
@@ -94,8 +99,7 @@ func TestQueriesOfCrowd(t *testing.T) {
 		t.Logf("%d posts with %q, %d short pages", counts[0].Posts, counts[0].Tag, short)
 
 		// A rebuild counts the hours in different batches.
-		_, err := indexer.Rebuild(t.Context(), indexer.RebuildConfig{Database: b.owner, ID: "rebuild"}, b.nats.Conn(t), slog.New(slog.DiscardHandler), quietProgress{})
-		require.NoError(t, err)
+		b.rebuild()
 		model.CheckTags(t, url, want)
 		model.CheckQueries(t, url, want, []model.Query{hard}, 100, model.ShortPages(&short))
 	})

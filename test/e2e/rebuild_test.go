@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -16,24 +15,20 @@ import (
 	"github.com/tagstream/tagstream/pkg/store"
 	"github.com/tagstream/tagstream/pkg/store/write"
 	"github.com/tagstream/tagstream/pkg/stream"
-	"github.com/tagstream/tagstream/pkg/testkit/eventtest"
-	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/services/indexer"
 	"github.com/tagstream/tagstream/test/model"
 )
 
-var (
-	trimSeed  = flag.Uint64("trim.seed", 0, "run TestRebuildFromTrimmedStream with this seed only")
-	trimSeeds = flag.Uint64("trim.seeds", 4, "how many seeds TestRebuildFromTrimmedStream runs")
-)
+var trimSeeds = seedFlags("trim", "TestRebuildFromTrimmedStream", 4)
 
 // steps collects the steps that a rebuild reports, and lets a test react to them.
 type steps struct {
-	mu   sync.Mutex
-	said []string
-	at   func(done uint64)
-	say  func(step string)
+	mu       sync.Mutex
+	said     []string
+	at       func(done uint64)
+	say      func(step string)
+	replayed uint64 // how many messages the rebuild has read
 }
 
 func (s *steps) At(done, _ uint64) {
@@ -58,12 +53,19 @@ func (s *steps) String() string {
 }
 
 // tryRebuild rebuilds like an operator, and returns the output.
-func (b *indexBench) tryRebuild(ctx context.Context, cfg indexer.RebuildConfig, s *steps) (string, error) {
+func (b *indexBench) tryRebuild(ctx context.Context, cfg indexer.RebuildConfig, s *steps) (_ string, err error) {
 	b.t.Helper()
 	logger := b.logger("rebuild")
 	cfg.Database, cfg.ID = b.owner, fmt.Sprint("rebuild-", b.runs)
-	_, err := indexer.Rebuild(ctx, cfg, b.nats.Conn(b.t), logger, s)
+	s.replayed, err = indexer.Rebuild(ctx, cfg, b.nats.Conn(b.t), logger, s)
 	return s.String(), err
+}
+
+// rebuild rebuilds the index from the start and switches it in.
+func (b *indexBench) rebuild() {
+	b.t.Helper()
+	said, err := b.tryRebuild(b.t.Context(), indexer.RebuildConfig{Restart: true}, &steps{})
+	require.NoError(b.t, err, said)
 }
 
 // purge removes everything before a message from the stream.
@@ -84,13 +86,12 @@ func (b *indexBench) purge(before uint64) {
 // TestRebuildRefusesToLosePosts.
 func TestRebuildFromTrimmedStream(t *testing.T) {
 	t.Parallel()
-	bySeed(t, "trim", *trimSeed, *trimSeeds, rebuildTrimmed)
+	trimSeeds.run(t, rebuildTrimmed)
 }
 
 func rebuildTrimmed(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 3))
-	b := newIndexBench(t, natstest.Server(t))
-	url := b.api()
+	b, url := newIndex(t)
 	b.big = []int{0, 3, 20}[rng.IntN(3)]
 	b.indexer(100)
 	want := model.New()
@@ -99,10 +100,7 @@ func rebuildTrimmed(t *testing.T, seed uint64) {
 	history := model.GenerateMessages(seed, 1500)
 	erasing := seed%2 == 0
 	if erasing {
-		history = nil // this also removes dead letters, which the model does not know
-		for _, ev := range model.Generate(seed, 1500) {
-			history = append(history, eventtest.Encode(t, *ev))
-		}
+		history = encoded(t, model.Generate(seed, 1500)) // without dead letters, which erasing also removes and the model does not know
 	}
 	for len(history) > 0 {
 		n := min(len(history), 200+rng.IntN(300))
@@ -138,8 +136,7 @@ func rebuildTrimmed(t *testing.T, seed uint64) {
 // stays.
 func TestRebuildRefusesToLosePosts(t *testing.T) {
 	t.Parallel()
-	b := newIndexBench(t, natstest.Server(t))
-	url := b.api()
+	b, url := newIndex(t)
 	history := model.GenerateMessages(11, 900)
 	want := model.Fold(history[:600])
 	ix := b.indexer(100)
@@ -169,8 +166,7 @@ func TestRebuildRefusesToLosePosts(t *testing.T) {
 // operator accepts it.
 func TestRebuildOfDifferentIndex(t *testing.T) {
 	t.Parallel()
-	b := newIndexBench(t, natstest.Server(t))
-	url := b.api()
+	b, url := newIndex(t)
 	history := model.GenerateMessages(13, 1500)
 	want := model.Fold(history)
 	b.indexer(100)
@@ -202,8 +198,7 @@ func TestRebuildOfDifferentIndex(t *testing.T) {
 // index continues.
 func TestRebuildNextToIdleIndex(t *testing.T) {
 	t.Parallel()
-	b := newIndexBench(t, natstest.Server(t))
-	url := b.api()
+	b, url := newIndex(t)
 	history := model.GenerateMessages(14, 6000)
 	want := model.Fold(history)
 	ix := b.indexer(77)
@@ -222,8 +217,7 @@ func TestRebuildNextToIdleIndex(t *testing.T) {
 // trimmed time is copied.
 func TestRebuildDuringTrimming(t *testing.T) {
 	t.Parallel()
-	b := newIndexBench(t, natstest.Server(t))
-	url := b.api()
+	b, url := newIndex(t)
 	history := model.GenerateMessages(15, 2000)
 	want := model.Fold(history)
 	b.indexer(100)

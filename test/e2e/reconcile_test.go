@@ -39,58 +39,40 @@ func TestReconcileAfterGap(t *testing.T) {
 	t.Parallel()
 	b := newIngestBench(t, 5, natstest.Listen())
 	host := b.host()
-	x := newIndexBench(t, b.nats)
-	url := x.api()
+	x, url := b.newIndex()
 	x.indexer(200)
 	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive"})
 	dids := b.net.DIDs()
 	author, hidden, absent, silent := dids[0], dids[1], dids[2], dids[3]
-	create := func(did, text string, tags ...string) simnet.Post {
-		p, err := b.net.CreatePost(did, "", simnet.NewPost(b.net.Now(), text, tags...))
-		require.NoError(t, err)
-		return p
-	}
-	remove := func(p simnet.Post) {
-		_, err := b.net.DeletePost(p.DID, p.Rkey)
-		require.NoError(t, err)
-	}
-	update := func(p simnet.Post, text string, tags ...string) {
-		_, err := b.net.UpdatePost(p.DID, p.Rkey, simnet.NewPost(b.net.Now(), text, tags...))
-		require.NoError(t, err)
-	}
-	status := func(did string, active bool, word string) {
-		_, err := b.net.SetAccountStatus(did, active, word)
-		require.NoError(t, err)
-	}
 	var kept []simnet.Post
 	for i := range 30 {
-		kept = append(kept, create(author, fmt.Sprint("kept ", i), "art"))
+		kept = append(kept, b.create(author, fmt.Sprint("kept ", i), "art"))
 	}
-	deleted, untagged, edited := create(author, "deleted", "art"), create(author, "untagged", "art"), create(author, "edited", "art")
-	again := create(author, "again", "art")
-	hiddenGone, absentGone, silentGone := create(hidden, "hidden", "art"), create(absent, "absent", "art"), create(silent, "silent", "art")
-	status(hidden, false, "takendown")
+	deleted, untagged, edited := b.create(author, "deleted", "art"), b.create(author, "untagged", "art"), b.create(author, "edited", "art")
+	again := b.create(author, "again", "art")
+	hiddenGone, absentGone, silentGone := b.create(hidden, "hidden", "art"), b.create(absent, "absent", "art"), b.create(silent, "silent", "art")
+	b.setStatus(hidden, false, "takendown")
 	b.settle(host, url)
 
 	// The gap.
 	require.NoError(t, host.Stop())
-	remove(deleted)
-	update(untagged, "untagged")
-	update(edited, "edited", "photo")
-	remove(again)
+	b.remove(deleted)
+	b.update(untagged, "untagged")
+	b.update(edited, "edited", "photo")
+	b.remove(again)
 	_, err := b.net.CreatePost(author, again.Rkey, simnet.NewPost(b.net.Now(), "again", "art"))
 	require.NoError(t, err)
-	status(hidden, true, "")
-	remove(hiddenGone)
-	create(hidden, "another of the hidden one", "art")
-	remove(absentGone)
-	status(absent, false, "deactivated")
-	remove(silentGone) // it has no posts left
-	between := create(author, "between", "art")
+	b.setStatus(hidden, true, "")
+	b.remove(hiddenGone)
+	b.create(hidden, "another of the hidden one", "art")
+	b.remove(absentGone)
+	b.setStatus(absent, false, "deactivated")
+	b.remove(silentGone) // it has no posts left
+	between := b.create(author, "between", "art")
 	fresh := b.replaceHost(host)
 	poll.Until(t, ingestWait, func() (bool, string) { return run.counter("connections_total", "gap") > 0, "no alarm" })
-	after := create(author, "after", "art")
-	remove(after)
+	after := b.create(author, "after", "art")
+	b.remove(after)
 	b.settle(fresh, url)
 
 	visible := func(url string, p simnet.Post) bool {

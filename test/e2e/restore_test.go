@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"context"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	neturl "net/url"
@@ -14,7 +13,6 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tagstream/tagstream/pkg/obs"
@@ -89,7 +87,7 @@ func (b *indexBench) deployed() *pgtest.PrivateServer {
 // verified checks that the live index is consistent.
 func (b *indexBench) verified() {
 	b.t.Helper()
-	_, found, err := indexer.Verify(b.t.Context(), indexer.VerifyConfig{Database: b.reader, Alone: true}, slog.New(slog.DiscardHandler), quietProgress{})
+	_, found, err := indexer.Verify(b.t.Context(), indexer.VerifyConfig{Database: b.reader, Alone: true}, slog.New(slog.DiscardHandler), &steps{})
 	require.NoError(b.t, err)
 	require.Zero(b.t, found.N, found.String())
 }
@@ -171,10 +169,7 @@ func TestRestorePostgres(t *testing.T) {
 func (b *indexBench) refused() error {
 	b.t.Helper()
 	logger := b.logger("indexer")
-	x, err := indexer.New(indexer.Config{Database: b.writer}, indexer.Deps{
-		NATS: b.nats.Conn(b.t), Logger: logger, Registry: prometheus.NewRegistry(), Health: obs.NewHealth(logger), ID: fmt.Sprint("test-", b.runs),
-	})
-	require.NoError(b.t, err)
+	x := b.newIndexer(indexer.Config{Database: b.writer}, logger, obs.NewHealth(logger))
 	ctx, cancel := context.WithTimeout(b.t.Context(), indexWait)
 	defer cancel()
 	return x.Run(ctx)
@@ -198,8 +193,7 @@ func TestRestoreStream(t *testing.T) {
 		require.NoError(t, simnet.Traffic{Count: n, Seed: seed}.Run(b.ctx, b.net))
 	}
 	host := b.host()
-	x := newIndexBench(t, b.nats)
-	url := x.api()
+	x, url := b.newIndex()
 	run := func(seed uint64, n int) {
 		in := b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive"})
 		ix := x.indexer(200)
@@ -254,9 +248,7 @@ func TestRestoreStream(t *testing.T) {
 	b.settle(host, url)
 	in.halt()
 	require.NoError(t, ix.stop())
-	want, err := model.FromNetwork(b.net.Log())
-	require.NoError(t, err)
-	model.CheckHTTP(t, url, want)
+	b.check(url)
 	x.verified()
 	after, _ := page(t, url+query+"&after="+token)
 	require.Equal(t, second, after, "a token from before must stay valid")
@@ -299,8 +291,7 @@ func TestRestoreBoth(t *testing.T) {
 // operator accepts their loss.
 func TestRebuildFromNewStream(t *testing.T) {
 	t.Parallel()
-	b := newIndexBench(t, natstest.Server(t))
-	url := b.api()
+	b, url := newIndex(t)
 	history := model.GenerateMessages(34, 600)
 	former := model.Fold(history)
 	ix := b.indexer(50)
@@ -333,8 +324,7 @@ func TestRebuildFromNewStream(t *testing.T) {
 // reads everything since then again.
 func TestRestoreStandalone(t *testing.T) {
 	t.Parallel()
-	b := newIngestBench(t, 20)
-	host := b.host()
+	b, host := newIngest(t, 20)
 	dir := filepath.Join(t.TempDir(), "data")
 	backup := filepath.Join(t.TempDir(), "backup")
 	apiAddr := freeAddr(t)
@@ -349,9 +339,7 @@ func TestRestoreStandalone(t *testing.T) {
 		require.NoError(t, simnet.Traffic{Count: 200, Seed: uint64(40 + round)}.Run(b.ctx, b.net))
 		b.settle(host, url)
 		if round == 2 {
-			want, err := model.FromNetwork(b.net.Log())
-			require.NoError(t, err)
-			model.CheckHTTP(t, url, want)
+			b.check(url)
 		}
 		require.Zero(t, p.end(syscall.SIGTERM))
 		switch round {

@@ -17,7 +17,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
-	"github.com/tagstream/tagstream/test/model"
 	"github.com/tagstream/tagstream/test/process"
 	"github.com/tagstream/tagstream/test/simnet"
 )
@@ -34,19 +33,7 @@ var programs = sync.OnceValues(func() (string, error) {
 // program is a running process of a test.
 type program struct {
 	*process.Program
-	t   *testing.T
-	out output
-}
-
-// output is the file to which a program prints.
-type output string
-
-func (o output) String() string {
-	text, err := os.ReadFile(string(o))
-	if err != nil {
-		return err.Error()
-	}
-	return string(text)
+	t *testing.T
 }
 
 // begin starts a program with env as its whole environment.
@@ -68,7 +55,7 @@ func running(t *testing.T, p *process.Program) *program {
 			t.Logf("%s (%v) printed:\n%s", p.Name, err, p.Output())
 		}
 	})
-	return &program{p, t, output(p.Log)}
+	return &program{p, t}
 }
 
 // end signals the program and returns its exit code.
@@ -132,7 +119,7 @@ func TestStandalone(t *testing.T) {
 		if round == 0 {
 			second := begin(t, "tagstream", nil, append(env, "TAGSTREAM_API_LISTEN="+freeAddr(t))...)
 			require.Equal(t, 1, second.exit())
-			require.Contains(t, second.out.String(), fmt.Sprintf("is in use by process %d", p.PID()))
+			require.Contains(t, second.Output(), fmt.Sprintf("is in use by process %d", p.PID()))
 		}
 		traffic, done := context.WithCancel(b.ctx)
 		finished := make(chan error, 1)
@@ -149,15 +136,13 @@ func TestStandalone(t *testing.T) {
 	p := begin(t, "tagstream", nil, env...)
 	awaitAnswer(t, "http://"+opsAddr+"/readyz")
 	b.settle(host, url)
-	want, err := model.FromNetwork(b.net.Log())
-	require.NoError(t, err)
-	model.CheckHTTP(t, url, want)
+	b.check(url)
 	requireNoWait(t, p)
 	verified := begin(t, "tagstream", []string{"verify", "--alone"}, env...)
-	require.Zero(t, verified.exit(), verified.out.String())
-	require.NotContains(t, p.out.String(), "errored")
+	require.Zero(t, verified.exit(), verified.Output())
+	require.NotContains(t, p.Output(), "errored")
 	require.Zero(t, p.end(syscall.SIGHUP), "a requested stop must succeed")
-	require.Contains(t, p.out.String(), "curl '"+url+"/v1/posts?tags=art&limit=3'")
+	require.Contains(t, p.Output(), "curl '"+url+"/v1/posts?tags=art&limit=3'")
 	require.Empty(t, processesOf(t, dir), "no process must be left")
 }
 
@@ -166,7 +151,7 @@ func TestStandalone(t *testing.T) {
 func requireNoWait(t *testing.T, p *program) {
 	t.Helper()
 	for _, waits := range []string{"standing by", "held by"} {
-		require.NotContains(t, p.out.String(), waits)
+		require.NotContains(t, p.Output(), waits)
 	}
 }
 
@@ -228,8 +213,8 @@ func TestBadConfiguration(t *testing.T) {
 				env = append(env, "TAGSTREAM_DATA_DIR="+dir)
 			}
 			p := begin(t, tt.program, nil, env...)
-			require.Equal(t, 2, p.exit(), p.out.String())
-			out := p.out.String()
+			require.Equal(t, 2, p.exit(), p.Output())
+			out := p.Output()
 			require.Equal(t, 1, strings.Count(out, "\n"), "want one line: %s", out)
 			require.Contains(t, out, tt.names)
 			entries, err := os.ReadDir(dir)
@@ -264,9 +249,9 @@ func TestStandaloneFailsClearly(t *testing.T) {
 			dir := t.TempDir()
 			write(t, filepath.Join(dir, tt.file), tt.text)
 			p := start(t, dir)
-			require.Equal(t, 1, p.exit(), p.out)
-			require.NotContains(t, p.out.String(), "goroutine")
-			require.Contains(t, p.out.String(), tt.says)
+			require.Equal(t, 1, p.exit(), p.Output())
+			require.NotContains(t, p.Output(), "goroutine")
+			require.Contains(t, p.Output(), tt.says)
 			require.Empty(t, processesOf(t, dir))
 		})
 	}
@@ -274,8 +259,8 @@ func TestStandaloneFailsClearly(t *testing.T) {
 		t.Parallel()
 		dir := smallDisk(t, 105<<20)
 		p := start(t, dir)
-		require.Equal(t, 1, p.exit(), p.out)
-		out := p.out.String()
+		require.Equal(t, 1, p.exit(), p.Output())
+		out := p.Output()
 		require.Equal(t, 1, strings.Count(out, "\n"), "want one line: %s", out)
 		require.Regexp(t, `TAGSTREAM_DATA_DIR.*: 268435456 bytes are needed to start, 110\d{6} are available`, out)
 	})
@@ -298,7 +283,7 @@ func TestStandaloneFailsClearly(t *testing.T) {
 			_, err := os.Stat(filepath.Join(dir, "postgres"))
 			return err == nil, "not begun"
 		})
-		require.Zero(t, p.end(syscall.SIGTERM), p.out)
+		require.Zero(t, p.end(syscall.SIGTERM), p.Output())
 		require.Empty(t, processesOf(t, dir))
 	})
 }

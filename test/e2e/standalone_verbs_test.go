@@ -14,7 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tagstream/tagstream/pkg/stream"
-	"github.com/tagstream/tagstream/test/model"
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
@@ -34,8 +33,8 @@ func TestStandaloneVerbs(t *testing.T) {
 	verb := func(code int, command string) string {
 		t.Helper()
 		p := begin(t, "tagstream", strings.Fields(command), env...)
-		require.Equal(t, code, p.exit(), "%s: %s", command, p.out)
-		return p.out.String()
+		require.Equal(t, code, p.exit(), "%s: %s", command, p.Output())
+		return p.Output()
 	}
 	for _, command := range []string{"status", "log", "verify", "rebuild"} {
 		out := verb(1, command)
@@ -77,13 +76,11 @@ func TestStandaloneVerbs(t *testing.T) {
 	verb(0, "health")
 	require.NoError(t, <-finished)
 	b.settle(host, "http://"+apiAddr)
-	want, err := model.FromNetwork(b.net.Log())
-	require.NoError(t, err)
-	model.CheckHTTP(t, "http://"+apiAddr, want)
+	b.check("http://" + apiAddr)
 	require.Contains(t, verb(0, "verify"), `"findings":0`)
 
-	require.Zero(t, p.end(syscall.SIGTERM), p.out)
-	_, err = os.Stat(filepath.Join(dir, "servers.json"))
+	require.Zero(t, p.end(syscall.SIGTERM), p.Output())
+	_, err := os.Stat(filepath.Join(dir, "servers.json"))
 	require.ErrorIs(t, err, os.ErrNotExist)
 	verb(1, "status")
 }

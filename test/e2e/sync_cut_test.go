@@ -37,8 +37,7 @@ func TestTruncatedSync(t *testing.T) {
 	require.NoError(t, err)
 	var log fault.Log
 	proxy := fault.New(t, fault.Raw, u.Host, &log)
-	x := newIndexBench(t, b.nats)
-	api := x.api()
+	x, api := b.newIndex()
 	x.indexer(100)
 	b.ingest(ingest.Config{Hosts: []string{"http://" + proxy.Addr(), other.URL()}, Start: "archive"})
 	awaitPost(t, api, b.post("the last before", "art"))
@@ -65,8 +64,7 @@ func TestTruncatedSync(t *testing.T) {
 	proxy.Refuse(true)
 	require.Positive(t, proxy.Break(fault.Cut))
 
-	last, err := b.net.CreatePost(b.net.DIDs()[1], "", simnet.NewPost(b.net.Now(), "the end", "settled"))
-	require.NoError(t, err)
+	last := b.create(b.net.DIDs()[1], "the end", "settled")
 	awaitPost(t, api, last)
 	want, err := model.FromNetwork(b.net.Log())
 	require.NoError(t, err)

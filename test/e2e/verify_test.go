@@ -11,7 +11,6 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/store/check"
-	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/pgtest"
 	"github.com/tagstream/tagstream/services/indexer"
 	"github.com/tagstream/tagstream/test/model"
@@ -22,18 +21,16 @@ import (
 // role.
 func TestVerifyWhileIndexing(t *testing.T) {
 	t.Parallel()
-	b := newIndexBench(t, natstest.Server(t))
-	url := b.api()
+	b, url := newIndex(t)
 	b.indexer(500)
 	history := model.GenerateMessages(21, 6000)
 	b.await(url, b.publish(history[:3000]...))
 	ctx, interrupt := context.WithCancel(t.Context())
-	_, err := indexer.Rebuild(ctx, indexer.RebuildConfig{Database: b.owner, ID: "rebuild"}, b.nats.Conn(t), slog.New(slog.DiscardHandler),
-		progressFunc(func(done uint64) {
-			if done >= 1000 {
-				interrupt()
-			}
-		}))
+	_, err := b.tryRebuild(ctx, indexer.RebuildConfig{}, &steps{at: func(done uint64) {
+		if done >= 1000 {
+			interrupt()
+		}
+	}})
 	require.ErrorIs(t, err, context.Canceled)
 
 	tryVerify := func(cfg indexer.VerifyConfig, p obs.Progress) (string, check.Findings, error) {
@@ -50,12 +47,12 @@ func TestVerifyWhileIndexing(t *testing.T) {
 		return did, f
 	}
 	published := 3000
-	more := progressFunc(func(uint64) {
+	more := &steps{at: func(uint64) {
 		if next := min(published+100, len(history)); next > published {
 			b.publish(history[published:next]...)
 			published = next
 		}
-	})
+	}}
 	did, f := verify(indexer.VerifyConfig{Database: b.owner}, more)
 	require.Zero(t, f.N, f.String())
 	require.Equal(t, "tagstream was compared with tagstream_rebuild", did)

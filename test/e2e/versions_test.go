@@ -10,7 +10,6 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
-	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/services/indexer"
 	"github.com/tagstream/tagstream/test/model"
 )
@@ -23,8 +22,7 @@ import (
 // them. See also TestRedriveInOrder.
 func TestVersions(t *testing.T) {
 	t.Parallel()
-	b := newIndexBench(t, natstest.Server(t))
-	url := b.api()
+	b, url := newIndex(t)
 	stored, err := filepath.Glob("../../pkg/event/testdata/v*/*.json")
 	require.NoError(t, err)
 	require.NotEmpty(t, stored)
