@@ -55,11 +55,7 @@ func simpleSettings() map[string]string {
 // Both is the cost of the first posts with both of two tags, by each way.
 type Both struct {
 	pair
-	Posts  [2]int // of A and of B
-	Common int
-	// From is the place of the page in the list.
-	From  string
-	Found int // a page, or all there is
+	Posts [2]int // of A and of B
 	By    map[string]BothCost
 	// Requests is the number of our requests, and Most the largest work of one.
 	Requests, Most int
@@ -135,7 +131,7 @@ func (s *index) boths(ctx context.Context) ([]Both, error) {
 			ids[0], ids[1] = ids[1], ids[0]
 		}
 		for _, from := range bothFrom {
-			b := Both{pair: p, Posts: posts, Common: len(common), From: from.name, By: map[string]BothCost{}}
+			b := Both{pair: p, Posts: posts, By: map[string]BothCost{}}
 			start := newest
 			if from.part > 0 {
 				if start, err = s.keyAt(ctx, ids, int(from.part*float64(lists))); err != nil {
@@ -183,7 +179,6 @@ func (s *index) bothAt(ctx context.Context, b *Both, ids []int64, start event.Ke
 		common = common[1:]
 	}
 	common = common[:min(page, len(common))]
-	b.Found = len(common)
 
 	q := query.PostQuery{All: []string{b.A, b.B}, From: keyset.Below(keyset.UUID(start)), Limit: page}
 	if start == newest {
@@ -252,9 +247,7 @@ func fill(ctx context.Context, r *query.Reader, q query.PostQuery, asked func(qu
 		if err != nil {
 			return nil, err
 		}
-		for _, row := range p.Rows {
-			keys = append(keys, row.Key)
-		}
+		keys = append(keys, keysOf(p.Rows)...)
 		if len(keys) >= page || !p.HasNext {
 			return keys[:min(page, len(keys))], nil
 		}
@@ -262,6 +255,15 @@ func fill(ctx context.Context, r *query.Reader, q query.PostQuery, asked func(qu
 	}
 }
 
+func keysOf(rows []query.PostRow) []event.Key {
+	keys := make([]event.Key, len(rows))
+	for i, row := range rows {
+		keys[i] = row.Key
+	}
+	return keys
+}
+
+// sameKeys compares posts that were found with those that were found in another way.
 func sameKeys(got, want []event.Key) error {
 	if len(got) != len(want) {
 		return fmt.Errorf("%d posts were found and there are %d", len(got), len(want))

@@ -22,11 +22,10 @@ const (
 
 // Depth is the cost of pages of one list, by their distance from its start.
 type Depth struct {
-	Name    string
-	Tags    []string
-	Posts   int // in the list, without duplicates
-	Entries int // total of the tags' lists
-	Pages   []DepthPage
+	Name  string
+	Tags  []string
+	Posts int // in the list, without duplicates
+	Pages []DepthPage
 }
 
 // DepthPage is the cost of one page, by each way.
@@ -137,9 +136,6 @@ func (s *index) depth(ctx context.Context, set tagSet) (Depth, error) {
 		return d, err
 	}
 	d.Posts = len(posts)
-	for _, p := range posts {
-		d.Entries += p.n
-	}
 	deepest := len(posts) / page
 	if deepest < 1 {
 		return d, fmt.Errorf("there are only %d posts", len(posts))
@@ -185,12 +181,16 @@ func (s *index) depthOurs(ctx context.Context, d *Depth, posts []listed) error {
 	for i, p := range d.Pages {
 		q := query.PostQuery{Tags: d.Tags, From: below(posts, p.Skipped), Limit: page}
 		queries[i] = q
+		var want []event.Key
+		for _, post := range posts[p.Skipped:min(p.Skipped+page, len(posts))] {
+			want = append(want, post.key)
+		}
 		asks = append(asks, func(ctx context.Context) error {
 			got, err := s.reader.Posts(ctx, q)
 			if err != nil {
 				return err
 			}
-			return samePosts(got.Rows, posts[p.Skipped:min(p.Skipped+page, len(posts))])
+			return sameKeys(keysOf(got.Rows), want)
 		})
 	}
 	medians, err := s.timeInTurns(ctx, asks...)
@@ -233,25 +233,17 @@ func (s *index) costOurs(ctx context.Context, q query.PostQuery) (Counts, Plan, 
 	if err != nil {
 		return counts, Plan{}, err
 	}
-	var all []query.Statement
-	if _, err := s.reader.TracePosts(ctx, q, func(st query.Statement) { all = append(all, st) }); err != nil {
-		return counts, Plan{}, err
-	}
-	p, err := s.planOurs(ctx, all)
+	p, err := s.planPosts(ctx, q)
 	return counts, p, err
 }
 
-// samePosts compares a page with the list that was read in another way.
-func samePosts(got []query.PostRow, want []listed) error {
-	if len(got) != len(want) {
-		return fmt.Errorf("a page has %d posts and must have %d", len(got), len(want))
+// planPosts explains the reader's statements for one page.
+func (s *index) planPosts(ctx context.Context, q query.PostQuery) (Plan, error) {
+	var all []query.Statement
+	if _, err := s.reader.TracePosts(ctx, q, func(st query.Statement) { all = append(all, st) }); err != nil {
+		return Plan{}, err
 	}
-	for i := range got {
-		if got[i].Key != want[i].key {
-			return fmt.Errorf("post %d of a page is not the one that is there", i+1)
-		}
-	}
-	return nil
+	return s.planOurs(ctx, all)
 }
 
 func (s *index) depthRival(ctx context.Context, d *Depth, direction string, statement func(DepthPage) query.Statement) error {

@@ -14,13 +14,9 @@ import (
 
 // Drift is what readers saw of a list that changed under them.
 type Drift struct {
-	// Rows is the number of rows at the start, Stayed the number of those that neither left nor
-	// moved.
-	Rows, Stayed int
-	// There was one transaction between two pages, Steps in total, which added and removed so many
-	// posts.
-	Steps, Inserted, Deleted int
-	Readings                 []Reading
+	// The transactions between two pages added and removed so many posts.
+	Inserted, Deleted int
+	Readings          []Reading
 }
 
 // The queries of the ways without a tie-breaker, and of OFFSET.
@@ -53,25 +49,21 @@ func (s *index) driftPosts(ctx context.Context, u *churn) (Drift, error) {
 		read(byUs+", to older posts", true, ourPosts(s.reader, []string{driftTag}, keyset.Forward)),
 		read(byUs+", to newer posts", true, ourPosts(s.reader, []string{driftTag}, keyset.Backward)),
 	}
-	d, err := turns(ctx, u, len(stayed), readings)
+	d, err := turns(ctx, u, readings)
 	if err != nil {
 		return d, err
 	}
 	maps.DeleteFunc(stayed, func(k event.Key, _ bool) bool { return u.deleted[k] })
-	d.Readings, d.Stayed = readingsOf(readings, stayed), len(stayed)
+	d.Readings = readingsOf(readings, stayed)
 	s.judge("drift of posts", d.Readings)
 	return d, nil
 }
 
 // driftTags reads the list of tags at the same time.
 func (s *index) driftTags(ctx context.Context, u *churn) (Drift, error) {
-	stayed := map[string]bool{}
-	all, err := collect(ctx, s.owner, "SELECT name FROM tags WHERE posts > 0", pgx.RowTo[string])
+	stayed, err := s.tagNames(ctx)
 	if err != nil {
-		return Drift{}, fmt.Errorf("list tags: %w", err)
-	}
-	for _, name := range all {
-		stayed[name] = true
+		return Drift{}, err
 	}
 	clear(u.moved)
 	row := pgx.RowToStructByPos[query.TagCount]
@@ -81,14 +73,27 @@ func (s *index) driftTags(ctx context.Context, u *churn) (Drift, error) {
 		read(byUs+", to fewer posts", true, ourTags(s.reader, keyset.Forward)),
 		read(byUs+", to more posts", true, ourTags(s.reader, keyset.Backward)),
 	}
-	d, err := turns(ctx, u, len(stayed), readings)
+	d, err := turns(ctx, u, readings)
 	if err != nil {
 		return d, err
 	}
 	maps.DeleteFunc(stayed, func(name string, _ bool) bool { return u.moved[name] })
-	d.Readings, d.Stayed = readingsOf(readings, stayed), len(stayed)
+	d.Readings = readingsOf(readings, stayed)
 	s.judge("drift of tags", d.Readings)
 	return d, nil
+}
+
+// tagNames returns the tags that have posts.
+func (s *index) tagNames(ctx context.Context) (map[string]bool, error) {
+	all, err := collect(ctx, s.owner, "SELECT name FROM tags WHERE posts > 0", pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("list tags: %w", err)
+	}
+	names := map[string]bool{}
+	for _, name := range all {
+		names[name] = true
+	}
+	return names, nil
 }
 
 func olderThan(last []event.Key) event.Key {
@@ -107,8 +112,8 @@ func countBelow(_ int, last []query.TagCount) []any {
 
 // turns lets every reader read a page, then changes the list, until all are done. So all see the
 // same changes at the same time.
-func turns[R comparable](ctx context.Context, u *churn, rows int, readings []*reading[R]) (Drift, error) {
-	steps, inserted, deleted := u.steps, u.inserted, len(u.deleted)
+func turns[R comparable](ctx context.Context, u *churn, readings []*reading[R]) (Drift, error) {
+	inserted, deleted := u.inserted, len(u.deleted)
 	for open := true; open; {
 		open = false
 		for _, r := range readings {
@@ -121,7 +126,7 @@ func turns[R comparable](ctx context.Context, u *churn, rows int, readings []*re
 			return Drift{}, err
 		}
 	}
-	return Drift{Rows: rows, Steps: u.steps - steps, Inserted: u.inserted - inserted, Deleted: len(u.deleted) - deleted}, nil
+	return Drift{Inserted: u.inserted - inserted, Deleted: len(u.deleted) - deleted}, nil
 }
 
 func readingsOf[R comparable](all []*reading[R], stayed map[R]bool) []Reading {

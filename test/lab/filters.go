@@ -20,14 +20,11 @@ const recordBound = 60_000/12 + 10_000/12 + 2*page
 
 // Filter is the cost of a page of a filtered list.
 type Filter struct {
-	Name     string
-	Found    int // posts of the page, in Requests requests
-	Requests int
-	Latency  time.Duration // of all of them, median
-	Counts                 // of all of them
+	Name    string
+	Found   int           // posts of the page
+	Latency time.Duration // of all its requests, median
 	// Most is the largest work of one request, Looked the largest number of records that one read.
 	Most, Looked int
-	Plan         Plan // of the first request
 }
 
 // filterCase is a query and the place of the page in its list.
@@ -99,29 +96,22 @@ func (s *index) filter(ctx context.Context, c filterCase) (Filter, error) {
 		return f, err
 	}
 	var requests []query.PostQuery
-	ask := func(ctx context.Context, r *query.Reader) error {
+	medians, err := s.timeInTurns(ctx, func(ctx context.Context) error {
 		requests = requests[:0]
-		keys, err := fill(ctx, r, c.q, func(q query.PostQuery) { requests = append(requests, q) })
+		keys, err := fill(ctx, s.reader, c.q, func(q query.PostQuery) { requests = append(requests, q) })
 		if err != nil {
 			return err
 		}
 		return sameKeys(keys, want)
-	}
-	medians, err := s.timeInTurns(ctx, func(ctx context.Context) error { return ask(ctx, s.reader) })
+	})
 	if err != nil {
 		return f, err
 	}
-	f.Latency, f.Found, f.Requests = medians[0], len(want), len(requests)
-	if f.Counts, err = s.countOurs(ctx, func(r *query.Reader) error { return ask(ctx, r) }); err != nil {
-		return f, err
-	}
+	f.Latency, f.Found = medians[0], len(want)
 	for i, q := range requests {
 		counts, plan, err := s.costOurs(ctx, q)
 		if err != nil {
 			return f, err
-		}
-		if i == 0 {
-			f.Plan = plan
 		}
 		f.Most, f.Looked = max(f.Most, counts.Work()), max(f.Looked, counts.Records)
 		s.miss(plan.check(), "filters, %s, request %d", c.name, i+1)

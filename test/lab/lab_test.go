@@ -68,7 +68,7 @@ func TestLab(t *testing.T) {
 		}
 		require.Positive(t, r.Drift.Deleted)
 		require.Positive(t, r.Drift.Inserted)
-		require.Positive(t, r.Head.Heap, "the head of the list must change")
+		require.Positive(t, r.Head, "the head of the list must change")
 	})
 	t.Run("all of two tags", func(t *testing.T) {
 		require.Len(t, r.Boths, len(pairs())*len(bothFrom))

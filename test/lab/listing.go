@@ -14,8 +14,6 @@ type Listing struct {
 	// Tie is the number of tags with the same count, and Before the number of tags before them.
 	Tie, Before int
 	Pages       []ListingPage
-	// Plan is the plan of our page in the middle of the tie.
-	Plan Plan
 	// Ranked are pages of the bounded table that is read with OFFSET.
 	Ranked []ListingPage
 }
@@ -100,10 +98,11 @@ func (s *index) listingAt(ctx context.Context, l *Listing, where string, rank in
 		if p.Read > listingBound {
 			s.miss(fmt.Errorf("%d rows were read, the bound is %d", p.Read, listingBound), "list of tags, %s, %s", where, name)
 		}
-		if l.Plan, err = s.planTags(ctx, q); err != nil {
+		plan, err := s.planTags(ctx, q)
+		if err != nil {
 			return err
 		}
-		s.miss(l.Plan.check(), "list of tags, %s, %s", where, name)
+		s.miss(plan.check(), "list of tags, %s, %s", where, name)
 	}
 	for _, rival := range []struct {
 		direction string

@@ -25,9 +25,6 @@ type node struct {
 	Loops    float64 `json:"Actual Loops"`
 	Filtered float64 `json:"Rows Removed by Filter"`
 	Heap     float64 `json:"Heap Fetches"`
-	Hit      float64 `json:"Shared Hit Blocks"`
-	Read     float64 `json:"Shared Read Blocks"`
-	Temp     float64 `json:"Temp Written Blocks"`
 	Plans    []node
 }
 
@@ -62,8 +59,6 @@ type Plan struct {
 	// ListRows counts the rows that nodes over the lists of keys returned or dropped, Heap the heap
 	// fetches of index-only scans, Filtered the rows that were read and dropped anywhere.
 	ListRows, Heap, Filtered int
-	// Buffers counts the accessed pages of 8 kB, Temp those that a sort wrote to disk.
-	Buffers, Temp int
 	// Outline is the tree, as text.
 	Outline string
 }
@@ -76,8 +71,6 @@ const tagByName = "tags_name_key"
 
 // add adds a statement's plan.
 func (p *Plan) add(root node) {
-	p.Buffers += int(root.Hit + root.Read)
-	p.Temp += int(root.Temp)
 	root.each(func(n node) {
 		loops := max(n.Loops, 0)
 		p.Filtered += int(n.Filtered * loops)

@@ -3,7 +3,6 @@ package lab
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/tagstream/tagstream/pkg/keyset"
 	"github.com/tagstream/tagstream/pkg/store/query"
@@ -18,8 +17,6 @@ type Planning struct {
 	// Statements is the number of different statements, Calls how often they ran, Plans how often
 	// they were planned: in the first round of requests, and in all later ones.
 	Statements, Calls, FirstPlans, LaterPlans int
-	// Took is the total time of planning, by Postgres's clock, and Ran that of execution.
-	Took, Ran time.Duration
 }
 
 // planning repeatedly requests pages of every kind.
@@ -79,15 +76,12 @@ func (s *index) planning(ctx context.Context) (p Planning, err error) {
 
 // plans reads the statistics of the reader's statements over our tables.
 func (s *index) plans(ctx context.Context, p *Planning) (plans int, err error) {
-	var planned, ran float64
 	err = s.owner.QueryRow(ctx, `
-		SELECT count(*), coalesce(sum(calls), 0), coalesce(sum(plans), 0), coalesce(sum(total_plan_time), 0), coalesce(sum(total_exec_time), 0)
+		SELECT count(*), coalesce(sum(calls), 0), coalesce(sum(plans), 0)
 		  FROM public.`+statements+` WHERE userid = $1::regrole AND query ~ '(post_tags|post_langs|posts|tags|langs)'`, site.APIRole).
-		Scan(&p.Statements, &p.Calls, &plans, &planned, &ran)
+		Scan(&p.Statements, &p.Calls, &plans)
 	if err != nil {
 		return 0, fmt.Errorf("read %s: %w", statements, err)
 	}
-	const millisecond = float64(time.Millisecond)
-	p.Took, p.Ran = time.Duration(planned*millisecond), time.Duration(ran*millisecond)
 	return plans, nil
 }

@@ -80,7 +80,7 @@ func (r *Report) bars(p *report.Printer) {
 	p.Table([]string{"bar", "measured", "met"},
 		[]string{"index rows of a page <= 50 + 1 + tags + overlap", fmt.Sprintf("%d of %s in the nearest of %d pages", at.By[byUs].Entries, report.Count(at.Bound(len(nearest.Tags))), pages), report.Verdict(lists)},
 		[]string{"no sort, index-only, no heap fetch after vacuum", fmt.Sprintf("%d plans", pages), report.Verdict(lists)},
-		[]string{"heap fetches of a first page that changed <= the page", fmt.Sprint(r.Head.Heap), report.Verdict(r.met("live head"))},
+		[]string{"heap fetches of a first page that changed <= the page", fmt.Sprint(r.Head), report.Verdict(r.met("live head"))},
 		[]string{fmt.Sprintf("latency of the deepest page <= %.1f of page 1", LatencyLimit), fmt.Sprintf("%.2f", growth), report.Verdict(growth <= LatencyLimit)},
 		[]string{"nothing twice or missed, under changes and over ties", fmt.Sprintf("%d and %d in %d walks", again, missed, exact), report.Verdict(r.met("drift") && r.met("ties"))},
 		[]string{fmt.Sprintf("all of two tags: work <= %.0f of the better simple way", WorkLimit), fmt.Sprintf("%.2f", work), report.Verdict(work <= WorkLimit)},

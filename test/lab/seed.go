@@ -22,16 +22,13 @@ const (
 
 // Corpus describes the contents of the index, according to the index.
 type Corpus struct {
-	Posts, PostTags, Tags, Langs, PostLangs int
-	Bytes                                   int64
-	// Tied is the number of posts that share their microsecond with another, MaxTie the largest
-	// number that share one.
-	Tied, MaxTie int
+	Posts, PostTags, Tags int
+	Bytes                 int64
+	// Tied is the number of posts that share their microsecond with another.
+	Tied int
 	// Hot and Flood are the numbers of posts of hotTag and floodTag, Ties the number of tags with
 	// one post.
 	Hot, Flood, Ties int
-	// Took is the time of writing.
-	Took time.Duration
 }
 
 // Fill fills the index of a migrated database without posts, and vacuums it.
@@ -48,12 +45,10 @@ func Fill(ctx context.Context, cfg Config, pg *site.Postgres) (Corpus, error) {
 func (s *index) seed(ctx context.Context) (out Corpus, err error) {
 	bar := obs.NewBar(s.cfg.Bar, s.log, "seeding", "posts")
 	defer bar.Close()
-	began := time.Now()
 	s.corpus = newCorpus(s.cfg)
 	if err := s.withWriter(ctx, func(w *writer) error { return s.fill(ctx, w, bar, &out) }); err != nil {
 		return out, err
 	}
-	out.Took = time.Since(began)
 	bar.Say("vacuuming")
 	if err := s.vacuum(ctx); err != nil {
 		return out, err
@@ -85,7 +80,6 @@ func (s *index) fill(ctx context.Context, w *writer, bar *obs.Bar, out *Corpus) 
 			} else if tie > 2 {
 				out.Tied++
 			}
-			out.MaxTie = max(out.MaxTie, tie)
 		}
 		if err := w.apply(ctx, changes, c.at); err != nil {
 			return err
@@ -146,10 +140,9 @@ func (s *index) vacuum(ctx context.Context) error {
 func (s *index) describe(ctx context.Context, c *Corpus) error {
 	err := s.owner.QueryRow(ctx, `
 		SELECT (SELECT count(*) FROM posts), (SELECT count(*) FROM post_tags), (SELECT count(*) FROM tags WHERE posts > 0),
-		       (SELECT count(*) FROM langs WHERE posts > 0), (SELECT count(*) FROM post_langs),
 		       (SELECT posts FROM tags WHERE name = $1), (SELECT posts FROM tags WHERE name = $2), (SELECT count(*) FROM tags WHERE posts = 1),
 		       (SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relnamespace = $3::regnamespace AND relkind = 'r')::bigint`,
-		hotTag, floodTag, store.Live).Scan(&c.Posts, &c.PostTags, &c.Tags, &c.Langs, &c.PostLangs, &c.Hot, &c.Flood, &c.Ties, &c.Bytes)
+		hotTag, floodTag, store.Live).Scan(&c.Posts, &c.PostTags, &c.Tags, &c.Hot, &c.Flood, &c.Ties, &c.Bytes)
 	if err != nil {
 		return fmt.Errorf("describe the corpus: %w", err)
 	}

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/jackc/pgx/v5"
 
@@ -73,13 +72,9 @@ func (s *index) tiesOfPosts(ctx context.Context) ([]Reading, error) {
 }
 
 func (s *index) tiesOfTags(ctx context.Context) ([]Reading, error) {
-	all, err := collect(ctx, s.owner, "SELECT name FROM tags WHERE posts > 0", pgx.RowTo[string])
+	throughout, err := s.tagNames(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list tags: %w", err)
-	}
-	throughout := map[string]bool{}
-	for _, name := range all {
-		throughout[name] = true
+		return nil, err
 	}
 	row := pgx.RowToStructByPos[query.TagCount]
 	skip := func(n int, _ []query.TagCount) []any { return []any{n} }

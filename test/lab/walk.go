@@ -91,16 +91,12 @@ func ourPosts(r *query.Reader, tags []string, direction keyset.Direction) func(c
 		if err != nil {
 			return nil, false, err
 		}
-		keys := make([]event.Key, len(p.Rows))
-		for i, row := range p.Rows {
-			keys[i] = row.Key
-		}
 		more := p.HasNext
 		q.From = p.Next
 		if direction == keyset.Backward {
 			more, q.From = p.HasPrevious, p.Previous
 		}
-		return keys, !more, nil
+		return keysOf(p.Rows), !more, nil
 	}
 }
 
