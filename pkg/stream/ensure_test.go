@@ -80,8 +80,7 @@ func TestEnsureAndAdjust(t *testing.T) {
 	require.Equal(t, []stream.Change{{Stream: "POSTS", Setting: "allow_atomic", From: "not set", To: "true"}}, changes)
 	requireStored(t, js, 10)
 	require.NoError(t, held.Err(), "the lease must outlast it")
-	close(a.end)
-	require.NoError(t, receive(t, a.result))
+	a.finish(t)
 	_, err = stream.Adjust(t.Context(), js, stream.Config{Replicas: 3})
 	require.ErrorContains(t, err, "change stream POSTS", "one server is no cluster")
 }
@@ -210,8 +209,7 @@ no_auth_user: a`, map[bool]string{true: "", false: ", " + limits}[limits == ""])
 			require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 10)))
 			a := contend(t.Context(), stream.NewLease(js, "holder"))
 			a.requireHeld(t)
-			close(a.end)
-			require.NoError(t, receive(t, a.result))
+			a.finish(t)
 		})
 	}
 }

@@ -41,6 +41,15 @@ func serve(t testing.TB, options ...natstest.Option) (*natstest.TestServer, jets
 	return s, js
 }
 
+// serveEvents starts a server whose stream has n events, and opens their writer.
+func serveEvents(t testing.TB, n int) (jetstream.JetStream, *stream.Writer) {
+	t.Helper()
+	_, js := serve(t)
+	w := openWriter(t, js)
+	require.NoError(t, w.Append(t.Context(), numbered(1, n)))
+	return js, w
+}
+
 func within(t testing.TB, limit time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)

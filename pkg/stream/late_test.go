@@ -120,22 +120,18 @@ func TestLateReplica(t *testing.T) {
 		var first *contender
 		_, behind, _ := late(t, servers, "KV_"+stream.Leases, func(js jetstream.JetStream) {
 			if first != nil {
-				close(first.end)
-				require.NoError(t, receive(t, first.result))
+				first.finish(t)
 			}
 			first = contend(t.Context(), stream.NewLease(js, "first"))
 			first.requireHeld(t)
 		})
 		second := stream.NewLease(behind, "second")
-		waits := make(chan string, 10)
-		second.OnWait = func(reason string, _ bool) { waits <- reason }
+		waits := waitsOf(second)
 		heir := contend(t.Context(), second)
 		require.Equal(t, "held by first", <-waits)
-		close(first.end)
-		require.NoError(t, receive(t, first.result))
+		first.finish(t)
 		heir.requireHeld(t)
-		close(heir.end)
-		require.NoError(t, receive(t, heir.result))
+		heir.finish(t)
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/fault"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 )
 
@@ -77,6 +78,20 @@ func (c *contender) requireHeld(t testing.TB) context.Context {
 	return nil
 }
 
+// finish ends the contender, which holds the lease.
+func (c *contender) finish(t testing.TB) {
+	t.Helper()
+	close(c.end)
+	require.NoError(t, receive(t, c.result))
+}
+
+// waitsOf returns the reasons why a lease is waited for.
+func waitsOf(l *stream.Lease) <-chan string {
+	reasons := make(chan string, 10)
+	l.OnWait = func(reason string, _ bool) { reasons <- reason }
+	return reasons
+}
+
 func receive(t testing.TB, c <-chan error) error {
 	t.Helper()
 	select {
@@ -99,8 +114,7 @@ func TestLeaseIsHandedOver(t *testing.T) {
 	require.Equal(t, []string{""}, said)
 
 	second := stream.NewLease(js, "second")
-	waits := make(chan string, 10)
-	second.OnWait = func(reason string, _ bool) { waits <- reason }
+	waits := waitsOf(second)
 	b := contend(t.Context(), second)
 	require.Equal(t, "held by first", <-waits)
 	released := time.Now()
@@ -113,12 +127,10 @@ func TestLeaseIsHandedOver(t *testing.T) {
 	require.NoError(t, receive(t, a.result))
 
 	// Again, with the delete marker of the release.
-	close(b.end)
-	require.NoError(t, receive(t, b.result))
+	b.finish(t)
 	c := contend(t.Context(), stream.NewLease(js, "third"))
 	c.requireHeld(t)
-	close(c.end)
-	require.NoError(t, receive(t, c.result))
+	c.finish(t)
 }
 
 // TestLeaseOfDeadHolder measures the takeover with the real timing.
@@ -140,8 +152,7 @@ func TestLeaseOfDeadHolder(t *testing.T) {
 	b.requireHeld(t)
 	t.Logf("lost after %v, taken over after %v", lost.Sub(died), b.began.Sub(died))
 	require.Less(t, b.began.Sub(died), stream.LeaseTTL*4/3+2*time.Second)
-	close(b.end)
-	require.NoError(t, receive(t, b.result))
+	b.finish(t)
 }
 
 // TestLeaseHasOneHolder lets contenders come and go, some without releasing the lease, and checks
@@ -183,25 +194,13 @@ func TestLeaseDuringOutages(t *testing.T) {
 		js := s.JetStream(t)
 		leases(t, js, stream.LeaseTTL)
 		p := newProxy(t, s)
-		a := contend(t.Context(), stream.NewLease(p.jetStream(t), "holder"))
+		a := contend(t.Context(), stream.NewLease(through(t, p), "holder"))
 		held := a.requireHeld(t)
-		// The server is unavailable from the first renewal until one attempt has failed.
-		missed := make(chan struct{})
-		var once sync.Once
-		p.onFrame(func(f frame) verdict {
-			if f.subject == "$KV."+stream.Leases+".ingest" {
-				once.Do(func() { close(missed) })
-				return cut
-			}
-			return pass
-		})
-		<-missed
-		before := revision(t, js)
-		p.onFrame(nil)
-		waitRevision(t, js, before)
+		// The server is unavailable for one renewal.
+		<-p.Arm(fault.Fault{Match: to(leaseKey)}).Fired()
+		waitRevision(t, js, revision(t, js))
 		require.NoError(t, held.Err())
-		close(a.end)
-		require.NoError(t, receive(t, a.result))
+		a.finish(t)
 	})
 	t.Run("longer", func(t *testing.T) {
 		t.Parallel()
@@ -218,32 +217,29 @@ func TestLeaseDuringOutages(t *testing.T) {
 		b := contend(t.Context(), stream.NewShortLease(js, "other", shortTTL))
 		s.Restart(t)
 		b.requireHeld(t)
-		close(b.end)
-		require.NoError(t, receive(t, b.result))
+		b.finish(t)
 	})
 	t.Run("lost answers", func(t *testing.T) {
 		t.Parallel()
-		// Every other renewal takes effect but the holder gets no answer; its next attempt is
+		// Every third renewal takes effect but the holder gets no answer; its next attempt is
 		// refused.
 		s := natstest.Server(t, natstest.Listen())
 		js := s.JetStream(t)
 		leases(t, js, shortTTL)
 		p := newProxy(t, s)
-		a := contend(t.Context(), stream.NewShortLease(p.jetStream(t), "holder", shortTTL))
+		a := contend(t.Context(), stream.NewShortLease(through(t, p), "holder", shortTTL))
 		held := a.requireHeld(t)
-		var n atomic.Int32
-		p.onFrame(func(f frame) verdict {
-			if f.subject == "$KV."+stream.Leases+".ingest" && n.Add(1)%3 == 1 {
-				return cutReply
-			}
-			return pass
-		})
+		unanswered := fault.Fault{Match: to(leaseKey), Form: fault.TookEffect}
+		unanswered.Then = func() {
+			unanswered.Nth = 3
+			p.Arm(unanswered)
+		}
+		p.Arm(unanswered)
 		for range 4 {
 			waitRevision(t, js, revision(t, js))
 		}
 		require.NoError(t, held.Err())
-		close(a.end)
-		require.NoError(t, receive(t, a.result))
+		a.finish(t)
 	})
 }
 
@@ -297,8 +293,7 @@ func TestPausedHolderIsFenced(t *testing.T) {
 	require.NoError(t, w.Append(t.Context(), numbered(4, 3)))
 	require.ErrorIs(t, stale.Append(within(t, patience), numbered(4, 3)), stream.ErrFenced)
 	requireStored(t, js, 6)
-	close(b.end)
-	require.NoError(t, receive(t, b.result))
+	b.finish(t)
 }
 
 // The key was removed, or has another holder.
@@ -336,22 +331,20 @@ func TestLeaseTakenAway(t *testing.T) {
 // The answer to the creation is lost, but the key is the contender's.
 func TestLeaseCreatedWithoutAnswer(t *testing.T) {
 	t.Parallel()
-	for _, v := range []verdict{cut, cutReply} {
-		t.Run(fmt.Sprint(v), func(t *testing.T) {
+	for _, form := range fault.Forms {
+		t.Run(form.String(), func(t *testing.T) {
 			t.Parallel()
 			s := natstest.Server(t, natstest.Listen())
 			leases(t, s.JetStream(t), shortTTL)
 			p := newProxy(t, s)
-			js := p.jetStream(t)
-			judge, fired := once(v, 1, func(f frame) bool { return f.subject == "$KV."+stream.Leases+".ingest" })
-			p.onFrame(judge)
+			js := through(t, p)
+			armed := p.Arm(fault.Fault{Match: to(leaseKey), Form: form})
 			a := contend(t.Context(), stream.NewShortLease(js, "holder", shortTTL))
 			held := a.requireHeld(t)
-			<-fired
+			<-armed.Fired()
 			waitRevision(t, s.JetStream(t), revision(t, s.JetStream(t)))
 			require.NoError(t, held.Err())
-			close(a.end)
-			require.NoError(t, receive(t, a.result))
+			a.finish(t)
 		})
 	}
 }
@@ -365,8 +358,7 @@ func TestLeaseWaitEndsWithContext(t *testing.T) {
 	for _, away := range []bool{false, true} {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		l := stream.NewLease(js, "waiter")
-		waiting := make(chan string, 10)
-		l.OnWait = func(reason string, _ bool) { waiting <- reason }
+		waiting := waitsOf(l)
 		b := contend(ctx, l)
 		require.NotEmpty(t, <-waiting)
 		cancel(stop)
@@ -374,8 +366,7 @@ func TestLeaseWaitEndsWithContext(t *testing.T) {
 		require.ErrorIs(t, receive(t, b.result), stop)
 		require.Less(t, time.Since(begun), time.Second)
 		if !away {
-			close(a.end)
-			require.NoError(t, receive(t, a.result))
+			a.finish(t)
 			s.Shutdown()
 		}
 	}
@@ -385,12 +376,10 @@ func TestLeaseWithoutBucket(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)
 	l := stream.NewShortLease(js, "early", shortTTL)
-	waiting := make(chan string, 10)
-	l.OnWait = func(reason string, _ bool) { waiting <- reason }
+	waiting := waitsOf(l)
 	a := contend(t.Context(), l)
 	require.Contains(t, <-waiting, "bucket")
 	leases(t, js, shortTTL)
 	a.requireHeld(t)
-	close(a.end)
-	require.NoError(t, receive(t, a.result))
+	a.finish(t)
 }

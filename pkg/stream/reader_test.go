@@ -17,6 +17,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/fault"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
@@ -63,9 +64,7 @@ next:
 
 func TestReadFromAnywhere(t *testing.T) {
 	t.Parallel()
-	_, js := serve(t)
-	w := openWriter(t, js)
-	require.NoError(t, w.Append(t.Context(), numbered(1, 1500)))
+	js, w := serveEvents(t, 1500)
 	for _, start := range []uint64{1, 2, 777, 1500} {
 		require.Equal(t, upTo(start, 1500), requireRead(t, openReader(t, js, start), 1500))
 	}
@@ -85,8 +84,7 @@ func TestReadFromAnywhere(t *testing.T) {
 
 func TestReadEmptyStream(t *testing.T) {
 	t.Parallel()
-	s, js := serve(t)
-	_ = s
+	_, js := serve(t)
 	r := openReader(t, js, 1)
 	_, err := stream.OpenReader(t.Context(), js, 2)
 	require.ErrorIs(t, err, stream.ErrBehind)
@@ -99,9 +97,7 @@ func TestReadEmptyStream(t *testing.T) {
 
 func TestNextLimits(t *testing.T) {
 	t.Parallel()
-	_, js := serve(t)
-	w := openWriter(t, js)
-	require.NoError(t, w.Append(t.Context(), numbered(1, 10)))
+	js, w := serveEvents(t, 10)
 	r := openReader(t, js, 1)
 	batch, err := r.Next(within(t, patience), 4, patience)
 	require.NoError(t, err)
@@ -126,8 +122,7 @@ func TestNextLimits(t *testing.T) {
 // long a batch may wait for more.
 func TestNextDoesNotWaitAtTip(t *testing.T) {
 	t.Parallel()
-	_, js := serve(t)
-	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 3)))
+	js, _ := serveEvents(t, 3)
 	r := openReader(t, js, 1)
 	var got []uint64
 	for len(got) < 3 {
@@ -147,8 +142,7 @@ func TestNextDoesNotWaitAtTip(t *testing.T) {
 
 func TestReadPastErasedMessages(t *testing.T) {
 	t.Parallel()
-	_, js := serve(t)
-	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 300)))
+	js, _ := serveEvents(t, 300)
 	erased := []uint64{3, 4, 5, 100, 298, 299}
 	erase(t, js, erased...)
 	require.Equal(t, upTo(1, 300, erased...), requireRead(t, openReader(t, js, 1), 300))
@@ -181,8 +175,7 @@ func TestTrimmed(t *testing.T) {
 	}
 	t.Run("before", func(t *testing.T) {
 		t.Parallel()
-		_, js := serve(t)
-		require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 100)))
+		js, _ := serveEvents(t, 100)
 		trim(t, js, 51)
 		for _, start := range []uint64{1, 50} {
 			_, err := stream.OpenReader(t.Context(), js, start)
@@ -196,9 +189,7 @@ func TestTrimmed(t *testing.T) {
 	})
 	t.Run("while a slow reader reads", func(t *testing.T) {
 		t.Parallel()
-		_, js := serve(t)
-		w := openWriter(t, js)
-		require.NoError(t, w.Append(t.Context(), numbered(1, 5000)))
+		js, _ := serveEvents(t, 5000)
 		r := openReader(t, js, 1)
 		requireRead(t, r, 10)
 		trim(t, js, 4001)
@@ -229,7 +220,7 @@ func TestReadDuringRestartsAndDisconnects(t *testing.T) {
 	w := openWriter(t, js)
 	w.SetTimeout(time.Second)
 	require.NoError(t, w.Append(t.Context(), numbered(1, chunk)))
-	r := openReader(t, p.jetStream(t), 1)
+	r := openReader(t, through(t, p), 1)
 	written := make(chan error, 1)
 	go func() {
 		written <- func() error {
@@ -247,7 +238,7 @@ func TestReadDuringRestartsAndDisconnects(t *testing.T) {
 		case 5, 25:
 			s.Restart(t)
 		case 10, 15, 20, 30:
-			p.cutAll()
+			p.Break(fault.Cut)
 		}
 		batch, err := r.Next(within(t, patience), 100, 0)
 		require.NoError(t, err)
@@ -262,9 +253,7 @@ func TestReadDuringRestartsAndDisconnects(t *testing.T) {
 // The server drops the reader's consumer without notice, as after a long pause.
 func TestReadAfterLostConsumer(t *testing.T) {
 	t.Parallel()
-	_, js := serve(t)
-	w := openWriter(t, js)
-	require.NoError(t, w.Append(t.Context(), numbered(1, 10)))
+	js, w := serveEvents(t, 10)
 	r := openReader(t, js, 1)
 	require.Equal(t, upTo(1, 10), requireRead(t, r, 10))
 	s, err := js.Stream(t.Context(), stream.Posts)
@@ -292,9 +281,7 @@ func (s *noConsumers) CreateConsumer(ctx context.Context, name string, cfg jetst
 // A reader that cannot get another consumer reports that, and continues once it can.
 func TestLastingFailureIsReported(t *testing.T) {
 	t.Parallel()
-	_, js := serve(t)
-	w := openWriter(t, js)
-	require.NoError(t, w.Append(t.Context(), numbered(1, 10)))
+	js, w := serveEvents(t, 10)
 	server := &noConsumers{JetStream: js}
 	r := openReader(t, server, 1)
 	requireRead(t, r, 10)
@@ -316,8 +303,7 @@ func TestLastingFailureIsReported(t *testing.T) {
 // As after a restore from an older copy.
 func TestStreamReplacedByShorterOne(t *testing.T) {
 	t.Parallel()
-	_, js := serve(t)
-	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 10)))
+	js, _ := serveEvents(t, 10)
 	r := openReader(t, js, 1)
 	requireRead(t, r, 10)
 	require.NoError(t, js.DeleteStream(t.Context(), stream.Posts))
@@ -355,13 +341,13 @@ func TestCloseIsPrompt(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name      string
-		interrupt func(s *natstest.TestServer, p *proxy)
+		interrupt func(s *natstest.TestServer, p *fault.Proxy)
 	}{
-		{"idle", func(*natstest.TestServer, *proxy) {}},
-		{"server away", func(s *natstest.TestServer, _ *proxy) { s.Shutdown() }},
-		{"server silent", func(_ *natstest.TestServer, p *proxy) {
-			p.onFrame(func(frame) verdict { return lose })
-			p.cutAll()
+		{"idle", func(*natstest.TestServer, *fault.Proxy) {}},
+		{"server away", func(s *natstest.TestServer, _ *fault.Proxy) { s.Shutdown() }},
+		{"server silent", func(_ *natstest.TestServer, p *fault.Proxy) {
+			p.Hold()
+			p.Break(fault.Cut)
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -372,7 +358,7 @@ func TestCloseIsPrompt(t *testing.T) {
 			for i := range 5 { // more than is prefetched
 				require.NoError(t, w.Append(t.Context(), numbered(i*1000+1, 1000)))
 			}
-			idle, blocked := openReader(t, p.jetStream(t), 5001), openReader(t, p.jetStream(t), 1)
+			idle, blocked := openReader(t, through(t, p), 5001), openReader(t, through(t, p), 1)
 			requireRead(t, blocked, 1)
 			waiting := make(chan error, 1)
 			go func() {
@@ -433,8 +419,7 @@ func TestReaderLeavesNoGoroutines(t *testing.T) {
 
 func TestReaderOutlivesOpenContext(t *testing.T) {
 	t.Parallel()
-	_, js := serve(t)
-	require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 3)))
+	js, _ := serveEvents(t, 3)
 	ctx, cancel := context.WithCancel(t.Context())
 	r, err := stream.OpenReader(ctx, js, 1)
 	require.NoError(t, err)

@@ -3,7 +3,6 @@ package stream_test
 import (
 	"context"
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/fault"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
@@ -19,9 +19,7 @@ import (
 // A paused consumer behaves like that.
 func TestReadPastStalledConsumer(t *testing.T) {
 	t.Parallel()
-	_, js := serve(t)
-	w := openWriter(t, js)
-	require.NoError(t, w.Append(t.Context(), numbered(1, 5)))
+	js, w := serveEvents(t, 5)
 	r := openReader(t, js, 1)
 	require.Equal(t, upTo(1, 5), requireRead(t, r, 5))
 
@@ -94,7 +92,7 @@ func TestSlowServerAfterGap(t *testing.T) {
 			p := newProxy(t, s)
 			require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 10)))
 			erase(t, js, 5)
-			r := openReader(t, p.jetStream(t), 1)
+			r := openReader(t, through(t, p), 1)
 			batch, err := r.Next(within(t, patience), 4, patience)
 			require.NoError(t, err)
 			require.Len(t, batch, 4)
@@ -104,17 +102,11 @@ func TestSlowServerAfterGap(t *testing.T) {
 				ctx, cancel = context.WithCancel(t.Context())
 			}
 			defer cancel()
-			p.onFrame(func(f frame) verdict {
-				if !strings.HasPrefix(f.subject, "$JS.API.STREAM.INFO") {
-					return pass
-				}
-				if stopped {
-					cancel()
-					return lose
-				}
-				<-ctx.Done()
-				return pass
-			})
+			look := fault.Fault{Match: to("$JS.API.STREAM.INFO"), Break: fault.Nothing, Then: func() { <-ctx.Done() }}
+			if stopped {
+				look.Break, look.Then = fault.Silent, cancel
+			}
+			p.Arm(look)
 			batch, err = r.Next(ctx, 1, 0)
 			if stopped {
 				require.ErrorIs(t, err, context.Canceled)

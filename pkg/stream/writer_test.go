@@ -16,6 +16,7 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
+	"github.com/tagstream/tagstream/pkg/testkit/fault"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
 )
@@ -68,44 +69,39 @@ func TestAppendSplitsByBytes(t *testing.T) {
 // forms: the request did not take effect, or it did but the writer does not know.
 func TestAppendDuringFaults(t *testing.T) {
 	t.Parallel()
-	first := func(f frame) bool { return strings.HasPrefix(f.subject, "posts.") }
+	every, look := to("posts."), to("$JS.API.STREAM.INFO.")
 	for _, n := range []int{1, 2, 500} {
 		for _, c := range []struct {
-			name string
-			v    verdict
-			at   int
-			want func(frame) bool
+			name  string
+			fault fault.Fault
 		}{
-			{"commit cut off", cut, 1, frame.stores},
-			{"commit lost", lose, 1, frame.stores},
-			{"commit stored, answer cut off", cutReply, 1, frame.stores},
-			{"commit stored, answer lost", loseReply, 1, frame.stores},
-			{"second commit stored, answer cut off", cutReply, 2, frame.stores},
-			{"first message cut off", cut, 1, first},
-			{"first message staged, answer cut off", cutReply, 1, first},
-			{"last but one lost", lose, max(n-1, 1), first},
-			{"last but one cut off", cut, max(n-1, 1), first},
-			{"look back cut off", cut, 1, func(f frame) bool { return strings.HasPrefix(f.subject, "$JS.API.STREAM.INFO.") }},
+			{"commit cut off", fault.Fault{Match: stored}},
+			{"commit lost", fault.Fault{Match: stored, Break: fault.Silent}},
+			{"commit stored, answer cut off", fault.Fault{Match: stored, Form: fault.TookEffect}},
+			{"commit stored, answer lost", fault.Fault{Match: stored, Form: fault.TookEffect, Break: fault.Silent}},
+			{"second commit stored, answer cut off", fault.Fault{Match: stored, Form: fault.TookEffect, Nth: 2}},
+			{"first message cut off", fault.Fault{Match: every}},
+			{"first message staged, answer cut off", fault.Fault{Match: every, Form: fault.TookEffect}},
+			{"last but one lost", fault.Fault{Match: every, Break: fault.Silent, Nth: n - 1}},
+			{"last but one cut off", fault.Fault{Match: every, Nth: n - 1}},
+			{"look back cut off", fault.Fault{Match: look}},
 		} {
 			t.Run(fmt.Sprintf("%d/%s", n, c.name), func(t *testing.T) {
 				t.Parallel()
 				s, direct := serve(t, natstest.Listen())
 				p := newProxy(t, s)
-				w := openWriter(t, p.jetStream(t))
+				w := openWriter(t, through(t, p))
 				w.SetTimeout(500 * time.Millisecond)
-				judge, fired := once(c.v, c.at, c.want)
 				if strings.HasPrefix(c.name, "look back") {
-					inner, _ := once(cutReply, 1, frame.stores)
-					look := judge
-					judge = func(f frame) verdict { return max(inner(f), look(f)) }
+					p.Arm(fault.Fault{Match: stored, Form: fault.TookEffect})
 				}
-				p.onFrame(judge)
+				armed := p.Arm(c.fault)
 				for batch := range 3 {
 					require.NoError(t, w.Append(within(t, patience), numbered(batch*n+1, n)))
 					require.Equal(t, uint64((batch+1)*n), w.Seq())
 					require.Equal(t, sourceOf((batch+1)*n), w.ResumeAt())
 				}
-				<-fired
+				<-armed.Fired()
 				requireStored(t, direct, 3*n)
 			})
 		}
@@ -174,26 +170,10 @@ func TestLateBatchIsNotMistaken(t *testing.T) {
 				t.Parallel()
 				s, direct := serve(t, natstest.Listen())
 				p := newProxy(t, s)
-				w := openWriter(t, p.jetStream(t))
+				w := openWriter(t, through(t, p))
 				require.NoError(t, w.Append(t.Context(), numbered(1, 2)))
 				held, release := make(chan struct{}), make(chan struct{})
-				judge, fired := once(pass, 1, frame.stores)
-				p.onFrame(func(f frame) verdict {
-					v := judge(f)
-					select {
-					case <-fired:
-						if f.stores() {
-							select {
-							case <-held:
-							default:
-								close(held)
-								<-release
-							}
-						}
-					default:
-					}
-					return v
-				})
+				p.Arm(fault.Fault{Match: stored, Break: fault.Nothing, Then: func() { close(held); <-release }})
 				ctx, cancel := context.WithCancel(t.Context())
 				go func() { <-held; cancel() }()
 				require.ErrorIs(t, w.Append(ctx, numbered(3, n)), context.Canceled)
@@ -256,8 +236,7 @@ func TestOpenWriter(t *testing.T) {
 	})
 	t.Run("trimmed empty", func(t *testing.T) {
 		t.Parallel()
-		_, js := serve(t)
-		require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 5)))
+		js, _ := serveEvents(t, 5)
 		s, err := js.Stream(t.Context(), stream.Posts)
 		require.NoError(t, err)
 		require.NoError(t, s.Purge(t.Context()))
@@ -270,8 +249,7 @@ func TestOpenWriter(t *testing.T) {
 	})
 	t.Run("last messages erased", func(t *testing.T) {
 		t.Parallel()
-		_, js := serve(t)
-		require.NoError(t, openWriter(t, js).Append(t.Context(), numbered(1, 5)))
+		js, _ := serveEvents(t, 5)
 		s, err := js.Stream(t.Context(), stream.Posts)
 		require.NoError(t, err)
 		require.NoError(t, s.SecureDeleteMsg(t.Context(), 4))
@@ -285,9 +263,7 @@ func TestOpenWriter(t *testing.T) {
 	for name, data := range map[string]string{"foreign": "hello", "newer": `{"v":3}`} {
 		t.Run("last message is "+name, func(t *testing.T) {
 			t.Parallel()
-			_, js := serve(t)
-			w := openWriter(t, js)
-			require.NoError(t, w.Append(t.Context(), numbered(1, 1)))
+			js, w := serveEvents(t, 1)
 			_, err := js.Publish(t.Context(), "posts.x", []byte(data))
 			require.NoError(t, err)
 			_, err = stream.OpenWriter(t.Context(), js, "id", nil)
@@ -309,7 +285,7 @@ func TestSinglePublishIsTriedOnce(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var published, atError atomic.Int64
-	w, err := stream.OpenWriter(ctx, p.jetStream(t), "id", func(err error) {
+	w, err := stream.OpenWriter(ctx, through(t, p), "id", func(err error) {
 		if atError.Load() == 0 {
 			atError.Store(published.Load())
 			t.Logf("failed: %v", err)
@@ -317,12 +293,12 @@ func TestSinglePublishIsTriedOnce(t *testing.T) {
 		cancel()
 	})
 	require.NoError(t, err)
-	p.onFrame(func(f frame) verdict {
-		if f.stores() {
+	p.Arm(fault.Fault{Match: func(op fault.Op) bool { // only to count them
+		if stored(op) {
 			published.Add(1)
 		}
-		return pass
-	})
+		return false
+	}})
 	require.NoError(t, direct.DeleteStream(t.Context(), stream.Posts)) // there is no answer
 	require.ErrorIs(t, w.Append(ctx, numbered(1, 1)), context.Canceled)
 	require.Equal(t, int64(1), atError.Load())
