@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -167,13 +166,10 @@ func TestTruncatedSync(t *testing.T) {
 		require.NoError(t, err)
 	}
 	late, other := b.host(), b.host()
-	u, err := url.Parse(late.URL())
-	require.NoError(t, err)
-	var log fault.Log
-	proxy := fault.New(t, fault.Raw, u.Host, &log)
+	proxy, url := proxied(t, late.URL())
 	x, api := b.newIndex()
 	x.indexer(100)
-	b.ingest(ingest.Config{Hosts: []string{"http://" + proxy.Addr(), other.URL()}, Start: "archive"})
+	b.ingest(ingest.Config{Hosts: []string{url, other.URL()}, Start: "archive"})
 	awaitPost(t, api, b.post("the last before", "art"))
 
 	late.Relay().HoldAfter(b.net.Seq())
@@ -262,12 +258,12 @@ func TestIngestWaitsForBootstrappingHost(t *testing.T) {
 	relay, err := b.net.Listen(b.ctx)
 	require.NoError(t, err)
 	t.Cleanup(relay.Close)
-	proxy := newStallProxy(t, relay.URL())
-	proxy.hold(true)
+	proxy, url := proxied(t, relay.URL())
+	proxy.Hold()
 	binary, err := simnet.BuildJetstream(b.ctx, "")
 	require.NoError(t, err)
 	host, err := simnet.StartJetstream(b.ctx, simnet.JetstreamConfig{
-		Binary: binary, DataDir: filepath.Join(t.TempDir(), "jetstream"), RelayURL: proxy.url(),
+		Binary: binary, DataDir: filepath.Join(t.TempDir(), "jetstream"), RelayURL: url,
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = host.Stop() })
@@ -278,7 +274,7 @@ func TestIngestWaitsForBootstrappingHost(t *testing.T) {
 		err := run.ready[ingest.ComponentFirehose]
 		return err != nil && strings.Contains(err.Error(), "503"), fmt.Sprint("not ready because of: ", err)
 	})
-	proxy.hold(false)
+	proxy.Release()
 	require.Equal(t, []string{first.Rkey}, ingestRkeys(b.awaitEvents(1)))
 	run.awaitReady()
 	poll.Until(t, ingestWait, func() (bool, string) { // the log is written concurrently
