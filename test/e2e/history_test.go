@@ -1,14 +1,9 @@
 package e2e_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math"
-	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -182,40 +177,6 @@ func (b *ingestBench) awaitOps(seq int64) {
 
 const importToken = "a token of tests"
 
-// importTimes makes a real host show a time of 2023 for posts, as an operator does when moving them
-// from another indexer.
-func (b *ingestBench) importTimes(host *simnet.Jetstream, posts ...simnet.Post) {
-	t := b.t
-	t.Helper()
-	dir := filepath.Join(host.DataDir(), "imports")
-	require.NoError(t, os.MkdirAll(dir, 0o755))
-	rows := "uri,timestamp\n"
-	for _, p := range posts {
-		rows += p.URI + ",2023-03-04T05:06:07Z\n"
-	}
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "times.csv"), []byte(rows), 0o644))
-	ask := func(method, name, body string) (int, string) {
-		req, err := http.NewRequestWithContext(b.ctx, method, host.URL()+"/xrpc/network.bsky.jetstream."+name, bytes.NewBufferString(body))
-		require.NoError(t, err)
-		req.Header.Set("Authorization", "Bearer "+importToken)
-		req.Header.Set("Content-Type", "application/json")
-		res, err := http.DefaultClient.Do(req)
-		require.NoError(t, err)
-		defer func() { _ = res.Body.Close() }()
-		answer, err := io.ReadAll(res.Body)
-		require.NoError(t, err)
-		return res.StatusCode, string(answer)
-	}
-	poll.Until(t, ingestWait, func() (bool, string) {
-		code, answer := ask(http.MethodPost, "importTimestamps", `{"path":"times.csv"}`)
-		return code == http.StatusOK, answer
-	})
-	poll.Until(t, ingestWait, func() (bool, string) {
-		code, answer := ask(http.MethodGet, "getImportStatus", "")
-		return code == http.StatusOK && strings.Contains(answer, `"finishedAt":`) && strings.Contains(answer, fmt.Sprintf(`"rowsMutated":%d,`, len(posts))), answer
-	})
-}
-
 // TestImportedTimesAndFailOver: the second of two hosts shows a day of 2023 for two posts. When the
 // first host stops, an edit of one of them and a #sync of the account arrive from the second with
 // that time.
@@ -231,12 +192,14 @@ func TestImportedTimesAndFailOver(t *testing.T) {
 		awaitPost(t, url, p)
 	}
 	require.NoError(t, b.net.Await(b.ctx, second))
-	b.importTimes(second, edited, kept)
+	report, err := second.ImportTimes(b.ctx, importToken, time.Date(2023, 3, 4, 5, 6, 7, 0, time.UTC), edited.URI, kept.URI)
+	require.NoError(t, err)
+	require.Contains(t, report, `"rowsMutated":2,`)
 
 	before := readFreshness(t, url).IndexedThrough
 	require.NoError(t, first.Stop())
 	b.update(edited, "an edit", "photo")
-	_, err := b.net.Sync(edited.DID)
+	_, err = b.net.Sync(edited.DID)
 	require.NoError(t, err)
 	after := b.post("after", "art")
 	awaitPost(t, url, after)

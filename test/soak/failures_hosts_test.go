@@ -1,14 +1,9 @@
 package soak_test
 
 import (
-	"bytes"
+	"context"
 	"errors"
-	"fmt"
-	"io"
 	"math/rand/v2"
-	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -17,7 +12,6 @@ import (
 
 	"github.com/tagstream/tagstream/pkg/event"
 	"github.com/tagstream/tagstream/pkg/stream"
-	"github.com/tagstream/tagstream/pkg/testkit/poll"
 	"github.com/tagstream/tagstream/test/simnet"
 )
 
@@ -193,37 +187,15 @@ func (s *site) somePosts(rng *rand.Rand, limit int) (posts []simnet.OpResult) {
 
 // importTimes returns when a host shows the imported time for the posts.
 func (s *site) importTimes(host *simnet.Jetstream, posts []simnet.OpResult) {
-	dir := filepath.Join(host.DataDir(), "imports")
-	s.must(os.MkdirAll(dir, 0o755))
-	rows := "uri,timestamp\n"
+	var uris []string
 	for _, p := range posts {
-		rows += p.URI + "," + importedTime.Format(time.RFC3339) + "\n"
+		uris = append(uris, p.URI)
 		s.imported[p.URI] = true
 	}
-	s.must(os.WriteFile(filepath.Join(dir, "times.csv"), []byte(rows), 0o644))
-	ask := func(method, name, body string) (int, string) {
-		req, err := http.NewRequestWithContext(s.t.Context(), method, host.URL()+"/xrpc/network.bsky.jetstream."+name, bytes.NewBufferString(body))
-		s.must(err)
-		req.Header.Set("Authorization", "Bearer "+importToken)
-		req.Header.Set("Content-Type", "application/json")
-		res, err := (&http.Client{Timeout: failureLimit}).Do(req)
-		s.must(err)
-		defer res.Body.Close()
-		answer, err := io.ReadAll(res.Body)
-		s.must(err)
-		return res.StatusCode, string(answer)
-	}
-	if status, answer := ask(http.MethodPost, "importTimestamps", `{"path":"times.csv"}`); status != http.StatusOK {
-		s.t.Fatalf("import of times: %d %s", status, answer)
-	}
-	poll.Until(s.t, failureLimit, func() (bool, string) {
-		status, answer := ask(http.MethodGet, "getImportStatus", "")
-		over := status == http.StatusOK && strings.Contains(answer, `"finishedAt":`)
-		if over && !strings.Contains(answer, `"state":"complete"`) {
-			s.t.Fatalf("import of times: %s", answer)
-		}
-		return over, fmt.Sprintf("import of times: %d %s", status, answer)
-	})
+	ctx, cancel := context.WithTimeout(s.t.Context(), failureLimit)
+	defer cancel()
+	_, err := host.ImportTimes(ctx, importToken, importedTime, uris...)
+	s.must(err)
 }
 
 // edit edits those of the posts that still exist, and repeats those of the last account with a
