@@ -181,11 +181,11 @@ func queryOf(tags []string, limit int, name, value string) string {
 // measureAPI measures pages next to those of a minimal handler, and next to the same statements in
 // pgbench.
 func (r *runner) measureAPI(ctx context.Context) error {
-	if err := r.sql(ctx, func(conn *pgx.Conn) error { _, err := conn.Exec(ctx, "VACUUM ANALYZE"); return err }); err != nil {
+	if err := r.pg.Do(ctx, func(conn *pgx.Conn) error { _, err := conn.Exec(ctx, "VACUUM ANALYZE"); return err }); err != nil {
 		return err
 	}
 	var tags []string
-	if err := r.sql(ctx, func(conn *pgx.Conn) (err error) {
+	if err := r.pg.Do(ctx, func(conn *pgx.Conn) (err error) {
 		rows, _ := conn.Query(ctx, "SELECT name FROM tagstream.tags ORDER BY posts DESC, name LIMIT 5")
 		tags, err = pgx.CollectRows(rows, pgx.RowTo[string])
 		return err

@@ -65,7 +65,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.close(ctx)) }()
-	if err := r.sql(ctx, func(conn *pgx.Conn) error { return r.report.Machine.InspectPostgres(ctx, conn) }); err != nil {
+	if err := r.pg.Do(ctx, func(conn *pgx.Conn) error { return r.report.Machine.InspectPostgres(ctx, conn) }); err != nil {
 		return nil, err
 	}
 	for _, part := range []struct {

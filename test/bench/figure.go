@@ -57,31 +57,9 @@ type Work struct {
 	PerUnit map[string]time.Duration // by process
 }
 
-// clockTick is the kernel's unit of CPU time, which is the same on every current Linux.
-const clockTick = 10 * time.Millisecond
-
-// cpu returns the CPU time of a process, including children that it waited for.
-func cpu(pid int) (time.Duration, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, fmt.Errorf("read the times of process %d: %w", pid, err)
-	}
-	// The name, in parentheses, may contain anything.
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	var ticks int64
-	for _, i := range []int{11, 12, 13, 14} { // utime, stime, cutime, cstime
-		n, err := strconv.ParseInt(fields[i], 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("read the times of process %d: %w", pid, err)
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * clockTick, nil
-}
-
 // postgresCPU returns the CPU time of all the server's processes.
 func (s *installation) postgresCPU() (time.Duration, error) {
-	sum, err := cpu(s.pg.PID())
+	sum, err := process.CPU(s.pg.PID())
 	if err != nil {
 		return 0, err
 	}
@@ -99,7 +77,7 @@ func (s *installation) postgresCPU() (time.Duration, error) {
 			if err != nil {
 				return 0, fmt.Errorf("read the children of Postgres: %w", err)
 			}
-			if spent, err := cpu(pid); err == nil { // it may have ended; then it counts as waited for
+			if spent, err := process.CPU(pid); err == nil { // it may have ended; then it counts as waited for
 				sum += spent
 			}
 		}
@@ -120,7 +98,7 @@ func (s *installation) worked(fn func() error, programs ...func() *process.Progr
 			if _, ended := p.Ended(); ended {
 				continue
 			}
-			spent, err := cpu(p.PID())
+			spent, err := process.CPU(p.PID())
 			if err != nil {
 				return nil, err
 			}

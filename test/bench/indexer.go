@@ -113,7 +113,7 @@ func (r *runner) measureIndexer(ctx context.Context) error {
 // took, with the indexes created before or after the copy.
 func (r *runner) copyIn(ctx context.Context, indexesAfter bool, without []string) (seconds float64, err error) {
 	const peer = "peer"
-	err = r.sql(ctx, func(conn *pgx.Conn) error {
+	err = r.pg.Do(ctx, func(conn *pgx.Conn) error {
 		if _, err := conn.Exec(ctx, "DROP SCHEMA IF EXISTS "+peer+" CASCADE; CREATE SCHEMA "+peer+"; CHECKPOINT"); err != nil {
 			return err
 		}

@@ -180,7 +180,7 @@ func (r *runner) measureSize(ctx context.Context) error {
 		return err
 	}
 	f := Figure{Name: "bytes a post in Postgres", Unit: " B", Peer: "a schema of posts, tags and post_tags alone", Bar: 1.1, AtMost: true}
-	err = r.sql(ctx, func(conn *pgx.Conn) error {
+	err = r.pg.Do(ctx, func(conn *pgx.Conn) error {
 		if _, err := conn.Exec(ctx, minimalSchema); err != nil {
 			return err
 		}

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -282,14 +281,4 @@ func (s *installation) startAPI(ctx context.Context) error {
 		return fmt.Errorf("wait until the api is ready: %w: %s", err, s.api.Tail())
 	}
 	return nil
-}
-
-// sql runs fn on a connection of the superuser.
-func (s *installation) sql(ctx context.Context, fn func(*pgx.Conn) error) error {
-	conn, err := pgx.Connect(ctx, s.pg.URL(pgserver.Superuser))
-	if err != nil {
-		return fmt.Errorf("connect to Postgres: %w", err)
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	return fn(conn)
 }

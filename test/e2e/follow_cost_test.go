@@ -61,18 +61,25 @@ func TestFollowersCost(t *testing.T) {
 			}
 		}
 	}
-	before := memoryOf(t, api.PID())
+	before, err := api.OwnMemory()
+	require.NoError(t, err)
 	for i := range *followIdle {
 		open(fmt.Sprint("idle", i%20))
 	}
-	busy, began := cpuOf(t, api.PID()), time.Now()
+	busy, err := process.CPU(api.PID())
+	require.NoError(t, err)
+	began := time.Now()
 	watched := followWatched
 	if !whole {
 		watched /= 30
 	}
 	<-time.After(watched)
-	cpu := (cpuOf(t, api.PID()) - busy).Seconds() / time.Since(began).Seconds()
-	memory := memoryOf(t, api.PID()) - before
+	worked, err := process.CPU(api.PID())
+	require.NoError(t, err)
+	cpu := (worked - busy).Seconds() / time.Since(began).Seconds()
+	memory, err := api.OwnMemory()
+	require.NoError(t, err)
+	memory -= before
 	t.Logf("%d idle connections: %.1f MiB, %.1f%% of a core", *followIdle, float64(memory)/(1<<20), 100*cpu)
 
 	const changes, followers = 300, 20
@@ -129,31 +136,4 @@ func TestFollowersCost(t *testing.T) {
 		require.Less(t, cpu, followCPU)
 		require.Less(t, at(.99), followDelay)
 	}
-}
-
-// memoryOf returns a process's memory in bytes, without file mappings.
-func memoryOf(t *testing.T, pid int) int64 {
-	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	require.NoError(t, err)
-	_, rest, found := strings.Cut(string(text), "RssAnon:")
-	require.True(t, found)
-	kilobytes, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-	require.NoError(t, err)
-	return kilobytes << 10
-}
-
-// cpuOf returns the CPU time of a process.
-func cpuOf(t *testing.T, pid int) time.Duration {
-	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	require.NoError(t, err)
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+2:]))
-	var ticks int64
-	for _, field := range fields[11:13] { // in user and in system mode
-		n, err := strconv.ParseInt(field, 10, 64)
-		require.NoError(t, err)
-		ticks += n
-	}
-	return time.Duration(ticks) * (time.Second / 100)
 }

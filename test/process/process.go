@@ -262,14 +262,20 @@ func (p *Program) Ready() (bool, string) {
 	return status == http.StatusOK, p.Name + ": " + strconv.Itoa(status) + " " + body
 }
 
-// PeakMemory returns the peak resident memory of the process, in bytes: the kernel's VmHWM.
-func (p *Program) PeakMemory() (int64, error) {
+// PeakMemory returns the peak resident memory of the process, in bytes.
+func (p *Program) PeakMemory() (int64, error) { return p.memory("VmHWM:") }
+
+// OwnMemory returns the resident memory of the process without file mappings, in bytes.
+func (p *Program) OwnMemory() (int64, error) { return p.memory("RssAnon:") }
+
+// memory returns one of the kernel's figures, in bytes.
+func (p *Program) memory(figure string) (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	if err != nil {
 		return 0, fmt.Errorf("read the memory of %s: %w", p.Name, err)
 	}
 	for line := range strings.SplitSeq(string(text), "\n") {
-		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+		if value, ok := strings.CutPrefix(line, figure); ok {
 			kb, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(value, "kB")), 10, 64)
 			if err != nil {
 				return 0, fmt.Errorf("read the memory of %s: %q: %w", p.Name, line, err)
@@ -277,7 +283,29 @@ func (p *Program) PeakMemory() (int64, error) {
 			return kb << 10, nil
 		}
 	}
-	return 0, fmt.Errorf("read the memory of %s: it has no VmHWM", p.Name)
+	return 0, fmt.Errorf("read the memory of %s: it has no %s", p.Name, figure)
+}
+
+// clockTick is the kernel's unit of CPU time, which is the same on every current Linux.
+const clockTick = 10 * time.Millisecond
+
+// CPU returns the CPU time of a process, including children that it waited for.
+func CPU(pid int) (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, fmt.Errorf("read the times of process %d: %w", pid, err)
+	}
+	// The name, in parentheses, may contain anything.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	var ticks int64
+	for _, i := range []int{11, 12, 13, 14} { // utime, stime, cutime, cstime
+		n, err := strconv.ParseInt(fields[i], 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("read the times of process %d: %w", pid, err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * clockTick, nil
 }
 
 var asker = http.Client{Timeout: askLimit, Transport: &http.Transport{DisableKeepAlives: true}}

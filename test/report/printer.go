@@ -46,14 +46,6 @@ func Verdict(met bool) string {
 // Millis returns d in milliseconds.
 func Millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// Ratio returns a divided by b.
-func Ratio(a, b float64) string {
-	if b == 0 {
-		return "none"
-	}
-	return fmt.Sprintf("%.2f", a/b)
-}
-
 // Count formats a count with separated thousands.
 func Count(counts ...int) string {
 	var all []string

@@ -59,7 +59,7 @@ func StartPostgres(ctx context.Context, binaries pgserver.Binaries, dir, extensi
 	}()
 	if extension != "" {
 		// A server does not start with a missing library: check first.
-		err := p.exec(ctx, func(conn *pgx.Conn) error {
+		err := p.Do(ctx, func(conn *pgx.Conn) error {
 			return conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = $1)", extension).Scan(&p.Extension)
 		})
 		if err != nil {
@@ -74,7 +74,7 @@ func StartPostgres(ctx context.Context, binaries pgserver.Binaries, dir, extensi
 		if p.Server, err = pgserver.Start(ctx, cfg); err != nil {
 			return nil, err
 		}
-		err := p.exec(ctx, func(conn *pgx.Conn) error {
+		err := p.Do(ctx, func(conn *pgx.Conn) error {
 			_, err := conn.Exec(ctx, "CREATE EXTENSION "+extension)
 			return err
 		})
@@ -88,8 +88,8 @@ func StartPostgres(ctx context.Context, binaries pgserver.Binaries, dir, extensi
 	return p, store.Migrate(ctx, store.Options{URL: p.URL(OwnerRole)}, quiet)
 }
 
-// exec runs fn on a connection of the superuser.
-func (p *Postgres) exec(ctx context.Context, fn func(*pgx.Conn) error) error {
+// Do runs fn on a connection of the superuser.
+func (p *Postgres) Do(ctx context.Context, fn func(*pgx.Conn) error) error {
 	conn, err := pgx.Connect(ctx, p.URL(pgserver.Superuser))
 	if err != nil {
 		return fmt.Errorf("connect to Postgres: %w", err)
@@ -100,7 +100,7 @@ func (p *Postgres) exec(ctx context.Context, fn func(*pgx.Conn) error) error {
 
 // Exec runs statements as the superuser.
 func (p *Postgres) Exec(ctx context.Context, sql string) error {
-	return p.exec(ctx, func(conn *pgx.Conn) error {
+	return p.Do(ctx, func(conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, sql)
 		return err
 	})

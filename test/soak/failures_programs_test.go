@@ -16,20 +16,19 @@ const longerThanLease = 7 * time.Second
 // rebuildTries bounds how often a failed rebuild is repeated, with a pause of one second.
 const rebuildTries = 20
 
-// secondOf returns a second program of a kind, and the field with the first.
-func (s *site) secondOf(name string) (place **process.Program, fresh *process.Program) {
+// place returns the field with the first program of a kind.
+func (s *site) place(name string) **process.Program {
 	if name == "ingest" {
-		return &s.ingest, s.newIngest()
+		return &s.ingest
 	}
-	return &s.indexer, s.newIndexer()
+	return &s.indexer
 }
 
 // begin starts a second program of a kind.
 func (s *site) begin(name string) step {
 	return once(0, func() {
-		_, fresh := s.secondOf(name)
-		s.must(fresh.Start())
-		s.standby = fresh
+		s.standby = map[string]func() *process.Program{"ingest": s.newIngest, "indexer": s.newIndexer}[name]()
+		s.must(s.standby.Start())
 	})
 }
 
@@ -45,10 +44,7 @@ func (s *site) second(name string, rng *rand.Rand) failure {
 
 // endOne ends one of two programs; the other becomes the first.
 func (s *site) endOne(name string, first bool, sig syscall.Signal) {
-	place := &s.ingest
-	if name == "indexer" {
-		place = &s.indexer
-	}
+	place := s.place(name)
 	leaves, stays := s.standby, *place
 	if first {
 		leaves, stays = stays, leaves
@@ -64,10 +60,7 @@ func (s *site) endOne(name string, first bool, sig syscall.Signal) {
 // paused suspends a program until another has taken over, and resumes it.
 func (s *site) paused(name string, rng *rand.Rand) failure {
 	first, sig := rng.IntN(2) == 0, pick(rng, syscall.SIGKILL, syscall.SIGTERM)
-	place := &s.ingest
-	if name == "indexer" {
-		place = &s.indexer
-	}
+	place := s.place(name)
 	return failure{uses: []string{name, "standby"}, steps: []step{
 		s.begin(name),
 		once(500*time.Millisecond, func() { (*place).Signal(syscall.SIGSTOP) }),

@@ -179,17 +179,15 @@ func (s *site) strikes(p *fault.Proxy, f fault.Fault, form fault.Form, kind stri
 	var armed *fault.Armed
 	return failure{uses: []string{kind}, steps: []step{
 		once(0, func() { armed = p.Arm(f) }),
-		{0, func() bool { return hasFired(armed) }},
+		{0, func() bool {
+			select {
+			case <-armed.Fired():
+				return true
+			default:
+				return false
+			}
+		}},
 	}}
-}
-
-func hasFired(a *fault.Armed) bool {
-	select {
-	case <-a.Fired():
-		return true
-	default:
-		return false
-	}
 }
 
 // counted counts a failure that no proxy counts.
