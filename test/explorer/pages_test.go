@@ -20,6 +20,16 @@ func numbered(newest, oldest int) (out []string) {
 	return out
 }
 
+// visit opens a page of a site with n posts.
+func visit(t *testing.T, n int, path string) (*explorer, *tab) {
+	t.Helper()
+	x := newExplorer(t)
+	x.fill(t, n, "art")
+	b := x.browse(t, options{})
+	b.open(path)
+	return x, b
+}
+
 // TestSearch goes from the home page to a list, with completion, chips and filters in the URL.
 func TestSearch(t *testing.T) {
 	x := newExplorer(t)
@@ -126,10 +136,7 @@ func TestFilters(t *testing.T) {
 
 // A list restored by the back button follows the live tail again.
 func TestBack(t *testing.T) {
-	x := newExplorer(t)
-	x.fill(t, 3, "art")
-	b := x.browse(t, options{})
-	b.open("/search?tags=art")
+	x, b := visit(t, 3, "/search?tags=art")
 	b.live()
 	b.open("/status")
 	x.remove(t, "p001")
@@ -141,10 +148,7 @@ func TestBack(t *testing.T) {
 
 // Scrolling loads older posts, each once, to the end.
 func TestScrolling(t *testing.T) {
-	x := newExplorer(t)
-	x.fill(t, 90, "art")
-	b := x.browse(t, options{})
-	b.open("/search?tags=art&none=nsfw&maxTags=3")
+	_, b := visit(t, 90, "/search?tags=art&none=nsfw&maxTags=3")
 	require.Equal(t, numbered(89, 65), b.texts()[:25])
 	for range 4 {
 		b.run(chromedp.Evaluate(`scrollTo(0, document.body.scrollHeight)`, nil))
@@ -174,10 +178,7 @@ func TestWithoutScript(t *testing.T) {
 
 // j and k move between posts, / searches, . shows new posts.
 func TestKeys(t *testing.T) {
-	x := newExplorer(t)
-	x.fill(t, 10, "art")
-	b := x.browse(t, options{})
-	b.open("/search?tags=art")
+	x, b := visit(t, 10, "/search?tags=art")
 	b.live()
 	at := func(want string) {
 		t.Helper()
@@ -201,10 +202,7 @@ func TestKeys(t *testing.T) {
 
 // A form of the API page shows its answer below it.
 func TestAPIPage(t *testing.T) {
-	x := newExplorer(t)
-	x.fill(t, 3, "art")
-	b := x.browse(t, options{})
-	b.open("/docs")
+	_, b := visit(t, 3, "/docs")
 	for name, want := range map[string]string{"posts": `"text": "post 2"`, "post": `"rkey": "p002"`, "stream": "retry: 3000"} {
 		section := "section[aria-labelledby=" + name + "]"
 		b.run(chromedp.Click(section + " button"))
@@ -214,10 +212,7 @@ func TestAPIPage(t *testing.T) {
 
 // One line of script on another site shows a list there.
 func TestEmbed(t *testing.T) {
-	x := newExplorer(t)
-	x.fill(t, 3, "art")
-	b := x.browse(t, options{})
-	b.open("/robots.txt") // a page without script
+	_, b := visit(t, 3, "/robots.txt") // a page without script
 	b.run(chromedp.Evaluate(`const s = document.createElement('script'); s.src = '/embed.js'; s.dataset.query = 'tags=art'; s.dataset.theme = 'dark'; document.body.append(s)`, nil))
 	b.until(`document.querySelector('iframe')?.contentDocument?.querySelectorAll('article.card').length === 3`)
 	require.Equal(t, "/embed?tags=art&theme=dark", eval[string](b, `{ const l = document.querySelector('iframe').contentWindow.location; l.pathname + l.search }`))
@@ -226,10 +221,7 @@ func TestEmbed(t *testing.T) {
 // Changes of a list show on screen: new posts wait until the reader requests them; late posts,
 // edits and deletions apply immediately.
 func TestLive(t *testing.T) {
-	x := newExplorer(t)
-	x.fill(t, 10, "art")
-	b := x.browse(t, options{})
-	b.open("/search?tags=art&none=nsfw")
+	x, b := visit(t, 10, "/search?tags=art&none=nsfw")
 	b.live()
 	for i := range 12 {
 		x.add(t, fmt.Sprint("new", i), time.Now(), fmt.Sprint("new ", i), "art")
