@@ -87,29 +87,24 @@ func (s *site) streamState(ctx context.Context) (state stream.State, err error) 
 }
 
 // foldStream folds the whole stream.
-func (s *site) foldStream(ctx context.Context) (x *model.Index, last uint64, err error) {
-	err = s.withStream(func(js jetstream.JetStream) error {
-		x, last, err = foldStream(ctx, js)
-		return err
-	})
-	return x, last, err
-}
-
-func foldStream(ctx context.Context, js jetstream.JetStream) (*model.Index, uint64, error) {
-	state, err := stream.GetState(ctx, js)
-	if err != nil {
-		return nil, 0, err
-	}
-	x := model.New()
-	places := places{}
-	err = eachMessage(ctx, js, 1, state.Last, func(m stream.Message) error {
-		if err := places.check(m); err != nil {
+func (s *site) foldStream(ctx context.Context) (*model.Index, uint64, error) {
+	x, places := model.New(), places{}
+	var last uint64
+	err := s.withStream(func(js jetstream.JetStream) error {
+		state, err := stream.GetState(ctx, js)
+		if err != nil {
 			return err
 		}
-		x.Apply(m.Seq, m.Data)
-		return nil
+		last = state.Last
+		return eachMessage(ctx, js, 1, last, func(m stream.Message) error {
+			if err := places.check(m); err != nil {
+				return err
+			}
+			x.Apply(m.Seq, m.Data)
+			return nil
+		})
 	})
-	return x, state.Last, err
+	return x, last, err
 }
 
 // eachMessage reads the messages between two numbers. None may be missing.

@@ -3,6 +3,7 @@ package fault
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -130,7 +131,11 @@ type Armed struct {
 func (a *Armed) Fired() <-chan struct{} { return a.fired }
 
 // Disarm removes the fault, unless it is firing or has fired.
-func (a *Armed) Disarm() { a.proxy.disarm(a) }
+func (a *Armed) Disarm() {
+	a.proxy.mu.Lock()
+	defer a.proxy.mu.Unlock()
+	a.proxy.armed = slices.DeleteFunc(a.proxy.armed, func(b *Armed) bool { return a == b })
+}
 
 func (a *Armed) fire() {
 	a.proxy.log.Add(a.fault.name())

@@ -99,12 +99,6 @@ func (p *Proxy) Arm(f Fault) *Armed {
 	return a
 }
 
-func (p *Proxy) disarm(a *Armed) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.armed = slices.DeleteFunc(p.armed, func(b *Armed) bool { return a == b })
-}
-
 // rearm puts back a fault whose operation had no effect.
 func (p *Proxy) rearm(a *Armed) {
 	p.mu.Lock()

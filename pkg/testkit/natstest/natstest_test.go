@@ -28,8 +28,10 @@ func TestServer(t *testing.T) {
 			s := natstest.Server(t, options...)
 			t.Logf("ready in %v", time.Since(start))
 			js := s.JetStream(t)
-			makeStream(t, js)
-			publish(t, js)
+			_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "POSTS", Subjects: []string{"posts.>"}})
+			require.NoError(t, err)
+			_, err = js.Publish(t.Context(), "posts.a", []byte("before"))
+			require.NoError(t, err)
 
 			start = time.Now()
 			s.Restart(t)
@@ -82,16 +84,4 @@ func TestMaxStore(t *testing.T) {
 	})
 	var apiError *jetstream.APIError
 	require.ErrorAs(t, err, &apiError)
-}
-
-func makeStream(t *testing.T, js jetstream.JetStream) {
-	t.Helper()
-	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "POSTS", Subjects: []string{"posts.>"}})
-	require.NoError(t, err)
-}
-
-func publish(t *testing.T, js jetstream.JetStream) {
-	t.Helper()
-	_, err := js.Publish(t.Context(), "posts.a", []byte("before"))
-	require.NoError(t, err)
 }

@@ -48,7 +48,7 @@ func openContainer(ctx context.Context) (source, error) {
 	}
 	tclog.SetDefault(tclog.NewNoopLogger())
 	settings := []string{"postgres"}
-	for name, value := range fastSettings() {
+	for name, value := range withFast(nil) {
 		settings = append(settings, "-c", name+"="+value)
 	}
 	running, err := postgres.Run(ctx, image,

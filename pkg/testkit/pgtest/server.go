@@ -239,21 +239,16 @@ func childrenOf(t testing.TB, parent int) []int {
 	return children
 }
 
-// fastSettings are for test servers: nothing is synced to disk, since no test outlives the machine,
-// and many tests connect at once.
-func fastSettings() map[string]string {
-	return map[string]string{
+// withFast adds settings to those of every test server: nothing is synced to disk, since no test
+// outlives the machine, and many tests connect at once.
+func withFast(settings map[string]string) map[string]string {
+	all := map[string]string{
 		"fsync":              "off",
 		"full_page_writes":   "off",
 		"synchronous_commit": "off",
 		"max_connections":    strconv.Itoa(sharedConns),
 		"shared_buffers":     "64MB",
 	}
-}
-
-// withFast adds settings to the fast ones.
-func withFast(settings map[string]string) map[string]string {
-	all := fastSettings()
 	maps.Copy(all, settings)
 	return all
 }
