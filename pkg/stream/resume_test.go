@@ -10,9 +10,9 @@ import (
 	"github.com/tagstream/tagstream/pkg/stream"
 )
 
-// Events of a past window carry the position from which live reading continues, so that it is known
+// Events of side work carry the position from which live reading continues, so that it is known
 // whichever message is last.
-func TestPastEventsKeepResumePosition(t *testing.T) {
+func TestSideWorkKeepsResumePosition(t *testing.T) {
 	t.Parallel()
 	_, js := serve(t)
 	w := openWriter(t, js)

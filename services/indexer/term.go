@@ -19,8 +19,8 @@ const (
 	heartbeatEvery = 2 * time.Second
 	// sizeEvery is how often the database's size is looked up.
 	sizeEvery = time.Minute
-	// sweepPause is how long a sweep waits for messages between its steps.
-	sweepPause = time.Millisecond
+	// pendingPause is how long pending work waits for messages between its steps.
+	pendingPause = time.Millisecond
 	// firstBatch is the size of a term's first batch. A bigger one may have cost the holder before
 	// its lease.
 	firstBatch = 500
@@ -115,13 +115,13 @@ func (t *term) applyStream(ctx context.Context, cp store.Checkpoint) error {
 		if err != nil {
 			return err
 		}
-		worked := len(batch) > 0
-		if worked {
+		if len(batch) > 0 {
 			begun := time.Now()
 			if err := t.applier.Apply(ctx, batch); err != nil {
 				return err
 			}
-			t.metrics.batch.Observe(time.Since(begun).Seconds())
+			renewed = time.Now() // each transaction renews the lease
+			t.metrics.batch.Observe(renewed.Sub(begun).Seconds())
 			seq = batch[len(batch)-1].Seq
 			t.metrics.checkpoint.Set(float64(seq))
 		}
@@ -129,21 +129,18 @@ func (t *term) applyStream(ctx context.Context, cp store.Checkpoint) error {
 			if err := t.applyConsent(ctx); err != nil {
 				return err
 			}
-			worked = true
+			renewed = time.Now()
 		}
 		if t.writer.Pending() {
 			if err := t.applier.DoPending(ctx); err != nil {
 				return err
 			}
-			worked = true
+			renewed = time.Now()
 		}
-		if !worked && time.Since(renewed) >= write.RenewEvery {
+		if time.Since(renewed) >= write.RenewEvery {
 			if err := t.renewLease(ctx); err != nil {
 				return err
 			}
-			worked = true
-		}
-		if worked { // each transaction renews the lease
 			renewed = time.Now()
 		}
 		if err := t.prune(ctx); err != nil {
@@ -187,7 +184,7 @@ func (t *term) nextBatch(ctx context.Context, r *stream.Reader) ([]stream.Messag
 		patience = min(patience, denyEvery)
 	}
 	if t.writer.Pending() {
-		patience = sweepPause
+		patience = pendingPause
 	}
 	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

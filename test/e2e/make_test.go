@@ -117,7 +117,10 @@ const fakeDocker = `#!/usr/bin/env bash
 case "$*" in
 *" version" | "compose version") [ -z "$NO_COMPOSE" ] ;;
 *" config --images"*) echo tagstream/api:latest ;;
-*" config"*) printf '    ports:\n      - mode: ingress\n        published: "%s"\n' "$API_PORT" ;;
+*"--profile cluster "*" config --services") printf 'nats\nnats-2\n' ;;
+*" config --services") echo nats ;;
+"ps --all --filter "*) printf "$THERE" ;;
+*" config"*) printf 'name: tagstream\n    ports:\n      - mode: ingress\n        published: "%s"\n' "$API_PORT" ;;
 *" ps --all --quiet") echo -n "$RUNNING" ;;
 *" up "*) echo "up" >>"$CALLS"; echo "Bind for 127.0.0.1:8080 failed: port is already allocated" >&2; exit 1 ;;
 *" run "*) all=$*; echo "run ${all#* run }" >>"$CALLS" ;;
@@ -163,6 +166,8 @@ func TestStackReportsProblems(t *testing.T) {
 		{name: "a port is taken", path: with, args: []string{"up"}, env: []string{"API_PORT=" + taken}, says: "something listens on port " + taken},
 		{name: "it cannot start", path: with, args: []string{"up"}, env: []string{"API_PORT=" + free}, says: "not everything could be started", calls: "run --rm --no-deps secrets\nup\ndown\n"},
 		{name: "it cannot start next to running containers", path: with, args: []string{"up"}, env: []string{"API_PORT=" + taken, "RUNNING=abc"}, says: "what ran before was left", calls: "run --rm --no-deps secrets\nup\n"},
+		{name: "without a profile that is there", path: with, args: []string{"up"}, env: []string{`THERE=nats\nnats-2\n`}, says: `PROFILES="" lacks what is there: nats-2`},
+		{name: "rolled without it", path: with, args: []string{"roll", "nats"}, env: []string{`THERE=nats\nnats-2\n`}, says: `PROFILES="" lacks what is there: nats-2`},
 		{name: "unknown command", path: with, args: []string{"run", "postgres"}, says: "run PROGRAM VERB"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -141,7 +141,7 @@ func (c conjunction) hasRowConditions() bool {
 // resolve begins a snapshot and looks up a query's names. Lists without posts are left out.
 func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, error) {
 	c := conjunction{filter: q}
-	found, err := c.lookUpNames(ctx, conn)
+	found, err := c.lookUpLists(ctx, conn)
 	if err != nil {
 		return c, fmt.Errorf("look up the query's names: %w", err)
 	}
@@ -177,9 +177,9 @@ func resolve(ctx context.Context, conn *pgx.Conn, q PostQuery) (conjunction, err
 	return c, nil
 }
 
-// lookUpNames begins a snapshot, and returns the lists that the query names, by kind and name. It
+// lookUpLists begins a snapshot, and returns the lists that the query names, by kind and name. It
 // also looks up the sweeps, and whether traits are being filled in.
-func (c *conjunction) lookUpNames(ctx context.Context, conn *pgx.Conn) (found map[string]map[string]list, err error) {
+func (c *conjunction) lookUpLists(ctx context.Context, conn *pgx.Conn) (found map[string]map[string]list, err error) {
 	q := c.filter
 	found = map[string]map[string]list{"tag": {}, "lang": {}, "author": {}}
 	batch := &pgx.Batch{}

@@ -158,7 +158,7 @@ func TestPostsPlan(t *testing.T) {
 						pos = keyset.Above(keyset.UUID(all[len(all)-1-depth].Key))
 					}
 					var statements []query.Statement
-					page, err := r.TracePosts(t.Context(), query.PostQuery{Tags: tags, From: pos, Direction: direction, Limit: limit}, func(s query.Statement) {
+					page, err := r.TracePosts(t.Context(), query.PostQuery{Tags: tags, From: pos, Direction: direction, Limit: limit, NamesOnly: depth == 100}, func(s query.Statement) {
 						statements = append(statements, s)
 					})
 					require.NoError(t, err)

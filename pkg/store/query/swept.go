@@ -23,7 +23,7 @@ type sweptAccount struct {
 // sweptBelow is the revision below which a sweep w hides posts. No revision is above "~".
 const sweptBelow = "CASE WHEN w.hidden THEN '~' ELSE w.gone_below END"
 
-// sweptQuery selects up to $3 of the swept accounts, as rows of resolve.
+// sweptQuery selects up to $3 of the swept accounts, as rows of lookUpLists.
 const sweptQuery = "SELECT 'swept', " + sweptBelow + ", w.account_id, 0 FROM sweeps w ORDER BY w.account_id LIMIT $3"
 
 // nearestSwept selects, if too many accounts are swept to read them all alongside a list, those

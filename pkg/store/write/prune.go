@@ -75,7 +75,7 @@ func (w *Writer) PruneHours(ctx context.Context, limit int) (deleted int64, done
 // returns gets a new row. done reports that there are no more. The error is ErrLeaseLost or the
 // database's.
 func (w *Writer) PruneTags(ctx context.Context, from int64, limit int) (next, deleted int64, done bool, err error) {
-	// Pending counts of a sweep refer to the tag's id.
+	// Counts that a sweep will apply refer to the tag's id.
 	return w.pruneLists(ctx, w.tagLists, `
 		AND NOT EXISTS (SELECT FROM sweeps w JOIN sweep_counts c USING (account_id) WHERE c.tag_id = t.id)`, from, limit)
 }

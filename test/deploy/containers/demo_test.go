@@ -250,7 +250,7 @@ func testUpgrade(t *testing.T, s *stack) {
 	}
 	says, err := command("PROFILES=").CombinedOutput()
 	require.Error(t, err)
-	require.Contains(t, string(says), `PROFILES="" lacks what runs: upstream`)
+	require.Contains(t, string(says), `PROFILES="" lacks what is there: upstream`)
 	l := startLoad(t, s.url)
 	says, err = command().CombinedOutput()
 	require.NoError(t, err, "%s", says)

@@ -91,7 +91,7 @@ func (h *Handler) follow(r *http.Request) (*response, error) {
 	return &response{follower: f}, nil
 }
 
-// follower is the connection of one follower.
+// follower is a follower that is connected to /v1/stream.
 type follower struct {
 	h      *Handler
 	list   postList

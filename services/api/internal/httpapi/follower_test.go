@@ -399,7 +399,7 @@ func TestStreamEnds(t *testing.T) {
 	require.Equal(t, http.StatusServiceUnavailable, res.StatusCode)
 }
 
-// A batch has one event for a post that changed several times, at the position of the first change.
+// A chunk has one event for a post that changed several times, at the position of the first change.
 // A follower that joins after that position still gets the event if it has not seen the last
 // change.
 func TestJoiningFollowers(t *testing.T) {
@@ -439,7 +439,7 @@ func TestJoiningFollowers(t *testing.T) {
 	require.Equal(t, changed, at)
 	require.Equal(t, h.positionEvent(changed, list), event)
 	_, _, moved = f.heartbeatPosition(l, next, start)
-	require.False(t, moved, "a follower that has not taken the batch is not moved past it")
+	require.False(t, moved, "a follower that has not taken the chunk is not moved past it")
 	_, _, moved = f.heartbeatPosition(l, next.next, changed)
 	require.False(t, moved, "the follower is at the position already")
 }

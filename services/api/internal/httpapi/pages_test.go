@@ -317,7 +317,7 @@ func TestAssets(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, res.StatusCode)
 }
 
-// TestWallAndEmbed: a wall and an embed are the newest page of a list that follows the live tail;
+// TestWallAndEmbed: a wall and an embed are the newest page of a list that follows /v1/stream;
 // only embeds may be framed.
 func TestWallAndEmbed(t *testing.T) {
 	t.Parallel()

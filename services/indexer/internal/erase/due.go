@@ -19,8 +19,8 @@ type around struct {
 	// accounts, the first of which is did's.
 	blind bool
 	did   string
-	// run is the old #sync that may be open.
-	run event.SyncRun
+	// sync is the old #sync that may be open.
+	sync event.SyncRun
 	// due are the messages to decide about, with the outcomes.
 	due map[uint64]outcome
 }
@@ -77,9 +77,9 @@ func (p *pass) mayErase(m message) bool {
 			return false
 		}
 	}
-	before := p.run
-	p.run = before.After(ev)
-	return m.gone && p.run == before
+	before := p.sync
+	p.sync = before.After(ev)
+	return m.gone && p.sync == before
 }
 
 // readDue reads the due messages among those that were read before.

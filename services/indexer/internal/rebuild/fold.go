@@ -41,7 +41,8 @@ func (r *Rebuild) foldToLive(ctx context.Context) error {
 	return err
 }
 
-// foldUntil folds the stream, and sweeps, until done, which gets the number of missing messages.
+// foldUntil folds the stream, and does pending work, until done, which gets the number of missing
+// messages.
 func (r *Rebuild) foldUntil(ctx context.Context, done func(ctx context.Context, missing uint64) (bool, error)) error {
 	for {
 		st, err := stream.GetState(ctx, r.JS)
@@ -59,7 +60,8 @@ func (r *Rebuild) foldUntil(ctx context.Context, done func(ctx context.Context, 
 	}
 }
 
-// foldBatch does a step of a sweep, if there is one, and folds the next batch up to message limit.
+// foldBatch does a step of the pending work, if there is any, and folds the next batch up to message
+// limit.
 func (r *Rebuild) foldBatch(ctx context.Context, limit uint64) (more bool, err error) {
 	if err := r.replay.DoPending(ctx); err != nil {
 		return false, err

@@ -12,7 +12,7 @@
 //
 // If the stream was trimmed, the new index starts with what the live one has of the trimmed time.
 // If the live index is of another stream, for example after a restore, the new one is switched in
-// once it is as recent in upstream time and lacks nothing.
+// once it is as recent in upstream time; the two are only searched for conflicts.
 package rebuild
 
 import (
@@ -39,7 +39,8 @@ var ErrTrimmed = errors.New("the stream no longer has its beginning, so a rebuil
 var errRunning = errors.New("another rebuild is running")
 
 const (
-	// nearEnd is how many messages may be missing when the new schema is vacuumed.
+	// nearEnd is how many messages may be missing when the new schema is vacuumed, beside a live
+	// index of another stream.
 	nearEnd = 10_000
 	// atEnd is how many may be missing when the live indexer is stopped for the switch.
 	atEnd = 2000
@@ -276,8 +277,8 @@ func (r *Rebuild) recallFloors(ctx context.Context) error {
 	return nil
 }
 
-// replaceOtherStream replaces a live index of another stream: it folds the stream until the new index is
-// as recent, looks for what it lacks, and switches.
+// replaceOtherStream replaces a live index of another stream: it folds the stream until the new
+// index is as recent, looks for what it lacks, and switches.
 func (r *Rebuild) replaceOtherStream(ctx context.Context) error {
 	r.replay.StopRecalling()
 	if err := r.foldUntil(ctx, func(_ context.Context, missing uint64) (bool, error) { return missing <= nearEnd, nil }); err != nil {

@@ -70,7 +70,7 @@ func Open(ctx context.Context, cfg Config, at uint64) (*Replay, error) {
 	return &Replay{cfg: cfg, reader: reader, at: at, memory: m}, nil
 }
 
-// StopRecalling ends what Open began for a trimmed stream, once the index equals the reference.
+// StopRecalling ends the look-ups in the reference that Open describes, once the index equals it.
 func (r *Replay) StopRecalling() { r.memory.gaps, r.memory.applier.LiveKeys = false, nil }
 
 // Close stops reading.
@@ -204,7 +204,7 @@ func (r *Replay) skipErased(ctx context.Context, seq uint64) error {
 		return err
 	}
 	if err := r.memory.skipTo(ctx, seq, cp.Source); err != nil {
-		return fmt.Errorf("pass message %d, which was erased: %w", seq, err)
+		return fmt.Errorf("skip message %d, which was erased: %w", seq, err)
 	}
 	r.at = seq
 	return nil

@@ -15,7 +15,7 @@ import (
 
 // Invariant: events of a past window move neither the live position nor a #sync in progress, and
 // restore nothing that was removed. See also TestRules and TestBackfillAfterLateStart.
-func TestPastEventsKeepLivePosition(t *testing.T) {
+func TestSideWorkKeepsLivePosition(t *testing.T) {
 	t.Parallel()
 	js := natstest.Server(t).JetStream(t)
 	u := newUpstream()

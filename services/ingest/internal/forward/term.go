@@ -68,8 +68,8 @@ func (f *Forwarder) term(ctx context.Context) error {
 		case <-heartbeat.C:
 			err = t.beat(writing, len(live.batches) > 0)
 			heartbeat.Reset(f.cfg.Heartbeat)
-		case w := <-ready:
-			err = t.storeSide(writing, w)
+		case write := <-ready:
+			err = t.storeSide(writing, write)
 		case b, more = <-live.batches:
 			if more && t.begun {
 				b = live.gather(b)
@@ -108,9 +108,10 @@ type tail struct {
 	// pos is how far upstream was read; everything up to it is in the stream.
 	pos event.Position
 	// saved is the last position that was stored separately. savedAt is when that was last tried.
-	saved      event.Position
-	savedAt    time.Time
-	saveFailed bool // and that was logged
+	saved   event.Position
+	savedAt time.Time
+	// saveFailed reports that the last try failed, which was logged.
+	saveFailed bool
 	// begun reports that the first live batch was taken, and positioned that a position was
 	// written.
 	begun, positioned bool

@@ -1,5 +1,5 @@
-// The pages' script. Every page works without it. It adds completion, older posts while scrolling, the
-// live tail, keyboard shortcuts, and responses below the forms of the API page.
+// The pages' script. Every page works without it. It adds completion, older posts while scrolling,
+// new posts as they come, keyboard shortcuts, and responses below the forms of the API page.
 'use strict'
 const { root, stream } = document.body.dataset
 const list = document.getElementById('posts')
@@ -76,7 +76,7 @@ async function loadOlder() {
 // Not an IntersectionObserver: it does not fire if no frame is drawn between two appended pages.
 const nearEnd = () => byId('older')?.getBoundingClientRect().top < innerHeight + ahead && loadOlder()
 
-// The live tail. Changes are applied one after the other.
+// New posts, live. Changes are applied one after the other.
 const auto = list && list.dataset.auto !== undefined // shows new posts immediately
 const maxWaiting = 999
 const waiting = new Set()
