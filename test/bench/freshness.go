@@ -244,14 +244,10 @@ func (t *timing) listen(ctx context.Context) error {
 // past posts that were all seen: two events can arrive in another order than their times.
 func (t *timing) poll(ctx context.Context) error {
 	tags := []string{freshTag}
-	first, err := getPage(t.apiURL, queryOf(tags, pageLimit, "", ""))
-	if err != nil {
-		return err
-	}
-	token, cursors, seen := first.Page.Previous, map[string]string{}, 0
+	p, err := getPage(t.apiURL, queryOf(tags, pageLimit, "", "")) // which may have the first posts
+	token, cursors, seen := p.Page.Previous, map[string]string{}, 0
 	var deadline time.Time
-	for ctx.Err() == nil {
-		p, err := getPage(t.apiURL, queryOf(tags, pageLimit, "before", token))
+	for ; ctx.Err() == nil; p, err = getPage(t.apiURL, queryOf(tags, pageLimit, "before", token)) {
 		now := time.Now()
 		if err != nil {
 			return err
