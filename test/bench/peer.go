@@ -83,7 +83,7 @@ func handle(ctx context.Context, database, listen string) error {
 	if err != nil {
 		return err
 	}
-	cfg.MaxConns = 16 // like the api
+	cfg.MaxConns = 8 // as many as the api
 	cfg.ConnConfig.RuntimeParams["search_path"] = "tagstream"
 	cfg.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
 	cfg.ConnConfig.RuntimeParams["enable_sort"] = "off"
