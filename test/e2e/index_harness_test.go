@@ -83,7 +83,7 @@ func newIndexBench(t *testing.T, server *natstest.TestServer) *indexBench {
 	return b
 }
 
-// newIndex returns a bench with a stream of its own, and the URL of an API on it.
+// newIndex returns a bench that has its own stream, and the URL of an API on it.
 func newIndex(t *testing.T) (*indexBench, string) {
 	t.Helper()
 	b := newIndexBench(t, natstest.Server(t))

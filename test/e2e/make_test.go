@@ -77,7 +77,7 @@ func TestDemo(t *testing.T) {
 		return strings.Contains(demo.Output(), "Tagstream answers"), demo.Output()
 	})
 	require.Contains(t, demo.Output(), "Jetstream ready at")
-	// Meanwhile try others in the same folder, with the same API address, and with the same
+	// Others fail: in the same folder, with the same API address, and with the same
 	// Jetstream port.
 	refused("a demo is running in "+dir+"/data/demo", env())
 	refused("something listens on "+api+" already", env("DEMO_DIR="+filepath.Join(t.TempDir(), "other")))

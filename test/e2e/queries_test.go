@@ -123,9 +123,9 @@ func encoded(t *testing.T, events []*event.Event) [][]byte {
 var foldSeeds = seedFlags("fold", "TestFold", 6)
 
 // TestFold folds generated histories, full of edge cases, through the indexer in batches of every
-// size, with restarts and repeats in between, sweeps of accounts of every size and, for half of the seeds,
-// accounts and tags that are denied and allowed again, and compares all answers of the API with the
-// model.
+// size, with restarts and repeats in between and sweeps of accounts of every size. For half of the
+// seeds, accounts and tags are denied and allowed again. All answers of the API must equal the
+// model's.
 func TestFold(t *testing.T) {
 	t.Parallel()
 	foldSeeds.run(t, fold)
