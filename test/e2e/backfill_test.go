@@ -50,10 +50,8 @@ func (b *ingestBench) liveFromTip(host *simnet.Jetstream) *ingestRun {
 	did := b.account()
 	poll.Until(b.t, ingestWait, func() (bool, string) {
 		b.create(did, "something", "tip")
-		run.mu.Lock()
-		defer run.mu.Unlock()
-		fh, known := run.ready[ingest.ComponentFirehose]
-		return known && fh == nil, fmt.Sprintf("firehose (%v): %v", known, fh)
+		why, not := run.health.NotReady()[ingest.ComponentFirehose]
+		return !not, "not ready: " + why
 	})
 	return run
 }

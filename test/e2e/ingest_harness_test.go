@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tagstream/tagstream/pkg/event"
+	"github.com/tagstream/tagstream/pkg/obs"
 	"github.com/tagstream/tagstream/pkg/stream"
 	"github.com/tagstream/tagstream/pkg/testkit/natstest"
 	"github.com/tagstream/tagstream/pkg/testkit/poll"
@@ -103,8 +103,7 @@ type ingestRun struct {
 	stop     context.CancelFunc
 	done     chan error
 	registry *prometheus.Registry
-	mu       sync.Mutex
-	ready    map[string]error
+	health   *obs.Health
 }
 
 // ingestPatience returns time limits for servers on loopback.
@@ -131,16 +130,15 @@ func (b *ingestBench) ingest(cfg ingest.Config) *ingestRun {
 	b.t.Helper()
 	ingestPatience(&cfg)
 	b.runs++
-	r := &ingestRun{t: b.t, done: make(chan error, 1), registry: prometheus.NewRegistry(), ready: map[string]error{}}
+	logger := slog.New(slog.NewTextHandler(testWriter{b.t, fmt.Sprintf("ingest %d: ", b.runs)}, nil))
+	r := &ingestRun{
+		t: b.t, done: make(chan error, 1), registry: prometheus.NewRegistry(),
+		health: obs.NewHealth(logger, ingest.ComponentFirehose, ingest.ComponentStream),
+	}
 	svc, err := ingest.New(cfg, ingest.Deps{
 		NATS:     b.nats.Conn(b.t),
-		Logger:   slog.New(slog.NewTextHandler(testWriter{b.t, fmt.Sprintf("ingest %d: ", b.runs)}, nil)),
-		Registry: r.registry, Tracer: b.tracer,
-		Ready: func(component string, err error) {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.ready[component] = err
-		},
+		Logger:   logger,
+		Registry: r.registry, Tracer: b.tracer, Ready: r.health.Set,
 	})
 	require.NoError(b.t, err)
 	ctx, cancel := context.WithCancel(b.ctx)
@@ -169,15 +167,12 @@ func (r *ingestRun) wait() {
 	}
 }
 
-// awaitReady waits until both components are ready.
+// awaitReady waits until both components are ready, and none stands by.
 func (r *ingestRun) awaitReady() {
 	r.t.Helper()
 	poll.Until(r.t, ingestWait, func() (bool, string) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		fh, known := r.ready[ingest.ComponentFirehose]
-		st := r.ready[ingest.ComponentStream]
-		return known && fh == nil && st == nil, fmt.Sprintf("firehose (%v): %v, stream: %v", known, fh, st)
+		not, standby := r.health.NotReady(), r.health.StandsBy()
+		return len(not)+len(standby) == 0, fmt.Sprintf("not ready: %v, standing by: %v", not, standby)
 	})
 }
 

@@ -239,9 +239,7 @@ func TestIngestSurvivesMissingStream(t *testing.T) {
 		want = append(want, b.post(fmt.Sprint("away ", i), "art").Rkey)
 	}
 	poll.Until(t, ingestWait, func() (bool, string) {
-		run.mu.Lock()
-		defer run.mu.Unlock()
-		return run.ready[ingest.ComponentStream] != nil, "not noticed"
+		return run.health.NotReady()[ingest.ComponentStream] != "", "not noticed"
 	})
 	b.nats.Restart(t)
 	require.Equal(t, want, ingestRkeys(b.awaitEvents(len(want))))

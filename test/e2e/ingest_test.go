@@ -269,10 +269,8 @@ func TestIngestWaitsForBootstrappingHost(t *testing.T) {
 	t.Cleanup(func() { _ = host.Stop() })
 	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive"})
 	poll.Until(t, ingestWait, func() (bool, string) {
-		run.mu.Lock()
-		defer run.mu.Unlock()
-		err := run.ready[ingest.ComponentFirehose]
-		return err != nil && strings.Contains(err.Error(), "503"), fmt.Sprint("not ready because of: ", err)
+		why := run.health.NotReady()[ingest.ComponentFirehose]
+		return strings.Contains(why, "503"), "not ready because of: " + why
 	})
 	proxy.Release()
 	require.Equal(t, []string{first.Rkey}, ingestRkeys(b.awaitEvents(1)))
