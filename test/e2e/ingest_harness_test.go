@@ -141,7 +141,8 @@ func (b *ingestBench) ingest(cfg ingest.Config) *ingestRun {
 		Registry: r.registry, Tracer: b.tracer, Ready: r.health.Set,
 	})
 	require.NoError(b.t, err)
-	ctx, cancel := context.WithCancel(b.ctx)
+	// As in production, without a deadline: it would replace the client's time limit of each request.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(b.ctx))
 	r.stop = cancel
 	go func() { r.done <- svc.Run(ctx) }()
 	b.t.Cleanup(r.halt)
