@@ -25,7 +25,9 @@ import (
 const (
 	// stopLimit bounds the time of a requested stop.
 	stopLimit = 30 * time.Second
-	logTail   = 2000 // bytes
+	// handlerLimit bounds the time until a started program handles signals.
+	handlerLimit = 2 * time.Second
+	logTail      = 2000 // bytes
 	// askLimit bounds one request to a program.
 	askLimit = 10 * time.Second
 )
@@ -77,6 +79,7 @@ type Program struct {
 // may already have started the next run.
 type run struct {
 	cmd      *exec.Cmd
+	began    time.Time
 	done     chan struct{} // closed when the process has ended
 	expected bool          // its end was requested
 	killed   bool          // and it need not be clean
@@ -131,7 +134,7 @@ func (p *Program) Start() error {
 			return
 		}
 		p.mu.Lock()
-		p.run = &run{cmd: cmd, done: done}
+		p.run = &run{cmd: cmd, began: time.Now(), done: done}
 		p.mu.Unlock()
 		started <- nil
 		_ = cmd.Wait() // its state has everything
@@ -191,7 +194,7 @@ func (p *Program) Alive() error {
 }
 
 // Terminate ends the program like an operator. The error says that the end was not clean, unless a
-// concurrent Kill caused it.
+// concurrent Kill caused it, or the program had just started and did not handle the signal yet.
 func (p *Program) Terminate() error {
 	if p == nil {
 		return nil
@@ -201,6 +204,7 @@ func (p *Program) Terminate() error {
 		return nil
 	}
 	_, ended := r.ended()
+	young := time.Since(r.began) < handlerLimit
 	if !ended {
 		p.signal(r, syscall.SIGCONT)
 		p.signal(r, syscall.SIGTERM)
@@ -215,7 +219,9 @@ func (p *Program) Terminate() error {
 	code, _ := r.ended()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if code != 0 && !r.killed && !(ended && r.expected) {
+	status, ok := r.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	early := young && ok && status.Signaled() && status.Signal() == syscall.SIGTERM
+	if code != 0 && !r.killed && !early && !(ended && r.expected) {
 		return fmt.Errorf("%s ended with code %d: %s", p.Name, code, p.Tail())
 	}
 	return nil
