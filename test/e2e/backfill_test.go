@@ -50,8 +50,8 @@ func (b *ingestBench) liveFromTip(host *simnet.Jetstream) *ingestRun {
 	did := b.account()
 	poll.Until(b.t, ingestWait, func() (bool, string) {
 		b.create(did, "something", "tip")
-		why, not := run.health.NotReady()[ingest.ComponentFirehose]
-		return !not, "not ready: " + why
+		why := run.idle(ingest.ComponentFirehose)
+		return why == "", "not ready: " + why
 	})
 	return run
 }

@@ -168,12 +168,17 @@ func (r *ingestRun) wait() {
 	}
 }
 
-// awaitReady waits until both components are ready, and none stands by.
+// idle returns why a component is not ready, or stands by; "" if it works.
+func (r *ingestRun) idle(component string) string {
+	return r.health.NotReady()[component] + r.health.StandsBy()[component]
+}
+
+// awaitReady waits until both components work.
 func (r *ingestRun) awaitReady() {
 	r.t.Helper()
 	poll.Until(r.t, ingestWait, func() (bool, string) {
-		not, standby := r.health.NotReady(), r.health.StandsBy()
-		return len(not)+len(standby) == 0, fmt.Sprintf("not ready: %v, standing by: %v", not, standby)
+		fh, st := r.idle(ingest.ComponentFirehose), r.idle(ingest.ComponentStream)
+		return fh+st == "", fmt.Sprintf("firehose: %q, stream: %q", fh, st)
 	})
 }
 

@@ -239,7 +239,7 @@ func TestIngestSurvivesMissingStream(t *testing.T) {
 		want = append(want, b.post(fmt.Sprint("away ", i), "art").Rkey)
 	}
 	poll.Until(t, ingestWait, func() (bool, string) {
-		return run.health.NotReady()[ingest.ComponentStream] != "", "not noticed"
+		return run.idle(ingest.ComponentStream) != "", "not noticed"
 	})
 	b.nats.Restart(t)
 	require.Equal(t, want, ingestRkeys(b.awaitEvents(len(want))))

@@ -269,7 +269,7 @@ func TestIngestWaitsForBootstrappingHost(t *testing.T) {
 	t.Cleanup(func() { _ = host.Stop() })
 	run := b.ingest(ingest.Config{Hosts: []string{host.URL()}, Start: "archive"})
 	poll.Until(t, ingestWait, func() (bool, string) {
-		why := run.health.NotReady()[ingest.ComponentFirehose]
+		why := run.idle(ingest.ComponentFirehose)
 		return strings.Contains(why, "503"), "not ready because of: " + why
 	})
 	proxy.Release()
